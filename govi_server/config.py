@@ -1,0 +1,131 @@
+"""The configuration: TOML and options to one frozen, checked Config; an error names the key."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from govi_server.departures.breaker import Limits as BreakerLimits
+from govi_server.departures.cache import Limits as CacheLimits
+from govi_server.kv55 import messages
+from govi_server.kv55.gateway import Limits as GatewayLimits
+from govi_server.server import Limits as ServerLimits
+from govi_server.units import Bytes, Count
+
+_SEGMENT = re.compile(r"[A-Za-z0-9-]+")
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used: the text is one line that names the file and the key."""
+
+
+class Module(Struct, frozen=True, forbid_unknown_fields=True):
+    """What answers under one URL segment, and the gateway it answers from."""
+
+    source: Literal["demo", "govi"] = "demo"
+    gateway_url: str = "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV"
+    subscriber_id: str = messages.SUBSCRIBER
+    callback: str = "tcp:8082:interface=127.0.0.1"
+    allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    license: str = messages.LICENSE
+
+    def __post_init__(self) -> None:
+        url = urlsplit(self.gateway_url)
+        if url.scheme not in ("http", "https") or not url.hostname or not self.gateway_url.isascii():
+            raise ValueError(f"gateway_url is not an http address: {self.gateway_url!r}")
+        self.networks()
+
+    def networks(self) -> list[IPv4Network | IPv6Network]:
+        """List the networks that may send callbacks."""
+        try:
+            return [ip_network(network) for network in self.allow]
+        except ValueError as error:
+            raise ValueError(f"allow: {error}") from None
+
+
+class Statistics(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the statistics log goes."""
+
+    file: str = ""
+    rotate: Bytes = 100 << 20
+    keep: Count = 10
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole configuration, as etc/govi-cache.toml describes it."""
+
+    listen: tuple[str, ...] = ("tcp:8080",)
+    modules: dict[str, Module] = msgspec.field(default_factory=dict)
+    statistics: Statistics = Statistics()
+    limits: ServerLimits = ServerLimits()
+    cache: CacheLimits = CacheLimits()
+    gateway: GatewayLimits = GatewayLimits()
+    breaker: BreakerLimits = BreakerLimits()
+
+    def __post_init__(self) -> None:
+        if not self.listen:
+            raise ValueError("listen is empty")
+        self.modules.setdefault("kv55", Module())
+        for name in self.modules:
+            if not _SEGMENT.fullmatch(name):
+                raise ValueError(f"modules: {name!r} is not a path segment of letters, digits and hyphens")
+        if self.gateway.answer >= self.limits.connection:
+            raise ValueError(
+                f"gateway.answer ({self.gateway.answer:g} s) must be below limits.connection "
+                f"({self.limits.connection:g} s), or clients get a 406 where a 504 is due"
+            )
+        if self.cache.stale < self.cache.fresh:
+            raise ValueError("cache.stale must not be below cache.fresh: a stale board is the older one")
+
+
+def load(path: str | None, options: Mapping[str, Any]) -> Config:
+    """Read the configuration: the file's keys over the defaults, and the options, of the same shape, over both.
+
+    Raises ConfigError.
+    """
+    settings: dict[str, Any] = {}
+    if path is not None:
+        try:
+            with open(path, "rb") as file:
+                settings = tomllib.load(file)
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not TOML: {error}") from None
+        _convert(path, settings)  # so that what the file has wrong is said of the file
+    return _convert("options", _merged(settings, options))
+
+
+def _convert(where: str, settings: Mapping[str, Any]) -> Config:
+    try:
+        return msgspec.convert(settings, Config)
+    except msgspec.ValidationError as error:
+        text, _, key = str(error).partition(" - at `$")
+        key = key.rstrip("`").lstrip(".")
+        if key.startswith("modules[...]"):  # msgspec does not say which: the first that is wrong by itself
+            key = key.replace("[...]", f".{_first_wrong(settings['modules'])}", 1)
+        raise ConfigError(f"{where}: {key}: {text}" if key else f"{where}: {text}") from None
+
+
+def _first_wrong(modules: Mapping[str, Any]) -> str:
+    for name, module in modules.items():
+        try:
+            msgspec.convert(module, Module)
+        except msgspec.ValidationError:
+            return name
+    return "..."
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay settings over others, table by table."""
+    merged = dict(under)
+    for key, value in over.items():
+        if isinstance(value, Mapping):
+            value = _merged(merged.get(key, {}), value)
+        merged[key] = value
+    return merged

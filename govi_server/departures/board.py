@@ -1,0 +1,56 @@
+"""What leaves from a stop: the values that sources make and modules render."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """One departure of one journey at one stop.
+
+    The values are the texts of the source: None where an element is absent, "" where it is empty. Times are
+    HH:MM:SS on ``operating_date`` and run on past 24:00 (DOMAIN.md 1.2). Enumerations are open.
+    """
+
+    operating_date: str | None = None
+    data_owner_code: str | None = None
+    line_planning_number: str | None = None
+    line_public_number: str | None = None
+    destination_name: str | None = None
+    journey_number: str | None = None
+    fortify_order_number: str | None = None
+    target_arrival_time: str | None = None
+    expected_arrival_time: str | None = None
+    target_departure_time: str | None = None
+    expected_departure_time: str | None = None
+    trip_stop_status: str | None = None
+    extra: tuple[str, ...] = ()
+    """Elements that nobody knows, each as the XML text that the source sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """The departures of one stop as a source told them at one moment."""
+
+    code: str
+    """TimingPointCode: ASCII digits, leading zeros significant."""
+    trips: tuple[Trip, ...]
+    made: float
+    """Epoch seconds at which the source's answer was there: what its age is counted from."""
+    envelope: tuple[tuple[str, str], ...] = ()
+    """Header elements (name, text) of the message that brought it; none where no message did."""
+
+
+class NoBoard(Exception):
+    """A source could not tell a stop's board; the text says why, for the log and the client."""
+
+
+class SourceSilent(NoBoard):
+    """The source took the question and gave no answer in time."""
+
+
+class SourceUnreachable(NoBoard):
+    """The source did not take the question: refused, broken off, or not acknowledged in time."""
+
+
+class SourceBroken(NoBoard):
+    """The source answered with something that cannot be read."""

@@ -1,0 +1,87 @@
+"""The circuit breaker: a dead source is not asked again and again."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from msgspec import Struct
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from govi_server.departures.board import Board, SourceUnreachable
+from govi_server.interfaces import IDepartureSource
+from govi_server.units import Count, Seconds
+
+State = Literal["closed", "open", "half-open"]
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """When the breaker opens, and for how long."""
+
+    failures: Count = 10
+    """Questions in a row that the source did not take, before it is left alone."""
+    pause: Seconds = 5.0
+    """Seconds for which it is left alone; then one question is tried."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@implementer(IDepartureSource)
+class CircuitBreaker:
+    """A source before another one: while that one is dead, every question fails at once, as the last one did.
+
+    Dead is a source that does not take questions. One that takes them and says nothing may not know the stop, and
+    whoever asks for stops that do not exist must not shut out the others.
+    """
+
+    log = Logger()
+
+    def __init__(self, source: IDepartureSource, clock: IReactorTime, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._source = source
+        self._clock = clock
+        self._limits = limits
+        self._failures = 0
+        self._last = ""
+        self._until = 0.0
+        self.state: State = "closed"
+
+    def listen(self, heard: Callable[[Board], object]) -> None:
+        """Pass on who hears of boards that nobody waits for."""
+        self._source.listen(heard)
+
+    def board(self, code: str) -> Deferred[Board]:
+        """Ask the source, unless it is dead."""
+        if self.state == "open" and not 0 < self._until - self._clock.seconds() <= self._limits.pause:
+            self.state = "half-open"
+        elif self.state != "closed":
+            return fail(SourceUnreachable(self._last))
+        return self._source.board(code).addCallbacks(self._answered, self._failed)
+
+    def _answered(self, board: Board) -> Board:
+        self._failures = 0
+        if self.state != "closed":
+            self.state = "closed"
+            self.log.info("The source answers again: everything is asked of it")
+        return board
+
+    def _failed(self, failure: Failure) -> Failure:
+        if not failure.check(SourceUnreachable):
+            self._failures = 0
+            self.state = "closed"
+            return failure
+        self._failures += 1
+        self._last = failure.getErrorMessage()
+        if self._failures >= self._limits.failures or self.state == "half-open":
+            if self.state == "closed":
+                self.log.warn(
+                    "The source failed {n} times in a row, now it is asked once in {pause} s: {reason}",
+                    n=self._failures,
+                    pause=self._limits.pause,
+                    reason=self._last,
+                )
+            self.state = "open"
+            self._until = self._clock.seconds() + self._limits.pause
+        return failure

@@ -1,0 +1,146 @@
+"""The cache of boards: of a board it knows nothing but its code and that it has an age."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sized
+from typing import Literal, TypeVar
+
+from msgspec import Struct
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from govi_server.departures.board import Board, NoBoard
+from govi_server.interfaces import IDepartureSource
+from govi_server.units import Bytes, Count, Seconds
+
+Result = Literal["hit", "stale", "joined", "miss"]
+
+_Made = TypeVar("_Made", bound=Sized)
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long and how much the cache keeps."""
+
+    fresh: Seconds = 60.0
+    """Age in seconds up to which a board is served without a thought."""
+    stale: Seconds = 300.0
+    """Age in seconds up to which it is served while a newer one is asked for, and while the source fails."""
+    entries: Count = 50_000
+    """Boards: all stops of the Netherlands, and then some. The least recently used goes first."""
+    bytes: Bytes = 256 << 20
+    """Rendered bytes kept beside the boards; the least recently used goes first."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Entry:
+    """A board in the cache, with the forms it was rendered in."""
+
+    __slots__ = ("_made", "board", "size")
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+        self.size = 0
+        self._made: dict[object, Sized] = {}
+
+
+class BoardCache:
+    """Keeps boards, and asks the source once for everybody who misses the same one."""
+
+    log = Logger()
+
+    def __init__(self, source: IDepartureSource, clock: IReactorTime, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._source = source
+        self._clock = clock
+        self.limits = limits
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._bytes = 0
+        # Who waits for which flight; a dict is an ordered set here, so that one of thousands leaves at once.
+        self._flights: dict[str, dict[Deferred[Entry], None]] = {}
+        source.listen(self.put)
+
+    def board(self, code: str) -> tuple[Result, Entry | Deferred[Entry]]:
+        """Look a stop up: what the cache has for it, and the entry, or a Deferred of it that may fail with NoBoard.
+
+        Cancelling the Deferred leaves the flight to the others who wait for it.
+        """
+        entry = self._entries.get(code)
+        age = self.age(entry) if entry is not None else -1.0
+        if entry is not None and 0 <= age <= self.limits.stale:
+            self._entries.move_to_end(code)
+            if age <= self.limits.fresh:
+                return "hit", entry
+            if code not in self._flights:
+                self._fly(code)
+            return "stale", entry
+        result: Result = "joined" if code in self._flights else "miss"
+        waiting: Deferred[Entry] = Deferred(lambda cancelled: waiters.pop(cancelled, None))
+        waiters = self._flights.setdefault(code, {})
+        waiters[waiting] = None
+        if result == "miss":
+            self._fly(code)
+        return result, waiting
+
+    def age(self, entry: Entry) -> float:
+        """Tell an entry's age in seconds; below 0 after the clock was set back."""
+        return self._clock.seconds() - entry.board.made
+
+    def is_stale(self, entry: Entry) -> bool:
+        """Tell whether an entry is past being fresh."""
+        return self.age(entry) > self.limits.fresh
+
+    def put(self, board: Board) -> Entry:
+        """Keep a board in the place of the stop's last one."""
+        self._remove(board.code)
+        entry = self._entries[board.code] = Entry(board)
+        self._shrink()
+        return entry
+
+    def rendered(self, entry: Entry, form: object, render: Callable[[Board], _Made]) -> _Made:
+        """Give the rendering of an entry in a form, made once and kept beside its board.
+
+        form: what the rendering is known by; always rendered by the same function.
+        """
+        made: _Made | None = entry._made.get(form)  # type: ignore[assignment]  # the form tells the type
+        if made is None:
+            made = entry._made[form] = render(entry.board)
+            if self._entries.get(entry.board.code) is entry:
+                entry.size += len(made)
+                self._bytes += len(made)
+                self._shrink()
+        return made
+
+    def _fly(self, code: str) -> None:
+        """Ask the source for a board, for everybody who waits for it by the time it comes."""
+        self._flights.setdefault(code, {})
+        entry: Deferred[Entry] = self._source.board(code).addCallbacks(
+            self.put, lambda failure: self._fallback(failure, code)
+        )
+        entry.addBoth(self._land, code)
+
+    def _fallback(self, failure: Failure, code: str) -> Entry | Failure:
+        """Serve the board there is when the source fails, if it is young enough."""
+        if not failure.check(NoBoard):
+            self.log.failure("The source failed for {code}", failure, code=code)
+        entry = self._entries.get(code)
+        return entry if entry is not None and 0 <= self.age(entry) <= self.limits.stale else failure
+
+    def _land(self, result: Entry | Failure, code: str) -> None:
+        for waiting in list(self._flights.pop(code)):
+            if waiting.called:
+                continue  # one that was called back has cancelled this one
+            if isinstance(result, Entry):
+                waiting.callback(result)
+            else:
+                waiting.errback(result)
+
+    def _remove(self, code: str) -> None:
+        entry = self._entries.pop(code, None)
+        if entry is not None:
+            self._bytes -= entry.size
+
+    def _shrink(self) -> None:
+        while len(self._entries) > self.limits.entries or self._bytes > self.limits.bytes:
+            self._remove(next(iter(self._entries)))

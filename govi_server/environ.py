@@ -1,0 +1,157 @@
+"""Header block to environ: what a request's head says, read strictly (RFC 9112). Pure: no transport, no clock.
+
+Bytes become text as latin-1, so that every byte of the wire stands for itself, as in WSGI (PEP 3333). A line
+ends in CRLF or in a bare LF (RFC 9112 section 2.2 lets a server take both); a CR anywhere else is refused.
+"""
+
+import re
+from http.client import HTTPMessage
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_REQUEST_LINE = re.compile(rb"(%b) ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])" % _TOKEN)
+# A value is visible text, obs-text, spaces and tabs; spaces and tabs around it are not part of it.
+_FIELD = re.compile(rb"(%b):[ \t]*((?:[!-~\x80-\xff]+(?:[ \t]+[!-~\x80-\xff]+)*)?)[ \t]*" % _TOKEN)
+
+_ABSOLUTE = re.compile(r"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)([^#]*)")
+# uri-host [":" port]: a registered name or IPv4 address, or an address in brackets (RFC 3986 section 3.2.2).
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?")
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_LENGTH = re.compile(r"[0-9]{1,18}")
+
+CHUNKED = -1
+"""What body_length() says of a body whose length its chunks tell."""
+
+
+class RequestError(Exception):
+    """A request that is refused: the status to say so with, such as '400 Bad Request', and why."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def _bad(reason: str) -> RequestError:
+    return RequestError("400 Bad Request", reason)
+
+
+class Environ(HTTPMessage):
+    """The environ of one request.
+
+    Items, with lower-case names: the header fields as sent, and ``request_method``, ``http_host`` (where the
+    request names one), ``path_info`` (percent-decoded), ``query_string`` (where there is one).
+    """
+
+    http_1_0 = False
+    body = b""
+
+    def tokens(self, name: str) -> list[str]:
+        """List the members of a field that is a comma list, in ASCII lower case, over all its lines."""
+        members = ",".join(self.get_all(name, [])).split(",")
+        return [member for member in (_ascii_lower(m.strip(" \t")) for m in members) if member]
+
+    def keeps_alive(self) -> bool:
+        """Tell whether the client wants the connection to stay (RFC 9112 section 9.3)."""
+        options = self.tokens("connection")
+        if "close" in options:
+            return False
+        return not self.http_1_0 or "keep-alive" in options
+
+    def expects_continue(self) -> bool:
+        """Tell whether the client waits for 100 Continue (RFC 9110 section 10.1.1). Raises RequestError."""
+        expectations = [] if self.http_1_0 else self.tokens("expect")
+        if any(expectation != "100-continue" for expectation in expectations):
+            raise RequestError("417 Expectation Failed", "only 100-continue is known")
+        return bool(expectations)
+
+    def body_length(self) -> int:
+        """Tell how many bytes of body follow the head, or CHUNKED (RFC 9112 section 6.3). Raises RequestError.
+
+        Whoever may disagree with the next server about where the body ends is refused, so that nothing is smuggled.
+        """
+        codings = self.tokens("transfer-encoding")
+        lengths = self.get_all("content-length", [])
+        if "transfer-encoding" in self:
+            if self.http_1_0:
+                raise _bad("Transfer-Encoding in HTTP/1.0")
+            if lengths:
+                raise _bad("Content-Length with Transfer-Encoding")
+            if codings[-1:] != ["chunked"] or codings.count("chunked") > 1:
+                raise _bad("the final transfer coding is not chunked")
+            if len(codings) > 1:
+                raise RequestError("501 Not Implemented", "the only transfer coding known is chunked")
+            return CHUNKED
+        if not lengths:
+            return 0
+        if len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0]):
+            raise _bad("Content-Length is not one number")
+        return int(lengths[0])
+
+
+def parse(http_blob: str | bytes) -> Environ:
+    """Parse a request line and header fields, each ended by LF or CRLF, with or without the empty line after them.
+
+    A str stands for the bytes that are its latin-1. Raises RequestError.
+    """
+    if isinstance(http_blob, str):
+        try:
+            http_blob = http_blob.encode("latin-1")
+        except UnicodeEncodeError:
+            raise _bad("characters that no byte stands for") from None
+    request_line, *lines = http_blob.replace(b"\r\n", b"\n").split(b"\n")
+    while lines and not lines[-1]:
+        lines.pop()
+    env = Environ()
+    fields = [_field(line) for line in lines]
+    for name, value in fields:
+        if "_" not in name:  # or a client could write path_info itself
+            env[name] = value
+    _request(env, request_line)
+    return env
+
+
+def _field(line: bytes) -> tuple[str, str]:
+    found = _FIELD.fullmatch(line)
+    if found is None:
+        raise _bad("a header line is not 'name: value'")
+    return _ascii_lower(found[1].decode("ascii")), found[2].decode("latin-1")
+
+
+def _request(env: Environ, line: bytes) -> None:
+    """Set what the request line says, the host that the whole request is for among it."""
+    found = _REQUEST_LINE.fullmatch(line)
+    if found is None:
+        raise _bad("the request line is not 'METHOD target HTTP/1.1'")
+    method, target, major = found[1].decode("ascii"), found[2].decode("latin-1"), found[3]
+    if major != b"1":
+        raise RequestError("505 HTTP Version Not Supported", "only HTTP/1.1 and HTTP/1.0 are known")
+    env.http_1_0 = found[4] == b"0"
+    hosts = env.get_all("host", [])
+    if len(hosts) > 1 or not (hosts or env.http_1_0):
+        raise _bad("a request names its host once")
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        raise _bad("Host is not a host")
+    if absolute := _ABSOLUTE.fullmatch(target):
+        # The host of the target wins over the field (RFC 9112 section 3.2.2).
+        if not absolute[1] or not _HOST.fullmatch(absolute[1]):
+            raise _bad("the target's host is not a host")
+        hosts = [absolute[1]]
+        del env["host"]
+        env["host"] = absolute[1]
+        target = absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
+    elif not target.startswith("/") and (method, target) != ("OPTIONS", "*"):
+        raise _bad("the target is neither a path nor an http URL")
+    path, _, query = target.partition("?")
+    env["request_method"] = method
+    if hosts:
+        env["http_host"] = hosts[0]
+    env["path_info"] = _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), path)
+    if query:
+        env["query_string"] = query
+
+
+def _ascii_lower(text: str) -> str:
+    """Lower A to Z only: str.lower() would turn other characters into ASCII, such as the Kelvin sign into k."""
+    return text.translate(_LOWER)
+
+
+_LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}

@@ -1,0 +1,45 @@
+"""What the rooms of the house ask of each other. Imports nothing of ours."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
+from zope.interface import Interface
+
+if TYPE_CHECKING:
+    from govi_server.departures.board import Board
+    from govi_server.environ import Environ
+    from govi_server.request_handler import RequestHandler
+    from govi_server.web_handler import WebHandler
+
+
+class IClientTransport(ITCPTransport, IConsumer, IPushProducer):
+    """What a connection does with its transport."""
+
+
+class IWebModule(Interface):
+    """What a service must provide to answer under the URL segment that is its name."""
+
+    def web_handler(request_handler: "RequestHandler", env: "Environ") -> "WebHandler":
+        """Make the handler of one request."""
+
+
+class IPoster(Interface):
+    """What sends messages to a gateway."""
+
+    def post(body: bytes, encoding: str | None = None) -> Deferred[None]:
+        """Send a message; fires when it was taken, fails with an error whose text says why not."""
+
+    def close() -> Deferred[None]:
+        """Close the connections that are kept."""
+
+
+class IDepartureSource(Interface):
+    """Where boards come from."""
+
+    def board(code: str) -> "Deferred[Board]":
+        """Ask for the board of a TimingPointCode; fails with a NoBoard, in a time that the source bounds."""
+
+    def listen(heard: "Callable[[Board], object]") -> None:
+        """Have heard called with each board that comes when nobody waits for it any more."""

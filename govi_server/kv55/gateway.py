@@ -1,0 +1,267 @@
+"""The GOVI gateway as a source of boards: asks by POST, and is answered later by a callback (DOMAIN.md 1.1)."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from msgspec import Struct
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from govi_server.departures.board import Board, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
+from govi_server.incidents import Incidents
+from govi_server.interfaces import IDepartureSource, IPoster
+from govi_server.kv55 import messages
+from govi_server.kv55.messages import BadMessage, Question
+from govi_server.units import Bytes, Count, Seconds
+
+LATE = 300.0
+"""Seconds after a question in which its answer is still one that somebody asked for."""
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the gateway is given."""
+
+    answer: Seconds = 10.0
+    """Seconds from the question to the callback, however many clients wait for it."""
+    message: Bytes = 1 << 20
+    """Bytes of a callback, before and after gunzip. Some hundred times the largest that was seen."""
+    remembered: Count = 100_000
+    """Questions that are remembered, to tell late and repeated answers from those that nobody asked for."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Unsolicited(Exception):
+    """A callback that answers no question."""
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A question that is on its way, or was."""
+
+    code: str
+    number: str
+    asked: float
+    board: Deferred[Board] | None
+    """Who waits; None once the flight has landed or its time is over."""
+    deadline: IDelayedCall | None = None
+    taken: bool = False
+    """Whether the gateway has taken the question."""
+    answered: bool = False
+    broken: str = ""
+    """What could not be read of a callback that may have been this flight's."""
+
+    def land(self, result: Board | NoBoard) -> None:
+        """Hand the result to who waits."""
+        waiting, self.board = self.board, None
+        if self.deadline is not None and self.deadline.active():
+            self.deadline.cancel()
+        if waiting is None:
+            return
+        if isinstance(result, Board):
+            self.answered = True
+            waiting.callback(result)
+        else:
+            waiting.errback(result)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """The questions that are remembered: by code, and in the order in which they were asked."""
+
+    by_code: dict[str, list[Flight]] = field(default_factory=dict)
+    in_order: deque[Flight] = field(default_factory=deque)
+
+    def add(self, flight: Flight) -> None:
+        self.by_code.setdefault(flight.code, []).append(flight)
+        self.in_order.append(flight)
+
+    def forget(self, before: float, most: int) -> None:
+        """Forget what was asked before a moment, and the oldest of more than most; not what still flies."""
+        while self.in_order and (self.in_order[0].asked < before or len(self.in_order) > most):
+            if self.in_order[0].board is not None:
+                return
+            flight = self.in_order.popleft()
+            flights = self.by_code[flight.code]
+            flights.remove(flight)
+            if not flights:
+                del self.by_code[flight.code]
+
+    def find(self, code: str, number: str | None) -> Flight | None:
+        """Find the flight that an answer belongs to.
+
+        By code, and by sequence number where the gateway echoes it; it may as well always send the same one
+        (DOMAIN.md 1.2). Else the one that waits, else the last that was not answered, else the last.
+        """
+        flights = self.by_code.get(code, [])
+        unanswered = [flight for flight in flights if not flight.answered]
+        by_number = [flight for flight in unanswered if flight.number == number]
+        waiting = [flight for flight in unanswered if flight.board is not None]
+        return next((some[-1] for some in (by_number, waiting, unanswered, flights) if some), None)
+
+
+@implementer(IDepartureSource)
+class Gateway(Service):
+    """Asks the gateway for one stop at a time, and matches its callbacks to the questions.
+
+    poster: sends its messages. name: what the gateway is called in the log.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        poster: IPoster,
+        clock: IReactorTime,
+        name: str,
+        subscriber_id: str = messages.SUBSCRIBER,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._poster = poster
+        self._clock = clock
+        self.name = name
+        self._subscriber_id = subscriber_id
+        self._limits = limits
+        self._number = 0
+        self._asked = _Asked()
+        self._heard: list[Callable[[Board], object]] = []
+        self._failing_since: float | None = None
+        self.incidents = Incidents(self.log, clock)
+
+    def listen(self, heard: Callable[[Board], object]) -> None:
+        """Have late answers told to heard."""
+        self._heard.append(heard)
+
+    def board(self, code: str) -> Deferred[Board]:
+        """Ask for a stop; fails with a NoBoard within the limit."""
+        now = self._clock.seconds()
+        self._asked.forget(now - LATE, self._limits.remembered)
+        self._number += 1
+        board: Deferred[Board] = Deferred()
+        flight = Flight(code, str(self._number), now, board)
+        self._asked.add(flight)
+        question = Question(code, flight.number, self._subscriber_id)
+        posted = self._poster.post(messages.write_dris_55_req(question, now))
+        flight.deadline = self._clock.callLater(self._limits.answer, self._time_over, flight, posted)
+        posted.addCallbacks(self._taken, self._not_taken, callbackArgs=(flight,), errbackArgs=(flight,))
+        posted.addErrback(lambda failure: self.log.failure("Asking {gateway} failed", failure, gateway=self.name))
+        return board
+
+    def deliver(self, data: bytes) -> None:
+        """Take a callback's body, gzip or plain.
+
+        Raises BadMessage, or Unsolicited when no board in it was asked for.
+        """
+        try:
+            boards = messages.read_dris_55(messages.unpack(data, self._limits.message), self._clock.seconds())
+        except BadMessage as error:
+            self._broken(data, str(error))
+            raise
+        asked_for = [self._deliver_board(board) for board in boards]
+        if not any(asked_for):
+            codes = ", ".join(board.code for board in boards[:5])
+            self.incidents.add(
+                "unsolicited",
+                "{gateway} sent stop {codes}, which nobody asked for: refused",
+                gateway=self.name,
+                codes=codes,
+            )
+            raise Unsolicited(f"nobody asked for stop {codes}")
+
+    def refuse(self, client: str) -> None:
+        """Take note of a callback from somebody who may not send any."""
+        self.incidents.add(
+            "refused",
+            "A callback for {gateway} from {client}, who may not send any: refused",
+            gateway=self.name,
+            client=client,
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """Give up what is still on its way, and the connections to the gateway."""
+        super().stopService()
+        for flight in self._asked.in_order:
+            flight.land(SourceUnreachable("the server stops"))
+        return self._poster.close()
+
+    def _deliver_board(self, board: Board) -> bool:
+        """Give a board to who waits for it; tell whether it was asked for."""
+        flight = self._asked.find(board.code, dict(board.envelope).get("SequenceNumber"))
+        if flight is None or self._clock.seconds() - flight.asked > LATE:
+            return False
+        if flight.board is not None:
+            self._recovered()
+            flight.land(board)
+        elif flight.answered:
+            self.incidents.add(
+                "repeated", "{gateway} repeated its answer for {code}", gateway=self.name, code=board.code
+            )
+        else:
+            flight.answered = True
+            seconds = round(self._clock.seconds() - flight.asked, 1)
+            self.incidents.add(
+                "late",
+                "{gateway} answered for stop {code} late, after {seconds} s: kept",
+                gateway=self.name,
+                code=board.code,
+                seconds=seconds,
+            )
+            for heard in self._heard:
+                heard(board)
+        return True
+
+    def _broken(self, data: bytes, why: str) -> None:
+        """Fail the flight that an unreadable callback was for, or tell all that it may have been theirs."""
+        self.incidents.add("broken", "{gateway} sent what cannot be read: {why}", gateway=self.name, why=why)
+        code = messages.code_in(data[: self._limits.message])
+        flight = self._asked.find(code, None) if code else None
+        if flight is not None:
+            flight.land(SourceBroken(why))
+            return
+        for flight in self._asked.in_order:
+            if flight.board is not None:
+                flight.broken = why
+
+    def _taken(self, _: None, flight: Flight) -> None:
+        flight.taken = True
+        self._recovered()
+
+    def _not_taken(self, failure: Failure, flight: Flight) -> None:
+        if flight.board is not None:
+            self._fails(failure.getErrorMessage())
+            flight.land(SourceUnreachable(failure.getErrorMessage()))
+
+    def _time_over(self, flight: Flight, posted: Deferred[None]) -> None:
+        seconds = f"{self._limits.answer:g} s"
+        if flight.broken:
+            flight.land(SourceBroken(flight.broken))
+        elif flight.taken:
+            self.incidents.add(
+                "silent",
+                "{gateway} took the question for stop {code}, no answer came within {seconds}",
+                gateway=self.name,
+                code=flight.code,
+                seconds=seconds,
+            )
+            flight.land(SourceSilent(f"no answer within {seconds}"))
+        else:
+            self._fails(f"the question was not taken within {seconds}")
+            flight.land(SourceUnreachable(f"the question was not taken within {seconds}"))
+        posted.cancel()
+
+    def _fails(self, why: str) -> None:
+        if self._failing_since is None:
+            self._failing_since = self._clock.seconds()
+            self.log.warn("{gateway} fails: {why}", gateway=self.name, why=why)
+
+    def _recovered(self) -> None:
+        if self._failing_since is not None:
+            seconds = round(self._clock.seconds() - self._failing_since, 1)
+            self._failing_since = None
+            self.log.info("{gateway} answers again, after {seconds} s", gateway=self.name, seconds=seconds)

@@ -1,0 +1,284 @@
+"""The KV55 messages, DRIS_55_REQ, DRIS_55 and DRIS_55_RES, between XML bytes and values (DOMAIN.md 1.2).
+
+Reading trusts nobody: no entities, no DTD, no network, sizes bounded before and after gunzip. Writing escapes
+everything. Whatever cannot be read is a BadMessage.
+"""
+
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from lxml import etree
+
+from govi_server.departures.board import Board, Trip
+
+SUBSCRIBER = "openOV"
+VERSION = "0.0.1"
+DOSSIER = "KV55"
+LICENSE = "http://openov.nl/license/GOVI-1.0-TravelInfo"
+"""The licence of GOVI's travel information, which openOV puts in front of Request (DOMAIN.md 1.1, step 6)."""
+
+CONTENT_TYPE = "text/xml; charset=utf-8"
+
+AMSTERDAM = ZoneInfo("Europe/Amsterdam")
+
+# The elements of a Trip in the order of the interface, with the values they become.
+_TRIP = {
+    "OperatingDate": "operating_date",
+    "DataOwnerCode": "data_owner_code",
+    "LinePlanningNumber": "line_planning_number",
+    "LinePublicNumber": "line_public_number",
+    "DestinationName": "destination_name",
+    "JourneyNumber": "journey_number",
+    "FortifyOrderNumber": "fortify_order_number",
+    "TargetArrivalTime": "target_arrival_time",
+    "ExpectedArrivalTime": "expected_arrival_time",
+    "TargetDepartureTime": "target_departure_time",
+    "ExpectedDepartureTime": "expected_departure_time",
+    "TripStopStatus": "trip_stop_status",
+}
+# What stands around the TimingPoints: in front of Request, and at the head of Request.
+_DOCUMENT = ("SubscriberID", "Version", "DossierName", "SendTimestamp", "License")
+_REQUEST = ("RequestTimestamp", "SequenceNumber")
+
+_CODE = re.compile(r"[0-9]{1,10}")
+_CODE_IN_BYTES = re.compile(rb"<TimingPointCode>([0-9]{1,10})</TimingPointCode>")
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+_GZIP = b"\x1f\x8b"
+
+
+class BadMessage(ValueError):
+    """A message that is not well formed, not what it should be, or too large; the text says which."""
+
+
+def is_timing_point_code(text: str) -> bool:
+    """Tell whether a text is a TimingPointCode: 1 to 10 ASCII digits (DOMAIN.md 2.4, and trap 5)."""
+    return _CODE.fullmatch(text) is not None
+
+
+def unpack(data: bytes, limit: int) -> bytes:
+    """Give the plain bytes of a message that may be gzip, which no header tells reliably (DOMAIN.md 1.1, step 4).
+
+    limit: the most bytes that may come out. Raises BadMessage.
+    """
+    plain = b""
+    while data.startswith(_GZIP):  # a gzip file may have several members
+        member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        try:
+            plain += member.decompress(data, limit + 1 - len(plain))
+        except zlib.error as error:
+            raise BadMessage(f"broken gzip: {error}") from None
+        if len(plain) > limit:
+            raise BadMessage(f"more than {limit} bytes after gunzip")
+        if not member.eof:
+            raise BadMessage("truncated gzip")
+        data = member.unused_data
+    if plain and data.strip(b"\0"):
+        raise BadMessage("bytes after the end of the gzip")
+    plain = plain or data
+    if len(plain) > limit:
+        raise BadMessage(f"more than {limit} bytes")
+    return plain
+
+
+def code_in(data: bytes) -> str | None:
+    """Find the first TimingPointCode in bytes that may be no XML at all, as the first receivers did."""
+    found = _CODE_IN_BYTES.search(data)
+    return found[1].decode("ascii") if found else None
+
+
+def _parse(data: bytes, root: str) -> etree._Element:
+    """Read bytes as an XML document whose root has this name. Raises BadMessage."""
+    parser = etree.XMLParser(
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
+    )
+    try:
+        element = etree.fromstring(data, parser)
+    except (etree.XMLSyntaxError, ValueError) as error:
+        raise BadMessage(f"not well-formed XML: {error}") from None
+    if element.getroottree().docinfo.doctype:
+        raise BadMessage("a document type is not allowed")
+    if element.tag != root:
+        raise BadMessage(f"the document is {str(element.tag)[:80]!r}, not {root}")
+    return element
+
+
+def _texts(parent: etree._Element, names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Collect the children of these names that are there, as (name, text)."""
+    return tuple((name, parent.findtext(name, "")) for name in names if parent.find(name) is not None)
+
+
+def _need(parent: etree._Element, path: str) -> etree._Element:
+    element = parent.find(path)
+    if element is None:
+        raise BadMessage(f"no {path} in the document")
+    return element
+
+
+def _need_code(timing_point: etree._Element) -> str:
+    code = timing_point.findtext("TimingPointCode", "")
+    if not is_timing_point_code(code):
+        raise BadMessage(f"no TimingPointCode: {code[:80]!r}")
+    return code
+
+
+def read_dris_55(data: bytes, now: float) -> list[Board]:
+    """Read a DRIS_55 answer: a Board of each TimingPoint, made now (epoch seconds). Raises BadMessage."""
+    document = _parse(data, "DRIS_55")
+    request = _need(document, "Request")
+    error = request.findtext("Error")
+    if error is not None:
+        raise BadMessage(f"the answer is an error: {error[:80]!r}")
+    envelope = _texts(document, _DOCUMENT) + _texts(request, _REQUEST)
+    boards = [
+        Board(_need_code(point), tuple(_read_trip(trip) for trip in point.iterfind("Trip")), now, envelope)
+        for point in request.iterfind("TimingPoint")
+    ]
+    if not boards:
+        raise BadMessage("Request without TimingPoint")
+    return boards
+
+
+def _read_trip(element: etree._Element) -> Trip:
+    known: dict[str, str] = {}
+    extra: list[str] = []
+    for child in element:
+        value = _TRIP.get(str(child.tag))
+        if value is None or value in known or len(child) or child.attrib:
+            extra.append(etree.tostring(child, encoding="unicode", with_tail=False))
+        else:
+            known[value] = child.text or ""
+    return Trip(**known, extra=tuple(extra))
+
+
+def write_dris_55(boards: Sequence[Board], license_url: str | None = LICENSE) -> bytes:
+    """Write the DRIS_55 document of one or more boards, with the License that they came under or else this one.
+
+    The header is the one of the first board's message: what that did not say is not made up. A board that came in
+    none gets what the interface asks for.
+    """
+    first = boards[0]
+    given = dict(first.envelope) or {
+        "SubscriberID": SUBSCRIBER,
+        "Version": VERSION,
+        "DossierName": DOSSIER,
+        "SendTimestamp": local_timestamp(first.made),
+        "RequestTimestamp": utc_timestamp(first.made),
+        "SequenceNumber": "0",
+    }
+    if license_url is not None:
+        given.setdefault("License", license_url)
+    document = etree.Element("DRIS_55")
+    _add(document, ((name, given[name]) for name in _DOCUMENT if name in given))
+    request = etree.SubElement(document, "Request")
+    _add(request, ((name, given[name]) for name in _REQUEST if name in given))
+    for board in boards:
+        point = etree.SubElement(request, "TimingPoint")
+        _add(point, [("TimingPointCode", board.code)])
+        for trip in board.trips:
+            element = etree.SubElement(point, "Trip")
+            values = ((name, getattr(trip, value)) for name, value in _TRIP.items())
+            _add(element, ((name, text) for name, text in values if text is not None))
+            element.extend(etree.fromstring(xml) for xml in trip.extra)
+    return _bytes(document)
+
+
+def write_error(code: str, error: str) -> bytes:
+    """Write the DRIS_55 of a question that gets no board; code is what the client wrote, of any form."""
+    document = etree.Element("DRIS_55")
+    _add(document, (("SubscriberID", SUBSCRIBER), ("Version", VERSION), ("DossierName", DOSSIER)))
+    request = etree.SubElement(document, "Request")
+    _add(etree.SubElement(request, "TimingPoint"), [("TimingPointCode", code)])
+    _add(request, [("Error", error)])
+    return _bytes(document)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A DRIS_55_REQ: who asks for the departures of which stop, and the number of the question."""
+
+    code: str
+    sequence_number: str
+    subscriber_id: str = SUBSCRIBER
+    request_timestamp: str = ""
+
+
+def write_dris_55_req(question: Question, now: float) -> bytes:
+    """Write a DRIS_55_REQ sent now (epoch seconds)."""
+    document = etree.Element("DRIS_55_REQ")
+    _add(
+        document,
+        (
+            ("SubscriberID", question.subscriber_id),
+            ("Version", VERSION),
+            ("DossierName", DOSSIER),
+            ("SendTimestamp", local_timestamp(now)),
+        ),
+    )
+    request = etree.SubElement(document, "Request")
+    _add(
+        request,
+        (
+            ("RequestTimestamp", question.request_timestamp or utc_timestamp(now)),
+            ("SequenceNumber", question.sequence_number),
+        ),
+    )
+    _add(etree.SubElement(request, "TimingPoint"), [("TimingPointCode", question.code)])
+    return _bytes(document)
+
+
+def read_dris_55_req(data: bytes) -> Question:
+    """Read a DRIS_55_REQ. Raises BadMessage."""
+    document = _parse(data, "DRIS_55_REQ")
+    request = _need(document, "Request")
+    return Question(
+        _need_code(_need(request, "TimingPoint")),
+        request.findtext("SequenceNumber", "0"),
+        document.findtext("SubscriberID", SUBSCRIBER),
+        request.findtext("RequestTimestamp", ""),
+    )
+
+
+def write_dris_55_res(now: float, subscriber_id: str = SUBSCRIBER) -> bytes:
+    """Write the DRIS_55_RES that acknowledges a message, sent now (epoch seconds)."""
+    document = etree.Element("DRIS_55_RES")
+    _add(
+        document,
+        (
+            ("SubscriberID", subscriber_id),
+            ("Version", VERSION),
+            ("DossierName", DOSSIER),
+            ("SendTimestamp", utc_timestamp(now)),
+            ("ResponseCode", "OK"),
+        ),
+    )
+    return _bytes(document)
+
+
+def local_timestamp(now: float) -> str:
+    """Write a moment as the Netherlands' wall clock with its offset: 2012-01-22T23:45:49+01:00."""
+    return datetime.fromtimestamp(now, AMSTERDAM).isoformat(timespec="seconds")
+
+
+def utc_timestamp(now: float) -> str:
+    """Write a moment in UTC without a zone, as the interface's RequestTimestamp is: 2012-01-22T22:45:49."""
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _add(parent: etree._Element, children: Iterable[tuple[str, str]]) -> None:
+    """Append a child element for each (name, text); what XML cannot hold becomes U+FFFD."""
+    for name, text in children:
+        etree.SubElement(parent, name).text = _NOT_XML.sub("\ufffd", text)
+
+
+def _bytes(document: etree._Element) -> bytes:
+    return etree.tostring(document, encoding="UTF-8", xml_declaration=True, pretty_print=True)

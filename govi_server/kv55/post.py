@@ -1,0 +1,132 @@
+"""Posting messages over HTTP, as both ends of KV55 do (DOMAIN.md 1.1)."""
+
+from collections.abc import Callable
+from io import BytesIO
+
+from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, DNSLookupError
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import (  # type: ignore[attr-defined]  # RequestNotSent is documented, not exported
+    Agent,
+    FileBodyProducer,
+    HTTPConnectionPool,
+    RequestNotSent,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
+from zope.interface import implementer
+
+from govi_server.interfaces import IPoster
+
+CONNECTIONS = 256
+"""POSTs under way at once, each on a connection of its own; the others wait for one to end."""
+
+KEPT = 32
+"""Connections that are kept for the next POST."""
+
+IDLE = 15
+"""Seconds that a kept connection may idle: most servers close theirs later, and not under the next POST."""
+
+CONNECT_TIMEOUT = 5.0
+
+MOST_ANSWER = 1 << 20
+"""Bytes of an answer that are read and thrown away to keep its connection; after that it is dropped."""
+
+# A kept connection that the other side had closed looks like this to the POST that is sent on it.
+_BROKEN_OFF = (ConnectionDone, ConnectionLost, RequestNotSent, RequestTransmissionFailed, ResponseNeverReceived)
+
+
+class PostError(Exception):
+    """A message was not taken: the text says why."""
+
+
+class _Pool(HTTPConnectionPool):
+    class _factory(HTTPConnectionPool._factory):  # type: ignore[name-defined]  # a class attribute, not a class
+        noisy = False  # or every connection says in the log that it starts and that it stops
+
+
+@implementer(IPoster)
+class Poster:
+    """Posts XML messages to one address over kept connections.
+
+    reactor: connects. url: gives the address when it is needed.
+    """
+
+    def __init__(self, reactor: object, url: Callable[[], str]) -> None:
+        self._url = url
+        self._pool = _Pool(reactor)
+        self._pool.maxPersistentPerHost = KEPT
+        self._pool.cachedConnectionTimeout = IDLE
+        self._pool.retryAutomatically = False
+        self._agent = Agent(reactor, pool=self._pool, connectTimeout=CONNECT_TIMEOUT)
+        self._room = DeferredSemaphore(CONNECTIONS)
+        self._taken_once = False
+
+    def post(self, body: bytes, encoding: str | None = None) -> Deferred[None]:
+        """Post a body; fires when the other side has taken it with a 2xx. Fails with PostError.
+
+        encoding: the Content-Encoding to name. Cancelling the Deferred breaks the connection off.
+        """
+        return self._room.run(lambda: Deferred.fromCoroutine(self._post(body, encoding)))
+
+    async def _post(self, body: bytes, encoding: str | None) -> None:
+        headers = Headers({"Content-Type": ["text/xml"], "User-Agent": ["govi-cache"]})
+        if encoding:
+            headers.addRawHeader("Content-Encoding", encoding)
+        try:
+            try:
+                response = await self._request(body, headers)
+            except _BROKEN_OFF:
+                if not self._taken_once:
+                    raise
+                # It may have been a kept connection that was closed meanwhile. To ask twice does no harm.
+                response = await self._request(body, headers)
+            await _thrown_away(response)
+        except (ConnectError, DNSLookupError, ResponseFailed, *_BROKEN_OFF) as error:
+            raise PostError(_reason(error)) from None
+        if not 200 <= response.code < 300:
+            raise PostError(f"answered {response.code} {response.phrase.decode('latin-1')[:80]}")
+        self._taken_once = True
+
+    def _request(self, body: bytes, headers: Headers) -> Deferred[IResponse]:
+        return self._agent.request(b"POST", self._url().encode("ascii"), headers, FileBodyProducer(BytesIO(body)))
+
+    def close(self) -> Deferred[None]:
+        """Close the connections that are kept."""
+        closed: Deferred[None] = self._pool.closeCachedConnections()
+        return closed
+
+
+class _ThrowAway(Protocol):
+    """Reads an answer's body to its end, if that is not too far."""
+
+    def __init__(self, done: Deferred[None]) -> None:
+        self._done = done
+        self._room = MOST_ANSWER
+
+    def dataReceived(self, data: bytes) -> None:
+        self._room -= len(data)
+        if self._room < 0 and self.transport is not None:
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        # The status was there before: however the body ended, the message was taken or not by that.
+        self._done.callback(None)
+
+
+def _thrown_away(response: IResponse) -> Deferred[None]:
+    done: Deferred[None] = Deferred()
+    response.deliverBody(_ThrowAway(done))
+    return done
+
+
+def _reason(error: Exception) -> str:
+    """Say in a few words what a failed request died of."""
+    reasons = getattr(error, "reasons", None)
+    if reasons:
+        return _reason(reasons[-1].value)
+    return str(error).rstrip(".") or type(error).__name__

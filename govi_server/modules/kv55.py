@@ -1,0 +1,105 @@
+"""GET /kv55/<TimingPointCode>: the departures of a stop, as a DRIS_55 document."""
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from govi_server.departures.board import Board, NoBoard, SourceBroken
+from govi_server.departures.cache import BoardCache, Entry, Result
+from govi_server.environ import Environ
+from govi_server.interfaces import IWebModule
+from govi_server.kv55 import messages
+from govi_server.request_handler import RequestHandler
+from govi_server.response import Representation, none_match, represent
+from govi_server.web_handler import WebHandler
+
+RETRY_AFTER = "10"
+"""Seconds after which a client may ask again for a board that the source could not tell: one more flight's time."""
+
+MOST_ECHOED = 100
+"""Characters of a wrong code that are echoed."""
+
+# What the cache did, in the words of RFC 9211.
+_CACHE_STATUS = {
+    "hit": "govi-cache; hit",
+    "stale": "govi-cache; hit",  # with a negative ttl, which is how a stale hit is told
+    "joined": "govi-cache; fwd=miss; collapsed",
+    "miss": "govi-cache; fwd=miss; stored",
+}
+
+
+@implementer(IWebModule)
+class Kv55(Service):
+    """Answers under its name from a cache of boards."""
+
+    def __init__(self, name: str, cache: BoardCache, license_url: str = messages.LICENSE) -> None:
+        self.name = name
+        self.cache = cache
+        self._license_url = license_url
+
+    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "Kv55Handler":
+        """Make the handler of one request."""
+        return Kv55Handler(self, request_handler, env)
+
+    def represent(self, board: Board) -> Representation:
+        """Render a board as its DRIS_55 document."""
+        return represent(messages.write_dris_55([board], self._license_url), messages.CONTENT_TYPE)
+
+
+class Kv55Handler(WebHandler):
+    """Answers one question about one stop."""
+
+    def __init__(self, module: Kv55, request_handler: RequestHandler, env: Environ) -> None:
+        super().__init__(request_handler, env)
+        self._module = module
+
+    async def get(self) -> None:
+        """Send the stop's board, fresh or stale, or say why there is none."""
+        code = self.env["path_info"].removeprefix(f"/{self._module.name}").removeprefix("/")
+        if not messages.is_timing_point_code(code):
+            self.mark("lookup")
+            self._send_error("404 Not Found", code, "Invalid TimingPointCode")
+            return
+        result, found = self._module.cache.board(code)
+        self.mark("lookup", result)
+        try:
+            if isinstance(found, Deferred):
+                try:
+                    found = await found
+                finally:
+                    self.mark("wait")
+            self._send_board(result, found)
+        except NoBoard as error:
+            status = "502 Bad Gateway" if isinstance(error, SourceBroken) else "504 Gateway Timeout"
+            reason = "Unreadable answer" if isinstance(error, SourceBroken) else "Timeout"
+            self._send_error(status, code, reason, result, error)
+
+    def _send_board(self, result: Result, entry: Entry) -> None:
+        cache = self._module.cache
+        made = cache.rendered(entry, self._module, self._module.represent)
+        age = cache.age(entry)
+        if age > cache.limits.fresh and result != "stale":  # the flight failed: this is what there was
+            result = "stale"
+        self.mark("render", result)
+        headers = {
+            "Content-Type": made.content_type,
+            "ETag": made.etag,
+            "Cache-Control": f"public, max-age={cache.limits.fresh:.0f}",
+            "Age": f"{max(age, 0):.0f}",
+            "Cache-Status": f"{_CACHE_STATUS[result]}; ttl={cache.limits.fresh - age:.0f}",
+        }
+        if none_match(self.env.get("if-none-match"), made.etag):
+            self.send_response(made.body, headers=headers)
+        else:
+            self.send_response(b"", "304 Not Modified", headers)
+
+    def _send_error(
+        self, status: str, code: str, reason: str, result: Result | None = None, error: NoBoard | None = None
+    ) -> None:
+        body = messages.write_error(code[:MOST_ECHOED], reason)
+        self.mark("render")
+        headers = {"Content-Type": messages.CONTENT_TYPE, "Cache-Control": "no-store"}
+        if error is not None:
+            headers["Retry-After"] = RETRY_AFTER
+            headers["Cache-Status"] = f"govi-cache; fwd=miss; fwd-status={status[:3]}"
+        self.send_response(body, status, headers)

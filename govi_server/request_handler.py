@@ -1,0 +1,401 @@
+"""One HTTP/1.1 connection: translates bytes to calls of URL modules, and their results to bytes."""
+
+from typing import TYPE_CHECKING, cast
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from govi_server import environ
+from govi_server.addresses import truncated
+from govi_server.body import ChunkedBody, LengthBody, reader
+from govi_server.environ import Environ, RequestError
+from govi_server.interfaces import IClientTransport, IWebModule
+from govi_server.response import CONTINUE, Headers, answer, pairs
+from govi_server.statistics import (
+    MAX_PATH,
+    MOST_REQUESTS,
+    CacheResult,
+    ConnectionStatistics,
+    End,
+    Phase,
+    RequestStatistics,
+)
+
+if TYPE_CHECKING:
+    from govi_server.server import Server
+
+# The methods that a module may answer, each with the method of its WebHandler.
+_ANSWERED = {"GET": "get", "HEAD": "head", "POST": "post"}
+_KNOWN = frozenset(_ANSWERED) | {"PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class RequestHandler(LineReceiver):
+    """Reads requests, has them processed one at a time, in order, and sends their answers.
+
+    Lines are collected until an empty one: that is the header block. Then the body is read, whether anybody wants it
+    or not, and the request is processed; what the client sends meanwhile waits. As the producer of its transport the
+    handler reads nothing more while the client does not take its answers.
+    """
+
+    log = Logger()
+    delimiter = b"\n"
+    factory: "Server"
+
+    def __init__(self, server: "Server", sock: IClientTransport | None) -> None:
+        self.server = server
+        self.sock = cast(IClientTransport, sock)  # None until connectionMade()
+        self._lines: list[bytes] = []
+        self._lines_size = 0
+        self._body: LengthBody | ChunkedBody | None = None
+        self._env: Environ | None = None
+        self._request: RequestStatistics | None = None  # None between an answer and the next request
+        self._processing: Deferred[None] | None = None
+        self._answered = False
+        self._last = False  # no request follows the current one
+        self._half_closed = False  # the client has said that nothing follows
+        self._choked = False  # the client does not read, the transport has asked for a pause
+
+    # The connection.
+
+    def connectionMade(self) -> None:
+        """Begin the first request: its time runs from here."""
+        self.sock = sock = cast(IClientTransport, self.transport)
+        self.MAX_LENGTH = self.server.limits.head
+        now = self.server.clock.seconds()
+        addr = sock.getPeer()
+        self._statistics = ConnectionStatistics(self.server.what, truncated(addr), now)
+        self._request = RequestStatistics(now)
+        sock.registerProducer(self, True)
+        self.connection = self.server.opened(self, sock, addr)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the client has nothing in flight, not even the first line of a request."""
+        return self._processing is None and self._env is None and not self._lines and not self._buffer
+
+    def readConnectionLost(self) -> None:
+        """The client closed its side: it still gets the answers to what it sent whole."""
+        self._half_closed = True
+        if self.connection.closing:
+            self.sock.loseConnection()
+        elif self._processing is None and not self._choked:
+            self.connection.close("client")
+
+    def writeConnectionLost(self) -> None:
+        """Our side is closed: nothing to do until the client closes its own."""
+
+    def pauseProducing(self) -> None:
+        """The client does not take its answers: read nothing more from it."""
+        self._choked = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The client has taken its answers: go on."""
+        self._choked = False
+        if self._answered and self._processing is None:
+            self._finish()
+        elif self._processing is None:
+            super().resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The connection is gone; connectionLost() tells why."""
+
+    def handle_timeout(self) -> None:
+        """Say that the time is over, unless an answer is under way."""
+        if not self._answered:
+            self._mark_unfinished()
+            self._last = True
+            self.send_response("Gateway timeout\n", "406 Gateway timeout")
+            self.mark("send")
+
+    def handle_closing(self) -> None:
+        """Give up what is not answered; what still comes from the client is read and thrown away."""
+        self.clearLineBuffer()
+        self.sock.resumeProducing()
+        if self._processing is not None:
+            self._processing.cancel()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Leave the requests that others still wait for to them, and flush the statistics."""
+        self.server.closed(self.connection)
+        if self.connection.closing is None:
+            self.connection.closing = "client" if reason.check(ConnectionDone) else "error"
+        self.handle_close()
+        if self._processing is not None:
+            self._processing.cancel()
+
+    def handle_close(self) -> None:
+        """Flush the measured phases of a closed connection to the statistics log."""
+        if self._request is not None and not (self.idle and self._request.status is None):
+            if self._request.status is None:
+                self._mark_unfinished()
+            self._statistics.requests.append(self._request)
+        self.flush_statistics(self.connection.closing or "client")
+
+    def _mark_unfinished(self) -> None:
+        """Count the time of a request that is given up to the phase it was in."""
+        self.mark("receive" if self._processing is None else "wait")
+
+    def flush_statistics(self, end: End) -> None:
+        """Write the statistics since the connection's begin, or since the last flush, as one event."""
+        now = self.server.clock.seconds()
+        statistics = self._statistics
+        statistics.ended = now
+        statistics.end = end
+        self._statistics = ConnectionStatistics(statistics.server, statistics.client, now)
+        self.log.info(statistics=statistics)
+
+    # From bytes to requests.
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what the client sends."""
+        if self.connection.closing:
+            return
+        super().dataReceived(data)
+        if self.connection.closing or self._busyReceiving:
+            return
+        if self._buffer:
+            self._begin()
+        if self._processing is None:
+            if self._half_closed and not self._choked:
+                self.connection.close("client")
+        elif len(self._buffer) > self.MAX_LENGTH:
+            self.sock.pauseProducing()  # enough read ahead; resumed when the answer is out
+
+    def lineReceived(self, line: bytes) -> None:
+        """Collect the lines of the head; an empty one ends it."""
+        line = line.removesuffix(b"\r")
+        if not line and not self._lines:
+            return  # empty lines before a request are passed over (RFC 9112 section 2.2)
+        self._begin()
+        self._lines_size += len(line) + 2
+        if not self._lines and len(line) > self.server.limits.request_line:
+            self._refuse(RequestError("414 URI Too Long", "the request line is too long"))
+        elif self._lines_size > self.server.limits.head:
+            self._refuse(RequestError("431 Request Header Fields Too Large", "the head is too large"))
+        elif line:
+            self._lines.append(line)
+        else:
+            self._head_received()
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Refuse a line that is longer than a whole head may be."""
+        self._begin()
+        if self._lines:
+            self._refuse(RequestError("431 Request Header Fields Too Large", "the head is too large"))
+        else:
+            self._refuse(RequestError("414 URI Too Long", "the request line is too long"))
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Collect the body; process the request when it is whole."""
+        assert self._body is not None
+        assert self._env is not None
+        try:
+            rest = self._body.feed(data)
+        except RequestError as error:
+            self._refuse(error)
+            return
+        if rest is not None:
+            self._env.body = self._body.body
+            self._answer(self._env)
+            self.setLineMode(rest)
+
+    def _begin(self) -> None:
+        """Begin a request with its first byte, unless it has begun."""
+        if self._request is None:
+            self._request = RequestStatistics(self.server.clock.seconds())
+            self.server.idle.stop(self.connection)
+            self.server.deadlines.start(self.connection)
+
+    def _head_received(self) -> None:
+        self.mark("receive")
+        try:
+            self._env = env = self.parse_request(b"\n".join(self._lines))
+            if self._request is not None:
+                self._request.method = env["request_method"][:MAX_PATH]
+                self._request.path = env["path_info"][:MAX_PATH]
+            self._last = not env.keeps_alive()
+            length = env.body_length()
+            waits = env.expects_continue()
+            self._body = reader(length, self.server.limits.body) if length else None
+        except RequestError as error:
+            self.mark("parse")
+            self._refuse(error)
+            return
+        self.mark("parse")
+        if self._body is None:
+            self._answer(env)
+            return
+        if waits:
+            self.sock.write(CONTINUE)
+        self.setRawMode()
+
+    def _refuse(self, error: RequestError) -> None:
+        """Answer a request that cannot be read; where the next one would begin is not known any more."""
+        self._last = True
+        self.send_response(f"{error}\n", error.status)
+        self._finish()
+
+    def parse_request(self, http_blob: str | bytes) -> Environ:
+        r"""Parse an HTTP request blob and return an HTTPMessage that contains WSGI's environment values.
+
+        >>> request = '''GET /kv55/57330430 HTTP/1.1
+        ... Host: cache.govi.openov.nl
+        ... User-Agent: Mozilla/5.0 (X11; Linux i686; rv:2.0) Firefox/4.0
+        ... Accept: text/html,application/xml;q=0.9,*/*;q=0.8
+        ... Accept-Language: en-us,en;q=0.5
+        ... Accept-Encoding: gzip, deflate
+        ... Accept-Charset: ISO-8859-1,utf-8;q=0.7,*;q=0.7
+        ... Keep-Alive: 115
+        ... DNT: 1
+        ... Connection: keep-alive
+        ... Cache-Control: max-age=0
+        ...
+        ... '''
+        >>> env = RequestHandler(object(), None).parse_request(request)
+        >>> for e in env.items():
+        ...     print(e)
+        ('host', 'cache.govi.openov.nl')
+        ('user-agent', 'Mozilla/5.0 (X11; Linux i686; rv:2.0) Firefox/4.0')
+        ('accept', 'text/html,application/xml;q=0.9,*/*;q=0.8')
+        ('accept-language', 'en-us,en;q=0.5')
+        ('accept-encoding', 'gzip, deflate')
+        ('accept-charset', 'ISO-8859-1,utf-8;q=0.7,*;q=0.7')
+        ('keep-alive', '115')
+        ('dnt', '1')
+        ('connection', 'keep-alive')
+        ('cache-control', 'max-age=0')
+        ('request_method', 'GET')
+        ('http_host', 'cache.govi.openov.nl')
+        ('path_info', '/kv55/57330430')
+
+        Raises RequestError.
+        """
+        return environ.parse(http_blob)
+
+    # From requests to answers.
+
+    def _answer(self, env: Environ) -> None:
+        """Have the request processed; what the client sends meanwhile waits."""
+        self.paused = True
+        if env.body:
+            self.mark("receive")
+        self._processing = processing = maybeDeferred(self.process, env)
+        processing.addErrback(self._failed)
+        processing.addCallback(self._processed)
+
+    def process(self, env: Environ) -> Deferred[None]:
+        """Find the module of the path's first segment and have it answer by the request's method."""
+        method = env["request_method"]
+        if method not in _KNOWN:
+            self.send_response("The method is not known here\n", "501 Not Implemented")
+            return succeed(None)
+        segment = env["path_info"].lstrip("/").partition("/")[0]
+        try:
+            module = IWebModule(self.server.find_module(segment), None)
+        except KeyError:
+            module = None
+        self.mark("lookup")
+        if module is None:
+            self.send_not_found()
+            return succeed(None)
+        handler = module.web_handler(self, env)
+        if method not in handler.methods:
+            allow = {"Allow": ", ".join(handler.methods)}
+            self.send_response("The method is not allowed here\n", "405 Method Not Allowed", allow)
+            return succeed(None)
+        return Deferred.fromCoroutine(getattr(handler, _ANSWERED[method])())
+
+    def _failed(self, failure: Failure) -> None:
+        """A module raised: the client gets a 500, the log a traceback, the connection goes on."""
+        if self.connection.closing:
+            return  # it was cancelled with its connection
+        self.log.failure("{path} failed", failure, path=self._env and self._env["path_info"][:MAX_PATH])
+        if not self._answered:
+            self.send_response("Something went wrong here\n", "500 Internal Server Error")
+
+    def _processed(self, _: None) -> None:
+        self._processing = None
+        if self.connection.closing:
+            return
+        if not self._answered:
+            self.log.error("{path} got no answer", path=self._env and self._env["path_info"][:MAX_PATH])
+            self.send_response("Something went wrong here\n", "500 Internal Server Error")
+        if not self._choked:
+            self._finish()
+
+    def send_response(self, response: str | bytes, status: str = "200 Ok", headers: Headers | None = None) -> None:
+        """Send an answer: status such as '404 Not Found', header fields, and the body.
+
+        A str goes out as UTF-8; without a Content-Type among the headers it is plain text. Date, Content-Length and
+        Connection are added. After the connection has ended nothing is sent. Raises ValueError for header fields
+        that would break the head, and RuntimeError for a second answer.
+        """
+        if self.connection.closing:
+            return
+        if self._answered:
+            raise RuntimeError("a request is answered once")
+        if self.server.draining:
+            self._last = True
+        env = self._env
+        fields = pairs(headers or ())
+        if not any(name.lower() == "content-type" for name, _ in fields):
+            fields.append(("Content-Type", "text/plain; charset=utf-8"))
+        body = response.encode() if isinstance(response, str) else response
+        without_body = env is not None and env["request_method"] == "HEAD"
+        data = answer(
+            status,
+            [*fields, *self.server.headers],
+            body,
+            now=self.server.clock.seconds(),
+            connection="close" if self._last else "keep-alive" if env is not None and env.http_1_0 else "",
+            without_body=without_body,
+        )
+        self._answered = True
+        if self._request is not None:
+            self._request.status = int(status[:3])
+            self._request.bytes = 0 if without_body else len(body)
+        self.sock.write(data)
+
+    def send_not_found(self) -> None:
+        """Send the 404 of a path that no module answers."""
+        self.send_response("There is nothing here\n", "404 Not Found")
+
+    def send_timeout(self) -> None:
+        """Send the 504 of an internal gateway that did not answer in time."""
+        self.send_response("The gateway did not answer in time\n", "504 Gateway Timeout")
+
+    def mark(self, phase: Phase, cache: CacheResult | None = None) -> None:
+        """Say that a phase of the current request ends now, and what the cache had for it."""
+        if self._request is not None:
+            self._request.mark(phase, self.server.clock.seconds())
+            if cache is not None:
+                self._request.cache = cache
+
+    def _finish(self) -> None:
+        """The answer is with the transport: go on to the next request, or close."""
+        self.mark("send")
+        if self._request is not None:
+            self._statistics.requests.append(self._request)
+        if len(self._statistics.requests) >= MOST_REQUESTS:
+            self.flush_statistics("open")
+        self._request = self._env = self._body = None
+        self._lines = []
+        self._lines_size = 0
+        self._answered = False
+        if self._last:
+            self.connection.close()
+            return
+        self.server.deadlines.stop(self.connection)
+        self.server.idle.start(self.connection)
+        if self._busyReceiving:
+            self.paused = False  # dataReceived() is at work and goes on with the next request
+        else:
+            super().resumeProducing()

@@ -1,0 +1,246 @@
+"""The server: accepts connections, and keeps the promise that no client waits longer than 13 seconds."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ISSLTransport, ITCPTransport
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
+
+from govi_server.interfaces import IClientTransport
+from govi_server.response import Headers, pairs
+from govi_server.statistics import End
+from govi_server.units import Bytes, Seconds
+
+if TYPE_CHECKING:
+    from govi_server.request_handler import RequestHandler
+
+LINGER = 2.0
+"""Seconds that a client has to take the last answer and close, before the connection is aborted."""
+
+REPORT_EVERY = 60.0
+"""Seconds after which the statistics of a connection that is still open are written."""
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a client may take of the server. Times are in seconds, sizes in bytes."""
+
+    connection: Seconds = 13.0
+    """From the first moment of a request to its whole answer: the promise of the documented server."""
+    keep_alive: Seconds = 13.0
+    """For a connection between an answer and the next request."""
+    drain: Seconds = 13.0
+    """For the requests in flight when the server stops: as long as any of them may take."""
+    request_line: Bytes = 8192
+    """Over it 414. RFC 9112 section 3 asks for 8000 at least."""
+    head: Bytes = 16384
+    """For request line and header fields together, over it 431. As much as nginx gives with its defaults."""
+    body: Bytes = 1 << 20
+    """Over it 413. Ten times the largest board."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class TimeoutHandler:
+    """A deadline of the same length for many connections: what expires is handed over, oldest first.
+
+    As all deadlines are equally long, the order in which they were set is the order in which they expire: one
+    dictionary and one callLater serve them all. (An OrderedDict: to take the first out of a plain dict again and
+    again takes quadratic time.)
+    """
+
+    def __init__(self, clock: IReactorTime, limit: float, expire: "Callable[[Connection], None]") -> None:
+        self._clock = clock
+        self._limit = limit
+        self._expire = expire
+        self._since: OrderedDict[Connection, float] = OrderedDict()
+        self._call: IDelayedCall | None = None
+
+    def start(self, connection: "Connection") -> None:
+        """Set a connection's deadline, counted from now."""
+        self._since.pop(connection, None)
+        self._since[connection] = self._clock.seconds()
+        if self._call is None:
+            self._call = self._clock.callLater(self._limit, self._look)
+
+    def stop(self, connection: "Connection") -> None:
+        """Lift a connection's deadline, if it has one."""
+        self._since.pop(connection, None)
+
+    def cancel(self) -> None:
+        """Lift all deadlines."""
+        self._since.clear()
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _look(self) -> None:
+        """Hand over what has expired, and look again when the next one may."""
+        self._call = None
+        now = self._clock.seconds()
+        while self._since:
+            connection, since = next(iter(self._since.items()))
+            remaining = since + self._limit - now
+            if remaining > 0:
+                self._call = self._clock.callLater(remaining, self._look)
+                return
+            del self._since[connection]
+            self._expire(connection)
+
+
+class Connection:
+    """The connection between the server and one client: what its deadlines act on.
+
+    sock: its transport. addr: the client's address. handler: what speaks HTTP on it.
+    """
+
+    def __init__(self, sock: IClientTransport, addr: IAddress, handler: "RequestHandler") -> None:
+        self.sock = sock
+        self.addr = addr
+        self.handler = handler
+        self.closing: End | None = None
+        """Who ended it, once somebody on this side has."""
+
+    def disconnect(self) -> None:
+        """End it because its time is over: '406 Gateway timeout' if nothing was answered yet, then close."""
+        if self.closing:
+            self.abort()
+        else:
+            self.handler.handle_timeout()
+            self.close("timeout")
+
+    def close(self, end: End = "server") -> None:
+        """Close it politely: what was written is sent, then the client has two seconds to close its side.
+
+        Closing both sides at once would make the kernel throw the answer away when bytes of the client are still
+        unread (RFC 9112 section 9.6).
+        """
+        self.closing = end
+        self.handler.handle_closing()
+        self.handler.server.closing(self)
+        self.sock.unregisterProducer()
+        if ITCPTransport.providedBy(self.sock) and not ISSLTransport.providedBy(self.sock):
+            self.sock.loseWriteConnection()
+        else:  # TLS says goodbye in its own way; a unix socket cannot be closed by half
+            self.sock.loseConnection()
+
+    def abort(self) -> None:
+        """Drop it, with whatever was not sent."""
+        self.sock.abortConnection()
+
+
+class Server(ServerFactory["RequestHandler"]):
+    """Accepts connections and gives each its handler.
+
+    host, port: where it listens; '' and 0 where its endpoints say so. request_handler: makes the handler of a
+    connection from the server and a transport. clock: tells and schedules all time. find_module: gives the module of
+    a path's first segment, or raises KeyError, as MultiService.getServiceNamed does. headers: sent with every
+    answer. what: the name that logs call it by.
+    """
+
+    noisy = False
+    log = Logger()
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        request_handler: "Callable[[Server, IClientTransport | None], RequestHandler]",
+        *,
+        clock: IReactorTime,
+        find_module: Callable[[str], object],
+        limits: Limits = DEFAULT_LIMITS,
+        headers: Headers = (),
+        what: str = "govi-cache",
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.request_handler = request_handler
+        self.clock = clock
+        self.find_module = find_module
+        self.limits = limits
+        self.headers = tuple(pairs(headers))
+        self.what = what
+        self.draining = False
+        self.connections: dict[RequestHandler, Connection] = {}
+        self.deadlines = TimeoutHandler(clock, limits.connection, Connection.disconnect)
+        self.idle = TimeoutHandler(clock, limits.keep_alive, Connection.close)
+        self.lingering = TimeoutHandler(clock, LINGER, Connection.abort)
+        self.reports = TimeoutHandler(clock, REPORT_EVERY, self._report)
+        self._all_deadlines = (self.deadlines, self.idle, self.lingering, self.reports)
+        self._drained: Deferred[None] | None = None
+        self._drain_limit: IDelayedCall | None = None
+
+    def logPrefix(self) -> str:
+        """Say what listens, in Twisted's own log lines."""
+        return self.what
+
+    def buildProtocol(self, addr: IAddress | None) -> "RequestHandler":
+        """Give a connection that Twisted accepted its handler."""
+        return self.handle_accept(addr)
+
+    def handle_accept(self, addr: IAddress | None) -> "RequestHandler":
+        """Make and start the handler of an accepted connection."""
+        handler = self.request_handler(self, None)
+        handler.factory = self
+        return handler
+
+    def drain(self) -> Deferred[None]:
+        """Let what is in flight be answered and close everything else; fires when no connection is left.
+
+        What has not ended within the limit is disconnected like any request whose time is over.
+        """
+        self.draining = True
+        self._drained = drained = Deferred[None]()
+        for connection in list(self.connections.values()):
+            if connection.handler.idle:
+                connection.close()
+        if self.connections:
+            self.log.info("{what}: finishing {n} connections", what=self.what, n=len(self.connections))
+            self._drain_limit = self.clock.callLater(self.limits.drain, self._disconnect_all)
+        else:
+            self._end()
+        return drained
+
+    def _disconnect_all(self) -> None:
+        self._drain_limit = None
+        for connection in list(self.connections.values()):
+            connection.disconnect()
+
+    def _end(self) -> None:
+        for deadline in self._all_deadlines:
+            deadline.cancel()
+        if self._drain_limit is not None:
+            self._drain_limit.cancel()
+        if self._drained is not None:
+            self._drained.callback(None)
+            self._drained = None
+
+    def opened(self, handler: "RequestHandler", sock: IClientTransport, addr: IAddress) -> Connection:
+        """Take note of a connection whose first request begins now."""
+        self.connections[handler] = connection = Connection(sock, addr, handler)
+        self.deadlines.start(connection)
+        self.reports.start(connection)
+        return connection
+
+    def closing(self, connection: Connection) -> None:
+        """Give a connection that was closed on this side the time to take its last answer."""
+        self.deadlines.stop(connection)
+        self.idle.stop(connection)
+        self.lingering.start(connection)
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection."""
+        del self.connections[connection.handler]
+        for deadline in self._all_deadlines:
+            deadline.stop(connection)
+        if self._drained is not None and not self.connections:
+            self._end()
+
+    def _report(self, connection: Connection) -> None:
+        connection.handler.flush_statistics("open")
+        self.reports.start(connection)

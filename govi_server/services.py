@@ -1,0 +1,133 @@
+"""How the parts of the program start and end: in order, with one clear line when one of them cannot."""
+
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.internet import StreamServerEndpointService
+from twisted.application.service import IService, MultiService, Service
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.logger import Logger
+
+if TYPE_CHECKING:
+    from govi_server.server import Server
+
+
+class CannotStart(Exception):
+    """A part of the program cannot start; the text is the one line that an operator gets to see."""
+
+
+class InOrder(MultiService):
+    """Starts its services in their order and stops them in the reverse one, each when the next has stopped.
+
+    MultiService stops all at once, which would close the statistics log before the last answers are in it. A service
+    that cannot start ends the program: one line in the log, exit status 1.
+    """
+
+    log = Logger()
+
+    def privilegedStartService(self) -> None:
+        """Let the services open what needs privileges."""
+        self._or_exit(super().privilegedStartService)
+
+    def startService(self) -> None:
+        """Start the services."""
+        self._or_exit(super().startService)
+
+    def _or_exit(self, start: Callable[[], None]) -> None:
+        try:
+            start()
+        except CannotStart as error:
+            self.log.critical("{error}", error=error)
+            raise SystemExit(1) from None
+
+    @inlineCallbacks
+    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+        """Stop the services, the last first."""
+        self.running = False
+        for service in reversed(self.services):
+            try:
+                yield maybeDeferred(IService(service).stopService)
+            except Exception:
+                self.log.failure("{service} did not stop", service=service)
+
+
+class Drain(Service):
+    """Stops when a server's connections have been answered and closed: goes before its listeners in an InOrder."""
+
+    def __init__(self, drain: Callable[[], Deferred[None]]) -> None:
+        self._drain = drain
+
+    def stopService(self) -> Deferred[None]:
+        """Wait for the connections."""
+        super().stopService()
+        return self._drain()
+
+
+class Listener(StreamServerEndpointService):
+    """Listens for a factory on an endpoint described by a string, such as tcp:8080 or unix:/run/govi.
+
+    reactor: what the endpoint is made with. listening: called with each address once it listens there. Raises
+    CannotStart for what is no endpoint.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: object,
+        description: str,
+        server: "Server",
+        listening: Callable[[IAddress], None] = lambda address: None,
+    ) -> None:
+        try:
+            super().__init__(serverFromString(reactor, description), server)
+        except (ValueError, TypeError, LookupError, OSError) as error:
+            raise CannotStart(f"{description!r} is no endpoint to listen on: {error}") from None
+        self._raiseSynchronously = True  # as strports.service does: or a deaf server would stay up
+        self._description = description
+        self._what = server.what
+        self._listening = listening
+
+    def privilegedStartService(self) -> None:
+        """Listen. Raises CannotStart, for example when the port is taken."""
+        try:
+            super().privilegedStartService()
+        except CannotListenError as error:
+            reason = getattr(error.socketError, "strerror", None) or error.socketError
+            raise CannotStart(f"cannot listen on {self._description} for {self._what}: {reason}") from None
+        except OSError as error:  # what a unix or systemd endpoint may say
+            raise CannotStart(f"cannot listen on {self._description} for {self._what}: {error}") from None
+        assert self._waitingForPort is not None
+        self._waitingForPort.addCallback(self._listens)
+
+    def _listens(self, port: IListeningPort) -> IListeningPort:
+        address = port.getHost()
+        self.log.info("Listening on {address} for {what}", address=_readable(address), what=self._what)
+        self._listening(address)
+        return port
+
+
+def serving(
+    reactor: object,
+    server: "Server",
+    endpoints: Sequence[str],
+    listening: Callable[[IAddress], None] = lambda address: None,
+) -> InOrder:
+    """Have a server listen on endpoints; when it stops, it listens no more and then drains."""
+    services = InOrder()
+    services.addService(Drain(server.drain))
+    for endpoint in endpoints:
+        services.addService(Listener(reactor, endpoint, server, listening))
+    return services
+
+
+def _readable(address: IAddress) -> str:
+    if isinstance(address, IPv4Address):
+        return f"{address.host}:{address.port}"
+    if isinstance(address, IPv6Address):
+        return f"[{address.host}]:{address.port}"
+    return str(getattr(address, "name", address))

@@ -1,0 +1,1 @@
+"""A GOVI gateway over a made-up town, for trying and testing."""

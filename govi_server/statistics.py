@@ -1,0 +1,131 @@
+"""Statistics: what a connection's requests were and how long each of their phases took.
+
+A RequestHandler writes one event when its connection closes, with a ConnectionStatistics under the key
+``statistics`` and no text. Whoever wants it observes it; the statistics log is such an observer.
+"""
+
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Literal, TextIO, cast
+
+import msgspec
+from twisted.application.service import Service
+from twisted.logger import FileLogObserver, LogEvent, Logger, globalLogPublisher
+from twisted.python.logfile import LogFile
+
+from govi_server.services import CannotStart
+
+Phase = Literal["receive", "parse", "lookup", "wait", "render", "send"]
+CacheResult = Literal["hit", "stale", "joined", "miss", "none"]
+End = Literal["client", "server", "timeout", "error", "open"]
+"""Who ended a connection; 'error' is a connection that broke, 'open' is one that goes on."""
+
+MAX_PATH = 200
+"""Characters of a path that are kept: those of our own are far shorter, what is longer is a stranger's."""
+
+MOST_REQUESTS = 1000
+"""Requests of one connection after which its statistics are written, however young they are."""
+
+
+@dataclass(slots=True)
+class RequestStatistics:
+    """One request. Phases are in seconds, those that were not reached are absent."""
+
+    began: float
+    method: str | None = None
+    path: str | None = None
+    status: int | None = None
+    bytes: int = 0
+    cache: CacheResult = "none"
+    phases: dict[Phase, float] = field(default_factory=dict)
+    _last: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._last = self.began
+
+    def mark(self, phase: Phase, now: float) -> None:
+        """Say that a phase ends now: it has lasted since the one before it ended."""
+        self.phases[phase] = self.phases.get(phase, 0.0) + now - self._last
+        self._last = now
+
+
+@dataclass(slots=True)
+class ConnectionStatistics:
+    """One connection from its accept, or from the last event about it. Moments are epoch seconds."""
+
+    server: str
+    """The name of the server that it was a connection of."""
+    client: str
+    began: float
+    ended: float = 0.0
+    end: End = "open"
+    requests: list[RequestStatistics] = field(default_factory=list)
+
+
+def format_line(event: LogEvent, server: str) -> str | None:
+    """Make the statistics log's line of an event: a JSON object and a line end.
+
+    None for any other event, and for those about connections of another server than the one of this name.
+    """
+    statistics = event.get("statistics")
+    if not isinstance(statistics, ConnectionStatistics) or statistics.server != server:
+        return None
+    line = {
+        "time": datetime.fromtimestamp(statistics.ended, UTC).isoformat(timespec="milliseconds"),
+        "client": statistics.client,
+        "duration": _milliseconds(statistics.ended - statistics.began),
+        "end": statistics.end,
+        "requests": [
+            {
+                "method": request.method,
+                "path": request.path,
+                "status": request.status,
+                "bytes": request.bytes,
+                "cache": request.cache,
+                "phases": {phase: _milliseconds(seconds) for phase, seconds in request.phases.items()},
+            }
+            for request in statistics.requests
+        ],
+    }
+    return msgspec.json.encode(line).decode() + "\n"
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+class StatisticsLog(Service):
+    """Writes the statistics log of a server while it runs: JSON lines, in a file that is rotated by its size."""
+
+    log = Logger()
+    name = "statistics"
+
+    def __init__(self, server: str, path: str, rotate_bytes: int, keep_files: int) -> None:
+        self._server = server
+        self._path = path
+        self._rotate_bytes = rotate_bytes
+        self._keep_files = keep_files
+
+    def startService(self) -> None:
+        """Open the file and begin to observe. Raises CannotStart."""
+        try:
+            self._file = LogFile(
+                os.path.basename(self._path),
+                os.path.dirname(self._path),
+                rotateLength=self._rotate_bytes,
+                maxRotatedFiles=self._keep_files,
+            )
+        except OSError as error:
+            raise CannotStart(f"cannot write the statistics log {self._path}: {error.strerror}") from None
+        self._observer = FileLogObserver(cast(TextIO, self._file), partial(format_line, server=self._server))
+        globalLogPublisher.addObserver(self._observer)
+        super().startService()
+        self.log.info("Statistics go to {path}", path=self._path)
+
+    def stopService(self) -> None:
+        """Stop observing and close the file."""
+        super().stopService()
+        globalLogPublisher.removeObserver(self._observer)
+        self._file.close()

@@ -1,0 +1,157 @@
+"""The command ``twistd govi-cache``: the one room that knows all the others."""
+
+import os
+from typing import Any
+
+from twisted.application.service import IService, MultiService
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+from twisted.python import usage
+
+from govi_server.config import Config, ConfigError, Module, load
+from govi_server.departures.breaker import CircuitBreaker
+from govi_server.departures.cache import BoardCache
+from govi_server.kv55.gateway import Gateway
+from govi_server.kv55.post import Poster
+from govi_server.modules.callback import Callback
+from govi_server.modules.kv55 import Kv55
+from govi_server.request_handler import RequestHandler
+from govi_server.server import Server
+from govi_server.services import CannotStart, InOrder, serving
+from govi_server.simulator.gateway import Behaviour, simulation
+from govi_server.simulator.town import STATION
+from govi_server.statistics import StatisticsLog
+
+NAME = "govi-cache"
+
+# Pages of other sites may read what is served here (DOMAIN.md 1.2 and 1.4).
+PUBLIC_HEADERS = {"Access-Control-Allow-Origin": "*"}
+
+log = Logger()
+
+
+class Options(usage.Options):
+    """What can be said on the command line; it wins over the configuration file."""
+
+    synopsis = "[options]"
+    longdesc = "Serves the next departures of a stop, GET /kv55/<TimingPointCode>, from memory."
+    optParameters = [
+        ["config", "c", None, "Configuration file (TOML); etc/govi-cache.toml describes it."],
+        ["callback", None, None, "Endpoint for the gateway's answers [default: tcp:8082:interface=127.0.0.1]."],
+        ["source", "s", None, "Where departures come from: demo or govi [default: demo]."],
+        ["gateway-url", "g", None, "Where the GOVI gateway takes questions; means --source govi."],
+        ["statistics", None, None, "File for the statistics log [default: none is kept]."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listen: list[str] = []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """Endpoint to listen on, as often as there are [default: tcp:8080]."""
+        self.listen.append(endpoint)
+
+    opt_l = opt_listen
+
+    def settings(self) -> dict[str, Any]:
+        """Give what was said, in the shape of the configuration file."""
+        settings: dict[str, Any] = {}
+        kv55 = {
+            "callback": self["callback"],
+            "source": self["source"] or (self["gateway-url"] and "govi"),
+            "gateway_url": self["gateway-url"],
+        }
+        if said := {key: value for key, value in kv55.items() if value is not None}:
+            settings["modules"] = {"kv55": said}
+        if self.listen:
+            settings["listen"] = self.listen
+        if self["statistics"] is not None:
+            settings["statistics"] = {"file": self["statistics"]}
+        return settings
+
+
+def makeService(options: Options, reactor: Any = None) -> IService:
+    """Make the server's service; a configuration that cannot be used ends the program with one line."""
+    if reactor is None:
+        from twisted.internet import reactor
+    try:
+        return _service(load(options["config"], options.settings()), reactor)
+    except (ConfigError, CannotStart) as error:
+        raise SystemExit(f"{NAME}: {error}") from None
+
+
+def _service(config: Config, reactor: Any) -> InOrder:
+    """Put the parts together, in the order in which they start; they stop in the reverse one."""
+    services = InOrder()
+    if config.statistics.file:
+        # Absolute, for twistd changes its directory before anything is opened.
+        path = os.path.abspath(config.statistics.file)
+        services.addService(StatisticsLog(NAME, path, config.statistics.rotate, config.statistics.keep))
+    modules = MultiService()
+    for name, module in config.modules.items():
+        gateway = _gateway(services, name, module, config, reactor)
+        source = CircuitBreaker(gateway, reactor, config.breaker)
+        modules.addService(Kv55(name, BoardCache(source, reactor, config.cache), module.license))
+    services.addService(modules)
+    server = Server(
+        "",
+        0,
+        RequestHandler,
+        clock=reactor,
+        find_module=modules.getServiceNamed,
+        limits=config.limits,
+        headers=PUBLIC_HEADERS,
+        what=NAME,
+    )
+    services.addService(serving(reactor, server, config.listen, _suggest))
+    return services
+
+
+def _gateway(services: InOrder, name: str, module: Module, config: Config, reactor: Any) -> Gateway:
+    """Add what a module's gateway needs: its callback endpoint, and in the demo the simulator at the other end."""
+    callback = _Address()
+    asked = _Address()
+    poster = Poster(reactor, asked.url if module.source == "demo" else lambda: module.gateway_url)
+    said = "simulated gateway" if module.source == "demo" else f"gateway {module.gateway_url}"
+    gateway = Gateway(poster, reactor, said, module.subscriber_id, config.gateway)
+    receiver = Callback(gateway, module.networks(), reactor.seconds, module.subscriber_id)
+    callbacks = Server(
+        "",
+        0,
+        RequestHandler,
+        clock=reactor,
+        find_module=lambda segment: receiver,
+        limits=config.limits,
+        what=f"{name} callbacks",
+    )
+    services.addService(serving(reactor, callbacks, [module.callback], callback.learn))
+    if module.source == "demo":
+        simulator = simulation(reactor, reactor, Behaviour(), callback.url)
+        services.addService(serving(reactor, simulator, ["tcp:0:interface=127.0.0.1"], asked.learn))
+    services.addService(gateway)
+    log.info("/{name} is answered from the {gateway}", name=name, gateway=said)
+    return gateway
+
+
+class _Address:
+    """An address on this machine that is known once something listens there."""
+
+    def __init__(self) -> None:
+        self._authority = "nobody.invalid"
+
+    def learn(self, address: IAddress) -> None:
+        if isinstance(address, IPv4Address):
+            host = "127.0.0.1" if address.host == "0.0.0.0" else address.host
+            self._authority = f"{host}:{address.port}"
+        elif isinstance(address, IPv6Address):
+            host = "::1" if address.host == "::" else address.host
+            self._authority = f"[{host}]:{address.port}"
+
+    def url(self) -> str:
+        return f"http://{self._authority}/"
+
+
+def _suggest(address: IAddress) -> None:
+    if isinstance(address, IPv4Address | IPv6Address):
+        log.info("Try http://localhost:{port}/kv55/{code}", port=address.port, code=STATION)
