@@ -15,6 +15,7 @@ from twisted.web.client import (  # type: ignore[attr-defined]  # RequestNotSent
     RequestTransmissionFailed,
     ResponseFailed,
     ResponseNeverReceived,
+    _HTTP11ClientFactory,
 )
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
@@ -44,9 +45,12 @@ class PostError(Exception):
     """A message was not taken: the text says why."""
 
 
+class _QuietFactory(_HTTP11ClientFactory):
+    noisy = False  # or every connection says in the log that it starts and that it stops
+
+
 class _Pool(HTTPConnectionPool):
-    class _factory(HTTPConnectionPool._factory):  # type: ignore[name-defined]  # a class attribute, not a class
-        noisy = False  # or every connection says in the log that it starts and that it stops
+    _factory = _QuietFactory
 
 
 @implementer(IPoster)
