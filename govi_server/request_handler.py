@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: translates bytes to calls of URL modules, and their results to bytes."""
+"""One HTTP/1.1 connection: has its requests answered by URL modules, and sends what they say."""
 
 from typing import TYPE_CHECKING, cast
 
@@ -7,16 +7,15 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
-from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from govi_server import environ
 from govi_server.addresses import truncated
-from govi_server.body import ChunkedBody, LengthBody, reader
 from govi_server.environ import Environ, RequestError
 from govi_server.interfaces import IClientTransport, IWebModule
-from govi_server.response import CONTINUE, Headers, answer, pairs
+from govi_server.request_receiver import RequestReceiver
+from govi_server.response import Headers, answer, pairs
 from govi_server.statistics import (
     MAX_PATH,
     MOST_REQUESTS,
@@ -36,25 +35,19 @@ _KNOWN = frozenset(_ANSWERED) | {"PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE",
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class RequestHandler(LineReceiver):
-    """Reads requests, has them processed one at a time, in order, and sends their answers.
+class RequestHandler(RequestReceiver):
+    """Has requests processed one at a time, in order, and sends their answers.
 
-    Lines are collected until an empty one: that is the header block. Then the body is read, whether anybody wants it
-    or not, and the request is processed; what the client sends meanwhile waits. As the producer of its transport the
-    handler reads nothing more while the client does not take its answers.
+    As the producer of its transport it reads nothing more while the client does not take its answers.
     """
 
     log = Logger()
-    delimiter = b"\n"
     factory: "Server"
 
     def __init__(self, server: "Server", sock: IClientTransport | None) -> None:
+        super().__init__()
         self.server = server
         self.sock = cast(IClientTransport, sock)  # None until connectionMade()
-        self._lines: list[bytes] = []
-        self._lines_size = 0
-        self._body: LengthBody | ChunkedBody | None = None
-        self._env: Environ | None = None
         self._request: RequestStatistics | None = None  # None between an answer and the next request
         self._processing: Deferred[None] | None = None
         self._answered = False
@@ -67,7 +60,8 @@ class RequestHandler(LineReceiver):
     def connectionMade(self) -> None:
         """Begin the first request: its time runs from here."""
         self.sock = sock = cast(IClientTransport, self.transport)
-        self.MAX_LENGTH = self.server.limits.head
+        self.limits = self.server.limits
+        self.MAX_LENGTH = self.limits.head
         now = self.server.clock.seconds()
         addr = sock.getPeer()
         self._statistics = ConnectionStatistics(self.server.what, truncated(addr), now)
@@ -78,7 +72,7 @@ class RequestHandler(LineReceiver):
     @property
     def idle(self) -> bool:
         """Whether the client has nothing in flight, not even the first line of a request."""
-        return self._processing is None and self._env is None and not self._lines and not self._buffer
+        return self._processing is None and self.nothing_received
 
     def readConnectionLost(self) -> None:
         """The client closed its side: it still gets the answers to what it sent whole."""
@@ -162,83 +156,22 @@ class RequestHandler(LineReceiver):
         if self.connection.closing or self._busyReceiving:
             return
         if self._buffer:
-            self._begin()
+            self.request_begins()
         if self._processing is None:
             if self._half_closed and not self._choked:
                 self.connection.close("client")
         elif len(self._buffer) > self.MAX_LENGTH:
             self.sock.pauseProducing()  # enough read ahead; resumed when the answer is out
 
-    def lineReceived(self, line: bytes) -> None:
-        """Collect the lines of the head; an empty one ends it."""
-        line = line.removesuffix(b"\r")
-        if not line and not self._lines:
-            return  # empty lines before a request are passed over (RFC 9112 section 2.2)
-        self._begin()
-        self._lines_size += len(line) + 2
-        if not self._lines and len(line) > self.server.limits.request_line:
-            self._refuse(RequestError("414 URI Too Long", "the request line is too long"))
-        elif self._lines_size > self.server.limits.head:
-            self._refuse(RequestError("431 Request Header Fields Too Large", "the head is too large"))
-        elif line:
-            self._lines.append(line)
-        else:
-            self._head_received()
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        """Refuse a line that is longer than a whole head may be."""
-        self._begin()
-        if self._lines:
-            self._refuse(RequestError("431 Request Header Fields Too Large", "the head is too large"))
-        else:
-            self._refuse(RequestError("414 URI Too Long", "the request line is too long"))
-
-    def rawDataReceived(self, data: bytes) -> None:
-        """Collect the body; process the request when it is whole."""
-        assert self._body is not None
-        assert self._env is not None
-        try:
-            rest = self._body.feed(data)
-        except RequestError as error:
-            self._refuse(error)
-            return
-        if rest is not None:
-            self._env.body = self._body.body
-            self._answer(self._env)
-            self.setLineMode(rest)
-
-    def _begin(self) -> None:
+    def request_begins(self) -> None:
         """Begin a request with its first byte, unless it has begun."""
         if self._request is None:
             self._request = RequestStatistics(self.server.clock.seconds())
             self.server.idle.stop(self.connection)
             self.server.deadlines.start(self.connection)
 
-    def _head_received(self) -> None:
-        self.mark("receive")
-        try:
-            self._env = env = self.parse_request(b"\n".join(self._lines))
-            if self._request is not None:
-                self._request.method = env["request_method"][:MAX_PATH]
-                self._request.path = env["path_info"][:MAX_PATH]
-            self._last = not env.keeps_alive()
-            length = env.body_length()
-            waits = env.expects_continue()
-            self._body = reader(length, self.server.limits.body) if length else None
-        except RequestError as error:
-            self.mark("parse")
-            self._refuse(error)
-            return
-        self.mark("parse")
-        if self._body is None:
-            self._answer(env)
-            return
-        if waits:
-            self.sock.write(CONTINUE)
-        self.setRawMode()
-
-    def _refuse(self, error: RequestError) -> None:
-        """Answer a request that cannot be read; where the next one would begin is not known any more."""
+    def request_refused(self, error: RequestError) -> None:
+        """Say why, and close."""
         self._last = True
         self.send_response(f"{error}\n", error.status)
         self._finish()
@@ -278,15 +211,18 @@ class RequestHandler(LineReceiver):
 
         Raises RequestError.
         """
-        return environ.parse(http_blob)
+        env = environ.parse(http_blob)
+        if self._request is not None:
+            self._request.method = env["request_method"][:MAX_PATH]
+            self._request.path = env["path_info"][:MAX_PATH]
+        return env
 
     # From requests to answers.
 
-    def _answer(self, env: Environ) -> None:
+    def request_received(self, env: Environ) -> None:
         """Have the request processed; what the client sends meanwhile waits."""
         self.paused = True
-        if env.body:
-            self.mark("receive")
+        self._last = not env.keeps_alive()
         self._processing = processing = maybeDeferred(self.process, env)
         processing.addErrback(self._failed)
         processing.addCallback(self._processed)
@@ -342,7 +278,7 @@ class RequestHandler(LineReceiver):
             return
         if self._answered:
             raise RuntimeError("a request is answered once")
-        if self.server.draining:
+        if self.server.draining or (self._half_closed and not self._buffer):
             self._last = True
         env = self._env
         fields = pairs(headers or ())
@@ -386,9 +322,8 @@ class RequestHandler(LineReceiver):
             self._statistics.requests.append(self._request)
         if len(self._statistics.requests) >= MOST_REQUESTS:
             self.flush_statistics("open")
-        self._request = self._env = self._body = None
-        self._lines = []
-        self._lines_size = 0
+        self._request = None
+        self.next_request()
         self._answered = False
         if self._last:
             self.connection.close()

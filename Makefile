@@ -1,0 +1,30 @@
+# One environment for everything, in .venv; PYTHON makes it.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: run test check pin clean
+
+run: .venv/ready  ## Serve the demo on port 8080.
+	$(BIN)/twistd --nodaemon --pidfile= govi-cache
+
+test: .venv/ready  ## Run the whole suite.
+	$(BIN)/pytest
+
+check: .venv/ready  ## Look at style and types, and run the unit tests under the other runner.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m twisted.trial --temp-directory=.venv/trial tests
+
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "govi-cache needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt --editable .
+	touch $@
+
+pin: .venv/ready  ## Pin the developer's environment anew, after a change of the dependencies.
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group dev --no-emit-index-url \
+	    --no-emit-find-links --no-annotate --no-header pyproject.toml --output-file requirements.txt
+
+clean:
+	rm -rf .venv dist _trial_temp*

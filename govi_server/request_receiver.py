@@ -1,0 +1,125 @@
+"""From bytes to requests: the half of a connection that reads."""
+
+from typing import TYPE_CHECKING
+
+from twisted.protocols.basic import LineReceiver
+
+from govi_server.body import ChunkedBody, LengthBody, reader
+from govi_server.environ import Environ, RequestError
+from govi_server.response import CONTINUE
+from govi_server.statistics import Phase
+
+if TYPE_CHECKING:
+    from govi_server.server import Limits
+
+
+class RequestReceiver(LineReceiver):
+    """Collects lines until the empty one, which makes the header block, and then the body, wanted or not.
+
+    A subclass gives the limits before anything is received, parses a header block, and is told what has come by the
+    methods from request_begins() on. It sets ``paused`` while it is at work on a request: what comes meanwhile waits.
+    """
+
+    delimiter = b"\n"
+    limits: "Limits"
+
+    def __init__(self) -> None:
+        self._env: Environ | None = None
+        self.next_request()
+
+    def next_request(self) -> None:
+        """Forget the request that was received: what comes now belongs to the next one."""
+        self._lines: list[bytes] = []
+        self._lines_size = 0
+        self._body: LengthBody | ChunkedBody | None = None
+        self._env = None
+
+    @property
+    def nothing_received(self) -> bool:
+        """Whether not a byte of a request is here."""
+        return self._env is None and not self._lines and not self._buffer
+
+    def lineReceived(self, line: bytes) -> None:
+        """Collect the lines of the head."""
+        line = line.removesuffix(b"\r")
+        if not line and not self._lines:
+            return  # empty lines before a request are passed over (RFC 9112 section 2.2)
+        self.request_begins()
+        self._lines_size += len(line) + 2
+        if not self._lines and len(line) > self.limits.request_line:
+            self.request_refused(RequestError("414 URI Too Long", "The request line is too long"))
+        elif self._lines_size > self.limits.head:
+            self.request_refused(_head_too_large())
+        elif line:
+            self._lines.append(line)
+        else:
+            self._head_received()
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Refuse a line that is longer than a whole head may be."""
+        self.request_begins()
+        if self._lines:
+            self.request_refused(_head_too_large())
+        else:
+            self.request_refused(RequestError("414 URI Too Long", "The request line is too long"))
+
+    def _head_received(self) -> None:
+        self.mark("receive")
+        try:
+            self._env = env = self.parse_request(b"\n".join(self._lines))
+            length = env.body_length()
+            waits = env.expects_continue()
+            self._body = reader(length, self.limits.body) if length else None
+        except RequestError as error:
+            self.mark("parse")
+            self.request_refused(error)
+            return
+        self.mark("parse")
+        if self._body is None:
+            self.request_received(env)
+            return
+        if waits:
+            assert self.transport is not None
+            self.transport.write(CONTINUE)
+        self.setRawMode()
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Collect the body."""
+        assert self._body is not None
+        assert self._env is not None
+        try:
+            rest = self._body.feed(data)
+        except RequestError as error:
+            self.request_refused(error)
+            return
+        if rest is not None:
+            self._env.body = self._body.body
+            self.mark("receive")
+            self.request_received(self._env)
+            self.setLineMode(rest)
+
+    # What the subclass does.
+
+    def parse_request(self, http_blob: str | bytes) -> Environ:
+        """Parse a header block. Raises RequestError."""
+        raise NotImplementedError
+
+    def mark(self, phase: Phase) -> None:
+        """A phase of the request ends."""
+        raise NotImplementedError
+
+    def request_begins(self) -> None:
+        """There is something of a request; may be said more than once of the same one."""
+        raise NotImplementedError
+
+    def request_received(self, env: Environ) -> None:
+        """A request is here, its body in env.body."""
+        raise NotImplementedError
+
+    def request_refused(self, error: RequestError) -> None:
+        """What came is no request, or too large; where the next one would begin is not known."""
+        raise NotImplementedError
+
+
+def _head_too_large() -> RequestError:
+    return RequestError("431 Request Header Fields Too Large", "The head is too large")
