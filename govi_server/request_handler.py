@@ -101,13 +101,15 @@ class RequestHandler(RequestReceiver):
     def stopProducing(self) -> None:
         """The connection is gone; connectionLost() tells why."""
 
-    def handle_timeout(self) -> None:
-        """Say that the time is over, unless an answer is under way."""
-        if not self._answered:
-            self._mark_unfinished()
-            self._last = True
-            self.send_response("Gateway timeout\n", "406 Gateway timeout")
-            self.mark("send")
+    def handle_timeout(self) -> bool:
+        """Say that the time is over, unless an answer is under way; tell whether it was said."""
+        if self._answered:
+            return False
+        self._mark_unfinished()
+        self._last = True
+        self.send_response("Gateway timeout\n", "406 Gateway timeout")
+        self.mark("send")
+        return True
 
     def handle_closing(self) -> None:
         """Give up what is not answered; what still comes from the client is read and thrown away."""

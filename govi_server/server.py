@@ -74,13 +74,12 @@ class TimeoutHandler:
     def cancel(self) -> None:
         """Lift all deadlines."""
         self._since.clear()
-        if self._call is not None:
+        if self._call is not None and self._call.active():
             self._call.cancel()
-            self._call = None
+        self._call = None
 
     def _look(self) -> None:
         """Hand over what has expired, and look again when the next one may."""
-        self._call = None
         now = self._clock.seconds()
         while self._since:
             connection, since = next(iter(self._since.items()))
@@ -90,6 +89,7 @@ class TimeoutHandler:
                 return
             del self._since[connection]
             self._expire(connection)
+        self._call = None
 
 
 class Connection:
@@ -106,12 +106,15 @@ class Connection:
         """Who ended it, once somebody on this side has."""
 
     def disconnect(self) -> None:
-        """End it because its time is over: '406 Gateway timeout' if nothing was answered yet, then close."""
-        if self.closing:
-            self.abort()
-        else:
-            self.handler.handle_timeout()
+        """End it because its time is over: send '406 Gateway timeout' and close.
+
+        Who is in the middle of an answer and does not take it is dropped.
+        """
+        if self.closing is None and self.handler.handle_timeout():
             self.close("timeout")
+        else:
+            self.closing = self.closing or "timeout"
+            self.abort()
 
     def close(self, end: End = "server") -> None:
         """Close it politely: what was written is sent, then the client has two seconds to close its side.

@@ -60,7 +60,9 @@ class InOrderTests(SynchronousTestCase):
 
     def test_cannot_start(self) -> None:
         """A part that cannot start ends the program with its line in the log and status 1."""
-        observer = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+        observer = EventLoggingObserver()
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         services = InOrder()
         services.addService(Broken("a", []))
         with self.assertRaises(SystemExit) as caught:

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import EventLoggingObserver, StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -120,7 +120,7 @@ class Client:
 
     def received(self) -> bytes:
         """Give what came since this was last asked."""
-        data = self.transport.value()[self._read :]
+        data: bytes = self.transport.value()[self._read :]
         self._read += len(data)
         return data
 
@@ -173,14 +173,15 @@ class WireTestCase(SynchronousTestCase):
             limits=self.limits,
             headers={"Access-Control-Allow-Origin": "*"},
         )
-        self.statistics: list[ConnectionStatistics] = []
-        observer = self._observe
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        events = EventLoggingObserver()
+        globalLogPublisher.addObserver(events)
+        self.addCleanup(globalLogPublisher.removeObserver, events)
+        self._events = events
 
-    def _observe(self, event: dict[str, object]) -> None:
-        if isinstance(statistics := event.get("statistics"), ConnectionStatistics):
-            self.statistics.append(statistics)
+    @property
+    def statistics(self) -> list[ConnectionStatistics]:
+        """List what was said of connections so far."""
+        return [event["statistics"] for event in self._events if "statistics" in event]
 
     def client(self) -> Client:
         return Client(self.server)

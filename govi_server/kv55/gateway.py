@@ -110,7 +110,7 @@ class _Asked:
 class Gateway(Service):
     """Asks the gateway for one stop at a time, and matches its callbacks to the questions.
 
-    poster: sends its messages. name: what the gateway is called in the log.
+    poster: sends its messages. called: its name in the log.
     """
 
     log = Logger()
@@ -119,13 +119,13 @@ class Gateway(Service):
         self,
         poster: IPoster,
         clock: IReactorTime,
-        name: str,
+        called: str,
         subscriber_id: str = messages.SUBSCRIBER,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._poster = poster
         self._clock = clock
-        self.name = name
+        self._called = called
         self._subscriber_id = subscriber_id
         self._limits = limits
         self._number = 0
@@ -150,7 +150,7 @@ class Gateway(Service):
         posted = self._poster.post(messages.write_dris_55_req(question, now))
         flight.deadline = self._clock.callLater(self._limits.answer, self._time_over, flight, posted)
         posted.addCallbacks(self._taken, self._not_taken, callbackArgs=(flight,), errbackArgs=(flight,))
-        posted.addErrback(lambda failure: self.log.failure("Asking {gateway} failed", failure, gateway=self.name))
+        posted.addErrback(lambda failure: self.log.failure("Asking {gateway} failed", failure, gateway=self._called))
         return board
 
     def deliver(self, data: bytes) -> None:
@@ -169,7 +169,7 @@ class Gateway(Service):
             self.incidents.add(
                 "unsolicited",
                 "{gateway} sent stop {codes}, which nobody asked for: refused",
-                gateway=self.name,
+                gateway=self._called,
                 codes=codes,
             )
             raise Unsolicited(f"nobody asked for stop {codes}")
@@ -179,7 +179,7 @@ class Gateway(Service):
         self.incidents.add(
             "refused",
             "A callback for {gateway} from {client}, who may not send any: refused",
-            gateway=self.name,
+            gateway=self._called,
             client=client,
         )
 
@@ -200,7 +200,7 @@ class Gateway(Service):
             flight.land(board)
         elif flight.answered:
             self.incidents.add(
-                "repeated", "{gateway} repeated its answer for {code}", gateway=self.name, code=board.code
+                "repeated", "{gateway} repeated its answer for {code}", gateway=self._called, code=board.code
             )
         else:
             flight.answered = True
@@ -208,7 +208,7 @@ class Gateway(Service):
             self.incidents.add(
                 "late",
                 "{gateway} answered for stop {code} late, after {seconds} s: kept",
-                gateway=self.name,
+                gateway=self._called,
                 code=board.code,
                 seconds=seconds,
             )
@@ -218,7 +218,7 @@ class Gateway(Service):
 
     def _broken(self, data: bytes, why: str) -> None:
         """Fail the flight that an unreadable callback was for, or tell all that it may have been theirs."""
-        self.incidents.add("broken", "{gateway} sent what cannot be read: {why}", gateway=self.name, why=why)
+        self.incidents.add("broken", "{gateway} sent what cannot be read: {why}", gateway=self._called, why=why)
         code = messages.code_in(data[: self._limits.message])
         flight = self._asked.find(code, None) if code else None
         if flight is not None:
@@ -245,7 +245,7 @@ class Gateway(Service):
             self.incidents.add(
                 "silent",
                 "{gateway} took the question for stop {code}, no answer came within {seconds}",
-                gateway=self.name,
+                gateway=self._called,
                 code=flight.code,
                 seconds=seconds,
             )
@@ -258,10 +258,10 @@ class Gateway(Service):
     def _fails(self, why: str) -> None:
         if self._failing_since is None:
             self._failing_since = self._clock.seconds()
-            self.log.warn("{gateway} fails: {why}", gateway=self.name, why=why)
+            self.log.warn("{gateway} fails: {why}", gateway=self._called, why=why)
 
     def _recovered(self) -> None:
         if self._failing_since is not None:
             seconds = round(self._clock.seconds() - self._failing_since, 1)
             self._failing_since = None
-            self.log.info("{gateway} answers again, after {seconds} s", gateway=self.name, seconds=seconds)
+            self.log.info("{gateway} answers again, after {seconds} s", gateway=self._called, seconds=seconds)

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from govi_server.environ import Environ
-from govi_server.interfaces import IWebModule
+from govi_server.interfaces import IPoster, IWebModule
 from govi_server.kv55 import messages
 from govi_server.kv55.messages import BadMessage, Question
 from govi_server.kv55.post import Poster
@@ -48,7 +48,7 @@ class SimulatedGateway(Service):
 
     log = Logger()
 
-    def __init__(self, behaviour: Behaviour, callback: Poster, clock: IReactorTime) -> None:
+    def __init__(self, behaviour: Behaviour, callback: IPoster, clock: IReactorTime) -> None:
         self._behaviour = behaviour
         self._callback = callback
         self.clock = clock
@@ -62,10 +62,11 @@ class SimulatedGateway(Service):
     def ask(self, question: Question) -> None:
         """Answer a question, later and elsewhere."""
         if question.code not in self._town.stops:
-            self.log.info("Asked for stop {code}, which is not in town: no answer", code=question.code)
+            self.log.info("Stop {code} is not in town: no answer", code=question.code)
         elif self._drops.random() < self._behaviour.drop:
-            self.log.info("Asked for stop {code}: dropped", code=question.code)
+            self.log.info("The question for stop {code} is dropped", code=question.code)
         else:
+            self.log.info("Stop {code} is asked for", code=question.code)
             self.clock.callLater(self._behaviour.delay, self._answer, question)
 
     def _answer(self, question: Question) -> None:

@@ -1,0 +1,200 @@
+"""What the tests over real sockets share: a running service, a gateway as others would write it, and HTTP clients."""
+
+import gzip
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import pytest_twisted
+import treq
+from twisted.application.service import IService
+from twisted.internet import reactor as the_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.task import deferLater
+from twisted.web.client import HTTPConnectionPool
+from twisted.web.http import Request
+from twisted.web.http_headers import Headers
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from govi_server import tap
+
+reactor: Any = the_reactor
+
+GOVI_TRIP = """
+      <Trip>
+        <OperatingDate>2012-01-22</OperatingDate>
+        <DataOwnerCode>GVB</DataOwnerCode>
+        <LinePlanningNumber>69</LinePlanningNumber>
+        <DestinationName>(69) Station Sloterdijk</DestinationName>
+        <JourneyNumber>148</JourneyNumber>
+        <FortifyOrderNumber>0</FortifyOrderNumber>
+        <TargetDepartureTime>24:32:46</TargetDepartureTime>
+        <ExpectedDepartureTime>24:33:10</ExpectedDepartureTime>
+      </Trip>"""
+
+GOVI_ANSWER = f"""<?xml version="1.0"?>
+
+<DRIS_55>
+  <SubscriberID>openOV</SubscriberID>
+  <Version>0.0.1</Version>
+  <DossierName>KV55</DossierName>
+  <SendTimestamp>2012-01-22T23:45:49+01:00</SendTimestamp>
+  <Request>
+    <RequestTimestamp>2012-01-22T22:45:49</RequestTimestamp>
+    <SequenceNumber>56</SequenceNumber>
+    <TimingPoint>
+      <TimingPointCode>031102</TimingPointCode>{GOVI_TRIP}
+    </TimingPoint>
+  </Request>
+</DRIS_55>
+"""
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Answer:
+    """An answer, read to its end."""
+
+    code: int
+    headers: Headers
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        values = self.headers.getRawHeaders(name)
+        return values[0] if values else None
+
+
+async def request(method: str, url: str, body: bytes = b"", pool: HTTPConnectionPool | None = None) -> Answer:
+    """Ask over a connection of its own, or of the pool."""
+    pool = pool or HTTPConnectionPool(reactor, persistent=False)
+    response = await treq.request(method, url, data=body or None, pool=pool, unbuffered=True)
+    return Answer(response.code, response.headers, await response.content())
+
+
+def later(seconds: float) -> Deferred[None]:
+    """Wait."""
+    return deferLater(reactor, seconds, lambda: None)
+
+
+async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Wait until something holds; fails when it does not in this many seconds."""
+    end = reactor.seconds() + seconds
+    while not condition():
+        assert reactor.seconds() < end, "it never came to hold"
+        await later(0.01)
+
+
+@dataclass
+class Govi(Resource):
+    """A gateway: takes questions on any path, and calls back as it is told to."""
+
+    callback_url: str
+    answers: list[bytes] = field(default_factory=list)
+    """What is posted to the callback address after each question, one after the other."""
+    code: int = 200
+    """How a question is answered."""
+    questions: list[bytes] = field(default_factory=list)
+    callbacks: list[Answer] = field(default_factory=list)
+    """How the callbacks were answered."""
+    hangs_up: bool = False
+    """Whether the next question is not answered, but its connection closed."""
+    isLeaf = True
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def render_POST(self, asked: Request) -> bytes:
+        assert asked.content is not None
+        self.questions.append(asked.content.read())
+        if self.hangs_up:
+            self.hangs_up = False
+            cast(ITCPTransport, asked.transport).abortConnection()
+            return b""
+        asked.setResponseCode(self.code)
+        reactor.callLater(0.05, lambda: Deferred.fromCoroutine(self.call_back()))
+        return b"<DRIS_55_RES/>"
+
+    async def call_back(self) -> None:
+        for answer in self.answers:
+            self.callbacks.append(await request("POST", self.callback_url, answer))
+
+
+@dataclass
+class Running:
+    """A running server."""
+
+    port: int
+    callback_port: int
+    statistics: Path
+    service: IService
+    govi: Govi
+
+    def url(self, code: str, module: str = "kv55") -> str:
+        return f"http://127.0.0.1:{self.port}/{module}/{code}"
+
+    async def get(self, code: str) -> Answer:
+        return await request("GET", self.url(code))
+
+
+Start = Callable[..., Running]
+
+
+@pytest_twisted.async_yield_fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """Give a function that starts a server in this process, with a Govi as its gateway."""
+    services: list[IService] = []
+    ports = []
+
+    def start(toml: str = "", *more: str) -> Running:
+        port, callback_port = free_port(), free_port()
+        govi = Govi(f"http://127.0.0.1:{callback_port}/KV55", [GOVI_ANSWER.encode()])
+        listening = reactor.listenTCP(0, Site(govi), interface="127.0.0.1")
+        ports.append(listening)
+        config = tmp_path / "govi-cache.toml"
+        config.write_text(toml)
+        options = tap.Options()
+        statistics = tmp_path / "statistics.log"
+        options.parseOptions(
+            [
+                "--config", str(config),
+                "--listen", f"tcp:{port}:interface=127.0.0.1",
+                "--callback", f"tcp:{callback_port}:interface=127.0.0.1",
+                "--gateway-url", f"http://127.0.0.1:{listening.getHost().port}/TMI_Post/KV55/openOV",
+                "--statistics", str(statistics),
+                *more,
+            ]
+        )  # fmt: skip
+        service = tap.makeService(options, reactor)
+        service.privilegedStartService()
+        service.startService()
+        services.append(service)
+        return Running(port, callback_port, statistics, service, govi)
+
+    yield start
+    for service in services:
+        if service.running:
+            await service.stopService()
+    for listening in ports:
+        await listening.stopListening()
+
+
+@pytest.fixture
+def answer() -> bytes:
+    """Give a gateway's answer, as bytes."""
+    return GOVI_ANSWER.encode()
+
+
+def compressed(data: bytes) -> bytes:
+    """Compress as a gateway does."""
+    return gzip.compress(data)

@@ -1,0 +1,252 @@
+"""The main job over real sockets: a client, the server, and a gateway that calls back."""
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from lxml import etree
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.threads import deferToThread
+from twisted.web.client import HTTPConnectionPool
+
+from tests.integration.conftest import GOVI_TRIP, Start, compressed, later, reactor, request, until
+
+QUICK = "[gateway]\nanswer = 0.4\n"
+
+
+def trip_elements(document: bytes) -> list[tuple[str, str | None]]:
+    return [(str(element.tag), element.text) for element in etree.fromstring(document).iterfind(".//Trip/*")]
+
+
+@pytest.mark.parametrize("form", [bytes, compressed])
+@pytest_twisted.ensureDeferred
+async def test_answer(start: Start, answer: bytes, form: Callable[[bytes], bytes]) -> None:
+    """The gateway's answer, plain or gzip, reaches the client whole, and the next client at once."""
+    running = start()
+    running.govi.answers = [form(answer)]
+    first = await running.get("031102")
+    assert first.code == 200
+    assert first.header("content-type") == "text/xml; charset=utf-8"
+    expected = [(str(element.tag), element.text) for element in etree.fromstring(GOVI_TRIP.strip())]
+    assert trip_elements(first.body) == expected
+    tags = [element.tag for element in etree.fromstring(first.body)]
+    assert tags == ["SubscriberID", "Version", "DossierName", "SendTimestamp", "License", "Request"]
+    second = await running.get("031102")
+    assert second.body == first.body
+    assert second.header("cache-status") == "govi-cache; hit; ttl=60"
+    (question,) = running.govi.questions
+    assert etree.fromstring(question).findtext("Request/TimingPoint/TimingPointCode") == "031102"
+    (callback,) = running.govi.callbacks
+    assert (callback.code, etree.fromstring(callback.body).findtext("ResponseCode")) == (200, "OK")
+
+
+@pytest_twisted.ensureDeferred
+async def test_two_hundred_clients(start: Start) -> None:
+    """Two hundred clients on one cold stop cause exactly one question, and all get its answer."""
+    running = start()
+    answers = await gatherResults([Deferred.fromCoroutine(running.get("031102")) for _ in range(200)])
+    assert {answer.code for answer in answers} == {200}
+    assert len({answer.body for answer in answers}) == 1
+    assert len(running.govi.questions) == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "status"),
+    [
+        ([], 200, 504),  # silent
+        ([], 500, 504),  # does not take the question
+        ([b"nonsense"], 200, 502),
+        ([b"<DRIS_55><TimingPointCode>031102</TimingPointCode>"], 200, 502),
+        ([b"\x1f\x8bnonsense"], 200, 502),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_gateway_fails(start: Start, answer: bytes, answers: list[bytes], code: int, status: int) -> None:
+    """A gateway that fails is a 504 or a 502 with an Error, and the next question is asked again."""
+    running = start(QUICK)
+    running.govi.answers, running.govi.code = answers, code
+    failed = await running.get("031102")
+    assert failed.code == status
+    assert etree.fromstring(failed.body).findtext("Request/Error") in ("Timeout", "Unreadable answer")
+    assert failed.header("retry-after") == "10"
+    running.govi.answers, running.govi.code = [answer], 200
+    assert (await running.get("031102")).code == 200
+    assert len(running.govi.questions) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_gateway_is_not_there(start: Start) -> None:
+    """A gateway that refuses connections is a 504."""
+    running = start("", "--gateway-url", "http://127.0.0.1:1/")
+    assert (await running.get("031102")).code == 504
+
+
+@pytest_twisted.ensureDeferred
+async def test_answer_for_another_stop(start: Start, answer: bytes) -> None:
+    """An answer for a stop that nobody asked for is refused, and never served."""
+    running = start(QUICK)
+    running.govi.answers = [answer.replace(b"031102", b"031103")]
+    assert (await running.get("031102")).code == 504
+    assert running.govi.callbacks[0].code == 403
+    running.govi.answers = []
+    assert (await running.get("031103")).code == 504
+
+
+@pytest_twisted.ensureDeferred
+async def test_two_answers(start: Start, answer: bytes) -> None:
+    """Of two answers the first counts, and the gateway is not told off for the second."""
+    running = start()
+    running.govi.answers = [answer, answer.replace(b"24:33:10", b"24:44:44")]
+    assert b"24:33:10" in (await running.get("031102")).body
+    await until(lambda: len(running.govi.callbacks) == 2)
+    assert running.govi.callbacks[1].code == 200
+    assert b"24:33:10" in (await running.get("031102")).body
+
+
+@pytest_twisted.ensureDeferred
+async def test_late_answer(start: Start, answer: bytes) -> None:
+    """An answer that comes after its flight's deadline is for the next client."""
+    running = start(QUICK)
+    running.govi.answers = []
+    assert (await running.get("031102")).code == 504
+    late = await request("POST", running.govi.callback_url, answer)
+    assert late.code == 200
+    assert (await running.get("031102")).header("cache-status") == "govi-cache; hit; ttl=60"
+    assert len(running.govi.questions) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_kept_connection_was_closed(start: Start, answer: bytes) -> None:
+    """A question on a kept connection that the gateway has closed meanwhile is asked again on a new one."""
+    running = start(QUICK)
+    assert (await running.get("031102")).code == 200
+    running.govi.hangs_up = True
+    running.govi.answers = [answer.replace(b"031102", b"031103")]
+    assert (await running.get("031103")).code == 200
+    assert len(running.govi.questions) == 3
+
+
+def talk(port: int, data: bytes, seconds: float = 10) -> bytes:
+    """Send bytes, and read to the end of the connection."""
+    with socket.create_connection(("127.0.0.1", port), seconds) as client:
+        client.sendall(data)
+        received = b""
+        while more := client.recv(65536):
+            received += more
+        return received
+
+
+@pytest_twisted.ensureDeferred
+async def test_silent_client(start: Start) -> None:
+    """A client that says nothing gets the 406 when its time is over, and the end of the connection."""
+    running = start("[limits]\nconnection = 0.5\n[gateway]\nanswer = 0.4\n")
+    received = await deferToThread(talk, running.port, b"")
+    assert received.startswith(b"HTTP/1.1 406 Gateway timeout\r\n")
+
+
+@pytest_twisted.ensureDeferred
+async def test_half_close(start: Start) -> None:
+    """A client that closes its side after its requests gets all the answers."""
+    running = start()
+
+    def converse() -> bytes:
+        with socket.create_connection(("127.0.0.1", running.port), 10) as client:
+            client.sendall(b"GET /kv55/031102 HTTP/1.1\r\nHost: x\r\n\r\nGET /nobody HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.shutdown(socket.SHUT_WR)
+            received = b""
+            while more := client.recv(65536):
+                received += more
+            return received
+
+    received = await deferToThread(converse)
+    assert received.count(b"HTTP/1.1 200 Ok") == 1
+    assert received.count(b"HTTP/1.1 404 Not Found") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_answer_survives_unread_bytes(start: Start) -> None:
+    """A client that is still sending when it is refused gets to read why."""
+    running = start()
+    head = b"POST /kv55/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n"
+
+    def converse() -> bytes:
+        with socket.create_connection(("127.0.0.1", running.port), 10) as client:
+            client.sendall(head + b"x" * 3_000_000)
+            return client.recv(65536)
+
+    assert (await deferToThread(converse)).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest_twisted.ensureDeferred
+async def test_client_that_does_not_read(start: Start) -> None:
+    """A client that sends thousands of requests and reads no answer stops being read from, and is dropped."""
+    running = start("[limits]\nconnection = 0.5\n[gateway]\nanswer = 0.4\n")
+    await running.get("031102")
+    sent = 0
+    with socket.create_connection(("127.0.0.1", running.port), 10) as client:
+        client.setblocking(False)
+        line = b"GET /kv55/031102 HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
+        try:
+            for _ in range(5000):
+                try:
+                    sent += client.send(line)
+                except BlockingIOError:
+                    await later(0.01)
+        except ConnectionError:
+            pass
+    # It was cut off: all that it may have got in are the buffers of two sockets, and not the 200 MB it had.
+    assert sent < 100_000_000
+
+
+@pytest_twisted.ensureDeferred
+async def test_statistics(start: Start) -> None:
+    """The statistics log has the six phases of a miss, when the connection has closed."""
+    running = start()
+    pool = HTTPConnectionPool(reactor)
+    await request("GET", running.url("031102"), pool=pool)
+    await request("GET", running.url("031102"), pool=pool)
+    await pool.closeCachedConnections()
+    await until(lambda: running.statistics.read_text().count("\n") == 1)
+    connection = json.loads(running.statistics.read_text())
+    assert connection["client"] == "127.0.0.0/24"
+    assert connection["end"] == "client"
+    miss, hit = connection["requests"]
+    assert list(miss["phases"]) == ["receive", "parse", "lookup", "wait", "render", "send"]
+    assert miss["phases"]["wait"] >= 50
+    assert (miss["cache"], hit["cache"], hit["path"]) == ("miss", "hit", "/kv55/031102")
+
+
+@pytest_twisted.ensureDeferred
+async def test_unix_socket(start: Start, tmp_path: Path) -> None:
+    """Any endpoint will do to listen on."""
+    path = tmp_path / "http"
+    start("", "--listen", f"unix:{path}")
+
+    def converse() -> bytes:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(str(path))
+            client.sendall(b"GET /nobody HTTP/1.0\r\n\r\n")
+            received = b""
+            while more := client.recv(65536):
+                received += more
+            return received
+
+    assert (await deferToThread(converse)).startswith(b"HTTP/1.1 404 Not Found")
+
+
+@pytest_twisted.ensureDeferred
+async def test_drain(start: Start) -> None:
+    """When the server stops, a request in flight is finished, and then nobody listens any more."""
+    running = start()
+    asked = Deferred.fromCoroutine(running.get("031102"))
+    await until(lambda: running.govi.questions)
+    stopped = running.service.stopService()
+    assert (await asked).code == 200
+    await stopped
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", running.port))
+    assert json.loads(running.statistics.read_text())["requests"][0]["status"] == 200

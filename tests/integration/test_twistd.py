@@ -1,0 +1,136 @@
+"""The commands as an operator runs them."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from tests.integration.conftest import free_port
+
+# These tests wait for processes, not for the reactor: they are plain functions.
+
+TWISTD = "from twisted.scripts.twistd import run; run()"
+
+Twistd = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def twistd(tmp_path: Path) -> Iterator[Twistd]:
+    """Give a function that runs twistd in a directory of its own, and ends what it started."""
+    started: list[subprocess.Popen[str]] = []
+
+    def twistd(*arguments: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=", *arguments],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield twistd
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
+    """Read what a process says until this text is in a line."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if text in line:
+            return said
+    raise AssertionError(f"it ended without saying {text!r}: {said}")
+
+
+def arguments(port: int, *more: str) -> list[str]:
+    return [
+        "govi-cache", "--listen", f"tcp:{port}:interface=127.0.0.1",
+        "--callback", f"tcp:{free_port()}:interface=127.0.0.1", *more,
+    ]  # fmt: skip
+
+
+def test_demo(twistd: Twistd) -> None:
+    """The demo answers at the address that it suggests, and ends cleanly on SIGTERM."""
+    port = free_port()
+    process = twistd(*arguments(port))
+    said = wait_for(process, "Try http://")
+    address = said.split("Try ")[1].strip()
+    assert address == f"http://localhost:{port}/kv55/57330430"
+    with urlopen(address.replace("localhost", "127.0.0.1"), timeout=13) as answer:
+        assert b"<TimingPointCode>57330430</TimingPointCode>" in answer.read()
+    process.send_signal(signal.SIGTERM)
+    rest, _ = process.communicate(timeout=10)
+    assert process.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+    assert "Server Shut Down" in rest
+    assert "Traceback" not in said + rest
+
+
+def test_drain(twistd: Twistd, tmp_path: Path) -> None:
+    """On SIGTERM the requests in flight are finished, and are in the statistics log."""
+    port, simulator_port, callback_port = free_port(), free_port(), free_port()
+    simulator = twistd(
+        "govi-simulator", "--listen", f"tcp:{simulator_port}:interface=127.0.0.1",
+        "--callback-url", f"http://127.0.0.1:{callback_port}/", "--delay", "1", "--gzip",
+    )  # fmt: skip
+    wait_for(simulator, "Listening on")
+    process = twistd(
+        "govi-cache", "--listen", f"tcp:{port}:interface=127.0.0.1",
+        "--callback", f"tcp:{callback_port}:interface=127.0.0.1",
+        "--gateway-url", f"http://127.0.0.1:{simulator_port}/", "--statistics", "statistics.log",
+    )  # fmt: skip
+    wait_for(process, "Statistics go to")
+    with socket.create_connection(("127.0.0.1", port), 10) as client:
+        client.sendall(b"GET /kv55/57330430 HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_for(simulator, "is asked for")
+        process.send_signal(signal.SIGTERM)
+        received = b""
+        while more := client.recv(65536):
+            received += more
+    assert received.startswith(b"HTTP/1.1 200 Ok\r\n")
+    assert b"\r\nConnection: close\r\n" in received
+    process.communicate(timeout=10)
+    (line,) = (tmp_path / "statistics.log").read_text().splitlines()
+    (request,) = json.loads(line)["requests"]
+    assert (request["status"], request["cache"]) == (200, "miss")
+
+
+def test_taken_port(twistd: Twistd) -> None:
+    """A taken port is one line that names it, and exit status 1."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+        process = twistd(*arguments(free_port(), "--listen", endpoint))
+        said, _ = process.communicate(timeout=10)
+    assert process.returncode == 1
+    assert f"cannot listen on {endpoint} for govi-cache: Address already in use\n" in said
+    assert "Traceback" not in said
+
+
+def test_unwritable_statistics(twistd: Twistd) -> None:
+    """A statistics file that cannot be written is one line that names it, and exit status 1."""
+    process = twistd(*arguments(free_port(), "--statistics", "/nonexistent/log"))
+    said, _ = process.communicate(timeout=10)
+    assert process.returncode == 1
+    assert said.endswith("cannot write the statistics log /nonexistent/log: No such file or directory\n")
+    assert "Traceback" not in said
+
+
+def test_bad_configuration(twistd: Twistd, tmp_path: Path) -> None:
+    """A wrong key is one line that names file and key, and exit status 1."""
+    (tmp_path / "config.toml").write_text("[cache]\nfrehs = 3\n")
+    process = twistd("govi-cache", "--config", "config.toml")
+    said, _ = process.communicate(timeout=10)
+    assert (process.returncode, said) == (
+        1,
+        "govi-cache: config.toml: cache: Object contains unknown field `frehs`\n",
+    )

@@ -1,0 +1,88 @@
+"""The simulated gateway, in memory."""
+
+import gzip
+
+from lxml import etree
+
+from govi_server.kv55.messages import Question, read_dris_55, write_dris_55_req
+from govi_server.request_handler import RequestHandler
+from govi_server.server import Server
+from govi_server.simulator.gateway import Behaviour, SimulatedGateway
+from govi_server.simulator.town import STATION
+from tests.doubles import FakePoster
+from tests.wire import NOW, Answer, Client, WireTestCase
+
+
+class SimulatedGatewayTests(WireTestCase):
+    """Questions to the simulator, and what it posts."""
+
+    def simulate(self, behaviour: Behaviour) -> None:
+        self.poster = FakePoster()
+        gateway = SimulatedGateway(behaviour, self.poster, self.clock)
+        self.server = Server("", 0, RequestHandler, clock=self.clock, find_module=lambda segment: gateway)
+
+    def ask(self, code: str = STATION, number: int = 7) -> Answer:
+        return self.post(write_dris_55_req(Question(code, str(number), "us"), NOW))
+
+    def post(self, body: bytes) -> Answer:
+        client = Client(self.server)
+        head = b"POST /TMI_Post/KV55/openOV HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        client.send(head + body)
+        return client.answer()
+
+    def test_answers(self) -> None:
+        """A question is acknowledged at once, and answered after the delay with its own number."""
+        self.simulate(Behaviour(delay=2))
+        answer = self.ask()
+        self.assertEqual((answer.status, etree.fromstring(answer.body).tag), (200, "DRIS_55_RES"))
+        self.clock.advance(1.9)
+        self.assertEqual(self.poster.bodies, [])
+        self.clock.advance(0.1)
+        (body,) = self.poster.bodies
+        (board,) = read_dris_55(body, NOW)
+        self.assertEqual(board.code, STATION)
+        self.assertGreater(len(board.trips), 3)
+        envelope = dict(board.envelope)
+        self.assertEqual((envelope["SequenceNumber"], envelope["SubscriberID"]), ("7", "us"))
+        self.assertNotIn("License", envelope)
+
+    def test_gzip(self) -> None:
+        """With gzip the answer is compressed, and says so."""
+        self.simulate(Behaviour(gzip=True))
+        self.ask()
+        self.clock.advance(1)
+        self.assertEqual(read_dris_55(gzip.decompress(self.poster.bodies[0]), NOW)[0].code, STATION)
+        self.assertEqual(self.poster.encodings, ["gzip"])
+
+    def test_unknown_stop(self) -> None:
+        """About a stop that is not in town there is silence."""
+        self.simulate(Behaviour())
+        self.assertEqual(self.ask("1").status, 200)
+        self.clock.advance(60)
+        self.assertEqual(self.poster.bodies, [])
+
+    def test_drop(self) -> None:
+        """Of the questions the fraction that was asked for is dropped, the same ones with the same seed."""
+        counts = []
+        for _ in range(2):
+            self.simulate(Behaviour(drop=0.5))
+            for number in range(200):
+                self.ask(number=number)
+            self.clock.advance(1)
+            counts.append(len(self.poster.bodies))
+        self.assertEqual(counts[0], counts[1])
+        self.assertGreater(counts[0], 70)
+        self.assertLess(counts[0], 130)
+
+    def test_nonsense(self) -> None:
+        """What is no question is refused."""
+        self.simulate(Behaviour())
+        self.assertEqual(self.post(b"<DRIS_55/>").status, 400)
+
+    def test_nobody_takes_it(self) -> None:
+        """An answer that is not taken is told to the log, and that is all."""
+        self.simulate(Behaviour())
+        self.ask()
+        self.clock.advance(1)
+        self.poster.posts[0].errback(ConnectionError("refused"))
+        self.assertEqual(self.ask().status, 200)

@@ -1,0 +1,140 @@
+"""The commands: plugins, options and the tree of services."""
+
+import os
+from tempfile import TemporaryDirectory
+from typing import cast
+
+from twisted.application.service import IServiceMaker, MultiService, Service
+from twisted.internet.testing import MemoryReactorClock
+from twisted.plugin import getPlugins
+from twisted.trial.unittest import SynchronousTestCase
+
+from govi_server import tap
+from govi_server.server import Server
+from govi_server.simulator import tap as simulator_tap
+
+
+class PluginTests(SynchronousTestCase):
+    """What twistd finds."""
+
+    def test_plugins(self) -> None:
+        """Both commands are there, and lead to our tap modules."""
+        makers = {maker.tapname: maker for maker in getPlugins(IServiceMaker)}
+        for name, module in [("govi-cache", tap), ("govi-simulator", simulator_tap)]:
+            self.assertIs(makers[name].makeService, module.makeService)
+            self.assertIs(makers[name].options, module.Options)
+
+
+class OptionsTests(SynchronousTestCase):
+    """What was said, in the shape of the configuration."""
+
+    def settings(self, *arguments: str) -> dict[str, object]:
+        options = tap.Options()
+        options.parseOptions(arguments)
+        return options.settings()
+
+    def test_nothing(self) -> None:
+        """What was not said is not there."""
+        self.assertEqual(self.settings(), {})
+
+    def test_everything(self) -> None:
+        """Every option has its place."""
+        self.assertEqual(
+            self.settings(
+                "--listen", "tcp:1", "-l", "unix:/x", "--callback", "tcp:2", "--source", "govi",
+                "--gateway-url", "http://x/", "--statistics", "f",
+            ),
+            {
+                "listen": ["tcp:1", "unix:/x"],
+                "modules": {"kv55": {"callback": "tcp:2", "source": "govi", "gateway_url": "http://x/"}},
+                "statistics": {"file": "f"},
+            },
+        )  # fmt: skip
+
+    def test_gateway_url_means_govi(self) -> None:
+        """Who names a gateway wants it asked."""
+        self.assertEqual(
+            self.settings("--gateway-url", "http://x/"),
+            {"modules": {"kv55": {"source": "govi", "gateway_url": "http://x/"}}},
+        )
+
+
+class ServiceTests(SynchronousTestCase):
+    """The tree of services."""
+
+    def setUp(self) -> None:
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        self.reactor = MemoryReactorClock()
+
+    def ports(self, toml: str, *arguments: str) -> list[tuple[int, str]]:
+        """Start the service of a configuration; list what is listened on, and for what."""
+        path = os.path.join(self.folder, "config.toml")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(toml)
+        options = tap.Options()
+        options.parseOptions(["--config", path, *arguments])
+        self.service = tap.makeService(options, self.reactor)
+        self.service.privilegedStartService()
+        self.service.startService()
+        return [(port, cast(Server, factory).logPrefix()) for port, factory, _, _ in self.reactor.tcpServers]
+
+    def test_demo(self) -> None:
+        """The demo has its simulator inside, and starts it before clients can come."""
+        self.assertEqual(self.ports(""), [(8082, "kv55 callbacks"), (0, "simulated gateway"), (8080, "govi-cache")])
+
+    def test_govi(self) -> None:
+        """With a gateway there is no simulator."""
+        self.assertEqual(
+            self.ports("", "--gateway-url", "http://gateway.invalid/"),
+            [(8082, "kv55 callbacks"), (8080, "govi-cache")],
+        )
+
+    def test_second_module(self) -> None:
+        """A second module has a callback endpoint of its own, and answers under its name."""
+        ports = self.ports(
+            "[modules.arriva]\nsource = 'govi'\ncallback = 'tcp:9082'\n[modules.kv55]\nsource = 'govi'\n"
+        )
+        self.assertEqual(ports, [(9082, "arriva callbacks"), (8082, "kv55 callbacks"), (8080, "govi-cache")])
+        self.assertIsInstance(self.service, MultiService)
+        server = cast(Server, self.reactor.tcpServers[-1][1])
+        for name in ("kv55", "arriva"):
+            self.assertEqual(cast(Service, server.find_module(name)).name, name)
+        with self.assertRaises(KeyError):
+            server.find_module("")
+
+    def test_mistakes(self) -> None:
+        """What cannot be used is one line that names it, and the end."""
+        for toml, arguments, expected in [
+            ("cache.fresh = -1", [], "config.toml: cache.fresh: "),
+            ("", ["--listen", "foo:1"], "govi-cache: 'foo:1' is no endpoint to listen on: "),
+            ("", ["--source", "magic"], "govi-cache: options: modules.kv55.source: "),
+        ]:
+            with self.assertRaises(SystemExit) as caught:
+                self.ports(toml, *arguments)
+            self.assertIn(expected, str(caught.exception))
+            self.assertNotIn("\n", str(caught.exception))
+
+
+class SimulatorTests(SynchronousTestCase):
+    """The simulator's command."""
+
+    def test_listens(self) -> None:
+        """It listens on loopback where nobody says otherwise."""
+        reactor = MemoryReactorClock()
+        options = simulator_tap.Options()
+        options.parseOptions([])
+        service = simulator_tap.makeService(options, reactor)
+        service.startService()
+        ((port, factory, _, interface),) = reactor.tcpServers
+        self.assertEqual((port, interface), (8083, "127.0.0.1"))
+        self.assertEqual(cast(Server, factory).logPrefix(), "simulated gateway")
+
+    def test_mistakes(self) -> None:
+        """An endpoint that is none is one line, and the end."""
+        options = simulator_tap.Options()
+        options.parseOptions(["--listen", "foo:1"])
+        with self.assertRaises(SystemExit) as caught:
+            simulator_tap.makeService(options, MemoryReactorClock())
+        self.assertIn("govi-simulator: 'foo:1' is no endpoint", str(caught.exception))
