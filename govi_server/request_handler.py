@@ -328,7 +328,7 @@ class RequestHandler(RequestReceiver):
         self.next_request()
         self._answered = False
         if self._last:
-            self.connection.close()
+            self.connection.close("client" if self._half_closed else "server")
             return
         self.server.deadlines.stop(self.connection)
         self.server.idle.start(self.connection)

@@ -232,14 +232,14 @@ class ReaderTests(SynchronousTestCase):
 class AnyBodyTests(SynchronousTestCase):
     """What holds of every body."""
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(body=st.binary(), rest=st.binary(), places=st.lists(st.integers(1, 300)))
     def test_length_body(self, body: bytes, rest: bytes, places: list[int]) -> None:
         """A body comes out as it went in, in whatever pieces, and so does what follows."""
         pieces = cut_at(body + rest, places)
         self.assertEqual(fed(partial(LengthBody, len(body), len(body)), pieces), (body, rest))
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(
         chunks=st.lists(st.binary(min_size=1)),
         size_format=st.sampled_from(("%x", "%X", "%08x", "%X;a=b", "%x ;c")),
@@ -257,7 +257,7 @@ class AnyBodyTests(SynchronousTestCase):
         for pieces in ([data], cut_at(data, places), one_by_one(data)):
             self.assertEqual(fed(partial(ChunkedBody, len(body)), pieces), (body, rest))
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(st.binary() | st.lists(st.sampled_from(FRAGMENTS)).map(b"".join), st.lists(st.integers(1, 60)))
     @example(b"\n", [])
     def test_any_bytes(self, data: bytes, places: list[int]) -> None:

@@ -524,7 +524,7 @@ class BodyLengthTests(SynchronousTestCase):
 class AnyRequestTests(SynchronousTestCase):
     """What holds of every request."""
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(st.binary() | st.lists(st.sampled_from(FRAGMENTS)).map(b"".join))
     @example(b"")
     @example(b"\r\n\r\n")
@@ -541,7 +541,7 @@ class AnyRequestTests(SynchronousTestCase):
             except RequestError as error:
                 self.assertRegex(error.status, r"\A[45][0-9]{2} [A-Za-z ]+\Z")
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(
         method=TOKENS,
         path=PATHS,

@@ -128,6 +128,12 @@ class AnswerTests(WireTestCase):
             client.get(path)
             self.assertEqual(client.answer().status, 404, path)
 
+    def test_gateway_timeout(self) -> None:
+        """A module can say that an internal gateway did not answer in time."""
+        client = self.client()
+        client.get("/parrot/gives-up")
+        self.assertEqual(client.answer().status, 504)
+
     def test_continue(self) -> None:
         """A client that waits for 100 Continue gets it before its body, in any case of letters; HTTP/1.0 never."""
         client = self.client()
@@ -416,8 +422,13 @@ class BackPressureTests(WireTestCase):
         client.half_close()
         self.assertFalse(client.closed)
         self.parrot.waiting.pop().callback("a")
-        self.assertEqual([answer.body for answer in client.answers()], [b"a", b"b"])
+        a, b = client.answers()
+        self.assertEqual(
+            (a.body, a.headers["Connection"], b.body, b.headers["Connection"]), (b"a", None, b"b", "close")
+        )
         self.assertTrue(client.closed)
+        client.leave()
+        self.assertEqual(self.statistics[0].end, "client")
 
     def test_half_close_idle(self) -> None:
         """A client that closes its side with nothing in flight, or with half a head, is closed."""
@@ -514,7 +525,7 @@ class StatisticsTests(WireTestCase):
 class AnythingTests(WireTestCase):
     """Whatever comes in."""
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(
         st.lists(
             st.one_of(

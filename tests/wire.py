@@ -91,6 +91,8 @@ class ParrotHandler(WebHandler):
             said = await answer
             self.mark("wait")
             self.send_response(said)
+        elif what == "gives-up":
+            self.request_handler.send_timeout()
         elif what == "fails":
             raise ZeroDivisionError("as asked")
         elif what == "fails-after":

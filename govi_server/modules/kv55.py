@@ -24,7 +24,7 @@ _CACHE_STATUS = {
     "hit": "govi-cache; hit",
     "stale": "govi-cache; hit",  # with a negative ttl, which is how a stale hit is told
     "joined": "govi-cache; fwd=miss; collapsed",
-    "miss": "govi-cache; fwd=miss; stored",
+    "miss": "govi-cache; fwd=miss",
 }
 
 
@@ -72,7 +72,7 @@ class Kv55Handler(WebHandler):
         except NoBoard as error:
             status = "502 Bad Gateway" if isinstance(error, SourceBroken) else "504 Gateway Timeout"
             reason = "Unreadable answer" if isinstance(error, SourceBroken) else "Timeout"
-            self._send_error(status, code, reason, result, error)
+            self._send_error(status, code, reason, result)
 
     def _send_board(self, result: Result, entry: Entry) -> None:
         cache = self._module.cache
@@ -93,13 +93,11 @@ class Kv55Handler(WebHandler):
         else:
             self.send_response(b"", "304 Not Modified", headers)
 
-    def _send_error(
-        self, status: str, code: str, reason: str, result: Result | None = None, error: NoBoard | None = None
-    ) -> None:
+    def _send_error(self, status: str, code: str, reason: str, result: Result | None = None) -> None:
         body = messages.write_error(code[:MOST_ECHOED], reason)
         self.mark("render")
         headers = {"Content-Type": messages.CONTENT_TYPE, "Cache-Control": "no-store"}
-        if error is not None:
+        if result is not None:
             headers["Retry-After"] = RETRY_AFTER
-            headers["Cache-Status"] = f"govi-cache; fwd=miss; fwd-status={status[:3]}"
+            headers["Cache-Status"] = _CACHE_STATUS[result]
         self.send_response(body, status, headers)
