@@ -17,6 +17,7 @@ from govi_server.kv55.gateway import Limits as GatewayLimits
 from govi_server.server import Limits as ServerLimits
 from govi_server.units import Bytes, Count
 
+_URL = re.compile(r"https?://[!-~]+")
 _SEGMENT = re.compile(r"[A-Za-z0-9-]+")
 
 
@@ -35,8 +36,7 @@ class Module(Struct, frozen=True, forbid_unknown_fields=True):
     license: str = messages.LICENSE
 
     def __post_init__(self) -> None:
-        url = urlsplit(self.gateway_url)
-        if url.scheme not in ("http", "https") or not url.hostname or not self.gateway_url.isascii():
+        if not _is_http_url(self.gateway_url):
             raise ValueError(f"gateway_url is not an http address: {self.gateway_url!r}")
         self.networks()
 
@@ -74,6 +74,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         for name in self.modules:
             if not _SEGMENT.fullmatch(name):
                 raise ValueError(f"modules: {name!r} is not a path segment of letters, digits and hyphens")
+        callbacks: dict[str, str] = {}
+        for name, module in self.modules.items():
+            other = callbacks.setdefault(module.callback, name)
+            if other != name:
+                raise ValueError(f"modules.{name}.callback: {module.callback} is the one of modules.{other} already")
         if self.gateway.answer >= self.limits.connection:
             raise ValueError(
                 f"gateway.answer ({self.gateway.answer:g} s) must be below limits.connection "
@@ -81,6 +86,15 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             )
         if self.cache.stale < self.cache.fresh:
             raise ValueError("cache.stale must not be below cache.fresh: a stale board is the older one")
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        port = url.port  # a property that raises
+    except ValueError:
+        return False
+    return _URL.fullmatch(text) is not None and bool(url.hostname) and port != 0
 
 
 def load(path: str | None, options: Mapping[str, Any]) -> Config:
@@ -95,7 +109,7 @@ def load(path: str | None, options: Mapping[str, Any]) -> Config:
                 settings = tomllib.load(file)
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigError(f"{path}: not TOML: {error}") from None
         _convert(path, settings)  # so that what the file has wrong is said of the file
     return _convert("options", _merged(settings, options))
@@ -105,7 +119,7 @@ def _convert(where: str, settings: Mapping[str, Any]) -> Config:
     try:
         return msgspec.convert(settings, Config)
     except msgspec.ValidationError as error:
-        text, _, key = str(error).partition(" - at `$")
+        text, _, key = str(error).replace("\n", "\\n").partition(" - at `$")
         key = key.rstrip("`").lstrip(".")
         if key.startswith("modules[...]"):  # msgspec does not say which: the first that is wrong by itself
             key = key.replace("[...]", f".{_first_wrong(settings['modules'])}", 1)
@@ -113,12 +127,15 @@ def _convert(where: str, settings: Mapping[str, Any]) -> Config:
 
 
 def _first_wrong(modules: Mapping[str, Any]) -> str:
-    for name, module in modules.items():
-        try:
-            msgspec.convert(module, Module)
-        except msgspec.ValidationError:
-            return name
-    return "..."
+    return next(name for name, module in modules.items() if not _is_module(module))
+
+
+def _is_module(module: object) -> bool:
+    try:
+        msgspec.convert(module, Module)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from .doubles import FakeSource
 BOARD = Board("57330430", (), 1_000_000.0)
 
 OPENED = "The source failed 3 times in a row, now it is asked once in 5 s: refused"
-CLOSED = "The source answers again: everything is asked of it"
+CLOSED = "The source takes questions again"
 
 
 class BreakerTests(SynchronousTestCase):
@@ -88,6 +88,14 @@ class BreakerTests(SynchronousTestCase):
         """After so many questions in a row that were not taken it opens, and says so once."""
         self.open()
         self.assertEqual(self.lines(), [(LogLevel.warn, OPENED)])
+
+    def test_silence_closes(self) -> None:
+        """A source that takes the one question again and says nothing is not dead, and the log says so."""
+        self.open()
+        self.clock.advance(5)
+        self.ask(SourceSilent("no answer within 10 s"))
+        self.assertEqual(self.breaker.state, "closed")
+        self.assertEqual(self.lines()[-1], (LogLevel.info, "The source takes questions again"))
 
     def test_fails_at_once(self) -> None:
         """While it is open every question fails at once, with what the last one failed with."""

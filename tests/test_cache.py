@@ -184,13 +184,13 @@ class LookUpTests(CacheTestCase):
         self.assertEqual(self.source.asked, [])
 
     def test_heard_while_flying(self) -> None:
-        """A board that is heard while another is on its way serves the next one who asks."""
+        """A board that is heard while another is on its way serves those who wait, and the next one who asks."""
         waiting = self.wait("miss")
         heard, asked = self.board(), self.board(trips=2)
         self.source.tell(heard)
+        self.assertIs(self.successResultOf(waiting).board, heard)
         self.assertIs(self.look("hit").board, heard)
         self.source.answers[0].callback(asked)
-        self.assertIs(self.successResultOf(waiting).board, asked)
         self.assertIs(self.look("hit").board, asked)
 
 
@@ -360,12 +360,23 @@ class FailureTests(CacheTestCase):
             self.cache = BoardCache(self.source, self.clock)
             waiting = self.wait("miss")
             board = self.board(age=age)
-            self.source.tell(board)
+            self.cache.put(board)
             self.source.answers[0].errback(SourceSilent("no answer within 10 s"))
             if serves:
                 self.assertIs(self.successResultOf(waiting).board, board, age)
             else:
                 self.failureResultOf(waiting, SourceSilent)
+
+    def test_source_raises(self) -> None:
+        """A source that raises instead of failing is asked again by the next who wants the stop."""
+
+        def board(code: str) -> Deferred[Board]:
+            raise ZeroDivisionError
+
+        self.source.board = board  # type: ignore[method-assign]  # no other double raises
+        for _ in range(2):
+            self.failureResultOf(self.wait("miss"), ZeroDivisionError)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
     def test_too_old_meanwhile(self) -> None:
         """A board that becomes too old while the question is on its way does not serve who joined."""
@@ -505,10 +516,18 @@ class BoundsTests(CacheTestCase):
     def test_larger_than_all(self) -> None:
         """A rendering that is larger than the limit is given and not kept, and the cache goes on."""
         self.limit(bytes=100)
-        self.render(self.cache.put(self.board("a")), 101)
-        self.wait("miss", "a")
         self.render(self.cache.put(self.board("b")), 100)
+        self.render(self.cache.put(self.board("a")), 101)
+        self.look("hit", "a")
         self.look("hit", "b")
+
+    def test_too_old(self) -> None:
+        """What is too old to be served is let go of when something newer comes."""
+        for code in "123":
+            self.cache.put(self.board(code))
+        self.clock.advance(301)
+        self.cache.put(self.board("4"))
+        self.assertEqual(list(self.cache._entries), ["4"])
 
     def test_waiting_for_what_is_forgotten(self) -> None:
         """Everybody who waits gets the entry, though what one does with it throws it out."""

@@ -1,10 +1,12 @@
 """The configuration: its defaults, what wins over what, and what is said of what is wrong."""
 
 import os
+import tomllib
 from collections.abc import Mapping
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.config import Config, ConfigError, Module, Statistics, load
@@ -187,6 +189,7 @@ class LoadTests(ConfigTestCase):
             source = "demo"
             subscriber_id = "us"
             [modules.other]
+            callback = "tcp:1"
             license = "none"
             [statistics]
             file = "a.log"
@@ -204,7 +207,7 @@ class LoadTests(ConfigTestCase):
             config.modules,
             {
                 "kv55": Module(source="govi", gateway_url="http://localhost:8083/", subscriber_id="us"),
-                "other": Module(license="none"),
+                "other": Module(callback="tcp:1", license="none"),
             },
         )
 
@@ -223,7 +226,7 @@ class LoadTests(ConfigTestCase):
     def test_module_names(self) -> None:
         """A module's name is a path segment of letters, digits and hyphens."""
         for name in ("a", "5", "KV55", "kv55-test"):
-            self.assertIn(name, self.load(f"[modules.{name}]").modules)
+            self.assertIn(name, self.load(f"[modules.{name}]\ncallback = 'tcp:1'").modules)
 
     def test_bounds(self) -> None:
         """The smallest and largest numbers that may be are taken."""
@@ -250,7 +253,7 @@ class LoadTests(ConfigTestCase):
 
     def test_loads_are_apart(self) -> None:
         """What one configuration says is not in the next one."""
-        self.load("[modules.arriva]\n[modules.kv55]\nsource = 'govi'")
+        self.load("[modules.arriva]\ncallback = 'tcp:1'\n[modules.kv55]\nsource = 'govi'")
         self.assertEqual(load(None, {}), Config())
         self.assertEqual(list(Config().modules), ["kv55"])
 
@@ -264,6 +267,33 @@ class ErrorTests(ConfigTestCase):
             self.assertEqual(self.error(toml), f"{self.path}: {said}", toml)
             self.assertNotIn("\n", said)
 
+    def test_callbacks(self) -> None:
+        """Two modules cannot have one callback endpoint, the default one least of all."""
+        taken = "tcp:8082:interface=127.0.0.1"
+        self.assertEqual(
+            self.error("[modules.arriva]"),
+            f"{self.path}: modules.kv55.callback: {taken} is the one of modules.arriva already",
+        )
+
+    def test_urls(self) -> None:
+        """A gateway's address is checked to its port."""
+        for url in (
+            "http://[bad",
+            "http://x:99999/",
+            "http://x:abc/",
+            "http://x y/",
+            "http://x/\nfoo",
+            "http://x:0/",
+        ):
+            self.assertIn(
+                "gateway_url is not an http address", self.error("", {"modules": {"kv55": {"gateway_url": url}}})
+            )
+
+    def test_one_line(self) -> None:
+        """Whatever a file holds, what is said of it is one line."""
+        self.assertNotIn("\n", self.error('"a\\nb" = 1'))
+        self.assertIn("not TOML", self.error("a = " + "[" * 5000))
+
     def test_options(self) -> None:
         """What is wrong in the options is not said of the file."""
         options: tuple[tuple[dict[str, Any], str], ...] = (
@@ -275,7 +305,7 @@ class ErrorTests(ConfigTestCase):
             ({"listen": []}, "listen is empty"),
         )
         for wrong, said in options:
-            self.assertEqual(self.error("[modules.arriva]", wrong), f"options: {said}")
+            self.assertEqual(self.error("[cache]", wrong), f"options: {said}")
             with self.assertRaises(ConfigError) as caught:
                 load(None, wrong)
             self.assertEqual(str(caught.exception), f"options: {said}")
@@ -310,3 +340,19 @@ class ErrorTests(ConfigTestCase):
         said = self.error(b"# caf\xe9\n")
         self.assertTrue(said.startswith(f"{self.path}: not TOML: 'utf-8' codec can't decode byte 0xe9 in position 5"))
         self.assertNotIn("\n", said)
+
+
+class FileTests(SynchronousTestCase):
+    """etc/govi-cache.toml, which describes the configuration."""
+
+    def test_defaults(self) -> None:
+        """It has every key there is, with the default as its value."""
+        path = os.path.join(os.path.dirname(__file__), "..", "etc", "govi-cache.toml")
+        self.assertEqual(load(path, {}), Config())
+        with open(path, "rb") as file:
+            self.assertEqual(keys(tomllib.load(file)), keys(msgspec.to_builtins(Config())))
+
+
+def keys(settings: object) -> object:
+    """Give what keys there are, table by table."""
+    return {key: keys(value) for key, value in settings.items()} if isinstance(settings, dict) else None

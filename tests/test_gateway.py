@@ -365,6 +365,21 @@ class BrokenTests(GatewayTestCase):
             self.assertFails(later, SourceSilent, "no answer within 10 s")
             self.assertIs(self.poster.cancelled[-1], self.poster.posts[-2])
 
+    def test_compressed(self) -> None:
+        """A broken callback that names its stop is known for its stop's, compressed or not."""
+        board, other = self.ask(), self.ask("1")
+        self.break_off(gzip.compress(write_error(CODE, "Timeout")))
+        self.failureResultOf(board, SourceBroken)
+        self.clock.advance(10)
+        self.failureResultOf(other, SourceSilent)
+
+    def test_names_a_strange_stop(self) -> None:
+        """A broken callback for a stop that nobody asked for is nobody's."""
+        board = self.ask()
+        self.break_off(write_error("999", "Timeout"))
+        self.clock.advance(10)
+        self.failureResultOf(board, SourceSilent)
+
     def test_then_right(self) -> None:
         """After a broken callback the right answer still answers."""
         board = self.ask()
@@ -592,7 +607,7 @@ class StopTests(GatewayTestCase):
         self.assertFalse(self.poster.closed)
         self.successResultOf(self.gateway.stopService())
         for board in boards:
-            self.assertFails(board, SourceUnreachable, "the server stops")
+            self.assertFails(board, SourceSilent, "the server stops")
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertTrue(self.poster.closed)
         self.assertFalse(self.gateway.running)
@@ -601,6 +616,16 @@ class StopTests(GatewayTestCase):
         board = self.ask(code)
         self.gateway.deliver(answer(code))
         self.assertAnswered(board, code=code)
+
+    def test_post_ends(self) -> None:
+        """A question that is answered before it is acknowledged does not stay with the poster for good."""
+        board = self.ask(taken=False)
+        self.gateway.deliver(answer(CODE))
+        self.assertAnswered(board)
+        self.assertEqual(self.poster.cancelled, [])
+        self.clock.advance(10)
+        self.assertEqual(self.poster.cancelled, self.poster.posts)
+        self.assertEqual(self.lines(), [])
 
     def test_stop_idle(self) -> None:
         """A gateway that was asked nothing stops as well."""
@@ -613,9 +638,8 @@ class StopTests(GatewayTestCase):
         boards = [self.ask("1", taken=False), self.ask("2", taken=False)]
         self.successResultOf(self.gateway.stopService())
         for board in boards:
-            self.failureResultOf(board, SourceUnreachable)
-        self.poster.posts[0].callback(None)
-        self.poster.posts[1].errback(PostError("broken off"))
+            self.failureResultOf(board, SourceSilent)
+        self.assertEqual(self.poster.cancelled, self.poster.posts)
         self.assertEqual(self.lines(), [])
 
 
@@ -697,7 +721,7 @@ class LogTests(GatewayTestCase):
                 for line in (
                     "GOVI took the question for stop 57330430, no answer came within 10 s",
                     "GOVI answered for stop 57330430 late, after 12.5 s: kept",
-                    "GOVI repeated its answer for 57330430",
+                    "GOVI repeated its answer for stop 57330430",
                     "GOVI sent stop 1, 2, which nobody asked for: refused",
                     "GOVI sent what cannot be read: the answer is an error: 'Timeout'",
                     "A callback for GOVI from 192.0.2.0/24, who may not send any: refused",

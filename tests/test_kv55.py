@@ -114,7 +114,7 @@ class Kv55Tests(WireTestCase):
     def test_stale_when_the_flight_fails(self) -> None:
         """Who waits for a flight that fails gets a board that came meanwhile, as stale as it is."""
         client = self.ask()
-        self.source.tell(replace(self.board(), made=self.clock.seconds() - 70))
+        self.module.cache.put(replace(self.board(), made=self.clock.seconds() - 70))
         self.source.answers[0].errback(SourceSilent("no answer within 10 s"))
         answer = client.answer()
         self.assertEqual((answer.status, answer.headers["Cache-Status"]), (200, "govi-cache; hit; ttl=-10"))

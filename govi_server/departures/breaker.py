@@ -61,20 +61,22 @@ class CircuitBreaker:
         return self._source.board(code).addCallbacks(self._answered, self._failed)
 
     def _answered(self, board: Board) -> Board:
+        self._close()
+        return board
+
+    def _close(self) -> None:
         self._failures = 0
         if self.state != "closed":
             self.state = "closed"
-            self.log.info("The source answers again: everything is asked of it")
-        return board
+            self.log.info("The source takes questions again")
 
     def _failed(self, failure: Failure) -> Failure:
         if not failure.check(SourceUnreachable):
-            self._failures = 0
-            self.state = "closed"
+            self._close()
             return failure
         self._failures += 1
         self._last = failure.getErrorMessage()
-        if self._failures >= self._limits.failures or self.state == "half-open":
+        if self._failures >= self._limits.failures:
             if self.state == "closed":
                 self.log.warn(
                     "The source failed {n} times in a row, now it is asked once in {pause} s: {reason}",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sized
 from typing import Literal, TypeVar
 
 from msgspec import Struct
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -59,7 +59,7 @@ class BoardCache:
         self._bytes = 0
         # Who waits for which flight; a dict is an ordered set here, so that one of thousands leaves at once.
         self._flights: dict[str, dict[Deferred[Entry], None]] = {}
-        source.listen(self.put)
+        source.listen(self._hear)
 
     def board(self, code: str) -> tuple[Result, Entry | Deferred[Entry]]:
         """Look a stop up: what the cache has for it, and the entry, or a Deferred of it that may fail with NoBoard.
@@ -87,10 +87,6 @@ class BoardCache:
         """Tell an entry's age in seconds; below 0 after the clock was set back."""
         return self._clock.seconds() - entry.board.made
 
-    def is_stale(self, entry: Entry) -> bool:
-        """Tell whether an entry is past being fresh."""
-        return self.age(entry) > self.limits.fresh
-
     def put(self, board: Board) -> Entry:
         """Keep a board in the place of the stop's last one."""
         self._remove(board.code)
@@ -101,21 +97,30 @@ class BoardCache:
     def rendered(self, entry: Entry, form: object, render: Callable[[Board], _Made]) -> _Made:
         """Give the rendering of an entry in a form, made once and kept beside its board.
 
-        form: what the rendering is known by; always rendered by the same function.
+        form: what the rendering is known by; always rendered by the same function. One that is larger than all
+        renderings together may be is not kept.
         """
         made: _Made | None = entry._made.get(form)  # type: ignore[assignment]  # the form tells the type
         if made is None:
-            made = entry._made[form] = render(entry.board)
+            made = render(entry.board)
+            if len(made) > self.limits.bytes:
+                return made
+            entry._made[form] = made
             if self._entries.get(entry.board.code) is entry:
                 entry.size += len(made)
                 self._bytes += len(made)
                 self._shrink()
         return made
 
+    def _hear(self, board: Board) -> None:
+        """Keep a board that came by itself, and give it to those who wait for another flight of its stop."""
+        entry = self.put(board)
+        self._serve(self._flights.get(board.code, {}), entry)
+
     def _fly(self, code: str) -> None:
         """Ask the source for a board, for everybody who waits for it by the time it comes."""
         self._flights.setdefault(code, {})
-        entry: Deferred[Entry] = self._source.board(code).addCallbacks(
+        entry: Deferred[Entry] = maybeDeferred(self._source.board, code).addCallbacks(
             self.put, lambda failure: self._fallback(failure, code)
         )
         entry.addBoth(self._land, code)
@@ -128,7 +133,12 @@ class BoardCache:
         return entry if entry is not None and 0 <= self.age(entry) <= self.limits.stale else failure
 
     def _land(self, result: Entry | Failure, code: str) -> None:
-        for waiting in list(self._flights.pop(code)):
+        self._serve(self._flights.pop(code), result)
+
+    def _serve(self, waiters: dict[Deferred[Entry], None], result: Entry | Failure) -> None:
+        everybody = list(waiters)
+        waiters.clear()
+        for waiting in everybody:
             if waiting.called:
                 continue  # one that was called back has cancelled this one
             if isinstance(result, Entry):
@@ -142,5 +152,10 @@ class BoardCache:
             self._bytes -= entry.size
 
     def _shrink(self) -> None:
-        while len(self._entries) > self.limits.entries or self._bytes > self.limits.bytes:
-            self._remove(next(iter(self._entries)))
+        """Let go of the least recently used while there is too much, and of what is too old to be served."""
+        while self._entries:
+            code, entry = next(iter(self._entries.items()))
+            too_much = len(self._entries) > self.limits.entries or self._bytes > self.limits.bytes
+            if not too_much and self.age(entry) <= self.limits.stale:
+                return
+            self._remove(code)

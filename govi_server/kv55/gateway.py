@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -130,6 +130,7 @@ class Gateway(Service):
         self._limits = limits
         self._number = 0
         self._asked = _Asked()
+        self._posts: set[Deferred[None]] = set()
         self._heard: list[Callable[[Board], object]] = []
         self._failing_since: float | None = None
         self.incidents = Incidents(self.log, clock)
@@ -141,14 +142,18 @@ class Gateway(Service):
     def board(self, code: str) -> Deferred[Board]:
         """Ask for a stop; fails with a NoBoard within the limit."""
         now = self._clock.seconds()
-        self._asked.forget(now - LATE, self._limits.remembered)
         self._number += 1
         board: Deferred[Board] = Deferred()
         flight = Flight(code, str(self._number), now, board)
         self._asked.add(flight)
+        self._asked.forget(now - LATE, self._limits.remembered)
         question = Question(code, flight.number, self._subscriber_id)
-        posted = self._poster.post(messages.write_dris_55_req(question, now))
-        flight.deadline = self._clock.callLater(self._limits.answer, self._time_over, flight, posted)
+        posted = maybeDeferred(self._poster.post, messages.write_dris_55_req(question, now))
+        # The callback may overtake the acknowledgement, which then may never come: the POST has its own deadline.
+        posted.addTimeout(self._limits.answer, self._clock)
+        self._posts.add(posted)
+        posted.addBoth(self._posted, posted)
+        flight.deadline = self._clock.callLater(self._limits.answer, self._time_over, flight)
         posted.addCallbacks(self._taken, self._not_taken, callbackArgs=(flight,), errbackArgs=(flight,))
         posted.addErrback(lambda failure: self.log.failure("Asking {gateway} failed", failure, gateway=self._called))
         return board
@@ -159,7 +164,8 @@ class Gateway(Service):
         Raises BadMessage, or Unsolicited when no board in it was asked for.
         """
         try:
-            boards = messages.read_dris_55(messages.unpack(data, self._limits.message), self._clock.seconds())
+            data = messages.unpack(data, self._limits.message)
+            boards = messages.read_dris_55(data, self._clock.seconds())
         except BadMessage as error:
             self._broken(data, str(error))
             raise
@@ -186,8 +192,10 @@ class Gateway(Service):
     def stopService(self) -> Deferred[None]:
         """Give up what is still on its way, and the connections to the gateway."""
         super().stopService()
-        for flight in self._asked.in_order:
-            flight.land(SourceUnreachable("the server stops"))
+        for flight in list(self._asked.in_order):
+            flight.land(SourceSilent("the server stops"))
+        for posted in list(self._posts):
+            posted.cancel()
         return self._poster.close()
 
     def _deliver_board(self, board: Board) -> bool:
@@ -200,7 +208,7 @@ class Gateway(Service):
             flight.land(board)
         elif flight.answered:
             self.incidents.add(
-                "repeated", "{gateway} repeated its answer for {code}", gateway=self._called, code=board.code
+                "repeated", "{gateway} repeated its answer for stop {code}", gateway=self._called, code=board.code
             )
         else:
             flight.answered = True
@@ -217,28 +225,35 @@ class Gateway(Service):
         return True
 
     def _broken(self, data: bytes, why: str) -> None:
-        """Fail the flight that an unreadable callback was for, or tell all that it may have been theirs."""
+        """Fail the flight that an unreadable callback was for; if it names no stop, it may have been anyone's."""
         self.incidents.add("broken", "{gateway} sent what cannot be read: {why}", gateway=self._called, why=why)
         code = messages.code_in(data[: self._limits.message])
-        flight = self._asked.find(code, None) if code else None
-        if flight is not None:
-            flight.land(SourceBroken(why))
-            return
-        for flight in self._asked.in_order:
-            if flight.board is not None:
+        if code is None:
+            for flight in self._asked.in_order:
                 flight.broken = why
+        elif asked := self._asked.find(code, None):
+            asked.land(SourceBroken(why))
 
     def _taken(self, _: None, flight: Flight) -> None:
         flight.taken = True
         self._recovered()
 
+    def _posted(self, result: Failure | None, posted: Deferred[None]) -> Failure | None:
+        self._posts.discard(posted)
+        return result
+
     def _not_taken(self, failure: Failure, flight: Flight) -> None:
-        if flight.board is not None:
+        if failure.check(TimeoutError):
+            self._time_over(flight)
+        elif flight.board is not None:
             self._fails(failure.getErrorMessage())
             flight.land(SourceUnreachable(failure.getErrorMessage()))
 
-    def _time_over(self, flight: Flight, posted: Deferred[None]) -> None:
+    def _time_over(self, flight: Flight) -> None:
+        """End a flight that has had its time; what for, depends on how far it came."""
         seconds = f"{self._limits.answer:g} s"
+        if flight.board is None:
+            return
         if flight.broken:
             flight.land(SourceBroken(flight.broken))
         elif flight.taken:
@@ -253,7 +268,6 @@ class Gateway(Service):
         else:
             self._fails(f"the question was not taken within {seconds}")
             flight.land(SourceUnreachable(f"the question was not taken within {seconds}"))
-        posted.cancel()
 
     def _fails(self, why: str) -> None:
         if self._failing_since is None:
