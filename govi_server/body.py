@@ -8,13 +8,17 @@ import re
 
 from govi_server.environ import CHUNKED, RequestError
 
-# A line of the chunked framing: a size with its extensions, or a trailer field. All trailers together may be
-# eight such lines: nobody needs more, and nobody reads them here.
+# Bytes of a line of the chunked framing without its CRLF: a size with its extensions, or a trailer field.
 _LINE_LIMIT = 4096
-_TRAILER_LIMIT = 8 * _LINE_LIMIT
+# Bytes of all lines that are no bare sizes: nobody needs extensions and trailers, and nobody reads them here.
+_EXTRAS_LIMIT = 8 * _LINE_LIMIT
 # Extensions are skipped, but only well-formed ones: a token or quoted text, no control characters.
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t -~\x80-\xff]*)?")
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
+
+
+def _bad(reason: str) -> RequestError:
+    return RequestError("400 Bad Request", reason)
 
 
 def _too_large(limit: int) -> RequestError:
@@ -51,8 +55,8 @@ class ChunkedBody:
         self._size = 0
         self._pieces: list[bytes] = []
         self._pending = b""
-        self._chunk_missing = 0  # bytes of the current chunk and its CRLF that have not come
-        self._trailer_room = _TRAILER_LIMIT
+        self._missing = 0  # bytes of the current chunk, its CRLF included, that have not come
+        self._extras = 0
         self._in_trailer = False
 
     @property
@@ -62,55 +66,64 @@ class ChunkedBody:
 
     def feed(self, data: bytes) -> bytes | None:
         """Take bytes; give those that follow the body once it is whole."""
-        self._pending += data
+        data = self._pending + data
+        at = 0
         while True:
-            if self._chunk_missing:
-                if not self._take_chunk():
-                    return None
-                continue
-            line, end, rest = self._pending.partition(b"\r\n")
-            if not end:
-                if len(line) > _LINE_LIMIT or b"\n" in line:
-                    raise RequestError("400 Bad Request", "a chunk line does not end in CRLF")
-                return None
-            self._pending = rest
+            if self._missing:
+                taken = self._take_chunk(data, at)
+                at += taken
+                if self._missing:
+                    break
+            end = data.find(b"\r\n", at)
+            line = data[at : end if end >= 0 else None]
+            if end < 0 and len(line) <= _LINE_LIMIT + 1 and b"\n" not in line:
+                break  # it may go on; one more byte may be the CR of its end
+            if end < 0 or len(line) > _LINE_LIMIT:
+                raise _bad("a chunk line is too long, or does not end in CRLF")
+            at = end + 2
             if not self._in_trailer:
                 self._begin_chunk(line)
-            elif not line:
-                return rest
+            elif line:
+                self._trailer(line)
             else:
-                self._trailer_room -= len(line)
-                if self._trailer_room < 0 or not _TRAILER.fullmatch(line):
-                    raise RequestError("400 Bad Request", "a trailer line is not 'name: value', or too many")
+                return data[at:]
+        self._pending = data[at:]
+        return None
+
+    def _take_chunk(self, data: bytes, at: int) -> int:
+        """Take what there is of the current chunk from a place on; tell how many bytes that is."""
+        content = data[at : at + max(self._missing - 2, 0)]
+        self._pieces.append(content)
+        self._missing -= len(content)
+        if self._missing > 2:
+            return len(content)
+        end = data[at + len(content) : at + len(content) + self._missing]
+        if not b"\r\n"[2 - self._missing :].startswith(end):
+            raise _bad("a chunk is longer than its size")
+        self._missing -= len(end)
+        return len(content) + len(end)
 
     def _begin_chunk(self, line: bytes) -> None:
-        found = _CHUNK.fullmatch(line) if len(line) <= _LINE_LIMIT else None
+        found = _CHUNK.fullmatch(line)
         if found is None:
-            raise RequestError("400 Bad Request", "a chunk size is not a hexadecimal number")
+            raise _bad("a chunk size is not a hexadecimal number")
+        self._count_extra(len(line) - len(found[1]))
         size = int(found[1], 16)
         self._size += size
         if self._size > self._limit:
             raise _too_large(self._limit)
-        if size:
-            self._chunk_missing = size + len(b"\r\n")
-        else:
-            self._in_trailer = True
+        self._missing = size + 2 if size else 0
+        self._in_trailer = not size
 
-    def _take_chunk(self) -> bool:
-        """Move what came of the current chunk into the body; tell whether the chunk and its CRLF are whole."""
-        content = self._pending[: max(self._chunk_missing - 2, 0)]
-        self._pieces.append(content)
-        self._pending = self._pending[len(content) :]
-        self._chunk_missing -= len(content)
-        if self._chunk_missing > 2 or not self._pending:
-            return False
-        if not b"\r\n".startswith(self._pending[:2]):
-            raise RequestError("400 Bad Request", "a chunk is longer than its size")
-        if len(self._pending) < 2:
-            return False
-        self._pending = self._pending[2:]
-        self._chunk_missing = 0
-        return True
+    def _trailer(self, line: bytes) -> None:
+        self._count_extra(len(line))
+        if not _TRAILER.fullmatch(line):
+            raise _bad("a trailer line is not 'name: value'")
+
+    def _count_extra(self, size: int) -> None:
+        self._extras += size
+        if self._extras > _EXTRAS_LIMIT:
+            raise _bad("too many chunk extensions or trailers")
 
 
 def reader(length: int, limit: int) -> LengthBody | ChunkedBody:

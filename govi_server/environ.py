@@ -6,15 +6,21 @@ ends in CRLF or in a bare LF (RFC 9112 section 2.2 lets a server take both); a C
 
 import re
 from http.client import HTTPMessage
+from ipaddress import IPv6Address
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_REQUEST_LINE = re.compile(rb"(%b) ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])" % _TOKEN)
-# A value is visible text, obs-text, spaces and tabs; spaces and tabs around it are not part of it.
-_FIELD = re.compile(rb"(%b):[ \t]*((?:[!-~\x80-\xff]+(?:[ \t]+[!-~\x80-\xff]+)*)?)[ \t]*" % _TOKEN)
+# A target has no fragment (RFC 9112 section 3.2), and so no "#".
+_REQUEST_LINE = re.compile(rb"(%b) ([!-\"$-~\x80-\xff]+) HTTP/([0-9])\.([0-9])" % _TOKEN)
+# A value is visible text, obs-text, spaces and tabs; spaces and tabs around it are not part of it. (They are taken
+# off afterwards: an expression that does it takes quadratic time.)
+_FIELD = re.compile(rb"(%b):([\t -~\x80-\xff]*)" % _TOKEN)
 
-_ABSOLUTE = re.compile(r"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)([^#]*)")
-# uri-host [":" port]: a registered name or IPv4 address, or an address in brackets (RFC 3986 section 3.2.2).
-_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?")
+_ABSOLUTE = re.compile(r"[Hh][Tt][Tt][Pp][Ss]?://([^/?]*)(.*)")
+# uri-host [":" port]: a registered name or IPv4 address, or an address in brackets (RFC 3986 section 3.2.2), and
+# never empty (RFC 9110 section 4.2.1).
+_HOST = re.compile(
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2}){1,255})(?::(?P<port>[0-9]{0,5}))?"
+)
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
@@ -47,7 +53,7 @@ class Environ(HTTPMessage):
     def tokens(self, name: str) -> list[str]:
         """List the members of a field that is a comma list, in ASCII lower case, over all its lines."""
         members = ",".join(self.get_all(name, [])).split(",")
-        return [member for member in (_ascii_lower(m.strip(" \t")) for m in members) if member]
+        return [member for member in (ascii_lower(m.strip(" \t")) for m in members) if member]
 
     def keeps_alive(self) -> bool:
         """Tell whether the client wants the connection to stay (RFC 9112 section 9.3)."""
@@ -113,7 +119,7 @@ def _field(line: bytes) -> tuple[str, str]:
     found = _FIELD.fullmatch(line)
     if found is None:
         raise _bad("a header line is not 'name: value'")
-    return _ascii_lower(found[1].decode("ascii")), found[2].decode("latin-1")
+    return ascii_lower(found[1].decode("ascii")), found[2].strip(b" \t").decode("latin-1")
 
 
 def _request(env: Environ, line: bytes) -> None:
@@ -128,11 +134,11 @@ def _request(env: Environ, line: bytes) -> None:
     hosts = env.get_all("host", [])
     if len(hosts) > 1 or not (hosts or env.http_1_0):
         raise _bad("a request names its host once")
-    if hosts and not _HOST.fullmatch(hosts[0]):
+    if hosts and not _is_host(hosts[0]):
         raise _bad("Host is not a host")
     if absolute := _ABSOLUTE.fullmatch(target):
         # The host of the target wins over the field (RFC 9112 section 3.2.2).
-        if not absolute[1] or not _HOST.fullmatch(absolute[1]):
+        if not _is_host(absolute[1]):
             raise _bad("the target's host is not a host")
         hosts = [absolute[1]]
         del env["host"]
@@ -149,7 +155,19 @@ def _request(env: Environ, line: bytes) -> None:
         env["query_string"] = query
 
 
-def _ascii_lower(text: str) -> str:
+def _is_host(text: str) -> bool:
+    found = _HOST.fullmatch(text)
+    if found is None or int(found["port"] or 0) > 65535:
+        return False
+    try:
+        if found["ipv6"] is not None:
+            IPv6Address(found["ipv6"])
+    except ValueError:
+        return False
+    return True
+
+
+def ascii_lower(text: str) -> str:
     """Lower A to Z only: str.lower() would turn other characters into ASCII, such as the Kelvin sign into k."""
     return text.translate(_LOWER)
 

@@ -13,6 +13,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
+_FRAMING = ("content-length", "transfer-encoding", "connection")  # written here, and by nobody else
 _STATUS = re.compile(r"[1-5][0-9]{2} [\t -~]*")
 _ENTITY_TAG = re.compile(r'(?:W/)?("[!#-~\x80-\xff]*")')
 
@@ -67,7 +68,7 @@ def answer(
         raise ValueError(f"not a status: {status!r}")
     lines = [f"HTTP/1.1 {status}", f"Date: {formatdate(now, usegmt=True)}"]
     for name, value in pairs(headers):
-        if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
+        if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)) or name.lower() in _FRAMING:
             raise ValueError(f"not a header field: {name!r}: {value!r}")
         lines.append(f"{name}: {value}")
     if status.startswith(("1", "204", "304")):  # these have no body, and so no length (RFC 9110 section 6.4.1)

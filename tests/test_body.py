@@ -111,6 +111,27 @@ class ChunkedBodyTests(SynchronousTestCase):
         """Check what comes of each body, however it is cut."""
         self.assertEqual({data: outcomes(chunked, data) for data in table}, {d: {o} for d, o in table.items()})
 
+    def test_line_limit(self) -> None:
+        """Whether a line is too long does not depend on how it is cut."""
+        for size, refused in ((4096, False), (4097, True)):
+            for data in (
+                b"1;" + b"x" * (size - 2) + b"\r\na\r\n0\r\n\r\n",
+                b"1\r\na\r\n0\r\nX:" + b"x" * (size - 2) + b"\r\n\r\n",
+            ):
+                for cut in (1, size - 1, size, size + 1, size + 8, len(data) - 1):
+                    reader = ChunkedBody(100)
+                    try:
+                        rest = [reader.feed(data[:cut]), reader.feed(data[cut:])]
+                    except RequestError:
+                        self.assertTrue(refused, (size, cut))
+                    else:
+                        self.assertEqual((rest[-1], reader.body, refused), (b"", b"a", False), (size, cut))
+
+    def test_extensions_without_end(self) -> None:
+        """Extensions and trailers are bounded in all, not only each of them."""
+        chunk = b"1;" + b"x" * 1000 + b"\r\na\r\n"
+        self.assertRaises(RequestError, ChunkedBody(1000).feed, chunk * 40)
+
     def test_bodies(self) -> None:
         """The body is what is in the chunks, and the bytes after it are given back."""
         self.assertOutcomes(
@@ -163,6 +184,9 @@ class ChunkedBodyTests(SynchronousTestCase):
                     b"1\r\nx\n0\r\n\r\n",
                     b"1\r\nx0\r\n\r\n",
                     b"1\r\nxy\r\n0\r\n\r\n",
+                    b"1\r\nxyz0\r\n\r\n",
+                    b"1\r\nx\n\r0\r\n\r\n",
+                    b"1\r\nx\r\r0\r\n\r\n",
                     b"2\r\nx\r\n0\r\n\r\n",
                     b"1\r\nx\r\r\n0\r\n\r\n",
                     b"1\r\nx\r\n0\n\r\n",
@@ -232,14 +256,14 @@ class ReaderTests(SynchronousTestCase):
 class AnyBodyTests(SynchronousTestCase):
     """What holds of every body."""
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=200, deadline=None)
     @given(body=st.binary(), rest=st.binary(), places=st.lists(st.integers(1, 300)))
     def test_length_body(self, body: bytes, rest: bytes, places: list[int]) -> None:
         """A body comes out as it went in, in whatever pieces, and so does what follows."""
         pieces = cut_at(body + rest, places)
         self.assertEqual(fed(partial(LengthBody, len(body), len(body)), pieces), (body, rest))
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=200, deadline=None)
     @given(
         chunks=st.lists(st.binary(min_size=1)),
         size_format=st.sampled_from(("%x", "%X", "%08x", "%X;a=b", "%x ;c")),
@@ -257,7 +281,7 @@ class AnyBodyTests(SynchronousTestCase):
         for pieces in ([data], cut_at(data, places), one_by_one(data)):
             self.assertEqual(fed(partial(ChunkedBody, len(body)), pieces), (body, rest))
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=200, deadline=None)
     @given(st.binary() | st.lists(st.sampled_from(FRAGMENTS)).map(b"".join), st.lists(st.integers(1, 60)))
     @example(b"\n", [])
     def test_any_bytes(self, data: bytes, places: list[int]) -> None:

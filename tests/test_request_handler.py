@@ -525,7 +525,7 @@ class StatisticsTests(WireTestCase):
 class AnythingTests(WireTestCase):
     """Whatever comes in."""
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=200, deadline=None)
     @given(
         st.lists(
             st.one_of(

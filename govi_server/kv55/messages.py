@@ -49,6 +49,8 @@ _CODE_IN_BYTES = re.compile(rb"<TimingPointCode>([0-9]{1,10})</TimingPointCode>"
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _GZIP = b"\x1f\x8b"
+_MEMBERS = 16
+"""A gzip file may have several members; a message in more of them is none."""
 
 
 class BadMessage(ValueError):
@@ -65,8 +67,12 @@ def unpack(data: bytes, limit: int) -> bytes:
 
     limit: the most bytes that may come out. Raises BadMessage.
     """
+    if not data.startswith(_GZIP):
+        if len(data) > limit:
+            raise BadMessage(f"more than {limit} bytes")
+        return data
     plain = b""
-    while data.startswith(_GZIP):  # a gzip file may have several members
+    for _ in range(_MEMBERS):
         member = zlib.decompressobj(zlib.MAX_WBITS | 16)
         try:
             plain += member.decompress(data, limit + 1 - len(plain))
@@ -77,11 +83,10 @@ def unpack(data: bytes, limit: int) -> bytes:
         if not member.eof:
             raise BadMessage("truncated gzip")
         data = member.unused_data
-    if plain and data.strip(b"\0"):
+        if not data.startswith(_GZIP):
+            break
+    if data.strip(b"\0"):
         raise BadMessage("bytes after the end of the gzip")
-    plain = plain or data
-    if len(plain) > limit:
-        raise BadMessage(f"more than {limit} bytes")
     return plain
 
 
@@ -125,7 +130,8 @@ def _need(parent: etree._Element, path: str) -> etree._Element:
 
 
 def _need_code(timing_point: etree._Element) -> str:
-    code = timing_point.findtext("TimingPointCode", "")
+    element = timing_point.find("TimingPointCode")
+    code = "" if element is None or len(element) else element.text or ""
     if not is_timing_point_code(code):
         raise BadMessage(f"no TimingPointCode: {code[:80]!r}")
     return code
@@ -178,6 +184,7 @@ def write_dris_55(boards: Sequence[Board], license_url: str | None = LICENSE) ->
     if license_url is not None:
         given.setdefault("License", license_url)
     document = etree.Element("DRIS_55")
+    unknown: list[tuple[etree._Element, Trip]] = []
     _add(document, ((name, given[name]) for name in _DOCUMENT if name in given))
     request = etree.SubElement(document, "Request")
     _add(request, ((name, given[name]) for name in _REQUEST if name in given))
@@ -188,8 +195,14 @@ def write_dris_55(boards: Sequence[Board], license_url: str | None = LICENSE) ->
             element = etree.SubElement(point, "Trip")
             values = ((name, getattr(trip, value)) for name, value in _TRIP.items())
             _add(element, ((name, text) for name, text in values if text is not None))
-            element.extend(etree.fromstring(xml) for xml in trip.extra)
-    return _bytes(document)
+            if trip.extra:
+                unknown.append((element, trip))
+    etree.indent(document)
+    for element, trip in unknown:  # as they are, whatever white space is in them
+        for child in map(etree.fromstring, trip.extra):
+            child.tail = element[-1].tail if len(element) else None
+            element.append(child)
+    return etree.tostring(document, encoding="UTF-8", xml_declaration=True)
 
 
 def write_error(code: str, error: str) -> bytes:

@@ -94,7 +94,9 @@ class Kv55Handler(WebHandler):
             self.send_response(b"", "304 Not Modified", headers)
 
     def _send_error(self, status: str, code: str, reason: str, result: Result | None = None) -> None:
-        body = messages.write_error(code[:MOST_ECHOED], reason)
+        # A path is latin-1 for the bytes that it came in, which most clients mean as UTF-8.
+        text = code[:MOST_ECHOED].encode("latin-1").decode("utf-8", "replace")
+        body = messages.write_error(text, reason)
         self.mark("render")
         headers = {"Content-Type": messages.CONTENT_TYPE, "Cache-Control": "no-store"}
         if result is not None:
