@@ -4,7 +4,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,6 +21,10 @@ _URL = re.compile(r"https?://[!-~]+")
 _SEGMENT = re.compile(r"[A-Za-z0-9-]+")
 
 
+GATEWAY_URL = "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV"
+"""Where GOVI took questions (DOMAIN.md 1.1)."""
+
+
 class ConfigError(Exception):
     """A configuration that cannot be used: the text is one line that names the file and the key."""
 
@@ -28,16 +32,22 @@ class ConfigError(Exception):
 class Module(Struct, frozen=True, forbid_unknown_fields=True):
     """What answers under one URL segment, and the gateway it answers from."""
 
-    source: Literal["demo", "govi"] = "demo"
-    gateway_url: str = "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV"
+    source: str = "demo"
+    gateway_url: str = GATEWAY_URL
     subscriber_id: str = messages.SUBSCRIBER
     callback: str = "tcp:8082:interface=127.0.0.1"
     allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     license: str = messages.LICENSE
 
     def __post_init__(self) -> None:
-        if not _is_http_url(self.gateway_url):
+        if self.source not in ("demo", "govi"):
+            raise ValueError(f"source is neither demo nor govi: {self.source!r}")
+        if not is_http_url(self.gateway_url):
             raise ValueError(f"gateway_url is not an http address: {self.gateway_url!r}")
+        if self.source == "demo" and self.gateway_url != GATEWAY_URL:
+            raise ValueError("gateway_url goes with source govi: the demo has its own gateway")
+        if self.source == "demo" and not self.callback.startswith("tcp"):
+            raise ValueError(f"callback must be a tcp endpoint for source demo: {self.callback!r}")
         self.networks()
 
     def networks(self) -> list[IPv4Network | IPv6Network]:
@@ -70,7 +80,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not self.listen:
             raise ValueError("listen is empty")
-        self.modules.setdefault("kv55", Module())
+        if not self.modules:
+            self.modules["kv55"] = Module()
         for name in self.modules:
             if not _SEGMENT.fullmatch(name):
                 raise ValueError(f"modules: {name!r} is not a path segment of letters, digits and hyphens")
@@ -88,7 +99,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("cache.stale must not be below cache.fresh: a stale board is the older one")
 
 
-def _is_http_url(text: str) -> bool:
+def is_http_url(text: str) -> bool:
+    """Tell whether a text is the address of something that speaks HTTP, its port included."""
     try:
         url = urlsplit(text)
         port = url.port  # a property that raises

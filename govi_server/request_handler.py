@@ -255,7 +255,7 @@ class RequestHandler(RequestReceiver):
         """A module raised: the client gets a 500, the log a traceback, the connection goes on."""
         if self.connection.closing:
             return  # it was cancelled with its connection
-        self.log.failure("{path} failed", failure, path=self._env and self._env["path_info"][:MAX_PATH])
+        self.log.failure("{path!r} failed", failure, path=self._env and self._env["path_info"][:MAX_PATH])
         if not self._answered:
             self.send_response("Something went wrong here\n", "500 Internal Server Error")
 
@@ -264,7 +264,7 @@ class RequestHandler(RequestReceiver):
         if self.connection.closing:
             return
         if not self._answered:
-            self.log.error("{path} got no answer", path=self._env and self._env["path_info"][:MAX_PATH])
+            self.log.error("{path!r} got no answer", path=self._env and self._env["path_info"][:MAX_PATH])
             self.send_response("Something went wrong here\n", "500 Internal Server Error")
         if not self._choked:
             self._finish()

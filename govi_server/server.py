@@ -6,9 +6,17 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    INegotiated,
+    IProtocolNegotiationFactory,
+    IReactorTime,
+    ITCPTransport,
+)
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from govi_server.interfaces import IClientTransport
 from govi_server.response import Headers, pairs
@@ -126,7 +134,7 @@ class Connection:
         self.handler.handle_closing()
         self.handler.server.closing(self)
         self.sock.unregisterProducer()
-        if ITCPTransport.providedBy(self.sock) and not ISSLTransport.providedBy(self.sock):
+        if ITCPTransport.providedBy(self.sock) and not INegotiated.providedBy(self.sock):
             self.sock.loseWriteConnection()
         else:  # TLS says goodbye in its own way; a unix socket cannot be closed by half
             self.sock.loseConnection()
@@ -136,6 +144,7 @@ class Connection:
         self.sock.abortConnection()
 
 
+@implementer(IProtocolNegotiationFactory)
 class Server(ServerFactory["RequestHandler"]):
     """Accepts connections and gives each its handler.
 
@@ -186,6 +195,10 @@ class Server(ServerFactory["RequestHandler"]):
         """Give a connection that Twisted accepted its handler."""
         return self.handle_accept(addr)
 
+    def acceptableProtocols(self) -> list[bytes]:
+        """Name what is spoken here to a TLS client that asks (RFC 7301): without an answer it would be refused."""
+        return [b"http/1.1"]
+
     def handle_accept(self, addr: IAddress | None) -> "RequestHandler":
         """Make and start the handler of an accepted connection."""
         handler = self.request_handler(self, None)
@@ -203,7 +216,9 @@ class Server(ServerFactory["RequestHandler"]):
             if connection.handler.idle:
                 connection.close()
         if self.connections:
-            self.log.info("{what}: finishing {n} connections", what=self.what, n=len(self.connections))
+            in_flight = sum(connection.closing is None for connection in self.connections.values())
+            if in_flight:
+                self.log.info("{what}: requests in flight: {n}", what=self.what, n=in_flight)
             self._drain_limit = self.clock.callLater(self.limits.drain, self._disconnect_all)
         else:
             self._end()

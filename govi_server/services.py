@@ -1,5 +1,6 @@
 """How the parts of the program start and end: in order, with one clear line when one of them cannot."""
 
+import os
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
 
 class CannotStart(Exception):
     """A part of the program cannot start; the text is the one line that an operator gets to see."""
+
+
+class _Exit(SystemExit, Exception):
+    """Ends the program with status 1 and no traceback.
+
+    It is an Exception, too, so that a twistd that runs as a daemon tells the one that waits for it to start.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.code = 1  # or Python would write the text to stderr, where it is already, from the log
 
 
 class InOrder(MultiService):
@@ -42,7 +54,7 @@ class InOrder(MultiService):
             start()
         except CannotStart as error:
             self.log.critical("{error}", error=error)
-            raise SystemExit(1) from None
+            raise _Exit(str(error)) from None
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
@@ -99,7 +111,7 @@ class Listener(StreamServerEndpointService):
         except CannotListenError as error:
             reason = getattr(error.socketError, "strerror", None) or error.socketError
             raise CannotStart(f"cannot listen on {self._description} for {self._what}: {reason}") from None
-        except OSError as error:  # what a unix or systemd endpoint may say
+        except (OSError, OverflowError) as error:  # of a unix or systemd endpoint, of a port beyond 65535
             raise CannotStart(f"cannot listen on {self._description} for {self._what}: {error}") from None
         assert self._waitingForPort is not None
         self._waitingForPort.addCallback(self._listens)
@@ -130,4 +142,4 @@ def _readable(address: IAddress) -> str:
         return f"{address.host}:{address.port}"
     if isinstance(address, IPv6Address):
         return f"[{address.host}]:{address.port}"
-    return str(getattr(address, "name", address))
+    return os.fsdecode(getattr(address, "name", None) or str(address))

@@ -113,7 +113,7 @@ def _gateway(services: InOrder, name: str, module: Module, config: Config, react
     callback = _Address()
     asked = _Address()
     poster = Poster(reactor, asked.url if module.source == "demo" else lambda: module.gateway_url)
-    said = "simulated gateway" if module.source == "demo" else f"gateway {module.gateway_url}"
+    said = f"the simulated gateway of /{name}" if module.source == "demo" else f"the gateway {module.gateway_url}"
     gateway = Gateway(poster, reactor, said, module.subscriber_id, config.gateway)
     receiver = Callback(gateway, module.networks(), reactor.seconds, module.subscriber_id)
     callbacks = Server(
@@ -130,7 +130,7 @@ def _gateway(services: InOrder, name: str, module: Module, config: Config, react
         simulator = simulation(reactor, reactor, Behaviour(), callback.url)
         services.addService(serving(reactor, simulator, ["tcp:0:interface=127.0.0.1"], asked.learn))
     services.addService(gateway)
-    log.info("/{name} is answered from the {gateway}", name=name, gateway=said)
+    log.info("/{name} is answered from {gateway}", name=name, gateway=said)
     return gateway
 
 

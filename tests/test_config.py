@@ -68,7 +68,7 @@ WRONG = (
     ("[statistics]\nkeep = 0", "statistics.keep: Expected `int` >= 1"),
     # other values
     ("listen = []", "listen is empty"),
-    ("[modules.kv55]\nsource = 'govy'", "modules.kv55.source: Invalid enum value 'govy'"),
+    ("[modules.kv55]\nsource = 'govy'", "modules.kv55: source is neither demo nor govi: 'govy'"),
     ("[modules.kv55]\ngateway_url = ''", "modules.kv55: gateway_url is not an http address: ''"),
     ("[modules.kv55]\ngateway_url = 'govi'", "modules.kv55: gateway_url is not an http address: 'govi'"),
     ("[modules.kv55]\ngateway_url = 'ftp://a/'", "modules.kv55: gateway_url is not an http address: 'ftp://a/'"),
@@ -218,10 +218,11 @@ class LoadTests(ConfigTestCase):
         self.assertEqual(config.statistics.file, "a.log")
 
     def test_second_module(self) -> None:
-        """A module with a section of its own answers beside kv55, which is always there."""
-        for kv55 in ("", "[modules.kv55]\n"):
+        """What modules a file names are those there are: a demo beside the real thing would be made-up departures."""
+        arriva = Module(source="govi", callback="tcp:8084")
+        for kv55, modules in (("", {}), ("[modules.kv55]\n", {"kv55": Module()})):
             config = self.load(f'{kv55}[modules.arriva]\nsource = "govi"\ncallback = "tcp:8084"\n')
-            self.assertEqual(config.modules, {"kv55": Module(), "arriva": Module(source="govi", callback="tcp:8084")})
+            self.assertEqual(config.modules, {**modules, "arriva": arriva})
 
     def test_module_names(self) -> None:
         """A module's name is a path segment of letters, digits and hyphens."""
@@ -271,7 +272,7 @@ class ErrorTests(ConfigTestCase):
         """Two modules cannot have one callback endpoint, the default one least of all."""
         taken = "tcp:8082:interface=127.0.0.1"
         self.assertEqual(
-            self.error("[modules.arriva]"),
+            self.error("[modules.arriva]\n[modules.kv55]"),
             f"{self.path}: modules.kv55.callback: {taken} is the one of modules.arriva already",
         )
 
@@ -286,8 +287,17 @@ class ErrorTests(ConfigTestCase):
             "http://x:0/",
         ):
             self.assertIn(
-                "gateway_url is not an http address", self.error("", {"modules": {"kv55": {"gateway_url": url}}})
+                "gateway_url is not an http address",
+                self.error("", {"modules": {"kv55": {"source": "govi", "gateway_url": url}}}),
             )
+
+    def test_demo(self) -> None:
+        """The demo has its own gateway, which has to reach the callback endpoint."""
+        said = self.error("", {"modules": {"kv55": {"gateway_url": "http://localhost/"}}})
+        self.assertIn("gateway_url goes with source govi", said)
+        self.assertIn(
+            "callback must be a tcp endpoint", self.error("", {"modules": {"kv55": {"callback": "unix:/x"}}})
+        )
 
     def test_one_line(self) -> None:
         """Whatever a file holds, what is said of it is one line."""
@@ -297,7 +307,7 @@ class ErrorTests(ConfigTestCase):
     def test_options(self) -> None:
         """What is wrong in the options is not said of the file."""
         options: tuple[tuple[dict[str, Any], str], ...] = (
-            ({"modules": {"kv55": {"source": "x"}}}, "modules.kv55.source: Invalid enum value 'x'"),
+            ({"modules": {"kv55": {"source": "x"}}}, "modules.kv55: source is neither demo nor govi: 'x'"),
             (
                 {"modules": {"kv55": {"gateway_url": "x"}}},
                 "modules.kv55: gateway_url is not an http address: 'x'",

@@ -672,7 +672,7 @@ class LogTests(GatewayTestCase):
         self.assertEqual(self.lines(), [(LogLevel.warn, "GOVI fails: connection refused")])
         for _ in range(3):
             self.be_answered()
-        self.assertEqual(self.lines()[1:], [(LogLevel.info, "GOVI answers again, after 1.5 s")])
+        self.assertEqual(self.lines()[1:], [(LogLevel.info, "GOVI takes questions again, after 1.5 s")])
 
     def test_fails_again(self) -> None:
         """When it fails again that is said again."""
@@ -693,7 +693,7 @@ class LogTests(GatewayTestCase):
         """A gateway that takes a question does not fail any more, whether it answers or not."""
         self.be_refused()
         self.ask_in_vain()
-        self.assertEqual(self.lines()[1], (LogLevel.info, "GOVI answers again, after 0.0 s"))
+        self.assertEqual(self.lines()[1], (LogLevel.info, "GOVI takes questions again, after 0.0 s"))
 
     def test_answers_before_it_takes(self) -> None:
         """A callback that overtakes the answer to its POST shows that the gateway does not fail any more."""
@@ -701,7 +701,7 @@ class LogTests(GatewayTestCase):
         board = self.ask(taken=False)
         self.gateway.deliver(answer(CODE))
         self.successResultOf(board)
-        self.assertEqual(self.lines()[1:], [(LogLevel.info, "GOVI answers again, after 0.0 s")])
+        self.assertEqual(self.lines()[1:], [(LogLevel.info, "GOVI takes questions again, after 0.0 s")])
         self.poster.posts[-1].callback(None)
         self.assertEqual(len(self.lines()), 2)
 

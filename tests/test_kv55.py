@@ -96,7 +96,7 @@ class Kv55Tests(WireTestCase):
         """A source that fails is a 504, one that answers nonsense a 502; the next client asks again."""
         for failure, status, error in [
             (SourceSilent("no answer within 10 s"), 504, "Timeout"),
-            (SourceUnreachable("refused"), 504, "Timeout"),
+            (SourceUnreachable("refused"), 504, "Gateway unreachable"),
             (SourceBroken("not XML"), 502, "Unreadable answer"),
         ]:
             client = self.ask()

@@ -109,7 +109,7 @@ class ServiceTests(SynchronousTestCase):
         for toml, arguments, expected in [
             ("cache.fresh = -1", [], "config.toml: cache.fresh: "),
             ("", ["--listen", "foo:1"], "govi-cache: 'foo:1' is no endpoint to listen on: "),
-            ("", ["--source", "magic"], "govi-cache: options: modules.kv55.source: "),
+            ("", ["--source", "magic"], "govi-cache: options: modules.kv55: source is neither demo nor govi: "),
         ]:
             with self.assertRaises(SystemExit) as caught:
                 self.ports(toml, *arguments)

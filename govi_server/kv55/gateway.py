@@ -278,4 +278,4 @@ class Gateway(Service):
         if self._failing_since is not None:
             seconds = round(self._clock.seconds() - self._failing_since, 1)
             self._failing_since = None
-            self.log.info("{gateway} answers again, after {seconds} s", gateway=self._called, seconds=seconds)
+            self.log.info("{gateway} takes questions again, after {seconds} s", gateway=self._called, seconds=seconds)

@@ -109,7 +109,7 @@ def _parse(data: bytes, root: str) -> etree._Element:
     try:
         element = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError) as error:
-        raise BadMessage(f"not well-formed XML: {error}") from None
+        raise BadMessage(f"not well-formed XML: {ascii(str(error))[1:-1][:200]}") from None
     if element.getroottree().docinfo.doctype:
         raise BadMessage("a document type is not allowed")
     if element.tag != root:

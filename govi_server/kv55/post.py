@@ -93,7 +93,7 @@ class Poster:
         except (ConnectError, DNSLookupError, ResponseFailed, *_BROKEN_OFF) as error:
             raise PostError(_reason(error)) from None
         if not 200 <= response.code < 300:
-            raise PostError(f"answered {response.code} {response.phrase.decode('latin-1')[:80]}")
+            raise PostError(f"answered {response.code} {response.phrase[:80]!r}")
         self._taken_once = True
 
     def _request(self, body: bytes, headers: Headers) -> Deferred[IResponse]:

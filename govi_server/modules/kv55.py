@@ -4,7 +4,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from govi_server.departures.board import Board, NoBoard, SourceBroken
+from govi_server.departures.board import Board, NoBoard, SourceBroken, SourceUnreachable
 from govi_server.departures.cache import BoardCache, Entry, Result
 from govi_server.environ import Environ
 from govi_server.interfaces import IWebModule
@@ -25,6 +25,13 @@ _CACHE_STATUS = {
     "stale": "govi-cache; hit",  # with a negative ttl, which is how a stale hit is told
     "joined": "govi-cache; fwd=miss; collapsed",
     "miss": "govi-cache; fwd=miss",
+}
+
+# What a client is told of a source that gives no board: the status, and the text of Error.
+_FAILURES = {
+    SourceBroken: ("502 Bad Gateway", "Unreadable answer"),
+    SourceUnreachable: ("504 Gateway Timeout", "Gateway unreachable"),
+    NoBoard: ("504 Gateway Timeout", "Timeout"),
 }
 
 
@@ -70,8 +77,7 @@ class Kv55Handler(WebHandler):
                     self.mark("wait")
             self._send_board(result, found)
         except NoBoard as error:
-            status = "502 Bad Gateway" if isinstance(error, SourceBroken) else "504 Gateway Timeout"
-            reason = "Unreadable answer" if isinstance(error, SourceBroken) else "Timeout"
+            status, reason = next(words for kind, words in _FAILURES.items() if isinstance(error, kind))
             self._send_error(status, code, reason, result)
 
     def _send_board(self, result: Result, entry: Entry) -> None:

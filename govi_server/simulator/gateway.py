@@ -36,7 +36,7 @@ class Behaviour(Struct, frozen=True):
     gzip: bool = False
     """Whether answers are compressed."""
     seed: int = 55
-    """What timetable, delays and drops follow from."""
+    """What timetable, delays, cancellations and drops follow from."""
 
 
 @implementer(IWebModule)

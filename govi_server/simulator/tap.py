@@ -5,6 +5,7 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.python import usage
 
+from govi_server.config import is_http_url
 from govi_server.services import CannotStart, serving
 from govi_server.simulator.gateway import Behaviour, simulation
 
@@ -36,7 +37,7 @@ class Options(usage.Options):
         ["callback-url", "c", "http://127.0.0.1:8082/", "Where the answers go."],
         ["delay", "d", 0.3, "Seconds from a question to its answer.", _seconds],
         ["drop", None, 0.0, "Fraction of the questions that get no answer, from 0 to 1.", _fraction],
-        ["seed", "s", 55, "What timetable, delays and drops follow from.", int],
+        ["seed", "s", 55, "What timetable, delays, cancellations and drops follow from.", int],
     ]
     optFlags = [["gzip", "z", "Compress the answers."]]
 
@@ -45,6 +46,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     """Make the simulator's service."""
     if reactor is None:
         from twisted.internet import reactor
+    if not is_http_url(options["callback-url"]):
+        raise SystemExit(f"govi-simulator: --callback-url is not an http address: {options['callback-url']!r}")
     behaviour = Behaviour(options["delay"], options["drop"], bool(options["gzip"]), options["seed"])
     server = simulation(reactor, reactor, behaviour, lambda: str(options["callback-url"]))
     try:

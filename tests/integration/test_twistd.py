@@ -116,6 +116,23 @@ def test_taken_port(twistd: Twistd) -> None:
     assert "Traceback" not in said
 
 
+def test_taken_port_of_a_daemon(tmp_path: Path) -> None:
+    """A twistd that goes to the background says so, too, and leaves no pid file behind."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+        ended = subprocess.run(
+            [sys.executable, "-c", TWISTD, *arguments(free_port(), "--listen", endpoint)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    assert ended.returncode == 1
+    assert f"cannot listen on {endpoint}" in ended.stderr
+    assert "Traceback" not in ended.stderr + (tmp_path / "twistd.log").read_text()
+    assert not (tmp_path / "twistd.pid").exists()
+
+
 def test_unwritable_statistics(twistd: Twistd) -> None:
     """A statistics file that cannot be written is one line that names it, and exit status 1."""
     process = twistd(*arguments(free_port(), "--statistics", "/nonexistent/log"))
