@@ -3,13 +3,14 @@
 import re
 import tomllib
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 
+from govi_server.access import Limits as AccessLimits
+from govi_server.access import networks
 from govi_server.departures.breaker import Limits as BreakerLimits
 from govi_server.departures.cache import Limits as CacheLimits
 from govi_server.kv55 import messages
@@ -48,12 +49,8 @@ class Module(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("gateway_url goes with source govi: the demo has its own gateway")
         if self.source == "demo" and not self.callback.startswith("tcp"):
             raise ValueError(f"callback must be a tcp endpoint for source demo: {self.callback!r}")
-        self.networks()
-
-    def networks(self) -> list[IPv4Network | IPv6Network]:
-        """List the networks that may send callbacks."""
         try:
-            return [ip_network(network) for network in self.allow]
+            networks(self.allow)
         except ValueError as error:
             raise ValueError(f"allow: {error}") from None
 
@@ -73,6 +70,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     modules: dict[str, Module] = msgspec.field(default_factory=dict)
     statistics: Statistics = Statistics()
     limits: ServerLimits = ServerLimits()
+    access: AccessLimits = AccessLimits()
     cache: CacheLimits = CacheLimits()
     gateway: GatewayLimits = GatewayLimits()
     breaker: BreakerLimits = BreakerLimits()

@@ -1,17 +1,18 @@
 """One HTTP/1.1 connection: has its requests answered by URL modules, and sends what they say."""
 
+from math import ceil
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from govi_server import environ
-from govi_server.addresses import truncated
+from govi_server.addresses import ip_of, truncated
 from govi_server.environ import Environ, RequestError
 from govi_server.interfaces import IClientTransport, IWebModule
 from govi_server.request_receiver import RequestReceiver
@@ -33,6 +34,18 @@ if TYPE_CHECKING:
 _ANSWERED = {"GET": "get", "HEAD": "head", "POST": "post"}
 _KNOWN = frozenset(_ANSWERED) | {"PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 
+MOST_IN_A_ROW = 16
+"""Requests of one connection that are answered before others have their turn: a millisecond's worth."""
+
+MOST_THROWN_AWAY = 4 << 20
+"""Bytes that are read from a client after its last answer, so that it gets to read that, before it is dropped."""
+
+# What pages of other sites may do here, for a browser that asks first.
+_PREFLIGHT = {
+    "Access-Control-Allow-Headers": "X-Requested-With, Content-Type, Cache-Control, If-None-Match, If-Modified-Since",
+    "Access-Control-Max-Age": "86400",
+}
+
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class RequestHandler(RequestReceiver):
@@ -53,6 +66,9 @@ class RequestHandler(RequestReceiver):
         self._answered = False
         self._last = False  # no request follows the current one
         self._half_closed = False  # the client has said that nothing follows
+        self._in_a_row = 0  # requests answered without a turn for others
+        self._turn: IDelayedCall | None = None
+        self._thrown_away = 0
         self._choked = False  # the client does not read, the transport has asked for a pause
 
     # The connection.
@@ -64,7 +80,7 @@ class RequestHandler(RequestReceiver):
         self.MAX_LENGTH = self.limits.head
         now = self.server.clock.seconds()
         addr = sock.getPeer()
-        self._statistics = ConnectionStatistics(self.server.what, truncated(addr), now)
+        self._statistics = ConnectionStatistics(self.server.what, truncated(ip_of(addr)), now)
         self._request = RequestStatistics(now)
         sock.registerProducer(self, True)
         self.connection = self.server.opened(self, sock, addr)
@@ -74,12 +90,17 @@ class RequestHandler(RequestReceiver):
         """Whether the client has nothing in flight, not even the first line of a request."""
         return self._processing is None and self.nothing_received
 
+    @property
+    def receiving(self) -> bool:
+        """Whether the client has not sent a whole request yet."""
+        return self._processing is None and not self._answered
+
     def readConnectionLost(self) -> None:
         """The client closed its side: it still gets the answers to what it sent whole."""
         self._half_closed = True
         if self.connection.closing:
             self.sock.loseConnection()
-        elif self._processing is None and not self._choked:
+        elif not self.paused:
             self.connection.close("client")
 
     def writeConnectionLost(self) -> None:
@@ -95,7 +116,7 @@ class RequestHandler(RequestReceiver):
         self._choked = False
         if self._answered and self._processing is None:
             self._finish()
-        elif self._processing is None:
+        elif self._processing is None and self._turn is None:
             super().resumeProducing()
 
     def stopProducing(self) -> None:
@@ -113,6 +134,7 @@ class RequestHandler(RequestReceiver):
 
     def handle_closing(self) -> None:
         """Give up what is not answered; what still comes from the client is read and thrown away."""
+        self._end_turn()
         self.clearLineBuffer()
         self.sock.resumeProducing()
         if self._processing is not None:
@@ -121,6 +143,7 @@ class RequestHandler(RequestReceiver):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Leave the requests that others still wait for to them, and flush the statistics."""
         self.server.closed(self.connection)
+        self._end_turn()
         if self.connection.closing is None:
             self.connection.closing = "client" if reason.check(ConnectionDone) else "error"
         self.handle_close()
@@ -134,6 +157,11 @@ class RequestHandler(RequestReceiver):
                 self._mark_unfinished()
             self._statistics.requests.append(self._request)
         self.flush_statistics(self.connection.closing or "client")
+
+    def _end_turn(self) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
 
     def _mark_unfinished(self) -> None:
         """Count the time of a request that is given up to the phase it was in."""
@@ -153,14 +181,17 @@ class RequestHandler(RequestReceiver):
     def dataReceived(self, data: bytes) -> None:
         """Take what the client sends."""
         if self.connection.closing:
+            self._thrown_away += len(data)
+            if self._thrown_away > MOST_THROWN_AWAY:
+                self.connection.abort()
             return
+        if not self._busyReceiving:
+            self._in_a_row = 0
         super().dataReceived(data)
         if self.connection.closing or self._busyReceiving:
             return
-        if self._buffer:
-            self.request_begins()
-        if self._processing is None:
-            if self._half_closed and not self._choked:
+        if not self.paused:
+            if self._half_closed:
                 self.connection.close("client")
         elif len(self._buffer) > self.MAX_LENGTH:
             self.sock.pauseProducing()  # enough read ahead; resumed when the answer is out
@@ -224,6 +255,11 @@ class RequestHandler(RequestReceiver):
     def request_received(self, env: Environ) -> None:
         """Have the request processed; what the client sends meanwhile waits."""
         self.paused = True
+        client = truncated(self.server.address(self.connection, env))
+        if client != self._statistics.client:
+            if self._statistics.requests:  # a proxy's connection: what is written is about one client at a time
+                self.flush_statistics("open")
+            self._statistics.client = client
         self._last = not env.keeps_alive()
         self._processing = processing = maybeDeferred(self.process, env)
         processing.addErrback(self._failed)
@@ -235,6 +271,18 @@ class RequestHandler(RequestReceiver):
         if method not in _KNOWN:
             self.send_response("The method is not known here\n", "501 Not Implemented")
             return succeed(None)
+        early = self.server.early(self.connection, env)
+        if early > 0:
+            self.mark("lookup")
+            if not self.server.access.limits.proxies:
+                self._last = True  # it is one client's connection: what it sent ahead is thrown away
+            retry = {"Retry-After": f"{ceil(early)}"}
+            self.send_response("Too many requests\n", "429 Too Many Requests", retry)
+            return succeed(None)
+        if env["path_info"] == "*":
+            self.mark("lookup")
+            self._send_options(tuple(_ANSWERED))
+            return succeed(None)
         segment = env["path_info"].lstrip("/").partition("/")[0]
         try:
             module = IWebModule(self.server.find_module(segment), None)
@@ -245,11 +293,21 @@ class RequestHandler(RequestReceiver):
             self.send_not_found()
             return succeed(None)
         handler = module.web_handler(self, env)
+        if method == "OPTIONS":
+            self._send_options(handler.methods)
+            return succeed(None)
         if method not in handler.methods:
-            allow = {"Allow": ", ".join(handler.methods)}
+            allow = {"Allow": ", ".join((*handler.methods, "OPTIONS"))}
             self.send_response("The method is not allowed here\n", "405 Method Not Allowed", allow)
             return succeed(None)
         return Deferred.fromCoroutine(getattr(handler, _ANSWERED[method])())
+
+    def _send_options(self, methods: tuple[str, ...]) -> None:
+        """Say what may be asked (RFC 9110 section 9.3.7), to a browser that asks for another site's page, too."""
+        allow = ", ".join((*methods, "OPTIONS"))
+        self.send_response(
+            b"", "204 No Content", {"Allow": allow, "Access-Control-Allow-Methods": allow, **_PREFLIGHT}
+        )
 
     def _failed(self, failure: Failure) -> None:
         """A module raised: the client gets a 500, the log a traceback, the connection goes on."""
@@ -287,19 +345,18 @@ class RequestHandler(RequestReceiver):
         if not any(name.lower() == "content-type" for name, _ in fields):
             fields.append(("Content-Type", "text/plain; charset=utf-8"))
         body = response.encode() if isinstance(response, str) else response
-        without_body = env is not None and env["request_method"] == "HEAD"
         data = answer(
             status,
             [*fields, *self.server.headers],
             body,
             now=self.server.clock.seconds(),
             connection="close" if self._last else "keep-alive" if env is not None and env.http_1_0 else "",
-            without_body=without_body,
+            without_body=self.is_head,
         )
         self._answered = True
         if self._request is not None:
             self._request.status = int(status[:3])
-            self._request.bytes = 0 if without_body else len(body)
+            self._request.bytes = 0 if self.is_head else len(body)
         self.sock.write(data)
 
     def send_not_found(self) -> None:
@@ -332,7 +389,16 @@ class RequestHandler(RequestReceiver):
             return
         self.server.deadlines.stop(self.connection)
         self.server.idle.start(self.connection)
-        if self._busyReceiving:
+        self._in_a_row += 1
+        if not self._busyReceiving:
+            super().resumeProducing()
+        elif self._in_a_row < MOST_IN_A_ROW:
             self.paused = False  # dataReceived() is at work and goes on with the next request
-        else:
+        else:  # enough: it is the turn of others
+            self._turn = self.server.clock.callLater(0, self._next_turn)
+
+    def _next_turn(self) -> None:
+        """Go on with requests that have come in one piece with many others."""
+        self._turn = None
+        if not self._choked:
             super().resumeProducing()

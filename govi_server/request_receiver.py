@@ -1,5 +1,6 @@
 """From bytes to requests: the half of a connection that reads."""
 
+import re
 from typing import TYPE_CHECKING
 
 from twisted.protocols.basic import LineReceiver
@@ -11,6 +12,9 @@ from govi_server.statistics import Phase
 
 if TYPE_CHECKING:
     from govi_server.server import Limits
+
+# How a request may begin: with a method, or an empty line.
+_BEGINNING = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
 
 
 class RequestReceiver(LineReceiver):
@@ -35,9 +39,22 @@ class RequestReceiver(LineReceiver):
         self._env = None
 
     @property
+    def is_head(self) -> bool:
+        """Whether the request is a HEAD, as far as its first line tells, whose answer has no body."""
+        return bool(self._lines) and self._lines[0].startswith(b"HEAD ")
+
+    @property
     def nothing_received(self) -> bool:
         """Whether not a byte of a request is here."""
         return self._env is None and not self._lines and not self._buffer
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take bytes; what cannot become a request, a TLS hello for example, is refused before its line ends."""
+        super().dataReceived(data)
+        if self._buffer and not (self.paused or self._busyReceiving or self._lines or self._body):
+            self.request_begins()
+            if not _BEGINNING.match(self._buffer):
+                self.request_refused(_no_request())
 
     def lineReceived(self, line: bytes) -> None:
         """Collect the lines of the head."""
@@ -46,7 +63,9 @@ class RequestReceiver(LineReceiver):
             return  # empty lines before a request are passed over (RFC 9112 section 2.2)
         self.request_begins()
         self._lines_size += len(line) + 2
-        if not self._lines and len(line) > self.limits.request_line:
+        if not self._lines and not _BEGINNING.match(line):
+            self.request_refused(_no_request())
+        elif not self._lines and len(line) > self.limits.request_line:
             self.request_refused(RequestError("414 URI Too Long", "The request line is too long"))
         elif self._lines_size > self.limits.head:
             self.request_refused(_head_too_large())
@@ -119,6 +138,10 @@ class RequestReceiver(LineReceiver):
     def request_refused(self, error: RequestError) -> None:
         """What came is no request, or too large; where the next one would begin is not known."""
         raise NotImplementedError
+
+
+def _no_request() -> RequestError:
+    return RequestError("400 Bad Request", "This is no HTTP/1.1 request")
 
 
 def _head_too_large() -> RequestError:

@@ -1,5 +1,6 @@
 """Status, headers and body to the bytes of an answer (RFC 9110, RFC 9112). Pure: no transport, no clock."""
 
+import gzip
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _FRAMING = ("content-length", "transfer-encoding", "connection")  # written here, and by nobody else
 _STATUS = re.compile(r"[1-5][0-9]{2} [\t -~]*")
-_ENTITY_TAG = re.compile(r'(?:W/)?("[!#-~\x80-\xff]*")')
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,9 @@ class Representation:
     """A body as a client gets it, with the entity tag that stands for exactly these bytes."""
 
     body: bytes
-    content_type: str
     etag: str
+    headers: tuple[tuple[str, str], ...]
+    """Content-Type, Content-Encoding where there is one, ETag and Vary."""
 
     def __len__(self) -> int:
         return len(self.body)
@@ -35,18 +36,19 @@ def pairs(headers: Headers) -> list[tuple[str, str]]:
     return list(headers.items() if isinstance(headers, Mapping) else headers)
 
 
-def represent(body: bytes, content_type: str) -> Representation:
-    """Make the representation of a body, with a strong entity tag (RFC 9110 section 8.8.3)."""
-    return Representation(body, content_type, f'"{blake2b(body, digest_size=8).hexdigest()}"')
+def represent(body: bytes, content_type: str, compressed: bool) -> Representation:
+    """Make a representation of a body, gzip or plain, with its own strong entity tag (RFC 9110 section 8.8.3)."""
+    if compressed:
+        body = gzip.compress(body, mtime=0)  # without the moment, the same body has the same bytes
+    etag = f'"{blake2b(body, digest_size=8).hexdigest()}"'
+    encoding = (("Content-Encoding", "gzip"),) if compressed else ()
+    headers = (("Content-Type", content_type), *encoding, ("ETag", etag), ("Vary", "Accept-Encoding"))
+    return Representation(body, etag, headers)
 
 
-def none_match(if_none_match: str | None, etag: str) -> bool:
-    """Tell whether a client that sent this If-None-Match lacks the representation (RFC 9110 section 13.1.2)."""
-    if if_none_match is None:
-        return True
-    if if_none_match == "*":
-        return False
-    return etag not in _ENTITY_TAG.findall(if_none_match)
+def http_date(moment: float) -> str:
+    """Write a moment (epoch seconds) as an HTTP date."""
+    return formatdate(moment, usegmt=True)
 
 
 def answer(
@@ -66,7 +68,7 @@ def answer(
     """
     if not _STATUS.fullmatch(status):
         raise ValueError(f"not a status: {status!r}")
-    lines = [f"HTTP/1.1 {status}", f"Date: {formatdate(now, usegmt=True)}"]
+    lines = [f"HTTP/1.1 {status}", f"Date: {http_date(now)}"]
     for name, value in pairs(headers):
         if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)) or name.lower() in _FRAMING:
             raise ValueError(f"not a header field: {name!r}: {value!r}")

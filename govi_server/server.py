@@ -1,7 +1,8 @@
 """The server: accepts connections, and keeps the promise that no client waits longer than 13 seconds."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -14,12 +15,15 @@ from twisted.internet.interfaces import (
     IReactorTime,
     ITCPTransport,
 )
-from twisted.internet.protocol import ServerFactory
+from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from govi_server.access import UNLIMITED, Access
+from govi_server.addresses import Address
+from govi_server.environ import Environ
 from govi_server.interfaces import IClientTransport
-from govi_server.response import Headers, pairs
+from govi_server.response import Headers, answer, pairs
 from govi_server.statistics import End
 from govi_server.units import Bytes, Seconds
 
@@ -28,6 +32,12 @@ if TYPE_CHECKING:
 
 LINGER = 2.0
 """Seconds that a client has to take the last answer and close, before the connection is aborted."""
+
+MOST_LOOKED_AT = 100
+"""Connections among which room is looked for, when none idles after an answer."""
+
+RETRY_AFTER = "5"
+"""Seconds after which who was refused a connection may try again."""
 
 REPORT_EVERY = 60.0
 """Seconds after which the statistics of a connection that is still open are written."""
@@ -79,6 +89,10 @@ class TimeoutHandler:
         """Lift a connection's deadline, if it has one."""
         self._since.pop(connection, None)
 
+    def __iter__(self) -> "Iterator[Connection]":
+        """Go through the connections that have a deadline, the nearest first."""
+        return iter(self._since)
+
     def cancel(self) -> None:
         """Lift all deadlines."""
         self._since.clear()
@@ -103,15 +117,20 @@ class TimeoutHandler:
 class Connection:
     """The connection between the server and one client: what its deadlines act on.
 
-    sock: its transport. addr: the client's address. handler: what speaks HTTP on it.
+    sock: its transport. addr: whom it was accepted from. handler: what speaks HTTP on it.
     """
 
     def __init__(self, sock: IClientTransport, addr: IAddress, handler: "RequestHandler") -> None:
         self.sock = sock
-        self.addr = addr
+        self.accepted_from = addr
         self.handler = handler
         self.closing: End | None = None
         """Who ended it, once somebody on this side has."""
+
+    @property
+    def addr(self) -> IAddress:
+        """The client's address, which behind haproxy is known when its header has come."""
+        return self.sock.getPeer()
 
     def disconnect(self) -> None:
         """End it because its time is over: send '406 Gateway timeout' and close.
@@ -139,9 +158,30 @@ class Connection:
         else:  # TLS says goodbye in its own way; a unix socket cannot be closed by half
             self.sock.loseConnection()
 
+    def drop(self) -> None:
+        """Close it at once, with nothing of an answer under way, to make room for another."""
+        self.closing = "server"
+        self.handler.server.closing(self)
+        self.sock.unregisterProducer()
+        self.sock.loseConnection()
+
     def abort(self) -> None:
         """Drop it, with whatever was not sent."""
         self.sock.abortConnection()
+
+
+class Refusal(Protocol):
+    """Says in a few words why a connection is not taken, and closes it."""
+
+    def __init__(self, server: "Server", status: str, text: str) -> None:
+        headers = (("Content-Type", "text/plain; charset=utf-8"), ("Retry-After", RETRY_AFTER), *server.headers)
+        self._answer = answer(status, headers, text.encode(), now=server.clock.seconds(), connection="close")
+
+    def connectionMade(self) -> None:
+        """Say it."""
+        assert self.transport is not None
+        self.transport.write(self._answer)
+        self.transport.loseConnection()
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -151,7 +191,8 @@ class Server(ServerFactory["RequestHandler"]):
     host, port: where it listens; '' and 0 where its endpoints say so. request_handler: makes the handler of a
     connection from the server and a transport. clock: tells and schedules all time. find_module: gives the module of
     a path's first segment, or raises KeyError, as MultiService.getServiceNamed does. headers: sent with every
-    answer. what: the name that logs call it by.
+    answer. access: who may connect and how often they may ask; by default all may as they like. what: the name that
+    logs call it by.
     """
 
     noisy = False
@@ -167,6 +208,7 @@ class Server(ServerFactory["RequestHandler"]):
         find_module: Callable[[str], object],
         limits: Limits = DEFAULT_LIMITS,
         headers: Headers = (),
+        access: Access | None = None,
         what: str = "govi-cache",
     ) -> None:
         self.host = host
@@ -177,6 +219,7 @@ class Server(ServerFactory["RequestHandler"]):
         self.limits = limits
         self.headers = tuple(pairs(headers))
         self.what = what
+        self.access = access or Access(clock, UNLIMITED)
         self.draining = False
         self.connections: dict[RequestHandler, Connection] = {}
         self.deadlines = TimeoutHandler(clock, limits.connection, Connection.disconnect)
@@ -191,9 +234,34 @@ class Server(ServerFactory["RequestHandler"]):
         """Say what listens, in Twisted's own log lines."""
         return self.what
 
-    def buildProtocol(self, addr: IAddress | None) -> "RequestHandler":
-        """Give a connection that Twisted accepted its handler."""
-        return self.handle_accept(addr)
+    def buildProtocol(self, addr: IAddress | None) -> "RequestHandler | Refusal":  # type: ignore[override]
+        """Give a connection that Twisted accepted its handler, or a refusal to one that is too much."""
+        if not self.access.connects(addr):
+            refusal = Refusal(self, "429 Too Many Requests", "Too many connections from your address\n")
+        elif not self._has_room():
+            refusal = Refusal(self, "503 Service Unavailable", "Too many connections\n")
+        else:
+            return self.handle_accept(addr)
+        self.access.disconnects(addr)
+        return refusal
+
+    def _has_room(self) -> bool:
+        """Tell whether there is room for one more connection, if need be that of the one that idles longest."""
+        if len(self.connections) < self.access.limits.connections:
+            return True
+        unfinished = (c for c in islice(self.deadlines, MOST_LOOKED_AT) if c.handler.receiving)
+        for connection in chain(self.idle, unfinished):
+            connection.drop()
+            return True
+        return False
+
+    def address(self, connection: Connection, env: Environ) -> Address | None:
+        """Tell whom a request is from."""
+        return self.access.address(connection.addr, env)
+
+    def early(self, connection: Connection, env: Environ) -> float:
+        """Count a request for whom it is from; tell how many seconds too early it is."""
+        return self.access.wait(self.address(connection, env))
 
     def acceptableProtocols(self) -> list[bytes]:
         """Name what is spoken here to a TLS client that asks (RFC 7301): without an answer it would be refused."""
@@ -254,6 +322,7 @@ class Server(ServerFactory["RequestHandler"]):
     def closed(self, connection: Connection) -> None:
         """Forget a connection."""
         del self.connections[connection.handler]
+        self.access.disconnects(connection.accepted_from)
         for deadline in self._all_deadlines:
             deadline.stop(connection)
         if self._drained is not None and not self.connections:

@@ -1,14 +1,17 @@
 """The command ``twistd govi-cache``: the one room that knows all the others."""
 
 import os
+import resource
 from typing import Any
 
+import msgspec
 from twisted.application.service import IService, MultiService
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python import usage
 
+from govi_server.access import Access, Limits, networks
 from govi_server.config import Config, ConfigError, Module, load
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
@@ -26,7 +29,13 @@ from govi_server.statistics import StatisticsLog
 NAME = "govi-cache"
 
 # Pages of other sites may read what is served here (DOMAIN.md 1.2 and 1.4).
-PUBLIC_HEADERS = {"Access-Control-Allow-Origin": "*"}
+PUBLIC_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "Age, Cache-Status, ETag, Retry-After",
+}
+
+OTHER_FILES = 512
+"""Open files that are not clients' connections: those to the gateway, its callbacks, logs."""
 
 log = Logger()
 
@@ -102,10 +111,25 @@ def _service(config: Config, reactor: Any) -> InOrder:
         find_module=modules.getServiceNamed,
         limits=config.limits,
         headers=PUBLIC_HEADERS,
+        access=Access(reactor, _that_fit(config.access)),
         what=NAME,
     )
     services.addService(serving(reactor, server, config.listen, _suggest))
     return services
+
+
+def _that_fit(limits: Limits) -> Limits:
+    """Lower the limit of connections to what the limit of open files, raised as far as may be, leaves for them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.connections + OTHER_FILES
+    if soft < wanted and soft != resource.RLIM_INFINITY:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    fit = max(soft - OTHER_FILES, soft // 2)
+    if soft == resource.RLIM_INFINITY or fit >= limits.connections:
+        return limits
+    log.warn("{n} connections at once: the limit of {files} open files allows no more", n=fit, files=soft)
+    return msgspec.structs.replace(limits, connections=fit)
 
 
 def _gateway(services: InOrder, name: str, module: Module, config: Config, reactor: Any) -> Gateway:
@@ -115,7 +139,7 @@ def _gateway(services: InOrder, name: str, module: Module, config: Config, react
     poster = Poster(reactor, asked.url if module.source == "demo" else lambda: module.gateway_url)
     said = f"the simulated gateway of /{name}" if module.source == "demo" else f"the gateway {module.gateway_url}"
     gateway = Gateway(poster, reactor, said, module.subscriber_id, config.gateway)
-    receiver = Callback(gateway, module.networks(), reactor.seconds, module.subscriber_id)
+    receiver = Callback(gateway, networks(module.allow), reactor.seconds, module.subscriber_id)
     callbacks = Server(
         "",
         0,

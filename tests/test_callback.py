@@ -13,8 +13,8 @@ from govi_server.kv55.messages import write_dris_55
 from govi_server.modules.callback import Callback
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
+from tests.client import Answer, Client, WireTestCase
 from tests.doubles import FakePoster
-from tests.wire import Answer, Client, WireTestCase
 
 LOCAL = IPv4Address("TCP", "127.0.0.1", 1)
 
@@ -85,4 +85,4 @@ class CallbackTests(WireTestCase):
         client = Client(self.server, LOCAL)
         client.get("/")
         answer = client.answer()
-        self.assertEqual((answer.status, answer.headers["Allow"]), (405, "POST"))
+        self.assertEqual((answer.status, answer.headers["Allow"]), (405, "POST, OPTIONS"))

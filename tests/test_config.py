@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
+from govi_server.access import networks
 from govi_server.config import Config, ConfigError, Module, Statistics, load
 
 # What is wrong, and what is said of it after the file's name.
@@ -141,7 +142,7 @@ class LoadTests(ConfigTestCase):
         self.assertEqual(kv55.gateway_url, "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV")
         self.assertEqual(kv55.subscriber_id, "openOV")
         self.assertEqual(kv55.license, "http://openov.nl/license/GOVI-1.0-TravelInfo")
-        self.assertEqual([str(network) for network in kv55.networks()], ["127.0.0.0/8", "::1/128"])
+        self.assertEqual([str(network) for network in networks(kv55.allow)], ["127.0.0.0/8", "::1/128"])
 
     def test_default_limits(self) -> None:
         """The deadlines and ages are those of the promise: 13 s, 10 s, a minute, five minutes."""

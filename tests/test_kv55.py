@@ -1,5 +1,6 @@
 """GET /kv55/<TimingPointCode>, in memory."""
 
+import gzip
 from dataclasses import replace
 
 from lxml import etree
@@ -7,13 +8,13 @@ from twisted.application.service import MultiService
 from zope.interface.verify import verifyObject
 
 from govi_server.departures.board import Board, SourceBroken, SourceSilent, SourceUnreachable, Trip
-from govi_server.departures.cache import BoardCache
+from govi_server.departures.cache import BoardCache, Limits
 from govi_server.interfaces import IWebModule
 from govi_server.modules.kv55 import Kv55
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
+from tests.client import Answer, Client, WireTestCase
 from tests.doubles import FakeSource
-from tests.wire import Answer, Client, WireTestCase
 
 CODE = "57330430"
 
@@ -147,6 +148,45 @@ class Kv55Tests(WireTestCase):
             self.assertEqual((answer.status, answer.headers["ETag"]), (status, etag))
             self.assertIsNotNone(answer.headers["Cache-Control"])
 
+    def test_gzip(self) -> None:
+        """Who takes gzip gets it, of the same document, and the plain one is told apart by its tag."""
+        plain = self.fill()
+        compressed = self.ask(Accept_Encoding="br, gzip;q=0.8").answer()
+        self.assertEqual(compressed.headers["Content-Encoding"], "gzip")
+        self.assertEqual(gzip.decompress(compressed.body), plain.body)
+        self.assertNotEqual(compressed.headers["ETag"], plain.headers["ETag"])
+        self.assertEqual({plain.headers["Vary"], compressed.headers["Vary"]}, {"Accept-Encoding"})
+        refused = self.ask(Accept_Encoding="gzip;q=0").answer()
+        self.assertEqual((refused.headers["Content-Encoding"], refused.body), (None, plain.body))
+        etag = compressed.headers["ETag"]
+        self.assertEqual(self.ask(Accept_Encoding="gzip", If_None_Match=etag).answer().status, 304)
+        self.assertEqual(self.ask(If_None_Match=etag).answer().status, 200)
+
+    def test_modified_since(self) -> None:
+        """Who has the board of that moment is told so, until there is another."""
+        modified = self.fill().headers["Last-Modified"]
+        self.assertEqual(modified, "Thu, 01 Jan 2026 00:00:00 GMT")
+        unchanged = self.ask(If_Modified_Since=modified).answer()
+        self.assertEqual((unchanged.status, unchanged.headers["Last-Modified"]), (304, modified))
+        self.clock.advance(70)
+        self.ask()
+        self.source.answers[-1].callback(self.board())
+        self.assertEqual(self.ask(If_Modified_Since=modified).answer().status, 200)
+
+    def test_busy(self) -> None:
+        """While too many questions are on their way, another stop is a 503; the same stop is joined."""
+        self.source = FakeSource()
+        module = Kv55("kv55", BoardCache(self.source, self.clock, Limits(flights=1)))
+        self.server.find_module = lambda segment: module
+        first, joined, busy = self.ask(), self.ask(), self.ask("/kv55/5")
+        answer = busy.answer()
+        self.assertEqual((answer.status, answer.headers["Retry-After"]), (503, "10"))
+        self.assertEqual(etree.fromstring(answer.body).findtext("Request/Error"), "Busy")
+        self.source.answers[0].callback(self.board())
+        self.assertEqual((first.answer().status, joined.answer().status), (200, 200))
+        self.ask("/kv55/5")
+        self.assertEqual(self.source.asked, [CODE, "5"])
+
     def test_head(self) -> None:
         """HEAD says what GET would, without the body."""
         whole = self.fill()
@@ -166,7 +206,7 @@ class Kv55Tests(WireTestCase):
         client = self.client()
         client.send(b"POST /kv55/5 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
         answer = client.answer()
-        self.assertEqual((answer.status, answer.headers["Allow"]), (405, "GET, HEAD"))
+        self.assertEqual((answer.status, answer.headers["Allow"]), (405, "GET, HEAD, OPTIONS"))
 
     def test_second_instance(self) -> None:
         """Under another name there is another cache."""

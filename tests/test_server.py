@@ -4,7 +4,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.server import TimeoutHandler
-from tests.wire import WireTestCase
+from tests.client import WireTestCase
 
 
 class TimeoutHandlerTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.services import CannotStart, Drain, InOrder, Listener, serving
-from tests.wire import WireTestCase
+from tests.client import WireTestCase
 
 
 class Part(Service):

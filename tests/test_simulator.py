@@ -9,8 +9,8 @@ from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.simulator.gateway import Behaviour, SimulatedGateway
 from govi_server.simulator.town import STATION
+from tests.client import NOW, Answer, Client, WireTestCase
 from tests.doubles import FakePoster
-from tests.wire import NOW, Answer, Client, WireTestCase
 
 
 class SimulatedGatewayTests(WireTestCase):

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from govi_server.addresses import ip_of, truncated
 from govi_server.services import CannotStart
 from govi_server.statistics import ConnectionStatistics, RequestStatistics, StatisticsLog, format_line
-from tests.wire import NOW, Client, WireTestCase
+from tests.client import NOW, Client, WireTestCase
 
 
 class FormatTests(SynchronousTestCase):
@@ -66,7 +66,7 @@ class AddressTests(SynchronousTestCase):
             (IPv6Address("TCP", "fe80::1%eth0", 1), "fe80::/48"),
             (UNIXAddress("/run/x"), "local"),
         ]:
-            self.assertEqual(truncated(addr), expected)
+            self.assertEqual(truncated(ip_of(addr)), expected)
 
     def test_ip_of(self) -> None:
         """An IPv4 address is one, also where it came mapped into IPv6."""

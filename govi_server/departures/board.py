@@ -44,6 +44,10 @@ class NoBoard(Exception):
     """A source could not tell a stop's board; the text says why, for the log and the client."""
 
 
+class Busy(NoBoard):
+    """So many questions are on their way that no other one is asked."""
+
+
 class SourceSilent(NoBoard):
     """The source took the question and gave no answer in time."""
 

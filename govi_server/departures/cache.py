@@ -5,12 +5,12 @@ from collections.abc import Callable, Sized
 from typing import Literal, TypeVar
 
 from msgspec import Struct
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from govi_server.departures.board import Board, NoBoard
+from govi_server.departures.board import Board, Busy, NoBoard
 from govi_server.interfaces import IDepartureSource
 from govi_server.units import Bytes, Count, Seconds
 
@@ -28,6 +28,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """Age in seconds up to which it is served while a newer one is asked for, and while the source fails."""
     entries: Count = 50_000
     """Boards: all stops of the Netherlands, and then some. The least recently used goes first."""
+    flights: Count = 10_000
+    """Questions to the source at a time; over it, who asks for yet another stop is told that the server is busy."""
     bytes: Bytes = 256 << 20
     """Rendered bytes kept beside the boards; the least recently used goes first."""
 
@@ -72,10 +74,12 @@ class BoardCache:
             self._entries.move_to_end(code)
             if age <= self.limits.fresh:
                 return "hit", entry
-            if code not in self._flights:
+            if code not in self._flights and len(self._flights) < self.limits.flights:
                 self._fly(code)
             return "stale", entry
         result: Result = "joined" if code in self._flights else "miss"
+        if result == "miss" and len(self._flights) >= self.limits.flights:
+            return result, fail(Busy(f"{self.limits.flights} questions are on their way"))
         waiting: Deferred[Entry] = Deferred(lambda cancelled: waiters.pop(cancelled, None))
         waiters = self._flights.setdefault(code, {})
         waiters[waiting] = None

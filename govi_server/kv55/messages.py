@@ -202,7 +202,7 @@ def write_dris_55(boards: Sequence[Board], license_url: str | None = LICENSE) ->
         for child in map(etree.fromstring, trip.extra):
             child.tail = element[-1].tail if len(element) else None
             element.append(child)
-    return etree.tostring(document, encoding="UTF-8", xml_declaration=True)
+    return etree.tostring(document, encoding="UTF-8", xml_declaration=True) + b"\n"
 
 
 def write_error(code: str, error: str) -> bytes:

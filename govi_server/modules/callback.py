@@ -1,12 +1,12 @@
 """POST to the callback endpoint, under any path: the gateway's answers, which come later and by themselves."""
 
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Network, IPv6Network
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
+from govi_server.access import Network
 from govi_server.addresses import ip_of, truncated
 from govi_server.environ import Environ
 from govi_server.interfaces import IWebModule
@@ -27,7 +27,7 @@ class Callback(Service):
     def __init__(
         self,
         gateway: Gateway,
-        allow: Sequence[IPv4Network | IPv6Network],
+        allow: Sequence[Network],
         now: Callable[[], float],
         subscriber_id: str,
     ) -> None:
@@ -60,7 +60,7 @@ class CallbackHandler(WebHandler):
         addr = self.request_handler.connection.addr
         self.mark("lookup")
         if not self._module.allows(addr):
-            self._module.gateway.refuse(truncated(addr))
+            self._module.gateway.refuse(truncated(ip_of(addr)))
             self.send_response("You may not send callbacks\n", "403 Forbidden")
             return
         try:

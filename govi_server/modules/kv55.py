@@ -4,13 +4,14 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from govi_server.departures.board import Board, NoBoard, SourceBroken, SourceUnreachable
+from govi_server.conditional import not_modified, prefers_gzip
+from govi_server.departures.board import Board, Busy, NoBoard, SourceBroken, SourceUnreachable
 from govi_server.departures.cache import BoardCache, Entry, Result
 from govi_server.environ import Environ
 from govi_server.interfaces import IWebModule
 from govi_server.kv55 import messages
 from govi_server.request_handler import RequestHandler
-from govi_server.response import Representation, none_match, represent
+from govi_server.response import Representation, http_date, represent
 from govi_server.web_handler import WebHandler
 
 RETRY_AFTER = "10"
@@ -31,6 +32,7 @@ _CACHE_STATUS = {
 _FAILURES = {
     SourceBroken: ("502 Bad Gateway", "Unreadable answer"),
     SourceUnreachable: ("504 Gateway Timeout", "Gateway unreachable"),
+    Busy: ("503 Service Unavailable", "Busy"),
     NoBoard: ("504 Gateway Timeout", "Timeout"),
 }
 
@@ -48,9 +50,17 @@ class Kv55(Service):
         """Make the handler of one request."""
         return Kv55Handler(self, request_handler, env)
 
-    def represent(self, board: Board) -> Representation:
+    def plain(self, board: Board) -> Representation:
         """Render a board as its DRIS_55 document."""
-        return represent(messages.write_dris_55([board], self._license_url), messages.CONTENT_TYPE)
+        return self._represent(board, compressed=False)
+
+    def gzip(self, board: Board) -> Representation:
+        """Render a board as its DRIS_55 document, compressed."""
+        return self._represent(board, compressed=True)
+
+    def _represent(self, board: Board, compressed: bool) -> Representation:
+        document = messages.write_dris_55([board], self._license_url)
+        return represent(document, messages.CONTENT_TYPE, compressed)
 
 
 class Kv55Handler(WebHandler):
@@ -82,22 +92,23 @@ class Kv55Handler(WebHandler):
 
     def _send_board(self, result: Result, entry: Entry) -> None:
         cache = self._module.cache
-        made = cache.rendered(entry, self._module, self._module.represent)
+        render = self._module.gzip if prefers_gzip(self.env) else self._module.plain
+        made = cache.rendered(entry, render.__name__, render)
         age = cache.age(entry)
         if age > cache.limits.fresh and result != "stale":  # the flight failed: this is what there was
             result = "stale"
         self.mark("render", result)
-        headers = {
-            "Content-Type": made.content_type,
-            "ETag": made.etag,
-            "Cache-Control": f"public, max-age={cache.limits.fresh:.0f}",
-            "Age": f"{max(age, 0):.0f}",
-            "Cache-Status": f"{_CACHE_STATUS[result]}; ttl={cache.limits.fresh - age:.0f}",
-        }
-        if none_match(self.env.get("if-none-match"), made.etag):
-            self.send_response(made.body, headers=headers)
-        else:
+        headers = (
+            *made.headers,
+            ("Last-Modified", http_date(entry.board.made)),
+            ("Cache-Control", f"public, max-age={cache.limits.fresh:.0f}"),
+            ("Age", f"{max(age, 0):.0f}"),
+            ("Cache-Status", f"{_CACHE_STATUS[result]}; ttl={cache.limits.fresh - age:.0f}"),
+        )
+        if not_modified(self.env, made.etag, entry.board.made):
             self.send_response(b"", "304 Not Modified", headers)
+        else:
+            self.send_response(made.body, headers=headers)
 
     def _send_error(self, status: str, code: str, reason: str, result: Result | None = None) -> None:
         # A path is latin-1 for the bytes that it came in, which most clients mean as UTF-8.

@@ -245,6 +245,17 @@ async def test_unix_socket(start: Start, tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_haproxy(start: Start) -> None:
+    """Behind haproxy's PROXY protocol a client is who haproxy says that it is."""
+    port = free_port()
+    running = start("", "--listen", f"haproxy:tcp:{port}:interface=127.0.0.1")
+    data = b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 80\r\nGET /nobody HTTP/1.0\r\n\r\n"
+    assert (await deferToThread(talk, port, data)).startswith(b"HTTP/1.1 404 Not Found")
+    await until(lambda: running.statistics.read_text().count("\n") == 1)
+    assert json.loads(running.statistics.read_text())["client"] == "203.0.113.0/24"
+
+
+@pytest_twisted.ensureDeferred
 async def test_tls(start: Start, tmp_path: Path) -> None:
     """Over TLS a client is answered, whether it says what it wants to speak or not."""
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"

@@ -1,6 +1,7 @@
 """The commands as an operator runs them."""
 
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -25,13 +26,14 @@ def twistd(tmp_path: Path) -> Iterator[Twistd]:
     """Give a function that runs twistd in a directory of its own, and ends what it started."""
     started: list[subprocess.Popen[str]] = []
 
-    def twistd(*arguments: str) -> "subprocess.Popen[str]":
+    def twistd(*arguments: str, files: int | None = None) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
             [sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=", *arguments],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=None if files is None else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)),
         )
         started.append(process)
         return process
@@ -131,6 +133,25 @@ def test_taken_port_of_a_daemon(tmp_path: Path) -> None:
     assert f"cannot listen on {endpoint}" in ended.stderr
     assert "Traceback" not in ended.stderr + (tmp_path / "twistd.log").read_text()
     assert not (tmp_path / "twistd.pid").exists()
+
+
+def test_open_files(twistd: Twistd) -> None:
+    """A server that may open few files takes fewer connections, says so once, and goes on answering."""
+    port = free_port()
+    process = twistd(*arguments(port), files=256)
+    said = wait_for(process, "Try http://")
+    assert "128 connections at once: the limit of 256 open files allows no more" in said
+    crowd = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(500)]
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/kv55/57330430", timeout=13) as answer:
+            assert answer.status == 200
+    finally:
+        for client in crowd:
+            client.close()
+    process.send_signal(signal.SIGTERM)
+    rest, _ = process.communicate(timeout=10)
+    assert "EMFILE" not in rest
+    assert "Traceback" not in rest
 
 
 def test_unwritable_statistics(twistd: Twistd) -> None:

@@ -3,7 +3,7 @@
 import http.client
 import io
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
@@ -113,7 +113,7 @@ class Client:
 
     def __init__(self, server: Server, addr: IAddress | None = None) -> None:
         self.transport = StringTransport(peerAddress=addr, lenient=True)
-        self.handler = server.handle_accept(self.transport.getPeer())
+        self.handler = cast(RequestHandler, server.buildProtocol(self.transport.getPeer()))
         self.handler.makeConnection(self.transport)
         self._read = 0
 

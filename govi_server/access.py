@@ -1,0 +1,148 @@
+"""Who may connect, how many at once, and how often they may ask."""
+
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import TypeAlias
+
+from msgspec import Struct
+from twisted.internet.interfaces import IAddress, IReactorTime
+
+from govi_server.addresses import Address, ip_of, read_ip
+from govi_server.environ import Environ
+from govi_server.units import Count
+
+Network: TypeAlias = IPv4Network | IPv6Network
+
+REMEMBERED = 100_000
+"""Clients whose last requests are remembered; the ones that were silent longest are forgotten first."""
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """How much of the server one client may have, and all of them together."""
+
+    connections: Count = 10_000
+    """At once; the oldest that idles makes room for a new one. About 10 kB of memory each."""
+    per_client: Count = 100
+    """Connections of one client at once. A browser opens six; a household or an office shares an address."""
+    rate: Count = 50
+    """Requests of one client a second, in the long run; over it 429. A display asks every 30 seconds."""
+    burst: Count = 500
+    """Requests of one client that may come at once, before the rate counts: a page with hundreds of stops."""
+    unlimited: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    """Networks to which the limits of one client do not apply: this machine, for whatever stands in front."""
+    proxies: tuple[str, ...] = ()
+    """Networks whose Forwarded and X-Forwarded-For are believed."""
+
+    def __post_init__(self) -> None:
+        for name in ("unlimited", "proxies"):
+            try:
+                networks(getattr(self, name))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+
+
+def networks(texts: Sequence[str]) -> list[Network]:
+    """Read networks such as 192.0.2.0/24. Raises ValueError."""
+    return [ip_network(text) for text in texts]
+
+
+UNLIMITED = Limits(unlimited=("0.0.0.0/0", "::/0"))
+
+
+class Access:
+    """Counts the connections and requests of each client.
+
+    A client is an IPv4 address or the /64 of an IPv6 address, of which a household has one or more. A peer on a unix
+    socket is nobody in particular and has no limits.
+    """
+
+    def __init__(self, clock: IReactorTime, limits: Limits) -> None:
+        self._clock = clock
+        self.limits = limits
+        self._unlimited = networks(limits.unlimited)
+        self._proxies = networks(limits.proxies)
+        self._connections: Counter[Network] = Counter()
+        # When the bucket of each client is empty of requests again, as a moment: the virtual scheduling algorithm.
+        self._busy_until: OrderedDict[Network, float] = OrderedDict()
+
+    def connects(self, addr: IAddress | None) -> bool:
+        """Count a connection, which disconnects() takes back in any case; tell whether its client may have it."""
+        client = self._client(ip_of(addr))
+        if client is None:
+            return True
+        self._connections[client] += 1
+        return self._connections[client] <= self.limits.per_client
+
+    def disconnects(self, addr: IAddress | None) -> None:
+        """Take a connection back."""
+        client = self._client(ip_of(addr))
+        if client is not None:
+            self._connections[client] -= 1
+            if not self._connections[client]:
+                del self._connections[client]
+
+    def wait(self, address: Address | None) -> float:
+        """Count a request; tell how many seconds too early it is, 0 if it is not. One too early does not count."""
+        client = self._client(address)
+        if client is None:
+            return 0.0
+        now = self._clock.seconds()
+        busy = self._busy_until.pop(client, now)
+        if not now <= busy <= now + self.limits.burst / self.limits.rate:
+            busy = now  # it has rested, or the clock was set
+        early = busy + (1 - self.limits.burst) / self.limits.rate - now
+        self._busy_until[client] = busy if early > 0 else busy + 1 / self.limits.rate
+        if len(self._busy_until) > REMEMBERED:
+            self._busy_until.popitem(last=False)
+        return max(early, 0.0)
+
+    def address(self, addr: IAddress | None, env: Environ) -> Address | None:
+        """Tell whom a request is from: the peer, or the one that proxies we believe say that it is.
+
+        Forwarded (RFC 7239) goes before X-Forwarded-For. Each proxy appends the peer it saw, so they are read from
+        the end: the first that is no proxy of ours is the client. A peer on a unix socket is a proxy if any are.
+        """
+        address = ip_of(addr)
+        if not self._proxies:
+            return address
+        for text in reversed(_forwarded(env)):
+            if address is not None and not _within(address, self._proxies):
+                break
+            try:
+                address = read_ip(text)
+            except ValueError:  # "unknown", or a name that hides the client (RFC 7239 section 6)
+                break
+        return address
+
+    def _client(self, address: Address | None) -> Network | None:
+        """Give whom the limits count an address for; None for one without limits."""
+        if address is None or _within(address, self._unlimited):
+            return None
+        return ip_network((address, 32 if address.version == 4 else 64), strict=False)
+
+
+# The "for" of a Forwarded element: a token, or quoted, with a port or without (RFC 7239 section 6).
+_FOR = re.compile(r'(?:^|;)[ \t]*[Ff][Oo][Rr]=(?:"([^"\\]*)"|([^;, \t"]*))')
+_NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)|([0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*))(?::[0-9]{1,5})?")
+
+
+def _forwarded(env: Environ) -> list[str]:
+    """List whom a request was forwarded for, the nearest last; what is no address is "".
+
+    Nothing is left out, or what a client wrote itself would be taken for the word of the proxy behind it.
+    """
+    if "forwarded" in env:
+        elements = map(_FOR.search, ",".join(env.get_all("forwarded", [])).split(","))
+        nodes = [(found[1] or found[2] or "") if found else "" for found in elements]
+    elif "x-forwarded-for" in env:
+        nodes = ",".join(env.get_all("x-forwarded-for", [])).split(",")
+    else:
+        nodes = []
+    addresses = (_NODE.fullmatch(node.strip(" \t")) for node in nodes)
+    return [next(filter(None, found.groups()), "") if found else "" for found in addresses]
+
+
+def _within(address: Address, among: Sequence[Network]) -> bool:
+    return any(address in network for network in among)

@@ -1,0 +1,65 @@
+"""What a client says it can take, and what it has: content negotiation and conditional requests (RFC 9110). Pure."""
+
+import re
+from datetime import UTC, datetime
+
+from govi_server.environ import Environ, ascii_lower
+
+_ENTITY_TAG = re.compile(r'(?:W/)?("[!#-~\x80-\xff]*")')
+_CODING = re.compile(
+    r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*(?:;[ \t]*[Qq]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*)?"
+)
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_TIME = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
+_MONTH = rf"(?P<month>{'|'.join(_MONTHS)})"
+# The three forms that a recipient must take (RFC 9110 section 5.6.7).
+_DATES = (
+    re.compile(rf"[A-Z][a-z]{{2}}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT"),
+    re.compile(rf"[A-Z][a-z]{{5,8}}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT"),
+    re.compile(rf"[A-Z][a-z]{{2}} {_MONTH} (?P<day>[ 0-9][0-9]) {_TIME} (?P<year>[0-9]{{4}})"),
+)
+
+
+def prefers_gzip(env: Environ) -> bool:
+    """Tell whether a client would rather have gzip than the plain bytes (RFC 9110 section 12.5.3).
+
+    Only one that names it, or *, does; with a weight of 0, or below that of identity, it does not.
+    """
+    weights: dict[str, float] = {}
+    for member in ",".join(env.get_all("accept-encoding", [])).split(","):
+        if found := _CODING.fullmatch(member):
+            weights[ascii_lower(found[1])] = float(found[2] or 1)
+    gzip = weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0)))
+    return gzip > 0 and gzip >= weights.get("identity", 0.0)
+
+
+def not_modified(env: Environ, etag: str, modified: float) -> bool:
+    """Tell whether a client has the representation it asks for (RFC 9110 section 13.2.2).
+
+    etag: its entity tag. modified: when it was made, in epoch seconds.
+    """
+    if_none_match = env.get_all("if-none-match")
+    if if_none_match is not None:
+        given = ",".join(if_none_match)
+        return given.strip(" \t") == "*" or etag in _ENTITY_TAG.findall(given)
+    since = http_date(env.get("if-modified-since", ""))
+    return since is not None and int(modified) <= since
+
+
+def http_date(text: str) -> int | None:
+    """Read an HTTP date, in any of its three forms, as epoch seconds; None for what is none."""
+    for form in _DATES:
+        found = form.fullmatch(text)
+        if found is None:
+            continue
+        year, day = int(found["year"]), int(found["day"])
+        if len(found["year"]) == 2:
+            year += 2000 if year < 70 else 1900
+        month = _MONTHS.index(found["month"]) + 1
+        try:
+            moment = datetime(year, month, day, int(found["hour"]), int(found["minute"]), tzinfo=UTC)
+        except ValueError:
+            return None
+        return int(moment.timestamp()) + int(found["second"])  # which may be 60
+    return None
