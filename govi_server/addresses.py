@@ -8,12 +8,19 @@ from twisted.internet.interfaces import IAddress
 Address: TypeAlias = IPv4Address | IPv6Address
 
 
+NOBODY = IPv6Address("::")
+"""Stands for a peer whose address is none."""
+
+
 def ip_of(addr: IAddress | None) -> Address | None:
     """Give the IP address of a peer, IPv4 also where it came mapped into IPv6; None on a unix socket."""
     host = getattr(addr, "host", None)
     if host is None:
         return None
-    return read_ip(host)
+    try:
+        return read_ip(host)
+    except ValueError:  # a PROXY header may claim anything
+        return NOBODY
 
 
 def read_ip(text: str) -> Address:

@@ -104,7 +104,7 @@ def is_http_url(text: str) -> bool:
         port = url.port  # a property that raises
     except ValueError:
         return False
-    return _URL.fullmatch(text) is not None and bool(url.hostname) and port != 0
+    return _URL.fullmatch(text) is not None and bool(url.hostname) and port != 0 and "@" not in url.netloc
 
 
 def load(path: str | None, options: Mapping[str, Any]) -> Config:

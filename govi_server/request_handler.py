@@ -3,7 +3,7 @@
 from math import ceil
 from typing import TYPE_CHECKING, cast
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import connectionDone
@@ -55,7 +55,6 @@ class RequestHandler(RequestReceiver):
     """
 
     log = Logger()
-    factory: "Server"
 
     def __init__(self, server: "Server", sock: IClientTransport | None) -> None:
         super().__init__()
@@ -311,10 +310,10 @@ class RequestHandler(RequestReceiver):
 
     def _failed(self, failure: Failure) -> None:
         """A module raised: the client gets a 500, the log a traceback, the connection goes on."""
-        if self.connection.closing:
-            return  # it was cancelled with its connection
+        if self.connection.closing and failure.check(CancelledError):
+            return  # it was given up with its connection
         self.log.failure("{path!r} failed", failure, path=self._env and self._env["path_info"][:MAX_PATH])
-        if not self._answered:
+        if not self._answered:  # nothing is sent on a connection that has ended
             self.send_response("Something went wrong here\n", "500 Internal Server Error")
 
     def _processed(self, _: None) -> None:

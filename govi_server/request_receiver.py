@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 # How a request may begin: with a method, or an empty line.
 _BEGINNING = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
 
+MOST_BLANK_LINES = 8
+"""Empty lines before a request: some old clients send one behind a body."""
+
 
 class RequestReceiver(LineReceiver):
     """Collects lines until the empty one, which makes the header block, and then the body, wanted or not.
@@ -28,7 +31,6 @@ class RequestReceiver(LineReceiver):
     limits: "Limits"
 
     def __init__(self) -> None:
-        self._env: Environ | None = None
         self.next_request()
 
     def next_request(self) -> None:
@@ -36,7 +38,8 @@ class RequestReceiver(LineReceiver):
         self._lines: list[bytes] = []
         self._lines_size = 0
         self._body: LengthBody | ChunkedBody | None = None
-        self._env = None
+        self._blank_lines = 0
+        self._env: Environ | None = None
 
     @property
     def is_head(self) -> bool:
@@ -51,25 +54,26 @@ class RequestReceiver(LineReceiver):
     def dataReceived(self, data: bytes) -> None:
         """Take bytes; what cannot become a request, a TLS hello for example, is refused before its line ends."""
         super().dataReceived(data)
-        if self._buffer and not (self.paused or self._busyReceiving or self._lines or self._body):
+        if self._buffer not in (b"", b"\r") and not (self.paused or self._busyReceiving or self._lines or self._body):
             self.request_begins()
             if not _BEGINNING.match(self._buffer):
                 self.request_refused(_no_request())
 
     def lineReceived(self, line: bytes) -> None:
         """Collect the lines of the head."""
-        line = line.removesuffix(b"\r")
-        if not line and not self._lines:
-            return  # empty lines before a request are passed over (RFC 9112 section 2.2)
+        if line in (b"", b"\r") and not self._lines:
+            self._blank_lines += 1
+            if self._blank_lines <= MOST_BLANK_LINES:
+                return  # empty lines before a request are passed over (RFC 9112 section 2.2)
         self.request_begins()
-        self._lines_size += len(line) + 2
-        if not self._lines and not _BEGINNING.match(line):
+        self._lines_size += len(line) + 1
+        if not self._lines and (not _BEGINNING.match(line) or self._blank_lines > MOST_BLANK_LINES):
             self.request_refused(_no_request())
         elif not self._lines and len(line) > self.limits.request_line:
             self.request_refused(RequestError("414 URI Too Long", "The request line is too long"))
         elif self._lines_size > self.limits.head:
             self.request_refused(_head_too_large())
-        elif line:
+        elif line not in (b"", b"\r"):
             self._lines.append(line)
         else:
             self._head_received()
@@ -85,7 +89,7 @@ class RequestReceiver(LineReceiver):
     def _head_received(self) -> None:
         self.mark("receive")
         try:
-            self._env = env = self.parse_request(b"\n".join(self._lines))
+            self._env = env = self.parse_request(b"\n".join([*self._lines, b""]))
             length = env.body_length()
             waits = env.expects_continue()
             self._body = reader(length, self.limits.body) if length else None

@@ -71,6 +71,8 @@ class TimeoutHandler:
     again takes quadratic time.)
     """
 
+    log = Logger()
+
     def __init__(self, clock: IReactorTime, limit: float, expire: "Callable[[Connection], None]") -> None:
         self._clock = clock
         self._limit = limit
@@ -80,10 +82,13 @@ class TimeoutHandler:
 
     def start(self, connection: "Connection") -> None:
         """Set a connection's deadline, counted from now."""
+        now = self._clock.seconds()
         self._since.pop(connection, None)
-        self._since[connection] = self._clock.seconds()
+        self._since[connection] = now
         if self._call is None:
             self._call = self._clock.callLater(self._limit, self._look)
+        elif self._call.active() and self._call.getTime() - now > self._limit:  # the clock was set back
+            self._call.reset(self._limit)
 
     def stop(self, connection: "Connection") -> None:
         """Lift a connection's deadline, if it has one."""
@@ -106,11 +111,15 @@ class TimeoutHandler:
         while self._since:
             connection, since = next(iter(self._since.items()))
             remaining = since + self._limit - now
-            if remaining > 0:
+            # More than the limit and a second for rounding: the clock was set back, and its time is over, too.
+            if 0 < remaining < self._limit + 1:
                 self._call = self._clock.callLater(remaining, self._look)
                 return
             del self._since[connection]
-            self._expire(connection)
+            try:
+                self._expire(connection)
+            except Exception:
+                self.log.failure("A deadline failed")  # and the others are looked at all the same
         self._call = None
 
 
@@ -155,7 +164,7 @@ class Connection:
         self.sock.unregisterProducer()
         if ITCPTransport.providedBy(self.sock) and not INegotiated.providedBy(self.sock):
             self.sock.loseWriteConnection()
-        else:  # TLS says goodbye in its own way; a unix socket cannot be closed by half
+        else:  # TLS says goodbye in its own way
             self.sock.loseConnection()
 
     def drop(self) -> None:
@@ -269,9 +278,7 @@ class Server(ServerFactory["RequestHandler"]):
 
     def handle_accept(self, addr: IAddress | None) -> "RequestHandler":
         """Make and start the handler of an accepted connection."""
-        handler = self.request_handler(self, None)
-        handler.factory = self
-        return handler
+        return self.request_handler(self, None)
 
     def drain(self) -> Deferred[None]:
         """Let what is in flight be answered and close everything else; fires when no connection is left.
@@ -281,7 +288,7 @@ class Server(ServerFactory["RequestHandler"]):
         self.draining = True
         self._drained = drained = Deferred[None]()
         for connection in list(self.connections.values()):
-            if connection.handler.idle:
+            if connection.closing is None and connection.handler.idle:
                 connection.close()
         if self.connections:
             in_flight = sum(connection.closing is None for connection in self.connections.values())

@@ -97,7 +97,7 @@ class Listener(StreamServerEndpointService):
     ) -> None:
         try:
             super().__init__(serverFromString(reactor, description), server)
-        except (ValueError, TypeError, LookupError, OSError) as error:
+        except Exception as error:  # each kind of endpoint has its own ways to complain
             raise CannotStart(f"{description!r} is no endpoint to listen on: {error}") from None
         self._raiseSynchronously = True  # as strports.service does: or a deaf server would stay up
         self._description = description

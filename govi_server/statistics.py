@@ -117,8 +117,9 @@ class StatisticsLog(Service):
                 rotateLength=self._rotate_bytes,
                 maxRotatedFiles=self._keep_files,
             )
-        except OSError as error:
-            raise CannotStart(f"cannot write the statistics log {self._path}: {error.strerror}") from None
+        except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
+            reason = getattr(error, "strerror", None) or error
+            raise CannotStart(f"cannot write the statistics log {self._path}: {reason}") from None
         self._observer = FileLogObserver(cast(TextIO, self._file), partial(format_line, server=self._server))
         globalLogPublisher.addObserver(self._observer)
         super().startService()

@@ -34,6 +34,9 @@ PUBLIC_HEADERS = {
     "Access-Control-Expose-Headers": "Age, Cache-Status, ETag, Retry-After",
 }
 
+INNER_DRAIN = 1.0
+"""Seconds that callbacks in flight have when the server stops: nobody waits for them any more."""
+
 OTHER_FILES = 512
 """Open files that are not clients' connections: those to the gateway, its callbacks, logs."""
 
@@ -146,12 +149,12 @@ def _gateway(services: InOrder, name: str, module: Module, config: Config, react
         RequestHandler,
         clock=reactor,
         find_module=lambda segment: receiver,
-        limits=config.limits,
+        limits=msgspec.structs.replace(config.limits, body=config.gateway.message, drain=INNER_DRAIN),
         what=f"{name} callbacks",
     )
     services.addService(serving(reactor, callbacks, [module.callback], callback.learn))
     if module.source == "demo":
-        simulator = simulation(reactor, reactor, Behaviour(), callback.url)
+        simulator = simulation(reactor, Behaviour(), callback.url)
         services.addService(serving(reactor, simulator, ["tcp:0:interface=127.0.0.1"], asked.learn))
     services.addService(gateway)
     log.info("/{name} is answered from {gateway}", name=name, gateway=said)

@@ -93,6 +93,11 @@ class ParrotHandler(WebHandler):
             self.send_response(said)
         elif what == "gives-up":
             self.request_handler.send_timeout()
+        elif what == "cleans-up":
+            try:
+                await Deferred()
+            finally:
+                raise ZeroDivisionError("as asked")
         elif what == "fails":
             raise ZeroDivisionError("as asked")
         elif what == "fails-after":

@@ -61,7 +61,7 @@ class Kv55Tests(WireTestCase):
         )
         for answer, cache_status, age in [
             (first, "govi-cache; fwd=miss; ttl=60", "0"),
-            (second, "govi-cache; hit; ttl=40", "20"),
+            (second, "govi-cache; hit; ttl=39", "20"),
         ]:
             self.assertEqual(answer.headers["Cache-Status"], cache_status)
             self.assertEqual(answer.headers["Age"], age)

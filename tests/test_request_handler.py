@@ -169,9 +169,21 @@ class AnswerTests(WireTestCase):
         client = self.client()
         client.get("/parrot/says/a")
         client.send(b"\r\n\r\n")
+        client.send(b"\r")
         self.clock.advance(12.9)
+        client.send(b"\n")
         client.get("/parrot/says/b")
         self.assertEqual([answer.body for answer in client.answers()], [b"a", b"b"])
+        client.send(b"\r")
+        self.clock.advance(13)
+        self.assertEqual((client.closed, client.received()), (True, b""))
+
+    def test_blank_lines_without_end(self) -> None:
+        """A client that sends nothing but empty lines is refused after a few."""
+        client = self.client()
+        client.send(b"\n" * 1000)
+        self.assertEqual(client.answer().status, 400)
+        self.assertTrue(client.closed)
 
 
 class SmallLimitsTests(WireTestCase):
@@ -251,6 +263,13 @@ class RefusedTests(WireTestCase):
         client.get("/parrot/fails-after")
         client.get("/parrot/says/on")
         self.assertEqual([answer.body for answer in client.answers()], [b"said", b"on"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_module_fails_after_the_end(self) -> None:
+        """An exception in a module whose client has gone is in the log all the same."""
+        client = self.client()
+        client.get("/parrot/cleans-up")
+        client.leave()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_module_repeats_itself(self) -> None:

@@ -61,6 +61,24 @@ class TimeoutHandlerTests(SynchronousTestCase):
         self.assertEqual(len(self.expired), 1000)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_clock_is_set_back(self) -> None:
+        """After the clock was set back, what is set then expires in its time, and so does what was set before."""
+        self.start("a")
+        self.clock.rightNow -= 3600
+        self.start("b")
+        self.clock.advance(13)
+        self.assertEqual(sorted(connection for _, connection in self.expired), ["a", "b"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_expiring_fails(self) -> None:
+        """One that fails when its time is over does not keep the others from it."""
+        failing = TimeoutHandler(self.clock, 13, lambda connection: self.expired.append(1 / 0))  # type: ignore[arg-type]
+        for _ in range(2):
+            for connection in "ab":
+                failing.start(connection)  # type: ignore[arg-type]
+            self.clock.advance(13)
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
     def test_expiring_sets_another(self) -> None:
         """What is called at the deadline may set deadlines itself."""
         timeouts = TimeoutHandler(self.clock, 60, lambda connection: timeouts.start(connection))
@@ -106,6 +124,15 @@ class DrainTests(WireTestCase):
         self.assertEqual((answer.body, answer.headers["Connection"]), (b"a", "close"))
         client.leave()
         self.successResultOf(drained)
+
+    def test_lingering(self) -> None:
+        """A connection that was closed already is left to it, and stays who ended it."""
+        client = self.client()
+        self.clock.advance(13)
+        drained = self.server.drain()
+        client.leave()
+        self.successResultOf(drained)
+        self.assertEqual(self.statistics[0].end, "timeout")
 
     def test_half_a_head(self) -> None:
         """A request that has begun to come is waited for."""

@@ -62,6 +62,7 @@ class Flight:
         waiting, self.board = self.board, None
         if self.deadline is not None and self.deadline.active():
             self.deadline.cancel()
+        self.deadline = None
         if waiting is None:
             return
         if isinstance(result, Board):
@@ -230,7 +231,8 @@ class Gateway(Service):
         code = messages.code_in(data[: self._limits.message])
         if code is None:
             for flight in self._asked.in_order:
-                flight.broken = why
+                if flight.board is not None:
+                    flight.broken = why
         elif asked := self._asked.find(code, None):
             asked.land(SourceBroken(why))
 

@@ -5,6 +5,7 @@ from io import BytesIO
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, DNSLookupError
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import (  # type: ignore[attr-defined]  # RequestNotSent is documented, not exported
@@ -34,6 +35,9 @@ IDLE = 15
 
 CONNECT_TIMEOUT = 5.0
 
+ANSWER_TIMEOUT = 5.0
+"""Seconds that the body of an answer may take, before its connection is dropped."""
+
 MOST_ANSWER = 1 << 20
 """Bytes of an answer that are read and thrown away to keep its connection; after that it is dropped."""
 
@@ -57,11 +61,12 @@ class _Pool(HTTPConnectionPool):
 class Poster:
     """Posts XML messages to one address over kept connections.
 
-    reactor: connects. url: gives the address when it is needed.
+    reactor: connects, and tells time. url: gives the address when it is needed.
     """
 
-    def __init__(self, reactor: object, url: Callable[[], str]) -> None:
+    def __init__(self, reactor: IReactorTime, url: Callable[[], str]) -> None:
         self._url = url
+        self._clock = reactor
         self._pool = _Pool(reactor)
         self._pool.maxPersistentPerHost = KEPT
         self._pool.cachedConnectionTimeout = IDLE
@@ -89,9 +94,10 @@ class Poster:
                     raise
                 # It may have been a kept connection that was closed meanwhile. To ask twice does no harm.
                 response = await self._request(body, headers)
-            await _thrown_away(response)
         except (ConnectError, DNSLookupError, ResponseFailed, *_BROKEN_OFF) as error:
+            self._taken_once = False
             raise PostError(_reason(error)) from None
+        _throw_away(response, self._clock)
         if not 200 <= response.code < 300:
             raise PostError(f"answered {response.code} {response.phrase[:80]!r}")
         self._taken_once = True
@@ -108,9 +114,13 @@ class Poster:
 class _ThrowAway(Protocol):
     """Reads an answer's body to its end, if that is not too far."""
 
-    def __init__(self, done: Deferred[None]) -> None:
-        self._done = done
+    def __init__(self) -> None:
+        self.done: Deferred[None] = Deferred(self._cancel)
         self._room = MOST_ANSWER
+
+    def _cancel(self, done: Deferred[None]) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:
         self._room -= len(data)
@@ -118,14 +128,16 @@ class _ThrowAway(Protocol):
             self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        # The status was there before: however the body ended, the message was taken or not by that.
-        self._done.callback(None)
+        if not self.done.called:
+            self.done.callback(None)
 
 
-def _thrown_away(response: IResponse) -> Deferred[None]:
-    done: Deferred[None] = Deferred()
-    response.deliverBody(_ThrowAway(done))
-    return done
+def _throw_away(response: IResponse, clock: IReactorTime) -> None:
+    """Read the body, so that the connection can be kept; what it says matters to nobody, its status was before it."""
+    reading = _ThrowAway()
+    reading.done.addTimeout(ANSWER_TIMEOUT, clock)
+    reading.done.addErrback(lambda failure: None)
+    response.deliverBody(reading)
 
 
 def _reason(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """GET /kv55/<TimingPointCode>: the departures of a stop, as a DRIS_55 document."""
 
+from math import floor
+
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
@@ -101,9 +103,9 @@ class Kv55Handler(WebHandler):
         headers = (
             *made.headers,
             ("Last-Modified", http_date(entry.board.made)),
-            ("Cache-Control", f"public, max-age={cache.limits.fresh:.0f}"),
-            ("Age", f"{max(age, 0):.0f}"),
-            ("Cache-Status", f"{_CACHE_STATUS[result]}; ttl={cache.limits.fresh - age:.0f}"),
+            ("Cache-Control", f"public, max-age={floor(cache.limits.fresh)}"),
+            ("Age", f"{floor(max(age, 0))}"),
+            ("Cache-Status", f"{_CACHE_STATUS[result]}; ttl={floor(cache.limits.fresh - age)}"),
         )
         if not_modified(self.env, made.etag, entry.board.made):
             self.send_response(b"", "304 Not Modified", headers)

@@ -18,7 +18,7 @@ from govi_server.kv55 import messages
 from govi_server.kv55.messages import BadMessage, Question
 from govi_server.kv55.post import Poster
 from govi_server.request_handler import RequestHandler
-from govi_server.server import Server
+from govi_server.server import Limits, Server
 from govi_server.simulator.town import Town
 from govi_server.web_handler import WebHandler
 
@@ -112,7 +112,15 @@ class QuestionHandler(WebHandler):
         self.send_response(body, headers={"Content-Type": messages.CONTENT_TYPE})
 
 
-def simulation(reactor: object, clock: IReactorTime, behaviour: Behaviour, callback_url: Callable[[], str]) -> Server:
+def simulation(reactor: IReactorTime, behaviour: Behaviour, callback_url: Callable[[], str]) -> Server:
     """Make the server of a simulated gateway, which takes questions under any path."""
-    gateway = SimulatedGateway(behaviour, Poster(reactor, callback_url), clock)
-    return Server("", 0, RequestHandler, clock=clock, find_module=lambda segment: gateway, what="simulated gateway")
+    gateway = SimulatedGateway(behaviour, Poster(reactor, callback_url), reactor)
+    return Server(
+        "",
+        0,
+        RequestHandler,
+        clock=reactor,
+        find_module=lambda segment: gateway,
+        limits=Limits(drain=1.0),
+        what="simulated gateway",
+    )

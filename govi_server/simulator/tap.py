@@ -49,7 +49,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     if not is_http_url(options["callback-url"]):
         raise SystemExit(f"govi-simulator: --callback-url is not an http address: {options['callback-url']!r}")
     behaviour = Behaviour(options["delay"], options["drop"], bool(options["gzip"]), options["seed"])
-    server = simulation(reactor, reactor, behaviour, lambda: str(options["callback-url"]))
+    server = simulation(reactor, behaviour, lambda: str(options["callback-url"]))
     try:
         return serving(reactor, server, [options["listen"]])
     except CannotStart as error:

@@ -20,7 +20,7 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.http import Request
 from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
-from twisted.web.server import Site
+from twisted.web.server import NOT_DONE_YET, Site
 
 from govi_server import tap
 
@@ -115,12 +115,14 @@ class Govi(Resource):
     """How the callbacks were answered."""
     hangs_up: bool = False
     """Whether the next question is not answered, but its connection closed."""
+    endless: bool = False
+    """Whether the answer to a question is longer than what is sent of it."""
     isLeaf = True
 
     def __post_init__(self) -> None:
         super().__init__()
 
-    def render_POST(self, asked: Request) -> bytes:
+    def render_POST(self, asked: Request) -> bytes | int:
         assert asked.content is not None
         self.questions.append(asked.content.read())
         if self.hangs_up:
@@ -128,11 +130,16 @@ class Govi(Resource):
             cast(ITCPTransport, asked.transport).abortConnection()
             return b""
         asked.setResponseCode(self.code)
-        reactor.callLater(0.05, lambda: Deferred.fromCoroutine(self.call_back()))
+        answers = list(self.answers) if self.code == 200 else []
+        reactor.callLater(0.05, lambda: Deferred.fromCoroutine(self.call_back(answers)))
+        if self.endless:
+            asked.setHeader(b"Content-Length", b"1000")
+            asked.write(b"<DRIS_55_RES/>")
+            return NOT_DONE_YET
         return b"<DRIS_55_RES/>"
 
-    async def call_back(self) -> None:
-        for answer in self.answers:
+    async def call_back(self, answers: list[bytes]) -> None:
+        for answer in answers:
             self.callbacks.append(await request("POST", self.callback_url, answer))
 
 

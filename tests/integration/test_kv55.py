@@ -42,7 +42,7 @@ async def test_answer(start: Start, answer: bytes, form: Callable[[bytes], bytes
     assert tags == ["SubscriberID", "Version", "DossierName", "SendTimestamp", "License", "Request"]
     second = await running.get("031102")
     assert second.body == first.body
-    assert second.header("cache-status") == "govi-cache; hit; ttl=60"
+    assert (second.header("cache-status") or "").startswith("govi-cache; hit; ttl=")
     (question,) = running.govi.questions
     assert etree.fromstring(question).findtext("Request/TimingPoint/TimingPointCode") == "031102"
     (callback,) = running.govi.callbacks
@@ -120,7 +120,8 @@ async def test_late_answer(start: Start, answer: bytes) -> None:
     assert (await running.get("031102")).code == 504
     late = await request("POST", running.govi.callback_url, answer)
     assert late.code == 200
-    assert (await running.get("031102")).header("cache-status") == "govi-cache; hit; ttl=60"
+    hit = await running.get("031102")
+    assert (hit.header("cache-status") or "").startswith("govi-cache; hit; ttl=")
     assert len(running.govi.questions) == 1
 
 
@@ -195,16 +196,18 @@ async def test_client_that_does_not_read(start: Start) -> None:
     with socket.create_connection(("127.0.0.1", running.port), 10) as client:
         client.setblocking(False)
         line = b"GET /kv55/031102 HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
-        try:
-            for _ in range(5000):
-                try:
-                    sent += client.send(line)
-                except BlockingIOError:
-                    await later(0.01)
-        except ConnectionError:
-            pass
-    # It was cut off: all that it may have got in are the buffers of two sockets, and not the 200 MB it had.
-    assert sent < 100_000_000
+        cut_off = False
+        for _ in range(1000):
+            try:
+                sent += client.send(line)
+            except BlockingIOError:
+                await later(0.01)
+            except ConnectionError:
+                cut_off = True
+                break
+    assert cut_off
+    # All that it got in are the buffers of two sockets, and not the 39 MB that it had.
+    assert sent < 30_000_000
 
 
 @pytest_twisted.ensureDeferred
@@ -253,6 +256,30 @@ async def test_haproxy(start: Start) -> None:
     assert (await deferToThread(talk, port, data)).startswith(b"HTTP/1.1 404 Not Found")
     await until(lambda: running.statistics.read_text().count("\n") == 1)
     assert json.loads(running.statistics.read_text())["client"] == "203.0.113.0/24"
+
+
+@pytest_twisted.ensureDeferred
+async def test_callback_behind_haproxy(start: Start, answer: bytes) -> None:
+    """Behind haproxy, too, callbacks are taken only from whom they may come."""
+    port = free_port()
+    running = start(QUICK, "--callback", f"haproxy:tcp:{port}:interface=127.0.0.1")
+    head = b"POST / HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(answer)
+    running.govi.answers = []
+    for client, status in [(b"203.0.113.9", b"403"), (b"nonsense", b"403"), (b"127.0.0.1", b"200")]:
+        asked = Deferred.fromCoroutine(running.get("031102"))
+        await until(lambda: len(running.govi.questions))
+        said = await deferToThread(talk, port, b"PROXY TCP4 %b 192.0.2.1 4711 80\r\n" % client + head + answer)
+        assert said.startswith(b"HTTP/1.1 " + status)
+        assert (await asked).code == (200 if status == b"200" else 504)
+        running.govi.questions.clear()
+
+
+@pytest_twisted.ensureDeferred
+async def test_acknowledgement_without_end(start: Start, answer: bytes) -> None:
+    """A gateway whose acknowledgement never ends has taken the question by its status."""
+    running = start(QUICK)
+    running.govi.endless = True
+    assert (await running.get("031102")).code == 200
 
 
 @pytest_twisted.ensureDeferred
