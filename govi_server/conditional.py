@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from govi_server.environ import Environ, ascii_lower
 
 _ENTITY_TAG = re.compile(r'(?:W/)?("[!#-~\x80-\xff]*")')
+_STRONG_TAG = re.compile(r'(?:^|[ \t,])("[!#-~\x80-\xff]*")')
 _CODING = re.compile(
     r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*(?:;[ \t]*[Qq]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*)?"
 )
@@ -32,6 +33,19 @@ def prefers_gzip(env: Environ) -> bool:
             weights[ascii_lower(found[1])] = float(found[2] or 1)
     gzip = weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0)))
     return gzip > 0 and gzip >= weights.get("identity", 0.0)
+
+
+def has_changed(env: Environ, etag: str, modified: float) -> bool:
+    """Tell whether a client wants the representation only as it was, and it is another now (RFC 9110 section 13.2.2).
+
+    etag, modified: as for not_modified(). A weak tag is never sure to be the same (section 13.1.1).
+    """
+    if_match = env.get_all("if-match")
+    if if_match is not None:
+        given = ",".join(if_match)
+        return given.strip(" \t") != "*" and etag not in _STRONG_TAG.findall(given)
+    since = http_date(env.get("if-unmodified-since", ""))
+    return since is not None and int(modified) > since
 
 
 def not_modified(env: Environ, etag: str, modified: float) -> bool:

@@ -30,7 +30,7 @@ class ConfigError(Exception):
     """A configuration that cannot be used: the text is one line that names the file and the key."""
 
 
-class Module(Struct, frozen=True, forbid_unknown_fields=True):
+class Kv55Module(Struct, frozen=True, forbid_unknown_fields=True):
     """What answers under one URL segment, and the gateway it answers from."""
 
     source: str = "demo"
@@ -67,7 +67,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole configuration, as etc/govi-cache.toml describes it."""
 
     listen: tuple[str, ...] = ("tcp:8080",)
-    modules: dict[str, Module] = msgspec.field(default_factory=dict)
+    modules: dict[str, Kv55Module] = msgspec.field(default_factory=dict)
     statistics: Statistics = Statistics()
     limits: ServerLimits = ServerLimits()
     access: AccessLimits = AccessLimits()
@@ -79,7 +79,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         if not self.listen:
             raise ValueError("listen is empty")
         if not self.modules:
-            self.modules["kv55"] = Module()
+            self.modules["kv55"] = Kv55Module()
         for name in self.modules:
             if not _SEGMENT.fullmatch(name):
                 raise ValueError(f"modules: {name!r} is not a path segment of letters, digits and hyphens")
@@ -142,7 +142,7 @@ def _first_wrong(modules: Mapping[str, Any]) -> str:
 
 def _is_module(module: object) -> bool:
     try:
-        msgspec.convert(module, Module)
+        msgspec.convert(module, Kv55Module)
     except msgspec.ValidationError:
         return False
     return True

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from govi_server.access import Access, Limits, networks
-from govi_server.config import Config, ConfigError, Module, load
+from govi_server.config import Config, ConfigError, Kv55Module, load
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
 from govi_server.kv55.gateway import Gateway
@@ -38,7 +38,8 @@ INNER_DRAIN = 1.0
 """Seconds that callbacks in flight have when the server stops: nobody waits for them any more."""
 
 OTHER_FILES = 512
-"""Open files that are not clients' connections: those to the gateway, its callbacks, logs."""
+"""Open files that are not clients' connections: those to the gateway, its callbacks, logs, and those that are closed
+in a moment, to make room."""
 
 log = Logger()
 
@@ -100,6 +101,7 @@ def _service(config: Config, reactor: Any) -> InOrder:
         # Absolute, for twistd changes its directory before anything is opened.
         path = os.path.abspath(config.statistics.file)
         services.addService(StatisticsLog(NAME, path, config.statistics.rotate, config.statistics.keep))
+    # What answers under which path segment; a new kind of module is made and added here.
     modules = MultiService()
     for name, module in config.modules.items():
         gateway = _gateway(services, name, module, config, reactor)
@@ -128,14 +130,14 @@ def _that_fit(limits: Limits) -> Limits:
     if soft < wanted and soft != resource.RLIM_INFINITY:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    fit = max(soft - OTHER_FILES, soft // 2)
+    fit = max(soft - OTHER_FILES, soft // 4)
     if soft == resource.RLIM_INFINITY or fit >= limits.connections:
         return limits
     log.warn("{n} connections at once: the limit of {files} open files allows no more", n=fit, files=soft)
     return msgspec.structs.replace(limits, connections=fit)
 
 
-def _gateway(services: InOrder, name: str, module: Module, config: Config, reactor: Any) -> Gateway:
+def _gateway(services: InOrder, name: str, module: Kv55Module, config: Config, reactor: Any) -> Gateway:
     """Add what a module's gateway needs: its callback endpoint, and in the demo the simulator at the other end."""
     callback = _Address()
     asked = _Address()

@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.conditional import http_date, not_modified, prefers_gzip
+from govi_server.conditional import has_changed, http_date, not_modified, prefers_gzip
 from govi_server.environ import Environ, parse
 from govi_server.response import http_date as write_http_date
 
@@ -108,6 +108,36 @@ class NotModifiedTests(SynchronousTestCase):
     def test_neither(self) -> None:
         """Who has nothing gets it."""
         self.assertFalse(not_modified(request(), '"a"', 0))
+
+
+class HasChangedTests(SynchronousTestCase):
+    """If-Match and If-Unmodified-Since."""
+
+    def test_match(self) -> None:
+        """A client that wants it only as it was gets it if its tag is in the list, strong, or the list is a star."""
+        table = {
+            '"a"': False,
+            '"b", "a"': False,
+            '"b","a"': False,
+            "*": False,
+            'W/"a"': True,
+            '"b"': True,
+            '"b", W/"a"': True,
+            "": True,
+            "a": True,
+        }
+        self.assertEqual({v: has_changed(request(f"If-Match: {v}"), '"a"', 0) for v in table}, table)
+
+    def test_unmodified_since(self) -> None:
+        """By date, where there is no tag; what is no date says nothing."""
+        for fields, expected in [
+            (["If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT"], False),
+            (["If-Unmodified-Since: Sun, 06 Nov 1994 08:49:36 GMT"], True),
+            (["If-Unmodified-Since: yesterday"], False),
+            (["If-Unmodified-Since: Sun, 06 Nov 1994 08:49:36 GMT", 'If-Match: "a"'], False),
+            ([], False),
+        ]:
+            self.assertEqual(has_changed(request(*fields), '"a"', 784111777.9), expected, fields)
 
 
 class HttpDateTests(SynchronousTestCase):

@@ -10,7 +10,7 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.access import networks
-from govi_server.config import Config, ConfigError, Module, Statistics, load
+from govi_server.config import Config, ConfigError, Kv55Module, Statistics, load
 
 # What is wrong, and what is said of it after the file's name.
 WRONG = (
@@ -178,7 +178,7 @@ class LoadTests(ConfigTestCase):
         self.assertEqual(config.statistics, Statistics(file="statistics.log"))
         self.assertEqual(
             config.modules["kv55"],
-            Module(source="govi", gateway_url="https://localhost:8443/post", allow=("10.0.0.0/8",)),
+            Kv55Module(source="govi", gateway_url="https://localhost:8443/post", allow=("10.0.0.0/8",)),
         )
 
     def test_options_over_file(self) -> None:
@@ -207,21 +207,21 @@ class LoadTests(ConfigTestCase):
         self.assertEqual(
             config.modules,
             {
-                "kv55": Module(source="govi", gateway_url="http://localhost:8083/", subscriber_id="us"),
-                "other": Module(callback="tcp:1", license="none"),
+                "kv55": Kv55Module(source="govi", gateway_url="http://localhost:8083/", subscriber_id="us"),
+                "other": Kv55Module(callback="tcp:1", license="none"),
             },
         )
 
     def test_options_without_file(self) -> None:
         """Options win over the defaults."""
         config = load(None, {"modules": {"kv55": {"callback": "tcp:0"}}, "statistics": {"file": "a.log"}})
-        self.assertEqual(config.modules, {"kv55": Module(callback="tcp:0")})
+        self.assertEqual(config.modules, {"kv55": Kv55Module(callback="tcp:0")})
         self.assertEqual(config.statistics.file, "a.log")
 
     def test_second_module(self) -> None:
         """What modules a file names are those there are: a demo beside the real thing would be made-up departures."""
-        arriva = Module(source="govi", callback="tcp:8084")
-        for kv55, modules in (("", {}), ("[modules.kv55]\n", {"kv55": Module()})):
+        arriva = Kv55Module(source="govi", callback="tcp:8084")
+        for kv55, modules in (("", {}), ("[modules.kv55]\n", {"kv55": Kv55Module()})):
             config = self.load(f'{kv55}[modules.arriva]\nsource = "govi"\ncallback = "tcp:8084"\n')
             self.assertEqual(config.modules, {**modules, "arriva": arriva})
 

@@ -173,6 +173,12 @@ class Kv55Tests(WireTestCase):
         self.source.answers[-1].callback(self.board())
         self.assertEqual(self.ask(If_Modified_Since=modified).answer().status, 200)
 
+    def test_precondition(self) -> None:
+        """Who wants the board only as it was gets a 412 once it is another."""
+        etag = self.fill().headers["ETag"]
+        self.assertEqual(self.ask(If_Match=etag).answer().status, 200)
+        self.assertEqual(self.ask(If_Match='"x"').answer().status, 412)
+
     def test_busy(self) -> None:
         """While too many questions are on their way, another stop is a 503; the same stop is joined."""
         self.source = FakeSource()

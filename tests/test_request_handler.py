@@ -607,6 +607,7 @@ class AnythingTests(WireTestCase):
         client = Client(server)
         for piece in pieces:
             client.send(piece)
+            self.assertLess(len(client.handler._buffer), client.handler.MAX_LENGTH + 65536)
             while self.parrot.waiting:
                 self.parrot.waiting.pop().callback("")
         if b"HEAD " not in b"".join(pieces):  # whose answer has no body, which only a client that asked knows

@@ -1,1 +1,1 @@
-"""URL modules: each a service that is named after the path segment it answers under."""
+"""URL modules: what answers requests. Each a service, found by its name (a path segment) or alone on an endpoint."""

@@ -6,7 +6,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from govi_server.conditional import not_modified, prefers_gzip
+from govi_server.conditional import has_changed, not_modified, prefers_gzip
 from govi_server.departures.board import Board, Busy, NoBoard, SourceBroken, SourceUnreachable
 from govi_server.departures.cache import BoardCache, Entry, Result
 from govi_server.environ import Environ
@@ -107,7 +107,9 @@ class Kv55Handler(WebHandler):
             ("Age", f"{floor(max(age, 0))}"),
             ("Cache-Status", f"{_CACHE_STATUS[result]}; ttl={floor(cache.limits.fresh - age)}"),
         )
-        if not_modified(self.env, made.etag, entry.board.made):
+        if has_changed(self.env, made.etag, entry.board.made):
+            self.send_response("It has changed\n", "412 Precondition Failed", {"Vary": "Accept-Encoding"})
+        elif not_modified(self.env, made.etag, entry.board.made):
             self.send_response(b"", "304 Not Modified", headers)
         else:
             self.send_response(made.body, headers=headers)
