@@ -17,15 +17,7 @@ from govi_server.environ import Environ, RequestError
 from govi_server.interfaces import IClientTransport, IWebModule
 from govi_server.request_receiver import RequestReceiver
 from govi_server.response import Headers, answer, pairs
-from govi_server.statistics import (
-    MAX_PATH,
-    MOST_REQUESTS,
-    CacheResult,
-    ConnectionStatistics,
-    End,
-    Phase,
-    RequestStatistics,
-)
+from govi_server.statistics import MAX_PATH, CacheResult, Phase, Record
 
 if TYPE_CHECKING:
     from govi_server.server import Server
@@ -60,7 +52,6 @@ class RequestHandler(RequestReceiver):
         super().__init__()
         self.server = server
         self.sock = cast(IClientTransport, sock)  # None until connectionMade()
-        self._request: RequestStatistics | None = None  # None between an answer and the next request
         self._processing: Deferred[None] | None = None
         self._answered = False
         self._last = False  # no request follows the current one
@@ -77,10 +68,8 @@ class RequestHandler(RequestReceiver):
         self.sock = sock = cast(IClientTransport, self.transport)
         self.limits = self.server.limits
         self.MAX_LENGTH = self.limits.head
-        now = self.server.clock.seconds()
         addr = sock.getPeer()
-        self._statistics = ConnectionStatistics(self.server.what, truncated(ip_of(addr)), now)
-        self._request = RequestStatistics(now)
+        self.record = Record(self.server.what, truncated(ip_of(addr)), self.server.clock)
         sock.registerProducer(self, True)
         self.connection = self.server.opened(self, sock, addr)
 
@@ -125,7 +114,7 @@ class RequestHandler(RequestReceiver):
         """Say that the time is over, unless an answer is under way; tell whether it was said."""
         if self._answered:
             return False
-        self._mark_unfinished()
+        self.mark(self._unfinished_phase)
         self._last = True
         self.send_response("Gateway timeout\n", "406 Gateway timeout")
         self.mark("send")
@@ -151,29 +140,20 @@ class RequestHandler(RequestReceiver):
 
     def handle_close(self) -> None:
         """Flush the measured phases of a closed connection to the statistics log."""
-        if self._request is not None and not (self.idle and self._request.status is None):
-            if self._request.status is None:
-                self._mark_unfinished()
-            self._statistics.requests.append(self._request)
-        self.flush_statistics(self.connection.closing or "client")
+        if self._answered or not self.idle:
+            self._describe()
+            self.record.give_up(self._unfinished_phase)
+        self.record.flush(self.connection.closing or "client")
 
     def _end_turn(self) -> None:
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
 
-    def _mark_unfinished(self) -> None:
-        """Count the time of a request that is given up to the phase it was in."""
-        self.mark("receive" if self._processing is None else "wait")
-
-    def flush_statistics(self, end: End) -> None:
-        """Write the statistics since the connection's begin, or since the last flush, as one event."""
-        now = self.server.clock.seconds()
-        statistics = self._statistics
-        statistics.ended = now
-        statistics.end = end
-        self._statistics = ConnectionStatistics(statistics.server, statistics.client, now)
-        self.log.info(statistics=statistics)
+    @property
+    def _unfinished_phase(self) -> Phase:
+        """The phase of a request that is given up now."""
+        return "receive" if self._processing is None else "wait"
 
     # From bytes to requests.
 
@@ -197,8 +177,8 @@ class RequestHandler(RequestReceiver):
 
     def request_begins(self) -> None:
         """Begin a request with its first byte, unless it has begun."""
-        if self._request is None:
-            self._request = RequestStatistics(self.server.clock.seconds())
+        if not self.record.in_request:
+            self.record.begin()
             self.server.idle.stop(self.connection)
             self.server.deadlines.start(self.connection)
 
@@ -243,22 +223,14 @@ class RequestHandler(RequestReceiver):
 
         Raises RequestError.
         """
-        env = environ.parse(http_blob)
-        if self._request is not None:
-            self._request.method = env["request_method"][:MAX_PATH]
-            self._request.path = env["path_info"][:MAX_PATH]
-        return env
+        return environ.parse(http_blob)
 
     # From requests to answers.
 
     def request_received(self, env: Environ) -> None:
         """Have the request processed; what the client sends meanwhile waits."""
         self.paused = True
-        client = truncated(self.server.address(self.connection, env))
-        if client != self._statistics.client:
-            if self._statistics.requests:  # a proxy's connection: what is written is about one client at a time
-                self.flush_statistics("open")
-            self._statistics.client = client
+        self.record.come_from(truncated(self.server.address(self.connection, env)))
         self._last = not env.keeps_alive()
         self._processing = processing = maybeDeferred(self.process, env)
         processing.addErrback(self._failed)
@@ -353,9 +325,8 @@ class RequestHandler(RequestReceiver):
             without_body=self.is_head,
         )
         self._answered = True
-        if self._request is not None:
-            self._request.status = int(status[:3])
-            self._request.bytes = 0 if self.is_head else len(body)
+        self._describe()
+        self.record.answer(int(status[:3]), 0 if self.is_head else len(body))
         self.sock.write(data)
 
     def send_not_found(self) -> None:
@@ -368,19 +339,15 @@ class RequestHandler(RequestReceiver):
 
     def mark(self, phase: Phase, cache: CacheResult | None = None) -> None:
         """Say that a phase of the current request ends now, and what the cache had for it."""
-        if self._request is not None:
-            self._request.mark(phase, self.server.clock.seconds())
-            if cache is not None:
-                self._request.cache = cache
+        self.record.mark(phase, cache)
+
+    def _describe(self) -> None:
+        if self._env is not None:
+            self.record.describe(self._env["request_method"], self._env["path_info"])
 
     def _finish(self) -> None:
         """The answer is with the transport: go on to the next request, or close."""
-        self.mark("send")
-        if self._request is not None:
-            self._statistics.requests.append(self._request)
-        if len(self._statistics.requests) >= MOST_REQUESTS:
-            self.flush_statistics("open")
-        self._request = None
+        self.record.finish()
         self.next_request()
         self._answered = False
         if self._last:

@@ -336,5 +336,5 @@ class Server(ServerFactory["RequestHandler"]):
             self._end()
 
     def _report(self, connection: Connection) -> None:
-        connection.handler.flush_statistics("open")
+        connection.handler.record.flush("open")
         self.reports.start(connection)

@@ -12,6 +12,7 @@ from typing import Literal, TextIO, cast
 
 import msgspec
 from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import FileLogObserver, LogEvent, Logger, globalLogPublisher
 from twisted.python.logfile import LogFile
 
@@ -62,6 +63,78 @@ class ConnectionStatistics:
     ended: float = 0.0
     end: End = "open"
     requests: list[RequestStatistics] = field(default_factory=list)
+
+
+class Record:
+    """Keeps the statistics of one connection as it goes, its requests one after the other."""
+
+    log = Logger()
+
+    def __init__(self, server: str, client: str, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._connection = ConnectionStatistics(server, client, clock.seconds())
+        self._request: RequestStatistics | None = RequestStatistics(clock.seconds())
+
+    @property
+    def in_request(self) -> bool:
+        """Whether a request has begun; the first one begins with the connection."""
+        return self._request is not None
+
+    def begin(self) -> None:
+        """A request begins."""
+        self._request = RequestStatistics(self._clock.seconds())
+
+    def mark(self, phase: Phase, cache: CacheResult | None = None) -> None:
+        """A phase of the request ends; cache is what the cache had for it."""
+        if self._request is not None:
+            self._request.mark(phase, self._clock.seconds())
+            if cache is not None:
+                self._request.cache = cache
+
+    def describe(self, method: str, path: str) -> None:
+        """Say what the request is."""
+        if self._request is not None:
+            self._request.method = method[:MAX_PATH]
+            self._request.path = path[:MAX_PATH]
+
+    def answer(self, status: int, size: int) -> None:
+        """The request has its answer."""
+        if self._request is not None:
+            self._request.status = status
+            self._request.bytes = size
+
+    def finish(self) -> None:
+        """The answer is sent: the request is over."""
+        self.mark("send")
+        self._add()
+        if len(self._connection.requests) >= MOST_REQUESTS:
+            self.flush("open")
+
+    def give_up(self, phase: Phase) -> None:
+        """The connection ends in the midst of a request, which was in this phase if it has no answer."""
+        if self._request is not None and self._request.status is None:
+            self.mark(phase)
+        self._add()
+
+    def come_from(self, client: str) -> None:
+        """Say whom the request is from: what is written is about one client at a time."""
+        if client != self._connection.client:
+            if self._connection.requests:
+                self.flush("open")
+            self._connection.client = client
+
+    def flush(self, end: End) -> None:
+        """Write what there is since the connection's begin, or since the last flush, as one event."""
+        connection, now = self._connection, self._clock.seconds()
+        connection.ended = now
+        connection.end = end
+        self._connection = ConnectionStatistics(connection.server, connection.client, now)
+        self.log.info(statistics=connection)
+
+    def _add(self) -> None:
+        if self._request is not None:
+            self._connection.requests.append(self._request)
+            self._request = None
 
 
 def format_line(event: LogEvent, server: str) -> str | None:

@@ -130,7 +130,7 @@ def _that_fit(limits: Limits) -> Limits:
     if soft < wanted and soft != resource.RLIM_INFINITY:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    fit = max(soft - OTHER_FILES, soft // 4)
+    fit = max(soft - OTHER_FILES, soft // 8)
     if soft == resource.RLIM_INFINITY or fit >= limits.connections:
         return limits
     log.warn("{n} connections at once: the limit of {files} open files allows no more", n=fit, files=soft)

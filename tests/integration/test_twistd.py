@@ -138,9 +138,9 @@ def test_taken_port_of_a_daemon(tmp_path: Path) -> None:
 def test_open_files(twistd: Twistd) -> None:
     """A server that may open few files takes fewer connections, says so once, and goes on answering."""
     port = free_port()
-    process = twistd(*arguments(port), files=100)
+    process = twistd(*arguments(port), files=200)
     said = wait_for(process, "Try http://")
-    assert "25 connections at once: the limit of 100 open files allows no more" in said
+    assert "25 connections at once: the limit of 200 open files allows no more" in said
     crowd = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(150)]
     try:
         with urlopen(f"http://127.0.0.1:{port}/kv55/57330430", timeout=13) as answer:
