@@ -27,7 +27,7 @@ _ANSWERED = {"GET": "get", "HEAD": "head", "POST": "post"}
 _KNOWN = frozenset(_ANSWERED) | {"PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 
 MOST_IN_A_ROW = 4
-"""Requests of one connection that are answered before others have their turn; with many that flood, the others wait for as many each."""
+"""Requests of one connection that are answered before others have their turn: they wait for as many of each."""
 
 MOST_THROWN_AWAY = 4 << 20
 """Bytes that are read from a client after its last answer, so that it gets to read that, before it is dropped."""

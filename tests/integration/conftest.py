@@ -56,16 +56,22 @@ GOVI_ANSWER = f"""<?xml version="1.0"?>
 """
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
     """Find a port that nobody listens on, and that the system gives to no outgoing connection meanwhile."""
     while True:
-        port = random.randrange(20_000, 32_000)
+        port = random.SystemRandom().randrange(20_000, 32_000)  # the other generator is hypothesis's to seed
+        if port in _given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return port
+        _given.add(port)
+        return port
 
 
 @dataclass
