@@ -15,6 +15,9 @@ from govi_server.units import Count
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
+ROUNDING = 1e-3
+"""Seconds: moments of today are inexact as floats, and hundreds are added up."""
+
 REMEMBERED = 100_000
 """Clients whose last requests are remembered; the ones that were silent longest are forgotten first."""
 
@@ -90,13 +93,13 @@ class Access:
             return 0.0
         now = self._clock.seconds()
         busy = self._busy_until.pop(client, now)
-        if not now <= busy <= now + self.limits.burst / self.limits.rate:
+        if not now <= busy <= now + self.limits.burst / self.limits.rate + 1:
             busy = now  # it has rested, or the clock was set
         early = busy + (1 - self.limits.burst) / self.limits.rate - now
-        self._busy_until[client] = busy if early > 0 else busy + 1 / self.limits.rate
+        self._busy_until[client] = busy if early > ROUNDING else busy + 1 / self.limits.rate
         if len(self._busy_until) > REMEMBERED:
             self._busy_until.popitem(last=False)
-        return max(early, 0.0)
+        return early if early > ROUNDING else 0.0
 
     def address(self, addr: IAddress | None, env: Environ) -> Address | None:
         """Tell whom a request is from: the peer, or the one that proxies we believe say that it is.

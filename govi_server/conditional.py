@@ -12,7 +12,7 @@ _CODING = re.compile(
 )
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_TIME = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
+_TIME = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-5][0-9]|60)"
 _MONTH = rf"(?P<month>{'|'.join(_MONTHS)})"
 # The three forms that a recipient must take (RFC 9110 section 5.6.7).
 _DATES = (
@@ -44,7 +44,7 @@ def has_changed(env: Environ, etag: str, modified: float) -> bool:
     if if_match is not None:
         given = ",".join(if_match)
         return given.strip(" \t") != "*" and etag not in _STRONG_TAG.findall(given)
-    since = http_date(env.get("if-unmodified-since", ""))
+    since = http_date(",".join(env.get_all("if-unmodified-since", [])))
     return since is not None and int(modified) > since
 
 
@@ -57,7 +57,7 @@ def not_modified(env: Environ, etag: str, modified: float) -> bool:
     if if_none_match is not None:
         given = ",".join(if_none_match)
         return given.strip(" \t") == "*" or etag in _ENTITY_TAG.findall(given)
-    since = http_date(env.get("if-modified-since", ""))
+    since = http_date(",".join(env.get_all("if-modified-since", [])))
     return since is not None and int(modified) <= since
 
 

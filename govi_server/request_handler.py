@@ -238,10 +238,6 @@ class RequestHandler(RequestReceiver):
 
     def process(self, env: Environ) -> Deferred[None]:
         """Find the module of the path's first segment and have it answer by the request's method."""
-        method = env["request_method"]
-        if method not in _KNOWN:
-            self.send_response("The method is not known here\n", "501 Not Implemented")
-            return succeed(None)
         early = self.server.early(self.connection, env)
         if early > 0:
             self.mark("lookup")
@@ -249,6 +245,10 @@ class RequestHandler(RequestReceiver):
                 self._last = True  # it is one client's connection: what it sent ahead is thrown away
             retry = {"Retry-After": f"{ceil(early)}"}
             self.send_response("Too many requests\n", "429 Too Many Requests", retry)
+            return succeed(None)
+        method = env["request_method"]
+        if method not in _KNOWN:
+            self.send_response("The method is not known here\n", "501 Not Implemented")
             return succeed(None)
         if env["path_info"] == "*":
             self.mark("lookup")

@@ -70,7 +70,7 @@ class RequestReceiver(LineReceiver):
         if not self._lines and (not _BEGINNING.match(line) or self._blank_lines > MOST_BLANK_LINES):
             self.request_refused(_no_request())
         elif not self._lines and len(line) > self.limits.request_line:
-            self.request_refused(RequestError("414 URI Too Long", "The request line is too long"))
+            self._refuse_line(line)
         elif self._lines_size > self.limits.head:
             self.request_refused(_head_too_large())
         elif line not in (b"", b"\r"):
@@ -84,7 +84,11 @@ class RequestReceiver(LineReceiver):
         if self._lines:
             self.request_refused(_head_too_large())
         else:
-            self.request_refused(RequestError("414 URI Too Long", "The request line is too long"))
+            self._refuse_line(line)
+
+    def _refuse_line(self, line: bytes) -> None:
+        self._lines = [line[:5]]  # enough to know a HEAD, whose answer has no body
+        self.request_refused(RequestError("414 URI Too Long", "The request line is too long"))
 
     def _head_received(self) -> None:
         self.mark("receive")

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
 from twisted.internet.defer import Deferred
@@ -187,10 +187,13 @@ class Refusal(Protocol):
         self._answer = answer(status, headers, text.encode(), now=server.clock.seconds(), connection="close")
 
     def connectionMade(self) -> None:
-        """Say it."""
-        assert self.transport is not None
-        self.transport.write(self._answer)
-        self.transport.loseConnection()
+        """Say it; not over TLS, whose handshake a client could hold open for ever."""
+        sock = cast(IClientTransport, self.transport)
+        if INegotiated.providedBy(sock):
+            sock.abortConnection()
+        else:
+            sock.write(self._answer)
+            sock.loseConnection()
 
 
 @implementer(IProtocolNegotiationFactory)

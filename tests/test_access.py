@@ -3,14 +3,17 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, INegotiated
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
 
 from govi_server import access
 from govi_server.access import Access, Limits
 from govi_server.addresses import ip_of
 from govi_server.environ import Environ, parse
+from govi_server.server import Refusal
 from tests.client import NOW, Client, WireTestCase
 
 LOCAL = ("127.0.0.0/8",)
@@ -81,6 +84,14 @@ class RateTests(AccessTestCase):
         self.assertEqual([self.wait(), self.wait()], [0, 0.5])
         self.clock.advance(1)
         self.assertEqual([self.wait(), self.wait(), self.wait()], [0, 0, 0.5])
+
+    def test_any_rate(self) -> None:
+        """The burst is exact, whatever the rate."""
+        for rate in (1, 3, 7, 10, 30, 50, 60, 70, 90):
+            for burst in (2, 3, 10, 500):
+                access_ = Access(self.clock, Limits(rate=rate, burst=burst))
+                waits = [access_.wait(ip_of(at("198.51.100.1"))) for _ in range(burst + 5)]
+                self.assertEqual([wait == 0 for wait in waits], [True] * burst + [False] * 5, (rate, burst))
 
     def test_rest(self) -> None:
         """Who rests may ask as often at once as before, and not more."""
@@ -231,6 +242,21 @@ class LimitsTests(WireTestCase):
         client = self.connect("198.51.100.1")
         client.get("/parrot/says/a")
         self.assertEqual(client.answer().status, 200)
+
+    def test_rate_of_unknown_methods(self) -> None:
+        """What is asked for does not matter to the rate."""
+        self.server.access = Access(self.clock, Limits(rate=1, burst=2))
+        client = self.connect("198.51.100.1")
+        client.send(b"FOO / HTTP/1.1\r\nHost: x\r\n\r\n" * 4)
+        self.assertEqual([answer.status for answer in client.answers()], [501, 501, 429])
+
+    def test_refused_over_tls(self) -> None:
+        """A refusal over TLS is no handshake that a client could hold open."""
+        refusal = Refusal(self.server, "429 Too Many Requests", "")
+        transport = StringTransport()
+        directlyProvides(transport, INegotiated)
+        refusal.makeConnection(transport)
+        self.assertEqual((transport.value(), transport.disconnected), (b"", True))
 
     def test_rate_behind_a_proxy(self) -> None:
         """Behind a proxy each client has its own rate, and its own lines in the statistics."""

@@ -97,6 +97,7 @@ class NotModifiedTests(SynchronousTestCase):
             ("Sun, 06 Nov 1994 08:49:38 GMT", True),
             ("Sun, 06 Nov 1994 08:49:36 GMT", False),
             ("yesterday", False),
+            ("Sun, 06 Nov 1994 08:49:38 GMT\nIf-Modified-Since: Sun, 06 Nov 1994 08:49:38 GMT", False),
         ]:
             self.assertEqual(not_modified(request(f"If-Modified-Since: {value}"), '"a"', made), expected, value)
 
@@ -173,6 +174,7 @@ class HttpDateTests(SynchronousTestCase):
             "Sun, 00 Nov 1994 08:49:37 GMT",
             "Sun, 06 Nov 1994 24:49:37 GMT",
             "Sun, 06 Nov 1994 08:60:37 GMT",
+            "Sun, 06 Nov 1994 08:49:61 GMT",
             "Sun, 06 Nov 0000 08:49:37 GMT",
             "Sun, 06 nov 1994 08:49:37 GMT",
             "Sun, +6 Nov 1994 08:49:37 GMT",
