@@ -246,6 +246,7 @@ class Server(ServerFactory["RequestHandler"]):
         """Say what listens, in Twisted's own log lines."""
         return self.what
 
+    # A factory of handlers that now and then makes a Refusal: Twisted takes any protocol.
     def buildProtocol(self, addr: IAddress | None) -> "RequestHandler | Refusal":  # type: ignore[override]
         """Give a connection that Twisted accepted its handler, or a refusal to one that is too much."""
         if not self.access.connects(addr):
