@@ -36,7 +36,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     unlimited: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     """Networks to which the limits of one client do not apply: this machine, for whatever stands in front."""
     proxies: tuple[str, ...] = ()
-    """Networks whose Forwarded and X-Forwarded-For are believed."""
+    """Networks whose Forwarded and X-Forwarded-For are believed, and whose connections are not limited."""
 
     def __post_init__(self) -> None:
         for name in ("unlimited", "proxies"):
@@ -72,7 +72,7 @@ class Access:
 
     def connects(self, addr: IAddress | None) -> bool:
         """Count a connection, which disconnects() takes back in any case; tell whether its client may have it."""
-        client = self._client(ip_of(addr))
+        client = self._connected(addr)
         if client is None:
             return True
         self._connections[client] += 1
@@ -80,7 +80,7 @@ class Access:
 
     def disconnects(self, addr: IAddress | None) -> None:
         """Take a connection back."""
-        client = self._client(ip_of(addr))
+        client = self._connected(addr)
         if client is not None:
             self._connections[client] -= 1
             if not self._connections[client]:
@@ -118,6 +118,13 @@ class Access:
             except ValueError:  # "unknown", or a name that hides the client (RFC 7239 section 6)
                 break
         return address
+
+    def _connected(self, addr: IAddress | None) -> Network | None:
+        """Give whom a connection counts for: nobody, if it comes from a proxy, which brings many clients."""
+        address = ip_of(addr)
+        if address is not None and _within(address, self._proxies):
+            return None
+        return self._client(address)
 
     def _client(self, address: Address | None) -> Network | None:
         """Give whom the limits count an address for; None for one without limits."""

@@ -10,10 +10,12 @@ from govi_server.environ import CHUNKED, RequestError
 
 # Bytes of a line of the chunked framing without its CRLF: a size with its extensions, or a trailer field.
 _LINE_LIMIT = 4096
-# Bytes of all lines that are no bare sizes: nobody needs extensions and trailers, and nobody reads them here.
+# Bytes of a line with a size, which some pad with zeros.
+_SIZE = 8
+# Bytes of all lines beyond their sizes: nobody needs extensions and trailers, and nobody reads them here.
 _EXTRAS_LIMIT = 8 * _LINE_LIMIT
 # Extensions are skipped, but only well-formed ones: a token or quoted text, no control characters.
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t -~\x80-\xff]*)?")
+_CHUNK = re.compile(rb"0*([0-9A-Fa-f]+)(?:[ \t]*;[\t -~\x80-\xff]*)?")
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
 
 
@@ -107,7 +109,7 @@ class ChunkedBody:
         found = _CHUNK.fullmatch(line)
         if found is None:
             raise _bad("a chunk size is not a hexadecimal number")
-        self._count_extra(len(line) - len(found[1]))
+        self._count_extra(max(len(line) - _SIZE, 0))
         size = int(found[1], 16)
         self._size += size
         if self._size > self._limit:

@@ -12,13 +12,15 @@ _CODING = re.compile(
 )
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_DAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_WEEKDAY = "(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
 _TIME = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-5][0-9]|60)"
 _MONTH = rf"(?P<month>{'|'.join(_MONTHS)})"
 # The three forms that a recipient must take (RFC 9110 section 5.6.7).
 _DATES = (
-    re.compile(rf"[A-Z][a-z]{{2}}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT"),
-    re.compile(rf"[A-Z][a-z]{{5,8}}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT"),
-    re.compile(rf"[A-Z][a-z]{{2}} {_MONTH} (?P<day>[ 0-9][0-9]) {_TIME} (?P<year>[0-9]{{4}})"),
+    re.compile(rf"{_DAY}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT"),
+    re.compile(rf"{_WEEKDAY}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT"),
+    re.compile(rf"{_DAY} {_MONTH} (?P<day>[ 0-9][0-9]) {_TIME} (?P<year>[0-9]{{4}})"),
 )
 
 
@@ -44,7 +46,7 @@ def has_changed(env: Environ, etag: str, modified: float) -> bool:
     if if_match is not None:
         given = ",".join(if_match)
         return given.strip(" \t") != "*" and etag not in _STRONG_TAG.findall(given)
-    since = http_date(",".join(env.get_all("if-unmodified-since", [])))
+    since = http_date(",".join(env.get_all("if-unmodified-since", [])), modified)
     return since is not None and int(modified) > since
 
 
@@ -57,19 +59,24 @@ def not_modified(env: Environ, etag: str, modified: float) -> bool:
     if if_none_match is not None:
         given = ",".join(if_none_match)
         return given.strip(" \t") == "*" or etag in _ENTITY_TAG.findall(given)
-    since = http_date(",".join(env.get_all("if-modified-since", [])))
+    since = http_date(",".join(env.get_all("if-modified-since", [])), modified)
     return since is not None and int(modified) <= since
 
 
-def http_date(text: str) -> int | None:
-    """Read an HTTP date, in any of its three forms, as epoch seconds; None for what is none."""
+def http_date(text: str, today: float) -> int | None:
+    """Read an HTTP date, in any of its three forms, as epoch seconds; None for what is none.
+
+    today: any moment of about now, for a year of two digits: more than 50 years ahead of it is the past.
+    """
     for form in _DATES:
         found = form.fullmatch(text)
         if found is None:
             continue
         year, day = int(found["year"]), int(found["day"])
         if len(found["year"]) == 2:
-            year += 2000 if year < 70 else 1900
+            this_year = datetime.fromtimestamp(today, UTC).year
+            year += this_year - this_year % 100
+            year -= 100 if year > this_year + 50 else 0
         month = _MONTHS.index(found["month"]) + 1
         try:
             moment = datetime(year, month, day, int(found["hour"]), int(found["minute"]), tzinfo=UTC)

@@ -18,11 +18,13 @@ _FIELD = re.compile(rb"(%b):([\t -~\x80-\xff]*)" % _TOKEN)
 _ABSOLUTE = re.compile(r"[Hh][Tt][Tt][Pp][Ss]?://([^/?]*)(.*)")
 # uri-host [":" port]: a registered name or IPv4 address, or an address in brackets (RFC 3986 section 3.2.2), and
 # never empty (RFC 9110 section 4.2.1).
+_CHARACTER = r"[A-Za-z0-9\-._~!$&'()*+,;=]"
 _HOST = re.compile(
-    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2}){1,255})(?::(?P<port>[0-9]{0,5}))?"
+    rf"(?:\[(?:(?P<ipv6>[0-9A-Fa-f:.]{{2,45}})|[Vv][0-9A-Fa-f]+\.(?:{_CHARACTER}|:)+)\]"
+    rf"|(?:{_CHARACTER}|%[0-9A-Fa-f]{{2}}){{1,255}})(?::(?P<port>[0-9]{{0,5}}))?"
 )
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-_LENGTH = re.compile(r"[0-9]{1,18}")
+_LENGTH = re.compile(r"0*([0-9]+)")
 
 CHUNKED = -1
 """What body_length() says of a body whose length its chunks tell."""
@@ -88,9 +90,10 @@ class Environ(HTTPMessage):
             return CHUNKED
         if not lengths:
             return 0
-        if len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0]):
+        found = _LENGTH.fullmatch(lengths[0])
+        if len(set(lengths)) > 1 or not found:
             raise _bad("Content-Length is not one number")
-        return int(lengths[0])
+        return int(found[1][:18])  # which is too much already; int() refuses thousands of digits
 
 
 def parse(http_blob: str | bytes) -> Environ:
@@ -144,6 +147,8 @@ def _request(env: Environ, line: bytes) -> None:
         del env["host"]
         env["host"] = absolute[1]
         target = absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
+    elif method == "CONNECT" and _is_host(target):
+        target = "*"  # what is meant is no path, but the server as a whole
     elif not target.startswith("/") and (method, target) != ("OPTIONS", "*"):
         raise _bad("the target is neither a path nor an http URL")
     path, _, query = target.partition("?")

@@ -250,9 +250,11 @@ class RequestHandler(RequestReceiver):
         if method not in _KNOWN:
             self.send_response("The method is not known here\n", "501 Not Implemented")
             return succeed(None)
-        if env["path_info"] == "*":
+        if method == "CONNECT":
+            self._last = True  # what follows may be meant for whom it wanted to reach
+        if env["path_info"] == "*":  # the server as a whole
             self.mark("lookup")
-            self._send_options(tuple(_ANSWERED))
+            self._send_methods(method, tuple(_ANSWERED))
             return succeed(None)
         segment = env["path_info"].lstrip("/").partition("/")[0]
         try:
@@ -264,21 +266,20 @@ class RequestHandler(RequestReceiver):
             self.send_not_found()
             return succeed(None)
         handler = module.web_handler(self, env)
-        if method == "OPTIONS":
-            self._send_options(handler.methods)
-            return succeed(None)
         if method not in handler.methods:
-            allow = {"Allow": ", ".join((*handler.methods, "OPTIONS"))}
-            self.send_response("The method is not allowed here\n", "405 Method Not Allowed", allow)
+            self._send_methods(method, handler.methods)
             return succeed(None)
         return Deferred.fromCoroutine(getattr(handler, _ANSWERED[method])())
 
-    def _send_options(self, methods: tuple[str, ...]) -> None:
-        """Say what may be asked (RFC 9110 section 9.3.7), to a browser that asks for another site's page, too."""
+    def _send_methods(self, method: str, methods: tuple[str, ...]) -> None:
+        """Say what may be asked: to OPTIONS (RFC 9110 section 9.3.7), with what a browser wants to know before it
+        asks for another site's page, and to a method that may not."""
         allow = ", ".join((*methods, "OPTIONS"))
-        self.send_response(
-            b"", "204 No Content", {"Allow": allow, "Access-Control-Allow-Methods": allow, **_PREFLIGHT}
-        )
+        if method == "OPTIONS":
+            headers = {"Allow": allow, "Access-Control-Allow-Methods": allow, **_PREFLIGHT}
+            self.send_response(b"", "204 No Content", headers)
+        else:
+            self.send_response("The method is not allowed here\n", "405 Method Not Allowed", {"Allow": allow})
 
     def _failed(self, failure: Failure) -> None:
         """A module raised: the client gets a 500, the log a traceback, the connection goes on."""

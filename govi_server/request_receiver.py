@@ -44,7 +44,8 @@ class RequestReceiver(LineReceiver):
     @property
     def is_head(self) -> bool:
         """Whether the request is a HEAD, as far as its first line tells, whose answer has no body."""
-        return bool(self._lines) and self._lines[0].startswith(b"HEAD ")
+        first_line = self._lines[0] if self._lines else self._buffer
+        return first_line.startswith(b"HEAD ")
 
     @property
     def nothing_received(self) -> bool:

@@ -23,6 +23,7 @@ from govi_server.access import UNLIMITED, Access
 from govi_server.addresses import Address
 from govi_server.environ import Environ
 from govi_server.interfaces import IClientTransport
+from govi_server.open_files import Accepting
 from govi_server.response import Headers, answer, pairs
 from govi_server.statistics import End
 from govi_server.units import Bytes, Seconds
@@ -169,8 +170,13 @@ class Connection:
 
     def drop(self) -> None:
         """Close it at once, with nothing of an answer under way, to make room for another."""
+        server = self.handler.server
+        server.forget_deadlines(self)
+        if self.closing is not None:
+            self.abort()
+            return
         self.closing = "server"
-        self.handler.server.closing(self)
+        server.dropped.start(self)
         self.sock.unregisterProducer()
         self.sock.loseConnection()
 
@@ -232,13 +238,15 @@ class Server(ServerFactory["RequestHandler"]):
         self.headers = tuple(pairs(headers))
         self.what = what
         self.access = access or Access(clock, UNLIMITED)
+        self.accepting = Accepting(clock, what)
         self.draining = False
         self.connections: dict[RequestHandler, Connection] = {}
         self.deadlines = TimeoutHandler(clock, limits.connection, Connection.disconnect)
         self.idle = TimeoutHandler(clock, limits.keep_alive, Connection.close)
         self.lingering = TimeoutHandler(clock, LINGER, Connection.abort)
+        self.dropped = TimeoutHandler(clock, LINGER, Connection.abort)
         self.reports = TimeoutHandler(clock, REPORT_EVERY, self._report)
-        self._all_deadlines = (self.deadlines, self.idle, self.lingering, self.reports)
+        self._all_deadlines = (self.deadlines, self.idle, self.lingering, self.dropped, self.reports)
         self._drained: Deferred[None] | None = None
         self._drain_limit: IDelayedCall | None = None
 
@@ -249,6 +257,7 @@ class Server(ServerFactory["RequestHandler"]):
     # A factory of handlers that now and then makes a Refusal: Twisted takes any protocol.
     def buildProtocol(self, addr: IAddress | None) -> "RequestHandler | Refusal":  # type: ignore[override]
         """Give a connection that Twisted accepted its handler, or a refusal to one that is too much."""
+        self.accepting.look()
         if not self.access.connects(addr):
             refusal = Refusal(self, "429 Too Many Requests", "Too many connections from your address\n")
         elif not self._has_room():
@@ -259,11 +268,15 @@ class Server(ServerFactory["RequestHandler"]):
         return refusal
 
     def _has_room(self) -> bool:
-        """Tell whether there is room for one more connection, if need be that of the one that idles longest."""
+        """Tell whether there is room for one more connection, if need be that of another.
+
+        First goes who has had the last answer and lingers, then who idles after one, then who has never sent a
+        whole request; of each the one that has done so longest.
+        """
         if len(self.connections) < self.access.limits.connections:
             return True
         unfinished = (c for c in islice(self.deadlines, MOST_LOOKED_AT) if c.handler.receiving)
-        for connection in chain(self.idle, unfinished):
+        for connection in chain(self.lingering, self.idle, unfinished):
             connection.drop()
             return True
         return False
@@ -326,16 +339,19 @@ class Server(ServerFactory["RequestHandler"]):
 
     def closing(self, connection: Connection) -> None:
         """Give a connection that was closed on this side the time to take its last answer."""
-        self.deadlines.stop(connection)
-        self.idle.stop(connection)
+        self.forget_deadlines(connection)
         self.lingering.start(connection)
+
+    def forget_deadlines(self, connection: Connection) -> None:
+        """Lift all deadlines of a connection."""
+        for deadline in self._all_deadlines:
+            deadline.stop(connection)
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection."""
         del self.connections[connection.handler]
         self.access.disconnects(connection.accepted_from)
-        for deadline in self._all_deadlines:
-            deadline.stop(connection)
+        self.forget_deadlines(connection)
         if self._drained is not None and not self.connections:
             self._end()
 

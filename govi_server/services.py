@@ -10,7 +10,8 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.interfaces import IAddress
+from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Listener(StreamServerEndpointService):
             raise CannotStart(f"{description!r} is no endpoint to listen on: {error}") from None
         self._raiseSynchronously = True  # as strports.service does: or a deaf server would stay up
         self._description = description
-        self._what = server.what
+        self._server = server
         self._listening = listening
 
     def privilegedStartService(self) -> None:
@@ -110,16 +111,27 @@ class Listener(StreamServerEndpointService):
             super().privilegedStartService()
         except CannotListenError as error:
             reason = getattr(error.socketError, "strerror", None) or error.socketError
-            raise CannotStart(f"cannot listen on {self._description} for {self._what}: {reason}") from None
+            raise CannotStart(f"cannot listen on {self._description} for {self._server.what}: {reason}") from None
         except (OSError, OverflowError) as error:  # of a unix or systemd endpoint, of a port beyond 65535
-            raise CannotStart(f"cannot listen on {self._description} for {self._what}: {error}") from None
+            raise CannotStart(f"cannot listen on {self._description} for {self._server.what}: {error}") from None
         assert self._waitingForPort is not None
         self._waitingForPort.addCallback(self._listens)
 
-    def _listens(self, port: IListeningPort) -> IListeningPort:
+    def _listens(self, port: Port) -> Port:
         address = port.getHost()
-        self.log.info("Listening on {address} for {what}", address=_readable(address), what=self._what)
+        self.log.info("Listening on {address} for {what}", address=_readable(address), what=self._server.what)
+        self._server.accepting.add(port)
         self._listening(address)
+        return port
+
+    def stopService(self) -> Deferred[Any]:
+        """Listen no more."""
+        if self._waitingForPort is not None:
+            self._waitingForPort.addCallback(self._listens_no_more)
+        return maybeDeferred(super().stopService)
+
+    def _listens_no_more(self, port: Port) -> Port:
+        self._server.accepting.remove(port)
         return port
 
 

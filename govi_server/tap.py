@@ -1,7 +1,6 @@
 """The command ``twistd govi-cache``: the one room that knows all the others."""
 
 import os
-import resource
 from typing import Any
 
 import msgspec
@@ -11,7 +10,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python import usage
 
-from govi_server.access import Access, Limits, networks
+from govi_server.access import UNLIMITED, Access, Limits, networks
 from govi_server.config import Config, ConfigError, Kv55Module, load
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
@@ -19,6 +18,7 @@ from govi_server.kv55.gateway import Gateway
 from govi_server.kv55.post import Poster
 from govi_server.modules.callback import Callback
 from govi_server.modules.kv55 import Kv55
+from govi_server.open_files import raise_limit
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.services import CannotStart, InOrder, serving
@@ -36,6 +36,9 @@ PUBLIC_HEADERS = {
 
 INNER_DRAIN = 1.0
 """Seconds that callbacks in flight have when the server stops: nobody waits for them any more."""
+
+CALLBACK_CONNECTIONS = 128
+"""Connections that gateways may have open at once to bring answers; the oldest idle one makes room for a new one."""
 
 OTHER_FILES = 512
 """Open files that are not clients' connections: those to the gateway, its callbacks, logs, and those that are closed
@@ -125,15 +128,11 @@ def _service(config: Config, reactor: Any) -> InOrder:
 
 def _that_fit(limits: Limits) -> Limits:
     """Lower the limit of connections to what the limit of open files, raised as far as may be, leaves for them."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.connections + OTHER_FILES
-    if soft < wanted and soft != resource.RLIM_INFINITY:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    fit = max(soft - OTHER_FILES, soft // 8)
-    if soft == resource.RLIM_INFINITY or fit >= limits.connections:
+    files = raise_limit(limits.connections + OTHER_FILES)
+    fit = max(files - OTHER_FILES, files // 8)
+    if fit >= limits.connections:
         return limits
-    log.warn("{n} connections at once: the limit of {files} open files allows no more", n=fit, files=soft)
+    log.warn("{n} connections at once: the limit of {files} open files allows no more", n=fit, files=files)
     return msgspec.structs.replace(limits, connections=fit)
 
 
@@ -152,6 +151,7 @@ def _gateway(services: InOrder, name: str, module: Kv55Module, config: Config, r
         clock=reactor,
         find_module=lambda segment: receiver,
         limits=msgspec.structs.replace(config.limits, body=config.gateway.message, drain=INNER_DRAIN),
+        access=Access(reactor, msgspec.structs.replace(UNLIMITED, connections=CALLBACK_CONNECTIONS)),
         what=f"{name} callbacks",
     )
     services.addService(serving(reactor, callbacks, [module.callback], callback.learn))

@@ -66,6 +66,10 @@ class ConnectionTests(AccessTestCase):
         for addr in (at("127.0.0.1"), at("2001:db8:ffff::1"), UNIXAddress(b"/x"), None):
             self.assertTrue(all(self.access.connects(addr) for _ in range(9)))
 
+    def test_proxies(self) -> None:
+        """A proxy of ours brings many clients: its connections have no limit."""
+        self.assertTrue(all(self.access.connects(at("192.0.2.9")) for _ in range(9)))
+
     def test_nothing_is_left(self) -> None:
         """Of clients that have gone nothing stays."""
         for n in range(100):
@@ -211,6 +215,19 @@ class LimitsTests(WireTestCase):
         clients[1].leave()
         newcomer.get("/parrot/says/b")
         self.assertEqual(newcomer.answer().body, b"b")
+
+    def test_lingering_goes_first(self) -> None:
+        """Before one that idles goes one that was answered and has not closed its side; each goes once."""
+        idle, *answered = (self.connect() for _ in range(3))
+        idle.get("/parrot/says/a")
+        for client in answered:
+            client.get("/parrot/says/a", Connection="close")
+        for n in (1, 2):
+            self.connect()
+            self.assertEqual([client.transport.disconnected for client in answered], [True, n == 2])
+            self.assertFalse(idle.closed)
+        self.connect()
+        self.assertTrue(idle.closed)
 
     def test_unfinished_goes(self) -> None:
         """When none idles, the oldest that has not sent a whole request makes room."""

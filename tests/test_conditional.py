@@ -1,10 +1,13 @@
 """What a client can take, and what it has."""
 
+from datetime import UTC, datetime
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.conditional import has_changed, http_date, not_modified, prefers_gzip
 from govi_server.environ import Environ, parse
 from govi_server.response import http_date as write_http_date
+from tests.client import NOW
 
 
 def request(*fields: str) -> Environ:
@@ -151,16 +154,29 @@ class HttpDateTests(SynchronousTestCase):
             "Sunday, 06-Nov-94 08:49:37 GMT",
             "Sun Nov  6 08:49:37 1994",
         ):
-            self.assertEqual(http_date(text), 784111777, text)
+            self.assertEqual(http_date(text, NOW), 784111777, text)
+
+    def test_two_digits(self) -> None:
+        """A year of two digits is the next one that ends in them, if that is within 50 years, or else the last."""
+        for today, year, meant in (
+            (2026, 76, 2076),
+            (2026, 77, 1977),
+            (2026, 26, 2026),
+            (2060, 9, 2009),
+            (2099, 99, 2099),
+        ):
+            moment = datetime(today, 6, 1, tzinfo=UTC).timestamp()
+            read = http_date(f"Sunday, 06-Nov-{year:02} 08:49:37 GMT", moment)
+            self.assertEqual(datetime.fromtimestamp(read or 0, UTC).year, meant)
 
     def test_round_trip(self) -> None:
         """What we write we read."""
         for moment in (0, 951782400, 1767225600, 4102444799):
-            self.assertEqual(http_date(write_http_date(moment)), moment)
+            self.assertEqual(http_date(write_http_date(moment), NOW), moment)
 
     def test_leap_second(self) -> None:
         """A leap second is one."""
-        self.assertEqual(http_date("Sat, 31 Dec 2016 23:59:60 GMT"), 1483228800)
+        self.assertEqual(http_date("Sat, 31 Dec 2016 23:59:60 GMT", NOW), 1483228800)
 
     def test_none(self) -> None:
         """What is no date is none, and never an error."""
@@ -170,6 +186,9 @@ class HttpDateTests(SynchronousTestCase):
             "784111777",
             "Sun, 06 Nov 1994 08:49:37",
             "Sun, 06 Nov 1994 08:49:37 CET",
+            "Abc, 06 Nov 1994 08:49:37 GMT",
+            "Funday, 06-Nov-94 08:49:37 GMT",
+            "Abc Nov  6 08:49:37 1994",
             "Sun, 31 Feb 1994 08:49:37 GMT",
             "Sun, 00 Nov 1994 08:49:37 GMT",
             "Sun, 06 Nov 1994 24:49:37 GMT",
@@ -181,4 +200,4 @@ class HttpDateTests(SynchronousTestCase):
             "Sun, \u0660\u0666 Nov 1994 08:49:37 GMT",
             "Sun, 06 Nov 1994 08:49:37 GMT\n",
         ):
-            self.assertIsNone(http_date(text), text)
+            self.assertIsNone(http_date(text, NOW), text)

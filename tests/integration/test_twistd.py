@@ -1,6 +1,7 @@
 """The commands as an operator runs them."""
 
 import json
+import os
 import resource
 import signal
 import socket
@@ -76,6 +77,27 @@ def test_demo(twistd: Twistd) -> None:
     rest, _ = process.communicate(timeout=10)
     assert process.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
     assert "Server Shut Down" in rest
+    assert "Traceback" not in said + rest
+
+
+def test_too_many_open_files(twistd: Twistd) -> None:
+    """Near the limit of open files accepting pauses, says so once, and goes on when there are fewer."""
+    port = free_port()
+    process = twistd(*arguments(port))
+    wait_for(process, "Try http://")
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (300, 300))
+    clients = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(200)]
+    said = wait_for(process, "Accepting pauses for govi-cache: too many open files")
+    assert 150 < len(os.listdir(f"/proc/{process.pid}/fd")) < 300
+    for client in clients:
+        client.close()
+    said += wait_for(process, "Accepting goes on for govi-cache")
+    with urlopen(f"http://127.0.0.1:{port}/kv55/57330430", timeout=13) as answer:
+        assert answer.status == 200
+    process.send_signal(signal.SIGTERM)
+    rest, _ = process.communicate(timeout=20)
+    assert (said + rest).count("Accepting pauses") == 1
+    assert "EMFILE" not in said + rest
     assert "Traceback" not in said + rest
 
 
