@@ -14,9 +14,12 @@ _LINE_LIMIT = 4096
 _SIZE = 8
 # Bytes of all lines beyond their sizes: nobody needs extensions and trailers, and nobody reads them here.
 _EXTRAS_LIMIT = 8 * _LINE_LIMIT
-# Extensions are skipped, but only well-formed ones: a token or quoted text, no control characters.
-_CHUNK = re.compile(rb"0*([0-9A-Fa-f]+)(?:[ \t]*;[\t -~\x80-\xff]*)?")
-_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
+# Extensions are skipped, but only well-formed ones (RFC 9112 section 7.1.1).
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
+_CHUNK = re.compile(rb"0*([0-9A-Fa-f]+)(?:%b)*" % _EXTENSION)
+_TRAILER = re.compile(rb"%b:[\t -~\x80-\xff]*" % _TOKEN)
 
 
 def _bad(reason: str) -> RequestError:

@@ -9,8 +9,9 @@ from http.client import HTTPMessage
 from ipaddress import IPv6Address
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-# A target has no fragment (RFC 9112 section 3.2), and so no "#".
-_REQUEST_LINE = re.compile(rb"(%b) ([!-\"$-~\x80-\xff]+) HTTP/([0-9])\.([0-9])" % _TOKEN)
+# A target is of the characters of a URI (RFC 3986 section 2), without a fragment (RFC 9112 section 3.2).
+_TARGET = rb"(?:[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+"
+_REQUEST_LINE = re.compile(rb"(%b) (%b) HTTP/([0-9])\.([0-9])" % (_TOKEN, _TARGET))
 # A value is visible text, obs-text, spaces and tabs; spaces and tabs around it are not part of it. (They are taken
 # off afterwards: an expression that does it takes quadratic time.)
 _FIELD = re.compile(rb"(%b):([\t -~\x80-\xff]*)" % _TOKEN)
@@ -130,7 +131,7 @@ def _request(env: Environ, line: bytes) -> None:
     found = _REQUEST_LINE.fullmatch(line)
     if found is None:
         raise _bad("the request line is not 'METHOD target HTTP/1.1'")
-    method, target, major = found[1].decode("ascii"), found[2].decode("latin-1"), found[3]
+    method, target, major = found[1].decode("ascii"), found[2].decode("ascii"), found[3]
     if major != b"1":
         raise RequestError("505 HTTP Version Not Supported", "only HTTP/1.1 and HTTP/1.0 are known")
     env.http_1_0 = found[4] == b"0"

@@ -254,7 +254,7 @@ class RequestHandler(RequestReceiver):
             self._last = True  # what follows may be meant for whom it wanted to reach
         if env["path_info"] == "*":  # the server as a whole
             self.mark("lookup")
-            self._send_methods(method, tuple(_ANSWERED))
+            self._send_methods(env, tuple(_ANSWERED))
             return succeed(None)
         segment = env["path_info"].lstrip("/").partition("/")[0]
         try:
@@ -267,17 +267,18 @@ class RequestHandler(RequestReceiver):
             return succeed(None)
         handler = module.web_handler(self, env)
         if method not in handler.methods:
-            self._send_methods(method, handler.methods)
+            self._send_methods(env, handler.methods)
             return succeed(None)
         return Deferred.fromCoroutine(getattr(handler, _ANSWERED[method])())
 
-    def _send_methods(self, method: str, methods: tuple[str, ...]) -> None:
+    def _send_methods(self, env: Environ, methods: tuple[str, ...]) -> None:
         """Say what may be asked: to OPTIONS (RFC 9110 section 9.3.7), with what a browser wants to know before it
         asks for another site's page, and to a method that may not."""
         allow = ", ".join((*methods, "OPTIONS"))
-        if method == "OPTIONS":
-            headers = {"Allow": allow, "Access-Control-Allow-Methods": allow, **_PREFLIGHT}
-            self.send_response(b"", "204 No Content", headers)
+        if env["request_method"] == "OPTIONS":
+            asks_first = "access-control-request-method" in env
+            preflight = {"Access-Control-Allow-Methods": allow, **_PREFLIGHT} if asks_first else {}
+            self.send_response(b"", "204 No Content", {"Allow": allow, **preflight})
         else:
             self.send_response("The method is not allowed here\n", "405 Method Not Allowed", {"Allow": allow})
 

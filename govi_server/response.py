@@ -69,11 +69,13 @@ def answer(
     if not _STATUS.fullmatch(status):
         raise ValueError(f"not a status: {status!r}")
     lines = [f"HTTP/1.1 {status}", f"Date: {http_date(now)}"]
+    bodiless = status.startswith(("1", "204", "304"))  # and so without a length (RFC 9110 section 6.4.1) and a type
     for name, value in pairs(headers):
         if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)) or name.lower() in _FRAMING:
             raise ValueError(f"not a header field: {name!r}: {value!r}")
-        lines.append(f"{name}: {value}")
-    if status.startswith(("1", "204", "304")):  # these have no body, and so no length (RFC 9110 section 6.4.1)
+        if not (bodiless and name.lower() == "content-type"):
+            lines.append(f"{name}: {value}")
+    if bodiless:
         body = b""
     else:
         lines.append(f"Content-Length: {len(body)}")

@@ -1,5 +1,6 @@
 """From a header block to an environ: what the reference shows, what is taken and what is refused."""
 
+import string
 from urllib.parse import unquote
 
 from hypothesis import example, given, settings
@@ -57,7 +58,8 @@ TOKENS = st.text(
 )
 VISIBLE = [chr(code) for code in (*range(0x21, 0x7F), *range(0x80, 0x100))]
 VALUES = st.text(st.sampled_from([*VISIBLE, " ", "\t"])).map(lambda text: text.strip(" \t"))
-PATHS = st.text(st.sampled_from([char for char in VISIBLE if char not in "?#"])).map("/".__add__)
+URI = string.ascii_letters + string.digits + "-._~:/?[]@!$&'()*+,;="
+PATHS = st.text(st.sampled_from(URI.replace("?", ""))).map("/".__add__)
 
 
 def request(*fields: str, line: str = "GET / HTTP/1.1", host: str = "Host: a\n") -> Environ:
@@ -113,11 +115,8 @@ class RequestLineTests(SynchronousTestCase):
             "GET /a%20b%2Fc HTTP/1.1": ("GET", "/a b/c", None),
             "GET /%6b%6B HTTP/1.1": ("GET", "/kk", None),
             "GET /%2541 HTTP/1.1": ("GET", "/%41", None),
-            "GET /%%34%31 HTTP/1.1": ("GET", "/%41", None),
-            "GET /%zz%4 HTTP/1.1": ("GET", "/%zz%4", None),
             "GET /%0D%0A%00 HTTP/1.1": ("GET", "/\r\n\0", None),
             "GET /%C3%A9 HTTP/1.1": ("GET", "/\xc3\xa9", None),
-            "GET /\xe9 HTTP/1.1": ("GET", "/\xe9", None),
             "GET /a+b HTTP/1.1": ("GET", "/a+b", None),
             "GET /a? HTTP/1.1": ("GET", "/a", None),
             "GET /a?b HTTP/1.1": ("GET", "/a", "b"),
@@ -145,6 +144,12 @@ class RequestLineTests(SynchronousTestCase):
             "GET\t/ HTTP/1.1": BAD,
             "GET / b HTTP/1.1": BAD,
             "GET /\0 HTTP/1.1": BAD,
+            "GET /\xe9 HTTP/1.1": BAD,
+            "GET /%%34%31 HTTP/1.1": BAD,
+            "GET /%zz HTTP/1.1": BAD,
+            "GET /%4 HTTP/1.1": BAD,
+            **dict.fromkeys((f"GET /{char} HTTP/1.1" for char in '"<>\\^`{|}'), BAD),
+            **dict.fromkeys((f"GET /?{char} HTTP/1.1" for char in '"<>\\^`{|}#\xff'), BAD),
             "GET /\r HTTP/1.1": BAD,
             "GET /\x7f HTTP/1.1": BAD,
             "GET / HTTP/1.1\r": BAD,
@@ -337,7 +342,7 @@ class FieldTests(SynchronousTestCase):
 
     def test_text_is_latin_1(self) -> None:
         """Every byte of the wire stands for itself, and text that no bytes stand for is refused."""
-        blob = "GET /\xe9 HTTP/1.1\nHost: a\nX-A: \xff\n\n"
+        blob = "GET / HTTP/1.1\nHost: a\nX-A: \xe9\xff\n\n"
         self.assertEqual(parse(blob).items(), parse(blob.encode("latin-1")).items())
         self.assertEqual(status("GET / HTTP/1.1\nHost: a\nX-A: \u20ac\n\n"), BAD)
 
@@ -555,7 +560,7 @@ class AnyRequestTests(SynchronousTestCase):
     @given(
         method=TOKENS,
         path=PATHS,
-        query=st.text(st.sampled_from([char for char in VISIBLE if char != "#"])),
+        query=st.text(st.sampled_from(URI)),
         fields=st.lists(st.tuples(TOKENS.filter(lambda name: name.lower() != "host"), VALUES)),
     )
     def test_round_trip(self, method: str, path: str, query: str, fields: list[tuple[str, str]]) -> None:
