@@ -37,7 +37,7 @@ def prefers_gzip(env: Environ) -> bool:
     return gzip > 0 and gzip >= weights.get("identity", 0.0)
 
 
-def has_changed(env: Environ, etag: str, modified: float) -> bool:
+def has_changed(env: Environ, etag: str, modified: float | None) -> bool:
     """Tell whether a client wants the representation only as it was, and it is another now (RFC 9110 section 13.2.2).
 
     etag, modified: as for not_modified(). A weak tag is never sure to be the same (section 13.1.1).
@@ -46,19 +46,23 @@ def has_changed(env: Environ, etag: str, modified: float) -> bool:
     if if_match is not None:
         given = ",".join(if_match)
         return given.strip(" \t") != "*" and etag not in _STRONG_TAG.findall(given)
+    if modified is None:
+        return False
     since = http_date(",".join(env.get_all("if-unmodified-since", [])), modified)
     return since is not None and int(modified) > since
 
 
-def not_modified(env: Environ, etag: str, modified: float) -> bool:
+def not_modified(env: Environ, etag: str, modified: float | None) -> bool:
     """Tell whether a client has the representation it asks for (RFC 9110 section 13.2.2).
 
-    etag: its entity tag. modified: when it was made, in epoch seconds.
+    etag: its entity tag. modified: when it was made, in epoch seconds; None if that is not told.
     """
     if_none_match = env.get_all("if-none-match")
     if if_none_match is not None:
         given = ",".join(if_none_match)
         return given.strip(" \t") == "*" or etag in _ENTITY_TAG.findall(given)
+    if modified is None:
+        return False
     since = http_date(",".join(env.get_all("if-modified-since", [])), modified)
     return since is not None and int(modified) <= since
 

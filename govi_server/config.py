@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -15,6 +15,12 @@ from govi_server.departures.breaker import Limits as BreakerLimits
 from govi_server.departures.cache import Limits as CacheLimits
 from govi_server.kv55 import messages
 from govi_server.kv55.gateway import Limits as GatewayLimits
+from govi_server.kv78turbo.feed import FEED
+from govi_server.kv78turbo.feed import Limits as FeedLimits
+from govi_server.kv78turbo.passtimes import Limits as PasstimesLimits
+from govi_server.kv78turbo.subscriber import Limits as SubscriberLimits
+from govi_server.kv78turbo.timetable import Limits as TimetableLimits
+from govi_server.modules.ovapi import PATHS as OVAPI_PATHS
 from govi_server.server import Limits as ServerLimits
 from govi_server.units import Bytes, Count
 
@@ -33,26 +39,42 @@ class ConfigError(Exception):
 class Kv55Module(Struct, frozen=True, forbid_unknown_fields=True):
     """What answers under one URL segment, and the gateway it answers from."""
 
-    source: str = "demo"
+    source: Literal["demo", "govi", "kv78turbo"] = "demo"
     gateway_url: str = GATEWAY_URL
     subscriber_id: str = messages.SUBSCRIBER
     callback: str = "tcp:8082:interface=127.0.0.1"
     allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
-    license: str = messages.LICENSE
+    license: str = ""
+    """"" is the one of the source."""
 
     def __post_init__(self) -> None:
-        if self.source not in ("demo", "govi"):
-            raise ValueError(f"source is neither demo nor govi: {self.source!r}")
         if not is_http_url(self.gateway_url):
             raise ValueError(f"gateway_url is not an http address: {self.gateway_url!r}")
-        if self.source == "demo" and self.gateway_url != GATEWAY_URL:
-            raise ValueError("gateway_url goes with source govi: the demo has its own gateway")
+        if self.source != "govi" and self.gateway_url != GATEWAY_URL:
+            raise ValueError(f"gateway_url goes with source govi, not with {self.source}")
         if self.source == "demo" and not self.callback.startswith("tcp"):
             raise ValueError(f"callback must be a tcp endpoint for source demo: {self.callback!r}")
         try:
             networks(self.allow)
         except ValueError as error:
             raise ValueError(f"allow: {error}") from None
+
+
+class FeedSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The live feed that modules with source kv78turbo answer from."""
+
+    addresses: tuple[str, ...] = (FEED,)
+    timetable: str = ""
+    limits: FeedLimits = FeedLimits()
+    subscriber: SubscriberLimits = SubscriberLimits()
+    passtimes: PasstimesLimits = PasstimesLimits()
+    planning: TimetableLimits = TimetableLimits()
+
+    def __post_init__(self) -> None:
+        if not self.addresses and not self.timetable:
+            raise ValueError("addresses is empty, and there is no timetable either")
+        if self.limits.stale < self.limits.fresh:
+            raise ValueError("limits.stale must not be below limits.fresh: a stale board is the older one")
 
 
 class Statistics(Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,6 +96,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     cache: CacheLimits = CacheLimits()
     gateway: GatewayLimits = GatewayLimits()
     breaker: BreakerLimits = BreakerLimits()
+    feed: FeedSettings = FeedSettings()
 
     def __post_init__(self) -> None:
         if not self.listen:
@@ -83,8 +106,12 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         for name in self.modules:
             if not _SEGMENT.fullmatch(name):
                 raise ValueError(f"modules: {name!r} is not a path segment of letters, digits and hyphens")
+            if self.is_live and name in OVAPI_PATHS:
+                raise ValueError(f"modules: {name!r} is a path of OVapi's, which source kv78turbo answers, too")
         callbacks: dict[str, str] = {}
         for name, module in self.modules.items():
+            if module.source == "kv78turbo":
+                continue
             other = callbacks.setdefault(module.callback, name)
             if other != name:
                 raise ValueError(f"modules.{name}.callback: {module.callback} is the one of modules.{other} already")
@@ -95,6 +122,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             )
         if self.cache.stale < self.cache.fresh:
             raise ValueError("cache.stale must not be below cache.fresh: a stale board is the older one")
+
+    @property
+    def is_live(self) -> bool:
+        """Whether anything is answered from the live feed."""
+        return any(module.source == "kv78turbo" for module in self.modules.values())
 
 
 def is_http_url(text: str) -> bool:

@@ -14,10 +14,15 @@ from govi_server.access import UNLIMITED, Access, Limits, networks
 from govi_server.config import Config, ConfigError, Kv55Module, load
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
+from govi_server.kv55 import messages
 from govi_server.kv55.gateway import Gateway
 from govi_server.kv55.post import Poster
+from govi_server.kv78turbo.feed import Feed
+from govi_server.modules import kv55_live
 from govi_server.modules.callback import Callback
 from govi_server.modules.kv55 import Kv55
+from govi_server.modules.kv55_live import Kv55Live
+from govi_server.modules.ovapi import ovapi_modules
 from govi_server.open_files import raise_limit
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
@@ -31,7 +36,7 @@ NAME = "govi-cache"
 # Pages of other sites may read what is served here (DOMAIN.md 1.2 and 1.4).
 PUBLIC_HEADERS = {
     "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "Age, Cache-Status, ETag, Retry-After",
+    "Access-Control-Expose-Headers": "Age, Cache-Status, ETag, Feed-State, Retry-After",
 }
 
 INNER_DRAIN = 1.0
@@ -55,14 +60,16 @@ class Options(usage.Options):
     optParameters = [
         ["config", "c", None, "Configuration file (TOML); etc/govi-cache.toml describes it."],
         ["callback", None, None, "Endpoint for the gateway's answers [default: tcp:8082:interface=127.0.0.1]."],
-        ["source", "s", None, "Where departures come from: demo or govi [default: demo]."],
+        ["source", "s", None, "Where departures come from: demo, govi or kv78turbo [default: demo]."],
         ["gateway-url", "g", None, "Where the GOVI gateway takes questions; means --source govi."],
+        ["timetable", "t", None, "Folder of recorded KV7, *.ctx and *.gz; means --source kv78turbo."],
         ["statistics", None, None, "File for the statistics log [default: none is kept]."],
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self.listen: list[str] = []
+        self.feed: list[str] = []
 
     def opt_listen(self, endpoint: str) -> None:
         """Endpoint to listen on, as often as there are [default: tcp:8080]."""
@@ -70,21 +77,36 @@ class Options(usage.Options):
 
     opt_l = opt_listen
 
+    def opt_feed(self, address: str) -> None:
+        """ZeroMQ address of the KV78turbo feed, as often as there are, tried in turn; means --source kv78turbo."""
+        self.feed.append(address)
+
+    opt_f = opt_feed
+
     def settings(self) -> dict[str, Any]:
         """Give what was said, in the shape of the configuration file."""
         settings: dict[str, Any] = {}
         kv55 = {
             "callback": self["callback"],
-            "source": self["source"] or (self["gateway-url"] and "govi"),
+            "source": self["source"] or self._meant_source(),
             "gateway_url": self["gateway-url"],
         }
         if said := {key: value for key, value in kv55.items() if value is not None}:
             settings["modules"] = {"kv55": said}
+        feed = {"addresses": self.feed or None, "timetable": self["timetable"]}
+        if said := {key: value for key, value in feed.items() if value is not None}:
+            settings["feed"] = said
         if self.listen:
             settings["listen"] = self.listen
         if self["statistics"] is not None:
             settings["statistics"] = {"file": self["statistics"]}
         return settings
+
+    def _meant_source(self) -> str | None:
+        """Give the source that the other options mean."""
+        if self["gateway-url"] is not None:
+            return "govi"
+        return "kv78turbo" if self.feed or self["timetable"] is not None else None
 
 
 def makeService(options: Options, reactor: Any = None) -> IService:
@@ -106,10 +128,19 @@ def _service(config: Config, reactor: Any) -> InOrder:
         services.addService(StatisticsLog(NAME, path, config.statistics.rotate, config.statistics.keep))
     # What answers under which path segment; a new kind of module is made and added here.
     modules = MultiService()
+    if config.is_live:
+        feed = _feed(config, reactor)
+        services.addService(feed)
+        for ovapi in ovapi_modules(feed):
+            modules.addService(ovapi)
     for name, module in config.modules.items():
+        if module.source == "kv78turbo":
+            modules.addService(Kv55Live(name, feed, module.license or kv55_live.LICENSE))
+            log.info("/{name} is answered from the KV78turbo feed", name=name)
+            continue
         gateway = _gateway(services, name, module, config, reactor)
         source = CircuitBreaker(gateway, reactor, config.breaker)
-        modules.addService(Kv55(name, BoardCache(source, reactor, config.cache), module.license))
+        modules.addService(Kv55(name, BoardCache(source, reactor, config.cache), module.license or messages.LICENSE))
     services.addService(modules)
     server = Server(
         "",
@@ -134,6 +165,21 @@ def _that_fit(limits: Limits) -> Limits:
         return limits
     log.warn("{n} connections at once: the limit of {files} open files allows no more", n=fit, files=files)
     return msgspec.structs.replace(limits, connections=fit)
+
+
+def _feed(config: Config, reactor: Any) -> Feed:
+    """Make the live feed."""
+    settings = config.feed
+    return Feed(
+        reactor,
+        settings.addresses,
+        settings.timetable,
+        settings.limits,
+        subscriber=settings.subscriber,
+        passtimes=settings.passtimes,
+        timetable=settings.planning,
+        kept=config.cache.bytes,
+    )
 
 
 def _gateway(services: InOrder, name: str, module: Kv55Module, config: Config, reactor: Any) -> Gateway:

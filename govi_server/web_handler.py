@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from govi_server.conditional import has_changed, not_modified
 from govi_server.environ import Environ
-from govi_server.response import Headers
+from govi_server.response import Headers, Representation, http_date, pairs
 from govi_server.statistics import CacheResult, Phase
 
 if TYPE_CHECKING:
@@ -35,6 +36,21 @@ class WebHandler:
     def send_response(self, response: str | bytes, status: str = "200 Ok", headers: Headers | None = None) -> None:
         """Send the answer; see RequestHandler.send_response()."""
         self.request_handler.send_response(response, status, headers)
+
+    def send_representation(self, made: Representation, headers: Headers, modified: float | None = None) -> None:
+        """Send a representation, or say that the client has it, or that it is not the one the client wants.
+
+        modified: when it was made (epoch seconds), where clients may ask by date.
+        """
+        fields = [*made.headers, *pairs(headers)]
+        if modified is not None:
+            fields.append(("Last-Modified", http_date(modified)))
+        if has_changed(self.env, made.etag, modified):
+            self.send_response("It has changed\n", "412 Precondition Failed", {"Vary": "Accept-Encoding"})
+        elif not_modified(self.env, made.etag, modified):
+            self.send_response(b"", "304 Not Modified", fields)
+        else:
+            self.send_response(made.body, headers=fields)
 
     def mark(self, phase: Phase, cache: CacheResult | None = None) -> None:
         """Say that a phase of the request ends now, and what the cache had for it."""

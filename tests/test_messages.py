@@ -13,17 +13,16 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.board import Board, Trip
+from govi_server.departures.times import local_timestamp, utc_timestamp
 from govi_server.kv55.messages import (
     LICENSE,
     BadMessage,
     Question,
     code_in,
     is_timing_point_code,
-    local_timestamp,
     read_dris_55,
     read_dris_55_req,
     unpack,
-    utc_timestamp,
     write_dris_55,
     write_dris_55_req,
     write_dris_55_res,

@@ -5,15 +5,14 @@ everything. Whatever cannot be read is a BadMessage.
 """
 
 import re
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 from lxml import etree
 
 from govi_server.departures.board import Board, Trip
+from govi_server.departures.times import local_timestamp, utc_timestamp
+from govi_server.gunzip import GZIP, gunzip
 
 SUBSCRIBER = "openOV"
 VERSION = "0.0.1"
@@ -22,8 +21,6 @@ LICENSE = "http://openov.nl/license/GOVI-1.0-TravelInfo"
 """The licence of GOVI's travel information, which openOV puts in front of Request (DOMAIN.md 1.1, step 6)."""
 
 CONTENT_TYPE = "text/xml; charset=utf-8"
-
-AMSTERDAM = ZoneInfo("Europe/Amsterdam")
 
 # The elements of a Trip in the order of the interface, with the values they become.
 _TRIP = {
@@ -48,10 +45,6 @@ _CODE = re.compile(r"[0-9]{1,10}")
 _CODE_IN_BYTES = re.compile(rb"<TimingPointCode>([0-9]{1,10})</TimingPointCode>")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-_GZIP = b"\x1f\x8b"
-_MEMBERS = 16
-"""A gzip file may have several members; a message in more of them is none."""
-
 
 class BadMessage(ValueError):
     """A message that is not well formed, not what it should be, or too large; the text says which."""
@@ -67,27 +60,14 @@ def unpack(data: bytes, limit: int) -> bytes:
 
     limit: the most bytes that may come out. Raises BadMessage.
     """
-    if not data.startswith(_GZIP):
-        if len(data) > limit:
-            raise BadMessage(f"more than {limit} bytes")
-        return data
-    plain = b""
-    for _ in range(_MEMBERS):
-        member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    if data.startswith(GZIP):
         try:
-            plain += member.decompress(data, limit + 1 - len(plain))
-        except zlib.error as error:
-            raise BadMessage(f"broken gzip: {error}") from None
-        if len(plain) > limit:
-            raise BadMessage(f"more than {limit} bytes after gunzip")
-        if not member.eof:
-            raise BadMessage("truncated gzip")
-        data = member.unused_data
-        if not data.startswith(_GZIP):
-            break
-    if data.strip(b"\0"):
-        raise BadMessage("bytes after the end of the gzip")
-    return plain
+            return gunzip(data, limit)
+        except ValueError as error:
+            raise BadMessage(str(error)) from None
+    if len(data) > limit:
+        raise BadMessage(f"more than {limit} bytes")
+    return data
 
 
 def code_in(data: bytes) -> str | None:
@@ -275,16 +255,6 @@ def write_dris_55_res(now: float, subscriber_id: str = SUBSCRIBER) -> bytes:
         ),
     )
     return _bytes(document)
-
-
-def local_timestamp(now: float) -> str:
-    """Write a moment as the Netherlands' wall clock with its offset: 2012-01-22T23:45:49+01:00."""
-    return datetime.fromtimestamp(now, AMSTERDAM).isoformat(timespec="seconds")
-
-
-def utc_timestamp(now: float) -> str:
-    """Write a moment in UTC without a zone, as the interface's RequestTimestamp is: 2012-01-22T22:45:49."""
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _add(parent: etree._Element, children: Iterable[tuple[str, str]]) -> None:

@@ -6,14 +6,14 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from govi_server.conditional import has_changed, not_modified, prefers_gzip
+from govi_server.conditional import prefers_gzip
 from govi_server.departures.board import Board, Busy, NoBoard, SourceBroken, SourceUnreachable
 from govi_server.departures.cache import BoardCache, Entry, Result
 from govi_server.environ import Environ
 from govi_server.interfaces import IWebModule
 from govi_server.kv55 import messages
 from govi_server.request_handler import RequestHandler
-from govi_server.response import Representation, http_date, represent
+from govi_server.response import Representation, represent
 from govi_server.web_handler import WebHandler
 
 RETRY_AFTER = "10"
@@ -101,18 +101,11 @@ class Kv55Handler(WebHandler):
             result = "stale"
         self.mark("render", result)
         headers = (
-            *made.headers,
-            ("Last-Modified", http_date(entry.board.made)),
             ("Cache-Control", f"public, max-age={floor(cache.limits.fresh)}"),
             ("Age", f"{floor(max(age, 0))}"),
             ("Cache-Status", f"{_CACHE_STATUS[result]}; ttl={floor(cache.limits.fresh - age)}"),
         )
-        if has_changed(self.env, made.etag, entry.board.made):
-            self.send_response("It has changed\n", "412 Precondition Failed", {"Vary": "Accept-Encoding"})
-        elif not_modified(self.env, made.etag, entry.board.made):
-            self.send_response(b"", "304 Not Modified", headers)
-        else:
-            self.send_response(made.body, headers=headers)
+        self.send_representation(made, headers, entry.board.made)
 
     def _send_error(self, status: str, code: str, reason: str, result: Result | None = None) -> None:
         # A path is latin-1 for the bytes that it came in, which most clients mean as UTF-8.

@@ -1,0 +1,137 @@
+"""What leaves from a stop, from KV7 and KV8 together; and what was made of it, kept until it changes."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sized
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from govi_server.departures.times import HOUR, MINUTE
+from govi_server.kv78turbo.passtimes import GeneralMessage, Pass, Passtimes, pass_of
+from govi_server.kv78turbo.timetable import Timetable
+
+LOOKED_BACK = HOUR / 2
+"""Seconds for which planned passes are looked up that KV8 may say are late."""
+
+LOOKED_AHEAD = 10 * MINUTE
+"""Seconds beyond the horizon that are looked at, too; a board is made anew after them at the latest."""
+
+_Made = TypeVar("_Made", bound=Sized)
+
+
+@dataclass(frozen=True, slots=True)
+class StopBoard:
+    """The passes of a stop within a horizon, in order of expected time, and its messages, at one moment."""
+
+    code: str
+    passes: tuple[Pass, ...]
+    messages: tuple[GeneralMessage, ...]
+    owners: frozenset[str]
+    """The data owners of the passes that KV8 tells of."""
+    planned: bool
+    """Whether KV7 tells of this stop at all."""
+    until: float
+    """Epoch seconds until which nothing comes or goes by itself."""
+
+
+class Boards:
+    """Makes boards. now: gives the moment in epoch seconds. size: the most bytes that are kept of what was made."""
+
+    def __init__(self, passtimes: Passtimes, timetable: Timetable, now: Callable[[], float], size: int) -> None:
+        self.passtimes = passtimes
+        self.timetable = timetable
+        self._now = now
+        self._size = size
+        self._kept: OrderedDict[tuple[str, object], tuple[tuple[int, int], StopBoard, Sized]] = OrderedDict()
+        self._bytes = 0
+
+    def knows(self, code: str) -> bool:
+        """Tell whether there is such a TimingPointCode, as far as KV7 or KV8 tells."""
+        return code in self.passtimes.stops or self.timetable.knows(code)
+
+    def board(self, code: str, horizon: float) -> StopBoard:
+        """Make a stop's board: what is expected within so many seconds and not gone."""
+        now = self._now()
+        stop = self.passtimes.stops.get(code)
+        ahead = now + horizon + LOOKED_AHEAD
+        planned = dict(self.timetable.passes(code, now - LOOKED_BACK, ahead))
+        known: list[tuple[Pass, bool]] = []
+        for key, values in stop.passes.items() if stop is not None else ():
+            kv8 = pass_of(key, values, code)
+            kv7 = planned.pop(key, None)
+            known.append((kv8 if kv7 is None else _filled(kv8, kv7), True))
+        known.extend((kv7, False) for kv7 in planned.values())
+        until = now + LOOKED_AHEAD
+        shown: list[tuple[float, str, Pass, bool]] = []
+        for a_pass, live in known:
+            if a_pass.gone <= now:
+                continue
+            if a_pass.expected > now + horizon:
+                until = min(until, a_pass.expected - horizon)
+                continue
+            until = min(until, a_pass.gone)
+            shown.append((a_pass.expected, a_pass.journey, a_pass, live))
+        messages = tuple(stop.messages.values()) if stop is not None and stop.messages else ()
+        for message in messages:
+            until = min([until, *(m for m in (message.starts, message.ends) if m is not None and m > now)])
+        shown.sort(key=lambda one: one[:2])
+        return StopBoard(
+            code,
+            tuple(a_pass for _, _, a_pass, _ in shown),
+            tuple(message for message in messages if message.shown(now)),
+            frozenset(a_pass.data_owner_code for _, _, a_pass, live in shown if live),
+            self.timetable.plans(code),
+            until,
+        )
+
+    def made(
+        self, code: str, horizon: float, form: object, make: Callable[[StopBoard], _Made]
+    ) -> tuple[StopBoard, _Made]:
+        """Give a stop's board and what is made of it, which is kept until either changes.
+
+        form: what it is known by, always made by the same function.
+        """
+        key = (code, form)
+        stop = self.passtimes.stops.get(code)
+        version = (stop.version if stop is not None else 0, self.timetable.version)
+        kept = self._kept.get(key)
+        if kept is not None and kept[0] == version and self._now() < kept[1].until:
+            self._kept.move_to_end(key)
+            return kept[1], kept[2]  # type: ignore[return-value]  # the form tells the type
+        board = self.board(code, horizon)
+        made = make(board)
+        self._forget(key)
+        self._kept[key] = (version, board, made)
+        self._bytes += len(made)
+        while self._bytes > self._size:
+            self._forget(next(iter(self._kept)))
+        return board, made
+
+    def _forget(self, key: tuple[str, object]) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._bytes -= len(kept[2])
+
+    def journey(self, key: str) -> list[Pass]:
+        """List the passes of a journey, GVB_20260421_7_7189_0, on the operating date that is nearest to now."""
+        parts = key.split("_")
+        if len(parts) < 5:
+            return []
+        now = self._now()
+        # The number of a line is the only one that may have the separator in it.
+        prefix = "|".join((*parts[:2], "_".join(parts[2:-2]), *parts[-2:], "")).encode()
+        by_key: dict[bytes, Pass] = self.timetable.journey(prefix, now)
+        for code in self.passtimes.journeys.get(prefix[:-1], ()):
+            for pass_key, values in self.passtimes.stops[code].passes.items():
+                if pass_key.startswith(prefix):
+                    kv8, kv7 = pass_of(pass_key, values, code), by_key.get(pass_key)
+                    by_key[pass_key] = kv8 if kv7 is None else _filled(kv8, kv7)
+        if not by_key:
+            return []
+        day = min(by_key.values(), key=lambda one: abs(one.expected - now)).operation_date
+        return [one for one in by_key.values() if one.operation_date == day]
+
+
+def _filled(kv8: Pass, kv7: Pass) -> Pass:
+    """Fill what only the planning knows into what KV8 says (DOMAIN.md 5.7)."""
+    wheelchair = kv7.wheelchair if kv8.wheelchair == "UNKNOWN" else kv8.wheelchair
+    return replace(kv8, wheelchair=wheelchair, product_formula_type=kv7.product_formula_type)

@@ -1,0 +1,168 @@
+"""The live feed: takes its messages in, and tells how far what it says can be relied upon."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from msgspec import Struct
+from twisted.application.internet import TimerService
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Cooperator
+from twisted.logger import Logger
+
+from govi_server.gunzip import gunzip
+from govi_server.incidents import Incidents
+from govi_server.kv78turbo import ctx
+from govi_server.kv78turbo import passtimes as kv8
+from govi_server.kv78turbo import timetable as kv7
+from govi_server.kv78turbo.boards import Boards, StopBoard
+from govi_server.kv78turbo.folder import Folder
+from govi_server.kv78turbo.passtimes import Passtimes
+from govi_server.kv78turbo.subscriber import Limits as SubscriberLimits
+from govi_server.kv78turbo.subscriber import State, Subscriber
+from govi_server.kv78turbo.timetable import Timetable
+from govi_server.units import Bytes, Seconds
+
+FEED = "tcp://pubsub.besteffort.ndovloket.nl:7817"
+"""Where everybody may subscribe, with one connection (DOMAIN.md 2.2)."""
+
+PREFIXES = ("/GOVI/KV8", "/GOVI/KV7")
+"""What is subscribed to; the old and the new names of the envelopes all begin so (DOMAIN.md 2.2)."""
+
+SWEEP_EVERY = 30.0
+"""Seconds between two rounds in which what is over is forgotten."""
+
+AT_ONCE = 1 << 18
+"""Bytes of a message that is taken in at one go; a larger one piece by piece, with others having their turns."""
+
+Condition = Literal["fresh", "stale", "old", "unknown", "down"]
+"""How far a board can be relied upon: "fresh" and "stale" are shown; "old", "unknown" (no such stop) and "down" (no
+feed, and so nobody knows) are three kinds of having none."""
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the feed may take, and how long its word counts."""
+
+    message: Bytes = 64 << 20
+    """Of one message, after gunzip: a night's planning of the largest operator fits."""
+    fresh: Seconds = 60.0
+    """Age in seconds up to which what a data owner said is fresh: the feed repeats it every half minute."""
+    stale: Seconds = 300.0
+    """Age in seconds up to which it is shown, and said to be stale."""
+
+
+class Feed(MultiService):
+    """Keeps the boards of a country up to date.
+
+    reactor: for time, and for ZeroMQ's file descriptor. addresses: of the feed, tried in turn; none is no feed, only
+    a timetable. folder: of recorded KV7, "" for none. kept: the most bytes of rendered boards.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        addresses: Sequence[str],
+        folder: str,
+        limits: Limits,
+        *,
+        subscriber: SubscriberLimits,
+        passtimes: kv8.Limits,
+        timetable: kv7.Limits,
+        kept: int,
+    ) -> None:
+        super().__init__()
+        self.clock = reactor
+        self.limits = limits
+        self.incidents = Incidents(self.log, reactor)
+        self.passtimes = Passtimes(reactor.seconds, self._refused, passtimes)
+        self.timetable = Timetable(reactor.seconds, self._refused, timetable)
+        self.boards = Boards(self.passtimes, self.timetable, reactor.seconds, kept)
+        self.subscriptions: dict[str, str] = {}
+        """The timestamp of the last KV8 message of each subscription."""
+        self.n_records = 0
+        self._owner = ""
+        self._cooperator = Cooperator(scheduler=lambda call: reactor.callLater(0.001, call))
+        sweeper = TimerService(SWEEP_EVERY, self._sweep)
+        sweeper.clock = reactor
+        sweeper.setServiceParent(self)
+        if folder:
+            Folder(folder, reactor, self._cooperator, self._read).setServiceParent(self)
+        self.subscriber = Subscriber(reactor, addresses, PREFIXES, self.received, subscriber) if addresses else None
+        if self.subscriber is not None:
+            self.subscriber.setServiceParent(self)
+
+    @property
+    def state(self) -> State:
+        """How the feed is doing."""
+        return "UNKNOWN" if self.subscriber is None else self.subscriber.state
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since there was any data; None if there never was."""
+        last = None if self.subscriber is None else self.subscriber.last
+        return None if last is None else max(self.clock.seconds() - last, 0.0)
+
+    # Taking in.
+
+    def received(self, envelope: str, payload: bytes) -> Deferred[None] | None:
+        """Take a message in; the Deferred, if there is one, fires when that is done."""
+        try:
+            message = gunzip(payload, self.limits.message)
+        except ValueError as error:
+            self.incidents.add(
+                "broken message", "A message of {envelope!r} is dropped: {error}", envelope=envelope, error=str(error)
+            )
+            return None
+        self._owner = envelope.rpartition("/")[2]
+        bits = self._read(ctx.pieces(message))
+        if len(message) > AT_ONCE:
+            done: Deferred[None] = self._cooperator.coiterate(bits).addCallback(lambda _: None)
+            return done
+        for _ in bits:
+            pass
+        return None
+
+    def _read(self, chunks: Iterator[bytes]) -> Iterator[None]:
+        """Read CTX bit by bit: what is of KV8 at once, what is of KV7 when its group is whole."""
+        for update in self.timetable.read(self._live(ctx.read(chunks, self._refused))):
+            if update is not None:
+                self.timetable.apply(update)
+            yield
+
+    def _live(self, message: Iterator[ctx.Records]) -> Iterator[ctx.Records]:
+        """Take KV8 out of a message, and leave the rest."""
+        for records in message:
+            self.n_records += len(records.lines)
+            if self.passtimes.take(records):
+                self.subscriptions[records.group.subscription] = records.group.timestamp
+            else:
+                yield records
+
+    def _refused(self, kind: str) -> None:
+        self.incidents.add(kind, "A record is refused: {why} ({owner!r})", why=kind, owner=self._owner)
+
+    def _sweep(self) -> Deferred[None]:
+        def bits() -> Iterator[None]:
+            yield from self.passtimes.sweep()
+            self.timetable.sweep()
+
+        done: Deferred[None] = self._cooperator.coiterate(bits()).addCallback(lambda _: None)
+        return done
+
+    # Telling.
+
+    def condition(self, board: StopBoard) -> tuple[Condition, float]:
+        """Tell how far a board can be relied upon, and the age in seconds of the oldest word that it rests on."""
+        now = self.clock.seconds()
+        heard = (self.passtimes.heard.get(owner, 0.0) for owner in board.owners)
+        age = max((now - moment for moment in heard), default=0.0)
+        if age > self.limits.stale:
+            return "old", age
+        if age > self.limits.fresh:
+            return "stale", age
+        if board.passes or self.state == "UP" or self.subscriber is None:
+            known = board.passes or self.boards.knows(board.code)
+            return ("fresh" if known else "unknown"), max(age, 0.0)
+        return ("stale" if board.planned else "down"), self.age or 0.0

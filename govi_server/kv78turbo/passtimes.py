@@ -1,0 +1,550 @@
+"""KV8: what runs now. Passing times and messages as the feed tells them, kept by stop (DOMAIN.md 2.5 to 2.8).
+
+Memory is what counts here: a country has millions of passes. One is two byte strings, its key and its values, taken
+from its record unread but for what decides whether it is kept; pass_of() reads them when somebody asks for the stop.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import lru_cache
+from operator import itemgetter
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from govi_server.departures.times import local_date, moment, read_date, read_time, read_timestamp
+from govi_server.kv78turbo.ctx import NULL, Records, text
+from govi_server.units import Count
+
+# What tells a pass from all others, its journey's key first, and the operating date, so that two days never collide.
+_KEY = (
+    "DataOwnerCode",
+    "LocalServiceLevelCode",
+    "LinePlanningNumber",
+    "JourneyNumber",
+    "FortifyOrderNumber",
+    "OperationDate",
+    "UserStopOrderNumber",
+    "UserStopCode",
+)
+_JOURNEY = 5
+"""Columns of the key that tell the journey."""
+
+# What is kept of a pass. The first seven are looked at when it comes, in this order.
+_VALUES = (
+    "LastUpdateTimeStamp",
+    "ExpectedArrivalTime",
+    "ExpectedDepartureTime",
+    "TargetArrivalTime",
+    "TargetDepartureTime",
+    "TripStopStatus",
+    "WheelChairAccessible",
+    "JourneyStopType",
+    "DestinationCode",
+    "LineDirection",
+    "JourneyPatternCode",
+    "IsTimingStop",
+    "SideCode",
+    "NumberOfCoaches",
+    "OperatorCode",
+    "TimingPointDataOwnerCode",
+    "MessageContent",
+    "MessageType",
+    "ReasonType",
+    "SubReasonType",
+    "ReasonContent",
+    "AdviceType",
+    "SubAdviceType",
+    "AdviceContent",
+    "LinePublicNumber",
+    "DestinationName",
+)
+_STATUS, _WHEELCHAIR = _VALUES.index("TripStopStatus"), _VALUES.index("WheelChairAccessible")
+_DIRECTION = _VALUES.index("LineDirection")
+# Without these a record says nothing that anybody could show; the others are null where a publisher leaves them out.
+_NEEDED = {*_KEY, "TimingPointCode", "JourneyStopType", "TripStopStatus", "TargetArrivalTime", "TargetDepartureTime",
+           "ExpectedArrivalTime", "ExpectedDepartureTime"}  # fmt: skip
+
+_TIME = rb"(?:(?:[0-3][0-9]|4[0-7]):[0-5][0-9]:[0-5][0-9]|\\0|)\|"
+_TIMESTAMP = rb"(?:\\0||20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9][0-9.:+\-Z]{0,13})\|"
+_SOUND = re.compile(_TIMESTAMP + _TIME * 4)
+_TIMELESS = re.compile(rb"[^|]*\|(?:(?:\\0)?\|){4}")
+_CODE = re.compile(rb"[0-9]{1,10}")
+
+_STAMP = 35
+"""Bytes in which a LastUpdateTimeStamp ends."""
+
+DROPPED_AFTER = 60.0
+"""Seconds after both its expected times for which a pass is still shown (DOMAIN.md 5.7)."""
+
+DAYS_BACK, DAYS_AHEAD = 2, 7
+"""Operating dates that are taken, seen from today."""
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """How much is kept: what comes beyond it is refused and counted."""
+
+    passes: Count = 4_000_000
+    """Of all stops together, about 400 bytes each. The Netherlands have some hundred thousands in an hour or two."""
+    stops: Count = 200_000
+    """Three times those of the Netherlands."""
+    messages: Count = 100_000
+    """General messages, each for one stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One journey at one stop on one operating date, as KV7 or KV8 tells it. Texts are None where nothing is said.
+
+    Moments are epoch seconds, None where there is no such time: at LAST nothing departs (DOMAIN.md 5.8).
+    """
+
+    data_owner_code: str
+    local_service_level_code: str
+    line_planning_number: str
+    journey_number: str
+    fortify_order_number: str
+    operation_date: date
+    user_stop_order_number: str
+    user_stop_code: str
+    timing_point_code: str
+    timing_point_data_owner_code: str | None
+    last_update: float | None
+    target_arrival_time: str | None
+    expected_arrival_time: str | None
+    target_departure_time: str | None
+    expected_departure_time: str | None
+    target_arrival: float | None
+    expected_arrival: float | None
+    target_departure: float | None
+    expected_departure: float | None
+    trip_stop_status: str
+    journey_stop_type: str
+    wheelchair: str
+    destination_code: str | None
+    line_direction: str | None
+    journey_pattern_code: str | None
+    is_timing_stop: bool
+    side_code: str | None = None
+    number_of_coaches: str | None = None
+    operator_code: str | None = None
+    product_formula_type: str | None = None
+    line_public_number: str | None = None
+    destination_name: str | None = None
+    remarks: tuple[tuple[str, str], ...] = ()
+    """What else is said of it: (MessageContent, text), (ReasonType, text) and so on."""
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it takes passengers: at its last stop it only arrives."""
+        return self.journey_stop_type != "LAST"
+
+    @property
+    def expected(self) -> float:
+        """When it is expected to leave, or to arrive at its last stop: what boards are sorted by."""
+        moments = (self.expected_departure, self.target_departure, self.expected_arrival, self.target_arrival)
+        return next((m for m in moments if m is not None), 0.0)
+
+    @property
+    def gone(self) -> float:
+        """When it is no longer shown."""
+        expected = [m for m in (self.expected_arrival, self.expected_departure) if m is not None]
+        return max(expected or [self.expected]) + DROPPED_AFTER
+
+    @property
+    def forgotten(self) -> float:
+        """When it may be forgotten: not before the planning, which does not know that it is gone, has passed, too."""
+        planned = [m for m in (self.target_arrival, self.target_departure) if m is not None]
+        return max([self.gone, *(m + DROPPED_AFTER for m in planned)])
+
+    @property
+    def journey(self) -> str:
+        """OVapi's key of its journey: GVB_20260421_7_7189_0."""
+        return "_".join(
+            (
+                self.data_owner_code,
+                self.local_service_level_code,
+                self.line_planning_number,
+                self.journey_number,
+                self.fortify_order_number,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GeneralMessage:
+    """A text for a stop."""
+
+    key: str
+    """OVapi's: RET_2017-04-11_27_ALGEMEEN_31001347."""
+    fields: tuple[tuple[str, str | None], ...]
+    """Its columns by name, as they came."""
+    starts: float
+    ends: float | None
+    """Epoch seconds; None is until it is taken back."""
+
+    def shown(self, now: float) -> bool:
+        """Tell whether it is for now."""
+        return self.starts <= now and (self.ends is None or now < self.ends)
+
+
+class Stop:
+    """What is known of one stop now."""
+
+    __slots__ = ("messages", "passes", "version")
+
+    def __init__(self) -> None:
+        self.passes: dict[bytes, bytes] = {}
+        self.messages: dict[str, GeneralMessage] | None = None
+        self.version = 0
+        """Another number after each change."""
+
+
+class _Columns(NamedTuple):
+    """Where the columns of a table stand in its records."""
+
+    key: Callable[[list[bytes]], tuple[bytes, ...]]
+    values: Callable[[list[bytes]], tuple[bytes, ...]]
+    code: int
+    stop_type: int
+    date: int
+    owner: int
+    most: int
+    """Separators at which a record need be cut."""
+    lacks: bool
+    """Whether there are columns that are null in every record: they are read from a field put behind the last."""
+
+
+class Passtimes:
+    """Keeps what KV8 says. now: gives the moment in epoch seconds; refused: is told why a record is not taken."""
+
+    def __init__(
+        self,
+        now: Callable[[], float],
+        refused: Callable[[str], object],
+        limits: Limits = Limits(),  # noqa: B008
+    ) -> None:
+        self._now = now
+        self._refused = refused
+        self._limits = limits
+        self._version = 0
+        self._columns: dict[tuple[str, ...], _Columns | None] = {}
+        self._days: frozenset[bytes] = frozenset()
+        self._today: date | None = None
+        self.stops: dict[str, Stop] = {}
+        """By TimingPointCode. Once it was spoken of a stop stays, without passes in the night."""
+        self.journeys: dict[bytes, list[str]] = {}
+        """The TimingPointCodes of each journey that has passes, by the key's first part."""
+        self.lines: dict[tuple[str, str, str], dict[bytes, None]] = {}
+        """The journeys of each DataOwnerCode, LinePlanningNumber and LineDirection."""
+        self.updated: dict[str, str] = {}
+        """The last LastUpdateTimeStamp of each DataOwnerCode."""
+        self.heard: dict[str, float] = {}
+        """When each DataOwnerCode was last heard of, in epoch seconds."""
+        self.n_passes = 0
+        self.n_messages = 0
+
+    def take(self, records: Records) -> int:
+        """Take some records of a table, tell how many: what is not of KV8 is passed over."""
+        if records.table == "DATEDPASSTIME":
+            self._take_passes(records)
+        elif records.table == "GENERALMESSAGEUPDATE":
+            self._take_messages(records, self._update_message)
+        elif records.table == "GENERALMESSAGEDELETE":
+            self._take_messages(records, self._delete_message)
+        else:
+            return 0
+        return len(records.lines)
+
+    # Passes.
+
+    def _take_passes(self, records: Records) -> None:
+        columns = self._columns_of(records.labels)
+        if columns is None:
+            for _ in records.lines:
+                self._refused("key column")
+            return
+        now = self._now()
+        self._note_day(now)
+        key_of, values_of, at_code, at_type, at_date, at_owner, most, lacks = columns
+        join, sound, days = b"|".join, _SOUND.match, self._days
+        latest = max(days)
+        owner = stamp = b""
+        for line in records.lines:
+            fields = line.split(b"|", most)
+            if fields[at_type] == b"INFOPOINT":
+                continue  # nobody gets on or off
+            if lacks:
+                fields.append(NULL)
+            key, values = join(key_of(fields)), join(values_of(fields))
+            if fields[at_date] not in days:
+                self._refused("date")
+            elif b"\\" in key or b"||" in key:
+                self._refused("key")
+            elif not sound(values) or _TIMELESS.match(values) or latest < values[:10] < b"3":
+                self._refused("time")
+            else:
+                self._put(key, values, fields[at_code])
+                owner, stamp = fields[at_owner], values[:_STAMP]
+        if owner:  # all records of a message are of one owner, or nearly so
+            self.heard[owner.decode()] = now
+            self.updated[owner.decode()] = stamp.partition(b"|")[0].decode()
+
+    def _put(self, key: bytes, values: bytes, raw_code: bytes) -> None:
+        """Keep a pass, unless something newer or surer is known of it."""
+        stop = self._stop(raw_code)
+        if stop is None:
+            return
+        old = stop.passes.get(key)
+        if old is None:
+            if self.n_passes >= self._limits.passes:
+                self._refused("too many passes")
+                return
+            self.n_passes += 1
+            journey = _journey(key)
+            codes = self.journeys.get(journey)
+            if codes is None:
+                self.journeys[journey] = [raw_code.decode()]
+                self.lines.setdefault(_line(key, values), {})[journey] = None
+            else:
+                codes.append(raw_code.decode())
+        else:
+            if old == values:
+                return
+            order = _compare(old, values)
+            if order > 0:
+                self._refused("older")
+                return
+            kept, new = old.split(b"|", _WHEELCHAIR + 1), values.split(b"|", _WHEELCHAIR + 1)
+            if order == 0 and kept[_STATUS] == b"CANCEL" and new[_STATUS] != b"CANCEL":
+                return  # only a newer word takes a cancellation back
+            if new[_WHEELCHAIR] in (b"UNKNOWN", NULL) and kept[_WHEELCHAIR] not in (b"UNKNOWN", NULL):
+                new[_WHEELCHAIR] = kept[_WHEELCHAIR]  # nobody unlearns this (DOMAIN.md 5.7)
+                values = b"|".join(new)
+        stop.passes[key] = values
+        self._version = stop.version = self._version + 1
+
+    def _stop(self, raw_code: bytes) -> Stop | None:
+        stop = self.stops.get(raw_code.decode())
+        if stop is None:
+            if not _CODE.fullmatch(raw_code):
+                self._refused("TimingPointCode")
+            elif len(self.stops) >= self._limits.stops:
+                self._refused("too many stops")
+            else:
+                stop = self.stops[raw_code.decode()] = Stop()
+        return stop
+
+    def _columns_of(self, labels: tuple[str, ...]) -> _Columns | None:
+        """Find the columns of a table; None if it lacks one that is needed."""
+        if labels not in self._columns:
+            if len(self._columns) > 100:  # nobody has so many forms of one table
+                self._columns.clear()
+            at = {label: i for i, label in enumerate(labels)}
+            if at.keys() >= _NEEDED:
+                wanted = {*_KEY, *_VALUES, "TimingPointCode"}
+                most = max(at[label] for label in wanted if label in at) + 1
+                self._columns[labels] = _Columns(
+                    itemgetter(*(at[label] for label in _KEY)),
+                    itemgetter(*(at.get(label, -1) for label in _VALUES)),
+                    at["TimingPointCode"],
+                    at["JourneyStopType"],
+                    at["OperationDate"],
+                    at["DataOwnerCode"],
+                    most,
+                    not wanted <= at.keys(),
+                )
+            else:
+                self._columns[labels] = None
+        return self._columns[labels]
+
+    def _note_day(self, now: float) -> None:
+        today = local_date(now)
+        if today != self._today:
+            self._today = today
+            self._days = frozenset(
+                (today + timedelta(days)).isoformat().encode() for days in range(-DAYS_BACK, DAYS_AHEAD + 1)
+            )
+
+    # Messages.
+
+    def _take_messages(self, records: Records, take: Callable[[str, str, dict[str, str | None]], None]) -> None:
+        now = self._now()
+        for line in records.lines:
+            row = dict(zip(records.labels, map(text, line.split(b"|")), strict=True))
+            parts = [row.get(label) for label in _MESSAGE_KEY]
+            if not all(parts):
+                self._refused("key")
+                continue
+            self.heard[str(row["DataOwnerCode"])] = now
+            take("_".join(map(str, parts)), str(row["TimingPointCode"]), row)
+
+    def _update_message(self, key: str, code: str, row: dict[str, str | None]) -> None:
+        starts = read_timestamp(row.get("MessageStartTime") or "") or 0.0
+        end = row.get("MessageEndTime")
+        ends = None if end is None else read_timestamp(end)
+        if end is not None and ends is None:
+            self._refused("time")
+            return
+        stop = self._stop(code.encode())
+        if stop is None:
+            return
+        if stop.messages is None:
+            stop.messages = {}
+        if key not in stop.messages:
+            if self.n_messages >= self._limits.messages:
+                self._refused("too many messages")
+                return
+            self.n_messages += 1
+        message = GeneralMessage(key, tuple(row.items()), starts, ends)
+        old = stop.messages.get(key)
+        if old == message:
+            return
+        if old is not None and (_stamp(old.fields) or 0.0) > (_stamp(message.fields) or 0.0):
+            self._refused("older")
+            return
+        stop.messages[key] = message
+        self._version = stop.version = self._version + 1
+
+    def _delete_message(self, key: str, code: str, row: dict[str, str | None]) -> None:
+        stop = self.stops.get(code)
+        if stop is not None and stop.messages is not None and stop.messages.pop(key, None) is not None:
+            self.n_messages -= 1
+            self._version = stop.version = self._version + 1
+
+    # What is over.
+
+    def sweep(self) -> Iterator[None]:
+        """Forget what is over; yields after each stop, so that it can be done bit by bit."""
+        for code in list(self.stops):
+            stop = self.stops[code]
+            now = self._now()
+            self._sweep_passes(stop, code, now)
+            if stop.messages:
+                for key in [m.key for m in stop.messages.values() if m.ends is not None and m.ends <= now]:
+                    del stop.messages[key]
+                    self.n_messages -= 1
+            yield
+
+    def _sweep_passes(self, stop: Stop, code: str, now: float) -> None:
+        for key, values in list(stop.passes.items()):
+            if _forgotten(key, values) > now:
+                continue
+            del stop.passes[key]
+            self.n_passes -= 1
+            journey = _journey(key)
+            codes = self.journeys[journey]
+            codes.remove(code)
+            if not codes:
+                del self.journeys[journey]
+                line = _line(key, values)
+                of_line = self.lines.get(line, {})
+                of_line.pop(journey, None)
+                if not of_line:
+                    self.lines.pop(line, None)
+
+
+_MESSAGE_KEY = (
+    "DataOwnerCode",
+    "MessageCodeDate",
+    "MessageCodeNumber",
+    "TimingPointDataOwnerCode",
+    "TimingPointCode",
+)
+
+
+def _stamp(fields: tuple[tuple[str, str | None], ...]) -> float | None:
+    return read_timestamp(dict(fields).get("MessageTimeStamp") or "")
+
+
+def _journey(key: bytes) -> bytes:
+    return b"|".join(key.split(b"|", _JOURNEY)[:_JOURNEY])
+
+
+def _line(key: bytes, values: bytes) -> tuple[str, str, str]:
+    owner, _, line, _ = key.decode().split("|", 3)
+    return owner, line, text(values.split(b"|", _DIRECTION + 1)[_DIRECTION]) or ""
+
+
+def _compare(old: bytes, new: bytes) -> int:
+    """Compare the timestamps of two values: above 0 if the old one is newer."""
+    before, after = old.partition(b"|")[0], new.partition(b"|")[0]
+    if before == after:
+        return 0
+    if len(before) == len(after) and before[-6:] == after[-6:]:  # of the same form and offset: as texts
+        return 1 if before > after else -1
+    older, newer = read_timestamp(before.decode()), read_timestamp(after.decode())
+    if older is None or newer is None:
+        return -1
+    return (older > newer) - (older < newer)
+
+
+@lru_cache(maxsize=1 << 16)
+def _epoch(day: bytes, time: bytes) -> float | None:
+    read = read_time(time.decode())
+    on = read_date(day.decode())
+    return None if read is None or on is None else moment(on, read)
+
+
+def _forgotten(key: bytes, values: bytes) -> float:
+    """Tell when a pass may be forgotten, an hour late on the night in which an hour comes twice."""
+    day = key.split(b"|", _JOURNEY + 2)[_JOURNEY]
+    moments = (_epoch(day, time) for time in values.split(b"|", 5)[1:5])
+    return max((m for m in moments if m is not None), default=0.0) + DROPPED_AFTER
+
+
+def pass_of(key: bytes, values: bytes, code: str) -> Pass:
+    """Read a pass that is kept."""
+    owner, level, line, journey, fortify, day, order, user_stop = (text(field) or "" for field in key.split(b"|"))
+    said = dict(zip(_VALUES, map(text, values.split(b"|")), strict=True))
+    last_update = read_timestamp(said["LastUpdateTimeStamp"] or "")
+    on = read_date(day)
+    assert on is not None  # or it would not be kept
+    last = said["JourneyStopType"] == "LAST"
+    times: dict[str, str | None] = {}
+    moments: dict[str, float | None] = {}
+    for label in _VALUES[1:5]:
+        written = None if last and "Departure" in label else said[label]
+        seconds = read_time(written or "")
+        times[label] = None if seconds is None else written
+        moments[label] = None if seconds is None else moment(on, seconds, last_update or 0.0)
+    return Pass(
+        owner,
+        level,
+        line,
+        journey,
+        fortify,
+        on,
+        order,
+        user_stop,
+        code,
+        said["TimingPointDataOwnerCode"],
+        last_update,
+        times["TargetArrivalTime"],
+        times["ExpectedArrivalTime"],
+        times["TargetDepartureTime"],
+        times["ExpectedDepartureTime"],
+        moments["TargetArrivalTime"],
+        moments["ExpectedArrivalTime"],
+        moments["TargetDepartureTime"],
+        moments["ExpectedDepartureTime"],
+        said["TripStopStatus"] or "UNKNOWN",
+        said["JourneyStopType"] or "UNKNOWN",
+        said["WheelChairAccessible"] or "UNKNOWN",
+        said["DestinationCode"],
+        said["LineDirection"],
+        said["JourneyPatternCode"],
+        said["IsTimingStop"] == "1",
+        said["SideCode"],
+        said["NumberOfCoaches"],
+        said["OperatorCode"],
+        None,
+        said["LinePublicNumber"],
+        said["DestinationName"],
+        tuple((label, value) for label in _REMARKS if (value := said[label])),
+    )
+
+
+_REMARKS = _VALUES[_VALUES.index("MessageContent") : _VALUES.index("AdviceContent") + 1]

@@ -1,0 +1,125 @@
+"""GET /kv55/<TimingPointCode>[,<TimingPointCode>...] from the live feed: DRIS_55 documents without a gateway."""
+
+from twisted.application.service import Service
+from zope.interface import implementer
+
+from govi_server.conditional import prefers_gzip
+from govi_server.departures.board import Board, Trip
+from govi_server.departures.times import HOUR
+from govi_server.environ import Environ
+from govi_server.interfaces import IWebModule
+from govi_server.kv55 import messages
+from govi_server.kv78turbo.boards import StopBoard
+from govi_server.kv78turbo.feed import Condition, Feed
+from govi_server.kv78turbo.passtimes import Pass
+from govi_server.modules.live import MOST_CODES, LiveHandler, Query, condition_of, split
+from govi_server.request_handler import RequestHandler
+from govi_server.response import Representation, represent
+
+HORIZON = 2 * HOUR
+"""Seconds: GOVI's own answers went two hours and a half ahead (DOMAIN.md 1.2)."""
+
+LICENSE = "http://creativecommons.org/publicdomain/zero/1.0/"
+"""The feed is in the public domain (DOMAIN.md 2.2)."""
+
+MOST_ECHOED = 100
+"""Characters of a wrong code that are echoed."""
+
+_REASONS: dict[Condition, str] = {"unknown": "Unknown TimingPointCode", "down": "Feed down", "old": "Too old"}
+
+
+@implementer(IWebModule)
+class Kv55Live(Service):
+    """Answers under its name from the live feed."""
+
+    def __init__(self, name: str, feed: Feed, license_url: str = LICENSE) -> None:
+        self.name = name
+        self.feed = feed
+        self.license_url = license_url
+
+    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "Kv55LiveHandler":
+        """Make the handler of one request."""
+        return Kv55LiveHandler(self, request_handler, env)
+
+    def plain(self, board: StopBoard) -> Representation:
+        """Render a stop's board as its DRIS_55 document."""
+        return self.document([board], Query(), compressed=False)
+
+    def gzip(self, board: StopBoard) -> Representation:
+        """Render a stop's board as its DRIS_55 document, compressed."""
+        return self.document([board], Query(), compressed=True)
+
+    def document(self, boards: list[StopBoard], query: Query, compressed: bool) -> Representation:
+        """Render the DRIS_55 document of some boards: what leaves, and not what only arrives."""
+        now = self.feed.clock.seconds()
+        made = []
+        for board in boards:
+            leaving = (a_pass for a_pass in board.passes if a_pass.leaves)
+            made.append(
+                Board(board.code, tuple(map(self._trip, query.of(leaving, self.feed.timetable.public_number))), now)
+            )
+        return represent(messages.write_dris_55(made, self.license_url), messages.CONTENT_TYPE, compressed)
+
+    def _trip(self, a_pass: Pass) -> Trip:
+        timetable = self.feed.timetable
+        return Trip(
+            operating_date=a_pass.operation_date.isoformat(),
+            data_owner_code=a_pass.data_owner_code,
+            line_planning_number=a_pass.line_planning_number,
+            line_public_number=timetable.public_number(a_pass),
+            destination_name=timetable.destination(a_pass),
+            journey_number=a_pass.journey_number,
+            fortify_order_number=a_pass.fortify_order_number,
+            target_arrival_time=a_pass.target_arrival_time,
+            expected_arrival_time=a_pass.expected_arrival_time or a_pass.target_arrival_time,
+            target_departure_time=a_pass.target_departure_time,
+            expected_departure_time=a_pass.expected_departure_time or a_pass.target_departure_time,
+            trip_stop_status=a_pass.trip_stop_status,
+        )
+
+
+class Kv55LiveHandler(LiveHandler):
+    """Answers one question about one stop or some."""
+
+    def __init__(self, module: Kv55Live, request_handler: RequestHandler, env: Environ) -> None:
+        super().__init__(request_handler, env)
+        self._module = module
+        self.feed = module.feed
+
+    async def get(self) -> None:
+        """Send the boards of the stops that there are, or say why there are none."""
+        text = self.env["path_info"].removeprefix(f"/{self._module.name}").removeprefix("/").removesuffix("/")
+        codes = split(text)
+        if not codes or len(codes) > MOST_CODES or not all(map(messages.is_timing_point_code, codes)):
+            self.mark("lookup")
+            self._send_error("404 Not Found", text, "Invalid TimingPointCode", {})
+            return
+        query = self.query()
+        if query is None:
+            return
+        compressed = prefers_gzip(self.env)
+        if len(codes) == 1 and query == Query():
+            render = self._module.gzip if compressed else self._module.plain
+            board, made = self.feed.boards.made(codes[0], HORIZON, ("dris_55", compressed), render)
+            boards = [board]
+        else:
+            boards = [self.feed.boards.board(code, query.horizon or HORIZON) for code in codes]
+        self.mark("lookup")
+        found = [(board, self.feed.condition(board)) for board in boards]
+        shown = [(board, condition) for board, condition in found if condition[0] in ("fresh", "stale")]
+        if not shown:
+            reason = condition_of(self.feed, boards)
+            status, headers = self.without(reason)
+            self._send_error(status, text, _REASONS[reason], headers)
+            return
+        if len(codes) > 1 or query != Query():
+            made = self._module.document([board for board, _ in shown], query, compressed)
+        self.send_representation(made, self.about([condition for _, condition in shown]))
+
+    def _send_error(self, status: str, code: str, reason: str, headers: dict[str, str]) -> None:
+        # A path is latin-1 for the bytes that it came in, which most clients mean as UTF-8.
+        text = code[:MOST_ECHOED].encode("latin-1").decode("utf-8", "replace")
+        body = messages.write_error(text, reason)
+        self.mark("render")
+        headers = {"Cache-Control": "no-store", **headers, "Content-Type": messages.CONTENT_TYPE}
+        self.send_response(body, status, headers)

@@ -1,0 +1,311 @@
+"""The connection to the KV78turbo feed over ZeroMQ's own sockets."""
+
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+import zmq
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+from govi_server.kv78turbo.subscriber import Limits, Subscriber
+from govi_server.services import CannotStart
+from tests.integration.conftest import free_port, later, reactor, until
+
+ENVELOPE = "/GOVI/KV8passtimes/ARR"
+QUICK = Limits(silence=0.5, recovery=0.3, back_off=0.1)
+
+
+class Publisher:
+    """A publisher in this process, that knows its subscribers."""
+
+    def __init__(self, address: str, most: int = 0) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.XPUB)
+        self._socket.linger = 0
+        self._socket.sndhwm = most
+        self._socket.xpub_verbose = True
+        self._socket.bind(address)
+        self.address = address
+
+    def subscriptions(self) -> list[bytes]:
+        """Give what was subscribed and, with a first byte of 0, unsubscribed since the last time."""
+        messages = []
+        while self._socket.poll(0):
+            messages.append(self._socket.recv())
+        return messages
+
+    async def subscribed(self) -> None:
+        """Wait for a subscription."""
+        await until(lambda: any(message[0] == 1 for message in self.subscriptions()))
+
+    def send(self, *frames: bytes) -> None:
+        self._socket.send_multipart(frames)
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+
+def tcp() -> str:
+    return f"tcp://127.0.0.1:{free_port()}"
+
+
+def libzmq_threads() -> list[str]:
+    """Name the threads of libzmq, which are not Python's."""
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            names.append((task / "comm").read_text())
+        except OSError:
+            continue  # it has just ended
+    return [name for name in names if name.startswith("ZMQbg")]
+
+
+class Feed:
+    """Publishers, and subscribers whose messages are kept."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[str, bytes]] = []
+        self.subscribers: list[Subscriber] = []
+        self.publishers: list[Publisher] = []
+
+    def publish(self, address: str | None = None) -> Publisher:
+        self.publishers.append(Publisher(address or tcp()))
+        return self.publishers[-1]
+
+    def subscribe(
+        self, *addresses: str, prefixes: tuple[str, ...] = ("/GOVI/",), limits: Limits = QUICK
+    ) -> Subscriber:
+        subscriber = Subscriber(reactor, addresses, prefixes, self.receive, limits)
+        self.subscribers.append(subscriber)
+        subscriber.startService()
+        return subscriber
+
+    def receive(self, envelope: str, data: bytes) -> Deferred[None] | None:
+        self.received.append((envelope, data))
+        return None
+
+    async def comes(self, count: int) -> None:
+        await until(lambda: len(self.received) >= count)
+
+
+@pytest_twisted.async_yield_fixture
+async def feed() -> AsyncIterator[Feed]:
+    """Give publishers and subscribers that end with the test."""
+    feed = Feed()
+    yield feed
+    for subscriber in feed.subscribers:
+        await subscriber.stopService()
+    for publisher in feed.publishers:
+        publisher.close()
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Check that a test leaves no reader, no call and no descriptor."""
+    readers, calls = set(reactor.getReaders()), set(reactor.getDelayedCalls())
+    descriptors = len(os.listdir("/proc/self/fd"))
+    yield
+    assert set(reactor.getReaders()) == readers
+    assert set(reactor.getDelayedCalls()) <= calls
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+@pytest_twisted.ensureDeferred
+async def test_data(feed: Feed) -> None:
+    """Data arrives with its envelope, the frames of one message as one; it recovers and is up."""
+    publisher = feed.publish()
+    subscriber = feed.subscribe(publisher.address)
+    await publisher.subscribed()
+    before = reactor.seconds()
+    publisher.send(ENVELOPE.encode(), b"one")
+    publisher.send(b"/GOVI/KV8generalmessages/GVB", b"t", b"", b"w" * 100_000, b"o")
+    await feed.comes(2)
+    assert feed.received == [(ENVELOPE, b"one"), ("/GOVI/KV8generalmessages/GVB", b"t" + b"w" * 100_000 + b"o")]
+    assert subscriber.state == "RECOVERING"
+    assert subscriber.address == publisher.address
+    assert subscriber.last is not None
+    assert before <= subscriber.last <= reactor.seconds()
+    while subscriber.state == "RECOVERING":
+        publisher.send(ENVELOPE.encode(), b"more")
+        await later(0.05)
+    assert subscriber.state == "UP"
+    assert reactor.seconds() - before >= QUICK.recovery
+
+
+@pytest_twisted.ensureDeferred
+async def test_heartbeats(feed: Feed) -> None:
+    """Heartbeats alone keep the connection, and it is down all the same."""
+    publisher = feed.publish()
+    subscriber = feed.subscribe(publisher.address)
+    await publisher.subscribed()
+    end = reactor.seconds() + 3 * QUICK.silence
+    while reactor.seconds() < end:
+        publisher.send(ENVELOPE.encode())
+        await later(0.05)
+    assert (feed.received, subscriber.state, subscriber.last) == ([], "DOWN", None)
+    assert subscriber.alive is not None
+    assert publisher.subscriptions() == []  # it was never made anew
+
+
+@pytest_twisted.ensureDeferred
+async def test_prefixes(feed: Feed) -> None:
+    """Only what begins with one of the prefixes comes."""
+    publisher = feed.publish()
+    feed.subscribe(publisher.address, prefixes=("/GOVI/KV8pass", "/GOVI/KV8gen"))
+    await publisher.subscribed()
+    await later(0.05)  # for the other subscription
+    for envelope in (b"/GOVI/KV7planning/ARR", b"/RIG/KV6posinfo", b"/GOVI/KV8genmsg", b"/GOVI/KV8passtimes/GVB"):
+        publisher.send(envelope, b"gz")
+    await feed.comes(2)
+    assert [envelope for envelope, _ in feed.received] == ["/GOVI/KV8genmsg", "/GOVI/KV8passtimes/GVB"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_burst(feed: Feed) -> None:
+    """Five thousand messages in a burst all arrive, in their order, and other work has its turns meanwhile."""
+    publisher = feed.publish()
+    feed.subscribe(publisher.address)
+    await publisher.subscribed()
+    for number in range(5000):
+        publisher.send(ENVELOPE.encode(), b"%d" % number, b"x" * 1000)
+    turns = []
+    while len(feed.received) < 5000:
+        turns.append(len(feed.received))
+        assert len(turns) < 100_000
+        await later(0)
+    assert [int(data.partition(b"x")[0]) for _, data in feed.received] == list(range(5000))
+    assert len(turns) > 5000 / 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_slow_consumer(feed: Feed) -> None:
+    """A consumer gets one message at a time, and all of them, however they come."""
+    publisher = feed.publish()
+    under_way: list[bytes] = []
+
+    def receive(envelope: str, data: bytes) -> Deferred[None]:
+        assert not under_way
+        under_way.append(data)
+        feed.received.append((envelope, data))
+        return later(0.001).addCallback(lambda _: under_way.clear())
+
+    feed.receive = receive  # type: ignore[method-assign]
+    feed.subscribe(publisher.address)
+    await publisher.subscribed()
+    for number in range(300):
+        publisher.send(ENVELOPE.encode(), b"%d" % number)
+        if number % 50 == 0:
+            await later(0.01)
+    await feed.comes(300)
+    assert [data for _, data in feed.received] == [b"%d" % number for number in range(300)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_publisher_comes_back(feed: Feed) -> None:
+    """A publisher that dies is waited for; when it is back, data comes as before."""
+    publisher = feed.publish()
+    subscriber = feed.subscribe(publisher.address)
+    await publisher.subscribed()
+    publisher.send(ENVELOPE.encode(), b"before")
+    await feed.comes(1)
+    feed.publishers.remove(publisher)
+    publisher.close()
+    await until(lambda: subscriber.state == "DOWN")
+    again = feed.publish(publisher.address)
+    await again.subscribed()
+    again.send(ENVELOPE.encode(), b"after")
+    await feed.comes(2)
+    assert (feed.received[1], subscriber.state) == ((ENVELOPE, b"after"), "RECOVERING")
+
+
+@pytest_twisted.ensureDeferred
+async def test_short_absence(feed: Feed) -> None:
+    """libzmq by itself connects again to a publisher that was away for less than the silence."""
+    publisher = feed.publish()
+    subscriber = feed.subscribe(publisher.address, limits=Limits(silence=60, back_off=0.1))
+    await publisher.subscribed()
+    publisher.send(ENVELOPE.encode(), b"before")
+    await feed.comes(1)
+    feed.publishers.remove(publisher)
+    publisher.close()
+    again = feed.publish(publisher.address)
+    await again.subscribed()
+    again.send(ENVELOPE.encode(), b"after")
+    await feed.comes(2)
+    assert subscriber.state == "RECOVERING"
+
+
+@pytest_twisted.ensureDeferred
+async def test_next_address(feed: Feed) -> None:
+    """After the silence of the first address the second is taken, and the first is left."""
+    silent, publisher = feed.publish(), feed.publish()
+    subscriber = feed.subscribe(silent.address, publisher.address)
+    await silent.subscribed()
+    assert subscriber.address == silent.address
+    await publisher.subscribed()
+    await until(lambda: any(message[0] == 0 for message in silent.subscriptions()))
+    publisher.send(ENVELOPE.encode(), b"gz")
+    await feed.comes(1)
+    assert subscriber.address == publisher.address
+
+
+@pytest_twisted.ensureDeferred
+async def test_nobody_there(feed: Feed) -> None:
+    """A name that does not resolve and a port where nobody listens are bad luck, tried in turn like the others."""
+    publisher = feed.publish()
+    subscriber = feed.subscribe("tcp://nowhere.invalid:7817", tcp(), publisher.address)
+    await publisher.subscribed()
+    publisher.send(ENVELOPE.encode(), b"gz")
+    await feed.comes(1)
+    assert subscriber.address == publisher.address
+
+
+@pytest_twisted.ensureDeferred
+async def test_too_large(feed: Feed) -> None:
+    """A frame that is too large ends the connection, and the next one goes on; one in many frames is left out."""
+    publisher = feed.publish()
+    subscriber = feed.subscribe(publisher.address, limits=Limits(silence=0.5, back_off=0.1, message=1000))
+    await publisher.subscribed()
+    publisher.send(ENVELOPE.encode(), *[b"x" * 300] * 4)
+    publisher.send(ENVELOPE.encode(), b"1")
+    await feed.comes(1)
+    assert subscriber.incidents.counts == {"too large": 1}
+    publisher.send(ENVELOPE.encode(), b"x" * 1001)
+    publisher.send(ENVELOPE.encode(), b"lost")
+    await publisher.subscribed()
+    publisher.send(ENVELOPE.encode(), b"2")
+    await feed.comes(2)
+    assert [data for _, data in feed.received] == [b"1", b"2"]
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest_twisted.ensureDeferred
+async def test_stop() -> None:
+    """A stop leaves no reader, no call, no thread and no descriptor, in whatever state it comes."""
+    await deferToThread(lambda: None)  # the reactor's pool makes the one thread that will be needed
+    before, python_threads = len(libzmq_threads()), threading.active_count()
+    for wait in (0.0, 0.2, 0.55, 1.0):
+        subscriber = Subscriber(reactor, [tcp(), tcp()], [""], lambda envelope, data: None, QUICK)
+        subscriber.startService()
+        assert len(libzmq_threads()) > before
+        await later(wait)
+        began = reactor.seconds()
+        await subscriber.stopService()
+        assert reactor.seconds() - began < 1
+        assert len(libzmq_threads()) == before
+    assert threading.active_count() == python_threads
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest_twisted.ensureDeferred
+async def test_no_address_to_libzmq() -> None:
+    """What libzmq alone knows to be no address ends the start with a line that names it, and leaves nothing."""
+    before = len(libzmq_threads())
+    subscriber = Subscriber(reactor, ["ipc://@"], [""], lambda envelope, data: None, QUICK)
+    with pytest.raises(CannotStart, match="ipc://@"):
+        subscriber.startService()
+    await until(lambda: len(libzmq_threads()) == before)
