@@ -1,11 +1,17 @@
 # One environment for everything, in .venv; PYTHON makes it.
 PYTHON ?= python3
 BIN = .venv/bin
+# Where run-feed has the simulator publish.
+FEED = tcp://127.0.0.1:7817
 
-.PHONY: run test check pin clean
+.PHONY: run run-feed test check pin clean
 
 run: .venv/ready  ## Serve the demo on port 8080.
 	$(BIN)/twistd --nodaemon --pidfile= govi-cache
+
+run-feed: .venv/ready  ## Serve a live feed on port 8080: that of the simulator, over ZeroMQ.
+	$(BIN)/twistd --nodaemon --pidfile= govi-simulator --feed $(FEED) & \
+	trap "kill $$!" EXIT; $(BIN)/twistd --nodaemon --pidfile= govi-cache --feed $(FEED)
 
 test: .venv/ready  ## Run the whole suite.
 	$(BIN)/pytest

@@ -1,6 +1,6 @@
 """The live feed: takes its messages in, and tells how far what it says can be relied upon."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -29,8 +29,11 @@ FEED = "tcp://pubsub.besteffort.ndovloket.nl:7817"
 PREFIXES = ("/GOVI/KV8", "/GOVI/KV7")
 """What is subscribed to; the old and the new names of the envelopes all begin so (DOMAIN.md 2.2)."""
 
-SWEEP_EVERY = 30.0
+SWEEP_EVERY = 60.0
 """Seconds between two rounds in which what is over is forgotten."""
+
+SLICE = 0.002
+"""Seconds for which work that takes longer goes on before others have their turn."""
 
 AT_ONCE = 1 << 18
 """Bytes of a message that is taken in at one go; a larger one piece by piece, with others having their turns."""
@@ -83,7 +86,9 @@ class Feed(MultiService):
         """The timestamp of the last KV8 message of each subscription."""
         self.n_records = 0
         self._owner = ""
-        self._cooperator = Cooperator(scheduler=lambda call: reactor.callLater(0.001, call))
+        self._cooperator = Cooperator(
+            terminationPredicateFactory=self._slice, scheduler=lambda call: reactor.callLater(0.001, call)
+        )
         sweeper = TimerService(SWEEP_EVERY, self._sweep)
         sweeper.clock = reactor
         sweeper.setServiceParent(self)
@@ -142,6 +147,11 @@ class Feed(MultiService):
 
     def _refused(self, kind: str) -> None:
         self.incidents.add(kind, "A record is refused: {why} ({owner!r})", why=kind, owner=self._owner)
+
+    def _slice(self) -> Callable[[], bool]:
+        """Begin a slice of work; gives what tells that it is over."""
+        begun = self.clock.seconds()
+        return lambda: not 0 <= self.clock.seconds() - begun < SLICE
 
     def _sweep(self) -> Deferred[None]:
         def bits() -> Iterator[None]:
