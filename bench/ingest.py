@@ -153,9 +153,8 @@ def size(capture: str | None) -> None:
     for n in range(0, count, 500):
         feed.received("/GOVI/KV8passtimes/BENCH", rows.message(n, clock.seconds(), 0, 500))
     assert feed.passtimes.n_passes == count
-    print(
-        f"memory      : {memory():7,.0f} MB with {count:,} passes at {len(feed.passtimes.stops):,} stops, {before:.0f} before"
-    )
+    stops = len(feed.passtimes.stops)
+    print(f"memory      : {memory():7,.0f} MB with {count:,} passes at {stops:,} stops, {before:.0f} before")
     begun = time.process_time()
     for _ in feed.passtimes.sweep():
         pass

@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,6 +21,7 @@ from govi_server.kv78turbo.passtimes import Limits as PasstimesLimits
 from govi_server.kv78turbo.subscriber import Limits as SubscriberLimits
 from govi_server.kv78turbo.timetable import Limits as TimetableLimits
 from govi_server.modules.ovapi import PATHS as OVAPI_PATHS
+from govi_server.operations.snapshot import Settings as SnapshotSettings
 from govi_server.server import Limits as ServerLimits
 from govi_server.units import Bytes, Count
 
@@ -32,6 +33,9 @@ GATEWAY_URL = "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV"
 """Where GOVI took questions (DOMAIN.md 1.1)."""
 
 
+SOURCES = ("demo", "govi", "kv78turbo")
+
+
 class ConfigError(Exception):
     """A configuration that cannot be used: the text is one line that names the file and the key."""
 
@@ -39,7 +43,7 @@ class ConfigError(Exception):
 class Kv55Module(Struct, frozen=True, forbid_unknown_fields=True):
     """What answers under one URL segment, and the gateway it answers from."""
 
-    source: Literal["demo", "govi", "kv78turbo"] = "demo"
+    source: str = "demo"
     gateway_url: str = GATEWAY_URL
     subscriber_id: str = messages.SUBSCRIBER
     callback: str = "tcp:8082:interface=127.0.0.1"
@@ -48,6 +52,8 @@ class Kv55Module(Struct, frozen=True, forbid_unknown_fields=True):
     """"" is the one of the source."""
 
     def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise ValueError(f"source is none of {', '.join(SOURCES)}: {self.source!r}")
         if not is_http_url(self.gateway_url):
             raise ValueError(f"gateway_url is not an http address: {self.gateway_url!r}")
         if self.source != "govi" and self.gateway_url != GATEWAY_URL:
@@ -71,10 +77,19 @@ class FeedSettings(Struct, frozen=True, forbid_unknown_fields=True):
     planning: TimetableLimits = TimetableLimits()
 
     def __post_init__(self) -> None:
-        if not self.addresses and not self.timetable:
-            raise ValueError("addresses is empty, and there is no timetable either")
         if self.limits.stale < self.limits.fresh:
             raise ValueError("limits.stale must not be below limits.fresh: a stale board is the older one")
+
+
+class Admin(Struct, frozen=True, forbid_unknown_fields=True):
+    """The operators' endpoint."""
+
+    listen: str = "tcp:8081:interface=127.0.0.1"
+    probe: str = ""
+
+    def __post_init__(self) -> None:
+        if self.probe and not messages.is_timing_point_code(self.probe):
+            raise ValueError(f"probe is not a TimingPointCode: {self.probe!r}")
 
 
 class Statistics(Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,6 +106,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     listen: tuple[str, ...] = ("tcp:8080",)
     modules: dict[str, Kv55Module] = msgspec.field(default_factory=dict)
     statistics: Statistics = Statistics()
+    admin: Admin = Admin()
+    snapshot: SnapshotSettings = SnapshotSettings()
     limits: ServerLimits = ServerLimits()
     access: AccessLimits = AccessLimits()
     cache: CacheLimits = CacheLimits()
@@ -108,6 +125,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"modules: {name!r} is not a path segment of letters, digits and hyphens")
             if self.is_live and name in OVAPI_PATHS:
                 raise ValueError(f"modules: {name!r} is a path of OVapi's, which source kv78turbo answers, too")
+        if self.is_live and not self.feed.addresses and not self.feed.timetable:
+            raise ValueError("feed.addresses is empty, and there is no feed.timetable either")
         callbacks: dict[str, str] = {}
         for name, module in self.modules.items():
             if module.source == "kv78turbo":

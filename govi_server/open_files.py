@@ -36,7 +36,8 @@ class Accepting:
         self._clock = clock
         self._what = what
         self._ports: list[Port] = []
-        self._paused = False
+        self.paused = False
+        """Whether nobody is accepted now."""
 
     def add(self, port: Port) -> None:
         """Take charge of a port that listens."""
@@ -48,8 +49,8 @@ class Accepting:
 
     def look(self) -> None:
         """Pause if there are too few files left; to be called for every connection that was accepted."""
-        if not self._paused and self._ports and not self._files_left():
-            self._paused = True
+        if not self.paused and self._ports and not self._files_left():
+            self.paused = True
             self.log.warn("Accepting pauses for {what}: too many open files", what=self._what)
             for port in self._ports:
                 port.stopReading()
@@ -59,7 +60,7 @@ class Accepting:
         if self._ports and not self._files_left():
             self._clock.callLater(LOOK_AGAIN, self._look_again)
             return
-        self._paused = False
+        self.paused = False
         if self._ports:
             self.log.info("Accepting goes on for {what}", what=self._what)
         for port in self._ports:

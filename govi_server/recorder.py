@@ -19,7 +19,7 @@ from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
-from twisted.logger import FileLogObserver, LogEvent, formatEventAsClassicLogText, globalLogBeginner
+from twisted.logger import FileLogObserver, LogEvent, LogLevel, formatEventAsClassicLogText, globalLogBeginner
 from twisted.python import usage
 
 from govi_server.gunzip import gunzip
@@ -132,12 +132,13 @@ class Recorder(Service):
         self._in_place = progress.isatty()
         self._failed = failed
         self._waiting = bytearray()
+        self._messages = self._records = 0  # of what waits
         self._ticks = 0
         self._looping = LoopingCall(self._tick)
         self._looping.clock = clock
         self._last: float | None = None
-        self.messages = 0
-        self.records = 0
+        self.messages = self.records = 0
+        """How many were written."""
         self.error: str | None = None
         """Why nothing more can be written."""
 
@@ -161,9 +162,9 @@ class Recorder(Service):
             return
         now = self._last = self._clock.seconds()
         record = record_of(envelope, payload, now)
-        self.messages += 1
-        self.records += _rows(record.ctx or "")
         self._waiting += write_record(record)
+        self._messages += 1
+        self._records += _rows(record.ctx or "")
         if len(self._waiting) > _WAITING:
             self._write()
 
@@ -198,6 +199,10 @@ class Recorder(Service):
             self.error = f"cannot write {self._name}: {error.strerror}"
             if self.running:
                 self._failed()
+            return
+        self.messages += self._messages
+        self.records += self._records
+        self._messages = self._records = 0
         self._waiting.clear()
 
 
@@ -281,8 +286,8 @@ def _observer(out: TextIO) -> FileLogObserver:
     """Make an observer that writes the log, over the line of progress where there is a terminal."""
 
     def line(event: LogEvent) -> str | None:
-        # What the reactor and its factories tell of themselves is not for who records.
-        if event.get("log_namespace") == "log_legacy":
+        # What goes well in the reactor is nothing to who records.
+        if event["log_level"] < LogLevel.warn and not event["log_namespace"].startswith("govi_server"):
             return None
         text = formatEventAsClassicLogText(event)
         return f"\r\x1b[K{text}" if text and out.isatty() else text

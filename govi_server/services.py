@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import IService, MultiService, Service
@@ -12,9 +12,10 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
 from twisted.internet.tcp import Port
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, LogEvent, Logger, globalLogPublisher
 
 if TYPE_CHECKING:
+    from govi_server.operations.admin import Admin
     from govi_server.server import Server
 
 
@@ -80,6 +81,25 @@ class Drain(Service):
         return self._drain()
 
 
+class Observers(Service):
+    """Has observers see the log while it runs."""
+
+    def __init__(self, observers: Sequence[Callable[[LogEvent], None]]) -> None:
+        self._observers = [cast(ILogObserver, observer) for observer in observers]
+
+    def startService(self) -> None:
+        """Begin to observe."""
+        super().startService()
+        for observer in self._observers:
+            globalLogPublisher.addObserver(observer)
+
+    def stopService(self) -> None:
+        """Observe no more."""
+        super().stopService()
+        for observer in self._observers:
+            globalLogPublisher.removeObserver(observer)
+
+
 class Listener(StreamServerEndpointService):
     """Listens for a factory on an endpoint described by a string, such as tcp:8080 or unix:/run/govi.
 
@@ -93,7 +113,7 @@ class Listener(StreamServerEndpointService):
         self,
         reactor: object,
         description: str,
-        server: "Server",
+        server: "Server | Admin",
         listening: Callable[[IAddress], None] = lambda address: None,
     ) -> None:
         try:

@@ -7,15 +7,15 @@ A RequestHandler writes one event when its connection closes, with a ConnectionS
 import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
-from typing import Literal, TextIO, cast
+from typing import Literal, cast
 
 import msgspec
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import FileLogObserver, LogEvent, Logger, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, Logger, globalLogPublisher
 from twisted.python.logfile import LogFile
 
+from govi_server.incidents import Incidents
 from govi_server.services import CannotStart
 
 Phase = Literal["receive", "parse", "lookup", "wait", "render", "send"]
@@ -170,30 +170,30 @@ def _milliseconds(seconds: float) -> float:
 
 
 class StatisticsLog(Service):
-    """Writes the statistics log of a server while it runs: JSON lines, in a file that is rotated by its size."""
+    """Writes the statistics log of a server while it runs: JSON lines, in a file that is rotated by its size.
+
+    What cannot be written, on a full disk for example, is lost and counted; serving goes on.
+    """
 
     log = Logger()
     name = "statistics"
 
-    def __init__(self, server: str, path: str, rotate_bytes: int, keep_files: int) -> None:
+    def __init__(self, server: str, path: str, rotate_bytes: int, keep_files: int, clock: IReactorTime) -> None:
+        self.incidents = Incidents(self.log, clock)
         self._server = server
         self._path = path
         self._rotate_bytes = rotate_bytes
         self._keep_files = keep_files
+        self._file: LogFile | None = None
+        self._observer = cast(ILogObserver, self._write)
 
     def startService(self) -> None:
         """Open the file and begin to observe. Raises CannotStart."""
         try:
-            self._file = LogFile(
-                os.path.basename(self._path),
-                os.path.dirname(self._path),
-                rotateLength=self._rotate_bytes,
-                maxRotatedFiles=self._keep_files,
-            )
+            self._file = self._open()
         except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
             reason = getattr(error, "strerror", None) or error
             raise CannotStart(f"cannot write the statistics log {self._path}: {reason}") from None
-        self._observer = FileLogObserver(cast(TextIO, self._file), partial(format_line, server=self._server))
         globalLogPublisher.addObserver(self._observer)
         super().startService()
         self.log.info("Statistics go to {path}", path=self._path)
@@ -202,4 +202,34 @@ class StatisticsLog(Service):
         """Stop observing and close the file."""
         super().stopService()
         globalLogPublisher.removeObserver(self._observer)
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+
+    @property
+    def writable(self) -> bool:
+        """Whether the last line could be written."""
+        return self._file is not None
+
+    def _open(self) -> LogFile:
+        folder, name = os.path.split(self._path)
+        return LogFile(name, folder, rotateLength=self._rotate_bytes, maxRotatedFiles=self._keep_files)
+
+    def _write(self, event: LogEvent) -> None:
+        line = format_line(event, self._server)
+        if line is None:
+            return
+        try:
+            if self._file is None:
+                self._file = self._open()
+                line = "\n" + line  # what was written last may be half a line
+            self._file.write(line)
+        except OSError as error:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+            self.incidents.add(
+                "unwritable",
+                "The statistics log {path} cannot be written: {error}",
+                path=self._path,
+                error=str(error),
+            )

@@ -1,9 +1,11 @@
 """The command ``twistd govi-cache``: the one room that knows all the others."""
 
 import os
+from importlib.metadata import version
 from typing import Any
 
 import msgspec
+from twisted.application.internet import TimerService
 from twisted.application.service import IService, MultiService
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
@@ -24,11 +26,20 @@ from govi_server.modules.kv55 import Kv55
 from govi_server.modules.kv55_live import Kv55Live
 from govi_server.modules.ovapi import ovapi_modules
 from govi_server.open_files import raise_limit
+from govi_server.operations.admin import Admin
+from govi_server.operations.hour import LastHour
+from govi_server.operations.metrics import Metrics
+from govi_server.operations.parts import GatewayParts, Parts
+from govi_server.operations.ready import Ready
+from govi_server.operations.snapshot import Snapshots
+from govi_server.operations.status import Status
+from govi_server.operations.verdict import Judge
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
-from govi_server.services import CannotStart, InOrder, serving
+from govi_server.services import CannotStart, InOrder, Listener, Observers, serving
 from govi_server.simulator.gateway import Behaviour, simulation
 from govi_server.simulator.town import STATION
+from govi_server.slices import in_slices
 from govi_server.statistics import StatisticsLog
 
 NAME = "govi-cache"
@@ -44,6 +55,9 @@ INNER_DRAIN = 1.0
 
 CALLBACK_CONNECTIONS = 128
 """Connections that gateways may have open at once to bring answers; the oldest idle one makes room for a new one."""
+
+JUDGE_EVERY = 10.0
+"""Seconds after which it is judged anew whether travellers get answers, so that it is known since when not."""
 
 OTHER_FILES = 512
 """Open files that are not clients' connections: those to the gateway, its callbacks, logs, and those that are closed
@@ -63,6 +77,8 @@ class Options(usage.Options):
         ["source", "s", None, "Where departures come from: demo, govi or kv78turbo [default: demo]."],
         ["gateway-url", "g", None, "Where the GOVI gateway takes questions; means --source govi."],
         ["timetable", "t", None, "Folder of recorded KV7, *.ctx and *.gz; means --source kv78turbo."],
+        ["admin", None, None, "Endpoint for operators, '' for none [default: tcp:8081:interface=127.0.0.1]."],
+        ["snapshot", None, None, "File that keeps what is in memory for the next start [default: none]."],
         ["statistics", None, None, "File for the statistics log [default: none is kept]."],
     ]
 
@@ -100,6 +116,10 @@ class Options(usage.Options):
             settings["listen"] = self.listen
         if self["statistics"] is not None:
             settings["statistics"] = {"file": self["statistics"]}
+        if self["snapshot"] is not None:
+            settings["snapshot"] = {"file": self["snapshot"]}
+        if self["admin"] is not None:
+            settings["admin"] = {"listen": self["admin"]}
         return settings
 
     def _meant_source(self) -> str | None:
@@ -121,27 +141,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 
 def _service(config: Config, reactor: Any) -> InOrder:
     """Put the parts together, in the order in which they start; they stop in the reverse one."""
-    services = InOrder()
-    if config.statistics.file:
-        # Absolute, for twistd changes its directory before anything is opened.
-        path = os.path.abspath(config.statistics.file)
-        services.addService(StatisticsLog(NAME, path, config.statistics.rotate, config.statistics.keep))
-    # What answers under which path segment; a new kind of module is made and added here.
-    modules = MultiService()
-    if config.is_live:
-        feed = _feed(config, reactor)
-        services.addService(feed)
-        for ovapi in ovapi_modules(feed):
-            modules.addService(ovapi)
-    for name, module in config.modules.items():
-        if module.source == "kv78turbo":
-            modules.addService(Kv55Live(name, feed, module.license or kv55_live.LICENSE))
-            log.info("/{name} is answered from the KV78turbo feed", name=name)
-            continue
-        gateway = _gateway(services, name, module, config, reactor)
-        source = CircuitBreaker(gateway, reactor, config.breaker)
-        modules.addService(Kv55(name, BoardCache(source, reactor, config.cache), module.license or messages.LICENSE))
-    services.addService(modules)
+    services, modules = InOrder(), MultiService()
     server = Server(
         "",
         0,
@@ -153,7 +153,55 @@ def _service(config: Config, reactor: Any) -> InOrder:
         access=Access(reactor, _that_fit(config.access)),
         what=NAME,
     )
+    parts = Parts(server)
+    if config.statistics.file:
+        # Absolute, for twistd changes its directory before anything is opened.
+        path = os.path.abspath(config.statistics.file)
+        parts.statistics = StatisticsLog(NAME, path, config.statistics.rotate, config.statistics.keep, reactor)
+        services.addService(parts.statistics)
+    _add_modules(services, modules, config, parts, reactor)
+    parts.modules = tuple(str(module.name) for module in modules)
+    services.addService(modules)
+    if config.admin.listen:
+        services.addService(_operators(config, parts, reactor))
+    if config.snapshot.file:
+        snapshots = Snapshots(parts, config.snapshot, reactor, in_slices(reactor))
+        parts.own_incidents["snapshot"] = snapshots.incidents
+        services.addService(snapshots)
     services.addService(serving(reactor, server, config.listen, _suggest))
+    return services
+
+
+def _add_modules(services: InOrder, modules: MultiService, config: Config, parts: Parts, reactor: Any) -> None:
+    """Make what answers under which path segment, and what it answers from; a new kind of module is added here."""
+    if config.is_live:
+        parts.feed = feed = _feed(config, reactor)
+        services.addService(feed)
+        for ovapi in ovapi_modules(feed):
+            modules.addService(ovapi)
+    for name, module in config.modules.items():
+        if module.source == "kv78turbo":
+            modules.addService(Kv55Live(name, feed, module.license or kv55_live.LICENSE))
+            log.info("/{name} is answered from the KV78turbo feed", name=name)
+            continue
+        gateway = _gateway(services, name, module, config, reactor)
+        breaker = CircuitBreaker(gateway, reactor, config.breaker)
+        cache = BoardCache(breaker, reactor, config.cache)
+        parts.gateways[name] = GatewayParts(gateway, breaker, cache)
+        modules.addService(Kv55(name, cache, module.license or messages.LICENSE))
+
+
+def _operators(config: Config, parts: Parts, reactor: Any) -> InOrder:
+    """Make the operators' endpoint, and what watches the log for it."""
+    hour, metrics = LastHour(reactor, NAME), Metrics(parts)
+    judge = Judge(parts, hour, reactor)
+    status = Status(parts, hour, judge, reactor, version("govi-server"))
+    services = InOrder()
+    services.addService(Observers((hour, metrics)))
+    services.addService(timer := TimerService(JUDGE_EVERY, judge.verdict))
+    timer.clock = reactor
+    admin = Admin(reactor, metrics, status, Ready(parts, config.admin.probe))
+    services.addService(Listener(reactor, config.admin.listen, admin))
     return services
 
 

@@ -1,12 +1,20 @@
-"""Doubles of what a unit test does not want in earnest: where boards come from, and what posts messages."""
+"""Doubles of what a unit test does not want in earnest: where boards come from, what posts messages, what feeds."""
 
-from collections.abc import Callable
+import gzip
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from govi_server.departures.board import Board
 from govi_server.interfaces import IDepartureSource, IPoster
+from govi_server.kv78turbo.feed import Feed
+from govi_server.kv78turbo.feed import Limits as FeedLimits
+from govi_server.kv78turbo.passtimes import Limits as PasstimesLimits
+from govi_server.kv78turbo.subscriber import Limits as SubscriberLimits
+from govi_server.kv78turbo.subscriber import State
+from govi_server.kv78turbo.timetable import Limits as TimetableLimits
 
 
 @implementer(IDepartureSource)
@@ -68,3 +76,40 @@ class FakePoster:
     def close(self) -> Deferred[None]:
         self.closed = True
         return succeed(None)
+
+
+class FakeSubscriber:
+    """What a Feed asks its Subscriber; the test says how the feed is doing."""
+
+    def __init__(self, state: State = "UP", last: float | None = None) -> None:
+        self.state = state
+        self.last = last
+
+
+def live_feed(
+    clock: Clock,
+    folder: str = "",
+    *,
+    addresses: Sequence[str] = (),
+    limits: FeedLimits = FeedLimits(),  # noqa: B008  # they are frozen
+    passtimes: PasstimesLimits = PasstimesLimits(),  # noqa: B008
+    timetable: TimetableLimits = TimetableLimits(),  # noqa: B008
+    kept: int = 1 << 20,
+) -> Feed:
+    """Make a Feed that, without addresses, nothing comes to but what the test gives it."""
+    return Feed(
+        clock,
+        addresses,
+        folder,
+        limits,
+        subscriber=SubscriberLimits(),
+        passtimes=passtimes,
+        timetable=timetable,
+        kept=kept,
+    )
+
+
+def take(feed: Feed, *messages: bytes, envelope: str = "/GOVI/KV8passtimes/LIN") -> None:
+    """Give a Feed messages that it takes in at once."""
+    for message in messages:
+        assert feed.received(envelope, gzip.compress(message, 1)) is None

@@ -69,7 +69,7 @@ WRONG = (
     ("[statistics]\nkeep = 0", "statistics.keep: Expected `int` >= 1"),
     # other values
     ("listen = []", "listen is empty"),
-    ("[modules.kv55]\nsource = 'govy'", "modules.kv55: source is neither demo nor govi: 'govy'"),
+    ("[modules.kv55]\nsource = 'govy'", "modules.kv55: source is none of demo, govi, kv78turbo: 'govy'"),
     ("[modules.kv55]\ngateway_url = ''", "modules.kv55: gateway_url is not an http address: ''"),
     ("[modules.kv55]\ngateway_url = 'govi'", "modules.kv55: gateway_url is not an http address: 'govi'"),
     ("[modules.kv55]\ngateway_url = 'ftp://a/'", "modules.kv55: gateway_url is not an http address: 'ftp://a/'"),
@@ -99,6 +99,34 @@ WRONG = (
     (
         "[limits]\nconnection = 9.5",
         "gateway.answer (10 s) must be below limits.connection (9.5 s), or clients get a 406 where a 504 is due",
+    ),
+    # the live feed
+    ("[feed]\nurl = ''", "feed: Object contains unknown field `url`"),
+    ("[feed]\naddresses = 'tcp://x:1'", "feed.addresses: Expected `array`, got `str`"),
+    ("[feed]\ntimetable = 5", "feed.timetable: Expected `str`, got `int`"),
+    (
+        "[modules.kv55]\nsource = 'kv78turbo'\n[feed]\naddresses = []",
+        "feed.addresses is empty, and there is no feed.timetable either",
+    ),
+    ("[feed.passtimes]\nstops = 0", "feed.passtimes.stops: Expected `int` >= 1"),
+    ("[feed.subscriber]\nsilence = 0", "feed.subscriber.silence: Expected `float` > 0.0"),
+    ("[feed.planning]\nplanned = 0", "feed.planning.planned: Expected `int` >= 1"),
+    ("[feed.limits]\nmessage = 1", "feed.limits.message: Expected `int` >= 256"),
+    (
+        "[feed.limits]\nstale = 59",
+        "feed: limits.stale must not be below limits.fresh: a stale board is the older one",
+    ),
+    (
+        "[modules.kv55]\nsource = 'kv78turbo'\ngateway_url = 'http://x/'",
+        "modules.kv55: gateway_url goes with source govi, not with kv78turbo",
+    ),
+    (
+        "[modules.tpc]\nsource = 'kv78turbo'",
+        "modules: 'tpc' is a path of OVapi's, which source kv78turbo answers, too",
+    ),
+    (
+        "[modules.line]\nsource = 'govi'\n[modules.kv55]\nsource = 'kv78turbo'",
+        "modules: 'line' is a path of OVapi's, which source kv78turbo answers, too",
     ),
     ("[cache]\nstale = 59", "cache.stale must not be below cache.fresh: a stale board is the older one"),
     ("[cache]\nfresh = 301", "cache.stale must not be below cache.fresh: a stale board is the older one"),
@@ -141,7 +169,10 @@ class LoadTests(ConfigTestCase):
         self.assertEqual(kv55.callback, "tcp:8082:interface=127.0.0.1")
         self.assertEqual(kv55.gateway_url, "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV")
         self.assertEqual(kv55.subscriber_id, "openOV")
-        self.assertEqual(kv55.license, "http://openov.nl/license/GOVI-1.0-TravelInfo")
+        self.assertEqual(kv55.license, "")
+        self.assertFalse(config.is_live)
+        self.assertEqual(config.feed.addresses, ("tcp://pubsub.besteffort.ndovloket.nl:7817",))
+        self.assertEqual(config.feed.timetable, "")
         self.assertEqual([str(network) for network in networks(kv55.allow)], ["127.0.0.0/8", "::1/128"])
 
     def test_default_limits(self) -> None:
@@ -249,6 +280,21 @@ class LoadTests(ConfigTestCase):
         self.assertEqual(config.limits.body, 1 << 40)
         self.assertEqual(config.breaker.failures, 10**9)
 
+    def test_live(self) -> None:
+        """Modules of the live feed share it, need no callback of their own, and may do with a timetable alone."""
+        config = self.load("""
+            [modules.kv55]
+            source = "kv78turbo"
+            [modules.other]
+            source = "kv78turbo"
+            [feed]
+            addresses = []
+            timetable = "kv7"
+        """)
+        self.assertTrue(config.is_live)
+        self.assertEqual((config.feed.addresses, config.feed.timetable), ((), "kv7"))
+        self.assertFalse(self.load("[modules.tpc]\nsource = 'govi'").is_live)
+
     def test_fresh_is_all(self) -> None:
         """A cache that serves nothing stale may be asked for."""
         self.assertEqual(self.load("[cache]\nfresh = 60\nstale = 60").cache.stale, 60)
@@ -308,7 +354,7 @@ class ErrorTests(ConfigTestCase):
     def test_options(self) -> None:
         """What is wrong in the options is not said of the file."""
         options: tuple[tuple[dict[str, Any], str], ...] = (
-            ({"modules": {"kv55": {"source": "x"}}}, "modules.kv55: source is neither demo nor govi: 'x'"),
+            ({"modules": {"kv55": {"source": "x"}}}, "modules.kv55: source is none of demo, govi, kv78turbo: 'x'"),
             (
                 {"modules": {"kv55": {"gateway_url": "x"}}},
                 "modules.kv55: gateway_url is not an http address: 'x'",

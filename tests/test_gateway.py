@@ -103,7 +103,7 @@ class GatewayTestCase(SynchronousTestCase):
 
     def lines(self) -> list[tuple[Any, str]]:
         """Give what the log says, with the levels."""
-        return [(event["log_level"], formatEvent(event)) for event in self.events]
+        return [(event["log_level"], formatEvent(event)) for event in self.events if "flight" not in event]
 
 
 class QuestionTests(GatewayTestCase):
@@ -626,6 +626,14 @@ class StopTests(GatewayTestCase):
         self.clock.advance(10)
         self.assertEqual(self.poster.cancelled, self.poster.posts)
         self.assertEqual(self.lines(), [])
+
+    def test_events(self) -> None:
+        """How long questions took is told in events: until they were taken, and until they were answered."""
+        self.ask()
+        self.clock.advance(2)
+        self.gateway.deliver(answer(CODE))
+        flights = [event["flight"] for event in self.events if "flight" in event]
+        self.assertEqual([(one.what, one.seconds) for one in flights], [("taken", 0.0), ("answered", 2.0)])
 
     def test_stop_idle(self) -> None:
         """A gateway that was asked nothing stops as well."""

@@ -5,7 +5,9 @@ import os
 from tempfile import TemporaryDirectory
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.logger import Logger
+from twisted.internet.task import Clock
+from twisted.logger import Logger, LogLevel, capturedLogs, formatEvent
+from twisted.python.logfile import LogFile
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.addresses import ip_of, truncated
@@ -94,7 +96,7 @@ class StatisticsLogTests(WireTestCase):
 
     def test_on_and_off(self) -> None:
         """Connections are logged while the service runs, one line each, and nothing else is."""
-        log = StatisticsLog("govi-cache", self.path, 10**6, 3)
+        log = StatisticsLog("govi-cache", self.path, 10**6, 3, Clock())
         self.converse()
         log.startService()
         self.converse()
@@ -110,7 +112,7 @@ class StatisticsLogTests(WireTestCase):
 
     def test_rotates(self) -> None:
         """A file that is full is put aside, and of those only so many are kept."""
-        log = StatisticsLog("govi-cache", self.path, 256, 2)
+        log = StatisticsLog("govi-cache", self.path, 256, 2, Clock())
         log.startService()
         for _ in range(10):
             self.converse()
@@ -118,9 +120,28 @@ class StatisticsLogTests(WireTestCase):
         folder = os.path.dirname(self.path)
         self.assertEqual(sorted(os.listdir(folder)), ["statistics.log", "statistics.log.1", "statistics.log.2"])
 
+    def test_full_disk(self) -> None:
+        """A line that cannot be written is lost, told once, and counted; the next one that can is written whole."""
+        log = StatisticsLog("govi-cache", "/dev/full", 10**6, 2, self.clock)
+        log._open = lambda: LogFile("full", "/dev", defaultMode=None)  # type: ignore[method-assign]
+        with capturedLogs() as events:
+            log.startService()
+            for _ in range(3):
+                self.converse()
+            warnings = [event for event in events if event["log_level"] is LogLevel.warn]
+            self.assertEqual(log.incidents.counts, {"unwritable": 3})
+            self.assertEqual(len(warnings), 1)
+            self.assertIn("/dev/full cannot be written: [Errno 28]", formatEvent(warnings[0]))
+            del log._open
+            log._path = self.path
+            self.converse()
+            log.stopService()
+        with open(self.path, encoding="utf-8") as file:
+            self.assertEqual([bool(line.strip()) for line in file], [False, True])
+
     def test_unusable(self) -> None:
         """A file that cannot be written is told by its name."""
-        log = StatisticsLog("govi-cache", "/nonexistent/statistics.log", 256, 2)
+        log = StatisticsLog("govi-cache", "/nonexistent/statistics.log", 256, 2, Clock())
         with self.assertRaises(CannotStart) as caught:
             log.startService()
         self.assertEqual(

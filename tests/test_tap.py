@@ -10,6 +10,7 @@ from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server import tap
+from govi_server.modules.ovapi import PATHS
 from govi_server.server import Server
 from govi_server.simulator import tap as simulator_tap
 
@@ -58,6 +59,19 @@ class OptionsTests(SynchronousTestCase):
             {"modules": {"kv55": {"source": "govi", "gateway_url": "http://x/"}}},
         )
 
+    def test_feed(self) -> None:
+        """Who names a feed or a timetable wants it told; a source that is named wins."""
+        live = {"modules": {"kv55": {"source": "kv78turbo"}}}
+        for arguments, settings in [
+            (["--feed", "tcp://a:1", "-f", "tcp://b:2"], {**live, "feed": {"addresses": ["tcp://a:1", "tcp://b:2"]}}),
+            (["--timetable", "kv7"], {**live, "feed": {"timetable": "kv7"}}),
+            (
+                ["--source", "govi", "-t", "kv7"],
+                {"modules": {"kv55": {"source": "govi"}}, "feed": {"timetable": "kv7"}},
+            ),
+        ]:
+            self.assertEqual(self.settings(*arguments), settings)
+
 
 class ServiceTests(SynchronousTestCase):
     """The tree of services."""
@@ -82,13 +96,16 @@ class ServiceTests(SynchronousTestCase):
 
     def test_demo(self) -> None:
         """The demo has its simulator inside, and starts it before clients can come."""
-        self.assertEqual(self.ports(""), [(8082, "kv55 callbacks"), (0, "simulated gateway"), (8080, "govi-cache")])
+        self.assertEqual(
+            self.ports(""),
+            [(8082, "kv55 callbacks"), (0, "simulated gateway"), (8081, "operators"), (8080, "govi-cache")],
+        )
 
     def test_govi(self) -> None:
         """With a gateway there is no simulator."""
         self.assertEqual(
             self.ports("", "--gateway-url", "http://gateway.invalid/"),
-            [(8082, "kv55 callbacks"), (8080, "govi-cache")],
+            [(8082, "kv55 callbacks"), (8081, "operators"), (8080, "govi-cache")],
         )
 
     def test_second_module(self) -> None:
@@ -96,7 +113,9 @@ class ServiceTests(SynchronousTestCase):
         ports = self.ports(
             "[modules.arriva]\nsource = 'govi'\ncallback = 'tcp:9082'\n[modules.kv55]\nsource = 'govi'\n"
         )
-        self.assertEqual(ports, [(9082, "arriva callbacks"), (8082, "kv55 callbacks"), (8080, "govi-cache")])
+        self.assertEqual(
+            ports, [(9082, "arriva callbacks"), (8082, "kv55 callbacks"), (8081, "operators"), (8080, "govi-cache")]
+        )
         self.assertIsInstance(self.service, MultiService)
         server = cast(Server, self.reactor.tcpServers[-1][1])
         for name in ("kv55", "arriva"):
@@ -104,12 +123,23 @@ class ServiceTests(SynchronousTestCase):
         with self.assertRaises(KeyError):
             server.find_module("")
 
+    def test_live(self) -> None:
+        """With a timetable alone there are no callbacks, and OVapi's paths are answered beside /kv55."""
+        ports = self.ports(f"[feed]\naddresses = []\ntimetable = '{self.folder}'", "--source", "kv78turbo")
+        self.addCleanup(self.service.stopService)
+        self.assertNotIn((8082, "kv55 callbacks"), ports)
+        self.assertEqual(ports[-1], (8080, "govi-cache"))
+        server = cast(Server, self.reactor.tcpServers[-1][1])
+        for name in ("kv55", *PATHS):
+            self.assertEqual(cast(Service, server.find_module(name)).name, name)
+
     def test_mistakes(self) -> None:
         """What cannot be used is one line that names it, and the end."""
         for toml, arguments, expected in [
             ("cache.fresh = -1", [], "config.toml: cache.fresh: "),
             ("", ["--listen", "foo:1"], "govi-cache: 'foo:1' is no endpoint to listen on: "),
-            ("", ["--source", "magic"], "govi-cache: options: modules.kv55: source is neither demo nor govi: "),
+            ("", ["--source", "magic"], "govi-cache: options: modules.kv55: source is none of demo, govi"),
+            ("", ["--feed", "foo"], "govi-cache: 'foo' is no address of a KV78turbo feed"),
         ]:
             with self.assertRaises(SystemExit) as caught:
                 self.ports(toml, *arguments)

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from itertools import pairwise
+from math import dist
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.board import Trip
-from govi_server.simulator.town import AMSTERDAM, HOURS, MINUTES, STATION, Journey, Town, clock, epoch
+from govi_server.departures.times import AMSTERDAM, HOUR, MINUTE, moment, read_time
+from govi_server.simulator.town import STATION, STATION_AREA, Call, Journey, Town
 
 FRIDAY = date(2026, 5, 8)
 SATURDAY = date(2026, 5, 9)
@@ -19,37 +21,17 @@ def at(day: date, hour: int, minute: int = 0) -> int:
     return int(datetime(day.year, day.month, day.day, hour, minute, tzinfo=AMSTERDAM).timestamp())
 
 
-def moment(trip: Trip, time: str | None) -> int:
+def when(trip: Trip, time: str | None) -> float:
     """Give the epoch seconds of one of a trip's times."""
     assert trip.operating_date is not None
-    assert time is not None
-    hours, minutes, seconds = map(int, time.split(":"))
-    return epoch(date.fromisoformat(trip.operating_date), hours * HOURS + minutes * MINUTES + seconds)
+    seconds = read_time(time or "")
+    assert seconds is not None
+    return moment(date.fromisoformat(trip.operating_date), seconds)
 
 
-def expected(trip: Trip) -> int:
+def expected(trip: Trip) -> float:
     """Give the epoch seconds at which a trip is expected to leave."""
-    return moment(trip, trip.expected_departure_time)
-
-
-class TimesTests(SynchronousTestCase):
-    """The times of an operating date."""
-
-    def test_clock_runs_on(self) -> None:
-        """After midnight the hours of the operating date run on."""
-        self.assertEqual(clock(7 * HOURS + 5 * MINUTES + 9), "07:05:09")
-        self.assertEqual(clock(24 * HOURS + 30 * MINUTES), "24:30:00")
-
-    def test_wall_clock(self) -> None:
-        """A time is the one on the wall, on the days on which the clock changes too."""
-        for day in (FRIDAY, SPRING, AUTUMN):
-            self.assertEqual(epoch(day, 8 * HOURS), at(day, 8))
-        self.assertEqual(epoch(FRIDAY, 25 * HOURS), at(SATURDAY, 1))
-
-    def test_noon_minus_twelve(self) -> None:
-        """An operating date has no leap: its hours are of one length even when the clock changes."""
-        self.assertEqual(epoch(SPRING, 0), at(SPRING, 0) - HOURS)
-        self.assertEqual(epoch(AUTUMN, 0), at(AUTUMN, 0) + HOURS)
+    return when(trip, trip.expected_departure_time)
 
 
 class TimetableTests(SynchronousTestCase):
@@ -75,6 +57,20 @@ class TimetableTests(SynchronousTestCase):
         for route in routes:
             self.assertEqual(len(set(route)), len(route))
             self.assertIn(STATION, route)
+
+    def test_places(self) -> None:
+        """Stops are in the Netherlands, and next to each other on a route; two of them are the station's."""
+        stops = self.town.stops
+        for stop in stops.values():
+            self.assertTrue(7_000 < stop.x < 300_000)
+            self.assertTrue(289_000 < stop.y < 629_000)
+        for line in self.town.lines:
+            for one, other in pairwise(stops[code] for code in line.route):
+                self.assertTrue(200 < dist((one.x, one.y), (other.x, other.y)) < 1600, (one, other))
+        area = [code for code, stop in stops.items() if stop.area == STATION_AREA]
+        self.assertEqual(len(area), 2)
+        self.assertIn(STATION, area)
+        self.assertEqual(len({stop.user_stop_code for stop in stops.values()}), len(stops))
 
     def test_every_stop_served_every_day(self) -> None:
         """A bus leaves from every stop on a weekday and in the weekend."""
@@ -110,7 +106,7 @@ class TimetableTests(SynchronousTestCase):
         """There are more journeys on a weekday than in the weekend, and most in the peak, least at night."""
         friday = self.town.journeys(FRIDAY)
         self.assertGreater(len(friday), len(self.town.journeys(SATURDAY)))
-        hours = [journey.calls[0].departure // HOURS for journey in friday]
+        hours = [journey.calls[0].departure // HOUR for journey in friday]
         self.assertGreater(hours.count(8), hours.count(12))
         self.assertGreater(hours.count(12), hours.count(21))
         self.assertGreater(hours.count(21), hours.count(26))
@@ -119,13 +115,13 @@ class TimetableTests(SynchronousTestCase):
         """In a week without a change of the clock the station never waits 65 minutes for a planned bus."""
         for town in (self.town, Town(20)):
             leaves = sorted(
-                epoch(day, call.departure)
+                moment(day, call.departure)
                 for day in (FRIDAY + timedelta(days) for days in range(8))
                 for journey in town.journeys(day)
                 for call in journey.calls[:-1]
                 if call.code == STATION
             )
-            self.assertLessEqual(max(later - earlier for earlier, later in pairwise(leaves)), 65 * MINUTES)
+            self.assertLessEqual(max(later - earlier for earlier, later in pairwise(leaves)), 65 * MINUTE)
 
 
 class RealTimeTests(SynchronousTestCase):
@@ -143,19 +139,19 @@ class RealTimeTests(SynchronousTestCase):
         cancelled = [journey for journey in journeys if self.town.cancelled(journey)]
         self.assertTrue(0.01 < len(cancelled) / len(journeys) < 0.03)
         for journey in cancelled:
-            now = epoch(journey.operating_date, journey.calls[0].departure)
+            now = moment(journey.operating_date, journey.calls[0].departure)
             self.assertEqual(self.town.delay(journey, now), 0)
             self.assertEqual(self.town.status(journey, journey.calls[0], now), "CANCEL")
 
     def test_delays(self) -> None:
         """Most journeys are up to five minutes late, some up to twelve, none over half a minute early."""
         delays = [
-            self.town.delay(journey, epoch(journey.operating_date, journey.calls[-1].arrival))
+            self.town.delay(journey, moment(journey.operating_date, journey.calls[-1].arrival))
             for journey in self.journeys()
         ]
         self.assertGreaterEqual(min(delays), -30)
-        self.assertTrue(8 * MINUTES < max(delays) <= 12 * MINUTES)
-        self.assertGreater(sum(0 <= delay < 5 * MINUTES for delay in delays), 0.6 * len(delays))
+        self.assertTrue(8 * MINUTE < max(delays) <= 12 * MINUTE)
+        self.assertGreater(sum(0 <= delay < 5 * MINUTE for delay in delays), 0.6 * len(delays))
 
     def test_seed(self) -> None:
         """Another seed has other times, and other delays on the same journey."""
@@ -168,26 +164,44 @@ class RealTimeTests(SynchronousTestCase):
     def test_gone_is_gone(self) -> None:
         """A delay never grows faster than the time, so a bus that has left does not come back."""
         for journey in self.town.journeys(FRIDAY)[::25]:
-            start = epoch(FRIDAY, journey.calls[0].departure)
-            progress = [now - self.town.delay(journey, now) for now in range(start, start + HOURS)]
+            start = int(moment(FRIDAY, journey.calls[0].departure))
+            progress = [now - self.town.delay(journey, now) for now in range(start, start + HOUR)]
             self.assertEqual(progress, sorted(progress))
+
+    def test_gone_is_gone_when_the_clocks_change(self) -> None:
+        """Nor does one come back when the clocks change while it is under way."""
+        for day in (SPRING, AUTUMN):
+            changed = 0
+            for journey in self.town.journeys(day - timedelta(days=1)):
+                if not 25 * HOUR <= journey.calls[0].departure < 27 * HOUR:
+                    continue
+                for call in journey.calls[:-1]:
+                    start = at(day, 1)
+                    told = [self.status_of(journey, call, now) for now in range(start, start + 5 * HOUR, 40)]
+                    self.assertEqual(told, sorted(told))
+                changed += 1
+            self.assertGreater(changed, 0)
+
+    def status_of(self, journey: Journey, call: Call, now: int) -> int:
+        order = ("PLANNED", "DRIVING", "ARRIVED", "PASSED")
+        return -1 if self.town.cancelled(journey) else order.index(self.town.status(journey, call, now))
 
     def test_status_of_a_journey(self) -> None:
         """A call is PLANNED until a quarter of an hour before the start, then DRIVING, ARRIVED and PASSED."""
-        late = (j for j in self.town.journeys(FRIDAY) if self.town.delay(j, at(SATURDAY, 12)) > MINUTES)
+        late = (j for j in self.town.journeys(FRIDAY) if self.town.delay(j, at(SATURDAY, 12)) > MINUTE)
         journey = next(late)
         call = next(call for call in journey.calls if call.code == STATION)
-        start = epoch(FRIDAY, journey.calls[0].departure)
+        start = int(moment(FRIDAY, journey.calls[0].departure))
         told: list[str] = []
-        for now in range(start - 20 * MINUTES, start + HOURS):
+        for now in range(start - 20 * MINUTE, start + HOUR):
             status = self.town.status(journey, call, now)
             if status not in told[-1:]:
                 told.append(status)
         self.assertEqual(told, ["PLANNED", "DRIVING", "ARRIVED", "PASSED"])
-        self.assertEqual(self.town.status(journey, call, start - 15 * MINUTES - 1), "PLANNED")
-        self.assertEqual(self.town.delay(journey, start - 15 * MINUTES - 1), 0)
-        self.assertEqual(self.town.status(journey, call, start - 15 * MINUTES), "DRIVING")
-        self.assertGreater(self.town.delay(journey, start - 15 * MINUTES), 0)
+        self.assertEqual(self.town.status(journey, call, start - 15 * MINUTE - 1), "PLANNED")
+        self.assertEqual(self.town.delay(journey, start - 15 * MINUTE - 1), 0)
+        self.assertEqual(self.town.status(journey, call, start - 15 * MINUTE), "DRIVING")
+        self.assertGreater(self.town.delay(journey, start - 15 * MINUTE), 0)
 
 
 class BoardTests(SynchronousTestCase):
@@ -201,7 +215,7 @@ class BoardTests(SynchronousTestCase):
         self.assertTrue(moments)
         self.assertEqual(moments, sorted(moments))
         self.assertGreaterEqual(moments[0], now)
-        self.assertLessEqual(moments[-1], now + 2 * HOURS)
+        self.assertLessEqual(moments[-1], now + 2 * HOUR)
 
     def test_seed(self) -> None:
         """The same seed makes the same boards, another seed others."""
@@ -240,14 +254,14 @@ class BoardTests(SynchronousTestCase):
     def test_most_and_horizon(self) -> None:
         """A board has no more trips, and looks no further, than was asked."""
         now = at(FRIDAY, 8)
-        whole = self.town.board(STATION, now, horizon=HOURS, most=1000).trips
+        whole = self.town.board(STATION, now, horizon=HOUR, most=1000).trips
         self.assertGreater(len(whole), 20)
-        self.assertLessEqual(expected(whole[-1]), now + HOURS)
+        self.assertLessEqual(expected(whole[-1]), now + HOUR)
         self.assertEqual(self.town.board(STATION, now, most=5).trips, whole[:5])
 
     def test_station_never_empty(self) -> None:
         """In a whole week there is something to see at the station every ten minutes, at night too."""
-        for now in range(at(FRIDAY, 0), at(FRIDAY + timedelta(days=7), 0), 10 * MINUTES):
+        for now in range(at(FRIDAY, 0), at(FRIDAY + timedelta(days=7), 0), 10 * MINUTE):
             self.assertInOrder(STATION, now)
 
     def test_past_midnight(self) -> None:
@@ -268,17 +282,24 @@ class BoardTests(SynchronousTestCase):
     def test_clock_changes(self) -> None:
         """Around both changes of the clock the board is in order and not empty."""
         for day in (SPRING, AUTUMN):
-            for now in range(at(day, 0) - 4 * HOURS, at(day, 12), 10 * MINUTES):
+            for now in range(at(day, 0) - 4 * HOUR, at(day, 12), 10 * MINUTE):
                 self.assertInOrder(STATION, now)
+
+    def test_wall_clock(self) -> None:
+        """On the days on which the clocks change, the times after it are those of the clock on the wall."""
+        for day, hour in ((SPRING, 1), (SPRING, 4), (AUTUMN, 1), (AUTUMN, 3), (SPRING, 8), (AUTUMN, 8)):
+            (trip, *_) = self.town.board(STATION, at(day, hour)).trips
+            hours = hour if trip.operating_date == day.isoformat() else hour + 24
+            self.assertIn(int((trip.expected_departure_time or "")[:2]), (hours, hours + 1))
 
     def test_nothing_left_behind(self) -> None:
         """A trip goes from the board when it leaves, late or not, and a cancelled one at its target."""
         seen: set[str | None] = set()
         late = 0
-        for now in range(at(FRIDAY, 7), at(FRIDAY, 19), 5 * MINUTES):
+        for now in range(at(FRIDAY, 7), at(FRIDAY, 19), 5 * MINUTE):
             for trip in self.town.board(STATION, now).trips:
                 seen.add(trip.trip_stop_status)
-                target = moment(trip, trip.target_departure_time)
+                target = when(trip, trip.target_departure_time)
                 late += target < now <= expected(trip)
                 if trip.trip_stop_status == "CANCEL":
                     self.assertGreaterEqual(target, now)

@@ -58,7 +58,12 @@ class BoardCache:
         self._clock = clock
         self.limits = limits
         self._entries: OrderedDict[str, Entry] = OrderedDict()
-        self._bytes = 0
+        self.bytes = 0
+        """Of all renderings that are kept."""
+        self.last_asked = ""
+        """The stop whose board was told last."""
+        self.evicted = 0
+        """Boards that went before they were too old, to make room."""
         # Who waits for which flight; a dict is an ordered set here, so that one of thousands leaves at once.
         self._flights: dict[str, dict[Deferred[Entry], None]] = {}
         source.listen(self._hear)
@@ -87,6 +92,16 @@ class BoardCache:
             self._fly(code)
         return result, waiting
 
+    @property
+    def entries(self) -> int:
+        """How many boards are kept."""
+        return len(self._entries)
+
+    @property
+    def flights(self) -> dict[str, int]:
+        """The stops that are being asked for, each with how many wait for it."""
+        return {code: len(waiters) for code, waiters in self._flights.items()}
+
     def age(self, entry: Entry) -> float:
         """Tell an entry's age in seconds; below 0 after the clock was set back."""
         return self._clock.seconds() - entry.board.made
@@ -97,6 +112,10 @@ class BoardCache:
         entry = self._entries[board.code] = Entry(board)
         self._shrink()
         return entry
+
+    def boards(self) -> list[Board]:
+        """List the boards that are kept."""
+        return [entry.board for entry in self._entries.values()]
 
     def rendered(self, entry: Entry, form: object, render: Callable[[Board], _Made]) -> _Made:
         """Give the rendering of an entry in a form, made once and kept beside its board.
@@ -112,7 +131,7 @@ class BoardCache:
             entry._made[form] = made
             if self._entries.get(entry.board.code) is entry:
                 entry.size += len(made)
-                self._bytes += len(made)
+                self.bytes += len(made)
                 self._shrink()
         return made
 
@@ -137,6 +156,8 @@ class BoardCache:
         return entry if entry is not None and 0 <= self.age(entry) <= self.limits.stale else failure
 
     def _land(self, result: Entry | Failure, code: str) -> None:
+        if isinstance(result, Entry):
+            self.last_asked = code
         self._serve(self._flights.pop(code), result)
 
     def _serve(self, waiters: dict[Deferred[Entry], None], result: Entry | Failure) -> None:
@@ -153,13 +174,15 @@ class BoardCache:
     def _remove(self, code: str) -> None:
         entry = self._entries.pop(code, None)
         if entry is not None:
-            self._bytes -= entry.size
+            self.bytes -= entry.size
 
     def _shrink(self) -> None:
         """Let go of the least recently used while there is too much, and of what is too old to be served."""
         while self._entries:
             code, entry = next(iter(self._entries.items()))
-            too_much = len(self._entries) > self.limits.entries or self._bytes > self.limits.bytes
-            if not too_much and self.age(entry) <= self.limits.stale:
-                return
+            too_much = len(self._entries) > self.limits.entries or self.bytes > self.limits.bytes
+            if self.age(entry) <= self.limits.stale:
+                if not too_much:
+                    return
+                self.evicted += 1
             self._remove(code)

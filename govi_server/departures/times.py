@@ -28,11 +28,12 @@ def write_time(seconds: int) -> str:
 
 @lru_cache(maxsize=1024)
 def read_date(text: str) -> date | None:
-    """Read YYYY-MM-DD; None for what is no date."""
+    """Read YYYY-MM-DD; None for what is no date, or for one of a year in which nothing runs, like 1970."""
     try:
-        return date.fromisoformat(text) if _DATE.fullmatch(text) else None
+        read = date.fromisoformat(text) if _DATE.fullmatch(text) else None
     except ValueError:
         return None
+    return read if read is not None and 1971 <= read.year <= 2999 else None
 
 
 def local_date(moment: float) -> date:

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from msgspec import Struct
 from twisted.application.service import Service
@@ -13,6 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from govi_server.departures.board import Board, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
+from govi_server.departures.flights import FlightEvent
 from govi_server.incidents import Incidents
 from govi_server.interfaces import IDepartureSource, IPoster
 from govi_server.kv55 import messages
@@ -206,6 +208,7 @@ class Gateway(Service):
             return False
         if flight.board is not None:
             self._recovered()
+            self._tell(flight, "answered")
             flight.land(board)
         elif flight.answered:
             self.incidents.add(
@@ -213,6 +216,7 @@ class Gateway(Service):
             )
         else:
             flight.answered = True
+            self._tell(flight, "late")
             seconds = round(self._clock.seconds() - flight.asked, 1)
             self.incidents.add(
                 "late",
@@ -236,8 +240,12 @@ class Gateway(Service):
         elif asked := self._asked.find(code, None):
             asked.land(SourceBroken(why))
 
+    def _tell(self, flight: Flight, what: Literal["taken", "answered", "late"]) -> None:
+        self.log.info(flight=FlightEvent(self._called, what, self._clock.seconds() - flight.asked))
+
     def _taken(self, _: None, flight: Flight) -> None:
         flight.taken = True
+        self._tell(flight, "taken")
         self._recovered()
 
     def _posted(self, result: Failure | None, posted: Deferred[None]) -> Failure | None:

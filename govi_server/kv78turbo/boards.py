@@ -100,6 +100,8 @@ class Boards:
         board = self.board(code, horizon)
         made = make(board)
         self._forget(key)
+        if not self.knows(code):  # or those who make codes up would push the boards of stops out
+            return board, made
         self._kept[key] = (version, board, made)
         self._bytes += len(made)
         while self._bytes > self._size:

@@ -62,7 +62,8 @@ def read(chunks: Iterable[bytes], refused: Callable[[str], object]) -> Iterator[
     """Read CTX as it comes, whatever the chunks are; yields the records of each chunk by table.
 
     A table may come any number of times. Records that cannot be read are left out, and refused is called for each
-    with why: "columns", "escape", "encoding", "labels" (there are none), "length".
+    with why: "columns", "escape", "encoding", "labels" (there are none), "length". For a long chunk that has none to
+    yield it yields no records, so that a reader who shares his time is asked for it there, too.
     """
     reader = _Reader(refused)
     rest = b""
@@ -70,7 +71,12 @@ def read(chunks: Iterable[bytes], refused: Callable[[str], object]) -> Iterator[
         rest += chunk
         body, newline, rest = rest.rpartition(b"\n")
         if newline:
-            yield from reader.read(body)
+            found = False
+            for records in reader.read(body):
+                found = True
+                yield records
+            if not found and len(body) >= PIECE // 2:
+                yield reader.nothing()
         if len(rest) > LINE_LIMIT:
             reader.skip()
             rest = b""
@@ -93,14 +99,21 @@ class _Reader:
             self._refused("length")
         self._skips = True
 
+    def nothing(self) -> Records:
+        """Give no records of what was read last."""
+        return Records(self._group, self._table, self._labels, [])
+
     def read(self, body: bytes) -> Iterator[Records]:
         """Read whole lines, the last one without its end."""
         separators = len(self._labels) - 1
-        is_text = _is_text(body)
+        is_text, may_be_long = _is_text(body), len(body) > LINE_LIMIT
         found: list[bytes] = []
         for line in body.split(b"\n"):
             if self._skips:  # this is the end of it
                 self._skips = False
+                continue
+            if may_be_long and len(line) > LINE_LIMIT:
+                self._refused("length")
                 continue
             if line[-1:] == b"\r":
                 line = line[:-1]

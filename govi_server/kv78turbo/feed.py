@@ -1,13 +1,12 @@
 """The live feed: takes its messages in, and tells how far what it says can be relied upon."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
 from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 
 from govi_server.gunzip import gunzip
@@ -21,6 +20,7 @@ from govi_server.kv78turbo.passtimes import Passtimes
 from govi_server.kv78turbo.subscriber import Limits as SubscriberLimits
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.kv78turbo.timetable import Timetable
+from govi_server.slices import in_slices
 from govi_server.units import Bytes, Seconds
 
 FEED = "tcp://pubsub.besteffort.ndovloket.nl:7817"
@@ -31,9 +31,6 @@ PREFIXES = ("/GOVI/KV8", "/GOVI/KV7")
 
 SWEEP_EVERY = 60.0
 """Seconds between two rounds in which what is over is forgotten."""
-
-SLICE = 0.002
-"""Seconds for which work that takes longer goes on before others have their turn."""
 
 AT_ONCE = 1 << 18
 """Bytes of a message that is taken in at one go; a larger one piece by piece, with others having their turns."""
@@ -86,9 +83,7 @@ class Feed(MultiService):
         """The timestamp of the last KV8 message of each subscription."""
         self.n_records = 0
         self._owner = ""
-        self._cooperator = Cooperator(
-            terminationPredicateFactory=self._slice, scheduler=lambda call: reactor.callLater(0.001, call)
-        )
+        self._cooperator = in_slices(reactor)
         sweeper = TimerService(SWEEP_EVERY, self._sweep)
         sweeper.clock = reactor
         sweeper.setServiceParent(self)
@@ -104,10 +99,20 @@ class Feed(MultiService):
         return "UNKNOWN" if self.subscriber is None else self.subscriber.state
 
     @property
+    def reconnects(self) -> int:
+        """How often it was connected to again."""
+        return 0 if self.subscriber is None else max(self.subscriber.attempts - 1, 0)
+
+    @property
     def age(self) -> float | None:
         """Seconds since there was any data; None if there never was."""
         last = None if self.subscriber is None else self.subscriber.last
         return None if last is None else max(self.clock.seconds() - last, 0.0)
+
+    @property
+    def tells_all(self) -> bool:
+        """Whether what it does not tell is not there: it is UP, or there is but the timetable."""
+        return self.subscriber is None or self.subscriber.state == "UP"
 
     # Taking in.
 
@@ -136,22 +141,18 @@ class Feed(MultiService):
                 self.timetable.apply(update)
             yield
 
-    def _live(self, message: Iterator[ctx.Records]) -> Iterator[ctx.Records]:
-        """Take KV8 out of a message, and leave the rest."""
+    def _live(self, message: Iterator[ctx.Records]) -> Iterator[ctx.Records | None]:
+        """Take KV8 out of a message, and leave the rest; None where nothing is left: others have their turn then."""
         for records in message:
             self.n_records += len(records.lines)
             if self.passtimes.take(records):
                 self.subscriptions[records.group.subscription] = records.group.timestamp
+                yield None
             else:
-                yield records
+                yield records if records.lines else None
 
     def _refused(self, kind: str) -> None:
         self.incidents.add(kind, "A record is refused: {why} ({owner!r})", why=kind, owner=self._owner)
-
-    def _slice(self) -> Callable[[], bool]:
-        """Begin a slice of work; gives what tells that it is over."""
-        begun = self.clock.seconds()
-        return lambda: not 0 <= self.clock.seconds() - begun < SLICE
 
     def _sweep(self) -> Deferred[None]:
         def bits() -> Iterator[None]:
@@ -163,6 +164,15 @@ class Feed(MultiService):
 
     # Telling.
 
+    def word_of(self, owner: str) -> tuple[Condition, float]:
+        """Tell how far what a data owner said last can be relied upon, and its age in seconds."""
+        heard = self.passtimes.heard.get(owner)
+        age = 0.0 if heard is None else max(self.clock.seconds() - heard, 0.0)
+        if age > self.limits.stale:
+            return "old", age
+        fresh = self.tells_all if heard is None else age <= self.limits.fresh
+        return ("fresh" if fresh else "stale"), age
+
     def condition(self, board: StopBoard) -> tuple[Condition, float]:
         """Tell how far a board can be relied upon, and the age in seconds of the oldest word that it rests on."""
         now = self.clock.seconds()
@@ -172,7 +182,8 @@ class Feed(MultiService):
             return "old", age
         if age > self.limits.fresh:
             return "stale", age
-        if board.passes or self.state == "UP" or self.subscriber is None:
+        if board.owners or self.tells_all:
             known = board.passes or self.boards.knows(board.code)
             return ("fresh" if known else "unknown"), max(age, 0.0)
+        # What is planned may be late or cancelled, and nobody would say so.
         return ("stale" if board.planned else "down"), self.age or 0.0

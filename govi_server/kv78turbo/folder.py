@@ -96,3 +96,5 @@ class Folder(Service):
                     yield from self._read(iter(lambda file=file: file.read(PIECE), b""))  # type: ignore[misc]
             except (OSError, EOFError, zlib.error) as error:
                 self.log.warn("{path} is not read to its end: {error}", path=path, error=str(error))
+            except Exception:  # what one file has must not end the looks for others
+                self.log.failure("{path} is not read to its end", path=path)

@@ -4,6 +4,7 @@ Memory is what counts here: a country has millions of passes. One is two byte st
 from its record unread but for what decides whether it is kept; pass_of() reads them when somebody asks for the stop.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from govi_server.departures.times import local_date, moment, read_date, read_time, read_timestamp
+from govi_server.departures.times import MINUTE, local_date, moment, read_date, read_time, read_timestamp
 from govi_server.kv78turbo.ctx import NULL, Records, text
 from govi_server.units import Count
 
@@ -68,10 +69,15 @@ _NEEDED = {*_KEY, "TimingPointCode", "JourneyStopType", "TripStopStatus", "Targe
            "ExpectedArrivalTime", "ExpectedDepartureTime"}  # fmt: skip
 
 _TIME = rb"(?:(?:[0-3][0-9]|4[0-7]):[0-5][0-9]:[0-5][0-9]|\\0|)\|"
-_TIMESTAMP = rb"(?:\\0||20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9][0-9.:+\-Z]{0,13})\|"
+_DAY = rb"20[0-9]{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
+_TIMESTAMP = rb"(?:\\0||%bT(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][0-9.:+\-Z]{0,13})\|" % _DAY
 _SOUND = re.compile(_TIMESTAMP + _TIME * 4)
 _TIMELESS = re.compile(rb"[^|]*\|(?:(?:\\0)?\|){4}")
 _CODE = re.compile(rb"[0-9]{1,10}")
+# All there, with nothing that is escaped, and a number for the order of the stop, for that is counted with.
+_SOUND_KEY = re.compile(rb"[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[0-9]{1,5}\|[^|\\]+\Z")
+_UNSAID = frozenset({NULL, b""})
+_UNKNOWN = _UNSAID | {b"UNKNOWN"}
 
 _STAMP = 35
 """Bytes in which a LastUpdateTimeStamp ends."""
@@ -79,8 +85,14 @@ _STAMP = 35
 DROPPED_AFTER = 60.0
 """Seconds after both its expected times for which a pass is still shown (DOMAIN.md 5.7)."""
 
+_LATE_GONE = 30 * MINUTE
+"""Seconds before it was last spoken of that a pass may have been: in the hour that comes twice, more are the next."""
+
 DAYS_BACK, DAYS_AHEAD = 2, 7
 """Operating dates that are taken, seen from today."""
+
+OWNERS = 1000
+"""Data owners of whom it is remembered when they were heard: there are some thirty."""
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
@@ -232,6 +244,8 @@ class Passtimes:
         self._version = 0
         self._columns: dict[tuple[str, ...], _Columns | None] = {}
         self._days: frozenset[bytes] = frozenset()
+        self._tomorrow = b""
+        self._line_of: dict[bytes, tuple[str, str, str]] = {}
         self._today: date | None = None
         self.stops: dict[str, Stop] = {}
         """By TimingPointCode. Once it was spoken of a stop stays, without passes in the night."""
@@ -269,8 +283,8 @@ class Passtimes:
         now = self._now()
         self._note_day(now)
         key_of, values_of, at_code, at_type, at_date, at_owner, most, lacks = columns
-        join, sound, days = b"|".join, _SOUND.match, self._days
-        latest = max(days)
+        join, sound_key, sound, days = b"|".join, _SOUND_KEY.match, _SOUND.match, self._days
+        latest = self._tomorrow  # a row from further ahead would outlast all that come after it
         owner = stamp = b""
         for line in records.lines:
             fields = line.split(b"|", most)
@@ -281,7 +295,7 @@ class Passtimes:
             key, values = join(key_of(fields)), join(values_of(fields))
             if fields[at_date] not in days:
                 self._refused("date")
-            elif b"\\" in key or b"||" in key:
+            elif not sound_key(key):
                 self._refused("key")
             elif not sound(values) or _TIMELESS.match(values) or latest < values[:10] < b"3":
                 self._refused("time")
@@ -289,8 +303,16 @@ class Passtimes:
                 self._put(key, values, fields[at_code])
                 owner, stamp = fields[at_owner], values[:_STAMP]
         if owner:  # all records of a message are of one owner, or nearly so
-            self.heard[owner.decode()] = now
-            self.updated[owner.decode()] = stamp.partition(b"|")[0].decode()
+            self._hear(owner.decode(), now)
+            stamp = stamp.partition(b"|")[0]
+            if stamp not in _UNSAID and owner.decode() in self.heard:
+                self.updated[owner.decode()] = stamp.decode()
+
+    def _hear(self, owner: str, now: float) -> None:
+        if owner in self.heard or len(self.heard) < OWNERS:
+            self.heard[owner] = now
+        else:
+            self._refused("too many owners")
 
     def _put(self, key: bytes, values: bytes, raw_code: bytes) -> None:
         """Keep a pass, unless something newer or surer is known of it."""
@@ -307,7 +329,8 @@ class Passtimes:
             codes = self.journeys.get(journey)
             if codes is None:
                 self.journeys[journey] = [raw_code.decode()]
-                self.lines.setdefault(_line(key, values), {})[journey] = None
+                line = self._line_of[journey] = _line(key, values)
+                self.lines.setdefault(line, {})[journey] = None
             else:
                 codes.append(raw_code.decode())
         else:
@@ -320,9 +343,14 @@ class Passtimes:
             kept, new = old.split(b"|", _WHEELCHAIR + 1), values.split(b"|", _WHEELCHAIR + 1)
             if order == 0 and kept[_STATUS] == b"CANCEL" and new[_STATUS] != b"CANCEL":
                 return  # only a newer word takes a cancellation back
-            if new[_WHEELCHAIR] in (b"UNKNOWN", NULL) and kept[_WHEELCHAIR] not in (b"UNKNOWN", NULL):
+            if new[0] in _UNSAID:
+                new[0] = kept[0]  # or what is older than the one before could follow
+                values = b"|".join(new)
+            if new[_WHEELCHAIR] in _UNKNOWN and kept[_WHEELCHAIR] not in _UNKNOWN:
                 new[_WHEELCHAIR] = kept[_WHEELCHAIR]  # nobody unlearns this (DOMAIN.md 5.7)
                 values = b"|".join(new)
+            if values == old:
+                return
         stop.passes[key] = values
         self._version = stop.version = self._version + 1
 
@@ -364,6 +392,7 @@ class Passtimes:
         today = local_date(now)
         if today != self._today:
             self._today = today
+            self._tomorrow = (today + timedelta(1)).isoformat().encode()
             self._days = frozenset(
                 (today + timedelta(days)).isoformat().encode() for days in range(-DAYS_BACK, DAYS_AHEAD + 1)
             )
@@ -378,14 +407,14 @@ class Passtimes:
             if not all(parts):
                 self._refused("key")
                 continue
-            self.heard[str(row["DataOwnerCode"])] = now
+            self._hear(str(row["DataOwnerCode"]), now)
             take("_".join(map(str, parts)), str(row["TimingPointCode"]), row)
 
     def _update_message(self, key: str, code: str, row: dict[str, str | None]) -> None:
-        starts = read_timestamp(row.get("MessageStartTime") or "") or 0.0
-        end = row.get("MessageEndTime")
-        ends = None if end is None else read_timestamp(end)
-        if end is not None and ends is None:
+        start, end = row.get("MessageStartTime"), row.get("MessageEndTime")
+        starts = read_timestamp(start) if start else 0.0
+        ends = read_timestamp(end) if end else None
+        if starts is None or (end and ends is None):
             self._refused("time")
             return
         stop = self._stop(code.encode())
@@ -414,6 +443,26 @@ class Passtimes:
             self.n_messages -= 1
             self._version = stop.version = self._version + 1
 
+    # What was saved.
+
+    def put_back(self, code: str, passes: dict[bytes, bytes], messages: list[GeneralMessage], now: float) -> None:
+        """Take saved passes and messages of a stop back, unless they are over."""
+        self._note_day(now)
+        for key, values in passes.items():
+            if _SOUND_KEY.match(key) and _SOUND.match(values) and _forgotten(key, values) > now:
+                self._put(key, values, code.encode())
+        stop = self._stop(code.encode())
+        for message in messages:
+            if stop is not None and (message.ends is None or message.ends > now):
+                stop.messages = stop.messages or {}
+                self.n_messages += message.key not in stop.messages
+                stop.messages.setdefault(message.key, message)
+
+    def hear_again(self, heard: dict[str, float], updated: dict[str, str]) -> None:
+        """Take back when data owners were heard of."""
+        self.heard = {**heard, **self.heard}
+        self.updated = {**updated, **self.updated}
+
     # What is over.
 
     def sweep(self) -> Iterator[None]:
@@ -439,11 +488,10 @@ class Passtimes:
             codes.remove(code)
             if not codes:
                 del self.journeys[journey]
-                line = _line(key, values)
-                of_line = self.lines.get(line, {})
-                of_line.pop(journey, None)
-                if not of_line:
-                    self.lines.pop(line, None)
+                line = self._line_of.pop(journey)
+                del self.lines[line][journey]
+                if not self.lines[line]:
+                    del self.lines[line]
 
 
 _MESSAGE_KEY = (
@@ -469,23 +517,23 @@ def _line(key: bytes, values: bytes) -> tuple[str, str, str]:
 
 
 def _compare(old: bytes, new: bytes) -> int:
-    """Compare the timestamps of two values: above 0 if the old one is newer."""
+    """Compare the timestamps of two values: above 0 if the old one is newer, 0 if the new one does not tell."""
     before, after = old.partition(b"|")[0], new.partition(b"|")[0]
     if before == after:
         return 0
     if len(before) == len(after) and before[-6:] == after[-6:]:  # of the same form and offset: as texts
         return 1 if before > after else -1
     older, newer = read_timestamp(before.decode()), read_timestamp(after.decode())
-    if older is None or newer is None:
-        return -1
-    return (older > newer) - (older < newer)
+    if newer is None:
+        return 0
+    return -1 if older is None else (older > newer) - (older < newer)
 
 
 @lru_cache(maxsize=1 << 16)
 def _epoch(day: bytes, time: bytes) -> float | None:
     read = read_time(time.decode())
     on = read_date(day.decode())
-    return None if read is None or on is None else moment(on, read)
+    return None if read is None or on is None else moment(on, read, math.inf)
 
 
 def _forgotten(key: bytes, values: bytes) -> float:
@@ -503,13 +551,16 @@ def pass_of(key: bytes, values: bytes, code: str) -> Pass:
     on = read_date(day)
     assert on is not None  # or it would not be kept
     last = said["JourneyStopType"] == "LAST"
+    # What has come or gone did so before that was said, and what has not may be some seconds late already.
+    late = _LATE_GONE if said["TripStopStatus"] in ("ARRIVED", "PASSED") else MINUTE
+    after = 0.0 if last_update is None else last_update - late
     times: dict[str, str | None] = {}
     moments: dict[str, float | None] = {}
     for label in _VALUES[1:5]:
         written = None if last and "Departure" in label else said[label]
         seconds = read_time(written or "")
         times[label] = None if seconds is None else written
-        moments[label] = None if seconds is None else moment(on, seconds, last_update or 0.0)
+        moments[label] = None if seconds is None else moment(on, seconds, after)
     return Pass(
         owner,
         level,

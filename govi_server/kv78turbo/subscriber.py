@@ -157,7 +157,8 @@ class Subscriber(Service):
         self._received = received
         self._limits = limits
         self._sockets = _sockets or _Sockets(reactor, prefixes, limits)
-        self._attempts = 0
+        self.attempts = 0
+        """Connections that were begun."""
         self._back_off = min(FIRST_BACK_OFF, limits.back_off)
         self._state: State = "UNKNOWN"
         self._recovering = 0.0  # since when
@@ -198,8 +199,8 @@ class Subscriber(Service):
         return self._sockets.close()
 
     def _connect(self) -> None:
-        rounds, which = divmod(self._attempts, len(self._addresses))
-        self._attempts += 1
+        rounds, which = divmod(self.attempts, len(self._addresses))
+        self.attempts += 1
         address = self._addresses[which]
         # With IPv6 on, libzmq tries only the IPv6 address of a name that has both, and never its IPv4 one. So every
         # other round does without, for those who have no route to it.
@@ -231,7 +232,7 @@ class Subscriber(Service):
         self.log.warn(
             "{why}: KV78turbo is DOWN, {next} is tried in {seconds:g} s",
             why=why,
-            next=self._addresses[self._attempts % len(self._addresses)],
+            next=self._addresses[self.attempts % len(self._addresses)],
             seconds=self._back_off,
         )
         self._watch = self._reactor.callLater(self._back_off, self._try)

@@ -4,6 +4,7 @@ A message is read aside, into an Update, and takes effect at once: whoever asks 
 passes stay the bytes that they came in until somebody asks for their stop.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -13,7 +14,7 @@ from operator import itemgetter
 from msgspec import Struct
 from pyproj import Transformer
 
-from govi_server.departures.times import local_date, moment, read_date, read_time, read_timestamp
+from govi_server.departures.times import DAY, local_date, moment, read_date, read_time, read_timestamp
 from govi_server.kv78turbo.ctx import NULL, Records, text
 from govi_server.kv78turbo.passtimes import Pass
 from govi_server.units import Count
@@ -41,6 +42,9 @@ _VALUES = (
 )
 _STOP_TYPE, _DIRECTION, _DESTINATION = map(_VALUES.index, ("JourneyStopType", "LineDirection", "DestinationCode"))
 _NEEDED = {*_KEY, *_VALUES[:3]}
+# All there, with nothing that is escaped, and a number for the order of the stop, for that is counted with.
+_SOUND_KEY = re.compile(rb"[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[0-9]{1,5}\|[^|\\]+\Z")
+_UNSAID = (NULL, b"")
 
 KEPT_UNDATED = 7 * 86400.0
 """Seconds for which the passes of a service level are kept that no calendar has: it often comes after them."""
@@ -51,6 +55,10 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
 
     planned: Count = 20_000_000
     """Planned passes of all service levels, about 250 bytes each."""
+
+
+_RD_X, _RD_Y = range(1, 400_000), range(200_000, 700_000)
+"""RD coordinates in metres of the Netherlands and some way across their borders: no other is a stop's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +79,12 @@ class TimingPoint:
     stop_area: str | None
     x: int
     y: int
-    """RD coordinates (EPSG:28992) in metres; (0, 0) is no position."""
+    """RD coordinates (EPSG:28992) in metres; 0 is none."""
 
     @property
     def position(self) -> tuple[float, float] | None:
         """Longitude and latitude in degrees (WGS 84); None if it is not known."""
-        return wgs84(self.x, self.y) if self.x or self.y else None
+        return wgs84(self.x, self.y) if self.x in _RD_X and self.y in _RD_Y else None
 
 
 @lru_cache(maxsize=1 << 16)
@@ -150,22 +158,33 @@ class Timetable:
 
     # Reading.
 
-    def read(self, message: Iterable[Records]) -> Iterator[Update | None]:
-        """Read a message bit by bit: yields None after each bit, and an Update whenever one is whole."""
+    def read(self, message: Iterable[Records | None]) -> Iterator[Update | None]:
+        """Read a message bit by bit: yields None after each bit, and an Update whenever one is whole.
+
+        None in the message is a bit that was somebody else's.
+        """
         update = Update()
         group = None
         for records in message:
+            if records is None:
+                yield None
+                continue
             if records.group is not group and records.group != group:
                 if group is not None:
                     yield update
                 group = records.group
-                update = Update(read_timestamp(group.timestamp) or self._now())
+                update = Update(self._published_at(group.timestamp))
             reader = _READERS.get(records.table)
             if reader is not None:
                 reader(self, records, update)
             yield None
         if group is not None:
             yield update
+
+    def _published_at(self, timestamp: str) -> float:
+        """Read when a group was published: now, if it does not say, or from a future that nothing would outlast."""
+        now, published = self._now(), read_timestamp(timestamp)
+        return now if published is None or published > now + DAY else published
 
     def _rows(self, records: Records, *labels: str) -> Iterator[list[str | None]]:
         """Read these columns of records, None for those that there are not; nothing if the first two are missing."""
@@ -222,7 +241,7 @@ class Timetable:
         for line in records.lines:
             fields = [*line.split(b"|"), NULL]
             key = b"|".join(key_of(fields))
-            if b"\\" in key or b"||" in key:
+            if not _SOUND_KEY.match(key):
                 self._refused("key")
             elif not (_is_time(fields[arrival]) and _is_time(fields[departure])):
                 self._refused("time")
@@ -268,6 +287,8 @@ class Timetable:
             old = self._code_of.get(stop)
             if old is not None and old != code:
                 del self._user_stops[old][stop]
+                if not self._user_stops[old]:
+                    del self._user_stops[old]
             self._code_of[stop] = code
             self._user_stops.setdefault(code, {})[stop] = None
         for group, stops in update.planned.items():
@@ -314,7 +335,9 @@ class Timetable:
             if not at_stop:
                 del self._planned[stop]
         owner, _, line = group.decode().split("|")
-        self._lines_of[owner, line].pop(group, None)
+        del self._lines_of[owner, line][group]
+        if not self._lines_of[owner, line]:
+            del self._lines_of[owner, line]
 
     def sweep(self) -> None:
         """Forget the service levels whose last day is over, and those that got no day for a week."""
@@ -330,6 +353,22 @@ class Timetable:
             if (max(dates_of) < yesterday) if dates_of else now - published > KEPT_UNDATED:
                 del self._dates[level]
         self.version += before != self.n_planned
+
+    def updates(self) -> Iterator[Update]:
+        """Give what is known as updates that would bring it about again."""
+        yield Update(
+            lines=dict(self.lines),
+            destinations=dict(self.destinations),
+            timing_points=dict(self.timing_points),
+            user_stops=dict(self._code_of),
+            stop_areas=dict(self.stop_areas),
+            directions=dict(self.directions),
+        )
+        for level, (published, dates) in list(self._dates.items()):
+            yield Update(published, levels={level}, dates={level: set(dates)})
+        for group in list(self._published):
+            published, stops = self._published.get(group, (0.0, {}))
+            yield Update(published, planned={group: {stop: dict(self._planned[stop][group]) for stop in stops}})
 
     # Asking.
 
@@ -366,7 +405,7 @@ class Timetable:
         arrival, departure, stop_type, _ = values.split(b"|", 3)
         if stop_type == b"INFOPOINT":
             return
-        seconds = _seconds(arrival if stop_type == b"LAST" or departure == NULL else departure)
+        seconds = _seconds(arrival if stop_type == b"LAST" or departure in _UNSAID else departure)
         for day in days:
             when = None if seconds is None else moment(day, seconds)
             if when is not None and since <= when <= until:
@@ -382,7 +421,7 @@ class Timetable:
         arrives, leaves = (
             None if time is None else moment(day, read_time(time) or 0) for time in (arrival, departure)
         )
-        published = self._published.get(key[: key.index(b"|", len(owner) + len(level) + 2)])
+        published = self._published.get(b"|".join(key.split(b"|", 3)[:3]))
         return Pass(
             *(owner, level, line, journey, fortify, day, order, stop, code, "ALGEMEEN"),
             None if published is None else published[0],
@@ -440,8 +479,8 @@ class Timetable:
                     continue
                 for key, values in self._planned[stop][group].items():
                     _, _, stop_type, pattern, way, *_, timing, _ = map(text, values.split(b"|"))
-                    order = key.split(b"|")[5].decode()
-                    if way == direction and stop_type != "INFOPOINT" and pattern and order.isdigit():
+                    order = key.split(b"|")[5]
+                    if way == direction and stop_type != "INFOPOINT" and pattern:
                         patterns.setdefault(pattern, {})[int(order)] = (code, timing == "1")
         return patterns
 
@@ -470,4 +509,4 @@ def _seconds(time: bytes) -> int | None:
 
 def _is_time(time: bytes) -> bool:
     """Tell whether a field is a time, or says that there is none."""
-    return _seconds(time) is not None or time in (NULL, b"")
+    return _seconds(time) is not None or time in _UNSAID

@@ -25,7 +25,7 @@ LICENSE = "http://creativecommons.org/publicdomain/zero/1.0/"
 MOST_ECHOED = 100
 """Characters of a wrong code that are echoed."""
 
-_REASONS: dict[Condition, str] = {"unknown": "Unknown TimingPointCode", "down": "Feed down", "old": "Too old"}
+_REASONS: dict[Condition, str] = {"unknown": "Unknown TimingPointCode", "old": "Too old"}
 
 
 @implementer(IWebModule)
@@ -100,7 +100,8 @@ class Kv55LiveHandler(LiveHandler):
         compressed = prefers_gzip(self.env)
         if len(codes) == 1 and query == Query():
             render = self._module.gzip if compressed else self._module.plain
-            board, made = self.feed.boards.made(codes[0], HORIZON, ("dris_55", compressed), render)
+            form = ("dris_55", self._module.license_url, compressed)
+            board, made = self.feed.boards.made(codes[0], HORIZON, form, render)
             boards = [board]
         else:
             boards = [self.feed.boards.board(code, query.horizon or HORIZON) for code in codes]
@@ -110,7 +111,7 @@ class Kv55LiveHandler(LiveHandler):
         if not shown:
             reason = condition_of(self.feed, boards)
             status, headers = self.without(reason)
-            self._send_error(status, text, _REASONS[reason], headers)
+            self._send_error(status, text, _REASONS.get(reason, f"Feed {self.feed.state}"), headers)
             return
         if len(codes) > 1 or query != Query():
             made = self._module.document([board for board, _ in shown], query, compressed)

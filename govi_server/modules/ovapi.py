@@ -3,6 +3,7 @@
 A path is split at its slashes; what there is nothing for is a 404 with the body ``[]``.
 """
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,6 +32,8 @@ HEADERS = (("Access-Control-Allow-Headers", "X-Requested-With,Content-Type"),)
 
 NOTHING = b"[]"
 """The body of an answer that has none."""
+
+_DIGITS = re.compile(r"[0-9]{1,15}")
 
 Json = dict[str, Any]
 
@@ -181,7 +184,7 @@ class Shapes:
 
 def where(passes: list[Pass], now: float) -> Pass | None:
     """Tell where a journey is: at the stop it came to last, or else the one that is next; None if it is nowhere."""
-    passes = sorted(passes, key=lambda one: int(one.user_stop_order_number or 0))
+    passes = sorted(passes, key=_order)
     if not passes or any(one.trip_stop_status == "CANCEL" for one in passes):
         return None
     been = [one for one in passes if one.trip_stop_status in ("ARRIVED", "PASSED")]
@@ -216,7 +219,13 @@ def _on(one: Pass, time: str | None) -> str | None:
 
 
 def _number(text: str | None) -> int | str | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else text
+    """Read a number; what is none, or larger than JSON's readers take, stays as it is."""
+    return int(text) if text is not None and _DIGITS.fullmatch(text) else text
+
+
+def _order(one: Pass) -> tuple[int, str]:
+    """Sort the stops of a journey by their numbers."""
+    return len(one.user_stop_order_number), one.user_stop_order_number
 
 
 def _position(point: TimingPoint | None) -> tuple[float | None, float | None]:
@@ -270,7 +279,8 @@ class OvapiHandler(LiveHandler):
             return
         word = parts[1] if len(parts) > 1 else ""
         codes = split(parts[0]) if parts else []
-        if len(parts) > 2 or (word and word not in self.words) or len(codes) > MOST_CODES:
+        nothing = parts and not codes  # /tpc/, asks for no stop, and not for all of them
+        if nothing or len(parts) > 2 or (word and word not in self.words) or len(codes) > MOST_CODES:
             self._send_nothing("unknown")
             return
         if not codes:
@@ -285,11 +295,16 @@ class OvapiHandler(LiveHandler):
     def some(self, codes: list[str], word: str, query: Query) -> None:
         """Send what there is of a list."""
         found = {code: shape for code in codes if (shape := self.one(code, word)) is not None}
+        conditions = {code: self.feed.word_of(code.partition("_")[0]) for code in found}
+        shown = {code: shape for code, shape in found.items() if conditions[code][0] != "old"}
         self.mark("lookup")
-        if found:
-            self._send(represent(msgspec.json.encode(found), CONTENT_TYPE, prefers_gzip(self.env)), [])
+        if shown:
+            made = represent(msgspec.json.encode(shown), CONTENT_TYPE, prefers_gzip(self.env))
+            self._send(made, [conditions[code] for code in shown])
+        elif found:
+            self._send_nothing("old")
         else:
-            self._send_nothing("unknown" if self.feed.state == "UP" else "down")
+            self._send_nothing("unknown" if self.feed.tells_all else "down")
 
     def one(self, code: str, word: str) -> Json | None:
         """Give one of them."""
@@ -383,7 +398,7 @@ class StopAreaHandler(TpcHandler):
         if areas:
             self._send_boards(areas, word, query)
         else:
-            self._send_nothing("unknown" if of_area or self.feed.state == "UP" else "down")
+            self._send_nothing("unknown" if of_area or self.feed.tells_all else "down")
 
 
 class LineHandler(OvapiHandler):
@@ -420,7 +435,7 @@ class JourneyHandler(OvapiHandler):
         passes = self.feed.boards.journey(code)
         if not passes:
             return None
-        passes.sort(key=lambda one: (len(one.user_stop_order_number), one.user_stop_order_number))
+        passes.sort(key=_order)
         stops = {one.user_stop_order_number: self.shapes.a_pass(one) for one in passes}
         return {"ServerTime": self.shapes.server_time(), "Stops": stops}
 

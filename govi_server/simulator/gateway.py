@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from govi_server.departures.times import local_timestamp
 from govi_server.environ import Environ
 from govi_server.interfaces import IPoster, IWebModule
 from govi_server.kv55 import messages
@@ -76,7 +77,7 @@ class SimulatedGateway(Service):
             ("SubscriberID", question.subscriber_id),
             ("Version", messages.VERSION),
             ("DossierName", messages.DOSSIER),
-            ("SendTimestamp", messages.local_timestamp(now)),
+            ("SendTimestamp", local_timestamp(now)),
             ("RequestTimestamp", question.request_timestamp),
             ("SequenceNumber", question.sequence_number),
         )

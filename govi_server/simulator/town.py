@@ -1,32 +1,36 @@
 """A made-up Dutch town and its buses: timetable and delays follow from a seed, a date and a moment alone."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from functools import lru_cache
 from itertools import count, pairwise
 from operator import itemgetter
 from random import Random
-from zoneinfo import ZoneInfo
 
 from govi_server.departures.board import Board, Trip
+from govi_server.departures.times import HOUR, MINUTE, local_date, moment, write_time
 
-MINUTES = 60
-HOURS = 60 * MINUTES
-AMSTERDAM = ZoneInfo("Europe/Amsterdam")
-
-# Stops by town. A TimingPointCode is 57330, the two digits here, and 0.
+# Stops by town, with the metres/100 that each is to the east and north of the station. A TimingPointCode is 57330,
+# the two digits here, and 0.
 _STOPS = {
     "Lindewaard": """
-        04 Lindenhof, 05 Wilgenpad, 06 Kastanjehof, 07 Molenwiek, 08 Marktveld, 09 Spoorsingel,
-        10 Ziekenhuis, 11 Waardkade, 12 Zuiderwaard, 13 Noorderbrink, 14 Brinkpad, 15 Vlierhof, 16 Stadhuis,
-        17 Havenkade, 18 Werf, 19 Sluisplein, 20 Veerstoep, 21 Theaterplein, 22 Schoolpad, 23 Sportpark,
-        24 Meerzicht, 25 Rietlanden, 26 Strand, 27 Campus, 28 Lyceum, 29 Leeszaal, 30 Korenbeurs, 31 Tuinwijk,
-        32 Appelgaard, 33 Perengaard, 34 Nijverheid, 35 Transferium, 42 Muziekzaal, 43 Station""",
-    "Hogerdijk": "36 Dijkhuis, 37 Dorpsplein, 38 Polderhoek",
-    "Elzenveen": "39 Turfkade, 40 Kerkbrink, 41 Eindpunt",
+        04 Lindenhof -17 9, 05 Wilgenpad -14 7, 06 Kastanjehof -11 4, 07 Molenwiek -8 2, 08 Marktveld -4 1,
+        09 Spoorsingel 4 -1, 10 Ziekenhuis 8 -2, 11 Waardkade 11 -5, 12 Zuiderwaard 13 -9, 13 Noorderbrink -5 17,
+        14 Brinkpad -6 13, 15 Vlierhof -4 9, 16 Stadhuis -5 5, 17 Havenkade -1 -4, 18 Werf -3 -8,
+        19 Sluisplein -2 -12, 20 Veerstoep -4 -16, 21 Theaterplein -1 4, 22 Schoolpad -9 7, 23 Sportpark -12 11,
+        24 Meerzicht -15 15, 25 Rietlanden -18 19, 26 Strand -21 23, 27 Campus 12 6, 28 Lyceum 8 5,
+        29 Leeszaal 4 3, 30 Korenbeurs -7 -2, 31 Tuinwijk -10 -5, 32 Appelgaard -13 -8, 33 Perengaard -17 -9,
+        34 Nijverheid 11 2, 35 Transferium 19 3, 42 Muziekzaal -6 -4, 43 Station 0 0""",
+    "Hogerdijk": "36 Dijkhuis 30 5, 37 Dorpsplein 36 7, 38 Polderhoek 46 6",
+    "Elzenveen": "39 Turfkade 58 9, 40 Kerkbrink 63 10, 41 Eindpunt 68 12",
 }
 STATION = "57330430"
+STATION_AREA = "LwdSta"
+"""The StopAreaCode of the stops around the station."""
+_AT_STATION = ("57330430", "57330090")
+_STATION_X, _STATION_Y = 161_400, 470_300  # RD: somewhere in the middle of the country
 _OWNER = "LINDEBUS"  # the DataOwnerCode of no operator
 
 # From which hour of the operating day a bus leaves every how many minutes; the last row is the end.
@@ -54,19 +58,28 @@ _LINES: tuple[tuple[str, str, str, tuple[str, str], str, tuple[int, int], _Headw
     ("1901", "N1", "Nachtbus", ("Zuiderwaard", "Noorderbrink"),
      "13 15 31 42 08 43 10 12", (90, 180), _NIGHT, _NIGHT_WEEKEND),
 )  # fmt: skip
-_RUSH = range(8 * HOURS, 8 * HOURS + 15 * MINUTES)  # who starts now on a weekday has a second bus with it
-_NOTICE = 15 * MINUTES  # before its start a journey is not seen to be late
-_EARLIEST, _LATEST = -30, 12 * MINUTES
+_RUSH = range(8 * HOUR, 8 * HOUR + 15 * MINUTE)  # who starts now on a weekday has a second bus with it
+_NOTICE = 15 * MINUTE  # before its start a journey is not seen to be late
+_EARLIEST, _LATEST = -30, 12 * MINUTE
 _CANCELLED = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A stop, for both directions; code is its TimingPointCode, eight ASCII digits."""
+    """A stop, for both directions; code is its TimingPointCode, eight ASCII digits, x and y are metres (RD)."""
 
     code: str
     name: str
     town: str
+    x: int
+    y: int
+    area: str | None
+    """The StopAreaCode, if it is part of one."""
+
+    @property
+    def user_stop_code(self) -> str:
+        """The operator's own code."""
+        return self.code[3:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +93,22 @@ class Line:
     destinations: tuple[str, str]
     route: tuple[str, ...]
 
+    def destination_code(self, direction: int) -> str:
+        """Give the DestinationCode of a direction, 1 or 2."""
+        return f"LB{self.line_planning_number}{direction}"
+
+    def journey_pattern_code(self, direction: int) -> str:
+        """Give the JourneyPatternCode of a direction, 1 or 2: all its journeys call at the same stops."""
+        return f"{self.line_planning_number}0{direction}"
+
+    def service_level(self, day: date) -> str:
+        """Give the LocalServiceLevelCode of what runs on a date: one for weekdays, one for the weekend."""
+        return f"{self.line_planning_number}{'72' if is_weekend(day) else '71'}"
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A planned stop of a journey; times are seconds since the start of the operating day (see epoch)."""
+    """A planned stop of a journey; times are seconds of its operating date (see times.moment)."""
 
     code: str
     arrival: int
@@ -103,24 +128,20 @@ class Journey:
     calls: tuple[Call, ...]
 
 
-def epoch(operating_date: date, seconds: int) -> int:
-    """Give the epoch seconds of a moment that is so many seconds after the start of an operating date."""
-    # The day starts at "noon minus 12h", as in GTFS: at midnight, except on the two days on which the clock
-    # changes, where only so the times after the change are those of the clock on the wall.
-    noon = datetime(operating_date.year, operating_date.month, operating_date.day, 12, tzinfo=AMSTERDAM)
-    return int(noon.timestamp()) - 12 * HOURS + seconds
+_Leaving = tuple[float, Journey, Call]  # when it is to leave (epoch seconds)
+_target = itemgetter(0)
 
 
-def clock(seconds: int) -> str:
-    """Write seconds since the start of an operating day as HH:MM:SS, running on past 24:00:00."""
-    return f"{seconds // HOURS:02}:{seconds // MINUTES % 60:02}:{seconds % 60:02}"
+def is_weekend(day: date) -> bool:
+    """Tell which of the two timetables runs on a date."""
+    return day.weekday() >= 5
 
 
 @lru_cache(maxsize=4096)  # three operating dates, and some
 def _draw(journey: str) -> tuple[bool, int, int]:
     """Draw whether a journey is cancelled, and its seconds late at the start and at the end."""
     random = Random(journey)
-    worst = min(_LATEST, _EARLIEST + random.expovariate(1 / (2.5 * MINUTES)))
+    worst = min(_LATEST, _EARLIEST + random.expovariate(1 / (2.5 * MINUTE)))
     first, last = (int(worst * random.uniform(0.5, 1)) for _ in range(2))
     return random.random() < _CANCELLED, first, last
 
@@ -131,7 +152,9 @@ class Town:
     def __init__(self, seed: int = 55) -> None:
         self.seed = seed
         stops = ((town, *stop.split()) for town, stops in _STOPS.items() for stop in stops.split(","))
-        self.stops = {_code(digits): Stop(_code(digits), name, town) for town, digits, name in stops}
+        self.stops = {
+            _code(digits): _stop(_code(digits), name, town, *map(int, at)) for town, digits, name, *at in stops
+        }
         self.lines = tuple(
             Line(_OWNER, planning, public, name, destinations, tuple(map(_code, route.split())))
             for planning, public, name, destinations, route, *_ in _LINES
@@ -149,43 +172,47 @@ class Town:
     def delay(self, journey: Journey, now: float) -> int:
         """Give the seconds that a journey is late (early: negative) at every stop, now (epoch seconds)."""
         cancelled, first, last = self._fate(journey)
-        start, end = journey.calls[0].departure, journey.calls[-1].arrival
-        ridden = int(now) - epoch(journey.operating_date, start)
+        day, start, end = journey.operating_date, journey.calls[0].departure, journey.calls[-1].arrival
+        ridden = int(now - moment(day, start))
         if cancelled or ridden < -_NOTICE:
             return 0
-        # It changes by less than a second per second, so a bus that has left does not come back.
+        # It changes by less than a second per second, so a bus that has left does not come back. When the clocks
+        # change on its way, it does not change: a second more may then be an hour.
+        if moment(day, end + _LATEST) - moment(day, start - _NOTICE) != end + _LATEST - start + _NOTICE:
+            return first
         return first + (last - first) * min(max(ridden, 0), end - start) // (end - start)
 
     def status(self, journey: Journey, call: Call, now: float) -> str:
         """Give the TripStopStatus of a call now (epoch seconds)."""
         if self.cancelled(journey):
             return "CANCEL"
-        moment = int(now) - epoch(journey.operating_date, 0)
-        if moment < journey.calls[0].departure - _NOTICE:
+        day, now = journey.operating_date, int(now)
+        if now < moment(day, journey.calls[0].departure) - _NOTICE:
             return "PLANNED"
-        moment -= self.delay(journey, now)
-        if moment < call.arrival:
+        delay = self.delay(journey, now)
+        if now < moment(day, call.arrival + delay):
             return "DRIVING"
-        return "ARRIVED" if moment <= call.departure else "PASSED"
+        return "ARRIVED" if now <= moment(day, call.departure + delay) else "PASSED"
 
-    def board(self, code: str, now: float, horizon: int = 2 * HOURS, most: int = 20) -> Board:
+    def board(self, code: str, now: float, horizon: int = 2 * HOUR, most: int = 20) -> Board:
         """Give the first so many trips that leave from a stop between now (epoch seconds) and the horizon.
 
         horizon: seconds, up to a day. Raises KeyError for a stop that is not there.
         """
-        moment = int(now)  # a bus is shown to the end of the second in which it leaves
-        today = datetime.fromtimestamp(now, AMSTERDAM).date()
-        leaving: list[tuple[int, Journey, Call]] = []
+        second = int(now)  # a bus is shown to the end of the second in which it leaves
+        today = local_date(now)
+        leaving: list[tuple[float, Journey, Call]] = []
         # Yesterday's buses ride on after midnight, and tomorrow's are within the horizon before it.
         for day in (today + timedelta(days) for days in (-1, 0, 1)):
-            start = epoch(day, 0)
-            for journey, call in self._day(day)[1][code]:
-                target = start + call.departure
-                if moment - _LATEST <= target <= moment + horizon - _EARLIEST:
-                    expected = target + self.delay(journey, now)
-                    if moment <= expected <= moment + horizon:
-                        leaving.append((expected, journey, call))
-        first = sorted(leaving, key=itemgetter(0))[:most]
+            planned = self._day(day)[1][code]
+            # An hour more on both sides: so far a delay moves a bus when the clocks change meanwhile.
+            begin = bisect_left(planned, second - _LATEST - HOUR, key=_target)
+            end = bisect_right(planned, second + horizon - _EARLIEST + HOUR, key=_target)
+            for _, journey, call in planned[begin:end]:
+                expected = moment(day, call.departure + self.delay(journey, now))
+                if second <= expected <= second + horizon:
+                    leaving.append((expected, journey, call))
+        first = sorted(leaving, key=_target)[:most]
         return Board(code, tuple(self._trip(journey, call, now) for _, journey, call in first), now)
 
     def _trip(self, journey: Journey, call: Call, now: float) -> Trip:
@@ -198,10 +225,10 @@ class Town:
             destination_name=journey.destination,
             journey_number=str(journey.number),
             fortify_order_number=str(journey.fortify_order),
-            target_arrival_time=clock(call.arrival),
-            expected_arrival_time=clock(call.arrival + delay),
-            target_departure_time=clock(call.departure),
-            expected_departure_time=clock(call.departure + delay),
+            target_arrival_time=write_time(call.arrival),
+            expected_arrival_time=write_time(call.arrival + delay),
+            target_departure_time=write_time(call.departure),
+            expected_departure_time=write_time(call.departure + delay),
             trip_stop_status=self.status(journey, call, now),
         )
 
@@ -209,22 +236,24 @@ class Town:
         number = f"{journey.line.line_planning_number}/{journey.number}/{journey.fortify_order}"
         return _draw(f"{self.seed}/{journey.operating_date}/{number}")
 
-    def _plan(self, day: date) -> tuple[tuple[Journey, ...], dict[str, list[tuple[Journey, Call]]]]:
-        """Make the journeys of an operating date, and by stop code those that leave there with their call."""
+    def _plan(self, day: date) -> tuple[tuple[Journey, ...], dict[str, list[_Leaving]]]:
+        """Make the journeys of an operating date, and by stop code what leaves there, in order."""
         journeys = tuple(self._ride(day))
-        leaving: dict[str, list[tuple[Journey, Call]]] = {code: [] for code in self.stops}
+        leaving: dict[str, list[_Leaving]] = {code: [] for code in self.stops}
         for journey in journeys:
             for call in journey.calls[:-1]:  # at its last stop it only arrives
-                leaving[call.code].append((journey, call))
+                leaving[call.code].append((moment(day, call.departure), journey, call))
+        for planned in leaving.values():
+            planned.sort(key=_target)
         return journeys, leaving
 
     def _ride(self, day: date) -> Iterator[Journey]:
-        weekend = day.weekday() >= 5
+        weekend = is_weekend(day)
         for line, (*_, pace, weekday_headways, weekend_headways) in zip(self.lines, _LINES, strict=True):
             random = Random(f"{self.seed}/{line.line_planning_number}")
             legs = [random.randrange(*pace, 15) for _ in line.route[1:]]
             for direction, step, destination in zip((1, 2), (1, -1), line.destinations, strict=True):
-                shift = random.randrange(15) * MINUTES
+                shift = random.randrange(15) * MINUTE
                 starts = _starts(weekend_headways if weekend else weekday_headways, shift)
                 for number, start in zip(count(1000 + direction, 2), starts):  # odd there, even back
                     calls = tuple(_calls(line.route[::step], legs[::step], start))
@@ -236,9 +265,14 @@ def _code(digits: str) -> str:
     return f"57330{digits}0"
 
 
+def _stop(code: str, name: str, town: str, east: int, north: int) -> Stop:
+    area = STATION_AREA if code in _AT_STATION else None
+    return Stop(code, name, town, _STATION_X + 100 * east, _STATION_Y + 100 * north, area)
+
+
 def _starts(headways: _Headways, shift: int) -> Iterator[int]:
     for (start, minutes), (end, _) in pairwise(headways):
-        yield from range(int(start * HOURS) + shift, int(end * HOURS) + shift, minutes * MINUTES)
+        yield from range(int(start * HOUR) + shift, int(end * HOUR) + shift, minutes * MINUTE)
 
 
 def _calls(route: tuple[str, ...], legs: list[int], departure: int) -> Iterator[Call]:

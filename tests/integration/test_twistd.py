@@ -60,7 +60,7 @@ def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
 def arguments(port: int, *more: str) -> list[str]:
     return [
         "govi-cache", "--listen", f"tcp:{port}:interface=127.0.0.1",
-        "--callback", f"tcp:{free_port()}:interface=127.0.0.1", *more,
+        "--callback", f"tcp:{free_port()}:interface=127.0.0.1", "--admin", "", *more,
     ]  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def test_drain(twistd: Twistd, tmp_path: Path) -> None:
     process = twistd(
         "govi-cache", "--listen", f"tcp:{port}:interface=127.0.0.1",
         "--callback", f"tcp:{callback_port}:interface=127.0.0.1",
-        "--gateway-url", f"http://127.0.0.1:{simulator_port}/", "--statistics", "statistics.log",
+        "--gateway-url", f"http://127.0.0.1:{simulator_port}/", "--statistics", "statistics.log", "--admin", "",
     )  # fmt: skip
     wait_for(process, "Statistics go to")
     with socket.create_connection(("127.0.0.1", port), 10) as client:

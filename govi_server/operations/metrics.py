@@ -1,0 +1,164 @@
+"""Figures for Prometheus: counted from the events that the logs are written from, or read when they are asked for."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from twisted.logger import LogEvent
+
+from govi_server.departures.flights import FlightEvent
+from govi_server.operations.parts import Parts
+from govi_server.statistics import ConnectionStatistics
+
+# Seconds: a hit takes fractions of a millisecond, a gateway up to its ten seconds.
+_BUCKETS = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    13.0,
+)
+_STATES = ("UP", "RECOVERING", "DOWN", "UNKNOWN")
+_BREAKER_STATES = ("closed", "half-open", "open")
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """Keeps the names of modules apart from whatever else clients ask for."""
+
+    known: frozenset[str]
+
+    def module(self, path: str | None) -> str:
+        segment = (path or "/").split("/", 2)[1:2]
+        return segment[0] if segment and segment[0] in self.known else "other"
+
+
+class Metrics(Collector):
+    """Observes the log, and reads the parts of the program when somebody asks. Provides a registry."""
+
+    def __init__(self, parts: Parts) -> None:
+        disable_created_metrics()  # a moment for each figure, which nobody here reads
+        self._parts = parts
+        self._names = _Names(frozenset(parts.modules))
+        self.registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "govi_requests", "Requests by what they asked and got.", ("module", "status", "cache"), registry=registry
+        )
+        self._bytes = Counter("govi_response_bytes", "Bytes of answers' bodies.", registry=registry)
+        self._phases = Histogram(
+            "govi_request_phase_seconds",
+            "How long requests were in a phase.",
+            ("phase",),
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self._ended = Counter("govi_connections_ended", "Connections by who ended them.", ("end",), registry=registry)
+        self._taken = Histogram(
+            "govi_gateway_acknowledgement_seconds", "From a question to its acknowledgement.", ("gateway",),
+            buckets=_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self._answered = Histogram(
+            "govi_gateway_callback_seconds", "From a question to its answer, late ones too.", ("gateway",),
+            buckets=_BUCKETS, registry=registry,
+        )  # fmt: skip
+        registry.register(self)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+
+    def __call__(self, event: LogEvent) -> None:
+        """Count an event of the log."""
+        connection = event.get("statistics")
+        if isinstance(connection, ConnectionStatistics):
+            if connection.server == self._parts.server.what:
+                self._count(connection)
+        elif isinstance(flight := event.get("flight"), FlightEvent):
+            (self._taken if flight.what == "taken" else self._answered).labels(flight.source).observe(flight.seconds)
+
+    def _count(self, connection: ConnectionStatistics) -> None:
+        if connection.end != "open":
+            self._ended.labels(connection.end).inc()
+        for request in connection.requests:
+            status = "none" if request.status is None else str(request.status)
+            self._requests.labels(self._names.module(request.path), status, request.cache).inc()
+            self._bytes.inc(request.bytes)
+            for phase, seconds in request.phases.items():
+                self._phases.labels(phase).observe(seconds)
+
+    def collect(self) -> Iterator[Metric]:
+        """Read what is a state and no event."""
+        parts = self._parts
+        yield _gauge("govi_connections", "Connections that are open.", len(parts.server.connections))
+        yield _gauge(
+            "govi_connections_limit", "Connections that may be open at once.", parts.server.access.limits.connections
+        )
+        incidents = CounterMetricFamily(
+            "govi_incidents", "What went wrong, by where and what.", labels=("where", "kind")
+        )
+        for where, counted in parts.incidents():
+            for kind, count in counted.items():
+                incidents.add_metric((where, kind), count)
+        yield incidents
+        yield from self._caches()
+        if parts.feed is not None:
+            yield from self._feed()
+
+    def _caches(self) -> Iterator[Metric]:
+        labels = ("module",)
+        entries = GaugeMetricFamily("govi_cache_entries", "Boards that are kept.", labels=labels)
+        size = GaugeMetricFamily("govi_cache_bytes", "Bytes of documents that are kept.", labels=labels)
+        evicted = CounterMetricFamily("govi_cache_evictions", "Boards that made room for others.", labels=labels)
+        flights = GaugeMetricFamily("govi_flights", "Questions that are on their way.", labels=labels)
+        waiting = GaugeMetricFamily("govi_flights_waiting", "Requests that wait for them.", labels=labels)
+        breaker = GaugeMetricFamily("govi_breaker_state", "1 for the state it is in.", labels=("module", "state"))
+        for name, source in self._parts.gateways.items():
+            entries.add_metric((name,), source.cache.entries)
+            size.add_metric((name,), source.cache.bytes)
+            evicted.add_metric((name,), source.cache.evicted)
+            flights.add_metric((name,), len(source.cache.flights))
+            waiting.add_metric((name,), sum(source.cache.flights.values()))
+            for state in _BREAKER_STATES:
+                breaker.add_metric((name, state), state == source.breaker.state)
+        yield from (entries, size, evicted, flights, waiting, breaker)
+
+    def _feed(self) -> Iterator[Metric]:
+        feed = self._parts.feed
+        assert feed is not None
+        now = feed.clock.seconds()
+        yield CounterMetricFamily("govi_feed_records", "Records that came.", feed.n_records)
+        yield CounterMetricFamily("govi_feed_reconnects", "Connections made after the first.", feed.reconnects)
+        state = GaugeMetricFamily("govi_feed_state", "1 for the state it is in.", labels=("state",))
+        for name in _STATES:
+            state.add_metric((name,), name == feed.state)
+        yield state
+        age = GaugeMetricFamily("govi_feed_age_seconds", "Since a data owner was heard of.", labels=("owner",))
+        for owner, heard in feed.passtimes.heard.items():
+            age.add_metric((owner,), max(now - heard, 0.0))
+        yield age
+        yield _gauge("govi_feed_passes", "Live passes that are kept.", feed.passtimes.n_passes)
+        yield _gauge("govi_feed_planned_passes", "Planned passes that are kept.", feed.timetable.n_planned)
+        yield _gauge("govi_feed_messages", "General messages that are kept.", feed.passtimes.n_messages)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value)

@@ -1,0 +1,49 @@
+"""What the operators' rooms look at: the parts of the running program, by name."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from govi_server.departures.breaker import CircuitBreaker
+from govi_server.departures.cache import BoardCache
+from govi_server.incidents import Incidents
+from govi_server.kv55.gateway import Gateway
+from govi_server.kv78turbo.feed import Feed
+from govi_server.server import Server
+from govi_server.statistics import StatisticsLog
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayParts:
+    """A gateway with what stands before it."""
+
+    gateway: Gateway
+    breaker: CircuitBreaker
+    cache: BoardCache
+
+
+@dataclass(slots=True)
+class Parts:
+    """The parts of the running program."""
+
+    server: Server
+    modules: tuple[str, ...] = ()
+    """The path segments that are answered."""
+    gateways: dict[str, GatewayParts] = field(default_factory=dict)
+    """By the module that answers from it."""
+    feed: Feed | None = None
+    statistics: StatisticsLog | None = None
+    own_incidents: dict[str, Incidents] = field(default_factory=dict)
+    """What went wrong elsewhere in the house, by where."""
+
+    def incidents(self) -> Iterator[tuple[str, Mapping[str, int]]]:
+        """Go through what went wrong: where, and how often each kind."""
+        for name, source in self.gateways.items():
+            yield name, source.gateway.incidents.counts
+        if self.feed is not None:
+            yield "feed", self.feed.incidents.counts
+            if self.feed.subscriber is not None:
+                yield "subscriber", self.feed.subscriber.incidents.counts
+        if self.statistics is not None:
+            yield "statistics", self.statistics.incidents.counts
+        for where, incidents in self.own_incidents.items():
+            yield where, incidents.counts

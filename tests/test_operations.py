@@ -1,0 +1,428 @@
+"""What operators see: figures, verdict, page and endpoint, and the snapshot."""
+
+import gzip
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+from prometheus_client import generate_latest
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import Logger, capturedLogs, formatEvent
+
+from govi_server.access import Limits as AccessLimits
+from govi_server.departures.board import Board, SourceSilent, SourceUnreachable, Trip
+from govi_server.departures.breaker import CircuitBreaker
+from govi_server.departures.cache import BoardCache
+from govi_server.departures.flights import FlightEvent
+from govi_server.kv55.gateway import Gateway
+from govi_server.kv78turbo import passtimes, subscriber, timetable
+from govi_server.kv78turbo.feed import Feed, Limits
+from govi_server.kv78turbo.subscriber import State
+from govi_server.operations.admin import Admin
+from govi_server.operations.hour import MINUTES, MOST_NAMES, OTHERS, LastHour, quantile, stop_of
+from govi_server.operations.metrics import Metrics
+from govi_server.operations.parts import GatewayParts, Parts
+from govi_server.operations.ready import Ready
+from govi_server.operations.snapshot import HEADER, Settings, Snapshots
+from govi_server.operations.status import Status
+from govi_server.operations.status_page import page
+from govi_server.operations.verdict import CALM, Judge
+from govi_server.services import Observers
+from govi_server.slices import in_slices
+from govi_server.statistics import ConnectionStatistics, RequestStatistics
+from tests import feed as kv
+from tests.client import NOW, WireTestCase
+from tests.doubles import FakePoster, FakeSource
+
+CODE = "57330430"
+
+
+class FakeSubscriber:
+    """What the feed is asked about its connection."""
+
+    def __init__(self) -> None:
+        self.state: State = "UP"
+        self.last: float | None = NOW
+        self.address: str | None = "tcp://feed.example:7817"
+        self.attempts = 1
+        self.incidents = Gateway(FakePoster(), Clock(), "nobody").incidents
+
+
+class OperationsTestCase(WireTestCase):
+    """Has the parts of a program with a gateway and a feed, and what watches them."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.parts = Parts(self.server)
+        self.source = FakeSource()
+        gateway = Gateway(FakePoster(), self.clock, "the gateway")
+        breaker = CircuitBreaker(self.source, self.clock)
+        self.cache = BoardCache(breaker, self.clock)
+        self.parts.gateways["kv55"] = GatewayParts(gateway, breaker, self.cache)
+        self.parts.feed = self.feed = self.make_feed()
+        self.subscriber = FakeSubscriber()
+        self.feed.subscriber = self.subscriber  # type: ignore[assignment]
+        self.parts.modules = ("kv55", "tpc")
+        self.hour = LastHour(self.clock, self.server.what)
+        self.metrics = Metrics(self.parts)
+        self.judge = Judge(self.parts, self.hour, self.clock)
+        self.status = Status(self.parts, self.hour, self.judge, self.clock, "1.2.3")
+        observers = Observers((self.hour, self.metrics))
+        observers.startService()
+        self.addCleanup(observers.stopService)
+
+    def make_feed(self) -> Feed:
+        limits = {"subscriber": subscriber.Limits(), "passtimes": passtimes.Limits(), "timetable": timetable.Limits()}
+        return Feed(self.clock, [], "", Limits(), kept=1 << 20, **cast(Any, limits))
+
+    def happened(
+        self, *requests: tuple[str, int | None, str], client: str = "192.0.2.0/24", wait: float = 0.0
+    ) -> None:
+        """Log a connection with requests: path, status, and what the cache had."""
+        connection = ConnectionStatistics(self.server.what, client, self.clock.seconds())
+        for path, status, cache in requests:
+            request = RequestStatistics(self.clock.seconds(), "GET", path, status, 100, cast(Any, cache))
+            request.phases = {"wait": wait} if wait else {"lookup": 0.001}
+            connection.requests.append(request)
+        connection.ended, connection.end = self.clock.seconds(), "client"
+        Logger().info(statistics=connection)
+
+    def metric(self, line: str) -> str | None:
+        """Give the value of a metric, by its name and labels."""
+        lines = generate_latest(self.metrics.registry).decode().splitlines()
+        return next((text.rpartition(" ")[2] for text in lines if text.rpartition(" ")[0] == line), None)
+
+
+class HourTests(OperationsTestCase):
+    """The last hour."""
+
+    def test_counts(self) -> None:
+        """Answers are counted by what came of them, and stops by how they fared."""
+        self.happened((f"/kv55/{CODE}", 200, "hit"), ("/kv55/1", 504, "miss"), ("/kv55/2", 503, "miss"))
+        self.happened(("/kv55/3", 404, "none"), (f"/tpc/{CODE}/departures", 200, "stale"), wait=2.5)
+        (minute,) = self.hour.minutes()
+        self.assertEqual(minute.outcomes, {"hit": 1, "timeout": 1, "failed": 1, "stale": 1})
+        self.assertEqual(minute.stops, {CODE: 2, "1": 1, "2": 1, "3": 1})
+        self.assertEqual((minute.unanswered, minute.unknown), ({"1": 1, "2": 1}, {"3": 1}))
+        self.assertEqual(minute.slow, {"3": 2.5, CODE: 2.5})
+
+    def test_other_server(self) -> None:
+        """Callbacks are no questions."""
+        Logger().info(statistics=ConnectionStatistics("kv55 callbacks", "local", NOW))
+        self.assertEqual(list(self.hour.minutes()), [])
+
+    def test_passes(self) -> None:
+        """After an hour it is over, and what is kept is bounded."""
+        for _ in range(2 * MINUTES):
+            self.happened((f"/kv55/{CODE}", 200, "hit"))
+            self.clock.advance(60)
+        self.assertLessEqual(len(list(self.hour.minutes())), MINUTES)
+        self.clock.advance(3700)
+        self.assertEqual(list(self.hour.minutes()), [])
+
+    def test_bounded(self) -> None:
+        """However many stops and clients there are, a minute tells only so many apart."""
+        for n in range(MOST_NAMES + 500):
+            self.happened((f"/kv55/{n}", 404, "none"), client=f"client {n}")
+        (minute,) = self.hour.minutes()
+        self.assertEqual((len(minute.stops), minute.stops[OTHERS]), (MOST_NAMES + 1, 500))
+        self.assertEqual(len(minute.clients), MOST_NAMES + 1)
+
+    def test_stop_of(self) -> None:
+        """A stop is what looks like one."""
+        for path, stop in {
+            f"/kv55/{CODE}": CODE, "/tpc/1/departures": "1", "/kv55/": None, "/kv55/a": None, None: None, "/": None,
+            "/kv55/\u0661": None, "/kv55/12345678901": None, "/kv55/1,2": None,
+        }.items():  # fmt: skip
+            self.assertEqual(stop_of(path), stop, path)
+
+    def test_quantile(self) -> None:
+        """The value below which a share lies."""
+        self.assertIsNone(quantile([], 0.5))
+        self.assertEqual(
+            [quantile(list(map(float, range(100))), share) for share in (0, 0.5, 0.99, 1)], [0, 50, 99, 99]
+        )
+
+
+class VerdictTests(OperationsTestCase):
+    """The verdict."""
+
+    def word(self) -> str:
+        return self.judge.verdict().word
+
+    def fail_gateway(self) -> None:
+        for n in range(10):
+            _, found = self.cache.board(str(n))
+            cast("Deferred[object]", found).addErrback(lambda failure: failure.trap(SourceUnreachable))
+            self.source.answers[-1].errback(SourceUnreachable("refused"))
+
+    def test_up(self) -> None:
+        """With nothing wrong it is UP, since the start."""
+        self.assertEqual(self.word(), "UP")
+        self.clock.advance(100)
+        self.assertEqual(self.judge.verdict().since, NOW)
+
+    def test_one_source(self) -> None:
+        """One source of two that does not answer is DEGRADED, both are DOWN, and then it recovers."""
+        self.subscriber.state = "DOWN"
+        verdict = self.judge.verdict()
+        self.assertEqual(verdict.word, "DEGRADED")
+        self.assertEqual(verdict.why, ("the live feed is DOWN: the last data came 0 s ago",))
+        self.fail_gateway()
+        self.clock.advance(5)
+        verdict = self.judge.verdict()
+        self.assertEqual((verdict.word, verdict.since), ("DOWN", NOW + 5))
+        self.assertIn("/kv55: the gateway does not take questions", verdict.why)
+        self.subscriber.state = "UP"
+        self.assertEqual(self.word(), "DEGRADED")
+        del self.parts.gateways["kv55"]
+        self.assertEqual(self.word(), "RECOVERING")
+        self.clock.advance(CALM + 1)
+        self.assertEqual(self.word(), "UP")
+
+    def test_answers(self) -> None:
+        """Some answers that fail are nobody's business, many are."""
+        for _ in range(4):
+            self.happened(("/kv55/1", 504, "miss"))
+        self.assertEqual(self.word(), "UP")
+        self.happened(("/kv55/1", 406, "miss"))
+        verdict = self.judge.verdict()
+        self.assertEqual((verdict.word, verdict.why), ("DEGRADED", ("5 of 5 answers failed in the last 5 minutes",)))
+        self.happened(*[(f"/kv55/{CODE}", 200, "hit")] * 500)
+        self.assertEqual(self.word(), "RECOVERING")
+
+    def test_house(self) -> None:
+        """Connections that run out, files that do, and a statistics log that cannot be written are told."""
+        self.server.access.limits = AccessLimits(connections=1, unlimited=())
+        self.client()
+        self.server.accepting.paused = True
+        self.parts.statistics = cast(Any, type("Log", (), {"writable": False, "incidents": self.feed.incidents})())
+        why = self.judge.verdict().why
+        self.assertEqual(len(why), 3)
+        self.assertEqual(why[0], "1 of 1 connections are in use")
+
+    def test_recovering_feed(self) -> None:
+        """A feed that has not told everything yet is RECOVERING."""
+        self.subscriber.state = "UNKNOWN"
+        self.assertEqual(self.judge.verdict().why, ("the live feed is UNKNOWN",))
+
+
+class StatusTests(OperationsTestCase):
+    """The status, as JSON and as a page."""
+
+    def test_json(self) -> None:
+        """It can be read by machines, and has the last hour by minute."""
+        self.happened((f"/kv55/{CODE}", 200, "hit"), ("/kv55/1", 504, "miss"))
+        Logger().info(flight=FlightEvent("the gateway", "taken", 0.05))
+        Logger().warn("<b>something</b>")
+        status = json.loads(json.dumps(self.status.json()))
+        self.assertEqual(status["verdict"], "UP")
+        self.assertEqual(status["hour"]["outcomes"]["hit"], [0] * 59 + [1])
+        self.assertEqual(status["hour"]["acknowledgement_ms"], {"p50": 50.0, "p95": 50.0, "p99": 50.0})
+        self.assertEqual(status["stops"]["most_failed"], {"1": 1})
+        self.assertEqual(status["events"][0]["text"], "<b>something</b>")
+        self.assertEqual(status["feed"]["state"], "UP")
+
+    def test_page(self) -> None:
+        """The page begins with the verdict, loads itself again, needs nothing else, and escapes what others wrote."""
+        Logger().warn("<script>alert(1)</script>")
+        self.happened((f"/kv55/{CODE}", 200, "hit"), client="<i>")
+        text = page(self.status.json()).decode()
+        self.assertIn("<h1>UP</h1>", text)
+        self.assertIn('http-equiv="refresh" content="10"', text)
+        self.assertNotIn("<script", text)
+        self.assertNotIn("<i>", text.replace("<i style", ""))
+        for foreign in ("http://", "https://", "src=", "@import", "url("):
+            self.assertNotIn(foreign, text)
+
+    def test_page_of_nothing(self) -> None:
+        """With no gateway, no feed and no hour there is a page all the same."""
+        self.parts.gateways.clear()
+        self.parts.feed = None
+        self.assertIn(b"none in the last hour", page(self.status.json()))
+
+
+class MetricsTests(OperationsTestCase):
+    """Figures for Prometheus."""
+
+    def test_requests(self) -> None:
+        """Requests are counted by module, status and cache result; made-up paths are one module."""
+        self.happened(
+            (f"/kv55/{CODE}", 200, "hit"), ("/a", 404, "none"), ("/b", 404, "none"), ("/tpc/1", None, "none")
+        )
+        for labels, value in {
+            'cache="hit",module="kv55",status="200"': "1.0",
+            'cache="none",module="other",status="404"': "2.0",
+            'cache="none",module="tpc",status="none"': "1.0",
+        }.items():
+            self.assertEqual(self.metric(f"govi_requests_total{{{labels}}}"), value)
+        self.assertEqual(self.metric('govi_request_phase_seconds_count{phase="lookup"}'), "4.0")
+        self.assertEqual(self.metric('govi_connections_ended_total{end="client"}'), "1.0")
+
+    def test_gateway(self) -> None:
+        """Acknowledgements and answers are told apart."""
+        Logger().info(flight=FlightEvent("the gateway", "taken", 0.05))
+        Logger().info(flight=FlightEvent("the gateway", "answered", 1.5))
+        Logger().info(flight=FlightEvent("the gateway", "late", 12))
+        self.assertEqual(self.metric('govi_gateway_acknowledgement_seconds_count{gateway="the gateway"}'), "1.0")
+        self.assertEqual(self.metric('govi_gateway_callback_seconds_sum{gateway="the gateway"}'), "13.5")
+        self.assertEqual(self.metric('govi_breaker_state{module="kv55",state="closed"}'), "1.0")
+
+    def test_feed(self) -> None:
+        """The feed's state, records and owners, and what it could not read."""
+        self.feed.received("/GOVI/KV8passtimes/OWN", gzip.compress(kv.passtimes({})))
+        self.feed.received("/GOVI/KV8passtimes/OWN", b"no gzip")
+        self.clock.advance(7)
+        self.assertEqual(self.metric("govi_feed_records_total"), "1.0")
+        (owner,) = self.feed.passtimes.heard
+        self.assertEqual(self.metric(f'govi_feed_age_seconds{{owner="{owner}"}}'), "7.0")
+        self.assertEqual(self.metric('govi_incidents_total{kind="broken message",where="feed"}'), "1.0")
+        self.assertEqual(self.metric('govi_feed_state{state="UP"}'), "1.0")
+
+
+class AdminTests(OperationsTestCase):
+    """The operators' endpoint."""
+
+    def get(self, path: str) -> StringTransport:
+        admin = Admin(self.clock, self.metrics, self.status, Ready(self.parts, ""))
+        protocol = admin.buildProtocol(cast(IAddress, None))
+        transport = StringTransport()
+        assert protocol is not None
+        protocol.makeConnection(transport)
+        protocol.dataReceived(f"GET {path} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
+        return transport
+
+    def test_paths(self) -> None:
+        """Each path has its kind of answer; anything else is a 404."""
+        self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
+        for path, kind in {
+            "/health": b"text/plain", "/status": b"text/html", "/": b"text/html", "/status.json": b"application/json",
+            "/metrics": b"text/plain", "/ready": b"text/plain",
+        }.items():  # fmt: skip
+            self.assertRegex(self.get(path).value(), b"(?s)^HTTP/1.[01] 200 .*Content-Type: " + kind)
+        self.assertRegex(self.get("/passwd").value(), b"^HTTP/1.[01] 404 ")
+
+    def test_not_ready(self) -> None:
+        """Not ready is a 503 that says why: the board that was asked for last would not be told now."""
+        _, found = self.cache.board(CODE)
+        self.source.answers[-1].callback(Board(CODE, (Trip(),), NOW))
+        self.successResultOf(cast("Deferred[object]", found))
+        self.clock.advance(301)
+        self.subscriber.state = "DOWN"
+        transport = self.get("/ready")
+        self.assertEqual(transport.value(), b"")
+        self.source.answers[-1].errback(SourceSilent("no answer within 10 s"))
+        self.assertRegex(transport.value(), b"^HTTP/1.[01] 503 ")
+        self.assertIn(
+            f"/kv55: stop {CODE}: no answer within 10 s\nthe live feed is DOWN\n".encode(), transport.value()
+        )
+
+
+class SnapshotTests(OperationsTestCase):
+    """Warm restart."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.path = Path(directory.name) / "snapshot"
+
+    def snapshots(self, parts: Parts) -> Snapshots:
+        snapshots = Snapshots(parts, Settings(str(self.path), 60.0), self.clock, in_slices(self.clock))
+        snapshots.startService()
+        for _ in range(100):
+            self.clock.advance(0.01)
+        return snapshots
+
+    def fill(self) -> None:
+        self.cache.put(Board(CODE, (Trip(operating_date="2026-01-01"),), NOW))
+        for message in (kv.planning({}), kv.calendar("2026-01-01"), kv.passtimes({}), kv.general_message({})):
+            self.feed.received("/GOVI/KV8", gzip.compress(message))
+
+    def others(self) -> Parts:
+        """Make the parts of a program that has just started."""
+        parts = Parts(self.server)
+        cache = BoardCache(FakeSource(), self.clock)
+        parts.gateways["kv55"] = GatewayParts(cast(Any, None), cast(Any, None), cache)
+        parts.feed = self.make_feed()
+        return parts
+
+    def test_round_trip(self) -> None:
+        """What was in memory at a clean end is there after the next start."""
+        self.fill()
+        self.snapshots(self.parts).stopService()
+        others = self.others()
+        self.snapshots(others)
+        assert others.feed is not None
+        self.assertEqual(others.gateways["kv55"].cache.board(CODE)[0], "hit")
+        (code,) = self.feed.passtimes.stops
+        for boards in (self.feed.boards, others.feed.boards):
+            self.assertEqual(len(boards.board(code, 86400).passes), len(self.feed.boards.board(code, 86400).passes))
+        before, after = self.feed.boards.board(code, 86400), others.feed.boards.board(code, 86400)
+        self.assertEqual(before, after)
+        self.assertEqual(others.feed.passtimes.heard, self.feed.passtimes.heard)
+        self.assertEqual(others.feed.timetable.n_planned, self.feed.timetable.n_planned)
+        self.assertGreater(len(before.passes) + len(before.messages), 0)
+
+    def test_pruned(self) -> None:
+        """What is over by now is left out."""
+        self.fill()
+        self.snapshots(self.parts).stopService()
+        self.clock.advance(2 * 86400)
+        others = self.others()
+        self.snapshots(others)
+        assert others.feed is not None
+        self.assertEqual((others.gateways["kv55"].cache.entries, others.feed.passtimes.n_passes), (0, 0))
+
+    def test_every_minute(self) -> None:
+        """It is saved every minute, too, and whole."""
+        snapshots = self.snapshots(self.parts)
+        self.fill()
+        self.assertFalse(self.path.exists())
+        self.clock.advance(60)
+        self.clock.pump([0.01] * 100)
+        self.assertTrue(self.path.read_bytes().startswith(HEADER))
+        self.assertEqual([path.name for path in self.path.parent.iterdir()], ["snapshot"])
+        snapshots.stopService()
+
+    def test_damaged(self) -> None:
+        """A damaged or foreign file is put aside with one line, wherever the damage is."""
+        self.fill()
+        self.snapshots(self.parts).stopService()
+        whole = self.path.read_bytes()
+        for data in (b"", b"foreign", whole[:-1], whole + b"x", whole[:100] + b"\xff" + whole[101:], HEADER):
+            self.path.write_bytes(data)
+            others = self.others()
+            with capturedLogs() as events:
+                self.snapshots(others)
+            (line,) = [
+                formatEvent(event) for event in events if event.get("log_format", "").startswith("The snapshot")
+            ]
+            self.assertIn("is put aside as", line)
+            self.assertEqual(others.gateways["kv55"].cache.entries, 0)
+            self.assertEqual([path.name for path in self.path.parent.iterdir()], ["snapshot.damaged"])
+            (self.path.parent / "snapshot.damaged").unlink()
+
+    def test_unwritable(self) -> None:
+        """What cannot be written is told and counted, and everything else goes on."""
+        snapshots = Snapshots(self.parts, Settings("/nonexistent/snapshot", 60.0), self.clock, in_slices(self.clock))
+        snapshots.startService()
+        self.clock.advance(60)
+        self.clock.advance(60)
+        self.assertEqual(snapshots.incidents.counts, {"unwritable": 1})
+        snapshots.stopService()
+        self.assertEqual(snapshots.incidents.counts, {"unwritable": 2})
+
+    def test_not_over_an_unread_one(self) -> None:
+        """A program that ends before it has read the snapshot leaves it as it was."""
+        self.fill()
+        self.snapshots(self.parts).stopService()
+        whole = self.path.read_bytes()
+        snapshots = Snapshots(self.others(), Settings(str(self.path)), self.clock, in_slices(self.clock))
+        snapshots.startService()
+        snapshots.stopService()
+        self.assertEqual(self.path.read_bytes(), whole)
