@@ -15,9 +15,9 @@ from govi_server.departures.breaker import Limits as BreakerLimits
 from govi_server.departures.cache import Limits as CacheLimits
 from govi_server.kv55 import messages
 from govi_server.kv55.gateway import Limits as GatewayLimits
-from govi_server.kv78turbo.feed import FEED
 from govi_server.kv78turbo.feed import Limits as FeedLimits
 from govi_server.kv78turbo.passtimes import Limits as PasstimesLimits
+from govi_server.kv78turbo.subscriber import FEED
 from govi_server.kv78turbo.subscriber import Limits as SubscriberLimits
 from govi_server.kv78turbo.timetable import Limits as TimetableLimits
 from govi_server.modules.ovapi import PATHS as OVAPI_PATHS

@@ -23,10 +23,9 @@ from twisted.logger import FileLogObserver, LogEvent, LogLevel, formatEventAsCla
 from twisted.python import usage
 
 from govi_server.gunzip import gunzip
-from govi_server.kv78turbo.subscriber import Subscriber
+from govi_server.kv78turbo.subscriber import FEED, Subscriber
 from govi_server.services import CannotStart
 
-FEED = "tcp://pubsub.besteffort.ndovloket.nl:7817"
 LIMIT = 64 << 20
 """Bytes of one message's CTX: a larger one is kept compressed."""
 

@@ -20,25 +20,20 @@ from govi_server.kv78turbo import ctx
 from govi_server.recorder import record_of, write_record
 from govi_server.services import CannotStart, InOrder
 from govi_server.simulator import tap
-from govi_server.simulator.feed import (
+from govi_server.simulator.faults import Faults, Way
+from govi_server.simulator.feed import HEARTBEAT, SILENCE_EVERY, Feed, Publisher
+from govi_server.simulator.kv78 import (
     COLUMNS,
     CYCLE,
-    HEARTBEAT,
-    SILENCE_EVERY,
     TIMETABLE_CYCLE,
-    Faults,
-    Feed,
     Message,
-    Publisher,
-    Recordings,
     TownFeed,
-    Way,
     general_message,
     passtimes,
-    shift,
     timetable,
     under_way,
 )
+from govi_server.simulator.recordings import Recordings, shift
 from govi_server.simulator.town import STATION, Town
 
 FRIDAY = date(2026, 5, 8)

@@ -23,9 +23,6 @@ from govi_server.kv78turbo.timetable import Timetable
 from govi_server.slices import in_slices
 from govi_server.units import Bytes, Seconds
 
-FEED = "tcp://pubsub.besteffort.ndovloket.nl:7817"
-"""Where everybody may subscribe, with one connection (DOMAIN.md 2.2)."""
-
 PREFIXES = ("/GOVI/KV8", "/GOVI/KV7")
 """What is subscribed to; the old and the new names of the envelopes all begin so (DOMAIN.md 2.2)."""
 

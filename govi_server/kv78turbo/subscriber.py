@@ -19,6 +19,9 @@ from govi_server.incidents import Incidents
 from govi_server.services import CannotStart
 from govi_server.units import Bytes, Count, Seconds
 
+FEED = "tcp://pubsub.besteffort.ndovloket.nl:7817"
+"""Where everybody may subscribe, with one connection (DOMAIN.md 2.2)."""
+
 State = Literal["UNKNOWN", "RECOVERING", "UP", "DOWN"]
 
 FIRST_BACK_OFF = 1.0

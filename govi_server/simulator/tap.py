@@ -10,8 +10,11 @@ from twisted.python import usage
 from govi_server.config import is_http_url
 from govi_server.departures.times import local_date
 from govi_server.services import CannotStart, serving
-from govi_server.simulator.feed import Faults, Feed, Publisher, Recordings, TownFeed, Way
+from govi_server.simulator.faults import Faults, Way
+from govi_server.simulator.feed import Feed, Publisher
 from govi_server.simulator.gateway import Behaviour, simulation
+from govi_server.simulator.kv78 import TownFeed
+from govi_server.simulator.recordings import Recordings
 from govi_server.simulator.town import Town
 
 
@@ -69,6 +72,9 @@ class Options(usage.Options):
     optFlags = [["gzip", "z", "Compress the answers."]]
 
 
+_OF_THE_FEED = ("replay", "speed", "garbage", "silence", "duplicate", "out-of-order")
+
+
 def makeService(options: Options, reactor: Any = None) -> IService:
     """Make the simulator's service."""
     if reactor is None:
@@ -81,8 +87,10 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         services = serving(reactor, server, [options["listen"]])
         if options["feed"]:
             services.addService(_feed(options, reactor))
-        elif options["replay"] is not None:
-            raise CannotStart("--replay needs --feed: where to publish")
+        else:
+            for name in _OF_THE_FEED:
+                if options[name] != Options()[name]:
+                    raise CannotStart(f"--{name} needs --feed: where to publish")
         return services
     except CannotStart as error:
         raise SystemExit(f"govi-simulator: {error}") from None

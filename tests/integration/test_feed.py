@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from govi_server.kv78turbo import ctx
-from govi_server.simulator.feed import shift
+from govi_server.simulator.recordings import shift
 from tests.integration.conftest import free_port
 
 TWISTD = "from twisted.scripts.twistd import run; run()"
