@@ -689,6 +689,8 @@ class OptionsTests(SynchronousTestCase):
         """A replay needs an address that is one, and a directory."""
         for arguments in (
             ["--replay", "."],
+            ["--speed", "2"],
+            ["--garbage", "0.1"],
             ["--feed", "tcp://127.0.0.1:1", "--replay", "/nonexistent"],
             ["--feed", "nonsense"],
             ["--feed", "tcp://127.0.0.1:65536"],

@@ -53,6 +53,14 @@ def text(field: bytes) -> str | None:
     return field.decode()
 
 
+def read_group(message: bytes) -> Group:
+    r"""Read the \G line that a message begins with; all is "" if it begins otherwise."""
+    line = message.partition(b"\n")[0].rstrip(b"\r")
+    fields = line[2:].decode(errors="replace").split("|") if line.startswith(b"\\G") else []
+    fields += [""] * 8
+    return Group(fields[0], fields[2], fields[7])
+
+
 def pieces(data: bytes) -> Iterator[bytes]:
     """Cut a message into pieces to be read one by one."""
     return (data[at : at + PIECE] for at in range(0, len(data), PIECE))
@@ -147,9 +155,7 @@ class _Reader:
         if kind == b"T":
             self._table = fields[0]
         else:
-            fields += [""] * 8
-            self._group = Group(fields[0], fields[2], fields[7])
-            self._table = ""
+            self._group, self._table = read_group(line), ""
 
 
 def _is_text(data: bytes) -> bool:

@@ -120,7 +120,7 @@ class _Survey:
     def see(self, message: Message) -> None:
         """Take a message into account."""
         self.messages += 1
-        label, _, stamp = _group(message.ctx)
+        label, _, stamp = ctx.read_group(message.ctx)
         sent = read_timestamp(stamp)
         if sent is not None:
             self._first = self._first or local_date(sent)
@@ -192,17 +192,8 @@ def _recorded_line(line: bytes) -> tuple[float, Message]:
 
 def _captured(data: bytes) -> Message:
     """Make a message of CTX whose envelope is not known. Raises ValueError for what is none of KV78turbo."""
-    label, subscription, _ = _group(data)
+    label, subscription, _ = ctx.read_group(data)
     what = re.fullmatch(r"(KV7|KV8)turbo_(\w+)", label)
     if what is None:
         raise ValueError("it is no CTX of KV78turbo")
     return Message(f"/GOVI/{what[1]}{what[2]}/{subscription}", data)
-
-
-def _group(data: bytes) -> ctx.Group:
-    """Read what a message says of itself in its first line."""
-    line, _, _ = data.partition(b"\n")
-    if not line.startswith(b"\\G"):
-        return ctx.Group()
-    fields = line[2:].decode(errors="replace").rstrip("\r").split("|") + [""] * 8
-    return ctx.Group(fields[0], fields[2], fields[7])
