@@ -1,5 +1,6 @@
 """What leaves from a stop, from KV7 and KV8 together; and what is made of it once."""
 
+from dataclasses import replace
 from datetime import date
 
 from twisted.internet.task import Clock
@@ -7,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.times import HOUR, MINUTE
 from govi_server.kv78turbo.boards import LOOKED_AHEAD, StopBoard
+from govi_server.kv78turbo.feed import Limits
 from tests import feed as kv
 from tests.client import NOW
 from tests.doubles import live_feed, take
@@ -46,7 +48,7 @@ class BoardsTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(NOW)
-        self.feed = live_feed(self.clock)
+        self.feed = live_feed(self.clock, limits=Limits(stale=86400))
         self.boards = self.feed.boards
 
     def board(self, horizon: float = HORIZON, code: str = CODE) -> StopBoard:
@@ -156,6 +158,23 @@ class BoardTests(BoardsTestCase):
         take(self.feed, kv.passtimes(live("2", 5, DataOwnerCode="A"), live("3", 90, DataOwnerCode="B")))
         self.assertEqual(self.board().owners, {"A"})
 
+    def test_silent_owner(self) -> None:
+        """Who has said nothing for minutes is left out, planned or not, until he is heard again; others are not."""
+        self.feed = live_feed(self.clock)
+        self.boards = self.feed.boards
+        take(self.feed, kv.planning(planned("2", 30)), kv.calendar("2026-01-01"))
+        rows = (live("1", 30, DataOwnerCode="A"), live("2", 40))
+        take(self.feed, kv.passtimes(*rows))
+        self.clock.advance(301)
+        board = self.board()
+        self.assertEqual((board.shows, board.silent), (False, {"A", "LIN"}))
+        take(self.feed, kv.passtimes(rows[0]))
+        board = self.board()
+        self.assertEqual((self.shown(), board.silent), ([("1", "DRIVING")], {"LIN"}))
+        self.assertEqual(self.feed.condition(board), ("stale", 301))
+        take(self.feed, kv.passtimes(rows[1]))
+        self.assertEqual(self.shown(), [("1", "DRIVING"), ("2", "DRIVING")])
+
     def test_gone_early(self) -> None:
         """What has gone before its time does not come back as planned, until the planned time has passed, too."""
         take(self.feed, kv.planning(planned("1", 10)), kv.calendar("2026-01-01"))
@@ -245,7 +264,7 @@ class MadeTests(BoardsTestCase):
         for _ in range(5):
             self.clock.advance(MINUTE)
             again = self.boards.made(CODE, HORIZON, "form", self.make)
-            self.assertIs(again[0], first[0])
+            self.assertEqual(again[0], replace(first[0], passes=(), messages=()))
             self.assertIs(again[1], first[1])
         self.assertEqual(self.n_made, 1)
 

@@ -12,6 +12,9 @@ from govi_server.kv78turbo.timetable import Timetable
 LOOKED_BACK = HOUR / 2
 """Seconds for which planned passes are looked up that KV8 may say are late."""
 
+LEFT_OUT = 5.0
+"""Seconds after which a board is made anew that leaves somebody out: he may have been heard again."""
+
 LOOKED_AHEAD = 10 * MINUTE
 """Seconds beyond the horizon that are looked at, too; a board is made anew after them at the latest."""
 
@@ -25,8 +28,12 @@ class StopBoard:
     code: str
     passes: tuple[Pass, ...]
     messages: tuple[GeneralMessage, ...]
+    shows: bool
+    """Whether there are passes."""
     owners: frozenset[str]
     """The data owners of the passes that KV8 tells of."""
+    silent: frozenset[str]
+    """The data owners who said something of this stop, but so long ago that it is left out."""
     planned: bool
     """Whether KV7 tells of this stop at all."""
     until: float
@@ -34,13 +41,19 @@ class StopBoard:
 
 
 class Boards:
-    """Makes boards. now: gives the moment in epoch seconds. size: the most bytes that are kept of what was made."""
+    """Makes boards. now: gives the moment in epoch seconds. size: the most bytes that are kept of what was made.
 
-    def __init__(self, passtimes: Passtimes, timetable: Timetable, now: Callable[[], float], size: int) -> None:
+    stale: seconds for which the word of a data owner counts who says no more.
+    """
+
+    def __init__(
+        self, passtimes: Passtimes, timetable: Timetable, now: Callable[[], float], size: int, stale: float
+    ) -> None:
         self.passtimes = passtimes
         self.timetable = timetable
         self._now = now
         self._size = size
+        self._stale = stale
         self._kept: OrderedDict[tuple[str, object], tuple[tuple[int, int], StopBoard, Sized]] = OrderedDict()
         self._bytes = 0
 
@@ -54,13 +67,20 @@ class Boards:
         stop = self.passtimes.stops.get(code)
         ahead = now + horizon + LOOKED_AHEAD
         planned = dict(self.timetable.passes(code, now - LOOKED_BACK, ahead))
+        until = now + LOOKED_AHEAD
         known: list[tuple[Pass, bool]] = []
+        silent: set[str] = set()
         for key, values in stop.passes.items() if stop is not None else ():
             kv8 = pass_of(key, values, code)
             kv7 = planned.pop(key, None)
-            known.append((kv8 if kv7 is None else _filled(kv8, kv7), True))
+            too_old = self.passtimes.heard.get(kv8.data_owner_code, 0.0) + self._stale
+            if now > too_old and kv8.gone > now:
+                silent.add(kv8.data_owner_code)
+                until = min(until, now + LEFT_OUT)
+            else:
+                until = min(until, max(too_old, now))
+                known.append((kv8 if kv7 is None else _filled(kv8, kv7), True))
         known.extend((kv7, False) for kv7 in planned.values())
-        until = now + LOOKED_AHEAD
         shown: list[tuple[float, str, Pass, bool]] = []
         for a_pass, live in known:
             if a_pass.gone <= now:
@@ -78,7 +98,9 @@ class Boards:
             code,
             tuple(a_pass for _, _, a_pass, _ in shown),
             tuple(message for message in messages if message.shown(now)),
+            bool(shown),
             frozenset(a_pass.data_owner_code for _, _, a_pass, live in shown if live),
+            frozenset(silent),
             self.timetable.plans(code),
             until,
         )
@@ -88,6 +110,7 @@ class Boards:
     ) -> tuple[StopBoard, _Made]:
         """Give a stop's board and what is made of it, which is kept until either changes.
 
+        Of a board that was made before, passes and messages are not given again.
         form: what it is known by, always made by the same function.
         """
         key = (code, form)
@@ -102,7 +125,8 @@ class Boards:
         self._forget(key)
         if not self.knows(code):  # or those who make codes up would push the boards of stops out
             return board, made
-        self._kept[key] = (version, board, made)
+        # What it was made of is not needed any more, and several times as large.
+        self._kept[key] = (version, replace(board, passes=(), messages=()), made)
         self._bytes += len(made)
         while self._bytes > self._size:
             self._forget(next(iter(self._kept)))

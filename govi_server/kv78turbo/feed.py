@@ -75,7 +75,7 @@ class Feed(MultiService):
         self.incidents = Incidents(self.log, reactor)
         self.passtimes = Passtimes(reactor.seconds, self._refused, passtimes)
         self.timetable = Timetable(reactor.seconds, self._refused, timetable)
-        self.boards = Boards(self.passtimes, self.timetable, reactor.seconds, kept)
+        self.boards = Boards(self.passtimes, self.timetable, reactor.seconds, kept, limits.stale)
         self.subscriptions: dict[str, str] = {}
         """The timestamp of the last KV8 message of each subscription."""
         self.n_records = 0
@@ -173,14 +173,14 @@ class Feed(MultiService):
     def condition(self, board: StopBoard) -> tuple[Condition, float]:
         """Tell how far a board can be relied upon, and the age in seconds of the oldest word that it rests on."""
         now = self.clock.seconds()
-        heard = (self.passtimes.heard.get(owner, 0.0) for owner in board.owners)
+        heard = (self.passtimes.heard.get(owner, 0.0) for owner in board.owners | board.silent)
         age = max((now - moment for moment in heard), default=0.0)
-        if age > self.limits.stale:
+        if board.silent and not board.shows:
             return "old", age
         if age > self.limits.fresh:
             return "stale", age
         if board.owners or self.tells_all:
-            known = board.passes or self.boards.knows(board.code)
+            known = board.shows or self.boards.knows(board.code)
             return ("fresh" if known else "unknown"), max(age, 0.0)
         # What is planned may be late or cancelled, and nobody would say so.
         return ("stale" if board.planned else "down"), self.age or 0.0

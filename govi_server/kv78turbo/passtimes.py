@@ -79,9 +79,6 @@ _SOUND_KEY = re.compile(rb"[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\
 _UNSAID = frozenset({NULL, b""})
 _UNKNOWN = _UNSAID | {b"UNKNOWN"}
 
-_STAMP = 35
-"""Bytes in which a LastUpdateTimeStamp ends."""
-
 DROPPED_AFTER = 60.0
 """Seconds after both its expected times for which a pass is still shown (DOMAIN.md 5.7)."""
 
@@ -285,7 +282,7 @@ class Passtimes:
         key_of, values_of, at_code, at_type, at_date, at_owner, most, lacks = columns
         join, sound_key, sound, days = b"|".join, _SOUND_KEY.match, _SOUND.match, self._days
         latest = self._tomorrow  # a row from further ahead would outlast all that come after it
-        owner = stamp = b""
+        spoke: dict[bytes, bytes] = {}  # the last values of each data owner
         for line in records.lines:
             fields = line.split(b"|", most)
             if fields[at_type] == b"INFOPOINT":
@@ -301,10 +298,10 @@ class Passtimes:
                 self._refused("time")
             else:
                 self._put(key, values, fields[at_code])
-                owner, stamp = fields[at_owner], values[:_STAMP]
-        if owner:  # all records of a message are of one owner, or nearly so
+                spoke[fields[at_owner]] = values
+        for owner, values in spoke.items():
             self._hear(owner.decode(), now)
-            stamp = stamp.partition(b"|")[0]
+            stamp = values.partition(b"|")[0]
             if stamp not in _UNSAID and owner.decode() in self.heard:
                 self.updated[owner.decode()] = stamp.decode()
 
