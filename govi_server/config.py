@@ -92,6 +92,13 @@ class Admin(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"probe is not a TimingPointCode: {self.probe!r}")
 
 
+class Manhole(Struct, frozen=True, forbid_unknown_fields=True):
+    """The operators' way in, over SSH."""
+
+    listen: str = ""
+    keys: str = ""
+
+
 class Statistics(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the statistics log goes."""
 
@@ -107,6 +114,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     modules: dict[str, Kv55Module] = msgspec.field(default_factory=dict)
     statistics: Statistics = Statistics()
     admin: Admin = Admin()
+    manhole: Manhole = Manhole()
     snapshot: SnapshotSettings = SnapshotSettings()
     limits: ServerLimits = ServerLimits()
     access: AccessLimits = AccessLimits()

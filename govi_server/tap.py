@@ -2,7 +2,7 @@
 
 import os
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from twisted.application.internet import TimerService
@@ -36,7 +36,7 @@ from govi_server.operations.status import Status
 from govi_server.operations.verdict import Judge
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
-from govi_server.services import CannotStart, InOrder, Listener, Observers, serving
+from govi_server.services import CannotStart, Drain, InOrder, Listener, Observers, serving
 from govi_server.simulator.gateway import Behaviour, simulation
 from govi_server.simulator.town import STATION
 from govi_server.slices import in_slices
@@ -78,6 +78,8 @@ class Options(usage.Options):
         ["gateway-url", "g", None, "Where the GOVI gateway takes questions; means --source govi."],
         ["timetable", "t", None, "Folder of recorded KV7, *.ctx and *.gz; means --source kv78turbo."],
         ["admin", None, None, "Endpoint for operators, '' for none [default: tcp:8081:interface=127.0.0.1]."],
+        ["manhole", None, None, "Endpoint for a Python prompt over SSH, such as tcp:2222:interface=127.0.0.1."],
+        ["manhole-keys", None, None, "File of the public keys that may come in there."],
         ["snapshot", None, None, "File that keeps what is in memory for the next start [default: none]."],
         ["statistics", None, None, "File for the statistics log [default: none is kept]."],
     ]
@@ -118,6 +120,9 @@ class Options(usage.Options):
             settings["statistics"] = {"file": self["statistics"]}
         if self["snapshot"] is not None:
             settings["snapshot"] = {"file": self["snapshot"]}
+        manhole = {"listen": self["manhole"], "keys": self["manhole-keys"]}
+        if said := {key: value for key, value in manhole.items() if value is not None}:
+            settings["manhole"] = said
         if self["admin"] is not None:
             settings["admin"] = {"listen": self["admin"]}
         return settings
@@ -162,7 +167,7 @@ def _service(config: Config, reactor: Any) -> InOrder:
     _add_modules(services, modules, config, parts, reactor)
     parts.modules = tuple(str(module.name) for module in modules)
     services.addService(modules)
-    if config.admin.listen:
+    if config.admin.listen or config.manhole.listen:
         services.addService(_operators(config, parts, reactor))
     if config.snapshot.file:
         snapshots = Snapshots(parts, config.snapshot, reactor, in_slices(reactor))
@@ -200,9 +205,34 @@ def _operators(config: Config, parts: Parts, reactor: Any) -> InOrder:
     services.addService(Observers((hour, metrics)))
     services.addService(timer := TimerService(JUDGE_EVERY, judge.verdict))
     timer.clock = reactor
-    admin = Admin(reactor, metrics, status, Ready(parts, config.admin.probe))
-    services.addService(Listener(reactor, config.admin.listen, admin))
+    if config.admin.listen:
+        admin = Admin(reactor, metrics, status, Ready(parts, config.admin.probe))
+        services.addService(Listener(reactor, config.admin.listen, admin))
+    if config.manhole.listen:
+        _add_manhole(services, config, parts, hour, status, reactor)
     return services
+
+
+def _add_manhole(
+    services: InOrder, config: Config, parts: Parts, hour: LastHour, status: Status, reactor: Any
+) -> None:
+    """Make the way in for operators. What it needs is imported here, for it need not be installed."""
+    try:
+        from govi_server.operations.manhole import KeysFile, LogLevels, Manhole, Verbs
+    except ImportError as error:
+        raise CannotStart(f"the manhole needs more: pip install 'govi-server[manhole]' ({error})") from None
+    if not config.manhole.keys:
+        raise CannotStart("the manhole needs --manhole-keys, the file of the public keys that may come in")
+    levels = LogLevels()
+    verbs = Verbs(parts, status, levels, reactor, reactor.stop)
+    objects = {
+        "parts": parts, "server": parts.server, "gateways": parts.gateways, "feed": parts.feed,
+        "hour": hour, "reactor": reactor,
+    }  # fmt: skip
+    manhole = Manhole(reactor, KeysFile(config.manhole.keys), verbs, objects)
+    services.addService(levels)
+    services.addService(Drain(manhole.close))
+    services.addService(Listener(reactor, config.manhole.listen, cast(Any, manhole)))
 
 
 def _that_fit(limits: Limits) -> Limits:

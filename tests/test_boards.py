@@ -158,6 +158,26 @@ class BoardTests(BoardsTestCase):
         take(self.feed, kv.passtimes(live("2", 5, DataOwnerCode="A"), live("3", 90, DataOwnerCode="B")))
         self.assertEqual(self.board().owners, {"A"})
 
+    def test_moves(self) -> None:
+        """A pass that KV8 tells of at another TimingPoint than planned, or than before, is at that one alone."""
+        take(self.feed, kv.planning(planned("1", 30)), kv.calendar("2026-01-01"))
+        self.assertEqual(self.shown(), [("1", "PLANNED")])
+        for code in ("30000002", "30000003"):
+            take(self.feed, kv.passtimes(live("1", 30, TimingPointCode=code)))
+            self.assertEqual((self.shown(), self.shown(code=code)), ([], [("1", "DRIVING")]))
+            self.assertEqual(self.feed.passtimes.n_passes, 1)
+        self.assertEqual(self.shown(code="30000002"), [])
+
+    def test_silent_planned(self) -> None:
+        """What is planned by who has fallen silent is marked, however long ago that was; who never spoke is not missed."""
+        self.feed = live_feed(self.clock)
+        self.boards = self.feed.boards
+        take(self.feed, kv.planning(planned("2", 200), planned("3", 200)), kv.calendar("2026-01-01"))
+        self.assertEqual(self.feed.condition(self.board(HORIZON * 4))[0], "fresh")
+        take(self.feed, kv.passtimes(live("1", 1)))
+        self.clock.advance(2 * HOUR)
+        self.assertEqual(self.feed.condition(self.board(HORIZON * 4)), ("stale", 2 * HOUR))
+
     def test_silent_owner(self) -> None:
         """Who has said nothing for minutes is left out, planned or not, until he is heard again; others are not."""
         self.feed = live_feed(self.clock)
@@ -280,7 +300,7 @@ class MadeTests(BoardsTestCase):
         for message, n_made in [
             (kv.passtimes(live("1", 30)), 1),
             (kv.passtimes(live("1", 30)), 1),
-            (kv.passtimes(live("1", 30, TimingPointCode="30000002")), 1),
+            (kv.passtimes(live("1", 30, TimingPointCode="30000002", UserStopCode="u2")), 1),
             (kv.passtimes(live("2", 30)), 2),
             (kv.general_message({}), 3),
             (kv.general_message({}), 3),

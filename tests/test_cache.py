@@ -581,3 +581,26 @@ class RenderedTests(CacheTestCase):
         with self.assertRaises(ZeroDivisionError):
             self.cache.rendered(entry, "xml", lambda board: b"." * (1 // 0))
         self.assertEqual(self.cache.rendered(entry, "xml", self.render), b"1")
+
+
+class OperatorTests(CacheTestCase):
+    """What operators do by hand."""
+
+    def test_peek(self) -> None:
+        """Looking at what is kept asks for nothing, whatever its age."""
+        self.assertIsNone(self.cache.peek(CODE))
+        entry = self.cache.put(self.board(age=1000))
+        self.cache.put(self.board(code="1"))
+        self.assertIsNone(self.cache.peek(CODE))  # too old, and gone when another one came
+        entry = self.cache.put(self.board())
+        self.assertIs(self.cache.peek(CODE), entry)
+        self.assertEqual(self.source.asked, [])
+
+    def test_purge(self) -> None:
+        """What is forgotten is asked for anew, and its renderings do not count any more."""
+        entry = self.cache.put(self.board())
+        self.cache.rendered(entry, "form", lambda board: b"12345")
+        self.assertTrue(self.cache.purge(CODE))
+        self.assertEqual((self.cache.entries, self.cache.bytes), (0, 0))
+        self.assertFalse(self.cache.purge(CODE))
+        self.wait("miss")

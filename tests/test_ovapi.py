@@ -217,7 +217,7 @@ class TpcTests(OvapiTestCase):
     def test_all(self) -> None:
         """It tells how many live passes each stop has; those that only KV7 knows have none."""
         take(self.feed, kv.planning({}, points=[{}, {"TimingPointCode": "5"}]), kv.calendar("2026-01-01"))
-        take(self.feed, kv.passtimes({}, {"JourneyNumber": "2"}, {"TimingPointCode": OTHER}))
+        take(self.feed, kv.passtimes({}, {"JourneyNumber": "2"}, {"TimingPointCode": OTHER, "UserStopCode": "u2"}))
         for path in ("/tpc", "/tpc/"):
             self.assertEqual(self.json(path), {CODE: 2, "5": 0, OTHER: 1})
 
@@ -262,7 +262,7 @@ class TpcTests(OvapiTestCase):
     def test_several(self) -> None:
         """Several stops are in one answer, those left out that there are not; commas and slashes at the end go."""
         self.up()
-        take(self.feed, kv.passtimes({}, {"TimingPointCode": OTHER}))
+        take(self.feed, kv.passtimes({}, {"TimingPointCode": OTHER, "UserStopCode": "u2"}))
         for path, codes in [
             (f"/tpc/{CODE},{OTHER}", [CODE, OTHER]),
             (f"/tpc/{CODE},{OTHER},", [CODE, OTHER]),
@@ -399,7 +399,7 @@ class StopAreaTests(OvapiTestCase):
 
     def test_areas(self) -> None:
         """The stops of an area are under its code, with no ServerTime beside them."""
-        take(self.feed, kv.passtimes({"TimingPointCode": OTHER}, {"JourneyStopType": "LAST"}))
+        take(self.feed, kv.passtimes({"TimingPointCode": OTHER, "UserStopCode": "u2"}, {"JourneyStopType": "LAST"}))
         found = self.json("/stopareacode/x,LdBrug,y/departures/")
         self.assertEqual({area: list(stops) for area, stops in found.items()}, {"x": ["5"], "LdBrug": [CODE, OTHER]})
         self.assertShape(found["LdBrug"][CODE], {"Stop": STOP, "Passes": {}, "GeneralMessages": {}})

@@ -388,18 +388,22 @@ class StateTests(SubscriberTestCase):
         self.assertEqual(self.lines()[0], f"KV78turbo from {ADDRESS} is DOWN: only heartbeats came for 60 s")
 
     def test_data_stops(self) -> None:
-        """When only heartbeats go on, it stays what it was; the age tells."""
+        """When only heartbeats go on, it stays what it was for minutes, and is down then, on the same connection."""
         self.data()
         self.wait(60 - 1)
         self.heartbeat()
         self.wait(1)
         self.data()
+        states = []
         for _ in range(20):
             self.wait(30)
             self.heartbeat()
-        self.assertEqual(self.subscriber.state, "UP")
+            states.append(self.subscriber.state)
+        self.assertEqual((states[8], states[-1], self.subscriber.attempts), ("UP", "DOWN", 1))
         self.assertEqual(self.subscriber.last, self.started + 60)
         self.assertEqual(self.subscriber.alive, self.started + 660)
+        self.data()
+        self.assertEqual(self.subscriber.state, "RECOVERING")
 
     def test_silence(self) -> None:
         """A minute without any frame: down, one line says so, and what comes then begins anew."""

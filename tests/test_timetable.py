@@ -104,6 +104,17 @@ class PlanningTests(TimetableTestCase):
         ((_, one),) = self.kept.passes(CODE, NOW - DAY, NOW + DAY)
         self.assertEqual((one.target_departure, one.target_arrival, one.leaves), (None, NOW + 1800, False))
 
+    def test_not_shown(self) -> None:
+        """Without a departure the arrival counts; what has no time at all is not planned."""
+        rows = (
+            {"JourneyNumber": "2", "TargetArrivalTime": None, "TargetDepartureTime": ""},
+            {"JourneyNumber": "3", "TargetDepartureTime": ""},
+            {"JourneyNumber": "4", "TargetDepartureTime": None},
+            {"JourneyNumber": "5", "TargetArrivalTime": None},
+        )
+        self.take(feed.planning(*rows), feed.calendar("2026-01-01"))
+        self.assertEqual(([journey for _, journey, _ in self.departures()], self.refused), (["3", "4", "5"], {}))
+
     def test_codes_move(self) -> None:
         """A user stop that moves to another TimingPoint takes its passes along."""
         self.take(feed.planning({}), feed.calendar("2026-01-01"))
@@ -141,6 +152,15 @@ class PublicationTests(TimetableTestCase):
         self.take(feed.planning({"JourneyNumber": "3"}, published="2026-01-01T01:00:00+01:00"))
         self.assertEqual([journey for _, journey, _ in self.departures()], ["3"])
         self.assertEqual(self.kept.n_planned, 1)
+
+    def test_far_future(self) -> None:
+        """A publication from a far future, or of no moment, is one of now, and the next replaces it."""
+        for published in ("2099-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "soon", ""):
+            self.setUp()
+            self.take(feed.planning({}, published=published), feed.calendar("2026-01-01", published=published))
+            self.assertEqual([journey for _, journey, _ in self.departures()], ["1001"], published)
+            self.take(feed.planning({"JourneyNumber": "2"}, published="2026-01-01T01:00:01+01:00"))
+            self.assertEqual([journey for _, journey, _ in self.departures()], ["2"], published)
 
     def test_pieces(self) -> None:
         """Pieces of one publication come together, and the same one twice is one."""
@@ -220,6 +240,14 @@ class BadInputTests(TimetableTestCase):
             feed.message("KV7turbo_planning", feed.table("LINE", [{}], ["LinePlanningNumber", "DataOwnerCode"]))
         )
         self.assertIsNone(self.kept.lines["LIN", "L004"].name)
+
+    def test_names(self) -> None:
+        """Of stops, lines and the like there are so many and no more; those that are known may change."""
+        self.kept = self.make(Limits(names=2))
+        self.take(feed.planning(points=[{"TimingPointCode": str(n)} for n in range(5)]))
+        self.assertEqual((list(self.kept.timing_points), self.refused), (["0", "1"], {"too many names": 3}))
+        self.take(feed.planning(points=[{"TimingPointCode": "1", "TimingPointName": "Other"}]))
+        self.assertEqual(self.kept.timing_points["1"].name, "Other")
 
     def test_limit(self) -> None:
         """What is more than may be kept is refused."""

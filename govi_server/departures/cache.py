@@ -106,6 +106,16 @@ class BoardCache:
         """Tell an entry's age in seconds; below 0 after the clock was set back."""
         return self._clock.seconds() - entry.board.made
 
+    def peek(self, code: str) -> Entry | None:
+        """Look at what is kept of a stop, however old; nobody is asked, and it is no use of it."""
+        return self._entries.get(code)
+
+    def purge(self, code: str) -> bool:
+        """Forget a stop's board; tell whether there was one."""
+        known = code in self._entries
+        self._remove(code)
+        return known
+
     def put(self, board: Board) -> Entry:
         """Keep a board in the place of the stop's last one."""
         self._remove(board.code)

@@ -32,6 +32,8 @@ class StopBoard:
     """Whether there are passes."""
     owners: frozenset[str]
     """The data owners of the passes that KV8 tells of."""
+    speakers: frozenset[str]
+    """The data owners of everything that is shown, planned or not, and of what is left out."""
     silent: frozenset[str]
     """The data owners who said something of this stop, but so long ago that it is left out."""
     planned: bool
@@ -80,7 +82,7 @@ class Boards:
             else:
                 until = min(until, max(too_old, now))
                 known.append((kv8 if kv7 is None else _filled(kv8, kv7), True))
-        known.extend((kv7, False) for kv7 in planned.values())
+        known.extend((kv7, False) for key, kv7 in planned.items() if not self.passtimes.tells(key))
         shown: list[tuple[float, str, Pass, bool]] = []
         for a_pass, live in known:
             if a_pass.gone <= now:
@@ -100,6 +102,7 @@ class Boards:
             tuple(message for message in messages if message.shown(now)),
             bool(shown),
             frozenset(a_pass.data_owner_code for _, _, a_pass, live in shown if live),
+            frozenset(silent.union(a_pass.data_owner_code for _, _, a_pass, _ in shown)),
             frozenset(silent),
             self.timetable.plans(code),
             until,

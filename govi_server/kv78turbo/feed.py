@@ -29,6 +29,9 @@ PREFIXES = ("/GOVI/KV8", "/GOVI/KV7")
 SWEEP_EVERY = 60.0
 """Seconds between two rounds in which what is over is forgotten."""
 
+SUBSCRIPTIONS = 1000
+"""Subscriptions of which the last timestamp is remembered: there are some dozens."""
+
 AT_ONCE = 1 << 18
 """Bytes of a message that is taken in at one go; a larger one piece by piece, with others having their turns."""
 
@@ -143,7 +146,9 @@ class Feed(MultiService):
         for records in message:
             self.n_records += len(records.lines)
             if self.passtimes.take(records):
-                self.subscriptions[records.group.subscription] = records.group.timestamp
+                _, subscription, timestamp = records.group
+                if subscription in self.subscriptions or len(self.subscriptions) < SUBSCRIPTIONS:
+                    self.subscriptions[subscription] = timestamp
                 yield None
             else:
                 yield records if records.lines else None
@@ -173,8 +178,9 @@ class Feed(MultiService):
     def condition(self, board: StopBoard) -> tuple[Condition, float]:
         """Tell how far a board can be relied upon, and the age in seconds of the oldest word that it rests on."""
         now = self.clock.seconds()
-        heard = (self.passtimes.heard.get(owner, 0.0) for owner in board.owners | board.silent)
-        age = max((now - moment for moment in heard), default=0.0)
+        # Of whom nothing is known but what was planned nothing more was to be heard; who has fallen silent is missed.
+        heard = self.passtimes.heard
+        age = max((now - heard[owner] for owner in board.speakers if owner in heard), default=0.0)
         if board.silent and not board.shows:
             return "old", age
         if age > self.limits.fresh:

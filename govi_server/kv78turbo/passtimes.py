@@ -15,7 +15,15 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from govi_server.departures.times import MINUTE, local_date, moment, read_date, read_time, read_timestamp
+from govi_server.departures.times import (
+    MINUTE,
+    local_date,
+    local_timestamp,
+    moment,
+    read_date,
+    read_time,
+    read_timestamp,
+)
 from govi_server.kv78turbo.ctx import NULL, Records, text
 from govi_server.units import Count
 
@@ -78,6 +86,11 @@ _CODE = re.compile(rb"[0-9]{1,10}")
 _SOUND_KEY = re.compile(rb"[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[0-9]{1,5}\|[^|\\]+\Z")
 _UNSAID = frozenset({NULL, b""})
 _UNKNOWN = _UNSAID | {b"UNKNOWN"}
+
+_MOMENT = len("2021-06-06T18:26:05")
+
+MOST_AHEAD = 900.0
+"""Seconds by which a publisher's clock may be ahead of ours."""
 
 DROPPED_AFTER = 60.0
 """Seconds after both its expected times for which a pass is still shown (DOMAIN.md 5.7)."""
@@ -241,7 +254,6 @@ class Passtimes:
         self._version = 0
         self._columns: dict[tuple[str, ...], _Columns | None] = {}
         self._days: frozenset[bytes] = frozenset()
-        self._tomorrow = b""
         self._line_of: dict[bytes, tuple[str, str, str]] = {}
         self._today: date | None = None
         self.stops: dict[str, Stop] = {}
@@ -281,7 +293,8 @@ class Passtimes:
         self._note_day(now)
         key_of, values_of, at_code, at_type, at_date, at_owner, most, lacks = columns
         join, sound_key, sound, days = b"|".join, _SOUND_KEY.match, _SOUND.match, self._days
-        latest = self._tomorrow  # a row from further ahead would outlast all that come after it
+        # A row from further ahead would outlast all that come after it.
+        latest = local_timestamp(now + MOST_AHEAD)[:_MOMENT].encode()
         spoke: dict[bytes, bytes] = {}  # the last values of each data owner
         for line in records.lines:
             fields = line.split(b"|", most)
@@ -294,7 +307,9 @@ class Passtimes:
                 self._refused("date")
             elif not sound_key(key):
                 self._refused("key")
-            elif not sound(values) or _TIMELESS.match(values) or latest < values[:10] < b"3":
+            elif not sound(values) or _TIMELESS.match(values):
+                self._refused("time")
+            elif latest < values[:_MOMENT] < b"3" and _is_ahead(values, now):
                 self._refused("time")
             else:
                 self._put(key, values, fields[at_code])
@@ -323,6 +338,11 @@ class Passtimes:
                 return
             self.n_passes += 1
             journey = _journey(key)
+            codes = self.journeys.get(journey)
+            for code in codes or ():  # it may have moved here from another TimingPoint
+                if key in self.stops[code].passes:
+                    self._remove(code, key)
+                    break
             codes = self.journeys.get(journey)
             if codes is None:
                 self.journeys[journey] = [raw_code.decode()]
@@ -389,7 +409,6 @@ class Passtimes:
         today = local_date(now)
         if today != self._today:
             self._today = today
-            self._tomorrow = (today + timedelta(1)).isoformat().encode()
             self._days = frozenset(
                 (today + timedelta(days)).isoformat().encode() for days in range(-DAYS_BACK, DAYS_AHEAD + 1)
             )
@@ -478,17 +497,27 @@ class Passtimes:
         for key, values in list(stop.passes.items()):
             if _forgotten(key, values) > now:
                 continue
-            del stop.passes[key]
-            self.n_passes -= 1
-            journey = _journey(key)
-            codes = self.journeys[journey]
-            codes.remove(code)
-            if not codes:
-                del self.journeys[journey]
-                line = self._line_of.pop(journey)
-                del self.lines[line][journey]
-                if not self.lines[line]:
-                    del self.lines[line]
+            self._remove(code, key)
+
+    def _remove(self, code: str, key: bytes) -> None:
+        """Take a pass from its stop."""
+        stop = self.stops[code]
+        del stop.passes[key]
+        self._version = stop.version = self._version + 1
+        self.n_passes -= 1
+        journey = _journey(key)
+        codes = self.journeys[journey]
+        codes.remove(code)
+        if not codes:
+            del self.journeys[journey]
+            line = self._line_of.pop(journey)
+            del self.lines[line][journey]
+            if not self.lines[line]:
+                del self.lines[line]
+
+    def tells(self, key: bytes) -> bool:
+        """Tell whether KV8 has spoken of a pass, at whatever TimingPoint."""
+        return any(key in self.stops[code].passes for code in self.journeys.get(_journey(key), ()))
 
 
 _MESSAGE_KEY = (
@@ -511,6 +540,11 @@ def _journey(key: bytes) -> bytes:
 def _line(key: bytes, values: bytes) -> tuple[str, str, str]:
     owner, _, line, _ = key.decode().split("|", 3)
     return owner, line, text(values.split(b"|", _DIRECTION + 1)[_DIRECTION]) or ""
+
+
+def _is_ahead(values: bytes, now: float) -> bool:
+    stamp = read_timestamp(values.partition(b"|")[0].decode())
+    return stamp is not None and stamp > now + MOST_AHEAD
 
 
 def _compare(old: bytes, new: bytes) -> int:

@@ -33,6 +33,9 @@ TURN = 0.005
 TURN_MESSAGES = 200
 """Messages that one turn of the reactor reads, whatever the clock says."""
 
+QUIET = 300.0
+"""Seconds with heartbeats and without data after which the feed tells nothing any more: at night it tells little."""
+
 LATE = 1.0
 """Seconds by which a call is late when something is wrong with the clock, or the process stood still."""
 
@@ -257,6 +260,8 @@ class Subscriber(Service):
             return
         elif self._state == "UNKNOWN":
             self._turn("DOWN", f"only heartbeats came for {silence:g} s")
+        elif self._state != "DOWN" and self.last is not None and now - self.last >= QUIET:
+            self._turn("DOWN", f"only heartbeats came for {now - self.last:.0f} s")
         self._watch = self._reactor.callLater(self._heard + silence - now, self._look)
 
     def _can_tell(self, now: float) -> bool:

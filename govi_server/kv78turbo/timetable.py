@@ -5,11 +5,12 @@ passes stay the bytes that they came in until somebody asks for their stop.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import lru_cache
 from operator import itemgetter
+from typing import TypeVar
 
 from msgspec import Struct
 from pyproj import Transformer
@@ -55,6 +56,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
 
     planned: Count = 20_000_000
     """Planned passes of all service levels, about 250 bytes each."""
+    names: Count = 500_000
+    """Rows of each other table: stops, lines, destinations, service levels. The Netherlands have 60,000 stops."""
 
 
 _RD_X, _RD_Y = range(1, 400_000), range(200_000, 700_000)
@@ -99,6 +102,8 @@ def _transformer() -> Transformer:
     return Transformer.from_crs("EPSG:28992", "EPSG:4326", always_xy=True)
 
 
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 _Group = bytes  # DataOwnerCode|LocalServiceLevelCode|LinePlanningNumber: what is published as a whole
 _UserStop = bytes  # DataOwnerCode|UserStopCode
 _Level = bytes  # DataOwnerCode|LocalServiceLevelCode
@@ -277,13 +282,17 @@ class Timetable:
         The newest publication of a service level's line wins, whole, and so does that of a service level's dates;
         pieces of one publication come together.
         """
-        self.lines.update(update.lines)
-        self.destinations.update(update.destinations)
-        self.directions.update(update.directions)
-        self.stop_areas.update(update.stop_areas)
-        for code, point in update.timing_points.items():
+        for line_key, line in self._fit(self.lines, update.lines):
+            self.lines[line_key] = line
+        for destination, name in self._fit(self.destinations, update.destinations):
+            self.destinations[destination] = name
+        for direction, destination_code in self._fit(self.directions, update.directions):
+            self.directions[direction] = destination_code
+        for area, area_name in self._fit(self.stop_areas, update.stop_areas):
+            self.stop_areas[area] = area_name
+        for code, point in self._fit(self.timing_points, update.timing_points):
             self._put_point(code, point)
-        for stop, code in update.user_stops.items():
+        for stop, code in self._fit(self._code_of, update.user_stops):
             old = self._code_of.get(stop)
             if old is not None and old != code:
                 del self._user_stops[old][stop]
@@ -293,7 +302,7 @@ class Timetable:
             self._user_stops.setdefault(code, {})[stop] = None
         for group, stops in update.planned.items():
             self._put_group(group, stops, update.published)
-        for level in update.levels | update.dates.keys():
+        for level, _ in self._fit(self._dates, dict.fromkeys(update.levels | update.dates.keys())):
             published, dates = self._dates.get(level, (0.0, frozenset()))
             new = frozenset(update.dates.get(level, ()))
             if update.published > published:
@@ -301,6 +310,14 @@ class Timetable:
             elif update.published == published:
                 self._dates[level] = (published, dates | new)
         self.version += 1
+
+    def _fit(self, kept: Mapping[_K, object], new: Mapping[_K, _V]) -> Iterator[tuple[_K, _V]]:
+        """Go through what there is room for in a table."""
+        for key, value in new.items():
+            if key in kept or len(kept) < self._limits.names:
+                yield key, value
+            else:
+                self._refused("too many names")
 
     def _put_point(self, code: str, point: TimingPoint) -> None:
         old = self.timing_points.get(code)

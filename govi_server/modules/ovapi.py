@@ -280,7 +280,13 @@ class OvapiHandler(LiveHandler):
         word = parts[1] if len(parts) > 1 else ""
         codes = split(parts[0]) if parts else []
         nothing = parts and not codes  # /tpc/, asks for no stop, and not for all of them
-        if nothing or len(parts) > 2 or (word and word not in self.words) or len(codes) > MOST_CODES:
+        if (
+            nothing
+            or len(parts) > 2
+            or (len(parts) == 2 and not word)
+            or (word and word not in self.words)
+            or len(codes) > MOST_CODES
+        ):
             self._send_nothing("unknown")
             return
         if not codes:

@@ -40,6 +40,7 @@ _BUCKETS = (
     13.0,
 )
 _STATES = ("UP", "RECOVERING", "DOWN", "UNKNOWN")
+_WRITTEN = ("statistics", "snapshot")  # what is written to a disk, which may be full
 _BREAKER_STATES = ("closed", "half-open", "open")
 
 
@@ -112,11 +113,13 @@ class Metrics(Collector):
         yield _gauge(
             "govi_connections_limit", "Connections that may be open at once.", parts.server.access.limits.connections
         )
+        yield _gauge("govi_accepting", "1 while connections are accepted.", not parts.server.accepting.paused)
         incidents = CounterMetricFamily(
             "govi_incidents", "What went wrong, by where and what.", labels=("where", "kind")
         )
         for where, counted in parts.incidents():
-            for kind, count in counted.items():
+            # An alert sees a figure that grows, but not one that appears.
+            for kind, count in {**({"unwritable": 0} if where in _WRITTEN else {}), **counted}.items():
                 incidents.add_metric((where, kind), count)
         yield incidents
         yield from self._caches()
