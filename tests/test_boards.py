@@ -169,7 +169,7 @@ class BoardTests(BoardsTestCase):
         self.assertEqual(self.shown(code="30000002"), [])
 
     def test_silent_planned(self) -> None:
-        """What is planned by who has fallen silent is marked, however long ago that was; who never spoke is not missed."""
+        """What is planned by who has fallen silent is marked, however long ago; who never spoke is not missed."""
         self.feed = live_feed(self.clock)
         self.boards = self.feed.boards
         take(self.feed, kv.planning(planned("2", 200), planned("3", 200)), kv.calendar("2026-01-01"))

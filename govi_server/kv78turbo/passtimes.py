@@ -310,7 +310,7 @@ class Passtimes:
             elif not sound(values) or _TIMELESS.match(values):
                 self._refused("time")
             elif latest < values[:_MOMENT] < b"3" and _is_ahead(values, now):
-                self._refused("time")
+                self._refused("future")
             else:
                 self._put(key, values, fields[at_code])
                 spoke[fields[at_owner]] = values
