@@ -298,8 +298,9 @@ class RefusedTests(PasstimesTestCase):
             self.assert_refused({"LastUpdateTimeStamp": stamp}, "time")
         for stamp in ("2026-01-01T01:15:01+01:00", "2026-01-03T00:00:00+01:00", "2099-01-01T00:00:00Z"):
             self.assert_refused({"LastUpdateTimeStamp": stamp}, "future")
+        self.begin()
         self.tell({"LastUpdateTimeStamp": "2026-01-01T01:15:00+01:00"})
-        self.assertEqual(self.kept.n_passes, 1)
+        self.assertEqual((self.kept.n_passes, self.refused), (1, {}))
 
     def test_keys(self) -> None:
         """A field of the key that is null, empty or strange is refused, whichever it is."""
