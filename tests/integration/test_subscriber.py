@@ -291,7 +291,7 @@ async def test_stop() -> None:
     for wait in (0.0, 0.2, 0.55, 1.0):
         subscriber = Subscriber(reactor, [tcp(), tcp()], [""], lambda envelope, data: None, QUICK)
         subscriber.startService()
-        assert len(libzmq_threads()) > before
+        await until(lambda: len(libzmq_threads()) > before)  # they name themselves
         await later(wait)
         began = reactor.seconds()
         await subscriber.stopService()

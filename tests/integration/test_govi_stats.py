@@ -1,0 +1,68 @@
+"""govi-stats as a process, on files as logrotate leaves them."""
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.test_log_report import line, request
+
+COMMAND = [sys.executable, "-c", "from govi_server.log_report import main; main()"]
+
+
+def stats(*arguments: object, data: bytes | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command."""
+    given = None if data is None else data.decode("latin-1")
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, input=given, capture_output=True, encoding="latin-1", timeout=30, check=False)
+
+
+def test_rotated(tmp_path: Path) -> None:
+    """Rotated and gzipped logs are read in any order, and a truncated last line is counted."""
+    parts = [
+        b"".join(line(request(), time=f"2026-11-{day}T12:{minute:02}:00Z") + b"\n" for minute in range(20))
+        for day in (21, 22, 23)
+    ]
+    logs = [tmp_path / name for name in ("statistics.log", "statistics.log.1", "statistics.log.2.gz")]
+    logs[0].write_bytes(parts[2] + parts[2][:50])
+    logs[1].write_bytes(parts[1])
+    logs[2].write_bytes(gzip.compress(parts[0]))
+    told = stats("--json", *logs)
+    assert (told.returncode, told.stderr) == (0, "")
+    figures = json.loads(told.stdout)
+    assert figures["requests"] == 60
+    assert figures["lines"] == {"counted": 60, "outside": 0, "bad": 1}
+    assert figures["from"].startswith("2026-11-21T13:00")
+    assert stats("--json", *reversed(logs)).stdout == told.stdout
+    of_one_day = stats("--json", "--since", "2026-11-22", "--until", "2026-11-23", *logs)
+    assert json.loads(of_one_day.stdout)["requests"] == 20
+
+
+def test_page_and_failure(tmp_path: Path) -> None:
+    """The text and the page of what could be read are there, and the status tells of what could not."""
+    page = tmp_path / "page.html"
+    told = stats("--html", page, tmp_path / "absent", "-", data=gzip.compress(line()))
+    assert told.returncode == 1
+    assert told.stderr == f"govi-stats: cannot read {tmp_path / 'absent'}: No such file or directory\n"
+    assert "Answers by status" in told.stdout
+    assert page.read_text().count("<svg") > 5
+
+
+def test_misuse(tmp_path: Path) -> None:
+    """A wrong moment is status 2 and one line."""
+    told = stats("--since", "soon", tmp_path)
+    assert (told.returncode, told.stdout, told.stderr.count("\n")) == (2, "", 1)
+
+
+def test_nobody_reads(tmp_path: Path) -> None:
+    """When nobody reads on, as with `| head`, it ends without a traceback."""
+    log = tmp_path / "log"
+    log.write_bytes(line())
+    child = subprocess.Popen([*COMMAND, log], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.close()
+    assert child.stderr is not None
+    assert child.stderr.read() == b""
+    child.stderr.close()
+    assert child.wait(30) == 1
