@@ -290,7 +290,7 @@ class RefusedTests(PasstimesTestCase):
             self.assert_refused(dict.fromkeys(TIMES, unsaid), "time")
 
     def test_stamps(self) -> None:
-        """Timestamps that are none are refused, and so are those of a time to come, which would outlast all others."""
+        """Timestamps that are none are refused, and those of a time to come, which would outlast all others."""
         for stamp in (
             *("now", "1970-01-01T00:00:00Z", "2026-01-01", "2026-01-01T29:59:59+01:00", "2026-13-01T00:00:00Z"),
             *("2026-01-32T00:00:00Z", "2026-01-01T00:59:00é"),
