@@ -6,17 +6,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import IService, MultiService, Service
+from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
-from twisted.internet.tcp import Port
 from twisted.logger import ILogObserver, LogEvent, Logger, globalLogPublisher
 
 if TYPE_CHECKING:
     from govi_server.operations.admin import Admin
     from govi_server.server import Server
+
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted: one too many is tried again after a second, and Twisted has 50."""
 
 
 class CannotStart(Exception):
@@ -137,10 +141,12 @@ class Listener(StreamServerEndpointService):
         assert self._waitingForPort is not None
         self._waitingForPort.addCallback(self._listens)
 
-    def _listens(self, port: Port) -> Port:
+    def _listens(self, port: tcp.Port) -> tcp.Port:
         address = port.getHost()
         self.log.info("Listening on {address} for {what}", address=_readable(address), what=self._server.what)
         self._server.accepting.add(port)
+        if isinstance(port, tcp.Port) and port.backlog < BACKLOG:
+            port.socket.listen(BACKLOG)  # which may be said again (listen(2) of Linux)
         self._listening(address)
         return port
 
@@ -150,7 +156,7 @@ class Listener(StreamServerEndpointService):
             self._waitingForPort.addCallback(self._listens_no_more)
         return maybeDeferred(super().stopService)
 
-    def _listens_no_more(self, port: Port) -> Port:
+    def _listens_no_more(self, port: tcp.Port) -> tcp.Port:
         self._server.accepting.remove(port)
         return port
 
