@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from govi_server.departures.times import HOUR
 from govi_server.incidents import Incidents
 from govi_server.kv78turbo import ctx
-from govi_server.kv78turbo.feed import AT_ONCE, SWEEP_EVERY, Condition, Limits
+from govi_server.kv78turbo.feed import AT_ONCE, SUBSCRIPTIONS, SWEEP_EVERY, Condition, Limits
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.slices import SLICE
 from tests import feed as kv
@@ -147,6 +147,16 @@ class TakingInTests(FeedTestCase):
         done = self.receive(message + padding + b"\n")
         assert done is not None
         self.seen_until(done)
+
+    def test_many_subscriptions(self) -> None:
+        """However many subscriptions are made up, so many are remembered, and those stay up to date."""
+        row = kv.table("DATEDPASSTIME", [{}])
+        for name in [*range(SUBSCRIPTIONS + 5), 0]:
+            take(
+                self.feed, ctx.write("KV8turbo_passtimes", str(name), f"stamp {len(self.feed.subscriptions)}", [row])
+            )
+        self.assertEqual(len(self.feed.subscriptions), SUBSCRIPTIONS)
+        self.assertEqual(self.feed.subscriptions["0"], f"stamp {SUBSCRIPTIONS}")
 
     def test_subscriptions(self) -> None:
         """It is told when each subscription and each data owner last said something."""

@@ -368,6 +368,11 @@ class SnapshotTests(OperationsTestCase):
         self.assertEqual(others.feed.timetable.n_planned, self.feed.timetable.n_planned)
         self.assertGreater(len(before.passes) + len(before.messages), 0)
 
+    def test_clock_was_ahead(self) -> None:
+        """Who was heard of by a clock that was ahead is not fresh until then."""
+        self.feed.passtimes.hear_again({"A": NOW + 3600, "B": NOW - 5}, {})
+        self.assertEqual(self.feed.passtimes.heard, {"B": NOW - 5})
+
     def test_pruned(self) -> None:
         """What is over by now is left out."""
         self.fill()

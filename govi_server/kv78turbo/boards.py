@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from govi_server.departures.times import HOUR, MINUTE
-from govi_server.kv78turbo.passtimes import GeneralMessage, Pass, Passtimes, pass_of
+from govi_server.kv78turbo.passes import GeneralMessage, Pass
+from govi_server.kv78turbo.passtimes import Passtimes, pass_of
 from govi_server.kv78turbo.timetable import Timetable
 
 LOOKED_BACK = HOUR / 2

@@ -93,7 +93,7 @@ class Folder(Service):
         for path in paths:
             try:
                 with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
-                    yield from self._read(iter(lambda file=file: file.read(PIECE), b""))  # type: ignore[misc]
+                    yield from self._read(iter(lambda file=file: file.read(PIECE), b""))  # type: ignore[misc]  # a lambda's default has no type
             except (OSError, EOFError, zlib.error) as error:
                 self.log.warn("{path} is not read to its end: {error}", path=path, error=str(error))
             except Exception:  # what one file has must not end the looks for others

@@ -17,7 +17,7 @@ from pyproj import Transformer
 
 from govi_server.departures.times import DAY, local_date, moment, read_date, read_time, read_timestamp
 from govi_server.kv78turbo.ctx import NULL, Records, text
-from govi_server.kv78turbo.passtimes import Pass
+from govi_server.kv78turbo.passes import Pass
 from govi_server.units import Count
 
 _KEY = (
@@ -62,6 +62,9 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
 
 _RD_X, _RD_Y = range(1, 400_000), range(200_000, 700_000)
 """RD coordinates in metres of the Netherlands and some way across their borders: no other is a stop's."""
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ class Timetable:
         self,
         now: Callable[[], float],
         refused: Callable[[str], object],
-        limits: Limits = Limits(),  # noqa: B008
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._now = now
         self._refused = refused

@@ -39,6 +39,14 @@ _FAILURES = {
 }
 
 
+def echoed(code: str) -> str:
+    """Give what a client wrote for a code, as far as it is told again.
+
+    A path is latin-1 for the bytes that it came in, which most clients mean as UTF-8.
+    """
+    return code[:MOST_ECHOED].encode("latin-1").decode("utf-8", "replace")
+
+
 @implementer(IWebModule)
 class Kv55(Service):
     """Answers under its name from a cache of boards."""
@@ -108,9 +116,7 @@ class Kv55Handler(WebHandler):
         self.send_representation(made, headers, entry.board.made)
 
     def _send_error(self, status: str, code: str, reason: str, result: Result | None = None) -> None:
-        # A path is latin-1 for the bytes that it came in, which most clients mean as UTF-8.
-        text = code[:MOST_ECHOED].encode("latin-1").decode("utf-8", "replace")
-        body = messages.write_error(text, reason)
+        body = messages.write_error(echoed(code), reason)
         self.mark("render")
         headers = {"Content-Type": messages.CONTENT_TYPE, "Cache-Control": "no-store"}
         if result is not None:

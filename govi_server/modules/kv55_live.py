@@ -11,7 +11,8 @@ from govi_server.interfaces import IWebModule
 from govi_server.kv55 import messages
 from govi_server.kv78turbo.boards import StopBoard
 from govi_server.kv78turbo.feed import Condition, Feed
-from govi_server.kv78turbo.passtimes import Pass
+from govi_server.kv78turbo.passes import Pass
+from govi_server.modules.kv55 import echoed
 from govi_server.modules.live import MOST_CODES, LiveHandler, Query, condition_of, split
 from govi_server.request_handler import RequestHandler
 from govi_server.response import Representation, represent
@@ -21,9 +22,6 @@ HORIZON = 2 * HOUR
 
 LICENSE = "http://creativecommons.org/publicdomain/zero/1.0/"
 """The feed is in the public domain (DOMAIN.md 2.2)."""
-
-MOST_ECHOED = 100
-"""Characters of a wrong code that are echoed."""
 
 _REASONS: dict[Condition, str] = {"unknown": "Unknown TimingPointCode", "old": "Too old"}
 
@@ -118,9 +116,7 @@ class Kv55LiveHandler(LiveHandler):
         self.send_representation(made, self.about([condition for _, condition in shown]))
 
     def _send_error(self, status: str, code: str, reason: str, headers: dict[str, str]) -> None:
-        # A path is latin-1 for the bytes that it came in, which most clients mean as UTF-8.
-        text = code[:MOST_ECHOED].encode("latin-1").decode("utf-8", "replace")
-        body = messages.write_error(text, reason)
+        body = messages.write_error(echoed(code), reason)
         self.mark("render")
         headers = {"Cache-Control": "no-store", **headers, "Content-Type": messages.CONTENT_TYPE}
         self.send_response(body, status, headers)

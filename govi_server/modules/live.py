@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from govi_server.departures.times import MINUTE
 from govi_server.kv78turbo.boards import StopBoard
 from govi_server.kv78turbo.feed import Condition, Feed
-from govi_server.kv78turbo.passtimes import Pass
+from govi_server.kv78turbo.passes import Pass
 from govi_server.web_handler import WebHandler
 
 MAX_AGE = 10

@@ -18,7 +18,7 @@ from govi_server.environ import Environ
 from govi_server.interfaces import IWebModule
 from govi_server.kv78turbo.boards import StopBoard
 from govi_server.kv78turbo.feed import Condition, Feed
-from govi_server.kv78turbo.passtimes import GeneralMessage, Pass
+from govi_server.kv78turbo.passes import GeneralMessage, Pass
 from govi_server.kv78turbo.timetable import TimingPoint
 from govi_server.modules.live import MOST_CODES, LiveHandler, Query, condition_of, split
 from govi_server.request_handler import RequestHandler
@@ -239,10 +239,6 @@ def _town(point: TimingPoint | None) -> str:
 
 def _name(point: TimingPoint | None, code: str) -> str:
     return (point.name if point is not None else None) or code
-
-
-Answer = tuple[Json, list[tuple[Condition, float]]]
-"""What is found, by code, and how far it can be relied upon."""
 
 
 @implementer(IWebModule)

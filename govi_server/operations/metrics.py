@@ -1,7 +1,6 @@
 """Figures for Prometheus: counted from the events that the logs are written from, or read when they are asked for."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from prometheus_client import (
     CollectorRegistry,
@@ -44,24 +43,12 @@ _WRITTEN = ("statistics", "snapshot")  # what is written to a disk, which may be
 _BREAKER_STATES = ("closed", "half-open", "open")
 
 
-@dataclass(frozen=True, slots=True)
-class _Names:
-    """Keeps the names of modules apart from whatever else clients ask for."""
-
-    known: frozenset[str]
-
-    def module(self, path: str | None) -> str:
-        segment = (path or "/").split("/", 2)[1:2]
-        return segment[0] if segment and segment[0] in self.known else "other"
-
-
 class Metrics(Collector):
     """Observes the log, and reads the parts of the program when somebody asks. Provides a registry."""
 
     def __init__(self, parts: Parts) -> None:
         disable_created_metrics()  # a moment for each figure, which nobody here reads
         self._parts = parts
-        self._names = _Names(frozenset(parts.modules))
         self.registry = registry = CollectorRegistry()
         self._requests = Counter(
             "govi_requests", "Requests by what they asked and got.", ("module", "status", "cache"), registry=registry
@@ -101,10 +88,15 @@ class Metrics(Collector):
             self._ended.labels(connection.end).inc()
         for request in connection.requests:
             status = "none" if request.status is None else str(request.status)
-            self._requests.labels(self._names.module(request.path), status, request.cache).inc()
+            self._requests.labels(self._module(request.path), status, request.cache).inc()
             self._bytes.inc(request.bytes)
             for phase, seconds in request.phases.items():
                 self._phases.labels(phase).observe(seconds)
+
+    def _module(self, path: str | None) -> str:
+        """Tell which module a path asks; whatever else clients make up is one."""
+        segment = (path or "/").lstrip("/").partition("/")[0]
+        return segment if segment in self._parts.modules else "other"
 
     def collect(self) -> Iterator[Metric]:
         """Read what is a state and no event."""

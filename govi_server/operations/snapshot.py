@@ -19,7 +19,7 @@ from twisted.logger import Logger
 
 from govi_server.departures.board import Board
 from govi_server.incidents import Incidents
-from govi_server.kv78turbo.passtimes import GeneralMessage
+from govi_server.kv78turbo.passes import GeneralMessage
 from govi_server.kv78turbo.timetable import Update
 from govi_server.operations.parts import Parts
 from govi_server.units import Seconds
