@@ -3,13 +3,14 @@
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from msgspec import Struct
 from twisted.internet.interfaces import IAddress, IReactorTime
 
-from govi_server.addresses import Address, ip_of, read_ip
+from govi_server.addresses import Address, ip_of, read_ip, truncated
 from govi_server.environ import Environ
 from govi_server.units import Count
 
@@ -54,6 +55,15 @@ def networks(texts: Sequence[str]) -> list[Network]:
 UNLIMITED = Limits(unlimited=("0.0.0.0/0", "::/0"))
 
 
+class Client(NamedTuple):
+    """Whom a request is from."""
+
+    name: str
+    """As it may be written down."""
+    counted: Network | None
+    """Whom the limits count it for; None for one without limits."""
+
+
 class Access:
     """Counts the connections and requests of each client.
 
@@ -66,6 +76,7 @@ class Access:
         self.limits = limits
         self._unlimited = networks(limits.unlimited)
         self._proxies = networks(limits.proxies)
+        self._client = lru_cache(maxsize=REMEMBERED // 10)(self._find_client)
         self._connections: Counter[Network] = Counter()
         # When the bucket of each client is empty of requests again, as a moment: the virtual scheduling algorithm.
         self._busy_until: OrderedDict[Network, float] = OrderedDict()
@@ -86,23 +97,34 @@ class Access:
             if not self._connections[client]:
                 del self._connections[client]
 
-    def wait(self, address: Address | None) -> float:
+    def wait(self, counted: Network | None) -> float:
         """Count a request; tell how many seconds too early it is, 0 if it is not. One too early does not count."""
-        client = self._client(address)
-        if client is None:
+        if counted is None:
             return 0.0
         now = self._clock.seconds()
-        busy = self._busy_until.pop(client, now)
+        busy = self._busy_until.pop(counted, now)
         if not now <= busy <= now + self.limits.burst / self.limits.rate + 1:
             busy = now  # it has rested, or the clock was set
         early = busy + (1 - self.limits.burst) / self.limits.rate - now
-        self._busy_until[client] = busy if early > ROUNDING else busy + 1 / self.limits.rate
+        self._busy_until[counted] = busy if early > ROUNDING else busy + 1 / self.limits.rate
         if len(self._busy_until) > REMEMBERED:
             self._busy_until.popitem(last=False)
         return early if early > ROUNDING else 0.0
 
+    def peer(self, addr: IAddress | None) -> Client:
+        """Tell whom a connection is from."""
+        return self._client(ip_of(addr))
+
+    def client(self, addr: IAddress | None, env: Environ) -> Client:
+        """Tell whom a request is from."""
+        return self._client(self.address(addr, env))
+
+    def told_by_proxies(self, env: Environ) -> bool:
+        """Tell whether it takes more than the connection to know whom a request is from."""
+        return bool(self._proxies) and ("forwarded" in env or "x-forwarded-for" in env)
+
     def address(self, addr: IAddress | None, env: Environ) -> Address | None:
-        """Tell whom a request is from: the peer, or the one that proxies we believe say that it is.
+        """Give the address that a request is from: the peer's, or the one that proxies we believe say that it is.
 
         Forwarded (RFC 7239) goes before X-Forwarded-For. Each proxy appends the peer it saw, so they are read from
         the end: the first that is no proxy of ours is the client. A peer on a unix socket is a proxy if any are.
@@ -124,13 +146,13 @@ class Access:
         address = ip_of(addr)
         if address is not None and _within(address, self._proxies):
             return None
-        return self._client(address)
+        return self._client(address).counted
 
-    def _client(self, address: Address | None) -> Network | None:
-        """Give whom the limits count an address for; None for one without limits."""
-        if address is None or _within(address, self._unlimited):
-            return None
-        return ip_network((address, 32 if address.version == 4 else 64), strict=False)
+    def _find_client(self, address: Address | None) -> Client:
+        counted = None
+        if address is not None and not _within(address, self._unlimited):
+            counted = ip_network((address, 32 if address.version == 4 else 64), strict=False)
+        return Client(truncated(address), counted)
 
 
 # The "for" of a Forwarded element: a token, or quoted, with a port or without (RFC 7239 section 6).

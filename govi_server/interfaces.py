@@ -10,6 +10,7 @@ from zope.interface import Interface
 if TYPE_CHECKING:
     from govi_server.departures.board import Board
     from govi_server.environ import Environ
+    from govi_server.repeats import Ready
     from govi_server.request_handler import RequestHandler
     from govi_server.web_handler import WebHandler
 
@@ -23,6 +24,16 @@ class IWebModule(Interface):
 
     def web_handler(request_handler: "RequestHandler", env: "Environ") -> "WebHandler":
         """Make the handler of one request."""
+
+
+class IReadyModule(IWebModule):
+    """A module that may have an answer at hand."""
+
+    def ready(env: "Environ") -> "Callable[[], Ready | None] | None":
+        """Give what answers a GET like this one from now on, as long as it can; None if nothing ever will.
+
+        What it gives depends on nothing else of the request, and is what the WebHandler would send.
+        """
 
 
 class IPoster(Interface):

@@ -12,9 +12,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from govi_server import environ
-from govi_server.addresses import ip_of, truncated
+from govi_server.at_once import write
 from govi_server.environ import Environ, RequestError
-from govi_server.interfaces import IClientTransport, IWebModule
+from govi_server.interfaces import IClientTransport, IReadyModule, IWebModule
+from govi_server.repeats import Ready, Repeat
 from govi_server.request_receiver import RequestReceiver
 from govi_server.response import Headers, answer, pairs
 from govi_server.statistics import MAX_PATH, CacheResult, Phase, Record
@@ -60,6 +61,7 @@ class RequestHandler(RequestReceiver):
         self._turn: IDelayedCall | None = None
         self._thrown_away = 0
         self._choked = False  # the client does not read, the transport has asked for a pause
+        self._block: bytes | None = None  # what may be the header block of the request, and nothing else
 
     # The connection.
 
@@ -69,7 +71,7 @@ class RequestHandler(RequestReceiver):
         self.limits = self.server.limits
         self.MAX_LENGTH = self.limits.head
         addr = sock.getPeer()
-        self.record = Record(self.server.what, truncated(ip_of(addr)), self.server.clock)
+        self.record = Record(self.server.what, self.server.access.peer(addr).name, self.server.clock)
         sock.registerProducer(self, True)
         self.connection = self.server.opened(self, sock, addr)
 
@@ -166,6 +168,13 @@ class RequestHandler(RequestReceiver):
             return
         if not self._busyReceiving:
             self._in_a_row = 0
+        if self.idle and not (self.paused or self._busyReceiving or self._blank_lines):
+            repeat = self.server.repeats.get(data)
+            if repeat is not None and self._repeat(repeat):
+                return
+            self._block = data
+        else:
+            self._block = None
         super().dataReceived(data)
         if self.connection.closing or self._busyReceiving:
             return
@@ -227,10 +236,51 @@ class RequestHandler(RequestReceiver):
 
     # From requests to answers.
 
+    def _repeat(self, repeat: Repeat) -> bool:
+        """Answer a request whose header block is known, if its answer is at hand; tell whether it was.
+
+        The short way of a hit: it does what request_received(), process() and a WebHandler do, in their order.
+        """
+        server, connection = self.server, self.connection
+        received = server.clock.seconds()
+        try:
+            ready = repeat.ready()
+        except Exception:
+            return False  # the long way meets it, too, and says so
+        if ready is None or server.draining or server.access.wait(connection.client.counted) > 0:
+            return False
+        record = self.record
+        record.repeats(repeat.method, repeat.path, ready.cache, received)
+        record.come_from(connection.client.name)
+        self._last = repeat.is_last
+        self._send_ready(ready, repeat.unchanged(ready), repeat.method, repeat.connection)
+        if not self._choked:
+            self._finish()
+        return True
+
+    def _learn(self, env: Environ, module: object) -> None:
+        """Keep what the header block means, if all there is to know is in it and the answer may be at hand again."""
+        if (
+            self._block is None
+            or self._buffer
+            or self._body is not None
+            or env["request_method"] not in ("GET", "HEAD")
+        ):
+            return
+        changed = "if-match" in env or "if-unmodified-since" in env  # rare: they are left to the long way
+        if changed or self.server.access.told_by_proxies(env) or not IReadyModule.providedBy(module):
+            return
+        ready = module.ready(env)
+        if ready is not None:
+            condition = env if "if-none-match" in env or "if-modified-since" in env else None
+            method, path = env["request_method"], env["path_info"][:MAX_PATH]
+            repeat = Repeat(method, path, ready, condition, self._last, self._connection(env))
+            self.server.repeats.learn(self._block, repeat)
+
     def request_received(self, env: Environ) -> None:
         """Have the request processed; what the client sends meanwhile waits."""
         self.paused = True
-        self.record.come_from(truncated(self.server.address(self.connection, env)))
+        self.record.come_from(self.server.client(self.connection, env).name)
         self._last = not env.keeps_alive()
         self._processing = processing = maybeDeferred(self.process, env)
         processing.addErrback(self._failed)
@@ -238,7 +288,7 @@ class RequestHandler(RequestReceiver):
 
     def process(self, env: Environ) -> Deferred[None]:
         """Find the module of the path's first segment and have it answer by the request's method."""
-        early = self.server.early(self.connection, env)
+        early = self.server.access.wait(self.server.client(self.connection, env).counted)
         if early > 0:
             self.mark("lookup")
             if not self.server.access.limits.proxies:
@@ -265,6 +315,7 @@ class RequestHandler(RequestReceiver):
         if module is None:
             self.send_not_found()
             return succeed(None)
+        self._learn(env, module)
         handler = module.web_handler(self, env)
         if method not in handler.methods:
             self._send_methods(env, handler.methods)
@@ -307,12 +358,8 @@ class RequestHandler(RequestReceiver):
         Connection are added. After the connection has ended nothing is sent. Raises ValueError for header fields
         that would break the head, and RuntimeError for a second answer.
         """
-        if self.connection.closing:
+        if not self._may_answer():
             return
-        if self._answered:
-            raise RuntimeError("a request is answered once")
-        if self.server.draining or (self._half_closed and not self._buffer):
-            self._last = True
         env = self._env
         fields = pairs(headers or ())
         if not any(name.lower() == "content-type" for name, _ in fields):
@@ -323,13 +370,48 @@ class RequestHandler(RequestReceiver):
             [*fields, *self.server.headers],
             body,
             now=self.server.clock.seconds(),
-            connection="close" if self._last else "keep-alive" if env is not None and env.http_1_0 else "",
+            connection=self._connection(env),
             without_body=self.is_head,
         )
-        self._answered = True
         self._describe()
-        self.record.answer(int(status[:3]), 0 if self.is_head else len(body))
-        self.sock.write(data)
+        self._send(data, int(status[:3]), 0 if self.is_head else len(body))
+
+    def send_representation(self, ready: Ready, unchanged: bool) -> None:
+        """Send what is at hand, or say that the client has it already."""
+        if self._may_answer():
+            assert self._env is not None
+            self._describe()
+            self._send_ready(ready, unchanged, self._env["request_method"], self._connection(self._env))
+
+    def _may_answer(self) -> bool:
+        """Tell whether an answer can be sent now. Raises RuntimeError for a second one."""
+        if self.connection.closing:
+            return False
+        if self._answered:
+            raise RuntimeError("a request is answered once")
+        if self.server.draining or (self._half_closed and not self._buffer):
+            self._last = True
+        return True
+
+    def _connection(self, env: Environ | None) -> str:
+        """Give the Connection field of the answer, '' for none."""
+        return "close" if self._last else "keep-alive" if env is not None and env.http_1_0 else ""
+
+    def _send_ready(self, ready: Ready, unchanged: bool, method: str, connection: str) -> None:
+        made, server = ready.made, self.server
+        status = "304 Not Modified" if unchanged else "200 Ok"
+        data = made.head(status, ready.headers, server.headers, server.clock.seconds(), connection)
+        size = 0
+        if not unchanged and method != "HEAD":
+            data += made.body
+            size = len(made.body)
+        self._send(data, 304 if unchanged else 200, size)
+
+    def _send(self, data: bytes, status: int, size: int) -> None:
+        """Send a whole answer. size: of its body."""
+        self._answered = True
+        self.record.answer(status, size)
+        write(self.sock, data)
 
     def send_not_found(self) -> None:
         """Send the 404 of a path that no module answers."""
@@ -358,6 +440,8 @@ class RequestHandler(RequestReceiver):
         self.server.deadlines.stop(self.connection)
         self.server.idle.start(self.connection)
         self._in_a_row += 1
+        if not self.paused:
+            return  # it came alone
         if not self._busyReceiving:
             super().resumeProducing()
         elif self._in_a_row < MOST_IN_A_ROW:

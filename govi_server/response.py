@@ -3,8 +3,9 @@
 import gzip
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import lru_cache
 from hashlib import blake2b
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -18,17 +19,37 @@ _FRAMING = ("content-length", "transfer-encoding", "connection")  # written here
 _STATUS = re.compile(r"[1-5][0-9]{2} [\t -~]*")
 
 
-@dataclass(frozen=True, slots=True)
+Fields = tuple[tuple[str, str], ...]
+"""Header fields that can be compared."""
+
+
+@dataclass(slots=True)
 class Representation:
     """A body as a client gets it, with the entity tag that stands for exactly these bytes."""
 
     body: bytes
     etag: str
-    headers: tuple[tuple[str, str], ...]
-    """Content-Type, Content-Encoding where there is one, ETag and Vary."""
+    headers: Fields
+    """Content-Type, Content-Encoding where there is one, ETag, Vary, and Last-Modified where it is told."""
+    modified: float | None = None
+    """When it was made (epoch seconds), where clients may ask by date."""
+    _written: tuple[object, bytes] = field(default=(None, b""), compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.body)
+
+    def head(self, status: str, headers: Fields, more: Fields, now: float, connection: str) -> bytes:
+        """Write the head that it goes out with, all header fields being its own, these and more; see head().
+
+        The last one is kept: those who ask in the same second mostly get the same.
+        """
+        key = (status, headers, more, int(now), connection)
+        kept, written = self._written
+        if kept != key:
+            fields = (*self.headers, *headers, *more)
+            written = head(status, fields, len(self.body), now=now, connection=connection)
+            self._written = (key, written)
+        return written
 
 
 def pairs(headers: Headers) -> list[tuple[str, str]]:
@@ -36,19 +57,25 @@ def pairs(headers: Headers) -> list[tuple[str, str]]:
     return list(headers.items() if isinstance(headers, Mapping) else headers)
 
 
-def represent(body: bytes, content_type: str, compressed: bool) -> Representation:
+def represent(body: bytes, content_type: str, compressed: bool, modified: float | None = None) -> Representation:
     """Make a representation of a body, gzip or plain, with its own strong entity tag (RFC 9110 section 8.8.3)."""
     if compressed:
         body = gzip.compress(body, mtime=0)  # without the moment, the same body has the same bytes
     etag = f'"{blake2b(body, digest_size=8).hexdigest()}"'
     encoding = (("Content-Encoding", "gzip"),) if compressed else ()
     headers = (("Content-Type", content_type), *encoding, ("ETag", etag), ("Vary", "Accept-Encoding"))
-    return Representation(body, etag, headers)
+    date = (("Last-Modified", http_date(modified)),) if modified is not None else ()
+    return Representation(body, etag, (*headers, *date), modified)
 
 
 def http_date(moment: float) -> str:
     """Write a moment (epoch seconds) as an HTTP date."""
-    return formatdate(moment, usegmt=True)
+    return _date(int(moment))
+
+
+@lru_cache(maxsize=64)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
 
 
 def answer(
@@ -60,26 +87,43 @@ def answer(
     connection: str = "",
     without_body: bool = False,
 ) -> bytes:
-    """Write a whole answer.
+    """Write a whole answer; see head().
 
-    status: code and reason, such as '200 Ok'. now: epoch seconds, for Date. connection: the Connection field,
-    where one is due. without_body: as the answer to HEAD, which tells the length of the body and leaves it out.
-    Raises ValueError for what would break the head, a line end in a value for example.
+    without_body: as the answer to HEAD, which tells the length of the body and leaves it out.
+    """
+    written = head(status, pairs(headers), len(body), now=now, connection=connection)
+    return written if without_body or is_bodiless(status) else written + body
+
+
+def is_bodiless(status: str) -> bool:
+    """Tell whether an answer of this status has no body, and so no length (RFC 9110 section 6.4.1) and no type."""
+    return status.startswith(("1", "204", "304"))
+
+
+def head(status: str, headers: Iterable[tuple[str, str]], length: int, *, now: float, connection: str = "") -> bytes:
+    """Write the head of an answer, with the empty line that ends it.
+
+    status: code and reason, such as '200 Ok'. length: of the body. now: epoch seconds, for Date. connection: the
+    Connection field, where one is due. Raises ValueError for what would break the head, a line end in a value for
+    example.
     """
     if not _STATUS.fullmatch(status):
         raise ValueError(f"not a status: {status!r}")
     lines = [f"HTTP/1.1 {status}", f"Date: {http_date(now)}"]
-    bodiless = status.startswith(("1", "204", "304"))  # and so without a length (RFC 9110 section 6.4.1) and a type
-    for name, value in pairs(headers):
-        if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)) or name.lower() in _FRAMING:
-            raise ValueError(f"not a header field: {name!r}: {value!r}")
+    bodiless = is_bodiless(status)
+    for name, value in headers:
+        line = _line(name, value)
         if not (bodiless and name.lower() == "content-type"):
-            lines.append(f"{name}: {value}")
-    if bodiless:
-        body = b""
-    else:
-        lines.append(f"Content-Length: {len(body)}")
+            lines.append(line)
+    if not bodiless:
+        lines.append(f"Content-Length: {length}")
     if connection:
         lines.append(f"Connection: {connection}")
-    head = "\r\n".join(lines) + "\r\n\r\n"
-    return head.encode("latin-1") + (b"" if without_body else body)
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+@lru_cache(maxsize=1024)  # most fields are always the same
+def _line(name: str, value: str) -> str:
+    if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)) or name.lower() in _FRAMING:
+        raise ValueError(f"not a header field: {name!r}: {value!r}")
+    return f"{name}: {value}"

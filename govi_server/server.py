@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from itertools import chain, islice
 from typing import TYPE_CHECKING, cast
 
@@ -19,11 +20,11 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from govi_server.access import UNLIMITED, Access
-from govi_server.addresses import Address
+from govi_server.access import UNLIMITED, Access, Client
 from govi_server.environ import Environ
 from govi_server.interfaces import IClientTransport
 from govi_server.open_files import Accepting
+from govi_server.repeats import Repeats
 from govi_server.response import Headers, answer, pairs
 from govi_server.statistics import End
 from govi_server.units import Bytes, Seconds
@@ -142,6 +143,11 @@ class Connection:
         """The client's address, which behind haproxy is known when its header has come."""
         return self.sock.getPeer()
 
+    @cached_property
+    def client(self) -> Client:
+        """Whom its requests are from, unless proxies tell otherwise."""
+        return self.handler.server.access.peer(self.addr)
+
     def disconnect(self) -> None:
         """End it because its time is over: send '406 Gateway timeout' and close.
 
@@ -239,6 +245,7 @@ class Server(ServerFactory["RequestHandler"]):
         self.what = what
         self.access = access or Access(clock, UNLIMITED)
         self.accepting = Accepting(clock, what)
+        self.repeats = Repeats()
         self.draining = False
         self.connections: dict[RequestHandler, Connection] = {}
         self.deadlines = TimeoutHandler(clock, limits.connection, Connection.disconnect)
@@ -281,13 +288,11 @@ class Server(ServerFactory["RequestHandler"]):
             return True
         return False
 
-    def address(self, connection: Connection, env: Environ) -> Address | None:
+    def client(self, connection: Connection, env: Environ) -> Client:
         """Tell whom a request is from."""
-        return self.access.address(connection.addr, env)
-
-    def early(self, connection: Connection, env: Environ) -> float:
-        """Count a request for whom it is from; tell how many seconds too early it is."""
-        return self.access.wait(self.address(connection, env))
+        if self.access.told_by_proxies(env):
+            return self.access.client(connection.addr, env)
+        return connection.client
 
     def acceptableProtocols(self) -> list[bytes]:
         """Name what is spoken here to a TLS client that asks (RFC 7301): without an answer it would be refused."""

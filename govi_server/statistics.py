@@ -30,26 +30,25 @@ MOST_REQUESTS = 1000
 """Requests of one connection after which its statistics are written, however young they are."""
 
 
-@dataclass(slots=True)
-class RequestStatistics:
-    """One request. Phases are in seconds, those that were not reached are absent."""
+class RequestStatistics(msgspec.Struct, gc=False):
+    """One request. Phases are in seconds, those that were not reached are absent.
 
-    began: float
+    A Struct, made in a tenth of the time of a dataclass; it refers to nothing that could refer back to it.
+    """
+
+    marked: float
+    """When the last phase ended, or the first began (epoch seconds)."""
     method: str | None = None
     path: str | None = None
     status: int | None = None
     bytes: int = 0
     cache: CacheResult = "none"
-    phases: dict[Phase, float] = field(default_factory=dict)
-    _last: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._last = self.began
+    phases: dict[Phase, float] = {}
 
     def mark(self, phase: Phase, now: float) -> None:
         """Say that a phase ends now: it has lasted since the one before it ended."""
-        self.phases[phase] = self.phases.get(phase, 0.0) + now - self._last
-        self._last = now
+        self.phases[phase] = self.phases.get(phase, 0.0) + now - self.marked
+        self.marked = now
 
 
 @dataclass(slots=True)
@@ -96,6 +95,23 @@ class Record:
         if self._request is not None:
             self._request.method = method[:MAX_PATH]
             self._request.path = path[:MAX_PATH]
+
+    def repeats(self, method: str, path: str, cache: CacheResult, received: float) -> None:
+        """A request was received and understood at once, and its answer is found now."""
+        request = self._request
+        if request is None:
+            self._request = request = RequestStatistics(received)
+        now = self._clock.seconds()
+        request.method = method
+        request.path = path
+        request.cache = cache
+        request.phases = {
+            "receive": received - request.marked,
+            "parse": 0.0,
+            "lookup": now - received,
+            "render": 0.0,
+        }
+        request.marked = now
 
     def answer(self, status: int, size: int) -> None:
         """The request has its answer."""

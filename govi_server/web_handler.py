@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from govi_server.conditional import has_changed, not_modified
 from govi_server.environ import Environ
-from govi_server.response import Headers, Representation, http_date, pairs
+from govi_server.repeats import Ready
+from govi_server.response import Headers
 from govi_server.statistics import CacheResult, Phase
 
 if TYPE_CHECKING:
@@ -37,20 +38,14 @@ class WebHandler:
         """Send the answer; see RequestHandler.send_response()."""
         self.request_handler.send_response(response, status, headers)
 
-    def send_representation(self, made: Representation, headers: Headers, modified: float | None = None) -> None:
-        """Send a representation, or say that the client has it, or that it is not the one the client wants.
-
-        modified: when it was made (epoch seconds), where clients may ask by date.
-        """
-        fields = [*made.headers, *pairs(headers)]
-        if modified is not None:
-            fields.append(("Last-Modified", http_date(modified)))
-        if has_changed(self.env, made.etag, modified):
+    def send_representation(self, ready: Ready) -> None:
+        """Send a representation, or say that the client has it, or that it is not the one the client wants."""
+        self.mark("render", ready.cache)
+        made = ready.made
+        if has_changed(self.env, made.etag, made.modified):
             self.send_response("It has changed\n", "412 Precondition Failed", {"Vary": "Accept-Encoding"})
-        elif not_modified(self.env, made.etag, modified):
-            self.send_response(b"", "304 Not Modified", fields)
         else:
-            self.send_response(made.body, headers=fields)
+            self.request_handler.send_representation(ready, not_modified(self.env, made.etag, made.modified))
 
     def mark(self, phase: Phase, cache: CacheResult | None = None) -> None:
         """Say that a phase of the request ends now, and what the cache had for it."""

@@ -11,7 +11,6 @@ from zope.interface import directlyProvides
 
 from govi_server import access
 from govi_server.access import Access, Limits
-from govi_server.addresses import ip_of
 from govi_server.environ import Environ, parse
 from govi_server.server import Refusal
 from tests.client import NOW, Client, WireTestCase
@@ -40,7 +39,7 @@ class AccessTestCase(SynchronousTestCase):
         self.access = Access(self.clock, limits)
 
     def wait(self, host: str = "198.51.100.1") -> float:
-        return self.access.wait(ip_of(at(host)))
+        return self.access.wait(self.access.peer(at(host)).counted)
 
 
 class ConnectionTests(AccessTestCase):
@@ -94,7 +93,7 @@ class RateTests(AccessTestCase):
         for rate in (1, 3, 7, 10, 30, 50, 60, 70, 90):
             for burst in (2, 3, 10, 500):
                 access_ = Access(self.clock, Limits(rate=rate, burst=burst))
-                waits = [access_.wait(ip_of(at("198.51.100.1"))) for _ in range(burst + 5)]
+                waits = [access_.wait(access_.peer(at("198.51.100.1")).counted) for _ in range(burst + 5)]
                 self.assertEqual([wait == 0 for wait in waits], [True] * burst + [False] * 5, (rate, burst))
 
     def test_rest(self) -> None:

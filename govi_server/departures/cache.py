@@ -73,12 +73,11 @@ class BoardCache:
 
         Cancelling the Deferred leaves the flight to the others who wait for it.
         """
+        if (fresh := self.fresh(code)) is not None:
+            return "hit", fresh
         entry = self._entries.get(code)
-        age = self.age(entry) if entry is not None else -1.0
-        if entry is not None and 0 <= age <= self.limits.stale:
+        if entry is not None and 0 <= self.age(entry) <= self.limits.stale:
             self._entries.move_to_end(code)
-            if age <= self.limits.fresh:
-                return "hit", entry
             if code not in self._flights and len(self._flights) < self.limits.flights:
                 self._fly(code)
             return "stale", entry
@@ -91,6 +90,14 @@ class BoardCache:
         if result == "miss":
             self._fly(code)
         return result, waiting
+
+    def fresh(self, code: str) -> Entry | None:
+        """Look a stop up, and give its entry if that is a hit."""
+        entry = self._entries.get(code)
+        if entry is None or not 0 <= self.age(entry) <= self.limits.fresh:
+            return None
+        self._entries.move_to_end(code)
+        return entry
 
     @property
     def entries(self) -> int:

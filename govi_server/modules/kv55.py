@@ -1,5 +1,7 @@
 """GET /kv55/<TimingPointCode>: the departures of a stop, as a DRIS_55 document."""
 
+from collections.abc import Callable
+from functools import partial
 from math import floor
 
 from twisted.application.service import Service
@@ -10,8 +12,9 @@ from govi_server.conditional import prefers_gzip
 from govi_server.departures.board import Board, Busy, NoBoard, SourceBroken, SourceUnreachable
 from govi_server.departures.cache import BoardCache, Entry, Result
 from govi_server.environ import Environ
-from govi_server.interfaces import IWebModule
+from govi_server.interfaces import IReadyModule
 from govi_server.kv55 import messages
+from govi_server.repeats import Ready
 from govi_server.request_handler import RequestHandler
 from govi_server.response import Representation, represent
 from govi_server.web_handler import WebHandler
@@ -47,7 +50,7 @@ def echoed(code: str) -> str:
     return code[:MOST_ECHOED].encode("latin-1").decode("utf-8", "replace")
 
 
-@implementer(IWebModule)
+@implementer(IReadyModule)
 class Kv55(Service):
     """Answers under its name from a cache of boards."""
 
@@ -55,22 +58,46 @@ class Kv55(Service):
         self.name = name
         self.cache = cache
         self._license_url = license_url
+        self._cache_control = ("Cache-Control", f"public, max-age={floor(cache.limits.fresh)}")
 
     def web_handler(self, request_handler: RequestHandler, env: Environ) -> "Kv55Handler":
         """Make the handler of one request."""
         return Kv55Handler(self, request_handler, env)
 
-    def plain(self, board: Board) -> Representation:
-        """Render a board as its DRIS_55 document."""
-        return self._represent(board, compressed=False)
+    def ready(self, env: Environ) -> Callable[[], Ready | None] | None:
+        """Give what answers from the cache for as long as there is a hit."""
+        code = self.code(env)
+        return partial(self._hit, code, prefers_gzip(env)) if messages.is_timing_point_code(code) else None
 
-    def gzip(self, board: Board) -> Representation:
-        """Render a board as its DRIS_55 document, compressed."""
-        return self._represent(board, compressed=True)
+    def _hit(self, code: str, compressed: bool) -> Ready | None:
+        entry = self.cache.fresh(code)
+        return None if entry is None else self.answer(entry, "hit", compressed)
 
-    def _represent(self, board: Board, compressed: bool) -> Representation:
+    def code(self, env: Environ) -> str:
+        """Give the code that a path asks for, whatever it is."""
+        return env["path_info"].removeprefix(f"/{self.name}").removeprefix("/")
+
+    def answer(self, entry: Entry, result: Result, compressed: bool) -> Ready:
+        """Answer with the DRIS_55 document of a board, gzip or plain."""
+        cache = self.cache
+        made = cache.rendered(entry, compressed, self._gzip if compressed else self._plain)
+        age = cache.age(entry)
+        if age > cache.limits.fresh and result != "stale":  # the flight failed: this is what there was
+            result = "stale"
+        headers = (
+            self._cache_control,
+            ("Age", f"{floor(max(age, 0))}"),
+            ("Cache-Status", f"{_CACHE_STATUS[result]}; ttl={floor(cache.limits.fresh - age)}"),
+        )
+        return Ready(made, headers, result)
+
+    def _plain(self, board: Board) -> Representation:
         document = messages.write_dris_55([board], self._license_url)
-        return represent(document, messages.CONTENT_TYPE, compressed)
+        return represent(document, messages.CONTENT_TYPE, False, board.made)
+
+    def _gzip(self, board: Board) -> Representation:
+        document = messages.write_dris_55([board], self._license_url)
+        return represent(document, messages.CONTENT_TYPE, True, board.made)
 
 
 class Kv55Handler(WebHandler):
@@ -82,7 +109,7 @@ class Kv55Handler(WebHandler):
 
     async def get(self) -> None:
         """Send the stop's board, fresh or stale, or say why there is none."""
-        code = self.env["path_info"].removeprefix(f"/{self._module.name}").removeprefix("/")
+        code = self._module.code(self.env)
         if not messages.is_timing_point_code(code):
             self.mark("lookup")
             self._send_error("404 Not Found", code, "Invalid TimingPointCode")
@@ -95,25 +122,10 @@ class Kv55Handler(WebHandler):
                     found = await found
                 finally:
                     self.mark("wait")
-            self._send_board(result, found)
+            self.send_representation(self._module.answer(found, result, prefers_gzip(self.env)))
         except NoBoard as error:
             status, reason = next(words for kind, words in _FAILURES.items() if isinstance(error, kind))
             self._send_error(status, code, reason, result)
-
-    def _send_board(self, result: Result, entry: Entry) -> None:
-        cache = self._module.cache
-        render = self._module.gzip if prefers_gzip(self.env) else self._module.plain
-        made = cache.rendered(entry, render.__name__, render)
-        age = cache.age(entry)
-        if age > cache.limits.fresh and result != "stale":  # the flight failed: this is what there was
-            result = "stale"
-        self.mark("render", result)
-        headers = (
-            ("Cache-Control", f"public, max-age={floor(cache.limits.fresh)}"),
-            ("Age", f"{floor(max(age, 0))}"),
-            ("Cache-Status", f"{_CACHE_STATUS[result]}; ttl={floor(cache.limits.fresh - age)}"),
-        )
-        self.send_representation(made, headers, entry.board.made)
 
     def _send_error(self, status: str, code: str, reason: str, result: Result | None = None) -> None:
         body = messages.write_error(echoed(code), reason)

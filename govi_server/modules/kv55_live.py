@@ -1,5 +1,8 @@
 """GET /kv55/<TimingPointCode>[,<TimingPointCode>...] from the live feed: DRIS_55 documents without a gateway."""
 
+from collections.abc import Callable
+from functools import partial
+
 from twisted.application.service import Service
 from zope.interface import implementer
 
@@ -7,13 +10,14 @@ from govi_server.conditional import prefers_gzip
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.times import HOUR
 from govi_server.environ import Environ
-from govi_server.interfaces import IWebModule
+from govi_server.interfaces import IReadyModule
 from govi_server.kv55 import messages
 from govi_server.kv78turbo.boards import StopBoard
 from govi_server.kv78turbo.feed import Condition, Feed
 from govi_server.kv78turbo.passes import Pass
 from govi_server.modules.kv55 import echoed
-from govi_server.modules.live import MOST_CODES, LiveHandler, Query, condition_of, split
+from govi_server.modules.live import MOST_CODES, SHOWN, LiveHandler, Query, answer, condition_of, split
+from govi_server.repeats import Ready
 from govi_server.request_handler import RequestHandler
 from govi_server.response import Representation, represent
 
@@ -26,7 +30,7 @@ LICENSE = "http://creativecommons.org/publicdomain/zero/1.0/"
 _REASONS: dict[Condition, str] = {"unknown": "Unknown TimingPointCode", "old": "Too old"}
 
 
-@implementer(IWebModule)
+@implementer(IReadyModule)
 class Kv55Live(Service):
     """Answers under its name from the live feed."""
 
@@ -39,12 +43,31 @@ class Kv55Live(Service):
         """Make the handler of one request."""
         return Kv55LiveHandler(self, request_handler, env)
 
-    def plain(self, board: StopBoard) -> Representation:
-        """Render a stop's board as its DRIS_55 document."""
+    def ready(self, env: Environ) -> Callable[[], Ready | None] | None:
+        """Give what answers for a stop without a query, as long as its board can be shown."""
+        text = self.codes(env)
+        if "query_string" in env or not messages.is_timing_point_code(text):
+            return None
+        return partial(self._hit, text, prefers_gzip(env))
+
+    def _hit(self, code: str, compressed: bool) -> Ready | None:
+        board, made = self.made(code, compressed)
+        condition = self.feed.condition(board)
+        return answer(self.feed, made, [condition]) if condition[0] in SHOWN else None
+
+    def codes(self, env: Environ) -> str:
+        """Give the codes that a path asks for, whatever they are."""
+        return env["path_info"].removeprefix(f"/{self.name}").removeprefix("/").removesuffix("/")
+
+    def made(self, code: str, compressed: bool) -> tuple[StopBoard, Representation]:
+        """Give a stop's board and its DRIS_55 document, which is rendered once until it changes."""
+        form = ("dris_55", self.license_url, compressed)
+        return self.feed.boards.made(code, HORIZON, form, self._gzip if compressed else self._plain)
+
+    def _plain(self, board: StopBoard) -> Representation:
         return self.document([board], Query(), compressed=False)
 
-    def gzip(self, board: StopBoard) -> Representation:
-        """Render a stop's board as its DRIS_55 document, compressed."""
+    def _gzip(self, board: StopBoard) -> Representation:
         return self.document([board], Query(), compressed=True)
 
     def document(self, boards: list[StopBoard], query: Query, compressed: bool) -> Representation:
@@ -86,7 +109,7 @@ class Kv55LiveHandler(LiveHandler):
 
     async def get(self) -> None:
         """Send the boards of the stops that there are, or say why there are none."""
-        text = self.env["path_info"].removeprefix(f"/{self._module.name}").removeprefix("/").removesuffix("/")
+        text = self._module.codes(self.env)
         codes = split(text)
         if not codes or len(codes) > MOST_CODES or not all(map(messages.is_timing_point_code, codes)):
             self.mark("lookup")
@@ -97,15 +120,13 @@ class Kv55LiveHandler(LiveHandler):
             return
         compressed = prefers_gzip(self.env)
         if len(codes) == 1 and query == Query():
-            render = self._module.gzip if compressed else self._module.plain
-            form = ("dris_55", self._module.license_url, compressed)
-            board, made = self.feed.boards.made(codes[0], HORIZON, form, render)
+            board, made = self._module.made(codes[0], compressed)
             boards = [board]
         else:
             boards = [self.feed.boards.board(code, query.horizon or HORIZON) for code in codes]
         self.mark("lookup")
         found = [(board, self.feed.condition(board)) for board in boards]
-        shown = [(board, condition) for board, condition in found if condition[0] in ("fresh", "stale")]
+        shown = [(board, condition) for board, condition in found if condition[0] in SHOWN]
         if not shown:
             reason = condition_of(self.feed, boards)
             status, headers = self.without(reason)
@@ -113,7 +134,7 @@ class Kv55LiveHandler(LiveHandler):
             return
         if len(codes) > 1 or query != Query():
             made = self._module.document([board for board, _ in shown], query, compressed)
-        self.send_representation(made, self.about([condition for _, condition in shown]))
+        self.send_representation(answer(self.feed, made, [condition for _, condition in shown]))
 
     def _send_error(self, status: str, code: str, reason: str, headers: dict[str, str]) -> None:
         body = messages.write_error(echoed(code), reason)

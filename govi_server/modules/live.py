@@ -10,6 +10,8 @@ from govi_server.departures.times import MINUTE
 from govi_server.kv78turbo.boards import StopBoard
 from govi_server.kv78turbo.feed import Condition, Feed
 from govi_server.kv78turbo.passes import Pass
+from govi_server.repeats import Ready
+from govi_server.response import Fields, Representation
 from govi_server.web_handler import WebHandler
 
 MAX_AGE = 10
@@ -17,6 +19,9 @@ MAX_AGE = 10
 
 RETRY_AFTER = 30
 """Seconds after which a board may be there that is not now: the feed repeats itself in as many (DOMAIN.md 2.2)."""
+
+SHOWN: tuple[Condition, ...] = ("fresh", "stale")
+"""The conditions of a board in which it is shown."""
 
 MOST_CODES = 100
 """Stops that may be asked for at once."""
@@ -70,6 +75,22 @@ def read_query(text: str) -> Query:
     )
 
 
+def answer(
+    feed: Feed, made: Representation, conditions: Sequence[tuple[Condition, float]], headers: Fields = ()
+) -> Ready:
+    """Answer with what was made of some boards, and with how far they can be relied upon."""
+    age = max((age for _, age in conditions), default=0.0)
+    stale = any(condition == "stale" for condition, _ in conditions)
+    ttl = min(floor(feed.limits.fresh - age), -1) if stale else MAX_AGE
+    headers = (
+        *headers,
+        ("Cache-Control", f"public, max-age={MAX_AGE}"),
+        ("Cache-Status", f"govi-cache; hit; ttl={ttl}"),
+        ("Feed-State", feed.state),
+    )
+    return Ready(made, (*headers, ("Age", f"{ceil(age)}")) if stale else headers, "stale" if stale else "hit")
+
+
 class LiveHandler(WebHandler):
     """Answers one question from the live feed."""
 
@@ -83,19 +104,6 @@ class LiveHandler(WebHandler):
             self.mark("lookup")
             self.send_response(f"{error}\n", "400 Bad Request", {"Cache-Control": "no-store"})
             return None
-
-    def about(self, conditions: Sequence[tuple[Condition, float]]) -> list[tuple[str, str]]:
-        """Tell how far the boards of an answer can be relied upon, in header fields."""
-        age = max((age for _, age in conditions), default=0.0)
-        stale = any(condition == "stale" for condition, _ in conditions)
-        ttl = floor(self.feed.limits.fresh - age) if stale else MAX_AGE
-        self.mark("render", "stale" if stale else "hit")
-        headers = [
-            ("Cache-Control", f"public, max-age={MAX_AGE}"),
-            ("Cache-Status", f"govi-cache; hit; ttl={min(ttl, -1) if stale else ttl}"),
-            ("Feed-State", self.feed.state),
-        ]
-        return [*headers, ("Age", f"{ceil(age)}")] if stale else headers
 
     def without(self, condition: Condition) -> tuple[str, dict[str, str]]:
         """Give the status and header fields of an answer that has no board, for this reason."""

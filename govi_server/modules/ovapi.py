@@ -20,7 +20,7 @@ from govi_server.kv78turbo.boards import StopBoard
 from govi_server.kv78turbo.feed import Condition, Feed
 from govi_server.kv78turbo.passes import GeneralMessage, Pass
 from govi_server.kv78turbo.timetable import TimingPoint
-from govi_server.modules.live import MOST_CODES, LiveHandler, Query, condition_of, split
+from govi_server.modules.live import MOST_CODES, SHOWN, LiveHandler, Query, answer, condition_of, split
 from govi_server.request_handler import RequestHandler
 from govi_server.response import Representation, represent
 
@@ -316,7 +316,7 @@ class OvapiHandler(LiveHandler):
         if len(made) < 3 or made.body == b"{}":
             self._send_nothing("unknown")
         else:
-            self.send_representation(made, [*HEADERS, *self.about(conditions)])
+            self.send_representation(answer(self.feed, made, conditions, HEADERS))
 
     def _send_nothing(self, condition: Condition) -> None:
         self.mark("lookup")
@@ -357,7 +357,7 @@ class TpcHandler(OvapiHandler):
         self.mark("lookup")
         asked = [board for of in boards.values() for board in of]
         conditions = {board.code: self.feed.condition(board) for board in asked}
-        good = {code: found for code, found in conditions.items() if found[0] in ("fresh", "stale")}
+        good = {code: found for code, found in conditions.items() if found[0] in SHOWN}
         if not good:
             self._send_nothing(condition_of(self.feed, asked))
             return

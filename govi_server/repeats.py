@@ -1,0 +1,74 @@
+"""Requests that come again, byte for byte: what they mean is known without reading them.
+
+A display asks for its stop twice a minute in the same words, and thousands of apps use the words of one another. A
+header block that was answered from what is at hand is kept with its meaning; whoever sends it again has an answer for
+two look-ups and one system call. What such an answer is, and all that goes with it, is what the way through
+RequestReceiver, process() and a WebHandler would have made of it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+from govi_server.conditional import not_modified
+from govi_server.environ import Environ
+from govi_server.response import Fields, Representation
+from govi_server.statistics import CacheResult
+
+MOST = 10_000
+"""Header blocks that are kept; the one that was not seen longest goes first."""
+
+LONGEST = 2048
+"""Bytes of a header block that is kept: a browser's have half as many. So all of them are 30 MB at most."""
+
+
+class Ready(NamedTuple):
+    """What there is to answer a request with at once."""
+
+    made: Representation
+    headers: Fields
+    """Those that are not of the representation itself."""
+    cache: CacheResult
+
+
+class Repeat(NamedTuple):
+    """What a header block means."""
+
+    method: str
+    path: str
+    ready: Callable[[], Ready | None]
+    """Gives the answer; None if it is not at hand now."""
+    condition: Environ | None
+    """The environ, if it makes the answer depend on what the client has."""
+    is_last: bool
+    """Whether the client wants the connection closed."""
+    connection: str
+    """The answer's Connection field, '' for none."""
+
+    def unchanged(self, ready: Ready) -> bool:
+        """Tell whether the client has the answer already."""
+        return self.condition is not None and not_modified(self.condition, ready.made.etag, ready.made.modified)
+
+
+class Repeats:
+    """Header blocks that have come before, with what they mean."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[bytes, Repeat] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, block: bytes) -> Repeat | None:
+        """Give what bytes mean, if they are a header block that is known."""
+        known = self._known.get(block)
+        if known is not None:
+            self._known.move_to_end(block)
+        return known
+
+    def learn(self, block: bytes, repeat: Repeat) -> None:
+        """Keep what a header block means."""
+        if len(block) <= LONGEST:
+            self._known[block] = repeat
+            if len(self._known) > MOST:
+                self._known.popitem(last=False)
