@@ -5,8 +5,10 @@ A RequestHandler writes one event when its connection closes, with a ConnectionS
 """
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Literal, cast
 
 import msgspec
@@ -26,8 +28,9 @@ End = Literal["client", "server", "timeout", "error", "open"]
 MAX_PATH = 200
 """Characters of a path that are kept: those of our own are far shorter, what is longer is a stranger's."""
 
-MOST_REQUESTS = 1000
-"""Requests of one connection after which its statistics are written, however young they are."""
+MOST_REQUESTS = 100
+"""Requests of one connection after which its statistics are written, however young they are: more of them at a time
+would be so much memory that processors are slower for it."""
 
 
 class RequestStatistics(msgspec.Struct, gc=False):
@@ -51,7 +54,7 @@ class RequestStatistics(msgspec.Struct, gc=False):
         self.marked = now
 
 
-@dataclass(slots=True)
+@dataclass
 class ConnectionStatistics:
     """One connection from its accept, or from the last event about it. Moments are epoch seconds."""
 
@@ -62,6 +65,11 @@ class ConnectionStatistics:
     ended: float = 0.0
     end: End = "open"
     requests: list[RequestStatistics] = field(default_factory=list)
+
+    @cached_property
+    def asked(self) -> "Counter[tuple[str | None, int | None, CacheResult]]":
+        """Count the requests by path, status and what the cache had: they are mostly alike."""
+        return Counter((request.path, request.status, request.cache) for request in self.requests)
 
 
 class Record:
@@ -96,22 +104,18 @@ class Record:
             self._request.method = method[:MAX_PATH]
             self._request.path = path[:MAX_PATH]
 
-    def repeats(self, method: str, path: str, cache: CacheResult, received: float) -> None:
-        """A request was received and understood at once, and its answer is found now."""
-        request = self._request
-        if request is None:
-            self._request = request = RequestStatistics(received)
-        now = self._clock.seconds()
-        request.method = method
-        request.path = path
-        request.cache = cache
-        request.phases = {
-            "receive": received - request.marked,
+    def repeats(
+        self, method: str, path: str, status: int, size: int, cache: CacheResult, received: float, found: float
+    ) -> None:
+        """A request was received and understood at one moment, and its answer found at another."""
+        began = received if self._request is None else self._request.marked
+        phases: dict[Phase, float] = {
+            "receive": received - began,
             "parse": 0.0,
-            "lookup": now - received,
+            "lookup": found - received,
             "render": 0.0,
         }
-        request.marked = now
+        self._request = RequestStatistics(found, method, path, status, size, cache, phases)
 
     def answer(self, status: int, size: int) -> None:
         """The request has its answer."""
@@ -121,16 +125,21 @@ class Record:
 
     def finish(self) -> None:
         """The answer is sent: the request is over."""
-        self.mark("send")
-        self._add()
-        if len(self._connection.requests) >= MOST_REQUESTS:
-            self.flush("open")
+        request, self._request = self._request, None
+        if request is not None:
+            request.mark("send", self._clock.seconds())
+            requests = self._connection.requests
+            requests.append(request)
+            if len(requests) >= MOST_REQUESTS:
+                self.flush("open")
 
     def give_up(self, phase: Phase) -> None:
         """The connection ends in the midst of a request, which was in this phase if it has no answer."""
-        if self._request is not None and self._request.status is None:
-            self.mark(phase)
-        self._add()
+        request, self._request = self._request, None
+        if request is not None:
+            if request.status is None:
+                request.mark(phase, self._clock.seconds())
+            self._connection.requests.append(request)
 
     def come_from(self, client: str) -> None:
         """Say whom the request is from: what is written is about one client at a time."""
@@ -146,11 +155,6 @@ class Record:
         connection.end = end
         self._connection = ConnectionStatistics(connection.server, connection.client, now)
         self.log.info(statistics=connection)
-
-    def _add(self) -> None:
-        if self._request is not None:
-            self._connection.requests.append(self._request)
-            self._request = None
 
 
 def format_line(event: LogEvent, server: str) -> str | None:

@@ -115,8 +115,7 @@ def stop_of(path: str | None) -> str | None:
 def _count(minute: Minute, connection: ConnectionStatistics) -> None:
     requests = connection.requests
     _add(minute.clients, connection.client, len(requests))
-    # A connection has up to a thousand requests, which are mostly alike.
-    for (path, status, cache), n in Counter((r.path, r.status, r.cache) for r in requests).items():
+    for (path, status, cache), n in connection.asked.items():
         result = outcome(status, cache)
         if result is not None:
             minute.outcomes[result] += n

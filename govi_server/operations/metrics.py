@@ -97,8 +97,7 @@ class Metrics(Collector):
         if connection.end != "open":
             self._ended[connection.end] += 1
         requests = connection.requests
-        # A connection has up to a thousand requests, which are mostly alike.
-        for (path, status, cache), n in Counter((r.path, r.status, r.cache) for r in requests).items():
+        for (path, status, cache), n in connection.asked.items():
             self._requests[self._module(path), "none" if status is None else str(status), cache] += n
         self._bytes += sum(request.bytes for request in requests)
         for phase in get_args(Phase):
