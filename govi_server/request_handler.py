@@ -101,6 +101,7 @@ class RequestHandler(RequestReceiver):
     def pauseProducing(self) -> None:
         """The client does not take its answers: read nothing more from it."""
         self._choked = True
+        self._at_rest = False
         super().pauseProducing()
 
     def resumeProducing(self) -> None:
@@ -191,8 +192,11 @@ class RequestHandler(RequestReceiver):
         """Begin a request with its first byte, unless it has begun."""
         if not self.record.in_request:
             self.record.begin()
-            self.server.idle.stop(self.connection)
-            self.server.deadlines.start(self.connection)
+            self._start_deadline()
+
+    def _start_deadline(self) -> None:
+        self.server.idle.stop(self.connection)
+        self.server.deadlines.start(self.connection)
 
     def request_refused(self, error: RequestError) -> None:
         """Say why, and close."""
@@ -259,18 +263,16 @@ class RequestHandler(RequestReceiver):
         self.record.repeats(repeat.method, repeat.path, status, size, ready.cache, received, now)
         self._answered = True
         write(self.sock, data)
-        if not self._choked:
+        if self._choked:
+            self._start_deadline()  # until the client has taken it
+        else:
             self._finish()
         return True
 
     def _learn(self, env: Environ, module: object) -> None:
         """Keep what the header block means, if all there is to know is in it and the answer may be at hand again."""
-        if (
-            self._block is None
-            or self._buffer
-            or self._body is not None
-            or env["request_method"] not in ("GET", "HEAD")
-        ):
+        block = self._block
+        if block is None or env["request_method"] not in ("GET", "HEAD"):
             return
         changed = "if-match" in env or "if-unmodified-since" in env  # rare: they are left to the long way
         if changed or self.server.access.told_by_proxies(env) or not IReadyModule.providedBy(module):
@@ -280,11 +282,13 @@ class RequestHandler(RequestReceiver):
             condition = env if "if-none-match" in env or "if-modified-since" in env else None
             method, path = env["request_method"], env["path_info"][:MAX_PATH]
             repeat = Repeat(method, path, ready, condition, self._last, self._connection(env))
-            self.server.repeats.learn(self._block, repeat)
+            self.server.repeats.learn(block, repeat)
 
     def request_received(self, env: Environ) -> None:
         """Have the request processed; what the client sends meanwhile waits."""
         self.paused = True
+        if self._buffer or self._body is not None:
+            self._block = None  # there was more
         self.record.come_from(self.server.client(self.connection, env).name)
         self._last = not env.keeps_alive()
         self._processing = processing = maybeDeferred(self.process, env)
