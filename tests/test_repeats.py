@@ -110,6 +110,11 @@ class World:
                 if client.handler._choked and not client.closed:
                     client.handler.resumeProducing()
 
+    def pause(self, which: int) -> None:
+        client = self.clients[which % len(self.clients)]
+        if not client.closed:
+            client.handler.pauseProducing()
+
     def half_close(self, which: int) -> None:
         self.clients[which % len(self.clients)].half_close()
 
@@ -172,17 +177,20 @@ FIELDS = (
     "Expect: 100-continue",
     "Cache-Control: no-cache",
 )
+CLOSING = block(f"/kv55/{CODES[0]}", "Connection: close")
+HOME = "127.0.0.1"
 PATHS = (*(f"/kv55/{code}" for code in CODES), f"/kv55/{CODES[0]}?x=1", "/kv55/x", "/nothing", "*")
 BLOCKS = st.builds(
     lambda path, fields, method, version: block(path, *fields, method=method, version=version),
-    st.sampled_from(PATHS),
-    st.lists(st.sampled_from(FIELDS), max_size=2),
+    st.sampled_from([PATHS[0]] * 9 + list(PATHS)),
+    st.one_of(st.just([]), st.lists(st.sampled_from(FIELDS), max_size=2)),
     st.sampled_from(["GET", "GET", "GET", "HEAD", "POST", "OPTIONS"]),
     st.sampled_from(["1.1", "1.1", "1.0"]),
 )
 STEPS = st.one_of(
     st.tuples(st.just("send"), st.integers(0, 2), st.lists(st.integers(0, 3), min_size=1, max_size=2)),
-    st.tuples(st.just("send"), st.integers(0, 2), st.lists(st.integers(0, 3), min_size=1, max_size=1)),
+    st.tuples(st.just("send"), st.integers(0, 2), st.lists(st.integers(0, 1), min_size=1, max_size=1)),
+    st.tuples(st.just("send"), st.integers(0, 5), st.just([0])),
     st.tuples(st.just("send"), st.integers(0, 2), st.sampled_from([b"abc", b"\r\n", b"GET /kv55/57330430 HT"])),
     st.tuples(st.just("advance"), st.sampled_from([0.3, 1.0, 12.9, 40.0, 300.0])),
     st.tuples(st.just("tell"), st.sampled_from(CODES)),
@@ -190,6 +198,7 @@ STEPS = st.one_of(
     st.tuples(st.just("land"), st.just("")),
     st.tuples(st.just("connect"), st.sampled_from(["127.0.0.1", "192.0.2.1"])),
     st.tuples(st.just("choke"), st.booleans()),
+    st.tuples(st.just("pause"), st.integers(0, 2)),
     st.tuples(st.just("half_close"), st.integers(0, 2)),
     st.tuples(st.just("drain"), st.none()),
 )
@@ -203,12 +212,41 @@ class SameTests(SynchronousTestCase):
     @given(st.sampled_from(LIMITS), st.lists(BLOCKS, min_size=4, max_size=4), st.lists(STEPS, max_size=30))
     @example(
         LIMITS[0],
-        [block(PATHS[0]), block(PATHS[0], FIELDS[4]), block(PATHS[0], method="HEAD"), block(PATHS[0], FIELDS[2])],
+        [block(PATHS[0]), block(PATHS[0], FIELDS[4]), block(PATHS[0], method="HEAD"), CLOSING],
         [
             *(("send", 0, [0]), ("send", 0, [0]), ("send", 0, [1]), ("tell", CODES[0]), ("send", 0, [1])),
             *(("choke", True), ("send", 0, [0]), ("send", 0, [2]), ("choke", False), ("send", 0, [3])),
             *(("send", 1, [0, 2]), ("send", 1, [0, 2]), ("send", 1, [3])),
         ],
+    )
+    @example(  # the last request of a connection, of HTTP/1.1 and of HTTP/1.0
+        LIMITS[0],
+        [CLOSING, block(PATHS[0], version="1.0"), block(PATHS[0], FIELDS[3], version="1.0"), block(PATHS[0])],
+        [step for which in (0, 1, 2, 2, 3) for _ in range(2) for step in (("connect", HOME), ("send", -1, [which]))],
+    )
+    @example(  # a connection that brings requests of others and its own
+        LIMITS[1],
+        [block(PATHS[0]), block(PATHS[0], FIELDS[10]), block(PATHS[0]), block(PATHS[0])],
+        [("send", 0, [0]), ("send", 1, [1]), ("send", 1, [0]), ("send", 1, [1]), ("send", 1, [0])],
+    )
+    @example(  # a client that does not take its answers
+        LIMITS[0],
+        [block(PATHS[0])] * 4,
+        [
+            *(("send", 0, [0]), ("choke", True), ("send", 0, [0]), ("send", 0, [0]), ("advance", 12.9)),
+            *(("send", 0, [0]), ("choke", False), ("send", 0, [0]), ("choke", True), ("send", 0, [0])),
+            ("advance", 300.0),
+        ],
+    )
+    @example(  # the transport asks for a pause between two requests
+        LIMITS[0],
+        [block(PATHS[0])] * 4,
+        [("send", 0, [0]), ("pause", 0), ("send", 0, [0]), ("choke", False), ("send", 0, [0])],
+    )
+    @example(  # a request that comes while the server drains
+        LIMITS[0],
+        [block(PATHS[0])] * 4,
+        [("send", 0, [0]), ("drain", None), ("connect", HOME), ("send", -1, [0])],
     )
     def test_any_steps(self, limits: Limits, blocks: list[bytes], steps: list[tuple[Any, ...]]) -> None:
         """Whatever comes in whatever order, bytes, statistics, deadlines, limits and questions are the same."""
