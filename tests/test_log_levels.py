@@ -18,6 +18,7 @@ class LogLevelsTests(SynchronousTestCase):
         publisher = LogPublisher(textFileLogObserver(file), seen.append)  # type: ignore[arg-type]
         levels, logger = LogLevels(publisher), Logger("a.b", observer=publisher)
         levels.startService()
+        seen.clear()
         logger.debug("one")
         levels.set("a", "debug")
         logger.debug("two")

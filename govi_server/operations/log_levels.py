@@ -8,6 +8,7 @@ from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
     LegacyLogObserverWrapper,
+    Logger,
     LogLevel,
     LogLevelFilterPredicate,
     LogPublisher,
@@ -28,9 +29,11 @@ class LogLevels(Service):
     def startService(self) -> None:
         """Stand before what twistd writes its log with."""
         super().startService()
-        # There is no public way to ask for the log that twistd began. LastHour and its like are left as they are.
-        for observer in list(self._publisher._observers):
-            if isinstance(observer, FileLogObserver | LegacyLogObserverWrapper):
+        # The log's trace is the public way to ask who writes it. LastHour and its like are left as they are.
+        trace: list[tuple[object, ILogObserver]] = []
+        Logger(observer=self._publisher).info("The levels of the log can be set", log_trace=trace)
+        for publisher, observer in trace:
+            if publisher is self._publisher and isinstance(observer, FileLogObserver | LegacyLogObserverWrapper):
                 filtering = FilteringLogObserver(observer, [cast(Any, self.predicate)])
                 self._wrapped.append((observer, filtering))
                 self._publisher.removeObserver(observer)
