@@ -15,6 +15,7 @@ from twisted.conch.insults.insults import ServerProtocol
 from twisted.conch.manhole import ColoredManhole
 from twisted.conch.manhole_ssh import ConchFactory, TerminalRealm, TerminalSession
 from twisted.conch.ssh.keys import BadKeyError, EncryptedKeyError, Key
+from twisted.conch.ssh.transport import SSHServerTransport
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -199,9 +200,17 @@ class _Nowhere:
     def loseConnection(self) -> None: ...
 
 
+class _Transport(SSHServerTransport):
+    def receiveError(self, reasonCode: int, description: bytes) -> None:
+        """Take note of a client's goodbye, which the original calls an error, as if something had gone wrong."""
+        said = clean(description.decode("utf-8", "replace"))
+        log.info("A client leaves the manhole: {said} (code {code})", said=said, code=reasonCode)
+
+
 class Manhole(ConchFactory):
     """The SSH server; what: the name that logs call it by."""
 
+    protocol = _Transport
     what = "the manhole"
     noisy = False
 
