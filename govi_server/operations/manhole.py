@@ -5,7 +5,7 @@ It needs the extra govi-server[manhole]; whoever does not ask for a manhole neve
 
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -136,10 +136,13 @@ class Prompt(ColoredManhole):
 
 
 class _Terminal(ServerProtocol):
+    def __init__(self, leave: Callable[[], None], *prompt: object) -> None:
+        super().__init__(*prompt)
+        self._leave = leave
+
     def loseConnection(self) -> None:
         """Leave the screen as it is, for the original clears it."""
-        assert self.transport is not None
-        self.transport.loseConnection()
+        self._leave()
 
 
 class Session(TerminalSession):
@@ -156,7 +159,11 @@ class Session(TerminalSession):
 
     def openShell(self, proto: Any) -> None:
         """Open a prompt."""
-        self._terminal = _Terminal(Prompt, self.namespace, self.greeting, self._who)
+
+        def leave() -> None:  # with an exit status: ssh would give 255, as for a connection that broke
+            proto.processEnded(Failure(ProcessDone(0)))
+
+        self._terminal = _Terminal(leave, Prompt, self.namespace, self.greeting, self._who)
         self.chainedProtocolFactory = cast(Any, lambda: self._terminal)  # here, for the realm sets it, too
         super().openShell(proto)
 
