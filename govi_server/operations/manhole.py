@@ -18,9 +18,10 @@ from twisted.conch.ssh.keys import BadKeyError, EncryptedKeyError, Key
 from twisted.conch.ssh.transport import SSHServerTransport
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -151,8 +152,11 @@ class Session(TerminalSession):
     width, height = 80, 24
     _terminal: Any = None
 
-    def __init__(self, original: Any, who: str, namespace: Mapping[str, object], greeting: str) -> None:
+    def __init__(
+        self, original: Any, clock: IReactorTime, who: str, namespace: Mapping[str, object], greeting: str
+    ) -> None:
         super().__init__(original)
+        self._clock = clock
         self._who = who
         self.namespace = namespace
         self.greeting = greeting
@@ -186,7 +190,8 @@ class Session(TerminalSession):
         proto.makeConnection(_Nowhere())
         text = cmd.decode("utf-8", "replace")
         log.info("{who} at the manhole: {line}", who=self._who, line=clean(text))
-        answer = maybeDeferred(lambda: eval(text, dict(self.namespace)))  # it is what this door is for
+        # Not at once: the client is to hear first that its command was taken. What it evaluates is its own affair.
+        answer = deferLater(self._clock, 0, lambda: eval(text, dict(self.namespace)))
         answer.addCallbacks(self._say, self._complain, callbackArgs=(proto,), errbackArgs=(proto,))
         answer.addErrback(lambda failure: log.failure("The manhole's answer was lost", failure))
 
@@ -234,7 +239,7 @@ class Manhole(ConchFactory):
             "What you type runs inside the server: while it works, nobody else is served.\n"
             f"{verbs.help()}\nThe objects themselves: {', '.join(objects)}. Leave with exit() or control-D."
         )
-        super().__init__(Portal(cast(Any, _Realm(namespace, greeting)), [Checker(keys)]))
+        super().__init__(Portal(cast(Any, _Realm(clock, namespace, greeting)), [Checker(keys)]))
 
     def buildProtocol(self, addr: Any) -> Any:
         """Make the server's end of a connection."""
@@ -258,13 +263,14 @@ class Manhole(ConchFactory):
 
 
 class _Realm(TerminalRealm):
-    def __init__(self, namespace: Mapping[str, object], greeting: str) -> None:
+    def __init__(self, clock: IReactorTime, namespace: Mapping[str, object], greeting: str) -> None:
         super().__init__()
+        self._clock = clock
         self._namespace = namespace
         self._greeting = greeting
 
     def requestAvatar(self, avatarId: bytes, mind: object, *interfaces: Any) -> Any:
         self.sessionFactory = cast(
-            Any, lambda original: Session(original, avatarId.decode(), self._namespace, self._greeting)
+            Any, lambda original: Session(original, self._clock, avatarId.decode(), self._namespace, self._greeting)
         )
         return super().requestAvatar(avatarId, mind, *interfaces)
