@@ -28,11 +28,13 @@ from govi_server.modules.ovapi import ovapi_modules
 from govi_server.open_files import raise_limit
 from govi_server.operations.admin import Admin
 from govi_server.operations.hour import LastHour
+from govi_server.operations.log_levels import LogLevels
 from govi_server.operations.metrics import Metrics
 from govi_server.operations.parts import GatewayParts, Parts
 from govi_server.operations.ready import Ready
 from govi_server.operations.snapshot import Snapshots
 from govi_server.operations.status import Status
+from govi_server.operations.verbs import Verbs
 from govi_server.operations.verdict import Judge
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
@@ -218,7 +220,7 @@ def _add_manhole(
 ) -> None:
     """Make the way in for operators. What it needs is imported here, for it need not be installed."""
     try:
-        from govi_server.operations.manhole import KeysFile, LogLevels, Manhole, Verbs
+        from govi_server.operations.manhole import KeysFile, Manhole
     except ImportError as error:
         raise CannotStart(f"the manhole needs more: pip install 'govi-server[manhole]' ({error})") from None
     if not config.manhole.keys:
