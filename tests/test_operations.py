@@ -23,7 +23,7 @@ from govi_server.kv78turbo import passtimes, subscriber, timetable
 from govi_server.kv78turbo.feed import Feed, Limits
 from govi_server.kv78turbo.subscriber import State
 from govi_server.operations.admin import Admin
-from govi_server.operations.hour import MINUTES, MOST_NAMES, OTHERS, LastHour, quantile, stop_of
+from govi_server.operations.hour import MINUTES, MOST_NAMES, OTHERS, LastHour, quantile
 from govi_server.operations.metrics import Metrics
 from govi_server.operations.parts import GatewayParts, Parts
 from govi_server.operations.ready import Ready
@@ -131,14 +131,6 @@ class HourTests(OperationsTestCase):
         (minute,) = self.hour.minutes()
         self.assertEqual((len(minute.stops), minute.stops[OTHERS]), (MOST_NAMES + 1, 500))
         self.assertEqual(len(minute.clients), MOST_NAMES + 1)
-
-    def test_stop_of(self) -> None:
-        """A stop is what looks like one."""
-        for path, stop in {
-            f"/kv55/{CODE}": CODE, "/tpc/1/departures": "1", "/kv55/": None, "/kv55/a": None, None: None, "/": None,
-            "/kv55/\u0661": None, "/kv55/12345678901": None, "/kv55/1,2": None,
-        }.items():  # fmt: skip
-            self.assertEqual(stop_of(path), stop, path)
 
     def test_quantile(self) -> None:
         """The value below which a share lies."""

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogEvent, LogLevel, formatEvent
 
 from govi_server.departures.flights import FlightEvent
+from govi_server.paths import stop_of
 from govi_server.statistics import ConnectionStatistics, RequestStatistics
 
 MINUTES = 60
@@ -104,14 +105,6 @@ def outcome(request: RequestStatistics) -> str | None:
     if request.status in (406, 504) or request.status is None:
         return "timeout"
     return "failed" if request.status >= 500 else request.cache
-
-
-def stop_of(path: str | None) -> str | None:
-    """Give the stop that a path asks for: /kv55/57330430, /tpc/57330430/departures; None if it asks for none."""
-    parts = (path or "").split("/")
-    if len(parts) < 3 or not parts[2].isascii() or not parts[2].isdigit() or len(parts[2]) > 10:
-        return None
-    return parts[2]
 
 
 def _count(minute: Minute, client: str, request: RequestStatistics) -> None:
