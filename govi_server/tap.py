@@ -198,8 +198,9 @@ def _add_modules(services: InOrder, modules: MultiService, config: Config, parts
 
 def _operators(config: Config, parts: Parts, reactor: Any) -> InOrder:
     """Make the operators' endpoint, and what watches the log for it."""
-    hour, metrics = LastHour(reactor, NAME), Metrics(parts)
+    hour = LastHour(reactor, NAME)
     judge = Judge(parts, hour, reactor)
+    metrics = Metrics(parts, judge)
     status = Status(parts, hour, judge, reactor, version("govi-server"))
     services = InOrder()
     services.addService(Observers((hour, metrics)))

@@ -4,7 +4,7 @@ import gzip
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from prometheus_client import generate_latest
 from twisted.internet.defer import Deferred
@@ -30,7 +30,7 @@ from govi_server.operations.ready import Ready
 from govi_server.operations.snapshot import HEADER, Settings, Snapshots
 from govi_server.operations.status import Status
 from govi_server.operations.status_page import page
-from govi_server.operations.verdict import CALM, Judge
+from govi_server.operations.verdict import CALM, Judge, Word
 from govi_server.services import Observers
 from govi_server.slices import in_slices
 from govi_server.statistics import ConnectionStatistics, RequestStatistics
@@ -68,8 +68,8 @@ class OperationsTestCase(WireTestCase):
         self.feed.subscriber = self.subscriber  # type: ignore[assignment]
         self.parts.modules = ("kv55", "tpc")
         self.hour = LastHour(self.clock, self.server.what)
-        self.metrics = Metrics(self.parts)
         self.judge = Judge(self.parts, self.hour, self.clock)
+        self.metrics = Metrics(self.parts, self.judge)
         self.status = Status(self.parts, self.hour, self.judge, self.clock, "1.2.3")
         observers = Observers((self.hour, self.metrics))
         observers.startService()
@@ -274,6 +274,12 @@ class MetricsTests(OperationsTestCase):
         self.assertEqual(self.metric(f'govi_feed_age_seconds{{owner="{owner}"}}'), "7.0")
         self.assertEqual(self.metric('govi_incidents_total{kind="broken message",where="feed"}'), "1.0")
         self.assertEqual(self.metric('govi_feed_state{state="UP"}'), "1.0")
+
+    def test_verdict(self) -> None:
+        """The verdict is 1, and every other one that there is 0."""
+        self.subscriber.state = "DOWN"
+        words = {word: self.metric(f'govi_verdict{{verdict="{word}"}}') for word in get_args(Word)}
+        self.assertEqual(words, {"UP": "0.0", "RECOVERING": "0.0", "DEGRADED": "1.0", "DOWN": "0.0"})
 
 
 class AdminTests(OperationsTestCase):

@@ -1,6 +1,7 @@
 """Figures for Prometheus: counted from the events that the logs are written from, or read when they are asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,6 +17,7 @@ from twisted.logger import LogEvent
 
 from govi_server.departures.flights import FlightEvent
 from govi_server.operations.parts import Parts
+from govi_server.operations.verdict import Judge, Word
 from govi_server.statistics import ConnectionStatistics
 
 # Seconds: a hit takes fractions of a millisecond, a gateway up to its ten seconds.
@@ -38,7 +40,7 @@ _BUCKETS = (
     10.0,
     13.0,
 )
-_STATES = ("UP", "RECOVERING", "DOWN", "UNKNOWN")
+_FEED_STATES = ("UP", "RECOVERING", "DOWN", "UNKNOWN")
 _WRITTEN = ("statistics", "snapshot")  # what is written to a disk, which may be full
 _BREAKER_STATES = ("closed", "half-open", "open")
 
@@ -46,9 +48,10 @@ _BREAKER_STATES = ("closed", "half-open", "open")
 class Metrics(Collector):
     """Observes the log, and reads the parts of the program when somebody asks. Provides a registry."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, judge: Judge) -> None:
         disable_created_metrics()  # a moment for each figure, which nobody here reads
         self._parts = parts
+        self._judge = judge
         self.registry = registry = CollectorRegistry()
         self._requests = Counter(
             "govi_requests", "Requests by what they asked and got.", ("module", "status", "cache"), registry=registry
@@ -101,6 +104,8 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read what is a state and no event."""
         parts = self._parts
+        verdict = self._judge.verdict().word
+        yield _states("govi_verdict", "1 for what the status page says.", "verdict", get_args(Word), verdict)
         yield _gauge("govi_connections", "Connections that are open.", len(parts.server.connections))
         yield _gauge(
             "govi_connections_limit", "Connections that may be open at once.", parts.server.access.limits.connections
@@ -142,10 +147,7 @@ class Metrics(Collector):
         now = feed.clock.seconds()
         yield CounterMetricFamily("govi_feed_records", "Records that came.", feed.n_records)
         yield CounterMetricFamily("govi_feed_reconnects", "Connections made after the first.", feed.reconnects)
-        state = GaugeMetricFamily("govi_feed_state", "1 for the state it is in.", labels=("state",))
-        for name in _STATES:
-            state.add_metric((name,), name == feed.state)
-        yield state
+        yield _states("govi_feed_state", "1 for the state it is in.", "state", _FEED_STATES, feed.state)
         age = GaugeMetricFamily("govi_feed_age_seconds", "Since a data owner was heard of.", labels=("owner",))
         for owner, heard in feed.passtimes.heard.items():
             age.add_metric((owner,), max(now - heard, 0.0))
@@ -157,3 +159,10 @@ class Metrics(Collector):
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, value)
+
+
+def _states(name: str, text: str, label: str, states: Iterable[str], current: str) -> GaugeMetricFamily:
+    metric = GaugeMetricFamily(name, text, labels=(label,))
+    for state in states:
+        metric.add_metric((state,), state == current)
+    return metric
