@@ -207,7 +207,7 @@ def _operators(config: Config, parts: Parts, reactor: Any) -> InOrder:
     services.addService(timer := TimerService(JUDGE_EVERY, judge.verdict))
     timer.clock = reactor
     if config.admin.listen:
-        admin = Admin(reactor, metrics, status, Ready(parts, config.admin.probe))
+        admin = Admin(reactor, metrics, status, Ready(parts, config.admin.probe, reactor))
         services.addService(Listener(reactor, config.admin.listen, admin))
     if config.manhole.listen:
         _add_manhole(services, config, parts, hour, status, reactor)

@@ -7,11 +7,14 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast, get_args
 
 from prometheus_client import generate_latest
+from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import Logger, capturedLogs, formatEvent
+from twisted.python.failure import Failure
 
 from govi_server.access import Limits as AccessLimits
 from govi_server.departures.board import Board, SourceSilent, SourceUnreachable, Trip
@@ -22,6 +25,8 @@ from govi_server.kv55.gateway import Gateway
 from govi_server.kv78turbo import passtimes, subscriber, timetable
 from govi_server.kv78turbo.feed import Feed, Limits
 from govi_server.kv78turbo.subscriber import State
+from govi_server.modules.kv55 import Kv55
+from govi_server.modules.ovapi import ovapi_modules
 from govi_server.operations.admin import Admin
 from govi_server.operations.hour import MINUTES, MOST_NAMES, OTHERS, LastHour, quantile
 from govi_server.operations.metrics import Metrics
@@ -67,6 +72,10 @@ class OperationsTestCase(WireTestCase):
         self.subscriber = FakeSubscriber()
         self.feed.subscriber = self.subscriber  # type: ignore[assignment]
         self.parts.modules = ("kv55", "tpc")
+        modules = MultiService()
+        for module in (Kv55("kv55", self.cache), *ovapi_modules(self.feed)):
+            modules.addService(module)
+        self.server.find_module = modules.getServiceNamed
         self.hour = LastHour(self.clock, self.server.what)
         self.judge = Judge(self.parts, self.hour, self.clock)
         self.metrics = Metrics(self.parts, self.judge)
@@ -200,7 +209,7 @@ class VerdictTests(OperationsTestCase):
     def test_recovering_feed(self) -> None:
         """A feed that has not told everything yet is RECOVERING."""
         self.subscriber.state = "UNKNOWN"
-        self.assertEqual(self.judge.verdict().why, ("the live feed is UNKNOWN",))
+        self.assertEqual(self.judge.verdict().why, ("the live feed is UNKNOWN: the last data came 0 s ago",))
 
 
 class StatusTests(OperationsTestCase):
@@ -286,7 +295,7 @@ class AdminTests(OperationsTestCase):
     """The operators' endpoint."""
 
     def get(self, path: str) -> StringTransport:
-        admin = Admin(self.clock, self.metrics, self.status, Ready(self.parts, ""))
+        admin = Admin(self.clock, self.metrics, self.status, Ready(self.parts, "", self.clock))
         protocol = admin.buildProtocol(cast(IAddress, None))
         transport = StringTransport()
         assert protocol is not None
@@ -316,8 +325,49 @@ class AdminTests(OperationsTestCase):
         self.source.answers[-1].errback(SourceSilent("no answer within 10 s"))
         self.assertRegex(transport.value(), b"^HTTP/1.[01] 503 ")
         self.assertIn(
-            f"/kv55: stop {CODE}: no answer within 10 s\nthe live feed is DOWN\n".encode(), transport.value()
+            f"/kv55: stop {CODE}: 504 Gateway Timeout, Timeout\nthe live feed is DOWN: the last".encode(),
+            transport.value(),
         )
+
+    def why_not(self) -> str:
+        answer: bytes = self.get("/ready").value()
+        return answer.partition(b"\r\n\r\n")[2].decode()
+
+    def test_not_ready_at_all(self) -> None:
+        """Not ready is who lets nobody in, and whose gateway takes no questions, whatever is in memory."""
+        self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
+        self.cache.put(Board(CODE, (Trip(),), NOW))
+        self.cache.last_asked = CODE
+        self.assertEqual(self.why_not(), "ready\n")
+        self.server.accepting.paused = True
+        self.parts.gateways["kv55"].breaker.state = "open"
+        self.assertEqual(
+            self.why_not(),
+            "too many open files: no connections are accepted\n/kv55: the gateway does not take questions\n",
+        )
+        self.server.draining = True
+        self.assertIn("the server stops\n", self.why_not())
+
+    def test_not_ready_broken(self) -> None:
+        """A module that fails is found out, for it is asked as clients ask it; and no statistics tell of that."""
+        self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
+        self.feed.boards.made = None  # type: ignore[method-assign,assignment]
+        self.assertRegex(self.why_not(), "^/tpc: stop [0-9]+: 500 Internal Server Error\n$")
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.assertEqual(list(self.hour.minutes()), [])
+
+    def test_nobody_waits(self) -> None:
+        """A check whose asker has left leaves nothing behind."""
+        self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
+        self.cache.last_asked = CODE
+        admin = Admin(self.clock, self.metrics, self.status, Ready(self.parts, "", self.clock))
+        protocol = admin.buildProtocol(cast(IAddress, None))
+        assert protocol is not None
+        protocol.makeConnection(StringTransport())
+        protocol.dataReceived(b"GET /ready HTTP/1.0\r\nHost: x\r\n\r\n")
+        self.assertEqual(self.cache.flights, {CODE: 1})
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.cache.flights, {CODE: 0})
 
 
 class SnapshotTests(OperationsTestCase):
