@@ -190,7 +190,7 @@ def _add_modules(services: InOrder, modules: MultiService, config: Config, parts
             log.info("/{name} is answered from the KV78turbo feed", name=name)
             continue
         gateway = _gateway(services, name, module, config, reactor)
-        breaker = CircuitBreaker(gateway, reactor, config.breaker)
+        breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.called)
         cache = BoardCache(breaker, reactor, config.cache)
         parts.gateways[name] = GatewayParts(gateway, breaker, cache)
         modules.addService(Kv55(name, cache, module.license or messages.LICENSE))
