@@ -48,7 +48,8 @@ class RequestStatistics:
 
     def mark(self, phase: Phase, now: float) -> None:
         """Say that a phase ends now: it has lasted since the one before it ended."""
-        self.phases[phase] = self.phases.get(phase, 0.0) + now - self._last
+        # Never below 0, as it would be after the clock was set back.
+        self.phases[phase] = self.phases.get(phase, 0.0) + max(now - self._last, 0.0)
         self._last = now
 
 
@@ -148,7 +149,7 @@ def format_line(event: LogEvent, server: str) -> str | None:
     line = {
         "time": datetime.fromtimestamp(statistics.ended, UTC).isoformat(timespec="milliseconds"),
         "client": statistics.client,
-        "duration": _milliseconds(statistics.ended - statistics.began),
+        "duration": _milliseconds(max(statistics.ended - statistics.began, 0.0)),
         "end": statistics.end,
         "requests": [
             {
@@ -202,8 +203,7 @@ class StatisticsLog(Service):
         """Stop observing and close the file."""
         super().stopService()
         globalLogPublisher.removeObserver(self._observer)
-        if self._file is not None:
-            self._file.close()
+        self._close()
 
     @property
     def writable(self) -> bool:
@@ -214,19 +214,25 @@ class StatisticsLog(Service):
         folder, name = os.path.split(self._path)
         return LogFile(name, folder, rotateLength=self._rotate_bytes, maxRotatedFiles=self._keep_files)
 
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def _write(self, event: LogEvent) -> None:
         line = format_line(event, self._server)
         if line is None:
             return
         try:
+            if self._file is not None and not os.path.exists(self._path):
+                self._close()  # it was removed, to make room perhaps, which it gives back only now
             if self._file is None:
                 self._file = self._open()
-                line = "\n" + line  # what was written last may be half a line
+                if self._file.size:
+                    line = "\n" + line  # what was written last may be half a line
             self._file.write(line)
         except OSError as error:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            self._close()
             self.incidents.add(
                 "unwritable",
                 "The statistics log {path} cannot be written: {error}",
