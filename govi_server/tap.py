@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from govi_server.access import UNLIMITED, Access, Limits, networks
+from govi_server.clock import ClockWatch
 from govi_server.config import Config, ConfigError, Kv55Module, load
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
@@ -147,6 +148,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 def _service(config: Config, reactor: Any) -> InOrder:
     """Put the parts together, in the order in which they start; they stop in the reverse one."""
     services, modules = InOrder(), MultiService()
+    services.addService(ClockWatch(reactor))
     server = Server(
         "",
         0,

@@ -93,6 +93,9 @@ class LastHour:
 
     def _minute(self) -> Minute:
         begins = int(self._clock.seconds()) // 60 * 60
+        # Minutes of a clock that was ahead would come again, and with them what failed in them.
+        while self._minutes and self._minutes[-1].begins > begins:
+            self._minutes.pop()
         if not self._minutes or self._minutes[-1].begins != begins:
             self._minutes.append(Minute(begins))
         return self._minutes[-1]
