@@ -50,7 +50,8 @@ class RequestStatistics(msgspec.Struct, gc=False):
 
     def mark(self, phase: Phase, now: float) -> None:
         """Say that a phase ends now: it has lasted since the one before it ended."""
-        self.phases[phase] = self.phases.get(phase, 0.0) + now - self.marked
+        # Never below 0, as it would be after the clock was set back.
+        self.phases[phase] = self.phases.get(phase, 0.0) + max(now - self.marked, 0.0)
         self.marked = now
 
 
@@ -110,9 +111,9 @@ class Record:
         """A request was received and understood at one moment, and its answer found at another."""
         began = received if self._request is None else self._request.marked
         phases: dict[Phase, float] = {
-            "receive": received - began,
+            "receive": received - began if received > began else 0.0,  # as in mark()
             "parse": 0.0,
-            "lookup": found - received,
+            "lookup": found - received if found > received else 0.0,
             "render": 0.0,
         }
         self._request = RequestStatistics(found, method, path, status, size, cache, phases)
@@ -168,7 +169,7 @@ def format_line(event: LogEvent, server: str) -> str | None:
     line = {
         "time": datetime.fromtimestamp(statistics.ended, UTC).isoformat(timespec="milliseconds"),
         "client": statistics.client,
-        "duration": _milliseconds(statistics.ended - statistics.began),
+        "duration": _milliseconds(max(statistics.ended - statistics.began, 0.0)),
         "end": statistics.end,
         "requests": [
             {
@@ -222,8 +223,7 @@ class StatisticsLog(Service):
         """Stop observing and close the file."""
         super().stopService()
         globalLogPublisher.removeObserver(self._observer)
-        if self._file is not None:
-            self._file.close()
+        self._close()
 
     @property
     def writable(self) -> bool:
@@ -234,19 +234,25 @@ class StatisticsLog(Service):
         folder, name = os.path.split(self._path)
         return LogFile(name, folder, rotateLength=self._rotate_bytes, maxRotatedFiles=self._keep_files)
 
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def _write(self, event: LogEvent) -> None:
         line = format_line(event, self._server)
         if line is None:
             return
         try:
+            if self._file is not None and not os.path.exists(self._path):
+                self._close()  # it was removed, to make room perhaps, which it gives back only now
             if self._file is None:
                 self._file = self._open()
-                line = "\n" + line  # what was written last may be half a line
+                if self._file.size:
+                    line = "\n" + line  # what was written last may be half a line
             self._file.write(line)
         except OSError as error:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            self._close()
             self.incidents.add(
                 "unwritable",
                 "The statistics log {path} cannot be written: {error}",

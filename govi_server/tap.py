@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from govi_server.access import UNLIMITED, Access, Limits, networks
+from govi_server.clock import ClockWatch
 from govi_server.config import Config, ConfigError, Kv55Module, load
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
@@ -149,6 +150,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 def _service(config: Config, reactor: Any) -> InOrder:
     """Put the parts together, in the order in which they start; they stop in the reverse one."""
     services, modules = InOrder(), MultiService()
+    services.addService(ClockWatch(reactor))
     server = Server(
         "",
         0,
@@ -192,7 +194,7 @@ def _add_modules(services: InOrder, modules: MultiService, config: Config, parts
             log.info("/{name} is answered from the KV78turbo feed", name=name)
             continue
         gateway = _gateway(services, name, module, config, reactor)
-        breaker = CircuitBreaker(gateway, reactor, config.breaker)
+        breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.called)
         cache = BoardCache(breaker, reactor, config.cache)
         parts.gateways[name] = GatewayParts(gateway, breaker, cache)
         modules.addService(Kv55(name, cache, module.license or messages.LICENSE))
@@ -200,15 +202,16 @@ def _add_modules(services: InOrder, modules: MultiService, config: Config, parts
 
 def _operators(config: Config, parts: Parts, reactor: Any) -> InOrder:
     """Make the operators' endpoint, and what watches the log for it."""
-    hour, metrics = LastHour(reactor, NAME), Metrics(parts)
+    hour = LastHour(reactor, NAME)
     judge = Judge(parts, hour, reactor)
+    metrics = Metrics(parts, judge)
     status = Status(parts, hour, judge, reactor, version("govi-server"))
     services = InOrder()
     services.addService(Observers((hour, metrics)))
     services.addService(timer := TimerService(JUDGE_EVERY, judge.verdict))
     timer.clock = reactor
     if config.admin.listen:
-        admin = Admin(reactor, metrics, status, Ready(parts, config.admin.probe))
+        admin = Admin(reactor, metrics, status, Ready(parts, config.admin.probe, reactor))
         services.addService(Listener(reactor, config.admin.listen, admin))
     if config.manhole.listen:
         _add_manhole(services, config, parts, hour, status, reactor)

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogEvent, LogLevel, formatEvent
 
 from govi_server.departures.flights import FlightEvent
+from govi_server.paths import stop_of
 from govi_server.statistics import CacheResult, ConnectionStatistics
 
 MINUTES = 60
@@ -90,6 +91,9 @@ class LastHour:
 
     def _minute(self) -> Minute:
         begins = int(self._clock.seconds()) // 60 * 60
+        # Minutes of a clock that was ahead would come again, and with them what failed in them.
+        while self._minutes and self._minutes[-1].begins > begins:
+            self._minutes.pop()
         if not self._minutes or self._minutes[-1].begins != begins:
             self._minutes.append(Minute(begins))
         return self._minutes[-1]
@@ -102,14 +106,6 @@ def outcome(status: int | None, cache: CacheResult) -> str | None:
     if status in (406, 504) or status is None:
         return "timeout"
     return "failed" if status >= 500 else cache
-
-
-def stop_of(path: str | None) -> str | None:
-    """Give the stop that a path asks for: /kv55/57330430, /tpc/57330430/departures; None if it asks for none."""
-    parts = (path or "").split("/")
-    if len(parts) < 3 or not parts[2].isascii() or not parts[2].isdigit() or len(parts[2]) > 10:
-        return None
-    return parts[2]
 
 
 def _count(minute: Minute, connection: ConnectionStatistics) -> None:

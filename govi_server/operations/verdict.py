@@ -5,6 +5,7 @@ from typing import Literal
 
 from twisted.internet.interfaces import IReactorTime
 
+from govi_server.kv78turbo.feed import Feed
 from govi_server.operations.hour import LastHour
 from govi_server.operations.parts import Parts
 
@@ -32,6 +33,12 @@ class Verdict:
     why: tuple[str, ...]
 
 
+def state_of(feed: Feed) -> str:
+    """Say how the live feed is doing."""
+    age = "there never was any data" if feed.age is None else f"the last data came {feed.age:.0f} s ago"
+    return f"the live feed is {feed.state}: {age}"
+
+
 class Judge:
     """Tells the verdict, and remembers since when it is so."""
 
@@ -57,7 +64,7 @@ class Judge:
             word, why = "RECOVERING", (settling,)
         else:
             word, why = "UP", ()
-        since = self._verdict.since if word == self._verdict.word else now
+        since = min(self._verdict.since, now) if word == self._verdict.word else now
         self._verdict = Verdict(word, since, why)
         return self._verdict
 
@@ -72,8 +79,7 @@ class Judge:
         if feed is not None and feed.subscriber is not None:
             count += 1
             if feed.state == "DOWN":
-                age = "there never was any data" if feed.age is None else f"the last data came {feed.age:.0f} s ago"
-                failing.append(f"the live feed is DOWN: {age}")
+                failing.append(state_of(feed))
         return (failing, []) if failing and len(failing) == count else ([], failing)
 
     def _answers(self) -> list[str]:
@@ -106,7 +112,7 @@ class Judge:
         """Say why it is too early for UP."""
         feed = self._parts.feed
         if feed is not None and feed.subscriber is not None and feed.state != "UP":
-            return f"the live feed is {feed.state}"
+            return state_of(feed)
         if self._trouble is not None and 0 <= now - self._trouble < CALM:
             return "it was in trouble a minute ago"
         return ""
