@@ -29,7 +29,7 @@ End = Literal["client", "server", "timeout", "error", "open"]
 MAX_PATH = 200
 """Characters of a path that are kept: those of our own are far shorter, what is longer is a stranger's."""
 
-MOST_REQUESTS = 500
+MOST_REQUESTS = 100
 """Requests of one connection after which its statistics are written, however young they are."""
 
 
@@ -116,14 +116,31 @@ class Record:
             self._request.method = method[:MAX_PATH]
             self._request.path = path[:MAX_PATH]
 
-    def repeats(
-        self, method: str, path: str, status: int, size: int, cache: CacheResult, received: float, found: float
+    def repeat(
+        self,
+        method: str,
+        path: str,
+        status: int,
+        size: int,
+        cache: CacheResult,
+        received: float,
+        found: float,
+        sent: float | None,
     ) -> None:
-        """A request was received and understood at one moment, and its answer found at another."""
+        """A request was received and understood, its answer found, and sent, each at a moment.
+
+        sent: None if it is under way, and finish() comes later.
+        """
         began = received if self._request is None else self._request.marked
         receive = received - began if received > began else 0.0  # as in mark()
         lookup = found - received if found > received else 0.0
-        self._request = RequestStatistics(found, method, path, status, size, cache, receive, 0.0, lookup, None, 0.0)
+        request = RequestStatistics(found, method, path, status, size, cache, receive, 0.0, lookup, None, 0.0)
+        if sent is None:
+            self._request = request
+        else:
+            request.send = sent - found if sent > found else 0.0
+            self._request = None
+            self._add(request)
 
     def answer(self, status: int, size: int) -> None:
         """The request has its answer."""
@@ -136,10 +153,7 @@ class Record:
         request, self._request = self._request, None
         if request is not None:
             request.mark("send", self._clock.seconds())
-            requests = self._connection.requests
-            requests.append(request)
-            if len(requests) >= MOST_REQUESTS:
-                self.flush("open")
+            self._add(request)
 
     def give_up(self, phase: Phase) -> None:
         """The connection ends in the midst of a request, which was in this phase if it has no answer."""
@@ -147,7 +161,13 @@ class Record:
         if request is not None:
             if request.status is None:
                 request.mark(phase, self._clock.seconds())
-            self._connection.requests.append(request)
+            self._add(request)
+
+    def _add(self, request: RequestStatistics) -> None:
+        requests = self._connection.requests
+        requests.append(request)
+        if len(requests) >= MOST_REQUESTS:
+            self.flush("open")
 
     def come_from(self, client: str) -> None:
         """Say whom the request is from: what is written is about one client at a time."""

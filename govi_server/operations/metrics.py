@@ -56,6 +56,9 @@ class Latencies:
 
     def add(self, times: Sequence[float]) -> None:
         """Count times, in seconds."""
+        if not any(times):  # nobody is parsed or rendered who repeats himself
+            self._counts[0] += len(times)
+            return
         self._sum += sum(times)
         for bucket, n in Counter(map(_bucket, times)).items():
             self._counts[bucket] += n
