@@ -8,7 +8,6 @@ medians, and medians of the ratios of one round. Needs wrk (apt install wrk), tw
 """
 
 import argparse
-import asyncio
 import json
 import os
 import platform
@@ -134,28 +133,24 @@ def many_connections(report: Report, folder: Path, quick: bool) -> None:
 
 def misses(report: Report, folder: Path, quick: bool) -> None:
     """Measure what happens when many wait for one stop, and for many."""
+    n = 500 if quick else 5000
     rows = []
     with ExitStack() as running:
         govi, gateway = with_gateway(running, folder, 1.0, "/kv55/57330000")
-        before = asked(gateway)["asked"]
-        moments = asyncio.run(ask_all(govi.port, ["/kv55/57331020"] * 1000))
-        last = max(moment for moment in moments if isinstance(moment, float))
-        late = (last - asked(gateway)["answered"]) * 1000
-        answered = sum(isinstance(moment, float) for moment in moments)
-        questions = asked(gateway)["asked"] - before
-        rows.append(("1,000 clients, one stop", f"{answered:,}", f"{questions:.0f}", f"{late:.0f} ms", "-"))
-        n = 500 if quick else 5000
-        memory = []
-        for round_ in range(2):
+        for title, paths in (
+            ("1,000 clients, one stop", ["/kv55/57331020"] * 1000),
+            *(
+                (f"{n:,} stops, a client each", [f"/kv55/{round_}{stop:05}020" for stop in range(n)])
+                for round_ in "12"
+            ),
+        ):
             before = asked(gateway)["asked"]
-            moments = asyncio.run(ask_all(govi.port, [f"/kv55/{round_ + 1}{stop:05}020" for stop in range(n)]))
+            moments = ask_all(govi.port, paths)
+            told = asked(gateway)
+            late = f"{(max(moments) - told['answered']) * 1000:.0f} ms"
             time.sleep(1)
-            memory.append(govi.memory() / 1e6)
-            answered = sum(isinstance(moment, float) for moment in moments)
-            questions = asked(gateway)["asked"] - before
-            rows.append(
-                (f"{n:,} stops, a client each", f"{answered:,}", f"{questions:,.0f}", "-", f"{memory[-1]:.0f} MB")
-            )
+            memory = f"{govi.memory() / 1e6:.0f} MB"
+            rows.append((title, f"{len(moments):,}", f"{told['asked'] - before:,.0f}", late, memory))
     head = ("a gateway that takes 1 s", "answered", "questions", "last answer after the callback", "memory after it")
     report.table("Misses", head, rows)
 

@@ -56,13 +56,13 @@ PUBLIC_HEADERS = {
 INNER_DRAIN = 1.0
 """Seconds that callbacks in flight have when the server stops: nobody waits for them any more."""
 
-CALLBACK_CONNECTIONS = 128
+CALLBACK_CONNECTIONS = 1024
 """Connections that gateways may have open at once to bring answers; the oldest idle one makes room for a new one."""
 
 JUDGE_EVERY = 10.0
 """Seconds after which it is judged anew whether travellers get answers, so that it is known since when not."""
 
-OTHER_FILES = 512
+OTHER_FILES = 1536
 """Open files that are not clients' connections: those to the gateway, its callbacks, logs, and those that are closed
 in a moment, to make room."""
 
