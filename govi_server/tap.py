@@ -170,9 +170,8 @@ def _service(config: Config, reactor: Any) -> InOrder:
     if config.admin.listen or config.manhole.listen:
         services.addService(_operators(config, parts, reactor))
     if config.snapshot.file:
-        snapshots = Snapshots(parts, config.snapshot, reactor, in_slices(reactor))
-        parts.own_incidents["snapshot"] = snapshots.incidents
-        services.addService(snapshots)
+        parts.snapshots = Snapshots(parts, config.snapshot, reactor, in_slices(reactor))
+        services.addService(parts.snapshots)
     services.addService(serving(reactor, server, config.listen, _suggest))
     return services
 
@@ -198,7 +197,7 @@ def _add_modules(services: InOrder, modules: MultiService, config: Config, parts
 
 def _operators(config: Config, parts: Parts, reactor: Any) -> InOrder:
     """Make the operators' endpoint, and what watches the log for it."""
-    hour, metrics = LastHour(reactor, NAME), Metrics(parts)
+    hour, metrics = LastHour(reactor, NAME, parts.modules), Metrics(parts)
     judge = Judge(parts, hour, reactor)
     status = Status(parts, hour, judge, reactor, version("govi-server"))
     services = InOrder()
@@ -266,7 +265,7 @@ def _gateway(services: InOrder, name: str, module: Kv55Module, config: Config, r
     asked = _Address()
     poster = Poster(reactor, asked.url if module.source == "demo" else lambda: module.gateway_url)
     said = f"the simulated gateway of /{name}" if module.source == "demo" else f"the gateway {module.gateway_url}"
-    gateway = Gateway(poster, reactor, said, module.subscriber_id, config.gateway)
+    gateway = Gateway(poster, reactor, said, module.subscriber_id, config.gateway, name)
     receiver = Callback(gateway, networks(module.allow), reactor.seconds, module.subscriber_id)
     callbacks = Server(
         "",

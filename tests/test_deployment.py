@@ -51,7 +51,7 @@ class DeploymentTests(OperationsTestCase):
 
     def log_flights(self) -> None:
         for what in ("taken", "answered"):
-            self.metrics({"flight": FlightEvent("the gateway", what, 1.0)})
+            self.metrics({"flight": FlightEvent("kv55", what, 1.0)})
 
     def test_metrics(self) -> None:
         """Every metric is in the handbook, and every one that a file names there is."""

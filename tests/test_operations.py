@@ -18,12 +18,13 @@ from govi_server.departures.board import Board, SourceSilent, SourceUnreachable,
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
 from govi_server.departures.flights import FlightEvent
+from govi_server.departures.times import utc_timestamp
 from govi_server.kv55.gateway import Gateway
 from govi_server.kv78turbo import passtimes, subscriber, timetable
 from govi_server.kv78turbo.feed import Feed, Limits
 from govi_server.kv78turbo.subscriber import State
 from govi_server.operations.admin import Admin
-from govi_server.operations.hour import MINUTES, MOST_NAMES, OTHERS, LastHour, quantile, stop_of
+from govi_server.operations.hour import MINUTES, MOST_NAMES, OTHERS, LastHour, stop_of
 from govi_server.operations.metrics import Metrics
 from govi_server.operations.parts import GatewayParts, Parts
 from govi_server.operations.ready import Ready
@@ -31,7 +32,7 @@ from govi_server.operations.snapshot import HEADER, Settings, Snapshots
 from govi_server.operations.status import Status
 from govi_server.operations.status_page import page
 from govi_server.operations.verdict import CALM, Judge
-from govi_server.services import Observers
+from govi_server.services import CannotStart, Observers
 from govi_server.slices import in_slices
 from govi_server.statistics import ConnectionStatistics, RequestStatistics
 from tests import feed as kv
@@ -67,7 +68,7 @@ class OperationsTestCase(WireTestCase):
         self.subscriber = FakeSubscriber()
         self.feed.subscriber = self.subscriber  # type: ignore[assignment]
         self.parts.modules = ("kv55", "tpc")
-        self.hour = LastHour(self.clock, self.server.what)
+        self.hour = LastHour(self.clock, self.server.what, self.parts.modules)
         self.metrics = Metrics(self.parts)
         self.judge = Judge(self.parts, self.hour, self.clock)
         self.status = Status(self.parts, self.hour, self.judge, self.clock, "1.2.3")
@@ -140,12 +141,11 @@ class HourTests(OperationsTestCase):
         }.items():  # fmt: skip
             self.assertEqual(stop_of(path), stop, path)
 
-    def test_quantile(self) -> None:
-        """The value below which a share lies."""
-        self.assertIsNone(quantile([], 0.5))
-        self.assertEqual(
-            [quantile(list(map(float, range(100))), share) for share in (0, 0.5, 0.99, 1)], [0, 50, 99, 99]
-        )
+    def test_feed_fails(self) -> None:
+        """What the live feed has no board for failed, though it asked no cache; what nobody could answer did not."""
+        self.happened(("/tpc/1", 503, "none"), ("/tpc/2", 404, "none"), ("/b", 503, "none"), ("/tpc/1", 501, "none"))
+        (minute,) = self.hour.minutes()
+        self.assertEqual(minute.outcomes, {"failed": 1})
 
 
 class VerdictTests(OperationsTestCase):
@@ -171,12 +171,14 @@ class VerdictTests(OperationsTestCase):
         self.subscriber.state = "DOWN"
         verdict = self.judge.verdict()
         self.assertEqual(verdict.word, "DEGRADED")
-        self.assertEqual(verdict.why, ("the live feed is DOWN: the last data came 0 s ago",))
+        self.assertRegex(
+            verdict.why[0], r"^the live feed is DOWN, since ..:.. UTC, 0 min ago \(the last .* 0 s ago\): "
+        )
         self.fail_gateway()
         self.clock.advance(5)
         verdict = self.judge.verdict()
         self.assertEqual((verdict.word, verdict.since), ("DOWN", NOW + 5))
-        self.assertIn("/kv55: the gateway does not take questions", verdict.why)
+        self.assertTrue(verdict.why[0].startswith("/kv55: the gateway does not take questions, since "), verdict.why)
         self.subscriber.state = "UP"
         self.assertEqual(self.word(), "DEGRADED")
         del self.parts.gateways["kv55"]
@@ -185,25 +187,82 @@ class VerdictTests(OperationsTestCase):
         self.assertEqual(self.word(), "UP")
 
     def test_answers(self) -> None:
-        """Some answers that fail are nobody's business, many are."""
-        for _ in range(4):
-            self.happened(("/kv55/1", 504, "miss"))
+        """Some questions that fail are nobody's business; many for several stops are, with what and how."""
+        self.happened(*[(f"/kv55/{CODE}", 200, "hit")] * 10)
+        self.happened(*((f"/kv55/{n}", 504, "miss") for n in range(4)))
         self.assertEqual(self.word(), "UP")
         self.happened(("/kv55/1", 406, "miss"))
-        verdict = self.judge.verdict()
-        self.assertEqual((verdict.word, verdict.why), ("DEGRADED", ("5 of 5 answers failed in the last 5 minutes",)))
+        self.assertEqual(self.word(), "DEGRADED")
+        self.clock.advance(120)
+        (why,) = self.judge.verdict().why
+        since = utc_timestamp(NOW)[11:16]
+        details = "5 of 15 in 5 minutes, for 4 stops; 504: 4, 406: 1"
+        self.assertTrue(why.startswith(f"/kv55: questions fail, since {since} UTC, 2 min ago ({details}): "), why)
         self.happened(*[(f"/kv55/{CODE}", 200, "hit")] * 500)
         self.assertEqual(self.word(), "RECOVERING")
 
+    def test_made_up(self) -> None:
+        """One stop that is never answered wakes nobody, but is told."""
+        self.happened(*[(f"/kv55/{CODE}", 200, "hit")] * 100, *[("/kv55/99999999", 504, "miss")] * 55)
+        verdict = self.judge.verdict()
+        self.assertEqual(verdict.word, "UP")
+        self.assertEqual(
+            verdict.why, ("/kv55: 55 of 155 in 5 minutes failed, all for 99999999, which may not exist",)
+        )
+        stops = self.status.json()["stops"]
+        self.assertEqual((stops["never_answered"], stops["most_failed"]), ({"99999999": 55}, {}))
+
+    def test_all_fail(self) -> None:
+        """A gateway that takes questions and answers none is DOWN when it is the only source."""
+        self.parts.feed = None
+        self.happened(*((f"/kv55/{n}", 200, "miss") for n in range(5)))
+        self.assertEqual(self.word(), "UP")
+        self.clock.advance(180)
+        self.happened(*((f"/kv55/{n}", 504, "miss") for n in range(5)))
+        verdict = self.judge.verdict()
+        self.assertEqual(verdict.word, "DOWN")
+        self.assertIn("/kv55 takes questions, but gets no answers", verdict.why[0])
+        self.assertIn("none of 5 was answered in 3 minutes; 504: 5", verdict.why[0])
+        self.happened(*[("/kv55/1", 200, "hit")] * 5)
+        self.assertEqual(self.word(), "DEGRADED")
+
+    def test_nobody_waits(self) -> None:
+        """Clients that give up before the deadline are without an answer as well."""
+        self.parts.feed = None
+        self.happened(*((f"/kv55/{n}", None, "miss") for n in range(5)))
+        self.assertEqual(self.word(), "DOWN")
+        self.assertIn("left by the client: 5", self.judge.verdict().why[0])
+
+    def test_scanner(self) -> None:
+        """Stops that were never answered are no proof against a source that answers others."""
+        self.parts.feed = None
+        self.happened((f"/kv55/{CODE}", 200, "miss"))
+        self.clock.advance(300)
+        self.happened(*((f"/kv55/{n}", 504, "miss") for n in range(5)))
+        self.assertEqual(self.word(), "DEGRADED")
+        self.happened(*[(f"/kv55/{CODE}", 504, "miss")])
+        self.assertEqual(self.word(), "DOWN")
+
+    def test_feed_without_boards(self) -> None:
+        """A feed that is UP and has no boards for anybody is told as a source that fails."""
+        del self.parts.gateways["kv55"]
+        self.happened(*((f"/{module}/{n}", 503, "none") for n in range(3) for module in ("kv55", "tpc")))
+        verdict = self.judge.verdict()
+        self.assertEqual(verdict.word, "DOWN")
+        self.assertIn("none of 6 was answered in 3 minutes; 503: 6", verdict.why[0])
+
     def test_house(self) -> None:
-        """Connections that run out, files that do, and a statistics log that cannot be written are told."""
+        """Connections that run out, files that do, and what cannot be written are told."""
         self.server.access.limits = AccessLimits(connections=1, unlimited=())
         self.client()
         self.server.accepting.paused = True
         self.parts.statistics = cast(Any, type("Log", (), {"writable": False, "incidents": self.feed.incidents})())
+        self.parts.snapshots = cast(
+            Any, type("Snapshots", (), {"writable": False, "incidents": self.feed.incidents})()
+        )
         why = self.judge.verdict().why
-        self.assertEqual(len(why), 3)
-        self.assertEqual(why[0], "1 of 1 connections are in use")
+        self.assertEqual(len(why), 4)
+        self.assertIn("(1 of 1 are in use)", why[0])
 
     def test_recovering_feed(self) -> None:
         """A feed that has not told everything yet is RECOVERING."""
@@ -217,15 +276,30 @@ class StatusTests(OperationsTestCase):
     def test_json(self) -> None:
         """It can be read by machines, and has the last hour by minute."""
         self.happened((f"/kv55/{CODE}", 200, "hit"), ("/kv55/1", 504, "miss"))
-        Logger().info(flight=FlightEvent("the gateway", "taken", 0.05))
+        Logger().info(flight=FlightEvent("kv55", "taken", 0.05))
         Logger().warn("<b>something</b>")
         status = json.loads(json.dumps(self.status.json()))
         self.assertEqual(status["verdict"], "UP")
         self.assertEqual(status["hour"]["outcomes"]["hit"], [0] * 59 + [1])
-        self.assertEqual(status["hour"]["acknowledgement_ms"], {"p50": 50.0, "p95": 50.0, "p99": 50.0})
-        self.assertEqual(status["stops"]["most_failed"], {"1": 1})
+        self.assertEqual(status["stops"]["never_answered"], {"1": 1})
         self.assertEqual(status["events"][0]["text"], "<b>something</b>")
         self.assertEqual(status["feed"]["state"], "UP")
+
+    def test_latencies(self) -> None:
+        """Latencies are told by module, and those of the last minutes beside the hour's, however many there are."""
+        self.parts.gateways["other"] = self.parts.gateways["kv55"]
+        for _ in range(1000):
+            Logger().info(flight=FlightEvent("kv55", "answered", 0.1))
+        self.clock.advance(600)
+        for _ in range(2000):
+            Logger().info(flight=FlightEvent("kv55", "answered", 8))
+        Logger().info(flight=FlightEvent("other", "taken", 0.05))
+        gateways = self.status.json()["gateways"]
+        answers = {name: gateways["kv55"][name]["answer_ms"] for name in ("hour", "lately")}
+        self.assertApproximates(answers["hour"]["p50"], 8000, 80)
+        self.assertEqual(answers["hour"]["p50"], answers["lately"]["p99"])
+        self.assertEqual(gateways["other"]["lately"]["answer_ms"]["p50"], None)
+        self.assertApproximates(gateways["other"]["hour"]["acknowledgement_ms"]["p50"], 50, 0.5)
 
     def test_page(self) -> None:
         """The page begins with the verdict, loads itself again, needs nothing else, and escapes what others wrote."""
@@ -265,11 +339,11 @@ class MetricsTests(OperationsTestCase):
 
     def test_gateway(self) -> None:
         """Acknowledgements and answers are told apart."""
-        Logger().info(flight=FlightEvent("the gateway", "taken", 0.05))
-        Logger().info(flight=FlightEvent("the gateway", "answered", 1.5))
-        Logger().info(flight=FlightEvent("the gateway", "late", 12))
-        self.assertEqual(self.metric('govi_gateway_acknowledgement_seconds_count{gateway="the gateway"}'), "1.0")
-        self.assertEqual(self.metric('govi_gateway_callback_seconds_sum{gateway="the gateway"}'), "13.5")
+        Logger().info(flight=FlightEvent("kv55", "taken", 0.05))
+        Logger().info(flight=FlightEvent("kv55", "answered", 1.5))
+        Logger().info(flight=FlightEvent("kv55", "late", 12))
+        self.assertEqual(self.metric('govi_gateway_acknowledgement_seconds_count{module="kv55"}'), "1.0")
+        self.assertEqual(self.metric('govi_gateway_callback_seconds_sum{module="kv55"}'), "13.5")
         self.assertEqual(self.metric('govi_breaker_state{module="kv55",state="closed"}'), "1.0")
 
     def test_feed(self) -> None:
@@ -414,13 +488,30 @@ class SnapshotTests(OperationsTestCase):
 
     def test_unwritable(self) -> None:
         """What cannot be written is told and counted, and everything else goes on."""
-        snapshots = Snapshots(self.parts, Settings("/nonexistent/snapshot", 60.0), self.clock, in_slices(self.clock))
+        folder = self.path.parent / "folder"
+        folder.mkdir()
+        settings = Settings(str(folder / "snapshot"), 60.0)
+        snapshots = Snapshots(self.parts, settings, self.clock, in_slices(self.clock))
         snapshots.startService()
+        self.assertTrue(snapshots.writable)
+        folder.rmdir()
         self.clock.advance(60)
         self.clock.advance(60)
         self.assertEqual(snapshots.incidents.counts, {"unwritable": 1})
+        self.assertFalse(snapshots.writable)
+        folder.mkdir()
+        self.clock.pump([60, *[0.01] * 100])
+        self.assertTrue(snapshots.writable)
+        (folder / "snapshot").unlink()
+        folder.rmdir()
         snapshots.stopService()
         self.assertEqual(snapshots.incidents.counts, {"unwritable": 2})
+
+    def test_no_directory(self) -> None:
+        """Where none could ever be written, the program does not start."""
+        snapshots = Snapshots(self.parts, Settings("/nonexistent/snapshot"), self.clock, in_slices(self.clock))
+        error = self.assertRaises(CannotStart, snapshots.startService)
+        self.assertEqual(str(error), "cannot write the snapshot /nonexistent/snapshot: /nonexistent is no directory")
 
     def test_not_over_an_unread_one(self) -> None:
         """A program that ends before it has read the snapshot leaves it as it was."""

@@ -91,7 +91,7 @@ class Metrics(Collector):
             if connection.server == self._parts.server.what:
                 self._count(connection)
         elif isinstance(flight := event.get("flight"), FlightEvent):
-            (self._taken if flight.what == "taken" else self._answered)[flight.source].add([flight.seconds])
+            (self._taken if flight.what == "taken" else self._answered)[flight.module].add([flight.seconds])
 
     def _count(self, connection: ConnectionStatistics) -> None:
         if connection.end != "open":
@@ -148,13 +148,13 @@ class Metrics(Collector):
             (
                 "govi_gateway_acknowledgement_seconds",
                 "From a question to its acknowledgement.",
-                "gateway",
+                "module",
                 self._taken,
             ),
             (
                 "govi_gateway_callback_seconds",
                 "From a question to its answer, late ones too.",
-                "gateway",
+                "module",
                 self._answered,
             ),
         ):

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
-from govi_server.incidents import Incidents
 from govi_server.kv55.gateway import Gateway
 from govi_server.kv78turbo.feed import Feed
 from govi_server.server import Server
 from govi_server.statistics import StatisticsLog
+
+if TYPE_CHECKING:
+    from govi_server.operations.snapshot import Snapshots
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,7 @@ class Parts:
     """By the module that answers from it."""
     feed: Feed | None = None
     statistics: StatisticsLog | None = None
-    own_incidents: dict[str, Incidents] = field(default_factory=dict)
-    """What went wrong elsewhere in the house, by where."""
+    snapshots: "Snapshots | None" = None
 
     def incidents(self) -> Iterator[tuple[str, Mapping[str, int]]]:
         """Go through what went wrong: where, and how often each kind."""
@@ -45,5 +47,5 @@ class Parts:
                 yield "subscriber", self.feed.subscriber.incidents.counts
         if self.statistics is not None:
             yield "statistics", self.statistics.incidents.counts
-        for where, incidents in self.own_incidents.items():
-            yield where, incidents.counts
+        if self.snapshots is not None:
+            yield "snapshot", self.snapshots.incidents.counts

@@ -47,7 +47,7 @@ def page(status: Mapping[str, Any]) -> bytes:
     why = status["why"] or ["Travellers get their answers."]
     sections = [
         _hour(status["hour"]),
-        *(_gateway(name, source, status["hour"]) for name, source in status["gateways"].items()),
+        *(_gateway(name, source) for name, source in status["gateways"].items()),
         *([] if status["feed"] is None else [_feed(status["feed"])]),
         _server(status),
         *_stops(status["stops"]),
@@ -142,13 +142,13 @@ def _bars(series: Mapping[str, Sequence[int]]) -> str:
     )
 
 
-def _gateway(name: str, source: Mapping[str, Any], hour: Mapping[str, Any]) -> str:
+def _gateway(name: str, source: Mapping[str, Any]) -> str:
     cache = source["cache"]
     rows = [
         ("circuit breaker", _word(source["breaker"])),
         ("questions on their way", f"{source['flights']:,}, for {source['waiting']:,} clients"),
-        ("until taken, p50 / p95 / p99", _ms(hour["acknowledgement_ms"])),
-        ("until answered, p50 / p95 / p99", _ms(hour["answer_ms"])),
+        ("until taken, p50 / p95 / p99", _ms(source["hour"]["acknowledgement_ms"])),
+        ("until answered, p50 / p95 / p99", _ms(source["hour"]["answer_ms"])),
         ("boards in memory", f"{cache['boards']:,}, {cache['bytes'] / 1e3:,.0f} kB, {cache['evicted']:,} evicted"),
     ]
     return _section(f"Gateway of /{name}", _rows(rows))
