@@ -28,7 +28,7 @@ from govi_server.modules.ovapi import ovapi_modules
 from govi_server.open_files import raise_limit
 from govi_server.operations.admin import Admin
 from govi_server.operations.hour import LastHour
-from govi_server.operations.metrics import Metrics
+from govi_server.operations.metrics import FailingStops, Metrics
 from govi_server.operations.parts import GatewayParts, Parts
 from govi_server.operations.ready import Ready
 from govi_server.operations.snapshot import Snapshots
@@ -198,6 +198,7 @@ def _add_modules(services: InOrder, modules: MultiService, config: Config, parts
 def _operators(config: Config, parts: Parts, reactor: Any) -> InOrder:
     """Make the operators' endpoint, and what watches the log for it."""
     hour, metrics = LastHour(reactor, NAME, parts.modules), Metrics(parts)
+    metrics.registry.register(FailingStops(hour))
     judge = Judge(parts, hour, reactor)
     status = Status(parts, hour, judge, reactor, version("govi-server"))
     services = InOrder()

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -13,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import Logger, capturedLogs, formatEvent
 
+import govi_server
 from govi_server.access import Limits as AccessLimits
 from govi_server.departures.board import Board, SourceSilent, SourceUnreachable, Trip
 from govi_server.departures.breaker import CircuitBreaker
@@ -25,8 +27,8 @@ from govi_server.kv78turbo.feed import Feed, Limits
 from govi_server.kv78turbo.subscriber import State
 from govi_server.operations.admin import Admin
 from govi_server.operations.hour import MINUTES, MOST_NAMES, OTHERS, LastHour, stop_of
-from govi_server.operations.metrics import Metrics
-from govi_server.operations.parts import GatewayParts, Parts
+from govi_server.operations.metrics import FailingStops, Metrics
+from govi_server.operations.parts import KINDS, GatewayParts, Parts
 from govi_server.operations.ready import Ready
 from govi_server.operations.snapshot import HEADER, Settings, Snapshots
 from govi_server.operations.status import Status
@@ -70,6 +72,7 @@ class OperationsTestCase(WireTestCase):
         self.parts.modules = ("kv55", "tpc")
         self.hour = LastHour(self.clock, self.server.what, self.parts.modules)
         self.metrics = Metrics(self.parts)
+        self.metrics.registry.register(FailingStops(self.hour))
         self.judge = Judge(self.parts, self.hour, self.clock)
         self.status = Status(self.parts, self.hour, self.judge, self.clock, "1.2.3")
         observers = Observers((self.hour, self.metrics))
@@ -345,6 +348,41 @@ class MetricsTests(OperationsTestCase):
         self.assertEqual(self.metric('govi_gateway_acknowledgement_seconds_count{module="kv55"}'), "1.0")
         self.assertEqual(self.metric('govi_gateway_callback_seconds_sum{module="kv55"}'), "13.5")
         self.assertEqual(self.metric('govi_breaker_state{module="kv55",state="closed"}'), "1.0")
+
+    def test_failing_stops(self) -> None:
+        """Stops whose questions fail are counted once each, for some minutes."""
+        self.happened(("/kv55/1", 504, "miss"), ("/kv55/1", 504, "miss"), ("/kv55/2", 502, "miss"))
+        self.happened(("/kv55/3", None, "miss"), ("/kv55/4", 200, "miss"))
+        self.assertEqual(self.metric('govi_failing_stops{module="kv55"}'), "2.0")
+        self.assertEqual(self.metric('govi_failing_stops{module="tpc"}'), "0.0")
+        self.clock.advance(300)
+        self.assertEqual(self.metric('govi_failing_stops{module="kv55"}'), "0.0")
+
+    def test_kinds(self) -> None:
+        """Whatever may go wrong is there from the start, at 0; and the table of it has what the program says."""
+        for where, kinds in KINDS.items():
+            if where in ("statistics", "snapshot"):
+                continue  # these parts have neither
+            for kind in kinds:
+                name = "kv55" if where == "gateway" else where
+                self.assertEqual(self.metric(f'govi_incidents_total{{kind="{kind}",where="{name}"}}'), "0.0")
+        said = set()
+        for path in Path(govi_server.__file__).parent.rglob("*.py"):
+            if path.parent.name == "simulator":
+                continue  # has no figures
+            said |= set(re.findall(r'(?:incidents\.add|self\._refused)\(\s*"([^"]+)"', path.read_text("utf-8")))
+        self.assertEqual(said, {kind for kinds in KINDS.values() for kind in kinds})
+        self.assertIn("too many names", said)
+
+    def test_renderings(self) -> None:
+        """What the feed's modules keep of what they made is told as the caches of others are."""
+        self.feed.received("/GOVI/KV8passtimes/LIN", gzip.compress(kv.passtimes({})))
+        (code,) = self.feed.passtimes.stops
+        for form in "abc":
+            self.feed.boards.made(code, 7200, form, lambda board: b"x" * (1 << 19))
+        self.assertEqual(self.metric('govi_cache_entries{module="feed"}'), "2.0")
+        self.assertEqual(self.metric('govi_cache_bytes{module="feed"}'), "1.048576e+06")
+        self.assertEqual(self.metric('govi_cache_evictions_total{module="feed"}'), "1.0")
 
     def test_feed(self) -> None:
         """The feed's state, records and owners, and what it could not read."""

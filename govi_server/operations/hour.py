@@ -110,6 +110,16 @@ class LastHour:
         now = self._clock.seconds()
         return (minute for minute in self._minutes if 0 <= now - minute.begins < (MINUTES + 1) * 60)
 
+    def failing(self, minutes: int) -> dict[str, set[str]]:
+        """Give the stops of each module whose questions failed in the last minutes."""
+        failing: dict[str, set[str]] = {name: set() for name in self._modules}
+        now = self._clock.seconds()
+        for minute in self.minutes():
+            if now - minute.begins < minutes * 60:
+                for name, asked in minute.modules.items():
+                    failing.setdefault(name, set()).update(asked.stops["failed"])
+        return failing
+
     def _minute(self) -> Minute:
         begins = int(self._clock.seconds()) // 60 * 60
         if not self._minutes or self._minutes[-1].begins != begins:

@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
 from govi_server.kv55.gateway import Gateway
-from govi_server.kv78turbo.feed import Feed
+from govi_server.kv78turbo.feed import REFUSED, Feed
 from govi_server.server import Server
 from govi_server.statistics import StatisticsLog
 
 if TYPE_CHECKING:
     from govi_server.operations.snapshot import Snapshots
+
+KINDS = {
+    "gateway": ("broken", "late", "refused", "repeated", "silent", "unsolicited"),
+    "feed": ("broken message", *REFUSED),
+    "subscriber": ("empty", "envelope", "not consumed", "slow", "too large"),
+    "statistics": ("unwritable",),
+    "snapshot": ("unwritable",),
+}
+"""What may go wrong, by where; for "gateway" figures have the name of its module."""
 
 
 @dataclass(frozen=True, slots=True)
