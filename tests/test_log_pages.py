@@ -121,11 +121,11 @@ class PageTests(SynchronousTestCase):
         for theme in (dict(themes[:8]), dict(themes[8:])):
             for name in ("text", "dim", "memory", "source", "bad"):
                 for back in ("back", "card"):
-                    light, dark = sorted((_luminance(theme[name]), _luminance(theme[back])), reverse=True)
+                    light, dark = sorted((luminance(theme[name]), luminance(theme[back])), reverse=True)
                     self.assertGreaterEqual((light + 0.05) / (dark + 0.05), 4.5, (name, theme[name], back))
 
 
-def _luminance(colour: str) -> float:
+def luminance(colour: str) -> float:
     """Tell how light a colour is, as WCAG 2 has it."""
     colour = colour if len(colour) == 6 else "".join(digit * 2 for digit in colour)
     parts = [int(colour[index : index + 2], 16) / 255 for index in (0, 2, 4)]

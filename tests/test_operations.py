@@ -31,7 +31,7 @@ from govi_server.operations.metrics import FailingStops, Metrics
 from govi_server.operations.parts import KINDS, GatewayParts, Parts
 from govi_server.operations.ready import Ready
 from govi_server.operations.snapshot import HEADER, Settings, Snapshots
-from govi_server.operations.status import Status
+from govi_server.operations.status import OUTCOMES, Status
 from govi_server.operations.status_page import page
 from govi_server.operations.verdict import CALM, Judge
 from govi_server.services import CannotStart, Observers
@@ -40,6 +40,7 @@ from govi_server.statistics import ConnectionStatistics, RequestStatistics
 from tests import feed as kv
 from tests.client import NOW, WireTestCase
 from tests.doubles import FakePoster, FakeSource
+from tests.test_log_pages import luminance
 
 CODE = "57330430"
 
@@ -53,6 +54,11 @@ class FakeSubscriber:
         self.address: str | None = "tcp://feed.example:7817"
         self.attempts = 1
         self.incidents = Gateway(FakePoster(), Clock(), "nobody").incidents
+
+
+def contrast(one: float, other: float) -> float:
+    """Tell how far two luminances are apart."""
+    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
 
 
 class OperationsTestCase(WireTestCase):
@@ -303,6 +309,30 @@ class StatusTests(OperationsTestCase):
         self.assertEqual(answers["hour"]["p50"], answers["lately"]["p99"])
         self.assertEqual(gateways["other"]["lately"]["answer_ms"]["p50"], None)
         self.assertApproximates(gateways["other"]["hour"]["acknowledgement_ms"]["p50"], 50, 0.5)
+
+    def test_colours(self) -> None:
+        """The bars are told from the ground and from each other by lightness alone, in light and in dark."""
+        themes = re.findall(r"--panel: (#\w+);(.*?)}", page(self.status.json()).decode(), re.DOTALL)
+        self.assertEqual(len(themes), 2)
+        for panel, rules in themes:
+            colours = dict(re.findall(r"--(\w+): #(\w{6})", rules))
+            bars = {name: luminance(colours[name]) for name in OUTCOMES}
+            for one, light in bars.items():
+                self.assertGreaterEqual(contrast(light, luminance(panel[1:])), 3, one)
+                for other in bars.keys() - {one}:
+                    self.assertGreaterEqual(contrast(light, bars[other]), 1.35, (one, other))
+
+    def test_words(self) -> None:
+        """A little is not nothing; who is not connected tries; what happened today has but its time."""
+        self.happened(("/kv55/1", 200, "joined"), *[("/kv55/1", 200, "hit")] * 999)
+        self.subscriber.state = "DOWN"
+        self.subscriber.attempts = 2
+        Logger().warn("something")
+        text = page(self.status.json()).decode()
+        self.assertIn("joined 1 (&lt;1%)", text)
+        self.assertIn("trying<td>tcp://feed.example:7817", text)
+        self.assertIn("connected anew<td>once", text)
+        self.assertIn(f">{utc_timestamp(NOW)[11:]}</time> <b class=middle>warn</b> something", text)
 
     def test_page(self) -> None:
         """The page begins with the verdict, loads itself again, needs nothing else, and escapes what others wrote."""
