@@ -187,7 +187,13 @@ class Judge:
                 notes.append(f"{name}: {much} failed, all for {', '.join(sorted(stops))}, which may not exist")
             else:
                 details = f"{much}, for {len(stops):,} stops; {tally.by_status()}"
-                reasons.append(_Reason(f"{name}: questions fail", details, "see the stops with most answers 5xx"))
+                reasons.append(
+                    _Reason(
+                        f"{name}: questions fail",
+                        details,
+                        "see the stops with most answers 5xx and those never answered",
+                    )
+                )
         return reasons, notes
 
     def _house(self) -> list[_Reason]:
