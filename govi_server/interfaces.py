@@ -10,7 +10,7 @@ from zope.interface import Interface
 if TYPE_CHECKING:
     from govi_server.departures.board import Board
     from govi_server.environ import Environ
-    from govi_server.repeats import Ready
+    from govi_server.ready import Ready
     from govi_server.request_handler import RequestHandler
     from govi_server.web_handler import WebHandler
 

@@ -20,6 +20,7 @@ from ddsketch.store import DenseStore
 from msgspec import Meta, Struct
 
 from govi_server.departures.times import AMSTERDAM
+from govi_server.paths import stop_of
 from govi_server.statistics import CacheResult, End, Phase
 
 Width = Literal["minute", "hour", "day", "month", "year"]
@@ -56,9 +57,6 @@ MOST_OF_SEGMENT = 40
 
 FEW = 4
 """Answers that are too few to call a stop slow."""
-
-SEVERAL = "several"
-"""The stop of a request about more than one."""
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 ENDS: tuple[End, ...] = get_args(End)
@@ -422,22 +420,12 @@ class Figures:
         return sorted(timed, key=lambda item: (item[1].timed <= FEW, -item[1].mean, item[0]))[:most]
 
 
-_CODE = re.compile("[0-9]{1,10}")
-_OF_STOPS = ("kv55", "tpc")
-
-
 @lru_cache(maxsize=1 << 16)
 def parts(path: str | None) -> tuple[str | None, str | None]:
     """Take a path's first segment, and the TimingPointCode that it asks about; None for what there is not."""
     if path is None or not path.startswith("/"):
         return None, None
-    segments = path.partition("?")[0].split("/", 3)
-    code = None
-    if segments[1] in _OF_STOPS and len(segments) > 2:
-        codes = segments[2].split(",")
-        if all(_CODE.fullmatch(each) for each in codes):
-            code = codes[0] if len(codes) == 1 else SEVERAL
-    return segments[1][:MOST_OF_SEGMENT], code
+    return path.partition("?")[0].split("/", 2)[1][:MOST_OF_SEGMENT], stop_of(path)
 
 
 def _status_class(status: int | None) -> StatusClass:

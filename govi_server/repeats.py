@@ -12,23 +12,13 @@ from typing import NamedTuple
 
 from govi_server.conditional import not_modified
 from govi_server.environ import Environ
-from govi_server.response import Fields, Representation
-from govi_server.statistics import CacheResult
+from govi_server.ready import Ready
 
 MOST = 10_000
 """Header blocks that are kept; the one that was not seen longest goes first."""
 
 LONGEST = 2048
 """Bytes of a header block that is kept: a browser's have half as many. So all of them are 30 MB at most."""
-
-
-class Ready(NamedTuple):
-    """What there is to answer a request with at once."""
-
-    made: Representation
-    headers: Fields
-    """Those that are not of the representation itself."""
-    cache: CacheResult
 
 
 class Repeat(NamedTuple):

@@ -15,7 +15,8 @@ from govi_server import environ
 from govi_server.at_once import write
 from govi_server.environ import Environ, RequestError
 from govi_server.interfaces import IClientTransport, IReadyModule, IWebModule
-from govi_server.repeats import Ready, Repeat
+from govi_server.ready import Ready
+from govi_server.repeats import Repeat
 from govi_server.request_receiver import RequestReceiver
 from govi_server.response import Headers, answer, pairs
 from govi_server.statistics import MAX_PATH, CacheResult, Phase, Record
@@ -61,6 +62,7 @@ class RequestHandler(RequestReceiver):
         self._turn: IDelayedCall | None = None
         self._thrown_away = 0
         self._choked = False  # the client does not read, the transport has asked for a pause
+        self._at_rest = True  # nothing of a request is here, and nothing else is to be done first
         self._block: bytes | None = None  # what may be the header block of the request, and nothing else
 
     # The connection.
@@ -99,6 +101,7 @@ class RequestHandler(RequestReceiver):
     def pauseProducing(self) -> None:
         """The client does not take its answers: read nothing more from it."""
         self._choked = True
+        self._at_rest = False
         super().pauseProducing()
 
     def resumeProducing(self) -> None:
@@ -168,7 +171,7 @@ class RequestHandler(RequestReceiver):
             return
         if not self._busyReceiving:
             self._in_a_row = 0
-        if self.idle and not (self.paused or self._busyReceiving or self._blank_lines):
+        if self._at_rest:
             repeat = self.server.repeats.get(data)
             if repeat is not None and self._repeat(repeat):
                 return
@@ -176,6 +179,7 @@ class RequestHandler(RequestReceiver):
         else:
             self._block = None
         super().dataReceived(data)
+        self._at_rest = self.idle and not (self.paused or self._busyReceiving or self._blank_lines)
         if self.connection.closing or self._busyReceiving:
             return
         if not self.paused:
@@ -188,8 +192,11 @@ class RequestHandler(RequestReceiver):
         """Begin a request with its first byte, unless it has begun."""
         if not self.record.in_request:
             self.record.begin()
-            self.server.idle.stop(self.connection)
-            self.server.deadlines.start(self.connection)
+            self._start_deadline()
+
+    def _start_deadline(self) -> None:
+        self.server.idle.stop(self.connection)
+        self.server.deadlines.start(self.connection)
 
     def request_refused(self, error: RequestError) -> None:
         """Say why, and close."""
@@ -249,23 +256,23 @@ class RequestHandler(RequestReceiver):
             return False  # the long way meets it, too, and says so
         if ready is None or server.draining or server.access.wait(connection.client.counted) > 0:
             return False
-        record = self.record
-        record.repeats(repeat.method, repeat.path, ready.cache, received)
-        record.come_from(connection.client.name)
+        self.record.come_from(connection.client.name)
         self._last = repeat.is_last
-        self._send_ready(ready, repeat.unchanged(ready), repeat.method, repeat.connection)
-        if not self._choked:
+        now = server.clock.seconds()
+        data, status, size = self._write_ready(ready, repeat.unchanged(ready), repeat.method, repeat.connection, now)
+        self.record.repeats(repeat.method, repeat.path, status, size, ready.cache, received, now)
+        self._answered = True
+        write(self.sock, data)
+        if self._choked:
+            self._start_deadline()  # until the client has taken it
+        else:
             self._finish()
         return True
 
     def _learn(self, env: Environ, module: object) -> None:
         """Keep what the header block means, if all there is to know is in it and the answer may be at hand again."""
-        if (
-            self._block is None
-            or self._buffer
-            or self._body is not None
-            or env["request_method"] not in ("GET", "HEAD")
-        ):
+        block = self._block
+        if block is None or env["request_method"] not in ("GET", "HEAD"):
             return
         changed = "if-match" in env or "if-unmodified-since" in env  # rare: they are left to the long way
         if changed or self.server.access.told_by_proxies(env) or not IReadyModule.providedBy(module):
@@ -275,11 +282,13 @@ class RequestHandler(RequestReceiver):
             condition = env if "if-none-match" in env or "if-modified-since" in env else None
             method, path = env["request_method"], env["path_info"][:MAX_PATH]
             repeat = Repeat(method, path, ready, condition, self._last, self._connection(env))
-            self.server.repeats.learn(self._block, repeat)
+            self.server.repeats.learn(block, repeat)
 
     def request_received(self, env: Environ) -> None:
         """Have the request processed; what the client sends meanwhile waits."""
         self.paused = True
+        if self._buffer or self._body is not None:
+            self._block = None  # there was more
         self.record.come_from(self.server.client(self.connection, env).name)
         self._last = not env.keeps_alive()
         self._processing = processing = maybeDeferred(self.process, env)
@@ -381,7 +390,8 @@ class RequestHandler(RequestReceiver):
         if self._may_answer():
             assert self._env is not None
             self._describe()
-            self._send_ready(ready, unchanged, self._env["request_method"], self._connection(self._env))
+            env, now = self._env, self.server.clock.seconds()
+            self._send(*self._write_ready(ready, unchanged, env["request_method"], self._connection(env), now))
 
     def _may_answer(self) -> bool:
         """Tell whether an answer can be sent now. Raises RuntimeError for a second one."""
@@ -397,15 +407,16 @@ class RequestHandler(RequestReceiver):
         """Give the Connection field of the answer, '' for none."""
         return "close" if self._last else "keep-alive" if env is not None and env.http_1_0 else ""
 
-    def _send_ready(self, ready: Ready, unchanged: bool, method: str, connection: str) -> None:
-        made, server = ready.made, self.server
-        status = "304 Not Modified" if unchanged else "200 Ok"
-        data = made.head(status, ready.headers, server.headers, server.clock.seconds(), connection)
-        size = 0
-        if not unchanged and method != "HEAD":
-            data += made.body
-            size = len(made.body)
-        self._send(data, 304 if unchanged else 200, size)
+    def _write_ready(
+        self, ready: Ready, unchanged: bool, method: str, connection: str, now: float
+    ) -> tuple[bytes, int, int]:
+        """Give the bytes of an answer that is at hand, its status, and the size of its body."""
+        if unchanged:
+            return ready.head("304 Not Modified", self.server.headers, now, connection), 304, 0
+        written = ready.head("200 Ok", self.server.headers, now, connection)
+        if method == "HEAD":
+            return written, 200, 0
+        return written + ready.made.body, 200, len(ready.made)
 
     def _send(self, data: bytes, status: int, size: int) -> None:
         """Send a whole answer. size: of its body."""
@@ -431,23 +442,25 @@ class RequestHandler(RequestReceiver):
 
     def _finish(self) -> None:
         """The answer is with the transport: go on to the next request, or close."""
+        server, connection = self.server, self.connection
         self.record.finish()
-        self.next_request()
         self._answered = False
         if self._last:
-            self.connection.close("client" if self._half_closed else "server")
+            self.next_request()
+            connection.close("client" if self._half_closed else "server")
             return
-        self.server.deadlines.stop(self.connection)
-        self.server.idle.start(self.connection)
-        self._in_a_row += 1
+        server.deadlines.stop(connection)
+        server.idle.start(connection)
         if not self.paused:
-            return  # it came alone
+            return  # it was a repeat: nothing was kept of it, and nothing came behind it
+        self.next_request()
+        self._in_a_row += 1
         if not self._busyReceiving:
             super().resumeProducing()
         elif self._in_a_row < MOST_IN_A_ROW:
             self.paused = False  # dataReceived() is at work and goes on with the next request
         else:  # enough: it is the turn of others
-            self._turn = self.server.clock.callLater(0, self._next_turn)
+            self._turn = server.clock.callLater(0, self._next_turn)
 
     def _next_turn(self) -> None:
         """Go on with requests that have come in one piece with many others."""

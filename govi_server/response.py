@@ -33,23 +33,11 @@ class Representation:
     """Content-Type, Content-Encoding where there is one, ETag, Vary, and Last-Modified where it is told."""
     modified: float | None = None
     """When it was made (epoch seconds), where clients may ask by date."""
-    _written: tuple[object, bytes] = field(default=(None, b""), compare=False, repr=False)
+    last: object = field(default=None, compare=False, repr=False)
+    """What it was answered with last, for who may do so again."""
 
     def __len__(self) -> int:
         return len(self.body)
-
-    def head(self, status: str, headers: Fields, more: Fields, now: float, connection: str) -> bytes:
-        """Write the head that it goes out with, all header fields being its own, these and more; see head().
-
-        The last one is kept: those who ask in the same second mostly get the same.
-        """
-        key = (status, headers, more, int(now), connection)
-        kept, written = self._written
-        if kept != key:
-            fields = (*self.headers, *headers, *more)
-            written = head(status, fields, len(self.body), now=now, connection=connection)
-            self._written = (key, written)
-        return written
 
 
 def pairs(headers: Headers) -> list[tuple[str, str]]:

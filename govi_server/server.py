@@ -81,16 +81,18 @@ class TimeoutHandler:
         self._expire = expire
         self._since: OrderedDict[Connection, float] = OrderedDict()
         self._call: IDelayedCall | None = None
+        self._latest = 0.0
 
     def start(self, connection: "Connection") -> None:
         """Set a connection's deadline, counted from now."""
-        now = self._clock.seconds()
-        self._since.pop(connection, None)
-        self._since[connection] = now
+        since, now = self._since, self._clock.seconds()
+        since[connection] = now
+        since.move_to_end(connection)
         if self._call is None:
             self._call = self._clock.callLater(self._limit, self._look)
-        elif self._call.active() and self._call.getTime() - now > self._limit:  # the clock was set back
-            self._call.reset(self._limit)
+        elif now < self._latest and self._call.active() and self._call.getTime() - now > self._limit:
+            self._call.reset(self._limit)  # the clock was set back
+        self._latest = now
 
     def stop(self, connection: "Connection") -> None:
         """Lift a connection's deadline, if it has one."""

@@ -5,8 +5,10 @@ A RequestHandler writes one event when its connection closes, with a ConnectionS
 """
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Literal, cast
 
 import msgspec
@@ -26,8 +28,9 @@ End = Literal["client", "server", "timeout", "error", "open"]
 MAX_PATH = 200
 """Characters of a path that are kept: those of our own are far shorter, what is longer is a stranger's."""
 
-MOST_REQUESTS = 1000
-"""Requests of one connection after which its statistics are written, however young they are."""
+MOST_REQUESTS = 100
+"""Requests of one connection after which its statistics are written, however young they are: more of them at a time
+would be so much memory that processors are slower for it."""
 
 
 class RequestStatistics(msgspec.Struct, gc=False):
@@ -47,11 +50,12 @@ class RequestStatistics(msgspec.Struct, gc=False):
 
     def mark(self, phase: Phase, now: float) -> None:
         """Say that a phase ends now: it has lasted since the one before it ended."""
-        self.phases[phase] = self.phases.get(phase, 0.0) + now - self.marked
+        # Never below 0, as it would be after the clock was set back.
+        self.phases[phase] = self.phases.get(phase, 0.0) + max(now - self.marked, 0.0)
         self.marked = now
 
 
-@dataclass(slots=True)
+@dataclass
 class ConnectionStatistics:
     """One connection from its accept, or from the last event about it. Moments are epoch seconds."""
 
@@ -62,6 +66,11 @@ class ConnectionStatistics:
     ended: float = 0.0
     end: End = "open"
     requests: list[RequestStatistics] = field(default_factory=list)
+
+    @cached_property
+    def asked(self) -> "Counter[tuple[str | None, int | None, CacheResult]]":
+        """Count the requests by path, status and what the cache had: they are mostly alike."""
+        return Counter((request.path, request.status, request.cache) for request in self.requests)
 
 
 class Record:
@@ -96,22 +105,18 @@ class Record:
             self._request.method = method[:MAX_PATH]
             self._request.path = path[:MAX_PATH]
 
-    def repeats(self, method: str, path: str, cache: CacheResult, received: float) -> None:
-        """A request was received and understood at once, and its answer is found now."""
-        request = self._request
-        if request is None:
-            self._request = request = RequestStatistics(received)
-        now = self._clock.seconds()
-        request.method = method
-        request.path = path
-        request.cache = cache
-        request.phases = {
-            "receive": received - request.marked,
+    def repeats(
+        self, method: str, path: str, status: int, size: int, cache: CacheResult, received: float, found: float
+    ) -> None:
+        """A request was received and understood at one moment, and its answer found at another."""
+        began = received if self._request is None else self._request.marked
+        phases: dict[Phase, float] = {
+            "receive": received - began if received > began else 0.0,  # as in mark()
             "parse": 0.0,
-            "lookup": now - received,
+            "lookup": found - received if found > received else 0.0,
             "render": 0.0,
         }
-        request.marked = now
+        self._request = RequestStatistics(found, method, path, status, size, cache, phases)
 
     def answer(self, status: int, size: int) -> None:
         """The request has its answer."""
@@ -121,16 +126,21 @@ class Record:
 
     def finish(self) -> None:
         """The answer is sent: the request is over."""
-        self.mark("send")
-        self._add()
-        if len(self._connection.requests) >= MOST_REQUESTS:
-            self.flush("open")
+        request, self._request = self._request, None
+        if request is not None:
+            request.mark("send", self._clock.seconds())
+            requests = self._connection.requests
+            requests.append(request)
+            if len(requests) >= MOST_REQUESTS:
+                self.flush("open")
 
     def give_up(self, phase: Phase) -> None:
         """The connection ends in the midst of a request, which was in this phase if it has no answer."""
-        if self._request is not None and self._request.status is None:
-            self.mark(phase)
-        self._add()
+        request, self._request = self._request, None
+        if request is not None:
+            if request.status is None:
+                request.mark(phase, self._clock.seconds())
+            self._connection.requests.append(request)
 
     def come_from(self, client: str) -> None:
         """Say whom the request is from: what is written is about one client at a time."""
@@ -147,11 +157,6 @@ class Record:
         self._connection = ConnectionStatistics(connection.server, connection.client, now)
         self.log.info(statistics=connection)
 
-    def _add(self) -> None:
-        if self._request is not None:
-            self._connection.requests.append(self._request)
-            self._request = None
-
 
 def format_line(event: LogEvent, server: str) -> str | None:
     """Make the statistics log's line of an event: a JSON object and a line end.
@@ -164,7 +169,7 @@ def format_line(event: LogEvent, server: str) -> str | None:
     line = {
         "time": datetime.fromtimestamp(statistics.ended, UTC).isoformat(timespec="milliseconds"),
         "client": statistics.client,
-        "duration": _milliseconds(statistics.ended - statistics.began),
+        "duration": _milliseconds(max(statistics.ended - statistics.began, 0.0)),
         "end": statistics.end,
         "requests": [
             {
@@ -218,8 +223,7 @@ class StatisticsLog(Service):
         """Stop observing and close the file."""
         super().stopService()
         globalLogPublisher.removeObserver(self._observer)
-        if self._file is not None:
-            self._file.close()
+        self._close()
 
     @property
     def writable(self) -> bool:
@@ -230,19 +234,25 @@ class StatisticsLog(Service):
         folder, name = os.path.split(self._path)
         return LogFile(name, folder, rotateLength=self._rotate_bytes, maxRotatedFiles=self._keep_files)
 
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def _write(self, event: LogEvent) -> None:
         line = format_line(event, self._server)
         if line is None:
             return
         try:
+            if self._file is not None and not os.path.exists(self._path):
+                self._close()  # it was removed, to make room perhaps, which it gives back only now
             if self._file is None:
                 self._file = self._open()
-                line = "\n" + line  # what was written last may be half a line
+                if self._file.size:
+                    line = "\n" + line  # what was written last may be half a line
             self._file.write(line)
         except OSError as error:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            self._close()
             self.incidents.add(
                 "unwritable",
                 "The statistics log {path} cannot be written: {error}",

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from govi_server.access import UNLIMITED, Access, Limits, networks
+from govi_server.clock import ClockWatch
 from govi_server.config import Config, ConfigError, Kv55Module, load
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
@@ -28,11 +29,13 @@ from govi_server.modules.ovapi import ovapi_modules
 from govi_server.open_files import raise_limit
 from govi_server.operations.admin import Admin
 from govi_server.operations.hour import LastHour
+from govi_server.operations.log_levels import LogLevels
 from govi_server.operations.metrics import FailingStops, Metrics
 from govi_server.operations.parts import GatewayParts, Parts
 from govi_server.operations.ready import Ready
 from govi_server.operations.snapshot import Snapshots
 from govi_server.operations.status import Status
+from govi_server.operations.verbs import Verbs
 from govi_server.operations.verdict import Judge
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
@@ -147,6 +150,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 def _service(config: Config, reactor: Any) -> InOrder:
     """Put the parts together, in the order in which they start; they stop in the reverse one."""
     services, modules = InOrder(), MultiService()
+    services.addService(ClockWatch(reactor))
     server = Server(
         "",
         0,
@@ -189,7 +193,7 @@ def _add_modules(services: InOrder, modules: MultiService, config: Config, parts
             log.info("/{name} is answered from the KV78turbo feed", name=name)
             continue
         gateway = _gateway(services, name, module, config, reactor)
-        breaker = CircuitBreaker(gateway, reactor, config.breaker)
+        breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.called)
         cache = BoardCache(breaker, reactor, config.cache)
         parts.gateways[name] = GatewayParts(gateway, breaker, cache)
         modules.addService(Kv55(name, cache, module.license or messages.LICENSE))
@@ -197,16 +201,17 @@ def _add_modules(services: InOrder, modules: MultiService, config: Config, parts
 
 def _operators(config: Config, parts: Parts, reactor: Any) -> InOrder:
     """Make the operators' endpoint, and what watches the log for it."""
-    hour, metrics = LastHour(reactor, NAME, parts.modules), Metrics(parts)
-    metrics.registry.register(FailingStops(hour))
+    hour = LastHour(reactor, NAME, parts.modules)
     judge = Judge(parts, hour, reactor)
+    metrics = Metrics(parts, judge)
+    metrics.registry.register(FailingStops(hour))
     status = Status(parts, hour, judge, reactor, version("govi-server"))
     services = InOrder()
     services.addService(Observers((hour, metrics)))
     services.addService(timer := TimerService(JUDGE_EVERY, judge.verdict))
     timer.clock = reactor
     if config.admin.listen:
-        admin = Admin(reactor, metrics, status, Ready(parts, config.admin.probe))
+        admin = Admin(reactor, metrics, status, Ready(parts, config.admin.probe, reactor))
         services.addService(Listener(reactor, config.admin.listen, admin))
     if config.manhole.listen:
         _add_manhole(services, config, parts, hour, status, reactor)
@@ -218,7 +223,7 @@ def _add_manhole(
 ) -> None:
     """Make the way in for operators. What it needs is imported here, for it need not be installed."""
     try:
-        from govi_server.operations.manhole import KeysFile, LogLevels, Manhole, Verbs
+        from govi_server.operations.manhole import KeysFile, Manhole
     except ImportError as error:
         raise CannotStart(f"the manhole needs more: pip install 'govi-server[manhole]' ({error})") from None
     if not config.manhole.keys:

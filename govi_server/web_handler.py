@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from govi_server.conditional import has_changed, not_modified
 from govi_server.environ import Environ
-from govi_server.repeats import Ready
+from govi_server.ready import Ready
 from govi_server.response import Headers
 from govi_server.statistics import CacheResult, Phase
 

@@ -683,10 +683,11 @@ class LogTests(GatewayTestCase):
         self.assertEqual(self.lines()[1:], [(LogLevel.info, "GOVI takes questions again, after 1.5 s")])
 
     def test_fails_again(self) -> None:
-        """When it fails again that is said again."""
-        for _ in range(2):
+        """When it fails again that is said again, but of one that comes and goes no more than once a minute."""
+        for _ in range(7):
             self.be_refused()
             self.be_answered()
+            self.clock.advance(15)
         self.assertEqual([level for level, _ in self.lines()], [LogLevel.warn, LogLevel.info] * 2)
 
     def test_not_taken(self) -> None:

@@ -278,7 +278,7 @@ class FiguresTests(SynchronousTestCase):
         self.assertIn("2 requests about stops beyond the first 2", as_text(read))
 
     def test_parts(self) -> None:
-        """A stop is what looks like one."""
+        """A path has a module and perhaps a stop."""
         for path, expected in (
             ("/kv55/57330430", ("kv55", "57330430")),
             ("/tpc/0001", ("tpc", "0001")),
@@ -286,7 +286,7 @@ class FiguresTests(SynchronousTestCase):
             ("/tpc/1/departures?x=/", ("tpc", "1")),
             ("/kv55/12345678901", ("kv55", None)),
             ("/kv55/\u0661", ("kv55", None)),
-            ("/kv55/1,", ("kv55", None)),
+            ("/arriva/1", ("arriva", "1")),
             ("/kv55/", ("kv55", None)),
             ("/kv55", ("kv55", None)),
             ("/line/1", ("line", None)),

@@ -5,14 +5,17 @@ import json
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from prometheus_client import generate_latest
+from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import Logger, capturedLogs, formatEvent
+from twisted.python.failure import Failure
 
 import govi_server
 from govi_server.access import Limits as AccessLimits
@@ -25,15 +28,17 @@ from govi_server.kv55.gateway import Gateway
 from govi_server.kv78turbo import passtimes, subscriber, timetable
 from govi_server.kv78turbo.feed import Feed, Limits
 from govi_server.kv78turbo.subscriber import State
+from govi_server.modules.kv55 import Kv55
+from govi_server.modules.ovapi import ovapi_modules
 from govi_server.operations.admin import Admin
-from govi_server.operations.hour import MINUTES, MOST_NAMES, OTHERS, LastHour, stop_of
+from govi_server.operations.hour import MINUTES, MOST_NAMES, OTHERS, LastHour
 from govi_server.operations.metrics import FailingStops, Metrics
 from govi_server.operations.parts import KINDS, GatewayParts, Parts
 from govi_server.operations.ready import Ready
 from govi_server.operations.snapshot import HEADER, Settings, Snapshots
 from govi_server.operations.status import OUTCOMES, Status
 from govi_server.operations.status_page import page
-from govi_server.operations.verdict import CALM, Judge
+from govi_server.operations.verdict import CALM, Judge, Word
 from govi_server.services import CannotStart, Observers
 from govi_server.slices import in_slices
 from govi_server.statistics import ConnectionStatistics, RequestStatistics
@@ -76,10 +81,14 @@ class OperationsTestCase(WireTestCase):
         self.subscriber = FakeSubscriber()
         self.feed.subscriber = self.subscriber  # type: ignore[assignment]
         self.parts.modules = ("kv55", "tpc")
+        modules = MultiService()
+        for module in (Kv55("kv55", self.cache), *ovapi_modules(self.feed)):
+            modules.addService(module)
+        self.server.find_module = modules.getServiceNamed
         self.hour = LastHour(self.clock, self.server.what, self.parts.modules)
-        self.metrics = Metrics(self.parts)
-        self.metrics.registry.register(FailingStops(self.hour))
         self.judge = Judge(self.parts, self.hour, self.clock)
+        self.metrics = Metrics(self.parts, self.judge)
+        self.metrics.registry.register(FailingStops(self.hour))
         self.status = Status(self.parts, self.hour, self.judge, self.clock, "1.2.3")
         observers = Observers((self.hour, self.metrics))
         observers.startService()
@@ -142,14 +151,6 @@ class HourTests(OperationsTestCase):
         self.assertEqual((len(minute.stops), minute.stops[OTHERS]), (MOST_NAMES + 1, 500))
         self.assertEqual(len(minute.clients), MOST_NAMES + 1)
 
-    def test_stop_of(self) -> None:
-        """A stop is what looks like one."""
-        for path, stop in {
-            f"/kv55/{CODE}": CODE, "/tpc/1/departures": "1", "/kv55/": None, "/kv55/a": None, None: None, "/": None,
-            "/kv55/\u0661": None, "/kv55/12345678901": None, "/kv55/1,2": None,
-        }.items():  # fmt: skip
-            self.assertEqual(stop_of(path), stop, path)
-
     def test_feed_fails(self) -> None:
         """What the live feed has no board for failed, though it asked no cache; what nobody could answer did not."""
         self.happened(("/tpc/1", 503, "none"), ("/tpc/2", 404, "none"), ("/b", 503, "none"), ("/tpc/1", 501, "none"))
@@ -205,7 +206,7 @@ class VerdictTests(OperationsTestCase):
         self.clock.advance(120)
         (why,) = self.judge.verdict().why
         since = utc_timestamp(NOW)[11:16]
-        details = "5 of 15 in 5 minutes, for 4 stops; 504: 4, 406: 1"
+        details = "5 of 15 in 5 minutes, stops: 4; 504: 4, 406: 1"
         self.assertTrue(why.startswith(f"/kv55: questions fail, since {since} UTC, 2 min ago ({details}): "), why)
         self.happened(*[(f"/kv55/{CODE}", 200, "hit")] * 500)
         self.assertEqual(self.word(), "RECOVERING")
@@ -220,6 +221,11 @@ class VerdictTests(OperationsTestCase):
         )
         stops = self.status.json()["stops"]
         self.assertEqual((stops["never_answered"], stops["most_failed"]), ({"99999999": 55}, {}))
+
+    def test_one_stop(self) -> None:
+        """One stop that fails is told when it had answers before: it exists."""
+        self.happened((f"/kv55/{CODE}", 200, "miss"), *[(f"/kv55/{CODE}", 502, "miss")] * 5)
+        self.assertEqual(self.word(), "DEGRADED")
 
     def test_all_fail(self) -> None:
         """A gateway that takes questions and answers none is DOWN when it is the only source."""
@@ -276,7 +282,7 @@ class VerdictTests(OperationsTestCase):
     def test_recovering_feed(self) -> None:
         """A feed that has not told everything yet is RECOVERING."""
         self.subscriber.state = "UNKNOWN"
-        self.assertEqual(self.judge.verdict().why, ("the live feed is UNKNOWN",))
+        self.assertEqual(self.judge.verdict().why, ("the live feed is UNKNOWN: the last data came 0 s ago",))
 
 
 class StatusTests(OperationsTestCase):
@@ -425,12 +431,18 @@ class MetricsTests(OperationsTestCase):
         self.assertEqual(self.metric('govi_incidents_total{kind="broken message",where="feed"}'), "1.0")
         self.assertEqual(self.metric('govi_feed_state{state="UP"}'), "1.0")
 
+    def test_verdict(self) -> None:
+        """The verdict is 1, and every other one that there is 0."""
+        self.subscriber.state = "DOWN"
+        words = {word: self.metric(f'govi_verdict{{verdict="{word}"}}') for word in get_args(Word)}
+        self.assertEqual(words, {"UP": "0.0", "RECOVERING": "0.0", "DEGRADED": "1.0", "DOWN": "0.0"})
+
 
 class AdminTests(OperationsTestCase):
     """The operators' endpoint."""
 
     def get(self, path: str) -> StringTransport:
-        admin = Admin(self.clock, self.metrics, self.status, Ready(self.parts, ""))
+        admin = Admin(self.clock, self.metrics, self.status, Ready(self.parts, "", self.clock))
         protocol = admin.buildProtocol(cast(IAddress, None))
         transport = StringTransport()
         assert protocol is not None
@@ -460,8 +472,49 @@ class AdminTests(OperationsTestCase):
         self.source.answers[-1].errback(SourceSilent("no answer within 10 s"))
         self.assertRegex(transport.value(), b"^HTTP/1.[01] 503 ")
         self.assertIn(
-            f"/kv55: stop {CODE}: no answer within 10 s\nthe live feed is DOWN\n".encode(), transport.value()
+            f"/kv55: stop {CODE}: 504 Gateway Timeout, Timeout\nthe live feed is DOWN: the last".encode(),
+            transport.value(),
         )
+
+    def why_not(self) -> str:
+        answer: bytes = self.get("/ready").value()
+        return answer.partition(b"\r\n\r\n")[2].decode()
+
+    def test_not_ready_at_all(self) -> None:
+        """Not ready is who lets nobody in, and whose gateway takes no questions, whatever is in memory."""
+        self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
+        self.cache.put(Board(CODE, (Trip(),), NOW))
+        self.cache.last_asked = CODE
+        self.assertEqual(self.why_not(), "ready\n")
+        self.server.accepting.paused = True
+        self.parts.gateways["kv55"].breaker.state = "open"
+        self.assertEqual(
+            self.why_not(),
+            "too many open files: no connections are accepted\n/kv55: the gateway does not take questions\n",
+        )
+        self.server.draining = True
+        self.assertIn("the server stops\n", self.why_not())
+
+    def test_not_ready_broken(self) -> None:
+        """A module that fails is found out, for it is asked as clients ask it; and no statistics tell of that."""
+        self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
+        self.feed.boards.made = None  # type: ignore[method-assign,assignment]
+        self.assertRegex(self.why_not(), "^/tpc: stop [0-9]+: 500 Internal Server Error\n$")
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.assertEqual(list(self.hour.minutes()), [])
+
+    def test_nobody_waits(self) -> None:
+        """A check whose asker has left leaves nothing behind."""
+        self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
+        self.cache.last_asked = CODE
+        admin = Admin(self.clock, self.metrics, self.status, Ready(self.parts, "", self.clock))
+        protocol = admin.buildProtocol(cast(IAddress, None))
+        assert protocol is not None
+        protocol.makeConnection(StringTransport())
+        protocol.dataReceived(b"GET /ready HTTP/1.0\r\nHost: x\r\n\r\n")
+        self.assertEqual(self.cache.flights, {CODE: 1})
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.cache.flights, {CODE: 0})
 
 
 class SnapshotTests(OperationsTestCase):

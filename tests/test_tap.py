@@ -3,6 +3,7 @@
 import os
 from tempfile import TemporaryDirectory
 from typing import cast
+from unittest.mock import patch
 
 from twisted.application.service import IServiceMaker, MultiService, Service
 from twisted.internet.testing import MemoryReactorClock
@@ -81,6 +82,9 @@ class ServiceTests(SynchronousTestCase):
         self.addCleanup(folder.cleanup)
         self.folder = folder.name
         self.reactor = MemoryReactorClock()
+        thread = patch("govi_server.clock.Thread")  # which would call a reactor that is none
+        thread.start()
+        self.addCleanup(thread.stop)
 
     def ports(self, toml: str, *arguments: str) -> list[tuple[int, str]]:
         """Start the service of a configuration; list what is listened on, and for what."""

@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from govi_server.departures.board import Board, SourceUnreachable
+from govi_server.incidents import Incidents
 from govi_server.interfaces import IDepartureSource
 from govi_server.units import Count, Seconds
 
@@ -34,15 +35,24 @@ class CircuitBreaker:
     """A source before another one: while that one is dead, every question fails at once, as the last one did.
 
     Dead is a source that does not take questions. One that takes them and says nothing may not know the stop, and
-    whoever asks for stops that do not exist must not shut out the others.
+    whoever asks for stops that do not exist must not shut out the others. called: the source's name in the log, which
+    itself says there when it takes questions again.
     """
 
     log = Logger()
 
-    def __init__(self, source: IDepartureSource, clock: IReactorTime, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        source: IDepartureSource,
+        clock: IReactorTime,
+        limits: Limits = DEFAULT_LIMITS,
+        called: str = "the source",
+    ) -> None:
         self._source = source
         self._clock = clock
         self._limits = limits
+        self._called = called
+        self.incidents = Incidents(self.log, clock)
         self._failures = 0
         self._last = ""
         self._until = 0.0
@@ -66,9 +76,7 @@ class CircuitBreaker:
 
     def _close(self) -> None:
         self._failures = 0
-        if self.state != "closed":
-            self.state = "closed"
-            self.log.info("The source takes questions again")
+        self.state = "closed"
 
     def _failed(self, failure: Failure) -> Failure:
         if not failure.check(SourceUnreachable):
@@ -78,8 +86,10 @@ class CircuitBreaker:
         self._last = failure.getErrorMessage()
         if self._failures >= self._limits.failures:
             if self.state == "closed":
-                self.log.warn(
-                    "The source failed {n} times in a row, now it is asked once in {pause} s: {reason}",
+                self.incidents.add(
+                    "opened",
+                    "{source} failed {n} times in a row, now it is asked once in {pause:g} s: {reason}",
+                    source=self._called,
                     n=self._failures,
                     pause=self._limits.pause,
                     reason=self._last,

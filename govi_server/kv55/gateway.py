@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from govi_server.departures.board import Board, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
 from govi_server.departures.flights import FlightEvent
-from govi_server.incidents import Incidents
+from govi_server.incidents import QUIET, Incidents
 from govi_server.interfaces import IDepartureSource, IPoster
 from govi_server.kv55 import messages
 from govi_server.kv55.messages import BadMessage, Question
@@ -129,7 +129,7 @@ class Gateway(Service):
     ) -> None:
         self._poster = poster
         self._clock = clock
-        self._called = called
+        self.called = called
         self._module = module
         self._subscriber_id = subscriber_id
         self._limits = limits
@@ -138,6 +138,8 @@ class Gateway(Service):
         self._posts: set[Deferred[None]] = set()
         self._heard: list[Callable[[Board], object]] = []
         self._failing_since: float | None = None
+        self._told: float | None = None  # when that it fails was told last
+        self._is_told = False  # that it fails now
         self.incidents = Incidents(self.log, clock)
 
     def listen(self, heard: Callable[[Board], object]) -> None:
@@ -160,7 +162,7 @@ class Gateway(Service):
         posted.addBoth(self._posted, posted)
         flight.deadline = self._clock.callLater(self._limits.answer, self._time_over, flight)
         posted.addCallbacks(self._taken, self._not_taken, callbackArgs=(flight,), errbackArgs=(flight,))
-        posted.addErrback(lambda failure: self.log.failure("Asking {gateway} failed", failure, gateway=self._called))
+        posted.addErrback(lambda failure: self.log.failure("Asking {gateway} failed", failure, gateway=self.called))
         return board
 
     def deliver(self, data: bytes) -> None:
@@ -180,7 +182,7 @@ class Gateway(Service):
             self.incidents.add(
                 "unsolicited",
                 "{gateway} sent stop {codes}, which nobody asked for: refused",
-                gateway=self._called,
+                gateway=self.called,
                 codes=codes,
             )
             raise Unsolicited(f"nobody asked for stop {codes}")
@@ -190,7 +192,7 @@ class Gateway(Service):
         self.incidents.add(
             "refused",
             "A callback for {gateway} from {client}, who may not send any: refused",
-            gateway=self._called,
+            gateway=self.called,
             client=client,
         )
 
@@ -214,16 +216,16 @@ class Gateway(Service):
             flight.land(board)
         elif flight.answered:
             self.incidents.add(
-                "repeated", "{gateway} repeated its answer for stop {code}", gateway=self._called, code=board.code
+                "repeated", "{gateway} repeated its answer for stop {code}", gateway=self.called, code=board.code
             )
         else:
             flight.answered = True
             self._tell(flight, "late")
-            seconds = round(self._clock.seconds() - flight.asked, 1)
+            seconds = round(self._since(flight), 1)
             self.incidents.add(
                 "late",
                 "{gateway} answered for stop {code} late, after {seconds} s: kept",
-                gateway=self._called,
+                gateway=self.called,
                 code=board.code,
                 seconds=seconds,
             )
@@ -233,7 +235,7 @@ class Gateway(Service):
 
     def _broken(self, data: bytes, why: str) -> None:
         """Fail the flight that an unreadable callback was for; if it names no stop, it may have been anyone's."""
-        self.incidents.add("broken", "{gateway} sent what cannot be read: {why}", gateway=self._called, why=why)
+        self.incidents.add("broken", "{gateway} sent what cannot be read: {why}", gateway=self.called, why=why)
         code = messages.code_in(data[: self._limits.message])
         if code is None:
             for flight in self._asked.in_order:
@@ -242,8 +244,12 @@ class Gateway(Service):
         elif asked := self._asked.find(code, None):
             asked.land(SourceBroken(why))
 
+    def _since(self, flight: Flight) -> float:
+        """Give the seconds since a question; none after the clock was set back."""
+        return max(self._clock.seconds() - flight.asked, 0.0)
+
     def _tell(self, flight: Flight, what: Literal["taken", "answered", "late"]) -> None:
-        self.log.info(flight=FlightEvent(self._module, what, self._clock.seconds() - flight.asked))
+        self.log.info(flight=FlightEvent(self._module, what, self._since(flight)))
 
     def _taken(self, _: None, flight: Flight) -> None:
         flight.taken = True
@@ -272,7 +278,7 @@ class Gateway(Service):
             self.incidents.add(
                 "silent",
                 "{gateway} took the question for stop {code}, no answer came within {seconds}",
-                gateway=self._called,
+                gateway=self.called,
                 code=flight.code,
                 seconds=seconds,
             )
@@ -283,11 +289,17 @@ class Gateway(Service):
 
     def _fails(self, why: str) -> None:
         if self._failing_since is None:
-            self._failing_since = self._clock.seconds()
-            self.log.warn("{gateway} fails: {why}", gateway=self._called, why=why)
+            self._failing_since = now = self._clock.seconds()
+            if self._told is not None and 0 <= now - self._told < QUIET:
+                return  # one that comes and goes with every question is told of once a minute, too
+            self._told, self._is_told = now, True
+            self.log.warn("{gateway} fails: {why}", gateway=self.called, why=why)
 
     def _recovered(self) -> None:
         if self._failing_since is not None:
-            seconds = round(self._clock.seconds() - self._failing_since, 1)
+            seconds = round(max(self._clock.seconds() - self._failing_since, 0.0), 1)
             self._failing_since = None
-            self.log.info("{gateway} takes questions again, after {seconds} s", gateway=self._called, seconds=seconds)
+            if not self._is_told:
+                return
+            self._is_told = False
+            self.log.info("{gateway} takes questions again, after {seconds} s", gateway=self.called, seconds=seconds)

@@ -84,7 +84,7 @@ class Boards:
         for key, values in stop.passes.items() if stop is not None else ():
             kv8 = pass_of(key, values, code)
             kv7 = planned.pop(key, None)
-            too_old = self.passtimes.heard.get(kv8.data_owner_code, 0.0) + self._stale
+            too_old = min(self.passtimes.heard.get(kv8.data_owner_code, 0.0), now) + self._stale
             if now > too_old and kv8.gone > now:
                 silent.add(kv8.data_owner_code)
                 until = min(until, now + LEFT_OUT)
@@ -129,7 +129,8 @@ class Boards:
         stop = self.passtimes.stops.get(code)
         version = (stop.version if stop is not None else 0, self.timetable.version)
         kept = self._kept.get(key)
-        if kept is not None and kept[0] == version and self._now() < kept[1].until:
+        # One that would last longer than any was made before the clock was set back.
+        if kept is not None and kept[0] == version and 0 < kept[1].until - self._now() <= LOOKED_AHEAD:
             self._kept.move_to_end(key)
             return kept[1], kept[2]  # type: ignore[return-value]  # the form tells the type
         board = self.board(code, horizon)

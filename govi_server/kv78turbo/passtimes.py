@@ -389,6 +389,9 @@ class Passtimes:
 
     def sweep(self) -> Iterator[None]:
         """Forget what is over; yields after each stop, so that it can be done bit by bit."""
+        now = self._now()
+        # Who was heard before the clock was set back would seem to have just spoken for as long as that.
+        self.heard.update({owner: now for owner, when in self.heard.items() if when > now})
         for code in list(self.stops):
             stop = self.stops[code]
             now = self._now()

@@ -138,8 +138,7 @@ class Subscriber(Service):
     the envelopes that are wanted; "" for all. received: called with a message's envelope and its data, one gzip file;
     when it returns a Deferred, nothing more is read until that fires. Raises CannotStart for what is no address.
 
-    A reactor's calls go by the clock of the system. If that is set back during a silence, the silence is noticed
-    that much later; if it is set back while frames come, no later than otherwise.
+    A silence in which the clock of the system is set back counts from there.
     """
 
     log = Logger()
@@ -234,8 +233,10 @@ class Subscriber(Service):
     def _connect_again(self, why: str) -> None:
         """Give the connection up, and take the next address after the back-off."""
         self._close()
+        level = LogLevel.info if self._state == "DOWN" else LogLevel.warn  # that it is still DOWN is no news
         self._state = "DOWN"
-        self.log.warn(
+        self.log.emit(
+            level,
             "{why}: the live feed is DOWN, {next} is tried in {seconds:g} s",
             why=why,
             next=self._addresses[self.attempts % len(self._addresses)],
@@ -253,6 +254,8 @@ class Subscriber(Service):
     def _look(self) -> None:
         """See whether there was silence for long enough, and if not, when there will have been."""
         now, silence = self._reactor.seconds(), self._limits.silence
+        self._heard = min(self._heard, now)  # both are in the future after the clock was set back
+        self.last = None if self.last is None else min(self.last, now)
         if not self._can_tell(now):
             self._heard = now
         elif now - self._heard >= silence:

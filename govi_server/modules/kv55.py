@@ -14,7 +14,7 @@ from govi_server.departures.cache import BoardCache, Entry, Result
 from govi_server.environ import Environ
 from govi_server.interfaces import IReadyModule
 from govi_server.kv55 import messages
-from govi_server.repeats import Ready
+from govi_server.ready import CACHE_STATUS, Ready, at_hand
 from govi_server.request_handler import RequestHandler
 from govi_server.response import Representation, represent
 from govi_server.web_handler import WebHandler
@@ -24,14 +24,6 @@ RETRY_AFTER = "10"
 
 MOST_ECHOED = 100
 """Characters of a wrong code that are echoed."""
-
-# What the cache did, in the words of RFC 9211.
-_CACHE_STATUS = {
-    "hit": "govi-cache; hit",
-    "stale": "govi-cache; hit",  # with a negative ttl, which is how a stale hit is told
-    "joined": "govi-cache; fwd=miss; collapsed",
-    "miss": "govi-cache; fwd=miss",
-}
 
 # What a client is told of a source that gives no board: the status, and the text of Error.
 _FAILURES = {
@@ -58,7 +50,6 @@ class Kv55(Service):
         self.name = name
         self.cache = cache
         self._license_url = license_url
-        self._cache_control = ("Cache-Control", f"public, max-age={floor(cache.limits.fresh)}")
 
     def web_handler(self, request_handler: RequestHandler, env: Environ) -> "Kv55Handler":
         """Make the handler of one request."""
@@ -84,12 +75,8 @@ class Kv55(Service):
         age = cache.age(entry)
         if age > cache.limits.fresh and result != "stale":  # the flight failed: this is what there was
             result = "stale"
-        headers = (
-            self._cache_control,
-            ("Age", f"{floor(max(age, 0))}"),
-            ("Cache-Status", f"{_CACHE_STATUS[result]}; ttl={floor(cache.limits.fresh - age)}"),
-        )
-        return Ready(made, headers, result)
+        fresh = cache.limits.fresh
+        return at_hand(made, result, floor(fresh), floor(fresh - age), floor(max(age, 0)))
 
     def _plain(self, board: Board) -> Representation:
         document = messages.write_dris_55([board], self._license_url)
@@ -133,5 +120,5 @@ class Kv55Handler(WebHandler):
         headers = {"Content-Type": messages.CONTENT_TYPE, "Cache-Control": "no-store"}
         if result is not None:
             headers["Retry-After"] = RETRY_AFTER
-            headers["Cache-Status"] = _CACHE_STATUS[result]
+            headers["Cache-Status"] = CACHE_STATUS[result]
         self.send_response(body, status, headers)

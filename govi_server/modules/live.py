@@ -10,7 +10,7 @@ from govi_server.departures.times import MINUTE
 from govi_server.kv78turbo.boards import StopBoard
 from govi_server.kv78turbo.feed import Condition, Feed
 from govi_server.kv78turbo.passes import Pass
-from govi_server.repeats import Ready
+from govi_server.ready import Ready, at_hand
 from govi_server.response import Fields, Representation
 from govi_server.web_handler import WebHandler
 
@@ -81,14 +81,10 @@ def answer(
     """Answer with what was made of some boards, and with how far they can be relied upon."""
     age = max((age for _, age in conditions), default=0.0)
     stale = any(condition == "stale" for condition, _ in conditions)
-    ttl = min(floor(feed.limits.fresh - age), -1) if stale else MAX_AGE
-    headers = (
-        *headers,
-        ("Cache-Control", f"public, max-age={MAX_AGE}"),
-        ("Cache-Status", f"govi-cache; hit; ttl={ttl}"),
-        ("Feed-State", feed.state),
-    )
-    return Ready(made, (*headers, ("Age", f"{ceil(age)}")) if stale else headers, "stale" if stale else "hit")
+    more = (*headers, ("Feed-State", feed.state))
+    if not stale:
+        return at_hand(made, "hit", MAX_AGE, MAX_AGE, headers=more)
+    return at_hand(made, "stale", MAX_AGE, min(floor(feed.limits.fresh - age), -1), ceil(age), more)
 
 
 class LiveHandler(WebHandler):

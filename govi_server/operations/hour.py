@@ -13,6 +13,7 @@ from twisted.logger import LogEvent, LogLevel, formatEvent
 
 from govi_server.departures.flights import FlightEvent
 from govi_server.log_figures import Distribution
+from govi_server.paths import SEVERAL, stop_of
 from govi_server.statistics import CacheResult, ConnectionStatistics
 
 MINUTES = 60
@@ -122,6 +123,9 @@ class LastHour:
 
     def _minute(self) -> Minute:
         begins = int(self._clock.seconds()) // 60 * 60
+        # Minutes of a clock that was ahead would come again, and with them what failed in them.
+        while self._minutes and self._minutes[-1].begins > begins:
+            self._minutes.pop()
         if not self._minutes or self._minutes[-1].begins != begins:
             self._minutes.append(Minute(begins))
         return self._minutes[-1]
@@ -136,19 +140,10 @@ def outcome(status: int | None, cache: CacheResult) -> str | None:
     return "failed" if status >= 500 else cache
 
 
-def stop_of(path: str | None) -> str | None:
-    """Give the stop that a path asks for: /kv55/57330430, /tpc/57330430/departures; None if it asks for none."""
-    parts = (path or "").split("/")
-    if len(parts) < 3 or not parts[2].isascii() or not parts[2].isdigit() or len(parts[2]) > 10:
-        return None
-    return parts[2]
-
-
 def _count(minute: Minute, connection: ConnectionStatistics, modules: Collection[str]) -> None:
     requests = connection.requests
     _add(minute.clients, connection.client, len(requests))
-    # A connection has up to a thousand requests, which are mostly alike.
-    for (path, status, cache), n in Counter((r.path, r.status, r.cache) for r in requests).items():
+    for (path, status, cache), n in connection.asked.items():
         stop = stop_of(path)
         module = (path or "/").lstrip("/").partition("/")[0]
         result = outcome(status, cache) if module in modules else None
@@ -158,7 +153,7 @@ def _count(minute: Minute, connection: ConnectionStatistics, modules: Collection
             lost = result in ("timeout", "failed")
             stops = asked.stops["left" if status is None else "failed" if lost else "answered"]
             if len(stops) < MOST_NAMES:
-                stops.add(stop or path or "")
+                stops.add(path or "" if stop in (None, SEVERAL) else stop)
         if status is not None:
             minute.statuses[status] += n
         if stop is None:

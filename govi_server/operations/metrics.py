@@ -19,7 +19,7 @@ from twisted.logger import LogEvent
 from govi_server.departures.flights import FlightEvent
 from govi_server.operations.hour import LastHour
 from govi_server.operations.parts import KINDS, Parts
-from govi_server.operations.verdict import LOOKED_AT
+from govi_server.operations.verdict import LOOKED_AT, Judge, Word
 from govi_server.statistics import ConnectionStatistics, Phase
 
 # Seconds: a hit takes fractions of a millisecond, a gateway up to its ten seconds.
@@ -42,7 +42,7 @@ _BUCKETS = (
     10.0,
     13.0,
 )
-_STATES = ("UP", "RECOVERING", "DOWN", "UNKNOWN")
+_FEED_STATES = ("UP", "RECOVERING", "DOWN", "UNKNOWN")
 _BREAKER_STATES = ("closed", "half-open", "open")
 
 
@@ -72,8 +72,9 @@ _bucket = partial(bisect_left, _BUCKETS)
 class Metrics(Collector):
     """Observes the log, and reads the parts of the program when somebody asks. Provides a registry."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, judge: Judge) -> None:
         self._parts = parts
+        self._judge = judge
         self._requests: Counter[tuple[str, str, str]] = Counter()
         self._bytes = 0
         self._phases: defaultdict[str, Latencies] = defaultdict(Latencies)
@@ -98,8 +99,7 @@ class Metrics(Collector):
         if connection.end != "open":
             self._ended[connection.end] += 1
         requests = connection.requests
-        # A connection has up to a thousand requests, which are mostly alike.
-        for (path, status, cache), n in Counter((r.path, r.status, r.cache) for r in requests).items():
+        for (path, status, cache), n in connection.asked.items():
             self._requests[self._module(path), "none" if status is None else str(status), cache] += n
         self._bytes += sum(request.bytes for request in requests)
         for phase in get_args(Phase):
@@ -114,6 +114,8 @@ class Metrics(Collector):
         """Read what is a state and no event."""
         yield from self._counted()
         parts = self._parts
+        verdict = self._judge.verdict().word
+        yield _states("govi_verdict", "1 for what the status page says.", "verdict", get_args(Word), verdict)
         yield _gauge("govi_connections", "Connections that are open.", len(parts.server.connections))
         yield _gauge(
             "govi_connections_limit", "Connections that may be open at once.", parts.server.access.limits.connections
@@ -195,10 +197,7 @@ class Metrics(Collector):
         now = feed.clock.seconds()
         yield CounterMetricFamily("govi_feed_records", "Records that came.", feed.n_records)
         yield CounterMetricFamily("govi_feed_reconnects", "Connections made after the first.", feed.reconnects)
-        state = GaugeMetricFamily("govi_feed_state", "1 for the state it is in.", labels=("state",))
-        for name in _STATES:
-            state.add_metric((name,), name == feed.state)
-        yield state
+        yield _states("govi_feed_state", "1 for the state it is in.", "state", _FEED_STATES, feed.state)
         age = GaugeMetricFamily("govi_feed_age_seconds", "Since a data owner was heard of.", labels=("owner",))
         for owner, heard in feed.passtimes.heard.items():
             age.add_metric((owner,), max(now - heard, 0.0))
@@ -225,3 +224,10 @@ class FailingStops(Collector):
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, value)
+
+
+def _states(name: str, text: str, label: str, states: Iterable[str], current: str) -> GaugeMetricFamily:
+    metric = GaugeMetricFamily(name, text, labels=(label,))
+    for state in states:
+        metric.add_metric((state,), state == current)
+    return metric

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from govi_server.operations.snapshot import Snapshots
 
 KINDS = {
-    "gateway": ("broken", "late", "refused", "repeated", "silent", "unsolicited"),
+    "gateway": ("broken", "late", "opened", "refused", "repeated", "silent", "unsolicited"),
     "feed": ("broken message", *REFUSED),
     "subscriber": ("empty", "envelope", "not consumed", "slow", "too large"),
     "statistics": ("unwritable",),
@@ -49,7 +49,7 @@ class Parts:
     def incidents(self) -> Iterator[tuple[str, Mapping[str, int]]]:
         """Go through what went wrong: where, and how often each kind."""
         for name, source in self.gateways.items():
-            yield name, source.gateway.incidents.counts
+            yield name, source.gateway.incidents.counts + source.breaker.incidents.counts
         if self.feed is not None:
             yield "feed", self.feed.incidents.counts
             if self.feed.subscriber is not None:

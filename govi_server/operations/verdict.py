@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from twisted.internet.interfaces import IReactorTime
 
 from govi_server.departures.times import utc_timestamp
+from govi_server.kv78turbo.feed import Feed
 from govi_server.operations.hour import MINUTES, Asked, Fate, LastHour
 from govi_server.operations.parts import Parts
 
@@ -82,6 +83,12 @@ class _Tally:
         return ", ".join(f"{status or 'left by the client'}: {n:,}" for status, n in self.lost.most_common())
 
 
+def state_of(feed: Feed) -> str:
+    """Say how the live feed is doing."""
+    age = "there never was any data" if feed.age is None else f"the last data came {feed.age:.0f} s ago"
+    return f"the live feed is {feed.state}: {age}"
+
+
 class Judge:
     """Tells the verdict, and remembers since when it is so."""
 
@@ -103,7 +110,7 @@ class Judge:
         if not down:
             failed, notes = self._answers(failing)
             reasons += failed + self._house()
-        self._since = {reason.what: self._since.get(reason.what, now) for reason in reasons}
+        self._since = {reason.what: min(self._since.get(reason.what, now), now) for reason in reasons}
         word: Word
         if reasons:
             self._trouble = now
@@ -112,7 +119,7 @@ class Judge:
             word, why = "RECOVERING", (settling, *notes)
         else:
             word, why = "UP", tuple(notes)
-        since = self._verdict.since if word == self._verdict.word else now
+        since = min(self._verdict.since, now) if word == self._verdict.word else now
         self._verdict = Verdict(word, since, why)
         return self._verdict
 
@@ -165,12 +172,16 @@ class Judge:
         if lost < ENOUGH or lost < asked * NEARLY_ALL:
             return ""
         stops = tally.stops["failed"] | tally.stops["left"]
-        known = {stop for module in self._modules(source, MINUTES) for stop in module.stops["answered"]}
+        known = self._known(source)
         # A stop that never had an answer may be made up.
         if not known & stops and (known or len(stops) < SEVERAL):
             return ""
         few = f"only {tally.answered:,}" if tally.answered else "none"
         return f"{few} of {asked:,} was answered in {ALL_LOOKED_AT} minutes; {tally.by_status()}"
+
+    def _known(self, source: str) -> set[str]:
+        """Give the stops that had an answer in the last hour."""
+        return {stop for module in self._modules(source, MINUTES) for stop in module.stops["answered"]}
 
     def _answers(self, told: Container[str]) -> tuple[list[_Reason], list[str]]:
         """List where too many questions fail, and what is worth a note; not of sources that are told already."""
@@ -183,17 +194,12 @@ class Judge:
             stops = tally.stops["failed"]
             name = source if source == _FEED else f"/{source}"
             much = f"{failed:,} of {asked:,} in {LOOKED_AT} minutes"
-            if len(stops) < SEVERAL:
+            if len(stops) < SEVERAL and not self._known(source) & stops:
                 notes.append(f"{name}: {much} failed, all for {', '.join(sorted(stops))}, which may not exist")
             else:
-                details = f"{much}, for {len(stops):,} stops; {tally.by_status()}"
-                reasons.append(
-                    _Reason(
-                        f"{name}: questions fail",
-                        details,
-                        "see the stops with most answers 5xx and those never answered",
-                    )
-                )
+                details = f"{much}, stops: {len(stops):,}; {tally.by_status()}"
+                to_do = "see the stops with most answers 5xx and those never answered"
+                reasons.append(_Reason(f"{name}: questions fail", details, to_do))
         return reasons, notes
 
     def _house(self) -> list[_Reason]:
@@ -217,7 +223,7 @@ class Judge:
         """Say why it is too early for UP."""
         feed = self._parts.feed
         if feed is not None and feed.subscriber is not None and feed.state != "UP":
-            return f"the live feed is {feed.state}"
+            return state_of(feed)
         if self._trouble is not None and 0 <= now - self._trouble < CALM:
             return "it was in trouble a minute ago"
         return ""

@@ -1,9 +1,12 @@
-"""What the tests over real sockets share: a running service, a gateway as others would write it, and HTTP clients."""
+"""What the tests over real sockets share: a service, the program, a gateway as others would write it, clients."""
 
 import gzip
 import random
+import resource
 import socket
-from collections.abc import AsyncIterator, Callable
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -217,3 +220,49 @@ def answer() -> bytes:
 def compressed(data: bytes) -> bytes:
     """Compress as a gateway does."""
     return gzip.compress(data)
+
+
+TWISTD = "from twisted.scripts.twistd import run; run()"
+
+Twistd = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def twistd(tmp_path: Path) -> Iterator[Twistd]:
+    """Give a function that runs twistd in a directory of its own, and ends what it started."""
+    started: list[subprocess.Popen[str]] = []
+
+    def twistd(*arguments: str, files: int | None = None) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=", *arguments],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=None if files is None else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)),
+        )
+        started.append(process)
+        return process
+
+    yield twistd
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
+    """Read what a process says until this text is in a line."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if text in line:
+            return said
+    raise AssertionError(f"it ended without saying {text!r}: {said}")
+
+
+def arguments(port: int, *more: str) -> list[str]:
+    return [
+        "govi-cache", "--listen", f"tcp:{port}:interface=127.0.0.1",
+        "--callback", f"tcp:{free_port()}:interface=127.0.0.1", "--admin", "", *more,
+    ]  # fmt: skip

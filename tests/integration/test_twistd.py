@@ -8,60 +8,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
-import pytest
-
-from tests.integration.conftest import free_port
+from tests.integration.conftest import TWISTD, Twistd, arguments, free_port, wait_for
 
 # These tests wait for processes, not for the reactor: they are plain functions.
-
-TWISTD = "from twisted.scripts.twistd import run; run()"
-
-Twistd = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def twistd(tmp_path: Path) -> Iterator[Twistd]:
-    """Give a function that runs twistd in a directory of its own, and ends what it started."""
-    started: list[subprocess.Popen[str]] = []
-
-    def twistd(*arguments: str, files: int | None = None) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            [sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=", *arguments],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            preexec_fn=None if files is None else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)),
-        )
-        started.append(process)
-        return process
-
-    yield twistd
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
-    """Read what a process says until this text is in a line."""
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        if text in line:
-            return said
-    raise AssertionError(f"it ended without saying {text!r}: {said}")
-
-
-def arguments(port: int, *more: str) -> list[str]:
-    return [
-        "govi-cache", "--listen", f"tcp:{port}:interface=127.0.0.1",
-        "--callback", f"tcp:{free_port()}:interface=127.0.0.1", "--admin", "", *more,
-    ]  # fmt: skip
 
 
 def test_demo(twistd: Twistd) -> None:

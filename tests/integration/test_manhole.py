@@ -1,0 +1,271 @@
+"""The manhole as an operator comes in by it: over SSH, into the program itself."""
+
+import socket
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from struct import pack
+from typing import Any, cast
+
+import pytest
+import pytest_twisted
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from twisted.conch.client.knownhosts import KnownHostsFile
+from twisted.conch.endpoints import AuthenticationFailed, SSHCommandClientEndpoint
+from twisted.conch.ssh.channel import SSHChannel
+from twisted.conch.ssh.connection import SSHConnection
+from twisted.conch.ssh.keys import Key
+from twisted.conch.ssh.session import packRequest_pty_req
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ProcessTerminated
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.python.filepath import FilePath
+from twisted.web.server import Site
+
+from tests.integration.conftest import (
+    GOVI_ANSWER,
+    Govi,
+    Twistd,
+    arguments,
+    free_port,
+    reactor,
+    request,
+    until,
+    wait_for,
+)
+
+CODE = "57330430"
+
+FOREVER = "__import__('twisted.internet.defer').internet.defer.Deferred()"
+
+
+def new_key() -> Key:
+    return Key(Ed25519PrivateKey.generate())
+
+
+def write(path: Path, *keys: Key) -> None:
+    path.write_bytes(b"\n".join(key.public().toString("openssh") for key in keys) + b"\n")
+    path.chmod(0o600)
+
+
+class Said(Protocol):
+    """Hears a command out."""
+
+    def __init__(self) -> None:
+        self.whole: Deferred[str] = Deferred()
+        self._text = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        self._text += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.whole.callback(self._text.decode()) if reason.check(ConnectionDone) else self.whole.errback(reason)
+
+
+@dataclass
+class Running:
+    """The program, and what is needed to come in."""
+
+    port: int
+    manhole_port: int
+    keys: Path
+    key: Key
+    process: "subprocess.Popen[str]"
+
+    async def connect(self, command: str, key: Key | None = None, password: bytes | None = None) -> Said:
+        """Begin a command, in a connection of its own. Raises AuthenticationFailed."""
+        host_key = Key.fromFile(f"{self.keys}.host")
+        known = KnownHostsFile(FilePath(f"{self.keys}.known"))
+        known.addHostKey(b"127.0.0.1", host_key.public())
+        endpoint = SSHCommandClientEndpoint.newConnection(
+            reactor,
+            command.encode(),
+            b"operator",
+            b"127.0.0.1",
+            self.manhole_port,
+            keys=[key or self.key] if password is None else None,
+            password=password,
+            knownHosts=cast(Any, known),
+        )
+        return cast(Said, await endpoint.connect(Factory.forProtocol(Said)).addTimeout(10, reactor))
+
+    async def run(self, command: str, key: Key | None = None) -> str:
+        """Run a command, and give what it says. Raises ProcessTerminated if its exit status is not 0."""
+        return await (await self.connect(command, key)).whole.addTimeout(10, reactor)
+
+
+Enter = Callable[..., Running]
+
+
+@pytest.fixture
+def enter(twistd: Twistd, tmp_path: Path) -> Enter:
+    """Give a function that starts the program with a manhole, and one key that may come in."""
+
+    def enter(*more: str) -> Running:
+        port, manhole_port, keys, key = free_port(), free_port(), tmp_path / "keys", new_key()
+        write(keys, key)
+        manhole = ["--manhole", f"tcp:{manhole_port}:interface=127.0.0.1", "--manhole-keys", "keys"]
+        process = twistd(*arguments(port, *manhole, *more))
+        wait_for(process, "Try http://")
+        return Running(port, manhole_port, keys, key, process)
+
+    return enter
+
+
+@pytest_twisted.ensureDeferred
+async def test_verbs(enter: Enter) -> None:
+    """The verbs say what they did, and coming and going leaves nothing among what went wrong."""
+    running = enter()
+    assert (await running.run("status()")).startswith("  verdict      UP since ")
+    assert await running.run("breaker()") == "  /kv55  closed\n"
+    assert await running.run("flights()") == "nothing is being asked for\n"
+    assert await running.run(f'stop("{CODE}")') == f"/kv55: {CODE} is not in the cache\n"
+    first, *departures = (await running.run(f'refresh("{CODE}")')).splitlines()
+    assert first.startswith("/kv55: answered after ")
+    assert first.endswith(f" s: {CODE}, {len(departures)} departures, 0 s old")
+    assert departures
+    assert (await running.run(f'stop("{CODE}")')).splitlines()[1:] == departures
+    assert await running.run(f'purge("{CODE}")') == f"{CODE}: forgotten by /kv55\n"
+    assert await running.run(f'stop("{CODE}")') == f"/kv55: {CODE} is not in the cache\n"
+    assert await running.run("list(hour.events)") == "[]\n"
+
+
+@pytest_twisted.ensureDeferred
+async def test_exception(enter: Enter) -> None:
+    """An expression that raises ends with exit status 1, and harms nothing."""
+    running = enter()
+    with pytest.raises(ProcessTerminated) as caught:
+        await running.run("1 / 0")
+    assert caught.value.exitCode == 1
+    assert await running.run("1 / 1") == "1.0\n"
+
+
+@pytest_twisted.ensureDeferred
+async def test_log_level(enter: Enter) -> None:
+    """What is below the level of its namespace is not written."""
+    running = enter()
+    namespace = "govi_server.operations"
+    assert f"  {namespace}  error\n" in await running.run(f'log_level("{namespace}", "error")')
+    await running.run("slow()")
+    await running.run(f'log_level("{namespace}", "info")')
+    await running.run("status()")
+    said = wait_for(running.process, "at the manhole: status()")
+    assert 'at the manhole: log_level("govi_server.operations", "error")' in said
+    assert "at the manhole: slow()" not in said
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_comes_in(enter: Enter) -> None:
+    """A listed key opens; no other key does, nor a password, nor a key that was taken off the list since."""
+    running = enter()
+    other = new_key()
+    with pytest.raises(AuthenticationFailed):
+        await running.connect("1", other)
+    with pytest.raises(AuthenticationFailed):
+        await running.connect("1", password=b"secret")
+    assert await running.run("1") == "1\n"
+    write(running.keys, other)
+    with pytest.raises(AuthenticationFailed):
+        await running.connect("1")
+    assert await running.run("1", other) == "1\n"
+
+
+@dataclass(eq=False)
+class Shell(SSHChannel):
+    """A terminal at the prompt."""
+
+    name = b"session"
+    text: str = ""
+    status: bytes = b""
+    ended: Deferred[None] = field(default_factory=Deferred)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def channelOpen(self, specificData: bytes) -> None:
+        assert isinstance(self.conn, SSHConnection)
+        self.conn.sendRequest(self, b"pty-req", packRequest_pty_req(b"xterm", (24, 80, 0, 0), b""))
+        self.conn.sendRequest(self, b"shell", b"")
+
+    def dataReceived(self, data: bytes) -> None:
+        self.text += data.decode()
+
+    def request_exit_status(self, data: bytes) -> None:
+        self.status = data
+
+    def closed(self) -> None:
+        self.ended.callback(None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_prompt(enter: Enter) -> None:
+    """The prompt greets with the verbs, runs them, and closes with exit status 0 on exit()."""
+    running = enter()
+    # The connection stays as long as its command, and the prompt is beside it.
+    connection = cast(Any, (await running.connect(FOREVER)).transport).conn
+    shell = Shell()
+    connection.openChannel(shell)
+    await until(lambda: ">>> " in shell.text)
+    for verb in ("breaker", "drain", "flights", "help", "log_level", "purge", "refresh", "slow", "status", "stop"):
+        assert f"\n  {verb}(" in shell.text
+    shell.write(b"breaker()\r")
+    await until(lambda: "\n  /kv55  closed\r\n>>> " in shell.text)
+    shell.write(b"exit()\r")
+    await shell.ended.addTimeout(10, reactor)
+    assert shell.status == pack(">L", 0)
+    connection.transport.loseConnection()
+
+
+@pytest_twisted.ensureDeferred
+async def test_drain(enter: Enter) -> None:
+    """The program ends with exit status 0, once the request in flight has its answer."""
+    callback_port = free_port()
+    govi = Govi(f"http://127.0.0.1:{callback_port}/KV55")
+    listening = reactor.listenTCP(0, Site(govi), interface="127.0.0.1")
+    running = enter(
+        "--callback", f"tcp:{callback_port}:interface=127.0.0.1",
+        "--gateway-url", f"http://127.0.0.1:{listening.getHost().port}/",
+    )  # fmt: skip
+    asked = Deferred.fromCoroutine(request("GET", f"http://127.0.0.1:{running.port}/kv55/031102"))
+    await until(lambda: govi.questions)
+    assert await running.run("flights()") == "  /kv55  031102  1 waiting\n"
+    assert (await running.run("drain()")).startswith("it ends; 1 connections are finished first")
+    await until(lambda: not listens(running.port))
+    assert not asked.called
+    await govi.call_back([GOVI_ANSWER.encode()])
+    assert (await asked).code == 200
+    said, _ = running.process.communicate(timeout=10)
+    assert running.process.returncode == 0
+    assert "Traceback" not in said
+    await listening.stopListening()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_taken_port(twistd: Twistd, tmp_path: Path) -> None:
+    """A taken port is one line that names it, and exit status 1."""
+    write(tmp_path / "keys", new_key())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+        process = twistd(*arguments(free_port(), "--manhole", endpoint, "--manhole-keys", "keys"))
+        said, _ = process.communicate(timeout=10)
+    assert process.returncode == 1
+    assert said.count(f"cannot listen on {endpoint} for the manhole: Address already in use\n") == 1
+    assert "Traceback" not in said
+
+
+def test_no_keys(twistd: Twistd, tmp_path: Path) -> None:
+    """A file of keys that is not there, or not named, is one line at the end, and exit status 1."""
+    manhole = ["--manhole", f"tcp:{free_port()}:interface=127.0.0.1"]
+    for more, error in (
+        ([], "the manhole needs --manhole-keys, the file of the public keys that may come in"),
+        (["--manhole-keys", "keys"], f"the manhole's keys: {tmp_path}/keys: No such file or directory"),
+    ):
+        process = twistd(*arguments(free_port(), *manhole, *more))
+        said, _ = process.communicate(timeout=10)
+        assert (process.returncode, said) == (1, f"govi-cache: {error}\n")
