@@ -260,13 +260,14 @@ class RequestHandler(RequestReceiver):
         self._last = repeat.is_last
         now = server.clock.seconds()
         data, status, size = self._write_ready(ready, repeat.unchanged(ready), repeat.method, repeat.connection, now)
-        self.record.repeats(repeat.method, repeat.path, status, size, ready.cache, received, now)
-        self._answered = True
         write(self.sock, data)
+        sent = None if self._choked else server.clock.seconds()
+        self.record.repeat(repeat.method, repeat.path, status, size, ready.cache, received, now, sent)
         if self._choked:
+            self._answered = True
             self._start_deadline()  # until the client has taken it
         else:
-            self._finish()
+            self._go_on()
         return True
 
     def _learn(self, env: Environ, module: object) -> None:
@@ -441,10 +442,14 @@ class RequestHandler(RequestReceiver):
             self.record.describe(self._env["request_method"], self._env["path_info"])
 
     def _finish(self) -> None:
-        """The answer is with the transport: go on to the next request, or close."""
-        server, connection = self.server, self.connection
+        """The answer is with the transport: the request is over."""
         self.record.finish()
         self._answered = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Go on to the next request, or close."""
+        server, connection = self.server, self.connection
         if self._last:
             self.next_request()
             connection.close("client" if self._half_closed else "server")

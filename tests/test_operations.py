@@ -105,7 +105,7 @@ class OperationsTestCase(WireTestCase):
         connection = ConnectionStatistics(self.server.what, client, self.clock.seconds())
         for path, status, cache in requests:
             request = RequestStatistics(self.clock.seconds(), "GET", path, status, 100, cast(Any, cache))
-            request.phases = {"wait": wait} if wait else {"lookup": 0.001}
+            request.wait, request.lookup = (wait, None) if wait else (None, 0.001)
             connection.requests.append(request)
         connection.ended, connection.end = self.clock.seconds(), "client"
         Logger().info(statistics=connection)

@@ -164,7 +164,7 @@ def _count(minute: Minute, connection: ConnectionStatistics, modules: Collection
         if status == 404:
             _add(minute.unknown, stop, n)
     for request in requests:
-        waited = request.phases.get("wait")
+        waited = request.wait
         if waited and (stop := stop_of(request.path)) and (stop in minute.slow or len(minute.slow) < MOST_NAMES):
             minute.slow[stop] = max(waited, minute.slow.get(stop, 0.0))
 

@@ -6,9 +6,10 @@ requests are counted in are plain numbers, and the library writes them out.
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
+from operator import attrgetter
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -20,7 +21,7 @@ from govi_server.departures.flights import FlightEvent
 from govi_server.operations.hour import LastHour
 from govi_server.operations.parts import KINDS, Parts
 from govi_server.operations.verdict import LOOKED_AT, Judge, Word
-from govi_server.statistics import ConnectionStatistics, Phase
+from govi_server.statistics import PHASES, ConnectionStatistics, Phase, RequestStatistics
 
 # Seconds: a hit takes fractions of a millisecond, a gateway up to its ten seconds.
 _BUCKETS = (
@@ -53,9 +54,11 @@ class Latencies:
         self._counts = [0] * (len(_BUCKETS) + 1)
         self._sum = 0.0
 
-    def add(self, times: Iterable[float]) -> None:
+    def add(self, times: Sequence[float]) -> None:
         """Count times, in seconds."""
-        times = list(times)
+        if not any(times):  # nobody is parsed or rendered who repeats himself
+            self._counts[0] += len(times)
+            return
         self._sum += sum(times)
         for bucket, n in Counter(map(_bucket, times)).items():
             self._counts[bucket] += n
@@ -67,6 +70,7 @@ class Latencies:
 
 
 _bucket = partial(bisect_left, _BUCKETS)
+_TIMES: dict[Phase, Callable[[RequestStatistics], float | None]] = {phase: attrgetter(phase) for phase in PHASES}
 
 
 class Metrics(Collector):
@@ -102,8 +106,8 @@ class Metrics(Collector):
         for (path, status, cache), n in connection.asked.items():
             self._requests[self._module(path), "none" if status is None else str(status), cache] += n
         self._bytes += sum(request.bytes for request in requests)
-        for phase in get_args(Phase):
-            self._phases[phase].add(r.phases[phase] for r in requests if phase in r.phases)
+        for phase, time in _TIMES.items():
+            self._phases[phase].add([seconds for seconds in map(time, requests) if seconds is not None])
 
     def _module(self, path: str | None) -> str:
         """Tell which module a path asks; whatever else clients make up is one."""

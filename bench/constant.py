@@ -1,0 +1,77 @@
+"""Servers of one constant answer, the file that BENCH_BODY names: what others cost who do nothing else.
+
+python bench/constant.py "aiohttp" | "twisted.web" | "bare Twisted protocol" PORT
+"""
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+with open(os.environ["BENCH_BODY"], "rb") as file:
+    BODY = file.read()
+
+
+async def app(scope: dict[str, Any], receive: object, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+    """Answer as an ASGI application."""
+    if scope["type"] == "http":
+        headers = [(b"content-type", b"text/xml"), (b"content-length", b"%d" % len(BODY))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": BODY})
+
+
+def aiohttp(port: int) -> None:
+    """Answer by aiohttp."""
+    from aiohttp import web
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=BODY, content_type="text/xml")
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", answer)
+    web.run_app(application, host="127.0.0.1", port=port, access_log=None, print=None)
+
+
+def twisted_web(port: int) -> None:
+    """Answer by twisted.web."""
+    from twisted.internet import reactor
+    from twisted.web import resource, server
+
+    class Constant(resource.Resource):
+        isLeaf = True
+
+        def render_GET(self, request: Any) -> bytes:
+            request.setHeader(b"content-type", b"text/xml")
+            return BODY
+
+    site = server.Site(Constant())
+    site.log = lambda request: None
+    reactor.listenTCP(port, site, interface="127.0.0.1", backlog=1024)
+    reactor.run()
+
+
+def bare(port: int) -> None:
+    """Answer by a protocol that looks the bytes it gets up and writes at once: the least that Twisted can do."""
+    from twisted.internet import protocol, reactor
+
+    def answer(data: bytes) -> bytes:
+        connection = b"close" if b"Connection: close" in data else b"keep-alive"
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: %b\r\n\r\n%b" % (len(BODY), connection, BODY)
+
+    known: dict[bytes, bytes] = {}
+
+    class Bare(protocol.Protocol):
+        def dataReceived(self, data: bytes) -> None:
+            found = known.get(data) or known.setdefault(data, answer(data))
+            sent = self.transport.writeSomeData(found)
+            if sent != len(found):
+                self.transport.write(found[sent:])
+            if b"close" in data:
+                self.transport.loseConnection()
+
+    reactor.listenTCP(port, protocol.Factory.forProtocol(Bare), interface="127.0.0.1", backlog=1024)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    {"aiohttp": aiohttp, "twisted.web": twisted_web, "bare Twisted protocol": bare}[sys.argv[1]](int(sys.argv[2]))

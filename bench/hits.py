@@ -1,0 +1,218 @@
+"""Measures what an answer costs, beside other servers that give the same bytes: make bench.
+
+    python bench/hits.py [--quick] [--write FILE.md]
+
+Costs are processor time of the server, user and system, for each answer. All servers run on the first core and are
+loaded one after the other from the last one, round by round, so that a noisy machine disturbs all alike; told are
+medians, and medians of the ratios of one round. Needs wrk (apt install wrk), two cores, and what peers.py names.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from load import Load, ask_all, more_files, wrk
+from peers import CORES, FIRST_PORT, PEERS, Running, govi_cache, peer, started
+
+DEMO = "/kv55/57330430"
+MEASURE = "nginx proxy_cache"
+"""Whose cost is 1."""
+
+TRIPS = {"0.5 kB": 0, "4 kB": 6, "40 kB": 66}
+"""Departures of a board whose document has about this size; bench/gateway.py reads them from the code."""
+
+GATEWAY, CALLBACK = FIRST_PORT + 90, FIRST_PORT + 2
+
+
+class Report:
+    """Says what was measured, and keeps it."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def say(self, line: str = "") -> None:
+        """Add a line."""
+        print(line, flush=True)
+        self.text += f"{line}\n"
+
+    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Add a table."""
+        self.say(f"\n## {title}\n")
+        for row in (head, ["---"] * len(head), *rows):
+            self.say(f"| {' | '.join(row)} |")
+
+
+def rounds(servers: Sequence[Running], path: str, n: int, seconds: float, **how: bool) -> dict[str, list[Load]]:
+    """Load servers in turn."""
+    for server in servers:
+        wrk(server, path, 1, **how)  # warm
+    return {
+        name: [loads[i] for loads in found]
+        for found in [[[wrk(server, path, seconds, **how) for server in servers] for _ in range(n)]]
+        for i, name in enumerate(server.name for server in servers)
+    }
+
+
+def compared(report: Report, title: str, found: dict[str, list[Load]]) -> None:
+    """Tell costs, and how many times that of the measure each is."""
+    measure = found.get(MEASURE)
+    rows = []
+    for name, loads in found.items():
+        cost = statistics.median(load.cost for load in loads)
+        rate = statistics.median(load.rate for load in loads)
+        ratio = "-"
+        if measure:
+            ratio = f"{statistics.median(a.cost / b.cost for a, b in zip(loads, measure, strict=True)):.2f}"
+        rows.append((name, f"{cost * 1e6:.1f}", ratio, f"{rate:,.0f}"))
+    report.table(title, ("server", "us an answer", f"of {MEASURE}", "answers/s"), rows)
+
+
+def peers(report: Report, folder: Path, quick: bool) -> None:
+    """Measure hits of the demo, over connections that stay and over new ones, beside all others."""
+    with ExitStack() as running:
+        govi = running.enter_context(govi_cache(folder, FIRST_PORT, path=DEMO))
+        servers = [govi]
+        for i, which in enumerate(PEERS[1:], 1):
+            if quick and which.name not in (MEASURE, "bare Twisted protocol"):
+                continue
+            if which.is_there:
+                port = FIRST_PORT + 10 + i
+                servers.append(running.enter_context(peer(which, port, govi.port, DEMO, folder)))
+            else:
+                report.say(f"not here: {which.name} ({which.get})")
+        size = len(urllib.request.urlopen(f"http://127.0.0.1:{govi.port}{DEMO}").read())
+        n, seconds = (3, 1) if quick else (7, 2)
+        compared(report, f"Hits: 50 connections that stay, {size} bytes", rounds(servers, DEMO, n, seconds))
+        found = rounds(servers, DEMO, n, seconds, close=True)
+        compared(report, f"A new connection for each answer, {size} bytes", found)
+
+
+def sizes(report: Report, folder: Path, quick: bool) -> None:
+    """Measure hits of other sizes."""
+    for title, trips in TRIPS.items():
+        path = f"/kv55/57330{trips:03}"
+        with ExitStack() as running:
+            govi, _ = with_gateway(running, folder, 0.0, path)
+            measured = [which for which in PEERS[1:3] if which.is_there]
+            servers = [govi]
+            for i, which in enumerate(measured):
+                port = FIRST_PORT + 30 + 10 * list(TRIPS).index(title) + i
+                servers.append(running.enter_context(peer(which, port, govi.port, path, folder)))
+            n, seconds = (2, 1) if quick else (5, 2)
+            size = len(urllib.request.urlopen(f"http://127.0.0.1:{govi.port}{path}").read())
+            compared(report, f"Hits of {title} ({size} bytes)", rounds(servers, path, n, seconds))
+
+
+def many_connections(report: Report, folder: Path, quick: bool) -> None:
+    """Measure hits over 50 and over 9,900 connections, and what these weigh."""
+    costs: list[tuple[Load, Load]] = []
+    for _ in range(1 if quick else 3):
+        with ExitStack() as running:
+            govi = running.enter_context(govi_cache(folder, FIRST_PORT, path=DEMO))
+            few = wrk(govi, DEMO, 3)
+            costs.append((few, wrk(govi, DEMO, 6, connections=9900)))
+    cost = [statistics.median(pair[i].cost for pair in costs) * 1e6 for i in range(2)]
+    ratio = statistics.median(many.cost / few.cost for few, many in costs)
+    weight = statistics.median((many.memory - few.memory) / 9850 for few, many in costs)
+    report.table(
+        "Connections that stay, each with its deadline",
+        ("connections", "us an answer", "of 50", "bytes a connection"),
+        [("50", f"{cost[0]:.1f}", "1", "-"), ("9,900", f"{cost[1]:.1f}", f"{ratio:.2f}", f"{weight:,.0f}")],
+    )
+
+
+def misses(report: Report, folder: Path, quick: bool) -> None:
+    """Measure what happens when many wait for one stop, and for many."""
+    rows = []
+    with ExitStack() as running:
+        govi, gateway = with_gateway(running, folder, 1.0, "/kv55/57330000")
+        before = asked(gateway)["asked"]
+        moments = asyncio.run(ask_all(govi.port, ["/kv55/57331020"] * 1000))
+        last = max(moment for moment in moments if isinstance(moment, float))
+        late = (last - asked(gateway)["answered"]) * 1000
+        answered = sum(isinstance(moment, float) for moment in moments)
+        questions = asked(gateway)["asked"] - before
+        rows.append(("1,000 clients, one stop", f"{answered:,}", f"{questions:.0f}", f"{late:.0f} ms", "-"))
+        n = 500 if quick else 5000
+        memory = []
+        for round_ in range(2):
+            before = asked(gateway)["asked"]
+            moments = asyncio.run(ask_all(govi.port, [f"/kv55/{round_ + 1}{stop:05}020" for stop in range(n)]))
+            time.sleep(1)
+            memory.append(govi.memory() / 1e6)
+            answered = sum(isinstance(moment, float) for moment in moments)
+            questions = asked(gateway)["asked"] - before
+            rows.append(
+                (f"{n:,} stops, a client each", f"{answered:,}", f"{questions:,.0f}", "-", f"{memory[-1]:.0f} MB")
+            )
+    head = ("a gateway that takes 1 s", "answered", "questions", "last answer after the callback", "memory after it")
+    report.table("Misses", head, rows)
+
+
+def with_gateway(running: ExitStack, folder: Path, delay: float, path: str) -> tuple[Running, Running]:
+    """Start govi-cache in front of bench/gateway.py."""
+    script = [sys.executable, str(Path(__file__).with_name("gateway.py"))]
+    command = [*script, str(GATEWAY), f"http://127.0.0.1:{CALLBACK}/", str(delay)]
+    gateway = running.enter_context(started("gateway", GATEWAY, command, folder))
+    url = f"--gateway-url=http://127.0.0.1:{GATEWAY}/"
+    return running.enter_context(govi_cache(folder, FIRST_PORT, url, path=path)), gateway
+
+
+def asked(gateway: Running) -> dict[str, float]:
+    """Ask bench/gateway.py what it did."""
+    said: dict[str, float] = json.load(urllib.request.urlopen(f"http://127.0.0.1:{gateway.port}/"))
+    return said
+
+
+def machine() -> str:
+    """Describe the machine."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}; {cpu}, {len(CORES)} cores, load {os.getloadavg()[0]:.1f} before; "
+        f"Linux {platform.release().partition('-')[0]}; Python {platform.python_version()}; "
+        f"servers on core {CORES[0]}, wrk on {CORES[-1]}"
+    )
+
+
+PARTS: dict[str, Callable[[Report, Path, bool], None]] = {
+    "peers": peers,
+    "sizes": sizes,
+    "connections": many_connections,
+    "misses": misses,
+}
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="less of each, in less than a minute")
+    parser.add_argument("--write", metavar="FILE", help="where the report goes, too")
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this")
+    options = parser.parse_args()
+    if len(CORES) < 2:
+        parser.error("servers and their load need a core each")
+    more_files()
+    report = Report()
+    report.say("# What an answer costs\n")
+    report.say(f"By `make {'bench-quick' if options.quick else 'bench'}`. {machine()}.")
+    with tempfile.TemporaryDirectory() as folder:
+        for part in options.part or PARTS:
+            PARTS[part](report, Path(folder), options.quick)
+    if options.write:
+        Path(options.write).write_text(report.text)
+
+
+if __name__ == "__main__":
+    main()

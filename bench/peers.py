@@ -1,0 +1,176 @@
+"""The servers that are measured: govi-cache, and others that serve the same bytes. Loopback only.
+
+Each is started on the first core that is free to us, and its load comes from the last one.
+"""
+
+import getpass
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CORES = sorted(os.sched_getaffinity(0))
+SERVER, CLIENT = CORES[0], CORES[-1]
+FIRST_PORT = 18500
+
+NGINX = """
+user {user}; worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 20000; }}
+http {{
+    access_log off; keepalive_requests 100000000; keepalive_timeout 60s; default_type text/xml;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+    proxy_cache_path {folder}/cache keys_zone=boards:10m;
+    server {{ listen 127.0.0.1:{port} backlog=1024; {location} }}
+}}
+"""
+PROXY_CACHE = """location / {{
+    proxy_pass http://127.0.0.1:{govi};
+    proxy_cache boards; proxy_cache_valid 200 1h; proxy_ignore_headers Cache-Control;
+}}"""
+VARNISH = """vcl 4.1;
+backend default {{ .host = "127.0.0.1"; .port = "{govi}"; }}
+sub vcl_backend_response {{ set beresp.ttl = 1h; }}
+"""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server. needs: the program or module that must be there, with how to get it."""
+
+    name: str
+    needs: str = ""
+    get: str = ""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it can be measured here."""
+        return not self.needs or shutil.which(self.needs) is not None or find_spec(self.needs) is not None
+
+
+PEERS = (
+    Peer("govi-cache"),
+    Peer("nginx proxy_cache", "nginx", "apt install nginx-light"),
+    Peer("nginx from a file", "nginx", "apt install nginx-light"),
+    Peer("varnish", "varnishd", "apt install varnish"),
+    Peer("granian", "granian", "pip install granian"),
+    Peer("uvicorn (uvloop, httptools)", "uvicorn", "pip install 'uvicorn[standard]'"),
+    Peer("aiohttp", "aiohttp", "pip install aiohttp"),
+    Peer("twisted.web"),
+    Peer("bare Twisted protocol"),
+)
+
+
+class Running:
+    """A server that runs. pid: of the process that was started; its children count for it."""
+
+    def __init__(self, name: str, port: int, process: subprocess.Popen[bytes]) -> None:
+        self.name = name
+        self.port = port
+        self.process = process
+
+    def cpu(self) -> float:
+        """Give the processor seconds that it has used, all its processes and threads together."""
+        return sum(_used(pid) for pid in _family(self.process.pid))
+
+    def memory(self) -> int:
+        """Give its resident memory in bytes."""
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in _family(self.process.pid))
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split():
+            yield from _family(int(child))
+
+
+def _used(pid: int) -> float:
+    threads = os.listdir(f"/proc/{pid}/task")
+    return sum(int(Path(f"/proc/{pid}/task/{t}/schedstat").read_text().split()[0]) for t in threads) / 1e9
+
+
+@contextmanager
+def started(name: str, port: int, command: Sequence[str], folder: Path, path: str = "") -> Iterator[Running]:
+    """Run a server until it is no longer needed; its output goes to a file. path: what is asked until it answers."""
+    with open(folder / f"{name.split()[0]}-{port}.log", "wb") as log:
+        process = subprocess.Popen(
+            ["taskset", "-c", str(SERVER), *command],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": str(HERE)},
+        )
+        try:
+            for _ in range(100):
+                time.sleep(0.1)
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=15).read()
+                    break
+                except OSError as error:
+                    failed = error
+            else:
+                raise SystemExit(f"{name} does not answer: {failed}\n{Path(log.name).read_text()}")
+            yield Running(name, port, process)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+def govi_cache(folder: Path, port: int, *options: str, path: str) -> AbstractContextManager[Running]:
+    """Start govi-cache, with its demo unless options say otherwise."""
+    twistd = [str(Path(sys.executable).parent / "twistd"), "--nodaemon", "--pidfile="]
+    endpoints = [
+        f"--listen=tcp:{port}:interface=127.0.0.1",
+        f"--admin=tcp:{port + 1}:interface=127.0.0.1",
+        f"--callback=tcp:{port + 2}:interface=127.0.0.1",
+    ]
+    return started("govi-cache", port, [*twistd, "govi-cache", *endpoints, *options], folder, path)
+
+
+def peer(which: Peer, port: int, govi: int, path: str, folder: Path) -> AbstractContextManager[Running]:
+    """Start a peer that serves what govi-cache answers to a path."""
+    python = [sys.executable]
+    body = urllib.request.urlopen(f"http://127.0.0.1:{govi}{path}").read()
+    own = folder / f"{port}"
+    own.mkdir()
+    file = own / path.lstrip("/")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(body)
+    os.environ["BENCH_BODY"] = str(file)
+    kind = which.name.split()[0]
+    if kind == "nginx":
+        location = PROXY_CACHE.format(govi=govi) if "proxy" in which.name else f"root {own};"
+        conf = own / "nginx.conf"
+        conf.write_text(NGINX.format(user=getpass.getuser(), folder=own, port=port, location=location))
+        command = ["nginx", "-p", str(own), "-c", str(conf)]
+    elif kind == "varnish":
+        vcl = own / "default.vcl"
+        vcl.write_text(VARNISH.format(govi=govi))
+        command = ["varnishd", "-F", "-n", str(own / "varnish"), "-a", f"127.0.0.1:{port}", "-f", str(vcl)]
+    elif kind == "granian":
+        command = [*python, "-m", "granian", "--interface", "asgi", "--port", str(port), "constant:app", "--no-ws"]
+    elif kind == "uvicorn":
+        command = [
+            *python,
+            "-m",
+            "uvicorn",
+            "--port",
+            str(port),
+            "--no-access-log",
+            "--loop",
+            "uvloop",
+            "constant:app",
+        ]
+    else:
+        command = [*python, str(HERE / "constant.py"), which.name, str(port)]
+    return started(which.name, port, command, folder, path)
