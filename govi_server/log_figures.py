@@ -23,7 +23,7 @@ from govi_server.departures.times import AMSTERDAM
 from govi_server.paths import stop_of
 from govi_server.statistics import CacheResult, End, Phase
 
-Width = Literal["hour", "day", "month", "year"]
+Width = Literal["minute", "hour", "day", "month", "year"]
 WIDTHS: tuple[Width, ...] = get_args(Width)
 
 ACCURACY = 0.01
@@ -36,8 +36,16 @@ LAST = 1 << 33
 """Epoch seconds, in 2242: a line from after that, or from before 1970, is broken. Periods are bounded by this."""
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
-MOMENT_FORMATS: dict[Width, str] = {"hour": "%Y-%m-%d %H:%M %Z", "day": "%a %Y-%m-%d", "month": "%Y-%m", "year": "%Y"}
+MOMENT_FORMATS: dict[Width, str] = {
+    "minute": "%Y-%m-%d %H:%M %Z",
+    "hour": "%Y-%m-%d %H:%M %Z",
+    "day": "%a %Y-%m-%d",
+    "month": "%Y-%m",
+    "year": "%Y",
+}
 
+MOST_MINUTES = 2 * 3600
+"""Seconds from the first period to the last below which periods are minutes."""
 MOST_PERIODS = 31 * 24
 """When there would be more, they become longer: days in place of hours, then months, then years."""
 MOST_STOPS = 100_000
@@ -251,9 +259,9 @@ class Figures:
         self.stops: dict[str, Stop] = {}
         self.other_stops = Stop()
         """Those that came when there were MOST_STOPS already."""
-        self.width: Width = "hour"
+        self.width: Width = "minute"
         self._periods: dict[int, Period] = {}  # by the epoch second of their begin
-        self._hours: dict[int, Period] = {}  # epoch hours, as long as they are in these periods
+        self._by_slot: dict[int, Period] = {}  # epoch minutes or hours, as long as they are in these periods
         self._segments: dict[str, Group] = {}
         self._answering: set[str] = set()
         self._nowhere = Group()
@@ -281,8 +289,7 @@ class Figures:
         if self.last is None or moment > self.last:
             self.last = moment
         if connection.requests:
-            hour = int(moment // 3600)
-            period = self._hours.get(hour) or self._period(hour)
+            period = self._by_slot.get(int(moment // self._slot)) or self._period(moment)
             for request in connection.requests:
                 self._count_request(request, period)
 
@@ -346,20 +353,31 @@ class Figures:
             return self._segments.setdefault(segment, Group())
         return self._segments.get(segment, self._nowhere)
 
-    def _period(self, hour: int) -> Period:
-        begin = _begin(hour * 3600, self.width)
+    @property
+    def _slot(self) -> int:
+        """The seconds that are looked up together."""
+        return 60 if self.width == "minute" else 3600
+
+    def _period(self, moment: float) -> Period:
+        begin = _begin(int(moment // self._slot) * self._slot, self.width)
         period = self._periods.get(begin)
         if period is None:
             period = self._periods[begin] = Period()
-            while len(self._periods) > MOST_PERIODS and self.width != WIDTHS[-1]:
+            while self._are_too_many():
                 self.width = WIDTHS[WIDTHS.index(self.width) + 1]
                 self._periods = _wider(self._periods, self.width)
-                self._hours.clear()
+                self._by_slot.clear()
             period = self._periods[_begin(begin, self.width)]
-        if len(self._hours) >= MOST_PERIODS:
-            self._hours.clear()
-        self._hours[hour] = period
+        if len(self._by_slot) >= MOST_PERIODS:
+            self._by_slot.clear()
+        self._by_slot[int(moment // self._slot)] = period
         return period
+
+    def _are_too_many(self) -> bool:
+        """Tell whether periods must become longer."""
+        if self.width == "minute":
+            return max(self._periods) - min(self._periods) >= MOST_MINUTES
+        return len(self._periods) > MOST_PERIODS and self.width != WIDTHS[-1]
 
     @property
     def connections(self) -> int:
@@ -418,10 +436,13 @@ def _status_class(status: int | None) -> StatusClass:
 
 
 def _begin(second: int, width: Width) -> int:
-    """Tell when the period of a full hour began. Epoch seconds, because a Dutch hour comes twice in October."""
-    if width == "hour":
-        return second
-    begin = datetime.fromtimestamp(second, AMSTERDAM).replace(hour=0, fold=0)
+    """Tell when the period of a full minute or hour began.
+
+    Epoch seconds, because a Dutch hour comes twice in October.
+    """
+    if width in ("minute", "hour"):
+        return second if width == "minute" else second // 3600 * 3600
+    begin = datetime.fromtimestamp(second, AMSTERDAM).replace(hour=0, minute=0, fold=0)
     if width != "day":
         begin = begin.replace(day=1)
     if width == "year":

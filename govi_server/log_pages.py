@@ -6,7 +6,7 @@ Plots are SVG, 360 units wide: as wide as a phone's screen, two beside each othe
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from html import escape
 from itertools import pairwise
 from math import ceil, floor, log10
@@ -36,6 +36,10 @@ from govi_server.log_figures import (
 BOUNDS = [step * 10.0**power for power in range(-2, 4) for step in (1, 2, 5)] + [10_000.0, 13_000.0]
 """Milliseconds: of the bars of a histogram, up to the 13 seconds that no client waits longer than."""
 STOPS = 20
+MOST_LABELS = 6
+_LONGEST = {"minute": 60, "hour": 3600, "day": 86400, "month": 31 * 86400, "year": 366 * 86400}
+_STEPS = [timedelta(minutes=n) for n in (1, 2, 5, 10, 15, 30, 60, 120, 180, 240, 360, 720)]
+_STEPS += [timedelta(days=n) for n in (1, 2, 7)]
 
 _LEFT, _RIGHT, _TOP, _BOTTOM, _WIDTH = 54.0, 344.0, 14.0, 150.0, 360
 
@@ -130,8 +134,9 @@ def _totals(figures: Figures, whole: Period) -> str:
         ("Failed", f"{group.failed:,}"),
         ("Answer p50", _with_unit(group.answers.quantile(0.5))),
         ("Answer p99", _with_unit(group.answers.quantile(0.99))),
-        ("Bad lines", f"{figures.bad:,}"),
     ]
+    if figures.bad:
+        facts.append(("Bad lines", f"{figures.bad:,}"))
     return "<dl>" + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts) + "</dl>"
 
 
@@ -198,7 +203,9 @@ class _Times:
         self._format = MOMENT_FORMATS[figures.width]
         self._first = self.periods[0][0].timestamp()
         self._span = self.periods[-1][0].timestamp() - self._first
-        self._long = {"hour": 3600, "day": 86400, "month": 31 * 86400, "year": 366 * 86400}[figures.width]
+        self._long = {"minute": 60, "hour": 3600, "day": 86400, "month": 31 * 86400, "year": 366 * 86400}[
+            figures.width
+        ]
 
     def x(self, begin: datetime) -> float:
         """Where a period is."""
@@ -207,11 +214,25 @@ class _Times:
         return _LEFT + (_RIGHT - _LEFT) * (begin.timestamp() - self._first) / self._span
 
     def labels(self) -> list[str]:
-        """Name the first and the last period."""
+        """Name round times, or else the first and the last period."""
+        step = next((step for step in _STEPS if self._span <= MOST_LABELS * step.total_seconds()), None)
+        if step is not None and self._span and self._long <= 3600:
+            return self._clock(step)
         begins = [begin.strftime(self._format).removesuffix(begin.strftime(" %Z")) for begin, _ in self.periods]
         if len(begins) == 1:
             return [_text(self.x(self.periods[0][0]), _BOTTOM + 15, begins[0], "middle")]
         return [_text(_LEFT, _BOTTOM + 15, begins[0], "start"), _text(_RIGHT, _BOTTOM + 15, begins[-1], "end")]
+
+    def _clock(self, step: timedelta) -> list[str]:
+        labels = []
+        first = self.periods[0][0].replace(tzinfo=None)
+        at = first + -(first - datetime.min) % step
+        # Counted on the wall, so that midnights are midnights on the day the clocks change, too.
+        while (begin := at.replace(tzinfo=AMSTERDAM)) <= self.periods[-1][0]:
+            text = f"{begin:%H:%M}" if begin.hour or begin.minute else f"{begin:%a %d}"
+            labels.append(_text(self.x(begin), _BOTTOM + 15, text, "middle"))
+            at += step
+        return labels
 
     def line(self, style: str, places: Iterable[float | None]) -> str:
         """Draw a line through a place for each period; None for a period without one."""
@@ -245,7 +266,7 @@ def _over_time(figures: Figures) -> str:
         times.line("memory", [None if ratio is None else _height(ratio) for ratio in ratios]),
     ]
     plots = [_figure("Hit ratio", f"hit and stale: {said}", f"Hit ratio over time, {said}", hits)]
-    words = {"2xx": "answered", "3xx": "not changed", "4xx": "refused or timed out", "5xx": "failed"}
+    words = {"2xx": "answered", "3xx": "not changed", "4xx": "unknown, refused or timed out", "5xx": "failed"}
     words |= {"other": "others", "none": "without an answer"}
     styles = {"2xx": "memory", "3xx": "memory", "4xx": "dim"}
     for each in STATUS_CLASSES:

@@ -27,6 +27,7 @@ from govi_server.log_figures import (
     Distribution,
     Figures,
     Group,
+    Width,
     lines,
     milliseconds,
     read_moment,
@@ -202,7 +203,7 @@ def as_json(figures: Figures) -> dict[str, Any]:
         "elsewhere": _group(figures.elsewhere),
         "caches": {cache: _group(whole.caches[cache]) for cache in CACHE_RESULTS if cache in whole.caches},
         "statuses": {status: _group(each) for status, each in statuses(figures)},
-        "width": figures.width,
+        "width": _width(figures),
         "periods": [
             {
                 "begin": begin.isoformat(),
@@ -213,7 +214,7 @@ def as_json(figures: Figures) -> dict[str, Any]:
                 "phases": {phase: _times(period.phases[phase]) for phase in PHASES if phase in period.phases},
                 "statuses": {each: period.classes[each] for each in STATUS_CLASSES if each in period.classes},
             }
-            for begin, period in figures.periods()
+            for begin, period in figures.periods("hour")
         ],
         "slowest": [
             {
@@ -228,6 +229,11 @@ def as_json(figures: Figures) -> dict[str, Any]:
         ],
         "stops": {"distinct": len(figures.stops), "others": figures.other_stops.requests},
     }
+
+
+def _width(figures: Figures) -> Width:
+    """Tell how long periods are; minutes are for the page."""
+    return "hour" if figures.width == "minute" else figures.width
 
 
 def _iso(moment: float | None) -> str | None:
@@ -318,7 +324,7 @@ def _totals(figures: Figures) -> str:
 
 
 def _periods(figures: Figures) -> str:
-    periods, width = figures.periods(), figures.width
+    periods, width = figures.periods("hour"), _width(figures)
     if len(periods) > MOST_HOURS_SHOWN and width == "hour":
         width = "day"
         periods = figures.periods(width)
@@ -330,7 +336,7 @@ def _periods(figures: Figures) -> str:
         numbers = [f"{group.requests:,}", memory, f"{group.failed:,}"]
         rows.append([begin.strftime(MOMENT_FORMATS[width]), *numbers, *times_cells(group.answers)[1:]])
     table = _table(f"Answers by {width}, Dutch time, in ms", head, rows)
-    return table if width == figures.width else table + "\nBy hour: in --json, or with --since and --until."
+    return table if width == _width(figures) else table + "\nBy hour: in --json, or with --since and --until."
 
 
 def _stops(figures: Figures) -> str:
@@ -398,6 +404,8 @@ def run(arguments: Sequence[str] | None, now: datetime) -> int:
                 return 2
     figures = Figures(**limits)
     is_whole = read_files(options.files, figures, _complain, sys.stderr)
+    if not is_whole and not figures.lines + figures.bad + figures.outside:
+        return 1  # nothing could be read, as was said
     if not figures.lines:
         _complain(f"no line matched: {figures.bad:,} bad, {figures.outside:,} of other times")
     print(

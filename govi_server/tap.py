@@ -30,7 +30,7 @@ from govi_server.open_files import raise_limit
 from govi_server.operations.admin import Admin
 from govi_server.operations.hour import LastHour
 from govi_server.operations.log_levels import LogLevels
-from govi_server.operations.metrics import Metrics
+from govi_server.operations.metrics import FailingStops, Metrics
 from govi_server.operations.parts import GatewayParts, Parts
 from govi_server.operations.ready import Ready
 from govi_server.operations.snapshot import Snapshots
@@ -174,9 +174,8 @@ def _service(config: Config, reactor: Any) -> InOrder:
     if config.admin.listen or config.manhole.listen:
         services.addService(_operators(config, parts, reactor))
     if config.snapshot.file:
-        snapshots = Snapshots(parts, config.snapshot, reactor, in_slices(reactor))
-        parts.own_incidents["snapshot"] = snapshots.incidents
-        services.addService(snapshots)
+        parts.snapshots = Snapshots(parts, config.snapshot, reactor, in_slices(reactor))
+        services.addService(parts.snapshots)
     services.addService(serving(reactor, server, config.listen, _suggest))
     return services
 
@@ -202,9 +201,10 @@ def _add_modules(services: InOrder, modules: MultiService, config: Config, parts
 
 def _operators(config: Config, parts: Parts, reactor: Any) -> InOrder:
     """Make the operators' endpoint, and what watches the log for it."""
-    hour = LastHour(reactor, NAME)
+    hour = LastHour(reactor, NAME, parts.modules)
     judge = Judge(parts, hour, reactor)
     metrics = Metrics(parts, judge)
+    metrics.registry.register(FailingStops(hour))
     status = Status(parts, hour, judge, reactor, version("govi-server"))
     services = InOrder()
     services.addService(Observers((hour, metrics)))
@@ -271,7 +271,7 @@ def _gateway(services: InOrder, name: str, module: Kv55Module, config: Config, r
     asked = _Address()
     poster = Poster(reactor, asked.url if module.source == "demo" else lambda: module.gateway_url)
     said = f"the simulated gateway of /{name}" if module.source == "demo" else f"the gateway {module.gateway_url}"
-    gateway = Gateway(poster, reactor, said, module.subscriber_id, config.gateway)
+    gateway = Gateway(poster, reactor, said, module.subscriber_id, config.gateway, name)
     receiver = Callback(gateway, networks(module.allow), reactor.seconds, module.subscriber_id)
     callbacks = Server(
         "",

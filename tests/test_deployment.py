@@ -12,6 +12,7 @@ from prometheus_client import generate_latest
 
 from govi_server.config import Config
 from govi_server.departures.flights import FlightEvent
+from govi_server.operations.parts import KINDS
 from govi_server.statistics import ConnectionStatistics, RequestStatistics, format_line
 from tests import feed as kv
 from tests.client import NOW
@@ -51,7 +52,7 @@ class DeploymentTests(OperationsTestCase):
 
     def log_flights(self) -> None:
         for what in ("taken", "answered"):
-            self.metrics({"flight": FlightEvent("the gateway", what, 1.0)})
+            self.metrics({"flight": FlightEvent("kv55", what, 1.0)})
 
     def test_metrics(self) -> None:
         """Every metric is in the handbook, and every one that a file names there is."""
@@ -61,6 +62,13 @@ class DeploymentTests(OperationsTestCase):
         for path in ("docs/operations.md", "etc/prometheus/alerts.yml", "etc/grafana/govi-cache.json"):
             named = {_SUFFIX.sub("", name) for name in _METRIC.findall(text(path))}
             self.assertEqual(named - there_are, set(), path)
+
+    def test_incidents(self) -> None:
+        """The handbook has every kind of incident."""
+        _, _, section = text("docs/operations.md").partition("### Incidents")
+        rows = re.findall(r"^\| (\w+) \| ([\w ]+) \| \S", section.partition("\n## ")[0], re.MULTILINE)
+        told = [row for row in rows if row != ("where", "kind")]
+        self.assertEqual(sorted(told), sorted((where, kind) for where, kinds in KINDS.items() for kind in kinds))
 
     def test_settings(self) -> None:
         """The handbook has every key of the configuration with its default, as the file that explains them."""

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from govi_server.departures.times import HOUR
 from govi_server.incidents import Incidents
 from govi_server.kv78turbo import ctx
-from govi_server.kv78turbo.feed import AT_ONCE, SUBSCRIPTIONS, SWEEP_EVERY, Condition, Limits
+from govi_server.kv78turbo.feed import AT_ONCE, REFUSED, SUBSCRIPTIONS, SWEEP_EVERY, Condition, Limits
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.slices import SLICE
 from tests import feed as kv
@@ -219,7 +219,8 @@ class BadInputTests(FeedTestCase):
             self.receive(b"\r\n".join([*kv.passtimes().splitlines(), row, other, b""]))
             self.assertEqual(self.feed.incidents.counts, {why: 1}, row)
             self.assertEqual(self.passes(), ["2"])
-            self.assertEqual([formatEvent(event) for event in self.events], [f"A record is refused: {why} ('LIN')"])
+            said = f"A record of 'LIN' is refused: {REFUSED[why]} ({why})"
+            self.assertEqual([formatEvent(event) for event in self.events], [said])
 
     def test_told_once_a_minute(self) -> None:
         """However many records are refused, the log has a line a minute of each kind."""

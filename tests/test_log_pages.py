@@ -85,6 +85,29 @@ class PageTests(SynchronousTestCase):
         path = next(plot(page(week(), NOW), "Hit ratio").iter("path")).get("d") or ""
         self.assertEqual((path.count("M"), path.count("L")), (2, 46))
 
+    def test_minutes(self) -> None:
+        """Less than two hours are shown by the minute, as lines and with the time at round minutes."""
+        read = figures(*(line(request(), time=(NOW + timedelta(minutes=n)).isoformat()) for n in range(119)))
+        text = page(read, NOW)
+        path = next(plot(text, "Hit ratio").iter("path")).get("d") or ""
+        self.assertEqual((path.count("M"), path.count("L")), (1, 118))
+        labels = [each.text for each in plot(text, "Hit ratio").iter("text")]
+        self.assertEqual([label for label in labels if label and ":" in label], ["13:00", "13:30", "14:00", "14:30"])
+        read.read(line(request(), time=(NOW + timedelta(minutes=120)).isoformat()))
+        self.assertEqual((read.width, len(read.periods())), ("hour", 3))
+
+    def test_labels(self) -> None:
+        """Midnights have the name of their day, on both sides of the night in which an hour comes twice."""
+        begins = datetime(2026, 10, 24, 12, tzinfo=UTC)
+        read = figures(*(line(request(), time=(begins + timedelta(hours=n)).isoformat()) for n in range(60)))
+        labels = [each.text for each in plot(page(read, NOW), "Hit ratio").iter("text")]
+        self.assertEqual(labels[3:], ["Sun 25", "12:00", "Mon 26", "12:00", "Tue 27"])
+
+    def test_bad_lines(self) -> None:
+        """Bad lines are told when there are any."""
+        self.assertNotIn("Bad lines", page(figures(line()), NOW))
+        self.assertIn("Bad lines", page(figures(line(), b"broken"), NOW))
+
     def test_within(self) -> None:
         """Nothing is drawn outside of a plot."""
         for svg in tree(page(week(), NOW)).iter(_SVG):
@@ -121,11 +144,11 @@ class PageTests(SynchronousTestCase):
         for theme in (dict(themes[:8]), dict(themes[8:])):
             for name in ("text", "dim", "memory", "source", "bad"):
                 for back in ("back", "card"):
-                    light, dark = sorted((_luminance(theme[name]), _luminance(theme[back])), reverse=True)
+                    light, dark = sorted((luminance(theme[name]), luminance(theme[back])), reverse=True)
                     self.assertGreaterEqual((light + 0.05) / (dark + 0.05), 4.5, (name, theme[name], back))
 
 
-def _luminance(colour: str) -> float:
+def luminance(colour: str) -> float:
     """Tell how light a colour is, as WCAG 2 has it."""
     colour = colour if len(colour) == 6 else "".join(digit * 2 for digit in colour)
     parts = [int(colour[index : index + 2], 16) / 255 for index in (0, 2, 4)]

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast, get_args
@@ -16,11 +17,13 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import Logger, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
+import govi_server
 from govi_server.access import Limits as AccessLimits
 from govi_server.departures.board import Board, SourceSilent, SourceUnreachable, Trip
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
 from govi_server.departures.flights import FlightEvent
+from govi_server.departures.times import utc_timestamp
 from govi_server.kv55.gateway import Gateway
 from govi_server.kv78turbo import passtimes, subscriber, timetable
 from govi_server.kv78turbo.feed import Feed, Limits
@@ -28,20 +31,21 @@ from govi_server.kv78turbo.subscriber import State
 from govi_server.modules.kv55 import Kv55
 from govi_server.modules.ovapi import ovapi_modules
 from govi_server.operations.admin import Admin
-from govi_server.operations.hour import MINUTES, MOST_NAMES, OTHERS, LastHour, quantile
-from govi_server.operations.metrics import Metrics
-from govi_server.operations.parts import GatewayParts, Parts
+from govi_server.operations.hour import MINUTES, MOST_NAMES, OTHERS, LastHour
+from govi_server.operations.metrics import FailingStops, Metrics
+from govi_server.operations.parts import KINDS, GatewayParts, Parts
 from govi_server.operations.ready import Ready
 from govi_server.operations.snapshot import HEADER, Settings, Snapshots
-from govi_server.operations.status import Status
+from govi_server.operations.status import OUTCOMES, Status
 from govi_server.operations.status_page import page
 from govi_server.operations.verdict import CALM, Judge, Word
-from govi_server.services import Observers
+from govi_server.services import CannotStart, Observers
 from govi_server.slices import in_slices
 from govi_server.statistics import ConnectionStatistics, RequestStatistics
 from tests import feed as kv
 from tests.client import NOW, WireTestCase
 from tests.doubles import FakePoster, FakeSource
+from tests.test_log_pages import luminance
 
 CODE = "57330430"
 
@@ -55,6 +59,11 @@ class FakeSubscriber:
         self.address: str | None = "tcp://feed.example:7817"
         self.attempts = 1
         self.incidents = Gateway(FakePoster(), Clock(), "nobody").incidents
+
+
+def contrast(one: float, other: float) -> float:
+    """Tell how far two luminances are apart."""
+    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
 
 
 class OperationsTestCase(WireTestCase):
@@ -76,9 +85,10 @@ class OperationsTestCase(WireTestCase):
         for module in (Kv55("kv55", self.cache), *ovapi_modules(self.feed)):
             modules.addService(module)
         self.server.find_module = modules.getServiceNamed
-        self.hour = LastHour(self.clock, self.server.what)
+        self.hour = LastHour(self.clock, self.server.what, self.parts.modules)
         self.judge = Judge(self.parts, self.hour, self.clock)
         self.metrics = Metrics(self.parts, self.judge)
+        self.metrics.registry.register(FailingStops(self.hour))
         self.status = Status(self.parts, self.hour, self.judge, self.clock, "1.2.3")
         observers = Observers((self.hour, self.metrics))
         observers.startService()
@@ -141,12 +151,11 @@ class HourTests(OperationsTestCase):
         self.assertEqual((len(minute.stops), minute.stops[OTHERS]), (MOST_NAMES + 1, 500))
         self.assertEqual(len(minute.clients), MOST_NAMES + 1)
 
-    def test_quantile(self) -> None:
-        """The value below which a share lies."""
-        self.assertIsNone(quantile([], 0.5))
-        self.assertEqual(
-            [quantile(list(map(float, range(100))), share) for share in (0, 0.5, 0.99, 1)], [0, 50, 99, 99]
-        )
+    def test_feed_fails(self) -> None:
+        """What the live feed has no board for failed, though it asked no cache; what nobody could answer did not."""
+        self.happened(("/tpc/1", 503, "none"), ("/tpc/2", 404, "none"), ("/b", 503, "none"), ("/tpc/1", 501, "none"))
+        (minute,) = self.hour.minutes()
+        self.assertEqual(minute.outcomes, {"failed": 1})
 
 
 class VerdictTests(OperationsTestCase):
@@ -172,12 +181,14 @@ class VerdictTests(OperationsTestCase):
         self.subscriber.state = "DOWN"
         verdict = self.judge.verdict()
         self.assertEqual(verdict.word, "DEGRADED")
-        self.assertEqual(verdict.why, ("the live feed is DOWN: the last data came 0 s ago",))
+        self.assertRegex(
+            verdict.why[0], r"^the live feed is DOWN, since ..:.. UTC, 0 min ago \(the last .* 0 s ago\): "
+        )
         self.fail_gateway()
         self.clock.advance(5)
         verdict = self.judge.verdict()
         self.assertEqual((verdict.word, verdict.since), ("DOWN", NOW + 5))
-        self.assertIn("/kv55: the gateway does not take questions", verdict.why)
+        self.assertTrue(verdict.why[0].startswith("/kv55: the gateway does not take questions, since "), verdict.why)
         self.subscriber.state = "UP"
         self.assertEqual(self.word(), "DEGRADED")
         del self.parts.gateways["kv55"]
@@ -186,25 +197,87 @@ class VerdictTests(OperationsTestCase):
         self.assertEqual(self.word(), "UP")
 
     def test_answers(self) -> None:
-        """Some answers that fail are nobody's business, many are."""
-        for _ in range(4):
-            self.happened(("/kv55/1", 504, "miss"))
+        """Some questions that fail are nobody's business; many for several stops are, with what and how."""
+        self.happened(*[(f"/kv55/{CODE}", 200, "hit")] * 10)
+        self.happened(*((f"/kv55/{n}", 504, "miss") for n in range(4)))
         self.assertEqual(self.word(), "UP")
         self.happened(("/kv55/1", 406, "miss"))
-        verdict = self.judge.verdict()
-        self.assertEqual((verdict.word, verdict.why), ("DEGRADED", ("5 of 5 answers failed in the last 5 minutes",)))
+        self.assertEqual(self.word(), "DEGRADED")
+        self.clock.advance(120)
+        (why,) = self.judge.verdict().why
+        since = utc_timestamp(NOW)[11:16]
+        details = "5 of 15 in 5 minutes, stops: 4; 504: 4, 406: 1"
+        self.assertTrue(why.startswith(f"/kv55: questions fail, since {since} UTC, 2 min ago ({details}): "), why)
         self.happened(*[(f"/kv55/{CODE}", 200, "hit")] * 500)
         self.assertEqual(self.word(), "RECOVERING")
 
+    def test_made_up(self) -> None:
+        """One stop that is never answered wakes nobody, but is told."""
+        self.happened(*[(f"/kv55/{CODE}", 200, "hit")] * 100, *[("/kv55/99999999", 504, "miss")] * 55)
+        verdict = self.judge.verdict()
+        self.assertEqual(verdict.word, "UP")
+        self.assertEqual(
+            verdict.why, ("/kv55: 55 of 155 in 5 minutes failed, all for 99999999, which may not exist",)
+        )
+        stops = self.status.json()["stops"]
+        self.assertEqual((stops["never_answered"], stops["most_failed"]), ({"99999999": 55}, {}))
+
+    def test_one_stop(self) -> None:
+        """One stop that fails is told when it had answers before: it exists."""
+        self.happened((f"/kv55/{CODE}", 200, "miss"), *[(f"/kv55/{CODE}", 502, "miss")] * 5)
+        self.assertEqual(self.word(), "DEGRADED")
+
+    def test_all_fail(self) -> None:
+        """A gateway that takes questions and answers none is DOWN when it is the only source."""
+        self.parts.feed = None
+        self.happened(*((f"/kv55/{n}", 200, "miss") for n in range(5)))
+        self.assertEqual(self.word(), "UP")
+        self.clock.advance(180)
+        self.happened(*((f"/kv55/{n}", 504, "miss") for n in range(5)))
+        verdict = self.judge.verdict()
+        self.assertEqual(verdict.word, "DOWN")
+        self.assertIn("/kv55 takes questions, but gets no answers", verdict.why[0])
+        self.assertIn("none of 5 was answered in 3 minutes; 504: 5", verdict.why[0])
+        self.happened(*[("/kv55/1", 200, "hit")] * 5)
+        self.assertEqual(self.word(), "DEGRADED")
+
+    def test_nobody_waits(self) -> None:
+        """Clients that give up before the deadline are without an answer as well."""
+        self.parts.feed = None
+        self.happened(*((f"/kv55/{n}", None, "miss") for n in range(5)))
+        self.assertEqual(self.word(), "DOWN")
+        self.assertIn("left by the client: 5", self.judge.verdict().why[0])
+
+    def test_scanner(self) -> None:
+        """Stops that were never answered are no proof against a source that answers others."""
+        self.parts.feed = None
+        self.happened((f"/kv55/{CODE}", 200, "miss"))
+        self.clock.advance(300)
+        self.happened(*((f"/kv55/{n}", 504, "miss") for n in range(5)))
+        self.assertEqual(self.word(), "DEGRADED")
+        self.happened(*[(f"/kv55/{CODE}", 504, "miss")])
+        self.assertEqual(self.word(), "DOWN")
+
+    def test_feed_without_boards(self) -> None:
+        """A feed that is UP and has no boards for anybody is told as a source that fails."""
+        del self.parts.gateways["kv55"]
+        self.happened(*((f"/{module}/{n}", 503, "none") for n in range(3) for module in ("kv55", "tpc")))
+        verdict = self.judge.verdict()
+        self.assertEqual(verdict.word, "DOWN")
+        self.assertIn("none of 6 was answered in 3 minutes; 503: 6", verdict.why[0])
+
     def test_house(self) -> None:
-        """Connections that run out, files that do, and a statistics log that cannot be written are told."""
+        """Connections that run out, files that do, and what cannot be written are told."""
         self.server.access.limits = AccessLimits(connections=1, unlimited=())
         self.client()
         self.server.accepting.paused = True
         self.parts.statistics = cast(Any, type("Log", (), {"writable": False, "incidents": self.feed.incidents})())
+        self.parts.snapshots = cast(
+            Any, type("Snapshots", (), {"writable": False, "incidents": self.feed.incidents})()
+        )
         why = self.judge.verdict().why
-        self.assertEqual(len(why), 3)
-        self.assertEqual(why[0], "1 of 1 connections are in use")
+        self.assertEqual(len(why), 4)
+        self.assertIn("(1 of 1 are in use)", why[0])
 
     def test_recovering_feed(self) -> None:
         """A feed that has not told everything yet is RECOVERING."""
@@ -218,15 +291,54 @@ class StatusTests(OperationsTestCase):
     def test_json(self) -> None:
         """It can be read by machines, and has the last hour by minute."""
         self.happened((f"/kv55/{CODE}", 200, "hit"), ("/kv55/1", 504, "miss"))
-        Logger().info(flight=FlightEvent("the gateway", "taken", 0.05))
+        Logger().info(flight=FlightEvent("kv55", "taken", 0.05))
         Logger().warn("<b>something</b>")
         status = json.loads(json.dumps(self.status.json()))
         self.assertEqual(status["verdict"], "UP")
         self.assertEqual(status["hour"]["outcomes"]["hit"], [0] * 59 + [1])
-        self.assertEqual(status["hour"]["acknowledgement_ms"], {"p50": 50.0, "p95": 50.0, "p99": 50.0})
-        self.assertEqual(status["stops"]["most_failed"], {"1": 1})
+        self.assertEqual(status["stops"]["never_answered"], {"1": 1})
         self.assertEqual(status["events"][0]["text"], "<b>something</b>")
         self.assertEqual(status["feed"]["state"], "UP")
+
+    def test_latencies(self) -> None:
+        """Latencies are told by module, and those of the last minutes beside the hour's, however many there are."""
+        self.parts.gateways["other"] = self.parts.gateways["kv55"]
+        for _ in range(1000):
+            Logger().info(flight=FlightEvent("kv55", "answered", 0.1))
+        self.clock.advance(600)
+        for _ in range(2000):
+            Logger().info(flight=FlightEvent("kv55", "answered", 8))
+        Logger().info(flight=FlightEvent("other", "taken", 0.05))
+        gateways = self.status.json()["gateways"]
+        answers = {name: gateways["kv55"][name]["answer_ms"] for name in ("hour", "lately")}
+        self.assertApproximates(answers["hour"]["p50"], 8000, 80)
+        self.assertEqual(answers["hour"]["p50"], answers["lately"]["p99"])
+        self.assertEqual(gateways["other"]["lately"]["answer_ms"]["p50"], None)
+        self.assertApproximates(gateways["other"]["hour"]["acknowledgement_ms"]["p50"], 50, 0.5)
+
+    def test_colours(self) -> None:
+        """The bars are told from the ground and from each other by lightness alone, in light and in dark."""
+        themes = re.findall(r"--panel: (#\w+);(.*?)}", page(self.status.json()).decode(), re.DOTALL)
+        self.assertEqual(len(themes), 2)
+        for panel, rules in themes:
+            colours = dict(re.findall(r"--(\w+): #(\w{6})", rules))
+            bars = {name: luminance(colours[name]) for name in OUTCOMES}
+            for one, light in bars.items():
+                self.assertGreaterEqual(contrast(light, luminance(panel[1:])), 3, one)
+                for other in bars.keys() - {one}:
+                    self.assertGreaterEqual(contrast(light, bars[other]), 1.35, (one, other))
+
+    def test_words(self) -> None:
+        """A little is not nothing; who is not connected tries; what happened today has but its time."""
+        self.happened(("/kv55/1", 200, "joined"), *[("/kv55/1", 200, "hit")] * 999)
+        self.subscriber.state = "DOWN"
+        self.subscriber.attempts = 2
+        Logger().warn("something")
+        text = page(self.status.json()).decode()
+        self.assertIn("joined 1 (&lt;1%)", text)
+        self.assertIn("trying<td>tcp://feed.example:7817", text)
+        self.assertIn("connected anew<td>once", text)
+        self.assertIn(f">{utc_timestamp(NOW)[11:]}</time> <b class=middle>warn</b> something", text)
 
     def test_page(self) -> None:
         """The page begins with the verdict, loads itself again, needs nothing else, and escapes what others wrote."""
@@ -266,12 +378,47 @@ class MetricsTests(OperationsTestCase):
 
     def test_gateway(self) -> None:
         """Acknowledgements and answers are told apart."""
-        Logger().info(flight=FlightEvent("the gateway", "taken", 0.05))
-        Logger().info(flight=FlightEvent("the gateway", "answered", 1.5))
-        Logger().info(flight=FlightEvent("the gateway", "late", 12))
-        self.assertEqual(self.metric('govi_gateway_acknowledgement_seconds_count{gateway="the gateway"}'), "1.0")
-        self.assertEqual(self.metric('govi_gateway_callback_seconds_sum{gateway="the gateway"}'), "13.5")
+        Logger().info(flight=FlightEvent("kv55", "taken", 0.05))
+        Logger().info(flight=FlightEvent("kv55", "answered", 1.5))
+        Logger().info(flight=FlightEvent("kv55", "late", 12))
+        self.assertEqual(self.metric('govi_gateway_acknowledgement_seconds_count{module="kv55"}'), "1.0")
+        self.assertEqual(self.metric('govi_gateway_callback_seconds_sum{module="kv55"}'), "13.5")
         self.assertEqual(self.metric('govi_breaker_state{module="kv55",state="closed"}'), "1.0")
+
+    def test_failing_stops(self) -> None:
+        """Stops whose questions fail are counted once each, for some minutes."""
+        self.happened(("/kv55/1", 504, "miss"), ("/kv55/1", 504, "miss"), ("/kv55/2", 502, "miss"))
+        self.happened(("/kv55/3", None, "miss"), ("/kv55/4", 200, "miss"))
+        self.assertEqual(self.metric('govi_failing_stops{module="kv55"}'), "2.0")
+        self.assertEqual(self.metric('govi_failing_stops{module="tpc"}'), "0.0")
+        self.clock.advance(300)
+        self.assertEqual(self.metric('govi_failing_stops{module="kv55"}'), "0.0")
+
+    def test_kinds(self) -> None:
+        """Whatever may go wrong is there from the start, at 0; and the table of it has what the program says."""
+        for where, kinds in KINDS.items():
+            if where in ("statistics", "snapshot"):
+                continue  # these parts have neither
+            for kind in kinds:
+                name = "kv55" if where == "gateway" else where
+                self.assertEqual(self.metric(f'govi_incidents_total{{kind="{kind}",where="{name}"}}'), "0.0")
+        said = set()
+        for path in Path(govi_server.__file__).parent.rglob("*.py"):
+            if path.parent.name == "simulator":
+                continue  # has no figures
+            said |= set(re.findall(r'(?:incidents\.add|self\._refused)\(\s*"([^"]+)"', path.read_text("utf-8")))
+        self.assertEqual(said, {kind for kinds in KINDS.values() for kind in kinds})
+        self.assertIn("too many names", said)
+
+    def test_renderings(self) -> None:
+        """What the feed's modules keep of what they made is told as the caches of others are."""
+        self.feed.received("/GOVI/KV8passtimes/LIN", gzip.compress(kv.passtimes({})))
+        (code,) = self.feed.passtimes.stops
+        for form in "abc":
+            self.feed.boards.made(code, 7200, form, lambda board: b"x" * (1 << 19))
+        self.assertEqual(self.metric('govi_cache_entries{module="feed"}'), "2.0")
+        self.assertEqual(self.metric('govi_cache_bytes{module="feed"}'), "1.048576e+06")
+        self.assertEqual(self.metric('govi_cache_evictions_total{module="feed"}'), "1.0")
 
     def test_feed(self) -> None:
         """The feed's state, records and owners, and what it could not read."""
@@ -462,13 +609,30 @@ class SnapshotTests(OperationsTestCase):
 
     def test_unwritable(self) -> None:
         """What cannot be written is told and counted, and everything else goes on."""
-        snapshots = Snapshots(self.parts, Settings("/nonexistent/snapshot", 60.0), self.clock, in_slices(self.clock))
+        folder = self.path.parent / "folder"
+        folder.mkdir()
+        settings = Settings(str(folder / "snapshot"), 60.0)
+        snapshots = Snapshots(self.parts, settings, self.clock, in_slices(self.clock))
         snapshots.startService()
+        self.assertTrue(snapshots.writable)
+        folder.rmdir()
         self.clock.advance(60)
         self.clock.advance(60)
         self.assertEqual(snapshots.incidents.counts, {"unwritable": 1})
+        self.assertFalse(snapshots.writable)
+        folder.mkdir()
+        self.clock.pump([60, *[0.01] * 100])
+        self.assertTrue(snapshots.writable)
+        (folder / "snapshot").unlink()
+        folder.rmdir()
         snapshots.stopService()
         self.assertEqual(snapshots.incidents.counts, {"unwritable": 2})
+
+    def test_no_directory(self) -> None:
+        """Where none could ever be written, the program does not start."""
+        snapshots = Snapshots(self.parts, Settings("/nonexistent/snapshot"), self.clock, in_slices(self.clock))
+        error = self.assertRaises(CannotStart, snapshots.startService)
+        self.assertEqual(str(error), "cannot write the snapshot /nonexistent/snapshot: /nonexistent is no directory")
 
     def test_not_over_an_unread_one(self) -> None:
         """A program that ends before it has read the snapshot leaves it as it was."""

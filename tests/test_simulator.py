@@ -3,6 +3,7 @@
 import gzip
 
 from lxml import etree
+from twisted.logger import LogLevel, capturedLogs
 
 from govi_server.kv55.messages import Question, read_dris_55, write_dris_55_req
 from govi_server.request_handler import RequestHandler
@@ -80,9 +81,13 @@ class SimulatedGatewayTests(WireTestCase):
         self.assertEqual(self.post(b"<DRIS_55/>").status, 400)
 
     def test_nobody_takes_it(self) -> None:
-        """An answer that is not taken is told to the log, and that is all."""
+        """Answers that are not taken are told to the log, once a minute, and that is all."""
         self.simulate(Behaviour())
-        self.ask()
+        for _ in range(3):
+            self.ask()
         self.clock.advance(1)
-        self.poster.posts[0].errback(ConnectionError("refused"))
+        with capturedLogs() as events:
+            for post in self.poster.posts:
+                post.errback(ConnectionError("refused"))
+        self.assertEqual(len([event for event in events if event["log_level"] is LogLevel.warn]), 1)
         self.assertEqual(self.ask().status, 200)

@@ -311,7 +311,7 @@ class ConsumerTests(SubscriberTestCase):
         self.assertEqual(len(self.received), 3)
         self.assertEqual(self.subscriber.incidents.counts, {"not consumed": 2})
         told = [line for line in self.lines() if "taken in" in line]
-        self.assertEqual(told, [f"A KV78turbo message in {ENVELOPE} could not be taken in: ValueError('no')"])
+        self.assertEqual(told, [f"A message of the live feed in {ENVELOPE} could not be taken in: ValueError('no')"])
 
     def test_slow(self) -> None:
         """A consumer that takes longer than the silence is not the feed's: it stays connected, and it is logged."""
@@ -366,8 +366,8 @@ class StateTests(SubscriberTestCase):
         self.assertEqual(
             self.lines(),
             [
-                f"KV78turbo from {ADDRESS} is RECOVERING: data comes",
-                f"KV78turbo from {ADDRESS} is UP: data has come for 60 s",
+                f"The live feed from {ADDRESS} is RECOVERING: data comes",
+                f"The live feed from {ADDRESS} is UP: data has come for 60 s",
             ],
         )
 
@@ -385,7 +385,7 @@ class StateTests(SubscriberTestCase):
         self.assertEqual((len(self.sockets.made), self.subscriber.state), (1, "DOWN"))
         self.data()
         self.assertEqual(self.subscriber.state, "RECOVERING")
-        self.assertEqual(self.lines()[0], f"KV78turbo from {ADDRESS} is DOWN: only heartbeats came for 60 s")
+        self.assertEqual(self.lines()[0], f"The live feed from {ADDRESS} is DOWN: only heartbeats came for 60 s")
 
     def test_data_stops(self) -> None:
         """When only heartbeats go on, it stays what it was for minutes, and is down then, on the same connection."""
@@ -416,7 +416,7 @@ class StateTests(SubscriberTestCase):
         self.assertEqual((self.subscriber.state, self.subscriber.address), ("DOWN", None))
         self.assertEqual(
             self.lines()[1:],
-            [f"Nothing came from {ADDRESS} for 60 s: KV78turbo is DOWN, {ADDRESS} is tried in 1 s"],
+            [f"Nothing came from {ADDRESS} for 60 s: the live feed is DOWN, {ADDRESS} is tried in 1 s"],
         )
         self.wait(1)
         self.assertEqual(self.subscriber.address, ADDRESS)

@@ -52,7 +52,7 @@ class CircuitBreaker:
         self._clock = clock
         self._limits = limits
         self._called = called
-        self._incidents = Incidents(self.log, clock)
+        self.incidents = Incidents(self.log, clock)
         self._failures = 0
         self._last = ""
         self._until = 0.0
@@ -86,7 +86,7 @@ class CircuitBreaker:
         self._last = failure.getErrorMessage()
         if self._failures >= self._limits.failures:
             if self.state == "closed":
-                self._incidents.add(
+                self.incidents.add(
                     "opened",
                     "{source} failed {n} times in a row, now it is asked once in {pause:g} s: {reason}",
                     source=self._called,

@@ -8,8 +8,8 @@ from typing import Literal
 class FlightEvent:
     """One thing that happened to a question. Written to the log under the key ``flight``, with no text."""
 
-    source: str
-    """What the log calls whom was asked."""
+    module: str
+    """The module that asked."""
     what: Literal["taken", "answered", "late"]
     """Taken is the acknowledgement; late is an answer after the deadline."""
     seconds: float

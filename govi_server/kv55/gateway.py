@@ -113,7 +113,7 @@ class _Asked:
 class Gateway(Service):
     """Asks the gateway for one stop at a time, and matches its callbacks to the questions.
 
-    poster: sends its messages. called: its name in the log.
+    poster: sends its messages. called: its name in the log. module: what answers from it, for figures.
     """
 
     log = Logger()
@@ -125,10 +125,12 @@ class Gateway(Service):
         called: str,
         subscriber_id: str = messages.SUBSCRIBER,
         limits: Limits = DEFAULT_LIMITS,
+        module: str = "kv55",
     ) -> None:
         self._poster = poster
         self._clock = clock
         self.called = called
+        self._module = module
         self._subscriber_id = subscriber_id
         self._limits = limits
         self._number = 0
@@ -247,7 +249,7 @@ class Gateway(Service):
         return max(self._clock.seconds() - flight.asked, 0.0)
 
     def _tell(self, flight: Flight, what: Literal["taken", "answered", "late"]) -> None:
-        self.log.info(flight=FlightEvent(self.called, what, self._since(flight)))
+        self.log.info(flight=FlightEvent(self._module, what, self._since(flight)))
 
     def _taken(self, _: None, flight: Flight) -> None:
         flight.taken = True

@@ -58,7 +58,15 @@ class Boards:
         self._size = size
         self._stale = stale
         self._kept: OrderedDict[tuple[str, object], tuple[tuple[int, int], StopBoard, Sized]] = OrderedDict()
-        self._bytes = 0
+        self.bytes = 0
+        """Of all that is kept of what was made."""
+        self.evicted = 0
+        """What went to make room."""
+
+    @property
+    def entries(self) -> int:
+        """How much of what was made is kept."""
+        return len(self._kept)
 
     def knows(self, code: str) -> bool:
         """Tell whether there is such a TimingPointCode, as far as KV7 or KV8 tells."""
@@ -132,15 +140,16 @@ class Boards:
             return board, made
         # What it was made of is not needed any more, and several times as large.
         self._kept[key] = (version, replace(board, passes=(), messages=()), made)
-        self._bytes += len(made)
-        while self._bytes > self._size:
+        self.bytes += len(made)
+        while self.bytes > self._size:
+            self.evicted += 1
             self._forget(next(iter(self._kept)))
         return board, made
 
     def _forget(self, key: tuple[str, object]) -> None:
         kept = self._kept.pop(key, None)
         if kept is not None:
-            self._bytes -= len(kept[2])
+            self.bytes -= len(kept[2])
 
     def journey(self, key: str) -> list[Pass]:
         """List the passes of a journey, GVB_20260421_7_7189_0, on the operating date that is nearest to now."""

@@ -35,6 +35,28 @@ SUBSCRIPTIONS = 1000
 AT_ONCE = 1 << 18
 """Bytes of a message that is taken in at one go; a larger one piece by piece, with others having their turns."""
 
+REFUSED = {
+    "length": "its line is too long",
+    "labels": "its table has no labels yet",
+    "columns": "it has more or fewer columns than its table",
+    "encoding": "it is no UTF-8",
+    "escape": "there is an escape in it that is none",
+    "key column": "its table lacks a column of the key",
+    "key": "a part of its key is missing or wrong",
+    "time": "a time in it cannot be read",
+    "date": "its date cannot be read, or is not near",
+    "future": "it was made in the future",
+    "older": "what is known is newer",
+    "TimingPointCode": "its TimingPointCode is none",
+    "too many owners": "there are too many data owners",
+    "too many passes": "there are too many passes",
+    "too many stops": "there are too many stops",
+    "too many messages": "there are too many general messages",
+    "too many planned passes": "there are too many planned passes",
+    "too many names": "there are too many names",
+}
+"""Why a record is refused, by kind of incident."""
+
 Condition = Literal["fresh", "stale", "old", "unknown", "down"]
 """How far a board can be relied upon: "fresh" and "stale" are shown; "old", "unknown" (no such stop) and "down" (no
 feed, and so nobody knows) are three kinds of having none."""
@@ -154,7 +176,8 @@ class Feed(MultiService):
                 yield records if records.lines else None
 
     def _refused(self, kind: str) -> None:
-        self.incidents.add(kind, "A record is refused: {why} ({owner!r})", why=kind, owner=self._owner)
+        text = "A record of {owner!r} is refused: {why} ({counted_as})"
+        self.incidents.add(kind, text, owner=self._owner, why=REFUSED[kind], counted_as=kind)
 
     def _sweep(self) -> Deferred[None]:
         def bits() -> Iterator[None]:

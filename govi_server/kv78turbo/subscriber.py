@@ -237,7 +237,7 @@ class Subscriber(Service):
         self._state = "DOWN"
         self.log.emit(
             level,
-            "{why}: KV78turbo is DOWN, {next} is tried in {seconds:g} s",
+            "{why}: the live feed is DOWN, {next} is tried in {seconds:g} s",
             why=why,
             next=self._addresses[self.attempts % len(self._addresses)],
             seconds=self._back_off,
@@ -272,7 +272,7 @@ class Subscriber(Service):
         assert self._socket is not None
         assert self._watch is not None
         if self._consuming is not None:
-            self.incidents.add("slow", "KV78turbo messages wait: the last one is still being taken in")
+            self.incidents.add("slow", "Messages of the live feed wait: the last one is still being taken in")
             return False
         if _waits(self._socket):
             self._read_later()
@@ -322,16 +322,20 @@ class Subscriber(Service):
             return
         size = sum(map(len, frames))
         if size > self._limits.message:  # libzmq's limit is that of each frame
-            self.incidents.add("too large", "A KV78turbo message of {size} bytes: left out", size=size)
+            self.incidents.add("too large", "A message of the live feed of {size} bytes: left out", size=size)
             return
         try:
             envelope = frames[0].decode("ascii")
         except UnicodeDecodeError:
-            self.incidents.add("envelope", "A KV78turbo message in {envelope}: left out", envelope=frames[0][:100])
+            self.incidents.add(
+                "envelope", "A message of the live feed in {envelope}: left out", envelope=frames[0][:100]
+            )
             return
         data = b"".join(frames[1:])
         if not data:
-            self.incidents.add("empty", "A KV78turbo message in {envelope} has no data: left out", envelope=envelope)
+            self.incidents.add(
+                "empty", "A message of the live feed in {envelope} has no data: left out", envelope=envelope
+            )
             return
         self.last = now
         self._back_off = min(FIRST_BACK_OFF, self._limits.back_off)
@@ -359,12 +363,14 @@ class Subscriber(Service):
     def _turn(self, state: State, why: str) -> None:
         self._state = state
         level = LogLevel.warn if state == "DOWN" else LogLevel.info
-        self.log.emit(level, "KV78turbo from {address} is {state}: {why}", address=self.address, state=state, why=why)
+        self.log.emit(
+            level, "The live feed from {address} is {state}: {why}", address=self.address, state=state, why=why
+        )
 
     def _not_consumed(self, failure: Failure, envelope: str) -> None:
         self.incidents.add(
             "not consumed",
-            "A KV78turbo message in {envelope} could not be taken in: {error}",
+            "A message of the live feed in {envelope} could not be taken in: {error}",
             envelope=envelope,
             error=repr(failure.value),
         )

@@ -3,15 +3,17 @@
 Bounded: sixty minutes, and of the names that clients choose only those that come most.
 """
 
-from collections import Counter, deque
-from collections.abc import Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogEvent, LogLevel, formatEvent
 
 from govi_server.departures.flights import FlightEvent
-from govi_server.paths import stop_of
+from govi_server.log_figures import Distribution
+from govi_server.paths import SEVERAL, stop_of
 from govi_server.statistics import CacheResult, ConnectionStatistics
 
 MINUTES = 60
@@ -25,8 +27,24 @@ MOST_EVENTS = 50
 
 OTHERS = "others"
 
-_LATENCIES = 500
-"""Latencies of a minute that are kept."""
+_FAILED = (500, 502, 503, 504)
+"""Statuses that say that a question was understood, and has no answer."""
+
+Fate = Literal["answered", "failed", "left"]
+"""What becomes of questions, roughly; left are those whose client did not wait."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """What became of the questions for boards that a module was asked in a minute."""
+
+    results: Counter[tuple[str, int | None]] = field(default_factory=Counter)
+    """By outcome and status."""
+    stops: defaultdict[Fate, set[str]] = field(default_factory=lambda: defaultdict(set))
+    taken: Distribution = field(default_factory=Distribution)
+    """Milliseconds from questions to their acknowledgements."""
+    waited: Distribution = field(default_factory=Distribution)
+    """Milliseconds from questions to their answers, late ones too."""
 
 
 @dataclass(slots=True)
@@ -35,8 +53,7 @@ class Minute:
 
     begins: int
     """Epoch seconds, a multiple of 60."""
-    outcomes: Counter[str] = field(default_factory=Counter)
-    """Requests for boards by what came of them: hit, stale, joined, miss, timeout, failed."""
+    modules: defaultdict[str, Asked] = field(default_factory=lambda: defaultdict(Asked))
     statuses: Counter[int] = field(default_factory=Counter)
     clients: Counter[str] = field(default_factory=Counter)
     stops: Counter[str] = field(default_factory=Counter)
@@ -46,10 +63,15 @@ class Minute:
     """Stops by the answers that were 404."""
     slow: dict[str, float] = field(default_factory=dict)
     """The longest wait in seconds for each stop."""
-    taken: list[float] = field(default_factory=list)
-    """Seconds from questions to their acknowledgements."""
-    answered: list[float] = field(default_factory=list)
-    """Seconds from questions to their answers."""
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """Requests for boards by what came of them: hit, stale, joined, miss, timeout, failed."""
+        outcomes: Counter[str] = Counter()
+        for asked in self.modules.values():
+            for (result, _), n in asked.results.items():
+                outcomes[result] += n
+        return outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +84,12 @@ class Happening:
 
 
 class LastHour:
-    """Observes the log. server: whose connections count."""
+    """Observes the log. server: whose connections count. modules: what may be asked for boards."""
 
-    def __init__(self, clock: IReactorTime, server: str) -> None:
+    def __init__(self, clock: IReactorTime, server: str, modules: Collection[str] = ("kv55",)) -> None:
         self._clock = clock
         self._server = server
+        self._modules = modules
         self._minutes: deque[Minute] = deque(maxlen=MINUTES)
         self.events: deque[Happening] = deque(maxlen=MOST_EVENTS)
         """The newest first."""
@@ -75,11 +98,10 @@ class LastHour:
         """Take note of an event of the log."""
         if isinstance(connection := event.get("statistics"), ConnectionStatistics):
             if connection.server == self._server:
-                _count(self._minute(), connection)
+                _count(self._minute(), connection, self._modules)
         elif isinstance(flight := event.get("flight"), FlightEvent):
-            kept = self._minute().taken if flight.what == "taken" else self._minute().answered
-            if len(kept) < _LATENCIES:
-                kept.append(flight.seconds)
+            asked = self._minute().modules[flight.module]
+            (asked.taken if flight.what == "taken" else asked.waited).add(flight.seconds * 1000)
         elif event.get("log_level") in (LogLevel.warn, LogLevel.error, LogLevel.critical):
             text = formatEvent(event).partition("\n")[0][:300]
             self.events.appendleft(Happening(self._clock.seconds(), event["log_level"].name, text))
@@ -88,6 +110,16 @@ class LastHour:
         """Go through the minutes of the last hour in which anything happened, the oldest first."""
         now = self._clock.seconds()
         return (minute for minute in self._minutes if 0 <= now - minute.begins < (MINUTES + 1) * 60)
+
+    def failing(self, minutes: int) -> dict[str, set[str]]:
+        """Give the stops of each module whose questions failed in the last minutes."""
+        failing: dict[str, set[str]] = {name: set() for name in self._modules}
+        now = self._clock.seconds()
+        for minute in self.minutes():
+            if now - minute.begins < minutes * 60:
+                for name, asked in minute.modules.items():
+                    failing.setdefault(name, set()).update(asked.stops["failed"])
+        return failing
 
     def _minute(self) -> Minute:
         begins = int(self._clock.seconds()) // 60 * 60
@@ -100,24 +132,30 @@ class LastHour:
 
 
 def outcome(status: int | None, cache: CacheResult) -> str | None:
-    """Tell what came of a request for a board; None for other requests."""
-    if cache == "none":
-        return None
+    """Tell what came of a module's request; None for one that was not for a board."""
+    if cache == "none":  # of the live feed, which is asked for no cache, it is what has no board
+        return "failed" if status in _FAILED else None
     if status in (406, 504) or status is None:
         return "timeout"
     return "failed" if status >= 500 else cache
 
 
-def _count(minute: Minute, connection: ConnectionStatistics) -> None:
+def _count(minute: Minute, connection: ConnectionStatistics, modules: Collection[str]) -> None:
     requests = connection.requests
     _add(minute.clients, connection.client, len(requests))
     for (path, status, cache), n in connection.asked.items():
-        result = outcome(status, cache)
+        stop = stop_of(path)
+        module = (path or "/").lstrip("/").partition("/")[0]
+        result = outcome(status, cache) if module in modules else None
         if result is not None:
-            minute.outcomes[result] += n
+            asked = minute.modules[module]
+            asked.results[result, status] += n
+            lost = result in ("timeout", "failed")
+            stops = asked.stops["left" if status is None else "failed" if lost else "answered"]
+            if len(stops) < MOST_NAMES:
+                stops.add(path or "" if stop in (None, SEVERAL) else stop)
         if status is not None:
             minute.statuses[status] += n
-        stop = stop_of(path)
         if stop is None:
             continue
         _add(minute.stops, stop, n)
@@ -134,9 +172,3 @@ def _count(minute: Minute, connection: ConnectionStatistics) -> None:
 def _add(counter: Counter[str], name: str, n: int) -> None:
     if n:
         counter[name if name in counter or len(counter) < MOST_NAMES else OTHERS] += n
-
-
-def quantile(values: list[float], share: float) -> float | None:
-    """Give the value below which this share of the values lies; None if there are none."""
-    ordered = sorted(values)
-    return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else None

@@ -18,8 +18,9 @@ from prometheus_client.registry import Collector
 from twisted.logger import LogEvent
 
 from govi_server.departures.flights import FlightEvent
-from govi_server.operations.parts import Parts
-from govi_server.operations.verdict import Judge, Word
+from govi_server.operations.hour import LastHour
+from govi_server.operations.parts import KINDS, Parts
+from govi_server.operations.verdict import LOOKED_AT, Judge, Word
 from govi_server.statistics import PHASES, ConnectionStatistics, Phase, RequestStatistics
 
 # Seconds: a hit takes fractions of a millisecond, a gateway up to its ten seconds.
@@ -43,7 +44,6 @@ _BUCKETS = (
     13.0,
 )
 _FEED_STATES = ("UP", "RECOVERING", "DOWN", "UNKNOWN")
-_WRITTEN = ("statistics", "snapshot")  # what is written to a disk, which may be full
 _BREAKER_STATES = ("closed", "half-open", "open")
 
 
@@ -97,7 +97,7 @@ class Metrics(Collector):
             if connection.server == self._parts.server.what:
                 self._count(connection)
         elif isinstance(flight := event.get("flight"), FlightEvent):
-            (self._taken if flight.what == "taken" else self._answered)[flight.source].add([flight.seconds])
+            (self._taken if flight.what == "taken" else self._answered)[flight.module].add([flight.seconds])
 
     def _count(self, connection: ConnectionStatistics) -> None:
         if connection.end != "open":
@@ -130,7 +130,8 @@ class Metrics(Collector):
         )
         for where, counted in parts.incidents():
             # An alert sees a figure that grows, but not one that appears.
-            for kind, count in {**({"unwritable": 0} if where in _WRITTEN else {}), **counted}.items():
+            kinds = dict.fromkeys(KINDS["gateway" if where in parts.gateways else where], 0)
+            for kind, count in {**kinds, **counted}.items():
                 incidents.add_metric((where, kind), count)
         yield incidents
         yield from self._caches()
@@ -155,13 +156,13 @@ class Metrics(Collector):
             (
                 "govi_gateway_acknowledgement_seconds",
                 "From a question to its acknowledgement.",
-                "gateway",
+                "module",
                 self._taken,
             ),
             (
                 "govi_gateway_callback_seconds",
                 "From a question to its answer, late ones too.",
-                "gateway",
+                "module",
                 self._answered,
             ),
         ):
@@ -178,7 +179,8 @@ class Metrics(Collector):
         flights = GaugeMetricFamily("govi_flights", "Questions that are on their way.", labels=labels)
         waiting = GaugeMetricFamily("govi_flights_waiting", "Requests that wait for them.", labels=labels)
         breaker = GaugeMetricFamily("govi_breaker_state", "1 for the state it is in.", labels=("module", "state"))
-        for name, source in self._parts.gateways.items():
+        parts = self._parts
+        for name, source in parts.gateways.items():
             entries.add_metric((name,), source.cache.entries)
             size.add_metric((name,), source.cache.bytes)
             evicted.add_metric((name,), source.cache.evicted)
@@ -186,6 +188,11 @@ class Metrics(Collector):
             waiting.add_metric((name,), sum(source.cache.flights.values()))
             for state in _BREAKER_STATES:
                 breaker.add_metric((name, state), state == source.breaker.state)
+        if parts.feed is not None:  # its modules keep what they make in one place
+            boards = parts.feed.boards
+            entries.add_metric(("feed",), boards.entries)
+            size.add_metric(("feed",), boards.bytes)
+            evicted.add_metric(("feed",), boards.evicted)
         yield from (entries, size, evicted, flights, waiting, breaker)
 
     def _feed(self) -> Iterator[Metric]:
@@ -202,6 +209,21 @@ class Metrics(Collector):
         yield _gauge("govi_feed_passes", "Live passes that are kept.", feed.passtimes.n_passes)
         yield _gauge("govi_feed_planned_passes", "Planned passes that are kept.", feed.timetable.n_planned)
         yield _gauge("govi_feed_messages", "General messages that are kept.", feed.passtimes.n_messages)
+
+
+class FailingStops(Collector):
+    """Tells how many stops had no answer of late: a single one may be made up, several are not."""
+
+    def __init__(self, hour: LastHour) -> None:
+        self._hour = hour
+
+    def collect(self) -> Iterator[Metric]:
+        """Count them."""
+        text = f"Stops with a question that failed in the last {LOOKED_AT} minutes."
+        stops = GaugeMetricFamily("govi_failing_stops", text, labels=("module",))
+        for name, failing in self._hour.failing(LOOKED_AT).items():
+            stops.add_metric((name,), len(failing))
+        yield stops
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -2,14 +2,26 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
-from govi_server.incidents import Incidents
 from govi_server.kv55.gateway import Gateway
-from govi_server.kv78turbo.feed import Feed
+from govi_server.kv78turbo.feed import REFUSED, Feed
 from govi_server.server import Server
 from govi_server.statistics import StatisticsLog
+
+if TYPE_CHECKING:
+    from govi_server.operations.snapshot import Snapshots
+
+KINDS = {
+    "gateway": ("broken", "late", "opened", "refused", "repeated", "silent", "unsolicited"),
+    "feed": ("broken message", *REFUSED),
+    "subscriber": ("empty", "envelope", "not consumed", "slow", "too large"),
+    "statistics": ("unwritable",),
+    "snapshot": ("unwritable",),
+}
+"""What may go wrong, by where; for "gateway" figures have the name of its module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +44,17 @@ class Parts:
     """By the module that answers from it."""
     feed: Feed | None = None
     statistics: StatisticsLog | None = None
-    own_incidents: dict[str, Incidents] = field(default_factory=dict)
-    """What went wrong elsewhere in the house, by where."""
+    snapshots: "Snapshots | None" = None
 
     def incidents(self) -> Iterator[tuple[str, Mapping[str, int]]]:
         """Go through what went wrong: where, and how often each kind."""
         for name, source in self.gateways.items():
-            yield name, source.gateway.incidents.counts
+            yield name, source.gateway.incidents.counts + source.breaker.incidents.counts
         if self.feed is not None:
             yield "feed", self.feed.incidents.counts
             if self.feed.subscriber is not None:
                 yield "subscriber", self.feed.subscriber.incidents.counts
         if self.statistics is not None:
             yield "statistics", self.statistics.incidents.counts
-        for where, incidents in self.own_incidents.items():
-            yield where, incidents.counts
+        if self.snapshots is not None:
+            yield "snapshot", self.snapshots.incidents.counts

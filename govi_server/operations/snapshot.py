@@ -22,6 +22,7 @@ from govi_server.incidents import Incidents
 from govi_server.kv78turbo.passes import GeneralMessage
 from govi_server.kv78turbo.timetable import Update
 from govi_server.operations.parts import Parts
+from govi_server.services import CannotStart
 from govi_server.units import Seconds
 
 HEADER = b"govi-cache snapshot 1\n"
@@ -171,10 +172,15 @@ class Snapshots(Service):
         self._call: IDelayedCall | None = None
         self._work: CooperativeTask[Iterator[None]] | None = None
         self._is_read = False
+        self.writable = True
+        """Whether the last one could be written."""
         self.incidents = Incidents(self.log, clock)
 
     def startService(self) -> None:
-        """Read what there is."""
+        """Read what there is. Raises CannotStart where none could be written."""
+        if not os.access(self._path.parent, os.W_OK | os.X_OK):
+            why = "may not be written" if self._path.parent.is_dir() else "is no directory"
+            raise CannotStart(f"cannot write the snapshot {self._path}: {self._path.parent} {why}")
         super().startService()
         try:
             data = self._path.read_bytes()
@@ -212,7 +218,9 @@ class Snapshots(Service):
     def _save(self) -> Iterator[None]:
         try:
             yield from write(records_of(self._parts), self._path)
+            self.writable = True
         except OSError as error:
+            self.writable = False
             text = "The snapshot {path} cannot be written: {error}"
             self.incidents.add("unwritable", text, path=self._path, error=str(error))
 

@@ -1,17 +1,22 @@
 """The status: one JSON object of what an operator wants to know, which the page shows, too."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
 from govi_server.departures.times import utc_timestamp
-from govi_server.operations.hour import OTHERS, LastHour, quantile
+from govi_server.log_figures import Distribution
+from govi_server.operations.hour import OTHERS, LastHour, Minute
 from govi_server.operations.parts import GatewayParts, Parts
 from govi_server.operations.verdict import Judge
 
 MOST = 10
 """Lines of a list."""
+
+LATELY = 5
+"""Minutes whose latencies are told beside those of the hour."""
 
 OUTCOMES = ("hit", "stale", "joined", "miss", "timeout", "failed")
 """What may come of a question for a board, from best to worst."""
@@ -44,7 +49,7 @@ class Status:
             "version": self._version,
             "connections": {"open": len(server.connections), "limit": server.access.limits.connections},
             "modules": list(self._parts.modules),
-            "gateways": {name: self._gateway(source) for name, source in self._parts.gateways.items()},
+            "gateways": {name: self._gateway(name, source, now) for name, source in self._parts.gateways.items()},
             "feed": self._feed(now),
             "hour": self._minutes(now),
             "stops": self._stops(),
@@ -56,13 +61,17 @@ class Status:
             ],
         }
 
-    def _gateway(self, source: GatewayParts) -> Json:
+    def _gateway(self, name: str, source: GatewayParts, now: float) -> Json:
         flights = source.cache.flights
+        hour = list(self._hour.minutes())
+        lately = [minute for minute in hour if now - minute.begins < LATELY * 60]
         return {
             "breaker": source.breaker.state,
             "flights": len(flights),
             "waiting": sum(flights.values()),
             "cache": {"boards": source.cache.entries, "bytes": source.cache.bytes, "evicted": source.cache.evicted},
+            "lately": _latencies(lately, name),
+            "hour": _latencies(hour, name),
         }
 
     def _feed(self, now: float) -> Json | None:
@@ -89,13 +98,9 @@ class Status:
         outcomes = [
             minutes[at].outcomes if at in minutes else Counter[str]() for at in range(last - 3540, last + 60, 60)
         ]
-        taken = [seconds for minute in minutes.values() for seconds in minute.taken]
-        answered = [seconds for minute in minutes.values() for seconds in minute.answered]
         return {
             "outcomes": {name: [minute[name] for minute in outcomes] for name in OUTCOMES},
             "statuses": {str(status): n for status, n in sorted(_sum(m.statuses for m in minutes.values()).items())},
-            "acknowledgement_ms": _quantiles(taken),
-            "answer_ms": _quantiles(answered),
         }
 
     def _stops(self) -> Json:
@@ -104,13 +109,19 @@ class Status:
         for minute in minutes:
             for stop, seconds in minute.slow.items():
                 slowest[stop] = max(seconds, slowest.get(stop, 0.0))
+        failed = _sum(minute.unanswered for minute in minutes)
+        modules = [asked for minute in minutes for asked in minute.modules.values()]
+        answered = {stop for asked in modules for stop in asked.stops["answered"]}
+        # Such a stop may not exist: the gateway is silent about those.
+        never = Counter({stop: n for stop, n in failed.items() if stop not in answered and stop != OTHERS})
         return {
             "most_asked": _most(_sum(minute.stops for minute in minutes)),
             "slowest_ms": {
                 stop: round(seconds * 1000)
                 for stop, seconds in sorted(slowest.items(), key=lambda one: -one[1])[:MOST]
             },
-            "most_failed": _most(_sum(minute.unanswered for minute in minutes)),
+            "most_failed": _most(failed - never),
+            "never_answered": _most(never),
             "unknown": _most(_sum(minute.unknown for minute in minutes)),
         }
 
@@ -132,7 +143,16 @@ def _most(counter: Counter[str]) -> dict[str, int]:
     return dict(counter.most_common(MOST)) | ({OTHERS: others} if others else {})
 
 
-def _quantiles(seconds: list[float]) -> dict[str, float | None]:
-    shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-    values = {name: quantile(seconds, share) for name, share in shares.items()}
-    return {name: None if value is None else round(value * 1000, 1) for name, value in values.items()}
+def _latencies(minutes: Iterable[Minute], module: str) -> Json:
+    """Give the quantiles of a module's questions to its gateway."""
+    taken, waited = Distribution(), Distribution()
+    for minute in minutes:
+        if module in minute.modules:
+            taken.merge(minute.modules[module].taken)
+            waited.merge(minute.modules[module].waited)
+    return {"acknowledgement_ms": _quantiles(taken), "answer_ms": _quantiles(waited)}
+
+
+def _quantiles(times: Distribution) -> dict[str, float | None]:
+    values = {"p50": times.quantile(0.5), "p95": times.quantile(0.95), "p99": times.quantile(0.99)}
+    return {name: None if value is None else round(value, 1) for name, value in values.items()}

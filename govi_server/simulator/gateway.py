@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from govi_server.departures.times import local_timestamp
 from govi_server.environ import Environ
+from govi_server.incidents import Incidents
 from govi_server.interfaces import IPoster, IWebModule
 from govi_server.kv55 import messages
 from govi_server.kv55.messages import BadMessage, Question
@@ -55,6 +56,7 @@ class SimulatedGateway(Service):
         self.clock = clock
         self._town = Town(behaviour.seed)
         self._drops = Random(behaviour.seed)
+        self._incidents = Incidents(self.log, clock)
 
     def web_handler(self, request_handler: RequestHandler, env: Environ) -> "QuestionHandler":
         """Make the handler of one question."""
@@ -89,7 +91,8 @@ class SimulatedGateway(Service):
         posted.addErrback(self._not_taken, question.code)
 
     def _not_taken(self, failure: Failure, code: str) -> None:
-        self.log.warn("The answer for stop {code} was not taken: {why}", code=code, why=failure.getErrorMessage())
+        text = "The answer for stop {code} was not taken: {why}"
+        self._incidents.add("not taken", text, code=code, why=failure.getErrorMessage())
 
 
 class QuestionHandler(WebHandler):

@@ -49,6 +49,12 @@ def test_page_and_failure(tmp_path: Path) -> None:
     assert page.read_text().count("<svg") > 5
 
 
+def test_nothing_to_read(tmp_path: Path) -> None:
+    """When no file can be read, that is all that is said."""
+    told = stats(tmp_path / "absent")
+    assert (told.returncode, told.stdout, told.stderr.count("\n")) == (1, "", 1)
+
+
 def test_misuse(tmp_path: Path) -> None:
     """A wrong moment is status 2 and one line."""
     told = stats("--since", "soon", tmp_path)
