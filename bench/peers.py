@@ -101,11 +101,13 @@ def _used(pid: int) -> float:
 
 
 @contextmanager
-def started(name: str, port: int, command: Sequence[str], folder: Path, path: str = "") -> Iterator[Running]:
+def started(
+    name: str, port: int, command: Sequence[str], folder: Path, path: str = "", core: int = SERVER
+) -> Iterator[Running]:
     """Run a server until it is no longer needed; its output goes to a file. path: what is asked until it answers."""
     with open(folder / f"{name.split()[0]}-{port}.log", "wb") as log:
         process = subprocess.Popen(
-            ["taskset", "-c", str(SERVER), *command],
+            ["taskset", "-c", str(core), *command],
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": str(HERE)},

@@ -7,6 +7,7 @@ everything. Whatever cannot be read is a BadMessage.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from xml.sax.saxutils import escape
 
 from lxml import etree
 
@@ -44,6 +45,7 @@ _REQUEST = ("RequestTimestamp", "SequenceNumber")
 _CODE = re.compile(r"[0-9]{1,10}")
 _CODE_IN_BYTES = re.compile(rb"<TimingPointCode>([0-9]{1,10})</TimingPointCode>")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_SPECIAL = re.compile("[&<>\r]|" + _NOT_XML.pattern)
 
 
 class BadMessage(ValueError):
@@ -163,36 +165,15 @@ def write_dris_55(boards: Sequence[Board], license_url: str | None = LICENSE) ->
     }
     if license_url is not None:
         given.setdefault("License", license_url)
-    document = etree.Element("DRIS_55")
-    unknown: list[tuple[etree._Element, Trip]] = []
-    _add(document, ((name, given[name]) for name in _DOCUMENT if name in given))
-    request = etree.SubElement(document, "Request")
-    _add(request, ((name, given[name]) for name in _REQUEST if name in given))
-    for board in boards:
-        point = etree.SubElement(request, "TimingPoint")
-        _add(point, [("TimingPointCode", board.code)])
-        for trip in board.trips:
-            element = etree.SubElement(point, "Trip")
-            values = ((name, getattr(trip, value)) for name, value in _TRIP.items())
-            _add(element, ((name, text) for name, text in values if text is not None))
-            if trip.extra:
-                unknown.append((element, trip))
-    etree.indent(document)
-    for element, trip in unknown:  # as they are, whatever white space is in them
-        for child in map(etree.fromstring, trip.extra):
-            child.tail = element[-1].tail if len(element) else None
-            element.append(child)
-    return etree.tostring(document, encoding="UTF-8", xml_declaration=True) + b"\n"
+    request = _lines(2, [(name, given[name]) for name in _REQUEST if name in given])
+    points = [_point(board.code, *map(_write_trip, board.trips)) for board in boards]
+    return _document("DRIS_55", [(name, given[name]) for name in _DOCUMENT if name in given], request, *points)
 
 
 def write_error(code: str, error: str) -> bytes:
     """Write the DRIS_55 of a question that gets no board; code is what the client wrote, of any form."""
-    document = etree.Element("DRIS_55")
-    _add(document, (("SubscriberID", SUBSCRIBER), ("Version", VERSION), ("DossierName", DOSSIER)))
-    request = etree.SubElement(document, "Request")
-    _add(etree.SubElement(request, "TimingPoint"), [("TimingPointCode", code)])
-    _add(request, [("Error", error)])
-    return _bytes(document)
+    head = (("SubscriberID", SUBSCRIBER), ("Version", VERSION), ("DossierName", DOSSIER))
+    return _document("DRIS_55", head, _point(code), _lines(2, [("Error", error)]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,26 +188,17 @@ class Question:
 
 def write_dris_55_req(question: Question, now: float) -> bytes:
     """Write a DRIS_55_REQ sent now (epoch seconds)."""
-    document = etree.Element("DRIS_55_REQ")
-    _add(
-        document,
-        (
-            ("SubscriberID", question.subscriber_id),
-            ("Version", VERSION),
-            ("DossierName", DOSSIER),
-            ("SendTimestamp", local_timestamp(now)),
-        ),
+    head = (
+        ("SubscriberID", question.subscriber_id),
+        ("Version", VERSION),
+        ("DossierName", DOSSIER),
+        ("SendTimestamp", local_timestamp(now)),
     )
-    request = etree.SubElement(document, "Request")
-    _add(
-        request,
-        (
-            ("RequestTimestamp", question.request_timestamp or utc_timestamp(now)),
-            ("SequenceNumber", question.sequence_number),
-        ),
+    request = (
+        ("RequestTimestamp", question.request_timestamp or utc_timestamp(now)),
+        ("SequenceNumber", question.sequence_number),
     )
-    _add(etree.SubElement(request, "TimingPoint"), [("TimingPointCode", question.code)])
-    return _bytes(document)
+    return _document("DRIS_55_REQ", head, _lines(2, request), _point(question.code))
 
 
 def read_dris_55_req(data: bytes) -> Question:
@@ -243,25 +215,44 @@ def read_dris_55_req(data: bytes) -> Question:
 
 def write_dris_55_res(now: float, subscriber_id: str = SUBSCRIBER) -> bytes:
     """Write the DRIS_55_RES that acknowledges a message, sent now (epoch seconds)."""
-    document = etree.Element("DRIS_55_RES")
-    _add(
-        document,
-        (
-            ("SubscriberID", subscriber_id),
-            ("Version", VERSION),
-            ("DossierName", DOSSIER),
-            ("SendTimestamp", utc_timestamp(now)),
-            ("ResponseCode", "OK"),
-        ),
+    head = (
+        ("SubscriberID", subscriber_id),
+        ("Version", VERSION),
+        ("DossierName", DOSSIER),
+        ("SendTimestamp", utc_timestamp(now)),
+        ("ResponseCode", "OK"),
     )
-    return _bytes(document)
+    return _document("DRIS_55_RES", head)
 
 
-def _add(parent: etree._Element, children: Iterable[tuple[str, str]]) -> None:
-    """Append a child element for each (name, text); what XML cannot hold becomes U+FFFD."""
-    for name, text in children:
-        etree.SubElement(parent, name).text = _NOT_XML.sub("\ufffd", text)
+# Text is written as text: to make a tree of a board first would take five times as long.
 
 
-def _bytes(document: etree._Element) -> bytes:
-    return etree.tostring(document, encoding="UTF-8", xml_declaration=True, pretty_print=True)
+def _document(root: str, head: Iterable[tuple[str, str]], *request: str) -> bytes:
+    """Write a document of its head and what is in its Request, if it has one."""
+    inside = f"  <Request>\n{''.join(request)}  </Request>\n" if request else ""
+    return f"<?xml version='1.0' encoding='UTF-8'?>\n<{root}>\n{_lines(1, head)}{inside}</{root}>\n".encode()
+
+
+def _point(code: str, *trips: str) -> str:
+    return f"    <TimingPoint>\n{_lines(3, [('TimingPointCode', code)])}{''.join(trips)}    </TimingPoint>\n"
+
+
+def _write_trip(trip: Trip) -> str:
+    values = [(name, text) for name, value in _TRIP.items() if (text := getattr(trip, value)) is not None]
+    extra = "".join(f"        {element}\n" for element in trip.extra)  # as they came
+    inside = _lines(4, values) + extra
+    return f"      <Trip>\n{inside}      </Trip>\n" if inside else "      <Trip/>\n"
+
+
+def _lines(depth: int, elements: Iterable[tuple[str, str]]) -> str:
+    """Write elements of a name and a text, a line each."""
+    indent = "  " * depth
+    return "".join([f"{indent}<{name}>{_escape(text)}</{name}>\n" for name, text in elements])
+
+
+def _escape(text: str) -> str:
+    """Write a text as XML; what XML cannot hold becomes U+FFFD."""
+    if _SPECIAL.search(text) is None:
+        return text
+    return escape(_NOT_XML.sub("\ufffd", text), {"\r": "&#13;"})  # a CR as such would be read as a line end

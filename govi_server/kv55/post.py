@@ -1,16 +1,14 @@
 """Posting messages over HTTP, as both ends of KV55 do (DOMAIN.md 1.1)."""
 
 from collections.abc import Callable
-from io import BytesIO
 
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, DNSLookupError
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import (  # type: ignore[attr-defined]  # RequestNotSent is documented, not exported
     Agent,
-    FileBodyProducer,
     HTTPConnectionPool,
     RequestNotSent,
     RequestTransmissionFailed,
@@ -19,16 +17,13 @@ from twisted.web.client import (  # type: ignore[attr-defined]  # RequestNotSent
     _HTTP11ClientFactory,
 )
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
+from twisted.web.iweb import IBodyProducer, IResponse
 from zope.interface import implementer
 
 from govi_server.interfaces import IPoster
 
 CONNECTIONS = 256
 """POSTs under way at once, each on a connection of its own; the others wait for one to end."""
-
-KEPT = 32
-"""Connections that are kept for the next POST."""
 
 IDLE = 15
 """Seconds that a kept connection may idle: most servers close theirs later, and not under the next POST."""
@@ -47,6 +42,23 @@ _BROKEN_OFF = (ConnectionDone, ConnectionLost, RequestNotSent, RequestTransmissi
 
 class PostError(Exception):
     """A message was not taken: the text says why."""
+
+
+@implementer(IBodyProducer)
+class _Body:
+    """A body that is written at once: a message is a few kilobytes, and nothing to be doled out."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.length = len(body)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._body)
+        return succeed(None)
+
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+    def stopProducing(self) -> None: ...
 
 
 class _QuietFactory(_HTTP11ClientFactory):
@@ -68,7 +80,7 @@ class Poster:
         self._url = url
         self._clock = reactor
         self._pool = _Pool(reactor)
-        self._pool.maxPersistentPerHost = KEPT
+        self._pool.maxPersistentPerHost = CONNECTIONS
         self._pool.cachedConnectionTimeout = IDLE
         self._pool.retryAutomatically = False
         self._agent = Agent(reactor, pool=self._pool, connectTimeout=CONNECT_TIMEOUT)
@@ -103,7 +115,7 @@ class Poster:
         self._taken_once = True
 
     def _request(self, body: bytes, headers: Headers) -> Deferred[IResponse]:
-        return self._agent.request(b"POST", self._url().encode("ascii"), headers, FileBodyProducer(BytesIO(body)))
+        return self._agent.request(b"POST", self._url().encode("ascii"), headers, _Body(body))
 
     def close(self) -> Deferred[None]:
         """Close the connections that are kept."""
