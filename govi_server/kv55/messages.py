@@ -7,6 +7,7 @@ everything. Whatever cannot be read is a BadMessage.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 from xml.sax.saxutils import escape
 
 from lxml import etree
@@ -140,8 +141,8 @@ def _read_trip(element: etree._Element) -> Trip:
     known: dict[str, str] = {}
     extra: list[str] = []
     for child in element:
-        value = _TRIP.get(str(child.tag))
-        if value is None or value in known or len(child) or child.attrib:
+        value = _TRIP.get(cast(str, child.tag))  # only comments, which are not read, have another
+        if value is None or value in known or len(child) or child.keys():
             extra.append(etree.tostring(child, encoding="unicode", with_tail=False))
         else:
             known[value] = child.text or ""
