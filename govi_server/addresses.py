@@ -1,5 +1,6 @@
 """Addresses of clients: as numbers, and as what may be written down of them."""
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TypeAlias
 
@@ -23,6 +24,7 @@ def ip_of(addr: IAddress | None) -> Address | None:
         return NOBODY
 
 
+@lru_cache(maxsize=10_000)
 def read_ip(text: str) -> Address:
     """Read an IP address, as IPv4 where it is one mapped into IPv6. Raises ValueError."""
     address = ip_address(text.partition("%")[0])  # a link-local address has its interface behind a %

@@ -10,6 +10,9 @@ from twisted.logger import Logger
 SPARED = 128
 """Files that can still be opened when accepting pauses: more than one turn of accepting takes."""
 
+LOOK_EVERY = 16
+"""Connections that are accepted between two looks."""
+
 LOOK_AGAIN = 1.0
 """Seconds after which a pause may end."""
 
@@ -36,6 +39,7 @@ class Accepting:
         self._clock = clock
         self._what = what
         self._ports: list[Port] = []
+        self._accepted = 0
         self.paused = False
         """Whether nobody is accepted now."""
 
@@ -49,6 +53,9 @@ class Accepting:
 
     def look(self) -> None:
         """Pause if there are too few files left; to be called for every connection that was accepted."""
+        self._accepted += 1
+        if self._accepted % LOOK_EVERY:
+            return
         if not self.paused and self._ports and not self._files_left():
             self.paused = True
             self.log.warn("Accepting pauses for {what}: too many open files", what=self._what)

@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from itertools import chain, islice
 from typing import TYPE_CHECKING, cast
 
@@ -137,6 +136,7 @@ class Connection:
         self.sock = sock
         self.accepted_from = addr
         self.handler = handler
+        self._client: Client | None = None
         self.closing: End | None = None
         """Who ended it, once somebody on this side has."""
 
@@ -145,10 +145,12 @@ class Connection:
         """The client's address, which behind haproxy is known when its header has come."""
         return self.sock.getPeer()
 
-    @cached_property
+    @property
     def client(self) -> Client:
         """Whom its requests are from, unless proxies tell otherwise."""
-        return self.handler.server.access.peer(self.addr)
+        if self._client is None:
+            self._client = self.handler.server.access.peer(self.addr)
+        return self._client
 
     def disconnect(self) -> None:
         """End it because its time is over: send '406 Gateway timeout' and close.

@@ -5,10 +5,8 @@ A RequestHandler writes one event when its connection closes, with a ConnectionS
 """
 
 import os
-from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Literal, cast, get_args
 
 import msgspec
@@ -23,6 +21,9 @@ from govi_server.services import CannotStart
 Phase = Literal["receive", "parse", "lookup", "wait", "render", "send"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 CacheResult = Literal["hit", "stale", "joined", "miss", "none"]
+Asked = tuple[str | None, int | None, CacheResult]
+"""A request's path, its status, and what the cache had for it."""
+
 End = Literal["client", "server", "timeout", "error", "open"]
 """Who ended a connection; 'error' is a connection that broke, 'open' is one that goes on."""
 
@@ -66,7 +67,7 @@ class RequestStatistics(msgspec.Struct, gc=False):
         self.marked = now
 
 
-@dataclass
+@dataclass(slots=True)
 class ConnectionStatistics:
     """One connection from its accept, or from the last event about it. Moments are epoch seconds."""
 
@@ -77,11 +78,18 @@ class ConnectionStatistics:
     ended: float = 0.0
     end: End = "open"
     requests: list[RequestStatistics] = field(default_factory=list)
+    _asked: dict[Asked, int] | None = None
 
-    @cached_property
-    def asked(self) -> "Counter[tuple[str | None, int | None, CacheResult]]":
+    @property
+    def asked(self) -> "dict[Asked, int]":
         """Count the requests by path, status and what the cache had: they are mostly alike."""
-        return Counter((request.path, request.status, request.cache) for request in self.requests)
+        if self._asked is None:
+            asked: dict[Asked, int] = {}
+            self._asked = asked
+            for request in self.requests:
+                key = (request.path, request.status, request.cache)
+                asked[key] = asked.get(key, 0) + 1
+        return self._asked
 
 
 class Record:

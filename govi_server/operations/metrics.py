@@ -60,8 +60,8 @@ class Latencies:
             self._counts[0] += len(times)
             return
         self._sum += sum(times)
-        for bucket, n in Counter(map(_bucket, times)).items():
-            self._counts[bucket] += n
+        for seconds in times:
+            self._counts[_bucket(seconds)] += 1
 
     def add_to(self, family: HistogramMetricFamily, *labels: str) -> None:
         """Tell them, each bucket with all that are below it."""
