@@ -123,12 +123,14 @@ def badge(color: str | None, wanted: str | None) -> tuple[str | None, str | None
     return color, None if color is None else text_color(color, wanted)
 
 
-def row_state(status: str, planned: float, expected: float | None, silent: bool = False) -> RowState | None:
+def row_state(status: str, planned: float | None, expected: float | None, silent: bool = False) -> RowState | None:
     """Tell what is known of a departure from its status; None if it has left.
 
-    expected: None where nothing is said. silent: whether the source has said nothing for too long.
+    planned, expected: None where nothing is said. silent: whether the source has said nothing for too long.
     """
-    minutes = None if expected is None else floor(expected / MINUTE) - floor(planned / MINUTE)
+    minutes = None
+    if planned is not None and expected is not None:
+        minutes = floor(expected / MINUTE) - floor(planned / MINUTE)
     if status == "PASSED":
         return None
     if status == "CANCEL":
@@ -184,7 +186,7 @@ def _row(trip: Trip, made: float, stale: bool) -> Row | None:
     best = expected if expected is not None else planned
     assert best is not None  # or there was no time
     status = trip.trip_stop_status or "DRIVING"  # GOVI's own answers did not always say one (DOMAIN.md 1.2)
-    state = row_state(status, best if planned is None else planned, expected, stale)
+    state = row_state(status, planned, expected, stale)
     if state is None:
         return None
     return Row(

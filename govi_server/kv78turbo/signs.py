@@ -43,7 +43,6 @@ def _row(feed: Feed, a_pass: Pass) -> Row | None:
     planned, expected = a_pass.target_departure, a_pass.expected_departure
     best = expected if expected is not None else a_pass.expected
     silent = feed.word_of(a_pass.data_owner_code)[0] != "fresh"
-    planned = best if planned is None else planned
     state = row_state(a_pass.trip_stop_status, planned, expected, silent)
     if state is None:
         return None
@@ -54,7 +53,7 @@ def _row(feed: Feed, a_pass: Pass) -> Row | None:
     return Row(
         clean(timetable.public_number(a_pass)),
         clean(timetable.destination(a_pass)),
-        planned,
+        best if planned is None else planned,
         best,
         state,
         platform(a_pass.side_code),

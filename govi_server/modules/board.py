@@ -24,11 +24,11 @@ from govi_server.web_handler import WebHandler
 
 HTML, TEXT, JSON = "text/html", "text/plain", "application/json"
 
-MOST_ROWS = {"": 20, "wall": 8}
+MOST_ROWS = {"": 20, "wall": 7}
 """Departures of each stop on a page, by its view, if nothing else is asked for."""
 
-CHARS = range(8, 501)
-"""Characters that a line may be asked to have."""
+CHARS = range(10, 501)
+"""Characters that a line may be asked to have: the longest word in place of a time fits."""
 
 # Nothing but our own files; no style or script within the page, so that no name of a stop ever is one. That others
 # show the page in a frame is wanted: there is nothing on it to be clicked on by mistake.

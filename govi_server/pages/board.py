@@ -19,7 +19,7 @@ VIEWS = ("", "wall")
 """How large it is shown: for who holds it, or for who stands before it."""
 
 _PAGE = Template(files("govi_server.pages").joinpath("board.html").read_text("utf-8"))
-_HEIGHT, _SIDE, _CHARACTER, _LEAST = 32, 9, 12.5, 44  # of a badge, in units of which its text is 22 high
+_HEIGHT, _SIDE, _CHARACTER, _LEAST = 32, 8, 15, 46  # of a badge, in units of which its text is 22 high
 
 
 def page(sign: Sign, lang: str, now: float, query: Mapping[str, str]) -> str:
@@ -30,7 +30,8 @@ def page(sign: Sign, lang: str, now: float, query: Mapping[str, str]) -> str:
     values = {
         "lang": lang,
         "title": texts["title"].format(stop=", ".join(stop_name(stop, lang) for stop in sign.stops)),
-        "view": query.get("view", ""),
+        "view": query.get("view") or "hand",
+        "count": "single" if len(sign.stops) == 1 else "several",
         "refresh": f"{REFRESH}",
         "events": events,
         "now_text": texts["now"],

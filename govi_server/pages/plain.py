@@ -74,7 +74,7 @@ def lines(sign: Sign, lang: str, now: float, fields: Sequence[str] = LINE, chars
         [str(_TEXTS[name](stop, row, now, lang) or "") for name in fields] for stop in sign.stops for row in stop.rows
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    if chars is not None:
+    if rows and chars is not None:
         _fit(widths, fields, chars)
     texts = []
     for row in rows:
@@ -103,6 +103,9 @@ def _fit(widths: list[int], fields: Sequence[str], chars: int) -> None:
             widths[at] -= over()
         while over() > 0 and widths[at]:
             widths[at] -= 1
+    for at in reversed(range(1, len(fields))):  # nothing but times: those that do not fit are left out
+        if over() > 0:
+            widths[at] = 0
 
 
 def shortened(text: str, most: int) -> str:

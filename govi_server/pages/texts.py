@@ -37,15 +37,9 @@ def stop_name(stop: StopSign, lang: str) -> str:
 
 def row_words(row: Row, lang: str) -> str:
     """Say what is known of a departure."""
-    if row.state == "last_known" and row.moved:
-        return f"{TEXTS[lang]['row_last_known']}, {_shift(row.delay, lang)}"
     if row.state in ("late", "early"):
-        return _shift(row.delay, lang)
+        return TEXTS[lang][row.state].format(n=abs(row.delay))
     return TEXTS[lang][_ROW_KEYS.get(row.state, row.state)]
-
-
-def _shift(delay: int, lang: str) -> str:
-    return TEXTS[lang]["late" if delay > 0 else "early"].format(n=abs(delay))
 
 
 def stop_words(stop: StopSign, horizon: float, lang: str) -> str:
