@@ -319,7 +319,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(self.lines(None, "planned", "expected", "state")[2], "01:14       cancelled")
         self.assertEqual(self.lines(12, "destination"), ["Veerstoep   ", "Lindewaard. ", "Strand      "])
 
-        self.assertEqual(self.lines(12, "time", "planned", "expected")[0], "  5 min     ")
+        self.assertEqual(self.lines(12, "time", "planned", "expected")[0], "       5 min")
 
     def test_words_fit(self) -> None:
         """The shortest line that may be asked for has room for every word in place of a time."""

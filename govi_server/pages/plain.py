@@ -95,17 +95,16 @@ def _fit(widths: list[int], fields: Sequence[str], chars: int) -> None:
         return sum(widths) + sum(map(bool, widths)) - 1 - chars
 
     giving = sorted((at for at, name in enumerate(fields) if name not in _RIGHT), key=lambda at: -widths[at])
-    if "destination" in fields:
-        at = fields.index("destination")
-        giving = [at, *(other for other in giving if other != at)]
+    giving.sort(key=lambda at: fields[at] != "destination")
     for at in giving:
-        if over() < 0 and at == giving[0]:
-            widths[at] -= over()
         while over() > 0 and widths[at]:
             widths[at] -= 1
     for at in reversed(range(1, len(fields))):  # nothing but times: those that do not fit are left out
         if over() > 0:
             widths[at] = 0
+    shown = [at for at in (*giving, *range(len(fields))) if widths[at]]
+    if shown:
+        widths[shown[0]] -= over()
 
 
 def shortened(text: str, most: int) -> str:
