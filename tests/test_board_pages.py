@@ -9,10 +9,11 @@ from zope.interface.verify import verifyObject
 from govi_server.departures.board import Board, SourceSilent, Trip
 from govi_server.departures.cache import BoardCache
 from govi_server.departures.sign import StopSign
+from govi_server.environ import parse
 from govi_server.interfaces import IDepartureSigns, IWebModule
 from govi_server.kv78turbo.signs import stop_sign
 from govi_server.modules.assets import Assets
-from govi_server.modules.board import MOST_ROWS, BoardPages
+from govi_server.modules.board import MOST_ROWS, BoardPages, read_form
 from govi_server.modules.live import MAX_AGE
 from govi_server.modules.signs import CacheSigns, FeedSigns
 from govi_server.pages.assets import TYPES, address
@@ -211,6 +212,14 @@ class BoardLiveTests(LiveTestCase):
         take(self.feed, kv.passtimes(*(row(f"{n}", n) for n in range(3, 40))))
         for query, count in [("", MOST_ROWS[""]), ("?view=wall", MOST_ROWS["wall"]), ("?limit=30", 30)]:
             self.assertEqual(self.ask(f"/board/{CODE}{query}").body.count(b'<th scope="row"'), count)
+
+    def test_form(self) -> None:
+        """Who asks for a stream of what the page has gets as many rows, in the language of the page."""
+        head = f"GET /events/{CODE}?view=wall&lang=de HTTP/1.1\nHost: x\nAccept: text/event-stream\n"
+        query, form = read_form(parse(head))
+        self.assertEqual((query.limit, form.lang, form.query), (MOST_ROWS["wall"], "de", {"view": "wall"}))
+        query, form = read_form(parse(head.replace("text/event-stream", "text/plain")))
+        self.assertEqual((query.limit, form.kind), (None, "text/plain"))
 
     def test_bad_query(self) -> None:
         """What cannot be answered is a 400 that names the parameter."""

@@ -54,7 +54,10 @@ class Form:
 
 
 def read_form(env: Environ) -> tuple[Query, Form]:
-    """Read what is wanted, from a request's query and header. Raises BadQuery, or ValueError for too much."""
+    """Read what is wanted, from a request's query and header. Raises BadQuery, or ValueError for too much.
+
+    Who wants none of the forms there are, a stream of events for one, is taken to want what a page has.
+    """
     text = env.get("query_string", "")
     query, said = read_query(text), dict(parse_qsl(text, keep_blank_values=True, max_num_fields=100))
     kind = best_type(",".join(env.get_all("accept", [])), (HTML, TEXT, JSON))
@@ -68,6 +71,8 @@ def read_form(env: Environ) -> tuple[Query, Form]:
     names = None if fields is None else tuple(split(fields))
     if names is not None and (not names or not set(names) <= set(plain.FIELDS)):
         raise BadQuery(f"fields are some of {', '.join(plain.FIELDS)}")
+    if query.limit is None and kind == HTML:
+        query = replace(query, limit=MOST_ROWS[view or ""])
     return query, Form(
         kind,
         lang or best_language(",".join(env.get_all("accept-language", [])), LANGUAGES),
@@ -114,8 +119,6 @@ class BoardHandler(WebHandler):
         codes = split(text)
         try:
             query, form = read_form(self.env)
-            if query.limit is None and form.kind == HTML:
-                query = replace(query, limit=MOST_ROWS[form.query.get("view", "")])
             if not codes or len(codes) > MOST_CODES or not all(map(is_timing_point_code, codes)):
                 told = Told(Sign((StopSign(echoed(text) or "?", "unknown"),), HORIZON), "none", ())
             else:
