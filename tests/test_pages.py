@@ -180,10 +180,17 @@ class FragmentTests(SynchronousTestCase):
         self.assertIn('<h1>Brug</h1><p class="town">Lindedorp</p>', board.fragment(sign(), "nl", NOW))
         self.assertIn(f"<h1>Halte {CODE}</h1></header>", board.fragment(sign(name="", town=""), "nl", NOW))
 
+    def test_dutch(self) -> None:
+        """What sources write is Dutch, whatever the page is in; the code that stands for a name is not."""
+        html = board.fragment(sign(row(3, 3), messages=("Omleiding",)), "en", NOW)
+        for tag in ("header", 'td class="destination"', "li data-news"):
+            self.assertIn(f'<{tag} lang="nl">', html)
+        self.assertIn("<header><h1>Stop ", board.fragment(sign(name=""), "en", NOW))
+
     def test_messages(self) -> None:
         """Messages stand above the rows, and are among what is announced; minutes are not."""
         html = board.fragment(sign(row(3, 3), row(4, 4, "cancelled"), messages=("Omleiding",)), "nl", NOW)
-        self.assertLess(html.index("<li data-news>Omleiding</li>"), html.index("<table>"))
+        self.assertLess(html.index('<li data-news lang="nl">Omleiding</li>'), html.index("<table>"))
         self.assertEqual(html.count("data-news"), 2)
         self.assertNotIn("aria-live", html)
 

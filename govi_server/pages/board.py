@@ -19,6 +19,7 @@ VIEWS = ("", "wall")
 """How large it is shown: for who holds it, or for who stands before it."""
 
 _PAGE = Template(files("govi_server.pages").joinpath("board.html").read_text("utf-8"))
+_DUTCH = ' lang="nl"'  # so that what a source writes is read out, and broken, as what it is
 _HEIGHT, _SIDE, _CHARACTER, _LEAST = 32, 8, 15, 46  # of a badge, in units of which its text is 22 high
 
 
@@ -72,9 +73,10 @@ def fragment(sign: Sign, lang: str, now: float) -> str:
 
 def _stop(stop: StopSign, horizon: float, lang: str, now: float) -> str:
     town = f'<p class="town">{escape(stop.town)}</p>' if stop.town else ""
-    parts = [f'<section class="stop"><header><h1>{escape(stop_name(stop, lang))}</h1>{town}</header>']
+    dutch = _DUTCH if stop.name else ""
+    parts = [f'<section class="stop"><header{dutch}><h1>{escape(stop_name(stop, lang))}</h1>{town}</header>']
     if stop.messages:
-        items = "".join(f"<li data-news>{escape(message)}</li>" for message in stop.messages)
+        items = "".join(f"<li data-news{_DUTCH}>{escape(message)}</li>" for message in stop.messages)
         parts.append(f'<ul class="messages" aria-label="{escape(TEXTS[lang]["messages"])}">{items}</ul>')
     if words := stop_words(stop, horizon, lang):
         parts.append(f'<p class="notice {stop.state}" data-news>{escape(words)}</p>')
@@ -100,7 +102,7 @@ def _row(stop: StopSign, row: Row, with_platform: bool, lang: str, now: float) -
     platform = f'<td class="platform">{escape(row.platform or "")}</td>' if with_platform else ""
     return (
         f'<tr class="{row.state}"{gone}><th scope="row" class="line">{_badge(row)}</th>'
-        f'<td class="destination">{destination}{note}</td>{platform}'
+        f'<td class="destination"{_DUTCH}>{destination}{note}</td>{platform}'
         f'<td class="time">{_time(stop, row, lang, now)}</td></tr>\n'
     )
 
