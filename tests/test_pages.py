@@ -211,7 +211,7 @@ class FragmentTests(SynchronousTestCase):
         page = Reader(board.page(there, "nl", NOW, {}))
         self.assertEqual([tag.get("src") for tag in page.all("script")], [address("board.js")])
         self.assertEqual(page.all("img"), [])
-        self.assertEqual(page.text.count(evil), 8)  # the title and seven places
+        self.assertEqual(page.text.count(evil), 9)  # the title and seven places, of which the line is drawn, too
         code = Reader(board.page(Sign((StopSign(evil, "unknown"),), 7200.0), "nl", NOW, {}))
         self.assertEqual(len(code.all("script")), 1)
 

@@ -37,37 +37,56 @@
         write(node, board.getAttribute("data-minutes-text").replace("{n}", Math.floor(left / 60)));
       }
     });
-    var lost = Date.now() - heard > LOST * 1000 && (!stream || stream.readyState !== 1);
-    if (lost) { write(offline, offline.getAttribute("data-text").replace("{time}", asOf)); }
-    offline.hidden = !lost;
+    if (stream && stream.readyState === 1) { hear(); }  // nothing new is an answer, too
+    var lost = Date.now() - heard > LOST * 1000;
+    if (lost === offline.hidden) {
+      offline.textContent = lost ? offline.getAttribute("data-text").replace("{time}", asOf) : "";
+      offline.hidden = !lost;
+      if (lost) { say(offline.textContent); }
+    }
   }
 
-  // Says what is new and matters to who cannot see it; that minutes go by is not said.
+  // Remembers that there was an answer just now, and what the clock of the page says.
+  function hear() {
+    var clock = board.querySelector(".clock");
+    heard = Date.now();
+    asOf = clock ? clock.textContent : "";
+  }
+
+  // Has it read out to who cannot see it: nothing else on the page is.
+  function say(text) { news.textContent = text; }
+
+  // Gives what is read of a node; of the line's number what is written, not what is drawn.
+  function read(node) {
+    var texts = [];
+    each(node.tagName === "TR" ? node.querySelectorAll("th .unseen, td") : [node], function (part) {
+      texts.push(part.textContent.replace(/\s+/g, " ").trim());
+    });
+    return texts.filter(Boolean).join(", ");
+  }
+
+  // Says what is new and matters; that minutes go by is not said.
   function announce(silently) {
     var now = {}, fresh = [];
     each(board.querySelectorAll("[data-news]"), function (node) {
-      var text = node.textContent.replace(/\s+/g, " ").trim();
-      var key = node.tagName === "TR" ? text.replace(/\d+ min/i, "") : text;
-      now[key] = true;
-      if (!told[key]) { fresh.push(text); }
+      var text = read(node);
+      now[text] = true;
+      if (!told[text]) { fresh.push(text); }
     });
     told = now;
-    if (fresh.length && !silently) { news.textContent = fresh.join(". "); }
+    if (fresh.length && !silently) { say(fresh.join(". ")); }
   }
 
   function learn(silently) {
     var clock = board.querySelector(".clock");
-    heard = Date.now();
-    if (clock) {
-      ahead = Number(clock.getAttribute("data-now")) - heard / 1000;
-      asOf = clock.textContent;
-    }
+    hear();
+    if (clock) { ahead = Number(clock.getAttribute("data-now")) - heard / 1000; }
     announce(silently);
     tick();
   }
 
   function put(html) {
-    if (html === shown) { heard = Date.now(); return; }
+    if (html === shown) { hear(); return; }
     shown = html;
     board.innerHTML = html;
     learn(false);
@@ -91,7 +110,7 @@
   function listen() {
     if (!window.EventSource) { return; }
     stream = new EventSource(board.getAttribute("data-events"));
-    stream.addEventListener("board", function (event) { put(event.data); });
+    stream.addEventListener("board", function (event) { put(event.data); });  // a "bye" it comes back from by itself
   }
 
   learn(true);

@@ -124,17 +124,18 @@ def _time(stop: StopSign, row: Row, lang: str, now: float) -> str:
 
 
 def _badge(row: Row) -> str:
-    """Draw a line's number on its colour.
+    """Write a line's number, and draw it on its colour for who sees.
 
-    An image, for its attributes are no style, which the page's policy allows to its own files only; a browser that
-    knows no SVG shows the number.
+    An image, for its attributes are no style, which the page's policy allows to its own files only. What is written
+    in an image is not read out by all that read a page.
     """
     width = max(_LEAST, round(len(row.line) * _CHARACTER + 2 * _SIDE))
     ground = f' fill="{row.color}"' if row.color else ""
     text = f' fill="{row.text_color}"' if row.text_color else ""
     plain = "" if row.color else " plain"
     return (
-        f'<svg class="badge{plain}" viewBox="0 0 {width} {_HEIGHT}" focusable="false">'
+        f'<span class="unseen">{escape(row.line)}</span>'
+        f'<svg class="badge{plain}" viewBox="0 0 {width} {_HEIGHT}" focusable="false" aria-hidden="true">'
         f'<rect width="{width}" height="{_HEIGHT}" rx="6"{ground}/>'
         f'<text x="50%" y="24" text-anchor="middle"{text}>{escape(row.line)}</text></svg>'
     )
