@@ -37,13 +37,17 @@ def waterdorp(folder: Path) -> Iterator[tuple[str, program.Publisher]]:
 
 
 @pytest.fixture(scope="session")
-def servers(folder: Path, waterdorp: tuple[str, program.Publisher]) -> Iterator[dict[str, str]]:
-    """Give the URLs of servers: one that is told, one that is told no more, and one that never was."""
-    with (
-        program.served(folder, fresh=0.001, shown="last_known") as (silent, _),
-        program.cache(folder, f"ipc://{folder}/nobody") as down,
-    ):
-        yield {"served": waterdorp[0], "silent": silent, "down": down}
+def servers(folder: Path) -> Iterator[dict[str, str]]:
+    """Give the URLs of servers in every state."""
+    with program.servers(folder) as servers:
+        yield servers
+
+
+@pytest.fixture(params=program.LOOKS)
+def look(request: pytest.FixtureRequest, servers: dict[str, str]) -> str:
+    """Give the URL of a board in each of its states."""
+    server, path = program.LOOKS[request.param]
+    return servers[server] + path
 
 
 @pytest.fixture(scope="session")

@@ -43,12 +43,13 @@ PATHS = {
     "wall": f"/board/{_STATION}?view=wall",
     "wall of two": f"/board/{_STATION},{_CANCELLED}?view=wall",
 }
-"""The page of each state, of a server with a feed."""
-DOWN = PATHS["live"]
-"""The page that tells that nothing is known, of a server whose feed says nothing."""
-
-LOOKS = {**dict.fromkeys(PATHS, "served"), "down": "down", "last known": "silent"}
-"""Every state, with the server to look at."""
+"""The page of each state that a stop can be in while there is a feed."""
+LOOKS = {
+    **{look: ("served", path) for look, path in PATHS.items()},
+    "last known": ("silent", PATHS["live"]),
+    "down": ("down", PATHS["live"]),
+}
+"""Where every state is to be seen: the server's name, and the page."""
 
 
 _TWISTD = """
@@ -165,6 +166,17 @@ def served(folder: Path, fresh: float = 900.0, shown: str = "live") -> Iterator[
             yield url, publisher
     finally:
         publisher.close()
+
+
+@contextmanager
+def servers(folder: Path) -> Iterator[dict[str, str]]:
+    """Run servers with the feed of Waterdorp, with one that has fallen silent, and with none; gives their URLs."""
+    with (
+        served(folder) as (url, _),
+        served(folder, fresh=0.001, shown="last_known") as (silent, _),
+        cache(folder, f"ipc://{folder}/nobody") as down,
+    ):
+        yield {"served": url, "silent": silent, "down": down}
 
 
 class Publisher:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.browser.chromium import DESK, PHONE, STREAM, WALL
 from tests.browser.conftest import Visitor
-from tests.browser.program import LOOKS, PATHS, STATION, Publisher, departure, document, passes, state, until
+from tests.browser.program import PATHS, STATION, Publisher, departure, document, passes, state, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -223,21 +221,29 @@ def test_keyboard(page: Page, waterdorp: Waterdorp) -> None:
     assert page.locator("html").get_attribute("lang") == "de"
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_fits(page: Page, servers: dict[str, str], look: str) -> None:
+def test_fits(page: Page, look: str) -> None:
     """Nothing of a board has to be scrolled to sideways, on a phone or a wall."""
-    page.goto(servers[LOOKS[look]] + PATHS.get(look, PATHS["live"]))
+    page.goto(look)
     for size in (PHONE, DESK, WALL):
         page.set_viewport_size(size)
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], size
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_accessible(page: Page, servers: dict[str, str], look: str) -> None:
+def test_wall(visitor: Visitor, waterdorp: Waterdorp) -> None:
+    """On a wall, where nobody scrolls, all of it is to be seen."""
+    url, _ = waterdorp
+    page = visitor.come(viewport=WALL)
+    for look in ("wall", "wall of two"):
+        page.goto(url + PATHS[look])
+        assert len(rows(page)) >= 7
+        assert page.evaluate("document.documentElement.scrollHeight") <= WALL["height"], look
+
+
+def test_accessible(page: Page, look: str) -> None:
     """axe finds nothing wrong with any state of the board, in light and dark, on a phone and a desk."""
     from axe_playwright_python.sync_playwright import Axe
 
-    page.goto(servers[LOOKS[look]] + PATHS.get(look, PATHS["live"]))
+    page.goto(look)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         for size in (PHONE, DESK):
