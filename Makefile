@@ -4,7 +4,7 @@ BIN = .venv/bin
 # Where run-feed has the simulator publish.
 FEED = tcp://127.0.0.1:7817
 
-.PHONY: run run-feed test check pin clean
+.PHONY: run run-feed test test-browser screenshots check pin clean
 
 run: .venv/ready  ## Serve the demo on port 8080.
 	$(BIN)/twistd --nodaemon --pidfile= govi-cache
@@ -15,6 +15,12 @@ run-feed: .venv/ready  ## Serve a live feed on port 8080: that of the simulator,
 
 test: .venv/ready  ## Run the whole suite.
 	$(BIN)/pytest
+
+test-browser: .venv/browser  ## Look at the pages in Chromium, which must be there: apt install chromium.
+	$(BIN)/pytest tests/browser
+
+screenshots: .venv/browser  ## Make the pictures in docs/images anew.
+	$(BIN)/python -m tests.browser.screenshots docs/images
 
 check: .venv/ready  ## Look at style and types, and run the unit tests under the other runner.
 	$(BIN)/ruff check .
@@ -28,9 +34,17 @@ check: .venv/ready  ## Look at style and types, and run the unit tests under the
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt --editable .
 	touch $@
 
+# Playwright is large, and needed for nothing else.
+.venv/browser: tests/browser/requirements.txt .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+PIN = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+    --no-annotate --no-header pyproject.toml
+
 pin: .venv/ready  ## Pin the developer's environment anew, after a change of the dependencies.
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group dev --no-emit-index-url \
-	    --no-emit-find-links --no-annotate --no-header pyproject.toml --output-file requirements.txt
+	$(PIN) --group dev --output-file requirements.txt
+	$(PIN) --group browser --constraint requirements.txt --output-file tests/browser/requirements.txt
 
 clean:
 	rm -rf .venv dist _trial_temp*

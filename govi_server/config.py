@@ -33,6 +33,9 @@ GATEWAY_URL = "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV"
 """Where GOVI took questions (DOMAIN.md 1.1)."""
 
 
+PAGES = ("board", "assets")
+"""Path segments that are there with every source."""
+
 SOURCES = ("demo", "govi", "kv78turbo")
 
 
@@ -131,6 +134,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         for name in self.modules:
             if not _SEGMENT.fullmatch(name):
                 raise ValueError(f"modules: {name!r} is not a path segment of letters, digits and hyphens")
+            if name in PAGES:
+                raise ValueError(f"modules: {name!r} is a path of the pages")
             if self.is_live and name in OVAPI_PATHS:
                 raise ValueError(f"modules: {name!r} is a path of OVapi's, which source kv78turbo answers, too")
         if self.is_live and not self.feed.addresses and not self.feed.timetable:

@@ -1,6 +1,6 @@
 """What the rooms of the house ask of each other. Imports nothing of ours."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -10,6 +10,8 @@ from zope.interface import Interface
 if TYPE_CHECKING:
     from govi_server.departures.board import Board
     from govi_server.environ import Environ
+    from govi_server.modules.live import Query
+    from govi_server.modules.signs import Told
     from govi_server.ready import Ready
     from govi_server.request_handler import RequestHandler
     from govi_server.web_handler import WebHandler
@@ -54,3 +56,10 @@ class IDepartureSource(Interface):
 
     def listen(heard: "Callable[[Board], object]") -> None:
         """Have heard called with each board that comes when nobody waits for it any more."""
+
+
+class IDepartureSigns(Interface):
+    """Where the signs of stops come from."""
+
+    def sign(codes: "list[str]", query: "Query") -> "Awaitable[Told]":
+        """Give the sign of some stops, whatever is known of them. Raises BadQuery for what cannot be told here."""

@@ -15,25 +15,15 @@ CACHE_STATUS: dict[CacheResult, str] = {
 class Ready:
     """An answer to GET or HEAD. It keeps the head that it was sent with last: in a second it is mostly the same.
 
-    cache: what the cache had. max_age: seconds for which clients may keep it. ttl: seconds that are left of its being
-    fresh, below 0 when it is stale. age: its age in seconds, None if that is not told. headers: more to say.
+    headers: what is to be said beside what the representation says itself. cache: what the cache had.
     """
 
-    __slots__ = ("_head", "_of", "cache", "headers", "made", "said")
+    __slots__ = ("_head", "_of", "cache", "headers", "made")
 
-    def __init__(
-        self, made: Representation, cache: CacheResult, max_age: int, ttl: int, age: int | None, headers: Fields
-    ) -> None:
+    def __init__(self, made: Representation, headers: Fields, cache: CacheResult) -> None:
         self.made = made
+        self.headers = headers
         self.cache = cache
-        self.said = (cache, max_age, ttl, age, headers)
-        self.headers = (
-            *made.headers,
-            *headers,
-            ("Cache-Control", f"public, max-age={max_age}"),
-            ("Cache-Status", f"{CACHE_STATUS[cache]}; ttl={ttl}"),
-            *((("Age", f"{age}"),) if age is not None else ()),
-        )
         self._of: object = None
         self._head = b""
 
@@ -41,7 +31,8 @@ class Ready:
         """Write the head that it goes out with, the server's header fields at its end; see response.head()."""
         of = (status, int(now), connection, more)
         if of != self._of:
-            self._head = head(status, (*self.headers, *more), len(self.made), now=now, connection=connection)
+            fields = (*self.made.headers, *self.headers, *more)
+            self._head = head(status, fields, len(self.made), now=now, connection=connection)
             self._of = of
         return self._head
 
@@ -49,9 +40,18 @@ class Ready:
 def at_hand(
     made: Representation, cache: CacheResult, max_age: int, ttl: int, age: int | None = None, headers: Fields = ()
 ) -> Ready:
-    """Answer with a representation: as the last time, if there is nothing else to say of it; see Ready."""
-    last = made.last
-    if isinstance(last, Ready) and last.said == (cache, max_age, ttl, age, headers):
-        return last
-    made.last = ready = Ready(made, cache, max_age, ttl, age, headers)
-    return ready
+    """Answer with a representation, and with how old it is: as the last time, if there is nothing else to say of it.
+
+    max_age: seconds for which clients may keep it. ttl: seconds that are left of its being fresh, below 0 when it is
+    stale. age: its age in seconds, None if that is not told. headers: more to say.
+    """
+    said = (cache, max_age, ttl, age, headers)
+    if made.last is None or made.last[0] != said:
+        headers = (
+            *headers,
+            ("Cache-Control", f"public, max-age={max_age}"),
+            ("Cache-Status", f"{CACHE_STATUS[cache]}; ttl={ttl}"),
+            *((("Age", f"{age}"),) if age is not None else ()),
+        )
+        made.last = (said, Ready(made, headers, cache))
+    return made.last[1]

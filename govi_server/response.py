@@ -6,6 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from govi_server.ready import Ready
 from hashlib import blake2b
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -33,8 +37,8 @@ class Representation:
     """Content-Type, Content-Encoding where there is one, ETag, Vary, and Last-Modified where it is told."""
     modified: float | None = None
     """When it was made (epoch seconds), where clients may ask by date."""
-    last: object = field(default=None, compare=False, repr=False)
-    """What it was answered with last, for who may do so again."""
+    last: "tuple[object, Ready] | None" = field(default=None, compare=False, repr=False)
+    """What was said of it last, and the answer with that: see ready.at_hand()."""
 
     def __len__(self) -> int:
         return len(self.body)

@@ -22,10 +22,13 @@ from govi_server.kv55.gateway import Gateway
 from govi_server.kv55.post import Poster
 from govi_server.kv78turbo.feed import Feed
 from govi_server.modules import kv55_live
+from govi_server.modules.assets import Assets
+from govi_server.modules.board import BoardPages
 from govi_server.modules.callback import Callback
 from govi_server.modules.kv55 import Kv55
 from govi_server.modules.kv55_live import Kv55Live
 from govi_server.modules.ovapi import ovapi_modules
+from govi_server.modules.signs import CacheSigns, FeedSigns
 from govi_server.open_files import raise_limit
 from govi_server.operations.admin import Admin
 from govi_server.operations.hour import LastHour
@@ -197,6 +200,10 @@ def _add_modules(services: InOrder, modules: MultiService, config: Config, parts
         cache = BoardCache(breaker, reactor, config.cache)
         parts.gateways[name] = GatewayParts(gateway, breaker, cache)
         modules.addService(Kv55(name, cache, module.license or messages.LICENSE))
+    # Pages are of the feed, which knows most; without one, of the gateway that is named first.
+    signs = FeedSigns(parts.feed) if parts.feed else CacheSigns(next(iter(parts.gateways.values())).cache, reactor)
+    modules.addService(BoardPages(signs, reactor))
+    modules.addService(Assets())
 
 
 def _operators(config: Config, parts: Parts, reactor: Any) -> InOrder:

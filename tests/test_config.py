@@ -128,6 +128,7 @@ WRONG = (
         "[modules.line]\nsource = 'govi'\n[modules.kv55]\nsource = 'kv78turbo'",
         "modules: 'line' is a path of OVapi's, which source kv78turbo answers, too",
     ),
+    ("[modules.board]", "modules: 'board' is a path of the pages"),
     ("[cache]\nstale = 59", "cache.stale must not be below cache.fresh: a stale board is the older one"),
     ("[cache]\nfresh = 301", "cache.stale must not be below cache.fresh: a stale board is the older one"),
 )

@@ -141,6 +141,13 @@ class TimetableTests(SynchronousTestCase):
         kinds = [row["JourneyStopType"] for row in rows]
         self.assertEqual(kinds.count("FIRST"), kinds.count("LAST"))
 
+    def test_colors(self) -> None:
+        """Some lines have colours, not all of them one for the text, and one has none."""
+        lines = {row["LinePublicNumber"]: (row["LineColor"], row["LineTextColor"]) for row in tables()["LINE"]}
+        self.assertEqual(
+            (lines["1"], lines["3"], lines["160"]), (("B5121B", "FFFFFF"), ("F6C900", None), (None, None))
+        )
+
     def test_references(self) -> None:
         """Everything that is referred to is there."""
         there = tables()

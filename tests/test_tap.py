@@ -11,7 +11,9 @@ from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server import tap
+from govi_server.modules.board import BoardPages
 from govi_server.modules.ovapi import PATHS
+from govi_server.modules.signs import CacheSigns, FeedSigns
 from govi_server.server import Server
 from govi_server.simulator import tap as simulator_tap
 
@@ -122,8 +124,9 @@ class ServiceTests(SynchronousTestCase):
         )
         self.assertIsInstance(self.service, MultiService)
         server = cast(Server, self.reactor.tcpServers[-1][1])
-        for name in ("kv55", "arriva"):
+        for name in ("kv55", "arriva", "board", "assets"):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
+        self.assertIsInstance(cast(BoardPages, server.find_module("board")).signs, CacheSigns)
         with self.assertRaises(KeyError):
             server.find_module("")
 
@@ -134,8 +137,9 @@ class ServiceTests(SynchronousTestCase):
         self.assertNotIn((8082, "kv55 callbacks"), ports)
         self.assertEqual(ports[-1], (8080, "govi-cache"))
         server = cast(Server, self.reactor.tcpServers[-1][1])
-        for name in ("kv55", *PATHS):
+        for name in ("kv55", "board", "assets", *PATHS):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
+        self.assertIsInstance(cast(BoardPages, server.find_module("board")).signs, FeedSigns)
 
     def test_mistakes(self) -> None:
         """What cannot be used is one line that names it, and the end."""

@@ -74,6 +74,9 @@ class Line:
     public_number: str | None
     name: str | None
     transport_type: str | None
+    color: str | None = None
+    text_color: str | None = None
+    """LineColor and LineTextColor as they came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +214,12 @@ class Timetable:
                 self._refused("key")
 
     def _read_lines(self, records: Records, update: Update) -> None:
-        labels = ("DataOwnerCode", "LinePlanningNumber", "LinePublicNumber", "LineName", "TransportType")
-        for owner, line, public_number, name, transport in self._rows(records, *labels):
-            update.lines[str(owner), str(line)] = Line(public_number, name, transport)
+        labels = (
+            *("DataOwnerCode", "LinePlanningNumber", "LinePublicNumber", "LineName", "TransportType"),
+            *("LineColor", "LineTextColor"),
+        )
+        for owner, line, *said in self._rows(records, *labels):
+            update.lines[str(owner), str(line)] = Line(*said)
 
     def _read_destinations(self, records: Records, update: Update) -> None:
         for owner, code, name in self._rows(records, "DataOwnerCode", "DestinationCode", "DestinationName50"):

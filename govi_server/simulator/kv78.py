@@ -125,7 +125,7 @@ def _planning(town: Town, line: Line, days: Sequence[date], now: float) -> Messa
     ]
     own = [(_OWNER, stop.user_stop_code, _GENERAL, stop.code, "1", "1") for stop in stops]
     planning, public = line.line_planning_number, line.line_public_number
-    lines = [(_OWNER, planning, public, line.name, planning[1:], "BUS", None, None, None)]
+    lines = [(_OWNER, planning, public, line.name, planning[1:], "BUS", None, *line.colors)]
     of_kind = {line.service_level(day): day for day in days}  # weekdays are alike, and so are weekends
     passes = [
         row

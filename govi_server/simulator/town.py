@@ -58,6 +58,14 @@ _LINES: tuple[tuple[str, str, str, tuple[str, str], str, tuple[int, int], _Headw
     ("1901", "N1", "Nachtbus", ("Zuiderwaard", "Noorderbrink"),
      "13 15 31 42 08 43 10 12", (90, 180), _NIGHT, _NIGHT_WEEKEND),
 )  # fmt: skip
+# LineColor and LineTextColor of lines that have them, by planning number; not all operators say both, or any.
+_COLORS: dict[str, tuple[str, str | None]] = {
+    "1101": ("B5121B", "FFFFFF"),
+    "1102": ("00639A", "FFFFFF"),
+    "1103": ("F6C900", None),
+    "1104": ("3F7D20", "FFFFFF"),
+    "1901": ("1D1D3B", "FFE45C"),
+}
 _RUSH = range(8 * HOUR, 8 * HOUR + 15 * MINUTE)  # who starts now on a weekday has a second bus with it
 _NOTICE = 15 * MINUTE  # before its start a journey is not seen to be late
 _EARLIEST, _LATEST = -30, 12 * MINUTE
@@ -92,6 +100,8 @@ class Line:
     name: str
     destinations: tuple[str, str]
     route: tuple[str, ...]
+    colors: tuple[str | None, str | None] = (None, None)
+    """LineColor and LineTextColor."""
 
     def destination_code(self, direction: int) -> str:
         """Give the DestinationCode of a direction, 1 or 2."""
@@ -156,7 +166,10 @@ class Town:
             _code(digits): _stop(_code(digits), name, town, *map(int, at)) for town, digits, name, *at in stops
         }
         self.lines = tuple(
-            Line(_OWNER, planning, public, name, destinations, tuple(map(_code, route.split())))
+            Line(
+                *(_OWNER, planning, public, name, destinations, tuple(map(_code, route.split()))),
+                colors=_COLORS.get(planning, (None, None)),
+            )
             for planning, public, name, destinations, route, *_ in _LINES
         )
         self._day = lru_cache(maxsize=8)(self._plan)  # a board takes three dates

@@ -1,0 +1,54 @@
+"""GET /assets/<file>: the files that pages need."""
+
+from twisted.application.service import Service
+from zope.interface import implementer
+
+from govi_server.conditional import prefers_gzip
+from govi_server.environ import Environ
+from govi_server.interfaces import IWebModule
+from govi_server.pages.assets import TYPES, content, version
+from govi_server.ready import Ready
+from govi_server.request_handler import RequestHandler
+from govi_server.response import represent
+from govi_server.web_handler import WebHandler
+
+_FOR_GOOD = "public, max-age=31536000, immutable"
+_FOR_NOW = "public, no-cache"
+
+
+@implementer(IWebModule)
+class Assets(Service):
+    """Answers under its name with files, made once."""
+
+    name = "assets"
+
+    def __init__(self) -> None:
+        self.made = {
+            (name, packed): represent(content(name), kind, packed)
+            for name, kind in TYPES.items()
+            for packed in (False, True)
+        }
+
+    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "AssetsHandler":
+        """Make the handler of one request."""
+        return AssetsHandler(self, request_handler, env)
+
+
+class AssetsHandler(WebHandler):
+    """Sends a file: for good under the address that pages have for it, for it changes with the content."""
+
+    def __init__(self, module: Assets, request_handler: RequestHandler, env: Environ) -> None:
+        super().__init__(request_handler, env)
+        self._module = module
+
+    async def get(self) -> None:
+        """Send the file."""
+        name = self.env["path_info"].removeprefix("/assets/")
+        made = self._module.made.get((name, prefers_gzip(self.env)))
+        self.mark("lookup")
+        if made is None:
+            self.request_handler.send_not_found()
+            return
+        is_sure = self.env.get("query_string", "") == f"v={version(name)}"
+        headers = (("Cache-Control", _FOR_GOOD if is_sure else _FOR_NOW), ("X-Content-Type-Options", "nosniff"))
+        self.send_representation(Ready(made, headers, "none"))

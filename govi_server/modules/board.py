@@ -1,0 +1,154 @@
+"""GET /board/<TimingPointCode>[,...]: what a traveller sees, as a page, as lines of text, or as JSON."""
+
+from dataclasses import dataclass, replace
+from urllib.parse import parse_qsl
+
+from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from govi_server.conditional import prefers_gzip
+from govi_server.departures.sign import Sign, StopSign
+from govi_server.environ import Environ
+from govi_server.interfaces import IDepartureSigns, IWebModule
+from govi_server.kv55.messages import is_timing_point_code
+from govi_server.modules.kv55 import echoed
+from govi_server.modules.live import MAX_AGE, MOST_CODES, RETRY_AFTER, BadQuery, Query, read_query, split
+from govi_server.modules.signs import HORIZON, Told
+from govi_server.negotiation import best_language, best_type
+from govi_server.pages import board, plain
+from govi_server.pages.texts import LANGUAGES
+from govi_server.ready import Ready
+from govi_server.request_handler import RequestHandler
+from govi_server.response import Representation, represent
+from govi_server.web_handler import WebHandler
+
+HTML, TEXT, JSON = "text/html", "text/plain", "application/json"
+
+MOST_ROWS = {"": 20, "wall": 7}
+"""Departures of each stop on a page, by its view, if nothing else is asked for."""
+
+CHARS = range(10, 501)
+"""Characters that a line may be asked to have: the longest word in place of a time fits."""
+
+# Nothing but our own files; no style or script within the page, so that no name of a stop ever is one. That others
+# show the page in a frame is wanted: there is nothing on it to be clicked on by mistake.
+_HEADERS = (
+    ("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+                                "connect-src 'self'; base-uri 'none'; form-action 'none'"),
+    ("Referrer-Policy", "no-referrer"),
+)  # fmt: skip
+_VARY = "Accept, Accept-Language, Accept-Encoding"
+_PASSED_ON = ("limit", "line", "direction", "horizon", "view")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """In what form a board is wanted."""
+
+    kind: str
+    lang: str
+    query: dict[str, str]
+    """The parameters that the page's links keep."""
+    fields: tuple[str, ...] | None = None
+    chars: int | None = None
+
+
+def read_form(env: Environ) -> tuple[Query, Form]:
+    """Read what is wanted, from a request's query and header. Raises BadQuery, or ValueError for too much.
+
+    Who wants none of the forms there are, a stream of events for one, is taken to want what a page has.
+    """
+    text = env.get("query_string", "")
+    query, said = read_query(text), dict(parse_qsl(text, keep_blank_values=True, max_num_fields=100))
+    kind = best_type(",".join(env.get_all("accept", [])), (HTML, TEXT, JSON))
+    lang, view, chars, fields = (said.get(name) for name in ("lang", "view", "chars", "fields"))
+    if lang is not None and lang not in LANGUAGES:
+        raise BadQuery(f"lang is one of {', '.join(LANGUAGES)}")
+    if view is not None and view not in board.VIEWS:
+        raise BadQuery("view is wall, or left out")
+    if chars is not None and not (chars.isascii() and chars.isdigit() and len(chars) < 5 and int(chars) in CHARS):
+        raise BadQuery(f"chars is a number of characters from {CHARS[0]} to {CHARS[-1]}")
+    names = None if fields is None else tuple(split(fields))
+    if names is not None and (not names or not set(names) <= set(plain.FIELDS)):
+        raise BadQuery(f"fields are some of {', '.join(plain.FIELDS)}")
+    if query.limit is None and kind == HTML:
+        query = replace(query, limit=MOST_ROWS[view or ""])
+    return query, Form(
+        kind,
+        lang or best_language(",".join(env.get_all("accept-language", [])), LANGUAGES),
+        {name: said[name] for name in _PASSED_ON if said.get(name)},
+        names,
+        None if chars is None else int(chars),
+    )
+
+
+@implementer(IWebModule)
+class BoardPages(Service):
+    """Answers under its name with the signs of a source."""
+
+    name = "board"
+
+    def __init__(self, signs: IDepartureSigns, clock: IReactorTime) -> None:
+        self.signs = signs
+        self.clock = clock
+
+    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "BoardHandler":
+        """Make the handler of one request."""
+        return BoardHandler(self, request_handler, env)
+
+    def write(self, sign: Sign, form: Form) -> bytes:
+        """Write a sign in a form."""
+        now = self.clock.seconds()
+        if form.kind == TEXT:
+            return plain.lines(sign, form.lang, now, form.fields or plain.LINE, form.chars).encode()
+        if form.kind == JSON:
+            return plain.document(sign, form.lang, now, form.fields or plain.FIELDS).encode()
+        return board.page(sign, form.lang, now, form.query).encode()
+
+
+class BoardHandler(WebHandler):
+    """Answers one question about one stop or some."""
+
+    def __init__(self, module: BoardPages, request_handler: RequestHandler, env: Environ) -> None:
+        super().__init__(request_handler, env)
+        self._module = module
+
+    async def get(self) -> None:
+        """Send the board, or say why there is none."""
+        text = self.env["path_info"].removeprefix("/board").removeprefix("/").removesuffix("/")
+        codes = split(text)
+        try:
+            query, form = read_form(self.env)
+            if not codes or len(codes) > MOST_CODES or not all(map(is_timing_point_code, codes)):
+                told = Told(Sign((StopSign(echoed(text) or "?", "unknown"),), HORIZON), "none", ())
+            else:
+                told = await self._module.signs.sign(codes, query)
+        except ValueError as error:
+            self.mark("lookup")
+            self.send_response(f"{error}\n", "400 Bad Request", {"Cache-Control": "no-store"})
+            return
+        self.mark("wait" if told.result in ("miss", "joined") else "lookup", told.result)
+        self._send(told, form)
+
+    def _send(self, told: Told, form: Form) -> None:
+        # Caches may keep it for so long, and even then nobody is to be told of more time than there is.
+        body = self._module.write(told.sign.kept(MAX_AGE), form)
+        made = self._represent(body, form)
+        headers = [*told.headers, ("Content-Language", form.lang), *(_HEADERS if form.kind == HTML else ())]
+        headers.append(("X-Content-Type-Options", "nosniff"))
+        if any(stop.shown for stop in told.sign.stops):
+            headers.append(("Cache-Control", f"public, max-age={MAX_AGE}"))
+            self.send_representation(Ready(made, tuple(headers), told.result))
+            return
+        self.mark("render", told.result)
+        if all(stop.state == "unknown" for stop in told.sign.stops):
+            status = "404 Not Found"
+        else:
+            status = "503 Service Unavailable"
+            headers.append(("Retry-After", f"{RETRY_AFTER}"))
+        self.send_response(made.body, status, [*made.headers, ("Cache-Control", "no-store"), *headers])
+
+    def _represent(self, body: bytes, form: Form) -> Representation:
+        made = represent(body, f"{form.kind}; charset=utf-8", prefers_gzip(self.env))
+        return replace(made, headers=tuple((n, _VARY if n == "Vary" else value) for n, value in made.headers))

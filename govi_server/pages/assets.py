@@ -1,0 +1,29 @@
+"""The files that pages need, each under an address that changes with its content."""
+
+from functools import lru_cache
+from hashlib import blake2b
+from importlib.resources import files
+
+TYPES = {
+    "board.css": "text/css; charset=utf-8",
+    "board.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+"""The files that are served, with their types."""
+
+
+@lru_cache
+def content(name: str) -> bytes:
+    """Read a file."""
+    return files("govi_server.pages").joinpath(name).read_bytes()
+
+
+@lru_cache
+def version(name: str) -> str:
+    """Give what stands for the content of a file."""
+    return blake2b(content(name), digest_size=6).hexdigest()
+
+
+def address(name: str) -> str:
+    """Give the path under which a file is to be had for good."""
+    return f"/assets/{name}?v={version(name)}"

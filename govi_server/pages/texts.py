@@ -1,0 +1,63 @@
+"""The words of the pages, in every language there is."""
+
+import tomllib
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.resources import files
+
+from govi_server.departures.sign import COUNTED, Row, RowState, StopSign, StopState
+from govi_server.departures.times import AMSTERDAM, MINUTE
+
+TEXTS: Mapping[str, Mapping[str, str]] = tomllib.loads(
+    files("govi_server.pages").joinpath("texts.toml").read_text("utf-8")
+)
+"""Texts by key, by language."""
+
+LANGUAGES = tuple(TEXTS)
+"""Two letters each; the first is for who wants none of them."""
+
+# Where a state's text does not have its name: a row's stands beside a stop's.
+_ROW_KEYS: dict[RowState, str] = {
+    "planned": "row_planned",
+    "unknown": "row_unknown",
+    "last_known": "row_last_known",
+}
+_NOTICES: tuple[StopState, ...] = ("planned", "last_known", "none", "unknown", "down")
+
+
+def clock(moment: float) -> str:
+    """Write a moment (epoch seconds) as the clocks on the wall show it in the Netherlands: 23:45."""
+    return datetime.fromtimestamp(moment, AMSTERDAM).strftime("%H:%M")
+
+
+def stop_name(stop: StopSign, lang: str) -> str:
+    """Give a stop's name; where nobody says one, its code."""
+    return stop.name or TEXTS[lang]["stop"].format(code=stop.code)
+
+
+def row_words(row: Row, lang: str) -> str:
+    """Say what is known of a departure."""
+    if row.state in ("late", "early"):
+        return TEXTS[lang][row.state].format(n=abs(row.delay))
+    return TEXTS[lang][_ROW_KEYS.get(row.state, row.state)]
+
+
+def stop_words(stop: StopSign, horizon: float, lang: str) -> str:
+    """Say what is known of a stop; nothing is to be said of one that is live."""
+    if stop.state not in _NOTICES:
+        return ""
+    time = "" if stop.as_of is None else clock(stop.as_of)
+    words = TEXTS[lang][stop.state].format(code=stop.code, n=round(horizon / MINUTE), time=time)
+    if stop.state == "none" and stop.as_of is not None:
+        words += " " + TEXTS[lang]["last_known"].format(time=time)
+    return words
+
+
+def left_words(stop: StopSign, row: Row, now: float, lang: str) -> str:
+    """Say when a departure is: now, in so many minutes, or at what time."""
+    minutes = stop.minutes(row, now)
+    if minutes is None:
+        return clock(row.planned)
+    if minutes * MINUTE >= COUNTED:
+        return clock(row.expected)
+    return TEXTS[lang]["minutes"].format(n=minutes) if minutes else TEXTS[lang]["now"]

@@ -1,0 +1,350 @@
+"""The whole program, as it runs for who looks at its pages: always on the same morning, with a feed that is at hand.
+
+The town of Waterdorp has a stop for every state that a board can be in.
+"""
+
+import gzip
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from govi_server.simulator.kv78 import timetable
+from govi_server.simulator.town import Town
+from tests import feed as kv
+
+MORNING = "2026-01-15T08:14:05+01:00"
+"""When it is, whenever the tests run: a Thursday on which no clock is set and no day ends."""
+
+_BEGAN = datetime.fromisoformat(MORNING).timestamp()
+
+STATION = "/board/57330430"
+"""The page of the simulator's station."""
+
+_STATION, _PLANNED, _CANCELLED, _NONE = "40000010", "40000020", "40000030", "40000040"
+PATHS = {
+    "live": f"/board/{_STATION}",
+    "planned": f"/board/{_PLANNED}",
+    "cancelled": f"/board/{_CANCELLED}",
+    "none": f"/board/{_NONE}",
+    "unknown": "/board/49999999",
+    "wall": f"/board/{_STATION}?view=wall",
+    "wall of two": f"/board/{_STATION},{_CANCELLED}?view=wall",
+}
+"""The page of each state that a stop can be in while there is a feed."""
+LOOKS = {
+    **{look: ("served", path) for look, path in PATHS.items()},
+    "last known": ("silent", PATHS["live"]),
+    "down": ("down", PATHS["live"]),
+}
+"""Where every state is to be seen: the server's name, and the page."""
+
+
+_TWISTD = """
+import sys, time
+began, real = float(sys.argv.pop(1)), time.time
+ahead = began - real()
+time.time = lambda: real() + ahead
+from twisted.scripts.twistd import run
+run()
+"""
+
+# So that nothing is taken for old while a test runs, and all is known as soon as the first word has come.
+_CALM = """
+[feed.limits]
+fresh = {fresh}
+stale = 900.0
+[feed.subscriber]
+recovery = 0.1
+silence = 600.0
+"""
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait until something holds; fails when it does not in this many seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to hold"
+        time.sleep(0.02)
+
+
+@contextmanager
+def twistd(folder: Path, *arguments: str) -> Iterator[str]:
+    """Run a command of ours until it is left; gives what its log says of where it listens first."""
+    log = folder / f"{arguments[0]}-{next(_numbers)}.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _TWISTD, str(_BEGAN), "--nodaemon", "--pidfile=", *arguments],
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+    def listens() -> re.Match[str] | None:
+        assert process.poll() is None, log.read_text()
+        return re.search(r"Listening on (\S+)", log.read_text())
+
+    try:
+        until(listens)
+        found = listens()
+        assert found is not None  # it was there before
+        yield found[1]
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
+    assert "Traceback" not in log.read_text(), log.read_text()
+    assert process.returncode == -signal.SIGTERM, log.read_text()  # as twistd says that it was ended
+
+
+_numbers = count()
+
+
+@contextmanager
+def cache(folder: Path, feed: str, *more: str, fresh: float = 900.0, listen: str = "127.0.0.1:0") -> Iterator[str]:
+    """Run govi-cache with a feed until it is left; gives its URL.
+
+    fresh: seconds after which what the feed says is old. listen: address and port, 0 for any.
+    """
+    config = folder / f"{next(_numbers)}.toml"
+    config.write_text(_CALM.format(fresh=fresh))
+    interface, port = listen.split(":")
+    there = ["--listen", f"tcp:{port}:interface={interface}", "--admin", ""]
+    with twistd(folder, "govi-cache", "--config", str(config), "--feed", feed, *there, *more) as address:
+        yield f"http://{address}"
+
+
+@contextmanager
+def town(folder: Path) -> Iterator[str]:
+    """Run govi-cache with the feed of the simulator until both are left; gives its URL."""
+    feed = f"ipc://{folder}/town"
+    recorded = folder / "timetable"  # the feed says it once a minute only
+    recorded.mkdir()
+    for number, message in enumerate(timetable(Town(), _BEGAN)):
+        (recorded / f"{number}.ctx").write_bytes(message.ctx)
+    with (
+        twistd(folder, "govi-simulator", "--listen", "tcp:0:interface=127.0.0.1", "--feed", feed),
+        cache(folder, feed, "--timetable", str(recorded)) as url,
+    ):
+        until(lambda: document(url, STATION)["name"])
+        until(lambda: state(url, STATION) == "live")
+        yield url
+
+
+@contextmanager
+def served(folder: Path, fresh: float = 900.0, shown: str = "live") -> Iterator[tuple[str, "Publisher"]]:
+    """Run govi-cache with the feed of Waterdorp until it is left; gives its URL, and who publishes.
+
+    shown: the state of its station when all has been said.
+    """
+    publisher = Publisher(f"ipc://{folder}/{next(_numbers)}")
+    try:
+        with cache(folder, publisher.address, fresh=fresh) as url:
+            publisher.wait()
+            for message in WATERDORP:
+                publisher.send(message)
+
+            def settled() -> bool:
+                publisher.send(b"")  # it is up with the first word after its recovery
+                return state(url, PATHS["live"]) == shown and state(url, PATHS["unknown"]) == "unknown"
+
+            until(settled)
+            yield url, publisher
+    finally:
+        publisher.close()
+
+
+@contextmanager
+def servers(folder: Path) -> Iterator[dict[str, str]]:
+    """Run servers with the feed of Waterdorp, with one that has fallen silent, and with none; gives their URLs."""
+    with (
+        served(folder) as (url, _),
+        served(folder, fresh=0.001, shown="last_known") as (silent, _),
+        cache(folder, f"ipc://{folder}/nobody") as down,
+    ):
+        yield {"served": url, "silent": silent, "down": down}
+
+
+class Publisher:
+    """Publishes what a test has to say."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.XPUB)
+        self._socket.xpub_verbose = True  # of each subscriber
+        self._socket.bind(address)
+
+    def wait(self) -> None:
+        """Wait for a subscriber to KV7 and to KV8."""
+        there = 0
+        while there < 2:
+            assert self._socket.poll(20_000), "nobody subscribes"
+            there += self._socket.recv().startswith(b"\1")  # the others leave
+
+    def send(self, message: bytes) -> None:
+        """Send a message; an empty one is a heartbeat with nothing to tell."""
+        self._socket.send_multipart([b"/GOVI/KV8passtimes/LIN", gzip.compress(message)])
+
+    def close(self) -> None:
+        """Say no more."""
+        self._context.destroy(linger=0)
+
+
+def state(url: str, path: str) -> str:
+    """Ask for the state of a stop."""
+    return str(document(url, path)["state"])
+
+
+def document(url: str, path: str) -> dict[str, Any]:
+    """Ask for the first stop of a board, as programs do."""
+    request = urllib.request.Request(url + path, headers={"Accept": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            text = answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            text = error.read()
+    found: dict[str, Any] = json.loads(text)["stops"][0]
+    return found
+
+
+# What the feed says of Waterdorp.
+
+
+def passes(*rows: kv.Row, at: str = "08:14:00") -> bytes:
+    """Write KV8 of departures, as it was said at a time."""
+    stamp = f"2026-01-15T{at}+01:00"
+    return kv.passtimes(*({"LastUpdateTimeStamp": stamp, **row} for row in rows), published=stamp)
+
+
+def departure(
+    journey: int,
+    line: str,
+    destination: str,
+    planned: str,
+    expected: str = "",
+    status: str = "DRIVING",
+    **columns: str,
+) -> dict[str, str | None]:
+    """Make a row of KV8; planned and expected: HH:MM."""
+    expected = f"{expected or planned}:00"
+    return {
+        "OperationDate": "2026-01-15",
+        "TimingPointCode": _STATION,
+        "LinePlanningNumber": line,
+        "JourneyNumber": str(journey),
+        "DestinationCode": destination,
+        "TargetArrivalTime": f"{planned}:00",
+        "TargetDepartureTime": f"{planned}:00",
+        "ExpectedArrivalTime": expected,
+        "ExpectedDepartureTime": expected,
+        "TripStopStatus": status,
+        **columns,
+    }
+
+
+_STOPS = {_STATION: "Station", _PLANNED: "Oude Haven", _CANCELLED: "Raadhuisplein", _NONE: "Strandpaviljoen"}
+_DESTINATIONS = {
+    "zee": "Zeedijk",
+    "uni": "Universiteit via Centrum",
+    "haven": "Oude Haven",
+    "ziek": "Ziekenhuis",
+    "dorp": "Bovendorp",
+    "nacht": "Burgemeester van Rijckevorselplein",
+}
+_LINES = {
+    "1": ("B5121B", "FFFFFF"),
+    "2": ("00639A", "FFFFFF"),
+    "7": ("F6C900", None),
+    "35": ("3F7D20", "FFFFFF"),
+    "N88": ("1D1D3B", "FFE45C"),
+    "300": (None, None),
+}
+_COLORED = [*kv.TABLES["LINE"], "LineIcon", "LineColor", "LineTextColor"]
+
+
+def _planned(journey: int, line: str, destination: str, time: str) -> kv.Row:
+    times = {"TargetArrivalTime": f"{time}:00", "TargetDepartureTime": f"{time}:00"}
+    return {
+        "LinePlanningNumber": line,
+        "JourneyNumber": str(journey),
+        "DestinationCode": destination,
+        "UserStopCode": "u2",
+        **times,
+    }
+
+
+WATERDORP = (
+    kv.message(
+        "KV7turbo_planning",
+        kv.table(
+            "TIMINGPOINT",
+            [
+                {"TimingPointCode": code, "TimingPointName": f"Waterdorp, {name}", "TimingPointTown": "Waterdorp"}
+                for code, name in _STOPS.items()
+            ],
+        ),
+        kv.table("USERTIMINGPOINT", [{"UserStopCode": "u2", "TimingPointCode": _PLANNED}]),
+        kv.table(
+            "DESTINATION",
+            [{"DestinationCode": code, "DestinationName50": name} for code, name in _DESTINATIONS.items()],
+        ),
+        kv.table(
+            "LINE",
+            [
+                {"LinePlanningNumber": line, "LinePublicNumber": line, "LineColor": color, "LineTextColor": text}
+                for line, (color, text) in _LINES.items()
+            ],
+            _COLORED,
+        ),
+        kv.table(
+            "LOCALSERVICEGROUPPASSTIME",
+            [
+                _planned(101, "1", "zee", "08:21"),
+                _planned(102, "35", "ziek", "08:32"),
+                _planned(103, "1", "zee", "08:51"),
+                _planned(104, "N88", "nacht", "09:02"),
+            ],
+        ),
+    ),
+    kv.calendar("2026-01-15"),
+    passes(
+        departure(1, "1", "zee", "08:15", status="ARRIVED", SideCode="A"),
+        departure(2, "2", "uni", "08:20", SideCode="B"),
+        departure(3, "35", "ziek", "08:22", "08:26", SideCode="C"),
+        departure(4, "7", "haven", "08:25", "08:23", SideCode="A"),
+        departure(5, "N88", "nacht", "08:27", status="CANCEL", SideCode="B"),
+        departure(6, "300", "dorp", "08:31", SideCode="D", MessageContent="Kleinere bus"),
+        departure(7, "2", "uni", "08:35", status="UNKNOWN", SideCode="B"),
+        departure(8, "1", "zee", "08:44", status="PLANNED", SideCode="A"),
+        departure(11, "35", "ziek", "08:22", status="CANCEL", TimingPointCode=_CANCELLED),
+        departure(12, "7", "haven", "08:29", status="CANCEL", TimingPointCode=_CANCELLED),
+        departure(13, "35", "ziek", "08:52", TimingPointCode=_CANCELLED),
+    ),
+    kv.general_message(
+        {
+            "MessageCodeDate": "2026-01-15",
+            "TimingPointCode": _STATION,
+            "MessageContent": "Lijn N88 rijdt tot vrijdag niet. Neem lijn 2, en stap over op de Universiteit.",
+            "MessageStartTime": "2026-01-15T06:00:00+01:00",
+            "MessageTimeStamp": "2026-01-15T06:00:00+01:00",
+        },
+        published="2026-01-15T08:14:00+01:00",
+    ),
+)
+"""Messages: the timetable, and what is known at this time of the morning."""
