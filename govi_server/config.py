@@ -151,6 +151,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("cache.stale must not be below cache.fresh: a stale board is the older one")
 
     @property
+    def is_demo(self) -> bool:
+        """Whether the town is simulated, its live feed among it."""
+        return not self.is_live and any(module.source == "demo" for module in self.modules.values())
+
+    @property
     def is_live(self) -> bool:
         """Whether anything is answered from the live feed."""
         return any(module.source == "kv78turbo" for module in self.modules.values())

@@ -37,6 +37,7 @@ from govi_server.operations.verdict import Judge
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.services import CannotStart, Drain, InOrder, Listener, Observers, serving
+from govi_server.simulator.feed import town_feed
 from govi_server.simulator.gateway import Behaviour, simulation
 from govi_server.simulator.town import STATION
 from govi_server.slices import in_slices
@@ -179,9 +180,8 @@ def _service(config: Config, reactor: Any) -> InOrder:
 
 def _add_modules(services: InOrder, modules: MultiService, config: Config, parts: Parts, reactor: Any) -> None:
     """Make what answers under which path segment, and what it answers from; a new kind of module is added here."""
-    if config.is_live:
-        parts.feed = feed = _feed(config, reactor)
-        services.addService(feed)
+    if config.is_live or config.is_demo:
+        parts.feed = feed = _feed(services, config, reactor)
         for ovapi in ovapi_modules(feed):
             modules.addService(ovapi)
     for name, module in config.modules.items():
@@ -245,12 +245,12 @@ def _that_fit(limits: Limits) -> Limits:
     return msgspec.structs.replace(limits, connections=fit)
 
 
-def _feed(config: Config, reactor: Any) -> Feed:
-    """Make the live feed."""
+def _feed(services: InOrder, config: Config, reactor: Any) -> Feed:
+    """Add the live feed, and in the demo the simulator at the other end."""
     settings = config.feed
-    return Feed(
+    feed = Feed(
         reactor,
-        settings.addresses,
+        () if config.is_demo else settings.addresses,
         settings.timetable,
         settings.limits,
         subscriber=settings.subscriber,
@@ -258,6 +258,10 @@ def _feed(config: Config, reactor: Any) -> Feed:
         timetable=settings.planning,
         kept=config.cache.bytes,
     )
+    if config.is_demo:
+        services.addService(town_feed(reactor, Behaviour().seed, lambda address: feed.subscribe([address])))
+    services.addService(feed)
+    return feed
 
 
 def _gateway(services: InOrder, name: str, module: Kv55Module, config: Config, reactor: Any) -> Gateway:

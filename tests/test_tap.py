@@ -1,6 +1,7 @@
 """The commands: plugins, options and the tree of services."""
 
 import os
+from collections.abc import Callable
 from tempfile import TemporaryDirectory
 from typing import cast
 
@@ -73,6 +74,19 @@ class OptionsTests(SynchronousTestCase):
             self.assertEqual(self.settings(*arguments), settings)
 
 
+class Reactor(MemoryReactorClock):
+    """A reactor whose one thread is the test's."""
+
+    def getThreadPool(self) -> "Reactor":
+        return self
+
+    def callInThreadWithCallback(self, done: Callable[[bool, object], object], call: Callable[[], object]) -> None:
+        done(True, call())
+
+    def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
+        call(*arguments)
+
+
 class ServiceTests(SynchronousTestCase):
     """The tree of services."""
 
@@ -80,7 +94,7 @@ class ServiceTests(SynchronousTestCase):
         folder = TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = folder.name
-        self.reactor = MemoryReactorClock()
+        self.reactor = Reactor()
 
     def ports(self, toml: str, *arguments: str) -> list[tuple[int, str]]:
         """Start the service of a configuration; list what is listened on, and for what."""
@@ -95,7 +109,8 @@ class ServiceTests(SynchronousTestCase):
         return [(port, cast(Server, factory).logPrefix()) for port, factory, _, _ in self.reactor.tcpServers]
 
     def test_demo(self) -> None:
-        """The demo has its simulator inside, and starts it before clients can come."""
+        """The demo has its simulator inside, both kinds, and starts it before clients can come."""
+        self.addCleanup(lambda: self.service.stopService())
         self.assertEqual(
             self.ports(""),
             [(8082, "kv55 callbacks"), (0, "simulated gateway"), (8081, "operators"), (8080, "govi-cache")],
