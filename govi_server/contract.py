@@ -7,7 +7,7 @@ parameters, and /openapi.json and /docs are written from them, so that what is p
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from urllib.parse import parse_qsl
 
 Json = Mapping[str, Any]
@@ -110,7 +110,15 @@ class Degrees:
         return f"a number of degrees from {self.least:g} to {self.most:g}"
 
 
-Kind = Text | Choice | Whole | Degrees
+class Kind(Protocol):
+    """What a parameter is: reads texts, and says in words what they are."""
+
+    @property
+    def schema(self) -> Json:
+        """Describe it as JSON Schema."""
+
+    def read(self, text: str) -> Any:
+        """Read it; None for what is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,9 @@ def read_query(text: str) -> Query:
     )
 
 
+TIMING_POINT_CODE = Text(10, "[0-9]{1,10}", 1, "a TimingPointCode, 1 to 10 digits")
+
+
 class LiveHandler(WebHandler):
     """Answers one question from the live feed."""
 
