@@ -20,11 +20,18 @@ from govi_server.kv55 import messages
 from govi_server.kv55.gateway import Gateway
 from govi_server.kv55.post import Poster
 from govi_server.kv78turbo.feed import Feed
+from govi_server.kv78turbo.finder import Finder
 from govi_server.modules import kv55_live
+from govi_server.modules.assets import Assets
 from govi_server.modules.callback import Callback
+from govi_server.modules.declared import kv55_gateway
+from govi_server.modules.front import Front, Source
 from govi_server.modules.kv55 import Kv55
 from govi_server.modules.kv55_live import Kv55Live
+from govi_server.modules.openapi import Contracts, openapi_modules
 from govi_server.modules.ovapi import ovapi_modules
+from govi_server.modules.siri import Siri
+from govi_server.modules.stops import Near, Stops
 from govi_server.open_files import raise_limit
 from govi_server.operations.admin import Admin
 from govi_server.operations.hour import LastHour
@@ -179,21 +186,34 @@ def _service(config: Config, reactor: Any) -> InOrder:
 
 
 def _add_modules(services: InOrder, modules: MultiService, config: Config, parts: Parts, reactor: Any) -> None:
-    """Make what answers under which path segment, and what it answers from; a new kind of module is added here."""
+    """Make what answers under which path segment, and what it answers from; a new kind of module is added here.
+
+    One that provides IDeclared is told of in /openapi.json and /docs.
+    """
+    finder = None
     if config.is_live or config.is_demo:
         parts.feed = feed = _feed(services, config, reactor)
-        for ovapi in ovapi_modules(feed):
-            modules.addService(ovapi)
+        finder = Finder(feed)
+        for live in (*ovapi_modules(feed), Stops(feed, finder), Near(feed, finder), Siri(feed)):
+            modules.addService(live)
+    sources, paths = [], []
     for name, module in config.modules.items():
+        license_url = module.license or (kv55_live if module.source == "kv78turbo" else messages).LICENSE
+        sources.append(Source(name, module.source, license_url))
         if module.source == "kv78turbo":
-            modules.addService(Kv55Live(name, feed, module.license or kv55_live.LICENSE))
+            modules.addService(Kv55Live(name, feed, license_url))
             log.info("/{name} is answered from the KV78turbo feed", name=name)
             continue
         gateway = _gateway(services, name, module, config, reactor)
         breaker = CircuitBreaker(gateway, reactor, config.breaker)
         cache = BoardCache(breaker, reactor, config.cache)
         parts.gateways[name] = GatewayParts(gateway, breaker, cache)
-        modules.addService(Kv55(name, cache, module.license or messages.LICENSE))
+        modules.addService(Kv55(name, cache, license_url))
+        paths.extend(kv55_gateway(name))
+    contracts = Contracts(lambda: modules, paths, version("govi-server"))
+    front = Front(sources, parts.feed, finder, version("govi-server"))
+    for page in (front, Assets(), *openapi_modules(contracts)):
+        modules.addService(page)
 
 
 def _operators(config: Config, parts: Parts, reactor: Any) -> InOrder:

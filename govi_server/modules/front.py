@@ -157,10 +157,11 @@ class Front(Service):
     def _data(self) -> str:
         told = []
         for source in self._sources:
-            words = _LICENSES.get(source.license, source.license)
+            words, license_url = escape(_LICENSES.get(source.license, source.license)), escape(source.license)
             told.append(
                 f"<dt><code>/{escape(source.module)}</code></dt><dd>It tells of {_SOURCES[source.kind]}."
-                f' Licence of the data: <a href="{escape(source.license)}" rel="license noreferrer">{escape(words)}</a>.</dd>'
+                f' Licence of the data: <a rel="license noreferrer" href="{license_url}">{words}</a>.'
+                "</dd>"
             )
         return f"<dl>{''.join(told)}</dl>" + ("" if self.feed is None else self._ages(self.feed))
 

@@ -8,10 +8,7 @@ from zope.interface import implementer
 
 from govi_server.conditional import prefers_gzip
 from govi_server.contract import (
-    DEGREES_OR_NULL,
     NUMBER,
-    TEXT,
-    TEXT_OR_NULL,
     Answer,
     BadQuery,
     Degrees,
@@ -27,6 +24,7 @@ from govi_server.interfaces import IDeclared, IWebModule
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.finder import Finder
 from govi_server.kv78turbo.search import LONGEST, MOST, Index
+from govi_server.modules.declared import STOP
 from govi_server.modules.live import LiveHandler
 from govi_server.modules.ovapi import Shapes
 from govi_server.request_handler import RequestHandler
@@ -46,16 +44,6 @@ QUERY = Parameter(
 )
 LATITUDE = Parameter("lat", Degrees(-90, 90), "Latitude (WGS 84).", 52.22, required=True)
 LONGITUDE = Parameter("lon", Degrees(-180, 180), "Longitude (WGS 84).", 5.48, required=True)
-
-STOP = {
-    "Longitude": DEGREES_OR_NULL,
-    "Latitude": DEGREES_OR_NULL,
-    "TimingPointTown": TEXT,
-    "TimingPointName": TEXT,
-    "TimingPointCode": TEXT,
-    "StopAreaCode": TEXT_OR_NULL,
-}
-"""What is told of a stop, as schemas."""
 
 _WRONG = Answer(400, "A parameter is missing or wrong; the text names it.")
 
