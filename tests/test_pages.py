@@ -1,0 +1,407 @@
+"""/stops, /near, /, /assets, /siri, /openapi.json and /docs, in memory."""
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from lxml import html
+from zope.interface.verify import verifyObject
+
+from govi_server.contract import BadQuery, Choice, Degrees, Parameter, Text, Whole, said_in
+from govi_server.interfaces import IDeclared, IWebModule
+from govi_server.kv78turbo.finder import Finder
+from govi_server.modules.assets import Assets
+from govi_server.modules.front import CHANGED_EVERY, Front, Source
+from govi_server.modules.kv55_live import LICENSE, Kv55Live
+from govi_server.modules.openapi import Contracts, openapi_modules
+from govi_server.modules.ovapi import ovapi_modules
+from govi_server.modules.siri import PATH, Duration, Siri
+from govi_server.modules.stops import Near, Stops
+from tests import feed as kv
+from tests.client import Answer
+from tests.doubles import take
+from tests.test_kv55_live import CODE, MINUTE, LiveTestCase, row
+
+OTHER = "30000002"
+
+
+class PagesTestCase(LiveTestCase):
+    """All modules of a live feed, behind a server."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        finder = Finder(self.feed)
+        contracts = Contracts(lambda: self.modules, [], "1")
+        self.front = Front([Source("kv55", "kv78turbo", LICENSE)], self.feed, finder, "1")
+        for module in (
+            *ovapi_modules(self.feed),
+            *(Kv55Live("kv55", self.feed), Stops(self.feed, finder), Near(self.feed, finder), Siri(self.feed)),
+            *(self.front, Assets(), *openapi_modules(contracts)),
+        ):
+            module.setServiceParent(self.modules)
+        self.up()
+
+    def ask(self, path: str, **headers: str) -> Answer:
+        """Ask, and wait for an index that is made."""
+        client = self.client()
+        client.get(path, **headers)
+        self.clock.pump([0.001] * 30)
+        answer = client.answer()
+        client.leave()
+        return answer
+
+    def json(self, path: str, status: int = 200) -> Any:
+        answer = self.ask(path)
+        self.assertEqual((answer.status, answer.headers.get_content_type()), (status, "application/json"), path)
+        return json.loads(answer.body)
+
+    def page(self, path: str) -> Any:
+        answer = self.ask(path)
+        self.assertEqual((answer.status, answer.headers["Content-Type"]), (200, "text/html; charset=utf-8"))
+        self.assertIn("default-src 'none'", answer.headers["Content-Security-Policy"])
+        return html.document_fromstring(answer.body.decode())
+
+    def plan(self) -> None:
+        points = [
+            {},
+            {
+                "TimingPointCode": OTHER,
+                "TimingPointName": "<b>Elders",
+                "LocationX_EW": "155300",
+                "StopAreaCode": None,
+            },
+        ]
+        take(self.feed, kv.planning({}, points=points), kv.calendar("2026-01-01"))
+
+
+class StopsTests(PagesTestCase):
+    """GET /stops and /near."""
+
+    def codes(self, path: str) -> list[str]:
+        return [stop["TimingPointCode"] for stop in self.json(path)["Stops"]]
+
+    def test_stops(self) -> None:
+        """Stops are found in OVapi's form, and what only KV8 tells of by its code."""
+        self.plan()
+        take(self.feed, kv.passtimes(row("1", 5, TimingPointCode="555")))
+        self.assertEqual(
+            self.json("/stops?q=BRUG%20l%C3%AFnde"), {"Stops": [self.json("/tpc/" + CODE)[CODE]["Stop"]]}
+        )
+        self.assertEqual(self.codes("/stops?q=30000"), [OTHER, CODE])
+        self.assertEqual(self.codes("/stops?q=55"), ["555"])
+        self.assertEqual(self.codes("/stops?q=nothing"), [])
+
+    def test_new_stops(self) -> None:
+        """What comes later is found once a new index is made, and nobody waits for that."""
+        self.plan()
+        self.assertEqual(self.codes("/stops?q=nieuw"), [])
+        point = {"TimingPointCode": "9", "TimingPointName": "Nieuw"}
+        take(self.feed, kv.planning(points=[point]))
+        self.clock.advance(10)
+        self.codes("/stops?q=nieuw")
+        self.assertEqual(self.codes("/stops?q=nieuw"), ["9"])
+
+    def test_leaves(self) -> None:
+        """Who does not wait for the first index does not hinder the others."""
+        self.plan()
+        gone, stays = self.client(), self.client()
+        gone.get("/stops?q=brug")
+        stays.get("/stops?q=brug")
+        gone.leave()
+        self.clock.pump([0.001] * 30)
+        self.assertEqual(len(json.loads(stays.answer().body)["Stops"]), 1)
+
+    def test_near(self) -> None:
+        """The nearest come first, with their distance."""
+        self.plan()
+        stop = self.json(f"/tpc/{CODE}")[CODE]["Stop"]
+        found = self.json(f"/near?lat={stop['Latitude']}&lon={stop['Longitude']}")["Stops"]
+        self.assertEqual([(one["TimingPointCode"], one["Distance"]) for one in found], [(CODE, 0), (OTHER, 300)])
+        self.assertEqual(self.codes("/near?lat=-90&lon=180"), [])
+
+    def test_wrong(self) -> None:
+        """What is missing or wrong is a 400 that names it, and what is below is a 404."""
+        for path, name in [
+            ("/stops", "q"),
+            ("/stops?q=", "q"),
+            ("/stops?q=" + "x" * 101, "q"),
+            ("/near?lat=52", "lon"),
+            ("/near?lat=91&lon=5", "lat"),
+            ("/near?lat=nan&lon=5", "lat"),
+            ("/near?lat=52&lon=1e9", "lon"),
+        ]:
+            answer = self.ask(path)
+            self.assertEqual((answer.status, answer.body.split()[0].decode()), (400, name), path)
+        for path in ("/stops/", "/stops/x?q=a", "/near/", "//", "/docs/", "/openapi.json/x", "/siri", "/assets/"):
+            self.assertEqual(self.ask(path).status, 404, path)
+
+
+class FrontTests(PagesTestCase):
+    """GET /."""
+
+    def test_find(self) -> None:
+        """Without scripts the form finds stops, and shows what was asked, as text."""
+        self.plan()
+        page = self.page("/?q=%22%3E%3Cscript%3E%20elders")
+        self.assertEqual(page.xpath("string(//input/@value)"), '"><script> elders')
+        self.assertEqual(page.xpath("string(//p[@role='status'])"), "No stop found")
+        page = self.page("/?q=elders")
+        self.assertEqual(page.xpath("//ul[@id='found']//a/@href"), [f"/board/{OTHER}"])
+        self.assertEqual(page.xpath("string(//ul[@id='found']//b)"), "<b>Elders")
+        self.assertEqual(page.xpath("//form/@action"), ["/"])
+
+    def test_nothing_from_elsewhere(self) -> None:
+        """All that a page loads is here, under /assets."""
+        for path in ("/", "/docs"):
+            page = self.page(path)
+            loaded = page.xpath("//script/@src | //link/@href | //img/@src")
+            self.assertTrue(loaded)
+            for one in loaded:
+                self.assertEqual(self.ask(one).status, 200, one)
+            self.assertEqual(page.xpath("//@style | //style | //script[not(@src)] | //@onclick"), [])
+
+    def test_changed(self) -> None:
+        """The stops that the feed changed last are shown, the latest first, looked up every few seconds."""
+        take(self.feed, kv.passtimes(row("1", 5, TimingPointCode="1"), row("2", 5, TimingPointCode="2")))
+        shown = "//section[@aria-labelledby='changed']//a/@href"
+        self.assertEqual(self.page("/").xpath(shown), ["/board/2", "/board/1"])
+        take(self.feed, kv.passtimes(row("1", 6, TimingPointCode="1")))
+        self.assertEqual(self.page("/").xpath(shown), ["/board/2", "/board/1"])
+        self.clock.advance(CHANGED_EVERY)
+        self.assertEqual(self.page("/").xpath(shown), ["/board/1", "/board/2"])
+
+    def test_age(self) -> None:
+        """It tells how old the word of each data owner is, and whose licence the data has."""
+        take(self.feed, kv.passtimes({}, {"DataOwnerCode": "B"}))
+        self.clock.advance(90)
+        take(self.feed, kv.passtimes({"JourneyNumber": "2"}))
+        page = self.page("/")
+        rows = [" ".join(line.itertext()) for line in page.xpath("//tbody/tr")]
+        self.assertEqual(rows, ["B 90 s ago stale", "LIN 0 s ago fresh"])
+        self.assertEqual(page.xpath("//a[contains(@rel, 'license')]/@href"), [LICENSE])
+        self.up("DOWN")
+        self.assertIn("The live feed is DOWN", " ".join(self.page("/").text_content().split()))
+
+    def test_without_feed(self) -> None:
+        """Where there is but a gateway there is nothing to search in, and it is told how to ask."""
+        front = Front([Source("kv55", "govi", "http://licence/")], None, None, "1")
+        page = html.document_fromstring(front.page("", None))
+        self.assertEqual(page.xpath("//form"), [])
+        self.assertIn("/kv55/<TimingPointCode>", page.text_content())
+
+
+class SiriTests(PagesTestCase):
+    """GET /siri/stop-monitoring.json."""
+
+    def delivery(self, query: str = f"MonitoringRef={CODE}", status: int = 200) -> Any:
+        (delivery,) = self.json(f"{PATH}?{query}", status)["Siri"]["ServiceDelivery"]["StopMonitoringDelivery"]
+        return delivery
+
+    def journeys(self, query: str) -> list[str]:
+        visits = self.delivery(f"MonitoringRef={CODE}&{query}")["MonitoredStopVisit"]
+        return [visit["ItemIdentifier"].split(":")[3] for visit in visits]
+
+    def test_visit(self) -> None:
+        """A visit has SIRI's names, moments with their offset, and texts as arrays."""
+        take(self.feed, kv.planning())
+        take(self.feed, kv.passtimes({"ExpectedDepartureTime": "01:32:00", "SideCode": "P5"}))
+        self.clock.advance(0.5)
+        (visit,) = self.delivery()["MonitoredStopVisit"]
+        self.assertEqual(
+            visit,
+            {
+                "RecordedAtTime": "2026-01-01T00:59:50+01:00",
+                "ItemIdentifier": "LIN:77:L004:1001:0:2026-01-01:3",
+                "MonitoringRef": {"value": CODE},
+                "MonitoredVehicleJourney": {
+                    "LineRef": {"value": "LIN:L004"},
+                    "DirectionRef": {"value": "1"},
+                    "FramedVehicleJourneyRef": {
+                        "DataFrameRef": {"value": "2026-01-01"},
+                        "DatedVehicleJourneyRef": "LIN:77:L004:1001:0",
+                    },
+                    "JourneyPatternRef": {"value": "900"},
+                    "VehicleMode": ["bus"],
+                    "PublishedLineName": [{"value": "4"}],
+                    "OperatorRef": {"value": "LIN"},
+                    "DestinationRef": {"value": "D1"},
+                    "DestinationName": [{"value": "Lindedorp via Brug"}],
+                    "Monitored": True,
+                    "MonitoredCall": {
+                        "StopPointRef": {"value": CODE},
+                        "Order": 3,
+                        "StopPointName": [{"value": "Lindedorp, Brug"}],
+                        "VehicleAtStop": False,
+                        "DestinationDisplay": [{"value": "Lindedorp via Brug"}],
+                        "AimedArrivalTime": "2026-01-01T01:30:00+01:00",
+                        "ExpectedArrivalTime": "2026-01-01T01:30:00+01:00",
+                        "ArrivalStatus": "onTime",
+                        "ArrivalPlatformName": {"value": "P5"},
+                        "AimedDepartureTime": "2026-01-01T01:30:00+01:00",
+                        "ExpectedDepartureTime": "2026-01-01T01:32:00+01:00",
+                        "DepartureStatus": "delayed",
+                        "DeparturePlatformName": {"value": "P5"},
+                    },
+                },
+            },
+        )
+
+    def test_statuses(self) -> None:
+        """What is only planned is never said to be on time; what is cancelled is not expected."""
+        take(
+            self.feed,
+            kv.passtimes(
+                row("1", 1, TripStopStatus="ARRIVED"),
+                row("2", 2, TripStopStatus="PLANNED"),
+                row("3", 3, TripStopStatus="CANCEL"),
+                row("4", 4, TripStopStatus="DRIVING", TargetDepartureTime="01:06:00", JourneyStopType="FIRST"),
+                row("5", 5, TripStopStatus="UNKNOWN"),
+                row("6", 6, JourneyStopType="LAST"),
+            ),
+        )
+        told = []
+        for visit in self.delivery()["MonitoredStopVisit"]:
+            call = visit["MonitoredVehicleJourney"]["MonitoredCall"]
+            names = ("ArrivalStatus", "DepartureStatus", "ExpectedDepartureTime")
+            told.append((*(call.get(name) for name in names[:2]), names[2] in call))
+        self.assertEqual(
+            told,
+            [
+                ("arrived", "onTime", True),
+                ("noReport", "noReport", False),
+                ("cancelled", "cancelled", False),
+                ("onTime", "early", True),
+                ("noReport", "noReport", False),
+                ("onTime", None, False),
+            ],
+        )
+
+    def test_picks(self) -> None:
+        """Visits are picked by number, line and time."""
+        take(self.feed, kv.planning())
+        take(self.feed, kv.passtimes(row("1", 5), row("2", 20, LinePlanningNumber="N5"), row("3", 90), row("4", 150)))
+        for query, journeys in [
+            ("", ["1", "2", "3"]),
+            ("MaximumStopVisits=2", ["1", "2"]),
+            ("LineRef=LIN:N5", ["2"]),
+            ("LineRef=4", ["1", "3"]),
+            ("PreviewInterval=PT10M", ["1"]),
+            ("PreviewInterval=PT2H40M", ["1", "2", "3", "4"]),
+        ]:
+            self.assertEqual(self.journeys(query), journeys, query)
+
+    def test_errors(self) -> None:
+        """What is wrong is an ErrorCondition, with the status that goes with it."""
+        for query, status, error in [
+            ("", 400, "OtherError"),
+            ("MonitoringRef=x", 400, "OtherError"),
+            (f"MonitoringRef={CODE}&MaximumStopVisits=0", 400, "OtherError"),
+            (f"MonitoringRef={CODE}&PreviewInterval=30", 400, "OtherError"),
+            ("MonitoringRef=999", 404, "InvalidDataReferencesError"),
+        ]:
+            delivery = self.delivery(query, status)
+            self.assertEqual((delivery["Status"], [*delivery["ErrorCondition"]]), (False, [error]), query)
+        take(self.feed, kv.passtimes({}))
+        self.clock.advance(6 * MINUTE)
+        self.assertEqual([*self.delivery(status=503)["ErrorCondition"]], ["NoInfoForTopicError"])
+        self.up("DOWN")
+        condition = self.delivery("MonitoringRef=999", 503)["ErrorCondition"]
+        self.assertEqual([*condition], ["ServiceNotAvailableError"])
+
+    def test_durations(self) -> None:
+        """Durations are those of ISO 8601, up to a day."""
+        for text, seconds in [
+            ("PT30M", 1800), ("PT1H30M", 5400), ("P1D", 86400), ("PT90S", 90), ("P0DT1S", 1),
+            ("P", None), ("PT", None), ("PT0S", None), ("P2D", None), ("P1M", None), ("30", None), ("P1DT", None),
+        ]:  # fmt: skip
+            self.assertEqual(Duration().read(text), seconds, text)
+
+
+class ContractTests(PagesTestCase):
+    """What is declared is what is done."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.plan()
+        take(
+            self.feed,
+            kv.passtimes({"TripStopStatus": "DRIVING"}, row("2", 9, JourneyStopType="LAST", TimingPointCode=OTHER)),
+            kv.general_message({}),
+        )
+        self.document = self.json("/openapi.json")
+
+    def test_interfaces(self) -> None:
+        """Every module answers, and declares what."""
+        for module in self.modules:
+            verifyObject(IWebModule, module)
+            verifyObject(IDeclared, module)
+
+    def test_every_path(self) -> None:
+        """Every path that is declared answers as it is declared, for what is there and for what is not."""
+        examples = {
+            "TimingPointCodes": f"{CODE},{OTHER}", "StopAreaCodes": "LdBrug", "Lines": "LIN_L004_1",
+            "Journeys": "LIN_77_L004_1001_0", "name": "front.css", "MonitoringRef": CODE, "q": "brug",
+        }  # fmt: skip
+        seen = set()
+        for template, methods in self.document["paths"].items():
+            operation = methods["get"]
+            good, bad, query = template, template, []
+            for parameter in operation["parameters"]:
+                name = parameter["name"]
+                example = examples.get(name, parameter.get("example"))
+                if parameter["in"] == "path":
+                    good, bad = good.replace(f"{{{name}}}", str(example)), bad.replace(f"{{{name}}}", "nothing")
+                elif parameter["required"]:
+                    query.append(f"{name}={example}")
+            for path in {f"{good}?{'&'.join(query)}", bad, f"{good}?limit=0&q={'x' * 200}"}:
+                answer = self.ask(path)
+                seen.add((template, answer.status))
+                content = operation["responses"][str(answer.status)]["content"]
+                schema = content[answer.headers.get_content_type()]["schema"]
+                is_json = answer.headers.get_content_type() == "application/json"
+                body = json.loads(answer.body) if is_json else answer.body.decode()
+                Draft202012Validator(schema).validate(body)
+            self.assertIn((template, 200), seen)
+        self.assertLessEqual({200, 400, 404}, {status for _, status in seen})
+
+    def test_parameters(self) -> None:
+        """A parameter's schema takes its example, and so does what reads it."""
+        for module in self.modules:
+            for path in IDeclared(module).contract():
+                names = [one.name for one in path.parameters if one.place == "path"]
+                self.assertEqual(sorted(names), sorted(part.split("}")[0] for part in path.template.split("{")[1:]))
+                for one in path.parameters:
+                    if one.example is not None:
+                        Draft202012Validator(one.kind.schema).validate(one.example)
+                        self.assertIsNotNone(one.kind.read(str(one.example)), one.name)
+
+    def test_docs(self) -> None:
+        """The page tells of every path, with an example that answers."""
+        page = self.page("/docs")
+        told = [heading.text_content().removeprefix("GET ") for heading in page.xpath("//article/h3")]
+        self.assertEqual(sorted(told), sorted(self.document["paths"]))
+        for anchor in page.xpath("//nav//a/@href"):
+            self.assertEqual(len(page.xpath(f"//*[@id='{anchor[1:]}']")), 1, anchor)
+
+    @given(
+        st.text(), st.sampled_from([Whole("x", 1, 50), Degrees(-90, 90), Choice(("1", "2")), Text(5, "[0-9]+", 1)])
+    )
+    def test_reads_what_it_promises(self, text: str, kind: Any) -> None:
+        """What a parameter reads is what its schema promises; anything else is a BadQuery that names it."""
+        parameter = Parameter("x", kind, "")
+        try:
+            value = parameter.of({"x": text})
+        except BadQuery as error:
+            self.assertIn("x is ", str(error))
+        else:
+            Draft202012Validator(kind.schema).validate(value)
+
+    @given(st.text(st.characters(min_codepoint=33, max_codepoint=126)))
+    def test_hostile_queries(self, query: str) -> None:
+        """Any query string is read or refused."""
+        try:
+            self.assertIsInstance(said_in(query), dict)
+        except BadQuery as error:
+            self.assertTrue(str(error))
