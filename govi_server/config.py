@@ -33,6 +33,9 @@ GATEWAY_URL = "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV"
 """Where GOVI took questions (DOMAIN.md 1.1)."""
 
 
+RESERVED = frozenset({"assets", "board", "docs", "events", "near", "siri", "stops"})
+"""Path segments that are the server's own, whatever the source is."""
+
 SOURCES = ("demo", "govi", "kv78turbo")
 
 
@@ -131,8 +134,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         for name in self.modules:
             if not _SEGMENT.fullmatch(name):
                 raise ValueError(f"modules: {name!r} is not a path segment of letters, digits and hyphens")
-            if self.is_live and name in OVAPI_PATHS:
-                raise ValueError(f"modules: {name!r} is a path of OVapi's, which source kv78turbo answers, too")
+            if name in RESERVED or (name in OVAPI_PATHS and (self.is_live or self.is_demo)):
+                raise ValueError(f"modules: {name!r} is a path that is answered already")
         if self.is_live and not self.feed.addresses and not self.feed.timetable:
             raise ValueError("feed.addresses is empty, and there is no feed.timetable either")
         callbacks: dict[str, str] = {}

@@ -22,29 +22,34 @@ class BadQuery(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text of at most so many characters, of this form (a regular expression) if any."""
+    """A text of at most so many characters, of this form (a regular expression) if any.
 
-    most: int
+    Without a most it is as long as a request line may be.
+    """
+
+    most: int | None = None
     form: str = ""
     least: int = 0
     says: str = ""
-    """What it is, for who gets it wrong; without one it is told how long it may be."""
+    """What it is, for who gets it wrong; without that it is told how long it may be."""
 
     @property
     def schema(self) -> Json:
         """Describe it as JSON Schema."""
-        schema: dict[str, Any] = {"type": "string", "maxLength": self.most}
+        schema: dict[str, Any] = {"type": "string"}
+        if self.most is not None:
+            schema["maxLength"] = self.most
         if self.least:
             schema["minLength"] = self.least
         return {**schema, "pattern": f"^(?:{self.form})$"} if self.form else schema
 
     def read(self, text: str) -> str | None:
         """Read it; None for what is none."""
-        fits = self.least <= len(text) <= self.most
+        fits = self.least <= len(text) and (self.most is None or len(text) <= self.most)
         return text if fits and (not self.form or re.fullmatch(self.form, text)) else None
 
     def __str__(self) -> str:
-        return self.says or f"a text of {self.least} to {self.most} characters"
+        return self.says or ("a text" if self.most is None else f"a text of {self.least} to {self.most} characters")
 
 
 @dataclass(frozen=True, slots=True)

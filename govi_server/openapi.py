@@ -59,8 +59,6 @@ def _methods(path: Path) -> Iterator[tuple[str, Any]]:
     for said in without.values():
         said.pop("content", None)
     yield "head", {**operation, "operationId": f"head {path.template}", "responses": without}
-    options = {"204": {"description": "Allow names the methods."}, **without}
-    yield "options", {**operation, "operationId": f"options {path.template}", "responses": options}
 
 
 def responses(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from lxml import html
+from twisted.application.service import Service
 from zope.interface.verify import verifyObject
 
 from govi_server.contract import BadQuery, Choice, Degrees, Parameter, Text, Whole, said_in
@@ -35,11 +36,12 @@ class PagesTestCase(LiveTestCase):
         finder = Finder(self.feed)
         contracts = Contracts(lambda: self.modules, [], "1")
         self.front = Front([Source("kv55", "kv78turbo", LICENSE)], self.feed, finder, "1")
-        for module in (
+        modules: list[Any] = [
             *ovapi_modules(self.feed),
             *(Kv55Live("kv55", self.feed), Stops(self.feed, finder), Near(self.feed, finder), Siri(self.feed)),
             *(self.front, Assets(), *openapi_modules(contracts)),
-        ):
+        ]
+        for module in modules:
             module.setServiceParent(self.modules)
         self.up()
 
@@ -311,10 +313,11 @@ class SiriTests(PagesTestCase):
         self.assertEqual([*condition], ["ServiceNotAvailableError"])
 
     def test_durations(self) -> None:
-        """Durations are those of ISO 8601, up to a day."""
+        """Durations are those of ISO 8601; what is more than a day is a day."""
         for text, seconds in [
             ("PT30M", 1800), ("PT1H30M", 5400), ("P1D", 86400), ("PT90S", 90), ("P0DT1S", 1),
-            ("P", None), ("PT", None), ("PT0S", None), ("P2D", None), ("P1M", None), ("30", None), ("P1DT", None),
+            ("PT0S", 0), ("P999D", 86400),
+            ("P", None), ("PT", None), ("P1M", None), ("30", None), ("P1DT", None), ("PT30M\n", None),
         ]:  # fmt: skip
             self.assertEqual(Duration().read(text), seconds, text)
 

@@ -133,10 +133,10 @@ class ServiceTests(SynchronousTestCase):
         )
         self.assertIsInstance(self.service, MultiService)
         server = cast(Server, self.reactor.tcpServers[-1][1])
-        for name in ("kv55", "arriva"):
+        for name in ("kv55", "arriva", "", "assets", "docs", "openapi.json"):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
-        with self.assertRaises(KeyError):
-            server.find_module("")
+        with self.assertRaises(KeyError):  # there is nothing to search in
+            server.find_module("stops")
 
     def test_live(self) -> None:
         """With a timetable alone there are no callbacks, and OVapi's paths are answered beside /kv55."""
@@ -145,7 +145,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertNotIn((8082, "kv55 callbacks"), ports)
         self.assertEqual(ports[-1], (8080, "govi-cache"))
         server = cast(Server, self.reactor.tcpServers[-1][1])
-        for name in ("kv55", *PATHS):
+        for name in ("kv55", "stops", "near", "siri", *PATHS):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
 
     def test_mistakes(self) -> None:

@@ -22,7 +22,7 @@ ABOUT = ("Age", "Cache-Control", "Cache-Status", "ETag", "Feed-State")
 FAILED = ("Cache-Control", "Feed-State", "Retry-After")
 
 _CODE = Parameter("TimingPointCode", TIMING_POINT_CODE, "A stop.", "57330430", "path", True)
-_LISTED = Text(1100, least=1)
+_LISTED = Text(least=1)
 _CODES = Parameter(
     "TimingPointCodes", _LISTED, "TimingPointCodes, a hundred at most, commas between them.", "57330430,57330080",
     "path", True,

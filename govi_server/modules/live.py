@@ -21,9 +21,7 @@ MOST_CODES = 100
 """Stops that may be asked for at once."""
 
 LIMIT = Parameter("limit", Whole("departures", 1, 9999), "The most departures that are wanted of each stop.", 5)
-LINE = Parameter(
-    "line", Text(1000), "Only these LinePublicNumbers or LinePlanningNumbers, commas between them.", "1,160"
-)
+LINE = Parameter("line", Text(), "Only these LinePublicNumbers or LinePlanningNumbers, commas between them.", "1,160")
 DIRECTION = Parameter("direction", Choice(("1", "2")), "Only this LineDirection.")
 HORIZON = Parameter("horizon", Whole("minutes", 1, 24 * 60), "How many minutes to look ahead.", 30)
 PICKED = (LIMIT, LINE, DIRECTION, HORIZON)

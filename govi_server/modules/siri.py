@@ -47,30 +47,33 @@ HORIZON = 2 * HOUR
 PUNCTUAL = 60
 """Seconds by which who is called on time may be late or early."""
 
-_DURATION = re.compile(r"P(?:([0-9]{1,3})D)?(?:T(?=[0-9])(?:([0-9]{1,3})H)?(?:([0-9]{1,4})M)?(?:([0-9]{1,5})S)?)?")
+_DURATION = "P(?=[0-9T])(?:([0-9]{1,3})D)?(?:T(?=[0-9])(?:([0-9]{1,3})H)?(?:([0-9]{1,4})M)?(?:([0-9]{1,5})S)?)?"
 
 
 class Duration:
-    """An ISO 8601 duration of days, hours, minutes and seconds, such as PT30M, up to a day."""
+    """An ISO 8601 duration of days, hours, minutes and seconds, such as PT30M; one above a day counts as a day."""
 
-    schema: Json = {"type": "string", "format": "duration"}
+    schema: Json = {"type": "string", "pattern": f"^(?:{_DURATION})$"}
 
     def read(self, text: str) -> int | None:
         """Read it as seconds; None for what is none."""
-        found = _DURATION.fullmatch(text)
+        found = re.fullmatch(_DURATION, text)
         if found is None:
             return None
-        seconds = sum(int(n or 0) * size for n, size in zip(found.groups(), (DAY, HOUR, MINUTE, 1), strict=True))
-        return seconds if 0 < seconds <= DAY else None
+        return min(
+            sum(int(n or 0) * size for n, size in zip(found.groups(), (DAY, HOUR, MINUTE, 1), strict=True)), DAY
+        )
 
     def __str__(self) -> str:
-        return "an ISO 8601 duration from PT1S to P1D, such as PT30M"
+        return "an ISO 8601 duration, such as PT30M"
 
 
 STOP = Parameter("MonitoringRef", TIMING_POINT_CODE, "The stop: a TimingPointCode.", "57330430", required=True)
 MOST = Parameter("MaximumStopVisits", Whole("visits", 1, 9999), "The most visits that are wanted.", 5)
 LINE = Parameter("LineRef", Text(40, least=1), "Only this line, as LineRef tells it, or by its LinePublicNumber.")
-PREVIEW = Parameter("PreviewInterval", Duration(), "How far to look ahead, two hours if nothing is said.", "PT30M")
+PREVIEW = Parameter(
+    "PreviewInterval", Duration(), "How far to look ahead: two hours if nothing is said, a day at most.", "PT30M"
+)
 PARAMETERS = (STOP, MOST, LINE, PREVIEW)
 
 # Which SIRI error says why there is no board.
@@ -294,7 +297,7 @@ class SiriHandler(LiveHandler):
         except BadQuery as error:
             self._send_error("400 Bad Request", {"Cache-Control": "no-store"}, ("OtherError", str(error)))
             return
-        board = self.feed.boards.board(code, preview or HORIZON)
+        board = self.feed.boards.board(code, HORIZON if preview is None else preview)
         condition = self.feed.condition(board)
         self.mark("lookup")
         if condition[0] not in ("fresh", "stale"):
