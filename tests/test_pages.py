@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from lxml import html
-from twisted.application.service import Service
 from zope.interface.verify import verifyObject
 
 from govi_server.contract import BadQuery, Choice, Degrees, Parameter, Text, Whole, said_in

@@ -16,7 +16,7 @@ from govi_server.environ import Environ
 from govi_server.interfaces import IDeclared, IWebModule
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.finder import Finder
-from govi_server.kv78turbo.search import LONGEST, Index
+from govi_server.kv78turbo.search import LONGEST, MOST, Index
 from govi_server.modules.assets import FOLDER
 from govi_server.modules.live import LiveHandler
 from govi_server.request_handler import RequestHandler
@@ -113,7 +113,7 @@ class Front(Service):
         )
 
     def _search(self, query: str, found: Sequence[str] | None) -> str:
-        count = "" if found is None else f"{len(found)} stop{'s' * (len(found) != 1)}" if found else "No stop found"
+        count = "" if found is None else _counted(len(found))
         items = "".join(f"<li>{self._stop(code)}</li>\n" for code in found or ())
         return f"""<section aria-label="Find a stop">
 <form class="find" role="search" action="/" method="get">
@@ -203,6 +203,12 @@ class Front(Service):
             link = f'<a href="{address}"><code>{address}</code></a>' if code else f"<code>{address}</code>"
             told.append(f"<dt>{link}</dt><dd>{words}</dd>")
         return "\n".join(told)
+
+
+def _counted(stops: int) -> str:
+    if stops < MOST:
+        return "No stop found" if stops == 0 else "1 stop" if stops == 1 else f"{stops} stops"
+    return f"The first {MOST} stops: more words find fewer"
 
 
 _OWNER_STATES = {"fresh": "good", "stale": "late", "old": "bad"}

@@ -6,7 +6,10 @@
   const input = form.querySelector("input");
   const list = document.querySelector("#found");
   const status = document.querySelector("#said");
-  const words = (count) => (count === 0 ? "No stop found" : count === 1 ? "1 stop" : `${count} stops`);
+  const words = (count) => {
+    if (count >= 20) return "The first 20 stops: more words find fewer";
+    return count === 0 ? "No stop found" : count === 1 ? "1 stop" : `${count} stops`;
+  };
   let asking = new AbortController();
   let later = 0;
 
