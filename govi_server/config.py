@@ -33,8 +33,8 @@ GATEWAY_URL = "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV"
 """Where GOVI took questions (DOMAIN.md 1.1)."""
 
 
-PAGES = ("board", "assets")
-"""Path segments that are there with every source."""
+RESERVED = frozenset({"assets", "board", "docs", "events", "near", "siri", "stops"})
+"""Path segments that are the server's own, whatever the source is."""
 
 SOURCES = ("demo", "govi", "kv78turbo")
 
@@ -134,10 +134,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         for name in self.modules:
             if not _SEGMENT.fullmatch(name):
                 raise ValueError(f"modules: {name!r} is not a path segment of letters, digits and hyphens")
-            if name in PAGES:
-                raise ValueError(f"modules: {name!r} is a path of the pages")
-            if self.is_live and name in OVAPI_PATHS:
-                raise ValueError(f"modules: {name!r} is a path of OVapi's, which source kv78turbo answers, too")
+            if name in RESERVED or (name in OVAPI_PATHS and (self.is_live or self.is_demo)):
+                raise ValueError(f"modules: {name!r} is a path that is answered already")
         if self.is_live and not self.feed.addresses and not self.feed.timetable:
             raise ValueError("feed.addresses is empty, and there is no feed.timetable either")
         callbacks: dict[str, str] = {}
@@ -154,6 +152,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             )
         if self.cache.stale < self.cache.fresh:
             raise ValueError("cache.stale must not be below cache.fresh: a stale board is the older one")
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether the town is simulated, its live feed among it."""
+        return not self.is_live and any(module.source == "demo" for module in self.modules.values())
 
     @property
     def is_live(self) -> bool:

@@ -1,6 +1,6 @@
 """What the rooms of the house ask of each other. Imports nothing of ours."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
 from zope.interface import Interface
 
 if TYPE_CHECKING:
+    from govi_server.contract import Path
     from govi_server.departures.board import Board
     from govi_server.environ import Environ
     from govi_server.modules.live import Query
@@ -36,6 +37,13 @@ class IReadyModule(IWebModule):
 
         What it gives depends on nothing else of the request, and is what the WebHandler would send.
         """
+
+
+class IDeclared(Interface):
+    """What a module provides that says of itself what may be asked of it: /openapi.json and /docs tell it."""
+
+    def contract() -> "Sequence[Path]":
+        """List its paths."""
 
 
 class IPoster(Interface):

@@ -21,14 +21,19 @@ from govi_server.kv55 import messages
 from govi_server.kv55.gateway import Gateway
 from govi_server.kv55.post import Poster
 from govi_server.kv78turbo.feed import Feed
+from govi_server.kv78turbo.finder import Finder
 from govi_server.modules import kv55_live
 from govi_server.modules.assets import Assets
 from govi_server.modules.board import BoardPages
 from govi_server.modules.callback import Callback
+from govi_server.modules.front import Front, Source
 from govi_server.modules.kv55 import Kv55
 from govi_server.modules.kv55_live import Kv55Live
+from govi_server.modules.openapi import Contracts, openapi_modules
 from govi_server.modules.ovapi import ovapi_modules
 from govi_server.modules.signs import CacheSigns, FeedSigns
+from govi_server.modules.siri import Siri
+from govi_server.modules.stops import Near, Stops
 from govi_server.open_files import raise_limit
 from govi_server.operations.admin import Admin
 from govi_server.operations.hour import LastHour
@@ -43,6 +48,7 @@ from govi_server.operations.verdict import Judge
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.services import CannotStart, Drain, InOrder, Listener, Observers, serving
+from govi_server.simulator.feed import town_feed
 from govi_server.simulator.gateway import Behaviour, simulation
 from govi_server.simulator.town import STATION
 from govi_server.slices import in_slices
@@ -184,26 +190,35 @@ def _service(config: Config, reactor: Any) -> InOrder:
 
 
 def _add_modules(services: InOrder, modules: MultiService, config: Config, parts: Parts, reactor: Any) -> None:
-    """Make what answers under which path segment, and what it answers from; a new kind of module is added here."""
-    if config.is_live:
-        parts.feed = feed = _feed(config, reactor)
-        services.addService(feed)
-        for ovapi in ovapi_modules(feed):
-            modules.addService(ovapi)
+    """Make what answers under which path segment, and what it answers from; a new kind of module is added here.
+
+    One that provides IDeclared is told of in /openapi.json and /docs.
+    """
+    finder = None
+    if config.is_live or config.is_demo:
+        parts.feed = feed = _feed(services, config, reactor)
+        finder = Finder(feed)
+        for live in (*ovapi_modules(feed), Stops(feed, finder), Near(feed, finder), Siri(feed)):
+            modules.addService(live)
+    sources = []
     for name, module in config.modules.items():
+        license_url = module.license or (kv55_live if module.source == "kv78turbo" else messages).LICENSE
+        sources.append(Source(name, module.source, license_url))
         if module.source == "kv78turbo":
-            modules.addService(Kv55Live(name, feed, module.license or kv55_live.LICENSE))
+            modules.addService(Kv55Live(name, feed, license_url))
             log.info("/{name} is answered from the KV78turbo feed", name=name)
             continue
         gateway = _gateway(services, name, module, config, reactor)
         breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.called)
         cache = BoardCache(breaker, reactor, config.cache)
         parts.gateways[name] = GatewayParts(gateway, breaker, cache)
-        modules.addService(Kv55(name, cache, module.license or messages.LICENSE))
+        modules.addService(Kv55(name, cache, license_url))
     # Pages are of the feed, which knows most; without one, of the gateway that is named first.
     signs = FeedSigns(parts.feed) if parts.feed else CacheSigns(next(iter(parts.gateways.values())).cache, reactor)
-    modules.addService(BoardPages(signs, reactor))
-    modules.addService(Assets())
+    contracts = Contracts(lambda: modules, version("govi-server"))
+    front = Front(sources, parts.feed, finder, version("govi-server"))
+    for page in (front, BoardPages(signs, reactor), Assets(), *openapi_modules(contracts)):
+        modules.addService(page)
 
 
 def _operators(config: Config, parts: Parts, reactor: Any) -> InOrder:
@@ -257,12 +272,12 @@ def _that_fit(limits: Limits) -> Limits:
     return msgspec.structs.replace(limits, connections=fit)
 
 
-def _feed(config: Config, reactor: Any) -> Feed:
-    """Make the live feed."""
+def _feed(services: InOrder, config: Config, reactor: Any) -> Feed:
+    """Add the live feed, and in the demo the simulator at the other end."""
     settings = config.feed
-    return Feed(
+    feed = Feed(
         reactor,
-        settings.addresses,
+        () if config.is_demo else settings.addresses,
         settings.timetable,
         settings.limits,
         subscriber=settings.subscriber,
@@ -270,6 +285,10 @@ def _feed(config: Config, reactor: Any) -> Feed:
         timetable=settings.planning,
         kept=config.cache.bytes,
     )
+    if config.is_demo:
+        services.addService(town_feed(reactor, Behaviour().seed, lambda address: feed.subscribe([address])))
+    services.addService(feed)
+    return feed
 
 
 def _gateway(services: InOrder, name: str, module: Kv55Module, config: Config, reactor: Any) -> Gateway:

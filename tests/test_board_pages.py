@@ -1,435 +1,392 @@
-"""GET /board/<code> and /assets/<file>, in memory."""
+"""The departure board as a page, as lines and as JSON."""
 
-import gzip
 import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import product
 
-from twisted.application.service import MultiService
-from zope.interface.verify import verifyObject
+from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.departures.board import Board, SourceSilent, Trip
-from govi_server.departures.cache import BoardCache
-from govi_server.departures.sign import StopSign
-from govi_server.environ import parse
-from govi_server.interfaces import IDepartureSigns, IWebModule
-from govi_server.kv78turbo.signs import stop_sign
-from govi_server.modules.assets import Assets
-from govi_server.modules.board import MOST_ROWS, BoardPages, read_form
-from govi_server.modules.live import MAX_AGE
-from govi_server.modules.signs import CacheSigns, FeedSigns
-from govi_server.pages.assets import TYPES, address
-from govi_server.request_handler import RequestHandler
-from govi_server.server import Server
-from tests import feed as kv
-from tests.client import NOW, Answer, WireTestCase
-from tests.doubles import FakeSource, take
-from tests.test_kv55_live import CODE, LiveTestCase, row
+from govi_server.departures.colors import READABLE, contrast
+from govi_server.departures.sign import Row, RowState, Sign, StopSign, StopState
+from govi_server.modules.board import CHARS
+from govi_server.pages import board, plain
+from govi_server.pages.assets import TYPES, address, content
+from govi_server.pages.texts import LANGUAGES, TEXTS, row_words, stop_words
+from tests.client import NOW
 
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
-    "form-action 'none'"
-)
+CODE = "57330430"
+MINUTE = 60
 
-
-class FeedSignTests(LiveTestCase):
-    """The signs of the live feed."""
-
-    def sign(self, code: str = CODE) -> StopSign:
-        board = self.feed.boards.board(code, 7200.0)
-        return stop_sign(self.feed, board, list(board.passes))
-
-    def test_row(self) -> None:
-        """A pass is a row, with the names and colours of KV7."""
-        line = {"LineColor": "F6C900", "LineTextColor": "FFFFFF"}
-        late = {"ExpectedDepartureTime": "01:12:10", "SideCode": " 2", "MessageContent": "Kleinere\\nbus"}
-        take(self.feed, self.lines(line), kv.passtimes(row("1", 10, **late)))
-        stop = self.sign()
-        (one,) = stop.rows
-        self.assertEqual((stop.state, stop.name, stop.town, stop.as_of), ("live", "Brug", "Lindedorp", None))
-        self.assertEqual(
-            (one.line, one.destination, one.platform, one.color, one.text_color, one.state),
-            ("4", "Lindedorp via Brug", "2", "#f6c900", "#000000", "late"),
-        )
-        self.assertEqual((one.planned, one.expected), (NOW + 600, NOW + 730))
-
-    def lines(self, line: kv.Row) -> bytes:
-        columns = [*kv.TABLES["LINE"], "LineIcon", "LineColor", "LineTextColor"]
-        points, names = kv.table("TIMINGPOINT", [{}]), kv.table("DESTINATION", [{}])
-        return kv.message("KV7turbo_planning", kv.table("LINE", [line], columns), points, names)
-
-    def test_no_colors(self) -> None:
-        """A line whose colours nobody tells, or that are none, has none."""
-        take(self.feed, kv.passtimes(row("1", 10)))
-        self.assertEqual((self.sign().rows[0].color, self.sign().rows[0].text_color), (None, None))
-        take(self.feed, self.lines({"LineColor": "red", "LineTextColor": "FFFFFF"}))
-        self.assertEqual((self.sign().rows[0].color, self.sign().rows[0].text_color), (None, None))
-
-    def test_states(self) -> None:
-        """What KV8 says of a pass; what has left or only arrives is not there."""
-        statuses = ("DRIVING", "ARRIVED", "PLANNED", "CANCEL", "UNKNOWN", "PASSED")
-        unsaid = {"ExpectedArrivalTime": None, "ExpectedDepartureTime": None}
-        last = {"JourneyStopType": "LAST", "TargetDepartureTime": "00:00:00", "ExpectedDepartureTime": "00:00:00"}
-        rows = [row(f"{n}", n + 1, TripStopStatus=status) for n, status in enumerate(statuses)]
-        take(self.feed, kv.passtimes(*rows, row("8", 8, **unsaid), row("9", 9, **last)))
-        self.assertEqual(
-            [one.state for one in self.sign().rows],
-            ["on_time", "stopped", "planned", "cancelled", "unknown", "unknown"],
-        )
-
-    def test_silent(self) -> None:
-        """What an operator said more than a minute ago is last known; of whom it is not, that is told apart."""
-        self.up("UP", NOW)
-        take(self.feed, kv.passtimes(row("1", 10)))
-        self.clock.advance(30)
-        self.assertEqual((self.sign().state, self.sign().age, self.sign().as_of), ("live", 30.0, None))
-        self.clock.advance(31)
-        take(self.feed, kv.passtimes(row("2", 12, DataOwnerCode="B")))
-        stop = self.sign()
-        self.assertEqual([one.state for one in stop.rows], ["last_known", "on_time"])
-        self.assertEqual((stop.state, stop.age, stop.as_of), ("last_known", 61.0, NOW))
-
-    def test_stops(self) -> None:
-        """A stop is live, planned only, without departures, unknown, or nobody can tell."""
-        self.up("UP", NOW)
-        self.assertEqual(self.sign("9").state, "unknown")
-        self.up("DOWN", NOW)
-        self.assertEqual(self.sign("9").state, "down")
-        self.up("UP", NOW)
-        take(self.feed, kv.planning({}))
-        self.assertEqual(self.sign().state, "none")
-        take(self.feed, kv.calendar("2026-01-01"))
-        self.assertEqual(self.sign().state, "planned")
-        self.up("DOWN", NOW - 3600)
-        (one,) = self.sign().rows
-        self.assertEqual((self.sign().state, one.state), ("planned", "planned"))
-        self.assertEqual(self.sign().minutes(one, NOW), 30)  # however long the feed has been silent
-
-    def test_old(self) -> None:
-        """What was said more than five minutes ago is not told."""
-        self.up("UP", NOW)
-        take(self.feed, kv.planning({}), kv.passtimes(row("1", 30)))
-        self.clock.advance(301)
-        stop = self.sign()
-        self.assertEqual((stop.state, stop.rows, stop.name), ("down", (), "Brug"))
-
-    def test_names(self) -> None:
-        """A town that is no part of the name is told beside it; one that nobody knows is not."""
-        for name, town, told in [
-            ("Lindedorp, Brug", "Lindedorp", ("Brug", "Lindedorp")),
-            ("Brug", "Lindedorp", ("Brug", "Lindedorp")),
-            ("Lindedorp", "Lindedorp", ("Lindedorp", "Lindedorp")),
-            ("Brug", "unknown", ("Brug", "")),
-        ]:
-            take(self.feed, kv.planning(points=[{"TimingPointName": name, "TimingPointTown": town}]))
-            self.assertEqual((self.sign().name, self.sign().town), told)
-
-    def test_messages(self) -> None:
-        """Messages are told once each, as text."""
-        number = {"MessageCodeNumber": "28"}
-        take(self.feed, kv.general_message({}, number, {"MessageCodeNumber": "29", "MessageContent": None}))
-        take(self.feed, kv.planning())
-        self.assertEqual(self.sign().messages, ("Line 4 does not call at Brug.",))
+# What is known of a departure five minutes from now that was planned two minutes before, in each language.
+ROW_WORDS: dict[RowState, tuple[str, str, str, str]] = {
+    "on_time": ("op tijd", "on time", "pünktlich", "à l\u2019heure"),
+    "late": ("2 min later", "2 min late", "2 Min später", "2 min de retard"),
+    "planned": ("dienstregeling", "timetable", "Fahrplan", "horaire prévu"),
+    "unknown": ("vertraging onbekend", "delay unknown", "Verspätung unbekannt", "retard inconnu"),
+    "cancelled": ("vervalt", "cancelled", "fällt aus", "supprimé"),
+    "stopped": ("bij de halte", "at the stop", "an der Haltestelle", "à l\u2019arrêt"),
+    "last_known": ("laatst bekend", "last known", "zuletzt bekannt", "dernière information"),
+}
+STOP_WORDS: dict[StopState, tuple[str, str, str, str]] = {
+    "live": ("", "", "", ""),
+    "planned": ("dienstregeling", "timetable", "Fahrplan", "horaire prévu"),
+    "last_known": ("gegevens van 00:58", "data of 00:58", "Daten von 00:58", "données de 00:58"),
+    "none": ("komende 120 minuten", "next 120 minutes", "nächsten 120 Minuten", "120 prochaines minutes"),
+    "unknown": (f"code {CODE}", f"code {CODE}", f"Code {CODE}", f"code {CODE}"),
+    "down": ("nu even niet", "not available right now", "zurzeit nicht verfügbar", "pas disponibles"),
+}
 
 
-class BoardLiveTests(LiveTestCase):
-    """The module before the live feed."""
+def row(planned: float, expected: float, state: RowState = "on_time", line: str = "4", **values: str) -> Row:
+    """Make a row that is planned and expected so many minutes after NOW."""
+    made = Row(line, "Strand", NOW + planned * MINUTE, NOW + expected * MINUTE, state)
+    return replace(made, **values)  # type: ignore[arg-type]
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.module = BoardPages(FeedSigns(self.feed), self.clock)
-        self.module.setServiceParent(self.modules)
-        self.up("UP", NOW)
-        take(self.feed, kv.planning(), kv.passtimes(row("1", 5), row("2", 30)))
 
-    def test_interfaces(self) -> None:
-        """It is a web module, and answers from signs."""
-        verifyObject(IWebModule, self.module)
-        verifyObject(IDepartureSigns, self.module.signs)
-        verifyObject(IDepartureSigns, CacheSigns(BoardCache(FakeSource(), self.clock), self.clock))
+def sign(*rows: Row, state: StopState = "live", **values: object) -> Sign:
+    """Make the sign of a stop."""
+    return Sign((replace(StopSign(CODE, state, rows, "Brug", "Lindedorp"), **values),), 7200.0)  # type: ignore[arg-type]
 
-    def test_page(self) -> None:
-        """A page, with all that a cache and a browser should know."""
-        answer = self.ask(f"/board/{CODE}")
-        self.assertEqual(answer.status, 200)
-        for name, value in [
-            ("Content-Type", "text/html; charset=utf-8"),
-            ("Content-Language", "nl"),
-            ("Content-Security-Policy", POLICY),
-            ("Vary", "Accept, Accept-Language, Accept-Encoding"),
-            ("Cache-Control", "public, max-age=10"),
-            ("Feed-State", "UP"),
-            ("X-Content-Type-Options", "nosniff"),
-            ("Age", None),
-        ]:
-            self.assertEqual(answer.headers[name], value)
-        self.assertIn("<h1>Brug</h1>", answer.body.decode())
 
-    def test_never_optimistic(self) -> None:
-        """What caches may keep for ten seconds tells of no more time than there is then."""
-        self.assertEqual(MAX_AGE, 10)
-        self.assertEqual(self.departures(f"/board/{CODE}")[0]["minutes"], 4)
-        take(self.feed, kv.passtimes(row("3", 3, ExpectedDepartureTime="01:03:10")))
-        self.assertEqual(self.departures(f"/board/{CODE}")[0]["minutes"], 3)
-        self.clock.advance(1)
-        self.assertEqual(self.departures(f"/board/{CODE}")[0]["minutes"], 2)
+class Reader(HTMLParser):
+    """Reads a page: its tags with their attributes, and its text."""
 
-    def departures(self, path: str, **headers: str) -> list[dict[str, object]]:
-        answer = self.ask(path, Accept="application/json", **headers)
-        self.assertEqual(answer.headers["Content-Type"], "application/json; charset=utf-8")
-        return [row for stop in json.loads(answer.body)["stops"] for row in stop["departures"]]
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
 
-    def test_languages(self) -> None:
-        """?lang= goes before the browser's language, and that before Dutch."""
-        for path, accept, lang, word in [
-            ("", "", "nl", "op tijd"),
-            ("", "fr, en;q=0.5", "fr", "à l\u2019heure"),
-            ("?lang=en", "fr", "en", "on time"),
-            ("?lang=de", "", "de", "pünktlich"),
-            ("", "pl", "nl", "op tijd"),
-        ]:
-            answer = self.ask(f"/board/{CODE}{path}", Accept_Language=accept)
-            self.assertEqual(answer.headers["Content-Language"], lang)
-            self.assertIn(word, answer.body.decode())
-            self.assertIn(f'<html lang="{lang}">', answer.body.decode())
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
 
-    def test_text(self) -> None:
-        """Lines of text for who wants those."""
-        answer = self.ask(f"/board/{CODE}?chars=20&limit=1&fields=line,destination,time", Accept="text/plain")
-        self.assertEqual(answer.headers["Content-Type"], "text/plain; charset=utf-8")
-        self.assertEqual(answer.headers["Content-Security-Policy"], None)
-        self.assertEqual(answer.body, b"4 Lindedorp    4 min\n")
+    def handle_data(self, data: str) -> None:
+        self.text += data
 
-    def test_json(self) -> None:
-        """Rows for programs, as few and as small as they want them."""
-        self.assertEqual(
-            self.departures(f"/board/{CODE}?limit=1&fields=line,state"), [{"line": "4", "state": "on_time"}]
-        )
-        self.assertEqual(len(self.departures(f"/board/{CODE}?horizon=20")), 1)
-        self.assertEqual(len(self.departures(f"/board/{CODE}?direction=2")), 0)
-        self.assertEqual(len(self.departures(f"/board/{CODE}?line=4")), 2)
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def read(sign: Sign, lang: str = "nl") -> Reader:
+    return Reader(board.fragment(sign, lang, NOW))
+
+
+class TextTests(SynchronousTestCase):
+    """The file of texts."""
+
+    def test_whole(self) -> None:
+        """Every language has all texts, with the same places to fill in; Dutch is the first."""
+        self.assertEqual(LANGUAGES, ("nl", "en", "de", "fr"))
+        for key, text in TEXTS["nl"].items():
+            for lang in LANGUAGES:
+                self.assertEqual(re.findall("{.*?}", TEXTS[lang][key]), re.findall("{.*?}", text), (lang, key))
+                self.assertTrue(TEXTS[lang][key])
+        self.assertEqual({frozenset(texts) for texts in TEXTS.values()}, {frozenset(TEXTS["nl"])})
 
     def test_rows(self) -> None:
-        """A page has so many rows, by its view, and as many as are asked for."""
-        take(self.feed, kv.passtimes(*(row(f"{n}", n) for n in range(3, 40))))
-        for query, count in [("", MOST_ROWS[""]), ("?view=wall", MOST_ROWS["wall"]), ("?limit=30", 30)]:
-            self.assertEqual(self.ask(f"/board/{CODE}{query}").body.count(b'<th scope="row"'), count)
+        """Each state of a departure has its own words, in each language, on the page and in lines."""
+        for state, words in ROW_WORDS.items():
+            for lang, word in zip(LANGUAGES, words, strict=True):
+                one = row(3, 5, state)
+                self.assertEqual(row_words(one, lang), word)
+                self.assertIn(word, read(sign(one), lang).text)
+                self.assertEqual(plain.lines(sign(one), lang, NOW, ("words",)), f"{word}\n")
+        for lang in LANGUAGES:
+            self.assertEqual(len({row_words(row(3, 5, state), lang) for state in ROW_WORDS}), len(ROW_WORDS))
 
-    def test_form(self) -> None:
-        """Who asks for a stream of what the page has gets as many rows, in the language of the page."""
-        head = f"GET /events/{CODE}?view=wall&lang=de HTTP/1.1\nHost: x\nAccept: text/event-stream\n"
-        query, form = read_form(parse(head))
-        self.assertEqual((query.limit, form.lang, form.query), (MOST_ROWS["wall"], "de", {"view": "wall"}))
-        query, form = read_form(parse(head.replace("text/event-stream", "text/plain")))
-        self.assertEqual((query.limit, form.kind), (None, "text/plain"))
-
-    def test_bad_query(self) -> None:
-        """What cannot be answered is a 400 that names the parameter."""
-        for query in (
-            "limit=0", "horizon=x", "direction=3", "lang=pl", "lang=", "view=tv", "chars=9", "chars=501", "chars=-20",
-            "chars=%D9%A1%D9%A2", "fields=", "fields=line,nothing",
-        ):  # fmt: skip
-            answer = self.ask(f"/board/{CODE}?{query}")
-            self.assertEqual(
-                (answer.status, answer.headers["Content-Type"]), (400, "text/plain; charset=utf-8"), query
-            )
-            self.assertTrue(answer.body.decode().startswith(query.partition("=")[0]), answer.body)
-        self.assertEqual(self.ask(f"/board/{CODE}?{'a&' * 200}").status, 400)
+    def test_early(self) -> None:
+        """Who leaves early is said to."""
+        words = [row_words(row(5, 3, "early"), lang) for lang in LANGUAGES]
+        self.assertEqual(words, ["2 min eerder", "2 min early", "2 Min früher", "2 min d\u2019avance"])
 
     def test_stops(self) -> None:
-        """Several stops, in order; one that there is not has its words among them."""
-        page = self.ask(f"/board/9,{CODE},{CODE}").body.decode()
-        self.assertEqual(page.count("<h1>"), 2)
-        self.assertLess(page.index("code 9 is hier niet bekend"), page.index("<h1>Brug</h1>"))
+        """Each state of a stop has its own words, in each language."""
+        for state, words in STOP_WORDS.items():
+            for lang, word in zip(LANGUAGES, words, strict=True):
+                as_of = NOW - 2 * MINUTE if state == "last_known" else None
+                text = read(sign(state=state, as_of=as_of), lang).text
+                self.assertIn(word, text)
+        self.assertEqual(stop_words(sign().stops[0], 7200.0, "nl"), "")
 
-    def test_unknown(self) -> None:
-        """A stop that there is not is a 404, in each form and with its words."""
-        for path in ("9", "", "x", "9/8", "%3Cscript%3E", ",".join(map(str, range(1, 102)))):
-            answer = self.ask(f"/board/{path}")
-            self.assertEqual((answer.status, answer.headers["Cache-Control"]), (404, "no-store"), path)
-            self.assertIn("is hier niet bekend", answer.body.decode())
-            self.assertEqual(answer.headers["Content-Security-Policy"], POLICY)
-            self.assertEqual(answer.body.count(b"<script"), 1)
-        answer = self.ask("/board/9?lang=en", Accept="text/plain")
-        self.assertEqual((answer.status, answer.body), (404, b"There is no stop with code 9 here.\n"))
+    def test_none_and_old(self) -> None:
+        """That nothing leaves is told with its age, too."""
+        (stop,) = sign(state="none", as_of=NOW - 90).stops
+        self.assertIn("00:58", stop_words(stop, 3600.0, "en"))
 
-    def test_down(self) -> None:
-        """Without a feed nobody knows: 503 with its words, and when to ask again."""
-        self.up("DOWN", NOW)
-        answer = self.ask("/board/9?lang=en")
-        self.assertEqual(
-            (answer.status, answer.headers["Retry-After"], answer.headers["Cache-Control"]), (503, "30", "no-store")
+    def test_destinations(self) -> None:
+        """Destinations are never translated."""
+        self.assertTrue(all("Strand" in read(sign(row(5, 5)), lang).text for lang in LANGUAGES))
+
+
+class FragmentTests(SynchronousTestCase):
+    """The part of the page that changes."""
+
+    def left(self, one: Row, age: float = 0.0) -> str:
+        """Give what is said of the time of a row that is the only one."""
+        html = board.fragment(sign(one, age=age), "nl", NOW)
+        return (
+            Reader(html[html.index('<td class="time">') :]).text.split(ROW_WORDS.get(one.state, ("",))[0])[0].strip()
         )
-        self.assertIn("not available right now", answer.body.decode())
-        self.assertEqual(answer.headers["Feed-State"], "DOWN")
 
-    def test_stale(self) -> None:
-        """What was last said a while ago is served, with its time."""
-        self.clock.advance(90)
-        answer = self.ask(f"/board/{CODE}")
-        self.assertEqual((answer.status, answer.headers["Age"]), (200, "90"))
-        self.assertEqual(answer.headers["Cache-Status"], "govi-cache; hit; ttl=-30")
-        self.assertIn("gegevens van 01:00", answer.body.decode())
-        self.assertEqual(self.statistics[-1].requests[0].cache, "stale")
+    def test_left(self) -> None:
+        """Below a minute it is now, minutes below ten, and then the time."""
+        for minutes, text in [(0, "Nu"), (0.9, "Nu"), (1, "1 min"), (9.9, "9 min"), (10, "01:10"), (61.5, "02:01")]:
+            self.assertEqual(self.left(row(minutes, minutes)), text)
 
-    def test_conditional(self) -> None:
-        """Who has it gets no more than that said; with another minute it is another one."""
-        first = self.ask(f"/board/{CODE}", Accept="application/json")
-        tag = str(first.headers["ETag"])
-        self.clock.advance(20)
-        again = self.ask(f"/board/{CODE}", Accept="application/json", If_None_Match=tag)
-        self.assertEqual((again.status, again.body), (304, b""))
-        self.assertEqual(again.headers["Vary"], "Accept, Accept-Language, Accept-Encoding")
-        self.clock.advance(40)
-        self.assertEqual(self.ask(f"/board/{CODE}", Accept="application/json", If_None_Match=tag).status, 200)
+    def test_never_optimistic(self) -> None:
+        """The age of the data is taken off."""
+        self.assertEqual(self.left(row(5, 5), age=1.0), "4 min")
+        self.assertEqual(self.left(row(5, 5), age=241.0), "Nu")
+        self.assertEqual(self.left(row(5, 5, "last_known"), age=61.0), "3 min")
 
-    def test_gzip(self) -> None:
-        """Who takes gzip gets the same page packed."""
-        plain, packed = self.ask(f"/board/{CODE}"), self.ask(f"/board/{CODE}", Accept_Encoding="gzip")
-        self.assertEqual(packed.headers["Content-Encoding"], "gzip")
-        self.assertEqual(gzip.decompress(packed.body), plain.body)
+    def test_old_time(self) -> None:
+        """The old time is struck through beside the new one; of what is cancelled it is the only one."""
+        html = board.fragment(sign(row(3, 15, "late")), "nl", NOW)
+        self.assertRegex(
+            html, r'<s><span class="unseen">was </span><time [^>]*>01:03</time></s> <time [^>]*>01:15</time>'
+        )
+        self.assertNotIn("<s>", board.fragment(sign(row(3, 3)), "nl", NOW))
+        html = board.fragment(sign(row(3, 15, "cancelled")), "nl", NOW)
+        self.assertRegex(html, r"<s><time [^>]*>01:03</time></s>")
+        self.assertNotIn("data-at", html)
+
+    def test_unknown_delay(self) -> None:
+        """Of an unknown delay nobody counts the minutes."""
+        self.assertEqual(self.left(row(3, 3, "unknown")), "01:03")
+
+    def test_table(self) -> None:
+        """It is a table with headers, and a column for platforms where there are any."""
+        headers = [(tag.get("scope"), tag.get("class")) for tag in read(sign(row(3, 3))).all("th")]
+        self.assertEqual(headers, [("col", "line"), ("col", "destination"), ("col", "time"), ("row", "line")])
+        with_one = read(sign(row(3, 3), row(4, 4, platform="B")))
+        self.assertEqual(
+            [tag["class"] for tag in with_one.all("th")][:4], ["line", "destination", "platform", "time"]
+        )
+        self.assertEqual(len(with_one.all("td")), 6)
+
+    def test_times(self) -> None:
+        """Programs read moments, and the script what it counts from."""
+        clock, left = read(sign(row(3, 3)), "nl").all("time")
+        self.assertEqual(clock["datetime"], "2026-01-01T01:00:00+01:00")
+        self.assertEqual((clock["data-now"], clock["data-offset"]), (f"{NOW:.0f}", "3600"))
+        self.assertEqual(left["datetime"], "2026-01-01T01:03:00+01:00")
+        self.assertEqual(left["data-at"], f"{NOW + 180:.0f}")
+        self.assertEqual(read(sign(row(3, 3), age=30.0)).all("time")[1]["data-at"], f"{NOW + 150:.0f}")
+
+    def test_names(self) -> None:
+        """The stop's name is the heading; a stop without one has its code."""
+        self.assertIn('<h1>Brug</h1><p class="town">Lindedorp</p>', board.fragment(sign(), "nl", NOW))
+        self.assertIn(f"<h1>Halte {CODE}</h1></header>", board.fragment(sign(name="", town=""), "nl", NOW))
+
+    def test_dutch(self) -> None:
+        """What sources write is Dutch, whatever the page is in; the code that stands for a name is not."""
+        html = board.fragment(sign(row(3, 3), messages=("Omleiding",)), "en", NOW)
+        for tag in ("header", 'td class="destination"', "li data-news"):
+            self.assertIn(f'<{tag} lang="nl">', html)
+        self.assertIn("<header><h1>Stop ", board.fragment(sign(name=""), "en", NOW))
+
+    def test_messages(self) -> None:
+        """Messages stand above the rows, and are among what is announced; minutes are not."""
+        html = board.fragment(sign(row(3, 3), row(4, 4, "cancelled"), messages=("Omleiding",)), "nl", NOW)
+        self.assertLess(html.index('<li data-news lang="nl">Omleiding</li>'), html.index("<table>"))
+        self.assertEqual(html.count("data-news"), 2)
+        self.assertNotIn("aria-live", html)
+
+    def test_colors(self) -> None:
+        """A badge has its line's colours as attributes, which are no style."""
+        html = board.fragment(sign(row(3, 3, color="#f6c900", text_color="#000000"), row(4, 4)), "nl", NOW)
+        self.assertIn(
+            'rx="6" fill="#f6c900"/><text x="50%" y="24" text-anchor="middle" fill="#000000">4</text>', html
+        )
+        self.assertEqual(html.count('class="badge plain"'), 1)
+        self.assertNotIn("style", html)
 
     def test_hostile(self) -> None:
-        """Whatever a client asks for is not part of the page as it came."""
-        answer = self.ask(f"/board/{CODE}?line=%22%3E%3Cscript%3E&limit=5")
-        self.assertEqual((answer.status, answer.body.count(b"<script")), (200, 1))
-        self.assertIn(b"?limit=5&amp;line=%22%3E%3Cscript%3E&amp;lang=en", answer.body)
+        """Whatever a source writes is text."""
+        evil = "\"><script>alert(1)</script><img src=x onerror=alert(1)>&'"
+        one = row(3, 5, "late", line=evil, destination=evil, platform=evil, note=evil)
+        there = sign(one, name=evil, town=evil, messages=(evil,))
+        page = Reader(board.page(there, "nl", NOW, {}))
+        self.assertEqual([tag.get("src") for tag in page.all("script")], [address("board.js")])
+        self.assertEqual(page.all("img"), [])
+        self.assertEqual(page.text.count(evil), 9)  # the title and seven places, of which the line is drawn, too
+        code = Reader(board.page(Sign((StopSign(evil, "unknown"),), 7200.0), "nl", NOW, {}))
+        self.assertEqual(len(code.all("script")), 1)
 
 
-class BoardGatewayTests(WireTestCase):
-    """The module before a gateway's cache."""
+class PageTests(SynchronousTestCase):
+    """The whole page."""
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.source = FakeSource()
-        modules = MultiService()
-        BoardPages(CacheSigns(BoardCache(self.source, self.clock), self.clock), self.clock).setServiceParent(modules)
-        self.server = Server("", 0, RequestHandler, clock=self.clock, find_module=modules.getServiceNamed)
+    def test_policy(self) -> None:
+        """Nothing on the page is of another host, and no style or script is within it."""
+        html = board.page(sign(row(3, 5, "late", color="#f6c900", text_color="#000000")), "nl", NOW, {})
+        page = Reader(html)
+        for tag, attributes in page.tags:
+            self.assertNotIn("style", {tag, *attributes})
+            self.assertFalse([name for name in attributes if name.startswith("on")])
+            for name in ("src", "href", "data-events"):
+                self.assertRegex(attributes.get(name) or "/", r"\A[/?](?!/)")
+        self.assertNotIn("//", html.replace("<!DOCTYPE html>", ""))
+        for name in TYPES:
+            said = content(name).decode().replace("http://www.w3.org/2000/svg", "")
+            self.assertNotRegex(said, r"https?:|url\(|@import|src=")
 
-    def board(self, code: str = CODE, line: str = "4") -> Board:
-        trip = Trip(
-            "2026-01-01", "LIN", "L004", line, "Strand", "1", "0", None, None, "01:10:00", "01:12:00", "DRIVING"
+    def test_without_scripts(self) -> None:
+        """It loads itself again where there are no scripts, and only there."""
+        html = board.page(sign(), "nl", NOW, {})
+        self.assertEqual(html.count("http-equiv"), 1)
+        self.assertIn(f'<noscript><meta http-equiv="refresh" content="{board.REFRESH}"></noscript>', html)
+
+    def test_links(self) -> None:
+        """Links and the stream keep what was asked for, in the language that they are of."""
+        page = Reader(board.page(sign(), "de", NOW, {"limit": "5", "view": "wall"}))
+        self.assertEqual(page.all("main")[0]["data-events"], f"/events/{CODE}?limit=5&view=wall&lang=de")
+        self.assertEqual(
+            [(link["href"], link["hreflang"], link.get("aria-current")) for link in page.all("a")],
+            [(f"?limit=5&view=wall&lang={x}", x, "true" if x == "de" else None) for x in LANGUAGES],
         )
-        return Board(code, (trip,), self.clock.seconds())
+        self.assertEqual((page.all("html")[0]["lang"], page.all("body")[0]["class"]), ("de", "wall single"))
 
-    def ask(self, path: str = f"/board/{CODE}", accept: str = "text/plain") -> Answer | None:
-        client = self.client()
-        client.get(path, Accept=accept)
-        answers = client.answers()
-        return answers[0] if answers else None
-
-    def test_waits(self) -> None:
-        """The first client waits for the source with all others of the stop, and the next one does not."""
-        first, second = self.client(), self.client()
-        for client in (first, second):
-            client.get(f"/board/{CODE}", Accept="text/plain")
-        self.assertEqual((first.received(), self.source.asked), (b"", [CODE]))
-        self.source.answers[0].callback(self.board())
-        for client in (first, second):
-            self.assertEqual(client.answer().body, b"4 Strand 01:12\n")
-        answer = self.ask()
-        assert answer is not None
-        self.assertEqual((answer.status, answer.body, self.source.asked), (200, b"4 Strand 01:12\n", [CODE]))
-        self.assertEqual(answer.headers["Cache-Control"], "public, max-age=10")
-
-    def test_age(self) -> None:
-        """The age of the gateway's answer is taken off; one that is not fresh any more is last known."""
-        self.source.at_once = self.board()
-        for seconds, words, time in [
-            (0, "2 min late", b"01:12"),
-            (55, "2 min late", b"01:12"),
-            (56, "2 min late", b"9 min"),
-            (65, "last known", b"9 min"),
-            (100, "last known", b"8 min"),
-        ]:
-            self.clock.rightNow = NOW + seconds
-            answer = self.ask(f"/board/{CODE}?fields=time,words&lang=en")
-            assert answer is not None
-            self.assertEqual(answer.body, time + f" {words}\n".encode())
-            self.source.at_once = SourceSilent("as asked")
-
-    def test_failed(self) -> None:
-        """A source that tells nothing is a 503 with its words."""
-        self.source.at_once = SourceSilent("as asked")
-        answer = self.ask(f"/board/{CODE}?lang=en")
-        assert answer is not None
-        self.assertEqual((answer.status, answer.headers["Retry-After"]), (503, "30"))
-        self.assertIn(b"not available right now", answer.body)
-
-    def test_several(self) -> None:
-        """Stops are asked for together; one that fails does not keep the others back."""
-        client = self.client()
-        client.get(f"/board/{CODE},9", Accept="text/plain")
-        self.assertEqual(self.source.asked, [CODE, "9"])
-        self.source.answers[1].errback(SourceSilent("as asked"))
-        self.source.answers[0].callback(self.board())
-        lines = client.answer().body.decode().splitlines()
-        self.assertEqual(lines[0], "4 Strand 01:12")
-        self.assertIn("nu even niet", lines[1])
-
-    def test_leaves(self) -> None:
-        """A client that leaves leaves its flights to others."""
-        client = self.client()
-        client.get(f"/board/{CODE},9")
-        client.leave()
-        for answer in self.source.answers:
-            answer.errback(SourceSilent("as asked"))
-        self.assertEqual(self.flushLoggedErrors(), [])
-
-    def test_broken(self) -> None:
-        """What is no answer of a source is a 500, and told to the log."""
-        self.source.at_once = ZeroDivisionError("as asked")
-        answer = self.ask()
-        assert answer is not None
-        self.assertEqual(answer.status, 500)
-        self.assertTrue(self.flushLoggedErrors(ZeroDivisionError))
-
-    def test_query(self) -> None:
-        """Lines may be picked; directions are not known here."""
-        self.source.at_once = self.board()
-        for query, status, body in [
-            ("line=4", 200, b"4 Strand 01:12\n"),
-            ("direction=1", 400, b"direction is not known here\n"),
-        ]:
-            answer = self.ask(f"/board/{CODE}?{query}")
-            assert answer is not None
-            self.assertEqual((answer.status, answer.body), (status, body))
-        answer = self.ask(f"/board/{CODE}?line=5&lang=en")
-        assert answer is not None
-        self.assertEqual(answer.body, b"No departures in the next 120 minutes.\n")
+    def test_fragment(self) -> None:
+        """What is in the main element is the fragment."""
+        there = sign(row(3, 3))
+        html = board.page(there, "fr", NOW, {})
+        self.assertEqual(html.partition(">\n<time")[2].partition("</main>")[0], board.fragment(there, "fr", NOW)[5:])
 
 
-class AssetsTests(WireTestCase):
-    """The files of pages."""
+class StyleTests(SynchronousTestCase):
+    """The colours of the style sheet."""
 
-    def setUp(self) -> None:
-        super().setUp()
-        modules = MultiService()
-        self.module = Assets()
-        self.module.setServiceParent(modules)
-        self.server = Server("", 0, RequestHandler, clock=self.clock, find_module=modules.getServiceNamed)
+    def test_contrast(self) -> None:
+        """All text can be read on its ground (WCAG AA), by day and by night."""
+        css = content("board.css").decode()
+        day, night = (
+            dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block))
+            for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL)
+        )
+        self.assertEqual((day["ground"], day["on-time"]), ("#ffffff", "#0a7a2f"))
+        self.assertEqual((day["late"], day["early"]), ("#b3261e", "#0b57d0"))
+        texts = ("text", "soft", "on-time", "late", "early", "link")
+        for colors in (day, night):
+            couples = [
+                *product(("ground",), texts),
+                ("panel", "text"),
+                ("notice", "notice-text"),
+                ("plain", "plain-text"),
+            ]
+            for ground, text in couples:
+                self.assertGreaterEqual(contrast(colors[ground], colors[text]), READABLE, (ground, text))
+        # No other colour is written anywhere.
+        self.assertEqual(len(re.findall("#[0-9a-fA-F]{3,8}\\b|rgb|hsl", css)), len(day) + len(night))
 
-    def ask(self, path: str, **headers: str) -> Answer:
-        client = self.client()
-        client.get(path, **headers)
-        return client.answer()
 
-    def test_interface(self) -> None:
-        """It is a web module."""
-        verifyObject(IWebModule, self.module)
+class LineTests(SynchronousTestCase):
+    """Lines of text."""
 
-    def test_files(self) -> None:
-        """Under its address a file is there for good; under its name alone it is asked for anew each time."""
-        for name, kind in TYPES.items():
-            answer = self.ask(address(name))
-            self.assertEqual((answer.status, answer.headers["Content-Type"]), (200, kind))
-            self.assertEqual(answer.headers["Cache-Control"], "public, max-age=31536000, immutable")
-            tag = str(answer.headers["ETag"])
-            for query in ("", "?v=other"):
-                again = self.ask(f"/assets/{name}{query}", If_None_Match=tag)
-                self.assertEqual((again.status, again.headers["Cache-Control"]), (304, "public, no-cache"))
-            packed = self.ask(address(name), Accept_Encoding="gzip")
-            self.assertEqual(gzip.decompress(packed.body), answer.body)
+    there = sign(
+        row(3, 5, "late", line="2", destination="Veerstoep via Haven"),
+        row(12, 12, line="160", destination="Lindewaard Station"),
+        row(14, 14, "cancelled", line="N1"),
+    )
 
-    def test_others(self) -> None:
-        """No other file is there."""
-        for path in ("", "board.html", "texts.toml", "../tap.py", "%2e%2e/tap.py", "board.css/"):
-            self.assertEqual(self.ask(f"/assets/{path}").status, 404)
+    def lines(self, chars: int | None = None, *fields: str, lang: str = "nl") -> list[str]:
+        text = plain.lines(self.there, lang, NOW, fields or plain.LINE, chars)
+        self.assertTrue(text.endswith("\n"))
+        return text.split("\n")[:-1]
+
+    def test_free(self) -> None:
+        """One line a departure, in columns."""
+        self.assertEqual(
+            self.lines(),
+            [
+                "2   Veerstoep via Haven   5 min",
+                "160 Lindewaard Station    01:12",
+                "N1  Strand              vervalt",
+            ],
+        )
+
+    def test_chars(self) -> None:
+        """A line is as long as it is to be: first "via" goes, then letters; the time is always whole."""
+        self.assertEqual(
+            self.lines(24), ["2   Veerstoep      5 min", "160 Lindewaard.    01:12", "N1  Strand       vervalt"]
+        )
+        self.assertEqual(self.lines(40)[0], "2   Veerstoep via Haven            5 min")
+        self.assertEqual(self.lines(16), ["2   Vee.   5 min", "160 Lin.   01:12", "N1  Str. vervalt"])
+        for chars in range(10, 60):
+            for line, time in zip(self.lines(chars), ("5 min", "01:12", "vervalt"), strict=True):
+                self.assertEqual(len(line), chars)
+                self.assertTrue(line.endswith(time), (chars, line))
+
+    def test_fields(self) -> None:
+        """The fields that are asked for, in that order."""
+        self.assertEqual(self.lines(None, "time", "line")[1], "  01:12 160")
+        self.assertEqual(self.lines(None, "planned", "expected", "state")[0], "01:03 01:05 late")
+        self.assertEqual(self.lines(None, "planned", "expected", "state")[2], "01:14       cancelled")
+        self.assertEqual(self.lines(12, "destination"), ["Veerstoep   ", "Lindewaard. ", "Strand      "])
+
+        self.assertEqual(self.lines(12, "time", "planned", "expected")[0], "       5 min")
+
+    def test_words_fit(self) -> None:
+        """The shortest line that may be asked for has room for every word in place of a time."""
+        for lang in LANGUAGES:
+            self.assertLessEqual(max(len(TEXTS[lang][key]) for key in ("now", "cancelled")), CHARS.least)
+
+    def test_none(self) -> None:
+        """A stop without departures says why."""
+        there = sign(state="none")
+        self.assertEqual(plain.lines(there, "en", NOW), "No departures in the next 120 minutes.\n")
+        self.assertEqual(plain.lines(there, "en", NOW, chars=10), "No departu\n")
+
+
+class DocumentTests(SynchronousTestCase):
+    """JSON."""
+
+    def test_document(self) -> None:
+        """Stops with their departures, in fields that are all documented."""
+        there = sign(row(3, 5, "late", color="#f6c900", text_color="#000000", note="vol"), messages=("Omleiding",))
+        self.assertEqual(
+            json.loads(plain.document(there, "en", NOW)),
+            {
+                "stops": [
+                    {
+                        "code": CODE,
+                        "name": "Brug",
+                        "town": "Lindedorp",
+                        "state": "live",
+                        "words": "",
+                        "as_of": None,
+                        "messages": ["Omleiding"],
+                        "departures": [
+                            {
+                                "line": "4",
+                                "destination": "Strand",
+                                "platform": None,
+                                "time": "5 min",
+                                "minutes": 5,
+                                "planned": "2026-01-01T01:03:00+01:00",
+                                "expected": "2026-01-01T01:05:00+01:00",
+                                "state": "late",
+                                "words": "2 min late",
+                                "color": "#f6c900",
+                                "text_color": "#000000",
+                                "note": "vol",
+                                "stop": CODE,
+                            }
+                        ],
+                    }
+                ]
+            },
+        )
+
+    def test_fields(self) -> None:
+        """Fewer fields are told where fewer are asked for; of what is cancelled nothing is expected."""
+        text = plain.document(sign(row(3, 5, "cancelled")), "en", NOW, ("minutes", "expected", "time"))
+        (departure,) = json.loads(text)["stops"][0]["departures"]
+        self.assertEqual(departure, {"minutes": None, "expected": None, "time": "cancelled"})
+
+    def test_as_of(self) -> None:
+        """When the data is of is told where that counts."""
+        (stop,) = json.loads(plain.document(sign(state="last_known", as_of=NOW - 60), "en", NOW))["stops"]
+        self.assertEqual(stop["as_of"], "2026-01-01T00:59:00+01:00")

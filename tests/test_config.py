@@ -122,13 +122,13 @@ WRONG = (
     ),
     (
         "[modules.tpc]\nsource = 'kv78turbo'",
-        "modules: 'tpc' is a path of OVapi's, which source kv78turbo answers, too",
+        "modules: 'tpc' is a path that is answered already",
     ),
     (
         "[modules.line]\nsource = 'govi'\n[modules.kv55]\nsource = 'kv78turbo'",
-        "modules: 'line' is a path of OVapi's, which source kv78turbo answers, too",
+        "modules: 'line' is a path that is answered already",
     ),
-    ("[modules.board]", "modules: 'board' is a path of the pages"),
+    ("[modules.board]", "modules: 'board' is a path that is answered already"),
     ("[cache]\nstale = 59", "cache.stale must not be below cache.fresh: a stale board is the older one"),
     ("[cache]\nfresh = 301", "cache.stale must not be below cache.fresh: a stale board is the older one"),
 )

@@ -7,10 +7,11 @@ from lxml import etree
 from twisted.application.service import MultiService
 from zope.interface.verify import verifyObject
 
+from govi_server.contract import BadQuery
 from govi_server.interfaces import IWebModule
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.modules.kv55_live import Kv55Live
-from govi_server.modules.live import BadQuery, Query, read_query
+from govi_server.modules.live import Query, read_query
 from govi_server.request_handler import RequestHandler
 from govi_server.response import Representation, represent
 from govi_server.server import Server

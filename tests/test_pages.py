@@ -1,392 +1,411 @@
-"""The departure board as a page, as lines and as JSON."""
+"""/stops, /near, /, /assets, /siri, /openapi.json and /docs, in memory."""
 
 import json
-import re
-from dataclasses import replace
-from html.parser import HTMLParser
-from itertools import product
+from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from lxml import html
+from zope.interface.verify import verifyObject
 
-from govi_server.departures.colors import READABLE, contrast
-from govi_server.departures.sign import Row, RowState, Sign, StopSign, StopState
-from govi_server.modules.board import CHARS
-from govi_server.pages import board, plain
-from govi_server.pages.assets import TYPES, address, content
-from govi_server.pages.texts import LANGUAGES, TEXTS, row_words, stop_words
-from tests.client import NOW
+from govi_server.contract import BadQuery, Choice, Degrees, Parameter, Text, Whole, said_in
+from govi_server.interfaces import IDeclared, IWebModule
+from govi_server.kv78turbo.finder import Finder
+from govi_server.modules.assets import Assets
+from govi_server.modules.board import BoardPages
+from govi_server.modules.front import CHANGED_EVERY, Front, Source
+from govi_server.modules.kv55_live import LICENSE, Kv55Live
+from govi_server.modules.openapi import Contracts, openapi_modules
+from govi_server.modules.ovapi import ovapi_modules
+from govi_server.modules.signs import FeedSigns
+from govi_server.modules.siri import PATH, Duration, Siri
+from govi_server.modules.stops import Near, Stops
+from tests import feed as kv
+from tests.client import Answer
+from tests.doubles import take
+from tests.test_kv55_live import CODE, MINUTE, LiveTestCase, row
 
-CODE = "57330430"
-MINUTE = 60
-
-# What is known of a departure five minutes from now that was planned two minutes before, in each language.
-ROW_WORDS: dict[RowState, tuple[str, str, str, str]] = {
-    "on_time": ("op tijd", "on time", "pünktlich", "à l\u2019heure"),
-    "late": ("2 min later", "2 min late", "2 Min später", "2 min de retard"),
-    "planned": ("dienstregeling", "timetable", "Fahrplan", "horaire prévu"),
-    "unknown": ("vertraging onbekend", "delay unknown", "Verspätung unbekannt", "retard inconnu"),
-    "cancelled": ("vervalt", "cancelled", "fällt aus", "supprimé"),
-    "stopped": ("bij de halte", "at the stop", "an der Haltestelle", "à l\u2019arrêt"),
-    "last_known": ("laatst bekend", "last known", "zuletzt bekannt", "dernière information"),
-}
-STOP_WORDS: dict[StopState, tuple[str, str, str, str]] = {
-    "live": ("", "", "", ""),
-    "planned": ("dienstregeling", "timetable", "Fahrplan", "horaire prévu"),
-    "last_known": ("gegevens van 00:58", "data of 00:58", "Daten von 00:58", "données de 00:58"),
-    "none": ("komende 120 minuten", "next 120 minutes", "nächsten 120 Minuten", "120 prochaines minutes"),
-    "unknown": (f"code {CODE}", f"code {CODE}", f"Code {CODE}", f"code {CODE}"),
-    "down": ("nu even niet", "not available right now", "zurzeit nicht verfügbar", "pas disponibles"),
-}
+OTHER = "30000002"
 
 
-def row(planned: float, expected: float, state: RowState = "on_time", line: str = "4", **values: str) -> Row:
-    """Make a row that is planned and expected so many minutes after NOW."""
-    made = Row(line, "Strand", NOW + planned * MINUTE, NOW + expected * MINUTE, state)
-    return replace(made, **values)  # type: ignore[arg-type]
+class PagesTestCase(LiveTestCase):
+    """All modules of a live feed, behind a server."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        finder = Finder(self.feed)
+        contracts = Contracts(lambda: self.modules, "1")
+        self.front = Front([Source("kv55", "kv78turbo", LICENSE)], self.feed, finder, "1")
+        modules: list[Any] = [
+            *ovapi_modules(self.feed),
+            *(Kv55Live("kv55", self.feed), Stops(self.feed, finder), Near(self.feed, finder), Siri(self.feed)),
+            *(self.front, BoardPages(FeedSigns(self.feed), self.clock), Assets(), *openapi_modules(contracts)),
+        ]
+        for module in modules:
+            module.setServiceParent(self.modules)
+        self.up()
+
+    def ask(self, path: str, **headers: str) -> Answer:
+        """Ask, and wait for an index that is made."""
+        client = self.client()
+        client.get(path, **headers)
+        self.clock.pump([0.001] * 30)
+        answer = client.answer()
+        client.leave()
+        return answer
+
+    def json(self, path: str, status: int = 200) -> Any:
+        answer = self.ask(path)
+        self.assertEqual((answer.status, answer.headers.get_content_type()), (status, "application/json"), path)
+        return json.loads(answer.body)
+
+    def page(self, path: str) -> Any:
+        answer = self.ask(path)
+        self.assertEqual((answer.status, answer.headers["Content-Type"]), (200, "text/html; charset=utf-8"))
+        self.assertIn("default-src 'none'", answer.headers["Content-Security-Policy"])
+        return html.document_fromstring(answer.body.decode())
+
+    def plan(self) -> None:
+        points = [
+            {},
+            {
+                "TimingPointCode": OTHER,
+                "TimingPointName": "<b>Elders",
+                "LocationX_EW": "155300",
+                "StopAreaCode": None,
+            },
+        ]
+        take(self.feed, kv.planning({}, points=points), kv.calendar("2026-01-01"))
 
 
-def sign(*rows: Row, state: StopState = "live", **values: object) -> Sign:
-    """Make the sign of a stop."""
-    return Sign((replace(StopSign(CODE, state, rows, "Brug", "Lindedorp"), **values),), 7200.0)  # type: ignore[arg-type]
+class StopsTests(PagesTestCase):
+    """GET /stops and /near."""
 
-
-class Reader(HTMLParser):
-    """Reads a page: its tags with their attributes, and its text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
-def read(sign: Sign, lang: str = "nl") -> Reader:
-    return Reader(board.fragment(sign, lang, NOW))
-
-
-class TextTests(SynchronousTestCase):
-    """The file of texts."""
-
-    def test_whole(self) -> None:
-        """Every language has all texts, with the same places to fill in; Dutch is the first."""
-        self.assertEqual(LANGUAGES, ("nl", "en", "de", "fr"))
-        for key, text in TEXTS["nl"].items():
-            for lang in LANGUAGES:
-                self.assertEqual(re.findall("{.*?}", TEXTS[lang][key]), re.findall("{.*?}", text), (lang, key))
-                self.assertTrue(TEXTS[lang][key])
-        self.assertEqual({frozenset(texts) for texts in TEXTS.values()}, {frozenset(TEXTS["nl"])})
-
-    def test_rows(self) -> None:
-        """Each state of a departure has its own words, in each language, on the page and in lines."""
-        for state, words in ROW_WORDS.items():
-            for lang, word in zip(LANGUAGES, words, strict=True):
-                one = row(3, 5, state)
-                self.assertEqual(row_words(one, lang), word)
-                self.assertIn(word, read(sign(one), lang).text)
-                self.assertEqual(plain.lines(sign(one), lang, NOW, ("words",)), f"{word}\n")
-        for lang in LANGUAGES:
-            self.assertEqual(len({row_words(row(3, 5, state), lang) for state in ROW_WORDS}), len(ROW_WORDS))
-
-    def test_early(self) -> None:
-        """Who leaves early is said to."""
-        words = [row_words(row(5, 3, "early"), lang) for lang in LANGUAGES]
-        self.assertEqual(words, ["2 min eerder", "2 min early", "2 Min früher", "2 min d\u2019avance"])
+    def codes(self, path: str) -> list[str]:
+        return [stop["TimingPointCode"] for stop in self.json(path)["Stops"]]
 
     def test_stops(self) -> None:
-        """Each state of a stop has its own words, in each language."""
-        for state, words in STOP_WORDS.items():
-            for lang, word in zip(LANGUAGES, words, strict=True):
-                as_of = NOW - 2 * MINUTE if state == "last_known" else None
-                text = read(sign(state=state, as_of=as_of), lang).text
-                self.assertIn(word, text)
-        self.assertEqual(stop_words(sign().stops[0], 7200.0, "nl"), "")
-
-    def test_none_and_old(self) -> None:
-        """That nothing leaves is told with its age, too."""
-        (stop,) = sign(state="none", as_of=NOW - 90).stops
-        self.assertIn("00:58", stop_words(stop, 3600.0, "en"))
-
-    def test_destinations(self) -> None:
-        """Destinations are never translated."""
-        self.assertTrue(all("Strand" in read(sign(row(5, 5)), lang).text for lang in LANGUAGES))
-
-
-class FragmentTests(SynchronousTestCase):
-    """The part of the page that changes."""
-
-    def left(self, one: Row, age: float = 0.0) -> str:
-        """Give what is said of the time of a row that is the only one."""
-        html = board.fragment(sign(one, age=age), "nl", NOW)
-        return (
-            Reader(html[html.index('<td class="time">') :]).text.split(ROW_WORDS.get(one.state, ("",))[0])[0].strip()
-        )
-
-    def test_left(self) -> None:
-        """Below a minute it is now, minutes below ten, and then the time."""
-        for minutes, text in [(0, "Nu"), (0.9, "Nu"), (1, "1 min"), (9.9, "9 min"), (10, "01:10"), (61.5, "02:01")]:
-            self.assertEqual(self.left(row(minutes, minutes)), text)
-
-    def test_never_optimistic(self) -> None:
-        """The age of the data is taken off."""
-        self.assertEqual(self.left(row(5, 5), age=1.0), "4 min")
-        self.assertEqual(self.left(row(5, 5), age=241.0), "Nu")
-        self.assertEqual(self.left(row(5, 5, "last_known"), age=61.0), "3 min")
-
-    def test_old_time(self) -> None:
-        """The old time is struck through beside the new one; of what is cancelled it is the only one."""
-        html = board.fragment(sign(row(3, 15, "late")), "nl", NOW)
-        self.assertRegex(
-            html, r'<s><span class="unseen">was </span><time [^>]*>01:03</time></s> <time [^>]*>01:15</time>'
-        )
-        self.assertNotIn("<s>", board.fragment(sign(row(3, 3)), "nl", NOW))
-        html = board.fragment(sign(row(3, 15, "cancelled")), "nl", NOW)
-        self.assertRegex(html, r"<s><time [^>]*>01:03</time></s>")
-        self.assertNotIn("data-at", html)
-
-    def test_unknown_delay(self) -> None:
-        """Of an unknown delay nobody counts the minutes."""
-        self.assertEqual(self.left(row(3, 3, "unknown")), "01:03")
-
-    def test_table(self) -> None:
-        """It is a table with headers, and a column for platforms where there are any."""
-        headers = [(tag.get("scope"), tag.get("class")) for tag in read(sign(row(3, 3))).all("th")]
-        self.assertEqual(headers, [("col", "line"), ("col", "destination"), ("col", "time"), ("row", "line")])
-        with_one = read(sign(row(3, 3), row(4, 4, platform="B")))
+        """Stops are found in OVapi's form, and what only KV8 tells of by its code."""
+        self.plan()
+        take(self.feed, kv.passtimes(row("1", 5, TimingPointCode="555")))
         self.assertEqual(
-            [tag["class"] for tag in with_one.all("th")][:4], ["line", "destination", "platform", "time"]
+            self.json("/stops?q=BRUG%20l%C3%AFnde"), {"Stops": [self.json("/tpc/" + CODE)[CODE]["Stop"]]}
         )
-        self.assertEqual(len(with_one.all("td")), 6)
+        self.assertEqual(self.codes("/stops?q=30000"), [OTHER, CODE])
+        self.assertEqual(self.codes("/stops?q=55"), ["555"])
+        self.assertEqual(self.codes("/stops?q=nothing"), [])
 
-    def test_times(self) -> None:
-        """Programs read moments, and the script what it counts from."""
-        clock, left = read(sign(row(3, 3)), "nl").all("time")
-        self.assertEqual(clock["datetime"], "2026-01-01T01:00:00+01:00")
-        self.assertEqual((clock["data-now"], clock["data-offset"]), (f"{NOW:.0f}", "3600"))
-        self.assertEqual(left["datetime"], "2026-01-01T01:03:00+01:00")
-        self.assertEqual(left["data-at"], f"{NOW + 180:.0f}")
-        self.assertEqual(read(sign(row(3, 3), age=30.0)).all("time")[1]["data-at"], f"{NOW + 150:.0f}")
+    def test_new_stops(self) -> None:
+        """What comes later is found once a new index is made, and nobody waits for that."""
+        self.plan()
+        self.assertEqual(self.codes("/stops?q=nieuw"), [])
+        point = {"TimingPointCode": "9", "TimingPointName": "Nieuw"}
+        take(self.feed, kv.planning(points=[point]))
+        self.clock.advance(10)
+        self.codes("/stops?q=nieuw")
+        self.assertEqual(self.codes("/stops?q=nieuw"), ["9"])
 
-    def test_names(self) -> None:
-        """The stop's name is the heading; a stop without one has its code."""
-        self.assertIn('<h1>Brug</h1><p class="town">Lindedorp</p>', board.fragment(sign(), "nl", NOW))
-        self.assertIn(f"<h1>Halte {CODE}</h1></header>", board.fragment(sign(name="", town=""), "nl", NOW))
+    def test_leaves(self) -> None:
+        """Who does not wait for the first index does not hinder the others."""
+        self.plan()
+        gone, stays = self.client(), self.client()
+        gone.get("/stops?q=brug")
+        stays.get("/stops?q=brug")
+        gone.leave()
+        self.clock.pump([0.001] * 30)
+        self.assertEqual(len(json.loads(stays.answer().body)["Stops"]), 1)
 
-    def test_dutch(self) -> None:
-        """What sources write is Dutch, whatever the page is in; the code that stands for a name is not."""
-        html = board.fragment(sign(row(3, 3), messages=("Omleiding",)), "en", NOW)
-        for tag in ("header", 'td class="destination"', "li data-news"):
-            self.assertIn(f'<{tag} lang="nl">', html)
-        self.assertIn("<header><h1>Stop ", board.fragment(sign(name=""), "en", NOW))
+    def test_near(self) -> None:
+        """The nearest come first, with their distance."""
+        self.plan()
+        stop = self.json(f"/tpc/{CODE}")[CODE]["Stop"]
+        found = self.json(f"/near?lat={stop['Latitude']}&lon={stop['Longitude']}")["Stops"]
+        self.assertEqual([(one["TimingPointCode"], one["Distance"]) for one in found], [(CODE, 0), (OTHER, 300)])
+        self.assertEqual(self.codes("/near?lat=-90&lon=180"), [])
 
-    def test_messages(self) -> None:
-        """Messages stand above the rows, and are among what is announced; minutes are not."""
-        html = board.fragment(sign(row(3, 3), row(4, 4, "cancelled"), messages=("Omleiding",)), "nl", NOW)
-        self.assertLess(html.index('<li data-news lang="nl">Omleiding</li>'), html.index("<table>"))
-        self.assertEqual(html.count("data-news"), 2)
-        self.assertNotIn("aria-live", html)
-
-    def test_colors(self) -> None:
-        """A badge has its line's colours as attributes, which are no style."""
-        html = board.fragment(sign(row(3, 3, color="#f6c900", text_color="#000000"), row(4, 4)), "nl", NOW)
-        self.assertIn(
-            'rx="6" fill="#f6c900"/><text x="50%" y="24" text-anchor="middle" fill="#000000">4</text>', html
-        )
-        self.assertEqual(html.count('class="badge plain"'), 1)
-        self.assertNotIn("style", html)
-
-    def test_hostile(self) -> None:
-        """Whatever a source writes is text."""
-        evil = "\"><script>alert(1)</script><img src=x onerror=alert(1)>&'"
-        one = row(3, 5, "late", line=evil, destination=evil, platform=evil, note=evil)
-        there = sign(one, name=evil, town=evil, messages=(evil,))
-        page = Reader(board.page(there, "nl", NOW, {}))
-        self.assertEqual([tag.get("src") for tag in page.all("script")], [address("board.js")])
-        self.assertEqual(page.all("img"), [])
-        self.assertEqual(page.text.count(evil), 9)  # the title and seven places, of which the line is drawn, too
-        code = Reader(board.page(Sign((StopSign(evil, "unknown"),), 7200.0), "nl", NOW, {}))
-        self.assertEqual(len(code.all("script")), 1)
+    def test_wrong(self) -> None:
+        """What is missing or wrong is a 400 that names it, and what is below is a 404."""
+        for path, name in [
+            ("/stops", "q"),
+            ("/stops?q=", "q"),
+            ("/stops?q=" + "x" * 101, "q"),
+            ("/near?lat=52", "lon"),
+            ("/near?lat=91&lon=5", "lat"),
+            ("/near?lat=nan&lon=5", "lat"),
+            ("/near?lat=52&lon=1e9", "lon"),
+        ]:
+            answer = self.ask(path)
+            self.assertEqual((answer.status, answer.body.split()[0].decode()), (400, name), path)
+        for path in ("/stops/", "/stops/x?q=a", "/near/", "//", "/docs/", "/openapi.json/x", "/siri", "/assets/"):
+            self.assertEqual(self.ask(path).status, 404, path)
 
 
-class PageTests(SynchronousTestCase):
-    """The whole page."""
+class FrontTests(PagesTestCase):
+    """GET /."""
 
-    def test_policy(self) -> None:
-        """Nothing on the page is of another host, and no style or script is within it."""
-        html = board.page(sign(row(3, 5, "late", color="#f6c900", text_color="#000000")), "nl", NOW, {})
-        page = Reader(html)
-        for tag, attributes in page.tags:
-            self.assertNotIn("style", {tag, *attributes})
-            self.assertFalse([name for name in attributes if name.startswith("on")])
-            for name in ("src", "href", "data-events"):
-                self.assertRegex(attributes.get(name) or "/", r"\A[/?](?!/)")
-        self.assertNotIn("//", html.replace("<!DOCTYPE html>", ""))
-        for name in TYPES:
-            said = content(name).decode().replace("http://www.w3.org/2000/svg", "")
-            self.assertNotRegex(said, r"https?:|url\(|@import|src=")
+    def test_find(self) -> None:
+        """Without scripts the form finds stops, and shows what was asked, as text."""
+        self.plan()
+        page = self.page("/?q=%22%3E%3Cscript%3E%20elders")
+        self.assertEqual(page.xpath("string(//input/@value)"), '"><script> elders')
+        self.assertEqual(page.xpath("string(//p[@role='status'])"), "No stop found")
+        page = self.page("/?q=elders")
+        self.assertEqual(page.xpath("//ul[@id='found']//a/@href"), [f"/board/{OTHER}"])
+        self.assertEqual(page.xpath("string(//ul[@id='found']//b)"), "<b>Elders")
+        self.assertEqual(page.xpath("//form/@action"), ["/"])
 
-    def test_without_scripts(self) -> None:
-        """It loads itself again where there are no scripts, and only there."""
-        html = board.page(sign(), "nl", NOW, {})
-        self.assertEqual(html.count("http-equiv"), 1)
-        self.assertIn(f'<noscript><meta http-equiv="refresh" content="{board.REFRESH}"></noscript>', html)
+    def test_nothing_from_elsewhere(self) -> None:
+        """All that a page loads is here, under /assets."""
+        for path in ("/", "/docs"):
+            page = self.page(path)
+            loaded = page.xpath("//script/@src | //link/@href | //img/@src")
+            self.assertTrue(loaded)
+            for one in loaded:
+                self.assertEqual(self.ask(one).status, 200, one)
+            self.assertEqual(page.xpath("//@style | //style | //script[not(@src)] | //@onclick"), [])
 
-    def test_links(self) -> None:
-        """Links and the stream keep what was asked for, in the language that they are of."""
-        page = Reader(board.page(sign(), "de", NOW, {"limit": "5", "view": "wall"}))
-        self.assertEqual(page.all("main")[0]["data-events"], f"/events/{CODE}?limit=5&view=wall&lang=de")
+    def test_changed(self) -> None:
+        """The stops that the feed changed last are shown, the latest first, looked up every few seconds."""
+        take(self.feed, kv.passtimes(row("1", 5, TimingPointCode="1"), row("2", 5, TimingPointCode="2")))
+        shown = "//section[@aria-labelledby='changed']//a/@href"
+        self.assertEqual(self.page("/").xpath(shown), ["/board/2", "/board/1"])
+        take(self.feed, kv.passtimes(row("1", 6, TimingPointCode="1")))
+        self.assertEqual(self.page("/").xpath(shown), ["/board/2", "/board/1"])
+        self.clock.advance(CHANGED_EVERY)
+        self.assertEqual(self.page("/").xpath(shown), ["/board/1", "/board/2"])
+
+    def test_age(self) -> None:
+        """It tells how old the word of each data owner is, and whose licence the data has."""
+        take(self.feed, kv.passtimes({}, {"DataOwnerCode": "B"}))
+        self.clock.advance(90)
+        take(self.feed, kv.passtimes({"JourneyNumber": "2"}))
+        page = self.page("/")
+        rows = [" ".join(line.itertext()) for line in page.xpath("//tbody/tr")]
+        self.assertEqual(rows, ["B 90 s ago stale", "LIN 0 s ago fresh"])
+        self.assertEqual(page.xpath("//a[contains(@rel, 'license')]/@href"), [LICENSE])
+        self.up("DOWN")
+        self.assertIn("The live feed is DOWN", " ".join(self.page("/").text_content().split()))
+
+    def test_without_feed(self) -> None:
+        """Where there is but a gateway there is nothing to search in, and it is told how to ask."""
+        front = Front([Source("kv55", "govi", "http://licence/")], None, None, "1")
+        page = html.document_fromstring(front.page("", None))
+        self.assertEqual(page.xpath("//form"), [])
+        self.assertIn("/kv55/<TimingPointCode>", page.text_content())
+
+
+class SiriTests(PagesTestCase):
+    """GET /siri/stop-monitoring.json."""
+
+    def delivery(self, query: str = f"MonitoringRef={CODE}", status: int = 200) -> Any:
+        (delivery,) = self.json(f"{PATH}?{query}", status)["Siri"]["ServiceDelivery"]["StopMonitoringDelivery"]
+        return delivery
+
+    def journeys(self, query: str) -> list[str]:
+        visits = self.delivery(f"MonitoringRef={CODE}&{query}")["MonitoredStopVisit"]
+        return [visit["ItemIdentifier"].split(":")[3] for visit in visits]
+
+    def test_visit(self) -> None:
+        """A visit has SIRI's names, moments with their offset, and texts as arrays."""
+        take(self.feed, kv.planning())
+        take(self.feed, kv.passtimes({"ExpectedDepartureTime": "01:32:00", "SideCode": "P5"}))
+        self.clock.advance(0.5)
+        (visit,) = self.delivery()["MonitoredStopVisit"]
         self.assertEqual(
-            [(link["href"], link["hreflang"], link.get("aria-current")) for link in page.all("a")],
-            [(f"?limit=5&view=wall&lang={x}", x, "true" if x == "de" else None) for x in LANGUAGES],
-        )
-        self.assertEqual((page.all("html")[0]["lang"], page.all("body")[0]["class"]), ("de", "wall single"))
-
-    def test_fragment(self) -> None:
-        """What is in the main element is the fragment."""
-        there = sign(row(3, 3))
-        html = board.page(there, "fr", NOW, {})
-        self.assertEqual(html.partition(">\n<time")[2].partition("</main>")[0], board.fragment(there, "fr", NOW)[5:])
-
-
-class StyleTests(SynchronousTestCase):
-    """The colours of the style sheet."""
-
-    def test_contrast(self) -> None:
-        """All text can be read on its ground (WCAG AA), by day and by night."""
-        css = content("board.css").decode()
-        day, night = (
-            dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block))
-            for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL)
-        )
-        self.assertEqual((day["ground"], day["on-time"]), ("#ffffff", "#0a7a2f"))
-        self.assertEqual((day["late"], day["early"]), ("#b3261e", "#0b57d0"))
-        texts = ("text", "soft", "on-time", "late", "early", "link")
-        for colors in (day, night):
-            couples = [
-                *product(("ground",), texts),
-                ("panel", "text"),
-                ("notice", "notice-text"),
-                ("plain", "plain-text"),
-            ]
-            for ground, text in couples:
-                self.assertGreaterEqual(contrast(colors[ground], colors[text]), READABLE, (ground, text))
-        # No other colour is written anywhere.
-        self.assertEqual(len(re.findall("#[0-9a-fA-F]{3,8}\\b|rgb|hsl", css)), len(day) + len(night))
-
-
-class LineTests(SynchronousTestCase):
-    """Lines of text."""
-
-    there = sign(
-        row(3, 5, "late", line="2", destination="Veerstoep via Haven"),
-        row(12, 12, line="160", destination="Lindewaard Station"),
-        row(14, 14, "cancelled", line="N1"),
-    )
-
-    def lines(self, chars: int | None = None, *fields: str, lang: str = "nl") -> list[str]:
-        text = plain.lines(self.there, lang, NOW, fields or plain.LINE, chars)
-        self.assertTrue(text.endswith("\n"))
-        return text.split("\n")[:-1]
-
-    def test_free(self) -> None:
-        """One line a departure, in columns."""
-        self.assertEqual(
-            self.lines(),
-            [
-                "2   Veerstoep via Haven   5 min",
-                "160 Lindewaard Station    01:12",
-                "N1  Strand              vervalt",
-            ],
-        )
-
-    def test_chars(self) -> None:
-        """A line is as long as it is to be: first "via" goes, then letters; the time is always whole."""
-        self.assertEqual(
-            self.lines(24), ["2   Veerstoep      5 min", "160 Lindewaard.    01:12", "N1  Strand       vervalt"]
-        )
-        self.assertEqual(self.lines(40)[0], "2   Veerstoep via Haven            5 min")
-        self.assertEqual(self.lines(16), ["2   Vee.   5 min", "160 Lin.   01:12", "N1  Str. vervalt"])
-        for chars in range(10, 60):
-            for line, time in zip(self.lines(chars), ("5 min", "01:12", "vervalt"), strict=True):
-                self.assertEqual(len(line), chars)
-                self.assertTrue(line.endswith(time), (chars, line))
-
-    def test_fields(self) -> None:
-        """The fields that are asked for, in that order."""
-        self.assertEqual(self.lines(None, "time", "line")[1], "  01:12 160")
-        self.assertEqual(self.lines(None, "planned", "expected", "state")[0], "01:03 01:05 late")
-        self.assertEqual(self.lines(None, "planned", "expected", "state")[2], "01:14       cancelled")
-        self.assertEqual(self.lines(12, "destination"), ["Veerstoep   ", "Lindewaard. ", "Strand      "])
-
-        self.assertEqual(self.lines(12, "time", "planned", "expected")[0], "       5 min")
-
-    def test_words_fit(self) -> None:
-        """The shortest line that may be asked for has room for every word in place of a time."""
-        for lang in LANGUAGES:
-            self.assertLessEqual(max(len(TEXTS[lang][key]) for key in ("now", "cancelled")), CHARS[0])
-
-    def test_none(self) -> None:
-        """A stop without departures says why."""
-        there = sign(state="none")
-        self.assertEqual(plain.lines(there, "en", NOW), "No departures in the next 120 minutes.\n")
-        self.assertEqual(plain.lines(there, "en", NOW, chars=10), "No departu\n")
-
-
-class DocumentTests(SynchronousTestCase):
-    """JSON."""
-
-    def test_document(self) -> None:
-        """Stops with their departures, in fields that are all documented."""
-        there = sign(row(3, 5, "late", color="#f6c900", text_color="#000000", note="vol"), messages=("Omleiding",))
-        self.assertEqual(
-            json.loads(plain.document(there, "en", NOW)),
+            visit,
             {
-                "stops": [
-                    {
-                        "code": CODE,
-                        "name": "Brug",
-                        "town": "Lindedorp",
-                        "state": "live",
-                        "words": "",
-                        "as_of": None,
-                        "messages": ["Omleiding"],
-                        "departures": [
-                            {
-                                "line": "4",
-                                "destination": "Strand",
-                                "platform": None,
-                                "time": "5 min",
-                                "minutes": 5,
-                                "planned": "2026-01-01T01:03:00+01:00",
-                                "expected": "2026-01-01T01:05:00+01:00",
-                                "state": "late",
-                                "words": "2 min late",
-                                "color": "#f6c900",
-                                "text_color": "#000000",
-                                "note": "vol",
-                                "stop": CODE,
-                            }
-                        ],
-                    }
-                ]
+                "RecordedAtTime": "2026-01-01T00:59:50+01:00",
+                "ItemIdentifier": "LIN:77:L004:1001:0:2026-01-01:3",
+                "MonitoringRef": {"value": CODE},
+                "MonitoredVehicleJourney": {
+                    "LineRef": {"value": "LIN:L004"},
+                    "DirectionRef": {"value": "1"},
+                    "FramedVehicleJourneyRef": {
+                        "DataFrameRef": {"value": "2026-01-01"},
+                        "DatedVehicleJourneyRef": "LIN:77:L004:1001:0",
+                    },
+                    "JourneyPatternRef": {"value": "900"},
+                    "VehicleMode": ["bus"],
+                    "PublishedLineName": [{"value": "4"}],
+                    "OperatorRef": {"value": "LIN"},
+                    "DestinationRef": {"value": "D1"},
+                    "DestinationName": [{"value": "Lindedorp via Brug"}],
+                    "Monitored": True,
+                    "MonitoredCall": {
+                        "StopPointRef": {"value": CODE},
+                        "Order": 3,
+                        "StopPointName": [{"value": "Lindedorp, Brug"}],
+                        "VehicleAtStop": False,
+                        "DestinationDisplay": [{"value": "Lindedorp via Brug"}],
+                        "AimedArrivalTime": "2026-01-01T01:30:00+01:00",
+                        "ExpectedArrivalTime": "2026-01-01T01:30:00+01:00",
+                        "ArrivalStatus": "onTime",
+                        "ArrivalPlatformName": {"value": "P5"},
+                        "AimedDepartureTime": "2026-01-01T01:30:00+01:00",
+                        "ExpectedDepartureTime": "2026-01-01T01:32:00+01:00",
+                        "DepartureStatus": "delayed",
+                        "DeparturePlatformName": {"value": "P5"},
+                    },
+                },
             },
         )
 
-    def test_fields(self) -> None:
-        """Fewer fields are told where fewer are asked for; of what is cancelled nothing is expected."""
-        text = plain.document(sign(row(3, 5, "cancelled")), "en", NOW, ("minutes", "expected", "time"))
-        (departure,) = json.loads(text)["stops"][0]["departures"]
-        self.assertEqual(departure, {"minutes": None, "expected": None, "time": "cancelled"})
+    def test_statuses(self) -> None:
+        """What is only planned is never said to be on time; what is cancelled is not expected."""
+        take(
+            self.feed,
+            kv.passtimes(
+                row("1", 1, TripStopStatus="ARRIVED"),
+                row("2", 2, TripStopStatus="PLANNED"),
+                row("3", 3, TripStopStatus="CANCEL"),
+                row("4", 4, TripStopStatus="DRIVING", TargetDepartureTime="01:06:00", JourneyStopType="FIRST"),
+                row("5", 5, TripStopStatus="UNKNOWN"),
+                row("6", 6, JourneyStopType="LAST"),
+            ),
+        )
+        told = []
+        for visit in self.delivery()["MonitoredStopVisit"]:
+            call = visit["MonitoredVehicleJourney"]["MonitoredCall"]
+            names = ("ArrivalStatus", "DepartureStatus", "ExpectedDepartureTime")
+            told.append((*(call.get(name) for name in names[:2]), names[2] in call))
+        self.assertEqual(
+            told,
+            [
+                ("arrived", "onTime", True),
+                ("noReport", "noReport", False),
+                ("cancelled", "cancelled", False),
+                ("onTime", "early", True),
+                ("noReport", "noReport", False),
+                ("onTime", None, False),
+            ],
+        )
 
-    def test_as_of(self) -> None:
-        """When the data is of is told where that counts."""
-        (stop,) = json.loads(plain.document(sign(state="last_known", as_of=NOW - 60), "en", NOW))["stops"]
-        self.assertEqual(stop["as_of"], "2026-01-01T00:59:00+01:00")
+    def test_picks(self) -> None:
+        """Visits are picked by number, line and time."""
+        take(self.feed, kv.planning())
+        take(self.feed, kv.passtimes(row("1", 5), row("2", 20, LinePlanningNumber="N5"), row("3", 90), row("4", 150)))
+        for query, journeys in [
+            ("", ["1", "2", "3"]),
+            ("MaximumStopVisits=2", ["1", "2"]),
+            ("LineRef=LIN:N5", ["2"]),
+            ("LineRef=4", ["1", "3"]),
+            ("PreviewInterval=PT10M", ["1"]),
+            ("PreviewInterval=PT2H40M", ["1", "2", "3", "4"]),
+        ]:
+            self.assertEqual(self.journeys(query), journeys, query)
+
+    def test_errors(self) -> None:
+        """What is wrong is an ErrorCondition, with the status that goes with it."""
+        for query, status, error in [
+            ("", 400, "OtherError"),
+            ("MonitoringRef=x", 400, "OtherError"),
+            (f"MonitoringRef={CODE}&MaximumStopVisits=0", 400, "OtherError"),
+            (f"MonitoringRef={CODE}&PreviewInterval=30", 400, "OtherError"),
+            ("MonitoringRef=999", 404, "InvalidDataReferencesError"),
+        ]:
+            delivery = self.delivery(query, status)
+            self.assertEqual((delivery["Status"], [*delivery["ErrorCondition"]]), (False, [error]), query)
+        take(self.feed, kv.passtimes({}))
+        self.clock.advance(6 * MINUTE)
+        self.assertEqual([*self.delivery(status=503)["ErrorCondition"]], ["NoInfoForTopicError"])
+        self.up("DOWN")
+        condition = self.delivery("MonitoringRef=999", 503)["ErrorCondition"]
+        self.assertEqual([*condition], ["ServiceNotAvailableError"])
+
+    def test_durations(self) -> None:
+        """Durations are those of ISO 8601; what is more than a day is a day."""
+        for text, seconds in [
+            ("PT30M", 1800), ("PT1H30M", 5400), ("P1D", 86400), ("PT90S", 90), ("P0DT1S", 1),
+            ("PT0S", 0), ("P999D", 86400),
+            ("P", None), ("PT", None), ("P1M", None), ("30", None), ("P1DT", None), ("PT30M\n", None),
+        ]:  # fmt: skip
+            self.assertEqual(Duration().read(text), seconds, text)
+
+
+class ContractTests(PagesTestCase):
+    """What is declared is what is done."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.plan()
+        take(
+            self.feed,
+            kv.passtimes({"TripStopStatus": "DRIVING"}, row("2", 9, JourneyStopType="LAST", TimingPointCode=OTHER)),
+            kv.general_message({}),
+        )
+        self.document = self.json("/openapi.json")
+
+    def test_interfaces(self) -> None:
+        """Every module answers, and declares what."""
+        for module in self.modules:
+            verifyObject(IWebModule, module)
+            verifyObject(IDeclared, module)
+
+    def test_every_path(self) -> None:
+        """Every path that is declared answers as it is declared, for what is there and for what is not."""
+        examples = {
+            "TimingPointCodes": f"{CODE},{OTHER}", "StopAreaCodes": "LdBrug", "Lines": "LIN_L004_1",
+            "Journeys": "LIN_77_L004_1001_0", "name": "front.css", "MonitoringRef": CODE, "q": "brug",
+        }  # fmt: skip
+        seen = set()
+        for template, methods in self.document["paths"].items():
+            operation = methods["get"]
+            good, bad, query = template, template, []
+            for parameter in operation["parameters"]:
+                name = parameter["name"]
+                example = examples.get(name, parameter.get("example"))
+                if parameter["in"] == "path":
+                    good, bad = good.replace(f"{{{name}}}", str(example)), bad.replace(f"{{{name}}}", "nothing")
+                elif parameter["required"]:
+                    query.append(f"{name}={example}")
+            for path in {f"{good}?{'&'.join(query)}", bad, f"{good}?limit=0&q={'x' * 200}"}:
+                answer = self.ask(path)
+                seen.add((template, answer.status))
+                content = operation["responses"][str(answer.status)]["content"]
+                schema = content[answer.headers.get_content_type()]["schema"]
+                is_json = answer.headers.get_content_type() == "application/json"
+                body = json.loads(answer.body) if is_json else answer.body.decode()
+                Draft202012Validator(schema).validate(body)
+            self.assertIn((template, 200), seen)
+        self.assertLessEqual({200, 400, 404}, {status for _, status in seen})
+
+    def test_parameters(self) -> None:
+        """A parameter's schema takes its example, and so does what reads it."""
+        for module in self.modules:
+            for path in IDeclared(module).contract():
+                names = [one.name for one in path.parameters if one.place == "path"]
+                self.assertEqual(sorted(names), sorted(part.split("}")[0] for part in path.template.split("{")[1:]))
+                for one in path.parameters:
+                    if one.example is not None:
+                        Draft202012Validator(one.kind.schema).validate(one.example)
+                        self.assertIsNotNone(one.kind.read(str(one.example)), one.name)
+
+    def test_docs(self) -> None:
+        """The page tells of every path, with an example that answers."""
+        page = self.page("/docs")
+        told = [heading.text_content().removeprefix("GET ") for heading in page.xpath("//article/h3")]
+        self.assertEqual(sorted(told), sorted(self.document["paths"]))
+        for anchor in page.xpath("//nav//a/@href"):
+            self.assertEqual(len(page.xpath(f"//*[@id='{anchor[1:]}']")), 1, anchor)
+
+    @given(
+        st.text(), st.sampled_from([Whole("x", 1, 50), Degrees(-90, 90), Choice(("1", "2")), Text(5, "[0-9]+", 1)])
+    )
+    def test_reads_what_it_promises(self, text: str, kind: Any) -> None:
+        """What a parameter reads is what its schema promises; anything else is a BadQuery that names it."""
+        parameter = Parameter("x", kind, "")
+        try:
+            value = parameter.of({"x": text})
+        except BadQuery as error:
+            self.assertIn("x is ", str(error))
+        else:
+            Draft202012Validator(kind.schema).validate(value)
+
+    @given(st.text(st.characters(min_codepoint=33, max_codepoint=126)))
+    def test_hostile_queries(self, query: str) -> None:
+        """Any query string is read or refused."""
+        try:
+            self.assertIsInstance(said_in(query), dict)
+        except BadQuery as error:
+            self.assertTrue(str(error))

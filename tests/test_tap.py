@@ -1,11 +1,13 @@
 """The commands: plugins, options and the tree of services."""
 
 import os
+from collections.abc import Callable
 from tempfile import TemporaryDirectory
 from typing import cast
 from unittest.mock import patch
 
 from twisted.application.service import IServiceMaker, MultiService, Service
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
@@ -76,6 +78,19 @@ class OptionsTests(SynchronousTestCase):
             self.assertEqual(self.settings(*arguments), settings)
 
 
+class Reactor(MemoryReactorClock):
+    """A reactor whose one thread is the test's."""
+
+    def getThreadPool(self) -> "Reactor":
+        return self
+
+    def callInThreadWithCallback(self, done: Callable[[bool, object], object], call: Callable[[], object]) -> None:
+        done(True, call())
+
+    def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
+        call(*arguments)
+
+
 class ServiceTests(SynchronousTestCase):
     """The tree of services."""
 
@@ -83,7 +98,7 @@ class ServiceTests(SynchronousTestCase):
         folder = TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = folder.name
-        self.reactor = MemoryReactorClock()
+        self.reactor = Reactor()
         thread = patch("govi_server.clock.Thread")  # which would call a reactor that is none
         thread.start()
         self.addCleanup(thread.stop)
@@ -100,8 +115,15 @@ class ServiceTests(SynchronousTestCase):
         self.service.startService()
         return [(port, cast(Server, factory).logPrefix()) for port, factory, _, _ in self.reactor.tcpServers]
 
+    def stop(self) -> None:
+        """Stop the service, or contexts of ZeroMQ with open sockets stay, which whoever collects them waits for."""
+        stopped = cast(Deferred[None], self.service.stopService())
+        self.reactor.pump([0.01] * 10)  # the first sweep is still to be done
+        self.successResultOf(stopped)
+
     def test_demo(self) -> None:
-        """The demo has its simulator inside, and starts it before clients can come."""
+        """The demo has its simulator inside, both kinds, and starts it before clients can come."""
+        self.addCleanup(self.stop)
         self.assertEqual(
             self.ports(""),
             [(8082, "kv55 callbacks"), (0, "simulated gateway"), (8081, "operators"), (8080, "govi-cache")],
@@ -124,11 +146,11 @@ class ServiceTests(SynchronousTestCase):
         )
         self.assertIsInstance(self.service, MultiService)
         server = cast(Server, self.reactor.tcpServers[-1][1])
-        for name in ("kv55", "arriva", "board", "assets"):
+        for name in ("kv55", "arriva", "", "board", "assets", "docs", "openapi.json"):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
+        with self.assertRaises(KeyError):  # there is nothing to search in
+            server.find_module("stops")
         self.assertIsInstance(cast(BoardPages, server.find_module("board")).signs, CacheSigns)
-        with self.assertRaises(KeyError):
-            server.find_module("")
 
     def test_live(self) -> None:
         """With a timetable alone there are no callbacks, and OVapi's paths are answered beside /kv55."""
@@ -137,7 +159,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertNotIn((8082, "kv55 callbacks"), ports)
         self.assertEqual(ports[-1], (8080, "govi-cache"))
         server = cast(Server, self.reactor.tcpServers[-1][1])
-        for name in ("kv55", "board", "assets", *PATHS):
+        for name in ("kv55", "board", "stops", "near", "siri", *PATHS):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
         self.assertIsInstance(cast(BoardPages, server.find_module("board")).signs, FeedSigns)
 

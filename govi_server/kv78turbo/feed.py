@@ -77,7 +77,8 @@ class Feed(MultiService):
     """Keeps the boards of a country up to date.
 
     reactor: for time, and for ZeroMQ's file descriptor. addresses: of the feed, tried in turn; none is no feed, only
-    a timetable. folder: of recorded KV7, "" for none. kept: the most bytes of rendered boards.
+    a timetable, until subscribe() says where there is one. folder: of recorded KV7, "" for none. kept: the most bytes
+    of rendered boards.
     """
 
     log = Logger()
@@ -111,9 +112,15 @@ class Feed(MultiService):
         sweeper.setServiceParent(self)
         if folder:
             Folder(folder, reactor, self._cooperator, self._read).setServiceParent(self)
-        self.subscriber = Subscriber(reactor, addresses, PREFIXES, self.received, subscriber) if addresses else None
-        if self.subscriber is not None:
-            self.subscriber.setServiceParent(self)
+        self._subscriber_limits = subscriber
+        self.subscriber: Subscriber | None = None
+        if addresses:
+            self.subscribe(addresses)
+
+    def subscribe(self, addresses: Sequence[str]) -> None:
+        """Take what is said at these addresses, tried in turn. Raises CannotStart for what is none."""
+        self.subscriber = Subscriber(self.clock, addresses, PREFIXES, self.received, self._subscriber_limits)
+        self.subscriber.setServiceParent(self)
 
     @property
     def state(self) -> State:

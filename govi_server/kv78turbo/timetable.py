@@ -91,9 +91,14 @@ class TimingPoint:
     """RD coordinates (EPSG:28992) in metres; 0 is none."""
 
     @property
+    def is_placed(self) -> bool:
+        """Whether it is known where it is."""
+        return self.x in _RD_X and self.y in _RD_Y
+
+    @property
     def position(self) -> tuple[float, float] | None:
         """Longitude and latitude in degrees (WGS 84); None if it is not known."""
-        return wgs84(self.x, self.y) if self.x in _RD_X and self.y in _RD_Y else None
+        return wgs84(self.x, self.y) if self.is_placed else None
 
 
 @lru_cache(maxsize=1 << 16)

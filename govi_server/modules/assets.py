@@ -4,8 +4,9 @@ from twisted.application.service import Service
 from zope.interface import implementer
 
 from govi_server.conditional import prefers_gzip
+from govi_server.contract import TEXT, Answer, Choice, Parameter, Path
 from govi_server.environ import Environ
-from govi_server.interfaces import IWebModule
+from govi_server.interfaces import IDeclared, IWebModule
 from govi_server.pages.assets import TYPES, content, version
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
@@ -16,7 +17,7 @@ _FOR_GOOD = "public, max-age=31536000, immutable"
 _FOR_NOW = "public, no-cache"
 
 
-@implementer(IWebModule)
+@implementer(IWebModule, IDeclared)
 class Assets(Service):
     """Answers under its name with files, made once."""
 
@@ -32,6 +33,13 @@ class Assets(Service):
     def web_handler(self, request_handler: RequestHandler, env: Environ) -> "AssetsHandler":
         """Make the handler of one request."""
         return AssetsHandler(self, request_handler, env)
+
+    def contract(self) -> list[Path]:
+        """Declare the one path."""
+        name = Parameter("name", Choice(tuple(TYPES)), "The file.", "front.css", "path", True)
+        kinds = sorted({kind.partition(";")[0] for kind in TYPES.values()})
+        answers = (*(Answer(200, "The file.", kind, TEXT) for kind in kinds), Answer(404, "There is no such file."))
+        return [Path("/assets/{name}", "What pages are made of", answers, (name,), section="Pages")]
 
 
 class AssetsHandler(WebHandler):

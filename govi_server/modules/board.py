@@ -1,19 +1,21 @@
 """GET /board/<TimingPointCode>[,...]: what a traveller sees, as a page, as lines of text, or as JSON."""
 
 from dataclasses import dataclass, replace
-from urllib.parse import parse_qsl
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from govi_server.conditional import prefers_gzip
+from govi_server.contract import TEXT as WORDS
+from govi_server.contract import Answer, Choice, Parameter, Path, Whole, said_in
 from govi_server.departures.sign import Sign, StopSign
 from govi_server.environ import Environ
-from govi_server.interfaces import IDepartureSigns, IWebModule
+from govi_server.interfaces import IDeclared, IDepartureSigns, IWebModule
 from govi_server.kv55.messages import is_timing_point_code
+from govi_server.modules import declared
 from govi_server.modules.kv55 import echoed
-from govi_server.modules.live import MAX_AGE, MOST_CODES, RETRY_AFTER, BadQuery, Query, read_query, split
+from govi_server.modules.live import MAX_AGE, MOST_CODES, PICKED, RETRY_AFTER, Query, read_query, split
 from govi_server.modules.signs import HORIZON, Told
 from govi_server.negotiation import best_language, best_type
 from govi_server.pages import board, plain
@@ -24,12 +26,37 @@ from govi_server.response import Representation, represent
 from govi_server.web_handler import WebHandler
 
 HTML, TEXT, JSON = "text/html", "text/plain", "application/json"
+FORMS = ((HTML, WORDS), (TEXT, WORDS), (JSON, {"type": "object"}))
 
 MOST_ROWS = {"": 20, "wall": 7}
 """Departures of each stop on a page, by its view, if nothing else is asked for."""
 
-CHARS = range(10, 501)
+
+class _Fields:
+    """Names of fields, commas between them."""
+
+    schema = {"type": "string", "pattern": "^[a-z_,]*$"}
+
+    def read(self, text: str) -> tuple[str, ...] | None:
+        """Read it; None for what is none."""
+        names = tuple(split(text))
+        return names if names and set(names) <= set(plain.FIELDS) else None
+
+    def __str__(self) -> str:
+        return f"some of {', '.join(plain.FIELDS)}"
+
+
+CHARS = Whole("characters", 10, 500)
 """Characters that a line may be asked to have: the longest word in place of a time fits."""
+
+_FORM = (
+    Parameter("lang", Choice(LANGUAGES), "The language; without it, the one that the client prefers.", "nl"),
+    Parameter("view", Choice(tuple(filter(None, board.VIEWS))), "For a large screen that is read from afar."),
+    Parameter("chars", CHARS, "Of text: characters of a line, to fit a sign.", 40),
+    Parameter(
+        "fields", _Fields(), "Of text and JSON: what of each departure is told, commas between them.", "line,time"
+    ),
+)
 
 # Nothing but our own files; no style or script within the page, so that no name of a stop ever is one. That others
 # show the page in a frame is wanted: there is nothing on it to be clicked on by mistake.
@@ -55,23 +82,14 @@ class Form:
 
 
 def read_form(env: Environ) -> tuple[Query, Form]:
-    """Read what is wanted, from a request's query and header. Raises BadQuery, or ValueError for too much.
+    """Read what is wanted, from a request's query and header. Raises BadQuery.
 
     Who wants none of the forms there are, a stream of events for one, is taken to want what a page has.
     """
     text = env.get("query_string", "")
-    query, said = read_query(text), dict(parse_qsl(text, keep_blank_values=True, max_num_fields=100))
+    query, said = read_query(text), said_in(text)
     kind = best_type(",".join(env.get_all("accept", [])), (HTML, TEXT, JSON))
-    lang, view, chars, fields = (said.get(name) for name in ("lang", "view", "chars", "fields"))
-    if lang is not None and lang not in LANGUAGES:
-        raise BadQuery(f"lang is one of {', '.join(LANGUAGES)}")
-    if view is not None and view not in board.VIEWS:
-        raise BadQuery("view is wall, or left out")
-    if chars is not None and not (chars.isascii() and chars.isdigit() and len(chars) < 5 and int(chars) in CHARS):
-        raise BadQuery(f"chars is a number of characters from {CHARS[0]} to {CHARS[-1]}")
-    names = None if fields is None else tuple(split(fields))
-    if names is not None and (not names or not set(names) <= set(plain.FIELDS)):
-        raise BadQuery(f"fields are some of {', '.join(plain.FIELDS)}")
+    lang, view, chars, names = (parameter.of(said) for parameter in _FORM)
     if query.limit is None and kind == HTML:
         query = replace(query, limit=MOST_ROWS[view or ""])
     return query, Form(
@@ -79,11 +97,11 @@ def read_form(env: Environ) -> tuple[Query, Form]:
         lang or best_language(",".join(env.get_all("accept-language", [])), LANGUAGES),
         {name: said[name] for name in _PASSED_ON if said.get(name)},
         names,
-        None if chars is None else int(chars),
+        chars,
     )
 
 
-@implementer(IWebModule)
+@implementer(IWebModule, IDeclared)
 class BoardPages(Service):
     """Answers under its name with the signs of a source."""
 
@@ -96,6 +114,21 @@ class BoardPages(Service):
     def web_handler(self, request_handler: RequestHandler, env: Environ) -> "BoardHandler":
         """Make the handler of one request."""
         return BoardHandler(self, request_handler, env)
+
+    def contract(self) -> list[Path]:
+        """Declare the one path."""
+        answers = (
+            *(
+                Answer(200, "The board, in the form that Accept wants.", kind, schema, declared.ABOUT)
+                for kind, schema in FORMS
+            ),
+            Answer(400, "A parameter is wrong; the text names it."),
+            *(Answer(404, "None of these stops is known.", kind, schema) for kind, schema in FORMS),
+            *(Answer(503, "Nothing recent is known.", kind, schema, declared.FAILED) for kind, schema in FORMS),
+        )
+        return [
+            Path(f"/{self.name}/{{TimingPointCodes}}", "Departure boards", answers, (declared.CODES, *PICKED, *_FORM))
+        ]
 
     def write(self, sign: Sign, form: Form) -> bytes:
         """Write a sign in a form."""

@@ -9,11 +9,13 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from govi_server.conditional import prefers_gzip
+from govi_server.contract import Path
 from govi_server.departures.board import Board, Busy, NoBoard, SourceBroken, SourceUnreachable
 from govi_server.departures.cache import BoardCache, Entry, Result
 from govi_server.environ import Environ
-from govi_server.interfaces import IReadyModule
+from govi_server.interfaces import IDeclared, IReadyModule
 from govi_server.kv55 import messages
+from govi_server.modules import declared
 from govi_server.ready import CACHE_STATUS, Ready, at_hand
 from govi_server.request_handler import RequestHandler
 from govi_server.response import Representation, represent
@@ -42,7 +44,7 @@ def echoed(code: str) -> str:
     return code[:MOST_ECHOED].encode("latin-1").decode("utf-8", "replace")
 
 
-@implementer(IReadyModule)
+@implementer(IReadyModule, IDeclared)
 class Kv55(Service):
     """Answers under its name from a cache of boards."""
 
@@ -54,6 +56,10 @@ class Kv55(Service):
     def web_handler(self, request_handler: RequestHandler, env: Environ) -> "Kv55Handler":
         """Make the handler of one request."""
         return Kv55Handler(self, request_handler, env)
+
+    def contract(self) -> list[Path]:
+        """Declare the one path."""
+        return declared.kv55_gateway(str(self.name))
 
     def ready(self, env: Environ) -> Callable[[], Ready | None] | None:
         """Give what answers from the cache for as long as there is a hit."""

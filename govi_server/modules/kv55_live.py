@@ -7,14 +7,16 @@ from twisted.application.service import Service
 from zope.interface import implementer
 
 from govi_server.conditional import prefers_gzip
+from govi_server.contract import Path
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.times import HOUR
 from govi_server.environ import Environ
-from govi_server.interfaces import IReadyModule
+from govi_server.interfaces import IDeclared, IReadyModule
 from govi_server.kv55 import messages
 from govi_server.kv78turbo.boards import StopBoard
 from govi_server.kv78turbo.feed import Condition, Feed
 from govi_server.kv78turbo.passes import Pass
+from govi_server.modules import declared
 from govi_server.modules.kv55 import echoed
 from govi_server.modules.live import MOST_CODES, SHOWN, LiveHandler, Query, answer, condition_of, split
 from govi_server.ready import Ready
@@ -30,7 +32,7 @@ LICENSE = "http://creativecommons.org/publicdomain/zero/1.0/"
 _REASONS: dict[Condition, str] = {"unknown": "Unknown TimingPointCode", "old": "Too old"}
 
 
-@implementer(IReadyModule)
+@implementer(IReadyModule, IDeclared)
 class Kv55Live(Service):
     """Answers under its name from the live feed."""
 
@@ -42,6 +44,10 @@ class Kv55Live(Service):
     def web_handler(self, request_handler: RequestHandler, env: Environ) -> "Kv55LiveHandler":
         """Make the handler of one request."""
         return Kv55LiveHandler(self, request_handler, env)
+
+    def contract(self) -> list[Path]:
+        """Declare the one path."""
+        return declared.kv55_live(str(self.name))
 
     def ready(self, env: Environ) -> Callable[[], Ready | None] | None:
         """Give what answers for a stop without a query, as long as its board can be shown."""

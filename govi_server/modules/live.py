@@ -1,11 +1,10 @@
 """What the modules that answer from the live feed share: what may be asked, and what is said with a board."""
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
-from urllib.parse import parse_qsl
 
+from govi_server.contract import BadQuery, Choice, Parameter, Text, Whole, said_in
 from govi_server.departures.times import MINUTE
 from govi_server.kv78turbo.boards import StopBoard
 from govi_server.kv78turbo.feed import Condition, Feed
@@ -26,12 +25,12 @@ SHOWN: tuple[Condition, ...] = ("fresh", "stale")
 MOST_CODES = 100
 """Stops that may be asked for at once."""
 
-_NUMBER = re.compile(r"[0-9]{1,4}")
-_HORIZON = range(1, 24 * 60 + 1)
-
-
-class BadQuery(ValueError):
-    """A query that cannot be answered; the text names the parameter."""
+LIMIT = Parameter("limit", Whole("departures", 1, 9999), "The most departures that are wanted of each stop.", 5)
+LINE = Parameter("line", Text(), "Only these LinePublicNumbers or LinePlanningNumbers, commas between them.", "1,160")
+DIRECTION = Parameter("direction", Choice(("1", "2")), "Only this LineDirection.")
+HORIZON = Parameter("horizon", Whole("minutes", 1, 24 * 60), "How many minutes to look ahead.", 30)
+PICKED = (LIMIT, LINE, DIRECTION, HORIZON)
+"""What may be said in the query of anything that has passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +58,17 @@ class Query:
 
 def read_query(text: str) -> Query:
     """Read a query string; parameters that are not ours are passed over. Raises BadQuery."""
-    said = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=100))
-    limit, horizon, direction = (said.get(name) for name in ("limit", "horizon", "direction"))
-    if limit is not None and (not _NUMBER.fullmatch(limit) or not int(limit)):
-        raise BadQuery("limit is a number of departures from 1 to 9999")
-    if horizon is not None and (not _NUMBER.fullmatch(horizon) or int(horizon) not in _HORIZON):
-        raise BadQuery(f"horizon is a number of minutes from {_HORIZON[0]} to {_HORIZON[-1]}")
-    if direction is not None and direction not in ("1", "2"):
-        raise BadQuery("direction is 1 or 2")
+    said = said_in(text)
+    limit, line, direction, horizon = (parameter.of(said) for parameter in PICKED)
     return Query(
-        None if limit is None else int(limit),
-        frozenset(line for line in said.get("line", "").split(",") if line),
+        limit,
+        frozenset(number for number in (line or "").split(",") if number),
         direction,
-        None if horizon is None else int(horizon) * MINUTE,
+        None if horizon is None else horizon * MINUTE,
     )
+
+
+TIMING_POINT_CODE = Text(10, "[0-9]{1,10}", 1, "a TimingPointCode, 1 to 10 digits")
 
 
 def answer(
@@ -96,10 +92,14 @@ class LiveHandler(WebHandler):
         """Read the request's query; None after a 400 if it is none."""
         try:
             return read_query(self.env.get("query_string", ""))
-        except ValueError as error:
-            self.mark("lookup")
-            self.send_response(f"{error}\n", "400 Bad Request", {"Cache-Control": "no-store"})
+        except BadQuery as error:
+            self.refuse(error)
             return None
+
+    def refuse(self, error: BadQuery) -> None:
+        """Say what is wrong with a query."""
+        self.mark("lookup")
+        self.send_response(f"{error}\n", "400 Bad Request", {"Cache-Control": "no-store"})
 
     def without(self, condition: Condition) -> tuple[str, dict[str, str]]:
         """Give the status and header fields of an answer that has no board, for this reason."""

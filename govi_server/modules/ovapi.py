@@ -13,13 +13,15 @@ from twisted.application.service import Service
 from zope.interface import implementer
 
 from govi_server.conditional import prefers_gzip
+from govi_server.contract import Path
 from govi_server.departures.times import AMSTERDAM, MINUTE, read_time, read_timestamp
 from govi_server.environ import Environ
-from govi_server.interfaces import IWebModule
+from govi_server.interfaces import IDeclared, IWebModule
 from govi_server.kv78turbo.boards import StopBoard
 from govi_server.kv78turbo.feed import Condition, Feed
 from govi_server.kv78turbo.passes import GeneralMessage, Pass
 from govi_server.kv78turbo.timetable import TimingPoint
+from govi_server.modules.declared import OVAPI
 from govi_server.modules.live import MOST_CODES, SHOWN, LiveHandler, Query, answer, condition_of, split
 from govi_server.request_handler import RequestHandler
 from govi_server.response import Representation, represent
@@ -241,7 +243,7 @@ def _name(point: TimingPoint | None, code: str) -> str:
     return (point.name if point is not None else None) or code
 
 
-@implementer(IWebModule)
+@implementer(IWebModule, IDeclared)
 class Ovapi(Service):
     """Answers under its name, the first segment of a path of OVapi."""
 
@@ -254,6 +256,10 @@ class Ovapi(Service):
     def web_handler(self, request_handler: RequestHandler, env: Environ) -> "OvapiHandler":
         """Make the handler of one request."""
         return self._handler(self, request_handler, env)
+
+    def contract(self) -> list[Path]:
+        """Declare what is of its name."""
+        return OVAPI[str(self.name)]
 
 
 class OvapiHandler(LiveHandler):

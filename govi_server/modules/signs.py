@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from govi_server.contract import BadQuery
 from govi_server.departures.board import NoBoard
 from govi_server.departures.cache import BoardCache, Entry, Result
 from govi_server.departures.sign import Sign, StopSign, of_board
@@ -15,7 +16,7 @@ from govi_server.departures.times import HOUR
 from govi_server.interfaces import IDepartureSigns
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.signs import stop_sign
-from govi_server.modules.live import BadQuery, Query
+from govi_server.modules.live import Query
 from govi_server.statistics import CacheResult
 
 HORIZON = 2 * HOUR

@@ -7,6 +7,8 @@ from importlib.resources import files
 TYPES = {
     "board.css": "text/css; charset=utf-8",
     "board.js": "text/javascript; charset=utf-8",
+    "front.css": "text/css; charset=utf-8",
+    "front.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
 """The files that are served, with their types."""
@@ -27,3 +29,11 @@ def version(name: str) -> str:
 def address(name: str) -> str:
     """Give the path under which a file is to be had for good."""
     return f"/assets/{name}?v={version(name)}"
+
+
+def html(name: str) -> str:
+    """Read a page, with the addresses of its files as they are for good."""
+    page = content(name).decode()
+    for file in TYPES:
+        page = page.replace(f'"/assets/{file}"', f'"{address(file)}"')
+    return page

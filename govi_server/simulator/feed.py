@@ -4,7 +4,8 @@ However fast the town's time goes, cycles and pauses are of real seconds, as who
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
 from typing import cast
 
 import zmq
@@ -13,13 +14,12 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from govi_server.departures.times import (
-    MINUTE,
-)
+from govi_server.departures.times import MINUTE
 from govi_server.services import CannotStart
-from govi_server.simulator.faults import Way
+from govi_server.simulator.faults import Faults, Way
 from govi_server.simulator.kv78 import Message, TownFeed
 from govi_server.simulator.recordings import Recordings
+from govi_server.simulator.town import Town
 
 HEARTBEAT = 10
 """Seconds between two envelopes alone."""
@@ -27,7 +27,10 @@ SILENCE_EVERY = 3 * MINUTE
 """How long the feed speaks before it is silent for a time, when it is to be."""
 
 
-_ADDRESS = re.compile(r"ipc://.+|tcp://.+:(\d{1,5})", re.ASCII)
+ANY_PORT = "tcp://127.0.0.1:*"
+"""The address of a feed for this machine alone, on a port that the system picks."""
+
+_ADDRESS = re.compile(r"ipc://.+|tcp://.+:(\d{1,5}|\*)", re.ASCII)
 
 
 class Publisher:
@@ -38,7 +41,8 @@ class Publisher:
 
     def __init__(self, address: str) -> None:
         match = _ADDRESS.fullmatch(address)
-        if match is None or not 0 < int(match[1] or 1) < 65536:  # libzmq takes any number
+        port = match and match[1]
+        if match is None or not (port in (None, "*") or 0 < int(port) < 65536):  # libzmq takes any number
             raise CannotStart(f"{address!r} is no address of a feed: it is of the form tcp://127.0.0.1:7817")
         self._address = address
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -84,7 +88,7 @@ class Publisher:
 class Feed(Service):
     """Says what its source has to say, and heartbeats. silence: seconds, every few minutes.
 
-    way: of its messages to the publisher.
+    way: of its messages to the publisher. listening: called with the publisher's address once it listens there.
     """
 
     log = Logger()
@@ -96,12 +100,14 @@ class Feed(Service):
         source: TownFeed | Recordings,
         way: Way,
         silence: float = 0.0,
+        listening: Callable[[str], object] = lambda address: None,
     ) -> None:
         self._clock = clock
         self._publisher = publisher
         self._source = source
         self._way = way
         self._silence = silence
+        self._listening = listening
         self._is_silent = False
         self._saying: Iterator[tuple[list[Message], float]] = iter(())
         self._next: IDelayedCall | None = None
@@ -114,6 +120,7 @@ class Feed(Service):
         super().privilegedStartService()
         address = self._publisher.open()
         self.log.info("Listening on {address} for the feed of {source}", address=address, source=self._source)
+        self._listening(address)
 
     def startService(self) -> None:
         """Begin to speak, at once or when somebody listens."""
@@ -170,3 +177,9 @@ class Feed(Service):
         self.log.info("The feed is heard again")
         self._is_silent = False
         self._turn = self._clock.callLater(SILENCE_EVERY, self._be_silent)
+
+
+def town_feed(clock: IReactorTime, seed: int, listening: Callable[[str], object]) -> Feed:
+    """Make the feed of the town for this machine alone, in its own time and without faults."""
+    source = TownFeed(Town(seed), clock.seconds, waits=True)
+    return Feed(clock, Publisher(ANY_PORT), source, Way(Faults(), Random(seed)), listening=listening)

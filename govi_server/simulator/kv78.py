@@ -314,14 +314,15 @@ def general_message(now: float) -> Message:
 
 
 class TownFeed:
-    """Says what becomes of the town, second after second. now: gives the town's time, in epoch seconds."""
+    """Says what becomes of the town, second after second.
 
-    waits = False
-    """Whether it begins only when somebody has subscribed."""
+    now: gives the town's time, in epoch seconds. waits: whether it begins only when somebody has subscribed.
+    """
 
-    def __init__(self, town: Town, now: Callable[[], float]) -> None:
+    def __init__(self, town: Town, now: Callable[[], float], waits: bool = False) -> None:
         self._town = town
         self._now = now
+        self.waits = waits
         self._timetable: list[Message] = []
         self._of: date | None = None  # whose timetable that is
         self._told: dict[tuple[date, str, int, int], list[tuple[Row, str]]] = {}

@@ -8,12 +8,34 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from tests.integration.conftest import TWISTD, Twistd, arguments, free_port, wait_for
 
 # These tests wait for processes, not for the reactor: they are plain functions.
+
+
+def asked(url: str) -> bytes:
+    """Ask, and give the body, whatever the status is."""
+    try:
+        with urlopen(url, timeout=13) as answer:
+            return cast(bytes, answer.read())
+    except HTTPError as error:
+        return error.read()
+
+
+def soon(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    """Tell whether something holds within so many seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def test_demo(twistd: Twistd) -> None:
@@ -25,6 +47,7 @@ def test_demo(twistd: Twistd) -> None:
     assert address == f"http://localhost:{port}/kv55/57330430"
     with urlopen(address.replace("localhost", "127.0.0.1"), timeout=13) as answer:
         assert b"<TimingPointCode>57330430</TimingPointCode>" in answer.read()
+    assert soon(lambda: b"Lindewaard, Station" in asked(f"http://127.0.0.1:{port}/tpc/57330430"))  # the town's feed
     process.send_signal(signal.SIGTERM)
     rest, _ = process.communicate(timeout=10)
     assert process.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM)

@@ -1,0 +1,95 @@
+"""What finding stops costs: ``python bench/search.py``, over as many stops as the Netherlands have, made up."""
+
+import random
+import statistics
+from collections.abc import Callable, Iterable
+from time import perf_counter
+
+from govi_server.kv78turbo.search import Index
+from govi_server.kv78turbo.timetable import TimingPoint
+
+STOPS = 60_000
+
+_SYLLABLES = (
+    *(
+        "ba",
+        "de",
+        "ko",
+        "lin",
+        "mer",
+        "wa",
+        "ter",
+        "hof",
+        "dijk",
+        "brink",
+        "poort",
+        "straat",
+        "laan",
+        "plein",
+        "kerk",
+    ),
+    *(
+        "school",
+        "dorp",
+        "stad",
+        "veld",
+        "berg",
+        "oever",
+        "zand",
+        "sta",
+        "tion",
+        "cen",
+        "trum",
+        "noord",
+        "zuid",
+        "west",
+    ),
+)
+
+
+def main() -> None:
+    """Measure, and say it."""
+    draw = random.Random(1)
+
+    def word() -> str:
+        return "".join(draw.choice(_SYLLABLES) for _ in range(draw.randint(2, 4)))
+
+    towns, words = [word() for _ in range(2500)], [word() for _ in range(15_000)]
+    points = {}
+    for n in range(STOPS):
+        town, name = draw.choice(towns), " ".join(draw.choice(words) for _ in range(draw.choice((1, 1, 2))))
+        x, y = draw.randrange(20_000, 280_000), draw.randrange(310_000, 610_000)
+        points[str(10_000_000 + n * 37)] = TimingPoint(f"{town}, {name}", town, None, x, y)
+
+    made: list[Index] = []
+    bits, before = [], perf_counter()
+    for _ in Index.make(points, (), made.append):
+        bits.append(perf_counter() - before)
+        before = perf_counter()
+    bits.sort()
+    index = made[0]
+    p99, longest = bits[-len(bits) // 100] * 1000, bits[-1] * 1000
+    print(
+        f"index of {STOPS:,} stops: {sum(bits):.2f} s in {len(bits)} bits, p99 {p99:.1f} ms, longest {longest:.1f} ms"
+    )
+
+    def measure(what: str, ask: Callable[[str], object], queries: Iterable[str]) -> None:
+        took = []
+        for query in queries:
+            begun = perf_counter()
+            ask(query)
+            took.append((perf_counter() - begun) * 1000)
+        print(f"{what:24} median {statistics.median(took):7.3f} ms, longest {max(took):7.3f} ms")
+
+    find = index._find  # without what is remembered of queries
+    measure("one letter or digit", find, "abcdefghijklmnopqrstuvwxyz0123456789")
+    measure("three letters", find, (draw.choice(words)[:3] for _ in range(500)))
+    measure("town and half a name", find, (f"{draw.choice(towns)} {draw.choice(words)[:4]}" for _ in range(500)))
+    measure("six letters apart", find, ("s d k b w l" for _ in range(20)))
+    index.near(52, 5)
+    places = (f"{draw.uniform(51, 53)} {draw.uniform(4, 6.5)}" for _ in range(500))
+    measure("near", lambda place: index.near(*map(float, place.split())), places)
+
+
+if __name__ == "__main__":
+    main()

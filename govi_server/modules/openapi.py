@@ -1,0 +1,164 @@
+"""GET /openapi.json and /docs: what may be asked here, for programs and for people, as the modules declare it."""
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from html import escape
+from string import Template
+
+import msgspec
+from twisted.application.service import Service
+from zope.interface import implementer
+
+from govi_server.conditional import prefers_gzip
+from govi_server.contract import TEXT, Answer, Parameter, Path
+from govi_server.environ import Environ
+from govi_server.interfaces import IDeclared, IWebModule
+from govi_server.modules.front import HEADERS
+from govi_server.openapi import COMMON, document, phrase
+from govi_server.pages.assets import html
+from govi_server.ready import Ready
+from govi_server.request_handler import RequestHandler
+from govi_server.response import represent
+from govi_server.web_handler import WebHandler
+
+MAX_AGE = 300
+"""Seconds for which a client may keep it."""
+
+TITLE = "govi-cache"
+
+DESCRIPTION = (
+    "Departures of public-transport stops, from memory. Everything is a GET, answers HEAD and OPTIONS, too, needs no "
+    "key, and may be read by pages of other sites. Parameters that are not known are passed over. "
+    "A TimingPointCode is 1 to 10 digits; leading zeros count."
+)
+
+_PAGE = Template(html("docs.html"))
+
+
+class Contracts:
+    """All that the modules declare. modules: gives them."""
+
+    def __init__(self, modules: Callable[[], Iterable[object]], version: str) -> None:
+        self._modules = modules
+        self.version = version
+
+    @cached_property
+    def paths(self) -> list[Path]:
+        """The paths, those of a section together."""
+        paths: list[Path] = []
+        for module in self._modules():
+            if IDeclared.providedBy(module):
+                paths.extend(IDeclared(module).contract())
+        sections = list(dict.fromkeys(path.section for path in paths))
+        return sorted(paths, key=lambda path: (sections.index(path.section), path.template))
+
+    def json(self) -> bytes:
+        """Write the OpenAPI document."""
+        return msgspec.json.encode(document(self.paths, TITLE, self.version, DESCRIPTION))
+
+    def page(self) -> bytes:
+        """Write the page."""
+        sections: dict[str, list[Path]] = {}
+        for path in self.paths:
+            sections.setdefault(path.section, []).append(path)
+        contents = "\n".join(
+            f'<li><a href="#{_anchor(path)}"><code>{escape(path.template)}</code></a></li>' for path in self.paths
+        )
+        return _PAGE.substitute(
+            description=escape(DESCRIPTION),
+            contents=contents,
+            sections="\n".join(_section(*one) for one in sections.items()),
+            common=_answers(COMMON),
+            version=escape(f"{TITLE} {self.version}"),
+        ).encode()
+
+
+def _anchor(path: Path) -> str:
+    return escape(path.template.strip("/").replace("/", "-").replace("{", "").replace("}", "") or "front")
+
+
+def _section(name: str, paths: Iterable[Path]) -> str:
+    return f"<section><h2>{escape(name)}</h2>{''.join(map(_path, paths))}</section>"
+
+
+def _path(path: Path) -> str:
+    example = path.template
+    for one in path.parameters:
+        if one.place == "path" and one.example is not None:
+            example = example.replace(f"{{{one.name}}}", str(one.example))
+    asked = "&".join(f"{one.name}={one.example}" for one in path.query if one.required)
+    example = escape(f"{example}?{asked}" if asked else example)
+    return f"""<article class="path" id="{_anchor(path)}">
+<h3><code>GET {escape(path.template)}</code></h3>
+<p>{escape(path.summary)}.{f" {escape(path.description)}" if path.description else ""}
+Try <a href="{example}"><code>{example}</code></a></p>
+{_parameters(path.parameters)}{_answers(path.answers)}</article>"""
+
+
+def _parameters(parameters: Iterable[Parameter]) -> str:
+    rows = "".join(
+        f'<tr><th scope="row"><code>{escape(one.name)}</code></th><td>{escape(one.description)} '
+        f'<span class="soft">It is {escape(str(one.kind))}.</span>'
+        f"{' <span class=required>required</span>' if one.required else ''}</td></tr>"
+        for one in parameters
+    )
+    head = '<thead><tr><th scope="col">Parameter</th><th scope="col">What it is</th></tr></thead>'
+    return f'<div class="wide"><table>{head}<tbody>{rows}</tbody></table></div>' if rows else ""
+
+
+def _answers(answers: Iterable[Answer]) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{one.status} {phrase(one.status)}</th><td>{escape(one.description)} '
+        f'<span class="soft">{escape(one.content_type)}</span></td></tr>'
+        for one in answers
+    )
+    head = '<thead><tr><th scope="col">Status</th><th scope="col">What is answered</th></tr></thead>'
+    return f'<div class="wide"><table>{head}<tbody>{rows}</tbody></table></div>'
+
+
+@implementer(IWebModule, IDeclared)
+class Told(Service):
+    """Answers under one name with what the contracts are written as."""
+
+    def __init__(self, name: str, summary: str, content_type: str, write: Callable[[], bytes]) -> None:
+        self.name = name
+        self.content_type = content_type
+        self.write = write
+        self._summary = summary
+
+    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "ToldHandler":
+        """Make the handler of one request."""
+        return ToldHandler(self, request_handler, env)
+
+    def contract(self) -> list[Path]:
+        """Declare the one path."""
+        kind = self.content_type.partition(";")[0]
+        schema = TEXT if kind == "text/html" else {"type": "object"}
+        return [Path(f"/{self.name}", self._summary, (Answer(200, "It.", kind, schema),), section="Pages")]
+
+
+class ToldHandler(WebHandler):
+    """Answers one question for it."""
+
+    def __init__(self, module: Told, request_handler: RequestHandler, env: Environ) -> None:
+        super().__init__(request_handler, env)
+        self._module = module
+
+    async def get(self) -> None:
+        """Send it."""
+        if self.env["path_info"] != f"/{self._module.name}":
+            self.mark("lookup")
+            self.request_handler.send_not_found()
+            return
+        self.mark("lookup")
+        made = represent(self._module.write(), self._module.content_type, prefers_gzip(self.env))
+        self.mark("render")
+        self.send_representation(Ready(made, (*HEADERS, ("Cache-Control", f"public, max-age={MAX_AGE}")), "none"))
+
+
+def openapi_modules(contracts: Contracts) -> list[Told]:
+    """Make the modules of both."""
+    return [
+        Told("openapi.json", "What may be asked here, for programs", "application/json", contracts.json),
+        Told("docs", "What may be asked here, for people", "text/html; charset=utf-8", contracts.page),
+    ]

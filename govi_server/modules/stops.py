@@ -1,0 +1,120 @@
+"""GET /stops?q= and GET /near?lat=&lon=: stops by name, town or code, and by where they are, as JSON."""
+
+from typing import Any
+
+import msgspec
+from twisted.application.service import Service
+from zope.interface import implementer
+
+from govi_server.conditional import prefers_gzip
+from govi_server.contract import (
+    NUMBER,
+    Answer,
+    BadQuery,
+    Degrees,
+    Parameter,
+    Path,
+    Text,
+    arrays,
+    objects,
+    said_in,
+)
+from govi_server.environ import Environ
+from govi_server.interfaces import IDeclared, IWebModule
+from govi_server.kv78turbo.feed import Feed
+from govi_server.kv78turbo.finder import Finder
+from govi_server.kv78turbo.search import LONGEST, MOST, Index
+from govi_server.modules.declared import STOP
+from govi_server.modules.live import LiveHandler
+from govi_server.modules.ovapi import Shapes
+from govi_server.ready import Ready
+from govi_server.request_handler import RequestHandler
+from govi_server.response import represent
+
+CONTENT_TYPE = "application/json"
+
+MAX_AGE = 60
+"""Seconds for which a client may keep what was found: stops change once a night."""
+
+QUERY = Parameter(
+    "q",
+    Text(LONGEST, least=1),
+    "Words of the stop's name or town, or beginnings of them, in any order and without accents; or its code.",
+    "linde markt",
+    required=True,
+)
+LATITUDE = Parameter("lat", Degrees(-90, 90), "Latitude (WGS 84).", 52.22, required=True)
+LONGITUDE = Parameter("lon", Degrees(-180, 180), "Longitude (WGS 84).", 5.48, required=True)
+
+_WRONG = Answer(400, "A parameter is missing or wrong; the text names it.")
+
+
+@implementer(IWebModule, IDeclared)
+class Stops(Service):
+    """Answers /stops."""
+
+    name = "stops"
+    parameters: tuple[Parameter, ...] = (QUERY,)
+    summary = "Find stops by name, town or code"
+    found = f"The stops, the best first, at most {MOST}; none if nothing is found."
+    stop = STOP
+
+    def __init__(self, feed: Feed, finder: Finder) -> None:
+        self.feed = feed
+        self.finder = finder
+        self.shapes = Shapes(feed)
+
+    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "StopsHandler":
+        """Make the handler of one request."""
+        return StopsHandler(self, request_handler, env)
+
+    def contract(self) -> list[Path]:
+        """Declare the one path."""
+        schema = objects({"Stops": {**arrays(objects(self.stop)), "maxItems": MOST}})
+        answers = (Answer(200, self.found, CONTENT_TYPE, schema), _WRONG)
+        return [Path(f"/{self.name}", self.summary, answers, self.parameters, section="Stops")]
+
+    def stops(self, index: Index, query: str) -> list[dict[str, Any]]:
+        """Describe the stops that are found."""
+        return [self.shapes.stop(code) for code in index.find(query)]
+
+
+class Near(Stops):
+    """Answers /near."""
+
+    name = "near"
+    parameters = (LATITUDE, LONGITUDE)
+    summary = "Find the nearest stops"
+    found = f"The stops within ten kilometres, the nearest first, at most {MOST}; Distance is in metres."
+    stop = {**STOP, "Distance": NUMBER}
+
+    def stops(self, index: Index, *place: Any) -> list[dict[str, Any]]:
+        """Describe the stops that are near."""
+        return [{**self.shapes.stop(code), "Distance": metres} for code, metres in index.near(*place)]
+
+
+class StopsHandler(LiveHandler):
+    """Answers one question for stops."""
+
+    def __init__(self, module: Stops, request_handler: RequestHandler, env: Environ) -> None:
+        super().__init__(request_handler, env)
+        self.feed = module.feed
+        self._module = module
+
+    async def get(self) -> None:
+        """Send the stops."""
+        if self.env["path_info"] != f"/{self._module.name}":
+            self.mark("lookup")
+            self.request_handler.send_not_found()
+            return
+        try:
+            said = said_in(self.env.get("query_string", ""))
+            asked = [parameter.of(said) for parameter in self._module.parameters]
+        except BadQuery as error:
+            self.refuse(error)
+            return
+        index = await self._module.finder.index()
+        self.mark("lookup")
+        body = msgspec.json.encode({"Stops": self._module.stops(index, *asked)})
+        made = represent(body, CONTENT_TYPE, prefers_gzip(self.env))
+        self.send_representation(Ready(made, (("Cache-Control", f"public, max-age={MAX_AGE}"),), "none"))
