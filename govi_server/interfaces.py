@@ -71,3 +71,6 @@ class IDepartureSigns(Interface):
 
     def sign(codes: "list[str]", query: "Query") -> "Awaitable[Told]":
         """Give the sign of some stops, whatever is known of them. Raises BadQuery for what cannot be told here."""
+
+    def version(codes: "Sequence[str]") -> object:
+        """Give what is another thing when there may be something new of some stops."""

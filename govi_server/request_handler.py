@@ -18,8 +18,9 @@ from govi_server.interfaces import IClientTransport, IReadyModule, IWebModule
 from govi_server.ready import Ready
 from govi_server.repeats import Repeat
 from govi_server.request_receiver import RequestReceiver
-from govi_server.response import Headers, answer, pairs
+from govi_server.response import Headers, answer, head, pairs
 from govi_server.statistics import MAX_PATH, CacheResult, Phase, Record
+from govi_server.stream import Stream
 
 if TYPE_CHECKING:
     from govi_server.server import Server
@@ -61,7 +62,9 @@ class RequestHandler(RequestReceiver):
         self._in_a_row = 0  # requests answered without a turn for others
         self._turn: IDelayedCall | None = None
         self._thrown_away = 0
-        self._choked = False  # the client does not read, the transport has asked for a pause
+        self.choked = False
+        """Whether the client does not take its answers: the transport has asked for a pause."""
+        self._stream: Stream | None = None
         self._at_rest = True  # nothing of a request is here, and nothing else is to be done first
         self._block: bytes | None = None  # what may be the header block of the request, and nothing else
 
@@ -92,7 +95,7 @@ class RequestHandler(RequestReceiver):
         self._half_closed = True
         if self.connection.closing:
             self.sock.loseConnection()
-        elif not self.paused:
+        elif not self.paused or self._stream is not None:
             self.connection.close("client")
 
     def writeConnectionLost(self) -> None:
@@ -100,14 +103,19 @@ class RequestHandler(RequestReceiver):
 
     def pauseProducing(self) -> None:
         """The client does not take its answers: read nothing more from it."""
-        self._choked = True
+        self.choked = True
         self._at_rest = False
+        if self._stream is not None:
+            self._start_deadline()  # to take what there is; without it a stream may last for ever
         super().pauseProducing()
 
     def resumeProducing(self) -> None:
         """The client has taken its answers: go on."""
-        self._choked = False
-        if self._answered and self._processing is None:
+        self.choked = False
+        if self._stream is not None and self._processing is not None:
+            self.server.deadlines.stop(self.connection)
+            self.sock.resumeProducing()
+        elif self._answered and self._processing is None:
             self._finish()
         elif self._processing is None and self._turn is None:
             super().resumeProducing()
@@ -145,6 +153,8 @@ class RequestHandler(RequestReceiver):
 
     def handle_close(self) -> None:
         """Flush the measured phases of a closed connection to the statistics log."""
+        if self._stream is not None:
+            self.record.answer(200, self._stream.size)
         if self._answered or not self.idle:
             self._describe()
             self.record.give_up(self._unfinished_phase)
@@ -261,9 +271,9 @@ class RequestHandler(RequestReceiver):
         now = server.clock.seconds()
         data, status, size = self._write_ready(ready, repeat.unchanged(ready), repeat.method, repeat.connection, now)
         write(self.sock, data)
-        sent = None if self._choked else server.clock.seconds()
+        sent = None if self.choked else server.clock.seconds()
         self.record.repeat(repeat.method, repeat.path, status, size, ready.cache, received, now, sent)
-        if self._choked:
+        if self.choked:
             self._answered = True
             self._start_deadline()  # until the client has taken it
         else:
@@ -358,7 +368,7 @@ class RequestHandler(RequestReceiver):
         if not self._answered:
             self.log.error("{path!r} got no answer", path=self._env and self._env["path_info"][:MAX_PATH])
             self.send_response("Something went wrong here\n", "500 Internal Server Error")
-        if not self._choked:
+        if not self.choked:
             self._finish()
 
     def send_response(self, response: str | bytes, status: str = "200 Ok", headers: Headers | None = None) -> None:
@@ -393,6 +403,27 @@ class RequestHandler(RequestReceiver):
             self._describe()
             env, now = self._env, self.server.clock.seconds()
             self._send(*self._write_ready(ready, unchanged, env["request_method"], self._connection(env), now))
+
+    def stream(self, headers: Headers, farewell: bytes) -> Stream:
+        """Begin an answer that goes on until the client leaves or the server ends, and says farewell.
+
+        It has no deadline, unless the client does not take what there is. Who answers with it waits for its end.
+        """
+        if not self._may_answer():
+            raise CancelledError  # the connection has ended
+        self._last = True
+        self._answered = True
+        self._describe()
+        fields = [*pairs(headers), *self.server.headers]
+        write(self.sock, head("200 Ok", fields, None, now=self.server.clock.seconds(), connection="close"))
+        self.server.streaming(self.connection)
+        self._stream = Stream(self, farewell)
+        return self._stream
+
+    def end_stream(self) -> None:
+        """End an answer that would go on."""
+        if self._stream is not None:
+            self._stream.end()
 
     def _may_answer(self) -> bool:
         """Tell whether an answer can be sent now. Raises RuntimeError for a second one."""
@@ -443,7 +474,12 @@ class RequestHandler(RequestReceiver):
 
     def _finish(self) -> None:
         """The answer is with the transport: the request is over."""
-        self.record.finish()
+        if self._stream is None:
+            self.record.finish()
+        else:  # how long it lasted is not how long an answer takes
+            self.record.answer(200, self._stream.size)
+            self.record.give_up("send")
+            self._stream = None
         self._answered = False
         self._go_on()
 
@@ -470,5 +506,5 @@ class RequestHandler(RequestReceiver):
     def _next_turn(self) -> None:
         """Go on with requests that have come in one piece with many others."""
         self._turn = None
-        if not self._choked:
+        if not self.choked:
             super().resumeProducing()

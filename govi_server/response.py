@@ -92,10 +92,13 @@ def is_bodiless(status: str) -> bool:
     return status.startswith(("1", "204", "304"))
 
 
-def head(status: str, headers: Iterable[tuple[str, str]], length: int, *, now: float, connection: str = "") -> bytes:
+def head(
+    status: str, headers: Iterable[tuple[str, str]], length: int | None, *, now: float, connection: str = ""
+) -> bytes:
     """Write the head of an answer, with the empty line that ends it.
 
-    status: code and reason, such as '200 Ok'. length: of the body. now: epoch seconds, for Date. connection: the
+    status: code and reason, such as '200 Ok'. length: of the body, None if it ends with the
+    connection. now: epoch seconds, for Date. connection: the
     Connection field, where one is due. Raises ValueError for what would break the head, a line end in a value for
     example.
     """
@@ -107,7 +110,7 @@ def head(status: str, headers: Iterable[tuple[str, str]], length: int, *, now: f
         line = _line(name, value)
         if not (bodiless and name.lower() == "content-type"):
             lines.append(line)
-    if not bodiless:
+    if not bodiless and length is not None:
         lines.append(f"Content-Length: {length}")
     if connection:
         lines.append(f"Connection: {connection}")

@@ -257,6 +257,8 @@ class Server(ServerFactory["RequestHandler"]):
         self.lingering = TimeoutHandler(clock, LINGER, Connection.abort)
         self.dropped = TimeoutHandler(clock, LINGER, Connection.abort)
         self.reports = TimeoutHandler(clock, REPORT_EVERY, self._report)
+        self.streams: set[Connection] = set()
+        """The connections whose answers go on, without a deadline."""
         self._all_deadlines = (self.deadlines, self.idle, self.lingering, self.dropped, self.reports)
         self._drained: Deferred[None] | None = None
         self._drain_limit: IDelayedCall | None = None
@@ -316,6 +318,8 @@ class Server(ServerFactory["RequestHandler"]):
         for connection in list(self.connections.values()):
             if connection.closing is None and connection.handler.idle:
                 connection.close()
+            elif connection in self.streams:
+                connection.handler.end_stream()
         if self.connections:
             in_flight = sum(connection.closing is None for connection in self.connections.values())
             if in_flight:
@@ -346,8 +350,14 @@ class Server(ServerFactory["RequestHandler"]):
         self.reports.start(connection)
         return connection
 
+    def streaming(self, connection: Connection) -> None:
+        """Let a connection's answer go on for as long as it likes."""
+        self.deadlines.stop(connection)
+        self.streams.add(connection)
+
     def closing(self, connection: Connection) -> None:
         """Give a connection that was closed on this side the time to take its last answer."""
+        self.streams.discard(connection)
         self.forget_deadlines(connection)
         self.lingering.start(connection)
 
@@ -359,6 +369,7 @@ class Server(ServerFactory["RequestHandler"]):
     def closed(self, connection: Connection) -> None:
         """Forget a connection."""
         del self.connections[connection.handler]
+        self.streams.discard(connection)
         self.access.disconnects(connection.accepted_from)
         self.forget_deadlines(connection)
         if self._drained is not None and not self.connections:

@@ -26,6 +26,7 @@ from govi_server.modules import kv55_live
 from govi_server.modules.assets import Assets
 from govi_server.modules.board import BoardPages
 from govi_server.modules.callback import Callback
+from govi_server.modules.events import Events
 from govi_server.modules.front import Front, Source
 from govi_server.modules.kv55 import Kv55
 from govi_server.modules.kv55_live import Kv55Live
@@ -217,7 +218,8 @@ def _add_modules(services: InOrder, modules: MultiService, config: Config, parts
     signs = FeedSigns(parts.feed) if parts.feed else CacheSigns(next(iter(parts.gateways.values())).cache, reactor)
     contracts = Contracts(lambda: modules, version("govi-server"))
     front = Front(sources, parts.feed, finder, version("govi-server"))
-    for page in (front, BoardPages(signs, reactor), Assets(), *openapi_modules(contracts)):
+    events = Events(signs, reactor, in_slices(reactor))
+    for page in (front, BoardPages(signs, reactor), events, Assets(), *openapi_modules(contracts)):
         modules.addService(page)
 
 

@@ -7,6 +7,7 @@ from govi_server.environ import Environ
 from govi_server.ready import Ready
 from govi_server.response import Headers
 from govi_server.statistics import CacheResult, Phase
+from govi_server.stream import Stream
 
 if TYPE_CHECKING:
     from govi_server.request_handler import RequestHandler
@@ -46,6 +47,10 @@ class WebHandler:
             self.send_response("It has changed\n", "412 Precondition Failed", {"Vary": "Accept-Encoding"})
         else:
             self.request_handler.send_representation(ready, not_modified(self.env, made.etag, made.modified))
+
+    def stream(self, headers: Headers, farewell: bytes) -> Stream:
+        """Begin an answer that goes on; see RequestHandler.stream()."""
+        return self.request_handler.stream(headers, farewell)
 
     def mark(self, phase: Phase, cache: CacheResult | None = None) -> None:
         """Say that a phase of the request ends now, and what the cache had for it."""

@@ -107,7 +107,7 @@ class World:
         self.full = full
         if not full:
             for client in self.clients:
-                if client.handler._choked and not client.closed:
+                if client.handler.choked and not client.closed:
                     client.handler.resumeProducing()
 
     def pause(self, which: int) -> None:

@@ -72,6 +72,11 @@ class Boards:
         """Tell whether there is such a TimingPointCode, as far as KV7 or KV8 tells."""
         return code in self.passtimes.stops or self.timetable.knows(code)
 
+    def version(self, code: str) -> tuple[int, int]:
+        """Give what is another thing when something is said of a stop."""
+        stop = self.passtimes.stops.get(code)
+        return (stop.version if stop is not None else 0, self.timetable.version)
+
     def board(self, code: str, horizon: float) -> StopBoard:
         """Make a stop's board: what is expected within so many seconds and not gone."""
         now = self._now()
@@ -126,8 +131,7 @@ class Boards:
         form: what it is known by, always made by the same function.
         """
         key = (code, form)
-        stop = self.passtimes.stops.get(code)
-        version = (stop.version if stop is not None else 0, self.timetable.version)
+        version = self.version(code)
         kept = self._kept.get(key)
         # One that would last longer than any was made before the clock was set back.
         if kept is not None and kept[0] == version and 0 < kept[1].until - self._now() <= LOOKED_AHEAD:

@@ -49,9 +49,11 @@ class _Fields:
 CHARS = Whole("characters", 10, 500)
 """Characters that a line may be asked to have: the longest word in place of a time fits."""
 
+LANG = Parameter("lang", Choice(LANGUAGES), "The language; without it, the one that the client prefers.", "nl")
+VIEW = Parameter("view", Choice(tuple(filter(None, board.VIEWS))), "For a large screen that is read from afar.")
 _FORM = (
-    Parameter("lang", Choice(LANGUAGES), "The language; without it, the one that the client prefers.", "nl"),
-    Parameter("view", Choice(tuple(filter(None, board.VIEWS))), "For a large screen that is read from afar."),
+    LANG,
+    VIEW,
     Parameter("chars", CHARS, "Of text: characters of a line, to fit a sign.", 40),
     Parameter(
         "fields", _Fields(), "Of text and JSON: what of each departure is told, commas between them.", "line,time"

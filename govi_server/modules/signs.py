@@ -1,5 +1,6 @@
 """Where boards for people get their signs from: the live feed, or the cache in front of a gateway."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
 
@@ -49,6 +50,10 @@ class FeedSigns:
             stops.append(stop_sign(self.feed, board, passes))
         return Sign(tuple(stops), horizon).first(query.limit)
 
+    def version(self, codes: Sequence[str]) -> object:
+        """Give what is another thing when the feed has said something of some stops."""
+        return (self.feed.state, *map(self.feed.boards.version, codes))
+
     async def sign(self, codes: list[str], query: Query) -> Told:
         """Give the sign of some stops."""
         sign = self.at_once(codes, query)
@@ -67,6 +72,10 @@ class CacheSigns:
     def __init__(self, cache: BoardCache, clock: IReactorTime) -> None:
         self._cache = cache
         self._clock = clock
+
+    def version(self, codes: Sequence[str]) -> object:
+        """Give what is another thing when another board of some stops has come."""
+        return tuple(entry and entry.board.made for entry in map(self._cache.peek, codes))
 
     async def sign(self, codes: list[str], query: Query) -> Told:
         """Give the sign of some stops; all are asked for before the first is waited for."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
 
-EVENTS_ARE_SERVED = False
+EVENTS_ARE_SERVED = True
 """Whether /events/<codes> is there: set when it is, and test_events.py is tried."""
 
 DESK: Any = {"width": 1024, "height": 768}

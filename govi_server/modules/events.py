@@ -1,0 +1,233 @@
+"""GET /events/<TimingPointCode>[,...]: a departure board as it changes, as server-sent events (WHATWG HTML 9.2).
+
+Events are `board`, whose data is what the page shows or JSON, `beat` after a silence, and `bye` when the server ends.
+All who ask for the same share a channel: one look whether anything changed, and one rendering.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import blake2b
+from random import Random
+
+from twisted.application.internet import TimerService
+from twisted.application.service import MultiService
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Cooperator
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from govi_server.contract import TEXT, Answer, BadQuery, Choice, Parameter, Path, said_in
+from govi_server.departures.sign import Sign
+from govi_server.departures.times import MINUTE
+from govi_server.environ import Environ
+from govi_server.interfaces import IDeclared, IDepartureSigns, IWebModule
+from govi_server.kv55.messages import is_timing_point_code
+from govi_server.modules import declared
+from govi_server.modules.board import LANG, VIEW, read_form
+from govi_server.modules.live import MOST_CODES, PICKED, Query, split
+from govi_server.pages import board, plain
+from govi_server.request_handler import RequestHandler
+from govi_server.stream import Stream
+from govi_server.web_handler import WebHandler
+
+CONTENT_TYPE = "text/event-stream"
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks whether a board has changed."""
+
+MAKE_EVERY = 10.0
+"""Seconds after which a sign is made anew though nobody said that it changed: departures leave by themselves."""
+
+BEAT_EVERY = 15.0
+"""Seconds of silence after which there is a sign of life."""
+
+RETRY = (2000, 8000)
+"""Milliseconds after which clients come back, each after a time of its own: not all at once to a new server."""
+
+AS = Parameter("as", Choice(("html", "json")), "The data: what the board's page shows, or JSON.", "json")
+
+_HEADERS = (
+    ("Content-Type", f"{CONTENT_TYPE}; charset=utf-8"),
+    ("Cache-Control", "no-store"),
+    ("X-Accel-Buffering", "no"),  # nginx would keep events back
+)
+_BEAT = b": beat\nevent: beat\ndata:\n\n"  # a comment keeps what is between awake, the event is for scripts
+
+
+class Channel:
+    """Those who listen for the same board: some stops, what is wanted of them, and in what form."""
+
+    def __init__(self, key: object, codes: tuple[str, ...], query: Query, lang: str, as_json: bool) -> None:
+        self.key = key
+        self.codes = codes
+        self.query = query
+        self.lang = lang
+        self.as_json = as_json
+        self.listeners: dict[Stream, None] = {}
+        self.version: object = None
+        self.made = 0.0
+        self.said: object = None
+        self.id = ""
+        self.event = b""
+        self.spoke = 0.0
+        self.asking: Deferred[None] | None = None
+
+    def take(self, sign: Sign, now: float) -> bool:
+        """Take a sign; tell whether there is anything new in it. Ages alone are not."""
+        said = [
+            replace(stop, age=0.0, as_of=None if stop.as_of is None else stop.as_of // MINUTE) for stop in sign.stops
+        ]
+        if said == self.said:
+            return False
+        self.said = said
+        write = plain.document if self.as_json else board.fragment
+        self.id = blake2b(repr(said).encode("utf-8", "replace"), digest_size=6).hexdigest()
+        lines = "".join(f"data: {line}\n" for line in write(sign, self.lang, now).rstrip("\n").split("\n"))
+        self.event = f"id: {self.id}\nevent: board\n{lines}\n".encode()
+        return True
+
+
+@implementer(IWebModule, IDeclared)
+class Events(MultiService):
+    """Answers under its name with streams of what a source says."""
+
+    name = "events"
+    log = Logger()
+
+    def __init__(self, signs: IDepartureSigns, clock: IReactorTime, cooperator: Cooperator) -> None:
+        super().__init__()
+        self._signs = signs
+        self._clock = clock
+        self._cooperator = cooperator
+        self._chance = Random()
+        self.channels: dict[object, Channel] = {}
+        timer = TimerService(LOOK_EVERY, self._look)
+        timer.clock = clock
+        timer.setServiceParent(self)
+
+    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "EventsHandler":
+        """Make the handler of one request."""
+        return EventsHandler(self, request_handler, env)
+
+    def contract(self) -> list[Path]:
+        """Declare the one path."""
+        answers = (
+            Answer(200, "Events, until either side ends.", CONTENT_TYPE, TEXT),
+            Answer(400, "A parameter is wrong; the text names it."),
+            Answer(404, "This is no list of TimingPointCodes."),
+        )
+        parameters = (declared.CODES, *PICKED, LANG, VIEW, AS)
+        return [Path("/events/{TimingPointCodes}", "Departure boards as they change", answers, parameters)]
+
+    @property
+    def retry(self) -> str:
+        """The field that says when a client is to come back."""
+        return f"retry: {self._chance.randint(*RETRY)}\n"
+
+    async def channel(self, codes: tuple[str, ...], query: Query, lang: str, as_json: bool) -> Channel:
+        """Give the channel of a board, with a first event. Raises BadQuery."""
+        key = (codes, query, lang, as_json)
+        if key not in self.channels:
+            channel = Channel(key, *key)
+            channel.version = self._signs.version(codes)
+            channel.made = channel.spoke = self._clock.seconds()
+            told = await self._signs.sign(list(codes), query)
+            channel.take(told.sign, self._clock.seconds())
+            self.channels.setdefault(key, channel)  # if nobody else was sooner
+        return self.channels[key]
+
+    def join(self, channel: Channel, stream: Stream, last: str) -> None:
+        """Have a stream listen. last: the id of the event that it has."""
+        channel.listeners[stream] = None
+        stream.write(f"{self.retry}\n".encode() + (channel.event if channel.id != last else b""))
+
+    def leave(self, channel: Channel, stream: Stream) -> None:
+        """Have it listen no more."""
+        del channel.listeners[stream]
+
+    def _look(self) -> None:
+        for channel in list(self.channels.values()):
+            if channel.listeners:
+                self._look_at(channel)
+            else:
+                del self.channels[channel.key]
+                if channel.asking is not None:
+                    channel.asking.cancel()
+
+    def _look_at(self, channel: Channel) -> None:
+        """See whether a board has changed, and tell it."""
+        now = self._clock.seconds()
+        version = self._signs.version(channel.codes)
+        if channel.asking is None and (version != channel.version or not 0 <= now - channel.made < MAKE_EVERY):
+            channel.version, channel.made = version, now
+            channel.asking = Deferred.fromCoroutine(self._ask(channel))
+            channel.asking.addBoth(self._asked, channel)
+        if not 0 <= now - channel.spoke < BEAT_EVERY:
+            self._tell(channel, _BEAT)
+        for stream in channel.listeners:
+            if stream.behind and channel.event:  # it missed something: the newest is all that counts
+                stream.behind = False
+                stream.write(channel.event)
+
+    def _asked(self, result: object, channel: Channel) -> None:
+        channel.asking = None
+        if isinstance(result, Failure) and not result.check(CancelledError):
+            self.log.failure("A board's events failed", result)
+
+    async def _ask(self, channel: Channel) -> None:
+        told = await self._signs.sign(list(channel.codes), channel.query)
+        if channel.take(told.sign, self._clock.seconds()):
+            self._tell(channel, channel.event)
+
+    def _tell(self, channel: Channel, event: bytes) -> None:
+        channel.spoke = self._clock.seconds()
+
+        def each() -> Iterator[None]:
+            for stream in list(channel.listeners):
+                stream.write(event)
+                yield
+
+        if len(channel.listeners) < 50:
+            for _ in each():
+                pass
+        else:
+            self._cooperator.coiterate(each())
+
+
+class EventsHandler(WebHandler):
+    """Keeps one client up to date."""
+
+    def __init__(self, module: Events, request_handler: RequestHandler, env: Environ) -> None:
+        super().__init__(request_handler, env)
+        self._module = module
+
+    async def get(self) -> None:
+        """Stream events until either side ends."""
+        codes = split(self.env["path_info"].removeprefix("/events").removeprefix("/").removesuffix("/"))
+        module = self._module
+        if not codes or len(codes) > MOST_CODES or not all(map(is_timing_point_code, codes)):
+            self._refuse("404 Not Found", "This is no TimingPointCode")
+            return
+        try:
+            query, form = read_form(self.env)
+            as_json = AS.of(said_in(self.env.get("query_string", ""))) == "json"
+            channel = await module.channel(tuple(codes), query, form.lang, as_json)
+        except BadQuery as error:
+            self._refuse("400 Bad Request", str(error))
+            return
+        self.mark("lookup")
+        if self.env["request_method"] == "HEAD":
+            self.send_response(b"", headers=_HEADERS)
+            return
+        stream = self.stream(_HEADERS, f"{module.retry}event: bye\ndata:\n\n".encode())
+        module.join(channel, stream, self.env.get("last-event-id", ""))
+        try:
+            await stream.ended
+        finally:
+            module.leave(channel, stream)
+
+    def _refuse(self, status: str, why: str) -> None:
+        self.mark("lookup")
+        self.send_response(f"{why}\n", status, {"Cache-Control": "no-store"})
