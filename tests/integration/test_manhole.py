@@ -121,14 +121,16 @@ async def test_verbs(enter: Enter) -> None:
     assert "  connections  0 of " in await running.run("status()")
     assert await running.run("breaker()") == "  /kv55  closed\n"
     assert await running.run("flights()") == "nothing is being asked for\n"
-    assert await running.run(f'stop("{CODE}")') == f"/kv55: {CODE} is not in the cache\n"
+    assert (await running.run(f'stop("{CODE}")')).splitlines()[0] == f"/kv55: {CODE} is not in the cache"
     first, *departures = (await running.run(f'refresh("{CODE}")')).splitlines()
     assert first.startswith("/kv55: answered after ")
     assert first.endswith(f" s: {CODE}, {len(departures)} departures, 0 s old")
     assert departures
-    assert (await running.run(f'stop("{CODE}")')).splitlines()[1:] == departures
+    known = (await running.run(f'stop("{CODE}")')).splitlines()
+    assert known[1 : len(departures) + 1] == departures
+    assert known[len(departures) + 1].startswith(f"feed: {CODE} is ")
     assert await running.run(f'purge("{CODE}")') == f"{CODE}: forgotten by /kv55\n"
-    assert await running.run(f'stop("{CODE}")') == f"/kv55: {CODE} is not in the cache\n"
+    assert (await running.run(f'stop("{CODE}")')).splitlines()[0] == f"/kv55: {CODE} is not in the cache"
     assert await running.run("list(hour.events)") == "[]\n"
 
 
