@@ -27,14 +27,23 @@ class Ready:
         self._of: object = None
         self._head = b""
 
-    def head(self, status: str, more: Fields, now: float, connection: str) -> bytes:
-        """Write the head that it goes out with, the server's header fields at its end; see response.head()."""
-        of = (status, int(now), connection, more)
+    def write(
+        self, method: str, unchanged: bool, more: Fields, now: float, connection: str
+    ) -> tuple[bytes, int, int]:
+        """Write it: give its bytes, its status, and the size of its body.
+
+        unchanged: whether the client has it already. more: the server's header fields. The rest is as for head().
+        """
+        of = (unchanged, int(now), connection, more)
         if of != self._of:
+            status = "304 Not Modified" if unchanged else "200 Ok"
             fields = (*self.made.headers, *self.headers, *more)
-            self._head = head(status, fields, len(self.made), now=now, connection=connection)
+            self._head = head(status, fields, len(self.made.body), now=now, connection=connection)
             self._of = of
-        return self._head
+        if unchanged:
+            return self._head, 304, 0
+        body = self.made.body
+        return (self._head, 200, 0) if method == "HEAD" else (self._head + body, 200, len(body))
 
 
 def at_hand(

@@ -264,12 +264,13 @@ class RequestHandler(RequestReceiver):
             ready = repeat.ready()
         except Exception:
             return False  # the long way meets it, too, and says so
-        if ready is None or server.draining or server.access.wait(connection.client.counted) > 0:
+        client = connection.client
+        if ready is None or server.draining or server.access.wait(client.counted) > 0:
             return False
-        self.record.come_from(connection.client.name)
+        self.record.come_from(client.name)
         self._last = repeat.is_last
-        now = server.clock.seconds()
-        data, status, size = self._write_ready(ready, repeat.unchanged(ready), repeat.method, repeat.connection, now)
+        now, unchanged = server.clock.seconds(), repeat.condition is not None and repeat.unchanged(ready)
+        data, status, size = ready.write(repeat.method, unchanged, server.headers, now, repeat.connection)
         write(self.sock, data)
         sent = None if self.choked else server.clock.seconds()
         self.record.repeat(repeat.method, repeat.path, status, size, ready.cache, received, now, sent)
@@ -401,8 +402,12 @@ class RequestHandler(RequestReceiver):
         if self._may_answer():
             assert self._env is not None
             self._describe()
-            env, now = self._env, self.server.clock.seconds()
-            self._send(*self._write_ready(ready, unchanged, env["request_method"], self._connection(env), now))
+            method, now, connection = (
+                self._env["request_method"],
+                self.server.clock.seconds(),
+                self._connection(self._env),
+            )
+            self._send(*ready.write(method, unchanged, self.server.headers, now, connection))
 
     def stream(self, headers: Headers, farewell: bytes) -> Stream:
         """Begin an answer that goes on until the client leaves or the server ends, and says farewell.
@@ -438,17 +443,6 @@ class RequestHandler(RequestReceiver):
     def _connection(self, env: Environ | None) -> str:
         """Give the Connection field of the answer, '' for none."""
         return "close" if self._last else "keep-alive" if env is not None and env.http_1_0 else ""
-
-    def _write_ready(
-        self, ready: Ready, unchanged: bool, method: str, connection: str, now: float
-    ) -> tuple[bytes, int, int]:
-        """Give the bytes of an answer that is at hand, its status, and the size of its body."""
-        if unchanged:
-            return ready.head("304 Not Modified", self.server.headers, now, connection), 304, 0
-        written = ready.head("200 Ok", self.server.headers, now, connection)
-        if method == "HEAD":
-            return written, 200, 0
-        return written + ready.made.body, 200, len(ready.made)
 
     def _send(self, data: bytes, status: int, size: int) -> None:
         """Send a whole answer. size: of its body."""

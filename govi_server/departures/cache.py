@@ -94,7 +94,7 @@ class BoardCache:
     def fresh(self, code: str) -> Entry | None:
         """Look a stop up, and give its entry if that is a hit."""
         entry = self._entries.get(code)
-        if entry is None or not 0 <= self.age(entry) <= self.limits.fresh:
+        if entry is None or not 0 <= self._clock.seconds() - entry.board.made <= self.limits.fresh:
             return None
         self._entries.move_to_end(code)
         return entry
