@@ -61,7 +61,9 @@ class Client(NamedTuple):
     name: str
     """As it may be written down."""
     counted: Network | None
-    """Whom the limits count it for; None for one without limits."""
+    """Whom the limits count its requests for; None for one without limits."""
+    connected: Network | None
+    """Whom they count its connections for: nobody, if it is a proxy, which brings many clients."""
 
 
 class Access:
@@ -83,7 +85,7 @@ class Access:
 
     def connects(self, addr: IAddress | None) -> bool:
         """Count a connection, which disconnects() takes back in any case; tell whether its client may have it."""
-        client = self._connected(addr)
+        client = self.peer(addr).connected
         if client is None:
             return True
         self._connections[client] += 1
@@ -91,7 +93,7 @@ class Access:
 
     def disconnects(self, addr: IAddress | None) -> None:
         """Take a connection back."""
-        client = self._connected(addr)
+        client = self.peer(addr).connected
         if client is not None:
             self._connections[client] -= 1
             if not self._connections[client]:
@@ -141,18 +143,12 @@ class Access:
                 break
         return address
 
-    def _connected(self, addr: IAddress | None) -> Network | None:
-        """Give whom a connection counts for: nobody, if it comes from a proxy, which brings many clients."""
-        address = ip_of(addr)
-        if address is not None and _within(address, self._proxies):
-            return None
-        return self._client(address).counted
-
     def _find_client(self, address: Address | None) -> Client:
         counted = None
         if address is not None and not _within(address, self._unlimited):
             counted = ip_network((address, 32 if address.version == 4 else 64), strict=False)
-        return Client(truncated(address), counted)
+        is_proxy = address is not None and _within(address, self._proxies)
+        return Client(truncated(address), counted, None if is_proxy else counted)
 
 
 # The "for" of a Forwarded element: a token, or quoted, with a port or without (RFC 7239 section 6).

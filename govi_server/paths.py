@@ -1,6 +1,7 @@
 """What a path of a request asks about, for those who count requests. Pure."""
 
 import re
+from functools import lru_cache
 
 SEVERAL = "several"
 """The stop of a request about more than one."""
@@ -11,6 +12,7 @@ _NOT_OF_STOPS = frozenset(("generalmessage", "journey", "lastupdate", "line", "s
 _CODE = re.compile("[0-9]{1,10}")
 
 
+@lru_cache(maxsize=10_000)
 def stop_of(path: str | None) -> str | None:
     """Give the stop that a path asks for: /kv55/57330430, /tpc/57330430/departures; None if it asks for none.
 
