@@ -4,7 +4,7 @@ BIN = .venv/bin
 # Where run-feed has the simulator publish.
 FEED = tcp://127.0.0.1:7817
 
-.PHONY: run run-feed test test-browser screenshots check pin clean
+.PHONY: run run-feed test test-browser screenshots bench bench-quick check pin clean
 
 run: .venv/ready  ## Serve the demo on port 8080.
 	$(BIN)/twistd --nodaemon --pidfile= govi-cache
@@ -21,6 +21,12 @@ test-browser: .venv/browser  ## Look at the pages in Chromium, which must be the
 
 screenshots: .venv/browser  ## Make the pictures in docs/images anew.
 	$(BIN)/python -m tests.browser.screenshots docs/images
+
+bench: .venv/ready  ## Measure what an answer costs, beside other servers that are installed; takes ten minutes.
+	$(BIN)/python bench/hits.py --write bench/results.md
+
+bench-quick: .venv/ready  ## Less of it, in a minute.
+	$(BIN)/python bench/hits.py --quick
 
 check: .venv/ready  ## Look at style and types, and run the unit tests under the other runner.
 	$(BIN)/ruff check .

@@ -91,15 +91,33 @@ def peers(report: Report, folder: Path, quick: bool) -> None:
             else:
                 report.say(f"not here: {which.name} ({which.get})")
         size = len(urllib.request.urlopen(f"http://127.0.0.1:{govi.port}{DEMO}").read())
-        n, seconds = (3, 1) if quick else (7, 2)
+        n, seconds = (2, 1) if quick else (7, 2)
         compared(report, f"Hits: 50 connections that stay, {size} bytes", rounds(servers, DEMO, n, seconds))
         found = rounds(servers, DEMO, n, seconds, close=True)
         compared(report, f"A new connection for each answer, {size} bytes", found)
 
 
+def statistics_cost(report: Report, folder: Path, quick: bool) -> None:
+    """Measure what the statistics of a hit cost."""
+    with ExitStack() as running:
+        servers = [
+            running.enter_context(govi_cache(folder, FIRST_PORT + 10 * none, path=DEMO, without_statistics=none))
+            for none in (False, True)
+        ]
+        with_them, without = rounds(servers, DEMO, 3 if quick else 15, 1).values()
+    each = [(a.cost - b.cost) * 1e6 for a, b in zip(with_them, without, strict=True)]
+    rows = []
+    for title, pick in (("median", statistics.median), ("least", min)):
+        a, b = (pick([load.cost for load in loads]) * 1e6 for loads in (with_them, without))
+        rows.append((title, f"{a:.1f}", f"{b:.1f}", f"{a - b if pick is min else statistics.median(each):.1f}"))
+    report.table("Statistics of a hit, us", ("", "with", "without", "difference"), rows)
+
+
 def sizes(report: Report, folder: Path, quick: bool) -> None:
     """Measure hits of other sizes."""
     for title, trips in TRIPS.items():
+        if quick and trips == 0:
+            continue
         path = f"/kv55/57330{trips:03}"
         with ExitStack() as running:
             govi, _ = with_gateway(running, folder, 0.0, path)
@@ -108,7 +126,7 @@ def sizes(report: Report, folder: Path, quick: bool) -> None:
             for i, which in enumerate(measured):
                 port = FIRST_PORT + 30 + 10 * list(TRIPS).index(title) + i
                 servers.append(running.enter_context(peer(which, port, govi.port, path, folder)))
-            n, seconds = (2, 1) if quick else (5, 2)
+            n, seconds = (1, 1) if quick else (5, 2)
             size = len(urllib.request.urlopen(f"http://127.0.0.1:{govi.port}{path}").read())
             compared(report, f"Hits of {title} ({size} bytes)", rounds(servers, path, n, seconds))
 
@@ -119,8 +137,8 @@ def many_connections(report: Report, folder: Path, quick: bool) -> None:
     for _ in range(1 if quick else 3):
         with ExitStack() as running:
             govi = running.enter_context(govi_cache(folder, FIRST_PORT, path=DEMO))
-            few = wrk(govi, DEMO, 3)
-            costs.append((few, wrk(govi, DEMO, 6, connections=9900)))
+            few = wrk(govi, DEMO, 2 if quick else 4)
+            costs.append((few, wrk(govi, DEMO, 4 if quick else 8, connections=9900)))
     cost = [statistics.median(pair[i].cost for pair in costs) * 1e6 for i in range(2)]
     ratio = statistics.median(many.cost / few.cost for few, many in costs)
     weight = statistics.median((many.memory - few.memory) / 9850 for few, many in costs)
@@ -135,12 +153,15 @@ def misses(report: Report, folder: Path, quick: bool) -> None:
     """Measure what happens when many wait for one stop, and for many."""
     n = 500 if quick else 5000
     rows = []
+    small = folder / "small.toml"
+    small.write_text(f"[cache]\nentries = {n}\n")
     with ExitStack() as running:
-        govi, gateway = with_gateway(running, folder, 1.0, "/kv55/57330000")
+        govi, gateway = with_gateway(running, folder, 1.0, "/kv55/57330000", f"--config={small}")
         for title, paths in (
             ("1,000 clients, one stop", ["/kv55/57331020"] * 1000),
             (f"{n:,} stops, a client each", [f"/kv55/1{stop:05}020" for stop in range(n)]),
-            (f"{n:,} others", [f"/kv55/2{stop:05}020" for stop in range(n)]),
+            (f"{n:,} others, which make the first go", [f"/kv55/2{stop:05}020" for stop in range(n)]),
+            (f"{n:,} others", [f"/kv55/3{stop:05}020" for stop in range(n)]),
         ):
             before = asked(gateway)["asked"]
             moments = ask_all(govi.port, paths)
@@ -153,13 +174,13 @@ def misses(report: Report, folder: Path, quick: bool) -> None:
     report.table("Misses", head, rows)
 
 
-def with_gateway(running: ExitStack, folder: Path, delay: float, path: str) -> tuple[Running, Running]:
+def with_gateway(running: ExitStack, folder: Path, delay: float, path: str, *options: str) -> tuple[Running, Running]:
     """Start govi-cache in front of bench/gateway.py."""
     script = [sys.executable, str(Path(__file__).with_name("gateway.py"))]
     command = [*script, str(GATEWAY), f"http://127.0.0.1:{CALLBACK}/", str(delay)]
     gateway = running.enter_context(started("gateway", GATEWAY, command, folder, core=CLIENT))
     url = f"--gateway-url=http://127.0.0.1:{GATEWAY}/"
-    return running.enter_context(govi_cache(folder, FIRST_PORT, url, path=path)), gateway
+    return running.enter_context(govi_cache(folder, FIRST_PORT, url, *options, path=path)), gateway
 
 
 def asked(gateway: Running) -> dict[str, float]:
@@ -181,6 +202,7 @@ def machine() -> str:
 
 PARTS: dict[str, Callable[[Report, Path, bool], None]] = {
     "peers": peers,
+    "statistics": statistics_cost,
     "sizes": sizes,
     "connections": many_connections,
     "misses": misses,
@@ -190,7 +212,7 @@ PARTS: dict[str, Callable[[Report, Path, bool], None]] = {
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="less of each, in less than a minute")
+    parser.add_argument("--quick", action="store_true", help="less of each")
     parser.add_argument("--write", metavar="FILE", help="where the report goes, too")
     parser.add_argument("--part", choices=PARTS, action="append", help="only this")
     options = parser.parse_args()

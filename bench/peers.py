@@ -128,15 +128,23 @@ def started(
             process.wait(30)
 
 
-def govi_cache(folder: Path, port: int, *options: str, path: str) -> AbstractContextManager[Running]:
+def govi_cache(
+    folder: Path, port: int, *options: str, path: str, without_statistics: bool = False
+) -> AbstractContextManager[Running]:
     """Start govi-cache, with its demo unless options say otherwise."""
-    twistd = [str(Path(sys.executable).parent / "twistd"), "--nodaemon", "--pidfile="]
+    twistd = (
+        [str(HERE / "without_statistics.py")]
+        if without_statistics
+        else [str(Path(sys.executable).with_name("twistd"))]
+    )
     endpoints = [
         f"--listen=tcp:{port}:interface=127.0.0.1",
         f"--admin=tcp:{port + 1}:interface=127.0.0.1",
         f"--callback=tcp:{port + 2}:interface=127.0.0.1",
     ]
-    return started("govi-cache", port, [*twistd, "govi-cache", *endpoints, *options], folder, path)
+    name = "govi-cache without statistics" if without_statistics else "govi-cache"
+    command = [sys.executable, *twistd, "--nodaemon", "--pidfile=", "govi-cache", *endpoints, *options]
+    return started(name, port, command, folder, path)
 
 
 def peer(which: Peer, port: int, govi: int, path: str, folder: Path) -> AbstractContextManager[Running]:
