@@ -24,6 +24,7 @@ from govi_server.interfaces import IReadyModule
 from govi_server.kv78turbo.subscriber import Subscriber
 from govi_server.modules.kv55 import Kv55
 from govi_server.modules.kv55_live import Kv55Live
+from govi_server.modules.ovapi import ovapi_modules
 from govi_server.repeats import LONGEST, Repeat, Repeats
 from govi_server.request_handler import RequestHandler
 from govi_server.response import represent
@@ -381,6 +382,12 @@ class ShortWayTests(SynchronousTestCase):
         self.assertNotIn(self.world.clients[0].handler, vars(repeat.condition).values())
 
 
+PATHS_LIVE = (
+    *(f"/live/{STOP}", f"/live/{STOP}/", f"/live/{STOP}?limit=1", "/live/1", f"/tpc/{STOP}", f"/tpc/{STOP}/"),
+    *(f"/tpc/{STOP}/departures", f"/tpc/{STOP}/x", f"/tpc/{STOP},1", f"/tpc/{STOP}?limit=1", "/tpc/", "/lastupdate"),
+)
+
+
 class LiveTests(SynchronousTestCase):
     """The module that answers from the live feed."""
 
@@ -392,16 +399,17 @@ class LiveTests(SynchronousTestCase):
             feed = live_feed(world.clock)
             subscriber = FakeSubscriber("UP")
             feed.subscriber = cast(Subscriber, subscriber)
-            module = Kv55Live("live", feed)
-            verifyObject(IReadyModule, module)
-            module.setServiceParent(world.modules)
+            modules: list[Any] = [Kv55Live("live", feed), *ovapi_modules(feed)]
+            for module in modules:
+                verifyObject(IReadyModule, module)
+                module.setServiceParent(world.modules)
             with statistics() as events, mock.patch.object(environ, "parse", wraps=environ.parse) as parse:
                 for told in range(4):
                     if told != 2:  # the feed is silent for a time, and its word grows old
                         take(feed, kv.passtimes({"JourneyNumber": f"{told}", "ExpectedDepartureTime": "01:59:00"}))
                     for state in ("UP", "DOWN"):
                         subscriber.state = state
-                        for path in (f"/live/{STOP}", f"/live/{STOP}/", f"/live/{STOP}?limit=1", "/live/1"):
+                        for path in PATHS_LIVE:
                             for fields in ((), ("Accept-Encoding: gzip",)):
                                 world.connect("127.0.0.1")
                                 world.send(-1, block(path, *fields))

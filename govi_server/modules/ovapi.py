@@ -4,8 +4,9 @@ A path is split at its slashes; what there is nothing for is a 404 with the body
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,13 +17,14 @@ from govi_server.conditional import prefers_gzip
 from govi_server.contract import Path
 from govi_server.departures.times import AMSTERDAM, MINUTE, read_time, read_timestamp
 from govi_server.environ import Environ
-from govi_server.interfaces import IDeclared, IWebModule
+from govi_server.interfaces import IDeclared, IReadyModule
 from govi_server.kv78turbo.boards import StopBoard
 from govi_server.kv78turbo.feed import Condition, Feed
 from govi_server.kv78turbo.passes import GeneralMessage, Pass
 from govi_server.kv78turbo.timetable import TimingPoint
 from govi_server.modules.declared import OVAPI
 from govi_server.modules.live import MOST_CODES, SHOWN, LiveHandler, Query, answer, condition_of, split
+from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
 from govi_server.response import Representation, represent
 
@@ -36,6 +38,7 @@ NOTHING = b"[]"
 """The body of an answer that has none."""
 
 _DIGITS = re.compile(r"[0-9]{1,15}")
+_ONE_STOP = re.compile(r"/tpc/([0-9]{1,10})(/departures)?/?")
 
 Json = dict[str, Any]
 
@@ -243,7 +246,7 @@ def _name(point: TimingPoint | None, code: str) -> str:
     return (point.name if point is not None else None) or code
 
 
-@implementer(IWebModule, IDeclared)
+@implementer(IReadyModule, IDeclared)
 class Ovapi(Service):
     """Answers under its name, the first segment of a path of OVapi."""
 
@@ -256,6 +259,38 @@ class Ovapi(Service):
     def web_handler(self, request_handler: RequestHandler, env: Environ) -> "OvapiHandler":
         """Make the handler of one request."""
         return self._handler(self, request_handler, env)
+
+    def ready(self, env: Environ) -> Callable[[], Ready | None] | None:
+        """Give what answers for the board of one stop without a query, as long as it can be shown."""
+        found = _ONE_STOP.fullmatch(env["path_info"])
+        if found is None or "query_string" in env:
+            return None
+        return partial(self._hit, found[1], found[2] is not None, prefers_gzip(env))
+
+    def _hit(self, code: str, departures: bool, compressed: bool) -> Ready | None:
+        board, made = self.made(code, "", departures, compressed)
+        condition = self.feed.condition(board)
+        return answer(self.feed, made, [condition], HEADERS) if condition[0] in SHOWN else None
+
+    def made(self, code: str, area: str, departures: bool, compressed: bool) -> tuple[StopBoard, Representation]:
+        """Give a stop's board and its JSON, under its area's code if it has one, made once until it changes."""
+        form = ("ovapi", departures, compressed, area)
+        return self.feed.boards.made(
+            code, HORIZON, form, lambda board: self.represent({area: [board]}, Query(), departures, compressed)
+        )
+
+    def represent(
+        self, areas: dict[str, list[StopBoard]], query: Query, departures: bool, compressed: bool
+    ) -> Representation:
+        """Write boards as JSON, those of the area "" by themselves."""
+        shapes: Json = {}
+        for area, boards in areas.items():
+            of = {board.code: self.shapes.board(board, query, departures) for board in boards}
+            if area:
+                shapes[area] = of
+            else:
+                shapes |= of
+        return represent(msgspec.json.encode(shapes), CONTENT_TYPE, compressed)
 
     def contract(self) -> list[Path]:
         """Declare what is of its name."""
@@ -270,6 +305,7 @@ class OvapiHandler(LiveHandler):
 
     def __init__(self, module: Ovapi, request_handler: RequestHandler, env: Environ) -> None:
         super().__init__(request_handler, env)
+        self.module = module
         self.feed = module.feed
         self.shapes = module.shapes
 
@@ -350,12 +386,7 @@ class TpcHandler(OvapiHandler):
         made = None
         ((area, codes), *_) = areas.items()
         if len(areas) == len(codes) == 1 and query == Query():
-            board, made = self.feed.boards.made(
-                codes[0],
-                HORIZON,
-                ("ovapi", departures, compressed, area),
-                lambda board: self._represent({area: [board]}, Query(), departures, compressed),
-            )
+            board, made = self.module.made(codes[0], area, departures, compressed)
             boards = {area: [board]}
         else:
             horizon = query.horizon or HORIZON
@@ -369,20 +400,8 @@ class TpcHandler(OvapiHandler):
             return
         if made is None:
             shown = {name: [board for board in of if board.code in good] for name, of in boards.items()}
-            made = self._represent(shown, query, departures, compressed)
+            made = self.module.represent(shown, query, departures, compressed)
         self._send(made, list(good.values()))
-
-    def _represent(
-        self, areas: dict[str, list[StopBoard]], query: Query, departures: bool, compressed: bool
-    ) -> Representation:
-        shapes: Json = {}
-        for area, boards in areas.items():
-            of = {board.code: self.shapes.board(board, query, departures) for board in boards}
-            if area:
-                shapes[area] = of
-            else:
-                shapes |= of
-        return represent(msgspec.json.encode(shapes), CONTENT_TYPE, compressed)
 
 
 class StopAreaHandler(TpcHandler):
