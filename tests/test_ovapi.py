@@ -8,7 +8,8 @@ from zope.interface.verify import verifyObject
 
 from govi_server.interfaces import IWebModule
 from govi_server.kv78turbo.timetable import wgs84
-from govi_server.modules.ovapi import PATHS, ovapi_modules, where
+from govi_server.modules.ovapi import PATHS, ovapi_modules
+from govi_server.modules.ovapi_shapes import where
 from tests import feed as kv
 from tests.client import NOW, Answer
 from tests.doubles import take

@@ -26,7 +26,7 @@ from govi_server.kv78turbo.finder import Finder
 from govi_server.kv78turbo.search import LONGEST, MOST, Index
 from govi_server.modules.declared import STOP
 from govi_server.modules.live import LiveHandler
-from govi_server.modules.ovapi import Shapes
+from govi_server.modules.ovapi_shapes import Shapes
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
 from govi_server.response import represent
