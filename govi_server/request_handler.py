@@ -273,11 +273,11 @@ class RequestHandler(RequestReceiver):
         data, status, size = ready.write(repeat.method, unchanged, server.headers, now, repeat.connection)
         write(self.sock, data)
         sent = None if self.choked else server.clock.seconds()
-        self.record.repeat(repeat.method, repeat.path, status, size, ready.cache, received, now, sent)
         if self.choked:
+            self.request_begins()  # it is not over, and has the deadline of one, until the client has taken it
             self._answered = True
-            self._start_deadline()  # until the client has taken it
-        else:
+        self.record.repeat(repeat.method, repeat.path, status, size, ready.cache, received, now, sent)
+        if not self.choked:
             self._go_on()
         return True
 

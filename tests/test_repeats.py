@@ -239,6 +239,11 @@ class SameTests(SynchronousTestCase):
             ("advance", 300.0),
         ],
     )
+    @example(  # who does not take the first answer has the time that is left of his first deadline
+        LIMITS[0],
+        [block(PATHS[0])] * 4,
+        [("send", 0, [0]), ("advance", 1.0), ("choke", True), ("send", 0, [0]), ("send", 1, [0]), ("advance", 12.9)],
+    )
     @example(  # the transport asks for a pause between two requests
         LIMITS[0],
         [block(PATHS[0])] * 4,
