@@ -83,7 +83,7 @@ class RequestHandler(RequestReceiver):
     @property
     def idle(self) -> bool:
         """Whether the client has nothing in flight, not even the first line of a request."""
-        return self._processing is None and self.nothing_received
+        return self._processing is None and not self._answered and self.nothing_received
 
     @property
     def receiving(self) -> bool:
@@ -155,7 +155,7 @@ class RequestHandler(RequestReceiver):
         """Flush the measured phases of a closed connection to the statistics log."""
         if self._stream is not None:
             self.record.answer(200, self._stream.size)
-        if self._answered or not self.idle:
+        if not self.idle:
             self._describe()
             self.record.give_up(self._unfinished_phase)
         self.record.flush(self.connection.closing or "client")

@@ -244,6 +244,11 @@ class SameTests(SynchronousTestCase):
         [block(PATHS[0])] * 4,
         [("send", 0, [0]), ("advance", 1.0), ("choke", True), ("send", 0, [0]), ("send", 1, [0]), ("advance", 12.9)],
     )
+    @example(  # the server drains while a client has not taken its answer
+        LIMITS[0],
+        [block(PATHS[0])] * 4,
+        [("send", 0, [0]), ("choke", True), ("send", 0, [0]), ("drain", None), ("choke", False)],
+    )
     @example(  # the transport asks for a pause between two requests
         LIMITS[0],
         [block(PATHS[0])] * 4,
