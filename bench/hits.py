@@ -223,6 +223,7 @@ def main() -> None:
     report.say("# What an answer costs\n")
     report.say(f"By `make {'bench-quick' if options.quick else 'bench'}`. {machine()}.")
     with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)  # varnish reads its part as a user of its own
         for part in options.part or PARTS:
             PARTS[part](report, Path(folder), options.quick)
     if options.write:

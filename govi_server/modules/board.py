@@ -35,7 +35,8 @@ MOST_ROWS = {"": 20, "wall": 7}
 class _Fields:
     """Names of fields, commas between them."""
 
-    schema = {"type": "string", "pattern": "^[a-z_,]*$"}
+    _name = f"(?:{'|'.join(plain.FIELDS)})"
+    schema = {"type": "string", "pattern": f"^,*{_name}(?:,+{_name})*,*$"}
 
     def read(self, text: str) -> tuple[str, ...] | None:
         """Read it; None for what is none."""
