@@ -37,6 +37,7 @@
         write(node, board.getAttribute("data-minutes-text").replace("{n}", Math.floor(left / 60)));
       }
     });
+    if (stream && stream.readyState === 1) { hear(); }  // nothing new is an answer, too
     var lost = Date.now() - heard > LOST * 1000;
     if (lost === offline.hidden) {
       offline.textContent = lost ? offline.getAttribute("data-text").replace("{time}", asOf) : "";
@@ -110,7 +111,7 @@
     if (!window.EventSource) { return; }
     stream = new EventSource(board.getAttribute("data-events"));
     stream.addEventListener("board", function (event) { put(event.data); });  // a "bye" it comes back from by itself
-    stream.addEventListener("beat", hear);  // nothing new is an answer, too
+    stream.addEventListener("beat", hear);
   }
 
   learn(true);
