@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 from msgspec import Struct
 from twisted.internet.interfaces import IAddress, IReactorTime
 
-from govi_server.addresses import Address, ip_of, read_ip, truncated
+from govi_server.addresses import Address, host_of, ip_from, ip_of, read_ip, truncated
 from govi_server.environ import Environ
 from govi_server.units import Count
 
@@ -60,9 +60,9 @@ class Client(NamedTuple):
 
     name: str
     """As it may be written down."""
-    counted: Network | None
-    """Whom the limits count its requests for; None for one without limits."""
-    connected: Network | None
+    counted: str | None
+    """Whom the limits count its requests for, a network; None for one without limits."""
+    connected: str | None
     """Whom they count its connections for: nobody, if it is a proxy, which brings many clients."""
 
 
@@ -78,10 +78,11 @@ class Access:
         self.limits = limits
         self._unlimited = networks(limits.unlimited)
         self._proxies = networks(limits.proxies)
+        # By the text of the address: to hash an address of the standard library takes longer than to find its client.
         self._client = lru_cache(maxsize=REMEMBERED // 10)(self._find_client)
-        self._connections: Counter[Network] = Counter()
+        self._connections: Counter[str] = Counter()
         # When the bucket of each client is empty of requests again, as a moment: the virtual scheduling algorithm.
-        self._busy_until: OrderedDict[Network, float] = OrderedDict()
+        self._busy_until: OrderedDict[str, float] = OrderedDict()
 
     def connects(self, addr: IAddress | None) -> bool:
         """Count a connection, which disconnects() takes back in any case; tell whether its client may have it."""
@@ -99,7 +100,7 @@ class Access:
             if not self._connections[client]:
                 del self._connections[client]
 
-    def wait(self, counted: Network | None) -> float:
+    def wait(self, counted: str | None) -> float:
         """Count a request; tell how many seconds too early it is, 0 if it is not. One too early does not count."""
         if counted is None:
             return 0.0
@@ -115,11 +116,12 @@ class Access:
 
     def peer(self, addr: IAddress | None) -> Client:
         """Tell whom a connection is from."""
-        return self._client(ip_of(addr))
+        return self._client(host_of(addr))
 
     def client(self, addr: IAddress | None, env: Environ) -> Client:
         """Tell whom a request is from."""
-        return self._client(self.address(addr, env))
+        address = self.address(addr, env)
+        return self._client(None if address is None else str(address))
 
     def told_by_proxies(self, env: Environ) -> bool:
         """Tell whether it takes more than the connection to know whom a request is from."""
@@ -143,10 +145,10 @@ class Access:
                 break
         return address
 
-    def _find_client(self, address: Address | None) -> Client:
-        counted = None
+    def _find_client(self, host: str | None) -> Client:
+        address, counted = ip_from(host), None
         if address is not None and not _within(address, self._unlimited):
-            counted = ip_network((address, 32 if address.version == 4 else 64), strict=False)
+            counted = str(ip_network((address, 32 if address.version == 4 else 64), strict=False))
         is_proxy = address is not None and _within(address, self._proxies)
         return Client(truncated(address), counted, None if is_proxy else counted)
 

@@ -13,9 +13,19 @@ NOBODY = IPv6Address("::")
 """Stands for a peer whose address is none."""
 
 
+def host_of(addr: IAddress | None) -> str | None:
+    """Give the IP address of a peer as it is written; None on a unix socket."""
+    host: str | None = getattr(addr, "host", None)
+    return host
+
+
 def ip_of(addr: IAddress | None) -> Address | None:
     """Give the IP address of a peer, IPv4 also where it came mapped into IPv6; None on a unix socket."""
-    host = getattr(addr, "host", None)
+    return ip_from(host_of(addr))
+
+
+def ip_from(host: str | None) -> Address | None:
+    """Read what host_of() gave."""
     if host is None:
         return None
     try:

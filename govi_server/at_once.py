@@ -1,21 +1,39 @@
-"""Writing to a client at once."""
+"""Writing to a client, and closing its connection, at once: not when the reactor comes round to it.
 
+For a short answer, the reactor's round costs more than the answer itself. What cannot be done at once is left to
+Twisted, and so is everything on transports that are no sockets, TLS for example.
+"""
+
+from typing import TypeGuard
+
+from twisted.internet.error import ConnectionDone
 from twisted.internet.tcp import Connection
+from twisted.python.failure import Failure
 
 from govi_server.interfaces import IClientTransport
 
+_DONE = Failure(ConnectionDone())
+
 
 def write(sock: IClientTransport, data: bytes) -> None:
-    """Write as transport.write() does, but now, if nothing is queued and the socket takes it.
-
-    transport.write() always waits for the reactor to find that the socket can be written: for a short answer that
-    costs more than the answer itself. Transports that are no sockets, TLS for example, write as they do.
-    """
-    # Twisted has no public way to ask whether anything is queued: dataBuffer is half of it.
-    if isinstance(sock, Connection) and not (sock.dataBuffer or sock._tempDataBuffer):
+    """Write as transport.write() does, but now, if nothing is queued and the socket takes it."""
+    if _has_nothing_queued(sock):
         sent = sock.writeSomeData(data)
         if isinstance(sent, int):  # and otherwise the connection is lost, which write() makes the reactor find out
             if sent == len(data):
                 return
             data = data[sent:]
     sock.write(data)
+
+
+def close(sock: IClientTransport) -> bool:
+    """Close as transport.loseConnection() does, but now, if nothing is queued; tell whether it is done."""
+    if _has_nothing_queued(sock):
+        sock.connectionLost(_DONE)  # as the reactor does when it finds that a connection has ended
+        return True
+    return False
+
+
+def _has_nothing_queued(sock: IClientTransport) -> TypeGuard[Connection]:
+    # Twisted has no public way to ask whether anything is queued: dataBuffer is half of it.
+    return isinstance(sock, Connection) and not (sock.dataBuffer or sock._tempDataBuffer)

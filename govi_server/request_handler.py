@@ -58,7 +58,10 @@ class RequestHandler(RequestReceiver):
         self._processing: Deferred[None] | None = None
         self._answered = False
         self._last = False  # no request follows the current one
-        self._half_closed = False  # the client has said that nothing follows
+        self._parting = (
+            False  # the client has said that no request follows the current one, and has sent nothing more
+        )
+        self._half_closed = False  # the client has said that nothing at all follows
         self._in_a_row = 0  # requests answered without a turn for others
         self._turn: IDelayedCall | None = None
         self._thrown_away = 0
@@ -76,9 +79,10 @@ class RequestHandler(RequestReceiver):
         self.limits = self.server.limits
         self.MAX_LENGTH = self.limits.head
         addr = sock.getPeer()
-        self.record = Record(self.server.what, self.server.access.peer(addr).name, self.server.clock)
+        server = self.server
+        self.record = Record(server.what, server.access.peer(addr).name, server.clock, server.statistics)
         sock.registerProducer(self, True)
-        self.connection = self.server.opened(self, sock, addr)
+        self.connection = server.opened(self, sock, addr)
 
     @property
     def idle(self) -> bool:
@@ -113,7 +117,7 @@ class RequestHandler(RequestReceiver):
         """The client has taken its answers: go on."""
         self.choked = False
         if self._stream is not None and self._processing is not None:
-            self.server.deadlines.stop(self.connection)
+            self.server.give(self.connection, None)
             self.sock.resumeProducing()
         elif self._answered and self._processing is None:
             self._finish()
@@ -205,8 +209,7 @@ class RequestHandler(RequestReceiver):
             self._start_deadline()
 
     def _start_deadline(self) -> None:
-        self.server.idle.stop(self.connection)
-        self.server.deadlines.start(self.connection)
+        self.server.give(self.connection, self.server.deadlines)
 
     def request_refused(self, error: RequestError) -> None:
         """Say why, and close."""
@@ -268,7 +271,7 @@ class RequestHandler(RequestReceiver):
         if ready is None or server.draining or server.access.wait(client.counted) > 0:
             return False
         self.record.come_from(client.name)
-        self._last = repeat.is_last
+        self._last = self._parting = repeat.is_last
         now, unchanged = server.clock.seconds(), repeat.condition is not None and repeat.unchanged(ready)
         data, status, size = ready.write(repeat.method, unchanged, server.headers, now, repeat.connection)
         write(self.sock, data)
@@ -303,6 +306,7 @@ class RequestHandler(RequestReceiver):
             self._block = None  # there was more
         self.record.come_from(self.server.client(self.connection, env).name)
         self._last = not env.keeps_alive()
+        self._parting = self._last and self._block is not None
         self._processing = processing = maybeDeferred(self.process, env)
         processing.addErrback(self._failed)
         processing.addCallback(self._processed)
@@ -481,11 +485,11 @@ class RequestHandler(RequestReceiver):
         """Go on to the next request, or close."""
         server, connection = self.server, self.connection
         if self._last:
+            nothing_follows = (self._parting or self._half_closed) and not self._buffer
             self.next_request()
-            connection.close("client" if self._half_closed else "server")
+            connection.close("client" if self._half_closed else "server", nothing_follows)
             return
-        server.deadlines.stop(connection)
-        server.idle.start(connection)
+        server.give(connection, server.idle)
         if not self.paused:
             return  # it was a repeat: nothing was kept of it, and nothing came behind it
         self.next_request()

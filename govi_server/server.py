@@ -16,9 +16,10 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, ServerFactory
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from zope.interface import implementer
 
+from govi_server import at_once
 from govi_server.access import UNLIMITED, Access, Client
 from govi_server.environ import Environ
 from govi_server.interfaces import IClientTransport
@@ -136,6 +137,8 @@ class Connection:
         self.sock = sock
         self.accepted_from = addr
         self.handler = handler
+        self.deadline: TimeoutHandler | None = None
+        """The deadline that it has: one at a time, or none."""
         self._client: Client | None = None
         self.closing: End | None = None
         """Who ended it, once somebody on this side has."""
@@ -163,13 +166,16 @@ class Connection:
             self.closing = self.closing or "timeout"
             self.abort()
 
-    def close(self, end: End = "server") -> None:
+    def close(self, end: End = "server", nothing_follows: bool = False) -> None:
         """Close it politely: what was written is sent, then the client has two seconds to close its side.
 
         Closing both sides at once would make the kernel throw the answer away when bytes of the client are still
-        unread (RFC 9112 section 9.6).
+        unread (RFC 9112 section 9.6). It is done where nothing follows from the client: then it saves a third of what
+        the connection costs.
         """
         self.closing = end
+        if nothing_follows and at_once.close(self.sock):
+            return
         self.handler.handle_closing()
         self.handler.server.closing(self)
         self.sock.unregisterProducer()
@@ -181,12 +187,13 @@ class Connection:
     def drop(self) -> None:
         """Close it at once, with nothing of an answer under way, to make room for another."""
         server = self.handler.server
-        server.forget_deadlines(self)
         if self.closing is not None:
+            server.give(self, None)
             self.abort()
             return
         self.closing = "server"
-        server.dropped.start(self)
+        server.reports.stop(self)
+        server.give(self, server.dropped)
         self.sock.unregisterProducer()
         self.sock.loseConnection()
 
@@ -220,7 +227,7 @@ class Server(ServerFactory["RequestHandler"]):
     connection from the server and a transport. clock: tells and schedules all time. find_module: gives the module of
     a path's first segment, or raises KeyError, as MultiService.getServiceNamed does. headers: sent with every
     answer. access: who may connect and how often they may ask; by default all may as they like. what: the name that
-    logs call it by.
+    logs call it by. observer: what is told of the statistics of its connections, by default the log.
     """
 
     noisy = False
@@ -238,6 +245,7 @@ class Server(ServerFactory["RequestHandler"]):
         headers: Headers = (),
         access: Access | None = None,
         what: str = "govi-cache",
+        observer: ILogObserver = globalLogPublisher,
     ) -> None:
         self.host = host
         self.port = port
@@ -248,6 +256,7 @@ class Server(ServerFactory["RequestHandler"]):
         self.headers = tuple(pairs(headers))
         self.what = what
         self.access = access or Access(clock, UNLIMITED)
+        self.statistics = Logger("govi_server.statistics", observer=observer)
         self.accepting = Accepting(clock, what)
         self.repeats = Repeats()
         self.draining = False
@@ -259,7 +268,6 @@ class Server(ServerFactory["RequestHandler"]):
         self.reports = TimeoutHandler(clock, REPORT_EVERY, self._report)
         self.streams: set[Connection] = set()
         """The connections whose answers go on, without a deadline."""
-        self._all_deadlines = (self.deadlines, self.idle, self.lingering, self.dropped, self.reports)
         self._drained: Deferred[None] | None = None
         self._drain_limit: IDelayedCall | None = None
 
@@ -335,7 +343,7 @@ class Server(ServerFactory["RequestHandler"]):
             connection.disconnect()
 
     def _end(self) -> None:
-        for deadline in self._all_deadlines:
+        for deadline in (self.deadlines, self.idle, self.lingering, self.dropped, self.reports):
             deadline.cancel()
         if self._drain_limit is not None:
             self._drain_limit.cancel()
@@ -346,32 +354,36 @@ class Server(ServerFactory["RequestHandler"]):
     def opened(self, handler: "RequestHandler", sock: IClientTransport, addr: IAddress) -> Connection:
         """Take note of a connection whose first request begins now."""
         self.connections[handler] = connection = Connection(sock, addr, handler)
-        self.deadlines.start(connection)
+        self.give(connection, self.deadlines)
         self.reports.start(connection)
         return connection
 
+    def give(self, connection: Connection, deadline: TimeoutHandler | None) -> None:
+        """Give a connection a deadline, counted from now, or none, in the place of the one that it has."""
+        if connection.deadline is not deadline and connection.deadline is not None:
+            connection.deadline.stop(connection)
+        connection.deadline = deadline
+        if deadline is not None:
+            deadline.start(connection)
+
     def streaming(self, connection: Connection) -> None:
         """Let a connection's answer go on for as long as it likes."""
-        self.deadlines.stop(connection)
+        self.give(connection, None)
         self.streams.add(connection)
 
     def closing(self, connection: Connection) -> None:
         """Give a connection that was closed on this side the time to take its last answer."""
         self.streams.discard(connection)
-        self.forget_deadlines(connection)
-        self.lingering.start(connection)
-
-    def forget_deadlines(self, connection: Connection) -> None:
-        """Lift all deadlines of a connection."""
-        for deadline in self._all_deadlines:
-            deadline.stop(connection)
+        self.reports.stop(connection)
+        self.give(connection, self.lingering)
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection."""
         del self.connections[connection.handler]
         self.streams.discard(connection)
         self.access.disconnects(connection.accepted_from)
-        self.forget_deadlines(connection)
+        self.reports.stop(connection)
+        self.give(connection, None)
         if self._drained is not None and not self.connections:
             self._end()
 

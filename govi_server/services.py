@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
-from twisted.logger import ILogObserver, LogEvent, Logger, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, Logger, LogPublisher, globalLogPublisher
 
 if TYPE_CHECKING:
     from govi_server.operations.admin import Admin
@@ -86,22 +86,25 @@ class Drain(Service):
 
 
 class Observers(Service):
-    """Has observers see the log while it runs."""
+    """Has observers see the log, or what else is published, while it runs."""
 
-    def __init__(self, observers: Sequence[Callable[[LogEvent], None]]) -> None:
+    def __init__(
+        self, observers: Sequence[Callable[[LogEvent], None]], publisher: LogPublisher = globalLogPublisher
+    ) -> None:
+        self._publisher = publisher
         self._observers = [cast(ILogObserver, observer) for observer in observers]
 
     def startService(self) -> None:
         """Begin to observe."""
         super().startService()
         for observer in self._observers:
-            globalLogPublisher.addObserver(observer)
+            self._publisher.addObserver(observer)
 
     def stopService(self) -> None:
         """Observe no more."""
         super().stopService()
         for observer in self._observers:
-            globalLogPublisher.removeObserver(observer)
+            self._publisher.removeObserver(observer)
 
 
 class Listener(StreamServerEndpointService):

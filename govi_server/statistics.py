@@ -1,18 +1,17 @@
 """Statistics: what a connection's requests were and how long each of their phases took.
 
-A RequestHandler writes one event when its connection closes, with a ConnectionStatistics under the key
+A RequestHandler logs one event when its connection closes, with a ConnectionStatistics under the key
 ``statistics`` and no text. Whoever wants it observes it; the statistics log is such an observer.
 """
 
 import os
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, cast, get_args
 
 import msgspec
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import ILogObserver, LogEvent, Logger, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, Logger, LogPublisher, globalLogPublisher
 from twisted.python.logfile import LogFile
 
 from govi_server.incidents import Incidents
@@ -21,9 +20,6 @@ from govi_server.services import CannotStart
 Phase = Literal["receive", "parse", "lookup", "wait", "render", "send"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 CacheResult = Literal["hit", "stale", "joined", "miss", "none"]
-Asked = tuple[str | None, int | None, CacheResult]
-"""A request's path, its status, and what the cache had for it."""
-
 End = Literal["client", "server", "timeout", "error", "open"]
 """Who ended a connection; 'error' is a connection that broke, 'open' is one that goes on."""
 
@@ -67,8 +63,7 @@ class RequestStatistics(msgspec.Struct, gc=False):
         self.marked = now
 
 
-@dataclass(slots=True)
-class ConnectionStatistics:
+class ConnectionStatistics(msgspec.Struct):
     """One connection from its accept, or from the last event about it. Moments are epoch seconds."""
 
     server: str
@@ -77,30 +72,23 @@ class ConnectionStatistics:
     began: float
     ended: float = 0.0
     end: End = "open"
-    requests: list[RequestStatistics] = field(default_factory=list)
-    _asked: dict[Asked, int] | None = None
-
-    @property
-    def asked(self) -> "dict[Asked, int]":
-        """Count the requests by path, status and what the cache had: they are mostly alike."""
-        if self._asked is None:
-            asked: dict[Asked, int] = {}
-            self._asked = asked
-            for request in self.requests:
-                key = (request.path, request.status, request.cache)
-                asked[key] = asked.get(key, 0) + 1
-        return self._asked
+    requests: list[RequestStatistics] = []
 
 
 class Record:
-    """Keeps the statistics of one connection as it goes, its requests one after the other."""
+    """Keeps the statistics of one connection as it goes, its requests one after the other.
 
-    log = Logger()
+    server: the name of the server. client: the name of the client. log: where the events go.
+    """
 
-    def __init__(self, server: str, client: str, clock: IReactorTime) -> None:
+    __slots__ = ("_clock", "_connection", "_log", "_request")
+
+    def __init__(self, server: str, client: str, clock: IReactorTime, log: Logger) -> None:
         self._clock = clock
-        self._connection = ConnectionStatistics(server, client, clock.seconds())
-        self._request: RequestStatistics | None = RequestStatistics(clock.seconds())
+        self._log = log
+        now = clock.seconds()
+        self._connection = ConnectionStatistics(server, client, now)
+        self._request: RequestStatistics | None = RequestStatistics(now)
 
     @property
     def in_request(self) -> bool:
@@ -190,7 +178,7 @@ class Record:
         connection.ended = now
         connection.end = end
         self._connection = ConnectionStatistics(connection.server, connection.client, now)
-        self.log.info(statistics=connection)
+        self._log.info(statistics=connection)
 
 
 def format_line(event: LogEvent, server: str) -> str | None:
@@ -234,8 +222,17 @@ class StatisticsLog(Service):
     log = Logger()
     name = "statistics"
 
-    def __init__(self, server: str, path: str, rotate_bytes: int, keep_files: int, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        server: str,
+        path: str,
+        rotate_bytes: int,
+        keep_files: int,
+        clock: IReactorTime,
+        publisher: LogPublisher = globalLogPublisher,
+    ) -> None:
         self.incidents = Incidents(self.log, clock)
+        self._publisher = publisher
         self._server = server
         self._path = path
         self._rotate_bytes = rotate_bytes
@@ -250,14 +247,14 @@ class StatisticsLog(Service):
         except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
             reason = getattr(error, "strerror", None) or error
             raise CannotStart(f"cannot write the statistics log {self._path}: {reason}") from None
-        globalLogPublisher.addObserver(self._observer)
+        self._publisher.addObserver(self._observer)
         super().startService()
         self.log.info("Statistics go to {path}", path=self._path)
 
     def stopService(self) -> None:
         """Stop observing and close the file."""
         super().stopService()
-        globalLogPublisher.removeObserver(self._observer)
+        self._publisher.removeObserver(self._observer)
         self._close()
 
     @property

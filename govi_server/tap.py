@@ -9,7 +9,7 @@ from twisted.application.internet import TimerService
 from twisted.application.service import IService, MultiService
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
-from twisted.logger import Logger
+from twisted.logger import Logger, LogPublisher
 from twisted.python import usage
 
 from govi_server.access import UNLIMITED, Access, Limits, networks
@@ -44,6 +44,7 @@ from govi_server.operations.parts import GatewayParts, Parts
 from govi_server.operations.ready import Ready
 from govi_server.operations.snapshot import Snapshots
 from govi_server.operations.status import Status
+from govi_server.operations.tally import Tally
 from govi_server.operations.verbs import Verbs
 from govi_server.operations.verdict import Judge
 from govi_server.request_handler import RequestHandler
@@ -160,6 +161,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 def _service(config: Config, reactor: Any) -> InOrder:
     """Put the parts together, in the order in which they start; they stop in the reverse one."""
     services, modules = InOrder(), MultiService()
+    statistics = LogPublisher()  # of their own: the text log looks at every event, and there are thousands a second
     services.addService(ClockWatch(reactor))
     server = Server(
         "",
@@ -171,18 +173,21 @@ def _service(config: Config, reactor: Any) -> InOrder:
         headers=PUBLIC_HEADERS,
         access=Access(reactor, _that_fit(config.access)),
         what=NAME,
+        observer=statistics,
     )
     parts = Parts(server)
     if config.statistics.file:
         # Absolute, for twistd changes its directory before anything is opened.
         path = os.path.abspath(config.statistics.file)
-        parts.statistics = StatisticsLog(NAME, path, config.statistics.rotate, config.statistics.keep, reactor)
+        parts.statistics = StatisticsLog(
+            NAME, path, config.statistics.rotate, config.statistics.keep, reactor, statistics
+        )
         services.addService(parts.statistics)
     _add_modules(services, modules, config, parts, reactor)
     parts.modules = tuple(str(module.name) for module in modules)
     services.addService(modules)
     if config.admin.listen or config.manhole.listen:
-        services.addService(_operators(config, parts, reactor))
+        services.addService(_operators(config, parts, statistics, reactor))
     if config.snapshot.file:
         parts.snapshots = Snapshots(parts, config.snapshot, reactor, in_slices(reactor))
         services.addService(parts.snapshots)
@@ -223,14 +228,16 @@ def _add_modules(services: InOrder, modules: MultiService, config: Config, parts
         modules.addService(page)
 
 
-def _operators(config: Config, parts: Parts, reactor: Any) -> InOrder:
-    """Make the operators' endpoint, and what watches the log for it."""
-    hour = LastHour(reactor, NAME, parts.modules)
+def _operators(config: Config, parts: Parts, statistics: LogPublisher, reactor: Any) -> InOrder:
+    """Make the operators' endpoint, and what watches the logs for it."""
+    tally = Tally(NAME)
+    hour = LastHour(reactor, tally, parts.modules)
     judge = Judge(parts, hour, reactor)
-    metrics = Metrics(parts, judge)
+    metrics = Metrics(parts, judge, tally)
     metrics.registry.register(FailingStops(hour))
     status = Status(parts, hour, judge, reactor, version("govi-server"))
     services = InOrder()
+    services.addService(Observers((tally,), statistics))
     services.addService(Observers((hour, metrics)))
     services.addService(timer := TimerService(JUDGE_EVERY, judge.verdict))
     timer.clock = reactor

@@ -38,6 +38,7 @@ from govi_server.operations.ready import Ready
 from govi_server.operations.snapshot import HEADER, Settings, Snapshots
 from govi_server.operations.status import OUTCOMES, Status
 from govi_server.operations.status_page import page
+from govi_server.operations.tally import Tally
 from govi_server.operations.verdict import CALM, Judge, Word
 from govi_server.services import CannotStart, Observers
 from govi_server.slices import in_slices
@@ -85,12 +86,13 @@ class OperationsTestCase(WireTestCase):
         for module in (Kv55("kv55", self.cache), *ovapi_modules(self.feed)):
             modules.addService(module)
         self.server.find_module = modules.getServiceNamed
-        self.hour = LastHour(self.clock, self.server.what, self.parts.modules)
+        tally = Tally(self.server.what)
+        self.hour = LastHour(self.clock, tally, self.parts.modules)
         self.judge = Judge(self.parts, self.hour, self.clock)
-        self.metrics = Metrics(self.parts, self.judge)
+        self.metrics = Metrics(self.parts, self.judge, tally)
         self.metrics.registry.register(FailingStops(self.hour))
         self.status = Status(self.parts, self.hour, self.judge, self.clock, "1.2.3")
-        observers = Observers((self.hour, self.metrics))
+        observers = Observers((tally, self.hour, self.metrics))
         observers.startService()
         self.addCleanup(observers.stopService)
 

@@ -125,11 +125,15 @@ class World:
 
     def seen(self) -> list[object]:
         """Give what clients got, who was asked, whose deadlines are when, and whom the limits count."""
+        server = self.server
         number = {client.handler.connection: i for i, client in enumerate(self.clients)}
         return [
             [(client.transport.value(), client.closed, client.transport.producerState) for client in self.clients],
             self.source.asked,
-            [[(number[c], c.closing) for c in deadlines] for deadlines in self.server._all_deadlines],
+            [
+                [(number[c], c.closing) for c in deadlines]
+                for deadlines in (server.deadlines, server.idle, server.lingering, server.dropped, server.reports)
+            ],
             list(self.server.access._busy_until.items()),
             list(self.cache._entries),
             sorted((call.getTime(), cast(Any, call).func.__qualname__) for call in self.clock.getDelayedCalls()),

@@ -15,6 +15,7 @@ from govi_server.operations.hour import LastHour
 from govi_server.operations.log_levels import LogLevels
 from govi_server.operations.parts import GatewayParts, Parts
 from govi_server.operations.status import Status
+from govi_server.operations.tally import Tally
 from govi_server.operations.verbs import TO_SAY, Text, Verbs
 from govi_server.operations.verdict import Judge
 from govi_server.request_handler import RequestHandler
@@ -37,7 +38,7 @@ class VerbsTests(SynchronousTestCase):
         server = Server("", 0, RequestHandler, clock=self.clock, find_module=lambda name: None)
         parts = Parts(server)
         parts.gateways["kv55"] = GatewayParts(Gateway(FakePoster(), self.clock, "govi"), breaker, self.cache)
-        hour = LastHour(self.clock, "govi-cache")
+        hour = LastHour(self.clock, Tally("govi-cache"))
         status = Status(parts, hour, Judge(parts, hour, self.clock), self.clock, "1.0")
         self.ended: list[bool] = []
         self.levels = LogLevels(LogPublisher())

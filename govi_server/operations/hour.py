@@ -6,6 +6,7 @@ Bounded: sixty minutes, and of the names that clients choose only those that com
 from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal
 
 from twisted.internet.interfaces import IReactorTime
@@ -13,8 +14,9 @@ from twisted.logger import LogEvent, LogLevel, formatEvent
 
 from govi_server.departures.flights import FlightEvent
 from govi_server.log_figures import Distribution
+from govi_server.operations.tally import Bulk, Tally
 from govi_server.paths import SEVERAL, stop_of
-from govi_server.statistics import CacheResult, ConnectionStatistics
+from govi_server.statistics import CacheResult
 
 MINUTES = 60
 """How far back it goes."""
@@ -84,11 +86,12 @@ class Happening:
 
 
 class LastHour:
-    """Observes the log. server: whose connections count. modules: what may be asked for boards."""
+    """Observes the log, and counts. tally: of what connections did. modules: what may be asked for boards."""
 
-    def __init__(self, clock: IReactorTime, server: str, modules: Collection[str] = ("kv55",)) -> None:
+    def __init__(self, clock: IReactorTime, tally: Tally, modules: Collection[str] = ("kv55",)) -> None:
         self._clock = clock
-        self._server = server
+        self._tally = tally
+        tally.listen(self._count)
         self._modules = modules
         self._minutes: deque[Minute] = deque(maxlen=MINUTES)
         self.events: deque[Happening] = deque(maxlen=MOST_EVENTS)
@@ -96,11 +99,9 @@ class LastHour:
 
     def __call__(self, event: LogEvent) -> None:
         """Take note of an event of the log."""
-        if isinstance(connection := event.get("statistics"), ConnectionStatistics):
-            if connection.server == self._server:
-                _count(self._minute(), connection, self._modules)
-        elif isinstance(flight := event.get("flight"), FlightEvent):
-            asked = self._minute().modules[flight.module]
+        if isinstance(flight := event.get("flight"), FlightEvent):
+            self._tally.settle()  # of the minutes before this one
+            asked = self._minute(int(self._clock.seconds()) // 60 * 60).modules[flight.module]
             (asked.taken if flight.what == "taken" else asked.waited).add(flight.seconds * 1000)
         elif event.get("log_level") in (LogLevel.warn, LogLevel.error, LogLevel.critical):
             text = formatEvent(event).partition("\n")[0][:300]
@@ -108,6 +109,7 @@ class LastHour:
 
     def minutes(self) -> Iterator[Minute]:
         """Go through the minutes of the last hour in which anything happened, the oldest first."""
+        self._tally.settle()
         now = self._clock.seconds()
         return (minute for minute in self._minutes if 0 <= now - minute.begins < (MINUTES + 1) * 60)
 
@@ -121,8 +123,10 @@ class LastHour:
                     failing.setdefault(name, set()).update(asked.stops["failed"])
         return failing
 
-    def _minute(self) -> Minute:
-        begins = int(self._clock.seconds()) // 60 * 60
+    def _count(self, bulk: Bulk) -> None:
+        _count(self._minute(bulk.minute), bulk, self._modules)
+
+    def _minute(self, begins: int) -> Minute:
         # Minutes of a clock that was ahead would come again, and with them what failed in them.
         while self._minutes and self._minutes[-1].begins > begins:
             self._minutes.pop()
@@ -140,10 +144,10 @@ def outcome(status: int | None, cache: CacheResult) -> str | None:
     return "failed" if status >= 500 else cache
 
 
-def _count(minute: Minute, connection: ConnectionStatistics, modules: Collection[str]) -> None:
-    requests = connection.requests
-    _add(minute.clients, connection.client, len(requests))
-    for (path, status, cache), n in connection.asked.items():
+def _count(minute: Minute, bulk: Bulk, modules: Collection[str]) -> None:
+    for connection in bulk.connections:
+        _add(minute.clients, connection.client, len(connection.requests))
+    for (path, status, cache), n in bulk.asked.items():
         stop = stop_of(path)
         module = (path or "/").lstrip("/").partition("/")[0]
         result = outcome(status, cache) if module in modules else None
@@ -163,7 +167,7 @@ def _count(minute: Minute, connection: ConnectionStatistics, modules: Collection
             _add(minute.unanswered, stop, n)
         if status == 404:
             _add(minute.unknown, stop, n)
-    for request in requests:
+    for request in chain.from_iterable(connection.requests for connection in bulk.connections):
         waited = request.wait
         if waited and (stop := stop_of(request.path)) and (stop in minute.slow or len(minute.slow) < MOST_NAMES):
             minute.slow[stop] = max(waited, minute.slow.get(stop, 0.0))

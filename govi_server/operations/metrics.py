@@ -19,8 +19,9 @@ from twisted.logger import LogEvent
 from govi_server.departures.flights import FlightEvent
 from govi_server.operations.hour import LastHour
 from govi_server.operations.parts import KINDS, Parts
+from govi_server.operations.tally import Bulk, Tally
 from govi_server.operations.verdict import LOOKED_AT, Judge, Word
-from govi_server.statistics import PHASES, ConnectionStatistics, Phase, RequestStatistics
+from govi_server.statistics import PHASES, Phase, RequestStatistics
 
 # Seconds: a hit takes fractions of a millisecond, a gateway up to its ten seconds.
 _BUCKETS = (
@@ -75,11 +76,13 @@ _TIMES: dict[Phase, Callable[[RequestStatistics], float | None]] = {phase: attrg
 
 
 class Metrics(Collector):
-    """Observes the log, and reads the parts of the program when somebody asks. Provides a registry."""
+    """Observes the log, counts, and reads the parts of the program when somebody asks. Provides a registry."""
 
-    def __init__(self, parts: Parts, judge: Judge) -> None:
+    def __init__(self, parts: Parts, judge: Judge, tally: Tally) -> None:
         self._parts = parts
         self._judge = judge
+        self._tally = tally
+        tally.listen(self._count)
         self._requests: Counter[tuple[str, str, str]] = Counter()
         self._bytes = 0
         self._phases: defaultdict[str, Latencies] = defaultdict(Latencies)
@@ -93,18 +96,15 @@ class Metrics(Collector):
 
     def __call__(self, event: LogEvent) -> None:
         """Count an event of the log."""
-        connection = event.get("statistics")
-        if isinstance(connection, ConnectionStatistics):
-            if connection.server == self._parts.server.what:
-                self._count(connection)
-        elif isinstance(flight := event.get("flight"), FlightEvent):
+        if isinstance(flight := event.get("flight"), FlightEvent):
             (self._taken if flight.what == "taken" else self._answered)[flight.module].add([flight.seconds])
 
-    def _count(self, connection: ConnectionStatistics) -> None:
-        if connection.end != "open":
-            self._ended[connection.end] += 1
-        requests = connection.requests
-        for (path, status, cache), n in connection.asked.items():
+    def _count(self, bulk: Bulk) -> None:
+        for connection in bulk.connections:
+            if connection.end != "open":
+                self._ended[connection.end] += 1
+        requests = [request for connection in bulk.connections for request in connection.requests]
+        for (path, status, cache), n in bulk.asked.items():
             self._requests[self._module(path), "none" if status is None else str(status), cache] += n
         self._bytes += sum(request.bytes for request in requests)
         for phase, time in _TIMES.items():
@@ -116,7 +116,8 @@ class Metrics(Collector):
         return segment if segment in self._parts.modules else "other"
 
     def collect(self) -> Iterator[Metric]:
-        """Read what is a state and no event."""
+        """Tell what was counted, and read what is a state and no event."""
+        self._tally.settle()
         yield from self._counted()
         parts = self._parts
         verdict = self._judge.verdict().word
