@@ -18,11 +18,13 @@ _DONE = Failure(ConnectionDone())
 def write(sock: IClientTransport, data: bytes) -> None:
     """Write as transport.write() does, but now, if nothing is queued and the socket takes it."""
     if _has_nothing_queued(sock):
-        sent = sock.writeSomeData(data)
-        if isinstance(sent, int):  # and otherwise the connection is lost, which write() makes the reactor find out
-            if sent == len(data):
-                return
-            data = data[sent:]
+        try:
+            sent = sock.socket.send(data)
+        except OSError:  # full, or the connection is lost, which write() makes the reactor find out
+            sent = 0
+        if sent == len(data):
+            return
+        data = data[sent:]
     sock.write(data)
 
 

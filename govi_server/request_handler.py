@@ -80,7 +80,7 @@ class RequestHandler(RequestReceiver):
         self.MAX_LENGTH = self.limits.head
         addr = sock.getPeer()
         server = self.server
-        self.record = Record(server.what, server.access.peer(addr).name, server.clock, server.statistics)
+        self.record = Record(server.what, server.access.peer(addr).name, server.clock, server.observer)
         sock.registerProducer(self, True)
         self.connection = server.opened(self, sock, addr)
 
@@ -264,7 +264,7 @@ class RequestHandler(RequestReceiver):
         server, connection = self.server, self.connection
         received = server.clock.seconds()
         try:
-            ready = repeat.ready()
+            ready = repeat.ready(received)
         except Exception:
             return False  # the long way meets it, too, and says so
         client = connection.client

@@ -256,7 +256,7 @@ class Server(ServerFactory["RequestHandler"]):
         self.headers = tuple(pairs(headers))
         self.what = what
         self.access = access or Access(clock, UNLIMITED)
-        self.statistics = Logger("govi_server.statistics", observer=observer)
+        self.observer = observer
         self.accepting = Accepting(clock, what)
         self.repeats = Repeats()
         self.draining = False

@@ -174,6 +174,28 @@ async def test_half_close(start: Start) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_end_is_asked_for(start: Start) -> None:
+    """A client that asks for the end of the connection gets the whole answer and the end, of both sides at once."""
+    running = start()
+    await running.get("031102")
+
+    def converse() -> bytes:
+        with socket.create_connection(("127.0.0.1", running.port), 10) as client:
+            client.sendall(b"GET /kv55/031102 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            received = b""
+            while more := client.recv(65536):
+                received += more
+            with pytest.raises(ConnectionError):  # nobody is there to linger
+                all(client.send(b"x") for _ in range(100))
+            return received
+
+    for _ in range(2):  # the long way, and the short one
+        head, _, body = (await deferToThread(converse)).partition(b"\r\n\r\n")
+        assert f"Content-Length: {len(body)}".encode() in head.split(b"\r\n")
+        assert body.endswith(b"</DRIS_55>\n")
+
+
+@pytest_twisted.ensureDeferred
 async def test_answer_survives_unread_bytes(start: Start) -> None:
     """A client that is still sending when it is refused gets to read why."""
     running = start()
