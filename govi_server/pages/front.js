@@ -11,9 +11,9 @@
   let asking = new AbortController();
   let later = 0;
 
-  const counted = (count) => {
-    if (count === 0) return words.foundNone;
-    return (count === 1 ? words.foundOne : words.foundSome).replace("{n}", count);
+  const counted = (count, most) => {
+    const text = count === 0 ? words.foundNone : count === 1 ? words.foundOne : count < most ? words.foundSome : words.foundMost;
+    return text.replace("{n}", count);
   };
 
   const element = (name, text) => {
@@ -46,7 +46,7 @@
       if (!answer.ok) throw new Error(answer.statusText);
       const stops = (await answer.json()).Stops;
       show(stops);
-      status.textContent = stops.length < most ? counted(stops.length) : words.foundMost;
+      status.textContent = counted(stops.length, most);
     } catch (error) {
       if (error.name !== "AbortError") status.textContent = words.failed;
     }
