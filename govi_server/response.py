@@ -49,13 +49,18 @@ def pairs(headers: Headers) -> list[tuple[str, str]]:
     return list(headers.items() if isinstance(headers, Mapping) else headers)
 
 
-def represent(body: bytes, content_type: str, compressed: bool, modified: float | None = None) -> Representation:
-    """Make a representation of a body, gzip or plain, with its own strong entity tag (RFC 9110 section 8.8.3)."""
+def represent(
+    body: bytes, content_type: str, compressed: bool, modified: float | None = None, vary: str = "Accept-Encoding"
+) -> Representation:
+    """Make a representation of a body, gzip or plain, with its own strong entity tag (RFC 9110 section 8.8.3).
+
+    vary: names of the request's fields that it depends on.
+    """
     if compressed:
         body = gzip.compress(body, mtime=0)  # without the moment, the same body has the same bytes
     etag = f'"{blake2b(body, digest_size=8).hexdigest()}"'
     encoding = (("Content-Encoding", "gzip"),) if compressed else ()
-    headers = (("Content-Type", content_type), *encoding, ("ETag", etag), ("Vary", "Accept-Encoding"))
+    headers = (("Content-Type", content_type), *encoding, ("ETag", etag), ("Vary", vary))
     date = (("Last-Modified", http_date(modified)),) if modified is not None else ()
     return Representation(body, etag, (*headers, *date), modified)
 

@@ -27,7 +27,7 @@ from govi_server.modules.assets import Assets
 from govi_server.modules.board import BoardPages
 from govi_server.modules.callback import Callback
 from govi_server.modules.events import Events
-from govi_server.modules.front import Front, Source
+from govi_server.modules.front import Front
 from govi_server.modules.kv55 import Kv55
 from govi_server.modules.kv55_live import Kv55Live
 from govi_server.modules.openapi import Contracts, openapi_modules
@@ -47,6 +47,7 @@ from govi_server.operations.status import Status
 from govi_server.operations.tally import Tally
 from govi_server.operations.verbs import Verbs
 from govi_server.operations.verdict import Judge
+from govi_server.pages.front import Source
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.services import CannotStart, Drain, InOrder, Listener, Observers, serving

@@ -1,7 +1,9 @@
 """/stops, /near, /, /assets, /siri, /openapi.json and /docs, in memory."""
 
 import json
-from typing import Any
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any, get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,15 +14,19 @@ from zope.interface.verify import verifyObject
 from govi_server.contract import BadQuery, Choice, Degrees, Parameter, Text, Whole, said_in
 from govi_server.interfaces import IDeclared, IWebModule
 from govi_server.kv78turbo.finder import Finder
+from govi_server.kv78turbo.subscriber import State
 from govi_server.modules.assets import Assets
 from govi_server.modules.board import BoardPages
-from govi_server.modules.front import CHANGED_EVERY, Front, Source
+from govi_server.modules.front import CHANGED_EVERY, Front
 from govi_server.modules.kv55_live import LICENSE, Kv55Live
 from govi_server.modules.openapi import Contracts, openapi_modules
 from govi_server.modules.ovapi import ovapi_modules
 from govi_server.modules.signs import FeedSigns
 from govi_server.modules.siri import PATH, Duration, Siri
 from govi_server.modules.stops import Near, Stops
+from govi_server.pages import front
+from govi_server.pages.front import Source
+from govi_server.pages.texts import LANGUAGES, TEXTS
 from tests import feed as kv
 from tests.client import Answer
 from tests.doubles import take
@@ -132,6 +138,8 @@ class StopsTests(PagesTestCase):
             ("/stops?q=" + "x" * 101, "q"),
             ("/near?lat=52", "lon"),
             ("/near?lat=91&lon=5", "lat"),
+            ("/?lang=pl", "lang"),
+            ("/?q=" + "x" * 101, "q"),
             ("/near?lat=nan&lon=5", "lat"),
             ("/near?lat=52&lon=1e9", "lon"),
         ]:
@@ -147,13 +155,79 @@ class FrontTests(PagesTestCase):
     def test_find(self) -> None:
         """Without scripts the form finds stops, and shows what was asked, as text."""
         self.plan()
-        page = self.page("/?q=%22%3E%3Cscript%3E%20elders")
+        page = self.page("/?lang=en&q=%22%3E%3Cscript%3E%20elders")
         self.assertEqual(page.xpath("string(//input/@value)"), '"><script> elders')
         self.assertEqual(page.xpath("string(//p[@role='status'])"), "No stop found")
         page = self.page("/?q=elders")
+        self.assertEqual(page.xpath("string(//p[@role='status'])"), "1 halte")
         self.assertEqual(page.xpath("//ul[@id='found']//a/@href"), [f"/board/{OTHER}"])
         self.assertEqual(page.xpath("string(//ul[@id='found']//b)"), "<b>Elders")
         self.assertEqual(page.xpath("//form/@action"), ["/"])
+
+    def test_counts(self) -> None:
+        """How many stops are found is said as it is said of one, of some, and of as many as there ever are."""
+        for count, words in [
+            (0, "Aucun arrêt trouvé"),
+            (1, "1 arrêt"),
+            (2, "2 arrêts"),
+            (20, "Les 20 premiers arrêts"),
+        ]:
+            told = html.document_fromstring(front.page(self.front.told(["1"] * count), "fr", {"q": "x"}))
+            self.assertIn(words, told.xpath("string(//p[@role='status'])"))
+            self.assertEqual(len(told.xpath("//ul[@id='found']/li")), count)
+
+    def test_language(self) -> None:
+        """It is in the language that is asked for, or else in the browser's, or else in Dutch."""
+        for query, accept, lang in [
+            ("", "", "nl"),
+            ("", "pl", "nl"),
+            ("", "fr-BE, nl;q=0.5", "fr"),
+            ("?lang=de", "fr", "de"),
+        ]:
+            answer = self.ask(f"/{query}", **{"Accept-Language": accept})
+            self.assertEqual(answer.headers["Content-Language"], lang, (query, accept))
+            self.assertEqual(answer.headers["Vary"], "Accept-Language, Accept-Encoding")
+            page = html.document_fromstring(answer.body.decode())
+            self.assertEqual((page.get("lang"), page.findtext(".//title")), (lang, TEXTS[lang]["front"]))
+            self.assertEqual(page.xpath("//footer//a[@aria-current]/@lang"), [lang])
+
+    def test_every_word(self) -> None:
+        """No word is the same in two languages but names, which are Dutch, and what is written for machines."""
+        self.plan()
+        take(self.feed, kv.passtimes({}, row("2", 9)))
+
+        def words(lang: str, state: State) -> Iterator[str]:
+            self.up(state)
+            page = self.page(f"/?q=brug&lang={lang}")
+            shown = page.xpath("//title/text() | //body//text() | //@placeholder | //@aria-label | //@title")
+            told = page.xpath("//@*[starts-with(name(), 'data-')]")
+            for text in (*shown, *told):
+                element = text.getparent()
+                if element.tag != "code" and not element.xpath("ancestor-or-self::*[@lang][not(self::html)]"):
+                    yield " ".join(text.split())
+
+        for state in get_args(State):
+            said = [set(words(lang, state)) for lang in LANGUAGES]
+            for one, other in combinations(said, 2):
+                self.assertEqual(one & other, {"", "LIN", "20", "CC0 1.0", ".", "govi-cache 1"})
+
+    def test_kept(self) -> None:
+        """A language that was asked for is kept by the form and by links to boards; one that was not is not."""
+        self.plan()
+        take(self.feed, kv.passtimes({}))
+        for query, kept in [("?q=brug&lang=de", "?lang=de"), ("?q=brug", "")]:
+            page = self.page(f"/{query}")
+            boards = page.xpath("//a[starts-with(@href, '/board/')]/@href")
+            self.assertEqual(boards, [f"/board/{CODE}{kept}"] * 3)  # found, changed, and to try
+            self.assertEqual(page.xpath("//form//input[not(@disabled)]/@name"), ["q", "lang"] if kept else ["q"])
+            self.assertEqual(page.xpath("//footer//a/@href"), [f"?q=brug&lang={lang}" for lang in LANGUAGES])
+
+    def test_names(self) -> None:
+        """Names of stops and towns are never translated, and are told to be Dutch."""
+        self.plan()
+        for lang in LANGUAGES:
+            (stop,) = self.page(f"/?q=brug&lang={lang}").xpath("//ul[@id='found']//a")
+            self.assertEqual((stop.get("lang"), stop.text_content()), ("nl", f"Brug Lindedorp {CODE}"))
 
     def test_nothing_from_elsewhere(self) -> None:
         """All that a page loads is here, under /assets."""
@@ -180,19 +254,26 @@ class FrontTests(PagesTestCase):
         take(self.feed, kv.passtimes({}, {"DataOwnerCode": "B"}))
         self.clock.advance(90)
         take(self.feed, kv.passtimes({"JourneyNumber": "2"}))
-        page = self.page("/")
+        page = self.page("/?lang=en")
         rows = [" ".join(line.itertext()) for line in page.xpath("//tbody/tr")]
-        self.assertEqual(rows, ["B 90 s ago stale", "LIN 0 s ago fresh"])
+        self.assertEqual(rows, ["B 90 s ago outdated", "LIN 0 s ago up to date"])
         self.assertEqual(page.xpath("//a[contains(@rel, 'license')]/@href"), [LICENSE])
-        self.up("DOWN")
-        self.assertIn("The live feed is DOWN", " ".join(self.page("/").text_content().split()))
+        self.assertEqual(page.xpath("string(//span[@class='state good'])"), "All data is coming in.")
+        self.up("DOWN", last=self.clock.seconds() - 3 * 3600 - 1)
+        page = self.page("/?lang=fr")
+        self.assertIn("Dernier message\N{NO-BREAK SPACE}: il y a 180 min.", page.text_content())
+        self.assertEqual(
+            page.xpath("string(//span[@class='state bad'])"),
+            TEXTS["fr"]["feed_down"].replace(" ;", "\N{NO-BREAK SPACE};"),
+        )
 
     def test_without_feed(self) -> None:
         """Where there is but a gateway there is nothing to search in, and it is told how to ask."""
-        front = Front([Source("kv55", "govi", "http://licence/")], None, None, "1")
-        page = html.document_fromstring(front.page("", None))
-        self.assertEqual(page.xpath("//form"), [])
-        self.assertIn("/kv55/<TimingPointCode>", page.text_content())
+        module = Front([Source("kv55", "govi", "http://licence/")], None, None, "1")
+        told = html.document_fromstring(front.page(module.told(), "nl", {}))
+        self.assertEqual(told.xpath("//form"), [])
+        self.assertIn("/kv55/<TimingPointCode>", told.text_content())
+        self.assertEqual(told.xpath("//main//a/@href"), ["http://licence/", "/docs", "/openapi.json"])
 
 
 class SiriTests(PagesTestCase):

@@ -15,14 +15,14 @@ from govi_server.interfaces import IDeclared, IDepartureSigns, IWebModule
 from govi_server.kv55.messages import is_timing_point_code
 from govi_server.modules import declared
 from govi_server.modules.kv55 import echoed
+from govi_server.modules.languages import LANG, VARY, language
 from govi_server.modules.live import MAX_AGE, MOST_CODES, PICKED, RETRY_AFTER, Query, read_query, split
 from govi_server.modules.signs import HORIZON, Told
-from govi_server.negotiation import best_language, best_type
+from govi_server.negotiation import best_type
 from govi_server.pages import board, plain
-from govi_server.pages.texts import LANGUAGES
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
-from govi_server.response import Representation, represent
+from govi_server.response import represent
 from govi_server.web_handler import WebHandler
 
 HTML, TEXT, JSON = "text/html", "text/plain", "application/json"
@@ -50,10 +50,8 @@ class _Fields:
 CHARS = Whole("characters", 10, 500)
 """Characters that a line may be asked to have: the longest word in place of a time fits."""
 
-LANG = Parameter("lang", Choice(LANGUAGES), "The language; without it, the one that the client prefers.", "nl")
 VIEW = Parameter("view", Choice(tuple(filter(None, board.VIEWS))), "For a large screen that is read from afar.")
 _FORM = (
-    LANG,
     VIEW,
     Parameter("chars", CHARS, "Of text: characters of a line, to fit a sign.", 40),
     Parameter(
@@ -68,7 +66,6 @@ _HEADERS = (
                                 "connect-src 'self'; base-uri 'none'; form-action 'none'"),
     ("Referrer-Policy", "no-referrer"),
 )  # fmt: skip
-_VARY = "Accept, Accept-Language, Accept-Encoding"
 _PASSED_ON = ("limit", "line", "direction", "horizon", "view")
 
 
@@ -92,12 +89,13 @@ def read_form(env: Environ) -> tuple[Query, Form]:
     text = env.get("query_string", "")
     query, said = read_query(text), said_in(text)
     kind = best_type(",".join(env.get_all("accept", [])), (HTML, TEXT, JSON))
-    lang, view, chars, names = (parameter.of(said) for parameter in _FORM)
+    lang = language(env, said)
+    view, chars, names = (parameter.of(said) for parameter in _FORM)
     if query.limit is None and kind == HTML:
         query = replace(query, limit=MOST_ROWS[view or ""])
     return query, Form(
         kind,
-        lang or best_language(",".join(env.get_all("accept-language", [])), LANGUAGES),
+        lang,
         {name: said[name] for name in _PASSED_ON if said.get(name)},
         names,
         chars,
@@ -130,7 +128,12 @@ class BoardPages(Service):
             *(Answer(503, "Nothing recent is known.", kind, schema, declared.FAILED) for kind, schema in FORMS),
         )
         return [
-            Path(f"/{self.name}/{{TimingPointCodes}}", "Departure boards", answers, (declared.CODES, *PICKED, *_FORM))
+            Path(
+                f"/{self.name}/{{TimingPointCodes}}",
+                "Departure boards",
+                answers,
+                (declared.CODES, *PICKED, LANG, *_FORM),
+            )
         ]
 
     def write(self, sign: Sign, form: Form) -> bytes:
@@ -170,7 +173,8 @@ class BoardHandler(WebHandler):
     def _send(self, told: Told, form: Form) -> None:
         # Caches may keep it for so long, and even then nobody is to be told of more time than there is.
         body = self._module.write(told.sign.kept(MAX_AGE), form)
-        made = self._represent(body, form)
+        packed = prefers_gzip(self.env)
+        made = represent(body, f"{form.kind}; charset=utf-8", packed, vary=f"Accept, {VARY}")
         headers = [*told.headers, ("Content-Language", form.lang), *(_HEADERS if form.kind == HTML else ())]
         headers.append(("X-Content-Type-Options", "nosniff"))
         if any(stop.shown for stop in told.sign.stops):
@@ -184,7 +188,3 @@ class BoardHandler(WebHandler):
             status = "503 Service Unavailable"
             headers.append(("Retry-After", f"{RETRY_AFTER}"))
         self.send_response(made.body, status, [*made.headers, ("Cache-Control", "no-store"), *headers])
-
-    def _represent(self, body: bytes, form: Form) -> Representation:
-        made = represent(body, f"{form.kind}; charset=utf-8", prefers_gzip(self.env))
-        return replace(made, headers=tuple((n, _VARY if n == "Vary" else value) for n, value in made.headers))

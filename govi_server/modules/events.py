@@ -25,7 +25,8 @@ from govi_server.environ import Environ
 from govi_server.interfaces import IDeclared, IDepartureSigns, IWebModule
 from govi_server.kv55.messages import is_timing_point_code
 from govi_server.modules import declared
-from govi_server.modules.board import LANG, VIEW, read_form
+from govi_server.modules.board import VIEW, read_form
+from govi_server.modules.languages import LANG
 from govi_server.modules.live import MOST_CODES, PICKED, Query, split
 from govi_server.pages import board, plain
 from govi_server.request_handler import RequestHandler

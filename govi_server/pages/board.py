@@ -9,8 +9,9 @@ from urllib.parse import urlencode
 
 from govi_server.departures.sign import Row, Sign, StopSign
 from govi_server.departures.times import AMSTERDAM, MINUTE, local_timestamp
+from govi_server.pages import languages
 from govi_server.pages.assets import address
-from govi_server.pages.texts import LANGUAGES, TEXTS, clock, left_words, row_words, stop_name, stop_words
+from govi_server.pages.texts import TEXTS, clock, left_words, row_words, stop_name, stop_words
 
 REFRESH = 20
 """Seconds after which a browser without scripts loads the page again."""
@@ -45,16 +46,9 @@ def page(sign: Sign, lang: str, now: float, query: Mapping[str, str]) -> str:
     }
     return _PAGE.substitute(
         {name: escape(value) for name, value in values.items()},
-        languages=" ".join(_language(other, lang, query) for other in LANGUAGES),
+        languages=languages.links(lang, query),
         fragment=fragment(sign, lang, now),
     )
-
-
-def _language(other: str, lang: str, query: Mapping[str, str]) -> str:
-    """Make the link to the page in a language."""
-    target = escape("?" + urlencode({**query, "lang": other}))
-    current = ' aria-current="true"' if other == lang else ""
-    return f'<a href="{target}" lang="{other}" hreflang="{other}"{current}>{escape(TEXTS[other]["name"])}</a>'
 
 
 def fragment(sign: Sign, lang: str, now: float) -> str:

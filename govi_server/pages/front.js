@@ -3,15 +3,18 @@
 (() => {
   const form = document.querySelector(".find");
   if (!form || !window.fetch || !window.AbortController) return;
-  const input = form.querySelector("input");
+  const { q: input, lang } = form.elements;
   const list = document.querySelector("#found");
   const status = document.querySelector("#said");
-  const words = (count) => {
-    if (count >= 20) return "The first 20 stops: more words find fewer";
-    return count === 0 ? "No stop found" : count === 1 ? "1 stop" : `${count} stops`;
-  };
+  const words = status.dataset;
+  const board = (code) => `/board/${encodeURIComponent(code)}${lang.disabled ? "" : `?lang=${lang.value}`}`;
   let asking = new AbortController();
   let later = 0;
+
+  const counted = (count, most) => {
+    const text = count === 0 ? words.foundNone : count === 1 ? words.foundOne : count < most ? words.foundSome : words.foundMost;
+    return text.replace("{n}", count);
+  };
 
   const element = (name, text) => {
     const made = document.createElement(name);
@@ -24,7 +27,8 @@
       const town = stop.TimingPointTown === "unknown" ? "" : stop.TimingPointTown;
       const own = stop.TimingPointName.startsWith(`${town}, `) ? stop.TimingPointName.slice(town.length + 2) : stop.TimingPointName;
       const link = element("a", "");
-      link.href = `/board/${encodeURIComponent(stop.TimingPointCode)}`;
+      link.href = board(stop.TimingPointCode);
+      link.lang = "nl";
       link.append(element("b", own), " ", element("span", town), " ");
       if (stop.Distance !== undefined) link.append(element("span", `${stop.Distance} m`), " ");
       link.append(element("code", stop.TimingPointCode));
@@ -32,26 +36,30 @@
       item.append(link);
       return item;
     }));
-    status.textContent = words(stops.length);
   };
 
-  const ask = async (url) => {
+  const ask = async (url, most = Infinity) => {
     asking.abort();
     asking = new AbortController();
     try {
       const answer = await fetch(url, { signal: asking.signal });
-      if (answer.ok) show((await answer.json()).Stops);
-      else status.textContent = "The server cannot search now";
+      if (!answer.ok) throw new Error(answer.statusText);
+      const stops = (await answer.json()).Stops;
+      show(stops);
+      status.textContent = counted(stops.length, most);
     } catch (error) {
-      if (error.name !== "AbortError") status.textContent = "The server does not answer";
+      if (error.name !== "AbortError") status.textContent = words.failed;
     }
   };
 
   const find = () => {
     const query = input.value.trim();
-    history.replaceState(null, "", query ? `/?q=${encodeURIComponent(query)}` : "/");
+    const said = (more) => new URLSearchParams({ ...(query && { q: query }), ...more });
+    const here = said(lang.disabled ? {} : { lang: lang.value });
+    history.replaceState(null, "", String(here) ? `?${here}` : "/");
+    for (const link of document.querySelectorAll("footer nav a")) link.href = `?${said({ lang: link.lang })}`;
     if (query) {
-      ask(`/stops?q=${encodeURIComponent(query)}`);
+      ask(`/stops?${said()}`, Number(words.most));
     } else {
       asking.abort();
       list.replaceChildren();
@@ -85,10 +93,10 @@
   if (near && navigator.geolocation && window.isSecureContext) {
     near.hidden = false;
     near.addEventListener("click", () => {
-      status.textContent = "Looking where you are…";
+      status.textContent = words.locating;
       navigator.geolocation.getCurrentPosition(
         ({ coords }) => ask(`/near?lat=${coords.latitude.toFixed(6)}&lon=${coords.longitude.toFixed(6)}`),
-        () => { status.textContent = "Your place is not known"; },
+        () => { status.textContent = words.notLocated; },
         { timeout: 10000, maximumAge: 60000 },
       );
     });

@@ -1,0 +1,128 @@
+"""The front page, as a browser shows it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from govi_server.pages.texts import LANGUAGES, TEXTS
+from tests.browser.chromium import DESK, PHONE
+from tests.browser.conftest import Visitor
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+PLACE = {"latitude": 52.22, "longitude": 5.48}
+"""Somewhere in the simulator's town."""
+
+
+def found(page: Page) -> tuple[str, list[list[str]]]:
+    """Read what is said of the stops that are found: of each its address, its language and its text."""
+    read = "links => links.map(link => [link.getAttribute('href'), link.lang, link.innerHTML])"
+    return page.locator("#said").inner_text(), page.locator("#found a").evaluate_all(read)
+
+
+def wait(page: Page, said: str) -> None:
+    """Wait until it is said."""
+    from playwright.sync_api import expect
+
+    expect(page.locator("#said")).to_have_text(said)
+
+
+@pytest.mark.parametrize("asked", ["", *LANGUAGES])
+def test_finds(visitor: Visitor, town: str, asked: str) -> None:
+    """What is found while somebody types is as the server writes it, in the language asked for or the browser's."""
+    lang, kept = (asked, f"&lang={asked}") if asked else ("de", "")
+    typed, loaded = (visitor.come(locale="pl" if asked else lang) for _ in range(2))
+    typed.goto(f"{town}/?{kept}")
+    for query in ("nergens", "station", "ho", "5733"):
+        loaded.goto(f"{town}/?q={query}{kept}")
+        typed.get_by_role("searchbox").fill(query)
+        typed.wait_for_url(f"{town}/?q={query}{kept}")
+        wait(typed, found(loaded)[0])
+        assert found(typed) == found(loaded)
+        for page in (typed, loaded):
+            links = page.locator("footer a").evaluate_all("links => links.map(link => link.href)")
+            assert links == [f"{town}/?q={query}&lang={other}" for other in LANGUAGES]
+    assert found(typed)[0] == TEXTS[lang]["found_most"].format(n=20).replace(" ;", "\N{NO-BREAK SPACE};")
+    typed.get_by_role("searchbox").fill("")
+    wait(typed, "")
+    assert found(typed) == ("", [])
+    assert typed.url == (f"{town}/?lang={lang}" if asked else f"{town}/")
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_says(visitor: Visitor, town: str, lang: str) -> None:
+    """That nobody answers, and that nobody knows the place, is said in the page's language."""
+    page = visitor.come(locale=lang)
+    page.goto(town)
+    texts = TEXTS[lang]
+    page.context.grant_permissions([])  # and so not this one
+    page.get_by_role("button", name=texts["near"]).click()
+    wait(page, texts["not_located"])
+    page.context.set_offline(True)
+    page.get_by_role("searchbox").fill("station")
+    wait(page, texts["failed"])
+    assert all("ERR_INTERNET_DISCONNECTED" in error for error in visitor.heard.errors)
+    visitor.heard.errors.clear()
+
+
+def test_near(visitor: Visitor, town: str) -> None:
+    """Who says where he is is told of the nearest stops, with how far they are, the nearest first."""
+    page = visitor.come(geolocation=PLACE, permissions=["geolocation"])
+    page.goto(f"{town}/?lang=nl")
+    page.get_by_role("button", name="In de buurt").click()
+    page.locator("#found li").first.wait_for()
+    meters = [int(text.removesuffix(" m")) for text in page.locator("#found span:nth-of-type(2)").all_inner_texts()]
+    assert len(meters) > 1
+    assert meters == sorted(meters)
+    assert page.locator("#said").inner_text() == f"{len(meters)} haltes"
+
+
+def test_no_script(visitor: Visitor, town: str) -> None:
+    """Without scripts the form finds stops, and the language that was asked for stays."""
+    page = visitor.come(java_script_enabled=False)
+    page.goto(f"{town}/?lang=de")
+    assert page.get_by_role("button").all_inner_texts() == ["Suchen"]
+    page.get_by_role("searchbox").fill("station")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{town}/?q=station&lang=de")
+    assert page.locator("#said").inner_text() == "1 Haltestelle"
+    page.locator("#found a").click()
+    page.wait_for_url(f"{town}/board/57330430?lang=de")
+
+
+def test_keyboard(page: Page, town: str) -> None:
+    """Arrows go into the list and back; the rest is reached by Tab, and is seen to be."""
+    page.goto(town)
+    page.keyboard.press("Tab")
+    page.keyboard.type("5733")
+    page.locator("#found li").first.wait_for()
+    links = page.locator("#found a").all()
+    for key, link in (("ArrowDown", links[0]), ("ArrowDown", links[1]), ("ArrowUp", links[0])):
+        page.keyboard.press(key)
+        assert link.evaluate("node => node === document.activeElement")
+        assert link.evaluate("node => getComputedStyle(node).outlineStyle") == "solid"
+    page.keyboard.press("Escape")
+    for name in ("Zoeken", "In de buurt"):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == name
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/board/*")
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_accessible(page: Page, town: str, lang: str) -> None:
+    """axe finds nothing wrong, in light and dark, on a phone and a desk; all of it fits in the width."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    page.goto(f"{town}/?q=station&lang={lang}")
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for size in (PHONE, DESK):
+            page.set_viewport_size(size)
+            report = Axe().run(page)
+            assert report.violations_count == 0, f"{scheme}, {size}: {report.generate_report()}"
+            assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], size
