@@ -179,11 +179,11 @@ def test_lost_without_a_word(visitor: Visitor, waterdorp: Waterdorp) -> None:
     page.route("**/board/**", lambda route: route.abort())
     page.clock.run_for(600_000)
     assert page.locator("#offline").is_hidden()
-    page.evaluate("window.lost = stream; window.say = lost.say; EventSource.prototype.say = () => {}")
+    page.evaluate("window.lost = stream; window.say = lost.say; EventSource.prototype.say = () => {}; 0")
     page.clock.run_for(65_000)
     assert page.locator("#offline").is_visible()
     assert page.evaluate("[lost.readyState, stream === lost]") == [2, False]
-    page.evaluate("EventSource.prototype.say = say")
+    page.evaluate("EventSource.prototype.say = say; 0")
     page.clock.run_for(15_000)
     assert page.locator("#offline").is_hidden()
     assert all("ERR_FAILED" in error for error in visitor.heard.errors)
