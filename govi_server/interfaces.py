@@ -32,8 +32,8 @@ class IWebModule(Interface):
 class IReadyModule(IWebModule):
     """A module that may have an answer at hand."""
 
-    def ready(env: "Environ") -> "Callable[[float], Ready | None] | None":
-        """Give what answers a GET like this one at any moment (epoch seconds), if it can; None if nothing ever will.
+    def ready(env: "Environ") -> "Callable[[], Ready | None] | None":
+        """Give what answers a GET like this one from now on, as long as it can; None if nothing ever will.
 
         What it gives depends on nothing else of the request, and is what the WebHandler would send.
         """

@@ -26,8 +26,8 @@ class Repeat(NamedTuple):
 
     method: str
     path: str
-    ready: Callable[[float], Ready | None]
-    """Gives the answer at a moment; None if it is not at hand then."""
+    ready: Callable[[], Ready | None]
+    """Gives the answer; None if it is not at hand now."""
     condition: Environ | None
     """The environ, if it makes the answer depend on what the client has."""
     is_last: bool

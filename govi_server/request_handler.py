@@ -264,7 +264,7 @@ class RequestHandler(RequestReceiver):
         server, connection = self.server, self.connection
         received = server.clock.seconds()
         try:
-            ready = repeat.ready(received)
+            ready = repeat.ready()
         except Exception:
             return False  # the long way meets it, too, and says so
         client = connection.client
@@ -427,6 +427,8 @@ class RequestHandler(RequestReceiver):
         write(self.sock, head("200 Ok", fields, None, now=self.server.clock.seconds(), connection="close"))
         self.server.streaming(self.connection)
         self._stream = Stream(self, farewell)
+        if self.server.draining:  # it had waited for what it begins with
+            self.server.clock.callLater(0, self.end_stream)
         return self._stream
 
     def end_stream(self) -> None:

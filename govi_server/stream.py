@@ -21,18 +21,16 @@ class Stream:
         self._farewell = farewell
         self.size = 0
         """Bytes that were written."""
-        self.behind = False
-        """Whether something was not written, because the client takes too little."""
         self.ended: Deferred[None] = Deferred()
         """Fires when the server ends; is cancelled with the request when the client has gone."""
 
-    def write(self, data: bytes) -> None:
-        """Write something whole, or nothing while the client does not take what there is."""
-        if self._handler.choked:
-            self.behind = True
-        elif not self._handler.connection.closing:
-            self.size += len(data)
-            write(self._handler.sock, data)
+    def write(self, data: bytes) -> bool:
+        """Write something whole, or nothing while the client does not take what there is; tell whether it was."""
+        if self._handler.choked or self._handler.connection.closing:
+            return False
+        self.size += len(data)
+        write(self._handler.sock, data)
+        return True
 
     def end(self) -> None:
         """Say farewell; the connection closes."""

@@ -1,17 +1,22 @@
 """/events: boards as they change, and what a stream is to its connection."""
 
+import json
+import re
 from collections.abc import Callable
 from typing import Any, cast
 from unittest import mock
 
 from twisted.internet.task import Cooperator
 
+from govi_server.departures.board import Board
+from govi_server.departures.cache import BoardCache
+from govi_server.departures.times import read_timestamp
 from govi_server.modules.events import BEAT_EVERY, LOOK_EVERY, MAKE_EVERY, Events
-from govi_server.modules.signs import FeedSigns
+from govi_server.modules.signs import CacheSigns, FeedSigns
 from govi_server.pages import board
 from tests import feed as kv
-from tests.client import Client
-from tests.doubles import take
+from tests.client import NOW, Client
+from tests.doubles import FakeSource, take
 from tests.test_kv55_live import CODE, LiveTestCase, row
 
 
@@ -21,15 +26,27 @@ class EventsTests(LiveTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.up()
-        cooperator = Cooperator(lambda: lambda: False, cast(Any, self._soon))
-        self.events = Events(FeedSigns(self.feed), self.clock, cooperator)
+        self.at_a_time, self.pause = 10_000, 0.0
+        self.cooperator = Cooperator(self._slice, cast(Any, self._soon))
+        self.events = Events(FeedSigns(self.feed), self.clock, self.cooperator)
+        self.serve()
+        self.say(5)
+
+    def serve(self) -> None:
         self.events.setServiceParent(self.modules)
         self.events.startService()
         self.addCleanup(self.events.stopService)
-        take(self.feed, kv.passtimes(row("1", 5)))
+
+    def say(self, minutes: int) -> None:
+        """Have the feed say that the bus of 01:05 leaves so many minutes after 01:00."""
+        take(self.feed, kv.passtimes(row("1", 5, ExpectedDepartureTime=f"01:{minutes:02}:00")))
+
+    def _slice(self) -> Callable[[], bool]:
+        steps = iter(range(self.at_a_time - 1))
+        return lambda: next(steps, None) is None
 
     def _soon(self, call: Callable[[], object]) -> object:
-        return self.clock.callLater(0, call)
+        return self.clock.callLater(self.pause, call)
 
     def listen(self, path: str = f"/events/{CODE}", **headers: str) -> Client:
         client = self.client()
@@ -57,10 +74,79 @@ class EventsTests(LiveTestCase):
                 self.heard(client)
             self.clock.advance(LOOK_EVERY)
             self.assertEqual([self.heard(client) for client in clients], [[], [], []])
-            take(self.feed, kv.passtimes(row("1", 5, ExpectedDepartureTime="01:09:00")))
+            self.say(9)
             self.clock.advance(LOOK_EVERY)
             self.assertEqual([self.heard(client) for client in clients], [["board"]] * 3)
         self.assertEqual(fragment.call_count, 1)
+
+    def test_rendered_once(self) -> None:
+        """A thousand listeners cost one rendering when they come, and one at every change."""
+        with mock.patch.object(board, "fragment", wraps=board.fragment) as fragment:
+            clients = [self.listen() for _ in range(1000)]
+            self.assertEqual({(*self.heard(client),) for client in clients}, {("board",)})
+            self.assertEqual(fragment.call_count, 1)
+            for told in range(1, 4):
+                self.say(5 + told)
+                self.clock.advance(LOOK_EVERY)
+                self.assertEqual({(*self.heard(client),) for client in clients}, {("board",)})
+                self.assertEqual(fragment.call_count, 1 + told)
+
+    def test_rendered_once_for_who_waited(self) -> None:
+        """A thousand who wait for a gateway's board cost one question and one rendering."""
+        self.modules.removeService(self.events)
+        source = FakeSource()
+        signs = CacheSigns(BoardCache(source, self.clock), self.clock)
+        self.events = Events(signs, self.clock, self.cooperator)
+        self.serve()
+        with mock.patch.object(board, "fragment", wraps=board.fragment) as fragment:
+            clients = [self.listen() for _ in range(1000)]
+            self.clock.advance(5)
+            source.answers[0].callback(Board(CODE, (), NOW))
+            self.assertEqual({(*self.heard(client),) for client in clients}, {("board",)})
+        self.assertEqual((len(source.asked), fragment.call_count), (1, 1))
+
+    def test_late_comer(self) -> None:
+        """Who comes while nothing changes gets the clock and the minutes of now, and never more than are left."""
+        take(self.feed, kv.planning({"TargetDepartureTime": "01:09:30"}), kv.calendar("2026-01-01"))
+        stays = self.listen()
+        as_json = self.listen(f"/events/{CODE}?as=json")
+        for _ in range(50):
+            self.clock.pump([LOOK_EVERY] * 13)
+            now = self.clock.seconds()
+            (clock,) = re.findall(rb'data-now="(\d+)"', self.listen().received())
+            self.assertTrue(now - MAKE_EVERY <= int(clock) <= now, now - int(clock))
+            (data,) = re.findall(rb"data: (.+)", self.listen(f"/events/{CODE}?as=json").received())
+            for departure in json.loads(data)["stops"][0]["departures"]:
+                left = (read_timestamp(departure["expected"]) or 0) - now
+                self.assertLessEqual(departure["minutes"] * 60, max(left, 0))
+        self.assertFalse(stays.closed or as_json.closed)
+
+    def test_ages(self) -> None:
+        """While nobody says anything new a board is told again as it grows old: its minutes are fewer."""
+        self.say(30)
+        client = self.listen()
+        self.clock.pump([LOOK_EVERY] * int(240 / LOOK_EVERY))
+        left = [int(moment) - NOW for moment in re.findall(rb'data-at="(\d+)"', client.received())]
+        self.assertEqual(left, sorted(left, reverse=True))
+        self.assertLessEqual(left[-1], 30 * 60 - (240 - 60))
+        self.assertLess(len(left), 8)
+
+    def test_newest_last(self) -> None:
+        """However slowly they are told, and whoever leaves meanwhile, all have the newest in the end, and last."""
+        clients = [self.listen() for _ in range(60)]
+        for client in clients:
+            self.heard(client)
+        self.at_a_time, self.pause = 1, 0.02
+        self.say(6)
+        self.clock.pump([LOOK_EVERY, *[self.pause] * 30])
+        for client in clients[10:50:2]:
+            client.leave()
+        self.say(7)
+        self.clock.pump([self.pause] * 200)
+        told = {(*re.findall(rb"(\d) min later", client.received()),) for client in clients[:10] + clients[50:]}
+        self.assertEqual(told, {(b"1", b"2"), (b"2",)})
+        told = {(*re.findall(rb"(\d) min later", client.received())[-1:],) for client in clients[11:50:2]}
+        self.assertEqual(told, {(b"2",)})
 
     def test_leaves_by_itself(self) -> None:
         """A departure that has left is told without a word of the feed."""
@@ -73,12 +159,24 @@ class EventsTests(LiveTestCase):
         self.assertIn("board", heard)
 
     def test_beat(self) -> None:
-        """A silence is broken by a sign of life; a stream has no deadline."""
+        """A silence is broken by a comment, which scripts hear as an event; a stream has no deadline."""
         client = self.listen()
+        self.heard(client)
+        self.clock.pump([LOOK_EVERY] * int(BEAT_EVERY / LOOK_EVERY - 1))
+        self.assertEqual(client.received(), b"")
+        self.clock.pump([LOOK_EVERY] * 2)
+        self.assertEqual(client.received(), b":\nevent: beat\ndata:\n\n")
+        self.assertEqual((client.closed, len(self.server.streams)), (False, 1))
+
+    def test_beat_beside_one_who_is_behind(self) -> None:
+        """That one listener takes nothing keeps no sign of life from the others."""
+        slow, client = self.listen(), self.listen()
+        slow.handler.pauseProducing()
+        self.say(9)
+        self.clock.advance(LOOK_EVERY)
         self.heard(client)
         self.clock.pump([LOOK_EVERY] * int(BEAT_EVERY / LOOK_EVERY + 1))
         self.assertEqual(self.heard(client), ["beat"])
-        self.assertEqual((client.closed, len(self.server.streams)), (False, 1))
 
     def test_last_event_id(self) -> None:
         """Who has the board that there is does not get it again."""
@@ -92,12 +190,17 @@ class EventsTests(LiveTestCase):
         client = self.listen()
         self.heard(client)
         client.handler.pauseProducing()
-        take(self.feed, kv.passtimes(row("1", 5, ExpectedDepartureTime="01:09:00")))
-        self.clock.advance(LOOK_EVERY)
-        self.assertEqual(client.received(), b"")
+        for minutes in range(6, 10):
+            self.say(minutes)
+            self.clock.advance(LOOK_EVERY)
+            self.assertEqual(client.received(), b"")
         client.handler.resumeProducing()
         self.clock.advance(LOOK_EVERY)
-        self.assertEqual(self.heard(client), ["board"])
+        text = client.received().decode()
+        self.assertEqual(text.count("event: board"), 1)
+        self.assertIn("4 min later", text)
+        self.clock.advance(LOOK_EVERY)
+        self.assertEqual(self.heard(client), [])
         self.clock.advance(20)
         self.assertFalse(client.closed)
         client.handler.pauseProducing()
@@ -123,6 +226,21 @@ class EventsTests(LiveTestCase):
         self.heard(client)
         drained = self.server.drain()
         self.assertEqual(self.heard(client), ["bye"])
+        self.assertTrue(client.closed)
+        client.leave()
+        self.successResultOf(drained)
+
+    def test_drain_while_waiting(self) -> None:
+        """Who waits for a first board while the server ends gets it, and the farewell."""
+        self.modules.removeService(self.events)
+        source = FakeSource()
+        self.events = Events(CacheSigns(BoardCache(source, self.clock), self.clock), self.clock, self.cooperator)
+        self.serve()
+        client = self.listen()
+        drained = self.server.drain()
+        source.answers[0].callback(Board(CODE, (), NOW))
+        self.clock.advance(0)
+        self.assertEqual(self.heard(client), ["board", "bye"])
         self.assertTrue(client.closed)
         client.leave()
         self.successResultOf(drained)

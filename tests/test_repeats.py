@@ -22,9 +22,12 @@ from govi_server.departures.board import Board, SourceSilent, Trip
 from govi_server.departures.cache import BoardCache
 from govi_server.interfaces import IReadyModule
 from govi_server.kv78turbo.subscriber import Subscriber
+from govi_server.modules.board import BoardPages
 from govi_server.modules.kv55 import Kv55
 from govi_server.modules.kv55_live import Kv55Live
 from govi_server.modules.ovapi import ovapi_modules
+from govi_server.modules.signs import FeedSigns
+from govi_server.modules.siri import PATH, Siri
 from govi_server.repeats import LONGEST, Repeat, Repeats
 from govi_server.request_handler import RequestHandler
 from govi_server.response import represent
@@ -398,6 +401,7 @@ class ShortWayTests(SynchronousTestCase):
 
 PATHS_LIVE = (
     *(f"/live/{STOP}", f"/live/{STOP}/", f"/live/{STOP}?limit=1", "/live/1", f"/tpc/{STOP}", f"/tpc/{STOP}/"),
+    *(f"/board/{STOP}", f"/board/{STOP},1?lang=en", f"/board/{STOP}?limit=0", f"{PATH}?MonitoringRef={STOP}", PATH),
     *(f"/tpc/{STOP}/departures", f"/tpc/{STOP}/x", f"/tpc/{STOP},1", f"/tpc/{STOP}?limit=1", "/tpc/", "/lastupdate"),
 )
 
@@ -413,7 +417,8 @@ class LiveTests(SynchronousTestCase):
             feed = live_feed(world.clock)
             subscriber = FakeSubscriber("UP")
             feed.subscriber = cast(Subscriber, subscriber)
-            modules: list[Any] = [Kv55Live("live", feed), *ovapi_modules(feed)]
+            boards = BoardPages(FeedSigns(feed), world.clock)
+            modules: list[Any] = [Kv55Live("live", feed), *ovapi_modules(feed), boards, Siri(feed)]
             for module in modules:
                 verifyObject(IReadyModule, module)
                 module.setServiceParent(world.modules)
@@ -434,4 +439,4 @@ class LiveTests(SynchronousTestCase):
         self.assertEqual(seen[0][:2], seen[1][:2])
         self.assertLess(seen[0][2], seen[1][2])
         statuses = {client.answers()[0].status for client in world.clients}
-        self.assertEqual(statuses, {200, 404, 503})
+        self.assertEqual(statuses, {200, 400, 404, 503})

@@ -73,7 +73,7 @@ class BoardCache:
 
         Cancelling the Deferred leaves the flight to the others who wait for it.
         """
-        if (fresh := self.fresh(code, self._clock.seconds())) is not None:
+        if (fresh := self.fresh(code)) is not None:
             return "hit", fresh
         entry = self._entries.get(code)
         if entry is not None and 0 <= self.age(entry) <= self.limits.stale:
@@ -91,10 +91,10 @@ class BoardCache:
             self._fly(code)
         return result, waiting
 
-    def fresh(self, code: str, now: float) -> Entry | None:
+    def fresh(self, code: str) -> Entry | None:
         """Look a stop up, and give its entry if that is a hit."""
         entry = self._entries.get(code)
-        if entry is None or not 0 <= now - entry.board.made <= self.limits.fresh:
+        if entry is None or not 0 <= self._clock.seconds() - entry.board.made <= self.limits.fresh:
             return None
         self._entries.move_to_end(code)
         return entry

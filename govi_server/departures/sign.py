@@ -72,7 +72,9 @@ class StopSign:
     as_of: float | None = None
     """When what is shown was said (epoch seconds), where that counts."""
     age: float = 0.0
-    """Seconds by which what is said may be old when it is read: they are taken off what is left."""
+    """Seconds by which what is said is old: they are taken off what is left."""
+    late: float = 0.0
+    """Seconds by which it may be read later than it was made: they are taken off, too."""
 
     @property
     def shown(self) -> bool:
@@ -81,7 +83,7 @@ class StopSign:
 
     def left(self, row: Row, now: float) -> float:
         """Tell how many seconds are left, at least. The timetable's word does not age."""
-        return row.expected - now - (0.0 if row.state == "planned" else self.age)
+        return row.expected - now - self.late - (0.0 if row.state == "planned" else self.age)
 
     def minutes(self, row: Row, now: float) -> int | None:
         """Tell how many whole minutes are left, at least; None where nobody should count on them."""
@@ -100,7 +102,7 @@ class Sign:
 
     def kept(self, seconds: float) -> "Sign":
         """Give the sign for those who may read it so many seconds later."""
-        return replace(self, stops=tuple(replace(stop, age=stop.age + seconds) for stop in self.stops))
+        return replace(self, stops=tuple(replace(stop, late=stop.late + seconds) for stop in self.stops))
 
     def first(self, most: int | None) -> "Sign":
         """Give the sign with at most so many rows of each stop."""

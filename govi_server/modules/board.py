@@ -1,6 +1,9 @@
 """GET /board/<TimingPointCode>[,...]: what a traveller sees, as a page, as lines of text, or as JSON."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
@@ -8,12 +11,13 @@ from zope.interface import implementer
 
 from govi_server.conditional import prefers_gzip
 from govi_server.contract import TEXT as WORDS
-from govi_server.contract import Answer, Choice, Parameter, Path, Whole, said_in
+from govi_server.contract import Answer, BadQuery, Choice, Parameter, Path, Whole, said_in
 from govi_server.departures.sign import Sign, StopSign
 from govi_server.environ import Environ
-from govi_server.interfaces import IDeclared, IDepartureSigns, IWebModule
+from govi_server.interfaces import IDeclared, IDepartureSigns, IReadyModule
 from govi_server.kv55.messages import is_timing_point_code
 from govi_server.modules import declared
+from govi_server.modules.kept import Kept
 from govi_server.modules.kv55 import echoed
 from govi_server.modules.languages import LANG, VARY, language
 from govi_server.modules.live import MAX_AGE, MOST_CODES, PICKED, RETRY_AFTER, Query, read_query, split
@@ -75,7 +79,7 @@ class Form:
 
     kind: str
     lang: str
-    query: dict[str, str]
+    query: tuple[tuple[str, str], ...]
     """The parameters that the page's links keep."""
     fields: tuple[str, ...] | None = None
     chars: int | None = None
@@ -96,13 +100,34 @@ def read_form(env: Environ) -> tuple[Query, Form]:
     return query, Form(
         kind,
         lang,
-        {name: said[name] for name in _PASSED_ON if said.get(name)},
+        tuple((name, said[name]) for name in _PASSED_ON if said.get(name)),
         names,
         chars,
     )
 
 
-@implementer(IWebModule, IDeclared)
+class Asked(NamedTuple):
+    """What is asked for: all that an answer depends on, beside what is known of the stops."""
+
+    codes: tuple[str, ...]
+    query: Query
+    form: Form
+    compressed: bool
+
+
+def read_asked(env: Environ) -> Asked:
+    """Read what a request asks for; no codes if its path has none, or what is none. Raises BadQuery."""
+    codes = tuple(split(_text(env)))
+    if len(codes) > MOST_CODES or not all(map(is_timing_point_code, codes)):
+        codes = ()
+    return Asked(codes, *read_form(env), prefers_gzip(env))
+
+
+def _text(env: Environ) -> str:
+    return env["path_info"].removeprefix("/board").removeprefix("/").removesuffix("/")
+
+
+@implementer(IReadyModule, IDeclared)
 class BoardPages(Service):
     """Answers under its name with the signs of a source."""
 
@@ -111,10 +136,23 @@ class BoardPages(Service):
     def __init__(self, signs: IDepartureSigns, clock: IReactorTime) -> None:
         self.signs = signs
         self.clock = clock
+        self.kept = Kept(clock)
 
     def web_handler(self, request_handler: RequestHandler, env: Environ) -> "BoardHandler":
         """Make the handler of one request."""
         return BoardHandler(self, request_handler, env)
+
+    def ready(self, env: Environ) -> Callable[[], Ready | None] | None:
+        """Give what answers with the board for as long as it is kept."""
+        try:
+            asked = read_asked(env)
+        except BadQuery:
+            return None
+        return partial(self.at_hand, asked) if asked.codes else None
+
+    def at_hand(self, asked: Asked) -> Ready | None:
+        """Give the answer that is kept, if it holds."""
+        return self.kept.get(asked, self.signs.version(asked.codes))
 
     def contract(self) -> list[Path]:
         """Declare the one path."""
@@ -143,7 +181,7 @@ class BoardPages(Service):
             return plain.lines(sign, form.lang, now, form.fields or plain.LINE, form.chars).encode()
         if form.kind == JSON:
             return plain.document(sign, form.lang, now, form.fields or plain.FIELDS).encode()
-        return board.page(sign, form.lang, now, form.query).encode()
+        return board.page(sign, form.lang, now, dict(form.query)).encode()
 
 
 class BoardHandler(WebHandler):
@@ -155,31 +193,40 @@ class BoardHandler(WebHandler):
 
     async def get(self) -> None:
         """Send the board, or say why there is none."""
-        text = self.env["path_info"].removeprefix("/board").removeprefix("/").removesuffix("/")
-        codes = split(text)
+        signs = self._module.signs
         try:
-            query, form = read_form(self.env)
-            if not codes or len(codes) > MOST_CODES or not all(map(is_timing_point_code, codes)):
-                told = Told(Sign((StopSign(echoed(text) or "?", "unknown"),), HORIZON), "none", ())
+            asked = read_asked(self.env)
+            ready = self._module.at_hand(asked)
+            if ready is not None:
+                self.mark("lookup", ready.cache)
+                self.send_representation(ready)
+                return
+            version = signs.version(asked.codes)
+            if asked.codes:
+                told = await signs.sign(list(asked.codes), asked.query)
             else:
-                told = await self._module.signs.sign(codes, query)
-        except ValueError as error:
+                told = Told(Sign((StopSign(echoed(_text(self.env)) or "?", "unknown"),), HORIZON), "none", ())
+        except BadQuery as error:
             self.mark("lookup")
             self.send_response(f"{error}\n", "400 Bad Request", {"Cache-Control": "no-store"})
             return
         self.mark("wait" if told.result in ("miss", "joined") else "lookup", told.result)
-        self._send(told, form)
+        self._send(told, asked, version)
 
-    def _send(self, told: Told, form: Form) -> None:
-        # Caches may keep it for so long, and even then nobody is to be told of more time than there is.
+    def _send(self, told: Told, asked: Asked, version: object) -> None:
+        form = asked.form
+        # Whoever keeps it for so long is still not told of more time than there is.
         body = self._module.write(told.sign.kept(MAX_AGE), form)
-        packed = prefers_gzip(self.env)
-        made = represent(body, f"{form.kind}; charset=utf-8", packed, vary=f"Accept, {VARY}")
+        made = represent(body, f"{form.kind}; charset=utf-8", asked.compressed, vary=f"Accept, {VARY}")
         headers = [*told.headers, ("Content-Language", form.lang), *(_HEADERS if form.kind == HTML else ())]
         headers.append(("X-Content-Type-Options", "nosniff"))
         if any(stop.shown for stop in told.sign.stops):
-            headers.append(("Cache-Control", f"public, max-age={MAX_AGE}"))
-            self.send_representation(Ready(made, tuple(headers), told.result))
+            result = told.result
+
+            def say(max_age: int) -> Ready:
+                return Ready(made, (*headers, ("Cache-Control", f"public, max-age={max_age}")), result)
+
+            self.send_representation(self._module.kept.put(asked, version, say))
             return
         self.mark("render", told.result)
         if all(stop.state == "unknown" for stop in told.sign.stops):

@@ -1,10 +1,11 @@
 """GET /events/<TimingPointCode>[,...]: a departure board as it changes, as server-sent events (WHATWG HTML 9.2).
 
-Events are `board`, whose data is what the page shows or JSON, `beat` after a silence, and `bye` when the server ends.
-All who ask for the same share a channel: one look whether anything changed, and one rendering.
+Events are `board`, whose data is what the page shows or JSON, and `bye` when the server ends. A silence is broken by
+a comment, which is a `beat` as well. All who ask for the same share a channel: one look whether anything changed, and
+one rendering.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import blake2b
 from random import Random
@@ -39,7 +40,8 @@ LOOK_EVERY = 0.5
 """Seconds between two looks whether a board has changed."""
 
 MAKE_EVERY = 10.0
-"""Seconds after which a sign is made anew though nobody said that it changed: departures leave by themselves."""
+"""Seconds after which a board is made anew though nobody said that it changed: departures leave by themselves. It is
+for whoever comes meanwhile, and so takes off as much from what is left."""
 
 BEAT_EVERY = 15.0
 """Seconds of silence after which there is a sign of life."""
@@ -54,7 +56,9 @@ _HEADERS = (
     ("Cache-Control", "no-store"),
     ("X-Accel-Buffering", "no"),  # nginx would keep events back
 )
-_BEAT = b": beat\nevent: beat\ndata:\n\n"  # a comment keeps what is between awake, the event is for scripts
+# A comment, for what is between, and for clients that need nothing more. A browser hears none, and would take a
+# connection that is lost without a word for a quiet one: for scripts it is an event as well.
+_BEAT = b":\nevent: beat\ndata:\n\n"
 
 
 class Channel:
@@ -66,28 +70,37 @@ class Channel:
         self.query = query
         self.lang = lang
         self.as_json = as_json
-        self.listeners: dict[Stream, None] = {}
+        self.listeners: dict[Stream, str] = {}
+        """Each with the id of the board that it has."""
         self.version: object = None
         self.made = 0.0
-        self.said: object = None
         self.id = ""
         self.event = b""
         self.spoke = 0.0
         self.asking: Deferred[None] | None = None
+        self.telling: Deferred[None] | None = None
 
-    def take(self, sign: Sign, now: float) -> bool:
-        """Take a sign; tell whether there is anything new in it. Ages alone are not."""
+    def take(self, sign: Sign, now: float) -> None:
+        """Take a sign: it has another id if there is anything new in it. Ages below a minute are not."""
         said = [
-            replace(stop, age=0.0, as_of=None if stop.as_of is None else stop.as_of // MINUTE) for stop in sign.stops
+            replace(stop, age=stop.age // MINUTE, as_of=None if stop.as_of is None else stop.as_of // MINUTE)
+            for stop in sign.stops
         ]
-        if said == self.said:
-            return False
-        self.said = said
-        write = plain.document if self.as_json else board.fragment
         self.id = blake2b(repr(said).encode("utf-8", "replace"), digest_size=6).hexdigest()
-        lines = "".join(f"data: {line}\n" for line in write(sign, self.lang, now).rstrip("\n").split("\n"))
+        write = plain.document if self.as_json else board.fragment
+        text = write(sign.kept(MAKE_EVERY), self.lang, now).rstrip("\n")
+        lines = "".join(f"data: {line}\n" for line in text.split("\n"))
         self.event = f"id: {self.id}\nevent: board\n{lines}\n".encode()
-        return True
+
+    @property
+    def behind(self) -> list[Stream]:
+        """Those who do not have the newest."""
+        return [stream for stream, has in self.listeners.items() if has != self.id]
+
+    def tell(self, stream: Stream) -> None:
+        """Give a listener the newest, unless it has it, has left, or does not take what there is."""
+        if self.listeners.get(stream, self.id) != self.id and stream.write(self.event):
+            self.listeners[stream] = self.id
 
 
 @implementer(IWebModule, IDeclared)
@@ -131,18 +144,19 @@ class Events(MultiService):
         """Give the channel of a board, with a first event. Raises BadQuery."""
         key = (codes, query, lang, as_json)
         if key not in self.channels:
-            channel = Channel(key, *key)
-            channel.version = self._signs.version(codes)
-            channel.made = channel.spoke = self._clock.seconds()
+            version, now = self._signs.version(codes), self._clock.seconds()
             told = await self._signs.sign(list(codes), query)
-            channel.take(told.sign, self._clock.seconds())
-            self.channels.setdefault(key, channel)  # if nobody else was sooner
+            if key not in self.channels:  # or somebody else who waited was sooner
+                channel = self.channels[key] = Channel(key, *key)
+                channel.version, channel.made, channel.spoke = version, now, now
+                channel.take(told.sign, self._clock.seconds())
         return self.channels[key]
 
     def join(self, channel: Channel, stream: Stream, last: str) -> None:
-        """Have a stream listen. last: the id of the event that it has."""
-        channel.listeners[stream] = None
-        stream.write(f"{self.retry}\n".encode() + (channel.event if channel.id != last else b""))
+        """Have a stream listen. last: the id of the board that it has."""
+        channel.listeners[stream] = last
+        stream.write(f"{self.retry}\n".encode())
+        channel.tell(stream)
 
     def leave(self, channel: Channel, stream: Stream) -> None:
         """Have it listen no more."""
@@ -166,35 +180,39 @@ class Events(MultiService):
             channel.asking = Deferred.fromCoroutine(self._ask(channel))
             channel.asking.addBoth(self._asked, channel)
         if not 0 <= now - channel.spoke < BEAT_EVERY:
-            self._tell(channel, _BEAT)
-        for stream in channel.listeners:
-            if stream.behind and channel.event:  # it missed something: the newest is all that counts
-                stream.behind = False
-                stream.write(channel.event)
+            channel.spoke = now
+            self._in_turn(list(channel.listeners), lambda stream: stream.write(_BEAT))
+        if channel.telling is None and (behind := channel.behind):
+            channel.telling = self._in_turn(behind, channel.tell).addBoth(self._told, channel)
 
-    def _asked(self, result: object, channel: Channel) -> None:
-        channel.asking = None
-        if isinstance(result, Failure) and not result.check(CancelledError):
-            self.log.failure("A board's events failed", result)
+    def _in_turn(self, streams: list[Stream], say: Callable[[Stream], object]) -> Deferred[Iterator[None]]:
+        """Say something to one after the other, with others having their turns."""
+
+        def each() -> Iterator[None]:
+            for stream in streams:
+                say(stream)
+                yield
+
+        return self._cooperator.coiterate(each())
 
     async def _ask(self, channel: Channel) -> None:
         told = await self._signs.sign(list(channel.codes), channel.query)
-        if channel.take(told.sign, self._clock.seconds()):
-            self._tell(channel, channel.event)
+        had, now = channel.id, self._clock.seconds()
+        channel.take(told.sign, now)
+        if channel.id != had:
+            channel.spoke = now
 
-    def _tell(self, channel: Channel, event: bytes) -> None:
-        channel.spoke = self._clock.seconds()
+    def _asked(self, result: object, channel: Channel) -> None:
+        channel.asking = None
+        self._log(result)
 
-        def each() -> Iterator[None]:
-            for stream in list(channel.listeners):
-                stream.write(event)
-                yield
+    def _told(self, result: object, channel: Channel) -> None:
+        channel.telling = None
+        self._log(result)
 
-        if len(channel.listeners) < 50:
-            for _ in each():
-                pass
-        else:
-            self._cooperator.coiterate(each())
+    def _log(self, result: object) -> None:
+        if isinstance(result, Failure) and not result.check(CancelledError):
+            self.log.failure("A board's events failed", result)
 
 
 class EventsHandler(WebHandler):

@@ -61,23 +61,23 @@ class Kv55(Service):
         """Declare the one path."""
         return declared.kv55_gateway(str(self.name))
 
-    def ready(self, env: Environ) -> Callable[[float], Ready | None] | None:
+    def ready(self, env: Environ) -> Callable[[], Ready | None] | None:
         """Give what answers from the cache for as long as there is a hit."""
         code = self.code(env)
         return partial(self._hit, code, prefers_gzip(env)) if messages.is_timing_point_code(code) else None
 
-    def _hit(self, code: str, compressed: bool, now: float) -> Ready | None:
-        entry = self.cache.fresh(code, now)
-        return None if entry is None else self.answer(entry, "hit", compressed, now - entry.board.made)
+    def _hit(self, code: str, compressed: bool) -> Ready | None:
+        entry = self.cache.fresh(code)
+        return None if entry is None else self.answer(entry, "hit", compressed)
 
     def code(self, env: Environ) -> str:
         """Give the code that a path asks for, whatever it is."""
         return env["path_info"].removeprefix(f"/{self.name}").removeprefix("/")
 
-    def answer(self, entry: Entry, result: Result, compressed: bool, age: float) -> Ready:
-        """Answer with the DRIS_55 document of a board that has an age in seconds, gzip or plain."""
+    def answer(self, entry: Entry, result: Result, compressed: bool) -> Ready:
+        """Answer with the DRIS_55 document of a board, gzip or plain."""
         made = self.cache.rendered(entry, compressed, self._gzip if compressed else self._plain)
-        fresh = self.cache.limits.fresh
+        age, fresh = self.cache.age(entry), self.cache.limits.fresh
         if age > fresh and result != "stale":  # the flight failed: this is what there was
             result = "stale"
         return at_hand(made, result, int(fresh), floor(fresh - age), max(int(age), 0))
@@ -113,9 +113,7 @@ class Kv55Handler(WebHandler):
                     found = await found
                 finally:
                     self.mark("wait")
-            self.send_representation(
-                self._module.answer(found, result, prefers_gzip(self.env), self._module.cache.age(found))
-            )
+            self.send_representation(self._module.answer(found, result, prefers_gzip(self.env)))
         except NoBoard as error:
             status, reason = next(words for kind, words in _FAILURES.items() if isinstance(error, kind))
             self._send_error(status, code, reason, result)

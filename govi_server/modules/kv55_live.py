@@ -49,14 +49,14 @@ class Kv55Live(Service):
         """Declare the one path."""
         return declared.kv55_live(str(self.name))
 
-    def ready(self, env: Environ) -> Callable[[float], Ready | None] | None:
+    def ready(self, env: Environ) -> Callable[[], Ready | None] | None:
         """Give what answers for a stop without a query, as long as its board can be shown."""
         text = self.codes(env)
         if "query_string" in env or not messages.is_timing_point_code(text):
             return None
         return partial(self._hit, text, prefers_gzip(env))
 
-    def _hit(self, code: str, compressed: bool, _: float) -> Ready | None:
+    def _hit(self, code: str, compressed: bool) -> Ready | None:
         board, made = self.made(code, compressed)
         condition = self.feed.condition(board)
         return answer(self.feed, made, [condition]) if condition[0] in SHOWN else None

@@ -72,15 +72,22 @@ TIMING_POINT_CODE = Text(10, "[0-9]{1,10}", 1, "a TimingPointCode, 1 to 10 digit
 
 
 def answer(
-    feed: Feed, made: Representation, conditions: Sequence[tuple[Condition, float]], headers: Fields = ()
+    feed: Feed,
+    made: Representation,
+    conditions: Sequence[tuple[Condition, float]],
+    headers: Fields = (),
+    max_age: int = MAX_AGE,
 ) -> Ready:
-    """Answer with what was made of some boards, and with how far they can be relied upon."""
+    """Answer with what was made of some boards, and with how far they can be relied upon.
+
+    max_age: seconds for which a client may keep it.
+    """
     age = max((age for _, age in conditions), default=0.0)
     stale = any(condition == "stale" for condition, _ in conditions)
     more = (*headers, ("Feed-State", feed.state))
     if not stale:
-        return at_hand(made, "hit", MAX_AGE, MAX_AGE, headers=more)
-    return at_hand(made, "stale", MAX_AGE, min(floor(feed.limits.fresh - age), -1), ceil(age), more)
+        return at_hand(made, "hit", max_age, max_age, headers=more)
+    return at_hand(made, "stale", max_age, min(floor(feed.limits.fresh - age), -1), ceil(age), more)
 
 
 class LiveHandler(WebHandler):

@@ -48,14 +48,14 @@ class Ovapi(Service):
         """Make the handler of one request."""
         return self._handler(self, request_handler, env)
 
-    def ready(self, env: Environ) -> Callable[[float], Ready | None] | None:
+    def ready(self, env: Environ) -> Callable[[], Ready | None] | None:
         """Give what answers for the board of one stop without a query, as long as it can be shown."""
         found = _ONE_STOP.fullmatch(env["path_info"])
         if found is None or "query_string" in env:
             return None
         return partial(self._hit, found[1], found[2] is not None, prefers_gzip(env))
 
-    def _hit(self, code: str, departures: bool, compressed: bool, _: float) -> Ready | None:
+    def _hit(self, code: str, departures: bool, compressed: bool) -> Ready | None:
         board, made = self.made(code, "", departures, compressed)
         condition = self.feed.condition(board)
         return answer(self.feed, made, [condition], HEADERS) if condition[0] in SHOWN else None

@@ -5,7 +5,9 @@ What is wrong is said in the delivery's ErrorCondition, with the HTTP status tha
 """
 
 import re
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import msgspec
 from twisted.application.service import Service
@@ -29,11 +31,13 @@ from govi_server.contract import (
 )
 from govi_server.departures.times import DAY, HOUR, MINUTE, local_timestamp
 from govi_server.environ import Environ
-from govi_server.interfaces import IDeclared, IWebModule
+from govi_server.interfaces import IDeclared, IReadyModule
 from govi_server.kv78turbo.boards import StopBoard
 from govi_server.kv78turbo.feed import Condition, Feed
 from govi_server.kv78turbo.passes import Pass
+from govi_server.modules.kept import Kept
 from govi_server.modules.live import TIMING_POINT_CODE, LiveHandler, answer, condition_of
+from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
 from govi_server.response import represent
 
@@ -137,7 +141,23 @@ SCHEMA = objects(
 """What is answered, whatever the status."""
 
 
-@implementer(IWebModule, IDeclared)
+class Asked(NamedTuple):
+    """What is asked for: all that an answer depends on, beside what is known of the stop."""
+
+    code: str
+    most: int | None
+    line: str | None
+    preview: int | None
+    compressed: bool
+
+
+def read_asked(env: Environ) -> Asked:
+    """Read what a request asks for. Raises BadQuery."""
+    said = said_in(env.get("query_string", ""))
+    return Asked(STOP.of(said), MOST.of(said), LINE.of(said), PREVIEW.of(said), prefers_gzip(env))
+
+
+@implementer(IReadyModule, IDeclared)
 class Siri(Service):
     """Answers under /siri."""
 
@@ -145,10 +165,26 @@ class Siri(Service):
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
+        self.kept = Kept(feed.clock)
 
     def web_handler(self, request_handler: RequestHandler, env: Environ) -> "SiriHandler":
         """Make the handler of one request."""
         return SiriHandler(self, request_handler, env)
+
+    def ready(self, env: Environ) -> Callable[[], Ready | None] | None:
+        """Give what answers with a stop's visits for as long as they are kept."""
+        try:
+            return partial(self.at_hand, read_asked(env)) if env["path_info"] == PATH else None
+        except BadQuery:
+            return None
+
+    def at_hand(self, asked: Asked) -> Ready | None:
+        """Give the answer that is kept, if it holds."""
+        return self.kept.get(asked, self.version(asked))
+
+    def version(self, asked: Asked) -> object:
+        """Give what is another thing when there may be another answer."""
+        return self.feed.state, self.feed.boards.version(asked.code)
 
     def contract(self) -> list[Path]:
         """Declare the one path."""
@@ -292,21 +328,30 @@ class SiriHandler(LiveHandler):
             self.request_handler.send_not_found()
             return
         try:
-            said = said_in(self.env.get("query_string", ""))
-            code, most, line, preview = (parameter.of(said) for parameter in PARAMETERS)
+            asked = read_asked(self.env)
         except BadQuery as error:
             self._send_error("400 Bad Request", {"Cache-Control": "no-store"}, ("OtherError", str(error)))
             return
-        board = self.feed.boards.board(code, HORIZON if preview is None else preview)
-        condition = self.feed.condition(board)
+        module, feed = self._module, self.feed
+        ready = module.at_hand(asked)
+        if ready is not None:
+            self.mark("lookup")
+            self.send_representation(ready)
+            return
+        board = feed.boards.board(asked.code, HORIZON if asked.preview is None else asked.preview)
+        condition = feed.condition(board)
         self.mark("lookup")
         if condition[0] not in ("fresh", "stale"):
-            reason = condition_of(self.feed, [board])
+            reason = condition_of(feed, [board])
             self._send_error(*self.without(reason), _ERRORS[reason])
             return
-        body = self._module.delivery(self._module.visits(board, line, most))
-        made = represent(body, CONTENT_TYPE, prefers_gzip(self.env))
-        self.send_representation(answer(self.feed, made, [condition]))
+        body = module.delivery(module.visits(board, asked.line, asked.most))
+        made = represent(body, CONTENT_TYPE, asked.compressed)
+
+        def say(max_age: int) -> Ready:
+            return answer(feed, made, [condition], max_age=max_age)
+
+        self.send_representation(module.kept.put(asked, module.version(asked), say))
 
     def _send_error(self, status: str, headers: dict[str, str], error: tuple[str, str]) -> None:
         self.mark("lookup")

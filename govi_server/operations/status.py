@@ -47,7 +47,11 @@ class Status:
             "now": _moment(now),
             "started": _moment(self._started),
             "version": self._version,
-            "connections": {"open": len(server.connections), "limit": server.access.limits.connections},
+            "connections": {
+                "open": len(server.connections),
+                "limit": server.access.limits.connections,
+                "streams": len(server.streams),
+            },
             "modules": list(self._parts.modules),
             "gateways": {name: self._gateway(name, source, now) for name, source in self._parts.gateways.items()},
             "feed": self._feed(now),

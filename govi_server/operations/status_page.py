@@ -200,6 +200,7 @@ def _server(status: Mapping[str, Any]) -> str:
     ]
     rows = [
         ("connections", f"{connections['open']:,} of {connections['limit']:,}"),
+        ("of these, listening for events", f"{connections['streams']:,}"),
         ("answers under", ", ".join(f"/{escape(name)}" for name in status["modules"])),
         *incidents,
     ]

@@ -37,7 +37,6 @@
         write(node, board.getAttribute("data-minutes-text").replace("{n}", Math.floor(left / 60)));
       }
     });
-    if (stream && stream.readyState === 1) { hear(); }  // nothing new is an answer, too
     var lost = Date.now() - heard > LOST * 1000;
     if (lost === offline.hidden) {
       offline.textContent = lost ? offline.getAttribute("data-text").replace("{time}", asOf) : "";
@@ -111,18 +110,22 @@
     if (!window.EventSource) { return; }
     stream = new EventSource(board.getAttribute("data-events"));
     stream.addEventListener("board", function (event) { put(event.data); });  // a "bye" it comes back from by itself
-    stream.addEventListener("beat", hear);
+    stream.addEventListener("open", hear);
+    stream.addEventListener("beat", hear);  // nothing new is an answer, too
   }
+
+  // Tells whether there is no stream, or one that says nothing: a connection may be lost without a word.
+  function quiet() { return !stream || stream.readyState !== 1 || Date.now() - heard >= 1000 * EVERY; }
 
   learn(true);
   listen();
   setInterval(tick, 1000);
   setInterval(function () {
-    if (stream && stream.readyState === 1) { return; }
+    if (!quiet()) { return; }
     look();
-    if (stream && stream.readyState === 2) { listen(); }  // it was refused, and does not come back by itself
+    if (stream && stream.readyState !== 0) { stream.close(); listen(); }  // it does not come back by itself
   }, 1000 * EVERY);
   document.addEventListener("visibilitychange", function () {
-    if (!document.hidden && (!stream || stream.readyState !== 1)) { look(); }
+    if (!document.hidden && quiet()) { look(); }
   });
 }());

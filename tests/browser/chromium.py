@@ -21,13 +21,15 @@ DESK: Any = {"width": 1024, "height": 768}
 PHONE: Any = {"width": 360, "height": 740}
 WALL: Any = {"width": 1280, "height": 720}
 
-# A stream that is open and says what a test has it say, in a page of which the script is looked at.
+# A stream that is open, beats, and says what a test has it say, in a page of which the script is looked at.
 STREAM = """
 window.EventSource = function () {
-  window.stream = this;
+  const stream = window.stream = this;
   this.readyState = 1;
   this.heard = {};
+  setInterval(() => { if (stream.readyState === 1) { stream.say("beat", ""); } }, 15000);
 };
+EventSource.prototype.close = function () { this.readyState = 2; };
 EventSource.prototype.addEventListener = function (name, use) { this.heard[name] = use; };
 EventSource.prototype.say = function (name, data) { if (this.heard[name]) { this.heard[name]({data: data}); } };
 """

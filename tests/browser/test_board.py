@@ -163,8 +163,28 @@ def test_farewell(visitor: Visitor, waterdorp: Waterdorp) -> None:
     assert page.locator("#offline").is_hidden()
     page.clock.run_for(15_000)
     assert page.locator("#offline").is_visible()
-    page.evaluate("stream.readyState = 1")
+    page.evaluate("stream.readyState = 1; stream.say('open', '')")
     page.clock.run_for(1_000)
+    assert page.locator("#offline").is_hidden()
+    assert all("ERR_FAILED" in error for error in visitor.heard.errors)
+    visitor.heard.errors.clear()
+
+
+def test_lost_without_a_word(visitor: Visitor, waterdorp: Waterdorp) -> None:
+    """A stream that seems open and does not beat is opened anew, and its silence is no good news."""
+    url, _ = waterdorp
+    page = hold(visitor.come())
+    page.add_init_script(STREAM)
+    page.goto(url + PATHS["live"])
+    page.route("**/board/**", lambda route: route.abort())
+    page.clock.run_for(600_000)
+    assert page.locator("#offline").is_hidden()
+    page.evaluate("window.lost = stream; window.say = lost.say; EventSource.prototype.say = () => {}; 0")
+    page.clock.run_for(65_000)
+    assert page.locator("#offline").is_visible()
+    assert page.evaluate("[lost.readyState, stream === lost]") == [2, False]
+    page.evaluate("EventSource.prototype.say = say; 0")
+    page.clock.run_for(15_000)
     assert page.locator("#offline").is_hidden()
     assert all("ERR_FAILED" in error for error in visitor.heard.errors)
     visitor.heard.errors.clear()
