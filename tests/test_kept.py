@@ -66,7 +66,7 @@ class KeptTests(LiveTestCase):
     def test_results(self) -> None:
         """One that tells its age is kept for a second, one that was waited for not at all."""
         for cache in ("stale", "miss", "joined"):
-            self.put(cache, cache)  # type: ignore[arg-type]  # they are
+            self.put(cache, cache)
         self.assertEqual([self.max_age(cache) for cache in ("stale", "miss", "joined")], ["10", None, None])
         self.clock.advance(1)
         self.assertIsNone(self.max_age("stale"))
