@@ -131,6 +131,24 @@ def sizes(report: Report, folder: Path, quick: bool) -> None:
             compared(report, f"Hits of {title} ({size} bytes)", rounds(servers, path, n, seconds))
 
 
+def boards(report: Report, folder: Path, quick: bool) -> None:
+    """Measure departure boards in each of their forms, asked for over one connection, beside /kv55."""
+    page, siri = "/board/57330430", "/siri/stop-monitoring.json?MonitoringRef=57330430"
+    forms = ((DEMO, "text/xml"), *((page, f"text/{kind}") for kind in ("html", "plain")))
+    rows = []
+    with ExitStack() as running:
+        govi = running.enter_context(govi_cache(folder, FIRST_PORT, path=page))
+        for path, accept in (*forms, (page, "application/json"), (siri, "application/json")):
+            loads = [wrk(govi, path, 1 if quick else 2, connections=1, accept=accept) for _ in range(3)]
+            cost = statistics.median(load.cost for load in loads)
+            rows.append(
+                (path, accept, f"{cost * 1e6:,.0f}", f"{statistics.median(load.rate for load in loads):,.0f}")
+            )
+    report.table(
+        "Boards of one stop of the demo, one connection", ("path", "form", "us an answer", "answers/s"), rows
+    )
+
+
 def many_connections(report: Report, folder: Path, quick: bool) -> None:
     """Measure hits over 50 and over 9,900 connections, and what these weigh."""
     costs: list[tuple[Load, Load]] = []
@@ -204,6 +222,7 @@ PARTS: dict[str, Callable[[Report, Path, bool], None]] = {
     "peers": peers,
     "statistics": statistics_cost,
     "sizes": sizes,
+    "boards": boards,
     "connections": many_connections,
     "misses": misses,
 }

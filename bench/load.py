@@ -24,9 +24,11 @@ class Load:
     memory: int
 
 
-def wrk(server: Running, path: str, seconds: float, *, connections: int = 50, close: bool = False) -> Load:
-    """Ask as fast as the server answers."""
-    field = ["-H", "Connection: close"] if close else []
+def wrk(
+    server: Running, path: str, seconds: float, *, connections: int = 50, close: bool = False, accept: str = "*/*"
+) -> Load:
+    """Ask as fast as the server answers. accept: the media type that is wanted."""
+    field = ["-H", f"Accept: {accept}", *(["-H", "Connection: close"] if close else [])]
     memory: list[int] = []
     half_way = threading.Timer(seconds / 2, lambda: memory.append(server.memory()))
     before = server.cpu()

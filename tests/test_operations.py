@@ -378,6 +378,17 @@ class MetricsTests(OperationsTestCase):
         self.assertEqual(self.metric('govi_request_phase_seconds_count{phase="lookup"}'), "4.0")
         self.assertEqual(self.metric('govi_connections_ended_total{end="client"}'), "1.0")
 
+    def test_streams(self) -> None:
+        """Connections that listen for events are counted apart, in figures, in the status and on its page."""
+        for stream in (True, True, False):
+            connection = self.client().handler.connection
+            if stream:
+                self.server.streaming(connection)
+        self.assertEqual((self.metric("govi_connections"), self.metric("govi_streams")), ("3.0", "2.0"))
+        status = self.status.json()
+        self.assertEqual((status["connections"]["open"], status["connections"]["streams"]), (3, 2))
+        self.assertIn(b"listening for events<td>2", page(status))
+
     def test_gateway(self) -> None:
         """Acknowledgements and answers are told apart."""
         Logger().info(flight=FlightEvent("kv55", "taken", 0.05))
