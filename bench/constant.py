@@ -1,6 +1,6 @@
 """Servers of one constant answer, the file that BENCH_BODY names: what others cost who do nothing else.
 
-python bench/constant.py "aiohttp" | "twisted.web" | "bare Twisted protocol" PORT
+python bench/constant.py "aiohttp" | "twisted.web[ with its access log]" | "bare Twisted protocol" PORT
 """
 
 import os
@@ -32,9 +32,10 @@ def aiohttp(port: int) -> None:
     web.run_app(application, host="127.0.0.1", port=port, access_log=None, print=None)
 
 
-def twisted_web(port: int) -> None:
+def twisted_web(port: int, logs: bool) -> None:
     """Answer by twisted.web."""
     from twisted.internet import reactor
+    from twisted.python.log import startLogging
     from twisted.web import resource, server
 
     class Constant(resource.Resource):
@@ -45,7 +46,10 @@ def twisted_web(port: int) -> None:
             return BODY
 
     site = server.Site(Constant())
-    site.log = lambda request: None
+    if logs:
+        startLogging(sys.stdout, setStdout=False)
+    else:
+        site.log = lambda request: None
     reactor.listenTCP(port, site, interface="127.0.0.1", backlog=1024)
     reactor.run()
 
@@ -74,4 +78,8 @@ def bare(port: int) -> None:
 
 
 if __name__ == "__main__":
-    {"aiohttp": aiohttp, "twisted.web": twisted_web, "bare Twisted protocol": bare}[sys.argv[1]](int(sys.argv[2]))
+    name, port = sys.argv[1], int(sys.argv[2])
+    if name.startswith("twisted.web"):
+        twisted_web(port, logs="access log" in name)
+    else:
+        {"aiohttp": aiohttp, "bare Twisted protocol": bare}[name](port)

@@ -57,6 +57,8 @@ class Peer:
         return not self.needs or shutil.which(self.needs) is not None or find_spec(self.needs) is not None
 
 
+LOGS = "with its access log"
+
 PEERS = (
     Peer("govi-cache"),
     Peer("nginx proxy_cache", "nginx", "apt install nginx-light"),
@@ -64,8 +66,10 @@ PEERS = (
     Peer("varnish", "varnishd", "apt install varnish"),
     Peer("granian", "granian", "pip install granian"),
     Peer("uvicorn (uvloop, httptools)", "uvicorn", "pip install 'uvicorn[standard]'"),
+    Peer("uvicorn with its access log, as it comes", "uvicorn", "pip install 'uvicorn[standard]'"),
     Peer("aiohttp", "aiohttp", "pip install aiohttp"),
     Peer("twisted.web"),
+    Peer("twisted.web with its access log, as it comes"),
     Peer("bare Twisted protocol"),
 )
 
@@ -170,17 +174,8 @@ def peer(which: Peer, port: int, govi: int, path: str, folder: Path) -> Abstract
     elif kind == "granian":
         command = [*python, "-m", "granian", "--interface", "asgi", "--port", str(port), "constant:app", "--no-ws"]
     elif kind == "uvicorn":
-        command = [
-            *python,
-            "-m",
-            "uvicorn",
-            "--port",
-            str(port),
-            "--no-access-log",
-            "--loop",
-            "uvloop",
-            "constant:app",
-        ]
+        command = [*python, "-m", "uvicorn", "--port", str(port), "--loop", "uvloop", "--http", "httptools"]
+        command += ["constant:app", *(() if LOGS in which.name else ("--no-access-log",))]
     else:
         command = [*python, str(HERE / "constant.py"), which.name, str(port)]
     return started(which.name, port, command, folder, path)
