@@ -6,9 +6,8 @@ requests are counted in are plain numbers, and the library writes them out.
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from operator import attrgetter
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -21,7 +20,7 @@ from govi_server.operations.hour import LastHour
 from govi_server.operations.parts import KINDS, Parts
 from govi_server.operations.tally import Bulk, Tally
 from govi_server.operations.verdict import LOOKED_AT, Judge, Word
-from govi_server.statistics import PHASES, Phase, RequestStatistics
+from govi_server.statistics import PHASES
 
 # Seconds: a hit takes fractions of a millisecond, a gateway up to its ten seconds.
 _BUCKETS = (
@@ -56,6 +55,8 @@ class Latencies:
 
     def add(self, times: Sequence[float]) -> None:
         """Count times, in seconds."""
+        if not times:
+            return
         self._sum += sum(times)
         ordered, counted = sorted(times), 0
         for bucket, most in enumerate(_BUCKETS):
@@ -70,9 +71,6 @@ class Latencies:
         """Tell them, each bucket with all that are below it."""
         names = (*map(str, _BUCKETS), "+Inf")
         family.add_metric(labels, list(zip(names, accumulate(self._counts), strict=True)), self._sum)
-
-
-_TIMES: dict[Phase, Callable[[RequestStatistics], float | None]] = {phase: attrgetter(phase) for phase in PHASES}
 
 
 class Metrics(Collector):
@@ -106,9 +104,10 @@ class Metrics(Collector):
         requests = [request for connection in bulk.connections for request in connection.requests]
         for (path, status, cache), n in bulk.asked.items():
             self._requests[self._module(path), "none" if status is None else str(status), cache] += n
-        self._bytes += sum(request.bytes for request in requests)
-        for phase, time in _TIMES.items():
-            self._phases[phase].add([seconds for seconds in map(time, requests) if seconds is not None])
+        self._bytes += sum([request.bytes for request in requests])
+        times = [(r.receive, r.parse, r.lookup, r.wait, r.render, r.send) for r in requests]
+        for phase, of_phase in zip(PHASES, zip(*times, strict=True), strict=False):  # nothing, if there is no request
+            self._phases[phase].add([seconds for seconds in of_phase if seconds is not None])
 
     def _module(self, path: str | None) -> str:
         """Tell which module a path asks; whatever else clients make up is one."""
