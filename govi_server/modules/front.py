@@ -84,6 +84,7 @@ class Front(Service):
     def __init__(self, sources: Sequence[Source], feed: Feed | None, finder: Finder | None, version: str) -> None:
         self.feed = feed
         self.finder = finder
+        self.parameters = (QUERY,) if finder is not None else ()
         self._sources = sources
         self._version = version
         self._changed: list[str] = []
@@ -95,9 +96,12 @@ class Front(Service):
 
     def contract(self) -> list[Path]:
         """Declare the one path."""
-        answers = (Answer(200, "The page.", "text/html", TEXT), Answer(400, "The query is too long."))
-        parameters = (QUERY,) if self.finder is not None else ()
-        return [Path("/", "Find a stop; the state and the licence of the data", answers, parameters, section="Pages")]
+        answers = (
+            Answer(200, "The page.", "text/html", TEXT, ("Cache-Control", "ETag")),
+            *([Answer(400, "The query is too long.", headers=("Cache-Control",))] if self.parameters else ()),
+        )
+        summary = "Find a stop; the state and the licence of the data"
+        return [Path("/", summary, answers, self.parameters, section="Pages")]
 
     def page(self, query: str, index: Index | None) -> str:
         """Write the page. index: of the stops, if the query is to be answered."""
@@ -229,7 +233,8 @@ class FrontHandler(LiveHandler):
             self.request_handler.send_not_found()
             return
         try:
-            query = QUERY.of(said_in(self.env.get("query_string", ""))) or ""
+            said = said_in(self.env.get("query_string", ""))
+            query = next((parameter.of(said) or "" for parameter in self._module.parameters), "")
         except BadQuery as error:
             self.refuse(error)
             return
