@@ -164,6 +164,10 @@ class Answer:
     """Names of those that are there when there is something to tell."""
 
 
+SECTIONS = ("Stops", "Departures", "OVapi", "Pages")
+"""Where paths are told of, in the order in which who builds something needs them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """A request as somebody might make it: path and query, and what it asks for in Accept.

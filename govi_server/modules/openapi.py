@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from html import escape
 from string import Template
+from urllib.parse import quote
 
 import msgspec
 from twisted.application.service import Service
@@ -12,7 +13,7 @@ from zope.interface import implementer
 
 from govi_server.access import UNLIMITED, Limits
 from govi_server.conditional import prefers_gzip
-from govi_server.contract import TEXT, Answer, Example, Parameter, Path
+from govi_server.contract import SECTIONS, TEXT, Answer, Example, Parameter, Path
 from govi_server.environ import Environ
 from govi_server.interfaces import IDeclared, IWebModule
 from govi_server.modules import live
@@ -54,8 +55,7 @@ class Contracts:
         for module in self._modules():
             if IDeclared.providedBy(module):
                 paths.extend(IDeclared(module).contract())
-        sections = list(dict.fromkeys(path.section for path in paths))
-        return sorted(paths, key=lambda path: (sections.index(path.section), path.template))
+        return sorted(paths, key=lambda path: (SECTIONS.index(path.section), path.template))
 
     def json(self) -> bytes:
         """Write the OpenAPI document."""
@@ -96,7 +96,7 @@ def _path(path: Path) -> str:
     for one in path.parameters:
         if one.place == "path" and one.example is not None:
             link = link.replace(f"{{{one.name}}}", str(one.example))
-    asked = "&".join(f"{one.name}={one.example}" for one in path.query if one.required)
+    asked = "&".join(f"{one.name}={quote(str(one.example))}" for one in path.query if one.required)
     link = escape(f"{link}?{asked}" if asked else link)
     return f"""<article class="path" id="{_anchor(path)}">
 <h3><code>GET {escape(path.template)}</code></h3>

@@ -22,16 +22,16 @@ _QUICK = """
 [feed.subscriber]
 recovery = 0.1
 [gateway]
-answer = 0.4
+answer = {answer}
 [breaker]
 failures = 1000000
 """
 
 
 @contextmanager
-def _cache(folder: Path, callback: int, *more: str) -> Iterator[str]:
+def _cache(folder: Path, callback: int, answer: float, *more: str) -> Iterator[str]:
     config = folder / "quick.toml"
-    config.write_text(_QUICK)
+    config.write_text(_QUICK.format(answer=answer))
     here = ["--listen", "tcp:0:interface=127.0.0.1", "--callback", f"tcp:{callback}:interface=127.0.0.1"]
     with program.twistd(folder, "govi-cache", "--config", str(config), *here, "--admin", "", *more) as address:
         yield f"http://{address}"
@@ -40,7 +40,7 @@ def _cache(folder: Path, callback: int, *more: str) -> Iterator[str]:
 @contextmanager
 def demo(folder: Path) -> Iterator[str]:
     """Run the demo, a gateway and a feed; gives its URL."""
-    with _cache(folder, 0) as url:
+    with _cache(folder, 0, 0.4) as url:
         program.until(lambda: program.state(url, program.STATION) == "live")
         yield url
 
@@ -52,7 +52,7 @@ def gateway(folder: Path) -> Iterator[str]:
     there = ["--listen", "tcp:0:interface=127.0.0.1", "--callback-url", f"http://127.0.0.1:{callback}/"]
     with (
         program.twistd(folder, "govi-simulator", *there, "--delay", "0.01") as asked,
-        _cache(folder, callback, "--gateway-url", f"http://{asked}/") as url,
+        _cache(folder, callback, 0.1, "--gateway-url", f"http://{asked}/") as url,
     ):
         yield url
 
@@ -77,7 +77,7 @@ def test_contract(kind: str, tmp_path: Path) -> None:
             [
                 Path(sys.executable).with_name("schemathesis"), "--config-file", SETTINGS,
                 "run", f"{url}/openapi.json", "--include-path-regex", f"^{os.environ.get('PATHS', paths)}",
-                "--max-examples", os.environ.get("EXAMPLES", "10"),
+                "--max-examples", os.environ.get("EXAMPLES", "5"),
             ],
             cwd=tmp_path,
             capture_output=True,
