@@ -111,9 +111,7 @@ class ContractTests(SynchronousTestCase):
                 bad = bad.replace(f"{{{one.name}}}", "nothing")
         required = [one for one in path.query if one.required]
         query = "&".join(f"{one.name}={quote(str(one.example))}" for one in required)
-        for accept in dict.fromkeys(
-            kind for said in operation["responses"].values() for kind in said.get("content", ())
-        ):
+        for accept in operation["responses"]["200"]["content"]:
             yield f"{good}?{query}", accept
             yield f"{bad}?{query}", accept
         for one in path.parameters:
@@ -139,8 +137,10 @@ class ContractTests(SynchronousTestCase):
                     declared |= {(path.template, answer.status, answer.content_type) for answer in path.answers}
                     methods = document["paths"][path.template]
                     for ask, accept in self.requests(path, methods["get"]):
-                        seen.add((path.template, *self.check(methods["get"], program.ask(ask, accept))))
-                        self.check(methods["head"], program.ask(ask, accept, "HEAD"), is_head=True)
+                        found = (path.template, *self.check(methods["get"], program.ask(ask, accept)))
+                        if found not in seen:
+                            self.check(methods["head"], program.ask(ask, accept, "HEAD"), is_head=True)
+                        seen.add(found)
         self.assertEqual(declared - seen, set())
 
     def test_common(self) -> None:
