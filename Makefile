@@ -4,7 +4,7 @@ BIN = .venv/bin
 # Where run-feed has the simulator publish.
 FEED = tcp://127.0.0.1:7817
 
-.PHONY: run run-feed test test-browser screenshots bench bench-quick check pin clean
+.PHONY: run run-feed test test-browser test-contract examples screenshots bench bench-quick check pin clean
 
 run: .venv/ready  ## Serve the demo on port 8080.
 	$(BIN)/twistd --nodaemon --pidfile= govi-cache
@@ -18,6 +18,12 @@ test: .venv/ready  ## Run the whole suite.
 
 test-browser: .venv/browser  ## Look at the pages in Chromium, which must be there: apt install chromium.
 	$(BIN)/pytest tests/browser
+
+test-contract: .venv/contract  ## Have schemathesis look for what /openapi.json promises and the program does not do.
+	$(BIN)/pytest tests/contract
+
+examples: .venv/ready  ## Write anew what /docs shows as answered to the examples that modules declare.
+	$(BIN)/python -m tests.examples
 
 screenshots: .venv/browser  ## Make the pictures in docs/images anew.
 	$(BIN)/python -m tests.browser.screenshots docs/images
@@ -45,12 +51,18 @@ check: .venv/ready  ## Look at style and types, and run the unit tests under the
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
+# So is schemathesis.
+.venv/contract: tests/contract/requirements.txt .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
 PIN = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
     --no-annotate --no-header pyproject.toml
 
 pin: .venv/ready  ## Pin the developer's environment anew, after a change of the dependencies.
 	$(PIN) --group dev --output-file requirements.txt
 	$(PIN) --group browser --constraint requirements.txt --output-file tests/browser/requirements.txt
+	$(PIN) --group contract --constraint requirements.txt --output-file tests/contract/requirements.txt
 
 clean:
 	rm -rf .venv dist _trial_temp*

@@ -159,7 +159,31 @@ class Answer:
     content_type: str = "text/plain"
     schema: Json | None = None
     headers: tuple[str, ...] = ()
-    """Names of header fields that tell more; see HEADERS."""
+    """Names of header fields that are always there and tell more; see openapi.HEADERS."""
+    perhaps: tuple[str, ...] = ()
+    """Names of those that are there when there is something to tell."""
+
+
+SECTIONS = ("Stops", "Departures", "OVapi", "Pages")
+"""Where paths are told of, in the order in which who builds something needs them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A request as somebody might make it: path and query, and what it asks for in Accept.
+
+    What was answered to it is kept in pages/examples.json, which the tests ask for anew.
+    """
+
+    says: str
+    ask: str
+    accept: str = ""
+    status: int = 200
+
+    @property
+    def key(self) -> str:
+        """Stand for the request."""
+        return f"{self.ask} {self.accept}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +195,7 @@ class Path:
     answers: tuple[Answer, ...]
     parameters: tuple[Parameter, ...] = ()
     description: str = ""
+    examples: tuple[Example, ...] = ()
     section: str = field(default="Departures", kw_only=True)
 
     @property
@@ -203,8 +228,17 @@ def mappings(values: Json) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": values}
 
 
+def words(among: Iterable[str]) -> dict[str, Any]:
+    """Write the schema of a text that is one of some words."""
+    return {"type": "string", "enum": list(among)}
+
+
 TEXT: Json = {"type": "string"}
+NOTHING: Json = {"type": "string", "maxLength": 0}
+MOMENT: Json = {"type": "string", "format": "date-time"}
+MOMENT_OR_NULL: Json = {"type": ["string", "null"], "format": "date-time"}
 TEXT_OR_NULL: Json = {"type": ["string", "null"]}
 NUMBER: Json = {"type": "integer"}
+NUMBER_OR_NULL: Json = {"type": ["integer", "null"]}
 DEGREES_OR_NULL: Json = {"type": ["number", "null"]}
 FLAG: Json = {"type": "boolean"}

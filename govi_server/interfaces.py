@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
-    from govi_server.contract import Path
+    from govi_server.contract import Parameter, Path
     from govi_server.departures.board import Board
     from govi_server.environ import Environ
     from govi_server.modules.live import Query
@@ -68,6 +68,10 @@ class IDepartureSource(Interface):
 
 class IDepartureSigns(Interface):
     """Where the signs of stops come from."""
+
+    picked: "tuple[Parameter, ...]" = Attribute("The parameters of a query that it can tell.")
+    about: "tuple[str, ...]" = Attribute("Names of the header fields that it always says of a sign.")
+    perhaps: "tuple[str, ...]" = Attribute("Names of those that it says at times.")
 
     def sign(codes: "list[str]", query: "Query") -> "Awaitable[Told]":
         """Give the sign of some stops, whatever is known of them. Raises BadQuery for what cannot be told here."""

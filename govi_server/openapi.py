@@ -1,25 +1,42 @@
 """The OpenAPI 3.1 document of what modules declare. Pure."""
 
+import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args
 
-from govi_server.contract import Answer, Parameter, Path
+from govi_server.contract import TEXT, Answer, Json, Parameter, Path, arrays, mappings, objects, words
+from govi_server.kv78turbo.subscriber import State
+from govi_server.pages.assets import content as file
 
-HEADERS = {
-    "Age": "Seconds since it was made or, of a stale answer, since its source last spoke.",
-    "Cache-Control": "How long it may be kept.",
-    "Cache-Status": "What the cache had (RFC 9211); a negative ttl is a stale answer.",
-    "ETag": "Stands for exactly these bytes; goes with If-None-Match.",
-    "Feed-State": "How the live feed is doing: UP, RECOVERING, DOWN or UNKNOWN.",
-    "Retry-After": "Seconds after which to ask again.",
+_SECONDS: Json = {"type": "integer", "minimum": 0}
+HEADERS: dict[str, tuple[str, Json]] = {
+    "Age": ("Seconds since it was made or, of a stale answer, since its source last spoke.", _SECONDS),
+    "Allow": ("The methods that are answered.", TEXT),
+    "Cache-Control": (
+        "How long it may be kept.",
+        {"type": "string", "pattern": "^(?:no-store|(?:public, )?(?:no-cache|max-age=[0-9]+(?:, immutable)?))$"},
+    ),
+    "Cache-Status": (
+        "What the cache had (RFC 9211); a negative ttl is a stale answer.",
+        {"type": "string", "pattern": "^govi-cache; (?:hit|fwd=miss(?:; collapsed)?)(?:; ttl=-?[0-9]+)?$"},
+    ),
+    "Content-Language": ("The language.", TEXT),
+    "ETag": (
+        "Stands for exactly these bytes; goes with If-None-Match.",
+        {"type": "string", "pattern": '^"[0-9a-f]{16}"$'},
+    ),
+    "Feed-State": ("How the live feed is doing.", words(get_args(State))),
+    "Last-Modified": ("When it was made; goes with If-Modified-Since.", TEXT),
+    "Retry-After": ("Seconds after which to ask again.", {"type": "integer", "minimum": 1}),
 }
-"""Header fields that answers name."""
+"""Header fields that answers name, each with what it tells and its schema."""
 
 COMMON = (
     Answer(304, "The client has it (If-None-Match, If-Modified-Since)."),
     Answer(400, "This is no HTTP request."),
-    Answer(405, "Only GET, HEAD and OPTIONS are answered; Allow names them."),
+    Answer(405, "Only GET, HEAD and OPTIONS are answered; Allow names them.", headers=("Allow",)),
     Answer(406, "Thirteen seconds were over."),
     Answer(412, "It has changed (If-Match, If-Unmodified-Since)."),
     Answer(414, "The request line is too long."),
@@ -30,6 +47,22 @@ COMMON = (
     Answer(503, "The server has too much to do.", headers=("Retry-After",)),
 )
 """What any path may answer."""
+
+DOCUMENT = objects(
+    {
+        "openapi": words(["3.1.0"]),
+        "info": objects({"title": TEXT, "version": TEXT, "description": TEXT}),
+        "servers": arrays(objects({"url": TEXT})),
+        "tags": arrays(objects({"name": TEXT})),
+        "paths": mappings(mappings({"type": "object"})),
+    }
+)
+"""What document() writes, as a schema."""
+
+JSON = "application/json"
+
+ANSWERED: dict[str, tuple[str, str]] = json.loads(file("examples.json"))
+"""What was answered to examples in the made-up town, by their keys: type and body. make examples writes it."""
 
 _BODILESS = 304
 
@@ -64,16 +97,38 @@ def _methods(path: Path) -> Iterator[tuple[str, Any]]:
 def responses(path: Path) -> dict[str, Any]:
     """Describe the answers of a path by status, those that any path may give among them."""
     told: dict[str, Any] = {}
-    for answer in sorted((*path.answers, *COMMON), key=lambda one: one.status):
+    always: dict[int, set[str]] = {}
+    answers = sorted((*path.answers, *_common(path)), key=lambda one: one.status)
+    for answer in answers:
+        always.setdefault(answer.status, set(answer.headers)).intersection_update(answer.headers)
+    for answer in answers:
         known = told.setdefault(str(answer.status), {"description": answer.description})
         if answer.description not in known["description"]:
             known["description"] += f" Or: {answer.description}"
         if answer.status != _BODILESS:
             content = known.setdefault("content", {})
-            content.setdefault(answer.content_type, {"schema": answer.schema or {"type": "string"}})
-        for name in answer.headers:
-            known.setdefault("headers", {})[name] = {"description": HEADERS[name], "schema": {"type": "string"}}
+            of_type = content.setdefault(answer.content_type, {"schema": answer.schema or TEXT})
+            for example in path.examples:
+                kind, body = ANSWERED.get(example.key, ("", ""))
+                if (example.status, kind) == (answer.status, answer.content_type):
+                    value = json.loads(body) if kind == JSON else body
+                    of_type.setdefault("examples", {})[example.says] = {"value": value}
+        for name in (*answer.headers, *answer.perhaps):
+            description, schema = HEADERS[name]
+            required = name in always[answer.status]
+            header = {"description": description, "required": required, "schema": schema}
+            known.setdefault("headers", {})[name] = header
     return told
+
+
+def _common(path: Path) -> Iterator[Answer]:
+    """Give what any path may answer; only what has a tag is ever unchanged, and then all is said but the body."""
+    found = next(answer for answer in path.answers if answer.status == 200)
+    for answer in COMMON:
+        if answer.status == 304:
+            answer = replace(answer, headers=found.headers, perhaps=found.perhaps)
+        if "ETag" in found.headers or answer.status not in (304, 412):
+            yield answer
 
 
 def _parameter(one: Parameter) -> dict[str, Any]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # The methods that a module may answer, each with the method of its WebHandler.
 _ANSWERED = {"GET": "get", "HEAD": "head", "POST": "post"}
-_KNOWN = frozenset(_ANSWERED) | {"PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+_KNOWN = frozenset(_ANSWERED) | {"PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"}
 
 MOST_IN_A_ROW = 4
 """Requests of one connection that are answered before others have their turn: they wait for as many of each."""

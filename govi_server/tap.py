@@ -222,7 +222,7 @@ def _add_modules(services: InOrder, modules: MultiService, config: Config, parts
         modules.addService(Kv55(name, cache, license_url))
     # Pages are of the feed, which knows most; without one, of the gateway that is named first.
     signs = FeedSigns(parts.feed) if parts.feed else CacheSigns(next(iter(parts.gateways.values())).cache, reactor)
-    contracts = Contracts(lambda: modules, version("govi-server"))
+    contracts = Contracts(lambda: modules, version("govi-server"), config.access)
     front = Front(sources, parts.feed, finder, version("govi-server"))
     events = Events(signs, reactor, in_slices(reactor))
     for page in (front, BoardPages(signs, reactor), events, Assets(), *openapi_modules(contracts)):

@@ -5,14 +5,8 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Any, get_args
 
-from hypothesis import given
-from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 from lxml import html
-from zope.interface.verify import verifyObject
 
-from govi_server.contract import BadQuery, Choice, Degrees, Parameter, Text, Whole, said_in
-from govi_server.interfaces import IDeclared, IWebModule
 from govi_server.kv78turbo.finder import Finder
 from govi_server.kv78turbo.subscriber import State
 from govi_server.modules.assets import Assets
@@ -402,91 +396,3 @@ class SiriTests(PagesTestCase):
             ("P", None), ("PT", None), ("P1M", None), ("30", None), ("P1DT", None), ("PT30M\n", None),
         ]:  # fmt: skip
             self.assertEqual(Duration().read(text), seconds, text)
-
-
-class ContractTests(PagesTestCase):
-    """What is declared is what is done."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.plan()
-        take(
-            self.feed,
-            kv.passtimes({"TripStopStatus": "DRIVING"}, row("2", 9, JourneyStopType="LAST", TimingPointCode=OTHER)),
-            kv.general_message({}),
-        )
-        self.document = self.json("/openapi.json")
-
-    def test_interfaces(self) -> None:
-        """Every module answers, and declares what."""
-        for module in self.modules:
-            verifyObject(IWebModule, module)
-            verifyObject(IDeclared, module)
-
-    def test_every_path(self) -> None:
-        """Every path that is declared answers as it is declared, for what is there and for what is not."""
-        examples = {
-            "TimingPointCodes": f"{CODE},{OTHER}", "StopAreaCodes": "LdBrug", "Lines": "LIN_L004_1",
-            "Journeys": "LIN_77_L004_1001_0", "name": "front.css", "MonitoringRef": CODE, "q": "brug",
-        }  # fmt: skip
-        seen = set()
-        for template, methods in self.document["paths"].items():
-            operation = methods["get"]
-            good, bad, query = template, template, []
-            for parameter in operation["parameters"]:
-                name = parameter["name"]
-                example = examples.get(name, parameter.get("example"))
-                if parameter["in"] == "path":
-                    good, bad = good.replace(f"{{{name}}}", str(example)), bad.replace(f"{{{name}}}", "nothing")
-                elif parameter["required"]:
-                    query.append(f"{name}={example}")
-            for path in {f"{good}?{'&'.join(query)}", bad, f"{good}?limit=0&q={'x' * 200}"}:
-                answer = self.ask(path)
-                seen.add((template, answer.status))
-                content = operation["responses"][str(answer.status)]["content"]
-                schema = content[answer.headers.get_content_type()]["schema"]
-                is_json = answer.headers.get_content_type() == "application/json"
-                body = json.loads(answer.body) if is_json else answer.body.decode()
-                Draft202012Validator(schema).validate(body)
-            self.assertIn((template, 200), seen)
-        self.assertLessEqual({200, 400, 404}, {status for _, status in seen})
-
-    def test_parameters(self) -> None:
-        """A parameter's schema takes its example, and so does what reads it."""
-        for module in self.modules:
-            for path in IDeclared(module).contract():
-                names = [one.name for one in path.parameters if one.place == "path"]
-                self.assertEqual(sorted(names), sorted(part.split("}")[0] for part in path.template.split("{")[1:]))
-                for one in path.parameters:
-                    if one.example is not None:
-                        Draft202012Validator(one.kind.schema).validate(one.example)
-                        self.assertIsNotNone(one.kind.read(str(one.example)), one.name)
-
-    def test_docs(self) -> None:
-        """The page tells of every path, with an example that answers."""
-        page = self.page("/docs")
-        told = [heading.text_content().removeprefix("GET ") for heading in page.xpath("//article/h3")]
-        self.assertEqual(sorted(told), sorted(self.document["paths"]))
-        for anchor in page.xpath("//nav//a/@href"):
-            self.assertEqual(len(page.xpath(f"//*[@id='{anchor[1:]}']")), 1, anchor)
-
-    @given(
-        st.text(), st.sampled_from([Whole("x", 1, 50), Degrees(-90, 90), Choice(("1", "2")), Text(5, "[0-9]+", 1)])
-    )
-    def test_reads_what_it_promises(self, text: str, kind: Any) -> None:
-        """What a parameter reads is what its schema promises; anything else is a BadQuery that names it."""
-        parameter = Parameter("x", kind, "")
-        try:
-            value = parameter.of({"x": text})
-        except BadQuery as error:
-            self.assertIn("x is ", str(error))
-        else:
-            Draft202012Validator(kind.schema).validate(value)
-
-    @given(st.text(st.characters(min_codepoint=33, max_codepoint=126)))
-    def test_hostile_queries(self, query: str) -> None:
-        """Any query string is read or refused."""
-        try:
-            self.assertIsInstance(said_in(query), dict)
-        except BadQuery as error:
-            self.assertTrue(str(error))

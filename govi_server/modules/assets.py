@@ -38,7 +38,11 @@ class Assets(Service):
         """Declare the one path."""
         name = Parameter("name", Choice(tuple(TYPES)), "The file.", "front.css", "path", True)
         kinds = sorted({kind.partition(";")[0] for kind in TYPES.values()})
-        answers = (*(Answer(200, "The file.", kind, TEXT) for kind in kinds), Answer(404, "There is no such file."))
+        about = ("Cache-Control", "ETag")
+        answers = (
+            *(Answer(200, "The file.", kind, TEXT, about) for kind in kinds),
+            Answer(404, "There is no such file."),
+        )
         return [Path("/assets/{name}", "What pages are made of", answers, (name,), section="Pages")]
 
 

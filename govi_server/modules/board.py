@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from govi_server.conditional import prefers_gzip
 from govi_server.contract import TEXT as WORDS
-from govi_server.contract import Answer, BadQuery, Choice, Parameter, Path, Whole, said_in
+from govi_server.contract import Answer, BadQuery, Choice, Example, Parameter, Path, Whole, said_in
 from govi_server.departures.sign import Sign, StopSign
 from govi_server.environ import Environ
 from govi_server.interfaces import IDeclared, IDepartureSigns, IReadyModule
@@ -20,7 +20,7 @@ from govi_server.modules import declared
 from govi_server.modules.kept import Kept
 from govi_server.modules.kv55 import echoed
 from govi_server.modules.languages import LANG, VARY, language
-from govi_server.modules.live import MAX_AGE, MOST_CODES, PICKED, RETRY_AFTER, Query, read_query, split
+from govi_server.modules.live import LIMIT, MAX_AGE, MOST_CODES, RETRY_AFTER, Query, read_query, split
 from govi_server.modules.signs import HORIZON, Told
 from govi_server.negotiation import best_type
 from govi_server.pages import board, plain
@@ -30,7 +30,7 @@ from govi_server.response import represent
 from govi_server.web_handler import WebHandler
 
 HTML, TEXT, JSON = "text/html", "text/plain", "application/json"
-FORMS = ((HTML, WORDS), (TEXT, WORDS), (JSON, {"type": "object"}))
+FORMS = ((HTML, WORDS), (TEXT, WORDS), (JSON, declared.SIGN))
 
 MOST_ROWS = {"": 20, "wall": 7}
 """Departures of each stop on a page, by its view, if nothing else is asked for."""
@@ -51,16 +51,20 @@ class _Fields:
         return f"some of {', '.join(plain.FIELDS)}"
 
 
-CHARS = Whole("characters", 10, 500)
-"""Characters that a line may be asked to have: the longest word in place of a time fits."""
-
 VIEW = Parameter("view", Choice(tuple(filter(None, board.VIEWS))), "For a large screen that is read from afar.")
-_FORM = (
-    VIEW,
-    Parameter("chars", CHARS, "Of text: characters of a line, to fit a sign.", 40),
-    Parameter(
-        "fields", _Fields(), "Of text and JSON: what of each departure is told, commas between them.", "line,time"
-    ),
+# The longest word in place of a time fits.
+CHARS = Parameter("chars", Whole("characters", 10, 500), "Of text: characters of a line, to fit a sign.", 40)
+FIELDS = Parameter(
+    "fields", _Fields(), "Of text and JSON: what of each departure is told, commas between them.", "line,time"
+)
+
+_ASK = "/board/57330430"
+EXAMPLES = (
+    Example("For an LED sign of four lines of 24 characters", f"{_ASK}?limit=4&chars=24&lang=en", TEXT),
+    Example("Other columns", f"{_ASK}?limit=4&fields=time,line,destination,words", TEXT),
+    Example("For a program", f"{_ASK}?limit=2", JSON),
+    Example("A stop that nobody knows", "/board/1", JSON, 404),
+    Example("A parameter that is wrong", f"{_ASK}?limit=many", JSON, 400),
 )
 
 # Nothing but our own files; no style or script within the page, so that no name of a stop ever is one. That others
@@ -85,25 +89,25 @@ class Form:
     chars: int | None = None
 
 
-def read_form(env: Environ) -> tuple[Query, Form]:
-    """Read what is wanted, from a request's query and header. Raises BadQuery.
-
-    Who wants none of the forms there are, a stream of events for one, is taken to want what a page has.
-    """
+def read_page(env: Environ) -> tuple[Query, str]:
+    """Read which departures a page is wanted to have, and in which language. Raises BadQuery."""
     text = env.get("query_string", "")
     query, said = read_query(text), said_in(text)
-    kind = best_type(",".join(env.get_all("accept", [])), (HTML, TEXT, JSON))
-    lang = language(env, said)
-    view, chars, names = (parameter.of(said) for parameter in _FORM)
-    if query.limit is None and kind == HTML:
+    lang, view = language(env, said), VIEW.of(said)
+    if query.limit is None:
         query = replace(query, limit=MOST_ROWS[view or ""])
-    return query, Form(
-        kind,
-        lang,
-        tuple((name, said[name]) for name in _PASSED_ON if said.get(name)),
-        names,
-        chars,
-    )
+    return query, lang
+
+
+def read_form(env: Environ) -> tuple[Query, Form]:
+    """Read what is wanted, from a request's query and header. Raises BadQuery."""
+    query, lang = read_page(env)
+    said = said_in(env.get("query_string", ""))
+    kind = best_type(",".join(env.get_all("accept", [])), (HTML, TEXT, JSON))
+    if kind != HTML and LIMIT.name not in said:
+        query = replace(query, limit=None)
+    passed_on = tuple((name, said[name]) for name in _PASSED_ON if said.get(name))
+    return query, Form(kind, lang, passed_on, FIELDS.of(said), CHARS.of(said))
 
 
 class Asked(NamedTuple):
@@ -156,21 +160,27 @@ class BoardPages(Service):
 
     def contract(self) -> list[Path]:
         """Declare the one path."""
+        about, perhaps = self.signs.about, self.signs.perhaps
+        none = ("Cache-Control", "Content-Language", "ETag")
+        found, failed = (*none, *about), (*none, "Retry-After", *about)
         answers = (
-            *(
-                Answer(200, "The board, in the form that Accept wants.", kind, schema, declared.ABOUT)
-                for kind, schema in FORMS
-            ),
-            Answer(400, "A parameter is wrong; the text names it."),
-            *(Answer(404, "None of these stops is known.", kind, schema) for kind, schema in FORMS),
-            *(Answer(503, "Nothing recent is known.", kind, schema, declared.FAILED) for kind, schema in FORMS),
+            *(Answer(200, "The board, in the form that Accept wants.", *form, found, perhaps) for form in FORMS),
+            declared.WRONG,
+            *(Answer(404, "None of these stops is known.", *form, none, about) for form in FORMS),
+            *(Answer(503, "Nothing recent is known.", *form, failed, perhaps) for form in FORMS),
         )
+        parameters = (declared.CODES, *self.signs.picked, LANG, VIEW, CHARS, FIELDS)
         return [
             Path(
                 f"/{self.name}/{{TimingPointCodes}}",
-                "Departure boards",
+                "Departure boards, as a page, as lines of text or as JSON: say in Accept which",
                 answers,
-                (declared.CODES, *PICKED, LANG, *_FORM),
+                parameters,
+                "Of text there is a line for each departure, with chars exactly that long: minutes below ten, then "
+                "the time on the clock. Where nothing leaves, a line says so. Of JSON, state is for programs, words "
+                "are for people, in the language asked for; minutes are what is left at least, null of what is "
+                "cancelled or of unknown delay, and expected is null of what is cancelled.",
+                EXAMPLES,
             )
         ]
 

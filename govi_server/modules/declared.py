@@ -1,58 +1,143 @@
 """What /kv55 and OVapi's paths declare: apart from the modules, for it is as long as they are."""
 
+from typing import get_args
+
 from govi_server.contract import (
     DEGREES_OR_NULL,
     FLAG,
+    MOMENT,
+    MOMENT_OR_NULL,
+    NOTHING,
     NUMBER,
+    NUMBER_OR_NULL,
     TEXT,
     TEXT_OR_NULL,
     Answer,
+    Example,
     Json,
     Parameter,
     Path,
     Text,
+    arrays,
     mappings,
     objects,
+    words,
 )
-from govi_server.modules.live import PICKED, TIMING_POINT_CODE
+from govi_server.departures.sign import RowState, StopState
+from govi_server.modules.live import MOST_CODES, PICKED, TIMING_POINT_CODE
 
 XML = "text/xml"
 JSON = "application/json"
-ABOUT = ("Age", "Cache-Control", "Cache-Status", "ETag", "Feed-State")
-FAILED = ("Cache-Control", "Feed-State", "Retry-After")
+LIVE = ("Cache-Control", "Cache-Status", "ETag", "Feed-State")
+_NONE = ("Cache-Control", "Feed-State")
+_FAILED = ("Cache-Control", "Feed-State", "Retry-After")
+
+DRIS_55 = (
+    "There is a TimingPoint for each stop, a Trip in it for each departure, and Error in place of it where there is "
+    "no board. Times are those of the clocks on the wall on OperatingDate, after midnight with hours from 24 on. "
+    "Elements that are not known are to be passed over, and any of a Trip may be missing."
+)
 
 _CODE = Parameter("TimingPointCode", TIMING_POINT_CODE, "A stop.", "57330430", "path", True)
 _LISTED = Text(least=1)
 CODES = Parameter(
-    "TimingPointCodes", _LISTED, "TimingPointCodes, a hundred at most, commas between them.", "57330430,57330080",
-    "path", True,
-)  # fmt: skip
-_WRONG = Answer(400, "A parameter is wrong; the text names it.")
+    "TimingPointCodes",
+    Text(
+        form=f",*[0-9]{{1,10}}(?:,+[0-9]{{1,10}}){{0,{MOST_CODES - 1}}},*",
+        says="TimingPointCodes, 1 to 10 digits each",
+    ),
+    f"Stops, {MOST_CODES} at most, commas between them.",
+    "57330430,57330080",
+    "path",
+    True,
+)
+WRONG = Answer(400, "A parameter is wrong; the text names it.", headers=("Cache-Control",))
 
 
 def kv55_gateway(name: str) -> list[Path]:
     """Declare a module that answers from a gateway."""
+    about = ("Age", "Cache-Control", "Cache-Status", "ETag", "Last-Modified")
+    failed = ("Cache-Control", "Cache-Status", "Retry-After")
     answers = (
-        Answer(200, "The board, a DRIS_55 document.", XML, TEXT, ("Age", "Cache-Control", "Cache-Status", "ETag")),
-        Answer(404, "This is no TimingPointCode; DRIS_55 with Error.", XML, TEXT),
-        Answer(502, "The gateway's answer cannot be read; DRIS_55 with Error.", XML, TEXT, ("Retry-After",)),
-        Answer(503, "Too many questions are on their way; DRIS_55 with Error.", XML, TEXT, ("Retry-After",)),
-        Answer(504, "The gateway gave no answer; DRIS_55 with Error.", XML, TEXT, ("Retry-After",)),
+        Answer(200, "The board, a DRIS_55 document.", XML, TEXT, about),
+        Answer(404, "This is no TimingPointCode; DRIS_55 with Error.", XML, TEXT, ("Cache-Control",)),
+        Answer(502, "The gateway's answer cannot be read; DRIS_55 with Error.", XML, TEXT, failed),
+        Answer(503, "Too many questions are on their way; DRIS_55 with Error.", XML, TEXT, failed),
+        Answer(504, "The gateway gave no answer; DRIS_55 with Error.", XML, TEXT, failed),
     )
-    return [Path(f"/{name}/{{TimingPointCode}}", "The departures of a stop, as DRIS_55", answers, (_CODE,))]
+    examples = (
+        Example("A board", f"/{name}/57330430"),
+        Example("No TimingPointCode", f"/{name}/station", status=404),
+    )
+    template, summary = f"/{name}/{{TimingPointCode}}", "The departures of a stop, as DRIS_55"
+    return [Path(template, summary, answers, (_CODE,), DRIS_55, examples)]
 
 
 def kv55_live(name: str) -> list[Path]:
     """Declare a module that answers /kv55 from the live feed."""
     answers = (
-        Answer(200, "The boards of the stops that are known, a DRIS_55 document.", XML, TEXT, ABOUT),
-        _WRONG,
-        Answer(404, "None of these stops is known; DRIS_55 with Error.", XML, TEXT),
-        Answer(503, "Nothing recent is known; DRIS_55 with Error.", XML, TEXT, FAILED),
+        Answer(200, "The boards of the stops that are known, a DRIS_55 document.", XML, TEXT, LIVE, ("Age",)),
+        WRONG,
+        Answer(404, "None of these stops is known; DRIS_55 with Error.", XML, TEXT, ("Cache-Control",), _NONE[1:]),
+        Answer(503, "Nothing recent is known; DRIS_55 with Error.", XML, TEXT, _FAILED),
     )
     parameters = (CODES, *PICKED)
-    return [Path(f"/{name}/{{TimingPointCodes}}", "The departures of stops, as DRIS_55", answers, parameters)]
+    examples = (
+        Example("A board", f"/{name}/57330430?limit=1"),
+        Example("A stop that nobody knows", f"/{name}/1", status=404),
+    )
+    template, summary = f"/{name}/{{TimingPointCodes}}", "The departures of stops, as DRIS_55"
+    return [Path(template, summary, answers, parameters, DRIS_55, examples)]
 
+
+_DEPARTURE: dict[str, Json] = {
+    "line": TEXT,
+    "destination": TEXT,
+    "platform": TEXT_OR_NULL,
+    "time": TEXT,
+    "minutes": NUMBER_OR_NULL,
+    "planned": MOMENT,
+    "expected": MOMENT_OR_NULL,
+    "state": words(get_args(RowState)),
+    "words": TEXT,
+    "color": TEXT_OR_NULL,
+    "text_color": TEXT_OR_NULL,
+    "note": TEXT,
+    "stop": TEXT,
+}
+SIGN = objects(
+    {
+        "stops": arrays(
+            objects(
+                {
+                    "code": TEXT,
+                    "name": TEXT,
+                    "town": TEXT,
+                    "state": words(get_args(StopState)),
+                    "words": TEXT,
+                    "as_of": MOMENT_OR_NULL,
+                    "messages": arrays(TEXT),
+                    "departures": arrays(objects(_DEPARTURE, ())),  # those that fields= names, all without it
+                }
+            )
+        )
+    }
+)
+"""A board as JSON."""
+
+_SHOWN: Json = {
+    "anyOf": [
+        {**TEXT, "contentMediaType": JSON, "contentSchema": SIGN},
+        {**TEXT, "contentMediaType": "text/html"},
+    ]
+}
+EVENT: Json = {
+    "anyOf": [
+        objects({"event": words(["board"]), "id": TEXT, "data": _SHOWN}),
+        objects({"event": words(["beat", "bye"]), "data": NOTHING}),
+    ]
+}
+"""One event of a stream. OpenAPI 3.1 has no words for that; those who read it take the schema to be of each."""
 
 STOP = {
     "Longitude": DEGREES_OR_NULL,
@@ -67,18 +152,26 @@ STOP = {
 # What OVapi's JSON is made of. Numbers that are none stay texts, so some values may be either.
 _NUMBER_OR_TEXT: Json = {"type": ["integer", "string"]}
 _STOP = objects(STOP)
-_PASS = objects(
+_PASS: Json = {
+    **objects(
     {
         **dict.fromkeys(
             (
                 *("DestinationName50", "DataOwnerCode", "OperatorCode", "OperationDate", "TimingPointCode"),
                 *("WheelChairAccessible", "LinePublicNumber", "ExpectedDepartureTime", "ProductFormulaType"),
                 *("TimingPointName", "LinePlanningNumber", "TimingPointTown", "TripStopStatus", "UserStopCode"),
+                *("TimingPointDataOwnerCode", "SideCode"),
                 *("JourneyStopType", "TargetArrivalTime", "TargetDepartureTime", "ExpectedArrivalTime"),
             ),
             TEXT,
         ),
-        **dict.fromkeys(("FortifyOrderNumber", "JourneyNumber", "UserStopOrderNumber"), _NUMBER_OR_TEXT),
+        **dict.fromkeys(
+            (
+                *("FortifyOrderNumber", "JourneyNumber", "UserStopOrderNumber", "NumberOfCoaches"),
+                *("JourneyPatternCode", "LocalServiceLevelCode", "LineDirection"),
+            ),
+            _NUMBER_OR_TEXT,
+        ),
         **dict.fromkeys(("LineName", "LastUpdateTimeStamp", "DestinationCode", "TransportType"), TEXT_OR_NULL),
         "IsTimingStop": FLAG,
         "Latitude": DEGREES_OR_NULL,
@@ -87,7 +180,9 @@ _PASS = objects(
     # Times are there where any is; of a number of three it is as for the times.
     ("DestinationName50", "DataOwnerCode", "JourneyNumber", "LinePublicNumber", "LinePlanningNumber", "OperationDate",
      "TimingPointCode", "TimingPointName", "TripStopStatus", "Latitude", "Longitude", "LastUpdateTimeStamp"),
-)  # fmt: skip
+),
+    "additionalProperties": TEXT,  # what an operator remarks
+}  # fmt: skip
 _MESSAGES = mappings({"type": "object", "additionalProperties": TEXT})
 _BOARD = objects({"Stop": _STOP, "Passes": mappings(_PASS), "GeneralMessages": _MESSAGES})
 _LINE = objects(
@@ -103,7 +198,8 @@ _LINE = objects(
         "LineDirection": {"type": ["integer", "string", "null"]},
     }
 )
-_ON_LINE = objects({"Line": _LINE, "Actuals": mappings(_PASS), "ServerTime": TEXT})
+_LINE_NOW: dict[str, Json] = {"Line": _LINE, "Actuals": mappings(_PASS), "ServerTime": MOMENT}
+_ON_LINE = objects({**STOP, "IsTimingStop": FLAG, "UserStopOrderNumber": NUMBER})
 _AREA = objects({name: schema for name, schema in STOP.items() if name != "TimingPointCode"})
 _AREAS = Parameter("StopAreaCodes", _LISTED, "StopAreaCodes, commas between them.", "LwdSta", "path", True)
 _LINES = Parameter(
@@ -119,29 +215,41 @@ _STAMPS = objects(
         "LastUpdateTimeStamps": objects(
             {"DataOwner": mappings(TEXT_OR_NULL), "Subscription": mappings(TEXT_OR_NULL)}
         ),
-        "ServerTime": TEXT,
+        "ServerTime": MOMENT,
     }
 )
 
 
 def _ovapi(
-    template: str, summary: str, schema: Json, parameter: Parameter | None = None, *, picks: bool = False
+    template: str,
+    summary: str,
+    schema: Json,
+    parameter: Parameter | None = None,
+    *,
+    picks: bool = False,
+    always: bool = False,
+    ask: str = "",
 ) -> Path:
     nothing = {"type": "array", "maxItems": 0}
-    answers = (
-        Answer(200, "What there is, by code.", JSON, schema, ABOUT),
-        _WRONG,
-        Answer(404, "There is nothing of it: [].", JSON, nothing),
-        Answer(503, "Nothing recent is known: [].", JSON, nothing, FAILED),
-    )
+    answers = [Answer(200, "What there is, by code.", JSON, schema, LIVE, ("Age",))]
+    if not always:
+        answers.append(Answer(404, "There is nothing of it: [].", JSON, nothing, _NONE))
+    if parameter is not None:
+        answers.append(Answer(503, "Nothing recent is known: [].", JSON, nothing, _FAILED))
+    if picks:
+        answers.append(WRONG)
     parameters = (*([] if parameter is None else [parameter]), *(PICKED if picks else ()))
-    return Path(template, summary, answers, parameters, section="OVapi")
+    examples = (Example("As it comes", ask),) if ask else ()
+    return Path(template, summary, tuple(answers), parameters, examples=examples, section="OVapi")
 
 
 OVAPI: dict[str, list[Path]] = {
     "tpc": [
         _ovapi("/tpc/", "Every stop, with its number of live passes", mappings(NUMBER)),
-        _ovapi("/tpc/{TimingPointCodes}", "Boards of stops", mappings(_BOARD), CODES, picks=True),
+        _ovapi(
+            "/tpc/{TimingPointCodes}", "Boards of stops", mappings(_BOARD), CODES, picks=True,
+            ask="/tpc/57330430?limit=1",
+        ),
         _ovapi(
             "/tpc/{TimingPointCodes}/departures",
             "Boards of stops, without what only arrives",
@@ -169,21 +277,21 @@ OVAPI: dict[str, list[Path]] = {
         _ovapi(
             "/line/{Lines}",
             "Lines: where their journeys are, and their stops",
-            mappings({**_ON_LINE, "required": ["Line", "Actuals", "ServerTime", "Network"]}),
+            mappings(objects({**_LINE_NOW, "Network": mappings(mappings(_ON_LINE))})),
             _LINES,
         ),
-        _ovapi("/line/{Lines}/actuals", "Lines: where their journeys are", mappings(_ON_LINE), _LINES),
+        _ovapi("/line/{Lines}/actuals", "Lines: where their journeys are", mappings(objects(_LINE_NOW)), _LINES),
     ],
     "journey": [
         _ovapi("/journey/", "Every live journey, with its number of stops", mappings(NUMBER)),
         _ovapi(
             "/journey/{Journeys}",
             "Journeys: their stops",
-            mappings(objects({"ServerTime": TEXT, "Stops": mappings(_PASS)})),
+            mappings(objects({"ServerTime": MOMENT, "Stops": mappings(_PASS)})),
             _JOURNEYS,
         ),
     ],
-    "generalmessage": [_ovapi("/generalmessage", "All messages that are for now", _MESSAGES)],
-    "lastupdate": [_ovapi("/lastupdate", "When who last said something", _STAMPS)],
+    "generalmessage": [_ovapi("/generalmessage", "All messages that are for now", _MESSAGES, ask="/generalmessage")],
+    "lastupdate": [_ovapi("/lastupdate", "When who last said something", _STAMPS, always=True, ask="/lastupdate")],
 }  # fmt: skip
 """OVapi's paths, by their first segment."""

@@ -19,16 +19,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from govi_server.contract import TEXT, Answer, BadQuery, Choice, Parameter, Path, said_in
+from govi_server.contract import Answer, BadQuery, Choice, Example, Parameter, Path, said_in
 from govi_server.departures.sign import Sign
 from govi_server.departures.times import MINUTE
 from govi_server.environ import Environ
 from govi_server.interfaces import IDeclared, IDepartureSigns, IWebModule
 from govi_server.kv55.messages import is_timing_point_code
 from govi_server.modules import declared
-from govi_server.modules.board import VIEW, read_form
+from govi_server.modules.board import VIEW, read_page
 from govi_server.modules.languages import LANG
-from govi_server.modules.live import MOST_CODES, PICKED, Query, split
+from govi_server.modules.live import MOST_CODES, Query, split
 from govi_server.pages import board, plain
 from govi_server.request_handler import RequestHandler
 from govi_server.stream import Stream
@@ -50,6 +50,11 @@ RETRY = (2000, 8000)
 """Milliseconds after which clients come back, each after a time of its own: not all at once to a new server."""
 
 AS = Parameter("as", Choice(("html", "json")), "The data: what the board's page shows, or JSON.", "json")
+
+EXAMPLES = (
+    Example("Listen", "/events/57330430?as=json&limit=1", CONTENT_TYPE),
+    Example("No TimingPointCode", "/events/station", CONTENT_TYPE, 404),
+)
 
 _HEADERS = (
     ("Content-Type", f"{CONTENT_TYPE}; charset=utf-8"),
@@ -128,12 +133,26 @@ class Events(MultiService):
     def contract(self) -> list[Path]:
         """Declare the one path."""
         answers = (
-            Answer(200, "Events, until either side ends.", CONTENT_TYPE, TEXT),
-            Answer(400, "A parameter is wrong; the text names it."),
-            Answer(404, "This is no list of TimingPointCodes."),
+            Answer(200, "Events, until either side ends.", CONTENT_TYPE, declared.EVENT, ("Cache-Control",)),
+            declared.WRONG,
+            Answer(404, "This is no list of TimingPointCodes.", headers=("Cache-Control",)),
         )
-        parameters = (declared.CODES, *PICKED, LANG, VIEW, AS)
-        return [Path("/events/{TimingPointCodes}", "Departure boards as they change", answers, parameters)]
+        parameters = (declared.CODES, *self._signs.picked, LANG, VIEW, AS)
+        return [
+            Path(
+                "/events/{TimingPointCodes}",
+                "Departure boards as they change, as server-sent events",
+                answers,
+                parameters,
+                "The event board comes at once and with every change, and is the whole board: with as=json what "
+                f"/board answers as JSON, on one line of data. After {BEAT_EVERY:.0f} seconds of silence there is a "
+                "beat, so who hears nothing for a minute has lost the connection. bye is the last event of a server "
+                "that ends; like after any other end, come back after the milliseconds of retry, with the last id in "
+                "Last-Event-ID: there is a board only if it is another. Names of events that are not known are to be "
+                "passed over.",
+                EXAMPLES,
+            )
+        ]
 
     @property
     def retry(self) -> str:
@@ -230,9 +249,9 @@ class EventsHandler(WebHandler):
             self._refuse("404 Not Found", "This is no TimingPointCode")
             return
         try:
-            query, form = read_form(self.env)
+            query, lang = read_page(self.env)
             as_json = AS.of(said_in(self.env.get("query_string", ""))) == "json"
-            channel = await module.channel(tuple(codes), query, form.lang, as_json)
+            channel = await module.channel(tuple(codes), query, lang, as_json)
         except BadQuery as error:
             self._refuse("400 Bad Request", str(error))
             return

@@ -13,6 +13,7 @@ from govi_server.interfaces import IDeclared, IWebModule
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.finder import Finder
 from govi_server.kv78turbo.search import LONGEST
+from govi_server.modules import declared
 from govi_server.modules.languages import LANG, VARY, language
 from govi_server.modules.live import LiveHandler
 from govi_server.pages.front import Live, Owner, Source, Stop, Told, page
@@ -64,11 +65,12 @@ class Front(Service):
     def contract(self) -> list[Path]:
         """Declare the one path."""
         answers = (
-            Answer(200, "The page.", "text/html", TEXT),
-            Answer(400, "A parameter is wrong; the text names it."),
+            Answer(200, "The page.", "text/html", TEXT, ("Cache-Control", "Content-Language", "ETag")),
+            declared.WRONG,
         )
         parameters = (QUERY, LANG) if self.finder is not None else (LANG,)
-        return [Path("/", "Find a stop; the state and the licence of the data", answers, parameters, section="Pages")]
+        summary = "Find a stop; the state and the licence of the data"
+        return [Path("/", summary, answers, parameters, section="Pages")]
 
     def told(self, found: Iterable[str] | None = None) -> Told:
         """Give what is to be told. found: codes of the stops that were looked for."""
@@ -123,7 +125,8 @@ class FrontHandler(LiveHandler):
             return
         try:
             said = said_in(self.env.get("query_string", ""))
-            query, lang = QUERY.of(said) or "", language(self.env, said)
+            lang = language(self.env, said)
+            query = (QUERY.of(said) or "") if self._module.finder is not None else ""
         except BadQuery as error:
             self.refuse(error)
             return

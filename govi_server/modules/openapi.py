@@ -1,20 +1,25 @@
 """GET /openapi.json and /docs: what may be asked here, for programs and for people, as the modules declare it."""
 
+import json
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from html import escape
 from string import Template
+from urllib.parse import quote
 
 import msgspec
 from twisted.application.service import Service
 from zope.interface import implementer
 
+from govi_server.access import UNLIMITED, Limits
 from govi_server.conditional import prefers_gzip
-from govi_server.contract import TEXT, Answer, Parameter, Path
+from govi_server.contract import SECTIONS, TEXT, Answer, Example, Parameter, Path
 from govi_server.environ import Environ
 from govi_server.interfaces import IDeclared, IWebModule
+from govi_server.modules import live
 from govi_server.modules.front import HEADERS
-from govi_server.openapi import COMMON, document, phrase
+from govi_server.openapi import ANSWERED, COMMON, DOCUMENT, JSON, document, phrase
+from govi_server.openapi import HEADERS as FIELDS
 from govi_server.pages.assets import html
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
@@ -36,10 +41,11 @@ _PAGE = Template(html("docs.html"))
 
 
 class Contracts:
-    """All that the modules declare. modules: gives them."""
+    """All that the modules declare. modules: gives them. limits: what one client may have."""
 
-    def __init__(self, modules: Callable[[], Iterable[object]], version: str) -> None:
+    def __init__(self, modules: Callable[[], Iterable[object]], version: str, limits: Limits = UNLIMITED) -> None:
         self._modules = modules
+        self._limits = limits
         self.version = version
 
     @cached_property
@@ -49,8 +55,7 @@ class Contracts:
         for module in self._modules():
             if IDeclared.providedBy(module):
                 paths.extend(IDeclared(module).contract())
-        sections = list(dict.fromkeys(path.section for path in paths))
-        return sorted(paths, key=lambda path: (sections.index(path.section), path.template))
+        return sorted(paths, key=lambda path: (SECTIONS.index(path.section), path.template))
 
     def json(self) -> bytes:
         """Write the OpenAPI document."""
@@ -66,9 +71,14 @@ class Contracts:
         )
         return _PAGE.substitute(
             description=escape(DESCRIPTION),
+            rate=self._limits.rate,
+            burst=self._limits.burst,
+            connections=self._limits.per_client,
+            kept=live.MAX_AGE,
             contents=contents,
             sections="\n".join(_section(*one) for one in sections.items()),
             common=_answers(COMMON),
+            fields=_fields(),
             version=escape(f"{TITLE} {self.version}"),
         ).encode()
 
@@ -82,17 +92,31 @@ def _section(name: str, paths: Iterable[Path]) -> str:
 
 
 def _path(path: Path) -> str:
-    example = path.template
+    link = path.template
     for one in path.parameters:
         if one.place == "path" and one.example is not None:
-            example = example.replace(f"{{{one.name}}}", str(one.example))
-    asked = "&".join(f"{one.name}={one.example}" for one in path.query if one.required)
-    example = escape(f"{example}?{asked}" if asked else example)
+            link = link.replace(f"{{{one.name}}}", str(one.example))
+    asked = "&".join(f"{one.name}={quote(str(one.example))}" for one in path.query if one.required)
+    link = escape(f"{link}?{asked}" if asked else link)
     return f"""<article class="path" id="{_anchor(path)}">
 <h3><code>GET {escape(path.template)}</code></h3>
 <p>{escape(path.summary)}.{f" {escape(path.description)}" if path.description else ""}
-Try <a href="{example}"><code>{example}</code></a></p>
-{_parameters(path.parameters)}{_answers(path.answers)}</article>"""
+Try <a href="{link}"><code>{link}</code></a></p>
+{_parameters(path.parameters)}{_answers(path.answers)}{"".join(map(_example, path.examples))}</article>"""
+
+
+def _example(one: Example) -> str:
+    """Write a request as a line for curl, with what was answered, JSON in lines of its own for who reads it."""
+    kind, body = ANSWERED.get(one.key, ("", ""))
+    accept = f" -H 'Accept: {one.accept}'" if one.accept else ""
+    endless = " -N" if one.accept == "text/event-stream" else ""
+    line = f"curl{endless}{accept} 'http://localhost:8080{one.ask}'"
+    shown = json.dumps(json.loads(body), indent=2, ensure_ascii=False) if kind == JSON else body.rstrip()
+    return (
+        f"<details><summary>{escape(one.says)}</summary><pre><code>{escape(line)}</code></pre>"
+        f'<p class="soft">{one.status} {phrase(one.status)}, {escape(kind)}</p>'
+        f"<pre><code>{escape(shown)}</code></pre></details>"
+    )
 
 
 def _parameters(parameters: Iterable[Parameter]) -> str:
@@ -106,13 +130,27 @@ def _parameters(parameters: Iterable[Parameter]) -> str:
     return f'<div class="wide"><table>{head}<tbody>{rows}</tbody></table></div>' if rows else ""
 
 
+def _named(one: Answer) -> str:
+    fields = ", ".join((*one.headers, *(f"{name} at times" for name in one.perhaps)))
+    return f"{one.content_type}; with {fields}" if fields else one.content_type
+
+
 def _answers(answers: Iterable[Answer]) -> str:
     rows = "".join(
         f'<tr><th scope="row">{one.status} {phrase(one.status)}</th><td>{escape(one.description)} '
-        f'<span class="soft">{escape(one.content_type)}</span></td></tr>'
+        f'<span class="soft">{escape(_named(one))}</span></td></tr>'
         for one in answers
     )
     head = '<thead><tr><th scope="col">Status</th><th scope="col">What is answered</th></tr></thead>'
+    return f'<div class="wide"><table>{head}<tbody>{rows}</tbody></table></div>'
+
+
+def _fields() -> str:
+    rows = "".join(
+        f'<tr><th scope="row"><code>{escape(name)}</code></th><td>{escape(says)}</td></tr>'
+        for name, (says, _) in FIELDS.items()
+    )
+    head = '<thead><tr><th scope="col">Field</th><th scope="col">What it tells</th></tr></thead>'
     return f'<div class="wide"><table>{head}<tbody>{rows}</tbody></table></div>'
 
 
@@ -133,8 +171,9 @@ class Told(Service):
     def contract(self) -> list[Path]:
         """Declare the one path."""
         kind = self.content_type.partition(";")[0]
-        schema = TEXT if kind == "text/html" else {"type": "object"}
-        return [Path(f"/{self.name}", self._summary, (Answer(200, "It.", kind, schema),), section="Pages")]
+        schema = TEXT if kind == "text/html" else DOCUMENT
+        answers = (Answer(200, "It.", kind, schema, ("Cache-Control", "ETag")),)
+        return [Path(f"/{self.name}", self._summary, answers, section="Pages")]
 
 
 class ToldHandler(WebHandler):

@@ -100,9 +100,6 @@ class OvapiHandler(LiveHandler):
     async def get(self) -> None:
         """Send what is asked for, or [] if there is nothing."""
         parts = self.env["path_info"].removesuffix("/").split("/")[2:]
-        query = self.query()
-        if query is None:
-            return
         word = parts[1] if len(parts) > 1 else ""
         codes = split(parts[0]) if parts else []
         nothing = parts and not codes  # /tpc/, asks for no stop, and not for all of them
@@ -118,13 +115,13 @@ class OvapiHandler(LiveHandler):
         if not codes:
             self._send(represent(msgspec.json.encode(self.everything()), CONTENT_TYPE, prefers_gzip(self.env)), [])
             return
-        self.some(codes, word, query)
+        self.some(codes, word)
 
     def everything(self) -> Json:
         """Give what there is of this kind."""
         return {}
 
-    def some(self, codes: list[str], word: str, query: Query) -> None:
+    def some(self, codes: list[str], word: str) -> None:
         """Send what there is of a list."""
         found = {code: shape for code in codes if (shape := self.one(code, word)) is not None}
         conditions = {code: self.feed.word_of(code.partition("_")[0]) for code in found}
@@ -164,12 +161,15 @@ class TpcHandler(OvapiHandler):
         codes = dict.fromkeys(self.feed.timetable.timing_points, 0)
         return codes | {code: len(stop.passes) for code, stop in self.feed.passtimes.stops.items()}
 
-    def some(self, codes: list[str], word: str, query: Query) -> None:
+    def some(self, codes: list[str], word: str) -> None:
         """Send the boards of some stops; the one of a single stop is made once."""
-        self._send_boards({"": codes}, word, query)
+        self._send_boards({"": codes}, word)
 
-    def _send_boards(self, areas: dict[str, list[str]], word: str, query: Query) -> None:
+    def _send_boards(self, areas: dict[str, list[str]], word: str) -> None:
         """Send boards: those of the area "" by themselves, those of others under the area's code."""
+        query = self.query()
+        if query is None:
+            return
         departures, compressed = word == "departures", prefers_gzip(self.env)
         made = None
         ((area, codes), *_) = areas.items()
@@ -206,12 +206,12 @@ class StopAreaHandler(TpcHandler):
                 break
         return areas
 
-    def some(self, codes: list[str], word: str, query: Query) -> None:
+    def some(self, codes: list[str], word: str) -> None:
         """Send the boards of the stops of some areas."""
         of_area = self.feed.timetable.points_of_area
         areas = {area: list(of_area[area]) for area in codes if of_area.get(area)}
         if areas:
-            self._send_boards(areas, word, query)
+            self._send_boards(areas, word)
         else:
             self._send_nothing("unknown" if of_area or self.feed.tells_all else "down")
 

@@ -17,7 +17,8 @@ from govi_server.departures.times import HOUR
 from govi_server.interfaces import IDepartureSigns
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.signs import stop_sign
-from govi_server.modules.live import Query
+from govi_server.modules import live
+from govi_server.modules.live import LIMIT, LINE, PICKED, Query
 from govi_server.statistics import CacheResult
 
 HORIZON = 2 * HOUR
@@ -36,6 +37,10 @@ class Told:
 @implementer(IDepartureSigns)
 class FeedSigns:
     """Gives the signs of the live feed."""
+
+    picked = PICKED
+    about = ("Feed-State",)
+    perhaps = ("Age", "Cache-Status")
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
@@ -68,6 +73,10 @@ class FeedSigns:
 @implementer(IDepartureSigns)
 class CacheSigns:
     """Gives the signs of a gateway's boards, which tell no names of stops, no colours and no messages."""
+
+    picked = (LIMIT, LINE, live.HORIZON)
+    about = ()
+    perhaps = ()
 
     def __init__(self, cache: BoardCache, clock: IReactorTime) -> None:
         self._cache = cache

@@ -20,6 +20,7 @@ from govi_server.contract import (
     TEXT,
     Answer,
     BadQuery,
+    Example,
     Json,
     Parameter,
     Path,
@@ -35,6 +36,7 @@ from govi_server.interfaces import IDeclared, IReadyModule
 from govi_server.kv78turbo.boards import StopBoard
 from govi_server.kv78turbo.feed import Condition, Feed
 from govi_server.kv78turbo.passes import Pass
+from govi_server.modules.declared import LIVE
 from govi_server.modules.kept import Kept
 from govi_server.modules.live import TIMING_POINT_CODE, LiveHandler, answer, condition_of
 from govi_server.ready import Ready
@@ -80,6 +82,12 @@ PREVIEW = Parameter(
 )
 PARAMETERS = (STOP, MOST, LINE, PREVIEW)
 
+EXAMPLES = (
+    Example("The next visit", f"{PATH}?MonitoringRef=57330430&MaximumStopVisits=1"),
+    Example("A stop that nobody knows", f"{PATH}?MonitoringRef=1", status=404),
+    Example("A parameter that is missing", PATH, status=400),
+)
+
 # Which SIRI error says why there is no board.
 _ERRORS: dict[Condition, tuple[str, str]] = {
     "unknown": ("InvalidDataReferencesError", "Unknown MonitoringRef"),
@@ -87,6 +95,8 @@ _ERRORS: dict[Condition, tuple[str, str]] = {
     "down": ("ServiceNotAvailableError", "The feed tells nothing"),
 }
 
+_ERROR_NAMES = ("OtherError", *(name for name, _ in _ERRORS.values()))
+_ERROR = objects({"ErrorText": TEXT})
 _REF = objects({"value": TEXT})
 _TEXTS = arrays(_REF)
 _CALL = objects(
@@ -119,7 +129,8 @@ _VISIT = objects(
 _DELIVERY = objects(
     {
         "ResponseTimestamp": TEXT, "Version": TEXT, "Status": FLAG, "MonitoringRef": arrays(_REF),
-        "MonitoredStopVisit": arrays(_VISIT), "ErrorCondition": {"type": "object"},
+        "MonitoredStopVisit": arrays(_VISIT),
+        "ErrorCondition": objects(dict.fromkeys(_ERROR_NAMES, _ERROR), ()),
     },
     ("ResponseTimestamp", "Version", "Status", "MonitoredStopVisit"),
 )  # fmt: skip
@@ -188,15 +199,31 @@ class Siri(Service):
 
     def contract(self) -> list[Path]:
         """Declare the one path."""
-        about = ("Cache-Control", "Cache-Status", "Feed-State")
+        about = ("Cache-Control", "Feed-State")
         answers = (
-            Answer(200, "The stop's next visits, and none if nothing comes.", CONTENT_TYPE, SCHEMA, about),
-            Answer(400, "A parameter is missing or wrong; ErrorCondition names it.", CONTENT_TYPE, SCHEMA),
+            Answer(
+                200,
+                "The stop's next visits, and none if nothing comes.",
+                CONTENT_TYPE,
+                SCHEMA,
+                LIVE,
+                ("Age",),
+            ),
+            Answer(400, "A parameter is missing or wrong; ErrorCondition names it.", CONTENT_TYPE, SCHEMA, about[:1]),
             Answer(404, "There is no such stop (InvalidDataReferencesError).", CONTENT_TYPE, SCHEMA, about),
-            Answer(404, "There is no such path under /siri."),
             Answer(503, "Nothing recent is known.", CONTENT_TYPE, SCHEMA, (*about, "Retry-After")),
         )
-        return [Path(PATH, "The next visits at a stop, as SIRI Lite 2.0", answers, PARAMETERS)]
+        return [
+            Path(
+                PATH,
+                "The next visits at a stop, as SIRI Lite 2.0",
+                answers,
+                PARAMETERS,
+                "Moments have their offset. What is not known is left out: a departure without ExpectedDepartureTime "
+                "is one whose delay nobody knows, or that is cancelled (DepartureStatus).",
+                EXAMPLES,
+            )
+        ]
 
     def delivery(self, visits: list[dict[str, Any]], error: tuple[str, str] | None = None) -> bytes:
         """Write the whole answer. error: the name of a SIRI error, and its text."""

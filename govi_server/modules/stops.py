@@ -12,6 +12,7 @@ from govi_server.contract import (
     Answer,
     BadQuery,
     Degrees,
+    Example,
     Parameter,
     Path,
     Text,
@@ -46,7 +47,7 @@ QUERY = Parameter(
 LATITUDE = Parameter("lat", Degrees(-90, 90), "Latitude (WGS 84).", 52.22, required=True)
 LONGITUDE = Parameter("lon", Degrees(-180, 180), "Longitude (WGS 84).", 5.48, required=True)
 
-_WRONG = Answer(400, "A parameter is missing or wrong; the text names it.")
+_WRONG = Answer(400, "A parameter is missing or wrong; the text names it.", headers=("Cache-Control",))
 
 
 @implementer(IWebModule, IDeclared)
@@ -58,6 +59,10 @@ class Stops(Service):
     summary = "Find stops by name, town or code"
     found = f"The stops, the best first, at most {MOST}; none if nothing is found."
     stop = STOP
+    examples: tuple[Example, ...] = (
+        Example("Find a stop; its TimingPointCode is what everything else asks for", "/stops?q=linde%20markt"),
+        Example("What is missing is named", "/stops", status=400),
+    )
 
     def __init__(self, feed: Feed, finder: Finder) -> None:
         self.feed = feed
@@ -71,8 +76,10 @@ class Stops(Service):
     def contract(self) -> list[Path]:
         """Declare the one path."""
         schema = objects({"Stops": {**arrays(objects(self.stop)), "maxItems": MOST}})
-        answers = (Answer(200, self.found, CONTENT_TYPE, schema), _WRONG)
-        return [Path(f"/{self.name}", self.summary, answers, self.parameters, section="Stops")]
+        answers = (Answer(200, self.found, CONTENT_TYPE, schema, ("Cache-Control", "ETag")), _WRONG)
+        return [
+            Path(f"/{self.name}", self.summary, answers, self.parameters, examples=self.examples, section="Stops")
+        ]
 
     def stops(self, index: Index, query: str) -> list[dict[str, Any]]:
         """Describe the stops that are found."""
@@ -87,6 +94,7 @@ class Near(Stops):
     summary = "Find the nearest stops"
     found = f"The stops within ten kilometres, the nearest first, at most {MOST}; Distance is in metres."
     stop = {**STOP, "Distance": NUMBER}
+    examples = (Example("Near the middle of town", "/near?lat=52.2203&lon=5.4801"),)
 
     def stops(self, index: Index, *place: Any) -> list[dict[str, Any]]:
         """Describe the stops that are near."""

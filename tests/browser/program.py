@@ -80,9 +80,12 @@ def until(condition: Callable[[], object], seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
+_CLIENTS = {"govi-cache": "govi-cache", "govi-simulator": "simulated gateway"}  # of whom its log says so
+
+
 @contextmanager
 def twistd(folder: Path, *arguments: str) -> Iterator[str]:
-    """Run a command of ours until it is left; gives what its log says of where it listens first."""
+    """Run a command of ours until it is left; gives what its log says of where it listens for clients."""
     log = folder / f"{arguments[0]}-{next(_numbers)}.log"
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -94,7 +97,7 @@ def twistd(folder: Path, *arguments: str) -> Iterator[str]:
 
     def listens() -> re.Match[str] | None:
         assert process.poll() is None, log.read_text()
-        return re.search(r"Listening on (\S+)", log.read_text())
+        return re.search(rf"Listening on (\S+) for {_CLIENTS[arguments[0]]}$", log.read_text(), re.MULTILINE)
 
     try:
         until(listens)

@@ -1,0 +1,1 @@
+"""What schemathesis finds in the program that runs: make test-contract, for it needs schemathesis."""

@@ -1,0 +1,117 @@
+"""The program's own modules over the made-up town, in memory and always on the same morning; make examples.
+
+What they answer to the examples that they declare is written to govi_server/pages/examples.json, for /docs.
+"""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path as File
+from typing import Any, cast
+from unittest import mock
+
+from twisted.application.service import MultiService
+from twisted.internet.testing import MemoryReactorClock
+
+from govi_server import tap
+from govi_server.config import load
+from govi_server.contract import Example, Path
+from govi_server.interfaces import IDeclared
+from govi_server.kv78turbo.subscriber import State, Subscriber
+from govi_server.modules.events import Events
+from govi_server.operations.parts import Parts
+from govi_server.request_handler import RequestHandler
+from govi_server.server import Server
+from govi_server.services import InOrder
+from govi_server.simulator.kv78 import TownFeed
+from govi_server.simulator.town import Town
+from govi_server.slices import PAUSE
+from tests.client import Answer, Client
+from tests.doubles import FakeSubscriber
+
+MORNING = 1_768_453_565.0  # 2026-01-15T06:06:05+01:00, when not much is under way
+FILE = File(__file__).parents[1] / "govi_server/pages/examples.json"
+
+SOURCES: dict[str, dict[str, Any]] = {
+    "demo": {},
+    "feed": {"modules": {"kv55": {"source": "kv78turbo"}}},
+    "gateway": {"modules": {"kv55": {"source": "govi", "gateway_url": "http://127.0.0.1:1/"}}},
+}
+"""Where departures come from, as configurations."""
+
+
+class Program:
+    """All modules as the program puts them together, behind a server; nothing of it is started.
+
+    told: whether the feed and the gateways have said anything.
+    """
+
+    def __init__(self, source: str, told: bool = True) -> None:
+        self.clock = MemoryReactorClock()
+        self.clock.advance(MORNING)
+        self.modules = MultiService()
+        self.server = Server(
+            "",
+            0,
+            RequestHandler,
+            clock=cast(Any, self.clock),
+            find_module=self.modules.getServiceNamed,
+            headers=tap.PUBLIC_HEADERS,
+        )
+        self.parts = Parts(self.server)
+        tap._add_modules(InOrder(), self.modules, load(None, SOURCES[source]), self.parts, self.clock)
+        town = Town()
+        if self.parts.feed is not None:
+            self.turn("UP")
+            for message in TownFeed(town, self.clock.seconds).say(0) if told else ():
+                taken = self.parts.feed.received(message.envelope, gzip.compress(message.ctx))
+                while taken is not None and not taken.called:
+                    self.clock.advance(PAUSE)
+        for gateway in self.parts.gateways.values():
+            for code in town.stops if told else ():
+                gateway.cache.put(town.board(code, self.clock.seconds(), most=2))
+
+    @property
+    def paths(self) -> list[Path]:
+        """What the modules declare."""
+        return [path for module in self.modules for path in IDeclared(module).contract()]
+
+    def turn(self, state: State) -> None:
+        """Have the feed be in this state."""
+        assert self.parts.feed is not None
+        self.parts.feed.subscriber = cast(Subscriber, FakeSubscriber(state, self.clock.seconds()))
+
+    def ask(self, path: str, accept: str = "", method: str = "GET", more: str = "") -> Answer:
+        """Ask, wait, and leave; of a stream there is what came at once."""
+        client = Client(self.server)
+        fields = f"Accept: {accept}\r\n{more}" if accept else more
+        client.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode())
+        for pause in (*[PAUSE] * 30, 11):  # for an index, and for a gateway that does not answer
+            if client.transport.value():
+                break
+            self.clock.advance(pause)
+        answer = client.answer(method)
+        client.leave()
+        return answer
+
+
+def examples() -> Iterator[tuple[Example, Answer]]:
+    """Ask for every example that is declared: the demo and the feed have all paths between them."""
+    with mock.patch.object(Events, "retry", "retry: 4000\n"):
+        for source in ("demo", "feed"):
+            program = Program(source)
+            for path in program.paths:
+                for example in path.examples:
+                    yield example, program.ask(example.ask, example.accept)
+
+
+def written() -> str:
+    """Write what is answered to the examples, by their keys."""
+    told: dict[str, tuple[str, str]] = {}
+    for example, answer in examples():
+        told.setdefault(example.key, (answer.headers.get_content_type(), answer.body.decode()))
+    return json.dumps(told, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(written())
