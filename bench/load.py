@@ -16,12 +16,17 @@ from peers import CLIENT, Running
 
 @dataclass(frozen=True)
 class Load:
-    """What a server did under load. cost: its processor seconds for each answer. memory: in bytes, half-way."""
+    """What a server did under load. used: its processor seconds. memory: in bytes, half-way."""
 
     answers: int
     rate: float
-    cost: float
+    used: float
     memory: int
+
+    @property
+    def cost(self) -> float:
+        """Give the processor seconds for each answer."""
+        return self.used / self.answers
 
 
 def wrk(
@@ -45,7 +50,7 @@ def wrk(
     if found is None or failed or int(found[1]) == 0:
         raise SystemExit(f"{server.name} did not answer well:\n{done}")
     answers = int(found[1])
-    return Load(answers, answers / float(found[2]), used / answers, memory[0])
+    return Load(answers, answers / float(found[2]), used, memory[0])
 
 
 def more_files() -> None:
