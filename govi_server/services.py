@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Generator, Sequence
+from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.internet import StreamServerEndpointService
@@ -148,8 +149,8 @@ class Listener(StreamServerEndpointService):
         address = port.getHost()
         self.log.info("Listening on {address} for {what}", address=_readable(address), what=self._server.what)
         self._server.accepting.add(port)
-        if isinstance(port, tcp.Port) and port.backlog < BACKLOG:
-            port.socket.listen(BACKLOG)  # which may be said again (listen(2) of Linux)
+        if isinstance(port, tcp.Port):
+            _prepare(port)
         self._listening(address)
         return port
 
@@ -176,6 +177,16 @@ def serving(
     for endpoint in endpoints:
         services.addService(Listener(reactor, endpoint, server, listening))
     return services
+
+
+def _prepare(port: tcp.Port) -> None:
+    """Set what Twisted does not: how many may wait, and that answers do not wait for one another."""
+    if port.backlog < BACKLOG:
+        port.socket.listen(BACKLOG)  # which may be said again (listen(2) of Linux)
+    if port.addressFamily in (AF_INET, AF_INET6):
+        # The connections inherit it. Without it the second of two small answers waits for the client's delayed
+        # acknowledgement of the first, which takes 40 ms.
+        port.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
 
 
 def _readable(address: IAddress) -> str:

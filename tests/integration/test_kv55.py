@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from lxml import etree
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.web.client import HTTPConnectionPool
@@ -193,6 +194,22 @@ async def test_end_is_asked_for(start: Start) -> None:
         head, _, body = (await deferToThread(converse)).partition(b"\r\n\r\n")
         assert f"Content-Length: {len(body)}".encode() in head.split(b"\r\n")
         assert body.endswith(b"</DRIS_55>\n")
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_delay(start: Start) -> None:
+    """An answer does not wait for the acknowledgement of the one before it."""
+    running = start()
+    with socket.create_connection(("127.0.0.1", running.port), 10) as client:
+        address = client.getsockname()[1]
+
+        def accepted() -> list[tcp.Server]:
+            return [
+                one for one in reactor.getReaders() if isinstance(one, tcp.Server) and one.getPeer().port == address
+            ]
+
+        await until(accepted)
+        assert accepted()[0].getTcpNoDelay()
 
 
 @pytest_twisted.ensureDeferred
