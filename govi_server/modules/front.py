@@ -7,19 +7,19 @@ from twisted.application.service import Service
 from zope.interface import implementer
 
 from govi_server.conditional import prefers_gzip
-from govi_server.contract import TEXT, Answer, BadQuery, Parameter, Path, Text, said_in
+from govi_server.contract import TEXT, Answer, Parameter, Path, Text, said_in
 from govi_server.environ import Environ
 from govi_server.interfaces import IDeclared, IWebModule
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.finder import Finder
 from govi_server.kv78turbo.search import LONGEST
 from govi_server.modules.languages import LANG, VARY, language
-from govi_server.modules.live import LiveHandler
 from govi_server.pages.front import Live, Owner, Source, Stop, Told, page
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
 from govi_server.response import represent
 from govi_server.simulator.town import STATION
+from govi_server.web_handler import WebHandler
 
 CHANGED = 12
 """Stops that are shown as those that changed last."""
@@ -108,7 +108,7 @@ def _stop(feed: Feed, code: str) -> Stop:
     return Stop(code, name.removeprefix(f"{town}, "), town)
 
 
-class FrontHandler(LiveHandler):
+class FrontHandler(WebHandler):
     """Answers one question for the page."""
 
     def __init__(self, module: Front, request_handler: RequestHandler, env: Environ) -> None:
@@ -121,12 +121,8 @@ class FrontHandler(LiveHandler):
             self.mark("lookup")
             self.request_handler.send_not_found()
             return
-        try:
-            said = said_in(self.env.get("query_string", ""))
-            query, lang = QUERY.of(said) or "", language(self.env, said)
-        except BadQuery as error:
-            self.refuse(error)
-            return
+        said = said_in(self.env.get("query_string", ""))
+        query, lang = QUERY.of(said) or "", language(self.env, said)
         finder, found = self._module.finder, None
         if finder is not None and query.strip():
             found = (await finder.index()).find(query)

@@ -19,7 +19,7 @@ from govi_server.interfaces import IDeclared, IReadyModule
 from govi_server.kv78turbo.boards import StopBoard
 from govi_server.kv78turbo.feed import Condition, Feed
 from govi_server.modules.declared import OVAPI
-from govi_server.modules.live import MOST_CODES, SHOWN, LiveHandler, Query, answer, condition_of, split
+from govi_server.modules.live import MOST_CODES, SHOWN, LiveHandler, Query, answer, condition_of, read_query, split
 from govi_server.modules.ovapi_shapes import HORIZON, Json, Shapes, in_order, with_offset
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
@@ -100,9 +100,7 @@ class OvapiHandler(LiveHandler):
     async def get(self) -> None:
         """Send what is asked for, or [] if there is nothing."""
         parts = self.env["path_info"].removesuffix("/").split("/")[2:]
-        query = self.query()
-        if query is None:
-            return
+        query = read_query(self.env.get("query_string", ""))
         word = parts[1] if len(parts) > 1 else ""
         codes = split(parts[0]) if parts else []
         nothing = parts and not codes  # /tpc/, asks for no stop, and not for all of them

@@ -10,7 +10,6 @@ from govi_server.conditional import prefers_gzip
 from govi_server.contract import (
     NUMBER,
     Answer,
-    BadQuery,
     Degrees,
     Parameter,
     Path,
@@ -107,12 +106,8 @@ class StopsHandler(LiveHandler):
             self.mark("lookup")
             self.request_handler.send_not_found()
             return
-        try:
-            said = said_in(self.env.get("query_string", ""))
-            asked = [parameter.of(said) for parameter in self._module.parameters]
-        except BadQuery as error:
-            self.refuse(error)
-            return
+        said = said_in(self.env.get("query_string", ""))
+        asked = [parameter.of(said) for parameter in self._module.parameters]
         index = await self._module.finder.index()
         self.mark("lookup")
         body = msgspec.json.encode({"Stops": self._module.stops(index, *asked)})
