@@ -112,6 +112,21 @@ class StopsTests(PagesTestCase):
         self.codes("/stops?q=nieuw")
         self.assertEqual(self.codes("/stops?q=nieuw"), ["9"])
 
+    def test_nothing_known(self) -> None:
+        """Before any stop is known it is not said that there is none: the client comes again, and nobody keeps it."""
+        paths = ("/stops?q=brug", "/near?lat=52&lon=5")
+        for path in paths:
+            answer = self.ask(path)
+            self.assertEqual((answer.status, answer.headers["Cache-Control"]), (503, "no-store"), path)
+            self.assertEqual(answer.headers["Retry-After"], "30", path)
+            declared = self.json("/openapi.json")["paths"][path.partition("?")[0]]["get"]["responses"]["503"]
+            self.assertIn("No stops are known yet.", declared["description"], path)
+        self.plan()
+        self.clock.advance(10)
+        for path in paths:
+            self.ask(path)
+            self.assertEqual(self.ask(path).status, 200, path)
+
     def test_leaves(self) -> None:
         """Who does not wait for the first index does not hinder the others."""
         self.plan()

@@ -23,7 +23,7 @@ from govi_server.interfaces import IDeclared, IWebModule
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.finder import Finder
 from govi_server.kv78turbo.search import LONGEST, MOST, Index
-from govi_server.modules.declared import STOP
+from govi_server.modules.declared import FAILED, STOP
 from govi_server.modules.live import LiveHandler
 from govi_server.modules.ovapi_shapes import Shapes
 from govi_server.ready import Ready
@@ -46,6 +46,7 @@ LATITUDE = Parameter("lat", Degrees(-90, 90), "Latitude (WGS 84).", 52.22, requi
 LONGITUDE = Parameter("lon", Degrees(-180, 180), "Longitude (WGS 84).", 5.48, required=True)
 
 _WRONG = Answer(400, "A parameter is missing or wrong; the text names it.")
+_NOTHING = Answer(503, "No stops are known yet.", headers=FAILED)
 
 
 @implementer(IWebModule, IDeclared)
@@ -70,7 +71,7 @@ class Stops(Service):
     def contract(self) -> list[Path]:
         """Declare the one path."""
         schema = objects({"Stops": {**arrays(objects(self.stop)), "maxItems": MOST}})
-        answers = (Answer(200, self.found, CONTENT_TYPE, schema), _WRONG)
+        answers = (Answer(200, self.found, CONTENT_TYPE, schema), _WRONG, _NOTHING)
         return [Path(f"/{self.name}", self.summary, answers, self.parameters, section="Stops")]
 
     def stops(self, index: Index, query: str) -> list[dict[str, Any]]:
@@ -110,6 +111,9 @@ class StopsHandler(LiveHandler):
         asked = [parameter.of(said) for parameter in self._module.parameters]
         index = await self._module.finder.index()
         self.mark("lookup")
+        if not len(index):
+            self.send_response("No stops are known yet\n", *self.without("down"))
+            return
         body = msgspec.json.encode({"Stops": self._module.stops(index, *asked)})
         made = represent(body, CONTENT_TYPE, prefers_gzip(self.env))
         self.send_representation(Ready(made, (("Cache-Control", f"public, max-age={MAX_AGE}"),), "none"))
