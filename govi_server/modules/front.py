@@ -18,7 +18,6 @@ from govi_server.pages.front import Live, Owner, Source, Stop, Told, page
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
 from govi_server.response import represent
-from govi_server.simulator.town import STATION
 from govi_server.web_handler import WebHandler
 
 CHANGED = 12
@@ -45,15 +44,22 @@ QUERY = Parameter("q", Text(LONGEST), "Words of a stop's name or town, or its co
 
 @implementer(IWebModule, IDeclared)
 class Front(Service):
-    """Answers the path /. feed and finder: None where there is but a gateway, which nobody can search."""
+    """Answers the path /.
+
+    feed and finder: None where there is but a gateway, which nobody can search. example: the code of a stop to try
+    things with, "" if none is known beforehand.
+    """
 
     name = ""
 
-    def __init__(self, sources: Sequence[Source], feed: Feed | None, finder: Finder | None, version: str) -> None:
+    def __init__(
+        self, sources: Sequence[Source], feed: Feed | None, finder: Finder | None, version: str, example: str = ""
+    ) -> None:
         self.finder = finder
         self._feed = feed
         self._sources = sources
         self._version = f"govi-cache {version}"
+        self._example = example
         self._changed: list[str] = []
         self._look_at = 0.0
 
@@ -74,7 +80,7 @@ class Front(Service):
         """Give what is to be told. found: codes of the stops that were looked for."""
         live = None if self._feed is None else self._live(self._feed, found)
         is_demo = any(source.kind == "demo" for source in self._sources)
-        example = STATION if is_demo else live.changed[0].code if live and live.changed else ""
+        example = self._example or (live.changed[0].code if live and live.changed else "")
         return Told(self._sources, live, is_demo, example, self._version)
 
     def _live(self, feed: Feed, found: Iterable[str] | None) -> Live:
