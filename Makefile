@@ -13,6 +13,8 @@ run-feed: .venv/ready  ## Serve a live feed on port 8080: that of the simulator,
 	$(BIN)/twistd --nodaemon --pidfile= govi-simulator --feed $(FEED) & \
 	trap "kill $$!" EXIT; $(BIN)/twistd --nodaemon --pidfile= govi-cache --feed $(FEED)
 
+# The programs that tests start keep their bytecode: or each would compile the whole package.
+test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/ready  ## Run the whole suite.
 	$(BIN)/pytest
 

@@ -174,6 +174,11 @@ class ServiceTests(SynchronousTestCase):
             ("", ["--listen", "foo:1"], "govi-cache: 'foo:1' is no endpoint to listen on: "),
             ("", ["--source", "magic"], "govi-cache: options: modules.kv55: source is none of demo, govi"),
             ("", ["--feed", "foo"], "govi-cache: 'foo' is no address of a KV78turbo feed"),
+            (
+                "",
+                ["--manhole", "tcp:1"],
+                "govi-cache: the manhole needs --manhole-keys, the file of ",
+            ),
         ]:
             with self.assertRaises(SystemExit) as caught:
                 self.ports(toml, *arguments)
