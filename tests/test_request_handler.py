@@ -587,7 +587,7 @@ class StatisticsTests(WireTestCase):
 class AnythingTests(WireTestCase):
     """Whatever comes in."""
 
-    @settings(max_examples=200, deadline=None)
+    @settings(deadline=None)
     @given(
         st.lists(
             st.one_of(
