@@ -161,9 +161,10 @@ class Shapes:
                 continue
             status = _status(what, one.trip_stop_status, aimed, told, silent)
             is_monitored |= status != "noReport"
-            is_expected = told is not None and status not in ("noReport", "cancelled")
+            if status in ("noReport", "cancelled"):
+                told = None
             call[f"Aimed{what}Time"] = None if aimed is None else local_timestamp(aimed)
-            call[f"Expected{what}Time"] = local_timestamp(told) if is_expected else None
+            call[f"Expected{what}Time"] = None if told is None else local_timestamp(told)
             call[f"{what}Status"] = status
             call[f"{what}PlatformName"] = _ref(platform(one.side_code))
         return _said(call), is_monitored
