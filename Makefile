@@ -4,7 +4,8 @@ BIN = .venv/bin
 # Where run-feed has the simulator publish.
 FEED = tcp://127.0.0.1:7817
 
-.PHONY: run run-feed test test-browser test-contract examples screenshots bench bench-quick check pin clean
+.PHONY: run run-feed test test-units test-integration test-browser test-contract examples screenshots bench bench-quick \
+    check pin clean
 
 run: .venv/ready  ## Serve the demo on port 8080.
 	$(BIN)/twistd --nodaemon --pidfile= govi-cache
@@ -13,8 +14,16 @@ run-feed: .venv/ready  ## Serve a live feed on port 8080: that of the simulator,
 	$(BIN)/twistd --nodaemon --pidfile= govi-simulator --feed $(FEED) & \
 	trap "kill $$!" EXIT; $(BIN)/twistd --nodaemon --pidfile= govi-cache --feed $(FEED)
 
-test: .venv/ready  ## Run the whole suite.
-	$(BIN)/pytest
+# The programs that tests start keep their bytecode: or each would compile the whole package.
+test: export PYTHONDONTWRITEBYTECODE =
+test: .venv/ready  ## Run the whole suite: what reckons beside what mostly waits.
+	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-units test-integration
+
+test-units: .venv/ready
+	$(BIN)/pytest --ignore=tests/integration
+
+test-integration: .venv/ready
+	$(BIN)/pytest tests/integration
 
 test-browser: .venv/browser  ## Look at the pages in Chromium, which must be there: apt install chromium.
 	$(BIN)/pytest tests/browser

@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from govi_server import environ
 from govi_server.at_once import write
+from govi_server.contract import BadQuery
 from govi_server.environ import Environ, RequestError
 from govi_server.interfaces import IClientTransport, IReadyModule, IWebModule
 from govi_server.ready import Ready
@@ -359,9 +360,16 @@ class RequestHandler(RequestReceiver):
             self.send_response("The method is not allowed here\n", "405 Method Not Allowed", {"Allow": allow})
 
     def _failed(self, failure: Failure) -> None:
-        """A module raised: the client gets a 500, the log a traceback, the connection goes on."""
+        """A module raised: the client gets a 500, the log a traceback, the connection goes on.
+
+        A BadQuery is the client's fault: it is told what is wrong.
+        """
         if self.connection.closing and failure.check(CancelledError):
             return  # it was given up with its connection
+        if failure.check(BadQuery) and not self._answered:
+            self.mark("lookup")
+            self.send_response(f"{failure.value}\n", "400 Bad Request", {"Cache-Control": "no-store"})
+            return
         self.log.failure("{path!r} failed", failure, path=self._env and self._env["path_info"][:MAX_PATH])
         if not self._answered:  # nothing is sent on a connection that has ended
             self.send_response("Something went wrong here\n", "500 Internal Server Error")

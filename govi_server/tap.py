@@ -223,7 +223,7 @@ def _add_modules(services: InOrder, modules: MultiService, config: Config, parts
     # Pages are of the feed, which knows most; without one, of the gateway that is named first.
     signs = FeedSigns(parts.feed) if parts.feed else CacheSigns(next(iter(parts.gateways.values())).cache, reactor)
     contracts = Contracts(lambda: modules, version("govi-server"), config.access)
-    front = Front(sources, parts.feed, finder, version("govi-server"))
+    front = Front(sources, parts.feed, finder, version("govi-server"), STATION if config.is_demo else "")
     events = Events(signs, reactor, in_slices(reactor))
     for page in (front, BoardPages(signs, reactor), events, Assets(), *openapi_modules(contracts)):
         modules.addService(page)

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class WebHandler:
-    """Connects a URL module to the connection that asks: env is the request, send_response() answers it."""
+    """Connects a URL module to the connection that asks: env is the request, send_response() answers it.
+
+    Of a BadQuery that it raises the client is told with a 400.
+    """
 
     methods: tuple[str, ...] = ("GET", "HEAD")
     """The request methods that the module answers; any other gets 405."""

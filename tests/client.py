@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from govi_server.contract import BadQuery
 from govi_server.environ import Environ
 from govi_server.interfaces import IWebModule
 from govi_server.request_handler import RequestHandler
@@ -98,6 +99,8 @@ class ParrotHandler(WebHandler):
                 await Deferred()
             finally:
                 raise ZeroDivisionError("as asked")
+        elif what == "bad-query":
+            raise BadQuery("q is missing")
         elif what == "fails":
             raise ZeroDivisionError("as asked")
         elif what == "fails-after":

@@ -166,7 +166,7 @@ class ForwardedTests(AccessTestCase):
         fields = ("X-Forwarded-For: 203.0.113.1", "Forwarded: for=203.0.113.2", "Forwarded: for=203.0.113.3")
         self.assertEqual(self.address("192.0.2.1", *fields), "203.0.113.3")
 
-    @settings(max_examples=200, deadline=None)
+    @settings(deadline=None)
     @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60))
     def test_anything(self, value: str) -> None:
         """Whatever the fields hold, there is an address."""

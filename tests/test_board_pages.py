@@ -387,6 +387,16 @@ class DocumentTests(SynchronousTestCase):
         (departure,) = json.loads(text)["stops"][0]["departures"]
         self.assertEqual(departure, {"minutes": None, "expected": None, "time": "cancelled"})
 
+    def test_expected(self) -> None:
+        """A time of the timetable alone, or one of an unknown delay, is not told as expected."""
+        states: tuple[RowState, ...] = ("planned", "unknown", "last_known")
+        there = sign(*(row(3, 3, state) for state in states))
+        told = json.loads(plain.document(there, "en", NOW, ("planned", "expected")))["stops"][0]["departures"]
+        planned = "2026-01-01T01:03:00+01:00"
+        self.assertEqual([one["planned"] for one in told], [planned] * 3)
+        self.assertEqual([one["expected"] for one in told], [None, None, planned])
+        self.assertEqual(plain.lines(there, "en", NOW, ("expected",)), "\n\n01:03\n")
+
     def test_as_of(self) -> None:
         """When the data is of is told where that counts."""
         (stop,) = json.loads(plain.document(sign(state="last_known", as_of=NOW - 60), "en", NOW))["stops"]

@@ -238,7 +238,7 @@ class WriteTests(SynchronousTestCase):
 class PropertyTests(SynchronousTestCase):
     """What holds of any values and any bytes."""
 
-    @settings(max_examples=200, deadline=None)
+    @settings(deadline=None)
     @given(
         st.lists(st.lists(st.none() | st.text() | st.text("\\0prni|\r\n\ufeffé"), min_size=3, max_size=3), max_size=5)
     )
@@ -249,7 +249,7 @@ class PropertyTests(SynchronousTestCase):
         read_again = [[text(field) for field in line.split(b"|")] for line in lines(message)]
         self.assertEqual(read_again, rows)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(deadline=None)
     @given(BYTES, st.lists(st.integers(0, 200), max_size=5))
     @example(b"\\LA|B\r\n\xc3\xa9|\\p\r\n\xff|b\r\n", [7, 8, 9, 10])
     def test_chunks(self, data: bytes, cuts: list[int]) -> None:
@@ -261,7 +261,7 @@ class PropertyTests(SynchronousTestCase):
         self.assertEqual(found(*chunks), whole)
         self.assertEqual(found(*bytewise), whole)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(deadline=None)
     @given(BYTES)
     @example(b"\\LA|B\n\xff|\xff\\0\n\\0|\\0\n")
     def test_any_bytes(self, data: bytes) -> None:

@@ -539,7 +539,7 @@ class SlowRequestTests(SynchronousTestCase):
 class AnyRequestTests(SynchronousTestCase):
     """What holds of every request."""
 
-    @settings(max_examples=200, deadline=None)
+    @settings(deadline=None)
     @given(st.binary() | st.lists(st.sampled_from(FRAGMENTS)).map(b"".join))
     @example(b"")
     @example(b"\r\n\r\n")
@@ -556,7 +556,7 @@ class AnyRequestTests(SynchronousTestCase):
             except RequestError as error:
                 self.assertRegex(error.status, r"\A[45][0-9]{2} [A-Za-z ]+\Z")
 
-    @settings(max_examples=200, deadline=None)
+    @settings(deadline=None)
     @given(
         method=TOKENS,
         path=PATHS,

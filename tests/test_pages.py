@@ -106,6 +106,21 @@ class StopsTests(PagesTestCase):
         self.codes("/stops?q=nieuw")
         self.assertEqual(self.codes("/stops?q=nieuw"), ["9"])
 
+    def test_nothing_known(self) -> None:
+        """Before any stop is known it is not said that there is none: the client comes again, and nobody keeps it."""
+        paths = ("/stops?q=brug", "/near?lat=52&lon=5")
+        for path in paths:
+            answer = self.ask(path)
+            self.assertEqual((answer.status, answer.headers["Cache-Control"]), (503, "no-store"), path)
+            self.assertEqual(answer.headers["Retry-After"], "30", path)
+            declared = self.json("/openapi.json")["paths"][path.partition("?")[0]]["get"]["responses"]["503"]
+            self.assertIn("No stops are known yet.", declared["description"], path)
+        self.plan()
+        self.clock.advance(10)
+        for path in paths:
+            self.ask(path)
+            self.assertEqual(self.ask(path).status, 200, path)
+
     def test_leaves(self) -> None:
         """Who does not wait for the first index does not hinder the others."""
         self.plan()
@@ -326,8 +341,17 @@ class SiriTests(PagesTestCase):
             },
         )
 
+    def statuses(self) -> list[tuple[Any, ...]]:
+        told = []
+        for visit in self.delivery()["MonitoredStopVisit"]:
+            journey = visit["MonitoredVehicleJourney"]
+            call = journey["MonitoredCall"]
+            statuses = (call.get("ArrivalStatus"), call.get("DepartureStatus"))
+            told.append((journey["Monitored"], *statuses, "ExpectedDepartureTime" in call))
+        return told
+
     def test_statuses(self) -> None:
-        """What is only planned is never said to be on time; what is cancelled is not expected."""
+        """It is judged as on the board: who is only planned, or of unknown delay, is neither on time nor expected."""
         take(
             self.feed,
             kv.passtimes(
@@ -337,24 +361,52 @@ class SiriTests(PagesTestCase):
                 row("4", 4, TripStopStatus="DRIVING", TargetDepartureTime="01:06:00", JourneyStopType="FIRST"),
                 row("5", 5, TripStopStatus="UNKNOWN"),
                 row("6", 6, JourneyStopType="LAST"),
+                row("7", 7, TripStopStatus="OFFROUTE"),
+                row("8", 8, TripStopStatus="WEIRD"),
+                row("9", 9, TripStopStatus="PLANNED", TargetDepartureTime="01:05:00"),
+                row("10", 10, TargetDepartureTime="01:11:00", ExpectedDepartureTime="01:10:34"),
+                row("11", 11, TripStopStatus="PASSED"),
             ),
         )
-        told = []
-        for visit in self.delivery()["MonitoredStopVisit"]:
-            call = visit["MonitoredVehicleJourney"]["MonitoredCall"]
-            names = ("ArrivalStatus", "DepartureStatus", "ExpectedDepartureTime")
-            told.append((*(call.get(name) for name in names[:2]), names[2] in call))
         self.assertEqual(
-            told,
+            self.statuses(),
             [
-                ("arrived", "onTime", True),
-                ("noReport", "noReport", False),
-                ("cancelled", "cancelled", False),
-                ("onTime", "early", True),
-                ("noReport", "noReport", False),
-                ("onTime", None, False),
+                (True, "arrived", "onTime", True),
+                (False, "noReport", "noReport", False),
+                (True, "cancelled", "cancelled", False),
+                (True, "onTime", "early", True),
+                (False, "noReport", "noReport", False),
+                (True, "onTime", None, False),
+                (False, "noReport", "noReport", False),
+                (False, "noReport", "noReport", False),
+                (True, "noReport", "delayed", True),
+                (True, "onTime", "early", True),
+                (True, "arrived", "departed", True),
             ],
         )
+
+    def test_silent(self) -> None:
+        """The last word of an owner that has fallen silent is no word on what is expected, or at the stop, now."""
+        take(self.feed, kv.passtimes(row("1", 3), row("2", 4, TripStopStatus="ARRIVED")))
+        self.clock.advance(61)
+        self.assertEqual(self.statuses(), [(False, "noReport", "noReport", False)] * 2)
+        (_, there) = self.delivery()["MonitoredStopVisit"]
+        self.assertFalse(there["MonitoredVehicleJourney"]["MonitoredCall"]["VehicleAtStop"])
+
+    def test_words(self) -> None:
+        """Platforms are those of the board, and modes of transport those of SIRI; what is none is left out."""
+        for side, platform in [("-", None), (" 2", "2"), ("Left", "Left")]:
+            take(self.feed, kv.passtimes(row("1", 3, SideCode=side)))
+            (visit,) = self.delivery()["MonitoredStopVisit"]
+            told = visit["MonitoredVehicleJourney"]["MonitoredCall"].get("DeparturePlatformName")
+            self.assertEqual(told, platform and {"value": platform}, side)
+            self.clock.advance(1)
+        for mode, told in [
+            ("BUS", "bus"), ("METRO", "metro"), ("TRAM", "tram"), ("TRAIN", "rail"), ("BOAT", "ferry"), ("ZEP", None),
+        ]:  # fmt: skip
+            take(self.feed, kv.planning(lines=[{"TransportType": mode}]))
+            (visit,) = self.delivery()["MonitoredStopVisit"]
+            self.assertEqual(visit["MonitoredVehicleJourney"].get("VehicleMode"), told and [told], mode)
 
     def test_picks(self) -> None:
         """Visits are picked by number, line and time."""

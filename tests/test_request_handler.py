@@ -257,6 +257,15 @@ class RefusedTests(WireTestCase):
         self.assertEqual((failed.status, on.body), (500, b"on"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
+    def test_bad_query(self) -> None:
+        """A query that cannot be answered is a 400 that says why, which nobody keeps; the log has nothing."""
+        client = self.client()
+        client.get("/parrot/bad-query")
+        client.get("/parrot/says/on")
+        refused, on = client.answers()
+        self.assertEqual((refused.status, refused.body, on.body), (400, b"q is missing\n", b"on"))
+        self.assertEqual(refused.headers["Cache-Control"], "no-store")
+
     def test_module_fails_after_its_answer(self) -> None:
         """An exception after the answer is logged, and the client has its answer."""
         client = self.client()
@@ -578,7 +587,7 @@ class StatisticsTests(WireTestCase):
 class AnythingTests(WireTestCase):
     """Whatever comes in."""
 
-    @settings(max_examples=200, deadline=None)
+    @settings(deadline=None)
     @given(
         st.lists(
             st.one_of(

@@ -61,13 +61,13 @@ class FindTests(SynchronousTestCase):
         return " ".join(self.index.find(query))
 
     def test_order(self) -> None:
-        """An exact code, an exact name, a beginning, a word, the town: in this order, then by name."""
+        """An exact code, an exact name, whole words, a beginning: in this order, then by name."""
         for query, codes in [
             ("neude", "1"),
             ("centraal station", "3 2"),
             ("centraal", "6 3 2"),
             ("station", "3 2"),
-            ("utrecht", "4 2 1"),
+            ("utrecht", "2 1 4"),
             ("7", "700"),
             ("2", "2"),
             ("80", "800"),
@@ -87,6 +87,15 @@ class FindTests(SynchronousTestCase):
             ("...", ""),
         ]:
             self.assertEqual(self.found(query), codes, query)
+
+    def test_town_before_roads_to_it(self) -> None:
+        """A town is found by its name, however many roads elsewhere are named after it; a name that is the word's
+        own beginning goes first."""
+        roads = {f"{n}": point(f"Dorp{n}, Utrechtseweg", f"Dorp{n}") for n in range(2 * MOST)}
+        town = {"91": point("Utrecht, Neude", "Utrecht"), "92": point("Amsterdam, Aan Utrecht", "Amsterdam")}
+        made = index({**roads, **town, "93": point("Utrecht Poort", "Ede")})
+        self.assertEqual(made.find("utrecht")[:3], ("93", "92", "91"))
+        self.assertEqual(len(made.find("utrecht")), MOST)
 
     def test_most(self) -> None:
         """So many are found, the first by name, once each."""

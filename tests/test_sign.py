@@ -100,6 +100,7 @@ class TextTests(SynchronousTestCase):
         """A text is one line of what can be seen."""
         for text, cleaned in [
             (None, ""), ("  a \t b\r\nc ", "a b c"), ("a\x1b[2Jb", "a [2Jb"), ("a\u202eb", "a b"), ("éß", "éß"),
+            ("Zu\u0308rich", "Z\u00fcrich"),
         ]:  # fmt: skip
             self.assertEqual(clean(text), cleaned)
 

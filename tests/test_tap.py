@@ -14,10 +14,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server import tap
 from govi_server.modules.board import BoardPages
+from govi_server.modules.front import Front
 from govi_server.modules.ovapi import PATHS
 from govi_server.modules.signs import CacheSigns, FeedSigns
 from govi_server.server import Server
 from govi_server.simulator import tap as simulator_tap
+from govi_server.simulator.town import STATION
 
 
 class PluginTests(SynchronousTestCase):
@@ -128,6 +130,8 @@ class ServiceTests(SynchronousTestCase):
             self.ports(""),
             [(8082, "kv55 callbacks"), (0, "simulated gateway"), (8081, "operators"), (8080, "govi-cache")],
         )
+        server = cast(Server, self.reactor.tcpServers[-1][1])
+        self.assertEqual(cast(Front, server.find_module("")).told().example, STATION)
 
     def test_govi(self) -> None:
         """With a gateway there is no simulator."""
@@ -170,6 +174,11 @@ class ServiceTests(SynchronousTestCase):
             ("", ["--listen", "foo:1"], "govi-cache: 'foo:1' is no endpoint to listen on: "),
             ("", ["--source", "magic"], "govi-cache: options: modules.kv55: source is none of demo, govi"),
             ("", ["--feed", "foo"], "govi-cache: 'foo' is no address of a KV78turbo feed"),
+            (
+                "",
+                ["--manhole", "tcp:1"],
+                "govi-cache: the manhole needs --manhole-keys, the file of ",
+            ),
         ]:
             with self.assertRaises(SystemExit) as caught:
                 self.ports(toml, *arguments)

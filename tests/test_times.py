@@ -58,7 +58,7 @@ class ReadTests(SynchronousTestCase):
         for text, seconds in table.items():
             self.assertEqual(read_time(text), seconds, text)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(deadline=None)
     @given(st.integers(0, 2 * DAY - 1))
     def test_time_round_trip(self, seconds: int) -> None:
         """Every time that can be read is written as it was."""
@@ -93,7 +93,7 @@ class ReadTests(SynchronousTestCase):
         for text, seconds in table.items():
             self.assertEqual(read_timestamp(text), seconds, text)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(deadline=None)
     @given(st.text() | st.text("0123456789-:TZ+. W", max_size=32))
     @example("\ud800")
     @example("9999-12-31T23:59:59-23:59")
@@ -202,7 +202,7 @@ class MomentTests(SynchronousTestCase):
                 if (day, hour) not in ((AUTUMN, 2), (AUTUMN - timedelta(1), 26)):
                     self.assertEqual(wall(day, time, late), wall(day, time), (day, time))
 
-    @settings(max_examples=200, deadline=None)
+    @settings(deadline=None)
     @given(st.dates(date(2000, 1, 1), date(2099, 12, 31)), st.integers(0, 2 * DAY - 1), st.floats(0, 2**32))
     @example(SPRING, 2 * HOUR + 1, 0.0)
     @example(AUTUMN, 2 * HOUR + 1, 2.0**32)

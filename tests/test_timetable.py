@@ -255,7 +255,7 @@ class BadInputTests(TimetableTestCase):
         self.take(feed.planning(*({"JourneyNumber": str(n)} for n in range(5))))
         self.assertEqual((self.refused, self.kept.n_planned), ({"too many planned passes": 3}, 2))
 
-    @settings(max_examples=100, deadline=None)
+    @settings(deadline=None)
     @given(st.sampled_from(list(feed.TABLES)), st.text(max_size=8), st.data())
     def test_anything(self, table: str, value: str, data: st.DataObject) -> None:
         """Whatever is in a field, nothing is raised, and what is planned can be asked for."""

@@ -13,6 +13,7 @@ from govi_server.simulator.town import STATION, STATION_AREA, Call, Journey, Tow
 
 FRIDAY = date(2026, 5, 8)
 SATURDAY = date(2026, 5, 9)
+TOWN = Town()
 SPRING, AUTUMN = date(2026, 3, 29), date(2026, 10, 25)  # the clock changes
 
 
@@ -37,7 +38,7 @@ def expected(trip: Trip) -> float:
 class TimetableTests(SynchronousTestCase):
     """What the town plans."""
 
-    town = Town()
+    town = TOWN
 
     def test_size(self) -> None:
         """There are forty stops with a code of eight digits, and six lines with a public number that fits."""
@@ -127,7 +128,7 @@ class TimetableTests(SynchronousTestCase):
 class RealTimeTests(SynchronousTestCase):
     """What becomes of the plan: a pure function of the seed, the journey and the moment."""
 
-    town = Town()
+    town = TOWN
 
     def journeys(self) -> Iterator[Journey]:
         for days in range(7):
@@ -175,7 +176,7 @@ class RealTimeTests(SynchronousTestCase):
             for journey in self.town.journeys(day - timedelta(days=1)):
                 if not 25 * HOUR <= journey.calls[0].departure < 27 * HOUR:
                     continue
-                for call in journey.calls[:-1]:
+                for call in journey.calls[:-1:3]:
                     start = at(day, 1)
                     told = [self.status_of(journey, call, now) for now in range(start, start + 5 * HOUR, 40)]
                     self.assertEqual(told, sorted(told))
@@ -207,7 +208,7 @@ class RealTimeTests(SynchronousTestCase):
 class BoardTests(SynchronousTestCase):
     """What leaves from a stop."""
 
-    town = Town()
+    town = TOWN
 
     def assertInOrder(self, code: str, now: int) -> None:
         """Check that a board is not empty, is sorted, and shows nothing that has left."""

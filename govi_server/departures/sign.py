@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import floor
 from typing import Literal
+from unicodedata import normalize
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.colors import text_color
@@ -111,7 +112,8 @@ class Sign:
 
 def clean(text: str | None) -> str:
     """Give a source's text as one line of what can be seen: nothing that moves a cursor or turns text around."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text or "").split())
+    composed = normalize("NFC", text or "")  # a letter with its accent is one character, wherever they are counted
+    return " ".join("".join(c if c.isprintable() else " " for c in composed).split())
 
 
 def platform(text: str | None) -> str | None:

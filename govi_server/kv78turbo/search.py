@@ -80,8 +80,9 @@ class Index:
         self._name_words: list[str] = []
         self._town_words: list[str] = []
         self.find = lru_cache(maxsize=1024)(self._find)  # who types asks the same as others who do
-        """Give the codes of the stops that a query means, the best first: an exact code, an exact name, a name
-        that begins so, one with such words, one whose town and name have them together."""
+        """Give the codes of the stops that a query means, the best first: an exact code, an exact name, one that has
+        the words whole in name or town (first if it begins so), a name that begins so, one with words that begin so,
+        one whose town and name have them together."""
 
     @classmethod
     def make(
@@ -129,7 +130,12 @@ class Index:
         yield self._whole.get(text, ())
         # Places are in the order of their names, so those that begin alike are beside each other.
         begin = bisect_left(self._places, _Place(text, "", ""))
-        yield range(begin, self._end(begin, text))
+        beginning = range(begin, self._end(begin, text))
+        # Who writes Utrecht means the town before all the roads to it.
+        whole = set.intersection(*({*self._names.get(word, ()), *self._towns.get(word, ())} for word in words))
+        yield [at for at in beginning if at in whole]
+        yield nsmallest(MOST, whole)
+        yield beginning
         named = [_beginning(self._name_words, self._names, word) for word in words]
         yield nsmallest(MOST, set.intersection(*named))
         coded = [{self._of_code[code] for code in _from(self._codes, word)} for word in words]

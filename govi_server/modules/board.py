@@ -179,7 +179,7 @@ class BoardPages(Service):
                 "Of text there is a line for each departure, with chars exactly that long: minutes below ten, then "
                 "the time on the clock. Where nothing leaves, a line says so. Of JSON, state is for programs, words "
                 "are for people, in the language asked for; minutes are what is left at least, null of what is "
-                "cancelled or of unknown delay, and expected is null of what is cancelled.",
+                "cancelled or of unknown delay, and expected is null where nobody has said when.",
                 EXAMPLES,
             )
         ]
@@ -204,22 +204,17 @@ class BoardHandler(WebHandler):
     async def get(self) -> None:
         """Send the board, or say why there is none."""
         signs = self._module.signs
-        try:
-            asked = read_asked(self.env)
-            ready = self._module.at_hand(asked)
-            if ready is not None:
-                self.mark("lookup", ready.cache)
-                self.send_representation(ready)
-                return
-            version = signs.version(asked.codes)
-            if asked.codes:
-                told = await signs.sign(list(asked.codes), asked.query)
-            else:
-                told = Told(Sign((StopSign(echoed(_text(self.env)) or "?", "unknown"),), HORIZON), "none", ())
-        except BadQuery as error:
-            self.mark("lookup")
-            self.send_response(f"{error}\n", "400 Bad Request", {"Cache-Control": "no-store"})
+        asked = read_asked(self.env)
+        ready = self._module.at_hand(asked)
+        if ready is not None:
+            self.mark("lookup", ready.cache)
+            self.send_representation(ready)
             return
+        version = signs.version(asked.codes)
+        if asked.codes:
+            told = await signs.sign(list(asked.codes), asked.query)
+        else:
+            told = Told(Sign((StopSign(echoed(_text(self.env)) or "?", "unknown"),), HORIZON), "none", ())
         self.mark("wait" if told.result in ("miss", "joined") else "lookup", told.result)
         self._send(told, asked, version)
 

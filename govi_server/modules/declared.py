@@ -30,7 +30,7 @@ XML = "text/xml"
 JSON = "application/json"
 LIVE = ("Cache-Control", "Cache-Status", "ETag", "Feed-State")
 _NONE = ("Cache-Control", "Feed-State")
-_FAILED = ("Cache-Control", "Feed-State", "Retry-After")
+FAILED = ("Cache-Control", "Feed-State", "Retry-After")
 
 DRIS_55 = (
     "There is a TimingPoint for each stop, a Trip in it for each departure, and Error in place of it where there is "
@@ -79,7 +79,7 @@ def kv55_live(name: str) -> list[Path]:
         Answer(200, "The boards of the stops that are known, a DRIS_55 document.", XML, TEXT, LIVE, ("Age",)),
         WRONG,
         Answer(404, "None of these stops is known; DRIS_55 with Error.", XML, TEXT, ("Cache-Control",), _NONE[1:]),
-        Answer(503, "Nothing recent is known; DRIS_55 with Error.", XML, TEXT, _FAILED),
+        Answer(503, "Nothing recent is known; DRIS_55 with Error.", XML, TEXT, FAILED),
     )
     parameters = (CODES, *PICKED)
     examples = (
@@ -235,7 +235,7 @@ def _ovapi(
     if not always:
         answers.append(Answer(404, "There is nothing of it: [].", JSON, nothing, _NONE))
     if parameter is not None:
-        answers.append(Answer(503, "Nothing recent is known: [].", JSON, nothing, _FAILED))
+        answers.append(Answer(503, "Nothing recent is known: [].", JSON, nothing, FAILED))
     if picks:
         answers.append(WRONG)
     parameters = (*([] if parameter is None else [parameter]), *(PICKED if picks else ()))

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from govi_server.contract import Answer, BadQuery, Choice, Example, Parameter, Path, said_in
+from govi_server.contract import Answer, Choice, Example, Parameter, Path, said_in
 from govi_server.departures.sign import Sign
 from govi_server.departures.times import MINUTE
 from govi_server.environ import Environ
@@ -246,15 +246,12 @@ class EventsHandler(WebHandler):
         codes = split(self.env["path_info"].removeprefix("/events").removeprefix("/").removesuffix("/"))
         module = self._module
         if not codes or len(codes) > MOST_CODES or not all(map(is_timing_point_code, codes)):
-            self._refuse("404 Not Found", "This is no TimingPointCode")
+            self.mark("lookup")
+            self.send_response("This is no TimingPointCode\n", "404 Not Found", {"Cache-Control": "no-store"})
             return
-        try:
-            query, lang = read_page(self.env)
-            as_json = AS.of(said_in(self.env.get("query_string", ""))) == "json"
-            channel = await module.channel(tuple(codes), query, lang, as_json)
-        except BadQuery as error:
-            self._refuse("400 Bad Request", str(error))
-            return
+        query, lang = read_page(self.env)
+        as_json = AS.of(said_in(self.env.get("query_string", ""))) == "json"
+        channel = await module.channel(tuple(codes), query, lang, as_json)
         self.mark("lookup")
         if self.env["request_method"] == "HEAD":
             self.send_response(b"", headers=_HEADERS)
@@ -265,7 +262,3 @@ class EventsHandler(WebHandler):
             await stream.ended
         finally:
             module.leave(channel, stream)
-
-    def _refuse(self, status: str, why: str) -> None:
-        self.mark("lookup")
-        self.send_response(f"{why}\n", status, {"Cache-Control": "no-store"})

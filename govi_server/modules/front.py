@@ -7,7 +7,7 @@ from twisted.application.service import Service
 from zope.interface import implementer
 
 from govi_server.conditional import prefers_gzip
-from govi_server.contract import TEXT, Answer, BadQuery, Parameter, Path, Text, said_in
+from govi_server.contract import TEXT, Answer, Parameter, Path, Text, said_in
 from govi_server.environ import Environ
 from govi_server.interfaces import IDeclared, IWebModule
 from govi_server.kv78turbo.feed import Feed
@@ -15,12 +15,11 @@ from govi_server.kv78turbo.finder import Finder
 from govi_server.kv78turbo.search import LONGEST
 from govi_server.modules import declared
 from govi_server.modules.languages import LANG, VARY, language
-from govi_server.modules.live import LiveHandler
 from govi_server.pages.front import Live, Owner, Source, Stop, Told, page
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
 from govi_server.response import represent
-from govi_server.simulator.town import STATION
+from govi_server.web_handler import WebHandler
 
 CHANGED = 12
 """Stops that are shown as those that changed last."""
@@ -46,15 +45,22 @@ QUERY = Parameter("q", Text(LONGEST), "Words of a stop's name or town, or its co
 
 @implementer(IWebModule, IDeclared)
 class Front(Service):
-    """Answers the path /. feed and finder: None where there is but a gateway, which nobody can search."""
+    """Answers the path /.
+
+    feed and finder: None where there is but a gateway, which nobody can search. example: the code of a stop to try
+    things with, "" if none is known beforehand.
+    """
 
     name = ""
 
-    def __init__(self, sources: Sequence[Source], feed: Feed | None, finder: Finder | None, version: str) -> None:
+    def __init__(
+        self, sources: Sequence[Source], feed: Feed | None, finder: Finder | None, version: str, example: str = ""
+    ) -> None:
         self.finder = finder
         self._feed = feed
         self._sources = sources
         self._version = f"govi-cache {version}"
+        self._example = example
         self._changed: list[str] = []
         self._look_at = 0.0
 
@@ -76,7 +82,7 @@ class Front(Service):
         """Give what is to be told. found: codes of the stops that were looked for."""
         live = None if self._feed is None else self._live(self._feed, found)
         is_demo = any(source.kind == "demo" for source in self._sources)
-        example = STATION if is_demo else live.changed[0].code if live and live.changed else ""
+        example = self._example or (live.changed[0].code if live and live.changed else "")
         return Told(self._sources, live, is_demo, example, self._version)
 
     def _live(self, feed: Feed, found: Iterable[str] | None) -> Live:
@@ -110,7 +116,7 @@ def _stop(feed: Feed, code: str) -> Stop:
     return Stop(code, name.removeprefix(f"{town}, "), town)
 
 
-class FrontHandler(LiveHandler):
+class FrontHandler(WebHandler):
     """Answers one question for the page."""
 
     def __init__(self, module: Front, request_handler: RequestHandler, env: Environ) -> None:
@@ -123,13 +129,9 @@ class FrontHandler(LiveHandler):
             self.mark("lookup")
             self.request_handler.send_not_found()
             return
-        try:
-            said = said_in(self.env.get("query_string", ""))
-            lang = language(self.env, said)
-            query = (QUERY.of(said) or "") if self._module.finder is not None else ""
-        except BadQuery as error:
-            self.refuse(error)
-            return
+        said = said_in(self.env.get("query_string", ""))
+        lang = language(self.env, said)
+        query = (QUERY.of(said) or "") if self._module.finder is not None else ""
         finder, found = self._module.finder, None
         if finder is not None and query.strip():
             found = (await finder.index()).find(query)

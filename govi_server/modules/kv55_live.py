@@ -18,7 +18,7 @@ from govi_server.kv78turbo.feed import Condition, Feed
 from govi_server.kv78turbo.passes import Pass
 from govi_server.modules import declared
 from govi_server.modules.kv55 import echoed
-from govi_server.modules.live import MOST_CODES, SHOWN, LiveHandler, Query, answer, condition_of, split
+from govi_server.modules.live import MOST_CODES, SHOWN, LiveHandler, Query, answer, condition_of, read_query, split
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
 from govi_server.response import Representation, represent
@@ -121,9 +121,7 @@ class Kv55LiveHandler(LiveHandler):
             self.mark("lookup")
             self._send_error("404 Not Found", text, "Invalid TimingPointCode", {})
             return
-        query = self.query()
-        if query is None:
-            return
+        query = read_query(self.env.get("query_string", ""))
         compressed = prefers_gzip(self.env)
         if len(codes) == 1 and query == Query():
             board, made = self._module.made(codes[0], compressed)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
-from govi_server.contract import BadQuery, Choice, Parameter, Text, Whole, said_in
+from govi_server.contract import Choice, Parameter, Text, Whole, said_in
 from govi_server.departures.times import MINUTE
 from govi_server.kv78turbo.boards import StopBoard
 from govi_server.kv78turbo.feed import Condition, Feed
@@ -94,19 +94,6 @@ class LiveHandler(WebHandler):
     """Answers one question from the live feed."""
 
     feed: Feed
-
-    def query(self) -> Query | None:
-        """Read the request's query; None after a 400 if it is none."""
-        try:
-            return read_query(self.env.get("query_string", ""))
-        except BadQuery as error:
-            self.refuse(error)
-            return None
-
-    def refuse(self, error: BadQuery) -> None:
-        """Say what is wrong with a query."""
-        self.mark("lookup")
-        self.send_response(f"{error}\n", "400 Bad Request", {"Cache-Control": "no-store"})
 
     def without(self, condition: Condition) -> tuple[str, dict[str, str]]:
         """Give the status and header fields of an answer that has no board, for this reason."""

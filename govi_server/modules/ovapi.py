@@ -19,7 +19,7 @@ from govi_server.interfaces import IDeclared, IReadyModule
 from govi_server.kv78turbo.boards import StopBoard
 from govi_server.kv78turbo.feed import Condition, Feed
 from govi_server.modules.declared import OVAPI
-from govi_server.modules.live import MOST_CODES, SHOWN, LiveHandler, Query, answer, condition_of, split
+from govi_server.modules.live import MOST_CODES, SHOWN, LiveHandler, Query, answer, condition_of, read_query, split
 from govi_server.modules.ovapi_shapes import HORIZON, Json, Shapes, in_order, with_offset
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
@@ -167,9 +167,7 @@ class TpcHandler(OvapiHandler):
 
     def _send_boards(self, areas: dict[str, list[str]], word: str) -> None:
         """Send boards: those of the area "" by themselves, those of others under the area's code."""
-        query = self.query()
-        if query is None:
-            return
+        query = read_query(self.env.get("query_string", ""))
         departures, compressed = word == "departures", prefers_gzip(self.env)
         made = None
         ((area, codes), *_) = areas.items()

@@ -10,7 +10,6 @@ from govi_server.conditional import prefers_gzip
 from govi_server.contract import (
     NUMBER,
     Answer,
-    BadQuery,
     Degrees,
     Example,
     Parameter,
@@ -25,7 +24,7 @@ from govi_server.interfaces import IDeclared, IWebModule
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.finder import Finder
 from govi_server.kv78turbo.search import LONGEST, MOST, Index
-from govi_server.modules.declared import STOP
+from govi_server.modules.declared import FAILED, STOP
 from govi_server.modules.live import LiveHandler
 from govi_server.modules.ovapi_shapes import Shapes
 from govi_server.ready import Ready
@@ -48,6 +47,7 @@ LATITUDE = Parameter("lat", Degrees(-90, 90), "Latitude (WGS 84).", 52.22, requi
 LONGITUDE = Parameter("lon", Degrees(-180, 180), "Longitude (WGS 84).", 5.48, required=True)
 
 _WRONG = Answer(400, "A parameter is missing or wrong; the text names it.", headers=("Cache-Control",))
+_NOTHING = Answer(503, "No stops are known yet.", headers=FAILED)
 
 
 @implementer(IWebModule, IDeclared)
@@ -76,7 +76,7 @@ class Stops(Service):
     def contract(self) -> list[Path]:
         """Declare the one path."""
         schema = objects({"Stops": {**arrays(objects(self.stop)), "maxItems": MOST}})
-        answers = (Answer(200, self.found, CONTENT_TYPE, schema, ("Cache-Control", "ETag")), _WRONG)
+        answers = (Answer(200, self.found, CONTENT_TYPE, schema, ("Cache-Control", "ETag")), _WRONG, _NOTHING)
         return [
             Path(f"/{self.name}", self.summary, answers, self.parameters, examples=self.examples, section="Stops")
         ]
@@ -115,14 +115,13 @@ class StopsHandler(LiveHandler):
             self.mark("lookup")
             self.request_handler.send_not_found()
             return
-        try:
-            said = said_in(self.env.get("query_string", ""))
-            asked = [parameter.of(said) for parameter in self._module.parameters]
-        except BadQuery as error:
-            self.refuse(error)
-            return
+        said = said_in(self.env.get("query_string", ""))
+        asked = [parameter.of(said) for parameter in self._module.parameters]
         index = await self._module.finder.index()
         self.mark("lookup")
+        if not len(index):
+            self.send_response("No stops are known yet\n", *self.without("down"))
+            return
         body = msgspec.json.encode({"Stops": self._module.stops(index, *asked)})
         made = represent(body, CONTENT_TYPE, prefers_gzip(self.env))
         self.send_representation(Ready(made, (("Cache-Control", f"public, max-age={MAX_AGE}"),), "none"))

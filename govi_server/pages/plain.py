@@ -21,7 +21,7 @@ _FIELDS: dict[str, _Field] = {
     "time": lambda stop, row, now, lang: _time(stop, row, now, lang),
     "minutes": lambda stop, row, now, lang: stop.minutes(row, now),
     "planned": lambda stop, row, now, lang: local_timestamp(row.planned),
-    "expected": lambda stop, row, now, lang: None if row.state == "cancelled" else local_timestamp(row.expected),
+    "expected": lambda stop, row, now, lang: local_timestamp(row.expected) if _is_expected(row) else None,
     "state": lambda stop, row, now, lang: row.state,
     "words": lambda stop, row, now, lang: row_words(row, lang),
     "color": lambda stop, row, now, lang: row.color,
@@ -37,9 +37,14 @@ _TEXTS: dict[str, _Field] = {
     **_FIELDS,
     "minutes": lambda stop, row, now, lang: left_words(stop, row, now, lang),
     "planned": lambda stop, row, now, lang: clock(row.planned),
-    "expected": lambda stop, row, now, lang: "" if row.state == "cancelled" else clock(row.expected),
+    "expected": lambda stop, row, now, lang: clock(row.expected) if _is_expected(row) else "",
 }
 _RIGHT = ("time", "minutes", "planned", "expected")
+
+
+def _is_expected(row: Row) -> bool:
+    """Tell whether anybody has said when it leaves: the timetable's word is what was planned."""
+    return row.state not in ("planned", "unknown", "cancelled")
 
 
 def _time(stop: StopSign, row: Row, now: float, lang: str) -> str:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from itertools import count, pairwise
 from operator import itemgetter
 from random import Random
+from typing import NamedTuple
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.times import HOUR, MINUTE, local_date, moment, write_time
@@ -116,8 +117,7 @@ class Line:
         return f"{self.line_planning_number}{'72' if is_weekend(day) else '71'}"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):  # there are tens of thousands a day
     """A planned stop of a journey; times are seconds of its operating date (see times.moment)."""
 
     code: str

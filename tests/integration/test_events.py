@@ -19,13 +19,13 @@ from tests.integration.conftest import Twistd, arguments, free_port, wait_for
 
 STOP = "30000001"
 PASSES = 100
-LONG = "x" * 10_000
+LONG = "x" * 20_000
 """What is said of each departure, so that some events are more than what sockets take."""
 CONFIG = """
 [limits]
-connection = 6.0
+connection = 4.0
 [gateway]
-answer = 5.0
+answer = 3.0
 [feed.subscriber]
 recovery = 0.1
 """
@@ -119,7 +119,7 @@ def test_slow_listener(twistd: Twistd, publisher: Any, tmp_path: Path) -> None:
         while number(next(data for name, data in stream if name == "board")) != told:
             pass
 
-    for told in range(1, 8):
+    for told in range(1, 5):
         tell(told)
     heard = []
     for name, data in events(slow):
@@ -127,7 +127,7 @@ def test_slow_listener(twistd: Twistd, publisher: Any, tmp_path: Path) -> None:
             heard.append(number(data))
             if heard[-1] == told:
                 break
-    assert len(heard) < told  # what was between is of no interest any more
+    assert len(heard) <= told  # an empty one at first; what was between is of no interest any more
     slow.close()
 
     def dropped() -> list[int]:

@@ -156,17 +156,10 @@ def test_full_disk(run: Run, town: str) -> None:
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize(
-    ("arguments", "why"),
-    [
-        (("--feed", "nonsense"), "'nonsense' is no address of a KV78turbo feed"),
-        (("--output", "/nonexistent/x"), "cannot write /nonexistent/x: No such file or directory\n"),
-    ],
-)
-def test_cannot_record(run: Run, arguments: tuple[str, ...], why: str) -> None:
+def test_cannot_record(run: Run) -> None:
     """What cannot be done is one line, and exit status 1."""
-    recorder = run(RECORD, *arguments)
+    recorder = run(RECORD, "--feed", "nonsense")
     said, _ = recorder.communicate(timeout=10)
     assert recorder.returncode == 1
-    assert said.startswith(f"govi-record: {why}")
+    assert said.startswith("govi-record: 'nonsense' is no address of a KV78turbo feed")
     assert said.count("\n") == 1

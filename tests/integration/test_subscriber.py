@@ -16,7 +16,7 @@ from govi_server.services import CannotStart
 from tests.integration.conftest import free_port, later, reactor, until
 
 ENVELOPE = "/GOVI/KV8passtimes/ARR"
-QUICK = Limits(silence=0.5, recovery=0.3, back_off=0.1)
+QUICK = Limits(silence=0.3, recovery=0.3, back_off=0.1)
 
 
 class Publisher:
@@ -178,7 +178,7 @@ async def test_burst(feed: Feed) -> None:
         assert len(turns) < 100_000
         await later(0)
     assert [int(data.partition(b"x")[0]) for _, data in feed.received] == list(range(5000))
-    assert len(turns) > 5000 / 200
+    assert len(turns) >= 5000 / 200
 
 
 @pytest_twisted.ensureDeferred
@@ -288,7 +288,7 @@ async def test_stop() -> None:
     """A stop leaves no reader, no call, no thread and no descriptor, in whatever state it comes."""
     await deferToThread(lambda: None)  # the reactor's pool makes the one thread that will be needed
     before, python_threads = len(libzmq_threads()), threading.active_count()
-    for wait in (0.0, 0.2, 0.55, 1.0):
+    for wait in (0.0, 0.1, 0.35, 0.6):
         subscriber = Subscriber(reactor, [tcp(), tcp()], [""], lambda envelope, data: None, QUICK)
         subscriber.startService()
         await until(lambda: len(libzmq_threads()) > before)  # they name themselves

@@ -83,13 +83,13 @@ def test_drain(twistd: Twistd, tmp_path: Path) -> None:
         "govi-simulator", "--listen", f"tcp:{simulator_port}:interface=127.0.0.1",
         "--callback-url", f"http://127.0.0.1:{callback_port}/", "--delay", "1", "--gzip",
     )  # fmt: skip
-    wait_for(simulator, "Listening on")
     process = twistd(
         "govi-cache", "--listen", f"tcp:{port}:interface=127.0.0.1",
         "--callback", f"tcp:{callback_port}:interface=127.0.0.1",
         "--gateway-url", f"http://127.0.0.1:{simulator_port}/", "--statistics", "statistics.log", "--admin", "",
     )  # fmt: skip
-    wait_for(process, "Statistics go to")
+    wait_for(simulator, "Listening on")
+    wait_for(process, "for govi-cache")
     with socket.create_connection(("127.0.0.1", port), 10) as client:
         client.sendall(b"GET /kv55/57330430 HTTP/1.1\r\nHost: x\r\n\r\n")
         wait_for(simulator, "is asked for")
