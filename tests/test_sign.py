@@ -1,5 +1,7 @@
 """What a traveller is told: rows, states and what is left."""
 
+from datetime import datetime
+
 from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -163,6 +165,18 @@ class BoardTests(SynchronousTestCase):
         self.assertEqual([one.line for one in self.sign(*trips).rows], ["4", "5"])
         self.assertEqual([one.line for one in self.sign(*trips, lines="5 9").rows], ["5"])
         self.assertEqual([one.line for one in self.sign(*trips, lines="L004").rows], ["4", "5"])
+
+    def test_autumn(self) -> None:
+        """In the hour that comes twice who is late is not early by most of it."""
+        began = datetime.fromisoformat("2026-10-25T02:55:00+02:00").timestamp()
+        trip = replace(
+            self.trip,
+            operating_date="2026-10-24",
+            target_departure_time="26:20:00",
+            expected_departure_time="26:58:00",
+        )
+        (row,) = of_board(Board(CODE, (trip,), began), began, False, frozenset(), 7200.0).rows
+        self.assertEqual((row.state, row.delay, row.expected - began), ("late", 38, 180))
 
     def test_past_midnight(self) -> None:
         """Yesterday's trips run on past 24:00."""

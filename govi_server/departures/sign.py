@@ -10,7 +10,7 @@ from typing import Literal
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.colors import text_color
-from govi_server.departures.times import HOUR, MINUTE, moment, read_date, read_time
+from govi_server.departures.times import HOUR, MINUTE, moments, read_date, read_time
 
 COUNTED = 10 * MINUTE
 """Seconds below which the minutes that are left are shown in place of a time."""
@@ -184,7 +184,7 @@ def _row(trip: Trip, made: float, stale: bool) -> Row | None:
     if day is None or (target is None and told is None):
         return None
     # In the hour that comes twice, what was told half an hour ago at most is still to come.
-    planned, expected = (None if time is None else moment(day, time, made - HOUR / 2) for time in (target, told))
+    planned, expected = moments(day, target, told, made - HOUR / 2)
     best = expected if expected is not None else planned
     assert best is not None  # or there was no time
     status = trip.trip_stop_status or "DRIVING"  # GOVI's own answers did not always say one (DOMAIN.md 1.2)
