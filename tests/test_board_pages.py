@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from govi_server.departures.colors import READABLE, contrast
 from govi_server.departures.sign import Row, RowState, Sign, StopSign, StopState
 from govi_server.modules.board import CHARS
+from govi_server.modules.live import MAX_AGE
 from govi_server.pages import board, plain
 from govi_server.pages.assets import TYPES, address, content
 from govi_server.pages.texts import LANGUAGES, TEXTS, row_words, stop_words
@@ -236,6 +237,7 @@ class PageTests(SynchronousTestCase):
     def test_without_scripts(self) -> None:
         """It loads itself again where there are no scripts, and only there."""
         html = board.page(sign(), "nl", NOW, {})
+        self.assertLessEqual(board.REFRESH, MAX_AGE)  # or it would stand there when less is left
         self.assertEqual(html.count("http-equiv"), 1)
         self.assertIn(f'<noscript><meta http-equiv="refresh" content="{board.REFRESH}"></noscript>', html)
 

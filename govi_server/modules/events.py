@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from govi_server.contract import TEXT, Answer, BadQuery, Choice, Parameter, Path, said_in
 from govi_server.departures.sign import Sign
-from govi_server.departures.times import MINUTE
+from govi_server.departures.times import MINUTE, local_timestamp
 from govi_server.environ import Environ
 from govi_server.interfaces import IDeclared, IDepartureSigns, IWebModule
 from govi_server.kv55.messages import is_timing_point_code
@@ -42,6 +42,10 @@ LOOK_EVERY = 0.5
 MAKE_EVERY = 10.0
 """Seconds after which a board is made anew though nobody said that it changed: departures leave by themselves. It is
 for whoever comes meanwhile, and so takes off as much from what is left."""
+
+OLDER = 5.0
+"""Seconds by which what is known may be older than was told before it is told again: there is less time left. It is
+looked at when it is made anew, so nobody is more hopeful than the server by more than MAKE_EVERY and this."""
 
 BEAT_EVERY = 15.0
 """Seconds of silence after which there is a sign of life."""
@@ -74,6 +78,9 @@ class Channel:
         """Each with the id of the board that it has."""
         self.version: object = None
         self.made = 0.0
+        self.said: object = None
+        self.ages: list[float] = []
+        """Of each stop, as they were told."""
         self.id = ""
         self.event = b""
         self.spoke = 0.0
@@ -81,14 +88,22 @@ class Channel:
         self.telling: Deferred[None] | None = None
 
     def take(self, sign: Sign, now: float) -> None:
-        """Take a sign: it has another id if there is anything new in it. Ages below a minute are not."""
-        said = [
-            replace(stop, age=stop.age // MINUTE, as_of=None if stop.as_of is None else stop.as_of // MINUTE)
-            for stop in sign.stops
+        """Take a sign: it has another id if there is anything new in it, or it is as old as nobody was told.
+
+        That it is younger than that is no news: a feed that repeats itself would wake everybody.
+        """
+        zone = local_timestamp(now)[19:]  # its change sets the clock on the page
+        said = zone, [
+            replace(stop, age=0.0, as_of=None if stop.as_of is None else stop.as_of // MINUTE) for stop in sign.stops
         ]
-        self.id = blake2b(repr(said).encode("utf-8", "replace"), digest_size=6).hexdigest()
+        ages = [stop.age if any(row.state != "planned" for row in stop.rows) else 0.0 for stop in sign.stops]
+        if said != self.said or any(map(lambda age, told: age > told + OLDER, ages, self.ages)):
+            self.said, self.ages = said, ages
+            self.id = blake2b(repr((said, ages)).encode("utf-8", "replace"), digest_size=6).hexdigest()
+        # Who comes now is told no less, for he will not be told again before the others are.
+        stops = (replace(stop, age=max(stop.age, told)) for stop, told in zip(sign.stops, self.ages, strict=True))
         write = plain.document if self.as_json else board.fragment
-        text = write(sign.kept(MAKE_EVERY), self.lang, now).rstrip("\n")
+        text = write(replace(sign, stops=tuple(stops)).kept(MAKE_EVERY), self.lang, now).rstrip("\n")
         lines = "".join(f"data: {line}\n" for line in text.split("\n"))
         self.event = f"id: {self.id}\nevent: board\n{lines}\n".encode()
 

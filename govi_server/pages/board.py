@@ -13,8 +13,8 @@ from govi_server.pages import languages
 from govi_server.pages.assets import address
 from govi_server.pages.texts import TEXTS, clock, left_words, row_words, stop_name, stop_words
 
-REFRESH = 20
-"""Seconds after which a browser without scripts loads the page again."""
+REFRESH = 10
+"""Seconds after which a browser without scripts loads the page again: as many as are taken off what is left."""
 
 VIEWS = ("", "wall")
 """How large it is shown: for who holds it, or for who stands before it."""
