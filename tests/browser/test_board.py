@@ -108,7 +108,7 @@ def test_counts_down(visitor: Visitor, waterdorp: Waterdorp) -> None:
     assert clock.inner_text() == f"{hour}:{int(minute) + 1}"
     page.clock.run_for(180_000)
     assert left(page)[0] == "Nu"
-    page.clock.run_for(120_000)
+    page.clock.run_for(200_000)
     assert [line for line, *_ in rows(page)] == ["1", "7"]  # the first is at the stop until the server says more
     assert page.locator("#offline").is_hidden()
 
