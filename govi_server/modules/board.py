@@ -27,6 +27,7 @@ from govi_server.pages import board, plain
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
 from govi_server.response import represent
+from govi_server.slices import Turns
 from govi_server.web_handler import WebHandler
 
 HTML, TEXT, JSON = "text/html", "text/plain", "application/json"
@@ -137,6 +138,7 @@ class BoardPages(Service):
         self.signs = signs
         self.clock = clock
         self.kept = Kept(clock)
+        self._turns = Turns(clock)
 
     def web_handler(self, request_handler: RequestHandler, env: Environ) -> "BoardHandler":
         """Make the handler of one request."""
@@ -174,14 +176,16 @@ class BoardPages(Service):
             )
         ]
 
-    def write(self, sign: Sign, form: Form) -> bytes:
+    async def write(self, sign: Sign, form: Form) -> bytes:
         """Write a sign in a form."""
         now = self.clock.seconds()
         if form.kind == TEXT:
-            return plain.lines(sign, form.lang, now, form.fields or plain.LINE, form.chars).encode()
-        if form.kind == JSON:
-            return plain.document(sign, form.lang, now, form.fields or plain.FIELDS).encode()
-        return board.page(sign, form.lang, now, dict(form.query)).encode()
+            writing = plain.lines(sign, form.lang, now, form.fields or plain.LINE, form.chars)
+        elif form.kind == JSON:
+            writing = plain.document(sign, form.lang, now, form.fields or plain.FIELDS)
+        else:
+            writing = board.page(sign, form.lang, now, dict(form.query))
+        return (await self._turns.of(writing)).encode()
 
 
 class BoardHandler(WebHandler):
@@ -211,12 +215,12 @@ class BoardHandler(WebHandler):
             self.send_response(f"{error}\n", "400 Bad Request", {"Cache-Control": "no-store"})
             return
         self.mark("wait" if told.result in ("miss", "joined") else "lookup", told.result)
-        self._send(told, asked, version)
+        await self._send(told, asked, version)
 
-    def _send(self, told: Told, asked: Asked, version: object) -> None:
+    async def _send(self, told: Told, asked: Asked, version: object) -> None:
         form = asked.form
         # Whoever keeps it for so long is still not told of more time than there is.
-        body = self._module.write(told.sign.kept(MAX_AGE), form)
+        body = await self._module.write(told.sign.kept(MAX_AGE), form)
         made = represent(body, f"{form.kind}; charset=utf-8", asked.compressed, vary=f"Accept, {VARY}")
         headers = [*told.headers, ("Content-Language", form.lang), *(_HEADERS if form.kind == HTML else ())]
         headers.append(("X-Content-Type-Options", "nosniff"))

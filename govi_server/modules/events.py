@@ -31,6 +31,7 @@ from govi_server.modules.languages import LANG
 from govi_server.modules.live import MOST_CODES, PICKED, Query, split
 from govi_server.pages import board, plain
 from govi_server.request_handler import RequestHandler
+from govi_server.slices import Turns
 from govi_server.stream import Stream
 from govi_server.web_handler import WebHandler
 
@@ -87,24 +88,32 @@ class Channel:
         self.asking: Deferred[None] | None = None
         self.telling: Deferred[None] | None = None
 
-    def take(self, sign: Sign, now: float) -> None:
+    async def take(self, sign: Sign, now: float, turns: Turns) -> None:
         """Take a sign: it has another id if there is anything new in it, or it is as old as nobody was told.
 
         That it is younger than that is no news: a feed that repeats itself would wake everybody.
         """
         zone = local_timestamp(now)[19:]  # its change sets the clock on the page
-        said = zone, [
-            replace(stop, age=0.0, as_of=None if stop.as_of is None else stop.as_of // MINUTE) for stop in sign.stops
-        ]
+        said = (
+            zone,
+            [
+                replace(stop, age=0.0, as_of=None if stop.as_of is None else stop.as_of // MINUTE)
+                for stop in sign.stops
+            ],
+        )
         ages = [stop.age if any(row.state != "planned" for row in stop.rows) else 0.0 for stop in sign.stops]
         if said != self.said or any(map(lambda age, told: age > told + OLDER, ages, self.ages)):
             self.said, self.ages = said, ages
-            self.id = blake2b(repr((said, ages)).encode("utf-8", "replace"), digest_size=6).hexdigest()
+            number = blake2b(repr((said, ages)).encode("utf-8", "replace"), digest_size=6).hexdigest()
+        else:
+            number = self.id
         # Who comes now is told no less, for he will not be told again before the others are.
         stops = (replace(stop, age=max(stop.age, told)) for stop, told in zip(sign.stops, self.ages, strict=True))
         write = plain.document if self.as_json else board.fragment
-        text = write(replace(sign, stops=tuple(stops)).kept(MAKE_EVERY), self.lang, now).rstrip("\n")
+        writing = write(replace(sign, stops=tuple(stops)).kept(MAKE_EVERY), self.lang, now)
+        text = (await turns.of(writing)).rstrip("\n")
         lines = "".join(f"data: {line}\n" for line in text.split("\n"))
+        self.id = number
         self.event = f"id: {self.id}\nevent: board\n{lines}\n".encode()
 
     @property
@@ -130,6 +139,7 @@ class Events(MultiService):
         self._signs = signs
         self._clock = clock
         self._cooperator = cooperator
+        self._turns = Turns(clock)
         self._chance = Random()
         self.channels: dict[object, Channel] = {}
         timer = TimerService(LOOK_EVERY, self._look)
@@ -158,14 +168,16 @@ class Events(MultiService):
     async def channel(self, codes: tuple[str, ...], query: Query, lang: str, as_json: bool) -> Channel:
         """Give the channel of a board, with a first event. Raises BadQuery."""
         key = (codes, query, lang, as_json)
-        if key not in self.channels:
+        channel = self.channels.get(key)
+        if channel is None:
             version, now = self._signs.version(codes), self._clock.seconds()
             told = await self._signs.sign(list(codes), query)
-            if key not in self.channels:  # or somebody else who waited was sooner
-                channel = self.channels[key] = Channel(key, *key)
-                channel.version, channel.made, channel.spoke = version, now, now
-                channel.take(told.sign, self._clock.seconds())
-        return self.channels[key]
+            if key in self.channels:  # somebody else who waited was sooner
+                return self.channels[key]
+            channel = self.channels[key] = Channel(key, *key)
+            channel.version, channel.made, channel.spoke = version, now, now
+            await channel.take(told.sign, self._clock.seconds(), self._turns)
+        return self.channels.setdefault(key, channel)
 
     def join(self, channel: Channel, stream: Stream, last: str) -> None:
         """Have a stream listen. last: the id of the board that it has."""
@@ -213,7 +225,7 @@ class Events(MultiService):
     async def _ask(self, channel: Channel) -> None:
         told = await self._signs.sign(list(channel.codes), channel.query)
         had, now = channel.id, self._clock.seconds()
-        channel.take(told.sign, now)
+        await channel.take(told.sign, now, self._turns)
         if channel.id != had:
             channel.spoke = now
 

@@ -1,7 +1,7 @@
 """The departure board without a page: lines of text for LED signs and small devices, and rows for programs."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from govi_server.departures.sign import Row, Sign, StopSign
@@ -47,32 +47,37 @@ def _time(stop: StopSign, row: Row, now: float, lang: str) -> str:
     return TEXTS[lang]["cancelled"] if row.state == "cancelled" else left_words(stop, row, now, lang)
 
 
-def document(sign: Sign, lang: str, now: float, fields: Sequence[str] = FIELDS) -> str:
-    """Write a sign as JSON: its stops, each with its departures, of which these fields are told."""
-    stops = [
-        {
-            "code": stop.code,
-            "name": stop.name,
-            "town": stop.town,
-            "state": stop.state,
-            "words": stop_words(stop, sign.horizon, lang),
-            "as_of": None if stop.as_of is None else local_timestamp(stop.as_of),
-            "messages": list(stop.messages),
-            "departures": [{name: _FIELDS[name](stop, row, now, lang) for name in fields} for row in stop.rows],
-        }
-        for stop in sign.stops
-    ]
+def document(sign: Sign, lang: str, now: float, fields: Sequence[str] = FIELDS) -> Generator[None, None, str]:
+    """Write a sign as JSON, bit by bit: its stops, each with its departures, of which these fields are told."""
+    stops = []
+    for stop in sign.stops:
+        stops.append(
+            {
+                "code": stop.code,
+                "name": stop.name,
+                "town": stop.town,
+                "state": stop.state,
+                "words": stop_words(stop, sign.horizon, lang),
+                "as_of": None if stop.as_of is None else local_timestamp(stop.as_of),
+                "messages": list(stop.messages),
+                "departures": [{name: _FIELDS[name](stop, row, now, lang) for name in fields} for row in stop.rows],
+            }
+        )
+        yield
     return json.dumps({"stops": stops}, ensure_ascii=False) + "\n"
 
 
-def lines(sign: Sign, lang: str, now: float, fields: Sequence[str] = LINE, chars: int | None = None) -> str:
-    """Write a sign as lines of text, one for each departure, or for a stop that has none.
+def lines(
+    sign: Sign, lang: str, now: float, fields: Sequence[str] = LINE, chars: int | None = None
+) -> Generator[None, None, str]:
+    """Write a sign as lines of text, bit by bit: one for each departure, or for a stop that has none.
 
     chars: how long a line is, exactly; only what is no time is made shorter. None is as long as need be.
     """
-    rows = [
-        [str(_TEXTS[name](stop, row, now, lang) or "") for name in fields] for stop in sign.stops for row in stop.rows
-    ]
+    rows: list[list[str]] = []
+    for stop in sign.stops:
+        rows.extend([str(_TEXTS[name](stop, row, now, lang) or "") for name in fields] for row in stop.rows)
+        yield
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if rows and chars is not None:
         _fit(widths, fields, chars)
