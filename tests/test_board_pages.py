@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -227,6 +227,13 @@ class FragmentTests(SynchronousTestCase):
         self.assertEqual(html.count('class="badge plain"'), 1)
         self.assertNotIn("style", html)
 
+    def test_wide_badge(self) -> None:
+        """Of a long line's number the letters are made to fit the badge."""
+        for line, is_fitted in [("300", False), ("WWWW", True), ("Sprinter12", True)]:
+            html = fragment_of(sign(row(3, 3, line=line)), "nl", NOW)
+            width = int(re.findall(r'<rect width="(\d+)"', html)[0])
+            self.assertEqual(re.findall(r'textLength="(\d+)"', html), [f"{width - 16}"] * is_fitted)
+
     def test_hostile(self) -> None:
         """Whatever a source writes is text."""
         evil = "\"><script>alert(1)</script><img src=x onerror=alert(1)>&'"
@@ -320,6 +327,17 @@ class LineTests(SynchronousTestCase):
         text = lines_of(self.there, lang, NOW, fields or plain.LINE, chars)
         self.assertTrue(text.endswith("\n"))
         return text.split("\n")[:-1]
+
+    def test_nobody_vouches(self) -> None:
+        """A time that nobody vouches for is told from one that is expected."""
+        for state, time in [("late", "5 min"), ("planned", "5 min"), ("last_known", "~5 min"), ("unknown", "~01:03")]:
+            there = sign(row(3, 5, cast(RowState, state)))
+            self.assertEqual(lines_of(there, "nl", NOW, ("time",)), f"{time}\n", state)
+            (told,) = json.loads(document_of(there, "nl", NOW))["stops"][0]["departures"]
+            self.assertEqual(told["time"], time.removeprefix("~"))
+            self.assertEqual(told["expected"] is None, state in ("planned", "unknown"))
+        there = sign(row(0, 0, "last_known", line=""))
+        self.assertEqual(lines_of(there, "fr", NOW, plain.LINE, CHARS.least), "~Maintenant\n")
 
     def test_free(self) -> None:
         """One line a departure, in columns."""

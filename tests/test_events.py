@@ -118,7 +118,7 @@ class EventsTests(LiveTestCase):
             self.assertTrue(now - MAKE_EVERY <= int(clock) <= now, now - int(clock))
             (data,) = re.findall(rb"data: (.+)", self.listen(f"/events/{CODE}?as=json").received())
             for departure in json.loads(data)["stops"][0]["departures"]:
-                left = (read_timestamp(departure["expected"]) or 0) - now
+                left = (read_timestamp(departure["expected"] or departure["planned"]) or 0) - now
                 self.assertLessEqual(departure["minutes"] * 60, max(left, 0))
         self.assertFalse(stays.closed or as_json.closed)
 

@@ -188,7 +188,7 @@ class TrueTests(BoardsTestCase):
             answer = self.ask(PAGE, **JSON)
             max_age = int(answer.headers["Cache-Control"].removeprefix("public, max-age="))
             for departure in json.loads(answer.body)["stops"][0]["departures"]:
-                expected = read_timestamp(departure["expected"])
+                expected = read_timestamp(departure["expected"] or departure["planned"])
                 assert expected is not None
                 left = expected - (self.clock.seconds() + max_age)
                 self.assertLessEqual(departure["minutes"] * 60, max(left, 0), departure)

@@ -13,6 +13,7 @@ from govi_server.departures.sign import (
     StopSign,
     clean,
     of_board,
+    place,
     platform,
     row_state,
     stop_state,
@@ -104,6 +105,15 @@ class TextTests(SynchronousTestCase):
             (None, ""), ("  a \t b\r\nc ", "a b c"), ("a\x1b[2Jb", "a [2Jb"), ("a\u202eb", "a b"), ("éß", "éß"),
         ]:  # fmt: skip
             self.assertEqual(clean(text), cleaned)
+
+    def test_place(self) -> None:
+        """A name has its town once, and what nobody knows is no town."""
+        for name, town, read in [
+            ("Waterdorp, Haven", "Waterdorp", ("Haven", "Waterdorp")), ("Haven", "unknown", ("Haven", "")),
+            ("Waterdorp", "Waterdorp", ("Waterdorp", "Waterdorp")), (", Haven", "", (", Haven", "")),
+            ("a\u202eb\x07", "c\nd", ("a b", "c d")), (None, None, ("", "")),
+        ]:  # fmt: skip
+            self.assertEqual(place(name, town), read)
 
     def test_platform(self) -> None:
         """A dash is no platform; a space before it is none of it."""

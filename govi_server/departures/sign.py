@@ -53,9 +53,14 @@ class Row:
         return floor(self.expected / MINUTE) - floor(self.planned / MINUTE)
 
     @property
+    def is_expected(self) -> bool:
+        """Whether anybody but the timetable says when it leaves."""
+        return self.state not in ("planned", "unknown", "cancelled")
+
+    @property
     def moved(self) -> bool:
         """Whether it leaves at another time than planned, as far as anybody knows."""
-        return self.delay != 0 and self.state not in ("planned", "unknown", "cancelled")
+        return self.delay != 0 and self.is_expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,14 @@ def clean(text: str | None) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text or "").split())
 
 
+def place(name: str | None, town: str | None) -> tuple[str, str]:
+    """Read a stop's name and town: most names begin with the town, which then need not be said twice."""
+    own, where = clean(name), clean(town)
+    if where == "unknown":  # as some say (DOMAIN.md 3.4)
+        where = ""
+    return own.removeprefix(f"{where}, ") if where else own, where
+
+
 def platform(text: str | None) -> str | None:
     """Read a SideCode or quay; None where there is none, which is also written as a dash."""
     read = clean(text)
@@ -158,9 +171,7 @@ def stop_state(rows: Iterable[Row], stale: bool) -> StopState:
     return "last_known" if stale else "live"
 
 
-def of_board(
-    board: Board, now: float, stale: bool, lines: frozenset[str] = frozenset(), ahead: float = HOUR
-) -> StopSign:
+def of_board(board: Board, now: float, stale: bool, lines: frozenset[str], ahead: float) -> StopSign:
     """Make the sign of a gateway's board, which knows no name of the stop.
 
     lines: the LinePublicNumbers or LinePlanningNumbers that are wanted; none is any. ahead: seconds.

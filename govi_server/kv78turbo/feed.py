@@ -61,6 +61,9 @@ Condition = Literal["fresh", "stale", "old", "unknown", "down"]
 """How far a board can be relied upon: "fresh" and "stale" are shown; "old", "unknown" (no such stop) and "down" (no
 feed, and so nobody knows) are three kinds of having none."""
 
+SHOWN: tuple[Condition, ...] = ("fresh", "stale")
+"""The conditions of a board in which it is shown."""
+
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """What the feed may take, and how long its word counts."""

@@ -24,6 +24,7 @@ from govi_server.modules.live import MAX_AGE, MOST_CODES, PICKED, RETRY_AFTER, Q
 from govi_server.modules.signs import HORIZON, Told
 from govi_server.negotiation import best_type
 from govi_server.pages import board, plain
+from govi_server.pages.assets import policy
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
 from govi_server.response import represent
@@ -33,8 +34,9 @@ from govi_server.web_handler import WebHandler
 HTML, TEXT, JSON = "text/html", "text/plain", "application/json"
 FORMS = ((HTML, WORDS), (TEXT, WORDS), (JSON, {"type": "object"}))
 
-MOST_ROWS = {"": 20, "wall": 7}
-"""Departures of each stop on a page, by its view, if nothing else is asked for."""
+MOST_ROWS, MOST_ON_WALL, MOST_BELOW = 20, 7, 2
+"""Departures of each stop on a page if nothing else is asked for; on a wall, where nobody scrolls; and there with
+more than two stops, of which the others are below."""
 
 
 class _Fields:
@@ -52,10 +54,10 @@ class _Fields:
         return f"some of {', '.join(plain.FIELDS)}"
 
 
-CHARS = Whole("characters", 10, 500)
+CHARS = Whole("characters", 11, 500)
 """Characters that a line may be asked to have: the longest word in place of a time fits."""
 
-VIEW = Parameter("view", Choice(tuple(filter(None, board.VIEWS))), "For a large screen that is read from afar.")
+VIEW = Parameter("view", Choice(("wall",)), "For a large screen that is read from afar.")
 _FORM = (
     VIEW,
     Parameter("chars", CHARS, "Of text: characters of a line, to fit a sign.", 40),
@@ -64,13 +66,8 @@ _FORM = (
     ),
 )
 
-# Nothing but our own files; no style or script within the page, so that no name of a stop ever is one. That others
-# show the page in a frame is wanted: there is nothing on it to be clicked on by mistake.
-_HEADERS = (
-    ("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-                                "connect-src 'self'; base-uri 'none'; form-action 'none'"),
-    ("Referrer-Policy", "no-referrer"),
-)  # fmt: skip
+# That others show the page in a frame is wanted: there is nothing on it to be clicked on by mistake.
+_HEADERS = policy("form-action 'none'")
 _PASSED_ON = ("limit", "line", "direction", "horizon", "view")
 
 
@@ -86,8 +83,8 @@ class Form:
     chars: int | None = None
 
 
-def read_form(env: Environ) -> tuple[Query, Form]:
-    """Read what is wanted, from a request's query and header. Raises BadQuery.
+def read_form(env: Environ, stops: int) -> tuple[Query, Form]:
+    """Read what is wanted of so many stops, from a request's query and header. Raises BadQuery.
 
     Who wants none of the forms there are, a stream of events for one, is taken to want what a page has.
     """
@@ -97,7 +94,7 @@ def read_form(env: Environ) -> tuple[Query, Form]:
     lang = language(env, said)
     view, chars, names = (parameter.of(said) for parameter in _FORM)
     if query.limit is None and kind == HTML:
-        query = replace(query, limit=MOST_ROWS[view or ""])
+        query = replace(query, limit=MOST_ROWS if view is None else MOST_ON_WALL if stops <= 2 else MOST_BELOW)
     return query, Form(
         kind,
         lang,
@@ -119,9 +116,11 @@ class Asked(NamedTuple):
 def read_asked(env: Environ) -> Asked:
     """Read what a request asks for; no codes if its path has none, or what is none. Raises BadQuery."""
     codes = tuple(split(_text(env)))
-    if len(codes) > MOST_CODES or not all(map(is_timing_point_code, codes)):
+    if len(codes) > MOST_CODES:
+        raise BadQuery(f"these are more than {MOST_CODES} stops")
+    if not all(map(is_timing_point_code, codes)):
         codes = ()
-    return Asked(codes, *read_form(env), prefers_gzip(env))
+    return Asked(codes, *read_form(env, len(codes)), prefers_gzip(env))
 
 
 def _text(env: Environ) -> str:
@@ -223,7 +222,8 @@ class BoardHandler(WebHandler):
         body = await self._module.write(told.sign.kept(MAX_AGE), form)
         made = represent(body, f"{form.kind}; charset=utf-8", asked.compressed, vary=f"Accept, {VARY}")
         headers = [*told.headers, ("Content-Language", form.lang), *(_HEADERS if form.kind == HTML else ())]
-        headers.append(("X-Content-Type-Options", "nosniff"))
+        if form.kind != HTML:
+            headers.append(("X-Content-Type-Options", "nosniff"))
         if any(stop.shown for stop in told.sign.stops):
             result = told.result
 

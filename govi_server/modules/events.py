@@ -257,7 +257,7 @@ class EventsHandler(WebHandler):
             self._refuse("404 Not Found", "This is no TimingPointCode")
             return
         try:
-            query, form = read_form(self.env)
+            query, form = read_form(self.env, len(codes))
             as_json = AS.of(said_in(self.env.get("query_string", ""))) == "json"
             channel = await module.channel(tuple(codes), query, form.lang, as_json)
         except BadQuery as error:

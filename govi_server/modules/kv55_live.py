@@ -14,11 +14,11 @@ from govi_server.environ import Environ
 from govi_server.interfaces import IDeclared, IReadyModule
 from govi_server.kv55 import messages
 from govi_server.kv78turbo.boards import StopBoard
-from govi_server.kv78turbo.feed import Condition, Feed
+from govi_server.kv78turbo.feed import SHOWN, Condition, Feed
 from govi_server.kv78turbo.passes import Pass
 from govi_server.modules import declared
 from govi_server.modules.kv55 import echoed
-from govi_server.modules.live import MOST_CODES, SHOWN, LiveHandler, Query, answer, condition_of, split
+from govi_server.modules.live import MOST_CODES, LiveHandler, Query, answer, condition_of, split
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
 from govi_server.response import Representation, represent

@@ -17,9 +17,9 @@ from govi_server.departures.times import read_timestamp
 from govi_server.environ import Environ
 from govi_server.interfaces import IDeclared, IReadyModule
 from govi_server.kv78turbo.boards import StopBoard
-from govi_server.kv78turbo.feed import Condition, Feed
+from govi_server.kv78turbo.feed import SHOWN, Condition, Feed
 from govi_server.modules.declared import OVAPI
-from govi_server.modules.live import MOST_CODES, SHOWN, LiveHandler, Query, answer, condition_of, split
+from govi_server.modules.live import MOST_CODES, LiveHandler, Query, answer, condition_of, split
 from govi_server.modules.ovapi_shapes import HORIZON, Json, Shapes, in_order, with_offset
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler

@@ -43,6 +43,7 @@
     if (lost === offline.hidden) {
       offline.textContent = lost ? offline.getAttribute("data-text").replace("{time}", asOf) : "";
       offline.hidden = !lost;
+      board.className = lost ? "lost" : "";  // nobody says any more that a bus is on time
       if (lost) { say(offline.textContent); }
     }
   }

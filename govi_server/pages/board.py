@@ -16,9 +16,6 @@ from govi_server.pages.texts import TEXTS, clock, left_words, row_words, stop_na
 REFRESH = 10
 """Seconds after which a browser without scripts loads the page again: as many as are taken off what is left."""
 
-VIEWS = ("", "wall")
-"""How large it is shown: for who holds it, or for who stands before it."""
-
 _PAGE = Template(files("govi_server.pages").joinpath("board.html").read_text("utf-8"))
 _DUTCH = ' lang="nl"'  # so that what a source writes is read out, and broken, as what it is
 _HEIGHT, _SIDE, _CHARACTER, _LEAST = 32, 8, 15, 46  # of a badge, in units of which its text is 22 high
@@ -32,7 +29,7 @@ def page(sign: Sign, lang: str, now: float, query: Mapping[str, str]) -> Generat
     values = {
         "lang": lang,
         "title": texts["title"].format(stop=", ".join(stop_name(stop, lang) for stop in sign.stops)),
-        "view": query.get("view") or "hand",
+        "view": query.get("view", ""),
         "count": "single" if len(sign.stops) == 1 else "several",
         "refresh": f"{REFRESH}",
         "events": events,
@@ -129,6 +126,8 @@ def _badge(row: Row) -> str:
     width = max(_LEAST, round(len(row.line) * _CHARACTER + 2 * _SIDE))
     ground = f' fill="{row.color}"' if row.color else ""
     text = f' fill="{row.text_color}"' if row.text_color else ""
+    if len(row.line) > 3:  # wide letters might run over the ground
+        text += f' textLength="{width - 2 * _SIDE}" lengthAdjust="spacingAndGlyphs"'
     plain = "" if row.color else " plain"
     return (
         f'<span class="unseen">{escape(row.line)}</span>'

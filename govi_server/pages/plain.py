@@ -21,7 +21,7 @@ _FIELDS: dict[str, _Field] = {
     "time": lambda stop, row, now, lang: _time(stop, row, now, lang),
     "minutes": lambda stop, row, now, lang: stop.minutes(row, now),
     "planned": lambda stop, row, now, lang: local_timestamp(row.planned),
-    "expected": lambda stop, row, now, lang: None if row.state == "cancelled" else local_timestamp(row.expected),
+    "expected": lambda stop, row, now, lang: local_timestamp(row.expected) if row.is_expected else None,
     "state": lambda stop, row, now, lang: row.state,
     "words": lambda stop, row, now, lang: row_words(row, lang),
     "color": lambda stop, row, now, lang: row.color,
@@ -35,6 +35,7 @@ FIELDS = tuple(_FIELDS)
 # The same as texts, where a person reads them otherwise.
 _TEXTS: dict[str, _Field] = {
     **_FIELDS,
+    "time": lambda stop, row, now, lang: _about(stop, row, now, lang),
     "minutes": lambda stop, row, now, lang: left_words(stop, row, now, lang),
     "planned": lambda stop, row, now, lang: clock(row.planned),
     "expected": lambda stop, row, now, lang: "" if row.state == "cancelled" else clock(row.expected),
@@ -45,6 +46,11 @@ _RIGHT = ("time", "minutes", "planned", "expected")
 def _time(stop: StopSign, row: Row, now: float, lang: str) -> str:
     """Write when a departure is, in one word; that it is not goes before when it was to be."""
     return TEXTS[lang]["cancelled"] if row.state == "cancelled" else left_words(stop, row, now, lang)
+
+
+def _about(stop: StopSign, row: Row, now: float, lang: str) -> str:
+    """Write the same where nothing beside it says that nobody vouches for it."""
+    return ("~" if row.state in ("unknown", "last_known") else "") + _time(stop, row, now, lang)
 
 
 def document(sign: Sign, lang: str, now: float, fields: Sequence[str] = FIELDS) -> Generator[None, None, str]:
