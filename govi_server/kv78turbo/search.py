@@ -58,7 +58,7 @@ class _Place(NamedTuple):
 
 
 def _place(code: str, point: TimingPoint | None) -> _Place:
-    name, town = map(folded, place(point and point.name, point and point.town))
+    name, town = map(folded, place(point.name, point.town) if point is not None else ("", ""))
     without = name.removeprefix(town).strip() if name.startswith(f"{town} ") else name
     return _Place(without, town, code)
 

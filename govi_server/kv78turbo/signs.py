@@ -11,7 +11,7 @@ def stop_sign(feed: Feed, board: StopBoard, passes: list[Pass]) -> StopSign:
     """Make the sign of a board of the feed. passes: those of it that are wanted."""
     condition, age = feed.condition(board)
     point = feed.timetable.timing_points.get(board.code)
-    name, town = place(point and point.name, point and point.town)
+    name, town = place(point.name, point.town) if point is not None else ("", "")
     if condition not in SHOWN:
         return StopSign(board.code, "unknown" if condition == "unknown" else "down", name=name, town=town)
     rows = tuple(row for a_pass in passes if a_pass.leaves and (row := _row(feed, a_pass)) is not None)

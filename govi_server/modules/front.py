@@ -98,7 +98,7 @@ class Front(Service):
 
 def _stop(feed: Feed, code: str) -> Stop:
     point = feed.timetable.timing_points.get(code)
-    name, town = place(point and point.name, point and point.town)
+    name, town = place(point.name, point.town) if point is not None else ("", "")
     return Stop(code, name or code, town)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.browser.chromium import DESK, PHONE, STREAM, WALL
 from tests.browser.conftest import Visitor
@@ -262,10 +262,11 @@ def test_wall(visitor: Visitor, waterdorp: Waterdorp) -> None:
     """On a wall, where nobody scrolls, all of it is to be seen."""
     url, _ = waterdorp
     page = visitor.come()
-    full = {"width": 1920, "height": 1080}
+    full: Any = {"width": 1920, "height": 1080}
+    upright: Any = {"width": 1080, "height": 1920}
     four = ",".join(path.removeprefix("/board/") for look, path in PATHS.items() if look in FOUR)
     looks = {PATHS["wall"]: 7, PATHS["wall of two"]: 7, f"/board/{four}?view=wall": 6}
-    for size in (WALL, full, {"width": 1080, "height": 1920}):
+    for size in (WALL, full, upright):
         page.set_viewport_size(size)
         for look, most in looks.items():
             page.goto(url + look)
