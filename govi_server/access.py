@@ -31,7 +31,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     per_client: Count = 100
     """Connections of one client at once. A browser opens six; a household or an office shares an address."""
     rate: Count = 50
-    """Requests of one client a second, in the long run; over it 429. A display asks every 30 seconds."""
+    """Requests of one client a second, in the long run; over it 429. A display asks every 30 seconds. One that asks
+    for several stops counts for each."""
     burst: Count = 500
     """Requests of one client that may come at once, before the rate counts: a page with hundreds of stops."""
     unlimited: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
@@ -100,16 +101,20 @@ class Access:
             if not self._connections[client]:
                 del self._connections[client]
 
-    def wait(self, counted: str | None) -> float:
-        """Count a request; tell how many seconds too early it is, 0 if it is not. One too early does not count."""
+    def wait(self, counted: str | None, asked: int = 1) -> float:
+        """Count a request; tell how many seconds too early it is, 0 if it is not. One too early does not count.
+
+        asked: for how many things it asks, each of which counts as a request does.
+        """
         if counted is None:
             return 0.0
         now = self._clock.seconds()
         busy = self._busy_until.pop(counted, now)
         if not now <= busy <= now + self.limits.burst / self.limits.rate + 1:
             busy = now  # it has rested, or the clock was set
-        early = busy + (1 - self.limits.burst) / self.limits.rate - now
-        self._busy_until[counted] = busy if early > ROUNDING else busy + 1 / self.limits.rate
+        asked = min(asked, self.limits.burst)  # or it would be too early for ever
+        early = busy + (asked - self.limits.burst) / self.limits.rate - now
+        self._busy_until[counted] = busy if early > ROUNDING else busy + asked / self.limits.rate
         if len(self._busy_until) > REMEMBERED:
             self._busy_until.popitem(last=False)
         return early if early > ROUNDING else 0.0

@@ -68,7 +68,7 @@ class Choice:
         return text if text in self.words else None
 
     def __str__(self) -> str:
-        return " or ".join((", ".join(self.words[:-1]), self.words[-1]))
+        return " or ".join(filter(None, (", ".join(self.words[:-1]), self.words[-1])))
 
 
 @dataclass(frozen=True, slots=True)

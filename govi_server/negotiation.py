@@ -18,14 +18,19 @@ def weights(field: str) -> dict[str, float]:
 
 
 def best_type(accept: str, offered: Sequence[str]) -> str:
-    """Choose a media type; the first of those that a client wants equally, and the first for one that wants none."""
+    """Choose a media type; the first for a client that wants none.
+
+    Of those that it wants equally the one that it names goes first, in its order: who says "application/json, */*"
+    takes anything, and would rather have JSON.
+    """
     wanted = weights(accept) or {"*/*": 1.0}
+    named = [kind for kind in wanted if kind in offered]
 
     def weight(kind: str) -> float:
         ranges = (kind, f"{kind.partition('/')[0]}/*", "*/*")  # the closest one counts
         return next((wanted[one] for one in ranges if one in wanted), 0.0)
 
-    return max(offered, key=weight)
+    return max((*named, *offered), key=weight)
 
 
 def best_language(accept: str, offered: Sequence[str]) -> str:

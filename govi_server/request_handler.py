@@ -314,7 +314,8 @@ class RequestHandler(RequestReceiver):
 
     def process(self, env: Environ) -> Deferred[None]:
         """Find the module of the path's first segment and have it answer by the request's method."""
-        early = self.server.access.wait(self.server.client(self.connection, env).counted)
+        asked = env["path_info"].count(",") + 1  # a comma list has as many members
+        early = self.server.access.wait(self.server.client(self.connection, env).counted, asked)
         if early > 0:
             self.mark("lookup")
             if not self.server.access.limits.proxies:

@@ -1,6 +1,7 @@
 """Long work in slices: others have their turn between them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from typing import TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator
@@ -12,11 +13,57 @@ PAUSE = 0.001
 """Seconds until it goes on."""
 
 
+_T = TypeVar("_T")
+
+
+def in_one_go(bits: Generator[None, None, _T]) -> _T:
+    """Do work without a break; gives what comes of it."""
+    while True:
+        try:
+            next(bits)
+        except StopIteration as end:
+            done: _T = end.value
+            return done
+
+
 def in_slices(clock: IReactorTime) -> Cooperator:
     """Make what does long work, given as iterators, bit by bit."""
+    return Cooperator(lambda: _slice_begins(clock), lambda call: clock.callLater(PAUSE, call))
 
-    def slice_begins() -> Callable[[], bool]:
-        begun = clock.seconds()
-        return lambda: not 0 <= clock.seconds() - begun < SLICE
 
-    return Cooperator(slice_begins, lambda call: clock.callLater(PAUSE, call))
+class Turns:
+    """Has work done for many: at once what fits into a slice, and the rest in turns, with others between them."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._cooperator = in_slices(clock)
+        self._waiting = 0
+
+    async def of(self, bits: Generator[None, None, _T]) -> _T:
+        """Do work; gives what comes of it."""
+        made: list[_T] = []
+
+        def work() -> Generator[None, None, None]:
+            made.append((yield from bits))
+
+        rest = work()
+        try:
+            if self._waiting or not self._fits(rest):
+                self._waiting += 1
+                try:
+                    await self._cooperator.coiterate(rest)
+                finally:
+                    self._waiting -= 1
+        finally:
+            rest.close()  # whoever wanted it may have left
+        return made[0]
+
+    def _fits(self, work: Generator[None, None, None]) -> bool:
+        """Begin with work; tell whether it is done."""
+        is_over = _slice_begins(self._clock)
+        return all(not is_over() for _ in work)
+
+
+def _slice_begins(clock: IReactorTime) -> Callable[[], bool]:
+    begun = clock.seconds()
+    return lambda: not 0 <= clock.seconds() - begun < SLICE

@@ -96,6 +96,14 @@ class RateTests(AccessTestCase):
                 waits = [access_.wait(access_.peer(at("198.51.100.1")).counted) for _ in range(burst + 5)]
                 self.assertEqual([wait == 0 for wait in waits], [True] * burst + [False] * 5, (rate, burst))
 
+    def test_many(self) -> None:
+        """Who asks for many things at once has asked as often; more than may ever come at once count as that many."""
+        access = Access(self.clock, Limits(rate=2, burst=10))
+        self.assertEqual([access.wait("a", 4) for _ in range(3)], [0, 0, 1])
+        self.clock.advance(1)
+        self.assertEqual([access.wait("a", 4), access.wait("a")], [0, 0.5])
+        self.assertEqual([access.wait("b", 100) for _ in range(2)], [0, 5])
+
     def test_rest(self) -> None:
         """Who rests may ask as often at once as before, and not more."""
         for _ in range(4):

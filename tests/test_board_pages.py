@@ -5,19 +5,43 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import product
+from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.colors import READABLE, contrast
 from govi_server.departures.sign import Row, RowState, Sign, StopSign, StopState
 from govi_server.modules.board import CHARS
+from govi_server.modules.live import MAX_AGE
 from govi_server.pages import board, plain
 from govi_server.pages.assets import TYPES, address, content
 from govi_server.pages.texts import LANGUAGES, TEXTS, row_words, stop_words
+from govi_server.slices import in_one_go
 from tests.client import NOW
 
 CODE = "57330430"
 MINUTE = 60
+
+
+def page_of(*what: Any) -> str:
+    """Make a page."""
+    return in_one_go(board.page(*what))
+
+
+def fragment_of(*what: Any) -> str:
+    """Make the part of a page that changes."""
+    return in_one_go(board.fragment(*what))
+
+
+def lines_of(*what: Any) -> str:
+    """Write lines."""
+    return in_one_go(plain.lines(*what))
+
+
+def document_of(*what: Any) -> str:
+    """Write JSON."""
+    return in_one_go(plain.document(*what))
+
 
 # What is known of a departure five minutes from now that was planned two minutes before, in each language.
 ROW_WORDS: dict[RowState, tuple[str, str, str, str]] = {
@@ -70,7 +94,7 @@ class Reader(HTMLParser):
 
 
 def read(sign: Sign, lang: str = "nl") -> Reader:
-    return Reader(board.fragment(sign, lang, NOW))
+    return Reader(fragment_of(sign, lang, NOW))
 
 
 class TextTests(SynchronousTestCase):
@@ -92,7 +116,7 @@ class TextTests(SynchronousTestCase):
                 one = row(3, 5, state)
                 self.assertEqual(row_words(one, lang), word)
                 self.assertIn(word, read(sign(one), lang).text)
-                self.assertEqual(plain.lines(sign(one), lang, NOW, ("words",)), f"{word}\n")
+                self.assertEqual(lines_of(sign(one), lang, NOW, ("words",)), f"{word}\n")
         for lang in LANGUAGES:
             self.assertEqual(len({row_words(row(3, 5, state), lang) for state in ROW_WORDS}), len(ROW_WORDS))
 
@@ -125,7 +149,7 @@ class FragmentTests(SynchronousTestCase):
 
     def left(self, one: Row, age: float = 0.0) -> str:
         """Give what is said of the time of a row that is the only one."""
-        html = board.fragment(sign(one, age=age), "nl", NOW)
+        html = fragment_of(sign(one, age=age), "nl", NOW)
         return (
             Reader(html[html.index('<td class="time">') :]).text.split(ROW_WORDS.get(one.state, ("",))[0])[0].strip()
         )
@@ -143,12 +167,12 @@ class FragmentTests(SynchronousTestCase):
 
     def test_old_time(self) -> None:
         """The old time is struck through beside the new one; of what is cancelled it is the only one."""
-        html = board.fragment(sign(row(3, 15, "late")), "nl", NOW)
+        html = fragment_of(sign(row(3, 15, "late")), "nl", NOW)
         self.assertRegex(
             html, r'<s><span class="unseen">was </span><time [^>]*>01:03</time></s> <time [^>]*>01:15</time>'
         )
-        self.assertNotIn("<s>", board.fragment(sign(row(3, 3)), "nl", NOW))
-        html = board.fragment(sign(row(3, 15, "cancelled")), "nl", NOW)
+        self.assertNotIn("<s>", fragment_of(sign(row(3, 3)), "nl", NOW))
+        html = fragment_of(sign(row(3, 15, "cancelled")), "nl", NOW)
         self.assertRegex(html, r"<s><time [^>]*>01:03</time></s>")
         self.assertNotIn("data-at", html)
 
@@ -177,42 +201,49 @@ class FragmentTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         """The stop's name is the heading; a stop without one has its code."""
-        self.assertIn('<h1>Brug</h1><p class="town">Lindedorp</p>', board.fragment(sign(), "nl", NOW))
-        self.assertIn(f"<h1>Halte {CODE}</h1></header>", board.fragment(sign(name="", town=""), "nl", NOW))
+        self.assertIn('<h1>Brug</h1><p class="town">Lindedorp</p>', fragment_of(sign(), "nl", NOW))
+        self.assertIn(f"<h1>Halte {CODE}</h1></header>", fragment_of(sign(name="", town=""), "nl", NOW))
 
     def test_dutch(self) -> None:
         """What sources write is Dutch, whatever the page is in; the code that stands for a name is not."""
-        html = board.fragment(sign(row(3, 3), messages=("Omleiding",)), "en", NOW)
+        html = fragment_of(sign(row(3, 3), messages=("Omleiding",)), "en", NOW)
         for tag in ("header", 'td class="destination"', "li data-news"):
             self.assertIn(f'<{tag} lang="nl">', html)
-        self.assertIn("<header><h1>Stop ", board.fragment(sign(name=""), "en", NOW))
+        self.assertIn("<header><h1>Stop ", fragment_of(sign(name=""), "en", NOW))
 
     def test_messages(self) -> None:
         """Messages stand above the rows, and are among what is announced; minutes are not."""
-        html = board.fragment(sign(row(3, 3), row(4, 4, "cancelled"), messages=("Omleiding",)), "nl", NOW)
+        html = fragment_of(sign(row(3, 3), row(4, 4, "cancelled"), messages=("Omleiding",)), "nl", NOW)
         self.assertLess(html.index('<li data-news lang="nl">Omleiding</li>'), html.index("<table>"))
         self.assertEqual(html.count("data-news"), 2)
         self.assertNotIn("aria-live", html)
 
     def test_colors(self) -> None:
         """A badge has its line's colours as attributes, which are no style."""
-        html = board.fragment(sign(row(3, 3, color="#f6c900", text_color="#000000"), row(4, 4)), "nl", NOW)
+        html = fragment_of(sign(row(3, 3, color="#f6c900", text_color="#000000"), row(4, 4)), "nl", NOW)
         self.assertIn(
             'rx="6" fill="#f6c900"/><text x="50%" y="24" text-anchor="middle" fill="#000000">4</text>', html
         )
         self.assertEqual(html.count('class="badge plain"'), 1)
         self.assertNotIn("style", html)
 
+    def test_wide_badge(self) -> None:
+        """Of a long line's number the letters are made to fit the badge."""
+        for line, is_fitted in [("300", False), ("WWWW", True), ("Sprinter12", True)]:
+            html = fragment_of(sign(row(3, 3, line=line)), "nl", NOW)
+            width = int(re.findall(r'<rect width="(\d+)"', html)[0])
+            self.assertEqual(re.findall(r'textLength="(\d+)"', html), [f"{width - 16}"] * is_fitted)
+
     def test_hostile(self) -> None:
         """Whatever a source writes is text."""
         evil = "\"><script>alert(1)</script><img src=x onerror=alert(1)>&'"
         one = row(3, 5, "late", line=evil, destination=evil, platform=evil, note=evil)
         there = sign(one, name=evil, town=evil, messages=(evil,))
-        page = Reader(board.page(there, "nl", NOW, {}))
+        page = Reader(page_of(there, "nl", NOW, {}))
         self.assertEqual([tag.get("src") for tag in page.all("script")], [address("board.js")])
         self.assertEqual(page.all("img"), [])
         self.assertEqual(page.text.count(evil), 9)  # the title and seven places, of which the line is drawn, too
-        code = Reader(board.page(Sign((StopSign(evil, "unknown"),), 7200.0), "nl", NOW, {}))
+        code = Reader(page_of(Sign((StopSign(evil, "unknown"),), 7200.0), "nl", NOW, {}))
         self.assertEqual(len(code.all("script")), 1)
 
 
@@ -221,7 +252,7 @@ class PageTests(SynchronousTestCase):
 
     def test_policy(self) -> None:
         """Nothing on the page is of another host, and no style or script is within it."""
-        html = board.page(sign(row(3, 5, "late", color="#f6c900", text_color="#000000")), "nl", NOW, {})
+        html = page_of(sign(row(3, 5, "late", color="#f6c900", text_color="#000000")), "nl", NOW, {})
         page = Reader(html)
         for tag, attributes in page.tags:
             self.assertNotIn("style", {tag, *attributes})
@@ -235,13 +266,14 @@ class PageTests(SynchronousTestCase):
 
     def test_without_scripts(self) -> None:
         """It loads itself again where there are no scripts, and only there."""
-        html = board.page(sign(), "nl", NOW, {})
+        html = page_of(sign(), "nl", NOW, {})
+        self.assertLessEqual(board.REFRESH, MAX_AGE)  # or it would stand there when less is left
         self.assertEqual(html.count("http-equiv"), 1)
         self.assertIn(f'<noscript><meta http-equiv="refresh" content="{board.REFRESH}"></noscript>', html)
 
     def test_links(self) -> None:
         """Links and the stream keep what was asked for, in the language that they are of."""
-        page = Reader(board.page(sign(), "de", NOW, {"limit": "5", "view": "wall"}))
+        page = Reader(page_of(sign(), "de", NOW, {"limit": "5", "view": "wall"}))
         self.assertEqual(page.all("main")[0]["data-events"], f"/events/{CODE}?limit=5&view=wall&lang=de")
         self.assertEqual(
             [(link["href"], link["hreflang"], link.get("aria-current")) for link in page.all("a")],
@@ -252,8 +284,8 @@ class PageTests(SynchronousTestCase):
     def test_fragment(self) -> None:
         """What is in the main element is the fragment."""
         there = sign(row(3, 3))
-        html = board.page(there, "fr", NOW, {})
-        self.assertEqual(html.partition(">\n<time")[2].partition("</main>")[0], board.fragment(there, "fr", NOW)[5:])
+        html = page_of(there, "fr", NOW, {})
+        self.assertEqual(html.partition(">\n<time")[2].partition("</main>")[0], fragment_of(there, "fr", NOW)[5:])
 
 
 class StyleTests(SynchronousTestCase):
@@ -292,9 +324,20 @@ class LineTests(SynchronousTestCase):
     )
 
     def lines(self, chars: int | None = None, *fields: str, lang: str = "nl") -> list[str]:
-        text = plain.lines(self.there, lang, NOW, fields or plain.LINE, chars)
+        text = lines_of(self.there, lang, NOW, fields or plain.LINE, chars)
         self.assertTrue(text.endswith("\n"))
         return text.split("\n")[:-1]
+
+    def test_nobody_vouches(self) -> None:
+        """A time that nobody vouches for is told from one that is expected."""
+        for state, time in [("late", "5 min"), ("planned", "5 min"), ("last_known", "~5 min"), ("unknown", "~01:03")]:
+            there = sign(row(3, 5, cast(RowState, state)))
+            self.assertEqual(lines_of(there, "nl", NOW, ("time",)), f"{time}\n", state)
+            (told,) = json.loads(document_of(there, "nl", NOW))["stops"][0]["departures"]
+            self.assertEqual(told["time"], time.removeprefix("~"))
+            self.assertEqual(told["expected"] is None, state in ("planned", "unknown"))
+        there = sign(row(0, 0, "last_known", line=""))
+        self.assertEqual(lines_of(there, "fr", NOW, plain.LINE, CHARS.kind.schema["minimum"]), "~Maintenant\n")
 
     def test_free(self) -> None:
         """One line a departure, in columns."""
@@ -337,8 +380,8 @@ class LineTests(SynchronousTestCase):
     def test_none(self) -> None:
         """A stop without departures says why."""
         there = sign(state="none")
-        self.assertEqual(plain.lines(there, "en", NOW), "No departures in the next 120 minutes.\n")
-        self.assertEqual(plain.lines(there, "en", NOW, chars=10), "No departu\n")
+        self.assertEqual(lines_of(there, "en", NOW), "No departures in the next 120 minutes.\n")
+        self.assertEqual(lines_of(there, "en", NOW, plain.LINE, 10), "No departu\n")
 
 
 class DocumentTests(SynchronousTestCase):
@@ -348,7 +391,7 @@ class DocumentTests(SynchronousTestCase):
         """Stops with their departures, in fields that are all documented."""
         there = sign(row(3, 5, "late", color="#f6c900", text_color="#000000", note="vol"), messages=("Omleiding",))
         self.assertEqual(
-            json.loads(plain.document(there, "en", NOW)),
+            json.loads(document_of(there, "en", NOW)),
             {
                 "stops": [
                     {
@@ -383,7 +426,7 @@ class DocumentTests(SynchronousTestCase):
 
     def test_fields(self) -> None:
         """Fewer fields are told where fewer are asked for; of what is cancelled nothing is expected."""
-        text = plain.document(sign(row(3, 5, "cancelled")), "en", NOW, ("minutes", "expected", "time"))
+        text = document_of(sign(row(3, 5, "cancelled")), "en", NOW, ("minutes", "expected", "time"))
         (departure,) = json.loads(text)["stops"][0]["departures"]
         self.assertEqual(departure, {"minutes": None, "expected": None, "time": "cancelled"})
 
@@ -391,13 +434,13 @@ class DocumentTests(SynchronousTestCase):
         """A time of the timetable alone, or one of an unknown delay, is not told as expected."""
         states: tuple[RowState, ...] = ("planned", "unknown", "last_known")
         there = sign(*(row(3, 3, state) for state in states))
-        told = json.loads(plain.document(there, "en", NOW, ("planned", "expected")))["stops"][0]["departures"]
+        told = json.loads(document_of(there, "en", NOW, ("planned", "expected")))["stops"][0]["departures"]
         planned = "2026-01-01T01:03:00+01:00"
         self.assertEqual([one["planned"] for one in told], [planned] * 3)
         self.assertEqual([one["expected"] for one in told], [None, None, planned])
-        self.assertEqual(plain.lines(there, "en", NOW, ("expected",)), "\n\n01:03\n")
+        self.assertEqual(lines_of(there, "en", NOW, ("expected",)), "\n\n01:03\n")
 
     def test_as_of(self) -> None:
         """When the data is of is told where that counts."""
-        (stop,) = json.loads(plain.document(sign(state="last_known", as_of=NOW - 60), "en", NOW))["stops"]
+        (stop,) = json.loads(document_of(sign(state="last_known", as_of=NOW - 60), "en", NOW))["stops"]
         self.assertEqual(stop["as_of"], "2026-01-01T00:59:00+01:00")

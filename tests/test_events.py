@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, cast
 from unittest import mock
 
@@ -11,7 +12,7 @@ from twisted.internet.task import Cooperator
 from govi_server.departures.board import Board
 from govi_server.departures.cache import BoardCache
 from govi_server.departures.times import read_timestamp
-from govi_server.modules.events import BEAT_EVERY, LOOK_EVERY, MAKE_EVERY, Events
+from govi_server.modules.events import BEAT_EVERY, LOOK_EVERY, MAKE_EVERY, OLDER, Events
 from govi_server.modules.signs import CacheSigns, FeedSigns
 from govi_server.pages import board
 from tests import feed as kv
@@ -122,14 +123,41 @@ class EventsTests(LiveTestCase):
         self.assertFalse(stays.closed or as_json.closed)
 
     def test_ages(self) -> None:
-        """While nobody says anything new a board is told again as it grows old: its minutes are fewer."""
+        """While nobody says anything new a board is told again as it grows old, to who comes later as to all."""
         self.say(30)
         client = self.listen()
-        self.clock.pump([LOOK_EVERY] * int(240 / LOOK_EVERY))
-        left = [int(moment) - NOW for moment in re.findall(rb'data-at="(\d+)"', client.received())]
-        self.assertEqual(left, sorted(left, reverse=True))
-        self.assertLessEqual(left[-1], 30 * 60 - (240 - 60))
-        self.assertLess(len(left), 8)
+        comes = NOW + 30 * 60
+        for age in range(1, 240):
+            self.clock.pump([LOOK_EVERY] * 2)
+            for moment in re.findall(rb'data-at="(\d+)"', client.received()):
+                self.assertLess(int(moment), comes)
+                comes = int(moment)
+            server = NOW + 30 * 60 - age - MAKE_EVERY
+            self.assertTrue(server <= comes <= server + 15, comes - server)
+            if age % 40 == 0:
+                (moment,) = re.findall(rb'data-at="(\d+)"', self.listen().received())
+                self.assertTrue(server <= int(moment) <= comes, (server, moment, comes))
+
+    def test_younger(self) -> None:
+        """That the feed repeats itself wakes nobody, and who comes then is told no more than those who are there."""
+        self.say(30)
+        self.clock.advance(14)
+        client = self.listen()
+        (told,) = re.findall(rb'data-at="(\d+)"', client.received())
+        for _ in range(4):
+            self.say(30)
+            self.clock.pump([LOOK_EVERY] * 4)
+            self.assertEqual(re.findall(rb'data-at="(\d+)"', self.listen().received()), [told])
+            self.clock.pump([LOOK_EVERY] * int((14 + OLDER - 3) / LOOK_EVERY))
+            self.assertNotIn("board", self.heard(client))
+
+    def test_zone(self) -> None:
+        """When clocks change the page is told, though nothing leaves in that night."""
+        self.clock.rightNow = datetime.fromisoformat("2026-10-25T02:59:50+02:00").timestamp()
+        client = self.listen("/events/57330499?horizon=10")
+        self.assertEqual(re.findall(rb'data-offset="(\d+)"', client.received()), [b"7200"])
+        self.clock.pump([LOOK_EVERY] * int(2 * MAKE_EVERY / LOOK_EVERY))
+        self.assertEqual(re.findall(rb'data-offset="(\d+)"', client.received()), [b"3600"])
 
     def test_newest_last(self) -> None:
         """However slowly they are told, and whoever leaves meanwhile, all have the newest in the end, and last."""
@@ -160,7 +188,7 @@ class EventsTests(LiveTestCase):
 
     def test_beat(self) -> None:
         """A silence is broken by a comment, which scripts hear as an event; a stream has no deadline."""
-        client = self.listen()
+        client = self.listen("/events/57330499")
         self.heard(client)
         self.clock.pump([LOOK_EVERY] * int(BEAT_EVERY / LOOK_EVERY - 1))
         self.assertEqual(client.received(), b"")
@@ -170,9 +198,9 @@ class EventsTests(LiveTestCase):
 
     def test_beat_beside_one_who_is_behind(self) -> None:
         """That one listener takes nothing keeps no sign of life from the others."""
-        slow, client = self.listen(), self.listen()
+        slow, client = (self.listen("/events/57330499") for _ in range(2))
         slow.handler.pauseProducing()
-        self.say(9)
+        take(self.feed, kv.passtimes(row("1", 30, TimingPointCode="57330499", TripStopStatus="PLANNED")))
         self.clock.advance(LOOK_EVERY)
         self.heard(client)
         self.clock.pump([LOOK_EVERY] * int(BEAT_EVERY / LOOK_EVERY + 1))

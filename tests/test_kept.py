@@ -211,7 +211,7 @@ class TrueTests(BoardsTestCase):
 
     def test_fails(self) -> None:
         """A source that fails is a 500, and is asked again."""
-        with mock.patch.object(self.signs, "at_once", side_effect=ZeroDivisionError):
+        with mock.patch.object(self.signs, "_sign", side_effect=ZeroDivisionError):
             self.assertEqual(self.ask(PAGE).status, 500)
         self.flushLoggedErrors(ZeroDivisionError)
         self.assertEqual(self.ask(PAGE).status, 200)

@@ -1,6 +1,7 @@
 """GET /kv55/<TimingPointCode>[,...] from the live feed, in memory."""
 
 import gzip
+from collections.abc import Generator
 from typing import Any, cast
 
 from lxml import etree
@@ -289,7 +290,7 @@ class RepresentationTests(Kv55LiveTestCase):
         made = []
         document = self.module.document
 
-        def count(*arguments: Any, **more: Any) -> Representation:
+        def count(*arguments: Any, **more: Any) -> Generator[None, None, Representation]:
             made.append(arguments)
             return document(*arguments, **more)
 

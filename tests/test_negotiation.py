@@ -32,6 +32,10 @@ class NegotiationTests(SynchronousTestCase):
             ("application/json;q=0.9, text/plain", "text/plain"),
             ("text/html;q=0, */*;q=0.1", "text/plain"),
             ("image/png", "text/html"),
+            ("application/json, text/plain, */*", "application/json"),
+            ("text/plain, application/json, */*", "text/plain"),
+            ("application/json, */*;q=0.9", "application/json"),
+            ("application/json;q=0.9, */*", "text/html"),
         ]:
             self.assertEqual(best_type(accept, KINDS), kind, accept)
 

@@ -151,9 +151,12 @@ class StopsTests(PagesTestCase):
             ("/?q=" + "x" * 101, "q"),
             ("/near?lat=nan&lon=5", "lat"),
             ("/near?lat=52&lon=1e9", "lon"),
+            (f"/board/{CODE}?view=x", "view"),
+            (f"/board/{','.join(map(str, range(101)))}", "these"),
         ]:
             answer = self.ask(path)
             self.assertEqual((answer.status, answer.body.split()[0].decode()), (400, name), path)
+        self.assertEqual(self.ask(f"/board/{CODE}?view=x").body, b"view is wall\n")
         for path in ("/stops/", "/stops/x?q=a", "/near/", "//", "/docs/", "/openapi.json/x", "/siri", "/assets/"):
             self.assertEqual(self.ask(path).status, 404, path)
 
@@ -172,6 +175,14 @@ class FrontTests(PagesTestCase):
         self.assertEqual(page.xpath("//ul[@id='found']//a/@href"), [f"/board/{OTHER}"])
         self.assertEqual(page.xpath("string(//ul[@id='found']//b)"), "<b>Elders")
         self.assertEqual(page.xpath("//form/@action"), ["/"])
+
+    def test_named_as_on_board(self) -> None:
+        """A stop has the name that its board has: what turns text around is not shown, and "unknown" is no town."""
+        points = [{"TimingPointName": "Kerkplein \u202eevil\x07", "TimingPointTown": "unknown"}]
+        take(self.feed, kv.planning({}, points=points), kv.calendar("2026-01-01"))
+        (found,) = self.page("/?q=kerkplein").xpath("//ul[@id='found']//a")
+        self.assertEqual([found.xpath(f"string({tag})") for tag in ("b", "span")], ["Kerkplein evil", ""])
+        self.assertEqual(self.page(f"/board/{CODE}").xpath("string(//h1)"), "Kerkplein evil")
 
     def test_counts(self) -> None:
         """How many stops are found is said as it is said of one, of some, and of as many as there ever are."""

@@ -609,6 +609,20 @@ class ClockChangeTests(PasstimesTestCase):
         ):
             self.assertEqual(self.expected(updated, time), expected, updated)
 
+    def test_autumn_late(self) -> None:
+        """Who is late in that hour was not planned for its other turn."""
+        stamp = "2026-10-25T02:30:00+02:00"
+        self.go_to(stamp)
+        target = {"TargetArrivalTime": "02:24:00", "TargetDepartureTime": "02:25:00"}
+        self.tell({"OperationDate": stamp[:10], "LastUpdateTimeStamp": stamp, **at("02:35:00"), **target})
+        one = self.only()
+        for planned, expected, late in (
+            (one.target_arrival, one.expected_arrival, 11), (one.target_departure, one.expected_departure, 10)
+        ):  # fmt: skip
+            assert planned is not None
+            assert expected is not None
+            self.assertEqual(expected - planned, late * MINUTE)
+
     def test_autumn_just_gone(self) -> None:
         """A pass that has just gone in that hour does not come again an hour later."""
         for updated, status, expected in (

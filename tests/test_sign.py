@@ -1,5 +1,7 @@
 """What a traveller is told: rows, states and what is left."""
 
+from datetime import datetime
+
 from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -11,6 +13,7 @@ from govi_server.departures.sign import (
     StopSign,
     clean,
     of_board,
+    place,
     platform,
     row_state,
     stop_state,
@@ -104,6 +107,15 @@ class TextTests(SynchronousTestCase):
         ]:  # fmt: skip
             self.assertEqual(clean(text), cleaned)
 
+    def test_place(self) -> None:
+        """A name has its town once, and what nobody knows is no town."""
+        for name, town, read in [
+            ("Waterdorp, Haven", "Waterdorp", ("Haven", "Waterdorp")), ("Haven", "unknown", ("Haven", "")),
+            ("Waterdorp", "Waterdorp", ("Waterdorp", "Waterdorp")), (", Haven", "", (", Haven", "")),
+            ("a\u202eb\x07", "c\nd", ("a b", "c d")), (None, None, ("", "")),
+        ]:  # fmt: skip
+            self.assertEqual(place(name, town), read)
+
     def test_platform(self) -> None:
         """A dash is no platform; a space before it is none of it."""
         self.assertEqual(
@@ -164,6 +176,18 @@ class BoardTests(SynchronousTestCase):
         self.assertEqual([one.line for one in self.sign(*trips).rows], ["4", "5"])
         self.assertEqual([one.line for one in self.sign(*trips, lines="5 9").rows], ["5"])
         self.assertEqual([one.line for one in self.sign(*trips, lines="L004").rows], ["4", "5"])
+
+    def test_autumn(self) -> None:
+        """In the hour that comes twice who is late is not early by most of it."""
+        began = datetime.fromisoformat("2026-10-25T02:55:00+02:00").timestamp()
+        trip = replace(
+            self.trip,
+            operating_date="2026-10-24",
+            target_departure_time="26:20:00",
+            expected_departure_time="26:58:00",
+        )
+        (row,) = of_board(Board(CODE, (trip,), began), began, False, frozenset(), 7200.0).rows
+        self.assertEqual((row.state, row.delay, row.expected - began), ("late", 38, 180))
 
     def test_past_midnight(self) -> None:
         """Yesterday's trips run on past 24:00."""

@@ -14,6 +14,7 @@ from govi_server.departures.times import (
     local_date,
     local_timestamp,
     moment,
+    moments,
     read_date,
     read_time,
     read_timestamp,
@@ -192,6 +193,25 @@ class MomentTests(SynchronousTestCase):
         }.items():
             self.assertEqual(wall(AUTUMN, "02:30:00", utc(after)), expected, after)
             self.assertEqual(wall(AUTUMN - timedelta(1), "26:30:00", utc(after)), expected, after)
+
+    def test_autumn_planned(self) -> None:
+        """In that hour who is late was to come before he does, and who is early hardly so: not an hour off."""
+        for said, planned, expected, moments_of in (
+            ("2026-10-25T00:30", "02:25:00", "02:35:00", ("10-25T00:25", "10-25T00:35")),
+            ("2026-10-25T00:40", "02:58:00", "03:03:00", ("10-25T01:58", "10-25T02:03")),
+            ("2026-10-25T01:30", "02:25:00", "02:35:00", ("10-25T01:25", "10-25T01:35")),
+            ("2026-10-25T01:30", "02:40:00", "02:35:00", ("10-25T01:40", "10-25T01:35")),
+            ("2026-10-25T00:30", "02:40:00", "02:35:00", ("10-25T00:40", "10-25T00:35")),
+            ("2026-10-25T00:50", "02:55:00", "02:05:00", ("10-25T00:55", "10-25T01:05")),
+            ("2026-10-25T01:30", "02:25:00", "03:05:00", ("10-25T01:25", "10-25T02:05")),
+        ):
+            at = moments(AUTUMN, read_time(planned), read_time(expected), utc(said))
+            written = tuple(None if one is None else utc_timestamp(one)[5:16] for one in at)
+            self.assertEqual(written, moments_of, (said, planned, expected))
+        alone = moment(AUTUMN, 9000, NOW)
+        self.assertEqual(moments(AUTUMN, 9000, None, NOW), (alone, None))
+        self.assertEqual(moments(AUTUMN, None, 9000, NOW), (None, alone))
+        self.assertEqual(moments(AUTUMN, None, None, NOW), (None, None))
 
     def test_only_that_hour(self) -> None:
         """Any other time does not depend on what was still to come."""

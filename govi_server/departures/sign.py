@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.colors import text_color
-from govi_server.departures.times import HOUR, MINUTE, moment, read_date, read_time
+from govi_server.departures.times import HOUR, MINUTE, moments, read_date, read_time
 
 COUNTED = 10 * MINUTE
 """Seconds below which the minutes that are left are shown in place of a time."""
@@ -54,9 +54,14 @@ class Row:
         return floor(self.expected / MINUTE) - floor(self.planned / MINUTE)
 
     @property
+    def is_expected(self) -> bool:
+        """Whether anybody but the timetable says when it leaves."""
+        return self.state not in ("planned", "unknown", "cancelled")
+
+    @property
     def moved(self) -> bool:
         """Whether it leaves at another time than planned, as far as anybody knows."""
-        return self.delay != 0 and self.state not in ("planned", "unknown", "cancelled")
+        return self.delay != 0 and self.is_expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,14 @@ def clean(text: str | None) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in composed).split())
 
 
+def place(name: str | None, town: str | None) -> tuple[str, str]:
+    """Read a stop's name and town: most names begin with the town, which then need not be said twice."""
+    own, where = clean(name), clean(town)
+    if where == "unknown":  # as some say (DOMAIN.md 3.4)
+        where = ""
+    return own.removeprefix(f"{where}, ") if where else own, where
+
+
 def platform(text: str | None) -> str | None:
     """Read a SideCode or quay; None where there is none, which is also written as a dash."""
     read = clean(text)
@@ -160,9 +173,7 @@ def stop_state(rows: Iterable[Row], stale: bool) -> StopState:
     return "last_known" if stale else "live"
 
 
-def of_board(
-    board: Board, now: float, stale: bool, lines: frozenset[str] = frozenset(), ahead: float = HOUR
-) -> StopSign:
+def of_board(board: Board, now: float, stale: bool, lines: frozenset[str], ahead: float) -> StopSign:
     """Make the sign of a gateway's board, which knows no name of the stop.
 
     lines: the LinePublicNumbers or LinePlanningNumbers that are wanted; none is any. ahead: seconds.
@@ -186,7 +197,7 @@ def _row(trip: Trip, made: float, stale: bool) -> Row | None:
     if day is None or (target is None and told is None):
         return None
     # In the hour that comes twice, what was told half an hour ago at most is still to come.
-    planned, expected = (None if time is None else moment(day, time, made - HOUR / 2) for time in (target, told))
+    planned, expected = moments(day, target, told, made - HOUR / 2)
     best = expected if expected is not None else planned
     assert best is not None  # or there was no time
     status = trip.trip_stop_status or "DRIVING"  # GOVI's own answers did not always say one (DOMAIN.md 1.2)

@@ -11,6 +11,9 @@ MINUTE = 60
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
+MOST_EARLY = 10 * MINUTE
+"""Seconds by which somebody may be early where it is asked which of two times he was to come at."""
+
 _TIME = re.compile(r"([0-3][0-9]|4[0-7]):([0-5][0-9]):([0-5][0-9])")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
@@ -57,6 +60,20 @@ def moment(operating_date: date, seconds: int, after: float = 0.0) -> float:
     wall = datetime(day.year, day.month, day.day, tzinfo=AMSTERDAM) + timedelta(seconds=of_day)
     first, second = wall.timestamp(), wall.replace(fold=1).timestamp()
     return second if first < second and first < after else first
+
+
+def moments(
+    operating_date: date, planned: int | None, expected: int | None, after: float
+) -> tuple[float | None, float | None]:
+    """Give the moments of the planned and the expected time of one departure; None where there is none.
+
+    after: as of moment(). That somebody is still to come is said of when he is expected: in the hour that comes
+    twice he was to come at the last planned time by which he is hardly early.
+    """
+    comes = None if expected is None else moment(operating_date, expected, after)
+    if planned is None:
+        return None, comes
+    return moment(operating_date, planned, after if comes is None else comes + MOST_EARLY - HOUR), comes
 
 
 @lru_cache(maxsize=256)

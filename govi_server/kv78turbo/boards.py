@@ -1,7 +1,7 @@
 """What leaves from a stop, from KV7 and KV8 together; and what was made of it, kept until it changes."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Generator, Iterable, Sized
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -121,6 +121,14 @@ class Boards:
             self.timetable.plans(code),
             until,
         )
+
+    def boards(self, codes: Iterable[str], horizon: float) -> Generator[None, None, list[StopBoard]]:
+        """Make the boards of some stops, bit by bit."""
+        made = []
+        for code in codes:
+            made.append(self.board(code, horizon))
+            yield
+        return made
 
     def made(
         self, code: str, horizon: float, form: object, make: Callable[[StopBoard], _Made]

@@ -20,7 +20,7 @@ from govi_server.kv78turbo.passtimes import Passtimes
 from govi_server.kv78turbo.subscriber import Limits as SubscriberLimits
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.kv78turbo.timetable import Timetable
-from govi_server.slices import in_slices
+from govi_server.slices import Turns, in_slices
 from govi_server.units import Bytes, Seconds
 
 PREFIXES = ("/GOVI/KV8", "/GOVI/KV7")
@@ -60,6 +60,9 @@ REFUSED = {
 Condition = Literal["fresh", "stale", "old", "unknown", "down"]
 """How far a board can be relied upon: "fresh" and "stale" are shown; "old", "unknown" (no such stop) and "down" (no
 feed, and so nobody knows) are three kinds of having none."""
+
+SHOWN: tuple[Condition, ...] = ("fresh", "stale")
+"""The conditions of a board in which it is shown."""
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,6 +110,8 @@ class Feed(MultiService):
         self.n_records = 0
         self._owner = ""
         self._cooperator = in_slices(reactor)
+        self.turns = Turns(reactor)
+        """Of who asks for much."""
         sweeper = TimerService(SWEEP_EVERY, self._sweep)
         sweeper.clock = reactor
         sweeper.setServiceParent(self)

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from datetime import date
 
-DROPPED_AFTER = 60.0
+from govi_server.departures.sign import GONE_AFTER
+
+DROPPED_AFTER = GONE_AFTER
 """Seconds after both its expected times for which a pass is still shown (DOMAIN.md 5.7)."""
 
 

@@ -19,6 +19,7 @@ from govi_server.departures.times import (
     local_date,
     local_timestamp,
     moment,
+    moments,
     read_date,
     read_time,
     read_timestamp,
@@ -494,13 +495,16 @@ def pass_of(key: bytes, values: bytes, code: str) -> Pass:
     # What has come or gone did so before that was said, and what has not may be some seconds late already.
     late = _LATE_GONE if said["TripStopStatus"] in ("ARRIVED", "PASSED") else MINUTE
     after = 0.0 if last_update is None else last_update - late
-    times: dict[str, str | None] = {}
-    moments: dict[str, float | None] = {}
-    for label in _VALUES[1:5]:
-        written = None if last and "Departure" in label else said[label]
-        seconds = read_time(written or "")
-        times[label] = None if seconds is None else written
-        moments[label] = None if seconds is None else moment(on, seconds, after)
+    seconds = {
+        label: None if last and "Departure" in label else read_time(said[label] or "") for label in _VALUES[1:5]
+    }
+    times = {label: None if read is None else said[label] for label, read in seconds.items()}
+    target_arrival, expected_arrival = moments(
+        on, seconds["TargetArrivalTime"], seconds["ExpectedArrivalTime"], after
+    )
+    target_departure, expected_departure = moments(
+        on, seconds["TargetDepartureTime"], seconds["ExpectedDepartureTime"], after
+    )
     return Pass(
         owner,
         level,
@@ -517,10 +521,10 @@ def pass_of(key: bytes, values: bytes, code: str) -> Pass:
         times["ExpectedArrivalTime"],
         times["TargetDepartureTime"],
         times["ExpectedDepartureTime"],
-        moments["TargetArrivalTime"],
-        moments["ExpectedArrivalTime"],
-        moments["TargetDepartureTime"],
-        moments["ExpectedDepartureTime"],
+        target_arrival,
+        expected_arrival,
+        target_departure,
+        expected_departure,
         said["TripStopStatus"] or "UNKNOWN",
         said["JourneyStopType"] or "UNKNOWN",
         said["WheelChairAccessible"] or "UNKNOWN",

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pyproj import Transformer
 
+from govi_server.departures.sign import place
 from govi_server.kv78turbo.timetable import TimingPoint
 
 MOST = 20
@@ -57,7 +58,7 @@ class _Place(NamedTuple):
 
 
 def _place(code: str, point: TimingPoint | None) -> _Place:
-    name, town = folded((point and point.name) or ""), folded((point and point.town) or "")
+    name, town = map(folded, place(point.name, point.town) if point is not None else ("", ""))
     without = name.removeprefix(town).strip() if name.startswith(f"{town} ") else name
     return _Place(without, town, code)
 

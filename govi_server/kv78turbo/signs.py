@@ -1,17 +1,18 @@
 """Signs of the live feed: its boards, with the names of KV7, as a traveller is told them."""
 
 from govi_server.departures.colors import read_color
-from govi_server.departures.sign import Row, StopSign, badge, clean, platform, row_state, stop_state
+from govi_server.departures.sign import Row, StopSign, badge, clean, place, platform, row_state, stop_state
 from govi_server.kv78turbo.boards import StopBoard
-from govi_server.kv78turbo.feed import Feed
+from govi_server.kv78turbo.feed import SHOWN, Feed
 from govi_server.kv78turbo.passes import Pass
 
 
 def stop_sign(feed: Feed, board: StopBoard, passes: list[Pass]) -> StopSign:
     """Make the sign of a board of the feed. passes: those of it that are wanted."""
     condition, age = feed.condition(board)
-    name, town = _names(feed, board.code)
-    if condition not in ("fresh", "stale"):
+    point = feed.timetable.timing_points.get(board.code)
+    name, town = place(point.name, point.town) if point is not None else ("", "")
+    if condition not in SHOWN:
         return StopSign(board.code, "unknown" if condition == "unknown" else "down", name=name, town=town)
     rows = tuple(row for a_pass in passes if a_pass.leaves and (row := _row(feed, a_pass)) is not None)
     said = (clean(dict(message.fields).get("MessageContent")) for message in board.messages)
@@ -26,17 +27,6 @@ def stop_sign(feed: Feed, board: StopBoard, passes: list[Pass]) -> StopSign:
         feed.clock.seconds() - age if stale else None,
         age,
     )
-
-
-def _names(feed: Feed, code: str) -> tuple[str, str]:
-    """Give a stop's name and town: most names begin with the town, which then need not be said twice."""
-    point = feed.timetable.timing_points.get(code)
-    name, town = (clean(point.name), clean(point.town)) if point is not None else ("", "")
-    if town == "unknown":  # as some say (DOMAIN.md 3.4)
-        town = ""
-    if town and name.startswith(f"{town}, "):
-        name = name.removeprefix(f"{town}, ")
-    return name, town
 
 
 def _row(feed: Feed, a_pass: Pass) -> Row | None:

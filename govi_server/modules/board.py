@@ -24,16 +24,19 @@ from govi_server.modules.live import LIMIT, MAX_AGE, MOST_CODES, RETRY_AFTER, Qu
 from govi_server.modules.signs import HORIZON, Told
 from govi_server.negotiation import best_type
 from govi_server.pages import board, plain
+from govi_server.pages.assets import policy
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
 from govi_server.response import represent
+from govi_server.slices import Turns
 from govi_server.web_handler import WebHandler
 
 HTML, TEXT, JSON = "text/html", "text/plain", "application/json"
 FORMS = ((HTML, WORDS), (TEXT, WORDS), (JSON, declared.SIGN))
 
-MOST_ROWS = {"": 20, "wall": 7}
-"""Departures of each stop on a page, by its view, if nothing else is asked for."""
+MOST_ROWS, MOST_ON_WALL, MOST_BELOW = 20, 7, 2
+"""Departures of each stop on a page if nothing else is asked for; on a wall, where nobody scrolls; and there with
+more than two stops, of which the others are below."""
 
 
 class _Fields:
@@ -51,9 +54,9 @@ class _Fields:
         return f"some of {', '.join(plain.FIELDS)}"
 
 
-VIEW = Parameter("view", Choice(tuple(filter(None, board.VIEWS))), "For a large screen that is read from afar.")
+VIEW = Parameter("view", Choice(("wall",)), "For a large screen that is read from afar.")
 # The longest word in place of a time fits.
-CHARS = Parameter("chars", Whole("characters", 10, 500), "Of text: characters of a line, to fit a sign.", 40)
+CHARS = Parameter("chars", Whole("characters", 11, 500), "Of text: characters of a line, to fit a sign.", 40)
 FIELDS = Parameter(
     "fields", _Fields(), "Of text and JSON: what of each departure is told, commas between them.", "line,time"
 )
@@ -67,13 +70,8 @@ EXAMPLES = (
     Example("A parameter that is wrong", f"{_ASK}?limit=many", JSON, 400),
 )
 
-# Nothing but our own files; no style or script within the page, so that no name of a stop ever is one. That others
-# show the page in a frame is wanted: there is nothing on it to be clicked on by mistake.
-_HEADERS = (
-    ("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-                                "connect-src 'self'; base-uri 'none'; form-action 'none'"),
-    ("Referrer-Policy", "no-referrer"),
-)  # fmt: skip
+# That others show the page in a frame is wanted: there is nothing on it to be clicked on by mistake.
+_HEADERS = policy("form-action 'none'")
 _PASSED_ON = ("limit", "line", "direction", "horizon", "view")
 
 
@@ -89,19 +87,19 @@ class Form:
     chars: int | None = None
 
 
-def read_page(env: Environ) -> tuple[Query, str]:
-    """Read which departures a page is wanted to have, and in which language. Raises BadQuery."""
+def read_page(env: Environ, stops: int) -> tuple[Query, str]:
+    """Read which departures a page of so many stops is wanted to have, and in which language. Raises BadQuery."""
     text = env.get("query_string", "")
     query, said = read_query(text), said_in(text)
     lang, view = language(env, said), VIEW.of(said)
     if query.limit is None:
-        query = replace(query, limit=MOST_ROWS[view or ""])
+        query = replace(query, limit=MOST_ROWS if view is None else MOST_ON_WALL if stops <= 2 else MOST_BELOW)
     return query, lang
 
 
-def read_form(env: Environ) -> tuple[Query, Form]:
-    """Read what is wanted, from a request's query and header. Raises BadQuery."""
-    query, lang = read_page(env)
+def read_form(env: Environ, stops: int) -> tuple[Query, Form]:
+    """Read what is wanted of so many stops, from a request's query and header. Raises BadQuery."""
+    query, lang = read_page(env, stops)
     said = said_in(env.get("query_string", ""))
     kind = best_type(",".join(env.get_all("accept", [])), (HTML, TEXT, JSON))
     if kind != HTML and LIMIT.name not in said:
@@ -122,9 +120,11 @@ class Asked(NamedTuple):
 def read_asked(env: Environ) -> Asked:
     """Read what a request asks for; no codes if its path has none, or what is none. Raises BadQuery."""
     codes = tuple(split(_text(env)))
-    if len(codes) > MOST_CODES or not all(map(is_timing_point_code, codes)):
+    if len(codes) > MOST_CODES:
+        raise BadQuery(f"these are more than {MOST_CODES} stops")
+    if not all(map(is_timing_point_code, codes)):
         codes = ()
-    return Asked(codes, *read_form(env), prefers_gzip(env))
+    return Asked(codes, *read_form(env, len(codes)), prefers_gzip(env))
 
 
 def _text(env: Environ) -> str:
@@ -141,6 +141,7 @@ class BoardPages(Service):
         self.signs = signs
         self.clock = clock
         self.kept = Kept(clock)
+        self._turns = Turns(clock)
 
     def web_handler(self, request_handler: RequestHandler, env: Environ) -> "BoardHandler":
         """Make the handler of one request."""
@@ -184,14 +185,16 @@ class BoardPages(Service):
             )
         ]
 
-    def write(self, sign: Sign, form: Form) -> bytes:
+    async def write(self, sign: Sign, form: Form) -> bytes:
         """Write a sign in a form."""
         now = self.clock.seconds()
         if form.kind == TEXT:
-            return plain.lines(sign, form.lang, now, form.fields or plain.LINE, form.chars).encode()
-        if form.kind == JSON:
-            return plain.document(sign, form.lang, now, form.fields or plain.FIELDS).encode()
-        return board.page(sign, form.lang, now, dict(form.query)).encode()
+            writing = plain.lines(sign, form.lang, now, form.fields or plain.LINE, form.chars)
+        elif form.kind == JSON:
+            writing = plain.document(sign, form.lang, now, form.fields or plain.FIELDS)
+        else:
+            writing = board.page(sign, form.lang, now, dict(form.query))
+        return (await self._turns.of(writing)).encode()
 
 
 class BoardHandler(WebHandler):
@@ -216,15 +219,16 @@ class BoardHandler(WebHandler):
         else:
             told = Told(Sign((StopSign(echoed(_text(self.env)) or "?", "unknown"),), HORIZON), "none", ())
         self.mark("wait" if told.result in ("miss", "joined") else "lookup", told.result)
-        self._send(told, asked, version)
+        await self._send(told, asked, version)
 
-    def _send(self, told: Told, asked: Asked, version: object) -> None:
+    async def _send(self, told: Told, asked: Asked, version: object) -> None:
         form = asked.form
         # Whoever keeps it for so long is still not told of more time than there is.
-        body = self._module.write(told.sign.kept(MAX_AGE), form)
+        body = await self._module.write(told.sign.kept(MAX_AGE), form)
         made = represent(body, f"{form.kind}; charset=utf-8", asked.compressed, vary=f"Accept, {VARY}")
         headers = [*told.headers, ("Content-Language", form.lang), *(_HEADERS if form.kind == HTML else ())]
-        headers.append(("X-Content-Type-Options", "nosniff"))
+        if form.kind != HTML:
+            headers.append(("X-Content-Type-Options", "nosniff"))
         if any(stop.shown for stop in told.sign.stops):
             result = told.result
 

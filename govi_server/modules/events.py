@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from govi_server.contract import Answer, Choice, Example, Parameter, Path, said_in
 from govi_server.departures.sign import Sign
-from govi_server.departures.times import MINUTE
+from govi_server.departures.times import MINUTE, local_timestamp
 from govi_server.environ import Environ
 from govi_server.interfaces import IDeclared, IDepartureSigns, IWebModule
 from govi_server.kv55.messages import is_timing_point_code
@@ -31,6 +31,7 @@ from govi_server.modules.languages import LANG
 from govi_server.modules.live import MOST_CODES, Query, split
 from govi_server.pages import board, plain
 from govi_server.request_handler import RequestHandler
+from govi_server.slices import Turns
 from govi_server.stream import Stream
 from govi_server.web_handler import WebHandler
 
@@ -42,6 +43,10 @@ LOOK_EVERY = 0.5
 MAKE_EVERY = 10.0
 """Seconds after which a board is made anew though nobody said that it changed: departures leave by themselves. It is
 for whoever comes meanwhile, and so takes off as much from what is left."""
+
+OLDER = 5.0
+"""Seconds by which what is known may be older than was told before it is told again: there is less time left. It is
+looked at when it is made anew, so nobody is more hopeful than the server by more than MAKE_EVERY and this."""
 
 BEAT_EVERY = 15.0
 """Seconds of silence after which there is a sign of life."""
@@ -79,22 +84,41 @@ class Channel:
         """Each with the id of the board that it has."""
         self.version: object = None
         self.made = 0.0
+        self.said: object = None
+        self.ages: list[float] = []
+        """Of each stop, as they were told."""
         self.id = ""
         self.event = b""
         self.spoke = 0.0
         self.asking: Deferred[None] | None = None
         self.telling: Deferred[None] | None = None
 
-    def take(self, sign: Sign, now: float) -> None:
-        """Take a sign: it has another id if there is anything new in it. Ages below a minute are not."""
-        said = [
-            replace(stop, age=stop.age // MINUTE, as_of=None if stop.as_of is None else stop.as_of // MINUTE)
-            for stop in sign.stops
-        ]
-        self.id = blake2b(repr(said).encode("utf-8", "replace"), digest_size=6).hexdigest()
+    async def take(self, sign: Sign, now: float, turns: Turns) -> None:
+        """Take a sign: it has another id if there is anything new in it, or it is as old as nobody was told.
+
+        That it is younger than that is no news: a feed that repeats itself would wake everybody.
+        """
+        zone = local_timestamp(now)[19:]  # its change sets the clock on the page
+        said = (
+            zone,
+            [
+                replace(stop, age=0.0, as_of=None if stop.as_of is None else stop.as_of // MINUTE)
+                for stop in sign.stops
+            ],
+        )
+        ages = [stop.age if any(row.state != "planned" for row in stop.rows) else 0.0 for stop in sign.stops]
+        if said != self.said or any(map(lambda age, told: age > told + OLDER, ages, self.ages)):
+            self.said, self.ages = said, ages
+            number = blake2b(repr((said, ages)).encode("utf-8", "replace"), digest_size=6).hexdigest()
+        else:
+            number = self.id
+        # Who comes now is told no less, for he will not be told again before the others are.
+        stops = (replace(stop, age=max(stop.age, told)) for stop, told in zip(sign.stops, self.ages, strict=True))
         write = plain.document if self.as_json else board.fragment
-        text = write(sign.kept(MAKE_EVERY), self.lang, now).rstrip("\n")
+        writing = write(replace(sign, stops=tuple(stops)).kept(MAKE_EVERY), self.lang, now)
+        text = (await turns.of(writing)).rstrip("\n")
         lines = "".join(f"data: {line}\n" for line in text.split("\n"))
+        self.id = number
         self.event = f"id: {self.id}\nevent: board\n{lines}\n".encode()
 
     @property
@@ -120,6 +144,7 @@ class Events(MultiService):
         self._signs = signs
         self._clock = clock
         self._cooperator = cooperator
+        self._turns = Turns(clock)
         self._chance = Random()
         self.channels: dict[object, Channel] = {}
         timer = TimerService(LOOK_EVERY, self._look)
@@ -162,14 +187,16 @@ class Events(MultiService):
     async def channel(self, codes: tuple[str, ...], query: Query, lang: str, as_json: bool) -> Channel:
         """Give the channel of a board, with a first event. Raises BadQuery."""
         key = (codes, query, lang, as_json)
-        if key not in self.channels:
+        channel = self.channels.get(key)
+        if channel is None:
             version, now = self._signs.version(codes), self._clock.seconds()
             told = await self._signs.sign(list(codes), query)
-            if key not in self.channels:  # or somebody else who waited was sooner
-                channel = self.channels[key] = Channel(key, *key)
-                channel.version, channel.made, channel.spoke = version, now, now
-                channel.take(told.sign, self._clock.seconds())
-        return self.channels[key]
+            if key in self.channels:  # somebody else who waited was sooner
+                return self.channels[key]
+            channel = self.channels[key] = Channel(key, *key)
+            channel.version, channel.made, channel.spoke = version, now, now
+            await channel.take(told.sign, self._clock.seconds(), self._turns)
+        return self.channels.setdefault(key, channel)
 
     def join(self, channel: Channel, stream: Stream, last: str) -> None:
         """Have a stream listen. last: the id of the board that it has."""
@@ -217,7 +244,7 @@ class Events(MultiService):
     async def _ask(self, channel: Channel) -> None:
         told = await self._signs.sign(list(channel.codes), channel.query)
         had, now = channel.id, self._clock.seconds()
-        channel.take(told.sign, now)
+        await channel.take(told.sign, now, self._turns)
         if channel.id != had:
             channel.spoke = now
 
@@ -249,7 +276,7 @@ class EventsHandler(WebHandler):
             self.mark("lookup")
             self.send_response("This is no TimingPointCode\n", "404 Not Found", {"Cache-Control": "no-store"})
             return
-        query, lang = read_page(self.env)
+        query, lang = read_page(self.env, len(codes))
         as_json = AS.of(said_in(self.env.get("query_string", ""))) == "json"
         channel = await module.channel(tuple(codes), query, lang, as_json)
         self.mark("lookup")

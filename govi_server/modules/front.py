@@ -8,6 +8,7 @@ from zope.interface import implementer
 
 from govi_server.conditional import prefers_gzip
 from govi_server.contract import TEXT, Answer, Parameter, Path, Text, said_in
+from govi_server.departures.sign import place
 from govi_server.environ import Environ
 from govi_server.interfaces import IDeclared, IWebModule
 from govi_server.kv78turbo.feed import Feed
@@ -15,6 +16,7 @@ from govi_server.kv78turbo.finder import Finder
 from govi_server.kv78turbo.search import LONGEST
 from govi_server.modules import declared
 from govi_server.modules.languages import LANG, VARY, language
+from govi_server.pages.assets import policy
 from govi_server.pages.front import Live, Owner, Source, Stop, Told, page
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
@@ -29,15 +31,7 @@ CHANGED_EVERY = 5.0
 
 CONTENT_TYPE = "text/html; charset=utf-8"
 
-HEADERS = (
-    (
-        "Content-Security-Policy",
-        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    ),
-    ("Referrer-Policy", "no-referrer"),
-    ("X-Content-Type-Options", "nosniff"),
-)
+HEADERS = policy("form-action 'self'; frame-ancestors 'none'")
 """What every page says: nothing of it comes from elsewhere."""
 
 QUERY = Parameter("q", Text(LONGEST), "Words of a stop's name or town, or its code: the page tells what is found.")
@@ -112,8 +106,8 @@ class Front(Service):
 
 def _stop(feed: Feed, code: str) -> Stop:
     point = feed.timetable.timing_points.get(code)
-    name, town = (point and point.name) or code, (point and point.town) or ""
-    return Stop(code, name.removeprefix(f"{town}, "), town)
+    name, town = place(point.name, point.town) if point is not None else ("", "")
+    return Stop(code, name or code, town)
 
 
 class FrontHandler(WebHandler):

@@ -1,6 +1,6 @@
 """GET /kv55/<TimingPointCode>[,<TimingPointCode>...] from the live feed: DRIS_55 documents without a gateway."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import partial
 
 from twisted.application.service import Service
@@ -14,14 +14,15 @@ from govi_server.environ import Environ
 from govi_server.interfaces import IDeclared, IReadyModule
 from govi_server.kv55 import messages
 from govi_server.kv78turbo.boards import StopBoard
-from govi_server.kv78turbo.feed import Condition, Feed
+from govi_server.kv78turbo.feed import SHOWN, Condition, Feed
 from govi_server.kv78turbo.passes import Pass
 from govi_server.modules import declared
 from govi_server.modules.kv55 import echoed
-from govi_server.modules.live import MOST_CODES, SHOWN, LiveHandler, Query, answer, condition_of, read_query, split
+from govi_server.modules.live import MOST_CODES, LiveHandler, Query, answer, condition_of, read_query, split
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
 from govi_server.response import Representation, represent
+from govi_server.slices import in_one_go
 
 HORIZON = 2 * HOUR
 """Seconds: GOVI's own answers went two hours and a half ahead (DOMAIN.md 1.2)."""
@@ -71,13 +72,15 @@ class Kv55Live(Service):
         return self.feed.boards.made(code, HORIZON, form, self._gzip if compressed else self._plain)
 
     def _plain(self, board: StopBoard) -> Representation:
-        return self.document([board], Query(), compressed=False)
+        return in_one_go(self.document([board], Query(), compressed=False))
 
     def _gzip(self, board: StopBoard) -> Representation:
-        return self.document([board], Query(), compressed=True)
+        return in_one_go(self.document([board], Query(), compressed=True))
 
-    def document(self, boards: list[StopBoard], query: Query, compressed: bool) -> Representation:
-        """Render the DRIS_55 document of some boards: what leaves, and not what only arrives."""
+    def document(
+        self, boards: list[StopBoard], query: Query, compressed: bool
+    ) -> Generator[None, None, Representation]:
+        """Render the DRIS_55 document of some boards, bit by bit: what leaves, and not what only arrives."""
         now = self.feed.clock.seconds()
         made = []
         for board in boards:
@@ -85,6 +88,7 @@ class Kv55Live(Service):
             made.append(
                 Board(board.code, tuple(map(self._trip, query.of(leaving, self.feed.timetable.public_number))), now)
             )
+            yield
         return represent(messages.write_dris_55(made, self.license_url), messages.CONTENT_TYPE, compressed)
 
     def _trip(self, a_pass: Pass) -> Trip:
@@ -127,7 +131,7 @@ class Kv55LiveHandler(LiveHandler):
             board, made = self._module.made(codes[0], compressed)
             boards = [board]
         else:
-            boards = [self.feed.boards.board(code, query.horizon or HORIZON) for code in codes]
+            boards = await self.feed.turns.of(self.feed.boards.boards(codes, query.horizon or HORIZON))
         self.mark("lookup")
         found = [(board, self.feed.condition(board)) for board in boards]
         shown = [(board, condition) for board, condition in found if condition[0] in SHOWN]
@@ -137,7 +141,8 @@ class Kv55LiveHandler(LiveHandler):
             self._send_error(status, text, _REASONS.get(reason, f"Feed {self.feed.state}"), headers)
             return
         if len(codes) > 1 or query != Query():
-            made = self._module.document([board for board, _ in shown], query, compressed)
+            document = self._module.document([board for board, _ in shown], query, compressed)
+            made = await self.feed.turns.of(document)
         self.send_representation(answer(self.feed, made, [condition for _, condition in shown]))
 
     def _send_error(self, status: str, code: str, reason: str, headers: dict[str, str]) -> None:

@@ -19,9 +19,6 @@ MAX_AGE = 10
 RETRY_AFTER = 30
 """Seconds after which a board may be there that is not now: the feed repeats itself in as many (DOMAIN.md 2.2)."""
 
-SHOWN: tuple[Condition, ...] = ("fresh", "stale")
-"""The conditions of a board in which it is shown."""
-
 MOST_CODES = 100
 """Stops that may be asked for at once."""
 

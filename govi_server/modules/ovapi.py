@@ -4,7 +4,7 @@ A path is split at its slashes; what there is nothing for is a 404 with the body
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import partial
 
 import msgspec
@@ -17,13 +17,14 @@ from govi_server.departures.times import read_timestamp
 from govi_server.environ import Environ
 from govi_server.interfaces import IDeclared, IReadyModule
 from govi_server.kv78turbo.boards import StopBoard
-from govi_server.kv78turbo.feed import Condition, Feed
+from govi_server.kv78turbo.feed import SHOWN, Condition, Feed
 from govi_server.modules.declared import OVAPI
-from govi_server.modules.live import MOST_CODES, SHOWN, LiveHandler, Query, answer, condition_of, read_query, split
+from govi_server.modules.live import MOST_CODES, LiveHandler, Query, answer, condition_of, read_query, split
 from govi_server.modules.ovapi_shapes import HORIZON, Json, Shapes, in_order, with_offset
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
 from govi_server.response import Representation, represent
+from govi_server.slices import in_one_go
 
 CONTENT_TYPE = "application/json;charset=utf-8"
 HEADERS = (("Access-Control-Allow-Headers", "X-Requested-With,Content-Type"),)
@@ -64,20 +65,22 @@ class Ovapi(Service):
         """Give a stop's board and its JSON, under its area's code if it has one, made once until it changes."""
         form = ("ovapi", departures, compressed, area)
         return self.feed.boards.made(
-            code, HORIZON, form, lambda board: self.represent({area: [board]}, Query(), departures, compressed)
+            code,
+            HORIZON,
+            form,
+            lambda board: in_one_go(self.represent({area: [board]}, Query(), departures, compressed)),
         )
 
     def represent(
         self, areas: dict[str, list[StopBoard]], query: Query, departures: bool, compressed: bool
-    ) -> Representation:
-        """Write boards as JSON, those of the area "" by themselves."""
+    ) -> Generator[None, None, Representation]:
+        """Write boards as JSON, bit by bit, those of the area "" by themselves."""
         shapes: Json = {}
         for area, boards in areas.items():
-            of = {board.code: self.shapes.board(board, query, departures) for board in boards}
-            if area:
-                shapes[area] = of
-            else:
-                shapes |= of
+            of = shapes.setdefault(area, {}) if area else shapes
+            for board in boards:
+                of[board.code] = self.shapes.board(board, query, departures)
+                yield
         return represent(msgspec.json.encode(shapes), CONTENT_TYPE, compressed)
 
     def contract(self) -> list[Path]:
@@ -115,13 +118,13 @@ class OvapiHandler(LiveHandler):
         if not codes:
             self._send(represent(msgspec.json.encode(self.everything()), CONTENT_TYPE, prefers_gzip(self.env)), [])
             return
-        self.some(codes, word)
+        await self.some(codes, word)
 
     def everything(self) -> Json:
         """Give what there is of this kind."""
         return {}
 
-    def some(self, codes: list[str], word: str) -> None:
+    async def some(self, codes: list[str], word: str) -> None:
         """Send what there is of a list."""
         found = {code: shape for code in codes if (shape := self.one(code, word)) is not None}
         conditions = {code: self.feed.word_of(code.partition("_")[0]) for code in found}
@@ -161,11 +164,11 @@ class TpcHandler(OvapiHandler):
         codes = dict.fromkeys(self.feed.timetable.timing_points, 0)
         return codes | {code: len(stop.passes) for code, stop in self.feed.passtimes.stops.items()}
 
-    def some(self, codes: list[str], word: str) -> None:
+    async def some(self, codes: list[str], word: str) -> None:
         """Send the boards of some stops; the one of a single stop is made once."""
-        self._send_boards({"": codes}, word)
+        await self._send_boards({"": codes}, word)
 
-    def _send_boards(self, areas: dict[str, list[str]], word: str) -> None:
+    async def _send_boards(self, areas: dict[str, list[str]], word: str) -> None:
         """Send boards: those of the area "" by themselves, those of others under the area's code."""
         query = read_query(self.env.get("query_string", ""))
         departures, compressed = word == "departures", prefers_gzip(self.env)
@@ -176,7 +179,9 @@ class TpcHandler(OvapiHandler):
             boards = {area: [board]}
         else:
             horizon = query.horizon or HORIZON
-            boards = {name: [self.feed.boards.board(code, horizon) for code in of] for name, of in areas.items()}
+            boards = {
+                name: await self.feed.turns.of(self.feed.boards.boards(of, horizon)) for name, of in areas.items()
+            }
         self.mark("lookup")
         asked = [board for of in boards.values() for board in of]
         conditions = {board.code: self.feed.condition(board) for board in asked}
@@ -186,7 +191,7 @@ class TpcHandler(OvapiHandler):
             return
         if made is None:
             shown = {name: [board for board in of if board.code in good] for name, of in boards.items()}
-            made = self.module.represent(shown, query, departures, compressed)
+            made = await self.feed.turns.of(self.module.represent(shown, query, departures, compressed))
         self._send(made, list(good.values()))
 
 
@@ -204,12 +209,12 @@ class StopAreaHandler(TpcHandler):
                 break
         return areas
 
-    def some(self, codes: list[str], word: str) -> None:
+    async def some(self, codes: list[str], word: str) -> None:
         """Send the boards of the stops of some areas."""
         of_area = self.feed.timetable.points_of_area
         areas = {area: list(of_area[area]) for area in codes if of_area.get(area)}
         if areas:
-            self._send_boards(areas, word)
+            await self._send_boards(areas, word)
         else:
             self._send_nothing("unknown" if of_area or self.feed.tells_all else "down")
 

@@ -1,6 +1,6 @@
 """Where boards for people get their signs from: the live feed, or the cache in front of a gateway."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
 
@@ -45,29 +45,29 @@ class FeedSigns:
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
 
-    def at_once(self, codes: list[str], query: Query) -> Sign:
-        """Give the sign of some stops, as sign() does, without waiting: it is in memory."""
-        horizon = query.horizon or HORIZON
-        stops = []
-        for code in codes:
-            board = self.feed.boards.board(code, horizon)
-            passes = replace(query, limit=None).of(board.passes, self.feed.timetable.public_number)
-            stops.append(stop_sign(self.feed, board, passes))
-        return Sign(tuple(stops), horizon).first(query.limit)
-
     def version(self, codes: Sequence[str]) -> object:
         """Give what is another thing when the feed has said something of some stops."""
         return (self.feed.state, *map(self.feed.boards.version, codes))
 
     async def sign(self, codes: list[str], query: Query) -> Told:
         """Give the sign of some stops."""
-        sign = self.at_once(codes, query)
+        sign = await self.feed.turns.of(self._sign(codes, query))
         ages = [stop.age for stop in sign.stops if stop.as_of is not None]
         headers: list[tuple[str, str]] = [("Feed-State", self.feed.state)]
         if ages:
             ttl = min(floor(self.feed.limits.fresh - max(ages)), -1)
             headers += [("Age", f"{ceil(max(ages))}"), ("Cache-Status", f"govi-cache; hit; ttl={ttl}")]
         return Told(sign, "stale" if ages else "hit", tuple(headers))
+
+    def _sign(self, codes: list[str], query: Query) -> Generator[None, None, Sign]:
+        horizon = query.horizon or HORIZON
+        stops = []
+        for code in codes:
+            board = self.feed.boards.board(code, horizon)
+            passes = replace(query, limit=None).of(board.passes, self.feed.timetable.public_number)
+            stops.append(stop_sign(self.feed, board, passes))
+            yield
+        return Sign(tuple(stops), horizon).first(query.limit)
 
 
 @implementer(IDepartureSigns)

@@ -26,10 +26,10 @@ from govi_server.contract import (
 from govi_server.departures.times import DAY, HOUR, MINUTE
 from govi_server.environ import Environ
 from govi_server.interfaces import IDeclared, IReadyModule
-from govi_server.kv78turbo.feed import Feed
+from govi_server.kv78turbo.feed import SHOWN, Feed
 from govi_server.modules.declared import LIVE
 from govi_server.modules.kept import Kept
-from govi_server.modules.live import SHOWN, TIMING_POINT_CODE, LiveHandler, answer, condition_of
+from govi_server.modules.live import TIMING_POINT_CODE, LiveHandler, answer, condition_of
 from govi_server.modules.siri_shapes import ERRORS, SCHEMA, Shapes
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler

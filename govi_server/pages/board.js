@@ -4,7 +4,7 @@
   "use strict";
   var EVERY = 30;  // seconds between two looks at the page while there is no stream
   var LOST = 60;  // seconds without any answer after which the traveller is told
-  var COUNTED = 600, GONE = -60;  // as on the server: minutes below ten, and a minute of grace
+  var COUNTED = 600, GONE = 60;  // as on the server: minutes below ten, and a minute of grace
   var board = document.getElementById("board");
   var offline = document.getElementById("offline");
   var news = document.getElementById("news");
@@ -32,7 +32,9 @@
       if (left < 60) {
         write(node, board.getAttribute("data-now-text"));
         var row = node.parentNode.parentNode.parentNode;
-        if (left < GONE && row.className !== "stopped") { row.setAttribute("hidden", ""); }
+        // Old news makes it come sooner, not leave: that it does at the end of the minute that is told.
+        var leaves = Date.parse(node.getAttribute("datetime")) / 1000 + 60;
+        if (now - leaves > GONE && row.className !== "stopped") { row.setAttribute("hidden", ""); }
       } else if (left < COUNTED) {
         write(node, board.getAttribute("data-minutes-text").replace("{n}", Math.floor(left / 60)));
       }
@@ -41,6 +43,7 @@
     if (lost === offline.hidden) {
       offline.textContent = lost ? offline.getAttribute("data-text").replace("{time}", asOf) : "";
       offline.hidden = !lost;
+      board.className = lost ? "lost" : "";  // nobody says any more that a bus is on time
       if (lost) { say(offline.textContent); }
     }
   }

@@ -1,6 +1,6 @@
 """The departure board as a page, and the part of it that changes."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from datetime import datetime
 from html import escape
 from importlib.resources import files
@@ -13,26 +13,23 @@ from govi_server.pages import languages
 from govi_server.pages.assets import address
 from govi_server.pages.texts import TEXTS, clock, left_words, row_words, stop_name, stop_words
 
-REFRESH = 20
-"""Seconds after which a browser without scripts loads the page again."""
-
-VIEWS = ("", "wall")
-"""How large it is shown: for who holds it, or for who stands before it."""
+REFRESH = 10
+"""Seconds after which a browser without scripts loads the page again: as many as are taken off what is left."""
 
 _PAGE = Template(files("govi_server.pages").joinpath("board.html").read_text("utf-8"))
 _DUTCH = ' lang="nl"'  # so that what a source writes is read out, and broken, as what it is
 _HEIGHT, _SIDE, _CHARACTER, _LEAST = 32, 8, 15, 46  # of a badge, in units of which its text is 22 high
 
 
-def page(sign: Sign, lang: str, now: float, query: Mapping[str, str]) -> str:
-    """Make the whole page of a sign. query: the parameters that it was asked for with, all of them sound."""
+def page(sign: Sign, lang: str, now: float, query: Mapping[str, str]) -> Generator[None, None, str]:
+    """Make the whole page of a sign, bit by bit. query: the parameters that it was asked for with, all sound."""
     texts = TEXTS[lang]
     codes = ",".join(stop.code for stop in sign.stops)
     events = f"/events/{codes}?{urlencode({**query, 'lang': lang})}"
     values = {
         "lang": lang,
         "title": texts["title"].format(stop=", ".join(stop_name(stop, lang) for stop in sign.stops)),
-        "view": query.get("view") or "hand",
+        "view": query.get("view", ""),
         "count": "single" if len(sign.stops) == 1 else "several",
         "refresh": f"{REFRESH}",
         "events": events,
@@ -47,22 +44,25 @@ def page(sign: Sign, lang: str, now: float, query: Mapping[str, str]) -> str:
     return _PAGE.substitute(
         {name: escape(value) for name, value in values.items()},
         languages=languages.links(lang, query),
-        fragment=fragment(sign, lang, now),
+        fragment=(yield from fragment(sign, lang, now)),
     )
 
 
-def fragment(sign: Sign, lang: str, now: float) -> str:
-    """Make what is inside the page's main element: the clock and the signs of the stops, in HTML.
+def fragment(sign: Sign, lang: str, now: float) -> Generator[None, None, str]:
+    """Make what is inside the page's main element, bit by bit: the clock and the signs of the stops, in HTML.
 
     now: epoch seconds. The script of the page puts it in place of what was there, and counts on from it.
     """
     offset = datetime.fromtimestamp(now, AMSTERDAM).utcoffset()
     assert offset is not None  # it has a zone
-    time = (
+    parts = [
         f'<time class="clock" datetime="{local_timestamp(now)}" data-now="{now:.0f}" '
         f'data-offset="{offset.total_seconds():.0f}">{clock(now)}</time>\n'
-    )
-    return time + "".join(_stop(stop, sign.horizon, lang, now) for stop in sign.stops)
+    ]
+    for stop in sign.stops:
+        parts.append(_stop(stop, sign.horizon, lang, now))
+        yield
+    return "".join(parts)
 
 
 def _stop(stop: StopSign, horizon: float, lang: str, now: float) -> str:
@@ -126,6 +126,8 @@ def _badge(row: Row) -> str:
     width = max(_LEAST, round(len(row.line) * _CHARACTER + 2 * _SIDE))
     ground = f' fill="{row.color}"' if row.color else ""
     text = f' fill="{row.text_color}"' if row.text_color else ""
+    if len(row.line) > 3:  # wide letters might run over the ground
+        text += f' textLength="{width - 2 * _SIDE}" lengthAdjust="spacingAndGlyphs"'
     plain = "" if row.color else " plain"
     return (
         f'<span class="unseen">{escape(row.line)}</span>'

@@ -22,10 +22,14 @@
     return made;
   };
 
+  // As the server writes names: one line of what can be seen.
+  const clean = (text) => text.replace(/[\p{C}\p{Z}]+/gu, " ").trim();
+
   const show = (stops) => {
     list.replaceChildren(...stops.map((stop) => {
-      const town = stop.TimingPointTown === "unknown" ? "" : stop.TimingPointTown;
-      const own = stop.TimingPointName.startsWith(`${town}, `) ? stop.TimingPointName.slice(town.length + 2) : stop.TimingPointName;
+      const [name, said] = [clean(stop.TimingPointName), clean(stop.TimingPointTown)];
+      const town = said === "unknown" ? "" : said;
+      const own = town && name.startsWith(`${town}, `) ? name.slice(town.length + 2) : name;
       const link = element("a", "");
       link.href = board(stop.TimingPointCode);
       link.lang = "nl";

@@ -1,7 +1,7 @@
 """The departure board without a page: lines of text for LED signs and small devices, and rows for programs."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from govi_server.departures.sign import Row, Sign, StopSign
@@ -21,7 +21,7 @@ _FIELDS: dict[str, _Field] = {
     "time": lambda stop, row, now, lang: _time(stop, row, now, lang),
     "minutes": lambda stop, row, now, lang: stop.minutes(row, now),
     "planned": lambda stop, row, now, lang: local_timestamp(row.planned),
-    "expected": lambda stop, row, now, lang: local_timestamp(row.expected) if _is_expected(row) else None,
+    "expected": lambda stop, row, now, lang: local_timestamp(row.expected) if row.is_expected else None,
     "state": lambda stop, row, now, lang: row.state,
     "words": lambda stop, row, now, lang: row_words(row, lang),
     "color": lambda stop, row, now, lang: row.color,
@@ -35,16 +35,12 @@ FIELDS = tuple(_FIELDS)
 # The same as texts, where a person reads them otherwise.
 _TEXTS: dict[str, _Field] = {
     **_FIELDS,
+    "time": lambda stop, row, now, lang: _about(stop, row, now, lang),
     "minutes": lambda stop, row, now, lang: left_words(stop, row, now, lang),
     "planned": lambda stop, row, now, lang: clock(row.planned),
-    "expected": lambda stop, row, now, lang: clock(row.expected) if _is_expected(row) else "",
+    "expected": lambda stop, row, now, lang: clock(row.expected) if row.is_expected else "",
 }
 _RIGHT = ("time", "minutes", "planned", "expected")
-
-
-def _is_expected(row: Row) -> bool:
-    """Tell whether anybody has said when it leaves: the timetable's word is what was planned."""
-    return row.state not in ("planned", "unknown", "cancelled")
 
 
 def _time(stop: StopSign, row: Row, now: float, lang: str) -> str:
@@ -52,32 +48,42 @@ def _time(stop: StopSign, row: Row, now: float, lang: str) -> str:
     return TEXTS[lang]["cancelled"] if row.state == "cancelled" else left_words(stop, row, now, lang)
 
 
-def document(sign: Sign, lang: str, now: float, fields: Sequence[str] = FIELDS) -> str:
-    """Write a sign as JSON: its stops, each with its departures, of which these fields are told."""
-    stops = [
-        {
-            "code": stop.code,
-            "name": stop.name,
-            "town": stop.town,
-            "state": stop.state,
-            "words": stop_words(stop, sign.horizon, lang),
-            "as_of": None if stop.as_of is None else local_timestamp(stop.as_of),
-            "messages": list(stop.messages),
-            "departures": [{name: _FIELDS[name](stop, row, now, lang) for name in fields} for row in stop.rows],
-        }
-        for stop in sign.stops
-    ]
+def _about(stop: StopSign, row: Row, now: float, lang: str) -> str:
+    """Write the same where nothing beside it says that nobody vouches for it."""
+    return ("~" if row.state in ("unknown", "last_known") else "") + _time(stop, row, now, lang)
+
+
+def document(sign: Sign, lang: str, now: float, fields: Sequence[str] = FIELDS) -> Generator[None, None, str]:
+    """Write a sign as JSON, bit by bit: its stops, each with its departures, of which these fields are told."""
+    stops = []
+    for stop in sign.stops:
+        stops.append(
+            {
+                "code": stop.code,
+                "name": stop.name,
+                "town": stop.town,
+                "state": stop.state,
+                "words": stop_words(stop, sign.horizon, lang),
+                "as_of": None if stop.as_of is None else local_timestamp(stop.as_of),
+                "messages": list(stop.messages),
+                "departures": [{name: _FIELDS[name](stop, row, now, lang) for name in fields} for row in stop.rows],
+            }
+        )
+        yield
     return json.dumps({"stops": stops}, ensure_ascii=False) + "\n"
 
 
-def lines(sign: Sign, lang: str, now: float, fields: Sequence[str] = LINE, chars: int | None = None) -> str:
-    """Write a sign as lines of text, one for each departure, or for a stop that has none.
+def lines(
+    sign: Sign, lang: str, now: float, fields: Sequence[str] = LINE, chars: int | None = None
+) -> Generator[None, None, str]:
+    """Write a sign as lines of text, bit by bit: one for each departure, or for a stop that has none.
 
     chars: how long a line is, exactly; only what is no time is made shorter. None is as long as need be.
     """
-    rows = [
-        [str(_TEXTS[name](stop, row, now, lang) or "") for name in fields] for stop in sign.stops for row in stop.rows
-    ]
+    rows: list[list[str]] = []
+    for stop in sign.stops:
+        rows.extend([str(_TEXTS[name](stop, row, now, lang) or "") for name in fields] for row in stop.rows)
+        yield
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if rows and chars is not None:
         _fit(widths, fields, chars)

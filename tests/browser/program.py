@@ -52,11 +52,16 @@ LOOKS = {
 """Where every state is to be seen: the server's name, and the page."""
 
 
+LATER = 240
+"""Seconds that go by at once in a program that gets later()."""
+
+# SIGUSR2 sets its clock on.
 _TWISTD = """
-import sys, time
-began, real = float(sys.argv.pop(1)), time.time
+import signal, sys, time
+began, later, real = float(sys.argv.pop(1)), float(sys.argv.pop(1)), time.time
 ahead = began - real()
 time.time = lambda: real() + ahead
+signal.signal(signal.SIGUSR2, lambda *_: globals().update(ahead=ahead + later))
 from twisted.scripts.twistd import run
 run()
 """
@@ -89,7 +94,7 @@ def twistd(folder: Path, *arguments: str) -> Iterator[str]:
     log = folder / f"{arguments[0]}-{next(_numbers)}.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", _TWISTD, str(_BEGAN), "--nodaemon", "--pidfile=", *arguments],
+            [sys.executable, "-c", _TWISTD, str(_BEGAN), str(LATER), "--nodaemon", "--pidfile=", *arguments],
             cwd=folder,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -103,6 +108,7 @@ def twistd(folder: Path, *arguments: str) -> Iterator[str]:
         until(listens)
         found = listens()
         assert found is not None  # it was there before
+        _processes[f"http://{found[1]}"] = process
         yield found[1]
     finally:
         process.terminate()
@@ -115,6 +121,22 @@ def twistd(folder: Path, *arguments: str) -> Iterator[str]:
 
 
 _numbers = count()
+_processes: dict[str, subprocess.Popen[bytes]] = {}  # by URL
+
+
+def later(url: str) -> None:
+    """Have time go by in a server, as if nobody had said anything meanwhile."""
+    _processes[url].send_signal(signal.SIGUSR2)
+
+
+@contextmanager
+def frozen(url: str) -> Iterator[None]:
+    """Have a server hang until it is left: its connections stay open, and nothing comes."""
+    _processes[url].send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        _processes[url].send_signal(signal.SIGCONT)
 
 
 @contextmanager

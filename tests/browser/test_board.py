@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.browser.chromium import DESK, PHONE, STREAM, WALL
 from tests.browser.conftest import Visitor
@@ -25,6 +25,7 @@ ANNOUNCED = """() => {
   }).observe(document, {subtree: true, childList: true, characterData: true, attributes: true});
 }"""
 # What the server would send now.
+FOUR = ("live", "planned", "cancelled", "none")
 FRAGMENT = """() => fetch(location.href, {cache: "no-store"}).then(answer => answer.text()).then(
   text => new DOMParser().parseFromString(text, "text/html").getElementById("board").innerHTML)"""
 
@@ -108,7 +109,7 @@ def test_counts_down(visitor: Visitor, waterdorp: Waterdorp) -> None:
     assert clock.inner_text() == f"{hour}:{int(minute) + 1}"
     page.clock.run_for(180_000)
     assert left(page)[0] == "Nu"
-    page.clock.run_for(120_000)
+    page.clock.run_for(200_000)
     assert [line for line, *_ in rows(page)] == ["1", "7"]  # the first is at the stop until the server says more
     assert page.locator("#offline").is_hidden()
 
@@ -143,6 +144,8 @@ def test_no_connection(visitor: Visitor, waterdorp: Waterdorp) -> None:
     page.clock.run_for(5_000)
     assert page.locator("#offline").inner_text() == f"Geen verbinding: dit zijn de gegevens van {clock}."
     assert len(left(page)) > 3
+    soft = page.locator("tbody .platform").first.evaluate("node => getComputedStyle(node).color")
+    assert page.locator(".on_time .state").first.evaluate("node => getComputedStyle(node).color") == soft
     page.context.set_offline(False)
     page.clock.run_for(30_000)
     page.locator("#offline").wait_for(state="hidden")
@@ -258,11 +261,27 @@ def test_fits(page: Page, look: str) -> None:
 def test_wall(visitor: Visitor, waterdorp: Waterdorp) -> None:
     """On a wall, where nobody scrolls, all of it is to be seen."""
     url, _ = waterdorp
-    page = visitor.come(viewport=WALL)
-    for look in ("wall", "wall of two"):
-        page.goto(url + PATHS[look])
-        assert len(rows(page)) >= 7
-        assert page.evaluate("document.documentElement.scrollHeight") <= WALL["height"], look
+    page = visitor.come()
+    full: Any = {"width": 1920, "height": 1080}
+    upright: Any = {"width": 1080, "height": 1920}
+    four = ",".join(path.removeprefix("/board/") for look, path in PATHS.items() if look in FOUR)
+    looks = {PATHS["wall"]: 7, PATHS["wall of two"]: 7, f"/board/{four}?view=wall": 6}
+    for size in (WALL, full, upright):
+        page.set_viewport_size(size)
+        for look, most in looks.items():
+            page.goto(url + look)
+            assert len(rows(page)) >= most
+            assert page.evaluate("document.documentElement.scrollHeight") <= size["height"], (look, size)
+
+
+def test_portrait_wall(visitor: Visitor, waterdorp: Waterdorp) -> None:
+    """On a wall that stands upright names are whole, as there is room below."""
+    url, _ = waterdorp
+    page = visitor.come(viewport={"width": 1080, "height": 1920})
+    page.goto(url + PATHS["wall"])
+    for name in page.locator(".name").all():
+        assert name.evaluate("node => node.scrollWidth <= node.parentElement.clientWidth")
+        assert name.evaluate("node => getComputedStyle(node).textOverflow") == "clip"
 
 
 def test_accessible(page: Page, look: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.browser import program
-from tests.browser.chromium import EVENTS_ARE_SERVED
+from tests.browser.chromium import EVENTS_ARE_SERVED, WALL
 from tests.browser.conftest import Visitor
 
 if TYPE_CHECKING:
@@ -39,6 +39,49 @@ def test_delay(page: Page, waterdorp: tuple[str, program.Publisher]) -> None:
     publisher.send(program.passes({**ON_TIME, "ExpectedDepartureTime": "08:47:00"}, at="08:14:10"))
     page.get_by_text("7 min later").wait_for(timeout=2_000)
     assert url + STOP not in asked
+
+
+def test_frozen(visitor: Visitor, waterdorp: tuple[str, program.Publisher]) -> None:
+    """That the server hangs, with all connections open, is told within a minute or so; and that it is well again."""
+    url, _ = waterdorp
+    page = visitor.come()
+    page.clock.install(time=0)
+    page.clock.pause_at(1000)
+    streams(page, url + program.PATHS["live"])
+    page.locator(".on_time").first.wait_for()
+    with program.frozen(url):
+        page.clock.run_for(50_000)
+        assert page.locator("#offline").is_hidden()
+        page.clock.run_for(45_000)
+        assert page.locator("#offline").is_visible()
+
+    def is_well() -> bool:
+        page.clock.run_for(1_000)
+        return page.locator("#offline").is_hidden()
+
+    program.until(is_well)
+
+
+def test_silent_feed(visitor: Visitor, folder: Path) -> None:
+    """Old news makes nobody leave: a wall shows as many departures as the server tells of, until they have left."""
+    with program.served(folder, fresh=60.0) as (url, _):
+        program.later(url)
+        path = program.PATHS["live"]
+        program.until(lambda: program.state(url, path) == "last_known")
+        told = program.document(url, f"{path}?limit=7")["departures"]
+        assert len(told) == 7
+        assert [one["minutes"] for one in told].count(0) > 1
+        page = visitor.come(viewport=WALL)
+        page.clock.install(time=0)
+        page.clock.pause_at(1000)
+        streams(page, f"{url}{path}?view=wall")
+        page.clock.run_for(3_000)
+        lines = page.locator("tbody tr:visible th .unseen")
+        assert lines.all_inner_texts() == [one["line"] for one in told]
+        with program.frozen(url):  # or it would say what time it is
+            page.clock.run_for(480_000)
+        gone = ("08:20", "08:23")
+        assert lines.all_inner_texts() == [one["line"] for one in told if (one["expected"] or "")[11:16] not in gone]
 
 
 def test_farewell(visitor: Visitor, folder: Path) -> None:

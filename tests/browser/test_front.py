@@ -52,6 +52,16 @@ def test_finds(visitor: Visitor, town: str, asked: str) -> None:
     assert typed.url == (f"{town}/?lang={lang}" if asked else f"{town}/")
 
 
+def test_names(page: Page, town: str) -> None:
+    """What is found while somebody types is named as the server names it, whatever a source writes."""
+    stop = {"TimingPointCode": "1", "TimingPointName": "A\u202eb\x07 \u2028c", "TimingPointTown": "unknown"}
+    page.goto(town)
+    page.route("**/stops?*", lambda route: route.fulfill(json={"Stops": [stop]}))
+    page.get_by_role("searchbox").fill("a")
+    page.locator("#found a").wait_for()
+    assert found(page)[1] == [["/board/1", "nl", "<b>A b c</b> <span></span> <code>1</code>"]]
+
+
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_says(visitor: Visitor, town: str, lang: str) -> None:
     """That nobody answers, and that nobody knows the place, is said in the page's language."""
