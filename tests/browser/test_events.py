@@ -82,6 +82,7 @@ def test_silent_feed(visitor: Visitor, folder: Path) -> None:
             page.clock.run_for(480_000)
         gone = ("08:20", "08:23")
         assert lines.all_inner_texts() == [one["line"] for one in told if (one["expected"] or "")[11:16] not in gone]
+        page.close()
 
 
 def test_farewell(visitor: Visitor, folder: Path) -> None:
