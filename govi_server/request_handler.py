@@ -17,7 +17,7 @@ from govi_server.contract import BadQuery
 from govi_server.environ import Environ, RequestError
 from govi_server.interfaces import IClientTransport, IReadyModule, IWebModule
 from govi_server.ready import Ready
-from govi_server.repeats import Repeat
+from govi_server.repeats import Repeat, asked
 from govi_server.request_receiver import RequestReceiver
 from govi_server.response import Headers, answer, head, pairs
 from govi_server.statistics import MAX_PATH, CacheResult, Phase, Record
@@ -269,7 +269,7 @@ class RequestHandler(RequestReceiver):
         except Exception:
             return False  # the long way meets it, too, and says so
         client = connection.client
-        if ready is None or server.draining or server.access.wait(client.counted) > 0:
+        if ready is None or server.draining or server.access.wait(client.counted, repeat.asked) > 0:
             return False
         self.record.come_from(client.name)
         self._last = self._parting = repeat.is_last
@@ -297,7 +297,7 @@ class RequestHandler(RequestReceiver):
         if ready is not None:
             condition = env if "if-none-match" in env or "if-modified-since" in env else None
             method, path = env["request_method"], env["path_info"][:MAX_PATH]
-            repeat = Repeat(method, path, ready, condition, self._last, self._connection(env))
+            repeat = Repeat(method, path, asked(env), ready, condition, self._last, self._connection(env))
             self.server.repeats.learn(block, repeat)
 
     def request_received(self, env: Environ) -> None:
@@ -314,8 +314,7 @@ class RequestHandler(RequestReceiver):
 
     def process(self, env: Environ) -> Deferred[None]:
         """Find the module of the path's first segment and have it answer by the request's method."""
-        asked = env["path_info"].count(",") + 1  # a comma list has as many members
-        early = self.server.access.wait(self.server.client(self.connection, env).counted, asked)
+        early = self.server.access.wait(self.server.client(self.connection, env).counted, asked(env))
         if early > 0:
             self.mark("lookup")
             if not self.server.access.limits.proxies:

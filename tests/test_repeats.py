@@ -26,7 +26,7 @@ from govi_server.modules.board import BoardPages
 from govi_server.modules.kv55 import Kv55
 from govi_server.modules.kv55_live import Kv55Live
 from govi_server.modules.ovapi import ovapi_modules
-from govi_server.modules.signs import FeedSigns
+from govi_server.modules.signs import CacheSigns, FeedSigns
 from govi_server.modules.siri import PATH, Siri
 from govi_server.repeats import LONGEST, Repeat, Repeats
 from govi_server.request_handler import RequestHandler
@@ -368,6 +368,13 @@ class ShortWayTests(SynchronousTestCase):
         self.parsed(*[block(PATHS[0])] * 5, host="192.0.2.1")
         statuses = [client.answer().status for client in self.world.clients]
         self.assertEqual(statuses, [200, 200, 200, 429, 429])
+
+    def test_many_at_once(self) -> None:
+        """Who asks for many stops in one request has asked as often, the short way, too."""
+        module = BoardPages(CacheSigns(self.world.cache, self.world.clock), self.world.clock)
+        module.setServiceParent(self.world.modules)
+        self.assertEqual(self.parsed(*[block(f"/board/{','.join(CODES)}")] * 2, host="192.0.2.1"), 2)
+        self.assertEqual([client.answer().status for client in self.world.clients], [200, 429])
 
     def test_no_hit(self) -> None:
         """When there is no hit any more, the long way asks the source."""

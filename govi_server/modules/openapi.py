@@ -113,9 +113,9 @@ def _example(one: Example) -> str:
     line = f"curl{endless}{accept} 'http://localhost:8080{one.ask}'"
     shown = json.dumps(json.loads(body), indent=2, ensure_ascii=False) if kind == JSON else body.rstrip()
     return (
-        f"<details><summary>{escape(one.says)}</summary><pre><code>{escape(line)}</code></pre>"
+        f'<details><summary>{escape(one.says)}</summary><pre tabindex="0"><code>{escape(line)}</code></pre>'
         f'<p class="soft">{one.status} {phrase(one.status)}, {escape(kind)}</p>'
-        f"<pre><code>{escape(shown)}</code></pre></details>"
+        f'<pre tabindex="0"><code>{escape(shown)}</code></pre></details>'
     )
 
 
@@ -127,7 +127,7 @@ def _parameters(parameters: Iterable[Parameter]) -> str:
         for one in parameters
     )
     head = '<thead><tr><th scope="col">Parameter</th><th scope="col">What it is</th></tr></thead>'
-    return f'<div class="wide"><table>{head}<tbody>{rows}</tbody></table></div>' if rows else ""
+    return f'<div class="wide" tabindex="0"><table>{head}<tbody>{rows}</tbody></table></div>' if rows else ""
 
 
 def _named(one: Answer) -> str:
@@ -142,7 +142,7 @@ def _answers(answers: Iterable[Answer]) -> str:
         for one in answers
     )
     head = '<thead><tr><th scope="col">Status</th><th scope="col">What is answered</th></tr></thead>'
-    return f'<div class="wide"><table>{head}<tbody>{rows}</tbody></table></div>'
+    return f'<div class="wide" tabindex="0"><table>{head}<tbody>{rows}</tbody></table></div>'
 
 
 def _fields() -> str:
@@ -151,7 +151,7 @@ def _fields() -> str:
         for name, (says, _) in FIELDS.items()
     )
     head = '<thead><tr><th scope="col">Field</th><th scope="col">What it tells</th></tr></thead>'
-    return f'<div class="wide"><table>{head}<tbody>{rows}</tbody></table></div>'
+    return f'<div class="wide" tabindex="0"><table>{head}<tbody>{rows}</tbody></table></div>'
 
 
 @implementer(IWebModule, IDeclared)

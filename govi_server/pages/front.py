@@ -171,7 +171,8 @@ def _owners(owners: Iterable[Owner], texts: _Texts) -> str:
         f'<td class="state {_COLORS[owner.condition]}">{texts[f"owner_{owner.condition}"]}</td></tr>\n'
         for owner in owners
     )
-    return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>'
+    table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table>"
+    return f'<div class="wide" tabindex="0">{table}</div>'
 
 
 def _ago(seconds: float, texts: _Texts) -> str:

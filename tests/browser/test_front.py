@@ -123,12 +123,13 @@ def test_keyboard(page: Page, town: str) -> None:
     page.wait_for_url("**/board/*")
 
 
-@pytest.mark.parametrize("lang", LANGUAGES)
-def test_accessible(page: Page, town: str, lang: str) -> None:
+@pytest.mark.parametrize("path", [*(f"/?q=station&lang={lang}" for lang in LANGUAGES), "/docs"])
+def test_accessible(page: Page, town: str, path: str) -> None:
     """axe finds nothing wrong, in light and dark, on a phone and a desk; all of it fits in the width."""
     from axe_playwright_python.sync_playwright import Axe
 
-    page.goto(f"{town}/?q=station&lang={lang}")
+    page.goto(f"{town}{path}")
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         for size in (PHONE, DESK):
