@@ -53,6 +53,11 @@ def networks(texts: Sequence[str]) -> list[Network]:
     return [ip_network(text) for text in texts]
 
 
+def asked(env: Environ) -> int:
+    """Tell how many things a request asks for, each of which counts against the limit: members of a comma list."""
+    return env["path_info"].count(",") + 1
+
+
 UNLIMITED = Limits(unlimited=("0.0.0.0/0", "::/0"))
 
 

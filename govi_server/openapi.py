@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of what modules declare. Pure."""
+"""The OpenAPI 3.1 document of what modules declare."""
 
 import json
 from collections.abc import Iterable, Iterator

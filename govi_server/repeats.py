@@ -21,18 +21,13 @@ LONGEST = 2048
 """Bytes of a header block that is kept: a browser's have half as many. So all of them are 30 MB at most."""
 
 
-def asked(env: Environ) -> int:
-    """Tell how many things a request asks for, each of which counts against the limit: members of a comma list."""
-    return env["path_info"].count(",") + 1
-
-
 class Repeat(NamedTuple):
     """What a header block means."""
 
     method: str
     path: str
     asked: int
-    """For how many things it asks: see asked()."""
+    """For how many things it asks: see access.asked()."""
     ready: Callable[[], Ready | None]
     """Gives the answer; None if it is not at hand now."""
     condition: Environ | None

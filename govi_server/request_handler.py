@@ -12,12 +12,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from govi_server import environ
+from govi_server.access import asked
 from govi_server.at_once import write
 from govi_server.contract import BadQuery
 from govi_server.environ import Environ, RequestError
 from govi_server.interfaces import IClientTransport, IReadyModule, IWebModule
 from govi_server.ready import Ready
-from govi_server.repeats import Repeat, asked
+from govi_server.repeats import Repeat
 from govi_server.request_receiver import RequestReceiver
 from govi_server.response import Headers, answer, head, pairs
 from govi_server.statistics import MAX_PATH, CacheResult, Phase, Record
@@ -59,9 +60,7 @@ class RequestHandler(RequestReceiver):
         self._processing: Deferred[None] | None = None
         self._answered = False
         self._last = False  # no request follows the current one
-        self._parting = (
-            False  # the client has said that no request follows the current one, and has sent nothing more
-        )
+        self._parting = False  # the client has said that no request follows this one, and sent nothing more
         self._half_closed = False  # the client has said that nothing at all follows
         self._in_a_row = 0  # requests answered without a turn for others
         self._turn: IDelayedCall | None = None

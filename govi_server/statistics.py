@@ -187,6 +187,19 @@ class Record:
         )
 
 
+def statistics_publisher() -> LogPublisher:
+    """Make what events about connections go through beside the log.
+
+    The text log looks at every event, and there are thousands a second. It gets but the faults of who observes them.
+    """
+    return LogPublisher(cast(ILogObserver, _tell_fault))
+
+
+def _tell_fault(event: LogEvent) -> None:
+    if "statistics" not in event:
+        globalLogPublisher(event)
+
+
 def format_line(event: LogEvent, server: str) -> str | None:
     """Make the statistics log's line of an event: a JSON object and a line end.
 

@@ -55,7 +55,7 @@ from govi_server.simulator.feed import town_feed
 from govi_server.simulator.gateway import Behaviour, simulation
 from govi_server.simulator.town import STATION
 from govi_server.slices import in_slices
-from govi_server.statistics import StatisticsLog
+from govi_server.statistics import StatisticsLog, statistics_publisher
 
 NAME = "govi-cache"
 
@@ -162,7 +162,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 def _service(config: Config, reactor: Any) -> InOrder:
     """Put the parts together, in the order in which they start; they stop in the reverse one."""
     services, modules = InOrder(), MultiService()
-    statistics = LogPublisher()  # of their own: the text log looks at every event, and there are thousands a second
+    statistics = statistics_publisher()
     services.addService(ClockWatch(reactor))
     server = Server(
         "",

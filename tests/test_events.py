@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, cast
 from unittest import mock
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Cooperator
 
 from govi_server.departures.board import Board
@@ -105,6 +106,21 @@ class EventsTests(LiveTestCase):
             source.answers[0].callback(Board(CODE, (), NOW))
             self.assertEqual({(*self.heard(client),) for client in clients}, {("board",)})
         self.assertEqual((len(source.asked), fragment.call_count), (1, 1))
+
+    def test_first_leaves(self) -> None:
+        """Who joins while the board of the first listener is being made gets it, though that one leaves."""
+
+        class Turns:
+            async def of(self, bits: object) -> str:
+                await Deferred()
+                return ""
+
+        with mock.patch.object(self.events, "_turns", Turns()):
+            first = self.listen()
+        second = self.listen()
+        first.leave()
+        self.clock.advance(LOOK_EVERY)
+        self.assertEqual(self.heard(second), ["board"])
 
     def test_late_comer(self) -> None:
         """Who comes while nothing changes gets the clock and the minutes of now, and never more than are left."""

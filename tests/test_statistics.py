@@ -3,16 +3,23 @@
 import json
 import os
 from tempfile import TemporaryDirectory
+from typing import cast
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
-from twisted.logger import Logger, LogLevel, capturedLogs, formatEvent
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, capturedLogs, formatEvent
 from twisted.python.logfile import LogFile
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.addresses import ip_of, truncated
 from govi_server.services import CannotStart
-from govi_server.statistics import ConnectionStatistics, RequestStatistics, StatisticsLog, format_line
+from govi_server.statistics import (
+    ConnectionStatistics,
+    RequestStatistics,
+    StatisticsLog,
+    format_line,
+    statistics_publisher,
+)
 from tests.client import NOW, Client, WireTestCase
 
 
@@ -54,6 +61,26 @@ class FormatTests(SynchronousTestCase):
         self.assertIsNone(format_line({"log_format": "hello"}, "govi-cache"))
         other = ConnectionStatistics("callbacks", "local", NOW)
         self.assertIsNone(format_line({"statistics": other}, "govi-cache"))
+
+
+class PublisherTests(SynchronousTestCase):
+    """What events about connections go through."""
+
+    def test_faults(self) -> None:
+        """The log hears nothing of connections, but of an observer that fails, and the others go on."""
+        publisher = statistics_publisher()
+        seen: list[LogEvent] = []
+
+        def fails(event: LogEvent) -> None:
+            raise ZeroDivisionError
+
+        for observer in (fails, seen.append):
+            publisher.addObserver(cast(ILogObserver, observer))
+        with capturedLogs() as told:
+            publisher({"statistics": ConnectionStatistics("govi-cache", "local", NOW)})
+        self.assertEqual(len([event for event in seen if "statistics" in event]), 1)
+        self.assertEqual(["statistics" in event for event in told], [False])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
 class AddressTests(SynchronousTestCase):

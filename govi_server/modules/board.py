@@ -119,12 +119,16 @@ class Asked(NamedTuple):
 
 def read_asked(env: Environ) -> Asked:
     """Read what a request asks for; no codes if its path has none, or what is none. Raises BadQuery."""
-    codes = tuple(split(_text(env)))
+    codes = read_codes(_text(env))
+    return Asked(codes, *read_form(env, len(codes)), prefers_gzip(env))
+
+
+def read_codes(text: str) -> tuple[str, ...]:
+    """Read TimingPointCodes, commas between them; none if one of them is none. Raises BadQuery for too many."""
+    codes = tuple(split(text))
     if len(codes) > MOST_CODES:
         raise BadQuery(f"these are more than {MOST_CODES} stops")
-    if not all(map(is_timing_point_code, codes)):
-        codes = ()
-    return Asked(codes, *read_form(env, len(codes)), prefers_gzip(env))
+    return codes if all(map(is_timing_point_code, codes)) else ()
 
 
 def _text(env: Environ) -> str:

@@ -24,11 +24,10 @@ from govi_server.departures.sign import Sign
 from govi_server.departures.times import MINUTE, local_timestamp
 from govi_server.environ import Environ
 from govi_server.interfaces import IDeclared, IDepartureSigns, IWebModule
-from govi_server.kv55.messages import is_timing_point_code
 from govi_server.modules import declared
-from govi_server.modules.board import VIEW, read_page
+from govi_server.modules.board import VIEW, read_codes, read_page
 from govi_server.modules.languages import LANG
-from govi_server.modules.live import MOST_CODES, Query, split
+from govi_server.modules.live import Query
 from govi_server.pages import board, plain
 from govi_server.request_handler import RequestHandler
 from govi_server.slices import Turns
@@ -108,17 +107,16 @@ class Channel:
         )
         ages = [stop.age if any(row.state != "planned" for row in stop.rows) else 0.0 for stop in sign.stops]
         if said != self.said or any(map(lambda age, told: age > told + OLDER, ages, self.ages)):
-            self.said, self.ages = said, ages
             number = blake2b(repr((said, ages)).encode("utf-8", "replace"), digest_size=6).hexdigest()
         else:
-            number = self.id
+            ages, number = self.ages, self.id
         # Who comes now is told no less, for he will not be told again before the others are.
-        stops = (replace(stop, age=max(stop.age, told)) for stop, told in zip(sign.stops, self.ages, strict=True))
+        stops = (replace(stop, age=max(stop.age, told)) for stop, told in zip(sign.stops, ages, strict=True))
         write = plain.document if self.as_json else board.fragment
         writing = write(replace(sign, stops=tuple(stops)).kept(MAKE_EVERY), self.lang, now)
         text = (await turns.of(writing)).rstrip("\n")
         lines = "".join(f"data: {line}\n" for line in text.split("\n"))
-        self.id = number
+        self.said, self.ages, self.id = said, ages, number
         self.event = f"id: {self.id}\nevent: board\n{lines}\n".encode()
 
     @property
@@ -194,8 +192,9 @@ class Events(MultiService):
             if key in self.channels:  # somebody else who waited was sooner
                 return self.channels[key]
             channel = self.channels[key] = Channel(key, *key)
-            channel.version, channel.made, channel.spoke = version, now, now
+            channel.spoke = now
             await channel.take(told.sign, self._clock.seconds(), self._turns)
+            channel.version, channel.made = version, now  # if who asked has left before, the next look asks
         return self.channels.setdefault(key, channel)
 
     def join(self, channel: Channel, stream: Stream, last: str) -> None:
@@ -227,7 +226,8 @@ class Events(MultiService):
             channel.asking.addBoth(self._asked, channel)
         if not 0 <= now - channel.spoke < BEAT_EVERY:
             channel.spoke = now
-            self._in_turn(list(channel.listeners), lambda stream: stream.write(_BEAT))
+            beat = self._in_turn(list(channel.listeners), lambda stream: stream.write(_BEAT))
+            beat.addErrback(lambda failure: self.log.failure("A beat failed", failure))
         if channel.telling is None and (behind := channel.behind):
             channel.telling = self._in_turn(behind, channel.tell).addBoth(self._told, channel)
 
@@ -270,15 +270,15 @@ class EventsHandler(WebHandler):
 
     async def get(self) -> None:
         """Stream events until either side ends."""
-        codes = split(self.env["path_info"].removeprefix("/events").removeprefix("/").removesuffix("/"))
+        codes = read_codes(self.env["path_info"].removeprefix("/events").removeprefix("/").removesuffix("/"))
         module = self._module
-        if not codes or len(codes) > MOST_CODES or not all(map(is_timing_point_code, codes)):
+        if not codes:
             self.mark("lookup")
             self.send_response("This is no TimingPointCode\n", "404 Not Found", {"Cache-Control": "no-store"})
             return
         query, lang = read_page(self.env, len(codes))
         as_json = AS.of(said_in(self.env.get("query_string", ""))) == "json"
-        channel = await module.channel(tuple(codes), query, lang, as_json)
+        channel = await module.channel(codes, query, lang, as_json)
         self.mark("lookup")
         if self.env["request_method"] == "HEAD":
             self.send_response(b"", headers=_HEADERS)

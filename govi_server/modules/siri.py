@@ -29,7 +29,7 @@ from govi_server.interfaces import IDeclared, IReadyModule
 from govi_server.kv78turbo.feed import SHOWN, Feed
 from govi_server.modules.declared import LIVE
 from govi_server.modules.kept import Kept
-from govi_server.modules.live import TIMING_POINT_CODE, LiveHandler, answer, condition_of
+from govi_server.modules.live import TIMING_POINT_CODE, LiveHandler, answer
 from govi_server.modules.siri_shapes import ERRORS, SCHEMA, Shapes
 from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
@@ -182,8 +182,7 @@ class SiriHandler(LiveHandler):
         condition = feed.condition(board)
         self.mark("lookup")
         if condition[0] not in SHOWN:
-            reason = condition_of(feed, [board])
-            self._send_error(*self.without(reason), ERRORS[reason])
+            self._send_error(*self.without(condition[0]), ERRORS[condition[0]])
             return
         body = module.shapes.delivery(module.shapes.visits(board, asked.line, asked.most))
         made = represent(body, CONTENT_TYPE, asked.compressed)

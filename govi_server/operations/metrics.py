@@ -190,7 +190,7 @@ class Metrics(Collector):
             waiting.add_metric((name,), sum(source.cache.flights.values()))
             for state in _BREAKER_STATES:
                 breaker.add_metric((name, state), state == source.breaker.state)
-        if parts.feed is not None:  # its modules keep what they make in one place
+        if parts.feed is not None:  # /kv55 and OVapi's paths keep what they make in one place
             boards = parts.feed.boards
             entries.add_metric(("feed",), boards.entries)
             size.add_metric(("feed",), boards.bytes)
