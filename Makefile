@@ -11,8 +11,9 @@ run: .venv/ready  ## Serve the demo on port 8080.
 	$(BIN)/twistd --nodaemon --pidfile= govi-cache
 
 run-feed: .venv/ready  ## Serve a live feed on port 8080: that of the simulator, over ZeroMQ.
-	$(BIN)/twistd --nodaemon --pidfile= govi-simulator --feed $(FEED) & \
-	trap "kill $$!" EXIT; $(BIN)/twistd --nodaemon --pidfile= govi-cache --feed $(FEED)
+	@trap 'kill $$simulator $$cache 2>/dev/null; wait' EXIT; trap 'exit 130' INT; trap 'exit 143' HUP TERM; \
+	$(BIN)/twistd --nodaemon --pidfile= govi-simulator --feed $(FEED) & simulator=$$!; \
+	$(BIN)/twistd --nodaemon --pidfile= govi-cache --feed $(FEED) & cache=$$!; wait $$cache
 
 # The programs that tests start keep their bytecode: or each would compile the whole package.
 test: export PYTHONDONTWRITEBYTECODE =

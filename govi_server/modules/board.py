@@ -182,7 +182,9 @@ class BoardPages(Service):
                 answers,
                 parameters,
                 "Of text there is a line for each departure, with chars exactly that long: minutes below ten, then "
-                "the time on the clock. Where nothing leaves, a line says so. Of JSON, state is for programs, words "
+                "the time on the clock. Where nothing leaves, a line says so. Of JSON, the state of a stop is live, "
+                "planned, last_known (as_of says of when), none, unknown or down, that of a departure on_time, late, "
+                "early, planned, unknown, cancelled, stopped or last_known; time is ready to be shown, words "
                 "are for people, in the language asked for; minutes are what is left at least, null of what is "
                 "cancelled or of unknown delay, and expected is null where nobody has said when.",
                 EXAMPLES,

@@ -53,7 +53,9 @@ BEAT_EVERY = 15.0
 RETRY = (2000, 8000)
 """Milliseconds after which clients come back, each after a time of its own: not all at once to a new server."""
 
-AS = Parameter("as", Choice(("html", "json")), "The data: what the board's page shows, or JSON.", "json")
+AS = Parameter(
+    "as", Choice(("html", "json")), "The data: what the board's page shows, unless JSON is wanted.", "json"
+)
 
 EXAMPLES = (
     Example("Listen", "/events/57330430?as=json&limit=1", CONTENT_TYPE),
