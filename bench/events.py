@@ -48,7 +48,7 @@ class Listeners:
             if not heard:
                 raise SystemExit(f"only {len(moments)} of {self._count} were told")
             for key, _ in heard:
-                key.data.extend(key.fileobj.recv(1 << 16))  # type: ignore[union-attr]
+                key.data.extend(key.fileobj.recv(1 << 16))  # type: ignore[union-attr]  # they are sockets
                 if key.data.endswith(b"\n\n") and b"event: board\n" in key.data:
                     moments.append(time.monotonic())
                     size = len(key.data)
