@@ -15,6 +15,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
 from twisted.logger import ILogObserver, LogEvent, Logger, LogPublisher, globalLogPublisher
 
+from govi_server.poller import Poller
+
 if TYPE_CHECKING:
     from govi_server.operations.admin import Admin
     from govi_server.server import Server
@@ -129,6 +131,7 @@ class Listener(StreamServerEndpointService):
         except Exception as error:  # each kind of endpoint has its own ways to complain
             raise CannotStart(f"{description!r} is no endpoint to listen on: {error}") from None
         self._raiseSynchronously = True  # as strports.service does: or a deaf server would stay up
+        self._reactor = reactor
         self._description = description
         self._server = server
         self._listening = listening
@@ -150,7 +153,7 @@ class Listener(StreamServerEndpointService):
         self.log.info("Listening on {address} for {what}", address=_readable(address), what=self._server.what)
         self._server.accepting.add(port)
         if isinstance(port, tcp.Port):
-            _prepare(port)
+            _prepare(port, Poller(self._reactor))
         self._listening(address)
         return port
 
@@ -179,8 +182,11 @@ def serving(
     return services
 
 
-def _prepare(port: tcp.Port) -> None:
-    """Set what Twisted does not: how many may wait, and that answers do not wait for one another."""
+def _prepare(port: tcp.Port, poller: Poller) -> None:
+    """Set what Twisted does not: who watches connections, how many may wait, and that answers wait for no other."""
+    transport: Any = port.transport
+    # Twisted says that it is a class; it calls it, and hands it the reactor last.
+    port.transport = cast(type[tcp.Server], lambda *args: transport(*args[:-1], poller))
     if port.backlog < BACKLOG:
         port.socket.listen(BACKLOG)  # which may be said again (listen(2) of Linux)
     if port.addressFamily in (AF_INET, AF_INET6):

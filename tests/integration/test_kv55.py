@@ -14,11 +14,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from lxml import etree
-from twisted.internet import tcp
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IAddress
 from twisted.internet.threads import deferToThread
 from twisted.web.client import HTTPConnectionPool
 
+from govi_server.request_handler import RequestHandler
+from govi_server.server import Server
+from govi_server.services import serving
 from tests.integration.conftest import GOVI_TRIP, Start, compressed, free_port, later, reactor, request, until
 
 QUICK = "[gateway]\nanswer = 0.4\n"
@@ -197,19 +201,21 @@ async def test_end_is_asked_for(start: Start) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_no_delay(start: Start) -> None:
+async def test_no_delay() -> None:
     """An answer does not wait for the acknowledgement of the one before it."""
-    running = start()
-    with socket.create_connection(("127.0.0.1", running.port), 10) as client:
-        address = client.getsockname()[1]
-
-        def accepted() -> list[tcp.Server]:
-            return [
-                one for one in reactor.getReaders() if isinstance(one, tcp.Server) and one.getPeer().port == address
-            ]
-
-        await until(accepted)
-        assert accepted()[0].getTcpNoDelay()
+    modules: dict[str, object] = {}
+    server = Server("", 0, RequestHandler, clock=reactor, find_module=modules.__getitem__)
+    addresses: list[IAddress] = []
+    listener = serving(reactor, server, ["tcp:0:interface=127.0.0.1"], addresses.append)
+    listener.privilegedStartService()
+    listener.startService()
+    (address,) = addresses
+    assert isinstance(address, IPv4Address)
+    with socket.create_connection((address.host, address.port), 10):
+        await until(lambda: server.connections)
+        (connection,) = server.connections.values()
+        assert connection.sock.getTcpNoDelay()
+    await listener.stopService()
 
 
 @pytest_twisted.ensureDeferred
