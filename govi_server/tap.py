@@ -9,7 +9,7 @@ from twisted.application.internet import TimerService
 from twisted.application.service import IService, MultiService
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
-from twisted.logger import Logger, LogPublisher
+from twisted.logger import ILogObserver, Logger, LogPublisher
 from twisted.python import usage
 
 from govi_server.access import UNLIMITED, Access, Limits, networks
@@ -215,7 +215,7 @@ def _add_modules(services: InOrder, modules: MultiService, config: Config, parts
             modules.addService(Kv55Live(name, feed, license_url))
             log.info("/{name} is answered from the KV78turbo feed", name=name)
             continue
-        gateway = _gateway(services, name, module, config, reactor)
+        gateway = _gateway(services, name, module, config, parts.server.observer, reactor)
         breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.called)
         cache = BoardCache(breaker, reactor, config.cache)
         parts.gateways[name] = GatewayParts(gateway, breaker, cache)
@@ -301,7 +301,9 @@ def _feed(services: InOrder, config: Config, reactor: Any) -> Feed:
     return feed
 
 
-def _gateway(services: InOrder, name: str, module: Kv55Module, config: Config, reactor: Any) -> Gateway:
+def _gateway(
+    services: InOrder, name: str, module: Kv55Module, config: Config, observer: ILogObserver, reactor: Any
+) -> Gateway:
     """Add what a module's gateway needs: its callback endpoint, and in the demo the simulator at the other end."""
     callback = _Address()
     asked = _Address()
@@ -318,6 +320,7 @@ def _gateway(services: InOrder, name: str, module: Kv55Module, config: Config, r
         limits=msgspec.structs.replace(config.limits, body=config.gateway.message, drain=INNER_DRAIN),
         access=Access(reactor, msgspec.structs.replace(UNLIMITED, connections=CALLBACK_CONNECTIONS)),
         what=f"{name} callbacks",
+        observer=observer,
     )
     services.addService(serving(reactor, callbacks, [module.callback], callback.learn))
     if module.source == "demo":

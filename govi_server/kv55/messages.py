@@ -7,6 +7,7 @@ everything. Whatever cannot be read is a BadMessage.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import cast
 from xml.sax.saxutils import escape
 
@@ -39,6 +40,7 @@ _TRIP = {
     "ExpectedDepartureTime": "expected_departure_time",
     "TripStopStatus": "trip_stop_status",
 }
+_values_of = attrgetter(*_TRIP.values())
 # What stands around the TimingPoints: in front of Request, and at the head of Request.
 _DOCUMENT = ("SubscriberID", "Version", "DossierName", "SendTimestamp", "License")
 _REQUEST = ("RequestTimestamp", "SequenceNumber")
@@ -46,7 +48,8 @@ _REQUEST = ("RequestTimestamp", "SequenceNumber")
 _CODE = re.compile(r"[0-9]{1,10}")
 _CODE_IN_BYTES = re.compile(rb"<TimingPointCode>([0-9]{1,10})</TimingPointCode>")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_SPECIAL = re.compile("[&<>\r]|" + _NOT_XML.pattern)
+# What is not written as it is: what XML cannot hold, and & < > CR. (As one set it is found three times as fast.)
+_SPECIAL = re.compile("[^\t\n\x20-%'-;=?-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class BadMessage(ValueError):
@@ -240,7 +243,7 @@ def _point(code: str, *trips: str) -> str:
 
 
 def _write_trip(trip: Trip) -> str:
-    values = [(name, text) for name, value in _TRIP.items() if (text := getattr(trip, value)) is not None]
+    values = [(name, text) for name, text in zip(_TRIP, _values_of(trip), strict=True) if text is not None]
     extra = "".join(f"        {element}\n" for element in trip.extra)  # as they came
     inside = _lines(4, values) + extra
     return f"      <Trip>\n{inside}      </Trip>\n" if inside else "      <Trip/>\n"
