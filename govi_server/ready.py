@@ -1,5 +1,7 @@
 """Answers that are at hand: a representation with what is to be said of its age. Pure: no transport, no clock."""
 
+from typing import Protocol
+
 from govi_server.response import Fields, Representation, head
 from govi_server.statistics import CacheResult
 
@@ -12,25 +14,44 @@ CACHE_STATUS: dict[CacheResult, str] = {
 }
 
 
+class Source(Protocol):
+    """What an answer is made of."""
+
+    current: bool
+    """Whether there is still nothing newer."""
+
+
+class _Unknown:
+    """The source of an answer that nobody has said to last."""
+
+    current = False
+
+
 class Ready:
     """An answer to GET or HEAD. It keeps the head that it was sent with last: in a second it is mostly the same.
 
     headers: what is to be said beside what the representation says itself. cache: what the cache had.
     """
 
-    __slots__ = ("_head", "_of", "cache", "headers", "made")
+    __slots__ = ("_head", "_of", "cache", "headers", "made", "since", "source", "until")
 
     def __init__(self, made: Representation, headers: Fields, cache: CacheResult) -> None:
         self.made = made
         self.headers = headers
         self.cache = cache
+        self.since = self.until = 0.0
+        self.source: Source = _Unknown()
         self._of: object = None
         self._head = b""
 
+    def lasts(self, since: float, until: float, source: Source) -> None:
+        """Say that not a byte of it changes between these moments (epoch seconds), while its source is current."""
+        self.since, self.until, self.source = since, until, source
+
     def write(
         self, method: str, unchanged: bool, more: Fields, now: float, connection: str
-    ) -> tuple[bytes, int, int]:
-        """Write it: give its bytes, its status, and the size of its body.
+    ) -> tuple[bytes, bytes, int]:
+        """Write it: give its head, the body that goes with it, and its status.
 
         unchanged: whether the client has it already. more: the server's header fields. The rest is as for head().
         """
@@ -41,9 +62,8 @@ class Ready:
             self._head = head(status, fields, len(self.made.body), now=now, connection=connection)
             self._of = of
         if unchanged:
-            return self._head, 304, 0
-        body = self.made.body
-        return (self._head, 200, 0) if method == "HEAD" else (self._head + body, 200, len(body))
+            return self._head, b"", 304
+        return self._head, b"" if method == "HEAD" else self.made.body, 200
 
 
 def at_hand(

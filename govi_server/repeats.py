@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from govi_server.conditional import not_modified
 from govi_server.environ import Environ
-from govi_server.ready import Ready
+from govi_server.ready import Ready, Source
+from govi_server.response import Fields
+from govi_server.statistics import CacheResult
 
 MOST = 10_000
 """Header blocks that are kept; the one that was not seen longest goes first."""
@@ -42,21 +44,55 @@ class Repeat(NamedTuple):
         return self.condition is not None and not_modified(self.condition, ready.made.etag, ready.made.modified)
 
 
+class Said(NamedTuple):
+    """An answer to a header block as it was said, which is as it is said again: see Ready.lasts()."""
+
+    repeat: Repeat
+    since: float
+    until: float
+    source: Source
+    head: bytes
+    body: bytes
+    """Empty in an answer to HEAD, and where the client has it already."""
+    status: int
+    cache: CacheResult
+
+
 class Repeats:
     """Header blocks that have come before, with what they mean."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, Repeat] = OrderedDict()
+        self.said: dict[bytes, Said] = {}
+        """What was answered in this second and may be said again. (Not longer, or it would hold old boards.)"""
+        self._second = 0
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def get(self, block: bytes) -> Repeat | None:
-        """Give what bytes mean, if they are a header block that is known."""
-        known = self._known.get(block)
-        if known is not None:
-            self._known.move_to_end(block)
-        return known
+    def say(self, block: bytes, now: float, more: Fields) -> Said | None:
+        """Give the answer to bytes, if they are a header block that is known and its answer is at hand.
+
+        now: the moment, epoch seconds. more: the server's header fields.
+        """
+        repeat = self._known.get(block)
+        if repeat is None:
+            return None
+        self._known.move_to_end(block)
+        try:
+            ready = repeat.ready()
+        except Exception:
+            return None  # the long way meets it, too, and says so
+        if ready is None:
+            return None
+        written = ready.write(repeat.method, repeat.unchanged(ready), more, now, repeat.connection)
+        said = Said(repeat, ready.since, ready.until, ready.source, *written, ready.cache)
+        if now < said.until:
+            if int(now) != self._second or len(self.said) >= MOST:
+                self._second = int(now)
+                self.said.clear()
+            self.said[block] = said
+        return said
 
     def learn(self, block: bytes, repeat: Repeat) -> None:
         """Keep what a header block means."""

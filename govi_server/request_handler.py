@@ -178,6 +178,12 @@ class RequestHandler(RequestReceiver):
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the client sends."""
+        if self._at_rest:
+            if self._repeat(data):
+                return
+            self._block = data
+        else:
+            self._block = None
         if self.connection.closing:
             self._thrown_away += len(data)
             if self._thrown_away > MOST_THROWN_AWAY:
@@ -185,13 +191,6 @@ class RequestHandler(RequestReceiver):
             return
         if not self._busyReceiving:
             self._in_a_row = 0
-        if self._at_rest:
-            repeat = self.server.repeats.get(data)
-            if repeat is not None and self._repeat(repeat):
-                return
-            self._block = data
-        else:
-            self._block = None
         super().dataReceived(data)
         self._at_rest = self.idle and not (self.paused or self._busyReceiving or self._blank_lines)
         if self.connection.closing or self._busyReceiving:
@@ -256,32 +255,35 @@ class RequestHandler(RequestReceiver):
 
     # From requests to answers.
 
-    def _repeat(self, repeat: Repeat) -> bool:
+    def _repeat(self, block: bytes) -> bool:
         """Answer a request whose header block is known, if its answer is at hand; tell whether it was.
 
         The short way of a hit: it does what request_received(), process() and a WebHandler do, in their order.
         """
-        server, connection = self.server, self.connection
-        received = server.clock.seconds()
-        try:
-            ready = repeat.ready()
-        except Exception:
-            return False  # the long way meets it, too, and says so
-        client = connection.client
-        if ready is None or server.draining or server.access.wait(client.counted, repeat.asked) > 0:
+        server, connection, clock = self.server, self.connection, self.server.clock
+        received = clock.seconds()
+        said = server.repeats.said.get(block)
+        if said is None or not (said.since <= received < said.until and said.source.current):
+            said = server.repeats.say(block, received, server.headers)
+        if said is None or connection.closing or server.draining:
             return False
-        self.record.come_from(client.name)
+        client, repeat, body = connection.client, said.repeat, said.body
+        if server.access.wait(client.counted, repeat.asked) > 0:
+            return False
+        found = clock.seconds()
+        write(self.sock, said.head + body)
         self._last = self._parting = repeat.is_last
-        now, unchanged = server.clock.seconds(), repeat.condition is not None and repeat.unchanged(ready)
-        data, status, size = ready.write(repeat.method, unchanged, server.headers, now, repeat.connection)
-        write(self.sock, data)
-        sent = None if self.choked else server.clock.seconds()
-        if self.choked:
+        sent = None if self.choked else clock.seconds()
+        if sent is None:
             self.request_begins()  # it is not over, and has the deadline of one, until the client has taken it
             self._answered = True
-        self.record.repeat(repeat.method, repeat.path, status, size, ready.cache, received, now, sent)
-        if not self.choked:
+        self.record.repeat(client.name, said, received, found, sent)
+        if sent is None:
+            return True
+        if repeat.is_last:
             self._go_on()
+        else:
+            server.give(connection, server.idle)
         return True
 
     def _learn(self, env: Environ, module: object) -> None:
@@ -418,7 +420,8 @@ class RequestHandler(RequestReceiver):
                 self.server.clock.seconds(),
                 self._connection(self._env),
             )
-            self._send(*ready.write(method, unchanged, self.server.headers, now, connection))
+            written, body, status = ready.write(method, unchanged, self.server.headers, now, connection)
+            self._send(written + body, status, len(body))
 
     def stream(self, headers: Headers, farewell: bytes) -> Stream:
         """Begin an answer that goes on until the client leaves or the server ends, and says farewell.

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from itertools import chain, islice
 from typing import TYPE_CHECKING, cast
 
@@ -139,7 +140,6 @@ class Connection:
         self.handler = handler
         self.deadline: TimeoutHandler | None = None
         """The deadline that it has: one at a time, or none."""
-        self._client: Client | None = None
         self.closing: End | None = None
         """Who ended it, once somebody on this side has."""
 
@@ -148,12 +148,10 @@ class Connection:
         """The client's address, which behind haproxy is known when its header has come."""
         return self.sock.getPeer()
 
-    @property
+    @cached_property
     def client(self) -> Client:
         """Whom its requests are from, unless proxies tell otherwise."""
-        if self._client is None:
-            self._client = self.handler.server.access.peer(self.addr)
-        return self._client
+        return self.handler.server.access.peer(self.addr)
 
     def disconnect(self) -> None:
         """End it because its time is over: send '406 Gateway timeout' and close.

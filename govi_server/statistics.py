@@ -6,7 +6,7 @@ A RequestHandler publishes one event when its connection closes, with a Connecti
 
 import os
 from datetime import UTC, datetime
-from typing import Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import msgspec
 from twisted.application.service import Service
@@ -16,6 +16,9 @@ from twisted.python.logfile import LogFile
 
 from govi_server.incidents import Incidents
 from govi_server.services import CannotStart
+
+if TYPE_CHECKING:
+    from govi_server.repeats import Said
 
 Phase = Literal["receive", "parse", "lookup", "wait", "render", "send"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -112,34 +115,27 @@ class Record:
             self._request.method = method[:MAX_PATH]
             self._request.path = path[:MAX_PATH]
 
-    def repeat(
-        self,
-        method: str,
-        path: str,
-        status: int,
-        size: int,
-        cache: CacheResult,
-        received: float,
-        found: float,
-        sent: float | None,
-    ) -> None:
-        """A request was received and understood, its answer found, and sent, each at a moment.
+    def repeat(self, client: str, said: "Said", received: float, found: float, sent: float | None) -> None:
+        """A client's request was received and understood, its answer found, and sent, each at a moment.
 
         sent: None if it is under way, and finish() comes later.
         """
+        if client != self._connection.client:
+            self.come_from(client)
         began = received if self._request is None else self._request.marked
         receive = received - began if received > began else 0.0  # as in mark()
         lookup = found - received if found > received else 0.0
-        request = RequestStatistics(found, method, path, status, size, cache, receive, 0.0, lookup, None, 0.0)
+        send = None if sent is None else sent - found if sent > found else 0.0
+        repeat = said.repeat
+        request = RequestStatistics(
+            found, repeat.method, repeat.path, said.status, len(said.body), said.cache,
+            receive, 0.0, lookup, None, 0.0, send,
+        )  # fmt: skip
         if sent is None:
             self._request = request
         else:
-            request.send = sent - found if sent > found else 0.0
             self._request = None
-            requests = self._connection.requests
-            requests.append(request)
-            if len(requests) >= MOST_REQUESTS:
-                self.flush("open")
+            self._add(request)
 
     def answer(self, status: int, size: int) -> None:
         """The request has its answer."""

@@ -20,6 +20,7 @@ from govi_server import environ, repeats
 from govi_server.access import Access, Limits
 from govi_server.departures.board import Board, SourceSilent, Trip
 from govi_server.departures.cache import BoardCache
+from govi_server.departures.cache import Limits as CacheLimits
 from govi_server.interfaces import IReadyModule
 from govi_server.kv78turbo.subscriber import Subscriber
 from govi_server.modules.board import BoardPages
@@ -72,6 +73,7 @@ class World:
         self.boards = 0
         for code in CODES:
             self.tell(code)
+        self.clock.advance(0.125)  # a board's ttl is a whole second less as soon as it ages
 
     def connect(self, host: str) -> None:
         client = Client(self.server, IPv4Address("TCP", host, 1))
@@ -138,7 +140,7 @@ class World:
                 for deadlines in (server.deadlines, server.idle, server.lingering, server.dropped, server.reports)
             ],
             list(self.server.access._busy_until.items()),
-            list(self.cache._entries),
+            set(self.cache._entries),  # who was used last is known to the second
             sorted((call.getTime(), cast(Any, call).func.__qualname__) for call in self.clock.getDelayedCalls()),
         ]
 
@@ -318,6 +320,61 @@ class ShortWayTests(SynchronousTestCase):
             self.world.clock.advance(1)
             client.get(f"/kv55/{CODES[0]}")
         self.assertEqual((write.call_count, head.call_count), (6, 1))
+
+    def test_looked_up_once(self) -> None:
+        """In a second a board is looked up once for each header block; what is said is not kept longer."""
+        self.parsed(block(PATHS[0]))
+        client = self.world.clients[0]
+        with mock.patch.object(self.world.cache, "fresh", wraps=self.world.cache.fresh) as fresh:
+            for _ in range(5):
+                client.get(f"/kv55/{CODES[0]}")
+            self.assertEqual((fresh.call_count, len(self.world.server.repeats.said)), (1, 1))
+            self.world.clock.advance(1)
+            self.parsed(block(PATHS[1]), block(PATHS[1]))
+        self.assertEqual(list(self.world.server.repeats.said), [block(PATHS[1])])
+
+    def test_ages(self) -> None:
+        """The Age of a board goes on as it gets older, and Date as the clock does, also within a second."""
+        self.world.clock.advance(0.375)
+        self.world.tell(CODES[0])
+        ages = []
+        for seconds in (0.0, 0.25, 0.25, 0.25, 0.25, 0.25):
+            self.world.clock.advance(seconds)
+            self.parsed(*[block(PATHS[0])] * 2)
+            headers = [client.answer().headers for client in self.world.clients[-2:]]
+            self.assertEqual(headers[0].items(), headers[1].items())
+            ages.append((headers[0]["Age"], headers[0]["Date"][-6:-4], headers[0]["Cache-Status"][-2:]))
+        steps = [("0", "00", "60"), ("0", "00", "59"), ("0", "01", "59"), ("0", "01", "59"), ("1", "01", "59")]
+        self.assertEqual(ages, [*steps, ("1", "01", "58")])
+
+    def test_ages_otherwise(self) -> None:
+        """Nor does what is left of its being fresh go wrong, where that is no whole seconds."""
+        said = []
+        for known in (Repeats(), Forgetful()):
+            self.world = World(known, Limits())
+            self.world.cache.limits = CacheLimits(fresh=60.25)
+            self.world.tell(CODES[0])
+            for _ in range(20):
+                self.world.clock.advance(0.125)
+                self.parsed(*[block(PATHS[0])] * 3)
+            said.append([client.answer().headers.items() for client in self.world.clients])
+        self.assertEqual(*said)
+
+    def test_new_board(self) -> None:
+        """A board that comes is told at once, though the last one was told in the same second."""
+        self.parsed(*[block(PATHS[0])] * 3)
+        self.world.tell(CODES[0])
+        self.parsed(*[block(PATHS[0])] * 3)
+        tags = [client.answer().headers["ETag"] for client in self.world.clients]
+        self.assertEqual(tags, [tags[0]] * 3 + [tags[-1]] * 3)
+        self.assertNotEqual(tags[0], tags[-1])
+
+    def test_said_is_bounded(self) -> None:
+        """However many header blocks come in a second, so many of their answers are kept."""
+        with mock.patch.object(repeats, "MOST", 3):
+            for n in range(9):
+                self.parsed(*[block(PATHS[0], f"X: {n}")] * 2)
+                self.assertLessEqual(len(self.world.server.repeats.said), 3)
 
     def test_rendered_once(self) -> None:
         """A board is rendered once for each of its forms."""

@@ -40,11 +40,13 @@ DEFAULT_LIMITS = Limits()
 class Entry:
     """A board in the cache, with the forms it was rendered in."""
 
-    __slots__ = ("_made", "board", "size")
+    __slots__ = ("_made", "board", "current", "size")
 
     def __init__(self, board: Board) -> None:
         self.board = board
         self.size = 0
+        self.current = True
+        """Whether it is still in the cache."""
         self._made: dict[object, Sized] = {}
 
 
@@ -55,7 +57,7 @@ class BoardCache:
 
     def __init__(self, source: IDepartureSource, clock: IReactorTime, limits: Limits = DEFAULT_LIMITS) -> None:
         self._source = source
-        self._clock = clock
+        self.clock = clock
         self.limits = limits
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self.bytes = 0
@@ -94,7 +96,7 @@ class BoardCache:
     def fresh(self, code: str) -> Entry | None:
         """Look a stop up, and give its entry if that is a hit."""
         entry = self._entries.get(code)
-        if entry is None or not 0 <= self._clock.seconds() - entry.board.made <= self.limits.fresh:
+        if entry is None or not 0 <= self.clock.seconds() - entry.board.made <= self.limits.fresh:
             return None
         self._entries.move_to_end(code)
         return entry
@@ -111,7 +113,7 @@ class BoardCache:
 
     def age(self, entry: Entry) -> float:
         """Tell an entry's age in seconds; below 0 after the clock was set back."""
-        return self._clock.seconds() - entry.board.made
+        return self.clock.seconds() - entry.board.made
 
     def peek(self, code: str) -> Entry | None:
         """Look at what is kept of a stop, however old; nobody is asked, and it is no use of it."""
@@ -191,6 +193,7 @@ class BoardCache:
     def _remove(self, code: str) -> None:
         entry = self._entries.pop(code, None)
         if entry is not None:
+            entry.current = False
             self.bytes -= entry.size
 
     def _shrink(self) -> None:
