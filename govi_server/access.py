@@ -90,21 +90,19 @@ class Access:
         # When the bucket of each client is empty of requests again, as a moment: the virtual scheduling algorithm.
         self._busy_until: OrderedDict[str, float] = OrderedDict()
 
-    def connects(self, addr: IAddress | None) -> bool:
+    def connects(self, client: Client) -> bool:
         """Count a connection, which disconnects() takes back in any case; tell whether its client may have it."""
-        client = self.peer(addr).connected
-        if client is None:
+        if client.connected is None:
             return True
-        self._connections[client] += 1
-        return self._connections[client] <= self.limits.per_client
+        self._connections[client.connected] += 1
+        return self._connections[client.connected] <= self.limits.per_client
 
-    def disconnects(self, addr: IAddress | None) -> None:
+    def disconnects(self, client: Client) -> None:
         """Take a connection back."""
-        client = self.peer(addr).connected
-        if client is not None:
-            self._connections[client] -= 1
-            if not self._connections[client]:
-                del self._connections[client]
+        if client.connected is not None:
+            self._connections[client.connected] -= 1
+            if not self._connections[client.connected]:
+                del self._connections[client.connected]
 
     def wait(self, counted: str | None, asked: int = 1) -> float:
         """Count a request; tell how many seconds too early it is, 0 if it is not. One too early does not count.

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from govi_server import environ
-from govi_server.access import asked
+from govi_server.access import Client, asked
 from govi_server.at_once import write
 from govi_server.contract import BadQuery
 from govi_server.environ import Environ, RequestError
@@ -52,6 +52,8 @@ class RequestHandler(RequestReceiver):
     """
 
     log = Logger()
+    accepted_from: Client
+    """Whom the connection is from, as far as is known when it is accepted."""
 
     def __init__(self, server: "Server", sock: IClientTransport | None) -> None:
         super().__init__()
@@ -78,11 +80,10 @@ class RequestHandler(RequestReceiver):
         self.sock = sock = cast(IClientTransport, self.transport)
         self.limits = self.server.limits
         self.MAX_LENGTH = self.limits.head
-        addr = sock.getPeer()
         server = self.server
-        self.record = Record(server.what, server.access.peer(addr).name, server.clock, server.observer)
+        self.record = Record(server.what, self.accepted_from.name, server.clock, server.observer)
         sock.registerProducer(self, True)
-        self.connection = server.opened(self, sock, addr)
+        self.connection = server.opened(self, sock)
 
     @property
     def idle(self) -> bool:

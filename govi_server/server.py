@@ -2,11 +2,11 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from itertools import chain, islice
 from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -131,15 +131,16 @@ class TimeoutHandler:
 class Connection:
     """The connection between the server and one client: what its deadlines act on.
 
-    sock: its transport. addr: whom it was accepted from. handler: what speaks HTTP on it.
+    sock: its transport. handler: what speaks HTTP on it.
     """
 
-    def __init__(self, sock: IClientTransport, addr: IAddress, handler: "RequestHandler") -> None:
+    def __init__(self, sock: IClientTransport, handler: "RequestHandler") -> None:
         self.sock = sock
-        self.accepted_from = addr
         self.handler = handler
         self.deadline: TimeoutHandler | None = None
         """The deadline that it has: one at a time, or none."""
+        # Where something is between, such as haproxy, it is not known yet.
+        self._client = handler.accepted_from if isinstance(sock, tcp.Connection) else None
         self.closing: End | None = None
         """Who ended it, once somebody on this side has."""
 
@@ -148,10 +149,12 @@ class Connection:
         """The client's address, which behind haproxy is known when its header has come."""
         return self.sock.getPeer()
 
-    @cached_property
+    @property
     def client(self) -> Client:
         """Whom its requests are from, unless proxies tell otherwise."""
-        return self.handler.server.access.peer(self.addr)
+        if self._client is None:
+            self._client = self.handler.server.access.peer(self.addr)
+        return self._client
 
     def disconnect(self) -> None:
         """End it because its time is over: send '406 Gateway timeout' and close.
@@ -277,13 +280,14 @@ class Server(ServerFactory["RequestHandler"]):
     def buildProtocol(self, addr: IAddress | None) -> "RequestHandler | Refusal":  # type: ignore[override]
         """Give a connection that Twisted accepted its handler, or a refusal to one that is too much."""
         self.accepting.look()
-        if not self.access.connects(addr):
+        client = self.access.peer(addr)
+        if not self.access.connects(client):
             refusal = Refusal(self, "429 Too Many Requests", "Too many connections from your address\n")
         elif not self._has_room():
             refusal = Refusal(self, "503 Service Unavailable", "Too many connections\n")
         else:
-            return self.handle_accept(addr)
-        self.access.disconnects(addr)
+            return self.handle_accept(client)
+        self.access.disconnects(client)
         return refusal
 
     def _has_room(self) -> bool:
@@ -310,9 +314,11 @@ class Server(ServerFactory["RequestHandler"]):
         """Name what is spoken here to a TLS client that asks (RFC 7301): without an answer it would be refused."""
         return [b"http/1.1"]
 
-    def handle_accept(self, addr: IAddress | None) -> "RequestHandler":
-        """Make and start the handler of an accepted connection."""
-        return self.request_handler(self, None)
+    def handle_accept(self, client: Client) -> "RequestHandler":
+        """Make the handler of an accepted connection."""
+        handler = self.request_handler(self, None)
+        handler.accepted_from = client
+        return handler
 
     def drain(self) -> Deferred[None]:
         """Let what is in flight be answered and close everything else; fires when no connection is left.
@@ -349,9 +355,9 @@ class Server(ServerFactory["RequestHandler"]):
             self._drained.callback(None)
             self._drained = None
 
-    def opened(self, handler: "RequestHandler", sock: IClientTransport, addr: IAddress) -> Connection:
+    def opened(self, handler: "RequestHandler", sock: IClientTransport) -> Connection:
         """Take note of a connection whose first request begins now."""
-        self.connections[handler] = connection = Connection(sock, addr, handler)
+        self.connections[handler] = connection = Connection(sock, handler)
         self.give(connection, self.deadlines)
         self.reports.start(connection)
         return connection
@@ -379,7 +385,7 @@ class Server(ServerFactory["RequestHandler"]):
         """Forget a connection."""
         del self.connections[connection.handler]
         self.streams.discard(connection)
-        self.access.disconnects(connection.accepted_from)
+        self.access.disconnects(connection.handler.accepted_from)
         self.reports.stop(connection)
         self.give(connection, None)
         if self._drained is not None and not self.connections:

@@ -176,7 +176,8 @@ class Record:
         connection, now = self._connection, self._clock.seconds()
         connection.ended = now
         connection.end = end
-        self._connection = ConnectionStatistics(connection.server, connection.client, now)
+        if end == "open":
+            self._connection = ConnectionStatistics(connection.server, connection.client, now)
         # As a Logger would, which takes longer to make the event than all observers together take to note it.
         self._observer(
             {"log_level": LogLevel.info, "log_namespace": __name__, "log_time": now, "statistics": connection}

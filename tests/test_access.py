@@ -45,35 +45,41 @@ class AccessTestCase(SynchronousTestCase):
 class ConnectionTests(AccessTestCase):
     """Connections of one client."""
 
+    def connects(self, addr: IAddress | None) -> bool:
+        return self.access.connects(self.access.peer(addr))
+
+    def disconnects(self, addr: IAddress) -> None:
+        self.access.disconnects(self.access.peer(addr))
+
     def test_limit(self) -> None:
         """A client has so many connections at once, whatever others have."""
-        self.assertEqual([self.access.connects(at("198.51.100.1")) for _ in range(3)], [True, True, False])
-        self.assertTrue(self.access.connects(at("198.51.100.2")))
-        self.access.disconnects(at("198.51.100.1"))
-        self.access.disconnects(at("198.51.100.1"))
-        self.assertTrue(self.access.connects(at("198.51.100.1")))
+        self.assertEqual([self.connects(at("198.51.100.1")) for _ in range(3)], [True, True, False])
+        self.assertTrue(self.connects(at("198.51.100.2")))
+        self.disconnects(at("198.51.100.1"))
+        self.disconnects(at("198.51.100.1"))
+        self.assertTrue(self.connects(at("198.51.100.1")))
 
     def test_ipv6(self) -> None:
         """An IPv6 client is its /64; an IPv4 address is the same one, mapped into IPv6 or not."""
         hosts = ["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1"]
-        self.assertEqual([self.access.connects(at(host)) for host in hosts], [True, True, False, True])
+        self.assertEqual([self.connects(at(host)) for host in hosts], [True, True, False, True])
         hosts = ["198.51.100.1", "::ffff:198.51.100.1", "198.51.100.1"]
-        self.assertEqual([self.access.connects(at(host)) for host in hosts], [True, True, False])
+        self.assertEqual([self.connects(at(host)) for host in hosts], [True, True, False])
 
     def test_unlimited(self) -> None:
         """Some networks have no limit, nor have unix sockets."""
         for addr in (at("127.0.0.1"), at("2001:db8:ffff::1"), UNIXAddress(b"/x"), None):
-            self.assertTrue(all(self.access.connects(addr) for _ in range(9)))
+            self.assertTrue(all(self.connects(addr) for _ in range(9)))
 
     def test_proxies(self) -> None:
         """A proxy of ours brings many clients: its connections have no limit."""
-        self.assertTrue(all(self.access.connects(at("192.0.2.9")) for _ in range(9)))
+        self.assertTrue(all(self.connects(at("192.0.2.9")) for _ in range(9)))
 
     def test_nothing_is_left(self) -> None:
         """Of clients that have gone nothing stays."""
         for n in range(100):
-            self.access.connects(at(f"198.51.100.{n}"))
-            self.access.disconnects(at(f"198.51.100.{n}"))
+            self.connects(at(f"198.51.100.{n}"))
+            self.disconnects(at(f"198.51.100.{n}"))
         self.assertEqual(len(self.access._connections), 0)
 
 

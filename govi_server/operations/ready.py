@@ -26,7 +26,8 @@ class _Inside:
     def __init__(self, server: Server, path: str) -> None:
         self.answer: Deferred[bytes] = Deferred(lambda _: self._end())
         self._received = b""
-        self._handler: RequestHandler | None = server.request_handler(server, None)
+        client = server.access.peer(self.getPeer())
+        self._handler: RequestHandler | None = server.handle_accept(client)
         self._handler.makeConnection(cast(IClientTransport, self))
         self._handler.dataReceived(f"GET {path} HTTP/1.0\r\n\r\n".encode())
 
