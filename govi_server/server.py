@@ -134,6 +134,8 @@ class Connection:
     sock: its transport. handler: what speaks HTTP on it.
     """
 
+    __slots__ = ("_client", "closing", "deadline", "handler", "sock")
+
     def __init__(self, sock: IClientTransport, handler: "RequestHandler") -> None:
         self.sock = sock
         self.handler = handler
