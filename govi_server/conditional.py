@@ -72,7 +72,7 @@ def http_date(text: str, today: float) -> int | None:
 
     today: any moment of about now, for a year of two digits: more than 50 years ahead of it is the past.
     """
-    for form in _DATES:
+    for form in _DATES if text else ():
         found = form.fullmatch(text)
         if found is None:
             continue

@@ -7,6 +7,7 @@ ends in CRLF or in a bare LF (RFC 9112 section 2.2 lets a server take both); a C
 import re
 from http.client import HTTPMessage
 from ipaddress import IPv6Address
+from typing import Any
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # A target is of the characters of a URI (RFC 3986 section 2), without a fragment (RFC 9112 section 3.2).
@@ -52,6 +53,36 @@ class Environ(HTTPMessage):
 
     http_1_0 = False
     body = b""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # A message goes through all its fields to find one, which is done twenty times for a request.
+        self._values: dict[str, list[str]] = {}
+
+    def __setitem__(self, name: str, value: str) -> None:
+        super().__setitem__(name, value)
+        self._values.setdefault(name.lower(), []).append(value)
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name)
+        self._values.pop(name.lower(), None)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._values
+
+    def __getitem__(self, name: str) -> str:
+        value: str = self.get(name)  # None, as of a message, for what is not there
+        return value
+
+    def get(self, name: str, failobj: Any = None) -> Any:
+        """Give the first value of a name."""
+        values = self._values.get(name.lower())
+        return values[0] if values else failobj
+
+    def get_all(self, name: str, failobj: Any = None) -> Any:
+        """Give all values of a name."""
+        values = self._values.get(name.lower())
+        return list(values) if values else failobj
 
     def tokens(self, name: str) -> list[str]:
         """List the members of a field that is a comma list, in ASCII lower case, over all its lines."""
