@@ -52,6 +52,15 @@ def has_changed(env: Environ, etag: str, modified: float | None) -> bool:
     return since is not None and int(modified) > since
 
 
+def conditions(env: Environ) -> Environ | None:
+    """Give the fields of a request that not_modified() looks at; None if there are none."""
+    asked = Environ()
+    for name in ("if-none-match", "if-modified-since"):
+        if name in env:
+            asked[name] = ",".join(env.get_all(name, []))
+    return asked if asked.keys() else None
+
+
 def not_modified(env: Environ, etag: str, modified: float | None) -> bool:
     """Tell whether a client has the representation it asks for (RFC 9110 section 13.2.2).
 

@@ -21,10 +21,13 @@ class Source(Protocol):
     """Whether there is still nothing newer."""
 
 
-class _Unknown:
-    """The source of an answer that nobody has said to last."""
+class _Gone:
+    """The source of an answer of which nobody has said that it lasts."""
 
     current = False
+
+
+_GONE = _Gone()
 
 
 class Ready:
@@ -40,7 +43,7 @@ class Ready:
         self.headers = headers
         self.cache = cache
         self.since = self.until = 0.0
-        self.source: Source = _Unknown()
+        self.source: Source = _GONE
         self._of: object = None
         self._head = b""
 

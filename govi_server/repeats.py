@@ -2,8 +2,9 @@
 
 A display asks for its stop twice a minute in the same words, and thousands of apps use the words of one another. A
 header block that was answered from what is at hand is kept with its meaning; whoever sends it again has an answer for
-two look-ups and one system call. What such an answer is, and all that goes with it, is what the way through
-RequestReceiver, process() and a WebHandler would have made of it.
+two look-ups and one system call, and for one look-up in the second in which it was said already. What such an answer
+is, and all that goes with it, is what the way through RequestReceiver, process() and a WebHandler would have made of
+it.
 """
 
 from collections import OrderedDict
@@ -17,10 +18,11 @@ from govi_server.response import Fields
 from govi_server.statistics import CacheResult
 
 MOST = 10_000
-"""Header blocks that are kept; the one that was not seen longest goes first."""
+"""Header blocks that are kept; the one that was not seen longest goes first, by the second."""
 
 LONGEST = 2048
-"""Bytes of a header block that is kept: a browser's have half as many. So all of them are 30 MB at most."""
+"""Bytes of a header block that is kept: a browser's have half as many. So all of them, with what they mean and with
+the heads of their answers in one second, are 60 MB at most."""
 
 
 class Repeat(NamedTuple):
@@ -64,7 +66,7 @@ class Repeats:
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, Repeat] = OrderedDict()
         self.said: dict[bytes, Said] = {}
-        """What was answered in this second and may be said again. (Not longer, or it would hold old boards.)"""
+        """What was answered in one second and may be said again in it; it goes when there is something of another."""
         self._second = 0
 
     def __len__(self) -> int:
@@ -85,11 +87,13 @@ class Repeats:
             return None  # the long way meets it, too, and says so
         if ready is None:
             return None
-        written = ready.write(repeat.method, repeat.unchanged(ready), more, now, repeat.connection)
+        # Its Date is of the second in which it lasts, should that have begun only now.
+        moment = max(now, ready.since)
+        written = ready.write(repeat.method, repeat.unchanged(ready), more, moment, repeat.connection)
         said = Said(repeat, ready.since, ready.until, ready.source, *written, ready.cache)
-        if now < said.until:
-            if int(now) != self._second or len(self.said) >= MOST:
-                self._second = int(now)
+        if moment < said.until:
+            if int(moment) != self._second or len(self.said) >= MOST:
+                self._second = int(moment)
                 self.said.clear()
             self.said[block] = said
         return said

@@ -14,6 +14,7 @@ from zope.interface import implementer
 from govi_server import environ
 from govi_server.access import Client, asked
 from govi_server.at_once import write
+from govi_server.conditional import conditions
 from govi_server.contract import BadQuery
 from govi_server.environ import Environ, RequestError
 from govi_server.interfaces import IClientTransport, IReadyModule, IWebModule
@@ -262,11 +263,13 @@ class RequestHandler(RequestReceiver):
         The short way of a hit: it does what request_received(), process() and a WebHandler do, in their order.
         """
         server, connection, clock = self.server, self.connection, self.server.clock
+        if connection.closing or server.draining:
+            return False
         received = clock.seconds()
         said = server.repeats.said.get(block)
         if said is None or not (said.since <= received < said.until and said.source.current):
             said = server.repeats.say(block, received, server.headers)
-        if said is None or connection.closing or server.draining:
+        if said is None:
             return False
         client, repeat, body = connection.client, said.repeat, said.body
         if server.access.wait(client.counted, repeat.asked) > 0:
@@ -297,9 +300,8 @@ class RequestHandler(RequestReceiver):
             return
         ready = module.ready(env)
         if ready is not None:
-            condition = env if "if-none-match" in env or "if-modified-since" in env else None
             method, path = env["request_method"], env["path_info"][:MAX_PATH]
-            repeat = Repeat(method, path, asked(env), ready, condition, self._last, self._connection(env))
+            repeat = Repeat(method, path, asked(env), ready, conditions(env), self._last, self._connection(env))
             self.server.repeats.learn(block, repeat)
 
     def request_received(self, env: Environ) -> None:
@@ -503,8 +505,6 @@ class RequestHandler(RequestReceiver):
             connection.close("client" if self._half_closed else "server", nothing_follows)
             return
         server.give(connection, server.idle)
-        if not self.paused:
-            return  # it was a repeat: nothing was kept of it, and nothing came behind it
         self.next_request()
         self._in_a_row += 1
         if not self._busyReceiving:

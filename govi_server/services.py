@@ -15,7 +15,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
 from twisted.logger import ILogObserver, LogEvent, Logger, LogPublisher, globalLogPublisher
 
-from govi_server.poller import Poller
+from govi_server import poller
 
 if TYPE_CHECKING:
     from govi_server.operations.admin import Admin
@@ -153,7 +153,7 @@ class Listener(StreamServerEndpointService):
         self.log.info("Listening on {address} for {what}", address=_readable(address), what=self._server.what)
         self._server.accepting.add(port)
         if isinstance(port, tcp.Port):
-            _prepare(port, Poller(self._reactor))
+            _prepare(port, self._reactor)
         self._listening(address)
         return port
 
@@ -182,11 +182,13 @@ def serving(
     return services
 
 
-def _prepare(port: tcp.Port, poller: Poller) -> None:
+def _prepare(port: tcp.Port, reactor: object) -> None:
     """Set what Twisted does not: who watches connections, how many may wait, and that answers wait for no other."""
-    transport: Any = port.transport
-    # Twisted says that it is a class; it calls it, and hands it the reactor last.
-    port.transport = cast(type[tcp.Server], lambda *args: transport(*args[:-1], poller))
+    if poller.IS_HERE:
+        transport: Any = port.transport
+        watching = poller.Poller(reactor)
+        # Twisted says that it is a class; it calls it, and hands it the reactor last.
+        port.transport = cast(type[tcp.Server], lambda *args: transport(*args[:-1], watching))
     if port.backlog < BACKLOG:
         port.socket.listen(BACKLOG)  # which may be said again (listen(2) of Linux)
     if port.addressFamily in (AF_INET, AF_INET6):

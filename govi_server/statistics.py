@@ -120,12 +120,11 @@ class Record:
 
         sent: None if it is under way, and finish() comes later.
         """
-        if client != self._connection.client:
-            self.come_from(client)
+        self.come_from(client)
         began = received if self._request is None else self._request.marked
         receive = received - began if received > began else 0.0  # as in mark()
         lookup = found - received if found > received else 0.0
-        send = None if sent is None else sent - found if sent > found else 0.0
+        send = None if sent is None else max(sent - found, 0.0)
         repeat = said.repeat
         request = RequestStatistics(
             found, repeat.method, repeat.path, said.status, len(said.body), said.cache,

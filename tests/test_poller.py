@@ -48,6 +48,21 @@ class Clumsy(Listening):
         raise ZeroDivisionError
 
 
+class Hopeless(Clumsy):
+    """Fails at its end, too."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        raise IndexError
+
+
+class Exiting(Listening):
+    """Wants the program to end, from where nobody may."""
+
+    def dataReceived(self, data: bytes) -> None:
+        raise SystemExit
+
+
 class PollerTests(SynchronousTestCase):
     """Connections that are watched."""
 
@@ -169,6 +184,43 @@ class PollerTests(SynchronousTestCase):
         self.poller.doRead()
         self.assertEqual((clumsy.lost, other.heard), ([ZeroDivisionError], [b"something"]))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_failing_at_its_end(self) -> None:
+        """Whatever a connection dies of, and fails at, others are served, and the reactor goes on watching."""
+        hopeless, exiting, other = Hopeless(), Exiting(), Listening()
+        for theirs in [self.connect(protocol) for protocol in (hopeless, exiting, other)]:
+            theirs.send(b"something")
+        self.poller.doRead()
+        self.assertEqual((hopeless.lost, exiting.lost), ([ZeroDivisionError], [SystemExit]))
+        self.assertEqual((other.heard, self.reactor.getReaders()), ([b"something"], [self.poller]))
+        logged = self.flushLoggedErrors(ZeroDivisionError, IndexError, SystemExit)
+        self.assertEqual(len(logged), 3)
+
+    def test_the_reactor_stops(self) -> None:
+        """When the reactor stops, all connections are lost, whatever they do about it."""
+        protocols = [Listening(), Hopeless(), Listening()]
+        for protocol in protocols:
+            self.connect(protocol)
+        self.poller.connectionLost(Failure(ConnectionLost()))
+        self.assertEqual([protocol.lost for protocol in protocols], [[ConnectionLost]] * 3)
+        self.assertEqual((len(self.flushLoggedErrors(IndexError)), self.reactor.getReaders()), (1, []))
+
+    def test_closes_while_it_could_write(self) -> None:
+        """Who closes at what it reads is not written to in the same round."""
+
+        class Closing(Listening):
+            def dataReceived(self, data: bytes) -> None:
+                super().dataReceived(data)
+                transport: Any = self.transport
+                transport.connectionLost(connectionDone)
+
+        protocol = Closing()
+        other = self.connect(protocol)
+        transport: Any = protocol.transport
+        transport.startWriting()
+        other.send(b"something")
+        self.poller.doRead()
+        self.assertEqual((protocol.heard, protocol.lost), ([b"something"], [ConnectionDone]))
 
     def test_closed_by_another(self) -> None:
         """Who is closed by another in the same round is not told of what came."""

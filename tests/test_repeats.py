@@ -48,11 +48,21 @@ class Forgetful(Repeats):
     def learn(self, block: bytes, repeat: Repeat) -> None: ...
 
 
+class Ticking(Clock):
+    """A clock that goes on while it is read."""
+
+    tick = 0.0
+
+    def seconds(self) -> float:
+        self.rightNow += self.tick
+        return super().seconds()
+
+
 class World:
     """A server with clients, and all that is seen of it from outside."""
 
     def __init__(self, repeats: Repeats, limits: Limits) -> None:
-        self.clock = Clock()
+        self.clock = Ticking()
         self.clock.advance(NOW)
         self.source = FakeSource()
         self.cache = BoardCache(self.source, self.clock)
@@ -359,6 +369,35 @@ class ShortWayTests(SynchronousTestCase):
                 self.parsed(*[block(PATHS[0])] * 3)
             said.append([client.answer().headers.items() for client in self.world.clients])
         self.assertEqual(*said)
+
+    def second_of(self, at: float, *, asked_until: float) -> list[tuple[str, str]]:
+        """Ask again and again from a moment on while time passes; list the Date and ttl of each answer."""
+        self.parsed(*[block(PATHS[0])] * 2)
+        clock = self.world.clock
+        clock.advance(at - clock.seconds())
+        clock.tick = 1e-4
+        answers = []
+        while clock.seconds() < asked_until:
+            self.parsed(block(PATHS[0]))
+            headers = self.world.clients[-1].answer().headers
+            answers.append((headers["Date"][-6:-4], headers["Cache-Status"]))
+        return answers
+
+    def test_a_second_begins(self) -> None:
+        """An answer that is made while a second begins has the Date of one of the two, and not for long."""
+        for early in range(1, 12):
+            with self.subTest(early):
+                self.setUp()
+                answers = self.second_of(NOW + 2 - early * 1e-4, asked_until=NOW + 2.02)
+                self.assertEqual([date for date, _ in answers][2:], ["02"] * (len(answers) - 2))
+
+    def test_a_board_grows_stale(self) -> None:
+        """A board that gets too old while it is looked up is not told as fresh, or as stale without a question."""
+        for early in range(1, 12):
+            with self.subTest(early):
+                self.setUp()
+                self.second_of(NOW + 60 - early * 1e-4, asked_until=NOW + 60.02)
+                self.assertEqual(self.world.source.asked, [CODES[0]])
 
     def test_new_board(self) -> None:
         """A board that comes is told at once, though the last one was told in the same second."""

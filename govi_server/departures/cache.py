@@ -27,7 +27,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     stale: Seconds = 300.0
     """Age in seconds up to which it is served while a newer one is asked for, and while the source fails."""
     entries: Count = 50_000
-    """Boards: all stops of the Netherlands, and then some. The least recently used goes first."""
+    """Boards: all stops of the Netherlands, and then some. The least recently used goes first, by the
+    second."""
     flights: Count = 10_000
     """Questions to the source at a time; over it, who asks for yet another stop is told that the server is busy."""
     bytes: Bytes = 256 << 20

@@ -82,8 +82,8 @@ class Kv55(Service):
         if age > fresh and result != "stale":  # the flight failed: this is what there was
             result = "stale"
         ready = at_hand(made, result, int(fresh), floor(fresh - age), max(int(age), 0))
-        # Its Date, its Age and its ttl are whole seconds.
-        ready.lasts(now, now + min(1 - now % 1, 1 - age % 1, (fresh - age) % 1), entry)
+        if result == "hit":  # its Date, its Age and its ttl are whole seconds
+            ready.lasts(now, now + min(1 - now % 1, 1 - age % 1, (fresh - age) % 1), entry)
         return ready
 
     def _plain(self, board: Board) -> Representation:

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.threads import deferToThread
 from twisted.web.client import HTTPConnectionPool
 
+from govi_server import poller
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.services import serving
@@ -200,22 +201,28 @@ async def test_end_is_asked_for(start: Start) -> None:
         assert body.endswith(b"</DRIS_55>\n")
 
 
+@pytest.mark.parametrize("has_epoll", [True, False])
 @pytest_twisted.ensureDeferred
-async def test_no_delay() -> None:
-    """An answer does not wait for the acknowledgement of the one before it."""
+async def test_no_delay(has_epoll: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer does not wait for the acknowledgement of the one before it, whoever watches the connection."""
+    monkeypatch.setattr(poller, "IS_HERE", has_epoll)
     modules: dict[str, object] = {}
     server = Server("", 0, RequestHandler, clock=reactor, find_module=modules.__getitem__)
     addresses: list[IAddress] = []
     listener = serving(reactor, server, ["tcp:0:interface=127.0.0.1"], addresses.append)
     listener.privilegedStartService()
     listener.startService()
-    (address,) = addresses
-    assert isinstance(address, IPv4Address)
-    with socket.create_connection((address.host, address.port), 10):
-        await until(lambda: server.connections)
-        (connection,) = server.connections.values()
-        assert connection.sock.getTcpNoDelay()
-    await listener.stopService()
+    try:
+        (address,) = addresses
+        assert isinstance(address, IPv4Address)
+        with socket.create_connection((address.host, address.port), 10):
+            await until(lambda: server.connections)
+            (connection,) = server.connections.values()
+            assert connection.sock.getTcpNoDelay()
+            assert (connection.sock in reactor.getReaders()) is not has_epoll
+        await until(lambda: not server.connections)
+    finally:
+        await listener.stopService()
 
 
 @pytest_twisted.ensureDeferred
