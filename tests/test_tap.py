@@ -1,5 +1,6 @@
 """The commands: plugins, options and the tree of services."""
 
+import gc
 import os
 from collections.abc import Callable
 from tempfile import TemporaryDirectory
@@ -91,6 +92,18 @@ class Reactor(MemoryReactorClock):
 
     def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
         call(*arguments)
+
+
+class GarbageTests(SynchronousTestCase):
+    """The garbage collector."""
+
+    def test_seldom(self) -> None:
+        """It looks through everything less often than Python has it, and through what is young as often."""
+        before = gc.get_threshold()
+        self.addCleanup(gc.set_threshold, *before)
+        gc.set_threshold(700, 10, 10)
+        tap.makeService(tap.Options(), MemoryReactorClock())
+        self.assertEqual(gc.get_threshold(), (700, 10, tap.SELDOM))
 
 
 class ServiceTests(SynchronousTestCase):
