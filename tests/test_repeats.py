@@ -501,6 +501,13 @@ class ShortWayTests(SynchronousTestCase):
         (repeat,) = self.world.server.repeats._known.values()
         self.assertNotIn(self.world.clients[0].handler, vars(repeat.condition).values())
 
+    def test_fields_are_let_go(self) -> None:
+        """Of a header block's fields those are kept that its answer depends on, however many lines they have."""
+        fields = ('If-None-Match: "1"', "Accept: text/xml", 'If-None-Match: "2"')
+        self.parsed(block(PATHS[0], *fields))
+        (repeat,) = self.world.server.repeats._known.values()
+        self.assertEqual(dict(repeat.condition or {}), {"if-none-match": '"1","2"'})
+
 
 PATHS_LIVE = (
     *(f"/live/{STOP}", f"/live/{STOP}/", f"/live/{STOP}?limit=1", "/live/1", f"/tpc/{STOP}", f"/tpc/{STOP}/"),
