@@ -56,7 +56,7 @@ class Environ(HTTPMessage):
 
     def __init__(self) -> None:
         super().__init__()
-        # A message goes through all its fields to find one, which is done twenty times for a request.
+        # A message goes through all its fields to find one, which is done 29 times for a board.
         self._values: dict[str, list[str]] = {}
 
     def __setitem__(self, name: str, value: str) -> None:

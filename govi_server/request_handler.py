@@ -286,7 +286,7 @@ class RequestHandler(RequestReceiver):
             return True
         if repeat.is_last:
             self._go_on()
-        else:
+        else:  # as there, but nothing of the request was kept that would have to be forgotten
             server.give(connection, server.idle)
         return True
 

@@ -63,6 +63,20 @@ class Exiting(Listening):
         raise SystemExit
 
 
+class Closing(Listening):
+    """Closes connections when it hears something, its own by default."""
+
+    def __init__(self, closes: "list[Closing] | None" = None) -> None:
+        super().__init__()
+        self.closes = [self] if closes is None else closes
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        for one in self.closes:
+            transport: Any = one.transport
+            transport.connectionLost(connectionDone)
+
+
 class PollerTests(SynchronousTestCase):
     """Connections that are watched."""
 
@@ -207,13 +221,6 @@ class PollerTests(SynchronousTestCase):
 
     def test_closes_while_it_could_write(self) -> None:
         """Who closes at what it reads is not written to in the same round."""
-
-        class Closing(Listening):
-            def dataReceived(self, data: bytes) -> None:
-                super().dataReceived(data)
-                transport: Any = self.transport
-                transport.connectionLost(connectionDone)
-
         protocol = Closing()
         other = self.connect(protocol)
         transport: Any = protocol.transport
@@ -224,21 +231,12 @@ class PollerTests(SynchronousTestCase):
 
     def test_closed_by_another(self) -> None:
         """Who is closed by another in the same round is not told of what came."""
-        pair: list[Listening] = []
-
-        class Closing(Listening):
-            def dataReceived(self, data: bytes) -> None:
-                super().dataReceived(data)
-                for one in pair:
-                    if one is not self:
-                        transport: Any = one.transport
-                        transport.connectionLost(connectionDone)
-
-        pair += [Closing(), Closing()]
-        for theirs in [self.connect(one) for one in pair]:
+        first, second = Closing([]), Closing([])
+        first.closes, second.closes = [second], [first]
+        for theirs in [self.connect(one) for one in (first, second)]:
             theirs.send(b"something")
         self.poller.doRead()
-        self.assertEqual(sorted((len(one.heard), len(one.lost)) for one in pair), [(0, 1), (1, 0)])
+        self.assertEqual(sorted((len(one.heard), len(one.lost)) for one in (first, second)), [(0, 1), (1, 0)])
 
     def test_turns(self) -> None:
         """The reactor has its turn after a hundred, and all are served in their order."""

@@ -27,8 +27,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     stale: Seconds = 300.0
     """Age in seconds up to which it is served while a newer one is asked for, and while the source fails."""
     entries: Count = 50_000
-    """Boards: all stops of the Netherlands, and then some. The least recently used goes first, by the
-    second."""
+    """Boards: all stops of the Netherlands, and then some. The least recently used goes first, by the second."""
     flights: Count = 10_000
     """Questions to the source at a time; over it, who asks for yet another stop is told that the server is busy."""
     bytes: Bytes = 256 << 20
@@ -58,7 +57,7 @@ class BoardCache:
 
     def __init__(self, source: IDepartureSource, clock: IReactorTime, limits: Limits = DEFAULT_LIMITS) -> None:
         self._source = source
-        self.clock = clock
+        self._clock = clock
         self.limits = limits
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self.bytes = 0
@@ -97,7 +96,7 @@ class BoardCache:
     def fresh(self, code: str) -> Entry | None:
         """Look a stop up, and give its entry if that is a hit."""
         entry = self._entries.get(code)
-        if entry is None or not 0 <= self.clock.seconds() - entry.board.made <= self.limits.fresh:
+        if entry is None or not 0 <= self._clock.seconds() - entry.board.made <= self.limits.fresh:
             return None
         self._entries.move_to_end(code)
         return entry
@@ -114,7 +113,7 @@ class BoardCache:
 
     def age(self, entry: Entry) -> float:
         """Tell an entry's age in seconds; below 0 after the clock was set back."""
-        return self.clock.seconds() - entry.board.made
+        return self._clock.seconds() - entry.board.made
 
     def peek(self, code: str) -> Entry | None:
         """Look at what is kept of a stop, however old; nobody is asked, and it is no use of it."""

@@ -77,12 +77,12 @@ class Kv55(Service):
     def answer(self, entry: Entry, result: Result, compressed: bool) -> Ready:
         """Answer with the DRIS_55 document of a board, gzip or plain."""
         made = self.cache.rendered(entry, compressed, self._gzip if compressed else self._plain)
-        now, fresh = self.cache.clock.seconds(), self.cache.limits.fresh
-        age = now - entry.board.made
+        age, fresh = self.cache.age(entry), self.cache.limits.fresh
         if age > fresh and result != "stale":  # the flight failed: this is what there was
             result = "stale"
         ready = at_hand(made, result, int(fresh), floor(fresh - age), max(int(age), 0))
         if result == "hit":  # its Date, its Age and its ttl are whole seconds
+            now = entry.board.made + age
             ready.lasts(now, now + min(1 - now % 1, 1 - age % 1, (fresh - age) % 1), entry)
         return ready
 
