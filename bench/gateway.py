@@ -14,13 +14,12 @@ from twisted.internet import endpoints, reactor
 from zope.interface import implementer
 
 from govi_server.departures.board import Board, Trip
-from govi_server.environ import Environ
-from govi_server.interfaces import IWebModule
+from govi_server.http.request import Environ
 from govi_server.kv55 import messages
 from govi_server.kv55.post import Poster
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
-from govi_server.web_handler import WebHandler
+from govi_server.web_handler import IWebModule, WebHandler
 
 TRIP = Trip(
     operating_date="2026-01-01",

@@ -26,9 +26,10 @@ from functools import partial
 import zmq
 from twisted.internet.task import Clock
 
-from govi_server.departures.times import AMSTERDAM, local_timestamp, write_time
-from govi_server.kv78turbo import passtimes, subscriber, timetable
-from govi_server.kv78turbo.feed import Feed, Limits
+from govi_server.departures.times import local_timestamp, write_time
+from govi_server.kv78turbo.feed import Feed
+from govi_server.runtime.clock import LOCAL_ZONE
+from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSettings, SubscriberSettings
 
 ROWS = 50
 """Of a message."""
@@ -69,7 +70,7 @@ class Rows:
 
     def message(self, first: int, now: float, late: int, rows: int = ROWS) -> bytes:
         """Make a message of rows from a pass on, all so many seconds late, as told now."""
-        local = datetime.fromtimestamp(now, AMSTERDAM)
+        local = datetime.fromtimestamp(now, LOCAL_ZONE)
         seconds = local.hour * 3600 + local.minute * 60
         stamp = local_timestamp(now)
         head = f"\\GKV8turbo_passtimes|KV8turbo_passtimes|bench|||UTF-8|0.1|{stamp}|\ufeff\n"
@@ -103,10 +104,10 @@ def make_feed(clock: Clock, folder: str = "") -> Feed:
         clock,
         [],
         folder,
-        Limits(),
-        subscriber=subscriber.Limits(),
-        passtimes=passtimes.Limits(),
-        timetable=timetable.Limits(),
+        FeedLimitSettings(),
+        subscriber=SubscriberSettings(),
+        passtimes=PasstimeSettings(),
+        timetable=PlanningSettings(),
         kept=256 << 20,
     )
 
@@ -114,7 +115,7 @@ def make_feed(clock: Clock, folder: str = "") -> Feed:
 def at_noon() -> Clock:
     """Give a clock that stands at noon of today: the rows are of one day then."""
     clock = Clock()
-    clock.rightNow = datetime.now(AMSTERDAM).replace(hour=12, minute=0, second=0).timestamp()
+    clock.rightNow = datetime.now(LOCAL_ZONE).replace(hour=12, minute=0, second=0).timestamp()
     return clock
 
 

@@ -5,8 +5,8 @@ import statistics
 from collections.abc import Callable, Iterable
 from time import perf_counter
 
-from govi_server.kv78turbo.search import Index
-from govi_server.kv78turbo.timetable import TimingPoint
+from govi_server.departures.stop_index import StopIndex
+from govi_server.departures.timing_point import TimingPoint
 
 STOPS = 60_000
 
@@ -61,9 +61,9 @@ def main() -> None:
         x, y = draw.randrange(20_000, 280_000), draw.randrange(310_000, 610_000)
         points[str(10_000_000 + n * 37)] = TimingPoint(f"{town}, {name}", town, None, x, y)
 
-    made: list[Index] = []
+    made: list[StopIndex] = []
     bits, before = [], perf_counter()
-    for _ in Index.make(points, (), made.append):
+    for _ in StopIndex.make(points, (), made.append):
         bits.append(perf_counter() - before)
         before = perf_counter()
     bits.sort()

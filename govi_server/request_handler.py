@@ -11,19 +11,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from govi_server import environ
-from govi_server.access import Client, asked
-from govi_server.at_once import write
-from govi_server.conditional import conditions
-from govi_server.contract import BadQuery
-from govi_server.environ import Environ, RequestError
-from govi_server.interfaces import IClientTransport, IReadyModule, IWebModule
-from govi_server.ready import Ready
-from govi_server.repeats import Repeat
-from govi_server.request_receiver import RequestReceiver
-from govi_server.response import Headers, answer, head, pairs
-from govi_server.statistics import MAX_PATH, CacheResult, Phase, Record
-from govi_server.stream import Stream
+from govi_server.http import request as environ
+from govi_server.http.caching.cached_response import CachedResponse
+from govi_server.http.caching.conditional import conditions
+from govi_server.http.caching.request_memo import MemoEntry
+from govi_server.http.client_limits import Client, request_cost
+from govi_server.http.parameters import InvalidParameter
+from govi_server.http.receiver import RequestReceiver
+from govi_server.http.request import Environ, RequestError
+from govi_server.http.response import Headers, format_head, format_response, pairs
+from govi_server.http.stream import Stream
+from govi_server.sockets.transport import IClientTransport, write_now
+from govi_server.statistics.records import MAX_PATH, CacheResult, ConnectionRecorder, Phase
+from govi_server.web_handler import ICacheableModule, IWebModule
 
 if TYPE_CHECKING:
     from govi_server.server import Server
@@ -82,7 +82,7 @@ class RequestHandler(RequestReceiver):
         self.limits = self.server.limits
         self.MAX_LENGTH = self.limits.head
         server = self.server
-        self.record = Record(server.what, self.accepted_from.name, server.clock, server.observer)
+        self.record = ConnectionRecorder(server.what, self.accepted_from.name, server.clock, server.observer)
         sock.registerProducer(self, True)
         self.connection = server.opened(self, sock)
 
@@ -275,7 +275,7 @@ class RequestHandler(RequestReceiver):
         if server.access.wait(client.counted, repeat.asked) > 0:
             return False
         found = clock.seconds()
-        write(self.sock, said.head + body)
+        write_now(self.sock, said.head + body)
         self._last = self._parting = repeat.is_last
         sent = None if self.choked else clock.seconds()
         if sent is None:
@@ -296,12 +296,14 @@ class RequestHandler(RequestReceiver):
         if block is None or env["request_method"] not in ("GET", "HEAD"):
             return
         changed = "if-match" in env or "if-unmodified-since" in env  # rare: they are left to the long way
-        if changed or self.server.access.told_by_proxies(env) or not IReadyModule.providedBy(module):
+        if changed or self.server.access.told_by_proxies(env) or not ICacheableModule.providedBy(module):
             return
         ready = module.ready(env)
         if ready is not None:
             method, path = env["request_method"], env["path_info"][:MAX_PATH]
-            repeat = Repeat(method, path, asked(env), ready, conditions(env), self._last, self._connection(env))
+            repeat = MemoEntry(
+                method, path, request_cost(env), ready, conditions(env), self._last, self._connection(env)
+            )
             self.server.repeats.learn(block, repeat)
 
     def request_received(self, env: Environ) -> None:
@@ -318,7 +320,7 @@ class RequestHandler(RequestReceiver):
 
     def process(self, env: Environ) -> Deferred[None]:
         """Find the module of the path's first segment and have it answer by the request's method."""
-        early = self.server.access.wait(self.server.client(self.connection, env).counted, asked(env))
+        early = self.server.access.wait(self.server.client(self.connection, env).counted, request_cost(env))
         if early > 0:
             self.mark("lookup")
             if not self.server.access.limits.proxies:
@@ -370,7 +372,7 @@ class RequestHandler(RequestReceiver):
         """
         if self.connection.closing and failure.check(CancelledError):
             return  # it was given up with its connection
-        if failure.check(BadQuery) and not self._answered:
+        if failure.check(InvalidParameter) and not self._answered:
             self.mark("lookup")
             self.send_response(f"{failure.value}\n", "400 Bad Request", {"Cache-Control": "no-store"})
             return
@@ -402,7 +404,7 @@ class RequestHandler(RequestReceiver):
         if not any(name.lower() == "content-type" for name, _ in fields):
             fields.append(("Content-Type", "text/plain; charset=utf-8"))
         body = response.encode() if isinstance(response, str) else response
-        data = answer(
+        data = format_response(
             status,
             [*fields, *self.server.headers],
             body,
@@ -413,7 +415,7 @@ class RequestHandler(RequestReceiver):
         self._describe()
         self._send(data, int(status[:3]), 0 if self.is_head else len(body))
 
-    def send_representation(self, ready: Ready, unchanged: bool) -> None:
+    def send_representation(self, ready: CachedResponse, unchanged: bool) -> None:
         """Send what is at hand, or say that the client has it already."""
         if self._may_answer():
             assert self._env is not None
@@ -437,7 +439,7 @@ class RequestHandler(RequestReceiver):
         self._answered = True
         self._describe()
         fields = [*pairs(headers), *self.server.headers]
-        write(self.sock, head("200 Ok", fields, None, now=self.server.clock.seconds(), connection="close"))
+        write_now(self.sock, format_head("200 Ok", fields, None, now=self.server.clock.seconds(), connection="close"))
         self.server.streaming(self.connection)
         self._stream = Stream(self, farewell)
         if self.server.draining:  # it had waited for what it begins with
@@ -467,7 +469,7 @@ class RequestHandler(RequestReceiver):
         """Send a whole answer. size: of its body."""
         self._answered = True
         self.record.answer(status, size)
-        write(self.sock, data)
+        write_now(self.sock, data)
 
     def send_not_found(self) -> None:
         """Send the 404 of a path that no module answers."""

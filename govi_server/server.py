@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import TYPE_CHECKING, cast
 
-from msgspec import Struct
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -20,15 +19,15 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from zope.interface import implementer
 
-from govi_server import at_once
-from govi_server.access import UNLIMITED, Access, Client
-from govi_server.environ import Environ
-from govi_server.interfaces import IClientTransport
-from govi_server.open_files import Accepting
-from govi_server.repeats import Repeats
-from govi_server.response import Headers, answer, pairs
-from govi_server.statistics import End
-from govi_server.units import Bytes, Seconds
+from govi_server.http.caching.request_memo import RequestMemo
+from govi_server.http.client_limits import UNLIMITED, Client, ClientLimits
+from govi_server.http.request import Environ
+from govi_server.http.response import Headers, format_response, pairs
+from govi_server.settings import ServerSettings
+from govi_server.sockets import transport as at_once
+from govi_server.sockets.accepting import AcceptThrottle
+from govi_server.sockets.transport import IClientTransport
+from govi_server.statistics.records import End
 
 if TYPE_CHECKING:
     from govi_server.request_handler import RequestHandler
@@ -46,24 +45,7 @@ REPORT_EVERY = 60.0
 """Seconds after which the statistics of a connection that is still open are written."""
 
 
-class Limits(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a client may take of the server. Times are in seconds, sizes in bytes."""
-
-    connection: Seconds = 13.0
-    """From the first moment of a request to its whole answer: the promise of the documented server."""
-    keep_alive: Seconds = 13.0
-    """For a connection between an answer and the next request."""
-    drain: Seconds = 13.0
-    """For the requests in flight when the server stops: as long as any of them may take."""
-    request_line: Bytes = 8192
-    """Over it 414. RFC 9112 section 3 asks for 8000 at least."""
-    head: Bytes = 16384
-    """For request line and header fields together, over it 431. As much as nginx gives with its defaults."""
-    body: Bytes = 1 << 20
-    """Over it 413. Ten times the largest board."""
-
-
-DEFAULT_LIMITS = Limits()
+SERVER_DEFAULTS = ServerSettings()
 
 
 class TimeoutHandler:
@@ -177,7 +159,7 @@ class Connection:
         the connection costs.
         """
         self.closing = end
-        if nothing_follows and at_once.close(self.sock):
+        if nothing_follows and at_once.close_now(self.sock):
             return
         self.handler.handle_closing()
         self.handler.server.closing(self)
@@ -205,12 +187,12 @@ class Connection:
         self.sock.abortConnection()
 
 
-class Refusal(Protocol):
+class RejectConnection(Protocol):
     """Says in a few words why a connection is not taken, and closes it."""
 
     def __init__(self, server: "Server", status: str, text: str) -> None:
         headers = (("Content-Type", "text/plain; charset=utf-8"), ("Retry-After", RETRY_AFTER), *server.headers)
-        self._answer = answer(status, headers, text.encode(), now=server.clock.seconds(), connection="close")
+        self._answer = format_response(status, headers, text.encode(), now=server.clock.seconds(), connection="close")
 
     def connectionMade(self) -> None:
         """Say it; not over TLS, whose handshake a client could hold open for ever."""
@@ -244,9 +226,9 @@ class Server(ServerFactory["RequestHandler"]):
         *,
         clock: IReactorTime,
         find_module: Callable[[str], object],
-        limits: Limits = DEFAULT_LIMITS,
+        limits: ServerSettings = SERVER_DEFAULTS,
         headers: Headers = (),
-        access: Access | None = None,
+        access: ClientLimits | None = None,
         what: str = "govi-cache",
         observer: ILogObserver = globalLogPublisher,
     ) -> None:
@@ -258,10 +240,10 @@ class Server(ServerFactory["RequestHandler"]):
         self.limits = limits
         self.headers = tuple(pairs(headers))
         self.what = what
-        self.access = access or Access(clock, UNLIMITED)
+        self.access = access or ClientLimits(clock, UNLIMITED)
         self.observer = observer
-        self.accepting = Accepting(clock, what)
-        self.repeats = Repeats()
+        self.accepting = AcceptThrottle(clock, what)
+        self.repeats = RequestMemo()
         self.draining = False
         self.connections: dict[RequestHandler, Connection] = {}
         self.deadlines = TimeoutHandler(clock, limits.connection, Connection.disconnect)
@@ -279,14 +261,14 @@ class Server(ServerFactory["RequestHandler"]):
         return self.what
 
     # A factory of handlers that now and then makes a Refusal: Twisted takes any protocol.
-    def buildProtocol(self, addr: IAddress | None) -> "RequestHandler | Refusal":  # type: ignore[override]
+    def buildProtocol(self, addr: IAddress | None) -> "RequestHandler | RejectConnection":  # type: ignore[override]
         """Give a connection that Twisted accepted its handler, or a refusal to one that is too much."""
         self.accepting.look()
         client = self.access.peer(addr)
         if not self.access.connects(client):
-            refusal = Refusal(self, "429 Too Many Requests", "Too many connections from your address\n")
+            refusal = RejectConnection(self, "429 Too Many Requests", "Too many connections from your address\n")
         elif not self._has_room():
-            refusal = Refusal(self, "503 Service Unavailable", "Too many connections\n")
+            refusal = RejectConnection(self, "503 Service Unavailable", "Too many connections\n")
         else:
             return self.handle_accept(client)
         self.access.disconnects(client)

@@ -1,13 +1,34 @@
 """What a URL module derives from to answer one request."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from govi_server.conditional import has_changed, not_modified
-from govi_server.environ import Environ
-from govi_server.ready import Ready
-from govi_server.response import Headers
-from govi_server.statistics import CacheResult, Phase
-from govi_server.stream import Stream
+from zope.interface import Interface
+
+from govi_server.http.caching.cached_response import CachedResponse
+from govi_server.http.caching.conditional import not_modified, precondition_failed
+from govi_server.http.request import Environ
+from govi_server.http.response import Headers
+from govi_server.http.stream import Stream
+from govi_server.statistics.records import CacheResult, Phase
+
+
+class IWebModule(Interface):
+    """What a service must provide to answer under the URL segment that is its name."""
+
+    def web_handler(request_handler: "RequestHandler", env: "Environ") -> "WebHandler":
+        """Make the handler of one request."""
+
+
+class ICacheableModule(IWebModule):
+    """A module that may have an answer at hand."""
+
+    def ready(env: "Environ") -> "Callable[[], CachedResponse | None] | None":
+        """Give what answers a GET like this one from now on, as long as it can; None if nothing ever will.
+
+        What it gives depends on nothing else of the request, and is what the WebHandler would send.
+        """
+
 
 if TYPE_CHECKING:
     from govi_server.request_handler import RequestHandler
@@ -42,11 +63,11 @@ class WebHandler:
         """Send the answer; see RequestHandler.send_response()."""
         self.request_handler.send_response(response, status, headers)
 
-    def send_representation(self, ready: Ready) -> None:
+    def send_representation(self, ready: CachedResponse) -> None:
         """Send a representation, or say that the client has it, or that it is not the one the client wants."""
         self.mark("render", ready.cache)
         made = ready.made
-        if has_changed(self.env, made.etag, made.modified):
+        if precondition_failed(self.env, made.etag, made.modified):
             self.send_response("It has changed\n", "412 Precondition Failed", {"Vary": "Accept-Encoding"})
         else:
             self.request_handler.send_representation(ready, not_modified(self.env, made.etag, made.modified))

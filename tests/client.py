@@ -16,13 +16,13 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from govi_server.contract import BadQuery
-from govi_server.environ import Environ
-from govi_server.interfaces import IWebModule
+from govi_server.http.parameters import InvalidParameter
+from govi_server.http.request import Environ
 from govi_server.request_handler import RequestHandler
-from govi_server.server import DEFAULT_LIMITS, Limits, Server
-from govi_server.statistics import ConnectionStatistics
-from govi_server.web_handler import WebHandler
+from govi_server.server import SERVER_DEFAULTS, Server
+from govi_server.settings import ServerSettings
+from govi_server.statistics.records import ConnectionStatistics
+from govi_server.web_handler import IWebModule, WebHandler
 
 NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 
@@ -100,7 +100,7 @@ class ParrotHandler(WebHandler):
             finally:
                 raise ZeroDivisionError("as asked")
         elif what == "bad-query":
-            raise BadQuery("q is missing")
+            raise InvalidParameter("q is missing")
         elif what == "fails":
             raise ZeroDivisionError("as asked")
         elif what == "fails-after":
@@ -162,7 +162,7 @@ class Client:
 class WireTestCase(SynchronousTestCase):
     """Has a server with a Parrot, and the statistics events of its connections."""
 
-    limits: Limits = DEFAULT_LIMITS
+    limits: ServerSettings = SERVER_DEFAULTS
 
     def setUp(self) -> None:
         self.clock = Clock()

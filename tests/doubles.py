@@ -8,13 +8,11 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from govi_server.departures.board import Board
-from govi_server.interfaces import IDepartureSource, IPoster
+from govi_server.departures.source import IDepartureSource
+from govi_server.kv55.gateway import IPoster
 from govi_server.kv78turbo.feed import Feed
-from govi_server.kv78turbo.feed import Limits as FeedLimits
-from govi_server.kv78turbo.passtimes import Limits as PasstimesLimits
-from govi_server.kv78turbo.subscriber import Limits as SubscriberLimits
 from govi_server.kv78turbo.subscriber import State
-from govi_server.kv78turbo.timetable import Limits as TimetableLimits
+from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSettings, SubscriberSettings
 
 
 @implementer(IDepartureSource)
@@ -91,9 +89,9 @@ def live_feed(
     folder: str = "",
     *,
     addresses: Sequence[str] = (),
-    limits: FeedLimits = FeedLimits(),  # noqa: B008  # they are frozen
-    passtimes: PasstimesLimits = PasstimesLimits(),  # noqa: B008
-    timetable: TimetableLimits = TimetableLimits(),  # noqa: B008
+    limits: FeedLimitSettings = FeedLimitSettings(),  # noqa: B008  # they are frozen
+    passtimes: PasstimeSettings = PasstimeSettings(),  # noqa: B008
+    timetable: PlanningSettings = PlanningSettings(),  # noqa: B008
     kept: int = 1 << 20,
 ) -> Feed:
     """Make a Feed that, without addresses, nothing comes to but what the test gives it."""
@@ -102,7 +100,7 @@ def live_feed(
         addresses,
         folder,
         limits,
-        subscriber=SubscriberLimits(),
+        subscriber=SubscriberSettings(),
         passtimes=passtimes,
         timetable=timetable,
         kept=kept,

@@ -1,6 +1,6 @@
 """The program's own modules over the made-up town, in memory and always on the same morning; make examples.
 
-What they answer to the examples that they declare is written to govi_server/pages/examples.json, for /docs.
+What they answer to the examples that they declare is written to govi_server/openapi/examples.json, for /docs.
 """
 
 import gzip
@@ -13,24 +13,23 @@ from unittest import mock
 from twisted.application.service import MultiService
 from twisted.internet.testing import MemoryReactorClock
 
-from govi_server import tap
-from govi_server.config import load
-from govi_server.contract import Example, Path
-from govi_server.interfaces import IDeclared
+from govi_server import application
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.modules.events import Events
-from govi_server.operations.parts import Parts
+from govi_server.openapi.description import Example, IDocumented, Operation
+from govi_server.operations.components import Components
 from govi_server.request_handler import RequestHandler
+from govi_server.runtime.cooperative import PAUSE
+from govi_server.runtime.services import OrderedMultiService
 from govi_server.server import Server
-from govi_server.services import InOrder
-from govi_server.simulator.kv78 import TownFeed
+from govi_server.settings_loader import load
 from govi_server.simulator.town import Town
-from govi_server.slices import PAUSE
+from govi_server.simulator.town_feed import TownFeed
 from tests.client import Answer, Client
 from tests.doubles import FakeSubscriber
 
 MORNING = 1_768_453_565.0  # 2026-01-15T06:06:05+01:00, when not much is under way
-FILE = File(__file__).parents[1] / "govi_server/pages/examples.json"
+FILE = File(__file__).parents[1] / "govi_server/openapi/examples.json"
 
 SOURCES: dict[str, dict[str, Any]] = {
     "demo": {},
@@ -56,10 +55,12 @@ class Program:
             RequestHandler,
             clock=cast(Any, self.clock),
             find_module=self.modules.getServiceNamed,
-            headers=tap.PUBLIC_HEADERS,
+            headers=application.PUBLIC_HEADERS,
         )
-        self.parts = Parts(self.server)
-        tap._add_modules(InOrder(), self.modules, load(None, SOURCES[source]), self.parts, self.clock)
+        self.parts = Components(self.server)
+        application._add_modules(
+            OrderedMultiService(), self.modules, load(None, SOURCES[source]), self.parts, self.clock
+        )
         town = Town()
         if self.parts.feed is not None:
             self.turn("UP")
@@ -72,9 +73,9 @@ class Program:
                 gateway.cache.put(town.board(code, self.clock.seconds(), most=2))
 
     @property
-    def paths(self) -> list[Path]:
+    def paths(self) -> list[Operation]:
         """What the modules declare."""
-        return [path for module in self.modules for path in IDeclared(module).contract()]
+        return [path for module in self.modules for path in IDocumented(module).contract()]
 
     def turn(self, state: State) -> None:
         """Have the feed be in this state."""

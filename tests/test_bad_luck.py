@@ -22,16 +22,17 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server import tap
-from govi_server.clock import ClockWatch
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.times import HOUR
 from govi_server.kv55 import messages
 from govi_server.kv55.post import PostError
+from govi_server.runtime.clock import ClockWatch
 from govi_server.server import Server
+from govi_server.tap import Options
 from tests import feed as kv
 from tests.client import NOW, Answer, Client, read_answers
 from tests.doubles import FakePoster
-from tests.test_subscriber import FakeSockets
+from tests.kv78turbo.test_subscriber import FakeSockets
 
 CODE = "57330430"
 LIVE = "30000001"
@@ -66,9 +67,9 @@ class ProgramTestCase(SynchronousTestCase):
         globalLogPublisher.addObserver(self.events)
         self.addCleanup(globalLogPublisher.removeObserver, self.events)
         for name, double in {
-            "govi_server.clock.Thread": Mock(),  # the test has the clock looked at
-            "govi_server.tap.ClockWatch": partial(ClockWatch, monotonic=lambda: self.running_for),
-            "govi_server.tap.Poster": lambda *_: self.poster,
+            "govi_server.runtime.clock.Thread": Mock(),  # the test has the clock looked at
+            "govi_server.application.ClockWatch": partial(ClockWatch, monotonic=lambda: self.running_for),
+            "govi_server.application.Poster": lambda *_: self.poster,
             "govi_server.kv78turbo.subscriber._Sockets": lambda *_: self.sockets,
         }.items():
             patched = patch(name, double)
@@ -77,7 +78,7 @@ class ProgramTestCase(SynchronousTestCase):
         config = os.path.join(self.folder, "config.toml")
         with open(config, "w", encoding="utf-8") as file:
             file.write(self.toml)
-        options = tap.Options()
+        options = Options()
         options.parseOptions(["--config", config, "--snapshot", f"{self.folder}/snapshot"])
         self.service = cast(MultiService, tap.makeService(options, self.reactor))
         self.service.privilegedStartService()

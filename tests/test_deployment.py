@@ -10,13 +10,14 @@ from typing import Any
 import msgspec
 from prometheus_client import generate_latest
 
-from govi_server.config import Config
-from govi_server.departures.flights import FlightEvent
-from govi_server.operations.parts import KINDS
-from govi_server.statistics import ConnectionStatistics, RequestStatistics, format_line
+from govi_server.kv55.gateway import GatewayEvent
+from govi_server.operations.components import KINDS
+from govi_server.settings import Config
+from govi_server.statistics.log import format_line
+from govi_server.statistics.records import ConnectionStatistics, RequestStatistics
 from tests import feed as kv
 from tests.client import NOW
-from tests.test_operations import OperationsTestCase
+from tests.operations.test_operations import OperationsTestCase
 
 ROOT = Path(__file__).parent.parent
 _METRIC = re.compile(r"\bgovi_[a-z_]+")
@@ -52,7 +53,7 @@ class DeploymentTests(OperationsTestCase):
 
     def log_flights(self) -> None:
         for what in ("taken", "answered"):
-            self.metrics({"flight": FlightEvent("kv55", what, 1.0)})
+            self.metrics({"flight": GatewayEvent("kv55", what, 1.0)})
 
     def test_metrics(self) -> None:
         """Every metric is in the handbook, and every one that a file names there is."""

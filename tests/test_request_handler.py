@@ -11,7 +11,8 @@ from zope.interface.verify import verifyObject
 
 from govi_server import request_handler
 from govi_server.request_handler import MOST_IN_A_ROW, RequestHandler
-from govi_server.server import Limits, Server
+from govi_server.server import Server
+from govi_server.settings import ServerSettings
 from tests.client import NOW, Client, WireTestCase, read_answers
 
 
@@ -189,7 +190,7 @@ class AnswerTests(WireTestCase):
 class SmallLimitsTests(WireTestCase):
     """Requests that are too large."""
 
-    limits = Limits(request_line=256, head=512, body=256)
+    limits = ServerSettings(request_line=256, head=512, body=256)
 
     def assert_refused(self, data: bytes, status: int) -> None:
         for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):

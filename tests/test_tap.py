@@ -13,14 +13,15 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server import tap
+from govi_server import application, tap
 from govi_server.modules.board import BoardPages
+from govi_server.modules.display_source import CacheDisplays, FeedDisplays
 from govi_server.modules.front import Front
 from govi_server.modules.ovapi import PATHS
-from govi_server.modules.signs import CacheSigns, FeedSigns
 from govi_server.server import Server
 from govi_server.simulator import tap as simulator_tap
 from govi_server.simulator.town import STATION
+from govi_server.tap import Options
 
 
 class PluginTests(SynchronousTestCase):
@@ -38,7 +39,7 @@ class OptionsTests(SynchronousTestCase):
     """What was said, in the shape of the configuration."""
 
     def settings(self, *arguments: str) -> dict[str, object]:
-        options = tap.Options()
+        options = Options()
         options.parseOptions(arguments)
         return options.settings()
 
@@ -102,8 +103,8 @@ class GarbageTests(SynchronousTestCase):
         before = gc.get_threshold()
         self.addCleanup(gc.set_threshold, *before)
         gc.set_threshold(700, 10, 10)
-        tap.makeService(tap.Options(), MemoryReactorClock())
-        self.assertEqual(gc.get_threshold(), (700, 10, tap.SELDOM))
+        tap.makeService(Options(), MemoryReactorClock())
+        self.assertEqual(gc.get_threshold(), (700, 10, application.SELDOM))
 
 
 class ServiceTests(SynchronousTestCase):
@@ -114,7 +115,7 @@ class ServiceTests(SynchronousTestCase):
         self.addCleanup(folder.cleanup)
         self.folder = folder.name
         self.reactor = Reactor()
-        thread = patch("govi_server.clock.Thread")  # which would call a reactor that is none
+        thread = patch("govi_server.runtime.clock.Thread")  # which would call a reactor that is none
         thread.start()
         self.addCleanup(thread.stop)
 
@@ -123,7 +124,7 @@ class ServiceTests(SynchronousTestCase):
         path = os.path.join(self.folder, "config.toml")
         with open(path, "w", encoding="utf-8") as file:
             file.write(toml)
-        options = tap.Options()
+        options = Options()
         options.parseOptions(["--config", path, *arguments])
         self.service = tap.makeService(options, self.reactor)
         self.service.privilegedStartService()
@@ -135,6 +136,21 @@ class ServiceTests(SynchronousTestCase):
         stopped = cast(Deferred[None], self.service.stopService())
         self.reactor.pump([0.01] * 10)  # the first sweep is still to be done
         self.successResultOf(stopped)
+
+    def test_configurations_that_the_domain_rejects(self) -> None:
+        """A path segment that is taken, or a probe that is no TimingPointCode, is one line of error."""
+        for toml, error in (
+            ("[modules.tpc]\nsource = 'kv78turbo'", "modules: 'tpc' is a path that is answered already"),
+            (
+                "[modules.line]\nsource = 'govi'\n[modules.kv55]\nsource = 'kv78turbo'",
+                "modules: 'line' is a path that is answered already",
+            ),
+            ("[modules.board]", "modules: 'board' is a path that is answered already"),
+            ("[admin]\nprobe = 'x'", "admin.probe is not a TimingPointCode: 'x'"),
+        ):
+            with self.assertRaises(SystemExit) as caught:
+                self.ports(toml)
+            self.assertEqual(str(caught.exception), f"govi-cache: {error}")
 
     def test_demo(self) -> None:
         """The demo has its simulator inside, both kinds, and starts it before clients can come."""
@@ -167,7 +183,7 @@ class ServiceTests(SynchronousTestCase):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
         with self.assertRaises(KeyError):  # there is nothing to search in
             server.find_module("stops")
-        self.assertIsInstance(cast(BoardPages, server.find_module("board")).signs, CacheSigns)
+        self.assertIsInstance(cast(BoardPages, server.find_module("board")).signs, CacheDisplays)
 
     def test_live(self) -> None:
         """With a timetable alone there are no callbacks, and OVapi's paths are answered beside /kv55."""
@@ -178,7 +194,7 @@ class ServiceTests(SynchronousTestCase):
         server = cast(Server, self.reactor.tcpServers[-1][1])
         for name in ("kv55", "board", "stops", "near", "siri", *PATHS):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
-        self.assertIsInstance(cast(BoardPages, server.find_module("board")).signs, FeedSigns)
+        self.assertIsInstance(cast(BoardPages, server.find_module("board")).signs, FeedDisplays)
 
     def test_mistakes(self) -> None:
         """What cannot be used is one line that names it, and the end."""

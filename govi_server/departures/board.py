@@ -42,23 +42,3 @@ class Board:
     """Epoch seconds at which the source's answer was there: what its age is counted from."""
     envelope: tuple[tuple[str, str], ...] = ()
     """Header elements (name, text) of the message that brought it; none where no message did."""
-
-
-class NoBoard(Exception):
-    """A source could not tell a stop's board; the text says why, for the log and the client."""
-
-
-class Busy(NoBoard):
-    """So many questions are on their way that no other one is asked."""
-
-
-class SourceSilent(NoBoard):
-    """The source took the question and gave no answer in time."""
-
-
-class SourceUnreachable(NoBoard):
-    """The source did not take the question: refused, broken off, or not acknowledged in time."""
-
-
-class SourceBroken(NoBoard):
-    """The source answered with something that cannot be read."""

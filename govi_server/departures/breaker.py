@@ -3,31 +3,21 @@
 from collections.abc import Callable
 from typing import Literal
 
-from msgspec import Struct
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from govi_server.departures.board import Board, SourceUnreachable
-from govi_server.incidents import Incidents
-from govi_server.interfaces import IDepartureSource
-from govi_server.units import Count, Seconds
+from govi_server.departures.board import Board
+from govi_server.departures.source import IDepartureSource, SourceUnreachable
+from govi_server.runtime.throttled_warnings import ThrottledWarnings
+from govi_server.settings import BreakerSettings
 
 State = Literal["closed", "open", "half-open"]
 
 
-class Limits(Struct, frozen=True, forbid_unknown_fields=True):
-    """When the breaker opens, and for how long."""
-
-    failures: Count = 10
-    """Questions in a row that the source did not take, before it is left alone."""
-    pause: Seconds = 5.0
-    """Seconds for which it is left alone; then one question is tried."""
-
-
-DEFAULT_LIMITS = Limits()
+BREAKER_DEFAULTS = BreakerSettings()
 
 
 @implementer(IDepartureSource)
@@ -45,14 +35,14 @@ class CircuitBreaker:
         self,
         source: IDepartureSource,
         clock: IReactorTime,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: BreakerSettings = BREAKER_DEFAULTS,
         called: str = "the source",
     ) -> None:
         self._source = source
         self._clock = clock
         self._limits = limits
         self._called = called
-        self.incidents = Incidents(self.log, clock)
+        self.incidents = ThrottledWarnings(self.log, clock)
         self._failures = 0
         self._last = ""
         self._until = 0.0

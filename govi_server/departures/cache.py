@@ -4,37 +4,21 @@ from collections import OrderedDict
 from collections.abc import Callable, Sized
 from typing import Literal, TypeVar
 
-from msgspec import Struct
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from govi_server.departures.board import Board, Busy, NoBoard
-from govi_server.interfaces import IDepartureSource
-from govi_server.units import Bytes, Count, Seconds
+from govi_server.departures.board import Board
+from govi_server.departures.source import Busy, IDepartureSource, NoBoard
+from govi_server.settings import CacheSettings
 
 Result = Literal["hit", "stale", "joined", "miss"]
 
 _Made = TypeVar("_Made", bound=Sized)
 
 
-class Limits(Struct, frozen=True, forbid_unknown_fields=True):
-    """How long and how much the cache keeps."""
-
-    fresh: Seconds = 60.0
-    """Age in seconds up to which a board is served without a thought."""
-    stale: Seconds = 300.0
-    """Age in seconds up to which it is served while a newer one is asked for, and while the source fails."""
-    entries: Count = 50_000
-    """Boards: all stops of the Netherlands, and then some. The least recently used goes first, by the second."""
-    flights: Count = 10_000
-    """Questions to the source at a time; over it, who asks for yet another stop is told that the server is busy."""
-    bytes: Bytes = 256 << 20
-    """Rendered bytes kept beside the boards; the least recently used goes first."""
-
-
-DEFAULT_LIMITS = Limits()
+CACHE_DEFAULTS = CacheSettings()
 
 
 class Entry:
@@ -55,7 +39,7 @@ class BoardCache:
 
     log = Logger()
 
-    def __init__(self, source: IDepartureSource, clock: IReactorTime, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, source: IDepartureSource, clock: IReactorTime, limits: CacheSettings = CACHE_DEFAULTS) -> None:
         self._source = source
         self._clock = clock
         self.limits = limits

@@ -3,9 +3,8 @@
 import re
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from zoneinfo import ZoneInfo
 
-AMSTERDAM = ZoneInfo("Europe/Amsterdam")
+from govi_server.runtime.clock import LOCAL_ZONE
 
 MINUTE = 60
 HOUR = 60 * MINUTE
@@ -41,7 +40,7 @@ def read_date(text: str) -> date | None:
 
 def local_date(moment: float) -> date:
     """Tell the date on the wall in the Netherlands at a moment (epoch seconds)."""
-    return datetime.fromtimestamp(moment, AMSTERDAM).date()
+    return datetime.fromtimestamp(moment, LOCAL_ZONE).date()
 
 
 def moment(operating_date: date, seconds: int, after: float = 0.0) -> float:
@@ -57,7 +56,7 @@ def moment(operating_date: date, seconds: int, after: float = 0.0) -> float:
     midnight, changes = _day(day)
     if not changes:
         return midnight + of_day
-    wall = datetime(day.year, day.month, day.day, tzinfo=AMSTERDAM) + timedelta(seconds=of_day)
+    wall = datetime(day.year, day.month, day.day, tzinfo=LOCAL_ZONE) + timedelta(seconds=of_day)
     first, second = wall.timestamp(), wall.replace(fold=1).timestamp()
     return second if first < second and first < after else first
 
@@ -79,7 +78,7 @@ def moments(
 @lru_cache(maxsize=256)
 def _day(day: date) -> tuple[float, bool]:
     """Give when a day begins (epoch seconds), and whether the clocks change on it."""
-    begins = datetime(day.year, day.month, day.day, tzinfo=AMSTERDAM)
+    begins = datetime(day.year, day.month, day.day, tzinfo=LOCAL_ZONE)
     ends = begins + timedelta(days=1)
     return begins.timestamp(), begins.utcoffset() != ends.utcoffset()
 
@@ -95,12 +94,12 @@ def read_timestamp(text: str) -> float | None:
         return None
     if not text.isascii() or not 1971 <= read.year <= 2999:
         return None
-    return (read if read.tzinfo else read.replace(tzinfo=AMSTERDAM)).timestamp()
+    return (read if read.tzinfo else read.replace(tzinfo=LOCAL_ZONE)).timestamp()
 
 
 def local_timestamp(moment: float) -> str:
     """Write a moment as the Netherlands' wall clock with its offset: 2012-01-22T23:45:49+01:00."""
-    return datetime.fromtimestamp(moment, AMSTERDAM).isoformat(timespec="seconds")
+    return datetime.fromtimestamp(moment, LOCAL_ZONE).isoformat(timespec="seconds")
 
 
 def utc_timestamp(moment: float) -> str:

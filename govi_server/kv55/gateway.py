@@ -5,38 +5,48 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from msgspec import Struct
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
-from govi_server.departures.board import Board, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
-from govi_server.departures.flights import FlightEvent
-from govi_server.incidents import QUIET, Incidents
-from govi_server.interfaces import IDepartureSource, IPoster
+from govi_server.departures.board import Board
+from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
 from govi_server.kv55 import messages
 from govi_server.kv55.messages import BadMessage, Question
-from govi_server.units import Bytes, Count, Seconds
+from govi_server.runtime.throttled_warnings import QUIET, ThrottledWarnings
+from govi_server.settings import SUBSCRIBER, GatewaySettings
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayEvent:
+    """One thing that happened to a question. Written to the log under the key ``flight``, with no text."""
+
+    module: str
+    """The module that asked."""
+    what: Literal["taken", "answered", "late"]
+    """Taken is the acknowledgement; late is an answer after the deadline."""
+    seconds: float
+    """Since the question."""
+
+
+class IPoster(Interface):
+    """What sends messages to a gateway."""
+
+    def post(body: bytes, encoding: str | None = None) -> Deferred[None]:
+        """Send a message; fires when it was taken, fails with an error whose text says why not."""
+
+    def close() -> Deferred[None]:
+        """Close the connections that are kept."""
+
 
 LATE = 300.0
 """Seconds after a question in which its answer is still one that somebody asked for."""
 
 
-class Limits(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the gateway is given."""
-
-    answer: Seconds = 10.0
-    """Seconds from the question to the callback, however many clients wait for it."""
-    message: Bytes = 1 << 20
-    """Bytes of a callback, before and after gunzip. Some hundred times the largest that was seen."""
-    remembered: Count = 100_000
-    """Questions that are remembered, to tell late and repeated answers from those that nobody asked for."""
-
-
-DEFAULT_LIMITS = Limits()
+GATEWAY_DEFAULTS = GatewaySettings()
 
 
 class Unsolicited(Exception):
@@ -44,7 +54,7 @@ class Unsolicited(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class Flight:
+class PendingQuestion:
     """A question that is on its way, or was."""
 
     code: str
@@ -75,13 +85,13 @@ class Flight:
 
 
 @dataclass(slots=True)
-class _Asked:
+class _AnsweredQuestions:
     """The questions that are remembered: by code, and in the order in which they were asked."""
 
-    by_code: dict[str, list[Flight]] = field(default_factory=dict)
-    in_order: deque[Flight] = field(default_factory=deque)
+    by_code: dict[str, list[PendingQuestion]] = field(default_factory=dict)
+    in_order: deque[PendingQuestion] = field(default_factory=deque)
 
-    def add(self, flight: Flight) -> None:
+    def add(self, flight: PendingQuestion) -> None:
         self.by_code.setdefault(flight.code, []).append(flight)
         self.in_order.append(flight)
 
@@ -96,7 +106,7 @@ class _Asked:
             if not flights:
                 del self.by_code[flight.code]
 
-    def find(self, code: str, number: str | None) -> Flight | None:
+    def find(self, code: str, number: str | None) -> PendingQuestion | None:
         """Find the flight that an answer belongs to.
 
         By code, and by sequence number where the gateway echoes it; it may as well always send the same one
@@ -123,8 +133,8 @@ class Gateway(Service):
         poster: IPoster,
         clock: IReactorTime,
         called: str,
-        subscriber_id: str = messages.SUBSCRIBER,
-        limits: Limits = DEFAULT_LIMITS,
+        subscriber_id: str = SUBSCRIBER,
+        limits: GatewaySettings = GATEWAY_DEFAULTS,
         module: str = "kv55",
     ) -> None:
         self._poster = poster
@@ -134,13 +144,13 @@ class Gateway(Service):
         self._subscriber_id = subscriber_id
         self._limits = limits
         self._number = 0
-        self._asked = _Asked()
+        self._asked = _AnsweredQuestions()
         self._posts: set[Deferred[None]] = set()
         self._heard: list[Callable[[Board], object]] = []
         self._failing_since: float | None = None
         self._told: float | None = None  # when that it fails was told last
         self._is_told = False  # that it fails now
-        self.incidents = Incidents(self.log, clock)
+        self.incidents = ThrottledWarnings(self.log, clock)
 
     def listen(self, heard: Callable[[Board], object]) -> None:
         """Have late answers told to heard."""
@@ -151,7 +161,7 @@ class Gateway(Service):
         now = self._clock.seconds()
         self._number += 1
         board: Deferred[Board] = Deferred()
-        flight = Flight(code, str(self._number), now, board)
+        flight = PendingQuestion(code, str(self._number), now, board)
         self._asked.add(flight)
         self._asked.forget(now - LATE, self._limits.remembered)
         question = Question(code, flight.number, self._subscriber_id)
@@ -244,14 +254,14 @@ class Gateway(Service):
         elif asked := self._asked.find(code, None):
             asked.land(SourceBroken(why))
 
-    def _since(self, flight: Flight) -> float:
+    def _since(self, flight: PendingQuestion) -> float:
         """Give the seconds since a question; none after the clock was set back."""
         return max(self._clock.seconds() - flight.asked, 0.0)
 
-    def _tell(self, flight: Flight, what: Literal["taken", "answered", "late"]) -> None:
-        self.log.info(flight=FlightEvent(self._module, what, self._since(flight)))
+    def _tell(self, flight: PendingQuestion, what: Literal["taken", "answered", "late"]) -> None:
+        self.log.info(flight=GatewayEvent(self._module, what, self._since(flight)))
 
-    def _taken(self, _: None, flight: Flight) -> None:
+    def _taken(self, _: None, flight: PendingQuestion) -> None:
         flight.taken = True
         self._tell(flight, "taken")
         self._recovered()
@@ -260,14 +270,14 @@ class Gateway(Service):
         self._posts.discard(posted)
         return result
 
-    def _not_taken(self, failure: Failure, flight: Flight) -> None:
+    def _not_taken(self, failure: Failure, flight: PendingQuestion) -> None:
         if failure.check(TimeoutError):
             self._time_over(flight)
         elif flight.board is not None:
             self._fails(failure.getErrorMessage())
             flight.land(SourceUnreachable(failure.getErrorMessage()))
 
-    def _time_over(self, flight: Flight) -> None:
+    def _time_over(self, flight: PendingQuestion) -> None:
         """End a flight that has had its time; what for, depends on how far it came."""
         seconds = f"{self._limits.answer:g} s"
         if flight.board is None:

@@ -15,9 +15,10 @@ from lxml import etree
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.times import local_timestamp, utc_timestamp
-from govi_server.gunzip import GZIP, gunzip
+from govi_server.departures.timing_point import is_timing_point_code
+from govi_server.runtime.gunzip import GZIP, gunzip
+from govi_server.settings import SUBSCRIBER
 
-SUBSCRIBER = "openOV"
 VERSION = "0.0.1"
 DOSSIER = "KV55"
 LICENSE = "http://openov.nl/license/GOVI-1.0-TravelInfo"
@@ -45,7 +46,6 @@ _values_of = attrgetter(*_TRIP.values())
 _DOCUMENT = ("SubscriberID", "Version", "DossierName", "SendTimestamp", "License")
 _REQUEST = ("RequestTimestamp", "SequenceNumber")
 
-_CODE = re.compile(r"[0-9]{1,10}")
 _CODE_IN_BYTES = re.compile(rb"<TimingPointCode>([0-9]{1,10})</TimingPointCode>")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # What is not written as it is: what XML cannot hold, and & < > CR. (As one set it is found three times as fast.)
@@ -54,11 +54,6 @@ _SPECIAL = re.compile("[^\t\n\x20-%'-;=?-\ud7ff\ue000-\ufffd\U00010000-\U0010fff
 
 class BadMessage(ValueError):
     """A message that is not well formed, not what it should be, or too large; the text says which."""
-
-
-def is_timing_point_code(text: str) -> bool:
-    """Tell whether a text is a TimingPointCode: 1 to 10 ASCII digits (DOMAIN.md 2.4, and trap 5)."""
-    return _CODE.fullmatch(text) is not None
 
 
 def unpack(data: bytes, limit: int) -> bytes:

@@ -20,7 +20,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer, IResponse
 from zope.interface import implementer
 
-from govi_server.interfaces import IPoster
+from govi_server.kv55.gateway import IPoster
 
 CONNECTIONS = 256
 """POSTs under way at once, each on a connection of its own; the others wait for one to end."""

@@ -1,27 +1,24 @@
 """The live feed: takes its messages in, and tells how far what it says can be relied upon."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from msgspec import Struct
 from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from govi_server.gunzip import gunzip
-from govi_server.incidents import Incidents
 from govi_server.kv78turbo import ctx
-from govi_server.kv78turbo import passtimes as kv8
-from govi_server.kv78turbo import timetable as kv7
-from govi_server.kv78turbo.boards import Boards, StopBoard
-from govi_server.kv78turbo.folder import Folder
-from govi_server.kv78turbo.passtimes import Passtimes
-from govi_server.kv78turbo.subscriber import Limits as SubscriberLimits
+from govi_server.kv78turbo.freshness import Freshness
+from govi_server.kv78turbo.kv7_timetable import Timetable
+from govi_server.kv78turbo.kv8_passtimes import Passtimes
+from govi_server.kv78turbo.stop_departures import StopDepartures, StopDeparturesCache
 from govi_server.kv78turbo.subscriber import State, Subscriber
-from govi_server.kv78turbo.timetable import Timetable
-from govi_server.slices import Turns, in_slices
-from govi_server.units import Bytes, Seconds
+from govi_server.kv78turbo.timetable_directory import TimetableDirectory
+from govi_server.runtime.cooperative import CooperativeRunner, make_cooperator
+from govi_server.runtime.gunzip import gunzip
+from govi_server.runtime.throttled_warnings import ThrottledWarnings
+from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSettings, SubscriberSettings
 
 PREFIXES = ("/GOVI/KV8", "/GOVI/KV7")
 """What is subscribed to; the old and the new names of the envelopes all begin so (DOMAIN.md 2.2)."""
@@ -57,24 +54,6 @@ REFUSED = {
 }
 """Why a record is refused, by kind of incident."""
 
-Condition = Literal["fresh", "stale", "old", "unknown", "down"]
-"""How far a board can be relied upon: "fresh" and "stale" are shown; "old", "unknown" (no such stop) and "down" (no
-feed, and so nobody knows) are three kinds of having none."""
-
-SHOWN: tuple[Condition, ...] = ("fresh", "stale")
-"""The conditions of a board in which it is shown."""
-
-
-class Limits(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the feed may take, and how long its word counts."""
-
-    message: Bytes = 64 << 20
-    """Of one message, after gunzip: a night's planning of the largest operator fits."""
-    fresh: Seconds = 60.0
-    """Age in seconds up to which what a data owner said is fresh: the feed repeats it every half minute."""
-    stale: Seconds = 300.0
-    """Age in seconds up to which it is shown, and said to be stale."""
-
 
 class Feed(MultiService):
     """Keeps the boards of a country up to date.
@@ -91,32 +70,32 @@ class Feed(MultiService):
         reactor: Any,
         addresses: Sequence[str],
         folder: str,
-        limits: Limits,
+        limits: FeedLimitSettings,
         *,
-        subscriber: SubscriberLimits,
-        passtimes: kv8.Limits,
-        timetable: kv7.Limits,
+        subscriber: SubscriberSettings,
+        passtimes: PasstimeSettings,
+        timetable: PlanningSettings,
         kept: int,
     ) -> None:
         super().__init__()
         self.clock = reactor
         self.limits = limits
-        self.incidents = Incidents(self.log, reactor)
+        self.incidents = ThrottledWarnings(self.log, reactor)
         self.passtimes = Passtimes(reactor.seconds, self._refused, passtimes)
         self.timetable = Timetable(reactor.seconds, self._refused, timetable)
-        self.boards = Boards(self.passtimes, self.timetable, reactor.seconds, kept, limits.stale)
+        self.boards = StopDeparturesCache(self.passtimes, self.timetable, reactor.seconds, kept, limits.stale)
         self.subscriptions: dict[str, str] = {}
         """The timestamp of the last KV8 message of each subscription."""
         self.n_records = 0
         self._owner = ""
-        self._cooperator = in_slices(reactor)
-        self.turns = Turns(reactor)
+        self._cooperator = make_cooperator(reactor)
+        self.turns = CooperativeRunner(reactor)
         """Of who asks for much."""
         sweeper = TimerService(SWEEP_EVERY, self._sweep)
         sweeper.clock = reactor
         sweeper.setServiceParent(self)
         if folder:
-            Folder(folder, reactor, self._cooperator, self._read).setServiceParent(self)
+            TimetableDirectory(folder, reactor, self._cooperator, self._read).setServiceParent(self)
         self._subscriber_limits = subscriber
         self.subscriber: Subscriber | None = None
         if addresses:
@@ -201,7 +180,7 @@ class Feed(MultiService):
 
     # Telling.
 
-    def word_of(self, owner: str) -> tuple[Condition, float]:
+    def word_of(self, owner: str) -> tuple[Freshness, float]:
         """Tell how far what a data owner said last can be relied upon, and its age in seconds."""
         heard = self.passtimes.heard.get(owner)
         age = 0.0 if heard is None else max(self.clock.seconds() - heard, 0.0)
@@ -210,7 +189,7 @@ class Feed(MultiService):
         fresh = self.tells_all if heard is None else age <= self.limits.fresh
         return ("fresh" if fresh else "stale"), age
 
-    def condition(self, board: StopBoard) -> tuple[Condition, float]:
+    def condition(self, board: StopDepartures) -> tuple[Freshness, float]:
         """Tell how far a board can be relied upon, and the age in seconds of the oldest word that it rests on."""
         now = self.clock.seconds()
         # Of whom nothing is known but what was planned nothing more was to be heard; who has fallen silent is missed.

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import zmq
-from msgspec import Struct
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
@@ -15,12 +14,9 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from govi_server.incidents import Incidents
-from govi_server.services import CannotStart
-from govi_server.units import Bytes, Count, Seconds
-
-FEED = "tcp://pubsub.besteffort.ndovloket.nl:7817"
-"""Where everybody may subscribe, with one connection (DOMAIN.md 2.2)."""
+from govi_server.errors import StartupError
+from govi_server.runtime.throttled_warnings import ThrottledWarnings
+from govi_server.settings import SubscriberSettings
 
 State = Literal["UNKNOWN", "RECOVERING", "UP", "DOWN"]
 
@@ -43,29 +39,13 @@ LATE = 1.0
 _TCP = re.compile(r"[A-Za-z0-9\[:][A-Za-z0-9.:%_\[\]-]*:(\d{1,5})", re.ASCII)
 
 
-class Limits(Struct, frozen=True, forbid_unknown_fields=True):
-    """How long the feed may be silent, and how much of it waits."""
-
-    silence: Seconds = 60.0
-    """Seconds without any frame after which the connection is made anew."""
-    recovery: Seconds = 60.0
-    """Seconds from the first message to a complete picture: the feed repeats all journeys every 25 to 30 s."""
-    back_off: Seconds = 30.0
-    """The most seconds between two attempts."""
-    message: Bytes = 16 << 20
-    """Bytes of one message as it comes. libzmq drops the connection for a larger frame, and leaves it so: the
-    silence that follows makes a new one. A larger message of smaller frames is left out."""
-    queue: Count = 10_000
-    """Messages that wait in libzmq; over it, new ones are lost."""
-
-
-DEFAULT_LIMITS = Limits()
+SUBSCRIBER_DEFAULTS = SubscriberSettings()
 
 
 class _Sockets:
     """Makes SUB sockets in a context of its own. reactor: an IReactorThreads."""
 
-    def __init__(self, reactor: Any, prefixes: Sequence[str], limits: Limits) -> None:
+    def __init__(self, reactor: Any, prefixes: Sequence[str], limits: SubscriberSettings) -> None:
         self._reactor = reactor
         self._prefixes = prefixes
         self._limits = limits
@@ -149,12 +129,12 @@ class Subscriber(Service):
         addresses: Sequence[str],
         prefixes: Sequence[str],
         received: Callable[[str, bytes], Deferred[None] | None],
-        limits: Limits = DEFAULT_LIMITS,
+        limits: SubscriberSettings = SUBSCRIBER_DEFAULTS,
         *,
         _sockets: _Sockets | None = None,
     ) -> None:
         if not addresses or not prefixes:
-            raise CannotStart("KV78turbo needs an address and the prefix of an envelope at least")
+            raise StartupError("KV78turbo needs an address and the prefix of an envelope at least")
         for address in addresses:
             _check(address)
         self._reactor = reactor
@@ -175,7 +155,7 @@ class Subscriber(Service):
         """The next turn, when this one has left something to read."""
         self._watch: IDelayedCall | None = None
         """The end of the silence, or of the back-off."""
-        self.incidents = Incidents(self.log, reactor)
+        self.incidents = ThrottledWarnings(self.log, reactor)
         self.address: str | None = None
         """The one in use; None between two attempts."""
         self.last: float | None = None
@@ -194,7 +174,7 @@ class Subscriber(Service):
             self._connect()
         except zmq.ZMQError as error:
             self._sockets.close()
-            raise CannotStart(f"cannot connect to {self._addresses[0]!r} for KV78turbo: {error.strerror}") from None
+            raise StartupError(f"cannot connect to {self._addresses[0]!r} for KV78turbo: {error.strerror}") from None
         super().startService()
 
     def stopService(self) -> Deferred[None]:
@@ -395,4 +375,4 @@ def _check(address: str) -> None:
     else:
         good = scheme in ("ipc", "inproc") and 0 < len(os.fsencode(path)) <= zmq.IPC_PATH_MAX_LEN
     if not good:
-        raise CannotStart(f"{address!r} is no address of a KV78turbo feed: it is of the form tcp://host:port")
+        raise StartupError(f"{address!r} is no address of a KV78turbo feed: it is of the form tcp://host:port")

@@ -3,21 +3,22 @@
 from twisted.application.service import Service
 from zope.interface import implementer
 
-from govi_server.conditional import prefers_gzip
-from govi_server.contract import TEXT, Answer, Choice, Parameter, Path
-from govi_server.environ import Environ
-from govi_server.interfaces import IDeclared, IWebModule
+from govi_server.http.caching.cached_response import CachedResponse
+from govi_server.http.caching.representation import make_representation
+from govi_server.http.negotiation import prefers_gzip
+from govi_server.http.parameters import Enum, Parameter
+from govi_server.http.request import Environ
+from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
+from govi_server.openapi.schema import TEXT
 from govi_server.pages.assets import TYPES, content, version
-from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
-from govi_server.response import represent
-from govi_server.web_handler import WebHandler
+from govi_server.web_handler import IWebModule, WebHandler
 
 _FOR_GOOD = "public, max-age=31536000, immutable"
 _FOR_NOW = "public, no-cache"
 
 
-@implementer(IWebModule, IDeclared)
+@implementer(IWebModule, IDocumented)
 class Assets(Service):
     """Answers under its name with files, made once."""
 
@@ -25,7 +26,7 @@ class Assets(Service):
 
     def __init__(self) -> None:
         self.made = {
-            (name, packed): represent(content(name), kind, packed)
+            (name, packed): make_representation(content(name), kind, packed)
             for name, kind in TYPES.items()
             for packed in (False, True)
         }
@@ -34,16 +35,16 @@ class Assets(Service):
         """Make the handler of one request."""
         return AssetsHandler(self, request_handler, env)
 
-    def contract(self) -> list[Path]:
+    def contract(self) -> list[Operation]:
         """Declare the one path."""
-        name = Parameter("name", Choice(tuple(TYPES)), "The file.", "front.css", "path", True)
+        name = Parameter("name", Enum(tuple(TYPES)), "The file.", "front.css", "path", True)
         kinds = sorted({kind.partition(";")[0] for kind in TYPES.values()})
         about = ("Cache-Control", "ETag")
         answers = (
-            *(Answer(200, "The file.", kind, TEXT, about) for kind in kinds),
-            Answer(404, "There is no such file."),
+            *(ResponseSpec(200, "The file.", kind, TEXT, about) for kind in kinds),
+            ResponseSpec(404, "There is no such file."),
         )
-        return [Path("/assets/{name}", "What pages are made of", answers, (name,), section="Pages")]
+        return [Operation("/assets/{name}", "What pages are made of", answers, (name,), section="Pages")]
 
 
 class AssetsHandler(WebHandler):
@@ -63,4 +64,4 @@ class AssetsHandler(WebHandler):
             return
         is_sure = self.env.get("query_string", "") == f"v={version(name)}"
         headers = (("Cache-Control", _FOR_GOOD if is_sure else _FOR_NOW), ("X-Content-Type-Options", "nosniff"))
-        self.send_representation(Ready(made, headers, "none"))
+        self.send_representation(CachedResponse(made, headers, "none"))

@@ -9,34 +9,40 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from govi_server.conditional import prefers_gzip
-from govi_server.contract import TEXT as WORDS
-from govi_server.contract import Answer, BadQuery, Choice, Example, Parameter, Path, Whole, said_in
-from govi_server.departures.sign import Sign, StopSign
-from govi_server.environ import Environ
-from govi_server.interfaces import IDeclared, IDepartureSigns, IReadyModule
-from govi_server.kv55.messages import is_timing_point_code
+from govi_server.departures.display import DepartureDisplay, StopDisplay
+from govi_server.departures.query import DEFAULT_HORIZON, Query
+from govi_server.documents import board as plain
+from govi_server.http.caching.cached_response import CachedResponse
+from govi_server.http.caching.representation import make_representation
+from govi_server.http.caching.response_cache import MAX_AGE, ResponseCache
+from govi_server.http.negotiation import best_type, prefers_gzip
+from govi_server.http.parameters import Integer, InvalidParameter, Parameter, parse_query
+from govi_server.http.request import Environ
 from govi_server.modules import declared
-from govi_server.modules.kept import Kept
-from govi_server.modules.kv55 import echoed
-from govi_server.modules.languages import LANG, VARY, language
-from govi_server.modules.live import LIMIT, MAX_AGE, MOST_CODES, RETRY_AFTER, Query, read_query, split
-from govi_server.modules.signs import HORIZON, Told
-from govi_server.negotiation import best_type
-from govi_server.pages import board, plain
+from govi_server.modules import feed_handler as govi_server_modules_feed_handler
+from govi_server.modules import query_parameters as govi_server_modules_query_parameters
+from govi_server.modules.display_source import IDisplaySource, StopsDisplay
+from govi_server.modules.feed_handler import RETRY_AFTER
+from govi_server.modules.query_parameters import (
+    LANG,
+    LIMIT,
+    VARY,
+    VIEW,
+    echoed,
+    read_codes,
+    read_page,
+    split,
+)
+from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
+from govi_server.openapi.schema import TEXT as WORDS
+from govi_server.pages import board_page
 from govi_server.pages.assets import policy
-from govi_server.ready import Ready
 from govi_server.request_handler import RequestHandler
-from govi_server.response import represent
-from govi_server.slices import Turns
-from govi_server.web_handler import WebHandler
+from govi_server.runtime.cooperative import CooperativeRunner
+from govi_server.web_handler import ICacheableModule, WebHandler
 
 HTML, TEXT, JSON = "text/html", "text/plain", "application/json"
 FORMS = ((HTML, WORDS), (TEXT, WORDS), (JSON, declared.SIGN))
-
-MOST_ROWS, MOST_ON_WALL, MOST_BELOW = 20, 7, 2
-"""Departures of each stop on a page if nothing else is asked for; on a wall, where nobody scrolls; and there with
-more than two stops, of which the others are below."""
 
 
 class _Fields:
@@ -54,9 +60,8 @@ class _Fields:
         return f"some of {', '.join(plain.FIELDS)}"
 
 
-VIEW = Parameter("view", Choice(("wall",)), "For a large screen that is read from afar.")
 # The longest word in place of a time fits.
-CHARS = Parameter("chars", Whole("characters", 11, 500), "Of text: characters of a line, to fit a sign.", 40)
+CHARS = Parameter("chars", Integer("characters", 11, 500), "Of text: characters of a line, to fit a sign.", 40)
 FIELDS = Parameter(
     "fields", _Fields(), "Of text and JSON: what of each departure is told, commas between them.", "line,time"
 )
@@ -87,20 +92,10 @@ class Form:
     chars: int | None = None
 
 
-def read_page(env: Environ, stops: int) -> tuple[Query, str]:
-    """Read which departures a page of so many stops is wanted to have, and in which language. Raises BadQuery."""
-    text = env.get("query_string", "")
-    query, said = read_query(text), said_in(text)
-    lang, view = language(env, said), VIEW.of(said)
-    if query.limit is None:
-        query = replace(query, limit=MOST_ROWS if view is None else MOST_ON_WALL if stops <= 2 else MOST_BELOW)
-    return query, lang
-
-
 def read_form(env: Environ, stops: int) -> tuple[Query, Form]:
     """Read what is wanted of so many stops, from a request's query and header. Raises BadQuery."""
     query, lang = read_page(env, stops)
-    said = said_in(env.get("query_string", ""))
+    said = parse_query(env.get("query_string", ""))
     kind = best_type(",".join(env.get_all("accept", [])), (HTML, TEXT, JSON))
     if kind != HTML and LIMIT.name not in said:
         query = replace(query, limit=None)
@@ -108,7 +103,7 @@ def read_form(env: Environ, stops: int) -> tuple[Query, Form]:
     return query, Form(kind, lang, passed_on, FIELDS.of(said), CHARS.of(said))
 
 
-class Asked(NamedTuple):
+class BoardRequest(NamedTuple):
     """What is asked for: all that an answer depends on, beside what is known of the stops."""
 
     codes: tuple[str, ...]
@@ -117,66 +112,61 @@ class Asked(NamedTuple):
     compressed: bool
 
 
-def read_asked(env: Environ) -> Asked:
+def parse_board_request(env: Environ) -> BoardRequest:
     """Read what a request asks for; no codes if its path has none, or what is none. Raises BadQuery."""
     codes = read_codes(_text(env))
-    return Asked(codes, *read_form(env, len(codes)), prefers_gzip(env))
-
-
-def read_codes(text: str) -> tuple[str, ...]:
-    """Read TimingPointCodes, commas between them; none if one of them is none. Raises BadQuery for too many."""
-    codes = tuple(split(text))
-    if len(codes) > MOST_CODES:
-        raise BadQuery(f"these are more than {MOST_CODES} stops")
-    return codes if all(map(is_timing_point_code, codes)) else ()
+    return BoardRequest(codes, *read_form(env, len(codes)), prefers_gzip(env))
 
 
 def _text(env: Environ) -> str:
     return env["path_info"].removeprefix("/board").removeprefix("/").removesuffix("/")
 
 
-@implementer(IReadyModule, IDeclared)
+@implementer(ICacheableModule, IDocumented)
 class BoardPages(Service):
     """Answers under its name with the signs of a source."""
 
     name = "board"
 
-    def __init__(self, signs: IDepartureSigns, clock: IReactorTime) -> None:
+    def __init__(self, signs: IDisplaySource, clock: IReactorTime) -> None:
         self.signs = signs
         self.clock = clock
-        self.kept = Kept(clock)
-        self._turns = Turns(clock)
+        self.kept = ResponseCache(clock)
+        self._turns = CooperativeRunner(clock)
 
     def web_handler(self, request_handler: RequestHandler, env: Environ) -> "BoardHandler":
         """Make the handler of one request."""
         return BoardHandler(self, request_handler, env)
 
-    def ready(self, env: Environ) -> Callable[[], Ready | None] | None:
+    def ready(self, env: Environ) -> Callable[[], CachedResponse | None] | None:
         """Give what answers with the board for as long as it is kept."""
         try:
-            asked = read_asked(env)
-        except BadQuery:
+            asked = parse_board_request(env)
+        except InvalidParameter:
             return None
         return partial(self.at_hand, asked) if asked.codes else None
 
-    def at_hand(self, asked: Asked) -> Ready | None:
+    def at_hand(self, asked: BoardRequest) -> CachedResponse | None:
         """Give the answer that is kept, if it holds."""
         return self.kept.get(asked, self.signs.version(asked.codes))
 
-    def contract(self) -> list[Path]:
+    def contract(self) -> list[Operation]:
         """Declare the one path."""
         about, perhaps = self.signs.about, self.signs.perhaps
         none = ("Cache-Control", "Content-Language", "ETag")
         found, failed = (*none, *about), (*none, "Retry-After", *about)
         answers = (
-            *(Answer(200, "The board, in the form that Accept wants.", *form, found, perhaps) for form in FORMS),
-            declared.WRONG,
-            *(Answer(404, "None of these stops is known.", *form, none, about) for form in FORMS),
-            *(Answer(503, "Nothing recent is known.", *form, failed, perhaps) for form in FORMS),
+            *(
+                ResponseSpec(200, "The board, in the form that Accept wants.", *form, found, perhaps)
+                for form in FORMS
+            ),
+            govi_server_modules_feed_handler.INVALID_PARAMETER,
+            *(ResponseSpec(404, "None of these stops is known.", *form, none, about) for form in FORMS),
+            *(ResponseSpec(503, "Nothing recent is known.", *form, failed, perhaps) for form in FORMS),
         )
-        parameters = (declared.CODES, *self.signs.picked, LANG, VIEW, CHARS, FIELDS)
+        parameters = (govi_server_modules_query_parameters.CODES, *self.signs.picked, LANG, VIEW, CHARS, FIELDS)
         return [
-            Path(
+            Operation(
                 f"/{self.name}/{{TimingPointCodes}}",
                 "Departure boards, as a page, as lines of text or as JSON: say in Accept which",
                 answers,
@@ -191,7 +181,7 @@ class BoardPages(Service):
             )
         ]
 
-    async def write(self, sign: Sign, form: Form) -> bytes:
+    async def write(self, sign: DepartureDisplay, form: Form) -> bytes:
         """Write a sign in a form."""
         now = self.clock.seconds()
         if form.kind == TEXT:
@@ -199,7 +189,7 @@ class BoardPages(Service):
         elif form.kind == JSON:
             writing = plain.document(sign, form.lang, now, form.fields or plain.FIELDS)
         else:
-            writing = board.page(sign, form.lang, now, dict(form.query))
+            writing = board_page.page(sign, form.lang, now, dict(form.query))
         return (await self._turns.of(writing)).encode()
 
 
@@ -213,7 +203,7 @@ class BoardHandler(WebHandler):
     async def get(self) -> None:
         """Send the board, or say why there is none."""
         signs = self._module.signs
-        asked = read_asked(self.env)
+        asked = parse_board_request(self.env)
         ready = self._module.at_hand(asked)
         if ready is not None:
             self.mark("lookup", ready.cache)
@@ -223,23 +213,27 @@ class BoardHandler(WebHandler):
         if asked.codes:
             told = await signs.sign(list(asked.codes), asked.query)
         else:
-            told = Told(Sign((StopSign(echoed(_text(self.env)) or "?", "unknown"),), HORIZON), "none", ())
+            told = StopsDisplay(
+                DepartureDisplay((StopDisplay(echoed(_text(self.env)) or "?", "unknown"),), DEFAULT_HORIZON),
+                "none",
+                (),
+            )
         self.mark("wait" if told.result in ("miss", "joined") else "lookup", told.result)
         await self._send(told, asked, version)
 
-    async def _send(self, told: Told, asked: Asked, version: object) -> None:
+    async def _send(self, told: StopsDisplay, asked: BoardRequest, version: object) -> None:
         form = asked.form
         # Whoever keeps it for so long is still not told of more time than there is.
         body = await self._module.write(told.sign.kept(MAX_AGE), form)
-        made = represent(body, f"{form.kind}; charset=utf-8", asked.compressed, vary=f"Accept, {VARY}")
+        made = make_representation(body, f"{form.kind}; charset=utf-8", asked.compressed, vary=f"Accept, {VARY}")
         headers = [*told.headers, ("Content-Language", form.lang), *(_HEADERS if form.kind == HTML else ())]
         if form.kind != HTML:
             headers.append(("X-Content-Type-Options", "nosniff"))
         if any(stop.shown for stop in told.sign.stops):
             result = told.result
 
-            def say(max_age: int) -> Ready:
-                return Ready(made, (*headers, ("Cache-Control", f"public, max-age={max_age}")), result)
+            def say(max_age: int) -> CachedResponse:
+                return CachedResponse(made, (*headers, ("Cache-Control", f"public, max-age={max_age}")), result)
 
             self.send_representation(self._module.kept.put(asked, version, say))
             return

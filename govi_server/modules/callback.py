@@ -6,14 +6,13 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
-from govi_server.access import Network
-from govi_server.addresses import ip_of, truncated
-from govi_server.environ import Environ
-from govi_server.interfaces import IWebModule
+from govi_server.http.addresses import ip_of, truncated
+from govi_server.http.request import Environ
 from govi_server.kv55.gateway import Gateway, Unsolicited
 from govi_server.kv55.messages import CONTENT_TYPE, BadMessage, write_dris_55_res
 from govi_server.request_handler import RequestHandler
-from govi_server.web_handler import WebHandler
+from govi_server.settings import Network
+from govi_server.web_handler import IWebModule, WebHandler
 
 
 @implementer(IWebModule)

@@ -2,7 +2,18 @@
 
 from typing import get_args
 
-from govi_server.contract import (
+from govi_server.departures.display import RowState, StopState
+from govi_server.http.parameters import Json, Parameter, String
+from govi_server.modules.feed_handler import (
+    DRIS_55,
+    FEED_HEADERS,
+    INVALID_PARAMETER,
+    NOT_FOUND_HEADERS,
+    UNAVAILABLE_HEADERS,
+)
+from govi_server.modules.query_parameters import CODES, PICKED, TIMING_POINT_CODE
+from govi_server.openapi.description import Example, Operation, ResponseSpec
+from govi_server.openapi.schema import (
     DEGREES_OR_NULL,
     FLAG,
     MOMENT,
@@ -12,74 +23,55 @@ from govi_server.contract import (
     NUMBER_OR_NULL,
     TEXT,
     TEXT_OR_NULL,
-    Answer,
-    Example,
-    Json,
-    Parameter,
-    Path,
-    Text,
     arrays,
     mappings,
     objects,
     words,
 )
-from govi_server.departures.sign import RowState, StopState
-from govi_server.modules.live import MOST_CODES, PICKED, TIMING_POINT_CODE
 
 XML = "text/xml"
 JSON = "application/json"
-LIVE = ("Cache-Control", "Cache-Status", "ETag", "Feed-State")
-_NONE = ("Cache-Control", "Feed-State")
-FAILED = ("Cache-Control", "Feed-State", "Retry-After")
 
-DRIS_55 = (
-    "There is a TimingPoint for each stop, a Trip in it for each departure, and Error in place of it where there is "
-    "no board. Times are those of the clocks on the wall on OperatingDate, after midnight with hours from 24 on. "
-    "Elements that are not known are to be passed over, and any of a Trip may be missing."
-)
 
 _CODE = Parameter("TimingPointCode", TIMING_POINT_CODE, "A stop.", "57330430", "path", True)
-_LISTED = Text(least=1)
-CODES = Parameter(
-    "TimingPointCodes",
-    Text(
-        form=f",*[0-9]{{1,10}}(?:,+[0-9]{{1,10}}){{0,{MOST_CODES - 1}}},*",
-        says="TimingPointCodes, 1 to 10 digits each",
-    ),
-    f"Stops, {MOST_CODES} at most, commas between them.",
-    "57330430,57330080",
-    "path",
-    True,
-)
-WRONG = Answer(400, "A parameter is wrong; the text names it.", headers=("Cache-Control",))
+_LISTED = String(least=1)
 
 
-def kv55_gateway(name: str) -> list[Path]:
+def kv55_gateway(name: str) -> list[Operation]:
     """Declare a module that answers from a gateway."""
     about = ("Age", "Cache-Control", "Cache-Status", "ETag", "Last-Modified")
     failed = ("Cache-Control", "Cache-Status", "Retry-After")
     answers = (
-        Answer(200, "The board, a DRIS_55 document.", XML, TEXT, about),
-        Answer(404, "This is no TimingPointCode; DRIS_55 with Error.", XML, TEXT, ("Cache-Control",)),
-        Answer(502, "The gateway's answer cannot be read; DRIS_55 with Error.", XML, TEXT, failed),
-        Answer(503, "Too many questions are on their way; DRIS_55 with Error.", XML, TEXT, failed),
-        Answer(504, "The gateway gave no answer; DRIS_55 with Error.", XML, TEXT, failed),
+        ResponseSpec(200, "The board, a DRIS_55 document.", XML, TEXT, about),
+        ResponseSpec(404, "This is no TimingPointCode; DRIS_55 with Error.", XML, TEXT, ("Cache-Control",)),
+        ResponseSpec(502, "The gateway's answer cannot be read; DRIS_55 with Error.", XML, TEXT, failed),
+        ResponseSpec(503, "Too many questions are on their way; DRIS_55 with Error.", XML, TEXT, failed),
+        ResponseSpec(504, "The gateway gave no answer; DRIS_55 with Error.", XML, TEXT, failed),
     )
     examples = (
         Example("A board", f"/{name}/57330430"),
         Example("No TimingPointCode", f"/{name}/station", status=404),
     )
     template, summary = f"/{name}/{{TimingPointCode}}", "The departures of a stop, as DRIS_55"
-    return [Path(template, summary, answers, (_CODE,), DRIS_55, examples)]
+    return [Operation(template, summary, answers, (_CODE,), DRIS_55, examples)]
 
 
-def kv55_live(name: str) -> list[Path]:
+def kv55_feed(name: str) -> list[Operation]:
     """Declare a module that answers /kv55 from the live feed."""
     answers = (
-        Answer(200, "The boards of the stops that are known, a DRIS_55 document.", XML, TEXT, LIVE, ("Age",)),
-        WRONG,
-        Answer(404, "None of these stops is known; DRIS_55 with Error.", XML, TEXT, ("Cache-Control",), _NONE[1:]),
-        Answer(503, "Nothing recent is known; DRIS_55 with Error.", XML, TEXT, FAILED),
+        ResponseSpec(
+            200, "The boards of the stops that are known, a DRIS_55 document.", XML, TEXT, FEED_HEADERS, ("Age",)
+        ),
+        INVALID_PARAMETER,
+        ResponseSpec(
+            404,
+            "None of these stops is known; DRIS_55 with Error.",
+            XML,
+            TEXT,
+            ("Cache-Control",),
+            NOT_FOUND_HEADERS[1:],
+        ),
+        ResponseSpec(503, "Nothing recent is known; DRIS_55 with Error.", XML, TEXT, UNAVAILABLE_HEADERS),
     )
     parameters = (CODES, *PICKED)
     examples = (
@@ -87,7 +79,7 @@ def kv55_live(name: str) -> list[Path]:
         Example("A stop that nobody knows", f"/{name}/1", status=404),
     )
     template, summary = f"/{name}/{{TimingPointCodes}}", "The departures of stops, as DRIS_55"
-    return [Path(template, summary, answers, parameters, DRIS_55, examples)]
+    return [Operation(template, summary, answers, parameters, DRIS_55, examples)]
 
 
 _DEPARTURE: dict[str, Json] = {
@@ -229,21 +221,21 @@ def _ovapi(
     picks: bool = False,
     always: bool = False,
     ask: str = "",
-) -> Path:
+) -> Operation:
     nothing = {"type": "array", "maxItems": 0}
-    answers = [Answer(200, "What there is, by code.", JSON, schema, LIVE, ("Age",))]
+    answers = [ResponseSpec(200, "What there is, by code.", JSON, schema, FEED_HEADERS, ("Age",))]
     if not always:
-        answers.append(Answer(404, "There is nothing of it: [].", JSON, nothing, _NONE))
+        answers.append(ResponseSpec(404, "There is nothing of it: [].", JSON, nothing, NOT_FOUND_HEADERS))
     if parameter is not None:
-        answers.append(Answer(503, "Nothing recent is known: [].", JSON, nothing, FAILED))
+        answers.append(ResponseSpec(503, "Nothing recent is known: [].", JSON, nothing, UNAVAILABLE_HEADERS))
     if picks:
-        answers.append(WRONG)
+        answers.append(INVALID_PARAMETER)
     parameters = (*([] if parameter is None else [parameter]), *(PICKED if picks else ()))
     examples = (Example("As it comes", ask),) if ask else ()
-    return Path(template, summary, tuple(answers), parameters, examples=examples, section="OVapi")
+    return Operation(template, summary, tuple(answers), parameters, examples=examples, section="OVapi")
 
 
-OVAPI: dict[str, list[Path]] = {
+OVAPI: dict[str, list[Operation]] = {
     "tpc": [
         _ovapi("/tpc/", "Every stop, with its number of live passes", mappings(NUMBER)),
         _ovapi(

@@ -19,20 +19,23 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from govi_server.contract import Answer, Choice, Example, Parameter, Path, said_in
-from govi_server.departures.sign import Sign
+from govi_server.departures.display import DepartureDisplay
+from govi_server.departures.query import Query
 from govi_server.departures.times import MINUTE, local_timestamp
-from govi_server.environ import Environ
-from govi_server.interfaces import IDeclared, IDepartureSigns, IWebModule
+from govi_server.documents import board as plain
+from govi_server.http.parameters import Enum, Parameter, parse_query
+from govi_server.http.request import Environ
+from govi_server.http.stream import Stream
 from govi_server.modules import declared
-from govi_server.modules.board import VIEW, read_codes, read_page
-from govi_server.modules.languages import LANG
-from govi_server.modules.live import Query
-from govi_server.pages import board, plain
+from govi_server.modules import feed_handler as govi_server_modules_feed_handler
+from govi_server.modules import query_parameters as govi_server_modules_query_parameters
+from govi_server.modules.display_source import IDisplaySource
+from govi_server.modules.query_parameters import LANG, VIEW, read_codes, read_page
+from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
+from govi_server.pages import board_page
 from govi_server.request_handler import RequestHandler
-from govi_server.slices import Turns
-from govi_server.stream import Stream
-from govi_server.web_handler import WebHandler
+from govi_server.runtime.cooperative import CooperativeRunner
+from govi_server.web_handler import IWebModule, WebHandler
 
 CONTENT_TYPE = "text/event-stream"
 
@@ -53,9 +56,7 @@ BEAT_EVERY = 15.0
 RETRY = (2000, 8000)
 """Milliseconds after which clients come back, each after a time of its own: not all at once to a new server."""
 
-AS = Parameter(
-    "as", Choice(("html", "json")), "The data: what the board's page shows, unless JSON is wanted.", "json"
-)
+AS = Parameter("as", Enum(("html", "json")), "The data: what the board's page shows, unless JSON is wanted.", "json")
 
 EXAMPLES = (
     Example("Listen", "/events/57330430?as=json&limit=1", CONTENT_TYPE),
@@ -94,7 +95,7 @@ class Channel:
         self.asking: Deferred[None] | None = None
         self.telling: Deferred[None] | None = None
 
-    async def take(self, sign: Sign, now: float, turns: Turns) -> None:
+    async def take(self, sign: DepartureDisplay, now: float, turns: CooperativeRunner) -> None:
         """Take a sign: it has another id if there is anything new in it, or it is as old as nobody was told.
 
         That it is younger than that is no news: a feed that repeats itself would wake everybody.
@@ -114,7 +115,7 @@ class Channel:
             ages, number = self.ages, self.id
         # Who comes now is told no less, for he will not be told again before the others are.
         stops = (replace(stop, age=max(stop.age, told)) for stop, told in zip(sign.stops, ages, strict=True))
-        write = plain.document if self.as_json else board.fragment
+        write = plain.document if self.as_json else board_page.fragment
         writing = write(replace(sign, stops=tuple(stops)).kept(MAKE_EVERY), self.lang, now)
         text = (await turns.of(writing)).rstrip("\n")
         lines = "".join(f"data: {line}\n" for line in text.split("\n"))
@@ -132,19 +133,19 @@ class Channel:
             self.listeners[stream] = self.id
 
 
-@implementer(IWebModule, IDeclared)
+@implementer(IWebModule, IDocumented)
 class Events(MultiService):
     """Answers under its name with streams of what a source says."""
 
     name = "events"
     log = Logger()
 
-    def __init__(self, signs: IDepartureSigns, clock: IReactorTime, cooperator: Cooperator) -> None:
+    def __init__(self, signs: IDisplaySource, clock: IReactorTime, cooperator: Cooperator) -> None:
         super().__init__()
         self._signs = signs
         self._clock = clock
         self._cooperator = cooperator
-        self._turns = Turns(clock)
+        self._turns = CooperativeRunner(clock)
         self._chance = Random()
         self.channels: dict[object, Channel] = {}
         timer = TimerService(LOOK_EVERY, self._look)
@@ -155,16 +156,16 @@ class Events(MultiService):
         """Make the handler of one request."""
         return EventsHandler(self, request_handler, env)
 
-    def contract(self) -> list[Path]:
+    def contract(self) -> list[Operation]:
         """Declare the one path."""
         answers = (
-            Answer(200, "Events, until either side ends.", CONTENT_TYPE, declared.EVENT, ("Cache-Control",)),
-            declared.WRONG,
-            Answer(404, "This is no list of TimingPointCodes.", headers=("Cache-Control",)),
+            ResponseSpec(200, "Events, until either side ends.", CONTENT_TYPE, declared.EVENT, ("Cache-Control",)),
+            govi_server_modules_feed_handler.INVALID_PARAMETER,
+            ResponseSpec(404, "This is no list of TimingPointCodes.", headers=("Cache-Control",)),
         )
-        parameters = (declared.CODES, *self._signs.picked, LANG, VIEW, AS)
+        parameters = (govi_server_modules_query_parameters.CODES, *self._signs.picked, LANG, VIEW, AS)
         return [
-            Path(
+            Operation(
                 "/events/{TimingPointCodes}",
                 "Departure boards as they change, as server-sent events",
                 answers,
@@ -279,7 +280,7 @@ class EventsHandler(WebHandler):
             self.send_response("This is no TimingPointCode\n", "404 Not Found", {"Cache-Control": "no-store"})
             return
         query, lang = read_page(self.env, len(codes))
-        as_json = AS.of(said_in(self.env.get("query_string", ""))) == "json"
+        as_json = AS.of(parse_query(self.env.get("query_string", ""))) == "json"
         channel = await module.channel(codes, query, lang, as_json)
         self.mark("lookup")
         if self.env["request_method"] == "HEAD":

@@ -6,22 +6,23 @@ from heapq import nlargest
 from twisted.application.service import Service
 from zope.interface import implementer
 
-from govi_server.conditional import prefers_gzip
-from govi_server.contract import TEXT, Answer, Parameter, Path, Text, said_in
-from govi_server.departures.sign import place
-from govi_server.environ import Environ
-from govi_server.interfaces import IDeclared, IWebModule
+from govi_server.departures.display import place
+from govi_server.departures.stop_index import LONGEST
+from govi_server.departures.stop_index_cache import StopIndexCache
+from govi_server.http.caching.cached_response import CachedResponse
+from govi_server.http.caching.representation import make_representation
+from govi_server.http.negotiation import prefers_gzip
+from govi_server.http.parameters import Parameter, String, parse_query
+from govi_server.http.request import Environ
 from govi_server.kv78turbo.feed import Feed
-from govi_server.kv78turbo.finder import Finder
-from govi_server.kv78turbo.search import LONGEST
-from govi_server.modules import declared
-from govi_server.modules.languages import LANG, VARY, language
-from govi_server.pages.assets import policy
-from govi_server.pages.front import Live, Owner, Source, Stop, Told, page
-from govi_server.ready import Ready
+from govi_server.modules import feed_handler as govi_server_modules_feed_handler
+from govi_server.modules.query_parameters import LANG, VARY, language
+from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
+from govi_server.openapi.schema import TEXT
+from govi_server.pages.assets import PAGE_HEADERS
+from govi_server.pages.front_page import FrontPage, LinkedStop, Live, Owner, Source, page
 from govi_server.request_handler import RequestHandler
-from govi_server.response import represent
-from govi_server.web_handler import WebHandler
+from govi_server.web_handler import IWebModule, WebHandler
 
 CHANGED = 12
 """Stops that are shown as those that changed last."""
@@ -31,13 +32,11 @@ CHANGED_EVERY = 5.0
 
 CONTENT_TYPE = "text/html; charset=utf-8"
 
-HEADERS = policy("form-action 'self'; frame-ancestors 'none'")
-"""What every page says: nothing of it comes from elsewhere."""
 
-QUERY = Parameter("q", Text(LONGEST), "Words of a stop's name or town, or its code: the page tells what is found.")
+QUERY = Parameter("q", String(LONGEST), "Words of a stop's name or town, or its code: the page tells what is found.")
 
 
-@implementer(IWebModule, IDeclared)
+@implementer(IWebModule, IDocumented)
 class Front(Service):
     """Answers the path /.
 
@@ -48,7 +47,12 @@ class Front(Service):
     name = ""
 
     def __init__(
-        self, sources: Sequence[Source], feed: Feed | None, finder: Finder | None, version: str, example: str = ""
+        self,
+        sources: Sequence[Source],
+        feed: Feed | None,
+        finder: StopIndexCache | None,
+        version: str,
+        example: str = "",
     ) -> None:
         self.finder = finder
         self._feed = feed
@@ -62,22 +66,22 @@ class Front(Service):
         """Make the handler of one request."""
         return FrontHandler(self, request_handler, env)
 
-    def contract(self) -> list[Path]:
+    def contract(self) -> list[Operation]:
         """Declare the one path."""
         answers = (
-            Answer(200, "The page.", "text/html", TEXT, ("Cache-Control", "Content-Language", "ETag")),
-            declared.WRONG,
+            ResponseSpec(200, "The page.", "text/html", TEXT, ("Cache-Control", "Content-Language", "ETag")),
+            govi_server_modules_feed_handler.INVALID_PARAMETER,
         )
         parameters = (QUERY, LANG) if self.finder is not None else (LANG,)
         summary = "Find a stop; the state and the licence of the data"
-        return [Path("/", summary, answers, parameters, section="Pages")]
+        return [Operation("/", summary, answers, parameters, section="Pages")]
 
-    def told(self, found: Iterable[str] | None = None) -> Told:
+    def told(self, found: Iterable[str] | None = None) -> FrontPage:
         """Give what is to be told. found: codes of the stops that were looked for."""
         live = None if self._feed is None else self._live(self._feed, found)
         is_demo = any(source.kind == "demo" for source in self._sources)
         example = self._example or (live.changed[0].code if live and live.changed else "")
-        return Told(self._sources, live, is_demo, example, self._version)
+        return FrontPage(self._sources, live, is_demo, example, self._version)
 
     def _live(self, feed: Feed, found: Iterable[str] | None) -> Live:
         owners = [
@@ -104,10 +108,10 @@ class Front(Service):
         return self._changed
 
 
-def _stop(feed: Feed, code: str) -> Stop:
+def _stop(feed: Feed, code: str) -> LinkedStop:
     point = feed.timetable.timing_points.get(code)
     name, town = place(point.name, point.town) if point is not None else ("", "")
-    return Stop(code, name or code, town)
+    return LinkedStop(code, name or code, town)
 
 
 class FrontHandler(WebHandler):
@@ -123,7 +127,7 @@ class FrontHandler(WebHandler):
             self.mark("lookup")
             self.request_handler.send_not_found()
             return
-        said = said_in(self.env.get("query_string", ""))
+        said = parse_query(self.env.get("query_string", ""))
         lang = language(self.env, said)
         query = (QUERY.of(said) or "") if self._module.finder is not None else ""
         finder, found = self._module.finder, None
@@ -132,7 +136,7 @@ class FrontHandler(WebHandler):
         self.mark("lookup")
         asked = {name: said[name] for name in ("q", "lang") if said.get(name)}
         body = page(self._module.told(found), lang, asked).encode()
-        made = represent(body, CONTENT_TYPE, prefers_gzip(self.env), vary=VARY)
+        made = make_representation(body, CONTENT_TYPE, prefers_gzip(self.env), vary=VARY)
         self.mark("render")
-        headers = (*HEADERS, ("Content-Language", lang), ("Cache-Control", "no-cache"))
-        self.send_representation(Ready(made, headers, "none"))
+        headers = (*PAGE_HEADERS, ("Content-Language", lang), ("Cache-Control", "no-cache"))
+        self.send_representation(CachedResponse(made, headers, "none"))

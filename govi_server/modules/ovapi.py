@@ -11,20 +11,23 @@ import msgspec
 from twisted.application.service import Service
 from zope.interface import implementer
 
-from govi_server.conditional import prefers_gzip
-from govi_server.contract import Path
+from govi_server.departures.query import Query
 from govi_server.departures.times import read_timestamp
-from govi_server.environ import Environ
-from govi_server.interfaces import IDeclared, IReadyModule
-from govi_server.kv78turbo.boards import StopBoard
-from govi_server.kv78turbo.feed import SHOWN, Condition, Feed
+from govi_server.documents.ovapi import HORIZON, Json, OvapiDocuments, in_order, with_offset
+from govi_server.http.caching.cached_response import CachedResponse
+from govi_server.http.caching.representation import Representation, make_representation
+from govi_server.http.negotiation import prefers_gzip
+from govi_server.http.request import Environ
+from govi_server.kv78turbo.feed import Feed
+from govi_server.kv78turbo.freshness import SERVABLE, Freshness
+from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.modules.declared import OVAPI
-from govi_server.modules.live import MOST_CODES, LiveHandler, Query, answer, condition_of, read_query, split
-from govi_server.modules.ovapi_shapes import HORIZON, Json, Shapes, in_order, with_offset
-from govi_server.ready import Ready
+from govi_server.modules.feed_handler import LiveHandler, answer, condition_of
+from govi_server.modules.query_parameters import MOST_CODES, read_query, split
+from govi_server.openapi.description import IDocumented, Operation
 from govi_server.request_handler import RequestHandler
-from govi_server.response import Representation, represent
-from govi_server.slices import in_one_go
+from govi_server.runtime.cooperative import run_now
+from govi_server.web_handler import ICacheableModule
 
 CONTENT_TYPE = "application/json;charset=utf-8"
 HEADERS = (("Access-Control-Allow-Headers", "X-Requested-With,Content-Type"),)
@@ -35,11 +38,11 @@ NOTHING = b"[]"
 _ONE_STOP = re.compile(r"/tpc/([0-9]{1,10})(/departures)?/?")
 
 
-@implementer(IReadyModule, IDeclared)
+@implementer(ICacheableModule, IDocumented)
 class Ovapi(Service):
     """Answers under its name, the first segment of a path of OVapi."""
 
-    def __init__(self, name: str, feed: Feed, shapes: Shapes, handler: "type[OvapiHandler]") -> None:
+    def __init__(self, name: str, feed: Feed, shapes: OvapiDocuments, handler: "type[OvapiHandler]") -> None:
         self.name = name
         self.feed = feed
         self.shapes = shapes
@@ -49,30 +52,30 @@ class Ovapi(Service):
         """Make the handler of one request."""
         return self._handler(self, request_handler, env)
 
-    def ready(self, env: Environ) -> Callable[[], Ready | None] | None:
+    def ready(self, env: Environ) -> Callable[[], CachedResponse | None] | None:
         """Give what answers for the board of one stop without a query, as long as it can be shown."""
         found = _ONE_STOP.fullmatch(env["path_info"])
         if found is None or "query_string" in env:
             return None
         return partial(self._hit, found[1], found[2] is not None, prefers_gzip(env))
 
-    def _hit(self, code: str, departures: bool, compressed: bool) -> Ready | None:
+    def _hit(self, code: str, departures: bool, compressed: bool) -> CachedResponse | None:
         board, made = self.made(code, "", departures, compressed)
         condition = self.feed.condition(board)
-        return answer(self.feed, made, [condition], HEADERS) if condition[0] in SHOWN else None
+        return answer(self.feed, made, [condition], HEADERS) if condition[0] in SERVABLE else None
 
-    def made(self, code: str, area: str, departures: bool, compressed: bool) -> tuple[StopBoard, Representation]:
+    def made(self, code: str, area: str, departures: bool, compressed: bool) -> tuple[StopDepartures, Representation]:
         """Give a stop's board and its JSON, under its area's code if it has one, made once until it changes."""
         form = ("ovapi", departures, compressed, area)
         return self.feed.boards.made(
             code,
             HORIZON,
             form,
-            lambda board: in_one_go(self.represent({area: [board]}, Query(), departures, compressed)),
+            lambda board: run_now(self.represent({area: [board]}, Query(), departures, compressed)),
         )
 
     def represent(
-        self, areas: dict[str, list[StopBoard]], query: Query, departures: bool, compressed: bool
+        self, areas: dict[str, list[StopDepartures]], query: Query, departures: bool, compressed: bool
     ) -> Generator[None, None, Representation]:
         """Write boards as JSON, bit by bit, those of the area "" by themselves."""
         shapes: Json = {}
@@ -81,9 +84,9 @@ class Ovapi(Service):
             for board in boards:
                 of[board.code] = self.shapes.board(board, query, departures)
                 yield
-        return represent(msgspec.json.encode(shapes), CONTENT_TYPE, compressed)
+        return make_representation(msgspec.json.encode(shapes), CONTENT_TYPE, compressed)
 
-    def contract(self) -> list[Path]:
+    def contract(self) -> list[Operation]:
         """Declare what is of its name."""
         return OVAPI[str(self.name)]
 
@@ -116,7 +119,9 @@ class OvapiHandler(LiveHandler):
             self._send_nothing("unknown")
             return
         if not codes:
-            self._send(represent(msgspec.json.encode(self.everything()), CONTENT_TYPE, prefers_gzip(self.env)), [])
+            self._send(
+                make_representation(msgspec.json.encode(self.everything()), CONTENT_TYPE, prefers_gzip(self.env)), []
+            )
             return
         await self.some(codes, word)
 
@@ -131,7 +136,7 @@ class OvapiHandler(LiveHandler):
         shown = {code: shape for code, shape in found.items() if conditions[code][0] != "old"}
         self.mark("lookup")
         if shown:
-            made = represent(msgspec.json.encode(shown), CONTENT_TYPE, prefers_gzip(self.env))
+            made = make_representation(msgspec.json.encode(shown), CONTENT_TYPE, prefers_gzip(self.env))
             self._send(made, [conditions[code] for code in shown])
         elif found:
             self._send_nothing("old")
@@ -142,13 +147,13 @@ class OvapiHandler(LiveHandler):
         """Give one of them."""
         return None
 
-    def _send(self, made: Representation, conditions: list[tuple[Condition, float]]) -> None:
+    def _send(self, made: Representation, conditions: list[tuple[Freshness, float]]) -> None:
         if len(made) < 3 or made.body == b"{}":
             self._send_nothing("unknown")
         else:
             self.send_representation(answer(self.feed, made, conditions, HEADERS))
 
-    def _send_nothing(self, condition: Condition) -> None:
+    def _send_nothing(self, condition: Freshness) -> None:
         self.mark("lookup")
         status, headers = self.without(condition)
         self.send_response(NOTHING, status, [*HEADERS, *headers.items(), ("Content-Type", CONTENT_TYPE)])
@@ -185,7 +190,7 @@ class TpcHandler(OvapiHandler):
         self.mark("lookup")
         asked = [board for of in boards.values() for board in of]
         conditions = {board.code: self.feed.condition(board) for board in asked}
-        good = {code: found for code, found in conditions.items() if found[0] in SHOWN}
+        good = {code: found for code, found in conditions.items() if found[0] in SERVABLE}
         if not good:
             self._send_nothing(condition_of(self.feed, asked))
             return
@@ -307,5 +312,5 @@ PATHS = frozenset(_HANDLERS)
 
 def ovapi_modules(feed: Feed) -> list[Ovapi]:
     """Make the modules of all of OVapi's paths."""
-    shapes = Shapes(feed)
+    shapes = OvapiDocuments(feed)
     return [Ovapi(name, feed, shapes, handler) for name, handler in _HANDLERS.items()]

@@ -11,29 +11,21 @@ from typing import NamedTuple
 from twisted.application.service import Service
 from zope.interface import implementer
 
-from govi_server.conditional import prefers_gzip
-from govi_server.contract import (
-    Answer,
-    BadQuery,
-    Example,
-    Json,
-    Parameter,
-    Path,
-    Text,
-    Whole,
-    said_in,
-)
 from govi_server.departures.times import DAY, HOUR, MINUTE
-from govi_server.environ import Environ
-from govi_server.interfaces import IDeclared, IReadyModule
-from govi_server.kv78turbo.feed import SHOWN, Feed
-from govi_server.modules.declared import LIVE
-from govi_server.modules.kept import Kept
-from govi_server.modules.live import TIMING_POINT_CODE, LiveHandler, answer
-from govi_server.modules.siri_shapes import ERRORS, SCHEMA, Shapes
-from govi_server.ready import Ready
+from govi_server.documents.siri import ERRORS, SCHEMA, SiriDocuments
+from govi_server.http.caching.cached_response import CachedResponse
+from govi_server.http.caching.representation import make_representation
+from govi_server.http.caching.response_cache import ResponseCache
+from govi_server.http.negotiation import prefers_gzip
+from govi_server.http.parameters import Integer, InvalidParameter, Json, Parameter, String, parse_query
+from govi_server.http.request import Environ
+from govi_server.kv78turbo.feed import Feed
+from govi_server.kv78turbo.freshness import SERVABLE
+from govi_server.modules.feed_handler import FEED_HEADERS, LiveHandler, answer
+from govi_server.modules.query_parameters import TIMING_POINT_CODE
+from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.request_handler import RequestHandler
-from govi_server.response import represent
+from govi_server.web_handler import ICacheableModule
 
 PATH = "/siri/stop-monitoring.json"
 
@@ -64,8 +56,8 @@ class Duration:
 
 
 STOP = Parameter("MonitoringRef", TIMING_POINT_CODE, "The stop: a TimingPointCode.", "57330430", required=True)
-MOST = Parameter("MaximumStopVisits", Whole("visits", 1, 9999), "The most visits that are wanted.", 5)
-LINE = Parameter("LineRef", Text(40, least=1), "Only this line, as LineRef tells it, or by its LinePublicNumber.")
+MOST = Parameter("MaximumStopVisits", Integer("visits", 1, 9999), "The most visits that are wanted.", 5)
+LINE = Parameter("LineRef", String(40, least=1), "Only this line, as LineRef tells it, or by its LinePublicNumber.")
 PREVIEW = Parameter(
     "PreviewInterval", Duration(), "How far to look ahead: two hours if nothing is said, a day at most.", "PT30M"
 )
@@ -78,7 +70,7 @@ EXAMPLES = (
 )
 
 
-class Asked(NamedTuple):
+class SiriRequest(NamedTuple):
     """What is asked for: all that an answer depends on, beside what is known of the stop."""
 
     code: str
@@ -88,13 +80,13 @@ class Asked(NamedTuple):
     compressed: bool
 
 
-def read_asked(env: Environ) -> Asked:
+def parse_siri_request(env: Environ) -> SiriRequest:
     """Read what a request asks for. Raises BadQuery."""
-    said = said_in(env.get("query_string", ""))
-    return Asked(STOP.of(said), MOST.of(said), LINE.of(said), PREVIEW.of(said), prefers_gzip(env))
+    said = parse_query(env.get("query_string", ""))
+    return SiriRequest(STOP.of(said), MOST.of(said), LINE.of(said), PREVIEW.of(said), prefers_gzip(env))
 
 
-@implementer(IReadyModule, IDeclared)
+@implementer(ICacheableModule, IDocumented)
 class Siri(Service):
     """Answers under /siri."""
 
@@ -102,46 +94,48 @@ class Siri(Service):
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
-        self.shapes = Shapes(feed)
-        self.kept = Kept(feed.clock)
+        self.shapes = SiriDocuments(feed)
+        self.kept = ResponseCache(feed.clock)
 
     def web_handler(self, request_handler: RequestHandler, env: Environ) -> "SiriHandler":
         """Make the handler of one request."""
         return SiriHandler(self, request_handler, env)
 
-    def ready(self, env: Environ) -> Callable[[], Ready | None] | None:
+    def ready(self, env: Environ) -> Callable[[], CachedResponse | None] | None:
         """Give what answers with a stop's visits for as long as they are kept."""
         try:
-            return partial(self.at_hand, read_asked(env)) if env["path_info"] == PATH else None
-        except BadQuery:
+            return partial(self.at_hand, parse_siri_request(env)) if env["path_info"] == PATH else None
+        except InvalidParameter:
             return None
 
-    def at_hand(self, asked: Asked) -> Ready | None:
+    def at_hand(self, asked: SiriRequest) -> CachedResponse | None:
         """Give the answer that is kept, if it holds."""
         return self.kept.get(asked, self.version(asked))
 
-    def version(self, asked: Asked) -> object:
+    def version(self, asked: SiriRequest) -> object:
         """Give what is another thing when there may be another answer."""
         return self.feed.state, self.feed.boards.version(asked.code)
 
-    def contract(self) -> list[Path]:
+    def contract(self) -> list[Operation]:
         """Declare the one path."""
         about = ("Cache-Control", "Feed-State")
         answers = (
-            Answer(
+            ResponseSpec(
                 200,
                 "The stop's next visits, and none if nothing comes.",
                 CONTENT_TYPE,
                 SCHEMA,
-                LIVE,
+                FEED_HEADERS,
                 ("Age",),
             ),
-            Answer(400, "A parameter is missing or wrong; ErrorCondition names it.", CONTENT_TYPE, SCHEMA, about[:1]),
-            Answer(404, "There is no such stop (InvalidDataReferencesError).", CONTENT_TYPE, SCHEMA, about),
-            Answer(503, "Nothing recent is known.", CONTENT_TYPE, SCHEMA, (*about, "Retry-After")),
+            ResponseSpec(
+                400, "A parameter is missing or wrong; ErrorCondition names it.", CONTENT_TYPE, SCHEMA, about[:1]
+            ),
+            ResponseSpec(404, "There is no such stop (InvalidDataReferencesError).", CONTENT_TYPE, SCHEMA, about),
+            ResponseSpec(503, "Nothing recent is known.", CONTENT_TYPE, SCHEMA, (*about, "Retry-After")),
         )
         return [
-            Path(
+            Operation(
                 PATH,
                 "The next visits at a stop, as SIRI Lite 2.0",
                 answers,
@@ -168,8 +162,8 @@ class SiriHandler(LiveHandler):
             self.request_handler.send_not_found()
             return
         try:
-            asked = read_asked(self.env)
-        except BadQuery as error:
+            asked = parse_siri_request(self.env)
+        except InvalidParameter as error:
             self._send_error("400 Bad Request", {"Cache-Control": "no-store"}, ("OtherError", str(error)))
             return
         module, feed = self._module, self.feed
@@ -181,13 +175,13 @@ class SiriHandler(LiveHandler):
         board = feed.boards.board(asked.code, HORIZON if asked.preview is None else asked.preview)
         condition = feed.condition(board)
         self.mark("lookup")
-        if condition[0] not in SHOWN:
+        if condition[0] not in SERVABLE:
             self._send_error(*self.without(condition[0]), ERRORS[condition[0]])
             return
         body = module.shapes.delivery(module.shapes.visits(board, asked.line, asked.most))
-        made = represent(body, CONTENT_TYPE, asked.compressed)
+        made = make_representation(body, CONTENT_TYPE, asked.compressed)
 
-        def say(max_age: int) -> Ready:
+        def say(max_age: int) -> CachedResponse:
             return answer(feed, made, [condition], max_age=max_age)
 
         self.send_representation(module.kept.put(asked, module.version(asked), say))

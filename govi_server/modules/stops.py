@@ -6,30 +6,21 @@ import msgspec
 from twisted.application.service import Service
 from zope.interface import implementer
 
-from govi_server.conditional import prefers_gzip
-from govi_server.contract import (
-    NUMBER,
-    Answer,
-    Degrees,
-    Example,
-    Parameter,
-    Path,
-    Text,
-    arrays,
-    objects,
-    said_in,
-)
-from govi_server.environ import Environ
-from govi_server.interfaces import IDeclared, IWebModule
+from govi_server.departures.stop_index import LONGEST, MOST, StopIndex
+from govi_server.departures.stop_index_cache import StopIndexCache
+from govi_server.documents.ovapi import OvapiDocuments
+from govi_server.http.caching.cached_response import CachedResponse
+from govi_server.http.caching.representation import make_representation
+from govi_server.http.negotiation import prefers_gzip
+from govi_server.http.parameters import Number, Parameter, String, parse_query
+from govi_server.http.request import Environ
 from govi_server.kv78turbo.feed import Feed
-from govi_server.kv78turbo.finder import Finder
-from govi_server.kv78turbo.search import LONGEST, MOST, Index
-from govi_server.modules.declared import FAILED, STOP
-from govi_server.modules.live import LiveHandler
-from govi_server.modules.ovapi_shapes import Shapes
-from govi_server.ready import Ready
+from govi_server.modules.declared import STOP
+from govi_server.modules.feed_handler import UNAVAILABLE_HEADERS, LiveHandler
+from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
+from govi_server.openapi.schema import NUMBER, arrays, objects
 from govi_server.request_handler import RequestHandler
-from govi_server.response import represent
+from govi_server.web_handler import IWebModule
 
 CONTENT_TYPE = "application/json"
 
@@ -38,19 +29,19 @@ MAX_AGE = 60
 
 QUERY = Parameter(
     "q",
-    Text(LONGEST, least=1),
+    String(LONGEST, least=1),
     "Words of the stop's name or town, or beginnings of them, in any order and without accents; or its code.",
     "linde markt",
     required=True,
 )
-LATITUDE = Parameter("lat", Degrees(-90, 90), "Latitude (WGS 84).", 52.22, required=True)
-LONGITUDE = Parameter("lon", Degrees(-180, 180), "Longitude (WGS 84).", 5.48, required=True)
+LATITUDE = Parameter("lat", Number(-90, 90), "Latitude (WGS 84).", 52.22, required=True)
+LONGITUDE = Parameter("lon", Number(-180, 180), "Longitude (WGS 84).", 5.48, required=True)
 
-_WRONG = Answer(400, "A parameter is missing or wrong; the text names it.", headers=("Cache-Control",))
-_NOTHING = Answer(503, "No stops are known yet.", headers=FAILED)
+_WRONG = ResponseSpec(400, "A parameter is missing or wrong; the text names it.", headers=("Cache-Control",))
+_NOTHING = ResponseSpec(503, "No stops are known yet.", headers=UNAVAILABLE_HEADERS)
 
 
-@implementer(IWebModule, IDeclared)
+@implementer(IWebModule, IDocumented)
 class Stops(Service):
     """Answers /stops."""
 
@@ -64,24 +55,26 @@ class Stops(Service):
         Example("What is missing is named", "/stops", status=400),
     )
 
-    def __init__(self, feed: Feed, finder: Finder) -> None:
+    def __init__(self, feed: Feed, finder: StopIndexCache) -> None:
         self.feed = feed
         self.finder = finder
-        self.shapes = Shapes(feed)
+        self.shapes = OvapiDocuments(feed)
 
     def web_handler(self, request_handler: RequestHandler, env: Environ) -> "StopsHandler":
         """Make the handler of one request."""
         return StopsHandler(self, request_handler, env)
 
-    def contract(self) -> list[Path]:
+    def contract(self) -> list[Operation]:
         """Declare the one path."""
         schema = objects({"Stops": {**arrays(objects(self.stop)), "maxItems": MOST}})
-        answers = (Answer(200, self.found, CONTENT_TYPE, schema, ("Cache-Control", "ETag")), _WRONG, _NOTHING)
+        answers = (ResponseSpec(200, self.found, CONTENT_TYPE, schema, ("Cache-Control", "ETag")), _WRONG, _NOTHING)
         return [
-            Path(f"/{self.name}", self.summary, answers, self.parameters, examples=self.examples, section="Stops")
+            Operation(
+                f"/{self.name}", self.summary, answers, self.parameters, examples=self.examples, section="Stops"
+            )
         ]
 
-    def stops(self, index: Index, query: str) -> list[dict[str, Any]]:
+    def stops(self, index: StopIndex, query: str) -> list[dict[str, Any]]:
         """Describe the stops that are found."""
         return [self.shapes.stop(code) for code in index.find(query)]
 
@@ -96,7 +89,7 @@ class Near(Stops):
     stop = {**STOP, "Distance": NUMBER}
     examples = (Example("Near the middle of town", "/near?lat=52.2203&lon=5.4801"),)
 
-    def stops(self, index: Index, *place: Any) -> list[dict[str, Any]]:
+    def stops(self, index: StopIndex, *place: Any) -> list[dict[str, Any]]:
         """Describe the stops that are near."""
         return [{**self.shapes.stop(code), "Distance": metres} for code, metres in index.near(*place)]
 
@@ -115,7 +108,7 @@ class StopsHandler(LiveHandler):
             self.mark("lookup")
             self.request_handler.send_not_found()
             return
-        said = said_in(self.env.get("query_string", ""))
+        said = parse_query(self.env.get("query_string", ""))
         asked = [parameter.of(said) for parameter in self._module.parameters]
         index = await self._module.finder.index()
         self.mark("lookup")
@@ -123,5 +116,5 @@ class StopsHandler(LiveHandler):
             self.send_response("No stops are known yet\n", *self.without("down"))
             return
         body = msgspec.json.encode({"Stops": self._module.stops(index, *asked)})
-        made = represent(body, CONTENT_TYPE, prefers_gzip(self.env))
-        self.send_representation(Ready(made, (("Cache-Control", f"public, max-age={MAX_AGE}"),), "none"))
+        made = make_representation(body, CONTENT_TYPE, prefers_gzip(self.env))
+        self.send_representation(CachedResponse(made, (("Cache-Control", f"public, max-age={MAX_AGE}"),), "none"))

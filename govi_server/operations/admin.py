@@ -13,11 +13,11 @@ from twisted.web.pages import notFound
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from govi_server.open_files import Accepting
 from govi_server.operations.metrics import Metrics
-from govi_server.operations.ready import Ready
+from govi_server.operations.readiness import Readiness
 from govi_server.operations.status import Status
 from govi_server.operations.status_page import page
+from govi_server.sockets.accepting import AcceptThrottle
 
 _TEXT = "text/plain; charset=utf-8"
 
@@ -28,10 +28,10 @@ class Admin(Site):
     what = "operators"
     noisy = False
 
-    def __init__(self, clock: IReactorTime, metrics: Metrics, status: Status, ready: Ready) -> None:
+    def __init__(self, clock: IReactorTime, metrics: Metrics, status: Status, ready: Readiness) -> None:
         root = _Root()
         super().__init__(root, reactor=clock)
-        self.accepting = Accepting(clock, self.what)
+        self.accepting = AcceptThrottle(clock, self.what)
         root.putChild(b"", _Page("text/html; charset=utf-8", lambda: page(status.json())))
         root.putChild(b"health", _Page(_TEXT, lambda: b"alive\n"))
         root.putChild(b"ready", _Ready(ready))
@@ -73,7 +73,7 @@ class _Ready(Resource):
     isLeaf = True
     log = Logger()
 
-    def __init__(self, ready: Ready) -> None:
+    def __init__(self, ready: Readiness) -> None:
         super().__init__()
         self._ready = ready
 

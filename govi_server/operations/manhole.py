@@ -26,9 +26,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from govi_server.open_files import Accepting
-from govi_server.operations.verbs import Verbs, clean
-from govi_server.services import CannotStart
+from govi_server.errors import StartupError
+from govi_server.operations.commands import ManholeCommands, clean
+from govi_server.sockets.accepting import AcceptThrottle
 
 log = Logger()
 
@@ -47,9 +47,9 @@ class KeysFile:
                 mode = os.fstat(file.fileno()).st_mode
                 lines = [line.strip() for line in file]
         except OSError as error:
-            raise CannotStart(f"the manhole's keys: {self.path}: {error.strerror}") from None
+            raise StartupError(f"the manhole's keys: {self.path}: {error.strerror}") from None
         if mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise CannotStart(f"the manhole's keys: {self.path}: others may write it (chmod go-w)")
+            raise StartupError(f"the manhole's keys: {self.path}: others may write it (chmod go-w)")
         keys = []
         for number, line in enumerate(lines, 1):
             if not line or line.startswith(b"#"):
@@ -60,17 +60,17 @@ class KeysFile:
                 key = None
             # Options before a key, such as from=, are refused with it: to pass over them would let others in.
             if key is None or not key.isPublic():
-                raise CannotStart(f"the manhole's keys: {self.path}: line {number} is no public key")
+                raise StartupError(f"the manhole's keys: {self.path}: line {number} is no public key")
             keys.append(key)
         if not keys:
-            raise CannotStart(f"the manhole's keys: {self.path}: there is no key in it")
+            raise StartupError(f"the manhole's keys: {self.path}: there is no key in it")
         return keys
 
     def getAuthorizedKeys(self, username: bytes) -> Iterable[Key]:
         """List the keys, which are the same under every name; none if the file is no longer what it should be."""
         try:
             return self.read()
-        except CannotStart as error:
+        except StartupError as error:
             log.error("{error}: nobody comes in", error=error)
             return ()
 
@@ -97,14 +97,14 @@ def host_key(path: str) -> Key:
             log.info("The manhole's host key is new, and kept in {path}", path=path)
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_mode & 0o077:
-                raise CannotStart(f"the manhole's host key: {path}: others may read it (chmod 600)")
+                raise StartupError(f"the manhole's host key: {path}: others may read it (chmod 600)")
             key: Key = Key.fromString(file.read())
     except OSError as error:
-        raise CannotStart(f"the manhole's host key: {path}: {error.strerror}") from None
+        raise StartupError(f"the manhole's host key: {path}: {error.strerror}") from None
     except (BadKeyError, EncryptedKeyError, ValueError) as error:
-        raise CannotStart(f"the manhole's host key: {path}: {error}") from None
+        raise StartupError(f"the manhole's host key: {path}: {error}") from None
     if key.isPublic():
-        raise CannotStart(f"the manhole's host key: {path}: it is a public key")
+        raise StartupError(f"the manhole's host key: {path}: it is a public key")
     return key
 
 
@@ -226,13 +226,15 @@ class Manhole(ConchFactory):
     what = "the manhole"
     noisy = False
 
-    def __init__(self, clock: IReactorTime, keys: KeysFile, verbs: Verbs, objects: Mapping[str, object]) -> None:
+    def __init__(
+        self, clock: IReactorTime, keys: KeysFile, verbs: ManholeCommands, objects: Mapping[str, object]
+    ) -> None:
         keys.read()
         key = host_key(f"{keys.path}.host")
         public: Any = {key.sshType(): key.public()}
         private: Any = {key.sshType(): key}
         self.publicKeys, self.privateKeys = public, private
-        self.accepting = Accepting(clock, self.what)
+        self.accepting = AcceptThrottle(clock, self.what)
         self.connections: set[Any] = set()
         namespace = {**objects, **verbs.all()}
         greeting = (

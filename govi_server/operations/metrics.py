@@ -15,12 +15,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from twisted.logger import LogEvent
 
-from govi_server.departures.flights import FlightEvent
-from govi_server.operations.hour import LastHour
-from govi_server.operations.parts import KINDS, Parts
-from govi_server.operations.tally import Bulk, Tally
-from govi_server.operations.verdict import LOOKED_AT, Judge, Word
-from govi_server.statistics import PHASES
+from govi_server.kv55.gateway import GatewayEvent
+from govi_server.operations.components import KINDS, Components
+from govi_server.operations.health import LOOKED_AT, HealthMonitor, HealthStatus
+from govi_server.operations.history import RecentHistory
+from govi_server.statistics.batches import Batch, StatisticsBatcher
+from govi_server.statistics.records import PHASES
 
 # Seconds: a hit takes fractions of a millisecond, a gateway up to its ten seconds.
 _BUCKETS = (
@@ -76,7 +76,7 @@ class Latencies:
 class Metrics(Collector):
     """Observes the log, counts, and reads the parts of the program when somebody asks. Provides a registry."""
 
-    def __init__(self, parts: Parts, judge: Judge, tally: Tally) -> None:
+    def __init__(self, parts: Components, judge: HealthMonitor, tally: StatisticsBatcher) -> None:
         self._parts = parts
         self._judge = judge
         self._tally = tally
@@ -94,10 +94,10 @@ class Metrics(Collector):
 
     def __call__(self, event: LogEvent) -> None:
         """Count an event of the log."""
-        if isinstance(flight := event.get("flight"), FlightEvent):
+        if isinstance(flight := event.get("flight"), GatewayEvent):
             (self._taken if flight.what == "taken" else self._answered)[flight.module].add([flight.seconds])
 
-    def _count(self, bulk: Bulk) -> None:
+    def _count(self, bulk: Batch) -> None:
         for connection in bulk.connections:
             if connection.end != "open":
                 self._ended[connection.end] += 1
@@ -120,7 +120,7 @@ class Metrics(Collector):
         yield from self._counted()
         parts = self._parts
         verdict = self._judge.verdict().word
-        yield _states("govi_verdict", "1 for what the status page says.", "verdict", get_args(Word), verdict)
+        yield _states("govi_verdict", "1 for what the status page says.", "verdict", get_args(HealthStatus), verdict)
         yield _gauge("govi_connections", "Connections that are open.", len(parts.server.connections))
         yield _gauge(
             "govi_connections_limit", "Connections that may be open at once.", parts.server.access.limits.connections
@@ -216,7 +216,7 @@ class Metrics(Collector):
 class FailingStops(Collector):
     """Tells how many stops had no answer of late: a single one may be made up, several are not."""
 
-    def __init__(self, hour: LastHour) -> None:
+    def __init__(self, hour: RecentHistory) -> None:
         self._hour = hour
 
     def collect(self) -> Iterator[Metric]:

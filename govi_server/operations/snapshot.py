@@ -18,12 +18,12 @@ from twisted.internet.task import CooperativeTask, Cooperator, TaskStopped
 from twisted.logger import Logger
 
 from govi_server.departures.board import Board
-from govi_server.incidents import Incidents
-from govi_server.kv78turbo.passes import GeneralMessage
-from govi_server.kv78turbo.timetable import Update
-from govi_server.operations.parts import Parts
-from govi_server.services import CannotStart
-from govi_server.units import Seconds
+from govi_server.errors import StartupError
+from govi_server.kv78turbo.kv7_timetable import Update
+from govi_server.kv78turbo.passtime import GeneralMessage
+from govi_server.operations.components import Components
+from govi_server.runtime.throttled_warnings import ThrottledWarnings
+from govi_server.settings import SnapshotSettings
 
 HEADER = b"govi-cache snapshot 1\n"
 """How a snapshot begins; another form gets another number."""
@@ -32,14 +32,6 @@ AT_ONCE = 500
 """Passes of a record: about a millisecond's work."""
 
 _LENGTH = struct.Struct(">I")
-
-
-class Settings(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a snapshot is kept, and how often it is made."""
-
-    file: str = ""
-    """"" is none."""
-    every: Seconds = 60.0
 
 
 class StopRecord(Struct, tag="stop", array_like=True):
@@ -77,7 +69,7 @@ class Damaged(Exception):
     """A file that is no whole snapshot."""
 
 
-def records_of(parts: Parts) -> Iterator[Record]:
+def records_of(parts: Components) -> Iterator[Record]:
     """Go through what is worth saving; what changes meanwhile is saved as it is when its turn comes."""
     for name, source in parts.gateways.items():
         for board in source.cache.boards():
@@ -96,7 +88,7 @@ def records_of(parts: Parts) -> Iterator[Record]:
             yield StopRecord(code, dict(passes[at : at + AT_ONCE]), messages if at == 0 else [])
 
 
-def take(record: Record, parts: Parts, now: float) -> None:
+def take(record: Record, parts: Components, now: float) -> None:
     """Put back what a record says, as far as it is still worth it."""
     feed = parts.feed
     if isinstance(record, BoardRecord):
@@ -163,7 +155,9 @@ class Snapshots(Service):
 
     log = Logger()
 
-    def __init__(self, parts: Parts, settings: Settings, clock: IReactorTime, cooperator: Cooperator) -> None:
+    def __init__(
+        self, parts: Components, settings: SnapshotSettings, clock: IReactorTime, cooperator: Cooperator
+    ) -> None:
         self._parts = parts
         self._path = Path(settings.file).absolute()
         self._every = settings.every
@@ -174,13 +168,13 @@ class Snapshots(Service):
         self._is_read = False
         self.writable = True
         """Whether the last one could be written."""
-        self.incidents = Incidents(self.log, clock)
+        self.incidents = ThrottledWarnings(self.log, clock)
 
     def startService(self) -> None:
         """Read what there is. Raises CannotStart where none could be written."""
         if not os.access(self._path.parent, os.W_OK | os.X_OK):
             why = "may not be written" if self._path.parent.is_dir() else "is no directory"
-            raise CannotStart(f"cannot write the snapshot {self._path}: {self._path.parent} {why}")
+            raise StartupError(f"cannot write the snapshot {self._path}: {self._path.parent} {why}")
         super().startService()
         try:
             data = self._path.read_bytes()

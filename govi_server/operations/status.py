@@ -7,10 +7,10 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 
 from govi_server.departures.times import utc_timestamp
-from govi_server.log_figures import Distribution
-from govi_server.operations.hour import OTHERS, LastHour, Minute
-from govi_server.operations.parts import GatewayParts, Parts
-from govi_server.operations.verdict import Judge
+from govi_server.operations.components import Components, GatewayComponents
+from govi_server.operations.health import HealthMonitor
+from govi_server.operations.history import OTHERS, Minute, RecentHistory
+from govi_server.statistics.summary import QuantileSketch
 
 MOST = 10
 """Lines of a list."""
@@ -27,7 +27,9 @@ Json = dict[str, Any]
 class Status:
     """Tells what there is to know. Moments are UTC, times in seconds unless a name says ms."""
 
-    def __init__(self, parts: Parts, hour: LastHour, judge: Judge, clock: IReactorTime, version: str) -> None:
+    def __init__(
+        self, parts: Components, hour: RecentHistory, judge: HealthMonitor, clock: IReactorTime, version: str
+    ) -> None:
         self._parts = parts
         self._hour = hour
         self._judge = judge
@@ -65,7 +67,7 @@ class Status:
             ],
         }
 
-    def _gateway(self, name: str, source: GatewayParts, now: float) -> Json:
+    def _gateway(self, name: str, source: GatewayComponents, now: float) -> Json:
         flights = source.cache.flights
         hour = list(self._hour.minutes())
         lately = [minute for minute in hour if now - minute.begins < LATELY * 60]
@@ -149,7 +151,7 @@ def _most(counter: Counter[str]) -> dict[str, int]:
 
 def _latencies(minutes: Iterable[Minute], module: str) -> Json:
     """Give the quantiles of a module's questions to its gateway."""
-    taken, waited = Distribution(), Distribution()
+    taken, waited = QuantileSketch(), QuantileSketch()
     for minute in minutes:
         if module in minute.modules:
             taken.merge(minute.modules[module].taken)
@@ -157,6 +159,6 @@ def _latencies(minutes: Iterable[Minute], module: str) -> Json:
     return {"acknowledgement_ms": _quantiles(taken), "answer_ms": _quantiles(waited)}
 
 
-def _quantiles(times: Distribution) -> dict[str, float | None]:
+def _quantiles(times: QuantileSketch) -> dict[str, float | None]:
     values = {"p50": times.quantile(0.5), "p95": times.quantile(0.95), "p99": times.quantile(0.99)}
     return {name: None if value is None else round(value, 1) for name, value in values.items()}

@@ -4,15 +4,6 @@ from functools import lru_cache
 from hashlib import blake2b
 from importlib.resources import files
 
-TYPES = {
-    "board.css": "text/css; charset=utf-8",
-    "board.js": "text/javascript; charset=utf-8",
-    "front.css": "text/css; charset=utf-8",
-    "front.js": "text/javascript; charset=utf-8",
-    "icon.svg": "image/svg+xml",
-}
-"""The files that are served, with their types."""
-
 
 def policy(more: str) -> tuple[tuple[str, str], ...]:
     """Give the header fields of a page: nothing but our own files, and what more is said of its content's security.
@@ -27,10 +18,24 @@ def policy(more: str) -> tuple[tuple[str, str], ...]:
     )
 
 
+PAGE_HEADERS = policy("form-action 'self'; frame-ancestors 'none'")
+"""What every page says: nothing of it comes from elsewhere."""
+
+
+TYPES = {
+    "board.css": "text/css; charset=utf-8",
+    "board.js": "text/javascript; charset=utf-8",
+    "front.css": "text/css; charset=utf-8",
+    "front.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+"""The files that are served, with their types."""
+
+
 @lru_cache
 def content(name: str) -> bytes:
     """Read a file."""
-    return files("govi_server.pages").joinpath(name).read_bytes()
+    return files("govi_server.pages").joinpath("static", name).read_bytes()
 
 
 @lru_cache
@@ -46,7 +51,7 @@ def address(name: str) -> str:
 
 def html(name: str) -> str:
     """Read a page, with the addresses of its files as they are for good."""
-    page = content(name).decode()
+    page = files("govi_server.pages").joinpath("templates", name).read_text("utf-8")
     for file in TYPES:
         page = page.replace(f'"/assets/{file}"', f'"{address(file)}"')
     return page

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib.resources import files
 
-from govi_server.departures.sign import COUNTED, Row, RowState, StopSign, StopState
-from govi_server.departures.times import AMSTERDAM, MINUTE
+from govi_server.departures.display import COUNTED, DisplayRow, RowState, StopDisplay, StopState
+from govi_server.departures.times import MINUTE
+from govi_server.runtime.clock import LOCAL_ZONE
 
 TEXTS: Mapping[str, Mapping[str, str]] = tomllib.loads(
     files("govi_server.pages").joinpath("texts.toml").read_text("utf-8")
@@ -27,22 +28,22 @@ _NOTICES: tuple[StopState, ...] = ("planned", "last_known", "none", "unknown", "
 
 def clock(moment: float) -> str:
     """Write a moment (epoch seconds) as the clocks on the wall show it in the Netherlands: 23:45."""
-    return datetime.fromtimestamp(moment, AMSTERDAM).strftime("%H:%M")
+    return datetime.fromtimestamp(moment, LOCAL_ZONE).strftime("%H:%M")
 
 
-def stop_name(stop: StopSign, lang: str) -> str:
+def stop_name(stop: StopDisplay, lang: str) -> str:
     """Give a stop's name; where nobody says one, its code."""
     return stop.name or TEXTS[lang]["stop"].format(code=stop.code)
 
 
-def row_words(row: Row, lang: str) -> str:
+def row_words(row: DisplayRow, lang: str) -> str:
     """Say what is known of a departure."""
     if row.state in ("late", "early"):
         return TEXTS[lang][row.state].format(n=abs(row.delay))
     return TEXTS[lang][_ROW_KEYS.get(row.state, row.state)]
 
 
-def stop_words(stop: StopSign, horizon: float, lang: str) -> str:
+def stop_words(stop: StopDisplay, horizon: float, lang: str) -> str:
     """Say what is known of a stop; nothing is to be said of one that is live."""
     if stop.state not in _NOTICES:
         return ""
@@ -53,7 +54,7 @@ def stop_words(stop: StopSign, horizon: float, lang: str) -> str:
     return words
 
 
-def left_words(stop: StopSign, row: Row, now: float, lang: str) -> str:
+def left_words(stop: StopDisplay, row: DisplayRow, now: float, lang: str) -> str:
     """Say when a departure is: now, in so many minutes, or at what time."""
     minutes = stop.minutes(row, now)
     if minutes is None:

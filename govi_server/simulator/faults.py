@@ -6,7 +6,7 @@ from random import Random
 
 from msgspec import Struct
 
-from govi_server.simulator.kv78 import Message
+from govi_server.simulator.town_feed import Message
 
 
 class Faults(Struct, frozen=True):

@@ -15,11 +15,11 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from govi_server.departures.times import MINUTE
-from govi_server.services import CannotStart
+from govi_server.errors import StartupError
 from govi_server.simulator.faults import Faults, Way
-from govi_server.simulator.kv78 import Message, TownFeed
-from govi_server.simulator.recordings import Recordings
+from govi_server.simulator.replay import Replay
 from govi_server.simulator.town import Town
+from govi_server.simulator.town_feed import Message, TownFeed
 
 HEARTBEAT = 10
 """Seconds between two envelopes alone."""
@@ -43,7 +43,7 @@ class Publisher:
         match = _ADDRESS.fullmatch(address)
         port = match and match[1]
         if match is None or not (port in (None, "*") or 0 < int(port) < 65536):  # libzmq takes any number
-            raise CannotStart(f"{address!r} is no address of a feed: it is of the form tcp://127.0.0.1:7817")
+            raise StartupError(f"{address!r} is no address of a feed: it is of the form tcp://127.0.0.1:7817")
         self._address = address
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
@@ -60,7 +60,7 @@ class Publisher:
             socket.close()
             self._context.term()
             reason = zmq.strerror(error.errno or 0)
-            raise CannotStart(f"cannot listen on {self._address} for the feed: {reason}") from None
+            raise StartupError(f"cannot listen on {self._address} for the feed: {reason}") from None
         self._socket = socket
         return cast(bytes, socket.last_endpoint).decode().rstrip("\0")
 
@@ -85,7 +85,7 @@ class Publisher:
             self._socket = self._context = None
 
 
-class Feed(Service):
+class SimulatedFeed(Service):
     """Says what its source has to say, and heartbeats. silence: seconds, every few minutes.
 
     way: of its messages to the publisher. listening: called with the publisher's address once it listens there.
@@ -97,7 +97,7 @@ class Feed(Service):
         self,
         clock: IReactorTime,
         publisher: Publisher,
-        source: TownFeed | Recordings,
+        source: TownFeed | Replay,
         way: Way,
         silence: float = 0.0,
         listening: Callable[[str], object] = lambda address: None,
@@ -179,7 +179,7 @@ class Feed(Service):
         self._turn = self._clock.callLater(SILENCE_EVERY, self._be_silent)
 
 
-def town_feed(clock: IReactorTime, seed: int, listening: Callable[[str], object]) -> Feed:
+def town_feed(clock: IReactorTime, seed: int, listening: Callable[[str], object]) -> SimulatedFeed:
     """Make the feed of the town for this machine alone, in its own time and without faults."""
     source = TownFeed(Town(seed), clock.seconds, waits=True)
-    return Feed(clock, Publisher(ANY_PORT), source, Way(Faults(), Random(seed)), listening=listening)
+    return SimulatedFeed(clock, Publisher(ANY_PORT), source, Way(Faults(), Random(seed)), listening=listening)

@@ -13,16 +13,17 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from govi_server.departures.times import local_timestamp
-from govi_server.environ import Environ
-from govi_server.incidents import Incidents
-from govi_server.interfaces import IPoster, IWebModule
+from govi_server.http.request import Environ
 from govi_server.kv55 import messages
+from govi_server.kv55.gateway import IPoster
 from govi_server.kv55.messages import BadMessage, Question
 from govi_server.kv55.post import Poster
 from govi_server.request_handler import RequestHandler
-from govi_server.server import Limits, Server
+from govi_server.runtime.throttled_warnings import ThrottledWarnings
+from govi_server.server import Server
+from govi_server.settings import ServerSettings
 from govi_server.simulator.town import Town
-from govi_server.web_handler import WebHandler
+from govi_server.web_handler import IWebModule, WebHandler
 
 TRIPS = 10
 """Trips of an answer: GOVI sent five (DOMAIN.md 1.2), other sources send more."""
@@ -56,7 +57,7 @@ class SimulatedGateway(Service):
         self.clock = clock
         self._town = Town(behaviour.seed)
         self._drops = Random(behaviour.seed)
-        self._incidents = Incidents(self.log, clock)
+        self._incidents = ThrottledWarnings(self.log, clock)
 
     def web_handler(self, request_handler: RequestHandler, env: Environ) -> "QuestionHandler":
         """Make the handler of one question."""
@@ -125,6 +126,6 @@ def simulation(reactor: IReactorTime, behaviour: Behaviour, callback_url: Callab
         RequestHandler,
         clock=reactor,
         find_module=lambda segment: gateway,
-        limits=Limits(drain=1.0),
+        limits=ServerSettings(drain=1.0),
         what="simulated gateway",
     )

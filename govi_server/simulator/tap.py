@@ -7,15 +7,16 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.python import usage
 
-from govi_server.config import is_http_url
 from govi_server.departures.times import local_date
-from govi_server.services import CannotStart, serving
+from govi_server.errors import StartupError
+from govi_server.settings import is_http_url
 from govi_server.simulator.faults import Faults, Way
-from govi_server.simulator.feed import Feed, Publisher
+from govi_server.simulator.feed import Publisher, SimulatedFeed
 from govi_server.simulator.gateway import Behaviour, simulation
-from govi_server.simulator.kv78 import TownFeed
-from govi_server.simulator.recordings import Recordings
+from govi_server.simulator.replay import Replay
 from govi_server.simulator.town import Town
+from govi_server.simulator.town_feed import TownFeed
+from govi_server.sockets.listener import server_service
 
 
 def _fraction(text: str) -> float:
@@ -72,7 +73,7 @@ class Options(usage.Options):
     optFlags = [["gzip", "z", "Compress the answers."]]
 
 
-_OF_THE_FEED = ("replay", "speed", "garbage", "silence", "duplicate", "out-of-order")
+_FEED_OPTIONS = ("replay", "speed", "garbage", "silence", "duplicate", "out-of-order")
 
 
 def makeService(options: Options, reactor: Any = None) -> IService:
@@ -84,29 +85,29 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     behaviour = Behaviour(options["delay"], options["drop"], bool(options["gzip"]), options["seed"])
     server = simulation(reactor, behaviour, lambda: str(options["callback-url"]))
     try:
-        services = serving(reactor, server, [options["listen"]])
+        services = server_service(reactor, server, [options["listen"]])
         if options["feed"]:
             services.addService(_feed(options, reactor))
         else:
-            for name in _OF_THE_FEED:
+            for name in _FEED_OPTIONS:
                 if options[name] != Options()[name]:
-                    raise CannotStart(f"--{name} needs --feed: where to publish")
+                    raise StartupError(f"--{name} needs --feed: where to publish")
         return services
-    except CannotStart as error:
+    except StartupError as error:
         raise SystemExit(f"govi-simulator: {error}") from None
 
 
-def _feed(options: Options, reactor: Any) -> Feed:
+def _feed(options: Options, reactor: Any) -> SimulatedFeed:
     """Make the feed of the town, or of recordings."""
     began, speed, seed = reactor.seconds(), options["speed"], options["seed"]
 
     def now() -> float:
         return float(began + (reactor.seconds() - began) * speed)
 
-    source: TownFeed | Recordings
+    source: TownFeed | Replay
     if options["replay"] is None:
         source = TownFeed(Town(seed), now)
     else:
-        source = Recordings(Path(options["replay"]), local_date(began), speed)
+        source = Replay(Path(options["replay"]), local_date(began), speed)
     faults = Faults(options["garbage"], options["duplicate"], options["out-of-order"])
-    return Feed(reactor, Publisher(options["feed"]), source, Way(faults, Random(seed)), options["silence"])
+    return SimulatedFeed(reactor, Publisher(options["feed"]), source, Way(faults, Random(seed)), options["silence"])

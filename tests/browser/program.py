@@ -21,8 +21,8 @@ from typing import Any
 
 import zmq
 
-from govi_server.simulator.kv78 import timetable
 from govi_server.simulator.town import Town
+from govi_server.simulator.town_feed import timetable
 from tests import feed as kv
 
 MORNING = "2026-01-15T08:14:05+01:00"

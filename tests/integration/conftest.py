@@ -26,6 +26,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from govi_server import tap
+from govi_server.tap import Options
 
 reactor: Any = the_reactor
 
@@ -185,7 +186,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         ports.append(listening)
         config = tmp_path / "govi-cache.toml"
         config.write_text(toml)
-        options = tap.Options()
+        options = Options()
         statistics = tmp_path / "statistics.log"
         options.parseOptions(
             [

@@ -5,7 +5,7 @@ import time
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from govi_server.clock import ClockWatch
+from govi_server.runtime.clock import ClockWatch
 from tests.integration.conftest import reactor, until
 
 

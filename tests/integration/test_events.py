@@ -13,7 +13,7 @@ from urllib.request import urlopen
 import pytest
 import zmq
 
-from govi_server.departures.times import AMSTERDAM
+from govi_server.runtime.clock import LOCAL_ZONE
 from tests import feed as kv
 from tests.integration.conftest import Twistd, arguments, free_port, wait_for
 
@@ -82,7 +82,7 @@ def test_farewell(twistd: Twistd) -> None:
 
 def passes(told: int) -> bytes:
     """Say of departures in half an hour what is long, with a number."""
-    now = datetime.now(AMSTERDAM)
+    now = datetime.now(LOCAL_ZONE)
     leaves = now + timedelta(minutes=30)
     times = ("TargetArrivalTime", "TargetDepartureTime", "ExpectedArrivalTime", "ExpectedDepartureTime")
     row = {

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from govi_server.kv78turbo import ctx
-from govi_server.simulator.recordings import shift
+from govi_server.simulator.replay import shift
 from tests.integration.conftest import free_port
 
 TWISTD = "from twisted.scripts.twistd import run; run()"
-RECORD = "from govi_server.recorder import main; main()"
+RECORD = "from govi_server.command.record import main; main()"
 FAST = "3600"
 """An hour in a second: however late at night it is, there is something new every second."""
 

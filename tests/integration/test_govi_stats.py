@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.test_log_report import line, request
+from tests.statistics.test_report import line, request
 
-COMMAND = [sys.executable, "-c", "from govi_server.log_report import main; main()"]
+COMMAND = [sys.executable, "-c", "from govi_server.statistics.report import main; main()"]
 
 
 def stats(*arguments: object, data: bytes | None = None) -> subprocess.CompletedProcess[str]:

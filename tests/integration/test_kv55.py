@@ -20,10 +20,10 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.threads import deferToThread
 from twisted.web.client import HTTPConnectionPool
 
-from govi_server import poller
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
-from govi_server.services import serving
+from govi_server.sockets import poller
+from govi_server.sockets.listener import server_service
 from tests.integration.conftest import GOVI_TRIP, Start, compressed, free_port, later, reactor, request, until
 
 QUICK = "[gateway]\nanswer = 0.4\n"
@@ -209,7 +209,7 @@ async def test_no_delay(has_epoll: bool, monkeypatch: pytest.MonkeyPatch) -> Non
     modules: dict[str, object] = {}
     server = Server("", 0, RequestHandler, clock=reactor, find_module=modules.__getitem__)
     addresses: list[IAddress] = []
-    listener = serving(reactor, server, ["tcp:0:interface=127.0.0.1"], addresses.append)
+    listener = server_service(reactor, server, ["tcp:0:interface=127.0.0.1"], addresses.append)
     listener.privilegedStartService()
     listener.startService()
     try:

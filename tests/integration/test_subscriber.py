@@ -11,12 +11,13 @@ import zmq
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
-from govi_server.kv78turbo.subscriber import Limits, Subscriber
-from govi_server.services import CannotStart
+from govi_server.errors import StartupError
+from govi_server.kv78turbo.subscriber import Subscriber
+from govi_server.settings import SubscriberSettings
 from tests.integration.conftest import free_port, later, reactor, until
 
 ENVELOPE = "/GOVI/KV8passtimes/ARR"
-QUICK = Limits(silence=0.3, recovery=0.3, back_off=0.1)
+QUICK = SubscriberSettings(silence=0.3, recovery=0.3, back_off=0.1)
 
 
 class Publisher:
@@ -77,7 +78,7 @@ class Feed:
         return self.publishers[-1]
 
     def subscribe(
-        self, *addresses: str, prefixes: tuple[str, ...] = ("/GOVI/",), limits: Limits = QUICK
+        self, *addresses: str, prefixes: tuple[str, ...] = ("/GOVI/",), limits: SubscriberSettings = QUICK
     ) -> Subscriber:
         subscriber = Subscriber(reactor, addresses, prefixes, self.receive, limits)
         self.subscribers.append(subscriber)
@@ -226,7 +227,7 @@ async def test_publisher_comes_back(feed: Feed) -> None:
 async def test_short_absence(feed: Feed) -> None:
     """libzmq by itself connects again to a publisher that was away for less than the silence."""
     publisher = feed.publish()
-    subscriber = feed.subscribe(publisher.address, limits=Limits(silence=60, back_off=0.1))
+    subscriber = feed.subscribe(publisher.address, limits=SubscriberSettings(silence=60, back_off=0.1))
     await publisher.subscribed()
     publisher.send(ENVELOPE.encode(), b"before")
     await feed.comes(1)
@@ -268,7 +269,7 @@ async def test_nobody_there(feed: Feed) -> None:
 async def test_too_large(feed: Feed) -> None:
     """A frame that is too large ends the connection, and the next one goes on; one in many frames is left out."""
     publisher = feed.publish()
-    subscriber = feed.subscribe(publisher.address, limits=Limits(silence=0.5, back_off=0.1, message=1000))
+    subscriber = feed.subscribe(publisher.address, limits=SubscriberSettings(silence=0.5, back_off=0.1, message=1000))
     await publisher.subscribed()
     publisher.send(ENVELOPE.encode(), *[b"x" * 300] * 4)
     publisher.send(ENVELOPE.encode(), b"1")
@@ -306,6 +307,6 @@ async def test_no_address_to_libzmq() -> None:
     """What libzmq alone knows to be no address ends the start with a line that names it, and leaves nothing."""
     before = len(libzmq_threads())
     subscriber = Subscriber(reactor, ["ipc://@"], [""], lambda envelope, data: None, QUICK)
-    with pytest.raises(CannotStart, match="ipc://@"):
+    with pytest.raises(StartupError, match="ipc://@"):
         subscriber.startService()
     await until(lambda: len(libzmq_threads()) == before)

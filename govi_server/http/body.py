@@ -1,0 +1,136 @@
+"""The body of a request, by Content-Length or chunked, from bytes as they come. Pure: no transport, no clock.
+
+A reader is fed whatever came, in pieces of any size. ``feed(data)`` gives None while the body is not whole, and
+then the bytes that follow it; the body is in ``body``. Raises RequestError.
+"""
+
+import re
+
+from govi_server.http.request import CHUNKED, RequestError
+
+# Bytes of a line of the chunked framing without its CRLF: a size with its extensions, or a trailer field.
+_LINE_LIMIT = 4096
+# Bytes of a line with a size, which some pad with zeros.
+_SIZE = 8
+# Bytes of all lines beyond their sizes: nobody needs extensions and trailers, and nobody reads them here.
+_EXTRAS_LIMIT = 8 * _LINE_LIMIT
+# Extensions are skipped, but only well-formed ones (RFC 9112 section 7.1.1).
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
+_CHUNK = re.compile(rb"0*([0-9A-Fa-f]+)(?:%b)*" % _EXTENSION)
+_TRAILER = re.compile(rb"%b:[\t -~\x80-\xff]*" % _TOKEN)
+
+
+def _bad(reason: str) -> RequestError:
+    return RequestError("400 Bad Request", reason)
+
+
+def _too_large(limit: int) -> RequestError:
+    return RequestError("413 Content Too Large", f"a body may have {limit} bytes")
+
+
+class LengthBody:
+    """A body of a length that was told."""
+
+    def __init__(self, length: int, limit: int) -> None:
+        if length > limit:
+            raise _too_large(limit)
+        self._missing = length
+        self._pieces: list[bytes] = []
+
+    @property
+    def body(self) -> bytes:
+        """The bytes so far."""
+        return b"".join(self._pieces)
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Take bytes; give those that follow the body once it is whole."""
+        mine, rest = data[: self._missing], data[self._missing :]
+        self._pieces.append(mine)
+        self._missing -= len(mine)
+        return None if self._missing else rest
+
+
+class ChunkedBody:
+    """A body in chunks (RFC 9112 section 7.1), whose lines end in CRLF and in nothing else."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._pieces: list[bytes] = []
+        self._pending = b""
+        self._missing = 0  # bytes of the current chunk, its CRLF included, that have not come
+        self._extras = 0
+        self._in_trailer = False
+
+    @property
+    def body(self) -> bytes:
+        """The bytes so far."""
+        return b"".join(self._pieces)
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Take bytes; give those that follow the body once it is whole."""
+        data = self._pending + data
+        at = 0
+        while True:
+            if self._missing:
+                taken = self._take_chunk(data, at)
+                at += taken
+                if self._missing:
+                    break
+            end = data.find(b"\r\n", at)
+            line = data[at : end if end >= 0 else None]
+            if end < 0 and len(line) <= _LINE_LIMIT + 1 and b"\n" not in line:
+                break  # it may go on; one more byte may be the CR of its end
+            if end < 0 or len(line) > _LINE_LIMIT:
+                raise _bad("a chunk line is too long, or does not end in CRLF")
+            at = end + 2
+            if not self._in_trailer:
+                self._begin_chunk(line)
+            elif line:
+                self._trailer(line)
+            else:
+                return data[at:]
+        self._pending = data[at:]
+        return None
+
+    def _take_chunk(self, data: bytes, at: int) -> int:
+        """Take what there is of the current chunk from a place on; tell how many bytes that is."""
+        content = data[at : at + max(self._missing - 2, 0)]
+        self._pieces.append(content)
+        self._missing -= len(content)
+        if self._missing > 2:
+            return len(content)
+        end = data[at + len(content) : at + len(content) + self._missing]
+        if not b"\r\n"[2 - self._missing :].startswith(end):
+            raise _bad("a chunk is longer than its size")
+        self._missing -= len(end)
+        return len(content) + len(end)
+
+    def _begin_chunk(self, line: bytes) -> None:
+        found = _CHUNK.fullmatch(line)
+        if found is None:
+            raise _bad("a chunk size is not a hexadecimal number")
+        self._count_extra(max(len(line) - _SIZE, 0))
+        size = int(found[1], 16)
+        self._size += size
+        if self._size > self._limit:
+            raise _too_large(self._limit)
+        self._missing = size + 2 if size else 0
+        self._in_trailer = not size
+
+    def _trailer(self, line: bytes) -> None:
+        self._count_extra(len(line))
+        if not _TRAILER.fullmatch(line):
+            raise _bad("a trailer line is not 'name: value'")
+
+    def _count_extra(self, size: int) -> None:
+        self._extras += size
+        if self._extras > _EXTRAS_LIMIT:
+            raise _bad("too many chunk extensions or trailers")
+
+
+def reader(length: int, limit: int) -> LengthBody | ChunkedBody:
+    """Make the reader of a body of this length, or CHUNKED, and of ``limit`` bytes at most."""
+    return ChunkedBody(limit) if length == CHUNKED else LengthBody(length, limit)

@@ -1,0 +1,212 @@
+"""The recorder: what a record is, and how a recording is written."""
+
+import base64
+import gzip
+import io
+import json
+import resource
+import tempfile
+from pathlib import Path
+
+from twisted.internet.task import Clock
+from twisted.python import usage
+from twisted.trial.unittest import SynchronousTestCase
+
+from govi_server.command.record import Options, Recorder, main, record_of
+from govi_server.errors import StartupError
+from govi_server.kv78turbo.recording import read_record, write_record
+
+NOW = 1_778_234_400.25  # 2026-05-08T10:00:00.250Z
+CTX = "\\GKV8turbo_passtimes|x\r\n\\TA|A\r\n\\LB|C\r\n\\0|Café\r\nEBS|\\0\r\n"
+MESSAGE = gzip.compress(CTX.encode(), mtime=0)
+
+
+class RecordTests(SynchronousTestCase):
+    """One line of a recording."""
+
+    def test_text(self) -> None:
+        """CTX is kept as text, its line ends and escapes included."""
+        line = write_record(record_of("/GOVI/KV8passtimes/EBS", MESSAGE, NOW))
+        self.assertEqual(line.count(b"\n"), 1)
+        expected = {"time": "2026-05-08T10:00:00.250Z", "envelope": "/GOVI/KV8passtimes/EBS", "ctx": CTX}
+        self.assertEqual(json.loads(line), expected)
+        self.assertEqual(read_record(line).ctx, CTX)
+
+    def test_no_text(self) -> None:
+        """What is no gzip, is cut off, or is no UTF-8 is kept as it came."""
+        for payload in (b"nonsense", MESSAGE[:-5], MESSAGE + b"x", gzip.compress(b"\xe9"), b""):
+            line = write_record(record_of("x", payload, NOW))
+            self.assertEqual(base64.b64decode(json.loads(line)["base64"]), payload)
+            self.assertNotIn("ctx", json.loads(line))
+            self.assertEqual(read_record(line).base64, base64.b64encode(payload).decode())
+
+    def test_bomb(self) -> None:
+        """What would be larger than 64 MiB is kept as it came, too."""
+        payload = gzip.compress(bytes((64 << 20) + 1), 1)
+        self.assertIsNone(record_of("x", payload, NOW).ctx)
+
+    def test_wrong(self) -> None:
+        """What is no record is a ValueError."""
+        for line in (
+            b"",
+            b"{}",
+            b"[]",
+            b"nonsense",
+            b"\xff",
+            b'{"time": "x", "envelope": "x", "ctx": ""}',
+            b'{"time": "2026-05-08T10:00:00.250Z", "envelope": "x"}',
+            b'{"time": "2026-05-08T10:00:00.250Z", "envelope": "x", "ctx": "", "base64": ""}',
+        ):
+            self.assertRaises(ValueError, read_record, line)
+
+
+class Terminal(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class RecorderTests(SynchronousTestCase):
+    """A recording on disk."""
+
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.path = Path(directory.name) / "recording.jsonl"
+        self.clock = Clock()
+        self.clock.rightNow = NOW
+        self.progress = io.StringIO()
+        self.failed = 0
+
+    def start(self, path: Path | None = None) -> Recorder:
+        recorder = Recorder(self.clock, str(path or self.path), self.progress, self.fail_once)
+        recorder.startService()
+        return recorder
+
+    def fail_once(self) -> None:
+        self.failed += 1
+
+    def told(self) -> list[str]:
+        return self.progress.getvalue().splitlines()
+
+    def test_writes_every_second(self) -> None:
+        """Messages are in the file a second later, and all of them when the recorder stops."""
+        recorder = self.start()
+        recorder.received("a", MESSAGE)
+        recorder.received("b", b"nonsense")
+        self.assertEqual(self.path.read_bytes(), b"")
+        self.clock.advance(1)
+        self.assertEqual([read_record(line).envelope for line in self.path.read_bytes().splitlines()], ["a", "b"])
+        recorder.received("c", MESSAGE)
+        recorder.stopService()
+        self.assertEqual(
+            [read_record(line).envelope for line in self.path.read_bytes().splitlines()], ["a", "b", "c"]
+        )
+        size = self.path.stat().st_size
+        self.assertEqual(self.told(), [f"{self.path}: 3 messages, 4 records, {size} bytes"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_much(self) -> None:
+        """Much is not kept for a second."""
+        recorder = self.start()
+        payload = gzip.compress(bytes(1 << 20))
+        recorder.received("a", payload)
+        self.assertGreater(self.path.stat().st_size, 1 << 20)
+        recorder.stopService()
+
+    def test_compressed(self) -> None:
+        """A compressed recording is whole after every second, however it ends."""
+        path = self.path.with_suffix(".jsonl.gz")
+        recorder = self.start(path)
+        for count in range(3):
+            recorder.received(str(count), MESSAGE)
+            self.clock.advance(1)
+            with gzip.open(path) as file:
+                self.assertEqual(len([read_record(line) for line in file]), count + 1)
+        recorder.stopService()
+
+    def test_progress(self) -> None:
+        """Where there is no terminal a line a minute tells how far it is."""
+        recorder = self.start()
+        self.clock.pump([1] * 60)
+        recorder.received("a", MESSAGE)
+        self.clock.pump([1] * 60)
+        recorder.stopService()
+        size = self.path.stat().st_size
+        self.assertEqual(
+            self.told()[:2],
+            [
+                "0 messages, 0 records, 0 bytes, last data none yet",
+                f"1 messages, 2 records, {size} bytes, last data 60 s ago",
+            ],
+        )
+
+    def test_progress_in_place(self) -> None:
+        """On a terminal one line is written over every second, and is whole in the end."""
+        self.progress = Terminal()
+        recorder = self.start()
+        recorder.received("a", MESSAGE)
+        self.clock.pump([1] * 3)
+        self.assertEqual(self.progress.getvalue().count("\r"), 3)
+        self.assertNotIn("\n", self.progress.getvalue())
+        recorder.stopService()
+        self.assertTrue(self.progress.getvalue().endswith("bytes\x1b[K\n"))
+
+    def test_existing(self) -> None:
+        """A recording that is there is not overwritten."""
+        self.path.write_text("precious")
+        error = self.assertRaises(StartupError, self.start)
+        self.assertEqual(str(error), f"cannot write {self.path}: File exists")
+        self.assertEqual(self.path.read_text(), "precious")
+
+    def test_no_directory(self) -> None:
+        """A file that cannot be made is an error that names it."""
+        error = self.assertRaises(StartupError, self.start, Path("/nonexistent/x"))
+        self.assertEqual(str(error), "cannot write /nonexistent/x: No such file or directory")
+
+    def test_full(self) -> None:
+        """On a full disk the recorder says so once, and takes no more."""
+        recorder = self.start(Path("/dev/full"))
+        recorder.received("a", MESSAGE)
+        self.clock.advance(1)
+        self.assertEqual((self.failed, recorder.error), (1, "cannot write /dev/full: No space left on device"))
+        recorder.received("b", MESSAGE)
+        self.clock.advance(1)
+        recorder.stopService()
+        self.assertEqual(self.failed, 1)
+
+    def test_whole_lines(self) -> None:
+        """What did not fit is taken away again, so that every line is whole."""
+        recorder = self.start()
+        recorder.received("a", MESSAGE)
+        self.clock.advance(1)
+        size = self.path.stat().st_size
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        recorder.received("b", MESSAGE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, hard))
+        try:
+            self.clock.advance(1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        self.assertEqual(recorder.error, f"cannot write {self.path}: File too large")
+        self.assertEqual(self.path.stat().st_size, size)
+        recorder.stopService()
+        self.assertEqual([read_record(line).envelope for line in self.path.read_bytes().splitlines()], ["a"])
+
+
+class OptionsTests(SynchronousTestCase):
+    """What can be said on the command line."""
+
+    def test_feeds(self) -> None:
+        """There may be several addresses."""
+        options = Options()
+        options.parseOptions(["--feed", "tcp://a:1", "--feed", "tcp://b:1", "--output", "-"])
+        self.assertEqual(options["feeds"], ["tcp://a:1", "tcp://b:1"])
+        self.assertEqual((options["output"], options["prefix"]), ("-", "/GOVI/"))
+
+    def test_wrong(self) -> None:
+        """What is not known is one line; an address that is none, too, and leaves no file."""
+        self.assertRaises(usage.UsageError, Options().parseOptions, ["--nonsense"])
+        error = self.assertRaises(SystemExit, main, ["--nonsense"])
+        self.assertEqual(str(error), "govi-record: option --nonsense not recognized")

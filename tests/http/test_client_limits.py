@@ -1,0 +1,310 @@
+"""Who may connect, and how often they may ask."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress, INegotiated
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
+
+from govi_server.http import client_limits
+from govi_server.http.client_limits import ClientLimits
+from govi_server.http.request import Environ, parse
+from govi_server.server import RejectConnection
+from govi_server.settings import AccessSettings
+from tests.client import NOW, Client, WireTestCase
+
+LOCAL = ("127.0.0.0/8",)
+
+
+def at(host: str) -> IAddress:
+    """Give the address of a peer."""
+    return IPv6Address("TCP", host, 1) if ":" in host else IPv4Address("TCP", host, 1)
+
+
+def request(*fields: str) -> Environ:
+    return parse("GET / HTTP/1.0\n" + "".join(f"{field}\n" for field in fields) + "\n")
+
+
+class AccessTestCase(SynchronousTestCase):
+    """Has an Access of small limits."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(NOW)
+        limits = AccessSettings(
+            per_client=2, rate=2, burst=4, unlimited=("127.0.0.0/8", "2001:db8:ffff::/48"), proxies=("192.0.2.0/28",)
+        )
+        self.access = ClientLimits(self.clock, limits)
+
+    def wait(self, host: str = "198.51.100.1") -> float:
+        return self.access.wait(self.access.peer(at(host)).counted)
+
+
+class ConnectionTests(AccessTestCase):
+    """Connections of one client."""
+
+    def connects(self, addr: IAddress | None) -> bool:
+        return self.access.connects(self.access.peer(addr))
+
+    def disconnects(self, addr: IAddress) -> None:
+        self.access.disconnects(self.access.peer(addr))
+
+    def test_limit(self) -> None:
+        """A client has so many connections at once, whatever others have."""
+        self.assertEqual([self.connects(at("198.51.100.1")) for _ in range(3)], [True, True, False])
+        self.assertTrue(self.connects(at("198.51.100.2")))
+        self.disconnects(at("198.51.100.1"))
+        self.disconnects(at("198.51.100.1"))
+        self.assertTrue(self.connects(at("198.51.100.1")))
+
+    def test_ipv6(self) -> None:
+        """An IPv6 client is its /64; an IPv4 address is the same one, mapped into IPv6 or not."""
+        hosts = ["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1"]
+        self.assertEqual([self.connects(at(host)) for host in hosts], [True, True, False, True])
+        hosts = ["198.51.100.1", "::ffff:198.51.100.1", "198.51.100.1"]
+        self.assertEqual([self.connects(at(host)) for host in hosts], [True, True, False])
+
+    def test_unlimited(self) -> None:
+        """Some networks have no limit, nor have unix sockets."""
+        for addr in (at("127.0.0.1"), at("2001:db8:ffff::1"), UNIXAddress(b"/x"), None):
+            self.assertTrue(all(self.connects(addr) for _ in range(9)))
+
+    def test_proxies(self) -> None:
+        """A proxy of ours brings many clients: its connections have no limit."""
+        self.assertTrue(all(self.connects(at("192.0.2.9")) for _ in range(9)))
+
+    def test_nothing_is_left(self) -> None:
+        """Of clients that have gone nothing stays."""
+        for n in range(100):
+            self.connects(at(f"198.51.100.{n}"))
+            self.disconnects(at(f"198.51.100.{n}"))
+        self.assertEqual(len(self.access._connections), 0)
+
+
+class RateTests(AccessTestCase):
+    """Requests of one client."""
+
+    def test_burst_and_rate(self) -> None:
+        """A client may ask so often at once, and then at the rate."""
+        self.assertEqual([self.wait() for _ in range(6)], [0, 0, 0, 0, 0.5, 0.5])
+        self.clock.advance(0.5)
+        self.assertEqual([self.wait(), self.wait()], [0, 0.5])
+        self.clock.advance(1)
+        self.assertEqual([self.wait(), self.wait(), self.wait()], [0, 0, 0.5])
+
+    def test_any_rate(self) -> None:
+        """The burst is exact, whatever the rate."""
+        for rate in (1, 3, 7, 10, 30, 50, 60, 70, 90):
+            for burst in (2, 3, 10, 500):
+                access_ = ClientLimits(self.clock, AccessSettings(rate=rate, burst=burst))
+                waits = [access_.wait(access_.peer(at("198.51.100.1")).counted) for _ in range(burst + 5)]
+                self.assertEqual([wait == 0 for wait in waits], [True] * burst + [False] * 5, (rate, burst))
+
+    def test_many(self) -> None:
+        """Who asks for many things at once has asked as often; more than may ever come at once count as that many."""
+        access = ClientLimits(self.clock, AccessSettings(rate=2, burst=10))
+        self.assertEqual([access.wait("a", 4) for _ in range(3)], [0, 0, 1])
+        self.clock.advance(1)
+        self.assertEqual([access.wait("a", 4), access.wait("a")], [0, 0.5])
+        self.assertEqual([access.wait("b", 100) for _ in range(2)], [0, 5])
+
+    def test_rest(self) -> None:
+        """Who rests may ask as often at once as before, and not more."""
+        for _ in range(4):
+            self.wait()
+        self.clock.advance(1000)
+        self.assertEqual([self.wait() for _ in range(5)], [0, 0, 0, 0, 0.5])
+
+    def test_others(self) -> None:
+        """One client's rate is not another's, and some have none."""
+        for _ in range(9):
+            self.wait()
+        self.assertEqual(self.wait("198.51.100.2"), 0)
+        self.assertEqual({self.wait("127.0.0.1") for _ in range(99)}, {0})
+
+    def test_clock_is_set(self) -> None:
+        """A clock that jumps shuts nobody out."""
+        for _ in range(9):
+            self.wait()
+        self.clock.rightNow -= 86400
+        self.assertEqual(self.wait(), 0)
+
+    def test_bounded(self) -> None:
+        """Only so many clients are remembered."""
+        self.patch(client_limits, "REMEMBERED", 10)
+        for n in range(100):
+            self.wait(f"198.51.100.{n}")
+        self.assertEqual(len(self.access._busy_until), 10)
+
+
+class ForwardedTests(AccessTestCase):
+    """Whom a request is from, where proxies stand in front."""
+
+    def address(self, peer: str, *fields: str) -> str:
+        return str(self.access.address(at(peer), request(*fields)))
+
+    def test_strangers(self) -> None:
+        """What a stranger writes is not believed."""
+        for field in ("X-Forwarded-For: 203.0.113.9", "Forwarded: for=203.0.113.9"):
+            self.assertEqual(self.address("198.51.100.1", field), "198.51.100.1")
+
+    def test_proxy(self) -> None:
+        """What a proxy wrote is, in every form, and of several the last that is no proxy's."""
+        for field, client in [
+            ("X-Forwarded-For: 203.0.113.9", "203.0.113.9"),
+            ("X-Forwarded-For: 10.0.0.1, 203.0.113.9", "203.0.113.9"),
+            ("X-Forwarded-For: 203.0.113.9, 192.0.2.2", "203.0.113.9"),
+            ("X-Forwarded-For: 203.0.113.9:4711", "203.0.113.9"),
+            ("X-Forwarded-For: 2001:db8::9", "2001:db8::9"),
+            ("X-Forwarded-For: [2001:db8::9]:4711", "2001:db8::9"),
+            ("X-Forwarded-For: ::ffff:203.0.113.9", "203.0.113.9"),
+            ("Forwarded: for=203.0.113.9;proto=http;by=192.0.2.1", "203.0.113.9"),
+            ('Forwarded: proto=http; FOR="203.0.113.9:4711"', "203.0.113.9"),
+            ('Forwarded: for="[2001:db8::9]:4711"', "2001:db8::9"),
+            ("Forwarded: for=10.0.0.1, for=203.0.113.9", "203.0.113.9"),
+            # What names no address is not looked behind: what stands there is whoever's.
+            ("Forwarded: for=203.0.113.9, for=unknown", "192.0.2.1"),
+            ("Forwarded: for=203.0.113.9, for=_hidden", "192.0.2.1"),
+            ("Forwarded: for=203.0.113.9, proto=http", "192.0.2.1"),
+            ("X-Forwarded-For: 203.0.113.9, ", "192.0.2.1"),
+            ("X-Forwarded-For: 203.0.113.9, 999.1.1.1", "192.0.2.1"),
+            ("X-Forwarded-For: ", "192.0.2.1"),
+            ("Via: x", "192.0.2.1"),
+        ]:
+            self.assertEqual(self.address("192.0.2.1", field), client, field)
+
+    def test_forwarded_goes_first(self) -> None:
+        """Of the two fields the one of the standard counts; two fields of a name are one list."""
+        fields = ("X-Forwarded-For: 203.0.113.1", "Forwarded: for=203.0.113.2", "Forwarded: for=203.0.113.3")
+        self.assertEqual(self.address("192.0.2.1", *fields), "203.0.113.3")
+
+    @settings(deadline=None)
+    @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60))
+    def test_anything(self, value: str) -> None:
+        """Whatever the fields hold, there is an address."""
+        for name in ("Forwarded", "X-Forwarded-For"):
+            self.address("192.0.2.1", f"{name}: {value}")
+
+
+class LimitsTests(WireTestCase):
+    """The limits, on connections."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        limits = AccessSettings(
+            connections=3, per_client=2, rate=1, burst=2, unlimited=("127.0.0.0/8",), proxies=("127.0.0.0/8",)
+        )
+        self.server.access = ClientLimits(self.clock, limits)
+
+    def connect(self, host: str = "127.0.0.1") -> Client:
+        return Client(self.server, at(host))
+
+    def refused(self, host: str) -> bytes:
+        """Give what a connection is told that is not taken."""
+        client = self.connect(host)
+        self.assertTrue(client.closed)
+        return client.received()
+
+    def test_per_client(self) -> None:
+        """A connection too many of one client is told so; when another has closed, it may come."""
+        first, _ = self.connect("198.51.100.1"), self.connect("198.51.100.1")
+        told = self.refused("198.51.100.1")
+        self.assertTrue(told.startswith(b"HTTP/1.1 429 Too Many Requests\r\n"))
+        for line in (b"Retry-After: 5", b"Connection: close", b"Access-Control-Allow-Origin: *", b"Date: "):
+            self.assertIn(b"\r\n" + line, told)
+        first.leave()
+        self.assertFalse(self.connect("198.51.100.1").closed)
+
+    def test_oldest_idle_goes(self) -> None:
+        """At the limit the one that idles longest after its answer makes room."""
+        clients = [self.connect() for _ in range(3)]
+        for client in (clients[1], clients[0]):
+            self.clock.advance(1)
+            client.get("/parrot/says/a")
+        newcomer = self.connect()
+        self.assertEqual([client.closed for client in clients], [False, True, False])
+        clients[1].leave()
+        newcomer.get("/parrot/says/b")
+        self.assertEqual(newcomer.answer().body, b"b")
+
+    def test_lingering_goes_first(self) -> None:
+        """Before one that idles goes one that was answered and has not closed its side; each goes once."""
+        idle, *answered = (self.connect() for _ in range(3))
+        idle.get("/parrot/says/a")
+        for client in answered:
+            client.get("/parrot/says/a", Connection="close")
+        for n in (1, 2):
+            self.connect()
+            self.assertEqual([client.transport.disconnected for client in answered], [True, n == 2])
+            self.assertFalse(idle.closed)
+        self.connect()
+        self.assertTrue(idle.closed)
+
+    def test_unfinished_goes(self) -> None:
+        """When none idles, the oldest that has not sent a whole request makes room."""
+        waiting, slow, slower = (self.connect() for _ in range(3))
+        waiting.get("/parrot/waits")
+        slow.send(b"GET /")
+        self.connect()
+        self.assertEqual([client.closed for client in (waiting, slow, slower)], [False, True, False])
+
+    def test_no_room(self) -> None:
+        """When all wait for an answer there is no room, and a newcomer is told so."""
+        clients = [self.connect() for _ in range(3)]
+        for client in clients:
+            client.get("/parrot/waits")
+        self.assertTrue(self.refused("127.0.0.1").startswith(b"HTTP/1.1 503 Service Unavailable\r\n"))
+        self.assertFalse(any(client.closed for client in clients))
+
+    def test_rate(self) -> None:
+        """A request too early is a 429 that says when to come again, and what was sent ahead is not answered."""
+        self.server.access = ClientLimits(self.clock, AccessSettings(rate=1, burst=2))
+        client = self.connect("198.51.100.1")
+        client.send(b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\n\r\n" * 9)
+        *_, early = client.answers()
+        self.assertEqual(
+            (early.status, early.headers["Retry-After"], early.headers["Connection"]), (429, "1", "close")
+        )
+        self.assertEqual(len(self.parrot.handlers), 2)
+        self.clock.advance(1)
+        client = self.connect("198.51.100.1")
+        client.get("/parrot/says/a")
+        self.assertEqual(client.answer().status, 200)
+
+    def test_rate_of_unknown_methods(self) -> None:
+        """What is asked for does not matter to the rate."""
+        self.server.access = ClientLimits(self.clock, AccessSettings(rate=1, burst=2))
+        client = self.connect("198.51.100.1")
+        client.send(b"FOO / HTTP/1.1\r\nHost: x\r\n\r\n" * 4)
+        self.assertEqual([answer.status for answer in client.answers()], [501, 501, 429])
+
+    def test_refused_over_tls(self) -> None:
+        """A refusal over TLS is no handshake that a client could hold open."""
+        refusal = RejectConnection(self.server, "429 Too Many Requests", "")
+        transport = StringTransport()
+        directlyProvides(transport, INegotiated)
+        refusal.makeConnection(transport)
+        self.assertEqual((transport.value(), transport.disconnected), (b"", True))
+
+    def test_rate_behind_a_proxy(self) -> None:
+        """Behind a proxy each client has its own rate, and its own lines in the statistics."""
+        client = self.connect()
+        for host in ("203.0.113.9", "203.0.113.9", "203.0.113.9", "198.51.100.1"):
+            client.get("/parrot/says/a", X_Forwarded_For=host)
+        self.assertEqual([answer.status for answer in client.answers()], [200, 200, 429, 200])
+        client.leave()
+        lines = [(line.client, line.end, len(line.requests)) for line in self.statistics]
+        self.assertEqual(lines, [("203.0.113.0/24", "open", 3), ("198.51.100.0/24", "client", 1)])
+
+    def test_nothing_is_left(self) -> None:
+        """Whatever comes of connections, none stays counted."""
+        for n in range(20):
+            client = self.connect(f"198.51.100.{n % 3}")
+            if not client.closed and n % 4:
+                client.get("/parrot/waits")
+        for connection in list(self.server.connections):
+            connection.connectionLost()
+        self.assertEqual(len(self.server.access._connections), 0)

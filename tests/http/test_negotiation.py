@@ -1,0 +1,56 @@
+"""What a client would rather have."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from govi_server.http.negotiation import best_language, best_type, weights
+
+KINDS = ("text/html", "text/plain", "application/json")
+LANGUAGES = ("nl", "en", "de", "fr")
+
+
+class NegotiationTests(SynchronousTestCase):
+    """Weights, types and languages."""
+
+    def test_weights(self) -> None:
+        """A member has the weight it names, or 1; what is none is passed over."""
+        self.assertEqual(
+            weights("a/b;q=0.5, C/D ; level=1;Q=0.25 ,e/f;v=2,*/*;q=0,g/h;q=2, ,;q=1"),
+            {"a/b": 0.5, "c/d": 0.25, "e/f": 1, "*/*": 0, "g/h": 1},
+        )
+
+    def test_types(self) -> None:
+        """The heaviest type is chosen, by the closest range, and the first of equals."""
+        for accept, kind in [
+            ("", "text/html"),
+            ("*/*", "text/html"),
+            ("text/plain", "text/plain"),
+            ("application/json", "application/json"),
+            ("application/*", "application/json"),
+            ("text/*", "text/html"),
+            ("text/html;q=0.5,text/*", "text/plain"),
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/html"),
+            ("application/json;q=0.9, text/plain", "text/plain"),
+            ("text/html;q=0, */*;q=0.1", "text/plain"),
+            ("image/png", "text/html"),
+            ("application/json, text/plain, */*", "application/json"),
+            ("text/plain, application/json, */*", "text/plain"),
+            ("application/json, */*;q=0.9", "application/json"),
+            ("application/json;q=0.9, */*", "text/html"),
+        ]:
+            self.assertEqual(best_type(accept, KINDS), kind, accept)
+
+    def test_languages(self) -> None:
+        """The heaviest language is chosen, whatever its region; Dutch where nobody says."""
+        for accept, language in [
+            ("", "nl"),
+            ("*", "nl"),
+            ("en", "en"),
+            ("en-GB,en;q=0.9", "en"),
+            ("fr;q=0.5,de;q=0.8,nl;q=0.1", "de"),
+            ("fr-CA;q=0.3, fr-FR;q=0.9, en;q=0.5", "fr"),
+            ("pl,uk;q=0.9", "nl"),
+            ("pl, de;q=0.1", "de"),
+            ("nl;q=0, *", "en"),
+            ("EN-us", "en"),
+        ]:
+            self.assertEqual(best_language(accept, LANGUAGES), language, accept)

@@ -1,0 +1,578 @@
+"""From a header block to an environ: what the reference shows, what is taken and what is refused."""
+
+import string
+from urllib.parse import unquote
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from govi_server.http.request import CHUNKED, Environ, RequestError, parse
+
+REFERENCE = """GET /kv55/57330430 HTTP/1.1
+Host: cache.govi.openov.nl
+User-Agent: Mozilla/5.0 (X11; Linux i686; rv:2.0) Firefox/4.0
+Accept: text/html,application/xml;q=0.9,*/*;q=0.8
+Accept-Language: en-us,en;q=0.5
+Accept-Encoding: gzip, deflate
+Accept-Charset: ISO-8859-1,utf-8;q=0.7,*;q=0.7
+Keep-Alive: 115
+DNT: 1
+Connection: keep-alive
+Cache-Control: max-age=0
+
+"""
+
+REFERENCE_ITEMS = [
+    ("accept", "text/html,application/xml;q=0.9,*/*;q=0.8"),
+    ("accept-charset", "ISO-8859-1,utf-8;q=0.7,*;q=0.7"),
+    ("accept-encoding", "gzip, deflate"),
+    ("accept-language", "en-us,en;q=0.5"),
+    ("cache-control", "max-age=0"),
+    ("connection", "keep-alive"),
+    ("dnt", "1"),
+    ("host", "cache.govi.openov.nl"),
+    ("http_host", "cache.govi.openov.nl"),
+    ("keep-alive", "115"),
+    ("path_info", "/kv55/57330430"),
+    ("request_method", "GET"),
+    ("user-agent", "Mozilla/5.0 (X11; Linux i686; rv:2.0) Firefox/4.0"),
+]
+
+BAD = "400 Bad Request"
+NOT_IMPLEMENTED = "501 Not Implemented"
+VERSION_NOT_SUPPORTED = "505 HTTP Version Not Supported"
+EXPECTATION_FAILED = "417 Expectation Failed"
+TAKEN = "taken"
+
+# What a request is made of, and what breaks one, for any bytes that come near to a request.
+FRAGMENTS = (
+    *(b"GET", b"OPTIONS", b" ", b"/", b"*", b"?", b"#", b"%41", b"%", b"http://", b"[::1]", b"a", b"5", b",", b":"),
+    *(b" HTTP/1.1", b" HTTP/1.0", b" HTTP/2.0", b"\r\n", b"\n", b"\r", b"\t", b"\0", b"\xff", b"_"),
+    *(b"Host: a", b"Content-Length:", b"Transfer-Encoding:", b"chunked", b"Connection:", b"close", b"path_info"),
+    *(b"Expect:", b"100-continue"),
+)
+
+TOKENS = st.text(
+    st.sampled_from("!#$%&'*+-.^`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"), min_size=1
+)
+VISIBLE = [chr(code) for code in (*range(0x21, 0x7F), *range(0x80, 0x100))]
+VALUES = st.text(st.sampled_from([*VISIBLE, " ", "\t"])).map(lambda text: text.strip(" \t"))
+URI = string.ascii_letters + string.digits + "-._~:/?[]@!$&'()*+,;="
+PATHS = st.text(st.sampled_from(URI.replace("?", ""))).map("/".__add__)
+
+
+def request(*fields: str, line: str = "GET / HTTP/1.1", host: str = "Host: a\n") -> Environ:
+    """Parse a request that is in order but for what is given."""
+    return parse(f"{line}\n{host}{''.join(field + chr(10) for field in fields)}\n")
+
+
+def status(blob: str | bytes) -> str:
+    """Give the status that a request is refused with, or TAKEN."""
+    try:
+        parse(blob)
+    except RequestError as error:
+        return error.status
+    return TAKEN
+
+
+def field_status(field: str) -> str:
+    """Give the status that a request with this field line is refused with, or TAKEN."""
+    return status(f"GET / HTTP/1.1\nHost: a\n{field}\nAccept: b\n\n")
+
+
+class ReferenceTests(SynchronousTestCase):
+    """The request that the documentation shows."""
+
+    def test_thirteen_items(self) -> None:
+        """The documented request gives the documented items and no other, whatever ends its lines."""
+        crlf = REFERENCE.replace("\n", "\r\n")
+        for blob in (REFERENCE, crlf, REFERENCE.encode(), crlf.encode()):
+            self.assertEqual(sorted(parse(blob).items()), REFERENCE_ITEMS)
+
+    def test_empty_line(self) -> None:
+        """The empty line after the fields may be there or not."""
+        for blob in (REFERENCE.rstrip("\n"), REFERENCE.rstrip("\n") + "\n", REFERENCE + "\n"):
+            self.assertEqual(sorted(parse(blob).items()), REFERENCE_ITEMS)
+
+    def test_empty_body(self) -> None:
+        """An environ has no body until one was received."""
+        self.assertEqual(parse(REFERENCE).body, b"")
+
+
+class RequestLineTests(SynchronousTestCase):
+    """The request line."""
+
+    def test_taken(self) -> None:
+        """A request line gives the method as written, the path decoded once, and the query as written."""
+        table = {
+            "GET / HTTP/1.1": ("GET", "/", None),
+            "HEAD /kv55/031102 HTTP/1.1": ("HEAD", "/kv55/031102", None),
+            "get /Kv55 HTTP/1.1": ("get", "/Kv55", None),
+            "M-SEARCH / HTTP/1.1": ("M-SEARCH", "/", None),
+            "GET //a//b/ HTTP/1.1": ("GET", "//a//b/", None),
+            "GET /a/../b HTTP/1.1": ("GET", "/a/../b", None),
+            "GET /a%20b%2Fc HTTP/1.1": ("GET", "/a b/c", None),
+            "GET /%6b%6B HTTP/1.1": ("GET", "/kk", None),
+            "GET /%2541 HTTP/1.1": ("GET", "/%41", None),
+            "GET /%0D%0A%00 HTTP/1.1": ("GET", "/\r\n\0", None),
+            "GET /%C3%A9 HTTP/1.1": ("GET", "/\xc3\xa9", None),
+            "GET /a+b HTTP/1.1": ("GET", "/a+b", None),
+            "GET /a? HTTP/1.1": ("GET", "/a", None),
+            "GET /a?b HTTP/1.1": ("GET", "/a", "b"),
+            "GET /a?b=%41&c?d HTTP/1.1": ("GET", "/a", "b=%41&c?d"),
+            "GET /a%3Fb HTTP/1.1": ("GET", "/a?b", None),
+            "OPTIONS * HTTP/1.1": ("OPTIONS", "*", None),
+            "GET / HTTP/1.0": ("GET", "/", None),
+            "GET / HTTP/1.7": ("GET", "/", None),
+        }
+        for line, expected in table.items():
+            env = request(line=line)
+            said = env["request_method"], env["path_info"], env.get("query_string")
+            self.assertEqual(said, expected, line)
+
+    def test_refused(self) -> None:
+        """A request line that is none is refused, and a version that is not ours says so."""
+        table = {
+            "": BAD,
+            "GET": BAD,
+            "GET /": BAD,
+            "GET  / HTTP/1.1": BAD,
+            "GET /  HTTP/1.1": BAD,
+            " GET / HTTP/1.1": BAD,
+            "GET / HTTP/1.1 ": BAD,
+            "GET\t/ HTTP/1.1": BAD,
+            "GET / b HTTP/1.1": BAD,
+            "GET /\0 HTTP/1.1": BAD,
+            "GET /\xe9 HTTP/1.1": BAD,
+            "GET /%%34%31 HTTP/1.1": BAD,
+            "GET /%zz HTTP/1.1": BAD,
+            "GET /%4 HTTP/1.1": BAD,
+            **dict.fromkeys((f"GET /{char} HTTP/1.1" for char in '"<>\\^`{|}'), BAD),
+            **dict.fromkeys((f"GET /?{char} HTTP/1.1" for char in '"<>\\^`{|}#\xff'), BAD),
+            "GET /\r HTTP/1.1": BAD,
+            "GET /\x7f HTTP/1.1": BAD,
+            "GET / HTTP/1.1\r": BAD,
+            "G(T / HTTP/1.1": BAD,
+            "G\xcbT / HTTP/1.1": BAD,
+            "GET / HTTP/11": BAD,
+            "GET / HTTP/1.10": BAD,
+            "GET / HTTP/1.": BAD,
+            "GET / HTTP/1.x": BAD,
+            "GET / HTTP/\xb9.1": BAD,
+            "GET / http/1.1": BAD,
+            "GET / HTTPS/1.1": BAD,
+            "GET kv55 HTTP/1.1": BAD,
+            "GET * HTTP/1.1": BAD,
+            "GET ?a HTTP/1.1": BAD,
+            "OPTIONS ** HTTP/1.1": BAD,
+            "CONNECT a/b HTTP/1.1": BAD,
+            "GET ftp://a/ HTTP/1.1": BAD,
+            "GET http:/a HTTP/1.1": BAD,
+            "GET http:// HTTP/1.1": BAD,
+            "GET http:///a HTTP/1.1": BAD,
+            "GET http://user@a/ HTTP/1.1": BAD,
+            "GET http://a/b#c HTTP/1.1": BAD,
+            "GET http://a b/ HTTP/1.1": BAD,
+            "GET / HTTP/2.0": VERSION_NOT_SUPPORTED,
+            "GET / HTTP/0.9": VERSION_NOT_SUPPORTED,
+            "PRI * HTTP/2.0": VERSION_NOT_SUPPORTED,
+        }
+        self.assertEqual({line: status(f"{line}\r\nHost: a\r\n\r\n") for line in table}, table)
+
+    def test_version(self) -> None:
+        """The environ knows HTTP/1.0 from HTTP/1.1 and later."""
+        for version, http_1_0 in (("1.0", True), ("1.1", False), ("1.2", False)):
+            self.assertEqual(request(line=f"GET / HTTP/{version}").http_1_0, http_1_0)
+
+    def test_absolute_form(self) -> None:
+        """A target that is a URL gives path, query and host, which wins over the field."""
+        table = {
+            "http://b": ("b", "/", None),
+            "http://b/": ("b", "/", None),
+            "http://b:8080/c?d": ("b:8080", "/c", "d"),
+            "http://b?d": ("b", "/", "d"),
+            "HTTPS://[::1]/%41": ("[::1]", "/A", None),
+            "http://b//c": ("b", "//c", None),
+        }
+        for target, (host, path, query) in table.items():
+            env = request(line=f"GET {target} HTTP/1.1")
+            self.assertEqual((env["path_info"], env.get("query_string")), (path, query), target)
+            self.assertEqual((env["http_host"], env.get_all("host")), (host, [host]), target)
+
+    def test_absolute_form_needs_host(self) -> None:
+        """A URL as target does not excuse HTTP/1.1 from naming its host once."""
+        self.assertEqual(status("GET http://b/ HTTP/1.1\n\n"), BAD)
+        self.assertEqual(status("GET http://b/ HTTP/1.1\nHost: b\nHost: b\n\n"), BAD)
+        self.assertEqual(parse("GET http://b/ HTTP/1.0\n\n")["http_host"], "b")
+
+
+class HostTests(SynchronousTestCase):
+    """The host that a request is for."""
+
+    def test_hosts(self) -> None:
+        """A host is a name or an address with or without a port, and nothing else."""
+        table = {
+            "cache.govi.openov.nl": TAKEN,
+            "Cache.Govi:8080": TAKEN,
+            "a:": TAKEN,
+            "127.0.0.1:80": TAKEN,
+            "[::1]": TAKEN,
+            "[2001:db8::1]:443": TAKEN,
+            "[::ffff:127.0.0.1]": TAKEN,
+            "a_b-c~d": TAKEN,
+            "a%20z": TAKEN,
+            "a!$&'()*+,;=b": TAKEN,
+            "a b": BAD,
+            "a, b": BAD,
+            "a/b": BAD,
+            "a?b": BAD,
+            "a#b": BAD,
+            "user@a": BAD,
+            "http://a": BAD,
+            "a:b": BAD,
+            "a:80:90": BAD,
+            "a:123456": BAD,
+            "a:-1": BAD,
+            "a:\xb9": BAD,
+            "::1": BAD,
+            "[::1": BAD,
+            "[]": BAD,
+            "[::g]": BAD,
+            "[::1]a": BAD,
+            "a%2": BAD,
+            "a%zz": BAD,
+            "\xe9": BAD,
+            '"a"': BAD,
+            "a\\b": BAD,
+        }
+        self.assertEqual({host: status(f"GET / HTTP/1.1\nHost: {host}\n\n") for host in table}, table)
+
+    def test_once(self) -> None:
+        """HTTP/1.1 names its host once; HTTP/1.0 may leave it out."""
+        table = {
+            "GET / HTTP/1.1\n\n": BAD,
+            "GET / HTTP/1.1\nHost: a\nHost: a\n\n": BAD,
+            "GET / HTTP/1.1\nHost: a\nhOST: b\n\n": BAD,
+            "GET / HTTP/1.0\nHost: a\nHost: b\n\n": BAD,
+            "GET / HTTP/1.0\nHost: a b\n\n": BAD,
+            "GET / HTTP/1.0\nHost: a\n\n": TAKEN,
+            "GET / HTTP/1.0\n\n": TAKEN,
+        }
+        self.assertEqual({blob: status(blob) for blob in table}, table)
+
+    def test_http_host(self) -> None:
+        """The host is told as it was sent, and not at all where the request names none."""
+        self.assertEqual(request(host="Host:  A.example:80 \n")["http_host"], "A.example:80")
+        self.assertNotIn("http_host", request(line="GET / HTTP/1.0", host=""))
+
+
+class FieldTests(SynchronousTestCase):
+    """The header fields."""
+
+    def test_taken(self) -> None:
+        """A name is told in lower case, a value without the blanks around it."""
+        table = {
+            "X-A: b": ("x-a", "b"),
+            "X-A:b": ("x-a", "b"),
+            "x-a: \t b c\t ": ("x-a", "b c"),
+            "X-A:": ("x-a", ""),
+            "X-A: \t ": ("x-a", ""),
+            "X-A: b:c": ("x-a", "b:c"),
+            "X-A: b\t\tc": ("x-a", "b\t\tc"),
+            "X-A: \xe9\xff": ("x-a", "\xe9\xff"),
+            "X-A: \xa0b\xa0": ("x-a", "\xa0b\xa0"),
+            "!#$%&'*+-.^`|~09Az: b": ("!#$%&'*+-.^`|~09az", "b"),
+        }
+        for field, (name, value) in table.items():
+            self.assertEqual(request(field).get_all(name), [value], field)
+
+    def test_refused(self) -> None:
+        """A line that two readers may read in two ways is refused."""
+        table = [
+            "X-A : b",
+            "X-A\t: b",
+            " X-A: b",
+            "X-A: b\n c",
+            "X-A: b\n\tc",
+            "X-A: b\r\n c",
+            "X-A: b\n\nX-C: d",
+            "X-A: b\n ",
+            "X-A",
+            ": b",
+            "X A: b",
+            "X-A\0: b",
+            "X-A: b\0c",
+            "X-A: \0",
+            "X-A: b\rc",
+            "X-A: b\r\r",
+            "X-A: \rb",
+            "X\r-A: b",
+            "X-A: b\x0bc",
+            "X-A: b\x1bc",
+            "X-A: b\x7f",
+            "X(A): b",
+            '"X-A": b',
+            "X-\xe9: b",
+            "X-\x80: b",
+        ]
+        self.assertEqual({field: field_status(field) for field in table}, dict.fromkeys(table, BAD))
+
+    def test_first_line_folded(self) -> None:
+        """Blanks at the begin of the first field line do not fold it into the request line."""
+        self.assertEqual(status("GET / HTTP/1.1\n Host: a\n\n"), BAD)
+
+    def test_order_and_repetition(self) -> None:
+        """A field that comes more than once is kept as often, in order."""
+        env = request("Accept: a", "X-B: c", "ACCEPT: d")
+        self.assertEqual(env.get_all("accept"), ["a", "d"])
+
+    def test_names_with_underscore(self) -> None:
+        """A client cannot write the items that the request line is told by, nor any name that looks like one."""
+        forged = ("path_info: /b", "request_method: DELETE", "Query_String: c", "HTTP_HOST: d", "X_Y: e")
+        env = request(*forged, line="GET /a HTTP/1.1")
+        self.assertEqual(
+            sorted(env.items()),
+            [("host", "a"), ("http_host", "a"), ("path_info", "/a"), ("request_method", "GET")],
+        )
+
+    def test_framing_with_underscore(self) -> None:
+        """A name that only looks like one that tells the body's length tells nothing."""
+        self.assertEqual(request("Content_Length: 5", "Transfer_Encoding: chunked").body_length(), 0)
+
+    def test_text_is_latin_1(self) -> None:
+        """Every byte of the wire stands for itself, and text that no bytes stand for is refused."""
+        blob = "GET / HTTP/1.1\nHost: a\nX-A: \xe9\xff\n\n"
+        self.assertEqual(parse(blob).items(), parse(blob.encode("latin-1")).items())
+        self.assertEqual(status("GET / HTTP/1.1\nHost: a\nX-A: \u20ac\n\n"), BAD)
+
+    def test_values_are_text(self) -> None:
+        """Whatever its bytes, a value is a str and no header object of the email package."""
+        for value in ("\xe9\xff", "=?utf-8?q?a?=", "\x80\x81"):
+            self.assertIs(type(request(f"X-A: {value}")["x-a"]), str)
+
+
+class TokensTests(SynchronousTestCase):
+    """Fields that are comma lists."""
+
+    def test_tokens(self) -> None:
+        """The members of all lines are listed in lower case, without blanks and empty members."""
+        env = request("Connection: Keep-Alive ,, \tTE", "connection:", "CONNECTION: Upgrade,")
+        self.assertEqual(env.tokens("connection"), ["keep-alive", "te", "upgrade"])
+        self.assertEqual(env.tokens("te"), [])
+
+    def test_only_ascii_is_lowered(self) -> None:
+        """No character outside of ASCII becomes an ASCII one, as str.lower() makes of the Kelvin sign."""
+        env = Environ()
+        env.http_1_0 = True
+        env["connection"] = "\u212aeep-alive"
+        env["transfer-encoding"] = "chun\u212aed"
+        self.assertEqual("\u212a".lower(), "k")
+        self.assertEqual(env.tokens("connection"), ["\u212aeep-alive"])
+        self.assertFalse(env.keeps_alive())
+        env.http_1_0 = False
+        self.assertEqual(self.assertRaises(RequestError, env.body_length).status, BAD)
+        self.assertEqual(status("GET / HTTP/1.0\nConnection: \u212aeep-alive\n\n"), BAD)
+
+    def test_latin_1_is_not_lowered(self) -> None:
+        """The letters of the upper half stay what they are, and so do the neighbours of A and Z."""
+        self.assertEqual(request("Connection: \xc9AZ@[").tokens("connection"), ["\xc9az@["])
+
+
+class KeepsAliveTests(SynchronousTestCase):
+    """Whether the connection stays."""
+
+    def test_keeps_alive(self) -> None:
+        """HTTP/1.1 stays unless it says close, HTTP/1.0 goes unless it says keep-alive; close wins."""
+        table: dict[tuple[str, tuple[str, ...]], bool] = {
+            ("1.1", ()): True,
+            ("1.1", ("keep-alive",)): True,
+            ("1.1", ("close",)): False,
+            ("1.1", ("CLOSE",)): False,
+            ("1.1", ("TE, close",)): False,
+            ("1.1", ("keep-alive", "close")): False,
+            ("1.1", ("closed",)): True,
+            ("1.1", ("",)): True,
+            ("1.0", ()): False,
+            ("1.0", ("Keep-Alive",)): True,
+            ("1.0", ("TE,keep-alive",)): True,
+            ("1.0", ("keep-alive, close",)): False,
+            ("1.0", ("keep alive",)): False,
+        }
+        for (version, lines), expected in table.items():
+            env = request(*(f"Connection: {line}" for line in lines), line=f"GET / HTTP/{version}")
+            self.assertEqual(env.keeps_alive(), expected, (version, lines))
+
+
+class ExpectsContinueTests(SynchronousTestCase):
+    """Whether the client waits for 100 Continue."""
+
+    def said(self, version: str, lines: tuple[str, ...]) -> bool | str:
+        env = request(*(f"Expect: {line}" for line in lines), line=f"POST / HTTP/{version}")
+        try:
+            return env.expects_continue()
+        except RequestError as error:
+            return error.status
+
+    def test_expects_continue(self) -> None:
+        """Only 100-continue is known, and HTTP/1.0 cannot expect anything."""
+        table: dict[tuple[str, tuple[str, ...]], bool | str] = {
+            ("1.1", ()): False,
+            ("1.1", ("",)): False,
+            ("1.1", ("100-continue",)): True,
+            ("1.1", ("100-Continue",)): True,
+            ("1.1", ("100-continue", "100-continue")): True,
+            ("1.1", ("200-ok",)): EXPECTATION_FAILED,
+            ("1.1", ("100-continue, 200-ok",)): EXPECTATION_FAILED,
+            ("1.1", ("100-continue;a=b",)): EXPECTATION_FAILED,
+            ("1.0", ("100-continue",)): False,
+            ("1.0", ("200-ok",)): False,
+        }
+        self.assertEqual({key: self.said(*key) for key in table}, table)
+
+
+class BodyLengthTests(SynchronousTestCase):
+    """How many bytes of body follow the head."""
+
+    def said(self, fields: tuple[str, ...], version: str = "1.1") -> int | str:
+        try:
+            return request(*fields, line=f"POST / HTTP/{version}").body_length()
+        except RequestError as error:
+            return error.status
+
+    def test_content_length(self) -> None:
+        """A length is one number of ASCII digits, and int() is no judge of that."""
+        table: dict[str, int | str] = {
+            "0": 0,
+            "5": 5,
+            "  5\t": 5,
+            "0005": 5,
+            "9" * 18: 10**18 - 1,
+            "0" * 5000 + "9" * 5000: 10**18 - 1,
+            "": BAD,
+            "+5": BAD,
+            "-5": BAD,
+            "0x5": BAD,
+            "1_000": BAD,
+            "5.0": BAD,
+            "5,5": BAD,
+            "5, 5": BAD,
+            "5 5": BAD,
+            "5;": BAD,
+            "five": BAD,
+            "\xa05": BAD,
+            "5\x85": BAD,
+            "\xb2": BAD,
+            "\u0665".encode().decode("latin-1"): BAD,
+            "\uff15".encode().decode("latin-1"): BAD,
+        }
+        self.assertEqual({value: self.said((f"Content-Length: {value}",)) for value in table}, table)
+
+    def test_untrimmed_content_length(self) -> None:
+        """A length with a blank before it, which the wire cannot bring, is none either."""
+        env = Environ()
+        env["content-length"] = " 5"
+        self.assertEqual(self.assertRaises(RequestError, env.body_length).status, BAD)
+
+    def test_content_length_repeated(self) -> None:
+        """Lengths that are the same text are one length, any others are refused."""
+        table: dict[tuple[str, ...], int | str] = {
+            (): 0,
+            ("5", "5"): 5,
+            ("5", "6"): BAD,
+            ("5", "05"): BAD,
+            ("5", ""): BAD,
+            ("+5", "+5"): BAD,
+        }
+        said = {values: self.said(tuple(f"Content-Length: {value}" for value in values)) for values in table}
+        self.assertEqual(said, table)
+
+    def test_transfer_encoding(self) -> None:
+        """A body in a transfer coding is chunked and nothing but that."""
+        table: dict[tuple[str, ...], int | str] = {
+            ("chunked",): CHUNKED,
+            ("Chunked",): CHUNKED,
+            (", chunked ,",): CHUNKED,
+            ("", "chunked"): CHUNKED,
+            ("gzip, chunked",): NOT_IMPLEMENTED,
+            ("gzip", "chunked"): NOT_IMPLEMENTED,
+            ("identity, chunked",): NOT_IMPLEMENTED,
+            ("",): BAD,
+            (",",): BAD,
+            ("gzip",): BAD,
+            ("identity",): BAD,
+            ("chunked, gzip",): BAD,
+            ("chunked", "gzip"): BAD,
+            ("chunked, chunked",): BAD,
+            ("chunked", "chunked"): BAD,
+            ("chunked, gzip, chunked",): BAD,
+            ("chunked;a=b",): BAD,
+            ("xchunked",): BAD,
+            ('"chunked"',): BAD,
+            ("\xa0chunked",): BAD,
+        }
+        said = {values: self.said(tuple(f"Transfer-Encoding: {value}" for value in values)) for values in table}
+        self.assertEqual(said, table)
+
+    def test_both(self) -> None:
+        """A body that has a length and a transfer coding is refused, whichever comes first."""
+        length, chunked = "Content-Length: 5", "Transfer-Encoding: chunked"
+        self.assertEqual(self.said((length, chunked)), BAD)
+        self.assertEqual(self.said((chunked, length)), BAD)
+        self.assertEqual(self.said(("Content-Length: 0", "transfer-encoding:")), BAD)
+
+    def test_http_1_0(self) -> None:
+        """HTTP/1.0 has lengths but no transfer codings."""
+        self.assertEqual(self.said(("Content-Length: 5",), "1.0"), 5)
+        self.assertEqual(self.said(("Transfer-Encoding: chunked",), "1.0"), BAD)
+        self.assertEqual(self.said(("Transfer-Encoding: gzip",), "1.0"), BAD)
+
+
+class SlowRequestTests(SynchronousTestCase):
+    """Requests that are meant to take long to parse."""
+
+    def test_blanks(self) -> None:
+        """Many blanks before a character that must not be are refused; a slow parser would take minutes here."""
+        self.assertRaises(RequestError, parse, b"GET / HTTP/1.1\r\nHost: x\r\nA:" + b" \t" * 500_000 + b"\0\r\n\r\n")
+
+
+class AnyRequestTests(SynchronousTestCase):
+    """What holds of every request."""
+
+    @settings(deadline=None)
+    @given(st.binary() | st.lists(st.sampled_from(FRAGMENTS)).map(b"".join))
+    @example(b"")
+    @example(b"\r\n\r\n")
+    def test_any_bytes(self, blob: bytes) -> None:
+        """Any bytes are a request or are refused with a status, and so is what the request asks for."""
+        for data in (blob, b"GET / HTTP/1.1\r\nHost: a\r\n" + blob):
+            try:
+                env = parse(data)
+                self.assertEqual({type(value) for value in env.values()}, {str})
+                self.assertEqual({"request_method", "path_info"} - set(env), set())
+                env.keeps_alive()
+                env.expects_continue()
+                self.assertGreaterEqual(env.body_length(), CHUNKED)
+            except RequestError as error:
+                self.assertRegex(error.status, r"\A[45][0-9]{2} [A-Za-z ]+\Z")
+
+    @settings(deadline=None)
+    @given(
+        method=TOKENS,
+        path=PATHS,
+        query=st.text(st.sampled_from(URI)),
+        fields=st.lists(st.tuples(TOKENS.filter(lambda name: name.lower() != "host"), VALUES)),
+    )
+    def test_round_trip(self, method: str, path: str, query: str, fields: list[tuple[str, str]]) -> None:
+        """Whatever a request says is found again, with either line end."""
+        target = f"{path}?{query}" if query else path
+        lines = [f"{method} {target} HTTP/1.1", "Host: a", *(f"{name}: {value}" for name, value in fields), "", ""]
+        env = parse("\n".join(lines).encode("latin-1"))
+        self.assertEqual(env.items(), parse("\r\n".join(lines).encode("latin-1")).items())
+        self.assertEqual(env["request_method"], method)
+        self.assertEqual(env["path_info"], unquote(path, "latin-1"))
+        self.assertEqual(env.get("query_string", ""), query)
+        expected: dict[str, list[str]] = {"host": ["a"]}
+        for name, value in fields:
+            expected.setdefault(name.lower(), []).append(value)
+        self.assertEqual({name: env.get_all(name) for name in env if "_" not in name}, expected)

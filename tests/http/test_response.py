@@ -1,0 +1,171 @@
+"""The bytes of an answer, entity tags, and whether a client has what it asks for."""
+
+import gzip
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from govi_server.http.caching.representation import make_representation
+from govi_server.http.response import CONTINUE, Headers, format_response, pairs
+
+# 6 November 1994, 08:49:37 UTC: the date of RFC 9110's examples.
+NOW = 784111777.0
+DATE = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+
+
+class AnswerTests(SynchronousTestCase):
+    """From status, headers and body to bytes."""
+
+    def test_answer(self) -> None:
+        """An answer is status line, date, headers, length, an empty line and the body."""
+        self.assertEqual(
+            format_response("200 Ok", {"Content-Type": "text/plain", "X-A": "b"}, b"hello\n", now=NOW),
+            b"HTTP/1.1 200 Ok\r\n" + DATE + b"Content-Type: text/plain\r\nX-A: b\r\nContent-Length: 6\r\n\r\nhello\n",
+        )
+
+    def test_empty(self) -> None:
+        """An answer without a body says so with a length of nothing."""
+        self.assertEqual(
+            format_response("200 Ok", (), b"", now=NOW),
+            b"HTTP/1.1 200 Ok\r\n" + DATE + b"Content-Length: 0\r\n\r\n",
+        )
+
+    def test_any_bytes(self) -> None:
+        """The body goes out as it is, whatever bytes it has."""
+        body = bytes(range(256)) + b"\r\n\r\n"
+        self.assertEqual(
+            format_response("200 Ok", (), body, now=NOW),
+            b"HTTP/1.1 200 Ok\r\n" + DATE + b"Content-Length: 260\r\n\r\n" + body,
+        )
+
+    def test_head(self) -> None:
+        """The answer to HEAD is the answer to GET without the body, its length told."""
+        headers = {"Content-Type": "text/plain"}
+        whole = format_response("200 Ok", headers, b"hello\n", now=NOW)
+        self.assertEqual(
+            format_response("200 Ok", headers, b"hello\n", now=NOW, without_body=True) + b"hello\n", whole
+        )
+
+    def test_connection(self) -> None:
+        """The Connection field comes last, where one is due."""
+        self.assertEqual(
+            format_response("404 Not Found", (), b"", now=NOW, connection="close"),
+            b"HTTP/1.1 404 Not Found\r\n" + DATE + b"Content-Length: 0\r\nConnection: close\r\n\r\n",
+        )
+
+    def test_no_body(self) -> None:
+        """What cannot have a body has neither body nor length, to HEAD as to GET."""
+        for status in ("304 Not Modified", "204 No Content", "103 Early Hints"):
+            for without_body in (False, True):
+                self.assertEqual(
+                    format_response(status, {"ETag": '"a"'}, b"hello", now=NOW, without_body=without_body),
+                    b"HTTP/1.1 " + status.encode() + b"\r\n" + DATE + b'ETag: "a"\r\n\r\n',
+                )
+
+    def test_date(self) -> None:
+        """The date is of the second that runs."""
+        for now in (NOW, NOW + 0.25, NOW + 0.75):
+            self.assertIn(DATE, format_response("200 Ok", (), b"", now=now))
+        self.assertIn(b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n", format_response("200 Ok", (), b"", now=0))
+
+    def test_headers(self) -> None:
+        """Headers come as a mapping or as pairs, in their order and as often as they are given."""
+        table: list[tuple[Headers, bytes]] = [
+            ({}, b""),
+            ({"A": "b", "C": "d"}, b"A: b\r\nC: d\r\n"),
+            ([("C", "d"), ("A", "b"), ("C", "e")], b"C: d\r\nA: b\r\nC: e\r\n"),
+            ((pair for pair in [("A", "b")]), b"A: b\r\n"),
+            ({"A": ""}, b"A: \r\n"),
+            ({"A": "b\tc d"}, b"A: b\tc d\r\n"),
+            ({"A": "\xe9\xff"}, b"A: \xe9\xff\r\n"),
+            ({"!#$%&'*+-.^_`|~09Az": "b"}, b"!#$%&'*+-.^_`|~09Az: b\r\n"),
+        ]
+        for headers, expected in table:
+            self.assertEqual(
+                format_response("200 Ok", headers, b"", now=NOW),
+                b"HTTP/1.1 200 Ok\r\n" + DATE + expected + b"Content-Length: 0\r\n\r\n",
+            )
+
+    def test_header_injection(self) -> None:
+        """A header that would break the head is refused."""
+        table = [
+            ("A", "b\r\nC: d"),
+            ("A", "b\nC: d"),
+            ("A", "b\rC: d"),
+            ("A", "b\n"),
+            ("A", "b\r\n\r\n<html>"),
+            ("A", "b\0"),
+            ("A", "b\x0b"),
+            ("A", "b\x1b[m"),
+            ("A", "b\x7f"),
+            ("A", "\u20ac"),
+            ("A", "\u010a"),  # of which a careless encoder makes a line feed
+            ("A", "\u2028"),
+            ("A", "\ud800"),
+            ("A\r\nC", "d"),
+            ("A\n", "b"),
+            ("A: b\r\nC", "d"),
+            ("A ", "b"),
+            (" A", "b"),
+            ("A:", "b"),
+            ("", "b"),
+            ("\xe9", "b"),
+        ]
+        for name, value in table:
+            self.assertRaises(ValueError, format_response, "200 Ok", {name: value}, b"", now=NOW)
+            self.assertRaises(ValueError, format_response, "200 Ok", [("X", "y"), (name, value)], b"", now=NOW)
+
+    def test_statuses(self) -> None:
+        """A status is three digits, a blank and a reason, which may be empty."""
+        for status in ("200 Ok", "200 ", "413 Content Too Large", "599 a\tb"):
+            self.assertTrue(format_response(status, (), b"", now=NOW).startswith(f"HTTP/1.1 {status}\r\n".encode()))
+        bad = ("", "200", "Ok", "20 Ok", "2000 Ok", "600 Ok", "099 Ok", " 200 Ok", "200  Ok\r\nA: b", "200 Ok\n")
+        for status in (*bad, "200 Ok\r", "200 \xe9", "200 \0", "\u0662\u0660\u0660 Ok", "2\xb20 Ok"):
+            self.assertRaises(ValueError, format_response, status, (), b"", now=NOW)
+
+    def test_continue(self) -> None:
+        """100 Continue is a head of one line."""
+        self.assertEqual(CONTINUE, b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+class PairsTests(SynchronousTestCase):
+    """Headers as pairs."""
+
+    def test_pairs(self) -> None:
+        """A mapping and pairs become a list of its own, to which more can be added."""
+        given = [("A", "b"), ("A", "c")]
+        listed = pairs(given)
+        self.assertEqual(listed, given)
+        self.assertIsNot(listed, given)
+        self.assertEqual(pairs({"A": "b"}), [("A", "b")])
+        self.assertEqual(pairs(()), [])
+
+
+class RepresentTests(SynchronousTestCase):
+    """Bodies with their entity tags."""
+
+    def test_representation(self) -> None:
+        """A representation has the body, what is to be said of it, and its size."""
+        made = make_representation(b"hello", "text/plain", compressed=False)
+        self.assertEqual((made.body, len(made)), (b"hello", 5))
+        headers = (("Content-Type", "text/plain"), ("ETag", made.etag), ("Vary", "Accept-Encoding"))
+        self.assertEqual(made.headers, headers)
+
+    def test_compressed(self) -> None:
+        """A compressed one says so, and has another tag, the same one every time."""
+        made = [make_representation(b"hello" * 99, "text/plain", compressed=True) for _ in range(2)]
+        self.assertEqual(gzip.decompress(made[0].body), b"hello" * 99)
+        self.assertIn(("Content-Encoding", "gzip"), made[0].headers)
+        self.assertNotEqual(made[0].etag, make_representation(b"hello" * 99, "text/plain", compressed=False).etag)
+        self.assertEqual(made[0], made[1])
+
+    def test_etag(self) -> None:
+        """An entity tag is strong, can go in a header, and stands for these bytes alone."""
+        bodies = [b"", b"\0", b"hello", b"hello\n", b"Hello", b"x" * 100_000]
+        etags = [make_representation(body, "text/plain", compressed=False).etag for body in bodies]
+        self.assertEqual(len(set(etags)), len(bodies))
+        for etag in etags:
+            self.assertRegex(etag, r'\A"[!#-~]+"\Z')
+
+    def test_etag_survives_a_restart(self) -> None:
+        """The tag is of the bytes and of nothing else, so that a client's copy outlives the process."""
+        self.assertEqual(make_representation(b"hello", "text/plain", compressed=False).etag, '"a7b6eda801e5347d"')

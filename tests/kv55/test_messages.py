@@ -1,0 +1,839 @@
+"""The KV55 messages: what GOVI sends comes through, and what it should not send is refused."""
+
+import gzip
+import zlib
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from xml.etree import ElementTree
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from govi_server.departures.board import Board, Trip
+from govi_server.departures.times import local_timestamp, utc_timestamp
+from govi_server.departures.timing_point import is_timing_point_code
+from govi_server.kv55.messages import (
+    LICENSE,
+    BadMessage,
+    Question,
+    code_in,
+    read_dris_55,
+    read_dris_55_req,
+    unpack,
+    write_dris_55,
+    write_dris_55_req,
+    write_dris_55_res,
+    write_error,
+)
+
+MANY = 1 << 20
+"""Bytes: a limit that nothing here reaches."""
+
+# In the form of GOVI's messages: no namespace, hours that run on, a destination in brackets, a code with a zero.
+GOVI = b"""<?xml version="1.0"?>
+
+<DRIS_55>
+        <SubscriberID>openOV</SubscriberID>
+        <Version>0.0.1</Version>
+        <DossierName>KV55</DossierName>
+        <SendTimestamp>2012-01-22T23:45:49+01:00</SendTimestamp>
+        <Request>
+                <RequestTimestamp>2012-01-22T22:45:49</RequestTimestamp>
+                <SequenceNumber>56</SequenceNumber>
+                <TimingPoint>
+                        <TimingPointCode>031102</TimingPointCode>
+                        <Trip>
+                                <OperatingDate>2012-01-22</OperatingDate>
+                                <DataOwnerCode>GVB</DataOwnerCode>
+                                <LinePlanningNumber>69</LinePlanningNumber>
+                                <DestinationName>(69) Station Sloterdijk</DestinationName>
+                                <JourneyNumber>143</JourneyNumber>
+                                <FortifyOrderNumber>0</FortifyOrderNumber>
+                                <TargetDepartureTime>24:02:46</TargetDepartureTime>
+                                <ExpectedDepartureTime>24:04:10</ExpectedDepartureTime>
+                        </Trip>
+                        <Trip>
+                                <OperatingDate>2012-01-22</OperatingDate>
+                                <DataOwnerCode>GVB</DataOwnerCode>
+                                <LinePlanningNumber>69</LinePlanningNumber>
+                                <DestinationName>(69) Station Sloterdijk</DestinationName>
+                                <JourneyNumber>148</JourneyNumber>
+                                <FortifyOrderNumber>0</FortifyOrderNumber>
+                                <TargetDepartureTime>25:32:46</TargetDepartureTime>
+                                <ExpectedDepartureTime></ExpectedDepartureTime>
+                        </Trip>
+                </TimingPoint>
+        </Request>
+</DRIS_55>
+"""
+
+ENVELOPE = (
+    ("SubscriberID", "openOV"),
+    ("Version", "0.0.1"),
+    ("DossierName", "KV55"),
+    ("SendTimestamp", "2012-01-22T23:45:49+01:00"),
+    ("RequestTimestamp", "2012-01-22T22:45:49"),
+    ("SequenceNumber", "56"),
+)
+
+# Every element of a Trip, in the order of the interface, with the value that it is.
+ELEMENTS = (
+    ("OperatingDate", "operating_date"),
+    ("DataOwnerCode", "data_owner_code"),
+    ("LinePlanningNumber", "line_planning_number"),
+    ("LinePublicNumber", "line_public_number"),
+    ("DestinationName", "destination_name"),
+    ("JourneyNumber", "journey_number"),
+    ("FortifyOrderNumber", "fortify_order_number"),
+    ("TargetArrivalTime", "target_arrival_time"),
+    ("ExpectedArrivalTime", "expected_arrival_time"),
+    ("TargetDepartureTime", "target_departure_time"),
+    ("ExpectedDepartureTime", "expected_departure_time"),
+    ("TripStopStatus", "trip_stop_status"),
+)
+
+# What XML 1.0 can hold (its section 2.2), and so every text that can be in a message.
+NOT_XML = [chr(code) for code in range(0x20) if chr(code) not in "\t\n\r"] + ["\ufffe", "\uffff"]
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters=NOT_XML))
+TRIPS = st.builds(Trip, **{name: st.none() | TEXTS for _, name in ELEMENTS})
+
+# Elements of any form under names that mean something, for documents that are almost right.
+NAMES = st.sampled_from(("Request", "TimingPoint", "TimingPointCode", "Trip", "JourneyNumber", "Error", "A"))
+LEAVES = st.builds("<{0}>{1}</{0}>".format, NAMES, st.sampled_from(("", " ", "031102", "a", "&#13;")))
+TREES = st.recursive(
+    LEAVES, lambda trees: st.builds("<{0}>{1}</{0}>".format, NAMES, st.lists(trees, max_size=4).map("".join))
+)
+
+
+def at(year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> float:
+    """Give the epoch seconds of a moment in UTC."""
+    return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
+
+
+WINTER = at(2012, 1, 22, 22, 45, 49)
+SUMMER = at(2012, 7, 1, 10)
+
+
+def dris_55(trips: str = "", code: str = "031102", head: str = "") -> bytes:
+    """Write a DRIS_55 as a gateway might: of one stop, with these trips, and with a head before the root."""
+    point = f"<TimingPoint><TimingPointCode>{code}</TimingPointCode>{trips}</TimingPoint>"
+    return f"{head}<DRIS_55><Version>0.0.1</Version><Request>{point}</Request></DRIS_55>".encode()
+
+
+def read_trip(elements: str) -> Trip:
+    """Read a Trip of these elements."""
+    [board] = read_dris_55(dris_55(f"<Trip>{elements}</Trip>"), WINTER)
+    [trip] = board.trips
+    return trip
+
+
+def trip_of(values: Mapping[str, Any]) -> Trip:
+    """Make a Trip of values by name."""
+    return Trip(**values)
+
+
+def written(*trips: Trip) -> bytes:
+    """Write the document of a board with these trips."""
+    return write_dris_55([Board("031102", trips, WINTER)])
+
+
+def leaves(document: bytes) -> list[tuple[str, str]]:
+    """List the path and the text of each element that has no elements in it, in order."""
+
+    def walk(element: ElementTree.Element, path: str) -> Iterator[tuple[str, str]]:
+        for child in element:
+            if len(child):
+                yield from walk(child, f"{path}{child.tag}/")
+            else:
+                yield path + child.tag, child.text or ""
+
+    return list(walk(ElementTree.fromstring(document), ""))
+
+
+def trips_in(document: bytes) -> list[list[tuple[str, str]]]:
+    """List the elements and texts of each Trip, in order."""
+    trips = ElementTree.fromstring(document).iter("Trip")
+    return [[(child.tag, child.text or "") for child in trip] for trip in trips]
+
+
+def canonical(xml: bytes | str) -> str:
+    """Write XML so that documents that say the same are the same, blanks around texts apart."""
+    return ElementTree.canonicalize(xml.decode() if isinstance(xml, bytes) else xml, strip_text=True)
+
+
+class GoviTests(SynchronousTestCase):
+    """A message as GOVI sends it."""
+
+    def test_read(self) -> None:
+        """The message becomes the board of its stop, made at the moment of reading, with its header."""
+        [board] = read_dris_55(GOVI, WINTER)
+        self.assertEqual((board.code, board.made, board.envelope), ("031102", WINTER, ENVELOPE))
+        self.assertEqual(
+            board.trips[0],
+            Trip(
+                operating_date="2012-01-22",
+                data_owner_code="GVB",
+                line_planning_number="69",
+                destination_name="(69) Station Sloterdijk",
+                journey_number="143",
+                fortify_order_number="0",
+                target_departure_time="24:02:46",
+                expected_departure_time="24:04:10",
+            ),
+        )
+        self.assertEqual([trip.journey_number for trip in board.trips], ["143", "148"])
+
+    def test_trips_come_through(self) -> None:
+        """Every trip is written with the elements, texts and order that it was read with."""
+        document = write_dris_55(read_dris_55(GOVI, WINTER))
+        self.assertEqual(len(trips_in(document)), 2)
+        self.assertEqual(trips_in(document), trips_in(GOVI))
+
+    def test_only_the_license_is_added(self) -> None:
+        """The document is the message with the License in front of Request, and nothing else changed."""
+        license_element = f"<License>{LICENSE}</License>".encode()
+        expected = GOVI.replace(b"<Request>", license_element + b"<Request>")
+        self.assertEqual(canonical(write_dris_55(read_dris_55(GOVI, WINTER))), canonical(expected))
+
+    def test_written_twice(self) -> None:
+        """A document that is read and written again is the same, byte by byte."""
+        document = write_dris_55(read_dris_55(GOVI, WINTER))
+        self.assertEqual(write_dris_55(read_dris_55(document, SUMMER)), document)
+
+    def test_gzip(self) -> None:
+        """A message is the same packed and plain."""
+        self.assertEqual(unpack(gzip.compress(GOVI), MANY), GOVI)
+        self.assertEqual(unpack(GOVI, MANY), GOVI)
+
+
+class HeaderTests(SynchronousTestCase):
+    """What stands around the stops."""
+
+    def test_of_no_message(self) -> None:
+        """A board that came in no message gets the header that the interface asks for."""
+        table = {WINTER: ("2012-01-22T23:45:49+01:00", "2012-01-22T22:45:49")}
+        table[SUMMER] = ("2012-07-01T12:00:00+02:00", "2012-07-01T10:00:00")
+        for made, (sent, requested) in table.items():
+            self.assertEqual(
+                leaves(write_dris_55([Board("031102", (), made)])),
+                [
+                    ("SubscriberID", "openOV"),
+                    ("Version", "0.0.1"),
+                    ("DossierName", "KV55"),
+                    ("SendTimestamp", sent),
+                    ("License", "http://openov.nl/license/GOVI-1.0-TravelInfo"),
+                    ("Request/RequestTimestamp", requested),
+                    ("Request/SequenceNumber", "0"),
+                    ("Request/TimingPoint/TimingPointCode", "031102"),
+                ],
+            )
+
+    def test_not_made_up(self) -> None:
+        """What the header of a message does not say is not in the document."""
+        self.assertEqual(
+            leaves(write_dris_55(read_dris_55(dris_55(), WINTER))),
+            [("Version", "0.0.1"), ("License", LICENSE), ("Request/TimingPoint/TimingPointCode", "031102")],
+        )
+
+    def test_order(self) -> None:
+        """The header is written in the order of the interface, in whatever order it came."""
+        parts = GOVI.split(b"        <Request>")
+        head = b"".join(reversed(parts[0].splitlines(keepends=True)[3:]))
+        mixed = b"<DRIS_55><Request>" + parts[1].replace(b"</DRIS_55>", head + b"</DRIS_55>")
+        self.assertEqual(write_dris_55(read_dris_55(mixed, WINTER)), write_dris_55(read_dris_55(GOVI, WINTER)))
+
+    def test_empty_elements(self) -> None:
+        """A header element that is empty stays there, empty."""
+        message = dris_55().replace(b"<Version>0.0.1</Version>", b"<SubscriberID/>")
+        self.assertIn(("SubscriberID", ""), leaves(write_dris_55(read_dris_55(message, WINTER))))
+
+    def test_licenses(self) -> None:
+        """The license that a message came under stays; else it is the one that is given, or none."""
+        ours, theirs = "http://example.org/ours", "http://example.org/theirs"
+        licensed = dris_55().replace(b"<Request>", f"<License>{theirs}</License><Request>".encode())
+        table: dict[tuple[bytes, str | None], list[str]] = {
+            (dris_55(), ours): [ours],
+            (dris_55(), None): [],
+            (licensed, ours): [theirs],
+            (licensed, None): [theirs],
+        }
+        for (message, given_license), expected in table.items():
+            document = write_dris_55(read_dris_55(message, WINTER), given_license)
+            self.assertEqual([text for name, text in leaves(document) if name == "License"], expected)
+
+    def test_several_stops(self) -> None:
+        """A document has the boards in their order, under the header of the first."""
+        first, second = Trip(journey_number="1"), Trip(journey_number="2")
+        boards = [
+            Board("031102", (first, second), WINTER, ENVELOPE),
+            Board("0001", (), SUMMER),
+            Board("2", (first,), 0),
+        ]
+        document = write_dris_55(boards)
+        self.assertEqual(
+            leaves(document)[5:],
+            [
+                ("Request/RequestTimestamp", "2012-01-22T22:45:49"),
+                ("Request/SequenceNumber", "56"),
+                ("Request/TimingPoint/TimingPointCode", "031102"),
+                ("Request/TimingPoint/Trip/JourneyNumber", "1"),
+                ("Request/TimingPoint/Trip/JourneyNumber", "2"),
+                ("Request/TimingPoint/TimingPointCode", "0001"),
+                ("Request/TimingPoint/TimingPointCode", "2"),
+                ("Request/TimingPoint/Trip/JourneyNumber", "1"),
+            ],
+        )
+        again = read_dris_55(document, SUMMER)
+        self.assertEqual(
+            [(board.code, board.trips) for board in again], [(board.code, board.trips) for board in boards]
+        )
+        self.assertEqual({(board.made, board.envelope) for board in again}, {(SUMMER, again[0].envelope)})
+
+
+class TripTests(SynchronousTestCase):
+    """The elements of a Trip."""
+
+    def test_all_elements(self) -> None:
+        """Every element of the interface is read into its value and written in its place."""
+        self.assertEqual([name for _, name in ELEMENTS], list(Trip.__struct_fields__)[:-1])
+        texts = [(element, f"{number}") for number, (element, _) in enumerate(ELEMENTS)]
+        trip = read_trip("".join(f"<{element}>{text}</{element}>" for element, text in reversed(texts)))
+        self.assertEqual([getattr(trip, name) for _, name in ELEMENTS], [text for _, text in texts])
+        self.assertEqual(trip.extra, ())
+        self.assertEqual(trips_in(written(trip)), [texts])
+
+    def test_absent_and_empty(self) -> None:
+        """An element that is absent is None and stays away; one that is empty is "" and stays empty."""
+        for element, name in ELEMENTS:
+            for empty in (f"<{element}/>", f"<{element}></{element}>"):
+                trip = read_trip(empty)
+                self.assertEqual(trip, trip_of({name: ""}))
+                self.assertEqual(trips_in(written(trip)), [[(element, "")]])
+        self.assertEqual(read_trip(""), Trip())
+        self.assertEqual(trips_in(written(Trip())), [[]])
+
+    def test_texts_are_kept(self) -> None:
+        """Nobody trims, rounds or translates a text."""
+        for text in (
+            "  a ",
+            "\n",
+            "\ta\u00a0",
+            "24:02:46",
+            "007",
+            "-1",
+            "PLANNED?",
+            "\u2019s-Gravenhage",
+            "\U0001f68b",
+        ):
+            trip = read_trip(f"<DestinationName>{text}</DestinationName>")
+            self.assertEqual(trip, Trip(destination_name=text))
+            self.assertEqual(trips_in(written(trip)), [[("DestinationName", text)]])
+
+    def test_text_in_pieces(self) -> None:
+        """Comments, instructions and CDATA do not cut a text short."""
+        for xml in ("a&amp;b", "a<!-- c -->&amp;b", "<?d e?>a&#38;b", "<![CDATA[a&b]]>", "a<![CDATA[&]]>b"):
+            self.assertEqual(read_trip(f"<DestinationName>{xml}</DestinationName>"), Trip(destination_name="a&b"))
+
+    def test_unknown_elements(self) -> None:
+        """Elements that nobody knows are kept with all that is in them, behind those of the interface."""
+        table = [
+            "<Platform>2b</Platform>",
+            "<Platform/>",
+            '<Vehicle number="1 &amp; &quot;2&quot; &lt;">3</Vehicle>',
+            '<Vehicle><Doors side="left"><Door>1</Door><Door/></Doors>a &amp; b<Doors/></Vehicle>',
+            '<p:Vehicle xmlns:p="urn:p" p:a="b"><p:Door/></p:Vehicle>',
+            '<Vehicle xmlns="urn:p"><Door/></Vehicle>',
+            "<operatingdate>2012-01-22</operatingdate>",
+        ]
+        for xml in table:
+            trip = read_trip(f"{xml}<JourneyNumber>1</JourneyNumber>")
+            self.assertEqual(trip.journey_number, "1")
+            self.assertEqual([canonical(extra) for extra in trip.extra], [canonical(xml)])
+            document = written(trip)
+            self.assertIn(canonical(f"<Trip><JourneyNumber>1</JourneyNumber>{xml}</Trip>"), canonical(document))
+            [board] = read_dris_55(document, WINTER)
+            self.assertEqual([canonical(extra) for extra in board.trips[0].extra], [canonical(xml)])
+
+    def test_unknown_elements_in_order(self) -> None:
+        """Unknown elements keep their order and their number."""
+        trip = read_trip("<B>1</B><JourneyNumber>1</JourneyNumber><A>2</A>\n <B>3</B>")
+        self.assertEqual(trip, Trip(journey_number="1", extra=("<B>1</B>", "<A>2</A>", "<B>3</B>")))
+        expected = [("JourneyNumber", "1"), ("B", "1"), ("A", "2"), ("B", "3")]
+        self.assertEqual(trips_in(written(trip)), [expected])
+
+    def test_known_elements_in_unknown_form(self) -> None:
+        """Of a known element nothing gets lost when it has attributes or elements, or comes twice."""
+        table = [
+            '<DestinationName lang="nl">a</DestinationName>',
+            "<DestinationName>a<Short>b</Short></DestinationName>",
+        ]
+        for xml in table:
+            trip = read_trip(xml)
+            self.assertEqual(trip.destination_name, None)
+            self.assertIn(canonical(f"<Trip>{xml}</Trip>"), canonical(written(trip)))
+        twice = read_trip("<DestinationName/><DestinationName>b</DestinationName>")
+        self.assertEqual(twice, Trip(destination_name="", extra=("<DestinationName>b</DestinationName>",)))
+        self.assertEqual(trips_in(written(twice)), [[("DestinationName", ""), ("DestinationName", "b")]])
+
+    def test_escaping(self) -> None:
+        """What means something in XML is escaped, and read back as it was."""
+        text = """<b>&amp; "a" 'b' ]]> <!-- --> <?c?> \r\n"""
+        document = written(trip_of(dict.fromkeys((name for _, name in ELEMENTS), text)))
+        self.assertEqual(trips_in(document), [[(element, text) for element, _ in ELEMENTS]])
+        for raw in (b"<b>", b"]]>", b"<!--", b"<?c", b"\r"):
+            self.assertNotIn(raw, document)
+
+    def test_characters(self) -> None:
+        """What XML cannot hold is replaced; every other character comes through."""
+        bad = "".join(NOT_XML) + "\ud800\udfff"
+        self.assertEqual(
+            trips_in(written(Trip(destination_name=f"a{bad}b"))),
+            [[("DestinationName", f"a{chr(0xFFFD) * len(bad)}b")]],
+        )
+        good = "\t\n\r\x7f\x85\xa0\u2028\ud7ff\ue000\ufffd\U0001fffe\U0010ffff"
+        self.assertEqual(trips_in(written(Trip(destination_name=good))), [[("DestinationName", good)]])
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.lists(TRIPS, max_size=3))
+    @example([Trip(destination_name="\r\n \r")])
+    def test_any_trips(self, trips: list[Trip]) -> None:
+        """Any trips of texts that XML can hold are the same when they are written and read."""
+        [board] = read_dris_55(written(*trips), WINTER)
+        self.assertEqual(board.trips, tuple(trips))
+
+
+class EncodingTests(SynchronousTestCase):
+    """The encodings of messages."""
+
+    def test_encodings(self) -> None:
+        """A message may be in the encoding that it names; it is written in UTF-8."""
+        name = "Sint Ji\u00e9"
+        for encoding in ("utf-8", "iso-8859-1", "utf-16"):
+            head = f'<?xml version="1.0" encoding="{encoding}"?>'
+            text = dris_55(f"<Trip><DestinationName>{name}</DestinationName></Trip>", head=head).decode()
+            boards = read_dris_55(text.encode(encoding), WINTER)
+            self.assertEqual(boards[0].trips, (Trip(destination_name=name),))
+            document = write_dris_55(boards)
+            self.assertTrue(document.startswith(b"<?xml version='1.0' encoding='UTF-8'?>\n<DRIS_55>"))
+            self.assertIn(f"<DestinationName>{name}</DestinationName>".encode(), document)
+
+    def test_byte_order_mark(self) -> None:
+        """A byte order mark in front does not matter."""
+        self.assertEqual(
+            read_dris_55(b"\xef\xbb\xbf" + GOVI[GOVI.index(b"<DRIS") :], WINTER), read_dris_55(GOVI, WINTER)
+        )
+
+
+class BadMessageTests(SynchronousTestCase):
+    """What is refused."""
+
+    def assertBad(self, table: dict[str, bytes]) -> None:
+        """Check that each of these messages is refused with a reason that can be sent."""
+        for name, message in table.items():
+            try:
+                boards = read_dris_55(message, WINTER)
+            except BadMessage as error:
+                self.assertTrue(str(error).encode(), name)
+            else:
+                self.fail(f"{name} was taken for {boards}")
+
+    def test_not_well_formed(self) -> None:
+        """What is no XML is refused."""
+        self.assertBad(
+            {
+                "nothing": b"",
+                "blanks": b" \n",
+                "text": b"Internal Server Error",
+                "binary": bytes(range(256)),
+                "packed": gzip.compress(GOVI),
+                "cut off": GOVI[:-5],
+                "something behind it": GOVI + b"<DRIS_55/>",
+                "crossed tags": dris_55("<Trip><JourneyNumber></Trip></JourneyNumber>"),
+                "not UTF-8": dris_55("<Trip><A>\x7f</A></Trip>").replace(b"\x7f", b"\xff"),
+                "a bare ampersand": dris_55("<Trip><A>a & b</A></Trip>"),
+                "a control character": dris_55("<Trip><A>\x00</A></Trip>"),
+                "a reference to one": dris_55("<Trip><A>&#1;</A></Trip>"),
+                "an unknown entity": dris_55("<Trip><A>&euro;</A></Trip>"),
+                "an unknown prefix": dris_55("<Trip><p:A/></Trip>"),
+                "an unknown encoding": dris_55(head='<?xml version="1.0" encoding="klingon"?>'),
+                "very deep": dris_55("<A>" * 1000 + "</A>" * 1000),
+            }
+        )
+
+    def test_document_types(self) -> None:
+        """No document type is taken, whatever is in it."""
+        laughs = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 10))
+        self.assertBad(
+            {
+                "a name": dris_55(head="<!DOCTYPE DRIS_55>"),
+                "an address": dris_55(head='<!DOCTYPE DRIS_55 SYSTEM "http://localhost:1/kv55.dtd">'),
+                "a public name": dris_55(head='<!DOCTYPE DRIS_55 PUBLIC "kv55" "http://localhost:1/kv55.dtd">'),
+                "an entity": dris_55("<Trip><A>&a;</A></Trip>", head='<!DOCTYPE DRIS_55 [<!ENTITY a "b">]>'),
+                "an entity nobody uses": dris_55(head='<!DOCTYPE DRIS_55 [<!ENTITY a "b">]>'),
+                "a file": dris_55(
+                    "<Trip><DestinationName>&a;</DestinationName></Trip>",
+                    head=f'<!DOCTYPE DRIS_55 [<!ENTITY a SYSTEM "file://{__file__}">]>',
+                ),
+                "a parameter entity": dris_55(
+                    head=f'<!DOCTYPE DRIS_55 [<!ENTITY % a SYSTEM "file://{__file__}"> %a;]>'
+                ),
+                "a default attribute": dris_55(head='<!DOCTYPE DRIS_55 [<!ATTLIST DRIS_55 a CDATA "b">]>'),
+                "a billion laughs": dris_55(
+                    "<Trip><DestinationName>&a9;</DestinationName></Trip>",
+                    head=f'<!DOCTYPE DRIS_55 [<!ENTITY a0 "ha">{laughs}]>',
+                ),
+                "a billion laughs in an attribute": dris_55(
+                    '<Trip><A b="&a9;"/></Trip>', head=f'<!DOCTYPE DRIS_55 [<!ENTITY a0 "ha">{laughs}]>'
+                ),
+            }
+        )
+
+    def test_other_documents(self) -> None:
+        """Well-formed XML that is no answer with a board is refused."""
+        self.assertBad(
+            {
+                "another root": b"<html/>",
+                "a request": write_dris_55_req(Question("031102", "1"), WINTER),
+                "an acknowledgement": write_dris_55_res(WINTER),
+                "a namespace": GOVI.replace(b"<DRIS_55>", b'<DRIS_55 xmlns="urn:kv55">'),
+                "the root of K55's errors": b"<DRIS_55 />",
+                "no stop": b"<DRIS_55><Request/></DRIS_55>",
+                "a stop outside of Request": b"<DRIS_55><TimingPoint/><Request/></DRIS_55>",
+                "a stop without a code": dris_55().replace(b"<TimingPointCode>031102</TimingPointCode>", b""),
+                "a second stop without a code": dris_55().replace(b"</Request>", b"<TimingPoint/></Request>"),
+            }
+        )
+
+    def test_errors(self) -> None:
+        """An answer that says Error is no board, with or without a text."""
+        self.assertBad(
+            {"ours": write_error("031102", "Timeout"), "empty": dris_55("</TimingPoint><Error/><TimingPoint>")}
+        )
+        with self.assertRaisesRegex(BadMessage, "Timeout"):
+            read_dris_55(write_error("031102", "Timeout"), WINTER)
+
+    def test_codes(self) -> None:
+        """A code that is none is refused, not mended."""
+        codes = ("", " 031102", "031102\n", "+031102", "-1", "3.1", "1_000", "0x1", "31102a", "1" * 11)
+        more = ("\u0663\u0661", "\uff13\uff11", "&lt;b&gt;", "<!-- 031102 -->", "<b>031102</b>")
+        self.assertBad({code: dris_55(code=code) for code in (*codes, *more)})
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        st.binary(),
+        st.integers(0, len(GOVI)),
+        st.integers(0, 40),
+        st.sampled_from((0, 1, 5, 20)),
+        st.booleans(),
+    )
+    @example(b"", 0, 0, 0, False)
+    @example(b"\x1f\x8b", 0, 0, 0, False)
+    def test_any_bytes(self, junk: bytes, place: int, gone: int, flip: int, packed: bool) -> None:
+        """Any bytes, and any message with a wound, give boards or are a BadMessage whose text can be sent."""
+        wounded = GOVI[:place] + junk + GOVI[place + gone :]
+        if packed:
+            wounded = gzip.compress(wounded, mtime=0)
+            wounded = wounded[:flip] + junk[:1] + wounded[flip + 1 :]
+        for data in (junk, wounded):
+            try:
+                boards = read_dris_55(unpack(data, MANY), WINTER)
+            except BadMessage as error:
+                self.assertTrue(str(error).encode())
+            else:
+                self.assertTrue(boards)
+                self.assertTrue(write_dris_55(boards))
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.lists(TREES, max_size=5).map("".join))
+    def test_any_elements(self, elements: str) -> None:
+        """Any elements anywhere give boards, which come through, or are a BadMessage whose text can be sent."""
+        documents = (dris_55().replace(b"<Request>", b"<Request>" + elements.encode()), dris_55(elements))
+        for data in (*documents, dris_55(f"<Trip>{elements}</Trip>")):
+            try:
+                boards = read_dris_55(data, WINTER)
+            except BadMessage as error:
+                self.assertTrue(str(error).encode())
+                continue
+            document = write_dris_55(boards)
+            again = read_dris_55(document, WINTER)
+            self.assertEqual([board.code for board in again], [board.code for board in boards])
+            self.assertEqual([len(board.trips) for board in again], [len(board.trips) for board in boards])
+            self.assertEqual(canonical(write_dris_55(again)), canonical(document))
+
+
+class ErrorTests(SynchronousTestCase):
+    """The answer to a question that gets no board."""
+
+    def test_structure(self) -> None:
+        """Error stands after TimingPoint, and there are no timestamps, number or license."""
+        self.assertEqual(
+            write_error("031102", "Timeout"),
+            b"""<?xml version='1.0' encoding='UTF-8'?>
+<DRIS_55>
+  <SubscriberID>openOV</SubscriberID>
+  <Version>0.0.1</Version>
+  <DossierName>KV55</DossierName>
+  <Request>
+    <TimingPoint>
+      <TimingPointCode>031102</TimingPointCode>
+    </TimingPoint>
+    <Error>Timeout</Error>
+  </Request>
+</DRIS_55>
+""",
+        )
+
+    def test_echo(self) -> None:
+        """What the client wrote is echoed escaped, in whatever form it was."""
+        table = {
+            "": "",
+            "31102a": "31102a",
+            "a/b": "a/b",
+            "<script>&\"'</script>": "<script>&\"'</script>",
+            "</TimingPointCode><Trip/>": "</TimingPointCode><Trip/>",
+            "]]>": "]]>",
+            "\xe9\xff": "\xe9\xff",
+            "\0\x08\x1b": "\ufffd\ufffd\ufffd",
+            "\ud800": "\ufffd",
+        }
+        for code, expected in table.items():
+            document = write_error(code, "Invalid TimingPointCode")
+            self.assertEqual(
+                leaves(document)[3:],
+                [("Request/TimingPoint/TimingPointCode", expected), ("Request/Error", "Invalid TimingPointCode")],
+            )
+
+
+class QuestionTests(SynchronousTestCase):
+    """DRIS_55_REQ."""
+
+    def test_structure(self) -> None:
+        """A question has all elements of the interface in its order."""
+        document = write_dris_55_req(Question("031102", "56"), WINTER)
+        self.assertEqual(ElementTree.fromstring(document).tag, "DRIS_55_REQ")
+        self.assertEqual(
+            leaves(document),
+            [
+                ("SubscriberID", "openOV"),
+                ("Version", "0.0.1"),
+                ("DossierName", "KV55"),
+                ("SendTimestamp", "2012-01-22T23:45:49+01:00"),
+                ("Request/RequestTimestamp", "2012-01-22T22:45:49"),
+                ("Request/SequenceNumber", "56"),
+                ("Request/TimingPoint/TimingPointCode", "031102"),
+            ],
+        )
+
+    def test_round_trip(self) -> None:
+        """What is asked is what is read."""
+        for question in (
+            Question("031102", "56", "openOV", "2012-01-22T22:45:49"),
+            Question("0", "", "", "now"),
+            Question("1234567890", "1", "<you & me>", "2012"),
+        ):
+            self.assertEqual(read_dris_55_req(write_dris_55_req(question, SUMMER)), question)
+
+    def test_request_timestamp(self) -> None:
+        """A question that names no moment of its own is asked now."""
+        question = read_dris_55_req(write_dris_55_req(Question("1", "2"), SUMMER))
+        self.assertEqual(question, Question("1", "2", "openOV", "2012-07-01T10:00:00"))
+
+    def test_missing(self) -> None:
+        """Only the stop has to be there."""
+        point = "<TimingPoint><TimingPointCode>031102</TimingPointCode></TimingPoint>"
+        message = f"<DRIS_55_REQ><Request>{point}</Request></DRIS_55_REQ>".encode()
+        self.assertEqual(read_dris_55_req(message), Question("031102", "0", "openOV", ""))
+
+    def test_refused(self) -> None:
+        """What is no question about a stop is refused."""
+        good = write_dris_55_req(Question("031102", "56"), WINTER)
+        table = {
+            "nothing": b"",
+            "cut off": good[:-5],
+            "an answer": GOVI,
+            "no Request": b"<DRIS_55_REQ/>",
+            "no stop": b"<DRIS_55_REQ><Request/></DRIS_55_REQ>",
+            "no code": good.replace(b"031102", b""),
+            "a bad code": good.replace(b"031102", b"+31102"),
+            "a document type": good.replace(b"<DRIS_55_REQ>", b"<!DOCTYPE DRIS_55_REQ><DRIS_55_REQ>", 1),
+        }
+        for name, message in table.items():
+            self.assertNotEqual(message, good, name)
+            self.assertRaises(BadMessage, read_dris_55_req, message)
+
+
+class AcknowledgementTests(SynchronousTestCase):
+    """DRIS_55_RES."""
+
+    def test_structure(self) -> None:
+        """An acknowledgement says OK, at a moment in UTC without a zone."""
+        table = {WINTER: "2012-01-22T22:45:49", SUMMER: "2012-07-01T10:00:00"}
+        for now, sent in table.items():
+            document = write_dris_55_res(now)
+            self.assertEqual(ElementTree.fromstring(document).tag, "DRIS_55_RES")
+            self.assertEqual(
+                leaves(document),
+                [
+                    ("SubscriberID", "openOV"),
+                    ("Version", "0.0.1"),
+                    ("DossierName", "KV55"),
+                    ("SendTimestamp", sent),
+                    ("ResponseCode", "OK"),
+                ],
+            )
+
+    def test_subscriber(self) -> None:
+        """It is the acknowledgement of a subscriber, whose name is escaped."""
+        self.assertEqual(leaves(write_dris_55_res(WINTER, "<me>"))[0], ("SubscriberID", "<me>"))
+
+
+class TimestampTests(SynchronousTestCase):
+    """Moments as texts."""
+
+    def test_local(self) -> None:
+        """The wall clock of the Netherlands has the offset of the season, to the second of the change."""
+        table = {
+            WINTER: "2012-01-22T23:45:49+01:00",
+            WINTER + 0.9: "2012-01-22T23:45:49+01:00",
+            SUMMER: "2012-07-01T12:00:00+02:00",
+            at(2012, 12, 31, 23): "2013-01-01T00:00:00+01:00",
+            at(2012, 3, 25, 0, 59, 59): "2012-03-25T01:59:59+01:00",
+            at(2012, 3, 25, 1): "2012-03-25T03:00:00+02:00",
+            at(2012, 10, 28, 0, 59, 59): "2012-10-28T02:59:59+02:00",
+            at(2012, 10, 28, 1): "2012-10-28T02:00:00+01:00",
+        }
+        self.assertEqual({now: local_timestamp(now) for now in table}, table)
+
+    def test_utc(self) -> None:
+        """UTC has no offset, names no zone and knows no season."""
+        table = {
+            WINTER: "2012-01-22T22:45:49",
+            WINTER + 0.9: "2012-01-22T22:45:49",
+            SUMMER: "2012-07-01T10:00:00",
+            0.0: "1970-01-01T00:00:00",
+        }
+        self.assertEqual({now: utc_timestamp(now) for now in table}, table)
+
+
+class UnpackTests(SynchronousTestCase):
+    """Messages that may be gzip."""
+
+    def assertBad(self, data: bytes, limit: int = MANY) -> None:
+        """Check that bytes are refused with a reason."""
+        self.assertTrue(str(self.assertRaises(BadMessage, unpack, data, limit)))
+
+    def test_plain(self) -> None:
+        """What is not gzip is left as it is."""
+        for data in (b"", b"\x1f", GOVI, b"\0\xff", zlib.compress(GOVI)):
+            self.assertEqual(unpack(data, MANY), data)
+
+    def test_empty_gzip(self) -> None:
+        """After an empty gzip there may be nothing else, either, but the padding of old tapes."""
+        self.assertBad(gzip.compress(b"") + b"garbage")
+        self.assertEqual(unpack(gzip.compress(b"") + b"\0\0", MANY), b"")
+
+    def test_many_members(self) -> None:
+        """A message in more members than anybody writes is none."""
+        self.assertBad(gzip.compress(b"") * 17)
+
+    def test_gzip(self) -> None:
+        """What is gzip is unpacked, with whatever is in the head of it."""
+        flags = (
+            gzip.compress(GOVI)[:3] + b"\x08" + gzip.compress(GOVI)[4:10] + b"kv55.xml\0" + gzip.compress(GOVI)[10:]
+        )
+        for data in (*(gzip.compress(GOVI, level) for level in (0, 1, 9)), flags):
+            self.assertEqual(unpack(data, MANY), GOVI)
+        self.assertEqual(unpack(gzip.compress(b""), MANY), b"")
+
+    def test_members(self) -> None:
+        """A gzip of several members is all of them, with zeros behind it at most."""
+        data = gzip.compress(b"a") + gzip.compress(b"") + gzip.compress(b"bc")
+        self.assertEqual(unpack(data, MANY), b"abc")
+        self.assertEqual(unpack(data + b"\0" * 100, MANY), b"abc")
+
+    def test_truncated(self) -> None:
+        """A gzip that is cut off anywhere is refused, in its second member too."""
+        for first in (b"", gzip.compress(b"a")):
+            data = first + gzip.compress(GOVI)
+            for end in range(len(first) + 2, len(data)):
+                self.assertBad(data[:end])
+
+    def test_broken(self) -> None:
+        """A gzip that contradicts itself is refused."""
+        data = gzip.compress(GOVI, mtime=0)
+        for place in (2, 20, len(data) // 2, len(data) - 8, len(data) - 1):
+            self.assertBad(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+
+    def test_garbage_behind(self) -> None:
+        """Bytes after the end are refused, a broken member among them."""
+        for garbage in (b"x", b"\0x", GOVI, b"\x1f", b"\x1f\x8b", b"\0" + gzip.compress(b"a")):
+            self.assertBad(gzip.compress(GOVI) + garbage)
+
+    def test_limit(self) -> None:
+        """As many bytes as the limit may come out, not one more, packed or plain, in one member or more."""
+        for data in (b"x" * 100, gzip.compress(b"x" * 100), gzip.compress(b"x" * 50) * 2):
+            self.assertEqual(unpack(data, 100), b"x" * 100)
+            self.assertBad(data, 99)
+        self.assertEqual(unpack(gzip.compress(b""), 0), b"")
+
+    def test_bomb(self) -> None:
+        """A bomb is refused when the limit is reached, not when it has gone off."""
+        packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+        megabyte = bytes(MANY)
+        bomb = b"".join(packer.compress(megabyte) for _ in range(64)) + packer.flush()
+        self.assertLess(len(bomb), MANY)
+        with self.assertRaisesRegex(BadMessage, "1000 bytes"):
+            unpack(bomb, 1000)
+        self.assertBad(gzip.compress(bytes(999)) + bomb, 1000)
+
+
+class CodeTests(SynchronousTestCase):
+    """TimingPointCodes."""
+
+    def test_codes(self) -> None:
+        """A code is one to ten ASCII digits, and int() is no judge of that."""
+        table = {
+            "0": True,
+            "031102": True,
+            "57330430": True,
+            "1234567890": True,
+            "": False,
+            "12345678901": False,
+            "+5": False,
+            "-5": False,
+            " 5": False,
+            "5 ": False,
+            "5\n": False,
+            "\n5": False,
+            "1_000": False,
+            "0x5": False,
+            "5.0": False,
+            "5,6": False,
+            "5a": False,
+            "\u0665": False,
+            "5\u0665": False,
+            "\uff15": False,
+            "\u00b2": False,
+            "5\0": False,
+            "57330430/": False,
+        }
+        self.assertEqual({code: is_timing_point_code(code) for code in table}, table)
+
+    def test_code_in(self) -> None:
+        """The first code of a message is found, even where the message cannot be read."""
+        table = {
+            GOVI: "031102",
+            GOVI[:500]: "031102",
+            b"\0\xff<TimingPointCode>1</TimingPointCode><TimingPointCode>2</TimingPointCode>": "1",
+            b"<TimingPointCode>a</TimingPointCode><TimingPointCode>02</TimingPointCode>": "02",
+            write_dris_55_req(Question("0042", "1"), WINTER): "0042",
+            b"": None,
+            b"<TimingPointCode></TimingPointCode>": None,
+            b"<TimingPointCode>12345678901</TimingPointCode>": None,
+            b"<TimingPointCode> 1</TimingPointCode>": None,
+            b"<TimingPointCode>1": None,
+            gzip.compress(GOVI): None,
+        }
+        self.assertEqual({data: code_in(data) for data in table}, table)

@@ -1,0 +1,447 @@
+"""The departure board as a page, as lines and as JSON."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import product
+from typing import Any, cast
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from govi_server.departures.colors import READABLE, contrast
+from govi_server.departures.display import DepartureDisplay, DisplayRow, RowState, StopDisplay, StopState
+from govi_server.documents import board as plain
+from govi_server.http.caching.response_cache import MAX_AGE
+from govi_server.modules.board import CHARS
+from govi_server.pages import board_page
+from govi_server.pages.assets import TYPES, address, content
+from govi_server.pages.texts import LANGUAGES, TEXTS, row_words, stop_words
+from govi_server.runtime.cooperative import run_now
+from tests.client import NOW
+
+CODE = "57330430"
+MINUTE = 60
+
+
+def page_of(*what: Any) -> str:
+    """Make a page."""
+    return run_now(board_page.page(*what))
+
+
+def fragment_of(*what: Any) -> str:
+    """Make the part of a page that changes."""
+    return run_now(board_page.fragment(*what))
+
+
+def lines_of(*what: Any) -> str:
+    """Write lines."""
+    return run_now(plain.lines(*what))
+
+
+def document_of(*what: Any) -> str:
+    """Write JSON."""
+    return run_now(plain.document(*what))
+
+
+# What is known of a departure five minutes from now that was planned two minutes before, in each language.
+ROW_WORDS: dict[RowState, tuple[str, str, str, str]] = {
+    "on_time": ("op tijd", "on time", "pünktlich", "à l\u2019heure"),
+    "late": ("2 min later", "2 min late", "2 Min später", "2 min de retard"),
+    "planned": ("dienstregeling", "timetable", "Fahrplan", "horaire prévu"),
+    "unknown": ("vertraging onbekend", "delay unknown", "Verspätung unbekannt", "retard inconnu"),
+    "cancelled": ("vervalt", "cancelled", "fällt aus", "supprimé"),
+    "stopped": ("bij de halte", "at the stop", "an der Haltestelle", "à l\u2019arrêt"),
+    "last_known": ("laatst bekend", "last known", "zuletzt bekannt", "dernière information"),
+}
+STOP_WORDS: dict[StopState, tuple[str, str, str, str]] = {
+    "live": ("", "", "", ""),
+    "planned": ("dienstregeling", "timetable", "Fahrplan", "horaire prévu"),
+    "last_known": ("gegevens van 00:58", "data of 00:58", "Daten von 00:58", "données de 00:58"),
+    "none": ("komende 120 minuten", "next 120 minutes", "nächsten 120 Minuten", "120 prochaines minutes"),
+    "unknown": (f"code {CODE}", f"code {CODE}", f"Code {CODE}", f"code {CODE}"),
+    "down": ("nu even niet", "not available right now", "zurzeit nicht verfügbar", "pas disponibles"),
+}
+
+
+def row(planned: float, expected: float, state: RowState = "on_time", line: str = "4", **values: str) -> DisplayRow:
+    """Make a row that is planned and expected so many minutes after NOW."""
+    made = DisplayRow(line, "Strand", NOW + planned * MINUTE, NOW + expected * MINUTE, state)
+    return replace(made, **values)  # type: ignore[arg-type]
+
+
+def sign(*rows: DisplayRow, state: StopState = "live", **values: object) -> DepartureDisplay:
+    """Make the sign of a stop."""
+    return DepartureDisplay((replace(StopDisplay(CODE, state, rows, "Brug", "Lindedorp"), **values),), 7200.0)  # type: ignore[arg-type]
+
+
+class Reader(HTMLParser):
+    """Reads a page: its tags with their attributes, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def read(sign: DepartureDisplay, lang: str = "nl") -> Reader:
+    return Reader(fragment_of(sign, lang, NOW))
+
+
+class TextTests(SynchronousTestCase):
+    """The file of texts."""
+
+    def test_whole(self) -> None:
+        """Every language has all texts, with the same places to fill in; Dutch is the first."""
+        self.assertEqual(LANGUAGES, ("nl", "en", "de", "fr"))
+        for key, text in TEXTS["nl"].items():
+            for lang in LANGUAGES:
+                self.assertEqual(re.findall("{.*?}", TEXTS[lang][key]), re.findall("{.*?}", text), (lang, key))
+                self.assertTrue(TEXTS[lang][key])
+        self.assertEqual({frozenset(texts) for texts in TEXTS.values()}, {frozenset(TEXTS["nl"])})
+
+    def test_rows(self) -> None:
+        """Each state of a departure has its own words, in each language, on the page and in lines."""
+        for state, words in ROW_WORDS.items():
+            for lang, word in zip(LANGUAGES, words, strict=True):
+                one = row(3, 5, state)
+                self.assertEqual(row_words(one, lang), word)
+                self.assertIn(word, read(sign(one), lang).text)
+                self.assertEqual(lines_of(sign(one), lang, NOW, ("words",)), f"{word}\n")
+        for lang in LANGUAGES:
+            self.assertEqual(len({row_words(row(3, 5, state), lang) for state in ROW_WORDS}), len(ROW_WORDS))
+
+    def test_early(self) -> None:
+        """Who leaves early is said to."""
+        words = [row_words(row(5, 3, "early"), lang) for lang in LANGUAGES]
+        self.assertEqual(words, ["2 min eerder", "2 min early", "2 Min früher", "2 min d\u2019avance"])
+
+    def test_stops(self) -> None:
+        """Each state of a stop has its own words, in each language."""
+        for state, words in STOP_WORDS.items():
+            for lang, word in zip(LANGUAGES, words, strict=True):
+                as_of = NOW - 2 * MINUTE if state == "last_known" else None
+                text = read(sign(state=state, as_of=as_of), lang).text
+                self.assertIn(word, text)
+        self.assertEqual(stop_words(sign().stops[0], 7200.0, "nl"), "")
+
+    def test_none_and_old(self) -> None:
+        """That nothing leaves is told with its age, too."""
+        (stop,) = sign(state="none", as_of=NOW - 90).stops
+        self.assertIn("00:58", stop_words(stop, 3600.0, "en"))
+
+    def test_destinations(self) -> None:
+        """Destinations are never translated."""
+        self.assertTrue(all("Strand" in read(sign(row(5, 5)), lang).text for lang in LANGUAGES))
+
+
+class FragmentTests(SynchronousTestCase):
+    """The part of the page that changes."""
+
+    def left(self, one: DisplayRow, age: float = 0.0) -> str:
+        """Give what is said of the time of a row that is the only one."""
+        html = fragment_of(sign(one, age=age), "nl", NOW)
+        return (
+            Reader(html[html.index('<td class="time">') :]).text.split(ROW_WORDS.get(one.state, ("",))[0])[0].strip()
+        )
+
+    def test_left(self) -> None:
+        """Below a minute it is now, minutes below ten, and then the time."""
+        for minutes, text in [(0, "Nu"), (0.9, "Nu"), (1, "1 min"), (9.9, "9 min"), (10, "01:10"), (61.5, "02:01")]:
+            self.assertEqual(self.left(row(minutes, minutes)), text)
+
+    def test_never_optimistic(self) -> None:
+        """The age of the data is taken off."""
+        self.assertEqual(self.left(row(5, 5), age=1.0), "4 min")
+        self.assertEqual(self.left(row(5, 5), age=241.0), "Nu")
+        self.assertEqual(self.left(row(5, 5, "last_known"), age=61.0), "3 min")
+
+    def test_old_time(self) -> None:
+        """The old time is struck through beside the new one; of what is cancelled it is the only one."""
+        html = fragment_of(sign(row(3, 15, "late")), "nl", NOW)
+        self.assertRegex(
+            html, r'<s><span class="unseen">was </span><time [^>]*>01:03</time></s> <time [^>]*>01:15</time>'
+        )
+        self.assertNotIn("<s>", fragment_of(sign(row(3, 3)), "nl", NOW))
+        html = fragment_of(sign(row(3, 15, "cancelled")), "nl", NOW)
+        self.assertRegex(html, r"<s><time [^>]*>01:03</time></s>")
+        self.assertNotIn("data-at", html)
+
+    def test_unknown_delay(self) -> None:
+        """Of an unknown delay nobody counts the minutes."""
+        self.assertEqual(self.left(row(3, 3, "unknown")), "01:03")
+
+    def test_table(self) -> None:
+        """It is a table with headers, and a column for platforms where there are any."""
+        headers = [(tag.get("scope"), tag.get("class")) for tag in read(sign(row(3, 3))).all("th")]
+        self.assertEqual(headers, [("col", "line"), ("col", "destination"), ("col", "time"), ("row", "line")])
+        with_one = read(sign(row(3, 3), row(4, 4, platform="B")))
+        self.assertEqual(
+            [tag["class"] for tag in with_one.all("th")][:4], ["line", "destination", "platform", "time"]
+        )
+        self.assertEqual(len(with_one.all("td")), 6)
+
+    def test_times(self) -> None:
+        """Programs read moments, and the script what it counts from."""
+        clock, left = read(sign(row(3, 3)), "nl").all("time")
+        self.assertEqual(clock["datetime"], "2026-01-01T01:00:00+01:00")
+        self.assertEqual((clock["data-now"], clock["data-offset"]), (f"{NOW:.0f}", "3600"))
+        self.assertEqual(left["datetime"], "2026-01-01T01:03:00+01:00")
+        self.assertEqual(left["data-at"], f"{NOW + 180:.0f}")
+        self.assertEqual(read(sign(row(3, 3), age=30.0)).all("time")[1]["data-at"], f"{NOW + 150:.0f}")
+
+    def test_names(self) -> None:
+        """The stop's name is the heading; a stop without one has its code."""
+        self.assertIn('<h1>Brug</h1><p class="town">Lindedorp</p>', fragment_of(sign(), "nl", NOW))
+        self.assertIn(f"<h1>Halte {CODE}</h1></header>", fragment_of(sign(name="", town=""), "nl", NOW))
+
+    def test_dutch(self) -> None:
+        """What sources write is Dutch, whatever the page is in; the code that stands for a name is not."""
+        html = fragment_of(sign(row(3, 3), messages=("Omleiding",)), "en", NOW)
+        for tag in ("header", 'td class="destination"', "li data-news"):
+            self.assertIn(f'<{tag} lang="nl">', html)
+        self.assertIn("<header><h1>Stop ", fragment_of(sign(name=""), "en", NOW))
+
+    def test_messages(self) -> None:
+        """Messages stand above the rows, and are among what is announced; minutes are not."""
+        html = fragment_of(sign(row(3, 3), row(4, 4, "cancelled"), messages=("Omleiding",)), "nl", NOW)
+        self.assertLess(html.index('<li data-news lang="nl">Omleiding</li>'), html.index("<table>"))
+        self.assertEqual(html.count("data-news"), 2)
+        self.assertNotIn("aria-live", html)
+
+    def test_colors(self) -> None:
+        """A badge has its line's colours as attributes, which are no style."""
+        html = fragment_of(sign(row(3, 3, color="#f6c900", text_color="#000000"), row(4, 4)), "nl", NOW)
+        self.assertIn(
+            'rx="6" fill="#f6c900"/><text x="50%" y="24" text-anchor="middle" fill="#000000">4</text>', html
+        )
+        self.assertEqual(html.count('class="badge plain"'), 1)
+        self.assertNotIn("style", html)
+
+    def test_wide_badge(self) -> None:
+        """Of a long line's number the letters are made to fit the badge."""
+        for line, is_fitted in [("300", False), ("WWWW", True), ("Sprinter12", True)]:
+            html = fragment_of(sign(row(3, 3, line=line)), "nl", NOW)
+            width = int(re.findall(r'<rect width="(\d+)"', html)[0])
+            self.assertEqual(re.findall(r'textLength="(\d+)"', html), [f"{width - 16}"] * is_fitted)
+
+    def test_hostile(self) -> None:
+        """Whatever a source writes is text."""
+        evil = "\"><script>alert(1)</script><img src=x onerror=alert(1)>&'"
+        one = row(3, 5, "late", line=evil, destination=evil, platform=evil, note=evil)
+        there = sign(one, name=evil, town=evil, messages=(evil,))
+        page = Reader(page_of(there, "nl", NOW, {}))
+        self.assertEqual([tag.get("src") for tag in page.all("script")], [address("board.js")])
+        self.assertEqual(page.all("img"), [])
+        self.assertEqual(page.text.count(evil), 9)  # the title and seven places, of which the line is drawn, too
+        code = Reader(page_of(DepartureDisplay((StopDisplay(evil, "unknown"),), 7200.0), "nl", NOW, {}))
+        self.assertEqual(len(code.all("script")), 1)
+
+
+class PageTests(SynchronousTestCase):
+    """The whole page."""
+
+    def test_policy(self) -> None:
+        """Nothing on the page is of another host, and no style or script is within it."""
+        html = page_of(sign(row(3, 5, "late", color="#f6c900", text_color="#000000")), "nl", NOW, {})
+        page = Reader(html)
+        for tag, attributes in page.tags:
+            self.assertNotIn("style", {tag, *attributes})
+            self.assertFalse([name for name in attributes if name.startswith("on")])
+            for name in ("src", "href", "data-events"):
+                self.assertRegex(attributes.get(name) or "/", r"\A[/?](?!/)")
+        self.assertNotIn("//", html.replace("<!DOCTYPE html>", ""))
+        for name in TYPES:
+            said = content(name).decode().replace("http://www.w3.org/2000/svg", "")
+            self.assertNotRegex(said, r"https?:|url\(|@import|src=")
+
+    def test_without_scripts(self) -> None:
+        """It loads itself again where there are no scripts, and only there."""
+        html = page_of(sign(), "nl", NOW, {})
+        self.assertLessEqual(board_page.REFRESH, MAX_AGE)  # or it would stand there when less is left
+        self.assertEqual(html.count("http-equiv"), 1)
+        self.assertIn(f'<noscript><meta http-equiv="refresh" content="{board_page.REFRESH}"></noscript>', html)
+
+    def test_links(self) -> None:
+        """Links and the stream keep what was asked for, in the language that they are of."""
+        page = Reader(page_of(sign(), "de", NOW, {"limit": "5", "view": "wall"}))
+        self.assertEqual(page.all("main")[0]["data-events"], f"/events/{CODE}?limit=5&view=wall&lang=de")
+        self.assertEqual(
+            [(link["href"], link["hreflang"], link.get("aria-current")) for link in page.all("a")],
+            [(f"?limit=5&view=wall&lang={x}", x, "true" if x == "de" else None) for x in LANGUAGES],
+        )
+        self.assertEqual((page.all("html")[0]["lang"], page.all("body")[0]["class"]), ("de", "wall single"))
+
+    def test_fragment(self) -> None:
+        """What is in the main element is the fragment."""
+        there = sign(row(3, 3))
+        html = page_of(there, "fr", NOW, {})
+        self.assertEqual(html.partition(">\n<time")[2].partition("</main>")[0], fragment_of(there, "fr", NOW)[5:])
+
+
+class StyleTests(SynchronousTestCase):
+    """The colours of the style sheet."""
+
+    def test_contrast(self) -> None:
+        """All text can be read on its ground (WCAG AA), by day and by night."""
+        css = content("board.css").decode()
+        day, night = (
+            dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block))
+            for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL)
+        )
+        self.assertEqual((day["ground"], day["on-time"]), ("#ffffff", "#0a7a2f"))
+        self.assertEqual((day["late"], day["early"]), ("#b3261e", "#0b57d0"))
+        texts = ("text", "soft", "on-time", "late", "early", "link")
+        for colors in (day, night):
+            couples = [
+                *product(("ground",), texts),
+                ("panel", "text"),
+                ("notice", "notice-text"),
+                ("plain", "plain-text"),
+            ]
+            for ground, text in couples:
+                self.assertGreaterEqual(contrast(colors[ground], colors[text]), READABLE, (ground, text))
+        # No other colour is written anywhere.
+        self.assertEqual(len(re.findall("#[0-9a-fA-F]{3,8}\\b|rgb|hsl", css)), len(day) + len(night))
+
+
+class LineTests(SynchronousTestCase):
+    """Lines of text."""
+
+    there = sign(
+        row(3, 5, "late", line="2", destination="Veerstoep via Haven"),
+        row(12, 12, line="160", destination="Lindewaard Station"),
+        row(14, 14, "cancelled", line="N1"),
+    )
+
+    def lines(self, chars: int | None = None, *fields: str, lang: str = "nl") -> list[str]:
+        text = lines_of(self.there, lang, NOW, fields or plain.LINE, chars)
+        self.assertTrue(text.endswith("\n"))
+        return text.split("\n")[:-1]
+
+    def test_nobody_vouches(self) -> None:
+        """A time that nobody vouches for is told from one that is expected."""
+        for state, time in [("late", "5 min"), ("planned", "5 min"), ("last_known", "~5 min"), ("unknown", "~01:03")]:
+            there = sign(row(3, 5, cast(RowState, state)))
+            self.assertEqual(lines_of(there, "nl", NOW, ("time",)), f"{time}\n", state)
+            (told,) = json.loads(document_of(there, "nl", NOW))["stops"][0]["departures"]
+            self.assertEqual(told["time"], time.removeprefix("~"))
+            self.assertEqual(told["expected"] is None, state in ("planned", "unknown"))
+        there = sign(row(0, 0, "last_known", line=""))
+        self.assertEqual(lines_of(there, "fr", NOW, plain.LINE, CHARS.kind.schema["minimum"]), "~Maintenant\n")
+
+    def test_free(self) -> None:
+        """One line a departure, in columns."""
+        self.assertEqual(
+            self.lines(),
+            [
+                "2   Veerstoep via Haven   5 min",
+                "160 Lindewaard Station    01:12",
+                "N1  Strand              vervalt",
+            ],
+        )
+
+    def test_chars(self) -> None:
+        """A line is as long as it is to be: first "via" goes, then letters; the time is always whole."""
+        self.assertEqual(
+            self.lines(24), ["2   Veerstoep      5 min", "160 Lindewaard.    01:12", "N1  Strand       vervalt"]
+        )
+        self.assertEqual(self.lines(40)[0], "2   Veerstoep via Haven            5 min")
+        self.assertEqual(self.lines(16), ["2   Vee.   5 min", "160 Lin.   01:12", "N1  Str. vervalt"])
+        for chars in range(10, 60):
+            for line, time in zip(self.lines(chars), ("5 min", "01:12", "vervalt"), strict=True):
+                self.assertEqual(len(line), chars)
+                self.assertTrue(line.endswith(time), (chars, line))
+
+    def test_fields(self) -> None:
+        """The fields that are asked for, in that order."""
+        self.assertEqual(self.lines(None, "time", "line")[1], "  01:12 160")
+        self.assertEqual(self.lines(None, "planned", "expected", "state")[0], "01:03 01:05 late")
+        self.assertEqual(self.lines(None, "planned", "expected", "state")[2], "01:14       cancelled")
+        self.assertEqual(self.lines(12, "destination"), ["Veerstoep   ", "Lindewaard. ", "Strand      "])
+
+        self.assertEqual(self.lines(12, "time", "planned", "expected")[0], "       5 min")
+
+    def test_words_fit(self) -> None:
+        """The shortest line that may be asked for has room for every word in place of a time."""
+        for lang in LANGUAGES:
+            longest = max(len(TEXTS[lang][key]) for key in ("now", "cancelled"))
+            self.assertLessEqual(longest, CHARS.kind.schema["minimum"])
+
+    def test_none(self) -> None:
+        """A stop without departures says why."""
+        there = sign(state="none")
+        self.assertEqual(lines_of(there, "en", NOW), "No departures in the next 120 minutes.\n")
+        self.assertEqual(lines_of(there, "en", NOW, plain.LINE, 10), "No departu\n")
+
+
+class DocumentTests(SynchronousTestCase):
+    """JSON."""
+
+    def test_document(self) -> None:
+        """Stops with their departures, in fields that are all documented."""
+        there = sign(row(3, 5, "late", color="#f6c900", text_color="#000000", note="vol"), messages=("Omleiding",))
+        self.assertEqual(
+            json.loads(document_of(there, "en", NOW)),
+            {
+                "stops": [
+                    {
+                        "code": CODE,
+                        "name": "Brug",
+                        "town": "Lindedorp",
+                        "state": "live",
+                        "words": "",
+                        "as_of": None,
+                        "messages": ["Omleiding"],
+                        "departures": [
+                            {
+                                "line": "4",
+                                "destination": "Strand",
+                                "platform": None,
+                                "time": "5 min",
+                                "minutes": 5,
+                                "planned": "2026-01-01T01:03:00+01:00",
+                                "expected": "2026-01-01T01:05:00+01:00",
+                                "state": "late",
+                                "words": "2 min late",
+                                "color": "#f6c900",
+                                "text_color": "#000000",
+                                "note": "vol",
+                                "stop": CODE,
+                            }
+                        ],
+                    }
+                ]
+            },
+        )
+
+    def test_fields(self) -> None:
+        """Fewer fields are told where fewer are asked for; of what is cancelled nothing is expected."""
+        text = document_of(sign(row(3, 5, "cancelled")), "en", NOW, ("minutes", "expected", "time"))
+        (departure,) = json.loads(text)["stops"][0]["departures"]
+        self.assertEqual(departure, {"minutes": None, "expected": None, "time": "cancelled"})
+
+    def test_expected(self) -> None:
+        """A time of the timetable alone, or one of an unknown delay, is not told as expected."""
+        states: tuple[RowState, ...] = ("planned", "unknown", "last_known")
+        there = sign(*(row(3, 3, state) for state in states))
+        told = json.loads(document_of(there, "en", NOW, ("planned", "expected")))["stops"][0]["departures"]
+        planned = "2026-01-01T01:03:00+01:00"
+        self.assertEqual([one["planned"] for one in told], [planned] * 3)
+        self.assertEqual([one["expected"] for one in told], [None, None, planned])
+        self.assertEqual(lines_of(there, "en", NOW, ("expected",)), "\n\n01:03\n")
+
+    def test_as_of(self) -> None:
+        """When the data is of is told where that counts."""
+        (stop,) = json.loads(document_of(sign(state="last_known", as_of=NOW - 60), "en", NOW))["stops"]
+        self.assertEqual(stop["as_of"], "2026-01-01T00:59:00+01:00")

@@ -1,0 +1,430 @@
+"""GET /kv55/<TimingPointCode>[,...] from the live feed, in memory."""
+
+import gzip
+from collections.abc import Generator
+from typing import Any, cast
+
+from lxml import etree
+from twisted.application.service import MultiService
+from zope.interface.verify import verifyObject
+
+from govi_server.departures.query import Query
+from govi_server.http.caching.representation import Representation, make_representation
+from govi_server.http.parameters import InvalidParameter
+from govi_server.kv78turbo.subscriber import State, Subscriber
+from govi_server.modules.kv55_feed import Kv55Live
+from govi_server.modules.query_parameters import read_query
+from govi_server.request_handler import RequestHandler
+from govi_server.server import Server
+from govi_server.web_handler import IWebModule
+from tests import feed as kv
+from tests.client import NOW, Answer, WireTestCase
+from tests.doubles import FakeSubscriber, live_feed, take
+
+CODE = "30000001"
+MINUTE = 60
+
+
+def row(journey: str, minutes: int, **columns: str | None) -> dict[str, str | None]:
+    """Make a row of KV8: a journey that is planned and expected so many minutes after 01:00, which is NOW."""
+    time = f"{1 + minutes // 60:02}:{minutes % 60:02}:00"
+    names = ("ExpectedArrivalTime", "ExpectedDepartureTime", "TargetArrivalTime", "TargetDepartureTime")
+    return {"JourneyNumber": journey, **dict.fromkeys(names, time), **columns}
+
+
+class LiveTestCase(WireTestCase):
+    """A live feed whose messages the test gives, behind a server."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.feed = live_feed(self.clock)
+        self.modules = MultiService()
+        self.server = Server("", 0, RequestHandler, clock=self.clock, find_module=self.modules.getServiceNamed)
+
+    def up(self, state: State = "UP", last: float | None = None) -> None:
+        self.feed.subscriber = cast(Subscriber, FakeSubscriber(state, last))
+
+    def ask(self, path: str, **headers: str) -> Answer:
+        client = self.client()
+        client.get(path, **headers)
+        answer = client.answer()
+        client.leave()
+        return answer
+
+
+class Kv55LiveTestCase(LiveTestCase):
+    """The module behind a server."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.module = Kv55Live("kv55", self.feed)
+        self.module.setServiceParent(self.modules)
+
+    def document(self, path: str = f"/kv55/{CODE}") -> etree._Element:
+        answer = self.ask(path)
+        self.assertEqual((answer.status, answer.headers["Content-Type"]), (200, "text/xml; charset=utf-8"))
+        return etree.fromstring(answer.body)
+
+    def journeys(self, path: str = f"/kv55/{CODE}") -> dict[str, list[str]]:
+        """List the journeys of each stop of a document."""
+        return {
+            stop.findtext("TimingPointCode", ""): [trip.findtext("JourneyNumber", "") for trip in stop.iter("Trip")]
+            for stop in self.document(path).iter("TimingPoint")
+        }
+
+
+class DocumentTests(Kv55LiveTestCase):
+    """What is in a document."""
+
+    def test_interface(self) -> None:
+        """It is a web module."""
+        verifyObject(IWebModule, self.module)
+
+    def test_trip(self) -> None:
+        """A trip has what KV8 says, with the names of its line and destination from KV7."""
+        times = {
+            "TargetArrivalTime": "25:09:00",
+            "ExpectedArrivalTime": "25:10:30",
+            "TargetDepartureTime": "25:10:00",
+            "ExpectedDepartureTime": "25:11:00",
+        }
+        take(self.feed, kv.planning())
+        take(self.feed, kv.passtimes({**times, "OperationDate": "2025-12-31", "FortifyOrderNumber": "1"}))
+        trip = self.document().find("Request/TimingPoint/Trip")
+        assert trip is not None
+        self.assertEqual(
+            [(element.tag, element.text) for element in trip],
+            [
+                ("OperatingDate", "2025-12-31"),
+                ("DataOwnerCode", "LIN"),
+                ("LinePlanningNumber", "L004"),
+                ("LinePublicNumber", "4"),
+                ("DestinationName", "Lindedorp via Brug"),
+                ("JourneyNumber", "1001"),
+                ("FortifyOrderNumber", "1"),
+                ("TargetArrivalTime", "25:09:00"),
+                ("ExpectedArrivalTime", "25:10:30"),
+                ("TargetDepartureTime", "25:10:00"),
+                ("ExpectedDepartureTime", "25:11:00"),
+                ("TripStopStatus", "DRIVING"),
+            ],
+        )
+
+    def test_without_planning(self) -> None:
+        """Without KV7 a line has its planning number and a destination its code; expected times may be missing."""
+        missing: dict[str, str | None] = {"ExpectedArrivalTime": None, "ExpectedDepartureTime": None}
+        take(self.feed, kv.passtimes(row("1", 10, **missing)))
+        trip = self.document().find("Request/TimingPoint/Trip")
+        assert trip is not None
+        for tag, text in [
+            ("LinePublicNumber", "L004"),
+            ("DestinationName", "D1"),
+            ("ExpectedDepartureTime", "01:10:00"),
+        ]:
+            self.assertEqual(trip.findtext(tag), text)
+
+    def test_escaped(self) -> None:
+        """Whatever an operator writes is text."""
+        name = 'Brug & <Station> "x" \u0001\U0001f68c'
+        take(self.feed, kv.planning(destinations=[{"DestinationName50": name}]), kv.passtimes({}))
+        self.assertEqual(
+            self.document().findtext("Request/TimingPoint/Trip/DestinationName"), name.replace("\u0001", "\ufffd")
+        )
+
+    def test_statuses(self) -> None:
+        """A trip's status is KV8's, whatever it is; one that is only planned is so."""
+        statuses = ["DRIVING", "ARRIVED", "PASSED", "CANCEL", "UNKNOWN", "OFFROUTE", "SOMETHING"]
+        take(self.feed, kv.passtimes(*(row(f"{n}", n, TripStopStatus=status) for n, status in enumerate(statuses))))
+        times = {"TargetArrivalTime": "01:30:00", "TargetDepartureTime": "01:30:00"}
+        take(self.feed, kv.planning({"JourneyNumber": "99", **times}), kv.calendar("2026-01-01"))
+        found = [trip.findtext("TripStopStatus") for trip in self.document().iter("Trip")]
+        self.assertEqual(found, [*statuses, "PLANNED"])
+
+    def test_order(self) -> None:
+        """Trips are in order of expected time; what only arrives is left out."""
+        late = {"ExpectedArrivalTime": "01:40:00", "ExpectedDepartureTime": "01:40:00"}
+        last = row("4", 7, JourneyStopType="LAST", TargetDepartureTime="00:00:00", ExpectedDepartureTime="00:00:00")
+        take(self.feed, kv.passtimes(row("1", 30), row("2", 10, **late), row("3", 20), last))
+        self.assertEqual(self.journeys(), {CODE: ["3", "1", "2"]})
+
+    def test_horizon(self) -> None:
+        """It goes two hours ahead."""
+        take(self.feed, kv.passtimes(row("1", 119), row("2", 121)))
+        self.assertEqual(self.journeys(), {CODE: ["1"]})
+        self.assertEqual(self.journeys(f"/kv55/{CODE}?horizon=122"), {CODE: ["1", "2"]})
+
+    def test_license(self) -> None:
+        """A document names the licence of the module that answers."""
+        Kv55Live("other", self.feed, "http://x.invalid/licence").setServiceParent(self.modules)
+        take(self.feed, kv.passtimes({}))
+        for name, license_url in [
+            ("kv55", "http://creativecommons.org/publicdomain/zero/1.0/"),
+            ("other", "http://x.invalid/licence"),
+        ]:
+            self.assertEqual(self.document(f"/{name}/{CODE}").findtext("License"), license_url)
+
+
+class StopsTests(Kv55LiveTestCase):
+    """Which stops may be asked for."""
+
+    def test_several(self) -> None:
+        """Several stops are in one document, in the order in which they were asked for and once each."""
+        take(self.feed, kv.passtimes(row("1", 10), row("2", 5, TimingPointCode="31000002")))
+        for path, codes in [
+            (f"/kv55/{CODE},31000002", [CODE, "31000002"]),
+            (f"/kv55/31000002,{CODE}", ["31000002", CODE]),
+            (f"/kv55/31000002,{CODE},31000002", ["31000002", CODE]),
+            (f"/kv55/{CODE},31000002,", [CODE, "31000002"]),
+            (f"/kv55/{CODE},/", [CODE]),
+            (f"/kv55/{CODE}/", [CODE]),
+        ]:
+            self.assertEqual(list(self.journeys(path)), codes)
+        self.assertEqual(self.journeys(f"/kv55/{CODE},31000002"), {CODE: ["1"], "31000002": ["2"]})
+
+    def test_some_unknown(self) -> None:
+        """Of several stops those are left out that there are not."""
+        self.up()
+        take(self.feed, kv.passtimes(row("1", 10)))
+        self.assertEqual(self.journeys(f"/kv55/5,{CODE},6"), {CODE: ["1"]})
+
+    def test_leading_zero(self) -> None:
+        """A code is a text."""
+        take(self.feed, kv.passtimes(row("1", 10, TimingPointCode="031102"), row("2", 10, TimingPointCode="31102")))
+        self.assertEqual(self.journeys("/kv55/031102"), {"031102": ["1"]})
+
+    def test_wrong(self) -> None:
+        """What is no TimingPointCode is a 404 with the Error of the interface."""
+        hundred = ",".join(map(str, range(1, 102)))
+        for path in (
+            "/kv55", "/kv55/", "/kv55/,", "/kv55/x", "/kv55/+5", "/kv55/5/6", "/kv55/1_000", "/kv55/12345678901",
+            "/kv55/5,x", "/kv55/%20", "/kv55/5%0a", "/kv55/%D9%A1", "/kv55/%3CError%3E", "/kv55/%00", "/kv55/%FF",
+            "/kv55//5", f"/kv55/{hundred}",
+        ):  # fmt: skip
+            answer = self.ask(path)
+            self.assertEqual((answer.status, answer.headers["Cache-Control"]), (404, "no-store"), path)
+            document = etree.fromstring(answer.body)
+            self.assertEqual(document.findtext("Request/Error"), "Invalid TimingPointCode")
+            self.assertEqual(len(document.findall(".//Error")), 1)
+
+
+class ConditionTests(Kv55LiveTestCase):
+    """The kinds of a board, and of having none."""
+
+    def error(self, code: str = CODE) -> tuple[int, str | None, str | None, str | None]:
+        answer = self.ask(f"/kv55/{code}")
+        self.assertEqual(answer.headers["Cache-Control"], "no-store")
+        text = etree.fromstring(answer.body).findtext("Request/Error")
+        return answer.status, answer.headers["Retry-After"], answer.headers["Feed-State"], text
+
+    def test_fresh(self) -> None:
+        """A fresh board says how long it may be kept, and how the feed is."""
+        self.up("UP", NOW)
+        take(self.feed, kv.passtimes({}))
+        answer = self.ask(f"/kv55/{CODE}")
+        for name, value in [
+            ("Cache-Control", "public, max-age=10"),
+            ("Cache-Status", "govi-cache; hit; ttl=10"),
+            ("Feed-State", "UP"),
+            ("Age", None),
+            ("Retry-After", None),
+        ]:
+            self.assertEqual(answer.headers[name], value)
+
+    def test_no_service(self) -> None:
+        """A stop where nothing leaves now is a board without trips."""
+        self.up()
+        take(self.feed, kv.planning())
+        self.assertEqual(self.journeys(), {CODE: []})
+
+    def test_unknown(self) -> None:
+        """A stop that there is not is a 404."""
+        self.up()
+        self.assertEqual(self.error(), (404, None, "UP", "Unknown TimingPointCode"))
+
+    def test_down(self) -> None:
+        """Without a feed nobody knows of the stop: 503, and when to ask again."""
+        for state in ("DOWN", "RECOVERING", "UNKNOWN"):
+            self.up(state)
+            self.assertEqual(self.error(), (503, "30", state, f"Feed {state}"))
+
+    def test_stale(self) -> None:
+        """A board whose owner has been silent is served, and marked; so is one that is only planned."""
+        self.up("DOWN", NOW)
+        take(self.feed, kv.passtimes(row("1", 30)))
+        self.clock.advance(60.5)
+        answer = self.ask(f"/kv55/{CODE}")
+        self.assertEqual((answer.status, answer.headers["Age"]), (200, "61"))
+        self.assertEqual(answer.headers["Cache-Status"], "govi-cache; hit; ttl=-1")
+        self.clock.advance(40)
+        self.assertEqual(self.ask(f"/kv55/{CODE}").headers["Cache-Status"], "govi-cache; hit; ttl=-41")
+        times = {"TargetArrivalTime": "01:30:00", "TargetDepartureTime": "01:30:00", "UserStopCode": "u9"}
+        stop = {"UserStopCode": "u9", "TimingPointCode": "9"}
+        take(self.feed, kv.planning(times, user_stops=[stop]), kv.calendar("2026-01-01"))
+        answer = self.ask("/kv55/9")
+        self.assertEqual((answer.status, answer.headers["Age"], answer.headers["Feed-State"]), (200, "101", "DOWN"))
+        self.assertEqual(self.statistics[-1].requests[0].cache, "stale")
+
+    def test_old(self) -> None:
+        """One that is too old is not served."""
+        self.up("DOWN", NOW)
+        take(self.feed, kv.passtimes(row("1", 30)))
+        self.clock.advance(301)
+        self.assertEqual(self.error(), (503, "30", "DOWN", "Too old"))
+
+    def test_several(self) -> None:
+        """Of several stops what is not there now goes before what never was, and what is there before both."""
+        self.up("UP", NOW)
+        take(
+            self.feed, kv.passtimes(row("1", 30)), kv.passtimes(row("2", 30, DataOwnerCode="B", TimingPointCode="2"))
+        )
+        self.clock.advance(301)
+        self.assertEqual(self.error(f"7,{CODE}"), (503, "30", "UP", "Too old"))
+        take(self.feed, kv.passtimes(row("2", 30, DataOwnerCode="B", TimingPointCode="2")))
+        self.assertEqual(self.journeys(f"/kv55/7,2,{CODE}"), {"2": ["2"]})
+
+
+class RepresentationTests(Kv55LiveTestCase):
+    """The bytes of an answer."""
+
+    def test_once(self) -> None:
+        """The bytes are made once, until the stop changes or its next pass has gone; query and codes make others."""
+        made = []
+        document = self.module.document
+
+        def count(*arguments: Any, **more: Any) -> Generator[None, None, Representation]:
+            made.append(arguments)
+            return document(*arguments, **more)
+
+        self.patch(self.module, "document", count)
+        take(self.feed, kv.passtimes(row("1", 3), row("2", 60)))
+        first = self.ask(f"/kv55/{CODE}")
+        for _ in range(10):
+            self.clock.advance(20)
+            self.assertEqual(self.ask(f"/kv55/{CODE}?_=1").body, first.body)
+        self.assertEqual(len(made), 1)
+        self.ask(f"/kv55/{CODE}", Accept_Encoding="gzip")
+        self.assertEqual(len(made), 2)
+        take(self.feed, kv.passtimes(row("2", 61, LastUpdateTimeStamp="2026-01-01T01:00:00+01:00")))
+        self.assertNotEqual(self.ask(f"/kv55/{CODE}").body, first.body)
+        self.assertEqual(len(made), 3)
+        self.clock.advance(41)
+        self.assertEqual(self.journeys(), {CODE: ["2"]})
+        self.assertEqual(len(made), 4)
+        self.assertEqual(self.journeys(f"/kv55/{CODE}?limit=1"), {CODE: ["2"]})
+        self.assertEqual(len(made), 5)
+
+    def test_gzip(self) -> None:
+        """Who takes gzip gets it, of the same document, and the plain one is told apart by its tag."""
+        take(self.feed, kv.passtimes({}))
+        for path in (f"/kv55/{CODE}", f"/kv55/{CODE}?limit=5"):
+            plain = self.ask(path)
+            packed = self.ask(path, Accept_Encoding="gzip")
+            self.assertEqual((plain.headers["Content-Encoding"], packed.headers["Content-Encoding"]), (None, "gzip"))
+            self.assertEqual(gzip.decompress(packed.body), plain.body)
+            self.assertNotEqual(packed.headers["ETag"], plain.headers["ETag"])
+            self.assertEqual({plain.headers["Vary"], packed.headers["Vary"]}, {"Accept-Encoding"})
+
+    def test_conditional(self) -> None:
+        """Who has these bytes gets 304 with the fields that it needs, who wants only others 412."""
+        take(self.feed, kv.passtimes({}))
+        etag = self.ask(f"/kv55/{CODE}").headers["ETag"]
+        self.assertEqual(etag, make_representation(self.ask(f"/kv55/{CODE}").body, "", False).etag)
+        for headers, status in [
+            ({"If_None_Match": etag}, 304),
+            ({"If_None_Match": f'"x", W/{etag}'}, 304),
+            ({"If_None_Match": '"x"'}, 200),
+            ({"If_Match": etag}, 200),
+            ({"If_Match": '"x"'}, 412),
+            ({"If_Match": '"x"', "If_None_Match": etag}, 412),
+            ({"If_Modified_Since": "Thu, 01 Jan 2026 00:00:00 GMT"}, 200),
+        ]:
+            answer = self.ask(f"/kv55/{CODE}", **headers)
+            self.assertEqual((answer.status, answer.headers["Vary"]), (status, "Accept-Encoding"), headers)
+            self.assertEqual(answer.headers["Last-Modified"], None)
+            if status == 304:
+                self.assertEqual((answer.headers["ETag"], answer.body), (etag, b""))
+                self.assertEqual(answer.headers["Cache-Control"], "public, max-age=10")
+            if status == 412:
+                self.assertEqual(answer.headers["ETag"], None)
+
+    def test_head(self) -> None:
+        """HEAD says what GET would, without the body."""
+        take(self.feed, kv.passtimes({}))
+        whole = self.ask(f"/kv55/{CODE}")
+        client = self.client()
+        client.send(f"HEAD /kv55/{CODE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head = client.answer("HEAD")
+        self.assertEqual((head.headers["Content-Length"], head.body), (str(len(whole.body)), b""))
+
+    def test_statistics(self) -> None:
+        """A hit has its phases, and no wait."""
+        take(self.feed, kv.passtimes({}))
+        self.ask(f"/kv55/{CODE}")
+        (hit,) = self.statistics[-1].requests
+        self.assertEqual((set(hit.phases), hit.cache), ({"receive", "parse", "lookup", "render", "send"}, "hit"))
+
+
+class QueryTests(Kv55LiveTestCase):
+    """The parameters that are our own."""
+
+    def test_read(self) -> None:
+        """They are read, and what is not ours is passed over."""
+        for text, query in [
+            ("", Query()),
+            ("_=123&x", Query()),
+            ("limit=1", Query(limit=1)),
+            ("limit=9999&limit=2", Query(limit=2)),
+            ("line=4", Query(lines=frozenset(["4"]))),
+            ("line=4,,N%2F5,", Query(lines=frozenset(["4", "N/5"]))),
+            ("line=", Query()),
+            ("direction=2", Query(direction="2")),
+            ("horizon=1", Query(horizon=60.0)),
+            ("horizon=1440", Query(horizon=86400.0)),
+        ]:
+            self.assertEqual(read_query(text), query, text)
+
+    def test_wrong(self) -> None:
+        """A value that cannot be is a 400 that names the parameter, whatever the stop."""
+        digit = "%D9%A1"  # another script's 1
+        for name, values in [
+            ("limit", ["", "0", "00", "-1", "+1", "1.5", "10000", "x", "%201", digit]),
+            ("horizon", ["", "0", "-5", "1441", "9999", "1e2", digit]),
+            ("direction", ["", "0", "3", "x", "11", digit]),
+        ]:
+            for value in values:
+                self.assertRaises(InvalidParameter, read_query, f"{name}={value}")
+                answer = self.ask(f"/kv55/{CODE}?{name}={value}")
+                self.assertEqual((answer.status, answer.headers["Cache-Control"]), (400, "no-store"), (name, value))
+                self.assertIn(name, answer.body.decode())
+        self.assertEqual(self.ask(f"/kv55/{CODE}?" + "a=b&" * 200).status, 400)
+
+    def test_picks(self) -> None:
+        """A limit counts what is left by the others; a line goes by either of its numbers."""
+        take(
+            self.feed,
+            kv.planning(),
+            kv.passtimes(
+                row("1", 5),
+                row("2", 10, LineDirection="2"),
+                row("3", 15, LinePlanningNumber="L005"),
+                row("4", 20, LineDirection="2"),
+                row("5", 25, LinePlanningNumber="L005", LineDirection="2"),
+                row("6", 3, JourneyStopType="LAST"),
+            ),
+        )
+        for query, journeys in [
+            ("limit=2", "12"),
+            ("limit=100", "12345"),
+            ("line=4", "124"),
+            ("line=L004", "124"),
+            ("line=L005", "35"),
+            ("line=L005,4", "12345"),
+            ("line=l004", ""),
+            ("direction=2", "245"),
+            ("direction=1&line=4", "1"),
+            ("direction=2&limit=2", "24"),
+            ("horizon=15", "123"),
+            ("horizon=14&direction=1", "1"),
+        ]:
+            self.assertEqual(self.journeys(f"/kv55/{CODE}?{query}"), {CODE: list(journeys)}, query)
+        self.assertEqual(self.journeys(f"/kv55/{CODE}"), {CODE: list("12345")})

@@ -1,0 +1,562 @@
+"""OVapi's JSON from the live feed, in memory: names, order and forms of values are those of its answers of 2026."""
+
+import gzip
+import json
+from typing import Any
+
+from zope.interface.verify import verifyObject
+
+from govi_server.departures.timing_point import wgs84
+from govi_server.documents.ovapi import where
+from govi_server.modules.ovapi import PATHS, ovapi_modules
+from govi_server.web_handler import IWebModule
+from tests import feed as kv
+from tests.client import NOW, Answer
+from tests.doubles import take
+from tests.modules.test_kv55_feed import CODE, LiveTestCase, row
+
+OTHER = "30000002"
+POINT = wgs84(155000, 463000)
+JOURNEY = "LIN_77_L004_1001_0"
+LINE = "LIN_L004_1"
+
+STOP = {
+    "Longitude": POINT[0],
+    "Latitude": POINT[1],
+    "TimingPointTown": "Lindedorp",
+    "TimingPointName": "Lindedorp, Brug",
+    "TimingPointCode": CODE,
+    "StopAreaCode": "LdBrug",
+}
+PASS = {
+    "IsTimingStop": True,
+    "DestinationName50": "Lindedorp via Brug",
+    "DataOwnerCode": "LIN",
+    "OperatorCode": "LINX",
+    "FortifyOrderNumber": 0,
+    "TransportType": "BUS",
+    "Latitude": POINT[1],
+    "Longitude": POINT[0],
+    "JourneyNumber": 1001,
+    "JourneyPatternCode": 900,
+    "LocalServiceLevelCode": 77,
+    "LineDirection": 1,
+    "OperationDate": "2025-12-31",
+    "TimingPointCode": CODE,
+    "WheelChairAccessible": "ACCESSIBLE",
+    "LineName": "Lindedorp - Station",
+    "LinePublicNumber": "4",
+    "LastUpdateTimeStamp": "2026-01-01T00:59:50+0100",
+    "DestinationCode": "D1",
+    "ExpectedDepartureTime": "2026-01-01T01:10:40",
+    "UserStopOrderNumber": 3,
+    "ProductFormulaType": "EMPTY",
+    "TimingPointName": "Lindedorp, Brug",
+    "LinePlanningNumber": "L004",
+    "SideCode": "P5",
+    "TimingPointDataOwnerCode": "ALGEMEEN",
+    "TimingPointTown": "Lindedorp",
+    "TripStopStatus": "DRIVING",
+    "UserStopCode": "u1",
+    "JourneyStopType": "INTERMEDIATE",
+    "TargetArrivalTime": "2026-01-01T01:09:00",
+    "TargetDepartureTime": "2026-01-01T01:09:30",
+    "ExpectedArrivalTime": "2026-01-01T01:10:20",
+    "NumberOfCoaches": 2,
+    "MessageContent": "short train",
+}
+ROW = {
+    "OperationDate": "2025-12-31",
+    "TargetArrivalTime": "25:09:00",
+    "TargetDepartureTime": "25:09:30",
+    "ExpectedArrivalTime": "25:10:20",
+    "ExpectedDepartureTime": "25:10:40",
+    "IsTimingStop": "1",
+    "OperatorCode": "LINX",
+    "SideCode": "P5",
+    "NumberOfCoaches": "2",
+    "MessageContent": "short train",
+}
+
+
+class OvapiTestCase(LiveTestCase):
+    """All of OVapi's paths behind a server."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for module in ovapi_modules(self.feed):
+            module.setServiceParent(self.modules)
+
+    def json(self, path: str) -> Any:
+        answer = self.ask(path)
+        self.assertEqual(answer.status, 200, path)
+        self.assertEqual(answer.headers["Content-Type"], "application/json;charset=utf-8")
+        self.assertEqual(answer.headers["Access-Control-Allow-Headers"], "X-Requested-With,Content-Type")
+        return json.loads(answer.body)
+
+    def nothing(self, path: str, status: int = 404) -> Answer:
+        answer = self.ask(path)
+        self.assertEqual((answer.status, answer.body), (status, b"[]"), path)
+        self.assertEqual(answer.headers["Content-Type"], "application/json;charset=utf-8")
+        self.assertEqual(answer.headers["Cache-Control"], "no-store")
+        return answer
+
+    def assertShape(self, found: Any, expected: Any) -> None:
+        """Compare JSON to its bytes: the order of names and the types of values count."""
+        self.assertEqual(json.dumps(found, indent=1), json.dumps(expected, indent=1))
+
+
+class FormTests(OvapiTestCase):
+    """The forms of values."""
+
+    def test_interface(self) -> None:
+        """Each path is a web module."""
+        modules = ovapi_modules(self.feed)
+        self.assertEqual({module.name for module in modules}, PATHS)
+        for module in modules:
+            verifyObject(IWebModule, module)
+
+    def test_bytes(self) -> None:
+        """JSON is without spaces, as UTF-8, and its times are naive."""
+        take(self.feed, kv.planning(destinations=[{"DestinationName50": "'s-Gravenhage/\u00c9 \u2028"}]))
+        take(self.feed, kv.passtimes({}))
+        body = self.ask(f"/tpc/{CODE}").body
+        self.assertIn('"DestinationName50":"\'s-Gravenhage/\u00c9 \u2028","DataOwnerCode":"LIN"'.encode(), body)
+        self.assertIn(b'"ExpectedDepartureTime":"2026-01-01T01:30:00",', body)
+        self.assertTrue(body.startswith(b'{"30000001":{"Stop":{"Longitude":5.38'), body[:100])
+
+    def test_pass(self) -> None:
+        """A pass has the names, order and forms of OVapi's, with the date on the wall beside the operating date."""
+        take(self.feed, kv.planning(), kv.passtimes(ROW))
+        passes = self.json(f"/tpc/{CODE}")[CODE]["Passes"]
+        self.assertShape(passes, {JOURNEY: PASS})
+
+    def test_left_out(self) -> None:
+        """What is not said is left out, as OVapi does, but for what its clients want to be there."""
+        unsaid = ("OperatorCode", "SideCode", "NumberOfCoaches", "MessageContent")
+        take(
+            self.feed, kv.passtimes({**ROW, **dict.fromkeys(unsaid), "LineDirection": None, "DestinationCode": None})
+        )
+        (one,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
+        self.assertEqual(
+            [name for name in PASS if name not in one],
+            ["LineDirection", "SideCode", "NumberOfCoaches", "MessageContent"],
+        )
+        for name, value in [
+            *((name, None) for name in ("TransportType", "LineName", "Longitude", "Latitude", "DestinationCode")),
+            ("OperatorCode", "LIN"),
+            ("TimingPointName", CODE),
+            ("TimingPointTown", "unknown"),
+            ("DestinationName50", ""),
+            ("LinePublicNumber", "L004"),
+        ]:
+            self.assertEqual(one[name], value, name)
+
+    def test_values(self) -> None:
+        """Numbers are numbers where they are ones; what is none, or too large for JSON's readers, is a text."""
+        for column, written, value in [
+            ("JourneyNumber", "007", 7),
+            ("JourneyNumber", "7a", "7a"),
+            ("JourneyNumber", "+7", "+7"),
+            ("JourneyNumber", "-7", "-7"),
+            ("JourneyNumber", "\u0667", "\u0667"),
+            ("JourneyNumber", "\u00b2", "\u00b2"),
+            ("JourneyPatternCode", "999999999999999", 999999999999999),
+            ("JourneyPatternCode", "9" * 30, "9" * 30),
+            ("NumberOfCoaches", "9" * 5000, "9" * 5000),
+            ("LineDirection", "2", 2),
+            ("IsTimingStop", "0", False),
+            ("IsTimingStop", None, False),
+            ("SideCode", " 2", " 2"),
+        ]:
+            self.setUp()
+            take(self.feed, kv.passtimes({column: written}))
+            (one,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
+            self.assertEqual((one[column], type(one[column])), (value, type(value)), (column, written))
+        for side in ("-", None):
+            self.setUp()
+            take(self.feed, kv.passtimes({"SideCode": side}))
+            (one,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
+            self.assertNotIn("SideCode", one)
+
+    def test_times(self) -> None:
+        """Of two times that are missing the others stand in; at LAST nothing departs at midnight."""
+        cases: list[tuple[dict[str, str | None], list[str]]] = [
+            ({}, ["01:09:00", "01:09:30", "01:10:20", "01:10:40"]),
+            (
+                {"ExpectedArrivalTime": None, "ExpectedDepartureTime": None},
+                ["01:09:00", "01:09:30", "01:09:00", "01:09:30"],
+            ),
+            (
+                {"JourneyStopType": "LAST", "TargetDepartureTime": "00:00:00", "ExpectedDepartureTime": "00:00:00"},
+                ["01:09:00", "01:09:00", "01:10:20", "01:10:20"],
+            ),
+        ]
+        names = ("TargetArrivalTime", "TargetDepartureTime", "ExpectedArrivalTime", "ExpectedDepartureTime")
+        for columns, times in cases:
+            self.setUp()
+            take(self.feed, kv.passtimes({**ROW, **columns}))
+            (one,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
+            self.assertEqual([one[name] for name in names], [f"2026-01-01T{time}" for time in times])
+
+    def test_summer(self) -> None:
+        """In summer the offset is +0200."""
+        self.clock.advance(180 * 86400)
+        day = "2026-06-30"
+        take(
+            self.feed,
+            kv.passtimes(row("1", 90, OperationDate=day, LastUpdateTimeStamp=f"{day}T01:59:50+02:00")),
+        )
+        (one,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
+        self.assertEqual(one["LastUpdateTimeStamp"], "2026-06-30T01:59:50+0200")
+        self.assertEqual(one["ExpectedDepartureTime"], "2026-06-30T02:30:00")
+
+
+class TpcTests(OvapiTestCase):
+    """/tpc/."""
+
+    def test_all(self) -> None:
+        """It tells how many live passes each stop has; those that only KV7 knows have none."""
+        take(self.feed, kv.planning({}, points=[{}, {"TimingPointCode": "5"}]), kv.calendar("2026-01-01"))
+        take(self.feed, kv.passtimes({}, {"JourneyNumber": "2"}, {"TimingPointCode": OTHER, "UserStopCode": "u2"}))
+        for path in ("/tpc", "/tpc/"):
+            self.assertEqual(self.json(path), {CODE: 2, "5": 0, OTHER: 1})
+
+    def test_stop(self) -> None:
+        """A stop has its place, its passes and its messages, in this order."""
+        take(self.feed, kv.planning(), kv.passtimes(row("2", 20), row("1", 10), row("3", 5, JourneyStopType="LAST")))
+        found = self.json(f"/tpc/{CODE}")
+        self.assertEqual(list(found), [CODE])
+        self.assertEqual(list(found[CODE]), ["Stop", "Passes", "GeneralMessages"])
+        self.assertShape(found[CODE]["Stop"], STOP)
+        self.assertEqual([one["JourneyNumber"] for one in found[CODE]["Passes"].values()], [3, 1, 2])
+        self.assertEqual(found[CODE]["GeneralMessages"], {})
+
+    def test_departures(self) -> None:
+        """With /departures what only arrives is left out."""
+        take(self.feed, kv.passtimes(row("1", 10), row("3", 5, JourneyStopType="LAST")))
+        for path in (f"/tpc/{CODE}/departures", f"/tpc/{CODE},/departures/", f"/tpc/{CODE},{CODE}/departures"):
+            self.assertEqual(list(self.json(path)[CODE]["Passes"]), ["LIN_77_L004_1_0"])
+
+    def test_twice(self) -> None:
+        """Of a journey that calls twice, or runs on two days, the sooner pass is shown."""
+        take(
+            self.feed,
+            kv.passtimes(row("1", 20, UserStopOrderNumber="9"), row("1", 10), row("1", 30, FortifyOrderNumber="1")),
+        )
+        passes = self.json(f"/tpc/{CODE}")[CODE]["Passes"]
+        self.assertEqual(list(passes), ["LIN_77_L004_1_0", "LIN_77_L004_1_1"])
+        self.assertEqual(passes["LIN_77_L004_1_0"]["UserStopOrderNumber"], 3)
+
+    def test_horizon(self) -> None:
+        """It goes an hour and a half ahead; planned passes are there, too."""
+        take(self.feed, kv.passtimes(row("1", 89), row("2", 91)))
+        times = {"TargetArrivalTime": "02:00:00", "TargetDepartureTime": "02:00:00"}
+        take(self.feed, kv.planning({"JourneyNumber": "3", **times}), kv.calendar("2026-01-01"))
+        passes = self.json(f"/tpc/{CODE}")[CODE]["Passes"]
+        self.assertEqual(
+            [(one["JourneyNumber"], one["TripStopStatus"], one["ProductFormulaType"]) for one in passes.values()],
+            [(3, "PLANNED", "18"), (1, "DRIVING", "EMPTY")],
+        )
+        self.assertEqual(list(self.json(f"/tpc/{CODE}?horizon=60")[CODE]["Passes"]), ["LIN_77_L004_3_0"])
+
+    def test_several(self) -> None:
+        """Several stops are in one answer, those left out that there are not; commas and slashes at the end go."""
+        self.up()
+        take(self.feed, kv.passtimes({}, {"TimingPointCode": OTHER, "UserStopCode": "u2"}))
+        for path, codes in [
+            (f"/tpc/{CODE},{OTHER}", [CODE, OTHER]),
+            (f"/tpc/{CODE},{OTHER},", [CODE, OTHER]),
+            (f"/tpc/{OTHER},{CODE},/departures/", [OTHER, CODE]),
+            (f"/tpc/,{OTHER},5,x/", [OTHER]),
+        ]:
+            self.assertEqual(list(self.json(path)), codes)
+
+    def test_query(self) -> None:
+        """The parameters that are our own pick passes; one that cannot be is a 400."""
+        take(self.feed, kv.planning(), kv.passtimes(row("1", 10), row("2", 20, LineDirection="2"), row("3", 30)))
+        for query, journeys in [("limit=2", [1, 2]), ("direction=1&line=4", [1, 3]), ("horizon=20", [1, 2])]:
+            passes = self.json(f"/tpc/{CODE}/departures?{query}")[CODE]["Passes"]
+            self.assertEqual([one["JourneyNumber"] for one in passes.values()], journeys)
+        self.assertEqual(self.ask(f"/tpc/{CODE}?limit=0").status, 400)
+
+    def test_nothing(self) -> None:
+        """What there is nothing for is a 404 with []: another word, too long a path, no code, an unknown one."""
+        self.up()
+        take(self.feed, kv.passtimes({}))
+        hundred = ",".join(str(n) for n in range(101))
+        for path in (
+            "/tpc/5", "/tpc/x", "/tpc/,", "/tpc//", "/tpc//departures", f"/tpc/{CODE}/arrivals",
+            f"/tpc/{CODE}/departures/5",
+            f"/tpc/{CODE}/departures//", "/tpc/%D9%A1", "/tpc/%00", f"/tpc/{CODE},{hundred}",
+        ):  # fmt: skip
+            self.nothing(path)
+
+    def test_message(self) -> None:
+        """A message has what was said of it, its moments as the clocks on the wall show them."""
+        columns = {"MessageEndTime": "2026-01-01T06:00:00+00:00", "ReasonContent": ""}
+        take(self.feed, kv.general_message(columns))
+        expected = {
+            "DataOwnerCode": "LIN",
+            "MessageCodeDate": "2026-01-01",
+            "MessageCodeNumber": "27",
+            "TimingPointDataOwnerCode": "ALGEMEEN",
+            "TimingPointCode": CODE,
+            "MessageType": "GENERAL",
+            "MessageDurationType": "REMOVE",
+            "MessageStartTime": "2026-01-01T00:50:00",
+            "MessageEndTime": "2026-01-01T07:00:00",
+            "MessageContent": "Line 4 does not call at Brug.",
+            "ReasonType": "0",
+            "SubReasonType": "0",
+            "ReasonContent": "",
+            "EffectType": "0",
+            "SubEffectType": "0",
+            "MeasureType": "0",
+            "SubMeasureType": "6",
+            "AdviceType": "0",
+            "SubAdviceType": "0",
+            "MessageTimeStamp": "2026-01-01T00:59:50",
+        }
+        key = "LIN_2026-01-01_27_ALGEMEEN_30000001"
+        self.assertShape(self.json(f"/tpc/{CODE}")[CODE]["GeneralMessages"], {key: expected})
+        self.assertShape(self.json("/generalmessage"), {key: expected})
+
+    def test_once(self) -> None:
+        """The bytes of a stop are made once, until it changes, for each form and each place in an answer."""
+        made: list[str] = []
+        shapes = self.modules.getServiceNamed("tpc").shapes
+        board = shapes.board
+
+        def count(*arguments: Any) -> Any:
+            made.append(arguments[0].code)
+            return board(*arguments)
+
+        self.patch(shapes, "board", count)
+        take(self.feed, kv.planning(), kv.passtimes(row("1", 10)))
+        for _ in range(3):
+            for path in (f"/tpc/{CODE}", f"/tpc/{CODE}/departures", "/stopareacode/LdBrug"):
+                self.json(path)
+            packed = self.ask(f"/tpc/{CODE}", Accept_Encoding="gzip")
+            self.assertEqual(gzip.decompress(packed.body), self.ask(f"/tpc/{CODE}").body)
+        self.assertEqual(len(made), 4)
+        take(self.feed, kv.passtimes(row("2", 20)))
+        self.assertEqual(len(self.json(f"/tpc/{CODE}")[CODE]["Passes"]), 2)
+        self.assertEqual(len(made), 5)
+
+    def test_conditional(self) -> None:
+        """Who has these bytes is told so."""
+        take(self.feed, kv.passtimes({}))
+        etag = self.ask(f"/tpc/{CODE}").headers["ETag"]
+        self.assertEqual(self.ask(f"/tpc/{CODE}", If_None_Match=etag).status, 304)
+        self.assertEqual(self.ask(f"/tpc/{CODE}", If_Match='"x"').status, 412)
+
+
+class ConditionTests(OvapiTestCase):
+    """The kinds of an empty board, on OVapi's paths."""
+
+    def test_kinds(self) -> None:
+        """No service now, no such stop, nobody knows, stale, and too old are told apart."""
+        self.up()
+        take(self.feed, kv.planning())
+        self.assertEqual(self.json(f"/tpc/{CODE}")[CODE]["Passes"], {})
+        self.assertEqual(self.nothing("/tpc/5").headers["Feed-State"], "UP")
+        self.up("DOWN")
+        self.assertEqual(self.nothing("/tpc/5", 503).headers["Retry-After"], "30")
+        take(self.feed, kv.passtimes({}))
+        self.clock.advance(61)
+        answer = self.ask(f"/tpc/{CODE}")
+        self.assertEqual((answer.status, answer.headers["Age"], answer.headers["Feed-State"]), (200, "61", "DOWN"))
+        self.assertEqual(answer.headers["Cache-Status"], "govi-cache; hit; ttl=-1")
+        self.clock.advance(240)
+        self.assertEqual(self.nothing(f"/tpc/{CODE}", 503).headers["Retry-After"], "30")
+
+    def test_others(self) -> None:
+        """So it is with areas, lines and journeys; with a timetable alone what is not there is unknown."""
+        paths = ("/stopareacode/x", "/line/LIN_x_1", "/journey/LIN_1_1_1_1")
+        for path in paths:
+            self.nothing(path, 404)
+        self.up("RECOVERING")
+        for path in paths:
+            self.assertEqual(self.nothing(path, 503).headers["Retry-After"], "30")
+        self.up("UP")
+        for path in paths:
+            self.nothing(path, 404)
+
+
+class StopAreaTests(OvapiTestCase):
+    """/stopareacode/."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        points = [{}, {"TimingPointCode": OTHER}, {"TimingPointCode": "5", "StopAreaCode": "x"}]
+        take(self.feed, kv.planning(points=[*points, {"TimingPointCode": "6", "StopAreaCode": None}]))
+
+    def test_all(self) -> None:
+        """It describes every area."""
+        names = ("TimingPointTown", "TimingPointName", "StopAreaCode", "Longitude", "Latitude")
+        area = {name: STOP[name] for name in names}
+        self.assertShape(self.json("/stopareacode/"), {"LdBrug": area, "x": {**area, "StopAreaCode": "x"}})
+
+    def test_areas(self) -> None:
+        """The stops of an area are under its code, with no ServerTime beside them."""
+        take(self.feed, kv.passtimes({"TimingPointCode": OTHER, "UserStopCode": "u2"}, {"JourneyStopType": "LAST"}))
+        found = self.json("/stopareacode/x,LdBrug,y/departures/")
+        self.assertEqual({area: list(stops) for area, stops in found.items()}, {"x": ["5"], "LdBrug": [CODE, OTHER]})
+        self.assertShape(found["LdBrug"][CODE], {"Stop": STOP, "Passes": {}, "GeneralMessages": {}})
+        self.assertEqual(list(found["LdBrug"][OTHER]["Passes"]), [JOURNEY])
+        self.assertEqual(list(self.json("/stopareacode/x")["x"]), ["5"])
+        self.nothing("/stopareacode/y")
+
+
+class LineTests(OvapiTestCase):
+    """/line/."""
+
+    SHAPE = {
+        "LineWheelchairAccessible": "UNKNOWN",
+        "TransportType": "BUS",
+        "DestinationName50": "Lindedorp via Brug",
+        "DataOwnerCode": "LIN",
+        "DestinationCode": "D1",
+        "LinePublicNumber": "4",
+        "LinePlanningNumber": "L004",
+        "LineName": "Lindedorp - Station",
+        "LineDirection": 1,
+    }
+
+    def setUp(self) -> None:
+        super().setUp()
+        stops: list[dict[str, str | None]] = [{}, {"UserStopCode": "u2", "TimingPointCode": OTHER}]
+        self.second: dict[str, str | None] = {"UserStopCode": "u2", "UserStopOrderNumber": "10"}
+        times = {"TargetArrivalTime": "01:20:00", "TargetDepartureTime": "01:20:00", "IsTimingStop": "1"}
+        message = kv.planning(
+            {"JourneyStopType": "FIRST", **times},
+            {"JourneyStopType": "LAST", "TargetDepartureTime": "00:00:00", **self.second},
+            user_stops=stops,
+        )
+        take(self.feed, message, kv.calendar("2026-01-01"))
+
+    def actuals(self) -> dict[str, tuple[int, str]]:
+        found = self.json(f"/line/{LINE}/actuals")[LINE]["Actuals"]
+        return {key: (one["UserStopOrderNumber"], one["TripStopStatus"]) for key, one in found.items()}
+
+    def test_all(self) -> None:
+        """It describes every line in each direction, those too that only KV8 tells of."""
+        take(self.feed, kv.passtimes({"LinePlanningNumber": "L_5", "LineDirection": "2"}))
+        found = self.json("/line/")
+        self.assertShape(found[LINE], self.SHAPE)
+        self.assertEqual(list(found), [LINE, "LIN_L_5_2"])
+        self.assertEqual(found["LIN_L_5_2"]["LinePublicNumber"], "L_5")
+
+    def test_line(self) -> None:
+        """A line has its description, where its journeys are, the moment in UTC, and its stops by pattern."""
+        self.clock.advance(0.9)
+        whole = self.json(f"/line/{LINE},")
+        self.assertEqual(list(whole), [LINE])
+        found = whole[LINE]
+        self.assertEqual(list(found), ["Line", "Actuals", "ServerTime", "Network"])
+        self.assertShape(found["Line"], self.SHAPE)
+        self.assertEqual(found["ServerTime"], "2026-01-01T00:00:00Z")
+        self.assertEqual(list(found["Network"]), ["900"])
+        self.assertEqual(list(found["Network"]["900"]), ["3", "10"])
+        self.assertShape(found["Network"]["900"]["3"], {**STOP, "IsTimingStop": True, "UserStopOrderNumber": 3})
+        self.assertEqual(found["Network"]["900"]["10"]["TimingPointCode"], OTHER)
+        self.assertEqual(list(self.json(f"/line/{LINE}/actuals")[LINE]), ["Line", "Actuals", "ServerTime"])
+        for path in ("/line/LIN_L004_2", "/line/LIN_L004", "/line/x", f"/line/{LINE}/departures"):
+            self.nothing(path)
+
+    def test_actuals(self) -> None:
+        """A journey is where it begins while planned, then where it came to last, and no longer there at its end."""
+        self.assertEqual(self.actuals(), {JOURNEY: (3, "PLANNED")})
+        second = {**self.second, "TimingPointCode": OTHER, "JourneyStopType": "LAST"}
+        for first, last, expected in [
+            ("DRIVING", "DRIVING", {JOURNEY: (3, "DRIVING")}),
+            ("ARRIVED", "DRIVING", {JOURNEY: (3, "ARRIVED")}),
+            ("PASSED", "DRIVING", {JOURNEY: (3, "PASSED")}),
+            ("PASSED", "ARRIVED", {}),
+            ("CANCEL", "CANCEL", {}),
+            ("UNKNOWN", "UNKNOWN", {}),
+        ]:
+            self.setUp()
+            take(
+                self.feed,
+                kv.passtimes(
+                    {"TripStopStatus": first, "JourneyStopType": "FIRST"}, {**second, "TripStopStatus": last}
+                ),
+            )
+            self.assertEqual(self.actuals(), expected, (first, last))
+
+    def test_order_of_stops(self) -> None:
+        """The stops of a journey go by their numbers."""
+        rows = [
+            {
+                "JourneyNumber": "7",
+                "UserStopOrderNumber": order,
+                "TripStopStatus": "PASSED",
+                "UserStopCode": f"u{order}",
+            }
+            for order in ("10", "9")
+        ]
+        take(self.feed, kv.passtimes(*rows))
+        self.assertEqual(self.actuals()["LIN_77_L004_7_0"], (10, "PASSED"))
+        self.assertIsNone(where([], NOW))
+
+
+class JourneyTests(OvapiTestCase):
+    """/journey/."""
+
+    def test_all(self) -> None:
+        """It tells how many stops each live journey has."""
+        take(self.feed, kv.passtimes({}, {"UserStopOrderNumber": "4"}, {"JourneyNumber": "2"}))
+        self.assertEqual(self.json("/journey/"), {JOURNEY: 2, "LIN_77_L004_2_0": 1})
+
+    def test_journey(self) -> None:
+        """A journey has the moment in UTC and its passes by the number of the stop, in its order."""
+        take(self.feed, kv.planning(), kv.passtimes({**ROW, "UserStopOrderNumber": "10"}, ROW))
+        found = self.json(f"/journey/{JOURNEY},x")
+        self.assertEqual(list(found), [JOURNEY])
+        self.assertEqual(list(found[JOURNEY]), ["ServerTime", "Stops"])
+        self.assertEqual(found[JOURNEY]["ServerTime"], "2026-01-01T00:00:00Z")
+        self.assertShape(found[JOURNEY]["Stops"], {"3": PASS, "10": {**PASS, "UserStopOrderNumber": 10}})
+        for path in (f"/journey/{JOURNEY}/actuals", "/journey/x", "/journey/LIN_77_L004_1001_1"):
+            self.nothing(path)
+
+    def test_old(self) -> None:
+        """A journey whose operator has said nothing for minutes is marked, and then not told."""
+        take(self.feed, kv.passtimes(ROW))
+        self.clock.advance(100)
+        self.assertEqual(self.ask(f"/journey/{JOURNEY}").headers["Cache-Status"], "govi-cache; hit; ttl=-40")
+        self.clock.advance(201)
+        self.nothing(f"/journey/{JOURNEY}", 503)
+
+
+class OtherTests(OvapiTestCase):
+    """/generalmessage and /lastupdate."""
+
+    def test_messages(self) -> None:
+        """Messages are there while they are for now."""
+        self.nothing("/generalmessage")
+        start = "2026-01-01T01:01:00+01:00"
+        end = "2026-01-01T01:02:00+01:00"
+        take(self.feed, kv.general_message({"MessageStartTime": start, "MessageEndTime": end}))
+        self.nothing("/generalmessage")
+        self.clock.advance(60)
+        self.assertEqual(list(self.json("/generalmessage/")), ["LIN_2026-01-01_27_ALGEMEEN_30000001"])
+        self.clock.advance(60)
+        self.nothing("/generalmessage")
+        self.nothing("/generalmessage/x")
+
+    def test_last_update(self) -> None:
+        """It tells when each data owner and subscription last said something."""
+        take(self.feed, kv.passtimes({"DataOwnerCode": "B"}), kv.passtimes({"LastUpdateTimeStamp": None}))
+        found = self.json("/lastupdate")
+        self.assertShape(
+            found,
+            {
+                "LastUpdateTimeStamps": {
+                    "DataOwner": {"B": "2026-01-01T00:59:50+0100"},
+                    "Subscription": {"openOV LIN": "2026-01-01T00:59:50+0100"},
+                },
+                "ServerTime": "2026-01-01T00:00:00Z",
+            },
+        )

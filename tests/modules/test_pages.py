@@ -1,0 +1,461 @@
+"""/stops, /near, /, /assets, /siri, /openapi.json and /docs, in memory."""
+
+import json
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any, get_args
+
+from lxml import html
+
+from govi_server.departures.stop_index_cache import StopIndexCache
+from govi_server.kv78turbo.subscriber import State
+from govi_server.modules.assets import Assets
+from govi_server.modules.board import BoardPages
+from govi_server.modules.display_source import FeedDisplays
+from govi_server.modules.docs import Documentation, openapi_modules
+from govi_server.modules.front import CHANGED_EVERY, Front
+from govi_server.modules.kv55_feed import LICENSE, Kv55Live
+from govi_server.modules.ovapi import ovapi_modules
+from govi_server.modules.siri import PATH, Duration, Siri
+from govi_server.modules.stops import Near, Stops
+from govi_server.pages import front_page
+from govi_server.pages.front_page import Source
+from govi_server.pages.texts import LANGUAGES, TEXTS
+from tests import feed as kv
+from tests.client import Answer
+from tests.doubles import take
+from tests.modules.test_kv55_feed import CODE, MINUTE, LiveTestCase, row
+
+OTHER = "30000002"
+
+
+class PagesTestCase(LiveTestCase):
+    """All modules of a live feed, behind a server."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        finder = StopIndexCache(self.feed)
+        contracts = Documentation(lambda: self.modules, "1")
+        self.front = Front([Source("kv55", "kv78turbo", LICENSE)], self.feed, finder, "1")
+        modules: list[Any] = [
+            *ovapi_modules(self.feed),
+            *(Kv55Live("kv55", self.feed), Stops(self.feed, finder), Near(self.feed, finder), Siri(self.feed)),
+            *(self.front, BoardPages(FeedDisplays(self.feed), self.clock), Assets(), *openapi_modules(contracts)),
+        ]
+        for module in modules:
+            module.setServiceParent(self.modules)
+        self.up()
+
+    def ask(self, path: str, **headers: str) -> Answer:
+        """Ask, and wait for an index that is made."""
+        client = self.client()
+        client.get(path, **headers)
+        self.clock.pump([0.001] * 30)
+        answer = client.answer()
+        client.leave()
+        return answer
+
+    def json(self, path: str, status: int = 200) -> Any:
+        answer = self.ask(path)
+        self.assertEqual((answer.status, answer.headers.get_content_type()), (status, "application/json"), path)
+        return json.loads(answer.body)
+
+    def page(self, path: str) -> Any:
+        answer = self.ask(path)
+        self.assertEqual((answer.status, answer.headers["Content-Type"]), (200, "text/html; charset=utf-8"))
+        self.assertIn("default-src 'none'", answer.headers["Content-Security-Policy"])
+        return html.document_fromstring(answer.body.decode())
+
+    def plan(self) -> None:
+        points = [
+            {},
+            {
+                "TimingPointCode": OTHER,
+                "TimingPointName": "<b>Elders",
+                "LocationX_EW": "155300",
+                "StopAreaCode": None,
+            },
+        ]
+        take(self.feed, kv.planning({}, points=points), kv.calendar("2026-01-01"))
+
+
+class StopsTests(PagesTestCase):
+    """GET /stops and /near."""
+
+    def codes(self, path: str) -> list[str]:
+        return [stop["TimingPointCode"] for stop in self.json(path)["Stops"]]
+
+    def test_stops(self) -> None:
+        """Stops are found in OVapi's form, and what only KV8 tells of by its code."""
+        self.plan()
+        take(self.feed, kv.passtimes(row("1", 5, TimingPointCode="555")))
+        self.assertEqual(
+            self.json("/stops?q=BRUG%20l%C3%AFnde"), {"Stops": [self.json("/tpc/" + CODE)[CODE]["Stop"]]}
+        )
+        self.assertEqual(self.codes("/stops?q=30000"), [OTHER, CODE])
+        self.assertEqual(self.codes("/stops?q=55"), ["555"])
+        self.assertEqual(self.codes("/stops?q=nothing"), [])
+
+    def test_new_stops(self) -> None:
+        """What comes later is found once a new index is made, and nobody waits for that."""
+        self.plan()
+        self.assertEqual(self.codes("/stops?q=nieuw"), [])
+        point = {"TimingPointCode": "9", "TimingPointName": "Nieuw"}
+        take(self.feed, kv.planning(points=[point]))
+        self.clock.advance(10)
+        self.codes("/stops?q=nieuw")
+        self.assertEqual(self.codes("/stops?q=nieuw"), ["9"])
+
+    def test_nothing_known(self) -> None:
+        """Before any stop is known it is not said that there is none: the client comes again, and nobody keeps it."""
+        paths = ("/stops?q=brug", "/near?lat=52&lon=5")
+        for path in paths:
+            answer = self.ask(path)
+            self.assertEqual((answer.status, answer.headers["Cache-Control"]), (503, "no-store"), path)
+            self.assertEqual(answer.headers["Retry-After"], "30", path)
+            declared = self.json("/openapi.json")["paths"][path.partition("?")[0]]["get"]["responses"]["503"]
+            self.assertIn("No stops are known yet.", declared["description"], path)
+        self.plan()
+        self.clock.advance(10)
+        for path in paths:
+            self.ask(path)
+            self.assertEqual(self.ask(path).status, 200, path)
+
+    def test_leaves(self) -> None:
+        """Who does not wait for the first index does not hinder the others."""
+        self.plan()
+        gone, stays = self.client(), self.client()
+        gone.get("/stops?q=brug")
+        stays.get("/stops?q=brug")
+        gone.leave()
+        self.clock.pump([0.001] * 30)
+        self.assertEqual(len(json.loads(stays.answer().body)["Stops"]), 1)
+
+    def test_near(self) -> None:
+        """The nearest come first, with their distance."""
+        self.plan()
+        stop = self.json(f"/tpc/{CODE}")[CODE]["Stop"]
+        found = self.json(f"/near?lat={stop['Latitude']}&lon={stop['Longitude']}")["Stops"]
+        self.assertEqual([(one["TimingPointCode"], one["Distance"]) for one in found], [(CODE, 0), (OTHER, 300)])
+        self.assertEqual(self.codes("/near?lat=-90&lon=180"), [])
+
+    def test_wrong(self) -> None:
+        """What is missing or wrong is a 400 that names it, and what is below is a 404."""
+        for path, name in [
+            ("/stops", "q"),
+            ("/stops?q=", "q"),
+            ("/stops?q=" + "x" * 101, "q"),
+            ("/near?lat=52", "lon"),
+            ("/near?lat=91&lon=5", "lat"),
+            ("/?lang=pl", "lang"),
+            ("/?q=" + "x" * 101, "q"),
+            ("/near?lat=nan&lon=5", "lat"),
+            ("/near?lat=52&lon=1e9", "lon"),
+            (f"/board/{CODE}?view=x", "view"),
+            (f"/board/{','.join(map(str, range(101)))}", "these"),
+        ]:
+            answer = self.ask(path)
+            self.assertEqual((answer.status, answer.body.split()[0].decode()), (400, name), path)
+        self.assertEqual(self.ask(f"/board/{CODE}?view=x").body, b"view is wall\n")
+        for path in ("/stops/", "/stops/x?q=a", "/near/", "//", "/docs/", "/openapi.json/x", "/siri", "/assets/"):
+            self.assertEqual(self.ask(path).status, 404, path)
+
+
+class FrontTests(PagesTestCase):
+    """GET /."""
+
+    def test_find(self) -> None:
+        """Without scripts the form finds stops, and shows what was asked, as text."""
+        self.plan()
+        page = self.page("/?lang=en&q=%22%3E%3Cscript%3E%20elders")
+        self.assertEqual(page.xpath("string(//input/@value)"), '"><script> elders')
+        self.assertEqual(page.xpath("string(//p[@role='status'])"), "No stop found")
+        page = self.page("/?q=elders")
+        self.assertEqual(page.xpath("string(//p[@role='status'])"), "1 halte")
+        self.assertEqual(page.xpath("//ul[@id='found']//a/@href"), [f"/board/{OTHER}"])
+        self.assertEqual(page.xpath("string(//ul[@id='found']//b)"), "<b>Elders")
+        self.assertEqual(page.xpath("//form/@action"), ["/"])
+
+    def test_named_as_on_board(self) -> None:
+        """A stop has the name that its board has: what turns text around is not shown, and "unknown" is no town."""
+        points = [{"TimingPointName": "Kerkplein \u202eevil\x07", "TimingPointTown": "unknown"}]
+        take(self.feed, kv.planning({}, points=points), kv.calendar("2026-01-01"))
+        (found,) = self.page("/?q=kerkplein").xpath("//ul[@id='found']//a")
+        self.assertEqual([found.xpath(f"string({tag})") for tag in ("b", "span")], ["Kerkplein evil", ""])
+        self.assertEqual(self.page(f"/board/{CODE}").xpath("string(//h1)"), "Kerkplein evil")
+
+    def test_counts(self) -> None:
+        """How many stops are found is said as it is said of one, of some, and of as many as there ever are."""
+        for count, words in [
+            (0, "Aucun arrêt trouvé"),
+            (1, "1 arrêt"),
+            (2, "2 arrêts"),
+            (20, "Les 20 premiers arrêts"),
+        ]:
+            told = html.document_fromstring(front_page.page(self.front.told(["1"] * count), "fr", {"q": "x"}))
+            self.assertIn(words, told.xpath("string(//p[@role='status'])"))
+            self.assertEqual(len(told.xpath("//ul[@id='found']/li")), count)
+
+    def test_language(self) -> None:
+        """It is in the language that is asked for, or else in the browser's, or else in Dutch."""
+        for query, accept, lang in [
+            ("", "", "nl"),
+            ("", "pl", "nl"),
+            ("", "fr-BE, nl;q=0.5", "fr"),
+            ("?lang=de", "fr", "de"),
+        ]:
+            answer = self.ask(f"/{query}", **{"Accept-Language": accept})
+            self.assertEqual(answer.headers["Content-Language"], lang, (query, accept))
+            self.assertEqual(answer.headers["Vary"], "Accept-Language, Accept-Encoding")
+            page = html.document_fromstring(answer.body.decode())
+            self.assertEqual((page.get("lang"), page.findtext(".//title")), (lang, TEXTS[lang]["front"]))
+            self.assertEqual(page.xpath("//footer//a[@aria-current]/@lang"), [lang])
+
+    def test_every_word(self) -> None:
+        """No word is the same in two languages but names, which are Dutch, and what is written for machines."""
+        self.plan()
+        take(self.feed, kv.passtimes({}, row("2", 9)))
+
+        def words(lang: str, state: State) -> Iterator[str]:
+            self.up(state)
+            page = self.page(f"/?q=brug&lang={lang}")
+            shown = page.xpath("//title/text() | //body//text() | //@placeholder | //@aria-label | //@title")
+            told = page.xpath("//@*[starts-with(name(), 'data-')]")
+            for text in (*shown, *told):
+                element = text.getparent()
+                if element.tag != "code" and not element.xpath("ancestor-or-self::*[@lang][not(self::html)]"):
+                    yield " ".join(text.split())
+
+        for state in get_args(State):
+            said = [set(words(lang, state)) for lang in LANGUAGES]
+            for one, other in combinations(said, 2):
+                self.assertEqual(one & other, {"", "LIN", "20", "CC0 1.0", ".", "govi-cache 1"})
+
+    def test_kept(self) -> None:
+        """A language that was asked for is kept by the form and by links to boards; one that was not is not."""
+        self.plan()
+        take(self.feed, kv.passtimes({}))
+        for query, kept in [("?q=brug&lang=de", "?lang=de"), ("?q=brug", "")]:
+            page = self.page(f"/{query}")
+            boards = page.xpath("//a[starts-with(@href, '/board/')]/@href")
+            self.assertEqual(boards, [f"/board/{CODE}{kept}"] * 3)  # found, changed, and to try
+            self.assertEqual(page.xpath("//form//input[not(@disabled)]/@name"), ["q", "lang"] if kept else ["q"])
+            self.assertEqual(page.xpath("//footer//a/@href"), [f"?q=brug&lang={lang}" for lang in LANGUAGES])
+
+    def test_names(self) -> None:
+        """Names of stops and towns are never translated, and are told to be Dutch."""
+        self.plan()
+        for lang in LANGUAGES:
+            (stop,) = self.page(f"/?q=brug&lang={lang}").xpath("//ul[@id='found']//a")
+            self.assertEqual((stop.get("lang"), stop.text_content()), ("nl", f"Brug Lindedorp {CODE}"))
+
+    def test_nothing_from_elsewhere(self) -> None:
+        """All that a page loads is here, under /assets."""
+        for path in ("/", "/docs"):
+            page = self.page(path)
+            loaded = page.xpath("//script/@src | //link/@href | //img/@src")
+            self.assertTrue(loaded)
+            for one in loaded:
+                self.assertEqual(self.ask(one).status, 200, one)
+            self.assertEqual(page.xpath("//@style | //style | //script[not(@src)] | //@onclick"), [])
+
+    def test_changed(self) -> None:
+        """The stops that the feed changed last are shown, the latest first, looked up every few seconds."""
+        take(self.feed, kv.passtimes(row("1", 5, TimingPointCode="1"), row("2", 5, TimingPointCode="2")))
+        shown = "//section[@aria-labelledby='changed']//a/@href"
+        self.assertEqual(self.page("/").xpath(shown), ["/board/2", "/board/1"])
+        take(self.feed, kv.passtimes(row("1", 6, TimingPointCode="1")))
+        self.assertEqual(self.page("/").xpath(shown), ["/board/2", "/board/1"])
+        self.clock.advance(CHANGED_EVERY)
+        self.assertEqual(self.page("/").xpath(shown), ["/board/1", "/board/2"])
+
+    def test_age(self) -> None:
+        """It tells how old the word of each data owner is, and whose licence the data has."""
+        take(self.feed, kv.passtimes({}, {"DataOwnerCode": "B"}))
+        self.clock.advance(90)
+        take(self.feed, kv.passtimes({"JourneyNumber": "2"}))
+        page = self.page("/?lang=en")
+        rows = [" ".join(line.itertext()) for line in page.xpath("//tbody/tr")]
+        self.assertEqual(rows, ["B 90 s ago outdated", "LIN 0 s ago up to date"])
+        self.assertEqual(page.xpath("//a[contains(@rel, 'license')]/@href"), [LICENSE])
+        self.assertEqual(page.xpath("string(//span[@class='state good'])"), "All data is coming in.")
+        self.up("DOWN", last=self.clock.seconds() - 3 * 3600 - 1)
+        page = self.page("/?lang=fr")
+        self.assertIn("Dernier message\N{NO-BREAK SPACE}: il y a 180 min.", page.text_content())
+        self.assertEqual(
+            page.xpath("string(//span[@class='state bad'])"),
+            TEXTS["fr"]["feed_down"].replace(" ;", "\N{NO-BREAK SPACE};"),
+        )
+
+    def test_without_feed(self) -> None:
+        """Where there is but a gateway there is nothing to search in, and it is told how to ask."""
+        module = Front([Source("kv55", "govi", "http://licence/")], None, None, "1")
+        told = html.document_fromstring(front_page.page(module.told(), "nl", {}))
+        self.assertEqual(told.xpath("//form"), [])
+        self.assertIn("/kv55/<TimingPointCode>", told.text_content())
+        self.assertEqual(told.xpath("//main//a/@href"), ["http://licence/", "/docs", "/openapi.json"])
+
+
+class SiriTests(PagesTestCase):
+    """GET /siri/stop-monitoring.json."""
+
+    def delivery(self, query: str = f"MonitoringRef={CODE}", status: int = 200) -> Any:
+        (delivery,) = self.json(f"{PATH}?{query}", status)["Siri"]["ServiceDelivery"]["StopMonitoringDelivery"]
+        return delivery
+
+    def journeys(self, query: str) -> list[str]:
+        visits = self.delivery(f"MonitoringRef={CODE}&{query}")["MonitoredStopVisit"]
+        return [visit["ItemIdentifier"].split(":")[3] for visit in visits]
+
+    def test_visit(self) -> None:
+        """A visit has SIRI's names, moments with their offset, and texts as arrays."""
+        take(self.feed, kv.planning())
+        take(self.feed, kv.passtimes({"ExpectedDepartureTime": "01:32:00", "SideCode": "P5"}))
+        self.clock.advance(0.5)
+        (visit,) = self.delivery()["MonitoredStopVisit"]
+        self.assertEqual(
+            visit,
+            {
+                "RecordedAtTime": "2026-01-01T00:59:50+01:00",
+                "ItemIdentifier": "LIN:77:L004:1001:0:2026-01-01:3",
+                "MonitoringRef": {"value": CODE},
+                "MonitoredVehicleJourney": {
+                    "LineRef": {"value": "LIN:L004"},
+                    "DirectionRef": {"value": "1"},
+                    "FramedVehicleJourneyRef": {
+                        "DataFrameRef": {"value": "2026-01-01"},
+                        "DatedVehicleJourneyRef": "LIN:77:L004:1001:0",
+                    },
+                    "JourneyPatternRef": {"value": "900"},
+                    "VehicleMode": ["bus"],
+                    "PublishedLineName": [{"value": "4"}],
+                    "OperatorRef": {"value": "LIN"},
+                    "DestinationRef": {"value": "D1"},
+                    "DestinationName": [{"value": "Lindedorp via Brug"}],
+                    "Monitored": True,
+                    "MonitoredCall": {
+                        "StopPointRef": {"value": CODE},
+                        "Order": 3,
+                        "StopPointName": [{"value": "Lindedorp, Brug"}],
+                        "VehicleAtStop": False,
+                        "DestinationDisplay": [{"value": "Lindedorp via Brug"}],
+                        "AimedArrivalTime": "2026-01-01T01:30:00+01:00",
+                        "ExpectedArrivalTime": "2026-01-01T01:30:00+01:00",
+                        "ArrivalStatus": "onTime",
+                        "ArrivalPlatformName": {"value": "P5"},
+                        "AimedDepartureTime": "2026-01-01T01:30:00+01:00",
+                        "ExpectedDepartureTime": "2026-01-01T01:32:00+01:00",
+                        "DepartureStatus": "delayed",
+                        "DeparturePlatformName": {"value": "P5"},
+                    },
+                },
+            },
+        )
+
+    def statuses(self) -> list[tuple[Any, ...]]:
+        told = []
+        for visit in self.delivery()["MonitoredStopVisit"]:
+            journey = visit["MonitoredVehicleJourney"]
+            call = journey["MonitoredCall"]
+            statuses = (call.get("ArrivalStatus"), call.get("DepartureStatus"))
+            told.append((journey["Monitored"], *statuses, "ExpectedDepartureTime" in call))
+        return told
+
+    def test_statuses(self) -> None:
+        """It is judged as on the board: who is only planned, or of unknown delay, is neither on time nor expected."""
+        take(
+            self.feed,
+            kv.passtimes(
+                row("1", 1, TripStopStatus="ARRIVED"),
+                row("2", 2, TripStopStatus="PLANNED"),
+                row("3", 3, TripStopStatus="CANCEL"),
+                row("4", 4, TripStopStatus="DRIVING", TargetDepartureTime="01:06:00", JourneyStopType="FIRST"),
+                row("5", 5, TripStopStatus="UNKNOWN"),
+                row("6", 6, JourneyStopType="LAST"),
+                row("7", 7, TripStopStatus="OFFROUTE"),
+                row("8", 8, TripStopStatus="WEIRD"),
+                row("9", 9, TripStopStatus="PLANNED", TargetDepartureTime="01:05:00"),
+                row("10", 10, TargetDepartureTime="01:11:00", ExpectedDepartureTime="01:10:34"),
+                row("11", 11, TripStopStatus="PASSED"),
+            ),
+        )
+        self.assertEqual(
+            self.statuses(),
+            [
+                (True, "arrived", "onTime", True),
+                (False, "noReport", "noReport", False),
+                (True, "cancelled", "cancelled", False),
+                (True, "onTime", "early", True),
+                (False, "noReport", "noReport", False),
+                (True, "onTime", None, False),
+                (False, "noReport", "noReport", False),
+                (False, "noReport", "noReport", False),
+                (True, "noReport", "delayed", True),
+                (True, "onTime", "early", True),
+                (True, "arrived", "departed", True),
+            ],
+        )
+
+    def test_silent(self) -> None:
+        """The last word of an owner that has fallen silent is no word on what is expected, or at the stop, now."""
+        take(self.feed, kv.passtimes(row("1", 3), row("2", 4, TripStopStatus="ARRIVED")))
+        self.clock.advance(61)
+        self.assertEqual(self.statuses(), [(False, "noReport", "noReport", False)] * 2)
+        (_, there) = self.delivery()["MonitoredStopVisit"]
+        self.assertFalse(there["MonitoredVehicleJourney"]["MonitoredCall"]["VehicleAtStop"])
+
+    def test_words(self) -> None:
+        """Platforms are those of the board, and modes of transport those of SIRI; what is none is left out."""
+        for side, platform in [("-", None), (" 2", "2"), ("Left", "Left")]:
+            take(self.feed, kv.passtimes(row("1", 3, SideCode=side)))
+            (visit,) = self.delivery()["MonitoredStopVisit"]
+            told = visit["MonitoredVehicleJourney"]["MonitoredCall"].get("DeparturePlatformName")
+            self.assertEqual(told, platform and {"value": platform}, side)
+            self.clock.advance(1)
+        for mode, told in [
+            ("BUS", "bus"), ("METRO", "metro"), ("TRAM", "tram"), ("TRAIN", "rail"), ("BOAT", "ferry"), ("ZEP", None),
+        ]:  # fmt: skip
+            take(self.feed, kv.planning(lines=[{"TransportType": mode}]))
+            (visit,) = self.delivery()["MonitoredStopVisit"]
+            self.assertEqual(visit["MonitoredVehicleJourney"].get("VehicleMode"), told and [told], mode)
+
+    def test_picks(self) -> None:
+        """Visits are picked by number, line and time."""
+        take(self.feed, kv.planning())
+        take(self.feed, kv.passtimes(row("1", 5), row("2", 20, LinePlanningNumber="N5"), row("3", 90), row("4", 150)))
+        for query, journeys in [
+            ("", ["1", "2", "3"]),
+            ("MaximumStopVisits=2", ["1", "2"]),
+            ("LineRef=LIN:N5", ["2"]),
+            ("LineRef=4", ["1", "3"]),
+            ("PreviewInterval=PT10M", ["1"]),
+            ("PreviewInterval=PT2H40M", ["1", "2", "3", "4"]),
+        ]:
+            self.assertEqual(self.journeys(query), journeys, query)
+
+    def test_errors(self) -> None:
+        """What is wrong is an ErrorCondition, with the status that goes with it."""
+        for query, status, error in [
+            ("", 400, "OtherError"),
+            ("MonitoringRef=x", 400, "OtherError"),
+            (f"MonitoringRef={CODE}&MaximumStopVisits=0", 400, "OtherError"),
+            (f"MonitoringRef={CODE}&PreviewInterval=30", 400, "OtherError"),
+            ("MonitoringRef=999", 404, "InvalidDataReferencesError"),
+        ]:
+            delivery = self.delivery(query, status)
+            self.assertEqual((delivery["Status"], [*delivery["ErrorCondition"]]), (False, [error]), query)
+        take(self.feed, kv.passtimes({}))
+        self.clock.advance(6 * MINUTE)
+        self.assertEqual([*self.delivery(status=503)["ErrorCondition"]], ["NoInfoForTopicError"])
+        self.up("DOWN")
+        condition = self.delivery("MonitoringRef=999", 503)["ErrorCondition"]
+        self.assertEqual([*condition], ["ServiceNotAvailableError"])
+
+    def test_durations(self) -> None:
+        """Durations are those of ISO 8601; what is more than a day is a day."""
+        for text, seconds in [
+            ("PT30M", 1800), ("PT1H30M", 5400), ("P1D", 86400), ("PT90S", 90), ("P0DT1S", 1),
+            ("PT0S", 0), ("P999D", 86400),
+            ("P", None), ("PT", None), ("P1M", None), ("30", None), ("P1DT", None), ("PT30M\n", None),
+        ]:  # fmt: skip
+            self.assertEqual(Duration().read(text), seconds, text)

@@ -1,0 +1,99 @@
+"""Incidents: all are counted, few are told."""
+
+from twisted.internet.task import Clock
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import Logger, LogLevel, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from govi_server.runtime.throttled_warnings import QUIET, ThrottledWarnings
+
+
+class IncidentsTests(SynchronousTestCase):
+    """What is counted, and what is told."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1_000_000.0)
+        self.events = EventLoggingObserver()
+        self.incidents = ThrottledWarnings(Logger("incidents", observer=self.events), self.clock)
+
+    def tearDown(self) -> None:
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def add(self, kind: str, n: int) -> None:
+        self.incidents.add(kind, "{what} went wrong", what=f"number {n}")
+
+    def lines(self) -> list[str]:
+        """Give what was told since the last time."""
+        lines = [formatEvent(event) for event in self.events]
+        self.events._events.clear()
+        return lines
+
+    def test_first(self) -> None:
+        """The first of a kind is told at once, as a warning with its fields."""
+        self.add("late", 1)
+        self.assertEqual(self.incidents.counts, {"late": 1})
+        self.assertEqual([event["log_level"] for event in self.events], [LogLevel.warn])
+        self.assertEqual(self.events[0]["what"], "number 1")
+        self.assertEqual(self.lines(), ["number 1 went wrong"])
+
+    def test_quiet(self) -> None:
+        """For a minute more of the kind are only counted."""
+        self.add("late", 1)
+        self.lines()
+        for n, seconds in enumerate((0, 0, 30, QUIET - 30.5), 2):
+            self.clock.advance(seconds)
+            self.add("late", n)
+        self.assertEqual(self.lines(), [])
+        self.assertEqual(self.incidents.counts, {"late": 5})
+
+    def test_after_a_minute(self) -> None:
+        """After a minute the next one is told, with how many there were that were not."""
+        for n in range(1, 5):
+            self.add("late", n)
+        self.lines()
+        self.clock.advance(QUIET)
+        self.add("late", 5)
+        self.assertEqual(self.lines(), ["number 5 went wrong (and 3 more of this kind since the last such line)"])
+        self.add("late", 6)
+        self.clock.advance(QUIET)
+        self.add("late", 7)
+        self.assertEqual(self.lines(), ["number 7 went wrong (and 1 more of this kind since the last such line)"])
+        self.assertEqual(self.incidents.counts, {"late": 7})
+
+    def test_none_missed(self) -> None:
+        """Where none was left out nothing is said of more."""
+        for n in (1, 2):
+            self.add("late", n)
+            self.assertEqual(self.lines(), [f"number {n} went wrong"])
+            self.clock.advance(QUIET)
+
+    def test_kinds_apart(self) -> None:
+        """Each kind is counted and told by itself."""
+        for n, kind in enumerate(("late", "broken", "late", "silent", "broken")):
+            self.add(kind, n)
+        self.assertEqual(self.lines(), [f"number {n} went wrong" for n in (0, 1, 3)])
+        self.assertEqual(self.incidents.counts, {"late": 2, "broken": 2, "silent": 1})
+
+    def test_quiet_from_the_line(self) -> None:
+        """The quiet minute is counted from the line, not from the last one of the kind."""
+        for n in range(13):
+            self.add("late", n)
+            self.clock.advance(10)
+        self.assertEqual([line.split(" went")[0] for line in self.lines()], ["number 0", "number 6", "number 12"])
+
+    def test_clock_set_back(self) -> None:
+        """A clock that is set back does not make it quiet for longer than a minute."""
+        self.add("late", 1)
+        self.add("late", 2)
+        self.lines()
+        self.clock.advance(-3600)
+        self.add("late", 3)
+        self.assertEqual(self.lines(), ["number 3 went wrong (and 1 more of this kind since the last such line)"])
+        self.add("late", 4)
+        self.assertEqual(self.lines(), [])
+
+    def test_braces(self) -> None:
+        """What a field says is told as it is, whatever it looks like."""
+        self.incidents.add("broken", "the answer is {why}", why="{missed} {0} %s")
+        self.assertEqual(self.lines(), ["the answer is {missed} {0} %s"])
