@@ -142,7 +142,7 @@ def ingest(capture: str | None) -> None:
     assert feed.passtimes.n_passes == count
     assert not feed.incidents.counts
     board = feed.boards.board("40000000", 7200)
-    assert [one.expected_departure_time for one in board.passes[:2]] == ["12:11:00", "12:13:00"]
+    assert [one.expected_departure_time for one in board.passtimes[:2]] == ["12:11:00", "12:13:00"]
 
 
 def size(capture: str | None) -> None:

@@ -19,7 +19,7 @@ class NoRecord:
 
     def _pass_over(self, *_: Any) -> None: ...
 
-    repeat = come_from = finish = mark = describe = answer = give_up = flush = begin = _pass_over
+    repeat = set_client = finish = mark = describe = answer = abandon = flush = begin = _pass_over
 
 
 request_handler.Record = NoRecord

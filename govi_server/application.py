@@ -30,8 +30,8 @@ from govi_server.modules.display_source import CacheDisplays, FeedDisplays
 from govi_server.modules.docs import Documentation, openapi_modules
 from govi_server.modules.events import Events
 from govi_server.modules.front import Front
-from govi_server.modules.kv55_feed import Kv55Live
-from govi_server.modules.kv55_gateway import Kv55
+from govi_server.modules.kv55_feed import Kv55Feed
+from govi_server.modules.kv55_gateway import Kv55Gateway
 from govi_server.modules.ovapi import ovapi_modules
 from govi_server.modules.siri import Siri
 from govi_server.modules.stops import Near, Stops
@@ -62,7 +62,7 @@ from govi_server.statistics.log import StatisticsLog, statistics_publisher
 
 NAME = "govi-cache"
 
-# Pages of other sites may read what is served here (DOMAIN.md 1.2 and 1.4).
+# Pages of other sites may read what is served here (docs/protocols.md 1.2 and 1.4).
 PUBLIC_HEADERS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "Age, Cache-Status, ETag, Feed-State, Retry-After",
@@ -105,7 +105,7 @@ def make_service(config: Config, reactor: Any) -> OrderedMultiService:
         limits=config.limits,
         headers=PUBLIC_HEADERS,
         access=ClientLimits(reactor, _that_fit(config.access)),
-        what=NAME,
+        name=NAME,
         observer=statistics,
     )
     parts = Components(server)
@@ -146,14 +146,14 @@ def _add_modules(
         license_url = module.license or (kv55_live if module.source == "kv78turbo" else messages).LICENSE
         sources.append(Source(name, module.source, license_url))
         if module.source == "kv78turbo":
-            _add_module(modules, Kv55Live(name, feed, license_url))
+            _add_module(modules, Kv55Feed(name, feed, license_url))
             log.info("/{name} is answered from the KV78turbo feed", name=name)
             continue
         gateway = _gateway(services, name, module, config, parts.server.observer, reactor)
-        breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.called)
+        breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.description)
         cache = BoardCache(breaker, reactor, config.cache)
         parts.gateways[name] = GatewayComponents(gateway, breaker, cache)
-        _add_module(modules, Kv55(name, cache, license_url))
+        _add_module(modules, Kv55Gateway(name, cache, license_url))
     # Pages are of the feed, which knows most; without one, of the gateway that is named first.
     signs = (
         FeedDisplays(parts.feed) if parts.feed else CacheDisplays(next(iter(parts.gateways.values())).cache, reactor)
@@ -184,7 +184,7 @@ def _operators(config: Config, parts: Components, statistics: LogPublisher, reac
     services = OrderedMultiService()
     services.addService(Observers((tally,), statistics))
     services.addService(Observers((hour, metrics)))
-    services.addService(timer := TimerService(JUDGE_EVERY, judge.verdict))
+    services.addService(timer := TimerService(JUDGE_EVERY, judge.health))
     timer.clock = reactor
     if config.admin.listen:
         admin = Admin(reactor, metrics, status, Readiness(parts, config.admin.probe, reactor))
@@ -273,7 +273,7 @@ def _gateway(
         find_module=lambda segment: receiver,
         limits=msgspec.structs.replace(config.limits, body=config.gateway.message, drain=INNER_DRAIN),
         access=ClientLimits(reactor, msgspec.structs.replace(UNLIMITED, connections=CALLBACK_CONNECTIONS)),
-        what=f"{name} callbacks",
+        name=f"{name} callbacks",
         observer=observer,
     )
     services.addService(server_service(reactor, callbacks, [module.callback], callback.learn))

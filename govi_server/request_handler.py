@@ -68,7 +68,7 @@ class RequestHandler(RequestReceiver):
         self._in_a_row = 0  # requests answered without a turn for others
         self._turn: IDelayedCall | None = None
         self._thrown_away = 0
-        self.choked = False
+        self.write_paused = False
         """Whether the client does not take its answers: the transport has asked for a pause."""
         self._stream: Stream | None = None
         self._at_rest = True  # nothing of a request is here, and nothing else is to be done first
@@ -82,7 +82,7 @@ class RequestHandler(RequestReceiver):
         self.limits = self.server.limits
         self.MAX_LENGTH = self.limits.head
         server = self.server
-        self.record = ConnectionRecorder(server.what, self.accepted_from.name, server.clock, server.observer)
+        self.record = ConnectionRecorder(server.name, self.accepted_from.name, server.clock, server.observer)
         sock.registerProducer(self, True)
         self.connection = server.opened(self, sock)
 
@@ -109,7 +109,7 @@ class RequestHandler(RequestReceiver):
 
     def pauseProducing(self) -> None:
         """The client does not take its answers: read nothing more from it."""
-        self.choked = True
+        self.write_paused = True
         self._at_rest = False
         if self._stream is not None:
             self._start_deadline()  # to take what there is; without it a stream may last for ever
@@ -117,9 +117,9 @@ class RequestHandler(RequestReceiver):
 
     def resumeProducing(self) -> None:
         """The client has taken its answers: go on."""
-        self.choked = False
+        self.write_paused = False
         if self._stream is not None and self._processing is not None:
-            self.server.give(self.connection, None)
+            self.server.set_deadline(self.connection, None)
             self.sock.resumeProducing()
         elif self._answered and self._processing is None:
             self._finish()
@@ -163,7 +163,7 @@ class RequestHandler(RequestReceiver):
             self.record.answer(200, self._stream.size)
         if not self.idle:
             self._describe()
-            self.record.give_up(self._unfinished_phase)
+            self.record.abandon(self._unfinished_phase)
         self.record.flush(self.connection.closing or "client")
 
     def _end_turn(self) -> None:
@@ -210,9 +210,9 @@ class RequestHandler(RequestReceiver):
             self._start_deadline()
 
     def _start_deadline(self) -> None:
-        self.server.give(self.connection, self.server.deadlines)
+        self.server.set_deadline(self.connection, self.server.deadlines)
 
-    def request_refused(self, error: RequestError) -> None:
+    def protocol_error(self, error: RequestError) -> None:
         """Say why, and close."""
         self._last = True
         self.send_response(f"{error}\n", error.status)
@@ -267,17 +267,17 @@ class RequestHandler(RequestReceiver):
             return False
         received = clock.seconds()
         said = server.repeats.said.get(block)
-        if said is None or not (said.since <= received < said.until and said.source.current):
-            said = server.repeats.say(block, received, server.headers)
+        if said is None or not (said.since <= received < said.until and said.source.is_current):
+            said = server.repeats.lookup(block, received, server.headers)
         if said is None:
             return False
         client, repeat, body = connection.client, said.repeat, said.body
-        if server.access.wait(client.counted, repeat.asked) > 0:
+        if server.access.seconds_to_wait(client.rate_key, repeat.asked) > 0:
             return False
         found = clock.seconds()
         write_now(self.sock, said.head + body)
         self._last = self._parting = repeat.is_last
-        sent = None if self.choked else clock.seconds()
+        sent = None if self.write_paused else clock.seconds()
         if sent is None:
             self.request_begins()  # it is not over, and has the deadline of one, until the client has taken it
             self._answered = True
@@ -287,7 +287,7 @@ class RequestHandler(RequestReceiver):
         if repeat.is_last:
             self._go_on()
         else:  # as there, but nothing of the request was kept that would have to be forgotten
-            server.give(connection, server.idle)
+            server.set_deadline(connection, server.idle)
         return True
 
     def _learn(self, env: Environ, module: object) -> None:
@@ -296,7 +296,7 @@ class RequestHandler(RequestReceiver):
         if block is None or env["request_method"] not in ("GET", "HEAD"):
             return
         changed = "if-match" in env or "if-unmodified-since" in env  # rare: they are left to the long way
-        if changed or self.server.access.told_by_proxies(env) or not ICacheableModule.providedBy(module):
+        if changed or self.server.access.is_forwarded(env) or not ICacheableModule.providedBy(module):
             return
         ready = module.ready(env)
         if ready is not None:
@@ -304,14 +304,14 @@ class RequestHandler(RequestReceiver):
             repeat = MemoEntry(
                 method, path, request_cost(env), ready, conditions(env), self._last, self._connection(env)
             )
-            self.server.repeats.learn(block, repeat)
+            self.server.repeats.store(block, repeat)
 
     def request_received(self, env: Environ) -> None:
         """Have the request processed; what the client sends meanwhile waits."""
         self.paused = True
         if self._buffer or self._body is not None:
             self._block = None  # there was more
-        self.record.come_from(self.server.client(self.connection, env).name)
+        self.record.set_client(self.server.client(self.connection, env).name)
         self._last = not env.keeps_alive()
         self._parting = self._last and self._block is not None
         self._processing = processing = maybeDeferred(self.process, env)
@@ -320,7 +320,9 @@ class RequestHandler(RequestReceiver):
 
     def process(self, env: Environ) -> Deferred[None]:
         """Find the module of the path's first segment and have it answer by the request's method."""
-        early = self.server.access.wait(self.server.client(self.connection, env).counted, request_cost(env))
+        early = self.server.access.seconds_to_wait(
+            self.server.client(self.connection, env).rate_key, request_cost(env)
+        )
         if early > 0:
             self.mark("lookup")
             if not self.server.access.limits.proxies:
@@ -387,7 +389,7 @@ class RequestHandler(RequestReceiver):
         if not self._answered:
             self.log.error("{path!r} got no answer", path=self._env and self._env["path_info"][:MAX_PATH])
             self.send_response("Something went wrong here\n", "500 Internal Server Error")
-        if not self.choked:
+        if not self.write_paused:
             self._finish()
 
     def send_response(self, response: str | bytes, status: str = "200 Ok", headers: Headers | None = None) -> None:
@@ -493,7 +495,7 @@ class RequestHandler(RequestReceiver):
             self.record.finish()
         else:  # how long it lasted is not how long an answer takes
             self.record.answer(200, self._stream.size)
-            self.record.give_up("send")
+            self.record.abandon("send")
             self._stream = None
         self._answered = False
         self._go_on()
@@ -506,7 +508,7 @@ class RequestHandler(RequestReceiver):
             self.next_request()
             connection.close("client" if self._half_closed else "server", nothing_follows)
             return
-        server.give(connection, server.idle)
+        server.set_deadline(connection, server.idle)
         self.next_request()
         self._in_a_row += 1
         if not self._busyReceiving:
@@ -519,5 +521,5 @@ class RequestHandler(RequestReceiver):
     def _next_turn(self) -> None:
         """Go on with requests that have come in one piece with many others."""
         self._turn = None
-        if not self.choked:
+        if not self.write_paused:
             super().resumeProducing()

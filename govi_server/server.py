@@ -173,12 +173,12 @@ class Connection:
         """Close it at once, with nothing of an answer under way, to make room for another."""
         server = self.handler.server
         if self.closing is not None:
-            server.give(self, None)
+            server.set_deadline(self, None)
             self.abort()
             return
         self.closing = "server"
         server.reports.stop(self)
-        server.give(self, server.dropped)
+        server.set_deadline(self, server.drop_timeout)
         self.sock.unregisterProducer()
         self.sock.loseConnection()
 
@@ -211,7 +211,7 @@ class Server(ServerFactory["RequestHandler"]):
     host, port: where it listens; '' and 0 where its endpoints say so. request_handler: makes the handler of a
     connection from the server and a transport. clock: tells and schedules all time. find_module: gives the module of
     a path's first segment, or raises KeyError, as MultiService.getServiceNamed does. headers: sent with every
-    answer. access: who may connect and how often they may ask; by default all may as they like. what: the name that
+    answer. access: who may connect and how often they may ask; by default all may as they like. name: what
     logs call it by. observer: what is told of the statistics of its connections, by default the log.
     """
 
@@ -229,7 +229,7 @@ class Server(ServerFactory["RequestHandler"]):
         limits: ServerSettings = SERVER_DEFAULTS,
         headers: Headers = (),
         access: ClientLimits | None = None,
-        what: str = "govi-cache",
+        name: str = "govi-cache",
         observer: ILogObserver = globalLogPublisher,
     ) -> None:
         self.host = host
@@ -239,17 +239,17 @@ class Server(ServerFactory["RequestHandler"]):
         self.find_module = find_module
         self.limits = limits
         self.headers = tuple(pairs(headers))
-        self.what = what
+        self.name = name
         self.access = access or ClientLimits(clock, UNLIMITED)
         self.observer = observer
-        self.accepting = AcceptThrottle(clock, what)
+        self.accepting = AcceptThrottle(clock, name)
         self.repeats = RequestMemo()
         self.draining = False
         self.connections: dict[RequestHandler, Connection] = {}
         self.deadlines = TimeoutHandler(clock, limits.connection, Connection.disconnect)
         self.idle = TimeoutHandler(clock, limits.keep_alive, Connection.close)
-        self.lingering = TimeoutHandler(clock, LINGER, Connection.abort)
-        self.dropped = TimeoutHandler(clock, LINGER, Connection.abort)
+        self.linger_timeout = TimeoutHandler(clock, LINGER, Connection.abort)
+        self.drop_timeout = TimeoutHandler(clock, LINGER, Connection.abort)
         self.reports = TimeoutHandler(clock, REPORT_EVERY, self._report)
         self.streams: set[Connection] = set()
         """The connections whose answers go on, without a deadline."""
@@ -258,20 +258,20 @@ class Server(ServerFactory["RequestHandler"]):
 
     def logPrefix(self) -> str:
         """Say what listens, in Twisted's own log lines."""
-        return self.what
+        return self.name
 
     # A factory of handlers that now and then makes a Refusal: Twisted takes any protocol.
     def buildProtocol(self, addr: IAddress | None) -> "RequestHandler | RejectConnection":  # type: ignore[override]
         """Give a connection that Twisted accepted its handler, or a refusal to one that is too much."""
         self.accepting.look()
         client = self.access.peer(addr)
-        if not self.access.connects(client):
+        if not self.access.acquire_connection(client):
             refusal = RejectConnection(self, "429 Too Many Requests", "Too many connections from your address\n")
         elif not self._has_room():
             refusal = RejectConnection(self, "503 Service Unavailable", "Too many connections\n")
         else:
             return self.handle_accept(client)
-        self.access.disconnects(client)
+        self.access.release_connection(client)
         return refusal
 
     def _has_room(self) -> bool:
@@ -283,14 +283,14 @@ class Server(ServerFactory["RequestHandler"]):
         if len(self.connections) < self.access.limits.connections:
             return True
         unfinished = (c for c in islice(self.deadlines, MOST_LOOKED_AT) if c.handler.receiving)
-        for connection in chain(self.lingering, self.idle, unfinished):
+        for connection in chain(self.linger_timeout, self.idle, unfinished):
             connection.drop()
             return True
         return False
 
     def client(self, connection: Connection, env: Environ) -> Client:
         """Tell whom a request is from."""
-        if self.access.told_by_proxies(env):
+        if self.access.is_forwarded(env):
             return self.access.client(connection.addr, env)
         return connection.client
 
@@ -319,7 +319,7 @@ class Server(ServerFactory["RequestHandler"]):
         if self.connections:
             in_flight = sum(connection.closing is None for connection in self.connections.values())
             if in_flight:
-                self.log.info("{what}: requests in flight: {n}", what=self.what, n=in_flight)
+                self.log.info("{what}: requests in flight: {n}", what=self.name, n=in_flight)
             self._drain_limit = self.clock.callLater(self.limits.drain, self._disconnect_all)
         else:
             self._end()
@@ -331,7 +331,7 @@ class Server(ServerFactory["RequestHandler"]):
             connection.disconnect()
 
     def _end(self) -> None:
-        for deadline in (self.deadlines, self.idle, self.lingering, self.dropped, self.reports):
+        for deadline in (self.deadlines, self.idle, self.linger_timeout, self.drop_timeout, self.reports):
             deadline.cancel()
         if self._drain_limit is not None:
             self._drain_limit.cancel()
@@ -342,11 +342,11 @@ class Server(ServerFactory["RequestHandler"]):
     def opened(self, handler: "RequestHandler", sock: IClientTransport) -> Connection:
         """Take note of a connection whose first request begins now."""
         self.connections[handler] = connection = Connection(sock, handler)
-        self.give(connection, self.deadlines)
+        self.set_deadline(connection, self.deadlines)
         self.reports.start(connection)
         return connection
 
-    def give(self, connection: Connection, deadline: TimeoutHandler | None) -> None:
+    def set_deadline(self, connection: Connection, deadline: TimeoutHandler | None) -> None:
         """Give a connection a deadline, counted from now, or none, in the place of the one that it has."""
         if connection.deadline is not deadline and connection.deadline is not None:
             connection.deadline.stop(connection)
@@ -356,22 +356,22 @@ class Server(ServerFactory["RequestHandler"]):
 
     def streaming(self, connection: Connection) -> None:
         """Let a connection's answer go on for as long as it likes."""
-        self.give(connection, None)
+        self.set_deadline(connection, None)
         self.streams.add(connection)
 
     def closing(self, connection: Connection) -> None:
         """Give a connection that was closed on this side the time to take its last answer."""
         self.streams.discard(connection)
         self.reports.stop(connection)
-        self.give(connection, self.lingering)
+        self.set_deadline(connection, self.linger_timeout)
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection."""
         del self.connections[connection.handler]
         self.streams.discard(connection)
-        self.access.disconnects(connection.handler.accepted_from)
+        self.access.release_connection(connection.handler.accepted_from)
         self.reports.stop(connection)
-        self.give(connection, None)
+        self.set_deadline(connection, None)
         if self._drained is not None and not self.connections:
             self._end()
 

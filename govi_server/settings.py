@@ -16,7 +16,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9-]+")
 
 
 GATEWAY_URL = "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV"
-"""Where GOVI took questions (DOMAIN.md 1.1)."""
+"""Where GOVI took questions (docs/protocols.md 1.1)."""
 
 
 SOURCES = ("demo", "govi", "kv78turbo")
@@ -70,7 +70,7 @@ class ModuleSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 FEED = "tcp://pubsub.besteffort.ndovloket.nl:7817"
-"""Where everybody may subscribe, with one connection (DOMAIN.md 2.2)."""
+"""Where everybody may subscribe, with one connection (docs/protocols.md 2.2)."""
 
 
 Bytes = Annotated[int, Meta(ge=256, le=2**40)]

@@ -66,7 +66,7 @@ class WebHandler:
     def send_representation(self, ready: CachedResponse) -> None:
         """Send a representation, or say that the client has it, or that it is not the one the client wants."""
         self.mark("render", ready.cache)
-        made = ready.made
+        made = ready.representation
         if precondition_failed(self.env, made.etag, made.modified):
             self.send_response("It has changed\n", "412 Precondition Failed", {"Vary": "Accept-Encoding"})
         else:

@@ -75,7 +75,7 @@ class Program:
     @property
     def paths(self) -> list[Operation]:
         """What the modules declare."""
-        return [path for module in self.modules for path in IDocumented(module).contract()]
+        return [path for module in self.modules for path in IDocumented(module).describe()]
 
     def turn(self, state: State) -> None:
         """Have the feed be in this state."""

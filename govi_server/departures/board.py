@@ -9,7 +9,7 @@ class Trip(Struct, frozen=True, gc=False):
     """One departure of one journey at one stop.
 
     The values are the texts of the source: None where an element is absent, "" where it is empty. Times are
-    HH:MM:SS on ``operating_date`` and run on past 24:00 (DOMAIN.md 1.2). Enumerations are open.
+    HH:MM:SS on ``operating_date`` and run on past 24:00 (docs/protocols.md 1.2). Enumerations are open.
 
     A Struct, made in a tenth of the time that a dataclass takes, and no work for the garbage collector, for a cache
     has a million of them; nothing in it could refer back to it.
@@ -38,7 +38,7 @@ class Board:
     code: str
     """TimingPointCode: ASCII digits, leading zeros significant."""
     trips: tuple[Trip, ...]
-    made: float
+    received_at: float
     """Epoch seconds at which the source's answer was there: what its age is counted from."""
     envelope: tuple[tuple[str, str], ...] = ()
     """Header elements (name, text) of the message that brought it; none where no message did."""

@@ -24,12 +24,12 @@ CACHE_DEFAULTS = CacheSettings()
 class Entry:
     """A board in the cache, with the forms it was rendered in."""
 
-    __slots__ = ("_made", "board", "current", "size")
+    __slots__ = ("_made", "board", "is_current", "size")
 
     def __init__(self, board: Board) -> None:
         self.board = board
         self.size = 0
-        self.current = True
+        self.is_current = True
         """Whether it is still in the cache."""
         self._made: dict[object, Sized] = {}
 
@@ -80,7 +80,7 @@ class BoardCache:
     def fresh(self, code: str) -> Entry | None:
         """Look a stop up, and give its entry if that is a hit."""
         entry = self._entries.get(code)
-        if entry is None or not 0 <= self._clock.seconds() - entry.board.made <= self.limits.fresh:
+        if entry is None or not 0 <= self._clock.seconds() - entry.board.received_at <= self.limits.fresh:
             return None
         self._entries.move_to_end(code)
         return entry
@@ -97,7 +97,7 @@ class BoardCache:
 
     def age(self, entry: Entry) -> float:
         """Tell an entry's age in seconds; below 0 after the clock was set back."""
-        return self._clock.seconds() - entry.board.made
+        return self._clock.seconds() - entry.board.received_at
 
     def peek(self, code: str) -> Entry | None:
         """Look at what is kept of a stop, however old; nobody is asked, and it is no use of it."""
@@ -177,7 +177,7 @@ class BoardCache:
     def _remove(self, code: str) -> None:
         entry = self._entries.pop(code, None)
         if entry is not None:
-            entry.current = False
+            entry.is_current = False
             self.bytes -= entry.size
 
     def _shrink(self) -> None:

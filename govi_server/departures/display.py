@@ -27,7 +27,11 @@ StopState = Literal["live", "planned", "last_known", "none", "unknown", "down"]
 """What is known of a stop: "planned" is the timetable's word alone, "none" that nothing leaves for a while,
 "unknown" that there is no such stop, "down" that nobody can tell now."""
 
-_UNDER_WAY = ("DRIVING", "PLANNED", "ARRIVED")  # statuses that are said of who is still to leave (DOMAIN.md 2.6)
+_UNDER_WAY = (
+    "DRIVING",
+    "PLANNED",
+    "ARRIVED",
+)  # statuses that are said of who is still to leave (docs/protocols.md 2.6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,7 @@ def clean(text: str | None) -> str:
 def place(name: str | None, town: str | None) -> tuple[str, str]:
     """Read a stop's name and town: most names begin with the town, which then need not be said twice."""
     own, where = clean(name), clean(town)
-    if where == "unknown":  # as some say (DOMAIN.md 3.4)
+    if where == "unknown":  # as some say (docs/protocols.md 3.4)
         where = ""
     return own.removeprefix(f"{where}, ") if where else own, where
 
@@ -179,14 +183,14 @@ def of_board(board: Board, now: float, stale: bool, lines: frozenset[str], ahead
     lines: the LinePublicNumbers or LinePlanningNumbers that are wanted; none is any. ahead: seconds.
     """
     wanted = (t for t in board.trips if not lines or {t.line_public_number, t.line_planning_number} & lines)
-    rows = [row for trip in wanted if (row := _row(trip, board.made, stale)) is not None]
+    rows = [row for trip in wanted if (row := _row(trip, board.received_at, stale)) is not None]
     shown = sorted((row for row in rows if now - GONE_AFTER < row.expected <= now + ahead), key=lambda r: r.expected)
     return StopDisplay(
         board.code,
         stop_state(shown, stale),
         tuple(shown),
-        as_of=board.made if stale else None,
-        age=max(now - board.made, 0.0),
+        as_of=board.received_at if stale else None,
+        age=max(now - board.received_at, 0.0),
     )
 
 
@@ -200,7 +204,9 @@ def _row(trip: Trip, made: float, stale: bool) -> DisplayRow | None:
     planned, expected = moments(day, target, told, made - HOUR / 2)
     best = expected if expected is not None else planned
     assert best is not None  # or there was no time
-    status = trip.trip_stop_status or "DRIVING"  # GOVI's own answers did not always say one (DOMAIN.md 1.2)
+    status = (
+        trip.trip_stop_status or "DRIVING"
+    )  # GOVI's own answers did not always say one (docs/protocols.md 1.2)
     state = row_state(status, planned, expected, stale)
     if state is None:
         return None

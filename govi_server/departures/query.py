@@ -21,7 +21,7 @@ class Query:
     horizon: float | None = None
     """Seconds; None is what the module gives by itself."""
 
-    def of(self, passes: Iterable[Passtime], public_number: Callable[[Passtime], str]) -> list[Passtime]:
+    def select(self, passes: Iterable[Passtime], public_number: Callable[[Passtime], str]) -> list[Passtime]:
         """Pick the passes that are wanted. public_number: gives the LinePublicNumber of a pass."""
         wanted = []
         for one in passes:

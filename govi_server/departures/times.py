@@ -47,7 +47,7 @@ def moment(operating_date: date, seconds: int, after: float = 0.0) -> float:
     """Give the epoch seconds of a time of an operating date.
 
     It is the time that the clocks on the wall show, with the hours beyond 24 on the day after: nothing in the feed
-    says otherwise (DOMAIN.md 2.5), and who reads OVapi's JSON counts like that (DOMAIN.md 3.2). In the hour that
+    says otherwise (docs/protocols.md 2.5), and who reads OVapi's JSON counts like that (docs/protocols.md 3.2). In the hour that
     comes twice in autumn it is the first, or the second if the first was not ``after`` this moment (epoch
     seconds), at which it was still to come. In the hour that is left out in spring clocks were not set yet.
     """

@@ -48,5 +48,5 @@ _CODE = re.compile(r"[0-9]{1,10}")
 
 
 def is_timing_point_code(text: str) -> bool:
-    """Tell whether a text is a TimingPointCode: 1 to 10 ASCII digits (DOMAIN.md 2.4, and trap 5)."""
+    """Tell whether a text is a TimingPointCode: 1 to 10 ASCII digits (docs/protocols.md 2.4, and trap 5)."""
     return _CODE.fullmatch(text) is not None

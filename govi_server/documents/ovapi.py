@@ -1,4 +1,4 @@
-"""The shapes of OVapi's JSON: names, order and forms of the values are OVapi's (DOMAIN.md 3.2)."""
+"""The shapes of OVapi's JSON: names, order and forms of the values are OVapi's (docs/protocols.md 3.2)."""
 
 import re
 from collections.abc import Iterable
@@ -16,13 +16,13 @@ from govi_server.runtime.clock import LOCAL_ZONE
 _DIGITS = re.compile(r"[0-9]{1,15}")
 
 HORIZON = 90 * MINUTE
-"""Seconds: what OVapi's answers reach (DOMAIN.md 3.2)."""
+"""Seconds: what OVapi's answers reach (docs/protocols.md 3.2)."""
 
 Json = dict[str, Any]
 
 
 class OvapiDocuments:
-    """Makes the JSON of what the feed tells: names, order and forms of the values are OVapi's (DOMAIN.md 3.2)."""
+    """Makes the JSON of what the feed tells: names, order and forms of the values are OVapi's (docs/protocols.md 3.2)."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
@@ -109,10 +109,10 @@ class OvapiDocuments:
 
     def board(self, board: StopDepartures, query: Query, departures: bool) -> Json:
         """Describe a stop with its passes and messages."""
-        passes = (one for one in board.passes if one.leaves or not departures)
+        passes = (one for one in board.passtimes if one.is_departure or not departures)
         return {
             "Stop": self.stop(board.code),
-            "Passes": self.passes(query.of(passes, self._timetable.public_number)),
+            "Passes": self.passes(query.select(passes, self._timetable.public_number)),
             "GeneralMessages": {message.key: self.message(message) for message in board.messages},
         }
 
@@ -172,8 +172,8 @@ def where(passes: list[Passtime], now: float) -> Passtime | None:
         return None
     been = [one for one in passes if one.trip_stop_status in ("ARRIVED", "PASSED")]
     if been:
-        return been[-1] if been[-1].leaves else None
-    coming = [one for one in passes if one.gone > now and one.trip_stop_status != "UNKNOWN"]
+        return been[-1] if been[-1].is_departure else None
+    coming = [one for one in passes if one.hidden_after > now and one.trip_stop_status != "UNKNOWN"]
     return coming[0] if coming else None
 
 

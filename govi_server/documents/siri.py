@@ -19,7 +19,7 @@ from govi_server.openapi.schema import FLAG, NUMBER, TEXT, arrays, objects
 Json = dict[str, Any]
 
 _MODES = {"BUS": "bus", "METRO": "metro", "TRAM": "tram", "TRAIN": "rail", "BOAT": "ferry"}
-"""KV7's TransportTypes (DOMAIN.md 2.6) in the words of SIRI 2.0's VehicleModesEnumeration, which are air, bus, coach,
+"""KV7's TransportTypes (docs/protocols.md 2.6) in the words of SIRI 2.0's VehicleModesEnumeration, which are air, bus, coach,
 ferry, metro, rail, tram and underground."""
 
 # The board's word on a departure in those of SIRI's CallStatusEnumeration. Of the rest nobody can say when it comes.
@@ -119,7 +119,7 @@ class SiriDocuments:
         """Describe the passes of a board, those of one line if it is told."""
         wanted = [
             one
-            for one in board.passes
+            for one in board.passtimes
             if line is None or line in (_line(one), one.line_planning_number, self._timetable.public_number(one))
         ]
         return [self._visit(one) for one in wanted[:most]]
@@ -154,7 +154,7 @@ class SiriDocuments:
     def _call(self, one: Passtime) -> tuple[Json, bool]:
         """Describe the call, and tell whether anybody knows more of it than the timetable."""
         point = self._timetable.timing_points.get(one.timing_point_code)
-        silent = self._feed.word_of(one.data_owner_code)[0] != "fresh"
+        silent = self._feed.operator_freshness(one.data_owner_code)[0] != "fresh"
         call: Json = {
             "StopPointRef": _ref(one.timing_point_code),
             "Order": int(one.user_stop_order_number),

@@ -33,9 +33,9 @@ class Client(NamedTuple):
 
     name: str
     """As it may be written down."""
-    counted: str | None
+    rate_key: str | None
     """Whom the limits count its requests for, a network; None for one without limits."""
-    connected: str | None
+    connection_key: str | None
     """Whom they count its connections for: nobody, if it is a proxy, which brings many clients."""
 
 
@@ -57,21 +57,21 @@ class ClientLimits:
         # When the bucket of each client is empty of requests again, as a moment: the virtual scheduling algorithm.
         self._busy_until: OrderedDict[str, float] = OrderedDict()
 
-    def connects(self, client: Client) -> bool:
+    def acquire_connection(self, client: Client) -> bool:
         """Count a connection, which disconnects() takes back in any case; tell whether its client may have it."""
-        if client.connected is None:
+        if client.connection_key is None:
             return True
-        self._connections[client.connected] += 1
-        return self._connections[client.connected] <= self.limits.per_client
+        self._connections[client.connection_key] += 1
+        return self._connections[client.connection_key] <= self.limits.per_client
 
-    def disconnects(self, client: Client) -> None:
+    def release_connection(self, client: Client) -> None:
         """Take a connection back."""
-        if client.connected is not None:
-            self._connections[client.connected] -= 1
-            if not self._connections[client.connected]:
-                del self._connections[client.connected]
+        if client.connection_key is not None:
+            self._connections[client.connection_key] -= 1
+            if not self._connections[client.connection_key]:
+                del self._connections[client.connection_key]
 
-    def wait(self, counted: str | None, asked: int = 1) -> float:
+    def seconds_to_wait(self, counted: str | None, asked: int = 1) -> float:
         """Count a request; tell how many seconds too early it is, 0 if it is not. One too early does not count.
 
         asked: for how many things it asks, each of which counts as a request does.
@@ -98,7 +98,7 @@ class ClientLimits:
         address = self.address(addr, env)
         return self._client(None if address is None else str(address))
 
-    def told_by_proxies(self, env: Environ) -> bool:
+    def is_forwarded(self, env: Environ) -> bool:
         """Tell whether it takes more than the connection to know whom a request is from."""
         return bool(self._proxies) and ("forwarded" in env or "x-forwarded-for" in env)
 

@@ -134,7 +134,7 @@ class Parameter:
     place: Literal["query", "path"] = "query"
     required: bool = False
 
-    def of(self, said: Mapping[str, str]) -> Any:
+    def parse(self, said: Mapping[str, str]) -> Any:
         """Read it from what was said; None if nothing was. Raises BadQuery."""
         text = said.get(self.name)
         if text is None:

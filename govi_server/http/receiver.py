@@ -58,7 +58,7 @@ class RequestReceiver(LineReceiver):
         if self._buffer not in (b"", b"\r") and not (self.paused or self._busyReceiving or self._lines or self._body):
             self.request_begins()
             if not _BEGINNING.match(self._buffer):
-                self.request_refused(_no_request())
+                self.protocol_error(_no_request())
 
     def lineReceived(self, line: bytes) -> None:
         """Collect the lines of the head."""
@@ -69,11 +69,11 @@ class RequestReceiver(LineReceiver):
         self.request_begins()
         self._lines_size += len(line) + 1
         if not self._lines and (not _BEGINNING.match(line) or self._blank_lines > MOST_BLANK_LINES):
-            self.request_refused(_no_request())
+            self.protocol_error(_no_request())
         elif not self._lines and len(line) > self.limits.request_line:
             self._refuse_line(line)
         elif self._lines_size > self.limits.head:
-            self.request_refused(_head_too_large())
+            self.protocol_error(_head_too_large())
         elif line not in (b"", b"\r"):
             self._lines.append(line)
         else:
@@ -83,13 +83,13 @@ class RequestReceiver(LineReceiver):
         """Refuse a line that is longer than a whole head may be."""
         self.request_begins()
         if self._lines:
-            self.request_refused(_head_too_large())
+            self.protocol_error(_head_too_large())
         else:
             self._refuse_line(line)
 
     def _refuse_line(self, line: bytes) -> None:
         self._lines = [line[:5]]  # enough to know a HEAD, whose answer has no body
-        self.request_refused(RequestError("414 URI Too Long", "The request line is too long"))
+        self.protocol_error(RequestError("414 URI Too Long", "The request line is too long"))
 
     def _head_received(self) -> None:
         self.mark("receive")
@@ -100,7 +100,7 @@ class RequestReceiver(LineReceiver):
             self._body = reader(length, self.limits.body) if length else None
         except RequestError as error:
             self.mark("parse")
-            self.request_refused(error)
+            self.protocol_error(error)
             return
         self.mark("parse")
         if self._body is None:
@@ -118,7 +118,7 @@ class RequestReceiver(LineReceiver):
         try:
             rest = self._body.feed(data)
         except RequestError as error:
-            self.request_refused(error)
+            self.protocol_error(error)
             return
         if rest is not None:
             self._env.body = self._body.body
@@ -144,7 +144,7 @@ class RequestReceiver(LineReceiver):
         """A request is here, its body in env.body."""
         raise NotImplementedError
 
-    def request_refused(self, error: RequestError) -> None:
+    def protocol_error(self, error: RequestError) -> None:
         """What came is no request, or too large; where the next one would begin is not known."""
         raise NotImplementedError
 

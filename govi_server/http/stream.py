@@ -26,7 +26,7 @@ class Stream:
 
     def write(self, data: bytes) -> bool:
         """Write something whole, or nothing while the client does not take what there is; tell whether it was."""
-        if self._handler.choked or self._handler.connection.closing:
+        if self._handler.write_paused or self._handler.connection.closing:
             return False
         self.size += len(data)
         write_now(self._handler.sock, data)

@@ -1,4 +1,4 @@
-"""The GOVI gateway as a source of boards: asks by POST, and is answered later by a callback (DOMAIN.md 1.1)."""
+"""The GOVI gateway as a source of boards: asks by POST, and is answered later by a callback (docs/protocols.md 1.1)."""
 
 from collections import deque
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class GatewayEvent:
 
     module: str
     """The module that asked."""
-    what: Literal["taken", "answered", "late"]
+    name: Literal["taken", "answered", "late"]
     """Taken is the acknowledgement; late is an answer after the deadline."""
     seconds: float
     """Since the question."""
@@ -110,7 +110,7 @@ class _AnsweredQuestions:
         """Find the flight that an answer belongs to.
 
         By code, and by sequence number where the gateway echoes it; it may as well always send the same one
-        (DOMAIN.md 1.2). Else the one that waits, else the last that was not answered, else the last.
+        (docs/protocols.md 1.2). Else the one that waits, else the last that was not answered, else the last.
         """
         flights = self.by_code.get(code, [])
         unanswered = [flight for flight in flights if not flight.answered]
@@ -123,7 +123,7 @@ class _AnsweredQuestions:
 class Gateway(Service):
     """Asks the gateway for one stop at a time, and matches its callbacks to the questions.
 
-    poster: sends its messages. called: its name in the log. module: what answers from it, for figures.
+    poster: sends its messages. description: its name in the log. module: what answers from it, for figures.
     """
 
     log = Logger()
@@ -132,14 +132,14 @@ class Gateway(Service):
         self,
         poster: IPoster,
         clock: IReactorTime,
-        called: str,
+        description: str,
         subscriber_id: str = SUBSCRIBER,
         limits: GatewaySettings = GATEWAY_DEFAULTS,
         module: str = "kv55",
     ) -> None:
         self._poster = poster
         self._clock = clock
-        self.called = called
+        self.description = description
         self._module = module
         self._subscriber_id = subscriber_id
         self._limits = limits
@@ -172,7 +172,9 @@ class Gateway(Service):
         posted.addBoth(self._posted, posted)
         flight.deadline = self._clock.callLater(self._limits.answer, self._time_over, flight)
         posted.addCallbacks(self._taken, self._not_taken, callbackArgs=(flight,), errbackArgs=(flight,))
-        posted.addErrback(lambda failure: self.log.failure("Asking {gateway} failed", failure, gateway=self.called))
+        posted.addErrback(
+            lambda failure: self.log.failure("Asking {gateway} failed", failure, gateway=self.description)
+        )
         return board
 
     def deliver(self, data: bytes) -> None:
@@ -192,7 +194,7 @@ class Gateway(Service):
             self.incidents.add(
                 "unsolicited",
                 "{gateway} sent stop {codes}, which nobody asked for: refused",
-                gateway=self.called,
+                gateway=self.description,
                 codes=codes,
             )
             raise Unsolicited(f"nobody asked for stop {codes}")
@@ -202,7 +204,7 @@ class Gateway(Service):
         self.incidents.add(
             "refused",
             "A callback for {gateway} from {client}, who may not send any: refused",
-            gateway=self.called,
+            gateway=self.description,
             client=client,
         )
 
@@ -226,7 +228,7 @@ class Gateway(Service):
             flight.land(board)
         elif flight.answered:
             self.incidents.add(
-                "repeated", "{gateway} repeated its answer for stop {code}", gateway=self.called, code=board.code
+                "repeated", "{gateway} repeated its answer for stop {code}", gateway=self.description, code=board.code
             )
         else:
             flight.answered = True
@@ -235,7 +237,7 @@ class Gateway(Service):
             self.incidents.add(
                 "late",
                 "{gateway} answered for stop {code} late, after {seconds} s: kept",
-                gateway=self.called,
+                gateway=self.description,
                 code=board.code,
                 seconds=seconds,
             )
@@ -245,7 +247,7 @@ class Gateway(Service):
 
     def _broken(self, data: bytes, why: str) -> None:
         """Fail the flight that an unreadable callback was for; if it names no stop, it may have been anyone's."""
-        self.incidents.add("broken", "{gateway} sent what cannot be read: {why}", gateway=self.called, why=why)
+        self.incidents.add("broken", "{gateway} sent what cannot be read: {why}", gateway=self.description, why=why)
         code = messages.code_in(data[: self._limits.message])
         if code is None:
             for flight in self._asked.in_order:
@@ -288,7 +290,7 @@ class Gateway(Service):
             self.incidents.add(
                 "silent",
                 "{gateway} took the question for stop {code}, no answer came within {seconds}",
-                gateway=self.called,
+                gateway=self.description,
                 code=flight.code,
                 seconds=seconds,
             )
@@ -303,7 +305,7 @@ class Gateway(Service):
             if self._told is not None and 0 <= now - self._told < QUIET:
                 return  # one that comes and goes with every question is told of once a minute, too
             self._told, self._is_told = now, True
-            self.log.warn("{gateway} fails: {why}", gateway=self.called, why=why)
+            self.log.warn("{gateway} fails: {why}", gateway=self.description, why=why)
 
     def _recovered(self) -> None:
         if self._failing_since is not None:
@@ -312,4 +314,6 @@ class Gateway(Service):
             if not self._is_told:
                 return
             self._is_told = False
-            self.log.info("{gateway} takes questions again, after {seconds} s", gateway=self.called, seconds=seconds)
+            self.log.info(
+                "{gateway} takes questions again, after {seconds} s", gateway=self.description, seconds=seconds
+            )

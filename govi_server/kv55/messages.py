@@ -1,4 +1,4 @@
-"""The KV55 messages, DRIS_55_REQ, DRIS_55 and DRIS_55_RES, between XML bytes and values (DOMAIN.md 1.2).
+"""The KV55 messages, DRIS_55_REQ, DRIS_55 and DRIS_55_RES, between XML bytes and values (docs/protocols.md 1.2).
 
 Reading trusts nobody: no entities, no DTD, no network, sizes bounded before and after gunzip. Writing escapes
 everything. Whatever cannot be read is a BadMessage.
@@ -22,7 +22,7 @@ from govi_server.settings import SUBSCRIBER
 VERSION = "0.0.1"
 DOSSIER = "KV55"
 LICENSE = "http://openov.nl/license/GOVI-1.0-TravelInfo"
-"""The licence of GOVI's travel information, which openOV puts in front of Request (DOMAIN.md 1.1, step 6)."""
+"""The licence of GOVI's travel information, which openOV puts in front of Request (docs/protocols.md 1.1, step 6)."""
 
 CONTENT_TYPE = "text/xml; charset=utf-8"
 
@@ -57,7 +57,7 @@ class BadMessage(ValueError):
 
 
 def unpack(data: bytes, limit: int) -> bytes:
-    """Give the plain bytes of a message that may be gzip, which no header tells reliably (DOMAIN.md 1.1, step 4).
+    """Give the plain bytes of a message that may be gzip, which no header tells reliably (docs/protocols.md 1.1, step 4).
 
     limit: the most bytes that may come out. Raises BadMessage.
     """
@@ -158,8 +158,8 @@ def write_dris_55(boards: Sequence[Board], license_url: str | None = LICENSE) ->
         "SubscriberID": SUBSCRIBER,
         "Version": VERSION,
         "DossierName": DOSSIER,
-        "SendTimestamp": local_timestamp(first.made),
-        "RequestTimestamp": utc_timestamp(first.made),
+        "SendTimestamp": local_timestamp(first.received_at),
+        "RequestTimestamp": utc_timestamp(first.received_at),
         "SequenceNumber": "0",
     }
     if license_url is not None:

@@ -1,4 +1,4 @@
-"""Posting messages over HTTP, as both ends of KV55 do (DOMAIN.md 1.1)."""
+"""Posting messages over HTTP, as both ends of KV55 do (docs/protocols.md 1.1)."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-r"""CTX, the text that KV7 and KV8 come in: tables of records (DOMAIN.md 2.1). Pure: no files, no sockets, no clock.
+r"""CTX, the text that KV7 and KV8 come in: tables of records (docs/protocols.md 2.1). Pure: no files, no sockets, no clock.
 
 A record stays the bytes that it came in, which is fast and small; text() reads one of its fields. The lines:
 ``\G`` group (label, name, subscription, path, endian, encoding, version, timestamp), ``\T`` a table begins, ``\L``

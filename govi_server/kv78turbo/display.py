@@ -19,12 +19,12 @@ from govi_server.kv78turbo.stop_departures import StopDepartures
 
 def stop_display(feed: Feed, board: StopDepartures, passes: list[Passtime]) -> StopDisplay:
     """Make the sign of a board of the feed. passes: those of it that are wanted."""
-    condition, age = feed.condition(board)
+    condition, age = feed.freshness(board)
     point = feed.timetable.timing_points.get(board.code)
     name, town = place(point.name, point.town) if point is not None else ("", "")
     if condition not in SERVABLE:
         return StopDisplay(board.code, "unknown" if condition == "unknown" else "down", name=name, town=town)
-    rows = tuple(row for a_pass in passes if a_pass.leaves and (row := _row(feed, a_pass)) is not None)
+    rows = tuple(row for a_pass in passes if a_pass.is_departure and (row := _row(feed, a_pass)) is not None)
     said = (clean(dict(message.fields).get("MessageContent")) for message in board.messages)
     stale = condition == "stale"
     return StopDisplay(
@@ -42,7 +42,7 @@ def stop_display(feed: Feed, board: StopDepartures, passes: list[Passtime]) -> S
 def _row(feed: Feed, a_pass: Passtime) -> DisplayRow | None:
     planned, expected = a_pass.target_departure, a_pass.expected_departure
     best = expected if expected is not None else a_pass.expected
-    silent = feed.word_of(a_pass.data_owner_code)[0] != "fresh"
+    silent = feed.operator_freshness(a_pass.data_owner_code)[0] != "fresh"
     state = row_state(a_pass.trip_stop_status, planned, expected, silent)
     if state is None:
         return None

@@ -21,7 +21,7 @@ from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSettings, SubscriberSettings
 
 PREFIXES = ("/GOVI/KV8", "/GOVI/KV7")
-"""What is subscribed to; the old and the new names of the envelopes all begin so (DOMAIN.md 2.2)."""
+"""What is subscribed to; the old and the new names of the envelopes all begin so (docs/protocols.md 2.2)."""
 
 SWEEP_EVERY = 60.0
 """Seconds between two rounds in which what is over is forgotten."""
@@ -123,7 +123,7 @@ class Feed(MultiService):
         return None if last is None else max(self.clock.seconds() - last, 0.0)
 
     @property
-    def tells_all(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether what it does not tell is not there: it is UP, or there is but the timetable."""
         return self.subscriber is None or self.subscriber.state == "UP"
 
@@ -158,7 +158,7 @@ class Feed(MultiService):
         """Take KV8 out of a message, and leave the rest; None where nothing is left: others have their turn then."""
         for records in message:
             self.n_records += len(records.lines)
-            if self.passtimes.take(records):
+            if self.passtimes.ingest(records):
                 _, subscription, timestamp = records.group
                 if subscription in self.subscriptions or len(self.subscriptions) < SUBSCRIPTIONS:
                     self.subscriptions[subscription] = timestamp
@@ -180,16 +180,16 @@ class Feed(MultiService):
 
     # Telling.
 
-    def word_of(self, owner: str) -> tuple[Freshness, float]:
+    def operator_freshness(self, owner: str) -> tuple[Freshness, float]:
         """Tell how far what a data owner said last can be relied upon, and its age in seconds."""
         heard = self.passtimes.heard.get(owner)
         age = 0.0 if heard is None else max(self.clock.seconds() - heard, 0.0)
         if age > self.limits.stale:
             return "old", age
-        fresh = self.tells_all if heard is None else age <= self.limits.fresh
+        fresh = self.is_complete if heard is None else age <= self.limits.fresh
         return ("fresh" if fresh else "stale"), age
 
-    def condition(self, board: StopDepartures) -> tuple[Freshness, float]:
+    def freshness(self, board: StopDepartures) -> tuple[Freshness, float]:
         """Tell how far a board can be relied upon, and the age in seconds of the oldest word that it rests on."""
         now = self.clock.seconds()
         # Of whom nothing is known but what was planned nothing more was to be heard; who has fallen silent is missed.
@@ -199,7 +199,7 @@ class Feed(MultiService):
             return "old", age
         if age > self.limits.fresh:
             return "stale", age
-        if board.owners or self.tells_all:
+        if board.owners or self.is_complete:
             known = board.shows or self.boards.knows(board.code)
             return ("fresh" if known else "unknown"), max(age, 0.0)
         # What is planned may be late or cancelled, and nobody would say so.

@@ -1,4 +1,4 @@
-"""KV7: what was planned. Lines, destinations, stops, the calendar and the planned passes (DOMAIN.md 2.3 and 2.4).
+"""KV7: what was planned. Lines, destinations, stops, the calendar and the planned passes (docs/protocols.md 2.3 and 2.4).
 
 A message is read aside, into an Update, and takes effect at once: whoever asks sees all of it or nothing. Planned
 passes stay the bytes that they came in until somebody asks for their stop.

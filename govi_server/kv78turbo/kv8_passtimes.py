@@ -1,4 +1,4 @@
-"""KV8: what runs now. Passing times and messages as the feed tells them, kept by stop (DOMAIN.md 2.5 to 2.8).
+"""KV8: what runs now. Passing times and messages as the feed tells them, kept by stop (docs/protocols.md 2.5 to 2.8).
 
 Memory is what counts here: a country has millions of passes. One is two byte strings, its key and its values, taken
 from its record unread but for what decides whether it is kept; pass_of() reads them when somebody asks for the stop.
@@ -161,7 +161,7 @@ class Passtimes:
         self.n_passes = 0
         self.n_messages = 0
 
-    def take(self, records: Records) -> int:
+    def ingest(self, records: Records) -> int:
         """Take some records of a table, tell how many: what is not of KV8 is passed over."""
         if records.table == "DATEDPASSTIME":
             self._take_passes(records)
@@ -256,7 +256,7 @@ class Passtimes:
                 new[0] = kept[0]  # or what is older than the one before could follow
                 values = b"|".join(new)
             if new[_WHEELCHAIR] in _UNKNOWN and kept[_WHEELCHAIR] not in _UNKNOWN:
-                new[_WHEELCHAIR] = kept[_WHEELCHAIR]  # nobody unlearns this (DOMAIN.md 5.7)
+                new[_WHEELCHAIR] = kept[_WHEELCHAIR]  # nobody unlearns this (docs/protocols.md 5.7)
                 values = b"|".join(new)
             if values == old:
                 return

@@ -6,14 +6,14 @@ from datetime import date
 from govi_server.departures.display import GONE_AFTER
 
 DROPPED_AFTER = GONE_AFTER
-"""Seconds after both its expected times for which a pass is still shown (DOMAIN.md 5.7)."""
+"""Seconds after both its expected times for which a pass is still shown (docs/protocols.md 5.7)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passtime:
     """One journey at one stop on one operating date, as KV7 or KV8 tells it. Texts are None where nothing is said.
 
-    Moments are epoch seconds, None where there is no such time: at LAST nothing departs (DOMAIN.md 5.8).
+    Moments are epoch seconds, None where there is no such time: at LAST nothing departs (docs/protocols.md 5.8).
     """
 
     data_owner_code: str
@@ -52,7 +52,7 @@ class Passtime:
     """What else is said of it: (MessageContent, text), (ReasonType, text) and so on."""
 
     @property
-    def leaves(self) -> bool:
+    def is_departure(self) -> bool:
         """Whether it takes passengers: at its last stop it only arrives."""
         return self.journey_stop_type != "LAST"
 
@@ -63,7 +63,7 @@ class Passtime:
         return next((m for m in moments if m is not None), 0.0)
 
     @property
-    def gone(self) -> float:
+    def hidden_after(self) -> float:
         """When it is no longer shown."""
         expected = [m for m in (self.expected_arrival, self.expected_departure) if m is not None]
         return max(expected or [self.expected]) + DROPPED_AFTER

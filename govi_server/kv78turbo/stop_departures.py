@@ -27,7 +27,7 @@ class StopDepartures:
     """The passes of a stop within a horizon, in order of expected time, and its messages, at one moment."""
 
     code: str
-    passes: tuple[Passtime, ...]
+    passtimes: tuple[Passtime, ...]
     messages: tuple[GeneralMessage, ...]
     shows: bool
     """Whether there are passes."""
@@ -90,7 +90,7 @@ class StopDeparturesCache:
             kv8 = parse_passtime(key, values, code)
             kv7 = planned.pop(key, None)
             too_old = min(self.passtimes.heard.get(kv8.data_owner_code, 0.0), now) + self._stale
-            if now > too_old and kv8.gone > now:
+            if now > too_old and kv8.hidden_after > now:
                 silent.add(kv8.data_owner_code)
                 until = min(until, now + LEFT_OUT)
             else:
@@ -99,12 +99,12 @@ class StopDeparturesCache:
         known.extend((kv7, False) for key, kv7 in planned.items() if not self.passtimes.tells(key))
         shown: list[tuple[float, str, Passtime, bool]] = []
         for a_pass, live in known:
-            if a_pass.gone <= now:
+            if a_pass.hidden_after <= now:
                 continue
             if a_pass.expected > now + horizon:
                 until = min(until, a_pass.expected - horizon)
                 continue
-            until = min(until, a_pass.gone)
+            until = min(until, a_pass.hidden_after)
             shown.append((a_pass.expected, a_pass.journey, a_pass, live))
         messages = tuple(stop.messages.values()) if stop is not None and stop.messages else ()
         for message in messages:
@@ -151,7 +151,7 @@ class StopDeparturesCache:
         if not self.knows(code):  # or those who make codes up would push the boards of stops out
             return board, made
         # What it was made of is not needed any more, and several times as large.
-        self._kept[key] = (version, replace(board, passes=(), messages=()), made)
+        self._kept[key] = (version, replace(board, passtimes=(), messages=()), made)
         self.bytes += len(made)
         while self.bytes > self._size:
             self.evicted += 1
@@ -184,6 +184,6 @@ class StopDeparturesCache:
 
 
 def _filled(kv8: Passtime, kv7: Passtime) -> Passtime:
-    """Fill what only the planning knows into what KV8 says (DOMAIN.md 5.7)."""
+    """Fill what only the planning knows into what KV8 says (docs/protocols.md 5.7)."""
     wheelchair = kv7.wheelchair if kv8.wheelchair == "UNKNOWN" else kv8.wheelchair
     return replace(kv8, wheelchair=wheelchair, product_formula_type=kv7.product_formula_type)

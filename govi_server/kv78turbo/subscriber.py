@@ -1,4 +1,4 @@
-"""The connection to the KV78turbo feed: ZeroMQ messages, read in the reactor (DOMAIN.md 2.2)."""
+"""The connection to the KV78turbo feed: ZeroMQ messages, read in the reactor (docs/protocols.md 2.2)."""
 
 import os
 import re

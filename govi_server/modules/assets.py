@@ -35,7 +35,7 @@ class Assets(Service):
         """Make the handler of one request."""
         return AssetsHandler(self, request_handler, env)
 
-    def contract(self) -> list[Operation]:
+    def describe(self) -> list[Operation]:
         """Declare the one path."""
         name = Parameter("name", Enum(tuple(TYPES)), "The file.", "front.css", "path", True)
         kinds = sorted({kind.partition(";")[0] for kind in TYPES.values()})

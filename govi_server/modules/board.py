@@ -100,7 +100,7 @@ def read_form(env: Environ, stops: int) -> tuple[Query, Form]:
     if kind != HTML and LIMIT.name not in said:
         query = replace(query, limit=None)
     passed_on = tuple((name, said[name]) for name in _PASSED_ON if said.get(name))
-    return query, Form(kind, lang, passed_on, FIELDS.of(said), CHARS.of(said))
+    return query, Form(kind, lang, passed_on, FIELDS.parse(said), CHARS.parse(said))
 
 
 class BoardRequest(NamedTuple):
@@ -150,9 +150,9 @@ class BoardPages(Service):
         """Give the answer that is kept, if it holds."""
         return self.kept.get(asked, self.signs.version(asked.codes))
 
-    def contract(self) -> list[Operation]:
+    def describe(self) -> list[Operation]:
         """Declare the one path."""
-        about, perhaps = self.signs.about, self.signs.perhaps
+        about, perhaps = self.signs.headers, self.signs.optional_headers
         none = ("Cache-Control", "Content-Language", "ETag")
         found, failed = (*none, *about), (*none, "Retry-After", *about)
         answers = (
@@ -164,7 +164,7 @@ class BoardPages(Service):
             *(ResponseSpec(404, "None of these stops is known.", *form, none, about) for form in FORMS),
             *(ResponseSpec(503, "Nothing recent is known.", *form, failed, perhaps) for form in FORMS),
         )
-        parameters = (govi_server_modules_query_parameters.CODES, *self.signs.picked, LANG, VIEW, CHARS, FIELDS)
+        parameters = (govi_server_modules_query_parameters.CODES, *self.signs.filters, LANG, VIEW, CHARS, FIELDS)
         return [
             Operation(
                 f"/{self.name}/{{TimingPointCodes}}",
@@ -190,7 +190,7 @@ class BoardPages(Service):
             writing = plain.document(sign, form.lang, now, form.fields or plain.FIELDS)
         else:
             writing = board_page.page(sign, form.lang, now, dict(form.query))
-        return (await self._turns.of(writing)).encode()
+        return (await self._turns.run(writing)).encode()
 
 
 class BoardHandler(WebHandler):
@@ -211,7 +211,7 @@ class BoardHandler(WebHandler):
             return
         version = signs.version(asked.codes)
         if asked.codes:
-            told = await signs.sign(list(asked.codes), asked.query)
+            told = await signs.display(list(asked.codes), asked.query)
         else:
             told = StopsDisplay(
                 DepartureDisplay((StopDisplay(echoed(_text(self.env)) or "?", "unknown"),), DEFAULT_HORIZON),
@@ -224,12 +224,12 @@ class BoardHandler(WebHandler):
     async def _send(self, told: StopsDisplay, asked: BoardRequest, version: object) -> None:
         form = asked.form
         # Whoever keeps it for so long is still not told of more time than there is.
-        body = await self._module.write(told.sign.kept(MAX_AGE), form)
+        body = await self._module.write(told.display.kept(MAX_AGE), form)
         made = make_representation(body, f"{form.kind}; charset=utf-8", asked.compressed, vary=f"Accept, {VARY}")
         headers = [*told.headers, ("Content-Language", form.lang), *(_HEADERS if form.kind == HTML else ())]
         if form.kind != HTML:
             headers.append(("X-Content-Type-Options", "nosniff"))
-        if any(stop.shown for stop in told.sign.stops):
+        if any(stop.shown for stop in told.display.stops):
             result = told.result
 
             def say(max_age: int) -> CachedResponse:
@@ -238,7 +238,7 @@ class BoardHandler(WebHandler):
             self.send_representation(self._module.kept.put(asked, version, say))
             return
         self.mark("render", told.result)
-        if all(stop.state == "unknown" for stop in told.sign.stops):
+        if all(stop.state == "unknown" for stop in told.display.stops):
             status = "404 Not Found"
         else:
             status = "503 Service Unavailable"

@@ -23,11 +23,11 @@ from govi_server.statistics.records import CacheResult
 class IDisplaySource(Interface):
     """Where the signs of stops come from."""
 
-    picked: "tuple[Parameter, ...]" = Attribute("The parameters of a query that it can tell.")
-    about: "tuple[str, ...]" = Attribute("Names of the header fields that it always says of a sign.")
-    perhaps: "tuple[str, ...]" = Attribute("Names of those that it says at times.")
+    filters: "tuple[Parameter, ...]" = Attribute("The parameters of a query that it can tell.")
+    headers: "tuple[str, ...]" = Attribute("Names of the header fields that it always says of a sign.")
+    optional_headers: "tuple[str, ...]" = Attribute("Names of those that it says at times.")
 
-    def sign(codes: "list[str]", query: "Query") -> "Awaitable[StopsDisplay]":
+    def display(codes: "list[str]", query: "Query") -> "Awaitable[StopsDisplay]":
         """Give the sign of some stops, whatever is known of them. Raises BadQuery for what cannot be told here."""
 
     def version(codes: "Sequence[str]") -> object:
@@ -38,7 +38,7 @@ class IDisplaySource(Interface):
 class StopsDisplay:
     """A sign, how it was had, and what is said of that in header fields."""
 
-    sign: DepartureDisplay
+    display: DepartureDisplay
     result: CacheResult
     headers: tuple[tuple[str, str], ...]
 
@@ -47,9 +47,9 @@ class StopsDisplay:
 class FeedDisplays:
     """Gives the signs of the live feed."""
 
-    picked = PICKED
-    about = ("Feed-State",)
-    perhaps = ("Age", "Cache-Status")
+    filters = PICKED
+    headers = ("Feed-State",)
+    optional_headers = ("Age", "Cache-Status")
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
@@ -58,9 +58,9 @@ class FeedDisplays:
         """Give what is another thing when the feed has said something of some stops."""
         return (self.feed.state, *map(self.feed.boards.version, codes))
 
-    async def sign(self, codes: list[str], query: Query) -> StopsDisplay:
+    async def display(self, codes: list[str], query: Query) -> StopsDisplay:
         """Give the sign of some stops."""
-        sign = await self.feed.turns.of(self._sign(codes, query))
+        sign = await self.feed.turns.run(self._sign(codes, query))
         ages = [stop.age for stop in sign.stops if stop.as_of is not None]
         headers: list[tuple[str, str]] = [("Feed-State", self.feed.state)]
         if ages:
@@ -73,7 +73,7 @@ class FeedDisplays:
         stops = []
         for code in codes:
             board = self.feed.boards.board(code, horizon)
-            passes = replace(query, limit=None).of(board.passes, self.feed.timetable.public_number)
+            passes = replace(query, limit=None).select(board.passtimes, self.feed.timetable.public_number)
             stops.append(stop_display(self.feed, board, passes))
             yield
         return DepartureDisplay(tuple(stops), horizon).first(query.limit)
@@ -83,9 +83,9 @@ class FeedDisplays:
 class CacheDisplays:
     """Gives the signs of a gateway's boards, which tell no names of stops, no colours and no messages."""
 
-    picked = (LIMIT, LINE, HORIZON)
-    about = ()
-    perhaps = ()
+    filters = (LIMIT, LINE, HORIZON)
+    headers = ()
+    optional_headers = ()
 
     def __init__(self, cache: BoardCache, clock: IReactorTime) -> None:
         self._cache = cache
@@ -93,9 +93,9 @@ class CacheDisplays:
 
     def version(self, codes: Sequence[str]) -> object:
         """Give what is another thing when another board of some stops has come."""
-        return tuple(entry and entry.board.made for entry in map(self._cache.peek, codes))
+        return tuple(entry and entry.board.received_at for entry in map(self._cache.peek, codes))
 
-    async def sign(self, codes: list[str], query: Query) -> StopsDisplay:
+    async def display(self, codes: list[str], query: Query) -> StopsDisplay:
         """Give the sign of some stops; all are asked for before the first is waited for."""
         if query.direction is not None:
             raise InvalidParameter("direction is not known here")

@@ -56,7 +56,7 @@ class Documentation:
         paths: list[Operation] = []
         for module in self._modules():
             if IDocumented.providedBy(module):
-                paths.extend(IDocumented(module).contract())
+                paths.extend(IDocumented(module).describe())
         return sorted(paths, key=lambda path: (SECTIONS.index(path.section), path.template))
 
     def json(self) -> bytes:
@@ -133,7 +133,7 @@ def _parameters(parameters: Iterable[Parameter]) -> str:
 
 
 def _named(one: ResponseSpec) -> str:
-    fields = ", ".join((*one.headers, *(f"{name} at times" for name in one.perhaps)))
+    fields = ", ".join((*one.headers, *(f"{name} at times" for name in one.optional_headers)))
     return f"{one.content_type}; with {fields}" if fields else one.content_type
 
 
@@ -170,7 +170,7 @@ class DocsModule(Service):
         """Make the handler of one request."""
         return DocsHandler(self, request_handler, env)
 
-    def contract(self) -> list[Operation]:
+    def describe(self) -> list[Operation]:
         """Declare the one path."""
         kind = self.content_type.partition(";")[0]
         schema = TEXT if kind == "text/html" else DOCUMENT

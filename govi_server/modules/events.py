@@ -117,7 +117,7 @@ class Channel:
         stops = (replace(stop, age=max(stop.age, told)) for stop, told in zip(sign.stops, ages, strict=True))
         write = plain.document if self.as_json else board_page.fragment
         writing = write(replace(sign, stops=tuple(stops)).kept(MAKE_EVERY), self.lang, now)
-        text = (await turns.of(writing)).rstrip("\n")
+        text = (await turns.run(writing)).rstrip("\n")
         lines = "".join(f"data: {line}\n" for line in text.split("\n"))
         self.said, self.ages, self.id = said, ages, number
         self.event = f"id: {self.id}\nevent: board\n{lines}\n".encode()
@@ -156,14 +156,14 @@ class Events(MultiService):
         """Make the handler of one request."""
         return EventsHandler(self, request_handler, env)
 
-    def contract(self) -> list[Operation]:
+    def describe(self) -> list[Operation]:
         """Declare the one path."""
         answers = (
             ResponseSpec(200, "Events, until either side ends.", CONTENT_TYPE, declared.EVENT, ("Cache-Control",)),
             govi_server_modules_feed_handler.INVALID_PARAMETER,
             ResponseSpec(404, "This is no list of TimingPointCodes.", headers=("Cache-Control",)),
         )
-        parameters = (govi_server_modules_query_parameters.CODES, *self._signs.picked, LANG, VIEW, AS)
+        parameters = (govi_server_modules_query_parameters.CODES, *self._signs.filters, LANG, VIEW, AS)
         return [
             Operation(
                 "/events/{TimingPointCodes}",
@@ -191,12 +191,12 @@ class Events(MultiService):
         channel = self.channels.get(key)
         if channel is None:
             version, now = self._signs.version(codes), self._clock.seconds()
-            told = await self._signs.sign(list(codes), query)
+            told = await self._signs.display(list(codes), query)
             if key in self.channels:  # somebody else who waited was sooner
                 return self.channels[key]
             channel = self.channels[key] = Channel(key, *key)
             channel.spoke = now
-            await channel.take(told.sign, self._clock.seconds(), self._turns)
+            await channel.take(told.display, self._clock.seconds(), self._turns)
             channel.version, channel.made = version, now  # if who asked has left before, the next look asks
         return self.channels.setdefault(key, channel)
 
@@ -245,9 +245,9 @@ class Events(MultiService):
         return self._cooperator.coiterate(each())
 
     async def _ask(self, channel: Channel) -> None:
-        told = await self._signs.sign(list(channel.codes), channel.query)
+        told = await self._signs.display(list(channel.codes), channel.query)
         had, now = channel.id, self._clock.seconds()
-        await channel.take(told.sign, now, self._turns)
+        await channel.take(told.display, now, self._turns)
         if channel.id != had:
             channel.spoke = now
 
@@ -280,7 +280,7 @@ class EventsHandler(WebHandler):
             self.send_response("This is no TimingPointCode\n", "404 Not Found", {"Cache-Control": "no-store"})
             return
         query, lang = read_page(self.env, len(codes))
-        as_json = AS.of(parse_query(self.env.get("query_string", ""))) == "json"
+        as_json = AS.parse(parse_query(self.env.get("query_string", ""))) == "json"
         channel = await module.channel(codes, query, lang, as_json)
         self.mark("lookup")
         if self.env["request_method"] == "HEAD":

@@ -33,7 +33,7 @@ INVALID_PARAMETER = ResponseSpec(400, "A parameter is wrong; the text names it."
 
 
 RETRY_AFTER = 30
-"""Seconds after which a board may be there that is not now: the feed repeats itself in as many (DOMAIN.md 2.2)."""
+"""Seconds after which a board may be there that is not now: the feed repeats itself in as many (docs/protocols.md 2.2)."""
 
 
 def answer(
@@ -55,7 +55,7 @@ def answer(
     return cached_response(made, "stale", max_age, min(floor(feed.limits.fresh - age), -1), ceil(age), more)
 
 
-class LiveHandler(WebHandler):
+class FeedHandler(WebHandler):
     """Answers one question from the live feed."""
 
     feed: Feed
@@ -70,6 +70,6 @@ class LiveHandler(WebHandler):
 
 def condition_of(feed: Feed, boards: Iterable[StopDepartures]) -> Freshness:
     """Tell why there is none of these boards: that one is not there now goes before that there never was one."""
-    reasons = {feed.condition(board)[0] for board in boards}
+    reasons = {feed.freshness(board)[0] for board in boards}
     order: tuple[Freshness, ...] = ("old", "down", "unknown")
     return next((reason for reason in order if reason in reasons), "unknown")

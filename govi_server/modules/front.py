@@ -66,7 +66,7 @@ class Front(Service):
         """Make the handler of one request."""
         return FrontHandler(self, request_handler, env)
 
-    def contract(self) -> list[Operation]:
+    def describe(self) -> list[Operation]:
         """Declare the one path."""
         answers = (
             ResponseSpec(200, "The page.", "text/html", TEXT, ("Cache-Control", "Content-Language", "ETag")),
@@ -87,7 +87,7 @@ class Front(Service):
         owners = [
             Owner(owner, age, condition)
             for owner in sorted(feed.passtimes.heard)
-            for condition, age in (feed.word_of(owner),)
+            for condition, age in (feed.operator_freshness(owner),)
         ]
         return Live(
             feed.state,
@@ -129,7 +129,7 @@ class FrontHandler(WebHandler):
             return
         said = parse_query(self.env.get("query_string", ""))
         lang = language(self.env, said)
-        query = (QUERY.of(said) or "") if self._module.finder is not None else ""
+        query = (QUERY.parse(said) or "") if self._module.finder is not None else ""
         finder, found = self._module.finder, None
         if finder is not None and query.strip():
             found = (await finder.index()).find(query)

@@ -20,7 +20,7 @@ from govi_server.kv78turbo.freshness import SERVABLE, Freshness
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.modules import declared
-from govi_server.modules.feed_handler import LiveHandler, answer, condition_of
+from govi_server.modules.feed_handler import FeedHandler, answer, condition_of
 from govi_server.modules.query_parameters import MOST_CODES, echoed, read_query, split
 from govi_server.openapi.description import IDocumented, Operation
 from govi_server.request_handler import RequestHandler
@@ -28,16 +28,16 @@ from govi_server.runtime.cooperative import run_now
 from govi_server.web_handler import ICacheableModule
 
 HORIZON = 2 * HOUR
-"""Seconds: GOVI's own answers went two hours and a half ahead (DOMAIN.md 1.2)."""
+"""Seconds: GOVI's own answers went two hours and a half ahead (docs/protocols.md 1.2)."""
 
 LICENSE = "http://creativecommons.org/publicdomain/zero/1.0/"
-"""The feed is in the public domain (DOMAIN.md 2.2)."""
+"""The feed is in the public domain (docs/protocols.md 2.2)."""
 
 _REASONS: dict[Freshness, str] = {"unknown": "Unknown TimingPointCode", "old": "Too old"}
 
 
 @implementer(ICacheableModule, IDocumented)
-class Kv55Live(Service):
+class Kv55Feed(Service):
     """Answers under its name from the live feed."""
 
     def __init__(self, name: str, feed: Feed, license_url: str = LICENSE) -> None:
@@ -45,11 +45,11 @@ class Kv55Live(Service):
         self.feed = feed
         self.license_url = license_url
 
-    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "Kv55LiveHandler":
+    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "Kv55FeedHandler":
         """Make the handler of one request."""
-        return Kv55LiveHandler(self, request_handler, env)
+        return Kv55FeedHandler(self, request_handler, env)
 
-    def contract(self) -> list[Operation]:
+    def describe(self) -> list[Operation]:
         """Declare the one path."""
         return declared.kv55_feed(str(self.name))
 
@@ -62,7 +62,7 @@ class Kv55Live(Service):
 
     def _hit(self, code: str, compressed: bool) -> CachedResponse | None:
         board, made = self.made(code, compressed)
-        condition = self.feed.condition(board)
+        condition = self.feed.freshness(board)
         return answer(self.feed, made, [condition]) if condition[0] in SERVABLE else None
 
     def codes(self, env: Environ) -> str:
@@ -87,9 +87,11 @@ class Kv55Live(Service):
         now = self.feed.clock.seconds()
         made = []
         for board in boards:
-            leaving = (a_pass for a_pass in board.passes if a_pass.leaves)
+            leaving = (a_pass for a_pass in board.passtimes if a_pass.is_departure)
             made.append(
-                Board(board.code, tuple(map(self._trip, query.of(leaving, self.feed.timetable.public_number))), now)
+                Board(
+                    board.code, tuple(map(self._trip, query.select(leaving, self.feed.timetable.public_number))), now
+                )
             )
             yield
         return make_representation(messages.write_dris_55(made, self.license_url), messages.CONTENT_TYPE, compressed)
@@ -112,10 +114,10 @@ class Kv55Live(Service):
         )
 
 
-class Kv55LiveHandler(LiveHandler):
+class Kv55FeedHandler(FeedHandler):
     """Answers one question about one stop or some."""
 
-    def __init__(self, module: Kv55Live, request_handler: RequestHandler, env: Environ) -> None:
+    def __init__(self, module: Kv55Feed, request_handler: RequestHandler, env: Environ) -> None:
         super().__init__(request_handler, env)
         self._module = module
         self.feed = module.feed
@@ -134,9 +136,9 @@ class Kv55LiveHandler(LiveHandler):
             board, made = self._module.made(codes[0], compressed)
             boards = [board]
         else:
-            boards = await self.feed.turns.of(self.feed.boards.boards(codes, query.horizon or HORIZON))
+            boards = await self.feed.turns.run(self.feed.boards.boards(codes, query.horizon or HORIZON))
         self.mark("lookup")
-        found = [(board, self.feed.condition(board)) for board in boards]
+        found = [(board, self.feed.freshness(board)) for board in boards]
         shown = [(board, condition) for board, condition in found if condition[0] in SERVABLE]
         if not shown:
             reason = condition_of(self.feed, boards)
@@ -145,7 +147,7 @@ class Kv55LiveHandler(LiveHandler):
             return
         if len(codes) > 1 or query != Query():
             document = self._module.document([board for board, _ in shown], query, compressed)
-            made = await self.feed.turns.of(document)
+            made = await self.feed.turns.run(document)
         self.send_representation(answer(self.feed, made, [condition for _, condition in shown]))
 
     def _send_error(self, status: str, code: str, reason: str, headers: dict[str, str]) -> None:

@@ -37,7 +37,7 @@ _FAILURES = {
 
 
 @implementer(ICacheableModule, IDocumented)
-class Kv55(Service):
+class Kv55Gateway(Service):
     """Answers under its name from a cache of boards."""
 
     def __init__(self, name: str, cache: BoardCache, license_url: str = messages.LICENSE) -> None:
@@ -45,11 +45,11 @@ class Kv55(Service):
         self.cache = cache
         self._license_url = license_url
 
-    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "Kv55Handler":
+    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "Kv55GatewayHandler":
         """Make the handler of one request."""
-        return Kv55Handler(self, request_handler, env)
+        return Kv55GatewayHandler(self, request_handler, env)
 
-    def contract(self) -> list[Operation]:
+    def describe(self) -> list[Operation]:
         """Declare the one path."""
         return declared.kv55_gateway(str(self.name))
 
@@ -74,23 +74,23 @@ class Kv55(Service):
             result = "stale"
         ready = cached_response(made, result, int(fresh), floor(fresh - age), max(int(age), 0))
         if result == "hit":  # its Date, its Age and its ttl are whole seconds
-            now = entry.board.made + age
-            ready.lasts(now, now + min(1 - now % 1, 1 - age % 1, (fresh - age) % 1), entry)
+            now = entry.board.received_at + age
+            ready.set_validity(now, now + min(1 - now % 1, 1 - age % 1, (fresh - age) % 1), entry)
         return ready
 
     def _plain(self, board: Board) -> Representation:
         document = messages.write_dris_55([board], self._license_url)
-        return make_representation(document, messages.CONTENT_TYPE, False, board.made)
+        return make_representation(document, messages.CONTENT_TYPE, False, board.received_at)
 
     def _gzip(self, board: Board) -> Representation:
         document = messages.write_dris_55([board], self._license_url)
-        return make_representation(document, messages.CONTENT_TYPE, True, board.made)
+        return make_representation(document, messages.CONTENT_TYPE, True, board.received_at)
 
 
-class Kv55Handler(WebHandler):
+class Kv55GatewayHandler(WebHandler):
     """Answers one question about one stop."""
 
-    def __init__(self, module: Kv55, request_handler: RequestHandler, env: Environ) -> None:
+    def __init__(self, module: Kv55Gateway, request_handler: RequestHandler, env: Environ) -> None:
         super().__init__(request_handler, env)
         self._module = module
 

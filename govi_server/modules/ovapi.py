@@ -1,4 +1,4 @@
-"""The JSON of OVapi (v0.ovapi.nl) from the live feed, in the form that its clients read (DOMAIN.md 3).
+"""The JSON of OVapi (v0.ovapi.nl) from the live feed, in the form that its clients read (docs/protocols.md 3).
 
 A path is split at its slashes; what there is nothing for is a 404 with the body ``[]``.
 """
@@ -22,7 +22,7 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE, Freshness
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.modules.declared import OVAPI
-from govi_server.modules.feed_handler import LiveHandler, answer, condition_of
+from govi_server.modules.feed_handler import FeedHandler, answer, condition_of
 from govi_server.modules.query_parameters import MOST_CODES, read_query, split
 from govi_server.openapi.description import IDocumented, Operation
 from govi_server.request_handler import RequestHandler
@@ -61,7 +61,7 @@ class Ovapi(Service):
 
     def _hit(self, code: str, departures: bool, compressed: bool) -> CachedResponse | None:
         board, made = self.made(code, "", departures, compressed)
-        condition = self.feed.condition(board)
+        condition = self.feed.freshness(board)
         return answer(self.feed, made, [condition], HEADERS) if condition[0] in SERVABLE else None
 
     def made(self, code: str, area: str, departures: bool, compressed: bool) -> tuple[StopDepartures, Representation]:
@@ -86,12 +86,12 @@ class Ovapi(Service):
                 yield
         return make_representation(msgspec.json.encode(shapes), CONTENT_TYPE, compressed)
 
-    def contract(self) -> list[Operation]:
+    def describe(self) -> list[Operation]:
         """Declare what is of its name."""
         return OVAPI[str(self.name)]
 
 
-class OvapiHandler(LiveHandler):
+class OvapiHandler(FeedHandler):
     """Answers one question of OVapi's: what there is of its kind, or the members of a comma list."""
 
     words: tuple[str, ...] = ()
@@ -132,7 +132,7 @@ class OvapiHandler(LiveHandler):
     async def some(self, codes: list[str], word: str) -> None:
         """Send what there is of a list."""
         found = {code: shape for code in codes if (shape := self.one(code, word)) is not None}
-        conditions = {code: self.feed.word_of(code.partition("_")[0]) for code in found}
+        conditions = {code: self.feed.operator_freshness(code.partition("_")[0]) for code in found}
         shown = {code: shape for code, shape in found.items() if conditions[code][0] != "old"}
         self.mark("lookup")
         if shown:
@@ -141,7 +141,7 @@ class OvapiHandler(LiveHandler):
         elif found:
             self._send_nothing("old")
         else:
-            self._send_nothing("unknown" if self.feed.tells_all else "down")
+            self._send_nothing("unknown" if self.feed.is_complete else "down")
 
     def one(self, code: str, word: str) -> Json | None:
         """Give one of them."""
@@ -185,18 +185,18 @@ class TpcHandler(OvapiHandler):
         else:
             horizon = query.horizon or HORIZON
             boards = {
-                name: await self.feed.turns.of(self.feed.boards.boards(of, horizon)) for name, of in areas.items()
+                name: await self.feed.turns.run(self.feed.boards.boards(of, horizon)) for name, of in areas.items()
             }
         self.mark("lookup")
         asked = [board for of in boards.values() for board in of]
-        conditions = {board.code: self.feed.condition(board) for board in asked}
+        conditions = {board.code: self.feed.freshness(board) for board in asked}
         good = {code: found for code, found in conditions.items() if found[0] in SERVABLE}
         if not good:
             self._send_nothing(condition_of(self.feed, asked))
             return
         if made is None:
             shown = {name: [board for board in of if board.code in good] for name, of in boards.items()}
-            made = await self.feed.turns.of(self.module.represent(shown, query, departures, compressed))
+            made = await self.feed.turns.run(self.module.represent(shown, query, departures, compressed))
         self._send(made, list(good.values()))
 
 
@@ -221,7 +221,7 @@ class StopAreaHandler(TpcHandler):
         if areas:
             await self._send_boards(areas, word)
         else:
-            self._send_nothing("unknown" if of_area or self.feed.tells_all else "down")
+            self._send_nothing("unknown" if of_area or self.feed.is_complete else "down")
 
 
 class LineHandler(OvapiHandler):

@@ -52,7 +52,7 @@ def read_page(env: Environ, stops: int) -> tuple[Query, str]:
     """Read which departures a page of so many stops is wanted to have, and in which language. Raises BadQuery."""
     text = env.get("query_string", "")
     query, said = read_query(text), parse_query(text)
-    lang, view = language(env, said), VIEW.of(said)
+    lang, view = language(env, said), VIEW.parse(said)
     if query.limit is None:
         query = replace(query, limit=MOST_ROWS if view is None else MOST_ON_WALL if stops <= 2 else MOST_BELOW)
     return query, lang
@@ -87,7 +87,7 @@ PICKED = (LIMIT, LINE, DIRECTION, HORIZON)
 def read_query(text: str) -> Query:
     """Read a query string; parameters that are not ours are passed over. Raises BadQuery."""
     said = parse_query(text)
-    limit, line, direction, horizon = (parameter.of(said) for parameter in PICKED)
+    limit, line, direction, horizon = (parameter.parse(said) for parameter in PICKED)
     return Query(
         limit,
         frozenset(number for number in (line or "").split(",") if number),
@@ -113,5 +113,5 @@ VARY = "Accept-Language, Accept-Encoding"
 
 def language(env: Environ, said: Mapping[str, str]) -> str:
     """Choose the language of the answer to a request with these parameters. Raises BadQuery."""
-    named: str | None = LANG.of(said)
+    named: str | None = LANG.parse(said)
     return named or best_language(",".join(env.get_all("accept-language", [])), LANGUAGES)

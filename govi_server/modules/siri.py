@@ -21,7 +21,7 @@ from govi_server.http.parameters import Integer, InvalidParameter, Json, Paramet
 from govi_server.http.request import Environ
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE
-from govi_server.modules.feed_handler import FEED_HEADERS, LiveHandler, answer
+from govi_server.modules.feed_handler import FEED_HEADERS, FeedHandler, answer
 from govi_server.modules.query_parameters import TIMING_POINT_CODE
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.request_handler import RequestHandler
@@ -83,7 +83,7 @@ class SiriRequest(NamedTuple):
 def parse_siri_request(env: Environ) -> SiriRequest:
     """Read what a request asks for. Raises BadQuery."""
     said = parse_query(env.get("query_string", ""))
-    return SiriRequest(STOP.of(said), MOST.of(said), LINE.of(said), PREVIEW.of(said), prefers_gzip(env))
+    return SiriRequest(STOP.parse(said), MOST.parse(said), LINE.parse(said), PREVIEW.parse(said), prefers_gzip(env))
 
 
 @implementer(ICacheableModule, IDocumented)
@@ -116,7 +116,7 @@ class Siri(Service):
         """Give what is another thing when there may be another answer."""
         return self.feed.state, self.feed.boards.version(asked.code)
 
-    def contract(self) -> list[Operation]:
+    def describe(self) -> list[Operation]:
         """Declare the one path."""
         about = ("Cache-Control", "Feed-State")
         answers = (
@@ -147,7 +147,7 @@ class Siri(Service):
         ]
 
 
-class SiriHandler(LiveHandler):
+class SiriHandler(FeedHandler):
     """Answers one question about one stop."""
 
     def __init__(self, module: Siri, request_handler: RequestHandler, env: Environ) -> None:
@@ -173,7 +173,7 @@ class SiriHandler(LiveHandler):
             self.send_representation(ready)
             return
         board = feed.boards.board(asked.code, HORIZON if asked.preview is None else asked.preview)
-        condition = feed.condition(board)
+        condition = feed.freshness(board)
         self.mark("lookup")
         if condition[0] not in SERVABLE:
             self._send_error(*self.without(condition[0]), ERRORS[condition[0]])

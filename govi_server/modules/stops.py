@@ -16,7 +16,7 @@ from govi_server.http.parameters import Number, Parameter, String, parse_query
 from govi_server.http.request import Environ
 from govi_server.kv78turbo.feed import Feed
 from govi_server.modules.declared import STOP
-from govi_server.modules.feed_handler import UNAVAILABLE_HEADERS, LiveHandler
+from govi_server.modules.feed_handler import UNAVAILABLE_HEADERS, FeedHandler
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.openapi.schema import NUMBER, arrays, objects
 from govi_server.request_handler import RequestHandler
@@ -64,7 +64,7 @@ class Stops(Service):
         """Make the handler of one request."""
         return StopsHandler(self, request_handler, env)
 
-    def contract(self) -> list[Operation]:
+    def describe(self) -> list[Operation]:
         """Declare the one path."""
         schema = objects({"Stops": {**arrays(objects(self.stop)), "maxItems": MOST}})
         answers = (ResponseSpec(200, self.found, CONTENT_TYPE, schema, ("Cache-Control", "ETag")), _WRONG, _NOTHING)
@@ -94,7 +94,7 @@ class Near(Stops):
         return [{**self.shapes.stop(code), "Distance": metres} for code, metres in index.near(*place)]
 
 
-class StopsHandler(LiveHandler):
+class StopsHandler(FeedHandler):
     """Answers one question for stops."""
 
     def __init__(self, module: Stops, request_handler: RequestHandler, env: Environ) -> None:
@@ -109,7 +109,7 @@ class StopsHandler(LiveHandler):
             self.request_handler.send_not_found()
             return
         said = parse_query(self.env.get("query_string", ""))
-        asked = [parameter.of(said) for parameter in self._module.parameters]
+        asked = [parameter.parse(said) for parameter in self._module.parameters]
         index = await self._module.finder.index()
         self.mark("lookup")
         if not len(index):

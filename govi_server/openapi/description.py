@@ -15,7 +15,7 @@ from govi_server.http.parameters import Json, Parameter
 class IDocumented(Interface):
     """What a module provides that says of itself what may be asked of it: /openapi.json and /docs tell it."""
 
-    def contract() -> "Sequence[Operation]":
+    def describe() -> "Sequence[Operation]":
         """List its paths."""
 
 
@@ -29,7 +29,7 @@ class ResponseSpec:
     schema: Json | None = None
     headers: tuple[str, ...] = ()
     """Names of header fields that are always there and tell more; see openapi.HEADERS."""
-    perhaps: tuple[str, ...] = ()
+    optional_headers: tuple[str, ...] = ()
     """Names of those that are there when there is something to tell."""
 
 

@@ -115,7 +115,7 @@ def responses(path: Operation) -> dict[str, Any]:
                 if (example.status, kind) == (answer.status, answer.content_type):
                     value = json.loads(body) if kind == JSON else body
                     of_type.setdefault("examples", {})[example.says] = {"value": value}
-        for name in (*answer.headers, *answer.perhaps):
+        for name in (*answer.headers, *answer.optional_headers):
             description, schema = RESPONSE_FIELDS[name]
             required = name in always[answer.status]
             header = {"description": description, "required": required, "schema": schema}
@@ -128,7 +128,7 @@ def _common(path: Operation) -> Iterator[ResponseSpec]:
     found = next(answer for answer in path.answers if answer.status == 200)
     for answer in COMMON:
         if answer.status == 304:
-            answer = replace(answer, headers=found.headers, perhaps=found.perhaps)
+            answer = replace(answer, headers=found.headers, optional_headers=found.optional_headers)
         if "ETag" in found.headers or answer.status not in (304, 412):
             yield answer
 

@@ -25,13 +25,13 @@ _TEXT = "text/plain; charset=utf-8"
 class Admin(Site):
     """Answers operators and their tools; what: the name that logs call it by."""
 
-    what = "operators"
+    name = "operators"
     noisy = False
 
     def __init__(self, clock: IReactorTime, metrics: Metrics, status: Status, ready: Readiness) -> None:
         root = _Root()
         super().__init__(root, reactor=clock)
-        self.accepting = AcceptThrottle(clock, self.what)
+        self.accepting = AcceptThrottle(clock, self.name)
         root.putChild(b"", _Page("text/html; charset=utf-8", lambda: page(status.json())))
         root.putChild(b"health", _Page(_TEXT, lambda: b"alive\n"))
         root.putChild(b"ready", _Ready(ready))
@@ -41,7 +41,7 @@ class Admin(Site):
 
     def logPrefix(self) -> str:
         """Say what listens, in Twisted's own log lines."""
-        return self.what
+        return self.name
 
     def log(self, request: Request) -> None:
         """Keep quiet: scrapes come every few seconds."""

@@ -165,7 +165,7 @@ class ManholeCommands:
         if not feed.boards.knows(code):
             return f"feed: {code} is not known"
         board = feed.boards.board(code, HORIZON)
-        condition, age = feed.condition(board)
+        condition, age = feed.freshness(board)
         rows = [
             (
                 feed.timetable.public_number(one),
@@ -174,7 +174,7 @@ class ManholeCommands:
                 one.expected_departure_time or one.expected_arrival_time,
                 one.trip_stop_status,
             )
-            for one in board.passes
+            for one in board.passtimes
         ]
         said = (
             f"feed: {code} is {condition}, said {age:.0f} s ago, {len(rows)} passes, {len(board.messages)} messages"

@@ -101,7 +101,7 @@ class HealthMonitor:
         self._since: dict[str, float] = {}
         """The reasons there are, and since when."""
 
-    def verdict(self) -> Health:
+    def health(self) -> Health:
         """Judge what there is now."""
         now = self._clock.seconds()
         failing = self._sources()

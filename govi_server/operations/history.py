@@ -100,16 +100,16 @@ class RecentHistory:
     def __call__(self, event: LogEvent) -> None:
         """Take note of an event of the log."""
         if isinstance(flight := event.get("flight"), GatewayEvent):
-            self._tally.settle()  # of the minutes before this one
+            self._tally.flush()  # of the minutes before this one
             asked = self._minute(int(self._clock.seconds()) // 60 * 60).modules[flight.module]
-            (asked.taken if flight.what == "taken" else asked.waited).add(flight.seconds * 1000)
+            (asked.taken if flight.name == "taken" else asked.waited).add(flight.seconds * 1000)
         elif event.get("log_level") in (LogLevel.warn, LogLevel.error, LogLevel.critical):
             text = formatEvent(event).partition("\n")[0][:300]
             self.events.appendleft(LogEntry(self._clock.seconds(), event["log_level"].name, text))
 
     def minutes(self) -> Iterator[Minute]:
         """Go through the minutes of the last hour in which anything happened, the oldest first."""
-        self._tally.settle()
+        self._tally.flush()
         now = self._clock.seconds()
         return (minute for minute in self._minutes if 0 <= now - minute.begins < (MINUTES + 1) * 60)
 

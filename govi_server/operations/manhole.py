@@ -223,7 +223,7 @@ class Manhole(ConchFactory):
     """The SSH server; what: the name that logs call it by."""
 
     protocol = _Transport
-    what = "the manhole"
+    name = "the manhole"
     noisy = False
 
     def __init__(
@@ -234,7 +234,7 @@ class Manhole(ConchFactory):
         public: Any = {key.sshType(): key.public()}
         private: Any = {key.sshType(): key}
         self.publicKeys, self.privateKeys = public, private
-        self.accepting = AcceptThrottle(clock, self.what)
+        self.accepting = AcceptThrottle(clock, self.name)
         self.connections: set[Any] = set()
         namespace = {**objects, **verbs.all()}
         greeting = (

@@ -95,7 +95,7 @@ class Metrics(Collector):
     def __call__(self, event: LogEvent) -> None:
         """Count an event of the log."""
         if isinstance(flight := event.get("flight"), GatewayEvent):
-            (self._taken if flight.what == "taken" else self._answered)[flight.module].add([flight.seconds])
+            (self._taken if flight.name == "taken" else self._answered)[flight.module].add([flight.seconds])
 
     def _count(self, bulk: Batch) -> None:
         for connection in bulk.connections:
@@ -116,10 +116,10 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Tell what was counted, and read what is a state and no event."""
-        self._tally.settle()
+        self._tally.flush()
         yield from self._counted()
         parts = self._parts
-        verdict = self._judge.verdict().word
+        verdict = self._judge.health().word
         yield _states("govi_verdict", "1 for what the status page says.", "verdict", get_args(HealthStatus), verdict)
         yield _gauge("govi_connections", "Connections that are open.", len(parts.server.connections))
         yield _gauge(

@@ -77,7 +77,7 @@ class Readiness:
             clock=clock,
             find_module=lambda segment: public.find_module(segment),
             limits=public.limits,
-            what="readiness",
+            name="readiness",
         )
 
     async def why_not(self) -> list[str]:

@@ -93,7 +93,7 @@ def take(record: Record, parts: Components, now: float) -> None:
     feed = parts.feed
     if isinstance(record, BoardRecord):
         source = parts.gateways.get(record.module)
-        if source is not None and 0 <= now - record.board.made <= source.cache.limits.stale:
+        if source is not None and 0 <= now - record.board.received_at <= source.cache.limits.stale:
             source.cache.put(record.board)
     elif feed is None:
         return

@@ -40,7 +40,7 @@ class Status:
     def json(self) -> Json:
         """Give the whole status."""
         now = self._clock.seconds()
-        verdict = self._judge.verdict()
+        verdict = self._judge.health()
         server = self._parts.server
         return {
             "verdict": verdict.word,

@@ -39,7 +39,7 @@ class CooperativeRunner:
         self._cooperator = make_cooperator(clock)
         self._waiting = 0
 
-    async def of(self, bits: Generator[None, None, _T]) -> _T:
+    async def run(self, bits: Generator[None, None, _T]) -> _T:
         """Do work; gives what comes of it."""
         made: list[_T] = []
 

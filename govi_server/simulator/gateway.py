@@ -26,7 +26,7 @@ from govi_server.simulator.town import Town
 from govi_server.web_handler import IWebModule, WebHandler
 
 TRIPS = 10
-"""Trips of an answer: GOVI sent five (DOMAIN.md 1.2), other sources send more."""
+"""Trips of an answer: GOVI sent five (docs/protocols.md 1.2), other sources send more."""
 
 
 class Behaviour(Struct, frozen=True):
@@ -44,7 +44,7 @@ class Behaviour(Struct, frozen=True):
 
 @implementer(IWebModule)
 class SimulatedGateway(Service):
-    """Answers for the stops of the town, and is silent about any other, as GOVI was (DOMAIN.md 1.2).
+    """Answers for the stops of the town, and is silent about any other, as GOVI was (docs/protocols.md 1.2).
 
     callback: posts the answers. clock: the town's time.
     """
@@ -127,5 +127,5 @@ def simulation(reactor: IReactorTime, behaviour: Behaviour, callback_url: Callab
         clock=reactor,
         find_module=lambda segment: gateway,
         limits=ServerSettings(drain=1.0),
-        what="simulated gateway",
+        name="simulated gateway",
     )

@@ -1,4 +1,4 @@
-"""The town as the KV78turbo feed tells it: messages of KV7 and KV8 (DOMAIN.md 2). Pure, but for whose time it is."""
+"""The town as the KV78turbo feed tells it: messages of KV7 and KV8 (docs/protocols.md 2). Pure, but for whose time it is."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ from govi_server.kv78turbo import ctx
 from govi_server.simulator.town import STATION, STATION_AREA, Call, Journey, Line, Town
 
 CYCLE = 25
-"""Seconds in which all that is under way is said again, as the feed does (DOMAIN.md 2.2)."""
+"""Seconds in which all that is under way is said again, as the feed does (docs/protocols.md 2.2)."""
 TIMETABLE_CYCLE = 60
 """Seconds after which KV7 is said again. The feed does it at night; here somebody waits for it."""
 AHEAD = HOUR
@@ -32,7 +32,7 @@ _OWNER = "LINDEBUS"
 _GENERAL = "ALGEMEEN"  # who owns the stops
 _DESTINATION_CUTS = (30, 24, 19, 16)
 
-# The tables with their columns, as they were in 2021 (DOMAIN.md 2.3 to 2.5).
+# The tables with their columns, as they were in 2021 (docs/protocols.md 2.3 to 2.5).
 _TABLES = {
     "DATAOWNER": "DataOwnerCode DataOwnerType DataOwnerName DataOwnerCompanyNumber",
     "DESTINATION": """
@@ -194,7 +194,7 @@ def _stop_type(journey: Journey, order: int) -> str:
 
 
 def _departure(stop_type: str, seconds: int) -> str:
-    """Write a departure; where nothing leaves, it is as if it were at midnight (DOMAIN.md 2.4)."""
+    """Write a departure; where nothing leaves, it is as if it were at midnight (docs/protocols.md 2.4)."""
     return "00:00:00" if stop_type == "LAST" else write_time(seconds)
 
 
@@ -243,7 +243,7 @@ def passtimes(town: Town, journey: Journey, now: float) -> list[Row]:
         "VejoDepartureTime": write_time(calls[0].departure),
         "VejoArrivalTime": write_time(calls[-1].arrival),
         "ExtraJourney": "0",
-        "CancelledJourney": "0",  # even when it is (DOMAIN.md 2.5)
+        "CancelledJourney": "0",  # even when it is (docs/protocols.md 2.5)
         "ShowCancelledTrip": "TRUE",
         "ShowFlexibleTrip": "1",
         "Monitored": "1",

@@ -56,15 +56,15 @@ class Listener(StreamServerEndpointService):
             super().privilegedStartService()
         except CannotListenError as error:
             reason = getattr(error.socketError, "strerror", None) or error.socketError
-            raise StartupError(f"cannot listen on {self._description} for {self._server.what}: {reason}") from None
+            raise StartupError(f"cannot listen on {self._description} for {self._server.name}: {reason}") from None
         except (OSError, OverflowError) as error:  # of a unix or systemd endpoint, of a port beyond 65535
-            raise StartupError(f"cannot listen on {self._description} for {self._server.what}: {error}") from None
+            raise StartupError(f"cannot listen on {self._description} for {self._server.name}: {error}") from None
         assert self._waitingForPort is not None
         self._waitingForPort.addCallback(self._listens)
 
     def _listens(self, port: tcp.Port) -> tcp.Port:
         address = port.getHost()
-        self.log.info("Listening on {address} for {what}", address=_readable(address), what=self._server.what)
+        self.log.info("Listening on {address} for {what}", address=_readable(address), what=self._server.name)
         self._server.accepting.add(port)
         if isinstance(port, tcp.Port):
             _prepare(port, self._reactor)

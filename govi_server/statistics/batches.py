@@ -49,14 +49,14 @@ class StatisticsBatcher:
             return
         minute = int(connection.ended) // 60 * 60
         if minute != self._minute:
-            self.settle()
+            self.flush()
             self._minute = minute
         self._connections.append(connection)
         self._requests += len(connection.requests)
         if self._requests >= MOST or len(self._connections) >= MOST:
-            self.settle()
+            self.flush()
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Have everything counted that has come: who wants to read what was counted says so first."""
         if self._connections:
             connections, self._connections, self._requests = self._connections, [], 0

@@ -6,7 +6,7 @@ from functools import lru_cache
 SEVERAL = "several"
 """The stop of a request about more than one."""
 
-# Paths of OVapi whose second segment is something else (DOMAIN.md 3); modules with stops may have any name.
+# Paths of OVapi whose second segment is something else (docs/protocols.md 3); modules with stops may have any name.
 _NOT_OF_STOPS = frozenset(("generalmessage", "journey", "lastupdate", "line", "stopareacode"))
 
 _CODE = re.compile("[0-9]{1,10}")

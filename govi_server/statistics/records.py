@@ -115,7 +115,7 @@ class ConnectionRecorder:
 
         sent: None if it is under way, and finish() comes later.
         """
-        self.come_from(client)
+        self.set_client(client)
         began = received if self._request is None else self._request.marked
         receive = received - began if received > began else 0.0  # as in mark()
         lookup = found - received if found > received else 0.0
@@ -144,7 +144,7 @@ class ConnectionRecorder:
             request.mark("send", self._clock.seconds())
             self._add(request)
 
-    def give_up(self, phase: Phase) -> None:
+    def abandon(self, phase: Phase) -> None:
         """The connection ends in the midst of a request, which was in this phase if it has no answer."""
         request, self._request = self._request, None
         if request is not None:
@@ -158,7 +158,7 @@ class ConnectionRecorder:
         if len(requests) >= MOST_REQUESTS:
             self.flush("open")
 
-    def come_from(self, client: str) -> None:
+    def set_client(self, client: str) -> None:
         """Say whom the request is from: what is written is about one client at a time."""
         if client != self._connection.client:
             if self._connection.requests:

@@ -40,47 +40,47 @@ class AccessTestCase(SynchronousTestCase):
         self.access = ClientLimits(self.clock, limits)
 
     def wait(self, host: str = "198.51.100.1") -> float:
-        return self.access.wait(self.access.peer(at(host)).counted)
+        return self.access.seconds_to_wait(self.access.peer(at(host)).rate_key)
 
 
 class ConnectionTests(AccessTestCase):
     """Connections of one client."""
 
-    def connects(self, addr: IAddress | None) -> bool:
-        return self.access.connects(self.access.peer(addr))
+    def acquire_connection(self, addr: IAddress | None) -> bool:
+        return self.access.acquire_connection(self.access.peer(addr))
 
-    def disconnects(self, addr: IAddress) -> None:
-        self.access.disconnects(self.access.peer(addr))
+    def release_connection(self, addr: IAddress) -> None:
+        self.access.release_connection(self.access.peer(addr))
 
     def test_limit(self) -> None:
         """A client has so many connections at once, whatever others have."""
-        self.assertEqual([self.connects(at("198.51.100.1")) for _ in range(3)], [True, True, False])
-        self.assertTrue(self.connects(at("198.51.100.2")))
-        self.disconnects(at("198.51.100.1"))
-        self.disconnects(at("198.51.100.1"))
-        self.assertTrue(self.connects(at("198.51.100.1")))
+        self.assertEqual([self.acquire_connection(at("198.51.100.1")) for _ in range(3)], [True, True, False])
+        self.assertTrue(self.acquire_connection(at("198.51.100.2")))
+        self.release_connection(at("198.51.100.1"))
+        self.release_connection(at("198.51.100.1"))
+        self.assertTrue(self.acquire_connection(at("198.51.100.1")))
 
     def test_ipv6(self) -> None:
         """An IPv6 client is its /64; an IPv4 address is the same one, mapped into IPv6 or not."""
         hosts = ["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1"]
-        self.assertEqual([self.connects(at(host)) for host in hosts], [True, True, False, True])
+        self.assertEqual([self.acquire_connection(at(host)) for host in hosts], [True, True, False, True])
         hosts = ["198.51.100.1", "::ffff:198.51.100.1", "198.51.100.1"]
-        self.assertEqual([self.connects(at(host)) for host in hosts], [True, True, False])
+        self.assertEqual([self.acquire_connection(at(host)) for host in hosts], [True, True, False])
 
     def test_unlimited(self) -> None:
         """Some networks have no limit, nor have unix sockets."""
         for addr in (at("127.0.0.1"), at("2001:db8:ffff::1"), UNIXAddress(b"/x"), None):
-            self.assertTrue(all(self.connects(addr) for _ in range(9)))
+            self.assertTrue(all(self.acquire_connection(addr) for _ in range(9)))
 
     def test_proxies(self) -> None:
         """A proxy of ours brings many clients: its connections have no limit."""
-        self.assertTrue(all(self.connects(at("192.0.2.9")) for _ in range(9)))
+        self.assertTrue(all(self.acquire_connection(at("192.0.2.9")) for _ in range(9)))
 
     def test_nothing_is_left(self) -> None:
         """Of clients that have gone nothing stays."""
         for n in range(100):
-            self.connects(at(f"198.51.100.{n}"))
-            self.disconnects(at(f"198.51.100.{n}"))
+            self.acquire_connection(at(f"198.51.100.{n}"))
+            self.release_connection(at(f"198.51.100.{n}"))
         self.assertEqual(len(self.access._connections), 0)
 
 
@@ -100,16 +100,16 @@ class RateTests(AccessTestCase):
         for rate in (1, 3, 7, 10, 30, 50, 60, 70, 90):
             for burst in (2, 3, 10, 500):
                 access_ = ClientLimits(self.clock, AccessSettings(rate=rate, burst=burst))
-                waits = [access_.wait(access_.peer(at("198.51.100.1")).counted) for _ in range(burst + 5)]
+                waits = [access_.seconds_to_wait(access_.peer(at("198.51.100.1")).rate_key) for _ in range(burst + 5)]
                 self.assertEqual([wait == 0 for wait in waits], [True] * burst + [False] * 5, (rate, burst))
 
     def test_many(self) -> None:
         """Who asks for many things at once has asked as often; more than may ever come at once count as that many."""
         access = ClientLimits(self.clock, AccessSettings(rate=2, burst=10))
-        self.assertEqual([access.wait("a", 4) for _ in range(3)], [0, 0, 1])
+        self.assertEqual([access.seconds_to_wait("a", 4) for _ in range(3)], [0, 0, 1])
         self.clock.advance(1)
-        self.assertEqual([access.wait("a", 4), access.wait("a")], [0, 0.5])
-        self.assertEqual([access.wait("b", 100) for _ in range(2)], [0, 5])
+        self.assertEqual([access.seconds_to_wait("a", 4), access.seconds_to_wait("a")], [0, 0.5])
+        self.assertEqual([access.seconds_to_wait("b", 100) for _ in range(2)], [0, 5])
 
     def test_rest(self) -> None:
         """Who rests may ask as often at once as before, and not more."""

@@ -171,7 +171,7 @@ class AnswerTests(GatewayTestCase):
             self.gateway.deliver(packed)
             result = self.successResultOf(board)
             self.assertEqual((result.code, journey(result)), (CODE, "143"))
-            self.assertEqual(result.made, self.clock.seconds())
+            self.assertEqual(result.received_at, self.clock.seconds())
         self.assertEqual(self.heard, [])
         self.assertCounts()
         self.assertEqual(self.lines(), [])
@@ -455,7 +455,7 @@ class UnsolicitedTests(GatewayTestCase):
         self.ask_in_vain()
         self.clock.advance(5)
         self.gateway.deliver(answer(CODE))
-        self.assertEqual([(board.code, board.made) for board in self.heard], [(CODE, self.clock.seconds())])
+        self.assertEqual([(board.code, board.received_at) for board in self.heard], [(CODE, self.clock.seconds())])
         self.assertEqual(also_heard, self.heard)
         self.assertCounts(silent=1, late=1)
 
@@ -633,7 +633,7 @@ class StopTests(GatewayTestCase):
         self.clock.advance(2)
         self.gateway.deliver(answer(CODE))
         flights = [event["flight"] for event in self.events if "flight" in event]
-        self.assertEqual([(one.what, one.seconds) for one in flights], [("taken", 0.0), ("answered", 2.0)])
+        self.assertEqual([(one.name, one.seconds) for one in flights], [("taken", 0.0), ("answered", 2.0)])
 
     def test_stop_idle(self) -> None:
         """A gateway that was asked nothing stops as well."""

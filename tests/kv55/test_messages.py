@@ -169,7 +169,7 @@ class GoviTests(SynchronousTestCase):
     def test_read(self) -> None:
         """The message becomes the board of its stop, made at the moment of reading, with its header."""
         [board] = read_dris_55(GOVI, WINTER)
-        self.assertEqual((board.code, board.made, board.envelope), ("031102", WINTER, ENVELOPE))
+        self.assertEqual((board.code, board.received_at, board.envelope), ("031102", WINTER, ENVELOPE))
         self.assertEqual(
             board.trips[0],
             Trip(
@@ -289,7 +289,7 @@ class HeaderTests(SynchronousTestCase):
         self.assertEqual(
             [(board.code, board.trips) for board in again], [(board.code, board.trips) for board in boards]
         )
-        self.assertEqual({(board.made, board.envelope) for board in again}, {(SUMMER, again[0].envelope)})
+        self.assertEqual({(board.received_at, board.envelope) for board in again}, {(SUMMER, again[0].envelope)})
 
 
 class TripTests(SynchronousTestCase):

@@ -105,7 +105,7 @@ class PlanningTests(TimetableTestCase):
             feed.planning(last, {"JourneyStopType": "INFOPOINT", "JourneyNumber": "2"}), feed.calendar("2026-01-01")
         )
         ((_, one),) = self.kept.passes(CODE, NOW - DAY, NOW + DAY)
-        self.assertEqual((one.target_departure, one.target_arrival, one.leaves), (None, NOW + 1800, False))
+        self.assertEqual((one.target_departure, one.target_arrival, one.is_departure), (None, NOW + 1800, False))
 
     def test_not_shown(self) -> None:
         """Without a departure the arrival counts; what has no time at all is not planned."""

@@ -78,7 +78,7 @@ class PasstimesTestCase(SynchronousTestCase):
     def take(self, *messages: bytes) -> None:
         for message in messages:
             for records in read([message], self.refuse):
-                self.assertEqual(self.kept.take(records), len(records.lines))
+                self.assertEqual(self.kept.ingest(records), len(records.lines))
 
     def tell(self, *rows: feed.Row, columns: int | None = None) -> None:
         """Take messages of one row each."""
@@ -210,15 +210,15 @@ class ReadTests(PasstimesTestCase):
         """At its last stop a journey only arrives: its departure at 00:00:00 is none."""
         self.tell({"JourneyStopType": "LAST", "TargetDepartureTime": "00:00:00", "ExpectedDepartureTime": "00:00:00"})
         one = self.only()
-        self.assertFalse(one.leaves)
+        self.assertFalse(one.is_departure)
         self.assertEqual((one.target_departure_time, one.expected_departure_time), (None, None))
         self.assertEqual((one.target_departure, one.expected_departure), (None, None))
-        self.assertEqual((one.expected, one.gone), (NOW + 30 * MINUTE, NOW + 31 * MINUTE))
+        self.assertEqual((one.expected, one.hidden_after), (NOW + 30 * MINUTE, NOW + 31 * MINUTE))
 
     def test_other_tables(self) -> None:
         """What is not of KV8 is left to others."""
         for records in feed.records(feed.planning({})):
-            self.assertEqual(self.kept.take(records), 0)
+            self.assertEqual(self.kept.ingest(records), 0)
         self.assertEqual((self.kept.stops, self.refused), ({}, {}))
 
     def test_two_days(self) -> None:
@@ -242,7 +242,7 @@ class ReadTests(PasstimesTestCase):
             self.begin()
             self.tell(dict(zip(TIMES, times, strict=True)))
             one = self.only()
-            self.assertEqual((one.expected - NOW, one.gone - NOW), (expected * MINUTE, gone * MINUTE), times)
+            self.assertEqual((one.expected - NOW, one.hidden_after - NOW), (expected * MINUTE, gone * MINUTE), times)
 
 
 class RefusedTests(PasstimesTestCase):
@@ -521,7 +521,7 @@ class SweepTests(PasstimesTestCase):
             self.setUp()
             self.tell(dict(zip(TIMES, times, strict=True)))
             one = self.only()
-            self.assertEqual(one.gone, NOW + gone * MINUTE, times)
+            self.assertEqual(one.hidden_after, NOW + gone * MINUTE, times)
             self.clock.advance(forgotten * MINUTE - 1)
             self.sweep()
             self.assertEqual(self.passes(), [one])
@@ -649,7 +649,7 @@ class ClockChangeTests(PasstimesTestCase):
         """In the night that lacks an hour times go on on the wall, also those beyond 24:00 of the eve."""
         self.assertEqual(self.expected("2026-03-29T01:50:00+01:00", "01:59:00"), "01:59:00+01:00")
         self.assertEqual(self.expected("2026-03-29T01:50:00+01:00", "03:05:00"), "03:05:00+02:00")
-        self.assertEqual(self.only().gone - self.clock.seconds(), 16 * MINUTE)
+        self.assertEqual(self.only().hidden_after - self.clock.seconds(), 16 * MINUTE)
         self.tell({"OperationDate": "2026-03-28", **at("27:05:00"), "LastUpdateTimeStamp": None})
         self.assertEqual(self.passes()[0].expected, self.passes()[1].expected)
         self.clock.advance(16 * MINUTE)

@@ -56,7 +56,7 @@ class BoardsTestCase(SynchronousTestCase):
 
     def shown(self, horizon: float = HORIZON, code: str = CODE) -> list[tuple[str, str]]:
         """List the journeys of a stop's board, and their statuses."""
-        return [(one.journey_number, one.trip_stop_status) for one in self.board(horizon, code).passes]
+        return [(one.journey_number, one.trip_stop_status) for one in self.board(horizon, code).passtimes]
 
     def wait(self, minutes: float) -> None:
         """Let time pass, with the sweep that comes with it."""
@@ -72,7 +72,7 @@ class BoardTests(BoardsTestCase):
     def test_unknown(self) -> None:
         """A stop that nobody has spoken of has an empty board."""
         board = self.board()
-        self.assertEqual((board.code, board.passes, board.messages, board.owners), (CODE, (), (), frozenset()))
+        self.assertEqual((board.code, board.passtimes, board.messages, board.owners), (CODE, (), (), frozenset()))
         self.assertFalse(board.planned)
         self.assertEqual(board.until, NOW + LOOKED_AHEAD)
         self.assertFalse(self.boards.knows(CODE))
@@ -127,8 +127,10 @@ class BoardTests(BoardsTestCase):
         rows = [live("1", 10, JourneyStopType="LAST", **midnight), live("2", 5)]
         take(self.feed, kv.passtimes(*rows))
         self.assertEqual(self.shown(), [("2", "DRIVING"), ("1", "DRIVING")])
-        last = self.board().passes[1]
-        self.assertEqual((last.expected, last.leaves, last.expected_departure), (NOW + 10 * MINUTE, False, None))
+        last = self.board().passtimes[1]
+        self.assertEqual(
+            (last.expected, last.is_departure, last.expected_departure), (NOW + 10 * MINUTE, False, None)
+        )
 
     def test_past_midnight(self) -> None:
         """A pass of yesterday's operating date at 25:10 is one of today, planned and live."""
@@ -138,7 +140,7 @@ class BoardTests(BoardsTestCase):
         expected = {"ExpectedArrivalTime": "25:12:00", "ExpectedDepartureTime": "25:12:00"}
         take(self.feed, kv.passtimes(live("1", 0, OperationDate="2025-12-31", **times, **expected)))
         self.assertEqual(self.shown(), [("1", "DRIVING")])
-        (one,) = self.board().passes
+        (one,) = self.board().passtimes
         self.assertEqual((one.expected, one.operation_date), (NOW + 12 * MINUTE, date(2025, 12, 31)))
 
     def test_planned_until_live(self) -> None:
@@ -173,10 +175,10 @@ class BoardTests(BoardsTestCase):
         self.feed = live_feed(self.clock)
         self.boards = self.feed.boards
         take(self.feed, kv.planning(planned("2", 200), planned("3", 200)), kv.calendar("2026-01-01"))
-        self.assertEqual(self.feed.condition(self.board(HORIZON * 4))[0], "fresh")
+        self.assertEqual(self.feed.freshness(self.board(HORIZON * 4))[0], "fresh")
         take(self.feed, kv.passtimes(live("1", 1)))
         self.clock.advance(2 * HOUR)
-        self.assertEqual(self.feed.condition(self.board(HORIZON * 4)), ("stale", 2 * HOUR))
+        self.assertEqual(self.feed.freshness(self.board(HORIZON * 4)), ("stale", 2 * HOUR))
 
     def test_silent_owner(self) -> None:
         """Who has said nothing for minutes is left out, planned or not, until he is heard again; others are not."""
@@ -191,7 +193,7 @@ class BoardTests(BoardsTestCase):
         take(self.feed, kv.passtimes(rows[0]))
         board = self.board()
         self.assertEqual((self.shown(), board.silent), ([("1", "DRIVING")], {"LIN"}))
-        self.assertEqual(self.feed.condition(board), ("stale", 301))
+        self.assertEqual(self.feed.freshness(board), ("stale", 301))
         take(self.feed, kv.passtimes(rows[1]))
         self.assertEqual(self.shown(), [("1", "DRIVING"), ("2", "DRIVING")])
 
@@ -214,7 +216,7 @@ class BoardTests(BoardsTestCase):
         expected = {"ExpectedArrivalTime": at(5), "ExpectedDepartureTime": at(5)}
         take(self.feed, kv.passtimes(live("1", -25, **expected)))
         self.assertEqual(self.shown(), [("1", "DRIVING")])
-        self.assertEqual(self.board().passes[0].product_formula_type, "18")
+        self.assertEqual(self.board().passtimes[0].product_formula_type, "18")
 
     def test_cancelled(self) -> None:
         """A cancellation is shown in place of what was planned."""
@@ -230,7 +232,7 @@ class BoardTests(BoardsTestCase):
                 [("1", "UNKNOWN"), ("2", "NOTACCESSIBLE"), ("4", "UNKNOWN")]]  # fmt: skip
         take(self.feed, kv.passtimes(*rows))
         self.assertEqual(
-            [(one.journey_number, one.wheelchair, one.product_formula_type) for one in self.board().passes],
+            [(one.journey_number, one.wheelchair, one.product_formula_type) for one in self.board().passtimes],
             [
                 ("1", "ACCESSIBLE", "18"),
                 ("2", "NOTACCESSIBLE", "18"),
@@ -271,7 +273,7 @@ class MadeTests(BoardsTestCase):
 
     def make(self, board: StopDepartures) -> bytes:
         self.n_made += 1
-        return b"%d passes" % len(board.passes)
+        return b"%d passes" % len(board.passtimes)
 
     def made(self, code: str = CODE, form: object = "form") -> bytes:
         return self.boards.made(code, HORIZON, form, self.make)[1]
@@ -284,7 +286,7 @@ class MadeTests(BoardsTestCase):
         for _ in range(5):
             self.clock.advance(MINUTE)
             again = self.boards.made(CODE, HORIZON, "form", self.make)
-            self.assertEqual(again[0], replace(first[0], passes=(), messages=()))
+            self.assertEqual(again[0], replace(first[0], passtimes=(), messages=()))
             self.assertIs(again[1], first[1])
         self.assertEqual(self.n_made, 1)
 

@@ -111,7 +111,7 @@ class EventsTests(LiveTestCase):
         """Who joins while the board of the first listener is being made gets it, though that one leaves."""
 
         class Turns:
-            async def of(self, bits: object) -> str:
+            async def run(self, bits: object) -> str:
                 await Deferred()
                 return ""
 

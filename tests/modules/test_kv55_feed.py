@@ -12,7 +12,7 @@ from govi_server.departures.query import Query
 from govi_server.http.caching.representation import Representation, make_representation
 from govi_server.http.parameters import InvalidParameter
 from govi_server.kv78turbo.subscriber import State, Subscriber
-from govi_server.modules.kv55_feed import Kv55Live
+from govi_server.modules.kv55_feed import Kv55Feed
 from govi_server.modules.query_parameters import read_query
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
@@ -57,7 +57,7 @@ class Kv55LiveTestCase(LiveTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.module = Kv55Live("kv55", self.feed)
+        self.module = Kv55Feed("kv55", self.feed)
         self.module.setServiceParent(self.modules)
 
     def document(self, path: str = f"/kv55/{CODE}") -> etree._Element:
@@ -155,7 +155,7 @@ class DocumentTests(Kv55LiveTestCase):
 
     def test_license(self) -> None:
         """A document names the licence of the module that answers."""
-        Kv55Live("other", self.feed, "http://x.invalid/licence").setServiceParent(self.modules)
+        Kv55Feed("other", self.feed, "http://x.invalid/licence").setServiceParent(self.modules)
         take(self.feed, kv.passtimes({}))
         for name, license_url in [
             ("kv55", "http://creativecommons.org/publicdomain/zero/1.0/"),

@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.cache import BoardCache
 from govi_server.departures.source import SourceBroken, SourceSilent, SourceUnreachable
-from govi_server.modules.kv55_gateway import Kv55
+from govi_server.modules.kv55_gateway import Kv55Gateway
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.settings import CacheSettings
@@ -29,9 +29,9 @@ class Kv55Tests(WireTestCase):
         self.source = FakeSource()
         cache = BoardCache(self.source, self.clock)
         modules = MultiService()
-        self.module = Kv55("kv55", cache)
+        self.module = Kv55Gateway("kv55", cache)
         self.module.setServiceParent(modules)
-        Kv55("arriva", BoardCache(self.source, self.clock)).setServiceParent(modules)
+        Kv55Gateway("arriva", BoardCache(self.source, self.clock)).setServiceParent(modules)
         self.server = Server("", 0, RequestHandler, clock=self.clock, find_module=modules.getServiceNamed)
 
     def board(self, destination: str = "Zuiderwaard") -> Board:
@@ -117,7 +117,7 @@ class Kv55Tests(WireTestCase):
     def test_stale_when_the_flight_fails(self) -> None:
         """Who waits for a flight that fails gets a board that came meanwhile, as stale as it is."""
         client = self.ask()
-        self.module.cache.put(replace(self.board(), made=self.clock.seconds() - 70))
+        self.module.cache.put(replace(self.board(), received_at=self.clock.seconds() - 70))
         self.source.answers[0].errback(SourceSilent("no answer within 10 s"))
         answer = client.answer()
         self.assertEqual((answer.status, answer.headers["Cache-Status"]), (200, "govi-cache; hit; ttl=-10"))
@@ -184,7 +184,7 @@ class Kv55Tests(WireTestCase):
     def test_busy(self) -> None:
         """While too many questions are on their way, another stop is a 503; the same stop is joined."""
         self.source = FakeSource()
-        module = Kv55("kv55", BoardCache(self.source, self.clock, CacheSettings(flights=1)))
+        module = Kv55Gateway("kv55", BoardCache(self.source, self.clock, CacheSettings(flights=1)))
         self.server.find_module = lambda segment: module
         first, joined, busy = self.ask(), self.ask(), self.ask("/kv55/5")
         answer = busy.answer()

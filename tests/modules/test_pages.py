@@ -14,7 +14,7 @@ from govi_server.modules.board import BoardPages
 from govi_server.modules.display_source import FeedDisplays
 from govi_server.modules.docs import Documentation, openapi_modules
 from govi_server.modules.front import CHANGED_EVERY, Front
-from govi_server.modules.kv55_feed import LICENSE, Kv55Live
+from govi_server.modules.kv55_feed import LICENSE, Kv55Feed
 from govi_server.modules.ovapi import ovapi_modules
 from govi_server.modules.siri import PATH, Duration, Siri
 from govi_server.modules.stops import Near, Stops
@@ -39,7 +39,7 @@ class PagesTestCase(LiveTestCase):
         self.front = Front([Source("kv55", "kv78turbo", LICENSE)], self.feed, finder, "1")
         modules: list[Any] = [
             *ovapi_modules(self.feed),
-            *(Kv55Live("kv55", self.feed), Stops(self.feed, finder), Near(self.feed, finder), Siri(self.feed)),
+            *(Kv55Feed("kv55", self.feed), Stops(self.feed, finder), Near(self.feed, finder), Siri(self.feed)),
             *(self.front, BoardPages(FeedDisplays(self.feed), self.clock), Assets(), *openapi_modules(contracts)),
         ]
         for module in modules:

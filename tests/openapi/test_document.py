@@ -169,7 +169,7 @@ class ContractTests(SynchronousTestCase):
                 verifyObject(IWebModule, module)
                 verifyObject(IDocumented, module)
                 self.assertEqual(
-                    {path.template.split("/")[1] for path in IDocumented(module).contract()}, {module.name}
+                    {path.template.split("/")[1] for path in IDocumented(module).describe()}, {module.name}
                 )
             # Whatever can be put together of the words and examples of the contracts.
             words = {part for path in program.paths for part in path.template.split("/")[2:] if "{" not in part}
@@ -227,7 +227,7 @@ class ContractTests(SynchronousTestCase):
         """What a parameter reads is what its schema promises; anything else is a BadQuery that names it."""
         parameter = Parameter("x", kind, "")
         try:
-            value = parameter.of({"x": text})
+            value = parameter.parse({"x": text})
         except InvalidParameter as error:
             self.assertIn("x is ", str(error))
         else:

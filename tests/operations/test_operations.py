@@ -27,7 +27,7 @@ from govi_server.errors import StartupError
 from govi_server.kv55.gateway import Gateway, GatewayEvent
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.subscriber import State
-from govi_server.modules.kv55_gateway import Kv55
+from govi_server.modules.kv55_gateway import Kv55Gateway
 from govi_server.modules.ovapi import ovapi_modules
 from govi_server.operations.admin import Admin
 from govi_server.operations.components import KINDS, Components, GatewayComponents
@@ -90,10 +90,10 @@ class OperationsTestCase(WireTestCase):
         self.feed.subscriber = self.subscriber  # type: ignore[assignment]
         self.parts.modules = ("kv55", "tpc")
         modules = MultiService()
-        for module in (Kv55("kv55", self.cache), *ovapi_modules(self.feed)):
+        for module in (Kv55Gateway("kv55", self.cache), *ovapi_modules(self.feed)):
             modules.addService(module)
         self.server.find_module = modules.getServiceNamed
-        tally = StatisticsBatcher(self.server.what)
+        tally = StatisticsBatcher(self.server.name)
         self.hour = RecentHistory(self.clock, tally, self.parts.modules)
         self.judge = HealthMonitor(self.parts, self.hour, self.clock)
         self.metrics = Metrics(self.parts, self.judge, tally)
@@ -115,7 +115,7 @@ class OperationsTestCase(WireTestCase):
         self, *requests: tuple[str, int | None, str], client: str = "192.0.2.0/24", wait: float = 0.0
     ) -> None:
         """Log a connection with requests: path, status, and what the cache had."""
-        connection = ConnectionStatistics(self.server.what, client, self.clock.seconds())
+        connection = ConnectionStatistics(self.server.name, client, self.clock.seconds())
         for path, status, cache in requests:
             request = RequestStatistics(self.clock.seconds(), "GET", path, status, 100, cast(Any, cache))
             request.wait, request.lookup = (wait, None) if wait else (None, 0.001)
@@ -175,7 +175,7 @@ class VerdictTests(OperationsTestCase):
     """The verdict."""
 
     def word(self) -> str:
-        return self.judge.verdict().word
+        return self.judge.health().word
 
     def fail_gateway(self) -> None:
         for n in range(10):
@@ -187,19 +187,19 @@ class VerdictTests(OperationsTestCase):
         """With nothing wrong it is UP, since the start."""
         self.assertEqual(self.word(), "UP")
         self.clock.advance(100)
-        self.assertEqual(self.judge.verdict().since, NOW)
+        self.assertEqual(self.judge.health().since, NOW)
 
     def test_one_source(self) -> None:
         """One source of two that does not answer is DEGRADED, both are DOWN, and then it recovers."""
         self.subscriber.state = "DOWN"
-        verdict = self.judge.verdict()
+        verdict = self.judge.health()
         self.assertEqual(verdict.word, "DEGRADED")
         self.assertRegex(
             verdict.why[0], r"^the live feed is DOWN, since ..:.. UTC, 0 min ago \(the last .* 0 s ago\): "
         )
         self.fail_gateway()
         self.clock.advance(5)
-        verdict = self.judge.verdict()
+        verdict = self.judge.health()
         self.assertEqual((verdict.word, verdict.since), ("DOWN", NOW + 5))
         self.assertTrue(verdict.why[0].startswith("/kv55: the gateway does not take questions, since "), verdict.why)
         self.subscriber.state = "UP"
@@ -217,7 +217,7 @@ class VerdictTests(OperationsTestCase):
         self.happened(("/kv55/1", 406, "miss"))
         self.assertEqual(self.word(), "DEGRADED")
         self.clock.advance(120)
-        (why,) = self.judge.verdict().why
+        (why,) = self.judge.health().why
         since = utc_timestamp(NOW)[11:16]
         details = "5 of 15 in 5 minutes, stops: 4; 504: 4, 406: 1"
         self.assertTrue(why.startswith(f"/kv55: questions fail, since {since} UTC, 2 min ago ({details}): "), why)
@@ -227,7 +227,7 @@ class VerdictTests(OperationsTestCase):
     def test_made_up(self) -> None:
         """One stop that is never answered wakes nobody, but is told."""
         self.happened(*[(f"/kv55/{CODE}", 200, "hit")] * 100, *[("/kv55/99999999", 504, "miss")] * 55)
-        verdict = self.judge.verdict()
+        verdict = self.judge.health()
         self.assertEqual(verdict.word, "UP")
         self.assertEqual(
             verdict.why, ("/kv55: 55 of 155 in 5 minutes failed, all for 99999999, which may not exist",)
@@ -247,7 +247,7 @@ class VerdictTests(OperationsTestCase):
         self.assertEqual(self.word(), "UP")
         self.clock.advance(180)
         self.happened(*((f"/kv55/{n}", 504, "miss") for n in range(5)))
-        verdict = self.judge.verdict()
+        verdict = self.judge.health()
         self.assertEqual(verdict.word, "DOWN")
         self.assertIn("/kv55 takes questions, but gets no answers", verdict.why[0])
         self.assertIn("none of 5 was answered in 3 minutes; 504: 5", verdict.why[0])
@@ -259,7 +259,7 @@ class VerdictTests(OperationsTestCase):
         self.parts.feed = None
         self.happened(*((f"/kv55/{n}", None, "miss") for n in range(5)))
         self.assertEqual(self.word(), "DOWN")
-        self.assertIn("left by the client: 5", self.judge.verdict().why[0])
+        self.assertIn("left by the client: 5", self.judge.health().why[0])
 
     def test_scanner(self) -> None:
         """Stops that were never answered are no proof against a source that answers others."""
@@ -275,7 +275,7 @@ class VerdictTests(OperationsTestCase):
         """A feed that is UP and has no boards for anybody is told as a source that fails."""
         del self.parts.gateways["kv55"]
         self.happened(*((f"/{module}/{n}", 503, "none") for n in range(3) for module in ("kv55", "tpc")))
-        verdict = self.judge.verdict()
+        verdict = self.judge.health()
         self.assertEqual(verdict.word, "DOWN")
         self.assertIn("none of 6 was answered in 3 minutes; 503: 6", verdict.why[0])
 
@@ -288,14 +288,14 @@ class VerdictTests(OperationsTestCase):
         self.parts.snapshots = cast(
             Any, type("Snapshots", (), {"writable": False, "incidents": self.feed.incidents})()
         )
-        why = self.judge.verdict().why
+        why = self.judge.health().why
         self.assertEqual(len(why), 4)
         self.assertIn("(1 of 1 are in use)", why[0])
 
     def test_recovering_feed(self) -> None:
         """A feed that has not told everything yet is RECOVERING."""
         self.subscriber.state = "UNKNOWN"
-        self.assertEqual(self.judge.verdict().why, ("the live feed is UNKNOWN: the last data came 0 s ago",))
+        self.assertEqual(self.judge.health().why, ("the live feed is UNKNOWN: the last data came 0 s ago",))
 
 
 class StatusTests(OperationsTestCase):
@@ -580,12 +580,14 @@ class SnapshotTests(OperationsTestCase):
         self.assertEqual(others.gateways["kv55"].cache.board(CODE)[0], "hit")
         (code,) = self.feed.passtimes.stops
         for boards in (self.feed.boards, others.feed.boards):
-            self.assertEqual(len(boards.board(code, 86400).passes), len(self.feed.boards.board(code, 86400).passes))
+            self.assertEqual(
+                len(boards.board(code, 86400).passtimes), len(self.feed.boards.board(code, 86400).passtimes)
+            )
         before, after = self.feed.boards.board(code, 86400), others.feed.boards.board(code, 86400)
         self.assertEqual(before, after)
         self.assertEqual(others.feed.passtimes.heard, self.feed.passtimes.heard)
         self.assertEqual(others.feed.timetable.n_planned, self.feed.timetable.n_planned)
-        self.assertGreater(len(before.passes) + len(before.messages), 0)
+        self.assertGreater(len(before.passtimes) + len(before.messages), 0)
 
     def test_clock_was_ahead(self) -> None:
         """Who was heard of by a clock that was ahead is not fresh until then."""

@@ -25,7 +25,7 @@ class TurnsTests(SynchronousTestCase):
         return name
 
     def begin(self, name: str, bits: int, takes: float = SLICE) -> Deferred[str]:
-        return Deferred.fromCoroutine(self.turns.of(self.work(name, bits, takes)))
+        return Deferred.fromCoroutine(self.turns.run(self.work(name, bits, takes)))
 
     def test_short(self) -> None:
         """What fits into a slice is done at once."""
@@ -63,7 +63,7 @@ class TurnsTests(SynchronousTestCase):
             raise ValueError
 
         for bits in (0, 3):
-            wanted = Deferred.fromCoroutine(self.turns.of(fails(bits)))
+            wanted = Deferred.fromCoroutine(self.turns.run(fails(bits)))
             self.clock.pump([PAUSE] * 5)
             self.failureResultOf(wanted, ValueError)
         self.assertEqual(self.successResultOf(self.begin("b", 1, 0)), "b")

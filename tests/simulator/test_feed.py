@@ -55,7 +55,7 @@ class FeedTestCase(SynchronousTestCase):
 
     def passes(self, code: str = CODE) -> list[str]:
         """List the journeys that are shown."""
-        return [one.journey_number for one in self.feed.boards.board(code, HORIZON).passes]
+        return [one.journey_number for one in self.feed.boards.board(code, HORIZON).passtimes]
 
     def seen_until(self, done: Deferred[None]) -> list[int]:
         """Give how many passes others see, each time that it is their turn until something is done."""
@@ -266,7 +266,7 @@ class FolderTests(SynchronousTestCase):
             self.assertEqual(feed.timetable.n_planned, 0)
             feed.startService()
             clock.pump([0.01] * 5)
-            (one,) = feed.boards.board(CODE, HORIZON).passes
+            (one,) = feed.boards.board(CODE, HORIZON).passtimes
             self.assertEqual((one.journey_number, one.trip_stop_status), ("1001", "PLANNED"))
             feed.stopService()
             self.assertEqual(clock.getDelayedCalls(), [])
@@ -279,7 +279,7 @@ class ConditionTests(FeedTestCase):
         self.feed.subscriber = cast(Subscriber, FakeSubscriber(state, last))
 
     def condition(self, code: str = CODE) -> tuple[Freshness, float]:
-        return self.feed.condition(self.feed.boards.board(code, HORIZON))
+        return self.feed.freshness(self.feed.boards.board(code, HORIZON))
 
     def test_state(self) -> None:
         """The feed is as its subscriber says; without one it is unknown."""

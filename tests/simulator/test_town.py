@@ -235,7 +235,7 @@ class BoardTests(SynchronousTestCase):
         """A board is of its moment and brings no envelope; a trip has all its texts."""
         now = at(FRIDAY, 12) + 0.5
         board = self.town.board(STATION, now)
-        self.assertEqual((board.code, board.made, board.envelope), (STATION, now, ()))
+        self.assertEqual((board.code, board.received_at, board.envelope), (STATION, now, ()))
         for trip in board.trips:
             self.assertEqual(trip.operating_date, "2026-05-08")
             self.assertEqual(trip.data_owner_code, self.town.lines[0].data_owner_code)

@@ -18,14 +18,14 @@ CACHE_STATUS: dict[CacheResult, str] = {
 class Validator(Protocol):
     """What an answer is made of."""
 
-    current: bool
+    is_current: bool
     """Whether there is still nothing newer."""
 
 
 class _Gone:
     """The source of an answer of which nobody has said that it lasts."""
 
-    current = False
+    is_current = False
 
 
 _GONE = _Gone()
@@ -37,10 +37,10 @@ class CachedResponse:
     headers: what is to be said beside what the representation says itself. cache: what the cache had.
     """
 
-    __slots__ = ("_head", "_of", "cache", "headers", "made", "since", "source", "until")
+    __slots__ = ("_head", "_of", "cache", "headers", "representation", "since", "source", "until")
 
     def __init__(self, made: Representation, headers: Fields, cache: CacheResult) -> None:
-        self.made = made
+        self.representation = made
         self.headers = headers
         self.cache = cache
         self.since = self.until = 0.0
@@ -48,7 +48,7 @@ class CachedResponse:
         self._of: object = None
         self._head = b""
 
-    def lasts(self, since: float, until: float, source: Validator) -> None:
+    def set_validity(self, since: float, until: float, source: Validator) -> None:
         """Say that not a byte of it changes between these moments (epoch seconds), while its source is current."""
         self.since, self.until, self.source = since, until, source
 
@@ -62,12 +62,12 @@ class CachedResponse:
         of = (unchanged, int(now), connection, more)
         if of != self._of:
             status = "304 Not Modified" if unchanged else "200 Ok"
-            fields = (*self.made.headers, *self.headers, *more)
-            self._head = format_head(status, fields, len(self.made.body), now=now, connection=connection)
+            fields = (*self.representation.headers, *self.headers, *more)
+            self._head = format_head(status, fields, len(self.representation.body), now=now, connection=connection)
             self._of = of
         if unchanged:
             return self._head, b"", 304
-        return self._head, b"" if method == "HEAD" else self.made.body, 200
+        return self._head, b"" if method == "HEAD" else self.representation.body, 200
 
 
 def cached_response(

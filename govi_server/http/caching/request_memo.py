@@ -43,7 +43,9 @@ class MemoEntry(NamedTuple):
 
     def unchanged(self, ready: CachedResponse) -> bool:
         """Tell whether the client has the answer already."""
-        return self.condition is not None and not_modified(self.condition, ready.made.etag, ready.made.modified)
+        return self.condition is not None and not_modified(
+            self.condition, ready.representation.etag, ready.representation.modified
+        )
 
 
 class SerializedResponse(NamedTuple):
@@ -72,7 +74,7 @@ class RequestMemo:
     def __len__(self) -> int:
         return len(self._known)
 
-    def say(self, block: bytes, now: float, more: Fields) -> SerializedResponse | None:
+    def lookup(self, block: bytes, now: float, more: Fields) -> SerializedResponse | None:
         """Give the answer to bytes, if they are a header block that is known and its answer is at hand.
 
         now: the moment, epoch seconds. more: the server's header fields.
@@ -98,7 +100,7 @@ class RequestMemo:
             self.said[block] = said
         return said
 
-    def learn(self, block: bytes, repeat: MemoEntry) -> None:
+    def store(self, block: bytes, repeat: MemoEntry) -> None:
         """Keep what a header block means."""
         if len(block) <= LONGEST:
             self._known[block] = repeat

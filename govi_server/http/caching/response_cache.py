@@ -70,7 +70,7 @@ class ResponseCache:
         if ready.cache in _LASTS:
             self._forget(asked)
             self._answers[asked] = _Answer(self._clock.seconds(), version, say, ready)
-            self.bytes += len(ready.made)
+            self.bytes += len(ready.representation)
             self._shrink()
         return ready
 
@@ -87,4 +87,4 @@ class ResponseCache:
     def _forget(self, asked: Hashable) -> None:
         answer = self._answers.pop(asked, None)
         if answer is not None:
-            self.bytes -= len(answer.ready.made)
+            self.bytes -= len(answer.ready.representation)

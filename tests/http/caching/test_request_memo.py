@@ -27,8 +27,8 @@ from govi_server.http.client_limits import ClientLimits
 from govi_server.kv78turbo.subscriber import Subscriber
 from govi_server.modules.board import BoardPages
 from govi_server.modules.display_source import CacheDisplays, FeedDisplays
-from govi_server.modules.kv55_feed import Kv55Live
-from govi_server.modules.kv55_gateway import Kv55
+from govi_server.modules.kv55_feed import Kv55Feed
+from govi_server.modules.kv55_gateway import Kv55Gateway
 from govi_server.modules.ovapi import ovapi_modules
 from govi_server.modules.siri import PATH, Siri
 from govi_server.request_handler import RequestHandler
@@ -47,7 +47,7 @@ HEADERS = {"Access-Control-Allow-Origin": "*"}
 class Forgetful(RequestMemo):
     """Learns nothing: every request goes the long way."""
 
-    def learn(self, block: bytes, repeat: MemoEntry) -> None: ...
+    def store(self, block: bytes, repeat: MemoEntry) -> None: ...
 
 
 class Ticking(Clock):
@@ -69,7 +69,7 @@ class World:
         self.source = FakeSource()
         self.cache = BoardCache(self.source, self.clock)
         self.modules = MultiService()
-        Kv55("kv55", self.cache).setServiceParent(self.modules)
+        Kv55Gateway("kv55", self.cache).setServiceParent(self.modules)
         self.server = Server(
             "",
             0,
@@ -125,7 +125,7 @@ class World:
         self.full = full
         if not full:
             for client in self.clients:
-                if client.handler.choked and not client.closed:
+                if client.handler.write_paused and not client.closed:
                     client.handler.resumeProducing()
 
     def pause(self, which: int) -> None:
@@ -149,7 +149,13 @@ class World:
             self.source.asked,
             [
                 [(number[c], c.closing) for c in deadlines]
-                for deadlines in (server.deadlines, server.idle, server.lingering, server.dropped, server.reports)
+                for deadlines in (
+                    server.deadlines,
+                    server.idle,
+                    server.linger_timeout,
+                    server.drop_timeout,
+                    server.reports,
+                )
             ],
             list(self.server.access._busy_until.items()),
             set(self.cache._entries),  # who was used last is known to the second
@@ -535,7 +541,7 @@ class LiveTests(SynchronousTestCase):
             subscriber = FakeSubscriber("UP")
             feed.subscriber = cast(Subscriber, subscriber)
             boards = BoardPages(FeedDisplays(feed), world.clock)
-            modules: list[Any] = [Kv55Live("live", feed), *ovapi_modules(feed), boards, Siri(feed)]
+            modules: list[Any] = [Kv55Feed("live", feed), *ovapi_modules(feed), boards, Siri(feed)]
             for module in modules:
                 verifyObject(ICacheableModule, module)
                 module.setServiceParent(world.modules)
