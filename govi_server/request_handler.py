@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -85,6 +85,11 @@ class RequestHandler(RequestReceiver):
         self.record = ConnectionRecorder(server.name, self.accepted_from.name, server.clock, server.observer)
         sock.registerProducer(self, True)
         self.connection = server.opened(self, sock)
+
+    @property
+    def peer(self) -> IAddress:
+        """The client's address."""
+        return self.connection.addr
 
     @property
     def idle(self) -> bool:

@@ -1,8 +1,9 @@
 """What a URL module derives from to answer one request."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from twisted.internet.interfaces import IAddress
 from zope.interface import Interface
 
 from govi_server.http.caching.cached_response import CachedResponse
@@ -13,10 +14,43 @@ from govi_server.http.stream import Stream
 from govi_server.statistics.records import CacheResult, Phase
 
 
+class ResponseSender(Protocol):
+    """What a URL module sees of the connection whose request it answers."""
+
+    @property
+    def peer(self) -> IAddress:
+        """The client's address."""
+
+    def send_response(self, response: str | bytes, status: str = "200 Ok", headers: Headers | None = None) -> None:
+        """Send a response: status such as '404 Not Found', header fields, and the body (a str goes out as UTF-8).
+
+        Without a Content-Type among the headers it is plain text. After the connection has ended nothing is sent.
+        Raises ValueError for invalid header fields, and RuntimeError for a second response.
+        """
+
+    def send_representation(self, ready: CachedResponse, unchanged: bool) -> None:
+        """Send a cached response, or 304 if the client has its representation."""
+
+    def send_not_found(self) -> None:
+        """Send the 404 of a path that no module answers."""
+
+    def send_timeout(self) -> None:
+        """Send the 504 of an internal gateway that did not answer in time."""
+
+    def stream(self, headers: Headers, final_chunk: bytes) -> Stream:
+        """Begin a response without a deadline that ends when the client or the server closes.
+
+        final_chunk: what is sent when the server ends it.
+        """
+
+    def mark(self, phase: Phase, cache: CacheResult | None = None) -> None:
+        """Record that a phase of the current request ends now, and the cache's result."""
+
+
 class IWebModule(Interface):
     """What a service must provide to answer under the URL segment that is its name."""
 
-    def web_handler(request_handler: "RequestHandler", env: "Environ") -> "WebHandler":
+    def web_handler(request_handler: ResponseSender, env: "Environ") -> "WebHandler":
         """Make the handler of one request."""
 
 
@@ -30,10 +64,6 @@ class ICacheableModule(IWebModule):
         """
 
 
-if TYPE_CHECKING:
-    from govi_server.request_handler import RequestHandler
-
-
 class WebHandler:
     """Connects a URL module to the connection that asks: env is the request, send_response() answers it.
 
@@ -43,7 +73,7 @@ class WebHandler:
     methods: tuple[str, ...] = ("GET", "HEAD")
     """The request methods that the module answers; any other gets 405."""
 
-    def __init__(self, request_handler: "RequestHandler", env: Environ) -> None:
+    def __init__(self, request_handler: ResponseSender, env: Environ) -> None:
         self.request_handler = request_handler
         self.env = env
 
@@ -60,7 +90,7 @@ class WebHandler:
         raise NotImplementedError("a WebHandler answers the methods that it names")
 
     def send_response(self, response: str | bytes, status: str = "200 Ok", headers: Headers | None = None) -> None:
-        """Send the answer; see RequestHandler.send_response()."""
+        """Send the answer; see ResponseSender.send_response()."""
         self.request_handler.send_response(response, status, headers)
 
     def send_representation(self, ready: CachedResponse) -> None:
@@ -73,7 +103,7 @@ class WebHandler:
             self.request_handler.send_representation(ready, not_modified(self.env, made.etag, made.modified))
 
     def stream(self, headers: Headers, farewell: bytes) -> Stream:
-        """Begin an answer that goes on; see RequestHandler.stream()."""
+        """Begin an answer that goes on; see ResponseSender.stream()."""
         return self.request_handler.stream(headers, farewell)
 
     def mark(self, phase: Phase, cache: CacheResult | None = None) -> None:

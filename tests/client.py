@@ -22,7 +22,7 @@ from govi_server.request_handler import RequestHandler
 from govi_server.server import SERVER_DEFAULTS, Server
 from govi_server.settings import ServerSettings
 from govi_server.statistics.records import ConnectionStatistics
-from govi_server.web_handler import IWebModule, WebHandler
+from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 
@@ -67,7 +67,7 @@ class Parrot(Service):
         self.waiting: list[Deferred[str]] = []
         self.handlers: list[ParrotHandler] = []
 
-    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "ParrotHandler":
+    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "ParrotHandler":
         handler = ParrotHandler(request_handler, env)
         handler.parrot = self
         self.handlers.append(handler)

@@ -204,9 +204,7 @@ def _row(trip: Trip, made: float, stale: bool) -> DisplayRow | None:
     planned, expected = moments(day, target, told, made - HOUR / 2)
     best = expected if expected is not None else planned
     assert best is not None  # or there was no time
-    status = (
-        trip.trip_stop_status or "DRIVING"
-    )  # GOVI's own answers did not always say one (docs/protocols.md 1.2)
+    status = trip.trip_stop_status or "DRIVING"  # GOVI's own answers did not always say one (docs/protocols.md 1.2)
     state = row_state(status, planned, expected, stale)
     if state is None:
         return None

@@ -11,8 +11,7 @@ from govi_server.http.request import Environ
 from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
 from govi_server.openapi.schema import TEXT
 from govi_server.pages.assets import TYPES, content, version
-from govi_server.request_handler import RequestHandler
-from govi_server.web_handler import IWebModule, WebHandler
+from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 _FOR_GOOD = "public, max-age=31536000, immutable"
 _FOR_NOW = "public, no-cache"
@@ -31,7 +30,7 @@ class Assets(Service):
             for packed in (False, True)
         }
 
-    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "AssetsHandler":
+    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "AssetsHandler":
         """Make the handler of one request."""
         return AssetsHandler(self, request_handler, env)
 
@@ -50,7 +49,7 @@ class Assets(Service):
 class AssetsHandler(WebHandler):
     """Sends a file: for good under the address that pages have for it, for it changes with the content."""
 
-    def __init__(self, module: Assets, request_handler: RequestHandler, env: Environ) -> None:
+    def __init__(self, module: Assets, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
         self._module = module
 

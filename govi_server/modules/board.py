@@ -37,9 +37,8 @@ from govi_server.openapi.description import Example, IDocumented, Operation, Res
 from govi_server.openapi.schema import TEXT as WORDS
 from govi_server.pages import board_page
 from govi_server.pages.assets import policy
-from govi_server.request_handler import RequestHandler
 from govi_server.runtime.cooperative import CooperativeRunner
-from govi_server.web_handler import ICacheableModule, WebHandler
+from govi_server.web_handler import ICacheableModule, ResponseSender, WebHandler
 
 HTML, TEXT, JSON = "text/html", "text/plain", "application/json"
 FORMS = ((HTML, WORDS), (TEXT, WORDS), (JSON, declared.SIGN))
@@ -134,7 +133,7 @@ class BoardPages(Service):
         self.kept = ResponseCache(clock)
         self._turns = CooperativeRunner(clock)
 
-    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "BoardHandler":
+    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "BoardHandler":
         """Make the handler of one request."""
         return BoardHandler(self, request_handler, env)
 
@@ -196,7 +195,7 @@ class BoardPages(Service):
 class BoardHandler(WebHandler):
     """Answers one question about one stop or some."""
 
-    def __init__(self, module: BoardPages, request_handler: RequestHandler, env: Environ) -> None:
+    def __init__(self, module: BoardPages, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
         self._module = module
 

@@ -10,9 +10,8 @@ from govi_server.http.addresses import ip_of, truncated
 from govi_server.http.request import Environ
 from govi_server.kv55.gateway import Gateway, Unsolicited
 from govi_server.kv55.messages import CONTENT_TYPE, BadMessage, write_dris_55_res
-from govi_server.request_handler import RequestHandler
 from govi_server.settings import Network
-from govi_server.web_handler import IWebModule, WebHandler
+from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 
 @implementer(IWebModule)
@@ -35,7 +34,7 @@ class Callback(Service):
         self.subscriber_id = subscriber_id
         self._allow = allow
 
-    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "CallbackHandler":
+    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "CallbackHandler":
         """Make the handler of one callback."""
         return CallbackHandler(self, request_handler, env)
 
@@ -50,13 +49,13 @@ class CallbackHandler(WebHandler):
 
     methods = ("POST",)
 
-    def __init__(self, module: Callback, request_handler: RequestHandler, env: Environ) -> None:
+    def __init__(self, module: Callback, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
         self._module = module
 
     async def post(self) -> None:
         """Take a callback, or refuse it: 403 for one that nobody asked for, 400 for one that cannot be read."""
-        addr = self.request_handler.connection.addr
+        addr = self.request_handler.peer
         self.mark("lookup")
         if not self._module.allows(addr):
             self._module.gateway.refuse(truncated(ip_of(addr)))

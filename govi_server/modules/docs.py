@@ -22,9 +22,8 @@ from govi_server.openapi.description import SECTIONS, Example, IDocumented, Oper
 from govi_server.openapi.document import ANSWERED, COMMON, DOCUMENT, JSON, RESPONSE_FIELDS, document, phrase
 from govi_server.openapi.schema import TEXT
 from govi_server.pages.assets import PAGE_HEADERS, html
-from govi_server.request_handler import RequestHandler
 from govi_server.settings import AccessSettings
-from govi_server.web_handler import IWebModule, WebHandler
+from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 DOCS_MAX_AGE = 300
 """Seconds for which a client may keep it."""
@@ -166,7 +165,7 @@ class DocsModule(Service):
         self.write = write
         self._summary = summary
 
-    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "DocsHandler":
+    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "DocsHandler":
         """Make the handler of one request."""
         return DocsHandler(self, request_handler, env)
 
@@ -181,7 +180,7 @@ class DocsModule(Service):
 class DocsHandler(WebHandler):
     """Answers one question for it."""
 
-    def __init__(self, module: DocsModule, request_handler: RequestHandler, env: Environ) -> None:
+    def __init__(self, module: DocsModule, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
         self._module = module
 

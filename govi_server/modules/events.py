@@ -33,9 +33,8 @@ from govi_server.modules.display_source import IDisplaySource
 from govi_server.modules.query_parameters import LANG, VIEW, read_codes, read_page
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.pages import board_page
-from govi_server.request_handler import RequestHandler
 from govi_server.runtime.cooperative import CooperativeRunner
-from govi_server.web_handler import IWebModule, WebHandler
+from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 CONTENT_TYPE = "text/event-stream"
 
@@ -152,7 +151,7 @@ class Events(MultiService):
         timer.clock = clock
         timer.setServiceParent(self)
 
-    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "EventsHandler":
+    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "EventsHandler":
         """Make the handler of one request."""
         return EventsHandler(self, request_handler, env)
 
@@ -267,7 +266,7 @@ class Events(MultiService):
 class EventsHandler(WebHandler):
     """Keeps one client up to date."""
 
-    def __init__(self, module: Events, request_handler: RequestHandler, env: Environ) -> None:
+    def __init__(self, module: Events, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
         self._module = module
 

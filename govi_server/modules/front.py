@@ -21,8 +21,7 @@ from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
 from govi_server.openapi.schema import TEXT
 from govi_server.pages.assets import PAGE_HEADERS
 from govi_server.pages.front_page import FrontPage, LinkedStop, Live, Owner, Source, page
-from govi_server.request_handler import RequestHandler
-from govi_server.web_handler import IWebModule, WebHandler
+from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 CHANGED = 12
 """Stops that are shown as those that changed last."""
@@ -62,7 +61,7 @@ class Front(Service):
         self._changed: list[str] = []
         self._look_at = 0.0
 
-    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "FrontHandler":
+    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "FrontHandler":
         """Make the handler of one request."""
         return FrontHandler(self, request_handler, env)
 
@@ -117,7 +116,7 @@ def _stop(feed: Feed, code: str) -> LinkedStop:
 class FrontHandler(WebHandler):
     """Answers one question for the page."""
 
-    def __init__(self, module: Front, request_handler: RequestHandler, env: Environ) -> None:
+    def __init__(self, module: Front, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
         self._module = module
 

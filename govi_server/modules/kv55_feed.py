@@ -23,9 +23,8 @@ from govi_server.modules import declared
 from govi_server.modules.feed_handler import FeedHandler, answer, condition_of
 from govi_server.modules.query_parameters import MOST_CODES, echoed, read_query, split
 from govi_server.openapi.description import IDocumented, Operation
-from govi_server.request_handler import RequestHandler
 from govi_server.runtime.cooperative import run_now
-from govi_server.web_handler import ICacheableModule
+from govi_server.web_handler import ICacheableModule, ResponseSender
 
 HORIZON = 2 * HOUR
 """Seconds: GOVI's own answers went two hours and a half ahead (docs/protocols.md 1.2)."""
@@ -45,7 +44,7 @@ class Kv55Feed(Service):
         self.feed = feed
         self.license_url = license_url
 
-    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "Kv55FeedHandler":
+    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "Kv55FeedHandler":
         """Make the handler of one request."""
         return Kv55FeedHandler(self, request_handler, env)
 
@@ -117,7 +116,7 @@ class Kv55Feed(Service):
 class Kv55FeedHandler(FeedHandler):
     """Answers one question about one stop or some."""
 
-    def __init__(self, module: Kv55Feed, request_handler: RequestHandler, env: Environ) -> None:
+    def __init__(self, module: Kv55Feed, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
         self._module = module
         self.feed = module.feed

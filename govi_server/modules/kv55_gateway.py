@@ -20,8 +20,7 @@ from govi_server.kv55 import messages
 from govi_server.modules import declared
 from govi_server.modules.query_parameters import echoed
 from govi_server.openapi.description import IDocumented, Operation
-from govi_server.request_handler import RequestHandler
-from govi_server.web_handler import ICacheableModule, WebHandler
+from govi_server.web_handler import ICacheableModule, ResponseSender, WebHandler
 
 RETRY_AFTER = "10"
 """Seconds after which a client may ask again for a board that the source could not tell: one more flight's time."""
@@ -45,7 +44,7 @@ class Kv55Gateway(Service):
         self.cache = cache
         self._license_url = license_url
 
-    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "Kv55GatewayHandler":
+    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "Kv55GatewayHandler":
         """Make the handler of one request."""
         return Kv55GatewayHandler(self, request_handler, env)
 
@@ -90,7 +89,7 @@ class Kv55Gateway(Service):
 class Kv55GatewayHandler(WebHandler):
     """Answers one question about one stop."""
 
-    def __init__(self, module: Kv55Gateway, request_handler: RequestHandler, env: Environ) -> None:
+    def __init__(self, module: Kv55Gateway, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
         self._module = module
 

@@ -25,9 +25,8 @@ from govi_server.modules.declared import OVAPI
 from govi_server.modules.feed_handler import FeedHandler, answer, condition_of
 from govi_server.modules.query_parameters import MOST_CODES, read_query, split
 from govi_server.openapi.description import IDocumented, Operation
-from govi_server.request_handler import RequestHandler
 from govi_server.runtime.cooperative import run_now
-from govi_server.web_handler import ICacheableModule
+from govi_server.web_handler import ICacheableModule, ResponseSender
 
 CONTENT_TYPE = "application/json;charset=utf-8"
 HEADERS = (("Access-Control-Allow-Headers", "X-Requested-With,Content-Type"),)
@@ -48,7 +47,7 @@ class Ovapi(Service):
         self.shapes = shapes
         self._handler = handler
 
-    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "OvapiHandler":
+    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "OvapiHandler":
         """Make the handler of one request."""
         return self._handler(self, request_handler, env)
 
@@ -97,7 +96,7 @@ class OvapiHandler(FeedHandler):
     words: tuple[str, ...] = ()
     """What may stand behind the list."""
 
-    def __init__(self, module: Ovapi, request_handler: RequestHandler, env: Environ) -> None:
+    def __init__(self, module: Ovapi, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
         self.module = module
         self.feed = module.feed

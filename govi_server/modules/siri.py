@@ -24,8 +24,7 @@ from govi_server.kv78turbo.freshness import SERVABLE
 from govi_server.modules.feed_handler import FEED_HEADERS, FeedHandler, answer
 from govi_server.modules.query_parameters import TIMING_POINT_CODE
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
-from govi_server.request_handler import RequestHandler
-from govi_server.web_handler import ICacheableModule
+from govi_server.web_handler import ICacheableModule, ResponseSender
 
 PATH = "/siri/stop-monitoring.json"
 
@@ -97,7 +96,7 @@ class Siri(Service):
         self.shapes = SiriDocuments(feed)
         self.kept = ResponseCache(feed.clock)
 
-    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "SiriHandler":
+    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "SiriHandler":
         """Make the handler of one request."""
         return SiriHandler(self, request_handler, env)
 
@@ -150,7 +149,7 @@ class Siri(Service):
 class SiriHandler(FeedHandler):
     """Answers one question about one stop."""
 
-    def __init__(self, module: Siri, request_handler: RequestHandler, env: Environ) -> None:
+    def __init__(self, module: Siri, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
         self.feed = module.feed
         self._module = module

@@ -19,8 +19,7 @@ from govi_server.modules.declared import STOP
 from govi_server.modules.feed_handler import UNAVAILABLE_HEADERS, FeedHandler
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.openapi.schema import NUMBER, arrays, objects
-from govi_server.request_handler import RequestHandler
-from govi_server.web_handler import IWebModule
+from govi_server.web_handler import IWebModule, ResponseSender
 
 CONTENT_TYPE = "application/json"
 
@@ -60,7 +59,7 @@ class Stops(Service):
         self.finder = finder
         self.shapes = OvapiDocuments(feed)
 
-    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "StopsHandler":
+    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "StopsHandler":
         """Make the handler of one request."""
         return StopsHandler(self, request_handler, env)
 
@@ -97,7 +96,7 @@ class Near(Stops):
 class StopsHandler(FeedHandler):
     """Answers one question for stops."""
 
-    def __init__(self, module: Stops, request_handler: RequestHandler, env: Environ) -> None:
+    def __init__(self, module: Stops, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
         self.feed = module.feed
         self._module = module

@@ -23,7 +23,7 @@ from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.server import Server
 from govi_server.settings import ServerSettings
 from govi_server.simulator.town import Town
-from govi_server.web_handler import IWebModule, WebHandler
+from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 TRIPS = 10
 """Trips of an answer: GOVI sent five (docs/protocols.md 1.2), other sources send more."""
@@ -59,7 +59,7 @@ class SimulatedGateway(Service):
         self._drops = Random(behaviour.seed)
         self._incidents = ThrottledWarnings(self.log, clock)
 
-    def web_handler(self, request_handler: RequestHandler, env: Environ) -> "QuestionHandler":
+    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "QuestionHandler":
         """Make the handler of one question."""
         return QuestionHandler(self, request_handler, env)
 
@@ -101,7 +101,7 @@ class QuestionHandler(WebHandler):
 
     methods = ("POST",)
 
-    def __init__(self, module: SimulatedGateway, request_handler: RequestHandler, env: Environ) -> None:
+    def __init__(self, module: SimulatedGateway, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
         self._module = module
 
