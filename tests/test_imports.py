@@ -50,8 +50,6 @@ OFFENDERS = {
     ("documents.siri", "openapi.schema"),
     ("http.stream", "request_handler"),
     ("openapi.document", "kv78turbo.subscriber"),
-    ("operations.commands", "modules.kv55_feed"),
-    ("operations.readiness", "request_handler"),
     ("server", "request_handler"),
     ("sockets.listener", "operations.admin"),
     ("sockets.listener", "server"),

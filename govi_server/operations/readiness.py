@@ -6,12 +6,11 @@ from typing import cast
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.python.failure import Failure
 
 from govi_server.operations.components import Components
 from govi_server.operations.health import state_of
-from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.sockets.transport import IClientTransport
 
@@ -27,7 +26,7 @@ class _Inside:
         self.answer: Deferred[bytes] = Deferred(lambda _: self._end())
         self._received = b""
         client = server.access.peer(self.getPeer())
-        self._handler: RequestHandler | None = server.handle_accept(client)
+        self._handler: IProtocol | None = server.handle_accept(client)
         self._handler.makeConnection(cast(IClientTransport, self))
         self._handler.dataReceived(f"GET {path} HTTP/1.0\r\n\r\n".encode())
 
