@@ -286,7 +286,7 @@ class RequestHandler(RequestReceiver):
         if sent is None:
             self.request_begins()  # it is not over, and has the deadline of one, until the client has taken it
             self._answered = True
-        self.record.repeat(client.name, said, received, found, sent)
+        self.record.repeat(client.name, repeat, said.status, len(body), said.cache, received, found, sent)
         if sent is None:
             return True
         if repeat.is_last:
@@ -295,8 +295,11 @@ class RequestHandler(RequestReceiver):
             server.set_deadline(connection, server.idle)
         return True
 
-    def _learn(self, env: Environ, module: object) -> None:
-        """Keep what the header block means, if all there is to know is in it and the answer may be at hand again."""
+    def _learn(self, env: Environ, module: object, segment: str) -> None:
+        """Store what the header section means, if the response depends on nothing else and may be cached.
+
+        The module has begun to answer, so the request's stop is known.
+        """
         block = self._block
         if block is None or env["request_method"] not in ("GET", "HEAD"):
             return
@@ -306,8 +309,10 @@ class RequestHandler(RequestReceiver):
         ready = module.ready(env)
         if ready is not None:
             method, path = env["request_method"], env["path_info"][:MAX_PATH]
+            closes = not env.keeps_alive()
+            connection = "close" if closes else "keep-alive" if env.http_1_0 else ""
             repeat = MemoEntry(
-                method, path, request_cost(env), ready, conditions(env), self._last, self._connection(env)
+                method, path, request_cost(env), ready, conditions(env), closes, connection, segment, self.record.stop
             )
             self.server.repeats.store(block, repeat)
 
@@ -354,12 +359,14 @@ class RequestHandler(RequestReceiver):
         if module is None:
             self.send_not_found()
             return succeed(None)
-        self._learn(env, module)
+        self.record.set_module(segment)
         handler = module.web_handler(self, env)
         if method not in handler.methods:
             self._send_methods(env, handler.methods)
             return succeed(None)
-        return Deferred.fromCoroutine(getattr(handler, _ANSWERED[method])())
+        processing = Deferred.fromCoroutine(getattr(handler, _ANSWERED[method])())
+        self._learn(env, module, segment)
+        return processing
 
     def _send_methods(self, env: Environ, methods: tuple[str, ...]) -> None:
         """Say what may be asked: to OPTIONS (RFC 9110 section 9.3.7), with what a browser wants to know before it
@@ -489,6 +496,10 @@ class RequestHandler(RequestReceiver):
     def mark(self, phase: Phase, cache: CacheResult | None = None) -> None:
         """Say that a phase of the current request ends now, and what the cache had for it."""
         self.record.mark(phase, cache)
+
+    def set_stop(self, stop: str) -> None:
+        """Set the stop that the current request is about; see ResponseSender.set_stop()."""
+        self.record.stop = stop
 
     def _describe(self) -> None:
         if self._env is not None:

@@ -46,6 +46,12 @@ class ResponseSender(Protocol):
     def mark(self, phase: Phase, cache: CacheResult | None = None) -> None:
         """Record that a phase of the current request ends now, and the cache's result."""
 
+    def set_stop(self, stop: str) -> None:
+        """Set the stop that the current request is about, for its statistics; "several" for more than one.
+
+        A module whose response is cached calls it before its method first waits.
+        """
+
 
 class IWebModule(Interface):
     """What a service must provide to answer under the URL segment that is its name."""

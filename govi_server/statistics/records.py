@@ -4,14 +4,11 @@ A RequestHandler publishes one event when its connection closes, with a Connecti
 ``statistics`` and no text. Whoever wants it observes it; the statistics log is such an observer.
 """
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import ILogObserver, LogLevel
-
-if TYPE_CHECKING:
-    from govi_server.http.caching.request_memo import SerializedResponse
 
 Phase = Literal["receive", "parse", "lookup", "wait", "render", "send"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -45,6 +42,10 @@ class RequestStatistics(msgspec.Struct, gc=False):
     wait: float | None = None
     render: float | None = None
     send: float | None = None
+    module: str = ""
+    """The first segment of the path if a module answers it; "" otherwise."""
+    stop: str = ""
+    """The stop that the request is about, "several" for more than one; "" for none."""
 
     @property
     def phases(self) -> dict[Phase, float]:
@@ -57,6 +58,26 @@ class RequestStatistics(msgspec.Struct, gc=False):
         # Never below 0, as it would be after the clock was set back.
         setattr(self, phase, (getattr(self, phase) or 0.0) + max(now - self.marked, 0.0))
         self.marked = now
+
+
+class KnownRequest(Protocol):
+    """A request that was parsed before: the values that its statistics repeat."""
+
+    @property
+    def method(self) -> str:
+        """The method, at most MAX_PATH characters."""
+
+    @property
+    def path(self) -> str:
+        """The path, at most MAX_PATH characters."""
+
+    @property
+    def module(self) -> str:
+        """The first segment of the path."""
+
+    @property
+    def stop(self) -> str:
+        """The stop, "several" for more than one, "" for none."""
 
 
 class ConnectionStatistics(msgspec.Struct):
@@ -108,22 +129,45 @@ class ConnectionRecorder:
             self._request.method = method[:MAX_PATH]
             self._request.path = path[:MAX_PATH]
 
-    def repeat(
-        self, client: str, said: "SerializedResponse", received: float, found: float, sent: float | None
-    ) -> None:
-        """A client's request was received and understood, its answer found, and sent, each at a moment.
+    def set_module(self, module: str) -> None:
+        """Set the module that answers the request."""
+        if self._request is not None:
+            self._request.module = module
 
-        sent: None if it is under way, and finish() comes later.
+    @property
+    def stop(self) -> str:
+        """The stop of the request, "several" for more than one, "" for none."""
+        return "" if self._request is None else self._request.stop
+
+    @stop.setter
+    def stop(self, stop: str) -> None:
+        if self._request is not None:
+            self._request.stop = stop
+
+    def repeat(
+        self,
+        client: str,
+        known: KnownRequest,
+        status: int,
+        size: int,
+        cache: CacheResult,
+        received: float,
+        found: float,
+        sent: float | None,
+    ) -> None:
+        """Record a whole request of a client whose response was cached.
+
+        size: bytes of its body. received, found, sent: when its header section was received, its response found and
+        sent (epoch seconds). sent: None if sending goes on; finish() comes later.
         """
         self.set_client(client)
         began = received if self._request is None else self._request.marked
         receive = received - began if received > began else 0.0  # as in mark()
         lookup = found - received if found > received else 0.0
         send = None if sent is None else max(sent - found, 0.0)
-        repeat = said.repeat
         request = RequestStatistics(
-            found, repeat.method, repeat.path, said.status, len(said.body), said.cache,
-            receive, 0.0, lookup, None, 0.0, send,
+            found, known.method, known.path, status, size, cache,
+            receive, 0.0, lookup, None, 0.0, send, known.module, known.stop,
         )  # fmt: skip
         if sent is None:
             self._request = request

@@ -40,6 +40,10 @@ class MemoEntry(NamedTuple):
     """Whether the client wants the connection closed."""
     connection: str
     """The answer's Connection field, '' for none."""
+    module: str
+    """The first segment of the path, for statistics."""
+    stop: str
+    """The stop, for statistics: see ResponseSender.set_stop()."""
 
     def unchanged(self, ready: CachedResponse) -> bool:
         """Tell whether the client has the answer already."""
