@@ -11,13 +11,13 @@ import msgspec
 from prometheus_client import generate_latest
 
 from govi_server.kv55.gateway import GatewayEvent
-from govi_server.operations.components import KINDS
+from govi_server.operations.components import INCIDENT_KINDS
 from govi_server.settings import Config
 from govi_server.statistics.log import format_line
 from govi_server.statistics.records import ConnectionStatistics, RequestStatistics
 from tests import feed as kv
 from tests.client import NOW
-from tests.operations.test_operations import OperationsTestCase
+from tests.operations.case import OperationsTestCase
 
 ROOT = Path(__file__).parent.parent
 _METRIC = re.compile(r"\bgovi_[a-z_]+")
@@ -43,7 +43,7 @@ class DeploymentTests(OperationsTestCase):
     """The handbook, the alerts and the dashboard."""
 
     def metrics_there_are(self) -> set[str]:
-        self.happened(("/kv55/1", 200, "hit"))
+        self.log_requests(("/kv55/1", 200, "hit"))
         self.log_flights()
         self.feed.received("/GOVI/KV8passtimes/LIN", gzip.compress(kv.passtimes({})))
         self.feed.received("/GOVI/KV8passtimes/LIN", b"no gzip")
@@ -69,7 +69,9 @@ class DeploymentTests(OperationsTestCase):
         _, _, section = text("docs/operations.md").partition("### Incidents")
         rows = re.findall(r"^\| (\w+) \| ([\w ]+) \| \S", section.partition("\n## ")[0], re.MULTILINE)
         told = [row for row in rows if row != ("where", "kind")]
-        self.assertEqual(sorted(told), sorted((where, kind) for where, kinds in KINDS.items() for kind in kinds))
+        self.assertEqual(
+            sorted(told), sorted((where, kind) for where, kinds in INCIDENT_KINDS.items() for kind in kinds)
+        )
 
     def test_settings(self) -> None:
         """The handbook has every key of the configuration with its default, as the file that explains them."""

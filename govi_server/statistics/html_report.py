@@ -3,34 +3,25 @@
 Plots are SVG, 360 units wide: as wide as a phone's screen, two beside each other on a larger one.
 """
 
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from html import escape
 from itertools import pairwise
 from math import ceil, floor, log10
-from pathlib import Path
 
 from govi_server.runtime.clock import LOCAL_ZONE
+from govi_server.statistics.formatting import MOMENT_FORMATS, milliseconds, share
+from govi_server.statistics.quantiles import QUANTILES, RESOLUTION_MS, QuantileSketch
+from govi_server.statistics.records import CACHE_RESULTS, PHASES
 from govi_server.statistics.summary import (
-    CACHE_RESULTS,
     FROM_MEMORY,
-    MOMENT_FORMATS,
-    PHASES,
-    QUANTILES,
-    SHORTEST,
     STATUS_CLASSES,
     WAITED,
     Group,
     LogSummary,
     Period,
-    QuantileSketch,
     StatusClass,
     merged,
-    milliseconds,
-    share,
-    statuses,
 )
 
 BOUNDS = [step * 10.0**power for power in range(-2, 4) for step in (1, 2, 5)] + [10_000.0, 13_000.0]
@@ -76,40 +67,16 @@ tbody th { font-weight: 400 }
 """
 
 
-class NoPage(Exception):
-    """The page cannot be written; the message says why."""
-
-
-def write_page(name: str, figures: LogSummary, now: datetime) -> None:
-    """Write the page into a file: as a whole, or not at all. Raises NoPage."""
-    temporary = None
-    try:
-        path = Path(name)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=".govi-stats", delete=False, encoding="utf-8"
-        ) as file:
-            temporary = Path(file.name)
-            file.write(page(figures, now))
-            mask = os.umask(0)
-            os.umask(mask)
-            os.fchmod(file.fileno(), 0o666 & ~mask)  # as any other file; a temporary one is its owner's alone
-        temporary.replace(path)
-    except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise NoPage(f"cannot write {name}: {getattr(error, 'strerror', None) or error}") from None
-
-
 def page(figures: LogSummary, now: datetime) -> str:
     """Make the page. now: the moment that it says it was made at."""
-    whole = figures.whole
+    whole = figures.total
     if figures.first is None or figures.last is None:
         period = "No line matched."
     else:
         first, last = (datetime.fromtimestamp(moment, LOCAL_ZONE) for moment in (figures.first, figures.last))
         period = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M %Z}"
     body = [f"<header><h1>govi-cache statistics</h1><p>{period}</p></header>", _totals(figures, whole)]
-    if whole.whole.requests:
+    if whole.total.requests:
         body += [_latency(whole), _over_time(figures), _phases(figures, whole), _tables(figures, whole)]
     made = f"{now.astimezone(LOCAL_ZONE):%Y-%m-%d %H:%M %Z}"
     return (
@@ -125,15 +92,15 @@ def page(figures: LogSummary, now: datetime) -> str:
 
 
 def _totals(figures: LogSummary, whole: Period) -> str:
-    group = whole.whole
+    group = whole.total
     ratio = whole.memory_ratio
     facts = [
         ("Requests", f"{group.requests:,}"),
         ("Connections", f"{figures.connections:,}"),
         ("From memory", "-" if ratio is None else f"{ratio:.1%}"),
         ("Failed", f"{group.failed:,}"),
-        ("Answer p50", _with_unit(group.answers.quantile(0.5))),
-        ("Answer p99", _with_unit(group.answers.quantile(0.99))),
+        ("Answer p50", _with_unit(group.response_times.quantile(0.5))),
+        ("Answer p99", _with_unit(group.response_times.quantile(0.99))),
     ]
     if figures.bad:
         facts.append(("Bad lines", f"{figures.bad:,}"))
@@ -151,11 +118,11 @@ def _latency(whole: Period) -> str:
         ("dim", "No cache asked", "none", ("none",)),
     ]
     groups = [
-        (style, title, what, merged(whole.caches[each] for each in caches if each in whole.caches).answers)
+        (style, title, what, merged(whole.caches[each] for each in caches if each in whole.caches).response_times)
         for style, title, what, caches in kinds
     ]
     shown = [each for each in groups if each[3].count]
-    bars = [times.within(BOUNDS) for *_, times in shown]
+    bars = [times.bucket_counts(BOUNDS) for *_, times in shown]
     # One time axis for all, from the first bar to the last that anybody has.
     used = [index for index in range(len(BOUNDS) + 1) if any(counts[index] for counts in bars)]
     first, last = (used[0], used[-1]) if used else (0, 0)
@@ -258,7 +225,7 @@ def _over_time(figures: LogSummary) -> str:
 
     ratios = [period.memory_ratio for _, period in times.periods]
     axis = [_rule(_height(part), f"{part:.0%}") for part in (0, 0.5, 1)]
-    whole = figures.whole
+    whole = figures.total
     said = "the cache was never asked" if whole.memory_ratio is None else f"{whole.memory_ratio:.1%} in all"
     hits = [
         *axis,
@@ -270,7 +237,7 @@ def _over_time(figures: LogSummary) -> str:
     words |= {"other": "others", "none": "without an answer"}
     styles = {"2xx": "memory", "3xx": "memory", "4xx": "dim"}
     for each in STATUS_CLASSES:
-        total = whole.classes[each]
+        total = whole.status_classes[each]
         if total:
             name = "No answer" if each == "none" else "Other status" if each == "other" else f"Status {each}"
             plots.append(_counts(times, each, name, words[each], total, styles.get(each, "bad")))
@@ -278,9 +245,9 @@ def _over_time(figures: LogSummary) -> str:
 
 
 def _counts(times: _Times, each: StatusClass, name: str, word: str, total: int, style: str) -> str:
-    most = max(period.classes[each] for _, period in times.periods)
+    most = max(period.status_classes[each] for _, period in times.periods)
 
-    line = times.line(style, [_height(period.classes[each] / most) for _, period in times.periods])
+    line = times.line(style, [_height(period.status_classes[each] / most) for _, period in times.periods])
     parts = [*_count_axis(most), *times.labels(), line]
     return _figure(name, f"{word}: {total:,}", f"{name}, {word}, over time: {total:,} in all", parts)
 
@@ -292,8 +259,8 @@ def _phases(figures: LogSummary, whole: Period) -> str:
         if phase in whole.phases:
             by_period = [period.phases.get(phase) for _, period in times.periods]
             plots.append(_phase(times, phase, by_period, whole.phases[phase]))
-    answers = [period.whole.answers for _, period in times.periods]
-    plots.append(_phase(times, "answer", answers, whole.whole.answers))
+    answers = [period.total.response_times for _, period in times.periods]
+    plots.append(_phase(times, "answer", answers, whole.total.response_times))
     note = "Solid: p50, which half do not exceed. Dashed: p99, which 99 of 100 do not. A step is tenfold."
     return _section("Phases over time", note, plots)
 
@@ -302,12 +269,12 @@ def _phase(times: _Times, name: str, by_period: Sequence[QuantileSketch | None],
     lines = [
         (style, [_quantile(each, part) for each in by_period]) for style, part in (("source", 0.99), ("memory", 0.5))
     ]
-    known = [max(SHORTEST, value) for _, values in lines for value in values if value is not None]
-    least = floor(log10(min(known, default=SHORTEST)))
-    decades = max(1, ceil(log10(max(known, default=SHORTEST))) - least)
+    known = [max(RESOLUTION_MS, value) for _, values in lines for value in values if value is not None]
+    least = floor(log10(min(known, default=RESOLUTION_MS)))
+    decades = max(1, ceil(log10(max(known, default=RESOLUTION_MS))) - least)
 
     def place(value: float | None) -> float | None:
-        return None if value is None else _height((log10(max(value, SHORTEST)) - least) / decades)
+        return None if value is None else _height((log10(max(value, RESOLUTION_MS)) - least) / decades)
 
     parts = [_rule(_height(power / decades), _bound(10.0 ** (least + power))) for power in range(decades + 1)]
     parts += times.labels()
@@ -327,26 +294,32 @@ def _height(part: float) -> float:
 
 def _tables(figures: LogSummary, whole: Period) -> str:
     head = ["requests", "share", "failed", *QUANTILES, "max"]
-    total = whole.whole.requests
+    total = whole.total.requests
 
     def rows(groups: Iterable[tuple[str, Group]]) -> list[list[str]]:
         return [
-            [name, f"{each.requests:,}", share(each.requests, total), f"{each.failed:,}", *_times(each.answers)]
+            [
+                name,
+                f"{each.requests:,}",
+                share(each.requests, total),
+                f"{each.failed:,}",
+                *_times(each.response_times),
+            ]
             for name, each in groups
         ]
 
-    modules = [(name or "/", group) for name, group in figures.modules.items()]
-    if figures.elsewhere.requests:
-        modules.append(("no module", figures.elsewhere))
+    modules = [(name or "/", group) for name, group in figures.modules]
+    if figures.without_module.requests:
+        modules.append(("no module", figures.without_module))
     caches = [(each, whole.caches[each]) for each in CACHE_RESULTS if each in whole.caches]
     phases = [[each, f"{whole.phases[each].count:,}", *_times(whole.phases[each])] for each in PHASES]
-    phases.append(["answer", f"{whole.whole.answers.count:,}", *_times(whole.whole.answers)])
+    phases.append(["answer", f"{whole.total.response_times.count:,}", *_times(whole.total.response_times)])
     stops = []
     for code, stop in figures.slowest(STOPS):
         counts = [f"{number:,}" for number in (stop.requests, stop.failed, stop.timed)]
-        stops.append([code, *counts, milliseconds(stop.mean), milliseconds(stop.longest / 1000)])
+        stops.append([code, *counts, milliseconds(stop.mean_ms), milliseconds(stop.max_ms)])
     tables = [
-        _table("Status codes", head, rows(statuses(figures))),
+        _table("Status codes", head, rows(figures.statuses)),
         _table("Cache results", head, rows(caches)),
         _table("Modules", head, rows(modules)),
         _table("Phases", ["count", *QUANTILES, "max"], phases),
@@ -361,7 +334,7 @@ def _tables(figures: LogSummary, whole: Period) -> str:
 
 def _times(times: QuantileSketch) -> list[str]:
     quantiles = [milliseconds(times.quantile(fraction)) for fraction in QUANTILES.values()]
-    return [*quantiles, milliseconds(times.longest if times.count else None)]
+    return [*quantiles, milliseconds(times.maximum if times.count else None)]
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
