@@ -1,17 +1,14 @@
 """From bytes to requests: the half of a connection that reads."""
 
 import re
-from typing import TYPE_CHECKING
 
 from twisted.protocols.basic import LineReceiver
 
 from govi_server.http.body import ChunkedBody, LengthBody, reader
 from govi_server.http.request import Environ, RequestError
 from govi_server.http.response import CONTINUE
+from govi_server.settings import ServerSettings
 from govi_server.statistics.records import Phase
-
-if TYPE_CHECKING:
-    from govi_server.settings import ServerSettings
 
 # How a request may begin: with a method, or an empty line.
 _BEGINNING = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
@@ -28,7 +25,7 @@ class RequestReceiver(LineReceiver):
     """
 
     delimiter = b"\n"
-    limits: "ServerSettings"
+    limits: ServerSettings
 
     def __init__(self) -> None:
         self.next_request()
