@@ -108,9 +108,9 @@ class WebHandler:
         else:
             self.request_handler.send_representation(ready, not_modified(self.env, made.etag, made.modified))
 
-    def stream(self, headers: Headers, farewell: bytes) -> Stream:
+    def stream(self, headers: Headers, final_chunk: bytes) -> Stream:
         """Begin an answer that goes on; see ResponseSender.stream()."""
-        return self.request_handler.stream(headers, farewell)
+        return self.request_handler.stream(headers, final_chunk)
 
     def mark(self, phase: Phase, cache: CacheResult | None = None) -> None:
         """Say that a phase of the request ends now, and what the cache had for it."""

@@ -113,7 +113,7 @@ class Metrics(Collector):
         yield _states("govi_verdict", "1 for the current health status.", "verdict", get_args(HealthStatus), status)
         yield _gauge("govi_connections", "Open connections.", len(server.connections))
         yield _gauge("govi_connections_limit", "Maximum of open connections.", server.access.limits.connections)
-        yield _gauge("govi_streams", "Connections with a stream of server-sent events.", len(server.streams))
+        yield _gauge("govi_streams", "Connections with a stream of server-sent events.", server.streams)
         yield _gauge("govi_accepting", "1 while connections are accepted.", not server.accepting.paused)
 
     def _incidents(self) -> Metric:

@@ -6,12 +6,12 @@ from typing import cast
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IProtocol, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from govi_server.operations.components import Components
 from govi_server.operations.health import describe_feed
-from govi_server.server import Server
+from govi_server.server import ConnectionHandler, Server
 from govi_server.sockets.transport import IClientTransport
 
 _ERROR = re.compile(b"<Error>(.{1,200}?)</Error>")
@@ -30,7 +30,7 @@ class _LocalTransport:
         self._received = b""
         client = server.access.peer(self.getPeer())
         handler = server.handle_accept(client)
-        self._handler: IProtocol | None = handler
+        self._handler: ConnectionHandler | None = handler
         handler.makeConnection(cast(IClientTransport, self))
         handler.dataReceived(f"GET {path} HTTP/1.0\r\n\r\n".encode())
 

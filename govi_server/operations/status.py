@@ -55,7 +55,7 @@ class Status:
             "connections": {
                 "open": len(server.connections),
                 "limit": server.access.limits.connections,
-                "streams": len(server.streams),
+                "streams": server.streams,
             },
             "modules": list(components.modules),
             "gateways": {name: self._gateway(name, gateway, now) for name, gateway in components.gateways.items()},

@@ -8,6 +8,7 @@ from typing import get_args
 from twisted.logger import Logger
 
 import govi_server
+from govi_server.http.state import State
 from govi_server.kv55.gateway import GatewayEvent
 from govi_server.operations.components import INCIDENT_KINDS
 from govi_server.operations.health import HealthStatus
@@ -36,9 +37,11 @@ class MetricsTests(OperationsTestCase):
     def test_streams_are_counted_separately(self) -> None:
         """Streams are counted separately, in the metrics, in the status and on its page."""
         for stream in (True, True, False):
-            connection = self.client().handler.connection
+            handler = self.client().handler
             if stream:
-                self.server.streaming(connection)
+                handler.connection.enter(State.RECEIVING)
+                handler.connection.enter(State.PROCESSING)
+                handler.stream((), b"")
         self.assertEqual((self.metric("govi_connections"), self.metric("govi_streams")), ("3.0", "2.0"))
         status = self.status.json()
         self.assertEqual((status["connections"]["open"], status["connections"]["streams"]), (3, 2))

@@ -24,6 +24,7 @@ from govi_server.http.caching import request_memo
 from govi_server.http.caching.representation import make_representation
 from govi_server.http.caching.request_memo import LONGEST, MemoEntry, RequestMemo
 from govi_server.http.client_limits import ClientLimits
+from govi_server.http.state import State
 from govi_server.kv78turbo.subscriber import Subscriber
 from govi_server.modules.board import BoardPages
 from govi_server.modules.display_source import CacheDisplays, FeedDisplays
@@ -79,7 +80,7 @@ class World:
             headers=HEADERS,
             access=ClientLimits(self.clock, limits),
         )
-        self.server.repeats = repeats
+        self.server.request_memo = repeats
         self.clients: list[Client] = []
         self.full = False
         self.boards = 0
@@ -125,7 +126,7 @@ class World:
         self.full = full
         if not full:
             for client in self.clients:
-                if client.handler.write_paused and not client.closed:
+                if client.handler.connection.state is State.WRITE_PAUSED and not client.closed:
                     client.handler.resumeProducing()
 
     def pause(self, which: int) -> None:
@@ -148,14 +149,8 @@ class World:
             [(client.transport.value(), client.closed, client.transport.producerState) for client in self.clients],
             self.source.asked,
             [
-                [(number[c], c.closing) for c in deadlines]
-                for deadlines in (
-                    server.deadlines,
-                    server.idle,
-                    server.linger_timeout,
-                    server.drop_timeout,
-                    server.reports,
-                )
+                [(number[c], c.state, c.end) for c in timeout]
+                for timeout in (*server.timeouts.values(), server.reports)
             ],
             list(self.server.access._busy_until.items()),
             set(self.cache._entries),  # who was used last is known to the second
@@ -349,10 +344,10 @@ class ShortWayTests(SynchronousTestCase):
         with mock.patch.object(self.world.cache, "fresh", wraps=self.world.cache.fresh) as fresh:
             for _ in range(5):
                 client.get(f"/kv55/{CODES[0]}")
-            self.assertEqual((fresh.call_count, len(self.world.server.repeats.said)), (1, 1))
+            self.assertEqual((fresh.call_count, len(self.world.server.request_memo.said)), (1, 1))
             self.world.clock.advance(1)
             self.parsed(block(PATHS[1]), block(PATHS[1]))
-        self.assertEqual(list(self.world.server.repeats.said), [block(PATHS[1])])
+        self.assertEqual(list(self.world.server.request_memo.said), [block(PATHS[1])])
 
     def test_ages(self) -> None:
         """The Age of a board goes on as it gets older, and Date as the clock does, also within a second."""
@@ -424,7 +419,7 @@ class ShortWayTests(SynchronousTestCase):
         with mock.patch.object(request_memo, "MOST", 3):
             for n in range(9):
                 self.parsed(*[block(PATHS[0], f"X: {n}")] * 2)
-                self.assertLessEqual(len(self.world.server.repeats.said), 3)
+                self.assertLessEqual(len(self.world.server.request_memo.said), 3)
 
     def test_rendered_once(self) -> None:
         """A board is rendered once for each of its forms."""
@@ -459,7 +454,7 @@ class ShortWayTests(SynchronousTestCase):
         ):
             with self.subTest(one[:80]):
                 self.assertEqual(self.parsed(one, one), 2 * one.count(b" HTTP/1.1"))
-                self.assertEqual(len(self.world.server.repeats), 0)
+                self.assertEqual(len(self.world.server.request_memo), 0)
 
     def test_in_pieces(self) -> None:
         """A header block that comes in pieces is read, though it is known."""
@@ -505,20 +500,20 @@ class ShortWayTests(SynchronousTestCase):
         with mock.patch.object(request_memo, "MOST", 3):
             self.parsed(*(block(f"/kv55/{code}", f"X: {n}") for n in range(3) for code in CODES[:1]))
             self.parsed(block(PATHS[0], "X: 0"), block(PATHS[0], "X: 3"))
-        self.assertEqual(len(self.world.server.repeats), 3)
+        self.assertEqual(len(self.world.server.request_memo), 3)
         self.assertEqual(self.parsed(block(PATHS[0], "X: 0"), block(PATHS[0], "X: 1")), 1)
 
     def test_client_is_let_go(self) -> None:
         """What is kept of a header block holds on to no connection."""
         self.parsed(block(PATHS[0], FIELDS[4]))
-        (repeat,) = self.world.server.repeats._known.values()
+        (repeat,) = self.world.server.request_memo._known.values()
         self.assertNotIn(self.world.clients[0].handler, vars(repeat.condition).values())
 
     def test_fields_are_let_go(self) -> None:
         """Of a header block's fields those are kept that its answer depends on, however many lines they have."""
         fields = ('If-None-Match: "1"', "Accept: text/xml", 'If-None-Match: "2"')
         self.parsed(block(PATHS[0], *fields))
-        (repeat,) = self.world.server.repeats._known.values()
+        (repeat,) = self.world.server.request_memo._known.values()
         self.assertEqual(dict(repeat.condition or {}), {"if-none-match": '"1","2"'})
 
 
