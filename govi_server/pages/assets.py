@@ -4,6 +4,8 @@ from functools import lru_cache
 from hashlib import blake2b
 from importlib.resources import files
 
+from govi_server.runtime.templates import environment
+
 
 def policy(more: str) -> tuple[tuple[str, str], ...]:
     """Give the header fields of a page: nothing but our own files, and what more is said of its content's security.
@@ -55,3 +57,8 @@ def html(name: str) -> str:
     for file in TYPES:
         page = page.replace(f'"/assets/{file}"', f'"{address(file)}"')
     return page
+
+
+TEMPLATES = environment("govi_server.pages")
+"""The pages, in which asset("board.css") is the address of a file."""
+TEMPLATES.globals["asset"] = address
