@@ -51,14 +51,6 @@ def address(name: str) -> str:
     return f"/assets/{name}?v={version(name)}"
 
 
-def html(name: str) -> str:
-    """Read a page, with the addresses of its files as they are for good."""
-    page = files("govi_server.pages").joinpath("templates", name).read_text("utf-8")
-    for file in TYPES:
-        page = page.replace(f'"/assets/{file}"', f'"{address(file)}"')
-    return page
-
-
 TEMPLATES = environment("govi_server.pages")
 """The pages, in which asset("board.css") is the address of a file."""
 TEMPLATES.globals["asset"] = address
