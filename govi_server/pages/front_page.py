@@ -135,7 +135,7 @@ def _found(n_stops: int, texts: _Texts) -> str:
 
 def _ago(seconds: float, texts: _Texts) -> str:
     """Format how long ago something was: up to ten minutes in seconds."""
-    minutes = texts["minutes"].format(n=_number(seconds // MINUTE))
+    minutes = texts["n_minutes"].format(n=_number(seconds // MINUTE))
     return texts["ago"].format(time=minutes if seconds >= 10 * MINUTE else f"{seconds:.0f} s")
 
 
