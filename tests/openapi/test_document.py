@@ -218,7 +218,7 @@ class ContractTests(SynchronousTestCase):
         for example in asked:
             self.assertTrue(any(example.ask in line and example.accept in line for line in lines), example.ask)
         self.assertNotIn("", [body.text_content() for body in page.xpath("//details/pre[2]")])
-        self.assertIn("50 times a second", " ".join(page.text_content().split()))
+        self.assertIn("50 requests a second", " ".join(page.text_content().split()))
 
     @given(
         st.text(), st.sampled_from([Integer("x", 1, 50), Number(-90, 90), Enum(("1", "2")), String(5, "[0-9]+", 1)])

@@ -45,7 +45,7 @@ class MetricsTests(OperationsTestCase):
         self.assertEqual((self.metric("govi_connections"), self.metric("govi_streams")), ("3.0", "2.0"))
         status = self.status.json()
         self.assertEqual((status["connections"]["open"], status["connections"]["streams"]), (3, 2))
-        self.assertIn(b"listening for events<td>2", page(status))
+        self.assertIn(b"event streams</th><td>2", page(status))
 
     def test_gateway_latencies(self) -> None:
         """Acknowledgements and callbacks are counted separately."""

@@ -40,9 +40,9 @@ class StatusPageTests(OperationsTestCase):
         Logger().warn("something")
         text = page(self.status.json()).decode()
         self.assertIn("joined 1 (&lt;1%)", text)
-        self.assertIn("trying<td>tcp://feed.example:7817", text)
-        self.assertIn("connected anew<td>once", text)
-        self.assertIn(f">{utc_timestamp(NOW)[11:]}</time> <b class=middle>warn</b> something", text)
+        self.assertIn("trying</th><td>tcp://feed.example:7817", text)
+        self.assertIn("reconnects</th><td>1", text)
+        self.assertIn(f'>{utc_timestamp(NOW)[11:]}</time>\n<b class="middle">warn</b> something', text)
 
     def test_page_stands_alone(self) -> None:
         """The page begins with the health, reloads itself, loads nothing else, and escapes foreign text."""
