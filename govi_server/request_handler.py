@@ -18,7 +18,7 @@ from govi_server.http.client_limits import Client, request_cost
 from govi_server.http.parameters import InvalidParameter
 from govi_server.http.request import Environ, RequestError
 from govi_server.http.sender import Sender, connection_field
-from govi_server.http.state import TABLE, Input, State
+from govi_server.http.state import Input, State
 from govi_server.server import Connection, Server
 from govi_server.sockets.transport import IClientTransport, write_some
 from govi_server.statistics.records import MAX_PATH, ConnectionRecorder
@@ -34,7 +34,8 @@ MAX_REQUESTS_IN_TURN = 4
 MAX_DISCARDED_BYTES = 4 << 20
 """Bytes that a lingering connection may still receive; beyond them it is aborted."""
 
-_NEW, _IDLE = State.NEW, State.IDLE
+# Looked up once: the metaclass of an Enum makes each State.IDLE a slow look-up.
+_NEW, _IDLE, _PARSED = State.NEW, State.IDLE, Input.PARSED
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -81,7 +82,7 @@ class RequestHandler(Sender):
     @property
     def paused(self) -> bool:  # type: ignore[override]  # a LineReceiver reads it alone
         """Whether received bytes are buffered."""
-        return TABLE[self.connection.state].input is not Input.PARSED
+        return self.connection.state.rule.input is not _PARSED
 
     def readConnectionLost(self) -> None:
         """Close, after the responses to the requests that were received whole."""
@@ -242,11 +243,11 @@ class RequestHandler(Sender):
         if unsent:
             connection.enter(State.SENDING)
             self.sock.write(unsent)
-        sent = None if connection.state is State.WRITE_PAUSED else clock.seconds()
+        is_sent = not unsent or connection.state is State.SENDING
+        sent = clock.seconds() if is_sent else None
         self.record.repeat(client.name, entry, said.status, len(body), said.cache, received, found, sent)
-        if entry.is_last:
-            self.keep_alive = False
-        if sent is None:
+        self.keep_alive = not entry.is_last
+        if not is_sent:
             return True  # resumeProducing() finishes the request
         if entry.is_last:
             connection.close("server", nothing_follows=True)

@@ -13,6 +13,9 @@ from govi_server.http.timeouts import TimeoutHandler
 class State(Enum):
     """What a connection does now."""
 
+    rule: "Rule"
+    """Its row of the table."""
+
     NEW = auto()
     """It was accepted; nothing of the first request has been received."""
     IDLE = auto()
@@ -97,6 +100,9 @@ TABLE: Mapping[State, Rule] = {
 }
 """The states, in the order of a connection's life."""
 
+for _state, _row in TABLE.items():
+    _state.rule = _row
+
 IN_REQUEST = frozenset((_S.RECEIVING, _S.PROCESSING, _S.SENDING, _S.WRITE_PAUSED, _S.STREAMING))
 """The states in which a request has begun and not ended."""
 
@@ -123,7 +129,7 @@ class Lifecycle:
     @property
     def is_ending(self) -> bool:
         """Whether no request of it is served any more."""
-        return TABLE[self.state].input is Input.DISCARDED
+        return self.state.rule.input is Input.DISCARDED
 
     def enter(self, state: State) -> None:
         """Enter a state and set its deadline, counted from now; one that both states share runs on.
@@ -131,7 +137,7 @@ class Lifecycle:
         Entering the current state again restarts its deadline. Raises InvalidTransition.
         """
         previous = self.state
-        if state not in TABLE[previous].transitions:
+        if state not in previous.rule.transitions:
             raise InvalidTransition(f"{previous.name} is not followed by {state.name}")
         self.state = state
         timeout = self._timeouts[state]
