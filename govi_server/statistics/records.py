@@ -152,7 +152,7 @@ class ConnectionRecorder:
         if self._request is not None:
             self._request.stop = stop
 
-    def repeat(
+    def add_known_request(
         self,
         client: str,
         known: KnownRequest,
@@ -183,7 +183,7 @@ class ConnectionRecorder:
             self._request = None
             self._add(request)
 
-    def answer(self, status: int, size: int) -> None:
+    def set_response(self, status: int, size: int) -> None:
         """Set the status of the response to the request, and the bytes of its body."""
         if self._request is not None:
             self._request.status = status
