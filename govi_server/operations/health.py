@@ -18,7 +18,7 @@ WINDOW_MINUTES = 5
 """Minutes of requests that are judged."""
 
 OUTAGE_WINDOW_MINUTES = 3
-"""The same if nearly all fail: boards that came from memory before say little about the source."""
+"""The same if nearly all fail: older responses may have come from memory."""
 
 MAX_FAILURE_RATIO = 0.01
 """Fraction of requests that may fail without being reported."""
@@ -161,7 +161,7 @@ class HealthMonitor:
             action = "it reconnects by itself; check that its port is open for outgoing connections"
             failing[_FEED] = _Problem(f"{_FEED} DOWN", _feed_age(feed), action)
         elif feed is not None and (details := self._outage(_FEED)):
-            failing[_FEED] = _Problem(f"{_FEED}: no departures", details, "see when each operator was last heard")
+            failing[_FEED] = _Problem(f"{_FEED}: no departures", details, "see the last message of each operator")
         return failing
 
     def _requests(self, source: str, minutes: int) -> _BoardRequests:

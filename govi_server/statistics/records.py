@@ -22,17 +22,17 @@ MAX_PATH = 200
 """Characters of a method or path that are recorded; longer ones are not of our modules."""
 
 MAX_REQUESTS = 100
-"""Requests of one connection after which its statistics are published, however young they are."""
+"""Requests of a connection after which its statistics are published, before its next regular report."""
 
 SEVERAL = "several"
 """The stop of a request for more than one stop."""
 
 
 class RequestStatistics(msgspec.Struct, gc=False):
-    """One request. Phases are in seconds; None for those that were not reached.
+    """A request. Phases are in seconds; None for those that were not reached.
 
-    A Struct is small and quick to create, and every response from the cache has one; without the garbage collector,
-    since it can be part of no reference cycle.
+    A Struct, because it is small and quick to create, and each cached response creates one. It is not tracked by the
+    garbage collector, because it cannot be part of a reference cycle.
     """
 
     marked: float
@@ -88,7 +88,7 @@ class KnownRequest(Protocol):
 
 
 class ConnectionStatistics(msgspec.Struct):
-    """One connection since it was accepted, or since the last event about it. Moments are epoch seconds."""
+    """A connection since it was accepted, or since the last event about it. Moments are epoch seconds."""
 
     server: str
     """The name of the server that accepted it."""
@@ -101,7 +101,7 @@ class ConnectionStatistics(msgspec.Struct):
 
 
 class ConnectionRecorder:
-    """Records the requests of one connection, one after the other.
+    """Records the requests of a connection, one after the other.
 
     server: the name of the server. client: the name of the client. observer: receives the events.
     """
@@ -163,7 +163,7 @@ class ConnectionRecorder:
         found: float,
         sent: float | None,
     ) -> None:
-        """Record a whole request of a client whose response was cached.
+        """Record a complete request of a client whose response was cached.
 
         size: bytes of its body. received, found, sent: when its header section was received, its response found and
         sent (epoch seconds). sent: None if sending goes on; finish() comes later.

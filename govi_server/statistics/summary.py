@@ -32,7 +32,7 @@ MAX_MODULES = 1000
 """Modules that are counted separately; a log has a dozen."""
 
 MIN_TIMED_RESPONSES = 5
-"""Responses not from memory below which a stop ranks after all others: one accident does not make a slow stop."""
+"""Responses not from memory below which a stop ranks last: a single slow response does not make a slow stop."""
 
 FROM_MEMORY: tuple[CacheResult, ...] = ("hit", "stale")
 WAITED: tuple[CacheResult, ...] = ("joined", "miss")
@@ -189,7 +189,7 @@ class LogSummary:
     def _count_request(self, request: Request, period: Period) -> None:
         status, cache = request.status, request.cache
         time = _count_phases(request, period)
-        # A client that left before its response says nothing about how long responses take.
+        # A client that left before its response is not evidence of how long responses take.
         response_time = None if status is None else time
         failed = status is not None and (status >= 500 or status == 406)
         self.bytes += request.bytes

@@ -255,16 +255,16 @@ def test_port_in_use(twistd: Twistd, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
         process = twistd(*arguments(free_port(), "--manhole", endpoint, "--manhole-keys", "keys"))
-        said, _ = process.communicate(timeout=10)
+        log, _ = process.communicate(timeout=10)
     assert process.returncode == 1
-    assert said.count(f"cannot listen on {endpoint} for the manhole: Address already in use\n") == 1
-    assert "Traceback" not in said
+    assert log.count(f"cannot listen on {endpoint} for the manhole: Address already in use\n") == 1
+    assert "Traceback" not in log
 
 
 def test_missing_keys_file(twistd: Twistd, tmp_path: Path) -> None:
     """A missing file of keys is reported in one line; the exit status is 1."""
     manhole = ["--manhole", f"tcp:{free_port()}:interface=127.0.0.1", "--manhole-keys", "keys"]
     process = twistd(*arguments(free_port(), *manhole))
-    said, _ = process.communicate(timeout=10)
+    log, _ = process.communicate(timeout=10)
     error = f"manhole.keys: cannot read {tmp_path}/keys: No such file or directory"
-    assert (process.returncode, said) == (1, f"govi-cache: {error}\n")
+    assert (process.returncode, log) == (1, f"govi-cache: {error}\n")

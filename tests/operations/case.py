@@ -10,7 +10,6 @@ from twisted.logger import Logger
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
 from govi_server.kv55.gateway import Gateway
-from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.subscriber import State
 from govi_server.modules.kv55_gateway import Kv55Gateway
 from govi_server.modules.ovapi import ovapi_modules
@@ -20,16 +19,10 @@ from govi_server.operations.history import RecentHistory
 from govi_server.operations.metrics import FailingStops, Metrics
 from govi_server.operations.status import Status
 from govi_server.runtime.services import Observers
-from govi_server.settings import (
-    FeedLimitSettings,
-    PasstimeSettings,
-    PlanningSettings,
-    SubscriberSettings,
-)
 from govi_server.statistics.batches import StatisticsBatcher
 from govi_server.statistics.records import ConnectionStatistics, RequestStatistics
 from tests.client import NOW, WireTestCase
-from tests.doubles import FakePoster, FakeSource
+from tests.doubles import FakePoster, FakeSource, live_feed
 
 CODE = "57330430"
 
@@ -42,7 +35,7 @@ class FakeSubscriber:
         self.last: float | None = NOW
         self.address: str | None = "tcp://feed.example:7817"
         self.attempts = 1
-        self.incidents = Gateway(FakePoster(), Clock(), "nobody").incidents
+        self.incidents = Gateway(FakePoster(), Clock(), "the feed").incidents
 
 
 class OperationsTestCase(WireTestCase):
@@ -56,7 +49,7 @@ class OperationsTestCase(WireTestCase):
         breaker = CircuitBreaker(self.source, self.clock)
         self.cache = BoardCache(breaker, self.clock)
         self.components.gateways["kv55"] = GatewayComponents(gateway, breaker, self.cache)
-        self.components.feed = self.feed = self.make_feed()
+        self.components.feed = self.feed = live_feed(self.clock)
         self.subscriber = FakeSubscriber()
         self.feed.subscriber = self.subscriber  # type: ignore[assignment]
         self.components.modules = ("kv55", "tpc")
@@ -73,14 +66,6 @@ class OperationsTestCase(WireTestCase):
         observers = Observers((batcher, self.history, self.metrics))
         observers.startService()
         self.addCleanup(observers.stopService)
-
-    def make_feed(self) -> Feed:
-        limits = {
-            "subscriber": SubscriberSettings(),
-            "passtimes": PasstimeSettings(),
-            "timetable": PlanningSettings(),
-        }
-        return Feed(self.clock, [], "", FeedLimitSettings(), kept=1 << 20, **cast(Any, limits))
 
     def log_requests(
         self, *requests: tuple[str, int | None, str], client: str = "192.0.2.0/24", wait: float = 0.0

@@ -24,9 +24,9 @@ def plot(text: str, title: str) -> etree._Element:
     for figure in tree(text).iter("figure"):
         caption = figure.find("figcaption")
         if caption is not None and (caption.text or "").strip() == title:
-            found = figure.find(_SVG)
-            assert found is not None
-            return found
+            image = figure.find(_SVG)
+            assert image is not None
+            return image
     raise AssertionError(f"no plot {title}")
 
 
