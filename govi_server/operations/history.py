@@ -172,8 +172,8 @@ def _count(minute: Minute, batch: Batch) -> None:
                 _add(minute.unknown_stops, stop, n)
     longest = minute.longest_waits
     for request in chain.from_iterable(connection.requests for connection in batch.connections):
-        wait, stop = request.wait, request.stop
-        if wait and stop and (stop in longest or len(longest) < MAX_NAMES):
+        wait = request.wait  # read first: most requests have none
+        if wait and (stop := request.stop) and (stop in longest or len(longest) < MAX_NAMES):
             longest[stop] = max(wait, longest.get(stop, 0.0))
 
 
