@@ -5,7 +5,7 @@ import re
 from twisted.protocols.basic import LineReceiver
 
 from govi_server.http import request as environ
-from govi_server.http.body import ChunkedBody, LengthBody, reader
+from govi_server.http.body import ChunkedBody, LengthBody, body_reader
 from govi_server.http.request import Environ, RequestError
 from govi_server.http.response import CONTINUE
 from govi_server.settings import ServerSettings
@@ -127,7 +127,7 @@ class RequestReceiver(LineReceiver):
             self._env = env = self.parse_request(b"\n".join([*self._lines, b""]))
             length = env.body_length()
             expects_continue = env.expects_continue()
-            self._body = reader(length, self.limits.body) if length else None
+            self._body = body_reader(length, self.limits.body) if length else None
         except RequestError as error:
             self.mark("parse")
             self.protocol_error(error)
