@@ -20,7 +20,7 @@ _DONE = Failure(ConnectionDone())
 
 
 def write_some(sock: IClientTransport, data: bytes) -> bytes:
-    """Send what the socket accepts at once, if nothing is queued before it; return the rest, for transport.write()."""
+    """Send what the socket accepts at once, if nothing is queued before it; return the rest."""
     if _has_nothing_queued(sock):
         try:
             sent = sock.socket.send(data)
