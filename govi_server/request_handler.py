@@ -1,5 +1,6 @@
 """One HTTP/1.1 connection: has its requests answered by URL modules, and sends what they say."""
 
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, cast
 
@@ -16,6 +17,7 @@ from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.conditional import conditions
 from govi_server.http.caching.request_memo import MemoEntry
 from govi_server.http.client_limits import Client, request_cost
+from govi_server.http.cors import preflight_headers
 from govi_server.http.parameters import InvalidParameter
 from govi_server.http.receiver import RequestReceiver
 from govi_server.http.request import Environ, RequestError
@@ -23,7 +25,7 @@ from govi_server.http.response import Headers, format_head, format_response, pai
 from govi_server.http.stream import Stream
 from govi_server.sockets.transport import IClientTransport, write_now
 from govi_server.statistics.records import MAX_PATH, CacheResult, ConnectionRecorder, Phase
-from govi_server.web_handler import ICacheableModule, IWebModule
+from govi_server.web_handler import CacheableHandler, ICacheableModule, IWebModule, Responder, WebHandler
 
 if TYPE_CHECKING:
     from govi_server.server import Server
@@ -37,12 +39,6 @@ MOST_IN_A_ROW = 4
 
 MOST_THROWN_AWAY = 4 << 20
 """Bytes that are read from a client after its last answer, so that it gets to read that, before it is dropped."""
-
-# What pages of other sites may do here, for a browser that asks first.
-_PREFLIGHT = {
-    "Access-Control-Allow-Headers": "X-Requested-With, Content-Type, Cache-Control, If-None-Match, If-Modified-Since",
-    "Access-Control-Max-Age": "86400",
-}
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -271,50 +267,50 @@ class RequestHandler(RequestReceiver):
         if connection.closing or server.draining:
             return False
         received = clock.seconds()
-        said = server.repeats.said.get(block)
-        if said is None or not (said.since <= received < said.until and said.source.is_current):
-            said = server.repeats.lookup(block, received, server.headers)
-        if said is None:
+        response = server.request_memo.lookup(block, received, server.headers)
+        if response is None:
             return False
-        client, repeat, body = connection.client, said.repeat, said.body
-        if server.access.seconds_to_wait(client.rate_key, repeat.asked) > 0:
+        client, entry, body = connection.client, response.entry, response.body
+        if server.access.seconds_to_wait(client.rate_key, entry.request_cost) > 0:
             return False
         found = clock.seconds()
-        write_now(self.sock, said.head + body)
-        self._last = self._parting = repeat.is_last
+        write_now(self.sock, response.head + body)
+        self._last = self._parting = entry.closes
         sent = None if self.write_paused else clock.seconds()
         if sent is None:
             self.request_begins()  # it is not over, and has the deadline of one, until the client has taken it
             self._answered = True
-        self.record.repeat(client.name, repeat, said.status, len(body), said.cache, received, found, sent)
+        self.record.repeat(client.name, entry, response.status, len(body), response.cache, received, found, sent)
         if sent is None:
             return True
-        if repeat.is_last:
+        if entry.closes:
             self._go_on()
         else:  # as there, but nothing of the request was kept that would have to be forgotten
             server.set_deadline(connection, server.idle)
         return True
 
-    def _learn(self, env: Environ, module: object, segment: str) -> None:
-        """Store what the header section means, if the response depends on nothing else and may be cached.
-
-        The module has begun to answer, so the request's stop is known.
-        """
+    def _remember(self, env: Environ, segment: str, responder: Responder) -> None:
+        """Store what the header section means, if the response depends on nothing else of the connection."""
         block = self._block
-        if block is None or env["request_method"] not in ("GET", "HEAD"):
+        # Preconditions other than those of a cache are rare, and left to the slow path.
+        if block is None or "if-match" in env or "if-unmodified-since" in env:
             return
-        changed = "if-match" in env or "if-unmodified-since" in env  # rare: they are left to the long way
-        if changed or self.server.access.is_forwarded(env) or not ICacheableModule.providedBy(module):
+        if self.server.access.is_forwarded(env):
             return
-        ready = module.ready(env)
-        if ready is not None:
-            method, path = env["request_method"], env["path_info"][:MAX_PATH]
-            closes = not env.keeps_alive()
-            connection = "close" if closes else "keep-alive" if env.http_1_0 else ""
-            repeat = MemoEntry(
-                method, path, request_cost(env), ready, conditions(env), closes, connection, segment, self.record.stop
-            )
-            self.server.repeats.store(block, repeat)
+        closes = not env.keeps_alive()
+        connection = "close" if closes else "keep-alive" if env.http_1_0 else ""
+        entry = MemoEntry(
+            env["request_method"],
+            env["path_info"][:MAX_PATH],
+            request_cost(env),
+            responder.respond,
+            conditions(env),
+            closes,
+            connection,
+            segment,
+            responder.stop,
+        )
+        self.server.request_memo.store(block, entry)
 
     def request_received(self, env: Environ) -> None:
         """Have the request processed; what the client sends meanwhile waits."""
@@ -351,30 +347,34 @@ class RequestHandler(RequestReceiver):
             self._send_methods(env, tuple(_ANSWERED))
             return succeed(None)
         segment = env["path_info"].lstrip("/").partition("/")[0]
-        try:
-            module = IWebModule(self.server.find_module(segment), None)
-        except KeyError:
-            module = None
+        handler = self._handler(segment, env)
         self.mark("lookup")
-        if module is None:
+        if handler is None:
             self.send_not_found()
             return succeed(None)
         self.record.set_module(segment)
-        handler = module.web_handler(self, env)
         if method not in handler.methods:
             self._send_methods(env, handler.methods)
             return succeed(None)
-        processing = Deferred.fromCoroutine(getattr(handler, _ANSWERED[method])())
-        self._learn(env, module, segment)
-        return processing
+        return Deferred.fromCoroutine(getattr(handler, _ANSWERED[method])())
+
+    def _handler(self, segment: str, env: Environ) -> WebHandler | None:
+        """Return the handler of a request to the module of this name; None if there is no such module."""
+        try:
+            module = self.server.find_module(segment)
+        except KeyError:
+            return None
+        if ICacheableModule.providedBy(module):
+            return CacheableHandler(self, env, module, partial(self._remember, env, segment))
+        return IWebModule(module).web_handler(self, env) if IWebModule.providedBy(module) else None
 
     def _send_methods(self, env: Environ, methods: tuple[str, ...]) -> None:
         """Say what may be asked: to OPTIONS (RFC 9110 section 9.3.7), with what a browser wants to know before it
         asks for another site's page, and to a method that may not."""
         allow = ", ".join((*methods, "OPTIONS"))
         if env["request_method"] == "OPTIONS":
-            asks_first = "access-control-request-method" in env
-            preflight = {"Access-Control-Allow-Methods": allow, **_PREFLIGHT} if asks_first else {}
+            is_preflight = "access-control-request-method" in env
+            preflight = preflight_headers(allow) if is_preflight else {}
             self.send_response(b"", "204 No Content", {"Allow": allow, **preflight})
         else:
             self.send_response("The method is not allowed here\n", "405 Method Not Allowed", {"Allow": allow})
@@ -429,7 +429,7 @@ class RequestHandler(RequestReceiver):
         self._describe()
         self._send(data, int(status[:3]), 0 if self.is_head else len(body))
 
-    def send_representation(self, ready: CachedResponse, unchanged: bool) -> None:
+    def send_representation(self, response: CachedResponse, unchanged: bool) -> None:
         """Send what is at hand, or say that the client has it already."""
         if self._may_answer():
             assert self._env is not None
@@ -439,8 +439,8 @@ class RequestHandler(RequestReceiver):
                 self.server.clock.seconds(),
                 self._connection(self._env),
             )
-            written, body, status = ready.write(method, unchanged, self.server.headers, now, connection)
-            self._send(written + body, status, len(body))
+            head, body, status = response.serialize(method, unchanged, self.server.headers, now, connection)
+            self._send(head + body, status, len(body))
 
     def stream(self, headers: Headers, farewell: bytes) -> Stream:
         """Begin an answer that goes on until the client leaves or the server ends, and says farewell.

@@ -243,7 +243,7 @@ class Server(ServerFactory["RequestHandler"]):
         self.access = access or ClientLimits(clock, UNLIMITED)
         self.observer = observer
         self.accepting = AcceptThrottle(clock, name)
-        self.repeats = RequestMemo()
+        self.request_memo = RequestMemo()
         self.draining = False
         self.connections: dict[RequestHandler, Connection] = {}
         self.deadlines = TimeoutHandler(clock, limits.connection, Connection.disconnect)

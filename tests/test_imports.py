@@ -50,7 +50,6 @@ OFFENDERS = {
     ("documents.siri", "openapi.schema"),
     ("http.stream", "request_handler"),
     ("openapi.document", "kv78turbo.subscriber"),
-    ("operations.commands", "modules.kv55_feed"),
     ("operations.readiness", "request_handler"),
     ("server", "request_handler"),
     ("sockets.listener", "operations.admin"),
@@ -58,7 +57,7 @@ OFFENDERS = {
 }
 """Imports that the table does not allow yet; the list only gets shorter."""
 
-CIRCLES = 3
+CIRCLES = 2
 """Circles of files that are left; the number only gets smaller."""
 
 

@@ -44,9 +44,12 @@ def _transformer() -> Transformer:
     return Transformer.from_crs("EPSG:28992", "EPSG:4326", always_xy=True)
 
 
-_CODE = re.compile(r"[0-9]{1,10}")
+CODE_PATTERN = "[0-9]{1,10}"
+"""A TimingPointCode as a regular expression: 1 to 10 ASCII digits (docs/protocols.md 2.4, and trap 5)."""
+
+_CODE = re.compile(CODE_PATTERN)
 
 
 def is_timing_point_code(text: str) -> bool:
-    """Tell whether a text is a TimingPointCode: 1 to 10 ASCII digits (docs/protocols.md 2.4, and trap 5)."""
+    """Return whether a text is a TimingPointCode."""
     return _CODE.fullmatch(text) is not None

@@ -8,9 +8,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import InvalidLogLevelError, LogLevel
 
 from govi_server.departures.board import Board
+from govi_server.departures.query import DEFAULT_HORIZON
 from govi_server.departures.source import NoBoard
 from govi_server.departures.timing_point import is_timing_point_code
-from govi_server.modules.kv55_feed import HORIZON
 from govi_server.operations.components import Components, GatewayComponents
 from govi_server.operations.log_levels import LogLevels
 from govi_server.operations.status import Status
@@ -164,7 +164,7 @@ class ManholeCommands:
         assert feed is not None
         if not feed.boards.knows(code):
             return f"feed: {code} is not known"
-        board = feed.boards.board(code, HORIZON)
+        board = feed.boards.board(code, DEFAULT_HORIZON)
         condition, age = feed.freshness(board)
         rows = [
             (

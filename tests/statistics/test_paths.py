@@ -21,5 +21,5 @@ class StopTests(SynchronousTestCase):
 
     def test_ovapi(self) -> None:
         """Of OVapi's paths one is about stops."""
-        self.assertEqual(PATHS - _NOT_OF_STOPS, {"tpc"})
-        self.assertLessEqual(_NOT_OF_STOPS, PATHS)
+        self.assertEqual(set(PATHS) - _NOT_OF_STOPS, {"tpc"})
+        self.assertLessEqual(_NOT_OF_STOPS, set(PATHS))
