@@ -3,12 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from govi_server.http.dates import format_http_date
-
-if TYPE_CHECKING:
-    pass
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 """Header fields, as a mapping or as pairs where a name comes more than once."""

@@ -246,7 +246,7 @@ class Manhole(ConchFactory):
     def buildProtocol(self, addr: Any) -> Any:
         """Make the server's end of a connection."""
         protocol: Any = super().buildProtocol(addr)
-        self.accepting.look()
+        self.accepting.check()
         self.connections.add(protocol)
         lost = protocol.connectionLost
 

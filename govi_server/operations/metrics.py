@@ -125,7 +125,7 @@ class Metrics(Collector):
         yield _gauge(
             "govi_connections_limit", "Connections that may be open at once.", parts.server.access.limits.connections
         )
-        yield _gauge("govi_streams", "Connections that listen for events.", len(parts.server.streams))
+        yield _gauge("govi_streams", "Connections that listen for events.", parts.server.streams)
         yield _gauge("govi_accepting", "1 while connections are accepted.", not parts.server.accepting.paused)
         incidents = CounterMetricFamily(
             "govi_incidents", "What went wrong, by where and what.", labels=("where", "kind")

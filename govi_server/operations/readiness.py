@@ -11,8 +11,7 @@ from twisted.python.failure import Failure
 
 from govi_server.operations.components import Components
 from govi_server.operations.health import state_of
-from govi_server.request_handler import RequestHandler
-from govi_server.server import Server
+from govi_server.server import ConnectionHandler, Server
 from govi_server.sockets.transport import IClientTransport
 
 _ERROR = re.compile(b"<Error>(.{1,200}?)</Error>")
@@ -27,9 +26,10 @@ class _Inside:
         self.answer: Deferred[bytes] = Deferred(lambda _: self._end())
         self._received = b""
         client = server.access.peer(self.getPeer())
-        self._handler: RequestHandler | None = server.handle_accept(client)
-        self._handler.makeConnection(cast(IClientTransport, self))
-        self._handler.dataReceived(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        handler = server.handle_accept(client)
+        self._handler: ConnectionHandler | None = handler
+        handler.makeConnection(cast(IClientTransport, self))
+        handler.dataReceived(f"GET {path} HTTP/1.0\r\n\r\n".encode())
 
     def write(self, data: bytes) -> None:
         self._received += data

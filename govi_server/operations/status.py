@@ -52,7 +52,7 @@ class Status:
             "connections": {
                 "open": len(server.connections),
                 "limit": server.access.limits.connections,
-                "streams": len(server.streams),
+                "streams": server.streams,
             },
             "modules": list(self._parts.modules),
             "gateways": {name: self._gateway(name, source, now) for name, source in self._parts.gateways.items()},

@@ -24,6 +24,7 @@ from govi_server.departures.cache import BoardCache
 from govi_server.departures.source import SourceSilent, SourceUnreachable
 from govi_server.departures.times import utc_timestamp
 from govi_server.errors import StartupError
+from govi_server.http.state import State as ConnectionState
 from govi_server.kv55.gateway import Gateway, GatewayEvent
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.subscriber import State
@@ -392,9 +393,11 @@ class MetricsTests(OperationsTestCase):
     def test_streams(self) -> None:
         """Connections that listen for events are counted apart, in figures, in the status and on its page."""
         for stream in (True, True, False):
-            connection = self.client().handler.connection
+            handler = self.client().handler
             if stream:
-                self.server.streaming(connection)
+                handler.connection.enter(ConnectionState.RECEIVING)
+                handler.connection.enter(ConnectionState.PROCESSING)
+                handler.stream((), b"")
         self.assertEqual((self.metric("govi_connections"), self.metric("govi_streams")), ("3.0", "2.0"))
         status = self.status.json()
         self.assertEqual((status["connections"]["open"], status["connections"]["streams"]), (3, 2))

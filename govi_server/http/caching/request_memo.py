@@ -66,7 +66,7 @@ class RequestMemo:
     """Header sections whose response was cached before, in two layers.
 
     Entries map a header section to its meaning. They save parsing and dispatch: 9 us in place of 65 for a board of
-    the gateway, in process. MAX_ENTRIES bounds them, the least recently used is evicted; nothing invalidates them, for
+    the gateway, in process. MAX_ENTRIES bounds them, the least recently used is evicted; nothing invalidates them:
     they depend on the header section alone.
 
     Serialized responses map a header section to the bytes of its last response. They save the module's look-up and

@@ -25,8 +25,10 @@ from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import make_representation
 from govi_server.http.caching.request_memo import MAX_HEADER_SECTION_BYTES, MemoEntry, RequestMemo
 from govi_server.http.client_limits import ClientLimits
+from govi_server.http.state import State
 from govi_server.kv78turbo.feed import Feed
-from govi_server.kv78turbo.subscriber import State, Subscriber
+from govi_server.kv78turbo.subscriber import State as FeedState
+from govi_server.kv78turbo.subscriber import Subscriber
 from govi_server.modules.board import BoardPages
 from govi_server.modules.display_source import CacheDisplays, FeedDisplays
 from govi_server.modules.kv55_feed import Kv55Feed
@@ -127,7 +129,7 @@ class World:
         self.full = full
         if not full:
             for client in self.clients:
-                if client.handler.write_paused and not client.closed:
+                if client.handler.connection.state is State.WRITE_PAUSED and not client.closed:
                     client.handler.resumeProducing()
 
     def pause(self, which: int) -> None:
@@ -150,14 +152,8 @@ class World:
             [(client.transport.value(), client.closed, client.transport.producerState) for client in self.clients],
             self.source.asked,
             [
-                [(number[c], c.closing) for c in deadlines]
-                for deadlines in (
-                    server.deadlines,
-                    server.idle,
-                    server.linger_timeout,
-                    server.drop_timeout,
-                    server.reports,
-                )
+                [(number[c], c.state, c.end) for c in timeout]
+                for timeout in (*server.timeouts.values(), server.reports)
             ],
             list(self.server.access._busy_until.items()),
             set(self.cache._entries),  # their order is exact to the second
@@ -534,7 +530,7 @@ PATHS_LIVE = (
 
 
 PATHS_FAST = (f"/live/{STOP}", f"/tpc/{STOP}", f"/board/{STOP}", f"{PATH}?MonitoringRef={STOP}")
-STATES: tuple[State, ...] = ("UP", "DOWN")
+STATES: tuple[FeedState, ...] = ("UP", "DOWN")
 
 
 class FeedTests(SynchronousTestCase):
