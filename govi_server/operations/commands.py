@@ -80,7 +80,7 @@ class ManholeCommands:
         rows = [
             (f"/{name}", code, f"{waiting} waiting")
             for name, source in self._parts.gateways.items()
-            for code, waiting in sorted(source.cache.flights.items(), key=lambda one: -one[1])
+            for code, waiting in sorted(source.cache.pending.items(), key=lambda one: -one[1])
         ]
         return _table(rows) if rows else Text("nothing is being asked for")
 

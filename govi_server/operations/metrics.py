@@ -186,8 +186,8 @@ class Metrics(Collector):
             entries.add_metric((name,), source.cache.entries)
             size.add_metric((name,), source.cache.bytes)
             evicted.add_metric((name,), source.cache.evicted)
-            flights.add_metric((name,), len(source.cache.flights))
-            waiting.add_metric((name,), sum(source.cache.flights.values()))
+            flights.add_metric((name,), len(source.cache.pending))
+            waiting.add_metric((name,), sum(source.cache.pending.values()))
             for state in _BREAKER_STATES:
                 breaker.add_metric((name, state), state == source.breaker.state)
         if parts.feed is not None:  # /kv55 and OVapi's paths keep what they make in one place

@@ -84,7 +84,7 @@ class Readiness:
         """List why questions would not be answered; nothing if they would, by every module."""
         why = self._closed()
         for name, source in self._parts.gateways.items():
-            code = self._probe or source.cache.last_asked
+            code = self._probe or source.cache.last_requested
             said = await self._ask(f"/{name}/{code}") if code else "200"  # a made-up stop would say nothing
             if said[:3] != "200":
                 why.append(f"/{name}: stop {code}: {said}")

@@ -68,7 +68,7 @@ class Status:
         }
 
     def _gateway(self, name: str, source: GatewayComponents, now: float) -> Json:
-        flights = source.cache.flights
+        flights = source.cache.pending
         hour = list(self._hour.minutes())
         lately = [minute for minute in hour if now - minute.begins < LATELY * 60]
         return {

@@ -511,7 +511,7 @@ class AdminTests(OperationsTestCase):
         """Not ready is who lets nobody in, and whose gateway takes no questions, whatever is in memory."""
         self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
         self.cache.put(Board(CODE, (Trip(),), NOW))
-        self.cache.last_asked = CODE
+        self.cache.last_requested = CODE
         self.assertEqual(self.why_not(), "ready\n")
         self.server.accepting.paused = True
         self.parts.gateways["kv55"].breaker.state = "open"
@@ -533,15 +533,15 @@ class AdminTests(OperationsTestCase):
     def test_nobody_waits(self) -> None:
         """A check whose asker has left leaves nothing behind."""
         self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
-        self.cache.last_asked = CODE
+        self.cache.last_requested = CODE
         admin = Admin(self.clock, self.metrics, self.status, Readiness(self.parts, "", self.clock))
         protocol = admin.buildProtocol(cast(IAddress, None))
         assert protocol is not None
         protocol.makeConnection(StringTransport())
         protocol.dataReceived(b"GET /ready HTTP/1.0\r\nHost: x\r\n\r\n")
-        self.assertEqual(self.cache.flights, {CODE: 1})
+        self.assertEqual(self.cache.pending, {CODE: 1})
         protocol.connectionLost(Failure(ConnectionDone()))
-        self.assertEqual(self.cache.flights, {CODE: 0})
+        self.assertEqual(self.cache.pending, {CODE: 0})
 
 
 class SnapshotTests(OperationsTestCase):
