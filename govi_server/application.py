@@ -18,6 +18,7 @@ from govi_server.departures.stop_index_cache import StopIndexCache
 from govi_server.departures.timing_point import is_timing_point_code
 from govi_server.errors import ConfigError, StartupError
 from govi_server.http.client_limits import UNLIMITED, ClientLimits
+from govi_server.http.cors import public_headers
 from govi_server.kv55 import messages
 from govi_server.kv55.gateway import Gateway
 from govi_server.kv55.post import Poster
@@ -62,12 +63,6 @@ from govi_server.statistics.log import StatisticsLog, statistics_publisher
 
 NAME = "govi-cache"
 
-# Pages of other sites may read what is served here (docs/protocols.md 1.2 and 1.4).
-PUBLIC_HEADERS = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "Age, Cache-Status, ETag, Feed-State, Retry-After",
-}
-
 INNER_DRAIN = 1.0
 """Seconds that callbacks in flight have when the server stops: nobody waits for them any more."""
 
@@ -103,7 +98,7 @@ def make_service(config: Config, reactor: Any) -> OrderedMultiService:
         clock=reactor,
         find_module=modules.getServiceNamed,
         limits=config.limits,
-        headers=PUBLIC_HEADERS,
+        headers=public_headers("Feed-State"),
         access=ClientLimits(reactor, _that_fit(config.access)),
         name=NAME,
         observer=statistics,

@@ -89,7 +89,7 @@ class ManholeCommands:
         rows = [
             (f"/{name}", code, f"{waiting} waiting")
             for name, gateway in self._components.gateways.items()
-            for code, waiting in sorted(gateway.cache.flights.items(), key=lambda flight: -flight[1])
+            for code, waiting in sorted(gateway.cache.pending.items(), key=lambda flight: -flight[1])
         ]
         return _table(rows) if rows else Text("no pending requests")
 

@@ -172,8 +172,8 @@ class Metrics(Collector):
             entries.add_metric((name,), gateway.cache.entries)
             size.add_metric((name,), gateway.cache.bytes)
             evicted.add_metric((name,), gateway.cache.evicted)
-            flights.add_metric((name,), len(gateway.cache.flights))
-            waiting.add_metric((name,), sum(gateway.cache.flights.values()))
+            flights.add_metric((name,), len(gateway.cache.pending))
+            waiting.add_metric((name,), sum(gateway.cache.pending.values()))
             for state in _BREAKER_STATES:
                 breaker.add_metric((name, state), state == gateway.breaker.state)
         if self._components.feed is not None:  # /kv55 and the OVapi paths share one cache of documents

@@ -88,7 +88,7 @@ class Readiness:
         """Return why requests would fail, one text for each reason; an empty list if the service is ready."""
         problems = self._server_problems()
         for name, gateway in self._components.gateways.items():
-            code = self._probe or gateway.cache.last_asked
+            code = self._probe or gateway.cache.last_requested
             # Without any known stop there is nothing to request: a made-up stop would prove nothing.
             status = await self._request(f"/{name}/{code}") if code else "200"
             if status[:3] != "200":

@@ -71,7 +71,7 @@ class Status:
         }
 
     def _gateway(self, name: str, gateway: GatewayComponents, now: float) -> Json:
-        cache, flights = gateway.cache, gateway.cache.flights
+        cache, flights = gateway.cache, gateway.cache.pending
         hour = list(self._history.minutes())
         recent = [minute for minute in hour if now - minute.begins < RECENT_MINUTES * 60]
         return {

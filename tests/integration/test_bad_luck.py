@@ -96,9 +96,9 @@ async def test_gateway_comes_and_goes(start: Start, lines: list[str]) -> None:
         assert await operators.ready() == (503, why)
     goes, opens, is_back = lines
     name = f"the gateway http://127.0.0.1:{port}/"
-    assert goes.startswith(f"{name} fails: Connection was refused")
+    assert goes.startswith(f"{name}: failing (Connection was refused")
     assert opens.startswith(f"{name} failed 3 times in a row, now it is asked once in 0.2 s: Connection was refused")
-    assert is_back.startswith(f"{name} takes questions again, after ")
+    assert is_back.startswith(f"{name}: accepts questions again, after ")
 
 
 async def is_written(running: Running, path: Path) -> None:

@@ -64,7 +64,7 @@ class AdminTests(OperationsTestCase):
         """A server that accepts nothing, or whose gateway does not, is not ready, whatever is cached."""
         self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
         self.cache.put(Board(CODE, (Trip(),), NOW))
-        self.cache.last_asked = CODE
+        self.cache.last_requested = CODE
         self.assertEqual(self.ready(), "ready\n")
         self.server.accepting.paused = True
         self.components.gateways["kv55"].breaker.state = "open"
@@ -86,12 +86,12 @@ class AdminTests(OperationsTestCase):
     def test_disconnected_check_is_cancelled(self) -> None:
         """A check whose client has disconnected is cancelled."""
         self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
-        self.cache.last_asked = CODE
+        self.cache.last_requested = CODE
         admin = Admin(self.clock, self.metrics, self.status, Readiness(self.components, "", self.clock))
         protocol = admin.buildProtocol(cast(IAddress, None))
         assert protocol is not None
         protocol.makeConnection(StringTransport())
         protocol.dataReceived(b"GET /ready HTTP/1.0\r\nHost: x\r\n\r\n")
-        self.assertEqual(self.cache.flights, {CODE: 1})
+        self.assertEqual(self.cache.pending, {CODE: 1})
         protocol.connectionLost(Failure(ConnectionDone()))
-        self.assertEqual(self.cache.flights, {CODE: 0})
+        self.assertEqual(self.cache.pending, {CODE: 0})

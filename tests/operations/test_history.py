@@ -2,8 +2,9 @@
 
 from twisted.logger import Logger
 
+from govi_server.departures.board import Board, Trip
 from govi_server.operations.history import MAX_NAMES, MINUTES, OTHERS
-from govi_server.statistics.records import ConnectionStatistics
+from govi_server.statistics.records import SEVERAL, ConnectionStatistics
 from tests.client import NOW
 from tests.operations.case import CODE, OperationsTestCase
 
@@ -20,6 +21,18 @@ class RecentHistoryTests(OperationsTestCase):
         self.assertEqual(minute.stops, {CODE: 2, "1": 1, "2": 1, "3": 1})
         self.assertEqual((minute.failed_stops, minute.unknown_stops), ({"1": 1, "2": 1}, {"3": 1}))
         self.assertEqual(minute.longest_waits, {"3": 2.5, CODE: 2.5})
+
+    def test_module_and_stop_of_requests(self) -> None:
+        """Requests are counted for the module and the stop that their handling set, repeated ones too."""
+        self.cache.put(Board(CODE, (Trip(),), NOW))
+        client = self.client()
+        for path in (f"/kv55/{CODE}", f"/kv55/{CODE}", f"/tpc/{CODE},1", "/elsewhere/1"):
+            client.get(path)
+        client.leave()
+        (minute,) = self.history.minutes()
+        self.assertEqual(minute.stops, {CODE: 2, SEVERAL: 1})
+        self.assertEqual(minute.modules["kv55"].results, {("hit", 200): 2})
+        self.assertEqual(self.metric('govi_requests_total{cache="none",module="other",status="404"}'), "1.0")
 
     def test_other_servers_are_ignored(self) -> None:
         """Connections of other servers, such as callbacks, are not counted."""
