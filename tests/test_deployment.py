@@ -8,12 +8,12 @@ from pathlib import Path
 from prometheus_client import generate_latest
 
 from govi_server.kv55.gateway import GatewayEvent
-from govi_server.operations.components import KINDS
+from govi_server.operations.components import INCIDENT_KINDS
 from govi_server.statistics.log import format_line
 from govi_server.statistics.records import ConnectionStatistics, RequestStatistics
 from tests import feed as kv
 from tests.client import NOW
-from tests.operations.test_operations import OperationsTestCase
+from tests.operations.case import OperationsTestCase
 
 ROOT = Path(__file__).parent.parent
 _METRIC = re.compile(r"\bgovi_[a-z_]+")
@@ -28,7 +28,7 @@ class DeploymentTests(OperationsTestCase):
     """The pages for operators, the alerts and the dashboard."""
 
     def exported_metrics(self) -> set[str]:
-        self.happened(("/kv55/1", 200, "hit"))
+        self.log_requests(("/kv55/1", 200, "hit"))
         self.log_flights()
         self.feed.received("/GOVI/KV8passtimes/LIN", gzip.compress(kv.passtimes({})))
         self.feed.received("/GOVI/KV8passtimes/LIN", b"no gzip")
@@ -54,11 +54,15 @@ class DeploymentTests(OperationsTestCase):
         _, _, section = text("docs/metrics.md").partition("### Incidents")
         rows = re.findall(r"^\| (\w+) \| ([\w ]+) \| \S", section.partition("\n## ")[0], re.MULTILINE)
         described = [row for row in rows if row != ("where", "kind")]
-        self.assertEqual(sorted(described), sorted((where, kind) for where, kinds in KINDS.items() for kind in kinds))
+        self.assertEqual(
+            sorted(described), sorted((where, kind) for where in INCIDENT_KINDS for kind in INCIDENT_KINDS[where])
+        )
 
     def test_fields(self) -> None:
         """Every field of the statistics log is described."""
-        connection = ConnectionStatistics("x", "192.0.2.0/24", NOW, requests=[RequestStatistics(NOW)])
+        connection = ConnectionStatistics(
+            "x", "192.0.2.0/24", NOW, requests=[RequestStatistics(NOW, module="kv55", stop="1")]
+        )
         line = json.loads(format_line({"statistics": connection}, "x") or "")
         for field in (*line, *line["requests"][0]):
             self.assertIn(f"`{field}`", text("docs/statistics.md"))
