@@ -51,7 +51,7 @@ from govi_server.runtime.clock import ClockWatch
 from govi_server.runtime.cooperative import make_cooperator
 from govi_server.runtime.services import Drain, Observers, OrderedMultiService
 from govi_server.server import Server
-from govi_server.settings import AccessSettings, Config, ModuleSettings, networks
+from govi_server.settings import AccessSettings, Config, ModuleSettings, parse_networks
 from govi_server.simulator.feed import town_feed
 from govi_server.simulator.gateway import Behaviour, simulation
 from govi_server.simulator.town import STATION
@@ -264,7 +264,7 @@ def _gateway(
     poster = Poster(reactor, asked.url if module.source == "demo" else lambda: module.gateway_url)
     said = f"the simulated gateway of /{name}" if module.source == "demo" else f"the gateway {module.gateway_url}"
     gateway = Gateway(poster, reactor, said, module.subscriber_id, config.gateway, name)
-    receiver = Callback(gateway, networks(module.allow), reactor.seconds, module.subscriber_id)
+    receiver = Callback(gateway, parse_networks(module.allow), reactor.seconds, module.subscriber_id)
     callbacks = Server(
         "",
         0,

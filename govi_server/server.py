@@ -45,9 +45,6 @@ REPORT_EVERY = 60.0
 """Seconds after which the statistics of a connection that is still open are written."""
 
 
-SERVER_DEFAULTS = ServerSettings()
-
-
 class TimeoutHandler:
     """A deadline of the same length for many connections: what expires is handed over, oldest first.
 
@@ -226,7 +223,7 @@ class Server(ServerFactory["RequestHandler"]):
         *,
         clock: IReactorTime,
         find_module: Callable[[str], object],
-        limits: ServerSettings = SERVER_DEFAULTS,
+        limits: ServerSettings = ServerSettings(),
         headers: Headers = (),
         access: ClientLimits | None = None,
         name: str = "govi-cache",

@@ -10,7 +10,7 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.errors import ConfigError
-from govi_server.settings import Config, ModuleSettings, StatisticsSettings, networks
+from govi_server.settings import Config, ModuleSettings, StatisticsSettings, parse_networks
 from govi_server.settings_loader import load
 
 # What is wrong, and what is said of it after the file's name.
@@ -166,7 +166,7 @@ class LoadTests(ConfigTestCase):
         self.assertFalse(config.is_live)
         self.assertEqual(config.feed.addresses, ("tcp://pubsub.besteffort.ndovloket.nl:7817",))
         self.assertEqual(config.feed.timetable, "")
-        self.assertEqual([str(network) for network in networks(kv55.allow)], ["127.0.0.0/8", "::1/128"])
+        self.assertEqual([str(network) for network in parse_networks(kv55.allow)], ["127.0.0.0/8", "::1/128"])
 
     def test_default_limits(self) -> None:
         """The deadlines and ages are those of the promise: 13 s, 10 s, a minute, five minutes."""

@@ -18,9 +18,6 @@ Result = Literal["hit", "stale", "joined", "miss"]
 _Made = TypeVar("_Made", bound=Sized)
 
 
-CACHE_DEFAULTS = CacheSettings()
-
-
 class Entry:
     """A board in the cache, with the forms it was rendered in."""
 
@@ -39,7 +36,9 @@ class BoardCache:
 
     log = Logger()
 
-    def __init__(self, source: IDepartureSource, clock: IReactorTime, limits: CacheSettings = CACHE_DEFAULTS) -> None:
+    def __init__(
+        self, source: IDepartureSource, clock: IReactorTime, limits: CacheSettings = CacheSettings()
+    ) -> None:
         self._source = source
         self._clock = clock
         self.limits = limits

@@ -17,7 +17,7 @@ from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroke
 from govi_server.kv55 import messages
 from govi_server.kv55.messages import BadMessage, Question
 from govi_server.runtime.throttled_warnings import QUIET, ThrottledWarnings
-from govi_server.settings import SUBSCRIBER, GatewaySettings
+from govi_server.settings import SUBSCRIBER_ID, GatewaySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,6 @@ class IPoster(Interface):
 
 LATE = 300.0
 """Seconds after a question in which its answer is still one that somebody asked for."""
-
-
-GATEWAY_DEFAULTS = GatewaySettings()
 
 
 class Unsolicited(Exception):
@@ -133,8 +130,8 @@ class Gateway(Service):
         poster: IPoster,
         clock: IReactorTime,
         description: str,
-        subscriber_id: str = SUBSCRIBER,
-        limits: GatewaySettings = GATEWAY_DEFAULTS,
+        subscriber_id: str = SUBSCRIBER_ID,
+        limits: GatewaySettings = GatewaySettings(),
         module: str = "kv55",
     ) -> None:
         self._poster = poster

@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
-from govi_server.kv55.gateway import GATEWAY_DEFAULTS, LATE, Gateway, IPoster, Unsolicited
+from govi_server.kv55.gateway import LATE, Gateway, IPoster, Unsolicited
 from govi_server.kv55.messages import BadMessage, read_dris_55_req, write_dris_55, write_error
 from govi_server.kv55.post import PostError
 from govi_server.settings import GatewaySettings
@@ -58,7 +58,7 @@ class GatewayTestCase(SynchronousTestCase):
         self.events = EventLoggingObserver()
         globalLogPublisher.addObserver(self.events)
         self.addCleanup(globalLogPublisher.removeObserver, self.events)
-        self.use(GATEWAY_DEFAULTS)
+        self.use(GatewaySettings())
 
     def tearDown(self) -> None:
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -206,7 +206,7 @@ class AnswerTests(GatewayTestCase):
     def test_numbers(self) -> None:
         """The gateway may echo the number, always send the same one, one that nobody knows, or none at all."""
         for number in ("1", "56", "0", "", "none", None):
-            self.use(GATEWAY_DEFAULTS)
+            self.use(GatewaySettings())
             board = self.ask()
             self.gateway.deliver(answer(CODE, number=number))
             self.assertAnswered(board)
@@ -267,7 +267,7 @@ class DeadlineTests(GatewayTestCase):
 
     def test_default(self) -> None:
         """An answer may take ten seconds, below the thirteen of a connection."""
-        self.assertEqual(GATEWAY_DEFAULTS.answer, 10.0)
+        self.assertEqual(GatewaySettings().answer, 10.0)
 
     def test_silent(self) -> None:
         """A question that was taken fails after ten seconds as one that got no answer."""
@@ -471,7 +471,7 @@ class UnsolicitedTests(GatewayTestCase):
         """An answer is late up to five minutes after its question; after that nobody has asked for it."""
         self.assertEqual(LATE, 300.0)
         for seconds, late in ((10, True), (299, True), (300, True), (300.5, False), (3600, False)):
-            self.use(GATEWAY_DEFAULTS)
+            self.use(GatewaySettings())
             self.heard.clear()
             self.ask_in_vain()
             self.clock.advance(seconds - 10)
