@@ -237,9 +237,9 @@ def _guesses(value: object, form: Form) -> list[Any]:
     match form.noun:
         case "endpoint":
             return _endpoints(text)
-        case "URL":
+        case "URL" if isinstance(value, str):
             return [f"http://{text.rpartition('://')[2]}"]
-        case "feed address":
+        case "feed address" if isinstance(value, str):
             return [f"tcp://{text}"]
         case "network":
             return _networks(text)
