@@ -194,6 +194,8 @@ def _conflicts(config: Config) -> Problems:
             yield f"{key}.callback", f"{module.callback!r} is already the endpoint of {other}.callback"
     if not config.listen:
         yield "listen", "invalid value [] (expected at least one endpoint)"
+    if config.manhole.listen and not config.manhole.keys:
+        yield "manhole.listen", "requires manhole.keys (--manhole-keys), the file of the public keys that may log in"
     if config.is_live and not config.feed.addresses and not config.feed.timetable:
         yield "feed.addresses", "invalid value [] (expected at least one feed address, or feed.timetable)"
     for key, ages in (("cache", config.cache), ("feed.limits", config.feed.limits)):

@@ -82,7 +82,12 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     """
     if reactor is None:
         from twisted.internet import reactor
+    path = options["config"]
     try:
-        return make_service(load(options["config"], options.settings()), reactor)
+        config = load(path, options.settings())
+        try:
+            return make_service(config, reactor)
+        except ConfigError as error:  # of a setting that has no option
+            raise ConfigError(f"{path}: {error}") from None
     except (ConfigError, StartupError) as error:
         raise SystemExit(f"{NAME}: {error}") from None

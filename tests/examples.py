@@ -33,10 +33,10 @@ FILE = File(__file__).parents[1] / "govi_server/openapi/examples.json"
 
 SOURCES: dict[str, dict[str, Any]] = {
     "demo": {},
-    "feed": {"modules": {"kv55": {"source": "kv78turbo"}}},
-    "gateway": {"modules": {"kv55": {"source": "govi", "gateway_url": "http://127.0.0.1:1/"}}},
+    "feed": {"modules.kv55.source": "kv78turbo"},
+    "gateway": {"modules.kv55.source": "govi", "modules.kv55.gateway_url": "http://127.0.0.1:1/"},
 }
-"""Where departures come from, as configurations."""
+"""Sources of departures, as options."""
 
 
 class Program:
@@ -58,7 +58,7 @@ class Program:
             headers=application.PUBLIC_HEADERS,
         )
         self.parts = Components(self.server)
-        application._add_modules(
+        application.add_modules(
             OrderedMultiService(), self.modules, load(None, SOURCES[source]), self.parts, self.clock
         )
         town = Town()

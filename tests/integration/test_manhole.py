@@ -131,7 +131,7 @@ async def test_verbs(enter: Enter) -> None:
     assert known[len(departures) + 1].startswith(f"feed: {CODE} is ")
     assert await running.run(f'purge("{CODE}")') == f"{CODE}: forgotten by /kv55\n"
     assert (await running.run(f'stop("{CODE}")')).splitlines()[0] == f"/kv55: {CODE} is not in the cache"
-    assert await running.run("list(hour.events)") == "[]\n"
+    assert await running.run("list(history.events)") == "[]\n"
 
 
 @pytest_twisted.ensureDeferred
