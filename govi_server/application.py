@@ -52,8 +52,8 @@ from govi_server.runtime.cooperative import make_cooperator
 from govi_server.runtime.services import Drain, Observers, OrderedMultiService
 from govi_server.server import Server
 from govi_server.settings import AccessSettings, Config, ManholeSettings, ModuleSettings, parse_networks
-from govi_server.simulator.feed import town_feed
-from govi_server.simulator.gateway import Behaviour, simulation
+from govi_server.simulator.feed import make_town_feed
+from govi_server.simulator.gateway import GatewayBehaviour, make_gateway_server
 from govi_server.simulator.town import STATION
 from govi_server.sockets.accepting import raise_limit
 from govi_server.sockets.listener import Listener, server_service
@@ -233,7 +233,8 @@ def _add_feed(services: OrderedMultiService, config: Config, reactor: Any) -> Fe
         kept=config.cache.bytes,
     )
     if config.is_demo:
-        services.addService(town_feed(reactor, Behaviour().seed, lambda address: feed.subscribe([address])))
+        seed = GatewayBehaviour().seed
+        services.addService(make_town_feed(reactor, seed, lambda address: feed.subscribe([address])))
     services.addService(feed)
     return feed
 
@@ -266,7 +267,7 @@ def _add_gateway(
     )
     services.addService(server_service(reactor, callback_server, [settings.callback], callback_address.set))
     if is_demo:
-        simulator = simulation(reactor, Behaviour(), callback_address.url)
+        simulator = make_gateway_server(reactor, GatewayBehaviour(), callback_address.url)
         services.addService(server_service(reactor, simulator, ["tcp:0:interface=127.0.0.1"], simulator_address.set))
     services.addService(gateway)
     log.info("/{name}: departures from {gateway}", name=name, gateway=description)

@@ -64,13 +64,13 @@ class Program:
         town = Town()
         if self.parts.feed is not None:
             self.turn("UP")
-            for message in TownFeed(town, self.clock.seconds).say(0) if told else ():
+            for message in TownFeed(town, self.clock.seconds).messages(0) if told else ():
                 taken = self.parts.feed.received(message.envelope, gzip.compress(message.ctx))
                 while taken is not None and not taken.called:
                     self.clock.advance(PAUSE)
         for gateway in self.parts.gateways.values():
             for code in town.stops if told else ():
-                gateway.cache.put(town.board(code, self.clock.seconds(), most=2))
+                gateway.cache.put(town.board(code, self.clock.seconds(), max_trips=2))
 
     @property
     def paths(self) -> list[Operation]:

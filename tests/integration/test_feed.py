@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from govi_server.kv78turbo import ctx
-from govi_server.simulator.replay import shift
+from govi_server.simulator.replay import shift_dates
 from tests.integration.conftest import free_port
 
 TWISTD = "from twisted.scripts.twistd import run; run()"
@@ -135,7 +135,7 @@ def test_record_and_replay(run: Run, town: str, tmp_path: Path) -> None:
     assert [record["envelope"] for record in again] == [record["envelope"] for record in records]
     days = sent_on(again[0]) - sent_on(records[0])  # none, unless it is midnight
     for before, after in zip(records, again, strict=True):
-        assert after["ctx"].encode() == shift(before["ctx"].encode(), days)
+        assert after["ctx"].encode() == shift_dates(before["ctx"].encode(), days)
 
 
 def test_taken_address(run: Run, town: str) -> None:

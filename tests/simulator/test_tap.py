@@ -3,10 +3,13 @@
 from typing import cast
 
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
+from govi_server.runtime.services import OrderedMultiService
 from govi_server.server import Server
 from govi_server.simulator import tap
+from govi_server.simulator.feed import SimulatedFeed
 
 
 class SimulatorTests(SynchronousTestCase):
@@ -30,3 +33,49 @@ class SimulatorTests(SynchronousTestCase):
         with self.assertRaises(SystemExit) as caught:
             tap.makeService(options, MemoryReactorClock())
         self.assertIn("govi-simulator: 'foo:1' is no endpoint", str(caught.exception))
+
+
+class OptionsTests(SynchronousTestCase):
+    """Tests of the options of the feed."""
+
+    def parse(self, *arguments: str) -> tap.Options:
+        options = tap.Options()
+        options.parseOptions(["--listen", "tcp:0", *arguments])
+        return options
+
+    def test_feed_option(self) -> None:
+        """There is a feed only with --feed."""
+        reactor = MemoryReactorClock()
+        without = tap.makeService(self.parse(), reactor)
+        options = self.parse("--feed", "tcp://127.0.0.1:1", "--speed", "60", "--garbage", "0.1", "--silence", "5")
+        service = tap.makeService(options, reactor)
+        assert isinstance(without, OrderedMultiService)
+        assert isinstance(service, OrderedMultiService)
+        *services, feed = service
+        self.assertEqual(len(services), len(list(without)))
+        self.assertIsInstance(feed, SimulatedFeed)
+
+    def test_invalid_numbers(self) -> None:
+        """A number out of bounds is an error."""
+        for option, value in (
+            ("--speed", "0"),
+            ("--speed", "fast"),
+            ("--garbage", "1.5"),
+            ("--duplicate", "-1"),
+            ("--out-of-order", "nan"),
+            ("--silence", "-1"),
+        ):
+            self.assertRaises(usage.UsageError, self.parse, "--feed", "tcp://127.0.0.1:1", option, value)
+
+    def test_unusable_options(self) -> None:
+        """Options of the feed require --feed with a valid address, and a replay requires a directory."""
+        for arguments in (
+            ["--replay", "."],
+            ["--speed", "2"],
+            ["--garbage", "0.1"],
+            ["--feed", "tcp://127.0.0.1:1", "--replay", "/nonexistent"],
+            ["--feed", "nonsense"],
+            ["--feed", "tcp://127.0.0.1:65536"],
+        ):
+            error = self.assertRaises(SystemExit, tap.makeService, self.parse(*arguments), MemoryReactorClock())
+            self.assertNotIn("\n", str(error))
