@@ -3,7 +3,7 @@
 import inspect
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, time
 from difflib import get_close_matches
 from ipaddress import ip_network
@@ -90,20 +90,26 @@ def load(path: str | None, options: Mapping[str, Any]) -> Config:
     """Return the configuration: the file's values over the defaults, and the options' over both.
 
     options: values by dotted key, such as modules.kv55.source. Raises ConfigError, whose text names the file and the
-    key, or the option. The file is checked by itself first: its errors are reported even if an option overrides them.
+    key, or the option. The file is checked first: an invalid value in it is an error even if an option overrides it.
     """
     values: dict[str, Any] = {}
     where = f"{path}: " if path is not None else ""
     if path is not None:
         values = _read(path)
-        _convert(values, lambda key: f"{where}{key}")
+        for key, problem in _invalid_in_table(values, CONFIGURATION, ""):
+            raise ConfigError(f"{where}{key}: {problem}")
     for key, value in options.items():
         *tables, name = key.split(".")
         table = values
         for inner in tables:
             table = table.setdefault(inner, {})
         table[name] = value
-    return _convert(values, lambda key: _option_name(key) if key.partition("[")[0] in options else f"{where}{key}")
+    for key, problem in _invalid_in_table(values, CONFIGURATION, ""):
+        raise ConfigError(f"{_option_name(key)}: {problem}")
+    config = msgspec.convert(values, Config)
+    for key, problem in _conflicts(config):
+        raise ConfigError(f"{_option_name(key) if key in options else f'{where}{key}'}: {problem}")
+    return config
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -112,27 +118,18 @@ def _read(path: str) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # invalid TOML or UTF-8, or a number of thousands of digits
         raise ConfigError(f"{path}: invalid TOML: {error}") from None
 
 
-def _convert(values: dict[str, Any], label: Callable[[str], str]) -> Config:
-    """Return the configuration of these values. label: names the origin of a key. Raises ConfigError."""
-    for key, problem in _invalid_in_table(values, CONFIGURATION, ""):
-        raise ConfigError(f"{label(key)}: {problem}")
-    config = msgspec.convert(values, Config)
-    for key, problem in _conflicts(config):
-        raise ConfigError(f"{label(key)}: {problem}")
-    return config
-
-
 def _option_name(key: str) -> str:
+    """Return the option that sets a setting; key may be that of an element."""
     option = SETTINGS[key.partition("[")[0]].option
     assert option is not None
     return f"--{option.name}"
 
 
-# What is invalid: pairs of a key and the problem with it.
+# Problems: pairs of a key and a text
 
 Problems = Iterator[tuple[str, str]]
 
@@ -207,7 +204,7 @@ def _conflicts(config: Config) -> Problems:
         yield "gateway.answer", f"invalid value {answer:g} ({reason})"
 
 
-# The words.
+# Texts
 
 
 def _unknown(key: str, table: Table, name: str) -> str:

@@ -432,7 +432,13 @@ class ErrorTests(ConfigTestCase):
 
     def test_error_is_one_short_line(self) -> None:
         """Keys and values of any content make one line of error, and long ones are cut."""
-        for toml in ('"a\\nb" = 1', "[cache]\nfresh = 'a\\nb'", "a = " + "[" * 5000, f"listen = '{'x' * 5000}'"):
+        for toml in (
+            '"a\\nb" = 1',
+            "[cache]\nfresh = 'a\\nb'",
+            "a = " + "[" * 5000,
+            "a = " + "9" * 5000,
+            f"listen = '{'x' * 5000}'",
+        ):
             error = self.error(toml)
             self.assertNotIn("\n", error)
             self.assertLess(len(error), 500)
@@ -464,6 +470,16 @@ class ErrorTests(ConfigTestCase):
         self.assertEqual(
             self.error("[modules.kv55]\nsource = 'govi'\ngateway_url = 'http://x/'", options),
             f"{self.path}: modules.kv55.gateway_url: not used by source 'kv78turbo' (expected source 'govi')",
+        )
+
+    def test_option_resolves_conflict(self) -> None:
+        """Settings of the file may need those of the options."""
+        config = self.load("[manhole]\nlisten = 'tcp:1'", {"manhole.keys": "keys"})
+        self.assertEqual((config.manhole.listen, config.manhole.keys), ("tcp:1", "keys"))
+        self.assertEqual(
+            self.error("[manhole]\nlisten = 'tcp:1'"),
+            f"{self.path}: manhole.listen: requires manhole.keys (--manhole-keys), "
+            "the file of the public keys that may log in",
         )
 
     def test_file_is_checked_first(self) -> None:

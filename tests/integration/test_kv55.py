@@ -169,7 +169,7 @@ async def test_half_close(start: Start) -> None:
 
     def converse() -> bytes:
         with socket.create_connection(("127.0.0.1", running.port), 10) as client:
-            client.sendall(b"GET /kv55/031102 HTTP/1.1\r\nHost: x\r\n\r\nGET /nobody HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /kv55/031102 HTTP/1.1\r\nHost: x\r\n\r\nGET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
             client.shutdown(socket.SHUT_WR)
             received = b""
             while more := client.recv(65536):
@@ -292,7 +292,7 @@ async def test_unix_socket(start: Start, tmp_path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(10)
             client.connect(str(path))
-            client.sendall(b"GET /nobody HTTP/1.0\r\n\r\n")
+            client.sendall(b"GET /nothing HTTP/1.0\r\n\r\n")
             received = b""
             while more := client.recv(65536):
                 received += more
@@ -306,7 +306,7 @@ async def test_haproxy(start: Start) -> None:
     """Behind haproxy the PROXY protocol names the client."""
     port = free_port()
     running = start("", "--listen", f"haproxy:tcp:{port}:interface=127.0.0.1")
-    data = b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 80\r\nGET /nobody HTTP/1.0\r\n\r\n"
+    data = b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 80\r\nGET /nothing HTTP/1.0\r\n\r\n"
     assert (await deferToThread(exchange, port, data)).startswith(b"HTTP/1.1 404 Not Found")
     await until(lambda: running.statistics.read_text().count("\n") == 1)
     assert json.loads(running.statistics.read_text())["client"] == "203.0.113.0/24"
@@ -353,7 +353,7 @@ async def test_tls(start: Start, tmp_path: Path) -> None:
             socket.create_connection(("127.0.0.1", port), 10) as plain,
             context.wrap_socket(plain, server_hostname="localhost") as client,
         ):
-            client.sendall(b"GET /nobody HTTP/1.0\r\n\r\n")
+            client.sendall(b"GET /nothing HTTP/1.0\r\n\r\n")
             received = b""
             while more := client.recv(65536):
                 received += more

@@ -253,8 +253,8 @@ def listens(port: int) -> bool:
 def test_port_in_use(twistd: Twistd, tmp_path: Path) -> None:
     """A port in use is one line that names it, and exit status 1."""
     write(tmp_path / "keys", new_key())
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        endpoint = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
         process = twistd(*arguments(free_port(), "--manhole", endpoint, "--manhole-keys", "keys"))
         output, _ = process.communicate(timeout=10)
     assert process.returncode == 1

@@ -109,8 +109,8 @@ def test_drain(twistd: Twistd, tmp_path: Path) -> None:
 
 def test_port_in_use(twistd: Twistd) -> None:
     """A port in use is one line that names it, and exit status 1."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        endpoint = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
         process = twistd(*arguments(free_port(), "--listen", endpoint))
         output, _ = process.communicate(timeout=10)
     assert process.returncode == 1
@@ -120,8 +120,8 @@ def test_port_in_use(twistd: Twistd) -> None:
 
 def test_port_in_use_of_daemon(tmp_path: Path) -> None:
     """A daemon reports it to the process that started it, and leaves no pid file."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        endpoint = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
         completed = subprocess.run(
             [sys.executable, "-c", TWISTD, *arguments(free_port(), "--listen", endpoint)],
             cwd=tmp_path,
