@@ -1,4 +1,4 @@
-"""Tests of docs/operations.md and etc/: they name all that exists, and nothing else."""
+"""Documents, alerts and dashboards against the program: all that exists is described, and nothing else."""
 
 import gzip
 import json
@@ -25,48 +25,46 @@ def text(path: str) -> str:
 
 
 class DeploymentTests(OperationsTestCase):
-    """Tests of the runbook, the alerts and the dashboard."""
+    """The pages for operators, the alerts and the dashboard."""
 
-    def metrics_of_program(self) -> set[str]:
+    def exported_metrics(self) -> set[str]:
         self.happened(("/kv55/1", 200, "hit"))
-        self.log_gateway_events()
+        self.log_flights()
         self.feed.received("/GOVI/KV8passtimes/LIN", gzip.compress(kv.passtimes({})))
         self.feed.received("/GOVI/KV8passtimes/LIN", b"no gzip")
         lines = generate_latest(self.metrics.registry).decode().splitlines()
         names = {line.split("{")[0].split(" ")[0] for line in lines if line.startswith("govi_")}
         return {_SUFFIX.sub("", name) for name in names}
 
-    def log_gateway_events(self) -> None:
-        for event in ("taken", "answered"):
-            self.metrics({"flight": GatewayEvent("kv55", event, 1.0)})
+    def log_flights(self) -> None:
+        for what in ("taken", "answered"):
+            self.metrics({"flight": GatewayEvent("kv55", what, 1.0)})
 
     def test_metrics(self) -> None:
-        """The runbook has every metric, and every metric that a file names exists."""
-        existing = self.metrics_of_program()
-        runbook = set(_METRIC.findall(text("docs/operations.md")))
-        self.assertEqual(existing - runbook, set())
-        for path in ("docs/operations.md", "etc/prometheus/alerts.yml", "etc/grafana/govi-cache.json"):
+        """Every metric is described, and every metric that a file names is exported."""
+        exported = self.exported_metrics()
+        self.assertEqual(exported - set(_METRIC.findall(text("docs/metrics.md"))), set())
+        alerts, dashboard = "etc/prometheus/alerts.yml", "etc/grafana/govi-cache.json"
+        for path in ("docs/metrics.md", "docs/operations.md", alerts, dashboard):
             named = {_SUFFIX.sub("", name) for name in _METRIC.findall(text(path))}
-            self.assertEqual(named - existing, set(), path)
+            self.assertEqual(named - exported, set(), path)
 
     def test_incidents(self) -> None:
-        """The runbook has every kind of incident."""
-        _, _, section = text("docs/operations.md").partition("### Incidents")
+        """Every kind of incident is described, and no other."""
+        _, _, section = text("docs/metrics.md").partition("### Incidents")
         rows = re.findall(r"^\| (\w+) \| ([\w ]+) \| \S", section.partition("\n## ")[0], re.MULTILINE)
-        documented = [row for row in rows if row != ("where", "kind")]
-        self.assertEqual(
-            sorted(documented), sorted((where, kind) for where, kinds in KINDS.items() for kind in kinds)
-        )
+        described = [row for row in rows if row != ("where", "kind")]
+        self.assertEqual(sorted(described), sorted((where, kind) for where, kinds in KINDS.items() for kind in kinds))
 
     def test_fields(self) -> None:
-        """The runbook has every field of the statistics log."""
+        """Every field of the statistics log is described."""
         connection = ConnectionStatistics("x", "192.0.2.0/24", NOW, requests=[RequestStatistics(NOW)])
         line = json.loads(format_line({"statistics": connection}, "x") or "")
         for field in (*line, *line["requests"][0]):
-            self.assertIn(f"`{field}`", text("docs/operations.md"))
+            self.assertIn(f"`{field}`", text("docs/statistics.md"))
 
     def test_alerts(self) -> None:
-        """Every alert links to a section of the runbook that names it."""
+        """Every alert leads to a section of the runbook, which names it."""
         alerts, runbook = text("etc/prometheus/alerts.yml"), text("docs/operations.md")
         for name in re.findall(r"alert: (\w+)", alerts):
             self.assertIn(f"`{name}`", runbook)
