@@ -19,7 +19,6 @@ _CITED = re.compile(r"docs/protocols\.md,? (?:section )?((?:[1-9]\.?)+)")
 _FILE = re.compile(r"`((?:[a-z0-9_.]+/)*[a-z0-9_-]+\.(?:py|toml)|(?:[a-z0-9_]+/)+)`")
 
 PENDING = {
-    "docs/configuration.md",
     "http/sender.py",
     "http/state.py",
     "kv78turbo/kv7_reader.py",

@@ -185,6 +185,11 @@ INVALID = (
         "feed.addresses: invalid value [] (expected at least one feed address, or feed.timetable)",
     ),
     ("[feed.passtimes]\nstops = 0", f"feed.passtimes.stops: invalid value 0 (expected {COUNT})"),
+    ("[feed.subscriber]\nqueue = 0", f"feed.subscriber.queue: invalid value 0 (expected {COUNT})"),
+    (
+        "[feed.subscriber]\nsilense = 60",
+        "feed.subscriber.silense: unknown setting; did you mean 'feed.subscriber.silence'?",
+    ),
     ("[feed.subscriber]\nsilence = 0", f"feed.subscriber.silence: invalid value 0 (expected {SECONDS})"),
     ("[feed.planning]\nplanned = 0", f"feed.planning.planned: invalid value 0 (expected {COUNT})"),
     ("[feed.limits]\nmessage = 1", f"feed.limits.message: invalid value 1 (expected {BYTES})"),

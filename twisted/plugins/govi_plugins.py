@@ -6,5 +6,8 @@ govi_cache = ServiceMaker(
     "GOVI cache", "govi_server.tap", "Serve the next departures of a stop from memory.", "govi-cache"
 )
 govi_simulator = ServiceMaker(
-    "GOVI simulator", "govi_server.simulator.tap", "Simulate a GOVI gateway and a live feed of a made-up town.", "govi-simulator"
+    "GOVI simulator",
+    "govi_server.simulator.tap",
+    "Simulate a GOVI gateway and a live feed of a made-up town.",
+    "govi-simulator",
 )
