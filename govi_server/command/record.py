@@ -24,7 +24,7 @@ from govi_server.errors import StartupError
 from govi_server.kv78turbo.recording import Record, write_record
 from govi_server.kv78turbo.subscriber import Subscriber
 from govi_server.runtime.gunzip import gunzip
-from govi_server.settings import FEED
+from govi_server.settings import FEED_ADDRESS
 
 LIMIT = 64 << 20
 """Bytes of one message's CTX: a larger one is kept compressed."""
@@ -208,7 +208,7 @@ class Recording(MultiService):
         super().__init__()
         now = datetime.fromtimestamp(reactor.seconds(), UTC)
         name = options["output"] or f"recording-{now:%Y%m%dT%H%M%SZ}.jsonl"
-        feeds: Sequence[str] = options["feeds"] or [FEED]
+        feeds: Sequence[str] = options["feeds"] or [FEED_ADDRESS]
         # The address is looked at first, so that a wrong one leaves no empty file.
         self._subscriber = Subscriber(reactor, feeds, [options["prefix"]], self._received)
         self.recorder = Recorder(reactor, name, progress, reactor.stop)

@@ -49,9 +49,6 @@ KEPT_UNDATED = 7 * 86400.0
 """Seconds for which the passes of a service level are kept that no calendar has: it often comes after them."""
 
 
-PLANNING_DEFAULTS = PlanningSettings()
-
-
 @dataclass(frozen=True, slots=True)
 class Line:
     """A line; texts are None where nothing is said."""
@@ -96,7 +93,7 @@ class Timetable:
         self,
         now: Callable[[], float],
         refused: Callable[[str], object],
-        limits: PlanningSettings = PLANNING_DEFAULTS,
+        limits: PlanningSettings = PlanningSettings(),
     ) -> None:
         self._now = now
         self._refused = refused

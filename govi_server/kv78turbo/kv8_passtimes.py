@@ -101,9 +101,6 @@ OWNERS = 1000
 """Data owners of whom it is remembered when they were heard: there are some thirty."""
 
 
-PASSTIME_DEFAULTS = PasstimeSettings()
-
-
 class Stop:
     """What is known of one stop now."""
 
@@ -138,7 +135,7 @@ class Passtimes:
         self,
         now: Callable[[], float],
         refused: Callable[[str], object],
-        limits: PasstimeSettings = PASSTIME_DEFAULTS,
+        limits: PasstimeSettings = PasstimeSettings(),
     ) -> None:
         self._now = now
         self._refused = refused

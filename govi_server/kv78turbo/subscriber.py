@@ -39,9 +39,6 @@ LATE = 1.0
 _TCP = re.compile(r"[A-Za-z0-9\[:][A-Za-z0-9.:%_\[\]-]*:(\d{1,5})", re.ASCII)
 
 
-SUBSCRIBER_DEFAULTS = SubscriberSettings()
-
-
 class _Sockets:
     """Makes SUB sockets in a context of its own. reactor: an IReactorThreads."""
 
@@ -129,7 +126,7 @@ class Subscriber(Service):
         addresses: Sequence[str],
         prefixes: Sequence[str],
         received: Callable[[str, bytes], Deferred[None] | None],
-        limits: SubscriberSettings = SUBSCRIBER_DEFAULTS,
+        limits: SubscriberSettings = SubscriberSettings(),
         *,
         _sockets: _Sockets | None = None,
     ) -> None:

@@ -30,7 +30,7 @@ class TimetableTestCase(SynchronousTestCase):
         self.refused: Counter[str] = Counter()
         self.kept = self.make()
 
-    def make(self, limits: PlanningSettings = PlanningSettings()) -> Timetable:  # noqa: B008  # it is frozen
+    def make(self, limits: PlanningSettings = PlanningSettings()) -> Timetable:
         return Timetable(self.clock.seconds, lambda why: self.refused.update([why]), limits)
 
     def take(self, *messages: bytes) -> None:
