@@ -47,9 +47,7 @@ ALLOWED: dict[str, set[str]] = {
 OFFENDERS = {
     ("departures.query", "kv78turbo.passtime"),
     ("departures.stop_index_cache", "kv78turbo.feed"),
-    ("documents.siri", "openapi.schema"),
     ("http.stream", "request_handler"),
-    ("openapi.document", "kv78turbo.subscriber"),
     ("operations.commands", "modules.kv55_feed"),
     ("operations.readiness", "request_handler"),
     ("server", "request_handler"),

@@ -1,4 +1,4 @@
-"""GET /openapi.json and /docs: what may be asked here, for programs and for people, as the modules declare it."""
+"""GET /openapi.json and /docs: the documentation that the modules' operations make, for programs and for people."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -18,29 +18,44 @@ from govi_server.http.client_limits import UNLIMITED
 from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.parameters import Parameter
 from govi_server.http.request import Environ
-from govi_server.openapi.description import SECTIONS, Example, IDocumented, Operation, ResponseSpec
-from govi_server.openapi.document import ANSWERED, COMMON, DOCUMENT, JSON, RESPONSE_FIELDS, document, phrase
-from govi_server.openapi.schema import TEXT
+from govi_server.kv78turbo.subscriber import State
+from govi_server.openapi.description import SECTIONS, Example, HeaderField, IDocumented, Operation, ResponseSpec
+from govi_server.openapi.document import (
+    COMMON_RESPONSES,
+    EXAMPLE_RESPONSES,
+    HEADER_FIELDS,
+    JSON,
+    Info,
+    OpenApi,
+    document,
+    phrase,
+)
 from govi_server.pages.assets import PAGE_HEADERS, html
 from govi_server.settings import AccessSettings
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 DOCS_MAX_AGE = 300
-"""Seconds for which a client may keep it."""
+"""Seconds for which a client may cache it."""
 
 TITLE = "govi-cache"
 
 DESCRIPTION = (
-    "Departures of public-transport stops, from memory. Everything is a GET, answers HEAD and OPTIONS, too, needs no "
-    "key, and may be read by pages of other sites. Parameters that are not known are passed over. "
-    "A TimingPointCode is 1 to 10 digits; leading zeros count."
+    "Departures of public-transport stops, from memory. All requests are GET; HEAD and OPTIONS work, too. No key is "
+    "required, and pages of other sites may read the responses (CORS). Unknown parameters are ignored. "
+    "A TimingPointCode is 1 to 10 digits; leading zeros are significant."
 )
+
+ALL_HEADER_FIELDS = {
+    **HEADER_FIELDS,
+    "Feed-State": HeaderField("The state of the live feed.", State),
+}
+"""The header fields of all responses: the server's and the live feed's."""
 
 _PAGE = Template(html("docs.html"))
 
 
 class Documentation:
-    """All that the modules declare. modules: gives them. limits: what one client may have."""
+    """The operations of all modules. modules: returns them. limits: those of one client."""
 
     def __init__(
         self, modules: Callable[[], Iterable[object]], version: str, limits: AccessSettings = UNLIMITED
@@ -50,25 +65,31 @@ class Documentation:
         self.version = version
 
     @cached_property
-    def paths(self) -> list[Operation]:
-        """The paths, those of a section together."""
-        paths: list[Operation] = []
+    def operations(self) -> list[Operation]:
+        """The operations by section and path."""
+        operations: list[Operation] = []
         for module in self._modules():
             if IDocumented.providedBy(module):
-                paths.extend(IDocumented(module).describe())
-        return sorted(paths, key=lambda path: (SECTIONS.index(path.section), path.template))
+                operations.extend(IDocumented(module).describe())
+        return sorted(operations, key=lambda operation: (SECTIONS.index(operation.section), operation.template))
+
+    @cached_property
+    def _json(self) -> bytes:
+        info = Info(TITLE, self.version, DESCRIPTION)
+        return msgspec.json.encode(document(self.operations, info, ALL_HEADER_FIELDS))
 
     def json(self) -> bytes:
-        """Write the OpenAPI document."""
-        return msgspec.json.encode(document(self.paths, TITLE, self.version, DESCRIPTION))
+        """Return the OpenAPI document, made at the first request."""
+        return self._json
 
     def page(self) -> bytes:
-        """Write the page."""
+        """Return the page."""
         sections: dict[str, list[Operation]] = {}
-        for path in self.paths:
+        for path in self.operations:
             sections.setdefault(path.section, []).append(path)
         contents = "\n".join(
-            f'<li><a href="#{_anchor(path)}"><code>{escape(path.template)}</code></a></li>' for path in self.paths
+            f'<li><a href="#{_anchor(path)}"><code>{escape(path.template)}</code></a></li>'
+            for path in self.operations
         )
         return _PAGE.substitute(
             description=escape(DESCRIPTION),
@@ -78,7 +99,7 @@ class Documentation:
             kept=MAX_AGE,
             contents=contents,
             sections="\n".join(_section(*one) for one in sections.items()),
-            common=_answers(COMMON),
+            common=_answers(COMMON_RESPONSES),
             fields=_fields(),
             version=escape(f"{TITLE} {self.version}"),
         ).encode()
@@ -103,18 +124,18 @@ def _path(path: Operation) -> str:
 <h3><code>GET {escape(path.template)}</code></h3>
 <p>{escape(path.summary)}.{f" {escape(path.description)}" if path.description else ""}
 Try <a href="{link}"><code>{link}</code></a></p>
-{_parameters(path.parameters)}{_answers(path.answers)}{"".join(map(_example, path.examples))}</article>"""
+{_parameters(path.parameters)}{_answers(path.responses)}{"".join(map(_example, path.examples))}</article>"""
 
 
 def _example(one: Example) -> str:
     """Write a request as a line for curl, with what was answered, JSON in lines of its own for who reads it."""
-    kind, body = ANSWERED.get(one.key, ("", ""))
+    kind, body = EXAMPLE_RESPONSES.get(one.key, ("", ""))
     accept = f" -H 'Accept: {one.accept}'" if one.accept else ""
     endless = " -N" if one.accept == "text/event-stream" else ""
-    line = f"curl{endless}{accept} 'http://localhost:8080{one.ask}'"
+    line = f"curl{endless}{accept} 'http://localhost:8080{one.url}'"
     shown = json.dumps(json.loads(body), indent=2, ensure_ascii=False) if kind == JSON else body.rstrip()
     return (
-        f'<details><summary>{escape(one.says)}</summary><pre tabindex="0"><code>{escape(line)}</code></pre>'
+        f'<details><summary>{escape(one.title)}</summary><pre tabindex="0"><code>{escape(line)}</code></pre>'
         f'<p class="soft">{one.status} {phrase(one.status)}, {escape(kind)}</p>'
         f'<pre tabindex="0"><code>{escape(shown)}</code></pre></details>'
     )
@@ -123,7 +144,7 @@ def _example(one: Example) -> str:
 def _parameters(parameters: Iterable[Parameter]) -> str:
     rows = "".join(
         f'<tr><th scope="row"><code>{escape(one.name)}</code></th><td>{escape(one.description)} '
-        f'<span class="soft">It is {escape(str(one.kind))}.</span>'
+        f'<span class="soft">It is {escape(str(one.type))}.</span>'
         f"{' <span class=required>required</span>' if one.required else ''}</td></tr>"
         for one in parameters
     )
@@ -148,8 +169,8 @@ def _answers(answers: Iterable[ResponseSpec]) -> str:
 
 def _fields() -> str:
     rows = "".join(
-        f'<tr><th scope="row"><code>{escape(name)}</code></th><td>{escape(says)}</td></tr>'
-        for name, (says, _) in RESPONSE_FIELDS.items()
+        f'<tr><th scope="row"><code>{escape(name)}</code></th><td>{escape(field.description)}</td></tr>'
+        for name, field in ALL_HEADER_FIELDS.items()
     )
     head = '<thead><tr><th scope="col">Field</th><th scope="col">What it tells</th></tr></thead>'
     return f'<div class="wide" tabindex="0"><table>{head}<tbody>{rows}</tbody></table></div>'
@@ -170,11 +191,11 @@ class DocsModule(Service):
         return DocsHandler(self, request_handler, env)
 
     def describe(self) -> list[Operation]:
-        """Declare the one path."""
-        kind = self.content_type.partition(";")[0]
-        schema = TEXT if kind == "text/html" else DOCUMENT
-        answers = (ResponseSpec(200, "It.", kind, schema, ("Cache-Control", "ETag")),)
-        return [Operation(f"/{self.name}", self._summary, answers, section="Pages")]
+        """Return the operation of its path."""
+        content_type = self.content_type.partition(";")[0]
+        body = OpenApi if content_type == JSON else str
+        responses = (ResponseSpec(200, "The document.", content_type, body, ("Cache-Control", "ETag")),)
+        return [Operation(f"/{self.name}", self._summary, responses, section="Pages")]
 
 
 class DocsHandler(WebHandler):
@@ -201,6 +222,6 @@ class DocsHandler(WebHandler):
 def openapi_modules(contracts: Documentation) -> list[DocsModule]:
     """Make the modules of both."""
     return [
-        DocsModule("openapi.json", "What may be asked here, for programs", "application/json", contracts.json),
-        DocsModule("docs", "What may be asked here, for people", "text/html; charset=utf-8", contracts.page),
+        DocsModule("openapi.json", "This documentation for programs", "application/json", contracts.json),
+        DocsModule("docs", "This documentation for people", "text/html; charset=utf-8", contracts.page),
     ]

@@ -19,10 +19,18 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE, Freshness
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import StopDepartures
-from govi_server.modules import declared
-from govi_server.modules.feed_handler import FeedHandler, answer, condition_of
-from govi_server.modules.query_parameters import MOST_CODES, echoed, read_query, split
-from govi_server.openapi.description import IDocumented, Operation
+from govi_server.modules.feed_handler import (
+    DRIS_55,
+    FEED_HEADERS,
+    INVALID_PARAMETER,
+    NOT_FOUND_HEADERS,
+    UNAVAILABLE_HEADERS,
+    FeedHandler,
+    answer,
+    condition_of,
+)
+from govi_server.modules.query_parameters import CODES, MOST_CODES, PICKED, echoed, read_query, split
+from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.runtime.cooperative import run_now
 from govi_server.web_handler import ICacheableModule, ResponseSender
 
@@ -49,8 +57,24 @@ class Kv55Feed(Service):
         return Kv55FeedHandler(self, request_handler, env)
 
     def describe(self) -> list[Operation]:
-        """Declare the one path."""
-        return declared.kv55_feed(str(self.name))
+        """Return the operation of its path."""
+        xml, error = "text/xml", "DRIS_55 with Error"
+        responses = (
+            ResponseSpec(
+                200, "The boards of the stops that are known, a DRIS_55 document.", xml, str, FEED_HEADERS, ("Age",)
+            ),
+            INVALID_PARAMETER,
+            ResponseSpec(
+                404, f"None of the stops is known; {error}.", xml, str, NOT_FOUND_HEADERS[:1], NOT_FOUND_HEADERS[1:]
+            ),
+            ResponseSpec(503, f"There is no recent data; {error}.", xml, str, UNAVAILABLE_HEADERS),
+        )
+        examples = (
+            Example("A board", f"/{self.name}/57330430?limit=1"),
+            Example("An unknown stop", f"/{self.name}/1", status=404),
+        )
+        template, summary = f"/{self.name}/{{TimingPointCodes}}", "The departures of stops, as DRIS_55"
+        return [Operation(template, summary, responses, (CODES, *PICKED), DRIS_55, examples)]
 
     def ready(self, env: Environ) -> Callable[[], CachedResponse | None] | None:
         """Give what answers for a stop without a query, as long as its board can be shown."""

@@ -4,16 +4,17 @@ A path is split at its slashes; what there is nothing for is a 404 with the body
 """
 
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
+from typing import Any
 
 import msgspec
 from twisted.application.service import Service
 from zope.interface import implementer
 
 from govi_server.departures.query import Query
-from govi_server.departures.times import read_timestamp
-from govi_server.documents.ovapi import HORIZON, Json, OvapiDocuments, in_order, with_offset
+from govi_server.documents.ovapi import HORIZON, OvapiDocuments
+from govi_server.documents.ovapi_structs import Journey, LastUpdate, Line, LineActuals, Message, StopArea
 from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import Representation, make_representation
 from govi_server.http.negotiation import prefers_gzip
@@ -21,8 +22,8 @@ from govi_server.http.request import Environ
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE, Freshness
 from govi_server.kv78turbo.stop_departures import StopDepartures
-from govi_server.modules.declared import OVAPI
 from govi_server.modules.feed_handler import FeedHandler, answer, condition_of
+from govi_server.modules.ovapi_operations import OPERATIONS
 from govi_server.modules.query_parameters import MOST_CODES, read_query, split
 from govi_server.openapi.description import IDocumented, Operation
 from govi_server.runtime.cooperative import run_now
@@ -77,7 +78,7 @@ class Ovapi(Service):
         self, areas: dict[str, list[StopDepartures]], query: Query, departures: bool, compressed: bool
     ) -> Generator[None, None, Representation]:
         """Write boards as JSON, bit by bit, those of the area "" by themselves."""
-        shapes: Json = {}
+        shapes: dict[str, Any] = {}
         for area, boards in areas.items():
             of = shapes.setdefault(area, {}) if area else shapes
             for board in boards:
@@ -86,8 +87,8 @@ class Ovapi(Service):
         return make_representation(msgspec.json.encode(shapes), CONTENT_TYPE, compressed)
 
     def describe(self) -> list[Operation]:
-        """Declare what is of its name."""
-        return OVAPI[str(self.name)]
+        """Return the operations of its paths."""
+        return OPERATIONS[str(self.name)]
 
 
 class OvapiHandler(FeedHandler):
@@ -124,7 +125,7 @@ class OvapiHandler(FeedHandler):
             return
         await self.some(codes, word)
 
-    def everything(self) -> Json:
+    def everything(self) -> object:
         """Give what there is of this kind."""
         return {}
 
@@ -142,8 +143,8 @@ class OvapiHandler(FeedHandler):
         else:
             self._send_nothing("unknown" if self.feed.is_complete else "down")
 
-    def one(self, code: str, word: str) -> Json | None:
-        """Give one of them."""
+    def one(self, code: str, word: str) -> object:
+        """Give one of them; None if there is none."""
         return None
 
     def _send(self, made: Representation, conditions: list[tuple[Freshness, float]]) -> None:
@@ -163,8 +164,8 @@ class TpcHandler(OvapiHandler):
 
     words = ("departures",)
 
-    def everything(self) -> Json:
-        """Give the number of live passes of every stop."""
+    def everything(self) -> Mapping[str, object]:
+        """Return the number of live passes of every stop."""
         codes = dict.fromkeys(self.feed.timetable.timing_points, 0)
         return codes | {code: len(stop.passes) for code, stop in self.feed.passtimes.stops.items()}
 
@@ -202,16 +203,10 @@ class TpcHandler(OvapiHandler):
 class StopAreaHandler(TpcHandler):
     """/stopareacode/, /stopareacode/<StopAreaCode,...>[/departures]."""
 
-    def everything(self) -> Json:
-        """Describe every stop area, by one of its stops."""
-        areas: Json = {}
-        for area, codes in self.feed.timetable.points_of_area.items():
-            for code in codes:
-                stop = self.shapes.stop(code)
-                names = ("TimingPointTown", "TimingPointName", "StopAreaCode", "Longitude", "Latitude")
-                areas[area] = {name: stop[name] for name in names}
-                break
-        return areas
+    def everything(self) -> dict[str, StopArea]:
+        """Return every stop area, described by one of its stops."""
+        areas = self.feed.timetable.points_of_area.items()
+        return {area: self.shapes.stop_area(next(iter(codes))) for area, codes in areas if codes}
 
     async def some(self, codes: list[str], word: str) -> None:
         """Send the boards of the stops of some areas."""
@@ -228,45 +223,35 @@ class LineHandler(OvapiHandler):
 
     words = ("actuals",)
 
-    def everything(self) -> Json:
-        """Describe every line in every direction."""
+    def everything(self) -> dict[str, Line | None]:
+        """Return every line in every direction."""
         keys = {*self.feed.timetable.directions, *self.feed.passtimes.lines}
         return {"_".join(key): self.shapes.line(*key) for key in sorted(keys)}
 
-    def one(self, code: str, word: str) -> Json | None:
-        """Describe a line, where its journeys are, and its stops."""
+    def one(self, code: str, word: str) -> LineActuals | None:
+        """Return a line, where its journeys are, and its stops."""
         owner, _, rest = code.partition("_")
         line, _, direction = rest.rpartition("_")
-        shape = self.shapes.line(owner, line, direction)
-        if shape is None:
-            return None
-        actuals = self.shapes.actuals(owner, line, direction)
-        whole = {"Line": shape, "Actuals": actuals, "ServerTime": self.shapes.server_time()}
-        return whole if word else {**whole, "Network": self.shapes.network(owner, line, direction)}
+        return self.shapes.line_document(owner, line, direction, network=not word)
 
 
 class JourneyHandler(OvapiHandler):
     """/journey/, /journey/<DataOwnerCode_LocalServiceLevelCode_LinePlanningNumber_JourneyNumber_Fortify...,...>."""
 
-    def everything(self) -> Json:
-        """Give the number of stops of every live journey."""
+    def everything(self) -> dict[str, int]:
+        """Return the number of stops of every live journey."""
         return {key.decode().replace("|", "_"): len(codes) for key, codes in self.feed.passtimes.journeys.items()}
 
-    def one(self, code: str, word: str) -> Json | None:
-        """Describe a journey by its stops."""
-        passes = self.feed.boards.journey(code)
-        if not passes:
-            return None
-        passes.sort(key=in_order)
-        stops = {one.user_stop_order_number: self.shapes.a_pass(one) for one in passes}
-        return {"ServerTime": self.shapes.server_time(), "Stops": stops}
+    def one(self, code: str, word: str) -> Journey | None:
+        """Return a journey with its stops."""
+        return self.shapes.journey(code)
 
 
 class GeneralMessageHandler(OvapiHandler):
     """/generalmessage: all messages that are for now."""
 
-    def everything(self) -> Json:
-        """Describe the messages of all stops."""
+    def everything(self) -> dict[str, Message]:
+        """Return the messages of all stops."""
         now = self.feed.clock.seconds()
         return {
             message.key: self.shapes.message(message)
@@ -279,20 +264,9 @@ class GeneralMessageHandler(OvapiHandler):
 class LastUpdateHandler(OvapiHandler):
     """/lastupdate: when which data owner and subscription last said something."""
 
-    def everything(self) -> Json:
-        """Give the moments."""
-        owners = self.feed.passtimes.updated
-        return {
-            "LastUpdateTimeStamps": {
-                "DataOwner": {owner: _stamp(stamp) for owner, stamp in sorted(owners.items())},
-                "Subscription": {name: _stamp(stamp) for name, stamp in sorted(self.feed.subscriptions.items())},
-            },
-            "ServerTime": self.shapes.server_time(),
-        }
-
-
-def _stamp(text: str) -> str | None:
-    return with_offset(read_timestamp(text))
+    def everything(self) -> LastUpdate:
+        """Return the timestamps."""
+        return self.shapes.last_update()
 
 
 _HANDLERS: dict[str, type[OvapiHandler]] = {

@@ -18,10 +18,10 @@ MOST_CODES = 100
 CODES = Parameter(
     "TimingPointCodes",
     String(
-        form=f",*[0-9]{{1,10}}(?:,+[0-9]{{1,10}}){{0,{MOST_CODES - 1}}},*",
-        says="TimingPointCodes, 1 to 10 digits each",
+        pattern=f",*[0-9]{{1,10}}(?:,+[0-9]{{1,10}}){{0,{MOST_CODES - 1}}},*",
+        name="TimingPointCodes, 1 to 10 digits each",
     ),
-    f"Stops, {MOST_CODES} at most, commas between them.",
+    f"Stops, {MOST_CODES} at most, separated by commas.",
     "57330430,57330080",
     "path",
     True,
@@ -45,7 +45,7 @@ def echoed(code: str) -> str:
     return code[:MOST_ECHOED].encode("latin-1").decode("utf-8", "replace")
 
 
-VIEW = Parameter("view", Enum(("wall",)), "For a large screen that is read from afar.")
+VIEW = Parameter("view", Enum(("wall",)), "For a large screen that is read from a distance.")
 
 
 def read_page(env: Environ, stops: int) -> tuple[Query, str]:
@@ -66,18 +66,18 @@ def read_codes(text: str) -> tuple[str, ...]:
     return codes if all(map(is_timing_point_code, codes)) else ()
 
 
-LIMIT = Parameter("limit", Integer("departures", 1, 9999), "The most departures that are wanted of each stop.", 5)
+LIMIT = Parameter("limit", Integer("departures", 1, 9999), "The maximum number of departures of each stop.", 5)
 
 
 LINE = Parameter(
-    "line", String(), "Only these LinePublicNumbers or LinePlanningNumbers, commas between them.", "1,160"
+    "line", String(), "Only these LinePublicNumbers or LinePlanningNumbers, separated by commas.", "1,160"
 )
 
 
 DIRECTION = Parameter("direction", Enum(("1", "2")), "Only this LineDirection.")
 
 
-HORIZON = Parameter("horizon", Integer("minutes", 1, 24 * 60), "How many minutes to look ahead.", 30)
+HORIZON = Parameter("horizon", Integer("minutes", 1, 24 * 60), "Minutes to look ahead.", 30)
 
 
 PICKED = (LIMIT, LINE, DIRECTION, HORIZON)
@@ -104,7 +104,7 @@ def split(text: str) -> list[str]:
     return list(dict.fromkeys(code for code in text.split(",") if code))
 
 
-LANG = Parameter("lang", Enum(LANGUAGES), "The language; without it, the one that the client prefers.", "nl")
+LANG = Parameter("lang", Enum(LANGUAGES), "The language; by default the client's preferred one.", "nl")
 
 
 VARY = "Accept-Language, Accept-Encoding"

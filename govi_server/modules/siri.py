@@ -12,7 +12,7 @@ from twisted.application.service import Service
 from zope.interface import implementer
 
 from govi_server.departures.times import DAY, HOUR, MINUTE
-from govi_server.documents.siri import ERRORS, SCHEMA, SiriDocuments
+from govi_server.documents.siri import ERRORS, ErrorCondition, SiriDocuments, SiriResponse, other_error
 from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import make_representation
 from govi_server.http.caching.response_cache import ResponseCache
@@ -21,7 +21,13 @@ from govi_server.http.parameters import Integer, InvalidParameter, Json, Paramet
 from govi_server.http.request import Environ
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE
-from govi_server.modules.feed_handler import FEED_HEADERS, FeedHandler, answer
+from govi_server.modules.feed_handler import (
+    FEED_HEADERS,
+    NOT_FOUND_HEADERS,
+    UNAVAILABLE_HEADERS,
+    FeedHandler,
+    answer,
+)
 from govi_server.modules.query_parameters import TIMING_POINT_CODE
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.web_handler import ICacheableModule, ResponseSender
@@ -37,17 +43,17 @@ _DURATION = "P(?=[0-9T])(?:([0-9]{1,3})D)?(?:T(?=[0-9])(?:([0-9]{1,3})H)?(?:([0-
 
 
 class Duration:
-    """An ISO 8601 duration of days, hours, minutes and seconds, such as PT30M; one above a day counts as a day."""
+    """An ISO 8601 duration of days, hours, minutes and seconds, such as PT30M; more than a day counts as a day."""
 
     schema: Json = {"type": "string", "pattern": f"^(?:{_DURATION})$"}
 
-    def read(self, text: str) -> int | None:
-        """Read it as seconds; None for what is none."""
-        found = re.fullmatch(_DURATION, text)
-        if found is None:
+    def parse(self, text: str) -> int | None:
+        """Return the seconds; None if it is invalid."""
+        match = re.fullmatch(_DURATION, text)
+        if match is None:
             return None
         return min(
-            sum(int(n or 0) * size for n, size in zip(found.groups(), (DAY, HOUR, MINUTE, 1), strict=True)), DAY
+            sum(int(n or 0) * size for n, size in zip(match.groups(), (DAY, HOUR, MINUTE, 1), strict=True)), DAY
         )
 
     def __str__(self) -> str:
@@ -55,17 +61,19 @@ class Duration:
 
 
 STOP = Parameter("MonitoringRef", TIMING_POINT_CODE, "The stop: a TimingPointCode.", "57330430", required=True)
-MOST = Parameter("MaximumStopVisits", Integer("visits", 1, 9999), "The most visits that are wanted.", 5)
-LINE = Parameter("LineRef", String(40, least=1), "Only this line, as LineRef tells it, or by its LinePublicNumber.")
+MOST = Parameter("MaximumStopVisits", Integer("visits", 1, 9999), "The maximum number of visits.", 5)
+LINE = Parameter(
+    "LineRef", String(40, min_length=1), "Only this line: a LineRef of a response, or a LinePublicNumber."
+)
 PREVIEW = Parameter(
-    "PreviewInterval", Duration(), "How far to look ahead: two hours if nothing is said, a day at most.", "PT30M"
+    "PreviewInterval", Duration(), "How far to look ahead: two hours by default, a day at most.", "PT30M"
 )
 PARAMETERS = (STOP, MOST, LINE, PREVIEW)
 
 EXAMPLES = (
     Example("The next visit", f"{PATH}?MonitoringRef=57330430&MaximumStopVisits=1"),
-    Example("A stop that nobody knows", f"{PATH}?MonitoringRef=1", status=404),
-    Example("A parameter that is missing", PATH, status=400),
+    Example("An unknown stop", f"{PATH}?MonitoringRef=1", status=404),
+    Example("A missing parameter", PATH, status=400),
 )
 
 
@@ -116,31 +124,24 @@ class Siri(Service):
         return self.feed.state, self.feed.boards.version(asked.code)
 
     def describe(self) -> list[Operation]:
-        """Declare the one path."""
-        about = ("Cache-Control", "Feed-State")
-        answers = (
-            ResponseSpec(
-                200,
-                "The stop's next visits, and none if nothing comes.",
-                CONTENT_TYPE,
-                SCHEMA,
-                FEED_HEADERS,
-                ("Age",),
-            ),
-            ResponseSpec(
-                400, "A parameter is missing or wrong; ErrorCondition names it.", CONTENT_TYPE, SCHEMA, about[:1]
-            ),
-            ResponseSpec(404, "There is no such stop (InvalidDataReferencesError).", CONTENT_TYPE, SCHEMA, about),
-            ResponseSpec(503, "Nothing recent is known.", CONTENT_TYPE, SCHEMA, (*about, "Retry-After")),
+        """Return the operation of its path."""
+        responses = tuple(
+            ResponseSpec(status, description, CONTENT_TYPE, SiriResponse, headers, optional)
+            for status, description, headers, optional in (
+                (200, "The stop's next visits; none if nothing comes.", FEED_HEADERS, ("Age",)),
+                (400, "A parameter is missing or invalid; ErrorCondition names it.", ("Cache-Control",), ()),
+                (404, "The stop is unknown (InvalidDataReferencesError).", NOT_FOUND_HEADERS, ()),
+                (503, "There is no recent data.", UNAVAILABLE_HEADERS, ()),
+            )
         )
         return [
             Operation(
                 PATH,
                 "The next visits at a stop, as SIRI Lite 2.0",
-                answers,
+                responses,
                 PARAMETERS,
-                "Moments have their offset. What is not known is left out: a departure without ExpectedDepartureTime "
-                "is one whose delay nobody knows, or that is cancelled (DepartureStatus).",
+                "Times have an offset. Unknown values are absent: a departure without ExpectedDepartureTime has an "
+                "unknown delay, or is cancelled (DepartureStatus).",
                 EXAMPLES,
             )
         ]
@@ -163,7 +164,7 @@ class SiriHandler(FeedHandler):
         try:
             asked = parse_siri_request(self.env)
         except InvalidParameter as error:
-            self._send_error("400 Bad Request", {"Cache-Control": "no-store"}, ("OtherError", str(error)))
+            self._send_error("400 Bad Request", {"Cache-Control": "no-store"}, other_error(str(error)))
             return
         module, feed = self._module, self.feed
         ready = module.at_hand(asked)
@@ -185,7 +186,7 @@ class SiriHandler(FeedHandler):
 
         self.send_representation(module.kept.put(asked, module.version(asked), say))
 
-    def _send_error(self, status: str, headers: dict[str, str], error: tuple[str, str]) -> None:
+    def _send_error(self, status: str, headers: dict[str, str], error: ErrorCondition) -> None:
         self.mark("lookup")
         body = self._module.shapes.delivery([], error)
         self.mark("render")

@@ -325,7 +325,7 @@ class LineTests(SynchronousTestCase):
     )
 
     def lines(self, chars: int | None = None, *fields: str, lang: str = "nl") -> list[str]:
-        text = lines_of(self.there, lang, NOW, fields or plain.LINE, chars)
+        text = lines_of(self.there, lang, NOW, fields or plain.LINE_FIELDS, chars)
         self.assertTrue(text.endswith("\n"))
         return text.split("\n")[:-1]
 
@@ -338,7 +338,7 @@ class LineTests(SynchronousTestCase):
             self.assertEqual(told["time"], time.removeprefix("~"))
             self.assertEqual(told["expected"] is None, state in ("planned", "unknown"))
         there = sign(row(0, 0, "last_known", line=""))
-        self.assertEqual(lines_of(there, "fr", NOW, plain.LINE, CHARS.kind.schema["minimum"]), "~Maintenant\n")
+        self.assertEqual(lines_of(there, "fr", NOW, plain.LINE_FIELDS, CHARS.type.schema["minimum"]), "~Maintenant\n")
 
     def test_free(self) -> None:
         """One line a departure, in columns."""
@@ -376,13 +376,13 @@ class LineTests(SynchronousTestCase):
         """The shortest line that may be asked for has room for every word in place of a time."""
         for lang in LANGUAGES:
             longest = max(len(TEXTS[lang][key]) for key in ("now", "cancelled"))
-            self.assertLessEqual(longest, CHARS.kind.schema["minimum"])
+            self.assertLessEqual(longest, CHARS.type.schema["minimum"])
 
     def test_none(self) -> None:
         """A stop without departures says why."""
         there = sign(state="none")
         self.assertEqual(lines_of(there, "en", NOW), "No departures in the next 120 minutes.\n")
-        self.assertEqual(lines_of(there, "en", NOW, plain.LINE, 10), "No departu\n")
+        self.assertEqual(lines_of(there, "en", NOW, plain.LINE_FIELDS, 10), "No departu\n")
 
 
 class DocumentTests(SynchronousTestCase):
