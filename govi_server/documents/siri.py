@@ -130,8 +130,8 @@ class SiriResponse(Struct):
 
 ERRORS: dict[Freshness, ErrorCondition] = {
     "unknown": ErrorCondition(InvalidDataReferencesError=SiriError("Unknown MonitoringRef")),
-    "old": ErrorCondition(NoInfoForTopicError=SiriError("What is known of this stop is too old")),
-    "down": ErrorCondition(ServiceNotAvailableError=SiriError("The feed tells nothing")),
+    "old": ErrorCondition(NoInfoForTopicError=SiriError("The data of this stop is too old")),
+    "down": ErrorCondition(ServiceNotAvailableError=SiriError("There is no live data")),
 }
 """The errors of stops without a board."""
 

@@ -98,7 +98,7 @@ class CacheDisplays:
     async def display(self, codes: list[str], query: Query) -> StopsDisplay:
         """Give the sign of some stops; all are asked for before the first is waited for."""
         if query.direction is not None:
-            raise InvalidParameter("direction is not known here")
+            raise InvalidParameter("direction is not supported by this source")
         horizon = query.horizon or DEFAULT_HORIZON
         asked = [self._cache.board(code) for code in codes]
         # Together, so that one that fails while another is waited for is heard, and all end with the connection.

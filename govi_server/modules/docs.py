@@ -178,7 +178,7 @@ def _fields() -> str:
 
 @implementer(IWebModule, IDocumented)
 class DocsModule(Service):
-    """Answers under one name with what the contracts are written as."""
+    """Responds under its name with a form of the documentation. write: returns its body."""
 
     def __init__(self, name: str, summary: str, content_type: str, write: Callable[[], bytes]) -> None:
         self.name = name
@@ -187,7 +187,7 @@ class DocsModule(Service):
         self._summary = summary
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "DocsHandler":
-        """Make the handler of one request."""
+        """Return the handler of one request."""
         return DocsHandler(self, request_handler, env)
 
     def describe(self) -> list[Operation]:
@@ -199,14 +199,14 @@ class DocsModule(Service):
 
 
 class DocsHandler(WebHandler):
-    """Answers one question for it."""
+    """Handles one request for the documentation."""
 
     def __init__(self, module: DocsModule, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
         self._module = module
 
     async def get(self) -> None:
-        """Send it."""
+        """Send the document."""
         if self.env["path_info"] != f"/{self._module.name}":
             self.mark("lookup")
             self.request_handler.send_not_found()
@@ -219,9 +219,9 @@ class DocsHandler(WebHandler):
         )
 
 
-def openapi_modules(contracts: Documentation) -> list[DocsModule]:
-    """Make the modules of both."""
+def openapi_modules(documentation: Documentation) -> list[DocsModule]:
+    """Return the modules of /openapi.json and /docs."""
     return [
-        DocsModule("openapi.json", "This documentation for programs", "application/json", contracts.json),
-        DocsModule("docs", "This documentation for people", "text/html; charset=utf-8", contracts.page),
+        DocsModule("openapi.json", "This documentation for programs", "application/json", documentation.json),
+        DocsModule("docs", "This documentation for people", "text/html; charset=utf-8", documentation.page),
     ]

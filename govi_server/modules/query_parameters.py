@@ -62,7 +62,7 @@ def read_codes(text: str) -> tuple[str, ...]:
     """Read TimingPointCodes, commas between them; none if one of them is none. Raises BadQuery for too many."""
     codes = tuple(split(text))
     if len(codes) > MOST_CODES:
-        raise InvalidParameter(f"these are more than {MOST_CODES} stops")
+        raise InvalidParameter(f"TimingPointCodes must be at most {MOST_CODES}")
     return codes if all(map(is_timing_point_code, codes)) else ()
 
 

@@ -152,7 +152,7 @@ class StopsTests(PagesTestCase):
             ("/near?lat=nan&lon=5", "lat"),
             ("/near?lat=52&lon=1e9", "lon"),
             (f"/board/{CODE}?view=x", "view"),
-            (f"/board/{','.join(map(str, range(101)))}", "these"),
+            (f"/board/{','.join(map(str, range(101)))}", "TimingPointCodes"),
         ]:
             answer = self.ask(path)
             self.assertEqual((answer.status, answer.body.split()[0].decode()), (400, name), path)
