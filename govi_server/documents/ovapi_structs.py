@@ -5,6 +5,7 @@ Names, order and types are OVapi's (docs/protocols.md, section 3.2). The docstri
 """
 
 from collections.abc import Callable, Iterable
+from inspect import getdoc
 from typing import Annotated, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
@@ -59,7 +60,7 @@ def _with_text_members(names: Iterable[str]) -> Callable[[_Extended], _Extended]
 
     def extended(base: _Extended) -> _Extended:
         members = [(name, str | UnsetType, UNSET) for name in names]
-        namespace = {"__doc__": base.__doc__}
+        namespace = {"__doc__": getdoc(base)}
         return defstruct(base.__name__, members, bases=(base,), namespace=namespace, kw_only=True, gc=False)  # type: ignore[return-value]  # a subclass
 
     return extended
@@ -67,7 +68,7 @@ def _with_text_members(names: Iterable[str]) -> Callable[[_Extended], _Extended]
 
 @_with_text_members(_REMARKS)
 class Pass(Struct, kw_only=True, gc=False):
-    """A journey at a stop. Times are local, without an offset; members of which nothing is known are absent.
+    """A journey at a stop. Times are local, without an offset; unknown members are absent.
 
     Where an operator does not publish one of the four times, another one stands in for it.
     """
