@@ -349,9 +349,9 @@ class StatusTests(OperationsTestCase):
         Logger().warn("something")
         text = page(self.status.json()).decode()
         self.assertIn("joined 1 (&lt;1%)", text)
-        self.assertIn("trying<td>tcp://feed.example:7817", text)
-        self.assertIn("connected anew<td>once", text)
-        self.assertIn(f">{utc_timestamp(NOW)[11:]}</time> <b class=middle>warn</b> something", text)
+        self.assertIn("trying</th><td>tcp://feed.example:7817", text)
+        self.assertIn("reconnects</th><td>1", text)
+        self.assertIn(f'>{utc_timestamp(NOW)[11:]}</time>\n<b class="middle">warn</b> something', text)
 
     def test_page(self) -> None:
         """The page begins with the verdict, loads itself again, needs nothing else, and escapes what others wrote."""
@@ -398,7 +398,7 @@ class MetricsTests(OperationsTestCase):
         self.assertEqual((self.metric("govi_connections"), self.metric("govi_streams")), ("3.0", "2.0"))
         status = self.status.json()
         self.assertEqual((status["connections"]["open"], status["connections"]["streams"]), (3, 2))
-        self.assertIn(b"listening for events<td>2", page(status))
+        self.assertIn(b"event streams</th><td>2", page(status))
 
     def test_gateway(self) -> None:
         """Acknowledgements and answers are told apart."""
