@@ -9,7 +9,8 @@ from govi_server.departures.query import Query
 from govi_server.departures.times import MINUTE, read_time, read_timestamp
 from govi_server.departures.timing_point import TimingPoint
 from govi_server.kv78turbo.feed import Feed
-from govi_server.kv78turbo.passtime import GeneralMessage, Passtime
+from govi_server.kv78turbo.general_message import GeneralMessage
+from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.runtime.clock import LOCAL_ZONE
 
@@ -88,7 +89,7 @@ class OvapiDocuments:
             "TargetDepartureTime": _on(one, departure or arrival or expected_departure or expected_arrival),
             "ExpectedArrivalTime": _on(one, expected_arrival or arrival or expected_departure or departure),
             "NumberOfCoaches": _number(one.number_of_coaches),
-            **dict(one.remarks),
+            **dict(one.extra),
         }
         return {name: value for name, value in shape.items() if value is not None or name in _ALWAYS}
 
@@ -158,7 +159,7 @@ class OvapiDocuments:
             if at is not None:
                 found.append(at)
         known = set(journeys)
-        planned = self._timetable.line(owner, line, direction, now, now + HORIZON)
+        planned = self._timetable.first_passtimes(owner, line, direction, now, now + HORIZON)
         found.extend(one for _, one in planned if one.journey not in known)
         return self.passes(
             sorted((one for one in found if one.expected <= now + HORIZON), key=lambda one: one.expected)

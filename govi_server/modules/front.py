@@ -85,7 +85,7 @@ class Front(Service):
     def _live(self, feed: Feed, found: Iterable[str] | None) -> Live:
         owners = [
             Owner(owner, age, condition)
-            for owner in sorted(feed.passtimes.heard)
+            for owner in sorted(feed.passtimes.last_heard)
             for condition, age in (feed.operator_freshness(owner),)
         ]
         return Live(

@@ -166,7 +166,7 @@ class TpcHandler(OvapiHandler):
     def everything(self) -> Json:
         """Give the number of live passes of every stop."""
         codes = dict.fromkeys(self.feed.timetable.timing_points, 0)
-        return codes | {code: len(stop.passes) for code, stop in self.feed.passtimes.stops.items()}
+        return codes | {code: len(stop.passtimes) for code, stop in self.feed.passtimes.stops.items()}
 
     async def some(self, codes: list[str], word: str) -> None:
         """Send the boards of some stops; the one of a single stop is made once."""
@@ -184,7 +184,7 @@ class TpcHandler(OvapiHandler):
         else:
             horizon = query.horizon or HORIZON
             boards = {
-                name: await self.feed.turns.run(self.feed.boards.boards(of, horizon)) for name, of in areas.items()
+                name: await self.feed.runner.run(self.feed.boards.boards(of, horizon)) for name, of in areas.items()
             }
         self.mark("lookup")
         asked = [board for of in boards.values() for board in of]
@@ -195,7 +195,7 @@ class TpcHandler(OvapiHandler):
             return
         if made is None:
             shown = {name: [board for board in of if board.code in good] for name, of in boards.items()}
-            made = await self.feed.turns.run(self.module.represent(shown, query, departures, compressed))
+            made = await self.feed.runner.run(self.module.represent(shown, query, departures, compressed))
         self._send(made, list(good.values()))
 
 
@@ -272,7 +272,7 @@ class GeneralMessageHandler(OvapiHandler):
             message.key: self.shapes.message(message)
             for stop in self.feed.passtimes.stops.values()
             for message in (stop.messages or {}).values()
-            if message.shown(now)
+            if message.is_current(now)
         }
 
 
@@ -281,7 +281,7 @@ class LastUpdateHandler(OvapiHandler):
 
     def everything(self) -> Json:
         """Give the moments."""
-        owners = self.feed.passtimes.updated
+        owners = self.feed.passtimes.last_update
         return {
             "LastUpdateTimeStamps": {
                 "DataOwner": {owner: _stamp(stamp) for owner, stamp in sorted(owners.items())},
