@@ -25,7 +25,8 @@ from govi_server.documents.ovapi_structs import (
     StopOfLine,
 )
 from govi_server.kv78turbo.feed import Feed
-from govi_server.kv78turbo.passtime import GeneralMessage, Passtime
+from govi_server.kv78turbo.general_message import GeneralMessage
+from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.runtime.clock import LOCAL_ZONE
 
@@ -109,7 +110,7 @@ class OvapiDocuments:
             TargetDepartureTime=_local_time(day, departure or arrival or expected_departure or expected_arrival),
             ExpectedArrivalTime=_local_time(day, expected_arrival or arrival or expected_departure or departure),
             NumberOfCoaches=_number_or_absent(passtime.number_of_coaches),
-            **dict(passtime.remarks),
+            **dict(passtime.extra),
         )
 
     def passes(self, passtimes: Iterable[Passtime]) -> dict[str, Pass]:
@@ -180,7 +181,7 @@ class OvapiDocuments:
         live = self._feed.passtimes.lines.get((operator, number, direction), ())
         journeys = [key.decode().replace("|", "_") for key in live]
         passtimes = [where(self._feed.boards.journey(journey), now) for journey in journeys]
-        planned = self._timetable.line(operator, number, direction, now, now + HORIZON)
+        planned = self._timetable.first_passtimes(operator, number, direction, now, now + HORIZON)
         passtimes.extend(passtime for _, passtime in planned if passtime.journey not in set(journeys))
         shown = [one for one in passtimes if one is not None and one.expected <= now + HORIZON]
         return self.passes(sorted(shown, key=lambda one: one.expected))
@@ -193,7 +194,7 @@ class OvapiDocuments:
 
     def last_update(self) -> LastUpdate:
         """Return when each data owner and each subscription last sent something."""
-        operators, subscriptions = self._feed.passtimes.updated, self._feed.subscriptions
+        operators, subscriptions = self._feed.passtimes.last_update, self._feed.subscriptions
         timestamps = LastUpdateTimeStamps(
             *(
                 {name: _with_offset(read_timestamp(text)) for name, text in sorted(texts.items())}

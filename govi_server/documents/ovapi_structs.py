@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
 from govi_server.departures.stop_index import MOST as MAX_RESULTS
-from govi_server.kv78turbo.kv8_passtimes import _REMARKS
+from govi_server.kv78turbo.kv8_columns import EXTRA_NAMES
 
 _ServerTime = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 _Number = int | str
@@ -66,7 +66,7 @@ def _with_text_members(names: Iterable[str]) -> Callable[[_Extended], _Extended]
     return extended
 
 
-@_with_text_members(_REMARKS)
+@_with_text_members(EXTRA_NAMES)
 class Pass(Struct, kw_only=True, gc=False):
     """A journey at a stop. Times are local, without an offset; unknown members are absent.
 

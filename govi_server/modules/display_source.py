@@ -60,7 +60,7 @@ class FeedDisplays:
 
     async def display(self, codes: list[str], query: Query) -> StopsDisplay:
         """Give the sign of some stops."""
-        sign = await self.feed.turns.run(self._sign(codes, query))
+        sign = await self.feed.runner.run(self._sign(codes, query))
         ages = [stop.age for stop in sign.stops if stop.as_of is not None]
         headers: list[tuple[str, str]] = [("Feed-State", self.feed.state)]
         if ages:

@@ -84,7 +84,7 @@ class Front(Service):
     def _live(self, feed: Feed, found: Iterable[str] | None) -> FeedStatus:
         owners = [
             OperatorStatus(owner, age, condition)
-            for owner in sorted(feed.passtimes.heard)
+            for owner in sorted(feed.passtimes.last_heard)
             for condition, age in (feed.operator_freshness(owner),)
         ]
         return FeedStatus(

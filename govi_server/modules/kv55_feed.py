@@ -159,7 +159,7 @@ class Kv55FeedHandler(FeedHandler):
             board, made = self._module.made(codes[0], compressed)
             boards = [board]
         else:
-            boards = await self.feed.turns.run(self.feed.boards.boards(codes, query.horizon or HORIZON))
+            boards = await self.feed.runner.run(self.feed.boards.boards(codes, query.horizon or HORIZON))
         self.mark("lookup")
         found = [(board, self.feed.freshness(board)) for board in boards]
         shown = [(board, condition) for board, condition in found if condition[0] in SERVABLE]
@@ -170,7 +170,7 @@ class Kv55FeedHandler(FeedHandler):
             return
         if len(codes) > 1 or query != Query():
             document = self._module.document([board for board, _ in shown], query, compressed)
-            made = await self.feed.turns.run(document)
+            made = await self.feed.runner.run(document)
         self.send_representation(answer(self.feed, made, [condition for _, condition in shown]))
 
     def _send_error(self, status: str, code: str, reason: str, headers: dict[str, str]) -> None:

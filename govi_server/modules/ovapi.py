@@ -167,7 +167,7 @@ class TpcHandler(OvapiHandler):
     def everything(self) -> Mapping[str, object]:
         """Return the number of live passes of every stop."""
         codes = dict.fromkeys(self.feed.timetable.timing_points, 0)
-        return codes | {code: len(stop.passes) for code, stop in self.feed.passtimes.stops.items()}
+        return codes | {code: len(stop.passtimes) for code, stop in self.feed.passtimes.stops.items()}
 
     async def some(self, codes: list[str], word: str) -> None:
         """Send the boards of some stops; the one of a single stop is made once."""
@@ -185,7 +185,7 @@ class TpcHandler(OvapiHandler):
         else:
             horizon = query.horizon or HORIZON
             boards = {
-                name: await self.feed.turns.run(self.feed.boards.boards(of, horizon)) for name, of in areas.items()
+                name: await self.feed.runner.run(self.feed.boards.boards(of, horizon)) for name, of in areas.items()
             }
         self.mark("lookup")
         asked = [board for of in boards.values() for board in of]
@@ -196,7 +196,7 @@ class TpcHandler(OvapiHandler):
             return
         if made is None:
             shown = {name: [board for board in of if board.code in good] for name, of in boards.items()}
-            made = await self.feed.turns.run(self.module.represent(shown, query, departures, compressed))
+            made = await self.feed.runner.run(self.module.represent(shown, query, departures, compressed))
         self._send(made, list(good.values()))
 
 
@@ -257,7 +257,7 @@ class GeneralMessageHandler(OvapiHandler):
             message.key: self.shapes.message(message)
             for stop in self.feed.passtimes.stops.values()
             for message in (stop.messages or {}).values()
-            if message.shown(now)
+            if message.is_current(now)
         }
 
 

@@ -34,7 +34,7 @@ class PagesTestCase(LiveTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        finder = StopIndexCache(self.feed)
+        finder = StopIndexCache(self.feed, self.clock)
         contracts = Documentation(lambda: self.modules, "1")
         self.front = Front([Source("kv55", "kv78turbo", LICENSE)], self.feed, finder, "1")
         modules: list[Any] = [
