@@ -2,18 +2,16 @@
 
 import json
 from datetime import date
+from typing import Any
 
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.departures.query import Query
 from govi_server.documents.ovapi import OvapiDocuments, where
 from govi_server.documents.ovapi_structs import Pass
 from govi_server.kv78turbo.kv8_columns import COLUMNS
 from govi_server.kv78turbo.passtime import Passtime
-from tests import feed as kv
 from tests.client import NOW
-from tests.doubles import take
 from tests.modules.test_kv55_feed import CODE, LiveTestCase
 
 
@@ -74,12 +72,14 @@ class WhereTests(SynchronousTestCase):
 class ColumnTests(LiveTestCase):
     """KV8's columns in OVapi's JSON."""
 
+    def members(self, **values: object) -> Any:
+        """Return the JSON of a passtime."""
+        return json.loads(msgspec.json.encode(OvapiDocuments(self.feed).passtime(passtime(1, "DRIVING", **values))))
+
     def test_extra_columns_are_members(self) -> None:
         """Each KV8 column without a field of Passtime is an optional text, in the JSON and in the schema."""
         names = [column.name for column in COLUMNS if not column.field]
-        take(self.feed, kv.passtimes(dict.fromkeys(names, "a text")))
-        board = OvapiDocuments(self.feed).board(self.feed.boards.board(CODE, 3600), Query(), False)
-        (members,) = json.loads(msgspec.json.encode(board))["Passes"].values()
+        members = self.members(extra=tuple((name, "a text") for name in names))
         self.assertEqual(list(members)[-len(names) :], names)
         self.assertEqual([members[name] for name in names], ["a text"] * len(names))
         schema = msgspec.json.schema(Pass)["$defs"]["Pass"]
@@ -89,7 +89,5 @@ class ColumnTests(LiveTestCase):
 
     def test_unknown_columns_are_absent(self) -> None:
         """Members of unknown columns are absent."""
-        take(self.feed, kv.passtimes({"NumberOfCoaches": None, "LineDirection": None, "MessageContent": None}))
-        board = OvapiDocuments(self.feed).board(self.feed.boards.board(CODE, 3600), Query(), False)
-        (members,) = json.loads(msgspec.json.encode(board))["Passes"].values()
-        self.assertEqual({"NumberOfCoaches", "LineDirection", "MessageContent"} & set(members), set())
+        members = self.members(number_of_coaches=None, line_direction=None, side_code="-")
+        self.assertEqual({"NumberOfCoaches", "LineDirection", "SideCode", "MessageContent"} & set(members), set())
