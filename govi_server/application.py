@@ -117,7 +117,8 @@ def make_service(config: Config, reactor: Any) -> OrderedMultiService:
     if config.admin.listen or config.manhole.listen:
         services.addService(_operators(config, parts, statistics, reactor))
     if config.snapshot.file:
-        parts.snapshots = Snapshots(parts, config.snapshot, reactor, make_cooperator(reactor))
+        caches = {name: gateway.cache for name, gateway in parts.gateways.items()}
+        parts.snapshots = Snapshots(caches, parts.feed, config.snapshot, reactor, make_cooperator(reactor))
         services.addService(parts.snapshots)
     services.addService(server_service(reactor, server, config.listen, _suggest))
     return services
@@ -133,7 +134,7 @@ def _add_modules(
     finder = None
     if config.is_live or config.is_demo:
         parts.feed = feed = _feed(services, config, reactor)
-        finder = StopIndexCache(feed)
+        finder = StopIndexCache(feed, reactor)
         for live in (*ovapi_modules(feed), Stops(feed, finder), Near(feed, finder), Siri(feed)):
             _add_module(modules, live)
     sources = []

@@ -162,7 +162,7 @@ class ManholeCommands:
     def _live(self, code: str) -> str:
         feed = self._parts.feed
         assert feed is not None
-        if not feed.boards.knows(code):
+        if not feed.is_known_stop(code):
             return f"feed: {code} is not known"
         board = feed.boards.board(code, DEFAULT_HORIZON)
         condition, age = feed.freshness(board)

@@ -2,21 +2,18 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
 from govi_server.kv55.gateway import Gateway
-from govi_server.kv78turbo.feed import REFUSED, Feed
+from govi_server.kv78turbo.feed import REJECT_REASONS, Feed
+from govi_server.operations.snapshot import Snapshots
 from govi_server.server import Server
 from govi_server.statistics.log import StatisticsLog
 
-if TYPE_CHECKING:
-    from govi_server.operations.snapshot import Snapshots
-
 KINDS = {
     "gateway": ("broken", "late", "opened", "refused", "repeated", "silent", "unsolicited"),
-    "feed": ("broken message", *REFUSED),
+    "feed": ("broken message", *REJECT_REASONS),
     "subscriber": ("empty", "envelope", "not consumed", "slow", "too large"),
     "statistics": ("unwritable",),
     "snapshot": ("unwritable",),
@@ -44,7 +41,7 @@ class Components:
     """By the module that answers from it."""
     feed: Feed | None = None
     statistics: StatisticsLog | None = None
-    snapshots: "Snapshots | None" = None
+    snapshots: Snapshots | None = None
 
     def incidents(self) -> Iterator[tuple[str, Mapping[str, int]]]:
         """Go through what went wrong: where, and how often each kind."""

@@ -205,10 +205,10 @@ class Metrics(Collector):
         yield CounterMetricFamily("govi_feed_reconnects", "Connections made after the first.", feed.reconnects)
         yield _states("govi_feed_state", "1 for the state it is in.", "state", _FEED_STATES, feed.state)
         age = GaugeMetricFamily("govi_feed_age_seconds", "Since a data owner was heard of.", labels=("owner",))
-        for owner, heard in feed.passtimes.heard.items():
+        for owner, heard in feed.passtimes.last_heard.items():
             age.add_metric((owner,), max(now - heard, 0.0))
         yield age
-        yield _gauge("govi_feed_passes", "Live passes that are kept.", feed.passtimes.n_passes)
+        yield _gauge("govi_feed_passes", "Live passes that are kept.", feed.passtimes.n_passtimes)
         yield _gauge("govi_feed_planned_passes", "Planned passes that are kept.", feed.timetable.n_planned)
         yield _gauge("govi_feed_messages", "General messages that are kept.", feed.passtimes.n_messages)
 

@@ -90,11 +90,13 @@ class Status:
             "age": None if feed.age is None else round(feed.age, 1),
             "records": feed.n_records,
             "reconnects": feed.reconnects,
-            "passes": feed.passtimes.n_passes,
+            "passes": feed.passtimes.n_passtimes,
             "planned": feed.timetable.n_planned,
             "stops": len(feed.passtimes.stops),
             "messages": feed.passtimes.n_messages,
-            "owners": {owner: round(max(now - heard, 0), 1) for owner, heard in sorted(feed.passtimes.heard.items())},
+            "owners": {
+                owner: round(max(now - heard, 0), 1) for owner, heard in sorted(feed.passtimes.last_heard.items())
+            },
         }
 
     def _minutes(self, now: float) -> Json:

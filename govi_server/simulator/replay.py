@@ -123,7 +123,7 @@ class _Survey:
             if label.startswith("KV8"):
                 self._kv8.add(local_date(sent))
         if label.startswith("KV7") and not self._kv8:  # which goes before
-            for records in ctx.read(ctx.pieces(message.ctx), lambda why: None):
+            for records in ctx.read(ctx.chunked(message.ctx), lambda why: None):
                 self._see_timetable(records)
 
     def _see_timetable(self, records: ctx.Records) -> None:

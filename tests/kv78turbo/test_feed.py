@@ -14,11 +14,10 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.command.record import record_of
 from govi_server.departures.times import HOUR, MINUTE, moment, read_time
 from govi_server.errors import StartupError
 from govi_server.kv78turbo import ctx
-from govi_server.kv78turbo.recording import write_record
+from govi_server.kv78turbo.recording import make_record, write_record
 from govi_server.runtime.clock import LOCAL_ZONE
 from govi_server.runtime.gunzip import gunzip
 from govi_server.runtime.services import OrderedMultiService
@@ -494,7 +493,7 @@ class RecordingsTests(SynchronousTestCase):
         (self.directory / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
 
     def line(self, message: Message, time: float) -> bytes:
-        return write_record(record_of(message.envelope, gzip.compress(message.ctx), time))
+        return write_record(make_record(message.envelope, gzip.compress(message.ctx), time))
 
     def recordings(self, today: date, speed: float = 1) -> Replay:
         return Replay(self.directory, today, speed)
@@ -530,7 +529,7 @@ class RecordingsTests(SynchronousTestCase):
 
     def test_no_ctx(self) -> None:
         """What was recorded as it came is said as it came."""
-        self.save("1.jsonl", write_record(record_of("/GOVI/x", b"\x1f\x8bnonsense", 0)))
+        self.save("1.jsonl", write_record(make_record("/GOVI/x", b"\x1f\x8bnonsense", 0)))
         ((messages, _),) = self.recordings(FRIDAY)
         ((envelope, sent),) = Way(Faults(garbage=1), Random(1)).frames(messages[0])
         self.assertEqual((envelope, sent), (b"/GOVI/x", b"\x1f\x8bnonsense"))

@@ -4,7 +4,6 @@ import gzip
 import json
 import re
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast, get_args
 
 from prometheus_client import generate_latest
@@ -14,7 +13,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import Logger, capturedLogs, formatEvent
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 import govi_server
@@ -23,7 +22,6 @@ from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
 from govi_server.departures.source import SourceSilent, SourceUnreachable
 from govi_server.departures.times import utc_timestamp
-from govi_server.errors import StartupError
 from govi_server.http.state import State as ConnectionState
 from govi_server.kv55.gateway import Gateway, GatewayEvent
 from govi_server.kv78turbo.feed import Feed
@@ -36,17 +34,14 @@ from govi_server.operations.health import CALM, HealthMonitor, HealthStatus
 from govi_server.operations.history import MINUTES, MOST_NAMES, OTHERS, RecentHistory
 from govi_server.operations.metrics import FailingStops, Metrics
 from govi_server.operations.readiness import Readiness
-from govi_server.operations.snapshot import HEADER, Snapshots
 from govi_server.operations.status import OUTCOMES, Status
 from govi_server.operations.status_page import page
-from govi_server.runtime.cooperative import make_cooperator
 from govi_server.runtime.services import Observers
 from govi_server.settings import (
     AccessSettings,
     FeedLimitSettings,
     PasstimeSettings,
     PlanningSettings,
-    SnapshotSettings,
     SubscriberSettings,
 )
 from govi_server.statistics.batches import StatisticsBatcher
@@ -350,9 +345,9 @@ class StatusTests(OperationsTestCase):
         Logger().warn("something")
         text = page(self.status.json()).decode()
         self.assertIn("joined 1 (&lt;1%)", text)
-        self.assertIn("trying<td>tcp://feed.example:7817", text)
-        self.assertIn("connected anew<td>once", text)
-        self.assertIn(f">{utc_timestamp(NOW)[11:]}</time> <b class=middle>warn</b> something", text)
+        self.assertIn("trying</th><td>tcp://feed.example:7817", text)
+        self.assertIn("reconnects</th><td>1", text)
+        self.assertIn(f'>{utc_timestamp(NOW)[11:]}</time>\n<b class="middle">warn</b> something', text)
 
     def test_page(self) -> None:
         """The page begins with the verdict, loads itself again, needs nothing else, and escapes what others wrote."""
@@ -401,7 +396,7 @@ class MetricsTests(OperationsTestCase):
         self.assertEqual((self.metric("govi_connections"), self.metric("govi_streams")), ("3.0", "2.0"))
         status = self.status.json()
         self.assertEqual((status["connections"]["open"], status["connections"]["streams"]), (3, 2))
-        self.assertIn(b"listening for events<td>2", page(status))
+        self.assertIn(b"event streams</th><td>2", page(status))
 
     def test_gateway(self) -> None:
         """Acknowledgements and answers are told apart."""
@@ -433,7 +428,8 @@ class MetricsTests(OperationsTestCase):
         for path in Path(govi_server.__file__).parent.rglob("*.py"):
             if path.parent.name == "simulator":
                 continue  # has no figures
-            said |= set(re.findall(r'(?:incidents\.add|self\._refused)\(\s*"([^"]+)"', path.read_text("utf-8")))
+            calls = r'(?:incidents\.add|\b_?reject|self\._drop)\(\s*"([^"]+)"'
+            said |= set(re.findall(calls, path.read_text("utf-8")))
         self.assertEqual(said, {kind for kinds in KINDS.values() for kind in kinds})
         self.assertIn("too many names", said)
 
@@ -453,7 +449,7 @@ class MetricsTests(OperationsTestCase):
         self.feed.received("/GOVI/KV8passtimes/OWN", b"no gzip")
         self.clock.advance(7)
         self.assertEqual(self.metric("govi_feed_records_total"), "1.0")
-        (owner,) = self.feed.passtimes.heard
+        (owner,) = self.feed.passtimes.last_heard
         self.assertEqual(self.metric(f'govi_feed_age_seconds{{owner="{owner}"}}'), "7.0")
         self.assertEqual(self.metric('govi_incidents_total{kind="broken message",where="feed"}'), "1.0")
         self.assertEqual(self.metric('govi_feed_state{state="UP"}'), "1.0")
@@ -542,137 +538,3 @@ class AdminTests(OperationsTestCase):
         self.assertEqual(self.cache.pending, {CODE: 1})
         protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.cache.pending, {CODE: 0})
-
-
-class SnapshotTests(OperationsTestCase):
-    """Warm restart."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        directory = TemporaryDirectory()
-        self.addCleanup(directory.cleanup)
-        self.path = Path(directory.name) / "snapshot"
-
-    def snapshots(self, parts: Components) -> Snapshots:
-        snapshots = Snapshots(parts, SnapshotSettings(str(self.path), 60.0), self.clock, make_cooperator(self.clock))
-        snapshots.startService()
-        for _ in range(100):
-            self.clock.advance(0.01)
-        return snapshots
-
-    def fill(self) -> None:
-        self.cache.put(Board(CODE, (Trip(operating_date="2026-01-01"),), NOW))
-        for message in (kv.planning({}), kv.calendar("2026-01-01"), kv.passtimes({}), kv.general_message({})):
-            self.feed.received("/GOVI/KV8", gzip.compress(message))
-
-    def others(self) -> Components:
-        """Make the parts of a program that has just started."""
-        parts = Components(self.server)
-        cache = BoardCache(FakeSource(), self.clock)
-        parts.gateways["kv55"] = GatewayComponents(cast(Any, None), cast(Any, None), cache)
-        parts.feed = self.make_feed()
-        return parts
-
-    def test_round_trip(self) -> None:
-        """What was in memory at a clean end is there after the next start."""
-        self.fill()
-        self.snapshots(self.parts).stopService()
-        others = self.others()
-        self.snapshots(others)
-        assert others.feed is not None
-        self.assertEqual(others.gateways["kv55"].cache.board(CODE)[0], "hit")
-        (code,) = self.feed.passtimes.stops
-        for boards in (self.feed.boards, others.feed.boards):
-            self.assertEqual(
-                len(boards.board(code, 86400).passtimes), len(self.feed.boards.board(code, 86400).passtimes)
-            )
-        before, after = self.feed.boards.board(code, 86400), others.feed.boards.board(code, 86400)
-        self.assertEqual(before, after)
-        self.assertEqual(others.feed.passtimes.heard, self.feed.passtimes.heard)
-        self.assertEqual(others.feed.timetable.n_planned, self.feed.timetable.n_planned)
-        self.assertGreater(len(before.passtimes) + len(before.messages), 0)
-
-    def test_clock_was_ahead(self) -> None:
-        """Who was heard of by a clock that was ahead is not fresh until then."""
-        self.feed.passtimes.hear_again({"A": NOW + 3600, "B": NOW - 5}, {})
-        self.assertEqual(self.feed.passtimes.heard, {"B": NOW - 5})
-
-    def test_pruned(self) -> None:
-        """What is over by now is left out."""
-        self.fill()
-        self.snapshots(self.parts).stopService()
-        self.clock.advance(2 * 86400)
-        others = self.others()
-        self.snapshots(others)
-        assert others.feed is not None
-        self.assertEqual((others.gateways["kv55"].cache.entries, others.feed.passtimes.n_passes), (0, 0))
-
-    def test_every_minute(self) -> None:
-        """It is saved every minute, too, and whole."""
-        snapshots = self.snapshots(self.parts)
-        self.fill()
-        self.assertFalse(self.path.exists())
-        self.clock.advance(60)
-        self.clock.pump([0.01] * 100)
-        self.assertTrue(self.path.read_bytes().startswith(HEADER))
-        self.assertEqual([path.name for path in self.path.parent.iterdir()], ["snapshot"])
-        snapshots.stopService()
-
-    def test_damaged(self) -> None:
-        """A damaged or foreign file is put aside with one line, wherever the damage is."""
-        self.fill()
-        self.snapshots(self.parts).stopService()
-        whole = self.path.read_bytes()
-        for data in (b"", b"foreign", whole[:-1], whole + b"x", whole[:100] + b"\xff" + whole[101:], HEADER):
-            self.path.write_bytes(data)
-            others = self.others()
-            with capturedLogs() as events:
-                self.snapshots(others)
-            (line,) = [
-                formatEvent(event) for event in events if event.get("log_format", "").startswith("The snapshot")
-            ]
-            self.assertIn("is put aside as", line)
-            self.assertEqual(others.gateways["kv55"].cache.entries, 0)
-            self.assertEqual([path.name for path in self.path.parent.iterdir()], ["snapshot.damaged"])
-            (self.path.parent / "snapshot.damaged").unlink()
-
-    def test_unwritable(self) -> None:
-        """What cannot be written is told and counted, and everything else goes on."""
-        folder = self.path.parent / "folder"
-        folder.mkdir()
-        settings = SnapshotSettings(str(folder / "snapshot"), 60.0)
-        snapshots = Snapshots(self.parts, settings, self.clock, make_cooperator(self.clock))
-        snapshots.startService()
-        self.assertTrue(snapshots.writable)
-        folder.rmdir()
-        self.clock.advance(60)
-        self.clock.advance(60)
-        self.assertEqual(snapshots.incidents.counts, {"unwritable": 1})
-        self.assertFalse(snapshots.writable)
-        folder.mkdir()
-        self.clock.pump([60, *[0.01] * 100])
-        self.assertTrue(snapshots.writable)
-        (folder / "snapshot").unlink()
-        folder.rmdir()
-        snapshots.stopService()
-        self.assertEqual(snapshots.incidents.counts, {"unwritable": 2})
-
-    def test_no_directory(self) -> None:
-        """Where none could ever be written, the program does not start."""
-        snapshots = Snapshots(
-            self.parts, SnapshotSettings("/nonexistent/snapshot"), self.clock, make_cooperator(self.clock)
-        )
-        error = self.assertRaises(StartupError, snapshots.startService)
-        self.assertEqual(str(error), "cannot write the snapshot /nonexistent/snapshot: /nonexistent is no directory")
-
-    def test_not_over_an_unread_one(self) -> None:
-        """A program that ends before it has read the snapshot leaves it as it was."""
-        self.fill()
-        self.snapshots(self.parts).stopService()
-        whole = self.path.read_bytes()
-        snapshots = Snapshots(
-            self.others(), SnapshotSettings(str(self.path)), self.clock, make_cooperator(self.clock)
-        )
-        snapshots.startService()
-        snapshots.stopService()
-        self.assertEqual(self.path.read_bytes(), whole)
