@@ -202,7 +202,7 @@ class ServiceTests(SynchronousTestCase):
             ("cache.fresh = -1", [], "config.toml: cache.fresh: "),
             ("", ["--listen", "foo:1"], "govi-cache: 'foo:1' is no endpoint to listen on: "),
             ("", ["--source", "magic"], "govi-cache: options: modules.kv55: source is none of demo, govi"),
-            ("", ["--feed", "foo"], "govi-cache: 'foo' is no address of a KV78turbo feed"),
+            ("", ["--feed", "foo"], "govi-cache: invalid feed address 'foo' (expected tcp://host:port)"),
             (
                 "",
                 ["--manhole", "tcp:1"],

@@ -1,6 +1,6 @@
 """Tests of the running program against /openapi.json, with schemathesis (make test-contract).
 
-It sends the examples, values at and beyond the bounds of every parameter, and generated requests, with all its checks.
+It sends the examples, values at and beyond the bounds of parameters, and generated requests, with all its checks.
 """
 
 import os
