@@ -139,7 +139,7 @@ def ingest(capture: str | None) -> None:
                 feed.received("/GOVI/KV8passtimes/BENCH", message)
             rates.append(count / 10 / (time.process_time() - start))
         print(f"{name:12}: {statistics.median(rates):9,.0f} rows per second of CPU time (median of 10)")
-    assert feed.passtimes.n_passes == count
+    assert feed.passtimes.n_passtimes == count
     assert not feed.incidents.counts
     board = feed.boards.board("40000000", 7200)
     assert [passtime.expected_departure_time for passtime in board.passtimes[:2]] == ["12:11:00", "12:13:00"]
@@ -153,7 +153,7 @@ def size(capture: str | None) -> None:
     before = memory()
     for n in range(0, count, 500):
         feed.received("/GOVI/KV8passtimes/BENCH", rows.message(n, clock.seconds(), 0, 500))
-    assert feed.passtimes.n_passes == count
+    assert feed.passtimes.n_passtimes == count
     stops = len(feed.passtimes.stops)
     print(f"memory      : {memory():7,.0f} MB with {count:,} passtimes at {stops:,} stops, {before:.0f} before")
     start = time.process_time()

@@ -227,7 +227,7 @@ def planning(
     )
 
 
-def calendar(*dates: str, level: Row = {}, published: str = PUBLISHED) -> bytes:  # noqa: B006  # it is only read
+def calendar(*dates: str, level: Row = {}, published: str = PUBLISHED) -> bytes:  # it is only read
     """Write a KV7 calendar: one service level on these operating dates (YYYY-MM-DD)."""
     return message(
         "KV7turbo_calendar",

@@ -70,7 +70,7 @@ class ProgramTestCase(SynchronousTestCase):
             "govi_server.runtime.clock.Thread": Mock(),  # the test calls look() itself
             "govi_server.application.ClockWatch": partial(ClockWatch, monotonic=lambda: self.running_for),
             "govi_server.application.Poster": lambda *_: self.poster,
-            "govi_server.kv78turbo.subscriber._Sockets": lambda *_: self.sockets,
+            "govi_server.kv78turbo.subscriber.SubscriberSockets": lambda *_: self.sockets,
         }.items():
             patched = patch(name, double)
             patched.start()
@@ -220,7 +220,7 @@ class FeedTests(ProgramTestCase):
         self.assertIn("ttl=-", answer.headers["Cache-Status"])
         self.assertEqual(self.get(f"/live/{PLANNED}").headers["Feed-State"], "DOWN")
         (line,) = self.warnings()
-        self.assertIn("Nothing came from tcp://feed.example:7817 for 60 s: the live feed is DOWN", line)
+        self.assertIn("Feed tcp://feed.example:7817: silent for 60 s (DOWN)", line)
 
         self.run_for(HOUR)
         answer = self.get(f"/live/{LIVE}")

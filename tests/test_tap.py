@@ -114,7 +114,7 @@ class ErrorTests(SynchronousTestCase):
                 "govi-cache: --source: invalid value 'magic' (expected demo, govi or kv78turbo)",
             ),
             ("", ["--feed", "foo"], "govi-cache: --feed: invalid feed address 'foo'; did you mean 'tcp://foo'?"),
-            ("", ["--feed", "tcp://foo"], "govi-cache: 'tcp://foo' is no address of a KV78turbo feed"),
+            ("", ["--feed", "tcp://foo"], "govi-cache: invalid feed address 'tcp://foo' (expected tcp://host:port)"),
             (
                 "",
                 ["--manhole", "tcp:1"],

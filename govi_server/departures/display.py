@@ -16,8 +16,8 @@ from govi_server.departures.times import HOUR, MINUTE, moments, read_date, read_
 COUNTED = 10 * MINUTE
 """Seconds below which the minutes that are left are shown in place of a time."""
 
-GONE_AFTER = MINUTE
-"""Seconds after which a departure of which no more was heard is not shown."""
+HIDDEN_AFTER_SECONDS = MINUTE
+"""How long after its expected time a departure without further data is hidden."""
 
 RowState = Literal["on_time", "late", "early", "planned", "unknown", "cancelled", "stopped", "last_known"]
 """What is known of a departure: "planned" is the timetable's word alone, "unknown" a delay that nobody knows,
@@ -184,7 +184,9 @@ def of_board(board: Board, now: float, stale: bool, lines: frozenset[str], ahead
     """
     wanted = (t for t in board.trips if not lines or {t.line_public_number, t.line_planning_number} & lines)
     rows = [row for trip in wanted if (row := _row(trip, board.received_at, stale)) is not None]
-    shown = sorted((row for row in rows if now - GONE_AFTER < row.expected <= now + ahead), key=lambda r: r.expected)
+    shown = sorted(
+        (row for row in rows if now - HIDDEN_AFTER_SECONDS < row.expected <= now + ahead), key=lambda r: r.expected
+    )
     return StopDisplay(
         board.code,
         stop_state(shown, stale),

@@ -1,8 +1,8 @@
-r"""CTX, the text that KV7 and KV8 come in: tables of records (docs/protocols.md 2.1). Pure: no files, no sockets, no clock.
+r"""CTX, the text format of KV7 and KV8: tables of records (docs/protocols.md, section 2.1).
 
-A record stays the bytes that it came in, which is fast and small; text() reads one of its fields. The lines:
-``\G`` group (label, name, subscription, path, endian, encoding, version, timestamp), ``\T`` a table begins, ``\L``
-its labels, anything else a record, its fields between ``|``.
+A record stays bytes, which is fast and small; text() decodes one of its fields. Lines: ``\G`` begins a group (label,
+name, subscription, path, endian, encoding, version, timestamp), ``\T`` a table, ``\L`` has its labels, and all others
+are records, their fields separated by ``|``.
 """
 
 import re
@@ -10,29 +10,33 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 NULL = b"\\0"
-"""A field that has no value, which is not the same as an empty one."""
+"""A field without a value, which is not the same as an empty one."""
 
-LINE_LIMIT = 1 << 16
-"""Bytes of one line: the longest of the captures has less than a thousand."""
+MAX_LINE_BYTES = 1 << 16
+"""Longer lines are rejected: the longest of the captures has less than a thousand bytes."""
 
-PIECE = 1 << 15
-"""Bytes that are read before there is something to yield: about a hundred records, a millisecond's work."""
+CHUNK_BYTES = 1 << 15
+"""Bytes that are read in one step: about a hundred records, a millisecond's work."""
 
-_MEANINGS = {b"p": b"|", b"r": b"\r", b"n": b"\n", b"i": b"\\"}
+Reject = Callable[[str], object]
+"""Counts and logs a rejected record; the argument is a key of feed.REJECT_REASONS."""
+
+_MEANINGS = {"p": "|", "r": "\r", "n": "\n", "i": "\\"}
 _ESCAPES = {ord("|"): r"\p", ord("\r"): r"\r", ord("\n"): r"\n", ord("\\"): r"\i"}
-_ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
-# A record all of whose escapes are known: \0 stands alone in its field.
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_NULL_TEXT = NULL.decode()
+# A record with known escapes only; \0 is the whole of its field.
 _FIELD = rb"(?:\\0|(?:[^\\|]|\\[prni])*)"
 _RECORD = re.compile(rb"%b(?:\|%b)*" % (_FIELD, _FIELD), re.DOTALL)
 
 
 class Group(NamedTuple):
-    """What the records that follow belong to; "" for what is not said."""
+    """The group of the records that follow; texts are "" if unknown."""
 
     label: str = ""
     subscription: str = ""
     timestamp: str = ""
-    """When it was published: 2021-06-06T18:26:05+02:00."""
+    """The time of publication: 2021-06-06T18:26:05+02:00."""
 
 
 class Records(NamedTuple):
@@ -45,106 +49,113 @@ class Records(NamedTuple):
 
 
 def text(field: bytes) -> str | None:
-    """Read a field of a record; None for null."""
-    if field == NULL:
-        return None
-    if b"\\" in field:
-        field = _ESCAPE.sub(lambda escape: _MEANINGS[escape[1]], field)
-    return field.decode()
+    """Decode a field of a record; return None for null."""
+    return texts(field)[0]
+
+
+def texts(record: bytes) -> list[str | None]:
+    """Decode all fields of a record; null is None."""
+    return [
+        None if field == _NULL_TEXT else _unescaped(field) if "\\" in field else field
+        for field in record.decode().split("|")
+    ]
+
+
+def _unescaped(field: str) -> str:
+    return _ESCAPE.sub(lambda escape: _MEANINGS[escape[1]], field)
 
 
 def read_group(message: bytes) -> Group:
-    r"""Read the \G line that a message begins with; all is "" if it begins otherwise."""
+    r"""Parse the \G line at the start of a message; all texts are "" if there is none."""
     line = message.partition(b"\n")[0].rstrip(b"\r")
     fields = line[2:].decode(errors="replace").split("|") if line.startswith(b"\\G") else []
     fields += [""] * 8
     return Group(fields[0], fields[2], fields[7])
 
 
-def pieces(data: bytes) -> Iterator[bytes]:
-    """Cut a message into pieces to be read one by one."""
-    return (data[at : at + PIECE] for at in range(0, len(data), PIECE))
+def chunked(data: bytes) -> Iterator[bytes]:
+    """Yield a message in chunks of CHUNK_BYTES."""
+    return (data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES))
 
 
-def read(chunks: Iterable[bytes], refused: Callable[[str], object]) -> Iterator[Records]:
-    """Read CTX as it comes, whatever the chunks are; yields the records of each chunk by table.
+def read(chunks: Iterable[bytes], reject: Reject) -> Iterator[Records]:
+    """Parse CTX from chunks of any size; yield the records of each chunk by table.
 
-    A table may come any number of times. Records that cannot be read are left out, and refused is called for each
-    with why: "columns", "escape", "encoding", "labels" (there are none), "length". For a long chunk that has none to
-    yield it yields no records, so that a reader who shares his time is asked for it there, too.
+    A table may occur any number of times. Invalid records are rejected as "columns", "escape", "encoding", "labels"
+    (missing) or "length". After a large chunk without records, empty Records are yielded, which keeps steps short.
     """
-    reader = _Reader(refused)
+    reader = _Reader(reject)
     rest = b""
     for chunk in chunks:
         rest += chunk
         body, newline, rest = rest.rpartition(b"\n")
         if newline:
-            found = False
+            is_empty = True
             for records in reader.read(body):
-                found = True
+                is_empty = False
                 yield records
-            if not found and len(body) >= PIECE // 2:
-                yield reader.nothing()
-        if len(rest) > LINE_LIMIT:
-            reader.skip()
+            if is_empty and len(body) >= CHUNK_BYTES // 2:
+                yield reader.records([])
+        if len(rest) > MAX_LINE_BYTES:
+            reader.skip_line()
             rest = b""
     yield from reader.read(rest)
 
 
 class _Reader:
-    """What was read last: the group, the table and its labels."""
+    """Parses lines; remembers the current group, table and labels."""
 
-    def __init__(self, refused: Callable[[str], object]) -> None:
-        self._refused = refused
+    def __init__(self, reject: Reject) -> None:
+        self._reject = reject
         self._group = Group()
         self._table = ""
         self._labels: tuple[str, ...] = ()
-        self._skips = False
+        self._skips_line = False
 
-    def skip(self) -> None:
-        """Leave out the line that is being read: it is too long."""
-        if not self._skips:
-            self._refused("length")
-        self._skips = True
+    def skip_line(self) -> None:
+        """Reject the current line, which is too long, and skip the rest of it."""
+        if not self._skips_line:
+            self._reject("length")
+        self._skips_line = True
 
-    def nothing(self) -> Records:
-        """Give no records of what was read last."""
-        return Records(self._group, self._table, self._labels, [])
+    def records(self, lines: list[bytes]) -> Records:
+        """Return lines as records of the current table."""
+        return Records(self._group, self._table, self._labels, lines)
 
     def read(self, body: bytes) -> Iterator[Records]:
-        """Read whole lines, the last one without its end."""
+        """Parse whole lines, the last one without its line end."""
         separators = len(self._labels) - 1
-        is_text, may_be_long = _is_text(body), len(body) > LINE_LIMIT
-        found: list[bytes] = []
+        is_text, may_be_long = _is_text(body), len(body) > MAX_LINE_BYTES
+        rows: list[bytes] = []
         for line in body.split(b"\n"):
-            if self._skips:  # this is the end of it
-                self._skips = False
+            if self._skips_line:  # this is its end
+                self._skips_line = False
                 continue
-            if may_be_long and len(line) > LINE_LIMIT:
-                self._refused("length")
+            if may_be_long and len(line) > MAX_LINE_BYTES:
+                self._reject("length")
                 continue
             if line[-1:] == b"\r":
                 line = line[:-1]
             if line[:1] == b"\\" and line[1:2] in (b"G", b"T", b"L"):
-                if found:
-                    yield Records(self._group, self._table, self._labels, found)
-                    found = []
+                if rows:
+                    yield self.records(rows)
+                    rows = []
                 self._control(line)
                 separators = len(self._labels) - 1
             elif not line:
                 pass
             elif separators < 0:
-                self._refused("labels")
+                self._reject("labels")
             elif line.count(b"|") != separators:
-                self._refused("columns")
+                self._reject("columns")
             elif not is_text and not _is_text(line):
-                self._refused("encoding")
+                self._reject("encoding")
             elif not _is_plain(line) and not _RECORD.fullmatch(line):
-                self._refused("escape")
+                self._reject("escape")
             else:
-                found.append(line)
-        if found:
-            yield Records(self._group, self._table, self._labels, found)
+                rows.append(line)
+        if rows:
+            yield self.records(rows)
 
     def _control(self, line: bytes) -> None:
         kind, fields = line[1:2], line[2:].decode(errors="replace").split("|")
@@ -167,20 +178,20 @@ def _is_text(data: bytes) -> bool:
 
 
 def _is_plain(line: bytes) -> bool:
-    r"""Tell whether the only escapes of a record are \0, each alone in its field; quick, for nearly all are so."""
+    r"""Return whether all escapes of a record are \0, each the whole of its field: a quick check that most pass."""
     escapes = line.count(b"\\")
     if not escapes:
         return True
-    ended = line.count(b"\\0|") + line.endswith(NULL)
-    return escapes == line.count(b"|\\0") + line.startswith(NULL) == ended
+    nulls = line.count(b"\\0|") + line.endswith(NULL)
+    return escapes == line.count(b"|\\0") + line.startswith(NULL) == nulls
 
 
 Table = tuple[str, Sequence[str], Iterable[Sequence[str | None]]]
-"""A table to write: its name, its labels, and its rows with a value for each label, None for null."""
+"""A table to write: name, labels, and rows with a value for each label, None for null."""
 
 
 def write(label: str, subscription: str, timestamp: str, tables: Iterable[Table]) -> bytes:
-    """Write a message: one group with its tables, in the form of the captures (CRLF, U+FEFF ends the group line)."""
+    """Format a message: one group with its tables, as in the captures (CRLF; U+FEFF ends the group line)."""
     lines = [f"\\G{label}|{label}|{subscription}|||UTF-8|0.1|{timestamp}|\ufeff"]
     for name, labels, rows in tables:
         lines.append(f"\\T{name}|{name}|start object")

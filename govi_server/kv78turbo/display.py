@@ -1,4 +1,6 @@
-"""Signs of the live feed: its boards, with the names of KV7, as a traveller is told them."""
+"""DepartureDisplays of the live feed: its departures, with the names of KV7."""
+
+from collections.abc import Iterable
 
 from govi_server.departures.colors import read_color
 from govi_server.departures.display import (
@@ -17,46 +19,45 @@ from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import StopDepartures
 
 
-def stop_display(feed: Feed, board: StopDepartures, passes: list[Passtime]) -> StopDisplay:
-    """Make the sign of a board of the feed. passes: those of it that are wanted."""
-    condition, age = feed.freshness(board)
-    point = feed.timetable.timing_points.get(board.code)
+def stop_display(feed: Feed, departures: StopDepartures, selected: Iterable[Passtime]) -> StopDisplay:
+    """Return the display of a stop. selected: the passtimes to show."""
+    freshness, age = feed.freshness(departures)
+    point = feed.timetable.timing_points.get(departures.code)
     name, town = place(point.name, point.town) if point is not None else ("", "")
-    if condition not in SERVABLE:
-        return StopDisplay(board.code, "unknown" if condition == "unknown" else "down", name=name, town=town)
-    rows = tuple(row for a_pass in passes if a_pass.is_departure and (row := _row(feed, a_pass)) is not None)
-    said = (clean(dict(message.fields).get("MessageContent")) for message in board.messages)
-    stale = condition == "stale"
+    if freshness not in SERVABLE:
+        return StopDisplay(departures.code, "unknown" if freshness == "unknown" else "down", name=name, town=town)
+    rows = tuple(row for passtime in selected if passtime.is_departure and (row := _row(feed, passtime)) is not None)
+    texts = (clean(dict(message.fields).get("MessageContent")) for message in departures.messages)
+    is_stale = freshness == "stale"
     return StopDisplay(
-        board.code,
-        stop_state(rows, stale),
+        departures.code,
+        stop_state(rows, is_stale),
         rows,
         name,
         town,
-        tuple(dict.fromkeys(text for text in said if text)),
-        feed.clock.seconds() - age if stale else None,
+        tuple(dict.fromkeys(text for text in texts if text)),
+        feed.clock.seconds() - age if is_stale else None,
         age,
     )
 
 
-def _row(feed: Feed, a_pass: Passtime) -> DisplayRow | None:
-    planned, expected = a_pass.target_departure, a_pass.expected_departure
-    best = expected if expected is not None else a_pass.expected
-    silent = feed.operator_freshness(a_pass.data_owner_code)[0] != "fresh"
-    state = row_state(a_pass.trip_stop_status, planned, expected, silent)
+def _row(feed: Feed, passtime: Passtime) -> DisplayRow | None:
+    planned, reported = passtime.target_departure, passtime.expected_departure
+    expected = reported if reported is not None else passtime.expected
+    is_stale = feed.operator_freshness(passtime.data_owner_code)[0] != "fresh"
+    state = row_state(passtime.trip_stop_status, planned, reported, is_stale)
     if state is None:
         return None
     timetable = feed.timetable
-    line = timetable.lines.get((a_pass.data_owner_code, a_pass.line_planning_number))
+    line = timetable.lines.get((passtime.data_owner_code, passtime.line_planning_number))
     color, text_color = (line.color, line.text_color) if line is not None else (None, None)
-    note = next((text for label, text in a_pass.remarks if label == "MessageContent"), "")
     return DisplayRow(
-        clean(timetable.public_number(a_pass)),
-        clean(timetable.destination(a_pass)),
-        best if planned is None else planned,
-        best,
+        clean(timetable.public_number(passtime)),
+        clean(timetable.destination(passtime)),
+        expected if planned is None else planned,
+        expected,
         state,
-        platform(a_pass.side_code),
+        platform(passtime.side_code),
         *badge(read_color(color), read_color(text_color)),
-        clean(note),
+        clean(dict(passtime.extra).get("MessageContent")),
     )

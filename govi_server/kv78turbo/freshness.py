@@ -1,11 +1,58 @@
-"""How fresh an operator's data is."""
+"""How fresh the data of operators and stops is: which ages are served, and as what."""
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, Protocol
+
+from govi_server.kv78turbo.stop_departures import StopDepartures
+from govi_server.settings import FeedLimitSettings
 
 Freshness = Literal["fresh", "stale", "old", "unknown", "down"]
-"""How far a board can be relied upon: "fresh" and "stale" are shown; "old", "unknown" (no such stop) and "down" (no
-feed, and so nobody knows) are three kinds of having none."""
-
+"""How reliable data is. "old", "unknown" (no such stop) and "down" (no feed, and so no data) are not served."""
 
 SERVABLE: tuple[Freshness, ...] = ("fresh", "stale")
-"""The conditions of a board in which it is shown."""
+"""The freshness of data that is served."""
+
+
+class FeedStatus(Protocol):
+    """The state of a feed that freshness depends on."""
+
+    limits: FeedLimitSettings
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the feed would have reported all changes."""
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the feed's latest data; None before the first."""
+
+    def oldest_age(self, operators: Iterable[str]) -> float | None:
+        """Return the age of the oldest among the latest data of operators; None if none of them was heard."""
+
+    def is_known_stop(self, code: str) -> bool:
+        """Return whether a TimingPointCode exists."""
+
+
+def operator_freshness(feed: FeedStatus, operator: str) -> tuple[Freshness, float]:
+    """Return how fresh an operator's latest data is, and its age in seconds."""
+    age = feed.oldest_age((operator,))
+    if age is None:
+        return ("fresh" if feed.is_complete else "stale"), 0.0
+    if age > feed.limits.stale:
+        return "old", age
+    return ("fresh" if age <= feed.limits.fresh else "stale"), age
+
+
+def freshness(feed: FeedStatus, departures: StopDepartures) -> tuple[Freshness, float]:
+    """Return how fresh a stop's departures are, and the age in seconds of the oldest data among them."""
+    # Operators that were never heard only have planned passtimes, which do not age.
+    age = feed.oldest_age(departures.operators) or 0.0
+    if departures.stale_operators and not departures.has_passtimes:
+        return "old", age
+    if age > feed.limits.fresh:
+        return "stale", age
+    if departures.realtime_operators or feed.is_complete:
+        is_known = departures.has_passtimes or feed.is_known_stop(departures.code)
+        return ("fresh" if is_known else "unknown"), age
+    # Planned departures may be late or cancelled without a report.
+    return ("stale" if departures.has_planning else "down"), feed.age or 0.0

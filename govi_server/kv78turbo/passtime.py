@@ -1,19 +1,17 @@
-"""What KV7 and KV8 both tell of: a journey at a stop; and the messages for a stop. Values."""
+"""A passtime: one journey at one stop, from KV7 or KV8."""
 
-from dataclasses import dataclass
 from datetime import date
 
-from govi_server.departures.display import GONE_AFTER
+from msgspec import Struct
 
-DROPPED_AFTER = GONE_AFTER
-"""Seconds after both its expected times for which a pass is still shown (docs/protocols.md 5.7)."""
+from govi_server.departures.display import HIDDEN_AFTER_SECONDS
 
 
-@dataclass(frozen=True, slots=True)
-class Passtime:
-    """One journey at one stop on one operating date, as KV7 or KV8 tells it. Texts are None where nothing is said.
+class Passtime(Struct, frozen=True, kw_only=True, gc=False):
+    """One journey at one stop on one operating date. Texts are None if unknown.
 
-    Moments are epoch seconds, None where there is no such time: at LAST nothing departs (docs/protocols.md 5.8).
+    Moments are epoch seconds, None if there is no such time: nothing departs at a LAST stop (docs/protocols.md,
+    section 5.8). A Struct, since creating a frozen dataclass takes several times as long.
     """
 
     data_owner_code: str
@@ -25,48 +23,49 @@ class Passtime:
     user_stop_order_number: str
     user_stop_code: str
     timing_point_code: str
-    timing_point_data_owner_code: str | None
-    last_update: float | None
-    target_arrival_time: str | None
-    expected_arrival_time: str | None
-    target_departure_time: str | None
-    expected_departure_time: str | None
-    target_arrival: float | None
-    expected_arrival: float | None
-    target_departure: float | None
-    expected_departure: float | None
+    timing_point_data_owner_code: str | None = None
+    last_update: float | None = None
+    target_arrival_time: str | None = None
+    """HH:MM:SS on the operating date, past 24:00:00 on the day after."""
+    expected_arrival_time: str | None = None
+    target_departure_time: str | None = None
+    expected_departure_time: str | None = None
+    target_arrival: float | None = None
+    expected_arrival: float | None = None
+    target_departure: float | None = None
+    expected_departure: float | None = None
     trip_stop_status: str
     journey_stop_type: str
-    wheelchair: str
-    destination_code: str | None
-    line_direction: str | None
-    journey_pattern_code: str | None
-    is_timing_stop: bool
+    wheelchair: str = "UNKNOWN"
+    destination_code: str | None = None
+    line_direction: str | None = None
+    journey_pattern_code: str | None = None
+    is_timing_stop: bool = False
     side_code: str | None = None
     number_of_coaches: str | None = None
     operator_code: str | None = None
     product_formula_type: str | None = None
     line_public_number: str | None = None
     destination_name: str | None = None
-    remarks: tuple[tuple[str, str], ...] = ()
-    """What else is said of it: (MessageContent, text), (ReasonType, text) and so on."""
+    extra: tuple[tuple[str, str], ...] = ()
+    """The other columns of KV8 that have a value: name and text."""
 
     @property
     def is_departure(self) -> bool:
-        """Whether it takes passengers: at its last stop it only arrives."""
+        """Whether passengers can board: at its last stop a journey only arrives."""
         return self.journey_stop_type != "LAST"
 
     @property
     def expected(self) -> float:
-        """When it is expected to leave, or to arrive at its last stop: what boards are sorted by."""
-        moments = (self.expected_departure, self.target_departure, self.expected_arrival, self.target_arrival)
-        return next((m for m in moments if m is not None), 0.0)
+        """The expected departure, or the arrival at the last stop (epoch seconds): the sort key of boards."""
+        times = (self.expected_departure, self.target_departure, self.expected_arrival, self.target_arrival)
+        return next((time for time in times if time is not None), 0.0)
 
     @property
     def hidden_after(self) -> float:
-        """When it is no longer shown."""
-        expected = [m for m in (self.expected_arrival, self.expected_departure) if m is not None]
-        return max(expected or [self.expected]) + DROPPED_AFTER
+        """When it is no longer shown (epoch seconds; docs/protocols.md, section 5.7)."""
+        times = [time for time in (self.expected_arrival, self.expected_departure) if time is not None]
+        return max(times or [self.expected]) + HIDDEN_AFTER_SECONDS
 
     @property
     def journey(self) -> str:
@@ -80,20 +79,3 @@ class Passtime:
                 self.fortify_order_number,
             )
         )
-
-
-@dataclass(frozen=True, slots=True)
-class GeneralMessage:
-    """A text for a stop."""
-
-    key: str
-    """OVapi's: RET_2017-04-11_27_ALGEMEEN_31001347."""
-    fields: tuple[tuple[str, str | None], ...]
-    """Its columns by name, as they came."""
-    starts: float
-    ends: float | None
-    """Epoch seconds; None is until it is taken back."""
-
-    def shown(self, now: float) -> bool:
-        """Tell whether it is for now."""
-        return self.starts <= now and (self.ends is None or now < self.ends)

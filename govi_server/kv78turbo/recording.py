@@ -1,32 +1,45 @@
-"""Recordings of the live feed, as lines."""
+"""Recordings of the live feed: one JSON object per line, with a message's time, envelope and CTX."""
 
-from datetime import datetime
+import base64
+from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Struct
 
+from govi_server.runtime.gunzip import gunzip
+
+MAX_CTX_BYTES = 64 << 20
+"""The CTX of a larger message is recorded compressed."""
+
 
 class Record(Struct, omit_defaults=True):
-    """A message of a recording: its CTX, or what came in place of one."""
+    """One message of a recording, with either ctx or base64."""
 
     time: str
-    """When it came, ISO in UTC with milliseconds."""
+    """When it arrived: ISO 8601 in UTC, with milliseconds."""
     envelope: str
     ctx: str | None = None
     base64: str | None = None
-    """The payload as it came, when it was no gzip of UTF-8."""
+    """The payload as received, if it is not gzip of UTF-8."""
 
 
-_read = msgspec.json.Decoder(Record).decode
+_decode = msgspec.json.Decoder(Record).decode
+_encode = msgspec.json.Encoder().encode
 
 
-_write = msgspec.json.Encoder().encode
+def make_record(envelope: str, payload: bytes, now: float) -> Record:
+    """Return the record of a message that arrives now (epoch seconds)."""
+    time = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    try:
+        return Record(time, envelope, ctx=gunzip(payload, MAX_CTX_BYTES).decode())
+    except ValueError:
+        return Record(time, envelope, base64=base64.b64encode(payload).decode())
 
 
 def read_record(line: bytes) -> Record:
-    """Read a line of a recording. Raises ValueError for what is none."""
+    """Parse a line of a recording. Raises ValueError if it is invalid."""
     try:
-        record = _read(line)
+        record = _decode(line)
         datetime.fromisoformat(record.time)
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from None
@@ -36,5 +49,5 @@ def read_record(line: bytes) -> Record:
 
 
 def write_record(record: Record) -> bytes:
-    """Write a line of a recording."""
-    return _write(record) + b"\n"
+    """Format a line of a recording."""
+    return _encode(record) + b"\n"

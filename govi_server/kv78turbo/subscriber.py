@@ -1,121 +1,54 @@
-"""The connection to the KV78turbo feed: ZeroMQ messages, read in the reactor (docs/protocols.md 2.2)."""
+"""The connection to the KV78turbo feed (docs/protocols.md, section 2.2)."""
 
-import os
-import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import zmq
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from govi_server.errors import StartupError
+from govi_server.kv78turbo.zmq_sockets import (
+    FIRST_BACK_OFF,
+    Socket,
+    SocketDescriptor,
+    SubscriberSockets,
+    check_address,
+    has_message,
+)
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import SubscriberSettings
 
 State = Literal["UNKNOWN", "RECOVERING", "UP", "DOWN"]
 
-FIRST_BACK_OFF = 1.0
-"""Seconds between the first two attempts; twice as many before each further one."""
+"""UP is complete; RECOVERING is receiving data, but not complete yet."""
 
-TURN = 0.005
-"""Seconds that one turn of the reactor reads: about what it may add to the time of an answer."""
+MAX_TURN_SECONDS = 0.005
+"""How long one turn of the reactor reads: about what it may add to the time of a response."""
 
-TURN_MESSAGES = 200
-"""Messages that one turn of the reactor reads, whatever the clock says."""
+MAX_TURN_MESSAGES = 200
+"""Messages that one turn of the reactor reads."""
 
-QUIET = 300.0
-"""Seconds with heartbeats and without data after which the feed tells nothing any more: at night it tells little."""
+MAX_SECONDS_WITHOUT_DATA = 300.0
+"""How long the feed may send heartbeats only: there is little data at night."""
 
-LATE = 1.0
-"""Seconds by which a call is late when something is wrong with the clock, or the process stood still."""
+LATE_CALL_SECONDS = 1.0
+"""A call this late means that the clock was set, or that the process stood still."""
 
-# What connect() of libzmq asks of the shape; but it takes any number for a port.
-_TCP = re.compile(r"[A-Za-z0-9\[:][A-Za-z0-9.:%_\[\]-]*:(\d{1,5})", re.ASCII)
-
-
-class _Sockets:
-    """Makes SUB sockets in a context of its own. reactor: an IReactorThreads."""
-
-    def __init__(self, reactor: Any, prefixes: Sequence[str], limits: SubscriberSettings) -> None:
-        self._reactor = reactor
-        self._prefixes = prefixes
-        self._limits = limits
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
-
-    def connect(self, address: str, ipv6: bool) -> "zmq.Socket[bytes]":
-        """Begin to connect to an address. Raises ZMQError for what is none to libzmq."""
-        if self._context is None:  # not sooner: its threads would not survive twistd's fork
-            self._context = zmq.Context()
-        socket = self._context.socket(zmq.SUB)
-        try:
-            socket.linger = 0
-            socket.rcvhwm = self._limits.queue
-            socket.maxmsgsize = self._limits.message
-            socket.ipv6 = ipv6
-            socket.tcp_keepalive = 1
-            socket.tcp_keepalive_idle = 60  # seconds; the system's default is two hours
-            # ZMTP's own heartbeats stay off: they are younger than ZMTP 3.0, which old publishers speak, and would
-            # tell nothing that silence does not.
-            socket.reconnect_ivl = round(1000 * min(FIRST_BACK_OFF, self._limits.back_off))
-            socket.reconnect_ivl_max = round(1000 * self._limits.back_off)
-            for prefix in self._prefixes:
-                socket.subscribe(prefix)
-            socket.connect(address)
-        except zmq.ZMQError:
-            socket.close()
-            raise
-        return socket
-
-    def close(self) -> Deferred[None]:
-        """End the context, whose sockets are closed; fires when its threads have ended.
-
-        In the reactor's thread pool: libzmq looks names up in its I/O thread, and while a name server does not
-        answer, term() waits for that.
-        """
-        context, self._context = self._context, None
-        if context is None:
-            return succeed(None)
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), context.term)
-
-
-@implementer(IReadDescriptor)
-class _Descriptor:
-    """The file descriptor that a socket makes readable when something may have happened to it."""
-
-    def __init__(self, socket: "zmq.Socket[bytes]", ready: Callable[[], None]) -> None:
-        self._number = socket.FD
-        self._ready = ready
-
-    def fileno(self) -> int:
-        """Give its number, which libzmq keeps until the socket is closed."""
-        return self._number
-
-    def doRead(self) -> None:
-        """See what has happened."""
-        self._ready()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Do nothing: the reactor is about to end, and stopService() closes the socket."""
-
-    def logPrefix(self) -> str:
-        """Say what reads, in Twisted's own log lines."""
-        return "kv78turbo"
+SUBSCRIBER_DEFAULTS = SubscriberSettings()
 
 
 class Subscriber(Service):
-    """Keeps one connection to the feed, and hands over its messages in their order.
+    """Maintains one connection to the feed, and passes on its messages in order.
 
-    reactor: an IReactorTime, IReactorFDSet and IReactorThreads. addresses: taken in turn, one at a time. prefixes: of
-    the envelopes that are wanted; "" for all. received: called with a message's envelope and its data, one gzip file;
-    when it returns a Deferred, nothing more is read until that fires. Raises CannotStart for what is no address.
+    reactor: an IReactorTime, IReactorFDSet and IReactorThreads. addresses: used in turn, one at a time. prefixes: of
+    the envelopes to subscribe to; "" for all. received: called with a message's envelope and its data, one gzip file;
+    if it returns a Deferred, nothing more is read until that fires. Raises StartupError for an invalid address.
 
-    A silence in which the clock of the system is set back counts from there.
+    When the system clock is set back, silence counts from that moment.
     """
 
     log = Logger()
@@ -128,50 +61,50 @@ class Subscriber(Service):
         received: Callable[[str, bytes], Deferred[None] | None],
         limits: SubscriberSettings = SubscriberSettings(),
         *,
-        _sockets: _Sockets | None = None,
+        _sockets: SubscriberSockets | None = None,
     ) -> None:
         if not addresses or not prefixes:
-            raise StartupError("KV78turbo needs an address and the prefix of an envelope at least")
+            raise StartupError("KV78turbo needs at least one address and one envelope prefix")
         for address in addresses:
-            _check(address)
+            check_address(address)
         self._reactor = reactor
         self._addresses = addresses
         self._received = received
         self._limits = limits
-        self._sockets = _sockets or _Sockets(reactor, prefixes, limits)
+        self._sockets = _sockets or SubscriberSockets(reactor, prefixes, limits)
         self.attempts = 0
-        """Connections that were begun."""
+        """Connections that were started."""
         self._back_off = min(FIRST_BACK_OFF, limits.back_off)
         self._state: State = "UNKNOWN"
-        self._recovering = 0.0  # since when
-        self._heard = 0.0  # when the last frame came, or the connection was begun
-        self._socket: zmq.Socket[bytes] | None = None
-        self._descriptor: _Descriptor | None = None
+        self._recovering_since = 0.0
+        self._last_frame = 0.0  # or the start of the connection
+        self._socket: Socket | None = None
+        self._descriptor: SocketDescriptor | None = None
         self._consuming: Deferred[None] | None = None
-        self._more: IDelayedCall | None = None
-        """The next turn, when this one has left something to read."""
-        self._watch: IDelayedCall | None = None
-        """The end of the silence, or of the back-off."""
+        self._read_call: IDelayedCall | None = None
+        """The next turn of reading."""
+        self._timer: IDelayedCall | None = None
+        """The end of the longest silence, or of the back-off."""
         self.incidents = ThrottledWarnings(self.log, reactor)
         self.address: str | None = None
-        """The one in use; None between two attempts."""
+        """The current address; None between two attempts."""
         self.last: float | None = None
-        """Epoch seconds of the last message that had data."""
+        """Epoch seconds of the last message with data."""
         self.alive: float | None = None
         """Epoch seconds of the last frame of any kind."""
 
     @property
     def state(self) -> State:
-        """Tell what the feed's messages amount to: everything when it is UP."""
+        """The state of the feed."""
         return self._state
 
     def startService(self) -> None:
-        """Connect. Raises CannotStart for what libzmq does not take for an address."""
+        """Connect. Raises StartupError if libzmq rejects the address."""
         try:
             self._connect()
         except zmq.ZMQError as error:
             self._sockets.close()
-            raise StartupError(f"cannot connect to {self._addresses[0]!r} for KV78turbo: {error.strerror}") from None
+            raise StartupError(f"cannot connect to the feed {self._addresses[0]!r}: {error.strerror}") from None
         super().startService()
 
     def stopService(self) -> Deferred[None]:
@@ -181,24 +114,24 @@ class Subscriber(Service):
         return self._sockets.close()
 
     def _connect(self) -> None:
-        rounds, which = divmod(self.attempts, len(self._addresses))
+        rounds, index = divmod(self.attempts, len(self._addresses))
         self.attempts += 1
-        address = self._addresses[which]
-        # With IPv6 on, libzmq tries only the IPv6 address of a name that has both, and never its IPv4 one. So every
-        # other round does without, for those who have no route to it.
+        address = self._addresses[index]
+        # With IPv6 on, libzmq tries only the IPv6 address of a name that has both. Every other round is without, for
+        # hosts that have no IPv6 route.
         self._socket = self._sockets.connect(address, ipv6=rounds % 2 == 0)
         self.address = address
-        self._heard = self._reactor.seconds()
-        self._watch = self._reactor.callLater(self._limits.silence, self._look)
-        self._descriptor = _Descriptor(self._socket, self._ready)
+        self._last_frame = self._reactor.seconds()
+        self._timer = self._reactor.callLater(self._limits.silence, self._check_silence)
+        self._descriptor = SocketDescriptor(self._socket, self._ready)
         self._reactor.addReader(self._descriptor)
-        self._read_later()  # what has happened by now may not make the descriptor readable
+        self._read_later()  # earlier events may not make the descriptor readable
 
     def _close(self) -> None:
-        for call in (self._more, self._watch):
+        for call in (self._read_call, self._timer):
             if call is not None and call.active():
                 call.cancel()
-        self._more = self._watch = None
+        self._read_call = self._timer = None
         if self._descriptor is not None:
             self._reactor.removeReader(self._descriptor)
             self._descriptor = None
@@ -207,116 +140,119 @@ class Subscriber(Service):
             self._socket = None
         self.address = None
 
-    def _connect_again(self, why: str) -> None:
-        """Give the connection up, and take the next address after the back-off."""
+    def _reconnect(self, address: str | None, reason: str) -> None:
+        """Close the connection, and connect to the next address after the back-off."""
         self._close()
-        level = LogLevel.info if self._state == "DOWN" else LogLevel.warn  # that it is still DOWN is no news
+        level = LogLevel.info if self._state == "DOWN" else LogLevel.warn  # still DOWN needs no attention
         self._state = "DOWN"
         self.log.emit(
             level,
-            "{why}: the live feed is DOWN, {next} is tried in {seconds:g} s",
-            why=why,
-            next=self._addresses[self.attempts % len(self._addresses)],
+            "Feed {address}: {reason} (DOWN), connecting to {next} in {seconds:g} s",
+            address=address,
+            reason=reason,
+            next=self._next_address,
             seconds=self._back_off,
         )
-        self._watch = self._reactor.callLater(self._back_off, self._try)
+        self._timer = self._reactor.callLater(self._back_off, self._try)
         self._back_off = min(2 * self._back_off, self._limits.back_off)
 
+    @property
+    def _next_address(self) -> str:
+        return self._addresses[self.attempts % len(self._addresses)]
+
     def _try(self) -> None:
+        address = self._next_address
         try:
             self._connect()
-        except zmq.ZMQError as error:  # one of the further addresses is none to libzmq, or no file may be opened
-            self._connect_again(f"Cannot connect: {error}")
+        except zmq.ZMQError as error:  # libzmq rejects a further address, or there are too many open files
+            self._reconnect(address, f"cannot connect: {error.strerror}")
 
-    def _look(self) -> None:
-        """See whether there was silence for long enough, and if not, when there will have been."""
+    def _check_silence(self) -> None:
+        """Reconnect after the longest silence allowed, or check again when it would be over."""
         now, silence = self._reactor.seconds(), self._limits.silence
-        self._heard = min(self._heard, now)  # both are in the future after the clock was set back
+        self._last_frame = min(self._last_frame, now)  # both are in the future after the clock was set back
         self.last = None if self.last is None else min(self.last, now)
-        if not self._can_tell(now):
-            self._heard = now
-        elif now - self._heard >= silence:
-            self._connect_again(f"Nothing came from {self.address} for {silence:g} s")
+        if not self._is_silent(now):
+            self._last_frame = now
+        elif now - self._last_frame >= silence:
+            self._reconnect(self.address, f"silent for {silence:g} s")
             return
         elif self._state == "UNKNOWN":
-            self._turn("DOWN", f"only heartbeats came for {silence:g} s")
-        elif self._state != "DOWN" and self.last is not None and now - self.last >= QUIET:
-            self._turn("DOWN", f"only heartbeats came for {now - self.last:.0f} s")
-        self._watch = self._reactor.callLater(self._heard + silence - now, self._look)
+            self._set_state("DOWN", f"only heartbeats for {silence:g} s")
+        elif self._state != "DOWN" and self.last is not None and now - self.last >= MAX_SECONDS_WITHOUT_DATA:
+            self._set_state("DOWN", f"only heartbeats for {now - self.last:.0f} s")
+        self._timer = self._reactor.callLater(self._last_frame + silence - now, self._check_silence)
 
-    def _can_tell(self, now: float) -> bool:
-        """Tell whether nothing read means that nothing came."""
+    def _is_silent(self, now: float) -> bool:
+        """Return whether no frames were read because none arrived."""
         assert self._socket is not None
-        assert self._watch is not None
+        assert self._timer is not None
         if self._consuming is not None:
-            self.incidents.add("slow", "Messages of the live feed wait: the last one is still being taken in")
+            self.incidents.add(
+                "slow", "Feed {address}: messages are waiting for the last one to be ingested", address=self.address
+            )
             return False
-        if _waits(self._socket):
+        if has_message(self._socket):
             self._read_later()
             return False
-        late = now - self._watch.getTime()  # when the clock was set forward, or the process stood still
-        return late < LATE
+        return bool(now - self._timer.getTime() < LATE_CALL_SECONDS)
 
     def _ready(self) -> None:
-        """Read in a call of its own: what fails there does not make the reactor drop the descriptor."""
+        """Read in a call of its own: its errors do not make the reactor drop the descriptor."""
         if self._socket is not None:
-            _waits(self._socket)  # takes the readiness back, or the reactor would go round and round
+            has_message(self._socket)  # makes the descriptor unreadable, or the reactor would spin
             self._read_later()
 
     def _read_later(self) -> None:
-        if self._more is None and self._consuming is None:
-            self._more = self._reactor.callLater(0, self._read)
+        if self._read_call is None and self._consuming is None:
+            self._read_call = self._reactor.callLater(0, self._read)
 
     def _read(self) -> None:
         """Read for one turn.
 
-        libzmq makes the descriptor readable once for all that waits, so reading goes on until nothing does.
+        libzmq makes the descriptor readable once for all waiting messages, so they are read until none is left.
         """
-        self._more = None
-        socket, began = self._socket, self._reactor.seconds()
+        self._read_call = None
+        socket, started = self._socket, self._reactor.seconds()
         assert socket is not None
-        assert self._watch is not None
-        if self._watch.getTime() - began > self._limits.silence:  # the clock was set back
-            self._watch.reset(self._limits.silence)
+        assert self._timer is not None
+        if self._timer.getTime() - started > self._limits.silence:  # the clock was set back
+            self._timer.reset(self._limits.silence)
         try:
-            for _ in range(TURN_MESSAGES):
-                if not _waits(socket):
+            for _ in range(MAX_TURN_MESSAGES):
+                if not has_message(socket):
                     return
-                self._take(socket.recv_multipart(zmq.NOBLOCK))
+                self._ingest(socket.recv_multipart(zmq.NOBLOCK))
                 if self._socket is not socket or self._consuming is not None:
                     return
-                if not 0 <= self._reactor.seconds() - began < TURN:
+                if not 0 <= self._reactor.seconds() - started < MAX_TURN_SECONDS:
                     break
         except zmq.ZMQError as error:
-            self._connect_again(f"Cannot read from {self.address}: {error.strerror}")
+            self._reconnect(self.address, f"cannot read: {error.strerror}")
         else:
             self._read_later()
 
-    def _take(self, frames: list[bytes]) -> None:
-        """Take a message: its envelope and its data in as many frames as it likes, or an envelope alone."""
-        self.alive = self._heard = now = self._reactor.seconds()
-        if len(frames) == 1:  # a heartbeat
+    def _ingest(self, frames: list[bytes]) -> None:
+        """Pass on a message: an envelope and data in any number of frames. An envelope alone is a heartbeat."""
+        self.alive = self._last_frame = now = self._reactor.seconds()
+        if len(frames) == 1:
             return
         size = sum(map(len, frames))
-        if size > self._limits.message:  # libzmq's limit is that of each frame
-            self.incidents.add("too large", "A message of the live feed of {size} bytes: left out", size=size)
+        if size > self._limits.message:  # libzmq's limit is for each frame
+            self._drop("too large", "{size} bytes", size=size)
             return
         try:
             envelope = frames[0].decode("ascii")
         except UnicodeDecodeError:
-            self.incidents.add(
-                "envelope", "A message of the live feed in {envelope}: left out", envelope=frames[0][:100]
-            )
+            self._drop("envelope", "invalid envelope {envelope}", envelope=frames[0][:100])
             return
         data = b"".join(frames[1:])
         if not data:
-            self.incidents.add(
-                "empty", "A message of the live feed in {envelope} has no data: left out", envelope=envelope
-            )
+            self._drop("empty", "no data in {envelope}", envelope=envelope)
             return
         self.last = now
         self._back_off = min(FIRST_BACK_OFF, self._limits.back_off)
-        self._data_came(now)
+        self._data_received(now)
         try:
             consuming = self._received(envelope, data)
         except Exception:
@@ -327,49 +263,30 @@ class Subscriber(Service):
             consuming.addErrback(self._not_consumed, envelope)
             consuming.addCallback(self._consumed)
 
-    def _data_came(self, now: float) -> None:
-        if self._state in ("UNKNOWN", "DOWN"):
-            self._recovering = now
-            self._turn("RECOVERING", "data comes")
-        elif self._state == "RECOVERING":
-            if now < self._recovering:  # the clock was set back
-                self._recovering = now
-            if now - self._recovering >= self._limits.recovery:
-                self._turn("UP", f"data has come for {self._limits.recovery:g} s")
+    def _drop(self, kind: str, reason: str, **fields: object) -> None:
+        self.incidents.add(kind, "Feed {address}: message dropped, " + reason, address=self.address, **fields)
 
-    def _turn(self, state: State, why: str) -> None:
+    def _data_received(self, now: float) -> None:
+        if self._state in ("UNKNOWN", "DOWN"):
+            self._recovering_since = now
+            self._set_state("RECOVERING", "receiving data")
+        elif self._state == "RECOVERING":
+            if now < self._recovering_since:  # the clock was set back
+                self._recovering_since = now
+            if now - self._recovering_since >= self._limits.recovery:
+                self._set_state("UP", f"data received for {self._limits.recovery:g} s")
+
+    def _set_state(self, state: State, event: str) -> None:
         self._state = state
         level = LogLevel.warn if state == "DOWN" else LogLevel.info
-        self.log.emit(
-            level, "The live feed from {address} is {state}: {why}", address=self.address, state=state, why=why
-        )
+        self.log.emit(level, "Feed {address}: {event} ({state})", address=self.address, event=event, state=state)
 
     def _not_consumed(self, failure: Failure, envelope: str) -> None:
-        self.incidents.add(
-            "not consumed",
-            "A message of the live feed in {envelope} could not be taken in: {error}",
-            envelope=envelope,
-            error=repr(failure.value),
+        self._drop(
+            "not consumed", "{envelope} cannot be ingested: {error}", envelope=envelope, error=repr(failure.value)
         )
 
     def _consumed(self, _: None) -> None:
         self._consuming = None
         if self._socket is not None:
             self._read_later()
-
-
-def _waits(socket: "zmq.Socket[bytes]") -> bool:
-    """Tell whether a message waits; makes the descriptor unreadable until something happens again."""
-    return bool(cast(int, socket.get(zmq.EVENTS)) & zmq.POLLIN)
-
-
-def _check(address: str) -> None:
-    """Raise CannotStart for what libzmq would not take, or would never reach."""
-    scheme, _, path = address.partition("://")
-    if scheme == "tcp":
-        tcp = _TCP.fullmatch(path)
-        good = tcp is not None and 0 < int(tcp[1]) < 65536
-    else:
-        good = scheme in ("ipc", "inproc") and 0 < len(os.fsencode(path)) <= zmq.IPC_PATH_MAX_LEN
-    if not good:
-        raise StartupError(f"{address!r} is no address of a KV78turbo feed: it is of the form tcp://host:port")

@@ -1,4 +1,4 @@
-"""A folder of recorded KV7: read when the program starts, and again what is new in it."""
+"""A timetable directory: recorded KV7, read at startup, and again when files are new or have changed."""
 
 import gzip
 import os
@@ -12,17 +12,17 @@ from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 
 from govi_server.errors import StartupError
-from govi_server.kv78turbo.ctx import PIECE
+from govi_server.kv78turbo.ctx import CHUNK_BYTES
 
-LOOK_EVERY = 60.0
-"""Seconds between two looks for files that are new or have changed."""
+SCAN_INTERVAL = 60.0
+"""Seconds between two scans of the directory."""
 
 
 class TimetableDirectory(Service):
-    """Reads the files of a folder, *.ctx and *.gz, in the order of their names, bit by bit between other work.
+    """Ingests the files of a directory, *.ctx and *.gz, in the order of their names, step by step between other work.
 
-    read: takes the bytes of a file in, bit by bit. A file that cannot be read is named in the log and passed over
-    until it changes. Raises CannotStart when the folder cannot be read at all.
+    ingest: takes the chunks of a file and its path, and yields after each step. An unreadable file is logged and
+    skipped until it changes.
     """
 
     log = Logger()
@@ -32,69 +32,75 @@ class TimetableDirectory(Service):
         path: str,
         clock: IReactorTime,
         cooperator: Cooperator,
-        read: Callable[[Iterator[bytes]], Iterator[None]],
+        ingest: Callable[[Iterator[bytes], str], Iterator[None]],
     ) -> None:
         self._path = os.path.abspath(path)
         self._clock = clock
         self._cooperator = cooperator
-        self._read = read
-        self._seen: dict[str, tuple[int, int]] = {}
+        self._ingest = ingest
+        self._read_files: dict[str, tuple[int, int]] = {}
+        """The modification time and size of each file that was read."""
         self._call: IDelayedCall | None = None
         self.loaded: Deferred[None] | None = None
-        """Fires when what is new has been read."""
+        """Fires when the files of the latest scan have been ingested."""
 
     def startService(self) -> None:
-        """Read what is there. Raises CannotStart."""
+        """Read the directory. Raises StartupError if it is not readable."""
         super().startService()
         try:
             os.listdir(self._path)
         except OSError as error:
             raise StartupError(f"cannot read the timetable in {self._path}: {error.strerror}") from None
-        self._look()
+        self._scan()
 
     def stopService(self) -> None:
-        """Look no more."""
+        """Stop scanning."""
         super().stopService()
         if self._call is not None:
             self._call.cancel()
             self._call = None
 
-    def _look(self) -> None:
+    def _scan(self) -> None:
         self._call = None
-        begun = self._clock.seconds()
-        new = self._new()
-        self.loaded = self._cooperator.coiterate(self._take(new)).addCallback(self._taken, len(new), begun)
+        started = self._clock.seconds()
+        paths = self._changed_files()
+        self.loaded = self._cooperator.coiterate(self._ingest_files(paths)).addCallback(
+            self._ingested, len(paths), started
+        )
 
-    def _taken(self, _: object, files: int, begun: float) -> None:
-        if files:
-            took = self._clock.seconds() - begun
-            self.log.info("{n} files of timetable read in {took:.1f} s", n=files, took=took)
+    def _ingested(self, _: object, n_files: int, started: float) -> None:
+        if n_files:
+            seconds = self._clock.seconds() - started
+            self.log.info(
+                "Timetable {path}: {n} files read in {seconds:.1f} s", path=self._path, n=n_files, seconds=seconds
+            )
         if self.running:
-            self._call = self._clock.callLater(LOOK_EVERY, self._look)
+            self._call = self._clock.callLater(SCAN_INTERVAL, self._scan)
 
-    def _new(self) -> list[str]:
-        """List the files that were not read as they are now."""
-        new = []
+    def _changed_files(self) -> list[str]:
+        """Return the files that are new or have changed since they were read."""
+        changed = []
         try:
             with os.scandir(self._path) as entries:
-                for entry in sorted(entries, key=lambda one: one.name):
+                for entry in sorted(entries, key=lambda entry: entry.name):
                     if not entry.name.endswith((".ctx", ".gz")) or not entry.is_file():
                         continue
                     status = entry.stat()
-                    sign = (status.st_mtime_ns, status.st_size)
-                    if self._seen.get(entry.path) != sign:
-                        self._seen[entry.path] = sign
-                        new.append(entry.path)
+                    version = (status.st_mtime_ns, status.st_size)
+                    if self._read_files.get(entry.path) != version:
+                        self._read_files[entry.path] = version
+                        changed.append(entry.path)
         except OSError as error:
-            self.log.warn("Cannot read the timetable in {path}: {error}", path=self._path, error=str(error))
-        return new
+            self.log.warn("Timetable {path}: cannot be read: {error}", path=self._path, error=str(error))
+        return changed
 
-    def _take(self, paths: list[str]) -> Iterator[None]:
+    def _ingest_files(self, paths: list[str]) -> Iterator[None]:
         for path in paths:
             try:
                 with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
-                    yield from self._read(iter(lambda file=file: file.read(PIECE), b""))  # type: ignore[misc]  # a lambda's default has no type
+                    chunks = iter(lambda file=file: file.read(CHUNK_BYTES), b"")  # type: ignore[misc]  # a lambda's default has no type
+                    yield from self._ingest(chunks, path)
             except (OSError, EOFError, zlib.error) as error:
-                self.log.warn("{path} is not read to its end: {error}", path=path, error=str(error))
-            except Exception:  # what one file has must not end the looks for others
-                self.log.failure("{path} is not read to its end", path=path)
+                self.log.warn("Timetable file {path}: not read to its end: {error}", path=path, error=str(error))
+            except Exception:  # the content of one file must not stop the scans
+                self.log.failure("Timetable file {path}: not read to its end", path=path)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
@@ -18,12 +18,10 @@ from govi_server.http.negotiation import best_type, prefers_gzip
 from govi_server.http.parameters import Integer, Parameter, parse_query
 from govi_server.http.request import Environ
 from govi_server.http.response import Fields
-from govi_server.modules import declared
-from govi_server.modules import feed_handler as govi_server_modules_feed_handler
-from govi_server.modules import query_parameters as govi_server_modules_query_parameters
 from govi_server.modules.display_source import IDisplaySource, StopsDisplay
-from govi_server.modules.feed_handler import RETRY_AFTER
+from govi_server.modules.feed_handler import INVALID_PARAMETER, RETRY_AFTER
 from govi_server.modules.query_parameters import (
+    CODES,
     LANG,
     LIMIT,
     VARY,
@@ -35,24 +33,24 @@ from govi_server.modules.query_parameters import (
     stop_of,
 )
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
-from govi_server.openapi.schema import TEXT as WORDS
 from govi_server.pages import board_page
 from govi_server.pages.assets import policy
 from govi_server.runtime.cooperative import CooperativeRunner
 from govi_server.web_handler import ErrorResponse, Fetch, ICacheableModule, Mark, Responder
 
 HTML, TEXT, JSON = "text/html", "text/plain", "application/json"
-FORMS = ((HTML, WORDS), (TEXT, WORDS), (JSON, declared.SIGN))
+FORMS: tuple[tuple[str, Any], ...] = ((HTML, str), (TEXT, str), (JSON, plain.Board))
+"""The content types of a board, each with the type of its body."""
 
 
 class _Fields:
-    """Names of fields, commas between them."""
+    """Names of fields, separated by commas."""
 
     _name = f"(?:{'|'.join(plain.FIELDS)})"
     schema = {"type": "string", "pattern": f"^,*{_name}(?:,+{_name})*,*$"}
 
-    def read(self, text: str) -> tuple[str, ...] | None:
-        """Parse field names; return None if one is invalid."""
+    def parse(self, text: str) -> tuple[str, ...] | None:
+        """Return the names; None if one is unknown."""
         names = tuple(split(text))
         return names if names and set(names) <= set(plain.FIELDS) else None
 
@@ -60,19 +58,19 @@ class _Fields:
         return f"some of {', '.join(plain.FIELDS)}"
 
 
-# The longest word in place of a time fits.
-CHARS = Parameter("chars", Integer("characters", 11, 500), "Of text: characters of a line, to fit a sign.", 40)
+# Long enough for the longest word in place of a time.
+CHARS = Parameter("chars", Integer("characters", 11, 500), "For text: the exact length of a line, to fit a sign.", 40)
 FIELDS = Parameter(
-    "fields", _Fields(), "Of text and JSON: what of each departure is told, commas between them.", "line,time"
+    "fields", _Fields(), "For text and JSON: the fields of each departure, separated by commas.", "line,time"
 )
 
-_ASK = "/board/57330430"
+_URL = "/board/57330430"
 EXAMPLES = (
-    Example("For an LED sign of four lines of 24 characters", f"{_ASK}?limit=4&chars=24&lang=en", TEXT),
-    Example("Other columns", f"{_ASK}?limit=4&fields=time,line,destination,words", TEXT),
-    Example("For a program", f"{_ASK}?limit=2", JSON),
-    Example("A stop that nobody knows", "/board/1", JSON, 404),
-    Example("A parameter that is wrong", f"{_ASK}?limit=many", JSON, 400),
+    Example("For an LED sign of four lines of 24 characters", f"{_URL}?limit=4&chars=24&lang=en", TEXT),
+    Example("Other columns", f"{_URL}?limit=4&fields=time,line,destination,words", TEXT),
+    Example("For a program", f"{_URL}?limit=2", JSON),
+    Example("An unknown stop", "/board/1", JSON, 404),
+    Example("An invalid parameter", f"{_URL}?limit=many", JSON, 400),
 )
 
 # That others show the page in a frame is wanted: there is nothing on it to be clicked on by mistake.
@@ -127,32 +125,29 @@ class BoardPages(Service):
         self._turns = CooperativeRunner(clock)
 
     def describe(self) -> list[Operation]:
-        """Declare the one path."""
-        about, perhaps = self.signs.headers, self.signs.optional_headers
-        none = ("Cache-Control", "Content-Language", "ETag")
-        found, failed = (*none, *about), (*none, "Retry-After", *about)
-        answers = (
-            *(
-                ResponseSpec(200, "The board, in the form that Accept wants.", *form, found, perhaps)
-                for form in FORMS
-            ),
-            govi_server_modules_feed_handler.INVALID_PARAMETER,
-            *(ResponseSpec(404, "None of these stops is known.", *form, none, about) for form in FORMS),
-            *(ResponseSpec(503, "Nothing recent is known.", *form, failed, perhaps) for form in FORMS),
+        """Return the operation of its path."""
+        always, optional = self.signs.headers, self.signs.optional_headers
+        common = ("Cache-Control", "Content-Language", "ETag")
+        success, failure = (*common, *always), (*common, "Retry-After", *always)
+        responses = (
+            *(ResponseSpec(200, "The board, in the form of Accept.", *form, success, optional) for form in FORMS),
+            INVALID_PARAMETER,
+            *(ResponseSpec(404, "None of the stops is known.", *form, common, always) for form in FORMS),
+            *(ResponseSpec(503, "There is no recent data.", *form, failure, optional) for form in FORMS),
         )
-        parameters = (govi_server_modules_query_parameters.CODES, *self.signs.filters, LANG, VIEW, CHARS, FIELDS)
         return [
             Operation(
                 f"/{self.name}/{{TimingPointCodes}}",
-                "Departure boards, as a page, as lines of text or as JSON: say in Accept which",
-                answers,
-                parameters,
-                "Of text there is a line for each departure, with chars exactly that long: minutes below ten, then "
-                "the time on the clock. Where nothing leaves, a line says so. Of JSON, the state of a stop is live, "
-                "planned, last_known (as_of says of when), none, unknown or down, that of a departure on_time, late, "
-                "early, planned, unknown, cancelled, stopped or last_known; time is ready to be shown, words "
-                "are for people, in the language asked for; minutes are what is left at least, null of what is "
-                "cancelled or of unknown delay, and expected is null where nobody has said when.",
+                "Departure boards as a page, as lines of text or as JSON, depending on Accept",
+                responses,
+                (CODES, *self.signs.filters, LANG, VIEW, CHARS, FIELDS),
+                "Text has a line for each departure, exactly chars long: the minutes left below ten, the time from "
+                "then on. A stop without departures has a line that says so. In JSON, the state of a stop is live, "
+                "planned, last_known (as_of is the time of its data), none, unknown or down; that of a departure is "
+                "on_time, late, early, planned, unknown, cancelled, stopped or last_known. time is ready for "
+                "display, words is a text in the language of the response. minutes is the least time that is left, "
+                "null if the departure is cancelled or its delay is unknown; expected is null without an expected "
+                "time.",
                 EXAMPLES,
             )
         ]
@@ -216,7 +211,7 @@ class BoardPages(Service):
         """Return the bytes of a display in a form."""
         now = self.clock.seconds()
         if form.kind == TEXT:
-            steps = plain.lines(display, form.lang, now, form.fields or plain.LINE, form.chars)
+            steps = plain.lines(display, form.lang, now, form.fields or plain.LINE_FIELDS, form.chars)
         elif form.kind == JSON:
             steps = plain.document(display, form.lang, now, form.fields or plain.FIELDS)
         else:

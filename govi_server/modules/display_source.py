@@ -61,7 +61,7 @@ class FeedDisplays:
 
     async def display(self, codes: list[str], query: Query) -> StopsDisplay:
         """Give the sign of some stops."""
-        sign = await self.feed.turns.run(self._sign(codes, query))
+        sign = await self.feed.runner.run(self._sign(codes, query))
         ages = [stop.age for stop in sign.stops if stop.as_of is not None]
         headers: list[tuple[str, str]] = [("Feed-State", self.feed.state)]
         if ages:
@@ -99,7 +99,7 @@ class CacheDisplays:
     async def display(self, codes: list[str], query: Query) -> StopsDisplay:
         """Give the sign of some stops; all are asked for before the first is waited for."""
         if query.direction is not None:
-            raise InvalidParameter("direction is not known here")
+            raise InvalidParameter("direction is not supported by this source")
         horizon = query.horizon or DEFAULT_HORIZON
         asked = [self._cache.board(code) for code in codes]
         # Together, so that one that fails while another is waited for is heard, and all end with the connection.

@@ -16,9 +16,18 @@ from govi_server.http.caching.response_cache import MAX_AGE
 from govi_server.http.client_limits import UNLIMITED
 from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.request import Environ
-from govi_server.openapi.description import SECTIONS, Example, IDocumented, Operation, ResponseSpec
-from govi_server.openapi.document import ANSWERED, COMMON, DOCUMENT, JSON, RESPONSE_FIELDS, document, phrase
-from govi_server.openapi.schema import TEXT
+from govi_server.kv78turbo.subscriber import State
+from govi_server.openapi.description import SECTIONS, Example, HeaderField, IDocumented, Operation, ResponseSpec
+from govi_server.openapi.document import (
+    COMMON_RESPONSES,
+    EXAMPLE_RESPONSES,
+    HEADER_FIELDS,
+    JSON,
+    Info,
+    OpenApi,
+    document,
+    phrase,
+)
 from govi_server.pages.assets import PAGE_HEADERS, TEMPLATES
 from govi_server.settings import AccessSettings
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
@@ -34,6 +43,9 @@ DESCRIPTION = (
     "A TimingPointCode has 1 to 10 digits; leading zeros are significant."
 )
 
+ALL_HEADER_FIELDS = {**HEADER_FIELDS, "Feed-State": HeaderField("The state of the live feed.", State)}
+"""The header fields of all responses: the server's and the live feed's."""
+
 _PAGE = TEMPLATES.get_template("docs.html")
 
 
@@ -48,32 +60,33 @@ class Documentation:
         self.version = version
 
     @cached_property
-    def paths(self) -> list[Operation]:
+    def operations(self) -> list[Operation]:
         """The operations, grouped by section."""
-        paths: list[Operation] = []
+        operations: list[Operation] = []
         for module in self._modules():
             if IDocumented.providedBy(module):
-                paths.extend(IDocumented(module).describe())
-        return sorted(paths, key=lambda path: (SECTIONS.index(path.section), path.template))
+                operations.extend(IDocumented(module).describe())
+        return sorted(operations, key=lambda operation: (SECTIONS.index(operation.section), operation.template))
 
     @cached_property
     def json(self) -> bytes:
         """The OpenAPI document."""
-        return msgspec.json.encode(document(self.paths, TITLE, self.version, DESCRIPTION))
+        info = Info(TITLE, self.version, DESCRIPTION)
+        return msgspec.json.encode(document(self.operations, info, ALL_HEADER_FIELDS))
 
     @cached_property
     def page(self) -> bytes:
         """The page."""
         sections: dict[str, list[dict[str, Any]]] = {}
-        for path in self.paths:
-            sections.setdefault(path.section, []).append(_operation(path))
+        for operation in self.operations:
+            sections.setdefault(operation.section, []).append(_operation(operation))
         return _PAGE.render(
             description=DESCRIPTION,
             limits=self._limits,
             max_age=MAX_AGE,
             sections=sections,
-            common=[_response(spec) for spec in COMMON],
-            fields={name: description for name, (description, _) in RESPONSE_FIELDS.items()},
+            common=[_response(spec) for spec in COMMON_RESPONSES],
+            fields={name: field.description for name, field in ALL_HEADER_FIELDS.items()},
             version=f"{TITLE} {self.version}",
         ).encode()
 
@@ -91,12 +104,12 @@ def _operation(operation: Operation) -> dict[str, Any]:
             {
                 "name": parameter.name,
                 "description": parameter.description,
-                "kind": str(parameter.kind),
+                "kind": str(parameter.type),
                 "required": parameter.required,
             }
             for parameter in operation.parameters
         ],
-        "responses": [_response(spec) for spec in operation.answers],
+        "responses": [_response(spec) for spec in operation.responses],
         "examples": [_example(example) for example in operation.examples],
     }
 
@@ -115,13 +128,13 @@ def _link(operation: Operation) -> str:
 
 def _example(example: Example) -> dict[str, str]:
     """Return a request as a curl command, and its response; JSON is indented."""
-    content_type, body = ANSWERED.get(example.key, ("", ""))
+    content_type, body = EXAMPLE_RESPONSES.get(example.key, ("", ""))
     accept = f" -H 'Accept: {example.accept}'" if example.accept else ""
     unbuffered = " -N" if example.accept == "text/event-stream" else ""
     is_json = content_type == JSON
     return {
-        "title": example.says,
-        "command": f"curl{unbuffered}{accept} 'http://localhost:8080{example.ask}'",
+        "title": example.title,
+        "command": f"curl{unbuffered}{accept} 'http://localhost:8080{example.url}'",
         "status": f"{example.status} {phrase(example.status)}",
         "content_type": content_type,
         "body": json.dumps(json.loads(body), indent=2, ensure_ascii=False) if is_json else body.rstrip(),
@@ -152,11 +165,11 @@ class DocsModule(Service):
         return DocsHandler(self, request_handler, env)
 
     def describe(self) -> list[Operation]:
-        """Describe the module's path."""
+        """Return the operation of its path."""
         media_type = self.content_type.partition(";")[0]
-        schema = TEXT if media_type == "text/html" else DOCUMENT
-        answers = (ResponseSpec(200, "The documentation.", media_type, schema, ("Cache-Control", "ETag")),)
-        return [Operation(f"/{self.name}", self._summary, answers, section="Pages")]
+        body = OpenApi if media_type == JSON else str
+        responses = (ResponseSpec(200, "The documentation.", media_type, body, ("Cache-Control", "ETag")),)
+        return [Operation(f"/{self.name}", self._summary, responses, section="Pages")]
 
 
 class DocsHandler(WebHandler):

@@ -22,13 +22,13 @@ UNAVAILABLE_HEADERS = ("Cache-Control", "Feed-State", "Retry-After")
 
 
 DRIS_55 = (
-    "There is a TimingPoint for each stop, a Trip in it for each departure, and Error in place of it where there is "
-    "no board. Times are those of the clocks on the wall on OperatingDate, after midnight with hours from 24 on. "
-    "Elements that are not known are to be passed over, and any of a Trip may be missing."
+    "There is a TimingPoint for each stop, with a Trip for each departure, or Error in place of a board. Times are "
+    "local times of OperatingDate; after midnight their hours continue from 24. Ignore unknown elements; any element "
+    "of a Trip may be missing."
 )
 
 
-INVALID_PARAMETER = ResponseSpec(400, "A parameter is wrong; the text names it.", headers=("Cache-Control",))
+INVALID_PARAMETER = ResponseSpec(400, "A parameter is invalid; the text names it.", headers=("Cache-Control",))
 
 
 RETRY_AFTER = 30
@@ -89,7 +89,7 @@ def board_response(
     validity = None
     if word == "fresh":
         now = feed.clock.seconds()
-        until = min(board.until, now + feed.limits.fresh - age)
+        until = min(board.valid_until, now + feed.limits.fresh - age)
         validity = Validity(now, until, StopValidator(feed, board.code))
     return feed_response(feed, representation, freshness, headers, validity=validity)
 

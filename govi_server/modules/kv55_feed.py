@@ -19,10 +19,20 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE, Freshness
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import StopDepartures
-from govi_server.modules import declared
-from govi_server.modules.feed_handler import board_response, feed_response, no_departures, oldest, reason_of
-from govi_server.modules.query_parameters import MOST_CODES, echoed, read_query, split, stop_of
-from govi_server.openapi.description import IDocumented, Operation
+from govi_server.modules.feed_handler import (
+    DRIS_55,
+    FEED_HEADERS,
+    INVALID_PARAMETER,
+    NOT_FOUND_HEADERS,
+    UNAVAILABLE_HEADERS,
+    board_response,
+    feed_response,
+    no_departures,
+    oldest,
+    reason_of,
+)
+from govi_server.modules.query_parameters import CODES, MOST_CODES, PICKED, echoed, read_query, split, stop_of
+from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.runtime.cooperative import run_now
 from govi_server.web_handler import ErrorResponse, ICacheableModule, Mark, Responder
 
@@ -42,8 +52,24 @@ class Kv55Feed(Service):
         self.license_url = license_url
 
     def describe(self) -> list[Operation]:
-        """Declare the one path."""
-        return declared.kv55_feed(str(self.name))
+        """Return the operation of its path."""
+        xml, error = "text/xml", "DRIS_55 with Error"
+        responses = (
+            ResponseSpec(
+                200, "The boards of the stops that are known, a DRIS_55 document.", xml, str, FEED_HEADERS, ("Age",)
+            ),
+            INVALID_PARAMETER,
+            ResponseSpec(
+                404, f"None of the stops is known; {error}.", xml, str, NOT_FOUND_HEADERS[:1], NOT_FOUND_HEADERS[1:]
+            ),
+            ResponseSpec(503, f"There is no recent data; {error}.", xml, str, UNAVAILABLE_HEADERS),
+        )
+        examples = (
+            Example("A board", f"/{self.name}/57330430?limit=1"),
+            Example("An unknown stop", f"/{self.name}/1", status=404),
+        )
+        template, summary = f"/{self.name}/{{TimingPointCodes}}", "The departures of stops, as DRIS_55"
+        return [Operation(template, summary, responses, (CODES, *PICKED), DRIS_55, examples)]
 
     def responder(self, env: Environ) -> Responder:
         """Parse the TimingPointCodes, the filters and the content coding. Raises InvalidParameter."""
@@ -70,13 +96,13 @@ class Kv55Feed(Service):
     ) -> CachedResponse | ErrorResponse:
         """Return the boards of some stops, as far as they may be served."""
         feed = self.feed
-        boards = await feed.turns.run(feed.boards.boards(codes, query.horizon or DEFAULT_HORIZON))
+        boards = await feed.runner.run(feed.boards.boards(codes, query.horizon or DEFAULT_HORIZON))
         mark("lookup")
         freshness = {board.code: feed.freshness(board) for board in boards}
         served = [board for board in boards if freshness[board.code][0] in SERVABLE]
         if not served:
             return self._unavailable(text, boards)
-        document = await feed.turns.run(self.document(served, query, compressed))
+        document = await feed.runner.run(self.document(served, query, compressed))
         return feed_response(feed, document, oldest(freshness[board.code] for board in served))
 
     def _unavailable(self, text: str, boards: list[StopDepartures]) -> ErrorResponse:

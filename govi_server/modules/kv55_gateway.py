@@ -14,11 +14,12 @@ from govi_server.departures.timing_point import is_timing_point_code
 from govi_server.http.caching.cached_response import CachedResponse, Validity, cache_status, cached_response
 from govi_server.http.caching.representation import Representation, make_representation
 from govi_server.http.negotiation import prefers_gzip
+from govi_server.http.parameters import Parameter
 from govi_server.http.request import Environ
 from govi_server.kv55 import messages
-from govi_server.modules import declared
-from govi_server.modules.query_parameters import echoed
-from govi_server.openapi.description import IDocumented, Operation
+from govi_server.modules.feed_handler import DRIS_55
+from govi_server.modules.query_parameters import TIMING_POINT_CODE, echoed
+from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.web_handler import ErrorResponse, Fetch, ICacheableModule, Mark, Responder
 
 RETRY_AFTER = "10"
@@ -43,8 +44,24 @@ class Kv55Gateway(Service):
         self._license_url = license_url
 
     def describe(self) -> list[Operation]:
-        """Declare the one path."""
-        return declared.kv55_gateway(str(self.name))
+        """Return the operation of its path."""
+        xml = "text/xml"
+        success = ("Age", "Cache-Control", "Cache-Status", "ETag", "Last-Modified")
+        failure = ("Cache-Control", "Cache-Status", "Retry-After")
+        responses = (
+            ResponseSpec(200, "The board, a DRIS_55 document.", xml, str, success),
+            ResponseSpec(404, "The TimingPointCode is invalid; DRIS_55 with Error.", xml, str, ("Cache-Control",)),
+            ResponseSpec(502, "The gateway's response is invalid; DRIS_55 with Error.", xml, str, failure),
+            ResponseSpec(503, "Too many gateway requests are pending; DRIS_55 with Error.", xml, str, failure),
+            ResponseSpec(504, "The gateway did not respond; DRIS_55 with Error.", xml, str, failure),
+        )
+        code = Parameter("TimingPointCode", TIMING_POINT_CODE, "A stop.", "57330430", "path", True)
+        examples = (
+            Example("A board", f"/{self.name}/57330430"),
+            Example("An invalid TimingPointCode", f"/{self.name}/station", status=404),
+        )
+        template, summary = f"/{self.name}/{{TimingPointCode}}", "The departures of a stop, as DRIS_55"
+        return [Operation(template, summary, responses, (code,), DRIS_55, examples)]
 
     def responder(self, env: Environ) -> Responder:
         """Parse the TimingPointCode and the content coding."""

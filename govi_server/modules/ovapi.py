@@ -3,18 +3,18 @@
 A path is split at its slashes; a path that names nothing gets 404 with the body ``[]``.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from twisted.application.service import Service
 from zope.interface import implementer
 
 from govi_server.departures.query import Query
-from govi_server.departures.times import read_timestamp
 from govi_server.departures.timing_point import is_timing_point_code
-from govi_server.documents.ovapi import HORIZON, Json, OvapiDocuments, in_order, with_offset
+from govi_server.documents.ovapi import HORIZON, OvapiDocuments
+from govi_server.documents.ovapi_structs import Journey, LastUpdate, Line, LineActuals, Message, StopArea
 from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import Representation, make_representation
 from govi_server.http.cors import OVAPI_HEADERS
@@ -23,8 +23,8 @@ from govi_server.http.request import Environ
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE, Freshness
 from govi_server.kv78turbo.stop_departures import StopDepartures
-from govi_server.modules.declared import OVAPI
 from govi_server.modules.feed_handler import board_response, feed_response, no_departures, oldest, reason_of
+from govi_server.modules.ovapi_operations import OPERATIONS
 from govi_server.modules.query_parameters import MOST_CODES, read_query, split, stop_of
 from govi_server.openapi.description import IDocumented, Operation
 from govi_server.runtime.cooperative import run_now
@@ -85,7 +85,7 @@ class OvapiPaths:
 
         return fetch
 
-    def everything(self) -> Json:
+    def everything(self) -> object:
         """Return everything of this kind."""
         return {}
 
@@ -100,12 +100,12 @@ class OvapiPaths:
             return self.nothing("old")
         return self.nothing("unknown" if self.feed.is_complete else "down")
 
-    def member(self, code: str, word: str) -> Json | None:
+    def member(self, code: str, word: str) -> object:
         """Return a member of a list; None if there is none of this code."""
         return None
 
     def _response(
-        self, document: Json, request: OvapiRequest, freshness: list[tuple[Freshness, float]]
+        self, document: object, request: OvapiRequest, freshness: list[tuple[Freshness, float]]
     ) -> CachedResponse | ErrorResponse:
         if not document:
             return self.nothing("unknown")
@@ -125,10 +125,10 @@ class StopPaths(OvapiPaths):
     words = ("departures",)
     has_boards = True
 
-    def everything(self) -> Json:
+    def everything(self) -> Mapping[str, object]:
         """Return the number of live passtimes of every stop."""
         codes = dict.fromkeys(self.feed.timetable.timing_points, 0)
-        return codes | {code: len(stop.passes) for code, stop in self.feed.passtimes.stops.items()}
+        return codes | {code: len(stop.passtimes) for code, stop in self.feed.passtimes.stops.items()}
 
     def stop(self, request: OvapiRequest) -> str:
         """Return the stop of a request, for its statistics."""
@@ -162,7 +162,7 @@ class StopPaths(OvapiPaths):
     ) -> CachedResponse | ErrorResponse:
         """Return the boards of some stops, as far as they may be served."""
         feed, horizon = self.feed, request.query.horizon or HORIZON
-        boards = {area: await feed.turns.run(feed.boards.boards(codes, horizon)) for area, codes in areas.items()}
+        boards = {area: await feed.runner.run(feed.boards.boards(codes, horizon)) for area, codes in areas.items()}
         mark("lookup")
         stops = [board for of_area in boards.values() for board in of_area]
         freshness = {board.code: feed.freshness(board) for board in stops}
@@ -170,14 +170,14 @@ class StopPaths(OvapiPaths):
         if not served:
             return self.nothing(reason_of(feed, stops))
         shown = {area: [board for board in of_area if board.code in served] for area, of_area in boards.items()}
-        document = await feed.turns.run(self.boards_document(shown, request))
+        document = await feed.runner.run(self.boards_document(shown, request))
         return feed_response(feed, document, oldest(served.values()), OVAPI_HEADERS)
 
     def boards_document(
         self, areas: dict[str, list[StopDepartures]], request: OvapiRequest
     ) -> Generator[None, None, Representation]:
         """Render boards as JSON in steps, those of an area under its code."""
-        document: Json = {}
+        document: dict[str, Any] = {}
         for area, boards in areas.items():
             of_area = document.setdefault(area, {}) if area else document
             for board in boards:
@@ -189,16 +189,10 @@ class StopPaths(OvapiPaths):
 class StopAreaPaths(StopPaths):
     """/stopareacode/, /stopareacode/<StopAreaCode,...>[/departures]."""
 
-    def everything(self) -> Json:
-        """Describe every stop area, by one of its stops."""
-        areas: Json = {}
-        for area, codes in self.feed.timetable.points_of_area.items():
-            for code in codes:
-                stop = self.documents.stop(code)
-                names = ("TimingPointTown", "TimingPointName", "StopAreaCode", "Longitude", "Latitude")
-                areas[area] = {name: stop[name] for name in names}
-                break
-        return areas
+    def everything(self) -> dict[str, StopArea]:
+        """Return every stop area, described by one of its stops."""
+        areas = self.feed.timetable.points_of_area.items()
+        return {area: self.documents.stop_area(next(iter(codes))) for area, codes in areas if codes}
 
     def stop(self, request: OvapiRequest) -> str:
         """Return "": the request names areas."""
@@ -215,71 +209,50 @@ class LinePaths(OvapiPaths):
 
     words = ("actuals",)
 
-    def everything(self) -> Json:
-        """Describe every line in every direction."""
+    def everything(self) -> dict[str, Line | None]:
+        """Return every line in every direction."""
         keys = {*self.feed.timetable.directions, *self.feed.passtimes.lines}
         return {"_".join(key): self.documents.line(*key) for key in sorted(keys)}
 
-    def member(self, code: str, word: str) -> Json | None:
+    def member(self, code: str, word: str) -> LineActuals | None:
         """Return a line, where its journeys are, and its stops."""
         owner, _, rest = code.partition("_")
         line, _, direction = rest.rpartition("_")
-        description = self.documents.line(owner, line, direction)
-        if description is None:
-            return None
-        actuals = self.documents.actuals(owner, line, direction)
-        document = {"Line": description, "Actuals": actuals, "ServerTime": self.documents.server_time()}
-        return document if word else {**document, "Network": self.documents.network(owner, line, direction)}
+        return self.documents.line_document(owner, line, direction, network=not word)
 
 
 class JourneyPaths(OvapiPaths):
     """/journey/, /journey/<DataOwnerCode_LocalServiceLevelCode_LinePlanningNumber_JourneyNumber_Fortify...,...>."""
 
-    def everything(self) -> Json:
+    def everything(self) -> dict[str, int]:
         """Return the number of stops of every live journey."""
         return {key.decode().replace("|", "_"): len(codes) for key, codes in self.feed.passtimes.journeys.items()}
 
-    def member(self, code: str, word: str) -> Json | None:
-        """Return a journey by its stops."""
-        passtimes = self.feed.boards.journey(code)
-        if not passtimes:
-            return None
-        passtimes.sort(key=in_order)
-        stops = {passtime.user_stop_order_number: self.documents.a_pass(passtime) for passtime in passtimes}
-        return {"ServerTime": self.documents.server_time(), "Stops": stops}
+    def member(self, code: str, word: str) -> Journey | None:
+        """Return a journey with its stops."""
+        return self.documents.journey(code)
 
 
 class GeneralMessagePaths(OvapiPaths):
     """/generalmessage: all current messages."""
 
-    def everything(self) -> Json:
-        """Return the current messages of all stops."""
+    def everything(self) -> dict[str, Message]:
+        """Return the messages of all stops."""
         now = self.feed.clock.seconds()
         return {
             message.key: self.documents.message(message)
             for stop in self.feed.passtimes.stops.values()
             for message in (stop.messages or {}).values()
-            if message.shown(now)
+            if message.is_current(now)
         }
 
 
 class LastUpdatePaths(OvapiPaths):
     """/lastupdate: when each data owner and subscription last sent data."""
 
-    def everything(self) -> Json:
+    def everything(self) -> LastUpdate:
         """Return the timestamps."""
-        owners = self.feed.passtimes.updated
-        return {
-            "LastUpdateTimeStamps": {
-                "DataOwner": {owner: _stamp(stamp) for owner, stamp in sorted(owners.items())},
-                "Subscription": {name: _stamp(stamp) for name, stamp in sorted(self.feed.subscriptions.items())},
-            },
-            "ServerTime": self.documents.server_time(),
-        }
-
-
-def _stamp(text: str) -> str | None:
-    return with_offset(read_timestamp(text))
+        return self.documents.last_update()
 
 
 PATHS: dict[str, type[OvapiPaths]] = {
@@ -302,8 +275,8 @@ class Ovapi(Service):
         self._paths = paths
 
     def describe(self) -> list[Operation]:
-        """Declare the paths under its name."""
-        return OVAPI[str(self.name)]
+        """Return the operations of its paths."""
+        return OPERATIONS[str(self.name)]
 
     def responder(self, env: Environ) -> Responder:
         """Parse a path and its query. Raises InvalidParameter."""

@@ -18,10 +18,10 @@ MOST_CODES = 100
 CODES = Parameter(
     "TimingPointCodes",
     String(
-        form=f",*{TIMING_POINT_CODE_PATTERN}(?:,+{TIMING_POINT_CODE_PATTERN}){{0,{MOST_CODES - 1}}},*",
-        says="TimingPointCodes, 1 to 10 digits each",
+        pattern=f",*{TIMING_POINT_CODE_PATTERN}(?:,+{TIMING_POINT_CODE_PATTERN}){{0,{MOST_CODES - 1}}},*",
+        name="TimingPointCodes, 1 to 10 digits each",
     ),
-    f"Stops, {MOST_CODES} at most, commas between them.",
+    f"Stops, {MOST_CODES} at most, separated by commas.",
     "57330430,57330080",
     "path",
     True,
@@ -45,7 +45,7 @@ def echoed(code: str) -> str:
     return code[:MAX_ECHO_LENGTH].encode("latin-1").decode("utf-8", "replace")
 
 
-VIEW = Parameter("view", Enum(("wall",)), "For a large screen that is read from afar.")
+VIEW = Parameter("view", Enum(("wall",)), "For a large screen that is read from a distance.")
 
 
 def read_page(env: Environ, stops: int) -> tuple[Query, str]:
@@ -62,22 +62,22 @@ def read_codes(text: str) -> tuple[str, ...]:
     """Parse comma-separated TimingPointCodes; return () if one is invalid. Raises InvalidParameter for too many."""
     codes = tuple(split(text))
     if len(codes) > MOST_CODES:
-        raise InvalidParameter(f"these are more than {MOST_CODES} stops")
+        raise InvalidParameter(f"TimingPointCodes must be at most {MOST_CODES}")
     return codes if all(map(is_timing_point_code, codes)) else ()
 
 
-LIMIT = Parameter("limit", Integer("departures", 1, 9999), "The most departures that are wanted of each stop.", 5)
+LIMIT = Parameter("limit", Integer("departures", 1, 9999), "The maximum number of departures of each stop.", 5)
 
 
 LINE = Parameter(
-    "line", String(), "Only these LinePublicNumbers or LinePlanningNumbers, commas between them.", "1,160"
+    "line", String(), "Only these LinePublicNumbers or LinePlanningNumbers, separated by commas.", "1,160"
 )
 
 
 DIRECTION = Parameter("direction", Enum(("1", "2")), "Only this LineDirection.")
 
 
-HORIZON = Parameter("horizon", Integer("minutes", 1, 24 * 60), "How many minutes to look ahead.", 30)
+HORIZON = Parameter("horizon", Integer("minutes", 1, 24 * 60), "Minutes to look ahead.", 30)
 
 
 PICKED = (LIMIT, LINE, DIRECTION, HORIZON)
@@ -109,7 +109,7 @@ def stop_of(codes: Sequence[str]) -> str:
     return "" if not codes else codes[0] if len(codes) == 1 else "several"
 
 
-LANG = Parameter("lang", Enum(LANGUAGES), "The language; without it, the one that the client prefers.", "nl")
+LANG = Parameter("lang", Enum(LANGUAGES), "The language; by default the client's preferred one.", "nl")
 
 
 VARY = "Accept-Language, Accept-Encoding"

@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from govi_server.departures.query import DEFAULT_HORIZON
 from govi_server.departures.times import DAY, HOUR, MINUTE
-from govi_server.documents.siri import ERRORS, SCHEMA, SiriDocuments
+from govi_server.documents.siri import ERRORS, ErrorCondition, SiriDocuments, SiriResponse, other_error
 from govi_server.http.caching.cached_response import CachedResponse, Validity
 from govi_server.http.caching.representation import make_representation
 from govi_server.http.caching.response_cache import ResponseCache
@@ -22,7 +22,14 @@ from govi_server.http.request import Environ
 from govi_server.http.response import Fields
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE
-from govi_server.modules.feed_handler import FEED_HEADERS, StopValidator, feed_response, no_departures
+from govi_server.modules.feed_handler import (
+    FEED_HEADERS,
+    NOT_FOUND_HEADERS,
+    UNAVAILABLE_HEADERS,
+    StopValidator,
+    feed_response,
+    no_departures,
+)
 from govi_server.modules.query_parameters import TIMING_POINT_CODE
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.web_handler import ErrorResponse, Fetch, ICacheableModule, Mark, Responder
@@ -35,34 +42,37 @@ _DURATION = "P(?=[0-9T])(?:([0-9]{1,3})D)?(?:T(?=[0-9])(?:([0-9]{1,3})H)?(?:([0-
 
 
 class Duration:
-    """An ISO 8601 duration of days, hours, minutes and seconds, such as PT30M; one above a day counts as a day."""
+    """An ISO 8601 duration of days, hours, minutes and seconds, such as PT30M; more than a day counts as a day."""
 
     schema: Json = {"type": "string", "pattern": f"^(?:{_DURATION})$"}
 
-    def read(self, text: str) -> int | None:
+    def parse(self, text: str) -> int | None:
         """Parse a duration; return its seconds, or None if it is invalid."""
         match = re.fullmatch(_DURATION, text)
         if match is None:
             return None
-        units = zip(match.groups(), (DAY, HOUR, MINUTE, 1), strict=True)
-        return min(sum(int(number or 0) * unit for number, unit in units), DAY)
+        return min(
+            sum(int(n or 0) * size for n, size in zip(match.groups(), (DAY, HOUR, MINUTE, 1), strict=True)), DAY
+        )
 
     def __str__(self) -> str:
         return "an ISO 8601 duration, such as PT30M"
 
 
 STOP = Parameter("MonitoringRef", TIMING_POINT_CODE, "The stop: a TimingPointCode.", "57330430", required=True)
-MOST = Parameter("MaximumStopVisits", Integer("visits", 1, 9999), "The most visits that are wanted.", 5)
-LINE = Parameter("LineRef", String(40, least=1), "Only this line, as LineRef tells it, or by its LinePublicNumber.")
+MOST = Parameter("MaximumStopVisits", Integer("visits", 1, 9999), "The maximum number of visits.", 5)
+LINE = Parameter(
+    "LineRef", String(40, min_length=1), "Only this line: a LineRef of a response, or a LinePublicNumber."
+)
 PREVIEW = Parameter(
-    "PreviewInterval", Duration(), "How far to look ahead: two hours if nothing is said, a day at most.", "PT30M"
+    "PreviewInterval", Duration(), "How far to look ahead: two hours by default, a day at most.", "PT30M"
 )
 PARAMETERS = (STOP, MOST, LINE, PREVIEW)
 
 EXAMPLES = (
     Example("The next visit", f"{PATH}?MonitoringRef=57330430&MaximumStopVisits=1"),
-    Example("A stop that nobody knows", f"{PATH}?MonitoringRef=1", status=404),
-    Example("A parameter that is missing", PATH, status=400),
+    Example("An unknown stop", f"{PATH}?MonitoringRef=1", status=404),
+    Example("A missing parameter", PATH, status=400),
 )
 
 
@@ -96,31 +106,24 @@ class Siri(Service):
         self.responses = ResponseCache(feed.clock)
 
     def describe(self) -> list[Operation]:
-        """Declare the one path."""
-        about = ("Cache-Control", "Feed-State")
-        answers = (
-            ResponseSpec(
-                200,
-                "The stop's next visits, and none if nothing comes.",
-                CONTENT_TYPE,
-                SCHEMA,
-                FEED_HEADERS,
-                ("Age",),
-            ),
-            ResponseSpec(
-                400, "A parameter is missing or wrong; ErrorCondition names it.", CONTENT_TYPE, SCHEMA, about[:1]
-            ),
-            ResponseSpec(404, "There is no such stop (InvalidDataReferencesError).", CONTENT_TYPE, SCHEMA, about),
-            ResponseSpec(503, "Nothing recent is known.", CONTENT_TYPE, SCHEMA, (*about, "Retry-After")),
+        """Return the operation of its path."""
+        responses = tuple(
+            ResponseSpec(status, description, CONTENT_TYPE, SiriResponse, headers, optional)
+            for status, description, headers, optional in (
+                (200, "The stop's next visits; none if nothing comes.", FEED_HEADERS, ("Age",)),
+                (400, "A parameter is missing or invalid; ErrorCondition names it.", ("Cache-Control",), ()),
+                (404, "The stop is unknown (InvalidDataReferencesError).", NOT_FOUND_HEADERS, ()),
+                (503, "There is no recent data.", UNAVAILABLE_HEADERS, ()),
+            )
         )
         return [
             Operation(
                 PATH,
                 "The next visits at a stop, as SIRI Lite 2.0",
-                answers,
+                responses,
                 PARAMETERS,
-                "Moments have their offset. What is not known is left out: a departure without ExpectedDepartureTime "
-                "is one whose delay nobody knows, or that is cancelled (DepartureStatus).",
+                "Times have an offset. Unknown values are absent: a departure without ExpectedDepartureTime has an "
+                "unknown delay, or is cancelled (DepartureStatus).",
                 EXAMPLES,
             )
         ]
@@ -132,7 +135,7 @@ class Siri(Service):
         try:
             request = parse_siri_request(env)
         except InvalidParameter as error:
-            condition = ("OtherError", str(error))
+            condition = other_error(str(error))
             return Responder(lambda: self._error("400 Bad Request", (("Cache-Control", "no-store"),), condition))
         return Responder(partial(self._respond, request))
 
@@ -156,6 +159,6 @@ class Siri(Service):
 
         return self.responses.store(request, validator, make)
 
-    def _error(self, status: str, headers: Fields, condition: tuple[str, str]) -> ErrorResponse:
+    def _error(self, status: str, headers: Fields, condition: ErrorCondition) -> ErrorResponse:
         body = self._documents.delivery([], condition)
         return ErrorResponse(status, (*headers, ("Content-Type", CONTENT_TYPE)), body)

@@ -212,7 +212,7 @@ def _board(board: Board, age: float) -> str:
 
 def _feed_board(feed: Feed, code: str) -> str:
     """Return what the live feed has of a stop."""
-    if not feed.boards.knows(code):
+    if not feed.is_known_stop(code):
         return f"feed: {code} is unknown"
     board = feed.boards.board(code, DEFAULT_HORIZON)
     freshness, age = feed.freshness(board)

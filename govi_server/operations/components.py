@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
 from govi_server.kv55.gateway import Gateway
-from govi_server.kv78turbo.feed import REFUSED, Feed
+from govi_server.kv78turbo.feed import REJECT_REASONS, Feed
 from govi_server.operations.snapshot import Snapshots
 from govi_server.server import Server
 from govi_server.statistics.log import StatisticsLog
 
 INCIDENT_KINDS = {
     "gateway": ("broken", "late", "opened", "refused", "repeated", "silent", "unsolicited"),
-    "feed": ("broken message", *REFUSED),
+    "feed": ("broken message", *REJECT_REASONS),
     "subscriber": ("empty", "envelope", "not consumed", "slow", "too large"),
     "statistics": ("unwritable",),
     "snapshot": ("unwritable",),

@@ -189,10 +189,10 @@ class Metrics(Collector):
         yield CounterMetricFamily("govi_feed_reconnects", "Connections to the feed after the first.", feed.reconnects)
         yield _states("govi_feed_state", "1 for the current state of the feed.", "state", _FEED_STATES, feed.state)
         age = GaugeMetricFamily("govi_feed_age_seconds", "Age of an operator's latest data.", labels=("owner",))
-        for operator, last_heard in feed.passtimes.heard.items():
+        for operator, last_heard in feed.passtimes.last_heard.items():
             age.add_metric((operator,), max(now - last_heard, 0.0))
         yield age
-        yield _gauge("govi_feed_passes", "Live passtimes in memory.", feed.passtimes.n_passes)
+        yield _gauge("govi_feed_passes", "Live passtimes in memory.", feed.passtimes.n_passtimes)
         yield _gauge("govi_feed_planned_passes", "Planned passtimes in memory.", feed.timetable.n_planned)
         yield _gauge("govi_feed_messages", "General messages in memory.", feed.passtimes.n_messages)
 

@@ -1,13 +1,15 @@
-"""Warm restart: what is in memory is saved now and then, and read when the program starts again.
+"""Warm restart: the content of memory is saved every now and then, and restored at the next start.
 
-The file is a header, records, and a checksum: it is whole, or it is put aside. It holds passing times of minutes,
-and nothing that was not public.
+A snapshot file has a header that names the stored columns of KV8, records, and a checksum. A damaged one is put
+aside. It holds passing times of the next hours, and nothing that was not public.
 """
 
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import msgspec
@@ -17,101 +19,141 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import CooperativeTask, Cooperator, TaskStopped
 from twisted.logger import Logger
 
-from govi_server.departures.board import Board
+from govi_server.departures.board import Board, Trip
 from govi_server.departures.cache import BoardCache
 from govi_server.errors import StartupError
+from govi_server.kv78turbo.ctx import NULL
 from govi_server.kv78turbo.feed import Feed
-from govi_server.kv78turbo.kv7_timetable import Update
-from govi_server.kv78turbo.passtime import GeneralMessage
+from govi_server.kv78turbo.general_message import GeneralMessage
+from govi_server.kv78turbo.kv7_reader import Update
+from govi_server.kv78turbo.kv8_columns import KEY_NAMES, VALUE_NAMES
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import SnapshotSettings
 
-HEADER = b"govi-cache snapshot 1\n"
-"""How a snapshot begins; another form gets another number."""
+HEADER = b"govi-cache snapshot 2\n"
+"""The first line of a snapshot; another format has another number. The columns follow on a line of their own."""
 
-AT_ONCE = 500
-"""Passes of a record: about a millisecond's work."""
+HEADER_1 = b"govi-cache snapshot 1\n"
+"""The first line of version 1, which does not name its columns."""
+
+MAX_PASSTIMES = 500
+"""Passtimes of one record: about a millisecond's work."""
 
 _LENGTH = struct.Struct(">I")
 
 
+class Columns(Struct, frozen=True):
+    """The columns of KV8's stored passtimes, in order."""
+
+    key: tuple[str, ...] = KEY_NAMES
+    values: tuple[str, ...] = VALUE_NAMES
+
+
+COLUMNS_1 = Columns(
+    (
+        *("DataOwnerCode", "LocalServiceLevelCode", "LinePlanningNumber", "JourneyNumber", "FortifyOrderNumber"),
+        *("OperationDate", "UserStopOrderNumber", "UserStopCode"),
+    ),
+    (
+        *("LastUpdateTimeStamp", "ExpectedArrivalTime", "ExpectedDepartureTime", "TargetArrivalTime"),
+        *("TargetDepartureTime", "TripStopStatus", "WheelChairAccessible", "JourneyStopType", "DestinationCode"),
+        *("LineDirection", "JourneyPatternCode", "IsTimingStop", "SideCode", "NumberOfCoaches", "OperatorCode"),
+        *("TimingPointDataOwnerCode", "MessageContent", "MessageType", "ReasonType", "SubReasonType"),
+        *("ReasonContent", "AdviceType", "SubAdviceType", "AdviceContent", "LinePublicNumber", "DestinationName"),
+    ),
+)
+"""The columns of version 1."""
+
+
 class StopRecord(Struct, tag="stop", array_like=True):
-    """Some live passes of a stop, and its messages."""
+    """Some live passtimes of a stop, and its messages."""
 
     code: str
-    passes: dict[bytes, bytes]
+    passtimes: dict[bytes, bytes]
     messages: list[GeneralMessage]
 
 
-class HeardRecord(Struct, tag="heard", array_like=True):
-    """When data owners were heard of."""
+class OperatorsRecord(Struct, tag="heard", array_like=True):
+    """When operators were last heard."""
 
-    heard: dict[str, float]
-    updated: dict[str, str]
+    last_heard: dict[str, float]
+    last_update: dict[str, str]
 
 
 class PlanningRecord(Struct, tag="planning", array_like=True):
-    """Some of the planning."""
+    """A part of the timetable."""
 
     update: Update
 
 
+class StoredBoard(Struct, rename={"received_at": "made"}):
+    """A Board, with the field names of the file."""
+
+    code: str
+    trips: tuple[Trip, ...]
+    received_at: float
+    envelope: tuple[tuple[str, str], ...] = ()
+
+
 class BoardRecord(Struct, tag="board", array_like=True):
-    """A board that came from the gateway of a module."""
+    """A board from the gateway of a module."""
 
     module: str
-    board: Board
+    board: StoredBoard
 
 
-Record = StopRecord | HeardRecord | PlanningRecord | BoardRecord
+Record = StopRecord | OperatorsRecord | PlanningRecord | BoardRecord
 
 
 class Damaged(Exception):
-    """A file that is no whole snapshot."""
+    """A file is not a complete snapshot."""
 
 
 def records_of(caches: Mapping[str, BoardCache], feed: Feed | None) -> Iterator[Record]:
-    """Go through what is worth saving; what changes meanwhile is saved as it is when its turn comes."""
+    """Yield what is worth saving; changes in between are saved if their turn is still to come."""
     for name, cache in caches.items():
         for board in cache.boards():
-            yield BoardRecord(name, board)
+            yield BoardRecord(name, StoredBoard(board.code, board.trips, board.received_at, board.envelope))
     if feed is None:
         return
     for update in feed.timetable.updates():
         yield PlanningRecord(update)
-    yield HeardRecord(dict(feed.passtimes.heard), dict(feed.passtimes.updated))
+    yield OperatorsRecord(dict(feed.passtimes.last_heard), dict(feed.passtimes.last_update))
     for code in list(feed.passtimes.stops):
         stop = feed.passtimes.stops[code]
-        passes = list(stop.passes.items())
+        passtimes = list(stop.passtimes.items())
         messages = list((stop.messages or {}).values())
-        for at in range(0, max(len(passes), 1), AT_ONCE):
-            yield StopRecord(code, dict(passes[at : at + AT_ONCE]), messages if at == 0 else [])
+        for start in range(0, max(len(passtimes), 1), MAX_PASSTIMES):
+            yield StopRecord(code, dict(passtimes[start : start + MAX_PASSTIMES]), messages if start == 0 else [])
 
 
-def take(record: Record, caches: Mapping[str, BoardCache], feed: Feed | None, now: float) -> None:
-    """Put back what a record says, as far as it is still worth it."""
+def restore(
+    record: Record, caches: Mapping[str, BoardCache], feed: Feed | None, now: float, reject: Callable[[str], object]
+) -> None:
+    """Restore a record, except what is too old by now."""
     if isinstance(record, BoardRecord):
-        cache = caches.get(record.module)
-        if cache is not None and 0 <= now - record.board.received_at <= cache.limits.stale:
-            cache.put(record.board)
+        cache, board = caches.get(record.module), record.board
+        if cache is not None and 0 <= now - board.received_at <= cache.limits.stale:
+            cache.put(Board(board.code, board.trips, board.received_at, board.envelope))
     elif feed is None:
         return
     elif isinstance(record, PlanningRecord):
-        feed.timetable.apply(record.update)
-    elif isinstance(record, HeardRecord):
-        feed.passtimes.hear_again(record.heard, record.updated)
+        feed.timetable.apply(record.update, reject)
+    elif isinstance(record, OperatorsRecord):
+        feed.passtimes.restore_operators(record.last_heard, record.last_update)
     else:
-        feed.passtimes.put_back(record.code, record.passes, record.messages, now)
+        feed.passtimes.restore_stop(record.code, record.passtimes, record.messages, now, reject)
 
 
 def write(records: Iterator[Record], path: Path) -> Iterator[None]:
-    """Write a snapshot bit by bit, and put it in its place at once when it is whole. Raises OSError."""
+    """Write a snapshot step by step, and replace the last one when it is complete. Raises OSError."""
     temporary = path.with_name(path.name + ".new")
     encode = msgspec.msgpack.Encoder().encode
-    checksum = 0
+    columns = msgspec.json.encode(Columns()) + b"\n"
+    checksum = zlib.crc32(columns)
     try:
         with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(HEADER)
+            file.write(HEADER + columns)
             for record in records:
                 data = encode(record)
                 data = _LENGTH.pack(len(data)) + data
@@ -127,30 +169,58 @@ def write(records: Iterator[Record], path: Path) -> Iterator[None]:
 
 
 def read(data: bytes) -> Iterator[Record]:
-    """Read a snapshot; it is looked through before its first record is given. Raises Damaged."""
-    if not data.startswith(HEADER):
-        raise Damaged("it is no snapshot of this version")
-    ends = len(data) - 2 * _LENGTH.size
-    if ends < len(HEADER) or data[ends:] != _LENGTH.pack(0) + _LENGTH.pack(zlib.crc32(data[len(HEADER) : ends])):
-        raise Damaged("it is not whole")
-    return _records(data, ends)
-
-
-def _records(data: bytes, ends: int) -> Iterator[Record]:
-    decode = msgspec.msgpack.Decoder(Record).decode
-    at = len(HEADER)
-    while at < ends:
-        (length,) = _LENGTH.unpack_from(data, at)
-        at += _LENGTH.size
+    """Yield the records of a snapshot, after it was checked as a whole. Raises Damaged."""
+    if not data.startswith((HEADER, HEADER_1)):
+        raise Damaged("not a snapshot of this program")
+    start, end = len(HEADER), len(data) - 2 * _LENGTH.size
+    if end < start or data[end:] != _LENGTH.pack(0) + _LENGTH.pack(zlib.crc32(data[start:end])):
+        raise Damaged("incomplete")
+    columns = COLUMNS_1
+    if data.startswith(HEADER):
+        line = data[start:end].partition(b"\n")[0]
+        start += len(line) + 1
         try:
-            yield decode(memoryview(data)[at : at + length])
+            columns = msgspec.json.decode(line, type=Columns)
         except msgspec.MsgspecError as error:
-            raise Damaged(f"a record cannot be read: {error}") from None
-        at += length
+            raise Damaged(f"invalid header: {error}") from None
+    return _records(memoryview(data)[start:end], columns)
+
+
+def _records(data: memoryview, columns: Columns) -> Iterator[Record]:
+    decode = msgspec.msgpack.Decoder(Record).decode
+    key_of, values_of = _converter(columns.key, KEY_NAMES), _converter(columns.values, VALUE_NAMES)
+    start = 0
+    while start < len(data):
+        (length,) = _LENGTH.unpack_from(data, start)
+        start += _LENGTH.size
+        try:
+            record = decode(data[start : start + length])
+        except msgspec.MsgspecError as error:
+            raise Damaged(f"unreadable record: {error}") from None
+        if isinstance(record, StopRecord):
+            record.passtimes = {key_of(key): values_of(values) for key, values in record.passtimes.items()}
+        yield record
+        start += length
+
+
+def _converter(stored: tuple[str, ...], current: tuple[str, ...]) -> Callable[[bytes], bytes]:
+    """Return what maps stored fields to today's columns by name; columns that are not stored become null."""
+    index = {name: i for i, name in enumerate(stored)}
+    select = itemgetter(*(index.get(name, -1) for name in current))
+
+    def convert(fields: bytes) -> bytes:
+        if fields.count(b"|") != len(stored) - 1:
+            raise Damaged("a passtime has more or fewer fields than columns")
+        return fields if stored == current else b"|".join(select([*fields.split(b"|"), NULL]))
+
+    return convert
 
 
 class Snapshots(Service):
-    """Reads the snapshot when it starts, saves one every now and then, and a last one when it stops."""
+    """Restores the snapshot at startup, saves one at an interval, and a last one at shutdown.
+
+    caches: the board caches of modules by name. feed: None if there is none.
+    """
 
     log = Logger()
 
@@ -165,54 +235,54 @@ class Snapshots(Service):
         self._caches = caches
         self._feed = feed
         self._path = Path(settings.file).absolute()
-        self._every = settings.every
+        self._interval = settings.every
         self._clock = clock
         self._cooperator = cooperator
         self._call: IDelayedCall | None = None
-        self._work: CooperativeTask[Iterator[None]] | None = None
-        self._is_read = False
+        self._task: CooperativeTask[Iterator[None]] | None = None
+        self._is_restored = False
         self.writable = True
-        """Whether the last one could be written."""
+        """Whether the last snapshot could be written."""
         self.incidents = ThrottledWarnings(self.log, clock)
 
     def startService(self) -> None:
-        """Read what there is. Raises CannotStart where none could be written."""
+        """Restore the snapshot, if there is one. Raises StartupError if none could be written."""
         if not os.access(self._path.parent, os.W_OK | os.X_OK):
-            why = "may not be written" if self._path.parent.is_dir() else "is no directory"
-            raise StartupError(f"cannot write the snapshot {self._path}: {self._path.parent} {why}")
+            reason = "is not writable" if self._path.parent.is_dir() else "is not a directory"
+            raise StartupError(f"cannot write the snapshot {self._path}: {self._path.parent} {reason}")
         super().startService()
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
-            self._later()
+            self._schedule()
         except OSError as error:
-            self.log.warn("The snapshot {path} cannot be read: {error}", path=self._path, error=str(error))
-            self._later()
+            self.log.warn("Snapshot {path}: cannot be read: {error}", path=self._path, error=str(error))
+            self._schedule()
         else:
-            self._go(self._take(data))
+            self._run(self._restore(data))
 
     def stopService(self) -> None:
-        """Save a last one, in one go, for nobody is served any more; not over one that is not yet read."""
+        """Save a last snapshot, synchronously since requests are no longer served, unless none was restored yet."""
         super().stopService()
         if self._call is not None:
             self._call.cancel()
             self._call = None
-        if self._work is not None:
-            self._work.stop()
-        if self._is_read:
+        if self._task is not None:
+            self._task.stop()
+        if self._is_restored:
             for _ in self._save():
                 pass
 
-    def _go(self, work: Iterator[None]) -> None:
-        """Read or write bit by bit, and save again after a while."""
+    def _run(self, steps: Iterator[None]) -> None:
+        """Restore or save step by step, and save again after the interval."""
         self._call = None
-        self._work = self._cooperator.cooperate(work)
-        self._work.whenDone().addCallbacks(lambda _: self._later(), lambda failure: failure.trap(TaskStopped))
+        self._task = self._cooperator.cooperate(steps)
+        self._task.whenDone().addCallbacks(lambda _: self._schedule(), lambda failure: failure.trap(TaskStopped))
 
-    def _later(self) -> None:
-        self._work = None
-        self._is_read = True
-        self._call = self._clock.callLater(self._every, lambda: self._go(self._save()))
+    def _schedule(self) -> None:
+        self._task = None
+        self._is_restored = True
+        self._call = self._clock.callLater(self._interval, lambda: self._run(self._save()))
 
     def _save(self) -> Iterator[None]:
         try:
@@ -220,23 +290,29 @@ class Snapshots(Service):
             self.writable = True
         except OSError as error:
             self.writable = False
-            text = "The snapshot {path} cannot be written: {error}"
+            text = "Snapshot {path}: cannot be written: {error}"
             self.incidents.add("unwritable", text, path=self._path, error=str(error))
 
-    def _take(self, data: bytes) -> Iterator[None]:
-        now, count = self._clock.seconds(), 0
+    def _restore(self, data: bytes) -> Iterator[None]:
+        started, n_records = self._clock.seconds(), 0
+        reject = partial(self._feed.reject, str(self._path)) if self._feed is not None else lambda kind: None
         try:
             for record in read(data):
-                take(record, self._caches, self._feed, now)
-                count += 1
+                restore(record, self._caches, self._feed, started, reject)
+                n_records += 1
                 yield
         except Damaged as error:
-            aside = self._path.with_name(self._path.name + ".damaged")
-            self.log.warn("The snapshot is put aside as {path}: {error}", path=aside, error=str(error))
-            try:
-                os.replace(self._path, aside)
-            except OSError as problem:
-                self.log.warn("It cannot be put aside: {error}", error=str(problem))
+            self._put_aside(str(error))
             return
-        took = self._clock.seconds() - now
-        self.log.info("The snapshot is read: {n} records in {took:.1f} s", n=count, took=took)
+        seconds = self._clock.seconds() - started
+        self.log.info(
+            "Snapshot {path}: {n} records restored in {seconds:.1f} s", path=self._path, n=n_records, seconds=seconds
+        )
+
+    def _put_aside(self, reason: str) -> None:
+        aside = self._path.with_name(self._path.name + ".damaged")
+        self.log.warn("Snapshot {path}: {reason}; put aside as {aside}", path=self._path, reason=reason, aside=aside)
+        try:
+            os.replace(self._path, aside)
+        except OSError as error:
+            self.log.warn("Snapshot {path}: cannot be put aside: {error}", path=self._path, error=str(error))

@@ -87,14 +87,14 @@ class Status:
         feed = self._components.feed
         if feed is None:
             return None
-        ages = {operator: max(now - last_heard, 0) for operator, last_heard in feed.passtimes.heard.items()}
+        ages = {operator: max(now - last_heard, 0) for operator, last_heard in feed.passtimes.last_heard.items()}
         return {
             "state": feed.state,
             "address": None if feed.subscriber is None else feed.subscriber.address,
             "age": None if feed.age is None else round(feed.age, 1),
             "records": feed.n_records,
             "reconnects": feed.reconnects,
-            "passes": feed.passtimes.n_passes,
+            "passes": feed.passtimes.n_passtimes,
             "planned": feed.timetable.n_planned,
             "stops": len(feed.passtimes.stops),
             "messages": feed.passtimes.n_messages,

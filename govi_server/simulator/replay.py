@@ -125,7 +125,7 @@ class _Survey:
             if label.startswith("KV8"):
                 self._kv8_dates.add(local_date(sent))
         if label.startswith("KV7") and not self._kv8_dates:  # which take precedence
-            for records in ctx.read(ctx.pieces(message.ctx), lambda problem: None):
+            for records in ctx.read(ctx.chunked(message.ctx), lambda problem: None):
                 self._add_timetable(records)
 
     def _add_timetable(self, records: ctx.Records) -> None:

@@ -12,9 +12,9 @@ from twisted.internet.task import Clock
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.command.record import Options, Recorder, main, record_of
+from govi_server.command.record import Options, Recorder, main
 from govi_server.errors import StartupError
-from govi_server.kv78turbo.recording import read_record, write_record
+from govi_server.kv78turbo.recording import make_record, read_record, write_record
 
 NOW = 1_778_234_400.25  # 2026-05-08T10:00:00.250Z
 CTX = "\\GKV8turbo_passtimes|x\r\n\\TA|A\r\n\\LB|C\r\n\\0|Café\r\nEBS|\\0\r\n"
@@ -26,7 +26,7 @@ class RecordTests(SynchronousTestCase):
 
     def test_text(self) -> None:
         """CTX is kept as text, its line ends and escapes included."""
-        line = write_record(record_of("/GOVI/KV8passtimes/EBS", MESSAGE, NOW))
+        line = write_record(make_record("/GOVI/KV8passtimes/EBS", MESSAGE, NOW))
         self.assertEqual(line.count(b"\n"), 1)
         expected = {"time": "2026-05-08T10:00:00.250Z", "envelope": "/GOVI/KV8passtimes/EBS", "ctx": CTX}
         self.assertEqual(json.loads(line), expected)
@@ -35,7 +35,7 @@ class RecordTests(SynchronousTestCase):
     def test_no_text(self) -> None:
         """What is no gzip, is cut off, or is no UTF-8 is kept as it came."""
         for payload in (b"nonsense", MESSAGE[:-5], MESSAGE + b"x", gzip.compress(b"\xe9"), b""):
-            line = write_record(record_of("x", payload, NOW))
+            line = write_record(make_record("x", payload, NOW))
             self.assertEqual(base64.b64decode(json.loads(line)["base64"]), payload)
             self.assertNotIn("ctx", json.loads(line))
             self.assertEqual(read_record(line).base64, base64.b64encode(payload).decode())
@@ -43,7 +43,7 @@ class RecordTests(SynchronousTestCase):
     def test_bomb(self) -> None:
         """What would be larger than 64 MiB is kept as it came, too."""
         payload = gzip.compress(bytes((64 << 20) + 1), 1)
-        self.assertIsNone(record_of("x", payload, NOW).ctx)
+        self.assertIsNone(make_record("x", payload, NOW).ctx)
 
     def test_wrong(self) -> None:
         """What is no record is a ValueError."""

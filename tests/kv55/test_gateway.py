@@ -797,7 +797,7 @@ class LogTests(GatewayTestCase):
                     "GOVI: response for stop 57330430 after 12.5 s, stored",
                     "GOVI: repeated response for stop 57330430",
                     "GOVI: callback for stop 1, 2 without a question, rejected",
-                    "GOVI: unreadable callback (the answer is an error: 'Timeout')",
+                    "GOVI: unreadable callback (the response is an error: 'Timeout')",
                     "GOVI: callback from 192.0.2.0/24, which is not in the module's `allow`, rejected",
                 )
             ],

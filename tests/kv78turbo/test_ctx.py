@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.kv78turbo.ctx import LINE_LIMIT, PIECE, Group, Table, pieces, read, text, write
+from govi_server.kv78turbo.ctx import CHUNK_BYTES, MAX_LINE_BYTES, Group, Table, chunked, read, text, write
 from tests import feed
 
 STAMP = "2026-01-01T00:59:50+01:00"
@@ -133,7 +133,7 @@ class ReadTests(SynchronousTestCase):
             b"a\\0|\\0b": "escape",
             b"\\00|\\0": "escape",
             b"\\i\\0|\\0": "escape",
-            b"a|" + b"b" * LINE_LIMIT: "length",
+            b"a|" + b"b" * MAX_LINE_BYTES: "length",
         }
         for record, why in table.items():
             self.assertEqual(refused(record), {why: 1}, record[:20])
@@ -144,12 +144,12 @@ class ReadTests(SynchronousTestCase):
             self.assertEqual(refused(record), {}, record)
 
     def test_length(self) -> None:
-        """A line of the limit is taken, one beyond it is not, whether it comes at once or in pieces."""
+        """A line of the limit is taken, one beyond it is not, whether it comes at once or in chunked."""
         for end in (b"\n", b"\r\n"):
-            longest = LINE_LIMIT - len(b"a|") - len(end) + 1
+            longest = MAX_LINE_BYTES - len(b"a|") - len(end) + 1
             for beyond, counts in ((0, {}), (1, {"length": 1}), (200_000, {"length": 1})):
                 message = b"\\LA|B\na|" + b"b" * (longest + beyond) + end + b"c|d\n"
-                for size in (len(message), PIECE, 1000, LINE_LIMIT + 9, LINE_LIMIT + 10):
+                for size in (len(message), CHUNK_BYTES, 1000, MAX_LINE_BYTES + 9, MAX_LINE_BYTES + 10):
                     cut = [message[at : at + size] for at in range(0, len(message), size)]
                     tables, refused = found(*cut)
                     self.assertEqual(refused, counts, (beyond, size))
@@ -157,8 +157,8 @@ class ReadTests(SynchronousTestCase):
 
     def test_long_control(self) -> None:
         """Records whose labels were too long are not read by others."""
-        message = b"\\TLINE\n\\LA|B\na|b\n\\TLINE\n\\LA|" + b"B" * LINE_LIMIT + b"\nc|d\n"
-        for chunks in ((message,), tuple(pieces(message))):
+        message = b"\\TLINE\n\\LA|B\na|b\n\\TLINE\n\\LA|" + b"B" * MAX_LINE_BYTES + b"\nc|d\n"
+        for chunks in ((message,), tuple(chunked(message))):
             self.assertEqual(found(*chunks), ([(Group(), "LINE", ("A", "B"), [b"a|b"])], {"length": 1, "labels": 1}))
 
     def test_truncated(self) -> None:
@@ -188,9 +188,9 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual([part.lines for part in parts], [[b"c|d"]])
 
     def test_many(self) -> None:
-        """A large message is cut into pieces that lose nothing."""
+        """A large message is cut into chunked that lose nothing."""
         message = b"\\LA|B\n" + b"".join(b"%d|b\n" % n for n in range(50_000))
-        cut = list(pieces(message))
+        cut = list(chunked(message))
         self.assertEqual(b"".join(cut), message)
         self.assertGreater(len(cut), 10)
         self.assertEqual(lines(*cut), [b"%d|b" % n for n in range(50_000)])

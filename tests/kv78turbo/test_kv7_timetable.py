@@ -1,4 +1,4 @@
-"""KV7: what was planned."""
+"""Tests of kv78turbo.kv7_timetable and kv7_reader: reading, applying and looking up planning."""
 
 from collections import Counter
 from datetime import UTC, date, datetime
@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from govi_server.departures.times import HOUR
 from govi_server.departures.timing_point import wgs84
 from govi_server.kv78turbo import ctx
-from govi_server.kv78turbo.kv7_timetable import KEPT_UNDATED, Timetable
+from govi_server.kv78turbo.kv7_timetable import UNDATED_SECONDS, Timetable
 from govi_server.runtime.clock import LOCAL_ZONE
 from govi_server.settings import PlanningSettings
 from tests import feed
@@ -22,70 +22,81 @@ DAY = 86400.0
 
 
 class TimetableTestCase(SynchronousTestCase):
-    """Has a timetable at tests.client.NOW, which is 01:00 on 2026-01-01."""
+    """Has a timetable at tests.client.NOW, which is 01:00 on 2026-01-01 in the Netherlands."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(NOW)
-        self.refused: Counter[str] = Counter()
-        self.kept = self.make()
+        self.rejected: Counter[str] = Counter()
+        self.timetable = self.make_timetable()
 
-    def make(self, limits: PlanningSettings = PlanningSettings()) -> Timetable:
-        return Timetable(self.clock.seconds, lambda why: self.refused.update([why]), limits)
+    def make_timetable(self, limits: PlanningSettings = PlanningSettings()) -> Timetable:  # it is frozen
+        return Timetable(self.clock.seconds, limits)
 
-    def take(self, *messages: bytes) -> None:
+    def reject(self, kind: str) -> None:
+        self.rejected[kind] += 1
+
+    def ingest(self, *messages: bytes) -> None:
         for message in messages:
-            for update in self.kept.read(ctx.read([message], lambda why: self.refused.update([why]))):
+            for update in self.timetable.read(ctx.read([message], self.reject), self.reject):
                 if update is not None:
-                    self.kept.apply(update)
+                    self.timetable.apply(update, self.reject)
 
     def departures(
         self, since: float = NOW, until: float = NOW + DAY, code: str = CODE
     ) -> list[tuple[str, str, str | None]]:
-        """List operating date, journey and departure of what is planned."""
-        found = (one for _, one in self.kept.passes(code, since, until))
+        """Return operating date, journey and departure of the planned passtimes."""
         return sorted(
-            (one.operation_date.isoformat(), one.journey_number, one.target_departure_time) for one in found
+            (passtime.operation_date.isoformat(), passtime.journey_number, passtime.target_departure_time)
+            for _, passtime in self.timetable.passtimes(code, since, until)
         )
 
+    def journeys(self) -> list[str]:
+        return [journey for _, journey, _ in self.departures()]
 
-class PlanningTests(TimetableTestCase):
-    """Lines, stops and planned passes."""
+    def dates(self) -> list[str]:
+        return [day for day, _, _ in self.departures(NOW, NOW + 3 * DAY)]
 
-    def test_pass(self) -> None:
-        """A planned pass is one of each date on which its service level runs, with the key that KV8 has for it."""
-        self.take(feed.planning({}), feed.calendar("2026-01-01", "2026-01-02", "2026-01-05"))
-        (key, one), *more = self.kept.passes(CODE, NOW, NOW + 2 * DAY)
+
+class LookUpTests(TimetableTestCase):
+    """Looking up planned passtimes, patterns and journeys."""
+
+    def test_passtime_on_each_date(self) -> None:
+        """A planned passtime is on each date of its service level, with its key in KV8."""
+        self.ingest(feed.planning({}), feed.calendar("2026-01-01", "2026-01-02", "2026-01-05"))
+        (key, passtime), *more = self.timetable.passtimes(CODE, NOW, NOW + 2 * DAY)
         self.assertEqual(key, b"LIN|77|L004|1001|0|2026-01-01|3|u1")
         self.assertEqual([other.operation_date for _, other in more], [date(2026, 1, 2)])
         self.assertEqual(
-            (one.trip_stop_status, one.target_departure, one.wheelchair), ("PLANNED", NOW + 1800, "ACCESSIBLE")
+            (passtime.trip_stop_status, passtime.target_departure, passtime.wheelchair),
+            ("PLANNED", NOW + 1800, "ACCESSIBLE"),
         )
-        self.assertEqual((one.expected_departure_time, one.product_formula_type), ("01:30:00", "18"))
-        self.assertEqual((self.kept.public_number(one), self.kept.destination(one)), ("4", "Lindedorp via Brug"))
-        self.assertEqual(self.refused, {})
+        self.assertEqual((passtime.expected_departure_time, passtime.product_formula_type), ("01:30:00", "18"))
+        self.assertEqual(self.timetable.public_number(passtime), "4")
+        self.assertEqual(self.timetable.destination(passtime), "Lindedorp via Brug")
+        self.assertEqual(self.rejected, {})
 
-    def test_window(self) -> None:
-        """What is planned before or after is not given."""
-        self.take(feed.planning({}), feed.calendar("2026-01-01"))
+    def test_window_bounds_passtimes(self) -> None:
+        """Passtimes before or after the window are left out."""
+        self.ingest(feed.planning({}), feed.calendar("2026-01-01"))
         for since, until, count in ((1799, 1801, 1), (1801, 9999, 0), (0, 1799, 0), (1800, 1800, 1)):
             self.assertEqual(len(self.departures(NOW + since, NOW + until)), count, (since, until))
 
-    def test_no_calendar(self) -> None:
-        """Without a date nothing runs; the calendar may come after the planning."""
-        self.take(feed.planning({}))
+    def test_calendar_after_planning(self) -> None:
+        """Without dates there are no passtimes; the calendar may arrive after the planning."""
+        self.ingest(feed.planning({}))
         self.assertEqual(self.departures(), [])
-        self.take(feed.calendar("2026-01-01"))
+        self.ingest(feed.calendar("2026-01-01"))
         self.assertEqual(len(self.departures()), 1)
 
-    def test_past_midnight(self) -> None:
-        """Yesterday's journeys run on past 24:00."""
-        self.take(feed.planning({"TargetArrivalTime": "25:30:00", "TargetDepartureTime": "25:30:00"}))
-        self.take(feed.calendar("2025-12-31"))
+    def test_times_past_midnight(self) -> None:
+        """Times past 24:00 are on the day after the operating date."""
+        self.ingest(feed.planning({"TargetArrivalTime": "25:30:00", "TargetDepartureTime": "25:30:00"}))
+        self.ingest(feed.calendar("2025-12-31"))
         self.assertEqual(self.departures(NOW, NOW + HOUR), [("2025-12-31", "1001", "25:30:00")])
 
-    def test_clocks_change(self) -> None:
-        """On the nights in which the clocks change a time is the one on the wall."""
+    def test_times_are_local(self) -> None:
+        """Times are those of local clocks when daylight saving time begins or ends."""
         for day, hours in (("2026-03-28", 1), ("2026-10-24", 3)):
             self.setUp()
             midnight = datetime.fromisoformat(day).replace(tzinfo=LOCAL_ZONE).timestamp()
@@ -94,132 +105,138 @@ class PlanningTests(TimetableTestCase):
                 {"TargetArrivalTime": t, "TargetDepartureTime": t, "JourneyNumber": t[:2]}
                 for t in ("25:30:00", "27:30:00")
             ]
-            self.take(feed.planning(*rows), feed.calendar(day))
-            moments = [one.target_departure or 0 for _, one in self.kept.passes(CODE, midnight, midnight + 2 * DAY)]
+            self.ingest(feed.planning(*rows), feed.calendar(day))
+            moments = [
+                passtime.target_departure or 0
+                for _, passtime in self.timetable.passtimes(CODE, midnight, midnight + 2 * DAY)
+            ]
             self.assertEqual(max(moments) - min(moments), hours * HOUR)
 
-    def test_last_and_infopoint(self) -> None:
-        """At LAST nothing departs, at midnight least of all; an INFOPOINT is no stop."""
+    def test_last_has_no_departure(self) -> None:
+        """Nothing departs at a LAST stop, although its time is 00:00:00; an INFOPOINT has no passtimes."""
         last = {"JourneyStopType": "LAST", "TargetDepartureTime": "00:00:00"}
-        self.take(
+        self.ingest(
             feed.planning(last, {"JourneyStopType": "INFOPOINT", "JourneyNumber": "2"}), feed.calendar("2026-01-01")
         )
-        ((_, one),) = self.kept.passes(CODE, NOW - DAY, NOW + DAY)
-        self.assertEqual((one.target_departure, one.target_arrival, one.is_departure), (None, NOW + 1800, False))
+        ((_, passtime),) = self.timetable.passtimes(CODE, NOW - DAY, NOW + DAY)
+        self.assertEqual((passtime.target_departure, passtime.target_arrival), (None, NOW + 1800))
+        self.assertFalse(passtime.is_departure)
 
-    def test_not_shown(self) -> None:
-        """Without a departure the arrival counts; what has no time at all is not planned."""
+    def test_arrival_without_departure(self) -> None:
+        """Without a departure time the arrival counts; rows without any time are not passtimes."""
         rows = (
             {"JourneyNumber": "2", "TargetArrivalTime": None, "TargetDepartureTime": ""},
             {"JourneyNumber": "3", "TargetDepartureTime": ""},
             {"JourneyNumber": "4", "TargetDepartureTime": None},
             {"JourneyNumber": "5", "TargetArrivalTime": None},
         )
-        self.take(feed.planning(*rows), feed.calendar("2026-01-01"))
-        self.assertEqual(([journey for _, journey, _ in self.departures()], self.refused), (["3", "4", "5"], {}))
+        self.ingest(feed.planning(*rows), feed.calendar("2026-01-01"))
+        self.assertEqual((self.journeys(), self.rejected), (["3", "4", "5"], {}))
 
-    def test_codes_move(self) -> None:
-        """A user stop that moves to another TimingPoint takes its passes along."""
-        self.take(feed.planning({}), feed.calendar("2026-01-01"))
-        self.take(feed.planning(user_stops=[{"TimingPointCode": "30000002"}]))
+    def test_user_stop_moves(self) -> None:
+        """The passtimes of a user stop move with it to another TimingPoint."""
+        self.ingest(feed.planning({}), feed.calendar("2026-01-01"))
+        self.ingest(feed.planning(user_stops=[{"TimingPointCode": "30000002"}]))
         self.assertEqual((self.departures(), len(self.departures(code="30000002"))), ([], 1))
 
-    def test_areas(self) -> None:
-        """A stop is in the area that it was last said to be in."""
-        self.take(feed.planning())
-        self.assertEqual(self.kept.points_of_area, {"LdBrug": {CODE: None}})
-        self.take(feed.planning(points=[{"StopAreaCode": "Other"}]))
+    def test_stop_changes_area(self) -> None:
+        """A stop is in the area of its latest row."""
+        self.ingest(feed.planning())
+        self.assertEqual(self.timetable.points_of_area, {"LdBrug": {CODE: None}})
+        self.ingest(feed.planning(points=[{"StopAreaCode": "Other"}]))
         self.assertEqual(
-            {area: list(codes) for area, codes in self.kept.points_of_area.items() if codes}, {"Other": [CODE]}
+            {area: list(codes) for area, codes in self.timetable.points_of_area.items() if codes}, {"Other": [CODE]}
         )
 
     def test_patterns_and_journey(self) -> None:
-        """A line's stops by pattern and order, and a journey's by its key."""
+        """Stops of a line are found by pattern and order, passtimes of a journey by its key."""
         rows = [{}, {"UserStopOrderNumber": "10", "UserStopCode": "u2", "IsTimingStop": "1"}]
         stops = [{}, {"UserStopCode": "u2", "TimingPointCode": "30000002"}]
-        self.take(feed.planning(*rows, user_stops=stops), feed.calendar("2026-01-01"))
-        self.assertEqual(self.kept.patterns("LIN", "L004", "1"), {"900": {3: (CODE, False), 10: ("30000002", True)}})
-        self.assertEqual(self.kept.patterns("LIN", "L004", "2"), {})
-        self.assertEqual(len(self.kept.journey(b"LIN|77|L004|1001|0|", NOW)), 2)
-        self.assertEqual(self.kept.journey(b"LIN|77|L004|1002|0|", NOW), {})
+        self.ingest(feed.planning(*rows, user_stops=stops), feed.calendar("2026-01-01"))
+        self.assertEqual(
+            self.timetable.patterns("LIN", "L004", "1"), {"900": {3: (CODE, False), 10: ("30000002", True)}}
+        )
+        self.assertEqual(self.timetable.patterns("LIN", "L004", "2"), {})
+        self.assertEqual(len(self.timetable.journey(b"LIN|77|L004|1001|0|", NOW)), 2)
+        self.assertEqual(self.timetable.journey(b"LIN|77|L004|1002|0|", NOW), {})
 
 
 class PublicationTests(TimetableTestCase):
-    """What replaces what."""
+    """Which publication supersedes which."""
 
-    def test_newest_wins(self) -> None:
-        """A newer publication of a service level's line replaces it whole, an older one changes nothing."""
-        self.take(feed.planning({}, {"JourneyNumber": "2"}), feed.calendar("2026-01-01"))
-        self.take(feed.planning({"JourneyNumber": "3"}, published="2025-12-30T03:00:00+01:00"))
-        self.assertEqual([journey for _, journey, _ in self.departures()], ["1001", "2"])
-        self.take(feed.planning({"JourneyNumber": "3"}, published="2026-01-01T01:00:00+01:00"))
-        self.assertEqual([journey for _, journey, _ in self.departures()], ["3"])
-        self.assertEqual(self.kept.n_planned, 1)
+    def test_newer_planning_supersedes(self) -> None:
+        """A newer publication of a service level's line replaces it as a whole; an older one is ignored."""
+        self.ingest(feed.planning({}, {"JourneyNumber": "2"}), feed.calendar("2026-01-01"))
+        self.ingest(feed.planning({"JourneyNumber": "3"}, published="2025-12-30T03:00:00+01:00"))
+        self.assertEqual(self.journeys(), ["1001", "2"])
+        self.ingest(feed.planning({"JourneyNumber": "3"}, published="2026-01-01T01:00:00+01:00"))
+        self.assertEqual(self.journeys(), ["3"])
+        self.assertEqual(self.timetable.n_planned, 1)
 
-    def test_far_future(self) -> None:
-        """A publication from a far future, or of no moment, is one of now, and the next replaces it."""
+    def test_future_publication_is_superseded(self) -> None:
+        """A publication from the far future, or without a valid time, counts as published now."""
         for published in ("2099-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "soon", ""):
             self.setUp()
-            self.take(feed.planning({}, published=published), feed.calendar("2026-01-01", published=published))
-            self.assertEqual([journey for _, journey, _ in self.departures()], ["1001"], published)
-            self.take(feed.planning({"JourneyNumber": "2"}, published="2026-01-01T01:00:01+01:00"))
-            self.assertEqual([journey for _, journey, _ in self.departures()], ["2"], published)
+            self.ingest(feed.planning({}, published=published), feed.calendar("2026-01-01", published=published))
+            self.assertEqual(self.journeys(), ["1001"], published)
+            self.ingest(feed.planning({"JourneyNumber": "2"}, published="2026-01-01T01:00:01+01:00"))
+            self.assertEqual(self.journeys(), ["2"], published)
 
-    def test_pieces(self) -> None:
-        """Pieces of one publication come together, and the same one twice is one."""
+    def test_parts_are_combined(self) -> None:
+        """Parts of one publication are combined, and repeated ones count once."""
         for rows in ({}, {"JourneyNumber": "2"}, {"JourneyNumber": "2"}):
-            self.take(feed.planning(rows))
-        self.take(feed.calendar("2026-01-01"))
-        self.assertEqual(([journey for _, journey, _ in self.departures()], self.kept.n_planned), (["1001", "2"], 2))
+            self.ingest(feed.planning(rows))
+        self.ingest(feed.calendar("2026-01-01"))
+        self.assertEqual((self.journeys(), self.timetable.n_planned), (["1001", "2"], 2))
 
-    def test_calendar(self) -> None:
-        """The newest dates of a service level win, whole."""
-        self.take(feed.planning({}), feed.calendar("2026-01-01"))
-        self.take(feed.calendar("2026-01-02", published="2025-12-30T03:00:00+01:00"))
-        self.assertEqual([day for day, _, _ in self.departures(NOW, NOW + 3 * DAY)], ["2026-01-01"])
-        self.take(feed.calendar("2026-01-03", published="2026-01-01T01:00:00+01:00"))
-        self.assertEqual([day for day, _, _ in self.departures(NOW, NOW + 3 * DAY)], ["2026-01-03"])
+    def test_newer_calendar_supersedes(self) -> None:
+        """The latest dates of a service level replace earlier ones as a whole."""
+        self.ingest(feed.planning({}), feed.calendar("2026-01-01"))
+        self.ingest(feed.calendar("2026-01-02", published="2025-12-30T03:00:00+01:00"))
+        self.assertEqual(self.dates(), ["2026-01-01"])
+        self.ingest(feed.calendar("2026-01-03", published="2026-01-01T01:00:00+01:00"))
+        self.assertEqual(self.dates(), ["2026-01-03"])
 
-    def test_at_once(self) -> None:
-        """Until a message is whole nothing of it is seen."""
-        self.take(feed.planning({}), feed.calendar("2026-01-01"))
+    def test_message_takes_effect_as_a_whole(self) -> None:
+        """Nothing of a message is visible before it is complete."""
+        self.ingest(feed.planning({}), feed.calendar("2026-01-01"))
         newer = feed.planning({"JourneyNumber": "3"}, published="2026-01-01T01:00:00+01:00")
-        for update in self.kept.read(ctx.read([newer], self.fail)):
-            self.assertEqual([journey for _, journey, _ in self.departures()], ["1001"])
+        for update in self.timetable.read(ctx.read([newer], self.fail), self.fail):
+            self.assertEqual(self.journeys(), ["1001"])
             if update is not None:
-                self.kept.apply(update)
-        self.assertEqual([journey for _, journey, _ in self.departures()], ["3"])
+                self.timetable.apply(update, self.fail)
+        self.assertEqual(self.journeys(), ["3"])
 
-    def test_sweep(self) -> None:
-        """Service levels go the day after their last, and those without a date after a week; then nothing is left."""
-        self.take(feed.planning({}, {"LocalServiceLevelCode": "78"}), feed.calendar("2026-01-01"))
+    def test_sweep_removes_expired_levels(self) -> None:
+        """Service levels are removed after their last date, and those without dates after a week."""
+        self.ingest(feed.planning({}, {"LocalServiceLevelCode": "78"}), feed.calendar("2026-01-01"))
         self.clock.rightNow = datetime(2026, 1, 2, 22, tzinfo=UTC).timestamp()
-        self.kept.sweep()
-        self.assertEqual(self.kept.n_planned, 2)
+        self.timetable.sweep()
+        self.assertEqual(self.timetable.n_planned, 2)
         self.clock.rightNow = datetime(2026, 1, 2, 23, tzinfo=UTC).timestamp()
-        self.kept.sweep()
-        self.assertEqual(self.kept.n_planned, 1)
-        self.clock.rightNow = NOW + KEPT_UNDATED
-        self.kept.sweep()
-        self.assertEqual((self.kept.n_planned, self.kept.plans(CODE)), (0, False))
+        self.timetable.sweep()
+        self.assertEqual(self.timetable.n_planned, 1)
+        self.clock.rightNow = NOW + UNDATED_SECONDS
+        self.timetable.sweep()
+        self.assertEqual((self.timetable.n_planned, self.timetable.has_planning(CODE)), (0, False))
 
-    def test_updates(self) -> None:
-        """What is known can be told again to another timetable."""
-        self.take(feed.planning({}), feed.calendar("2026-01-01"))
-        before, other = self.departures(), self.make()
-        for update in self.kept.updates():
-            other.apply(update)
-        self.kept = other
+    def test_updates_restore_timetable(self) -> None:
+        """The updates of a timetable restore it in another one."""
+        self.ingest(feed.planning({}), feed.calendar("2026-01-01"))
+        before, other = self.departures(), self.make_timetable()
+        for update in self.timetable.updates():
+            other.apply(update, self.fail)
+        self.timetable = other
         self.assertEqual((self.departures(), other.n_planned, other.directions), (before, 1, {}))
-        self.assertTrue(other.knows(CODE))
+        self.assertTrue(other.is_known_stop(CODE))
 
 
-class BadInputTests(TimetableTestCase):
-    """What is refused, while the rest is kept."""
+class RejectedTests(TimetableTestCase):
+    """Rejected records, and limits."""
 
-    def test_refused(self) -> None:
-        """Bad records are counted by kind."""
-        for row, why in (
+    def test_invalid_records_are_counted(self) -> None:
+        """Invalid records are counted by kind, and others are stored."""
+        for row, kind in (
             ({"TargetDepartureTime": "99:99:99"}, "time"),
             ({"TargetArrivalTime": "1:00:00"}, "time"),
             ({"JourneyNumber": None}, "key"),
@@ -227,66 +244,66 @@ class BadInputTests(TimetableTestCase):
             ({"LinePlanningNumber": ""}, "key"),
         ):
             self.setUp()
-            self.take(feed.planning({"JourneyNumber": "2"}, row), feed.calendar("2026-01-01"))
-            self.assertEqual((self.refused, self.kept.n_planned), ({why: 1}, 1), row)
+            self.ingest(feed.planning({"JourneyNumber": "2"}, row), feed.calendar("2026-01-01"))
+            self.assertEqual((self.rejected, self.timetable.n_planned), ({kind: 1}, 1), row)
         self.setUp()
-        self.take(feed.calendar("2026-13-01", "1970-01-01", "2026-01-01"))
-        self.assertEqual(self.refused, {"date": 2})
+        self.ingest(feed.calendar("2026-13-01", "1970-01-01", "2026-01-01"))
+        self.assertEqual(self.rejected, {"date": 2})
 
-    def test_columns(self) -> None:
-        """A table without a key column is refused, row by row; one without others is read."""
+    def test_missing_key_column_rejects_rows(self) -> None:
+        """Each row of a table without a key column is rejected; other columns may be missing."""
         columns = [label for label in feed.TABLES["LOCALSERVICEGROUPPASSTIME"] if label != "JourneyNumber"]
-        self.take(feed.message("KV7turbo_planning", feed.table("LOCALSERVICEGROUPPASSTIME", [{}, {}], columns)))
-        self.take(feed.message("KV7turbo_planning", feed.table("LINE", [{}], ["LineName"])))
-        self.assertEqual(self.refused, {"key column": 3})
-        self.take(
+        self.ingest(feed.message("KV7turbo_planning", feed.table("LOCALSERVICEGROUPPASSTIME", [{}, {}], columns)))
+        self.ingest(feed.message("KV7turbo_planning", feed.table("LINE", [{}], ["LineName"])))
+        self.assertEqual(self.rejected, {"key column": 3})
+        self.ingest(
             feed.message("KV7turbo_planning", feed.table("LINE", [{}], ["LinePlanningNumber", "DataOwnerCode"]))
         )
-        self.assertIsNone(self.kept.lines["LIN", "L004"].name)
+        self.assertIsNone(self.timetable.lines["LIN", "L004"].name)
 
-    def test_names(self) -> None:
-        """Of stops, lines and the like there are so many and no more; those that are known may change."""
-        self.kept = self.make(PlanningSettings(names=2))
-        self.take(feed.planning(points=[{"TimingPointCode": str(n)} for n in range(5)]))
-        self.assertEqual((list(self.kept.timing_points), self.refused), (["0", "1"], {"too many names": 3}))
-        self.take(feed.planning(points=[{"TimingPointCode": "1", "TimingPointName": "Other"}]))
-        self.assertEqual(self.kept.timing_points["1"].name, "Other")
+    def test_names_are_limited(self) -> None:
+        """Stops, lines and other names are limited in number; those in the tables may still change."""
+        self.timetable = self.make_timetable(PlanningSettings(names=2))
+        self.ingest(feed.planning(points=[{"TimingPointCode": str(n)} for n in range(5)]))
+        self.assertEqual((list(self.timetable.timing_points), self.rejected), (["0", "1"], {"too many names": 3}))
+        self.ingest(feed.planning(points=[{"TimingPointCode": "1", "TimingPointName": "Other"}]))
+        self.assertEqual(self.timetable.timing_points["1"].name, "Other")
 
-    def test_limit(self) -> None:
-        """What is more than may be kept is refused."""
-        self.kept = self.make(PlanningSettings(planned=2))
-        self.take(feed.planning(*({"JourneyNumber": str(n)} for n in range(5))))
-        self.assertEqual((self.refused, self.kept.n_planned), ({"too many planned passes": 3}, 2))
+    def test_planned_passtimes_are_limited(self) -> None:
+        """Planned passtimes beyond the limit are rejected."""
+        self.timetable = self.make_timetable(PlanningSettings(planned=2))
+        self.ingest(feed.planning(*({"JourneyNumber": str(n)} for n in range(5))))
+        self.assertEqual((self.rejected, self.timetable.n_planned), ({"too many planned passes": 3}, 2))
 
     @settings(deadline=None)
     @given(st.sampled_from(list(feed.TABLES)), st.text(max_size=8), st.data())
-    def test_anything(self, table: str, value: str, data: st.DataObject) -> None:
-        """Whatever is in a field, nothing is raised, and what is planned can be asked for."""
+    def test_any_field_is_accepted_or_rejected(self, table: str, value: str, data: st.DataObject) -> None:
+        """No field raises an exception, and passtimes stay available."""
         self.setUp()
         label = data.draw(st.sampled_from(list(feed.TABLES[table])))
-        self.take(feed.planning({}), feed.calendar("2026-01-01"))
-        self.take(feed.message("KV7turbo_planning", feed.table(table, [{label: value}])))
-        for code in list(self.kept.timing_points):
-            list(self.kept.passes(code, NOW, NOW + DAY))
-        self.kept.patterns("LIN", "L004", "1")
-        self.kept.sweep()
+        self.ingest(feed.planning({}), feed.calendar("2026-01-01"))
+        self.ingest(feed.message("KV7turbo_planning", feed.table(table, [{label: value}])))
+        for code in list(self.timetable.timing_points):
+            list(self.timetable.passtimes(code, NOW, NOW + DAY))
+        self.timetable.patterns("LIN", "L004", "1")
+        self.timetable.sweep()
 
 
 class PositionTests(TimetableTestCase):
     """RD coordinates."""
 
-    def test_reference(self) -> None:
-        """Amersfoort, the origin of RD, and the Westertoren of Amsterdam, to a metre."""
+    def test_reference_points(self) -> None:
+        """Amersfoort, the origin of RD, and the Westertoren of Amsterdam are within a few metres."""
         for x, y, longitude, latitude in (
             (155000, 463000, 5.387206, 52.155174),
             (120700, 487525, 4.883528, 52.374534),
         ):
-            found = wgs84(x, y)
-            self.assertLess(abs(found[0] - longitude), 3e-5)
-            self.assertLess(abs(found[1] - latitude), 2e-5)
+            position = wgs84(x, y)
+            self.assertLess(abs(position[0] - longitude), 3e-5)
+            self.assertLess(abs(position[1] - latitude), 2e-5)
 
-    def test_none(self) -> None:
-        """(0, 0), and what is no coordinate, is no position."""
+    def test_invalid_coordinates(self) -> None:
+        """(0, 0) and invalid coordinates are no position."""
         for x, y in (("0", "0"), (None, None), ("x", "463000"), ("155000", "-1"), ("99999999", "1")):
-            self.take(feed.planning(points=[{"LocationX_EW": x, "LocationY_NS": y}]))
-            self.assertIsNone(self.kept.timing_points[CODE].position)
+            self.ingest(feed.planning(points=[{"LocationX_EW": x, "LocationY_NS": y}]))
+            self.assertIsNone(self.timetable.timing_points[CODE].position)

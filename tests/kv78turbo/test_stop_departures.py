@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.times import HOUR, MINUTE
-from govi_server.kv78turbo.stop_departures import LOOKED_AHEAD, StopDepartures
+from govi_server.kv78turbo.stop_departures import MAX_VALID_SECONDS, StopDepartures
 from govi_server.settings import FeedLimitSettings
 from tests import feed as kv
 from tests.client import NOW
@@ -72,16 +72,20 @@ class BoardTests(BoardsTestCase):
     def test_unknown(self) -> None:
         """A stop that nobody has spoken of has an empty board."""
         board = self.board()
-        self.assertEqual((board.code, board.passtimes, board.messages, board.owners), (CODE, (), (), frozenset()))
-        self.assertFalse(board.planned)
-        self.assertEqual(board.until, NOW + LOOKED_AHEAD)
-        self.assertFalse(self.boards.knows(CODE))
+        self.assertEqual(
+            (board.code, board.passtimes, board.messages, board.realtime_operators), (CODE, (), (), frozenset())
+        )
+        self.assertFalse(board.has_planning)
+        self.assertEqual(board.valid_until, NOW + MAX_VALID_SECONDS)
+        self.assertFalse(self.boards.is_known_stop(CODE))
 
     def test_known(self) -> None:
         """A stop is known by what KV8 says of it, by a row of its own in KV7, or by the stops of an operator."""
         point, stop = {"TimingPointCode": "5"}, {"TimingPointCode": "6", "UserStopCode": "u6"}
         take(self.feed, kv.passtimes(live("1", 5)), kv.planning(points=[point], user_stops=[stop]))
-        self.assertEqual([self.boards.knows(code) for code in (CODE, "5", "6", "7")], [True, True, True, False])
+        self.assertEqual(
+            [self.boards.is_known_stop(code) for code in (CODE, "5", "6", "7")], [True, True, True, False]
+        )
 
     def test_order(self) -> None:
         """Passes are in order of expected time, whatever was planned; at one moment in order of their journeys."""
@@ -102,7 +106,7 @@ class BoardTests(BoardsTestCase):
         """What is expected at the horizon is shown, what is expected after it comes when it is due."""
         take(self.feed, kv.passtimes(live("1", 20), live("2", 20.5)))
         self.assertEqual(self.shown(20 * MINUTE), [("1", "DRIVING")])
-        self.assertEqual(self.board(20 * MINUTE).until, NOW + 30)
+        self.assertEqual(self.board(20 * MINUTE).valid_until, NOW + 30)
         self.clock.advance(30)
         self.assertEqual(self.shown(20 * MINUTE), [("1", "DRIVING"), ("2", "DRIVING")])
 
@@ -115,7 +119,7 @@ class BoardTests(BoardsTestCase):
             }
             self.setUp()
             take(self.feed, kv.passtimes(live("1", 2, **expected)))
-            self.assertEqual(self.board().until, NOW + 8 * MINUTE)
+            self.assertEqual(self.board().valid_until, NOW + 8 * MINUTE)
             self.clock.advance(8 * MINUTE - 0.001)
             self.assertEqual(self.shown(), [("1", "DRIVING")])
             self.clock.advance(0.001)
@@ -151,14 +155,14 @@ class BoardTests(BoardsTestCase):
         self.assertEqual(self.shown(), [("2", "PLANNED"), ("1", "PLANNED")])
         take(self.feed, kv.passtimes(live("2", 40)))
         self.assertEqual(self.shown(), [("1", "PLANNED"), ("2", "DRIVING")])
-        self.assertEqual(self.board().owners, {"LIN"})
+        self.assertEqual(self.board().realtime_operators, {"LIN"})
 
     def test_owners(self) -> None:
         """A board rests on the word of the owners whose live passes it shows."""
         take(self.feed, kv.planning(planned("1", 30)), kv.calendar("2026-01-01"))
-        self.assertEqual((self.board().owners, self.board().planned), (frozenset(), True))
+        self.assertEqual((self.board().realtime_operators, self.board().has_planning), (frozenset(), True))
         take(self.feed, kv.passtimes(live("2", 5, DataOwnerCode="A"), live("3", 90, DataOwnerCode="B")))
-        self.assertEqual(self.board().owners, {"A"})
+        self.assertEqual(self.board().realtime_operators, {"A"})
 
     def test_moves(self) -> None:
         """A pass that KV8 tells of at another TimingPoint than planned, or than before, is at that one alone."""
@@ -167,7 +171,7 @@ class BoardTests(BoardsTestCase):
         for code in ("30000002", "30000003"):
             take(self.feed, kv.passtimes(live("1", 30, TimingPointCode=code)))
             self.assertEqual((self.shown(), self.shown(code=code)), ([], [("1", "DRIVING")]))
-            self.assertEqual(self.feed.passtimes.n_passes, 1)
+            self.assertEqual(self.feed.passtimes.n_passtimes, 1)
         self.assertEqual(self.shown(code="30000002"), [])
 
     def test_silent_planned(self) -> None:
@@ -189,10 +193,10 @@ class BoardTests(BoardsTestCase):
         take(self.feed, kv.passtimes(*rows))
         self.clock.advance(301)
         board = self.board()
-        self.assertEqual((board.shows, board.silent), (False, {"A", "LIN"}))
+        self.assertEqual((board.has_passtimes, board.stale_operators), (False, {"A", "LIN"}))
         take(self.feed, kv.passtimes(rows[0]))
         board = self.board()
-        self.assertEqual((self.shown(), board.silent), ([("1", "DRIVING")], {"LIN"}))
+        self.assertEqual((self.shown(), board.stale_operators), ([("1", "DRIVING")], {"LIN"}))
         self.assertEqual(self.feed.freshness(board), ("stale", 301))
         take(self.feed, kv.passtimes(rows[1]))
         self.assertEqual(self.shown(), [("1", "DRIVING"), ("2", "DRIVING")])
@@ -207,7 +211,7 @@ class BoardTests(BoardsTestCase):
             self.wait(1)
             if self.clock.seconds() >= NOW + 2 * MINUTE:
                 self.assertEqual(self.shown(), [], self.clock.seconds() - NOW)
-        self.assertEqual(self.feed.passtimes.n_passes, 0)
+        self.assertEqual(self.feed.passtimes.n_passtimes, 0)
 
     def test_late(self) -> None:
         """What is late is shown once, as KV8 has it, while planned times have passed."""
@@ -257,7 +261,7 @@ class BoardTests(BoardsTestCase):
             board = self.board()
             self.assertEqual(len(board.messages), shown)
             if until is not None:
-                self.assertEqual(board.until, NOW + until * MINUTE)
+                self.assertEqual(board.valid_until, NOW + until * MINUTE)
         take(self.feed, kv.general_message({"MessageCodeNumber": "28"}))
         self.assertEqual([message.key for message in self.board().messages], ["LIN_2026-01-01_28_ALGEMEEN_30000001"])
         take(self.feed, kv.general_message_delete({"MessageCodeNumber": "28"}))

@@ -1,4 +1,4 @@
-"""The connection to the KV78turbo feed, on a clock of the test's and sockets that are none."""
+"""Tests of kv78turbo.subscriber and zmq_sockets, with fake sockets and a stepped clock."""
 
 import errno
 from collections import deque
@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from govi_server.errors import StartupError
-from govi_server.kv78turbo.subscriber import TURN_MESSAGES, Subscriber, _Descriptor
+from govi_server.kv78turbo.subscriber import MAX_TURN_MESSAGES, Subscriber
+from govi_server.kv78turbo.zmq_sockets import SocketDescriptor
 from govi_server.settings import SubscriberSettings
 
 ADDRESS = "tcp://feed.example:7817"
@@ -24,7 +25,7 @@ ENVELOPE = "/GOVI/KV8passtimes/ARR"
 
 
 class FakeSocket:
-    """A SUB socket whose messages the test gives; readable by its own account only, as libzmq's are."""
+    """A SUB socket with messages of the test. Like those of libzmq, only its events tell whether it is readable."""
 
     FD = 99
 
@@ -32,14 +33,14 @@ class FakeSocket:
         self.messages: deque[list[bytes]] = deque()
         self.closed = False
         self.error: zmq.ZMQError | None = None
-        """What reading fails with."""
-        self.asked = 0
-        """How often it was asked for its events."""
+        """The error of the next read."""
+        self.polls = 0
+        """How often its events were read."""
 
     def get(self, option: int) -> int:
         assert option == zmq.EVENTS
         assert not self.closed
-        self.asked += 1
+        self.polls += 1
         return zmq.POLLOUT | (zmq.POLLIN if self.messages or self.error else 0)
 
     def recv_multipart(self, flags: int) -> list[bytes]:
@@ -54,20 +55,20 @@ class FakeSocket:
 
 
 class FakeSockets:
-    """Makes such sockets. refused: addresses that libzmq would not take."""
+    """Makes fake sockets. rejected: addresses that libzmq rejects."""
 
     def __init__(self) -> None:
-        self.made: list[tuple[float, str, bool]] = []
+        self.connects: list[tuple[float, str, bool]] = []
         self.sockets: list[FakeSocket] = []
-        self.refused: set[str] = set()
+        self.rejected: set[str] = set()
         self.first: list[list[bytes]] = []
-        """What waits in a new one."""
+        """Messages that are waiting in a new socket."""
         self.closed = False
         self.clock: MemoryReactorClock
 
     def connect(self, address: str, ipv6: bool) -> FakeSocket:
-        self.made.append((self.clock.seconds(), address, ipv6))
-        if address in self.refused:
+        self.connects.append((self.clock.seconds(), address, ipv6))
+        if address in self.rejected:
             raise zmq.ZMQError(errno.ENODEV)
         self.sockets.append(FakeSocket())
         self.sockets[-1].messages.extend(self.first)
@@ -126,20 +127,20 @@ class SubscriberTestCase(SynchronousTestCase):
         return self.clock.seconds() - self.started
 
     def wake(self) -> None:
-        """Have the reactor see the descriptor readable, and come round once more."""
+        """Make the descriptor readable, and run one turn of the reactor."""
         (reader,) = self.clock.getReaders()
         cast(IReadDescriptor, reader).doRead()
         self.clock.advance(0)
 
-    def come(self, *frames: bytes) -> None:
+    def receive(self, *frames: bytes) -> None:
         self.socket.messages.append(list(frames))
         self.wake()
 
-    def data(self, data: bytes = b"gz") -> None:
-        self.come(ENVELOPE.encode(), data)
+    def receive_data(self, data: bytes = b"gz") -> None:
+        self.receive(ENVELOPE.encode(), data)
 
-    def heartbeat(self) -> None:
-        self.come(ENVELOPE.encode())
+    def receive_heartbeat(self) -> None:
+        self.receive(ENVELOPE.encode())
 
     def wait(self, seconds: int) -> None:
         self.clock.pump([1.0] * seconds)
@@ -149,54 +150,54 @@ class SubscriberTestCase(SynchronousTestCase):
 
 
 class MessageTests(SubscriberTestCase):
-    """What comes, and what is handed over."""
+    """Messages, and what is passed on."""
 
     limits = SubscriberSettings(message=256)
 
-    def test_frames(self) -> None:
-        """All frames behind the envelope are one file."""
-        self.data(b"one")
-        self.come(ENVELOPE.encode(), b"o", b"", b"ne")
+    def test_frames_are_joined(self) -> None:
+        """All frames after the envelope are one file."""
+        self.receive_data(b"one")
+        self.receive(ENVELOPE.encode(), b"o", b"", b"ne")
         self.assertEqual(self.received, [(ENVELOPE, b"one")] * 2)
 
-    def test_heartbeat(self) -> None:
-        """An envelope alone is a sign of life and nothing else."""
+    def test_heartbeat_is_not_data(self) -> None:
+        """An envelope alone is a sign of life, and not passed on."""
         self.assertIsNone(self.subscriber.alive)
-        self.heartbeat()
+        self.receive_heartbeat()
         self.assertEqual(self.received, [])
         self.assertEqual((self.subscriber.alive, self.subscriber.last), (self.started, None))
         self.assertEqual(self.subscriber.state, "UNKNOWN")
         self.wait(5)
-        self.data()
+        self.receive_data()
         self.assertEqual((self.subscriber.alive, self.subscriber.last), (self.started + 5, self.started + 5))
 
-    def test_odd_messages(self) -> None:
-        """What is too large, has no data or no envelope in ASCII is left out and counted; the feed goes on."""
-        self.come(b"/GOVI/" + b"\xff", b"gz")
-        self.come("/GOVI/KV8\u00e9".encode(), b"gz")
-        self.come(ENVELOPE.encode(), b"", b"")
-        self.come(b"e" * 56, b"x" * 100, b"x" * 101)
+    def test_invalid_messages_are_dropped(self) -> None:
+        """Messages that are too large, without data or with an invalid envelope are dropped and counted."""
+        self.receive(b"/GOVI/" + b"\xff", b"gz")
+        self.receive("/GOVI/KV8\u00e9".encode(), b"gz")
+        self.receive(ENVELOPE.encode(), b"", b"")
+        self.receive(b"e" * 56, b"x" * 100, b"x" * 101)
         self.assertEqual(self.subscriber.incidents.counts, {"envelope": 2, "empty": 1, "too large": 1})
         self.assertEqual((self.received, self.subscriber.state), ([], "UNKNOWN"))
-        self.come(b"e" * 56, b"x" * 100, b"x" * 100)
+        self.receive(b"e" * 56, b"x" * 100, b"x" * 100)
         self.assertEqual(self.received, [("e" * 56, b"x" * 200)])
 
-    def test_before_the_first_readiness(self) -> None:
-        """What came before the reactor watches the descriptor is read without its being readable."""
+    def test_message_before_first_readiness(self) -> None:
+        """Messages that arrive before the reactor watches the descriptor are read without readiness."""
         self.sockets.first = [[ENVELOPE.encode(), b"gz"]]
         self.wait(60 + 1)
         self.assertEqual(len(self.received), 1)
 
 
 class TurnTests(SubscriberTestCase):
-    """How much is read at a time."""
+    """How much is read in one turn of the reactor."""
 
     def setUp(self) -> None:
         super().setUp()
         self.seen: list[int] = []
 
     def read(self, count: int, work: Callable[[], object] = lambda: None) -> list[int]:
-        """Have so many messages come; give how many had been read each time that other work had its turn."""
+        """Receive a number of messages; return how many had been read at each turn of other work."""
         self.socket.messages.extend([ENVELOPE.encode(), b"%d" % number] for number in range(count))
         (reader,) = self.clock.getReaders()
         cast(IReadDescriptor, reader).doRead()
@@ -213,18 +214,21 @@ class TurnTests(SubscriberTestCase):
         if self.socket.messages:
             self.clock.callLater(0, self._work, work)
 
-    def test_count(self) -> None:
-        """After so many messages other work has its turn; no further readiness is needed for the rest."""
-        self.assertEqual(self.read(2 * TURN_MESSAGES + 1), [TURN_MESSAGES, 2 * TURN_MESSAGES, 2 * TURN_MESSAGES + 1])
+    def test_turn_ends_after_messages(self) -> None:
+        """A turn ends after a number of messages; the next one needs no further readiness."""
+        self.assertEqual(
+            self.read(2 * MAX_TURN_MESSAGES + 1),
+            [MAX_TURN_MESSAGES, 2 * MAX_TURN_MESSAGES, 2 * MAX_TURN_MESSAGES + 1],
+        )
 
-    def test_exactly_so_many(self) -> None:
-        """With as many messages as a turn has, the events are asked for once more, and then no more."""
-        asked = self.socket.asked
-        self.read(TURN_MESSAGES)
-        self.assertEqual(self.socket.asked - asked, 1 + TURN_MESSAGES + 1)
+    def test_exactly_one_turn(self) -> None:
+        """After exactly as many messages as a turn allows, the events are read once more."""
+        before = self.socket.polls
+        self.read(MAX_TURN_MESSAGES)
+        self.assertEqual(self.socket.polls - before, 1 + MAX_TURN_MESSAGES + 1)
 
-    def test_time(self) -> None:
-        """After 5 ms other work has its turn, too."""
+    def test_turn_ends_after_time(self) -> None:
+        """A turn ends after 5 ms."""
 
         def slow() -> None:
             self.clock.rightNow += 0.002
@@ -232,8 +236,8 @@ class TurnTests(SubscriberTestCase):
         self.consume = slow
         self.assertEqual(self.read(7), [3, 6, 7])
 
-    def test_clock_is_set_back(self) -> None:
-        """A clock that is set back within a turn ends it."""
+    def test_clock_set_back_ends_turn(self) -> None:
+        """A turn ends when the clock is set back."""
 
         def set_back() -> None:
             self.clock.rightNow -= 3600
@@ -245,90 +249,90 @@ class TurnTests(SubscriberTestCase):
         self.wake()
         self.assertEqual(self.seen, [1, 5])
 
-    def test_readable_meanwhile(self) -> None:
-        """While a turn is due, readiness is taken back and adds no other turn."""
-        asked = []
+    def test_readiness_during_turns(self) -> None:
+        """While a turn is scheduled, readiness is cleared and schedules no other turn."""
+        polls = []
 
         def wake() -> None:
             (reader,) = self.clock.getReaders()
-            before = self.socket.asked
+            before = self.socket.polls
             cast(IReadDescriptor, reader).doRead()
-            asked.append(self.socket.asked - before)
+            polls.append(self.socket.polls - before)
 
-        self.assertEqual(self.read(2 * TURN_MESSAGES, wake)[:2], [TURN_MESSAGES, 2 * TURN_MESSAGES])
-        self.assertEqual(asked[0], 1)
+        self.assertEqual(self.read(2 * MAX_TURN_MESSAGES, wake)[:2], [MAX_TURN_MESSAGES, 2 * MAX_TURN_MESSAGES])
+        self.assertEqual(polls[0], 1)
 
-    def test_reading_fails(self) -> None:
-        """When libzmq cannot read, the connection is made anew."""
+    def test_read_error_reconnects(self) -> None:
+        """After a read error of libzmq, a new connection is made."""
         self.socket.error = zmq.ZMQError(zmq.ENOTSOCK)
         self.wake()
         self.assertTrue(self.socket.closed)
         self.assertEqual(self.subscriber.state, "DOWN")
         self.wait(1)
-        self.data()
+        self.receive_data()
         self.assertEqual(len(self.received), 1)
 
 
 class ConsumerTests(SubscriberTestCase):
-    """Who takes the messages in."""
+    """Passing messages on."""
 
     def test_back_pressure(self) -> None:
-        """Nothing is read until the Deferred of the last message fires; what came meanwhile is read then."""
-        taken: Deferred[None] = Deferred()
-        self.consume = lambda: taken
+        """Nothing is read until the Deferred of the last message fires."""
+        done: Deferred[None] = Deferred()
+        self.consume = lambda: done
         self.socket.messages.append([ENVELOPE.encode(), b"1"])
-        self.data(b"2")
-        self.data(b"3")
+        self.receive_data(b"2")
+        self.receive_data(b"3")
         self.assertEqual(len(self.received), 1)
         self.consume = lambda: None
-        taken.callback(None)
+        done.callback(None)
         self.assertEqual(len(self.received), 1)
         self.clock.advance(0)
         self.assertEqual([data for _, data in self.received], [b"1", b"2", b"3"])
 
-    def test_at_once(self) -> None:
-        """A Deferred that has fired stops nothing."""
+    def test_fired_deferred(self) -> None:
+        """A Deferred that has fired does not delay reading."""
         self.consume = lambda: succeed(None)
         self.socket.messages.extend([ENVELOPE.encode(), b"gz"] for _ in range(5))
         self.wake()
         self.assertEqual(len(self.received), 5)
 
-    def test_fails(self) -> None:
-        """One that raises, or whose Deferred fails, is counted and told to the log once; the feed goes on."""
+    def test_consumer_errors_are_logged_once(self) -> None:
+        """Exceptions and failures of the consumer are counted, and logged once; reading continues."""
 
-        def fails() -> None:
+        def fail() -> None:
             raise ValueError("no")
 
-        self.consume = fails
-        self.data()
+        self.consume = fail
+        self.receive_data()
         later: Deferred[None] = Deferred()
         self.consume = lambda: later
-        self.data()
+        self.receive_data()
         later.errback(Failure(ValueError("nor now")))
         self.clock.advance(0)
         self.consume = lambda: None
-        self.data()
+        self.receive_data()
         self.assertEqual(len(self.received), 3)
         self.assertEqual(self.subscriber.incidents.counts, {"not consumed": 2})
-        told = [line for line in self.lines() if "taken in" in line]
-        self.assertEqual(told, [f"A message of the live feed in {ENVELOPE} could not be taken in: ValueError('no')"])
+        lines = [line for line in self.lines() if "ingested" in line]
+        self.assertEqual(lines, [f"Feed {ADDRESS}: message dropped, {ENVELOPE} cannot be ingested: ValueError('no')"])
 
-    def test_slow(self) -> None:
-        """A consumer that takes longer than the silence is not the feed's: it stays connected, and it is logged."""
-        taken: Deferred[None] = Deferred()
-        self.consume = lambda: taken
-        self.data()
+    def test_slow_consumer_is_not_silence(self) -> None:
+        """A slow consumer is logged, and is not a silence of the feed."""
+        done: Deferred[None] = Deferred()
+        self.consume = lambda: done
+        self.receive_data()
         self.wait(200)
         self.assertEqual((self.subscriber.state, self.socket.closed), ("RECOVERING", False))
         self.assertEqual(self.subscriber.incidents.counts, {"slow": 3})
-        taken.callback(None)
+        done.callback(None)
         self.wait(30)
         self.assertEqual(self.subscriber.state, "RECOVERING")
         self.wait(60)
         self.assertEqual(self.subscriber.state, "DOWN")
 
-    def test_stops(self) -> None:
-        """One that stops the service gets no further message."""
+    def test_consumer_stops_service(self) -> None:
+        """A consumer that stops the service receives no further message."""
 
         def stop() -> None:
             self.subscriber.stopService()
@@ -338,161 +342,161 @@ class ConsumerTests(SubscriberTestCase):
         self.wake()
         self.assertEqual(len(self.received), 1)
 
-    def test_after_the_stop(self) -> None:
-        """A Deferred that fires after the stop does nothing any more."""
-        taken: Deferred[None] = Deferred()
-        self.consume = lambda: taken
-        self.data()
+    def test_deferred_fires_after_stop(self) -> None:
+        """A Deferred that fires after the stop has no effect."""
+        done: Deferred[None] = Deferred()
+        self.consume = lambda: done
+        self.receive_data()
         self.subscriber.stopService()
-        taken.callback(None)
+        done.callback(None)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class StateTests(SubscriberTestCase):
     """UNKNOWN, RECOVERING, UP and DOWN."""
 
-    def test_up(self) -> None:
-        """From the first message it recovers for a minute in which data comes, then it is up."""
+    def test_up_after_recovery(self) -> None:
+        """The feed is RECOVERING from its first message until it has received data for a minute, and then UP."""
         self.assertEqual(self.subscriber.state, "UNKNOWN")
-        self.data()
+        self.receive_data()
         for _ in range(59):
             self.wait(1)
-            self.data()
+            self.receive_data()
             self.assertEqual(self.subscriber.state, "RECOVERING")
         self.wait(1)
         self.assertEqual(self.subscriber.state, "RECOVERING")
-        self.data()
+        self.receive_data()
         self.assertEqual(self.subscriber.state, "UP")
         self.assertEqual(
             self.lines(),
             [
-                f"The live feed from {ADDRESS} is RECOVERING: data comes",
-                f"The live feed from {ADDRESS} is UP: data has come for 60 s",
+                f"Feed {ADDRESS}: receiving data (RECOVERING)",
+                f"Feed {ADDRESS}: data received for 60 s (UP)",
             ],
         )
 
-    def test_heartbeats_only(self) -> None:
-        """Heartbeats alone keep the connection, but it is down until data comes."""
+    def test_heartbeats_only_is_down(self) -> None:
+        """With heartbeats only the connection stays, but the feed is DOWN."""
         for _ in range(59):
             self.wait(1)
-            self.heartbeat()
+            self.receive_heartbeat()
         self.assertEqual(self.subscriber.state, "UNKNOWN")
         self.wait(1)
         self.assertEqual(self.subscriber.state, "DOWN")
         for _ in range(100):
             self.wait(1)
-            self.heartbeat()
-        self.assertEqual((len(self.sockets.made), self.subscriber.state), (1, "DOWN"))
-        self.data()
+            self.receive_heartbeat()
+        self.assertEqual((len(self.sockets.connects), self.subscriber.state), (1, "DOWN"))
+        self.receive_data()
         self.assertEqual(self.subscriber.state, "RECOVERING")
-        self.assertEqual(self.lines()[0], f"The live feed from {ADDRESS} is DOWN: only heartbeats came for 60 s")
+        self.assertEqual(self.lines()[0], f"Feed {ADDRESS}: only heartbeats for 60 s (DOWN)")
 
-    def test_data_stops(self) -> None:
-        """When only heartbeats go on, it stays what it was for minutes, and is down then, on the same connection."""
-        self.data()
+    def test_down_minutes_after_last_data(self) -> None:
+        """Some minutes after the last data the feed is DOWN, on the same connection."""
+        self.receive_data()
         self.wait(60 - 1)
-        self.heartbeat()
+        self.receive_heartbeat()
         self.wait(1)
-        self.data()
+        self.receive_data()
         states = []
         for _ in range(20):
             self.wait(30)
-            self.heartbeat()
+            self.receive_heartbeat()
             states.append(self.subscriber.state)
         self.assertEqual((states[8], states[-1], self.subscriber.attempts), ("UP", "DOWN", 1))
         self.assertEqual(self.subscriber.last, self.started + 60)
         self.assertEqual(self.subscriber.alive, self.started + 660)
-        self.data()
+        self.receive_data()
         self.assertEqual(self.subscriber.state, "RECOVERING")
 
-    def test_silence(self) -> None:
-        """A minute without any frame: down, one line says so, and what comes then begins anew."""
-        self.data()
+    def test_silence_reconnects(self) -> None:
+        """After a minute without any frame the feed is DOWN, with one log line, and a new connection is made."""
+        self.receive_data()
         self.wait(40)
-        self.heartbeat()
+        self.receive_heartbeat()
         self.wait(59)
         self.assertEqual(self.subscriber.state, "RECOVERING")
         self.wait(1)
         self.assertEqual((self.subscriber.state, self.subscriber.address), ("DOWN", None))
         self.assertEqual(
             self.lines()[1:],
-            [f"Nothing came from {ADDRESS} for 60 s: the live feed is DOWN, {ADDRESS} is tried in 1 s"],
+            [f"Feed {ADDRESS}: silent for 60 s (DOWN), connecting to {ADDRESS} in 1 s"],
         )
         self.wait(1)
         self.assertEqual(self.subscriber.address, ADDRESS)
-        self.data()
+        self.receive_data()
         self.assertEqual(self.subscriber.state, "RECOVERING")
 
-    def test_set_back_while_recovering(self) -> None:
-        """After the clock was set back, recovering takes its time from then."""
-        self.data()
+    def test_clock_set_back_while_recovering(self) -> None:
+        """After the clock was set back, recovery starts again."""
+        self.receive_data()
         self.clock.rightNow -= 3600
-        self.data()
+        self.receive_data()
         self.wait(59)
-        self.data()
+        self.receive_data()
         self.assertEqual(self.subscriber.state, "RECOVERING")
         self.wait(1)
-        self.data()
+        self.receive_data()
         self.assertEqual(self.subscriber.state, "UP")
 
 
-class AttemptTests(SubscriberTestCase):
-    """Silence, and what is tried then."""
+class ReconnectTests(SubscriberTestCase):
+    """Silence and reconnection."""
 
     addresses = (ADDRESS, OTHER)
 
     def test_back_off(self) -> None:
-        """The wait doubles up to 30 s; the addresses take turns, every other round without IPv6; one at a time."""
+        """The back-off doubles up to 30 s; addresses are used in turn, every other round without IPv6."""
         self.wait(8 * 60 + 1 + 2 + 4 + 8 + 16 + 30 + 30)
         at, expected = 0, []
         for number, wait in enumerate([1, 2, 4, 8, 16, 30, 30, 30]):
             expected.append((self.started + at, (ADDRESS, OTHER)[number % 2], number // 2 % 2 == 0))
             at += 60 + wait
-        self.assertEqual(self.sockets.made, expected)
+        self.assertEqual(self.sockets.connects, expected)
         self.assertTrue(all(socket.closed for socket in self.sockets.sockets[:-1]))
         self.assertEqual(len(self.lines()), 8)
 
-    def test_back_to_one(self) -> None:
-        """Once data has come, the wait is 1 s again; heartbeats do not make it so."""
+    def test_data_resets_back_off(self) -> None:
+        """Data resets the back-off to 1 s; heartbeats do not."""
         self.wait(61 + 62)
-        self.heartbeat()
+        self.receive_heartbeat()
         self.wait(60)
-        self.assertIn("is tried in 4 s", self.lines()[-1])
+        self.assertIn("in 4 s", self.lines()[-1])
         self.wait(4)
-        self.data()
+        self.receive_data()
         self.wait(60)
-        self.assertIn("is tried in 1 s", self.lines()[-1])
+        self.assertIn("in 1 s", self.lines()[-1])
 
-    def test_refused(self) -> None:
-        """A further address that libzmq does not take is passed over, after the back-off."""
-        self.sockets.refused = {OTHER}
+    def test_rejected_further_address_is_skipped(self) -> None:
+        """A further address that libzmq rejects is skipped after the back-off."""
+        self.sockets.rejected = {OTHER}
         self.wait(60 + 1 + 2)
-        self.assertEqual([address for _, address, _ in self.sockets.made], [ADDRESS, OTHER, ADDRESS])
-        self.data()
+        self.assertEqual([address for _, address, _ in self.sockets.connects], [ADDRESS, OTHER, ADDRESS])
+        self.receive_data()
         self.assertEqual(len(self.received), 1)
 
-    def test_waiting_is_no_silence(self) -> None:
-        """When something waits in libzmq by the end of the silence, it is read, and there was none."""
+    def test_waiting_message_is_not_silence(self) -> None:
+        """A message that is waiting in libzmq at the end of a silence is read, and no new connection is made."""
         self.wait(59)
         self.socket.messages.append([ENVELOPE.encode(), b"gz"])
         self.wait(2)
-        self.assertEqual((len(self.received), len(self.sockets.made)), (1, 1))
+        self.assertEqual((len(self.received), len(self.sockets.connects)), (1, 1))
 
-    def test_stop_in_the_back_off(self) -> None:
-        """A stop between two attempts leaves nothing behind."""
+    def test_stop_during_back_off(self) -> None:
+        """A stop between two attempts leaves no delayed call."""
         self.wait(60)
         self.subscriber.stopService()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_readable_after_the_close(self) -> None:
-        """A readiness that the reactor had seen before the connection was given up does nothing."""
+    def test_readiness_after_close(self) -> None:
+        """Readiness from before the connection was closed has no effect."""
         (reader,) = self.clock.getReaders()
         self.wait(60)
         cast(IReadDescriptor, reader).doRead()
 
-    def test_set_forward(self) -> None:
-        """A clock that is set forward is no silence; a silence then takes its time."""
-        self.data()
+    def test_clock_set_forward_is_not_silence(self) -> None:
+        """A clock set forward is not a silence; later silences are noticed in time."""
+        self.receive_data()
         self.wait(10)
         self.clock.advance(3600)
         self.assertEqual((self.subscriber.state, self.socket.closed), ("RECOVERING", False))
@@ -501,26 +505,26 @@ class AttemptTests(SubscriberTestCase):
         self.wait(1)
         self.assertTrue(self.socket.closed)
 
-    def test_set_back(self) -> None:
-        """A clock that is set back while frames come: the next silence is noticed in its time."""
-        self.data()
+    def test_clock_set_back(self) -> None:
+        """After the clock was set back, the next silence is noticed in time."""
+        self.receive_data()
         self.clock.rightNow -= 3600
-        self.data()
+        self.receive_data()
         self.wait(59)
         self.assertFalse(self.socket.closed)
         self.wait(1)
         self.assertTrue(self.socket.closed)
 
-    def test_set_back_in_silence(self) -> None:
-        """A clock that is set back during a silence: it is noticed when the clock is where it was, and no sooner."""
-        self.data()
+    def test_clock_set_back_during_silence(self) -> None:
+        """A silence in which the clock is set back is noticed when the clock has caught up."""
+        self.receive_data()
         self.clock.rightNow -= 3600
         self.wait(3660)
         self.assertTrue(self.socket.closed)
 
 
 class AddressTests(SynchronousTestCase):
-    """What may be an address."""
+    """Valid and invalid addresses."""
 
     def subscriber(self, *addresses: str, sockets: FakeSockets | None = None) -> Subscriber:
         return Subscriber(
@@ -531,13 +535,13 @@ class AddressTests(SynchronousTestCase):
             _sockets=sockets,  # type: ignore[arg-type]
         )
 
-    def test_good(self) -> None:
-        """Hosts by name, IPv4 and IPv6, and what is in the same machine."""
+    def test_valid_addresses(self) -> None:
+        """Hosts by name, IPv4 or IPv6, and local sockets are valid."""
         for address in (ADDRESS, "tcp://83.98.158.170:7817", "tcp://[::1]:1", "tcp://x:65535", "ipc:///run/feed"):
             self.assertIsNone(self.subscriber(address).address)
 
-    def test_bad(self) -> None:
-        """The constructor refuses what can be no address, wherever it stands, in one line that names it."""
+    def test_invalid_addresses(self) -> None:
+        """An invalid address is a StartupError that names it, at any place."""
         for address in (
             "", "feed.example:7817", "tcp://feed.example", "tcp://feed.example:", "tcp://feed.example:x",
             "tcp://feed.example:0", "tcp://feed.example:65536", "tcp://:7817", "tcp://*:7817", "tcp://a b:1",
@@ -548,32 +552,32 @@ class AddressTests(SynchronousTestCase):
                 self.subscriber(ADDRESS, address)
             self.assertIn(repr(address), str(caught.exception))
 
-    def test_none(self) -> None:
-        """Without an address, or a prefix, there is nothing to do."""
+    def test_address_and_prefix_are_required(self) -> None:
+        """A subscriber without addresses or prefixes is a StartupError."""
         self.assertRaises(StartupError, self.subscriber)
         with self.assertRaises(StartupError):
             Subscriber(MemoryReactorClock(), [ADDRESS], [], lambda envelope, data: None)
 
-    def test_refused(self) -> None:
-        """What libzmq does not take at the start ends the start, with nothing left behind."""
+    def test_rejected_first_address_fails_startup(self) -> None:
+        """A first address that libzmq rejects is a StartupError, and the sockets are closed."""
         sockets = FakeSockets()
-        sockets.refused, sockets.clock = {ADDRESS}, MemoryReactorClock()
+        sockets.rejected, sockets.clock = {ADDRESS}, MemoryReactorClock()
         subscriber = self.subscriber(ADDRESS, sockets=sockets)
         self.assertRaises(StartupError, subscriber.startService)
         self.assertTrue(sockets.closed)
         self.assertFalse(subscriber.running)
 
-    def test_never_started(self) -> None:
-        """One that was never started has nothing to stop."""
+    def test_stop_without_start(self) -> None:
+        """A subscriber that was never started can be stopped."""
         self.successResultOf(self.subscriber(ADDRESS).stopService())
 
 
 class DescriptorTests(SynchronousTestCase):
-    """What the reactor watches, and the limits."""
+    """The socket's descriptor."""
 
-    def test_interface(self) -> None:
-        """It is what a reactor reads from."""
-        descriptor = _Descriptor(FakeSocket(), lambda: None)  # type: ignore[arg-type]
+    def test_provides_read_descriptor(self) -> None:
+        """It provides IReadDescriptor."""
+        descriptor = SocketDescriptor(FakeSocket(), lambda: None)  # type: ignore[arg-type]
         self.assertTrue(verifyObject(IReadDescriptor, descriptor))
         self.assertEqual((descriptor.fileno(), descriptor.logPrefix()), (99, "kv78turbo"))
         descriptor.connectionLost(Failure(ValueError()))

@@ -1,4 +1,4 @@
-"""A folder of recorded KV7: which of its files are read, in which order, and when again."""
+"""Tests of kv78turbo.timetable_directory: which files are read, in which order, and when again."""
 
 import gzip
 import os
@@ -11,13 +11,13 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.errors import StartupError
-from govi_server.kv78turbo.ctx import PIECE
-from govi_server.kv78turbo.timetable_directory import LOOK_EVERY, TimetableDirectory
+from govi_server.kv78turbo.ctx import CHUNK_BYTES
+from govi_server.kv78turbo.timetable_directory import SCAN_INTERVAL, TimetableDirectory
 from tests.client import NOW
 
 
-class FolderTests(SynchronousTestCase):
-    """A folder whose files the test writes."""
+class TimetableDirectoryTests(SynchronousTestCase):
+    """A directory whose files the test writes."""
 
     def setUp(self) -> None:
         directory = TemporaryDirectory()
@@ -26,25 +26,27 @@ class FolderTests(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(NOW)
         self.read: list[bytes] = []
-        """The files that were read, as far as they could be."""
-        self.folder = self.make(self.path)
+        """The content of each file, as far as it was read."""
+        self.senders: list[str] = []
+        self.directory = self.make_directory(self.path)
         self.events = EventLoggingObserver()
         globalLogPublisher.addObserver(self.events)
         self.addCleanup(globalLogPublisher.removeObserver, self.events)
 
-    def make(self, path: str) -> TimetableDirectory:
+    def make_directory(self, path: str) -> TimetableDirectory:
         cooperator = Cooperator(
-            # One bit of work in each turn.
+            # One step in each turn.
             terminationPredicateFactory=lambda: lambda: True,
             scheduler=lambda call: self.clock.callLater(0.001, call),
         )
-        return TimetableDirectory(path, self.clock, cooperator, self.take)
+        return TimetableDirectory(path, self.clock, cooperator, self.ingest)
 
-    def take(self, chunks: Iterator[bytes]) -> Iterator[None]:
+    def ingest(self, chunks: Iterator[bytes], sender: str) -> Iterator[None]:
         self.read.append(b"")
+        self.senders.append(sender)
         for chunk in chunks:
             if chunk.startswith(b"boom"):
-                raise ZeroDivisionError("as asked")
+                raise ZeroDivisionError("a bug")
             self.read[-1] += chunk
             yield
 
@@ -55,22 +57,22 @@ class FolderTests(SynchronousTestCase):
         if mtime:
             os.utime(path, (mtime, mtime))
 
-    def look(self) -> list[bytes]:
-        """Give what is read in the next look."""
+    def scan(self) -> list[bytes]:
+        """Return the files that the next scan reads."""
         self.read.clear()
-        self.clock.advance(LOOK_EVERY)
+        self.clock.advance(SCAN_INTERVAL)
         self.clock.pump([0.001] * 50)
         return self.read
 
     def start(self) -> list[bytes]:
-        """Give what is read at the start."""
-        self.folder.startService()
-        self.addCleanup(self.folder.stopService)
+        """Return the files that are read at startup."""
+        self.directory.startService()
+        self.addCleanup(self.directory.stopService)
         self.clock.pump([0.001] * 50)
         return self.read
 
     def lines(self, level: LogLevel) -> list[str]:
-        """Give what was told of the folder, with its path left out."""
+        """Return the lines of its log, with ... as its path."""
         lines = [
             (formatEvent(event) or "").replace(self.path, "...")
             for event in self.events
@@ -80,8 +82,8 @@ class FolderTests(SynchronousTestCase):
         self.events._events.clear()
         return lines
 
-    def test_order(self) -> None:
-        """Files are read in the order of their names, compressed or not; nothing else that is there is."""
+    def test_files_in_order_of_names(self) -> None:
+        """Timetable files, compressed or not, are read in the order of their names; other files are ignored."""
         self.write("b.ctx", b"B")
         self.write("a.gz", gzip.compress(b"A"))
         self.write("c.ctx.gz", gzip.compress(b"C") + gzip.compress(b"CC"))
@@ -91,53 +93,55 @@ class FolderTests(SynchronousTestCase):
         os.symlink("b.ctx", os.path.join(self.path, "h.ctx"))
         os.symlink("nowhere", os.path.join(self.path, "i.ctx"))
         self.assertEqual(self.start(), [b"A", b"B", b"CCC", b"B"])
-        self.assertEqual(self.lines(LogLevel.info), ["4 files of timetable read in 0.0 s"])
+        self.assertEqual(self.lines(LogLevel.info), ["Timetable ...: 4 files read in 0.0 s"])
         self.assertEqual(self.lines(LogLevel.warn), [])
+        names = [os.path.relpath(sender, self.path) for sender in self.senders]
+        self.assertEqual(names, ["a.gz", "b.ctx", "c.ctx.gz", "h.ctx"])
 
-    def test_bit_by_bit(self) -> None:
-        """A large file is read in pieces, with turns of others between them."""
-        data = os.urandom(5 * PIECE)
+    def test_large_file_is_read_in_steps(self) -> None:
+        """A large file is read in chunks, with other work between them."""
+        data = os.urandom(5 * CHUNK_BYTES)
         self.write("a.ctx", data)
-        self.folder.startService()
-        self.addCleanup(self.folder.stopService)
+        self.directory.startService()
+        self.addCleanup(self.directory.stopService)
         sizes = []
         for _ in range(8):
             self.clock.advance(0.001)
-            sizes.append(sum(map(len, self.read)) // PIECE)
+            sizes.append(sum(map(len, self.read)) // CHUNK_BYTES)
         self.assertEqual(sizes, [1, 2, 3, 4, 5, 5, 5, 5])
         self.assertEqual(self.read, [data])
 
-    def test_again(self) -> None:
-        """What is new or has changed is read in the next look, and only that."""
+    def test_changed_files_are_read_again(self) -> None:
+        """The next scan reads new and changed files only."""
         self.write("a.ctx", b"A", 1000)
         self.write("b.ctx", b"B", 1000)
         self.assertEqual(self.start(), [b"A", b"B"])
         self.lines(LogLevel.info)
-        self.assertEqual(self.look(), [])
+        self.assertEqual(self.scan(), [])
         self.assertEqual(self.lines(LogLevel.info), [])
         self.write("c.ctx", b"C", 1000)
-        self.assertEqual(self.look(), [b"C"])
+        self.assertEqual(self.scan(), [b"C"])
         self.write("a.ctx", b"a", 1001)
-        self.assertEqual(self.look(), [b"a"])
+        self.assertEqual(self.scan(), [b"a"])
         self.write("b.ctx", b"BB", 1000)
-        self.assertEqual(self.look(), [b"BB"])
+        self.assertEqual(self.scan(), [b"BB"])
         os.unlink(os.path.join(self.path, "c.ctx"))
-        self.assertEqual(self.look(), [])
+        self.assertEqual(self.scan(), [])
 
-    def test_loaded(self) -> None:
-        """It is told when what is new has been read."""
+    def test_loaded_fires_after_ingestion(self) -> None:
+        """The Deferred of a scan fires when its files have been ingested."""
         self.write("a.ctx", b"A")
-        self.folder.startService()
-        self.addCleanup(self.folder.stopService)
-        loaded = self.folder.loaded
+        self.directory.startService()
+        self.addCleanup(self.directory.stopService)
+        loaded = self.directory.loaded
         assert loaded is not None
         self.assertNoResult(loaded)
         self.clock.pump([0.001] * 3)
         self.successResultOf(loaded)
         self.assertEqual(self.read, [b"A"])
 
-    def test_broken(self) -> None:
-        """A file that is broken is named once, the others are read, and it is read again when it is another."""
+    def test_broken_file_is_logged_once(self) -> None:
+        """A broken file is logged once and read again when it changes; other files are read."""
         whole = gzip.compress(os.urandom(1000), mtime=0)
         wrong = whole[:-8] + bytes(8)
         flipped = whole[:12] + bytes([whole[12] ^ 0xFF]) + whole[13:]
@@ -147,61 +151,62 @@ class FolderTests(SynchronousTestCase):
         self.assertEqual(self.start()[-1], b"E")
         lines = self.lines(LogLevel.warn)
         self.assertEqual(
-            [line.partition(": ")[0] for line in lines], [f".../{name}.gz is not read to its end" for name in "abcd"]
+            [line.partition(": not read to its end: ")[0] for line in lines],
+            [f"Timetable file .../{name}.gz" for name in "abcd"],
         )
-        self.assertEqual(self.look(), [])
+        self.assertEqual(self.scan(), [])
         self.assertEqual(self.lines(LogLevel.warn), [])
         self.write("a.gz", gzip.compress(b"A"), 1001)
-        self.assertEqual(self.look(), [b"A"])
+        self.assertEqual(self.scan(), [b"A"])
 
-    def test_failure(self) -> None:
-        """What goes wrong with a file in earnest is logged, and neither the others nor the next look suffer."""
+    def test_exception_does_not_stop_scans(self) -> None:
+        """An exception is logged; other files and the next scan are not affected."""
         self.write("a.ctx", b"boom", 1000)
         self.write("b.ctx", b"B", 1000)
         self.assertEqual(self.start()[-1], b"B")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.write("c.ctx", b"C", 1000)
-        self.assertEqual(self.look(), [b"C"])
+        self.assertEqual(self.scan(), [b"C"])
 
-    def test_not_there(self) -> None:
-        """A folder that cannot be read when the program starts ends it with a line that names it."""
+    def test_unreadable_directory_fails_startup(self) -> None:
+        """A directory that cannot be read at startup is a StartupError that names it."""
         self.write("a.ctx", b"A")
-        for name, why in [("nowhere", "No such file or directory"), ("a.ctx", "Not a directory")]:
+        for name, reason in [("nowhere", "No such file or directory"), ("a.ctx", "Not a directory")]:
             path = os.path.join(self.path, name)
             with self.assertRaises(StartupError) as caught:
-                self.make(path).startService()
-            self.assertEqual(str(caught.exception), f"cannot read the timetable in {path}: {why}")
+                self.make_directory(path).startService()
+            self.assertEqual(str(caught.exception), f"cannot read the timetable in {path}: {reason}")
 
-    def test_goes_away(self) -> None:
-        """A folder that goes away later is told of, and read when it is back."""
+    def test_missing_directory_is_logged(self) -> None:
+        """A directory that disappears is logged, and read when it is back."""
         self.start()
         os.rename(self.path, self.path + "x")
-        self.assertEqual(self.look(), [])
+        self.assertEqual(self.scan(), [])
         (line,) = self.lines(LogLevel.warn)
-        self.assertTrue(line.startswith("Cannot read the timetable in ...: "), line)
+        self.assertTrue(line.startswith("Timetable ...: cannot be read: "), line)
         os.rename(self.path + "x", self.path)
         self.write("a.ctx", b"A")
-        self.assertEqual(self.look(), [b"A"])
+        self.assertEqual(self.scan(), [b"A"])
 
-    def test_relative(self) -> None:
-        """Its path is that of the moment when it was made: twistd changes its directory."""
-        here = os.getcwd()
-        self.addCleanup(os.chdir, here)
+    def test_relative_path(self) -> None:
+        """A relative path is resolved at creation: twistd changes its directory."""
+        current = os.getcwd()
+        self.addCleanup(os.chdir, current)
         os.chdir(self.path)
-        self.folder = self.make(".")
-        os.chdir(here)
+        self.directory = self.make_directory(".")
+        os.chdir(current)
         self.write("a.ctx", b"A")
         self.assertEqual(self.start(), [b"A"])
 
-    def test_stop(self) -> None:
-        """A stopped one looks no more, even if it was stopped while it read."""
-        self.write("a.ctx", bytes(3 * PIECE))
-        self.folder.startService()
+    def test_stop_ends_scans(self) -> None:
+        """No scans are scheduled after a stop, even during a read."""
+        self.write("a.ctx", bytes(3 * CHUNK_BYTES))
+        self.directory.startService()
         self.clock.advance(0.001)
-        self.folder.stopService()
+        self.directory.stopService()
         self.clock.pump([0.001] * 20)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.folder.startService()
+        self.directory.startService()
         self.clock.pump([0.001] * 20)
-        self.folder.stopService()
+        self.directory.stopService()
         self.assertEqual(self.clock.getDelayedCalls(), [])

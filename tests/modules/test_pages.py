@@ -152,11 +152,11 @@ class StopsTests(PagesTestCase):
             ("/near?lat=nan&lon=5", "lat"),
             ("/near?lat=52&lon=1e9", "lon"),
             (f"/board/{CODE}?view=x", "view"),
-            (f"/board/{','.join(map(str, range(101)))}", "these"),
+            (f"/board/{','.join(map(str, range(101)))}", "TimingPointCodes"),
         ]:
             answer = self.ask(path)
             self.assertEqual((answer.status, answer.body.split()[0].decode()), (400, name), path)
-        self.assertEqual(self.ask(f"/board/{CODE}?view=x").body, b"view is wall\n")
+        self.assertEqual(self.ask(f"/board/{CODE}?view=x").body, b"view must be wall\n")
         for path in ("/stops/", "/stops/x?q=a", "/near/", "//", "/docs/", "/openapi.json/x", "/siri", "/assets/"):
             self.assertEqual(self.ask(path).status, 404, path)
 
@@ -458,4 +458,4 @@ class SiriTests(PagesTestCase):
             ("PT0S", 0), ("P999D", 86400),
             ("P", None), ("PT", None), ("P1M", None), ("30", None), ("P1DT", None), ("PT30M\n", None),
         ]:  # fmt: skip
-            self.assertEqual(Duration().read(text), seconds, text)
+            self.assertEqual(Duration().parse(text), seconds, text)

@@ -77,7 +77,8 @@ class MetricsTests(OperationsTestCase):
         for path in Path(govi_server.__file__).parent.rglob("*.py"):
             if path.parent.name == "simulator":
                 continue  # has no metrics
-            added |= set(re.findall(r'(?:incidents\.add|self\._refused)\(\s*"([^"]+)"', path.read_text("utf-8")))
+            calls = r'(?:incidents\.add|\b_?reject|self\._drop)\(\s*"([^"]+)"'
+            added |= set(re.findall(calls, path.read_text("utf-8")))
         self.assertEqual(added, {kind for kinds in INCIDENT_KINDS.values() for kind in kinds})
         self.assertIn("too many names", added)
 
@@ -97,7 +98,7 @@ class MetricsTests(OperationsTestCase):
         self.feed.received("/GOVI/KV8passtimes/OWN", b"no gzip")
         self.clock.advance(7)
         self.assertEqual(self.metric("govi_feed_records_total"), "1.0")
-        (operator,) = self.feed.passtimes.heard
+        (operator,) = self.feed.passtimes.last_heard
         self.assertEqual(self.metric(f'govi_feed_age_seconds{{owner="{operator}"}}'), "7.0")
         self.assertEqual(self.metric('govi_incidents_total{kind="broken message",where="feed"}'), "1.0")
         self.assertEqual(self.metric('govi_feed_state{state="UP"}'), "1.0")

@@ -1,9 +1,12 @@
 """Tests of operations.snapshot: a warm restart."""
 
+import struct
+import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import msgspec
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,7 +15,8 @@ from govi_server.departures.board import Board, Trip
 from govi_server.departures.cache import BoardCache
 from govi_server.errors import StartupError
 from govi_server.kv78turbo.feed import Feed
-from govi_server.operations.snapshot import HEADER, Snapshots
+from govi_server.kv78turbo.kv8_columns import KEY_NAMES, VALUE_NAMES
+from govi_server.operations.snapshot import HEADER, Columns, OperatorsRecord, Record, Snapshots, StopRecord
 from govi_server.runtime.cooperative import make_cooperator
 from govi_server.settings import SnapshotSettings
 from tests import feed as kv
@@ -21,6 +25,15 @@ from tests.doubles import FakeSource, live_feed, take
 
 CODE = "57330430"
 FEED_CODE = "30000001"
+VERSION_1 = Path(__file__).with_name("snapshot_1.bin")
+"""A snapshot that version 1 has written, with a board, planning, a live passtime and a message."""
+
+
+def snapshot_file(columns: Columns, *records: Record) -> bytes:
+    """Return a snapshot with these columns and records."""
+    data = [msgspec.msgpack.encode(record) for record in records]
+    content = msgspec.json.encode(columns) + b"\n" + b"".join(struct.pack(">I", len(part)) + part for part in data)
+    return HEADER + content + bytes(4) + struct.pack(">I", zlib.crc32(content))
 
 
 class Program(NamedTuple):
@@ -72,7 +85,7 @@ class SnapshotTests(SynchronousTestCase):
         with capturedLogs() as events:
             self.start(program)
         lines = [formatEvent(event) for event in events]
-        return program, [line for line in lines if line.startswith("The snapshot")]
+        return program, [line for line in lines if line.startswith("Snapshot ")]
 
     def test_restart_restores_memory(self) -> None:
         """Boards, departures and planning are there after a clean stop and a start."""
@@ -82,21 +95,21 @@ class SnapshotTests(SynchronousTestCase):
         self.assertEqual(program.cache.board(CODE)[0], "hit")
         self.assertEqual((len(before.passtimes), len(before.messages)), (1, 1))
         self.assertEqual(program.feed.boards.board(FEED_CODE, 86400), before)
-        self.assertEqual(program.feed.passtimes.heard, self.program.feed.passtimes.heard)
+        self.assertEqual(program.feed.passtimes.last_heard, self.program.feed.passtimes.last_heard)
         self.assertEqual(program.feed.timetable.n_planned, 1)
 
     def test_future_times_are_dropped(self) -> None:
         """An operator heard by a clock that was ahead is not fresh until then."""
         passtimes = self.program.feed.passtimes
-        passtimes.hear_again({"A": NOW + 3600, "B": NOW - 5}, {})
-        self.assertEqual(passtimes.heard, {"B": NOW - 5})
+        passtimes.restore_operators({"A": NOW + 3600, "B": NOW - 5}, {})
+        self.assertEqual(passtimes.last_heard, {"B": NOW - 5})
 
     def test_expired_content_is_dropped(self) -> None:
         """Boards and passtimes that are over by the next start are not restored."""
         self.save()
         self.clock.advance(2 * 86400)
         program, _ = self.restart()
-        self.assertEqual((program.cache.entries, program.feed.passtimes.n_passes), (0, 0))
+        self.assertEqual((program.cache.entries, program.feed.passtimes.n_passtimes), (0, 0))
 
     def test_snapshot_every_minute(self) -> None:
         """A whole snapshot is written each minute."""
@@ -115,7 +128,7 @@ class SnapshotTests(SynchronousTestCase):
         for data in (b"", b"foreign", whole[:-1], whole + b"x", whole[:100] + b"\xff" + whole[101:], HEADER):
             self.path.write_bytes(data)
             program, (line,) = self.restart()
-            self.assertIn("is put aside as", line)
+            self.assertIn("; put aside as ", line)
             self.assertEqual(program.cache.entries, 0)
             self.assertEqual([path.name for path in self.path.parent.iterdir()], ["snapshot.damaged"])
             (self.path.parent / "snapshot.damaged").unlink()
@@ -144,7 +157,9 @@ class SnapshotTests(SynchronousTestCase):
         """The program does not start where a snapshot could never be written."""
         snapshots = self.make_snapshots(self.program, "/nonexistent/snapshot")
         error = self.assertRaises(StartupError, snapshots.startService)
-        self.assertEqual(str(error), "cannot write the snapshot /nonexistent/snapshot: /nonexistent is no directory")
+        self.assertEqual(
+            str(error), "cannot write the snapshot /nonexistent/snapshot: /nonexistent is not a directory"
+        )
 
     def test_unread_snapshot_is_not_overwritten(self) -> None:
         """A program that stops before it has read the snapshot leaves it as it was."""
@@ -154,3 +169,68 @@ class SnapshotTests(SynchronousTestCase):
         snapshots.startService()
         snapshots.stopService()
         self.assertEqual(self.path.read_bytes(), whole)
+
+    def test_version_1_is_restored(self) -> None:
+        """A snapshot of version 1, which does not name its columns, is restored."""
+        self.path.write_bytes(VERSION_1.read_bytes())
+        program, (line,) = self.restart()
+        self.assertIn("records restored", line)
+        self.assertEqual(program.cache.board(CODE)[0], "hit")
+        departures = program.feed.boards.board(FEED_CODE, 86400)
+        (passtime,) = departures.passtimes
+        self.assertEqual((passtime.trip_stop_status, passtime.number_of_coaches), ("DRIVING", "2"))
+        self.assertEqual(passtime.extra, (("MessageContent", "Extra stop"),))
+        self.assertEqual((len(departures.messages), program.feed.timetable.n_planned), (1, 1))
+        self.assertEqual(program.feed.passtimes.last_heard, {"LIN": NOW})
+
+    def test_columns_are_mapped_by_name(self) -> None:
+        """Columns that the snapshot lacks are unknown, further ones are dropped, and their order is free."""
+        self.fill()
+        stop = self.program.feed.passtimes.stops[FEED_CODE]
+        ((key, values),) = stop.passtimes.items()
+        row = dict(zip(KEY_NAMES + VALUE_NAMES, (key + b"|" + values).split(b"|"), strict=True))
+        old_values = (*(name for name in reversed(VALUE_NAMES) if name != "DestinationCode"), "Abolished")
+        columns = Columns(KEY_NAMES[::-1], old_values)
+        old_key = b"|".join(row[name] for name in columns.key)
+        old = b"|".join(row.get(name, b"x") for name in columns.values)
+        records = (OperatorsRecord({"LIN": NOW}, {}), StopRecord(FEED_CODE, {old_key: old}, []))
+        self.path.write_bytes(snapshot_file(columns, *records))
+        program, _ = self.restart()
+        (passtime,) = program.feed.boards.board(FEED_CODE, 86400).passtimes
+        self.assertEqual((passtime.journey, passtime.destination_code), ("LIN_77_L004_1001_0", None))
+        self.assertEqual((passtime.trip_stop_status, passtime.wheelchair), ("DRIVING", "ACCESSIBLE"))
+
+    def test_missing_key_column_drops_passtimes(self) -> None:
+        """Passtimes of a snapshot that lacks a column of the key are dropped, and the rest is restored."""
+        self.fill()
+        ((key, values),) = self.program.feed.passtimes.stops[FEED_CODE].passtimes.items()
+        columns = Columns(KEY_NAMES[:-1], VALUE_NAMES)
+        (message,) = (self.program.feed.passtimes.stops[FEED_CODE].messages or {}).values()
+        record = StopRecord(FEED_CODE, {key.rpartition(b"|")[0]: values}, [message])
+        self.path.write_bytes(snapshot_file(columns, record))
+        program, _ = self.restart()
+        self.assertEqual((program.feed.passtimes.n_passtimes, program.feed.passtimes.n_messages), (0, 1))
+
+    def test_foreign_columns_are_put_aside(self) -> None:
+        """A snapshot with an unreadable header, or with passtimes that do not fit it, is put aside."""
+        self.fill()
+        passtimes = self.program.feed.passtimes.stops[FEED_CODE].passtimes
+        valid = snapshot_file(Columns(), StopRecord(FEED_CODE, passtimes, []))
+        content = valid[len(HEADER) : -8].replace(b'{"key":[', b'{"key":{')
+        unreadable = HEADER + content + bytes(4) + struct.pack(">I", zlib.crc32(content))
+        short = snapshot_file(Columns(KEY_NAMES, VALUE_NAMES[:-1]), StopRecord(FEED_CODE, passtimes, []))
+        for data in (unreadable, short):
+            self.path.write_bytes(data)
+            program, (line,) = self.restart()
+            self.assertIn("; put aside as ", line)
+            self.assertEqual(program.feed.passtimes.n_passtimes, 0)
+
+    def test_rejected_record_names_the_snapshot(self) -> None:
+        """A rejected record of a snapshot is logged with the snapshot's path."""
+        self.fill()
+        passtimes = self.program.feed.passtimes.stops[FEED_CODE].passtimes
+        self.path.write_bytes(snapshot_file(Columns(), StopRecord("no code", passtimes, [])))
+        with capturedLogs() as events:
+            self.start(self.make_program())
+        lines = [formatEvent(event) for event in events]
+        self.assertIn(f"Record of '{self.path}' rejected: invalid TimingPointCode (TimingPointCode)", lines)

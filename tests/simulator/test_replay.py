@@ -9,9 +9,8 @@ from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.command.record import record_of
 from govi_server.errors import StartupError
-from govi_server.kv78turbo.recording import write_record
+from govi_server.kv78turbo.recording import make_record, write_record
 from govi_server.simulator.feed_faults import FaultInjector, FeedFaults
 from govi_server.simulator.replay import Replay, shift_dates
 from govi_server.simulator.town_feed import Message, general_message, timetable_messages
@@ -62,7 +61,7 @@ class ReplayTests(SynchronousTestCase):
         (self.directory / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
 
     def line(self, message: Message, time: float) -> bytes:
-        return write_record(record_of(message.envelope, gzip.compress(message.ctx), time))
+        return write_record(make_record(message.envelope, gzip.compress(message.ctx), time))
 
     def replay(self, today: date, speed: float = 1) -> Replay:
         return Replay(self.directory, today, speed)
@@ -97,7 +96,7 @@ class ReplayTests(SynchronousTestCase):
 
     def test_invalid_message_is_replayed(self) -> None:
         """A message that is not CTX is sent as it was recorded."""
-        self.save("1.jsonl", write_record(record_of("/GOVI/x", b"\x1f\x8bnonsense", 0)))
+        self.save("1.jsonl", write_record(make_record("/GOVI/x", b"\x1f\x8bnonsense", 0)))
         ((messages, _),) = self.replay(FRIDAY)
         ((envelope, data),) = FaultInjector(FeedFaults(garbage=1), Random(1)).frames(messages[0])
         self.assertEqual((envelope, data), (b"/GOVI/x", b"\x1f\x8bnonsense"))

@@ -1,0 +1,238 @@
+"""The columns of KV8's passing times (DATEDPASSTIME), and how one row is checked, stored and parsed.
+
+COLUMNS is the only list of columns: the stored form, Passtime's fields, the header of a snapshot and the text members
+that OVapi's JSON and its schema take from the feed follow from it. To store a further column and to write it into
+OVapi's JSON, add a line to _VALUE_COLUMNS.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from govi_server.departures.display import HIDDEN_AFTER_SECONDS
+from govi_server.departures.times import MINUTE, moment, moments, read_date, read_time, read_timestamp
+from govi_server.kv78turbo.ctx import NULL, text, texts
+from govi_server.kv78turbo.passtime import Passtime
+
+
+class Column(NamedTuple):
+    """A column of DATEDPASSTIME."""
+
+    name: str
+    """Its label in KV8."""
+    field: str = ""
+    """The field of Passtime; "" for a text in Passtime.extra, a member of the same name in OVapi's JSON."""
+    parse: Callable[[str | None], Any] | None = None
+    """Returns the value of the field, from its text or None for null; None keeps these."""
+    is_required: bool = False
+    """Whether tables without it are rejected: their rows hold nothing to show."""
+
+
+def _or_empty(value: str | None) -> str:
+    return value or ""
+
+
+def _or_unknown(value: str | None) -> str:
+    return value or "UNKNOWN"
+
+
+_REQUIRED = True
+
+# The journey's columns first, and the operating date, which keeps the same journey of two days apart.
+_KEY_COLUMNS = (
+    Column("DataOwnerCode", "data_owner_code", _or_empty, _REQUIRED),
+    Column("LocalServiceLevelCode", "local_service_level_code", _or_empty, _REQUIRED),
+    Column("LinePlanningNumber", "line_planning_number", _or_empty, _REQUIRED),
+    Column("JourneyNumber", "journey_number", _or_empty, _REQUIRED),
+    Column("FortifyOrderNumber", "fortify_order_number", _or_empty, _REQUIRED),
+    Column("OperationDate", "operation_date", lambda value: read_date(value or ""), _REQUIRED),
+    Column("UserStopOrderNumber", "user_stop_order_number", _or_empty, _REQUIRED),
+    Column("UserStopCode", "user_stop_code", _or_empty, _REQUIRED),
+)
+# The first seven are read when a row arrives; _VALID_VALUES and compare_timestamps() rely on the order of five.
+_VALUE_COLUMNS = (
+    Column("LastUpdateTimeStamp", "last_update", lambda value: read_timestamp(value or "")),
+    Column("ExpectedArrivalTime", "expected_arrival_time", is_required=True),
+    Column("ExpectedDepartureTime", "expected_departure_time", is_required=True),
+    Column("TargetArrivalTime", "target_arrival_time", is_required=True),
+    Column("TargetDepartureTime", "target_departure_time", is_required=True),
+    Column("TripStopStatus", "trip_stop_status", _or_unknown, _REQUIRED),
+    Column("WheelChairAccessible", "wheelchair", _or_unknown),
+    Column("JourneyStopType", "journey_stop_type", _or_unknown, _REQUIRED),
+    Column("DestinationCode", "destination_code"),
+    Column("LineDirection", "line_direction"),
+    Column("JourneyPatternCode", "journey_pattern_code"),
+    Column("IsTimingStop", "is_timing_stop", lambda value: value == "1"),
+    Column("SideCode", "side_code"),
+    Column("NumberOfCoaches", "number_of_coaches"),
+    Column("OperatorCode", "operator_code"),
+    Column("TimingPointDataOwnerCode", "timing_point_data_owner_code"),
+    Column("MessageContent"),
+    Column("MessageType"),
+    Column("ReasonType"),
+    Column("SubReasonType"),
+    Column("ReasonContent"),
+    Column("AdviceType"),
+    Column("SubAdviceType"),
+    Column("AdviceContent"),
+    Column("LinePublicNumber", "line_public_number"),
+    Column("DestinationName", "destination_name"),
+)
+# Not stored with the passtime, but what it is found by.
+_STOP_COLUMN = Column("TimingPointCode", "timing_point_code", _or_empty, _REQUIRED)
+
+COLUMNS = (*_KEY_COLUMNS, *_VALUE_COLUMNS, _STOP_COLUMN)
+"""All columns that are read."""
+
+EXTRA_NAMES = tuple(column.name for column in COLUMNS if not column.field)
+"""The columns of Passtime.extra, in order."""
+
+KEY_NAMES = tuple(column.name for column in _KEY_COLUMNS)
+"""The columns of a stored passtime's key, in order."""
+
+VALUE_NAMES = tuple(column.name for column in _VALUE_COLUMNS)
+"""The columns of a stored passtime's values, in order."""
+
+STATUS = VALUE_NAMES.index("TripStopStatus")
+WHEELCHAIR = VALUE_NAMES.index("WheelChairAccessible")
+"""Places of columns in the values."""
+_DIRECTION = VALUE_NAMES.index("LineDirection")
+_FIELD_PARSERS = tuple((column.name, column.field, column.parse) for column in (*_KEY_COLUMNS, *_VALUE_COLUMNS))
+_REQUIRED_NAMES = {column.name for column in COLUMNS if column.is_required}
+_JOURNEY_COLUMNS = 5
+"""Columns of the key that identify the journey."""
+
+_TIME = rb"(?:(?:[0-3][0-9]|4[0-7]):[0-5][0-9]:[0-5][0-9]|\\0|)\|"
+_DAY = rb"20[0-9]{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
+_TIMESTAMP = rb"(?:\\0||%bT(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][0-9.:+\-Z]{0,13})\|" % _DAY
+_NO_TIMES = rb"[^|]*\|(?:(?:\\0)?\|){4}"
+_VALID_VALUES = re.compile(rb"(?!%b)%b" % (_NO_TIMES, _TIMESTAMP + _TIME * 4))
+# No column is null or has an escape, and the order of the stop is a number.
+_VALID_KEY = re.compile(rb"[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[0-9]{1,5}\|[^|\\]+\Z")
+
+EMPTY = frozenset({NULL, b""})
+"""The fields of an unknown value."""
+
+_REPORT_SECONDS = 30 * MINUTE
+"""How long after a passing its updates may arrive: this decides between the two hours when clocks are set back."""
+
+is_valid_key = _VALID_KEY.match
+"""Return a match if a stored key is valid."""
+
+is_valid_values = _VALID_VALUES.match
+"""Return a match if the timestamp and times of stored values are valid, and at least one time is known."""
+
+
+class TableLayout(NamedTuple):
+    """Where the columns are in the rows of one table."""
+
+    key: Callable[[list[bytes]], tuple[bytes, ...]]
+    values: Callable[[list[bytes]], tuple[bytes, ...]]
+    code: int
+    stop_type: int
+    date: int
+    operator: int
+    splits: int
+    """Separators at which a row is split: further columns are not read."""
+    has_missing: bool
+    """Whether columns are missing: they are read from a null field after the last one."""
+
+
+def table_layout(labels: tuple[str, ...]) -> TableLayout | None:
+    """Return where the columns are in a table with these labels; None if a required one is missing."""
+    index = {label: i for i, label in enumerate(labels)}
+    if not index.keys() >= _REQUIRED_NAMES:
+        return None
+    names = {column.name for column in COLUMNS}
+    return TableLayout(
+        itemgetter(*(index[name] for name in KEY_NAMES)),
+        itemgetter(*(index.get(name, -1) for name in VALUE_NAMES)),
+        index["TimingPointCode"],
+        index["JourneyStopType"],
+        index["OperationDate"],
+        index["DataOwnerCode"],
+        max(index[name] for name in names if name in index) + 1,
+        not names <= index.keys(),
+    )
+
+
+def journey_of(key: bytes) -> bytes:
+    """Return the columns of a key that identify the journey."""
+    return b"|".join(key.split(b"|", _JOURNEY_COLUMNS)[:_JOURNEY_COLUMNS])
+
+
+def line_of(key: bytes, values: bytes) -> tuple[str, str, str]:
+    """Return DataOwnerCode, LinePlanningNumber and LineDirection."""
+    operator, _, line, _ = key.decode().split("|", 3)
+    return operator, line, text(values.split(b"|", _DIRECTION + 1)[_DIRECTION]) or ""
+
+
+def timestamp_of(values: bytes) -> float | None:
+    """Return the LastUpdateTimeStamp in epoch seconds; None if unknown."""
+    return read_timestamp(values.partition(b"|")[0].decode())
+
+
+def compare_timestamps(old: bytes, new: bytes) -> int:
+    """Compare the timestamps of two values: above 0 if the old one is newer, 0 if equal or the new one is unknown."""
+    before, after = old.partition(b"|")[0], new.partition(b"|")[0]
+    if before == after:
+        return 0
+    if len(before) == len(after) and before[-6:] == after[-6:]:  # same form and offset: as texts
+        return 1 if before > after else -1
+    older, newer = read_timestamp(before.decode()), read_timestamp(after.decode())
+    if newer is None:
+        return 0
+    return -1 if older is None else (older > newer) - (older < newer)
+
+
+@lru_cache(maxsize=1 << 16)
+def _epoch(day: bytes, time: bytes) -> float | None:
+    seconds = read_time(time.decode())
+    date = read_date(day.decode())
+    return None if seconds is None or date is None else moment(date, seconds, math.inf)
+
+
+def expires_at(key: bytes, values: bytes) -> float:
+    """Return when a passtime may be removed (epoch seconds): an hour late if its time comes twice that night."""
+    day = key.split(b"|", _JOURNEY_COLUMNS + 2)[_JOURNEY_COLUMNS]
+    times = (_epoch(day, time) for time in values.split(b"|", 5)[1:5])
+    return max((time for time in times if time is not None), default=0.0) + HIDDEN_AFTER_SECONDS
+
+
+def parse_passtime(key: bytes, values: bytes, code: str) -> Passtime:
+    """Parse a stored passtime of a TimingPointCode."""
+    fields: dict[str, Any] = {}
+    extra: list[tuple[str, str]] = []
+    for (name, field, parse), value in zip(_FIELD_PARSERS, texts(key + b"|" + values), strict=True):
+        if field:
+            fields[field] = value if parse is None else parse(value)
+        elif value:
+            extra.append((name, value))
+    is_last = fields["journey_stop_type"] == "LAST"
+    seconds: dict[str, int | None] = {}
+    for field in ("target_arrival_time", "expected_arrival_time", "target_departure_time", "expected_departure_time"):
+        seconds[field] = None if is_last and "departure" in field else read_time(fields[field] or "")
+        if seconds[field] is None:
+            fields[field] = None
+    # Past events are reported after they happened, and expected ones may be some seconds late already.
+    late = _REPORT_SECONDS if fields["trip_stop_status"] in ("ARRIVED", "PASSED") else MINUTE
+    after = 0.0 if fields["last_update"] is None else fields["last_update"] - late
+    day = fields["operation_date"]
+    target_arrival, expected_arrival = moments(
+        day, seconds["target_arrival_time"], seconds["expected_arrival_time"], after
+    )
+    target_departure, expected_departure = moments(
+        day, seconds["target_departure_time"], seconds["expected_departure_time"], after
+    )
+    return Passtime(
+        timing_point_code=code,
+        target_arrival=target_arrival,
+        expected_arrival=expected_arrival,
+        target_departure=target_departure,
+        expected_departure=expected_departure,
+        extra=tuple(extra),
+        **fields,
+    )

@@ -1,0 +1,403 @@
+"""Tests of kv78turbo.feed and freshness: ingesting, rejecting, sweeping, and the freshness of departures."""
+
+import gzip
+import os
+from tempfile import TemporaryDirectory
+from typing import cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import Logger, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from govi_server.departures.times import HOUR
+from govi_server.kv78turbo import ctx
+from govi_server.kv78turbo.feed import MAX_SUBSCRIPTIONS, MAX_SYNCHRONOUS_BYTES, REJECT_REASONS, SWEEP_INTERVAL
+from govi_server.kv78turbo.freshness import Freshness
+from govi_server.kv78turbo.subscriber import State, Subscriber
+from govi_server.runtime.cooperative import SLICE
+from govi_server.runtime.throttled_warnings import ThrottledWarnings
+from govi_server.settings import FeedLimitSettings
+from tests import feed as kv
+from tests.client import NOW
+from tests.doubles import FakeSubscriber, live_feed, take
+
+CODE = "30000001"
+HORIZON = float(HOUR)
+ENVELOPE = "/GOVI/KV8passtimes/LIN"
+
+
+class TickingClock(Clock):
+    """A clock that advances by a quarter of a slice each time it is read."""
+
+    ticks = False
+
+    def seconds(self) -> float:
+        """Return the time."""
+        if self.ticks:
+            self.rightNow += SLICE / 4
+        return super().seconds()
+
+
+class FeedTestCase(SynchronousTestCase):
+    """A feed with messages of the test."""
+
+    def setUp(self) -> None:
+        self.clock = TickingClock()
+        self.clock.advance(NOW)
+        self.feed = live_feed(self.clock)
+        self.events = EventLoggingObserver()
+        self.feed.incidents = ThrottledWarnings(Logger("feed", observer=self.events), self.clock)
+
+    def receive(self, message: bytes, envelope: str = ENVELOPE) -> Deferred[None] | None:
+        return self.feed.received(envelope, gzip.compress(message, 1))
+
+    def journeys(self, code: str = CODE) -> list[str]:
+        """Return the journey numbers of a stop's departures."""
+        return [passtime.journey_number for passtime in self.feed.boards.board(code, HORIZON).passtimes]
+
+    def seen_until(self, done: Deferred[None]) -> list[int]:
+        """Return the numbers of departures that are visible between the steps of an ingestion."""
+        seen: list[int] = []
+
+        def observe() -> None:
+            seen.append(len(self.journeys()))
+            if not done.called:
+                self.clock.callLater(0, observe)
+
+        observe()
+        self.clock.ticks = True
+        while not done.called:
+            self.clock.advance(0.001)
+        self.clock.ticks = False
+        self.clock.advance(0)
+        self.successResultOf(done)
+        return seen
+
+
+class IngestTests(FeedTestCase):
+    """Ingesting messages."""
+
+    def test_usual_message_is_synchronous(self) -> None:
+        """A message of usual size is ingested when received() returns."""
+        self.assertIsNone(self.receive(kv.passtimes({})))
+        self.assertEqual(self.journeys(), ["1001"])
+        self.assertEqual((self.feed.n_records, dict(self.feed.incidents.counts)), (1, {}))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_mixed_tables(self) -> None:
+        """A message may have tables of KV7 and KV8 in any order, and unknown ones."""
+        whole = kv.message(
+            "KV78turbo",
+            kv.table("DATEDPASSTIME", [{}]),
+            kv.table("LINE", [{}]),
+            ("SOMETHING", ["A", "B"], [["a", "b"]]),
+            kv.table("DATEDPASSTIME", [{"JourneyNumber": "1002"}]),
+        )
+        self.receive(whole)
+        self.assertEqual(self.journeys(), ["1001", "1002"])
+        self.assertEqual(self.feed.timetable.lines["LIN", "L004"].public_number, "4")
+        self.assertEqual(self.feed.n_records, 4)
+
+    def test_large_message_is_ingested_in_steps(self) -> None:
+        """A large message is ingested in steps; the Deferred fires after the last one."""
+        done = self.receive(kv.passtimes(*({"JourneyNumber": f"{n}"} for n in range(3000)), columns=49))
+        assert done is not None
+        self.assertNoResult(done)
+        seen = self.seen_until(done)
+        self.assertEqual((seen, seen[0], seen[-1]), (sorted(seen), 0, 3000))
+        self.assertGreater(len(set(seen)), 5)
+
+    def test_large_invalid_message_is_read_in_steps(self) -> None:
+        """A large message of invalid rows is read in steps, too."""
+        message = kv.message("KV8turbo_passtimes", ("DATEDPASSTIME", ["A", "B"], [])) + b"x\r\n" * 90_000
+        done = self.receive(message)
+        assert done is not None
+        self.assertGreater(len(self.seen_until(done)), 5)
+        self.assertEqual(self.feed.incidents.counts, {"columns": 90_000})
+        self.assertEqual(len(self.events), 1)
+
+    def test_kv8_does_not_change_timetable_version(self) -> None:
+        """Messages without planning leave the timetable's version unchanged, and so cached departures valid."""
+        take(self.feed, kv.planning({}), kv.calendar("2026-01-01"))
+        version = self.feed.timetable.version
+        table: ctx.Table = ("DATEDPASSTIME", ["A", "B"], [])
+        take(self.feed, kv.passtimes({}), kv.general_message({}), kv.message("KV8turbo_passtimes", table) + b"x\r\n")
+        done = self.receive(kv.message("KV8turbo_passtimes", table) + b"x\r\n" * 90_000)
+        assert done is not None
+        self.seen_until(done)
+        self.assertEqual(self.feed.timetable.version, version)
+
+    def test_planning_takes_effect_as_a_whole(self) -> None:
+        """Planning that is ingested in steps takes effect as a whole."""
+        take(self.feed, kv.planning({}), kv.calendar("2026-01-01"))
+        newer = "2026-01-01T00:59:59+01:00"
+        rows = kv.planning(*({"JourneyNumber": f"{n}"} for n in range(3000)), published=newer).splitlines(True)
+        done = self.receive(b"".join([*rows[:1000], b"x\r\n" * 90_000, *rows[1000:]]))
+        assert done is not None
+        seen = self.seen_until(done)
+        self.assertEqual(set(seen), {1, 3000})
+        self.assertGreater(seen.count(1), 5)
+        self.assertEqual(seen.index(3000), seen.count(1))
+
+    def test_synchronous_limit(self) -> None:
+        """A message of the limit is ingested synchronously; one byte more is not."""
+        message = kv.passtimes({})
+        padding = b"\n" * (MAX_SYNCHRONOUS_BYTES - len(message))
+        self.assertIsNone(self.receive(message + padding))
+        done = self.receive(message + padding + b"\n")
+        assert done is not None
+        self.seen_until(done)
+
+    def test_subscriptions_are_limited(self) -> None:
+        """The number of remembered subscriptions is limited, and those are kept up to date."""
+        row = kv.table("DATEDPASSTIME", [{}])
+        for name in [*range(MAX_SUBSCRIPTIONS + 5), 0]:
+            take(
+                self.feed, ctx.write("KV8turbo_passtimes", str(name), f"stamp {len(self.feed.subscriptions)}", [row])
+            )
+        self.assertEqual(len(self.feed.subscriptions), MAX_SUBSCRIPTIONS)
+        self.assertEqual(self.feed.subscriptions["0"], f"stamp {MAX_SUBSCRIPTIONS}")
+
+    def test_last_update_of_subscriptions_and_operators(self) -> None:
+        """The latest timestamp of each subscription and operator is stored."""
+        self.receive(kv.passtimes({}, published="2026-01-01T00:59:00+01:00"))
+        self.clock.advance(5)
+        self.receive(kv.passtimes({"DataOwnerCode": "B", "LastUpdateTimeStamp": "2026-01-01T00:58:00+01:00"}))
+        self.receive(kv.planning({}, published="2026-01-01T00:30:00+01:00"))
+        self.assertEqual(self.feed.subscriptions, {"openOV LIN": kv.PUBLISHED})
+        self.assertEqual(self.feed.passtimes.last_heard, {"LIN": NOW, "B": NOW + 5})
+        self.assertEqual(self.feed.passtimes.last_update, {"LIN": kv.PUBLISHED, "B": "2026-01-01T00:58:00+01:00"})
+
+
+class BadInputTests(FeedTestCase):
+    """Invalid messages and records are counted by kind, and logged once a minute."""
+
+    def test_broken_messages_are_dropped(self) -> None:
+        """A message that is not a complete gzip file, or too large, is dropped."""
+        whole = gzip.compress(kv.passtimes({}))
+        self.feed.limits = FeedLimitSettings(message=100_000)
+        broken = [b"", b"x", whole[:-1], whole[:20], whole + b"x", kv.passtimes({}), gzip.compress(bytes(100_001))]
+        for n, payload in enumerate(broken, 1):
+            self.assertIsNone(self.feed.received(ENVELOPE, payload))
+            self.assertEqual(self.feed.incidents.counts, {"broken message": n})
+        self.assertEqual(self.journeys(), [])
+        self.assertEqual(
+            [formatEvent(event) for event in self.events], [f"Message '{ENVELOPE}' dropped: truncated gzip"]
+        )
+        self.assertIsNone(self.feed.received(ENVELOPE, whole))
+        self.assertEqual(self.journeys(), ["1001"])
+
+    def test_messages_without_records(self) -> None:
+        """Messages without records, or that are not CTX, are ignored."""
+        for message in (b"", b"\r\n", b"\\G", b"\\T", b"\\L\r\n\r\n", b"\\", b"\xff" * 100, b"<xml/>", bytes(1000)):
+            self.receive(message)
+        self.receive(kv.passtimes({}))
+        self.assertEqual(self.journeys(), ["1001"])
+
+    def test_invalid_records_are_rejected(self) -> None:
+        """An invalid record is counted under its kind and logged; the message's other records are ingested."""
+        table = kv.table("DATEDPASSTIME", [{}])
+        labels, valid = len(table[1]), kv.passtimes({}).splitlines()[-1]
+        rows = [
+            ("columns", b"LIN|2026-01-01"),
+            ("columns", valid + b"|"),
+            ("escape", valid.replace(b"L004", b"L\\x")),
+            ("encoding", valid.replace(b"L004", b"L\xff")),
+            ("date", valid.replace(b"2026-01-01|", b"2026-02-01|", 1)),
+            ("date", valid.replace(b"2026-01-01|", b"2026-99-99|", 1)),
+            ("time", valid.replace(b"01:30:00", b"01:60:00", 1)),
+            ("time", valid.replace(b"01:30:00", b"48:00:00", 1)),
+            ("key", valid.replace(b"L004", b"")),
+            ("key", valid.replace(b"L004", b"\\0")),
+            ("TimingPointCode", valid.replace(CODE.encode(), b"+5")),
+            ("TimingPointCode", valid.replace(CODE.encode(), "\u0665".encode())),
+        ]
+        self.assertEqual(labels, valid.count(b"|") + 1)
+        for kind, row in rows:
+            self.setUp()
+            other = kv.passtimes({"JourneyNumber": "2"}).splitlines()[-1]
+            self.receive(b"\r\n".join([*kv.passtimes().splitlines(), row, other, b""]))
+            self.assertEqual(self.feed.incidents.counts, {kind: 1}, row)
+            self.assertEqual(self.journeys(), ["2"])
+            line = f"Record of 'LIN' rejected: {REJECT_REASONS[kind]} ({kind})"
+            self.assertEqual([formatEvent(event) for event in self.events], [line])
+
+    def test_rejected_records_are_logged_once_a_minute(self) -> None:
+        """Rejected records of one kind are logged once a minute."""
+        message = kv.message("KV8turbo_passtimes", ("DATEDPASSTIME", ["A", "B"], [])) + b"x\r\n" * 1000
+        for _ in range(7):
+            self.receive(message)
+            self.feed.received(ENVELOPE, b"")
+            self.clock.advance(10)
+        self.assertEqual(self.feed.incidents.counts, {"columns": 7000, "broken message": 7})
+        self.assertEqual(len(self.events), 4)
+        self.assertIn("(and 5999 more of this kind", formatEvent(list(self.events)[2]) or "")
+
+
+class SweepTests(FeedTestCase):
+    """Sweeping."""
+
+    def test_running_feed_sweeps(self) -> None:
+        """A running feed removes passtimes that are over; a stopped one leaves no delayed call."""
+        self.feed.startService()
+        self.receive(kv.passtimes({}, {"JourneyNumber": "2", "TimingPointCode": "5"}))
+        self.clock.pump([SWEEP_INTERVAL] * 30)
+        self.assertEqual(self.feed.passtimes.n_passtimes, 2)
+        self.clock.pump([SWEEP_INTERVAL, 0.01] * 4)
+        self.assertEqual(self.feed.passtimes.n_passtimes, 0)
+        self.successResultOf(cast(Deferred[None], self.feed.stopService()))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class TimetableDirectoryTests(SynchronousTestCase):
+    """A feed with a timetable directory."""
+
+    def setUp(self) -> None:
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.path = directory.name
+        self.clock = Clock()
+        self.clock.advance(NOW)
+        self.feed = live_feed(self.clock, self.path)
+        self.events = EventLoggingObserver()
+        self.feed.incidents = ThrottledWarnings(Logger("feed", observer=self.events), self.clock)
+
+    def write(self, name: str, message: bytes) -> None:
+        with open(os.path.join(self.path, name), "wb") as file:
+            file.write(message)
+
+    def test_files_are_ingested_at_startup(self) -> None:
+        """The files of the directory are ingested after the feed has started."""
+        self.write("a.ctx", kv.planning({}))
+        self.write("b.ctx", kv.calendar("2026-01-01"))
+        self.assertEqual(self.feed.timetable.n_planned, 0)
+        self.feed.startService()
+        self.clock.pump([0.01] * 5)
+        (passtime,) = self.feed.boards.board(CODE, HORIZON).passtimes
+        self.assertEqual((passtime.journey_number, passtime.trip_stop_status), ("1001", "PLANNED"))
+        self.feed.stopService()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_rejected_record_names_its_file(self) -> None:
+        """A rejected record of a file is logged with the file, and not with the operator that was heard last."""
+        self.write("a.ctx", kv.planning({"LocalServiceLevelCode": None}))
+        self.feed.startService()
+        self.addCleanup(self.feed.stopService)
+        take(self.feed, kv.passtimes({}))
+        self.clock.pump([0.01] * 5)
+        (line,) = [formatEvent(event) for event in self.events]
+        self.assertEqual(line, f"Record of '{self.path}/a.ctx' rejected: missing or invalid key (key)")
+
+    def test_rejected_record_of_the_feed_during_a_read(self) -> None:
+        """A record of the feed that is rejected while a file is read is logged with the feed's sender."""
+        self.write("a.ctx", kv.planning(*({"JourneyNumber": str(n)} for n in range(2000))))
+        self.feed.startService()
+        self.addCleanup(self.feed.stopService)
+        take(self.feed, kv.passtimes({"ExpectedArrivalTime": "99:99:99"}))
+        self.clock.pump([0.01] * 50)
+        self.assertEqual(self.feed.timetable.n_planned, 2000)
+        (line,) = [formatEvent(event) for event in self.events]
+        self.assertEqual(line, "Record of 'LIN' rejected: invalid time (time)")
+
+
+class FreshnessTests(FeedTestCase):
+    """The freshness of departures."""
+
+    def set_state(self, state: State = "UP", last: float | None = None) -> None:
+        self.feed.subscriber = cast(Subscriber, FakeSubscriber(state, last))
+
+    def freshness(self, code: str = CODE) -> tuple[Freshness, float]:
+        return self.feed.freshness(self.feed.boards.board(code, HORIZON))
+
+    def test_state_is_that_of_the_subscriber(self) -> None:
+        """The feed's state is its subscriber's; without one it is UNKNOWN."""
+        self.assertEqual((self.feed.state, self.feed.age), ("UNKNOWN", None))
+        self.set_state("RECOVERING")
+        self.assertEqual((self.feed.state, self.feed.age), ("RECOVERING", None))
+        self.set_state("DOWN", NOW - 70)
+        self.assertEqual((self.feed.state, self.feed.age), ("DOWN", 70))
+        self.set_state("UP", NOW + 5)  # the clock was set back
+        self.assertEqual(self.feed.age, 0)
+
+    def test_live_departures_age_with_their_operator(self) -> None:
+        """Live departures are as old as the latest data of their operator, in any state of the feed."""
+        states: tuple[State, ...] = ("UP", "RECOVERING", "DOWN", "UNKNOWN")
+        for state in states:
+            self.setUp()
+            self.set_state(state, NOW)
+            self.receive(kv.passtimes({}))
+            for wait, expected in [(0, "fresh"), (60, "fresh"), (0.5, "stale"), (239.5, "stale"), (0.5, "old")]:
+                self.clock.advance(wait)
+                self.assertEqual(self.freshness(), (expected, self.clock.seconds() - NOW))
+
+    def test_oldest_operator_counts(self) -> None:
+        """The age of a stop is that of its operator with the oldest data."""
+        self.set_state()
+        self.receive(kv.passtimes({"DataOwnerCode": "A"}))
+        self.clock.advance(100)
+        self.receive(kv.passtimes({"DataOwnerCode": "B"}))
+        self.assertEqual(self.freshness(), ("stale", 100))
+        self.receive(kv.passtimes({"DataOwnerCode": "A"}))
+        self.assertEqual(self.freshness(), ("fresh", 0))
+
+    def test_age_is_not_negative(self) -> None:
+        """Ages are not negative after the clock was set back."""
+        self.set_state()
+        self.receive(kv.passtimes({}))
+        self.clock.advance(-5)
+        self.assertEqual(self.freshness(), ("fresh", 0))
+
+    def test_stop_without_departures(self) -> None:
+        """A stop without departures is fresh if it exists and the feed is complete, and else unknown or down."""
+        cases: tuple[tuple[State, bool, Freshness], ...] = (
+            ("UP", True, "fresh"),
+            ("UP", False, "unknown"),
+            ("DOWN", False, "down"),
+            ("RECOVERING", False, "down"),
+            ("UNKNOWN", False, "down"),
+            ("DOWN", True, "down"),
+        )
+        for state, is_known, freshness in cases:
+            self.setUp()
+            self.set_state(state, NOW - 7)
+            if is_known:
+                self.receive(kv.planning())
+            self.assertEqual(self.freshness()[0], freshness, state)
+
+    def test_planned_departures(self) -> None:
+        """Planned departures are fresh while the feed would report changes, and else stale."""
+        for minutes in (30, 300):  # within the horizon, and beyond
+            cases: tuple[tuple[State, tuple[Freshness, float]], ...] = (
+                ("UP", ("fresh", 0)),
+                ("RECOVERING", ("stale", 7)),
+                ("DOWN", ("stale", 7)),
+                ("UNKNOWN", ("stale", 7)),
+            )
+            for state, freshness in cases:
+                self.setUp()
+                self.set_state(state, NOW - 7)
+                time = f"{1 + minutes // 60:02}:{minutes % 60:02}:00"
+                row = {"TargetArrivalTime": time, "TargetDepartureTime": time}
+                take(self.feed, kv.planning(row), kv.calendar("2026-01-01"))
+                self.assertEqual(self.freshness(), freshness, (state, minutes))
+
+    def test_timetable_without_feed(self) -> None:
+        """With a timetable only, its stops are fresh, and others unknown."""
+        self.assertEqual(self.freshness(), ("unknown", 0))
+        take(self.feed, kv.planning({}))
+        self.assertEqual(self.freshness(), ("fresh", 0))
+        take(self.feed, kv.calendar("2026-01-01"))
+        self.assertEqual((self.freshness(), self.journeys()), (("fresh", 0), ["1001"]))
+
+
+class SubscriberTests(SynchronousTestCase):
+    """The subscriber of a feed."""
+
+    def test_subscriber_needs_an_address(self) -> None:
+        """With an address a subscriber is a part of the feed; without one there is none."""
+        self.assertIsNone(live_feed(Clock()).subscriber)
+        feed = live_feed(Clock(), addresses=["tcp://localhost:7817"])
+        self.assertIn(feed.subscriber, list(feed))
+        self.assertEqual(feed.state, "UNKNOWN")
