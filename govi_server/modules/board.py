@@ -223,7 +223,7 @@ class BoardHandler(WebHandler):
     async def _send(self, told: StopsDisplay, asked: BoardRequest, version: object) -> None:
         form = asked.form
         # Whoever keeps it for so long is still not told of more time than there is.
-        body = await self._module.write(told.display.kept(MAX_AGE), form)
+        body = await self._module.write(told.display.delayed(MAX_AGE), form)
         made = make_representation(body, f"{form.kind}; charset=utf-8", asked.compressed, vary=f"Accept, {VARY}")
         headers = [*told.headers, ("Content-Language", form.lang), *(_HEADERS if form.kind == HTML else ())]
         if form.kind != HTML:

@@ -71,7 +71,7 @@ class Kv55Feed(Service):
     def made(self, code: str, compressed: bool) -> tuple[StopDepartures, Representation]:
         """Give a stop's board and its DRIS_55 document, which is rendered once until it changes."""
         form = ("dris_55", self.license_url, compressed)
-        return self.feed.boards.made(code, HORIZON, form, self._gzip if compressed else self._plain)
+        return self.feed.boards.rendered(code, HORIZON, form, self._gzip if compressed else self._plain)
 
     def _plain(self, board: StopDepartures) -> Representation:
         return run_now(self.document([board], Query(), compressed=False))

@@ -66,7 +66,7 @@ class Ovapi(Service):
     def made(self, code: str, area: str, departures: bool, compressed: bool) -> tuple[StopDepartures, Representation]:
         """Give a stop's board and its JSON, under its area's code if it has one, made once until it changes."""
         form = ("ovapi", departures, compressed, area)
-        return self.feed.boards.made(
+        return self.feed.boards.rendered(
             code,
             HORIZON,
             form,

@@ -6,7 +6,7 @@ import msgspec
 from twisted.application.service import Service
 from zope.interface import implementer
 
-from govi_server.departures.stop_index import LONGEST, MOST, StopIndex
+from govi_server.departures.stop_index import MAX_QUERY_CHARACTERS, MAX_STOPS, StopIndex
 from govi_server.departures.stop_index_cache import StopIndexCache
 from govi_server.documents.ovapi import OvapiDocuments
 from govi_server.http.caching.cached_response import CachedResponse
@@ -28,7 +28,7 @@ MAX_AGE = 60
 
 QUERY = Parameter(
     "q",
-    String(LONGEST, least=1),
+    String(MAX_QUERY_CHARACTERS, least=1),
     "Words of the stop's name or town, or beginnings of them, in any order and without accents; or its code.",
     "linde markt",
     required=True,
@@ -47,7 +47,7 @@ class Stops(Service):
     name = "stops"
     parameters: tuple[Parameter, ...] = (QUERY,)
     summary = "Find stops by name, town or code"
-    found = f"The stops, the best first, at most {MOST}; none if nothing is found."
+    found = f"The stops, the best first, at most {MAX_STOPS}; none if nothing is found."
     stop = STOP
     examples: tuple[Example, ...] = (
         Example("Find a stop; its TimingPointCode is what everything else asks for", "/stops?q=linde%20markt"),
@@ -65,7 +65,7 @@ class Stops(Service):
 
     def describe(self) -> list[Operation]:
         """Declare the one path."""
-        schema = objects({"Stops": {**arrays(objects(self.stop)), "maxItems": MOST}})
+        schema = objects({"Stops": {**arrays(objects(self.stop)), "maxItems": MAX_STOPS}})
         answers = (ResponseSpec(200, self.found, CONTENT_TYPE, schema, ("Cache-Control", "ETag")), _WRONG, _NOTHING)
         return [
             Operation(
@@ -84,7 +84,7 @@ class Near(Stops):
     name = "near"
     parameters = (LATITUDE, LONGITUDE)
     summary = "Find the nearest stops"
-    found = f"The stops within ten kilometres, the nearest first, at most {MOST}; Distance is in metres."
+    found = f"The stops within ten kilometres, the nearest first, at most {MAX_STOPS}; Distance is in metres."
     stop = {**STOP, "Distance": NUMBER}
     examples = (Example("Near the middle of town", "/near?lat=52.2203&lon=5.4801"),)
 

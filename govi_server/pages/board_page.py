@@ -113,7 +113,7 @@ def _time(stop: StopDisplay, row: DisplayRow, lang: str, now: float) -> str:
         was = f'<s><span class="unseen">{escape(TEXTS[lang]["was"])} </span>{planned}</s> ' if row.moved else ""
         ends = row.expected - row.expected % MINUTE  # what is shown and what programs read is the same minute
         left = escape(left_words(stop, row, now, lang))
-        at = now + stop.left(row, now)
+        at = now + stop.seconds_left(row, now)
         when = f'{was}<time class="left" datetime="{local_timestamp(ends)}" data-at="{at:.0f}">{left}</time>'
     return f'<span class="when">{when}</span> <span class="state">{escape(row_words(row, lang))}</span>'
 

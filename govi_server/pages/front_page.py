@@ -7,7 +7,7 @@ from re import sub
 from string import Template
 from urllib.parse import quote
 
-from govi_server.departures.stop_index import LONGEST, MOST
+from govi_server.departures.stop_index import MAX_QUERY_CHARACTERS, MAX_STOPS
 from govi_server.departures.times import MINUTE
 from govi_server.pages import links as languages
 from govi_server.pages.assets import html
@@ -123,9 +123,9 @@ def _search(live: Live, asked: str, texts: _Texts, kept: str) -> str:
     return _SEARCH.substitute(
         texts,
         query=asked,
-        longest=LONGEST,
+        longest=MAX_QUERY_CHARACTERS,
         unsaid="" if kept else " disabled",
-        most=MOST,
+        most=MAX_STOPS,
         said="" if live.found is None else _counted(len(live.found), texts),
         stops=_stops(live.found or (), kept),
         changes=_stops(live.changed, kept) or f'<li class="soft">{texts["changed_none"]}</li>',
@@ -133,8 +133,8 @@ def _search(live: Live, asked: str, texts: _Texts, kept: str) -> str:
 
 
 def _counted(stops: int, texts: _Texts) -> str:
-    if stops >= MOST:
-        return texts["found_most"].format(n=MOST)
+    if stops >= MAX_STOPS:
+        return texts["found_most"].format(n=MAX_STOPS)
     return texts[{0: "found_none", 1: "found_one"}.get(stops, "found_some")].format(n=stops)
 
 

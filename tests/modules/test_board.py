@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.departures.colors import READABLE, contrast
+from govi_server.departures.colors import MIN_CONTRAST, contrast
 from govi_server.departures.display import DepartureDisplay, DisplayRow, RowState, StopDisplay, StopState
 from govi_server.documents import board as plain
 from govi_server.http.caching.response_cache import MAX_AGE
@@ -310,7 +310,7 @@ class StyleTests(SynchronousTestCase):
                 ("plain", "plain-text"),
             ]
             for ground, text in couples:
-                self.assertGreaterEqual(contrast(colors[ground], colors[text]), READABLE, (ground, text))
+                self.assertGreaterEqual(contrast(colors[ground], colors[text]), MIN_CONTRAST, (ground, text))
         # No other colour is written anywhere.
         self.assertEqual(len(re.findall("#[0-9a-fA-F]{3,8}\\b|rgb|hsl", css)), len(day) + len(night))
 

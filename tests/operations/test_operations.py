@@ -435,7 +435,7 @@ class MetricsTests(OperationsTestCase):
         self.feed.received("/GOVI/KV8passtimes/LIN", gzip.compress(kv.passtimes({})))
         (code,) = self.feed.passtimes.stops
         for form in "abc":
-            self.feed.boards.made(code, 7200, form, lambda board: b"x" * (1 << 19))
+            self.feed.boards.rendered(code, 7200, form, lambda board: b"x" * (1 << 19))
         self.assertEqual(self.metric('govi_cache_entries{module="feed"}'), "2.0")
         self.assertEqual(self.metric('govi_cache_bytes{module="feed"}'), "1.048576e+06")
         self.assertEqual(self.metric('govi_cache_evictions_total{module="feed"}'), "1.0")
@@ -518,7 +518,7 @@ class AdminTests(OperationsTestCase):
     def test_not_ready_broken(self) -> None:
         """A module that fails is found out, for it is asked as clients ask it; and no statistics tell of that."""
         self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
-        self.feed.boards.made = None  # type: ignore[method-assign,assignment]
+        self.feed.boards.rendered = None  # type: ignore[method-assign,assignment]
         self.assertRegex(self.why_not(), "^/tpc: stop [0-9]+: 500 Internal Server Error\n$")
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
         self.assertEqual(list(self.hour.minutes()), [])
