@@ -161,5 +161,5 @@ def test_cannot_record(run: Run) -> None:
     recorder = run(RECORD, "--feed", "nonsense")
     said, _ = recorder.communicate(timeout=10)
     assert recorder.returncode == 1
-    assert said.startswith("govi-record: 'nonsense' is no address of a KV78turbo feed")
+    assert said.startswith("govi-record: invalid feed address 'nonsense'")
     assert said.count("\n") == 1
