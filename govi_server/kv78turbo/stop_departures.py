@@ -149,7 +149,7 @@ class StopDeparturesCache:
             yield
         return boards
 
-    def made(
+    def rendered(
         self, code: str, horizon: float, form: object, render: Callable[[StopDepartures], _Rendered]
     ) -> tuple[StopDepartures, _Rendered]:
         """Return a stop's departures and what is rendered from them, cached until either changes.

@@ -157,7 +157,7 @@ class Channel:
         # Who comes now is told no less, for he will not be told again before the others are.
         stops = (replace(stop, age=max(stop.age, told)) for stop, told in zip(sign.stops, ages, strict=True))
         write = plain.document if self.as_json else board_page.fragment
-        writing = write(replace(sign, stops=tuple(stops)).kept(MAKE_EVERY), self.lang, now)
+        writing = write(replace(sign, stops=tuple(stops)).delayed(MAKE_EVERY), self.lang, now)
         text = (await turns.run(writing)).rstrip("\n")
         lines = "".join(f"data: {line}\n" for line in text.split("\n"))
         self.said, self.ages, self.id = said, ages, number

@@ -7,7 +7,7 @@ from twisted.application.service import Service
 from zope.interface import implementer
 
 from govi_server.departures.display import place
-from govi_server.departures.stop_index import LONGEST
+from govi_server.departures.stop_index import MAX_QUERY_CHARACTERS
 from govi_server.departures.stop_index_cache import StopIndexCache
 from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import make_representation
@@ -31,7 +31,9 @@ CHANGED_EVERY = 5.0
 CONTENT_TYPE = "text/html; charset=utf-8"
 
 
-QUERY = Parameter("q", String(LONGEST), "Words of a stop's name or town, or its code: the page shows the results.")
+QUERY = Parameter(
+    "q", String(MAX_QUERY_CHARACTERS), "Words of a stop's name or town, or its code: the page shows the results."
+)
 
 
 @implementer(IWebModule, IDocumented)

@@ -109,7 +109,7 @@ def _time(stop: StopDisplay, row: DisplayRow, lang: str, now: float) -> str:
         was = f'<s><span class="unseen">{escape(TEXTS[lang]["was"])} </span>{planned}</s> ' if row.moved else ""
         minute = row.expected - row.expected % MINUTE  # programs read the minute that people see
         left = escape(left_words(stop, row, now, lang))
-        at = now + stop.left(row, now)
+        at = now + stop.seconds_left(row, now)
         when = f'{was}<time class="left" datetime="{local_timestamp(minute)}" data-at="{at:.0f}">{left}</time>'
     return f'<span class="when">{when}</span> <span class="state">{escape(row_words(row, lang))}</span>'
 

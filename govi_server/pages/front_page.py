@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from re import sub
 
-from govi_server.departures.stop_index import LONGEST, MOST
+from govi_server.departures.stop_index import MAX_QUERY_CHARACTERS, MAX_STOPS
 from govi_server.departures.times import MINUTE
 from govi_server.pages.assets import TEMPLATES
 from govi_server.pages.links import language_links
@@ -114,8 +114,8 @@ def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
         content=content,
         feed=feed,
         query=query.get("q", ""),
-        max_length=LONGEST,
-        max_stops=MOST,
+        max_length=MAX_QUERY_CHARACTERS,
+        max_stops=MAX_STOPS,
         board_query=board_query,
         found="" if feed is None or feed.found is None else _found(len(feed.found), texts),
         licenses=_LICENSES,
@@ -128,8 +128,8 @@ def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
 
 
 def _found(n_stops: int, texts: _Texts) -> str:
-    if n_stops >= MOST:
-        return texts["found_most"].format(n=MOST)
+    if n_stops >= MAX_STOPS:
+        return texts["found_most"].format(n=MAX_STOPS)
     return texts[{0: "found_none", 1: "found_one"}.get(n_stops, "found_some")].format(n=n_stops)
 
 

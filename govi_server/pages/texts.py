@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib.resources import files
 
-from govi_server.departures.display import COUNTED, DisplayRow, RowState, StopDisplay, StopState
+from govi_server.departures.display import COUNTDOWN_SECONDS, DisplayRow, RowState, StopDisplay, StopState
 from govi_server.departures.times import MINUTE
 from govi_server.runtime.clock import LOCAL_ZONE
 
@@ -60,6 +60,6 @@ def left_words(stop: StopDisplay, row: DisplayRow, now: float, lang: str) -> str
     minutes = stop.minutes(row, now)
     if minutes is None:
         return clock(row.planned)
-    if minutes * MINUTE >= COUNTED:
+    if minutes * MINUTE >= COUNTDOWN_SECONDS:
         return clock(row.expected)
     return TEXTS[lang]["minutes"].format(n=minutes) if minutes else TEXTS[lang]["now"]

@@ -162,5 +162,5 @@ def test_invalid_address(run: Run) -> None:
     recorder = run(RECORD, "--feed", "nonsense")
     output, _ = recorder.communicate(timeout=10)
     assert recorder.returncode == 1
-    assert output.startswith("govi-record: 'nonsense' is no address of a KV78turbo feed")
+    assert output.startswith("govi-record: invalid feed address 'nonsense'")
     assert output.count("\n") == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.departures.colors import READABLE, contrast
+from govi_server.departures.colors import MIN_CONTRAST, contrast
 from govi_server.departures.display import DepartureDisplay, DisplayRow, RowState, StopDisplay, StopState
 from govi_server.documents.board import lines
 from govi_server.http.caching.response_cache import MAX_AGE
@@ -303,6 +303,6 @@ class StyleTests(SynchronousTestCase):
                 ("plain", "plain-text"),
             ]
             for ground, text in couples:
-                self.assertGreaterEqual(contrast(colors[ground], colors[text]), READABLE, (ground, text))
+                self.assertGreaterEqual(contrast(colors[ground], colors[text]), MIN_CONTRAST, (ground, text))
         # No other colour is written anywhere.
         self.assertEqual(len(re.findall("#[0-9a-fA-F]{3,8}\\b|rgb|hsl", css)), len(day) + len(night))
