@@ -192,7 +192,7 @@ class FrontTests(PagesTestCase):
             (2, "2 arrêts"),
             (20, "Les 20 premiers arrêts"),
         ]:
-            told = html.document_fromstring(front_page.page(self.front.told(["1"] * count), "fr", {"q": "x"}))
+            told = html.document_fromstring(front_page.page(self.front.content(["1"] * count), "fr", {"q": "x"}))
             self.assertIn(words, told.xpath("string(//p[@role='status'])"))
             self.assertEqual(len(told.xpath("//ul[@id='found']/li")), count)
 
@@ -290,7 +290,7 @@ class FrontTests(PagesTestCase):
     def test_without_feed(self) -> None:
         """Where there is but a gateway there is nothing to search in, and it is told how to ask."""
         module = Front([Source("kv55", "govi", "http://licence/")], None, None, "1")
-        told = html.document_fromstring(front_page.page(module.told(), "nl", {}))
+        told = html.document_fromstring(front_page.page(module.content(), "nl", {}))
         self.assertEqual(told.xpath("//form"), [])
         self.assertIn("/kv55/<TimingPointCode>", told.text_content())
         self.assertEqual(told.xpath("//main//a/@href"), ["http://licence/", "/docs", "/openapi.json"])
