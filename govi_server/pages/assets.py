@@ -1,4 +1,4 @@
-"""The static files of the pages, each at an address that changes with its content, and the templates that link them."""
+"""The static files of the pages, each at an address that changes with its content, and the templates."""
 
 from functools import lru_cache
 from hashlib import blake2b
@@ -10,7 +10,7 @@ from govi_server.runtime.templates import environment
 def policy(directives: str) -> tuple[tuple[str, str], ...]:
     """Return the safety header fields of a page. directives: more of the Content-Security-Policy.
 
-    Pages load files of this server alone. Styles and scripts within a page are forbidden: a stop's name cannot be one.
+    Pages load files of this server alone. Styles and scripts within a page are forbidden, so a name cannot become one.
     """
     sources = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
     return (
