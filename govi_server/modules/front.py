@@ -74,14 +74,14 @@ class Front(Service):
         summary = "Find a stop; the state and the licence of the data"
         return [Operation("/", summary, answers, parameters, section="Pages")]
 
-    def content(self, found: Iterable[str] | None = None) -> FrontPage:
-        """Return the content of the page. found: codes of the stops that match the search, None without one."""
-        status = None if self._feed is None else self._feed_status(self._feed, found)
+    def content(self, matches: Iterable[str] | None = None) -> FrontPage:
+        """Return the content of the page. matches: codes of the stops that match the search, None without one."""
+        status = None if self._feed is None else self._feed_status(self._feed, matches)
         is_demo = any(source.kind == "demo" for source in self._sources)
         example = self._example or (status.changed[0].code if status and status.changed else "")
         return FrontPage(self._sources, status, is_demo, example, self._version)
 
-    def _feed_status(self, feed: Feed, found: Iterable[str] | None) -> FeedStatus:
+    def _feed_status(self, feed: Feed, matches: Iterable[str] | None) -> FeedStatus:
         operators = [
             OperatorStatus(operator, age, freshness)
             for operator in sorted(feed.passtimes.heard)
@@ -93,7 +93,7 @@ class Front(Service):
             len(feed.timetable.timing_points),
             operators,
             [_stop(feed, code) for code in self._changes(feed)],
-            None if found is None else [_stop(feed, code) for code in found],
+            None if matches is None else [_stop(feed, code) for code in matches],
         )
 
     def _changes(self, feed: Feed) -> list[str]:
@@ -127,13 +127,13 @@ class FrontHandler(WebHandler):
             return
         parameters = parse_query(self.env.get("query_string", ""))
         lang = language(self.env, parameters)
-        finder, found = self._module.finder, None
+        finder, matches = self._module.finder, None
         query = (QUERY.parse(parameters) or "") if finder is not None else ""
         if finder is not None and query.strip():
-            found = (await finder.index()).find(query)
+            matches = (await finder.index()).find(query)
         self.mark("lookup")
         kept = {name: parameters[name] for name in ("q", "lang") if parameters.get(name)}
-        body = page(self._module.content(found), lang, kept).encode()
+        body = page(self._module.content(matches), lang, kept).encode()
         representation = make_representation(body, CONTENT_TYPE, prefers_gzip(self.env), vary=VARY)
         self.mark("render")
         headers = (*PAGE_HEADERS, ("Content-Language", lang), ("Cache-Control", "no-cache"))

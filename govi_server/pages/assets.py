@@ -10,7 +10,7 @@ from govi_server.runtime.templates import environment
 def policy(directives: str) -> tuple[tuple[str, str], ...]:
     """Return the safety header fields of a page. directives: more of the Content-Security-Policy.
 
-    Pages load files of this server alone. Styles and scripts within a page are forbidden, so a name cannot become one.
+    Pages load files of this server alone. Styles and scripts within a page are forbidden: a name cannot become one.
     """
     sources = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
     return (
