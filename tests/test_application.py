@@ -109,7 +109,7 @@ class ServiceTests(SynchronousTestCase):
             [(8082, "kv55 callbacks"), (0, "simulated gateway"), (8081, "operators"), (8080, "govi-cache")],
         )
         server = cast(Server, self.reactor.tcpServers[-1][1])
-        self.assertEqual(cast(Front, server.find_module("")).told().example, STATION)
+        self.assertEqual(cast(Front, server.find_module("")).content().example, STATION)
 
     def test_gateway(self) -> None:
         """With a gateway there is no simulator."""

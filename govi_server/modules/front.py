@@ -1,4 +1,4 @@
-"""GET /: a page to find a stop with, and what this server is, how old its data is, and whose."""
+"""GET /: the front page, with a search for stops and the sources of the data and their age."""
 
 from collections.abc import Iterable, Sequence
 from heapq import nlargest
@@ -22,25 +22,25 @@ from govi_server.pages.assets import PAGE_HEADERS
 from govi_server.pages.front_page import FeedStatus, FrontPage, LinkedStop, OperatorStatus, Source, page
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
-CHANGED = 12
-"""Stops that are shown as those that changed last."""
+N_CHANGED = 12
+"""Stops in the list of those that changed last."""
 
 CHANGED_EVERY = 5.0
-"""Seconds after which it is looked anew which those are: that goes through all stops."""
+"""Seconds for which that list is kept, since making it takes all stops."""
 
 CONTENT_TYPE = "text/html; charset=utf-8"
 
 
 QUERY = Parameter(
-    "q", String(MAX_QUERY_CHARACTERS), "Words of a stop's name or town, or its code: the page shows the results."
+    "q", String(MAX_QUERY_CHARACTERS), "Words of a stop's name or town, or its code: the page lists the matches."
 )
 
 
 @implementer(IWebModule, IDocumented)
 class Front(Service):
-    """Answers the path /.
+    """Serves the path /.
 
-    feed and finder: None where there is but a gateway, which nobody can search. example: the code of a stop to try
+    feed and finder: None if there is only a gateway, which cannot be searched. example: the code of a stop to try
     things with, "" if none is known beforehand.
     """
 
@@ -60,10 +60,10 @@ class Front(Service):
         self._version = f"govi-cache {version}"
         self._example = example
         self._changed: list[str] = []
-        self._look_at = 0.0
+        self._changed_until = 0.0
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "FrontHandler":
-        """Make the handler of one request."""
+        """Return the handler of one request."""
         return FrontHandler(self, request_handler, env)
 
     def describe(self) -> list[Operation]:
@@ -76,35 +76,35 @@ class Front(Service):
         summary = "Find a stop; the state and the licence of the data"
         return [Operation("/", summary, responses, parameters, section="Pages")]
 
-    def told(self, found: Iterable[str] | None = None) -> FrontPage:
-        """Give what is to be told. found: codes of the stops that were looked for."""
-        live = None if self._feed is None else self._live(self._feed, found)
+    def content(self, matches: Iterable[str] | None = None) -> FrontPage:
+        """Return the content of the page. matches: codes of the stops that match the search, None without one."""
+        status = None if self._feed is None else self._feed_status(self._feed, matches)
         is_demo = any(source.kind == "demo" for source in self._sources)
-        example = self._example or (live.changed[0].code if live and live.changed else "")
-        return FrontPage(self._sources, live, is_demo, example, self._version)
+        example = self._example or (status.changed[0].code if status and status.changed else "")
+        return FrontPage(self._sources, status, is_demo, example, self._version)
 
-    def _live(self, feed: Feed, found: Iterable[str] | None) -> FeedStatus:
-        owners = [
-            OperatorStatus(owner, age, condition)
-            for owner in sorted(feed.passtimes.last_heard)
-            for condition, age in (feed.operator_freshness(owner),)
+    def _feed_status(self, feed: Feed, matches: Iterable[str] | None) -> FeedStatus:
+        operators = [
+            OperatorStatus(operator, age, freshness)
+            for operator in sorted(feed.passtimes.last_heard)
+            for freshness, age in (feed.operator_freshness(operator),)
         ]
         return FeedStatus(
             feed.state,
             feed.age,
             len(feed.timetable.timing_points),
-            owners,
+            operators,
             [_stop(feed, code) for code in self._changes(feed)],
-            None if found is None else [_stop(feed, code) for code in found],
+            None if matches is None else [_stop(feed, code) for code in matches],
         )
 
     def _changes(self, feed: Feed) -> list[str]:
-        """List the codes of the stops that the feed changed last, as of some seconds ago."""
+        """Return the codes of the stops that changed last, as of some seconds ago."""
         now = feed.clock.seconds()
-        if not self._look_at - CHANGED_EVERY <= now < self._look_at:
-            self._look_at = now + CHANGED_EVERY
+        if not self._changed_until - CHANGED_EVERY <= now < self._changed_until:
+            self._changed_until = now + CHANGED_EVERY
             stops = feed.passtimes.stops  # the later a change, the higher the version
-            self._changed = nlargest(CHANGED, stops, key=lambda code: stops[code].version)
+            self._changed = nlargest(N_CHANGED, stops, key=lambda code: stops[code].version)
         return self._changed
 
 
@@ -115,7 +115,7 @@ def _stop(feed: Feed, code: str) -> LinkedStop:
 
 
 class FrontHandler(WebHandler):
-    """Answers one question for the page."""
+    """Handles one request for the page."""
 
     def __init__(self, module: Front, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
@@ -127,16 +127,16 @@ class FrontHandler(WebHandler):
             self.mark("lookup")
             self.request_handler.send_not_found()
             return
-        said = parse_query(self.env.get("query_string", ""))
-        lang = language(self.env, said)
-        query = (QUERY.parse(said) or "") if self._module.finder is not None else ""
-        finder, found = self._module.finder, None
+        parameters = parse_query(self.env.get("query_string", ""))
+        lang = language(self.env, parameters)
+        finder, matches = self._module.finder, None
+        query = (QUERY.parse(parameters) or "") if finder is not None else ""
         if finder is not None and query.strip():
-            found = (await finder.index()).find(query)
+            matches = (await finder.index()).find(query)
         self.mark("lookup")
-        asked = {name: said[name] for name in ("q", "lang") if said.get(name)}
-        body = page(self._module.told(found), lang, asked).encode()
-        made = make_representation(body, CONTENT_TYPE, prefers_gzip(self.env), vary=VARY)
+        kept = {name: parameters[name] for name in ("q", "lang") if parameters.get(name)}
+        body = page(self._module.content(matches), lang, kept).encode()
+        representation = make_representation(body, CONTENT_TYPE, prefers_gzip(self.env), vary=VARY)
         self.mark("render")
         headers = (*PAGE_HEADERS, ("Content-Language", lang), ("Cache-Control", "no-cache"))
-        self.send_representation(CachedResponse(made, headers, "none"))
+        self.send_representation(CachedResponse(representation, headers, "none"))

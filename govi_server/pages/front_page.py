@@ -76,7 +76,7 @@ class FeedStatus:
     operators: Sequence[OperatorStatus]
     changed: Sequence[LinkedStop]
     """The stops that changed last, the latest first."""
-    found: Sequence[LinkedStop] | None
+    matches: Sequence[LinkedStop] | None
     """None without a search."""
 
 
@@ -88,7 +88,7 @@ class FrontPage:
     feed: FeedStatus | None
     """None where there is only a gateway, in which stops cannot be searched."""
     is_demo: bool
-    """Whether all data is made up."""
+    """Whether all data is fictional."""
     example: str
     """The code of a stop to try things with, "" if none is known."""
     version: str
@@ -96,11 +96,11 @@ class FrontPage:
 
 @dataclass(frozen=True, slots=True)
 class ApiLink:
-    """A path, its address ("" if it needs the code of a stop and none is known), and what is there."""
+    """A path, its address ("" if it needs the code of a stop and none is known), and a description."""
 
     path: str
     address: str
-    text: str
+    description: str
 
 
 def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
@@ -117,7 +117,7 @@ def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
         max_length=MAX_QUERY_CHARACTERS,
         max_stops=MAX_STOPS,
         board_query=board_query,
-        found="" if feed is None or feed.found is None else _found(len(feed.found), texts),
+        n_found="" if feed is None or feed.matches is None else _n_found(len(feed.matches), texts),
         licenses=_LICENSES,
         colors=_COLORS,
         feed_age="" if feed is None or feed.age is None else _ago(feed.age, texts),
@@ -127,7 +127,7 @@ def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
     )
 
 
-def _found(n_stops: int, texts: _Texts) -> str:
+def _n_found(n_stops: int, texts: _Texts) -> str:
     if n_stops >= MAX_STOPS:
         return texts["found_most"].format(n=MAX_STOPS)
     return texts[{0: "found_none", 1: "found_one"}.get(n_stops, "found_some")].format(n=n_stops)
