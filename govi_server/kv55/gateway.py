@@ -16,7 +16,7 @@ from govi_server.departures.board import Board
 from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
 from govi_server.kv55 import messages
 from govi_server.kv55.messages import BadMessage, Question
-from govi_server.runtime.throttled_warnings import QUIET, ThrottledWarnings
+from govi_server.runtime.throttled_warnings import WARNING_INTERVAL, ThrottledWarnings
 from govi_server.settings import SUBSCRIBER, GatewaySettings
 
 
@@ -302,7 +302,7 @@ class Gateway(Service):
     def _fails(self, why: str) -> None:
         if self._failing_since is None:
             self._failing_since = now = self._clock.seconds()
-            if self._told is not None and 0 <= now - self._told < QUIET:
+            if self._told is not None and 0 <= now - self._told < WARNING_INTERVAL:
                 return  # one that comes and goes with every question is told of once a minute, too
             self._told, self._is_told = now, True
             self.log.warn("{gateway} fails: {why}", gateway=self.description, why=why)

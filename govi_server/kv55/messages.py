@@ -16,7 +16,7 @@ from lxml import etree
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.times import local_timestamp, utc_timestamp
 from govi_server.departures.timing_point import is_timing_point_code
-from govi_server.runtime.gunzip import GZIP, gunzip
+from govi_server.runtime.gunzip import GZIP_MAGIC, gunzip
 from govi_server.settings import SUBSCRIBER
 
 VERSION = "0.0.1"
@@ -61,7 +61,7 @@ def unpack(data: bytes, limit: int) -> bytes:
 
     limit: the most bytes that may come out. Raises BadMessage.
     """
-    if data.startswith(GZIP):
+    if data.startswith(GZIP_MAGIC):
         try:
             return gunzip(data, limit)
         except ValueError as error:
