@@ -18,6 +18,7 @@ from govi_server.departures.stop_index_cache import StopIndexCache
 from govi_server.departures.timing_point import is_timing_point_code
 from govi_server.errors import ConfigError, StartupError
 from govi_server.http.client_limits import UNLIMITED, ClientLimits
+from govi_server.http.cors import public_headers
 from govi_server.kv55 import messages
 from govi_server.kv55.gateway import Gateway
 from govi_server.kv55.post import Poster
@@ -62,12 +63,6 @@ from govi_server.statistics.log import StatisticsLog, statistics_publisher
 
 NAME = "govi-cache"
 
-# Pages of other sites may read what is served here (docs/protocols.md 1.2 and 1.4).
-PUBLIC_HEADERS = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "Age, Cache-Status, ETag, Feed-State, Retry-After",
-}
-
 INNER_DRAIN = 1.0
 """Seconds that callbacks in flight have when the server stops: nobody waits for them any more."""
 
@@ -103,7 +98,7 @@ def make_service(config: Config, reactor: Any) -> OrderedMultiService:
         clock=reactor,
         find_module=modules.getServiceNamed,
         limits=config.limits,
-        headers=PUBLIC_HEADERS,
+        headers=public_headers("Feed-State"),
         access=ClientLimits(reactor, _that_fit(config.access)),
         name=NAME,
         observer=statistics,
@@ -122,7 +117,8 @@ def make_service(config: Config, reactor: Any) -> OrderedMultiService:
     if config.admin.listen or config.manhole.listen:
         services.addService(_operators(config, parts, statistics, reactor))
     if config.snapshot.file:
-        parts.snapshots = Snapshots(parts, config.snapshot, reactor, make_cooperator(reactor))
+        caches = {name: gateway.cache for name, gateway in parts.gateways.items()}
+        parts.snapshots = Snapshots(caches, parts.feed, config.snapshot, reactor, make_cooperator(reactor))
         services.addService(parts.snapshots)
     services.addService(server_service(reactor, server, config.listen, _suggest))
     return services
@@ -138,7 +134,7 @@ def _add_modules(
     finder = None
     if config.is_live or config.is_demo:
         parts.feed = feed = _feed(services, config, reactor)
-        finder = StopIndexCache(feed)
+        finder = StopIndexCache(feed, reactor)
         for live in (*ovapi_modules(feed), Stops(feed, finder), Near(feed, finder), Siri(feed)):
             _add_module(modules, live)
     sources = []
@@ -210,12 +206,12 @@ def _add_manhole(
     if not config.manhole.keys:
         raise StartupError("the manhole needs --manhole-keys, the file of the public keys that may come in")
     levels = LogLevels()
-    verbs = ManholeCommands(parts, status, levels, reactor, reactor.stop)
+    commands = ManholeCommands(parts, status, levels, reactor, reactor.stop)
     objects = {
-        "parts": parts, "server": parts.server, "gateways": parts.gateways, "feed": parts.feed,
-        "hour": hour, "reactor": reactor,
+        "components": parts, "server": parts.server, "gateways": parts.gateways, "feed": parts.feed,
+        "history": hour, "reactor": reactor,
     }  # fmt: skip
-    manhole = Manhole(reactor, KeysFile(config.manhole.keys), verbs, objects)
+    manhole = Manhole(reactor, KeysFile(config.manhole.keys), commands, objects)
     services.addService(levels)
     services.addService(Drain(manhole.close))
     services.addService(Listener(reactor, config.manhole.listen, cast(Any, manhole)))

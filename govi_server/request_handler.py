@@ -1,5 +1,6 @@
 """One HTTP/1.1 connection: URL modules process its requests, one at a time and in order."""
 
+from functools import partial
 from math import ceil
 from typing import cast
 
@@ -21,7 +22,7 @@ from govi_server.http.state import Input, State
 from govi_server.server import Connection, Server
 from govi_server.sockets.transport import IClientTransport, write_some
 from govi_server.statistics.records import MAX_PATH, ConnectionRecorder
-from govi_server.web_handler import ICacheableModule, IWebModule
+from govi_server.web_handler import CacheableHandler, ICacheableModule, IWebModule, Responder, WebHandler
 
 # The methods that a module may implement, each with the method of its WebHandler.
 _HANDLED = {"GET": "get", "HEAD": "head", "POST": "post"}
@@ -192,51 +193,44 @@ class RequestHandler(Sender):
         if server.draining:
             return False
         received = clock.seconds()
-        said = server.request_memo.said.get(section)
-        if said is None or not (said.since <= received < said.until and said.source.is_current):
-            said = server.request_memo.lookup(section, received, server.headers)
-        if said is None:
+        response = server.request_memo.lookup(section, received, server.headers)
+        if response is None:
             return False
-        client, entry, body = connection.client, said.repeat, said.body
-        if server.access.seconds_to_wait(client.rate_key, entry.asked) > 0:
+        client, entry, body = connection.client, response.entry, response.body
+        if server.access.seconds_to_wait(client.rate_key, entry.request_cost) > 0:
             return False
         found = clock.seconds()
-        unsent = write_some(self.sock, said.head + body)
+        unsent = write_some(self.sock, response.head + body)
         if unsent:
             connection.enter(State.SENDING)
             self.sock.write(unsent)
         is_sent = not unsent or connection.state is State.SENDING
         sent = clock.seconds() if is_sent else None
-        self.record.repeat(client.name, entry, said.status, len(body), said.cache, received, found, sent)
-        self.keep_alive = not entry.is_last
+        self.record.add_known_request(
+            client.name, entry, response.status, len(body), response.cache, received, found, sent
+        )
+        self.keep_alive = not entry.closes
         if not is_sent:
             return True  # resumeProducing() finishes the request
-        if entry.is_last:
+        if entry.closes:
             connection.close("server", nothing_follows=True)
         else:
             connection.enter(_IDLE)
         return True
 
-    def _learn(self, env: Environ, module: object, segment: str) -> None:
-        """Store what the header section means, if the response depends on nothing else and may be cached.
-
-        The module has begun to process the request, so its stop is known.
-        """
+    def _remember(self, env: Environ, segment: str, responder: Responder) -> None:
+        """Store what the header section means, if the response depends on nothing else of the connection."""
         section = self._section
-        if section is None or env["request_method"] not in ("GET", "HEAD"):
-            return
         has_precondition = "if-match" in env or "if-unmodified-since" in env  # too rare for the fast path
-        if has_precondition or self.server.access.is_forwarded(env) or not ICacheableModule.providedBy(module):
+        if section is None or has_precondition or self.server.access.is_forwarded(env):
             return
-        ready = module.ready(env)
-        if ready is not None:
-            method, path, keep_alive = env["request_method"], env["path_info"][:MAX_PATH], env.keeps_alive()
-            connection = connection_field(env, keep_alive)
-            entry = MemoEntry(
-                method, path, request_cost(env), ready, conditions(env), not keep_alive, connection,
-                segment, self.record.stop,
-            )  # fmt: skip
-            self.server.request_memo.store(section, entry)
+        method, path, keep_alive = env["request_method"], env["path_info"][:MAX_PATH], env.keeps_alive()
+        connection = connection_field(env, keep_alive)
+        entry = MemoEntry(
+            method, path, request_cost(env), responder.respond, conditions(env), not keep_alive, connection,
+            segment, responder.stop,
+        )  # fmt: skip
+        self.server.request_memo.store(section, entry)
 
     def request_received(self, env: Environ) -> None:
         """Process a request; what is received meanwhile is buffered."""
@@ -270,22 +264,26 @@ class RequestHandler(Sender):
             self.send_methods(env, tuple(_HANDLED))
             return succeed(None)
         segment = path.lstrip("/").partition("/")[0]
-        try:
-            module = IWebModule(self.server.find_module(segment), None)
-        except KeyError:
-            module = None
+        handler = self._handler(segment, env)
         self.mark("lookup")
-        if module is None:
+        if handler is None:
             self.send_not_found()
             return succeed(None)
         self.record.set_module(segment)
-        handler = module.web_handler(self, env)
         if method not in handler.methods:
             self.send_methods(env, handler.methods)
             return succeed(None)
-        processing = Deferred.fromCoroutine(getattr(handler, _HANDLED[method])())
-        self._learn(env, module, segment)
-        return processing
+        return Deferred.fromCoroutine(getattr(handler, _HANDLED[method])())
+
+    def _handler(self, segment: str, env: Environ) -> WebHandler | None:
+        """Return the handler of a request to the module of this name; None if there is no such module."""
+        try:
+            module = self.server.find_module(segment)
+        except KeyError:
+            return None
+        if ICacheableModule.providedBy(module):
+            return CacheableHandler(self, env, module, partial(self._remember, env, segment))
+        return IWebModule(module).web_handler(self, env) if IWebModule.providedBy(module) else None
 
     def _failed(self, failure: Failure) -> None:
         """Send 400 for an InvalidParameter; log any other exception of a module, and send 500."""

@@ -14,6 +14,7 @@ from twisted.application.service import MultiService
 from twisted.internet.testing import MemoryReactorClock
 
 from govi_server import application
+from govi_server.http.cors import public_headers
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.modules.events import Events
 from govi_server.openapi.description import Example, IDocumented, Operation
@@ -55,7 +56,7 @@ class Program:
             RequestHandler,
             clock=cast(Any, self.clock),
             find_module=self.modules.getServiceNamed,
-            headers=application.PUBLIC_HEADERS,
+            headers=public_headers("Feed-State"),
         )
         self.parts = Components(self.server)
         application._add_modules(

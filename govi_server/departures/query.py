@@ -2,32 +2,49 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from govi_server.departures.times import HOUR
-from govi_server.kv78turbo.passtime import Passtime
 
 DEFAULT_HORIZON = 2 * HOUR
 """Seconds of departures in a response without a horizon parameter."""
 
 
+class Selectable(Protocol):
+    """The columns of a departure that a query selects by."""
+
+    @property
+    def line_planning_number(self) -> str:
+        """LinePlanningNumber."""
+
+    @property
+    def line_direction(self) -> str | None:
+        """LineDirection; None if unknown."""
+
+
+_Departure = TypeVar("_Departure", bound=Selectable)
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which passes are wanted. The parameters are our own: limit, line, direction, horizon."""
+    """The parameters limit, line, direction and horizon of a request."""
 
     limit: int | None = None
     lines: frozenset[str] = frozenset()
-    """LinePublicNumbers or LinePlanningNumbers; none is any."""
+    """LinePublicNumbers or LinePlanningNumbers; empty selects all."""
     direction: str | None = None
     horizon: float | None = None
-    """Seconds; None is what the module gives by itself."""
+    """Seconds; None selects the module's own default."""
 
-    def select(self, passes: Iterable[Passtime], public_number: Callable[[Passtime], str]) -> list[Passtime]:
-        """Pick the passes that are wanted. public_number: gives the LinePublicNumber of a pass."""
-        wanted = []
-        for one in passes:
-            if self.lines and not {one.line_planning_number, public_number(one)} & self.lines:
+    def select(
+        self, departures: Iterable[_Departure], public_number: Callable[[_Departure], str]
+    ) -> list[_Departure]:
+        """Return the selected departures, in order. public_number: returns the LinePublicNumber of a departure."""
+        selected = []
+        for departure in departures:
+            if self.lines and not {departure.line_planning_number, public_number(departure)} & self.lines:
                 continue
-            if self.direction is not None and one.line_direction != self.direction:
+            if self.direction is not None and departure.line_direction != self.direction:
                 continue
-            wanted.append(one)
-        return wanted[: self.limit]
+            selected.append(departure)
+        return selected[: self.limit]

@@ -1,55 +1,74 @@
-"""Keeps the index of the stops up to date with what the feed tells, while others have their turns."""
+"""The current stop index: rebuilt in the background when the known stops have changed."""
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 
 from govi_server.departures.stop_index import StopIndex
-from govi_server.kv78turbo.feed import Feed
+from govi_server.departures.timing_point import TimingPoint
 from govi_server.runtime.cooperative import make_cooperator
 
-REST = 10
-"""How many times as long as it took to make an index there is none made anew: at night KV7 changes by the second."""
+REBUILD_PAUSE_FACTOR = 10
+"""Pause between two builds, as a multiple of the last build's duration: at night KV7 changes every second."""
+
+
+class KnownStops(Protocol):
+    """The stops to index."""
+
+    @property
+    def stops_version(self) -> object:
+        """A token that changes whenever the stops have changed."""
+
+    @property
+    def timing_points(self) -> Mapping[str, TimingPoint]:
+        """Stops with a name or position, by TimingPointCode."""
+
+    @property
+    def stop_codes(self) -> Iterable[str]:
+        """Further TimingPointCodes."""
 
 
 class StopIndexCache:
-    """Gives an index of the stops that a feed knows. It is made when somebody asks and the stops have changed."""
+    """Caches an index of the known stops. The first request builds it; later ones rebuild it if stops changed."""
 
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
-        self._clock = feed.clock
-        self._cooperator = make_cooperator(feed.clock)
+    def __init__(self, stops: KnownStops, clock: IReactorTime) -> None:
+        self._stops = stops
+        self._clock = clock
+        self._cooperator = make_cooperator(clock)
         self._index: StopIndex | None = None
-        self._of: tuple[int, int] | None = None
+        self._version: object = None
         self._not_before = 0.0
-        self._waiting: list[Deferred[StopIndex]] | None = None
+        self._waiters: list[Deferred[StopIndex]] | None = None
 
     def index(self) -> Deferred[StopIndex]:
-        """Give the index: the one that there is, while a new one is made; who comes first waits for the first."""
-        feed, now = self._feed, self._clock.seconds()
-        of = (feed.timetable.version, len(feed.passtimes.stops))
-        if of != self._of and self._waiting is None and now >= self._not_before:
-            self._of, self._waiting = of, []
-            making = StopIndex.make(feed.timetable.timing_points, feed.passtimes.stops, self._made)
-            self._cooperator.coiterate(making).addBoth(self._ended, now)
-        if self._waiting is not None and not self._index:
-            waiting = self._waiting
-            waits: Deferred[StopIndex] = Deferred(lambda gone: waiting.remove(gone))
-            waiting.append(waits)
-            return waits
+        """Return the index, the last one while a new one is built; fails with RuntimeError if none can be built."""
+        now, version = self._clock.seconds(), self._stops.stops_version
+        if version != self._version and self._waiters is None and now >= self._not_before:
+            self._version, self._waiters = version, []
+            steps = StopIndex.make(self._stops.timing_points, self._stops.stop_codes, self._built)
+            self._cooperator.coiterate(steps).addBoth(self._ended, now)
+        if self._waiters is not None and not self._index:
+            waiters = self._waiters
+            waiter: Deferred[StopIndex] = Deferred(lambda cancelled: waiters.remove(cancelled))
+            waiters.append(waiter)
+            return waiter
         assert self._index is not None
         return succeed(self._index)
 
-    def _made(self, index: StopIndex) -> None:
+    def _built(self, index: StopIndex) -> None:
         self._index = index
 
-    def _ended(self, result: object, begun: float) -> object:
-        waiting, self._waiting = self._waiting or [], None
+    def _ended(self, result: object, started: float) -> object:
+        waiters, self._waiters = self._waiters or [], None
         if self._index is None:
-            self._of = None
+            self._version = None
         now = self._clock.seconds()
-        self._not_before = now + REST * max(now - begun, 0.0)
-        for waits in list(waiting):
+        self._not_before = now + REBUILD_PAUSE_FACTOR * max(now - started, 0.0)
+        for waiter in list(waiters):
             if self._index is not None:
-                waits.callback(self._index)
+                waiter.callback(self._index)
             else:
-                waits.errback(RuntimeError("no index of the stops could be made"))
+                waiter.errback(RuntimeError("building the stop index failed"))
         return result

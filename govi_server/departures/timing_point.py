@@ -1,4 +1,4 @@
-"""Timing points: the form of their codes, their places."""
+"""TimingPoints: the form of their codes, and their positions."""
 
 import re
 from dataclasses import dataclass
@@ -7,34 +7,38 @@ from functools import lru_cache
 from pyproj import Transformer
 
 _RD_X, _RD_Y = range(1, 400_000), range(200_000, 700_000)
-"""RD coordinates in metres of the Netherlands and some way across their borders: no other is a stop's."""
+"""Valid RD coordinates in metres: the Netherlands and some way across its borders."""
+
+TIMING_POINT_CODE_PATTERN = "[0-9]{1,10}"
+"""The form of a TimingPointCode, as a regular expression: ASCII digits (docs/protocols.md, section 2.4)."""
+_CODE = re.compile(TIMING_POINT_CODE_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)
 class TimingPoint:
-    """A stop: where it is."""
+    """A stop's name and position; texts are None if unknown."""
 
     name: str | None
     town: str | None
     stop_area: str | None
     x: int
     y: int
-    """RD coordinates (EPSG:28992) in metres; 0 is none."""
+    """RD coordinates (EPSG:28992) in metres; 0 if unknown."""
 
     @property
     def is_placed(self) -> bool:
-        """Whether it is known where it is."""
+        """Whether its position is known."""
         return self.x in _RD_X and self.y in _RD_Y
 
     @property
     def position(self) -> tuple[float, float] | None:
-        """Longitude and latitude in degrees (WGS 84); None if it is not known."""
+        """Longitude and latitude in degrees (WGS 84); None if unknown."""
         return wgs84(self.x, self.y) if self.is_placed else None
 
 
 @lru_cache(maxsize=1 << 16)
 def wgs84(x: int, y: int) -> tuple[float, float]:
-    """Give longitude and latitude of RD coordinates, in degrees to 0.1 m."""
+    """Return longitude and latitude of RD coordinates in degrees, precise to 0.1 m."""
     longitude, latitude = _transformer().transform(x, y)
     return round(longitude, 7), round(latitude, 7)
 
@@ -44,9 +48,6 @@ def _transformer() -> Transformer:
     return Transformer.from_crs("EPSG:28992", "EPSG:4326", always_xy=True)
 
 
-_CODE = re.compile(r"[0-9]{1,10}")
-
-
 def is_timing_point_code(text: str) -> bool:
-    """Tell whether a text is a TimingPointCode: 1 to 10 ASCII digits (docs/protocols.md 2.4, and trap 5)."""
+    """Return whether a text is a TimingPointCode: 1 to 10 ASCII digits (docs/protocols.md, section 2.4)."""
     return _CODE.fullmatch(text) is not None

@@ -72,7 +72,12 @@ def format_head(
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-@lru_cache(maxsize=1024)  # most fields are the same in every response
+def format_lines(headers: Iterable[tuple[str, str]]) -> str:
+    """Return header fields as lines of a response head. Raises ValueError for invalid ones."""
+    return "".join([f"{_line(name, value)}\r\n" for name, value in headers])
+
+
+@lru_cache(maxsize=1024)  # most fields are always the same
 def _line(name: str, value: str) -> str:
     if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)) or name.lower() in _FRAMING:
         raise ValueError(f"invalid header field {name!r}: {value!r}")

@@ -6,6 +6,7 @@ from typing import Protocol
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
+from govi_server.http.cors import preflight_headers
 from govi_server.http.receiver import RequestReceiver
 from govi_server.http.request import Environ
 from govi_server.http.response import Fields, Headers, format_head, format_response, pairs
@@ -13,12 +14,6 @@ from govi_server.http.state import IN_REQUEST, Lifecycle, State
 from govi_server.http.stream import Stream
 from govi_server.sockets.transport import IClientTransport, write_now
 from govi_server.statistics.records import CacheResult, ConnectionRecorder, Phase
-
-# The header fields of a response to a CORS preflight request.
-_PREFLIGHT = {
-    "Access-Control-Allow-Headers": "X-Requested-With, Content-Type, Cache-Control, If-None-Match, If-Modified-Since",
-    "Access-Control-Max-Age": "86400",
-}
 
 
 class SendingServer(Protocol):
@@ -34,8 +29,8 @@ class SendingServer(Protocol):
 class SerializableResponse(Protocol):
     """A cached response."""
 
-    def write(
-        self, method: str, unchanged: bool, more: Fields, now: float, connection: str
+    def serialize(
+        self, method: str, unchanged: bool, server_headers: Fields, now: float, connection: str
     ) -> tuple[bytes, bytes, int]:
         """Return the head, the body that follows it, and the status."""
 
@@ -86,7 +81,7 @@ class Sender(RequestReceiver):
             method = self._env["request_method"]
             connection = connection_field(self._env, self.keep_alive)
             now = self.server.clock.seconds()
-            head, body, status = response.write(method, unchanged, self.server.headers, now, connection)
+            head, body, status = response.serialize(method, unchanged, self.server.headers, now, connection)
             self._send(head + body, status, len(body))
 
     def send_not_found(self) -> None:
@@ -114,7 +109,7 @@ class Sender(RequestReceiver):
         allow = ", ".join((*methods, "OPTIONS"))
         if env["request_method"] == "OPTIONS":
             is_preflight = "access-control-request-method" in env
-            preflight = {"Access-Control-Allow-Methods": allow, **_PREFLIGHT} if is_preflight else {}
+            preflight = preflight_headers(allow) if is_preflight else {}
             self.send_response(b"", "204 No Content", {"Allow": allow, **preflight})
         else:
             self.send_response("The method is not allowed here\n", "405 Method Not Allowed", {"Allow": allow})
@@ -162,13 +157,13 @@ class Sender(RequestReceiver):
         if stream is None:
             self.record.finish()
         else:  # its duration is not the time that sending a response takes
-            self.record.answer(200, stream.size)
+            self.record.set_response(200, stream.size)
             self.record.abandon("send")
 
     def abandon_record(self, state: State) -> None:
         """Record that the connection ended in this state: the current request, if any, was not finished."""
         if self._stream is not None:
-            self.record.answer(200, self._stream.size)
+            self.record.set_response(200, self._stream.size)
         if state in IN_REQUEST:
             self._describe()
             self.record.abandon("receive" if state is State.RECEIVING else "wait")
@@ -186,7 +181,7 @@ class Sender(RequestReceiver):
     def _send(self, data: bytes, status: int, size: int) -> None:
         """Send a whole response; size: bytes of its body."""
         self._describe()
-        self.record.answer(status, size)
+        self.record.set_response(status, size)
         self.connection.enter(State.SENDING)
         write_now(self.sock, data)
 

@@ -15,7 +15,7 @@ from lxml import etree
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.times import local_timestamp, utc_timestamp
-from govi_server.departures.timing_point import is_timing_point_code
+from govi_server.departures.timing_point import TIMING_POINT_CODE_PATTERN, is_timing_point_code
 from govi_server.runtime.gunzip import GZIP_MAGIC, gunzip
 from govi_server.settings import SUBSCRIBER
 
@@ -46,7 +46,7 @@ _values_of = attrgetter(*_TRIP.values())
 _DOCUMENT = ("SubscriberID", "Version", "DossierName", "SendTimestamp", "License")
 _REQUEST = ("RequestTimestamp", "SequenceNumber")
 
-_CODE_IN_BYTES = re.compile(rb"<TimingPointCode>([0-9]{1,10})</TimingPointCode>")
+_CODE_IN_BYTES = re.compile(f"<TimingPointCode>({TIMING_POINT_CODE_PATTERN})</TimingPointCode>".encode())
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # What is not written as it is: what XML cannot hold, and & < > CR. (As one set it is found three times as fast.)
 _SPECIAL = re.compile("[^\t\n\x20-%'-;=?-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -1,6 +1,6 @@
 """The live feed: takes its messages in, and tells how far what it says can be relied upon."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from twisted.application.internet import TimerService
@@ -8,6 +8,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from govi_server.departures.timing_point import TimingPoint
 from govi_server.kv78turbo import ctx
 from govi_server.kv78turbo.freshness import Freshness
 from govi_server.kv78turbo.kv7_timetable import Timetable
@@ -126,6 +127,21 @@ class Feed(MultiService):
     def is_complete(self) -> bool:
         """Whether what it does not tell is not there: it is UP, or there is but the timetable."""
         return self.subscriber is None or self.subscriber.state == "UP"
+
+    @property
+    def stops_version(self) -> tuple[int, int]:
+        """A token that changes whenever the known stops may have changed."""
+        return self.timetable.version, len(self.passtimes.stops)
+
+    @property
+    def timing_points(self) -> Mapping[str, TimingPoint]:
+        """The stops of KV7, by TimingPointCode."""
+        return self.timetable.timing_points
+
+    @property
+    def stop_codes(self) -> Collection[str]:
+        """The TimingPointCodes of KV8."""
+        return self.passtimes.stops
 
     # Taking in.
 

@@ -13,6 +13,7 @@ from govi_server.departures.cache import BoardCache, Entry, Result
 from govi_server.departures.display import DepartureDisplay, StopDisplay, of_board
 from govi_server.departures.query import DEFAULT_HORIZON, Query
 from govi_server.departures.source import NoBoard
+from govi_server.http.caching.cached_response import cache_status
 from govi_server.http.parameters import InvalidParameter, Parameter
 from govi_server.kv78turbo.display import stop_display
 from govi_server.kv78turbo.feed import Feed
@@ -65,7 +66,7 @@ class FeedDisplays:
         headers: list[tuple[str, str]] = [("Feed-State", self.feed.state)]
         if ages:
             ttl = min(floor(self.feed.limits.fresh - max(ages)), -1)
-            headers += [("Age", f"{ceil(max(ages))}"), ("Cache-Status", f"govi-cache; hit; ttl={ttl}")]
+            headers += [("Age", f"{ceil(max(ages))}"), ("Cache-Status", cache_status("stale", ttl))]
         return StopsDisplay(sign, "stale" if ages else "hit", tuple(headers))
 
     def _sign(self, codes: list[str], query: Query) -> Generator[None, None, DepartureDisplay]:

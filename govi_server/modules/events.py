@@ -30,7 +30,7 @@ from govi_server.modules import declared
 from govi_server.modules import feed_handler as govi_server_modules_feed_handler
 from govi_server.modules import query_parameters as govi_server_modules_query_parameters
 from govi_server.modules.display_source import IDisplaySource
-from govi_server.modules.query_parameters import LANG, VIEW, read_codes, read_page
+from govi_server.modules.query_parameters import LANG, VIEW, read_codes, read_page, stop_of
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.pages import board_page
 from govi_server.runtime.cooperative import CooperativeRunner
@@ -278,6 +278,7 @@ class EventsHandler(WebHandler):
             self.mark("lookup")
             self.send_response("This is no TimingPointCode\n", "404 Not Found", {"Cache-Control": "no-store"})
             return
+        self.request_handler.set_stop(stop_of(codes))
         query, lang = read_page(self.env, len(codes))
         as_json = AS.parse(parse_query(self.env.get("query_string", ""))) == "json"
         channel = await module.channel(codes, query, lang, as_json)

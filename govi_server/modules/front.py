@@ -20,7 +20,7 @@ from govi_server.modules.query_parameters import LANG, VARY, language
 from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
 from govi_server.openapi.schema import TEXT
 from govi_server.pages.assets import PAGE_HEADERS
-from govi_server.pages.front_page import FrontPage, LinkedStop, Live, Owner, Source, page
+from govi_server.pages.front_page import FeedStatus, FrontPage, LinkedStop, OperatorStatus, Source, page
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 CHANGED = 12
@@ -82,13 +82,13 @@ class Front(Service):
         example = self._example or (live.changed[0].code if live and live.changed else "")
         return FrontPage(self._sources, live, is_demo, example, self._version)
 
-    def _live(self, feed: Feed, found: Iterable[str] | None) -> Live:
+    def _live(self, feed: Feed, found: Iterable[str] | None) -> FeedStatus:
         owners = [
-            Owner(owner, age, condition)
+            OperatorStatus(owner, age, condition)
             for owner in sorted(feed.passtimes.heard)
             for condition, age in (feed.operator_freshness(owner),)
         ]
-        return Live(
+        return FeedStatus(
             feed.state,
             feed.age,
             len(feed.timetable.timing_points),

@@ -16,10 +16,10 @@ from govi_server.http.parameters import Number, Parameter, String, parse_query
 from govi_server.http.request import Environ
 from govi_server.kv78turbo.feed import Feed
 from govi_server.modules.declared import STOP
-from govi_server.modules.feed_handler import UNAVAILABLE_HEADERS, FeedHandler
+from govi_server.modules.feed_handler import UNAVAILABLE_HEADERS, no_departures
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.openapi.schema import NUMBER, arrays, objects
-from govi_server.web_handler import IWebModule, ResponseSender
+from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 CONTENT_TYPE = "application/json"
 
@@ -93,12 +93,11 @@ class Near(Stops):
         return [{**self.shapes.stop(code), "Distance": metres} for code, metres in index.near(*place)]
 
 
-class StopsHandler(FeedHandler):
-    """Answers one question for stops."""
+class StopsHandler(WebHandler):
+    """Responds to one search for stops."""
 
     def __init__(self, module: Stops, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
-        self.feed = module.feed
         self._module = module
 
     async def get(self) -> None:
@@ -107,13 +106,14 @@ class StopsHandler(FeedHandler):
             self.mark("lookup")
             self.request_handler.send_not_found()
             return
-        said = parse_query(self.env.get("query_string", ""))
-        asked = [parameter.parse(said) for parameter in self._module.parameters]
+        query = parse_query(self.env.get("query_string", ""))
+        arguments = [parameter.parse(query) for parameter in self._module.parameters]
         index = await self._module.finder.index()
         self.mark("lookup")
         if not len(index):
-            self.send_response("No stops are known yet\n", *self.without("down"))
+            self.send_response("No stops are known yet\n", *no_departures(self._module.feed, "down"))
             return
-        body = msgspec.json.encode({"Stops": self._module.stops(index, *asked)})
-        made = make_representation(body, CONTENT_TYPE, prefers_gzip(self.env))
-        self.send_representation(CachedResponse(made, (("Cache-Control", f"public, max-age={MAX_AGE}"),), "none"))
+        body = msgspec.json.encode({"Stops": self._module.stops(index, *arguments)})
+        representation = make_representation(body, CONTENT_TYPE, prefers_gzip(self.env))
+        headers = (("Cache-Control", f"public, max-age={MAX_AGE}"),)
+        self.send_representation(CachedResponse(representation, headers, "none"))

@@ -7,7 +7,7 @@ and nothing that was not public.
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -18,10 +18,11 @@ from twisted.internet.task import CooperativeTask, Cooperator, TaskStopped
 from twisted.logger import Logger
 
 from govi_server.departures.board import Board
+from govi_server.departures.cache import BoardCache
 from govi_server.errors import StartupError
+from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.kv7_timetable import Update
 from govi_server.kv78turbo.passtime import GeneralMessage
-from govi_server.operations.components import Components
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import SnapshotSettings
 
@@ -69,12 +70,11 @@ class Damaged(Exception):
     """A file that is no whole snapshot."""
 
 
-def records_of(parts: Components) -> Iterator[Record]:
+def records_of(caches: Mapping[str, BoardCache], feed: Feed | None) -> Iterator[Record]:
     """Go through what is worth saving; what changes meanwhile is saved as it is when its turn comes."""
-    for name, source in parts.gateways.items():
-        for board in source.cache.boards():
+    for name, cache in caches.items():
+        for board in cache.boards():
             yield BoardRecord(name, board)
-    feed = parts.feed
     if feed is None:
         return
     for update in feed.timetable.updates():
@@ -88,13 +88,12 @@ def records_of(parts: Components) -> Iterator[Record]:
             yield StopRecord(code, dict(passes[at : at + AT_ONCE]), messages if at == 0 else [])
 
 
-def take(record: Record, parts: Components, now: float) -> None:
+def take(record: Record, caches: Mapping[str, BoardCache], feed: Feed | None, now: float) -> None:
     """Put back what a record says, as far as it is still worth it."""
-    feed = parts.feed
     if isinstance(record, BoardRecord):
-        source = parts.gateways.get(record.module)
-        if source is not None and 0 <= now - record.board.received_at <= source.cache.limits.stale:
-            source.cache.put(record.board)
+        cache = caches.get(record.module)
+        if cache is not None and 0 <= now - record.board.received_at <= cache.limits.stale:
+            cache.put(record.board)
     elif feed is None:
         return
     elif isinstance(record, PlanningRecord):
@@ -156,9 +155,15 @@ class Snapshots(Service):
     log = Logger()
 
     def __init__(
-        self, parts: Components, settings: SnapshotSettings, clock: IReactorTime, cooperator: Cooperator
+        self,
+        caches: Mapping[str, BoardCache],
+        feed: Feed | None,
+        settings: SnapshotSettings,
+        clock: IReactorTime,
+        cooperator: Cooperator,
     ) -> None:
-        self._parts = parts
+        self._caches = caches
+        self._feed = feed
         self._path = Path(settings.file).absolute()
         self._every = settings.every
         self._clock = clock
@@ -211,7 +216,7 @@ class Snapshots(Service):
 
     def _save(self) -> Iterator[None]:
         try:
-            yield from write(records_of(self._parts), self._path)
+            yield from write(records_of(self._caches, self._feed), self._path)
             self.writable = True
         except OSError as error:
             self.writable = False
@@ -222,7 +227,7 @@ class Snapshots(Service):
         now, count = self._clock.seconds(), 0
         try:
             for record in read(data):
-                take(record, self._parts, now)
+                take(record, self._caches, self._feed, now)
                 count += 1
                 yield
         except Damaged as error:

@@ -416,7 +416,7 @@ class FailureTests(CacheTestCase):
                 answer.errback(SourceSilent("no answer within 10 s"))
         self.assertIs(self.successResultOf(answered), self.successResultOf(joined))
         self.failureResultOf(failed, SourceSilent)
-        self.assertEqual(self.cache._flights, {})
+        self.assertEqual(self.cache._pending, {})
 
 
 class BoundsTests(CacheTestCase):

@@ -47,20 +47,20 @@ def document_of(*what: Any) -> str:
 # What is known of a departure five minutes from now that was planned two minutes before, in each language.
 ROW_WORDS: dict[RowState, tuple[str, str, str, str]] = {
     "on_time": ("op tijd", "on time", "pünktlich", "à l\u2019heure"),
-    "late": ("2 min later", "2 min late", "2 Min später", "2 min de retard"),
-    "planned": ("dienstregeling", "timetable", "Fahrplan", "horaire prévu"),
+    "late": ("2 min later", "2 min late", "+2 Min.", "2 min de retard"),
+    "planned": ("dienstregeling", "scheduled", "laut Fahrplan", "horaire théorique"),
     "unknown": ("vertraging onbekend", "delay unknown", "Verspätung unbekannt", "retard inconnu"),
     "cancelled": ("vervalt", "cancelled", "fällt aus", "supprimé"),
     "stopped": ("bij de halte", "at the stop", "an der Haltestelle", "à l\u2019arrêt"),
-    "last_known": ("laatst bekend", "last known", "zuletzt bekannt", "dernière information"),
+    "last_known": ("laatst bekende tijd", "last known time", "letzter Stand", "dernier horaire connu"),
 }
 STOP_WORDS: dict[StopState, tuple[str, str, str, str]] = {
     "live": ("", "", "", ""),
-    "planned": ("dienstregeling", "timetable", "Fahrplan", "horaire prévu"),
-    "last_known": ("gegevens van 00:58", "data of 00:58", "Daten von 00:58", "données de 00:58"),
+    "planned": ("dienstregeling", "scheduled times", "Fahrplan", "horaires théoriques"),
+    "last_known": ("bijgewerkt om 00:58", "updated at 00:58", "Stand: 00:58 Uhr", "mise à jour à 00:58"),
     "none": ("komende 120 minuten", "next 120 minutes", "nächsten 120 Minuten", "120 prochaines minutes"),
     "unknown": (f"code {CODE}", f"code {CODE}", f"Code {CODE}", f"code {CODE}"),
-    "down": ("nu even niet", "not available right now", "zurzeit nicht verfügbar", "pas disponibles"),
+    "down": ("tijdelijk niet", "temporarily unavailable", "vorübergehend nicht", "momentanément indisponibles"),
 }
 
 
@@ -124,7 +124,7 @@ class TextTests(SynchronousTestCase):
     def test_early(self) -> None:
         """Who leaves early is said to."""
         words = [row_words(row(5, 3, "early"), lang) for lang in LANGUAGES]
-        self.assertEqual(words, ["2 min eerder", "2 min early", "2 Min früher", "2 min d\u2019avance"])
+        self.assertEqual(words, ["2 min eerder", "2 min early", "2 Min. früher", "2 min d\u2019avance"])
 
     def test_stops(self) -> None:
         """Each state of a stop has its own words, in each language."""

@@ -34,7 +34,7 @@ class PagesTestCase(LiveTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        finder = StopIndexCache(self.feed)
+        finder = StopIndexCache(self.feed, self.clock)
         contracts = Documentation(lambda: self.modules, "1")
         self.front = Front([Source("kv55", "kv78turbo", LICENSE)], self.feed, finder, "1")
         modules: list[Any] = [
@@ -278,10 +278,10 @@ class FrontTests(PagesTestCase):
         rows = [" ".join(line.itertext()) for line in page.xpath("//tbody/tr")]
         self.assertEqual(rows, ["B 90 s ago outdated", "LIN 0 s ago up to date"])
         self.assertEqual(page.xpath("//a[contains(@rel, 'license')]/@href"), [LICENSE])
-        self.assertEqual(page.xpath("string(//span[@class='state good'])"), "All data is coming in.")
+        self.assertEqual(page.xpath("string(//span[@class='state good'])"), "Live data is coming in.")
         self.up("DOWN", last=self.clock.seconds() - 3 * 3600 - 1)
         page = self.page("/?lang=fr")
-        self.assertIn("Dernier message\N{NO-BREAK SPACE}: il y a 180 min.", page.text_content())
+        self.assertIn("Dernier message\N{NO-BREAK SPACE}: il y a 180 minutes.", page.text_content())
         self.assertEqual(
             page.xpath("string(//span[@class='state bad'])"),
             TEXTS["fr"]["feed_down"].replace(" ;", "\N{NO-BREAK SPACE};"),

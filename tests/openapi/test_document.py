@@ -21,7 +21,7 @@ from govi_server.departures.source import Busy, SourceBroken, SourceSilent
 from govi_server.http.parameters import Enum, Integer, InvalidParameter, Number, Parameter, String, parse_query
 from govi_server.modules.display_source import CacheDisplays, FeedDisplays, IDisplaySource
 from govi_server.openapi.description import IDocumented, Operation
-from govi_server.web_handler import IWebModule
+from govi_server.web_handler import ICacheableModule, IWebModule
 from tests import examples
 from tests.client import Answer
 from tests.examples import SOURCES, Program
@@ -166,7 +166,8 @@ class ContractTests(SynchronousTestCase):
         for source in SOURCES:
             program = Program(source)
             for module in program.modules:
-                verifyObject(IWebModule, module)
+                is_cacheable = ICacheableModule.providedBy(module)
+                verifyObject(ICacheableModule if is_cacheable else IWebModule, module)
                 verifyObject(IDocumented, module)
                 self.assertEqual(
                     {path.template.split("/")[1] for path in IDocumented(module).describe()}, {module.name}
@@ -218,7 +219,7 @@ class ContractTests(SynchronousTestCase):
         for example in asked:
             self.assertTrue(any(example.ask in line and example.accept in line for line in lines), example.ask)
         self.assertNotIn("", [body.text_content() for body in page.xpath("//details/pre[2]")])
-        self.assertIn("50 times a second", " ".join(page.text_content().split()))
+        self.assertIn("50 requests a second", " ".join(page.text_content().split()))
 
     @given(
         st.text(), st.sampled_from([Integer("x", 1, 50), Number(-90, 90), Enum(("1", "2")), String(5, "[0-9]+", 1)])

@@ -1,0 +1,156 @@
+"""Tests of operations.snapshot: a warm restart."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from govi_server.departures.board import Board, Trip
+from govi_server.departures.cache import BoardCache
+from govi_server.errors import StartupError
+from govi_server.kv78turbo.feed import Feed
+from govi_server.operations.snapshot import HEADER, Snapshots
+from govi_server.runtime.cooperative import make_cooperator
+from govi_server.settings import SnapshotSettings
+from tests import feed as kv
+from tests.client import NOW
+from tests.doubles import FakeSource, live_feed, take
+
+CODE = "57330430"
+FEED_CODE = "30000001"
+
+
+class Program(NamedTuple):
+    """The parts of a program that a snapshot holds."""
+
+    cache: BoardCache
+    feed: Feed
+
+
+class SnapshotTests(SynchronousTestCase):
+    """Warm restart."""
+
+    def setUp(self) -> None:
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.path = Path(directory.name) / "snapshot"
+        self.clock = Clock()
+        self.clock.advance(NOW)
+        self.program = self.make_program()
+
+    def make_program(self) -> Program:
+        """Make the parts of a program that has just started."""
+        return Program(BoardCache(FakeSource(), self.clock), live_feed(self.clock))
+
+    def make_snapshots(self, program: Program, path: str = "") -> Snapshots:
+        settings = SnapshotSettings(path or str(self.path), 60.0)
+        cooperator = make_cooperator(self.clock)
+        return Snapshots({"kv55": program.cache}, program.feed, settings, self.clock, cooperator)
+
+    def start(self, program: Program) -> Snapshots:
+        """Start a program's snapshots, and read the one that there is."""
+        snapshots = self.make_snapshots(program)
+        snapshots.startService()
+        self.clock.pump([0.01] * 100)
+        return snapshots
+
+    def fill(self) -> None:
+        self.program.cache.put(Board(CODE, (Trip(operating_date="2026-01-01"),), NOW))
+        take(self.program.feed, kv.planning({}), kv.calendar("2026-01-01"), kv.passtimes({}), kv.general_message({}))
+
+    def save(self) -> None:
+        """Fill the program and stop it."""
+        self.fill()
+        self.start(self.program).stopService()
+
+    def restart(self) -> tuple[Program, list[str]]:
+        """Return a program that has read the snapshot, and what its snapshots logged."""
+        program = self.make_program()
+        with capturedLogs() as events:
+            self.start(program)
+        lines = [formatEvent(event) for event in events]
+        return program, [line for line in lines if line.startswith("The snapshot")]
+
+    def test_restart_restores_memory(self) -> None:
+        """Boards, departures and planning are there after a clean stop and a start."""
+        self.save()
+        program, _ = self.restart()
+        before = self.program.feed.boards.board(FEED_CODE, 86400)
+        self.assertEqual(program.cache.board(CODE)[0], "hit")
+        self.assertEqual((len(before.passtimes), len(before.messages)), (1, 1))
+        self.assertEqual(program.feed.boards.board(FEED_CODE, 86400), before)
+        self.assertEqual(program.feed.passtimes.heard, self.program.feed.passtimes.heard)
+        self.assertEqual(program.feed.timetable.n_planned, 1)
+
+    def test_future_times_are_dropped(self) -> None:
+        """An operator heard by a clock that was ahead is not fresh until then."""
+        passtimes = self.program.feed.passtimes
+        passtimes.hear_again({"A": NOW + 3600, "B": NOW - 5}, {})
+        self.assertEqual(passtimes.heard, {"B": NOW - 5})
+
+    def test_expired_content_is_dropped(self) -> None:
+        """Boards and passtimes that are over by the next start are not restored."""
+        self.save()
+        self.clock.advance(2 * 86400)
+        program, _ = self.restart()
+        self.assertEqual((program.cache.entries, program.feed.passtimes.n_passes), (0, 0))
+
+    def test_snapshot_every_minute(self) -> None:
+        """A whole snapshot is written each minute."""
+        snapshots = self.start(self.program)
+        self.fill()
+        self.assertFalse(self.path.exists())
+        self.clock.pump([60, *[0.01] * 100])
+        self.assertTrue(self.path.read_bytes().startswith(HEADER))
+        self.assertEqual([path.name for path in self.path.parent.iterdir()], ["snapshot"])
+        snapshots.stopService()
+
+    def test_damaged_file_is_put_aside(self) -> None:
+        """A damaged or foreign file is put aside with one log line, wherever the damage is."""
+        self.save()
+        whole = self.path.read_bytes()
+        for data in (b"", b"foreign", whole[:-1], whole + b"x", whole[:100] + b"\xff" + whole[101:], HEADER):
+            self.path.write_bytes(data)
+            program, (line,) = self.restart()
+            self.assertIn("is put aside as", line)
+            self.assertEqual(program.cache.entries, 0)
+            self.assertEqual([path.name for path in self.path.parent.iterdir()], ["snapshot.damaged"])
+            (self.path.parent / "snapshot.damaged").unlink()
+
+    def test_write_errors_are_counted(self) -> None:
+        """A snapshot that cannot be written is logged and counted; the next one is tried."""
+        folder = self.path.parent / "folder"
+        folder.mkdir()
+        snapshots = self.make_snapshots(self.program, str(folder / "snapshot"))
+        snapshots.startService()
+        self.assertTrue(snapshots.writable)
+        folder.rmdir()
+        self.clock.advance(60)
+        self.clock.advance(60)
+        self.assertEqual(snapshots.incidents.counts, {"unwritable": 1})
+        self.assertFalse(snapshots.writable)
+        folder.mkdir()
+        self.clock.pump([60, *[0.01] * 100])
+        self.assertTrue(snapshots.writable)
+        (folder / "snapshot").unlink()
+        folder.rmdir()
+        snapshots.stopService()
+        self.assertEqual(snapshots.incidents.counts, {"unwritable": 2})
+
+    def test_missing_directory_fails_startup(self) -> None:
+        """The program does not start where a snapshot could never be written."""
+        snapshots = self.make_snapshots(self.program, "/nonexistent/snapshot")
+        error = self.assertRaises(StartupError, snapshots.startService)
+        self.assertEqual(str(error), "cannot write the snapshot /nonexistent/snapshot: /nonexistent is no directory")
+
+    def test_unread_snapshot_is_not_overwritten(self) -> None:
+        """A program that stops before it has read the snapshot leaves it as it was."""
+        self.save()
+        whole = self.path.read_bytes()
+        snapshots = self.make_snapshots(self.make_program())
+        snapshots.startService()
+        snapshots.stopService()
+        self.assertEqual(self.path.read_bytes(), whole)
