@@ -106,7 +106,7 @@ class ErrorTests(SynchronousTestCase):
         path = os.path.join(directory.name, "config.toml")
         for toml, arguments, expected in [
             ("cache.fresh = -1", [], f"govi-cache: {path}: cache.fresh: invalid value -1 (expected "),
-            ("", ["--listen", "foo:1"], "govi-cache: 'foo:1' is no endpoint to listen on: "),
+            ("", ["--listen", "foo:1"], "govi-cache: invalid endpoint 'foo:1': "),
             ("", ["--listen", "9000"], "govi-cache: --listen: invalid endpoint '9000'; did you mean 'tcp:9000'?"),
             (
                 "",

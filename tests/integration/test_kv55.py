@@ -207,7 +207,7 @@ async def test_connection_close(start: Start) -> None:
 @pytest_twisted.ensureDeferred
 async def test_no_delay(has_epoll: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A response does not wait for the acknowledgement of the previous one, with and without epoll."""
-    monkeypatch.setattr(poller, "IS_HERE", has_epoll)
+    monkeypatch.setattr(poller, "IS_AVAILABLE", has_epoll)
     modules: dict[str, object] = {}
     server = Server("", 0, RequestHandler, clock=reactor, find_module=modules.__getitem__)
     addresses: list[IAddress] = []

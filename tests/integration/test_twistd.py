@@ -68,7 +68,7 @@ def test_too_many_open_files(twistd: Twistd) -> None:
     assert 150 < len(os.listdir(f"/proc/{process.pid}/fd")) < 300
     for client in clients:
         client.close()
-    output += wait_for(process, "Accepting goes on for govi-cache")
+    output += wait_for(process, "Accepting resumes for govi-cache")
     with urlopen(f"http://127.0.0.1:{port}/kv55/57330430", timeout=13) as response:
         assert response.status == 200
     process.send_signal(signal.SIGTERM)
