@@ -12,7 +12,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from govi_server.http import request as environ
 from govi_server.http.caching.conditional import conditions
 from govi_server.http.caching.request_memo import MemoEntry
 from govi_server.http.client_limits import Client, request_cost
@@ -182,43 +181,6 @@ class RequestHandler(Sender):
         self.keep_alive = False
         self.send_response(f"{error}\n", error.status)
         self._finish()
-
-    def parse_request(self, http_blob: str | bytes) -> Environ:
-        r"""Parse an HTTP request blob and return an HTTPMessage that contains WSGI's environment values.
-
-        >>> request = '''GET /kv55/57330430 HTTP/1.1
-        ... Host: cache.govi.openov.nl
-        ... User-Agent: Mozilla/5.0 (X11; Linux i686; rv:2.0) Firefox/4.0
-        ... Accept: text/html,application/xml;q=0.9,*/*;q=0.8
-        ... Accept-Language: en-us,en;q=0.5
-        ... Accept-Encoding: gzip, deflate
-        ... Accept-Charset: ISO-8859-1,utf-8;q=0.7,*;q=0.7
-        ... Keep-Alive: 115
-        ... DNT: 1
-        ... Connection: keep-alive
-        ... Cache-Control: max-age=0
-        ...
-        ... '''
-        >>> env = RequestHandler(object(), None).parse_request(request)
-        >>> for e in env.items():
-        ...     print(e)
-        ('host', 'cache.govi.openov.nl')
-        ('user-agent', 'Mozilla/5.0 (X11; Linux i686; rv:2.0) Firefox/4.0')
-        ('accept', 'text/html,application/xml;q=0.9,*/*;q=0.8')
-        ('accept-language', 'en-us,en;q=0.5')
-        ('accept-encoding', 'gzip, deflate')
-        ('accept-charset', 'ISO-8859-1,utf-8;q=0.7,*;q=0.7')
-        ('keep-alive', '115')
-        ('dnt', '1')
-        ('connection', 'keep-alive')
-        ('cache-control', 'max-age=0')
-        ('request_method', 'GET')
-        ('http_host', 'cache.govi.openov.nl')
-        ('path_info', '/kv55/57330430')
-
-        Raises RequestError.
-        """
-        return environ.parse(http_blob)
 
     # From requests to responses.
 

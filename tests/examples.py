@@ -20,7 +20,7 @@ from govi_server.modules.events import Events
 from govi_server.openapi.description import Example, IDocumented, Operation
 from govi_server.operations.components import Components
 from govi_server.request_handler import RequestHandler
-from govi_server.runtime.cooperative import PAUSE
+from govi_server.runtime.cooperative import PAUSE_SECONDS
 from govi_server.runtime.services import OrderedMultiService
 from govi_server.server import Server
 from govi_server.settings_loader import load
@@ -68,7 +68,7 @@ class Program:
             for message in TownFeed(town, self.clock.seconds).say(0) if has_data else ():
                 taken = self.parts.feed.received(message.envelope, gzip.compress(message.ctx))
                 while taken is not None and not taken.called:
-                    self.clock.advance(PAUSE)
+                    self.clock.advance(PAUSE_SECONDS)
         for gateway in self.parts.gateways.values():
             for code in town.stops if has_data else ():
                 gateway.cache.put(town.board(code, self.clock.seconds(), most=2))
@@ -88,7 +88,7 @@ class Program:
         client = Client(self.server)
         fields = f"Accept: {accept}\r\n{more}" if accept else more
         client.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode())
-        for pause in (*[PAUSE] * 30, 11):  # for a stop index, and for a gateway that does not respond
+        for pause in (*[PAUSE_SECONDS] * 30, 11):  # for a stop index, and for a gateway that does not respond
             if client.transport.value():
                 break
             self.clock.advance(pause)

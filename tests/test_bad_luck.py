@@ -108,12 +108,12 @@ class ProgramTestCase(SynchronousTestCase):
         for _ in range(int(seconds)):
             self.reactor.advance(1)
             self.running_for += 1
-            self.watch.look()
+            self.watch.check()
 
     def set_clock(self, seconds: float) -> None:
         """Set the clock of the system forward, or back."""
         self.reactor.rightNow += seconds
-        self.watch.look()
+        self.watch.check()
         self.run_for(0)
 
     # What comes in.
@@ -273,7 +273,7 @@ class ClockTests(ProgramTestCase):
         silent = Client(self.factory("govi-cache"))
         self.poster.posts[-1].callback(None)
         self.set_clock(-HOUR)
-        self.assertEqual(self.warnings(), ["The clock of the system was set back by 3600 s"])
+        self.assertEqual(self.warnings(), ["System clock: set back by 3600 s"])
         self.run_for(14)
         self.assertEqual((first.answer().status, silent.answer().status), (406, 406))
         self.assertEqual(self.answered("1").status, 200)
@@ -340,7 +340,7 @@ class ClockTests(ProgramTestCase):
         waiting = self.ask("/kv55/1")
         self.set_clock(HOUR)
         self.assertIn(waiting.answer().status, (406, 504))
-        self.assertEqual(self.warnings("clock"), ["The clock of the system was set forward by 3600 s"])
+        self.assertEqual(self.warnings("clock"), ["System clock: set forward by 3600 s"])
         self.assertIn("fwd=miss", self.answered().headers["Cache-Status"])
         self.assertEqual(self.get(f"/live/{LIVE}").status, 503)
         self.speak_for(180)

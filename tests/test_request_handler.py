@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from govi_server import request_handler
+from govi_server.http import receiver
 from govi_server.request_handler import MAX_REQUESTS_IN_TURN, RequestHandler
 from govi_server.server import Server
 from govi_server.settings import ServerSettings
@@ -21,7 +21,7 @@ class ReferenceTests(WireTestCase):
 
     def test_doctest(self) -> None:
         """The reference's example holds, item by item."""
-        result = doctest.testmod(request_handler, extraglobs={"RequestHandler": RequestHandler})
+        result = doctest.testmod(receiver, extraglobs={"RequestHandler": RequestHandler})
         self.assertEqual((result.failed, result.attempted), (0, 3))
 
     def test_interfaces(self) -> None:

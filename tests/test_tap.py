@@ -200,7 +200,7 @@ class ServiceTests(SynchronousTestCase):
         """What cannot be used is one line that names it, and the end."""
         for toml, arguments, expected in [
             ("cache.fresh = -1", [], "config.toml: cache.fresh: "),
-            ("", ["--listen", "foo:1"], "govi-cache: 'foo:1' is no endpoint to listen on: "),
+            ("", ["--listen", "foo:1"], "govi-cache: invalid endpoint 'foo:1': "),
             ("", ["--source", "magic"], "govi-cache: options: modules.kv55: source is none of demo, govi"),
             ("", ["--feed", "foo"], "govi-cache: 'foo' is no address of a KV78turbo feed"),
             (
@@ -235,4 +235,4 @@ class SimulatorTests(SynchronousTestCase):
         options.parseOptions(["--listen", "foo:1"])
         with self.assertRaises(SystemExit) as caught:
             simulator_tap.makeService(options, MemoryReactorClock())
-        self.assertIn("govi-simulator: 'foo:1' is no endpoint", str(caught.exception))
+        self.assertIn("govi-simulator: invalid endpoint 'foo:1'", str(caught.exception))

@@ -1,4 +1,4 @@
-"""Addresses of clients: as numbers, and as what may be written down of them."""
+"""Addresses of clients: parsed, and truncated for logs."""
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -8,43 +8,42 @@ from twisted.internet.interfaces import IAddress
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
-
-NOBODY = IPv6Address("::")
-"""Stands for a peer whose address is none."""
+UNSPECIFIED = IPv6Address("::")
+"""Stands for a peer whose address is invalid."""
 
 
 def host_of(addr: IAddress | None) -> str | None:
-    """Give the IP address of a peer as it is written; None on a unix socket."""
+    """Return the IP address of a peer as text; None on a unix socket."""
     host: str | None = getattr(addr, "host", None)
     return host
 
 
 def ip_of(addr: IAddress | None) -> Address | None:
-    """Give the IP address of a peer, IPv4 also where it came mapped into IPv6; None on a unix socket."""
-    return ip_from(host_of(addr))
+    """Return the IP address of a peer, IPv4 also if it is mapped into IPv6; None on a unix socket."""
+    return ip_of_host(host_of(addr))
 
 
-def ip_from(host: str | None) -> Address | None:
-    """Read what host_of() gave."""
+def ip_of_host(host: str | None) -> Address | None:
+    """Parse a result of host_of(); return UNSPECIFIED if it is invalid."""
     if host is None:
         return None
     try:
-        return read_ip(host)
-    except ValueError:  # a PROXY header may claim anything
-        return NOBODY
+        return parse_ip(host)
+    except ValueError:  # a PROXY header may contain anything
+        return UNSPECIFIED
 
 
 @lru_cache(maxsize=10_000)
-def read_ip(text: str) -> Address:
-    """Read an IP address, as IPv4 where it is one mapped into IPv6. Raises ValueError."""
-    address = ip_address(text.partition("%")[0])  # a link-local address has its interface behind a %
+def parse_ip(text: str) -> Address:
+    """Parse an IP address, as IPv4 if it is mapped into IPv6. Raises ValueError."""
+    address = ip_address(text.partition("%")[0])  # the interface of a link-local address follows a %
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         return address.ipv4_mapped
     return address
 
 
 def truncated(address: Address | None) -> str:
-    """Name a peer without telling who it is: the /24 of an IPv4, the /48 of an IPv6 address, or 'local'."""
+    """Return a peer's network, which does not identify it: the /24 of IPv4, the /48 of IPv6, or 'local'."""
     if address is None:
         return "local"
     return str(ip_network((address, 24 if address.version == 4 else 48), strict=False))

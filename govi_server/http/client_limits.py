@@ -1,4 +1,4 @@
-"""Who may connect, how many at once, and how often they may ask."""
+"""Limits of clients: connections at a time, and the rate of requests."""
 
 import re
 from collections import Counter, OrderedDict
@@ -9,19 +9,19 @@ from typing import NamedTuple
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 
-from govi_server.http.addresses import Address, host_of, ip_from, ip_of, read_ip, truncated
+from govi_server.http.addresses import Address, host_of, ip_of, ip_of_host, parse_ip, truncated
 from govi_server.http.request import Environ
 from govi_server.settings import AccessSettings, Network, networks
 
-ROUNDING = 1e-3
-"""Seconds: moments of today are inexact as floats, and hundreds are added up."""
+ROUNDING_SECONDS = 1e-3
+"""A wait that is ignored: epoch seconds are inexact as floats, and hundreds of steps are added to them."""
 
-REMEMBERED = 100_000
-"""Clients whose last requests are remembered; the ones that were silent longest are forgotten first."""
+MAX_CLIENTS = 100_000
+"""Clients whose request rate is tracked; the least recently active is evicted first."""
 
 
 def request_cost(env: Environ) -> int:
-    """Tell how many things a request asks for, each of which counts against the limit: members of a comma list."""
+    """Return what a request costs of the rate limit: one for each member of the comma-separated list in its path."""
     return env["path_info"].count(",") + 1
 
 
@@ -29,21 +29,21 @@ UNLIMITED = AccessSettings(unlimited=("0.0.0.0/0", "::/0"))
 
 
 class Client(NamedTuple):
-    """Whom a request is from."""
+    """The client of a request."""
 
     name: str
-    """As it may be written down."""
+    """Its truncated address, for logs."""
     rate_key: str | None
-    """Whom the limits count its requests for, a network; None for one without limits."""
+    """The network whose requests are limited together; None if they are unlimited."""
     connection_key: str | None
-    """Whom they count its connections for: nobody, if it is a proxy, which brings many clients."""
+    """The network whose connections are limited together; None if they are unlimited, as those of proxies are."""
 
 
 class ClientLimits:
     """Counts the connections and requests of each client.
 
-    A client is an IPv4 address or the /64 of an IPv6 address, of which a household has one or more. A peer on a unix
-    socket is nobody in particular and has no limits.
+    A client is an IPv4 address or the /64 of an IPv6 address, of which a household has one or more. Peers on unix
+    sockets are unlimited.
     """
 
     def __init__(self, clock: IReactorTime, limits: AccessSettings) -> None:
@@ -51,62 +51,63 @@ class ClientLimits:
         self.limits = limits
         self._unlimited = networks(limits.unlimited)
         self._proxies = networks(limits.proxies)
-        # By the text of the address: to hash an address of the standard library takes longer than to find its client.
-        self._client = lru_cache(maxsize=REMEMBERED // 10)(self._find_client)
+        # Keyed by text: hashing an address of the standard library takes longer than the look-up saves.
+        self._client = lru_cache(maxsize=MAX_CLIENTS // 10)(self._find_client)
         self._connections: Counter[str] = Counter()
-        # When the bucket of each client is empty of requests again, as a moment: the virtual scheduling algorithm.
+        # When the leaky bucket of each client is empty again (epoch seconds): the virtual scheduling algorithm.
         self._busy_until: OrderedDict[str, float] = OrderedDict()
 
     def acquire_connection(self, client: Client) -> bool:
-        """Count a connection, which disconnects() takes back in any case; tell whether its client may have it."""
+        """Count a connection; return whether its client may have it. Always followed by release_connection()."""
         if client.connection_key is None:
             return True
         self._connections[client.connection_key] += 1
         return self._connections[client.connection_key] <= self.limits.per_client
 
     def release_connection(self, client: Client) -> None:
-        """Take a connection back."""
+        """Count a connection no more."""
         if client.connection_key is not None:
             self._connections[client.connection_key] -= 1
             if not self._connections[client.connection_key]:
                 del self._connections[client.connection_key]
 
-    def seconds_to_wait(self, counted: str | None, asked: int = 1) -> float:
-        """Count a request; tell how many seconds too early it is, 0 if it is not. One too early does not count.
+    def seconds_to_wait(self, rate_key: str | None, cost: int = 1) -> float:
+        """Charge a request to a client's rate; return the seconds to wait. A rejected request is not charged.
 
-        asked: for how many things it asks, each of which counts as a request does.
+        cost: see request_cost().
         """
-        if counted is None:
+        if rate_key is None:
             return 0.0
         now = self._clock.seconds()
-        busy = self._busy_until.pop(counted, now)
+        busy = self._busy_until.pop(rate_key, now)
         if not now <= busy <= now + self.limits.burst / self.limits.rate + 1:
-            busy = now  # it has rested, or the clock was set
-        asked = min(asked, self.limits.burst)  # or it would be too early for ever
-        early = busy + (asked - self.limits.burst) / self.limits.rate - now
-        self._busy_until[counted] = busy if early > ROUNDING else busy + asked / self.limits.rate
-        if len(self._busy_until) > REMEMBERED:
+            busy = now  # the bucket is empty, or the clock was set
+        cost = min(cost, self.limits.burst)  # a greater one would be rejected for ever
+        wait = busy + (cost - self.limits.burst) / self.limits.rate - now
+        self._busy_until[rate_key] = busy if wait > ROUNDING_SECONDS else busy + cost / self.limits.rate
+        if len(self._busy_until) > MAX_CLIENTS:
             self._busy_until.popitem(last=False)
-        return early if early > ROUNDING else 0.0
+        return wait if wait > ROUNDING_SECONDS else 0.0
 
     def peer(self, addr: IAddress | None) -> Client:
-        """Tell whom a connection is from."""
+        """Return the client of a connection."""
         return self._client(host_of(addr))
 
     def client(self, addr: IAddress | None, env: Environ) -> Client:
-        """Tell whom a request is from."""
+        """Return the client of a request."""
         address = self.address(addr, env)
         return self._client(None if address is None else str(address))
 
     def is_forwarded(self, env: Environ) -> bool:
-        """Tell whether it takes more than the connection to know whom a request is from."""
+        """Return whether the client of a request is not that of its connection: whether a proxy forwards it."""
         return bool(self._proxies) and ("forwarded" in env or "x-forwarded-for" in env)
 
     def address(self, addr: IAddress | None, env: Environ) -> Address | None:
-        """Give the address that a request is from: the peer's, or the one that proxies we believe say that it is.
+        """Return the address of a request's client: the peer's, or the one in the fields of trusted proxies.
 
-        Forwarded (RFC 7239) goes before X-Forwarded-For. Each proxy appends the peer it saw, so they are read from
-        the end: the first that is no proxy of ours is the client. A peer on a unix socket is a proxy if any are.
+        Forwarded (RFC 7239) takes precedence over X-Forwarded-For. Each proxy appends its peer, so they are read from
+        the end: the first address that is no trusted proxy is the client. A peer on a unix socket counts as a trusted
+        proxy if there are any.
         """
         address = ip_of(addr)
         if not self._proxies:
@@ -115,39 +116,39 @@ class ClientLimits:
             if address is not None and not _within(address, self._proxies):
                 break
             try:
-                address = read_ip(text)
-            except ValueError:  # "unknown", or a name that hides the client (RFC 7239 section 6)
+                address = parse_ip(text)
+            except ValueError:  # "unknown", or an obfuscated identifier (RFC 7239 section 6)
                 break
         return address
 
     def _find_client(self, host: str | None) -> Client:
-        address, counted = ip_from(host), None
+        address, network = ip_of_host(host), None
         if address is not None and not _within(address, self._unlimited):
-            counted = str(ip_network((address, 32 if address.version == 4 else 64), strict=False))
+            network = str(ip_network((address, 32 if address.version == 4 else 64), strict=False))
         is_proxy = address is not None and _within(address, self._proxies)
-        return Client(truncated(address), counted, None if is_proxy else counted)
+        return Client(truncated(address), network, None if is_proxy else network)
 
 
-# The "for" of a Forwarded element: a token, or quoted, with a port or without (RFC 7239 section 6).
+# The "for" of a Forwarded element: a token, or quoted; with or without a port (RFC 7239 section 6).
 _FOR = re.compile(r'(?:^|;)[ \t]*[Ff][Oo][Rr]=(?:"([^"\\]*)"|([^;, \t"]*))')
 _NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)|([0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*))(?::[0-9]{1,5})?")
 
 
 def _forwarded(env: Environ) -> list[str]:
-    """List whom a request was forwarded for, the nearest last; what is no address is "".
+    """Return the addresses that a request was forwarded for, the nearest last; "" for an invalid one.
 
-    Nothing is left out, or what a client wrote itself would be taken for the word of the proxy behind it.
+    None is left out: otherwise an element that the client wrote could take the place of a proxy's.
     """
     if "forwarded" in env:
         elements = map(_FOR.search, ",".join(env.get_all("forwarded", [])).split(","))
-        nodes = [(found[1] or found[2] or "") if found else "" for found in elements]
+        nodes = [(match[1] or match[2] or "") if match else "" for match in elements]
     elif "x-forwarded-for" in env:
         nodes = ",".join(env.get_all("x-forwarded-for", [])).split(",")
     else:
         nodes = []
     addresses = (_NODE.fullmatch(node.strip(" \t")) for node in nodes)
-    return [next(filter(None, found.groups()), "") if found else "" for found in addresses]
+    return [next(filter(None, match.groups()), "") if match else "" for match in addresses]
 
 
-def _within(address: Address, among: Sequence[Network]) -> bool:
-    return any(address in network for network in among)
+def _within(address: Address, networks: Sequence[Network]) -> bool:
+    return any(address in network for network in networks)

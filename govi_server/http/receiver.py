@@ -4,7 +4,8 @@ import re
 
 from twisted.protocols.basic import LineReceiver
 
-from govi_server.http.body import ChunkedBody, LengthBody, reader
+from govi_server.http import request as environ
+from govi_server.http.body import ChunkedBody, LengthBody, body_reader
 from govi_server.http.request import Environ, RequestError
 from govi_server.http.response import CONTINUE
 from govi_server.settings import ServerSettings
@@ -20,8 +21,8 @@ MAX_EMPTY_LINES = 8
 class RequestReceiver(LineReceiver):
     """Collects lines up to the empty one, which make the header section, and then the body.
 
-    A subclass sets the limits before anything is received, parses header sections, and is called with what was
-    received: the methods from parse_request() on. While its property ``paused`` is true, received bytes are buffered.
+    A subclass sets the limits before anything is received, and implements the methods that are called with what was
+    received. While its property ``paused`` is true, received bytes are buffered.
     """
 
     delimiter = b"\n"
@@ -83,13 +84,50 @@ class RequestReceiver(LineReceiver):
         self._lines = [line[:5]]  # enough to recognize a HEAD, whose response has no body
         self.protocol_error(RequestError("414 URI Too Long", "The request line is too long"))
 
+    def parse_request(self, http_blob: str | bytes) -> Environ:
+        r"""Parse an HTTP request blob and return an HTTPMessage that contains WSGI's environment values.
+
+        >>> request = '''GET /kv55/57330430 HTTP/1.1
+        ... Host: cache.govi.openov.nl
+        ... User-Agent: Mozilla/5.0 (X11; Linux i686; rv:2.0) Firefox/4.0
+        ... Accept: text/html,application/xml;q=0.9,*/*;q=0.8
+        ... Accept-Language: en-us,en;q=0.5
+        ... Accept-Encoding: gzip, deflate
+        ... Accept-Charset: ISO-8859-1,utf-8;q=0.7,*;q=0.7
+        ... Keep-Alive: 115
+        ... DNT: 1
+        ... Connection: keep-alive
+        ... Cache-Control: max-age=0
+        ...
+        ... '''
+        >>> env = RequestHandler(object(), None).parse_request(request)
+        >>> for e in env.items():
+        ...     print(e)
+        ('host', 'cache.govi.openov.nl')
+        ('user-agent', 'Mozilla/5.0 (X11; Linux i686; rv:2.0) Firefox/4.0')
+        ('accept', 'text/html,application/xml;q=0.9,*/*;q=0.8')
+        ('accept-language', 'en-us,en;q=0.5')
+        ('accept-encoding', 'gzip, deflate')
+        ('accept-charset', 'ISO-8859-1,utf-8;q=0.7,*;q=0.7')
+        ('keep-alive', '115')
+        ('dnt', '1')
+        ('connection', 'keep-alive')
+        ('cache-control', 'max-age=0')
+        ('request_method', 'GET')
+        ('http_host', 'cache.govi.openov.nl')
+        ('path_info', '/kv55/57330430')
+
+        Raises RequestError.
+        """
+        return environ.parse(http_blob)
+
     def _head_received(self) -> None:
         self.mark("receive")
         try:
             self._env = env = self.parse_request(b"\n".join([*self._lines, b""]))
             length = env.body_length()
             expects_continue = env.expects_continue()
-            self._body = reader(length, self.limits.body) if length else None
+            self._body = body_reader(length, self.limits.body) if length else None
         except RequestError as error:
             self.mark("parse")
             self.protocol_error(error)
@@ -119,10 +157,6 @@ class RequestReceiver(LineReceiver):
             self.request_received(self._env)
 
     # Implemented by the subclass.
-
-    def parse_request(self, http_blob: str | bytes) -> Environ:
-        """Parse a header section. Raises RequestError."""
-        raise NotImplementedError
 
     def mark(self, phase: Phase) -> None:
         """Record that a phase of the request ends now."""

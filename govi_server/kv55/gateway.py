@@ -17,7 +17,7 @@ from govi_server.departures.board import Board
 from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
 from govi_server.kv55 import messages
 from govi_server.kv55.messages import BadMessage, Question
-from govi_server.runtime.throttled_warnings import QUIET, ThrottledWarnings
+from govi_server.runtime.throttled_warnings import WARNING_INTERVAL, ThrottledWarnings
 from govi_server.settings import SUBSCRIBER, GatewaySettings
 
 
@@ -315,7 +315,7 @@ class Gateway(Service):
     def _on_failure(self, reason: str) -> None:
         if self._failing_since is None:
             self._failing_since = now = self._clock.seconds()
-            if self._warned_at is not None and 0 <= now - self._warned_at < QUIET:
+            if self._warned_at is not None and 0 <= now - self._warned_at < WARNING_INTERVAL:
                 return  # a gateway that fails with every other question is logged once a minute, too
             self._warned_at, self._is_warned = now, True
             self.log.warn("{gateway}: failing ({reason})", gateway=self.description, reason=reason)

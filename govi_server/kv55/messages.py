@@ -16,7 +16,7 @@ from lxml import etree
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.times import local_timestamp, utc_timestamp
 from govi_server.departures.timing_point import TIMING_POINT_CODE_PATTERN, is_timing_point_code
-from govi_server.runtime.gunzip import GZIP, gunzip
+from govi_server.runtime.gunzip import GZIP_MAGIC, gunzip
 from govi_server.settings import SUBSCRIBER
 
 VERSION = "0.0.1"
@@ -62,7 +62,7 @@ def unpack(data: bytes, limit: int) -> bytes:
 
     limit: bytes of the result. Raises BadMessage.
     """
-    if data.startswith(GZIP):
+    if data.startswith(GZIP_MAGIC):
         try:
             return gunzip(data, limit)
         except ValueError as error:

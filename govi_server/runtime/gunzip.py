@@ -1,18 +1,21 @@
-"""Gzip from somebody else: bounded, and never trusted to say how long it is."""
+"""Decompress gzip from untrusted sources, bounded.
+
+gzip.decompress() has no bound: of 97 kB it makes up to 100 MB.
+"""
 
 import zlib
 
-GZIP = b"\x1f\x8b"
-"""How gzip begins."""
+GZIP_MAGIC = b"\x1f\x8b"
+"""The first bytes of gzip."""
 
-_MEMBERS = 16
-"""A gzip file may have several members; one with more of them is none."""
+MAX_MEMBERS = 16
+"""Members of a gzip file; those with more are rejected."""
 
 
 def gunzip(data: bytes, limit: int) -> bytes:
-    """Give what is in a gzip file, at most so many bytes. Raises ValueError, whose text says what is wrong."""
+    """Return the content of a gzip file; limit: its most bytes. Raises ValueError with the reason."""
     plain = b""
-    for _ in range(_MEMBERS):
+    for _ in range(MAX_MEMBERS):
         member = zlib.decompressobj(zlib.MAX_WBITS | 16)
         try:
             plain += member.decompress(data, limit + 1 - len(plain))
@@ -23,7 +26,7 @@ def gunzip(data: bytes, limit: int) -> bytes:
         if not member.eof:
             raise ValueError("truncated gzip")
         data = member.unused_data
-        if not data.startswith(GZIP):
+        if not data.startswith(GZIP_MAGIC):
             break
     if data.strip(b"\0"):
         raise ValueError("bytes after the end of the gzip")

@@ -1,4 +1,4 @@
-"""How the parts of the program start and end: in order, with one clear line when one of them cannot."""
+"""Services that start and stop in order, with one log line and exit status 1 if one cannot start."""
 
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, cast
@@ -13,25 +13,25 @@ from govi_server.errors import StartupError
 class _Exit(SystemExit, Exception):
     """Ends the program with status 1 and no traceback.
 
-    It is an Exception, too, so that a twistd that runs as a daemon tells the one that waits for it to start.
+    It is an Exception, too: a daemonized twistd reports those to the process that waits for its start.
     """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.code = 1  # or Python would write the text to stderr, where it is already, from the log
+        self.code = 1  # a text would be written to stderr, where the log line is already
 
 
 class OrderedMultiService(MultiService):
-    """Starts its services in their order and stops them in the reverse one, each when the next has stopped.
+    """Starts its services in order, and stops them in reverse order, each after the next one has stopped.
 
-    MultiService stops all at once, which would close the statistics log before the last answers are in it. A service
-    that cannot start ends the program: one line in the log, exit status 1.
+    MultiService stops all at once, which would close the statistics log before the last requests are in it. A service
+    that raises StartupError ends the program: one log line, exit status 1.
     """
 
     log = Logger()
 
     def privilegedStartService(self) -> None:
-        """Let the services open what needs privileges."""
+        """Start what needs privileges."""
         self._or_exit(super().privilegedStartService)
 
     def startService(self) -> None:
@@ -47,17 +47,17 @@ class OrderedMultiService(MultiService):
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
-        """Stop the services, the last first."""
+        """Stop the services, the last one first."""
         self.running = False
         for service in reversed(self.services):
             try:
                 yield maybeDeferred(IService(service).stopService)
             except Exception:
-                self.log.failure("{service} did not stop", service=service)
+                self.log.failure("{service}: stopping failed", service=service)
 
 
 class Drain(Service):
-    """Stops when a server's connections have been answered and closed: goes before its listeners in an InOrder."""
+    """Stops when a server's connections are closed; it precedes its listeners in an OrderedMultiService."""
 
     def __init__(self, drain: Callable[[], Deferred[None]]) -> None:
         self._drain = drain
@@ -69,7 +69,7 @@ class Drain(Service):
 
 
 class Observers(Service):
-    """Has observers see the log, or what else is published, while it runs."""
+    """Adds observers to the log, or another publisher, while it runs."""
 
     def __init__(
         self, observers: Sequence[Callable[[LogEvent], None]], publisher: LogPublisher = globalLogPublisher
@@ -78,13 +78,13 @@ class Observers(Service):
         self._observers = [cast(ILogObserver, observer) for observer in observers]
 
     def startService(self) -> None:
-        """Begin to observe."""
+        """Add the observers."""
         super().startService()
         for observer in self._observers:
             self._publisher.addObserver(observer)
 
     def stopService(self) -> None:
-        """Observe no more."""
+        """Remove the observers."""
         super().stopService()
         for observer in self._observers:
             self._publisher.removeObserver(observer)

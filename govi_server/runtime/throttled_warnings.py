@@ -1,35 +1,35 @@
-"""What goes wrong and may go wrong often: counted by kind, and told to the log once a minute at most."""
+"""Warnings of incidents that may be frequent: counted by kind, and logged once a minute at most."""
 
 from collections import Counter
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 
-QUIET = 60.0
-"""Seconds for which a kind of incident is only counted after it was logged."""
+WARNING_INTERVAL = 60.0
+"""Seconds between two log lines of one kind of incident; those between are only counted."""
 
 
 class ThrottledWarnings:
-    """Counts incidents by kind. log: whom they are told to, as warnings."""
+    """Counts incidents by kind, and logs warnings of them."""
 
     def __init__(self, log: Logger, clock: IReactorTime) -> None:
         self.counts: Counter[str] = Counter()
         self._log = log
         self._clock = clock
-        self._told: dict[str, tuple[float, int]] = {}
+        self._logged: dict[str, tuple[float, int]] = {}  # when each kind was logged last, with its count then
 
     def add(self, kind: str, format: str, **fields: object) -> None:
-        """Count one more of a kind; log the first and then, once a minute, the newest with how many there were.
+        """Count an incident; log the first of its kind, and then once a minute the newest with the number of others.
 
-        kind: a few constant words. format, fields: as in Logger.warn().
+        kind: one of few constant texts. format, fields: as in Logger.warn().
         """
         self.counts[kind] += 1
         now = self._clock.seconds()
-        told, count = self._told.get(kind, (None, 0))
-        if told is not None and 0 <= now - told < QUIET:
+        logged_at, count = self._logged.get(kind, (None, 0))
+        if logged_at is not None and 0 <= now - logged_at < WARNING_INTERVAL:
             return
         missed = self.counts[kind] - count - 1
-        self._told[kind] = (now, self.counts[kind])
+        self._logged[kind] = (now, self.counts[kind])
         if missed:
             format += " (and {missed} more of this kind since the last such line)"
         self._log.emit(LogLevel.warn, format, missed=missed, **fields)

@@ -1,4 +1,4 @@
-"""The limit of open files: how many there may be, and what happens when there are too many."""
+"""The limit of open files: raised at start, and accepting is paused near it."""
 
 import os
 import resource
@@ -7,18 +7,18 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
-SPARED = 128
-"""Files that can still be opened when accepting pauses: more than one turn of accepting takes."""
+SPARE_FILES = 128
+"""Files that can still be opened when accepting pauses: more than one turn of accepting opens."""
 
-LOOK_EVERY = 16
-"""Connections that are accepted between two looks."""
+CONNECTIONS_PER_CHECK = 16
+"""Connections that are accepted between two checks."""
 
-LOOK_AGAIN = 1.0
-"""Seconds after which a pause may end."""
+PAUSE_SECONDS = 1.0
+"""Between two checks while accepting is paused."""
 
 
 def raise_limit(wanted: int) -> int:
-    """Raise the limit of open files to what is wanted, or as far as may be; tell what it is then."""
+    """Raise the limit of open files to the wanted number, or as far as allowed; return the number that are available."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted and soft != resource.RLIM_INFINITY:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
@@ -27,58 +27,58 @@ def raise_limit(wanted: int) -> int:
 
 
 class AcceptThrottle:
-    """Lets the ports of a server accept while there are files left to open, and pauses them otherwise.
+    """Pauses the ports of a server while almost no more files can be opened.
 
-    Without it Twisted would accept and close every further client, with its address in the log each time. What is
-    paused waits in the kernel's queue. what: the name that logs call the server by.
+    Without it Twisted would accept and close each further connection, and log the client's address. Connections that
+    are not accepted wait in the kernel's queue. name: the server's name in log lines.
     """
 
     log = Logger()
 
-    def __init__(self, clock: IReactorTime, what: str) -> None:
+    def __init__(self, clock: IReactorTime, name: str) -> None:
         self._clock = clock
-        self._what = what
+        self._name = name
         self._ports: list[Port] = []
         self._accepted = 0
         self.paused = False
-        """Whether nobody is accepted now."""
+        """Whether no connection is accepted now."""
 
     def add(self, port: Port) -> None:
-        """Take charge of a port that listens."""
+        """Add a listening port."""
         self._ports.append(port)
 
     def remove(self, port: Port) -> None:
-        """Leave a port alone that is to listen no more."""
+        """Remove a port that stops listening."""
         self._ports.remove(port)
 
     def check(self) -> None:
-        """Pause if there are too few files left; to be called for every connection that was accepted."""
+        """Pause if too few files are left; call it for each accepted connection."""
         self._accepted += 1
-        if self._accepted % LOOK_EVERY:
+        if self._accepted % CONNECTIONS_PER_CHECK:
             return
         if not self.paused and self._ports and not self._files_left():
             self.paused = True
-            self.log.warn("Accepting pauses for {what}: too many open files", what=self._what)
+            self.log.warn("Accepting pauses for {name}: too many open files", name=self._name)
             for port in self._ports:
                 port.stopReading()
-            self._clock.callLater(LOOK_AGAIN, self._look_again)
+            self._clock.callLater(PAUSE_SECONDS, self._resume)
 
-    def _look_again(self) -> None:
+    def _resume(self) -> None:
         if self._ports and not self._files_left():
-            self._clock.callLater(LOOK_AGAIN, self._look_again)
+            self._clock.callLater(PAUSE_SECONDS, self._resume)
             return
         self.paused = False
         if self._ports:
-            self.log.info("Accepting goes on for {what}", what=self._what)
+            self.log.info("Accepting resumes for {name}", name=self._name)
         for port in self._ports:
             port.startReading()
 
     def _files_left(self) -> bool:
-        """Tell whether there are files left: a new one gets the lowest number that is free."""
+        """Return whether enough files are left: a new one gets the lowest free descriptor."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         try:
             lowest = os.open(os.devnull, os.O_RDONLY)
         except OSError:
             return False
         os.close(lowest)
-        return soft == resource.RLIM_INFINITY or lowest < soft - min(SPARED, soft // 2)
+        return soft == resource.RLIM_INFINITY or lowest < soft - min(SPARE_FILES, soft // 2)

@@ -20,16 +20,15 @@ from govi_server.sockets import poller
 from govi_server.sockets.accepting import AcceptThrottle
 
 BACKLOG = 1024
-"""Connections that may wait to be accepted: one too many is tried again after a second, and Twisted has 50."""
+"""Connections that may wait to be accepted; the client of a further one retries after a second. Twisted has 50."""
 
 
 class ListeningFactory(Protocol):
-    """A factory that is listened for; it provides IProtocolFactory, too."""
+    """A factory of accepted connections, which provides IProtocolFactory, too."""
 
     name: str
     """Its name in log lines and errors."""
     accepting: AcceptThrottle
-    """Pauses its ports."""
 
 
 class DrainingFactory(ListeningFactory, Protocol):
@@ -40,10 +39,10 @@ class DrainingFactory(ListeningFactory, Protocol):
 
 
 class Listener(StreamServerEndpointService):
-    """Listens for a factory on an endpoint described by a string, such as tcp:8080 or unix:/run/govi.
+    """Listens on an endpoint described by a string, such as tcp:8080 or unix:/run/govi.
 
-    reactor: what the endpoint is made with. listening: called with each address once it listens there. Raises
-    CannotStart for what is no endpoint.
+    reactor: of the endpoint. server: the factory of its connections. listening: called with the address when it
+    listens. Raises StartupError for an invalid endpoint.
     """
 
     log = Logger()
@@ -57,16 +56,16 @@ class Listener(StreamServerEndpointService):
     ) -> None:
         try:
             super().__init__(serverFromString(reactor, description), cast(IProtocolFactory, server))
-        except Exception as error:  # each kind of endpoint has its own ways to complain
-            raise StartupError(f"{description!r} is no endpoint to listen on: {error}") from None
-        self._raiseSynchronously = True  # as strports.service does: or a deaf server would stay up
+        except Exception as error:  # each kind of endpoint raises others
+            raise StartupError(f"invalid endpoint {description!r}: {error}") from None
+        self._raiseSynchronously = True  # as in strports.service: a server that cannot listen must not stay up
         self._reactor = reactor
         self._description = description
         self._server = server
         self._listening = listening
 
     def privilegedStartService(self) -> None:
-        """Listen. Raises CannotStart, for example when the port is taken."""
+        """Start listening. Raises StartupError, for example if the port is taken."""
         try:
             super().privilegedStartService()
         except CannotListenError as error:
@@ -75,11 +74,11 @@ class Listener(StreamServerEndpointService):
         except (OSError, OverflowError) as error:  # of a unix or systemd endpoint, of a port beyond 65535
             raise StartupError(f"cannot listen on {self._description} for {self._server.name}: {error}") from None
         assert self._waitingForPort is not None
-        self._waitingForPort.addCallback(self._listens)
+        self._waitingForPort.addCallback(self._started)
 
-    def _listens(self, port: tcp.Port) -> tcp.Port:
+    def _started(self, port: tcp.Port) -> tcp.Port:
         address = port.getHost()
-        self.log.info("Listening on {address} for {what}", address=_readable(address), what=self._server.name)
+        self.log.info("Listening on {address} for {name}", address=_readable(address), name=self._server.name)
         self._server.accepting.add(port)
         if isinstance(port, tcp.Port):
             _prepare(port, self._reactor)
@@ -87,12 +86,12 @@ class Listener(StreamServerEndpointService):
         return port
 
     def stopService(self) -> Deferred[Any]:
-        """Listen no more."""
+        """Stop listening."""
         if self._waitingForPort is not None:
-            self._waitingForPort.addCallback(self._listens_no_more)
+            self._waitingForPort.addCallback(self._stopped)
         return maybeDeferred(super().stopService)
 
-    def _listens_no_more(self, port: tcp.Port) -> tcp.Port:
+    def _stopped(self, port: tcp.Port) -> tcp.Port:
         self._server.accepting.remove(port)
         return port
 
@@ -103,7 +102,7 @@ def server_service(
     endpoints: Sequence[str],
     listening: Callable[[IAddress], None] = lambda address: None,
 ) -> OrderedMultiService:
-    """Have a server listen on endpoints; when it stops, it listens no more and then drains."""
+    """Return the service of a server that listens on endpoints; it stops listening first, and then drains."""
     services = OrderedMultiService()
     services.addService(Drain(server.drain))
     for endpoint in endpoints:
@@ -112,17 +111,17 @@ def server_service(
 
 
 def _prepare(port: tcp.Port, reactor: object) -> None:
-    """Set what Twisted does not: who watches connections, how many may wait, and that answers wait for no other."""
-    if poller.IS_HERE:
+    """Set the poller of connections, their queue, and TCP_NODELAY."""
+    if poller.IS_AVAILABLE:
         transport: Any = port.transport
-        watching = poller.Poller(reactor)
-        # Twisted says that it is a class; it calls it, and hands it the reactor last.
-        port.transport = cast(type[tcp.Server], lambda *args: transport(*args[:-1], watching))
+        connections = poller.Poller(reactor)
+        # Twisted declares a class, and calls it with the reactor as its last argument.
+        port.transport = cast(type[tcp.Server], lambda *args: transport(*args[:-1], connections))
     if port.backlog < BACKLOG:
-        port.socket.listen(BACKLOG)  # which may be said again (listen(2) of Linux)
+        port.socket.listen(BACKLOG)  # changes the backlog of a listening socket (listen(2) of Linux)
     if port.addressFamily in (AF_INET, AF_INET6):
-        # The connections inherit it. Without it the second of two small answers waits for the client's delayed
-        # acknowledgement of the first, which takes 40 ms.
+        # Connections inherit it. Without it the second of two small responses waits for the client's delayed
+        # acknowledgement of the first: 42 ms for two pipelined ones instead of 0.65 ms (docs/performance.md).
         port.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
 
 

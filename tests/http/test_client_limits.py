@@ -134,7 +134,7 @@ class RateTests(AccessTestCase):
 
     def test_bounded(self) -> None:
         """Only so many clients are remembered."""
-        self.patch(client_limits, "REMEMBERED", 10)
+        self.patch(client_limits, "MAX_CLIENTS", 10)
         for n in range(100):
             self.wait(f"198.51.100.{n}")
         self.assertEqual(len(self.access._busy_until), 10)

@@ -205,7 +205,7 @@ async def test_end_is_asked_for(start: Start) -> None:
 @pytest_twisted.ensureDeferred
 async def test_no_delay(has_epoll: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer does not wait for the acknowledgement of the one before it, whoever watches the connection."""
-    monkeypatch.setattr(poller, "IS_HERE", has_epoll)
+    monkeypatch.setattr(poller, "IS_AVAILABLE", has_epoll)
     modules: dict[str, object] = {}
     server = Server("", 0, RequestHandler, clock=reactor, find_module=modules.__getitem__)
     addresses: list[IAddress] = []

@@ -66,7 +66,7 @@ def test_too_many_open_files(twistd: Twistd) -> None:
     assert 150 < len(os.listdir(f"/proc/{process.pid}/fd")) < 300
     for client in clients:
         client.close()
-    said += wait_for(process, "Accepting goes on for govi-cache")
+    said += wait_for(process, "Accepting resumes for govi-cache")
     with urlopen(f"http://127.0.0.1:{port}/kv55/57330430", timeout=13) as answer:
         assert answer.status == 200
     process.send_signal(signal.SIGTERM)

@@ -6,7 +6,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.runtime.cooperative import PAUSE, SLICE, CooperativeRunner, run_now
+from govi_server.runtime.cooperative import PAUSE_SECONDS, SLICE_SECONDS, CooperativeRunner, run_now
 
 
 class TurnsTests(SynchronousTestCase):
@@ -17,19 +17,19 @@ class TurnsTests(SynchronousTestCase):
         self.turns = CooperativeRunner(self.clock)
         self.done: list[str] = []
 
-    def work(self, name: str, bits: int, takes: float = SLICE) -> Generator[None, None, str]:
+    def work(self, name: str, bits: int, takes: float = SLICE_SECONDS) -> Generator[None, None, str]:
         for _ in range(bits):
             self.clock.rightNow += takes
             self.done.append(name)
             yield
         return name
 
-    def begin(self, name: str, bits: int, takes: float = SLICE) -> Deferred[str]:
+    def begin(self, name: str, bits: int, takes: float = SLICE_SECONDS) -> Deferred[str]:
         return Deferred.fromCoroutine(self.turns.run(self.work(name, bits, takes)))
 
     def test_short(self) -> None:
         """What fits into a slice is done at once."""
-        self.assertEqual(self.successResultOf(self.begin("a", 10, SLICE / 20)), "a")
+        self.assertEqual(self.successResultOf(self.begin("a", 10, SLICE_SECONDS / 20)), "a")
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_long(self) -> None:
@@ -38,8 +38,8 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual(self.done, ["a"])
         for n in range(1, 7):
             self.assertLessEqual(len(self.done), n)
-            self.clock.advance(PAUSE)
-        self.clock.pump([PAUSE] * 4)
+            self.clock.advance(PAUSE_SECONDS)
+        self.clock.pump([PAUSE_SECONDS] * 4)
         self.assertEqual([self.successResultOf(one) for one in begun], ["a", "b"])
         self.assertEqual(sorted(self.done), ["a"] * 3 + ["b"] * 3)
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -47,11 +47,11 @@ class TurnsTests(SynchronousTestCase):
     def test_left(self) -> None:
         """What nobody waits for any more is not gone on with."""
         waits = self.begin("a", 9)
-        self.clock.advance(PAUSE)
+        self.clock.advance(PAUSE_SECONDS)
         waits.cancel()
         self.failureResultOf(waits, CancelledError)
         done = len(self.done)
-        self.clock.pump([PAUSE] * 10)
+        self.clock.pump([PAUSE_SECONDS] * 10)
         self.assertEqual((len(self.done), self.clock.getDelayedCalls()), (done, []))
         self.assertEqual(self.successResultOf(self.begin("b", 1, 0)), "b")
 
@@ -64,7 +64,7 @@ class TurnsTests(SynchronousTestCase):
 
         for bits in (0, 3):
             wanted = Deferred.fromCoroutine(self.turns.run(fails(bits)))
-            self.clock.pump([PAUSE] * 5)
+            self.clock.pump([PAUSE_SECONDS] * 5)
             self.failureResultOf(wanted, ValueError)
         self.assertEqual(self.successResultOf(self.begin("b", 1, 0)), "b")
 

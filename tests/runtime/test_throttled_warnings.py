@@ -5,7 +5,7 @@ from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import Logger, LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.runtime.throttled_warnings import QUIET, ThrottledWarnings
+from govi_server.runtime.throttled_warnings import WARNING_INTERVAL, ThrottledWarnings
 
 
 class IncidentsTests(SynchronousTestCase):
@@ -41,7 +41,7 @@ class IncidentsTests(SynchronousTestCase):
         """For a minute more of the kind are only counted."""
         self.add("late", 1)
         self.lines()
-        for n, seconds in enumerate((0, 0, 30, QUIET - 30.5), 2):
+        for n, seconds in enumerate((0, 0, 30, WARNING_INTERVAL - 30.5), 2):
             self.clock.advance(seconds)
             self.add("late", n)
         self.assertEqual(self.lines(), [])
@@ -52,11 +52,11 @@ class IncidentsTests(SynchronousTestCase):
         for n in range(1, 5):
             self.add("late", n)
         self.lines()
-        self.clock.advance(QUIET)
+        self.clock.advance(WARNING_INTERVAL)
         self.add("late", 5)
         self.assertEqual(self.lines(), ["number 5 went wrong (and 3 more of this kind since the last such line)"])
         self.add("late", 6)
-        self.clock.advance(QUIET)
+        self.clock.advance(WARNING_INTERVAL)
         self.add("late", 7)
         self.assertEqual(self.lines(), ["number 7 went wrong (and 1 more of this kind since the last such line)"])
         self.assertEqual(self.incidents.counts, {"late": 7})
@@ -66,7 +66,7 @@ class IncidentsTests(SynchronousTestCase):
         for n in (1, 2):
             self.add("late", n)
             self.assertEqual(self.lines(), [f"number {n} went wrong"])
-            self.clock.advance(QUIET)
+            self.clock.advance(WARNING_INTERVAL)
 
     def test_kinds_apart(self) -> None:
         """Each kind is counted and told by itself."""

@@ -16,7 +16,7 @@ from govi_server.kv78turbo import ctx
 from govi_server.kv78turbo.feed import MAX_SUBSCRIPTIONS, MAX_SYNCHRONOUS_BYTES, REJECT_REASONS, SWEEP_INTERVAL
 from govi_server.kv78turbo.freshness import Freshness
 from govi_server.kv78turbo.subscriber import State, Subscriber
-from govi_server.runtime.cooperative import SLICE
+from govi_server.runtime.cooperative import SLICE_SECONDS
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import FeedLimitSettings
 from tests import feed as kv
@@ -36,7 +36,7 @@ class TickingClock(Clock):
     def seconds(self) -> float:
         """Return the time."""
         if self.ticks:
-            self.rightNow += SLICE / 4
+            self.rightNow += SLICE_SECONDS / 4
         return super().seconds()
 
 

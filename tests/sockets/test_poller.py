@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from govi_server.sockets.poller import MOST_AT_ONCE, Poller
+from govi_server.sockets.poller import MAX_EVENTS, Poller
 
 
 class Listening(Protocol):
@@ -240,10 +240,10 @@ class PollerTests(SynchronousTestCase):
 
     def test_turns(self) -> None:
         """The reactor has its turn after a hundred, and all are served in their order."""
-        protocols = [Listening() for _ in range(MOST_AT_ONCE + 10)]
+        protocols = [Listening() for _ in range(MAX_EVENTS + 10)]
         for theirs in [self.connect(protocol) for protocol in protocols]:
             theirs.send(b"x")
         self.poller.doRead()
-        self.assertEqual(sum(len(one.heard) for one in protocols), MOST_AT_ONCE)
+        self.assertEqual(sum(len(one.heard) for one in protocols), MAX_EVENTS)
         self.poller.doRead()
         self.assertEqual([one.heard for one in protocols], [[b"x"]] * len(protocols))
