@@ -160,7 +160,7 @@ class ServiceTests(SynchronousTestCase):
             [(8082, "kv55 callbacks"), (0, "simulated gateway"), (8081, "operators"), (8080, "govi-cache")],
         )
         server = cast(Server, self.reactor.tcpServers[-1][1])
-        self.assertEqual(cast(Front, server.find_module("")).told().example, STATION)
+        self.assertEqual(cast(Front, server.find_module("")).content().example, STATION)
 
     def test_govi(self) -> None:
         """With a gateway there is no simulator."""
@@ -183,7 +183,7 @@ class ServiceTests(SynchronousTestCase):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
         with self.assertRaises(KeyError):  # there is nothing to search in
             server.find_module("stops")
-        self.assertIsInstance(cast(BoardPages, server.find_module("board")).signs, CacheDisplays)
+        self.assertIsInstance(cast(BoardPages, server.find_module("board")).source, CacheDisplays)
 
     def test_live(self) -> None:
         """With a timetable alone there are no callbacks, and OVapi's paths are answered beside /kv55."""
@@ -194,7 +194,7 @@ class ServiceTests(SynchronousTestCase):
         server = cast(Server, self.reactor.tcpServers[-1][1])
         for name in ("kv55", "board", "stops", "near", "siri", *PATHS):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
-        self.assertIsInstance(cast(BoardPages, server.find_module("board")).signs, FeedDisplays)
+        self.assertIsInstance(cast(BoardPages, server.find_module("board")).source, FeedDisplays)
 
     def test_mistakes(self) -> None:
         """What cannot be used is one line that names it, and the end."""

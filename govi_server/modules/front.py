@@ -1,4 +1,4 @@
-"""GET /: a page to find a stop with, and what this server is, how old its data is, and whose."""
+"""GET /: a page for finding a stop, with the state and the licence of the data."""
 
 from collections.abc import Iterable, Sequence
 from heapq import nlargest
@@ -22,11 +22,11 @@ from govi_server.pages.assets import PAGE_HEADERS
 from govi_server.pages.front_page import FeedStatus, FrontPage, LinkedStop, OperatorStatus, Source, page
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
-CHANGED = 12
-"""Stops that are shown as those that changed last."""
+MAX_CHANGED_STOPS = 12
+"""Stops in the list of the latest changes."""
 
-CHANGED_EVERY = 5.0
-"""Seconds after which it is looked anew which those are: that goes through all stops."""
+CHANGES_INTERVAL = 5.0
+"""Seconds between two updates of that list, which reads all stops."""
 
 CONTENT_TYPE = "text/html; charset=utf-8"
 
@@ -36,10 +36,10 @@ QUERY = Parameter("q", String(LONGEST), "Words of a stop's name or town, or its 
 
 @implementer(IWebModule, IDocumented)
 class Front(Service):
-    """Answers the path /.
+    """Responds to the path /.
 
-    feed and finder: None where there is but a gateway, which nobody can search. example: the code of a stop to try
-    things with, "" if none is known beforehand.
+    feed, finder: None without a live feed: a gateway's stops cannot be searched. example: the code of the stop in the
+    page's examples, "" for one of the feed.
     """
 
     name = ""
@@ -58,10 +58,10 @@ class Front(Service):
         self._version = f"govi-cache {version}"
         self._example = example
         self._changed: list[str] = []
-        self._look_at = 0.0
+        self._next_update = 0.0
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "FrontHandler":
-        """Make the handler of one request."""
+        """Return the handler of one request."""
         return FrontHandler(self, request_handler, env)
 
     def describe(self) -> list[Operation]:
@@ -74,35 +74,35 @@ class Front(Service):
         summary = "Find a stop; the state and the licence of the data"
         return [Operation("/", summary, responses, parameters, section="Pages")]
 
-    def told(self, found: Iterable[str] | None = None) -> FrontPage:
-        """Give what is to be told. found: codes of the stops that were looked for."""
-        live = None if self._feed is None else self._live(self._feed, found)
+    def content(self, results: Iterable[str] | None = None) -> FrontPage:
+        """Return the page's content. results: codes of the stops that a search has found."""
+        live = None if self._feed is None else self._feed_status(self._feed, results)
         is_demo = any(source.kind == "demo" for source in self._sources)
         example = self._example or (live.changed[0].code if live and live.changed else "")
         return FrontPage(self._sources, live, is_demo, example, self._version)
 
-    def _live(self, feed: Feed, found: Iterable[str] | None) -> FeedStatus:
-        owners = [
-            OperatorStatus(owner, age, condition)
+    def _feed_status(self, feed: Feed, results: Iterable[str] | None) -> FeedStatus:
+        operators = [
+            OperatorStatus(owner, age, freshness)
             for owner in sorted(feed.passtimes.last_heard)
-            for condition, age in (feed.operator_freshness(owner),)
+            for freshness, age in (feed.operator_freshness(owner),)
         ]
         return FeedStatus(
             feed.state,
             feed.age,
             len(feed.timetable.timing_points),
-            owners,
+            operators,
             [_stop(feed, code) for code in self._changes(feed)],
-            None if found is None else [_stop(feed, code) for code in found],
+            None if results is None else [_stop(feed, code) for code in results],
         )
 
     def _changes(self, feed: Feed) -> list[str]:
-        """List the codes of the stops that the feed changed last, as of some seconds ago."""
+        """Return the codes of the stops that changed last, as of at most CHANGES_INTERVAL ago."""
         now = feed.clock.seconds()
-        if not self._look_at - CHANGED_EVERY <= now < self._look_at:
-            self._look_at = now + CHANGED_EVERY
+        if not self._next_update - CHANGES_INTERVAL <= now < self._next_update:
+            self._next_update = now + CHANGES_INTERVAL
             stops = feed.passtimes.stops  # the later a change, the higher the version
-            self._changed = nlargest(CHANGED, stops, key=lambda code: stops[code].version)
+            self._changed = nlargest(MAX_CHANGED_STOPS, stops, key=lambda code: stops[code].version)
         return self._changed
 
 
@@ -113,7 +113,7 @@ def _stop(feed: Feed, code: str) -> LinkedStop:
 
 
 class FrontHandler(WebHandler):
-    """Answers one question for the page."""
+    """Responds to one request for the page."""
 
     def __init__(self, module: Front, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
@@ -125,16 +125,16 @@ class FrontHandler(WebHandler):
             self.mark("lookup")
             self.request_handler.send_not_found()
             return
-        said = parse_query(self.env.get("query_string", ""))
-        lang = language(self.env, said)
-        query = (QUERY.parse(said) or "") if self._module.finder is not None else ""
-        finder, found = self._module.finder, None
+        parameters = parse_query(self.env.get("query_string", ""))
+        lang = language(self.env, parameters)
+        finder, results = self._module.finder, None
+        query = (QUERY.parse(parameters) or "") if finder is not None else ""
         if finder is not None and query.strip():
-            found = (await finder.index()).find(query)
+            results = (await finder.index()).find(query)
         self.mark("lookup")
-        asked = {name: said[name] for name in ("q", "lang") if said.get(name)}
-        body = page(self._module.told(found), lang, asked).encode()
-        made = make_representation(body, CONTENT_TYPE, prefers_gzip(self.env), vary=VARY)
+        passed_on = {name: parameters[name] for name in ("q", "lang") if parameters.get(name)}
+        body = page(self._module.content(results), lang, passed_on).encode()
+        representation = make_representation(body, CONTENT_TYPE, prefers_gzip(self.env), vary=VARY)
         self.mark("render")
         headers = (*PAGE_HEADERS, ("Content-Language", lang), ("Cache-Control", "no-cache"))
-        self.send_representation(CachedResponse(made, headers, "none"))
+        self.send_representation(CachedResponse(representation, headers, "none"))

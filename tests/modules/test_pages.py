@@ -13,7 +13,7 @@ from govi_server.modules.assets import Assets
 from govi_server.modules.board import BoardPages
 from govi_server.modules.display_source import FeedDisplays
 from govi_server.modules.docs import Documentation, openapi_modules
-from govi_server.modules.front import CHANGED_EVERY, Front
+from govi_server.modules.front import CHANGES_INTERVAL, Front
 from govi_server.modules.kv55_feed import LICENSE, Kv55Feed
 from govi_server.modules.ovapi import ovapi_modules
 from govi_server.modules.siri import PATH, Duration, Siri
@@ -192,7 +192,7 @@ class FrontTests(PagesTestCase):
             (2, "2 arrêts"),
             (20, "Les 20 premiers arrêts"),
         ]:
-            told = html.document_fromstring(front_page.page(self.front.told(["1"] * count), "fr", {"q": "x"}))
+            told = html.document_fromstring(front_page.page(self.front.content(["1"] * count), "fr", {"q": "x"}))
             self.assertIn(words, told.xpath("string(//p[@role='status'])"))
             self.assertEqual(len(told.xpath("//ul[@id='found']/li")), count)
 
@@ -266,7 +266,7 @@ class FrontTests(PagesTestCase):
         self.assertEqual(self.page("/").xpath(shown), ["/board/2", "/board/1"])
         take(self.feed, kv.passtimes(row("1", 6, TimingPointCode="1")))
         self.assertEqual(self.page("/").xpath(shown), ["/board/2", "/board/1"])
-        self.clock.advance(CHANGED_EVERY)
+        self.clock.advance(CHANGES_INTERVAL)
         self.assertEqual(self.page("/").xpath(shown), ["/board/1", "/board/2"])
 
     def test_age(self) -> None:
@@ -290,7 +290,7 @@ class FrontTests(PagesTestCase):
     def test_without_feed(self) -> None:
         """Where there is but a gateway there is nothing to search in, and it is told how to ask."""
         module = Front([Source("kv55", "govi", "http://licence/")], None, None, "1")
-        told = html.document_fromstring(front_page.page(module.told(), "nl", {}))
+        told = html.document_fromstring(front_page.page(module.content(), "nl", {}))
         self.assertEqual(told.xpath("//form"), [])
         self.assertIn("/kv55/<TimingPointCode>", told.text_content())
         self.assertEqual(told.xpath("//main//a/@href"), ["http://licence/", "/docs", "/openapi.json"])
