@@ -1,4 +1,4 @@
-"""A client of a Server in memory: bytes in, bytes out, on a stepped clock."""
+"""A client of a Server in memory: bytes in, bytes out, with a stepped clock."""
 
 import http.client
 import io
@@ -28,7 +28,7 @@ NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 
 
 class Answer(NamedTuple):
-    """An answer as a client reads it."""
+    """A response as a client parses it."""
 
     status: int
     reason: str
@@ -45,9 +45,9 @@ class _Socket:
 
 
 def read_answers(data: bytes, methods: Iterable[str] = ()) -> list[Answer]:
-    """Read a stream of answers to requests of these methods (GET when they run out), to its very end."""
+    """Parse all responses in data, to requests of these methods (GET after the last of them)."""
     file = io.BytesIO(data)
-    file.close = lambda: None  # type: ignore[method-assign]  # http.client closes it after each answer
+    file.close = lambda: None  # type: ignore[method-assign]  # http.client closes it after each response
     answers = []
     of = iter(methods)
     while file.tell() < len(data):
@@ -59,7 +59,7 @@ def read_answers(data: bytes, methods: Iterable[str] = ()) -> list[Answer]:
 
 @implementer(IWebModule)
 class Parrot(Service):
-    """A module whose answers follow from the path: /parrot/says, /parrot/waits, /parrot/fails and so on."""
+    """A module whose responses the path determines: /parrot/says, /parrot/waits, /parrot/fails and so on."""
 
     name = "parrot"
 
@@ -75,7 +75,7 @@ class Parrot(Service):
 
 
 class ParrotHandler(WebHandler):
-    """Says what it was told to."""
+    """Responds as the path of its request says."""
 
     methods = ("GET", "HEAD", "POST")
     parrot: Parrot
@@ -101,6 +101,9 @@ class ParrotHandler(WebHandler):
                 raise ZeroDivisionError("as asked")
         elif what == "bad-query":
             raise InvalidParameter("q is missing")
+        elif what.startswith("stop/"):
+            self.request_handler.set_stop(what.removeprefix("stop/"))
+            self.send_response("")
         elif what == "fails":
             raise ZeroDivisionError("as asked")
         elif what == "fails-after":
@@ -129,7 +132,7 @@ class Client:
         self.handler.dataReceived(data)
 
     def received(self) -> bytes:
-        """Give what came since this was last asked."""
+        """Return the bytes that were sent since the last call."""
         data: bytes = self.transport.value()[self._read :]
         self._read += len(data)
         return data
@@ -138,7 +141,7 @@ class Client:
         return read_answers(self.received(), methods)
 
     def answer(self, method: str = "GET") -> Answer:
-        """Give the one answer that came."""
+        """Return the only response that was sent since the last call."""
         (answer,) = self.answers(method)
         return answer
 
@@ -155,12 +158,12 @@ class Client:
         self.handler.readConnectionLost()
 
     def leave(self, reason: type[Exception] = ConnectionDone) -> None:
-        """Close the connection, as the client or because the server did."""
+        """Lose the connection, because the client or the server has closed it."""
         self.handler.connectionLost(Failure(reason()))
 
 
 class WireTestCase(SynchronousTestCase):
-    """Has a server with a Parrot, and the statistics events of its connections."""
+    """Has a server with a Parrot, and the statistics of its connections."""
 
     limits: ServerSettings = SERVER_DEFAULTS
 
@@ -190,7 +193,7 @@ class WireTestCase(SynchronousTestCase):
 
     @property
     def statistics(self) -> list[ConnectionStatistics]:
-        """List what was said of connections so far."""
+        """Return the statistics of connections that were published."""
         return [event["statistics"] for event in self._events if "statistics" in event]
 
     def client(self) -> Client:

@@ -17,25 +17,25 @@ from tests.client import NOW, Client, WireTestCase, read_answers
 
 
 class ReferenceTests(WireTestCase):
-    """The handler by itself."""
+    """The handler without a connection."""
 
     def test_doctest(self) -> None:
-        """The reference's example holds, item by item."""
+        """The documented example of parse_request() holds, item by item."""
         result = doctest.testmod(receiver, extraglobs={"RequestHandler": RequestHandler})
         self.assertEqual((result.failed, result.attempted), (0, 3))
 
     def test_interfaces(self) -> None:
-        """It is what its transport needs it to be."""
+        """It provides the interfaces that its transport calls."""
         handler = RequestHandler(self.server, None)
         verifyObject(IHalfCloseableProtocol, handler)
         verifyObject(IPushProducer, handler)
 
 
-class AnswerTests(WireTestCase):
-    """Requests that are answered at once."""
+class ResponseTests(WireTestCase):
+    """Responses to valid requests."""
 
     def test_get(self) -> None:
-        """A GET is answered by the module of its first segment, and the connection stays."""
+        """A GET is routed to the module of its first segment, and the connection persists."""
         client = self.client()
         client.send(b"GET /parrot/says/hello HTTP/1.1\r\nHost: x\r\n\r\n")
         self.assertEqual(
@@ -50,23 +50,23 @@ class AnswerTests(WireTestCase):
         )
         self.assertFalse(client.closed)
 
-    def test_byte_by_byte(self) -> None:
-        """However the bytes come, the answer is the same; with bare line feeds, too."""
-        whole = (
+    def test_pieces_make_no_difference(self) -> None:
+        """The response is the same however the bytes are divided, and with bare line feeds."""
+        requests = (
             b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
             b"GET /parrot/says/b HTTP/1.1\nHost: x\n\n"
         )
         client = self.client()
-        client.send(whole)
-        at_once = client.received()
-        self.assertEqual([answer.body for answer in read_answers(at_once)], [b"abc", b"b"])
+        client.send(requests)
+        first = client.received()
+        self.assertEqual([answer.body for answer in read_answers(first)], [b"abc", b"b"])
         client = self.client()
-        for i in range(len(whole)):
-            client.send(whole[i : i + 1])
-        self.assertEqual(client.received(), at_once)
+        for i in range(len(requests)):
+            client.send(requests[i : i + 1])
+        self.assertEqual(client.received(), first)
 
     def test_chunked(self) -> None:
-        """A chunked body is put together."""
+        """The chunks of a body are joined."""
         client = self.client()
         client.send(
             b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -76,8 +76,8 @@ class AnswerTests(WireTestCase):
         client.get("/parrot/says/on")
         self.assertEqual(client.answer().body, b"on")
 
-    def test_head(self) -> None:
-        """HEAD is GET without the body, its length included."""
+    def test_head_has_no_body(self) -> None:
+        """The response to HEAD is that to GET without the body, and has its length."""
         client = self.client()
         client.send(b"HEAD /parrot/says/hello HTTP/1.1\r\nHost: x\r\n\r\n")
         data = client.received()
@@ -85,7 +85,7 @@ class AnswerTests(WireTestCase):
         self.assertTrue(data.endswith(b"\r\n\r\n"))
 
     def test_pipelining(self) -> None:
-        """Requests that come at once are answered in their order, the one that waits holding up the others."""
+        """Pipelined requests get their responses in order: a slow one delays the others."""
         client = self.client()
         client.send(
             b"GET /parrot/says/1 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -99,8 +99,8 @@ class AnswerTests(WireTestCase):
         self.parrot.waiting.pop().callback("4")
         self.assertEqual([answer.body for answer in client.answers()], [b"4"])
 
-    def test_bodies_of_no_interest(self) -> None:
-        """A body that nobody wants is never taken for the next request."""
+    def test_unused_body_is_no_request(self) -> None:
+        """A body that no module reads is never parsed as the next request."""
         for path, method, status in [
             (b"/parrot/says/a", b"GET", 200),
             (b"/nobody", b"GET", 404),
@@ -115,7 +115,7 @@ class AnswerTests(WireTestCase):
             self.assertEqual((first.status, second.body), (status, b"next"))
 
     def test_methods(self) -> None:
-        """A known method that the module does not answer gets 405 with Allow, an unknown one 501."""
+        """A method that the module does not allow gets 405 with Allow, an unknown one 501."""
         client = self.client()
         client.send(b"PUT /parrot/x HTTP/1.1\r\nHost: x\r\n\r\nFOO /parrot/x HTTP/1.1\r\nHost: x\r\n\r\n")
         put, foo = client.answers()
@@ -123,20 +123,20 @@ class AnswerTests(WireTestCase):
         self.assertEqual(foo.status, 501)
 
     def test_not_found(self) -> None:
-        """A segment that names no service, or one that is no web module, gets 404."""
+        """A segment that names no service, or a service that is no web module, gets 404."""
         for path in ("/", "/nobody/x", "/deaf/x", "/parrots", "/x/parrot"):
             client = self.client()
             client.get(path)
             self.assertEqual(client.answer().status, 404, path)
 
     def test_gateway_timeout(self) -> None:
-        """A module can say that an internal gateway did not answer in time."""
+        """A module can send the 504 of an internal gateway."""
         client = self.client()
         client.get("/parrot/gives-up")
         self.assertEqual(client.answer().status, 504)
 
     def test_continue(self) -> None:
-        """A client that waits for 100 Continue gets it before its body, in any case of letters; HTTP/1.0 never."""
+        """A client that expects 100 Continue gets it before its body, in any case; HTTP/1.0 never does."""
         client = self.client()
         client.send(b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n")
         self.assertEqual(client.received(), b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -146,7 +146,7 @@ class AnswerTests(WireTestCase):
         self.assertEqual(client.answer().body, b"ab")
 
     def test_http_1_0(self) -> None:
-        """HTTP/1.0 is closed after the answer, unless the client asks to keep it."""
+        """HTTP/1.0 is closed after the response unless the client requests keep-alive."""
         client = self.client()
         client.send(b"GET /parrot/says/a HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n")
         self.assertEqual(client.answer().headers["Connection"], "keep-alive")
@@ -156,7 +156,7 @@ class AnswerTests(WireTestCase):
         self.assertTrue(client.closed)
 
     def test_connection_close(self) -> None:
-        """A client that says close is told so and closed; what it sent behind is not answered."""
+        """Connection: close is echoed and obeyed; requests after it get no response."""
         client = self.client()
         client.send(
             b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\nConnection: foo, Close\r\n\r\n"
@@ -165,8 +165,8 @@ class AnswerTests(WireTestCase):
         self.assertEqual(client.answer().headers["Connection"], "close")
         self.assertTrue(client.closed)
 
-    def test_blank_lines_between(self) -> None:
-        """Empty lines before a request are passed over, and do not begin one."""
+    def test_empty_lines_are_ignored(self) -> None:
+        """Empty lines before a request are ignored, and do not begin it."""
         client = self.client()
         client.get("/parrot/says/a")
         client.send(b"\r\n\r\n")
@@ -179,8 +179,8 @@ class AnswerTests(WireTestCase):
         self.clock.advance(13)
         self.assertEqual((client.closed, client.received()), (True, b""))
 
-    def test_blank_lines_without_end(self) -> None:
-        """A client that sends nothing but empty lines is refused after a few."""
+    def test_many_empty_lines_are_rejected(self) -> None:
+        """More than a few empty lines before a request are rejected."""
         client = self.client()
         client.send(b"\n" * 1000)
         self.assertEqual(client.answer().status, 400)
@@ -188,11 +188,11 @@ class AnswerTests(WireTestCase):
 
 
 class SmallLimitsTests(WireTestCase):
-    """Requests that are too large."""
+    """Oversized requests."""
 
     limits = ServerSettings(request_line=256, head=512, body=256)
 
-    def assert_refused(self, data: bytes, status: int) -> None:
+    def assert_rejected(self, data: bytes, status: int) -> None:
         for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):
             client = self.client()
             for piece in pieces:
@@ -203,33 +203,35 @@ class SmallLimitsTests(WireTestCase):
             self.assertTrue(client.closed)
 
     def test_request_line(self) -> None:
-        """A request line over its limit is 414, whether its end comes or not."""
-        self.assert_refused(b"GET /" + b"x" * 260 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414)
-        self.assert_refused(b"GET /" + b"x" * 600, 414)
+        """A request line over its limit gets 414, also before its end was received."""
+        self.assert_rejected(b"GET /" + b"x" * 260 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414)
+        self.assert_rejected(b"GET /" + b"x" * 600, 414)
 
-    def test_head(self) -> None:
-        """A head over its limit is 431: one long line, many short ones, a line without an end."""
+    def test_header_section(self) -> None:
+        """A header section over its limit gets 431: one long line, many short ones, a line without an end."""
         start = b"GET / HTTP/1.1\r\nHost: x\r\n"
-        self.assert_refused(start + b"A: " + b"x" * 500 + b"\r\n\r\n", 431)
-        self.assert_refused(start + b"A: x\r\n" * 100 + b"\r\n", 431)
-        self.assert_refused(start + b"A: " + b"x" * 600, 431)
+        self.assert_rejected(start + b"A: " + b"x" * 500 + b"\r\n\r\n", 431)
+        self.assert_rejected(start + b"A: x\r\n" * 100 + b"\r\n", 431)
+        self.assert_rejected(start + b"A: " + b"x" * 600, 431)
 
     def test_body(self) -> None:
-        """A body over its limit is 413, before it has come where its length is told."""
+        """A body over its limit gets 413, before it is received if its length is known."""
         head = b"POST /parrot/x HTTP/1.1\r\nHost: x\r\n"
-        self.assert_refused(head + b"Content-Length: 257\r\n\r\n", 413)
-        self.assert_refused(head + b"Transfer-Encoding: chunked\r\n\r\n101\r\n", 413)
+        self.assert_rejected(head + b"Content-Length: 257\r\n\r\n", 413)
+        self.assert_rejected(head + b"Transfer-Encoding: chunked\r\n\r\n101\r\n", 413)
 
     def test_no_continue(self) -> None:
-        """A body that would be refused is not asked for."""
-        self.assert_refused(b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 300\r\n\r\n", 413)
+        """There is no 100 Continue for a body that would be rejected."""
+        self.assert_rejected(
+            b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 300\r\n\r\n", 413
+        )
 
 
-class RefusedTests(WireTestCase):
-    """Requests that cannot be read."""
+class RejectedTests(WireTestCase):
+    """Malformed requests, and modules that fail."""
 
     def test_bad_requests(self) -> None:
-        """What is no request gets its status and is closed, after the answers that were due before it."""
+        """A malformed request gets its status after the responses to earlier ones, and the connection is closed."""
         for data, status in [
             (b"GET / HTTP/1.1\r\n\r\n", 400),
             (b"nonsense\r\n\r\n", 400),
@@ -250,53 +252,53 @@ class RefusedTests(WireTestCase):
             client.leave()
 
     def test_module_fails(self) -> None:
-        """An exception in a module is a 500 to that client and a traceback in the log; the connection goes on."""
+        """An exception in a module sends 500 and logs a traceback; the connection persists."""
         client = self.client()
         client.get("/parrot/fails")
         client.get("/parrot/says/on")
-        failed, on = client.answers()
-        self.assertEqual((failed.status, on.body), (500, b"on"))
+        failed, following = client.answers()
+        self.assertEqual((failed.status, following.body), (500, b"on"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_bad_query(self) -> None:
-        """A query that cannot be answered is a 400 that says why, which nobody keeps; the log has nothing."""
+    def test_invalid_parameter(self) -> None:
+        """An InvalidParameter sends an uncacheable 400 with its text, and is not logged."""
         client = self.client()
         client.get("/parrot/bad-query")
         client.get("/parrot/says/on")
-        refused, on = client.answers()
-        self.assertEqual((refused.status, refused.body, on.body), (400, b"q is missing\n", b"on"))
-        self.assertEqual(refused.headers["Cache-Control"], "no-store")
+        rejected, following = client.answers()
+        self.assertEqual((rejected.status, rejected.body, following.body), (400, b"q is missing\n", b"on"))
+        self.assertEqual(rejected.headers["Cache-Control"], "no-store")
 
-    def test_module_fails_after_its_answer(self) -> None:
-        """An exception after the answer is logged, and the client has its answer."""
+    def test_module_fails_after_its_response(self) -> None:
+        """An exception after the response is logged, and the client has the response."""
         client = self.client()
         client.get("/parrot/fails-after")
         client.get("/parrot/says/on")
         self.assertEqual([answer.body for answer in client.answers()], [b"said", b"on"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_module_fails_after_the_end(self) -> None:
-        """An exception in a module whose client has gone is in the log all the same."""
+    def test_module_fails_after_the_connection_closed(self) -> None:
+        """An exception in a module is logged even if its connection has closed."""
         client = self.client()
         client.get("/parrot/cleans-up")
         client.leave()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_module_repeats_itself(self) -> None:
-        """A second answer is never sent; it is the module's error."""
+    def test_second_response_is_not_sent(self) -> None:
+        """A second response is never sent: it is an error of the module."""
         client = self.client()
         client.get("/parrot/repeats")
         self.assertEqual(client.answer().body, b"once")
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
-    def test_module_says_nothing(self) -> None:
-        """A module that ends without an answer is a 500."""
+    def test_module_without_a_response(self) -> None:
+        """A module that returns without a response sends 500."""
         client = self.client()
         client.get("/parrot/nothing")
         self.assertEqual(client.answer().status, 500)
 
-    def test_module_injects(self) -> None:
-        """A line end in a header's value never reaches the client."""
+    def test_header_injection(self) -> None:
+        """A line end in the value of a header field never reaches the client."""
         client = self.client()
         client.get("/parrot/injects")
         answer = client.answer()
@@ -304,8 +306,8 @@ class RefusedTests(WireTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
 
-def choke(client: Client) -> None:
-    """Have a client that does not read what it is sent."""
+def stop_reading(client: Client) -> None:
+    """Pause the producer after each write, as for a client that does not read."""
 
     def write(data: bytes) -> None:
         client.transport.io.write(data)
@@ -324,16 +326,16 @@ class DeadlineTests(WireTestCase):
         self.assertEqual(answer.headers["Connection"], "close")
         self.assertTrue(client.closed)
 
-    def test_silent_client(self) -> None:
-        """A client that never says anything gets the 406 at 13 s from its accept, and not before."""
+    def test_first_request(self) -> None:
+        """A client that sends nothing gets the 406 at 13 s from its accept, and not before."""
         client = self.client()
         self.clock.advance(12.99)
         self.assertEqual(client.received(), b"")
         self.clock.advance(0.01)
         self.assert_timeout(client)
 
-    def test_drips(self) -> None:
-        """Drips of a head or a body do not renew the deadline."""
+    def test_drips_do_not_renew_it(self) -> None:
+        """Drips of a header section or a body do not renew the deadline."""
         for start in (b"GET / HTTP/1.1\r\n", b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"):
             client = self.client()
             client.send(start)
@@ -345,7 +347,7 @@ class DeadlineTests(WireTestCase):
             self.assert_timeout(client)
 
     def test_slow_module(self) -> None:
-        """A module that does not answer in time is given up, and its answer is not sent any more."""
+        """A module that exceeds the deadline is cancelled, and its response is not sent."""
         client = self.client()
         client.get("/parrot/waits")
         self.clock.advance(13)
@@ -355,8 +357,8 @@ class DeadlineTests(WireTestCase):
         self.parrot.handlers[0].send_response("late")
         self.assertEqual(client.received(), b"")
 
-    def test_idle(self) -> None:
-        """A connection that idles after a whole answer is closed without another."""
+    def test_idle_connection_is_closed(self) -> None:
+        """A connection that is idle after a response is closed without another."""
         client = self.client()
         self.clock.advance(5)
         client.get("/parrot/says/a")
@@ -381,10 +383,10 @@ class DeadlineTests(WireTestCase):
         self.clock.advance(13)
         self.assert_timeout(client)
 
-    def test_client_that_does_not_read(self) -> None:
-        """A client that does not take its answer within the time is dropped, without a 406 amid the answer."""
+    def test_slow_reader_is_aborted(self) -> None:
+        """The connection of a client that does not read its response in time is aborted, without a 406 amid it."""
         client = self.client()
-        choke(client)
+        stop_reading(client)
         client.get("/parrot/says/a")
         client.get("/parrot/says/b")
         self.assertEqual([answer.body for answer in client.answers()], [b"a"])
@@ -394,8 +396,8 @@ class DeadlineTests(WireTestCase):
         client.leave()
         self.assertEqual(self.statistics[0].end, "timeout")
 
-    def test_lingering(self) -> None:
-        """A client that does not close its side is dropped two seconds after the last answer."""
+    def test_lingering_connection_is_aborted(self) -> None:
+        """The connection of a client that does not close its side is aborted 2 s after the last response."""
         client = self.client()
         client.send(b"GET / HTTP/1.1\r\n\r\n")
         self.assertTrue(client.closed)
@@ -405,8 +407,8 @@ class DeadlineTests(WireTestCase):
         self.clock.advance(0.1)
         self.assertTrue(client.transport.disconnected)
 
-    def test_nothing_is_left(self) -> None:
-        """After the last connection no call is left behind on the clock."""
+    def test_no_call_is_left(self) -> None:
+        """After the last connection no delayed call is left."""
         for _ in range(3):
             client = self.client()
             client.get("/parrot/waits")
@@ -418,11 +420,11 @@ class DeadlineTests(WireTestCase):
 class BackPressureTests(WireTestCase):
     """Clients that send more than they read."""
 
-    def test_choked(self) -> None:
-        """While the client does not read, no further request of it is processed, and nothing more is read."""
+    def test_write_paused(self) -> None:
+        """While the client does not read, none of its requests is processed, and nothing more is received."""
         client = self.client()
         handler = client.handler
-        choke(client)
+        stop_reading(client)
         client.send(b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
         self.assertEqual(len(client.answers()), 1)
         self.assertEqual(client.transport.producerState, "paused")
@@ -434,8 +436,8 @@ class BackPressureTests(WireTestCase):
         self.assertEqual(len(self.parrot.handlers), 3)
         self.assertEqual(client.transport.producerState, "producing")
 
-    def test_turns(self) -> None:
-        """Who sends many requests in one piece gets them answered in turns with others, and in order."""
+    def test_pipelined_requests_yield(self) -> None:
+        """Many pipelined requests get their responses in order, in turns with other connections."""
         client = self.client()
         paths = [b"GET /parrot/says/%d HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(100)]
         client.send(b"".join(paths))
@@ -448,8 +450,8 @@ class BackPressureTests(WireTestCase):
         self.assertTrue(client.closed)
         client.leave()
 
-    def test_leaves_between_turns(self) -> None:
-        """A client that leaves while it waits for its turn leaves nothing behind."""
+    def test_closed_while_yielding(self) -> None:
+        """A connection that closes while it waits for its turn leaves no delayed call."""
         client = self.client()
         client.send(b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
         client.leave()
@@ -457,8 +459,8 @@ class BackPressureTests(WireTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(len(self.parrot.handlers), MAX_REQUESTS_IN_TURN)
 
-    def test_flood(self) -> None:
-        """However much a client sends ahead, only so much of it is taken in."""
+    def test_buffer_is_bounded(self) -> None:
+        """Of pipelined requests only a bounded number of bytes is received."""
         client = self.client()
         client.get("/parrot/waits")
         sent = 0
@@ -468,7 +470,7 @@ class BackPressureTests(WireTestCase):
         self.assertLess(sent, 500)
 
     def test_read_ahead(self) -> None:
-        """While a request waits, no more than about a head's worth is read ahead; afterwards reading goes on."""
+        """While a request waits, about one header section is read ahead; reading resumes after its response."""
         client = self.client()
         client.get("/parrot/waits")
         client.send(b"x" * (self.limits.head + 1))
@@ -477,7 +479,7 @@ class BackPressureTests(WireTestCase):
         self.assertEqual([answer.status for answer in client.answers()], [200, 414])
 
     def test_half_close(self) -> None:
-        """A client that has closed its side gets the answers to all that it sent, and is then closed."""
+        """A half-closed connection closes after the responses to all requests that were received."""
         client = self.client()
         client.get("/parrot/waits")
         client.get("/parrot/says/b")
@@ -493,7 +495,7 @@ class BackPressureTests(WireTestCase):
         self.assertEqual(self.statistics[0].end, "client")
 
     def test_half_close_idle(self) -> None:
-        """A client that closes its side with nothing in flight, or with half a head, is closed."""
+        """A connection that is half-closed without a whole request closes."""
         for data in (b"", b"GET / HT"):
             client = self.client()
             client.send(data)
@@ -503,10 +505,10 @@ class BackPressureTests(WireTestCase):
 
 
 class StatisticsTests(WireTestCase):
-    """What a connection leaves in the statistics."""
+    """The statistics of connections."""
 
     def test_phases(self) -> None:
-        """A request's phases are those that it reached, each with its time."""
+        """A request has the phases that it reached, each with its duration."""
         client = self.client()
         self.clock.advance(1)
         client.send(b"GET /parrot/waits?x HTTP/1.1\r\n")
@@ -520,13 +522,13 @@ class StatisticsTests(WireTestCase):
         (connection,) = self.statistics
         self.assertEqual((connection.end, connection.client), ("client", "192.168.1.0/24"))
         self.assertEqual(connection.ended - connection.began, 8)
-        said, nobody = connection.requests
-        self.assertEqual((said.method, said.path, said.status, said.bytes), ("GET", "/parrot/waits", 200, 4))
-        self.assertEqual(said.phases, {"receive": 3, "parse": 0, "lookup": 0, "wait": 4, "send": 0})
-        self.assertEqual((nobody.status, list(nobody.phases)), (404, ["receive", "parse", "lookup", "send"]))
+        parrot, not_found = connection.requests
+        self.assertEqual((parrot.method, parrot.path, parrot.status, parrot.bytes), ("GET", "/parrot/waits", 200, 4))
+        self.assertEqual(parrot.phases, {"receive": 3, "parse": 0, "lookup": 0, "wait": 4, "send": 0})
+        self.assertEqual((not_found.status, list(not_found.phases)), (404, ["receive", "parse", "lookup", "send"]))
 
     def test_ends(self) -> None:
-        """Who ended a connection is told: the client, the server, the deadline, or an accident."""
+        """The end of a connection is recorded: the client, the server, the deadline, or an error."""
         client = self.client()
         client.leave()
         client = self.client()
@@ -542,8 +544,8 @@ class StatisticsTests(WireTestCase):
         statuses = [[request.status for request in connection.requests] for connection in self.statistics]
         self.assertEqual(statuses, [[], [404], [406], [None]])
 
-    def test_refused(self) -> None:
-        """A request that cannot be read is there with its status, without a method."""
+    def test_malformed_request(self) -> None:
+        """A malformed request is recorded with its status, without a method."""
         client = self.client()
         client.send(b"nonsense\r\n\r\n")
         client.leave()
@@ -551,8 +553,18 @@ class StatisticsTests(WireTestCase):
         self.assertEqual((request.method, request.path, request.status), (None, None, 400))
         self.assertEqual(list(request.phases), ["receive", "parse", "send"])
 
-    def test_client_leaves(self) -> None:
-        """A client that leaves during the wait is counted with the time that it waited."""
+    def test_module_and_stop(self) -> None:
+        """A request has the module that its path names, and the stop that the module sets."""
+        client = self.client()
+        client.get("/parrot/stop/57330430")
+        client.get("/parrot/says/x")
+        client.get("/nothing")
+        client.leave()
+        requests = [(request.module, request.stop) for request in self.statistics[0].requests]
+        self.assertEqual(requests, [("parrot", "57330430"), ("parrot", ""), ("", "")])
+
+    def test_abandoned_request(self) -> None:
+        """A request whose client closes during the wait is recorded with the time that it waited."""
         client = self.client()
         client.get("/parrot/waits")
         self.clock.advance(3)
@@ -562,7 +574,7 @@ class StatisticsTests(WireTestCase):
         self.assertEqual((request.status, request.phases["wait"]), (None, 3))
 
     def test_long_connection(self) -> None:
-        """A connection that stays open is told of every minute, and every hundred requests."""
+        """The statistics of an open connection are published every minute, and every hundred requests."""
         client = self.client()
         for _ in range(13):
             self.clock.advance(5)
@@ -578,7 +590,7 @@ class StatisticsTests(WireTestCase):
         )
 
     def test_long_path(self) -> None:
-        """Of a path only so much is kept."""
+        """A long path is truncated."""
         client = self.client()
         client.get("/" + "x" * 3000)
         client.leave()
@@ -586,7 +598,7 @@ class StatisticsTests(WireTestCase):
 
 
 class AnythingTests(WireTestCase):
-    """Whatever comes in."""
+    """Arbitrary input."""
 
     @settings(deadline=None)
     @given(
@@ -610,7 +622,7 @@ class AnythingTests(WireTestCase):
         )
     )
     def test_anything(self, pieces: list[bytes]) -> None:
-        """Any bytes end in whole answers, a closed connection at last, and no call left behind."""
+        """Any bytes get whole responses, and in the end a closed connection without a delayed call."""
         clock = Clock()
         clock.advance(NOW)
         server = Server("", 0, RequestHandler, clock=clock, find_module={"parrot": self.parrot}.__getitem__)
@@ -621,7 +633,7 @@ class AnythingTests(WireTestCase):
             self.assertLess(len(client.handler._buffer), client.handler.MAX_LENGTH + 65536)
             while self.parrot.waiting:
                 self.parrot.waiting.pop().callback("")
-        if b"HEAD " not in b"".join(pieces):  # whose answer has no body, which only a client that asked knows
+        if b"HEAD " not in b"".join(pieces):  # the end of its response depends on the request
             read_answers(client.received())
         clock.pump([13, 13, 2])
         self.assertTrue(client.closed)

@@ -1,17 +1,17 @@
-"""Deadlines, and the end of a server."""
+"""Draining a server."""
 
 from tests.client import WireTestCase
 
 
 class DrainTests(WireTestCase):
-    """The end of a server."""
+    """Draining: finishing the requests in flight."""
 
-    def test_nobody(self) -> None:
-        """With no connections it is over at once."""
+    def test_no_connections(self) -> None:
+        """Without connections it ends at once."""
         self.successResultOf(self.server.drain())
 
-    def test_idle(self) -> None:
-        """Connections with nothing in flight are closed at once: silent ones, and those between requests."""
+    def test_idle_connections_close(self) -> None:
+        """Connections without a request are closed at once: new ones, and those between requests."""
         silent, between = self.client(), self.client()
         between.get("/parrot/says/a")
         between.received()
@@ -25,8 +25,8 @@ class DrainTests(WireTestCase):
         self.successResultOf(drained)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_in_flight(self) -> None:
-        """A request in flight is answered, with Connection: close, and what was sent behind it is not."""
+    def test_requests_in_flight_finish(self) -> None:
+        """A request in flight gets its response with Connection: close, and those after it get none."""
         client = self.client()
         client.get("/parrot/waits")
         client.get("/parrot/says/b")
@@ -38,8 +38,8 @@ class DrainTests(WireTestCase):
         client.leave()
         self.successResultOf(drained)
 
-    def test_lingering(self) -> None:
-        """A connection that was closed already is left to it, and stays who ended it."""
+    def test_lingering_connections(self) -> None:
+        """A lingering connection is left alone, and its recorded end does not change."""
         client = self.client()
         self.clock.advance(13)
         drained = self.server.drain()
@@ -47,8 +47,8 @@ class DrainTests(WireTestCase):
         self.successResultOf(drained)
         self.assertEqual(self.statistics[0].end, "timeout")
 
-    def test_half_a_head(self) -> None:
-        """A request that has begun to come is waited for."""
+    def test_request_that_has_begun(self) -> None:
+        """A request of which a part was received is waited for."""
         client = self.client()
         client.send(b"GET /parrot/says/a HTT")
         self.server.drain()
@@ -57,7 +57,7 @@ class DrainTests(WireTestCase):
         self.assertTrue(client.closed)
 
     def test_limit(self) -> None:
-        """After 13 s a request in flight gets its 406, and a client that stays is dropped."""
+        """After 13 s a request in flight gets its 406, and connections that stay open are aborted."""
         client = self.client()
         self.clock.advance(1)
         client.get("/parrot/waits")

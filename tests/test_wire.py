@@ -1,8 +1,8 @@
-"""The corpus of tests/wire: what comes in, what must come out, and the clause it rests on.
+"""The corpus of tests/wire: requests, the expected responses, and the clause that requires them.
 
-A case: ``name``, ``clause``, ``send`` (latin-1), ``status`` (of the answers, in order), and where it matters
-``closed`` (after the last answer), of the first answer ``header`` (name and value), ``absent`` (a field's name) and
-``body``, and ``methods`` (of the requests, where one is HEAD).
+A case: ``name``, ``clause``, ``send`` (latin-1), ``status`` (of the responses, in order), and where it matters
+``closed`` (after the last response), of the first response ``header`` (name and value), ``absent`` (a field's name)
+and ``body``, and ``methods`` (of the requests, if one is HEAD).
 """
 
 import tomllib
@@ -22,30 +22,30 @@ class WireTests(WireTestCase):
     """Every case, fed whole and in pieces."""
 
     def faults(self, case: dict[str, Any], size: int) -> list[str]:
-        """Feed a case in pieces of a size; list what came out otherwise than it must."""
+        """Feed a case in pieces of a size; return the differences from the expected responses."""
         client = self.client()
         data = case["send"].encode("latin-1")
         for i in range(0, len(data), size):
             client.send(data[i : i + size])
         received = client.received()
-        answers = read_answers(received, case.get("methods", "").split())  # which passes over the 100s
+        answers = read_answers(received, case.get("methods", "").split())  # which ignores the 100s
         client.leave()
         statuses = [100] * received.count(b"HTTP/1.1 100 Continue\r\n\r\n") + [answer.status for answer in answers]
         if statuses != case["status"]:
             return [f"status {statuses}, not {case['status']}"]
         first, last = answers[0], answers[-1]
         body = first.body.decode("latin-1")
-        found = [("closed", client.closed, case.get("closed", False)), ("body", body, case.get("body", body))]
-        found += [(name, first.headers[name], value) for name, value in case.get("header", {}).items()]
-        found += [(name, first.headers[name], None) for name in [case.get("absent", "X-Absent")]]
-        found += [("close is said", last.headers["Connection"] == "close", client.closed)]
+        pairs = [("closed", client.closed, case.get("closed", False)), ("body", body, case.get("body", body))]
+        pairs += [(name, first.headers[name], value) for name, value in case.get("header", {}).items()]
+        pairs += [(name, first.headers[name], None) for name in [case.get("absent", "X-Absent")]]
+        pairs += [("Connection: close", last.headers["Connection"] == "close", client.closed)]
         for answer in answers:
-            found += [("Date", answer.headers["Date"], "Thu, 01 Jan 2026 00:00:00 GMT")]
-            found += [("CORS", answer.headers["Access-Control-Allow-Origin"], "*")]
-        return [f"{what} {is_!r}, not {must!r}" for what, is_, must in found if is_ != must]
+            pairs += [("Date", answer.headers["Date"], "Thu, 01 Jan 2026 00:00:00 GMT")]
+            pairs += [("CORS", answer.headers["Access-Control-Allow-Origin"], "*")]
+        return [f"{name} {actual!r}, not {expected!r}" for name, actual, expected in pairs if actual != expected]
 
     def test_cases(self) -> None:
-        """What must come out comes out, however the bytes come in."""
+        """Every case has the expected responses, however its bytes are divided."""
         self.assertGreater(len(CASES), 150)
         faults = [
             f"{where}: {case['name']} ({case['clause']}), {size} at a time: {fault}"

@@ -1,4 +1,4 @@
-"""The body of a request: the same however it is cut, and within its limit."""
+"""The body of a request: the same however it is divided, and within its limit."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -17,7 +17,7 @@ BAD = "400 Bad Request"
 TOO_LARGE = "413 Content Too Large"
 
 Outcome = tuple[bytes, bytes | None] | str
-"""The body and what follows it, None where the body is not whole yet; or the status of a refusal."""
+"""The body and the bytes after it, None if the body is incomplete; or the status of its rejection."""
 
 # What a chunked body is made of, and what breaks one.
 FRAGMENTS = (
@@ -42,7 +42,7 @@ chunked = partial(ChunkedBody, LIMIT)
 
 
 def fed(make: Callable[[], LengthBody | ChunkedBody], pieces: Iterable[bytes]) -> Outcome:
-    """Feed a reader until its body is whole."""
+    """Feed a reader until its body is complete."""
     remaining = iter(pieces)
     try:
         body = make()
@@ -56,12 +56,12 @@ def fed(make: Callable[[], LengthBody | ChunkedBody], pieces: Iterable[bytes]) -
 
 
 def one_by_one(data: bytes) -> list[bytes]:
-    """Cut into single bytes."""
+    """Divide into single bytes."""
     return [data[at : at + 1] for at in range(len(data))]
 
 
 def cuts(data: bytes) -> Iterator[list[bytes]]:
-    """Cut in many ways: not at all, into single bytes, and in two at every place."""
+    """Divide in many ways: not at all, into single bytes, and in two at every index."""
     yield [data]
     yield one_by_one(data)
     for at in range(len(data) + 1):
@@ -69,21 +69,21 @@ def cuts(data: bytes) -> Iterator[list[bytes]]:
 
 
 def cut_at(data: bytes, places: Iterable[int]) -> list[bytes]:
-    """Cut at these places, those that data has."""
+    """Divide at these indices, as far as data has them."""
     edges = [0, *sorted({place for place in places if place < len(data)}), len(data)]
     return [data[start:end] for start, end in pairwise(edges)]
 
 
 def outcomes(make: Callable[[], LengthBody | ChunkedBody], data: bytes) -> set[Outcome]:
-    """Collect what comes of data over all its cuts."""
+    """Return the outcomes of data over all its divisions."""
     return {fed(make, pieces) for pieces in cuts(data)}
 
 
 class LengthBodyTests(SynchronousTestCase):
-    """A body of a length that was told."""
+    """A body of known length."""
 
     def test_bodies(self) -> None:
-        """The body is what was told of it, and the bytes after it are given back."""
+        """The body has its length, and the bytes after it are returned."""
         table: dict[tuple[int, bytes], Outcome] = {
             (5, b"hello"): (b"hello", b""),
             (5, b"helloGET /"): (b"hello", b"GET /"),
@@ -96,11 +96,11 @@ class LengthBodyTests(SynchronousTestCase):
             self.assertEqual(outcomes(partial(LengthBody, length, LIMIT), data), {expected}, data)
 
     def test_empty(self) -> None:
-        """A body of no bytes is whole at the first feeding, and takes nothing."""
+        """An empty body is complete at the first bytes, and consumes none."""
         self.assertEqual(fed(partial(LengthBody, 0, LIMIT), [b"GET"]), (b"", b"GET"))
 
     def test_limit(self) -> None:
-        """A body that will be too large is refused before any of it is read."""
+        """A body over the limit is rejected before any of it is received."""
         self.assertEqual(self.assertRaises(RequestError, LengthBody, LIMIT + 1, LIMIT).status, TOO_LARGE)
 
 
@@ -108,11 +108,11 @@ class ChunkedBodyTests(SynchronousTestCase):
     """A body in chunks."""
 
     def assertOutcomes(self, table: dict[bytes, Outcome]) -> None:
-        """Check what comes of each body, however it is cut."""
+        """Assert the outcome of each body, however it is divided."""
         self.assertEqual({data: outcomes(chunked, data) for data in table}, {d: {o} for d, o in table.items()})
 
     def test_line_limit(self) -> None:
-        """Whether a line is too long does not depend on how it is cut."""
+        """The limit of a line does not depend on its division."""
         for size, refused in ((4096, False), (4097, True)):
             for data in (
                 b"1;" + b"x" * (size - 2) + b"\r\na\r\n0\r\n\r\n",
@@ -127,13 +127,13 @@ class ChunkedBodyTests(SynchronousTestCase):
                     else:
                         self.assertEqual((rest[-1], reader.body, refused), (b"", b"a", False), (size, cut))
 
-    def test_extensions_without_end(self) -> None:
-        """Extensions and trailers are bounded in all, not only each of them."""
+    def test_extensions_are_bounded(self) -> None:
+        """Extensions and trailers are bounded in total, not only each of them."""
         chunk = b"1;" + b"x" * 1000 + b"\r\na\r\n"
         self.assertRaises(RequestError, ChunkedBody(1000).feed, chunk * 40)
 
     def test_bodies(self) -> None:
-        """The body is what is in the chunks, and the bytes after it are given back."""
+        """The body is the content of the chunks, and the bytes after it are returned."""
         self.assertOutcomes(
             {
                 b"0\r\n\r\n": (b"", b""),
@@ -148,14 +148,14 @@ class ChunkedBodyTests(SynchronousTestCase):
             }
         )
 
-    def test_not_whole(self) -> None:
-        """A body that stops on its way is waited for."""
+    def test_incomplete(self) -> None:
+        """An incomplete body is waited for."""
         whole = b"5\r\nhello\r\n0\r\na: b\r\n\r\n"
         for end in range(len(whole)):
             self.assertEqual(outcomes(chunked, whole[:end]), {(b"hello"[: max(end - 3, 0)], None)}, whole[:end])
 
     def test_extensions_and_trailers(self) -> None:
-        """Chunk extensions and trailer fields are read over."""
+        """Chunk extensions and trailer fields are ignored."""
         self.assertOutcomes(
             {
                 b"1;a\r\nx\r\n0;b=c\r\n\r\n": (b"x", b""),
@@ -168,7 +168,7 @@ class ChunkedBodyTests(SynchronousTestCase):
         )
 
     def test_broken_sizes(self) -> None:
-        """A size is hexadecimal digits of ASCII, and int() is no judge of that."""
+        """A size consists of ASCII hexadecimal digits; int() accepts more."""
         sizes = (
             *(b"", b" ", b"x", b"-1", b"+1", b" 1", b"1 ", b"0x1", b"1_0", b"1.0", b"1,1", b"\xb2", b"\xa01", b"1\0"),
             *(b"1 1", b"1 a", b"1\t", b"1\r", b"1;\0", b"1;\r", b"1;\x7f", "\u0661".encode()),
@@ -176,7 +176,7 @@ class ChunkedBodyTests(SynchronousTestCase):
         self.assertOutcomes(dict.fromkeys((size + b"\r\nx\r\n0\r\n\r\n" for size in sizes), BAD))
 
     def test_broken_framing(self) -> None:
-        """Lines end in CRLF, and a chunk is as long as it says."""
+        """Lines end in CRLF, and a chunk is as long as its size."""
         self.assertOutcomes(
             dict.fromkeys(
                 (
@@ -215,7 +215,7 @@ class ChunkedBodyTests(SynchronousTestCase):
         self.assertOutcomes(dict.fromkeys((b"0\r\n" + line + b"\r\n\r\n" for line in lines), BAD))
 
     def test_limit(self) -> None:
-        """The chunks together may have as many bytes as the limit; one more is refused when it is announced."""
+        """The chunks may have as many bytes as the limit together; one more is rejected with its size line."""
         self.assertOutcomes(
             {
                 b"64\r\n" + b"x" * LIMIT + b"\r\n0\r\n\r\n": (b"x" * LIMIT, b""),
@@ -227,13 +227,13 @@ class ChunkedBodyTests(SynchronousTestCase):
         )
 
     def test_long_lines(self) -> None:
-        """A line of the framing has its limit too, with an end or without."""
+        """A line of the framing has a limit, with an end or without."""
         for data in (b"1;" + b"a" * 5000, b"1;" + b"a" * 5000 + b"\r\nx\r\n0\r\n\r\n", b"0" * 5000):
             for pieces in ([data], one_by_one(data)):
                 self.assertEqual(fed(chunked, pieces), BAD)
 
     def test_many_trailers(self) -> None:
-        """Trailers are read over up to a limit for all of them."""
+        """Trailers are ignored up to a limit for all of them."""
         trailer = b"a: " + b"b" * 3997
         table: dict[int, Outcome] = {7: (b"", b""), 9: BAD, 20: BAD}
         for count, expected in table.items():
@@ -246,7 +246,7 @@ class ReaderTests(SynchronousTestCase):
     """The choice of a reader."""
 
     def test_reader(self) -> None:
-        """A length gets the reader of lengths, chunks get that of chunks, each with the limit."""
+        """A length and CHUNKED have a reader each, with the limit."""
         self.assertEqual(fed(partial(body_reader, 2, LIMIT), [b"abc"]), (b"ab", b"c"))
         self.assertEqual(fed(partial(body_reader, CHUNKED, LIMIT), [b"1\r\na\r\n0\r\n\r\nc"]), (b"a", b"c"))
         self.assertEqual(fed(partial(body_reader, 2, 1), [b"abc"]), TOO_LARGE)
@@ -254,12 +254,12 @@ class ReaderTests(SynchronousTestCase):
 
 
 class AnyBodyTests(SynchronousTestCase):
-    """What holds of every body."""
+    """Properties of every body."""
 
     @settings(max_examples=200, deadline=None)
     @given(body=st.binary(), rest=st.binary(), places=st.lists(st.integers(1, 300)))
     def test_length_body(self, body: bytes, rest: bytes, places: list[int]) -> None:
-        """A body comes out as it went in, in whatever pieces, and so does what follows."""
+        """A body and the bytes after it are received unchanged, in any pieces."""
         pieces = cut_at(body + rest, places)
         self.assertEqual(fed(partial(LengthBody, len(body), len(body)), pieces), (body, rest))
 
@@ -285,7 +285,7 @@ class AnyBodyTests(SynchronousTestCase):
     @given(st.binary() | st.lists(st.sampled_from(FRAGMENTS)).map(b"".join), st.lists(st.integers(1, 60)))
     @example(b"\n", [])
     def test_any_bytes(self, data: bytes, places: list[int]) -> None:
-        """Any bytes are a chunked body, the begin of one, or are refused; the cuts make no difference."""
+        """Any bytes are a chunked body, the beginning of one, or rejected, however they are divided."""
         outcome = fed(chunked, [data])
         self.assertEqual(fed(chunked, cut_at(data, places)), outcome)
         self.assertEqual(fed(chunked, one_by_one(data)), outcome)

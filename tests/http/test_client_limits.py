@@ -1,4 +1,4 @@
-"""Who may connect, and how often they may ask."""
+"""The limits of clients: connections and the rate of requests."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ LOCAL = ("127.0.0.0/8",)
 
 
 def at(host: str) -> IAddress:
-    """Give the address of a peer."""
+    """Return the address of a peer."""
     return IPv6Address("TCP", host, 1) if ":" in host else IPv4Address("TCP", host, 1)
 
 
@@ -28,8 +28,8 @@ def request(*fields: str) -> Environ:
     return parse("GET / HTTP/1.0\n" + "".join(f"{field}\n" for field in fields) + "\n")
 
 
-class AccessTestCase(SynchronousTestCase):
-    """Has an Access of small limits."""
+class ClientLimitsTestCase(SynchronousTestCase):
+    """Has ClientLimits with small limits."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -43,7 +43,7 @@ class AccessTestCase(SynchronousTestCase):
         return self.access.seconds_to_wait(self.access.peer(at(host)).rate_key)
 
 
-class ConnectionTests(AccessTestCase):
+class ConnectionTests(ClientLimitsTestCase):
     """Connections of one client."""
 
     def acquire_connection(self, addr: IAddress | None) -> bool:
@@ -53,7 +53,7 @@ class ConnectionTests(AccessTestCase):
         self.access.release_connection(self.access.peer(addr))
 
     def test_limit(self) -> None:
-        """A client has so many connections at once, whatever others have."""
+        """A client's connections are limited, whatever others have."""
         self.assertEqual([self.acquire_connection(at("198.51.100.1")) for _ in range(3)], [True, True, False])
         self.assertTrue(self.acquire_connection(at("198.51.100.2")))
         self.release_connection(at("198.51.100.1"))
@@ -61,34 +61,34 @@ class ConnectionTests(AccessTestCase):
         self.assertTrue(self.acquire_connection(at("198.51.100.1")))
 
     def test_ipv6(self) -> None:
-        """An IPv6 client is its /64; an IPv4 address is the same one, mapped into IPv6 or not."""
+        """An IPv6 client is its /64; an IPv4 address is the same client when it is mapped into IPv6."""
         hosts = ["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1"]
         self.assertEqual([self.acquire_connection(at(host)) for host in hosts], [True, True, False, True])
         hosts = ["198.51.100.1", "::ffff:198.51.100.1", "198.51.100.1"]
         self.assertEqual([self.acquire_connection(at(host)) for host in hosts], [True, True, False])
 
     def test_unlimited(self) -> None:
-        """Some networks have no limit, nor have unix sockets."""
+        """Some networks are unlimited, and so are unix sockets."""
         for addr in (at("127.0.0.1"), at("2001:db8:ffff::1"), UNIXAddress(b"/x"), None):
             self.assertTrue(all(self.acquire_connection(addr) for _ in range(9)))
 
     def test_proxies(self) -> None:
-        """A proxy of ours brings many clients: its connections have no limit."""
+        """The connections of a trusted proxy, which has many clients, are unlimited."""
         self.assertTrue(all(self.acquire_connection(at("192.0.2.9")) for _ in range(9)))
 
     def test_nothing_is_left(self) -> None:
-        """Of clients that have gone nothing stays."""
+        """Clients without connections are forgotten."""
         for n in range(100):
             self.acquire_connection(at(f"198.51.100.{n}"))
             self.release_connection(at(f"198.51.100.{n}"))
         self.assertEqual(len(self.access._connections), 0)
 
 
-class RateTests(AccessTestCase):
+class RateTests(ClientLimitsTestCase):
     """Requests of one client."""
 
     def test_burst_and_rate(self) -> None:
-        """A client may ask so often at once, and then at the rate."""
+        """A client may send a burst of requests, and then as many as the rate allows."""
         self.assertEqual([self.wait() for _ in range(6)], [0, 0, 0, 0, 0.5, 0.5])
         self.clock.advance(0.5)
         self.assertEqual([self.wait(), self.wait()], [0, 0.5])
@@ -103,56 +103,56 @@ class RateTests(AccessTestCase):
                 waits = [access_.seconds_to_wait(access_.peer(at("198.51.100.1")).rate_key) for _ in range(burst + 5)]
                 self.assertEqual([wait == 0 for wait in waits], [True] * burst + [False] * 5, (rate, burst))
 
-    def test_many(self) -> None:
-        """Who asks for many things at once has asked as often; more than may ever come at once count as that many."""
+    def test_cost(self) -> None:
+        """A request is charged its cost, which is the burst at most."""
         access = ClientLimits(self.clock, AccessSettings(rate=2, burst=10))
         self.assertEqual([access.seconds_to_wait("a", 4) for _ in range(3)], [0, 0, 1])
         self.clock.advance(1)
         self.assertEqual([access.seconds_to_wait("a", 4), access.seconds_to_wait("a")], [0, 0.5])
         self.assertEqual([access.seconds_to_wait("b", 100) for _ in range(2)], [0, 5])
 
-    def test_rest(self) -> None:
-        """Who rests may ask as often at once as before, and not more."""
+    def test_burst_is_restored(self) -> None:
+        """After a pause the client has its burst again, and not more."""
         for _ in range(4):
             self.wait()
         self.clock.advance(1000)
         self.assertEqual([self.wait() for _ in range(5)], [0, 0, 0, 0, 0.5])
 
-    def test_others(self) -> None:
-        """One client's rate is not another's, and some have none."""
+    def test_clients_are_separate(self) -> None:
+        """Each client has its own rate, and some are unlimited."""
         for _ in range(9):
             self.wait()
         self.assertEqual(self.wait("198.51.100.2"), 0)
         self.assertEqual({self.wait("127.0.0.1") for _ in range(99)}, {0})
 
     def test_clock_is_set(self) -> None:
-        """A clock that jumps shuts nobody out."""
+        """A clock that jumps does not lock a client out."""
         for _ in range(9):
             self.wait()
         self.clock.rightNow -= 86400
         self.assertEqual(self.wait(), 0)
 
     def test_bounded(self) -> None:
-        """Only so many clients are remembered."""
+        """A bounded number of clients is tracked."""
         self.patch(client_limits, "MAX_CLIENTS", 10)
         for n in range(100):
             self.wait(f"198.51.100.{n}")
         self.assertEqual(len(self.access._busy_until), 10)
 
 
-class ForwardedTests(AccessTestCase):
-    """Whom a request is from, where proxies stand in front."""
+class ForwardedTests(ClientLimitsTestCase):
+    """The client of a request that proxies forward."""
 
     def address(self, peer: str, *fields: str) -> str:
         return str(self.access.address(at(peer), request(*fields)))
 
-    def test_strangers(self) -> None:
-        """What a stranger writes is not believed."""
+    def test_untrusted_peers(self) -> None:
+        """The fields of an untrusted peer are ignored."""
         for field in ("X-Forwarded-For: 203.0.113.9", "Forwarded: for=203.0.113.9"):
             self.assertEqual(self.address("198.51.100.1", field), "198.51.100.1")
 
-    def test_proxy(self) -> None:
-        """What a proxy wrote is, in every form, and of several the last that is no proxy's."""
+    def test_trusted_proxy(self) -> None:
+        """Those of a trusted proxy are parsed in every form; the last address that is no proxy's is the client."""
         for field, client in [
             ("X-Forwarded-For: 203.0.113.9", "203.0.113.9"),
             ("X-Forwarded-For: 10.0.0.1, 203.0.113.9", "203.0.113.9"),
@@ -176,21 +176,21 @@ class ForwardedTests(AccessTestCase):
         ]:
             self.assertEqual(self.address("192.0.2.1", field), client, field)
 
-    def test_forwarded_goes_first(self) -> None:
-        """Of the two fields the one of the standard counts; two fields of a name are one list."""
+    def test_forwarded_takes_precedence(self) -> None:
+        """Forwarded takes precedence over X-Forwarded-For; two fields of one name are one list."""
         fields = ("X-Forwarded-For: 203.0.113.1", "Forwarded: for=203.0.113.2", "Forwarded: for=203.0.113.3")
         self.assertEqual(self.address("192.0.2.1", *fields), "203.0.113.3")
 
     @settings(deadline=None)
     @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60))
     def test_anything(self, value: str) -> None:
-        """Whatever the fields hold, there is an address."""
+        """Any value of the fields results in an address."""
         for name in ("Forwarded", "X-Forwarded-For"):
             self.address("192.0.2.1", f"{name}: {value}")
 
 
 class LimitsTests(WireTestCase):
-    """The limits, on connections."""
+    """The limits of a server's connections."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -202,24 +202,24 @@ class LimitsTests(WireTestCase):
     def connect(self, host: str = "127.0.0.1") -> Client:
         return Client(self.server, at(host))
 
-    def refused(self, host: str) -> bytes:
-        """Give what a connection is told that is not taken."""
+    def rejection(self, host: str) -> bytes:
+        """Return the response to a rejected connection."""
         client = self.connect(host)
         self.assertTrue(client.closed)
         return client.received()
 
     def test_per_client(self) -> None:
-        """A connection too many of one client is told so; when another has closed, it may come."""
+        """A client's connection over its limit is rejected; after another has closed one is accepted."""
         first, _ = self.connect("198.51.100.1"), self.connect("198.51.100.1")
-        told = self.refused("198.51.100.1")
+        told = self.rejection("198.51.100.1")
         self.assertTrue(told.startswith(b"HTTP/1.1 429 Too Many Requests\r\n"))
         for line in (b"Retry-After: 5", b"Connection: close", b"Access-Control-Allow-Origin: *", b"Date: "):
             self.assertIn(b"\r\n" + line, told)
         first.leave()
         self.assertFalse(self.connect("198.51.100.1").closed)
 
-    def test_oldest_idle_goes(self) -> None:
-        """At the limit the one that idles longest after its answer makes room."""
+    def test_oldest_idle_connection_is_dropped(self) -> None:
+        """At the limit the connection that has been idle longest makes room."""
         clients = [self.connect() for _ in range(3)]
         for client in (clients[1], clients[0]):
             self.clock.advance(1)
@@ -230,8 +230,8 @@ class LimitsTests(WireTestCase):
         newcomer.get("/parrot/says/b")
         self.assertEqual(newcomer.answer().body, b"b")
 
-    def test_lingering_goes_first(self) -> None:
-        """Before one that idles goes one that was answered and has not closed its side; each goes once."""
+    def test_lingering_connection_is_dropped_first(self) -> None:
+        """A lingering connection makes room before an idle one; each does so once."""
         idle, *answered = (self.connect() for _ in range(3))
         idle.get("/parrot/says/a")
         for client in answered:
@@ -243,8 +243,8 @@ class LimitsTests(WireTestCase):
         self.connect()
         self.assertTrue(idle.closed)
 
-    def test_unfinished_goes(self) -> None:
-        """When none idles, the oldest that has not sent a whole request makes room."""
+    def test_unfinished_request_is_dropped(self) -> None:
+        """If none is idle, the oldest without a whole request makes room."""
         waiting, slow, slower = (self.connect() for _ in range(3))
         waiting.get("/parrot/waits")
         slow.send(b"GET /")
@@ -252,15 +252,15 @@ class LimitsTests(WireTestCase):
         self.assertEqual([client.closed for client in (waiting, slow, slower)], [False, True, False])
 
     def test_no_room(self) -> None:
-        """When all wait for an answer there is no room, and a newcomer is told so."""
+        """If all have a request in flight, a new connection is rejected."""
         clients = [self.connect() for _ in range(3)]
         for client in clients:
             client.get("/parrot/waits")
-        self.assertTrue(self.refused("127.0.0.1").startswith(b"HTTP/1.1 503 Service Unavailable\r\n"))
+        self.assertTrue(self.rejection("127.0.0.1").startswith(b"HTTP/1.1 503 Service Unavailable\r\n"))
         self.assertFalse(any(client.closed for client in clients))
 
     def test_rate(self) -> None:
-        """A request too early is a 429 that says when to come again, and what was sent ahead is not answered."""
+        """A request over the rate gets 429 with Retry-After, and pipelined ones after it get no response."""
         self.server.access = ClientLimits(self.clock, AccessSettings(rate=1, burst=2))
         client = self.connect("198.51.100.1")
         client.send(b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\n\r\n" * 9)
@@ -275,14 +275,14 @@ class LimitsTests(WireTestCase):
         self.assertEqual(client.answer().status, 200)
 
     def test_rate_of_unknown_methods(self) -> None:
-        """What is asked for does not matter to the rate."""
+        """Unknown methods are charged, too."""
         self.server.access = ClientLimits(self.clock, AccessSettings(rate=1, burst=2))
         client = self.connect("198.51.100.1")
         client.send(b"FOO / HTTP/1.1\r\nHost: x\r\n\r\n" * 4)
         self.assertEqual([answer.status for answer in client.answers()], [501, 501, 429])
 
-    def test_refused_over_tls(self) -> None:
-        """A refusal over TLS is no handshake that a client could hold open."""
+    def test_rejected_over_tls(self) -> None:
+        """A rejection over TLS aborts: a client could hold its handshake open."""
         refusal = RejectConnection(self.server, "429 Too Many Requests", "")
         transport = StringTransport()
         directlyProvides(transport, INegotiated)
@@ -300,7 +300,7 @@ class LimitsTests(WireTestCase):
         self.assertEqual(lines, [("203.0.113.0/24", "open", 3), ("198.51.100.0/24", "client", 1)])
 
     def test_nothing_is_left(self) -> None:
-        """Whatever comes of connections, none stays counted."""
+        """Closed connections are not counted, however they ended."""
         for n in range(20):
             client = self.connect(f"198.51.100.{n % 3}")
             if not client.closed and n % 4:

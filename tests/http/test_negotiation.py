@@ -1,4 +1,4 @@
-"""What a client would rather have."""
+"""Content negotiation."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -10,17 +10,17 @@ LANGUAGES = ("nl", "en", "de", "fr")
 
 
 class NegotiationTests(SynchronousTestCase):
-    """Weights, types and languages."""
+    """Weights, media types and languages."""
 
     def test_weights(self) -> None:
-        """A member has the weight it names, or 1; what is none is passed over."""
+        """A member has its weight, or 1; invalid members are ignored."""
         self.assertEqual(
             weights("a/b;q=0.5, C/D ; level=1;Q=0.25 ,e/f;v=2,*/*;q=0,g/h;q=2, ,;q=1"),
             {"a/b": 0.5, "c/d": 0.25, "e/f": 1, "*/*": 0, "g/h": 1},
         )
 
     def test_types(self) -> None:
-        """The heaviest type is chosen, by the closest range, and the first of equals."""
+        """The type with the greatest weight of its most specific range is chosen, and the first of equals."""
         for accept, kind in [
             ("", "text/html"),
             ("*/*", "text/html"),
@@ -41,7 +41,7 @@ class NegotiationTests(SynchronousTestCase):
             self.assertEqual(best_type(accept, KINDS), kind, accept)
 
     def test_languages(self) -> None:
-        """The heaviest language is chosen, whatever its region; Dutch where nobody says."""
+        """The language with the greatest weight is chosen, whatever its region; Dutch by default."""
         for accept, language in [
             ("", "nl"),
             ("*", "nl"),

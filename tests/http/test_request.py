@@ -1,4 +1,4 @@
-"""From a header block to an environ: what the reference shows, what is taken and what is refused."""
+"""From a header section to an environ: the documented example, what is accepted and what is rejected."""
 
 import string
 from urllib.parse import unquote
@@ -43,7 +43,7 @@ BAD = "400 Bad Request"
 NOT_IMPLEMENTED = "501 Not Implemented"
 VERSION_NOT_SUPPORTED = "505 HTTP Version Not Supported"
 EXPECTATION_FAILED = "417 Expectation Failed"
-TAKEN = "taken"
+ACCEPTED = "taken"
 
 # What a request is made of, and what breaks one, for any bytes that come near to a request.
 FRAGMENTS = (
@@ -63,35 +63,35 @@ PATHS = st.text(st.sampled_from(URI.replace("?", ""))).map("/".__add__)
 
 
 def request(*fields: str, line: str = "GET / HTTP/1.1", host: str = "Host: a\n") -> Environ:
-    """Parse a request that is in order but for what is given."""
+    """Parse a request that is valid except for the given parts."""
     return parse(f"{line}\n{host}{''.join(field + chr(10) for field in fields)}\n")
 
 
 def status(blob: str | bytes) -> str:
-    """Give the status that a request is refused with, or TAKEN."""
+    """Return the status of a request's rejection, or ACCEPTED."""
     try:
         parse(blob)
     except RequestError as error:
         return error.status
-    return TAKEN
+    return ACCEPTED
 
 
 def field_status(field: str) -> str:
-    """Give the status that a request with this field line is refused with, or TAKEN."""
+    """Return the status of the rejection of a request with this field line, or ACCEPTED."""
     return status(f"GET / HTTP/1.1\nHost: a\n{field}\nAccept: b\n\n")
 
 
 class ReferenceTests(SynchronousTestCase):
-    """The request that the documentation shows."""
+    """The documented request."""
 
     def test_thirteen_items(self) -> None:
-        """The documented request gives the documented items and no other, whatever ends its lines."""
+        """The documented request has the documented items and no others, with either line end."""
         crlf = REFERENCE.replace("\n", "\r\n")
         for blob in (REFERENCE, crlf, REFERENCE.encode(), crlf.encode()):
             self.assertEqual(sorted(parse(blob).items()), REFERENCE_ITEMS)
 
     def test_empty_line(self) -> None:
-        """The empty line after the fields may be there or not."""
+        """The empty line after the fields is optional."""
         for blob in (REFERENCE.rstrip("\n"), REFERENCE.rstrip("\n") + "\n", REFERENCE + "\n"):
             self.assertEqual(sorted(parse(blob).items()), REFERENCE_ITEMS)
 
@@ -103,8 +103,8 @@ class ReferenceTests(SynchronousTestCase):
 class RequestLineTests(SynchronousTestCase):
     """The request line."""
 
-    def test_taken(self) -> None:
-        """A request line gives the method as written, the path decoded once, and the query as written."""
+    def test_accepted(self) -> None:
+        """A request line has the method as sent, the path decoded once, and the query as sent."""
         table = {
             "GET / HTTP/1.1": ("GET", "/", None),
             "HEAD /kv55/031102 HTTP/1.1": ("HEAD", "/kv55/031102", None),
@@ -131,8 +131,8 @@ class RequestLineTests(SynchronousTestCase):
             said = env["request_method"], env["path_info"], env.get("query_string")
             self.assertEqual(said, expected, line)
 
-    def test_refused(self) -> None:
-        """A request line that is none is refused, and a version that is not ours says so."""
+    def test_rejected(self) -> None:
+        """An invalid request line is rejected, an unsupported version with 505."""
         table = {
             "": BAD,
             "GET": BAD,
@@ -181,12 +181,12 @@ class RequestLineTests(SynchronousTestCase):
         self.assertEqual({line: status(f"{line}\r\nHost: a\r\n\r\n") for line in table}, table)
 
     def test_version(self) -> None:
-        """The environ knows HTTP/1.0 from HTTP/1.1 and later."""
+        """The environ distinguishes HTTP/1.0 from HTTP/1.1 and later."""
         for version, http_1_0 in (("1.0", True), ("1.1", False), ("1.2", False)):
             self.assertEqual(request(line=f"GET / HTTP/{version}").http_1_0, http_1_0)
 
     def test_absolute_form(self) -> None:
-        """A target that is a URL gives path, query and host, which wins over the field."""
+        """A target that is a URL has path, query and host, which replaces the field."""
         table = {
             "http://b": ("b", "/", None),
             "http://b/": ("b", "/", None),
@@ -201,28 +201,28 @@ class RequestLineTests(SynchronousTestCase):
             self.assertEqual((env["http_host"], env.get_all("host")), (host, [host]), target)
 
     def test_absolute_form_needs_host(self) -> None:
-        """A URL as target does not excuse HTTP/1.1 from naming its host once."""
+        """HTTP/1.1 needs one Host field even if the target is a URL."""
         self.assertEqual(status("GET http://b/ HTTP/1.1\n\n"), BAD)
         self.assertEqual(status("GET http://b/ HTTP/1.1\nHost: b\nHost: b\n\n"), BAD)
         self.assertEqual(parse("GET http://b/ HTTP/1.0\n\n")["http_host"], "b")
 
 
 class HostTests(SynchronousTestCase):
-    """The host that a request is for."""
+    """The host of a request."""
 
     def test_hosts(self) -> None:
-        """A host is a name or an address with or without a port, and nothing else."""
+        """A host is a name or an address, with or without a port."""
         table = {
-            "cache.govi.openov.nl": TAKEN,
-            "Cache.Govi:8080": TAKEN,
-            "a:": TAKEN,
-            "127.0.0.1:80": TAKEN,
-            "[::1]": TAKEN,
-            "[2001:db8::1]:443": TAKEN,
-            "[::ffff:127.0.0.1]": TAKEN,
-            "a_b-c~d": TAKEN,
-            "a%20z": TAKEN,
-            "a!$&'()*+,;=b": TAKEN,
+            "cache.govi.openov.nl": ACCEPTED,
+            "Cache.Govi:8080": ACCEPTED,
+            "a:": ACCEPTED,
+            "127.0.0.1:80": ACCEPTED,
+            "[::1]": ACCEPTED,
+            "[2001:db8::1]:443": ACCEPTED,
+            "[::ffff:127.0.0.1]": ACCEPTED,
+            "a_b-c~d": ACCEPTED,
+            "a%20z": ACCEPTED,
+            "a!$&'()*+,;=b": ACCEPTED,
             "a b": BAD,
             "a, b": BAD,
             "a/b": BAD,
@@ -249,20 +249,20 @@ class HostTests(SynchronousTestCase):
         self.assertEqual({host: status(f"GET / HTTP/1.1\nHost: {host}\n\n") for host in table}, table)
 
     def test_once(self) -> None:
-        """HTTP/1.1 names its host once; HTTP/1.0 may leave it out."""
+        """HTTP/1.1 has one Host field; in HTTP/1.0 it is optional."""
         table = {
             "GET / HTTP/1.1\n\n": BAD,
             "GET / HTTP/1.1\nHost: a\nHost: a\n\n": BAD,
             "GET / HTTP/1.1\nHost: a\nhOST: b\n\n": BAD,
             "GET / HTTP/1.0\nHost: a\nHost: b\n\n": BAD,
             "GET / HTTP/1.0\nHost: a b\n\n": BAD,
-            "GET / HTTP/1.0\nHost: a\n\n": TAKEN,
-            "GET / HTTP/1.0\n\n": TAKEN,
+            "GET / HTTP/1.0\nHost: a\n\n": ACCEPTED,
+            "GET / HTTP/1.0\n\n": ACCEPTED,
         }
         self.assertEqual({blob: status(blob) for blob in table}, table)
 
     def test_http_host(self) -> None:
-        """The host is told as it was sent, and not at all where the request names none."""
+        """http_host is the host as sent, and absent without one."""
         self.assertEqual(request(host="Host:  A.example:80 \n")["http_host"], "A.example:80")
         self.assertNotIn("http_host", request(line="GET / HTTP/1.0", host=""))
 
@@ -270,8 +270,8 @@ class HostTests(SynchronousTestCase):
 class FieldTests(SynchronousTestCase):
     """The header fields."""
 
-    def test_taken(self) -> None:
-        """A name is told in lower case, a value without the blanks around it."""
+    def test_accepted(self) -> None:
+        """Names are in lower case, values without surrounding blanks."""
         table = {
             "X-A: b": ("x-a", "b"),
             "X-A:b": ("x-a", "b"),
@@ -287,8 +287,8 @@ class FieldTests(SynchronousTestCase):
         for field, (name, value) in table.items():
             self.assertEqual(request(field).get_all(name), [value], field)
 
-    def test_refused(self) -> None:
-        """A line that two readers may read in two ways is refused."""
+    def test_rejected(self) -> None:
+        """A line that two parsers may parse differently is rejected."""
         table = [
             "X-A : b",
             "X-A\t: b",
@@ -319,16 +319,16 @@ class FieldTests(SynchronousTestCase):
         self.assertEqual({field: field_status(field) for field in table}, dict.fromkeys(table, BAD))
 
     def test_first_line_folded(self) -> None:
-        """Blanks at the begin of the first field line do not fold it into the request line."""
+        """Blanks at the beginning of the first field line do not fold it into the request line."""
         self.assertEqual(status("GET / HTTP/1.1\n Host: a\n\n"), BAD)
 
     def test_order_and_repetition(self) -> None:
-        """A field that comes more than once is kept as often, in order."""
+        """A repeated field has all its values, in order."""
         env = request("Accept: a", "X-B: c", "ACCEPT: d")
         self.assertEqual(env.get_all("accept"), ["a", "d"])
 
     def test_names_with_underscore(self) -> None:
-        """A client cannot write the items that the request line is told by, nor any name that looks like one."""
+        """A client cannot set the items of the request line, or any name with an underscore."""
         forged = ("path_info: /b", "request_method: DELETE", "Query_String: c", "HTTP_HOST: d", "X_Y: e")
         env = request(*forged, line="GET /a HTTP/1.1")
         self.assertEqual(
@@ -337,32 +337,32 @@ class FieldTests(SynchronousTestCase):
         )
 
     def test_framing_with_underscore(self) -> None:
-        """A name that only looks like one that tells the body's length tells nothing."""
+        """A name that resembles one of the body's framing has no effect."""
         self.assertEqual(request("Content_Length: 5", "Transfer_Encoding: chunked").body_length(), 0)
 
     def test_text_is_latin_1(self) -> None:
-        """Every byte of the wire stands for itself, and text that no bytes stand for is refused."""
+        """Each byte is one character, and text outside of latin-1 is rejected."""
         blob = "GET / HTTP/1.1\nHost: a\nX-A: \xe9\xff\n\n"
         self.assertEqual(parse(blob).items(), parse(blob.encode("latin-1")).items())
         self.assertEqual(status("GET / HTTP/1.1\nHost: a\nX-A: \u20ac\n\n"), BAD)
 
     def test_values_are_text(self) -> None:
-        """Whatever its bytes, a value is a str and no header object of the email package."""
+        """Whatever its bytes, a value is a str, not a header object of the email package."""
         for value in ("\xe9\xff", "=?utf-8?q?a?=", "\x80\x81"):
             self.assertIs(type(request(f"X-A: {value}")["x-a"]), str)
 
 
 class TokensTests(SynchronousTestCase):
-    """Fields that are comma lists."""
+    """Comma-separated fields."""
 
     def test_tokens(self) -> None:
-        """The members of all lines are listed in lower case, without blanks and empty members."""
+        """The members of all lines are returned in lower case, without blanks and empty members."""
         env = request("Connection: Keep-Alive ,, \tTE", "connection:", "CONNECTION: Upgrade,")
         self.assertEqual(env.tokens("connection"), ["keep-alive", "te", "upgrade"])
         self.assertEqual(env.tokens("te"), [])
 
     def test_only_ascii_is_lowered(self) -> None:
-        """No character outside of ASCII becomes an ASCII one, as str.lower() makes of the Kelvin sign."""
+        """No character outside of ASCII becomes an ASCII one, as the Kelvin sign does in str.lower()."""
         env = Environ()
         env.http_1_0 = True
         env["connection"] = "\u212aeep-alive"
@@ -375,15 +375,15 @@ class TokensTests(SynchronousTestCase):
         self.assertEqual(status("GET / HTTP/1.0\nConnection: \u212aeep-alive\n\n"), BAD)
 
     def test_latin_1_is_not_lowered(self) -> None:
-        """The letters of the upper half stay what they are, and so do the neighbours of A and Z."""
+        """The letters of the upper half do not change, nor do the neighbours of A and Z."""
         self.assertEqual(request("Connection: \xc9AZ@[").tokens("connection"), ["\xc9az@["])
 
 
 class KeepsAliveTests(SynchronousTestCase):
-    """Whether the connection stays."""
+    """Whether the connection persists."""
 
     def test_keeps_alive(self) -> None:
-        """HTTP/1.1 stays unless it says close, HTTP/1.0 goes unless it says keep-alive; close wins."""
+        """HTTP/1.1 persists without close, HTTP/1.0 only with keep-alive; close takes precedence."""
         table: dict[tuple[str, tuple[str, ...]], bool] = {
             ("1.1", ()): True,
             ("1.1", ("keep-alive",)): True,
@@ -415,7 +415,7 @@ class ExpectsContinueTests(SynchronousTestCase):
             return error.status
 
     def test_expects_continue(self) -> None:
-        """Only 100-continue is known, and HTTP/1.0 cannot expect anything."""
+        """Only 100-continue is supported, and HTTP/1.0 has no expectations."""
         table: dict[tuple[str, tuple[str, ...]], bool | str] = {
             ("1.1", ()): False,
             ("1.1", ("",)): False,
@@ -432,7 +432,7 @@ class ExpectsContinueTests(SynchronousTestCase):
 
 
 class BodyLengthTests(SynchronousTestCase):
-    """How many bytes of body follow the head."""
+    """The length of the body."""
 
     def said(self, fields: tuple[str, ...], version: str = "1.1") -> int | str:
         try:
@@ -441,7 +441,7 @@ class BodyLengthTests(SynchronousTestCase):
             return error.status
 
     def test_content_length(self) -> None:
-        """A length is one number of ASCII digits, and int() is no judge of that."""
+        """A length consists of ASCII digits; int() accepts more."""
         table: dict[str, int | str] = {
             "0": 0,
             "5": 5,
@@ -469,13 +469,13 @@ class BodyLengthTests(SynchronousTestCase):
         self.assertEqual({value: self.said((f"Content-Length: {value}",)) for value in table}, table)
 
     def test_untrimmed_content_length(self) -> None:
-        """A length with a blank before it, which the wire cannot bring, is none either."""
+        """A length with a blank before it, which a parsed request cannot have, is rejected, too."""
         env = Environ()
         env["content-length"] = " 5"
         self.assertEqual(self.assertRaises(RequestError, env.body_length).status, BAD)
 
     def test_content_length_repeated(self) -> None:
-        """Lengths that are the same text are one length, any others are refused."""
+        """Equal lengths are one length, different ones are rejected."""
         table: dict[tuple[str, ...], int | str] = {
             (): 0,
             ("5", "5"): 5,
@@ -488,7 +488,7 @@ class BodyLengthTests(SynchronousTestCase):
         self.assertEqual(said, table)
 
     def test_transfer_encoding(self) -> None:
-        """A body in a transfer coding is chunked and nothing but that."""
+        """The only transfer coding is chunked."""
         table: dict[tuple[str, ...], int | str] = {
             ("chunked",): CHUNKED,
             ("Chunked",): CHUNKED,
@@ -515,7 +515,7 @@ class BodyLengthTests(SynchronousTestCase):
         self.assertEqual(said, table)
 
     def test_both(self) -> None:
-        """A body that has a length and a transfer coding is refused, whichever comes first."""
+        """A length together with a transfer coding is rejected, in either order."""
         length, chunked = "Content-Length: 5", "Transfer-Encoding: chunked"
         self.assertEqual(self.said((length, chunked)), BAD)
         self.assertEqual(self.said((chunked, length)), BAD)
@@ -529,22 +529,22 @@ class BodyLengthTests(SynchronousTestCase):
 
 
 class SlowRequestTests(SynchronousTestCase):
-    """Requests that are meant to take long to parse."""
+    """Requests that are made to be slow to parse."""
 
     def test_blanks(self) -> None:
-        """Many blanks before a character that must not be are refused; a slow parser would take minutes here."""
+        """Many blanks before an invalid character are rejected; a quadratic parser would take minutes."""
         self.assertRaises(RequestError, parse, b"GET / HTTP/1.1\r\nHost: x\r\nA:" + b" \t" * 500_000 + b"\0\r\n\r\n")
 
 
 class AnyRequestTests(SynchronousTestCase):
-    """What holds of every request."""
+    """Properties of every request."""
 
     @settings(deadline=None)
     @given(st.binary() | st.lists(st.sampled_from(FRAGMENTS)).map(b"".join))
     @example(b"")
     @example(b"\r\n\r\n")
     def test_any_bytes(self, blob: bytes) -> None:
-        """Any bytes are a request or are refused with a status, and so is what the request asks for."""
+        """Any bytes are a request, or rejected with a status, and so are its framing and expectations."""
         for data in (blob, b"GET / HTTP/1.1\r\nHost: a\r\n" + blob):
             try:
                 env = parse(data)
@@ -564,7 +564,7 @@ class AnyRequestTests(SynchronousTestCase):
         fields=st.lists(st.tuples(TOKENS.filter(lambda name: name.lower() != "host"), VALUES)),
     )
     def test_round_trip(self, method: str, path: str, query: str, fields: list[tuple[str, str]]) -> None:
-        """Whatever a request says is found again, with either line end."""
+        """All parts of a request are in its environ, with either line end."""
         target = f"{path}?{query}" if query else path
         lines = [f"{method} {target} HTTP/1.1", "Host: a", *(f"{name}: {value}" for name, value in fields), "", ""]
         env = parse("\n".join(lines).encode("latin-1"))

@@ -1,4 +1,4 @@
-"""The bytes of an answer, entity tags, and whether a client has what it asks for."""
+"""The bytes of responses, and representations with their entity tags."""
 
 import gzip
 
@@ -12,25 +12,25 @@ NOW = 784111777.0
 DATE = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
 
 
-class AnswerTests(SynchronousTestCase):
-    """From status, headers and body to bytes."""
+class FormatTests(SynchronousTestCase):
+    """From status, header fields and body to bytes."""
 
-    def test_answer(self) -> None:
-        """An answer is status line, date, headers, length, an empty line and the body."""
+    def test_response(self) -> None:
+        """A response is the status line, Date, the fields, Content-Length, an empty line and the body."""
         self.assertEqual(
             format_response("200 Ok", {"Content-Type": "text/plain", "X-A": "b"}, b"hello\n", now=NOW),
             b"HTTP/1.1 200 Ok\r\n" + DATE + b"Content-Type: text/plain\r\nX-A: b\r\nContent-Length: 6\r\n\r\nhello\n",
         )
 
     def test_empty(self) -> None:
-        """An answer without a body says so with a length of nothing."""
+        """A response with an empty body has a Content-Length of 0."""
         self.assertEqual(
             format_response("200 Ok", (), b"", now=NOW),
             b"HTTP/1.1 200 Ok\r\n" + DATE + b"Content-Length: 0\r\n\r\n",
         )
 
     def test_any_bytes(self) -> None:
-        """The body goes out as it is, whatever bytes it has."""
+        """The body is unchanged, whatever its bytes."""
         body = bytes(range(256)) + b"\r\n\r\n"
         self.assertEqual(
             format_response("200 Ok", (), body, now=NOW),
@@ -38,7 +38,7 @@ class AnswerTests(SynchronousTestCase):
         )
 
     def test_head(self) -> None:
-        """The answer to HEAD is the answer to GET without the body, its length told."""
+        """The response to HEAD is that to GET without the body, and has its length."""
         headers = {"Content-Type": "text/plain"}
         whole = format_response("200 Ok", headers, b"hello\n", now=NOW)
         self.assertEqual(
@@ -46,14 +46,14 @@ class AnswerTests(SynchronousTestCase):
         )
 
     def test_connection(self) -> None:
-        """The Connection field comes last, where one is due."""
+        """The Connection field comes last, if there is one."""
         self.assertEqual(
             format_response("404 Not Found", (), b"", now=NOW, connection="close"),
             b"HTTP/1.1 404 Not Found\r\n" + DATE + b"Content-Length: 0\r\nConnection: close\r\n\r\n",
         )
 
     def test_no_body(self) -> None:
-        """What cannot have a body has neither body nor length, to HEAD as to GET."""
+        """A status without a body has neither body nor length, for HEAD as for GET."""
         for status in ("304 Not Modified", "204 No Content", "103 Early Hints"):
             for without_body in (False, True):
                 self.assertEqual(
@@ -62,13 +62,13 @@ class AnswerTests(SynchronousTestCase):
                 )
 
     def test_date(self) -> None:
-        """The date is of the second that runs."""
+        """Date is the current second."""
         for now in (NOW, NOW + 0.25, NOW + 0.75):
             self.assertIn(DATE, format_response("200 Ok", (), b"", now=now))
         self.assertIn(b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n", format_response("200 Ok", (), b"", now=0))
 
     def test_headers(self) -> None:
-        """Headers come as a mapping or as pairs, in their order and as often as they are given."""
+        """Fields are a mapping or pairs, in order and repeated as given."""
         table: list[tuple[Headers, bytes]] = [
             ({}, b""),
             ({"A": "b", "C": "d"}, b"A: b\r\nC: d\r\n"),
@@ -86,7 +86,7 @@ class AnswerTests(SynchronousTestCase):
             )
 
     def test_header_injection(self) -> None:
-        """A header that would break the head is refused."""
+        """A field with a line end is rejected."""
         table = [
             ("A", "b\r\nC: d"),
             ("A", "b\nC: d"),
@@ -128,10 +128,10 @@ class AnswerTests(SynchronousTestCase):
 
 
 class PairsTests(SynchronousTestCase):
-    """Headers as pairs."""
+    """Header fields as pairs."""
 
     def test_pairs(self) -> None:
-        """A mapping and pairs become a list of its own, to which more can be added."""
+        """A mapping and pairs become a new list, to which more can be added."""
         given = [("A", "b"), ("A", "c")]
         listed = pairs(given)
         self.assertEqual(listed, given)
@@ -140,18 +140,18 @@ class PairsTests(SynchronousTestCase):
         self.assertEqual(pairs(()), [])
 
 
-class RepresentTests(SynchronousTestCase):
+class RepresentationTests(SynchronousTestCase):
     """Bodies with their entity tags."""
 
     def test_representation(self) -> None:
-        """A representation has the body, what is to be said of it, and its size."""
+        """A representation has the body, its header fields, and its size."""
         made = make_representation(b"hello", "text/plain", compressed=False)
         self.assertEqual((made.body, len(made)), (b"hello", 5))
         headers = (("Content-Type", "text/plain"), ("ETag", made.etag), ("Vary", "Accept-Encoding"))
         self.assertEqual(made.headers, headers)
 
     def test_compressed(self) -> None:
-        """A compressed one says so, and has another tag, the same one every time."""
+        """A compressed one has Content-Encoding and another entity tag, the same every time."""
         made = [make_representation(b"hello" * 99, "text/plain", compressed=True) for _ in range(2)]
         self.assertEqual(gzip.decompress(made[0].body), b"hello" * 99)
         self.assertIn(("Content-Encoding", "gzip"), made[0].headers)
@@ -159,7 +159,7 @@ class RepresentTests(SynchronousTestCase):
         self.assertEqual(made[0], made[1])
 
     def test_etag(self) -> None:
-        """An entity tag is strong, can go in a header, and stands for these bytes alone."""
+        """An entity tag is strong, valid in a field, and of these bytes alone."""
         bodies = [b"", b"\0", b"hello", b"hello\n", b"Hello", b"x" * 100_000]
         etags = [make_representation(body, "text/plain", compressed=False).etag for body in bodies]
         self.assertEqual(len(set(etags)), len(bodies))
@@ -167,5 +167,5 @@ class RepresentTests(SynchronousTestCase):
             self.assertRegex(etag, r'\A"[!#-~]+"\Z')
 
     def test_etag_survives_a_restart(self) -> None:
-        """The tag is of the bytes and of nothing else, so that a client's copy outlives the process."""
+        """The tag depends on the bytes alone, so that a client's copy outlives the process."""
         self.assertEqual(make_representation(b"hello", "text/plain", compressed=False).etag, '"a7b6eda801e5347d"')

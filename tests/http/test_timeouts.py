@@ -32,7 +32,7 @@ class TimeoutHandlerTests(SynchronousTestCase):
         self.assertEqual(self.expired, [(13, "a"), (14, "b"), (15, "c")])
 
     def test_stop(self) -> None:
-        """One that is lifted does not expire, and does not keep the others from it."""
+        """A removed deadline does not expire, and the others do."""
         for connection in "abc":
             self.start(connection)
         self.stop("a")
@@ -41,8 +41,8 @@ class TimeoutHandlerTests(SynchronousTestCase):
         self.clock.advance(13)
         self.assertEqual(self.expired, [(13, "c")])
 
-    def test_start_again(self) -> None:
-        """Setting it again counts from then."""
+    def test_restart(self) -> None:
+        """Setting a deadline again counts from then."""
         self.start("a")
         self.clock.advance(10)
         self.start("a")
@@ -52,7 +52,7 @@ class TimeoutHandlerTests(SynchronousTestCase):
         self.assertEqual(self.expired, [(23, "a")])
 
     def test_one_call(self) -> None:
-        """However many connections there are, one call is scheduled, and none when all is done."""
+        """One call is scheduled for any number of connections, and none after all have expired."""
         for connection in range(1000):
             self.start(str(connection))
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
@@ -61,7 +61,7 @@ class TimeoutHandlerTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_clock_is_set_back(self) -> None:
-        """After the clock was set back, what is set then expires in its time, and so does what was set before."""
+        """After the clock was set back, deadlines set before and after it expire in time."""
         self.start("a")
         self.clock.rightNow -= 3600
         self.start("b")
@@ -70,7 +70,7 @@ class TimeoutHandlerTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_expiring_fails(self) -> None:
-        """One that fails when its time is over does not keep the others from it."""
+        """A deadline whose call fails does not keep the others from expiring."""
 
         def fail(connection: str) -> None:
             raise ZeroDivisionError(connection)
@@ -83,7 +83,7 @@ class TimeoutHandlerTests(SynchronousTestCase):
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
     def test_expiring_sets_another(self) -> None:
-        """What is called at the deadline may set deadlines itself."""
+        """The expired call may set deadlines itself."""
         timeouts = TimeoutHandler[str](self.clock, 60, lambda connection: timeouts.start(connection))
         timeouts.start("a")
         for _ in range(3):

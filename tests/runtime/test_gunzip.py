@@ -1,4 +1,4 @@
-"""Gzip of somebody else: bounded, whole, and nothing behind it."""
+"""Untrusted gzip: bounded, complete, and with nothing after it."""
 
 import gzip
 import zlib
@@ -12,7 +12,7 @@ PACKED = gzip.compress(PLAIN, mtime=0)
 
 
 class GunzipTests(SynchronousTestCase):
-    """What comes out, and what does not."""
+    """Contents and rejections."""
 
     def refused(self, data: bytes, limit: int = 1 << 20) -> str:
         with self.assertRaises(ValueError) as caught:
@@ -21,7 +21,7 @@ class GunzipTests(SynchronousTestCase):
         return str(caught.exception)
 
     def test_whole(self) -> None:
-        """A whole file is read: of nothing, of one member, of some, and with the zeros that tapes end with."""
+        """A complete file is decompressed: empty, of one member, of several, and padded with zeros."""
         for data, plain in [
             (PACKED, PLAIN),
             (gzip.compress(b""), b""),
@@ -32,7 +32,7 @@ class GunzipTests(SynchronousTestCase):
             self.assertEqual(gunzip(data, 1 << 20), plain)
 
     def test_limit(self) -> None:
-        """The limit is of all members together, and may be reached."""
+        """The limit applies to all members together, and may be reached."""
         size = len(PLAIN)
         for data, limit in [(PACKED, size), (PACKED * 2, 2 * size), (PACKED + gzip.compress(b""), size)]:
             self.assertEqual(len(gunzip(data, limit)), limit)
@@ -40,19 +40,19 @@ class GunzipTests(SynchronousTestCase):
             self.assertEqual(self.refused(data, limit), f"more than {limit} bytes after gunzip")
 
     def test_bomb(self) -> None:
-        """Of a bomb no more is unpacked than is needed to know it."""
+        """A bomb is decompressed only up to the limit."""
         bomb = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
         data = b"".join(bomb.compress(bytes(1 << 20)) for _ in range(64)) + bomb.flush()
         self.assertEqual(self.refused(data, 1000), "more than 1000 bytes after gunzip")
 
     def test_truncated(self) -> None:
-        """However much of its end is missing, it is refused."""
+        """A truncated file is rejected, however much is missing."""
         for end in range(len(PACKED)):
             self.assertEqual(self.refused(PACKED[:end]), "truncated gzip")
         self.assertEqual(self.refused(PACKED + PACKED[:-1]), "truncated gzip")
 
     def test_broken(self) -> None:
-        """What is no gzip, or whose checksum or length is wrong, is refused."""
+        """Data that is not gzip, or has a wrong checksum or length, is rejected."""
         for data in (PLAIN, zlib.compress(PLAIN), b"\x1f\x8b\x09" + PACKED[3:]):
             self.assertIn("broken gzip: ", self.refused(data))
         for at in range(len(PACKED) - 8, len(PACKED)):
@@ -61,7 +61,7 @@ class GunzipTests(SynchronousTestCase):
             self.assertIn("broken gzip: ", self.refused(bytes(wrong)))
 
     def test_flipped(self) -> None:
-        """Whatever single bit is wrong, the plain bytes are the right ones or none."""
+        """With any single bit flipped, the content is the right one, or the file is rejected."""
         refused = 0
         for at in range(len(PACKED) * 8):
             wrong = bytearray(PACKED)
@@ -75,6 +75,6 @@ class GunzipTests(SynchronousTestCase):
         self.assertGreater(refused, (len(PACKED) - 10) * 8)  # nothing but the head may say something else
 
     def test_behind(self) -> None:
-        """Bytes behind the end are refused, and so are more members than anybody makes."""
+        """Bytes after the end are rejected, and so are too many members."""
         for data in (PACKED + b"x", PACKED + b"\0\0x", PACKED + b"\0" + PACKED, PACKED * 17):
             self.assertEqual(self.refused(data), "bytes after the end of the gzip")

@@ -1,4 +1,4 @@
-"""Incidents: all are counted, few are told."""
+"""Incidents: all are counted, few are logged."""
 
 from twisted.internet.task import Clock
 from twisted.internet.testing import EventLoggingObserver
@@ -8,8 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from govi_server.runtime.throttled_warnings import WARNING_INTERVAL, ThrottledWarnings
 
 
-class IncidentsTests(SynchronousTestCase):
-    """What is counted, and what is told."""
+class ThrottledWarningsTests(SynchronousTestCase):
+    """What is counted, and what is logged."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -24,21 +24,21 @@ class IncidentsTests(SynchronousTestCase):
         self.incidents.add(kind, "{what} went wrong", what=f"number {n}")
 
     def lines(self) -> list[str]:
-        """Give what was told since the last time."""
+        """Return the lines logged since the last call."""
         lines = [formatEvent(event) for event in self.events]
         self.events._events.clear()
         return lines
 
     def test_first(self) -> None:
-        """The first of a kind is told at once, as a warning with its fields."""
+        """The first of a kind is logged at once, as a warning with its fields."""
         self.add("late", 1)
         self.assertEqual(self.incidents.counts, {"late": 1})
         self.assertEqual([event["log_level"] for event in self.events], [LogLevel.warn])
         self.assertEqual(self.events[0]["what"], "number 1")
         self.assertEqual(self.lines(), ["number 1 went wrong"])
 
-    def test_quiet(self) -> None:
-        """For a minute more of the kind are only counted."""
+    def test_within_the_interval(self) -> None:
+        """For a minute, others of the kind are only counted."""
         self.add("late", 1)
         self.lines()
         for n, seconds in enumerate((0, 0, 30, WARNING_INTERVAL - 30.5), 2):
@@ -48,7 +48,7 @@ class IncidentsTests(SynchronousTestCase):
         self.assertEqual(self.incidents.counts, {"late": 5})
 
     def test_after_a_minute(self) -> None:
-        """After a minute the next one is told, with how many there were that were not."""
+        """After a minute the next one is logged, with the number of those that were not."""
         for n in range(1, 5):
             self.add("late", n)
         self.lines()
@@ -62,28 +62,28 @@ class IncidentsTests(SynchronousTestCase):
         self.assertEqual(self.incidents.counts, {"late": 7})
 
     def test_none_missed(self) -> None:
-        """Where none was left out nothing is said of more."""
+        """If none was left out, the line has no number."""
         for n in (1, 2):
             self.add("late", n)
             self.assertEqual(self.lines(), [f"number {n} went wrong"])
             self.clock.advance(WARNING_INTERVAL)
 
     def test_kinds_apart(self) -> None:
-        """Each kind is counted and told by itself."""
+        """Each kind is counted and logged separately."""
         for n, kind in enumerate(("late", "broken", "late", "silent", "broken")):
             self.add(kind, n)
         self.assertEqual(self.lines(), [f"number {n} went wrong" for n in (0, 1, 3)])
         self.assertEqual(self.incidents.counts, {"late": 2, "broken": 2, "silent": 1})
 
-    def test_quiet_from_the_line(self) -> None:
-        """The quiet minute is counted from the line, not from the last one of the kind."""
+    def test_interval_begins_at_the_line(self) -> None:
+        """The interval begins at the line, not at the last incident."""
         for n in range(13):
             self.add("late", n)
             self.clock.advance(10)
         self.assertEqual([line.split(" went")[0] for line in self.lines()], ["number 0", "number 6", "number 12"])
 
     def test_clock_set_back(self) -> None:
-        """A clock that is set back does not make it quiet for longer than a minute."""
+        """A clock that is set back does not extend the interval."""
         self.add("late", 1)
         self.add("late", 2)
         self.lines()
@@ -94,6 +94,6 @@ class IncidentsTests(SynchronousTestCase):
         self.assertEqual(self.lines(), [])
 
     def test_braces(self) -> None:
-        """What a field says is told as it is, whatever it looks like."""
+        """The value of a field is logged unchanged, also with braces."""
         self.incidents.add("broken", "the answer is {why}", why="{missed} {0} %s")
         self.assertEqual(self.lines(), ["the answer is {missed} {0} %s"])

@@ -12,7 +12,7 @@ from govi_server.sockets.transport import IClientTransport, close_now, write_now
 
 
 class Socket(Connection):
-    """A connection whose socket takes so many bytes at once, or fails. calls: what was done with it, in order."""
+    """A connection whose socket accepts so many bytes, or fails. calls: those made, in order."""
 
     def __init__(self, takes: int | OSError, queued: bytes = b"") -> None:
         self._takes = takes
@@ -36,34 +36,34 @@ class Socket(Connection):
 
 
 class WriteTests(SynchronousTestCase):
-    """What goes at once and what is queued."""
+    """What is sent at once, and what is queued."""
 
     def calls(self, sock: Socket) -> list[tuple[str, bytes]]:
         write_now(cast(IClientTransport, sock), b"abcd")
         return sock.calls
 
     def test_at_once(self) -> None:
-        """What the socket takes whole is not queued."""
+        """Data that the socket accepts is not queued."""
         self.assertEqual(self.calls(Socket(4)), [("send", b"abcd")])
 
-    def test_some(self) -> None:
-        """What the socket does not take is queued, and nothing twice."""
+    def test_partial(self) -> None:
+        """Data that the socket does not accept is queued, and nothing twice."""
         self.assertEqual(self.calls(Socket(3)), [("send", b"abcd"), ("write", b"d")])
         self.assertEqual(self.calls(Socket(BlockingIOError())), [("send", b"abcd"), ("write", b"abcd")])
 
     def test_order(self) -> None:
-        """Behind what is queued everything is."""
+        """Data after queued data is queued."""
         self.assertEqual(self.calls(Socket(4, b"x")), [("write", b"abcd")])
         sock = Socket(4)
         sock._tempDataBuffer = [b"x"]
         self.assertEqual(self.calls(sock), [("write", b"abcd")])
 
     def test_lost(self) -> None:
-        """A connection that is lost is left to the transport to find out."""
+        """A lost connection is left to the transport."""
         self.assertEqual(self.calls(Socket(ConnectionResetError())), [("send", b"abcd"), ("write", b"abcd")])
 
     def test_other_transports(self) -> None:
-        """What is no socket writes in its own way."""
+        """A transport that is not a socket writes in its own way."""
         transport = StringTransport()
         write_now(cast(IClientTransport, transport), b"abcd")
         self.assertEqual(transport.value(), b"abcd")
@@ -73,13 +73,13 @@ class CloseTests(SynchronousTestCase):
     """What is closed at once."""
 
     def test_at_once(self) -> None:
-        """A connection whose answers have all been taken ends there and then."""
+        """A connection with nothing queued is closed at once."""
         sock = Socket(4)
         self.assertTrue(close_now(cast(IClientTransport, sock)))
         self.assertEqual(sock.calls, [("lost", b"")])
 
     def test_queued(self) -> None:
-        """One with something to be sent, and what is no socket, is left alone."""
+        """A connection with queued data, or one that is not a socket, is not."""
         sock = Socket(4, b"x")
         self.assertFalse(close_now(cast(IClientTransport, sock)))
         self.assertEqual(sock.calls, [])

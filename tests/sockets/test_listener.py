@@ -1,0 +1,60 @@
+"""Listening on endpoints."""
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.testing import MemoryReactorClock
+
+from govi_server.errors import StartupError
+from govi_server.sockets.listener import Listener, server_service
+from tests.client import WireTestCase
+
+
+class _TakenPort(MemoryReactorClock):
+    def listenTCP(self, port, factory, backlog=50, interface=""):  # type: ignore[no-untyped-def]  # as in its base
+        raise CannotListenError(interface, port, OSError(98, "Address already in use"))
+
+
+class ListenerTests(WireTestCase):
+    """Listening."""
+
+    def test_listens(self) -> None:
+        """It listens on every endpoint, and reports its address."""
+        reactor = MemoryReactorClock()
+        addresses: list[object] = []
+        services = server_service(
+            reactor, self.server, ["tcp:8080", "tcp:8443:interface=127.0.0.1"], addresses.append
+        )
+        services.privilegedStartService()
+        services.startService()
+        self.assertEqual(
+            [(port, factory) for port, factory, _, _ in reactor.tcpServers],
+            [(8080, self.server), (8443, self.server)],
+        )
+        self.assertEqual(len(addresses), 2)
+
+    def test_stops_before_it_drains(self) -> None:
+        """It stops listening first, and has stopped when the last connection is closed."""
+        services = server_service(MemoryReactorClock(), self.server, ["tcp:8080"])
+        services.startService()
+        client = self.client()
+        client.get("/parrot/waits")
+        stopped = services.stopService()
+        self.assertNoResult(stopped)
+        self.assertTrue(self.server.draining)
+        self.parrot.waiting.pop().callback("a")
+        self.assertEqual(client.answer().body, b"a")
+        client.leave()
+        self.successResultOf(stopped)
+
+    def test_taken(self) -> None:
+        """The error of a taken port has the endpoint and the server's name."""
+        listener = Listener(_TakenPort(), "tcp:8080", self.server)
+        with self.assertRaises(StartupError) as caught:
+            listener.privilegedStartService()
+        self.assertEqual(str(caught.exception), "cannot listen on tcp:8080 for govi-cache: Address already in use")
+
+    def test_invalid_endpoint(self) -> None:
+        """The error of an invalid endpoint quotes it."""
+        for text in ("", "foo:1", "tcp", "tcp:x", "tcp:1:foo=2", "ssl:1:privateKey=/nonexistent"):
+            with self.assertRaises(StartupError) as caught:
+                Listener(MemoryReactorClock(), text, self.server)
+            self.assertIn(repr(text), str(caught.exception))
