@@ -206,12 +206,12 @@ def _add_manhole(
     if not config.manhole.keys:
         raise StartupError("the manhole needs --manhole-keys, the file of the public keys that may come in")
     levels = LogLevels()
-    verbs = ManholeCommands(parts, status, levels, reactor, reactor.stop)
+    commands = ManholeCommands(parts, status, levels, reactor, reactor.stop)
     objects = {
-        "parts": parts, "server": parts.server, "gateways": parts.gateways, "feed": parts.feed,
-        "hour": hour, "reactor": reactor,
+        "components": parts, "server": parts.server, "gateways": parts.gateways, "feed": parts.feed,
+        "history": hour, "reactor": reactor,
     }  # fmt: skip
-    manhole = Manhole(reactor, KeysFile(config.manhole.keys), verbs, objects)
+    manhole = Manhole(reactor, KeysFile(config.manhole.keys), commands, objects)
     services.addService(levels)
     services.addService(Drain(manhole.close))
     services.addService(Listener(reactor, config.manhole.listen, cast(Any, manhole)))

@@ -206,7 +206,9 @@ class RequestHandler(Sender):
             self.sock.write(unsent)
         is_sent = not unsent or connection.state is State.SENDING
         sent = clock.seconds() if is_sent else None
-        self.record.repeat(client.name, entry, response.status, len(body), response.cache, received, found, sent)
+        self.record.add_known_request(
+            client.name, entry, response.status, len(body), response.cache, received, found, sent
+        )
         self.keep_alive = not entry.closes
         if not is_sent:
             return True  # resumeProducing() finishes the request

@@ -157,13 +157,13 @@ class Sender(RequestReceiver):
         if stream is None:
             self.record.finish()
         else:  # its duration is not the time that sending a response takes
-            self.record.answer(200, stream.size)
+            self.record.set_response(200, stream.size)
             self.record.abandon("send")
 
     def abandon_record(self, state: State) -> None:
         """Record that the connection ended in this state: the current request, if any, was not finished."""
         if self._stream is not None:
-            self.record.answer(200, self._stream.size)
+            self.record.set_response(200, self._stream.size)
         if state in IN_REQUEST:
             self._describe()
             self.record.abandon("receive" if state is State.RECEIVING else "wait")
@@ -181,7 +181,7 @@ class Sender(RequestReceiver):
     def _send(self, data: bytes, status: int, size: int) -> None:
         """Send a whole response; size: bytes of its body."""
         self._describe()
-        self.record.answer(status, size)
+        self.record.set_response(status, size)
         self.connection.enter(State.SENDING)
         write_now(self.sock, data)
 

@@ -1,14 +1,12 @@
 """The page of ``govi-stats --html``: one file with plots, which needs neither scripts nor the network."""
 
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from govi_server.runtime.clock import LOCAL_ZONE
 from govi_server.runtime.templates import environment
+from govi_server.statistics.formatting import milliseconds, share
 from govi_server.statistics.plots import (
     BOUNDS,
     HEIGHT,
@@ -22,23 +20,17 @@ from govi_server.statistics.plots import (
     height,
     rule,
 )
-from govi_server.statistics.records import CacheResult
+from govi_server.statistics.quantiles import QUANTILES, QuantileSketch
+from govi_server.statistics.records import CACHE_RESULTS, PHASES, CacheResult
 from govi_server.statistics.summary import (
-    CACHE_RESULTS,
     FROM_MEMORY,
-    PHASES,
-    QUANTILES,
     STATUS_CLASSES,
     WAITED,
     Group,
     LogSummary,
     Period,
-    QuantileSketch,
     StatusClass,
     merged,
-    milliseconds,
-    share,
-    statuses,
 )
 
 MAX_STOPS = 20
@@ -66,10 +58,6 @@ _STATUS_TITLES = {"none": "No response", "other": "Other status"}
 _STATUS_STYLES = {"2xx": "memory", "3xx": "memory", "4xx": "dim"}
 
 
-class NoPage(Exception):
-    """The page cannot be written; the message has the reason."""
-
-
 @dataclass(frozen=True, slots=True)
 class Section:
     """Plots under a heading."""
@@ -88,33 +76,13 @@ class Table:
     rows: Sequence[Sequence[str]]
 
 
-def write_page(name: str, summary: LogSummary, now: datetime) -> None:
-    """Write the page into a file, as a whole or not at all. Raises NoPage."""
-    temporary = None
-    try:
-        path = Path(name)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=".govi-stats", delete=False, encoding="utf-8"
-        ) as file:
-            temporary = Path(file.name)
-            file.write(page(summary, now))
-            mask = os.umask(0)
-            os.umask(mask)
-            os.fchmod(file.fileno(), 0o666 & ~mask)  # as any new file has it: temporary files are private
-        temporary.replace(path)
-    except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise NoPage(f"cannot write {name}: {getattr(error, 'strerror', None) or error}") from None
-
-
 def page(summary: LogSummary, now: datetime) -> str:
     """Make the page. now: when it is made, which it states."""
-    has_requests = bool(summary.whole.whole.requests)
+    has_requests = bool(summary.total.total.requests)
     return _PAGE.render(
         period=_period(summary),
         totals=_totals(summary),
-        sections=[_response_times(summary.whole), *_over_time(summary)] if has_requests else [],
+        sections=[_response_times(summary.total), *_over_time(summary)] if has_requests else [],
         tables=_tables(summary) if has_requests else [],
         other_stops=f"{summary.other_stops.requests:,}" if has_requests and summary.other_stops.requests else "",
         made=f"{now.astimezone(LOCAL_ZONE):%Y-%m-%d %H:%M %Z}",
@@ -131,14 +99,14 @@ def _period(summary: LogSummary) -> str:
 
 
 def _totals(summary: LogSummary) -> list[tuple[str, str]]:
-    group, ratio = summary.whole.whole, summary.whole.memory_ratio
+    group, ratio = summary.total.total, summary.total.memory_ratio
     totals = [
         ("Requests", f"{group.requests:,}"),
         ("Connections", f"{summary.connections:,}"),
         ("From memory", "-" if ratio is None else f"{ratio:.1%}"),
         ("Failed", f"{group.failed:,}"),
-        ("Response p50", _with_unit(group.answers.quantile(0.5))),
-        ("Response p99", _with_unit(group.answers.quantile(0.99))),
+        ("Response p50", _with_unit(group.response_times.quantile(0.5))),
+        ("Response p99", _with_unit(group.response_times.quantile(0.99))),
     ]
     if summary.bad:
         totals.append(("Bad lines", f"{summary.bad:,}"))
@@ -149,13 +117,13 @@ def _with_unit(time: float | None) -> str:
     return "-" if time is None else f"{milliseconds(time)} ms"
 
 
-def _response_times(whole: Period) -> Section:
+def _response_times(total: Period) -> Section:
     """Make histograms by cache result, on one time axis from the first bar of any of them to the last."""
     histograms = []
     for style, title, results, caches in _HISTOGRAMS:
-        times = merged(whole.caches[cache] for cache in caches if cache in whole.caches).answers
+        times = merged(total.caches[cache] for cache in caches if cache in total.caches).response_times
         if times.count:
-            histograms.append((style, title, results, times, times.within(BOUNDS)))
+            histograms.append((style, title, results, times, times.bucket_counts(BOUNDS)))
     used = [index for index in range(len(BOUNDS) + 1) if any(counts[index] for *_, counts in histograms)]
     first, last = (used[0], used[-1]) if used else (0, 0)
     plots = []
@@ -177,16 +145,20 @@ def _response_times(whole: Period) -> Section:
 
 
 def _over_time(summary: LogSummary) -> list[Section]:
-    axis, whole = TimeAxis(summary), summary.whole
-    plots = [_hit_ratio(axis, whole)]
-    plots += [_counts(axis, status, whole.classes[status]) for status in STATUS_CLASSES if whole.classes[status]]
-    phases = [
-        _phase(axis, phase, [period.phases.get(phase) for _, period in axis.periods], whole.phases[phase])
-        for phase in PHASES
-        if phase in whole.phases
+    axis, total = TimeAxis(summary), summary.total
+    plots = [_hit_ratio(axis, total)]
+    plots += [
+        _counts(axis, status, total.status_classes[status])
+        for status in STATUS_CLASSES
+        if total.status_classes[status]
     ]
-    answers = [period.whole.answers for _, period in axis.periods]
-    phases.append(_phase(axis, "answer", answers, whole.whole.answers))
+    phases = [
+        _phase(axis, phase, [period.phases.get(phase) for _, period in axis.periods], total.phases[phase])
+        for phase in PHASES
+        if phase in total.phases
+    ]
+    answers = [period.total.response_times for _, period in axis.periods]
+    phases.append(_phase(axis, "response", answers, total.total.response_times))
     note = "Solid: p50, dashed: p99. The vertical scale is logarithmic: a step is a factor of ten."
     return [
         Section("Over time", f"By {summary.width}; each plot of requests has its own vertical scale.", plots),
@@ -194,13 +166,13 @@ def _over_time(summary: LogSummary) -> list[Section]:
     ]
 
 
-def _hit_ratio(axis: TimeAxis, whole: Period) -> Plot:
-    total = "the cache was not used" if whole.memory_ratio is None else f"{whole.memory_ratio:.1%} overall"
+def _hit_ratio(axis: TimeAxis, total: Period) -> Plot:
+    overall = "the cache was not used" if total.memory_ratio is None else f"{total.memory_ratio:.1%} overall"
     ratios = (period.memory_ratio for _, period in axis.periods)
     return Plot(
         "Hit ratio",
-        (f"hit and stale: {total}",),
-        f"Hit ratio over time, {total}",
+        (f"hit and stale: {overall}",),
+        f"Hit ratio over time, {overall}",
         [rule(part, f"{part:.0%}") for part in (0, 0.5, 1)],
         axis.labels(),
         lines=[axis.line("memory", [None if ratio is None else height(ratio) for ratio in ratios])],
@@ -209,7 +181,7 @@ def _hit_ratio(axis: TimeAxis, whole: Period) -> Plot:
 
 def _counts(axis: TimeAxis, status: StatusClass, total: int) -> Plot:
     title = _STATUS_TITLES.get(status, f"Status {status}")
-    counts = [period.classes[status] for _, period in axis.periods]
+    counts = [period.status_classes[status] for _, period in axis.periods]
     heights = [height(count / max(counts)) for count in counts]
     return Plot(
         title,
@@ -221,13 +193,13 @@ def _counts(axis: TimeAxis, status: StatusClass, total: int) -> Plot:
     )
 
 
-def _phase(axis: TimeAxis, name: str, by_period: Sequence[QuantileSketch | None], whole: QuantileSketch) -> Plot:
+def _phase(axis: TimeAxis, name: str, by_period: Sequence[QuantileSketch | None], total: QuantileSketch) -> Plot:
     values = {
         style: [None if times is None else times.quantile(fraction) for times in by_period]
         for style, fraction in (("source", 0.99), ("memory", 0.5))
     }
     scale = LogScale(value for line in values.values() for value in line)
-    quantiles = f"p50 {_with_unit(whole.quantile(0.5))}, p99 {_with_unit(whole.quantile(0.99))}"
+    quantiles = f"p50 {_with_unit(total.quantile(0.5))}, p99 {_with_unit(total.quantile(0.99))}"
     return Plot(
         name,
         (quantiles,),
@@ -239,16 +211,16 @@ def _phase(axis: TimeAxis, name: str, by_period: Sequence[QuantileSketch | None]
 
 
 def _tables(summary: LogSummary) -> list[Table]:
-    whole = summary.whole
-    modules = [(name or "/", group) for name, group in summary.modules.items()]
-    if summary.elsewhere.requests:
-        modules.append(("no module", summary.elsewhere))
-    caches = [(cache, whole.caches[cache]) for cache in CACHE_RESULTS if cache in whole.caches]
-    phases = [(phase, whole.phases[phase]) for phase in PHASES] + [("answer", whole.whole.answers)]
+    total = summary.total
+    modules = [(name or "/", group) for name, group in summary.modules]
+    if summary.without_module.requests:
+        modules.append(("no module", summary.without_module))
+    caches = [(cache, total.caches[cache]) for cache in CACHE_RESULTS if cache in total.caches]
+    phases = [(phase, total.phases[phase]) for phase in PHASES] + [("response", total.total.response_times)]
     tables = [
-        _group_table("Status codes", statuses(summary), whole),
-        _group_table("Cache results", caches, whole),
-        _group_table("Modules", modules, whole),
+        _group_table("Status codes", summary.statuses, total),
+        _group_table("Cache results", caches, total),
+        _group_table("Modules", modules, total),
         Table(
             "Phases",
             ["count", *QUANTILES, "max"],
@@ -258,21 +230,21 @@ def _tables(summary: LogSummary) -> list[Table]:
     stops = []
     for code, stop in summary.slowest(MAX_STOPS):
         counts = [f"{number:,}" for number in (stop.requests, stop.failed, stop.timed)]
-        stops.append([code, *counts, milliseconds(stop.mean), milliseconds(stop.longest / 1000)])
+        stops.append([code, *counts, milliseconds(stop.mean_ms), milliseconds(stop.max_ms)])
     if stops:
         head = ["requests", "failed", "not from memory", "mean of these", "max of these"]
         tables.append(Table("Slowest stops", head, stops))
     return tables
 
 
-def _group_table(title: str, groups: Iterable[tuple[str, Group]], whole: Period) -> Table:
+def _group_table(title: str, groups: Iterable[tuple[str, Group]], total: Period) -> Table:
     rows = [
         [
             name,
             f"{group.requests:,}",
-            share(group.requests, whole.whole.requests),
+            share(group.requests, total.total.requests),
             f"{group.failed:,}",
-            *_times(group.answers),
+            *_times(group.response_times),
         ]
         for name, group in groups
     ]
@@ -282,4 +254,4 @@ def _group_table(title: str, groups: Iterable[tuple[str, Group]], whole: Period)
 def _times(times: QuantileSketch) -> list[str]:
     """Format the quantiles and the maximum, in milliseconds."""
     quantiles = [milliseconds(times.quantile(fraction)) for fraction in QUANTILES.values()]
-    return [*quantiles, milliseconds(times.longest if times.count else None)]
+    return [*quantiles, milliseconds(times.maximum if times.count else None)]

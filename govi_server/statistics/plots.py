@@ -7,7 +7,9 @@ from itertools import pairwise
 from math import ceil, floor, log10
 
 from govi_server.runtime.clock import LOCAL_ZONE
-from govi_server.statistics.summary import MOMENT_FORMATS, SHORTEST, LogSummary, Period
+from govi_server.statistics.formatting import MOMENT_FORMATS
+from govi_server.statistics.quantiles import RESOLUTION_MS
+from govi_server.statistics.summary import LogSummary, Period
 
 WIDTH, HEIGHT = 360, 172
 """Units of an image: as wide as a phone's screen, two beside each other on a larger one."""
@@ -112,14 +114,14 @@ def bars(style: str, counts: Sequence[int], first: int, last: int) -> list[Bar]:
     """Return the bars of a histogram. counts: by bound, the last beyond all of them; first, last: those shown."""
     most = max(counts)
     step = (_RIGHT - _LEFT) / (last - first + 1)
-    made = []
+    shapes = []
     for index in range(first, last + 1):
         if counts[index]:
             size = max(_MIN_BAR_HEIGHT, (_BOTTOM - _TOP) * counts[index] / most)
             edge = "more" if index == len(BOUNDS) else f"up to {bound_text(BOUNDS[index])}"
             x = _LEFT + (index - first) * step + 1
-            made.append(Bar(style, x, _BOTTOM - size, max(1, step - 2), size, f"{edge}: {counts[index]:,}"))
-    return made
+            shapes.append(Bar(style, x, _BOTTOM - size, max(1, step - 2), size, f"{edge}: {counts[index]:,}"))
+    return shapes
 
 
 def bound_labels(first: int, last: int) -> list[Label]:
@@ -141,9 +143,9 @@ class LogScale:
     """A vertical axis of times, in powers of ten that include all values (milliseconds; None is left out)."""
 
     def __init__(self, values: Iterable[float | None]) -> None:
-        known = [max(SHORTEST, value) for value in values if value is not None]
-        self._least = floor(log10(min(known, default=SHORTEST)))
-        self._decades = max(1, ceil(log10(max(known, default=SHORTEST))) - self._least)
+        known = [max(RESOLUTION_MS, value) for value in values if value is not None]
+        self._least = floor(log10(min(known, default=RESOLUTION_MS)))
+        self._decades = max(1, ceil(log10(max(known, default=RESOLUTION_MS))) - self._least)
 
     def rules(self) -> list[Rule]:
         """Return a line of the grid for each power of ten."""
@@ -156,7 +158,7 @@ class LogScale:
         """Return the y coordinate of a value."""
         if value is None:
             return None
-        return height((log10(max(value, SHORTEST)) - self._least) / self._decades)
+        return height((log10(max(value, RESOLUTION_MS)) - self._least) / self._decades)
 
 
 class TimeAxis:

@@ -45,9 +45,9 @@ class Operators:
         return answer.code, answer.body
 
     async def verdict(self) -> tuple[str, list[str]]:
-        """Give the verdict, and its reasons without since when they are there and what to do."""
+        """Return the health status, and its reasons without since when they exist and what to do."""
         status = json.loads((await request("GET", f"{self._url}/status.json")).body)
-        return status["verdict"], [why.partition(", since ")[0] for why in status["why"]]
+        return status["verdict"], [why.partition(" since ")[0] for why in status["why"]]
 
     async def metric(self, name: str) -> float | None:
         lines = (await request("GET", f"{self._url}/metrics")).body.decode().splitlines()
@@ -72,7 +72,7 @@ async def test_gateway_comes_and_goes(start: Start, lines: list[str]) -> None:
     running = start(QUICK, *operators.arguments, "--gateway-url", f"http://127.0.0.1:{port}/")
     lines.clear()
     # It is what failed in the last minutes that is told of a gateway that has just come back.
-    for verdict in (("UP", []), ("DEGRADED", ["/kv55: questions fail"])):
+    for verdict in (("UP", []), ("DEGRADED", ["/kv55: requests failing"])):
         gateway = WrappingFactory(Site(running.govi))
         listening = reactor.listenTCP(port, gateway, interface="127.0.0.1")
         fresh = await get_until(running, 200, "hit; ttl=0")
@@ -90,7 +90,7 @@ async def test_gateway_comes_and_goes(start: Start, lines: list[str]) -> None:
         assert b"<Error>Gateway unreachable</Error>" in gone.body
         while await operators.metric('govi_breaker_state{module="kv55",state="open"}') == 0:
             assert (await running.get("031102")).code == 504
-        assert await operators.verdict() == ("DOWN", ["/kv55: the gateway does not take questions"])
+        assert await operators.verdict() == ("DOWN", ["/kv55: gateway not accepting requests"])
         assert await operators.metric('govi_verdict{verdict="DOWN"}') == 1
         why = b"/kv55: stop 031102: 504 Gateway Timeout, Gateway unreachable\n"
         assert await operators.ready() == (503, why)
@@ -121,9 +121,9 @@ async def test_full_disk(start: Start, lines: list[str], tmp_path: Path) -> None
         assert (await running.get("031102")).code == 200
         while (await operators.metric(unwritable) or 0) < n:
             await later(0.01)
-    assert await operators.verdict() == ("DEGRADED", ["the statistics log cannot be written"])
+    assert await operators.verdict() == ("DEGRADED", ["Statistics log not writable"])
     assert await operators.ready() == (200, b"ready\n")
-    why = f"The statistics log {path} cannot be written: [Errno 28] No space left on device"
+    why = f"Statistics log {path}: cannot be written ([Errno 28] No space left on device)"
     assert [line for line in lines if "cannot be written" in line] == [why]
     path.unlink()
     await is_written(running, path)

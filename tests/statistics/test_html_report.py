@@ -1,18 +1,14 @@
 """The HTML report of govi-stats."""
 
-import os
 import re
-import stat
-import tempfile
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from lxml import etree
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.statistics.html_report import NoPage, page, write_page
+from govi_server.statistics.html_report import page
 from govi_server.statistics.summary import LogSummary
-from tests.statistics.test_report import NOW, figures, line, request
+from tests.statistics.logs import NOW, line, request, summarize
 
 _SVG = "svg"
 
@@ -28,21 +24,21 @@ def plot(text: str, title: str) -> etree._Element:
     for figure in tree(text).iter("figure"):
         caption = figure.find("figcaption")
         if caption is not None and (caption.text or "").strip() == title:
-            found = figure.find(_SVG)
-            assert found is not None
-            return found
+            image = figure.find(_SVG)
+            assert image is not None
+            return image
     raise AssertionError(f"no plot {title}")
 
 
 def week() -> LogSummary:
     """Return the summary of three days, without the second."""
-    return figures(
+    return summarize(
         *(
             line(
                 request(),
                 request(cache="miss", wait=210.0 + hour),
-                request("/kv55/2", 504, "joined", wait=10_000.0),
-                request("/guess", 404, "none"),
+                request("kv55", "2", 504, "joined", wait=10_000.0),
+                request(None, "", 404, "none"),
                 request(status=None, cache="miss", wait=5.0),
                 time=(NOW - timedelta(hours=hour)).isoformat(),
             )
@@ -95,26 +91,26 @@ class PageTests(SynchronousTestCase):
 
     def test_two_hours_are_shown_by_minute(self) -> None:
         """A log of less than two hours is shown by the minute, with labels at round times."""
-        summary = figures(*(line(request(), time=(NOW + timedelta(minutes=n)).isoformat()) for n in range(119)))
+        summary = summarize(*(line(request(), time=(NOW + timedelta(minutes=n)).isoformat()) for n in range(119)))
         text = page(summary, NOW)
         path = next(plot(text, "Hit ratio").iter("path")).get("d") or ""
         self.assertEqual((path.count("M"), path.count("L")), (1, 118))
         labels = [each.text for each in plot(text, "Hit ratio").iter("text")]
         self.assertEqual([label for label in labels if label and ":" in label], ["13:00", "13:30", "14:00", "14:30"])
-        summary.read(line(request(), time=(NOW + timedelta(minutes=120)).isoformat()))
+        summary.add_line(line(request(), time=(NOW + timedelta(minutes=120)).isoformat()))
         self.assertEqual((summary.width, len(summary.periods())), ("hour", 3))
 
     def test_midnights_are_labelled_with_the_day(self) -> None:
         """Midnights are labelled with their day, before and after the night in which clocks are set back."""
         begins = datetime(2026, 10, 24, 12, tzinfo=UTC)
-        summary = figures(*(line(request(), time=(begins + timedelta(hours=n)).isoformat()) for n in range(60)))
+        summary = summarize(*(line(request(), time=(begins + timedelta(hours=n)).isoformat()) for n in range(60)))
         labels = [each.text for each in plot(page(summary, NOW), "Hit ratio").iter("text")]
         self.assertEqual(labels[3:], ["Sun 25", "12:00", "Mon 26", "12:00", "Tue 27"])
 
     def test_bad_lines_are_counted(self) -> None:
         """Bad lines are among the totals if there are any."""
-        self.assertNotIn("Bad lines", page(figures(line()), NOW))
-        self.assertIn("Bad lines", page(figures(line(), b"broken"), NOW))
+        self.assertNotIn("Bad lines", page(summarize(line()), NOW))
+        self.assertIn("Bad lines", page(summarize(line(), b"broken"), NOW))
 
     def test_shapes_are_within_the_image(self) -> None:
         """Nothing is drawn outside of an image."""
@@ -129,24 +125,24 @@ class PageTests(SynchronousTestCase):
     def test_extreme_logs(self) -> None:
         """Logs without lines, with one line, without responses, with zeros and with huge times have a page."""
         for summary in (
-            figures(),
-            figures(line()),
-            figures(line(request(None, None, "none", receive=1.0))),
-            figures(line(request(parse=0.0, send=0.0))),
-            figures(line(request(wait=1e9))),
+            summarize(),
+            summarize(line()),
+            summarize(line(request(None, "", None, "none", receive=1.0))),
+            summarize(line(request(parse=0.0, send=0.0))),
+            summarize(line(request(wait=1e9))),
         ):
             self.assertIsNotNone(tree(page(summary, NOW)).find("header"))
-        self.assertIn("No line matched", page(figures(), NOW))
+        self.assertIn("No line matched", page(summarize(), NOW))
 
     def test_logged_text_is_escaped(self) -> None:
-        """Markup in a logged path stays text."""
-        text = page(figures(line(request('/<script>"&\x27'))), NOW)
+        """Markup in a logged name stays text."""
+        text = page(summarize(line(request('<script>"&\x27'))), NOW)
         self.assertNotIn("<script", text)
         self.assertIn("&lt;script&gt;", text)
 
     def test_contrast(self) -> None:
         """Texts and plots contrast with both backgrounds, in light and in dark (WCAG AA)."""
-        themes = re.findall(r"--(\w+): #(\w{3,6})", page(figures(), NOW))
+        themes = re.findall(r"--(\w+): #(\w{3,6})", page(summarize(), NOW))
         colours = ("back", "card", "text", "dim", "line", "memory", "source", "bad")
         self.assertEqual([name for name, _ in themes], [*colours, *colours])
         for theme in (dict(themes[:8]), dict(themes[8:])):
@@ -162,32 +158,3 @@ def luminance(colour: str) -> float:
     parts = [int(colour[index : index + 2], 16) / 255 for index in (0, 2, 4)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-class WriteTests(SynchronousTestCase):
-    """Writing the page into a file."""
-
-    def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.path = Path(folder.name, "page.html")
-
-    def test_existing_file_is_replaced(self) -> None:
-        """A file is replaced as a whole, with the permissions of any new file."""
-        self.path.write_text("old")
-        held = self.path.open()
-        self.addCleanup(held.close)
-        write_page(str(self.path), figures(line()), datetime(2026, 1, 1, tzinfo=UTC))
-        self.assertEqual(held.read(), "old")
-        self.assertIn("2026-01-01 01:00 CET", self.path.read_text())
-        mask = os.umask(0)
-        os.umask(mask)
-        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o666 & ~mask)
-
-    def test_failure_leaves_nothing_behind(self) -> None:
-        """A page that cannot be written leaves no temporary file."""
-        self.path.mkdir()
-        error = self.assertRaises(NoPage, write_page, str(self.path), figures(line()), NOW)
-        self.assertEqual(str(error), f"cannot write {self.path}: Is a directory")
-        self.assertEqual(list(self.path.parent.iterdir()), [self.path])
-        self.assertRaises(NoPage, write_page, "a\0b", figures(), NOW)
