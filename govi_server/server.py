@@ -42,8 +42,6 @@ RETRY_AFTER_SECONDS = "5"
 REPORT_INTERVAL = 60.0
 """Seconds after which the statistics of an open connection are published."""
 
-SERVER_DEFAULTS = ServerSettings()
-
 
 class ConnectionHandler(Protocol):
     """The protocol of one connection, as its Server uses it."""
@@ -200,7 +198,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         *,
         clock: IReactorTime,
         find_module: Callable[[str], object],
-        limits: ServerSettings = SERVER_DEFAULTS,
+        limits: ServerSettings = ServerSettings(),
         headers: Headers = (),
         access: ClientLimits | None = None,
         name: str = "govi-cache",

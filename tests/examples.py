@@ -34,10 +34,10 @@ FILE = File(__file__).parents[1] / "govi_server/openapi/examples.json"
 
 SOURCES: dict[str, dict[str, Any]] = {
     "demo": {},
-    "feed": {"modules": {"kv55": {"source": "kv78turbo"}}},
-    "gateway": {"modules": {"kv55": {"source": "govi", "gateway_url": "http://127.0.0.1:1/"}}},
+    "feed": {"modules.kv55.source": "kv78turbo"},
+    "gateway": {"modules.kv55.source": "govi", "modules.kv55.gateway_url": "http://127.0.0.1:1/"},
 }
-"""A configuration for each source of departures."""
+"""Sources of departures, as options."""
 
 
 class Program:
@@ -59,19 +59,19 @@ class Program:
             headers=public_headers("Feed-State"),
         )
         self.parts = Components(self.server)
-        application._add_modules(
+        application.add_modules(
             OrderedMultiService(), self.modules, load(None, SOURCES[source]), self.parts, self.clock
         )
         town = Town()
         if self.parts.feed is not None:
             self.turn("UP")
-            for message in TownFeed(town, self.clock.seconds).say(0) if has_data else ():
+            for message in TownFeed(town, self.clock.seconds).messages(0) if has_data else ():
                 taken = self.parts.feed.received(message.envelope, gzip.compress(message.ctx))
                 while taken is not None and not taken.called:
                     self.clock.advance(PAUSE_SECONDS)
         for gateway in self.parts.gateways.values():
             for code in town.stops if has_data else ():
-                gateway.cache.put(town.board(code, self.clock.seconds(), most=2))
+                gateway.cache.put(town.board(code, self.clock.seconds(), max_trips=2))
 
     @property
     def operations(self) -> list[Operation]:

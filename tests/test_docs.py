@@ -18,13 +18,6 @@ _CODE_BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _CITED = re.compile(r"docs/protocols\.md,? (?:section )?((?:[1-9]\.?)+)")
 _FILE = re.compile(r"`((?:[a-z0-9_.]+/)*[a-z0-9_-]+\.(?:py|toml)|(?:[a-z0-9_]+/)+)`")
 
-PENDING = {
-    "docs/configuration.md",
-    "kv78turbo/kv7_reader.py",
-    "kv78turbo/kv8_columns.py",
-}
-"""Files that the documents name and that do not exist yet; the list only gets shorter."""
-
 
 def _anchors(path: Path) -> set[str]:
     """Return the anchors of a document: those of its headings, as forges derive them, and explicit ones."""
@@ -40,8 +33,6 @@ def _broken_links(path: Path) -> Iterator[str]:
             continue
         name, _, anchor = link.partition("#")
         target = (path.parent / name).resolve() if name else path
-        if str(target.relative_to(ROOT)) in PENDING:
-            continue
         if not target.exists() or (anchor and anchor not in _anchors(target)):
             yield f"{path.relative_to(ROOT)}: {link}"
 
@@ -68,4 +59,4 @@ class DocumentTests(SynchronousTestCase):
         places = (ROOT, ROOT / "govi_server")
         named = {name for path in DOCUMENTS for name in _FILE.findall(path.read_text("utf-8"))}
         missing = {name for name in named if not any((place / name).exists() for place in places)}
-        self.assertEqual(missing - PENDING, set())
+        self.assertEqual(missing, set())

@@ -561,7 +561,7 @@ class StatisticsTests(WireTestCase):
         client.get("/nothing")
         client.leave()
         requests = [(request.module, request.stop) for request in self.statistics[0].requests]
-        self.assertEqual(requests, [("parrot", "57330430"), ("parrot", ""), ("", "")])
+        self.assertEqual(requests, [("parrot", "57330430"), ("parrot", ""), (None, "")])
 
     def test_abandoned_request(self) -> None:
         """A request whose client closes during the wait is recorded with the time that it waited."""

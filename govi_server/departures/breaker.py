@@ -17,9 +17,6 @@ from govi_server.settings import BreakerSettings
 State = Literal["closed", "open", "half-open"]
 
 
-BREAKER_DEFAULTS = BreakerSettings()
-
-
 @implementer(IDepartureSource)
 class CircuitBreaker:
     """A source before another one: while that one is dead, every question fails at once, as the last one did.
@@ -35,7 +32,7 @@ class CircuitBreaker:
         self,
         source: IDepartureSource,
         clock: IReactorTime,
-        limits: BreakerSettings = BREAKER_DEFAULTS,
+        limits: BreakerSettings = BreakerSettings(),
         called: str = "the source",
     ) -> None:
         self._source = source

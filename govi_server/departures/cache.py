@@ -17,8 +17,6 @@ Result = Literal["hit", "stale", "joined", "miss"]
 
 _Form = TypeVar("_Form", bound=Sized)
 
-CACHE_DEFAULTS = CacheSettings()
-
 
 class Entry:
     """A board in the cache, with the forms in which it was rendered."""
@@ -45,7 +43,9 @@ class BoardCache:
 
     log = Logger()
 
-    def __init__(self, source: IDepartureSource, clock: IReactorTime, limits: CacheSettings = CACHE_DEFAULTS) -> None:
+    def __init__(
+        self, source: IDepartureSource, clock: IReactorTime, limits: CacheSettings = CacheSettings()
+    ) -> None:
         self._source = source
         self._clock = clock
         self.limits = limits

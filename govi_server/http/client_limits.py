@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 
 from govi_server.http.addresses import Address, host_of, ip_of, ip_of_host, parse_ip, truncated
 from govi_server.http.request import Environ
-from govi_server.settings import AccessSettings, Network, networks
+from govi_server.settings import AccessSettings, Network, parse_networks
 
 ROUNDING_SECONDS = 1e-3
 """A wait that is ignored: epoch seconds are inexact as floats, and hundreds of steps are added to them."""
@@ -49,8 +49,8 @@ class ClientLimits:
     def __init__(self, clock: IReactorTime, limits: AccessSettings) -> None:
         self._clock = clock
         self.limits = limits
-        self._unlimited = networks(limits.unlimited)
-        self._proxies = networks(limits.proxies)
+        self._unlimited = parse_networks(limits.unlimited)
+        self._proxies = parse_networks(limits.proxies)
         # Keyed by text: hashing an address of the standard library takes longer than the look-up saves.
         self._client = lru_cache(maxsize=MAX_CLIENTS // 10)(self._find_client)
         self._connections: Counter[str] = Counter()

@@ -18,7 +18,7 @@ from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroke
 from govi_server.kv55 import messages
 from govi_server.kv55.messages import BadMessage, Question
 from govi_server.runtime.throttled_warnings import WARNING_INTERVAL, ThrottledWarnings
-from govi_server.settings import SUBSCRIBER, GatewaySettings
+from govi_server.settings import SUBSCRIBER_ID, GatewaySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,6 @@ class IPoster(Interface):
 
 MAX_LATE_SECONDS = 300.0
 """After a question; a callback for an older one is unsolicited."""
-
-
-GATEWAY_DEFAULTS = GatewaySettings()
 
 
 class Unsolicited(Exception):
@@ -160,8 +157,8 @@ class Gateway(Service):
         poster: IPoster,
         clock: IReactorTime,
         description: str,
-        subscriber_id: str = SUBSCRIBER,
-        limits: GatewaySettings = GATEWAY_DEFAULTS,
+        subscriber_id: str = SUBSCRIBER_ID,
+        limits: GatewaySettings = GatewaySettings(),
         module: str = "kv55",
     ) -> None:
         self._poster = poster

@@ -17,7 +17,7 @@ from govi_server.departures.board import Board, Trip
 from govi_server.departures.times import local_timestamp, utc_timestamp
 from govi_server.departures.timing_point import TIMING_POINT_CODE_PATTERN, is_timing_point_code
 from govi_server.runtime.gunzip import GZIP_MAGIC, gunzip
-from govi_server.settings import SUBSCRIBER
+from govi_server.settings import SUBSCRIBER_ID
 
 VERSION = "0.0.1"
 DOSSIER = "KV55"
@@ -156,7 +156,7 @@ def write_dris_55(boards: Sequence[Board], license_url: str | None = LICENSE) ->
     """
     first = boards[0]
     header = dict(first.envelope) or {
-        "SubscriberID": SUBSCRIBER,
+        "SubscriberID": SUBSCRIBER_ID,
         "Version": VERSION,
         "DossierName": DOSSIER,
         "SendTimestamp": local_timestamp(first.received_at),
@@ -172,7 +172,7 @@ def write_dris_55(boards: Sequence[Board], license_url: str | None = LICENSE) ->
 
 def write_error(code: str, error: str) -> bytes:
     """Return the DRIS_55 document of a request without a board; code is the client's text, of any form."""
-    head = (("SubscriberID", SUBSCRIBER), ("Version", VERSION), ("DossierName", DOSSIER))
+    head = (("SubscriberID", SUBSCRIBER_ID), ("Version", VERSION), ("DossierName", DOSSIER))
     return _document("DRIS_55", head, _point(code), _lines(2, [("Error", error)]))
 
 
@@ -182,7 +182,7 @@ class Question:
 
     code: str
     sequence_number: str
-    subscriber_id: str = SUBSCRIBER
+    subscriber_id: str = SUBSCRIBER_ID
     request_timestamp: str = ""
 
 
@@ -208,12 +208,12 @@ def read_dris_55_req(data: bytes) -> Question:
     return Question(
         _require_code(_require(request, "TimingPoint")),
         request.findtext("SequenceNumber", "0"),
-        document.findtext("SubscriberID", SUBSCRIBER),
+        document.findtext("SubscriberID", SUBSCRIBER_ID),
         request.findtext("RequestTimestamp", ""),
     )
 
 
-def write_dris_55_res(now: float, subscriber_id: str = SUBSCRIBER) -> bytes:
+def write_dris_55_res(now: float, subscriber_id: str = SUBSCRIBER_ID) -> bytes:
     """Return the DRIS_55_RES that acknowledges a message, sent now (epoch seconds)."""
     head = (
         ("SubscriberID", subscriber_id),

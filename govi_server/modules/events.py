@@ -213,8 +213,8 @@ class Events(MultiService):
                 "A board event is sent at once and after every change. It is the whole board: with as=json, the JSON "
                 f"of /board on one line of data. After {BEAT_INTERVAL:.0f} seconds without events a beat is sent, so "
                 "a connection that has been silent for a minute is lost. bye is the last event of a server that "
-                "stops. Reconnect after the milliseconds of retry, with the last id in Last-Event-ID: a board is sent "
-                "only if it differs. Ignore events with other names.",
+                "stops. Reconnect after the milliseconds of retry, with the last id in Last-Event-ID: a board is "
+                "sent only if it differs. Ignore events with other names.",
                 EXAMPLES,
             )
         ]

@@ -10,6 +10,7 @@ from govi_server.http.negotiation import best_language
 from govi_server.http.parameters import Enum, Integer, InvalidParameter, Parameter, String, parse_query
 from govi_server.http.request import Environ
 from govi_server.pages.texts import LANGUAGES
+from govi_server.statistics.records import SEVERAL
 
 MAX_CODES = 100
 """Stops in one request."""
@@ -106,7 +107,7 @@ def split(text: str) -> list[str]:
 
 def stop_of(codes: Sequence[str]) -> str:
     """Return the stop of a request for these TimingPointCodes, as ResponseSender.set_stop() takes it."""
-    return "" if not codes else codes[0] if len(codes) == 1 else "several"
+    return "" if not codes else codes[0] if len(codes) == 1 else SEVERAL
 
 
 LANG = Parameter("lang", Enum(LANGUAGES), "The language; by default the client's preferred one.", "nl")

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from govi_server.departures.board import Board, Trip
-from govi_server.departures.cache import CACHE_DEFAULTS, BoardCache, Entry
+from govi_server.departures.cache import BoardCache, Entry
 from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
 from govi_server.settings import CacheSettings
 from tests.doubles import FakeSource
@@ -61,8 +61,8 @@ class LookUpTests(CacheTestCase):
 
     def test_defaults(self) -> None:
         """A board is fresh for a minute, and served stale up to five."""
-        self.assertEqual((CACHE_DEFAULTS.fresh, CACHE_DEFAULTS.stale), (60.0, 300.0))
-        self.assertIs(self.cache.limits, CACHE_DEFAULTS)
+        self.assertEqual((CacheSettings().fresh, CacheSettings().stale), (60.0, 300.0))
+        self.assertEqual(self.cache.limits, CacheSettings())
 
     def test_miss(self) -> None:
         """A miss is one request to the source, whose board is the result."""

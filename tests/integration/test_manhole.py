@@ -25,7 +25,7 @@ from twisted.python.filepath import FilePath
 from twisted.web.server import Site
 
 from tests.integration.conftest import (
-    GOVI_ANSWER,
+    GOVI_RESPONSE,
     Govi,
     Twistd,
     arguments,
@@ -231,12 +231,12 @@ async def test_drain(start_manhole: StartManhole) -> None:
         "--gateway-url", f"http://127.0.0.1:{listening.getHost().port}/",
     )  # fmt: skip
     response = Deferred.fromCoroutine(request("GET", f"http://127.0.0.1:{running.port}/kv55/031102"))
-    await until(lambda: govi.questions)
+    await until(lambda: govi.requests)
     assert await running.run("flights()") == "  /kv55  031102  1 waiting\n"
     assert (await running.run("drain()")).startswith("draining 1 connections")
     await until(lambda: not listens(running.port))
     assert not response.called
-    await govi.call_back([GOVI_ANSWER.encode()])
+    await govi.post_callbacks([GOVI_RESPONSE.encode()])
     assert (await response).code == 200
     log, _ = running.process.communicate(timeout=10)
     assert running.process.returncode == 0

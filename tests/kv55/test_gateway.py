@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
-from govi_server.kv55.gateway import GATEWAY_DEFAULTS, MAX_LATE_SECONDS, Gateway, IPoster, Unsolicited
+from govi_server.kv55.gateway import MAX_LATE_SECONDS, Gateway, IPoster, Unsolicited
 from govi_server.kv55.messages import BadMessage, read_dris_55_req, write_dris_55, write_error
 from govi_server.kv55.post import PostError
 from govi_server.settings import GatewaySettings
@@ -58,7 +58,7 @@ class GatewayTestCase(SynchronousTestCase):
         self.events = EventLoggingObserver()
         globalLogPublisher.addObserver(self.events)
         self.addCleanup(globalLogPublisher.removeObserver, self.events)
-        self.set_up_gateway(GATEWAY_DEFAULTS)
+        self.set_up_gateway(GatewaySettings())
 
     def tearDown(self) -> None:
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -213,7 +213,7 @@ class ResponseTests(GatewayTestCase):
     def test_sequence_numbers(self) -> None:
         """The gateway may echo the number, always send the same one, an unknown one, or none."""
         for number in ("1", "56", "0", "", "none", None):
-            self.set_up_gateway(GATEWAY_DEFAULTS)
+            self.set_up_gateway(GatewaySettings())
             board = self.request()
             self.deliver(callback(CODE, number=number))
             self.assertAnswered(board)
@@ -332,7 +332,7 @@ class DeadlineTests(GatewayTestCase):
 
     def test_default_deadline(self) -> None:
         """The default deadline is ten seconds, below the thirteen of a connection."""
-        self.assertEqual(GATEWAY_DEFAULTS.answer, 10.0)
+        self.assertEqual(GatewaySettings().answer, 10.0)
 
     def test_no_response(self) -> None:
         """A question that was accepted fails after ten seconds with SourceSilent."""
@@ -536,7 +536,7 @@ class UnsolicitedTests(GatewayTestCase):
         """A callback is late until five minutes after its question, and unsolicited after that."""
         self.assertEqual(MAX_LATE_SECONDS, 300.0)
         for seconds, late in ((10, True), (299, True), (300, True), (300.5, False), (3600, False)):
-            self.set_up_gateway(GATEWAY_DEFAULTS)
+            self.set_up_gateway(GatewaySettings())
             self.late.clear()
             self.request_without_response()
             self.clock.advance(seconds - 10)
