@@ -131,7 +131,7 @@ class ServiceTests(SynchronousTestCase):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
         with self.assertRaises(KeyError):  # a gateway has no list of stops
             server.find_module("stops")
-        self.assertIsInstance(cast(BoardPages, server.find_module("board")).signs, CacheDisplays)
+        self.assertIsInstance(cast(BoardPages, server.find_module("board")).source, CacheDisplays)
 
     def test_live_feed(self) -> None:
         """With a timetable alone there are no callbacks, and OVapi's paths are served beside /kv55."""
@@ -143,7 +143,7 @@ class ServiceTests(SynchronousTestCase):
         server = cast(Server, self.reactor.tcpServers[-1][1])
         for name in ("kv55", "board", "stops", "near", "siri", *PATHS):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
-        self.assertIsInstance(cast(BoardPages, server.find_module("board")).signs, FeedDisplays)
+        self.assertIsInstance(cast(BoardPages, server.find_module("board")).source, FeedDisplays)
 
     def test_no_operators_endpoint(self) -> None:
         """Without an admin endpoint only clients and callbacks can connect."""

@@ -77,7 +77,7 @@ def format_lines(headers: Iterable[tuple[str, str]]) -> str:
     return "".join([f"{_line(name, value)}\r\n" for name, value in headers])
 
 
-@lru_cache(maxsize=1024)  # most fields are always the same
+@lru_cache(maxsize=1024)  # most fields are the same in every response
 def _line(name: str, value: str) -> str:
     if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)) or name.lower() in _FRAMING:
         raise ValueError(f"invalid header field {name!r}: {value!r}")

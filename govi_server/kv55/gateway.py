@@ -57,7 +57,7 @@ class PendingQuestion:
 
     code: str
     number: str
-    asked_at: float
+    sent_at: float
     """Epoch seconds."""
     board: Deferred[Board] | None
     """Of the caller; None once the question was resolved."""
@@ -103,7 +103,7 @@ class _Questions:
 
     def remove_old(self, before: float, most: int) -> None:
         """Remove the questions before a moment, and the oldest of more than most; not those that are pending."""
-        while self.in_order and (self.in_order[0].asked_at < before or len(self.in_order) > most):
+        while self.in_order and (self.in_order[0].sent_at < before or len(self.in_order) > most):
             if self.in_order[0].board is not None:
                 return
             question = self.in_order.popleft()
@@ -240,7 +240,7 @@ class Gateway(Service):
     def _deliver_board(self, board: Board, delivery: Delivery) -> bool:
         """Match a board with a question; return whether it was requested."""
         question = self._questions.find(board.code, dict(board.envelope).get("SequenceNumber"))
-        if question is None or self._clock.seconds() - question.asked_at > MAX_LATE_SECONDS:
+        if question is None or self._clock.seconds() - question.sent_at > MAX_LATE_SECONDS:
             return False
         if question.board is not None:
             question.answered = True
@@ -273,7 +273,7 @@ class Gateway(Service):
 
     def _since(self, question: PendingQuestion) -> float:
         """Return the seconds since a question; 0 after the clock was set back."""
-        return max(self._clock.seconds() - question.asked_at, 0.0)
+        return max(self._clock.seconds() - question.sent_at, 0.0)
 
     def _publish(self, question: PendingQuestion, name: Literal["taken", "answered", "late"]) -> None:
         self.log.info(flight=GatewayEvent(self._module, name, self._since(question)))

@@ -1,4 +1,4 @@
-"""GET /assets/<file>: the files that pages need."""
+"""GET /assets/<file>: the files of the pages."""
 
 from twisted.application.service import Service
 from zope.interface import implementer
@@ -12,25 +12,25 @@ from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
 from govi_server.pages.assets import TYPES, content, version
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
-_FOR_GOOD = "public, max-age=31536000, immutable"
-_FOR_NOW = "public, no-cache"
+_IMMUTABLE = "public, max-age=31536000, immutable"
+_REVALIDATE = "public, no-cache"
 
 
 @implementer(IWebModule, IDocumented)
 class Assets(Service):
-    """Answers under its name with files, made once."""
+    """Responds under its name with files, which are read once."""
 
     name = "assets"
 
     def __init__(self) -> None:
-        self.made = {
-            (name, packed): make_representation(content(name), kind, packed)
+        self.representations = {
+            (name, compressed): make_representation(content(name), kind, compressed)
             for name, kind in TYPES.items()
-            for packed in (False, True)
+            for compressed in (False, True)
         }
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "AssetsHandler":
-        """Make the handler of one request."""
+        """Return the handler of one request."""
         return AssetsHandler(self, request_handler, env)
 
     def describe(self) -> list[Operation]:
@@ -46,7 +46,7 @@ class Assets(Service):
 
 
 class AssetsHandler(WebHandler):
-    """Sends a file: for good under the address that pages have for it, for it changes with the content."""
+    """Sends a file, as immutable under the URL of its current version, which is the one in the pages."""
 
     def __init__(self, module: Assets, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
@@ -55,11 +55,14 @@ class AssetsHandler(WebHandler):
     async def get(self) -> None:
         """Send the file."""
         name = self.env["path_info"].removeprefix("/assets/")
-        made = self._module.made.get((name, prefers_gzip(self.env)))
+        representation = self._module.representations.get((name, prefers_gzip(self.env)))
         self.mark("lookup")
-        if made is None:
+        if representation is None:
             self.request_handler.send_not_found()
             return
-        is_sure = self.env.get("query_string", "") == f"v={version(name)}"
-        headers = (("Cache-Control", _FOR_GOOD if is_sure else _FOR_NOW), ("X-Content-Type-Options", "nosniff"))
-        self.send_representation(CachedResponse(made, headers, "none"))
+        is_versioned = self.env.get("query_string", "") == f"v={version(name)}"
+        headers = (
+            ("Cache-Control", _IMMUTABLE if is_versioned else _REVALIDATE),
+            ("X-Content-Type-Options", "nosniff"),
+        )
+        self.send_representation(CachedResponse(representation, headers, "none"))

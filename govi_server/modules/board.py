@@ -1,4 +1,4 @@
-"""GET /board/<TimingPointCode>[,...]: what a traveller sees, as a page, as lines of text, or as JSON."""
+"""GET /board/<TimingPointCode>[,...]: a departure board for travellers, as a page, as lines of text, or as JSON."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -73,7 +73,7 @@ EXAMPLES = (
     Example("An invalid parameter", f"{_URL}?limit=many", JSON, 400),
 )
 
-# That others show the page in a frame is wanted: there is nothing on it to be clicked on by mistake.
+# Other sites may show the page in a frame: it has nothing to be clicked on by mistake.
 _HEADERS = policy("form-action 'none'")
 _PASSED_ON = ("limit", "line", "direction", "horizon", "view")
 
@@ -118,15 +118,15 @@ class BoardPages(Service):
 
     name = "board"
 
-    def __init__(self, signs: IDisplaySource, clock: IReactorTime) -> None:
-        self.signs = signs
+    def __init__(self, source: IDisplaySource, clock: IReactorTime) -> None:
+        self.source = source
         self.clock = clock
         self.responses = ResponseCache(clock)
-        self._turns = CooperativeRunner(clock)
+        self._runner = CooperativeRunner(clock)
 
     def describe(self) -> list[Operation]:
         """Return the operation of its path."""
-        always, optional = self.signs.headers, self.signs.optional_headers
+        always, optional = self.source.headers, self.source.optional_headers
         common = ("Cache-Control", "Content-Language", "ETag")
         success, failure = (*common, *always), (*common, "Retry-After", *always)
         responses = (
@@ -140,7 +140,7 @@ class BoardPages(Service):
                 f"/{self.name}/{{TimingPointCodes}}",
                 "Departure boards as a page, as lines of text or as JSON, depending on Accept",
                 responses,
-                (CODES, *self.signs.filters, LANG, VIEW, CHARS, FIELDS),
+                (CODES, *self.source.filters, LANG, VIEW, CHARS, FIELDS),
                 "Text has a line for each departure, exactly chars long: the minutes left below ten, the time from "
                 "then on. A stop without departures has a line that says so. In JSON, the state of a stop is live, "
                 "planned, last_known (as_of is the time of its data), none, unknown or down; that of a departure is "
@@ -168,8 +168,8 @@ class BoardPages(Service):
 
     async def _fetch(self, request: BoardRequest, mark: Mark) -> CachedResponse | ErrorResponse:
         """Return the board, or why there is none."""
-        validator = VersionValidator(partial(self.signs.version, request.codes))
-        displays = await self.signs.display(list(request.codes), request.query)
+        validator = VersionValidator(partial(self.source.version, request.codes))
+        displays = await self.source.display(list(request.codes), request.query)
         mark("wait" if displays.result in ("miss", "joined") else "lookup", displays.result)
         representation, headers = await self._represent(displays, request)
         if not any(stop.shown for stop in displays.display.stops):
@@ -216,4 +216,4 @@ class BoardPages(Service):
             steps = plain.document(display, form.lang, now, form.fields or plain.FIELDS)
         else:
             steps = board_page.page(display, form.lang, now, dict(form.query))
-        return (await self._turns.run(steps)).encode()
+        return (await self._runner.run(steps)).encode()

@@ -1,4 +1,4 @@
-"""Where boards for people get their signs from: the live feed, or the cache in front of a gateway."""
+"""The sources of departure displays: the live feed, or the cache in front of a gateway."""
 
 from collections.abc import Awaitable, Generator, Sequence
 from dataclasses import dataclass, replace
@@ -22,22 +22,22 @@ from govi_server.statistics.records import CacheResult
 
 
 class IDisplaySource(Interface):
-    """Where the signs of stops come from."""
+    """A source of departure displays."""
 
-    filters: "tuple[Parameter, ...]" = Attribute("The parameters of a query that it can tell.")
-    headers: "tuple[str, ...]" = Attribute("Names of the header fields that it always says of a sign.")
-    optional_headers: "tuple[str, ...]" = Attribute("Names of those that it says at times.")
+    filters: "tuple[Parameter, ...]" = Attribute("The filters that it supports.")
+    headers: "tuple[str, ...]" = Attribute("Names of the header fields of every display.")
+    optional_headers: "tuple[str, ...]" = Attribute("Names of the header fields of some displays.")
 
     def display(codes: "list[str]", query: "Query") -> "Awaitable[StopsDisplay]":
-        """Give the sign of some stops, whatever is known of them. Raises BadQuery for what cannot be told here."""
+        """Return the display of some stops, known or not. Raises InvalidParameter for an unsupported filter."""
 
     def version(codes: "Sequence[str]") -> object:
-        """Give what is another thing when there may be something new of some stops."""
+        """Return a token that changes whenever these stops' displays may have changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopsDisplay:
-    """A sign, how it was had, and what is said of that in header fields."""
+    """A display, with the cache's result and the header fields about its freshness."""
 
     display: DepartureDisplay
     result: CacheResult
@@ -46,7 +46,7 @@ class StopsDisplay:
 
 @implementer(IDisplaySource)
 class FeedDisplays:
-    """Gives the signs of the live feed."""
+    """Displays of the live feed."""
 
     filters = PICKED
     headers = ("Feed-State",)
@@ -56,33 +56,33 @@ class FeedDisplays:
         self.feed = feed
 
     def version(self, codes: Sequence[str]) -> object:
-        """Give what is another thing when the feed has said something of some stops."""
+        """Return a token that changes with the feed's state and with data about these stops."""
         return (self.feed.state, *map(self.feed.boards.version, codes))
 
     async def display(self, codes: list[str], query: Query) -> StopsDisplay:
-        """Give the sign of some stops."""
-        sign = await self.feed.runner.run(self._sign(codes, query))
-        ages = [stop.age for stop in sign.stops if stop.as_of is not None]
+        """Return the display of some stops."""
+        display = await self.feed.runner.run(self._display(codes, query))
+        ages = [stop.age for stop in display.stops if stop.as_of is not None]
         headers: list[tuple[str, str]] = [("Feed-State", self.feed.state)]
         if ages:
             ttl = min(floor(self.feed.limits.fresh - max(ages)), -1)
             headers += [("Age", f"{ceil(max(ages))}"), ("Cache-Status", cache_status("stale", ttl))]
-        return StopsDisplay(sign, "stale" if ages else "hit", tuple(headers))
+        return StopsDisplay(display, "stale" if ages else "hit", tuple(headers))
 
-    def _sign(self, codes: list[str], query: Query) -> Generator[None, None, DepartureDisplay]:
+    def _display(self, codes: list[str], query: Query) -> Generator[None, None, DepartureDisplay]:
         horizon = query.horizon or DEFAULT_HORIZON
         stops = []
         for code in codes:
             board = self.feed.boards.board(code, horizon)
-            passes = replace(query, limit=None).select(board.passtimes, self.feed.timetable.public_number)
-            stops.append(stop_display(self.feed, board, passes))
+            passtimes = replace(query, limit=None).select(board.passtimes, self.feed.timetable.public_number)
+            stops.append(stop_display(self.feed, board, passtimes))
             yield
         return DepartureDisplay(tuple(stops), horizon).first(query.limit)
 
 
 @implementer(IDisplaySource)
 class CacheDisplays:
-    """Gives the signs of a gateway's boards, which tell no names of stops, no colours and no messages."""
+    """Displays of a gateway's boards, which have no names of stops, no colours and no messages."""
 
     filters = (LIMIT, LINE, HORIZON)
     headers = ()
@@ -93,29 +93,32 @@ class CacheDisplays:
         self._clock = clock
 
     def version(self, codes: Sequence[str]) -> object:
-        """Give what is another thing when another board of some stops has come."""
+        """Return a token that changes with the boards of these stops."""
         return tuple(entry and entry.board.received_at for entry in map(self._cache.peek, codes))
 
     async def display(self, codes: list[str], query: Query) -> StopsDisplay:
-        """Give the sign of some stops; all are asked for before the first is waited for."""
+        """Return the display of some stops, which are requested concurrently."""
         if query.direction is not None:
             raise InvalidParameter("direction is not supported by this source")
         horizon = query.horizon or DEFAULT_HORIZON
-        asked = [self._cache.board(code) for code in codes]
-        # Together, so that one that fails while another is waited for is heard, and all end with the connection.
-        found = await DeferredList(
-            [one if isinstance(one, Deferred) else succeed(one) for _, one in asked], consumeErrors=True
+        boards = [self._cache.board(code) for code in codes]
+        # One DeferredList, so that no failure is unhandled while another board is awaited, and a client that leaves
+        # cancels all waits.
+        entries = await DeferredList(
+            [entry if isinstance(entry, Deferred) else succeed(entry) for _, entry in boards], consumeErrors=True
         )
-        stops = [self._stop(code, entry, query.lines, horizon) for code, (_, entry) in zip(codes, found, strict=True)]
-        results = {result for result, _ in asked}
-        orders: tuple[Result, ...] = ("miss", "joined", "stale", "hit")
-        result = next(one for one in orders if one in results)
-        return StopsDisplay(DepartureDisplay(tuple(stops), horizon).first(query.limit), result, ())
+        stops = [
+            self._stop(code, entry, query.lines, horizon) for code, (_, entry) in zip(codes, entries, strict=True)
+        ]
+        results = {result for result, _ in boards}
+        order: tuple[Result, ...] = ("miss", "joined", "stale", "hit")
+        worst = next(result for result in order if result in results)
+        return StopsDisplay(DepartureDisplay(tuple(stops), horizon).first(query.limit), worst, ())
 
-    def _stop(self, code: str, found: Entry | Failure, lines: frozenset[str], horizon: float) -> StopDisplay:
-        if isinstance(found, Failure):
-            if not found.check(NoBoard):
-                found.raiseException()
+    def _stop(self, code: str, entry: Entry | Failure, lines: frozenset[str], horizon: float) -> StopDisplay:
+        if isinstance(entry, Failure):
+            if not entry.check(NoBoard):
+                entry.raiseException()
             return StopDisplay(code, "down")
-        stale = self._cache.age(found) > self._cache.limits.fresh
-        return board_display(found.board, self._clock.seconds(), stale, lines, horizon)
+        stale = self._cache.age(entry) > self._cache.limits.fresh
+        return board_display(entry.board, self._clock.seconds(), stale, lines, horizon)

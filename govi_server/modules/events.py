@@ -1,8 +1,8 @@
 """GET /events/<TimingPointCode>[,...]: a departure board as it changes, as server-sent events (WHATWG HTML 9.2).
 
-Events are `board`, whose data is what the page shows or JSON, and `bye` when the server ends. A silence is broken by
-a comment, which is a `beat` as well. All who ask for the same share a channel: one look whether anything changed, and
-one rendering.
+Events are `board`, whose data is a part of the page or JSON, `beat` after a silence, with a comment, and `bye` when
+the server stops. Requests for the same board share a channel: one check whether anything has changed, and one
+rendering.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,22 +39,22 @@ from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 CONTENT_TYPE = "text/event-stream"
 
-LOOK_EVERY = 0.5
-"""Seconds between two looks whether a board has changed."""
+CHECK_INTERVAL = 0.5
+"""Seconds between two checks whether a board has changed."""
 
-MAKE_EVERY = 10.0
-"""Seconds after which a board is made anew though nobody said that it changed: departures leave by themselves. It is
-for whoever comes meanwhile, and so takes off as much from what is left."""
+RENDER_INTERVAL = 10.0
+"""Seconds after which a board is rendered again without news: departures leave. A client that joins in between gets
+the same rendering, so its minutes are less by as much."""
 
-OLDER = 5.0
-"""Seconds by which what is known may be older than was told before it is told again: there is less time left. It is
-looked at when it is made anew, so nobody is more hopeful than the server by more than MAKE_EVERY and this."""
+AGE_TOLERANCE = 5.0
+"""Seconds by which data may be older than the last event states before there is a new event: less time is left. It is
+compared when the board is rendered, so a page overstates the remaining time by at most RENDER_INTERVAL and this."""
 
-BEAT_EVERY = 15.0
-"""Seconds of silence after which there is a sign of life."""
+BEAT_INTERVAL = 15.0
+"""Seconds without an event before a beat."""
 
-RETRY = (2000, 8000)
-"""Milliseconds after which clients come back, each after a time of its own: not all at once to a new server."""
+RETRY_RANGE = (2000, 8000)
+"""Milliseconds until a client reconnects; random, so that not all do at once."""
 
 AS = Parameter(
     "as",
@@ -107,15 +107,15 @@ Event = BoardEvent | Beat | Bye
 _HEADERS = (
     ("Content-Type", f"{CONTENT_TYPE}; charset=utf-8"),
     ("Cache-Control", "no-store"),
-    ("X-Accel-Buffering", "no"),  # nginx would keep events back
+    ("X-Accel-Buffering", "no"),  # otherwise nginx buffers events
 )
-# A comment, for what is between, and for clients that need nothing more. A browser hears none, and would take a
-# connection that is lost without a word for a quiet one: for scripts it is an event as well.
+# A comment keeps proxies from closing the connection. Scripts in browsers do not see comments, so that a lost
+# connection would look like a quiet one: it is an event as well.
 _BEAT = b":\nevent: beat\ndata:\n\n"
 
 
 class Channel:
-    """Those who listen for the same board: some stops, what is wanted of them, and in what form."""
+    """The listeners of one board: some stops with a query, a language and a form."""
 
     def __init__(self, key: object, codes: tuple[str, ...], query: Query, lang: str, as_json: bool) -> None:
         self.key = key
@@ -126,75 +126,75 @@ class Channel:
         self.listeners: dict[Stream, str] = {}
         """Each with the id of the board that it has."""
         self.version: object = None
-        self.made = 0.0
-        self.said: object = None
+        self.rendered_at = 0.0
+        self.content: object = None
+        """The content of the last event, without ages."""
         self.ages: list[float] = []
-        """Of each stop, as they were told."""
+        """The age of each stop in the last event."""
         self.id = ""
         self.event = b""
-        self.spoke = 0.0
-        self.asking: Deferred[None] | None = None
-        self.telling: Deferred[None] | None = None
+        self.last_event_at = 0.0
+        self.rendering: Deferred[None] | None = None
+        self.sending: Deferred[None] | None = None
 
-    async def take(self, sign: DepartureDisplay, now: float, turns: CooperativeRunner) -> None:
-        """Take a sign: it has another id if there is anything new in it, or it is as old as nobody was told.
+    async def update(self, display: DepartureDisplay, now: float, runner: CooperativeRunner) -> None:
+        """Render a display; it gets another id if its content is new, or its data older than in the last event.
 
-        That it is younger than that is no news: a feed that repeats itself would wake everybody.
+        Younger data is no news: otherwise every repetition of the feed would be an event.
         """
         zone = local_timestamp(now)[19:]  # its change sets the clock on the page
-        said = (
-            zone,
-            [
-                replace(stop, age=0.0, as_of=None if stop.as_of is None else stop.as_of // MINUTE)
-                for stop in sign.stops
-            ],
-        )
-        ages = [stop.age if any(row.state != "planned" for row in stop.rows) else 0.0 for stop in sign.stops]
-        if said != self.said or any(map(lambda age, told: age > told + OLDER, ages, self.ages)):
-            number = blake2b(repr((said, ages)).encode("utf-8", "replace"), digest_size=6).hexdigest()
+        without_ages = [
+            replace(stop, age=0.0, as_of=None if stop.as_of is None else stop.as_of // MINUTE)
+            for stop in display.stops
+        ]
+        content = (zone, without_ages)
+        ages = [stop.age if any(row.state != "planned" for row in stop.rows) else 0.0 for stop in display.stops]
+        is_older = any(map(lambda age, stated: age > stated + AGE_TOLERANCE, ages, self.ages))
+        if content != self.content or is_older:
+            number = blake2b(repr((content, ages)).encode("utf-8", "replace"), digest_size=6).hexdigest()
         else:
             ages, number = self.ages, self.id
-        # Who comes now is told no less, for he will not be told again before the others are.
-        stops = (replace(stop, age=max(stop.age, told)) for stop, told in zip(sign.stops, ages, strict=True))
-        write = plain.document if self.as_json else board_page.fragment
-        writing = write(replace(sign, stops=tuple(stops)).delayed(MAKE_EVERY), self.lang, now)
-        text = (await turns.run(writing)).rstrip("\n")
+        # A client that joins later gets the stated ages, too: its next event comes with that of the others.
+        stops = (replace(stop, age=max(stop.age, age)) for stop, age in zip(display.stops, ages, strict=True))
+        render = plain.document if self.as_json else board_page.fragment
+        steps = render(replace(display, stops=tuple(stops)).delayed(RENDER_INTERVAL), self.lang, now)
+        text = (await runner.run(steps)).rstrip("\n")
         lines = "".join(f"data: {line}\n" for line in text.split("\n"))
-        self.said, self.ages, self.id = said, ages, number
+        self.content, self.ages, self.id = content, ages, number
         self.event = f"id: {self.id}\nevent: board\n{lines}\n".encode()
 
     @property
-    def behind(self) -> list[Stream]:
-        """Those who do not have the newest."""
-        return [stream for stream, has in self.listeners.items() if has != self.id]
+    def outdated(self) -> list[Stream]:
+        """The listeners that do not have the last event."""
+        return [stream for stream, board_id in self.listeners.items() if board_id != self.id]
 
-    def tell(self, stream: Stream) -> None:
-        """Give a listener the newest, unless it has it, has left, or does not take what there is."""
+    def send(self, stream: Stream) -> None:
+        """Send the last event to a listener, unless it has it, has left, or does not read."""
         if self.listeners.get(stream, self.id) != self.id and stream.write(self.event):
             self.listeners[stream] = self.id
 
 
 @implementer(IWebModule, IDocumented)
 class Events(MultiService):
-    """Answers under its name with streams of what a source says."""
+    """Responds under its name with streams of the displays of a source."""
 
     name = "events"
     log = Logger()
 
-    def __init__(self, signs: IDisplaySource, clock: IReactorTime, cooperator: Cooperator) -> None:
+    def __init__(self, source: IDisplaySource, clock: IReactorTime, cooperator: Cooperator) -> None:
         super().__init__()
-        self._signs = signs
+        self._source = source
         self._clock = clock
         self._cooperator = cooperator
-        self._turns = CooperativeRunner(clock)
-        self._chance = Random()
+        self._runner = CooperativeRunner(clock)
+        self._random = Random()
         self.channels: dict[object, Channel] = {}
-        timer = TimerService(LOOK_EVERY, self._look)
+        timer = TimerService(CHECK_INTERVAL, self._check_all)
         timer.clock = clock
         timer.setServiceParent(self)
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "EventsHandler":
-        """Make the handler of one request."""
+        """Return the handler of one request."""
         return EventsHandler(self, request_handler, env)
 
     def describe(self) -> list[Operation]:
@@ -209,102 +209,104 @@ class Events(MultiService):
                 "/events/{TimingPointCodes}",
                 "Departure boards as they change, as server-sent events",
                 responses,
-                (CODES, *self._signs.filters, LANG, VIEW, AS),
+                (CODES, *self._source.filters, LANG, VIEW, AS),
                 "A board event is sent at once and after every change. It is the whole board: with as=json, the JSON "
-                f"of /board on one line of data. After {BEAT_EVERY:.0f} seconds without events a beat is sent, so a "
-                "connection that has been silent for a minute is lost. bye is the last event of a server that stops. "
-                "Reconnect after the milliseconds of retry, with the last id in Last-Event-ID: a board is sent only "
-                "if it differs. Ignore events with other names.",
+                f"of /board on one line of data. After {BEAT_INTERVAL:.0f} seconds without events a beat is sent, so "
+                "a connection that has been silent for a minute is lost. bye is the last event of a server that "
+                "stops. Reconnect after the milliseconds of retry, with the last id in Last-Event-ID: a board is "
+                "sent only if it differs. Ignore events with other names.",
                 EXAMPLES,
             )
         ]
 
     @property
     def retry(self) -> str:
-        """The field that says when a client is to come back."""
-        return f"retry: {self._chance.randint(*RETRY)}\n"
+        """The field with the time after which a client reconnects."""
+        return f"retry: {self._random.randint(*RETRY_RANGE)}\n"
 
     async def channel(self, codes: tuple[str, ...], query: Query, lang: str, as_json: bool) -> Channel:
-        """Give the channel of a board, with a first event. Raises BadQuery."""
+        """Return the channel of a board, with a first event. Raises InvalidParameter."""
         key = (codes, query, lang, as_json)
         channel = self.channels.get(key)
         if channel is None:
-            version, now = self._signs.version(codes), self._clock.seconds()
-            told = await self._signs.display(list(codes), query)
-            if key in self.channels:  # somebody else who waited was sooner
+            version, now = self._source.version(codes), self._clock.seconds()
+            displays = await self._source.display(list(codes), query)
+            if key in self.channels:  # created by a concurrent request
                 return self.channels[key]
             channel = self.channels[key] = Channel(key, *key)
-            channel.spoke = now
-            await channel.take(told.display, self._clock.seconds(), self._turns)
-            channel.version, channel.made = version, now  # if who asked has left before, the next look asks
+            channel.last_event_at = now
+            await channel.update(displays.display, self._clock.seconds(), self._runner)
+            # Not before: if this client leaves while the board is rendered, the next check renders it.
+            channel.version, channel.rendered_at = version, now
         return self.channels.setdefault(key, channel)
 
     def join(self, channel: Channel, stream: Stream, last: str) -> None:
-        """Have a stream listen. last: the id of the board that it has."""
+        """Add a listener. last: the id of the board that it has."""
         channel.listeners[stream] = last
         stream.write(f"{self.retry}\n".encode())
-        channel.tell(stream)
+        channel.send(stream)
 
     def leave(self, channel: Channel, stream: Stream) -> None:
-        """Have it listen no more."""
+        """Remove a listener."""
         del channel.listeners[stream]
 
-    def _look(self) -> None:
+    def _check_all(self) -> None:
         for channel in list(self.channels.values()):
             if channel.listeners:
-                self._look_at(channel)
+                self._check(channel)
             else:
                 del self.channels[channel.key]
-                if channel.asking is not None:
-                    channel.asking.cancel()
+                if channel.rendering is not None:
+                    channel.rendering.cancel()
 
-    def _look_at(self, channel: Channel) -> None:
-        """See whether a board has changed, and tell it."""
+    def _check(self, channel: Channel) -> None:
+        """Render a board if it may have changed, and send its events."""
         now = self._clock.seconds()
-        version = self._signs.version(channel.codes)
-        if channel.asking is None and (version != channel.version or not 0 <= now - channel.made < MAKE_EVERY):
-            channel.version, channel.made = version, now
-            channel.asking = Deferred.fromCoroutine(self._ask(channel))
-            channel.asking.addBoth(self._asked, channel)
-        if not 0 <= now - channel.spoke < BEAT_EVERY:
-            channel.spoke = now
-            beat = self._in_turn(list(channel.listeners), lambda stream: stream.write(_BEAT))
+        version = self._source.version(channel.codes)
+        is_due = version != channel.version or not 0 <= now - channel.rendered_at < RENDER_INTERVAL
+        if channel.rendering is None and is_due:
+            channel.version, channel.rendered_at = version, now
+            channel.rendering = Deferred.fromCoroutine(self._render(channel))
+            channel.rendering.addBoth(self._rendered, channel)
+        if not 0 <= now - channel.last_event_at < BEAT_INTERVAL:
+            channel.last_event_at = now
+            beat = self._for_each(list(channel.listeners), lambda stream: stream.write(_BEAT))
             beat.addErrback(lambda failure: self.log.failure("A beat failed", failure))
-        if channel.telling is None and (behind := channel.behind):
-            channel.telling = self._in_turn(behind, channel.tell).addBoth(self._told, channel)
+        if channel.sending is None and (outdated := channel.outdated):
+            channel.sending = self._for_each(outdated, channel.send).addBoth(self._sent, channel)
 
-    def _in_turn(self, streams: list[Stream], say: Callable[[Stream], object]) -> Deferred[Iterator[None]]:
-        """Say something to one after the other, with others having their turns."""
+    def _for_each(self, streams: list[Stream], send: Callable[[Stream], object]) -> Deferred[Iterator[None]]:
+        """Call a function with each stream, in cooperative steps."""
 
-        def each() -> Iterator[None]:
+        def steps() -> Iterator[None]:
             for stream in streams:
-                say(stream)
+                send(stream)
                 yield
 
-        return self._cooperator.coiterate(each())
+        return self._cooperator.coiterate(steps())
 
-    async def _ask(self, channel: Channel) -> None:
-        told = await self._signs.display(list(channel.codes), channel.query)
-        had, now = channel.id, self._clock.seconds()
-        await channel.take(told.display, now, self._turns)
-        if channel.id != had:
-            channel.spoke = now
+    async def _render(self, channel: Channel) -> None:
+        displays = await self._source.display(list(channel.codes), channel.query)
+        last_id, now = channel.id, self._clock.seconds()
+        await channel.update(displays.display, now, self._runner)
+        if channel.id != last_id:
+            channel.last_event_at = now
 
-    def _asked(self, result: object, channel: Channel) -> None:
-        channel.asking = None
-        self._log(result)
+    def _rendered(self, result: object, channel: Channel) -> None:
+        channel.rendering = None
+        self._log_failure(result)
 
-    def _told(self, result: object, channel: Channel) -> None:
-        channel.telling = None
-        self._log(result)
+    def _sent(self, result: object, channel: Channel) -> None:
+        channel.sending = None
+        self._log_failure(result)
 
-    def _log(self, result: object) -> None:
+    def _log_failure(self, result: object) -> None:
         if isinstance(result, Failure) and not result.check(CancelledError):
-            self.log.failure("A board's events failed", result)
+            self.log.failure("The events of a board failed", result)
 
 
 class EventsHandler(WebHandler):
-    """Keeps one client up to date."""
+    """Streams the events of a board to one client."""
 
     def __init__(self, module: Events, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)

@@ -1,4 +1,4 @@
-"""GET /: the front page, with a search for stops and the sources of the data and their age."""
+"""GET /: a page for finding a stop, with the state and the licence of the data."""
 
 from collections.abc import Iterable, Sequence
 from heapq import nlargest
@@ -22,11 +22,11 @@ from govi_server.pages.assets import PAGE_HEADERS
 from govi_server.pages.front_page import FeedStatus, FrontPage, LinkedStop, OperatorStatus, Source, page
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
-N_CHANGED = 12
-"""Stops in the list of those that changed last."""
+MAX_CHANGED_STOPS = 12
+"""Stops in the list of the latest changes."""
 
-CHANGED_EVERY = 5.0
-"""Seconds for which that list is kept, since making it takes all stops."""
+CHANGES_INTERVAL = 5.0
+"""Seconds between two updates of that list, which reads all stops."""
 
 CONTENT_TYPE = "text/html; charset=utf-8"
 
@@ -38,10 +38,10 @@ QUERY = Parameter(
 
 @implementer(IWebModule, IDocumented)
 class Front(Service):
-    """Serves the path /.
+    """Responds to the path /.
 
-    feed and finder: None if there is only a gateway, which cannot be searched. example: the code of a stop to try
-    things with, "" if none is known beforehand.
+    feed, finder: None without a live feed: a gateway's stops cannot be searched. example: the code of the stop in the
+    page's examples, "" for one of the feed.
     """
 
     name = ""
@@ -60,7 +60,7 @@ class Front(Service):
         self._version = f"govi-cache {version}"
         self._example = example
         self._changed: list[str] = []
-        self._changed_until = 0.0
+        self._next_update = 0.0
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "FrontHandler":
         """Return the handler of one request."""
@@ -76,18 +76,18 @@ class Front(Service):
         summary = "Find a stop; the state and the licence of the data"
         return [Operation("/", summary, responses, parameters, section="Pages")]
 
-    def content(self, matches: Iterable[str] | None = None) -> FrontPage:
-        """Return the content of the page. matches: codes of the stops that match the search, None without one."""
-        status = None if self._feed is None else self._feed_status(self._feed, matches)
+    def content(self, results: Iterable[str] | None = None) -> FrontPage:
+        """Return the page's content. results: codes of the stops that a search has found."""
+        status = None if self._feed is None else self._feed_status(self._feed, results)
         is_demo = any(source.kind == "demo" for source in self._sources)
         example = self._example or (status.changed[0].code if status and status.changed else "")
         return FrontPage(self._sources, status, is_demo, example, self._version)
 
-    def _feed_status(self, feed: Feed, matches: Iterable[str] | None) -> FeedStatus:
+    def _feed_status(self, feed: Feed, results: Iterable[str] | None) -> FeedStatus:
         operators = [
-            OperatorStatus(operator, age, freshness)
-            for operator in sorted(feed.passtimes.last_heard)
-            for freshness, age in (feed.operator_freshness(operator),)
+            OperatorStatus(owner, age, freshness)
+            for owner in sorted(feed.passtimes.last_heard)
+            for freshness, age in (feed.operator_freshness(owner),)
         ]
         return FeedStatus(
             feed.state,
@@ -95,16 +95,16 @@ class Front(Service):
             len(feed.timetable.timing_points),
             operators,
             [_stop(feed, code) for code in self._changes(feed)],
-            None if matches is None else [_stop(feed, code) for code in matches],
+            None if results is None else [_stop(feed, code) for code in results],
         )
 
     def _changes(self, feed: Feed) -> list[str]:
-        """Return the codes of the stops that changed last, as of some seconds ago."""
+        """Return the codes of the stops that changed last, as of at most CHANGES_INTERVAL ago."""
         now = feed.clock.seconds()
-        if not self._changed_until - CHANGED_EVERY <= now < self._changed_until:
-            self._changed_until = now + CHANGED_EVERY
+        if not self._next_update - CHANGES_INTERVAL <= now < self._next_update:
+            self._next_update = now + CHANGES_INTERVAL
             stops = feed.passtimes.stops  # the later a change, the higher the version
-            self._changed = nlargest(N_CHANGED, stops, key=lambda code: stops[code].version)
+            self._changed = nlargest(MAX_CHANGED_STOPS, stops, key=lambda code: stops[code].version)
         return self._changed
 
 
@@ -115,7 +115,7 @@ def _stop(feed: Feed, code: str) -> LinkedStop:
 
 
 class FrontHandler(WebHandler):
-    """Handles one request for the page."""
+    """Responds to one request for the page."""
 
     def __init__(self, module: Front, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
@@ -129,13 +129,13 @@ class FrontHandler(WebHandler):
             return
         parameters = parse_query(self.env.get("query_string", ""))
         lang = language(self.env, parameters)
-        finder, matches = self._module.finder, None
+        finder, results = self._module.finder, None
         query = (QUERY.parse(parameters) or "") if finder is not None else ""
         if finder is not None and query.strip():
-            matches = (await finder.index()).find(query)
+            results = (await finder.index()).find(query)
         self.mark("lookup")
-        kept = {name: parameters[name] for name in ("q", "lang") if parameters.get(name)}
-        body = page(self._module.content(matches), lang, kept).encode()
+        passed_on = {name: parameters[name] for name in ("q", "lang") if parameters.get(name)}
+        body = page(self._module.content(results), lang, passed_on).encode()
         representation = make_representation(body, CONTENT_TYPE, prefers_gzip(self.env), vary=VARY)
         self.mark("render")
         headers = (*PAGE_HEADERS, ("Content-Language", lang), ("Cache-Control", "no-cache"))

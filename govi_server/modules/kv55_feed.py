@@ -31,7 +31,7 @@ from govi_server.modules.feed_handler import (
     oldest,
     reason_of,
 )
-from govi_server.modules.query_parameters import CODES, MOST_CODES, PICKED, echoed, read_query, split, stop_of
+from govi_server.modules.query_parameters import CODES, MAX_CODES, PICKED, echoed, read_query, split, stop_of
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.runtime.cooperative import run_now
 from govi_server.web_handler import ErrorResponse, ICacheableModule, Mark, Responder
@@ -75,7 +75,7 @@ class Kv55Feed(Service):
         """Parse the TimingPointCodes, the filters and the content coding. Raises InvalidParameter."""
         text = env["path_info"].removeprefix(f"/{self.name}").removeprefix("/").removesuffix("/")
         codes, compressed = split(text), prefers_gzip(env)
-        if not codes or len(codes) > MOST_CODES or not all(map(is_timing_point_code, codes)):
+        if not codes or len(codes) > MAX_CODES or not all(map(is_timing_point_code, codes)):
             headers = (("Cache-Control", "no-store"),)
             return Responder(lambda: _error("404 Not Found", text, "Invalid TimingPointCode", headers))
         query = read_query(env.get("query_string", ""))

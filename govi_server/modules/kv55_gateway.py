@@ -114,7 +114,7 @@ class Kv55Gateway(Service):
 
 
 def _error(status: str, code: str, reason: str, result: Result | None = None) -> ErrorResponse:
-    """Return a DRIS_55 document with Error. result: of the cache, if it was asked."""
+    """Return a DRIS_55 document with Error. result: the cache's, if there was a look-up."""
     headers = [("Content-Type", messages.CONTENT_TYPE), ("Cache-Control", "no-store")]
     if result is not None:
         headers += [("Retry-After", RETRY_AFTER), ("Cache-Status", cache_status(result))]

@@ -25,7 +25,7 @@ from govi_server.kv78turbo.freshness import SERVABLE, Freshness
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.modules.feed_handler import board_response, feed_response, no_departures, oldest, reason_of
 from govi_server.modules.ovapi_operations import OPERATIONS
-from govi_server.modules.query_parameters import MOST_CODES, read_query, split, stop_of
+from govi_server.modules.query_parameters import MAX_CODES, read_query, split, stop_of
 from govi_server.openapi.description import IDocumented, Operation
 from govi_server.runtime.cooperative import run_now
 from govi_server.web_handler import ErrorResponse, Fetch, ICacheableModule, Mark, Responder
@@ -64,9 +64,9 @@ class OvapiPaths:
         parts = env["path_info"].removesuffix("/").split("/")[2:]
         word = parts[1] if len(parts) > 1 else ""
         codes = split(parts[0]) if parts else []
-        if parts and not codes:  # /tpc/, requests no stop, and not all of them
+        if parts and not codes:  # "/tpc/," names no stops, and not all of them
             return None
-        if len(parts) > 2 or (len(parts) == 2 and word not in self.words) or len(codes) > MOST_CODES:
+        if len(parts) > 2 or (len(parts) == 2 and word not in self.words) or len(codes) > MAX_CODES:
             return None
         query = read_query(env.get("query_string", "")) if codes and self.has_boards else Query()
         return OvapiRequest(codes, word, query, prefers_gzip(env))
@@ -287,6 +287,6 @@ class Ovapi(Service):
 
 
 def ovapi_modules(feed: Feed) -> list[Ovapi]:
-    """Make the modules of all of OVapi's paths."""
+    """Return the modules of all of OVapi's paths."""
     documents = OvapiDocuments(feed)
     return [Ovapi(name, paths(feed, documents)) for name, paths in PATHS.items()]

@@ -10,18 +10,19 @@ from govi_server.http.negotiation import best_language
 from govi_server.http.parameters import Enum, Integer, InvalidParameter, Parameter, String, parse_query
 from govi_server.http.request import Environ
 from govi_server.pages.texts import LANGUAGES
+from govi_server.statistics.records import SEVERAL
 
-MOST_CODES = 100
+MAX_CODES = 100
 """Stops in one request."""
 
 
 CODES = Parameter(
     "TimingPointCodes",
     String(
-        pattern=f",*{TIMING_POINT_CODE_PATTERN}(?:,+{TIMING_POINT_CODE_PATTERN}){{0,{MOST_CODES - 1}}},*",
+        pattern=f",*{TIMING_POINT_CODE_PATTERN}(?:,+{TIMING_POINT_CODE_PATTERN}){{0,{MAX_CODES - 1}}},*",
         name="TimingPointCodes, 1 to 10 digits each",
     ),
-    f"Stops, {MOST_CODES} at most, separated by commas.",
+    f"Stops, {MAX_CODES} at most, separated by commas.",
     "57330430,57330080",
     "path",
     True,
@@ -29,7 +30,7 @@ CODES = Parameter(
 
 
 MAX_ROWS, MAX_WALL_ROWS, MAX_STACKED_ROWS = 20, 7, 2
-"""Departures of each stop on a page without a limit; on a wall, where nobody scrolls; on a wall with more than two
+"""Departures of each stop on a page without a limit; on a wall, which is not scrolled; on a wall with more than two
 stops, which stand below one another."""
 
 
@@ -61,8 +62,8 @@ def read_page(env: Environ, stops: int) -> tuple[Query, str]:
 def read_codes(text: str) -> tuple[str, ...]:
     """Parse comma-separated TimingPointCodes; return () if one is invalid. Raises InvalidParameter for too many."""
     codes = tuple(split(text))
-    if len(codes) > MOST_CODES:
-        raise InvalidParameter(f"TimingPointCodes must be at most {MOST_CODES}")
+    if len(codes) > MAX_CODES:
+        raise InvalidParameter(f"TimingPointCodes must be at most {MAX_CODES}")
     return codes if all(map(is_timing_point_code, codes)) else ()
 
 
@@ -106,7 +107,7 @@ def split(text: str) -> list[str]:
 
 def stop_of(codes: Sequence[str]) -> str:
     """Return the stop of a request for these TimingPointCodes, as ResponseSender.set_stop() takes it."""
-    return "" if not codes else codes[0] if len(codes) == 1 else "several"
+    return "" if not codes else codes[0] if len(codes) == 1 else SEVERAL
 
 
 LANG = Parameter("lang", Enum(LANGUAGES), "The language; by default the client's preferred one.", "nl")

@@ -41,7 +41,7 @@ _UNAVAILABLE = ResponseSpec(503, "No stops are known yet.", headers=UNAVAILABLE_
 
 @implementer(IWebModule, IDocumented)
 class Stops(Service):
-    """Answers /stops."""
+    """Responds to /stops."""
 
     name = "stops"
     parameters: tuple[Parameter, ...] = (QUERY,)
@@ -59,7 +59,7 @@ class Stops(Service):
         self.shapes = OvapiDocuments(feed)
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "StopsHandler":
-        """Make the handler of one request."""
+        """Return the handler of one request."""
         return StopsHandler(self, request_handler, env)
 
     def describe(self) -> list[Operation]:
@@ -82,7 +82,7 @@ class Stops(Service):
 
 
 class Near(Stops):
-    """Answers /near."""
+    """Responds to /near."""
 
     name = "near"
     parameters = (LATITUDE, LONGITUDE)

@@ -2,7 +2,8 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.http.negotiation import best_language, best_type, weights
+from govi_server.http.negotiation import best_language, best_type, prefers_gzip, weights
+from govi_server.http.request import Environ, parse
 
 KINDS = ("text/html", "text/plain", "application/json")
 LANGUAGES = ("nl", "en", "de", "fr")
@@ -54,3 +55,53 @@ class NegotiationTests(SynchronousTestCase):
             ("EN-us", "en"),
         ]:
             self.assertEqual(best_language(accept, LANGUAGES), language, accept)
+
+
+def request(*fields: str) -> Environ:
+    return parse("GET / HTTP/1.0\n" + "".join(f"{field}\n" for field in fields) + "\n")
+
+
+class PrefersGzipTests(SynchronousTestCase):
+    """Accept-Encoding."""
+
+    def test_weights(self) -> None:
+        """gzip is preferred if its weight is above 0, and not below that of the plain bytes."""
+        table = {
+            "gzip": True,
+            "GZip": True,
+            "x-gzip": True,
+            "gzip, deflate, br": True,
+            "br;q=1.0, gzip;q=0.8, *;q=0.1": True,
+            "*": True,
+            "*;q=0": False,
+            "*;q=0, gzip": True,
+            "gzip;q=0": False,
+            "gzip;q=0.000": False,
+            "gzip;q=0.001": True,
+            "gzip ; q=0.3": True,
+            "gzip;Q=1.000": True,
+            "gzip;q=0, *": False,
+            "identity": False,
+            "identity, gzip;q=0.5": False,
+            "identity;q=0.5, gzip": True,
+            "identity;q=0.5, gzip;q=0.5": True,
+            "deflate": False,
+            "": False,
+            # A member with an invalid weight is ignored.
+            "gzip;q=2": False,
+            "gzip;q=-1": False,
+            "gzip;q=1.1": False,
+            "gzip;q=0.0001": False,
+            "gzip;q=x": False,
+            "gzip;q=\u00b2": False,
+            "gzip;level=1": False,
+            "gzi": False,
+            "gzipp": False,
+            "g\u00f8zip": False,
+        }
+        self.assertEqual({value: prefers_gzip(request(f"Accept-Encoding: {value}")) for value in table}, table)
+
+    def test_fields(self) -> None:
+        """Without the field gzip is not preferred; two fields are one list."""
+        self.assertFalse(prefers_gzip(request()))
+        self.assertTrue(prefers_gzip(request("Accept-Encoding: br", "accept-encoding: gzip")))

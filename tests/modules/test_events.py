@@ -1,4 +1,4 @@
-"""/events: boards as they change, and what a stream is to its connection."""
+"""/events: boards as they change, and the streams of its connections."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from govi_server.departures.board import Board
 from govi_server.departures.cache import BoardCache
 from govi_server.departures.times import read_timestamp
 from govi_server.modules.display_source import CacheDisplays, FeedDisplays
-from govi_server.modules.events import BEAT_EVERY, LOOK_EVERY, MAKE_EVERY, OLDER, Events
+from govi_server.modules.events import AGE_TOLERANCE, BEAT_INTERVAL, CHECK_INTERVAL, RENDER_INTERVAL, Events
 from govi_server.pages import board_page
 from tests import feed as kv
 from tests.client import NOW, Client
@@ -29,25 +29,25 @@ class EventsTests(LiveTestCase):
         super().setUp()
         self.up()
         self.at_a_time, self.pause = 10_000, 0.0
-        self.cooperator = Cooperator(self._slice, cast(Any, self._soon))
+        self.cooperator = Cooperator(self._slice, cast(Any, self._call_later))
         self.events = Events(FeedDisplays(self.feed), self.clock, self.cooperator)
         self.serve()
-        self.say(5)
+        self.set_expected(5)
 
     def serve(self) -> None:
         self.events.setServiceParent(self.modules)
         self.events.startService()
         self.addCleanup(self.events.stopService)
 
-    def say(self, minutes: int) -> None:
-        """Have the feed say that the bus of 01:05 leaves so many minutes after 01:00."""
+    def set_expected(self, minutes: int) -> None:
+        """Have the feed send that the bus of 01:05 leaves so many minutes after 01:00."""
         take(self.feed, kv.passtimes(row("1", 5, ExpectedDepartureTime=f"01:{minutes:02}:00")))
 
     def _slice(self) -> Callable[[], bool]:
         steps = iter(range(self.at_a_time - 1))
         return lambda: next(steps, None) is None
 
-    def _soon(self, call: Callable[[], object]) -> object:
+    def _call_later(self, call: Callable[[], object]) -> object:
         return self.clock.callLater(self.pause, call)
 
     def listen(self, path: str = f"/events/{CODE}", **headers: str) -> Client:
@@ -55,46 +55,46 @@ class EventsTests(LiveTestCase):
         client.get(path, **headers)
         return client
 
-    def heard(self, client: Client) -> list[str]:
-        """List the names of the events that came since this was last asked."""
+    def events_of(self, client: Client) -> list[str]:
+        """Return the names of the events received since the last call."""
         lines = client.received().decode().splitlines()
         return [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
 
-    def test_begin(self) -> None:
-        """A stream begins with when to come back, and the board."""
+    def test_begin_of_a_stream(self) -> None:
+        """A stream begins with the retry time and the board."""
         text = self.listen().received().decode()
         self.assertIn("Content-Type: text/event-stream", text)
         self.assertIn("Connection: close", text)
         self.assertNotIn("Content-Length", text)
         self.assertRegex(text, r"\r\n\r\nretry: \d{4}\n\nid: \w+\nevent: board\ndata: <time ")
 
-    def test_change(self) -> None:
-        """A change is told to all at the next look, rendered once; nothing new is nothing told."""
+    def test_change_is_sent_once(self) -> None:
+        """A change is sent to all listeners at the next check, rendered once; without a change nothing is sent."""
         clients = [self.listen() for _ in range(3)]
         with mock.patch.object(board_page, "fragment", wraps=board_page.fragment) as fragment:
             for client in clients:
-                self.heard(client)
-            self.clock.advance(LOOK_EVERY)
-            self.assertEqual([self.heard(client) for client in clients], [[], [], []])
-            self.say(9)
-            self.clock.advance(LOOK_EVERY)
-            self.assertEqual([self.heard(client) for client in clients], [["board"]] * 3)
+                self.events_of(client)
+            self.clock.advance(CHECK_INTERVAL)
+            self.assertEqual([self.events_of(client) for client in clients], [[], [], []])
+            self.set_expected(9)
+            self.clock.advance(CHECK_INTERVAL)
+            self.assertEqual([self.events_of(client) for client in clients], [["board"]] * 3)
         self.assertEqual(fragment.call_count, 1)
 
-    def test_rendered_once(self) -> None:
-        """A thousand listeners cost one rendering when they come, and one at every change."""
+    def test_rendered_once_for_all_listeners(self) -> None:
+        """A thousand listeners cost one rendering when they join, and one for each change."""
         with mock.patch.object(board_page, "fragment", wraps=board_page.fragment) as fragment:
             clients = [self.listen() for _ in range(1000)]
-            self.assertEqual({(*self.heard(client),) for client in clients}, {("board",)})
+            self.assertEqual({(*self.events_of(client),) for client in clients}, {("board",)})
             self.assertEqual(fragment.call_count, 1)
-            for told in range(1, 4):
-                self.say(5 + told)
-                self.clock.advance(LOOK_EVERY)
-                self.assertEqual({(*self.heard(client),) for client in clients}, {("board",)})
-                self.assertEqual(fragment.call_count, 1 + told)
+            for change in range(1, 4):
+                self.set_expected(5 + change)
+                self.clock.advance(CHECK_INTERVAL)
+                self.assertEqual({(*self.events_of(client),) for client in clients}, {("board",)})
+                self.assertEqual(fragment.call_count, 1 + change)
 
-    def test_rendered_once_for_who_waited(self) -> None:
-        """A thousand who wait for a gateway's board cost one question and one rendering."""
+    def test_gateway_board_is_requested_and_rendered_once(self) -> None:
+        """A thousand waiting listeners cost one request to the gateway and one rendering."""
         self.modules.removeService(self.events)
         source = FakeSource()
         signs = CacheDisplays(BoardCache(source, self.clock), self.clock)
@@ -104,178 +104,178 @@ class EventsTests(LiveTestCase):
             clients = [self.listen() for _ in range(1000)]
             self.clock.advance(5)
             source.answers[0].callback(Board(CODE, (), NOW))
-            self.assertEqual({(*self.heard(client),) for client in clients}, {("board",)})
+            self.assertEqual({(*self.events_of(client),) for client in clients}, {("board",)})
         self.assertEqual((len(source.asked), fragment.call_count), (1, 1))
 
-    def test_first_leaves(self) -> None:
-        """Who joins while the board of the first listener is being made gets it, though that one leaves."""
+    def test_first_listener_leaves(self) -> None:
+        """A listener that joins while the first board is rendered gets it, although the first listener leaves."""
 
-        class Turns:
-            async def run(self, bits: object) -> str:
+        class Runner:
+            async def run(self, steps: object) -> str:
                 await Deferred()
                 return ""
 
-        with mock.patch.object(self.events, "_turns", Turns()):
+        with mock.patch.object(self.events, "_runner", Runner()):
             first = self.listen()
         second = self.listen()
         first.leave()
-        self.clock.advance(LOOK_EVERY)
-        self.assertEqual(self.heard(second), ["board"])
+        self.clock.advance(CHECK_INTERVAL)
+        self.assertEqual(self.events_of(second), ["board"])
 
-    def test_late_comer(self) -> None:
-        """Who comes while nothing changes gets the clock and the minutes of now, and never more than are left."""
+    def test_listener_joins_later(self) -> None:
+        """A listener that joins later gets the current time and minutes, never more than are left."""
         take(self.feed, kv.planning({"TargetDepartureTime": "01:09:30"}), kv.calendar("2026-01-01"))
         stays = self.listen()
         as_json = self.listen(f"/events/{CODE}?as=json")
         for _ in range(50):
-            self.clock.pump([LOOK_EVERY] * 13)
+            self.clock.pump([CHECK_INTERVAL] * 13)
             now = self.clock.seconds()
             (clock,) = re.findall(rb'data-now="(\d+)"', self.listen().received())
-            self.assertTrue(now - MAKE_EVERY <= int(clock) <= now, now - int(clock))
+            self.assertTrue(now - RENDER_INTERVAL <= int(clock) <= now, now - int(clock))
             (data,) = re.findall(rb"data: (.+)", self.listen(f"/events/{CODE}?as=json").received())
             for departure in json.loads(data)["stops"][0]["departures"]:
                 left = (read_timestamp(departure["expected"] or departure["planned"]) or 0) - now
                 self.assertLessEqual(departure["minutes"] * 60, max(left, 0))
         self.assertFalse(stays.closed or as_json.closed)
 
-    def test_ages(self) -> None:
-        """While nobody says anything new a board is told again as it grows old, to who comes later as to all."""
-        self.say(30)
+    def test_aging_board_is_sent_again(self) -> None:
+        """A board is sent again as its data ages, with the same ages to all listeners."""
+        self.set_expected(30)
         client = self.listen()
-        comes = NOW + 30 * 60
+        departs = NOW + 30 * 60
         for age in range(1, 240):
-            self.clock.pump([LOOK_EVERY] * 2)
+            self.clock.pump([CHECK_INTERVAL] * 2)
             for moment in re.findall(rb'data-at="(\d+)"', client.received()):
-                self.assertLess(int(moment), comes)
-                comes = int(moment)
-            server = NOW + 30 * 60 - age - MAKE_EVERY
-            self.assertTrue(server <= comes <= server + 15, comes - server)
+                self.assertLess(int(moment), departs)
+                departs = int(moment)
+            server = NOW + 30 * 60 - age - RENDER_INTERVAL
+            self.assertTrue(server <= departs <= server + 15, departs - server)
             if age % 40 == 0:
                 (moment,) = re.findall(rb'data-at="(\d+)"', self.listen().received())
-                self.assertTrue(server <= int(moment) <= comes, (server, moment, comes))
+                self.assertTrue(server <= int(moment) <= departs, (server, moment, departs))
 
-    def test_younger(self) -> None:
-        """That the feed repeats itself wakes nobody, and who comes then is told no more than those who are there."""
-        self.say(30)
+    def test_repeated_data_is_no_event(self) -> None:
+        """A repetition of the feed is no event, and a listener that joins then gets the stated age."""
+        self.set_expected(30)
         self.clock.advance(14)
         client = self.listen()
-        (told,) = re.findall(rb'data-at="(\d+)"', client.received())
+        (stated,) = re.findall(rb'data-at="(\d+)"', client.received())
         for _ in range(4):
-            self.say(30)
-            self.clock.pump([LOOK_EVERY] * 4)
-            self.assertEqual(re.findall(rb'data-at="(\d+)"', self.listen().received()), [told])
-            self.clock.pump([LOOK_EVERY] * int((14 + OLDER - 3) / LOOK_EVERY))
-            self.assertNotIn("board", self.heard(client))
+            self.set_expected(30)
+            self.clock.pump([CHECK_INTERVAL] * 4)
+            self.assertEqual(re.findall(rb'data-at="(\d+)"', self.listen().received()), [stated])
+            self.clock.pump([CHECK_INTERVAL] * int((14 + AGE_TOLERANCE - 3) / CHECK_INTERVAL))
+            self.assertNotIn("board", self.events_of(client))
 
-    def test_zone(self) -> None:
-        """When clocks change the page is told, though nothing leaves in that night."""
+    def test_daylight_saving_change_is_sent(self) -> None:
+        """The change of daylight saving time is an event, even without departures."""
         self.clock.rightNow = datetime.fromisoformat("2026-10-25T02:59:50+02:00").timestamp()
         client = self.listen("/events/57330499?horizon=10")
         self.assertEqual(re.findall(rb'data-offset="(\d+)"', client.received()), [b"7200"])
-        self.clock.pump([LOOK_EVERY] * int(2 * MAKE_EVERY / LOOK_EVERY))
+        self.clock.pump([CHECK_INTERVAL] * int(2 * RENDER_INTERVAL / CHECK_INTERVAL))
         self.assertEqual(re.findall(rb'data-offset="(\d+)"', client.received()), [b"3600"])
 
-    def test_newest_last(self) -> None:
-        """However slowly they are told, and whoever leaves meanwhile, all have the newest in the end, and last."""
+    def test_slow_sending_ends_with_the_newest(self) -> None:
+        """However slowly events are sent, and whichever listener leaves, all others get the newest last."""
         clients = [self.listen() for _ in range(60)]
         for client in clients:
-            self.heard(client)
+            self.events_of(client)
         self.at_a_time, self.pause = 1, 0.02
-        self.say(6)
-        self.clock.pump([LOOK_EVERY, *[self.pause] * 30])
+        self.set_expected(6)
+        self.clock.pump([CHECK_INTERVAL, *[self.pause] * 30])
         for client in clients[10:50:2]:
             client.leave()
-        self.say(7)
+        self.set_expected(7)
         self.clock.pump([self.pause] * 200)
-        told = {(*re.findall(rb"(\d) min later", client.received()),) for client in clients[:10] + clients[50:]}
-        self.assertEqual(told, {(b"1", b"2"), (b"2",)})
-        told = {(*re.findall(rb"(\d) min later", client.received())[-1:],) for client in clients[11:50:2]}
-        self.assertEqual(told, {(b"2",)})
+        minutes = {(*re.findall(rb"(\d) min later", client.received()),) for client in clients[:10] + clients[50:]}
+        self.assertEqual(minutes, {(b"1", b"2"), (b"2",)})
+        minutes = {(*re.findall(rb"(\d) min later", client.received())[-1:],) for client in clients[11:50:2]}
+        self.assertEqual(minutes, {(b"2",)})
 
-    def test_leaves_by_itself(self) -> None:
-        """A departure that has left is told without a word of the feed."""
+    def test_departure_leaves_without_news(self) -> None:
+        """A departure that has left is an event without news from the feed."""
         client = self.listen()
-        self.heard(client)
-        heard = []
-        for _ in range(int((7 * 60 + MAKE_EVERY) / LOOK_EVERY)):
-            self.clock.advance(LOOK_EVERY)
-            heard += self.heard(client)
-        self.assertIn("board", heard)
+        self.events_of(client)
+        events = []
+        for _ in range(int((7 * 60 + RENDER_INTERVAL) / CHECK_INTERVAL)):
+            self.clock.advance(CHECK_INTERVAL)
+            events += self.events_of(client)
+        self.assertIn("board", events)
 
     def test_beat(self) -> None:
-        """A silence is broken by a comment, which scripts hear as an event; a stream has no deadline."""
+        """A silence ends with a beat, a comment and an event; a stream has no deadline."""
         client = self.listen("/events/57330499")
-        self.heard(client)
-        self.clock.pump([LOOK_EVERY] * int(BEAT_EVERY / LOOK_EVERY - 1))
+        self.events_of(client)
+        self.clock.pump([CHECK_INTERVAL] * int(BEAT_INTERVAL / CHECK_INTERVAL - 1))
         self.assertEqual(client.received(), b"")
-        self.clock.pump([LOOK_EVERY] * 2)
+        self.clock.pump([CHECK_INTERVAL] * 2)
         self.assertEqual(client.received(), b":\nevent: beat\ndata:\n\n")
         self.assertEqual((client.closed, self.server.streams), (False, 1))
 
-    def test_beat_beside_one_who_is_behind(self) -> None:
-        """That one listener takes nothing keeps no sign of life from the others."""
+    def test_beat_with_a_slow_listener(self) -> None:
+        """A listener that does not read does not delay the beats of the others."""
         slow, client = (self.listen("/events/57330499") for _ in range(2))
         slow.handler.pauseProducing()
         take(self.feed, kv.passtimes(row("1", 30, TimingPointCode="57330499", TripStopStatus="PLANNED")))
-        self.clock.advance(LOOK_EVERY)
-        self.heard(client)
-        self.clock.pump([LOOK_EVERY] * int(BEAT_EVERY / LOOK_EVERY + 1))
-        self.assertEqual(self.heard(client), ["beat"])
+        self.clock.advance(CHECK_INTERVAL)
+        self.events_of(client)
+        self.clock.pump([CHECK_INTERVAL] * int(BEAT_INTERVAL / CHECK_INTERVAL + 1))
+        self.assertEqual(self.events_of(client), ["beat"])
 
     def test_last_event_id(self) -> None:
-        """Who has the board that there is does not get it again."""
+        """A client that reconnects with the id of the last board does not get it again."""
         text = self.listen().received().decode()
         (number,) = [line.removeprefix("id: ") for line in text.splitlines() if line.startswith("id: ")]
-        self.assertEqual(self.heard(self.listen(Last_Event_ID=number)), [])
-        self.assertEqual(self.heard(self.listen(Last_Event_ID="another")), ["board"])
+        self.assertEqual(self.events_of(self.listen(Last_Event_ID=number)), [])
+        self.assertEqual(self.events_of(self.listen(Last_Event_ID="another")), ["board"])
 
-    def test_behind(self) -> None:
-        """Who does not take his events gets none in half, and the newest when he does; else his time is over."""
+    def test_slow_listener_gets_the_newest(self) -> None:
+        """A slow listener gets whole events, the newest when it reads, or its deadline passes."""
         client = self.listen()
-        self.heard(client)
+        self.events_of(client)
         client.handler.pauseProducing()
         for minutes in range(6, 10):
-            self.say(minutes)
-            self.clock.advance(LOOK_EVERY)
+            self.set_expected(minutes)
+            self.clock.advance(CHECK_INTERVAL)
             self.assertEqual(client.received(), b"")
         client.handler.resumeProducing()
-        self.clock.advance(LOOK_EVERY)
+        self.clock.advance(CHECK_INTERVAL)
         text = client.received().decode()
         self.assertEqual(text.count("event: board"), 1)
         self.assertIn("4 min later", text)
-        self.clock.advance(LOOK_EVERY)
-        self.assertEqual(self.heard(client), [])
+        self.clock.advance(CHECK_INTERVAL)
+        self.assertEqual(self.events_of(client), [])
         self.clock.advance(20)
         self.assertFalse(client.closed)
         client.handler.pauseProducing()
         self.clock.advance(13)
         self.assertTrue(client.closed)
 
-    def test_leaving(self) -> None:
-        """Who leaves, or closes his side, is let go, and what nobody listens to is not looked at."""
+    def test_listeners_leave(self) -> None:
+        """A listener that leaves or closes its side is removed, and so is a channel without listeners."""
         left, closed = self.listen(), self.listen()
         left.leave()
         closed.half_close()
         self.assertTrue(closed.closed)
         closed.leave()
-        self.clock.advance(LOOK_EVERY)
+        self.clock.advance(CHECK_INTERVAL)
         self.assertEqual((self.events.channels, self.server.streams, self.server.connections), ({}, 0, {}))
         (request,) = self.statistics[0].requests
         self.assertEqual((request.path, request.status, request.send), (f"/events/{CODE}", 200, None))
         self.assertGreater(request.bytes, 100)
 
     def test_drain(self) -> None:
-        """When the server ends it says farewell, and closes."""
+        """When the server stops, bye is the last event."""
         client = self.listen()
-        self.heard(client)
+        self.events_of(client)
         drained = self.server.drain()
-        self.assertEqual(self.heard(client), ["bye"])
+        self.assertEqual(self.events_of(client), ["bye"])
         self.assertTrue(client.closed)
         client.leave()
         self.successResultOf(drained)
 
-    def test_drain_while_waiting(self) -> None:
-        """Who waits for a first board while the server ends gets it, and the farewell."""
+    def test_drain_while_waiting_for_the_first_board(self) -> None:
+        """A client that waits for the first board while the server stops gets it, and bye."""
         self.modules.removeService(self.events)
         source = FakeSource()
         self.events = Events(CacheDisplays(BoardCache(source, self.clock), self.clock), self.clock, self.cooperator)
@@ -284,19 +284,19 @@ class EventsTests(LiveTestCase):
         drained = self.server.drain()
         source.answers[0].callback(Board(CODE, (), NOW))
         self.clock.advance(0)
-        self.assertEqual(self.heard(client), ["board", "bye"])
+        self.assertEqual(self.events_of(client), ["board", "bye"])
         self.assertTrue(client.closed)
         client.leave()
         self.successResultOf(drained)
 
-    def test_json(self) -> None:
-        """The data may be JSON; each form, language and choice has a channel of its own."""
+    def test_channels(self) -> None:
+        """The data may be JSON; each form, language and query has a channel of its own."""
         for query in ("as=json", "as=json&limit=1", "lang=en", "lang=fr"):
-            self.assertEqual(self.heard(self.listen(f"/events/{CODE}?{query}")), ["board"])
+            self.assertEqual(self.events_of(self.listen(f"/events/{CODE}?{query}")), ["board"])
         self.assertEqual(len(self.events.channels), 4)
 
-    def test_wrong(self) -> None:
-        """What is no stop is 404, what is no parameter 400; HEAD has no stream."""
+    def test_invalid_requests(self) -> None:
+        """An invalid stop is 404, an invalid parameter 400; HEAD has no stream."""
         for path, status in (("/events/x", 404), ("/events/", 404), (f"/events/{CODE}?as=xml", 400)):
             self.assertEqual(self.listen(path).answer().status, status, path)
         client = self.client()

@@ -26,14 +26,14 @@ MINUTE = 60
 
 
 def row(journey: str, minutes: int, **columns: str | None) -> dict[str, str | None]:
-    """Make a row of KV8: a journey that is planned and expected so many minutes after 01:00, which is NOW."""
+    """Return a row of KV8: a journey planned and expected so many minutes after 01:00, which is NOW."""
     time = f"{1 + minutes // 60:02}:{minutes % 60:02}:00"
     names = ("ExpectedArrivalTime", "ExpectedDepartureTime", "TargetArrivalTime", "TargetDepartureTime")
     return {"JourneyNumber": journey, **dict.fromkeys(names, time), **columns}
 
 
 class LiveTestCase(WireTestCase):
-    """A live feed whose messages the test gives, behind a server."""
+    """A live feed whose messages the test sends, behind a server."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -66,7 +66,7 @@ class Kv55LiveTestCase(LiveTestCase):
         return etree.fromstring(answer.body)
 
     def journeys(self, path: str = f"/kv55/{CODE}") -> dict[str, list[str]]:
-        """List the journeys of each stop of a document."""
+        """Return the journeys of each stop of a document."""
         return {
             stop.findtext("TimingPointCode", ""): [trip.findtext("JourneyNumber", "") for trip in stop.iter("Trip")]
             for stop in self.document(path).iter("TimingPoint")
@@ -74,14 +74,14 @@ class Kv55LiveTestCase(LiveTestCase):
 
 
 class DocumentTests(Kv55LiveTestCase):
-    """What is in a document."""
+    """The contents of a document."""
 
     def test_interface(self) -> None:
         """It is a cacheable module."""
         verifyObject(ICacheableModule, self.module)
 
     def test_trip(self) -> None:
-        """A trip has what KV8 says, with the names of its line and destination from KV7."""
+        """A trip has the values of KV8, with the names of its line and destination from KV7."""
         times = {
             "TargetArrivalTime": "25:09:00",
             "ExpectedArrivalTime": "25:10:30",
@@ -111,7 +111,7 @@ class DocumentTests(Kv55LiveTestCase):
         )
 
     def test_without_planning(self) -> None:
-        """Without KV7 a line has its planning number and a destination its code; expected times may be missing."""
+        """Without KV7 a line has its planning number and a destination its code; expected times may be absent."""
         missing: dict[str, str | None] = {"ExpectedArrivalTime": None, "ExpectedDepartureTime": None}
         take(self.feed, kv.passtimes(row("1", 10, **missing)))
         trip = self.document().find("Request/TimingPoint/Trip")
@@ -124,7 +124,7 @@ class DocumentTests(Kv55LiveTestCase):
             self.assertEqual(trip.findtext(tag), text)
 
     def test_escaped(self) -> None:
-        """Whatever an operator writes is text."""
+        """Every text of an operator is escaped."""
         name = 'Brug & <Station> "x" \u0001\U0001f68c'
         take(self.feed, kv.planning(destinations=[{"DestinationName50": name}]), kv.passtimes({}))
         self.assertEqual(
@@ -132,29 +132,29 @@ class DocumentTests(Kv55LiveTestCase):
         )
 
     def test_statuses(self) -> None:
-        """A trip's status is KV8's, whatever it is; one that is only planned is so."""
+        """A trip has KV8's status, or PLANNED if it is only planned."""
         statuses = ["DRIVING", "ARRIVED", "PASSED", "CANCEL", "UNKNOWN", "OFFROUTE", "SOMETHING"]
         take(self.feed, kv.passtimes(*(row(f"{n}", n, TripStopStatus=status) for n, status in enumerate(statuses))))
         times = {"TargetArrivalTime": "01:30:00", "TargetDepartureTime": "01:30:00"}
         take(self.feed, kv.planning({"JourneyNumber": "99", **times}), kv.calendar("2026-01-01"))
-        found = [trip.findtext("TripStopStatus") for trip in self.document().iter("Trip")]
-        self.assertEqual(found, [*statuses, "PLANNED"])
+        statuses_of_trips = [trip.findtext("TripStopStatus") for trip in self.document().iter("Trip")]
+        self.assertEqual(statuses_of_trips, [*statuses, "PLANNED"])
 
     def test_order(self) -> None:
-        """Trips are in order of expected time; what only arrives is left out."""
+        """Trips are in order of expected time, without those that only arrive."""
         late = {"ExpectedArrivalTime": "01:40:00", "ExpectedDepartureTime": "01:40:00"}
         last = row("4", 7, JourneyStopType="LAST", TargetDepartureTime="00:00:00", ExpectedDepartureTime="00:00:00")
         take(self.feed, kv.passtimes(row("1", 30), row("2", 10, **late), row("3", 20), last))
         self.assertEqual(self.journeys(), {CODE: ["3", "1", "2"]})
 
     def test_horizon(self) -> None:
-        """It goes two hours ahead."""
+        """The horizon is two hours."""
         take(self.feed, kv.passtimes(row("1", 119), row("2", 121)))
         self.assertEqual(self.journeys(), {CODE: ["1"]})
         self.assertEqual(self.journeys(f"/kv55/{CODE}?horizon=122"), {CODE: ["1", "2"]})
 
     def test_license(self) -> None:
-        """A document names the licence of the module that answers."""
+        """A document names the licence of its module."""
         Kv55Feed("other", self.feed, "http://x.invalid/licence").setServiceParent(self.modules)
         take(self.feed, kv.passtimes({}))
         for name, license_url in [
@@ -165,10 +165,10 @@ class DocumentTests(Kv55LiveTestCase):
 
 
 class StopsTests(Kv55LiveTestCase):
-    """Which stops may be asked for."""
+    """The stops of a request."""
 
     def test_several(self) -> None:
-        """Several stops are in one document, in the order in which they were asked for and once each."""
+        """Several stops are in one document, in the order of the request and once each."""
         take(self.feed, kv.passtimes(row("1", 10), row("2", 5, TimingPointCode="31000002")))
         for path, codes in [
             (f"/kv55/{CODE},31000002", [CODE, "31000002"]),
@@ -182,18 +182,18 @@ class StopsTests(Kv55LiveTestCase):
         self.assertEqual(self.journeys(f"/kv55/{CODE},31000002"), {CODE: ["1"], "31000002": ["2"]})
 
     def test_some_unknown(self) -> None:
-        """Of several stops those are left out that there are not."""
+        """Unknown stops among others are left out."""
         self.up()
         take(self.feed, kv.passtimes(row("1", 10)))
         self.assertEqual(self.journeys(f"/kv55/5,{CODE},6"), {CODE: ["1"]})
 
     def test_leading_zero(self) -> None:
-        """A code is a text."""
+        """A code is text: its leading zero counts."""
         take(self.feed, kv.passtimes(row("1", 10, TimingPointCode="031102"), row("2", 10, TimingPointCode="31102")))
         self.assertEqual(self.journeys("/kv55/031102"), {"031102": ["1"]})
 
-    def test_wrong(self) -> None:
-        """What is no TimingPointCode is a 404 with the Error of the interface."""
+    def test_invalid_codes(self) -> None:
+        """An invalid TimingPointCode is a 404 with the Error of the interface."""
         hundred = ",".join(map(str, range(1, 102)))
         for path in (
             "/kv55", "/kv55/", "/kv55/,", "/kv55/x", "/kv55/+5", "/kv55/5/6", "/kv55/1_000", "/kv55/12345678901",
@@ -207,8 +207,8 @@ class StopsTests(Kv55LiveTestCase):
             self.assertEqual(len(document.findall(".//Error")), 1)
 
 
-class ConditionTests(Kv55LiveTestCase):
-    """The kinds of a board, and of having none."""
+class FreshnessTests(Kv55LiveTestCase):
+    """The freshness of boards, and the reasons for having none."""
 
     def error(self, code: str = CODE) -> tuple[int, str | None, str | None, str | None]:
         answer = self.ask(f"/kv55/{code}")
@@ -217,7 +217,7 @@ class ConditionTests(Kv55LiveTestCase):
         return answer.status, answer.headers["Retry-After"], answer.headers["Feed-State"], text
 
     def test_fresh(self) -> None:
-        """A fresh board says how long it may be kept, and how the feed is."""
+        """A fresh board has its max-age and the feed's state."""
         self.up("UP", NOW)
         take(self.feed, kv.passtimes({}))
         answer = self.ask(f"/kv55/{CODE}")
@@ -231,24 +231,24 @@ class ConditionTests(Kv55LiveTestCase):
             self.assertEqual(answer.headers[name], value)
 
     def test_no_service(self) -> None:
-        """A stop where nothing leaves now is a board without trips."""
+        """A stop without departures is a board without trips."""
         self.up()
         take(self.feed, kv.planning())
         self.assertEqual(self.journeys(), {CODE: []})
 
     def test_unknown(self) -> None:
-        """A stop that there is not is a 404."""
+        """An unknown stop is a 404."""
         self.up()
         self.assertEqual(self.error(), (404, None, "UP", "Unknown TimingPointCode"))
 
     def test_down(self) -> None:
-        """Without a feed nobody knows of the stop: 503, and when to ask again."""
+        """Without a feed an unknown stop is a 503 with Retry-After."""
         for state in ("DOWN", "RECOVERING", "UNKNOWN"):
             self.up(state)
             self.assertEqual(self.error(), (503, "30", state, f"Feed {state}"))
 
     def test_stale(self) -> None:
-        """A board whose owner has been silent is served, and marked; so is one that is only planned."""
+        """A board of a silent operator is served as stale; so is one that is only planned."""
         self.up("DOWN", NOW)
         take(self.feed, kv.passtimes(row("1", 30)))
         self.clock.advance(60.5)
@@ -265,14 +265,14 @@ class ConditionTests(Kv55LiveTestCase):
         self.assertEqual(self.statistics[-1].requests[0].cache, "stale")
 
     def test_old(self) -> None:
-        """One that is too old is not served."""
+        """A board that is too old is not served."""
         self.up("DOWN", NOW)
         take(self.feed, kv.passtimes(row("1", 30)))
         self.clock.advance(301)
         self.assertEqual(self.error(), (503, "30", "DOWN", "Too old"))
 
     def test_several(self) -> None:
-        """Of several stops what is not there now goes before what never was, and what is there before both."""
+        """Of several stops the servable ones are served; else old data is reported before an unknown stop."""
         self.up("UP", NOW)
         take(
             self.feed, kv.passtimes(row("1", 30)), kv.passtimes(row("2", 30, DataOwnerCode="B", TimingPointCode="2"))
@@ -284,10 +284,10 @@ class ConditionTests(Kv55LiveTestCase):
 
 
 class RepresentationTests(Kv55LiveTestCase):
-    """The bytes of an answer."""
+    """The bytes of a response."""
 
-    def test_once(self) -> None:
-        """The bytes are made once, until the stop changes or its next pass has gone; query and codes make others."""
+    def test_rendered_once(self) -> None:
+        """A document is rendered once, until the stop changes or a departure leaves, and for each query."""
         made = []
         document = self.module.document
 
@@ -314,7 +314,7 @@ class RepresentationTests(Kv55LiveTestCase):
         self.assertEqual(len(made), 5)
 
     def test_gzip(self) -> None:
-        """Who takes gzip gets it, of the same document, and the plain one is told apart by its tag."""
+        """Clients that accept gzip get the same document with gzip, under another entity tag."""
         take(self.feed, kv.passtimes({}))
         for path in (f"/kv55/{CODE}", f"/kv55/{CODE}?limit=5"):
             plain = self.ask(path)
@@ -325,7 +325,7 @@ class RepresentationTests(Kv55LiveTestCase):
             self.assertEqual({plain.headers["Vary"], packed.headers["Vary"]}, {"Accept-Encoding"})
 
     def test_conditional(self) -> None:
-        """Who has these bytes gets 304 with the fields that it needs, who wants only others 412."""
+        """A client that has the representation gets 304, one with a failed precondition 412."""
         take(self.feed, kv.passtimes({}))
         etag = self.ask(f"/kv55/{CODE}").headers["ETag"]
         self.assertEqual(etag, make_representation(self.ask(f"/kv55/{CODE}").body, "", False).etag)
@@ -348,7 +348,7 @@ class RepresentationTests(Kv55LiveTestCase):
                 self.assertEqual(answer.headers["ETag"], None)
 
     def test_head(self) -> None:
-        """HEAD says what GET would, without the body."""
+        """HEAD gets the header fields of GET, without the body."""
         take(self.feed, kv.passtimes({}))
         whole = self.ask(f"/kv55/{CODE}")
         client = self.client()
@@ -357,7 +357,7 @@ class RepresentationTests(Kv55LiveTestCase):
         self.assertEqual((head.headers["Content-Length"], head.body), (str(len(whole.body)), b""))
 
     def test_statistics(self) -> None:
-        """A hit has its phases, and no wait."""
+        """A hit has its phases, without a wait."""
         take(self.feed, kv.passtimes({}))
         self.ask(f"/kv55/{CODE}")
         (hit,) = self.statistics[-1].requests
@@ -365,10 +365,10 @@ class RepresentationTests(Kv55LiveTestCase):
 
 
 class QueryTests(Kv55LiveTestCase):
-    """The parameters that are our own."""
+    """The filters."""
 
-    def test_read(self) -> None:
-        """They are read, and what is not ours is passed over."""
+    def test_parse(self) -> None:
+        """Filters are parsed, unknown parameters are ignored."""
         for text, query in [
             ("", Query()),
             ("_=123&x", Query()),
@@ -383,8 +383,8 @@ class QueryTests(Kv55LiveTestCase):
         ]:
             self.assertEqual(read_query(text), query, text)
 
-    def test_wrong(self) -> None:
-        """A value that cannot be is a 400 that names the parameter, whatever the stop."""
+    def test_invalid_values(self) -> None:
+        """An invalid value is a 400 that names the parameter, whatever the stop."""
         digit = "%D9%A1"  # another script's 1
         for name, values in [
             ("limit", ["", "0", "00", "-1", "+1", "1.5", "10000", "x", "%201", digit]),
@@ -398,8 +398,8 @@ class QueryTests(Kv55LiveTestCase):
                 self.assertIn(name, answer.body.decode())
         self.assertEqual(self.ask(f"/kv55/{CODE}?" + "a=b&" * 200).status, 400)
 
-    def test_picks(self) -> None:
-        """A limit counts what is left by the others; a line goes by either of its numbers."""
+    def test_filters(self) -> None:
+        """A limit counts after the other filters; a line matches by either of its numbers."""
         take(
             self.feed,
             kv.planning(),

@@ -52,7 +52,7 @@ class Kv55Tests(WireTestCase):
         verifyObject(ICacheableModule, self.module)
 
     def test_miss_and_hit(self) -> None:
-        """The first client waits for the source, the next one does not; both get the same document."""
+        """The first request waits for the source, the next is a hit; both get the same document."""
         first = self.fill()
         self.clock.advance(20.4)
         second = self.ask().answer()
@@ -72,7 +72,7 @@ class Kv55Tests(WireTestCase):
         self.assertEqual(len(self.source.asked), 1)
 
     def test_joined(self) -> None:
-        """Two hundred clients on one cold stop are one question, and all are answered."""
+        """Two hundred requests for one cold stop are one request to the source, and all get a response."""
         clients = [self.ask() for _ in range(200)]
         self.assertEqual(len(self.source.asked), 1)
         self.source.answers[0].callback(self.board())
@@ -86,7 +86,7 @@ class Kv55Tests(WireTestCase):
         self.assertEqual(results, ["miss"] + ["joined"] * 199)
 
     def test_stale(self) -> None:
-        """An older board is served at once while a newer one is asked for."""
+        """A stale board is served at once while it is refreshed."""
         self.fill()
         self.clock.advance(61)
         answer = self.ask().answer()
@@ -96,7 +96,7 @@ class Kv55Tests(WireTestCase):
         self.assertIn(b"Veerstoep", self.ask().answer().body)
 
     def test_failures(self) -> None:
-        """A source that fails is a 504, one that answers nonsense a 502; the next client asks again."""
+        """No response of the source is a 504, an unreadable one a 502; the next request asks the source again."""
         for failure, status, error in [
             (SourceSilent("no answer within 10 s"), 504, "Timeout"),
             (SourceUnreachable("refused"), 504, "Gateway unreachable"),
@@ -114,8 +114,8 @@ class Kv55Tests(WireTestCase):
             self.assertEqual(document.findtext("Request/Error"), error)
         self.assertEqual(len(self.source.asked), 3)
 
-    def test_stale_when_the_flight_fails(self) -> None:
-        """Who waits for a flight that fails gets a board that came meanwhile, as stale as it is."""
+    def test_stale_board_after_a_failure(self) -> None:
+        """When the source fails, a board that arrived meanwhile is served, as stale as it is."""
         client = self.ask()
         self.module.cache.put(replace(self.board(), received_at=self.clock.seconds() - 70))
         self.source.answers[0].errback(SourceSilent("no answer within 10 s"))
@@ -124,8 +124,8 @@ class Kv55Tests(WireTestCase):
         client.leave()
         self.assertEqual(self.statistics[0].requests[0].cache, "stale")
 
-    def test_wrong_codes(self) -> None:
-        """What is no TimingPointCode is a 404 with the Error of the interface, and asks nobody."""
+    def test_invalid_codes(self) -> None:
+        """An invalid TimingPointCode is a 404 with the Error of the interface, and no request to the source."""
         for path in (
             "/kv55", "/kv55/", "/kv55/x", "/kv55/+5", "/kv55/5/", "/kv55/5/6", "/kv55/1_000", "/kv55/12345678901",
             "/kv55/%20", "/kv55/5%0a", "/kv55/%D9%A1", "/kv55/%3CError%3E", "/kv55/%00",
@@ -138,12 +138,12 @@ class Kv55Tests(WireTestCase):
         self.assertEqual(self.source.asked, [])
 
     def test_leading_zero(self) -> None:
-        """A code is a text: its leading zero is asked for."""
+        """A code is text: its leading zero counts."""
         self.ask("/kv55/031102")
         self.assertEqual(self.source.asked[0], "031102")
 
     def test_conditional(self) -> None:
-        """A client that has these bytes gets 304, with the fields that it needs to go on using them."""
+        """A client that has the representation gets 304, with the fields for its further use."""
         etag = self.fill().headers["ETag"]
         for value, status in [(etag, 304), (f'"x", W/{etag}', 304), ("*", 304), ('"x"', 200)]:
             answer = self.ask(If_None_Match=value).answer()
@@ -151,7 +151,7 @@ class Kv55Tests(WireTestCase):
             self.assertIsNotNone(answer.headers["Cache-Control"])
 
     def test_gzip(self) -> None:
-        """Who takes gzip gets it, of the same document, and the plain one is told apart by its tag."""
+        """Clients that accept gzip get the same document with gzip, under another entity tag."""
         plain = self.fill()
         compressed = self.ask(Accept_Encoding="br, gzip;q=0.8").answer()
         self.assertEqual(compressed.headers["Content-Encoding"], "gzip")
@@ -165,7 +165,7 @@ class Kv55Tests(WireTestCase):
         self.assertEqual(self.ask(If_None_Match=etag).answer().status, 200)
 
     def test_modified_since(self) -> None:
-        """Who has the board of that moment is told so, until there is another."""
+        """If-Modified-Since with the board's time is a 304 until there is a new board."""
         modified = self.fill().headers["Last-Modified"]
         self.assertEqual(modified, "Thu, 01 Jan 2026 00:00:00 GMT")
         unchanged = self.ask(If_Modified_Since=modified).answer()
@@ -176,13 +176,13 @@ class Kv55Tests(WireTestCase):
         self.assertEqual(self.ask(If_Modified_Since=modified).answer().status, 200)
 
     def test_precondition(self) -> None:
-        """Who wants the board only as it was gets a 412 once it is another."""
+        """If-Match and If-Unmodified-Since are a 412 once the board is another."""
         etag = self.fill().headers["ETag"]
         self.assertEqual(self.ask(If_Match=etag).answer().status, 200)
         self.assertEqual(self.ask(If_Match='"x"').answer().status, 412)
 
     def test_busy(self) -> None:
-        """While too many questions are on their way, another stop is a 503; the same stop is joined."""
+        """While too many requests are pending, another stop is a 503; the same stop is joined."""
         self.source = FakeSource()
         module = Kv55Gateway("kv55", BoardCache(self.source, self.clock, CacheSettings(flights=1)))
         self.server.find_module = lambda segment: module
@@ -196,7 +196,7 @@ class Kv55Tests(WireTestCase):
         self.assertEqual(self.source.asked, [CODE, "5"])
 
     def test_head(self) -> None:
-        """HEAD says what GET would, without the body."""
+        """HEAD gets the header fields of GET, without the body."""
         whole = self.fill()
         client = self.client()
         client.send(b"HEAD /kv55/57330430 HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -204,26 +204,26 @@ class Kv55Tests(WireTestCase):
         self.assertEqual((head.headers["Content-Length"], head.body), (str(len(whole.body)), b""))
         self.assertEqual(head.headers["ETag"], whole.headers["ETag"])
 
-    def test_query_is_passed_over(self) -> None:
-        """A query string, with which some clients shun caches, does not change the answer."""
+    def test_query_is_ignored(self) -> None:
+        """A query string, which some clients send to bypass caches, does not change the response."""
         self.fill()
         self.assertEqual(self.ask(f"/kv55/{CODE}?_=123").answer().status, 200)
 
     def test_post(self) -> None:
-        """A POST is not for here."""
+        """POST is not allowed."""
         client = self.client()
         client.send(b"POST /kv55/5 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
         answer = client.answer()
         self.assertEqual((answer.status, answer.headers["Allow"]), (405, "GET, HEAD, OPTIONS"))
 
     def test_second_instance(self) -> None:
-        """Under another name there is another cache."""
+        """A module of another name has another cache."""
         self.fill()
         self.ask(f"/arriva/{CODE}")
         self.assertEqual(len(self.source.asked), 2)
 
     def test_one_client_leaves(self) -> None:
-        """A client that leaves does not take the flight away from the others."""
+        """A client that leaves does not affect the others' request."""
         leaver, stayer = self.ask(), self.ask()
         leaver.leave()
         self.source.answers[0].callback(self.board())

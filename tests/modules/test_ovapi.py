@@ -1,4 +1,4 @@
-"""OVapi's JSON from the live feed, in memory: names, order and forms of values are those of its answers of 2026."""
+"""OVapi's JSON from the live feed, in memory: names, order and forms of values are those of its responses of 2026."""
 
 import gzip
 import json
@@ -101,9 +101,9 @@ class OvapiTestCase(LiveTestCase):
         self.assertEqual(answer.headers["Cache-Control"], "no-store")
         return answer
 
-    def assertShape(self, found: Any, expected: Any) -> None:
-        """Compare JSON to its bytes: the order of names and the types of values count."""
-        self.assertEqual(json.dumps(found, indent=1), json.dumps(expected, indent=1))
+    def assertSameJson(self, document: Any, expected: Any) -> None:
+        """Compare JSON by its bytes: the order of names and the types of values count."""
+        self.assertEqual(json.dumps(document, indent=1), json.dumps(expected, indent=1))
 
 
 class FormTests(OvapiTestCase):
@@ -117,7 +117,7 @@ class FormTests(OvapiTestCase):
             verifyObject(ICacheableModule, module)
 
     def test_bytes(self) -> None:
-        """JSON is without spaces, as UTF-8, and its times are naive."""
+        """JSON has no spaces, is UTF-8, and its times have no offset."""
         take(self.feed, kv.planning(destinations=[{"DestinationName50": "'s-Gravenhage/\u00c9 \u2028"}]))
         take(self.feed, kv.passtimes({}))
         body = self.ask(f"/tpc/{CODE}").body
@@ -126,16 +126,16 @@ class FormTests(OvapiTestCase):
         self.assertTrue(body.startswith(b'{"30000001":{"Stop":{"Longitude":5.38'), body[:100])
 
     def test_pass(self) -> None:
-        """A pass has the names, order and forms of OVapi's, with the date on the wall beside the operating date."""
+        """A pass has the names, order and forms of OVapi's, with calendar dates besides the operating date."""
         take(self.feed, kv.planning(), kv.passtimes(ROW))
         passes = self.json(f"/tpc/{CODE}")[CODE]["Passes"]
-        self.assertShape(passes, {JOURNEY: PASS})
+        self.assertSameJson(passes, {JOURNEY: PASS})
 
-    def test_left_out(self) -> None:
-        """What is not said is left out, as OVapi does, but for what its clients want to be there."""
-        unsaid = ("OperatorCode", "SideCode", "NumberOfCoaches", "MessageContent")
+    def test_absent_values(self) -> None:
+        """Absent values are left out, as OVapi does, except those that its clients require."""
+        absent = ("OperatorCode", "SideCode", "NumberOfCoaches", "MessageContent")
         take(
-            self.feed, kv.passtimes({**ROW, **dict.fromkeys(unsaid), "LineDirection": None, "DestinationCode": None})
+            self.feed, kv.passtimes({**ROW, **dict.fromkeys(absent), "LineDirection": None, "DestinationCode": None})
         )
         (one,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
         self.assertEqual(
@@ -153,7 +153,7 @@ class FormTests(OvapiTestCase):
             self.assertEqual(one[name], value, name)
 
     def test_values(self) -> None:
-        """Numbers are numbers where they are ones; what is none, or too large for JSON's readers, is a text."""
+        """Numbers are numbers; a text that is no number, or too large for JSON, stays a text."""
         for column, written, value in [
             ("JourneyNumber", "007", 7),
             ("JourneyNumber", "7a", "7a"),
@@ -180,7 +180,7 @@ class FormTests(OvapiTestCase):
             self.assertNotIn("SideCode", one)
 
     def test_times(self) -> None:
-        """Of two times that are missing the others stand in; at LAST nothing departs at midnight."""
+        """A missing time gets the value of the other; at LAST no departure is at midnight."""
         cases: list[tuple[dict[str, str | None], list[str]]] = [
             ({}, ["01:09:00", "01:09:30", "01:10:20", "01:10:40"]),
             (
@@ -216,30 +216,30 @@ class TpcTests(OvapiTestCase):
     """/tpc/."""
 
     def test_all(self) -> None:
-        """It tells how many live passes each stop has; those that only KV7 knows have none."""
+        """The index has the number of live passtimes of each stop; stops of KV7 alone have 0."""
         take(self.feed, kv.planning({}, points=[{}, {"TimingPointCode": "5"}]), kv.calendar("2026-01-01"))
         take(self.feed, kv.passtimes({}, {"JourneyNumber": "2"}, {"TimingPointCode": OTHER, "UserStopCode": "u2"}))
         for path in ("/tpc", "/tpc/"):
             self.assertEqual(self.json(path), {CODE: 2, "5": 0, OTHER: 1})
 
     def test_stop(self) -> None:
-        """A stop has its place, its passes and its messages, in this order."""
+        """A stop has its position, its passes and its messages, in this order."""
         take(self.feed, kv.planning(), kv.passtimes(row("2", 20), row("1", 10), row("3", 5, JourneyStopType="LAST")))
-        found = self.json(f"/tpc/{CODE}")
-        self.assertEqual(list(found), [CODE])
-        self.assertEqual(list(found[CODE]), ["Stop", "Passes", "GeneralMessages"])
-        self.assertShape(found[CODE]["Stop"], STOP)
-        self.assertEqual([one["JourneyNumber"] for one in found[CODE]["Passes"].values()], [3, 1, 2])
-        self.assertEqual(found[CODE]["GeneralMessages"], {})
+        document = self.json(f"/tpc/{CODE}")
+        self.assertEqual(list(document), [CODE])
+        self.assertEqual(list(document[CODE]), ["Stop", "Passes", "GeneralMessages"])
+        self.assertSameJson(document[CODE]["Stop"], STOP)
+        self.assertEqual([one["JourneyNumber"] for one in document[CODE]["Passes"].values()], [3, 1, 2])
+        self.assertEqual(document[CODE]["GeneralMessages"], {})
 
     def test_departures(self) -> None:
-        """With /departures what only arrives is left out."""
+        """/departures leaves out passes that only arrive."""
         take(self.feed, kv.passtimes(row("1", 10), row("3", 5, JourneyStopType="LAST")))
         for path in (f"/tpc/{CODE}/departures", f"/tpc/{CODE},/departures/", f"/tpc/{CODE},{CODE}/departures"):
             self.assertEqual(list(self.json(path)[CODE]["Passes"]), ["LIN_77_L004_1_0"])
 
     def test_twice(self) -> None:
-        """Of a journey that calls twice, or runs on two days, the sooner pass is shown."""
+        """Of a journey that calls twice, or runs on two days, the sooner pass is returned."""
         take(
             self.feed,
             kv.passtimes(row("1", 20, UserStopOrderNumber="9"), row("1", 10), row("1", 30, FortifyOrderNumber="1")),
@@ -249,7 +249,7 @@ class TpcTests(OvapiTestCase):
         self.assertEqual(passes["LIN_77_L004_1_0"]["UserStopOrderNumber"], 3)
 
     def test_horizon(self) -> None:
-        """It goes an hour and a half ahead; planned passes are there, too."""
+        """The horizon is an hour and a half, planned passes included."""
         take(self.feed, kv.passtimes(row("1", 89), row("2", 91)))
         times = {"TargetArrivalTime": "02:00:00", "TargetDepartureTime": "02:00:00"}
         take(self.feed, kv.planning({"JourneyNumber": "3", **times}), kv.calendar("2026-01-01"))
@@ -261,7 +261,7 @@ class TpcTests(OvapiTestCase):
         self.assertEqual(list(self.json(f"/tpc/{CODE}?horizon=60")[CODE]["Passes"]), ["LIN_77_L004_3_0"])
 
     def test_several(self) -> None:
-        """Several stops are in one answer, those left out that there are not; commas and slashes at the end go."""
+        """Several stops are in one response, without unknown ones; trailing commas and slashes are ignored."""
         self.up()
         take(self.feed, kv.passtimes({}, {"TimingPointCode": OTHER, "UserStopCode": "u2"}))
         for path, codes in [
@@ -273,7 +273,7 @@ class TpcTests(OvapiTestCase):
             self.assertEqual(list(self.json(path)), codes)
 
     def test_query(self) -> None:
-        """The parameters that are our own pick passes; one that cannot be is a 400."""
+        """Filters select passes; an invalid one is a 400."""
         take(self.feed, kv.planning(), kv.passtimes(row("1", 10), row("2", 20, LineDirection="2"), row("3", 30)))
         for query, journeys in [("limit=2", [1, 2]), ("direction=1&line=4", [1, 3]), ("horizon=20", [1, 2])]:
             passes = self.json(f"/tpc/{CODE}/departures?{query}")[CODE]["Passes"]
@@ -281,7 +281,7 @@ class TpcTests(OvapiTestCase):
         self.assertEqual(self.ask(f"/tpc/{CODE}?limit=0").status, 400)
 
     def test_nothing(self) -> None:
-        """What there is nothing for is a 404 with []: another word, too long a path, no code, an unknown one."""
+        """Another word, too long a path, no code and an unknown code are a 404 with []."""
         self.up()
         take(self.feed, kv.passtimes({}))
         hundred = ",".join(str(n) for n in range(101))
@@ -293,7 +293,7 @@ class TpcTests(OvapiTestCase):
             self.nothing(path)
 
     def test_message(self) -> None:
-        """A message has what was said of it, its moments as the clocks on the wall show them."""
+        """A message has its values, its times as local time."""
         columns = {"MessageEndTime": "2026-01-01T06:00:00+00:00", "ReasonContent": ""}
         take(self.feed, kv.general_message(columns))
         expected = {
@@ -319,8 +319,8 @@ class TpcTests(OvapiTestCase):
             "MessageTimeStamp": "2026-01-01T00:59:50",
         }
         key = "LIN_2026-01-01_27_ALGEMEEN_30000001"
-        self.assertShape(self.json(f"/tpc/{CODE}")[CODE]["GeneralMessages"], {key: expected})
-        self.assertShape(self.json("/generalmessage"), {key: expected})
+        self.assertSameJson(self.json(f"/tpc/{CODE}")[CODE]["GeneralMessages"], {key: expected})
+        self.assertSameJson(self.json("/generalmessage"), {key: expected})
 
     def test_rendered_once_per_form(self) -> None:
         """A stop's board is rendered once, until it changes, for each form and each place in a response."""
@@ -344,18 +344,18 @@ class TpcTests(OvapiTestCase):
         self.assertEqual(len(made), 5)
 
     def test_conditional(self) -> None:
-        """Who has these bytes is told so."""
+        """A client that has the representation gets 304."""
         take(self.feed, kv.passtimes({}))
         etag = self.ask(f"/tpc/{CODE}").headers["ETag"]
         self.assertEqual(self.ask(f"/tpc/{CODE}", If_None_Match=etag).status, 304)
         self.assertEqual(self.ask(f"/tpc/{CODE}", If_Match='"x"').status, 412)
 
 
-class ConditionTests(OvapiTestCase):
-    """The kinds of an empty board, on OVapi's paths."""
+class FreshnessTests(OvapiTestCase):
+    """The freshness of boards, and the reasons for having none."""
 
     def test_kinds(self) -> None:
-        """No service now, no such stop, nobody knows, stale, and too old are told apart."""
+        """No service, an unknown stop, no feed, stale and too old data are distinguishable."""
         self.up()
         take(self.feed, kv.planning())
         self.assertEqual(self.json(f"/tpc/{CODE}")[CODE]["Passes"], {})
@@ -371,7 +371,7 @@ class ConditionTests(OvapiTestCase):
         self.assertEqual(self.nothing(f"/tpc/{CODE}", 503).headers["Retry-After"], "30")
 
     def test_others(self) -> None:
-        """So it is with areas, lines and journeys; with a timetable alone what is not there is unknown."""
+        """The same holds for areas, lines and journeys; with a timetable alone a missing one is unknown."""
         paths = ("/stopareacode/x", "/line/LIN_x_1", "/journey/LIN_1_1_1_1")
         for path in paths:
             self.nothing(path, 404)
@@ -392,18 +392,20 @@ class StopAreaTests(OvapiTestCase):
         take(self.feed, kv.planning(points=[*points, {"TimingPointCode": "6", "StopAreaCode": None}]))
 
     def test_all(self) -> None:
-        """It describes every area."""
+        """The index describes every area."""
         names = ("TimingPointTown", "TimingPointName", "StopAreaCode", "Longitude", "Latitude")
         area = {name: STOP[name] for name in names}
-        self.assertShape(self.json("/stopareacode/"), {"LdBrug": area, "x": {**area, "StopAreaCode": "x"}})
+        self.assertSameJson(self.json("/stopareacode/"), {"LdBrug": area, "x": {**area, "StopAreaCode": "x"}})
 
     def test_areas(self) -> None:
-        """The stops of an area are under its code, with no ServerTime beside them."""
+        """The stops of an area are under its code, without a ServerTime."""
         take(self.feed, kv.passtimes({"TimingPointCode": OTHER, "UserStopCode": "u2"}, {"JourneyStopType": "LAST"}))
-        found = self.json("/stopareacode/x,LdBrug,y/departures/")
-        self.assertEqual({area: list(stops) for area, stops in found.items()}, {"x": ["5"], "LdBrug": [CODE, OTHER]})
-        self.assertShape(found["LdBrug"][CODE], {"Stop": STOP, "Passes": {}, "GeneralMessages": {}})
-        self.assertEqual(list(found["LdBrug"][OTHER]["Passes"]), [JOURNEY])
+        document = self.json("/stopareacode/x,LdBrug,y/departures/")
+        self.assertEqual(
+            {area: list(stops) for area, stops in document.items()}, {"x": ["5"], "LdBrug": [CODE, OTHER]}
+        )
+        self.assertSameJson(document["LdBrug"][CODE], {"Stop": STOP, "Passes": {}, "GeneralMessages": {}})
+        self.assertEqual(list(document["LdBrug"][OTHER]["Passes"]), [JOURNEY])
         self.assertEqual(list(self.json("/stopareacode/x")["x"]), ["5"])
         self.nothing("/stopareacode/y")
 
@@ -436,36 +438,36 @@ class LineTests(OvapiTestCase):
         take(self.feed, message, kv.calendar("2026-01-01"))
 
     def actuals(self) -> dict[str, tuple[int, str]]:
-        found = self.json(f"/line/{LINE}/actuals")[LINE]["Actuals"]
-        return {key: (one["UserStopOrderNumber"], one["TripStopStatus"]) for key, one in found.items()}
+        document = self.json(f"/line/{LINE}/actuals")[LINE]["Actuals"]
+        return {key: (one["UserStopOrderNumber"], one["TripStopStatus"]) for key, one in document.items()}
 
     def test_all(self) -> None:
-        """It describes every line in each direction, those too that only KV8 tells of."""
+        """The index describes every line in each direction, also those of KV8 alone."""
         take(self.feed, kv.passtimes({"LinePlanningNumber": "L_5", "LineDirection": "2"}))
-        found = self.json("/line/")
-        self.assertShape(found[LINE], self.SHAPE)
-        self.assertEqual(list(found), [LINE, "LIN_L_5_2"])
-        self.assertEqual(found["LIN_L_5_2"]["LinePublicNumber"], "L_5")
+        document = self.json("/line/")
+        self.assertSameJson(document[LINE], self.SHAPE)
+        self.assertEqual(list(document), [LINE, "LIN_L_5_2"])
+        self.assertEqual(document["LIN_L_5_2"]["LinePublicNumber"], "L_5")
 
     def test_line(self) -> None:
-        """A line has its description, where its journeys are, the moment in UTC, and its stops by pattern."""
+        """A line has its description, the positions of its journeys, the time in UTC, and its stops by pattern."""
         self.clock.advance(0.9)
         whole = self.json(f"/line/{LINE},")
         self.assertEqual(list(whole), [LINE])
-        found = whole[LINE]
-        self.assertEqual(list(found), ["Line", "Actuals", "ServerTime", "Network"])
-        self.assertShape(found["Line"], self.SHAPE)
-        self.assertEqual(found["ServerTime"], "2026-01-01T00:00:00Z")
-        self.assertEqual(list(found["Network"]), ["900"])
-        self.assertEqual(list(found["Network"]["900"]), ["3", "10"])
-        self.assertShape(found["Network"]["900"]["3"], {**STOP, "IsTimingStop": True, "UserStopOrderNumber": 3})
-        self.assertEqual(found["Network"]["900"]["10"]["TimingPointCode"], OTHER)
+        document = whole[LINE]
+        self.assertEqual(list(document), ["Line", "Actuals", "ServerTime", "Network"])
+        self.assertSameJson(document["Line"], self.SHAPE)
+        self.assertEqual(document["ServerTime"], "2026-01-01T00:00:00Z")
+        self.assertEqual(list(document["Network"]), ["900"])
+        self.assertEqual(list(document["Network"]["900"]), ["3", "10"])
+        self.assertSameJson(document["Network"]["900"]["3"], {**STOP, "IsTimingStop": True, "UserStopOrderNumber": 3})
+        self.assertEqual(document["Network"]["900"]["10"]["TimingPointCode"], OTHER)
         self.assertEqual(list(self.json(f"/line/{LINE}/actuals")[LINE]), ["Line", "Actuals", "ServerTime"])
         for path in ("/line/LIN_L004_2", "/line/LIN_L004", "/line/x", f"/line/{LINE}/departures"):
             self.nothing(path)
 
     def test_actuals(self) -> None:
-        """A journey is where it begins while planned, then where it came to last, and no longer there at its end."""
+        """A journey is at its first stop while planned, then at its last call, and absent after its end."""
         self.assertEqual(self.actuals(), {JOURNEY: (3, "PLANNED")})
         second = {**self.second, "TimingPointCode": OTHER, "JourneyStopType": "LAST"}
         for first, last, expected in [
@@ -486,7 +488,7 @@ class LineTests(OvapiTestCase):
             self.assertEqual(self.actuals(), expected, (first, last))
 
     def test_order_of_stops(self) -> None:
-        """The stops of a journey go by their numbers."""
+        """The stops of a journey are in the order of their numbers."""
         rows = [
             {
                 "JourneyNumber": "7",
@@ -505,23 +507,23 @@ class JourneyTests(OvapiTestCase):
     """/journey/."""
 
     def test_all(self) -> None:
-        """It tells how many stops each live journey has."""
+        """The index has the number of stops of each live journey."""
         take(self.feed, kv.passtimes({}, {"UserStopOrderNumber": "4"}, {"JourneyNumber": "2"}))
         self.assertEqual(self.json("/journey/"), {JOURNEY: 2, "LIN_77_L004_2_0": 1})
 
     def test_journey(self) -> None:
-        """A journey has the moment in UTC and its passes by the number of the stop, in its order."""
+        """A journey has the time in UTC and its passes by the number of the stop, in order."""
         take(self.feed, kv.planning(), kv.passtimes({**ROW, "UserStopOrderNumber": "10"}, ROW))
-        found = self.json(f"/journey/{JOURNEY},x")
-        self.assertEqual(list(found), [JOURNEY])
-        self.assertEqual(list(found[JOURNEY]), ["ServerTime", "Stops"])
-        self.assertEqual(found[JOURNEY]["ServerTime"], "2026-01-01T00:00:00Z")
-        self.assertShape(found[JOURNEY]["Stops"], {"3": PASS, "10": {**PASS, "UserStopOrderNumber": 10}})
+        document = self.json(f"/journey/{JOURNEY},x")
+        self.assertEqual(list(document), [JOURNEY])
+        self.assertEqual(list(document[JOURNEY]), ["ServerTime", "Stops"])
+        self.assertEqual(document[JOURNEY]["ServerTime"], "2026-01-01T00:00:00Z")
+        self.assertSameJson(document[JOURNEY]["Stops"], {"3": PASS, "10": {**PASS, "UserStopOrderNumber": 10}})
         for path in (f"/journey/{JOURNEY}/actuals", "/journey/x", "/journey/LIN_77_L004_1001_1"):
             self.nothing(path)
 
     def test_old(self) -> None:
-        """A journey whose operator has said nothing for minutes is marked, and then not told."""
+        """A journey of a silent operator becomes stale, and then is not served."""
         take(self.feed, kv.passtimes(ROW))
         self.clock.advance(100)
         self.assertEqual(self.ask(f"/journey/{JOURNEY}").headers["Cache-Status"], "govi-cache; hit; ttl=-40")
@@ -533,7 +535,7 @@ class OtherTests(OvapiTestCase):
     """/generalmessage and /lastupdate."""
 
     def test_messages(self) -> None:
-        """Messages are there while they are for now."""
+        """Messages are returned while they are current."""
         self.nothing("/generalmessage")
         start = "2026-01-01T01:01:00+01:00"
         end = "2026-01-01T01:02:00+01:00"
@@ -546,11 +548,11 @@ class OtherTests(OvapiTestCase):
         self.nothing("/generalmessage/x")
 
     def test_last_update(self) -> None:
-        """It tells when each data owner and subscription last said something."""
+        """The response has the latest timestamp of each data owner and subscription."""
         take(self.feed, kv.passtimes({"DataOwnerCode": "B"}), kv.passtimes({"LastUpdateTimeStamp": None}))
-        found = self.json("/lastupdate")
-        self.assertShape(
-            found,
+        document = self.json("/lastupdate")
+        self.assertSameJson(
+            document,
             {
                 "LastUpdateTimeStamps": {
                     "DataOwner": {"B": "2026-01-01T00:59:50+0100"},

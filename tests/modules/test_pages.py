@@ -13,7 +13,7 @@ from govi_server.modules.assets import Assets
 from govi_server.modules.board import BoardPages
 from govi_server.modules.display_source import FeedDisplays
 from govi_server.modules.docs import Documentation, openapi_modules
-from govi_server.modules.front import CHANGED_EVERY, Front
+from govi_server.modules.front import CHANGES_INTERVAL, Front
 from govi_server.modules.kv55_feed import LICENSE, Kv55Feed
 from govi_server.modules.ovapi import ovapi_modules
 from govi_server.modules.siri import PATH, Duration, Siri
@@ -266,7 +266,7 @@ class FrontTests(PagesTestCase):
         self.assertEqual(self.page("/").xpath(links), ["/board/2", "/board/1"])
         take(self.feed, kv.passtimes(row("1", 6, TimingPointCode="1")))
         self.assertEqual(self.page("/").xpath(links), ["/board/2", "/board/1"])
-        self.clock.advance(CHANGED_EVERY)
+        self.clock.advance(CHANGES_INTERVAL)
         self.assertEqual(self.page("/").xpath(links), ["/board/1", "/board/2"])
 
     def test_age_and_licence(self) -> None:

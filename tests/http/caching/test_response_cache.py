@@ -123,8 +123,8 @@ class BoardsTestCase(LiveTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.up()
-        self.signs = FeedDisplays(self.feed)
-        self.boards = BoardPages(self.signs, self.clock)
+        self.displays = FeedDisplays(self.feed)
+        self.boards = BoardPages(self.displays, self.clock)
         self.siri = Siri(self.feed)
         for module in (self.boards, self.siri):
             module.setServiceParent(self.modules)
@@ -235,7 +235,7 @@ class FreshnessTests(BoardsTestCase):
 
     def test_failure_is_not_stored(self) -> None:
         """A failing source is a 500, and is called again."""
-        with mock.patch.object(self.signs, "_sign", side_effect=ZeroDivisionError):
+        with mock.patch.object(self.displays, "_display", side_effect=ZeroDivisionError):
             self.assertEqual(self.ask(PAGE).status, 500)
         self.flushLoggedErrors(ZeroDivisionError)
         self.assertEqual(self.ask(PAGE).status, 200)
