@@ -243,7 +243,7 @@ def _feed(services: OrderedMultiService, config: Config, reactor: Any) -> Feed:
         subscriber=settings.subscriber,
         passtimes=settings.passtimes,
         timetable=settings.planning,
-        kept=config.cache.bytes,
+        cache_bytes=config.cache.bytes,
     )
     if config.is_demo:
         services.addService(town_feed(reactor, Behaviour().seed, lambda address: feed.subscribe([address])))

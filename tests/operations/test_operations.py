@@ -104,7 +104,7 @@ class OperationsTestCase(WireTestCase):
             "passtimes": PasstimeSettings(),
             "timetable": PlanningSettings(),
         }
-        return Feed(self.clock, [], "", FeedLimitSettings(), kept=1 << 20, **cast(Any, limits))
+        return Feed(self.clock, [], "", FeedLimitSettings(), cache_bytes=1 << 20, **cast(Any, limits))
 
     def happened(
         self, *requests: tuple[str, int | None, str], client: str = "192.0.2.0/24", wait: float = 0.0
