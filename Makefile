@@ -1,23 +1,23 @@
-# One environment for everything, in .venv; PYTHON makes it.
+# One virtual environment for everything, in .venv, made with PYTHON.
 PYTHON ?= python3
 BIN = .venv/bin
-# Where run-feed has the simulator publish.
+# The simulator's ZeroMQ address in run-feed.
 FEED = tcp://127.0.0.1:7817
 
-.PHONY: run run-feed test test-units test-integration test-browser test-contract examples screenshots bench bench-quick \
-    check pin clean
+.PHONY: run run-feed test test-units test-integration test-browser test-contract configuration examples screenshots \
+    bench bench-quick check pin clean
 
 run: .venv/ready  ## Serve the demo on port 8080.
 	$(BIN)/twistd --nodaemon --pidfile= govi-cache
 
-run-feed: .venv/ready  ## Serve a live feed on port 8080: that of the simulator, over ZeroMQ.
+run-feed: .venv/ready  ## Serve the simulator's live feed on port 8080, over ZeroMQ.
 	@trap 'kill $$simulator $$cache 2>/dev/null; wait' EXIT; trap 'exit 130' INT; trap 'exit 143' HUP TERM; \
 	$(BIN)/twistd --nodaemon --pidfile= govi-simulator --feed $(FEED) & simulator=$$!; \
 	$(BIN)/twistd --nodaemon --pidfile= govi-cache --feed $(FEED) & cache=$$!; wait $$cache
 
-# The programs that tests start keep their bytecode: or each would compile the whole package.
+# Programs that tests start write their bytecode, or each would compile the whole package.
 test: export PYTHONDONTWRITEBYTECODE =
-test: .venv/ready  ## Run the whole suite: what reckons beside what mostly waits.
+test: .venv/ready  ## Run the unit tests and, beside them, the integration tests, which mostly wait.
 	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-units test-integration
 
 test-units: .venv/ready
@@ -26,25 +26,28 @@ test-units: .venv/ready
 test-integration: .venv/ready
 	$(BIN)/pytest tests/integration
 
-test-browser: .venv/browser  ## Look at the pages in Chromium, which must be there: apt install chromium.
+test-browser: .venv/browser  ## Test the pages in Chromium (apt install chromium).
 	$(BIN)/pytest tests/browser
 
-test-contract: .venv/contract  ## Have schemathesis look for what /openapi.json promises and the program does not do.
+test-contract: .venv/contract  ## Check the program against its /openapi.json with schemathesis.
 	$(BIN)/pytest tests/contract
 
-examples: .venv/ready  ## Write anew what /docs shows as answered to the examples that modules declare.
+configuration: .venv/ready  ## Write etc/govi-cache.toml and docs/configuration.md from govi_server/settings.py.
+	$(BIN)/python -m tests.configuration
+
+examples: .venv/ready  ## Write the example responses of /docs, govi_server/openapi/examples.json.
 	$(BIN)/python -m tests.examples
 
-screenshots: .venv/browser  ## Make the pictures in docs/images anew.
+screenshots: .venv/browser  ## Take the screenshots in docs/images.
 	$(BIN)/python -m tests.browser.screenshots docs/images
 
-bench: .venv/ready  ## Measure what an answer costs, beside other servers that are installed; takes ten minutes.
+bench: .venv/ready  ## Measure the cost of a response, also of other installed servers; takes ten minutes.
 	$(BIN)/python bench/hits.py --write bench/results.md
 
-bench-quick: .venv/ready  ## Less of it, in a minute.
+bench-quick: .venv/ready  ## A shorter benchmark, in a minute.
 	$(BIN)/python bench/hits.py --quick
 
-check: .venv/ready  ## Look at style and types, and run the unit tests under the other runner.
+check: .venv/ready  ## Check style and types, and run the unit tests with trial.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -56,12 +59,12 @@ check: .venv/ready  ## Look at style and types, and run the unit tests under the
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt --editable .
 	touch $@
 
-# Playwright is large, and needed for nothing else.
+# Playwright is large, and only the browser tests need it.
 .venv/browser: tests/browser/requirements.txt .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
-# So is schemathesis.
+# Schemathesis too, and only the contract tests need it.
 .venv/contract: tests/contract/requirements.txt .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
@@ -69,7 +72,7 @@ check: .venv/ready  ## Look at style and types, and run the unit tests under the
 PIN = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
     --no-annotate --no-header pyproject.toml
 
-pin: .venv/ready  ## Pin the developer's environment anew, after a change of the dependencies.
+pin: .venv/ready  ## Pin the development environment again, after a change of the dependencies.
 	$(PIN) --group dev --output-file requirements.txt
 	$(PIN) --group browser --constraint requirements.txt --output-file tests/browser/requirements.txt
 	$(PIN) --group contract --constraint requirements.txt --output-file tests/contract/requirements.txt

@@ -1,4 +1,4 @@
-"""Servers of one constant answer, the file that BENCH_BODY names: what others cost who do nothing else.
+"""Servers of one constant response, the file that BENCH_BODY names: the least that other frameworks cost.
 
 python bench/constant.py "aiohttp" | "twisted.web[ with its access log]" | "bare Twisted protocol" PORT
 """
@@ -13,7 +13,7 @@ with open(os.environ["BENCH_BODY"], "rb") as file:
 
 
 async def app(scope: dict[str, Any], receive: object, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
-    """Answer as an ASGI application."""
+    """Respond as an ASGI application."""
     if scope["type"] == "http":
         headers = [(b"content-type", b"text/xml"), (b"content-length", b"%d" % len(BODY))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -21,19 +21,19 @@ async def app(scope: dict[str, Any], receive: object, send: Callable[[dict[str, 
 
 
 def aiohttp(port: int) -> None:
-    """Answer by aiohttp."""
+    """Respond with aiohttp."""
     from aiohttp import web
 
-    async def answer(request: web.Request) -> web.Response:
+    async def respond(request: web.Request) -> web.Response:
         return web.Response(body=BODY, content_type="text/xml")
 
     application = web.Application()
-    application.router.add_get("/{path:.*}", answer)
+    application.router.add_get("/{path:.*}", respond)
     web.run_app(application, host="127.0.0.1", port=port, access_log=None, print=None)
 
 
 def twisted_web(port: int, logs: bool) -> None:
-    """Answer by twisted.web."""
+    """Respond with twisted.web."""
     from twisted.internet import reactor
     from twisted.python.log import startLogging
     from twisted.web import resource, server
@@ -55,21 +55,21 @@ def twisted_web(port: int, logs: bool) -> None:
 
 
 def bare(port: int) -> None:
-    """Answer by a protocol that looks the bytes it gets up and writes at once: the least that Twisted can do."""
+    """Respond with a protocol that looks up the received bytes and writes at once: the least that Twisted costs."""
     from twisted.internet import protocol, reactor
 
-    def answer(data: bytes) -> bytes:
+    def make_response(data: bytes) -> bytes:
         connection = b"close" if b"Connection: close" in data else b"keep-alive"
         return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: %b\r\n\r\n%b" % (len(BODY), connection, BODY)
 
-    known: dict[bytes, bytes] = {}
+    responses: dict[bytes, bytes] = {}
 
     class Bare(protocol.Protocol):
         def dataReceived(self, data: bytes) -> None:
-            found = known.get(data) or known.setdefault(data, answer(data))
-            sent = self.transport.writeSomeData(found)
-            if sent != len(found):
-                self.transport.write(found[sent:])
+            response = responses.get(data) or responses.setdefault(data, make_response(data))
+            sent = self.transport.writeSomeData(response)
+            if sent != len(response):
+                self.transport.write(response[sent:])
             if b"close" in data:
                 self.transport.loseConnection()
 

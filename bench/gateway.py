@@ -1,9 +1,9 @@
-"""A GOVI gateway for measurements: answers for any stop, after a time, with as many departures as its code says.
+"""A GOVI gateway for measurements: responds for any stop, after a delay, with the departures that its code encodes.
 
     python bench/gateway.py PORT CALLBACK-URL DELAY
 
-A TimingPointCode ends in the number of its departures, three digits. GET / tells in JSON how many questions came, and
-when the last answer was sent (epoch seconds).
+A TimingPointCode ends with the number of its departures, three digits. GET / returns JSON: the count of requests, and
+the time of the last response (epoch seconds).
 """
 
 import json
@@ -39,22 +39,22 @@ TRIP = Trip(
 
 @implementer(IWebModule)
 class Gateway(Service):
-    """Takes questions, and posts their answers later."""
+    """Receives requests, and posts the responses later."""
 
     def __init__(self, callback: str, delay: float) -> None:
         self.poster = Poster(reactor, lambda: callback)
         self.delay = delay
-        self.asked = 0
-        self.answered = 0.0
+        self.requests = 0
+        self.last_response = 0.0
 
     def web_handler(self, request_handler: RequestHandler, env: Environ) -> WebHandler:
-        """Make the handler of one question."""
+        """Return the handler of a request."""
         handler = Handler(request_handler, env)
         handler.gateway = self
         return handler
 
-    def answer(self, question: messages.Question) -> None:
-        """Post an answer."""
+    def respond(self, question: messages.Question) -> None:
+        """Post a response."""
         envelope = (
             ("SubscriberID", question.subscriber_id),
             ("Version", messages.VERSION),
@@ -62,26 +62,28 @@ class Gateway(Service):
             ("RequestTimestamp", question.request_timestamp),
             ("SequenceNumber", question.sequence_number),
         )
-        self.answered = reactor.seconds()
-        board = Board(question.code, (TRIP,) * int(question.code[-3:]), self.answered, envelope)
+        self.last_response = reactor.seconds()
+        board = Board(question.code, (TRIP,) * int(question.code[-3:]), self.last_response, envelope)
         self.poster.post(messages.write_dris_55([board], None)).addErrback(lambda failure: print(failure.value))
 
 
 class Handler(WebHandler):
-    """Answers one question, or says how many there were."""
+    """Acknowledges a request, or returns the counts."""
 
     methods = ("GET", "POST")
     gateway: Gateway
 
     async def get(self) -> None:
-        """Tell what happened."""
-        self.send_response(json.dumps({"asked": self.gateway.asked, "answered": self.gateway.answered}))
+        """Return the counts."""
+        self.send_response(
+            json.dumps({"requests": self.gateway.requests, "last_response": self.gateway.last_response})
+        )
 
     async def post(self) -> None:
-        """Take a question."""
+        """Acknowledge a request."""
         question = messages.read_dris_55_req(self.env.body)
-        self.gateway.asked += 1
-        reactor.callLater(self.gateway.delay, self.gateway.answer, question)
+        self.gateway.requests += 1
+        reactor.callLater(self.gateway.delay, self.gateway.respond, question)
         self.send_response(messages.write_dris_55_res(reactor.seconds(), question.subscriber_id))
 
 

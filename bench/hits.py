@@ -1,10 +1,10 @@
-"""Measures what an answer costs, beside other servers that give the same bytes: make bench.
+"""Measures the cost of a response, and that of other servers with the same bytes: make bench.
 
     python bench/hits.py [--quick] [--write FILE.md]
 
-Costs are processor time of the server, user and system, for each answer. All servers run on the first core and are
-loaded one after the other from the last one, round by round, so that a noisy machine disturbs all alike; told are
-medians, and medians of the ratios of one round. Needs wrk (apt install wrk), two cores, and what peers.py names.
+The cost is the server's processor time, user and system, per response. All servers run on the first core and are
+loaded in turn from the last one, round by round, so that noise affects all alike. Results are medians of the rounds,
+and medians of the ratios within a round. Requires wrk (apt install wrk) and two cores; peers.py has the servers.
 """
 
 import argparse
@@ -21,99 +21,101 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from load import Load, ask_all, more_files, wrk
-from peers import CLIENT, CORES, FIRST_PORT, PEERS, Running, govi_cache, peer, started
+from load import Load, raise_file_limit, request_all, wrk
+from peers import CLIENT, CORES, FIRST_PORT, PEERS, Running, govi_cache, peer, running_server
 
 DEMO = "/kv55/57330430"
-MEASURE = "nginx proxy_cache"
-"""Whose cost is 1."""
+REFERENCE = "nginx proxy_cache"
+"""The server whose cost is 1."""
 
 TRIPS = {"0.5 kB": 0, "4 kB": 6, "40 kB": 66}
-"""Departures of a board whose document has about this size; bench/gateway.py reads them from the code."""
+"""Departures of a board with a document of about this size; bench/gateway.py reads them from the stop's code."""
 
 GATEWAY, CALLBACK = FIRST_PORT + 90, FIRST_PORT + 2
 
 
 class Report:
-    """Says what was measured, and keeps it."""
+    """The results: printed, and collected for a file."""
 
     def __init__(self) -> None:
         self.text = ""
 
-    def say(self, line: str = "") -> None:
+    def line(self, line: str = "") -> None:
         """Add a line."""
         print(line, flush=True)
         self.text += f"{line}\n"
 
     def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Add a table."""
-        self.say(f"\n## {title}\n")
+        self.line(f"\n## {title}\n")
         for row in (head, ["---"] * len(head), *rows):
-            self.say(f"| {' | '.join(row)} |")
+            self.line(f"| {' | '.join(row)} |")
 
 
-def rounds(servers: Sequence[Running], path: str, n: int, seconds: float, **how: bool) -> dict[str, list[Load]]:
-    """Load servers in turn."""
+def rounds(servers: Sequence[Running], path: str, n: int, seconds: float, **options: bool) -> dict[str, list[Load]]:
+    """Load the servers in turn; return their loads by name."""
     for server in servers:
-        wrk(server, path, 1, **how)  # warm
-    return {
-        name: [loads[i] for loads in found]
-        for found in [[[wrk(server, path, seconds, **how) for server in servers] for _ in range(n)]]
-        for i, name in enumerate(server.name for server in servers)
-    }
+        wrk(server, path, 1, **options)  # warm up
+    loads: dict[str, list[Load]] = {server.name: [] for server in servers}
+    for _ in range(n):
+        for server in servers:
+            loads[server.name].append(wrk(server, path, seconds, **options))
+    return loads
 
 
-def compared(report: Report, title: str, found: dict[str, list[Load]]) -> None:
-    """Tell costs, and how many times that of govi-cache and of the measure each is."""
-    measures = ("govi-cache", MEASURE)
+def report_costs(report: Report, title: str, results: dict[str, list[Load]]) -> None:
+    """Add a table of costs, and of their ratios to those of govi-cache and of the reference."""
+    references = ("govi-cache", REFERENCE)
     rows = []
-    for name, loads in found.items():
+    for name, loads in results.items():
         cost = statistics.median(load.cost for load in loads)
         least = min(load.cost for load in loads)
         rate = statistics.median(load.rate for load in loads)
-        ratios = [_times(loads, found[measure]) if measure in found else "-" for measure in measures]
+        ratios = [_ratio(loads, results[other]) if other in results else "-" for other in references]
         rows.append((name, f"{cost * 1e6:.1f}", f"{least * 1e6:.1f}", *ratios, f"{rate:,.0f}"))
-    head = ("server", "us an answer", "least", *(f"of {measure}" for measure in measures), "answers/s")
+    head = ("server", "us/response", "least", *(f"to {other}" for other in references), "responses/s")
     report.table(title, head, rows)
 
 
-def _times(loads: list[Load], measure: list[Load]) -> str:
-    return f"{statistics.median(a.cost / b.cost for a, b in zip(loads, measure, strict=True)):.2f}"
+def _ratio(loads: list[Load], reference: list[Load]) -> str:
+    return f"{statistics.median(a.cost / b.cost for a, b in zip(loads, reference, strict=True)):.2f}"
 
 
 def peers(report: Report, folder: Path, quick: bool) -> None:
-    """Measure hits of the demo, over connections that stay and over new ones, beside all others."""
+    """Measure hits of the demo over persistent and over new connections, also of the other servers."""
     with ExitStack() as running:
         govi = running.enter_context(govi_cache(folder, FIRST_PORT, path=DEMO))
         servers = [govi]
-        for i, which in enumerate(PEERS[1:], 1):
-            if quick and which.name not in (MEASURE, "bare Twisted protocol"):
+        for i, other in enumerate(PEERS[1:], 1):
+            if quick and other.name not in (REFERENCE, "bare Twisted protocol"):
                 continue
-            if which.is_there:
+            if other.is_installed:
                 port = FIRST_PORT + 10 + i
-                servers.append(running.enter_context(peer(which, port, govi.port, DEMO, folder)))
+                servers.append(running.enter_context(peer(other, port, govi.port, DEMO, folder)))
             else:
-                report.say(f"not here: {which.name} ({which.get})")
+                report.line(f"not installed: {other.name} ({other.install})")
         size = len(urllib.request.urlopen(f"http://127.0.0.1:{govi.port}{DEMO}").read())
         n, seconds = (2, 1) if quick else (7, 2)
-        compared(report, f"Hits: 50 connections that stay, {size} bytes", rounds(servers, DEMO, n, seconds))
-        found = rounds(servers, DEMO, n, seconds, close=True)
-        compared(report, f"A new connection for each answer, {size} bytes", found)
+        report_costs(report, f"Hits: 50 persistent connections, {size} bytes", rounds(servers, DEMO, n, seconds))
+        results = rounds(servers, DEMO, n, seconds, close=True)
+        report_costs(report, f"Hits: a new connection per request, {size} bytes", results)
 
 
 def statistics_cost(report: Report, folder: Path, quick: bool) -> None:
-    """Measure what the statistics of a hit cost."""
+    """Measure the cost of the statistics of a hit."""
     with ExitStack() as running:
         servers = [
             running.enter_context(govi_cache(folder, FIRST_PORT + 10 * none, path=DEMO, without_statistics=none))
             for none in (False, True)
         ]
-        with_them, without = rounds(servers, DEMO, 2 if quick else 15, 1).values()
-    each = [(a.cost - b.cost) * 1e6 for a, b in zip(with_them, without, strict=True)]
+        with_statistics, without = rounds(servers, DEMO, 2 if quick else 15, 1).values()
+    differences = [(a.cost - b.cost) * 1e6 for a, b in zip(with_statistics, without, strict=True)]
     rows = []
     for title, pick in (("median", statistics.median), ("least", min)):
-        a, b = (pick([load.cost for load in loads]) * 1e6 for loads in (with_them, without))
-        rows.append((title, f"{a:.1f}", f"{b:.1f}", f"{a - b if pick is min else statistics.median(each):.1f}"))
+        a, b = (pick([load.cost for load in loads]) * 1e6 for loads in (with_statistics, without))
+        rows.append(
+            (title, f"{a:.1f}", f"{b:.1f}", f"{a - b if pick is min else statistics.median(differences):.1f}")
+        )
     report.table("Statistics of a hit, us", ("", "with", "without", "difference"), rows)
 
 
@@ -125,18 +127,18 @@ def sizes(report: Report, folder: Path, quick: bool) -> None:
         path = f"/kv55/57330{trips:03}"
         with ExitStack() as running:
             govi, _ = with_gateway(running, folder, 0.0, path)
-            measured = [which for which in PEERS[1:3] if which.is_there]
+            others = [other for other in PEERS[1:3] if other.is_installed]
             servers = [govi]
-            for i, which in enumerate(measured):
+            for i, other in enumerate(others):
                 port = FIRST_PORT + 30 + 10 * list(TRIPS).index(title) + i
-                servers.append(running.enter_context(peer(which, port, govi.port, path, folder)))
+                servers.append(running.enter_context(peer(other, port, govi.port, path, folder)))
             n, seconds = (1, 1) if quick else (5, 2)
             size = len(urllib.request.urlopen(f"http://127.0.0.1:{govi.port}{path}").read())
-            compared(report, f"Hits of {title} ({size} bytes)", rounds(servers, path, n, seconds))
+            report_costs(report, f"Hits of {title} ({size} bytes)", rounds(servers, path, n, seconds))
 
 
 def boards(report: Report, folder: Path, _: bool) -> None:
-    """Measure departure boards in each of their forms, asked for over one connection, beside /kv55."""
+    """Measure departure boards in each representation, and /kv55, over one connection."""
     page, siri = "/board/57330430", "/siri/stop-monitoring.json?MonitoringRef=57330430"
     forms = ((DEMO, "text/xml"), *((page, f"text/{kind}") for kind in ("html", "plain")))
     rows = []
@@ -149,37 +151,36 @@ def boards(report: Report, folder: Path, _: bool) -> None:
                 (path, accept, f"{cost * 1e6:,.0f}", f"{statistics.median(load.rate for load in loads):,.0f}")
             )
     report.table(
-        "Boards of one stop of the demo, one connection", ("path", "form", "us an answer", "answers/s"), rows
+        "Boards of one stop of the demo, one connection", ("path", "type", "us/response", "responses/s"), rows
     )
 
 
 def many_connections(report: Report, folder: Path, quick: bool) -> None:
-    """Measure hits over 50 and over 9,900 connections, and what these weigh.
+    """Measure hits over 50 and over 9,900 connections, and the memory of a connection.
 
-    These are loaded twice, and what is told is the difference of the two: so it is what an answer costs, without the
-    new connections.
+    The many are loaded for two different times: the difference is the cost of responses, without that of connecting.
     """
-    few, many, weights = [], [], []
+    few, many, sizes = [], [], []
     for _ in range(1 if quick else 5):
         with ExitStack() as running:
             govi = running.enter_context(govi_cache(folder, FIRST_PORT, path=DEMO))
-            one = wrk(govi, DEMO, 1 if quick else 4)
+            load = wrk(govi, DEMO, 1 if quick else 4)
             short, long = (wrk(govi, DEMO, seconds, connections=9900) for seconds in ((2, 4) if quick else (3, 9)))
-            few.append(one.cost)
-            many.append((long.used - short.used) / (long.answers - short.answers))
-            weights.append((long.memory - one.memory) / 9850)
+            few.append(load.cost)
+            many.append((long.used - short.used) / (long.responses - short.responses))
+            sizes.append((long.memory - load.memory) / 9850)
     cost = [statistics.median(costs) * 1e6 for costs in (few, many)]
     ratio = statistics.median(b / a for a, b in zip(few, many, strict=True))
-    weight = statistics.median(weights)
+    size = statistics.median(sizes)
     report.table(
-        "Connections that stay, each with its deadline",
-        ("connections", "us an answer", "of 50", "bytes a connection"),
-        [("50", f"{cost[0]:.1f}", "1", "-"), ("9,900", f"{cost[1]:.1f}", f"{ratio:.2f}", f"{weight:,.0f}")],
+        "Persistent connections, each with a deadline",
+        ("connections", "us/response", "to 50", "bytes/connection"),
+        [("50", f"{cost[0]:.1f}", "1", "-"), ("9,900", f"{cost[1]:.1f}", f"{ratio:.2f}", f"{size:,.0f}")],
     )
 
 
 def misses(report: Report, folder: Path, quick: bool) -> None:
-    """Measure what happens when many wait for one stop, and for many."""
+    """Measure many concurrent misses of one stop, and of many stops."""
     n = 500 if quick else 5000
     rows = []
     small = folder / "small.toml"
@@ -188,39 +189,45 @@ def misses(report: Report, folder: Path, quick: bool) -> None:
         govi, gateway = with_gateway(running, folder, 1.0, "/kv55/57330000", f"--config={small}")
         loads = (
             ("1,000 clients, one stop", ["/kv55/57331020"] * 1000),
-            (f"{n:,} stops, a client each", [f"/kv55/1{stop:05}020" for stop in range(n)]),
-            (f"{n:,} others, which make the first go", [f"/kv55/2{stop:05}020" for stop in range(n)]),
+            (f"{n:,} stops, one client each", [f"/kv55/1{stop:05}020" for stop in range(n)]),
+            (f"{n:,} others, which evict the first", [f"/kv55/2{stop:05}020" for stop in range(n)]),
             (f"{n:,} others", [f"/kv55/3{stop:05}020" for stop in range(n)]),
         )
         for title, paths in loads[: 2 if quick else None]:
-            before = asked(gateway)["asked"]
-            moments = ask_all(govi.port, paths)
-            told = asked(gateway)
-            late = f"{(max(moments) - told['answered']) * 1000:.0f} ms"
+            before = counts(gateway)["requests"]
+            times = request_all(govi.port, paths)
+            after = counts(gateway)
+            late = f"{(max(times) - after['last_response']) * 1000:.0f} ms"
             time.sleep(1)
             memory = f"{govi.memory() / 1e6:.0f} MB"
-            rows.append((title, f"{len(moments):,}", f"{told['asked'] - before:,.0f}", late, memory))
-    head = ("a gateway that takes 1 s", "answered", "questions", "last answer after the callback", "memory after it")
+            rows.append((title, f"{len(times):,}", f"{after['requests'] - before:,.0f}", late, memory))
+    head = (
+        "gateway with a delay of 1 s",
+        "responses",
+        "gateway requests",
+        "last response after its callback",
+        "memory",
+    )
     report.table("Misses", head, rows)
 
 
 def with_gateway(running: ExitStack, folder: Path, delay: float, path: str, *options: str) -> tuple[Running, Running]:
-    """Start govi-cache in front of bench/gateway.py."""
+    """Start govi-cache with bench/gateway.py as its gateway."""
     script = [sys.executable, str(Path(__file__).with_name("gateway.py"))]
     command = [*script, str(GATEWAY), f"http://127.0.0.1:{CALLBACK}/", str(delay)]
-    gateway = running.enter_context(started("gateway", GATEWAY, command, folder, core=CLIENT))
+    gateway = running.enter_context(running_server("gateway", GATEWAY, command, folder, core=CLIENT))
     url = f"--gateway-url=http://127.0.0.1:{GATEWAY}/"
     return running.enter_context(govi_cache(folder, FIRST_PORT, url, *options, path=path)), gateway
 
 
-def asked(gateway: Running) -> dict[str, float]:
-    """Ask bench/gateway.py what it did."""
-    said: dict[str, float] = json.load(urllib.request.urlopen(f"http://127.0.0.1:{gateway.port}/"))
-    return said
+def counts(gateway: Running) -> dict[str, float]:
+    """Return the counts of bench/gateway.py."""
+    document: dict[str, float] = json.load(urllib.request.urlopen(f"http://127.0.0.1:{gateway.port}/"))
+    return document
 
 
 def machine() -> str:
-    """Describe the machine."""
+    """Return a description of the machine."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return (
@@ -241,20 +248,20 @@ PARTS: dict[str, Callable[[Report, Path, bool], None]] = {
 
 
 def main() -> None:
-    """Measure."""
+    """Run the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="less of each")
-    parser.add_argument("--write", metavar="FILE", help="where the report goes, too")
-    parser.add_argument("--part", choices=PARTS, action="append", help="only this")
+    parser.add_argument("--quick", action="store_true", help="shorter measurements")
+    parser.add_argument("--write", metavar="FILE", help="file that the report is written to")
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this part; repeatable")
     options = parser.parse_args()
     if len(CORES) < 2:
-        parser.error("servers and their load need a core each")
-    more_files()
+        parser.error("two cores are required, for servers and load")
+    raise_file_limit()
     report = Report()
-    report.say("# What an answer costs\n")
-    report.say(f"By `make {'bench-quick' if options.quick else 'bench'}`. {machine()}.")
+    report.line("# The cost of a response\n")
+    report.line(f"By `make {'bench-quick' if options.quick else 'bench'}`. {machine()}.")
     with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)  # varnish reads its part as a user of its own
+        os.chmod(folder, 0o755)  # varnish runs as its own user
         for part in options.part or (part for part in PARTS if not (options.quick and part == "boards")):
             PARTS[part](report, Path(folder), options.quick)
     if options.write:

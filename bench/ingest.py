@@ -1,10 +1,10 @@
-"""Measures what the live feed costs: rows a second, memory, the planning, and answers while rows come in.
+"""Measures the live feed: rows per second, memory, the timetable, and hits while rows arrive.
 
     python bench/ingest.py [--capture FILE.ctx] [--timetable DIR] [--seconds 20]
 
-Rows are made from one record of 65 columns: the first of --capture, a recorded KV8 message, or one in its form. Each
-part runs in a process of its own. The last part starts `twistd govi-cache` and publishes 10,000 rows a second to it
-over ZeroMQ, while a client asks for stops that these rows change. Loopback only; ends what it started.
+Rows are variations of one record of 65 columns: the first of --capture, a recorded KV8 message, or a made-up one.
+Each part runs in its own process. The last part starts `twistd govi-cache` and publishes 10,000 rows per second to it
+over ZeroMQ, while a client requests stops that these rows change. Loopback only; stops what it started.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from govi_server.runtime.clock import LOCAL_ZONE
 from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSettings, SubscriberSettings
 
 ROWS = 50
-"""Of a message."""
+"""Rows of a message."""
 
 LABELS = (
     "DataOwnerCode|OperationDate|LinePlanningNumber|JourneyNumber|FortifyOrderNumber|UserStopOrderNumber|UserStopCode|"
@@ -55,7 +55,7 @@ RECORD = (
 
 
 class Rows:
-    """Makes messages of rows: pass n is of stop n // passes a stop."""
+    """Makes messages of rows: passtime n is that of stop n modulo the number of stops."""
 
     def __init__(self, capture: str | None, stops: int, per_stop: int) -> None:
         labels, record = LABELS, RECORD
@@ -63,13 +63,13 @@ class Rows:
             with open(capture, encoding="utf-8") as file:
                 lines = file.read().splitlines()
             labels, record = lines[2].removeprefix("\\L"), lines[3]
-        self.at = {label: i for i, label in enumerate(labels.split("|"))}
+        self.columns = {label: i for i, label in enumerate(labels.split("|"))}
         self.fields = record.split("|")
         self.labels = labels
         self.stops, self.per_stop = stops, per_stop
 
     def message(self, first: int, now: float, late: int, rows: int = ROWS) -> bytes:
-        """Make a message of rows from a pass on, all so many seconds late, as told now."""
+        """Return a message of rows from passtime first on, all so many seconds late, published now."""
         local = datetime.fromtimestamp(now, LOCAL_ZONE)
         seconds = local.hour * 3600 + local.minute * 60
         stamp = local_timestamp(now)
@@ -93,13 +93,13 @@ class Rows:
                 ("ExpectedArrivalTime", write_time(planned + late)),
                 ("ExpectedDepartureTime", write_time(planned + late)),
             ):
-                fields[self.at[label]] = value
+                fields[self.columns[label]] = value
             lines.append("|".join(fields))
         return gzip.compress("\n".join([*lines, ""]).encode(), 1)
 
 
 def make_feed(clock: Clock, folder: str = "") -> Feed:
-    """Make a feed without a connection."""
+    """Return a feed without a connection."""
     return Feed(
         clock,
         [],
@@ -113,40 +113,40 @@ def make_feed(clock: Clock, folder: str = "") -> Feed:
 
 
 def at_noon() -> Clock:
-    """Give a clock that stands at noon of today: the rows are of one day then."""
+    """Return a clock at noon of today, so that all rows are of one day."""
     clock = Clock()
     clock.rightNow = datetime.now(LOCAL_ZONE).replace(hour=12, minute=0, second=0).timestamp()
     return clock
 
 
 def memory() -> float:
-    """Give this process's memory in MB."""
+    """Return the memory of this process in MB."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * resource.getpagesize() / (1 << 20)
 
 
 def ingest(capture: str | None) -> None:
-    """Take messages in, from gzip to queryable: new passes, changes of them, and repetitions."""
+    """Ingest messages, from gzip to boards: new passtimes, changed ones, and repetitions."""
     clock = at_noon()
     rows, count = Rows(capture, 10_000, 20), 200_000
     feed = make_feed(clock)
-    for what, late, later in (("new passes", 0, 0), ("changes", 60, 30), ("repetitions", 60, 30)):
+    for name, late, later in (("new rows", 0, 0), ("changes", 60, 30), ("repetitions", 60, 30)):
         messages = [rows.message(n, clock.seconds() + later, late) for n in range(0, count, ROWS)]
         rates = []
         for tenth in range(10):
-            begun = time.process_time()
+            start = time.process_time()
             for message in messages[tenth * len(messages) // 10 : (tenth + 1) * len(messages) // 10]:
                 feed.received("/GOVI/KV8passtimes/BENCH", message)
-            rates.append(count / 10 / (time.process_time() - begun))
-        print(f"{what:12}: {statistics.median(rates):9,.0f} rows a second of CPU time (median of 10)")
+            rates.append(count / 10 / (time.process_time() - start))
+        print(f"{name:12}: {statistics.median(rates):9,.0f} rows per second of CPU time (median of 10)")
     assert feed.passtimes.n_passtimes == count
     assert not feed.incidents.counts
     board = feed.boards.board("40000000", 7200)
-    assert [one.expected_departure_time for one in board.passtimes[:2]] == ["12:11:00", "12:13:00"]
+    assert [passtime.expected_departure_time for passtime in board.passtimes[:2]] == ["12:11:00", "12:13:00"]
 
 
 def size(capture: str | None) -> None:
-    """Keep 100,000 stops with 20 passes each."""
+    """Ingest 100,000 stops with 20 passtimes each."""
     clock = at_noon()
     rows, count = Rows(capture, 100_000, 20), 2_000_000
     feed = make_feed(clock)
@@ -155,55 +155,55 @@ def size(capture: str | None) -> None:
         feed.received("/GOVI/KV8passtimes/BENCH", rows.message(n, clock.seconds(), 0, 500))
     assert feed.passtimes.n_passtimes == count
     stops = len(feed.passtimes.stops)
-    print(f"memory      : {memory():7,.0f} MB with {count:,} passes at {stops:,} stops, {before:.0f} before")
-    begun = time.process_time()
+    print(f"memory      : {memory():7,.0f} MB with {count:,} passtimes at {stops:,} stops, {before:.0f} before")
+    start = time.process_time()
     for _ in feed.passtimes.sweep():
         pass
-    print(f"sweep       : {time.process_time() - begun:7.1f} s of CPU time over all of them, in slices")
+    print(f"sweep       : {time.process_time() - start:7.1f} s of CPU time over all of them, in steps")
 
 
 def planning(folder: str) -> None:
-    """Read a folder of recorded KV7."""
+    """Read a directory of recorded KV7."""
     clock = at_noon()
-    begun = time.perf_counter()
+    start = time.perf_counter()
     feed = make_feed(clock, folder)
     feed.startService()
-    folders = [service for service in feed.services if hasattr(service, "loaded")]
-    while not folders[0].loaded.called:
+    directories = [service for service in feed.services if hasattr(service, "loaded")]
+    while not directories[0].loaded.called:
         clock.advance(0.001)
-    table = feed.timetable
-    took = time.perf_counter() - begun
-    print(f"planning    : {took:7.2f} s for {table.n_planned:,} planned passes, {len(table.timing_points):,} stops")
+    timetable, stops = feed.timetable, len(feed.timetable.timing_points)
+    duration = time.perf_counter() - start
+    print(f"planning    : {duration:7.2f} s for {timetable.n_planned:,} passtimes, {stops:,} stops")
 
 
 def publish(capture: str | None, port: int, rate: int, seconds: float) -> None:
-    """Publish so many rows a second, as changes of 50,000 passes at 2,500 stops."""
+    """Publish so many rows per second, as changes of 50,000 passtimes at 2,500 stops."""
     rows = Rows(capture, 2_500, 20)
     publisher = zmq.Context.instance().socket(zmq.PUB)
     publisher.bind(f"tcp://127.0.0.1:{port}")
-    begun, n = time.time(), 0
+    start, n = time.time(), 0
     messages = [
-        [rows.message(first, begun + late, late) for first in range(0, 50_000, ROWS)] for late in range(0, 60, 5)
+        [rows.message(first, start + late, late) for first in range(0, 50_000, ROWS)] for late in range(0, 60, 5)
     ]
-    begun = time.monotonic()
-    while time.monotonic() - begun < seconds:
+    start = time.monotonic()
+    while time.monotonic() - start < seconds:
         cycle = messages[n // 1000 % len(messages)]
         publisher.send_multipart([b"/GOVI/KV8passtimes/BENCH", cycle[n % 1000]])
         n += 1
-        time.sleep(max(0.0, begun + n * ROWS / rate - time.monotonic()))
-    print(f"published   : {n * ROWS / (time.monotonic() - begun):7,.0f} rows a second")
+        time.sleep(max(0.0, start + n * ROWS / rate - time.monotonic()))
+    print(f"published   : {n * ROWS / (time.monotonic() - start):7,.0f} rows per second")
 
 
 def free_port() -> int:
-    """Find a port that nobody uses."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def read_answer(client: socket.socket) -> int:
-    """Read one answer, tell its status."""
+def read_response(client: socket.socket) -> int:
+    """Read a response; return its status."""
     data = b""
     while b"\r\n\r\n" not in data:
         data += client.recv(65536)
@@ -215,7 +215,7 @@ def read_answer(client: socket.socket) -> int:
 
 
 def hits(capture: str | None, seconds: float) -> None:
-    """Ask for boards over HTTP while 10,000 rows a second come in."""
+    """Request boards over HTTP while 10,000 rows per second arrive."""
     feed_port, port = free_port(), free_port()
     publisher = multiprocessing.Process(target=publish, args=(capture, feed_port, 10_000, seconds + 15))
     publisher.start()
@@ -229,31 +229,33 @@ def hits(capture: str | None, seconds: float) -> None:
         )  # fmt: skip
         try:
             client = connect(port)
-            while read_status(client, 0) != 200 or read_status(client, 2_499) != 200:
+            while request_stop(client, 0) != 200 or request_stop(client, 2_499) != 200:
                 time.sleep(0.1)
-            taken = []
+            durations = []
             chance = random.Random(55)
-            begun = time.monotonic()
+            start = time.monotonic()
             used = cpu(server.pid)
-            while time.monotonic() - begun < seconds:
-                asked = time.perf_counter()
-                assert read_status(client, chance.randrange(2_500)) == 200
-                taken.append((time.perf_counter() - asked) * 1000)
+            while time.monotonic() - start < seconds:
+                sent = time.perf_counter()
+                assert request_stop(client, chance.randrange(2_500)) == 200
+                durations.append((time.perf_counter() - sent) * 1000)
                 time.sleep(0.002)
-            used = (cpu(server.pid) - used) / (time.monotonic() - begun)
+            used = (cpu(server.pid) - used) / (time.monotonic() - start)
         finally:
             server.terminate()
             server.wait()
             publisher.terminate()
             publisher.join()
-    taken.sort()
-    p50, p99 = taken[len(taken) // 2], taken[len(taken) * 99 // 100]
-    print(f"/kv55 hits  : {len(taken)} answers, p50 {p50:.1f} ms, p99 {p99:.1f} ms, worst {taken[-1]:.1f} ms;")
+    durations.sort()
+    p50, p99 = durations[len(durations) // 2], durations[len(durations) * 99 // 100]
+    print(
+        f"/kv55 hits  : {len(durations)} responses, p50 {p50:.1f} ms, p99 {p99:.1f} ms, worst {durations[-1]:.1f} ms;"
+    )
     print(f"              the server used {used:.0%} of a core")
 
 
 def connect(port: int) -> socket.socket:
-    """Connect as soon as somebody listens."""
+    """Return a connection, once the server listens."""
     while True:
         try:
             return socket.create_connection(("127.0.0.1", port), 10)
@@ -261,14 +263,14 @@ def connect(port: int) -> socket.socket:
             time.sleep(0.1)
 
 
-def read_status(client: socket.socket, stop: int) -> int:
-    """Ask for a stop's board."""
+def request_stop(client: socket.socket, stop: int) -> int:
+    """Request a stop's board; return the status."""
     client.sendall(f"GET /kv55/{40000000 + stop} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-    return read_answer(client)
+    return read_response(client)
 
 
 def cpu(pid: int) -> float:
-    """Give the seconds of CPU time that a process has used."""
+    """Return the seconds of CPU time that a process has used."""
     with open(f"/proc/{pid}/stat", encoding="ascii") as file:
         fields = file.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -277,9 +279,9 @@ def cpu(pid: int) -> float:
 def main() -> None:
     """Run the parts one after the other."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--capture", help="a recorded KV8 message to take the record from")
-    parser.add_argument("--timetable", help="a folder of recorded KV7 to read")
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long to ask for boards")
+    parser.add_argument("--capture", help="recorded KV8 message with the record to use")
+    parser.add_argument("--timetable", help="directory of recorded KV7 to read")
+    parser.add_argument("--seconds", type=float, default=20.0, help="duration of the requests for boards")
     options = parser.parse_args()
     parts: list[Callable[[], None]] = [partial(ingest, options.capture), partial(size, options.capture)]
     if options.timetable:

@@ -1,6 +1,6 @@
-"""The servers that are measured: govi-cache, and others that serve the same bytes. Loopback only.
+"""The measured servers: govi-cache, and others that serve the same bytes. Loopback only.
 
-Each is started on the first core that is free to us, and its load comes from the last one.
+Each runs on the first available core, and its load comes from the last one.
 """
 
 import getpass
@@ -45,16 +45,16 @@ sub vcl_backend_response {{ set beresp.ttl = 1h; }}
 
 @dataclass(frozen=True)
 class Peer:
-    """A server. needs: the program or module that must be there, with how to get it."""
+    """A server. requires: a program or module; install: the command that installs it."""
 
     name: str
-    needs: str = ""
-    get: str = ""
+    requires: str = ""
+    install: str = ""
 
     @property
-    def is_there(self) -> bool:
-        """Whether it can be measured here."""
-        return not self.needs or shutil.which(self.needs) is not None or find_spec(self.needs) is not None
+    def is_installed(self) -> bool:
+        """Whether the server can be measured on this machine."""
+        return not self.requires or shutil.which(self.requires) is not None or find_spec(self.requires) is not None
 
 
 LOGS = "with its access log"
@@ -66,16 +66,16 @@ PEERS = (
     Peer("varnish", "varnishd", "apt install varnish"),
     Peer("granian", "granian", "pip install granian"),
     Peer("uvicorn (uvloop, httptools)", "uvicorn", "pip install 'uvicorn[standard]'"),
-    Peer("uvicorn with its access log, as it comes", "uvicorn", "pip install 'uvicorn[standard]'"),
+    Peer("uvicorn with its access log, the default", "uvicorn", "pip install 'uvicorn[standard]'"),
     Peer("aiohttp", "aiohttp", "pip install aiohttp"),
     Peer("twisted.web"),
-    Peer("twisted.web with its access log, as it comes"),
+    Peer("twisted.web with its access log, the default"),
     Peer("bare Twisted protocol"),
 )
 
 
 class Running:
-    """A server that runs. pid: of the process that was started; its children count for it."""
+    """A running server: its process and the children of it."""
 
     def __init__(self, name: str, port: int, process: subprocess.Popen[bytes]) -> None:
         self.name = name
@@ -83,32 +83,32 @@ class Running:
         self.process = process
 
     def cpu(self) -> float:
-        """Give the processor seconds that it has used, all its processes and threads together."""
-        return sum(_used(pid) for pid in _family(self.process.pid))
+        """Return the processor seconds used by all its processes and threads."""
+        return sum(_cpu_seconds(pid) for pid in _descendants(self.process.pid))
 
     def memory(self) -> int:
-        """Give its resident memory in bytes."""
-        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in _family(self.process.pid))
+        """Return its resident memory in bytes."""
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in _descendants(self.process.pid))
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _family(pid: int) -> Iterator[int]:
+def _descendants(pid: int) -> Iterator[int]:
     yield pid
     for thread in os.listdir(f"/proc/{pid}/task"):
         for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split():
-            yield from _family(int(child))
+            yield from _descendants(int(child))
 
 
-def _used(pid: int) -> float:
+def _cpu_seconds(pid: int) -> float:
     threads = os.listdir(f"/proc/{pid}/task")
     return sum(int(Path(f"/proc/{pid}/task/{t}/schedstat").read_text().split()[0]) for t in threads) / 1e9
 
 
 @contextmanager
-def started(
+def running_server(
     name: str, port: int, command: Sequence[str], folder: Path, path: str = "", core: int = SERVER
 ) -> Iterator[Running]:
-    """Run a server until it is no longer needed; its output goes to a file. path: what is asked until it answers."""
+    """Run a server until the end of the context; its output goes to a file. path: requested until it responds."""
     with open(folder / f"{name.split()[0]}-{port}.log", "wb") as log:
         process = subprocess.Popen(
             ["taskset", "-c", str(core), *command],
@@ -125,7 +125,7 @@ def started(
                 except OSError as error:
                     failed = error
             else:
-                raise SystemExit(f"{name} does not answer: {failed}\n{Path(log.name).read_text()}")
+                raise SystemExit(f"{name} does not respond: {failed}\n{Path(log.name).read_text()}")
             yield Running(name, port, process)
         finally:
             process.send_signal(signal.SIGTERM)
@@ -135,7 +135,7 @@ def started(
 def govi_cache(
     folder: Path, port: int, *options: str, path: str, without_statistics: bool = False
 ) -> AbstractContextManager[Running]:
-    """Start govi-cache, with its demo unless options say otherwise."""
+    """Run govi-cache, by default with the demo."""
     twistd = (
         [str(HERE / "without_statistics.py")]
         if without_statistics
@@ -148,34 +148,34 @@ def govi_cache(
     ]
     name = "govi-cache without statistics" if without_statistics else "govi-cache"
     command = [sys.executable, *twistd, "--nodaemon", "--pidfile=", "govi-cache", *endpoints, *options]
-    return started(name, port, command, folder, path)
+    return running_server(name, port, command, folder, path)
 
 
-def peer(which: Peer, port: int, govi: int, path: str, folder: Path) -> AbstractContextManager[Running]:
-    """Start a peer that serves what govi-cache answers to a path."""
+def peer(server: Peer, port: int, govi: int, path: str, folder: Path) -> AbstractContextManager[Running]:
+    """Run another server, which serves govi-cache's response to a path."""
     python = [sys.executable]
     body = urllib.request.urlopen(f"http://127.0.0.1:{govi}{path}").read()
-    own = folder / f"{port}"
-    own.mkdir()
-    file = own / path.lstrip("/")
+    directory = folder / f"{port}"
+    directory.mkdir()
+    file = directory / path.lstrip("/")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(body)
     os.environ["BENCH_BODY"] = str(file)
-    kind = which.name.split()[0]
+    kind = server.name.split()[0]
     if kind == "nginx":
-        location = PROXY_CACHE.format(govi=govi) if "proxy" in which.name else f"root {own};"
-        conf = own / "nginx.conf"
-        conf.write_text(NGINX.format(user=getpass.getuser(), folder=own, port=port, location=location))
-        command = ["nginx", "-p", str(own), "-c", str(conf)]
+        location = PROXY_CACHE.format(govi=govi) if "proxy" in server.name else f"root {directory};"
+        conf = directory / "nginx.conf"
+        conf.write_text(NGINX.format(user=getpass.getuser(), folder=directory, port=port, location=location))
+        command = ["nginx", "-p", str(directory), "-c", str(conf)]
     elif kind == "varnish":
-        vcl = own / "default.vcl"
+        vcl = directory / "default.vcl"
         vcl.write_text(VARNISH.format(govi=govi))
-        command = ["varnishd", "-F", "-n", str(own / "varnish"), "-a", f"127.0.0.1:{port}", "-f", str(vcl)]
+        command = ["varnishd", "-F", "-n", str(directory / "varnish"), "-a", f"127.0.0.1:{port}", "-f", str(vcl)]
     elif kind == "granian":
         command = [*python, "-m", "granian", "--interface", "asgi", "--port", str(port), "constant:app", "--no-ws"]
     elif kind == "uvicorn":
         command = [*python, "-m", "uvicorn", "--port", str(port), "--loop", "uvloop", "--http", "httptools"]
-        command += ["constant:app", *(() if LOGS in which.name else ("--no-access-log",))]
+        command += ["constant:app", *(() if LOGS in server.name else ("--no-access-log",))]
     else:
-        command = [*python, str(HERE / "constant.py"), which.name, str(port)]
-    return started(which.name, port, command, folder, path)
+        command = [*python, str(HERE / "constant.py"), server.name, str(port)]
+    return running_server(server.name, port, command, folder, path)

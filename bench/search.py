@@ -1,4 +1,4 @@
-"""What finding stops costs: ``python bench/search.py``, over as many stops as the Netherlands have, made up."""
+"""Measures the search for stops, over as many made-up stops as the Netherlands have: python bench/search.py"""
 
 import random
 import statistics
@@ -48,7 +48,7 @@ _SYLLABLES = (
 
 
 def main() -> None:
-    """Measure, and say it."""
+    """Run the measurements."""
     draw = random.Random(1)
 
     def word() -> str:
@@ -61,31 +61,31 @@ def main() -> None:
         x, y = draw.randrange(20_000, 280_000), draw.randrange(310_000, 610_000)
         points[str(10_000_000 + n * 37)] = TimingPoint(f"{town}, {name}", town, None, x, y)
 
-    made: list[StopIndex] = []
-    bits, before = [], perf_counter()
-    for _ in StopIndex.make(points, (), made.append):
-        bits.append(perf_counter() - before)
+    indexes: list[StopIndex] = []
+    steps, before = [], perf_counter()
+    for _ in StopIndex.make(points, (), indexes.append):
+        steps.append(perf_counter() - before)
         before = perf_counter()
-    bits.sort()
-    index = made[0]
-    p99, longest = bits[-len(bits) // 100] * 1000, bits[-1] * 1000
+    steps.sort()
+    index = indexes[0]
+    p99, longest = steps[-len(steps) // 100] * 1000, steps[-1] * 1000
     print(
-        f"index of {STOPS:,} stops: {sum(bits):.2f} s in {len(bits)} bits, p99 {p99:.1f} ms, longest {longest:.1f} ms"
+        f"index of {STOPS:,} stops: {sum(steps):.2f} s in {len(steps)} steps, p99 {p99:.1f}, longest {longest:.1f} ms"
     )
 
-    def measure(what: str, ask: Callable[[str], object], queries: Iterable[str]) -> None:
-        took = []
+    def measure(name: str, search: Callable[[str], object], queries: Iterable[str]) -> None:
+        durations = []
         for query in queries:
-            begun = perf_counter()
-            ask(query)
-            took.append((perf_counter() - begun) * 1000)
-        print(f"{what:24} median {statistics.median(took):7.3f} ms, longest {max(took):7.3f} ms")
+            start = perf_counter()
+            search(query)
+            durations.append((perf_counter() - start) * 1000)
+        print(f"{name:24} median {statistics.median(durations):7.3f} ms, longest {max(durations):7.3f} ms")
 
-    find = index._find  # without what is remembered of queries
+    find = index._find  # without the memo of queries
     measure("one letter or digit", find, "abcdefghijklmnopqrstuvwxyz0123456789")
     measure("three letters", find, (draw.choice(words)[:3] for _ in range(500)))
     measure("town and half a name", find, (f"{draw.choice(towns)} {draw.choice(words)[:4]}" for _ in range(500)))
-    measure("six letters apart", find, ("s d k b w l" for _ in range(20)))
+    measure("six single letters", find, ("s d k b w l" for _ in range(20)))
     index.near(52, 5)
     places = (f"{draw.uniform(51, 53)} {draw.uniform(4, 6.5)}" for _ in range(500))
     measure("near", lambda place: index.near(*map(float, place.split())), places)

@@ -1,10 +1,10 @@
-"""Attacks a server for a while, and reports what a good client noticed.
+"""Attacks a server for a while, and reports the latencies and failures of a well-behaved client.
 
     python bench/soak.py [--seconds 40] [--idle 2000]
 
-Starts `twistd govi-cache` on loopback with its demo. Attackers come from addresses of their own (127.0.1.x), to which
-the limits of one client apply; the good client comes from 127.0.0.1 and asks every 50 ms over new connections. At the
-end it waits 20 s and counts what connections are left open. Ends what it started.
+Starts `twistd govi-cache` on loopback with its demo. Attackers have addresses of their own (127.0.1.x), to which the
+limits of one client apply; the good client has 127.0.0.1, and sends a request every 50 ms over a new connection. It
+waits 20 s after the attack, and counts the connections that are still open. Stops what it started.
 """
 
 import argparse
@@ -37,12 +37,12 @@ Attack = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def idle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Say nothing."""
+    """Send nothing."""
     await reader.read()
 
 
 async def slow_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Drip a head."""
+    """Send a header section byte by byte."""
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
     while not reader.at_eof():
         writer.write(b"a")
@@ -52,7 +52,7 @@ async def slow_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 
 
 async def slow_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Drip a body."""
+    """Send a body byte by byte."""
     writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
     while not reader.at_eof():
         writer.write(b"a")
@@ -62,8 +62,8 @@ async def slow_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 
 
 async def never_read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Ask and ask, and read nothing."""
-    writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport has it
+    """Send requests without reading responses."""
+    writer.transport.pause_reading()  # type: ignore[attr-defined]  # transports of sockets have it
     while True:
         writer.write(REQUEST * 100)
         await writer.drain()
@@ -71,7 +71,7 @@ async def never_read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
 
 
 async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Ask as fast as may be, and read all."""
+    """Send requests as fast as possible, and read all responses."""
     while not reader.at_eof():
         writer.write(REQUEST * 1000)
         await writer.drain()
@@ -79,70 +79,70 @@ async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Ask, and break the connection off."""
+    """Send a request, and reset the connection."""
     writer.write(REQUEST)
     await writer.drain()
     writer.transport.abort()
 
 
-async def attack(how: Attack, address: str, until: float, counts: Counter[str]) -> None:
-    """Attack again and again until a moment of the loop's clock."""
+async def repeat(attack: Attack, address: str, until: float, counts: Counter[str]) -> None:
+    """Repeat an attack until a time of the loop's clock."""
     loop = asyncio.get_running_loop()
     while (left := until - loop.time()) > 0:
         with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
             reader, writer = await asyncio.open_connection("127.0.0.1", PORT, local_addr=(address, 0))
-            counts[how.__name__] += 1
+            counts[attack.__name__] += 1
             try:
                 async with asyncio.timeout(left):
-                    await how(reader, writer)
+                    await attack(reader, writer)
             finally:
                 writer.transport.abort()
         await asyncio.sleep(0.1 + random.random() * 0.2)
 
 
-async def ask(latencies: list[float], failures: Counter[str]) -> None:
-    """Ask once, as a good client."""
-    began = time.perf_counter()
+async def send_request(latencies: list[float], failures: Counter[str]) -> None:
+    """Send one request as the good client."""
+    start = time.perf_counter()
     try:
         async with asyncio.timeout(13):
             reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
             writer.write(REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-            answer = await reader.read()
+            response = await reader.read()
             writer.close()
-        if not (answer.startswith(b"HTTP/1.1 200 ") and answer.rstrip().endswith(b"</DRIS_55>")):
-            failures[repr(answer[:40])] += 1
+        if not (response.startswith(b"HTTP/1.1 200 ") and response.rstrip().endswith(b"</DRIS_55>")):
+            failures[repr(response[:40])] += 1
     except (OSError, TimeoutError) as error:
         failures[repr(error)] += 1
-    latencies.append(time.perf_counter() - began)
+    latencies.append(time.perf_counter() - start)
 
 
 async def good_client(seconds: float) -> tuple[list[float], Counter[str]]:
-    """Ask every 50 ms, whether the last one was answered or not; give the latencies and what failed."""
+    """Send a request every 50 ms, without waiting for responses; return the latencies and failures."""
     latencies: list[float] = []
     failures: Counter[str] = Counter()
-    asked = []
+    requests = []
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     while loop.time() < until:
-        asked.append(asyncio.create_task(ask(latencies, failures)))
+        requests.append(asyncio.create_task(send_request(latencies, failures)))
         await asyncio.sleep(0.05)
-    await asyncio.gather(*asked)
+    await asyncio.gather(*requests)
     return latencies, failures
 
 
 def run_good_client(seconds: float) -> tuple[list[float], Counter[str]]:
-    """Be a good client, in a process of its own: the attackers' is busy."""
+    """Run the good client, in its own process: that of the attackers is busy."""
     return asyncio.run(good_client(seconds))
 
 
 def memory(pid: int) -> float:
-    """Tell a process's resident memory in MB."""
+    """Return a process's resident memory in MB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def connections(pid: int) -> int:
-    """Count a process's established connections on our port."""
+    """Return the number of a process's established connections on the port."""
     inodes = set()
     for fd in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):
@@ -154,18 +154,18 @@ def connections(pid: int) -> int:
 
 
 async def soak(pid: int, seconds: float, idlers: int) -> bool:
-    """Attack, report, and tell whether all is well."""
+    """Attack and report; return whether no request failed and no connection is left open."""
     counts: Counter[str] = Counter()
-    await ask([], Counter())  # the first answer is the simulator's
+    await send_request([], Counter())  # so that later ones are hits
     before = memory(pid)
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
-    crowd: list[tuple[Attack, int]] = [
+    attackers: list[tuple[Attack, int]] = [
         (idle, idlers), (slow_head, 100), (slow_body, 100), (never_read, 50), (flood, 20), (reset, 50),
     ]  # fmt: skip
     tasks = [
-        asyncio.create_task(attack(how, f"127.0.1.{1 + n % 200}", until, counts))
-        for how, number in crowd
+        asyncio.create_task(repeat(attack, f"127.0.1.{1 + n % 200}", until, counts))
+        for attack, number in attackers
         for n in range(number)
     ]
     with ProcessPoolExecutor(1) as process:
@@ -176,7 +176,7 @@ async def soak(pid: int, seconds: float, idlers: int) -> bool:
     left = connections(pid)
     quantiles = statistics.quantiles(latencies, n=100)
     print("attacks:", ", ".join(f"{name} {number}" for name, number in counts.items()))
-    print(f"good client: {len(latencies)} questions, {sum(failures.values())} failed {dict(failures) or ''}")
+    print(f"good client: {len(latencies)} requests, {sum(failures.values())} failed {dict(failures) or ''}")
     print(f"good client: p50 {quantiles[49] * 1000:.1f} ms, p99 {quantiles[98] * 1000:.1f} ms")
     print(f"memory: {before:.0f} MB before, {peak:.0f} MB at the end, {memory(pid):.0f} MB 20 s later")
     print(f"connections left open after 20 s: {left}")
@@ -184,10 +184,10 @@ async def soak(pid: int, seconds: float, idlers: int) -> bool:
 
 
 def main() -> int:
-    """Run the soak; 0 if the good client had every answer and nothing was left open."""
+    """Run the soak; return 0 if the good client had every response and no connection was left open."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=40, help="how long to attack")
-    parser.add_argument("--idle", type=int, default=2000, help="how many connections say nothing")
+    parser.add_argument("--seconds", type=float, default=40, help="duration of the attack")
+    parser.add_argument("--idle", type=int, default=2000, help="number of silent connections")
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -202,16 +202,16 @@ def main() -> int:
             )  # fmt: skip
         try:
             time.sleep(3)
-            well = asyncio.run(soak(server.pid, options.seconds, options.idle))
+            is_well = asyncio.run(soak(server.pid, options.seconds, options.idle))
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(30)
-        said = (Path(folder) / "log").read_text()
-        tracebacks = said.count("Traceback")
+        log_text = (Path(folder) / "log").read_text()
+        tracebacks = log_text.count("Traceback")
         print(f"tracebacks in the server's log: {tracebacks}")
         if tracebacks:
-            print(said[said.index("Traceback") :][:2000])
-    return 0 if well and not tracebacks else 1
+            print(log_text[log_text.index("Traceback") :][:2000])
+    return 0 if is_well and not tracebacks else 1
 
 
 if __name__ == "__main__":

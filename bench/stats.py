@@ -43,7 +43,9 @@ def request(chance: random.Random, hour: int) -> dict[str, object]:
         phases["wait"] = round(wait, 3)
     phases |= {name: round(chance.lognormvariate(-3, 0.6), 3) for name in ("render", "send")}
     size = 4321 if status == 200 else 0
-    return {"method": "GET", "path": path, "status": status, "bytes": size, "cache": cache, "phases": phases}
+    about = {"module": "kv55", "stop": str(code)} if path.startswith("/kv55/") else {}
+    asked = {"method": "GET", "path": path, **about}
+    return {**asked, "status": status, "bytes": size, "cache": cache, "phases": phases}
 
 
 def make(path: Path, size: int) -> None:
@@ -78,7 +80,7 @@ def main() -> None:
         log = options.log or Path(folder, "statistics.log")
         if not log.exists():
             make(log, options.megabytes * 1_000_000)
-        command = "import sys; from govi_server.log_report import main; main()"
+        command = "import sys; from govi_server.command.stats import main; main()"
         page = ["--html", options.html] if options.html else []
         began = time.monotonic()
         child = subprocess.Popen([sys.executable, "-c", command, *page, str(log)])

@@ -1,4 +1,4 @@
-"""twistd, with a govi-cache that keeps no statistics: to measure what they cost."""
+"""twistd with a govi-cache without statistics, to measure their cost."""
 
 from typing import Any
 
@@ -7,20 +7,20 @@ from twisted.scripts.twistd import run
 from govi_server import request_handler
 
 
-class NoRecord:
-    """Does nothing with what it is told."""
+class NoStatistics:
+    """A ConnectionRecorder that records nothing."""
 
     in_request = True
 
     def __init__(self, *_: Any) -> None: ...
 
     def __getattr__(self, name: str) -> Any:
-        return self._pass_over
+        return self._ignore
 
-    def _pass_over(self, *_: Any) -> None: ...
+    def _ignore(self, *_: Any) -> None: ...
 
-    repeat = set_client = finish = mark = describe = answer = abandon = flush = begin = _pass_over
+    repeat = set_client = finish = mark = describe = answer = abandon = flush = begin = _ignore
 
 
-request_handler.Record = NoRecord
+request_handler.ConnectionRecorder = NoStatistics
 run()

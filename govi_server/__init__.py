@@ -1,1 +1,1 @@
-"""govi-cache: serves the next departures of a stop, from memory."""
+"""govi-cache serves the next departures of a stop from memory."""

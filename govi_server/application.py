@@ -1,8 +1,8 @@
-"""The command ``twistd govi-cache``: the one room that knows all the others."""
+"""The service tree of govi-cache, from a Config: the one module that knows all rooms."""
 
 import gc
+import importlib.metadata
 import os
-from importlib.metadata import version
 from typing import Any, cast
 
 import msgspec
@@ -18,11 +18,12 @@ from govi_server.departures.stop_index_cache import StopIndexCache
 from govi_server.departures.timing_point import is_timing_point_code
 from govi_server.errors import ConfigError, StartupError
 from govi_server.http.client_limits import UNLIMITED, ClientLimits
+from govi_server.http.cors import public_headers
 from govi_server.kv55 import messages
 from govi_server.kv55.gateway import Gateway
 from govi_server.kv55.post import Poster
 from govi_server.kv78turbo.feed import Feed
-from govi_server.modules import kv55_feed as kv55_live
+from govi_server.modules import kv55_feed
 from govi_server.modules.assets import Assets
 from govi_server.modules.board import BoardPages
 from govi_server.modules.callback import Callback
@@ -51,9 +52,9 @@ from govi_server.runtime.clock import ClockWatch
 from govi_server.runtime.cooperative import make_cooperator
 from govi_server.runtime.services import Drain, Observers, OrderedMultiService
 from govi_server.server import Server
-from govi_server.settings import AccessSettings, Config, ModuleSettings, networks
-from govi_server.simulator.feed import town_feed
-from govi_server.simulator.gateway import Behaviour, simulation
+from govi_server.settings import AccessSettings, Config, ManholeSettings, ModuleSettings, parse_networks
+from govi_server.simulator.feed import make_town_feed
+from govi_server.simulator.gateway import GatewayBehaviour, make_gateway_server
 from govi_server.simulator.town import STATION
 from govi_server.sockets.accepting import raise_limit
 from govi_server.sockets.listener import Listener, server_service
@@ -62,178 +63,160 @@ from govi_server.statistics.log import StatisticsLog, statistics_publisher
 
 NAME = "govi-cache"
 
-# Pages of other sites may read what is served here (docs/protocols.md 1.2 and 1.4).
-PUBLIC_HEADERS = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "Age, Cache-Status, ETag, Feed-State, Retry-After",
-}
+CALLBACK_DRAIN_SECONDS = 1.0
+"""Time for callbacks in flight to finish at a shutdown: no client waits for them any more."""
 
-INNER_DRAIN = 1.0
-"""Seconds that callbacks in flight have when the server stops: nobody waits for them any more."""
+MAX_CALLBACK_CONNECTIONS = 1024
+"""Connections that gateways may have open at once; the longest idle one is closed to make room."""
 
-CALLBACK_CONNECTIONS = 1024
-"""Connections that gateways may have open at once to bring answers; the oldest idle one makes room for a new one."""
+HEALTH_INTERVAL = 10.0
+"""Seconds between two checks of health, so that the start of a failure is known."""
 
-JUDGE_EVERY = 10.0
-"""Seconds after which it is judged anew whether travellers get answers, so that it is known since when not."""
+RESERVED_FILES = 1536
+"""Open files that are not clients' connections: those to gateways, callbacks, logs, and connections being closed."""
 
-OTHER_FILES = 1536
-"""Open files that are not clients' connections: those to the gateway, its callbacks, logs, and those that are closed
-in a moment, to make room."""
-
-SELDOM = 100
-"""Collections of the middle generation after which the garbage collector looks through everything, Python's 10. With
-5,000 questions on their way, that stops the server for a third of a second each time, and finds little."""
+GC_OLD_THRESHOLD = 100
+"""Collections of the middle generation before the garbage collector scans all objects; Python's default is 10. With
+5,000 requests in flight, a full scan stops the server for a third of a second, and frees little."""
 
 log = Logger()
 
 
 def make_service(config: Config, reactor: Any) -> OrderedMultiService:
-    """Put the parts together, in the order in which they start; they stop in the reverse one."""
-    gc.set_threshold(*gc.get_threshold()[:2], SELDOM)
+    """Return the service tree of a configuration. Raises ConfigError or StartupError.
+
+    Services start in this order and stop in the reverse one, each after the next has stopped. So on SIGTERM, first
+    the public server stops listening and drains; then the last snapshot is written, the operators' endpoints close,
+    the sources and their callback endpoints stop, and at last the statistics log is closed.
+    """
+    gc.set_threshold(*gc.get_threshold()[:2], GC_OLD_THRESHOLD)
     if config.admin.probe and not is_timing_point_code(config.admin.probe):
-        raise ConfigError(f"admin.probe is not a TimingPointCode: {config.admin.probe!r}")
+        raise ConfigError(f"admin.probe: invalid TimingPointCode {config.admin.probe!r} (expected 1 to 10 digits)")
     services, modules = OrderedMultiService(), MultiService()
     statistics = statistics_publisher()
+    server = _public_server(config, modules, statistics, reactor)
+    components = Components(server)
+
     services.addService(ClockWatch(reactor))
-    server = Server(
+    if config.statistics.file:
+        path = os.path.abspath(config.statistics.file)  # twistd changes its directory before the file is opened
+        components.statistics = StatisticsLog(
+            NAME, path, config.statistics.rotate, config.statistics.keep, reactor, statistics
+        )
+        services.addService(components.statistics)
+    add_modules(services, modules, config, components, reactor)
+    components.modules = tuple(str(module.name) for module in modules)
+    services.addService(modules)
+    if config.admin.listen or config.manhole.listen:
+        services.addService(_operations(config, components, statistics, reactor))
+    if config.snapshot.file:
+        caches = {name: gateway.cache for name, gateway in components.gateways.items()}
+        components.snapshots = Snapshots(caches, components.feed, config.snapshot, reactor, make_cooperator(reactor))
+        services.addService(components.snapshots)
+    services.addService(server_service(reactor, server, config.listen, _log_example))
+    return services
+
+
+# The public server
+
+
+def _public_server(config: Config, modules: MultiService, statistics: LogPublisher, reactor: Any) -> Server:
+    return Server(
         "",
         0,
         RequestHandler,
         clock=reactor,
         find_module=modules.getServiceNamed,
         limits=config.limits,
-        headers=PUBLIC_HEADERS,
-        access=ClientLimits(reactor, _that_fit(config.access)),
+        headers=public_headers("Feed-State"),
+        access=ClientLimits(reactor, _within_open_files(config.access)),
         name=NAME,
         observer=statistics,
     )
-    parts = Components(server)
-    if config.statistics.file:
-        # Absolute, for twistd changes its directory before anything is opened.
-        path = os.path.abspath(config.statistics.file)
-        parts.statistics = StatisticsLog(
-            NAME, path, config.statistics.rotate, config.statistics.keep, reactor, statistics
-        )
-        services.addService(parts.statistics)
-    _add_modules(services, modules, config, parts, reactor)
-    parts.modules = tuple(str(module.name) for module in modules)
-    services.addService(modules)
-    if config.admin.listen or config.manhole.listen:
-        services.addService(_operators(config, parts, statistics, reactor))
-    if config.snapshot.file:
-        caches = {name: gateway.cache for name, gateway in parts.gateways.items()}
-        parts.snapshots = Snapshots(caches, parts.feed, config.snapshot, reactor, make_cooperator(reactor))
-        services.addService(parts.snapshots)
-    services.addService(server_service(reactor, server, config.listen, _suggest))
-    return services
 
 
-def _add_modules(
-    services: OrderedMultiService, modules: MultiService, config: Config, parts: Components, reactor: Any
+def _within_open_files(access: AccessSettings) -> AccessSettings:
+    """Raise the limit of open files as far as permitted; lower that of connections to what it leaves for them."""
+    files = raise_limit(access.connections + RESERVED_FILES)
+    connections = max(files - RESERVED_FILES, files // 8)
+    if connections >= access.connections:
+        return access
+    log.warn("Accepting {n} connections at most: the limit of open files is {files}", n=connections, files=files)
+    return msgspec.structs.replace(access, connections=connections)
+
+
+def _log_example(address: IAddress) -> None:
+    """Log a URL to try, when the server listens on an address."""
+    if isinstance(address, IPv4Address | IPv6Address):
+        log.info("Try http://localhost:{port}/kv55/{code}", port=address.port, code=STATION)
+
+
+# URL modules and their sources
+
+
+def add_modules(
+    services: OrderedMultiService, modules: MultiService, config: Config, components: Components, reactor: Any
 ) -> None:
-    """Make what answers under which path segment, and what it answers from; a new kind of module is added here.
+    """Add the URL modules, by path segment, and the services of their sources. A new URL module is added here.
 
-    One that provides IDeclared is told of in /openapi.json and /docs.
+    Modules that provide IDocumented are described in /openapi.json and /docs. Raises ConfigError.
     """
-    finder = None
+    stop_index = None
     if config.is_live or config.is_demo:
-        parts.feed = feed = _feed(services, config, reactor)
-        finder = StopIndexCache(feed, reactor)
-        for live in (*ovapi_modules(feed), Stops(feed, finder), Near(feed, finder), Siri(feed)):
-            _add_module(modules, live)
-    sources = []
-    for name, module in config.modules.items():
-        license_url = module.license or (kv55_live if module.source == "kv78turbo" else messages).LICENSE
-        sources.append(Source(name, module.source, license_url))
-        if module.source == "kv78turbo":
-            _add_module(modules, Kv55Feed(name, feed, license_url))
-            log.info("/{name} is answered from the KV78turbo feed", name=name)
-            continue
-        gateway = _gateway(services, name, module, config, parts.server.observer, reactor)
-        breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.description)
-        cache = BoardCache(breaker, reactor, config.cache)
-        parts.gateways[name] = GatewayComponents(gateway, breaker, cache)
-        _add_module(modules, Kv55Gateway(name, cache, license_url))
-    # Pages are of the feed, which knows most; without one, of the gateway that is named first.
-    signs = (
-        FeedDisplays(parts.feed) if parts.feed else CacheDisplays(next(iter(parts.gateways.values())).cache, reactor)
-    )
-    contracts = Documentation(lambda: modules, version("govi-server"), config.access)
-    front = Front(sources, parts.feed, finder, version("govi-server"), STATION if config.is_demo else "")
-    events = Events(signs, reactor, make_cooperator(reactor))
-    for page in (front, BoardPages(signs, reactor), events, Assets(), *openapi_modules(contracts)):
+        components.feed = feed = _add_feed(services, config, reactor)
+        stop_index = StopIndexCache(feed, reactor)
+        for live_module in (*ovapi_modules(feed), Stops(feed, stop_index), Near(feed, stop_index), Siri(feed)):
+            _add_module(modules, live_module)
+    for name, settings in config.modules.items():
+        if settings.source == "kv78turbo":
+            assert components.feed is not None
+            _add_module(modules, Kv55Feed(name, components.feed, _license(settings)))
+            log.info("/{name}: departures from the KV78turbo feed", name=name)
+        else:
+            gateway = _add_gateway(services, name, settings, config, components.server.observer, reactor)
+            breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.description)
+            cache = BoardCache(breaker, reactor, config.cache)
+            components.gateways[name] = GatewayComponents(gateway, breaker, cache)
+            _add_module(modules, Kv55Gateway(name, cache, _license(settings)))
+    _add_pages(modules, config, components, stop_index, reactor)
+
+
+def _add_pages(
+    modules: MultiService, config: Config, components: Components, stop_index: StopIndexCache | None, reactor: Any
+) -> None:
+    """Add the pages and the documentation: of the live feed if there is one, else of the first gateway."""
+    displays: FeedDisplays | CacheDisplays
+    if components.feed is not None:
+        displays = FeedDisplays(components.feed)
+    else:
+        displays = CacheDisplays(next(iter(components.gateways.values())).cache, reactor)
+    version = importlib.metadata.version("govi-server")
+    sources = [Source(name, module.source, _license(module)) for name, module in config.modules.items()]
+    documentation = Documentation(lambda: modules, version, config.access)
+    for page in (
+        Front(sources, components.feed, stop_index, version, STATION if config.is_demo else ""),
+        BoardPages(displays, reactor),
+        Events(displays, reactor, make_cooperator(reactor)),
+        Assets(),
+        *openapi_modules(documentation),
+    ):
         _add_module(modules, page)
 
 
 def _add_module(modules: MultiService, module: object) -> None:
-    """Add a module under its name, a path segment. Raises ConfigError if the segment is taken."""
+    """Add a module under its name, a path segment. Raises ConfigError if another module has it."""
     service = IService(module)
     if service.name in modules.namedServices:
-        raise ConfigError(f"modules: {service.name!r} is a path that is answered already")
+        raise ConfigError(f"modules.{service.name}: invalid name (/{service.name} is a path of the program)")
     modules.addService(service)
 
 
-def _operators(config: Config, parts: Components, statistics: LogPublisher, reactor: Any) -> OrderedMultiService:
-    """Make the operators' endpoint, and what watches the logs for it."""
-    tally = StatisticsBatcher(NAME)
-    hour = RecentHistory(reactor, tally, parts.modules)
-    judge = HealthMonitor(parts, hour, reactor)
-    metrics = Metrics(parts, judge, tally)
-    metrics.registry.register(FailingStops(hour))
-    status = Status(parts, hour, judge, reactor, version("govi-server"))
-    services = OrderedMultiService()
-    services.addService(Observers((tally,), statistics))
-    services.addService(Observers((hour, metrics)))
-    services.addService(timer := TimerService(JUDGE_EVERY, judge.health))
-    timer.clock = reactor
-    if config.admin.listen:
-        admin = Admin(reactor, metrics, status, Readiness(parts, config.admin.probe, reactor))
-        services.addService(Listener(reactor, config.admin.listen, admin))
-    if config.manhole.listen:
-        _add_manhole(services, config, parts, hour, status, reactor)
-    return services
+def _license(settings: ModuleSettings) -> str:
+    return settings.license or (kv55_feed if settings.source == "kv78turbo" else messages).LICENSE
 
 
-def _add_manhole(
-    services: OrderedMultiService,
-    config: Config,
-    parts: Components,
-    hour: RecentHistory,
-    status: Status,
-    reactor: Any,
-) -> None:
-    """Make the way in for operators. What it needs is imported here, for it need not be installed."""
-    try:
-        from govi_server.operations.manhole import KeysFile, Manhole
-    except ImportError as error:
-        raise StartupError(f"the manhole needs more: pip install 'govi-server[manhole]' ({error})") from None
-    if not config.manhole.keys:
-        raise StartupError("the manhole needs --manhole-keys, the file of the public keys that may come in")
-    levels = LogLevels()
-    verbs = ManholeCommands(parts, status, levels, reactor, reactor.stop)
-    objects = {
-        "parts": parts, "server": parts.server, "gateways": parts.gateways, "feed": parts.feed,
-        "hour": hour, "reactor": reactor,
-    }  # fmt: skip
-    manhole = Manhole(reactor, KeysFile(config.manhole.keys), verbs, objects)
-    services.addService(levels)
-    services.addService(Drain(manhole.close))
-    services.addService(Listener(reactor, config.manhole.listen, cast(Any, manhole)))
-
-
-def _that_fit(limits: AccessSettings) -> AccessSettings:
-    """Lower the limit of connections to what the limit of open files, raised as far as may be, leaves for them."""
-    files = raise_limit(limits.connections + OTHER_FILES)
-    fit = max(files - OTHER_FILES, files // 8)
-    if fit >= limits.connections:
-        return limits
-    log.warn("{n} connections at once: the limit of {files} open files allows no more", n=fit, files=files)
-    return msgspec.structs.replace(limits, connections=fit)
-
-
-def _feed(services: OrderedMultiService, config: Config, reactor: Any) -> Feed:
-    """Add the live feed, and in the demo the simulator at the other end."""
+def _add_feed(services: OrderedMultiService, config: Config, reactor: Any) -> Feed:
+    """Add the live feed, and in the demo the simulated feed that it subscribes to."""
     settings = config.feed
     feed = Feed(
         reactor,
@@ -246,53 +229,54 @@ def _feed(services: OrderedMultiService, config: Config, reactor: Any) -> Feed:
         cache_bytes=config.cache.bytes,
     )
     if config.is_demo:
-        services.addService(town_feed(reactor, Behaviour().seed, lambda address: feed.subscribe([address])))
+        seed = GatewayBehaviour().seed
+        services.addService(make_town_feed(reactor, seed, lambda address: feed.subscribe([address])))
     services.addService(feed)
     return feed
 
 
-def _gateway(
+def _add_gateway(
     services: OrderedMultiService,
     name: str,
-    module: ModuleSettings,
+    settings: ModuleSettings,
     config: Config,
     observer: ILogObserver,
     reactor: Any,
 ) -> Gateway:
-    """Add what a module's gateway needs: its callback endpoint, and in the demo the simulator at the other end."""
-    callback = _Address()
-    asked = _Address()
-    poster = Poster(reactor, asked.url if module.source == "demo" else lambda: module.gateway_url)
-    said = f"the simulated gateway of /{name}" if module.source == "demo" else f"the gateway {module.gateway_url}"
-    gateway = Gateway(poster, reactor, said, module.subscriber_id, config.gateway, name)
-    receiver = Callback(gateway, networks(module.allow), reactor.seconds, module.subscriber_id)
-    callbacks = Server(
+    """Add a module's gateway and its callback endpoint, and in the demo the simulated gateway."""
+    is_demo = settings.source == "demo"
+    callback_address, simulator_address = _ListeningAddress(), _ListeningAddress()
+    poster = Poster(reactor, simulator_address.url if is_demo else lambda: settings.gateway_url)
+    description = f"the simulated gateway of /{name}" if is_demo else f"the gateway {settings.gateway_url}"
+    gateway = Gateway(poster, reactor, description, settings.subscriber_id, config.gateway, name)
+    callback = Callback(gateway, parse_networks(settings.allow), reactor.seconds, settings.subscriber_id)
+    callback_server = Server(
         "",
         0,
         RequestHandler,
         clock=reactor,
-        find_module=lambda segment: receiver,
-        limits=msgspec.structs.replace(config.limits, body=config.gateway.message, drain=INNER_DRAIN),
-        access=ClientLimits(reactor, msgspec.structs.replace(UNLIMITED, connections=CALLBACK_CONNECTIONS)),
+        find_module=lambda segment: callback,
+        limits=msgspec.structs.replace(config.limits, body=config.gateway.message, drain=CALLBACK_DRAIN_SECONDS),
+        access=ClientLimits(reactor, msgspec.structs.replace(UNLIMITED, connections=MAX_CALLBACK_CONNECTIONS)),
         name=f"{name} callbacks",
         observer=observer,
     )
-    services.addService(server_service(reactor, callbacks, [module.callback], callback.learn))
-    if module.source == "demo":
-        simulator = simulation(reactor, Behaviour(), callback.url)
-        services.addService(server_service(reactor, simulator, ["tcp:0:interface=127.0.0.1"], asked.learn))
+    services.addService(server_service(reactor, callback_server, [settings.callback], callback_address.set))
+    if is_demo:
+        simulator = make_gateway_server(reactor, GatewayBehaviour(), callback_address.url)
+        services.addService(server_service(reactor, simulator, ["tcp:0:interface=127.0.0.1"], simulator_address.set))
     services.addService(gateway)
-    log.info("/{name} is answered from {gateway}", name=name, gateway=said)
+    log.info("/{name}: departures from {gateway}", name=name, gateway=description)
     return gateway
 
 
-class _Address:
-    """An address on this machine that is known once something listens there."""
+class _ListeningAddress:
+    """The URL of a port on this machine, which is known once it listens."""
 
     def __init__(self) -> None:
-        self._authority = "nobody.invalid"
+        self._authority = "unknown.invalid"
 
-    def learn(self, address: IAddress) -> None:
+    def set(self, address: IAddress) -> None:
         if isinstance(address, IPv4Address):
             host = "127.0.0.1" if address.host == "0.0.0.0" else address.host
             self._authority = f"{host}:{address.port}"
@@ -304,6 +288,54 @@ class _Address:
         return f"http://{self._authority}/"
 
 
-def _suggest(address: IAddress) -> None:
-    if isinstance(address, IPv4Address | IPv6Address):
-        log.info("Try http://localhost:{port}/kv55/{code}", port=address.port, code=STATION)
+# Operations
+
+
+def _operations(
+    config: Config, components: Components, statistics: LogPublisher, reactor: Any
+) -> OrderedMultiService:
+    """Return the operators' endpoints, and the observers of the logs that supply them."""
+    batcher = StatisticsBatcher(NAME)
+    history = RecentHistory(reactor, batcher, components.modules)
+    health_monitor = HealthMonitor(components, history, reactor)
+    metrics = Metrics(components, health_monitor, batcher)
+    metrics.registry.register(FailingStops(history))
+    status = Status(components, history, health_monitor, reactor, importlib.metadata.version("govi-server"))
+    health_timer = TimerService(HEALTH_INTERVAL, health_monitor.health)
+    health_timer.clock = reactor
+
+    services = OrderedMultiService()
+    services.addService(Observers((batcher,), statistics))
+    services.addService(Observers((history, metrics)))
+    services.addService(health_timer)
+    if config.admin.listen:
+        admin = Admin(reactor, metrics, status, Readiness(components, config.admin.probe, reactor))
+        services.addService(Listener(reactor, config.admin.listen, admin))
+    if config.manhole.listen:
+        _add_manhole(services, config.manhole, components, history, status, reactor)
+    return services
+
+
+def _add_manhole(
+    services: OrderedMultiService,
+    settings: ManholeSettings,
+    components: Components,
+    history: RecentHistory,
+    status: Status,
+    reactor: Any,
+) -> None:
+    """Add the Python prompt over SSH. Its dependencies are optional, so it is imported here."""
+    try:
+        from govi_server.operations.manhole import KeysFile, Manhole
+    except ImportError as error:
+        raise StartupError(f"manhole.listen requires: pip install 'govi-server[manhole]' ({error})") from None
+    levels = LogLevels()
+    commands = ManholeCommands(components, status, levels, reactor, reactor.stop)
+    namespace = {
+        "components": components, "server": components.server, "gateways": components.gateways,
+        "feed": components.feed, "history": history, "reactor": reactor,
+    }  # fmt: skip
+    manhole = Manhole(reactor, KeysFile(settings.keys), commands, namespace)
+    services.addService(levels)
+    services.addService(Drain(manhole.close))
+    services.addService(Listener(reactor, settings.listen, cast(Any, manhole)))

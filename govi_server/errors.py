@@ -2,8 +2,8 @@
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used: the text is one line that names the file and the key."""
+    """The configuration is unusable. The text is one line that names the setting, its value and what was expected."""
 
 
 class StartupError(Exception):
-    """A part of the program cannot start; the text is the one line that an operator gets to see."""
+    """A service cannot start. The text is one line that names what failed and why."""

@@ -1,11 +1,10 @@
 """The server: accepts connections, and keeps the promise that no client waits longer than 13 seconds."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import chain, islice
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
-from twisted.internet import tcp
+from twisted.internet import protocol, tcp
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -15,204 +14,177 @@ from twisted.internet.interfaces import (
     IReactorTime,
     ITCPTransport,
 )
-from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from govi_server.http.caching.request_memo import RequestMemo
 from govi_server.http.client_limits import UNLIMITED, Client, ClientLimits
 from govi_server.http.request import Environ
 from govi_server.http.response import Headers, format_response, pairs
+from govi_server.http.state import TABLE, Deadline, Lifecycle, State
+from govi_server.http.timeouts import TimeoutHandler
 from govi_server.settings import ServerSettings
-from govi_server.sockets import transport as at_once
 from govi_server.sockets.accepting import AcceptThrottle
-from govi_server.sockets.transport import IClientTransport
-from govi_server.statistics.records import End
+from govi_server.sockets.transport import IClientTransport, close_now
+from govi_server.statistics.records import ConnectionRecorder, End
 
-if TYPE_CHECKING:
-    from govi_server.request_handler import RequestHandler
+LINGER_SECONDS = 2.0
+"""For a client to read the last response and close, before the connection is aborted."""
 
-LINGER = 2.0
-"""Seconds that a client has to take the last answer and close, before the connection is aborted."""
+MAX_EVICTION_CANDIDATES = 100
+"""Connections that are searched for an unfinished request to drop, when no connection is idle."""
 
-MOST_LOOKED_AT = 100
-"""Connections among which room is looked for, when none idles after an answer."""
+RETRY_AFTER_SECONDS = "5"
+"""In the response to a rejected connection."""
 
-RETRY_AFTER = "5"
-"""Seconds after which who was refused a connection may try again."""
-
-REPORT_EVERY = 60.0
-"""Seconds after which the statistics of a connection that is still open are written."""
+REPORT_INTERVAL = 60.0
+"""Seconds after which the statistics of an open connection are published."""
 
 
-SERVER_DEFAULTS = ServerSettings()
+class ConnectionHandler(Protocol):
+    """The protocol of one connection, as its Server uses it."""
+
+    accepted_from: Client
+    record: ConnectionRecorder
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether the current response is a stream."""
+
+    def end_stream(self) -> None:
+        """End the current response if it is a stream."""
+
+    def handle_timeout(self) -> bool:
+        """Send the 406 of a request that took too long, unless a response was begun; return whether it was sent."""
+
+    def handle_closing(self, previous: State) -> None:
+        """End the current request; the connection has just left its previous state for an ending one."""
+
+    def makeConnection(self, transport: IClientTransport) -> None:
+        """Begin: the transport is connected."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Receive bytes."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End: the transport is closed."""
 
 
-class TimeoutHandler:
-    """A deadline of the same length for many connections: what expires is handed over, oldest first.
-
-    As all deadlines are equally long, the order in which they were set is the order in which they expire: one
-    dictionary and one callLater serve them all. (An OrderedDict: to take the first out of a plain dict again and
-    again takes quadratic time.)
-    """
-
-    log = Logger()
-
-    def __init__(self, clock: IReactorTime, limit: float, expire: "Callable[[Connection], None]") -> None:
-        self._clock = clock
-        self._limit = limit
-        self._expire = expire
-        self._since: OrderedDict[Connection, float] = OrderedDict()
-        self._call: IDelayedCall | None = None
-        self._latest = 0.0
-
-    def start(self, connection: "Connection") -> None:
-        """Set a connection's deadline, counted from now."""
-        since, now = self._since, self._clock.seconds()
-        since[connection] = now
-        since.move_to_end(connection)
-        if self._call is None:
-            self._call = self._clock.callLater(self._limit, self._look)
-        elif now < self._latest and self._call.active() and self._call.getTime() - now > self._limit:
-            self._call.reset(self._limit)  # the clock was set back
-        self._latest = now
-
-    def stop(self, connection: "Connection") -> None:
-        """Lift a connection's deadline, if it has one."""
-        self._since.pop(connection, None)
-
-    def __iter__(self) -> "Iterator[Connection]":
-        """Go through the connections that have a deadline, the nearest first."""
-        return iter(self._since)
-
-    def cancel(self) -> None:
-        """Lift all deadlines."""
-        self._since.clear()
-        if self._call is not None and self._call.active():
-            self._call.cancel()
-        self._call = None
-
-    def _look(self) -> None:
-        """Hand over what has expired, and look again when the next one may."""
-        now = self._clock.seconds()
-        while self._since:
-            connection, since = next(iter(self._since.items()))
-            remaining = since + self._limit - now
-            # More than the limit and a second for rounding: the clock was set back, and its time is over, too.
-            if 0 < remaining < self._limit + 1:
-                self._call = self._clock.callLater(remaining, self._look)
-                return
-            del self._since[connection]
-            try:
-                self._expire(connection)
-            except Exception:
-                self.log.failure("A deadline failed")  # and the others are looked at all the same
-        self._call = None
-
-
-class Connection:
+class Connection(Lifecycle):
     """The connection between the server and one client: what its deadlines act on.
 
-    sock: its transport. handler: what speaks HTTP on it.
+    sock: its transport. handler: its protocol.
     """
 
-    __slots__ = ("_client", "closing", "deadline", "handler", "sock")
+    __slots__ = ("_client", "_server", "end", "handler", "sock")
 
-    def __init__(self, sock: IClientTransport, handler: "RequestHandler") -> None:
+    def __init__(self, sock: IClientTransport, handler: ConnectionHandler, server: "Server") -> None:
+        super().__init__(server.state_timeouts)
         self.sock = sock
         self.handler = handler
-        self.deadline: TimeoutHandler | None = None
-        """The deadline that it has: one at a time, or none."""
-        # Where something is between, such as haproxy, it is not known yet.
+        self._server = server
+        # Behind haproxy the client is unknown until the PROXY header was received.
         self._client = handler.accepted_from if isinstance(sock, tcp.Connection) else None
-        self.closing: End | None = None
-        """Who ended it, once somebody on this side has."""
+        self.end: End | None = None
+        """Who ended it; None while it is open."""
 
     @property
     def addr(self) -> IAddress:
-        """The client's address, which behind haproxy is known when its header has come."""
+        """The client's address, which behind haproxy is known when its header was received."""
         return self.sock.getPeer()
 
     @property
     def client(self) -> Client:
-        """Whom its requests are from, unless proxies tell otherwise."""
+        """The client of its requests, unless a proxy forwards them."""
         if self._client is None:
-            self._client = self.handler.server.access.peer(self.addr)
+            self._client = self._server.access.peer(self.addr)
         return self._client
 
     def disconnect(self) -> None:
-        """End it because its time is over: send '406 Gateway timeout' and close.
-
-        Who is in the middle of an answer and does not take it is dropped.
-        """
-        if self.closing is None and self.handler.handle_timeout():
+        """End it because a deadline has passed: send '406 Gateway timeout' and close, or abort amid a response."""
+        if self.handler.handle_timeout():
             self.close("timeout")
         else:
-            self.closing = self.closing or "timeout"
-            self.abort()
+            self.abort("timeout")
 
     def close(self, end: End = "server", nothing_follows: bool = False) -> None:
         """Close it politely: what was written is sent, then the client has two seconds to close its side.
 
-        Closing both sides at once would make the kernel throw the answer away when bytes of the client are still
-        unread (RFC 9112 section 9.6). It is done where nothing follows from the client: then it saves a third of what
-        the connection costs.
+        If both sides were closed at once, the kernel would discard the response when bytes of the client are still
+        unread (RFC 9112 section 9.6). nothing_follows: the client sends nothing more, so they are closed at once,
+        which saves a third of the cost of a connection.
         """
-        self.closing = end
-        if nothing_follows and at_once.close_now(self.sock):
+        self.end = self.end or end
+        if nothing_follows and close_now(self.sock):
             return
-        self.handler.handle_closing()
-        self.handler.server.closing(self)
+        self._leave(State.LINGERING, end)
+        self.sock.resumeProducing()
         self.sock.unregisterProducer()
         if ITCPTransport.providedBy(self.sock) and not INegotiated.providedBy(self.sock):
             self.sock.loseWriteConnection()
-        else:  # TLS says goodbye in its own way
+        else:  # TLS closes with an alert of its own
             self.sock.loseConnection()
 
     def drop(self) -> None:
-        """Close it at once, with nothing of an answer under way, to make room for another."""
-        server = self.handler.server
-        if self.closing is not None:
-            server.set_deadline(self, None)
+        """Close an idle connection without a response, or abort a lingering one, to make room for another."""
+        if self.is_ending:
             self.abort()
             return
-        self.closing = "server"
-        server.reports.stop(self)
-        server.set_deadline(self, server.drop_timeout)
+        self._leave(State.CLOSING, "server")
         self.sock.unregisterProducer()
         self.sock.loseConnection()
 
-    def abort(self) -> None:
-        """Drop it, with whatever was not sent."""
+    def abort(self, end: End = "server") -> None:
+        """Close it at once; what was not sent is discarded."""
+        if self.state is not State.CLOSED:
+            self._leave(State.CLOSED, end)
         self.sock.abortConnection()
 
+    def lost(self, end: End) -> None:
+        """Forget it: its transport is closed."""
+        if self.state is not State.CLOSED:
+            self._leave(State.CLOSED, end)
+        self._server.closed(self)
 
-class RejectConnection(Protocol):
-    """Says in a few words why a connection is not taken, and closes it."""
+    def _leave(self, state: State, end: End) -> None:
+        """Enter an ending state: serve no more requests."""
+        self.end = self.end or end
+        previous = self.state
+        self.enter(state)
+        self._server.reports.stop(self)
+        self.handler.handle_closing(previous)
+
+
+class RejectConnection(protocol.Protocol):
+    """Rejects a connection: sends a short response and closes."""
 
     def __init__(self, server: "Server", status: str, text: str) -> None:
-        headers = (("Content-Type", "text/plain; charset=utf-8"), ("Retry-After", RETRY_AFTER), *server.headers)
-        self._answer = format_response(status, headers, text.encode(), now=server.clock.seconds(), connection="close")
+        headers = {"Content-Type": "text/plain; charset=utf-8", "Retry-After": RETRY_AFTER_SECONDS}
+        self._response = format_response(
+            status, [*headers.items(), *server.headers], text.encode(), now=server.clock.seconds(), connection="close"
+        )
 
     def connectionMade(self) -> None:
-        """Say it; not over TLS, whose handshake a client could hold open for ever."""
+        """Send the response; over TLS abort instead, since a client could keep its handshake open for ever."""
         sock = cast(IClientTransport, self.transport)
         if INegotiated.providedBy(sock):
             sock.abortConnection()
         else:
-            sock.write(self._answer)
+            sock.write(self._response)
             sock.loseConnection()
 
 
 @implementer(IProtocolNegotiationFactory)
-class Server(ServerFactory["RequestHandler"]):
-    """Accepts connections and gives each its handler.
+class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twisted only calls IProtocol's methods
+    """Accepts connections and makes their handlers.
 
-    host, port: where it listens; '' and 0 where its endpoints say so. request_handler: makes the handler of a
-    connection from the server and a transport. clock: tells and schedules all time. find_module: gives the module of
-    a path's first segment, or raises KeyError, as MultiService.getServiceNamed does. headers: sent with every
-    answer. access: who may connect and how often they may ask; by default all may as they like. name: what
-    logs call it by. observer: what is told of the statistics of its connections, by default the log.
+    host, port: where it listens; '' and 0 if its endpoints determine that. request_handler: makes the handler of a
+    connection from the server and a transport. clock: the source of all times and delayed calls. find_module: returns
+    the module of a path's first segment, or raises KeyError, as MultiService.getServiceNamed does. headers: sent with
+    every response. access: the limits of clients, by default none. name: its name in log lines and statistics.
+    observer: receives the statistics of its connections as log events, by default the log.
     """
 
     noisy = False
@@ -222,11 +194,11 @@ class Server(ServerFactory["RequestHandler"]):
         self,
         host: str,
         port: int,
-        request_handler: "Callable[[Server, IClientTransport | None], RequestHandler]",
+        request_handler: "Callable[[Server, IClientTransport | None], ConnectionHandler]",
         *,
         clock: IReactorTime,
         find_module: Callable[[str], object],
-        limits: ServerSettings = SERVER_DEFAULTS,
+        limits: ServerSettings = ServerSettings(),
         headers: Headers = (),
         access: ClientLimits | None = None,
         name: str = "govi-cache",
@@ -243,83 +215,95 @@ class Server(ServerFactory["RequestHandler"]):
         self.access = access or ClientLimits(clock, UNLIMITED)
         self.observer = observer
         self.accepting = AcceptThrottle(clock, name)
-        self.repeats = RequestMemo()
+        self.request_memo = RequestMemo()
         self.draining = False
-        self.connections: dict[RequestHandler, Connection] = {}
-        self.deadlines = TimeoutHandler(clock, limits.connection, Connection.disconnect)
-        self.idle = TimeoutHandler(clock, limits.keep_alive, Connection.close)
-        self.linger_timeout = TimeoutHandler(clock, LINGER, Connection.abort)
-        self.drop_timeout = TimeoutHandler(clock, LINGER, Connection.abort)
-        self.reports = TimeoutHandler(clock, REPORT_EVERY, self._report)
-        self.streams: set[Connection] = set()
-        """The connections whose answers go on, without a deadline."""
+        self.connections: dict[ConnectionHandler, Connection] = {}
+        self.timeouts = {
+            Deadline.CONNECTION: TimeoutHandler(clock, limits.connection, Connection.disconnect),
+            Deadline.KEEP_ALIVE: TimeoutHandler(clock, limits.keep_alive, Connection.close),
+            Deadline.LINGER: TimeoutHandler(clock, LINGER_SECONDS, Connection.abort),
+            Deadline.CLOSE: TimeoutHandler(clock, LINGER_SECONDS, Connection.abort),
+        }
+        self.state_timeouts = {
+            state: None if rule.deadline is None else self.timeouts[rule.deadline] for state, rule in TABLE.items()
+        }
+        self.reports = TimeoutHandler(clock, REPORT_INTERVAL, self._report)
         self._drained: Deferred[None] | None = None
         self._drain_limit: IDelayedCall | None = None
 
     def logPrefix(self) -> str:
-        """Say what listens, in Twisted's own log lines."""
+        """Return the name for Twisted's own log lines."""
         return self.name
 
-    # A factory of handlers that now and then makes a Refusal: Twisted takes any protocol.
-    def buildProtocol(self, addr: IAddress | None) -> "RequestHandler | RejectConnection":  # type: ignore[override]
-        """Give a connection that Twisted accepted its handler, or a refusal to one that is too much."""
-        self.accepting.look()
+    # Twisted takes any protocol, such as a RejectConnection.
+    def buildProtocol(self, addr: IAddress | None) -> ConnectionHandler | RejectConnection:  # type: ignore[override]
+        """Return the handler of an accepted connection, or the rejection of one that exceeds a limit."""
+        self.accepting.check()
         client = self.access.peer(addr)
         if not self.access.acquire_connection(client):
-            refusal = RejectConnection(self, "429 Too Many Requests", "Too many connections from your address\n")
+            rejection = RejectConnection(self, "429 Too Many Requests", "Too many connections from your address\n")
         elif not self._has_room():
-            refusal = RejectConnection(self, "503 Service Unavailable", "Too many connections\n")
+            rejection = RejectConnection(self, "503 Service Unavailable", "Too many connections\n")
         else:
             return self.handle_accept(client)
         self.access.release_connection(client)
-        return refusal
+        return rejection
 
     def _has_room(self) -> bool:
-        """Tell whether there is room for one more connection, if need be that of another.
+        """Return whether there is room for another connection, after dropping one if necessary.
 
-        First goes who has had the last answer and lingers, then who idles after one, then who has never sent a
-        whole request; of each the one that has done so longest.
+        Dropped are first lingering connections, then idle ones, then those that have not sent a whole request; among
+        equals the one that has been so longest.
         """
         if len(self.connections) < self.access.limits.connections:
             return True
-        unfinished = (c for c in islice(self.deadlines, MOST_LOOKED_AT) if c.handler.receiving)
-        for connection in chain(self.linger_timeout, self.idle, unfinished):
+        unfinished = (
+            connection
+            for connection in islice(self.timeouts[Deadline.CONNECTION], MAX_EVICTION_CANDIDATES)
+            if connection.state in (State.NEW, State.RECEIVING)
+        )
+        for connection in chain(self.timeouts[Deadline.LINGER], self.timeouts[Deadline.KEEP_ALIVE], unfinished):
             connection.drop()
             return True
         return False
 
+    @property
+    def streams(self) -> int:
+        """The number of connections whose response is a stream."""
+        return sum(handler.is_streaming for handler in self.connections)
+
     def client(self, connection: Connection, env: Environ) -> Client:
-        """Tell whom a request is from."""
+        """Return the client of a request."""
         if self.access.is_forwarded(env):
             return self.access.client(connection.addr, env)
         return connection.client
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Name what is spoken here to a TLS client that asks (RFC 7301): without an answer it would be refused."""
+        """Return the protocols for TLS clients that send ALPN (RFC 7301): without a common one they fail."""
         return [b"http/1.1"]
 
-    def handle_accept(self, client: Client) -> "RequestHandler":
+    def handle_accept(self, client: Client) -> ConnectionHandler:
         """Make the handler of an accepted connection."""
         handler = self.request_handler(self, None)
         handler.accepted_from = client
         return handler
 
     def drain(self) -> Deferred[None]:
-        """Let what is in flight be answered and close everything else; fires when no connection is left.
+        """Finish the requests in flight and close all connections; return a Deferred that fires afterwards.
 
-        What has not ended within the limit is disconnected like any request whose time is over.
+        Requests that have not ended within the limit are disconnected like any that took too long.
         """
         self.draining = True
         self._drained = drained = Deferred[None]()
         for connection in list(self.connections.values()):
-            if connection.closing is None and connection.handler.idle:
+            if connection.state in (State.NEW, State.IDLE):
                 connection.close()
-            elif connection in self.streams:
+            else:
                 connection.handler.end_stream()
         if self.connections:
-            in_flight = sum(connection.closing is None for connection in self.connections.values())
-            if in_flight:
-                self.log.info("{what}: requests in flight: {n}", what=self.name, n=in_flight)
+            requests = sum(not connection.is_ending for connection in self.connections.values())
+            if requests:
+                self.log.info("{name}: draining {n} requests", name=self.name, n=requests)
             self._drain_limit = self.clock.callLater(self.limits.drain, self._disconnect_all)
         else:
             self._end()
@@ -331,47 +315,24 @@ class Server(ServerFactory["RequestHandler"]):
             connection.disconnect()
 
     def _end(self) -> None:
-        for deadline in (self.deadlines, self.idle, self.linger_timeout, self.drop_timeout, self.reports):
-            deadline.cancel()
+        for timeout in (*self.timeouts.values(), self.reports):
+            timeout.cancel()
         if self._drain_limit is not None:
             self._drain_limit.cancel()
         if self._drained is not None:
             self._drained.callback(None)
             self._drained = None
 
-    def opened(self, handler: "RequestHandler", sock: IClientTransport) -> Connection:
-        """Take note of a connection whose first request begins now."""
-        self.connections[handler] = connection = Connection(sock, handler)
-        self.set_deadline(connection, self.deadlines)
+    def opened(self, handler: ConnectionHandler, sock: IClientTransport) -> Connection:
+        """Add a connection; the deadline of its first request runs from now."""
+        self.connections[handler] = connection = Connection(sock, handler, self)
         self.reports.start(connection)
         return connection
 
-    def set_deadline(self, connection: Connection, deadline: TimeoutHandler | None) -> None:
-        """Give a connection a deadline, counted from now, or none, in the place of the one that it has."""
-        if connection.deadline is not deadline and connection.deadline is not None:
-            connection.deadline.stop(connection)
-        connection.deadline = deadline
-        if deadline is not None:
-            deadline.start(connection)
-
-    def streaming(self, connection: Connection) -> None:
-        """Let a connection's answer go on for as long as it likes."""
-        self.set_deadline(connection, None)
-        self.streams.add(connection)
-
-    def closing(self, connection: Connection) -> None:
-        """Give a connection that was closed on this side the time to take its last answer."""
-        self.streams.discard(connection)
-        self.reports.stop(connection)
-        self.set_deadline(connection, self.linger_timeout)
-
     def closed(self, connection: Connection) -> None:
-        """Forget a connection."""
+        """Remove a connection."""
         del self.connections[connection.handler]
-        self.streams.discard(connection)
         self.access.release_connection(connection.handler.accepted_from)
-        self.reports.stop(connection)
-        self.set_deadline(connection, None)
         if self._drained is not None and not self.connections:
             self._end()
 

@@ -1,260 +1,342 @@
-"""The types of settings: what a configured number may be."""
+"""Every setting as data: key, default, unit, valid values and one sentence of documentation.
+
+etc/govi-cache.toml and docs/configuration.md (`make configuration`), the options of ``twistd govi-cache --help`` and
+the messages about invalid values are made from it. Rules that need the domain are checked in application.
+
+Over 350 lines, so that each setting has one place.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-_URL = re.compile(r"https?://[!-~]+")
-
-
-_SEGMENT = re.compile(r"[A-Za-z0-9-]+")
-
-
+FEED_ADDRESS = "tcp://pubsub.besteffort.ndovloket.nl:7817"
+"""The public KV78turbo feed, which permits one connection per subscriber (docs/protocols.md, section 2.2)."""
 GATEWAY_URL = "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV"
-"""Where GOVI took questions (docs/protocols.md 1.1)."""
-
-
+"""The GOVI gateway (docs/protocols.md, section 1.1)."""
+SUBSCRIBER_ID = "openOV"
 SOURCES = ("demo", "govi", "kv78turbo")
 
+Network: TypeAlias = IPv4Network | IPv6Network
 
-SUBSCRIBER = "openOV"
+
+def parse_networks(texts: Sequence[str]) -> list[Network]:
+    """Parse networks such as 192.0.2.0/24. Raises ValueError."""
+    return [ip_network(text) for text in texts]
 
 
 def is_http_url(text: str) -> bool:
-    """Tell whether a text is the address of something that speaks HTTP, its port included."""
+    """Return whether a text is an http or https URL with a host, a valid port and no user name."""
     try:
         url = urlsplit(text)
         port = url.port  # a property that raises
     except ValueError:
         return False
-    return _URL.fullmatch(text) is not None and bool(url.hostname) and port != 0 and "@" not in url.netloc
+    is_http = re.fullmatch(r"https?://[!-~]+", text) is not None
+    return is_http and bool(url.hostname) and port != 0 and "@" not in url.netloc
 
 
-Network: TypeAlias = IPv4Network | IPv6Network
+def _is_network(text: str) -> bool:
+    try:
+        return bool(ip_network(text))
+    except ValueError:
+        return False
 
 
-def networks(texts: Sequence[str]) -> list[Network]:
-    """Read networks such as 192.0.2.0/24. Raises ValueError."""
-    return [ip_network(text) for text in texts]
+class Form(NamedTuple):
+    """The form of a value: its noun in messages, what is expected, the check of a TOML value, and the unit."""
+
+    noun: str
+    expected: str
+    is_valid: Callable[[Any], bool]
+    unit: str = ""
 
 
-class ModuleSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """What answers under one URL segment, and the gateway it answers from."""
+class Option(NamedTuple):
+    """The option of the command line that sets a setting: its long name and, if any, its letter."""
 
-    source: str = "demo"
-    gateway_url: str = GATEWAY_URL
-    subscriber_id: str = SUBSCRIBER
-    callback: str = "tcp:8082:interface=127.0.0.1"
-    allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
-    license: str = ""
-    """"" is the one of the source."""
-
-    def __post_init__(self) -> None:
-        if self.source not in SOURCES:
-            raise ValueError(f"source is none of {', '.join(SOURCES)}: {self.source!r}")
-        if not is_http_url(self.gateway_url):
-            raise ValueError(f"gateway_url is not an http address: {self.gateway_url!r}")
-        if self.source != "govi" and self.gateway_url != GATEWAY_URL:
-            raise ValueError(f"gateway_url goes with source govi, not with {self.source}")
-        if self.source == "demo" and not self.callback.startswith("tcp"):
-            raise ValueError(f"callback must be a tcp endpoint for source demo: {self.callback!r}")
-        try:
-            networks(self.allow)
-        except ValueError as error:
-            raise ValueError(f"allow: {error}") from None
+    name: str
+    letter: str | None = None
 
 
-FEED = "tcp://pubsub.besteffort.ndovloket.nl:7817"
-"""Where everybody may subscribe, with one connection (docs/protocols.md 2.2)."""
+def _whole_number(least: int, most: int, unit: str = "") -> Form:
+    expected = f"a whole number{unit and f' of {unit}'} from {least} to {most}"
+    return Form("value", expected, lambda value: type(value) is int and least <= value <= most, unit)
 
 
-Bytes = Annotated[int, Meta(ge=256, le=2**40)]
+def _string(noun: str, example: str, is_valid: Callable[[str], object]) -> Form:
+    expected = f"a string such as {example!r}"
+    return Form(noun, expected, lambda value: isinstance(value, str) and bool(is_valid(value)))
 
 
-Seconds = Annotated[float, Meta(gt=0, le=86400)]
+TEXT = Form("value", "a string", lambda value: isinstance(value, str))
+SOURCE = Form("value", "demo, govi or kv78turbo", SOURCES.__contains__)
+ENDPOINT = _string("endpoint", "tcp:8080", re.compile(r"[a-z][a-z0-9]*:.+").fullmatch)
+OPTIONAL_ENDPOINT = ENDPOINT._replace(is_valid=lambda value: value == "" or ENDPOINT.is_valid(value))
+URL = _string("URL", "http://localhost:8083/", is_http_url)
+NETWORK = _string("network", "192.0.2.0/24", _is_network)
+FEED = _string("feed address", "tcp://localhost:7817", re.compile(r"[a-z]+://.+").fullmatch)
+
+_SECONDS = "a number of seconds above 0, at most 86400"
+Seconds = Annotated[
+    float, Form("value", _SECONDS, lambda value: type(value) in (int, float) and 0 < value <= 86400, "seconds")
+]
+Bytes = Annotated[int, _whole_number(256, 2**40, "bytes")]
+Count = Annotated[int, _whole_number(1, 10**9)]
+Rate = Annotated[int, _whole_number(1, 10**9, "requests per second")]
+Networks = tuple[Annotated[str, NETWORK], ...]
 
 
-class FeedLimitSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the feed may take, and how long its word counts."""
+class ModuleSettings(Struct, frozen=True):
+    """The module that serves GET /kv55/<TimingPointCode>.
 
-    message: Bytes = 64 << 20
-    """Of one message, after gunzip: a night's planning of the largest operator fits."""
-    fresh: Seconds = 60.0
-    """Age in seconds up to which what a data owner said is fresh: the feed repeats it every half minute."""
-    stale: Seconds = 300.0
-    """Age in seconds up to which it is shown, and said to be stale."""
+    A table under another name is a module of that name, with its own gateway, callback endpoint and cache:
+    [modules.arriva] serves GET /arriva/<TimingPointCode>.
+    """
 
-
-Count = Annotated[int, Meta(ge=1, le=10**9)]
-
-
-class PasstimeSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """How much is kept: what comes beyond it is refused and counted."""
-
-    passes: Count = 4_000_000
-    """Of all stops together, about 400 bytes each. The Netherlands have some hundred thousands in an hour or two."""
-    stops: Count = 200_000
-    """Three times those of the Netherlands."""
-    messages: Count = 100_000
-    """General messages, each for one stop."""
-
-
-class PlanningSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """How much is kept: what comes beyond it is refused and counted."""
-
-    planned: Count = 20_000_000
-    """Planned passes of all service levels, about 250 bytes each."""
-    names: Count = 500_000
-    """Rows of each other table: stops, lines, destinations, service levels. The Netherlands have 60,000 stops."""
-
-
-class SubscriberSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """How long the feed may be silent, and how much of it waits."""
-
-    silence: Seconds = 60.0
-    """Seconds without any frame after which the connection is made anew."""
-    recovery: Seconds = 60.0
-    """Seconds from the first message to a complete picture: the feed repeats all journeys every 25 to 30 s."""
-    back_off: Seconds = 30.0
-    """The most seconds between two attempts."""
-    message: Bytes = 16 << 20
-    """Bytes of one message as it comes. libzmq drops the connection for a larger frame, and leaves it so: the
-    silence that follows makes a new one. A larger message of smaller frames is left out."""
-    queue: Count = 10_000
-    """Messages that wait in libzmq; over it, new ones are lost."""
+    source: Annotated[
+        str,
+        SOURCE,
+        "Source of departures: demo (a simulated gateway and town inside the process), govi (the gateway at "
+        "gateway_url) or kv78turbo (the live feed of [feed]). demo and kv78turbo also serve OVapi's paths, "
+        "/stops, /near and /siri.",
+        Option("source", "s"),
+    ] = "demo"
+    gateway_url: Annotated[
+        str,
+        URL,
+        "URL of the GOVI gateway that receives the requests (DRIS_55_REQ); source govi only.",
+        Option("gateway-url", "g"),
+    ] = GATEWAY_URL
+    subscriber_id: Annotated[str, "SubscriberID of this server at the gateway."] = SUBSCRIBER_ID
+    callback: Annotated[
+        str,
+        ENDPOINT,
+        "Endpoint that receives the gateway's responses (DRIS_55), under any path. The gateway knows its address "
+        "from the subscription.",
+        Option("callback"),
+    ] = "tcp:8082:interface=127.0.0.1"
+    allow: Annotated[Networks, "Networks that may post there; peers on a unix socket always may."] = (
+        "127.0.0.0/8",
+        "::1/128",
+    )
+    license: Annotated[
+        str,
+        "URL of the licence that documents name if the gateway's response names none; empty: the licence of the "
+        "source (GOVI's, or CC0 for the live feed).",
+    ] = ""
 
 
-class FeedSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """The live feed that modules with source kv78turbo answer from."""
+class StatisticsSettings(Struct, frozen=True):
+    """The statistics log: one JSON line for each closed connection."""
 
-    addresses: tuple[str, ...] = (FEED,)
-    timetable: str = ""
+    file: Annotated[
+        str, "File of the statistics log, in an existing directory; empty: no log.", Option("statistics")
+    ] = ""
+    rotate: Annotated[Bytes, "Size at which the log is renamed to file.1 and a new one is started."] = 100 << 20
+    keep: Annotated[Count, "Number of renamed logs; the oldest is deleted."] = 10
+
+
+class AdminSettings(Struct, frozen=True):
+    """The operators' endpoint, never public: /status, /status.json, /metrics, /health and /ready."""
+
+    listen: Annotated[
+        str, OPTIONAL_ENDPOINT, "Endpoint that serves operators, never public; empty: disabled.", Option("admin")
+    ] = "tcp:8081:interface=127.0.0.1"
+    probe: Annotated[
+        str, "TimingPointCode that /ready requests from each gateway; empty: the stop that clients requested last."
+    ] = ""
+
+
+class ManholeSettings(Struct, frozen=True):
+    """A Python prompt inside the server, over SSH, for operators. It needs the extra govi-server[manhole]."""
+
+    listen: Annotated[
+        str,
+        OPTIONAL_ENDPOINT,
+        "Endpoint of the Python prompt over SSH, such as tcp:2222:interface=127.0.0.1; empty: disabled.",
+        Option("manhole"),
+    ] = ""
+    keys: Annotated[
+        str,
+        "File of the public keys that may log in there, one per line, as in authorized_keys but without options. "
+        "The server's own key is made at the first start, in a file of that name and .host.",
+        Option("manhole-keys"),
+    ] = ""
+
+
+class SnapshotSettings(Struct, frozen=True):
+    """Snapshots of the boards in memory, which the next start restores."""
+
+    file: Annotated[str, "File of the snapshot, in an existing directory; empty: none.", Option("snapshot")] = ""
+    every: Annotated[Seconds, "Time between two snapshots; another one is written at a clean shutdown."] = 60.0
+
+
+class ServerSettings(Struct, frozen=True):
+    """Limits of one request."""
+
+    connection: Annotated[
+        Seconds, 'Deadline from the start of a request to the end of its response; then "406 Gateway timeout".'
+    ] = 13.0
+    keep_alive: Annotated[
+        Seconds, "Idle time between a response and the next request, after which the connection is closed."
+    ] = 13.0
+    drain: Annotated[Seconds, "Time for requests in flight to finish when the server is stopped."] = 13.0
+    request_line: Annotated[
+        Bytes, "Maximum length of the request line, then 414; RFC 9112, section 3 recommends at least 8000."
+    ] = 8192
+    head: Annotated[Bytes, "Maximum length of request line and header section together, then 431."] = 16384
+    body: Annotated[Bytes, "Maximum length of a request body, then 413; ten times the largest board."] = 1 << 20
+
+
+class AccessSettings(Struct, frozen=True):
+    """Limits of one client, an IPv4 address or the /64 of an IPv6 address, and of all clients together."""
+
+    connections: Annotated[
+        Count,
+        "Maximum open connections of all clients, about 10 kB each; the longest idle one is closed to make room. "
+        "Lowered to what the system's limit of open files permits.",
+    ] = 10_000
+    per_client: Annotated[
+        Count, "Maximum open connections of one client; another one gets 429 and is closed. A browser opens six."
+    ] = 100
+    rate: Annotated[
+        Rate, "Maximum sustained rate of one client, then 429; a request for several stops counts for each."
+    ] = 50
+    burst: Annotated[Count, "Requests of one client that may arrive at once, before the rate applies."] = 500
+    unlimited: Annotated[Networks, "Networks that are exempt from the limits of one client."] = (
+        "127.0.0.0/8",
+        "::1/128",
+    )
+    proxies: Annotated[
+        Networks,
+        "Networks of trusted proxies: their Forwarded or X-Forwarded-For names the client, and their connections "
+        "are not limited. From other peers these fields are ignored.",
+    ] = ()
+
+
+class CacheSettings(Struct, frozen=True):
+    """The cache of boards of each gateway."""
+
+    fresh: Annotated[Seconds, "Age up to which a board is served without a gateway request."] = 60.0
+    stale: Annotated[Seconds, "Age up to which a board is served while it is refreshed or the gateway fails."] = 300.0
+    entries: Annotated[
+        Count, "Maximum number of boards, more than the Netherlands have stops; the least recently used is evicted."
+    ] = 50_000
+    bytes: Annotated[
+        Bytes, "Maximum size of rendered documents; those of the least recently used board are evicted."
+    ] = 256 << 20
+    flights: Annotated[Count, "Maximum gateway requests in flight, then 503."] = 10_000
+
+
+class GatewaySettings(Struct, frozen=True):
+    """Limits of the requests to a gateway."""
+
+    answer: Annotated[
+        Seconds,
+        "Deadline from a request to its callback, however many clients wait, then 504; below limits.connection.",
+    ] = 10.0
+    message: Annotated[Bytes, "Maximum size of a callback, before and after gunzip."] = 1 << 20
+    remembered: Annotated[
+        Count,
+        "Requests remembered for five minutes, to distinguish late and repeated callbacks from unsolicited ones.",
+    ] = 100_000
+
+
+class BreakerSettings(Struct, frozen=True):
+    """The circuit breaker of each gateway."""
+
+    failures: Annotated[Count, "Consecutive errors after which the breaker opens."] = 10
+    pause: Annotated[
+        Seconds, "Time that the breaker stays open and requests fail at once; then it sends one probe."
+    ] = 5.0
+
+
+class FeedLimitSettings(Struct, frozen=True):
+    """Size and age of the live feed's messages."""
+
+    message: Annotated[
+        Bytes, "Maximum size of a message after gunzip; a night's planning of the largest operator fits."
+    ] = 64 << 20
+    fresh: Annotated[
+        Seconds,
+        "Age of an operator's latest data up to which it is fresh; the feed repeats all data every 30 seconds.",
+    ] = 60.0
+    stale: Annotated[Seconds, "Age of an operator's latest data up to which it is served, as stale; then 503."] = (
+        300.0
+    )
+
+
+class SubscriberSettings(Struct, frozen=True):
+    """The connection to the live feed."""
+
+    silence: Annotated[Seconds, "Silence after which the connection is closed and opened again."] = 60.0
+    recovery: Annotated[
+        Seconds, "Time from the first message to a complete picture: two repetitions of the feed."
+    ] = 60.0
+    back_off: Annotated[
+        Seconds, "Maximum pause between connection attempts; the first is 1 s, and each is twice the previous one."
+    ] = 30.0
+    message: Annotated[
+        Bytes, "Maximum size of a message as received (gzip); ZeroMQ closes the connection on a larger frame."
+    ] = 16 << 20
+    queue: Annotated[Count, "Maximum number of messages that wait to be read; further ones are lost."] = 10_000
+
+
+class PasstimeSettings(Struct, frozen=True):
+    """Sizes of the live feed's tables; records beyond them are rejected and counted."""
+
+    passes: Annotated[
+        Count,
+        "Maximum number of passtimes, about 400 bytes each; the Netherlands have a few 100,000 in two hours.",
+    ] = 4_000_000
+    stops: Annotated[Count, "Maximum number of stops, three times those of the Netherlands."] = 200_000
+    messages: Annotated[Count, "Maximum number of general messages, each for one stop."] = 100_000
+
+
+class PlanningSettings(Struct, frozen=True):
+    """Sizes of the timetable's tables; records beyond them are rejected and counted."""
+
+    planned: Annotated[Count, "Maximum number of planned passtimes of all service levels, about 250 bytes each."] = (
+        20_000_000
+    )
+    names: Annotated[
+        Count,
+        "Maximum rows of each other table (stops, lines, ...); the Netherlands have 60,000 stops.",
+    ] = 500_000
+
+
+class FeedSettings(Struct, frozen=True):
+    """The live feed KV78turbo, of all modules with source kv78turbo."""
+
+    addresses: Annotated[
+        tuple[Annotated[str, FEED], ...],
+        "ZeroMQ addresses of the feed, tried in turn, one connection at a time, as its publisher requires; empty: "
+        "no feed, only a timetable.",
+        Option("feed", "f"),
+    ] = (FEED_ADDRESS,)
+    timetable: Annotated[
+        str,
+        "Directory of recorded KV7 (*.ctx, *.gz), read at the start; new files are read once a minute; empty: none.",
+        Option("timetable", "t"),
+    ] = ""
     limits: FeedLimitSettings = FeedLimitSettings()
     subscriber: SubscriberSettings = SubscriberSettings()
     passtimes: PasstimeSettings = PasstimeSettings()
     planning: PlanningSettings = PlanningSettings()
 
-    def __post_init__(self) -> None:
-        if self.limits.stale < self.limits.fresh:
-            raise ValueError("limits.stale must not be below limits.fresh: a stale board is the older one")
 
+class Config(Struct, frozen=True):
+    """The whole configuration."""
 
-class AdminSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """The operators' endpoint."""
-
-    listen: str = "tcp:8081:interface=127.0.0.1"
-    probe: str = ""
-
-
-class ManholeSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """The operators' way in, over SSH."""
-
-    listen: str = ""
-    keys: str = ""
-
-
-class StatisticsSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the statistics log goes."""
-
-    file: str = ""
-    rotate: Bytes = 100 << 20
-    keep: Count = 10
-
-
-class AccessSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """How much of the server one client may have, and all of them together."""
-
-    connections: Count = 10_000
-    """At once; the oldest that idles makes room for a new one. About 10 kB of memory each."""
-    per_client: Count = 100
-    """Connections of one client at once. A browser opens six; a household or an office shares an address."""
-    rate: Count = 50
-    """Requests of one client a second, in the long run; over it 429. A display asks every 30 seconds. One that asks
-    for several stops counts for each."""
-    burst: Count = 500
-    """Requests of one client that may come at once, before the rate counts: a page with hundreds of stops."""
-    unlimited: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
-    """Networks to which the limits of one client do not apply: this machine, for whatever stands in front."""
-    proxies: tuple[str, ...] = ()
-    """Networks whose Forwarded and X-Forwarded-For are believed, and whose connections are not limited."""
-
-    def __post_init__(self) -> None:
-        for name in ("unlimited", "proxies"):
-            try:
-                networks(getattr(self, name))
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
-
-
-class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """When the breaker opens, and for how long."""
-
-    failures: Count = 10
-    """Questions in a row that the source did not take, before it is left alone."""
-    pause: Seconds = 5.0
-    """Seconds for which it is left alone; then one question is tried."""
-
-
-class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """How long and how much the cache keeps."""
-
-    fresh: Seconds = 60.0
-    """Age in seconds up to which a board is served without a thought."""
-    stale: Seconds = 300.0
-    """Age in seconds up to which it is served while a newer one is asked for, and while the source fails."""
-    entries: Count = 50_000
-    """Boards: all stops of the Netherlands, and then some. The least recently used goes first, by the second."""
-    flights: Count = 10_000
-    """Questions to the source at a time; over it, who asks for yet another stop is told that the server is busy."""
-    bytes: Bytes = 256 << 20
-    """Rendered bytes kept beside the boards; the least recently used goes first."""
-
-
-class GatewaySettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the gateway is given."""
-
-    answer: Seconds = 10.0
-    """Seconds from the question to the callback, however many clients wait for it."""
-    message: Bytes = 1 << 20
-    """Bytes of a callback, before and after gunzip. Some hundred times the largest that was seen."""
-    remembered: Count = 100_000
-    """Questions that are remembered, to tell late and repeated answers from those that nobody asked for."""
-
-
-class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a client may take of the server. Times are in seconds, sizes in bytes."""
-
-    connection: Seconds = 13.0
-    """From the first moment of a request to its whole answer: the promise of the documented server."""
-    keep_alive: Seconds = 13.0
-    """For a connection between an answer and the next request."""
-    drain: Seconds = 13.0
-    """For the requests in flight when the server stops: as long as any of them may take."""
-    request_line: Bytes = 8192
-    """Over it 414. RFC 9112 section 3 asks for 8000 at least."""
-    head: Bytes = 16384
-    """For request line and header fields together, over it 431. As much as nginx gives with its defaults."""
-    body: Bytes = 1 << 20
-    """Over it 413. Ten times the largest board."""
-
-
-class SnapshotSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a snapshot is kept, and how often it is made."""
-
-    file: str = ""
-    """"" is none."""
-    every: Seconds = 60.0
-
-
-class Config(Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole configuration, as etc/govi-cache.toml describes it."""
-
-    listen: tuple[str, ...] = ("tcp:8080",)
+    listen: Annotated[
+        tuple[Annotated[str, ENDPOINT], ...], "Endpoints that serve clients.", Option("listen", "l")
+    ] = ("tcp:8080",)
     modules: dict[str, ModuleSettings] = msgspec.field(default_factory=dict)
     statistics: StatisticsSettings = StatisticsSettings()
     admin: AdminSettings = AdminSettings()
@@ -268,36 +350,15 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     feed: FeedSettings = FeedSettings()
 
     def __post_init__(self) -> None:
-        if not self.listen:
-            raise ValueError("listen is empty")
         if not self.modules:
             self.modules["kv55"] = ModuleSettings()
-        for name in self.modules:
-            if not _SEGMENT.fullmatch(name):
-                raise ValueError(f"modules: {name!r} is not a path segment of letters, digits and hyphens")
-        if self.is_live and not self.feed.addresses and not self.feed.timetable:
-            raise ValueError("feed.addresses is empty, and there is no feed.timetable either")
-        callbacks: dict[str, str] = {}
-        for name, module in self.modules.items():
-            if module.source == "kv78turbo":
-                continue
-            other = callbacks.setdefault(module.callback, name)
-            if other != name:
-                raise ValueError(f"modules.{name}.callback: {module.callback} is the one of modules.{other} already")
-        if self.gateway.answer >= self.limits.connection:
-            raise ValueError(
-                f"gateway.answer ({self.gateway.answer:g} s) must be below limits.connection "
-                f"({self.limits.connection:g} s), or clients get a 406 where a 504 is due"
-            )
-        if self.cache.stale < self.cache.fresh:
-            raise ValueError("cache.stale must not be below cache.fresh: a stale board is the older one")
 
     @property
     def is_demo(self) -> bool:
-        """Whether the town is simulated, its live feed among it."""
+        """Whether departures and live feed are those of the simulated town."""
         return not self.is_live and any(module.source == "demo" for module in self.modules.values())
 
     @property
     def is_live(self) -> bool:
-        """Whether anything is answered from the live feed."""
+        """Whether a module has the live feed as its source."""
         return any(module.source == "kv78turbo" for module in self.modules.values())

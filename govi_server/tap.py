@@ -1,5 +1,6 @@
-"""The command ``twistd govi-cache``."""
+"""The command ``twistd govi-cache``: its options, and the service that they describe."""
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import IService
@@ -7,75 +8,71 @@ from twisted.python import usage
 
 from govi_server.application import NAME, make_service
 from govi_server.errors import ConfigError, StartupError
-from govi_server.settings_loader import load
+from govi_server.settings_loader import SETTINGS, load
+
+SOURCE = "modules.kv55.source"
+IMPLIED_SOURCES = {
+    "modules.kv55.gateway_url": "govi",
+    "feed.addresses": "kv78turbo",
+    "feed.timetable": "kv78turbo",
+}
+"""The source that a setting's option implies if there is no --source."""
+
+
+def option_help(key: str) -> str:
+    """Return the help of a setting's option."""
+    setting = SETTINGS[key]
+    default = ", ".join(setting.default) if setting.is_array else setting.default
+    notes = [
+        *(["repeatable"] if setting.is_array else []),
+        *([f"implies --source {IMPLIED_SOURCES[key]}"] if key in IMPLIED_SOURCES else []),
+        *([f"default: {default}"] if default else []),
+    ]
+    return f"{setting.description} [{'; '.join(notes)}]" if notes else setting.description
+
+
+def _repeatable(key: str) -> Callable[["Options", str], None]:
+    """Return the method of an option that may be repeated."""
+
+    def append(self: "Options", value: str) -> None:
+        self.arrays.setdefault(key, []).append(value)
+
+    append.__doc__ = option_help(key)
+    return append
 
 
 class Options(usage.Options):
-    """What can be said on the command line; it wins over the configuration file."""
+    """The command line, which overrides the configuration file."""
 
     synopsis = "[options]"
     longdesc = "Serves the next departures of a stop, GET /kv55/<TimingPointCode>, from memory."
     optParameters = [
-        ["config", "c", None, "Configuration file (TOML); etc/govi-cache.toml describes it."],
-        ["callback", None, None, "Endpoint for the gateway's answers [default: tcp:8082:interface=127.0.0.1]."],
-        ["source", "s", None, "Where departures come from: demo, govi or kv78turbo [default: demo]."],
-        ["gateway-url", "g", None, "Where the GOVI gateway takes questions; means --source govi."],
-        ["timetable", "t", None, "Folder of recorded KV7, *.ctx and *.gz; means --source kv78turbo."],
-        ["admin", None, None, "Endpoint for operators, '' for none [default: tcp:8081:interface=127.0.0.1]."],
-        ["manhole", None, None, "Endpoint for a Python prompt over SSH, such as tcp:2222:interface=127.0.0.1."],
-        ["manhole-keys", None, None, "File of the public keys that may come in there."],
-        ["snapshot", None, None, "File that keeps what is in memory for the next start [default: none]."],
-        ["statistics", None, None, "File for the statistics log [default: none is kept]."],
+        ["config", "c", None, "Configuration file (TOML); etc/govi-cache.toml has every setting."],
+        *(
+            [setting.option.name, setting.option.letter, None, option_help(key)]
+            for key, setting in SETTINGS.items()
+            if setting.option is not None and not setting.is_array
+        ),
     ]
+    opt_listen = opt_l = _repeatable("listen")
+    opt_feed = opt_f = _repeatable("feed.addresses")
 
     def __init__(self) -> None:
         super().__init__()
-        self.listen: list[str] = []
-        self.feed: list[str] = []
-
-    def opt_listen(self, endpoint: str) -> None:
-        """Endpoint to listen on, as often as there are [default: tcp:8080]."""
-        self.listen.append(endpoint)
-
-    opt_l = opt_listen
-
-    def opt_feed(self, address: str) -> None:
-        """ZeroMQ address of the KV78turbo feed, as often as there are, tried in turn; means --source kv78turbo."""
-        self.feed.append(address)
-
-    opt_f = opt_feed
+        self.arrays: dict[str, list[str]] = {}
 
     def settings(self) -> dict[str, Any]:
-        """Give what was said, in the shape of the configuration file."""
-        settings: dict[str, Any] = {}
-        kv55 = {
-            "callback": self["callback"],
-            "source": self["source"] or self._meant_source(),
-            "gateway_url": self["gateway-url"],
+        """Return the settings that have an option on this command line, by their dotted keys."""
+        given: dict[str, Any] = {
+            key: self[setting.option.name]
+            for key, setting in SETTINGS.items()
+            if setting.option is not None and self.get(setting.option.name) is not None
         }
-        if said := {key: value for key, value in kv55.items() if value is not None}:
-            settings["modules"] = {"kv55": said}
-        feed = {"addresses": self.feed or None, "timetable": self["timetable"]}
-        if said := {key: value for key, value in feed.items() if value is not None}:
-            settings["feed"] = said
-        if self.listen:
-            settings["listen"] = self.listen
-        if self["statistics"] is not None:
-            settings["statistics"] = {"file": self["statistics"]}
-        if self["snapshot"] is not None:
-            settings["snapshot"] = {"file": self["snapshot"]}
-        manhole = {"listen": self["manhole"], "keys": self["manhole-keys"]}
-        if said := {key: value for key, value in manhole.items() if value is not None}:
-            settings["manhole"] = said
-        if self["admin"] is not None:
-            settings["admin"] = {"listen": self["admin"]}
-        return settings
-
-    def _meant_source(self) -> str | None:
-        """Give the source that the other options mean."""
-        if self["gateway-url"] is not None:
-            return "govi"
-        return "kv78turbo" if self.feed or self["timetable"] is not None else None
+        given |= self.arrays
+        for key, source in IMPLIED_SOURCES.items():
+            if key in given:
+                given.setdefault(SOURCE, source)
+        return given
 
 
 def makeService(options: Options, reactor: Any = None) -> IService:
@@ -85,7 +82,12 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     """
     if reactor is None:
         from twisted.internet import reactor
+    path = options["config"]
     try:
-        return make_service(load(options["config"], options.settings()), reactor)
+        config = load(path, options.settings())
+        try:
+            return make_service(config, reactor)
+        except ConfigError as error:  # of a setting that has no option
+            raise ConfigError(f"{path}: {error}") from None
     except (ConfigError, StartupError) as error:
         raise SystemExit(f"{NAME}: {error}") from None

@@ -19,7 +19,7 @@ from zope.interface import implementer
 from govi_server.http.parameters import InvalidParameter
 from govi_server.http.request import Environ
 from govi_server.request_handler import RequestHandler
-from govi_server.server import SERVER_DEFAULTS, Server
+from govi_server.server import Server
 from govi_server.settings import ServerSettings
 from govi_server.statistics.records import ConnectionStatistics
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
@@ -162,7 +162,7 @@ class Client:
 class WireTestCase(SynchronousTestCase):
     """Has a server with a Parrot, and the statistics events of its connections."""
 
-    limits: ServerSettings = SERVER_DEFAULTS
+    limits: ServerSettings = ServerSettings()
 
     def setUp(self) -> None:
         self.clock = Clock()

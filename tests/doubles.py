@@ -89,9 +89,9 @@ def live_feed(
     folder: str = "",
     *,
     addresses: Sequence[str] = (),
-    limits: FeedLimitSettings = FeedLimitSettings(),  # noqa: B008  # they are frozen
-    passtimes: PasstimeSettings = PasstimeSettings(),  # noqa: B008
-    timetable: PlanningSettings = PlanningSettings(),  # noqa: B008
+    limits: FeedLimitSettings = FeedLimitSettings(),
+    passtimes: PasstimeSettings = PasstimeSettings(),
+    timetable: PlanningSettings = PlanningSettings(),
     kept: int = 1 << 20,
 ) -> Feed:
     """Make a Feed that, without addresses, nothing comes to but what the test gives it."""

@@ -1,6 +1,6 @@
-"""The program's own modules over the made-up town, in memory and always on the same morning; make examples.
+"""The program's modules over the demo's town, in memory and always on the same morning.
 
-What they answer to the examples that they declare is written to govi_server/openapi/examples.json, for /docs.
+make examples writes their responses to the documented examples to govi_server/openapi/examples.json, for /docs.
 """
 
 import gzip
@@ -14,6 +14,7 @@ from twisted.application.service import MultiService
 from twisted.internet.testing import MemoryReactorClock
 
 from govi_server import application
+from govi_server.http.cors import public_headers
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.modules.events import Events
 from govi_server.openapi.description import Example, IDocumented, Operation
@@ -28,24 +29,24 @@ from govi_server.simulator.town_feed import TownFeed
 from tests.client import Answer, Client
 from tests.doubles import FakeSubscriber
 
-MORNING = 1_768_453_565.0  # 2026-01-15T06:06:05+01:00, when not much is under way
+MORNING = 1_768_453_565.0  # 2026-01-15T06:06:05+01:00, with few vehicles on the way
 FILE = File(__file__).parents[1] / "govi_server/openapi/examples.json"
 
 SOURCES: dict[str, dict[str, Any]] = {
     "demo": {},
-    "feed": {"modules": {"kv55": {"source": "kv78turbo"}}},
-    "gateway": {"modules": {"kv55": {"source": "govi", "gateway_url": "http://127.0.0.1:1/"}}},
+    "feed": {"modules.kv55.source": "kv78turbo"},
+    "gateway": {"modules.kv55.source": "govi", "modules.kv55.gateway_url": "http://127.0.0.1:1/"},
 }
-"""Where departures come from, as configurations."""
+"""Sources of departures, as options."""
 
 
 class Program:
-    """All modules as the program puts them together, behind a server; nothing of it is started.
+    """All modules of the program behind a server, without starting their services.
 
-    told: whether the feed and the gateways have said anything.
+    has_data: whether the feed and the gateways have sent anything.
     """
 
-    def __init__(self, source: str, told: bool = True) -> None:
+    def __init__(self, source: str, has_data: bool = True) -> None:
         self.clock = MemoryReactorClock()
         self.clock.advance(MORNING)
         self.modules = MultiService()
@@ -55,39 +56,39 @@ class Program:
             RequestHandler,
             clock=cast(Any, self.clock),
             find_module=self.modules.getServiceNamed,
-            headers=application.PUBLIC_HEADERS,
+            headers=public_headers("Feed-State"),
         )
         self.parts = Components(self.server)
-        application._add_modules(
+        application.add_modules(
             OrderedMultiService(), self.modules, load(None, SOURCES[source]), self.parts, self.clock
         )
         town = Town()
         if self.parts.feed is not None:
             self.turn("UP")
-            for message in TownFeed(town, self.clock.seconds).say(0) if told else ():
+            for message in TownFeed(town, self.clock.seconds).messages(0) if has_data else ():
                 taken = self.parts.feed.received(message.envelope, gzip.compress(message.ctx))
                 while taken is not None and not taken.called:
                     self.clock.advance(PAUSE)
         for gateway in self.parts.gateways.values():
-            for code in town.stops if told else ():
-                gateway.cache.put(town.board(code, self.clock.seconds(), most=2))
+            for code in town.stops if has_data else ():
+                gateway.cache.put(town.board(code, self.clock.seconds(), max_trips=2))
 
     @property
-    def paths(self) -> list[Operation]:
-        """What the modules declare."""
-        return [path for module in self.modules for path in IDocumented(module).describe()]
+    def operations(self) -> list[Operation]:
+        """The operations of all modules."""
+        return [operation for module in self.modules for operation in IDocumented(module).describe()]
 
     def turn(self, state: State) -> None:
-        """Have the feed be in this state."""
+        """Put the feed into a state."""
         assert self.parts.feed is not None
         self.parts.feed.subscriber = cast(Subscriber, FakeSubscriber(state, self.clock.seconds()))
 
     def ask(self, path: str, accept: str = "", method: str = "GET", more: str = "") -> Answer:
-        """Ask, wait, and leave; of a stream there is what came at once."""
+        """Send a request, wait for the response and disconnect; a stream is what was sent by then."""
         client = Client(self.server)
         fields = f"Accept: {accept}\r\n{more}" if accept else more
         client.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode())
-        for pause in (*[PAUSE] * 30, 11):  # for an index, and for a gateway that does not answer
+        for pause in (*[PAUSE] * 30, 11):  # for a stop index, and for a gateway that does not respond
             if client.transport.value():
                 break
             self.clock.advance(pause)
@@ -97,22 +98,22 @@ class Program:
 
 
 def examples() -> Iterator[tuple[Example, Answer]]:
-    """Ask for every example that is declared: the demo and the feed have all paths between them."""
+    """Yield every documented example with its response: the demo and the feed have all paths between them."""
     with mock.patch.object(Events, "retry", "retry: 4000\n"):
         for source in ("demo", "feed"):
             program = Program(source)
-            for path in program.paths:
-                for example in path.examples:
-                    yield example, program.ask(example.ask, example.accept)
+            for operation in program.operations:
+                for example in operation.examples:
+                    yield example, program.ask(example.url, example.accept)
 
 
-def written() -> str:
-    """Write what is answered to the examples, by their keys."""
-    told: dict[str, tuple[str, str]] = {}
+def as_json() -> str:
+    """Return the responses to the examples by their keys: content type and body."""
+    responses: dict[str, tuple[str, str]] = {}
     for example, answer in examples():
-        told.setdefault(example.key, (answer.headers.get_content_type(), answer.body.decode()))
-    return json.dumps(told, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+        responses.setdefault(example.key, (answer.headers.get_content_type(), answer.body.decode()))
+    return json.dumps(responses, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 if __name__ == "__main__":
-    FILE.write_text(written())
+    FILE.write_text(as_json())

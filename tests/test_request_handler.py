@@ -9,8 +9,8 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from govi_server import request_handler
-from govi_server.request_handler import MOST_IN_A_ROW, RequestHandler
+from govi_server.http import receiver
+from govi_server.request_handler import MAX_REQUESTS_IN_TURN, RequestHandler
 from govi_server.server import Server
 from govi_server.settings import ServerSettings
 from tests.client import NOW, Client, WireTestCase, read_answers
@@ -21,7 +21,7 @@ class ReferenceTests(WireTestCase):
 
     def test_doctest(self) -> None:
         """The reference's example holds, item by item."""
-        result = doctest.testmod(request_handler, extraglobs={"RequestHandler": RequestHandler})
+        result = doctest.testmod(receiver, extraglobs={"RequestHandler": RequestHandler})
         self.assertEqual((result.failed, result.attempted), (0, 3))
 
     def test_interfaces(self) -> None:
@@ -439,10 +439,10 @@ class BackPressureTests(WireTestCase):
         client = self.client()
         paths = [b"GET /parrot/says/%d HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(100)]
         client.send(b"".join(paths))
-        self.assertEqual(len(self.parrot.handlers), MOST_IN_A_ROW)
+        self.assertEqual(len(self.parrot.handlers), MAX_REQUESTS_IN_TURN)
         client.half_close()
         self.assertFalse(client.closed)
-        for _ in range(100 // MOST_IN_A_ROW):
+        for _ in range(100 // MAX_REQUESTS_IN_TURN):
             self.clock.advance(0)
         self.assertEqual([answer.body for answer in client.answers()], [b"%d" % n for n in range(100)])
         self.assertTrue(client.closed)
@@ -455,7 +455,7 @@ class BackPressureTests(WireTestCase):
         client.leave()
         self.successResultOf(self.server.drain())
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(len(self.parrot.handlers), MOST_IN_A_ROW)
+        self.assertEqual(len(self.parrot.handlers), MAX_REQUESTS_IN_TURN)
 
     def test_flood(self) -> None:
         """However much a client sends ahead, only so much of it is taken in."""

@@ -17,9 +17,6 @@ from govi_server.settings import BreakerSettings
 State = Literal["closed", "open", "half-open"]
 
 
-BREAKER_DEFAULTS = BreakerSettings()
-
-
 @implementer(IDepartureSource)
 class CircuitBreaker:
     """A source in front of another one: while that one is unreachable, requests fail immediately.
@@ -35,7 +32,7 @@ class CircuitBreaker:
         self,
         source: IDepartureSource,
         clock: IReactorTime,
-        limits: BreakerSettings = BREAKER_DEFAULTS,
+        limits: BreakerSettings = BreakerSettings(),
         name: str = "the source",
     ) -> None:
         self._source = source

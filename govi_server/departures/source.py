@@ -1,4 +1,4 @@
-"""Where boards come from, and how asking for one fails."""
+"""The source of boards, and how a request to it fails."""
 
 from collections.abc import Callable
 
@@ -9,30 +9,30 @@ from govi_server.departures.board import Board
 
 
 class NoBoard(Exception):
-    """A source could not tell a stop's board; the text says why, for the log and the client."""
+    """A source did not return a stop's board; the text says why, for the log and the client."""
 
 
 class Busy(NoBoard):
-    """So many questions are on their way that no other one is asked."""
+    """Too many requests to the source are pending."""
 
 
 class SourceSilent(NoBoard):
-    """The source took the question and gave no answer in time."""
+    """The source accepted the request, but did not respond in time."""
 
 
 class SourceUnreachable(NoBoard):
-    """The source did not take the question: refused, broken off, or not acknowledged in time."""
+    """The source did not accept the request: connection refused or broken, or not acknowledged in time."""
 
 
 class SourceBroken(NoBoard):
-    """The source answered with something that cannot be read."""
+    """The source's response is unreadable."""
 
 
 class IDepartureSource(Interface):
-    """Where boards come from."""
+    """A source of boards."""
 
     def board(code: str) -> "Deferred[Board]":
-        """Ask for the board of a TimingPointCode; fails with a NoBoard, in a time that the source bounds."""
+        """Request the board of a TimingPointCode; fails with a NoBoard, within a time that the source bounds."""
 
-    def listen(heard: "Callable[[Board], object]") -> None:
-        """Have heard called with each board that comes when nobody waits for it any more."""
+    def listen(on_board: "Callable[[Board], object]") -> None:
+        """Call a function with each board that arrives when its request has failed already."""

@@ -1,128 +1,173 @@
-"""The departure board without a page: lines of text for LED signs and small devices, and rows for programs."""
+"""The departure board for programs, as JSON, and for LED signs and small devices, as lines of text.
 
-import json
+The JSON's names and types are written once, here: the Structs make the JSON Schema in /openapi.json, too, and their
+docstrings are its descriptions.
+"""
+
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
-from govi_server.departures.display import DepartureDisplay, DisplayRow, StopDisplay
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
+
+from govi_server.departures.display import DepartureDisplay, DisplayRow, RowState, StopDisplay, StopState
 from govi_server.departures.times import local_timestamp
 from govi_server.pages.texts import TEXTS, clock, left_words, row_words, stop_words
 
-LINE = ("line", "destination", "time")
-"""The fields of a line, unless others are asked for."""
+_Timestamp = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+_Value = Callable[[StopDisplay, DisplayRow, float, str], Any]
+"""Returns a member of a departure from its stop, its row, the current time and a language."""
 
-_Field = Callable[[StopDisplay, DisplayRow, float, str], Any]
 
-# The fields of a departure: what a program gets. Moments are local times with their offset.
-_FIELDS: dict[str, _Field] = {
-    "line": lambda stop, row, now, lang: row.line,
-    "destination": lambda stop, row, now, lang: row.destination,
-    "platform": lambda stop, row, now, lang: row.platform,
-    "time": lambda stop, row, now, lang: _time(stop, row, now, lang),
-    "minutes": lambda stop, row, now, lang: stop.minutes(row, now),
-    "planned": lambda stop, row, now, lang: local_timestamp(row.planned),
-    "expected": lambda stop, row, now, lang: local_timestamp(row.expected) if row.is_expected else None,
-    "state": lambda stop, row, now, lang: row.state,
-    "words": lambda stop, row, now, lang: row_words(row, lang),
-    "color": lambda stop, row, now, lang: row.color,
-    "text_color": lambda stop, row, now, lang: row.text_color,
-    "note": lambda stop, row, now, lang: row.note,
-    "stop": lambda stop, row, now, lang: stop.code,
-}
-FIELDS = tuple(_FIELDS)
-"""Every field there is."""
-
-# The same as texts, where a person reads them otherwise.
-_TEXTS: dict[str, _Field] = {
-    **_FIELDS,
-    "time": lambda stop, row, now, lang: _about(stop, row, now, lang),
-    "minutes": lambda stop, row, now, lang: left_words(stop, row, now, lang),
-    "planned": lambda stop, row, now, lang: clock(row.planned),
-    "expected": lambda stop, row, now, lang: clock(row.expected) if row.is_expected else "",
-}
-_RIGHT = ("time", "minutes", "planned", "expected")
+class _Member(NamedTuple):
+    type: Any
+    value: _Value
+    text: _Value | None = None
+    """Of a time: its text in a line, which is aligned right and never shortened; other members are as in the JSON."""
 
 
 def _time(stop: StopDisplay, row: DisplayRow, now: float, lang: str) -> str:
-    """Write when a departure is, in one word; that it is not goes before when it was to be."""
+    """Return the time or the minutes left; for a cancelled departure, the word."""
     return TEXTS[lang]["cancelled"] if row.state == "cancelled" else left_words(stop, row, now, lang)
 
 
-def _about(stop: StopDisplay, row: DisplayRow, now: float, lang: str) -> str:
-    """Write the same where nothing beside it says that nobody vouches for it."""
+def _time_in_line(stop: StopDisplay, row: DisplayRow, now: float, lang: str) -> str:
+    """Return the same for a line, where no state stands beside it: a tilde marks times that are not reliable."""
     return ("~" if row.state in ("unknown", "last_known") else "") + _time(stop, row, now, lang)
 
 
+_MEMBERS: dict[str, _Member] = {
+    "line": _Member(str, lambda stop, row, now, lang: row.line),
+    "destination": _Member(str, lambda stop, row, now, lang: row.destination),
+    "platform": _Member(str | None, lambda stop, row, now, lang: row.platform),
+    "time": _Member(str, _time, _time_in_line),
+    "minutes": _Member(int | None, lambda stop, row, now, lang: stop.minutes(row, now), left_words),
+    "planned": _Member(
+        _Timestamp,
+        lambda stop, row, now, lang: local_timestamp(row.planned),
+        lambda stop, row, now, lang: clock(row.planned),
+    ),
+    "expected": _Member(
+        _Timestamp | None,
+        lambda stop, row, now, lang: local_timestamp(row.expected) if row.is_expected else None,
+        lambda stop, row, now, lang: clock(row.expected) if row.is_expected else "",
+    ),
+    "state": _Member(RowState, lambda stop, row, now, lang: row.state),
+    "words": _Member(str, lambda stop, row, now, lang: row_words(row, lang)),
+    "color": _Member(str | None, lambda stop, row, now, lang: row.color),
+    "text_color": _Member(str | None, lambda stop, row, now, lang: row.text_color),
+    "note": _Member(str, lambda stop, row, now, lang: row.note),
+    "stop": _Member(str, lambda stop, row, now, lang: stop.code),
+}
+
+FIELDS = tuple(_MEMBERS)
+"""The members of a departure, in order."""
+
+LINE_FIELDS = ("line", "destination", "time")
+"""The fields of a line of text without a fields parameter."""
+
+Departure = defstruct(
+    "Departure",
+    [(name, member.type | UnsetType, UNSET) for name, member in _MEMBERS.items()],
+    namespace={"__doc__": "A departure: all members, or those that the fields parameter names."},
+)
+
+
+class BoardStop(Struct):
+    """A stop and its departures. as_of: when old data was current."""
+
+    code: str
+    name: str
+    town: str
+    state: StopState
+    words: str
+    as_of: _Timestamp | None
+    messages: Sequence[str]
+    departures: list[Departure]  # type: ignore[valid-type]  # made from the table; here dicts, ordered as requested
+
+
+class Board(Struct):
+    """A departure board."""
+
+    stops: list[BoardStop]
+
+
 def document(
-    sign: DepartureDisplay, lang: str, now: float, fields: Sequence[str] = FIELDS
+    display: DepartureDisplay, lang: str, now: float, fields: Sequence[str] = FIELDS
 ) -> Generator[None, None, str]:
-    """Write a sign as JSON, bit by bit: its stops, each with its departures, of which these fields are told."""
+    """Return a board as JSON, in steps, with these members of each departure."""
+    members = [(name, _MEMBERS[name].value) for name in fields]
     stops = []
-    for stop in sign.stops:
+    for stop in display.stops:
         stops.append(
-            {
-                "code": stop.code,
-                "name": stop.name,
-                "town": stop.town,
-                "state": stop.state,
-                "words": stop_words(stop, sign.horizon, lang),
-                "as_of": None if stop.as_of is None else local_timestamp(stop.as_of),
-                "messages": list(stop.messages),
-                "departures": [{name: _FIELDS[name](stop, row, now, lang) for name in fields} for row in stop.rows],
-            }
+            BoardStop(
+                code=stop.code,
+                name=stop.name,
+                town=stop.town,
+                state=stop.state,
+                words=stop_words(stop, display.horizon, lang),
+                as_of=None if stop.as_of is None else local_timestamp(stop.as_of),
+                messages=stop.messages,
+                departures=[{name: value(stop, row, now, lang) for name, value in members} for row in stop.rows],
+            )
         )
         yield
-    return json.dumps({"stops": stops}, ensure_ascii=False) + "\n"
+    return msgspec.json.format(msgspec.json.encode(Board(stops)), indent=0).decode() + "\n"
 
 
 def lines(
-    sign: DepartureDisplay, lang: str, now: float, fields: Sequence[str] = LINE, chars: int | None = None
+    display: DepartureDisplay, lang: str, now: float, fields: Sequence[str] = LINE_FIELDS, width: int | None = None
 ) -> Generator[None, None, str]:
-    """Write a sign as lines of text, bit by bit: one for each departure, or for a stop that has none.
+    """Return a board as lines of text, in steps: a line for each departure, or for a stop without departures.
 
-    chars: how long a line is, exactly; only what is no time is made shorter. None is as long as need be.
+    width: the exact length of a line in characters; times are not shortened for it. None: as long as necessary.
     """
     rows: list[list[str]] = []
-    for stop in sign.stops:
-        rows.extend([str(_TEXTS[name](stop, row, now, lang) or "") for name in fields] for row in stop.rows)
+    texts = [_MEMBERS[name].text or _MEMBERS[name].value for name in fields]
+    for stop in display.stops:
+        rows.extend([str(text(stop, row, now, lang) or "") for text in texts] for row in stop.rows)
         yield
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    if rows and chars is not None:
-        _fit(widths, fields, chars)
-    texts = []
+    if rows and width is not None:
+        _fit(widths, fields, width)
+    lines = []
     for row in rows:
         cells = [
-            cell[:width].rjust(width) if name in _RIGHT else shortened(cell, width).ljust(width)
-            for name, cell, width in zip(fields, row, widths, strict=True)
-            if width
+            cell[:column].rjust(column) if _is_time(name) else shortened(cell, column).ljust(column)
+            for name, cell, column in zip(fields, row, widths, strict=True)
+            if column
         ]
-        texts.append(" ".join(cells))
-    texts += [words for stop in sign.stops if not stop.rows and (words := stop_words(stop, sign.horizon, lang))]
-    return "".join((text.rstrip() if chars is None else text[:chars].ljust(chars)) + "\n" for text in texts)
+        lines.append(" ".join(cells))
+    lines += [words for stop in display.stops if not stop.rows and (words := stop_words(stop, display.horizon, lang))]
+    return "".join((line.rstrip() if width is None else line[:width].ljust(width)) + "\n" for line in lines)
 
 
-def _fit(widths: list[int], fields: Sequence[str], chars: int) -> None:
-    """Make columns fit a line: the destination takes up what is left, then others give way, times never."""
+def _is_time(name: str) -> bool:
+    return _MEMBERS[name].text is not None
 
-    def over() -> int:
-        return sum(widths) + sum(map(bool, widths)) - 1 - chars
 
-    giving = sorted((at for at, name in enumerate(fields) if name not in _RIGHT), key=lambda at: -widths[at])
-    giving.sort(key=lambda at: fields[at] != "destination")
-    for at in giving:
-        while over() > 0 and widths[at]:
-            widths[at] -= 1
-    for at in reversed(range(1, len(fields))):  # nothing but times: those that do not fit are left out
-        if over() > 0:
-            widths[at] = 0
-    shown = [at for at in (*giving, *range(len(fields))) if widths[at]]
+def _fit(widths: list[int], fields: Sequence[str], width: int) -> None:
+    """Change the columns' widths so that a line has this width: the destination first, then others, times last."""
+
+    def excess() -> int:
+        return sum(widths) + sum(map(bool, widths)) - 1 - width
+
+    flexible = sorted((i for i, name in enumerate(fields) if not _is_time(name)), key=lambda i: -widths[i])
+    flexible.sort(key=lambda i: fields[i] != "destination")
+    for i in flexible:
+        while excess() > 0 and widths[i]:
+            widths[i] -= 1
+    for i in reversed(range(1, len(fields))):  # only times are left: those that do not fit are omitted
+        if excess() > 0:
+            widths[i] = 0
+    shown = [i for i in (*flexible, *range(len(fields))) if widths[i]]
     if shown:
-        widths[shown[0]] -= over()
+        widths[shown[0]] -= excess()
 
 
-def shortened(text: str, most: int) -> str:
-    """Give a name in so many characters: first without its "via", then cut, and a point for what is left out."""
-    if len(text) <= most:
+def shortened(text: str, width: int) -> str:
+    """Return a name in at most this many characters: without its "via", then cut off, with a point at the end."""
+    if len(text) <= width:
         return text
     text = text.partition(" via ")[0]
-    return text if len(text) <= most else text[: max(most - 1, 0)].rstrip() + "."[:most]
+    return text if len(text) <= width else text[: max(width - 1, 0)].rstrip() + "."[:width]

@@ -1,12 +1,13 @@
-"""The shapes of SIRI Lite's JSON: names, nesting and words are those of SIRI 2.0 (CEN/TS 15531-3).
+"""SIRI Lite's JSON: a StopMonitoring response as Structs, from which the bytes and the JSON Schema are made.
 
-Texts are arrays of {"value": ...}, references are {"value": ...}. How far a time can be relied upon is judged as on
-the board.
+Names, nesting and enumerations are those of SIRI 2.0 (CEN/TS 15531-3). How far a time can be relied upon is decided
+as for the departure board.
 """
 
-from typing import Any
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from govi_server.departures.display import RowState, platform, row_state
 from govi_server.departures.times import local_timestamp
@@ -14,194 +15,229 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import Freshness
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import StopDepartures
-from govi_server.openapi.schema import FLAG, NUMBER, TEXT, arrays, objects
 
-Json = dict[str, Any]
+_VehicleMode = Literal["bus", "metro", "tram", "rail", "ferry"]
+_MODES: dict[str, _VehicleMode] = {"BUS": "bus", "METRO": "metro", "TRAM": "tram", "TRAIN": "rail", "BOAT": "ferry"}
+"""KV7's TransportTypes (docs/protocols.md, section 2.6) as SIRI 2.0's VehicleModesEnumeration."""
 
-_MODES = {"BUS": "bus", "METRO": "metro", "TRAM": "tram", "TRAIN": "rail", "BOAT": "ferry"}
-"""KV7's TransportTypes (docs/protocols.md 2.6) in the words of SIRI 2.0's VehicleModesEnumeration, which are air, bus, coach,
-ferry, metro, rail, tram and underground."""
-
-# The board's word on a departure in those of SIRI's CallStatusEnumeration. Of the rest nobody can say when it comes.
-_STATUSES: dict[RowState, str] = {
+_CallStatus = Literal["onTime", "delayed", "early", "cancelled", "arrived", "departed", "noReport"]
+_STATUSES: dict[RowState, _CallStatus] = {
     "on_time": "onTime", "late": "delayed", "early": "early", "cancelled": "cancelled", "stopped": "arrived",
 }  # fmt: skip
+"""A departure's state as SIRI's CallStatusEnumeration. The other states have no reliable time: noReport."""
 
-ERRORS: dict[Freshness, tuple[str, str]] = {
-    "unknown": ("InvalidDataReferencesError", "Unknown MonitoringRef"),
-    "old": ("NoInfoForTopicError", "What is known of this stop is too old"),
-    "down": ("ServiceNotAvailableError", "The feed tells nothing"),
+
+class Value(Struct, gc=False):
+    """A reference, or a text."""
+
+    value: str
+
+
+class FramedVehicleJourneyRef(Struct, gc=False):
+    """A journey of an operating date."""
+
+    DataFrameRef: Value
+    DatedVehicleJourneyRef: str
+
+
+class MonitoredCall(Struct, kw_only=True):
+    """The call at the stop. Unknown times are absent."""
+
+    StopPointRef: Value
+    Order: int
+    StopPointName: list[Value]
+    VehicleAtStop: bool
+    DestinationDisplay: list[Value]
+    AimedArrivalTime: str | UnsetType = UNSET
+    ExpectedArrivalTime: str | UnsetType = UNSET
+    ArrivalStatus: _CallStatus | UnsetType = UNSET
+    ArrivalPlatformName: Value | UnsetType = UNSET
+    AimedDepartureTime: str | UnsetType = UNSET
+    ExpectedDepartureTime: str | UnsetType = UNSET
+    DepartureStatus: _CallStatus | UnsetType = UNSET
+    DeparturePlatformName: Value | UnsetType = UNSET
+
+
+class MonitoredVehicleJourney(Struct, kw_only=True):
+    """The journey of a visit. Monitored: whether more than its timetable is known."""
+
+    LineRef: Value
+    DirectionRef: Value | UnsetType = UNSET
+    FramedVehicleJourneyRef: "FramedVehicleJourneyRef"
+    JourneyPatternRef: Value | UnsetType = UNSET
+    VehicleMode: list[_VehicleMode] | UnsetType = UNSET
+    PublishedLineName: list[Value]
+    OperatorRef: Value
+    DestinationRef: Value | UnsetType = UNSET
+    DestinationName: list[Value]
+    Monitored: bool
+    MonitoredCall: "MonitoredCall"
+
+
+class MonitoredStopVisit(Struct):
+    """A visit of a vehicle to the stop."""
+
+    RecordedAtTime: str
+    ItemIdentifier: str
+    MonitoringRef: Value
+    MonitoredVehicleJourney: "MonitoredVehicleJourney"
+
+
+class SiriError(Struct, gc=False):
+    """A description of an error."""
+
+    ErrorText: str
+
+
+class ErrorCondition(Struct):
+    """Why there are no visits: one of these errors."""
+
+    OtherError: SiriError | UnsetType = UNSET
+    InvalidDataReferencesError: SiriError | UnsetType = UNSET
+    NoInfoForTopicError: SiriError | UnsetType = UNSET
+    ServiceNotAvailableError: SiriError | UnsetType = UNSET
+
+
+class StopMonitoringDelivery(Struct):
+    """The visits, or the ErrorCondition."""
+
+    ResponseTimestamp: str
+    Version: str
+    Status: bool
+    MonitoredStopVisit: list[MonitoredStopVisit]
+    ErrorCondition: "ErrorCondition | UnsetType" = UNSET
+
+
+class ServiceDelivery(Struct):
+    """The delivery of a request."""
+
+    ResponseTimestamp: str
+    ProducerRef: Value
+    StopMonitoringDelivery: Annotated[list["StopMonitoringDelivery"], Meta(min_length=1, max_length=1)]
+
+
+class Siri(Struct):
+    """What ServiceDelivery holds."""
+
+    ServiceDelivery: "ServiceDelivery"
+
+
+class SiriResponse(Struct):
+    """A SIRI Lite 2.0 StopMonitoring response."""
+
+    Siri: "Siri"
+
+
+ERRORS: dict[Freshness, ErrorCondition] = {
+    "unknown": ErrorCondition(InvalidDataReferencesError=SiriError("Unknown MonitoringRef")),
+    "old": ErrorCondition(NoInfoForTopicError=SiriError("The data of this stop is too old")),
+    "down": ErrorCondition(ServiceNotAvailableError=SiriError("There is no live data")),
 }
-"""Which SIRI error says why there is no board."""
+"""The errors of stops without a board."""
 
-_ERROR_NAMES = ("OtherError", *(name for name, _ in ERRORS.values()))
-_ERROR = objects({"ErrorText": TEXT})
-_REF = objects({"value": TEXT})
-_TEXTS = arrays(_REF)
-_CALL = objects(
-    {
-        "StopPointRef": _REF, "Order": NUMBER, "StopPointName": _TEXTS, "VehicleAtStop": FLAG,
-        "DestinationDisplay": _TEXTS, "AimedArrivalTime": TEXT, "ExpectedArrivalTime": TEXT, "ArrivalStatus": TEXT,
-        "ArrivalPlatformName": _REF, "AimedDepartureTime": TEXT, "ExpectedDepartureTime": TEXT,
-        "DepartureStatus": TEXT, "DeparturePlatformName": _REF,
-    },
-    ("StopPointRef", "Order", "StopPointName", "VehicleAtStop", "DestinationDisplay"),
-)  # fmt: skip
-_JOURNEY = objects(
-    {
-        "LineRef": _REF, "DirectionRef": _REF, "JourneyPatternRef": _REF, "VehicleMode": arrays(TEXT),
-        "FramedVehicleJourneyRef": objects({"DataFrameRef": _REF, "DatedVehicleJourneyRef": TEXT}),
-        "PublishedLineName": _TEXTS, "OperatorRef": _REF, "DestinationRef": _REF, "DestinationName": _TEXTS,
-        "Monitored": FLAG, "MonitoredCall": _CALL,
-    },
-    ("LineRef", "FramedVehicleJourneyRef", "PublishedLineName", "OperatorRef", "DestinationName", "Monitored",
-     "MonitoredCall"),
-)  # fmt: skip
-_VISIT = objects(
-    {
-        "RecordedAtTime": TEXT,
-        "ItemIdentifier": TEXT,
-        "MonitoringRef": _REF,
-        "MonitoredVehicleJourney": _JOURNEY,
-    }
-)
-_DELIVERY = objects(
-    {
-        "ResponseTimestamp": TEXT, "Version": TEXT, "Status": FLAG, "MonitoredStopVisit": arrays(_VISIT),
-        "ErrorCondition": objects(dict.fromkeys(_ERROR_NAMES, _ERROR), ()),
-    },
-    ("ResponseTimestamp", "Version", "Status", "MonitoredStopVisit"),
-)  # fmt: skip
-SCHEMA = objects(
-    {
-        "Siri": objects(
-            {
-                "ServiceDelivery": objects(
-                    {
-                        "ResponseTimestamp": TEXT,
-                        "ProducerRef": _REF,
-                        "StopMonitoringDelivery": {**arrays(_DELIVERY), "minItems": 1, "maxItems": 1},
-                    }
-                )
-            }
-        )
-    }
-)
-"""What is answered, whatever the status."""
+
+def other_error(text: str) -> ErrorCondition:
+    """Return the error of an invalid request."""
+    return ErrorCondition(OtherError=SiriError(text))
 
 
 class SiriDocuments:
-    """Makes the JSON of a feed's boards."""
+    """Makes SIRI documents of a feed's boards."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self._timetable = feed.timetable
 
-    def delivery(self, visits: list[Json], error: tuple[str, str] | None = None) -> bytes:
-        """Write the whole answer. error: the name of a SIRI error, and its text."""
+    def delivery(self, visits: list[MonitoredStopVisit], error: ErrorCondition | UnsetType = UNSET) -> bytes:
+        """Return the JSON of a whole response."""
         now = local_timestamp(self._feed.clock.seconds())
-        delivery: Json = {
-            "ResponseTimestamp": now,
-            "Version": "2.0",
-            "Status": error is None,
-            "MonitoredStopVisit": visits,
-        }
-        if error is not None:
-            delivery["ErrorCondition"] = {error[0]: {"ErrorText": error[1]}}
-        service = {
-            "ResponseTimestamp": now,
-            "ProducerRef": _ref("govi-cache"),
-            "StopMonitoringDelivery": [delivery],
-        }
-        return msgspec.json.encode({"Siri": {"ServiceDelivery": service}})
+        delivery = StopMonitoringDelivery(now, "2.0", error is UNSET, visits, error)
+        return msgspec.json.encode(SiriResponse(Siri(ServiceDelivery(now, Value("govi-cache"), [delivery]))))
 
-    def visits(self, board: StopDepartures, line: str | None, most: int | None) -> list[Json]:
-        """Describe the passes of a board, those of one line if it is told."""
-        wanted = [
+    def visits(self, board: StopDepartures, line: str | None, limit: int | None) -> list[MonitoredStopVisit]:
+        """Return the visits of a board; line: a LineRef, LinePlanningNumber or LinePublicNumber, None for all."""
+        passtimes = [
             one
             for one in board.passtimes
             if line is None or line in (_line(one), one.line_planning_number, self._timetable.public_number(one))
         ]
-        return [self._visit(one) for one in wanted[:most]]
+        return [self._visit(passtime) for passtime in passtimes[:limit]]
 
-    def _visit(self, one: Passtime) -> Json:
-        line = self._timetable.lines.get((one.data_owner_code, one.line_planning_number))
+    def _visit(self, passtime: Passtime) -> MonitoredStopVisit:
+        line = self._timetable.lines.get((passtime.data_owner_code, passtime.line_planning_number))
         mode = _MODES.get(line.transport_type or "") if line is not None else None
-        call, is_monitored = self._call(one)
-        journey: Json = {
-            "LineRef": _ref(_line(one)),
-            "DirectionRef": _ref(one.line_direction),
-            "FramedVehicleJourneyRef": {
-                "DataFrameRef": _ref(one.operation_date.isoformat()),
-                "DatedVehicleJourneyRef": one.journey.replace("_", ":"),
-            },
-            "JourneyPatternRef": _ref(one.journey_pattern_code),
-            "VehicleMode": [mode] if mode else None,
-            "PublishedLineName": _texts(self._timetable.public_number(one)),
-            "OperatorRef": _ref(one.operator_code or one.data_owner_code),
-            "DestinationRef": _ref(one.destination_code),
-            "DestinationName": _texts(self._timetable.destination(one)),
-            "Monitored": is_monitored,
-            "MonitoredCall": call,
-        }
-        return {
-            "RecordedAtTime": local_timestamp(one.last_update or self._feed.clock.seconds()),
-            "ItemIdentifier": f"{one.journey}_{one.operation_date}_{one.user_stop_order_number}".replace("_", ":"),
-            "MonitoringRef": _ref(one.timing_point_code),
-            "MonitoredVehicleJourney": _said(journey),
-        }
+        call = self._call(passtime)
+        # ItemIdentifier and DatedVehicleJourneyRef are OVapi's key of the journey, with SIRI's separator.
+        journey = passtime.journey.replace("_", ":")
+        day = passtime.operation_date.isoformat()
+        return MonitoredStopVisit(
+            local_timestamp(passtime.last_update or self._feed.clock.seconds()),
+            f"{journey}:{day}:{passtime.user_stop_order_number}",
+            Value(passtime.timing_point_code),
+            MonitoredVehicleJourney(
+                LineRef=Value(_line(passtime)),
+                DirectionRef=_value(passtime.line_direction),
+                FramedVehicleJourneyRef=FramedVehicleJourneyRef(Value(day), journey),
+                JourneyPatternRef=_value(passtime.journey_pattern_code),
+                VehicleMode=[mode] if mode else UNSET,
+                PublishedLineName=[Value(self._timetable.public_number(passtime))],
+                OperatorRef=Value(passtime.operator_code or passtime.data_owner_code),
+                DestinationRef=_value(passtime.destination_code),
+                DestinationName=[Value(self._timetable.destination(passtime))],
+                Monitored={call.ArrivalStatus, call.DepartureStatus} - {UNSET, "noReport"} != set(),
+                MonitoredCall=call,
+            ),
+        )
 
-    def _call(self, one: Passtime) -> tuple[Json, bool]:
-        """Describe the call, and tell whether anybody knows more of it than the timetable."""
-        point = self._timetable.timing_points.get(one.timing_point_code)
-        silent = self._feed.operator_freshness(one.data_owner_code)[0] != "fresh"
-        call: Json = {
-            "StopPointRef": _ref(one.timing_point_code),
-            "Order": int(one.user_stop_order_number),
-            "StopPointName": _texts((point and point.name) or one.timing_point_code),
-            "VehicleAtStop": one.trip_stop_status == "ARRIVED" and not silent,
-            "DestinationDisplay": _texts(self._timetable.destination(one)),
-        }
-        is_monitored = False
-        for what, aimed, told in (
-            ("Arrival", one.target_arrival, one.expected_arrival),
-            ("Departure", one.target_departure, one.expected_departure),
-        ):
-            if aimed is None and told is None:
-                continue
-            status = _status(what, one.trip_stop_status, aimed, told, silent)
-            is_monitored |= status != "noReport"
-            if status in ("noReport", "cancelled"):
-                told = None
-            call[f"Aimed{what}Time"] = None if aimed is None else local_timestamp(aimed)
-            call[f"Expected{what}Time"] = None if told is None else local_timestamp(told)
-            call[f"{what}Status"] = status
-            call[f"{what}PlatformName"] = _ref(platform(one.side_code))
-        return _said(call), is_monitored
-
-
-def _status(what: str, status: str, aimed: float | None, told: float | None, silent: bool) -> str:
-    """Give SIRI's CallStatus of an arrival or a departure, by the rule of the board."""
-    if what == "Departure" and status == "ARRIVED":
-        status = "DRIVING"  # it has still to leave, on time or not
-    state = row_state(status, aimed, told, silent)
-    if state is None:
-        return "departed" if what == "Departure" else "arrived"
-    return _STATUSES.get(state, "noReport")
+    def _call(self, passtime: Passtime) -> MonitoredCall:
+        point = self._timetable.timing_points.get(passtime.timing_point_code)
+        stale = self._feed.operator_freshness(passtime.data_owner_code)[0] != "fresh"
+        status = passtime.trip_stop_status
+        call = MonitoredCall(
+            StopPointRef=Value(passtime.timing_point_code),
+            Order=int(passtime.user_stop_order_number),
+            StopPointName=[Value((point and point.name) or passtime.timing_point_code)],
+            VehicleAtStop=status == "ARRIVED" and not stale,
+            DestinationDisplay=[Value(self._timetable.destination(passtime))],
+        )
+        quay = _value(platform(passtime.side_code))
+        aimed, expected = passtime.target_arrival, passtime.expected_arrival
+        if aimed is not None or expected is not None:
+            call.ArrivalStatus = _status(status, aimed, expected, stale, passed="arrived")
+            call.AimedArrivalTime = _timestamp(aimed)
+            call.ExpectedArrivalTime = _expected(call.ArrivalStatus, expected)
+            call.ArrivalPlatformName = quay
+        aimed, expected = passtime.target_departure, passtime.expected_departure
+        if aimed is not None or expected is not None:
+            # A vehicle at the stop has yet to leave, on time or not.
+            status = "DRIVING" if status == "ARRIVED" else status
+            call.DepartureStatus = _status(status, aimed, expected, stale, passed="departed")
+            call.AimedDepartureTime = _timestamp(aimed)
+            call.ExpectedDepartureTime = _expected(call.DepartureStatus, expected)
+            call.DeparturePlatformName = quay
+        return call
 
 
-def _line(one: Passtime) -> str:
-    return f"{one.data_owner_code}:{one.line_planning_number}"
+def _status(
+    status: str, aimed: float | None, expected: float | None, stale: bool, passed: _CallStatus
+) -> _CallStatus:
+    """Return SIRI's status of an arrival or departure. passed: the status after the vehicle has left the stop."""
+    state = row_state(status, aimed, expected, stale)
+    return passed if state is None else _STATUSES.get(state, "noReport")
 
 
-def _ref(text: str | None) -> dict[str, str] | None:
-    return None if text is None else {"value": text}
+def _timestamp(moment: float | None) -> str | UnsetType:
+    return UNSET if moment is None else local_timestamp(moment)
 
 
-def _texts(text: str) -> list[dict[str, str]]:
-    return [{"value": text}]
+def _expected(status: _CallStatus, moment: float | None) -> str | UnsetType:
+    """Format an expected time; it is left out where it cannot be relied upon, or the call is cancelled."""
+    return UNSET if status in ("noReport", "cancelled") else _timestamp(moment)
 
 
-def _said(members: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what is not known."""
-    return {name: value for name, value in members.items() if value is not None}
+def _line(passtime: Passtime) -> str:
+    return f"{passtime.data_owner_code}:{passtime.line_planning_number}"
+
+
+def _value(text: str | None) -> Value | UnsetType:
+    return UNSET if text is None else Value(text)

@@ -1,7 +1,7 @@
-"""The body of a request, by Content-Length or chunked, from bytes as they come. Pure: no transport, no clock.
+"""Receive the body of a request, with Content-Length or chunked. Pure: no transport, no clock.
 
-A reader is fed whatever came, in pieces of any size. ``feed(data)`` gives None while the body is not whole, and
-then the bytes that follow it; the body is in ``body``. Raises RequestError.
+A reader is fed bytes in pieces of any size. ``feed(data)`` returns None until the body is complete, then the bytes
+that follow it; ``body`` has the body. It raises RequestError.
 """
 
 import re
@@ -9,12 +9,12 @@ import re
 from govi_server.http.request import CHUNKED, RequestError
 
 # Bytes of a line of the chunked framing without its CRLF: a size with its extensions, or a trailer field.
-_LINE_LIMIT = 4096
-# Bytes of a line with a size, which some pad with zeros.
-_SIZE = 8
-# Bytes of all lines beyond their sizes: nobody needs extensions and trailers, and nobody reads them here.
-_EXTRAS_LIMIT = 8 * _LINE_LIMIT
-# Extensions are skipped, but only well-formed ones (RFC 9112 section 7.1.1).
+_MAX_LINE_BYTES = 4096
+# Bytes of a line that count as its size, which some clients pad with zeros.
+_SIZE_BYTES = 8
+# Bytes of all lines beyond their sizes: extensions and trailers are ignored.
+_MAX_EXTRA_BYTES = 8 * _MAX_LINE_BYTES
+# Extensions are ignored, but must be well-formed (RFC 9112 section 7.1.1).
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
 _EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
@@ -31,7 +31,7 @@ def _too_large(limit: int) -> RequestError:
 
 
 class LengthBody:
-    """A body of a length that was told."""
+    """A body whose length is known: that of Content-Length."""
 
     def __init__(self, length: int, limit: int) -> None:
         if length > limit:
@@ -45,22 +45,22 @@ class LengthBody:
         return b"".join(self._pieces)
 
     def feed(self, data: bytes) -> bytes | None:
-        """Take bytes; give those that follow the body once it is whole."""
-        mine, rest = data[: self._missing], data[self._missing :]
-        self._pieces.append(mine)
-        self._missing -= len(mine)
+        """Receive bytes; return those that follow the body, or None until it is complete."""
+        piece, rest = data[: self._missing], data[self._missing :]
+        self._pieces.append(piece)
+        self._missing -= len(piece)
         return None if self._missing else rest
 
 
 class ChunkedBody:
-    """A body in chunks (RFC 9112 section 7.1), whose lines end in CRLF and in nothing else."""
+    """A body in chunks (RFC 9112 section 7.1), whose lines end in CRLF only."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
         self._pieces: list[bytes] = []
         self._pending = b""
-        self._missing = 0  # bytes of the current chunk, its CRLF included, that have not come
+        self._missing = 0  # bytes of the current chunk, with its CRLF, that were not received
         self._extras = 0
         self._in_trailer = False
 
@@ -70,20 +70,19 @@ class ChunkedBody:
         return b"".join(self._pieces)
 
     def feed(self, data: bytes) -> bytes | None:
-        """Take bytes; give those that follow the body once it is whole."""
+        """Receive bytes; return those that follow the body, or None until it is complete."""
         data = self._pending + data
         at = 0
         while True:
             if self._missing:
-                taken = self._take_chunk(data, at)
-                at += taken
+                at += self._receive_chunk(data, at)
                 if self._missing:
                     break
             end = data.find(b"\r\n", at)
             line = data[at : end if end >= 0 else None]
-            if end < 0 and len(line) <= _LINE_LIMIT + 1 and b"\n" not in line:
-                break  # it may go on; one more byte may be the CR of its end
-            if end < 0 or len(line) > _LINE_LIMIT:
+            if end < 0 and len(line) <= _MAX_LINE_BYTES + 1 and b"\n" not in line:
+                break  # it may be incomplete; one more byte may be the CR of its end
+            if end < 0 or len(line) > _MAX_LINE_BYTES:
                 raise _bad("a chunk line is too long, or does not end in CRLF")
             at = end + 2
             if not self._in_trailer:
@@ -95,8 +94,8 @@ class ChunkedBody:
         self._pending = data[at:]
         return None
 
-    def _take_chunk(self, data: bytes, at: int) -> int:
-        """Take what there is of the current chunk from a place on; tell how many bytes that is."""
+    def _receive_chunk(self, data: bytes, at: int) -> int:
+        """Receive a part of the current chunk that begins at an index; return its number of bytes."""
         content = data[at : at + max(self._missing - 2, 0)]
         self._pieces.append(content)
         self._missing -= len(content)
@@ -109,11 +108,11 @@ class ChunkedBody:
         return len(content) + len(end)
 
     def _begin_chunk(self, line: bytes) -> None:
-        found = _CHUNK.fullmatch(line)
-        if found is None:
+        match = _CHUNK.fullmatch(line)
+        if match is None:
             raise _bad("a chunk size is not a hexadecimal number")
-        self._count_extra(max(len(line) - _SIZE, 0))
-        size = int(found[1], 16)
+        self._count_extra(max(len(line) - _SIZE_BYTES, 0))
+        size = int(match[1], 16)
         self._size += size
         if self._size > self._limit:
             raise _too_large(self._limit)
@@ -127,10 +126,10 @@ class ChunkedBody:
 
     def _count_extra(self, size: int) -> None:
         self._extras += size
-        if self._extras > _EXTRAS_LIMIT:
+        if self._extras > _MAX_EXTRA_BYTES:
             raise _bad("too many chunk extensions or trailers")
 
 
-def reader(length: int, limit: int) -> LengthBody | ChunkedBody:
-    """Make the reader of a body of this length, or CHUNKED, and of ``limit`` bytes at most."""
+def body_reader(length: int, limit: int) -> LengthBody | ChunkedBody:
+    """Return the reader of a body; length: its bytes, or CHUNKED; limit: the most that it may have."""
     return ChunkedBody(limit) if length == CHUNKED else LengthBody(length, limit)

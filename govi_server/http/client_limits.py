@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 
 from govi_server.http.addresses import Address, host_of, ip_from, ip_of, read_ip, truncated
 from govi_server.http.request import Environ
-from govi_server.settings import AccessSettings, Network, networks
+from govi_server.settings import AccessSettings, Network, parse_networks
 
 ROUNDING = 1e-3
 """Seconds: moments of today are inexact as floats, and hundreds are added up."""
@@ -49,8 +49,8 @@ class ClientLimits:
     def __init__(self, clock: IReactorTime, limits: AccessSettings) -> None:
         self._clock = clock
         self.limits = limits
-        self._unlimited = networks(limits.unlimited)
-        self._proxies = networks(limits.proxies)
+        self._unlimited = parse_networks(limits.unlimited)
+        self._proxies = parse_networks(limits.proxies)
         # By the text of the address: to hash an address of the standard library takes longer than to find its client.
         self._client = lru_cache(maxsize=REMEMBERED // 10)(self._find_client)
         self._connections: Counter[str] = Counter()

@@ -6,21 +6,11 @@ from email.utils import formatdate
 from functools import lru_cache
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-
-
 _DAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
-
-
 _WEEKDAY = "(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
-
-
 _TIME = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-5][0-9]|60)"
-
-
 _MONTH = rf"(?P<month>{'|'.join(_MONTHS)})"
-
-
-# The three forms that a recipient must take (RFC 9110 section 5.6.7).
+# The three forms that a recipient must accept (RFC 9110 section 5.6.7).
 _DATES = (
     re.compile(rf"{_DAY}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT"),
     re.compile(rf"{_WEEKDAY}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT"),
@@ -29,31 +19,31 @@ _DATES = (
 
 
 def parse_http_date(text: str, today: float) -> int | None:
-    """Read an HTTP date, in any of its three forms, as epoch seconds; None for what is none.
+    """Parse an HTTP date, in any of its three forms; return epoch seconds, None if it is invalid.
 
-    today: any moment of about now, for a year of two digits: more than 50 years ahead of it is the past.
+    today: the current time, roughly (epoch seconds): a two-digit year more than 50 years ahead of it is in the past.
     """
     for form in _DATES if text else ():
-        found = form.fullmatch(text)
-        if found is None:
+        match = form.fullmatch(text)
+        if match is None:
             continue
-        year, day = int(found["year"]), int(found["day"])
-        if len(found["year"]) == 2:
+        year, day = int(match["year"]), int(match["day"])
+        if len(match["year"]) == 2:
             this_year = datetime.fromtimestamp(today, UTC).year
             year += this_year - this_year % 100
             year -= 100 if year > this_year + 50 else 0
-        month = _MONTHS.index(found["month"]) + 1
+        month = _MONTHS.index(match["month"]) + 1
         try:
-            moment = datetime(year, month, day, int(found["hour"]), int(found["minute"]), tzinfo=UTC)
+            minute = datetime(year, month, day, int(match["hour"]), int(match["minute"]), tzinfo=UTC)
         except ValueError:
             return None
-        return int(moment.timestamp()) + int(found["second"])  # which may be 60
+        return int(minute.timestamp()) + int(match["second"])  # which may be 60
     return None
 
 
-def format_http_date(moment: float) -> str:
-    """Write a moment (epoch seconds) as an HTTP date."""
-    return _date(int(moment))
+def format_http_date(time: float) -> str:
+    """Return a time (epoch seconds) as an HTTP date."""
+    return _date(int(time))
 
 
 @lru_cache(maxsize=64)

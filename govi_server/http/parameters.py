@@ -1,4 +1,4 @@
-"""Query parameters: their types, and reading them from a request. Pure."""
+"""Parameters of requests: their types, their JSON Schemas, and parsing them. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -8,148 +8,147 @@ from urllib.parse import parse_qsl
 
 Json = Mapping[str, Any]
 
-
-MOST_FIELDS = 100
-"""Fields of a query that are looked at: nobody has so many parameters."""
+MAX_QUERY_FIELDS = 100
+"""Fields of a query string; those with more are rejected."""
 
 
 class InvalidParameter(ValueError):
-    """A query that cannot be answered; the text names the parameter."""
+    """A query that cannot be answered; the text names the parameter and what is expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class String:
-    """A text of at most so many characters, of this form (a regular expression) if any.
+    """A text. Without a max_length it may be as long as a request line."""
 
-    Without a most it is as long as a request line may be.
-    """
-
-    most: int | None = None
-    form: str = ""
-    least: int = 0
-    says: str = ""
-    """What it is, for who gets it wrong; without that it is told how long it may be."""
+    max_length: int | None = None
+    pattern: str = ""
+    """A regular expression that the whole text matches; "" for any text."""
+    min_length: int = 0
+    name: str = ""
+    """What it is, with its article, in place of its length in error messages."""
 
     @property
     def schema(self) -> Json:
-        """Describe it as JSON Schema."""
+        """Return its JSON Schema."""
         schema: dict[str, Any] = {"type": "string"}
-        if self.most is not None:
-            schema["maxLength"] = self.most
-        if self.least:
-            schema["minLength"] = self.least
-        return {**schema, "pattern": f"^(?:{self.form})$"} if self.form else schema
+        if self.max_length is not None:
+            schema["maxLength"] = self.max_length
+        if self.min_length:
+            schema["minLength"] = self.min_length
+        return {**schema, "pattern": f"^(?:{self.pattern})$"} if self.pattern else schema
 
-    def read(self, text: str) -> str | None:
-        """Read it; None for what is none."""
-        fits = self.least <= len(text) and (self.most is None or len(text) <= self.most)
-        return text if fits and (not self.form or re.fullmatch(self.form, text)) else None
+    def parse(self, text: str) -> str | None:
+        """Return the text; None if it is invalid."""
+        fits = self.min_length <= len(text) and (self.max_length is None or len(text) <= self.max_length)
+        return text if fits and (not self.pattern or re.fullmatch(self.pattern, text)) else None
 
     def __str__(self) -> str:
-        return self.says or ("a text" if self.most is None else f"a text of {self.least} to {self.most} characters")
+        if self.name or self.max_length is None:
+            return self.name or "text"
+        return f"text of {self.min_length} to {self.max_length} characters"
 
 
 @dataclass(frozen=True, slots=True)
 class Enum:
-    """One of some words."""
+    """One of some values."""
 
-    words: tuple[str, ...]
+    values: tuple[str, ...]
 
     @property
     def schema(self) -> Json:
-        """Describe it as JSON Schema."""
-        return {"type": "string", "enum": list(self.words)}
+        """Return its JSON Schema."""
+        return {"type": "string", "enum": list(self.values)}
 
-    def read(self, text: str) -> str | None:
-        """Read it; None for what is none."""
-        return text if text in self.words else None
+    def parse(self, text: str) -> str | None:
+        """Return the value; None if it is invalid."""
+        return text if text in self.values else None
 
     def __str__(self) -> str:
-        return " or ".join(filter(None, (", ".join(self.words[:-1]), self.words[-1])))
+        return " or ".join(filter(None, (", ".join(self.values[:-1]), self.values[-1])))
 
 
 @dataclass(frozen=True, slots=True)
 class Integer:
-    """A whole number of something, from least to most."""
+    """A number of something, such as minutes."""
 
-    of: str
-    least: int
-    most: int
+    unit: str
+    minimum: int
+    maximum: int
 
     @property
     def schema(self) -> Json:
-        """Describe it as JSON Schema."""
-        return {"type": "integer", "minimum": self.least, "maximum": self.most}
+        """Return its JSON Schema."""
+        return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
 
-    def read(self, text: str) -> int | None:
-        """Read it; None for what is none."""
-        digits = len(str(self.most))
+    def parse(self, text: str) -> int | None:
+        """Return the number; None if it is invalid."""
+        digits = len(str(self.maximum))
         number = int(text) if re.fullmatch(rf"[0-9]{{1,{digits}}}", text) else -1
-        return number if self.least <= number <= self.most else None
+        return number if self.minimum <= number <= self.maximum else None
 
     def __str__(self) -> str:
-        return f"a number of {self.of} from {self.least} to {self.most}"
+        return f"a number of {self.unit} from {self.minimum} to {self.maximum}"
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A decimal number of degrees, from least to most."""
+    """A decimal number of degrees."""
 
-    least: float
-    most: float
+    minimum: float
+    maximum: float
 
     @property
     def schema(self) -> Json:
-        """Describe it as JSON Schema."""
-        return {"type": "number", "minimum": self.least, "maximum": self.most}
+        """Return its JSON Schema."""
+        return {"type": "number", "minimum": self.minimum, "maximum": self.maximum}
 
-    def read(self, text: str) -> float | None:
-        """Read it; None for what is none."""
+    def parse(self, text: str) -> float | None:
+        """Return the number; None if it is invalid."""
         number = float(text) if re.fullmatch(r"-?[0-9]{1,3}(?:\.[0-9]{1,30})?(?:[eE]-?[0-9]{1,3})?", text) else None
-        return number if number is not None and self.least <= number <= self.most else None
+        return number if number is not None and self.minimum <= number <= self.maximum else None
 
     def __str__(self) -> str:
-        return f"a number of degrees from {self.least:g} to {self.most:g}"
+        return f"a number of degrees from {self.minimum:g} to {self.maximum:g}"
 
 
 class ParameterType(Protocol):
-    """What a parameter is: reads texts, and says in words what they are."""
+    """Parses the values of a parameter, and describes them: str() follows "must be" in error messages."""
 
     @property
     def schema(self) -> Json:
-        """Describe it as JSON Schema."""
+        """Return its JSON Schema."""
 
-    def read(self, text: str) -> Any:
-        """Read it; None for what is none."""
+    def parse(self, text: str) -> Any:
+        """Return the value; None if it is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """What may be said in a query, or is a part of a path."""
+    """A parameter in the query string, or a segment of the path."""
 
     name: str
-    kind: ParameterType
+    type: ParameterType
     description: str
     example: str | float | None = None
     place: Literal["query", "path"] = "query"
     required: bool = False
 
-    def parse(self, said: Mapping[str, str]) -> Any:
-        """Read it from what was said; None if nothing was. Raises BadQuery."""
-        text = said.get(self.name)
+    def parse(self, query: Mapping[str, str]) -> Any:
+        """Return its value in a parsed query; None if it is absent. Raises InvalidParameter."""
+        text = query.get(self.name)
         if text is None:
             if self.required:
-                raise InvalidParameter(f"{self.name} is missing: it is {self.kind}")
+                raise InvalidParameter(f"{self.name} is missing: it must be {self.type}")
             return None
-        value = self.kind.read(text)
+        value = self.type.parse(text)
         if value is None:
-            raise InvalidParameter(f"{self.name} is {self.kind}")
+            raise InvalidParameter(f"{self.name} must be {self.type}")
         return value
 
 
 def parse_query(query: str) -> dict[str, str]:
-    """Read a query string, the last of what is said twice. Raises BadQuery."""
+    """Parse a query string; the last one counts if a name is repeated. Raises InvalidParameter."""
     try:
-        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MOST_FIELDS))
+        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
     except ValueError as error:
         raise InvalidParameter(str(error)) from None

@@ -1,77 +1,70 @@
-"""From bytes to requests: the half of a connection that reads."""
+"""From bytes to requests: the half of a connection that receives."""
 
 import re
-from typing import TYPE_CHECKING
 
 from twisted.protocols.basic import LineReceiver
 
-from govi_server.http.body import ChunkedBody, LengthBody, reader
+from govi_server.http import request as environ
+from govi_server.http.body import ChunkedBody, LengthBody, body_reader
 from govi_server.http.request import Environ, RequestError
 from govi_server.http.response import CONTINUE
+from govi_server.settings import ServerSettings
 from govi_server.statistics.records import Phase
 
-if TYPE_CHECKING:
-    from govi_server.settings import ServerSettings
+# The first byte of a request: of a method, or of an empty line.
+_FIRST_BYTE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
 
-# How a request may begin: with a method, or an empty line.
-_BEGINNING = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
-
-MOST_BLANK_LINES = 8
-"""Empty lines before a request: some old clients send one behind a body."""
+MAX_EMPTY_LINES = 8
+"""Empty lines before a request: some old clients send one after a body."""
 
 
 class RequestReceiver(LineReceiver):
-    """Collects lines until the empty one, which makes the header block, and then the body, wanted or not.
+    """Collects lines up to the empty one, which make the header section, and then the body.
 
-    A subclass gives the limits before anything is received, parses a header block, and is told what has come by the
-    methods from request_begins() on. It sets ``paused`` while it is at work on a request: what comes meanwhile waits.
+    A subclass sets the limits before anything is received, and implements the methods that are called with what was
+    received. While its property ``paused`` is true, received bytes are buffered.
     """
 
     delimiter = b"\n"
-    limits: "ServerSettings"
+    limits: ServerSettings
 
     def __init__(self) -> None:
         self.next_request()
 
     def next_request(self) -> None:
-        """Forget the request that was received: what comes now belongs to the next one."""
+        """Forget the current request: what is received from now on belongs to the next."""
         self._lines: list[bytes] = []
         self._lines_size = 0
         self._body: LengthBody | ChunkedBody | None = None
-        self._blank_lines = 0
+        self._empty_lines = 0
         self._env: Environ | None = None
 
     @property
     def is_head(self) -> bool:
-        """Whether the request is a HEAD, as far as its first line tells, whose answer has no body."""
+        """Whether the request is a HEAD, as far as its request line was received: its response has no body."""
         first_line = self._lines[0] if self._lines else self._buffer
         return first_line.startswith(b"HEAD ")
 
-    @property
-    def nothing_received(self) -> bool:
-        """Whether not a byte of a request is here."""
-        return self._env is None and not self._lines and not self._buffer
-
     def dataReceived(self, data: bytes) -> None:
-        """Take bytes; what cannot become a request, a TLS hello for example, is refused before its line ends."""
+        """Receive bytes; what cannot become a request, such as a TLS hello, is rejected before its line ends."""
         super().dataReceived(data)
         if self._buffer not in (b"", b"\r") and not (self.paused or self._busyReceiving or self._lines or self._body):
             self.request_begins()
-            if not _BEGINNING.match(self._buffer):
-                self.protocol_error(_no_request())
+            if not _FIRST_BYTE.match(self._buffer):
+                self.protocol_error(_not_http())
 
     def lineReceived(self, line: bytes) -> None:
-        """Collect the lines of the head."""
+        """Collect the lines of the header section."""
         if line in (b"", b"\r") and not self._lines:
-            self._blank_lines += 1
-            if self._blank_lines <= MOST_BLANK_LINES:
-                return  # empty lines before a request are passed over (RFC 9112 section 2.2)
+            self._empty_lines += 1
+            if self._empty_lines <= MAX_EMPTY_LINES:
+                return  # empty lines before a request are ignored (RFC 9112 section 2.2)
         self.request_begins()
         self._lines_size += len(line) + 1
-        if not self._lines and (not _BEGINNING.match(line) or self._blank_lines > MOST_BLANK_LINES):
-            self.protocol_error(_no_request())
+        if not self._lines and (not _FIRST_BYTE.match(line) or self._empty_lines > MAX_EMPTY_LINES):
+            self.protocol_error(_not_http())
         elif not self._lines and len(line) > self.limits.request_line:
-            self._refuse_line(line)
+            self._reject_request_line(line)
         elif self._lines_size > self.limits.head:
             self.protocol_error(_head_too_large())
         elif line not in (b"", b"\r"):
@@ -80,24 +73,61 @@ class RequestReceiver(LineReceiver):
             self._head_received()
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        """Refuse a line that is longer than a whole head may be."""
+        """Reject a line that is longer than a whole header section may be."""
         self.request_begins()
         if self._lines:
             self.protocol_error(_head_too_large())
         else:
-            self._refuse_line(line)
+            self._reject_request_line(line)
 
-    def _refuse_line(self, line: bytes) -> None:
-        self._lines = [line[:5]]  # enough to know a HEAD, whose answer has no body
+    def _reject_request_line(self, line: bytes) -> None:
+        self._lines = [line[:5]]  # enough to recognize a HEAD, whose response has no body
         self.protocol_error(RequestError("414 URI Too Long", "The request line is too long"))
+
+    def parse_request(self, http_blob: str | bytes) -> Environ:
+        r"""Parse an HTTP request blob and return an HTTPMessage that contains WSGI's environment values.
+
+        >>> request = '''GET /kv55/57330430 HTTP/1.1
+        ... Host: cache.govi.openov.nl
+        ... User-Agent: Mozilla/5.0 (X11; Linux i686; rv:2.0) Firefox/4.0
+        ... Accept: text/html,application/xml;q=0.9,*/*;q=0.8
+        ... Accept-Language: en-us,en;q=0.5
+        ... Accept-Encoding: gzip, deflate
+        ... Accept-Charset: ISO-8859-1,utf-8;q=0.7,*;q=0.7
+        ... Keep-Alive: 115
+        ... DNT: 1
+        ... Connection: keep-alive
+        ... Cache-Control: max-age=0
+        ...
+        ... '''
+        >>> env = RequestHandler(object(), None).parse_request(request)
+        >>> for e in env.items():
+        ...     print(e)
+        ('host', 'cache.govi.openov.nl')
+        ('user-agent', 'Mozilla/5.0 (X11; Linux i686; rv:2.0) Firefox/4.0')
+        ('accept', 'text/html,application/xml;q=0.9,*/*;q=0.8')
+        ('accept-language', 'en-us,en;q=0.5')
+        ('accept-encoding', 'gzip, deflate')
+        ('accept-charset', 'ISO-8859-1,utf-8;q=0.7,*;q=0.7')
+        ('keep-alive', '115')
+        ('dnt', '1')
+        ('connection', 'keep-alive')
+        ('cache-control', 'max-age=0')
+        ('request_method', 'GET')
+        ('http_host', 'cache.govi.openov.nl')
+        ('path_info', '/kv55/57330430')
+
+        Raises RequestError.
+        """
+        return environ.parse(http_blob)
 
     def _head_received(self) -> None:
         self.mark("receive")
         try:
             self._env = env = self.parse_request(b"\n".join([*self._lines, b""]))
             length = env.body_length()
-            waits = env.expects_continue()
-            self._body = reader(length, self.limits.body) if length else None
+            expects_continue = env.expects_continue()
+            self._body = body_reader(length, self.limits.body) if length else None
         except RequestError as error:
             self.mark("parse")
             self.protocol_error(error)
@@ -106,7 +136,7 @@ class RequestReceiver(LineReceiver):
         if self._body is None:
             self.request_received(env)
             return
-        if waits:
+        if expects_continue:
             assert self.transport is not None
             self.transport.write(CONTINUE)
         self.setRawMode()
@@ -123,33 +153,29 @@ class RequestReceiver(LineReceiver):
         if rest is not None:
             self._env.body = self._body.body
             self.mark("receive")
-            self.request_received(self._env)
             self.setLineMode(rest)
+            self.request_received(self._env)
 
-    # What the subclass does.
-
-    def parse_request(self, http_blob: str | bytes) -> Environ:
-        """Parse a header block. Raises RequestError."""
-        raise NotImplementedError
+    # Implemented by the subclass.
 
     def mark(self, phase: Phase) -> None:
-        """A phase of the request ends."""
+        """Record that a phase of the request ends now."""
         raise NotImplementedError
 
     def request_begins(self) -> None:
-        """There is something of a request; may be said more than once of the same one."""
+        """Begin a request, unless it has begun: called for each part of one that was received."""
         raise NotImplementedError
 
     def request_received(self, env: Environ) -> None:
-        """A request is here, its body in env.body."""
+        """Process a request; its body is env.body."""
         raise NotImplementedError
 
     def protocol_error(self, error: RequestError) -> None:
-        """What came is no request, or too large; where the next one would begin is not known."""
+        """Reject a malformed or oversized request; where the next one would begin is unknown."""
         raise NotImplementedError
 
 
-def _no_request() -> RequestError:
+def _not_http() -> RequestError:
     return RequestError("400 Bad Request", "This is no HTTP/1.1 request")
 
 

@@ -1,7 +1,7 @@
-"""Header block to environ: what a request's head says, read strictly (RFC 9112). Pure: no transport, no clock.
+"""Parse the header section of a request into its environ, strictly (RFC 9112). Pure: no transport, no clock.
 
-Bytes become text as latin-1, so that every byte of the wire stands for itself, as in WSGI (PEP 3333). A line
-ends in CRLF or in a bare LF (RFC 9112 section 2.2 lets a server take both); a CR anywhere else is refused.
+Bytes are decoded as latin-1, so that each byte is one character, as in WSGI (PEP 3333). A line ends in CRLF or in a
+bare LF (RFC 9112 section 2.2 allows both); a CR anywhere else is rejected.
 """
 
 import re
@@ -10,11 +10,11 @@ from ipaddress import IPv6Address
 from typing import Any
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-# A target is of the characters of a URI (RFC 3986 section 2), without a fragment (RFC 9112 section 3.2).
+# A target consists of the characters of a URI (RFC 3986 section 2), without a fragment (RFC 9112 section 3.2).
 _TARGET = rb"(?:[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+"
 _REQUEST_LINE = re.compile(rb"(%b) (%b) HTTP/([0-9])\.([0-9])" % (_TOKEN, _TARGET))
-# A value is visible text, obs-text, spaces and tabs; spaces and tabs around it are not part of it. (They are taken
-# off afterwards: an expression that does it takes quadratic time.)
+# A value is visible text, obs-text, spaces and tabs; spaces and tabs around it are not part of it. (They are
+# stripped afterwards: an expression that excludes them takes quadratic time.)
 _FIELD = re.compile(rb"(%b):([\t -~\x80-\xff]*)" % _TOKEN)
 
 _ABSOLUTE = re.compile(r"[Hh][Tt][Tt][Pp][Ss]?://([^/?]*)(.*)")
@@ -29,11 +29,14 @@ _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _LENGTH = re.compile(r"0*([0-9]+)")
 
 CHUNKED = -1
-"""What body_length() says of a body whose length its chunks tell."""
+"""The body_length() of a chunked body."""
 
 
 class RequestError(Exception):
-    """A request that is refused: the status to say so with, such as '400 Bad Request', and why."""
+    """A request that is rejected.
+
+    status: of the response, such as '400 Bad Request'. reason: the text of its body.
+    """
 
     def __init__(self, status: str, reason: str) -> None:
         super().__init__(reason)
@@ -47,8 +50,9 @@ def _bad(reason: str) -> RequestError:
 class Environ(HTTPMessage):
     """The environ of one request.
 
-    Items, with lower-case names: the header fields as sent, and ``request_method``, ``http_host`` (where the
-    request names one), ``path_info`` (percent-decoded), ``query_string`` (where there is one).
+    Items, with lower-case names: the header fields as sent, and ``request_method``, ``http_host`` (if the request
+    has a host), ``path_info`` (percent-decoded), ``query_string`` (if there is one). Attributes: ``http_1_0``,
+    ``body``.
     """
 
     http_1_0 = False
@@ -56,7 +60,7 @@ class Environ(HTTPMessage):
 
     def __init__(self) -> None:
         super().__init__()
-        # A message goes through all its fields to find one, which is done 29 times for a board.
+        # A message searches all its fields for each look-up, of which a board takes 29.
         self._values: dict[str, list[str]] = {}
 
     def __setitem__(self, name: str, value: str) -> None:
@@ -71,42 +75,42 @@ class Environ(HTTPMessage):
         return isinstance(name, str) and name.lower() in self._values
 
     def __getitem__(self, name: str) -> str:
-        value: str = self.get(name)  # None, as of a message, for what is not there
+        value: str = self.get(name)  # None if there is no such item, as in any message
         return value
 
     def get(self, name: str, failobj: Any = None) -> Any:
-        """Give the first value of a name."""
+        """Return the first value of a name, or failobj."""
         values = self._values.get(name.lower())
         return values[0] if values else failobj
 
     def get_all(self, name: str, failobj: Any = None) -> Any:
-        """Give all values of a name."""
+        """Return all values of a name, or failobj."""
         values = self._values.get(name.lower())
         return list(values) if values else failobj
 
     def tokens(self, name: str) -> list[str]:
-        """List the members of a field that is a comma list, in ASCII lower case, over all its lines."""
+        """Return the members of a comma-separated field, in ASCII lower case, over all its lines."""
         members = ",".join(self.get_all(name, [])).split(",")
         return [member for member in (ascii_lower(m.strip(" \t")) for m in members) if member]
 
     def keeps_alive(self) -> bool:
-        """Tell whether the client wants the connection to stay (RFC 9112 section 9.3)."""
+        """Return whether the connection persists after the response (RFC 9112 section 9.3)."""
         options = self.tokens("connection")
         if "close" in options:
             return False
         return not self.http_1_0 or "keep-alive" in options
 
     def expects_continue(self) -> bool:
-        """Tell whether the client waits for 100 Continue (RFC 9110 section 10.1.1). Raises RequestError."""
+        """Return whether the client waits for 100 Continue (RFC 9110 section 10.1.1). Raises RequestError."""
         expectations = [] if self.http_1_0 else self.tokens("expect")
         if any(expectation != "100-continue" for expectation in expectations):
             raise RequestError("417 Expectation Failed", "only 100-continue is known")
         return bool(expectations)
 
     def body_length(self) -> int:
-        """Tell how many bytes of body follow the head, or CHUNKED (RFC 9112 section 6.3). Raises RequestError.
+        """Return the number of bytes in the body, or CHUNKED (RFC 9112 section 6.3). Raises RequestError.
 
-        Whoever may disagree with the next server about where the body ends is refused, so that nothing is smuggled.
+        Rejected is any request on whose end two servers might disagree: it could smuggle another.
         """
         codings = self.tokens("transfer-encoding")
         lengths = self.get_all("content-length", [])
@@ -122,57 +126,57 @@ class Environ(HTTPMessage):
             return CHUNKED
         if not lengths:
             return 0
-        found = _LENGTH.fullmatch(lengths[0])
-        if len(set(lengths)) > 1 or not found:
+        match = _LENGTH.fullmatch(lengths[0])
+        if len(set(lengths)) > 1 or not match:
             raise _bad("Content-Length is not one number")
-        return int(found[1][:18])  # which is too much already; int() refuses thousands of digits
+        return int(match[1][:18])  # which exceeds any limit; int() rejects thousands of digits
 
 
 def parse(http_blob: str | bytes) -> Environ:
     """Parse a request line and header fields, each ended by LF or CRLF, with or without the empty line after them.
 
-    A str stands for the bytes that are its latin-1. Raises RequestError.
+    A str is encoded as latin-1. Raises RequestError.
     """
     if isinstance(http_blob, str):
         try:
             http_blob = http_blob.encode("latin-1")
         except UnicodeEncodeError:
-            raise _bad("characters that no byte stands for") from None
+            raise _bad("characters that are not latin-1") from None
     request_line, *lines = http_blob.replace(b"\r\n", b"\n").split(b"\n")
     while lines and not lines[-1]:
         lines.pop()
     env = Environ()
     fields = [_field(line) for line in lines]
     for name, value in fields:
-        if "_" not in name:  # or a client could write path_info itself
+        if "_" not in name:  # a client must not set path_info
             env[name] = value
     _request(env, request_line)
     return env
 
 
 def _field(line: bytes) -> tuple[str, str]:
-    found = _FIELD.fullmatch(line)
-    if found is None:
+    match = _FIELD.fullmatch(line)
+    if match is None:
         raise _bad("a header line is not 'name: value'")
-    return ascii_lower(found[1].decode("ascii")), found[2].strip(b" \t").decode("latin-1")
+    return ascii_lower(match[1].decode("ascii")), match[2].strip(b" \t").decode("latin-1")
 
 
 def _request(env: Environ, line: bytes) -> None:
-    """Set what the request line says, the host that the whole request is for among it."""
-    found = _REQUEST_LINE.fullmatch(line)
-    if found is None:
+    """Set the items of the request line, and the host that is effective for the whole request."""
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
         raise _bad("the request line is not 'METHOD target HTTP/1.1'")
-    method, target, major = found[1].decode("ascii"), found[2].decode("ascii"), found[3]
+    method, target, major = match[1].decode("ascii"), match[2].decode("ascii"), match[3]
     if major != b"1":
         raise RequestError("505 HTTP Version Not Supported", "only HTTP/1.1 and HTTP/1.0 are known")
-    env.http_1_0 = found[4] == b"0"
+    env.http_1_0 = match[4] == b"0"
     hosts = env.get_all("host", [])
     if len(hosts) > 1 or not (hosts or env.http_1_0):
         raise _bad("a request names its host once")
     if hosts and not _is_host(hosts[0]):
         raise _bad("Host is not a host")
     if absolute := _ABSOLUTE.fullmatch(target):
-        # The host of the target wins over the field (RFC 9112 section 3.2.2).
+        # The host of the target replaces that of the field (RFC 9112 section 3.2.2).
         if not _is_host(absolute[1]):
             raise _bad("the target's host is not a host")
         hosts = [absolute[1]]
@@ -180,7 +184,7 @@ def _request(env: Environ, line: bytes) -> None:
         env["host"] = absolute[1]
         target = absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
     elif method == "CONNECT" and _is_host(target):
-        target = "*"  # what is meant is no path, but the server as a whole
+        target = "*"  # it has no path: it means the server as a whole
     elif not target.startswith("/") and (method, target) != ("OPTIONS", "*"):
         raise _bad("the target is neither a path nor an http URL")
     path, _, query = target.partition("?")
@@ -193,19 +197,19 @@ def _request(env: Environ, line: bytes) -> None:
 
 
 def _is_host(text: str) -> bool:
-    found = _HOST.fullmatch(text)
-    if found is None or int(found["port"] or 0) > 65535:
+    match = _HOST.fullmatch(text)
+    if match is None or int(match["port"] or 0) > 65535:
         return False
     try:
-        if found["ipv6"] is not None:
-            IPv6Address(found["ipv6"])
+        if match["ipv6"] is not None:
+            IPv6Address(match["ipv6"])
     except ValueError:
         return False
     return True
 
 
 def ascii_lower(text: str) -> str:
-    """Lower A to Z only: str.lower() would turn other characters into ASCII, such as the Kelvin sign into k."""
+    """Return the text with A to Z in lower case: str.lower() would turn the Kelvin sign, for example, into k."""
     return text.translate(_LOWER)
 
 

@@ -1,32 +1,28 @@
-"""Status, headers and body to the bytes of an answer (RFC 9110, RFC 9112). Pure: no transport, no clock."""
+"""Format a response: status, header fields and body to bytes (RFC 9110, RFC 9112). Pure: no transport, no clock."""
 
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from govi_server.http.dates import format_http_date
 
-if TYPE_CHECKING:
-    pass
-
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
-"""Header fields, as a mapping or as pairs where a name comes more than once."""
+"""Header fields: a mapping, or pairs if a name occurs more than once."""
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
-_FRAMING = ("content-length", "transfer-encoding", "connection")  # written here, and by nobody else
+_FRAMING = ("content-length", "transfer-encoding", "connection")  # reserved to this module
 _STATUS = re.compile(r"[1-5][0-9]{2} [\t -~]*")
 
 
 Fields = tuple[tuple[str, str], ...]
-"""Header fields that can be compared."""
+"""Header fields that can be compared and hashed."""
 
 
 def pairs(headers: Headers) -> list[tuple[str, str]]:
-    """List header fields as (name, value)."""
+    """Return header fields as (name, value) pairs."""
     return list(headers.items() if isinstance(headers, Mapping) else headers)
 
 
@@ -39,31 +35,30 @@ def format_response(
     connection: str = "",
     without_body: bool = False,
 ) -> bytes:
-    """Write a whole answer; see head().
+    """Return a whole response; see format_head().
 
-    without_body: as the answer to HEAD, which tells the length of the body and leaves it out.
+    without_body: for HEAD, whose response has the length of the body without the body.
     """
-    written = format_head(status, pairs(headers), len(body), now=now, connection=connection)
-    return written if without_body or is_bodiless(status) else written + body
+    head = format_head(status, pairs(headers), len(body), now=now, connection=connection)
+    return head if without_body or is_bodiless(status) else head + body
 
 
 def is_bodiless(status: str) -> bool:
-    """Tell whether an answer of this status has no body, and so no length (RFC 9110 section 6.4.1) and no type."""
+    """Return whether a response of this status has no body (RFC 9110 section 6.4.1), and so no length and no type."""
     return status.startswith(("1", "204", "304"))
 
 
 def format_head(
     status: str, headers: Iterable[tuple[str, str]], length: int | None, *, now: float, connection: str = ""
 ) -> bytes:
-    """Write the head of an answer, with the empty line that ends it.
+    """Return the head of a response, with the empty line that ends it.
 
-    status: code and reason, such as '200 Ok'. length: of the body, None if it ends with the
-    connection. now: epoch seconds, for Date. connection: the
-    Connection field, where one is due. Raises ValueError for what would break the head, a line end in a value for
-    example.
+    status: code and reason, such as '200 Ok'. length: bytes of the body; None if it ends with the connection. now:
+    epoch seconds, for Date. connection: the Connection field, '' for none. Raises ValueError for an invalid status or
+    field, such as a value with a line end.
     """
     if not _STATUS.fullmatch(status):
-        raise ValueError(f"not a status: {status!r}")
+        raise ValueError(f"invalid status {status!r}")
     lines = [f"HTTP/1.1 {status}", f"Date: {format_http_date(now)}"]
     bodiless = is_bodiless(status)
     for name, value in headers:
@@ -77,8 +72,13 @@ def format_head(
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
+def format_lines(headers: Iterable[tuple[str, str]]) -> str:
+    """Return header fields as lines of a response head. Raises ValueError for invalid ones."""
+    return "".join([f"{_line(name, value)}\r\n" for name, value in headers])
+
+
 @lru_cache(maxsize=1024)  # most fields are always the same
 def _line(name: str, value: str) -> str:
     if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)) or name.lower() in _FRAMING:
-        raise ValueError(f"not a header field: {name!r}: {value!r}")
+        raise ValueError(f"invalid header field {name!r}: {value!r}")
     return f"{name}: {value}"

@@ -1,39 +1,36 @@
-"""Answers without an end of their own: what is written goes out at once, for as long as the client stays."""
-
-from typing import TYPE_CHECKING
+"""Responses without an end of their own: each write is sent at once, for as long as the client stays."""
 
 from twisted.internet.defer import Deferred
 
-from govi_server.sockets.transport import write_now
-
-if TYPE_CHECKING:
-    from govi_server.request_handler import RequestHandler
+from govi_server.http.state import Lifecycle, State
+from govi_server.sockets.transport import IClientTransport, write_now
 
 
 class Stream:
-    """A body that goes on. The connection closes behind it (RFC 9112 section 6.3, the last way to tell its length).
+    """A body that ends when its connection closes (RFC 9112 section 6.3, item 8).
 
-    farewell: what is written when the server ends it.
+    final_chunk: what is written when the server ends it.
     """
 
-    def __init__(self, handler: "RequestHandler", farewell: bytes) -> None:
-        self._handler = handler
-        self._farewell = farewell
+    def __init__(self, sock: IClientTransport, connection: Lifecycle, final_chunk: bytes) -> None:
+        self._sock = sock
+        self._connection = connection
+        self._final_chunk = final_chunk
         self.size = 0
         """Bytes that were written."""
         self.ended: Deferred[None] = Deferred()
-        """Fires when the server ends; is cancelled with the request when the client has gone."""
+        """Fires when the server ends; is cancelled with the request when the client has closed the connection."""
 
     def write(self, data: bytes) -> bool:
-        """Write something whole, or nothing while the client does not take what there is; tell whether it was."""
-        if self._handler.write_paused or self._handler.connection.closing:
+        """Write all of data, or nothing while the client does not read; return whether it was written."""
+        if self._connection.state is not State.STREAMING:
             return False
         self.size += len(data)
-        write_now(self._handler.sock, data)
+        write_now(self._sock, data)
         return True
 
     def end(self) -> None:
-        """Say farewell; the connection closes."""
-        self.write(self._farewell)
+        """Write the final chunk; the connection closes."""
+        self.write(self._final_chunk)
         if not self.ended.called:
             self.ended.callback(None)

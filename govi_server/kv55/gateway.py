@@ -1,8 +1,9 @@
-"""The GOVI gateway as a source of boards: asks by POST, and is answered later by a callback (docs/protocols.md 1.1)."""
+"""The GOVI gateway as a source of boards: a request by POST, a response by callback (docs/protocols.md 1.1)."""
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from twisted.application.service import Service
@@ -17,113 +18,136 @@ from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroke
 from govi_server.kv55 import messages
 from govi_server.kv55.messages import BadMessage, Question
 from govi_server.runtime.throttled_warnings import QUIET, ThrottledWarnings
-from govi_server.settings import SUBSCRIBER, GatewaySettings
+from govi_server.settings import SUBSCRIBER_ID, GatewaySettings
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayEvent:
-    """One thing that happened to a question. Written to the log under the key ``flight``, with no text."""
+    """An event of a question. Logged under the key ``flight``, with no text."""
 
     module: str
-    """The module that asked."""
+    """The module whose gateway it is."""
     name: Literal["taken", "answered", "late"]
-    """Taken is the acknowledgement; late is an answer after the deadline."""
+    """Taken is the acknowledgement; late is a response after the deadline."""
     seconds: float
     """Since the question."""
 
 
 class IPoster(Interface):
-    """What sends messages to a gateway."""
+    """Sends messages to a gateway."""
 
     def post(body: bytes, encoding: str | None = None) -> Deferred[None]:
-        """Send a message; fires when it was taken, fails with an error whose text says why not."""
+        """Send a message; fires when it was accepted, fails with an error whose text says why not."""
 
     def close() -> Deferred[None]:
-        """Close the connections that are kept."""
+        """Close the idle connections."""
 
 
-LATE = 300.0
-"""Seconds after a question in which its answer is still one that somebody asked for."""
-
-
-GATEWAY_DEFAULTS = GatewaySettings()
+MAX_LATE_SECONDS = 300.0
+"""After a question; a callback for an older one is unsolicited."""
 
 
 class Unsolicited(Exception):
-    """A callback that answers no question."""
+    """A callback without a board that was requested."""
 
 
 @dataclass(slots=True, eq=False)
 class PendingQuestion:
-    """A question that is on its way, or was."""
+    """A question to the gateway, pending or not any more."""
 
     code: str
     number: str
-    asked: float
+    asked_at: float
+    """Epoch seconds."""
     board: Deferred[Board] | None
-    """Who waits; None once the flight has landed or its time is over."""
+    """Of the caller; None once the question was resolved."""
     deadline: IDelayedCall | None = None
-    taken: bool = False
-    """Whether the gateway has taken the question."""
+    accepted: bool = False
+    """Whether the gateway has acknowledged the question."""
     answered: bool = False
-    broken: str = ""
-    """What could not be read of a callback that may have been this flight's."""
+    error: str = ""
+    """Why a callback that may have been for this question was unreadable."""
 
-    def land(self, result: Board | NoBoard) -> None:
-        """Hand the result to who waits."""
-        waiting, self.board = self.board, None
+    def claim(self) -> Callable[[Board | NoBoard], None]:
+        """End the question; return the function that hands its result to the caller."""
+        board, self.board = self.board, None
         if self.deadline is not None and self.deadline.active():
             self.deadline.cancel()
         self.deadline = None
-        if waiting is None:
-            return
-        if isinstance(result, Board):
-            self.answered = True
-            waiting.callback(result)
-        else:
-            waiting.errback(result)
+        return partial(_fire, board)
+
+    def resolve(self, result: Board | NoBoard) -> None:
+        """End the question with a result."""
+        self.claim()(result)
+
+
+def _fire(board: Deferred[Board] | None, result: Board | NoBoard) -> None:
+    if board is None:
+        return
+    if isinstance(result, Board):
+        board.callback(result)
+    else:
+        board.errback(result)
 
 
 @dataclass(slots=True)
-class _AnsweredQuestions:
-    """The questions that are remembered: by code, and in the order in which they were asked."""
+class _Questions:
+    """The questions to which a callback may respond, by code and in their order."""
 
     by_code: dict[str, list[PendingQuestion]] = field(default_factory=dict)
     in_order: deque[PendingQuestion] = field(default_factory=deque)
 
-    def add(self, flight: PendingQuestion) -> None:
-        self.by_code.setdefault(flight.code, []).append(flight)
-        self.in_order.append(flight)
+    def add(self, question: PendingQuestion) -> None:
+        self.by_code.setdefault(question.code, []).append(question)
+        self.in_order.append(question)
 
-    def forget(self, before: float, most: int) -> None:
-        """Forget what was asked before a moment, and the oldest of more than most; not what still flies."""
-        while self.in_order and (self.in_order[0].asked < before or len(self.in_order) > most):
+    def remove_old(self, before: float, most: int) -> None:
+        """Remove the questions before a moment, and the oldest of more than most; not those that are pending."""
+        while self.in_order and (self.in_order[0].asked_at < before or len(self.in_order) > most):
             if self.in_order[0].board is not None:
                 return
-            flight = self.in_order.popleft()
-            flights = self.by_code[flight.code]
-            flights.remove(flight)
-            if not flights:
-                del self.by_code[flight.code]
+            question = self.in_order.popleft()
+            questions = self.by_code[question.code]
+            questions.remove(question)
+            if not questions:
+                del self.by_code[question.code]
 
     def find(self, code: str, number: str | None) -> PendingQuestion | None:
-        """Find the flight that an answer belongs to.
+        """Return the question to which a callback responds.
 
-        By code, and by sequence number where the gateway echoes it; it may as well always send the same one
-        (docs/protocols.md 1.2). Else the one that waits, else the last that was not answered, else the last.
+        By code, and by sequence number if the gateway echoes it; it may as well send the same number always
+        (docs/protocols.md 1.2). Otherwise the pending one, the last without a response, or the last.
         """
-        flights = self.by_code.get(code, [])
-        unanswered = [flight for flight in flights if not flight.answered]
-        by_number = [flight for flight in unanswered if flight.number == number]
-        waiting = [flight for flight in unanswered if flight.board is not None]
-        return next((some[-1] for some in (by_number, waiting, unanswered, flights) if some), None)
+        questions = self.by_code.get(code, [])
+        unanswered = [question for question in questions if not question.answered]
+        by_number = [question for question in unanswered if question.number == number]
+        pending = [question for question in unanswered if question.board is not None]
+        return next((found[-1] for found in (by_number, pending, unanswered, questions) if found), None)
+
+
+@dataclass(slots=True)
+class Delivery:
+    """A callback that was matched with the questions, and is to be acknowledged before it is served."""
+
+    log: Logger
+    error: BadMessage | Unsolicited | None = None
+    """Why the callback is rejected."""
+    results: list[Callable[[], object]] = field(default_factory=list)
+
+    def serve(self) -> None:
+        """Hand the results to the callers that wait for them; an exception is logged."""
+        for hand_over in self.results:
+            try:
+                hand_over()
+            except Exception:
+                self.log.failure("Serving a callback failed")
 
 
 @implementer(IDepartureSource)
 class Gateway(Service):
-    """Asks the gateway for one stop at a time, and matches its callbacks to the questions.
+    """Requests one stop at a time from the gateway, and matches its callbacks with the questions.
 
-    poster: sends its messages. description: its name in the log. module: what answers from it, for figures.
+    poster: sends its messages. description: its name in the log. module: its name in figures.
     """
 
     log = Logger()
@@ -133,8 +157,8 @@ class Gateway(Service):
         poster: IPoster,
         clock: IReactorTime,
         description: str,
-        subscriber_id: str = SUBSCRIBER,
-        limits: GatewaySettings = GATEWAY_DEFAULTS,
+        subscriber_id: str = SUBSCRIBER_ID,
+        limits: GatewaySettings = GatewaySettings(),
         module: str = "kv55",
     ) -> None:
         self._poster = poster
@@ -144,176 +168,160 @@ class Gateway(Service):
         self._subscriber_id = subscriber_id
         self._limits = limits
         self._number = 0
-        self._asked = _AnsweredQuestions()
+        self._questions = _Questions()
         self._posts: set[Deferred[None]] = set()
-        self._heard: list[Callable[[Board], object]] = []
+        self._listeners: list[Callable[[Board], object]] = []
         self._failing_since: float | None = None
-        self._told: float | None = None  # when that it fails was told last
-        self._is_told = False  # that it fails now
+        self._warned_at: float | None = None
+        self._is_warned = False  # of the current failure
         self.incidents = ThrottledWarnings(self.log, clock)
 
-    def listen(self, heard: Callable[[Board], object]) -> None:
-        """Have late answers told to heard."""
-        self._heard.append(heard)
+    def listen(self, on_board: Callable[[Board], object]) -> None:
+        """Call a function with each board that arrives after its deadline."""
+        self._listeners.append(on_board)
 
     def board(self, code: str) -> Deferred[Board]:
-        """Ask for a stop; fails with a NoBoard within the limit."""
+        """Request a stop; fails with a NoBoard within the limit."""
         now = self._clock.seconds()
         self._number += 1
         board: Deferred[Board] = Deferred()
-        flight = PendingQuestion(code, str(self._number), now, board)
-        self._asked.add(flight)
-        self._asked.forget(now - LATE, self._limits.remembered)
-        question = Question(code, flight.number, self._subscriber_id)
-        posted = maybeDeferred(self._poster.post, messages.write_dris_55_req(question, now))
+        question = PendingQuestion(code, str(self._number), now, board)
+        self._questions.add(question)
+        self._questions.remove_old(now - MAX_LATE_SECONDS, self._limits.remembered)
+        request = messages.write_dris_55_req(Question(code, question.number, self._subscriber_id), now)
+        posted = maybeDeferred(self._poster.post, request)
         # The callback may overtake the acknowledgement, which then may never come: the POST has its own deadline.
         posted.addTimeout(self._limits.answer, self._clock)
         self._posts.add(posted)
         posted.addBoth(self._posted, posted)
-        flight.deadline = self._clock.callLater(self._limits.answer, self._time_over, flight)
-        posted.addCallbacks(self._taken, self._not_taken, callbackArgs=(flight,), errbackArgs=(flight,))
+        question.deadline = self._clock.callLater(self._limits.answer, self._expire, question)
+        posted.addCallbacks(self._on_accepted, self._on_rejected, callbackArgs=(question,), errbackArgs=(question,))
         posted.addErrback(
-            lambda failure: self.log.failure("Asking {gateway} failed", failure, gateway=self.description)
+            lambda failure: self.log.failure("Requesting {gateway} failed", failure, gateway=self.description)
         )
         return board
 
-    def deliver(self, data: bytes) -> None:
-        """Take a callback's body, gzip or plain.
+    def deliver(self, data: bytes) -> Delivery:
+        """Match a callback's body, gzip or plain, with the questions.
 
-        Raises BadMessage, or Unsolicited when no board in it was asked for.
+        Its boards reach the callers when the Delivery is served: after the response to the callback, which would
+        otherwise wait for a thousand clients of the same stop.
         """
+        delivery = Delivery(self.log)
         try:
             data = messages.unpack(data, self._limits.message)
             boards = messages.read_dris_55(data, self._clock.seconds())
         except BadMessage as error:
-            self._broken(data, str(error))
-            raise
-        asked_for = [self._deliver_board(board) for board in boards]
-        if not any(asked_for):
+            self._deliver_error(data, str(error), delivery)
+            delivery.error = error
+            return delivery
+        requested = [self._deliver_board(board, delivery) for board in boards]
+        if not any(requested):
             codes = ", ".join(board.code for board in boards[:5])
-            self.incidents.add(
-                "unsolicited",
-                "{gateway} sent stop {codes}, which nobody asked for: refused",
-                gateway=self.description,
-                codes=codes,
-            )
-            raise Unsolicited(f"nobody asked for stop {codes}")
+            text = "{gateway}: callback for stop {codes} without a question, rejected"
+            self.incidents.add("unsolicited", text, gateway=self.description, codes=codes)
+            delivery.error = Unsolicited(f"stop {codes} was not requested")
+        return delivery
 
     def refuse(self, client: str) -> None:
-        """Take note of a callback from somebody who may not send any."""
-        self.incidents.add(
-            "refused",
-            "A callback for {gateway} from {client}, who may not send any: refused",
-            gateway=self.description,
-            client=client,
-        )
+        """Count a callback from a client that may not send any."""
+        text = "{gateway}: callback from {client}, which is not in the module's `allow`, rejected"
+        self.incidents.add("refused", text, gateway=self.description, client=client)
 
     def stopService(self) -> Deferred[None]:
-        """Give up what is still on its way, and the connections to the gateway."""
+        """End the pending questions and the connections to the gateway."""
         super().stopService()
-        for flight in list(self._asked.in_order):
-            flight.land(SourceSilent("the server stops"))
+        for question in list(self._questions.in_order):
+            question.resolve(SourceSilent("the server stops"))
         for posted in list(self._posts):
             posted.cancel()
         return self._poster.close()
 
-    def _deliver_board(self, board: Board) -> bool:
-        """Give a board to who waits for it; tell whether it was asked for."""
-        flight = self._asked.find(board.code, dict(board.envelope).get("SequenceNumber"))
-        if flight is None or self._clock.seconds() - flight.asked > LATE:
+    def _deliver_board(self, board: Board, delivery: Delivery) -> bool:
+        """Match a board with a question; return whether it was requested."""
+        question = self._questions.find(board.code, dict(board.envelope).get("SequenceNumber"))
+        if question is None or self._clock.seconds() - question.asked_at > MAX_LATE_SECONDS:
             return False
-        if flight.board is not None:
-            self._recovered()
-            self._tell(flight, "answered")
-            flight.land(board)
-        elif flight.answered:
-            self.incidents.add(
-                "repeated", "{gateway} repeated its answer for stop {code}", gateway=self.description, code=board.code
-            )
+        if question.board is not None:
+            question.answered = True
+            self._on_recovery()
+            self._publish(question, "answered")
+            delivery.results.append(partial(question.claim(), board))
+        elif question.answered:
+            text = "{gateway}: repeated response for stop {code}"
+            self.incidents.add("repeated", text, gateway=self.description, code=board.code)
         else:
-            flight.answered = True
-            self._tell(flight, "late")
-            seconds = round(self._since(flight), 1)
-            self.incidents.add(
-                "late",
-                "{gateway} answered for stop {code} late, after {seconds} s: kept",
-                gateway=self.description,
-                code=board.code,
-                seconds=seconds,
-            )
-            for heard in self._heard:
-                heard(board)
+            question.answered = True
+            self._publish(question, "late")
+            seconds = round(self._since(question), 1)
+            text = "{gateway}: response for stop {code} after {seconds} s, stored"
+            self.incidents.add("late", text, gateway=self.description, code=board.code, seconds=seconds)
+            delivery.results.extend(partial(on_board, board) for on_board in self._listeners)
         return True
 
-    def _broken(self, data: bytes, why: str) -> None:
-        """Fail the flight that an unreadable callback was for; if it names no stop, it may have been anyone's."""
-        self.incidents.add("broken", "{gateway} sent what cannot be read: {why}", gateway=self.description, why=why)
+    def _deliver_error(self, data: bytes, reason: str, delivery: Delivery) -> None:
+        """Fail the question of an unreadable callback; without a code it may have been for any pending one."""
+        text = "{gateway}: unreadable callback ({reason})"
+        self.incidents.add("broken", text, gateway=self.description, reason=reason)
         code = messages.code_in(data[: self._limits.message])
         if code is None:
-            for flight in self._asked.in_order:
-                if flight.board is not None:
-                    flight.broken = why
-        elif asked := self._asked.find(code, None):
-            asked.land(SourceBroken(why))
+            for question in self._questions.in_order:
+                if question.board is not None:
+                    question.error = reason
+        elif question_of := self._questions.find(code, None):
+            delivery.results.append(partial(question_of.claim(), SourceBroken(reason)))
 
-    def _since(self, flight: PendingQuestion) -> float:
-        """Give the seconds since a question; none after the clock was set back."""
-        return max(self._clock.seconds() - flight.asked, 0.0)
+    def _since(self, question: PendingQuestion) -> float:
+        """Return the seconds since a question; 0 after the clock was set back."""
+        return max(self._clock.seconds() - question.asked_at, 0.0)
 
-    def _tell(self, flight: PendingQuestion, what: Literal["taken", "answered", "late"]) -> None:
-        self.log.info(flight=GatewayEvent(self._module, what, self._since(flight)))
-
-    def _taken(self, _: None, flight: PendingQuestion) -> None:
-        flight.taken = True
-        self._tell(flight, "taken")
-        self._recovered()
+    def _publish(self, question: PendingQuestion, name: Literal["taken", "answered", "late"]) -> None:
+        self.log.info(flight=GatewayEvent(self._module, name, self._since(question)))
 
     def _posted(self, result: Failure | None, posted: Deferred[None]) -> Failure | None:
         self._posts.discard(posted)
         return result
 
-    def _not_taken(self, failure: Failure, flight: PendingQuestion) -> None:
+    def _on_accepted(self, _: None, question: PendingQuestion) -> None:
+        question.accepted = True
+        self._publish(question, "taken")
+        self._on_recovery()
+
+    def _on_rejected(self, failure: Failure, question: PendingQuestion) -> None:
         if failure.check(TimeoutError):
-            self._time_over(flight)
-        elif flight.board is not None:
-            self._fails(failure.getErrorMessage())
-            flight.land(SourceUnreachable(failure.getErrorMessage()))
+            self._expire(question)
+        elif question.board is not None:
+            self._on_failure(failure.getErrorMessage())
+            question.resolve(SourceUnreachable(failure.getErrorMessage()))
 
-    def _time_over(self, flight: PendingQuestion) -> None:
-        """End a flight that has had its time; what for, depends on how far it came."""
-        seconds = f"{self._limits.answer:g} s"
-        if flight.board is None:
+    def _expire(self, question: PendingQuestion) -> None:
+        """End a question at its deadline, with the error of how far it came."""
+        limit = f"{self._limits.answer:g} s"
+        if question.board is None:
             return
-        if flight.broken:
-            flight.land(SourceBroken(flight.broken))
-        elif flight.taken:
-            self.incidents.add(
-                "silent",
-                "{gateway} took the question for stop {code}, no answer came within {seconds}",
-                gateway=self.description,
-                code=flight.code,
-                seconds=seconds,
-            )
-            flight.land(SourceSilent(f"no answer within {seconds}"))
+        if question.error:
+            question.resolve(SourceBroken(question.error))
+        elif question.accepted:
+            text = "{gateway}: accepted the question for stop {code}, no response within {limit}"
+            self.incidents.add("silent", text, gateway=self.description, code=question.code, limit=limit)
+            question.resolve(SourceSilent(f"no response within {limit}"))
         else:
-            self._fails(f"the question was not taken within {seconds}")
-            flight.land(SourceUnreachable(f"the question was not taken within {seconds}"))
+            self._on_failure(f"question not accepted within {limit}")
+            question.resolve(SourceUnreachable(f"question not accepted within {limit}"))
 
-    def _fails(self, why: str) -> None:
+    def _on_failure(self, reason: str) -> None:
         if self._failing_since is None:
             self._failing_since = now = self._clock.seconds()
-            if self._told is not None and 0 <= now - self._told < QUIET:
-                return  # one that comes and goes with every question is told of once a minute, too
-            self._told, self._is_told = now, True
-            self.log.warn("{gateway} fails: {why}", gateway=self.description, why=why)
+            if self._warned_at is not None and 0 <= now - self._warned_at < QUIET:
+                return  # a gateway that fails with every other question is logged once a minute, too
+            self._warned_at, self._is_warned = now, True
+            self.log.warn("{gateway}: failing ({reason})", gateway=self.description, reason=reason)
 
-    def _recovered(self) -> None:
+    def _on_recovery(self) -> None:
         if self._failing_since is not None:
             seconds = round(max(self._clock.seconds() - self._failing_since, 0.0), 1)
             self._failing_since = None
-            if not self._is_told:
-                return
-            self._is_told = False
-            self.log.info(
-                "{gateway} takes questions again, after {seconds} s", gateway=self.description, seconds=seconds
-            )
+            if self._is_warned:
+                self._is_warned = False
+                text = "{gateway}: accepts questions again, after {seconds} s"
+                self.log.info(text, gateway=self.description, seconds=seconds)

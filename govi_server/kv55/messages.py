@@ -1,7 +1,7 @@
 """The KV55 messages, DRIS_55_REQ, DRIS_55 and DRIS_55_RES, between XML bytes and values (docs/protocols.md 1.2).
 
-Reading trusts nobody: no entities, no DTD, no network, sizes bounded before and after gunzip. Writing escapes
-everything. Whatever cannot be read is a BadMessage.
+The parser allows no entities, DTD or network access; sizes are bounded before and after gunzip. The writer escapes
+every text. An unreadable message raises BadMessage.
 """
 
 import re
@@ -15,18 +15,18 @@ from lxml import etree
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.times import local_timestamp, utc_timestamp
-from govi_server.departures.timing_point import is_timing_point_code
+from govi_server.departures.timing_point import TIMING_POINT_CODE_PATTERN, is_timing_point_code
 from govi_server.runtime.gunzip import GZIP, gunzip
-from govi_server.settings import SUBSCRIBER
+from govi_server.settings import SUBSCRIBER_ID
 
 VERSION = "0.0.1"
 DOSSIER = "KV55"
 LICENSE = "http://openov.nl/license/GOVI-1.0-TravelInfo"
-"""The licence of GOVI's travel information, which openOV puts in front of Request (docs/protocols.md 1.1, step 6)."""
+"""The licence of GOVI's travel information, which openOV places before Request (docs/protocols.md 1.1, step 6)."""
 
 CONTENT_TYPE = "text/xml; charset=utf-8"
 
-# The elements of a Trip in the order of the interface, with the values they become.
+# The elements of a Trip in the order of the interface, with the fields of Trip.
 _TRIP = {
     "OperatingDate": "operating_date",
     "DataOwnerCode": "data_owner_code",
@@ -42,24 +42,25 @@ _TRIP = {
     "TripStopStatus": "trip_stop_status",
 }
 _values_of = attrgetter(*_TRIP.values())
-# What stands around the TimingPoints: in front of Request, and at the head of Request.
+# The elements around the TimingPoints: before Request, and at the begin of Request.
 _DOCUMENT = ("SubscriberID", "Version", "DossierName", "SendTimestamp", "License")
 _REQUEST = ("RequestTimestamp", "SequenceNumber")
 
-_CODE_IN_BYTES = re.compile(rb"<TimingPointCode>([0-9]{1,10})</TimingPointCode>")
+_CODE_IN_BYTES = re.compile(f"<TimingPointCode>({TIMING_POINT_CODE_PATTERN})</TimingPointCode>".encode())
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-# What is not written as it is: what XML cannot hold, and & < > CR. (As one set it is found three times as fast.)
+# Characters that are not written as they are: those that XML cannot represent, and & < > CR. One set is searched
+# three times as fast as two.
 _SPECIAL = re.compile("[^\t\n\x20-%'-;=?-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class BadMessage(ValueError):
-    """A message that is not well formed, not what it should be, or too large; the text says which."""
+    """A message that is malformed, of another type, or too large; the text says which."""
 
 
 def unpack(data: bytes, limit: int) -> bytes:
-    """Give the plain bytes of a message that may be gzip, which no header tells reliably (docs/protocols.md 1.1, step 4).
+    """Return the plain bytes of a message, which may be gzip whatever its header fields are (docs/protocols.md 1.1).
 
-    limit: the most bytes that may come out. Raises BadMessage.
+    limit: bytes of the result. Raises BadMessage.
     """
     if data.startswith(GZIP):
         try:
@@ -72,13 +73,13 @@ def unpack(data: bytes, limit: int) -> bytes:
 
 
 def code_in(data: bytes) -> str | None:
-    """Find the first TimingPointCode in bytes that may be no XML at all, as the first receivers did."""
-    found = _CODE_IN_BYTES.search(data)
-    return found[1].decode("ascii") if found else None
+    """Return the first TimingPointCode in bytes that may not be XML; None if there is none."""
+    match = _CODE_IN_BYTES.search(data)
+    return match[1].decode("ascii") if match else None
 
 
 def _parse(data: bytes, root: str) -> etree._Element:
-    """Read bytes as an XML document whose root has this name. Raises BadMessage."""
+    """Parse an XML document with this root element. Raises BadMessage."""
     parser = etree.XMLParser(
         resolve_entities=False,
         no_network=True,
@@ -99,35 +100,35 @@ def _parse(data: bytes, root: str) -> etree._Element:
 
 
 def _texts(parent: etree._Element, names: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Collect the children of these names that are there, as (name, text)."""
+    """Return the present children of these names, as (name, text)."""
     return tuple((name, parent.findtext(name, "")) for name in names if parent.find(name) is not None)
 
 
-def _need(parent: etree._Element, path: str) -> etree._Element:
+def _require(parent: etree._Element, path: str) -> etree._Element:
     element = parent.find(path)
     if element is None:
         raise BadMessage(f"no {path} in the document")
     return element
 
 
-def _need_code(timing_point: etree._Element) -> str:
+def _require_code(timing_point: etree._Element) -> str:
     element = timing_point.find("TimingPointCode")
     code = "" if element is None or len(element) else element.text or ""
     if not is_timing_point_code(code):
-        raise BadMessage(f"no TimingPointCode: {code[:80]!r}")
+        raise BadMessage(f"invalid TimingPointCode: {code[:80]!r}")
     return code
 
 
 def read_dris_55(data: bytes, now: float) -> list[Board]:
-    """Read a DRIS_55 answer: a Board of each TimingPoint, made now (epoch seconds). Raises BadMessage."""
+    """Parse a DRIS_55 response into a Board for each TimingPoint, received now (epoch seconds). Raises BadMessage."""
     document = _parse(data, "DRIS_55")
-    request = _need(document, "Request")
+    request = _require(document, "Request")
     error = request.findtext("Error")
     if error is not None:
-        raise BadMessage(f"the answer is an error: {error[:80]!r}")
+        raise BadMessage(f"the response is an error: {error[:80]!r}")
     envelope = _texts(document, _DOCUMENT) + _texts(request, _REQUEST)
     boards = [
-        Board(_need_code(point), tuple(_read_trip(trip) for trip in point.iterfind("Trip")), now, envelope)
+        Board(_require_code(point), tuple(_read_trip(trip) for trip in point.iterfind("Trip")), now, envelope)
         for point in request.iterfind("TimingPoint")
     ]
     if not boards:
@@ -139,7 +140,7 @@ def _read_trip(element: etree._Element) -> Trip:
     known: dict[str, str] = {}
     extra: list[str] = []
     for child in element:
-        value = _TRIP.get(cast(str, child.tag))  # only comments, which are not read, have another
+        value = _TRIP.get(cast(str, child.tag))  # other tags are those of comments, which are removed
         if value is None or value in known or len(child) or child.keys():
             extra.append(etree.tostring(child, encoding="unicode", with_tail=False))
         else:
@@ -148,14 +149,14 @@ def _read_trip(element: etree._Element) -> Trip:
 
 
 def write_dris_55(boards: Sequence[Board], license_url: str | None = LICENSE) -> bytes:
-    """Write the DRIS_55 document of one or more boards, with the License that they came under or else this one.
+    """Return the DRIS_55 document of one or more boards, with the License of their message or else this one.
 
-    The header is the one of the first board's message: what that did not say is not made up. A board that came in
-    none gets what the interface asks for.
+    The header is that of the first board's message, without additions. A board without a message gets the elements
+    that the interface requires.
     """
     first = boards[0]
-    given = dict(first.envelope) or {
-        "SubscriberID": SUBSCRIBER,
+    header = dict(first.envelope) or {
+        "SubscriberID": SUBSCRIBER_ID,
         "Version": VERSION,
         "DossierName": DOSSIER,
         "SendTimestamp": local_timestamp(first.received_at),
@@ -163,30 +164,30 @@ def write_dris_55(boards: Sequence[Board], license_url: str | None = LICENSE) ->
         "SequenceNumber": "0",
     }
     if license_url is not None:
-        given.setdefault("License", license_url)
-    request = _lines(2, [(name, given[name]) for name in _REQUEST if name in given])
+        header.setdefault("License", license_url)
+    request = _lines(2, [(name, header[name]) for name in _REQUEST if name in header])
     points = [_point(board.code, *map(_write_trip, board.trips)) for board in boards]
-    return _document("DRIS_55", [(name, given[name]) for name in _DOCUMENT if name in given], request, *points)
+    return _document("DRIS_55", [(name, header[name]) for name in _DOCUMENT if name in header], request, *points)
 
 
 def write_error(code: str, error: str) -> bytes:
-    """Write the DRIS_55 of a question that gets no board; code is what the client wrote, of any form."""
-    head = (("SubscriberID", SUBSCRIBER), ("Version", VERSION), ("DossierName", DOSSIER))
+    """Return the DRIS_55 document of a request without a board; code is the client's text, of any form."""
+    head = (("SubscriberID", SUBSCRIBER_ID), ("Version", VERSION), ("DossierName", DOSSIER))
     return _document("DRIS_55", head, _point(code), _lines(2, [("Error", error)]))
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A DRIS_55_REQ: who asks for the departures of which stop, and the number of the question."""
+    """A DRIS_55_REQ: a request for the departures of one stop."""
 
     code: str
     sequence_number: str
-    subscriber_id: str = SUBSCRIBER
+    subscriber_id: str = SUBSCRIBER_ID
     request_timestamp: str = ""
 
 
 def write_dris_55_req(question: Question, now: float) -> bytes:
-    """Write a DRIS_55_REQ sent now (epoch seconds)."""
+    """Return a DRIS_55_REQ sent now (epoch seconds)."""
     head = (
         ("SubscriberID", question.subscriber_id),
         ("Version", VERSION),
@@ -201,19 +202,19 @@ def write_dris_55_req(question: Question, now: float) -> bytes:
 
 
 def read_dris_55_req(data: bytes) -> Question:
-    """Read a DRIS_55_REQ. Raises BadMessage."""
+    """Parse a DRIS_55_REQ. Raises BadMessage."""
     document = _parse(data, "DRIS_55_REQ")
-    request = _need(document, "Request")
+    request = _require(document, "Request")
     return Question(
-        _need_code(_need(request, "TimingPoint")),
+        _require_code(_require(request, "TimingPoint")),
         request.findtext("SequenceNumber", "0"),
-        document.findtext("SubscriberID", SUBSCRIBER),
+        document.findtext("SubscriberID", SUBSCRIBER_ID),
         request.findtext("RequestTimestamp", ""),
     )
 
 
-def write_dris_55_res(now: float, subscriber_id: str = SUBSCRIBER) -> bytes:
-    """Write the DRIS_55_RES that acknowledges a message, sent now (epoch seconds)."""
+def write_dris_55_res(now: float, subscriber_id: str = SUBSCRIBER_ID) -> bytes:
+    """Return the DRIS_55_RES that acknowledges a message, sent now (epoch seconds)."""
     head = (
         ("SubscriberID", subscriber_id),
         ("Version", VERSION),
@@ -224,11 +225,11 @@ def write_dris_55_res(now: float, subscriber_id: str = SUBSCRIBER) -> bytes:
     return _document("DRIS_55_RES", head)
 
 
-# Text is written as text: to make a tree of a board first would take five times as long.
+# Documents are written as text: building a tree of a board takes five times as long.
 
 
 def _document(root: str, head: Iterable[tuple[str, str]], *request: str) -> bytes:
-    """Write a document of its head and what is in its Request, if it has one."""
+    """Return a document of head elements and the contents of its Request, if it has one."""
     inside = f"  <Request>\n{''.join(request)}  </Request>\n" if request else ""
     return f"<?xml version='1.0' encoding='UTF-8'?>\n<{root}>\n{_lines(1, head)}{inside}</{root}>\n".encode()
 
@@ -239,19 +240,19 @@ def _point(code: str, *trips: str) -> str:
 
 def _write_trip(trip: Trip) -> str:
     values = [(name, text) for name, text in zip(_TRIP, _values_of(trip), strict=True) if text is not None]
-    extra = "".join(f"        {element}\n" for element in trip.extra)  # as they came
+    extra = "".join(f"        {element}\n" for element in trip.extra)  # as received
     inside = _lines(4, values) + extra
     return f"      <Trip>\n{inside}      </Trip>\n" if inside else "      <Trip/>\n"
 
 
 def _lines(depth: int, elements: Iterable[tuple[str, str]]) -> str:
-    """Write elements of a name and a text, a line each."""
+    """Return elements of a name and a text, a line each."""
     indent = "  " * depth
     return "".join([f"{indent}<{name}>{_escape(text)}</{name}>\n" for name, text in elements])
 
 
 def _escape(text: str) -> str:
-    """Write a text as XML; what XML cannot hold becomes U+FFFD."""
+    """Return a text as XML; characters that XML cannot represent become U+FFFD."""
     if _SPECIAL.search(text) is None:
         return text
-    return escape(_NOT_XML.sub("\ufffd", text), {"\r": "&#13;"})  # a CR as such would be read as a line end
+    return escape(_NOT_XML.sub("\ufffd", text), {"\r": "&#13;"})  # a parser reads a bare CR as a line end

@@ -22,31 +22,32 @@ from zope.interface import implementer
 
 from govi_server.kv55.gateway import IPoster
 
-CONNECTIONS = 256
-"""POSTs under way at once, each on a connection of its own; the others wait for one to end."""
+MAX_CONNECTIONS = 256
+"""Concurrent POSTs, each on its own connection; others wait for one to end."""
 
-IDLE = 15
-"""Seconds that a kept connection may idle: most servers close theirs later, and not under the next POST."""
+IDLE_TIMEOUT = 15
+"""Seconds until an idle connection is closed: before most servers close it, during the next POST."""
 
 CONNECT_TIMEOUT = 5.0
+"""Seconds."""
 
-ANSWER_TIMEOUT = 5.0
-"""Seconds that the body of an answer may take, before its connection is dropped."""
+BODY_TIMEOUT = 5.0
+"""Seconds that the body of a response may take before its connection is closed."""
 
-MOST_ANSWER = 1 << 20
-"""Bytes of an answer that are read and thrown away to keep its connection; after that it is dropped."""
+MAX_RESPONSE_BYTES = 1 << 20
+"""Bytes of a response that are discarded to keep its connection; beyond them it is closed."""
 
-# A kept connection that the other side had closed looks like this to the POST that is sent on it.
-_BROKEN_OFF = (ConnectionDone, ConnectionLost, RequestNotSent, RequestTransmissionFailed, ResponseNeverReceived)
+# The errors of a POST on a persistent connection that the other side had closed.
+_BROKEN = (ConnectionDone, ConnectionLost, RequestNotSent, RequestTransmissionFailed, ResponseNeverReceived)
 
 
 class PostError(Exception):
-    """A message was not taken: the text says why."""
+    """A message was not accepted; the text says why."""
 
 
 @implementer(IBodyProducer)
 class _Body:
-    """A body that is written at once: a message is a few kilobytes, and nothing to be doled out."""
+    """A body that is written at once: a message is a few kilobytes."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -62,7 +63,7 @@ class _Body:
 
 
 class _QuietFactory(_HTTP11ClientFactory):
-    noisy = False  # or every connection says in the log that it starts and that it stops
+    noisy = False  # otherwise the start and end of each connection are logged
 
 
 class _Pool(HTTPConnectionPool):
@@ -71,26 +72,26 @@ class _Pool(HTTPConnectionPool):
 
 @implementer(IPoster)
 class Poster:
-    """Posts XML messages to one address over kept connections.
+    """Posts XML messages to one address over persistent connections.
 
-    reactor: connects, and tells time. url: gives the address when it is needed.
+    reactor: for connections and time. url: returns the address of the next POST.
     """
 
     def __init__(self, reactor: IReactorTime, url: Callable[[], str]) -> None:
         self._url = url
         self._clock = reactor
         self._pool = _Pool(reactor)
-        self._pool.maxPersistentPerHost = CONNECTIONS
-        self._pool.cachedConnectionTimeout = IDLE
+        self._pool.maxPersistentPerHost = MAX_CONNECTIONS
+        self._pool.cachedConnectionTimeout = IDLE_TIMEOUT
         self._pool.retryAutomatically = False
         self._agent = Agent(reactor, pool=self._pool, connectTimeout=CONNECT_TIMEOUT)
-        self._room = DeferredSemaphore(CONNECTIONS)
-        self._taken_once = False
+        self._room = DeferredSemaphore(MAX_CONNECTIONS)
+        self._has_succeeded = False
 
     def post(self, body: bytes, encoding: str | None = None) -> Deferred[None]:
-        """Post a body; fires when the other side has taken it with a 2xx. Fails with PostError.
+        """Post a body; fires when the other side has accepted it with a 2xx. Fails with PostError.
 
-        encoding: the Content-Encoding to name. Cancelling the Deferred breaks the connection off.
+        encoding: the Content-Encoding. Cancelling the Deferred aborts the connection.
         """
         return self._room.run(lambda: Deferred.fromCoroutine(self._post(body, encoding)))
 
@@ -101,34 +102,34 @@ class Poster:
         try:
             try:
                 response = await self._request(body, headers)
-            except _BROKEN_OFF:
-                if not self._taken_once:
+            except _BROKEN:
+                if not self._has_succeeded:
                     raise
-                # It may have been a kept connection that was closed meanwhile. To ask twice does no harm.
+                # The other side may have closed the connection meanwhile. A repeated request does no harm.
                 response = await self._request(body, headers)
-        except (ConnectError, DNSLookupError, ResponseFailed, *_BROKEN_OFF) as error:
-            self._taken_once = False
+        except (ConnectError, DNSLookupError, ResponseFailed, *_BROKEN) as error:
+            self._has_succeeded = False
             raise PostError(_reason(error)) from None
-        _throw_away(response, self._clock)
+        _discard_body(response, self._clock)
         if not 200 <= response.code < 300:
-            raise PostError(f"answered {response.code} {response.phrase[:80]!r}")
-        self._taken_once = True
+            raise PostError(f"responded {response.code} {response.phrase[:80]!r}")
+        self._has_succeeded = True
 
     def _request(self, body: bytes, headers: Headers) -> Deferred[IResponse]:
         return self._agent.request(b"POST", self._url().encode("ascii"), headers, _Body(body))
 
     def close(self) -> Deferred[None]:
-        """Close the connections that are kept."""
+        """Close the idle connections."""
         closed: Deferred[None] = self._pool.closeCachedConnections()
         return closed
 
 
-class _ThrowAway(Protocol):
-    """Reads an answer's body to its end, if that is not too far."""
+class _BodyDiscarder(Protocol):
+    """Reads a response's body to its end, up to MAX_RESPONSE_BYTES."""
 
     def __init__(self) -> None:
         self.done: Deferred[None] = Deferred(self._cancel)
-        self._room = MOST_ANSWER
+        self._room = MAX_RESPONSE_BYTES
 
     def _cancel(self, done: Deferred[None]) -> None:
         if self.transport is not None:
@@ -144,16 +145,16 @@ class _ThrowAway(Protocol):
             self.done.callback(None)
 
 
-def _throw_away(response: IResponse, clock: IReactorTime) -> None:
-    """Read the body, so that the connection can be kept; what it says matters to nobody, its status was before it."""
-    reading = _ThrowAway()
-    reading.done.addTimeout(ANSWER_TIMEOUT, clock)
+def _discard_body(response: IResponse, clock: IReactorTime) -> None:
+    """Read the body, so that the connection can be used again; only the status matters."""
+    reading = _BodyDiscarder()
+    reading.done.addTimeout(BODY_TIMEOUT, clock)
     reading.done.addErrback(lambda failure: None)
     response.deliverBody(reading)
 
 
 def _reason(error: Exception) -> str:
-    """Say in a few words what a failed request died of."""
+    """Return the cause of a failed request in a few words."""
     reasons = getattr(error, "reasons", None)
     if reasons:
         return _reason(reasons[-1].value)

@@ -1,8 +1,8 @@
 """The columns of KV8's passing times (DATEDPASSTIME), and how one row is checked, stored and parsed.
 
-COLUMNS is the only list of columns: the stored form, Passtime's fields, OVapi's JSON with its schema and the header
-of a snapshot follow from it. To store a further column and to write it into OVapi's JSON, add a line to
-_VALUE_COLUMNS.
+COLUMNS is the only list of columns: the stored form, Passtime's fields, the header of a snapshot and the text members
+that OVapi's JSON and its schema take from the feed follow from it. To store a further column and to write it into
+OVapi's JSON, add a line to _VALUE_COLUMNS.
 """
 
 import math
@@ -10,26 +10,21 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from govi_server.departures.display import HIDDEN_AFTER_SECONDS
 from govi_server.departures.times import MINUTE, moment, moments, read_date, read_time, read_timestamp
 from govi_server.kv78turbo.ctx import NULL, text, texts
 from govi_server.kv78turbo.passtime import Passtime
 
-OvapiForm = Literal["text", "text or null", "number", "flag", "date", "time", "timestamp or null"]
-"""How OVapi writes a column. Unknown values are left out, or null where the form says so."""
-
 
 class Column(NamedTuple):
     """A column of DATEDPASSTIME."""
 
     name: str
-    """Its label in KV8, and its name in OVapi's JSON."""
-    ovapi: OvapiForm | None = None
-    """Its form in OVapi's JSON; None if it has no member of its own."""
+    """Its label in KV8."""
     field: str = ""
-    """The field of Passtime; "" for a member of Passtime.extra."""
+    """The field of Passtime; "" for a text in Passtime.extra, a member of the same name in OVapi's JSON."""
     parse: Callable[[str | None], Any] | None = None
     """Returns the value of the field, from its text or None for null; None keeps these."""
     is_required: bool = False
@@ -48,52 +43,52 @@ _REQUIRED = True
 
 # The journey's columns first, and the operating date, which keeps the same journey of two days apart.
 _KEY_COLUMNS = (
-    Column("DataOwnerCode", "text", "data_owner_code", _or_empty, _REQUIRED),
-    Column("LocalServiceLevelCode", "number", "local_service_level_code", _or_empty, _REQUIRED),
-    Column("LinePlanningNumber", "text", "line_planning_number", _or_empty, _REQUIRED),
-    Column("JourneyNumber", "number", "journey_number", _or_empty, _REQUIRED),
-    Column("FortifyOrderNumber", "number", "fortify_order_number", _or_empty, _REQUIRED),
-    Column("OperationDate", "date", "operation_date", lambda value: read_date(value or ""), _REQUIRED),
-    Column("UserStopOrderNumber", "number", "user_stop_order_number", _or_empty, _REQUIRED),
-    Column("UserStopCode", "text", "user_stop_code", _or_empty, _REQUIRED),
+    Column("DataOwnerCode", "data_owner_code", _or_empty, _REQUIRED),
+    Column("LocalServiceLevelCode", "local_service_level_code", _or_empty, _REQUIRED),
+    Column("LinePlanningNumber", "line_planning_number", _or_empty, _REQUIRED),
+    Column("JourneyNumber", "journey_number", _or_empty, _REQUIRED),
+    Column("FortifyOrderNumber", "fortify_order_number", _or_empty, _REQUIRED),
+    Column("OperationDate", "operation_date", lambda value: read_date(value or ""), _REQUIRED),
+    Column("UserStopOrderNumber", "user_stop_order_number", _or_empty, _REQUIRED),
+    Column("UserStopCode", "user_stop_code", _or_empty, _REQUIRED),
 )
 # The first seven are read when a row arrives; _VALID_VALUES and compare_timestamps() rely on the order of five.
 _VALUE_COLUMNS = (
-    Column("LastUpdateTimeStamp", "timestamp or null", "last_update", lambda value: read_timestamp(value or "")),
-    Column("ExpectedArrivalTime", "time", "expected_arrival_time", is_required=True),
-    Column("ExpectedDepartureTime", "time", "expected_departure_time", is_required=True),
-    Column("TargetArrivalTime", "time", "target_arrival_time", is_required=True),
-    Column("TargetDepartureTime", "time", "target_departure_time", is_required=True),
-    Column("TripStopStatus", "text", "trip_stop_status", _or_unknown, _REQUIRED),
-    Column("WheelChairAccessible", "text", "wheelchair", _or_unknown),
-    Column("JourneyStopType", "text", "journey_stop_type", _or_unknown, _REQUIRED),
-    Column("DestinationCode", "text or null", "destination_code"),
-    Column("LineDirection", "number", "line_direction"),
-    Column("JourneyPatternCode", "number", "journey_pattern_code"),
-    Column("IsTimingStop", "flag", "is_timing_stop", lambda value: value == "1"),
-    Column("SideCode", "text", "side_code"),
-    Column("NumberOfCoaches", "number", "number_of_coaches"),
-    Column("OperatorCode", "text", "operator_code"),
-    Column("TimingPointDataOwnerCode", "text", "timing_point_data_owner_code"),
-    Column("MessageContent", "text"),
-    Column("MessageType", "text"),
-    Column("ReasonType", "text"),
-    Column("SubReasonType", "text"),
-    Column("ReasonContent", "text"),
-    Column("AdviceType", "text"),
-    Column("SubAdviceType", "text"),
-    Column("AdviceContent", "text"),
-    Column("LinePublicNumber", "text", "line_public_number"),
-    Column("DestinationName", None, "destination_name"),
+    Column("LastUpdateTimeStamp", "last_update", lambda value: read_timestamp(value or "")),
+    Column("ExpectedArrivalTime", "expected_arrival_time", is_required=True),
+    Column("ExpectedDepartureTime", "expected_departure_time", is_required=True),
+    Column("TargetArrivalTime", "target_arrival_time", is_required=True),
+    Column("TargetDepartureTime", "target_departure_time", is_required=True),
+    Column("TripStopStatus", "trip_stop_status", _or_unknown, _REQUIRED),
+    Column("WheelChairAccessible", "wheelchair", _or_unknown),
+    Column("JourneyStopType", "journey_stop_type", _or_unknown, _REQUIRED),
+    Column("DestinationCode", "destination_code"),
+    Column("LineDirection", "line_direction"),
+    Column("JourneyPatternCode", "journey_pattern_code"),
+    Column("IsTimingStop", "is_timing_stop", lambda value: value == "1"),
+    Column("SideCode", "side_code"),
+    Column("NumberOfCoaches", "number_of_coaches"),
+    Column("OperatorCode", "operator_code"),
+    Column("TimingPointDataOwnerCode", "timing_point_data_owner_code"),
+    Column("MessageContent"),
+    Column("MessageType"),
+    Column("ReasonType"),
+    Column("SubReasonType"),
+    Column("ReasonContent"),
+    Column("AdviceType"),
+    Column("SubAdviceType"),
+    Column("AdviceContent"),
+    Column("LinePublicNumber", "line_public_number"),
+    Column("DestinationName", "destination_name"),
 )
 # Not stored with the passtime, but what it is found by.
-_STOP_COLUMN = Column("TimingPointCode", "text", "timing_point_code", _or_empty, _REQUIRED)
+_STOP_COLUMN = Column("TimingPointCode", "timing_point_code", _or_empty, _REQUIRED)
 
 COLUMNS = (*_KEY_COLUMNS, *_VALUE_COLUMNS, _STOP_COLUMN)
 """All columns that are read."""
 
-OVAPI_COLUMNS = tuple(column for column in COLUMNS if column.ovapi is not None)
-"""The columns in OVapi's JSON of a passtime, in order."""
+EXTRA_NAMES = tuple(column.name for column in COLUMNS if not column.field)
+"""The columns of Passtime.extra, in order."""
 
 KEY_NAMES = tuple(column.name for column in _KEY_COLUMNS)
 """The columns of a stored passtime's key, in order."""

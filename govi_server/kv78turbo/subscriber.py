@@ -59,7 +59,7 @@ class Subscriber(Service):
         addresses: Sequence[str],
         prefixes: Sequence[str],
         received: Callable[[str, bytes], Deferred[None] | None],
-        limits: SubscriberSettings = SUBSCRIBER_DEFAULTS,
+        limits: SubscriberSettings = SubscriberSettings(),
         *,
         _sockets: SubscriberSockets | None = None,
     ) -> None:

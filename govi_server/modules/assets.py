@@ -9,7 +9,6 @@ from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.parameters import Enum, Parameter
 from govi_server.http.request import Environ
 from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
-from govi_server.openapi.schema import TEXT
 from govi_server.pages.assets import TYPES, content, version
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
@@ -35,15 +34,15 @@ class Assets(Service):
         return AssetsHandler(self, request_handler, env)
 
     def describe(self) -> list[Operation]:
-        """Declare the one path."""
+        """Return the operation of its path."""
         name = Parameter("name", Enum(tuple(TYPES)), "The file.", "front.css", "path", True)
-        kinds = sorted({kind.partition(";")[0] for kind in TYPES.values()})
-        about = ("Cache-Control", "ETag")
-        answers = (
-            *(ResponseSpec(200, "The file.", kind, TEXT, about) for kind in kinds),
+        content_types = sorted({content_type.partition(";")[0] for content_type in TYPES.values()})
+        headers = ("Cache-Control", "ETag")
+        responses = (
+            *(ResponseSpec(200, "The file.", content_type, headers=headers) for content_type in content_types),
             ResponseSpec(404, "There is no such file."),
         )
-        return [Operation("/assets/{name}", "What pages are made of", answers, (name,), section="Pages")]
+        return [Operation("/assets/{name}", "Files of the pages", responses, (name,), section="Pages")]
 
 
 class AssetsHandler(WebHandler):

@@ -1,25 +1,23 @@
-"""POST to the callback endpoint, under any path: the gateway's answers, which come later and by themselves."""
+"""POST to the callback endpoint, under any path: the gateway's asynchronous responses."""
 
 from collections.abc import Callable, Sequence
 
 from twisted.application.service import Service
-from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
-from govi_server.http.addresses import ip_of, truncated
+from govi_server.http.addresses import Address, ip_of, truncated
 from govi_server.http.request import Environ
 from govi_server.kv55.gateway import Gateway, Unsolicited
-from govi_server.kv55.messages import CONTENT_TYPE, BadMessage, write_dris_55_res
+from govi_server.kv55.messages import CONTENT_TYPE, write_dris_55_res
 from govi_server.settings import Network
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 
 @implementer(IWebModule)
 class Callback(Service):
-    """Hands callbacks to a gateway.
+    """Delivers callbacks to a gateway.
 
-    allow: the networks that may send them; a peer without an address, on a unix socket, may. now: the moment, as
-    epoch seconds.
+    allow: the networks that may send them; so may a peer on a unix socket. now: returns the time in epoch seconds.
     """
 
     def __init__(
@@ -35,17 +33,16 @@ class Callback(Service):
         self._allow = allow
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "CallbackHandler":
-        """Make the handler of one callback."""
+        """Return the handler of one callback."""
         return CallbackHandler(self, request_handler, env)
 
-    def allows(self, addr: IAddress) -> bool:
-        """Tell whether an address may send callbacks."""
-        address = ip_of(addr)
+    def allows(self, address: Address | None) -> bool:
+        """Return whether an address may send callbacks; None is a unix socket."""
         return address is None or any(address in network for network in self._allow)
 
 
 class CallbackHandler(WebHandler):
-    """Answers one callback: with a DRIS_55_RES if a board in it was asked for."""
+    """Acknowledges one callback with a DRIS_55_RES, then serves the requests that wait for its boards."""
 
     methods = ("POST",)
 
@@ -54,20 +51,19 @@ class CallbackHandler(WebHandler):
         self._module = module
 
     async def post(self) -> None:
-        """Take a callback, or refuse it: 403 for one that nobody asked for, 400 for one that cannot be read."""
-        addr = self.request_handler.peer
+        """Respond to a callback: 403 if no board in it was requested, 400 if it is unreadable."""
+        address = ip_of(self.request_handler.peer)
         self.mark("lookup")
-        if not self._module.allows(addr):
-            self._module.gateway.refuse(truncated(ip_of(addr)))
+        if not self._module.allows(address):
+            self._module.gateway.refuse(truncated(address))
             self.send_response("You may not send callbacks\n", "403 Forbidden")
             return
-        try:
-            self._module.gateway.deliver(self.env.body)
-        except Unsolicited as error:
-            self.send_response(f"{error}\n", "403 Forbidden")
-        except BadMessage as error:
-            self.send_response(f"{error}\n", "400 Bad Request")
-        else:
+        delivery = self._module.gateway.deliver(self.env.body)
+        if delivery.error is None:
             body = write_dris_55_res(self._module.now(), self._module.subscriber_id)
             self.mark("render")
             self.send_response(body, headers={"Content-Type": CONTENT_TYPE})
+        else:
+            status = "403 Forbidden" if isinstance(delivery.error, Unsolicited) else "400 Bad Request"
+            self.send_response(f"{delivery.error}\n", status)
+        delivery.serve()

@@ -13,6 +13,7 @@ from govi_server.departures.cache import BoardCache, Entry, Result
 from govi_server.departures.display import DepartureDisplay, StopDisplay, board_display
 from govi_server.departures.query import DEFAULT_HORIZON, Query
 from govi_server.departures.source import NoBoard
+from govi_server.http.caching.cached_response import cache_status
 from govi_server.http.parameters import InvalidParameter, Parameter
 from govi_server.kv78turbo.display import stop_display
 from govi_server.kv78turbo.feed import Feed
@@ -65,7 +66,7 @@ class FeedDisplays:
         headers: list[tuple[str, str]] = [("Feed-State", self.feed.state)]
         if ages:
             ttl = min(floor(self.feed.limits.fresh - max(ages)), -1)
-            headers += [("Age", f"{ceil(max(ages))}"), ("Cache-Status", f"govi-cache; hit; ttl={ttl}")]
+            headers += [("Age", f"{ceil(max(ages))}"), ("Cache-Status", cache_status("stale", ttl))]
         return StopsDisplay(sign, "stale" if ages else "hit", tuple(headers))
 
     def _sign(self, codes: list[str], query: Query) -> Generator[None, None, DepartureDisplay]:
@@ -98,7 +99,7 @@ class CacheDisplays:
     async def display(self, codes: list[str], query: Query) -> StopsDisplay:
         """Give the sign of some stops; all are asked for before the first is waited for."""
         if query.direction is not None:
-            raise InvalidParameter("direction is not known here")
+            raise InvalidParameter("direction is not supported by this source")
         horizon = query.horizon or DEFAULT_HORIZON
         asked = [self._cache.board(code) for code in codes]
         # Together, so that one that fails while another is waited for is heard, and all end with the connection.

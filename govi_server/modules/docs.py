@@ -1,10 +1,9 @@
-"""GET /openapi.json and /docs: what may be asked here, for programs and for people, as the modules declare it."""
+"""GET /openapi.json and /docs: the operations that the modules declare, for programs and for people."""
 
 import json
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from html import escape
-from string import Template
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -16,31 +15,42 @@ from govi_server.http.caching.representation import make_representation
 from govi_server.http.caching.response_cache import MAX_AGE
 from govi_server.http.client_limits import UNLIMITED
 from govi_server.http.negotiation import prefers_gzip
-from govi_server.http.parameters import Parameter
 from govi_server.http.request import Environ
-from govi_server.openapi.description import SECTIONS, Example, IDocumented, Operation, ResponseSpec
-from govi_server.openapi.document import ANSWERED, COMMON, DOCUMENT, JSON, RESPONSE_FIELDS, document, phrase
-from govi_server.openapi.schema import TEXT
-from govi_server.pages.assets import PAGE_HEADERS, html
+from govi_server.kv78turbo.subscriber import State
+from govi_server.openapi.description import SECTIONS, Example, HeaderField, IDocumented, Operation, ResponseSpec
+from govi_server.openapi.document import (
+    COMMON_RESPONSES,
+    EXAMPLE_RESPONSES,
+    HEADER_FIELDS,
+    JSON,
+    Info,
+    OpenApi,
+    document,
+    phrase,
+)
+from govi_server.pages.assets import PAGE_HEADERS, TEMPLATES
 from govi_server.settings import AccessSettings
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 DOCS_MAX_AGE = 300
-"""Seconds for which a client may keep it."""
+"""Seconds for which clients may cache the documentation."""
 
 TITLE = "govi-cache"
 
 DESCRIPTION = (
-    "Departures of public-transport stops, from memory. Everything is a GET, answers HEAD and OPTIONS, too, needs no "
-    "key, and may be read by pages of other sites. Parameters that are not known are passed over. "
-    "A TimingPointCode is 1 to 10 digits; leading zeros count."
+    "Departures of public transport stops, served from memory. All requests are GET (HEAD and OPTIONS work, too) and "
+    "need no key; pages of any origin may read the responses. Unknown parameters are ignored. "
+    "A TimingPointCode has 1 to 10 digits; leading zeros are significant."
 )
 
-_PAGE = Template(html("docs.html"))
+ALL_HEADER_FIELDS = {**HEADER_FIELDS, "Feed-State": HeaderField("The state of the live feed.", State)}
+"""The header fields of all responses: the server's and the live feed's."""
+
+_PAGE = TEMPLATES.get_template("docs.html")
 
 
 class Documentation:
-    """All that the modules declare. modules: gives them. limits: what one client may have."""
+    """The operations of all modules. modules: returns them. limits: those of a client, which the page states."""
 
     def __init__(
         self, modules: Callable[[], Iterable[object]], version: str, limits: AccessSettings = UNLIMITED
@@ -50,157 +60,143 @@ class Documentation:
         self.version = version
 
     @cached_property
-    def paths(self) -> list[Operation]:
-        """The paths, those of a section together."""
-        paths: list[Operation] = []
+    def operations(self) -> list[Operation]:
+        """The operations, grouped by section."""
+        operations: list[Operation] = []
         for module in self._modules():
             if IDocumented.providedBy(module):
-                paths.extend(IDocumented(module).describe())
-        return sorted(paths, key=lambda path: (SECTIONS.index(path.section), path.template))
+                operations.extend(IDocumented(module).describe())
+        return sorted(operations, key=lambda operation: (SECTIONS.index(operation.section), operation.template))
 
+    @cached_property
     def json(self) -> bytes:
-        """Write the OpenAPI document."""
-        return msgspec.json.encode(document(self.paths, TITLE, self.version, DESCRIPTION))
+        """The OpenAPI document."""
+        info = Info(TITLE, self.version, DESCRIPTION)
+        return msgspec.json.encode(document(self.operations, info, ALL_HEADER_FIELDS))
 
+    @cached_property
     def page(self) -> bytes:
-        """Write the page."""
-        sections: dict[str, list[Operation]] = {}
-        for path in self.paths:
-            sections.setdefault(path.section, []).append(path)
-        contents = "\n".join(
-            f'<li><a href="#{_anchor(path)}"><code>{escape(path.template)}</code></a></li>' for path in self.paths
-        )
-        return _PAGE.substitute(
-            description=escape(DESCRIPTION),
-            rate=self._limits.rate,
-            burst=self._limits.burst,
-            connections=self._limits.per_client,
-            kept=MAX_AGE,
-            contents=contents,
-            sections="\n".join(_section(*one) for one in sections.items()),
-            common=_answers(COMMON),
-            fields=_fields(),
-            version=escape(f"{TITLE} {self.version}"),
+        """The page."""
+        sections: dict[str, list[dict[str, Any]]] = {}
+        for operation in self.operations:
+            sections.setdefault(operation.section, []).append(_operation(operation))
+        return _PAGE.render(
+            description=DESCRIPTION,
+            limits=self._limits,
+            max_age=MAX_AGE,
+            sections=sections,
+            common=[_response(spec) for spec in COMMON_RESPONSES],
+            fields={name: field.description for name, field in ALL_HEADER_FIELDS.items()},
+            version=f"{TITLE} {self.version}",
         ).encode()
 
 
-def _anchor(path: Operation) -> str:
-    return escape(path.template.strip("/").replace("/", "-").replace("{", "").replace("}", "") or "front")
+def _operation(operation: Operation) -> dict[str, Any]:
+    """Return what the page shows of a path."""
+    anchor = operation.template.strip("/").replace("/", "-").replace("{", "").replace("}", "")
+    return {
+        "path": operation.template,
+        "anchor": anchor or "front",
+        "summary": operation.summary,
+        "description": operation.description,
+        "link": _link(operation),
+        "parameters": [
+            {
+                "name": parameter.name,
+                "description": parameter.description,
+                "kind": str(parameter.type),
+                "required": parameter.required,
+            }
+            for parameter in operation.parameters
+        ],
+        "responses": [_response(spec) for spec in operation.responses],
+        "examples": [_example(example) for example in operation.examples],
+    }
 
 
-def _section(name: str, paths: Iterable[Operation]) -> str:
-    return f"<section><h2>{escape(name)}</h2>{''.join(map(_path, paths))}</section>"
-
-
-def _path(path: Operation) -> str:
-    link = path.template
-    for one in path.parameters:
-        if one.place == "path" and one.example is not None:
-            link = link.replace(f"{{{one.name}}}", str(one.example))
-    asked = "&".join(f"{one.name}={quote(str(one.example))}" for one in path.query if one.required)
-    link = escape(f"{link}?{asked}" if asked else link)
-    return f"""<article class="path" id="{_anchor(path)}">
-<h3><code>GET {escape(path.template)}</code></h3>
-<p>{escape(path.summary)}.{f" {escape(path.description)}" if path.description else ""}
-Try <a href="{link}"><code>{link}</code></a></p>
-{_parameters(path.parameters)}{_answers(path.answers)}{"".join(map(_example, path.examples))}</article>"""
-
-
-def _example(one: Example) -> str:
-    """Write a request as a line for curl, with what was answered, JSON in lines of its own for who reads it."""
-    kind, body = ANSWERED.get(one.key, ("", ""))
-    accept = f" -H 'Accept: {one.accept}'" if one.accept else ""
-    endless = " -N" if one.accept == "text/event-stream" else ""
-    line = f"curl{endless}{accept} 'http://localhost:8080{one.ask}'"
-    shown = json.dumps(json.loads(body), indent=2, ensure_ascii=False) if kind == JSON else body.rstrip()
-    return (
-        f'<details><summary>{escape(one.says)}</summary><pre tabindex="0"><code>{escape(line)}</code></pre>'
-        f'<p class="soft">{one.status} {phrase(one.status)}, {escape(kind)}</p>'
-        f'<pre tabindex="0"><code>{escape(shown)}</code></pre></details>'
+def _link(operation: Operation) -> str:
+    """Return a path and query to try: with the examples of all required parameters."""
+    path = operation.template
+    for parameter in operation.parameters:
+        if parameter.place == "path" and parameter.example is not None:
+            path = path.replace(f"{{{parameter.name}}}", str(parameter.example))
+    query = "&".join(
+        f"{parameter.name}={quote(str(parameter.example))}" for parameter in operation.query if parameter.required
     )
+    return f"{path}?{query}" if query else path
 
 
-def _parameters(parameters: Iterable[Parameter]) -> str:
-    rows = "".join(
-        f'<tr><th scope="row"><code>{escape(one.name)}</code></th><td>{escape(one.description)} '
-        f'<span class="soft">It is {escape(str(one.kind))}.</span>'
-        f"{' <span class=required>required</span>' if one.required else ''}</td></tr>"
-        for one in parameters
-    )
-    head = '<thead><tr><th scope="col">Parameter</th><th scope="col">What it is</th></tr></thead>'
-    return f'<div class="wide" tabindex="0"><table>{head}<tbody>{rows}</tbody></table></div>' if rows else ""
+def _example(example: Example) -> dict[str, str]:
+    """Return a request as a curl command, and its response; JSON is indented."""
+    content_type, body = EXAMPLE_RESPONSES.get(example.key, ("", ""))
+    accept = f" -H 'Accept: {example.accept}'" if example.accept else ""
+    unbuffered = " -N" if example.accept == "text/event-stream" else ""
+    is_json = content_type == JSON
+    return {
+        "title": example.title,
+        "command": f"curl{unbuffered}{accept} 'http://localhost:8080{example.url}'",
+        "status": f"{example.status} {phrase(example.status)}",
+        "content_type": content_type,
+        "body": json.dumps(json.loads(body), indent=2, ensure_ascii=False) if is_json else body.rstrip(),
+    }
 
 
-def _named(one: ResponseSpec) -> str:
-    fields = ", ".join((*one.headers, *(f"{name} at times" for name in one.optional_headers)))
-    return f"{one.content_type}; with {fields}" if fields else one.content_type
-
-
-def _answers(answers: Iterable[ResponseSpec]) -> str:
-    rows = "".join(
-        f'<tr><th scope="row">{one.status} {phrase(one.status)}</th><td>{escape(one.description)} '
-        f'<span class="soft">{escape(_named(one))}</span></td></tr>'
-        for one in answers
-    )
-    head = '<thead><tr><th scope="col">Status</th><th scope="col">What is answered</th></tr></thead>'
-    return f'<div class="wide" tabindex="0"><table>{head}<tbody>{rows}</tbody></table></div>'
-
-
-def _fields() -> str:
-    rows = "".join(
-        f'<tr><th scope="row"><code>{escape(name)}</code></th><td>{escape(says)}</td></tr>'
-        for name, (says, _) in RESPONSE_FIELDS.items()
-    )
-    head = '<thead><tr><th scope="col">Field</th><th scope="col">What it tells</th></tr></thead>'
-    return f'<div class="wide" tabindex="0"><table>{head}<tbody>{rows}</tbody></table></div>'
+def _response(spec: ResponseSpec) -> dict[str, str]:
+    fields = ", ".join((*spec.headers, *(f"{name} (optional)" for name in spec.optional_headers)))
+    return {
+        "status": f"{spec.status} {phrase(spec.status)}",
+        "description": spec.description,
+        "form": f"{spec.content_type}; fields: {fields}" if fields else spec.content_type,
+    }
 
 
 @implementer(IWebModule, IDocumented)
 class DocsModule(Service):
-    """Answers under one name with what the contracts are written as."""
+    """Serves one form of the documentation. content: returns its bytes."""
 
-    def __init__(self, name: str, summary: str, content_type: str, write: Callable[[], bytes]) -> None:
+    def __init__(self, name: str, summary: str, content_type: str, content: Callable[[], bytes]) -> None:
         self.name = name
         self.content_type = content_type
-        self.write = write
+        self.content = content
         self._summary = summary
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "DocsHandler":
-        """Make the handler of one request."""
+        """Return the handler of one request."""
         return DocsHandler(self, request_handler, env)
 
     def describe(self) -> list[Operation]:
-        """Declare the one path."""
-        kind = self.content_type.partition(";")[0]
-        schema = TEXT if kind == "text/html" else DOCUMENT
-        answers = (ResponseSpec(200, "It.", kind, schema, ("Cache-Control", "ETag")),)
-        return [Operation(f"/{self.name}", self._summary, answers, section="Pages")]
+        """Return the operation of its path."""
+        media_type = self.content_type.partition(";")[0]
+        body = OpenApi if media_type == JSON else str
+        responses = (ResponseSpec(200, "The documentation.", media_type, body, ("Cache-Control", "ETag")),)
+        return [Operation(f"/{self.name}", self._summary, responses, section="Pages")]
 
 
 class DocsHandler(WebHandler):
-    """Answers one question for it."""
+    """Handles one request for the documentation."""
 
     def __init__(self, module: DocsModule, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
         self._module = module
 
     async def get(self) -> None:
-        """Send it."""
+        """Send the documentation."""
+        self.mark("lookup")
         if self.env["path_info"] != f"/{self._module.name}":
-            self.mark("lookup")
             self.request_handler.send_not_found()
             return
-        self.mark("lookup")
-        made = make_representation(self._module.write(), self._module.content_type, prefers_gzip(self.env))
-        self.mark("render")
-        self.send_representation(
-            CachedResponse(made, (*PAGE_HEADERS, ("Cache-Control", f"public, max-age={DOCS_MAX_AGE}")), "none")
+        representation = make_representation(
+            self._module.content(), self._module.content_type, prefers_gzip(self.env)
         )
+        self.mark("render")
+        headers = (*PAGE_HEADERS, ("Cache-Control", f"public, max-age={DOCS_MAX_AGE}"))
+        self.send_representation(CachedResponse(representation, headers, "none"))
 
 
-def openapi_modules(contracts: Documentation) -> list[DocsModule]:
-    """Make the modules of both."""
+def openapi_modules(documentation: Documentation) -> list[DocsModule]:
+    """Return the modules of both forms."""
+    html = "text/html; charset=utf-8"
     return [
-        DocsModule("openapi.json", "What may be asked here, for programs", "application/json", contracts.json),
-        DocsModule("docs", "What may be asked here, for people", "text/html; charset=utf-8", contracts.page),
+        DocsModule("openapi.json", "This documentation for programs", JSON, lambda: documentation.json),
+        DocsModule("docs", "This documentation for people", html, lambda: documentation.page),
     ]

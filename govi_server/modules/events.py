@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import blake2b
 from random import Random
+from typing import Annotated
 
+from msgspec import Meta, Struct
 from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
@@ -26,12 +28,11 @@ from govi_server.documents import board as plain
 from govi_server.http.parameters import Enum, Parameter, parse_query
 from govi_server.http.request import Environ
 from govi_server.http.stream import Stream
-from govi_server.modules import declared
-from govi_server.modules import feed_handler as govi_server_modules_feed_handler
-from govi_server.modules import query_parameters as govi_server_modules_query_parameters
 from govi_server.modules.display_source import IDisplaySource
-from govi_server.modules.query_parameters import LANG, VIEW, read_codes, read_page
+from govi_server.modules.feed_handler import INVALID_PARAMETER
+from govi_server.modules.query_parameters import CODES, LANG, VIEW, read_codes, read_page, stop_of
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
+from govi_server.openapi.schema import reference
 from govi_server.pages import board_page
 from govi_server.runtime.cooperative import CooperativeRunner
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
@@ -55,12 +56,53 @@ BEAT_EVERY = 15.0
 RETRY = (2000, 8000)
 """Milliseconds after which clients come back, each after a time of its own: not all at once to a new server."""
 
-AS = Parameter("as", Enum(("html", "json")), "The data: what the board's page shows, unless JSON is wanted.", "json")
+AS = Parameter(
+    "as",
+    Enum(("html", "json")),
+    "The form of the data: a part of the board's page (html, the default), or JSON.",
+    "json",
+)
 
 EXAMPLES = (
-    Example("Listen", "/events/57330430?as=json&limit=1", CONTENT_TYPE),
-    Example("No TimingPointCode", "/events/station", CONTENT_TYPE, 404),
+    Example("A stream", "/events/57330430?as=json&limit=1", CONTENT_TYPE),
+    Example("An invalid TimingPointCode", "/events/station", CONTENT_TYPE, 404),
 )
+
+
+class BoardEvent(Struct, tag_field="event", tag="board"):
+    """The whole board, at once and after every change: JSON or a part of the board's page."""
+
+    id: str
+    data: Annotated[
+        str,
+        Meta(
+            extra_json_schema={
+                "anyOf": [
+                    {"contentMediaType": "application/json", "contentSchema": reference(plain.Board)},
+                    {"contentMediaType": "text/html"},
+                ]
+            }
+        ),
+    ]
+
+
+_NoData = Annotated[str, Meta(max_length=0)]
+
+
+class Beat(Struct, tag_field="event", tag="beat"):
+    """A sign of life after some seconds without events."""
+
+    data: _NoData
+
+
+class Bye(Struct, tag_field="event", tag="bye"):
+    """The last event of a server that stops."""
+
+    data: _NoData
+
+
+Event = BoardEvent | Beat | Bye
+"""An event of the stream. OpenAPI 3.1 cannot describe streams: readers take the schema as that of each event."""
 
 _HEADERS = (
     ("Content-Type", f"{CONTENT_TYPE}; charset=utf-8"),
@@ -156,25 +198,23 @@ class Events(MultiService):
         return EventsHandler(self, request_handler, env)
 
     def describe(self) -> list[Operation]:
-        """Declare the one path."""
-        answers = (
-            ResponseSpec(200, "Events, until either side ends.", CONTENT_TYPE, declared.EVENT, ("Cache-Control",)),
-            govi_server_modules_feed_handler.INVALID_PARAMETER,
-            ResponseSpec(404, "This is no list of TimingPointCodes.", headers=("Cache-Control",)),
+        """Return the operation of its path."""
+        responses = (
+            ResponseSpec(200, "Events, until either side closes.", CONTENT_TYPE, Event, ("Cache-Control",)),
+            INVALID_PARAMETER,
+            ResponseSpec(404, "The path is not a list of TimingPointCodes.", headers=("Cache-Control",)),
         )
-        parameters = (govi_server_modules_query_parameters.CODES, *self._signs.filters, LANG, VIEW, AS)
         return [
             Operation(
                 "/events/{TimingPointCodes}",
                 "Departure boards as they change, as server-sent events",
-                answers,
-                parameters,
-                "The event board comes at once and with every change, and is the whole board: with as=json what "
-                f"/board answers as JSON, on one line of data. After {BEAT_EVERY:.0f} seconds of silence there is a "
-                "beat, so who hears nothing for a minute has lost the connection. bye is the last event of a server "
-                "that ends; like after any other end, come back after the milliseconds of retry, with the last id in "
-                "Last-Event-ID: there is a board only if it is another. Names of events that are not known are to be "
-                "passed over.",
+                responses,
+                (CODES, *self._signs.filters, LANG, VIEW, AS),
+                "A board event is sent at once and after every change. It is the whole board: with as=json, the JSON "
+                f"of /board on one line of data. After {BEAT_EVERY:.0f} seconds without events a beat is sent, so a "
+                "connection that has been silent for a minute is lost. bye is the last event of a server that stops. "
+                "Reconnect after the milliseconds of retry, with the last id in Last-Event-ID: a board is sent only "
+                "if it differs. Ignore events with other names.",
                 EXAMPLES,
             )
         ]
@@ -278,6 +318,7 @@ class EventsHandler(WebHandler):
             self.mark("lookup")
             self.send_response("This is no TimingPointCode\n", "404 Not Found", {"Cache-Control": "no-store"})
             return
+        self.request_handler.set_stop(stop_of(codes))
         query, lang = read_page(self.env, len(codes))
         as_json = AS.parse(parse_query(self.env.get("query_string", ""))) == "json"
         channel = await module.channel(codes, query, lang, as_json)

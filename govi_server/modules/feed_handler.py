@@ -1,17 +1,16 @@
-"""What the modules that answer from the live feed share: what may be asked, and what is said with a board."""
+"""What the URL modules of the live feed share: the header fields about freshness, and errors."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from math import ceil, floor
 
-from govi_server.http.caching.cached_response import CachedResponse, cached_response
+from govi_server.http.caching.cached_response import CachedResponse, Validity, cached_response
 from govi_server.http.caching.representation import Representation
 from govi_server.http.caching.response_cache import MAX_AGE
 from govi_server.http.response import Fields
 from govi_server.kv78turbo.feed import Feed
-from govi_server.kv78turbo.freshness import Freshness
+from govi_server.kv78turbo.freshness import SERVABLE, Freshness
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.openapi.description import ResponseSpec
-from govi_server.web_handler import WebHandler
 
 FEED_HEADERS = ("Cache-Control", "Cache-Status", "ETag", "Feed-State")
 
@@ -23,53 +22,88 @@ UNAVAILABLE_HEADERS = ("Cache-Control", "Feed-State", "Retry-After")
 
 
 DRIS_55 = (
-    "There is a TimingPoint for each stop, a Trip in it for each departure, and Error in place of it where there is "
-    "no board. Times are those of the clocks on the wall on OperatingDate, after midnight with hours from 24 on. "
-    "Elements that are not known are to be passed over, and any of a Trip may be missing."
+    "There is a TimingPoint for each stop, with a Trip for each departure, or Error in place of a board. Times are "
+    "local times of OperatingDate; after midnight their hours continue from 24. Ignore unknown elements; any element "
+    "of a Trip may be missing."
 )
 
 
-INVALID_PARAMETER = ResponseSpec(400, "A parameter is wrong; the text names it.", headers=("Cache-Control",))
+INVALID_PARAMETER = ResponseSpec(400, "A parameter is invalid; the text names it.", headers=("Cache-Control",))
 
 
 RETRY_AFTER = 30
-"""Seconds after which a board may be there that is not now: the feed repeats itself in as many (docs/protocols.md 2.2)."""
+"""Seconds after which a client may retry: the feed repeats itself in as many (docs/protocols.md 2.2)."""
 
 
-def answer(
+class StopValidator:
+    """Current until the departures of a stop, or the feed's state, may have changed."""
+
+    __slots__ = ("_code", "_feed", "_state", "_version")
+
+    def __init__(self, feed: Feed, code: str) -> None:
+        self._feed = feed
+        self._code = code
+        self._state = feed.state
+        self._version = feed.boards.version(code)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether both are the same."""
+        return self._feed.boards.version(self._code) == self._version and self._feed.state == self._state
+
+
+def oldest(freshness: Iterable[tuple[Freshness, float]]) -> tuple[Freshness, float]:
+    """Return the freshness of some stops together, "fresh" or "stale", and the age of the oldest data in seconds."""
+    pairs = list(freshness)
+    is_stale = any(word == "stale" for word, _ in pairs)
+    return "stale" if is_stale else "fresh", max((age for _, age in pairs), default=0.0)
+
+
+def feed_response(
     feed: Feed,
-    made: Representation,
-    conditions: Sequence[tuple[Freshness, float]],
+    representation: Representation,
+    freshness: tuple[Freshness, float],
     headers: Fields = (),
     max_age: int = MAX_AGE,
+    validity: Validity | None = None,
 ) -> CachedResponse:
-    """Answer with what was made of some boards, and with how far they can be relied upon.
+    """Return the response with a representation of some stops, and the header fields about their freshness.
 
-    max_age: seconds for which a client may keep it.
+    freshness: see oldest(). max_age: seconds for which a client may keep it.
     """
-    age = max((age for _, age in conditions), default=0.0)
-    stale = any(condition == "stale" for condition, _ in conditions)
-    more = (*headers, ("Feed-State", feed.state))
-    if not stale:
-        return cached_response(made, "hit", max_age, max_age, headers=more)
-    return cached_response(made, "stale", max_age, min(floor(feed.limits.fresh - age), -1), ceil(age), more)
+    word, age = freshness
+    headers = (*headers, ("Feed-State", feed.state))
+    if word == "stale":
+        ttl = min(floor(feed.limits.fresh - age), -1)
+        return cached_response(representation, "stale", max_age, ttl, ceil(age), headers)
+    return cached_response(representation, "hit", max_age, max_age, None, headers, validity)
 
 
-class FeedHandler(WebHandler):
-    """Answers one question from the live feed."""
+def board_response(
+    feed: Feed, board: StopDepartures, representation: Representation, headers: Fields = ()
+) -> CachedResponse | None:
+    """Return the response with a representation of one stop's departures; None if they may not be served."""
+    freshness = word, age = feed.freshness(board)
+    if word not in SERVABLE:
+        return None
+    validity = None
+    if word == "fresh":
+        now = feed.clock.seconds()
+        until = min(board.valid_until, now + feed.limits.fresh - age)
+        validity = Validity(now, until, StopValidator(feed, board.code))
+    return feed_response(feed, representation, freshness, headers, validity=validity)
 
-    feed: Feed
 
-    def without(self, condition: Freshness) -> tuple[str, dict[str, str]]:
-        """Give the status and header fields of an answer that has no board, for this reason."""
-        headers = {"Cache-Control": "no-store", "Feed-State": self.feed.state}
-        if condition == "unknown":
-            return "404 Not Found", headers
-        return "503 Service Unavailable", {**headers, "Retry-After": f"{RETRY_AFTER}"}
+def no_departures(feed: Feed, reason: Freshness) -> tuple[str, Fields]:
+    """Return the status and header fields of a response without departures, for a reason."""
+    headers = (("Cache-Control", "no-store"), ("Feed-State", feed.state))
+    if reason == "unknown":
+        return "404 Not Found", headers
+    return "503 Service Unavailable", (*headers, ("Retry-After", f"{RETRY_AFTER}"))
 
 
-def condition_of(feed: Feed, boards: Iterable[StopDepartures]) -> Freshness:
-    """Tell why there is none of these boards: that one is not there now goes before that there never was one."""
+def reason_of(feed: Feed, boards: Iterable[StopDepartures]) -> Freshness:
+    """Return why none of these stops has departures to serve: old data before no feed before an unknown stop."""
     reasons = {feed.freshness(board)[0] for board in boards}
     order: tuple[Freshness, ...] = ("old", "down", "unknown")
     return next((reason for reason in order if reason in reasons), "unknown")

@@ -15,12 +15,11 @@ from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.parameters import Parameter, String, parse_query
 from govi_server.http.request import Environ
 from govi_server.kv78turbo.feed import Feed
-from govi_server.modules import feed_handler as govi_server_modules_feed_handler
+from govi_server.modules.feed_handler import INVALID_PARAMETER
 from govi_server.modules.query_parameters import LANG, VARY, language
 from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
-from govi_server.openapi.schema import TEXT
 from govi_server.pages.assets import PAGE_HEADERS
-from govi_server.pages.front_page import FrontPage, LinkedStop, Live, Owner, Source, page
+from govi_server.pages.front_page import FeedStatus, FrontPage, LinkedStop, OperatorStatus, Source, page
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 CHANGED = 12
@@ -33,7 +32,7 @@ CONTENT_TYPE = "text/html; charset=utf-8"
 
 
 QUERY = Parameter(
-    "q", String(MAX_QUERY_CHARACTERS), "Words of a stop's name or town, or its code: the page tells what is found."
+    "q", String(MAX_QUERY_CHARACTERS), "Words of a stop's name or town, or its code: the page shows the results."
 )
 
 
@@ -68,14 +67,14 @@ class Front(Service):
         return FrontHandler(self, request_handler, env)
 
     def describe(self) -> list[Operation]:
-        """Declare the one path."""
-        answers = (
-            ResponseSpec(200, "The page.", "text/html", TEXT, ("Cache-Control", "Content-Language", "ETag")),
-            govi_server_modules_feed_handler.INVALID_PARAMETER,
+        """Return the operation of its path."""
+        responses = (
+            ResponseSpec(200, "The page.", "text/html", headers=("Cache-Control", "Content-Language", "ETag")),
+            INVALID_PARAMETER,
         )
         parameters = (QUERY, LANG) if self.finder is not None else (LANG,)
         summary = "Find a stop; the state and the licence of the data"
-        return [Operation("/", summary, answers, parameters, section="Pages")]
+        return [Operation("/", summary, responses, parameters, section="Pages")]
 
     def told(self, found: Iterable[str] | None = None) -> FrontPage:
         """Give what is to be told. found: codes of the stops that were looked for."""
@@ -84,13 +83,13 @@ class Front(Service):
         example = self._example or (live.changed[0].code if live and live.changed else "")
         return FrontPage(self._sources, live, is_demo, example, self._version)
 
-    def _live(self, feed: Feed, found: Iterable[str] | None) -> Live:
+    def _live(self, feed: Feed, found: Iterable[str] | None) -> FeedStatus:
         owners = [
-            Owner(owner, age, condition)
+            OperatorStatus(owner, age, condition)
             for owner in sorted(feed.passtimes.last_heard)
             for condition, age in (feed.operator_freshness(owner),)
         ]
-        return Live(
+        return FeedStatus(
             feed.state,
             feed.age,
             len(feed.timetable.timing_points),

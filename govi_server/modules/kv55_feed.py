@@ -1,33 +1,40 @@
 """GET /kv55/<TimingPointCode>[,<TimingPointCode>...] from the live feed: DRIS_55 documents without a gateway."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from functools import partial
 
 from twisted.application.service import Service
 from zope.interface import implementer
 
 from govi_server.departures.board import Board, Trip
-from govi_server.departures.query import Query
-from govi_server.departures.times import HOUR
+from govi_server.departures.query import DEFAULT_HORIZON, Query
 from govi_server.departures.timing_point import is_timing_point_code
 from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import Representation, make_representation
 from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.request import Environ
+from govi_server.http.response import Fields
 from govi_server.kv55 import messages
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE, Freshness
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import StopDepartures
-from govi_server.modules import declared
-from govi_server.modules.feed_handler import FeedHandler, answer, condition_of
-from govi_server.modules.query_parameters import MOST_CODES, echoed, read_query, split
-from govi_server.openapi.description import IDocumented, Operation
+from govi_server.modules.feed_handler import (
+    DRIS_55,
+    FEED_HEADERS,
+    INVALID_PARAMETER,
+    NOT_FOUND_HEADERS,
+    UNAVAILABLE_HEADERS,
+    board_response,
+    feed_response,
+    no_departures,
+    oldest,
+    reason_of,
+)
+from govi_server.modules.query_parameters import CODES, MOST_CODES, PICKED, echoed, read_query, split, stop_of
+from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.runtime.cooperative import run_now
-from govi_server.web_handler import ICacheableModule, ResponseSender
-
-HORIZON = 2 * HOUR
-"""Seconds: GOVI's own answers went two hours and a half ahead (docs/protocols.md 1.2)."""
+from govi_server.web_handler import ErrorResponse, ICacheableModule, Mark, Responder
 
 LICENSE = "http://creativecommons.org/publicdomain/zero/1.0/"
 """The feed is in the public domain (docs/protocols.md 2.2)."""
@@ -37,41 +44,71 @@ _REASONS: dict[Freshness, str] = {"unknown": "Unknown TimingPointCode", "old": "
 
 @implementer(ICacheableModule, IDocumented)
 class Kv55Feed(Service):
-    """Answers under its name from the live feed."""
+    """Responds under its name from the live feed."""
 
     def __init__(self, name: str, feed: Feed, license_url: str = LICENSE) -> None:
         self.name = name
         self.feed = feed
         self.license_url = license_url
 
-    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "Kv55FeedHandler":
-        """Make the handler of one request."""
-        return Kv55FeedHandler(self, request_handler, env)
-
     def describe(self) -> list[Operation]:
-        """Declare the one path."""
-        return declared.kv55_feed(str(self.name))
+        """Return the operation of its path."""
+        xml, error = "text/xml", "DRIS_55 with Error"
+        responses = (
+            ResponseSpec(
+                200, "The boards of the stops that are known, a DRIS_55 document.", xml, str, FEED_HEADERS, ("Age",)
+            ),
+            INVALID_PARAMETER,
+            ResponseSpec(
+                404, f"None of the stops is known; {error}.", xml, str, NOT_FOUND_HEADERS[:1], NOT_FOUND_HEADERS[1:]
+            ),
+            ResponseSpec(503, f"There is no recent data; {error}.", xml, str, UNAVAILABLE_HEADERS),
+        )
+        examples = (
+            Example("A board", f"/{self.name}/57330430?limit=1"),
+            Example("An unknown stop", f"/{self.name}/1", status=404),
+        )
+        template, summary = f"/{self.name}/{{TimingPointCodes}}", "The departures of stops, as DRIS_55"
+        return [Operation(template, summary, responses, (CODES, *PICKED), DRIS_55, examples)]
 
-    def ready(self, env: Environ) -> Callable[[], CachedResponse | None] | None:
-        """Give what answers for a stop without a query, as long as its board can be shown."""
-        text = self.codes(env)
-        if "query_string" in env or not is_timing_point_code(text):
-            return None
-        return partial(self._hit, text, prefers_gzip(env))
+    def responder(self, env: Environ) -> Responder:
+        """Parse the TimingPointCodes, the filters and the content coding. Raises InvalidParameter."""
+        text = env["path_info"].removeprefix(f"/{self.name}").removeprefix("/").removesuffix("/")
+        codes, compressed = split(text), prefers_gzip(env)
+        if not codes or len(codes) > MOST_CODES or not all(map(is_timing_point_code, codes)):
+            headers = (("Cache-Control", "no-store"),)
+            return Responder(lambda: _error("404 Not Found", text, "Invalid TimingPointCode", headers))
+        query = read_query(env.get("query_string", ""))
+        if len(codes) == 1 and query == Query():
+            return Responder(partial(self._respond, codes[0], text, compressed), stop_of(codes))
+        fetch = partial(self._fetch, codes, text, query, compressed)
+        return Responder(lambda: fetch, stop_of(codes))
 
-    def _hit(self, code: str, compressed: bool) -> CachedResponse | None:
-        board, made = self.made(code, compressed)
-        condition = self.feed.freshness(board)
-        return answer(self.feed, made, [condition]) if condition[0] in SERVABLE else None
-
-    def codes(self, env: Environ) -> str:
-        """Give the codes that a path asks for, whatever they are."""
-        return env["path_info"].removeprefix(f"/{self.name}").removeprefix("/").removesuffix("/")
-
-    def made(self, code: str, compressed: bool) -> tuple[StopDepartures, Representation]:
-        """Give a stop's board and its DRIS_55 document, which is rendered once until it changes."""
+    def _respond(self, code: str, text: str, compressed: bool) -> CachedResponse | ErrorResponse:
+        """Return the board of one stop, whose document is rendered once until the board changes."""
         form = ("dris_55", self.license_url, compressed)
-        return self.feed.boards.rendered(code, HORIZON, form, self._gzip if compressed else self._plain)
+        render = self._gzip if compressed else self._plain
+        board, document = self.feed.boards.rendered(code, DEFAULT_HORIZON, form, render)
+        return board_response(self.feed, board, document) or self._unavailable(text, [board])
+
+    async def _fetch(
+        self, codes: list[str], text: str, query: Query, compressed: bool, mark: Mark
+    ) -> CachedResponse | ErrorResponse:
+        """Return the boards of some stops, as far as they may be served."""
+        feed = self.feed
+        boards = await feed.runner.run(feed.boards.boards(codes, query.horizon or DEFAULT_HORIZON))
+        mark("lookup")
+        freshness = {board.code: feed.freshness(board) for board in boards}
+        served = [board for board in boards if freshness[board.code][0] in SERVABLE]
+        if not served:
+            return self._unavailable(text, boards)
+        document = await feed.runner.run(self.document(served, query, compressed))
+        return feed_response(feed, document, oldest(freshness[board.code] for board in served))
+
+    def _unavailable(self, text: str, boards: list[StopDepartures]) -> ErrorResponse:
+        reason = reason_of(self.feed, boards)
+        status, headers = no_departures(self.feed, reason)
+        return _error(status, text, _REASONS.get(reason, f"Feed {self.feed.state}"), headers)
 
     def _plain(self, board: StopDepartures) -> Representation:
         return run_now(self.document([board], Query(), compressed=False))
@@ -82,75 +119,36 @@ class Kv55Feed(Service):
     def document(
         self, boards: list[StopDepartures], query: Query, compressed: bool
     ) -> Generator[None, None, Representation]:
-        """Render the DRIS_55 document of some boards, bit by bit: what leaves, and not what only arrives."""
-        now = self.feed.clock.seconds()
-        made = []
+        """Render the DRIS_55 document of the departures of some stops, in steps; arrivals are left out."""
+        now, public_number = self.feed.clock.seconds(), self.feed.timetable.public_number
+        selected = []
         for board in boards:
-            leaving = (a_pass for a_pass in board.passtimes if a_pass.is_departure)
-            made.append(
-                Board(
-                    board.code, tuple(map(self._trip, query.select(leaving, self.feed.timetable.public_number))), now
-                )
-            )
+            departures = (passtime for passtime in board.passtimes if passtime.is_departure)
+            trips = tuple(map(self._trip, query.select(departures, public_number)))
+            selected.append(Board(board.code, trips, now))
             yield
-        return make_representation(messages.write_dris_55(made, self.license_url), messages.CONTENT_TYPE, compressed)
+        body = messages.write_dris_55(selected, self.license_url)
+        return make_representation(body, messages.CONTENT_TYPE, compressed)
 
-    def _trip(self, a_pass: Passtime) -> Trip:
+    def _trip(self, passtime: Passtime) -> Trip:
         timetable = self.feed.timetable
         return Trip(
-            operating_date=a_pass.operation_date.isoformat(),
-            data_owner_code=a_pass.data_owner_code,
-            line_planning_number=a_pass.line_planning_number,
-            line_public_number=timetable.public_number(a_pass),
-            destination_name=timetable.destination(a_pass),
-            journey_number=a_pass.journey_number,
-            fortify_order_number=a_pass.fortify_order_number,
-            target_arrival_time=a_pass.target_arrival_time,
-            expected_arrival_time=a_pass.expected_arrival_time or a_pass.target_arrival_time,
-            target_departure_time=a_pass.target_departure_time,
-            expected_departure_time=a_pass.expected_departure_time or a_pass.target_departure_time,
-            trip_stop_status=a_pass.trip_stop_status,
+            operating_date=passtime.operation_date.isoformat(),
+            data_owner_code=passtime.data_owner_code,
+            line_planning_number=passtime.line_planning_number,
+            line_public_number=timetable.public_number(passtime),
+            destination_name=timetable.destination(passtime),
+            journey_number=passtime.journey_number,
+            fortify_order_number=passtime.fortify_order_number,
+            target_arrival_time=passtime.target_arrival_time,
+            expected_arrival_time=passtime.expected_arrival_time or passtime.target_arrival_time,
+            target_departure_time=passtime.target_departure_time,
+            expected_departure_time=passtime.expected_departure_time or passtime.target_departure_time,
+            trip_stop_status=passtime.trip_stop_status,
         )
 
 
-class Kv55FeedHandler(FeedHandler):
-    """Answers one question about one stop or some."""
-
-    def __init__(self, module: Kv55Feed, request_handler: ResponseSender, env: Environ) -> None:
-        super().__init__(request_handler, env)
-        self._module = module
-        self.feed = module.feed
-
-    async def get(self) -> None:
-        """Send the boards of the stops that there are, or say why there are none."""
-        text = self._module.codes(self.env)
-        codes = split(text)
-        if not codes or len(codes) > MOST_CODES or not all(map(is_timing_point_code, codes)):
-            self.mark("lookup")
-            self._send_error("404 Not Found", text, "Invalid TimingPointCode", {})
-            return
-        query = read_query(self.env.get("query_string", ""))
-        compressed = prefers_gzip(self.env)
-        if len(codes) == 1 and query == Query():
-            board, made = self._module.made(codes[0], compressed)
-            boards = [board]
-        else:
-            boards = await self.feed.runner.run(self.feed.boards.boards(codes, query.horizon or HORIZON))
-        self.mark("lookup")
-        found = [(board, self.feed.freshness(board)) for board in boards]
-        shown = [(board, condition) for board, condition in found if condition[0] in SERVABLE]
-        if not shown:
-            reason = condition_of(self.feed, boards)
-            status, headers = self.without(reason)
-            self._send_error(status, text, _REASONS.get(reason, f"Feed {self.feed.state}"), headers)
-            return
-        if len(codes) > 1 or query != Query():
-            document = self._module.document([board for board, _ in shown], query, compressed)
-            made = await self.feed.runner.run(document)
-        self.send_representation(answer(self.feed, made, [condition for _, condition in shown]))
-
-    def _send_error(self, status: str, code: str, reason: str, headers: dict[str, str]) -> None:
-        body = messages.write_error(echoed(code), reason)
-        self.mark("render")
-        headers = {"Cache-Control": "no-store", **headers, "Content-Type": messages.CONTENT_TYPE}
-        self.send_response(body, status, headers)
+def _error(status: str, code: str, reason: str, headers: Fields) -> ErrorResponse:
+    """Return a DRIS_55 document with Error."""
+    headers = (*headers, ("Content-Type", messages.CONTENT_TYPE))
+    return ErrorResponse(status, headers, messages.write_error(echoed(code), reason))

@@ -1,315 +1,292 @@
-"""The JSON of OVapi (v0.ovapi.nl) from the live feed, in the form that its clients read (docs/protocols.md 3).
+"""The JSON of OVapi (v0.ovapi.nl) from the live feed, as its clients read it (docs/protocols.md, section 3).
 
-A path is split at its slashes; what there is nothing for is a 404 with the body ``[]``.
+A path is split at its slashes; a path that names nothing gets 404 with the body ``[]``.
 """
 
-import re
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Mapping, Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
 import msgspec
 from twisted.application.service import Service
 from zope.interface import implementer
 
 from govi_server.departures.query import Query
-from govi_server.departures.times import read_timestamp
-from govi_server.documents.ovapi import HORIZON, Json, OvapiDocuments, in_order, with_offset
+from govi_server.departures.timing_point import is_timing_point_code
+from govi_server.documents.ovapi import HORIZON, OvapiDocuments
+from govi_server.documents.ovapi_structs import Journey, LastUpdate, Line, LineActuals, Message, StopArea
 from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import Representation, make_representation
+from govi_server.http.cors import OVAPI_HEADERS
 from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.request import Environ
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE, Freshness
 from govi_server.kv78turbo.stop_departures import StopDepartures
-from govi_server.modules.declared import OVAPI
-from govi_server.modules.feed_handler import FeedHandler, answer, condition_of
-from govi_server.modules.query_parameters import MOST_CODES, read_query, split
+from govi_server.modules.feed_handler import board_response, feed_response, no_departures, oldest, reason_of
+from govi_server.modules.ovapi_operations import OPERATIONS
+from govi_server.modules.query_parameters import MOST_CODES, read_query, split, stop_of
 from govi_server.openapi.description import IDocumented, Operation
 from govi_server.runtime.cooperative import run_now
-from govi_server.web_handler import ICacheableModule, ResponseSender
+from govi_server.web_handler import ErrorResponse, Fetch, ICacheableModule, Mark, Responder
 
 CONTENT_TYPE = "application/json;charset=utf-8"
-HEADERS = (("Access-Control-Allow-Headers", "X-Requested-With,Content-Type"),)
 
 NOTHING = b"[]"
-"""The body of an answer that has none."""
-
-_ONE_STOP = re.compile(r"/tpc/([0-9]{1,10})(/departures)?/?")
+"""The body of a response that has nothing to return."""
 
 
-@implementer(ICacheableModule, IDocumented)
-class Ovapi(Service):
-    """Answers under its name, the first segment of a path of OVapi."""
+class OvapiRequest(NamedTuple):
+    """The meaning of a path of OVapi behind its first segment."""
 
-    def __init__(self, name: str, feed: Feed, shapes: OvapiDocuments, handler: "type[OvapiHandler]") -> None:
-        self.name = name
-        self.feed = feed
-        self.shapes = shapes
-        self._handler = handler
-
-    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "OvapiHandler":
-        """Make the handler of one request."""
-        return self._handler(self, request_handler, env)
-
-    def ready(self, env: Environ) -> Callable[[], CachedResponse | None] | None:
-        """Give what answers for the board of one stop without a query, as long as it can be shown."""
-        found = _ONE_STOP.fullmatch(env["path_info"])
-        if found is None or "query_string" in env:
-            return None
-        return partial(self._hit, found[1], found[2] is not None, prefers_gzip(env))
-
-    def _hit(self, code: str, departures: bool, compressed: bool) -> CachedResponse | None:
-        board, made = self.made(code, "", departures, compressed)
-        condition = self.feed.freshness(board)
-        return answer(self.feed, made, [condition], HEADERS) if condition[0] in SERVABLE else None
-
-    def made(self, code: str, area: str, departures: bool, compressed: bool) -> tuple[StopDepartures, Representation]:
-        """Give a stop's board and its JSON, under its area's code if it has one, made once until it changes."""
-        form = ("ovapi", departures, compressed, area)
-        return self.feed.boards.rendered(
-            code,
-            HORIZON,
-            form,
-            lambda board: run_now(self.represent({area: [board]}, Query(), departures, compressed)),
-        )
-
-    def represent(
-        self, areas: dict[str, list[StopDepartures]], query: Query, departures: bool, compressed: bool
-    ) -> Generator[None, None, Representation]:
-        """Write boards as JSON, bit by bit, those of the area "" by themselves."""
-        shapes: Json = {}
-        for area, boards in areas.items():
-            of = shapes.setdefault(area, {}) if area else shapes
-            for board in boards:
-                of[board.code] = self.shapes.board(board, query, departures)
-                yield
-        return make_representation(msgspec.json.encode(shapes), CONTENT_TYPE, compressed)
-
-    def describe(self) -> list[Operation]:
-        """Declare what is of its name."""
-        return OVAPI[str(self.name)]
+    codes: Sequence[str]
+    """The members of the comma list; empty for everything of this kind."""
+    word: str
+    """What stands behind the list, "" for nothing."""
+    query: Query
+    compressed: bool
 
 
-class OvapiHandler(FeedHandler):
-    """Answers one question of OVapi's: what there is of its kind, or the members of a comma list."""
+class OvapiPaths:
+    """The responses under one first segment of OVapi: everything of its kind, or the members of a comma list."""
 
     words: tuple[str, ...] = ()
     """What may stand behind the list."""
+    has_boards = False
+    """Whether the responses are boards of stops, which the query filters."""
 
-    def __init__(self, module: Ovapi, request_handler: ResponseSender, env: Environ) -> None:
-        super().__init__(request_handler, env)
-        self.module = module
-        self.feed = module.feed
-        self.shapes = module.shapes
+    def __init__(self, feed: Feed, documents: OvapiDocuments) -> None:
+        self.feed = feed
+        self.documents = documents
 
-    async def get(self) -> None:
-        """Send what is asked for, or [] if there is nothing."""
-        parts = self.env["path_info"].removesuffix("/").split("/")[2:]
+    def parse(self, env: Environ) -> OvapiRequest | None:
+        """Parse a path and its query; return None if the path names nothing. Raises InvalidParameter."""
+        parts = env["path_info"].removesuffix("/").split("/")[2:]
         word = parts[1] if len(parts) > 1 else ""
         codes = split(parts[0]) if parts else []
-        nothing = parts and not codes  # /tpc/, asks for no stop, and not for all of them
-        if (
-            nothing
-            or len(parts) > 2
-            or (len(parts) == 2 and not word)
-            or (word and word not in self.words)
-            or len(codes) > MOST_CODES
-        ):
-            self._send_nothing("unknown")
-            return
-        if not codes:
-            self._send(
-                make_representation(msgspec.json.encode(self.everything()), CONTENT_TYPE, prefers_gzip(self.env)), []
-            )
-            return
-        await self.some(codes, word)
+        if parts and not codes:  # /tpc/, requests no stop, and not all of them
+            return None
+        if len(parts) > 2 or (len(parts) == 2 and word not in self.words) or len(codes) > MOST_CODES:
+            return None
+        query = read_query(env.get("query_string", "")) if codes and self.has_boards else Query()
+        return OvapiRequest(codes, word, query, prefers_gzip(env))
 
-    def everything(self) -> Json:
-        """Give what there is of this kind."""
+    def stop(self, request: OvapiRequest) -> str:
+        """Return the stop of a request, for its statistics."""
+        return ""
+
+    def respond(self, request: OvapiRequest) -> CachedResponse | ErrorResponse | Fetch:
+        """Return the response, or what fetches it."""
+
+        async def fetch(mark: Mark) -> CachedResponse | ErrorResponse:
+            response = self.members(request) if request.codes else self._response(self.everything(), request, [])
+            mark("lookup")
+            return response
+
+        return fetch
+
+    def everything(self) -> object:
+        """Return everything of this kind."""
         return {}
 
-    async def some(self, codes: list[str], word: str) -> None:
-        """Send what there is of a list."""
-        found = {code: shape for code in codes if (shape := self.one(code, word)) is not None}
-        conditions = {code: self.feed.operator_freshness(code.partition("_")[0]) for code in found}
-        shown = {code: shape for code, shape in found.items() if conditions[code][0] != "old"}
-        self.mark("lookup")
-        if shown:
-            made = make_representation(msgspec.json.encode(shown), CONTENT_TYPE, prefers_gzip(self.env))
-            self._send(made, [conditions[code] for code in shown])
-        elif found:
-            self._send_nothing("old")
-        else:
-            self._send_nothing("unknown" if self.feed.is_complete else "down")
+    def members(self, request: OvapiRequest) -> CachedResponse | ErrorResponse:
+        """Return the members of a list."""
+        found = {code: shape for code in request.codes if (shape := self.member(code, request.word)) is not None}
+        freshness = {code: self.feed.operator_freshness(code.partition("_")[0]) for code in found}
+        served = {code: shape for code, shape in found.items() if freshness[code][0] != "old"}
+        if served:
+            return self._response(served, request, [freshness[code] for code in served])
+        if found:
+            return self.nothing("old")
+        return self.nothing("unknown" if self.feed.is_complete else "down")
 
-    def one(self, code: str, word: str) -> Json | None:
-        """Give one of them."""
+    def member(self, code: str, word: str) -> object:
+        """Return a member of a list; None if there is none of this code."""
         return None
 
-    def _send(self, made: Representation, conditions: list[tuple[Freshness, float]]) -> None:
-        if len(made) < 3 or made.body == b"{}":
-            self._send_nothing("unknown")
-        else:
-            self.send_representation(answer(self.feed, made, conditions, HEADERS))
+    def _response(
+        self, document: object, request: OvapiRequest, freshness: list[tuple[Freshness, float]]
+    ) -> CachedResponse | ErrorResponse:
+        if not document:
+            return self.nothing("unknown")
+        body = msgspec.json.encode(document)
+        representation = make_representation(body, CONTENT_TYPE, request.compressed)
+        return feed_response(self.feed, representation, oldest(freshness), OVAPI_HEADERS)
 
-    def _send_nothing(self, condition: Freshness) -> None:
-        self.mark("lookup")
-        status, headers = self.without(condition)
-        self.send_response(NOTHING, status, [*HEADERS, *headers.items(), ("Content-Type", CONTENT_TYPE)])
+    def nothing(self, reason: Freshness) -> ErrorResponse:
+        """Return the response without a document, for a reason."""
+        status, headers = no_departures(self.feed, reason)
+        return ErrorResponse(status, (*OVAPI_HEADERS, *headers, ("Content-Type", CONTENT_TYPE)), NOTHING)
 
 
-class TpcHandler(OvapiHandler):
+class StopPaths(OvapiPaths):
     """/tpc/, /tpc/<TimingPointCode,...>[/departures]."""
 
     words = ("departures",)
+    has_boards = True
 
-    def everything(self) -> Json:
-        """Give the number of live passes of every stop."""
+    def everything(self) -> Mapping[str, object]:
+        """Return the number of live passtimes of every stop."""
         codes = dict.fromkeys(self.feed.timetable.timing_points, 0)
         return codes | {code: len(stop.passtimes) for code, stop in self.feed.passtimes.stops.items()}
 
-    async def some(self, codes: list[str], word: str) -> None:
-        """Send the boards of some stops; the one of a single stop is made once."""
-        await self._send_boards({"": codes}, word)
+    def stop(self, request: OvapiRequest) -> str:
+        """Return the stop of a request, for its statistics."""
+        return stop_of(request.codes) if all(map(is_timing_point_code, request.codes)) else ""
 
-    async def _send_boards(self, areas: dict[str, list[str]], word: str) -> None:
-        """Send boards: those of the area "" by themselves, those of others under the area's code."""
-        query = read_query(self.env.get("query_string", ""))
-        departures, compressed = word == "departures", prefers_gzip(self.env)
-        made = None
-        ((area, codes), *_) = areas.items()
-        if len(areas) == len(codes) == 1 and query == Query():
-            board, made = self.module.made(codes[0], area, departures, compressed)
-            boards = {area: [board]}
-        else:
-            horizon = query.horizon or HORIZON
-            boards = {
-                name: await self.feed.runner.run(self.feed.boards.boards(of, horizon)) for name, of in areas.items()
-            }
-        self.mark("lookup")
-        asked = [board for of in boards.values() for board in of]
-        conditions = {board.code: self.feed.freshness(board) for board in asked}
-        good = {code: found for code, found in conditions.items() if found[0] in SERVABLE}
-        if not good:
-            self._send_nothing(condition_of(self.feed, asked))
-            return
-        if made is None:
-            shown = {name: [board for board in of if board.code in good] for name, of in boards.items()}
-            made = await self.feed.runner.run(self.module.represent(shown, query, departures, compressed))
-        self._send(made, list(good.values()))
+    def areas(self, codes: Sequence[str]) -> dict[str, Sequence[str]]:
+        """Return the stops of a list by area; stops without an area have the area ""."""
+        return {"": codes}
+
+    def respond(self, request: OvapiRequest) -> CachedResponse | ErrorResponse | Fetch:
+        """Return the board of a single stop, which is rendered once until it changes, or what fetches several."""
+        if not request.codes:
+            return super().respond(request)
+        areas = self.areas(request.codes)
+        stops = [(area, code) for area, codes in areas.items() for code in codes]
+        if not stops:
+            return self.nothing("unknown" if self.feed.timetable.points_of_area or self.feed.is_complete else "down")
+        if len(stops) > 1 or request.query != Query():
+            return partial(self._fetch_boards, areas, request)
+        ((area, code),) = stops
+        form = ("ovapi", request.word, request.compressed, area)
+        board, document = self.feed.boards.rendered(
+            code, HORIZON, form, lambda board: run_now(self.boards_document({area: [board]}, request))
+        )
+        return board_response(self.feed, board, document, OVAPI_HEADERS) or self.nothing(
+            reason_of(self.feed, [board])
+        )
+
+    async def _fetch_boards(
+        self, areas: dict[str, Sequence[str]], request: OvapiRequest, mark: Mark
+    ) -> CachedResponse | ErrorResponse:
+        """Return the boards of some stops, as far as they may be served."""
+        feed, horizon = self.feed, request.query.horizon or HORIZON
+        boards = {area: await feed.runner.run(feed.boards.boards(codes, horizon)) for area, codes in areas.items()}
+        mark("lookup")
+        stops = [board for of_area in boards.values() for board in of_area]
+        freshness = {board.code: feed.freshness(board) for board in stops}
+        served = {code: word for code, word in freshness.items() if word[0] in SERVABLE}
+        if not served:
+            return self.nothing(reason_of(feed, stops))
+        shown = {area: [board for board in of_area if board.code in served] for area, of_area in boards.items()}
+        document = await feed.runner.run(self.boards_document(shown, request))
+        return feed_response(feed, document, oldest(served.values()), OVAPI_HEADERS)
+
+    def boards_document(
+        self, areas: dict[str, list[StopDepartures]], request: OvapiRequest
+    ) -> Generator[None, None, Representation]:
+        """Render boards as JSON in steps, those of an area under its code."""
+        document: dict[str, Any] = {}
+        for area, boards in areas.items():
+            of_area = document.setdefault(area, {}) if area else document
+            for board in boards:
+                of_area[board.code] = self.documents.board(board, request.query, request.word == "departures")
+                yield
+        return make_representation(msgspec.json.encode(document), CONTENT_TYPE, request.compressed)
 
 
-class StopAreaHandler(TpcHandler):
+class StopAreaPaths(StopPaths):
     """/stopareacode/, /stopareacode/<StopAreaCode,...>[/departures]."""
 
-    def everything(self) -> Json:
-        """Describe every stop area, by one of its stops."""
-        areas: Json = {}
-        for area, codes in self.feed.timetable.points_of_area.items():
-            for code in codes:
-                stop = self.shapes.stop(code)
-                names = ("TimingPointTown", "TimingPointName", "StopAreaCode", "Longitude", "Latitude")
-                areas[area] = {name: stop[name] for name in names}
-                break
-        return areas
+    def everything(self) -> dict[str, StopArea]:
+        """Return every stop area, described by one of its stops."""
+        areas = self.feed.timetable.points_of_area.items()
+        return {area: self.documents.stop_area(next(iter(codes))) for area, codes in areas if codes}
 
-    async def some(self, codes: list[str], word: str) -> None:
-        """Send the boards of the stops of some areas."""
+    def stop(self, request: OvapiRequest) -> str:
+        """Return "": the request names areas."""
+        return ""
+
+    def areas(self, codes: Sequence[str]) -> dict[str, Sequence[str]]:
+        """Return the stops of each area that has any."""
         of_area = self.feed.timetable.points_of_area
-        areas = {area: list(of_area[area]) for area in codes if of_area.get(area)}
-        if areas:
-            await self._send_boards(areas, word)
-        else:
-            self._send_nothing("unknown" if of_area or self.feed.is_complete else "down")
+        return {area: list(of_area[area]) for area in codes if of_area.get(area)}
 
 
-class LineHandler(OvapiHandler):
+class LinePaths(OvapiPaths):
     """/line/, /line/<DataOwnerCode_LinePlanningNumber_LineDirection,...>[/actuals]."""
 
     words = ("actuals",)
 
-    def everything(self) -> Json:
-        """Describe every line in every direction."""
+    def everything(self) -> dict[str, Line | None]:
+        """Return every line in every direction."""
         keys = {*self.feed.timetable.directions, *self.feed.passtimes.lines}
-        return {"_".join(key): self.shapes.line(*key) for key in sorted(keys)}
+        return {"_".join(key): self.documents.line(*key) for key in sorted(keys)}
 
-    def one(self, code: str, word: str) -> Json | None:
-        """Describe a line, where its journeys are, and its stops."""
+    def member(self, code: str, word: str) -> LineActuals | None:
+        """Return a line, where its journeys are, and its stops."""
         owner, _, rest = code.partition("_")
         line, _, direction = rest.rpartition("_")
-        shape = self.shapes.line(owner, line, direction)
-        if shape is None:
-            return None
-        actuals = self.shapes.actuals(owner, line, direction)
-        whole = {"Line": shape, "Actuals": actuals, "ServerTime": self.shapes.server_time()}
-        return whole if word else {**whole, "Network": self.shapes.network(owner, line, direction)}
+        return self.documents.line_document(owner, line, direction, network=not word)
 
 
-class JourneyHandler(OvapiHandler):
+class JourneyPaths(OvapiPaths):
     """/journey/, /journey/<DataOwnerCode_LocalServiceLevelCode_LinePlanningNumber_JourneyNumber_Fortify...,...>."""
 
-    def everything(self) -> Json:
-        """Give the number of stops of every live journey."""
+    def everything(self) -> dict[str, int]:
+        """Return the number of stops of every live journey."""
         return {key.decode().replace("|", "_"): len(codes) for key, codes in self.feed.passtimes.journeys.items()}
 
-    def one(self, code: str, word: str) -> Json | None:
-        """Describe a journey by its stops."""
-        passes = self.feed.boards.journey(code)
-        if not passes:
-            return None
-        passes.sort(key=in_order)
-        stops = {one.user_stop_order_number: self.shapes.a_pass(one) for one in passes}
-        return {"ServerTime": self.shapes.server_time(), "Stops": stops}
+    def member(self, code: str, word: str) -> Journey | None:
+        """Return a journey with its stops."""
+        return self.documents.journey(code)
 
 
-class GeneralMessageHandler(OvapiHandler):
-    """/generalmessage: all messages that are for now."""
+class GeneralMessagePaths(OvapiPaths):
+    """/generalmessage: all current messages."""
 
-    def everything(self) -> Json:
-        """Describe the messages of all stops."""
+    def everything(self) -> dict[str, Message]:
+        """Return the messages of all stops."""
         now = self.feed.clock.seconds()
         return {
-            message.key: self.shapes.message(message)
+            message.key: self.documents.message(message)
             for stop in self.feed.passtimes.stops.values()
             for message in (stop.messages or {}).values()
             if message.is_current(now)
         }
 
 
-class LastUpdateHandler(OvapiHandler):
-    """/lastupdate: when which data owner and subscription last said something."""
+class LastUpdatePaths(OvapiPaths):
+    """/lastupdate: when each data owner and subscription last sent data."""
 
-    def everything(self) -> Json:
-        """Give the moments."""
-        owners = self.feed.passtimes.last_update
-        return {
-            "LastUpdateTimeStamps": {
-                "DataOwner": {owner: _stamp(stamp) for owner, stamp in sorted(owners.items())},
-                "Subscription": {name: _stamp(stamp) for name, stamp in sorted(self.feed.subscriptions.items())},
-            },
-            "ServerTime": self.shapes.server_time(),
-        }
+    def everything(self) -> LastUpdate:
+        """Return the timestamps."""
+        return self.documents.last_update()
 
 
-def _stamp(text: str) -> str | None:
-    return with_offset(read_timestamp(text))
-
-
-_HANDLERS: dict[str, type[OvapiHandler]] = {
-    "tpc": TpcHandler,
-    "stopareacode": StopAreaHandler,
-    "line": LineHandler,
-    "journey": JourneyHandler,
-    "generalmessage": GeneralMessageHandler,
-    "lastupdate": LastUpdateHandler,
+PATHS: dict[str, type[OvapiPaths]] = {
+    "tpc": StopPaths,
+    "stopareacode": StopAreaPaths,
+    "line": LinePaths,
+    "journey": JourneyPaths,
+    "generalmessage": GeneralMessagePaths,
+    "lastupdate": LastUpdatePaths,
 }
+"""OVapi's paths by their first segment."""
 
 
-PATHS = frozenset(_HANDLERS)
-"""The first segments that are answered here."""
+@implementer(ICacheableModule, IDocumented)
+class Ovapi(Service):
+    """Responds under its name, the first segment of a path of OVapi."""
+
+    def __init__(self, name: str, paths: OvapiPaths) -> None:
+        self.name = name
+        self._paths = paths
+
+    def describe(self) -> list[Operation]:
+        """Return the operations of its paths."""
+        return OPERATIONS[str(self.name)]
+
+    def responder(self, env: Environ) -> Responder:
+        """Parse a path and its query. Raises InvalidParameter."""
+        request = self._paths.parse(env)
+        if request is None:
+            return Responder(lambda: self._paths.nothing("unknown"))
+        return Responder(partial(self._paths.respond, request), self._paths.stop(request))
 
 
 def ovapi_modules(feed: Feed) -> list[Ovapi]:
     """Make the modules of all of OVapi's paths."""
-    shapes = OvapiDocuments(feed)
-    return [Ovapi(name, feed, shapes, handler) for name, handler in _HANDLERS.items()]
+    documents = OvapiDocuments(feed)
+    return [Ovapi(name, paths(feed, documents)) for name, paths in PATHS.items()]

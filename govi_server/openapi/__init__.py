@@ -1,1 +1,1 @@
-"""openapi."""
+"""How URL modules describe themselves, and the OpenAPI document made from that."""

@@ -1,67 +1,78 @@
-"""What a URL module says of itself: its paths, what may be asked there, and what is answered. Pure values.
+"""How a URL module describes itself: its paths, their parameters and responses. Values.
 
-A module declares its contract(): paths, their parameters and answers. What reads a query reads it with the same
-parameters, and /openapi.json and /docs are written from them, so that what is promised is what is done.
+Requests are parsed with the same parameters, and bodies are made from the same types, as /openapi.json and /docs are
+made from.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from zope.interface import Interface
 
-from govi_server.http.parameters import Json, Parameter
+from govi_server.http.parameters import Parameter
 
 
 class IDocumented(Interface):
-    """What a module provides that says of itself what may be asked of it: /openapi.json and /docs tell it."""
+    """Describes itself for /openapi.json and /docs."""
 
     def describe() -> "Sequence[Operation]":
-        """List its paths."""
+        """Return the operations of all paths."""
+
+
+class HeaderField(NamedTuple):
+    """A header field of responses."""
+
+    description: str
+    type: Any
+    """Of its value, as msgspec describes types."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseSpec:
-    """What may be answered: a status, the content type and the schema of the body (None: any text)."""
+    """A possible response of an operation."""
 
     status: int
     description: str
     content_type: str = "text/plain"
-    schema: Json | None = None
+    body: Any = str
+    """The type of the body, as msgspec describes types: str for text, a Struct for JSON."""
     headers: tuple[str, ...] = ()
-    """Names of header fields that are always there and tell more; see openapi.HEADERS."""
+    """Names of header fields that are always present, beyond those of every HTTP response."""
     optional_headers: tuple[str, ...] = ()
-    """Names of those that are there when there is something to tell."""
+    """Names of header fields that may be present."""
 
 
 SECTIONS = ("Stops", "Departures", "OVapi", "Pages")
-"""Where paths are told of, in the order in which who builds something needs them."""
+"""The sections of /docs, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A request as somebody might make it: path and query, and what it asks for in Accept.
+    """A request, with the status of its response.
 
-    What was answered to it is kept in openapi/examples.json, which the tests ask for anew.
+    The response itself is in openapi/examples.json, which a test compares with what the modules send.
     """
 
-    says: str
-    ask: str
+    title: str
+    url: str
+    """Path and query."""
     accept: str = ""
     status: int = 200
 
     @property
     def key(self) -> str:
-        """Stand for the request."""
-        return f"{self.ask} {self.accept}".rstrip()
+        """The key of its response in examples.json."""
+        return f"{self.url} {self.accept}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A path, such as /tpc/{TimingPointCode}, that GET and HEAD may ask for."""
+    """What GET and HEAD do for a path, such as /tpc/{TimingPointCode}."""
 
     template: str
     summary: str
-    answers: tuple[ResponseSpec, ...]
+    responses: tuple[ResponseSpec, ...]
     parameters: tuple[Parameter, ...] = ()
     description: str = ""
     examples: tuple[Example, ...] = ()
@@ -69,5 +80,5 @@ class Operation:
 
     @property
     def query(self) -> tuple[Parameter, ...]:
-        """What may be said in the query."""
-        return tuple(one for one in self.parameters if one.place == "query")
+        """The parameters of the query string."""
+        return tuple(parameter for parameter in self.parameters if parameter.place == "query")

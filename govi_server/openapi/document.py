@@ -1,149 +1,199 @@
-"""The OpenAPI 3.1 document of what modules declare."""
+"""The OpenAPI 3.1 document of the modules' operations."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Any, get_args
+from typing import Annotated, Any, Literal
 
-from govi_server.http.parameters import Json, Parameter
-from govi_server.kv78turbo.subscriber import State
-from govi_server.openapi.description import Operation, ResponseSpec
-from govi_server.openapi.schema import TEXT, arrays, mappings, objects, words
+from msgspec import Meta, Struct
 
-_SECONDS: Json = {"type": "integer", "minimum": 0}
-RESPONSE_FIELDS: dict[str, tuple[str, Json]] = {
-    "Age": ("Seconds since it was made or, of a stale answer, since its source last spoke.", _SECONDS),
-    "Allow": ("The methods that are answered.", TEXT),
-    "Cache-Control": (
-        "How long it may be kept.",
-        {"type": "string", "pattern": "^(?:no-store|(?:public, )?(?:no-cache|max-age=[0-9]+(?:, immutable)?))$"},
-    ),
-    "Cache-Status": (
-        "What the cache had (RFC 9211); a negative ttl is a stale answer.",
-        {"type": "string", "pattern": "^govi-cache; (?:hit|fwd=miss(?:; collapsed)?)(?:; ttl=-?[0-9]+)?$"},
-    ),
-    "Content-Language": ("The language.", TEXT),
-    "ETag": (
-        "Stands for exactly these bytes; goes with If-None-Match.",
-        {"type": "string", "pattern": '^"[0-9a-f]{16}"$'},
-    ),
-    "Feed-State": ("How the live feed is doing.", words(get_args(State))),
-    "Last-Modified": ("When it was made; goes with If-Modified-Since.", TEXT),
-    "Retry-After": ("Seconds after which to ask again.", {"type": "integer", "minimum": 1}),
-}
-"""Header fields that answers name, each with what it tells and its schema."""
-
-COMMON = (
-    ResponseSpec(304, "The client has it (If-None-Match, If-Modified-Since)."),
-    ResponseSpec(400, "This is no HTTP request."),
-    ResponseSpec(405, "Only GET, HEAD and OPTIONS are answered; Allow names them.", headers=("Allow",)),
-    ResponseSpec(406, "Thirteen seconds were over."),
-    ResponseSpec(412, "It has changed (If-Match, If-Unmodified-Since)."),
-    ResponseSpec(414, "The request line is too long."),
-    ResponseSpec(429, "Too many requests from one client.", headers=("Retry-After",)),
-    ResponseSpec(431, "The header is too long."),
-    ResponseSpec(500, "Something went wrong here."),
-    ResponseSpec(501, "The method is not known here."),
-    ResponseSpec(503, "The server has too much to do.", headers=("Retry-After",)),
-)
-"""What any path may answer."""
-
-DOCUMENT = objects(
-    {
-        "openapi": words(["3.1.0"]),
-        "info": objects({"title": TEXT, "version": TEXT, "description": TEXT}),
-        "servers": arrays(objects({"url": TEXT})),
-        "tags": arrays(objects({"name": TEXT})),
-        "paths": mappings(mappings({"type": "object"})),
-    }
-)
-"""What document() writes, as a schema."""
+from govi_server.http.parameters import Parameter
+from govi_server.openapi.description import HeaderField, Operation, ResponseSpec
+from govi_server.openapi.schema import Schemas
 
 JSON = "application/json"
 
-ANSWERED: dict[str, tuple[str, str]] = json.loads(files("govi_server.openapi").joinpath("examples.json").read_bytes())
-"""What was answered to examples in the made-up town, by their keys: type and body. make examples writes it."""
+_CACHE_CONTROL = "^(?:no-store|(?:public, )?(?:no-cache|max-age=[0-9]+(?:, immutable)?))$"
+_CACHE_STATUS = "^govi-cache; (?:hit|fwd=miss(?:; collapsed)?)(?:; ttl=-?[0-9]+)?$"
 
-_BODILESS = 304
+HEADER_FIELDS: Mapping[str, HeaderField] = {
+    "Age": HeaderField(
+        "Seconds since the response was made or, if it is stale, since its source last sent data.",
+        Annotated[int, Meta(ge=0)],
+    ),
+    "Allow": HeaderField("The methods that are supported.", str),
+    "Cache-Control": HeaderField(
+        "How long the response may be cached.", Annotated[str, Meta(pattern=_CACHE_CONTROL)]
+    ),
+    "Cache-Status": HeaderField(
+        "How the cache handled the request (RFC 9211); a negative ttl means a stale response.",
+        Annotated[str, Meta(pattern=_CACHE_STATUS)],
+    ),
+    "Content-Language": HeaderField("The language of the response.", str),
+    "ETag": HeaderField(
+        "Identifies the exact bytes of the response; send it in If-None-Match.",
+        Annotated[str, Meta(pattern='^"[0-9a-f]{16}"$')],
+    ),
+    "Last-Modified": HeaderField("When the response was made; send it in If-Modified-Since.", str),
+    "Retry-After": HeaderField("Seconds to wait before the next request.", Annotated[int, Meta(ge=1)]),
+}
+"""Header fields of any response. A source's own, such as Feed-State, are added by the caller of document()."""
+
+COMMON_RESPONSES = (
+    ResponseSpec(304, "The client's copy is current (If-None-Match, If-Modified-Since)."),
+    ResponseSpec(400, "The request is not valid HTTP."),
+    ResponseSpec(405, "Only GET, HEAD and OPTIONS are supported; Allow lists the methods.", headers=("Allow",)),
+    ResponseSpec(406, "The deadline of 13 seconds has passed."),
+    ResponseSpec(412, "The representation has changed (If-Match, If-Unmodified-Since)."),
+    ResponseSpec(414, "The request line is too long."),
+    ResponseSpec(429, "The client has sent too many requests.", headers=("Retry-After",)),
+    ResponseSpec(431, "The header section is too large."),
+    ResponseSpec(500, "An internal error occurred."),
+    ResponseSpec(501, "The method is unknown."),
+    ResponseSpec(503, "The server is overloaded.", headers=("Retry-After",)),
+)
+"""The responses that any path may send."""
+
+EXAMPLE_RESPONSES: dict[str, tuple[str, str]] = json.loads(
+    files("govi_server.openapi").joinpath("examples.json").read_bytes()
+)
+"""The responses to the examples, over the demo's town, by Example.key: content type and body (make examples)."""
 
 
-def document(paths: Iterable[Operation], title: str, version: str, description: str) -> dict[str, Any]:
-    """Write the document."""
-    paths = list(paths)
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": title, "version": version, "description": description},
-        "servers": [{"url": "/"}],
-        "tags": [{"name": section} for section in dict.fromkeys(path.section for path in paths)],
-        "paths": {path.template: dict(_methods(path)) for path in paths},
+class Info(Struct):
+    """The API's title, version and description."""
+
+    title: str
+    version: str
+    description: str
+
+
+class Server(Struct):
+    """Where the API is."""
+
+    url: str
+
+
+class Tag(Struct):
+    """A section of the documentation."""
+
+    name: str
+
+
+class Components(Struct):
+    """Schemas that others refer to, by name."""
+
+    schemas: dict[str, dict[str, Any]]
+
+
+class OpenApi(Struct):
+    """An OpenAPI 3.1 document."""
+
+    openapi: Literal["3.1.0"]
+    info: Info
+    servers: list[Server]
+    tags: list[Tag]
+    paths: dict[str, dict[str, dict[str, Any]]]
+    """Operations by method, by path."""
+    components: Components
+
+
+def document(operations: Iterable[Operation], info: Info, header_fields: Mapping[str, HeaderField]) -> OpenApi:
+    """Return the document. header_fields: those that the operations' responses name."""
+    operations = list(operations)
+    schemas = Schemas()
+    paths = {operation.template: dict(_methods(operation, schemas, header_fields)) for operation in operations}
+    return OpenApi(
+        openapi="3.1.0",
+        info=info,
+        servers=[Server("/")],
+        tags=[Tag(section) for section in dict.fromkeys(operation.section for operation in operations)],
+        paths=paths,
+        components=Components(schemas.components),
+    )
+
+
+def _methods(
+    operation: Operation, schemas: Schemas, fields: Mapping[str, HeaderField]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    common: dict[str, Any] = {
+        "tags": [operation.section],
+        "summary": operation.summary,
+        "parameters": [_parameter(parameter) for parameter in operation.parameters],
     }
-
-
-def _methods(path: Operation) -> Iterator[tuple[str, Any]]:
-    operation: dict[str, Any] = {
-        "tags": [path.section],
-        "summary": path.summary,
-        "parameters": [_parameter(one) for one in path.parameters],
+    if operation.description:
+        common["description"] = operation.description
+    responses = _responses(operation, schemas, fields)
+    yield "get", {**common, "operationId": f"get {operation.template}", "responses": responses}
+    without_content = {
+        status: {name: value for name, value in response.items() if name != "content"}
+        for status, response in responses.items()
     }
-    if path.description:
-        operation["description"] = path.description
-    yield "get", {**operation, "operationId": f"get {path.template}", "responses": responses(path)}
-    without = {status: {**said} for status, said in responses(path).items()}
-    for said in without.values():
-        said.pop("content", None)
-    yield "head", {**operation, "operationId": f"head {path.template}", "responses": without}
+    yield "head", {**common, "operationId": f"head {operation.template}", "responses": without_content}
 
 
-def responses(path: Operation) -> dict[str, Any]:
-    """Describe the answers of a path by status, those that any path may give among them."""
-    told: dict[str, Any] = {}
+def _responses(
+    operation: Operation, schemas: Schemas, fields: Mapping[str, HeaderField]
+) -> dict[str, dict[str, Any]]:
+    """Return the Response Objects of an operation by status, those that any path may send among them."""
+    specs = sorted((*operation.responses, *_common_responses(operation)), key=lambda spec: spec.status)
     always: dict[int, set[str]] = {}
-    answers = sorted((*path.answers, *_common(path)), key=lambda one: one.status)
-    for answer in answers:
-        always.setdefault(answer.status, set(answer.headers)).intersection_update(answer.headers)
-    for answer in answers:
-        known = told.setdefault(str(answer.status), {"description": answer.description})
-        if answer.description not in known["description"]:
-            known["description"] += f" Or: {answer.description}"
-        if answer.status != _BODILESS:
-            content = known.setdefault("content", {})
-            of_type = content.setdefault(answer.content_type, {"schema": answer.schema or TEXT})
-            for example in path.examples:
-                kind, body = ANSWERED.get(example.key, ("", ""))
-                if (example.status, kind) == (answer.status, answer.content_type):
-                    value = json.loads(body) if kind == JSON else body
-                    of_type.setdefault("examples", {})[example.says] = {"value": value}
-        for name in (*answer.headers, *answer.optional_headers):
-            description, schema = RESPONSE_FIELDS[name]
-            required = name in always[answer.status]
-            header = {"description": description, "required": required, "schema": schema}
-            known.setdefault("headers", {})[name] = header
-    return told
+    for spec in specs:
+        always.setdefault(spec.status, set(spec.headers)).intersection_update(spec.headers)
+    responses: dict[str, dict[str, Any]] = {}
+    for spec in specs:
+        response = responses.setdefault(str(spec.status), {"description": spec.description})
+        if spec.description not in response["description"]:
+            response["description"] += f" Or: {spec.description}"
+        if spec.status != HTTPStatus.NOT_MODIFIED:
+            content = response.setdefault("content", {})
+            if spec.content_type not in content:
+                content[spec.content_type] = {"schema": schemas.of(spec.body), **_examples(operation, spec)}
+        for name in (*spec.headers, *spec.optional_headers):
+            response.setdefault("headers", {})[name] = {
+                "description": fields[name].description,
+                "required": name in always[spec.status],
+                "schema": schemas.of(fields[name].type),
+            }
+    return responses
 
 
-def _common(path: Operation) -> Iterator[ResponseSpec]:
-    """Give what any path may answer; only what has a tag is ever unchanged, and then all is said but the body."""
-    found = next(answer for answer in path.answers if answer.status == 200)
-    for answer in COMMON:
-        if answer.status == 304:
-            answer = replace(answer, headers=found.headers, optional_headers=found.optional_headers)
-        if "ETag" in found.headers or answer.status not in (304, 412):
-            yield answer
+def _examples(operation: Operation, spec: ResponseSpec) -> dict[str, Any]:
+    """Return the examples of a response as a member of its Media Type Object; nothing if there are none."""
+    examples = {}
+    for example in operation.examples:
+        content_type, body = EXAMPLE_RESPONSES.get(example.key, ("", ""))
+        if (example.status, content_type) == (spec.status, spec.content_type):
+            examples[example.title] = {"value": json.loads(body) if content_type == JSON else body}
+    return {"examples": examples} if examples else {}
 
 
-def _parameter(one: Parameter) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "name": one.name,
-        "in": one.place,
-        "required": one.required,
-        "description": one.description,
-        "schema": dict(one.kind.schema),
+def _common_responses(operation: Operation) -> Iterator[ResponseSpec]:
+    """Yield the responses that any path may send. Only one with an ETag has preconditions.
+
+    A 304 has the same header fields as the 200.
+    """
+    success = next(spec for spec in operation.responses if spec.status == HTTPStatus.OK)
+    for spec in COMMON_RESPONSES:
+        if spec.status == HTTPStatus.NOT_MODIFIED:
+            spec = replace(spec, headers=success.headers, optional_headers=success.optional_headers)
+        if "ETag" in success.headers or spec.status not in (HTTPStatus.NOT_MODIFIED, HTTPStatus.PRECONDITION_FAILED):
+            yield spec
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "name": parameter.name,
+        "in": parameter.place,
+        "required": parameter.required,
+        "description": parameter.description,
+        "schema": dict(parameter.type.schema),
     }
-    return told if one.example is None else {**told, "example": one.example}
+    return described if parameter.example is None else {**described, "example": parameter.example}
 
 
 def phrase(status: int) -> str:
-    """Give the words of a status."""
+    """Return the reason phrase of a status."""
     return HTTPStatus(status).phrase

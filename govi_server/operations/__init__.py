@@ -1,1 +1,1 @@
-"""For the people who run it: what is going on, in figures, pages and a shell. Nothing of it on the public port."""
+"""What operators see and do: health, metrics, status, snapshots, a shell. Nothing of it is on the public port."""

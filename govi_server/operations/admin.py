@@ -23,28 +23,28 @@ _TEXT = "text/plain; charset=utf-8"
 
 
 class Admin(Site):
-    """Answers operators and their tools; what: the name that logs call it by."""
+    """The web site for operators and their tools. name: its name in the log."""
 
     name = "operators"
     noisy = False
 
-    def __init__(self, clock: IReactorTime, metrics: Metrics, status: Status, ready: Readiness) -> None:
+    def __init__(self, clock: IReactorTime, metrics: Metrics, status: Status, readiness: Readiness) -> None:
         root = _Root()
         super().__init__(root, reactor=clock)
         self.accepting = AcceptThrottle(clock, self.name)
         root.putChild(b"", _Page("text/html; charset=utf-8", lambda: page(status.json())))
         root.putChild(b"health", _Page(_TEXT, lambda: b"alive\n"))
-        root.putChild(b"ready", _Ready(ready))
+        root.putChild(b"ready", _Ready(readiness))
         root.putChild(b"metrics", _Page(CONTENT_TYPE_LATEST, lambda: generate_latest(metrics.registry)))
         root.putChild(b"status", _Page("text/html; charset=utf-8", lambda: page(status.json())))
         root.putChild(b"status.json", _Page("application/json", lambda: msgspec.json.encode(status.json())))
 
     def logPrefix(self) -> str:
-        """Say what listens, in Twisted's own log lines."""
+        """Return the name of the site for Twisted's own log lines."""
         return self.name
 
     def log(self, request: Request) -> None:
-        """Keep quiet: scrapes come every few seconds."""
+        """Log no requests: metrics are scraped every few seconds."""
 
 
 class _Root(Resource):
@@ -53,7 +53,7 @@ class _Root(Resource):
 
 
 class _Page(Resource):
-    """One path, made when it is asked for."""
+    """A page that is made when it is requested."""
 
     isLeaf = True
 
@@ -63,42 +63,42 @@ class _Page(Resource):
         self._make = make
 
     def render_GET(self, request: Request) -> bytes:
-        _say(request, 200, self._content_type)
+        _set_head(request, 200, self._content_type)
         return self._make()
 
 
 class _Ready(Resource):
-    """Whether a question would be answered now: asks one."""
+    """Whether the service is ready: 200, or 503 with the reasons."""
 
     isLeaf = True
     log = Logger()
 
-    def __init__(self, ready: Readiness) -> None:
+    def __init__(self, readiness: Readiness) -> None:
         super().__init__()
-        self._ready = ready
+        self._readiness = readiness
 
     def render_GET(self, request: Request) -> int:
-        asked = Deferred.fromCoroutine(self._ready.why_not())
-        request.notifyFinish().addErrback(lambda gone: asked.cancel())
-        asked.addCallback(self._answer, request)
-        asked.addErrback(self._failed, request)
+        problems = Deferred.fromCoroutine(self._readiness.problems())
+        request.notifyFinish().addErrback(lambda disconnected: problems.cancel())
+        problems.addCallback(self._respond, request)
+        problems.addErrback(self._failed, request)
         return NOT_DONE_YET
 
-    def _answer(self, why: list[str], request: Request) -> None:
-        _say(request, 503 if why else 200, _TEXT)
-        request.write(("".join(f"{reason}\n" for reason in why) or "ready\n").encode())
+    def _respond(self, problems: list[str], request: Request) -> None:
+        _set_head(request, 503 if problems else 200, _TEXT)
+        request.write(("".join(f"{problem}\n" for problem in problems) or "ready\n").encode())
         request.finish()
 
     def _failed(self, failure: Failure, request: Request) -> None:
         if failure.check(CancelledError):
-            return  # who asked has gone
-        self.log.failure("/ready failed", failure)
-        _say(request, 500, _TEXT)
-        request.write(b"the check itself failed; the log has more\n")
+            return  # the client has disconnected
+        self.log.failure("/ready: check failed", failure)
+        _set_head(request, 500, _TEXT)
+        request.write(b"readiness check failed; see the log\n")
         request.finish()
 
 
-def _say(request: Request, status: int, content_type: str) -> None:
+def _set_head(request: Request, status: int, content_type: str) -> None:
     request.setResponseCode(status)
     request.setHeader("content-type", content_type)
     request.setHeader("cache-control", "no-store")

@@ -1,4 +1,4 @@
-"""What the operators' rooms look at: the parts of the running program, by name."""
+"""The components of the running program that operators look at, by name."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,19 +11,19 @@ from govi_server.operations.snapshot import Snapshots
 from govi_server.server import Server
 from govi_server.statistics.log import StatisticsLog
 
-KINDS = {
+INCIDENT_KINDS = {
     "gateway": ("broken", "late", "opened", "refused", "repeated", "silent", "unsolicited"),
     "feed": ("broken message", *REJECT_REASONS),
     "subscriber": ("empty", "envelope", "not consumed", "slow", "too large"),
     "statistics": ("unwritable",),
     "snapshot": ("unwritable",),
 }
-"""What may go wrong, by where; for "gateway" figures have the name of its module."""
+"""The kinds of incidents by component; in the metrics, the module's name stands for "gateway"."""
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayComponents:
-    """A gateway with what stands before it."""
+    """A gateway, with its circuit breaker and its cache."""
 
     gateway: Gateway
     breaker: CircuitBreaker
@@ -32,21 +32,21 @@ class GatewayComponents:
 
 @dataclass(slots=True)
 class Components:
-    """The parts of the running program."""
+    """The components of the running program."""
 
     server: Server
     modules: tuple[str, ...] = ()
-    """The path segments that are answered."""
+    """The path segments that have a module."""
     gateways: dict[str, GatewayComponents] = field(default_factory=dict)
-    """By the module that answers from it."""
+    """By the name of the module that gets its boards from the gateway."""
     feed: Feed | None = None
     statistics: StatisticsLog | None = None
     snapshots: Snapshots | None = None
 
     def incidents(self) -> Iterator[tuple[str, Mapping[str, int]]]:
-        """Go through what went wrong: where, and how often each kind."""
-        for name, source in self.gateways.items():
-            yield name, source.gateway.incidents.counts + source.breaker.incidents.counts
+        """Yield the name of each component with the number of its incidents by kind."""
+        for name, gateway in self.gateways.items():
+            yield name, gateway.gateway.incidents.counts + gateway.breaker.incidents.counts
         if self.feed is not None:
             yield "feed", self.feed.incidents.counts
             if self.feed.subscriber is not None:

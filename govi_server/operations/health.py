@@ -1,4 +1,4 @@
-"""The verdict: whether travellers get answers, since when that is so, why, and what to do."""
+"""The health of the service: whether travellers get departures, since when, why not, and what to do."""
 
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable
@@ -10,220 +10,233 @@ from twisted.internet.interfaces import IReactorTime
 from govi_server.departures.times import utc_timestamp
 from govi_server.kv78turbo.feed import Feed
 from govi_server.operations.components import Components
-from govi_server.operations.history import MINUTES, HistoryRequest, Outcome, RecentHistory
+from govi_server.operations.history import MINUTES, ModuleRequests, Outcome, RecentHistory
 
 HealthStatus = Literal["UP", "RECOVERING", "DEGRADED", "DOWN"]
 
-LOOKED_AT = 5
-"""Minutes of answers that are judged."""
+WINDOW_MINUTES = 5
+"""Minutes of requests that are judged."""
 
-ALL_LOOKED_AT = 3
-"""The same when nearly all fail: what came from memory before that is soon of no account."""
+OUTAGE_WINDOW_MINUTES = 3
+"""The same if nearly all fail: older responses may have come from memory."""
 
-TOLERATED = 0.01
-"""Share of questions that may fail before it is told."""
+MAX_FAILURE_RATIO = 0.01
+"""Fraction of requests that may fail without being reported."""
 
-NEARLY_ALL = 0.95
-"""Share of questions without an answer from which it is as if there were none."""
+OUTAGE_FAILURE_RATIO = 0.95
+"""Fraction of failed requests from which a source counts as failing altogether."""
 
-ENOUGH = 5
-"""Failed questions below which nobody is woken."""
+MIN_FAILURES = 5
+"""Failed requests below which nothing is reported."""
 
-SEVERAL = 3
-"""Stops below which it may be that they do not exist: the gateway is silent about such stops."""
+MIN_STOPS = 3
+"""Failing stops below which they may not exist: the gateway does not respond for stops that do not exist."""
 
-CALM = 60.0
-"""Seconds without a reason after which it is UP again, and no longer RECOVERING."""
+RECOVERY_SECONDS = 60.0
+"""Seconds without a problem after which RECOVERING becomes UP."""
 
-_FEED = "the live feed"
-_DISK = "is there room on the disk, may the directory be written?"
+MAX_CONNECTIONS_RATIO = 0.9
+"""Fraction of the connections in use from which they are reported."""
+
+_FEED = "Live feed"
+_CHECK_DISK = "check the free space on its disk and the permissions of its directory"
+_RESUMING = "Service is resuming, normally within a minute; no action needed."
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What there is to say. since: epoch seconds."""
+    """The health at a moment. since: when the status began (epoch seconds); reasons: texts for operators."""
 
-    word: HealthStatus
+    status: HealthStatus
     since: float
-    why: tuple[str, ...]
+    reasons: tuple[str, ...]
 
 
-class _Reason(NamedTuple):
-    """Why it is not UP. what: the same for as long as it goes on; details: what changes meanwhile."""
+class _Problem(NamedTuple):
+    """Why the status is not UP."""
 
-    what: str
+    name: str
+    """The same for as long as the problem lasts."""
     details: str
-    to_do: str
+    """What may change meanwhile."""
+    action: str
+    """What an operator can do."""
 
 
-class _Tally:
-    """The questions for boards that a source was asked in some minutes."""
+class _BoardRequests:
+    """The sum of the requests for boards of some modules and minutes."""
 
-    def __init__(self, modules: Iterable[HistoryRequest]) -> None:
+    def __init__(self, parts: Iterable[ModuleRequests]) -> None:
         self.answered = 0
-        self.lost: Counter[int | None] = Counter()
-        """Those without an answer, by status; None: the client did not wait for one."""
+        self.unanswered: Counter[int | None] = Counter()
+        """Requests without a board by status; None: the client left."""
         self.stops: defaultdict[Outcome, set[str]] = defaultdict(set)
-        for module in modules:
-            for (outcome, status), n in module.results.items():
-                if outcome in ("timeout", "failed"):
-                    self.lost[status] += n
+        for requests in parts:
+            for (result, status), n in requests.results.items():
+                if result in ("timeout", "failed"):
+                    self.unanswered[status] += n
                 else:
                     self.answered += n
-            for fate, stops in module.stops.items():
-                self.stops[fate] |= stops
+            for outcome, stops in requests.stops.items():
+                self.stops[outcome] |= stops
 
     @property
     def failed(self) -> int:
-        """Questions that the server gave up."""
-        return self.lost.total() - self.lost[None]
+        """The number of requests that the server gave up."""
+        return self.unanswered.total() - self.unanswered[None]
 
     def by_status(self) -> str:
-        """List how many had which status."""
-        return ", ".join(f"{status or 'left by the client'}: {n:,}" for status, n in self.lost.most_common())
+        """List the unanswered requests by status."""
+        return ", ".join(f"{status or 'client left'}: {n:,}" for status, n in self.unanswered.most_common())
 
 
-def state_of(feed: Feed) -> str:
-    """Say how the live feed is doing."""
-    age = "there never was any data" if feed.age is None else f"the last data came {feed.age:.0f} s ago"
-    return f"the live feed is {feed.state}: {age}"
+def describe_feed(feed: Feed) -> str:
+    """Describe the state of the live feed."""
+    return f"{_FEED} {feed.state}: {_feed_age(feed)}"
+
+
+def _feed_age(feed: Feed) -> str:
+    return "no data received yet" if feed.age is None else f"last data received {feed.age:.0f} s ago"
 
 
 class HealthMonitor:
-    """Tells the verdict, and remembers since when it is so."""
+    """Derives the health from the components and the recent history, and remembers since when it is so."""
 
-    def __init__(self, parts: Components, hour: RecentHistory, clock: IReactorTime) -> None:
-        self._parts = parts
-        self._hour = hour
+    def __init__(self, components: Components, history: RecentHistory, clock: IReactorTime) -> None:
+        self._components = components
+        self._history = history
         self._clock = clock
-        self._verdict = Health("UP", clock.seconds(), ())
-        self._trouble: float | None = None
+        self._health = Health("UP", clock.seconds(), ())
+        self._last_problem: float | None = None
         self._since: dict[str, float] = {}
-        """The reasons there are, and since when."""
+        """When each present problem began, by its name."""
 
     def health(self) -> Health:
-        """Judge what there is now."""
+        """Return the health now. To be called every few seconds, for the moments at which it changes."""
         now = self._clock.seconds()
-        failing = self._sources()
-        down = len(failing) == len(self._all_sources()) > 0
-        reasons, notes = list(failing.values()), list[str]()
-        if not down:
-            failed, notes = self._answers(failing)
-            reasons += failed + self._house()
-        self._since = {reason.what: min(self._since.get(reason.what, now), now) for reason in reasons}
-        word: HealthStatus
-        if reasons:
-            self._trouble = now
-            word, why = "DOWN" if down else "DEGRADED", tuple(map(self._said, reasons))
-        elif settling := self._settling(now):
-            word, why = "RECOVERING", (settling, *notes)
+        failing = self._failing_sources()
+        is_down = len(failing) == len(self._sources()) > 0
+        problems, notes = list(failing.values()), list[str]()
+        if not is_down:
+            failures, notes = self._failing_requests(failing)
+            problems += failures + self._server_problems()
+        self._since = {problem.name: min(self._since.get(problem.name, now), now) for problem in problems}
+        status: HealthStatus
+        if problems:
+            self._last_problem = now
+            status, reasons = "DOWN" if is_down else "DEGRADED", tuple(map(self._describe, problems))
+        elif recovering := self._recovering(now):
+            status, reasons = "RECOVERING", (recovering, *notes)
         else:
-            word, why = "UP", tuple(notes)
-        since = min(self._verdict.since, now) if word == self._verdict.word else now
-        self._verdict = Health(word, since, why)
-        return self._verdict
+            status, reasons = "UP", tuple(notes)
+        since = min(self._health.since, now) if status == self._health.status else now
+        self._health = Health(status, since, reasons)
+        return self._health
 
-    def _said(self, reason: _Reason) -> str:
-        since = self._since[reason.what]
+    def _describe(self, problem: _Problem) -> str:
+        since = self._since[problem.name]
         minutes = max(self._clock.seconds() - since, 0) / 60
         ago = f"{minutes:.0f} min ago" if minutes < 120 else f"{minutes / 60:.0f} h ago"
-        details = f" ({reason.details})" if reason.details else ""
-        return f"{reason.what}, since {utc_timestamp(since)[11:16]} UTC, {ago}{details}: {reason.to_do}"
+        details = f" ({problem.details})" if problem.details else ""
+        return f"{problem.name} since {utc_timestamp(since)[11:16]} UTC, {ago}{details}: {problem.action}"
 
-    def _all_sources(self) -> list[str]:
-        return [*self._parts.gateways, *([] if self._parts.feed is None else [_FEED])]
+    def _sources(self) -> list[str]:
+        return [*self._components.gateways, *([] if self._components.feed is None else [_FEED])]
 
-    def _sources(self) -> dict[str, _Reason]:
-        """List the sources that do not answer, and why."""
+    def _failing_sources(self) -> dict[str, _Problem]:
+        """Return the sources that deliver no boards, with the problem of each."""
         failing = {}
-        for name, source in self._parts.gateways.items():
-            if source.breaker.state != "closed":
-                to_do = "call whoever runs it; it is tried every few seconds, boards in memory are served meanwhile"
-                failing[name] = _Reason(f"/{name}: the gateway does not take questions", "", to_do)
-            elif details := self._silent(name):
-                to_do = f"do callbacks reach modules.{name}.callback, are they allowed? Else call whoever runs it"
-                failing[name] = _Reason(f"/{name} takes questions, but gets no answers", details, to_do)
-        feed = self._parts.feed
+        for name, gateway in self._components.gateways.items():
+            if gateway.breaker.state != "closed":
+                action = "it is retried every few seconds, and boards in memory are served; contact its operator"
+                failing[name] = _Problem(f"/{name}: gateway not accepting requests", "", action)
+            elif details := self._outage(name):
+                action = (
+                    f"check that callbacks reach modules.{name}.callback and come from a network in "
+                    f"modules.{name}.allow; else contact the gateway's operator"
+                )
+                failing[name] = _Problem(f"/{name}: gateway accepts requests but does not respond", details, action)
+        feed = self._components.feed
         if feed is not None and feed.subscriber is not None and feed.state == "DOWN":
-            age = "there never was any data" if feed.age is None else f"the last data came {feed.age:.0f} s ago"
-            failing[_FEED] = _Reason(
-                "the live feed is DOWN", age, "it is tried by itself; is its port open outwards?"
-            )
-        elif feed is not None and (details := self._silent(_FEED)):
-            failing[_FEED] = _Reason("the live feed tells of no departures", details, "see its data owners below")
+            action = "it reconnects by itself; check that its port is open for outgoing connections"
+            failing[_FEED] = _Problem(f"{_FEED} DOWN", _feed_age(feed), action)
+        elif feed is not None and (details := self._outage(_FEED)):
+            failing[_FEED] = _Problem(f"{_FEED}: no departures", details, "see the last message of each operator")
         return failing
 
-    def _modules(self, source: str, minutes: int) -> list[HistoryRequest]:
-        """List what the modules that answer from a source were asked in the last minutes."""
+    def _requests(self, source: str, minutes: int) -> _BoardRequests:
+        """Return the requests of the last minutes to the modules that get their boards from a source."""
         now = self._clock.seconds()
-        return [
-            asked
-            for minute in self._hour.minutes()
+        return _BoardRequests(
+            requests
+            for minute in self._history.minutes()
             if now - minute.begins < minutes * 60
-            for name, asked in minute.modules.items()
-            if (name if name in self._parts.gateways else _FEED) == source
-        ]
+            for name, requests in minute.modules.items()
+            if (name if name in self._components.gateways else _FEED) == source
+        )
 
-    def _silent(self, source: str) -> str:
-        """Tell that nearly all questions had no answer; nothing if that is not so."""
-        tally = _Tally(self._modules(source, ALL_LOOKED_AT))
-        lost = tally.lost.total()
-        asked = lost + tally.answered
-        if lost < ENOUGH or lost < asked * NEARLY_ALL:
+    def _outage(self, source: str) -> str:
+        """Return details if nearly all requests to a source failed lately, "" otherwise."""
+        requests = self._requests(source, OUTAGE_WINDOW_MINUTES)
+        unanswered = requests.unanswered.total()
+        total = unanswered + requests.answered
+        if unanswered < MIN_FAILURES or unanswered < total * OUTAGE_FAILURE_RATIO:
             return ""
-        stops = tally.stops["failed"] | tally.stops["left"]
-        known = self._known(source)
-        # A stop that never had an answer may be made up.
-        if not known & stops and (known or len(stops) < SEVERAL):
+        stops = requests.stops["failed"] | requests.stops["left"]
+        existing = self._existing_stops(source)
+        # Stops that never had a board may not exist.
+        if not existing & stops and (existing or len(stops) < MIN_STOPS):
             return ""
-        few = f"only {tally.answered:,}" if tally.answered else "none"
-        return f"{few} of {asked:,} was answered in {ALL_LOOKED_AT} minutes; {tally.by_status()}"
+        return f"{requests.answered:,} of {total:,} answered in {OUTAGE_WINDOW_MINUTES} min; {requests.by_status()}"
 
-    def _known(self, source: str) -> set[str]:
-        """Give the stops that had an answer in the last hour."""
-        return {stop for module in self._modules(source, MINUTES) for stop in module.stops["answered"]}
+    def _existing_stops(self, source: str) -> set[str]:
+        """Return the stops for which there was a board in the last hour."""
+        return self._requests(source, MINUTES).stops["answered"]
 
-    def _answers(self, told: Container[str]) -> tuple[list[_Reason], list[str]]:
-        """List where too many questions fail, and what is worth a note; not of sources that are told already."""
-        reasons, notes = [], []
-        for source in self._all_sources():
-            tally = _Tally(self._modules(source, LOOKED_AT))
-            failed, asked = tally.failed, tally.failed + tally.answered
-            if source in told or failed < ENOUGH or failed <= asked * TOLERATED:
+    def _failing_requests(self, failing: Container[str]) -> tuple[list[_Problem], list[str]]:
+        """Return a problem or a note for each source of which too many requests fail.
+
+        failing: the sources that are reported already.
+        """
+        problems, notes = [], []
+        for source in self._sources():
+            requests = self._requests(source, WINDOW_MINUTES)
+            failed, total = requests.failed, requests.failed + requests.answered
+            if source in failing or failed < MIN_FAILURES or failed <= total * MAX_FAILURE_RATIO:
                 continue
-            stops = tally.stops["failed"]
+            stops = requests.stops["failed"]
             name = source if source == _FEED else f"/{source}"
-            much = f"{failed:,} of {asked:,} in {LOOKED_AT} minutes"
-            if len(stops) < SEVERAL and not self._known(source) & stops:
-                notes.append(f"{name}: {much} failed, all for {', '.join(sorted(stops))}, which may not exist")
+            count = f"{failed:,} of {total:,} in {WINDOW_MINUTES} min"
+            if len(stops) < MIN_STOPS and not self._existing_stops(source) & stops:
+                notes.append(f"{name}: {count} failed, all for {', '.join(sorted(stops))}, which may not exist")
             else:
-                details = f"{much}, stops: {len(stops):,}; {tally.by_status()}"
-                to_do = "see the stops with most answers 5xx and those never answered"
-                reasons.append(_Reason(f"{name}: questions fail", details, to_do))
-        return reasons, notes
+                details = f"{count}, stops: {len(stops):,}; {requests.by_status()}"
+                problems.append(_Problem(f"{name}: requests failing", details, "see the stops with 5xx responses"))
+        return problems, notes
 
-    def _house(self) -> list[_Reason]:
-        """List what is wrong in the house itself."""
-        why = []
-        server, statistics, snapshots = self._parts.server, self._parts.statistics, self._parts.snapshots
+    def _server_problems(self) -> list[_Problem]:
+        """Return the problems of the server itself."""
+        problems = []
+        components = self._components
+        server, statistics, snapshots = components.server, components.statistics, components.snapshots
         used, limit = len(server.connections), server.access.limits.connections
-        if used >= limit * 0.9:
-            to_do = "see the clients that ask most, or raise access.connections"
-            why.append(_Reason("connections run out", f"{used:,} of {limit:,} are in use", to_do))
+        if used >= limit * MAX_CONNECTIONS_RATIO:
+            action = "see the clients with the most requests, or raise access.connections"
+            problems.append(_Problem("Connections near their limit", f"{used:,} of {limit:,} in use", action))
         if server.accepting.paused:
-            to_do = "raise the limit of open files; it goes on by itself"
-            why.append(_Reason("too many open files: no connections are accepted", "", to_do))
+            action = "raise the limit of open files; accepting resumes by itself"
+            problems.append(_Problem("Not accepting connections: too many open files", "", action))
         if statistics is not None and not statistics.writable:
-            why.append(_Reason("the statistics log cannot be written", "", _DISK))
+            problems.append(_Problem("Statistics log not writable", "", _CHECK_DISK))
         if snapshots is not None and not snapshots.writable:
-            why.append(_Reason("the snapshot cannot be written", "", _DISK))
-        return why
+            problems.append(_Problem("Snapshot not writable", "", _CHECK_DISK))
+        return problems
 
-    def _settling(self, now: float) -> str:
-        """Say why it is too early for UP."""
-        feed = self._parts.feed
+    def _recovering(self, now: float) -> str:
+        """Return why it is too early for UP, "" if it is not."""
+        feed = self._components.feed
         if feed is not None and feed.subscriber is not None and feed.state != "UP":
-            return state_of(feed)
-        if self._trouble is not None and 0 <= now - self._trouble < CALM:
-            return "it was in trouble a minute ago"
+            return describe_feed(feed)
+        if self._last_problem is not None and 0 <= now - self._last_problem < RECOVERY_SECONDS:
+            return _RESUMING
         return ""

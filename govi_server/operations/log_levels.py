@@ -1,4 +1,4 @@
-"""What is written of the log, set while the program runs."""
+"""Levels of the log, set while the program runs."""
 
 from typing import Any, cast
 
@@ -17,21 +17,21 @@ from twisted.logger import (
 
 
 class LogLevels(Service):
-    """Lets levels of the log be set while the program runs; what they hide is not written, but still counted."""
+    """Filters the log by namespace and level. Hidden events are not written, but the metrics still count them."""
 
     def __init__(self, publisher: LogPublisher = globalLogPublisher) -> None:
         self.predicate = LogLevelFilterPredicate(LogLevel.info)
-        self.said: dict[str, str] = {}
-        """The levels that were set, by namespace."""
+        self.levels: dict[str, str] = {}
+        """Levels that were set, by namespace."""
         self._publisher = publisher
         self._wrapped: list[tuple[ILogObserver, ILogObserver]] = []
 
     def startService(self) -> None:
-        """Stand before what twistd writes its log with."""
+        """Put a filter before the observers with which twistd writes its log."""
         super().startService()
-        # The log's trace is the public way to ask who writes it. LastHour and its like are left as they are.
+        # A trace is the public way to find the observers of a publisher. Only those that write a log are filtered.
         trace: list[tuple[object, ILogObserver]] = []
-        Logger(observer=self._publisher).info("The levels of the log can be set", log_trace=trace)
+        Logger(observer=self._publisher).info("Log levels: adjustable from the manhole", log_trace=trace)
         for publisher, observer in trace:
             if publisher is self._publisher and isinstance(observer, FileLogObserver | LegacyLogObserverWrapper):
                 filtering = FilteringLogObserver(observer, [cast(Any, self.predicate)])
@@ -40,7 +40,7 @@ class LogLevels(Service):
                 self._publisher.addObserver(filtering)
 
     def stopService(self) -> None:
-        """Leave the log as it was."""
+        """Remove the filters."""
         super().stopService()
         for observer, filtering in self._wrapped:
             self._publisher.removeObserver(filtering)
@@ -48,6 +48,6 @@ class LogLevels(Service):
         self._wrapped.clear()
 
     def set(self, namespace: str, level: str) -> None:
-        """Write what is of this level or above of a namespace and all below it. Raises InvalidLogLevelError."""
+        """Set the lowest level that is written of a namespace and those below it. Raises InvalidLogLevelError."""
         self.predicate.setLogLevelForNamespace(namespace, LogLevel.levelWithName(level))
-        self.said[namespace] = level
+        self.levels[namespace] = level

@@ -1,6 +1,6 @@
 """The manhole: a Python prompt inside the running program, over SSH, for operators whose public key is listed.
 
-It needs the extra govi-server[manhole]; whoever does not ask for a manhole never imports this module.
+It needs the extra govi-server[manhole]; without a manhole this module is never imported.
 """
 
 import os
@@ -33,106 +33,110 @@ from govi_server.sockets.accepting import AcceptThrottle
 log = Logger()
 
 
+def _log_command(operator: str, line: bytes) -> None:
+    log.info("Manhole: {operator}: {line}", operator=operator, line=clean(line.decode("utf-8", "replace")))
+
+
 @implementer(IAuthorizedKeysDB)
 class KeysFile:
-    """The public keys that may come in, one in a line; read anew for each login: a key that is gone is out."""
+    """The public keys that may log in, one per line; read for each login, so a removed key is rejected at once."""
 
     def __init__(self, path: str) -> None:
-        self.path = os.path.abspath(path)  # twistd changes its directory
+        self.path = os.path.abspath(path)  # twistd changes its working directory
 
     def read(self) -> list[Key]:
-        """Read the keys. Raises CannotStart."""
+        """Return the keys. Raises StartupError."""
         try:
             with open(self.path, "rb") as file:
                 mode = os.fstat(file.fileno()).st_mode
                 lines = [line.strip() for line in file]
         except OSError as error:
-            raise StartupError(f"the manhole's keys: {self.path}: {error.strerror}") from None
+            raise StartupError(f"manhole.keys: cannot read {self.path}: {error.strerror}") from None
         if mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise StartupError(f"the manhole's keys: {self.path}: others may write it (chmod go-w)")
+            raise StartupError(f"manhole.keys: {self.path} is writable by others (expected chmod go-w)")
         keys = []
         for number, line in enumerate(lines, 1):
             if not line or line.startswith(b"#"):
                 continue
             try:
                 key = Key.fromString(line)
-            except Exception:  # it raises what it likes
+            except Exception:  # it raises exceptions of many kinds
                 key = None
-            # Options before a key, such as from=, are refused with it: to pass over them would let others in.
+            # A key with options, such as from=, is rejected: ignoring the options would let others in.
             if key is None or not key.isPublic():
-                raise StartupError(f"the manhole's keys: {self.path}: line {number} is no public key")
+                raise StartupError(f"manhole.keys: {self.path}, line {number}: not a public key")
             keys.append(key)
         if not keys:
-            raise StartupError(f"the manhole's keys: {self.path}: there is no key in it")
+            raise StartupError(f"manhole.keys: {self.path} contains no keys")
         return keys
 
     def getAuthorizedKeys(self, username: bytes) -> Iterable[Key]:
-        """List the keys, which are the same under every name; none if the file is no longer what it should be."""
+        """Return the keys, which are the same for every user name; none if the file is no longer valid."""
         try:
             return self.read()
         except StartupError as error:
-            log.error("{error}: nobody comes in", error=error)
+            log.error("Manhole: rejecting logins ({error})", error=error)
             return ()
 
 
 class Checker(SSHPublicKeyChecker):
-    """Lets in who has one of the keys, and knows them by the key's fingerprint: a name can be made up."""
+    """Authenticates operators by one of the keys; their identity is its fingerprint, as a name can be made up."""
 
     def _verifyKey(self, pubKey: Key, credentials: Any) -> bytes:
         name = super()._verifyKey(pubKey, credentials)
         if name is None:  # the signature is wrong
             raise UnauthorizedLogin("wrong signature")
-        who = f"{clean(name.decode('utf-8', 'replace'))} (key {pubKey.fingerprint()})"
-        log.info("{who} comes in by the manhole", who=who)
-        return who.encode()
+        operator = f"{clean(name.decode('utf-8', 'replace'))} (key {pubKey.fingerprint()})"
+        log.info("Manhole: login of {operator}", operator=operator)
+        return operator.encode()
 
 
 def host_key(path: str) -> Key:
-    """Give the key by which clients know the server, made at the first start. Raises CannotStart."""
+    """Return the server's own key, which is created at the first start. Raises StartupError."""
     try:
         with suppress(FileExistsError):
-            made = Key(ed25519.Ed25519PrivateKey.generate()).toString("openssh")
+            text = Key(ed25519.Ed25519PrivateKey.generate()).toString("openssh")
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(made)
-            log.info("The manhole's host key is new, and kept in {path}", path=path)
+                file.write(text)
+            log.info("Manhole: created host key {path}", path=path)
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_mode & 0o077:
-                raise StartupError(f"the manhole's host key: {path}: others may read it (chmod 600)")
+                raise StartupError(f"manhole host key {path}: readable by others (expected chmod 600)")
             key: Key = Key.fromString(file.read())
     except OSError as error:
-        raise StartupError(f"the manhole's host key: {path}: {error.strerror}") from None
+        raise StartupError(f"manhole host key {path}: {error.strerror}") from None
     except (BadKeyError, EncryptedKeyError, ValueError) as error:
-        raise StartupError(f"the manhole's host key: {path}: {error}") from None
+        raise StartupError(f"manhole host key {path}: {error}") from None
     if key.isPublic():
-        raise StartupError(f"the manhole's host key: {path}: it is a public key")
+        raise StartupError(f"manhole host key {path}: is a public key (expected a private one)")
     return key
 
 
 class Prompt(ColoredManhole):
     """The prompt of one session."""
 
-    def __init__(self, namespace: Mapping[str, object], greeting: str, who: str) -> None:
-        leave = {"exit": self.handle_QUIT, "quit": self.handle_QUIT}  # Python's own would close the server's stdin
-        super().__init__({**namespace, **leave})
+    def __init__(self, namespace: Mapping[str, object], greeting: str, operator: str) -> None:
+        # Python's own exit() would close the server's stdin.
+        super().__init__({**namespace, "exit": self.handle_QUIT, "quit": self.handle_QUIT})
         self._greeting = greeting
-        self._who = who
+        self._operator = operator
 
     def initializeScreen(self) -> None:
-        """Greet, and leave on the screen what is there."""
+        """Write the greeting, without clearing the screen."""
         self.terminal.write(self._greeting + "\n")
         self.terminal.write(self.ps[self.pn])
         self.setInsertMode()
 
     def lineReceived(self, line: bytes) -> None:
-        """Run a line, which goes to the log, too."""
-        log.info("{who} at the manhole: {line}", who=self._who, line=clean(line.decode("utf-8", "replace")))
+        """Log a line and run it."""
+        _log_command(self._operator, line)
         try:
             super().lineReceived(line)
-        except SystemExit:  # raised by the line: of the session, not of the server
+        except SystemExit:  # raised by the line: it ends the session, not the server
             self.handle_QUIT()
 
     def terminalSize(self, width: int, height: int) -> None:
-        """Take note of the size; the original would clear the screen, and the greeting with it."""
+        """Set the size of the terminal; the original would clear the screen, and the greeting with it."""
         self.width, self.height = width, height
 
 
@@ -142,71 +146,71 @@ class _Terminal(ServerProtocol):
         self._leave = leave
 
     def loseConnection(self) -> None:
-        """Leave the screen as it is, for the original clears it."""
+        """End the session without clearing the screen, as the original does."""
         self._leave()
 
 
 class Session(TerminalSession):
-    """What a client may have: the prompt on a terminal, or the value of one expression."""
+    """A session: the prompt on a terminal, or the value of one expression."""
 
     width, height = 80, 24
     _terminal: Any = None
 
     def __init__(
-        self, original: Any, clock: IReactorTime, who: str, namespace: Mapping[str, object], greeting: str
+        self, original: Any, clock: IReactorTime, operator: str, namespace: Mapping[str, object], greeting: str
     ) -> None:
         super().__init__(original)
         self._clock = clock
-        self._who = who
+        self._operator = operator
         self.namespace = namespace
         self.greeting = greeting
 
     def openShell(self, proto: Any) -> None:
         """Open a prompt."""
 
-        def leave() -> None:  # with an exit status: ssh would give 255, as for a connection that broke
+        def leave() -> None:  # with an exit status: else ssh exits with 255, as for a broken connection
             proto.processEnded(Failure(ProcessDone(0)))
 
-        self._terminal = _Terminal(leave, Prompt, self.namespace, self.greeting, self._who)
-        self.chainedProtocolFactory = cast(Any, lambda: self._terminal)  # here, for the realm sets it, too
+        self._terminal = _Terminal(leave, Prompt, self.namespace, self.greeting, self._operator)
+        self.chainedProtocolFactory = cast(Any, lambda: self._terminal)  # set here, as the realm sets it, too
         super().openShell(proto)
 
     def getPty(self, term: bytes, windowSize: Sequence[int], attrs: object) -> None:
-        """Take note of the terminal's size."""
+        """Set the terminal's size."""
         self.height, self.width = windowSize[:2]
 
     def windowChanged(self, newWindowSize: Sequence[int]) -> None:
-        """Take note of the terminal's new size."""
+        """Set the terminal's new size."""
         self.height, self.width = newWindowSize[:2]
         prompt = getattr(self._terminal, "terminalProtocol", None)
         if prompt is not None:
             prompt.terminalSize(self.width, self.height)
 
     def eofReceived(self) -> None:
-        """Let the client say no more; what is under way is still answered."""
+        """Keep the session after the end of the client's input: the expression's value is still sent."""
 
     def execCommand(self, proto: Any, cmd: bytes) -> None:
-        """Tell the value of one expression: ssh HOST 'status()'."""
-        proto.makeConnection(_Nowhere())
+        """Send the value of one expression: ssh HOST 'status()'."""
+        proto.makeConnection(_DiscardInput())
         text = cmd.decode("utf-8", "replace")
-        log.info("{who} at the manhole: {line}", who=self._who, line=clean(text))
-        # Not at once: the client is to hear first that its command was taken. What it evaluates is its own affair.
-        answer = deferLater(self._clock, 0, lambda: eval(text, dict(self.namespace)))
-        answer.addCallbacks(self._say, self._complain, callbackArgs=(proto,), errbackArgs=(proto,))
-        answer.addErrback(lambda failure: log.failure("The manhole's answer was lost", failure))
+        _log_command(self._operator, cmd)
+        # Later: the client expects the acknowledgement of its command first. Evaluating it is the manhole's purpose.
+        value = deferLater(self._clock, 0, lambda: eval(text, dict(self.namespace)))
+        value.addCallbacks(self._send_value, self._send_error, callbackArgs=(proto,), errbackArgs=(proto,))
+        value.addErrback(lambda failure: log.failure("Manhole: sending a result failed", failure))
 
-    def _say(self, value: object, proto: Any) -> None:
+    def _send_value(self, value: object, proto: Any) -> None:
         if value is not None:
             proto.outReceived(f"{value!r}\n".encode("utf-8", "replace"))
         proto.processEnded(Failure(ProcessDone(0)))
 
-    def _complain(self, failure: Failure, proto: Any) -> None:
+    def _send_error(self, failure: Failure, proto: Any) -> None:
         proto.errReceived(f"{type(failure.value).__name__}: {failure.getErrorMessage()}\n".encode("utf-8", "replace"))
         proto.processEnded(Failure(ProcessTerminated(1)))
 
 
-class _Nowhere:
-    """Takes what a client types while its expression is worked out."""
+class _DiscardInput:
+    """Discards what a client types while its expression is evaluated."""
 
     def write(self, data: bytes) -> None: ...
     def loseConnection(self) -> None: ...
@@ -214,20 +218,20 @@ class _Nowhere:
 
 class _Transport(SSHServerTransport):
     def receiveError(self, reasonCode: int, description: bytes) -> None:
-        """Take note of a client's goodbye, which the original calls an error, as if something had gone wrong."""
-        said = clean(description.decode("utf-8", "replace"))
-        log.info("A client leaves the manhole: {said} (code {code})", said=said, code=reasonCode)
+        """Log that a client disconnects, which the original logs as an error."""
+        text = clean(description.decode("utf-8", "replace"))
+        log.info("Manhole: client disconnected: {text} (code {code})", text=text, code=reasonCode)
 
 
 class Manhole(ConchFactory):
-    """The SSH server; what: the name that logs call it by."""
+    """The SSH server. name: its name in the log."""
 
     protocol = _Transport
     name = "the manhole"
     noisy = False
 
     def __init__(
-        self, clock: IReactorTime, keys: KeysFile, verbs: ManholeCommands, objects: Mapping[str, object]
+        self, clock: IReactorTime, keys: KeysFile, commands: ManholeCommands, objects: Mapping[str, object]
     ) -> None:
         keys.read()
         key = host_key(f"{keys.path}.host")
@@ -236,17 +240,17 @@ class Manhole(ConchFactory):
         self.publicKeys, self.privateKeys = public, private
         self.accepting = AcceptThrottle(clock, self.name)
         self.connections: set[Any] = set()
-        namespace = {**objects, **verbs.all()}
+        namespace = {**objects, **commands.all()}
         greeting = (
-            "What you type runs inside the server: while it works, nobody else is served.\n"
-            f"{verbs.help()}\nThe objects themselves: {', '.join(objects)}. Leave with exit() or control-D."
+            "This prompt runs inside the server: while a line runs, no requests are served.\n"
+            f"{commands.help()}\nObjects: {', '.join(objects)}. Leave with exit() or control-D."
         )
         super().__init__(Portal(cast(Any, _Realm(clock, namespace, greeting)), [Checker(keys)]))
 
     def buildProtocol(self, addr: Any) -> Any:
-        """Make the server's end of a connection."""
+        """Return the protocol of a new connection."""
         protocol: Any = super().buildProtocol(addr)
-        self.accepting.look()
+        self.accepting.check()
         self.connections.add(protocol)
         lost = protocol.connectionLost
 

@@ -1,7 +1,7 @@
-"""Figures for Prometheus: counted from the events that the logs are written from, or read when they are asked for.
+"""Metrics for Prometheus: counted from the events that the logs are written from, or read when they are scraped.
 
-The library's own counters take ten times as long to count a request as all the rest of a cached answer. So what
-requests are counted in are plain numbers, and the library writes them out.
+The library's own counters take ten times as long to count a request as all the rest of a cached response. So requests
+are counted in plain integers, and the library only formats them.
 """
 
 from bisect import bisect_right
@@ -16,216 +16,200 @@ from prometheus_client.registry import Collector
 from twisted.logger import LogEvent
 
 from govi_server.kv55.gateway import GatewayEvent
-from govi_server.operations.components import KINDS, Components
-from govi_server.operations.health import LOOKED_AT, HealthMonitor, HealthStatus
+from govi_server.kv78turbo.feed import Feed
+from govi_server.operations.components import INCIDENT_KINDS, Components
+from govi_server.operations.health import WINDOW_MINUTES, HealthMonitor, HealthStatus
 from govi_server.operations.history import RecentHistory
 from govi_server.statistics.batches import Batch, StatisticsBatcher
 from govi_server.statistics.records import PHASES
 
-# Seconds: a hit takes fractions of a millisecond, a gateway up to its ten seconds.
 _BUCKETS = (
-    0.0001,
-    0.00025,
-    0.0005,
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    13.0,
-)
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 13.0,
+)  # fmt: skip
+"""Upper bounds in seconds: a hit takes fractions of a millisecond, a gateway up to ten seconds."""
+
 _FEED_STATES = ("UP", "RECOVERING", "DOWN", "UNKNOWN")
 _BREAKER_STATES = ("closed", "half-open", "open")
 
 
 class Latencies:
-    """How many of some times were how long."""
+    """A histogram of times."""
 
     def __init__(self) -> None:
         self._counts = [0] * (len(_BUCKETS) + 1)
         self._sum = 0.0
 
     def add(self, times: Sequence[float]) -> None:
-        """Count times, in seconds."""
+        """Count times in seconds."""
         if not times:
             return
         self._sum += sum(times)
         ordered, counted = sorted(times), 0
-        for bucket, most in enumerate(_BUCKETS):
-            if counted == len(ordered):  # mostly soon: of hits all are in the first
+        for bucket, bound in enumerate(_BUCKETS):
+            if counted == len(ordered):  # usually soon: hits are in the first bucket
                 return
-            below = bisect_right(ordered, most, counted)
+            below = bisect_right(ordered, bound, counted)
             self._counts[bucket] += below - counted
             counted = below
         self._counts[-1] += len(ordered) - counted
 
     def add_to(self, family: HistogramMetricFamily, *labels: str) -> None:
-        """Tell them, each bucket with all that are below it."""
+        """Add the histogram to a metric; its buckets are cumulative."""
         names = (*map(str, _BUCKETS), "+Inf")
         family.add_metric(labels, list(zip(names, accumulate(self._counts), strict=True)), self._sum)
 
 
 class Metrics(Collector):
-    """Observes the log, counts, and reads the parts of the program when somebody asks. Provides a registry."""
+    """Observes the log and counts; reads the state of the components when scraped. registry: has all metrics."""
 
-    def __init__(self, parts: Components, judge: HealthMonitor, tally: StatisticsBatcher) -> None:
-        self._parts = parts
-        self._judge = judge
-        self._tally = tally
-        tally.listen(self._count)
+    def __init__(self, components: Components, monitor: HealthMonitor, batcher: StatisticsBatcher) -> None:
+        self._components = components
+        self._monitor = monitor
+        self._batcher = batcher
+        batcher.listen(self._count)
         self._requests: Counter[tuple[str, str, str]] = Counter()
         self._bytes = 0
         self._phases: defaultdict[str, Latencies] = defaultdict(Latencies)
-        self._ended: Counter[str] = Counter()
-        self._taken: defaultdict[str, Latencies] = defaultdict(Latencies)
-        self._answered: defaultdict[str, Latencies] = defaultdict(Latencies)
+        self._ends: Counter[str] = Counter()
+        self._acknowledgements: defaultdict[str, Latencies] = defaultdict(Latencies)
+        self._callbacks: defaultdict[str, Latencies] = defaultdict(Latencies)
         self.registry = registry = CollectorRegistry()
         registry.register(self)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
 
     def __call__(self, event: LogEvent) -> None:
-        """Count an event of the log."""
-        if isinstance(flight := event.get("flight"), GatewayEvent):
-            (self._taken if flight.name == "taken" else self._answered)[flight.module].add([flight.seconds])
+        """Observe an event of the log."""
+        if isinstance(gateway_event := event.get("flight"), GatewayEvent):
+            latencies = self._acknowledgements if gateway_event.name == "taken" else self._callbacks
+            latencies[gateway_event.module].add([gateway_event.seconds])
 
-    def _count(self, bulk: Batch) -> None:
-        for connection in bulk.connections:
+    def _count(self, batch: Batch) -> None:
+        for connection in batch.connections:
             if connection.end != "open":
-                self._ended[connection.end] += 1
-        requests = [request for connection in bulk.connections for request in connection.requests]
-        for (path, status, cache), n in bulk.asked.items():
-            self._requests[self._module(path), "none" if status is None else str(status), cache] += n
+                self._ends[connection.end] += 1
+        requests = [request for connection in batch.connections for request in connection.requests]
+        for (_, module, _, status, cache), n in batch.requests.items():
+            labels = "other" if module is None else module, "none" if status is None else str(status), cache
+            self._requests[labels] += n
         self._bytes += sum([request.bytes for request in requests])
         times = [(r.receive, r.parse, r.lookup, r.wait, r.render, r.send) for r in requests]
-        for phase, of_phase in zip(PHASES, zip(*times, strict=True), strict=False):  # nothing, if there is no request
-            self._phases[phase].add([seconds for seconds in of_phase if seconds is not None])
-
-    def _module(self, path: str | None) -> str:
-        """Tell which module a path asks; whatever else clients make up is one."""
-        segment = (path or "/").lstrip("/").partition("/")[0]
-        return segment if segment in self._parts.modules else "other"
+        for phase, phase_times in zip(PHASES, zip(*times, strict=True), strict=False):  # empty without requests
+            self._phases[phase].add([seconds for seconds in phase_times if seconds is not None])
 
     def collect(self) -> Iterator[Metric]:
-        """Tell what was counted, and read what is a state and no event."""
-        self._tally.flush()
-        yield from self._counted()
-        parts = self._parts
-        verdict = self._judge.health().word
-        yield _states("govi_verdict", "1 for what the status page says.", "verdict", get_args(HealthStatus), verdict)
-        yield _gauge("govi_connections", "Connections that are open.", len(parts.server.connections))
-        yield _gauge(
-            "govi_connections_limit", "Connections that may be open at once.", parts.server.access.limits.connections
-        )
-        yield _gauge("govi_streams", "Connections that listen for events.", len(parts.server.streams))
-        yield _gauge("govi_accepting", "1 while connections are accepted.", not parts.server.accepting.paused)
-        incidents = CounterMetricFamily(
-            "govi_incidents", "What went wrong, by where and what.", labels=("where", "kind")
-        )
-        for where, counted in parts.incidents():
-            # An alert sees a figure that grows, but not one that appears.
-            kinds = dict.fromkeys(KINDS["gateway" if where in parts.gateways else where], 0)
-            for kind, count in {**kinds, **counted}.items():
-                incidents.add_metric((where, kind), count)
-        yield incidents
-        yield from self._caches()
-        if parts.feed is not None:
-            yield from self._feed()
+        """Return all metrics."""
+        self._batcher.flush()
+        yield from self._requests_metrics()
+        yield from self._phase_metrics()
+        yield from self._server_metrics()
+        yield self._incidents()
+        yield from self._gateway_metrics()
+        if self._components.feed is not None:
+            yield from self._feed_metrics(self._components.feed)
 
-    def _counted(self) -> Iterator[Metric]:
-        """Tell what was counted."""
-        requests = CounterMetricFamily(
-            "govi_requests", "Requests by what they asked and got.", labels=("module", "status", "cache")
-        )
-        for labels, n in self._requests.items():
-            requests.add_metric(labels, n)
+    def _server_metrics(self) -> Iterator[Metric]:
+        server, status = self._components.server, self._monitor.health().status
+        yield _states("govi_verdict", "1 for the current health status.", "verdict", get_args(HealthStatus), status)
+        yield _gauge("govi_connections", "Open connections.", len(server.connections))
+        yield _gauge("govi_connections_limit", "Maximum of open connections.", server.access.limits.connections)
+        yield _gauge("govi_streams", "Connections with a stream of server-sent events.", server.streams)
+        yield _gauge("govi_accepting", "1 while connections are accepted.", not server.accepting.paused)
+
+    def _incidents(self) -> Metric:
+        metric = CounterMetricFamily("govi_incidents", "Incidents by component and kind.", labels=("where", "kind"))
+        for name, counts in self._components.incidents():
+            # From 0 on: an alert notices a counter that grows, but not one that appears.
+            kinds = dict.fromkeys(INCIDENT_KINDS["gateway" if name in self._components.gateways else name], 0)
+            for kind, count in {**kinds, **counts}.items():
+                metric.add_metric((name, kind), count)
+        return metric
+
+    def _requests_metrics(self) -> Iterator[Metric]:
+        labels = ("module", "status", "cache")
+        requests = CounterMetricFamily("govi_requests", "Requests by module, status and cache result.", labels=labels)
+        for values, n in self._requests.items():
+            requests.add_metric(values, n)
         yield requests
-        yield CounterMetricFamily("govi_response_bytes", "Bytes of answers' bodies.", self._bytes)
-        ended = CounterMetricFamily("govi_connections_ended", "Connections by who ended them.", labels=("end",))
-        for end, n in self._ended.items():
-            ended.add_metric((end,), n)
-        yield ended
+        yield CounterMetricFamily("govi_response_bytes", "Bytes of response bodies.", self._bytes)
+        ends = CounterMetricFamily("govi_connections_ended", "Closed connections by reason.", labels=("end",))
+        for end, n in self._ends.items():
+            ends.add_metric((end,), n)
+        yield ends
+
+    def _phase_metrics(self) -> Iterator[Metric]:
         for name, text, label, latencies in (
-            ("govi_request_phase_seconds", "How long requests were in a phase.", "phase", self._phases),
+            ("govi_request_phase_seconds", "Time of requests in a phase.", "phase", self._phases),
             (
                 "govi_gateway_acknowledgement_seconds",
-                "From a question to its acknowledgement.",
+                "Time from a request to the gateway to its acknowledgement.",
                 "module",
-                self._taken,
+                self._acknowledgements,
             ),
             (
                 "govi_gateway_callback_seconds",
-                "From a question to its answer, late ones too.",
+                "Time from a request to the gateway to its callback, including late ones.",
                 "module",
-                self._answered,
+                self._callbacks,
             ),
         ):
             family = HistogramMetricFamily(name, text, labels=(label,))
-            for value, counted in latencies.items():
-                counted.add_to(family, value)
+            for value, histogram in latencies.items():
+                histogram.add_to(family, value)
             yield family
 
-    def _caches(self) -> Iterator[Metric]:
+    def _gateway_metrics(self) -> Iterator[Metric]:
         labels = ("module",)
-        entries = GaugeMetricFamily("govi_cache_entries", "Boards that are kept.", labels=labels)
-        size = GaugeMetricFamily("govi_cache_bytes", "Bytes of documents that are kept.", labels=labels)
-        evicted = CounterMetricFamily("govi_cache_evictions", "Boards that made room for others.", labels=labels)
-        flights = GaugeMetricFamily("govi_flights", "Questions that are on their way.", labels=labels)
-        waiting = GaugeMetricFamily("govi_flights_waiting", "Requests that wait for them.", labels=labels)
-        breaker = GaugeMetricFamily("govi_breaker_state", "1 for the state it is in.", labels=("module", "state"))
-        parts = self._parts
-        for name, source in parts.gateways.items():
-            entries.add_metric((name,), source.cache.entries)
-            size.add_metric((name,), source.cache.bytes)
-            evicted.add_metric((name,), source.cache.evicted)
-            flights.add_metric((name,), len(source.cache.flights))
-            waiting.add_metric((name,), sum(source.cache.flights.values()))
+        entries = GaugeMetricFamily("govi_cache_entries", "Cached boards.", labels=labels)
+        size = GaugeMetricFamily("govi_cache_bytes", "Bytes of cached documents.", labels=labels)
+        evicted = CounterMetricFamily("govi_cache_evictions", "Boards evicted from the cache.", labels=labels)
+        flights = GaugeMetricFamily("govi_flights", "Pending requests to the gateway.", labels=labels)
+        waiting = GaugeMetricFamily("govi_flights_waiting", "Client requests that wait for them.", labels=labels)
+        breaker = GaugeMetricFamily(
+            "govi_breaker_state", "1 for the current state of the circuit breaker.", labels=("module", "state")
+        )
+        for name, gateway in self._components.gateways.items():
+            entries.add_metric((name,), gateway.cache.entries)
+            size.add_metric((name,), gateway.cache.bytes)
+            evicted.add_metric((name,), gateway.cache.evicted)
+            flights.add_metric((name,), len(gateway.cache.pending))
+            waiting.add_metric((name,), sum(gateway.cache.pending.values()))
             for state in _BREAKER_STATES:
-                breaker.add_metric((name, state), state == source.breaker.state)
-        if parts.feed is not None:  # /kv55 and OVapi's paths keep what they make in one place
-            boards = parts.feed.boards
+                breaker.add_metric((name, state), state == gateway.breaker.state)
+        if self._components.feed is not None:  # /kv55 and the OVapi paths share one cache of documents
+            boards = self._components.feed.boards
             entries.add_metric(("feed",), boards.entries)
             size.add_metric(("feed",), boards.bytes)
             evicted.add_metric(("feed",), boards.evicted)
         yield from (entries, size, evicted, flights, waiting, breaker)
 
-    def _feed(self) -> Iterator[Metric]:
-        feed = self._parts.feed
-        assert feed is not None
+    def _feed_metrics(self, feed: Feed) -> Iterator[Metric]:
         now = feed.clock.seconds()
-        yield CounterMetricFamily("govi_feed_records", "Records that came.", feed.n_records)
-        yield CounterMetricFamily("govi_feed_reconnects", "Connections made after the first.", feed.reconnects)
-        yield _states("govi_feed_state", "1 for the state it is in.", "state", _FEED_STATES, feed.state)
-        age = GaugeMetricFamily("govi_feed_age_seconds", "Since a data owner was heard of.", labels=("owner",))
-        for owner, heard in feed.passtimes.last_heard.items():
-            age.add_metric((owner,), max(now - heard, 0.0))
+        yield CounterMetricFamily("govi_feed_records", "Records received from the live feed.", feed.n_records)
+        yield CounterMetricFamily("govi_feed_reconnects", "Connections to the feed after the first.", feed.reconnects)
+        yield _states("govi_feed_state", "1 for the current state of the feed.", "state", _FEED_STATES, feed.state)
+        age = GaugeMetricFamily("govi_feed_age_seconds", "Age of an operator's latest data.", labels=("owner",))
+        for operator, last_heard in feed.passtimes.last_heard.items():
+            age.add_metric((operator,), max(now - last_heard, 0.0))
         yield age
-        yield _gauge("govi_feed_passes", "Live passes that are kept.", feed.passtimes.n_passtimes)
-        yield _gauge("govi_feed_planned_passes", "Planned passes that are kept.", feed.timetable.n_planned)
-        yield _gauge("govi_feed_messages", "General messages that are kept.", feed.passtimes.n_messages)
+        yield _gauge("govi_feed_passes", "Live passtimes in memory.", feed.passtimes.n_passtimes)
+        yield _gauge("govi_feed_planned_passes", "Planned passtimes in memory.", feed.timetable.n_planned)
+        yield _gauge("govi_feed_messages", "General messages in memory.", feed.passtimes.n_messages)
 
 
 class FailingStops(Collector):
-    """Tells how many stops had no answer of late: a single one may be made up, several are not."""
+    """The number of stops for which requests failed lately: a single one may not exist, several do."""
 
-    def __init__(self, hour: RecentHistory) -> None:
-        self._hour = hour
+    def __init__(self, history: RecentHistory) -> None:
+        self._history = history
 
     def collect(self) -> Iterator[Metric]:
-        """Count them."""
-        text = f"Stops with a question that failed in the last {LOOKED_AT} minutes."
-        stops = GaugeMetricFamily("govi_failing_stops", text, labels=("module",))
-        for name, failing in self._hour.failing(LOOKED_AT).items():
-            stops.add_metric((name,), len(failing))
-        yield stops
+        """Return the metric."""
+        text = f"Stops with a failed request in the last {WINDOW_MINUTES} minutes."
+        metric = GaugeMetricFamily("govi_failing_stops", text, labels=("module",))
+        for name, stops in self._history.failing_stops(WINDOW_MINUTES).items():
+            metric.add_metric((name,), len(stops))
+        yield metric
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

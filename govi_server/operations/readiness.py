@@ -1,4 +1,4 @@
-"""Readiness: whether a question would be answered now, found out by asking one."""
+"""Readiness: whether a request would be answered now, found out by sending one."""
 
 import re
 from typing import cast
@@ -10,26 +10,29 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from govi_server.operations.components import Components
-from govi_server.operations.health import state_of
-from govi_server.request_handler import RequestHandler
-from govi_server.server import Server
+from govi_server.operations.health import describe_feed
+from govi_server.server import ConnectionHandler, Server
 from govi_server.sockets.transport import IClientTransport
 
 _ERROR = re.compile(b"<Error>(.{1,200}?)</Error>")
 
 
-class _Inside:
-    """A client's connection that stays in the house: sends one request, and keeps the whole answer."""
+class _LocalTransport:
+    """The transport of a client inside the process, which sends one request and collects the response.
+
+    It provides as much of IClientTransport as one request needs.
+    """
 
     disconnecting = False
 
     def __init__(self, server: Server, path: str) -> None:
-        self.answer: Deferred[bytes] = Deferred(lambda _: self._end())
+        self.response: Deferred[bytes] = Deferred(lambda _: self._end())
         self._received = b""
         client = server.access.peer(self.getPeer())
-        self._handler: RequestHandler | None = server.handle_accept(client)
-        self._handler.makeConnection(cast(IClientTransport, self))
-        self._handler.dataReceived(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        handler = server.handle_accept(client)
+        self._handler: ConnectionHandler | None = handler
+        handler.makeConnection(cast(IClientTransport, self))
+        handler.dataReceived(f"GET {path} HTTP/1.0\r\n\r\n".encode())
 
     def write(self, data: bytes) -> None:
         self._received += data
@@ -37,8 +40,8 @@ class _Inside:
     def loseConnection(self) -> None:
         self.disconnecting = True
         self._end()
-        if not self.answer.called:
-            self.answer.callback(self._received)
+        if not self.response.called:
+            self.response.callback(self._received)
 
     abortConnection = loseConnection
 
@@ -60,16 +63,17 @@ class _Inside:
 
 
 class Readiness:
-    """Asks each source for a board, the way that a request goes: from its bytes to the bytes of the answer.
+    """Requests a board from each source, through the same code as a client's request.
 
-    probe: the TimingPointCode to ask for; "" is the one that was told last. A server of its own takes the requests,
-    over the same modules, so that they are in no statistics and come under no client's limits.
+    probe: the TimingPointCode that is requested from gateways; "" is the last stop that a client requested. The
+    requests go to a server of their own over the same modules, so that they appear in no statistics and count for no
+    client's limits.
     """
 
-    def __init__(self, parts: Components, probe: str, clock: IReactorTime) -> None:
-        self._parts = parts
+    def __init__(self, components: Components, probe: str, clock: IReactorTime) -> None:
+        self._components = components
         self._probe = probe
-        public = parts.server
+        public = components.server
         self._server = Server(
             "",
             0,
@@ -80,42 +84,47 @@ class Readiness:
             name="readiness",
         )
 
-    async def why_not(self) -> list[str]:
-        """List why questions would not be answered; nothing if they would, by every module."""
-        why = self._closed()
-        for name, source in self._parts.gateways.items():
-            code = self._probe or source.cache.last_asked
-            said = await self._ask(f"/{name}/{code}") if code else "200"  # a made-up stop would say nothing
-            if said[:3] != "200":
-                why.append(f"/{name}: stop {code}: {said}")
-            elif source.breaker.state != "closed":  # the stop was told from memory; others would not be
-                why.append(f"/{name}: the gateway does not take questions")
-        feed = self._parts.feed
+    async def problems(self) -> list[str]:
+        """Return why requests would fail, one text for each reason; an empty list if the service is ready."""
+        problems = self._server_problems()
+        for name, gateway in self._components.gateways.items():
+            code = self._probe or gateway.cache.last_requested
+            # Without any known stop there is nothing to request: a made-up stop would prove nothing.
+            status = await self._request(f"/{name}/{code}") if code else "200"
+            if status[:3] != "200":
+                problems.append(f"/{name}: stop {code}: {status}")
+            elif gateway.breaker.state != "closed":  # this stop came from memory; others would fail
+                problems.append(f"/{name}: gateway not accepting requests")
+        return problems + await self._feed_problems()
+
+    async def _feed_problems(self) -> list[str]:
+        feed = self._components.feed
         if feed is None:
-            return why
+            return []
+        problems = []
         code = next(reversed(feed.passtimes.stops), "") or next(iter(feed.timetable.timing_points), "")
         if feed.subscriber is not None and feed.state not in ("UP", "RECOVERING"):
-            why.append(state_of(feed))
+            problems.append(describe_feed(feed))
         elif not code:
-            why.append("no stop is known yet")
-        # That there is nothing to tell of a stop, a 503 or 404, is no failure: at night operators are silent.
-        elif (said := await self._ask(f"/tpc/{code}"))[:3] not in ("200", "404", "503"):
-            why.append(f"/tpc: stop {code}: {said}")
-        return why
+            problems.append("Live feed: no stops known yet")
+        # A stop without departures, 503 or 404, is no failure: at night operators are silent.
+        elif (status := await self._request(f"/tpc/{code}"))[:3] not in ("200", "404", "503"):
+            problems.append(f"/tpc: stop {code}: {status}")
+        return problems
 
-    def _closed(self) -> list[str]:
-        """List why no client would come in at all."""
-        why = []
-        if self._parts.server.draining:
-            why.append("the server stops")
-        if self._parts.server.accepting.paused:
-            why.append("too many open files: no connections are accepted")
-        return why
+    def _server_problems(self) -> list[str]:
+        """Return why the server accepts no connections."""
+        problems = []
+        if self._components.server.draining:
+            problems.append("server is stopping")
+        if self._components.server.accepting.paused:
+            problems.append("not accepting connections: too many open files")
+        return problems
 
-    async def _ask(self, path: str) -> str:
-        """Ask for a path; give the status of the answer, with the reason if it says one."""
-        answer = await _Inside(self._server, path).answer
-        head, _, body = answer.partition(b"\r\n\r\n")
+    async def _request(self, path: str) -> str:
+        """Request a path; return the status of the response, with the text of its Error element if there is one."""
+        response = await _LocalTransport(self._server, path).response
+        head, _, body = response.partition(b"\r\n\r\n")
         status = head.partition(b"\r\n")[0].partition(b" ")[2].decode("latin-1")
         error = _ERROR.search(body)
         return f"{status}, {error[1].decode()}" if error else status

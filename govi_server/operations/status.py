@@ -1,4 +1,4 @@
-"""The status: one JSON object of what an operator wants to know, which the page shows, too."""
+"""The status: one JSON object of what operators need to know, which the status page shows, too."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,81 +9,85 @@ from twisted.internet.interfaces import IReactorTime
 from govi_server.departures.times import utc_timestamp
 from govi_server.operations.components import Components, GatewayComponents
 from govi_server.operations.health import HealthMonitor
-from govi_server.operations.history import OTHERS, Minute, RecentHistory
-from govi_server.statistics.summary import QuantileSketch
+from govi_server.operations.history import BOARD_RESULTS, OTHERS, BoardResult, Minute, RecentHistory
+from govi_server.statistics.quantiles import QuantileSketch
 
-MOST = 10
-"""Lines of a list."""
+MAX_ITEMS = 10
+"""Stops or clients of a list."""
 
-LATELY = 5
-"""Minutes whose latencies are told beside those of the hour."""
-
-OUTCOMES = ("hit", "stale", "joined", "miss", "timeout", "failed")
-"""What may come of a question for a board, from best to worst."""
+RECENT_MINUTES = 5
+"""Minutes of the latencies that are shown beside those of the hour."""
 
 Json = dict[str, Any]
 
 
 class Status:
-    """Tells what there is to know. Moments are UTC, times in seconds unless a name says ms."""
+    """Gathers the status. Moments are UTC; times are in seconds unless a key ends in ms."""
 
     def __init__(
-        self, parts: Components, hour: RecentHistory, judge: HealthMonitor, clock: IReactorTime, version: str
+        self,
+        components: Components,
+        history: RecentHistory,
+        monitor: HealthMonitor,
+        clock: IReactorTime,
+        version: str,
     ) -> None:
-        self._parts = parts
-        self._hour = hour
-        self._judge = judge
+        self._components = components
+        self._history = history
+        self._monitor = monitor
         self._clock = clock
         self._version = version
         self._started = clock.seconds()
 
     def json(self) -> Json:
-        """Give the whole status."""
+        """Return the status."""
         now = self._clock.seconds()
-        verdict = self._judge.health()
-        server = self._parts.server
+        health = self._monitor.health()
+        components, server = self._components, self._components.server
+        clients = _sum(minute.clients for minute in self._history.minutes())
         return {
-            "verdict": verdict.word,
-            "since": _moment(verdict.since),
-            "why": list(verdict.why),
+            "verdict": health.status,
+            "since": _moment(health.since),
+            "why": list(health.reasons),
             "now": _moment(now),
             "started": _moment(self._started),
             "version": self._version,
             "connections": {
                 "open": len(server.connections),
                 "limit": server.access.limits.connections,
-                "streams": len(server.streams),
+                "streams": server.streams,
             },
-            "modules": list(self._parts.modules),
-            "gateways": {name: self._gateway(name, source, now) for name, source in self._parts.gateways.items()},
+            "modules": list(components.modules),
+            "gateways": {name: self._gateway(name, gateway, now) for name, gateway in components.gateways.items()},
             "feed": self._feed(now),
-            "hour": self._minutes(now),
+            "hour": self._hour(now),
             "stops": self._stops(),
-            "clients": _most(_sum(minute.clients for minute in self._hour.minutes())),
-            "incidents": {where: dict(counts) for where, counts in self._parts.incidents() if counts},
+            "clients": _most_common(clients),
+            "incidents": {name: dict(counts) for name, counts in components.incidents() if counts},
             "events": [
-                {"time": _moment(event.moment), "level": event.level, "text": event.text}
-                for event in self._hour.events
+                {"time": _moment(entry.moment), "level": entry.level, "text": entry.text}
+                for entry in self._history.entries
             ],
         }
 
-    def _gateway(self, name: str, source: GatewayComponents, now: float) -> Json:
-        flights = source.cache.flights
-        hour = list(self._hour.minutes())
-        lately = [minute for minute in hour if now - minute.begins < LATELY * 60]
+    def _gateway(self, name: str, gateway: GatewayComponents, now: float) -> Json:
+        cache, flights = gateway.cache, gateway.cache.pending
+        hour = list(self._history.minutes())
+        recent = [minute for minute in hour if now - minute.begins < RECENT_MINUTES * 60]
         return {
-            "breaker": source.breaker.state,
+            "breaker": gateway.breaker.state,
             "flights": len(flights),
             "waiting": sum(flights.values()),
-            "cache": {"boards": source.cache.entries, "bytes": source.cache.bytes, "evicted": source.cache.evicted},
-            "lately": _latencies(lately, name),
+            "cache": {"boards": cache.entries, "bytes": cache.bytes, "evicted": cache.evicted},
+            "lately": _latencies(recent, name),
             "hour": _latencies(hour, name),
         }
 
     def _feed(self, now: float) -> Json | None:
-        feed = self._parts.feed
+        feed = self._components.feed
         if feed is None:
             return None
+        ages = {operator: max(now - last_heard, 0) for operator, last_heard in feed.passtimes.last_heard.items()}
         return {
             "state": feed.state,
             "address": None if feed.subscriber is None else feed.subscriber.address,
@@ -94,43 +98,41 @@ class Status:
             "planned": feed.timetable.n_planned,
             "stops": len(feed.passtimes.stops),
             "messages": feed.passtimes.n_messages,
-            "owners": {
-                owner: round(max(now - heard, 0), 1) for owner, heard in sorted(feed.passtimes.last_heard.items())
-            },
+            "owners": {operator: round(age, 1) for operator, age in sorted(ages.items())},
         }
 
-    def _minutes(self, now: float) -> Json:
-        """Give the last hour: sixty minutes, the oldest first, and the sums."""
-        minutes = {minute.begins: minute for minute in self._hour.minutes()}
+    def _hour(self, now: float) -> Json:
+        """Return the results of the last sixty minutes, oldest first, and the sums by status."""
+        minutes = {minute.begins: minute for minute in self._history.minutes()}
         last = int(now) // 60 * 60
-        outcomes = [
-            minutes[at].outcomes if at in minutes else Counter[str]() for at in range(last - 3540, last + 60, 60)
+        results = [
+            minutes[begin].results if begin in minutes else Counter[BoardResult]()
+            for begin in range(last - 3540, last + 60, 60)
         ]
+        statuses = _sum(minute.statuses for minute in minutes.values())
         return {
-            "outcomes": {name: [minute[name] for minute in outcomes] for name in OUTCOMES},
-            "statuses": {str(status): n for status, n in sorted(_sum(m.statuses for m in minutes.values()).items())},
+            "outcomes": {name: [counts[name] for counts in results] for name in BOARD_RESULTS},
+            "statuses": {str(status): n for status, n in sorted(statuses.items())},
         }
 
     def _stops(self) -> Json:
-        minutes = list(self._hour.minutes())
-        slowest: dict[str, float] = {}
+        minutes = list(self._history.minutes())
+        waits: dict[str, float] = {}
         for minute in minutes:
-            for stop, seconds in minute.slow.items():
-                slowest[stop] = max(seconds, slowest.get(stop, 0.0))
-        failed = _sum(minute.unanswered for minute in minutes)
-        modules = [asked for minute in minutes for asked in minute.modules.values()]
-        answered = {stop for asked in modules for stop in asked.stops["answered"]}
-        # Such a stop may not exist: the gateway is silent about those.
+            for stop, seconds in minute.longest_waits.items():
+                waits[stop] = max(seconds, waits.get(stop, 0.0))
+        slowest = sorted(waits.items(), key=lambda item: -item[1])[:MAX_ITEMS]
+        failed = _sum(minute.failed_stops for minute in minutes)
+        modules = [requests for minute in minutes for requests in minute.modules.values()]
+        answered = {stop for requests in modules for stop in requests.stops["answered"]}
+        # Such a stop may not exist: the gateway does not respond for those.
         never = Counter({stop: n for stop, n in failed.items() if stop not in answered and stop != OTHERS})
         return {
-            "most_asked": _most(_sum(minute.stops for minute in minutes)),
-            "slowest_ms": {
-                stop: round(seconds * 1000)
-                for stop, seconds in sorted(slowest.items(), key=lambda one: -one[1])[:MOST]
-            },
-            "most_failed": _most(failed - never),
-            "never_answered": _most(never),
-            "unknown": _most(_sum(minute.unknown for minute in minutes)),
+            "most_asked": _most_common(_sum(minute.stops for minute in minutes)),
+            "slowest_ms": {stop: round(seconds * 1000) for stop, seconds in slowest},
+            "most_failed": _most_common(failed - never),
+            "never_answered": _most_common(never),
+            "unknown": _most_common(_sum(minute.unknown_stops for minute in minutes)),
         }
 
 
@@ -145,20 +147,20 @@ def _sum(counters: Any) -> Counter[Any]:
     return total
 
 
-def _most(counter: Counter[str]) -> dict[str, int]:
-    """Give the names that come most, and the number of all that are counted together."""
+def _most_common(counter: Counter[str]) -> dict[str, int]:
+    """Return the most common names with their counts, and last the count of OTHERS."""
     others = counter.pop(OTHERS, 0)
-    return dict(counter.most_common(MOST)) | ({OTHERS: others} if others else {})
+    return dict(counter.most_common(MAX_ITEMS)) | ({OTHERS: others} if others else {})
 
 
 def _latencies(minutes: Iterable[Minute], module: str) -> Json:
-    """Give the quantiles of a module's questions to its gateway."""
-    taken, waited = QuantileSketch(), QuantileSketch()
+    """Return the quantiles of a gateway's acknowledgement and callback times."""
+    acknowledgement_ms, callback_ms = QuantileSketch(), QuantileSketch()
     for minute in minutes:
         if module in minute.modules:
-            taken.merge(minute.modules[module].taken)
-            waited.merge(minute.modules[module].waited)
-    return {"acknowledgement_ms": _quantiles(taken), "answer_ms": _quantiles(waited)}
+            acknowledgement_ms.merge(minute.modules[module].acknowledgement_ms)
+            callback_ms.merge(minute.modules[module].callback_ms)
+    return {"acknowledgement_ms": _quantiles(acknowledgement_ms), "answer_ms": _quantiles(callback_ms)}
 
 
 def _quantiles(times: QuantileSketch) -> dict[str, float | None]:

@@ -4,6 +4,8 @@ from functools import lru_cache
 from hashlib import blake2b
 from importlib.resources import files
 
+from govi_server.runtime.templates import environment
+
 
 def policy(more: str) -> tuple[tuple[str, str], ...]:
     """Give the header fields of a page: nothing but our own files, and what more is said of its content's security.
@@ -49,9 +51,6 @@ def address(name: str) -> str:
     return f"/assets/{name}?v={version(name)}"
 
 
-def html(name: str) -> str:
-    """Read a page, with the addresses of its files as they are for good."""
-    page = files("govi_server.pages").joinpath("templates", name).read_text("utf-8")
-    for file in TYPES:
-        page = page.replace(f'"/assets/{file}"', f'"{address(file)}"')
-    return page
+TEMPLATES = environment("govi_server.pages")
+"""The pages, in which asset("board.css") is the address of a file."""
+TEMPLATES.globals["asset"] = address

@@ -1,58 +1,54 @@
-"""The departure board as a page, and the part of it that changes."""
+"""The departure board as a page, and the part of it that changes.
+
+The page is a template. The changing part, which every event carries, is written here: as a Jinja2 template it took
+335 us for 20 departures instead of 223 (CPython 3.11, Jinja2 3.1.6).
+"""
 
 from collections.abc import Generator, Mapping
 from datetime import datetime
 from html import escape
-from importlib.resources import files
-from string import Template
 from urllib.parse import urlencode
 
 from govi_server.departures.display import DepartureDisplay, DisplayRow, StopDisplay
 from govi_server.departures.times import MINUTE, local_timestamp
-from govi_server.pages import links as languages
-from govi_server.pages.assets import address
+from govi_server.pages.assets import TEMPLATES
+from govi_server.pages.links import language_links
 from govi_server.pages.texts import TEXTS, clock, left_words, row_words, stop_name, stop_words
 from govi_server.runtime.clock import LOCAL_ZONE
 
 REFRESH = 10
-"""Seconds after which a browser without scripts loads the page again: as many as are taken off what is left."""
+"""Seconds after which a browser without scripts reloads the page."""
 
-_PAGE = Template(files("govi_server.pages").joinpath("templates", "board.html").read_text("utf-8"))
-_DUTCH = ' lang="nl"'  # so that what a source writes is read out, and broken, as what it is
-_HEIGHT, _SIDE, _CHARACTER, _LEAST = 32, 8, 15, 46  # of a badge, in units of which its text is 22 high
+_PAGE = TEMPLATES.get_template("board.html")
+_DUTCH = ' lang="nl"'  # sources write Dutch: screen readers and hyphenation need to know
+
+# Of a badge, in units in which its text is 22 high.
+_BADGE_HEIGHT, _BADGE_PADDING, _CHARACTER_WIDTH, _MIN_BADGE_WIDTH = 32, 8, 15, 46
+_MAX_UNFITTED = 3
+"""Characters of a line's number that fit into its badge, however wide they are; longer ones are squeezed."""
 
 
-def page(sign: DepartureDisplay, lang: str, now: float, query: Mapping[str, str]) -> Generator[None, None, str]:
-    """Make the whole page of a sign, bit by bit. query: the parameters that it was asked for with, all sound."""
-    texts = TEXTS[lang]
-    codes = ",".join(stop.code for stop in sign.stops)
-    events = f"/events/{codes}?{urlencode({**query, 'lang': lang})}"
-    values = {
-        "lang": lang,
-        "title": texts["title"].format(stop=", ".join(stop_name(stop, lang) for stop in sign.stops)),
-        "view": query.get("view", ""),
-        "count": "single" if len(sign.stops) == 1 else "several",
-        "refresh": f"{REFRESH}",
-        "events": events,
-        "now_text": texts["now"],
-        "minutes_text": texts["minutes"],
-        "offline": texts["offline"],
-        "languages_text": texts["languages"],
-        "css": address("board.css"),
-        "js": address("board.js"),
-        "icon": address("icon.svg"),
-    }
-    return _PAGE.substitute(
-        {name: escape(value) for name, value in values.items()},
-        languages=languages.links(lang, query),
-        fragment=(yield from fragment(sign, lang, now)),
+def page(display: DepartureDisplay, lang: str, now: float, query: Mapping[str, str]) -> Generator[None, None, str]:
+    """Make the whole page, in steps. query: the valid parameters of the request, which the page's links keep."""
+    codes = ",".join(stop.code for stop in display.stops)
+    names = ", ".join(stop_name(stop, lang) for stop in display.stops)
+    return _PAGE.render(
+        lang=lang,
+        texts=TEXTS[lang],
+        title=TEXTS[lang]["title"].format(stop=names),
+        view=query.get("view", ""),
+        count="single" if len(display.stops) == 1 else "several",
+        refresh=REFRESH,
+        events=f"/events/{codes}?{urlencode({**query, 'lang': lang})}",
+        languages=language_links(query),
+        fragment=(yield from fragment(display, lang, now)),
     )
 
 
-def fragment(sign: DepartureDisplay, lang: str, now: float) -> Generator[None, None, str]:
-    """Make what is inside the page's main element, bit by bit: the clock and the signs of the stops, in HTML.
+def fragment(display: DepartureDisplay, lang: str, now: float) -> Generator[None, None, str]:
+    """Make the HTML in the page's main element, in steps: the clock and the board of each stop.
 
-    now: epoch seconds. The script of the page puts it in place of what was there, and counts on from it.
+    now: epoch seconds. The page's script replaces the element's content with it, and counts down from this moment.
     """
     offset = datetime.fromtimestamp(now, LOCAL_ZONE).utcoffset()
     assert offset is not None  # it has a zone
@@ -60,8 +56,8 @@ def fragment(sign: DepartureDisplay, lang: str, now: float) -> Generator[None, N
         f'<time class="clock" datetime="{local_timestamp(now)}" data-now="{now:.0f}" '
         f'data-offset="{offset.total_seconds():.0f}">{clock(now)}</time>\n'
     ]
-    for stop in sign.stops:
-        parts.append(_stop(stop, sign.horizon, lang, now))
+    for stop in display.stops:
+        parts.append(_stop(stop, display.horizon, lang, now))
         yield
     return "".join(parts)
 
@@ -73,8 +69,8 @@ def _stop(stop: StopDisplay, horizon: float, lang: str, now: float) -> str:
     if stop.messages:
         items = "".join(f"<li data-news{_DUTCH}>{escape(message)}</li>" for message in stop.messages)
         parts.append(f'<ul class="messages" aria-label="{escape(TEXTS[lang]["messages"])}">{items}</ul>')
-    if words := stop_words(stop, horizon, lang):
-        parts.append(f'<p class="notice {stop.state}" data-news>{escape(words)}</p>')
+    if notice := stop_words(stop, horizon, lang):
+        parts.append(f'<p class="notice {stop.state}" data-news>{escape(notice)}</p>')
     if stop.rows:
         parts.append(_table(stop, lang, now))
     return "\n".join(parts) + "</section>\n"
@@ -90,20 +86,20 @@ def _table(stop: StopDisplay, lang: str, now: float) -> str:
 
 
 def _row(stop: StopDisplay, row: DisplayRow, with_platform: bool, lang: str, now: float) -> str:
-    # What matters to who cannot see it is said when it comes; that minutes go by is not.
-    gone = " data-news" if row.state == "cancelled" else ""
+    # Screen readers announce a cancellation as it appears, but not that minutes go by.
+    news = " data-news" if row.state == "cancelled" else ""
     note = f'<span class="note">{escape(row.note)}</span>' if row.note else ""
     destination = f'<span class="name">{escape(row.destination)}</span>'
     platform = f'<td class="platform">{escape(row.platform or "")}</td>' if with_platform else ""
     return (
-        f'<tr class="{row.state}"{gone}><th scope="row" class="line">{_badge(row)}</th>'
+        f'<tr class="{row.state}"{news}><th scope="row" class="line">{_badge(row)}</th>'
         f'<td class="destination"{_DUTCH}>{destination}{note}</td>{platform}'
         f'<td class="time">{_time(stop, row, lang, now)}</td></tr>\n'
     )
 
 
 def _time(stop: StopDisplay, row: DisplayRow, lang: str, now: float) -> str:
-    """Make the cell of the time: when it is, what it was to be, and what is known of it."""
+    """Make the content of the time's cell: the departure time, the planned one if it differs, and the state."""
     planned = f'<time datetime="{local_timestamp(row.planned)}">{clock(row.planned)}</time>'
     if row.state == "cancelled":
         when = f"<s>{planned}</s>"
@@ -111,28 +107,27 @@ def _time(stop: StopDisplay, row: DisplayRow, lang: str, now: float) -> str:
         when = f'<span class="left">{planned}</span>'
     else:
         was = f'<s><span class="unseen">{escape(TEXTS[lang]["was"])} </span>{planned}</s> ' if row.moved else ""
-        ends = row.expected - row.expected % MINUTE  # what is shown and what programs read is the same minute
+        minute = row.expected - row.expected % MINUTE  # programs read the minute that people see
         left = escape(left_words(stop, row, now, lang))
         at = now + stop.seconds_left(row, now)
-        when = f'{was}<time class="left" datetime="{local_timestamp(ends)}" data-at="{at:.0f}">{left}</time>'
+        when = f'{was}<time class="left" datetime="{local_timestamp(minute)}" data-at="{at:.0f}">{left}</time>'
     return f'<span class="when">{when}</span> <span class="state">{escape(row_words(row, lang))}</span>'
 
 
 def _badge(row: DisplayRow) -> str:
-    """Write a line's number, and draw it on its colour for who sees.
+    """Make a line's number: as text for screen readers, and as an image in the line's colours.
 
-    An image, for its attributes are no style, which the page's policy allows to its own files only. What is written
-    in an image is not read out by all that read a page.
+    An image, because the page's policy allows no style attributes; not all screen readers read the text in images.
     """
-    width = max(_LEAST, round(len(row.line) * _CHARACTER + 2 * _SIDE))
+    width = max(_MIN_BADGE_WIDTH, round(len(row.line) * _CHARACTER_WIDTH + 2 * _BADGE_PADDING))
     ground = f' fill="{row.color}"' if row.color else ""
     text = f' fill="{row.text_color}"' if row.text_color else ""
-    if len(row.line) > 3:  # wide letters might run over the ground
-        text += f' textLength="{width - 2 * _SIDE}" lengthAdjust="spacingAndGlyphs"'
+    if len(row.line) > _MAX_UNFITTED:
+        text += f' textLength="{width - 2 * _BADGE_PADDING}" lengthAdjust="spacingAndGlyphs"'
     plain = "" if row.color else " plain"
     return (
         f'<span class="unseen">{escape(row.line)}</span>'
-        f'<svg class="badge{plain}" viewBox="0 0 {width} {_HEIGHT}" focusable="false" aria-hidden="true">'
-        f'<rect width="{width}" height="{_HEIGHT}" rx="6"{ground}/>'
+        f'<svg class="badge{plain}" viewBox="0 0 {width} {_BADGE_HEIGHT}" focusable="false" aria-hidden="true">'
+        f'<rect width="{width}" height="{_BADGE_HEIGHT}" rx="6"{ground}/>'
         f'<text x="50%" y="24" text-anchor="middle"{text}>{escape(row.line)}</text></svg>'
     )

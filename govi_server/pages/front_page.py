@@ -1,40 +1,33 @@
-"""The front page: a search for a stop, what the data is and how old, and where all the rest is."""
+"""The front page: a search for stops, the sources of the data and their age, and links to everything else."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from re import sub
-from string import Template
-from urllib.parse import quote
 
 from govi_server.departures.stop_index import MAX_QUERY_CHARACTERS, MAX_STOPS
 from govi_server.departures.times import MINUTE
-from govi_server.pages import links as languages
-from govi_server.pages.assets import html
+from govi_server.pages.assets import TEMPLATES
+from govi_server.pages.links import language_links
 from govi_server.pages.texts import TEXTS
 
 _Texts = Mapping[str, str]
 
-
-def _written(text: str) -> str:
-    """Write a text as HTML; a line does not break before the signs that French has a space before."""
-    return sub(" (?=[:;?!])", "\N{NO-BREAK SPACE}", escape(text))
-
-
-_TEXTS = {
-    lang: {"lang": lang} | {key: _written(text) for key, text in texts.items()} for lang, texts in TEXTS.items()
+_PAGE = TEMPLATES.get_template("front.html")
+# French has a space before these signs, where a line must not break.
+_TEXTS: Mapping[str, _Texts] = {
+    lang: {key: sub(" (?=[:;?!])", "\N{NO-BREAK SPACE}", text) for key, text in texts.items()}
+    for lang, texts in TEXTS.items()
 }
-_PAGE, _SEARCH = Template(html("front.html")), Template(html("search.html"))
-_NDOV = '<a href="https://ndovloket.nl/" rel="external noreferrer" lang="nl">NDOV Loket</a>'
 _LICENSES = {
     "http://creativecommons.org/publicdomain/zero/1.0/": "CC0 1.0",
     "http://openov.nl/license/GOVI-1.0-TravelInfo": "GOVI-1.0-TravelInfo",
 }
-# A colour goes with every word on how far the data can be relied upon.
+"""Names of licences, by URL."""
 _COLORS = {
     "UP": "good", "RECOVERING": "late", "DOWN": "bad", "UNKNOWN": "late",
     "fresh": "good", "stale": "late", "old": "bad",
 }  # fmt: skip
+"""CSS classes of the feed's states and of the freshness of an operator's data."""
 _BOARD = {"/board/{code}": "link_board", "/events/{code}": "link_events"}
 _LIVE = {
     "/tpc/{code}": "link_ovapi",
@@ -47,7 +40,7 @@ _DOCUMENTED = {"/docs": "link_docs", "/openapi.json": "link_openapi"}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a module answers from. kind: demo, govi or kv78turbo; license: the address of its data's licence."""
+    """The source of a module's departures. kind: demo, govi or kv78turbo; license: the URL of its data's licence."""
 
     module: str
     kind: str
@@ -56,7 +49,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class LinkedStop:
-    """A stop that is shown, its name without the town that it begins with."""
+    """A stop in a list; its name without the town that it begins with."""
 
     code: str
     name: str
@@ -64,135 +57,99 @@ class LinkedStop:
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
-    """A data owner, and how far what it said some seconds ago can be relied upon."""
+class OperatorStatus:
+    """The data of an operator: seconds since its last message, and how fresh that makes it (fresh, stale or old)."""
 
     code: str
     age: float
-    condition: str
+    freshness: str
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
-    """What the live feed tells."""
+class FeedStatus:
+    """The live feed, with results of the search."""
 
     state: str
     age: float | None
-    """Seconds since it said something, if it did."""
-    stops: int
-    """How many it knows."""
-    owners: Sequence[Owner]
+    """Seconds since its last message; None before the first."""
+    n_stops: int
+    operators: Sequence[OperatorStatus]
     changed: Sequence[LinkedStop]
-    """Those that it told of last, the latest first."""
+    """The stops that changed last, the latest first."""
     found: Sequence[LinkedStop] | None
-    """None if none is looked for."""
+    """None without a search."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrontPage:
-    """What is told on the page."""
+    """What the page shows."""
 
     sources: Sequence[Source]
-    live: Live | None
-    """None where there is but a gateway, in which nobody can search."""
+    feed: FeedStatus | None
+    """None where there is only a gateway, in which stops cannot be searched."""
     is_demo: bool
-    """Whether all of it is made up."""
+    """Whether all data is made up."""
     example: str
-    """The code of a stop to try things with, if one is known."""
+    """The code of a stop to try things with, "" if none is known."""
     version: str
 
 
-def page(told: FrontPage, lang: str, query: Mapping[str, str]) -> str:
-    """Make the whole page. query: the parameters that it was asked for with, q and lang, all of them sound."""
-    texts, asked = _TEXTS[lang], escape(query.get("q", ""))
-    kept = f"?lang={lang}" if "lang" in query else ""  # of the query, for links to boards
-    return _PAGE.substitute(
-        texts,
-        title=f"{asked} · {texts['front']}" if asked else texts["front"],
-        notice=f'<p class="note">{texts["demo"]}</p>' if told.is_demo else "",
-        finding="" if told.live is None else _search(told.live, asked, texts, kept),
-        sources="\n".join(_source(source, texts) for source in told.sources),
-        state="" if told.live is None else _state(told.live, texts),
-        links=_links(told, texts, kept),
-        other_languages=languages.links(lang, query),
-        version=escape(told.version),
+@dataclass(frozen=True, slots=True)
+class ApiLink:
+    """A path, its address ("" if it needs the code of a stop and none is known), and what is there."""
+
+    path: str
+    address: str
+    text: str
+
+
+def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
+    """Make the whole page. query: the valid parameters of the request, among q and lang."""
+    texts, feed = _TEXTS[lang], content.feed
+    board_query = f"?lang={lang}" if "lang" in query else ""
+    return _PAGE.render(
+        lang=lang,
+        texts=texts,
+        languages=language_links(query),
+        content=content,
+        feed=feed,
+        query=query.get("q", ""),
+        max_length=MAX_QUERY_CHARACTERS,
+        max_stops=MAX_STOPS,
+        board_query=board_query,
+        found="" if feed is None or feed.found is None else _found(len(feed.found), texts),
+        licenses=_LICENSES,
+        colors=_COLORS,
+        feed_age="" if feed is None or feed.age is None else _ago(feed.age, texts),
+        feed_stops="" if feed is None else _number(feed.n_stops),
+        operators=[] if feed is None else [(operator, _ago(operator.age, texts)) for operator in feed.operators],
+        links=_links(content, texts, board_query),
     )
 
 
-def _search(live: Live, asked: str, texts: _Texts, kept: str) -> str:
-    return _SEARCH.substitute(
-        texts,
-        query=asked,
-        longest=MAX_QUERY_CHARACTERS,
-        unsaid="" if kept else " disabled",
-        most=MAX_STOPS,
-        said="" if live.found is None else _counted(len(live.found), texts),
-        stops=_stops(live.found or (), kept),
-        changes=_stops(live.changed, kept) or f'<li class="soft">{texts["changed_none"]}</li>',
-    )
-
-
-def _counted(stops: int, texts: _Texts) -> str:
-    if stops >= MAX_STOPS:
+def _found(n_stops: int, texts: _Texts) -> str:
+    if n_stops >= MAX_STOPS:
         return texts["found_most"].format(n=MAX_STOPS)
-    return texts[{0: "found_none", 1: "found_one"}.get(stops, "found_some")].format(n=stops)
-
-
-def _stops(stops: Iterable[LinkedStop], kept: str) -> str:
-    return "".join(
-        f'<li><a href="/board/{quote(stop.code)}{kept}" lang="nl"><b>{escape(stop.name)}</b> '
-        f"<span>{escape(stop.town)}</span> <code>{escape(stop.code)}</code></a></li>\n"
-        for stop in stops
-    )
-
-
-def _source(source: Source, texts: _Texts) -> str:
-    address = escape(source.license)
-    name = escape(_LICENSES.get(source.license, source.license))
-    license_link = f'<a rel="license noreferrer" href="{address}">{name}</a>'
-    return (
-        f"<dt><code>/{escape(source.module)}</code></dt><dd>{texts[f'source_{source.kind}'].format(ndov=_NDOV)} "
-        f"{texts['license'].format(license=license_link)}</dd>"
-    )
-
-
-def _state(live: Live, texts: _Texts) -> str:
-    said = [f'<span class="state {_COLORS[live.state]}">{texts[f"feed_{live.state.lower()}"]}</span>']
-    if live.age is not None:
-        said.append(texts["feed_age"].format(ago=_ago(live.age, texts)))
-    said.append(texts["feed_stops"].format(n=_number(live.stops)))
-    return f"<p>{' '.join(said)}</p>" + (_owners(live.owners, texts) if live.owners else "")
-
-
-def _owners(owners: Iterable[Owner], texts: _Texts) -> str:
-    head = "".join(f'<th scope="col">{texts[key]}</th>' for key in ("owner", "owner_heard", "owner_data"))
-    rows = "".join(
-        f'<tr><th scope="row">{escape(owner.code)}</th><td>{_ago(owner.age, texts)}</td>'
-        f'<td class="state {_COLORS[owner.condition]}">{texts[f"owner_{owner.condition}"]}</td></tr>\n'
-        for owner in owners
-    )
-    table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table>"
-    return f'<div class="wide" tabindex="0">{table}</div>'
+    return texts[{0: "found_none", 1: "found_one"}.get(n_stops, "found_some")].format(n=n_stops)
 
 
 def _ago(seconds: float, texts: _Texts) -> str:
-    """Say how long ago something was: in seconds as long as they matter."""
-    minutes = texts["minutes"].format(n=_number(seconds // MINUTE))
+    """Format how long ago something was: up to ten minutes in seconds."""
+    minutes = texts["n_minutes"].format(n=_number(seconds // MINUTE))
     return texts["ago"].format(time=minutes if seconds >= 10 * MINUTE else f"{seconds:.0f} s")
 
 
 def _number(number: float) -> str:
-    """Write a large number as all languages may (ISO 80000-1): with a narrow space between its thousands."""
+    """Format a number as ISO 80000-1 allows in all languages: with a narrow space between its thousands."""
     return f"{number:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
-def _links(told: FrontPage, texts: _Texts, kept: str) -> str:
-    dris = {f"/{source.module}/{{code}}": "link_dris" for source in told.sources}
+def _links(content: FrontPage, texts: _Texts, board_query: str) -> list[ApiLink]:
+    dris = {f"/{source.module}/{{code}}": "link_dris" for source in content.sources}
     links = []
-    for path, key in (_BOARD | dris | (_LIVE if told.live else {}) | _DOCUMENTED).items():
-        address = escape(path.replace("{code}", told.example or "<TimingPointCode>"))
-        link = f"<code>{address}</code>"
-        if told.example or "{code}" not in path:
-            link = f'<a href="{address}{kept if key == "link_board" else ""}">{link}</a>'
-        links.append(f"<dt>{link}</dt><dd>{texts[key]}</dd>")
-    return "\n".join(links)
+    for template, key in (_BOARD | dris | (_LIVE if content.feed else {}) | _DOCUMENTED).items():
+        path = template.replace("{code}", content.example or "<TimingPointCode>")
+        is_complete = content.example or "{code}" not in template
+        address = path + (board_query if key == "link_board" else "") if is_complete else ""
+        links.append(ApiLink(path, address, texts[key]))
+    return links

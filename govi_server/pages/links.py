@@ -1,18 +1,23 @@
-"""Links from a page to the same in other languages."""
+"""Links from a page to the same page in other languages."""
 
 from collections.abc import Mapping
-from html import escape
+from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from govi_server.pages.texts import LANGUAGES, TEXTS
 
 
-def links(lang: str, query: Mapping[str, str]) -> str:
-    """Make the links of a page in a language, in HTML. query: the parameters that they keep."""
-    return " ".join(_link(other, lang, query) for other in LANGUAGES)
+@dataclass(slots=True)
+class LanguageLink:
+    """A link to the page in one language (two letters). name: what the language calls itself."""
+
+    lang: str
+    name: str
+    address: str
 
 
-def _link(other: str, lang: str, query: Mapping[str, str]) -> str:
-    target = escape("?" + urlencode({**query, "lang": other}))
-    current = ' aria-current="true"' if other == lang else ""
-    return f'<a href="{target}" lang="{other}" hreflang="{other}"{current}>{escape(TEXTS[other]["name"])}</a>'
+def language_links(query: Mapping[str, str]) -> list[LanguageLink]:
+    """Return the links of a page. query: the parameters that they keep, lang aside."""
+    kept = urlencode([(name, value) for name, value in query.items() if name != "lang"])
+    address = f"?{kept}&lang=" if kept else "?lang="
+    return [LanguageLink(lang, TEXTS[lang]["name"], address + lang) for lang in LANGUAGES]

@@ -27,8 +27,9 @@ _NOTICES: tuple[StopState, ...] = ("planned", "last_known", "none", "unknown", "
 
 
 def clock(moment: float) -> str:
-    """Write a moment (epoch seconds) as the clocks on the wall show it in the Netherlands: 23:45."""
-    return datetime.fromtimestamp(moment, LOCAL_ZONE).strftime("%H:%M")
+    """Format a moment (epoch seconds) as a wall clock in the Netherlands: 23:45."""
+    local = datetime.fromtimestamp(moment, LOCAL_ZONE)
+    return f"{local.hour:02}:{local.minute:02}"
 
 
 def stop_name(stop: StopDisplay, lang: str) -> str:

@@ -1,16 +1,13 @@
 """How the parts of the program start and end: in order, with one clear line when one of them cannot."""
 
 from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.logger import ILogObserver, LogEvent, Logger, LogPublisher, globalLogPublisher
 
 from govi_server.errors import StartupError
-
-if TYPE_CHECKING:
-    pass
 
 
 class _Exit(SystemExit, Exception):

@@ -1,1 +1,1 @@
-"""A GOVI gateway over a made-up town, for trying and testing."""
+"""A simulated GOVI gateway and KV78turbo feed of a made-up town, for demos and tests."""

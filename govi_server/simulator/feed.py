@@ -1,6 +1,6 @@
-"""The simulated KV78turbo feed: says over ZeroMQ what the town or a recording has to say.
+"""The simulated KV78turbo feed: publishes the messages of the town, or of recordings, over ZeroMQ.
 
-However fast the town's time goes, cycles and pauses are of real seconds, as who reads the feed counts them.
+Cycles and pauses are in real seconds, as a subscriber measures them, at any speed of the town's time.
 """
 
 import re
@@ -16,42 +16,42 @@ from twisted.logger import Logger
 
 from govi_server.departures.times import MINUTE
 from govi_server.errors import StartupError
-from govi_server.simulator.faults import Faults, Way
+from govi_server.simulator.feed_faults import FaultInjector, FeedFaults
 from govi_server.simulator.replay import Replay
 from govi_server.simulator.town import Town
 from govi_server.simulator.town_feed import Message, TownFeed
 
-HEARTBEAT = 10
-"""Seconds between two envelopes alone."""
-SILENCE_EVERY = 3 * MINUTE
-"""How long the feed speaks before it is silent for a time, when it is to be."""
-
-
+HEARTBEAT_INTERVAL = 10
+"""Seconds between two heartbeats, which are envelopes alone."""
+SILENCE_INTERVAL = 3 * MINUTE
+"""Seconds from one silence to the next, if there are any."""
+SUBSCRIPTION_DELAY = 0.1
+"""Seconds between two looks for a subscriber, and from its first subscription to the first message."""
 ANY_PORT = "tcp://127.0.0.1:*"
-"""The address of a feed for this machine alone, on a port that the system picks."""
+"""A free port of this machine alone."""
 
 _ADDRESS = re.compile(r"ipc://.+|tcp://.+:(\d{1,5}|\*)", re.ASCII)
 
 
 class Publisher:
-    """A ZeroMQ socket that says things to whoever subscribes.
+    """A ZeroMQ socket that publishes messages.
 
-    address: such as tcp://127.0.0.1:7817. Raises CannotStart for what is none.
+    address: such as tcp://127.0.0.1:7817. Raises StartupError if it is invalid.
     """
 
     def __init__(self, address: str) -> None:
         match = _ADDRESS.fullmatch(address)
         port = match and match[1]
-        if match is None or not (port in (None, "*") or 0 < int(port) < 65536):  # libzmq takes any number
-            raise StartupError(f"{address!r} is no address of a feed: it is of the form tcp://127.0.0.1:7817")
+        if match is None or not (port in (None, "*") or 0 < int(port) < 65536):  # libzmq accepts any number
+            raise StartupError(f"--feed: invalid feed address {address!r} (expected such as tcp://127.0.0.1:7817)")
         self._address = address
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
 
     def open(self) -> str:
-        """Listen, and give the address. Raises CannotStart."""
+        """Listen, and return the address. Raises StartupError."""
         self._context = zmq.Context()  # not sooner: its threads would not survive twistd's fork
-        socket = self._context.socket(zmq.XPUB)  # a PUB that tells who subscribes
+        socket = self._context.socket(zmq.XPUB)  # a PUB that reports subscriptions
         socket.linger = 0
         socket.ipv6 = "[" in self._address
         try:
@@ -60,25 +60,25 @@ class Publisher:
             socket.close()
             self._context.term()
             reason = zmq.strerror(error.errno or 0)
-            raise StartupError(f"cannot listen on {self._address} for the feed: {reason}") from None
+            raise StartupError(f"cannot listen on {self._address} for the simulated feed: {reason}") from None
         self._socket = socket
         return cast(bytes, socket.last_endpoint).decode().rstrip("\0")
 
-    def subscribed(self) -> bool:
-        """Tell whether anybody has subscribed since this was last asked."""
+    def has_new_subscription(self) -> bool:
+        """Return whether there were subscriptions since the last call."""
         assert self._socket is not None
-        told = []
+        events = []
         while self._socket.poll(0):
-            told.append(self._socket.recv(zmq.NOBLOCK))
-        return any(message.startswith(b"\1") for message in told)  # the others have left
+            events.append(self._socket.recv(zmq.NOBLOCK))
+        return any(event.startswith(b"\1") for event in events)  # \0 is the end of a subscription
 
     def send(self, frames: Sequence[bytes]) -> None:
-        """Say something; it is lost for whoever is too slow."""
+        """Publish a message; it is lost for subscribers that are too slow."""
         assert self._socket is not None
         self._socket.send_multipart(frames, zmq.NOBLOCK)
 
     def close(self) -> None:
-        """Say no more."""
+        """Close the socket."""
         if self._socket is not None and self._context is not None:
             self._socket.close()
             self._context.term()
@@ -86,9 +86,10 @@ class Publisher:
 
 
 class SimulatedFeed(Service):
-    """Says what its source has to say, and heartbeats. silence: seconds, every few minutes.
+    """Publishes the messages of a source, and heartbeats.
 
-    way: of its messages to the publisher. listening: called with the publisher's address once it listens there.
+    silence: seconds without any message, every few minutes; 0 for none. on_listening: called with the publisher's
+    address once it listens.
     """
 
     log = Logger()
@@ -98,69 +99,70 @@ class SimulatedFeed(Service):
         clock: IReactorTime,
         publisher: Publisher,
         source: TownFeed | Replay,
-        way: Way,
+        faults: FaultInjector,
         silence: float = 0.0,
-        listening: Callable[[str], object] = lambda address: None,
+        on_listening: Callable[[str], object] = lambda address: None,
     ) -> None:
         self._clock = clock
         self._publisher = publisher
         self._source = source
-        self._way = way
+        self._faults = faults
         self._silence = silence
-        self._listening = listening
+        self._on_listening = on_listening
         self._is_silent = False
-        self._saying: Iterator[tuple[list[Message], float]] = iter(())
-        self._next: IDelayedCall | None = None
-        self._turn: IDelayedCall | None = None  # from speech to silence, or back
-        self._beating = LoopingCall(self._beat)
-        self._beating.clock = clock
+        self._messages: Iterator[tuple[list[Message], float]] = iter(())
+        self._next_messages: IDelayedCall | None = None
+        self._next_silence: IDelayedCall | None = None  # the next start or end of a silence
+        self._heartbeat = LoopingCall(self._send_heartbeat)
+        self._heartbeat.clock = clock
 
     def privilegedStartService(self) -> None:
-        """Listen. Raises CannotStart, for example when the address is taken."""
+        """Listen. Raises StartupError, for example if the address is in use."""
         super().privilegedStartService()
         address = self._publisher.open()
         self.log.info("Listening on {address} for the feed of {source}", address=address, source=self._source)
-        self._listening(address)
+        self._on_listening(address)
 
     def startService(self) -> None:
-        """Begin to speak, at once or when somebody listens."""
+        """Start publishing, at once or at the first subscription."""
         super().startService()
-        self._beating.start(HEARTBEAT)
+        self._heartbeat.start(HEARTBEAT_INTERVAL)
         if self._silence:
-            self._turn = self._clock.callLater(SILENCE_EVERY, self._be_silent)
-        self._saying = iter(self._source)
-        self._next = self._clock.callLater(0, self._wait if self._source.waits else self._say)
+            self._next_silence = self._clock.callLater(SILENCE_INTERVAL, self._start_silence)
+        self._messages = iter(self._source)
+        first = self._wait_for_subscription if self._source.waits_for_subscription else self._send_messages
+        self._next_messages = self._clock.callLater(0, first)
 
     def stopService(self) -> None:
-        """Say no more."""
+        """Stop publishing."""
         super().stopService()
-        if self._beating.running:
-            self._beating.stop()
-        for call in (self._next, self._turn):
+        if self._heartbeat.running:
+            self._heartbeat.stop()
+        for call in (self._next_messages, self._next_silence):
             if call is not None and call.active():
                 call.cancel()
         self._publisher.close()
 
-    def _wait(self) -> None:
-        """Wait for a subscriber, and a moment for the rest of its subscriptions: what is said before is lost."""
-        is_there = self._publisher.subscribed()
-        self._next = self._clock.callLater(0.1, self._say if is_there else self._wait)
+    def _wait_for_subscription(self) -> None:
+        """Wait for a subscription, and a moment for the subscriber's others: messages before them would be lost."""
+        then = self._send_messages if self._publisher.has_new_subscription() else self._wait_for_subscription
+        self._next_messages = self._clock.callLater(SUBSCRIPTION_DELAY, then)
 
-    def _say(self) -> None:
-        self._publisher.subscribed()  # or they would pile up
-        messages, pause = next(self._saying, ([], None))
+    def _send_messages(self) -> None:
+        self._publisher.has_new_subscription()  # so that they do not pile up
+        messages, pause = next(self._messages, ([], None))
         for message in messages:
-            for frames in self._way.frames(message):
+            for frames in self._faults.frames(message):
                 self._send(frames)
         if pause is not None:
-            self._next = self._clock.callLater(pause, self._say)
+            self._next_messages = self._clock.callLater(pause, self._send_messages)
             return
-        for frames in self._way.rest():
+        for frames in self._faults.release():
             self._send(frames)
-        self.log.info("All of {source} has been sent", source=self._source)
+        self.log.info("Simulated feed: sent all of {source}", source=self._source)
 
-    def _beat(self) -> None:
-        """Give a sign of life to whoever has subscribed to half of the feed, too."""
+    def _send_heartbeat(self) -> None:
+        """Send one of each kind, for subscribers to KV7 or KV8 alone."""
         self._send([b"/GOVI/KV7heartbeat"])
         self._send([b"/GOVI/KV8heartbeat"])
 
@@ -168,18 +170,19 @@ class SimulatedFeed(Service):
         if not self._is_silent:
             self._publisher.send(frames)
 
-    def _be_silent(self) -> None:
-        self.log.info("The feed is silent for {seconds:g} s", seconds=self._silence)
+    def _start_silence(self) -> None:
+        self.log.info("Simulated feed: silent for {seconds:g} s", seconds=self._silence)
         self._is_silent = True
-        self._turn = self._clock.callLater(self._silence, self._be_heard)
+        self._next_silence = self._clock.callLater(self._silence, self._end_silence)
 
-    def _be_heard(self) -> None:
-        self.log.info("The feed is heard again")
+    def _end_silence(self) -> None:
+        self.log.info("Simulated feed: sending again")
         self._is_silent = False
-        self._turn = self._clock.callLater(SILENCE_EVERY, self._be_silent)
+        self._next_silence = self._clock.callLater(SILENCE_INTERVAL, self._start_silence)
 
 
-def town_feed(clock: IReactorTime, seed: int, listening: Callable[[str], object]) -> SimulatedFeed:
-    """Make the feed of the town for this machine alone, in its own time and without faults."""
-    source = TownFeed(Town(seed), clock.seconds, waits=True)
-    return SimulatedFeed(clock, Publisher(ANY_PORT), source, Way(Faults(), Random(seed)), listening=listening)
+def make_town_feed(clock: IReactorTime, seed: int, on_listening: Callable[[str], object]) -> SimulatedFeed:
+    """Return the feed of the town for this machine alone, in real time and without faults."""
+    source = TownFeed(Town(seed), clock.seconds, waits_for_subscription=True)
+    faults = FaultInjector(FeedFaults(), Random(seed))
+    return SimulatedFeed(clock, Publisher(ANY_PORT), source, faults, on_listening=on_listening)

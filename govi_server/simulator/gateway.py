@@ -1,4 +1,4 @@
-"""The simulated GOVI gateway: takes questions by POST, and posts the answers to a callback address later."""
+"""The simulated GOVI gateway: receives requests by POST, and posts its responses to a callback URL later."""
 
 import gzip
 from collections.abc import Callable
@@ -25,57 +25,57 @@ from govi_server.settings import ServerSettings
 from govi_server.simulator.town import Town
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
-TRIPS = 10
-"""Trips of an answer: GOVI sent five (docs/protocols.md 1.2), other sources send more."""
+MAX_TRIPS = 10
+"""Trips in a response: GOVI sent five (docs/protocols.md, section 1.2), other sources send more."""
 
 
-class Behaviour(Struct, frozen=True):
-    """How the gateway behaves."""
+class GatewayBehaviour(Struct, frozen=True):
+    """How the simulated gateway responds."""
 
     delay: float = 0.3
-    """Seconds from a question to its answer."""
-    drop: float = 0.0
-    """The fraction of questions that get no answer, from 0 to 1."""
+    """Seconds from a request to its response."""
+    loss: float = 0.0
+    """Fraction of requests without a response, from 0 to 1."""
     gzip: bool = False
-    """Whether answers are compressed."""
+    """Whether responses are compressed."""
     seed: int = 55
-    """What timetable, delays, cancellations and drops follow from."""
+    """Seed of timetable, delays, cancellations and lost responses."""
 
 
 @implementer(IWebModule)
 class SimulatedGateway(Service):
-    """Answers for the stops of the town, and is silent about any other, as GOVI was (docs/protocols.md 1.2).
+    """Responds for the stops of the town, and not at all for others, as GOVI did (docs/protocols.md, section 1.2).
 
-    callback: posts the answers. clock: the town's time.
+    callback: posts the responses. clock: the town's time.
     """
 
     log = Logger()
 
-    def __init__(self, behaviour: Behaviour, callback: IPoster, clock: IReactorTime) -> None:
+    def __init__(self, behaviour: GatewayBehaviour, callback: IPoster, clock: IReactorTime) -> None:
         self._behaviour = behaviour
         self._callback = callback
         self.clock = clock
         self._town = Town(behaviour.seed)
-        self._drops = Random(behaviour.seed)
-        self._incidents = ThrottledWarnings(self.log, clock)
+        self._losses = Random(behaviour.seed)
+        self._warnings = ThrottledWarnings(self.log, clock)
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "QuestionHandler":
-        """Make the handler of one question."""
+        """Return the handler of a request."""
         return QuestionHandler(self, request_handler, env)
 
-    def ask(self, question: Question) -> None:
-        """Answer a question, later and elsewhere."""
+    def receive(self, question: Question) -> None:
+        """Schedule the response to a request, unless the stop is unknown or the response is lost."""
         if question.code not in self._town.stops:
-            self.log.info("Stop {code} is not in town: no answer", code=question.code)
-        elif self._drops.random() < self._behaviour.drop:
-            self.log.info("The question for stop {code} is dropped", code=question.code)
+            self.log.info("Stop {code}: unknown, no response", code=question.code)
+        elif self._losses.random() < self._behaviour.loss:
+            self.log.info("Stop {code}: response lost", code=question.code)
         else:
-            self.log.info("Stop {code} is asked for", code=question.code)
-            self.clock.callLater(self._behaviour.delay, self._answer, question)
+            self.log.info("Stop {code}: request received", code=question.code)
+            self.clock.callLater(self._behaviour.delay, self._post_response, question)
 
-    def _answer(self, question: Question) -> None:
+    def _post_response(self, question: Question) -> None:
         now = self.clock.seconds()
-        board = self._town.board(question.code, now, most=TRIPS)
+        board = self._town.board(question.code, now, max_trips=MAX_TRIPS)
         envelope = (
             ("SubscriberID", question.subscriber_id),
             ("Version", messages.VERSION),
@@ -89,15 +89,15 @@ class SimulatedGateway(Service):
             posted = self._callback.post(gzip.compress(body), "gzip")
         else:
             posted = self._callback.post(body)
-        posted.addErrback(self._not_taken, question.code)
+        posted.addErrback(self._callback_failed, question.code)
 
-    def _not_taken(self, failure: Failure, code: str) -> None:
-        text = "The answer for stop {code} was not taken: {why}"
-        self._incidents.add("not taken", text, code=code, why=failure.getErrorMessage())
+    def _callback_failed(self, failure: Failure, code: str) -> None:
+        text = "Stop {code}: callback failed ({why})"
+        self._warnings.add("callback failed", text, code=code, why=failure.getErrorMessage())
 
 
 class QuestionHandler(WebHandler):
-    """Answers one DRIS_55_REQ with a DRIS_55_RES."""
+    """Acknowledges a DRIS_55_REQ with a DRIS_55_RES."""
 
     methods = ("POST",)
 
@@ -106,19 +106,21 @@ class QuestionHandler(WebHandler):
         self._module = module
 
     async def post(self) -> None:
-        """Take a question; 400 for what is none."""
+        """Acknowledge a request; respond 400 if it is invalid."""
         try:
             question = messages.read_dris_55_req(self.env.body)
         except BadMessage as error:
             self.send_response(f"{error}\n", "400 Bad Request")
             return
-        self._module.ask(question)
+        self._module.receive(question)
         body = messages.write_dris_55_res(self._module.clock.seconds(), question.subscriber_id)
         self.send_response(body, headers={"Content-Type": messages.CONTENT_TYPE})
 
 
-def simulation(reactor: IReactorTime, behaviour: Behaviour, callback_url: Callable[[], str]) -> Server:
-    """Make the server of a simulated gateway, which takes questions under any path."""
+def make_gateway_server(
+    reactor: IReactorTime, behaviour: GatewayBehaviour, callback_url: Callable[[], str]
+) -> Server:
+    """Return the server of a simulated gateway, which receives requests under any path."""
     gateway = SimulatedGateway(behaviour, Poster(reactor, callback_url), reactor)
     return Server(
         "",

@@ -1,5 +1,6 @@
-"""The command ``twistd govi-simulator``."""
+"""The command ``twistd govi-simulator``: its options, and the service that they describe."""
 
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,104 +11,110 @@ from twisted.python import usage
 from govi_server.departures.times import local_date
 from govi_server.errors import StartupError
 from govi_server.settings import is_http_url
-from govi_server.simulator.faults import Faults, Way
 from govi_server.simulator.feed import Publisher, SimulatedFeed
-from govi_server.simulator.gateway import Behaviour, simulation
+from govi_server.simulator.feed_faults import FaultInjector, FeedFaults
+from govi_server.simulator.gateway import GatewayBehaviour, make_gateway_server
 from govi_server.simulator.replay import Replay
 from govi_server.simulator.town import Town
 from govi_server.simulator.town_feed import TownFeed
 from govi_server.sockets.listener import server_service
 
 
-def _fraction(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise ValueError("a fraction is from 0 to 1")
-    return number
+def _number(least: float, most: float) -> Callable[[str], float]:
+    """Return the parser of an option's number. It raises ValueError for one out of bounds."""
+
+    def parse(text: str) -> float:
+        number = float(text)
+        if not least <= number <= most:
+            raise ValueError(f"invalid value {text!r} (expected a number from {least:g} to {most:g})")
+        return number
+
+    return parse
 
 
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 3600:
-        raise ValueError("seconds are from 0 to 3600")
-    return number
-
-
-def _speed(text: str) -> float:
-    number = float(text)
-    if not 0.01 <= number <= 10_000:
-        raise ValueError("a speed is from 0.01 to 10000")
-    return number
+_fraction = _number(0, 1)
+_seconds = _number(0, 3600)
+_speed = _number(0.01, 10_000)
 
 
 class Options(usage.Options):
-    """What can be said on the command line."""
+    """The command line."""
 
     synopsis = "[options]"
     longdesc = (
-        "Plays a GOVI gateway (KV55) over the timetable of a made-up town: takes a DRIS_55_REQ by POST on any path, "
-        "and posts the DRIS_55 to the callback address. With --feed it also publishes KV7 and KV8 of that town over "
-        "ZeroMQ, as the KV78turbo feed does."
+        "Simulates a GOVI gateway (KV55) over the timetable of a made-up town: it receives a DRIS_55_REQ by POST on "
+        "any path, and posts the DRIS_55 to the callback URL. With --feed it also publishes KV7 and KV8 of that town "
+        "over ZeroMQ, as the KV78turbo feed does."
     )
     optParameters = [
-        ["listen", "l", "tcp:8083:interface=127.0.0.1", "Endpoint that takes the questions."],
-        ["callback-url", "c", "http://127.0.0.1:8082/", "Where the answers go."],
-        ["delay", "d", 0.3, "Seconds from a question to its answer.", _seconds],
-        ["drop", None, 0.0, "Fraction of the questions that get no answer, from 0 to 1.", _fraction],
-        ["seed", "s", 55, "What timetable, delays, cancellations and drops follow from.", int],
-        ["feed", "f", None, "ZeroMQ address that publishes KV7 and KV8, such as tcp://127.0.0.1:7817."],
-        ["speed", None, 1.0, "How many times faster than real the feed's time goes.", _speed],
-        ["garbage", None, 0.0, "Fraction of the feed's messages in whose place nonsense comes.", _fraction],
-        ["silence", None, 0.0, "Seconds for which the feed says nothing, every three minutes.", _seconds],
-        ["duplicate", None, 0.0, "Fraction of the feed's messages that come twice.", _fraction],
-        ["out-of-order", None, 0.0, "Fraction of the feed's messages that come after later ones.", _fraction],
+        ["listen", "l", "tcp:8083:interface=127.0.0.1", "Endpoint that receives the requests."],
+        ["callback-url", "c", "http://127.0.0.1:8082/", "URL that the responses are posted to."],
+        ["delay", "d", 0.3, "Seconds from a request to its response.", _seconds],
+        ["drop", None, 0.0, "Fraction of requests without a response (the gateway's loss), from 0 to 1.", _fraction],
+        ["seed", "s", 55, "Seed of timetable, delays, cancellations and faults.", int],
+        ["feed", "f", None, "ZeroMQ address that KV7 and KV8 are published on, such as tcp://127.0.0.1:7817."],
+        ["speed", None, 1.0, "Speed of the feed's time: 60 is a minute per second.", _speed],
+        ["garbage", None, 0.0, "Fraction of the feed's messages that are replaced by corrupt ones.", _fraction],
+        ["silence", None, 0.0, "Seconds without any message of the feed, every three minutes.", _seconds],
+        ["duplicate", None, 0.0, "Fraction of the feed's messages that are sent twice.", _fraction],
+        ["out-of-order", None, 0.0, "Fraction of the feed's messages that are sent after later ones.", _fraction],
         [
             "replay",
             None,
             None,
-            "Directory of recordings (.jsonl, .ctx, or those with .gz) that the feed publishes in place of the town, "
-            "once, from the first subscriber on. Their dates are shifted: the day of the earliest KV8 becomes today, "
-            "or without KV8 the day on which most is planned.",
+            "Directory of recordings (.jsonl, .ctx, also .gz) to publish instead of the town, once, from "
+            "the first subscription on. Their dates are shifted: the day of the earliest KV8 becomes today, or "
+            "without KV8 the day with most planned passtimes.",
         ],
     ]
-    optFlags = [["gzip", "z", "Compress the answers."]]
+    optFlags = [["gzip", "z", "Compress the responses."]]
 
 
 _FEED_OPTIONS = ("replay", "speed", "garbage", "silence", "duplicate", "out-of-order")
 
 
 def makeService(options: Options, reactor: Any = None) -> IService:
-    """Make the simulator's service."""
+    """Return the simulator's service.
+
+    Raises SystemExit with one line of text if the options are unusable.
+    """
     if reactor is None:
         from twisted.internet import reactor
-    if not is_http_url(options["callback-url"]):
-        raise SystemExit(f"govi-simulator: --callback-url is not an http address: {options['callback-url']!r}")
-    behaviour = Behaviour(options["delay"], options["drop"], bool(options["gzip"]), options["seed"])
-    server = simulation(reactor, behaviour, lambda: str(options["callback-url"]))
+    url = options["callback-url"]
+    if not is_http_url(url):
+        raise SystemExit(f"govi-simulator: --callback-url: invalid URL {url!r} (expected such as http://localhost/)")
+    behaviour = GatewayBehaviour(
+        delay=options["delay"], loss=options["drop"], gzip=bool(options["gzip"]), seed=options["seed"]
+    )
+    server = make_gateway_server(reactor, behaviour, lambda: str(url))
     try:
         services = server_service(reactor, server, [options["listen"]])
         if options["feed"]:
-            services.addService(_feed(options, reactor))
+            services.addService(_make_feed(options, reactor))
         else:
             for name in _FEED_OPTIONS:
                 if options[name] != Options()[name]:
-                    raise StartupError(f"--{name} needs --feed: where to publish")
+                    raise StartupError(f"--{name}: requires --feed, the address to publish on")
         return services
     except StartupError as error:
         raise SystemExit(f"govi-simulator: {error}") from None
 
 
-def _feed(options: Options, reactor: Any) -> SimulatedFeed:
-    """Make the feed of the town, or of recordings."""
-    began, speed, seed = reactor.seconds(), options["speed"], options["seed"]
+def _make_feed(options: Options, reactor: Any) -> SimulatedFeed:
+    """Return the feed of the town, or of recordings."""
+    start, speed, seed = reactor.seconds(), options["speed"], options["seed"]
 
     def now() -> float:
-        return float(began + (reactor.seconds() - began) * speed)
+        return float(start + (reactor.seconds() - start) * speed)
 
     source: TownFeed | Replay
     if options["replay"] is None:
         source = TownFeed(Town(seed), now)
     else:
-        source = Replay(Path(options["replay"]), local_date(began), speed)
-    faults = Faults(options["garbage"], options["duplicate"], options["out-of-order"])
-    return SimulatedFeed(reactor, Publisher(options["feed"]), source, Way(faults, Random(seed)), options["silence"])
+        source = Replay(Path(options["replay"]), local_date(start), speed)
+    faults = FeedFaults(
+        garbage=options["garbage"], duplicate=options["duplicate"], out_of_order=options["out-of-order"]
+    )
+    return SimulatedFeed(
+        reactor, Publisher(options["feed"]), source, FaultInjector(faults, Random(seed)), options["silence"]
+    )

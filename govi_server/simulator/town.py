@@ -1,4 +1,4 @@
-"""A made-up Dutch town and its buses: timetable and delays follow from a seed, a date and a moment alone."""
+"""A made-up Dutch town and its buses. Pure: timetable and delays are functions of a seed, a date and a time."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from typing import NamedTuple
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.times import HOUR, MINUTE, local_date, moment, write_time
 
-# Stops by town, with the metres/100 that each is to the east and north of the station. A TimingPointCode is 57330,
-# the two digits here, and 0.
+# Stops by town, each with its position east and north of the station, in 100 m. A TimingPointCode is 57330, the two
+# digits here, and 0.
 _STOPS = {
     "Lindewaard": """
         04 Lindenhof -17 9, 05 Wilgenpad -14 7, 06 Kastanjehof -11 4, 07 Molenwiek -8 2, 08 Marktveld -4 1,
@@ -31,10 +31,10 @@ STATION = "57330430"
 STATION_AREA = "LwdSta"
 """The StopAreaCode of the stops around the station."""
 _AT_STATION = ("57330430", "57330090")
-_STATION_X, _STATION_Y = 161_400, 470_300  # RD: somewhere in the middle of the country
-_OWNER = "LINDEBUS"  # the DataOwnerCode of no operator
+_STATION_X, _STATION_Y = 161_400, 470_300  # RD: in the middle of the country
+_OPERATOR = "LINDEBUS"  # a DataOwnerCode that no operator has
 
-# From which hour of the operating day a bus leaves every how many minutes; the last row is the end.
+# Pairs of an hour of the operating day and the minutes between departures from then on; the last one is the end.
 _Headways = tuple[tuple[float, int], ...]
 _BUSY: _Headways = ((5, 30), (7, 10), (9, 15), (16, 10), (18.5, 15), (20, 30), (24.5, 0))
 _BUSY_WEEKEND: _Headways = ((5, 30), (9, 15), (18, 30), (24.5, 0))
@@ -44,7 +44,7 @@ _NIGHT: _Headways = ((23.5, 60), (29, 0))
 _NIGHT_WEEKEND: _Headways = ((23.5, 30), (29.5, 0))
 
 # Planning and public number, name, destinations, route (stops as above), shortest and longest leg in seconds,
-# headways from Monday to Friday and in the weekend. Direction 2 runs the route backwards.
+# headways from Monday to Friday and at weekends. Direction 2 has the reversed route.
 _LINES: tuple[tuple[str, str, str, tuple[str, str], str, tuple[int, int], _Headways, _Headways], ...] = (
     ("1101", "1", "Lindenhof - Zuiderwaard", ("Zuiderwaard", "Lindenhof"),
      "04 05 06 07 08 43 09 10 11 12", (60, 150), _BUSY, _BUSY_WEEKEND),
@@ -59,7 +59,7 @@ _LINES: tuple[tuple[str, str, str, tuple[str, str], str, tuple[int, int], _Headw
     ("1901", "N1", "Nachtbus", ("Zuiderwaard", "Noorderbrink"),
      "13 15 31 42 08 43 10 12", (90, 180), _NIGHT, _NIGHT_WEEKEND),
 )  # fmt: skip
-# LineColor and LineTextColor of lines that have them, by planning number; not all operators say both, or any.
+# LineColor and LineTextColor by planning number; some operators publish only the first, or none.
 _COLORS: dict[str, tuple[str, str | None]] = {
     "1101": ("B5121B", "FFFFFF"),
     "1102": ("00639A", "FFFFFF"),
@@ -67,15 +67,15 @@ _COLORS: dict[str, tuple[str, str | None]] = {
     "1104": ("3F7D20", "FFFFFF"),
     "1901": ("1D1D3B", "FFE45C"),
 }
-_RUSH = range(8 * HOUR, 8 * HOUR + 15 * MINUTE)  # who starts now on a weekday has a second bus with it
-_NOTICE = 15 * MINUTE  # before its start a journey is not seen to be late
-_EARLIEST, _LATEST = -30, 12 * MINUTE
-_CANCELLED = 0.02
+_RUSH = range(8 * HOUR, 8 * HOUR + 15 * MINUTE)  # journeys that start then on a weekday have a second bus
+_NOTICE = 15 * MINUTE  # before its start, from which a journey has a delay
+_MIN_DELAY, _MAX_DELAY = -30, 12 * MINUTE
+_CANCELLED_FRACTION = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A stop, for both directions; code is its TimingPointCode, eight ASCII digits, x and y are metres (RD)."""
+    """A stop of both directions. code: its TimingPointCode, eight ASCII digits. x, y: RD coordinates in metres."""
 
     code: str
     name: str
@@ -83,17 +83,17 @@ class Stop:
     x: int
     y: int
     area: str | None
-    """The StopAreaCode, if it is part of one."""
+    """The StopAreaCode, if it is in a stop area."""
 
     @property
     def user_stop_code(self) -> str:
-        """The operator's own code."""
+        """The operator's own code of the stop."""
         return self.code[3:]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line; destinations and route (stop codes) are those of direction 1, then 2 and backwards."""
+    """A line. destinations: of direction 1 and 2. route: the stops of direction 1; direction 2 has them reversed."""
 
     data_owner_code: str
     line_planning_number: str
@@ -105,20 +105,20 @@ class Line:
     """LineColor and LineTextColor."""
 
     def destination_code(self, direction: int) -> str:
-        """Give the DestinationCode of a direction, 1 or 2."""
+        """Return the DestinationCode of a direction, 1 or 2."""
         return f"LB{self.line_planning_number}{direction}"
 
     def journey_pattern_code(self, direction: int) -> str:
-        """Give the JourneyPatternCode of a direction, 1 or 2: all its journeys call at the same stops."""
+        """Return the JourneyPatternCode of a direction, 1 or 2: all its journeys have the same stops."""
         return f"{self.line_planning_number}0{direction}"
 
     def service_level(self, day: date) -> str:
-        """Give the LocalServiceLevelCode of what runs on a date: one for weekdays, one for the weekend."""
+        """Return the LocalServiceLevelCode of a date: one for weekdays, one for weekends."""
         return f"{self.line_planning_number}{'72' if is_weekend(day) else '71'}"
 
 
-class Call(NamedTuple):  # there are tens of thousands a day
-    """A planned stop of a journey; times are seconds of its operating date (see times.moment)."""
+class Call(NamedTuple):  # not a dataclass: there are tens of thousands a day
+    """A call of a journey at a stop, as planned; times are seconds of the operating date (see times.moment)."""
 
     code: str
     arrival: int
@@ -127,7 +127,7 @@ class Call(NamedTuple):  # there are tens of thousands a day
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """One ride of one bus along a line on an operating date; direction is 1 or 2, as in KV7."""
+    """A journey of one bus along a line on an operating date; direction is 1 or 2, as in KV7."""
 
     line: Line
     direction: int
@@ -138,65 +138,66 @@ class Journey:
     calls: tuple[Call, ...]
 
 
-_Leaving = tuple[float, Journey, Call]  # when it is to leave (epoch seconds)
-_target = itemgetter(0)
+_Departure = tuple[float, Journey, Call]  # with its time (epoch seconds)
+_time = itemgetter(0)
 
 
 def is_weekend(day: date) -> bool:
-    """Tell which of the two timetables runs on a date."""
+    """Return whether a date has the weekend timetable."""
     return day.weekday() >= 5
 
 
-@lru_cache(maxsize=4096)  # three operating dates, and some
-def _draw(journey: str) -> tuple[bool, int, int]:
-    """Draw whether a journey is cancelled, and its seconds late at the start and at the end."""
+@lru_cache(maxsize=4096)  # the journeys of three operating dates
+def _draw_outcome(journey: str) -> tuple[bool, int, int]:
+    """Return whether a journey is cancelled, and its delay in seconds at its start and its end."""
     random = Random(journey)
-    worst = min(_LATEST, _EARLIEST + random.expovariate(1 / (2.5 * MINUTE)))
-    first, last = (int(worst * random.uniform(0.5, 1)) for _ in range(2))
-    return random.random() < _CANCELLED, first, last
+    largest = min(_MAX_DELAY, _MIN_DELAY + random.expovariate(1 / (2.5 * MINUTE)))
+    at_start, at_end = (int(largest * random.uniform(0.5, 1)) for _ in range(2))
+    return random.random() < _CANCELLED_FRACTION, at_start, at_end
 
 
 class Town:
-    """Lindewaard: forty stops, six lines, buses by day and night; the same seed is the same town."""
+    """Lindewaard: forty stops, six lines, buses by day and night. The same seed makes the same town."""
 
     def __init__(self, seed: int = 55) -> None:
         self.seed = seed
         stops = ((town, *stop.split()) for town, stops in _STOPS.items() for stop in stops.split(","))
         self.stops = {
-            _code(digits): _stop(_code(digits), name, town, *map(int, at)) for town, digits, name, *at in stops
+            _code(digits): _stop(_code(digits), name, town, *map(int, place)) for town, digits, name, *place in stops
         }
         self.lines = tuple(
             Line(
-                *(_OWNER, planning, public, name, destinations, tuple(map(_code, route.split()))),
+                *(_OPERATOR, planning, public, name, destinations, tuple(map(_code, route.split()))),
                 colors=_COLORS.get(planning, (None, None)),
             )
             for planning, public, name, destinations, route, *_ in _LINES
         )
-        self._day = lru_cache(maxsize=8)(self._plan)  # a board takes three dates
+        self._plan = lru_cache(maxsize=8)(self._make_plan)  # a board needs three dates
 
     def journeys(self, operating_date: date) -> tuple[Journey, ...]:
-        """Give all journeys of an operating date, line by line."""
-        return self._day(operating_date)[0]
+        """Return all journeys of an operating date, line by line."""
+        return self._plan(operating_date)[0]
 
     def cancelled(self, journey: Journey) -> bool:
-        """Tell whether a journey does not run."""
-        return self._fate(journey)[0]
+        """Return whether a journey is cancelled."""
+        return self._outcome(journey)[0]
 
     def delay(self, journey: Journey, now: float) -> int:
-        """Give the seconds that a journey is late (early: negative) at every stop, now (epoch seconds)."""
-        cancelled, first, last = self._fate(journey)
+        """Return the delay of a journey now (epoch seconds), in seconds, at every stop; negative if it is early."""
+        cancelled, delay_at_start, delay_at_end = self._outcome(journey)
         day, start, end = journey.operating_date, journey.calls[0].departure, journey.calls[-1].arrival
-        ridden = int(now - moment(day, start))
-        if cancelled or ridden < -_NOTICE:
+        elapsed = int(now - moment(day, start))
+        if cancelled or elapsed < -_NOTICE:
             return 0
-        # It changes by less than a second per second, so a bus that has left does not come back. When the clocks
-        # change on its way, it does not change: a second more may then be an hour.
-        if moment(day, end + _LATEST) - moment(day, start - _NOTICE) != end + _LATEST - start + _NOTICE:
-            return first
-        return first + (last - first) * min(max(ridden, 0), end - start) // (end - start)
+        # The delay changes by less than a second per second, so a bus that has left does not come back. If the clocks
+        # change meanwhile, it is constant: one second more could then be an hour.
+        if moment(day, end + _MAX_DELAY) - moment(day, start - _NOTICE) != end + _MAX_DELAY - start + _NOTICE:
+            return delay_at_start
+        progress = min(max(elapsed, 0), end - start)
+        return delay_at_start + (delay_at_end - delay_at_start) * progress // (end - start)
 
     def status(self, journey: Journey, call: Call, now: float) -> str:
-        """Give the TripStopStatus of a call now (epoch seconds)."""
+        """Return the TripStopStatus of a call now (epoch seconds)."""
         if self.cancelled(journey):
             return "CANCEL"
         day, now = journey.operating_date, int(now)
@@ -207,25 +208,25 @@ class Town:
             return "DRIVING"
         return "ARRIVED" if now <= moment(day, call.departure + delay) else "PASSED"
 
-    def board(self, code: str, now: float, horizon: int = 2 * HOUR, most: int = 20) -> Board:
-        """Give the first so many trips that leave from a stop between now (epoch seconds) and the horizon.
+    def board(self, code: str, now: float, horizon: int = 2 * HOUR, max_trips: int = 20) -> Board:
+        """Return the first departures from a stop between now (epoch seconds) and the horizon.
 
-        horizon: seconds, up to a day. Raises KeyError for a stop that is not there.
+        horizon: seconds, up to a day. Raises KeyError if the stop is unknown.
         """
-        second = int(now)  # a bus is shown to the end of the second in which it leaves
+        second = int(now)  # a departure is shown to the end of its second
         today = local_date(now)
-        leaving: list[tuple[float, Journey, Call]] = []
-        # Yesterday's buses ride on after midnight, and tomorrow's are within the horizon before it.
+        departures: list[_Departure] = []
+        # Yesterday's journeys continue after midnight, and tomorrow's are within the horizon before it.
         for day in (today + timedelta(days) for days in (-1, 0, 1)):
-            planned = self._day(day)[1][code]
-            # An hour more on both sides: so far a delay moves a bus when the clocks change meanwhile.
-            begin = bisect_left(planned, second - _LATEST - HOUR, key=_target)
-            end = bisect_right(planned, second + horizon - _EARLIEST + HOUR, key=_target)
+            planned = self._plan(day)[1][code]
+            # An hour more on both sides, which a change of the clocks may add to a delay.
+            begin = bisect_left(planned, second - _MAX_DELAY - HOUR, key=_time)
+            end = bisect_right(planned, second + horizon - _MIN_DELAY + HOUR, key=_time)
             for _, journey, call in planned[begin:end]:
                 expected = moment(day, call.departure + self.delay(journey, now))
                 if second <= expected <= second + horizon:
-                    leaving.append((expected, journey, call))
-        first = sorted(leaving, key=_target)[:most]
+                    departures.append((expected, journey, call))
+        first = sorted(departures, key=_time)[:max_trips]
         return Board(code, tuple(self._trip(journey, call, now) for _, journey, call in first), now)
 
     def _trip(self, journey: Journey, call: Call, now: float) -> Trip:
@@ -245,33 +246,33 @@ class Town:
             trip_stop_status=self.status(journey, call, now),
         )
 
-    def _fate(self, journey: Journey) -> tuple[bool, int, int]:
+    def _outcome(self, journey: Journey) -> tuple[bool, int, int]:
         number = f"{journey.line.line_planning_number}/{journey.number}/{journey.fortify_order}"
-        return _draw(f"{self.seed}/{journey.operating_date}/{number}")
+        return _draw_outcome(f"{self.seed}/{journey.operating_date}/{number}")
 
-    def _plan(self, day: date) -> tuple[tuple[Journey, ...], dict[str, list[_Leaving]]]:
-        """Make the journeys of an operating date, and by stop code what leaves there, in order."""
-        journeys = tuple(self._ride(day))
-        leaving: dict[str, list[_Leaving]] = {code: [] for code in self.stops}
+    def _make_plan(self, day: date) -> tuple[tuple[Journey, ...], dict[str, list[_Departure]]]:
+        """Return the journeys of an operating date, and by stop code the planned departures, in order."""
+        journeys = tuple(self._make_journeys(day))
+        departures: dict[str, list[_Departure]] = {code: [] for code in self.stops}
         for journey in journeys:
-            for call in journey.calls[:-1]:  # at its last stop it only arrives
-                leaving[call.code].append((moment(day, call.departure), journey, call))
-        for planned in leaving.values():
-            planned.sort(key=_target)
-        return journeys, leaving
+            for call in journey.calls[:-1]:  # nothing departs from the last stop
+                departures[call.code].append((moment(day, call.departure), journey, call))
+        for planned in departures.values():
+            planned.sort(key=_time)
+        return journeys, departures
 
-    def _ride(self, day: date) -> Iterator[Journey]:
+    def _make_journeys(self, day: date) -> Iterator[Journey]:
         weekend = is_weekend(day)
-        for line, (*_, pace, weekday_headways, weekend_headways) in zip(self.lines, _LINES, strict=True):
+        for line, (*_, leg_seconds, weekday_headways, weekend_headways) in zip(self.lines, _LINES, strict=True):
             random = Random(f"{self.seed}/{line.line_planning_number}")
-            legs = [random.randrange(*pace, 15) for _ in line.route[1:]]
+            legs = [random.randrange(*leg_seconds, 15) for _ in line.route[1:]]
             for direction, step, destination in zip((1, 2), (1, -1), line.destinations, strict=True):
                 shift = random.randrange(15) * MINUTE
                 starts = _starts(weekend_headways if weekend else weekday_headways, shift)
-                for number, start in zip(count(1000 + direction, 2), starts):  # odd there, even back
+                for number, start in zip(count(1000 + direction, 2), starts):  # odd in direction 1, even in 2
                     calls = tuple(_calls(line.route[::step], legs[::step], start))
-                    for order in (0, 1) if start in _RUSH and not weekend else (0,):
-                        yield Journey(line, direction, day, number, order, destination, calls)
+                    for fortify_order in (0, 1) if start in _RUSH and not weekend else (0,):
+                        yield Journey(line, direction, day, number, fortify_order, destination, calls)
 
 
 def _code(digits: str) -> str:
@@ -292,6 +293,6 @@ def _calls(route: tuple[str, ...], legs: list[int], departure: int) -> Iterator[
     yield Call(route[0], departure, departure)
     for code, leg in zip(route[1:], legs, strict=True):
         arrival = departure + leg
-        # At the station buses wait for the trains; at the last stop there is nothing to wait for.
+        # Buses wait for trains at the station, but not at their last stop.
         departure = arrival + (0 if code == route[-1] else 90 if code == STATION else 15)
         yield Call(code, arrival, departure)

@@ -51,7 +51,7 @@ class AcceptThrottle:
         """Leave a port alone that is to listen no more."""
         self._ports.remove(port)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Pause if there are too few files left; to be called for every connection that was accepted."""
         self._accepted += 1
         if self._accepted % LOOK_EVERY:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from twisted.application.internet import StreamServerEndpointService
 from twisted.internet import tcp
@@ -11,17 +11,32 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.logger import Logger
 
 from govi_server.errors import StartupError
-from govi_server.operations.admin import Admin
 from govi_server.runtime.services import Drain, OrderedMultiService
-from govi_server.server import Server
 from govi_server.sockets import poller
+from govi_server.sockets.accepting import AcceptThrottle
 
 BACKLOG = 1024
 """Connections that may wait to be accepted: one too many is tried again after a second, and Twisted has 50."""
+
+
+class ListeningFactory(Protocol):
+    """A factory that is listened for; it provides IProtocolFactory, too."""
+
+    name: str
+    """Its name in log lines and errors."""
+    accepting: AcceptThrottle
+    """Pauses its ports."""
+
+
+class DrainingFactory(ListeningFactory, Protocol):
+    """A factory whose connections end in order."""
+
+    def drain(self) -> Deferred[None]:
+        """Finish the requests in flight and close all connections; return a Deferred that fires afterwards."""
 
 
 class Listener(StreamServerEndpointService):
@@ -37,11 +52,11 @@ class Listener(StreamServerEndpointService):
         self,
         reactor: object,
         description: str,
-        server: "Server | Admin",
+        server: ListeningFactory,
         listening: Callable[[IAddress], None] = lambda address: None,
     ) -> None:
         try:
-            super().__init__(serverFromString(reactor, description), server)
+            super().__init__(serverFromString(reactor, description), cast(IProtocolFactory, server))
         except Exception as error:  # each kind of endpoint has its own ways to complain
             raise StartupError(f"{description!r} is no endpoint to listen on: {error}") from None
         self._raiseSynchronously = True  # as strports.service does: or a deaf server would stay up
@@ -84,7 +99,7 @@ class Listener(StreamServerEndpointService):
 
 def server_service(
     reactor: object,
-    server: "Server",
+    server: DrainingFactory,
     endpoints: Sequence[str],
     listening: Callable[[IAddress], None] = lambda address: None,
 ) -> OrderedMultiService:

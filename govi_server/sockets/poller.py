@@ -6,18 +6,15 @@ the old way of logging puts in front of a line.
 """
 
 import select
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall
 
 IS_HERE = hasattr(select, "epoll")
 """Whether there can be one: on Linux. Elsewhere the reactor watches connections as it always does."""
@@ -61,7 +58,7 @@ class Poller:
         """Tell it no more."""
         self._watch(transport, 0, select.EPOLLOUT)
 
-    def callLater(self, *args: Any) -> "IDelayedCall":
+    def callLater(self, *args: Any) -> IDelayedCall:
         """Have the reactor call something later."""
         call: IDelayedCall = self._reactor.callLater(*args)
         return call

@@ -19,17 +19,21 @@ class IClientTransport(ITCPTransport, IConsumer, IPushProducer):
 _DONE = Failure(ConnectionDone())
 
 
-def write_now(sock: IClientTransport, data: bytes) -> None:
-    """Write as transport.write() does, but now, if nothing is queued and the socket takes it."""
+def write_some(sock: IClientTransport, data: bytes) -> bytes:
+    """Send what the socket accepts at once, if nothing is queued before it; return the rest."""
     if _has_nothing_queued(sock):
         try:
             sent = sock.socket.send(data)
         except OSError:  # full, or the connection is lost, which write() makes the reactor find out
             sent = 0
-        if sent == len(data):
-            return
-        data = data[sent:]
-    sock.write(data)
+        return data[sent:]
+    return data
+
+
+def write_now(sock: IClientTransport, data: bytes) -> None:
+    """Write as transport.write() does, but at once if nothing is queued and the socket accepts it."""
+    if unsent := write_some(sock, data):
+        sock.write(unsent)
 
 
 def close_now(sock: IClientTransport) -> bool:

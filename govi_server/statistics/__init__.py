@@ -1,1 +1,1 @@
-"""statistics."""
+"""Statistics: what connections did, the log of it, and reading that log back."""

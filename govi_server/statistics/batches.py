@@ -1,6 +1,6 @@
-"""What connections did, added up, many of them at a time.
+"""Records of connections, counted in batches.
 
-Most ask the same: to count a hundred requests at once takes a tenth of what it takes to count each by itself.
+Most requests are alike: counting a hundred of them together takes a tenth of the time of counting each one.
 """
 
 from collections import Counter
@@ -11,39 +11,39 @@ from twisted.logger import LogEvent
 
 from govi_server.statistics.records import CacheResult, ConnectionStatistics
 
-MOST = 100
-"""Connections or requests that wait to be counted."""
+MAX_BATCH = 100
+"""Connections, or requests, that wait to be counted."""
 
-Asked = tuple[str | None, int | None, CacheResult]
-"""A request's path, its status, and what the cache had for it."""
+RequestKey = tuple[str | None, str | None, str, int | None, CacheResult]
+"""A request's path, module, stop, status and cache result."""
 
 
 class Batch(NamedTuple):
-    """Connections that ended, or went on, in the same minute."""
+    """Connections that ended, or were reported on, in the same minute."""
 
     minute: int
-    """When it began, epoch seconds."""
+    """When the minute began, in epoch seconds."""
     connections: list[ConnectionStatistics]
-    asked: Counter[Asked]
-    """How many of their requests were alike."""
+    requests: Counter[RequestKey]
+    """Their requests: how many there were of each kind."""
 
 
 class StatisticsBatcher:
-    """Observes what is said of a server's connections, and has others count it. server: its name."""
+    """Observes events about the connections of a server, and passes them on in batches. server: its name."""
 
     def __init__(self, server: str) -> None:
         self._server = server
-        self._counters: list[Callable[[Batch], None]] = []
+        self._listeners: list[Callable[[Batch], None]] = []
         self._connections: list[ConnectionStatistics] = []
         self._requests = 0
         self._minute = 0
 
-    def listen(self, count: Callable[[Batch], None]) -> None:
-        """Have something count."""
-        self._counters.append(count)
+    def listen(self, listener: Callable[[Batch], None]) -> None:
+        """Call a listener with each batch."""
+        self._listeners.append(listener)
 
     def __call__(self, event: LogEvent) -> None:
-        """Take note of an event of the log."""
+        """Observe an event of the log."""
         connection = event.get("statistics")
         if not isinstance(connection, ConnectionStatistics) or connection.server != self._server:
             return
@@ -53,13 +53,15 @@ class StatisticsBatcher:
             self._minute = minute
         self._connections.append(connection)
         self._requests += len(connection.requests)
-        if self._requests >= MOST or len(self._connections) >= MOST:
+        if self._requests >= MAX_BATCH or len(self._connections) >= MAX_BATCH:
             self.flush()
 
     def flush(self) -> None:
-        """Have everything counted that has come: who wants to read what was counted says so first."""
+        """Pass on what is waiting; to be called before counted values are read."""
         if self._connections:
             connections, self._connections, self._requests = self._connections, [], 0
-            asked = Counter([(r.path, r.status, r.cache) for c in connections for r in c.requests])
-            for count in self._counters:
-                count(Batch(self._minute, connections, asked))
+            requests = Counter(
+                [(r.path, r.module, r.stop, r.status, r.cache) for c in connections for r in c.requests]
+            )
+            for listener in self._listeners:
+                listener(Batch(self._minute, connections, requests))

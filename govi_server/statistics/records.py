@@ -1,43 +1,47 @@
-"""Statistics: what a connection's requests were and how long each of their phases took.
+"""Records of connections: their requests, and how long each phase of a request took.
 
 A RequestHandler publishes one event when its connection closes, with a ConnectionStatistics under the key
-``statistics`` and no text. Whoever wants it observes it; the statistics log is such an observer.
+``statistics`` and no text. The statistics log, the metrics and the recent history observe these events.
 """
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import ILogObserver, LogLevel
 
-if TYPE_CHECKING:
-    from govi_server.http.caching.request_memo import SerializedResponse
-
 Phase = Literal["receive", "parse", "lookup", "wait", "render", "send"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 CacheResult = Literal["hit", "stale", "joined", "miss", "none"]
+CACHE_RESULTS: tuple[CacheResult, ...] = get_args(CacheResult)
 End = Literal["client", "server", "timeout", "error", "open"]
-"""Who ended a connection; 'error' is a connection that broke, 'open' is one that goes on."""
+"""Which side ended a connection; 'error' is a broken connection, 'open' one that has not ended."""
+ENDS: tuple[End, ...] = get_args(End)
 
 MAX_PATH = 200
-"""Characters of a path that are kept: those of our own are far shorter, what is longer is a stranger's."""
+"""Characters of a method or path that are recorded; longer ones are not of our modules."""
 
-MOST_REQUESTS = 100
-"""Requests of one connection after which its statistics are written, however young they are."""
+MAX_REQUESTS = 100
+"""Requests of a connection after which its statistics are published, before its next regular report."""
+
+SEVERAL = "several"
+"""The stop of a request for more than one stop."""
 
 
 class RequestStatistics(msgspec.Struct, gc=False):
-    """One request. Phases are in seconds, None for those that were not reached.
+    """A request. Phases are in seconds; None for those that were not reached.
 
-    A Struct, small and soon made, for each cached answer has one; nothing in it could refer back to it.
+    A Struct, because it is small and quick to create, and each cached response creates one. It is not tracked by the
+    garbage collector, because it cannot be part of a reference cycle.
     """
 
     marked: float
-    """When the last phase ended, or the first began (epoch seconds)."""
+    """When the last phase ended, or the first one began (epoch seconds)."""
     method: str | None = None
     path: str | None = None
     status: int | None = None
     bytes: int = 0
+    """Bytes of the response body."""
     cache: CacheResult = "none"
     receive: float | None = None
     parse: float | None = None
@@ -45,26 +49,51 @@ class RequestStatistics(msgspec.Struct, gc=False):
     wait: float | None = None
     render: float | None = None
     send: float | None = None
+    module: str | None = None
+    """The name of the module that the request was routed to, "" for the front page; None if there is none."""
+    stop: str = ""
+    """The stop that the request is about, SEVERAL for more than one; "" for none."""
 
     @property
     def phases(self) -> dict[Phase, float]:
-        """Give the phases that were reached, in their order."""
+        """The phases that were reached, in their order."""
         times = ((phase, getattr(self, phase)) for phase in PHASES)
         return {phase: seconds for phase, seconds in times if seconds is not None}
 
     def mark(self, phase: Phase, now: float) -> None:
-        """Say that a phase ends now: it has lasted since the one before it ended."""
+        """Record that a phase ends now; it began when the one before it ended. now: epoch seconds."""
         # Never below 0, as it would be after the clock was set back.
         setattr(self, phase, (getattr(self, phase) or 0.0) + max(now - self.marked, 0.0))
         self.marked = now
 
 
+class KnownRequest(Protocol):
+    """A request that was parsed before: the values that its statistics repeat."""
+
+    @property
+    def method(self) -> str:
+        """The method, at most MAX_PATH characters."""
+
+    @property
+    def path(self) -> str:
+        """The path, at most MAX_PATH characters."""
+
+    @property
+    def module(self) -> str:
+        """The name of the module."""
+
+    @property
+    def stop(self) -> str:
+        """The stop, SEVERAL for more than one, "" for none."""
+
+
 class ConnectionStatistics(msgspec.Struct):
-    """One connection from its accept, or from the last event about it. Moments are epoch seconds."""
+    """A connection since it was accepted, or since the last event about it. Moments are epoch seconds."""
 
     server: str
-    """The name of the server that it was a connection of."""
+    """The name of the server that accepted it."""
     client: str
+    """The client's network, or 'local'."""
     began: float
     ended: float = 0.0
     end: End = "open"
@@ -72,9 +101,9 @@ class ConnectionStatistics(msgspec.Struct):
 
 
 class ConnectionRecorder:
-    """Keeps the statistics of one connection as it goes, its requests one after the other.
+    """Records the requests of a connection, one after the other.
 
-    server: the name of the server. client: the name of the client. observer: where the events go.
+    server: the name of the server. client: the name of the client. observer: receives the events.
     """
 
     __slots__ = ("_clock", "_connection", "_observer", "_request")
@@ -92,38 +121,61 @@ class ConnectionRecorder:
         return self._request is not None
 
     def begin(self) -> None:
-        """A request begins."""
+        """Begin a request."""
         self._request = RequestStatistics(self._clock.seconds())
 
     def mark(self, phase: Phase, cache: CacheResult | None = None) -> None:
-        """A phase of the request ends; cache is what the cache had for it."""
+        """Record that a phase of the request ends now. cache: the result of the cache look-up in it, if any."""
         if self._request is not None:
             self._request.mark(phase, self._clock.seconds())
             if cache is not None:
                 self._request.cache = cache
 
     def describe(self, method: str, path: str) -> None:
-        """Say what the request is."""
+        """Set the method and path of the request."""
         if self._request is not None:
             self._request.method = method[:MAX_PATH]
             self._request.path = path[:MAX_PATH]
 
-    def repeat(
-        self, client: str, said: "SerializedResponse", received: float, found: float, sent: float | None
-    ) -> None:
-        """A client's request was received and understood, its answer found, and sent, each at a moment.
+    def set_module(self, module: str) -> None:
+        """Set the module that the request was routed to."""
+        if self._request is not None:
+            self._request.module = module
 
-        sent: None if it is under way, and finish() comes later.
+    @property
+    def stop(self) -> str:
+        """The stop of the request, SEVERAL for more than one, "" for none."""
+        return "" if self._request is None else self._request.stop
+
+    @stop.setter
+    def stop(self, stop: str) -> None:
+        if self._request is not None:
+            self._request.stop = stop
+
+    def add_known_request(
+        self,
+        client: str,
+        known: KnownRequest,
+        status: int,
+        size: int,
+        cache: CacheResult,
+        received: float,
+        found: float,
+        sent: float | None,
+    ) -> None:
+        """Record a complete request of a client whose response was cached.
+
+        size: bytes of its body. received, found, sent: when its header section was received, its response found and
+        sent (epoch seconds). sent: None if sending goes on; finish() comes later.
         """
         self.set_client(client)
         began = received if self._request is None else self._request.marked
         receive = received - began if received > began else 0.0  # as in mark()
         lookup = found - received if found > received else 0.0
         send = None if sent is None else max(sent - found, 0.0)
-        repeat = said.repeat
         request = RequestStatistics(
-            found, repeat.method, repeat.path, said.status, len(said.body), said.cache,
-            receive, 0.0, lookup, None, 0.0, send,
+            found, known.method, known.path, status, size, cache,
+            receive, 0.0, lookup, None, 0.0, send, known.module, known.stop,
         )  # fmt: skip
         if sent is None:
             self._request = request
@@ -131,21 +183,21 @@ class ConnectionRecorder:
             self._request = None
             self._add(request)
 
-    def answer(self, status: int, size: int) -> None:
-        """The request has its answer."""
+    def set_response(self, status: int, size: int) -> None:
+        """Set the status of the response to the request, and the bytes of its body."""
         if self._request is not None:
             self._request.status = status
             self._request.bytes = size
 
     def finish(self) -> None:
-        """The answer is sent: the request is over."""
+        """End the request: its response was sent."""
         request, self._request = self._request, None
         if request is not None:
             request.mark("send", self._clock.seconds())
             self._add(request)
 
     def abandon(self, phase: Phase) -> None:
-        """The connection ends in the midst of a request, which was in this phase if it has no answer."""
+        """End the request because its connection ended. phase: the current one if there was no response yet."""
         request, self._request = self._request, None
         if request is not None:
             if request.status is None:
@@ -155,24 +207,24 @@ class ConnectionRecorder:
     def _add(self, request: RequestStatistics) -> None:
         requests = self._connection.requests
         requests.append(request)
-        if len(requests) >= MOST_REQUESTS:
+        if len(requests) >= MAX_REQUESTS:
             self.flush("open")
 
     def set_client(self, client: str) -> None:
-        """Say whom the request is from: what is written is about one client at a time."""
+        """Set the client of the following requests, which a proxy may change: each event is about one client."""
         if client != self._connection.client:
             if self._connection.requests:
                 self.flush("open")
             self._connection.client = client
 
     def flush(self, end: End) -> None:
-        """Write what there is since the connection's begin, or since the last flush, as one event."""
+        """Publish the connection since its begin, or since the last flush, as one event."""
         connection, now = self._connection, self._clock.seconds()
         connection.ended = now
         connection.end = end
         if end == "open":
             self._connection = ConnectionStatistics(connection.server, connection.client, now)
-        # As a Logger would, which takes longer to make the event than all observers together take to note it.
+        # A Logger would take longer to make the event than all observers together take to count it.
         self._observer(
             {"log_level": LogLevel.info, "log_namespace": __name__, "log_time": now, "statistics": connection}
         )

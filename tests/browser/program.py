@@ -22,7 +22,7 @@ from typing import Any
 import zmq
 
 from govi_server.simulator.town import Town
-from govi_server.simulator.town_feed import timetable
+from govi_server.simulator.town_feed import timetable_messages
 from tests import feed as kv
 
 MORNING = "2026-01-15T08:14:05+01:00"
@@ -159,7 +159,7 @@ def town(folder: Path) -> Iterator[str]:
     feed = f"ipc://{folder}/town"
     recorded = folder / "timetable"  # the feed says it once a minute only
     recorded.mkdir()
-    for number, message in enumerate(timetable(Town(), _BEGAN)):
+    for number, message in enumerate(timetable_messages(Town(), _BEGAN)):
         (recorded / f"{number}.ctx").write_bytes(message.ctx)
     with (
         twistd(folder, "govi-simulator", "--listen", "tcp:0:interface=127.0.0.1", "--feed", feed),

@@ -1,1 +1,1 @@
-"""What schemathesis finds in the program that runs: make test-contract, for it needs schemathesis."""
+"""Tests with schemathesis, which needs an environment of its own: make test-contract."""

@@ -1,6 +1,6 @@
-"""What /openapi.json promises is what the program does: schemathesis asks for what it allows and what it does not.
+"""Tests of the running program against /openapi.json, with schemathesis (make test-contract).
 
-It tries the examples, the bounds of every parameter and made-up requests, with all its checks.
+It sends the examples, values at and beyond the bounds of parameters, and generated requests, with all its checks.
 """
 
 import os
@@ -17,7 +17,7 @@ from tests.integration.conftest import free_port
 
 SETTINGS = Path(__file__).with_name("schemathesis.toml")
 
-# The feed is up as soon as its first word has come, and who asks for a stop that is not there does not wait long.
+# The feed is up after its first message, and requests for unknown stops time out quickly.
 _QUICK = """
 [feed.subscriber]
 recovery = 0.1
@@ -39,7 +39,7 @@ def _cache(folder: Path, callback: int, answer: float, *more: str) -> Iterator[s
 
 @contextmanager
 def demo(folder: Path) -> Iterator[str]:
-    """Run the demo, a gateway and a feed; gives its URL."""
+    """Run the demo, a gateway and a feed; yield its URL."""
     with _cache(folder, 0, 0.4) as url:
         program.until(lambda: program.state(url, program.STATION) == "live")
         yield url
@@ -47,12 +47,12 @@ def demo(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def gateway(folder: Path) -> Iterator[str]:
-    """Run a server that has but a gateway; gives its URL."""
+    """Run a server with a gateway alone; yield its URL."""
     callback = free_port()
     there = ["--listen", "tcp:0:interface=127.0.0.1", "--callback-url", f"http://127.0.0.1:{callback}/"]
     with (
-        program.twistd(folder, "govi-simulator", *there, "--delay", "0.01") as asked,
-        _cache(folder, callback, 0.1, "--gateway-url", f"http://{asked}/") as url,
+        program.twistd(folder, "govi-simulator", *there, "--delay", "0.01") as simulator,
+        _cache(folder, callback, 0.1, "--gateway-url", f"http://{simulator}/") as url,
     ):
         yield url
 
@@ -62,14 +62,15 @@ SERVERS: dict[str, tuple[Callable[[Path], AbstractContextManager[str]], str]] = 
     "feed": (program.town, "/kv55"),
     "gateway": (gateway, "/(kv55|board|events|$)"),
 }
-"""Servers of every kind, and which of their paths are not those of the first."""
+"""Servers with every source, each with the paths that differ from the first one's (a regular expression)."""
 
 
 @pytest.mark.parametrize("kind", SERVERS)
 def test_contract(kind: str, tmp_path: Path) -> None:
-    """Whatever a server has its departures from, schemathesis finds nothing.
+    """Schemathesis finds no fault, with every source of departures.
 
-    $EXAMPLES is how many made-up requests it tries of every operation, $PATHS which paths: to look further.
+    $EXAMPLES is the number of generated requests for every operation (default 5), $PATHS a regular expression of the
+    paths to test.
     """
     serve, paths = SERVERS[kind]
     with serve(tmp_path) as url:

@@ -1,4 +1,4 @@
-"""The cache of boards: what it serves, who waits for what, and what it forgets."""
+"""The cache of boards: results, waiters, failures and bounds."""
 
 import gc
 
@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from govi_server.departures.board import Board, Trip
-from govi_server.departures.cache import CACHE_DEFAULTS, BoardCache, Entry
+from govi_server.departures.cache import BoardCache, Entry
 from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
 from govi_server.settings import CacheSettings
 from tests.doubles import FakeSource
@@ -21,12 +21,12 @@ class DoubleTests(SynchronousTestCase):
     """The source of these tests."""
 
     def test_provides(self) -> None:
-        """The double has what a source has."""
+        """The double provides IDepartureSource."""
         verifyObject(IDepartureSource, FakeSource())
 
 
 class CacheTestCase(SynchronousTestCase):
-    """A cache over a source that the test answers for."""
+    """A cache over a source whose boards the test returns."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -38,22 +38,22 @@ class CacheTestCase(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def board(self, code: str = CODE, age: float = 0.0, trips: int = 1) -> Board:
-        """Make a board of an age."""
+        """Return a board of an age."""
         return Board(code, (Trip(),) * trips, self.clock.seconds() - age)
 
     def wait(self, result: str, code: str = CODE) -> Deferred[Entry]:
-        """Ask for a stop that has to be waited for."""
-        told, found = self.cache.board(code)
-        self.assertEqual(told, result)
-        assert isinstance(found, Deferred)
-        return found
+        """Request a stop whose board is not in the cache."""
+        actual, entry = self.cache.board(code)
+        self.assertEqual(actual, result)
+        assert isinstance(entry, Deferred)
+        return entry
 
     def look(self, result: str, code: str = CODE) -> Entry:
-        """Ask for a stop that is there."""
-        told, found = self.cache.board(code)
-        self.assertEqual(told, result)
-        assert isinstance(found, Entry)
-        return found
+        """Request a stop whose board is in the cache."""
+        actual, entry = self.cache.board(code)
+        self.assertEqual(actual, result)
+        assert isinstance(entry, Entry)
+        return entry
 
 
 class LookUpTests(CacheTestCase):
@@ -61,11 +61,11 @@ class LookUpTests(CacheTestCase):
 
     def test_defaults(self) -> None:
         """A board is fresh for a minute, and served stale up to five."""
-        self.assertEqual((CACHE_DEFAULTS.fresh, CACHE_DEFAULTS.stale), (60.0, 300.0))
-        self.assertIs(self.cache.limits, CACHE_DEFAULTS)
+        self.assertEqual((CacheSettings().fresh, CacheSettings().stale), (60.0, 300.0))
+        self.assertEqual(self.cache.limits, CacheSettings())
 
     def test_miss(self) -> None:
-        """A stop that is not there is asked for, and its board comes when the source has it."""
+        """A miss is one request to the source, whose board is the result."""
         waiting = self.wait("miss")
         self.assertNoResult(waiting)
         self.assertEqual(self.source.asked, [CODE])
@@ -74,7 +74,7 @@ class LookUpTests(CacheTestCase):
         self.assertIs(self.successResultOf(waiting).board, board)
 
     def test_hit(self) -> None:
-        """What has come once is served again and again without a question."""
+        """A fresh board is served without a request."""
         waiting = self.wait("miss")
         self.source.answers[0].callback(self.board())
         entry = self.successResultOf(waiting)
@@ -83,7 +83,7 @@ class LookUpTests(CacheTestCase):
         self.assertEqual(self.source.asked, [CODE])
 
     def test_joined(self) -> None:
-        """Who asks while the question is on its way waits for the same answer."""
+        """Concurrent misses share one request."""
         first, second = self.wait("miss"), self.wait("joined")
         self.assertIsNot(first, second)
         self.assertEqual(self.source.asked, [CODE])
@@ -91,7 +91,7 @@ class LookUpTests(CacheTestCase):
         self.assertIs(self.successResultOf(first), self.successResultOf(second))
 
     def test_stale(self) -> None:
-        """A stale board is served at once while exactly one question for a newer one is on its way."""
+        """A stale board is served at once, and refreshed by exactly one request."""
         old = self.cache.put(self.board(age=100))
         for _ in range(5):
             self.assertIs(self.look("stale"), old)
@@ -101,8 +101,8 @@ class LookUpTests(CacheTestCase):
         self.assertIs(self.look("hit").board, new)
         self.assertEqual(self.source.asked, [CODE])
 
-    def test_too_old_joins(self) -> None:
-        """Who asks when the board has become too old joins the question that was asked while it was stale."""
+    def test_miss_joins_a_refresh(self) -> None:
+        """A miss joins the request that was started while the board was stale."""
         self.cache.put(self.board(age=299))
         self.look("stale")
         self.clock.advance(5)
@@ -112,7 +112,7 @@ class LookUpTests(CacheTestCase):
         self.assertEqual(self.cache.age(self.successResultOf(waiting)), 0)
 
     def test_ages(self) -> None:
-        """The limits belong to what they limit, and a board from the future is not served as fresh."""
+        """The limits are inclusive, and a board from the future is not served."""
         for age, result in (
             (0, "hit"),
             (59.5, "hit"),
@@ -131,8 +131,8 @@ class LookUpTests(CacheTestCase):
             self.assertEqual(cache.board(CODE)[0], result, age)
             self.assertEqual(source.asked, [] if result == "hit" else [CODE], age)
 
-    def test_fresh_is_all(self) -> None:
-        """Where stale is as long as fresh nothing is served stale."""
+    def test_stale_limit_equals_fresh_limit(self) -> None:
+        """Nothing is served stale if the stale limit equals the fresh limit."""
         self.cache = BoardCache(self.source, self.clock, CacheSettings(fresh=60, stale=60))
         self.cache.put(self.board(age=60))
         self.look("hit")
@@ -140,15 +140,15 @@ class LookUpTests(CacheTestCase):
         self.wait("miss")
 
     def test_clock_set_back(self) -> None:
-        """After the clock was set back a stop is asked for anew, and the new board is served."""
+        """After the clock was set back a stop is requested again, and the new board is served."""
         self.cache.put(self.board())
         self.clock.advance(-3600)
         waiting = self.wait("miss")
         self.source.answers[0].callback(self.board())
         self.assertIs(self.look("hit"), self.successResultOf(waiting))
 
-    def test_stops_apart(self) -> None:
-        """Stops do not share boards or questions, also where only leading zeros tell them apart."""
+    def test_stops_are_independent(self) -> None:
+        """Stops share neither boards nor requests, even if only leading zeros differ."""
         codes = ("31102", "031102", "0031102")
         waiting = [self.wait("miss", code) for code in codes]
         self.assertEqual(self.source.asked, list(codes))
@@ -156,28 +156,28 @@ class LookUpTests(CacheTestCase):
             answer.callback(self.board(code))
         self.assertEqual([self.successResultOf(each).board.code for each in waiting], list(codes))
 
-    def test_at_once(self) -> None:
-        """A source may answer before it has returned."""
+    def test_immediate_board(self) -> None:
+        """A source may return a board at once."""
         self.source.at_once = self.board()
         self.assertIs(self.successResultOf(self.wait("miss")).board, self.source.at_once)
         self.look("hit")
 
-    def test_stale_answered_at_once(self) -> None:
-        """A source that answers at once while a board is stale has answered the next one who asks."""
+    def test_immediate_refresh(self) -> None:
+        """An immediate refresh of a stale board serves the next request."""
         old = self.cache.put(self.board(age=100))
         self.source.at_once = self.board()
         self.assertIs(self.look("stale"), old)
         self.assertIs(self.look("hit").board, self.source.at_once)
 
-    def test_heard(self) -> None:
-        """A board that comes when nobody waits for it is kept, and is a hit."""
+    def test_late_board_is_stored(self) -> None:
+        """A board that arrives without a waiter is stored, and is a hit."""
         board = self.board()
         self.source.tell(board)
         self.assertIs(self.look("hit").board, board)
         self.assertEqual(self.source.asked, [])
 
-    def test_heard_while_flying(self) -> None:
-        """A board that is heard while another is on its way serves those who wait, and the next one who asks."""
+    def test_late_board_serves_waiters(self) -> None:
+        """A late board serves the waiters of the pending request, and the next request is a hit."""
         waiting = self.wait("miss")
         heard, asked = self.board(), self.board(trips=2)
         self.source.tell(heard)
@@ -188,10 +188,10 @@ class LookUpTests(CacheTestCase):
 
 
 class WaitingTests(CacheTestCase):
-    """Many who wait for one answer, and some who leave."""
+    """Many waiters of one request, some of which leave."""
 
-    def test_two_hundred(self) -> None:
-        """Two hundred who want a cold stop cause one question and get the same entry."""
+    def test_two_hundred_waiters(self) -> None:
+        """Two hundred misses of a stop are one request and get the same entry."""
         waiting = [self.wait("joined" if n else "miss") for n in range(200)]
         self.assertEqual(self.source.asked, [CODE])
         self.source.answers[0].callback(self.board())
@@ -199,16 +199,16 @@ class WaitingTests(CacheTestCase):
         for each in waiting:
             self.assertIs(self.successResultOf(each), entry)
 
-    def test_two_hundred_fail(self) -> None:
-        """A failure reaches everybody who waits, once."""
+    def test_failure_of_two_hundred_waiters(self) -> None:
+        """A failure reaches each waiter once."""
         waiting = [self.wait("joined" if n else "miss") for n in range(200)]
         failure = SourceSilent("no answer within 10 s")
         self.source.answers[0].errback(failure)
         for each in waiting:
             self.assertIs(self.failureResultOf(each, SourceSilent).value, failure)
 
-    def test_one_leaves(self) -> None:
-        """One who leaves, the first or another, leaves the answer to the others."""
+    def test_waiter_leaves(self) -> None:
+        """A waiter that leaves, the first or another, does not affect the others."""
         for leaver in range(3):
             cache = self.cache = BoardCache(self.source, self.clock)
             waiting = [self.wait("joined" if n else "miss") for n in range(3)]
@@ -220,8 +220,8 @@ class WaitingTests(CacheTestCase):
                 self.assertIs(self.successResultOf(each), cache.board(CODE)[1])
         self.assertEqual(self.source.asked, [CODE] * 3)
 
-    def test_all_leave(self) -> None:
-        """When the last one leaves the question goes on, and its board is kept."""
+    def test_all_waiters_leave(self) -> None:
+        """The request goes on without waiters, and its board is stored."""
         for waiting in (self.wait("miss"), self.wait("joined")):
             waiting.cancel()
             self.failureResultOf(waiting, CancelledError)
@@ -230,8 +230,8 @@ class WaitingTests(CacheTestCase):
         self.source.answers[0].callback(board)
         self.assertIs(self.look("hit").board, board)
 
-    def test_joins_after_all_left(self) -> None:
-        """Who comes after all have left joins the question that is still on its way."""
+    def test_join_after_all_waiters_left(self) -> None:
+        """A miss joins a pending request without waiters."""
         waiting = self.wait("miss")
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)
@@ -239,8 +239,8 @@ class WaitingTests(CacheTestCase):
         self.source.answers[0].callback(self.board())
         self.assertIs(self.successResultOf(waiting), self.look("hit"))
 
-    def test_all_leave_and_it_fails(self) -> None:
-        """A failure that nobody waits for is nobody's error."""
+    def test_failure_without_waiters(self) -> None:
+        """A failure without waiters is not logged as an error."""
         waiting = self.wait("miss")
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)
@@ -248,40 +248,40 @@ class WaitingTests(CacheTestCase):
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_leaves_after_the_answer(self) -> None:
-        """Who leaves when the answer has come disturbs nothing."""
+    def test_cancel_after_the_board(self) -> None:
+        """Cancelling a wait after the board has no effect."""
         waiting = self.wait("miss")
         self.source.answers[0].callback(self.board())
         waiting.cancel()
         self.assertIs(self.successResultOf(waiting), self.look("hit"))
 
-    def test_one_makes_another_leave(self) -> None:
-        """When what one does with the answer makes another leave, the others still get it."""
+    def test_waiter_cancels_another(self) -> None:
+        """A waiter that cancels another does not affect the rest."""
         first, second, third = self.wait("miss"), self.wait("joined"), self.wait("joined")
         first.addCallback(lambda _: second.cancel())
         self.source.answers[0].callback(self.board())
         self.failureResultOf(second, CancelledError)
         self.assertIs(self.successResultOf(third), self.look("hit"))
 
-    def test_one_errs(self) -> None:
-        """An error in what one does with the answer does not reach the others."""
+    def test_failing_waiter(self) -> None:
+        """An exception of a waiter does not reach the others."""
         first, second = self.wait("miss"), self.wait("joined")
         first.addCallback(lambda _: 1 / 0)
         self.source.answers[0].callback(self.board())
         self.assertIs(self.successResultOf(second), self.look("hit"))
         self.failureResultOf(first, ZeroDivisionError)
 
-    def test_asks_again_at_once(self) -> None:
-        """Who asks again on getting the answer gets a hit, and on getting a failure a new question."""
+    def test_request_from_a_waiter(self) -> None:
+        """A request from a waiter is a hit after a board, and a new request after a failure."""
         for fails, result, asked in ((False, "hit", 1), (True, "miss", 2)):
             self.source = FakeSource()
             self.cache = BoardCache(self.source, self.clock)
             again: list[str] = []
 
-            def ask_again(_: object, again: list[str] = again) -> None:
+            def request_again(_: object, again: list[str] = again) -> None:
                 again.append(self.cache.board(CODE)[0])
 
-            waiting = self.wait("miss").addBoth(ask_again)
+            waiting = self.wait("miss").addBoth(request_again)
             if fails:
                 self.source.answers[0].errback(SourceSilent("no answer within 10 s"))
             else:
@@ -292,18 +292,18 @@ class WaitingTests(CacheTestCase):
 
 
 class FailureTests(CacheTestCase):
-    """When the source has no board."""
+    """Failures of the source."""
 
-    def test_reasons(self) -> None:
-        """Whatever the source says why there is no board is what who waits gets, and is no error of ours."""
+    def test_errors_reach_the_waiters(self) -> None:
+        """The error of the source reaches the waiter, and is not logged."""
         for failure in (SourceSilent("a"), SourceUnreachable("b"), SourceBroken("c"), NoBoard("d")):
             waiting = self.wait("miss")
             self.source.answers[-1].errback(failure)
             self.assertIs(self.failureResultOf(waiting, NoBoard).value, failure)
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_asked_again(self) -> None:
-        """After a failure the next one who wants the stop is asked for again."""
+    def test_request_after_a_failure(self) -> None:
+        """After a failure the next miss is a new request."""
         waiting = self.wait("miss")
         self.source.answers[0].errback(SourceUnreachable("refused"))
         self.failureResultOf(waiting, SourceUnreachable)
@@ -312,15 +312,15 @@ class FailureTests(CacheTestCase):
         self.source.answers[1].callback(self.board())
         self.assertIs(self.successResultOf(waiting), self.look("hit"))
 
-    def test_at_once(self) -> None:
-        """A source may fail before it has returned, as an open circuit breaker does."""
+    def test_immediate_failure(self) -> None:
+        """A source may fail at once, as an open circuit breaker does."""
         self.source.at_once = SourceUnreachable("refused")
         for asked in (1, 2):
             self.failureResultOf(self.wait("miss"), SourceUnreachable)
             self.assertEqual(len(self.source.asked), asked)
 
-    def test_stale_goes_on(self) -> None:
-        """While the source fails a stale board is served on, and each time a newer one is asked for."""
+    def test_stale_board_of_a_failing_source(self) -> None:
+        """While the source fails a stale board is served, and each time a refresh is requested."""
         old = self.cache.put(self.board(age=100))
         for asked in (1, 2, 3):
             self.assertIs(self.look("stale"), old)
@@ -330,15 +330,15 @@ class FailureTests(CacheTestCase):
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_stale_failing_at_once(self) -> None:
-        """A stale board is served by a source that fails before it has returned."""
+    def test_stale_board_with_immediate_failure(self) -> None:
+        """A stale board is served while the refresh fails at once."""
         old = self.cache.put(self.board(age=100))
         self.source.at_once = SourceUnreachable("refused")
         for _ in range(2):
             self.assertIs(self.look("stale"), old)
 
-    def test_heard_board_serves(self) -> None:
-        """When the source fails, a board that was heard meanwhile serves everybody who waited."""
+    def test_late_board_after_a_failure(self) -> None:
+        """When the source fails, a board that arrived meanwhile serves all waiters."""
         first, second = self.wait("miss"), self.wait("joined")
         self.source.tell(self.board())
         self.source.answers[0].errback(SourceSilent("no answer within 10 s"))
@@ -347,7 +347,7 @@ class FailureTests(CacheTestCase):
         self.assertIs(self.successResultOf(second), entry)
 
     def test_fallback_ages(self) -> None:
-        """When the source fails, a board serves up to its stale limit, and none from the future does."""
+        """When the source fails, a board is served up to its stale limit; one from the future is not."""
         for age, serves in ((0, True), (60.5, True), (300, True), (300.5, False), (-0.5, False)):
             self.source = FakeSource()
             self.cache = BoardCache(self.source, self.clock)
@@ -361,7 +361,7 @@ class FailureTests(CacheTestCase):
                 self.failureResultOf(waiting, SourceSilent)
 
     def test_source_raises(self) -> None:
-        """A source that raises instead of failing is asked again by the next who wants the stop."""
+        """A source that raises an exception is called again by the next miss."""
 
         def board(code: str) -> Deferred[Board]:
             raise ZeroDivisionError
@@ -371,8 +371,8 @@ class FailureTests(CacheTestCase):
             self.failureResultOf(self.wait("miss"), ZeroDivisionError)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
-    def test_too_old_meanwhile(self) -> None:
-        """A board that becomes too old while the question is on its way does not serve who joined."""
+    def test_board_expires_while_waiting(self) -> None:
+        """A board that becomes too old during a request does not serve the waiters."""
         self.cache.put(self.board(age=295))
         self.look("stale")
         self.clock.advance(6)
@@ -380,8 +380,8 @@ class FailureTests(CacheTestCase):
         self.source.answers[0].errback(SourceSilent("no answer within 10 s"))
         self.failureResultOf(waiting, SourceSilent)
 
-    def test_other_error(self) -> None:
-        """An error that is no NoBoard reaches everybody who waits, and is logged once."""
+    def test_unexpected_error(self) -> None:
+        """An exception other than NoBoard reaches each waiter, and is logged once."""
         for at_once in (False, True):
             self.source.at_once = ZeroDivisionError("a fault") if at_once else None
             waiting = [self.wait("miss")] if at_once else [self.wait("miss"), self.wait("joined")]
@@ -391,8 +391,8 @@ class FailureTests(CacheTestCase):
                 self.failureResultOf(each, ZeroDivisionError)
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_other_error_while_stale(self) -> None:
-        """An error that nobody waits for is logged once, and the stale board is served on."""
+    def test_unexpected_error_while_stale(self) -> None:
+        """An exception without waiters is logged once, and the stale board is served."""
         self.cache.put(self.board(age=100))
         self.look("stale")
         self.source.answers.pop().errback(ZeroDivisionError("a fault"))
@@ -401,7 +401,7 @@ class FailureTests(CacheTestCase):
         self.look("stale")
 
     def test_nothing_left_behind(self) -> None:
-        """When every question has got its answer or failure, nothing of them is left."""
+        """After each request has ended, nothing of it is left."""
         answered, joined, failed = self.wait("miss", "1"), self.wait("joined", "1"), self.wait("miss", "2")
         left, left_and_failed = self.wait("miss", "3"), self.wait("miss", "4")
         for waiting in (left, left_and_failed):
@@ -416,17 +416,17 @@ class FailureTests(CacheTestCase):
                 answer.errback(SourceSilent("no answer within 10 s"))
         self.assertIs(self.successResultOf(answered), self.successResultOf(joined))
         self.failureResultOf(failed, SourceSilent)
-        self.assertEqual(self.cache._flights, {})
+        self.assertEqual(self.cache._pending, {})
 
 
 class BoundsTests(CacheTestCase):
-    """What the cache forgets: the least recently used."""
+    """The bounds of the cache: the least recently used board is evicted."""
 
     def limit(self, **limits: int) -> None:
         self.cache = BoardCache(self.source, self.clock, CacheSettings(**limits))
 
-    def kept(self, *codes: str) -> str:
-        """Tell the first letter of what each stop is, oldest question first: hit, stale or miss."""
+    def results(self, *codes: str) -> str:
+        """Return the first letter of each stop's result, in order: hit, stale or miss."""
         return "".join(self.cache.board(code)[0][0] for code in codes)
 
     def render(self, entry: Entry, size: int, form: object = "form") -> None:
@@ -434,96 +434,96 @@ class BoundsTests(CacheTestCase):
         made = self.cache.rendered(entry, form, lambda board: b"." * size)
         self.assertEqual(len(made), size)
 
-    def test_entries(self) -> None:
-        """There are no more boards than the limit, and the oldest goes first."""
+    def test_entries_are_bounded(self) -> None:
+        """The number of boards is bounded, and the oldest is evicted."""
         self.limit(entries=3)
         for code in "abcd":
             self.cache.put(self.board(code))
-        self.assertEqual(self.kept(*"abcd"), "mhhh")
+        self.assertEqual(self.results(*"abcd"), "mhhh")
 
-    def test_use_keeps(self) -> None:
-        """A board that is served stays longer than one that is not, fresh or stale."""
+    def test_used_board_is_not_evicted(self) -> None:
+        """A board that was served is evicted later, fresh or stale."""
         for age, result in ((0, "hit"), (100, "stale")):
             self.limit(entries=3)
             for code in "abc":
                 self.cache.put(self.board(code, age))
             self.look(result, "a")
             self.cache.put(self.board("d", age))
-            self.assertEqual(self.kept(*"bacd"), "m" + 3 * result[0])
+            self.assertEqual(self.results(*"bacd"), "m" + 3 * result[0])
 
-    def test_put_keeps(self) -> None:
-        """A board that is replaced is as good as used, and takes no second place."""
+    def test_replaced_board_is_used(self) -> None:
+        """A board that is replaced counts as used, and is one entry."""
         self.limit(entries=3)
         for code in "abcaaad":
             self.cache.put(self.board(code))
-        self.assertEqual(self.kept(*"bacd"), "mhhh")
+        self.assertEqual(self.results(*"bacd"), "mhhh")
 
-    def test_bytes(self) -> None:
-        """What is rendered counts, and the least recently used board goes first with all its forms."""
+    def test_bytes_are_bounded(self) -> None:
+        """The bytes of rendered forms are bounded; the least recently used board is evicted with all its forms."""
         self.limit(bytes=100)
         for code in "abc":
             self.render(self.cache.put(self.board(code)), 40)
-        self.assertEqual(self.kept(*"abc"), "mhh")
+        self.assertEqual(self.results(*"abc"), "mhh")
 
-    def test_bytes_use_keeps(self) -> None:
-        """A board that is served keeps its renderings longer than one that is not."""
+    def test_used_forms_are_not_evicted(self) -> None:
+        """The forms of a board that was served are evicted later."""
         self.limit(bytes=100)
         for code in "ab":
             self.render(self.cache.put(self.board(code)), 40)
         self.look("hit", "a")
         self.render(self.cache.put(self.board("c")), 40)
-        self.assertEqual(self.kept(*"bac"), "mhh")
+        self.assertEqual(self.results(*"bac"), "mhh")
 
-    def test_bytes_of_forms(self) -> None:
-        """Every form of a board counts, once."""
+    def test_each_form_counts_once(self) -> None:
+        """Each form of a board counts once."""
         self.limit(bytes=100)
         self.render(self.cache.put(self.board("a")), 20)
         entry = self.cache.put(self.board("b"))
         for form in ("xml", "xml", "json", "xml"):
             self.render(entry, 40, form)
-        self.assertEqual(self.kept(*"ab"), "hh")
+        self.assertEqual(self.results(*"ab"), "hh")
         self.render(entry, 1, "text")
-        self.assertEqual(self.kept(*"ab"), "mh")
+        self.assertEqual(self.results(*"ab"), "mh")
 
-    def test_bytes_come_back(self) -> None:
-        """What was rendered of a board that is replaced or goes counts no more."""
+    def test_bytes_of_removed_boards(self) -> None:
+        """The forms of a board that was replaced or removed count no more."""
         self.limit(bytes=100, entries=2)
         for _ in range(10):
             self.render(self.cache.put(self.board("a")), 50)
         self.render(self.cache.put(self.board("b")), 50)
-        self.assertEqual(self.kept(*"ab"), "hh")
+        self.assertEqual(self.results(*"ab"), "hh")
         self.cache.put(self.board("c"))  # for a
         self.render(self.cache.put(self.board("d")), 100)  # for b
-        self.assertEqual(self.kept(*"abcd"), "mmhh")
+        self.assertEqual(self.results(*"abcd"), "mmhh")
 
-    def test_gone_entry(self) -> None:
-        """An entry that somebody still holds when it has gone or was replaced is rendered, and does not count."""
+    def test_removed_entry_does_not_count(self) -> None:
+        """An entry that was removed or replaced can be rendered, and does not count."""
         self.limit(bytes=100, entries=2)
         gone = [self.cache.put(self.board("a")), self.cache.put(self.board("b"))]
         self.cache.put(self.board("b"))
         self.render(self.cache.put(self.board("c")), 100)
         for entry in gone:
             self.render(entry, 90)
-        self.assertEqual(self.kept(*"abc"), "mhh")
+        self.assertEqual(self.results(*"abc"), "mhh")
 
-    def test_larger_than_all(self) -> None:
-        """A rendering that is larger than the limit is given and not kept, and the cache goes on."""
+    def test_too_large_form(self) -> None:
+        """A form that is larger than the limit is returned and not stored."""
         self.limit(bytes=100)
         self.render(self.cache.put(self.board("b")), 100)
         self.render(self.cache.put(self.board("a")), 101)
         self.look("hit", "a")
         self.look("hit", "b")
 
-    def test_too_old(self) -> None:
-        """What is too old to be served is let go of when something newer comes."""
+    def test_expired_boards_are_removed(self) -> None:
+        """A board that is too old is removed when a newer one is stored."""
         for code in "123":
             self.cache.put(self.board(code))
         self.clock.advance(301)
         self.cache.put(self.board("4"))
         self.assertEqual(list(self.cache._entries), ["4"])
 
-    def test_waiting_for_what_is_forgotten(self) -> None:
-        """Everybody who waits gets the entry, though what one does with it throws it out."""
+    def test_entry_is_evicted_while_waiters_are_served(self) -> None:
+        """All waiters get the entry, even if the first evicts it."""
         self.limit(entries=1)
         first, second = self.wait("miss"), self.wait("joined")
         first.addCallback(lambda _: self.cache.put(self.board("1")))
@@ -534,7 +534,7 @@ class BoundsTests(CacheTestCase):
 
 
 class RenderedTests(CacheTestCase):
-    """The renderings beside a board."""
+    """The rendered forms of a board."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -544,23 +544,23 @@ class RenderedTests(CacheTestCase):
         self.renders.append(board)
         return b"%d" % len(self.renders)
 
-    def test_once_per_form(self) -> None:
-        """A board is rendered once in each form, whatever a form is."""
+    def test_rendered_once_per_form(self) -> None:
+        """A board is rendered once in each form, whatever the form's key."""
         entry = self.cache.put(self.board())
         for _ in range(3):
             for form, made in (("xml", b"1"), (("xml", "gzip"), b"2"), (self, b"3")):
                 self.assertEqual(self.cache.rendered(entry, form, self.render), made)
         self.assertEqual(self.renders, [entry.board] * 3)
 
-    def test_empty(self) -> None:
-        """A rendering without a byte is one too."""
+    def test_empty_form(self) -> None:
+        """A form without a byte is stored, too."""
         entry = self.cache.put(self.board())
         for _ in range(2):
             self.cache.rendered(entry, "empty", lambda board: self.render(board)[:0])
         self.assertEqual(len(self.renders), 1)
 
     def test_new_board(self) -> None:
-        """A new board is rendered anew, and the old entry keeps what it has."""
+        """A new board is rendered anew, and the old entry keeps its forms."""
         old = self.cache.put(self.board())
         self.assertEqual(self.cache.rendered(old, "xml", self.render), b"1")
         new = self.cache.put(self.board(trips=2))
@@ -568,8 +568,8 @@ class RenderedTests(CacheTestCase):
         self.assertEqual(self.cache.rendered(old, "xml", self.render), b"1")
         self.assertEqual(self.renders, [old.board, new.board])
 
-    def test_fails(self) -> None:
-        """A rendering that fails is not kept."""
+    def test_failing_render(self) -> None:
+        """A rendering that fails is not stored."""
         entry = self.cache.put(self.board())
         with self.assertRaises(ZeroDivisionError):
             self.cache.rendered(entry, "xml", lambda board: b"." * (1 // 0))
@@ -577,10 +577,10 @@ class RenderedTests(CacheTestCase):
 
 
 class OperatorTests(CacheTestCase):
-    """What operators do by hand."""
+    """The commands of operators."""
 
     def test_peek(self) -> None:
-        """Looking at what is kept asks for nothing, whatever its age."""
+        """peek() requests nothing, whatever the board's age."""
         self.assertIsNone(self.cache.peek(CODE))
         entry = self.cache.put(self.board(age=1000))
         self.cache.put(self.board(code="1"))
@@ -590,7 +590,7 @@ class OperatorTests(CacheTestCase):
         self.assertEqual(self.source.asked, [])
 
     def test_purge(self) -> None:
-        """What is forgotten is asked for anew, and its renderings do not count any more."""
+        """A purged stop is requested again, and its forms count no more."""
         entry = self.cache.put(self.board())
         self.cache.rendered(entry, "form", lambda board: b"12345")
         self.assertTrue(self.cache.purge(CODE))

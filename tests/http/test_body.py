@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.http.body import ChunkedBody, LengthBody, reader
+from govi_server.http.body import ChunkedBody, LengthBody, body_reader
 from govi_server.http.request import CHUNKED, RequestError
 
 LIMIT = 100
@@ -247,10 +247,10 @@ class ReaderTests(SynchronousTestCase):
 
     def test_reader(self) -> None:
         """A length gets the reader of lengths, chunks get that of chunks, each with the limit."""
-        self.assertEqual(fed(partial(reader, 2, LIMIT), [b"abc"]), (b"ab", b"c"))
-        self.assertEqual(fed(partial(reader, CHUNKED, LIMIT), [b"1\r\na\r\n0\r\n\r\nc"]), (b"a", b"c"))
-        self.assertEqual(fed(partial(reader, 2, 1), [b"abc"]), TOO_LARGE)
-        self.assertEqual(fed(partial(reader, CHUNKED, 1), [b"2\r\n"]), TOO_LARGE)
+        self.assertEqual(fed(partial(body_reader, 2, LIMIT), [b"abc"]), (b"ab", b"c"))
+        self.assertEqual(fed(partial(body_reader, CHUNKED, LIMIT), [b"1\r\na\r\n0\r\n\r\nc"]), (b"a", b"c"))
+        self.assertEqual(fed(partial(body_reader, 2, 1), [b"abc"]), TOO_LARGE)
+        self.assertEqual(fed(partial(body_reader, CHUNKED, 1), [b"2\r\n"]), TOO_LARGE)
 
 
 class AnyBodyTests(SynchronousTestCase):

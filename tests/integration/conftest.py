@@ -1,4 +1,4 @@
-"""What the tests over real sockets share: a service, the program, a gateway as others would write it, clients."""
+"""Fixtures of the tests over real sockets: the service, the program, a gateway and clients."""
 
 import gzip
 import random
@@ -42,7 +42,7 @@ GOVI_TRIP = """
         <ExpectedDepartureTime>24:33:10</ExpectedDepartureTime>
       </Trip>"""
 
-GOVI_ANSWER = f"""<?xml version="1.0"?>
+GOVI_RESPONSE = f"""<?xml version="1.0"?>
 
 <DRIS_55>
   <SubscriberID>openOV</SubscriberID>
@@ -60,27 +60,27 @@ GOVI_ANSWER = f"""<?xml version="1.0"?>
 """
 
 
-_given: set[int] = set()
+_reserved_ports: set[int] = set()
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on, and that the system gives to no outgoing connection meanwhile."""
+    """Return a free port outside of the range of outgoing connections."""
     while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)  # the other generator is hypothesis's to seed
-        if port in _given:
+        port = random.SystemRandom().randrange(20_000, 32_000)  # hypothesis seeds the module's functions
+        if port in _reserved_ports:
             continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        _given.add(port)
+        _reserved_ports.add(port)
         return port
 
 
 @dataclass
-class Answer:
-    """An answer, read to its end."""
+class Response:
+    """A response with its whole body."""
 
     code: int
     headers: Headers
@@ -91,71 +91,71 @@ class Answer:
         return values[0] if values else None
 
 
-async def request(method: str, url: str, body: bytes = b"", pool: HTTPConnectionPool | None = None) -> Answer:
-    """Ask over a connection of its own, or of the pool."""
+async def request(method: str, url: str, body: bytes = b"", pool: HTTPConnectionPool | None = None) -> Response:
+    """Send a request over a connection of its own, or of the pool; return the response."""
     pool = pool or HTTPConnectionPool(reactor, persistent=False)
     response = await treq.request(method, url, data=body or None, pool=pool, unbuffered=True)
-    return Answer(response.code, response.headers, await response.content())
+    return Response(response.code, response.headers, await response.content())
 
 
-def later(seconds: float) -> Deferred[None]:
-    """Wait."""
+def sleep(seconds: float) -> Deferred[None]:
+    """Return a Deferred that fires after so many seconds."""
     return deferLater(reactor, seconds, lambda: None)
 
 
 async def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    """Wait until something holds; fails when it does not in this many seconds."""
+    """Wait for a condition. Raises AssertionError after so many seconds."""
     end = reactor.seconds() + seconds
     while not condition():
-        assert reactor.seconds() < end, "it never came to hold"
-        await later(0.01)
+        assert reactor.seconds() < end, "the condition did not become true"
+        await sleep(0.01)
 
 
 @dataclass
 class Govi(Resource):
-    """A gateway: takes questions on any path, and calls back as it is told to."""
+    """A gateway that receives requests on any path, and posts the configured responses to the callback URL."""
 
     callback_url: str
-    answers: list[bytes] = field(default_factory=list)
-    """What is posted to the callback address after each question, one after the other."""
+    responses: list[bytes] = field(default_factory=list)
+    """Bodies that are posted to the callback URL after each request, one after the other."""
     code: int = 200
-    """How a question is answered."""
-    questions: list[bytes] = field(default_factory=list)
-    callbacks: list[Answer] = field(default_factory=list)
-    """How the callbacks were answered."""
-    hangs_up: bool = False
-    """Whether the next question is not answered, but its connection closed."""
-    endless: bool = False
-    """Whether the answer to a question is longer than what is sent of it."""
+    """Status of the acknowledgement of a request."""
+    requests: list[bytes] = field(default_factory=list)
+    callbacks: list[Response] = field(default_factory=list)
+    """The responses to the callbacks."""
+    closes_connection: bool = False
+    """Whether the connection of the next request is closed without an acknowledgement."""
+    is_incomplete: bool = False
+    """Whether acknowledgements are shorter than their Content-Length."""
     isLeaf = True
 
     def __post_init__(self) -> None:
         super().__init__()
 
-    def render_POST(self, asked: Request) -> bytes | int:
-        assert asked.content is not None
-        self.questions.append(asked.content.read())
-        if self.hangs_up:
-            self.hangs_up = False
-            cast(ITCPTransport, asked.transport).abortConnection()
+    def render_POST(self, received: Request) -> bytes | int:
+        assert received.content is not None
+        self.requests.append(received.content.read())
+        if self.closes_connection:
+            self.closes_connection = False
+            cast(ITCPTransport, received.transport).abortConnection()
             return b""
-        asked.setResponseCode(self.code)
-        answers = list(self.answers) if self.code == 200 else []
-        reactor.callLater(0.05, lambda: Deferred.fromCoroutine(self.call_back(answers)))
-        if self.endless:
-            asked.setHeader(b"Content-Length", b"1000")
-            asked.write(b"<DRIS_55_RES/>")
+        received.setResponseCode(self.code)
+        responses = list(self.responses) if self.code == 200 else []
+        reactor.callLater(0.05, lambda: Deferred.fromCoroutine(self.post_callbacks(responses)))
+        if self.is_incomplete:
+            received.setHeader(b"Content-Length", b"1000")
+            received.write(b"<DRIS_55_RES/>")
             return NOT_DONE_YET
         return b"<DRIS_55_RES/>"
 
-    async def call_back(self, answers: list[bytes]) -> None:
-        for answer in answers:
-            self.callbacks.append(await request("POST", self.callback_url, answer))
+    async def post_callbacks(self, bodies: list[bytes]) -> None:
+        for body in bodies:
+            self.callbacks.append(await request("POST", self.callback_url, body))
 
 
 @dataclass
 class Running:
-    """A running server."""
+    """A running server and its gateway."""
 
     port: int
     callback_port: int
@@ -166,7 +166,7 @@ class Running:
     def url(self, code: str, module: str = "kv55") -> str:
         return f"http://127.0.0.1:{self.port}/{module}/{code}"
 
-    async def get(self, code: str) -> Answer:
+    async def get(self, code: str) -> Response:
         return await request("GET", self.url(code))
 
 
@@ -175,13 +175,13 @@ Start = Callable[..., Running]
 
 @pytest_twisted.async_yield_fixture
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """Give a function that starts a server in this process, with a Govi as its gateway."""
+    """Return a function that starts a server in this process, with a Govi as its gateway."""
     services: list[IService] = []
     ports = []
 
     def start(toml: str = "", *more: str) -> Running:
         port, callback_port = free_port(), free_port()
-        govi = Govi(f"http://127.0.0.1:{callback_port}/KV55", [GOVI_ANSWER.encode()])
+        govi = Govi(f"http://127.0.0.1:{callback_port}/KV55", [GOVI_RESPONSE.encode()])
         listening = reactor.listenTCP(0, Site(govi), interface="127.0.0.1")
         ports.append(listening)
         config = tmp_path / "govi-cache.toml"
@@ -213,13 +213,13 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
 
 @pytest.fixture
-def answer() -> bytes:
-    """Give a gateway's answer, as bytes."""
-    return GOVI_ANSWER.encode()
+def govi_response() -> bytes:
+    """Return a gateway's response."""
+    return GOVI_RESPONSE.encode()
 
 
 def compressed(data: bytes) -> bytes:
-    """Compress as a gateway does."""
+    """Return data as a gateway compresses it."""
     return gzip.compress(data)
 
 
@@ -230,7 +230,7 @@ Twistd = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def twistd(tmp_path: Path) -> Iterator[Twistd]:
-    """Give a function that runs twistd in a directory of its own, and ends what it started."""
+    """Return a function that runs twistd in the test's directory, and kills its processes at the end."""
     started: list[subprocess.Popen[str]] = []
 
     def twistd(*arguments: str, files: int | None = None) -> "subprocess.Popen[str]":
@@ -252,17 +252,18 @@ def twistd(tmp_path: Path) -> Iterator[Twistd]:
 
 
 def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
-    """Read what a process says until this text is in a line."""
+    """Read the output of a process up to a line with this text; return it."""
     assert process.stdout is not None
-    said = ""
+    output = ""
     for line in process.stdout:
-        said += line
+        output += line
         if text in line:
-            return said
-    raise AssertionError(f"it ended without saying {text!r}: {said}")
+            return output
+    raise AssertionError(f"the process ended without {text!r}: {output}")
 
 
 def arguments(port: int, *more: str) -> list[str]:
+    """Return the arguments of a govi-cache that listens on a port."""
     return [
         "govi-cache", "--listen", f"tcp:{port}:interface=127.0.0.1",
         "--callback", f"tcp:{free_port()}:interface=127.0.0.1", "--admin", "", *more,

@@ -1,4 +1,4 @@
-"""The clock of the system, set back under a reactor that sleeps."""
+"""Tests of a system clock that is set back under a sleeping reactor."""
 
 import time
 
@@ -10,16 +10,16 @@ from tests.integration.conftest import reactor, until
 
 
 @pytest_twisted.ensureDeferred
-async def test_set_back() -> None:
-    """What was to come in a second before the clock was set back by an hour does not come an hour late."""
+async def test_clock_set_back() -> None:
+    """A call due in a second is not delayed by an hour when the clock is set back by an hour."""
     ahead = 0.0
     watch = ClockWatch(reactor, lambda: time.monotonic() + ahead, every=0.01)
     watch.startService()
-    came: Deferred[None] = Deferred()
-    call = reactor.callLater(3601, came.callback, None)
-    other = reactor.callLater(10, came.errback, AssertionError("what was scheduled since was brought along"))
-    ahead = 3600.0  # as it looks when the other clock is set back
+    fired: Deferred[None] = Deferred()
+    call = reactor.callLater(3601, fired.callback, None)
+    other = reactor.callLater(10, fired.errback, AssertionError("a later call was moved, too"))
+    ahead = 3600.0  # looks like the system clock being set back
     await until(lambda: call.getTime() - reactor.seconds() < 2)
-    await came
+    await fired
     watch.stopService()
     other.cancel()

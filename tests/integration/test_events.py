@@ -1,4 +1,4 @@
-"""Streams of events from the program as an operator runs it."""
+"""Tests of event streams of the program as an operator runs it."""
 
 import gzip
 import json
@@ -18,9 +18,9 @@ from tests import feed as kv
 from tests.integration.conftest import Twistd, arguments, free_port, wait_for
 
 STOP = "30000001"
-PASSES = 100
-LONG = "x" * 20_000
-"""What is said of each departure, so that some events are more than what sockets take."""
+PASSTIMES = 100
+NOTE = "x" * 20_000
+"""A note on each departure, so that a few events exceed the buffers of sockets."""
 CONFIG = """
 [limits]
 connection = 4.0
@@ -31,19 +31,19 @@ recovery = 0.1
 """
 
 
-def listen(port: int, path: str, receive: int | None = None) -> socket.socket:
-    """Listen to a board. receive: bytes that are taken without being read."""
+def connect(port: int, path: str, receive_buffer: int | None = None) -> socket.socket:
+    """Return a socket that has requested a stream. receive: size of its receive buffer, in bytes."""
     client = socket.socket()
     client.settimeout(20)
-    if receive is not None:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
+    if receive_buffer is not None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     client.connect(("127.0.0.1", port))
     client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     return client
 
 
 def events(client: socket.socket) -> Iterator[tuple[str, str]]:
-    """Give the events that come, each with its data, until the server ends."""
+    """Return the events with their data, until the server ends the stream."""
     received = b""
     while more := client.recv(1 << 20):
         received += more
@@ -56,19 +56,19 @@ def events(client: socket.socket) -> Iterator[tuple[str, str]]:
 
 @pytest.fixture
 def publisher(tmp_path: Path) -> Iterator[Any]:
-    """Give a socket that a feed can be published on."""
+    """Return a socket that publishes a feed."""
     with zmq.Context() as context, context.socket(zmq.XPUB) as publisher:
         publisher.linger = 0
         publisher.bind(f"ipc://{tmp_path}/feed")
         yield publisher
 
 
-def test_farewell(twistd: Twistd) -> None:
-    """On SIGTERM every listener is told goodbye and when to come back, and nothing is waited for."""
+def test_streams_end_on_sigterm(twistd: Twistd) -> None:
+    """On SIGTERM every stream gets a last event with the time to reconnect, and the program ends at once."""
     port = free_port()
     process = twistd(*arguments(port))
     wait_for(process, "Try http://")
-    clients = [listen(port, "/events/57330430") for _ in range(20)]
+    clients = [connect(port, "/events/57330430") for _ in range(20)]
     streams = [events(client) for client in clients]
     assert {next(stream)[0] for stream in streams} == {"board"}
     process.send_signal(signal.SIGTERM)
@@ -76,32 +76,34 @@ def test_farewell(twistd: Twistd) -> None:
         assert [name for name, _ in stream if name != "board"] == ["bye"]
     for client in clients:
         client.close()
-    said, _ = process.communicate(timeout=10)
-    assert "Traceback" not in said
+    output, _ = process.communicate(timeout=10)
+    assert "Traceback" not in output
 
 
-def passes(told: int) -> bytes:
-    """Say of departures in half an hour what is long, with a number."""
+def passtimes(number: int) -> bytes:
+    """Return KV8 of departures in half an hour, with long notes that begin with a number."""
     now = datetime.now(LOCAL_ZONE)
-    leaves = now + timedelta(minutes=30)
+    departure = now + timedelta(minutes=30)
     times = ("TargetArrivalTime", "TargetDepartureTime", "ExpectedArrivalTime", "ExpectedDepartureTime")
     row = {
-        "OperationDate": f"{leaves:%Y-%m-%d}",
+        "OperationDate": f"{departure:%Y-%m-%d}",
         "LastUpdateTimeStamp": now.isoformat(timespec="seconds"),
-        "MessageContent": f"{told} {LONG}",
-        **dict.fromkeys(times, f"{leaves:%H:%M}:00"),
+        "MessageContent": f"{number} {NOTE}",
+        **dict.fromkeys(times, f"{departure:%H:%M}:00"),
     }
-    return kv.passtimes(*({**row, "JourneyNumber": f"{n}"} for n in range(PASSES)), published=now.isoformat())
+    return kv.passtimes(
+        *({**row, "JourneyNumber": f"{journey}"} for journey in range(PASSTIMES)), published=now.isoformat()
+    )
 
 
-def number(data: str) -> int:
-    """Read the number of what was said; -1 if nothing was yet."""
+def number_in(data: str) -> int:
+    """Return the number in the notes of an event; -1 if there are no departures yet."""
     departures = json.loads(data)["stops"][0]["departures"]
     return int(departures[0]["note"].split()[0]) if departures else -1
 
 
-def test_slow_listener(twistd: Twistd, publisher: Any, tmp_path: Path) -> None:
-    """Who does not read is sent what sockets take, and the newest board once he reads; or else he is dropped."""
+def test_slow_reader(twistd: Twistd, publisher: Any, tmp_path: Path) -> None:
+    """A slow reader gets the latest board when it reads again; one that does not read is disconnected."""
     port, admin = free_port(), free_port()
     (tmp_path / "config.toml").write_text(CONFIG)
     more = ["--config", "config.toml", "--feed", f"ipc://{tmp_path}/feed", "--statistics", "statistics.log"]
@@ -109,39 +111,39 @@ def test_slow_listener(twistd: Twistd, publisher: Any, tmp_path: Path) -> None:
     wait_for(process, "Listening on")
     for _ in range(2):  # for KV7 and KV8
         publisher.recv()
-    path = f"/events/{STOP}?as=json&limit={PASSES}"
-    reader, slow, lost = listen(port, path), listen(port, path, 4096), listen(port, path, 4096)
+    path = f"/events/{STOP}?as=json&limit={PASSTIMES}"
+    reader, slow, stalled = connect(port, path), connect(port, path, 4096), connect(port, path, 4096)
     stream = events(reader)
 
-    def tell(told: int) -> None:
-        """Change the board, and wait until who reads has it."""
-        publisher.send_multipart([b"/GOVI/KV8passtimes/LIN", gzip.compress(passes(told), 1)])
-        while number(next(data for name, data in stream if name == "board")) != told:
+    def publish(number: int) -> None:
+        """Change the board, and wait until the reader has it."""
+        publisher.send_multipart([b"/GOVI/KV8passtimes/LIN", gzip.compress(passtimes(number), 1)])
+        while number_in(next(data for name, data in stream if name == "board")) != number:
             pass
 
-    for told in range(1, 5):
-        tell(told)
-    heard = []
+    for number in range(1, 5):
+        publish(number)
+    received = []
     for name, data in events(slow):
         if name == "board":
-            heard.append(number(data))
-            if heard[-1] == told:
+            received.append(number_in(data))
+            if received[-1] == number:
                 break
-    assert len(heard) <= told  # an empty one at first; what was between is of no interest any more
+    assert len(received) <= number  # an empty board first, and not all of the later ones
     slow.close()
 
-    def dropped() -> list[int]:
-        """Give the bytes that those were sent who were dropped."""
+    def sent_to_disconnected() -> list[int]:
+        """Return the bytes sent to each client that was disconnected."""
         lines = map(json.loads, (tmp_path / "statistics.log").read_text().splitlines())
-        return [one["bytes"] for line in lines if line["end"] == "timeout" for one in line["requests"]]
+        return [entry["bytes"] for line in lines if line["end"] == "timeout" for entry in line["requests"]]
 
-    while not dropped():
-        told += 1
-        assert told < 40, "who takes nothing is not dropped"
-        tell(told)
-    (sent,) = dropped()
-    assert sent < len(heard) * PASSES * (len(LONG) + 1000)
+    while not sent_to_disconnected():
+        number += 1
+        assert number < 40, "the client is not disconnected"
+        publish(number)
+    (sent,) = sent_to_disconnected()
+    assert sent < len(received) * PASSTIMES * (len(NOTE) + 1000)
     with urlopen(f"http://127.0.0.1:{admin}/status.json") as status:
         assert json.load(status)["connections"]["streams"] == 1
     reader.close()
-    lost.close()
+    stalled.close()

@@ -1,4 +1,4 @@
-"""govi-stats as a process, on files as logrotate leaves them."""
+"""Tests of govi-stats as a process."""
 
 import gzip
 import json
@@ -6,20 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.statistics.test_report import line, request
+from tests.statistics.logs import line, request
 
-COMMAND = [sys.executable, "-c", "from govi_server.statistics.report import main; main()"]
+COMMAND = [sys.executable, "-c", "from govi_server.command.stats import main; main()"]
 
 
 def stats(*arguments: object, data: bytes | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command."""
-    given = None if data is None else data.decode("latin-1")
+    """Run the command. data: its stdin."""
+    text = None if data is None else data.decode("latin-1")
     command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, input=given, capture_output=True, encoding="latin-1", timeout=30, check=False)
+    return subprocess.run(command, input=text, capture_output=True, encoding="latin-1", timeout=30, check=False)
 
 
-def test_rotated(tmp_path: Path) -> None:
-    """Rotated and gzipped logs are read in any order, and a truncated last line is counted."""
+def test_rotated_logs(tmp_path: Path) -> None:
+    """Rotated and gzipped logs are read in any order, and a truncated last line is counted as bad."""
     parts = [
         b"".join(line(request(), time=f"2026-11-{day}T12:{minute:02}:00Z") + b"\n" for minute in range(20))
         for day in (21, 22, 23)
@@ -28,40 +28,40 @@ def test_rotated(tmp_path: Path) -> None:
     logs[0].write_bytes(parts[2] + parts[2][:50])
     logs[1].write_bytes(parts[1])
     logs[2].write_bytes(gzip.compress(parts[0]))
-    told = stats("--json", *reversed(logs))
-    assert (told.returncode, told.stderr) == (0, "")
-    figures = json.loads(told.stdout)
-    assert figures["requests"] == 60
-    assert figures["lines"] == {"counted": 60, "outside": 0, "bad": 1}
-    assert figures["from"].startswith("2026-11-21T13:00")
-    of_one_day = stats("--json", "--since", "2026-11-22", "--until", "2026-11-23", *logs)
-    assert json.loads(of_one_day.stdout)["requests"] == 20
+    process = stats("--json", *reversed(logs))
+    assert (process.returncode, process.stderr) == (0, "")
+    report = json.loads(process.stdout)
+    assert report["requests"] == 60
+    assert report["lines"] == {"counted": 60, "outside": 0, "bad": 1}
+    assert report["from"].startswith("2026-11-21T13:00")
+    one_day = stats("--json", "--since", "2026-11-22", "--until", "2026-11-23", *logs)
+    assert json.loads(one_day.stdout)["requests"] == 20
 
 
-def test_page_and_failure(tmp_path: Path) -> None:
-    """The text and the page of what could be read are there, and the status tells of what could not."""
+def test_unreadable_file(tmp_path: Path) -> None:
+    """Text and HTML report what could be read; the exit status is 1 if a file could not."""
     page = tmp_path / "page.html"
-    told = stats("--html", page, tmp_path / "absent", "-", data=gzip.compress(line()))
-    assert told.returncode == 1
-    assert told.stderr == f"govi-stats: cannot read {tmp_path / 'absent'}: No such file or directory\n"
-    assert "Answers by status" in told.stdout
+    process = stats("--html", page, tmp_path / "absent", "-", data=gzip.compress(line()))
+    assert process.returncode == 1
+    assert process.stderr == f"govi-stats: cannot read {tmp_path / 'absent'}: No such file or directory\n"
+    assert "Responses by status" in process.stdout
     assert page.read_text().count("<svg") > 5
 
 
-def test_nothing_to_read(tmp_path: Path) -> None:
-    """When no file can be read, that is all that is said."""
-    told = stats(tmp_path / "absent")
-    assert (told.returncode, told.stdout, told.stderr.count("\n")) == (1, "", 1)
+def test_no_readable_file(tmp_path: Path) -> None:
+    """If no file can be read, there is an error and no report."""
+    process = stats(tmp_path / "absent")
+    assert (process.returncode, process.stdout, process.stderr.count("\n")) == (1, "", 1)
 
 
-def test_misuse(tmp_path: Path) -> None:
-    """A wrong moment is status 2 and one line."""
-    told = stats("--since", "soon", tmp_path)
-    assert (told.returncode, told.stdout, told.stderr.count("\n")) == (2, "", 1)
+def test_invalid_moment(tmp_path: Path) -> None:
+    """An invalid moment is exit status 2 and one line."""
+    process = stats("--since", "soon", tmp_path)
+    assert (process.returncode, process.stdout, process.stderr.count("\n")) == (2, "", 1)
 
 
-def test_nobody_reads(tmp_path: Path) -> None:
-    """When nobody reads on, as with `| head`, it ends without a traceback."""
+def test_closed_stdout(tmp_path: Path) -> None:
+    """If stdout is closed, as with `| head`, it ends without a traceback."""
     log = tmp_path / "log"
     log.write_bytes(line())
     child = subprocess.Popen([*COMMAND, log], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

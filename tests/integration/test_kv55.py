@@ -1,4 +1,4 @@
-"""The main job over real sockets: a client, the server, and a gateway that calls back."""
+"""Tests of requests over real sockets: a client, the server, and a gateway with callbacks."""
 
 import json
 import socket
@@ -24,7 +24,7 @@ from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.sockets import poller
 from govi_server.sockets.listener import server_service
-from tests.integration.conftest import GOVI_TRIP, Start, compressed, free_port, later, reactor, request, until
+from tests.integration.conftest import GOVI_TRIP, Start, compressed, free_port, reactor, request, sleep, until
 
 QUICK = "[gateway]\nanswer = 0.4\n"
 
@@ -33,12 +33,12 @@ def trip_elements(document: bytes) -> list[tuple[str, str | None]]:
     return [(str(element.tag), element.text) for element in etree.fromstring(document).iterfind(".//Trip/*")]
 
 
-@pytest.mark.parametrize("form", [bytes, compressed])
+@pytest.mark.parametrize("encode", [bytes, compressed])
 @pytest_twisted.ensureDeferred
-async def test_answer(start: Start, answer: bytes, form: Callable[[bytes], bytes]) -> None:
-    """The gateway's answer, plain or gzip, reaches the client whole, and the next client at once."""
+async def test_response(start: Start, govi_response: bytes, encode: Callable[[bytes], bytes]) -> None:
+    """The gateway's response, plain or gzip, is served in whole, and to the next client from the cache."""
     running = start()
-    running.govi.answers = [form(answer)]
+    running.govi.responses = [encode(govi_response)]
     first = await running.get("031102")
     assert first.code == 200
     assert first.header("content-type") == "text/xml; charset=utf-8"
@@ -49,69 +49,71 @@ async def test_answer(start: Start, answer: bytes, form: Callable[[bytes], bytes
     second = await running.get("031102")
     assert second.body == first.body
     assert (second.header("cache-status") or "").startswith("govi-cache; hit; ttl=")
-    (question,) = running.govi.questions
-    assert etree.fromstring(question).findtext("Request/TimingPoint/TimingPointCode") == "031102"
+    (gateway_request,) = running.govi.requests
+    assert etree.fromstring(gateway_request).findtext("Request/TimingPoint/TimingPointCode") == "031102"
     (callback,) = running.govi.callbacks
     assert (callback.code, etree.fromstring(callback.body).findtext("ResponseCode")) == (200, "OK")
 
 
 @pytest_twisted.ensureDeferred
-async def test_two_hundred_clients(start: Start) -> None:
-    """Two hundred clients on one cold stop cause exactly one question, and all get its answer."""
+async def test_requests_are_collapsed(start: Start) -> None:
+    """Two hundred requests for an uncached stop cause one gateway request, and all get its response."""
     running = start()
-    answers = await gatherResults([Deferred.fromCoroutine(running.get("031102")) for _ in range(200)])
-    assert {answer.code for answer in answers} == {200}
-    assert len({answer.body for answer in answers}) == 1
-    assert len(running.govi.questions) == 1
+    responses = await gatherResults([Deferred.fromCoroutine(running.get("031102")) for _ in range(200)])
+    assert {response.code for response in responses} == {200}
+    assert len({response.body for response in responses}) == 1
+    assert len(running.govi.requests) == 1
 
 
 @pytest.mark.parametrize(
-    ("answers", "code", "status"),
+    ("responses", "code", "status"),
     [
         ([], 200, 504),  # silent
-        ([], 500, 504),  # does not take the question
+        ([], 500, 504),  # rejects the request
         ([b"nonsense"], 200, 502),
         ([b"<DRIS_55><TimingPointCode>031102</TimingPointCode>"], 200, 502),
         ([b"\x1f\x8bnonsense"], 200, 502),
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_gateway_fails(start: Start, answer: bytes, answers: list[bytes], code: int, status: int) -> None:
-    """A gateway that fails is a 504 or a 502 with an Error, and the next question is asked again."""
+async def test_gateway_fails(
+    start: Start, govi_response: bytes, responses: list[bytes], code: int, status: int
+) -> None:
+    """A gateway that fails is a 504 or a 502 with an Error, and the next request is sent to it again."""
     running = start(QUICK)
-    running.govi.answers, running.govi.code = answers, code
+    running.govi.responses, running.govi.code = responses, code
     failed = await running.get("031102")
     assert failed.code == status
     assert etree.fromstring(failed.body).findtext("Request/Error")
     assert failed.header("retry-after") == "10"
-    running.govi.answers, running.govi.code = [answer], 200
+    running.govi.responses, running.govi.code = [govi_response], 200
     assert (await running.get("031102")).code == 200
-    assert len(running.govi.questions) == 2
+    assert len(running.govi.requests) == 2
 
 
 @pytest_twisted.ensureDeferred
-async def test_gateway_is_not_there(start: Start) -> None:
+async def test_unreachable_gateway(start: Start) -> None:
     """A gateway that refuses connections is a 504."""
     running = start("", "--gateway-url", "http://127.0.0.1:1/")
     assert (await running.get("031102")).code == 504
 
 
 @pytest_twisted.ensureDeferred
-async def test_answer_for_another_stop(start: Start, answer: bytes) -> None:
-    """An answer for a stop that nobody asked for is refused, and never served."""
+async def test_response_for_another_stop(start: Start, govi_response: bytes) -> None:
+    """An unsolicited response is rejected, and never served."""
     running = start(QUICK)
-    running.govi.answers = [answer.replace(b"031102", b"031103")]
+    running.govi.responses = [govi_response.replace(b"031102", b"031103")]
     assert (await running.get("031102")).code == 504
     assert running.govi.callbacks[0].code == 403
-    running.govi.answers = []
+    running.govi.responses = []
     assert (await running.get("031103")).code == 504
 
 
 @pytest_twisted.ensureDeferred
-async def test_two_answers(start: Start, answer: bytes) -> None:
-    """Of two answers the first counts, and the gateway is not told off for the second."""
+async def test_two_responses(start: Start, govi_response: bytes) -> None:
+    """Of two responses the first is served, and the second is accepted and ignored."""
     running = start()
-    running.govi.answers = [answer, answer.replace(b"24:33:10", b"24:44:44")]
+    running.govi.responses = [govi_response, govi_response.replace(b"24:33:10", b"24:44:44")]
     assert b"24:33:10" in (await running.get("031102")).body
     await until(lambda: len(running.govi.callbacks) == 2)
     assert running.govi.callbacks[1].code == 200
@@ -119,31 +121,31 @@ async def test_two_answers(start: Start, answer: bytes) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_late_answer(start: Start, answer: bytes) -> None:
-    """An answer that comes after its flight's deadline is for the next client."""
+async def test_late_response(start: Start, govi_response: bytes) -> None:
+    """A response after the deadline of its request is served to the next client."""
     running = start(QUICK)
-    running.govi.answers = []
+    running.govi.responses = []
     assert (await running.get("031102")).code == 504
-    late = await request("POST", running.govi.callback_url, answer)
+    late = await request("POST", running.govi.callback_url, govi_response)
     assert late.code == 200
     hit = await running.get("031102")
     assert (hit.header("cache-status") or "").startswith("govi-cache; hit; ttl=")
-    assert len(running.govi.questions) == 1
+    assert len(running.govi.requests) == 1
 
 
 @pytest_twisted.ensureDeferred
-async def test_kept_connection_was_closed(start: Start, answer: bytes) -> None:
-    """A question on a kept connection that the gateway has closed meanwhile is asked again on a new one."""
+async def test_closed_persistent_connection(start: Start, govi_response: bytes) -> None:
+    """A request on a persistent connection that the gateway has closed is repeated on a new one."""
     running = start(QUICK)
     assert (await running.get("031102")).code == 200
-    running.govi.hangs_up = True
-    running.govi.answers = [answer.replace(b"031102", b"031103")]
+    running.govi.closes_connection = True
+    running.govi.responses = [govi_response.replace(b"031102", b"031103")]
     assert (await running.get("031103")).code == 200
-    assert len(running.govi.questions) == 3
+    assert len(running.govi.requests) == 3
 
 
-def talk(port: int, data: bytes, seconds: float = 10) -> bytes:
-    """Send bytes, and read to the end of the connection."""
+def exchange(port: int, data: bytes, seconds: float = 10) -> bytes:
+    """Send bytes; return what is received up to the end of the connection."""
     with socket.create_connection(("127.0.0.1", port), seconds) as client:
         client.sendall(data)
         received = b""
@@ -154,20 +156,20 @@ def talk(port: int, data: bytes, seconds: float = 10) -> bytes:
 
 @pytest_twisted.ensureDeferred
 async def test_silent_client(start: Start) -> None:
-    """A client that says nothing gets the 406 when its time is over, and the end of the connection."""
+    """A client that sends nothing gets the 406 at its deadline, and is disconnected."""
     running = start("[limits]\nconnection = 0.5\n[gateway]\nanswer = 0.4\n")
-    received = await deferToThread(talk, running.port, b"")
+    received = await deferToThread(exchange, running.port, b"")
     assert received.startswith(b"HTTP/1.1 406 Gateway timeout\r\n")
 
 
 @pytest_twisted.ensureDeferred
 async def test_half_close(start: Start) -> None:
-    """A client that closes its side after its requests gets all the answers."""
+    """A client that closes its side after its requests gets all responses."""
     running = start()
 
     def converse() -> bytes:
         with socket.create_connection(("127.0.0.1", running.port), 10) as client:
-            client.sendall(b"GET /kv55/031102 HTTP/1.1\r\nHost: x\r\n\r\nGET /nobody HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /kv55/031102 HTTP/1.1\r\nHost: x\r\n\r\nGET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
             client.shutdown(socket.SHUT_WR)
             received = b""
             while more := client.recv(65536):
@@ -180,8 +182,8 @@ async def test_half_close(start: Start) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_end_is_asked_for(start: Start) -> None:
-    """A client that asks for the end of the connection gets the whole answer and the end, of both sides at once."""
+async def test_connection_close(start: Start) -> None:
+    """With Connection: close the response is complete, and both sides of the connection are closed after it."""
     running = start()
     await running.get("031102")
 
@@ -191,11 +193,11 @@ async def test_end_is_asked_for(start: Start) -> None:
             received = b""
             while more := client.recv(65536):
                 received += more
-            with pytest.raises(ConnectionError):  # nobody is there to linger
+            with pytest.raises(ConnectionError):  # the server does not linger
                 all(client.send(b"x") for _ in range(100))
             return received
 
-    for _ in range(2):  # the long way, and the short one
+    for _ in range(2):  # parsed, and by the request memo
         head, _, body = (await deferToThread(converse)).partition(b"\r\n\r\n")
         assert f"Content-Length: {len(body)}".encode() in head.split(b"\r\n")
         assert body.endswith(b"</DRIS_55>\n")
@@ -204,7 +206,7 @@ async def test_end_is_asked_for(start: Start) -> None:
 @pytest.mark.parametrize("has_epoll", [True, False])
 @pytest_twisted.ensureDeferred
 async def test_no_delay(has_epoll: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer does not wait for the acknowledgement of the one before it, whoever watches the connection."""
+    """A response does not wait for the acknowledgement of the previous one, with and without epoll."""
     monkeypatch.setattr(poller, "IS_HERE", has_epoll)
     modules: dict[str, object] = {}
     server = Server("", 0, RequestHandler, clock=reactor, find_module=modules.__getitem__)
@@ -226,8 +228,8 @@ async def test_no_delay(has_epoll: bool, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest_twisted.ensureDeferred
-async def test_answer_survives_unread_bytes(start: Start) -> None:
-    """A client that is still sending when it is refused gets to read why."""
+async def test_rejection_survives_unread_bytes(start: Start) -> None:
+    """A client that is still sending when its request is rejected receives the response."""
     running = start()
     head = b"POST /kv55/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n"
 
@@ -241,30 +243,30 @@ async def test_answer_survives_unread_bytes(start: Start) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_client_that_does_not_read(start: Start) -> None:
-    """A client that sends thousands of requests and reads no answer stops being read from, and is dropped."""
+    """A client that sends thousands of requests and reads no response is paused, then disconnected."""
     running = start("[limits]\nconnection = 0.5\n[gateway]\nanswer = 0.4\n")
     await running.get("031102")
     sent = 0
     with socket.create_connection(("127.0.0.1", running.port), 10) as client:
         client.setblocking(False)
         line = b"GET /kv55/031102 HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
-        cut_off = False
+        is_disconnected = False
         for _ in range(1000):
             try:
                 sent += client.send(line)
             except BlockingIOError:
-                await later(0.01)
+                await sleep(0.01)
             except ConnectionError:
-                cut_off = True
+                is_disconnected = True
                 break
-    assert cut_off
-    # All that it got in are the buffers of two sockets, and not the 39 MB that it had.
+    assert is_disconnected
+    # Only the buffers of two sockets were sent, not all 39 MB.
     assert sent < 30_000_000
 
 
 @pytest_twisted.ensureDeferred
 async def test_statistics(start: Start) -> None:
-    """The statistics log has the six phases of a miss, when the connection has closed."""
+    """After the end of a connection the statistics log has the six phases of a miss."""
     running = start()
     pool = HTTPConnectionPool(reactor)
     await request("GET", running.url("031102"), pool=pool)
@@ -282,7 +284,7 @@ async def test_statistics(start: Start) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_unix_socket(start: Start, tmp_path: Path) -> None:
-    """Any endpoint will do to listen on."""
+    """The server can listen on a unix socket."""
     path = tmp_path / "http"
     start("", "--listen", f"unix:{path}")
 
@@ -290,7 +292,7 @@ async def test_unix_socket(start: Start, tmp_path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(10)
             client.connect(str(path))
-            client.sendall(b"GET /nobody HTTP/1.0\r\n\r\n")
+            client.sendall(b"GET /nothing HTTP/1.0\r\n\r\n")
             received = b""
             while more := client.recv(65536):
                 received += more
@@ -301,42 +303,44 @@ async def test_unix_socket(start: Start, tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_haproxy(start: Start) -> None:
-    """Behind haproxy's PROXY protocol a client is who haproxy says that it is."""
+    """Behind haproxy the PROXY protocol names the client."""
     port = free_port()
     running = start("", "--listen", f"haproxy:tcp:{port}:interface=127.0.0.1")
-    data = b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 80\r\nGET /nobody HTTP/1.0\r\n\r\n"
-    assert (await deferToThread(talk, port, data)).startswith(b"HTTP/1.1 404 Not Found")
+    data = b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 80\r\nGET /nothing HTTP/1.0\r\n\r\n"
+    assert (await deferToThread(exchange, port, data)).startswith(b"HTTP/1.1 404 Not Found")
     await until(lambda: running.statistics.read_text().count("\n") == 1)
     assert json.loads(running.statistics.read_text())["client"] == "203.0.113.0/24"
 
 
 @pytest_twisted.ensureDeferred
-async def test_callback_behind_haproxy(start: Start, answer: bytes) -> None:
-    """Behind haproxy, too, callbacks are taken only from whom they may come."""
+async def test_callback_behind_haproxy(start: Start, govi_response: bytes) -> None:
+    """Behind haproxy callbacks are accepted from the allowed networks only."""
     port = free_port()
     running = start(QUICK, "--callback", f"haproxy:tcp:{port}:interface=127.0.0.1")
-    head = b"POST / HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(answer)
-    running.govi.answers = []
+    head = b"POST / HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(govi_response)
+    running.govi.responses = []
     for client, status in [(b"203.0.113.9", b"403"), (b"nonsense", b"403"), (b"127.0.0.1", b"200")]:
-        asked = Deferred.fromCoroutine(running.get("031102"))
-        await until(lambda: len(running.govi.questions))
-        said = await deferToThread(talk, port, b"PROXY TCP4 %b 192.0.2.1 4711 80\r\n" % client + head + answer)
-        assert said.startswith(b"HTTP/1.1 " + status)
-        assert (await asked).code == (200 if status == b"200" else 504)
-        running.govi.questions.clear()
+        pending = Deferred.fromCoroutine(running.get("031102"))
+        await until(lambda: len(running.govi.requests))
+        response = await deferToThread(
+            exchange, port, b"PROXY TCP4 %b 192.0.2.1 4711 80\r\n" % client + head + govi_response
+        )
+        assert response.startswith(b"HTTP/1.1 " + status)
+        assert (await pending).code == (200 if status == b"200" else 504)
+        running.govi.requests.clear()
 
 
 @pytest_twisted.ensureDeferred
-async def test_acknowledgement_without_end(start: Start, answer: bytes) -> None:
-    """A gateway whose acknowledgement never ends has taken the question by its status."""
+async def test_incomplete_acknowledgement(start: Start, govi_response: bytes) -> None:
+    """The status of an incomplete acknowledgement is enough to accept it."""
     running = start(QUICK)
-    running.govi.endless = True
+    running.govi.is_incomplete = True
     assert (await running.get("031102")).code == 200
 
 
 @pytest_twisted.ensureDeferred
 async def test_tls(start: Start, tmp_path: Path) -> None:
-    """Over TLS a client is answered, whether it says what it wants to speak or not."""
+    """The server responds over TLS, with and without ALPN."""
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     make_certificate(key, certificate)
     port = free_port()
@@ -349,25 +353,25 @@ async def test_tls(start: Start, tmp_path: Path) -> None:
             socket.create_connection(("127.0.0.1", port), 10) as plain,
             context.wrap_socket(plain, server_hostname="localhost") as client,
         ):
-            client.sendall(b"GET /nobody HTTP/1.0\r\n\r\n")
+            client.sendall(b"GET /nothing HTTP/1.0\r\n\r\n")
             received = b""
             while more := client.recv(65536):
                 received += more
             return received, client.selected_alpn_protocol()
 
     for protocols, selected in [(["h2", "http/1.1"], "http/1.1"), ([], None)]:
-        received, spoken = await deferToThread(converse, protocols)
+        received, negotiated = await deferToThread(converse, protocols)
         assert received.startswith(b"HTTP/1.1 404 Not Found")
         assert received.endswith(b"There is nothing here\n")
-        assert spoken == selected
+        assert negotiated == selected
 
 
 def make_certificate(key: Path, certificate: Path) -> None:
-    """Write the key and the certificate of a localhost that vouches for itself."""
+    """Write the key and the self-signed certificate of localhost."""
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
-    made = (
+    signed = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -379,7 +383,7 @@ def make_certificate(key: Path, certificate: Path) -> None:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(private, hashes.SHA256())
     )
-    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
     key.write_bytes(
         private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -389,12 +393,12 @@ def make_certificate(key: Path, certificate: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_drain(start: Start) -> None:
-    """When the server stops, a request in flight is finished, and then nobody listens any more."""
+    """When the server stops, requests in flight are finished, and then no port is open."""
     running = start()
-    asked = Deferred.fromCoroutine(running.get("031102"))
-    await until(lambda: running.govi.questions)
+    pending = Deferred.fromCoroutine(running.get("031102"))
+    await until(lambda: running.govi.requests)
     stopped = running.service.stopService()
-    assert (await asked).code == 200
+    assert (await pending).code == 200
     await stopped
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", running.port))

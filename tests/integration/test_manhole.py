@@ -1,4 +1,4 @@
-"""The manhole as an operator comes in by it: over SSH, into the program itself."""
+"""Tests of the manhole over SSH, in a running program."""
 
 import socket
 import subprocess
@@ -25,7 +25,7 @@ from twisted.python.filepath import FilePath
 from twisted.web.server import Site
 
 from tests.integration.conftest import (
-    GOVI_ANSWER,
+    GOVI_RESPONSE,
     Govi,
     Twistd,
     arguments,
@@ -50,23 +50,23 @@ def write(path: Path, *keys: Key) -> None:
     path.chmod(0o600)
 
 
-class Said(Protocol):
-    """Hears a command out."""
+class Output(Protocol):
+    """Collects the output of a command."""
 
     def __init__(self) -> None:
-        self.whole: Deferred[str] = Deferred()
-        self._text = b""
+        self.text: Deferred[str] = Deferred()
+        self._data = b""
 
     def dataReceived(self, data: bytes) -> None:
-        self._text += data
+        self._data += data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.whole.callback(self._text.decode()) if reason.check(ConnectionDone) else self.whole.errback(reason)
+        self.text.callback(self._data.decode()) if reason.check(ConnectionDone) else self.text.errback(reason)
 
 
 @dataclass
 class Running:
-    """The program, and what is needed to come in."""
+    """A running program, and the key to log in with."""
 
     port: int
     manhole_port: int
@@ -74,8 +74,8 @@ class Running:
     key: Key
     process: "subprocess.Popen[str]"
 
-    async def connect(self, command: str, key: Key | None = None, password: bytes | None = None) -> Said:
-        """Begin a command, in a connection of its own. Raises AuthenticationFailed."""
+    async def connect(self, command: str, key: Key | None = None, password: bytes | None = None) -> Output:
+        """Start a command in its own connection. Raises AuthenticationFailed."""
         host_key = Key.fromFile(f"{self.keys}.host")
         known = KnownHostsFile(FilePath(f"{self.keys}.known"))
         known.addHostKey(b"127.0.0.1", host_key.public())
@@ -89,21 +89,21 @@ class Running:
             password=password,
             knownHosts=cast(Any, known),
         )
-        return cast(Said, await endpoint.connect(Factory.forProtocol(Said)).addTimeout(10, reactor))
+        return cast(Output, await endpoint.connect(Factory.forProtocol(Output)).addTimeout(10, reactor))
 
     async def run(self, command: str, key: Key | None = None) -> str:
-        """Run a command, and give what it says. Raises ProcessTerminated if its exit status is not 0."""
-        return await (await self.connect(command, key)).whole.addTimeout(10, reactor)
+        """Run a command and return its output. Raises ProcessTerminated if its exit status is not 0."""
+        return await (await self.connect(command, key)).text.addTimeout(10, reactor)
 
 
-Enter = Callable[..., Running]
+StartManhole = Callable[..., Running]
 
 
 @pytest.fixture
-def enter(twistd: Twistd, tmp_path: Path) -> Enter:
-    """Give a function that starts the program with a manhole, and one key that may come in."""
+def start_manhole(twistd: Twistd, tmp_path: Path) -> StartManhole:
+    """Return a function that starts the program with a manhole and one authorized key."""
 
-    def enter(*more: str) -> Running:
+    def start(*more: str) -> Running:
         port, manhole_port, keys, key = free_port(), free_port(), tmp_path / "keys", new_key()
         write(keys, key)
         manhole = ["--manhole", f"tcp:{manhole_port}:interface=127.0.0.1", "--manhole-keys", "keys"]
@@ -111,33 +111,33 @@ def enter(twistd: Twistd, tmp_path: Path) -> Enter:
         wait_for(process, "Try http://")
         return Running(port, manhole_port, keys, key, process)
 
-    return enter
+    return start
 
 
 @pytest_twisted.ensureDeferred
-async def test_verbs(enter: Enter) -> None:
-    """The verbs say what they did, and coming and going leaves nothing among what went wrong."""
-    running = enter()
+async def test_commands(start_manhole: StartManhole) -> None:
+    """The commands return what they did, and sessions log no warnings."""
+    running = start_manhole()
     assert "  connections  0 of " in await running.run("status()")
     assert await running.run("breaker()") == "  /kv55  closed\n"
-    assert await running.run("flights()") == "nothing is being asked for\n"
-    assert (await running.run(f'stop("{CODE}")')).splitlines()[0] == f"/kv55: {CODE} is not in the cache"
+    assert await running.run("flights()") == "no pending requests\n"
+    assert (await running.run(f'stop("{CODE}")')).splitlines()[0] == f"/kv55: {CODE} is not cached"
     first, *departures = (await running.run(f'refresh("{CODE}")')).splitlines()
-    assert first.startswith("/kv55: answered after ")
+    assert first.startswith("/kv55: received after ")
     assert first.endswith(f" s: {CODE}, {len(departures)} departures, 0 s old")
     assert departures
     known = (await running.run(f'stop("{CODE}")')).splitlines()
     assert known[1 : len(departures) + 1] == departures
     assert known[len(departures) + 1].startswith(f"feed: {CODE} is ")
-    assert await running.run(f'purge("{CODE}")') == f"{CODE}: forgotten by /kv55\n"
-    assert (await running.run(f'stop("{CODE}")')).splitlines()[0] == f"/kv55: {CODE} is not in the cache"
-    assert await running.run("list(hour.events)") == "[]\n"
+    assert await running.run(f'purge("{CODE}")') == f"{CODE}: removed from /kv55\n"
+    assert (await running.run(f'stop("{CODE}")')).splitlines()[0] == f"/kv55: {CODE} is not cached"
+    assert await running.run("list(history.entries)") == "[]\n"
 
 
 @pytest_twisted.ensureDeferred
-async def test_exception(enter: Enter) -> None:
-    """An expression that raises ends with exit status 1, and harms nothing."""
-    running = enter()
+async def test_exception_is_exit_status_1(start_manhole: StartManhole) -> None:
+    """An expression that raises ends with exit status 1, and the program goes on."""
+    running = start_manhole()
     with pytest.raises(ProcessTerminated) as caught:
         await running.run("1 / 0")
     assert caught.value.exitCode == 1
@@ -145,23 +145,23 @@ async def test_exception(enter: Enter) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_log_level(enter: Enter) -> None:
-    """What is below the level of its namespace is not written."""
-    running = enter()
+async def test_log_level(start_manhole: StartManhole) -> None:
+    """Events below the level of their namespace are not written."""
+    running = start_manhole()
     namespace = "govi_server.operations"
     assert f"  {namespace}  error\n" in await running.run(f'log_level("{namespace}", "error")')
     await running.run("slow()")
     await running.run(f'log_level("{namespace}", "info")')
     await running.run("status()")
-    said = wait_for(running.process, "at the manhole: status()")
-    assert 'at the manhole: log_level("govi_server.operations", "error")' in said
-    assert "at the manhole: slow()" not in said
+    log = wait_for(running.process, "): status()")
+    assert '): log_level("govi_server.operations", "error")' in log
+    assert "): slow()" not in log
 
 
 @pytest_twisted.ensureDeferred
-async def test_who_comes_in(enter: Enter) -> None:
-    """A listed key opens; no other key does, nor a password, nor a key that was taken off the list since."""
-    running = enter()
+async def test_login(start_manhole: StartManhole) -> None:
+    """A listed key is accepted; other keys, passwords, and keys removed from the list are rejected."""
+    running = start_manhole()
     other = new_key()
     with pytest.raises(AuthenticationFailed):
         await running.connect("1", other)
@@ -202,16 +202,16 @@ class Shell(SSHChannel):
 
 
 @pytest_twisted.ensureDeferred
-async def test_prompt(enter: Enter) -> None:
-    """The prompt greets with the verbs, runs them, and closes with exit status 0 on exit()."""
-    running = enter()
-    # The connection stays as long as its command, and the prompt is beside it.
+async def test_prompt_lists_commands(start_manhole: StartManhole) -> None:
+    """The prompt lists the commands, runs them, and closes with exit status 0 on exit()."""
+    running = start_manhole()
+    # The connection lasts as long as its command; the prompt is another channel of it.
     connection = cast(Any, (await running.connect(FOREVER)).transport).conn
     shell = Shell()
     connection.openChannel(shell)
     await until(lambda: ">>> " in shell.text)
-    for verb in ("breaker", "drain", "flights", "help", "log_level", "purge", "refresh", "slow", "status", "stop"):
-        assert f"\n  {verb}(" in shell.text
+    for command in ("breaker", "drain", "flights", "help", "log_level", "purge", "refresh", "slow", "status", "stop"):
+        assert f"\n  {command}(" in shell.text
     shell.write(b"breaker()\r")
     await until(lambda: "\n  /kv55  closed\r\n>>> " in shell.text)
     shell.write(b"exit()\r")
@@ -221,26 +221,26 @@ async def test_prompt(enter: Enter) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_drain(enter: Enter) -> None:
-    """The program ends with exit status 0, once the request in flight has its answer."""
+async def test_drain(start_manhole: StartManhole) -> None:
+    """The program ends with exit status 0 once the request in flight has its response."""
     callback_port = free_port()
     govi = Govi(f"http://127.0.0.1:{callback_port}/KV55")
     listening = reactor.listenTCP(0, Site(govi), interface="127.0.0.1")
-    running = enter(
+    running = start_manhole(
         "--callback", f"tcp:{callback_port}:interface=127.0.0.1",
         "--gateway-url", f"http://127.0.0.1:{listening.getHost().port}/",
     )  # fmt: skip
-    asked = Deferred.fromCoroutine(request("GET", f"http://127.0.0.1:{running.port}/kv55/031102"))
-    await until(lambda: govi.questions)
+    response = Deferred.fromCoroutine(request("GET", f"http://127.0.0.1:{running.port}/kv55/031102"))
+    await until(lambda: govi.requests)
     assert await running.run("flights()") == "  /kv55  031102  1 waiting\n"
-    assert (await running.run("drain()")).startswith("it ends; 1 connections are finished first")
+    assert (await running.run("drain()")).startswith("draining 1 connections")
     await until(lambda: not listens(running.port))
-    assert not asked.called
-    await govi.call_back([GOVI_ANSWER.encode()])
-    assert (await asked).code == 200
-    said, _ = running.process.communicate(timeout=10)
+    assert not response.called
+    await govi.post_callbacks([GOVI_RESPONSE.encode()])
+    assert (await response).code == 200
+    log, _ = running.process.communicate(timeout=10)
     assert running.process.returncode == 0
-    assert "Traceback" not in said
+    assert "Traceback" not in log
     await listening.stopListening()
 
 
@@ -249,22 +249,22 @@ def listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_taken_port(twistd: Twistd, tmp_path: Path) -> None:
-    """A taken port is one line that names it, and exit status 1."""
+def test_port_in_use(twistd: Twistd, tmp_path: Path) -> None:
+    """A port in use is reported in one line that names it; the exit status is 1."""
     write(tmp_path / "keys", new_key())
     with socket.create_server(("127.0.0.1", 0)) as taken:
         endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
         process = twistd(*arguments(free_port(), "--manhole", endpoint, "--manhole-keys", "keys"))
-        said, _ = process.communicate(timeout=10)
+        log, _ = process.communicate(timeout=10)
     assert process.returncode == 1
-    assert said.count(f"cannot listen on {endpoint} for the manhole: Address already in use\n") == 1
-    assert "Traceback" not in said
+    assert log.count(f"cannot listen on {endpoint} for the manhole: Address already in use\n") == 1
+    assert "Traceback" not in log
 
 
-def test_no_keys(twistd: Twistd, tmp_path: Path) -> None:
-    """A file of keys that is not there is one line at the end, and exit status 1."""
+def test_missing_keys_file(twistd: Twistd, tmp_path: Path) -> None:
+    """A missing file of keys is reported in one line; the exit status is 1."""
     manhole = ["--manhole", f"tcp:{free_port()}:interface=127.0.0.1", "--manhole-keys", "keys"]
     process = twistd(*arguments(free_port(), *manhole))
-    said, _ = process.communicate(timeout=10)
-    error = f"the manhole's keys: {tmp_path}/keys: No such file or directory"
-    assert (process.returncode, said) == (1, f"govi-cache: {error}\n")
+    log, _ = process.communicate(timeout=10)
+    error = f"manhole.keys: cannot read {tmp_path}/keys: No such file or directory"
+    assert (process.returncode, log) == (1, f"govi-cache: {error}\n")

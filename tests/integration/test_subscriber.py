@@ -1,4 +1,4 @@
-"""The connection to the KV78turbo feed over ZeroMQ's own sockets."""
+"""Tests of the connection to the KV78turbo feed over real ZeroMQ sockets."""
 
 import os
 import threading
@@ -14,26 +14,26 @@ from twisted.internet.threads import deferToThread
 from govi_server.errors import StartupError
 from govi_server.kv78turbo.subscriber import Subscriber
 from govi_server.settings import SubscriberSettings
-from tests.integration.conftest import free_port, later, reactor, until
+from tests.integration.conftest import free_port, reactor, sleep, until
 
 ENVELOPE = "/GOVI/KV8passtimes/ARR"
 QUICK = SubscriberSettings(silence=0.3, recovery=0.3, back_off=0.1)
 
 
 class Publisher:
-    """A publisher in this process, that knows its subscribers."""
+    """A publisher in this process, with the subscriptions to it."""
 
-    def __init__(self, address: str, most: int = 0) -> None:
+    def __init__(self, address: str, max_queued: int = 0) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.XPUB)
         self._socket.linger = 0
-        self._socket.sndhwm = most
+        self._socket.sndhwm = max_queued
         self._socket.xpub_verbose = True
         self._socket.bind(address)
         self.address = address
 
     def subscriptions(self) -> list[bytes]:
-        """Give what was subscribed and, with a first byte of 0, unsubscribed since the last time."""
+        """Return the subscriptions and, with a first byte of 0, their ends since the last call."""
         messages = []
         while self._socket.poll(0):
             messages.append(self._socket.recv())
@@ -55,18 +55,18 @@ def tcp() -> str:
 
 
 def libzmq_threads() -> list[str]:
-    """Name the threads of libzmq, which are not Python's."""
+    """Return the names of the threads of libzmq, which Python does not know."""
     names = []
     for task in Path("/proc/self/task").iterdir():
         try:
             names.append((task / "comm").read_text())
         except OSError:
-            continue  # it has just ended
+            continue  # the thread has just ended
     return [name for name in names if name.startswith("ZMQbg")]
 
 
 class Feed:
-    """Publishers, and subscribers whose messages are kept."""
+    """Publishers and subscribers, with the received messages."""
 
     def __init__(self) -> None:
         self.received: list[tuple[str, bytes]] = []
@@ -89,13 +89,13 @@ class Feed:
         self.received.append((envelope, data))
         return None
 
-    async def comes(self, count: int) -> None:
+    async def wait_for(self, count: int) -> None:
         await until(lambda: len(self.received) >= count)
 
 
 @pytest_twisted.async_yield_fixture
 async def feed() -> AsyncIterator[Feed]:
-    """Give publishers and subscribers that end with the test."""
+    """Return publishers and subscribers that are closed after the test."""
     feed = Feed()
     yield feed
     for subscriber in feed.subscribers:
@@ -106,7 +106,7 @@ async def feed() -> AsyncIterator[Feed]:
 
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
-    """Check that a test leaves no reader, no call and no descriptor."""
+    """Assert that a test leaves no reader, delayed call or file descriptor."""
     readers, calls = set(reactor.getReaders()), set(reactor.getDelayedCalls())
     descriptors = len(os.listdir("/proc/self/fd"))
     yield
@@ -116,83 +116,83 @@ def nothing_left() -> Iterator[None]:
 
 
 @pytest_twisted.ensureDeferred
-async def test_data(feed: Feed) -> None:
-    """Data arrives with its envelope, the frames of one message as one; it recovers and is up."""
+async def test_messages(feed: Feed) -> None:
+    """Messages arrive with their envelopes and joined frames; the state is RECOVERING, then UP."""
     publisher = feed.publish()
     subscriber = feed.subscribe(publisher.address)
     await publisher.subscribed()
-    before = reactor.seconds()
+    start = reactor.seconds()
     publisher.send(ENVELOPE.encode(), b"one")
     publisher.send(b"/GOVI/KV8generalmessages/GVB", b"t", b"", b"w" * 100_000, b"o")
-    await feed.comes(2)
+    await feed.wait_for(2)
     assert feed.received == [(ENVELOPE, b"one"), ("/GOVI/KV8generalmessages/GVB", b"t" + b"w" * 100_000 + b"o")]
     assert subscriber.state == "RECOVERING"
     assert subscriber.address == publisher.address
     assert subscriber.last is not None
-    assert before <= subscriber.last <= reactor.seconds()
+    assert start <= subscriber.last <= reactor.seconds()
     while subscriber.state == "RECOVERING":
         publisher.send(ENVELOPE.encode(), b"more")
-        await later(0.05)
+        await sleep(0.05)
     assert subscriber.state == "UP"
-    assert reactor.seconds() - before >= QUICK.recovery
+    assert reactor.seconds() - start >= QUICK.recovery
 
 
 @pytest_twisted.ensureDeferred
 async def test_heartbeats(feed: Feed) -> None:
-    """Heartbeats alone keep the connection, and it is down all the same."""
+    """Heartbeats alone keep the connection open, but the state is DOWN."""
     publisher = feed.publish()
     subscriber = feed.subscribe(publisher.address)
     await publisher.subscribed()
     end = reactor.seconds() + 3 * QUICK.silence
     while reactor.seconds() < end:
         publisher.send(ENVELOPE.encode())
-        await later(0.05)
+        await sleep(0.05)
     assert (feed.received, subscriber.state, subscriber.last) == ([], "DOWN", None)
     assert subscriber.alive is not None
-    assert publisher.subscriptions() == []  # it was never made anew
+    assert publisher.subscriptions() == []  # it was never renewed
 
 
 @pytest_twisted.ensureDeferred
 async def test_prefixes(feed: Feed) -> None:
-    """Only what begins with one of the prefixes comes."""
+    """Only envelopes with one of the prefixes are received."""
     publisher = feed.publish()
     feed.subscribe(publisher.address, prefixes=("/GOVI/KV8pass", "/GOVI/KV8gen"))
     await publisher.subscribed()
-    await later(0.05)  # for the other subscription
+    await sleep(0.05)  # for the other subscription
     for envelope in (b"/GOVI/KV7planning/ARR", b"/RIG/KV6posinfo", b"/GOVI/KV8genmsg", b"/GOVI/KV8passtimes/GVB"):
         publisher.send(envelope, b"gz")
-    await feed.comes(2)
+    await feed.wait_for(2)
     assert [envelope for envelope, _ in feed.received] == ["/GOVI/KV8genmsg", "/GOVI/KV8passtimes/GVB"]
 
 
 @pytest_twisted.ensureDeferred
 async def test_burst(feed: Feed) -> None:
-    """Five thousand messages in a burst all arrive, in their order, and other work has its turns meanwhile."""
+    """Five thousand messages in a burst all arrive in order, and other work runs meanwhile."""
     publisher = feed.publish()
     feed.subscribe(publisher.address)
     await publisher.subscribed()
     for number in range(5000):
         publisher.send(ENVELOPE.encode(), b"%d" % number, b"x" * 1000)
-    turns = []
+    iterations = []
     while len(feed.received) < 5000:
-        turns.append(len(feed.received))
-        assert len(turns) < 100_000
-        await later(0)
+        iterations.append(len(feed.received))
+        assert len(iterations) < 100_000
+        await sleep(0)
     assert [int(data.partition(b"x")[0]) for _, data in feed.received] == list(range(5000))
-    assert len(turns) >= 5000 / 200
+    assert len(iterations) >= 5000 / 200
 
 
 @pytest_twisted.ensureDeferred
 async def test_slow_consumer(feed: Feed) -> None:
-    """A consumer gets one message at a time, and all of them, however they come."""
+    """A slow consumer gets all messages, one at a time."""
     publisher = feed.publish()
-    under_way: list[bytes] = []
+    in_progress: list[bytes] = []
 
     def receive(envelope: str, data: bytes) -> Deferred[None]:
-        assert not under_way
-        under_way.append(data)
+        assert not in_progress
+        in_progress.append(data)
         feed.received.append((envelope, data))
-        return later(0.001).addCallback(lambda _: under_way.clear())
+        return sleep(0.001).addCallback(lambda _: in_progress.clear())
 
     feed.receive = receive  # type: ignore[method-assign]
     feed.subscribe(publisher.address)
@@ -200,49 +200,49 @@ async def test_slow_consumer(feed: Feed) -> None:
     for number in range(300):
         publisher.send(ENVELOPE.encode(), b"%d" % number)
         if number % 50 == 0:
-            await later(0.01)
-    await feed.comes(300)
+            await sleep(0.01)
+    await feed.wait_for(300)
     assert [data for _, data in feed.received] == [b"%d" % number for number in range(300)]
 
 
 @pytest_twisted.ensureDeferred
-async def test_publisher_comes_back(feed: Feed) -> None:
-    """A publisher that dies is waited for; when it is back, data comes as before."""
+async def test_publisher_restarts(feed: Feed) -> None:
+    """After a publisher restarts, messages arrive again."""
     publisher = feed.publish()
     subscriber = feed.subscribe(publisher.address)
     await publisher.subscribed()
     publisher.send(ENVELOPE.encode(), b"before")
-    await feed.comes(1)
+    await feed.wait_for(1)
     feed.publishers.remove(publisher)
     publisher.close()
     await until(lambda: subscriber.state == "DOWN")
-    again = feed.publish(publisher.address)
-    await again.subscribed()
-    again.send(ENVELOPE.encode(), b"after")
-    await feed.comes(2)
+    restarted = feed.publish(publisher.address)
+    await restarted.subscribed()
+    restarted.send(ENVELOPE.encode(), b"after")
+    await feed.wait_for(2)
     assert (feed.received[1], subscriber.state) == ((ENVELOPE, b"after"), "RECOVERING")
 
 
 @pytest_twisted.ensureDeferred
 async def test_short_absence(feed: Feed) -> None:
-    """libzmq by itself connects again to a publisher that was away for less than the silence."""
+    """libzmq itself reconnects to a publisher that was away for less than the silence."""
     publisher = feed.publish()
     subscriber = feed.subscribe(publisher.address, limits=SubscriberSettings(silence=60, back_off=0.1))
     await publisher.subscribed()
     publisher.send(ENVELOPE.encode(), b"before")
-    await feed.comes(1)
+    await feed.wait_for(1)
     feed.publishers.remove(publisher)
     publisher.close()
-    again = feed.publish(publisher.address)
-    await again.subscribed()
-    again.send(ENVELOPE.encode(), b"after")
-    await feed.comes(2)
+    restarted = feed.publish(publisher.address)
+    await restarted.subscribed()
+    restarted.send(ENVELOPE.encode(), b"after")
+    await feed.wait_for(2)
     assert subscriber.state == "RECOVERING"
 
 
 @pytest_twisted.ensureDeferred
 async def test_next_address(feed: Feed) -> None:
-    """After the silence of the first address the second is taken, and the first is left."""
+    """After a silence of the first address the subscriber moves to the second one."""
     silent, publisher = feed.publish(), feed.publish()
     subscriber = feed.subscribe(silent.address, publisher.address)
     await silent.subscribed()
@@ -250,61 +250,61 @@ async def test_next_address(feed: Feed) -> None:
     await publisher.subscribed()
     await until(lambda: any(message[0] == 0 for message in silent.subscriptions()))
     publisher.send(ENVELOPE.encode(), b"gz")
-    await feed.comes(1)
+    await feed.wait_for(1)
     assert subscriber.address == publisher.address
 
 
 @pytest_twisted.ensureDeferred
-async def test_nobody_there(feed: Feed) -> None:
-    """A name that does not resolve and a port where nobody listens are bad luck, tried in turn like the others."""
+async def test_unreachable_addresses(feed: Feed) -> None:
+    """Unknown hosts and closed ports are tried in turn with the other addresses."""
     publisher = feed.publish()
     subscriber = feed.subscribe("tcp://nowhere.invalid:7817", tcp(), publisher.address)
     await publisher.subscribed()
     publisher.send(ENVELOPE.encode(), b"gz")
-    await feed.comes(1)
+    await feed.wait_for(1)
     assert subscriber.address == publisher.address
 
 
 @pytest_twisted.ensureDeferred
-async def test_too_large(feed: Feed) -> None:
-    """A frame that is too large ends the connection, and the next one goes on; one in many frames is left out."""
+async def test_too_large_messages(feed: Feed) -> None:
+    """A too large frame ends the connection, which is renewed; a too large message of many frames is skipped."""
     publisher = feed.publish()
     subscriber = feed.subscribe(publisher.address, limits=SubscriberSettings(silence=0.5, back_off=0.1, message=1000))
     await publisher.subscribed()
     publisher.send(ENVELOPE.encode(), *[b"x" * 300] * 4)
     publisher.send(ENVELOPE.encode(), b"1")
-    await feed.comes(1)
+    await feed.wait_for(1)
     assert subscriber.incidents.counts == {"too large": 1}
     publisher.send(ENVELOPE.encode(), b"x" * 1001)
     publisher.send(ENVELOPE.encode(), b"lost")
     await publisher.subscribed()
     publisher.send(ENVELOPE.encode(), b"2")
-    await feed.comes(2)
+    await feed.wait_for(2)
     assert [data for _, data in feed.received] == [b"1", b"2"]
 
 
 @pytest.mark.usefixtures("nothing_left")
 @pytest_twisted.ensureDeferred
-async def test_stop() -> None:
-    """A stop leaves no reader, no call, no thread and no descriptor, in whatever state it comes."""
-    await deferToThread(lambda: None)  # the reactor's pool makes the one thread that will be needed
+async def test_stop_leaves_nothing() -> None:
+    """A stop in any state leaves no reader, delayed call, thread or file descriptor."""
+    await deferToThread(lambda: None)  # starts the one thread of the reactor's pool
     before, python_threads = len(libzmq_threads()), threading.active_count()
     for wait in (0.0, 0.1, 0.35, 0.6):
         subscriber = Subscriber(reactor, [tcp(), tcp()], [""], lambda envelope, data: None, QUICK)
         subscriber.startService()
-        await until(lambda: len(libzmq_threads()) > before)  # they name themselves
-        await later(wait)
-        began = reactor.seconds()
+        await until(lambda: len(libzmq_threads()) > before)  # the threads name themselves
+        await sleep(wait)
+        start = reactor.seconds()
         await subscriber.stopService()
-        assert reactor.seconds() - began < 1
+        assert reactor.seconds() - start < 1
         assert len(libzmq_threads()) == before
     assert threading.active_count() == python_threads
 
 
 @pytest.mark.usefixtures("nothing_left")
 @pytest_twisted.ensureDeferred
-async def test_no_address_to_libzmq() -> None:
-    """What libzmq alone knows to be no address ends the start with a line that names it, and leaves nothing."""
+async def test_address_that_libzmq_rejects() -> None:
+    """An address that only libzmq rejects is one line that names it, and leaves no threads."""
     before = len(libzmq_threads())
     subscriber = Subscriber(reactor, ["ipc://@"], [""], lambda envelope, data: None, QUICK)
     with pytest.raises(StartupError, match="ipc://@"):

@@ -1,4 +1,4 @@
-"""The gateway: what it is asked, what becomes of its callbacks, and what is said of it in the log."""
+"""The gateway: its questions, its callbacks and its log lines."""
 
 import gzip
 from typing import Any
@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
-from govi_server.kv55.gateway import GATEWAY_DEFAULTS, LATE, Gateway, IPoster, Unsolicited
+from govi_server.kv55.gateway import MAX_LATE_SECONDS, Gateway, IPoster, Unsolicited
 from govi_server.kv55.messages import BadMessage, read_dris_55_req, write_dris_55, write_error
 from govi_server.kv55.post import PostError
 from govi_server.settings import GatewaySettings
@@ -27,8 +27,8 @@ BROKEN = b"<DRIS_55><Request><TimingPoint><TimingPointCode>57330430</TimingPoint
 BROKEN_EARLY = b"<DRIS_55><Request><TimingPoint><TimingPointCo"
 
 
-def answer(*codes: str, number: str | None = None, journey: str = "143") -> bytes:
-    """Write a callback with one trip for each stop; without a number it has no SequenceNumber."""
+def callback(*codes: str, number: str | None = None, journey: str = "143") -> bytes:
+    """Return a callback with one trip for each stop; without a number it has no SequenceNumber."""
     envelope: tuple[tuple[str, str], ...] = (("SubscriberID", "openOV"),)
     if number is not None:
         envelope += (("SequenceNumber", number),)
@@ -36,7 +36,7 @@ def answer(*codes: str, number: str | None = None, journey: str = "143") -> byte
 
 
 def journey(board: Board) -> str | None:
-    """Tell which answer a board is from, where the test has given each a journey of its own."""
+    """Return the journey of a board's trip, by which these tests tell callbacks apart."""
     return board.trips[0].journey_number
 
 
@@ -44,79 +44,86 @@ class DoubleTests(SynchronousTestCase):
     """The poster of these tests."""
 
     def test_provides(self) -> None:
-        """The double has what a poster has."""
+        """The double provides IPoster."""
         verifyObject(IPoster, FakePoster())
 
 
 class GatewayTestCase(SynchronousTestCase):
-    """A gateway whose POSTs the test answers, and whose callbacks the test sends."""
+    """A gateway whose POSTs the test accepts or rejects, and whose callbacks the test sends."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(NOW)
-        self.heard: list[Board] = []
+        self.late: list[Board] = []
         self.events = EventLoggingObserver()
         globalLogPublisher.addObserver(self.events)
         self.addCleanup(globalLogPublisher.removeObserver, self.events)
-        self.use(GATEWAY_DEFAULTS)
+        self.set_up_gateway(GatewaySettings())
 
     def tearDown(self) -> None:
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def use(self, limits: GatewaySettings) -> None:
-        """Begin with a gateway that has asked nothing yet."""
+    def set_up_gateway(self, limits: GatewaySettings) -> None:
+        """Set up a gateway without questions."""
         self.poster = FakePoster()
         self.gateway = Gateway(self.poster, self.clock, "GOVI", limits=limits)
-        self.gateway.listen(self.heard.append)
+        self.gateway.listen(self.late.append)
 
-    def ask(self, code: str = CODE, taken: bool = True) -> Deferred[Board]:
-        """Ask for a stop; the gateway takes the question, or says nothing to it yet."""
+    def request(self, code: str = CODE, accepted: bool = True) -> Deferred[Board]:
+        """Request a stop; the gateway acknowledges the question, or does not respond to it yet."""
         board = self.gateway.board(code)
-        if taken:
+        if accepted:
             self.poster.posts[-1].callback(None)
         return board
 
-    def ask_in_vain(self, code: str = CODE) -> str:
-        """Ask for a stop, let the time go by, and give the question's number."""
-        board = self.ask(code)
+    def request_without_response(self, code: str = CODE) -> str:
+        """Request a stop, let the deadline pass, and return the question's number."""
+        board = self.request(code)
         self.clock.advance(10)
         self.failureResultOf(board, SourceSilent)
         return self.number()
 
+    def deliver(self, data: bytes) -> None:
+        """Deliver and serve a callback; raise the error for which it is rejected."""
+        delivery = self.gateway.deliver(data)
+        delivery.serve()
+        if delivery.error is not None:
+            raise delivery.error
+
     def number(self) -> str:
-        """Give the number of the last question."""
+        """Return the number of the last question."""
         return read_dris_55_req(self.poster.bodies[-1]).sequence_number
 
     def assertAnswered(self, board: Deferred[Board], expected: str = "143", code: str = CODE) -> None:
-        """Check that a question was answered, and with which answer."""
+        """Assert that a question has a response, and which."""
         result = self.successResultOf(board)
         self.assertEqual((result.code, journey(result)), (code, expected))
 
-    def assertFails(self, board: Deferred[Board], error: type[NoBoard], why: str) -> None:
-        """Check that a question failed, and why."""
+    def assertFails(self, board: Deferred[Board], error: type[NoBoard], text: str) -> None:
+        """Assert that a question failed, and with which text."""
         failure = self.failureResultOf(board, error)
-        self.assertEqual(failure.getErrorMessage(), why)
+        self.assertEqual(failure.getErrorMessage(), text)
 
     def assertCounts(self, **counts: int) -> None:
-        """Check how many incidents there were, of all kinds."""
+        """Assert the number of incidents of all kinds."""
         self.assertEqual(self.gateway.incidents.counts, counts)
 
     def lines(self) -> list[tuple[Any, str]]:
-        """Give what the log says, with the levels."""
+        """Return the log lines with their levels."""
         return [(event["log_level"], formatEvent(event)) for event in self.events if "flight" not in event]
 
 
 class QuestionTests(GatewayTestCase):
-    """What is posted to the gateway."""
+    """The messages that are posted to the gateway."""
 
     def test_provides(self) -> None:
-        """The gateway is a source."""
+        """The gateway provides IDepartureSource."""
         verifyObject(IDepartureSource, self.gateway)
 
     def test_message(self) -> None:
-        """A question is a DRIS_55_REQ with all elements of the interface in their order, for one stop."""
+        """A question is a DRIS_55_REQ for one stop, with all elements of the interface in their order."""
         self.gateway = Gateway(self.poster, self.clock, "GOVI", "us & them")
-        board = self.ask("031102")
+        board = self.request("031102")
         self.assertEqual(len(self.poster.bodies), 1)
         document = etree.fromstring(self.poster.bodies[0])
         self.assertEqual(
@@ -135,475 +142,533 @@ class QuestionTests(GatewayTestCase):
             ],
         )
         self.assertEqual(self.poster.encodings, [None])
-        self.gateway.deliver(answer("031102"))
+        self.deliver(callback("031102"))
         self.assertAnswered(board, code="031102")
 
-    def test_numbers(self) -> None:
-        """Questions are numbered from 1 on, whatever stop they are for and whatever became of the last one."""
+    def test_questions_are_numbered(self) -> None:
+        """Questions are numbered from 1 on, whatever their stop and the outcome of the last one."""
         for number, code in enumerate(("1", "2", "2", "3", "1"), 1):
-            board = self.ask(code)
+            board = self.request(code)
             self.assertEqual((self.number(), len(self.poster.bodies)), (str(number), number))
             if number % 2:
-                self.gateway.deliver(answer(code))
+                self.deliver(callback(code))
                 self.successResultOf(board)
             else:
                 self.clock.advance(10)
                 self.failureResultOf(board, SourceSilent)
 
-    def test_asked_each_time(self) -> None:
-        """The gateway does not join questions: that is the cache's."""
-        boards = [self.ask(), self.ask()]
+    def test_questions_are_not_joined(self) -> None:
+        """Each request is a question of its own: joining them is up to the cache."""
+        boards = [self.request(), self.request()]
         self.assertEqual(len(self.poster.bodies), 2)
         for number, board in enumerate(boards, 1):
-            self.gateway.deliver(answer(CODE, number=str(number), journey=str(number)))
+            self.deliver(callback(CODE, number=str(number), journey=str(number)))
             self.assertAnswered(board, str(number))
 
 
-class AnswerTests(GatewayTestCase):
-    """Callbacks that come in time."""
+class ResponseTests(GatewayTestCase):
+    """Callbacks before the deadline."""
 
-    def test_answered(self) -> None:
-        """A callback, gzip or plain, answers the question of its stop, as of the moment it came."""
-        for packed in (answer(CODE), gzip.compress(answer(CODE)), gzip.compress(answer(CODE), mtime=0)):
-            board = self.ask()
+    def test_callback_resolves_question(self) -> None:
+        """A callback, gzip or plain, resolves the question of its stop; the board is received at that moment."""
+        for data in (callback(CODE), gzip.compress(callback(CODE)), gzip.compress(callback(CODE), mtime=0)):
+            board = self.request()
             self.clock.advance(0.25)
             self.assertNoResult(board)
-            self.gateway.deliver(packed)
+            self.deliver(data)
             result = self.successResultOf(board)
             self.assertEqual((result.code, journey(result)), (CODE, "143"))
             self.assertEqual(result.received_at, self.clock.seconds())
-        self.assertEqual(self.heard, [])
+        self.assertEqual(self.late, [])
         self.assertCounts()
         self.assertEqual(self.lines(), [])
 
     def test_envelope(self) -> None:
-        """A board brings the header of its message along."""
-        board = self.ask()
-        self.gateway.deliver(answer(CODE, number="1"))
+        """A board has the header elements of its message."""
+        board = self.request()
+        self.deliver(callback(CODE, number="1"))
         envelope = dict(self.successResultOf(board).envelope)
         self.assertEqual((envelope["SubscriberID"], envelope["SequenceNumber"]), ("openOV", "1"))
 
-    def test_before_taken(self) -> None:
-        """A callback may overtake the answer to the POST, which may then be anything."""
-        for becomes in (None, PostError("answered 500")):
-            board = self.ask(taken=False)
-            self.gateway.deliver(answer(CODE))
+    def test_callback_overtakes_acknowledgement(self) -> None:
+        """A callback may overtake the response to the POST, which may then be anything."""
+        for error in (None, PostError("responded 500")):
+            board = self.request(accepted=False)
+            self.deliver(callback(CODE))
             self.assertAnswered(board)
-            if becomes is None:
+            if error is None:
                 self.poster.posts[-1].callback(None)
             else:
-                self.poster.posts[-1].errback(becomes)
+                self.poster.posts[-1].errback(error)
         self.assertCounts()
         self.assertEqual(self.lines(), [])
 
-    def test_at_the_last_moment(self) -> None:
+    def test_callback_just_before_the_deadline(self) -> None:
         """A callback just before the deadline is in time."""
-        board = self.ask()
+        board = self.request()
         self.clock.advance(9.9375)
-        self.gateway.deliver(answer(CODE))
+        self.deliver(callback(CODE))
         self.assertAnswered(board)
 
-    def test_numbers(self) -> None:
-        """The gateway may echo the number, always send the same one, one that nobody knows, or none at all."""
+    def test_sequence_numbers(self) -> None:
+        """The gateway may echo the number, always send the same one, an unknown one, or none."""
         for number in ("1", "56", "0", "", "none", None):
-            self.use(GATEWAY_DEFAULTS)
-            board = self.ask()
-            self.gateway.deliver(answer(CODE, number=number))
+            self.set_up_gateway(GatewaySettings())
+            board = self.request()
+            self.deliver(callback(CODE, number=number))
             self.assertAnswered(board)
-            self.assertEqual(self.heard, [])
+            self.assertEqual(self.late, [])
 
     def test_always_the_same_number(self) -> None:
-        """A gateway that always sends 56 answers every question, also long after that was the number of one."""
+        """A gateway that always sends 56 resolves every question, also long after the question of that number."""
         for number in range(1, 62):
-            board = self.ask()
+            board = self.request()
             self.assertEqual(self.number(), str(number))
             self.clock.advance(1)
-            self.gateway.deliver(answer(CODE, number="56", journey=str(number)))
+            self.deliver(callback(CODE, number="56", journey=str(number)))
             self.assertAnswered(board, str(number))
-        self.assertEqual(self.heard, [])
+        self.assertEqual(self.late, [])
         self.assertCounts()
 
     def test_several_stops(self) -> None:
-        """One callback may answer for several stops; those that nobody asked for are left out."""
-        boards = {code: self.ask(code) for code in ("1", "2", "4")}
-        self.gateway.deliver(answer("0", "1", "2", "3"))
+        """One callback may have several stops; those that were not requested are ignored."""
+        boards = {code: self.request(code) for code in ("1", "2", "4")}
+        self.deliver(callback("0", "1", "2", "3"))
         for code in ("1", "2"):
             self.assertAnswered(boards[code], code=code)
         self.assertNoResult(boards["4"])
-        self.assertEqual(self.heard, [])
-        self.gateway.deliver(answer("4"))
+        self.assertEqual(self.late, [])
+        self.deliver(callback("4"))
         self.assertAnswered(boards["4"], code="4")
         self.assertCounts()
 
     def test_codes_are_text(self) -> None:
         """A leading zero makes another stop."""
-        board = self.ask("031102")
-        self.assertRaises(Unsolicited, self.gateway.deliver, answer("31102"))
+        board = self.request("031102")
+        self.assertRaises(Unsolicited, self.deliver, callback("31102"))
         self.assertNoResult(board)
-        self.gateway.deliver(answer("031102"))
+        self.deliver(callback("031102"))
         self.assertAnswered(board, code="031102")
 
-    def test_asks_again_at_once(self) -> None:
-        """Who asks again on getting an answer or a failure is asked for like any other."""
+    def test_request_from_a_callback(self) -> None:
+        """A caller may request the stop again when it gets its board or failure."""
         for fails in (False, True):
-            board = self.ask()
+            board = self.request()
             again: list[Deferred[Board]] = []
 
-            def ask_again(_: object, again: list[Deferred[Board]] = again) -> None:
-                again.append(self.ask())
+            def request_again(_: object, again: list[Deferred[Board]] = again) -> None:
+                again.append(self.request())
 
-            board.addBoth(ask_again)
+            board.addBoth(request_again)
             if fails:
                 self.clock.advance(10)
             else:
-                self.gateway.deliver(answer(CODE, journey="1"))
-            self.gateway.deliver(answer(CODE, journey="2"))
+                self.deliver(callback(CODE, journey="1"))
+            self.deliver(callback(CODE, journey="2"))
             self.assertAnswered(again[0], "2")
-        self.assertEqual(self.heard, [])
+        self.assertEqual(self.late, [])
+
+
+class DeliveryTests(GatewayTestCase):
+    """A callback between its acknowledgement and its boards."""
+
+    def test_boards_wait_for_serve(self) -> None:
+        """The callers get their boards and errors when the callback is served, not before."""
+        for data in (callback(CODE), BROKEN):
+            board = self.request()
+            delivery = self.gateway.deliver(data)
+            self.assertNoResult(board)
+            delivery.serve()
+            self.assertTrue(board.called)
+            board.addErrback(lambda failure: failure.trap(SourceBroken))
+
+    def test_late_boards_wait_for_serve(self) -> None:
+        """The listeners get a late board when the callback is served."""
+        self.request_without_response()
+        delivery = self.gateway.deliver(callback(CODE))
+        self.assertEqual(self.late, [])
+        delivery.serve()
+        self.assertEqual(len(self.late), 1)
+
+    def test_deadline_and_stop_before_serve(self) -> None:
+        """A delivered board is not lost when the deadline passes or the service stops before it is served."""
+        boards = [self.request("1"), self.request("2")]
+        deliveries = [self.gateway.deliver(callback("1")), self.gateway.deliver(callback("2"))]
+        self.clock.advance(10)
+        deliveries[0].serve()
+        self.successResultOf(self.gateway.stopService())
+        deliveries[1].serve()
+        for code, board in zip("12", boards, strict=True):
+            self.assertAnswered(board, code=code)
+
+    def test_failing_listener(self) -> None:
+        """An exception of a listener is logged; the other listeners and callers are served."""
+        self.gateway = Gateway(self.poster, self.clock, "GOVI")
+
+        def fail(board: Board) -> None:
+            raise ZeroDivisionError
+
+        self.gateway.listen(fail)
+        self.gateway.listen(self.late.append)
+        self.request_without_response("1")
+        board = self.request("2")
+        self.deliver(callback("1", "2"))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(len(self.late), 1)
+        self.assertAnswered(board, code="2")
+
+    def test_same_stop_twice(self) -> None:
+        """Two boards of a stop in one callback are for two questions."""
+        older, newer = self.request(), self.request()
+        delivery = self.gateway.deliver(callback(CODE, CODE))
+        delivery.serve()
+        self.assertAnswered(newer)
+        self.assertAnswered(older)
+        self.assertCounts()
 
 
 class DeadlineTests(GatewayTestCase):
-    """Questions that get no answer in time, or are not taken."""
+    """Questions without a response in time, and questions that are not accepted."""
 
-    def test_default(self) -> None:
-        """An answer may take ten seconds, below the thirteen of a connection."""
-        self.assertEqual(GATEWAY_DEFAULTS.answer, 10.0)
+    def test_default_deadline(self) -> None:
+        """The default deadline is ten seconds, below the thirteen of a connection."""
+        self.assertEqual(GatewaySettings().answer, 10.0)
 
-    def test_silent(self) -> None:
-        """A question that was taken fails after ten seconds as one that got no answer."""
-        board = self.ask()
+    def test_no_response(self) -> None:
+        """A question that was accepted fails after ten seconds with SourceSilent."""
+        board = self.request()
         self.clock.advance(9.9375)
         self.assertNoResult(board)
         self.clock.advance(0.0625)
-        self.assertFails(board, SourceSilent, "no answer within 10 s")
+        self.assertFails(board, SourceSilent, "no response within 10 s")
         self.assertCounts(silent=1)
 
-    def test_not_taken(self) -> None:
-        """A question that was not taken after ten seconds fails as that, and its POST is given up."""
-        board = self.ask(taken=False)
+    def test_not_accepted(self) -> None:
+        """A question that was not accepted within ten seconds fails with SourceUnreachable; its POST is cancelled."""
+        board = self.request(accepted=False)
         self.clock.advance(9.9375)
         self.assertNoResult(board)
         self.assertEqual(self.poster.cancelled, [])
         self.clock.advance(0.0625)
-        self.assertFails(board, SourceUnreachable, "the question was not taken within 10 s")
+        self.assertFails(board, SourceUnreachable, "question not accepted within 10 s")
         self.assertEqual(self.poster.cancelled, self.poster.posts)
         self.assertCounts()
 
-    def test_taken_late(self) -> None:
-        """The ten seconds are counted from the question, not from when it was taken."""
-        board = self.ask(taken=False)
+    def test_accepted_late(self) -> None:
+        """The ten seconds count from the question, not from its acknowledgement."""
+        board = self.request(accepted=False)
         self.clock.advance(9)
         self.poster.posts[0].callback(None)
         self.clock.advance(1)
-        self.assertFails(board, SourceSilent, "no answer within 10 s")
+        self.assertFails(board, SourceSilent, "no response within 10 s")
 
-    def test_refused(self) -> None:
-        """A question whose POST fails fails at once, with what the POST failed with."""
+    def test_post_fails(self) -> None:
+        """A question whose POST fails fails at once, with the same text."""
         for seconds in (0, 3):
-            board = self.ask(taken=False)
+            board = self.request(accepted=False)
             self.clock.advance(seconds)
-            self.poster.posts[-1].errback(PostError("answered 503 Busy"))
-            self.assertFails(board, SourceUnreachable, "answered 503 Busy")
+            self.poster.posts[-1].errback(PostError("responded 503 Busy"))
+            self.assertFails(board, SourceUnreachable, "responded 503 Busy")
 
-    def test_refused_before_it_returns(self) -> None:
+    def test_post_fails_at_once(self) -> None:
         """A POST may fail before post() has returned."""
         self.poster.at_once = PostError("connection refused")
         self.assertFails(self.gateway.board(CODE), SourceUnreachable, "connection refused")
 
-    def test_limit(self) -> None:
-        """The deadline is the one that was set."""
-        self.use(GatewaySettings(answer=2.5))
-        board = self.ask()
+    def test_deadline_is_configurable(self) -> None:
+        """The deadline is the configured one."""
+        self.set_up_gateway(GatewaySettings(answer=2.5))
+        board = self.request()
         self.clock.advance(2.5)
-        self.assertFails(board, SourceSilent, "no answer within 2.5 s")
+        self.assertFails(board, SourceSilent, "no response within 2.5 s")
 
-    def test_each_its_own(self) -> None:
-        """A lost question keeps nobody waiting but those who asked it: each has a deadline of its own."""
+    def test_each_question_has_its_deadline(self) -> None:
+        """A lost question delays its own callers alone: each has a deadline of its own."""
         boards = []
         for _ in range(4):
-            boards.append(self.ask())
+            boards.append(self.request())
             self.clock.advance(5)
         self.assertEqual([board.called for board in boards], [True, True, True, False])
-        self.gateway.deliver(answer(CODE, number="4"))
+        self.deliver(callback(CODE, number="4"))
         self.assertAnswered(boards.pop())
         for board in boards:
             self.failureResultOf(board, SourceSilent)
 
 
-class BrokenTests(GatewayTestCase):
-    """Callbacks that cannot be read."""
+class UnreadableTests(GatewayTestCase):
+    """Unreadable callbacks."""
 
-    def break_off(self, data: bytes) -> str:
-        """Send what cannot be read, and give what is said of it."""
+    def deliver_unreadable(self, data: bytes) -> str:
+        """Send an unreadable callback, and return the text of its error."""
         with self.assertRaises(BadMessage) as caught:
-            self.gateway.deliver(data)
+            self.deliver(data)
         return str(caught.exception)
 
-    def test_names_the_stop(self) -> None:
-        """A broken callback that names its stop fails that stop's question at once, and no other."""
-        for data in (BROKEN, write_error(CODE, "Timeout"), answer(CODE)[:-20]):
-            board, other = self.ask(), self.ask("1")
-            why = self.break_off(data)
-            self.assertFails(board, SourceBroken, why)
+    def test_unreadable_callback_with_code(self) -> None:
+        """An unreadable callback with a code fails that stop's question at once, and no other."""
+        for data in (BROKEN, write_error(CODE, "Timeout"), callback(CODE)[:-20]):
+            board, other = self.request(), self.request("1")
+            error = self.deliver_unreadable(data)
+            self.assertFails(board, SourceBroken, error)
             self.assertNoResult(other)
             self.clock.advance(10)
-            self.assertFails(other, SourceSilent, "no answer within 10 s")
+            self.assertFails(other, SourceSilent, "no response within 10 s")
 
-    def test_names_no_stop(self) -> None:
-        """After a broken callback that names no stop, all who wait in vain know why at their deadline."""
+    def test_unreadable_callback_without_code(self) -> None:
+        """After an unreadable callback without a code, pending questions fail with its error at their deadline."""
         for data in (BROKEN_EARLY, b"", b"nonsense", b"\x1f\x8bnonsense", gzip.compress(BROKEN_EARLY)):
-            taken = self.ask("1")
+            accepted = self.request("1")
             self.clock.advance(5)
-            not_taken = self.ask("2", taken=False)
-            why = self.break_off(data)
-            later = self.ask("3")
-            self.assertNoResult(taken)
+            not_accepted = self.request("2", accepted=False)
+            error = self.deliver_unreadable(data)
+            later = self.request("3")
+            self.assertNoResult(accepted)
             self.clock.advance(5)
-            self.assertFails(taken, SourceBroken, why)
+            self.assertFails(accepted, SourceBroken, error)
             self.clock.advance(5)
-            self.assertFails(not_taken, SourceBroken, why)
-            self.assertFails(later, SourceSilent, "no answer within 10 s")
+            self.assertFails(not_accepted, SourceBroken, error)
+            self.assertFails(later, SourceSilent, "no response within 10 s")
             self.assertIs(self.poster.cancelled[-1], self.poster.posts[-2])
 
-    def test_compressed(self) -> None:
-        """A broken callback that names its stop is known for its stop's, compressed or not."""
-        board, other = self.ask(), self.ask("1")
-        self.break_off(gzip.compress(write_error(CODE, "Timeout")))
+    def test_unreadable_compressed_callback(self) -> None:
+        """An unreadable callback fails the question of its code, compressed or not."""
+        board, other = self.request(), self.request("1")
+        self.deliver_unreadable(gzip.compress(write_error(CODE, "Timeout")))
         self.failureResultOf(board, SourceBroken)
         self.clock.advance(10)
         self.failureResultOf(other, SourceSilent)
 
-    def test_names_a_strange_stop(self) -> None:
-        """A broken callback for a stop that nobody asked for is nobody's."""
-        board = self.ask()
-        self.break_off(write_error("999", "Timeout"))
+    def test_unreadable_callback_with_unknown_code(self) -> None:
+        """An unreadable callback for a stop that was not requested fails no question."""
+        board = self.request()
+        self.deliver_unreadable(write_error("999", "Timeout"))
         self.clock.advance(10)
         self.failureResultOf(board, SourceSilent)
 
-    def test_then_right(self) -> None:
-        """After a broken callback the right answer still answers."""
-        board = self.ask()
-        self.break_off(BROKEN_EARLY)
+    def test_readable_callback_follows(self) -> None:
+        """A readable callback after an unreadable one resolves the question."""
+        board = self.request()
+        self.deliver_unreadable(BROKEN_EARLY)
         self.clock.advance(1)
-        self.gateway.deliver(answer(CODE))
+        self.deliver(callback(CODE))
         self.assertAnswered(board)
-        self.assertEqual(self.heard, [])
+        self.assertEqual(self.late, [])
 
-    def test_then_right_too_late(self) -> None:
-        """The right answer after the broken one that failed its question is kept."""
-        board = self.ask()
-        self.break_off(BROKEN)
+    def test_readable_callback_follows_late(self) -> None:
+        """A readable callback after the unreadable one that failed its question is late, and passed on."""
+        board = self.request()
+        self.deliver_unreadable(BROKEN)
         self.failureResultOf(board, SourceBroken)
-        self.gateway.deliver(answer(CODE))
-        self.assertEqual([heard.code for heard in self.heard], [CODE])
+        self.deliver(callback(CODE))
+        self.assertEqual([board.code for board in self.late], [CODE])
 
-    def test_lands_the_one_that_waits(self) -> None:
-        """A broken callback fails the question that waits, not one whose time is over."""
-        self.ask_in_vain()
-        board = self.ask()
-        self.assertFails(board, SourceBroken, self.break_off(BROKEN))
+    def test_unreadable_callback_fails_the_pending_question(self) -> None:
+        """An unreadable callback fails the pending question, not one past its deadline."""
+        self.request_without_response()
+        board = self.request()
+        self.assertFails(board, SourceBroken, self.deliver_unreadable(BROKEN))
 
-    def test_nobody_waits(self) -> None:
-        """A broken callback for which nobody waits changes nothing for who asks next."""
-        self.break_off(BROKEN)
-        self.ask_in_vain()
-        self.break_off(BROKEN)
-        self.break_off(BROKEN_EARLY)
-        board = self.ask()
-        self.gateway.deliver(answer(CODE, number="2"))
+    def test_unreadable_callback_without_questions(self) -> None:
+        """An unreadable callback without a pending question does not affect later ones."""
+        self.deliver_unreadable(BROKEN)
+        self.request_without_response()
+        self.deliver_unreadable(BROKEN)
+        self.deliver_unreadable(BROKEN_EARLY)
+        board = self.request()
+        self.deliver(callback(CODE, number="2"))
         self.assertAnswered(board)
         self.assertCounts(broken=3, silent=1)
 
-    def test_too_large(self) -> None:
-        """A callback over the limit, before or after gunzip, is broken."""
-        self.use(GatewaySettings(message=2000))
-        board = self.ask()
-        for data in (b" " * 2000 + answer(CODE), gzip.compress(b" " * 2001)):
-            self.assertRegex(self.break_off(data), "more than 2000 bytes")
-        self.gateway.deliver(answer(CODE))
+    def test_too_large_callback(self) -> None:
+        """A callback beyond the limit, before or after gunzip, is unreadable."""
+        self.set_up_gateway(GatewaySettings(message=2000))
+        board = self.request()
+        for data in (b" " * 2000 + callback(CODE), gzip.compress(b" " * 2001)):
+            self.assertRegex(self.deliver_unreadable(data), "more than 2000 bytes")
+        self.deliver(callback(CODE))
         self.assertAnswered(board)
 
 
 class UnsolicitedTests(GatewayTestCase):
-    """Callbacks that answer no question that waits."""
+    """Callbacks without a pending question."""
 
-    def test_nobody_asked(self) -> None:
-        """A callback that nobody asked for is refused, counted, and never heard."""
+    def test_unsolicited_callback(self) -> None:
+        """A callback that was not requested is rejected, counted, and not passed on."""
         for n in (1, 2, 3):
             with self.assertRaises(Unsolicited) as caught:
-                self.gateway.deliver(answer(CODE, number="1"))
-            self.assertEqual(str(caught.exception), f"nobody asked for stop {CODE}")
+                self.deliver(callback(CODE, number="1"))
+            self.assertEqual(str(caught.exception), f"stop {CODE} was not requested")
             self.assertCounts(unsolicited=n)
-        self.assertEqual(self.heard, [])
+        self.assertEqual(self.late, [])
 
-    def test_another_stop(self) -> None:
-        """An answer for another stop is refused, whatever its number, and the question goes on."""
-        board = self.ask()
+    def test_callback_for_another_stop(self) -> None:
+        """A callback for another stop is rejected, whatever its number, and the question stays pending."""
+        board = self.request()
         for number in (None, self.number()):
-            self.assertRaises(Unsolicited, self.gateway.deliver, answer("1", "2", number=number))
+            self.assertRaises(Unsolicited, self.deliver, callback("1", "2", number=number))
         self.assertNoResult(board)
         self.clock.advance(9)
-        self.gateway.deliver(answer(CODE))
+        self.deliver(callback(CODE))
         self.assertAnswered(board)
-        self.assertEqual(self.heard, [])
+        self.assertEqual(self.late, [])
         self.assertCounts(unsolicited=2)
 
-    def test_late(self) -> None:
-        """An answer after the deadline is heard by everybody who listens, and counted."""
-        also_heard: list[Board] = []
-        self.gateway.listen(also_heard.append)
-        self.ask_in_vain()
+    def test_late_callback(self) -> None:
+        """A callback after the deadline is passed to all listeners, and counted."""
+        also_late: list[Board] = []
+        self.gateway.listen(also_late.append)
+        self.request_without_response()
         self.clock.advance(5)
-        self.gateway.deliver(answer(CODE))
-        self.assertEqual([(board.code, board.received_at) for board in self.heard], [(CODE, self.clock.seconds())])
-        self.assertEqual(also_heard, self.heard)
+        self.deliver(callback(CODE))
+        self.assertEqual([(board.code, board.received_at) for board in self.late], [(CODE, self.clock.seconds())])
+        self.assertEqual(also_late, self.late)
         self.assertCounts(silent=1, late=1)
 
-    def test_late_after_not_taken(self) -> None:
-        """An answer to a question that seemed not to be taken is heard too."""
-        board = self.ask(taken=False)
+    def test_late_callback_after_failed_post(self) -> None:
+        """A callback to a question that seemed not to be accepted is passed to the listeners."""
+        board = self.request(accepted=False)
         self.poster.posts[0].errback(PostError("broken off"))
         self.failureResultOf(board, SourceUnreachable)
-        self.gateway.deliver(answer(CODE))
-        self.assertEqual(len(self.heard), 1)
+        self.deliver(callback(CODE))
+        self.assertEqual(len(self.late), 1)
 
-    def test_how_late(self) -> None:
-        """An answer is late up to five minutes after its question; after that nobody has asked for it."""
-        self.assertEqual(LATE, 300.0)
+    def test_callback_is_late_for_five_minutes(self) -> None:
+        """A callback is late until five minutes after its question, and unsolicited after that."""
+        self.assertEqual(MAX_LATE_SECONDS, 300.0)
         for seconds, late in ((10, True), (299, True), (300, True), (300.5, False), (3600, False)):
-            self.use(GATEWAY_DEFAULTS)
-            self.heard.clear()
-            self.ask_in_vain()
+            self.set_up_gateway(GatewaySettings())
+            self.late.clear()
+            self.request_without_response()
             self.clock.advance(seconds - 10)
             if late:
-                self.gateway.deliver(answer(CODE))
+                self.deliver(callback(CODE))
             else:
-                self.assertRaises(Unsolicited, self.gateway.deliver, answer(CODE))
-            self.assertEqual(len(self.heard), late, seconds)
+                self.assertRaises(Unsolicited, self.deliver, callback(CODE))
+            self.assertEqual(len(self.late), late, seconds)
 
-    def test_repeated(self) -> None:
-        """An answer that comes again is accepted, counted, and not heard: in time, late, or both."""
+    def test_repeated_callback(self) -> None:
+        """A repeated callback is accepted, counted, and not passed on: in time, late, or both."""
         for late, repeated in ((False, 2), (True, 4)):
             if late:
-                self.ask_in_vain()
-                self.gateway.deliver(answer(CODE))
+                self.request_without_response()
+                self.deliver(callback(CODE))
             else:
-                board = self.ask()
-                self.gateway.deliver(answer(CODE))
+                board = self.request()
+                self.deliver(callback(CODE))
                 self.assertAnswered(board)
             for _ in range(2):
                 self.clock.advance(1)
-                self.gateway.deliver(answer(CODE))
-            self.assertEqual(len(self.heard), late)
+                self.deliver(callback(CODE))
+            self.assertEqual(len(self.late), late)
             self.assertEqual(self.gateway.incidents.counts["repeated"], repeated)
 
-    def test_repeated_long_after(self) -> None:
-        """An answer that is repeated after five minutes is one that nobody asked for."""
-        board = self.ask()
-        self.gateway.deliver(answer(CODE))
+    def test_repeated_callback_after_five_minutes(self) -> None:
+        """A callback that is repeated after five minutes is unsolicited."""
+        board = self.request()
+        self.deliver(callback(CODE))
         self.assertAnswered(board)
         self.clock.advance(300.5)
-        self.assertRaises(Unsolicited, self.gateway.deliver, answer(CODE))
+        self.assertRaises(Unsolicited, self.deliver, callback(CODE))
 
-    def test_late_while_a_newer_waits(self) -> None:
-        """A late answer with the older question's number is heard, and the newer question waits for its own."""
-        older = self.ask_in_vain()
-        board = self.ask()
+    def test_late_callback_with_a_newer_question(self) -> None:
+        """A late callback with the older question's number is passed on; the newer question stays pending."""
+        older = self.request_without_response()
+        board = self.request()
         newer = self.number()
-        self.gateway.deliver(answer(CODE, number=older, journey="1"))
+        self.deliver(callback(CODE, number=older, journey="1"))
         self.assertNoResult(board)
-        self.assertEqual([journey(heard) for heard in self.heard], ["1"])
-        self.gateway.deliver(answer(CODE, number=newer, journey="2"))
+        self.assertEqual([journey(board) for board in self.late], ["1"])
+        self.deliver(callback(CODE, number=newer, journey="2"))
         self.assertAnswered(board, "2")
-        self.assertEqual(len(self.heard), 1)
+        self.assertEqual(len(self.late), 1)
         self.assertCounts(silent=1, late=1)
 
-    def test_no_number_while_a_newer_waits(self) -> None:
-        """An answer without a number is for the question that waits, if there is one."""
-        self.ask_in_vain()
-        board = self.ask()
-        self.gateway.deliver(answer(CODE))
+    def test_callback_without_number_with_a_newer_question(self) -> None:
+        """A callback without a number is for the pending question, if there is one."""
+        self.request_without_response()
+        board = self.request()
+        self.deliver(callback(CODE))
         self.assertAnswered(board)
-        self.assertEqual(self.heard, [])
+        self.assertEqual(self.late, [])
 
-    def test_some_late(self) -> None:
-        """Of several stops in one callback each goes to where it belongs."""
-        self.ask_in_vain("1")
-        board = self.ask("2")
-        self.gateway.deliver(answer("1", "2", "3"))
-        self.assertEqual([heard.code for heard in self.heard], ["1"])
+    def test_callback_with_late_and_pending_stops(self) -> None:
+        """Each stop of a callback is matched on its own."""
+        self.request_without_response("1")
+        board = self.request("2")
+        self.deliver(callback("1", "2", "3"))
+        self.assertEqual([board.code for board in self.late], ["1"])
         self.assertAnswered(board, code="2")
         self.assertCounts(silent=1, late=1)
 
-    def test_nobody_listens(self) -> None:
-        """A late answer is taken where nobody listens."""
+    def test_late_callback_without_listeners(self) -> None:
+        """A late callback is accepted without listeners."""
         self.gateway = Gateway(self.poster, self.clock, "GOVI")
-        self.ask_in_vain()
-        self.gateway.deliver(answer(CODE))
-        self.assertEqual(self.heard, [])
+        self.request_without_response()
+        self.deliver(callback(CODE))
+        self.assertEqual(self.late, [])
 
-    def test_refuse(self) -> None:
-        """A callback from somebody who may not send any is counted."""
+    def test_refused_client(self) -> None:
+        """A callback from a client that may not send any is counted."""
         self.gateway.refuse("192.0.2.0/24")
         self.assertCounts(refused=1)
 
 
 class MemoryTests(GatewayTestCase):
-    """What the gateway remembers of its questions."""
+    """The questions that the gateway holds."""
 
-    def test_oldest_forgotten(self) -> None:
-        """Of more questions than are remembered the oldest are forgotten, so late answers to them are refused."""
-        self.use(GatewaySettings(remembered=3))
+    def test_oldest_questions_are_removed(self) -> None:
+        """Beyond the limit the oldest questions are removed: late callbacks to them are unsolicited."""
+        self.set_up_gateway(GatewaySettings(remembered=3))
         codes = [str(n) for n in range(8)]
         for code in codes:
-            self.ask_in_vain(code)
+            self.request_without_response(code)
         for code in codes[:4]:
-            self.assertRaises(Unsolicited, self.gateway.deliver, answer(code))
+            self.assertRaises(Unsolicited, self.deliver, callback(code))
         for code in codes[-3:]:
-            self.gateway.deliver(answer(code))
-        self.assertEqual([board.code for board in self.heard], codes[-3:])
+            self.deliver(callback(code))
+        self.assertEqual([board.code for board in self.late], codes[-3:])
 
-    def test_waiting_is_not_forgotten(self) -> None:
-        """A question that waits is remembered, however many there are."""
-        self.use(GatewaySettings(remembered=1))
-        boards = {str(n): self.ask(str(n)) for n in range(20)}
+    def test_pending_questions_are_not_removed(self) -> None:
+        """A pending question is not removed, however many there are."""
+        self.set_up_gateway(GatewaySettings(remembered=1))
+        boards = {str(n): self.request(str(n)) for n in range(20)}
         for code, board in boards.items():
-            self.gateway.deliver(answer(code))
+            self.deliver(callback(code))
             self.assertAnswered(board, code=code)
 
-    def test_bounded(self) -> None:
-        """However many questions and stops there were, no more of them are in memory than the limit, and one."""
-        self.use(GatewaySettings(remembered=10))
+    def test_questions_are_bounded(self) -> None:
+        """At most one question more than the limit is held, of however many stops."""
+        self.set_up_gateway(GatewaySettings(remembered=10))
         for n in range(100):
-            board = self.ask(str(n))
-            self.gateway.deliver(answer(str(n)))
+            board = self.request(str(n))
+            self.deliver(callback(str(n)))
             self.successResultOf(board)
-        asked = self.gateway._asked
-        self.assertLessEqual(len(asked.in_order), 11)
-        self.assertEqual(set(asked.by_code), {flight.code for flight in asked.in_order})
+        questions = self.gateway._questions
+        self.assertLessEqual(len(questions.in_order), 11)
+        self.assertEqual(set(questions.by_code), {question.code for question in questions.in_order})
 
-    def test_old_forgotten(self) -> None:
-        """What was asked too long ago to be answered late is not in memory any more when the next is asked."""
+    def test_old_questions_are_removed(self) -> None:
+        """Questions that are too old for a late callback are removed with the next question."""
         for n in range(100):
-            board = self.ask(str(n % 7))
-            self.gateway.deliver(answer(str(n % 7)))
+            board = self.request(str(n % 7))
+            self.deliver(callback(str(n % 7)))
             self.successResultOf(board)
-        self.clock.advance(LATE + 0.5)
-        board = self.ask()
-        self.gateway.deliver(answer(CODE))
+        self.clock.advance(MAX_LATE_SECONDS + 0.5)
+        board = self.request()
+        self.deliver(callback(CODE))
         self.successResultOf(board)
-        self.assertEqual(len(self.gateway._asked.in_order), 1)
-        self.assertEqual(list(self.gateway._asked.by_code), [CODE])
+        self.assertEqual(len(self.gateway._questions.in_order), 1)
+        self.assertEqual(list(self.gateway._questions.by_code), [CODE])
 
 
 class StopTests(GatewayTestCase):
-    """The end of the gateway."""
+    """The end of the service."""
 
-    def test_stop(self) -> None:
-        """What is on its way fails, nothing is left to be called, and the connections are closed."""
+    def test_stop_fails_pending_questions(self) -> None:
+        """Pending questions fail, no delayed call is left, and the connections are closed."""
         self.gateway.startService()
-        boards = [self.ask("1"), self.ask("2", taken=False), self.ask("1")]
-        self.ask_and_answer("3")
+        boards = [self.request("1"), self.request("2", accepted=False), self.request("1")]
+        self.request_and_respond("3")
         self.assertFalse(self.poster.closed)
         self.successResultOf(self.gateway.stopService())
         for board in boards:
@@ -612,15 +677,15 @@ class StopTests(GatewayTestCase):
         self.assertTrue(self.poster.closed)
         self.assertFalse(self.gateway.running)
 
-    def ask_and_answer(self, code: str) -> None:
-        board = self.ask(code)
-        self.gateway.deliver(answer(code))
+    def request_and_respond(self, code: str) -> None:
+        board = self.request(code)
+        self.deliver(callback(code))
         self.assertAnswered(board, code=code)
 
-    def test_post_ends(self) -> None:
-        """A question that is answered before it is acknowledged does not stay with the poster for good."""
-        board = self.ask(taken=False)
-        self.gateway.deliver(answer(CODE))
+    def test_post_is_cancelled_at_its_deadline(self) -> None:
+        """The POST of a question that is never acknowledged is cancelled at the deadline."""
+        board = self.request(accepted=False)
+        self.deliver(callback(CODE))
         self.assertAnswered(board)
         self.assertEqual(self.poster.cancelled, [])
         self.clock.advance(10)
@@ -628,22 +693,22 @@ class StopTests(GatewayTestCase):
         self.assertEqual(self.lines(), [])
 
     def test_events(self) -> None:
-        """How long questions took is told in events: until they were taken, and until they were answered."""
-        self.ask()
+        """Events have the seconds until a question was acknowledged, and until it had its response."""
+        self.request()
         self.clock.advance(2)
-        self.gateway.deliver(answer(CODE))
-        flights = [event["flight"] for event in self.events if "flight" in event]
-        self.assertEqual([(one.name, one.seconds) for one in flights], [("taken", 0.0), ("answered", 2.0)])
+        self.deliver(callback(CODE))
+        events = [event["flight"] for event in self.events if "flight" in event]
+        self.assertEqual([(event.name, event.seconds) for event in events], [("taken", 0.0), ("answered", 2.0)])
 
-    def test_stop_idle(self) -> None:
-        """A gateway that was asked nothing stops as well."""
+    def test_stop_without_questions(self) -> None:
+        """A gateway without questions stops, too."""
         self.gateway.startService()
         self.successResultOf(self.gateway.stopService())
         self.assertTrue(self.poster.closed)
 
-    def test_after_stop(self) -> None:
-        """What comes of a question after the end is nobody's error, and is not told."""
-        boards = [self.ask("1", taken=False), self.ask("2", taken=False)]
+    def test_cancelled_posts_are_not_logged(self) -> None:
+        """POSTs that are cancelled at the end are not logged."""
+        boards = [self.request("1", accepted=False), self.request("2", accepted=False)]
         self.successResultOf(self.gateway.stopService())
         for board in boards:
             self.failureResultOf(board, SourceSilent)
@@ -652,112 +717,112 @@ class StopTests(GatewayTestCase):
 
 
 class LogTests(GatewayTestCase):
-    """What the log says."""
+    """The log lines."""
 
-    def be_refused(self) -> None:
-        """Have a question refused."""
-        board = self.ask(taken=False)
+    def fail_question(self) -> None:
+        """Have the POST of a question fail."""
+        board = self.request(accepted=False)
         self.poster.posts[-1].errback(PostError("connection refused"))
         self.failureResultOf(board, SourceUnreachable)
 
-    def be_answered(self) -> None:
-        """Have a question answered."""
-        board = self.ask()
-        self.gateway.deliver(answer(CODE))
+    def resolve_question(self) -> None:
+        """Have a question resolved."""
+        board = self.request()
+        self.deliver(callback(CODE))
         self.successResultOf(board)
 
-    def test_quiet(self) -> None:
-        """When all goes well nothing is said."""
+    def test_success_is_not_logged(self) -> None:
+        """Without failures nothing is logged."""
         for _ in range(3):
-            self.be_answered()
+            self.resolve_question()
         self.assertEqual(self.lines(), [])
 
-    def test_fails_once(self) -> None:
-        """While the gateway fails that is said once, and when it answers again that is said once."""
+    def test_failure_and_recovery_are_logged_once(self) -> None:
+        """A failing gateway is logged once, and its recovery once."""
         for _ in range(3):
-            self.be_refused()
+            self.fail_question()
             self.clock.advance(0.5)
-        self.assertEqual(self.lines(), [(LogLevel.warn, "GOVI fails: connection refused")])
+        self.assertEqual(self.lines(), [(LogLevel.warn, "GOVI: failing (connection refused)")])
         for _ in range(3):
-            self.be_answered()
-        self.assertEqual(self.lines()[1:], [(LogLevel.info, "GOVI takes questions again, after 1.5 s")])
+            self.resolve_question()
+        self.assertEqual(self.lines()[1:], [(LogLevel.info, "GOVI: accepts questions again, after 1.5 s")])
 
-    def test_fails_again(self) -> None:
-        """When it fails again that is said again, but of one that comes and goes no more than once a minute."""
+    def test_flapping_gateway_is_logged_once_a_minute(self) -> None:
+        """Each failure is logged, but at most one a minute."""
         for _ in range(7):
-            self.be_refused()
-            self.be_answered()
+            self.fail_question()
+            self.resolve_question()
             self.clock.advance(15)
         self.assertEqual([level for level, _ in self.lines()], [LogLevel.warn, LogLevel.info] * 2)
 
-    def test_not_taken(self) -> None:
-        """A gateway that does not take questions fails."""
+    def test_gateway_that_does_not_accept_is_failing(self) -> None:
+        """A gateway that does not accept questions is failing."""
         for _ in range(2):
-            board = self.ask(taken=False)
+            board = self.request(accepted=False)
             self.clock.advance(10)
             self.failureResultOf(board, SourceUnreachable)
-        self.assertEqual(self.lines(), [(LogLevel.warn, "GOVI fails: the question was not taken within 10 s")])
+        self.assertEqual(self.lines(), [(LogLevel.warn, "GOVI: failing (question not accepted within 10 s)")])
 
-    def test_taken_again(self) -> None:
-        """A gateway that takes a question does not fail any more, whether it answers or not."""
-        self.be_refused()
-        self.ask_in_vain()
-        self.assertEqual(self.lines()[1], (LogLevel.info, "GOVI takes questions again, after 0.0 s"))
+    def test_acknowledgement_is_recovery(self) -> None:
+        """A gateway that acknowledges a question has recovered, with or without a response."""
+        self.fail_question()
+        self.request_without_response()
+        self.assertEqual(self.lines()[1], (LogLevel.info, "GOVI: accepts questions again, after 0.0 s"))
 
-    def test_answers_before_it_takes(self) -> None:
-        """A callback that overtakes the answer to its POST shows that the gateway does not fail any more."""
-        self.be_refused()
-        board = self.ask(taken=False)
-        self.gateway.deliver(answer(CODE))
+    def test_callback_is_recovery(self) -> None:
+        """A callback that overtakes the response to its POST is a recovery."""
+        self.fail_question()
+        board = self.request(accepted=False)
+        self.deliver(callback(CODE))
         self.successResultOf(board)
-        self.assertEqual(self.lines()[1:], [(LogLevel.info, "GOVI takes questions again, after 0.0 s")])
+        self.assertEqual(self.lines()[1:], [(LogLevel.info, "GOVI: accepts questions again, after 0.0 s")])
         self.poster.posts[-1].callback(None)
         self.assertEqual(len(self.lines()), 2)
 
     def test_incidents(self) -> None:
-        """Every kind of incident is told as a warning that says what, which stop and who."""
-        self.ask_in_vain()
+        """Each kind of incident is a warning with the event, the stop and the client."""
+        self.request_without_response()
         self.clock.advance(2.5)
-        self.gateway.deliver(answer(CODE))
-        self.gateway.deliver(answer(CODE))
-        self.assertRaises(Unsolicited, self.gateway.deliver, answer("1", "2"))
-        self.assertRaises(BadMessage, self.gateway.deliver, write_error("1", "Timeout"))
+        self.deliver(callback(CODE))
+        self.deliver(callback(CODE))
+        self.assertRaises(Unsolicited, self.deliver, callback("1", "2"))
+        self.assertRaises(BadMessage, self.deliver, write_error("1", "Timeout"))
         self.gateway.refuse("192.0.2.0/24")
         self.assertEqual(
             self.lines(),
             [
                 (LogLevel.warn, line)
                 for line in (
-                    "GOVI took the question for stop 57330430, no answer came within 10 s",
-                    "GOVI answered for stop 57330430 late, after 12.5 s: kept",
-                    "GOVI repeated its answer for stop 57330430",
-                    "GOVI sent stop 1, 2, which nobody asked for: refused",
-                    "GOVI sent what cannot be read: the answer is an error: 'Timeout'",
-                    "A callback for GOVI from 192.0.2.0/24, who may not send any: refused",
+                    "GOVI: accepted the question for stop 57330430, no response within 10 s",
+                    "GOVI: response for stop 57330430 after 12.5 s, stored",
+                    "GOVI: repeated response for stop 57330430",
+                    "GOVI: callback for stop 1, 2 without a question, rejected",
+                    "GOVI: unreadable callback (the response is an error: 'Timeout')",
+                    "GOVI: callback from 192.0.2.0/24, which is not in the module's `allow`, rejected",
                 )
             ],
         )
         self.assertCounts(silent=1, late=1, repeated=1, unsolicited=1, broken=1, refused=1)
 
-    def test_once_a_minute(self) -> None:
-        """However often an incident happens it is told once a minute, with how many there were."""
+    def test_incidents_are_logged_once_a_minute(self) -> None:
+        """An incident is logged once a minute, with the number of those in between."""
         for n in range(121):
-            self.assertRaises(Unsolicited, self.gateway.deliver, answer(str(n)))
+            self.assertRaises(Unsolicited, self.deliver, callback(str(n)))
             self.clock.advance(1)
         more = "(and 59 more of this kind since the last such line)"
         self.assertEqual(
             [line for _, line in self.lines()],
             [
-                "GOVI sent stop 0, which nobody asked for: refused",
-                f"GOVI sent stop 60, which nobody asked for: refused {more}",
-                f"GOVI sent stop 120, which nobody asked for: refused {more}",
+                "GOVI: callback for stop 0 without a question, rejected",
+                f"GOVI: callback for stop 60 without a question, rejected {more}",
+                f"GOVI: callback for stop 120 without a question, rejected {more}",
             ],
         )
         self.assertCounts(unsolicited=121)
 
-    def test_many_stops(self) -> None:
-        """A callback with very many stops does not fill the log."""
-        self.assertRaises(Unsolicited, self.gateway.deliver, answer(*map(str, range(1000))))
+    def test_long_callback_is_logged_briefly(self) -> None:
+        """A callback with many stops does not fill the log."""
+        self.assertRaises(Unsolicited, self.deliver, callback(*map(str, range(1000))))
         self.assertEqual(
-            self.lines(), [(LogLevel.warn, "GOVI sent stop 0, 1, 2, 3, 4, which nobody asked for: refused")]
+            self.lines(), [(LogLevel.warn, "GOVI: callback for stop 0, 1, 2, 3, 4 without a question, rejected")]
         )

@@ -1,4 +1,4 @@
-"""The KV55 messages: what GOVI sends comes through, and what it should not send is refused."""
+"""The KV55 messages: valid ones are preserved, invalid ones are rejected."""
 
 import gzip
 import zlib
@@ -29,7 +29,7 @@ from govi_server.kv55.messages import (
 )
 
 MANY = 1 << 20
-"""Bytes: a limit that nothing here reaches."""
+"""Bytes: a limit beyond all messages of these tests."""
 
 # In the form of GOVI's messages: no namespace, hours that run on, a destination in brackets, a code with a zero.
 GOVI = b"""<?xml version="1.0"?>
@@ -108,7 +108,7 @@ TREES = st.recursive(
 
 
 def at(year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> float:
-    """Give the epoch seconds of a moment in UTC."""
+    """Return the epoch seconds of a time in UTC."""
     return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
 
 
@@ -117,30 +117,30 @@ SUMMER = at(2012, 7, 1, 10)
 
 
 def dris_55(trips: str = "", code: str = "031102", head: str = "") -> bytes:
-    """Write a DRIS_55 as a gateway might: of one stop, with these trips, and with a head before the root."""
+    """Return a DRIS_55 of a gateway: one stop with these trips, after the head."""
     point = f"<TimingPoint><TimingPointCode>{code}</TimingPointCode>{trips}</TimingPoint>"
     return f"{head}<DRIS_55><Version>0.0.1</Version><Request>{point}</Request></DRIS_55>".encode()
 
 
 def read_trip(elements: str) -> Trip:
-    """Read a Trip of these elements."""
+    """Return the Trip of these elements."""
     [board] = read_dris_55(dris_55(f"<Trip>{elements}</Trip>"), WINTER)
     [trip] = board.trips
     return trip
 
 
 def trip_of(values: Mapping[str, Any]) -> Trip:
-    """Make a Trip of values by name."""
+    """Return a Trip of fields by name."""
     return Trip(**values)
 
 
 def written(*trips: Trip) -> bytes:
-    """Write the document of a board with these trips."""
+    """Return the document of a board with these trips."""
     return write_dris_55([Board("031102", trips, WINTER)])
 
 
 def leaves(document: bytes) -> list[tuple[str, str]]:
-    """List the path and the text of each element that has no elements in it, in order."""
+    """Return the path and the text of each leaf element, in order."""
 
     def walk(element: ElementTree.Element, path: str) -> Iterator[tuple[str, str]]:
         for child in element:
@@ -153,21 +153,21 @@ def leaves(document: bytes) -> list[tuple[str, str]]:
 
 
 def trips_in(document: bytes) -> list[list[tuple[str, str]]]:
-    """List the elements and texts of each Trip, in order."""
+    """Return the elements and texts of each Trip, in order."""
     trips = ElementTree.fromstring(document).iter("Trip")
     return [[(child.tag, child.text or "") for child in trip] for trip in trips]
 
 
 def canonical(xml: bytes | str) -> str:
-    """Write XML so that documents that say the same are the same, blanks around texts apart."""
+    """Return XML in canonical form, without whitespace around texts."""
     return ElementTree.canonicalize(xml.decode() if isinstance(xml, bytes) else xml, strip_text=True)
 
 
 class GoviTests(SynchronousTestCase):
     """A message as GOVI sends it."""
 
-    def test_read(self) -> None:
-        """The message becomes the board of its stop, made at the moment of reading, with its header."""
+    def test_message_becomes_a_board(self) -> None:
+        """The message becomes the board of its stop, received at the moment of parsing, with its header."""
         [board] = read_dris_55(GOVI, WINTER)
         self.assertEqual((board.code, board.received_at, board.envelope), ("031102", WINTER, ENVELOPE))
         self.assertEqual(
@@ -185,34 +185,34 @@ class GoviTests(SynchronousTestCase):
         )
         self.assertEqual([trip.journey_number for trip in board.trips], ["143", "148"])
 
-    def test_trips_come_through(self) -> None:
+    def test_trips_are_preserved(self) -> None:
         """Every trip is written with the elements, texts and order that it was read with."""
         document = write_dris_55(read_dris_55(GOVI, WINTER))
         self.assertEqual(len(trips_in(document)), 2)
         self.assertEqual(trips_in(document), trips_in(GOVI))
 
     def test_only_the_license_is_added(self) -> None:
-        """The document is the message with the License in front of Request, and nothing else changed."""
+        """The document is the message with the License before Request, and nothing else changed."""
         license_element = f"<License>{LICENSE}</License>".encode()
         expected = GOVI.replace(b"<Request>", license_element + b"<Request>")
         self.assertEqual(canonical(write_dris_55(read_dris_55(GOVI, WINTER))), canonical(expected))
 
-    def test_written_twice(self) -> None:
+    def test_write_is_idempotent(self) -> None:
         """A document that is read and written again is the same, byte by byte."""
         document = write_dris_55(read_dris_55(GOVI, WINTER))
         self.assertEqual(write_dris_55(read_dris_55(document, SUMMER)), document)
 
     def test_gzip(self) -> None:
-        """A message is the same packed and plain."""
+        """A message is the same with gzip and without."""
         self.assertEqual(unpack(gzip.compress(GOVI), MANY), GOVI)
         self.assertEqual(unpack(GOVI, MANY), GOVI)
 
 
 class HeaderTests(SynchronousTestCase):
-    """What stands around the stops."""
+    """The elements around the stops."""
 
-    def test_of_no_message(self) -> None:
-        """A board that came in no message gets the header that the interface asks for."""
+    def test_board_without_a_message(self) -> None:
+        """A board without a message gets the header that the interface requires."""
         table = {WINTER: ("2012-01-22T23:45:49+01:00", "2012-01-22T22:45:49")}
         table[SUMMER] = ("2012-07-01T12:00:00+02:00", "2012-07-01T10:00:00")
         for made, (sent, requested) in table.items():
@@ -230,27 +230,27 @@ class HeaderTests(SynchronousTestCase):
                 ],
             )
 
-    def test_not_made_up(self) -> None:
-        """What the header of a message does not say is not in the document."""
+    def test_absent_elements_are_not_added(self) -> None:
+        """Elements that are absent in the message's header are absent in the document."""
         self.assertEqual(
             leaves(write_dris_55(read_dris_55(dris_55(), WINTER))),
             [("Version", "0.0.1"), ("License", LICENSE), ("Request/TimingPoint/TimingPointCode", "031102")],
         )
 
     def test_order(self) -> None:
-        """The header is written in the order of the interface, in whatever order it came."""
+        """The header is written in the order of the interface, in whatever order it was received."""
         parts = GOVI.split(b"        <Request>")
         head = b"".join(reversed(parts[0].splitlines(keepends=True)[3:]))
         mixed = b"<DRIS_55><Request>" + parts[1].replace(b"</DRIS_55>", head + b"</DRIS_55>")
         self.assertEqual(write_dris_55(read_dris_55(mixed, WINTER)), write_dris_55(read_dris_55(GOVI, WINTER)))
 
     def test_empty_elements(self) -> None:
-        """A header element that is empty stays there, empty."""
+        """An empty header element stays, empty."""
         message = dris_55().replace(b"<Version>0.0.1</Version>", b"<SubscriberID/>")
         self.assertIn(("SubscriberID", ""), leaves(write_dris_55(read_dris_55(message, WINTER))))
 
     def test_licenses(self) -> None:
-        """The license that a message came under stays; else it is the one that is given, or none."""
+        """The license of the message stays; else it is the argument, or none."""
         ours, theirs = "http://example.org/ours", "http://example.org/theirs"
         licensed = dris_55().replace(b"<Request>", f"<License>{theirs}</License><Request>".encode())
         table: dict[tuple[bytes, str | None], list[str]] = {
@@ -296,7 +296,7 @@ class TripTests(SynchronousTestCase):
     """The elements of a Trip."""
 
     def test_all_elements(self) -> None:
-        """Every element of the interface is read into its value and written in its place."""
+        """Every element of the interface is read into its field and written in its place."""
         self.assertEqual([name for _, name in ELEMENTS], list(Trip.__struct_fields__)[:-1])
         texts = [(element, f"{number}") for number, (element, _) in enumerate(ELEMENTS)]
         trip = read_trip("".join(f"<{element}>{text}</{element}>" for element, text in reversed(texts)))
@@ -305,7 +305,7 @@ class TripTests(SynchronousTestCase):
         self.assertEqual(trips_in(written(trip)), [texts])
 
     def test_absent_and_empty(self) -> None:
-        """An element that is absent is None and stays away; one that is empty is "" and stays empty."""
+        """An absent element is None and stays absent; an empty one is "" and stays empty."""
         for element, name in ELEMENTS:
             for empty in (f"<{element}/>", f"<{element}></{element}>"):
                 trip = read_trip(empty)
@@ -314,8 +314,8 @@ class TripTests(SynchronousTestCase):
         self.assertEqual(read_trip(""), Trip())
         self.assertEqual(trips_in(written(Trip())), [[]])
 
-    def test_texts_are_kept(self) -> None:
-        """Nobody trims, rounds or translates a text."""
+    def test_texts_are_unchanged(self) -> None:
+        """No text is trimmed, rounded or translated."""
         for text in (
             "  a ",
             "\n",
@@ -331,13 +331,13 @@ class TripTests(SynchronousTestCase):
             self.assertEqual(trip, Trip(destination_name=text))
             self.assertEqual(trips_in(written(trip)), [[("DestinationName", text)]])
 
-    def test_text_in_pieces(self) -> None:
-        """Comments, instructions and CDATA do not cut a text short."""
+    def test_text_around_comments(self) -> None:
+        """Comments, instructions and CDATA do not truncate a text."""
         for xml in ("a&amp;b", "a<!-- c -->&amp;b", "<?d e?>a&#38;b", "<![CDATA[a&b]]>", "a<![CDATA[&]]>b"):
             self.assertEqual(read_trip(f"<DestinationName>{xml}</DestinationName>"), Trip(destination_name="a&b"))
 
     def test_unknown_elements(self) -> None:
-        """Elements that nobody knows are kept with all that is in them, behind those of the interface."""
+        """Unknown elements are written with their contents, after those of the interface."""
         table = [
             "<Platform>2b</Platform>",
             "<Platform/>",
@@ -364,7 +364,7 @@ class TripTests(SynchronousTestCase):
         self.assertEqual(trips_in(written(trip)), [expected])
 
     def test_known_elements_in_unknown_form(self) -> None:
-        """Of a known element nothing gets lost when it has attributes or elements, or comes twice."""
+        """A known element with attributes or child elements, or a repeated one, is written unchanged."""
         table = [
             '<DestinationName lang="nl">a</DestinationName>',
             "<DestinationName>a<Short>b</Short></DestinationName>",
@@ -378,7 +378,7 @@ class TripTests(SynchronousTestCase):
         self.assertEqual(trips_in(written(twice)), [[("DestinationName", ""), ("DestinationName", "b")]])
 
     def test_escaping(self) -> None:
-        """What means something in XML is escaped, and read back as it was."""
+        """Characters with a meaning in XML are escaped, and read back unchanged."""
         text = """<b>&amp; "a" 'b' ]]> <!-- --> <?c?> \r\n"""
         document = written(trip_of(dict.fromkeys((name for _, name in ELEMENTS), text)))
         self.assertEqual(trips_in(document), [[(element, text) for element, _ in ELEMENTS]])
@@ -386,7 +386,7 @@ class TripTests(SynchronousTestCase):
             self.assertNotIn(raw, document)
 
     def test_characters(self) -> None:
-        """What XML cannot hold is replaced; every other character comes through."""
+        """Characters that XML cannot represent are replaced; all others are preserved."""
         bad = "".join(NOT_XML) + "\ud800\udfff"
         self.assertEqual(
             trips_in(written(Trip(destination_name=f"a{bad}b"))),
@@ -399,7 +399,7 @@ class TripTests(SynchronousTestCase):
     @given(st.lists(TRIPS, max_size=3))
     @example([Trip(destination_name="\r\n \r")])
     def test_any_trips(self, trips: list[Trip]) -> None:
-        """Any trips of texts that XML can hold are the same when they are written and read."""
+        """Any trips of texts that XML can represent are the same after writing and reading."""
         [board] = read_dris_55(written(*trips), WINTER)
         self.assertEqual(board.trips, tuple(trips))
 
@@ -420,17 +420,17 @@ class EncodingTests(SynchronousTestCase):
             self.assertIn(f"<DestinationName>{name}</DestinationName>".encode(), document)
 
     def test_byte_order_mark(self) -> None:
-        """A byte order mark in front does not matter."""
+        """A byte order mark is ignored."""
         self.assertEqual(
             read_dris_55(b"\xef\xbb\xbf" + GOVI[GOVI.index(b"<DRIS") :], WINTER), read_dris_55(GOVI, WINTER)
         )
 
 
 class BadMessageTests(SynchronousTestCase):
-    """What is refused."""
+    """Messages that are rejected."""
 
     def assertBad(self, table: dict[str, bytes]) -> None:
-        """Check that each of these messages is refused with a reason that can be sent."""
+        """Assert that each of these messages is rejected with a text that can be sent."""
         for name, message in table.items():
             try:
                 boards = read_dris_55(message, WINTER)
@@ -440,7 +440,7 @@ class BadMessageTests(SynchronousTestCase):
                 self.fail(f"{name} was taken for {boards}")
 
     def test_not_well_formed(self) -> None:
-        """What is no XML is refused."""
+        """Malformed XML is rejected."""
         self.assertBad(
             {
                 "nothing": b"",
@@ -463,7 +463,7 @@ class BadMessageTests(SynchronousTestCase):
         )
 
     def test_document_types(self) -> None:
-        """No document type is taken, whatever is in it."""
+        """Any document type is rejected."""
         laughs = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 10))
         self.assertBad(
             {
@@ -491,7 +491,7 @@ class BadMessageTests(SynchronousTestCase):
         )
 
     def test_other_documents(self) -> None:
-        """Well-formed XML that is no answer with a board is refused."""
+        """Well-formed XML that is no response with a board is rejected."""
         self.assertBad(
             {
                 "another root": b"<html/>",
@@ -507,15 +507,15 @@ class BadMessageTests(SynchronousTestCase):
         )
 
     def test_errors(self) -> None:
-        """An answer that says Error is no board, with or without a text."""
+        """A response with Error is no board, with or without a text."""
         self.assertBad(
             {"ours": write_error("031102", "Timeout"), "empty": dris_55("</TimingPoint><Error/><TimingPoint>")}
         )
         with self.assertRaisesRegex(BadMessage, "Timeout"):
             read_dris_55(write_error("031102", "Timeout"), WINTER)
 
-    def test_codes(self) -> None:
-        """A code that is none is refused, not mended."""
+    def test_invalid_codes(self) -> None:
+        """An invalid code is rejected, not repaired."""
         codes = ("", " 031102", "031102\n", "+031102", "-1", "3.1", "1_000", "0x1", "31102a", "1" * 11)
         more = ("\u0663\u0661", "\uff13\uff11", "&lt;b&gt;", "<!-- 031102 -->", "<b>031102</b>")
         self.assertBad({code: dris_55(code=code) for code in (*codes, *more)})
@@ -531,7 +531,7 @@ class BadMessageTests(SynchronousTestCase):
     @example(b"", 0, 0, 0, False)
     @example(b"\x1f\x8b", 0, 0, 0, False)
     def test_any_bytes(self, junk: bytes, place: int, gone: int, flip: int, packed: bool) -> None:
-        """Any bytes, and any message with a wound, give boards or are a BadMessage whose text can be sent."""
+        """Any bytes, and any damaged message, give boards or a BadMessage whose text can be sent."""
         wounded = GOVI[:place] + junk + GOVI[place + gone :]
         if packed:
             wounded = gzip.compress(wounded, mtime=0)
@@ -548,7 +548,7 @@ class BadMessageTests(SynchronousTestCase):
     @settings(max_examples=150, deadline=None)
     @given(st.lists(TREES, max_size=5).map("".join))
     def test_any_elements(self, elements: str) -> None:
-        """Any elements anywhere give boards, which come through, or are a BadMessage whose text can be sent."""
+        """Any elements anywhere give boards, which are preserved, or a BadMessage whose text can be sent."""
         documents = (dris_55().replace(b"<Request>", b"<Request>" + elements.encode()), dris_55(elements))
         for data in (*documents, dris_55(f"<Trip>{elements}</Trip>")):
             try:
@@ -564,7 +564,7 @@ class BadMessageTests(SynchronousTestCase):
 
 
 class ErrorTests(SynchronousTestCase):
-    """The answer to a question that gets no board."""
+    """The document of a request without a board."""
 
     def test_structure(self) -> None:
         """Error stands after TimingPoint, and there are no timestamps, number or license."""
@@ -586,7 +586,7 @@ class ErrorTests(SynchronousTestCase):
         )
 
     def test_echo(self) -> None:
-        """What the client wrote is echoed escaped, in whatever form it was."""
+        """The client's text is echoed, escaped, of whatever form."""
         table = {
             "": "",
             "31102a": "31102a",
@@ -627,7 +627,7 @@ class QuestionTests(SynchronousTestCase):
         )
 
     def test_round_trip(self) -> None:
-        """What is asked is what is read."""
+        """A question is the same after writing and reading."""
         for question in (
             Question("031102", "56", "openOV", "2012-01-22T22:45:49"),
             Question("0", "", "", "now"),
@@ -636,18 +636,18 @@ class QuestionTests(SynchronousTestCase):
             self.assertEqual(read_dris_55_req(write_dris_55_req(question, SUMMER)), question)
 
     def test_request_timestamp(self) -> None:
-        """A question that names no moment of its own is asked now."""
+        """A question without a RequestTimestamp has the one of its sending."""
         question = read_dris_55_req(write_dris_55_req(Question("1", "2"), SUMMER))
         self.assertEqual(question, Question("1", "2", "openOV", "2012-07-01T10:00:00"))
 
-    def test_missing(self) -> None:
-        """Only the stop has to be there."""
+    def test_only_the_stop_is_required(self) -> None:
+        """Only the stop is required."""
         point = "<TimingPoint><TimingPointCode>031102</TimingPointCode></TimingPoint>"
         message = f"<DRIS_55_REQ><Request>{point}</Request></DRIS_55_REQ>".encode()
         self.assertEqual(read_dris_55_req(message), Question("031102", "0", "openOV", ""))
 
-    def test_refused(self) -> None:
-        """What is no question about a stop is refused."""
+    def test_other_documents_are_rejected(self) -> None:
+        """A document that is no question about a stop is rejected."""
         good = write_dris_55_req(Question("031102", "56"), WINTER)
         table = {
             "nothing": b"",
@@ -668,7 +668,7 @@ class AcknowledgementTests(SynchronousTestCase):
     """DRIS_55_RES."""
 
     def test_structure(self) -> None:
-        """An acknowledgement says OK, at a moment in UTC without a zone."""
+        """An acknowledgement says OK, at a time in UTC without a zone."""
         table = {WINTER: "2012-01-22T22:45:49", SUMMER: "2012-07-01T10:00:00"}
         for now, sent in table.items():
             document = write_dris_55_res(now)
@@ -685,15 +685,15 @@ class AcknowledgementTests(SynchronousTestCase):
             )
 
     def test_subscriber(self) -> None:
-        """It is the acknowledgement of a subscriber, whose name is escaped."""
+        """An acknowledgement names its subscriber, escaped."""
         self.assertEqual(leaves(write_dris_55_res(WINTER, "<me>"))[0], ("SubscriberID", "<me>"))
 
 
 class TimestampTests(SynchronousTestCase):
-    """Moments as texts."""
+    """Times as texts."""
 
     def test_local(self) -> None:
-        """The wall clock of the Netherlands has the offset of the season, to the second of the change."""
+        """Local time has the offset of the season, to the second of the change."""
         table = {
             WINTER: "2012-01-22T23:45:49+01:00",
             WINTER + 0.9: "2012-01-22T23:45:49+01:00",
@@ -707,7 +707,7 @@ class TimestampTests(SynchronousTestCase):
         self.assertEqual({now: local_timestamp(now) for now in table}, table)
 
     def test_utc(self) -> None:
-        """UTC has no offset, names no zone and knows no season."""
+        """UTC has no offset and no season."""
         table = {
             WINTER: "2012-01-22T22:45:49",
             WINTER + 0.9: "2012-01-22T22:45:49",
@@ -721,25 +721,25 @@ class UnpackTests(SynchronousTestCase):
     """Messages that may be gzip."""
 
     def assertBad(self, data: bytes, limit: int = MANY) -> None:
-        """Check that bytes are refused with a reason."""
+        """Assert that bytes are rejected with a reason."""
         self.assertTrue(str(self.assertRaises(BadMessage, unpack, data, limit)))
 
     def test_plain(self) -> None:
-        """What is not gzip is left as it is."""
+        """Bytes without gzip are unchanged."""
         for data in (b"", b"\x1f", GOVI, b"\0\xff", zlib.compress(GOVI)):
             self.assertEqual(unpack(data, MANY), data)
 
     def test_empty_gzip(self) -> None:
-        """After an empty gzip there may be nothing else, either, but the padding of old tapes."""
+        """After an empty gzip only padding with zeros is allowed."""
         self.assertBad(gzip.compress(b"") + b"garbage")
         self.assertEqual(unpack(gzip.compress(b"") + b"\0\0", MANY), b"")
 
     def test_many_members(self) -> None:
-        """A message in more members than anybody writes is none."""
+        """A gzip of too many members is rejected."""
         self.assertBad(gzip.compress(b"") * 17)
 
     def test_gzip(self) -> None:
-        """What is gzip is unpacked, with whatever is in the head of it."""
+        """A gzip is unpacked, whatever its header."""
         flags = (
             gzip.compress(GOVI)[:3] + b"\x08" + gzip.compress(GOVI)[4:10] + b"kv55.xml\0" + gzip.compress(GOVI)[10:]
         )
@@ -748,38 +748,38 @@ class UnpackTests(SynchronousTestCase):
         self.assertEqual(unpack(gzip.compress(b""), MANY), b"")
 
     def test_members(self) -> None:
-        """A gzip of several members is all of them, with zeros behind it at most."""
+        """A gzip of several members is all of them, followed by zeros at most."""
         data = gzip.compress(b"a") + gzip.compress(b"") + gzip.compress(b"bc")
         self.assertEqual(unpack(data, MANY), b"abc")
         self.assertEqual(unpack(data + b"\0" * 100, MANY), b"abc")
 
     def test_truncated(self) -> None:
-        """A gzip that is cut off anywhere is refused, in its second member too."""
+        """A truncated gzip is rejected, in its second member too."""
         for first in (b"", gzip.compress(b"a")):
             data = first + gzip.compress(GOVI)
             for end in range(len(first) + 2, len(data)):
                 self.assertBad(data[:end])
 
-    def test_broken(self) -> None:
-        """A gzip that contradicts itself is refused."""
+    def test_corrupt(self) -> None:
+        """A corrupt gzip is rejected."""
         data = gzip.compress(GOVI, mtime=0)
         for place in (2, 20, len(data) // 2, len(data) - 8, len(data) - 1):
             self.assertBad(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
 
-    def test_garbage_behind(self) -> None:
-        """Bytes after the end are refused, a broken member among them."""
+    def test_trailing_bytes(self) -> None:
+        """Trailing bytes are rejected, a corrupt member among them."""
         for garbage in (b"x", b"\0x", GOVI, b"\x1f", b"\x1f\x8b", b"\0" + gzip.compress(b"a")):
             self.assertBad(gzip.compress(GOVI) + garbage)
 
     def test_limit(self) -> None:
-        """As many bytes as the limit may come out, not one more, packed or plain, in one member or more."""
+        """The result may have as many bytes as the limit, in one member or more."""
         for data in (b"x" * 100, gzip.compress(b"x" * 100), gzip.compress(b"x" * 50) * 2):
             self.assertEqual(unpack(data, 100), b"x" * 100)
             self.assertBad(data, 99)
         self.assertEqual(unpack(gzip.compress(b""), 0), b"")
 
     def test_bomb(self) -> None:
-        """A bomb is refused when the limit is reached, not when it has gone off."""
+        """A bomb is rejected when the limit is reached, not after it was unpacked."""
         packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
         megabyte = bytes(MANY)
         bomb = b"".join(packer.compress(megabyte) for _ in range(64)) + packer.flush()
@@ -793,7 +793,7 @@ class CodeTests(SynchronousTestCase):
     """TimingPointCodes."""
 
     def test_codes(self) -> None:
-        """A code is one to ten ASCII digits, and int() is no judge of that."""
+        """A code is one to ten ASCII digits; int() accepts more."""
         table = {
             "0": True,
             "031102": True,
@@ -822,7 +822,7 @@ class CodeTests(SynchronousTestCase):
         self.assertEqual({code: is_timing_point_code(code) for code in table}, table)
 
     def test_code_in(self) -> None:
-        """The first code of a message is found, even where the message cannot be read."""
+        """The first code of a message is returned, even of a malformed one."""
         table = {
             GOVI: "031102",
             GOVI[:500]: "031102",

@@ -30,7 +30,7 @@ class TimetableTestCase(SynchronousTestCase):
         self.rejected: Counter[str] = Counter()
         self.timetable = self.make_timetable()
 
-    def make_timetable(self, limits: PlanningSettings = PlanningSettings()) -> Timetable:  # noqa: B008  # it is frozen
+    def make_timetable(self, limits: PlanningSettings = PlanningSettings()) -> Timetable:  # it is frozen
         return Timetable(self.clock.seconds, limits)
 
     def reject(self, kind: str) -> None:

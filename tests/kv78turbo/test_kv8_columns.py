@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.kv78turbo.kv8_columns import COLUMNS, OVAPI_COLUMNS, VALUE_NAMES, parse_passtime, table_layout
+from govi_server.kv78turbo.kv8_columns import COLUMNS, VALUE_NAMES, parse_passtime, table_layout
 from govi_server.kv78turbo.passtime import Passtime
 from tests import feed
 
@@ -55,11 +55,6 @@ class ColumnTests(SynchronousTestCase):
             passtime = parse_passtime(KEY, values(TargetArrivalTime=b"01:30:00", **{name: b"a\\pb"}), "1")
             self.assertEqual(passtime.extra, ((name, "a|b"),))
         self.assertEqual(parse_passtime(KEY, values(), "1").extra, ())
-
-    def test_extra_columns_are_in_ovapi(self) -> None:
-        """Columns without a field are stored for OVapi's JSON."""
-        ovapi = {column.name for column in OVAPI_COLUMNS}
-        self.assertLessEqual({column.name for column in COLUMNS if not column.field}, ovapi)
 
     def test_layout_of_missing_columns(self) -> None:
         """A required column must be in the table; the values of others are null."""

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import cast
 
-import msgspec
 import zmq
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReadDescriptor
@@ -582,8 +581,3 @@ class DescriptorTests(SynchronousTestCase):
         self.assertTrue(verifyObject(IReadDescriptor, descriptor))
         self.assertEqual((descriptor.fileno(), descriptor.logPrefix()), (99, "kv78turbo"))
         descriptor.connectionLost(Failure(ValueError()))
-
-    def test_limits(self) -> None:
-        """A limit that is none, or is not known, is refused by its name."""
-        for wrong in ({"silence": 0}, {"queue": 0}, {"silense": 60}):
-            self.assertRaises(msgspec.ValidationError, msgspec.convert, wrong, SubscriberSettings)

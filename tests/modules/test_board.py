@@ -1,19 +1,17 @@
 """The departure board as a page, as lines and as JSON."""
 
-import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import product
-from typing import Any, cast
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.colors import MIN_CONTRAST, contrast
 from govi_server.departures.display import DepartureDisplay, DisplayRow, RowState, StopDisplay, StopState
-from govi_server.documents import board as plain
+from govi_server.documents.board import lines
 from govi_server.http.caching.response_cache import MAX_AGE
-from govi_server.modules.board import CHARS
 from govi_server.pages import board_page
 from govi_server.pages.assets import TYPES, address, content
 from govi_server.pages.texts import LANGUAGES, TEXTS, row_words, stop_words
@@ -36,31 +34,26 @@ def fragment_of(*what: Any) -> str:
 
 def lines_of(*what: Any) -> str:
     """Write lines."""
-    return run_now(plain.lines(*what))
-
-
-def document_of(*what: Any) -> str:
-    """Write JSON."""
-    return run_now(plain.document(*what))
+    return run_now(lines(*what))
 
 
 # What is known of a departure five minutes from now that was planned two minutes before, in each language.
 ROW_WORDS: dict[RowState, tuple[str, str, str, str]] = {
     "on_time": ("op tijd", "on time", "pünktlich", "à l\u2019heure"),
-    "late": ("2 min later", "2 min late", "2 Min später", "2 min de retard"),
-    "planned": ("dienstregeling", "timetable", "Fahrplan", "horaire prévu"),
+    "late": ("2 min later", "2 min late", "+2 Min.", "2 min de retard"),
+    "planned": ("dienstregeling", "scheduled", "laut Fahrplan", "horaire théorique"),
     "unknown": ("vertraging onbekend", "delay unknown", "Verspätung unbekannt", "retard inconnu"),
     "cancelled": ("vervalt", "cancelled", "fällt aus", "supprimé"),
     "stopped": ("bij de halte", "at the stop", "an der Haltestelle", "à l\u2019arrêt"),
-    "last_known": ("laatst bekend", "last known", "zuletzt bekannt", "dernière information"),
+    "last_known": ("laatst bekende tijd", "last known time", "letzter Stand", "dernier horaire connu"),
 }
 STOP_WORDS: dict[StopState, tuple[str, str, str, str]] = {
     "live": ("", "", "", ""),
-    "planned": ("dienstregeling", "timetable", "Fahrplan", "horaire prévu"),
-    "last_known": ("gegevens van 00:58", "data of 00:58", "Daten von 00:58", "données de 00:58"),
+    "planned": ("dienstregeling", "scheduled times", "Fahrplan", "horaires théoriques"),
+    "last_known": ("bijgewerkt om 00:58", "updated at 00:58", "Stand: 00:58 Uhr", "mise à jour à 00:58"),
     "none": ("komende 120 minuten", "next 120 minutes", "nächsten 120 Minuten", "120 prochaines minutes"),
     "unknown": (f"code {CODE}", f"code {CODE}", f"Code {CODE}", f"code {CODE}"),
-    "down": ("nu even niet", "not available right now", "zurzeit nicht verfügbar", "pas disponibles"),
+    "down": ("tijdelijk niet", "temporarily unavailable", "vorübergehend nicht", "momentanément indisponibles"),
 }
 
 
@@ -124,7 +117,7 @@ class TextTests(SynchronousTestCase):
     def test_early(self) -> None:
         """Who leaves early is said to."""
         words = [row_words(row(5, 3, "early"), lang) for lang in LANGUAGES]
-        self.assertEqual(words, ["2 min eerder", "2 min early", "2 Min früher", "2 min d\u2019avance"])
+        self.assertEqual(words, ["2 min eerder", "2 min early", "2 Min. früher", "2 min d\u2019avance"])
 
     def test_stops(self) -> None:
         """Each state of a stop has its own words, in each language."""
@@ -313,135 +306,3 @@ class StyleTests(SynchronousTestCase):
                 self.assertGreaterEqual(contrast(colors[ground], colors[text]), MIN_CONTRAST, (ground, text))
         # No other colour is written anywhere.
         self.assertEqual(len(re.findall("#[0-9a-fA-F]{3,8}\\b|rgb|hsl", css)), len(day) + len(night))
-
-
-class LineTests(SynchronousTestCase):
-    """Lines of text."""
-
-    there = sign(
-        row(3, 5, "late", line="2", destination="Veerstoep via Haven"),
-        row(12, 12, line="160", destination="Lindewaard Station"),
-        row(14, 14, "cancelled", line="N1"),
-    )
-
-    def lines(self, chars: int | None = None, *fields: str, lang: str = "nl") -> list[str]:
-        text = lines_of(self.there, lang, NOW, fields or plain.LINE, chars)
-        self.assertTrue(text.endswith("\n"))
-        return text.split("\n")[:-1]
-
-    def test_nobody_vouches(self) -> None:
-        """A time that nobody vouches for is told from one that is expected."""
-        for state, time in [("late", "5 min"), ("planned", "5 min"), ("last_known", "~5 min"), ("unknown", "~01:03")]:
-            there = sign(row(3, 5, cast(RowState, state)))
-            self.assertEqual(lines_of(there, "nl", NOW, ("time",)), f"{time}\n", state)
-            (told,) = json.loads(document_of(there, "nl", NOW))["stops"][0]["departures"]
-            self.assertEqual(told["time"], time.removeprefix("~"))
-            self.assertEqual(told["expected"] is None, state in ("planned", "unknown"))
-        there = sign(row(0, 0, "last_known", line=""))
-        self.assertEqual(lines_of(there, "fr", NOW, plain.LINE, CHARS.kind.schema["minimum"]), "~Maintenant\n")
-
-    def test_free(self) -> None:
-        """One line a departure, in columns."""
-        self.assertEqual(
-            self.lines(),
-            [
-                "2   Veerstoep via Haven   5 min",
-                "160 Lindewaard Station    01:12",
-                "N1  Strand              vervalt",
-            ],
-        )
-
-    def test_chars(self) -> None:
-        """A line is as long as it is to be: first "via" goes, then letters; the time is always whole."""
-        self.assertEqual(
-            self.lines(24), ["2   Veerstoep      5 min", "160 Lindewaard.    01:12", "N1  Strand       vervalt"]
-        )
-        self.assertEqual(self.lines(40)[0], "2   Veerstoep via Haven            5 min")
-        self.assertEqual(self.lines(16), ["2   Vee.   5 min", "160 Lin.   01:12", "N1  Str. vervalt"])
-        for chars in range(10, 60):
-            for line, time in zip(self.lines(chars), ("5 min", "01:12", "vervalt"), strict=True):
-                self.assertEqual(len(line), chars)
-                self.assertTrue(line.endswith(time), (chars, line))
-
-    def test_fields(self) -> None:
-        """The fields that are asked for, in that order."""
-        self.assertEqual(self.lines(None, "time", "line")[1], "  01:12 160")
-        self.assertEqual(self.lines(None, "planned", "expected", "state")[0], "01:03 01:05 late")
-        self.assertEqual(self.lines(None, "planned", "expected", "state")[2], "01:14       cancelled")
-        self.assertEqual(self.lines(12, "destination"), ["Veerstoep   ", "Lindewaard. ", "Strand      "])
-
-        self.assertEqual(self.lines(12, "time", "planned", "expected")[0], "       5 min")
-
-    def test_words_fit(self) -> None:
-        """The shortest line that may be asked for has room for every word in place of a time."""
-        for lang in LANGUAGES:
-            longest = max(len(TEXTS[lang][key]) for key in ("now", "cancelled"))
-            self.assertLessEqual(longest, CHARS.kind.schema["minimum"])
-
-    def test_none(self) -> None:
-        """A stop without departures says why."""
-        there = sign(state="none")
-        self.assertEqual(lines_of(there, "en", NOW), "No departures in the next 120 minutes.\n")
-        self.assertEqual(lines_of(there, "en", NOW, plain.LINE, 10), "No departu\n")
-
-
-class DocumentTests(SynchronousTestCase):
-    """JSON."""
-
-    def test_document(self) -> None:
-        """Stops with their departures, in fields that are all documented."""
-        there = sign(row(3, 5, "late", color="#f6c900", text_color="#000000", note="vol"), messages=("Omleiding",))
-        self.assertEqual(
-            json.loads(document_of(there, "en", NOW)),
-            {
-                "stops": [
-                    {
-                        "code": CODE,
-                        "name": "Brug",
-                        "town": "Lindedorp",
-                        "state": "live",
-                        "words": "",
-                        "as_of": None,
-                        "messages": ["Omleiding"],
-                        "departures": [
-                            {
-                                "line": "4",
-                                "destination": "Strand",
-                                "platform": None,
-                                "time": "5 min",
-                                "minutes": 5,
-                                "planned": "2026-01-01T01:03:00+01:00",
-                                "expected": "2026-01-01T01:05:00+01:00",
-                                "state": "late",
-                                "words": "2 min late",
-                                "color": "#f6c900",
-                                "text_color": "#000000",
-                                "note": "vol",
-                                "stop": CODE,
-                            }
-                        ],
-                    }
-                ]
-            },
-        )
-
-    def test_fields(self) -> None:
-        """Fewer fields are told where fewer are asked for; of what is cancelled nothing is expected."""
-        text = document_of(sign(row(3, 5, "cancelled")), "en", NOW, ("minutes", "expected", "time"))
-        (departure,) = json.loads(text)["stops"][0]["departures"]
-        self.assertEqual(departure, {"minutes": None, "expected": None, "time": "cancelled"})
-
-    def test_expected(self) -> None:
-        """A time of the timetable alone, or one of an unknown delay, is not told as expected."""
-        states: tuple[RowState, ...] = ("planned", "unknown", "last_known")
-        there = sign(*(row(3, 3, state) for state in states))
-        told = json.loads(document_of(there, "en", NOW, ("planned", "expected")))["stops"][0]["departures"]
-        planned = "2026-01-01T01:03:00+01:00"
-        self.assertEqual([one["planned"] for one in told], [planned] * 3)
-        self.assertEqual([one["expected"] for one in told], [None, None, planned])
-        self.assertEqual(lines_of(there, "en", NOW, ("expected",)), "\n\n01:03\n")
-
-    def test_as_of(self) -> None:
-        """When the data is of is told where that counts."""
-        (stop,) = json.loads(document_of(sign(state="last_known", as_of=NOW - 60), "en", NOW))["stops"]
-        self.assertEqual(stop["as_of"], "2026-01-01T00:59:00+01:00")

@@ -20,7 +20,7 @@ LOCAL = IPv4Address("TCP", "127.0.0.1", 1)
 
 
 class CallbackTests(WireTestCase):
-    """What a gateway is told that calls back."""
+    """The responses to callbacks."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -35,36 +35,36 @@ class CallbackTests(WireTestCase):
         client.send(f"POST {path} HTTP/1.1\r\nHost: x\r\n{extra}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         return client.answer()
 
-    def answer(self, code: str = "031102") -> bytes:
+    def callback(self, code: str = "031102") -> bytes:
         return write_dris_55([Board(code, (), self.clock.seconds())])
 
-    def test_asked_for(self) -> None:
-        """An answer that was asked for is taken under any path, and acknowledged with a DRIS_55_RES."""
+    def test_acknowledged(self) -> None:
+        """A requested board is accepted under any path, and acknowledged with a DRIS_55_RES."""
         for path, extra, body in [
-            ("/", "", self.answer()),
-            ("/KV55/openOV?x", "Content-Type: application/octet-stream\r\n", gzip.compress(self.answer())),
-            ("/a/b", "Content-Encoding: gzip\r\n", gzip.compress(self.answer())),
+            ("/", "", self.callback()),
+            ("/KV55/openOV?x", "Content-Type: application/octet-stream\r\n", gzip.compress(self.callback())),
+            ("/a/b", "Content-Encoding: gzip\r\n", gzip.compress(self.callback())),
         ]:
-            flight = self.gateway.board("031102")
-            answer = self.post(body, path, extra=extra)
-            self.assertEqual(self.successResultOf(flight).code, "031102")
-            self.assertEqual((answer.status, answer.headers["Content-Type"]), (200, "text/xml; charset=utf-8"))
-            document = etree.fromstring(answer.body)
+            board = self.gateway.board("031102")
+            response = self.post(body, path, extra=extra)
+            self.assertEqual(self.successResultOf(board).code, "031102")
+            self.assertEqual((response.status, response.headers["Content-Type"]), (200, "text/xml; charset=utf-8"))
+            document = etree.fromstring(response.body)
             self.assertEqual((document.tag, document.findtext("ResponseCode")), ("DRIS_55_RES", "OK"))
             self.assertEqual(document.findtext("SendTimestamp"), "2026-01-01T00:00:00")
 
-    def test_not_asked_for(self) -> None:
-        """An answer that nobody asked for is refused."""
-        self.assertEqual(self.post(self.answer()).status, 403)
+    def test_unsolicited(self) -> None:
+        """A callback without a requested board is rejected with 403."""
+        self.assertEqual(self.post(self.callback()).status, 403)
 
     def test_unreadable(self) -> None:
-        """What cannot be read is refused, and said why."""
-        answer = self.post(b"<DRIS_55>")
-        self.assertEqual(answer.status, 400)
-        self.assertIn(b"not well-formed XML", answer.body)
+        """An unreadable callback is rejected with 400 and the reason."""
+        response = self.post(b"<DRIS_55>")
+        self.assertEqual(response.status, 400)
+        self.assertIn(b"not well-formed XML", response.body)
 
     def test_allowed(self) -> None:
-        """Who may not send callbacks is refused before the body is looked at; who came over a unix socket may."""
+        """Other addresses are rejected before the body is parsed; a peer on a unix socket is allowed."""
         for addr, status in [
             (LOCAL, 200),
             (IPv6Address("TCP", "::1", 1), 200),
@@ -74,15 +74,43 @@ class CallbackTests(WireTestCase):
             (IPv6Address("TCP", "::ffff:192.0.2.1", 1), 403),
             (IPv6Address("TCP", "2001:db8::1", 1), 403),
         ]:
-            flight = self.gateway.board("031102")
-            self.assertEqual(self.post(self.answer(), addr=addr).status, status, addr)
+            board = self.gateway.board("031102")
+            self.assertEqual(self.post(self.callback(), addr=addr).status, status, addr)
             if status == 403:
-                self.assertNoResult(flight)
+                self.assertNoResult(board)
         self.assertEqual(self.gateway.incidents.counts["refused"], 3)
 
+    def received_when_served(self, body: bytes) -> bytes:
+        """Post a callback; return what its client had received when the waiting request got its result."""
+        received: list[bytes] = []
+        client = Client(self.server, LOCAL)
+        self.gateway.board("031102").addBoth(lambda _: received.append(client.received()))
+        client.send(f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        (data,) = received
+        return data
+
+    def test_acknowledged_before_waiters_are_served(self) -> None:
+        """The response to a callback is sent before the requests that wait for its board are served."""
+        data = self.received_when_served(self.callback())
+        self.assertTrue(data.startswith(b"HTTP/1.1 200 "), data)
+        self.assertIn(b"DRIS_55_RES", data)
+
+    def test_rejected_before_waiters_are_served(self) -> None:
+        """The 400 to an unreadable callback is sent before the requests of its stop fail."""
+        data = self.received_when_served(self.callback()[:-20])
+        self.assertTrue(data.startswith(b"HTTP/1.1 400 "), data)
+
+    def test_failing_waiter(self) -> None:
+        """An exception while the boards are served does not change the response to the callback."""
+        self.gateway.listen(lambda board: 1 / 0)
+        self.gateway.board("031102").addErrback(lambda failure: None)
+        self.clock.advance(10)
+        self.assertEqual(self.post(self.callback()).status, 200)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_get(self) -> None:
-        """There is nothing to get here."""
+        """GET is not allowed."""
         client = Client(self.server, LOCAL)
         client.get("/")
-        answer = client.answer()
-        self.assertEqual((answer.status, answer.headers["Allow"]), (405, "POST, OPTIONS"))
+        response = client.answer()
+        self.assertEqual((response.status, response.headers["Allow"]), (405, "POST, OPTIONS"))

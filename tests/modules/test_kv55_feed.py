@@ -16,7 +16,7 @@ from govi_server.modules.kv55_feed import Kv55Feed
 from govi_server.modules.query_parameters import read_query
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
-from govi_server.web_handler import IWebModule
+from govi_server.web_handler import ICacheableModule
 from tests import feed as kv
 from tests.client import NOW, Answer, WireTestCase
 from tests.doubles import FakeSubscriber, live_feed, take
@@ -77,8 +77,8 @@ class DocumentTests(Kv55LiveTestCase):
     """What is in a document."""
 
     def test_interface(self) -> None:
-        """It is a web module."""
-        verifyObject(IWebModule, self.module)
+        """It is a cacheable module."""
+        verifyObject(ICacheableModule, self.module)
 
     def test_trip(self) -> None:
         """A trip has what KV8 says, with the names of its line and destination from KV7."""

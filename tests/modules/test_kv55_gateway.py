@@ -14,7 +14,7 @@ from govi_server.modules.kv55_gateway import Kv55Gateway
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.settings import CacheSettings
-from govi_server.web_handler import IWebModule
+from govi_server.web_handler import ICacheableModule
 from tests.client import Answer, Client, WireTestCase
 from tests.doubles import FakeSource
 
@@ -48,8 +48,8 @@ class Kv55Tests(WireTestCase):
         return client.answer()
 
     def test_interface(self) -> None:
-        """It is a web module."""
-        verifyObject(IWebModule, self.module)
+        """It is a cacheable module."""
+        verifyObject(ICacheableModule, self.module)
 
     def test_miss_and_hit(self) -> None:
         """The first client waits for the source, the next one does not; both get the same document."""

@@ -7,9 +7,9 @@ from typing import Any
 from zope.interface.verify import verifyObject
 
 from govi_server.departures.timing_point import wgs84
-from govi_server.documents.ovapi import where
+from govi_server.documents.ovapi import OvapiDocuments, where
 from govi_server.modules.ovapi import PATHS, ovapi_modules
-from govi_server.web_handler import IWebModule
+from govi_server.web_handler import ICacheableModule
 from tests import feed as kv
 from tests.client import NOW, Answer
 from tests.doubles import take
@@ -110,11 +110,11 @@ class FormTests(OvapiTestCase):
     """The forms of values."""
 
     def test_interface(self) -> None:
-        """Each path is a web module."""
+        """Each path is a cacheable module."""
         modules = ovapi_modules(self.feed)
-        self.assertEqual({module.name for module in modules}, PATHS)
+        self.assertEqual({module.name for module in modules}, set(PATHS))
         for module in modules:
-            verifyObject(IWebModule, module)
+            verifyObject(ICacheableModule, module)
 
     def test_bytes(self) -> None:
         """JSON is without spaces, as UTF-8, and its times are naive."""
@@ -322,17 +322,16 @@ class TpcTests(OvapiTestCase):
         self.assertShape(self.json(f"/tpc/{CODE}")[CODE]["GeneralMessages"], {key: expected})
         self.assertShape(self.json("/generalmessage"), {key: expected})
 
-    def test_once(self) -> None:
-        """The bytes of a stop are made once, until it changes, for each form and each place in an answer."""
+    def test_rendered_once_per_form(self) -> None:
+        """A stop's board is rendered once, until it changes, for each form and each place in a response."""
         made: list[str] = []
-        shapes = self.modules.getServiceNamed("tpc").shapes
-        board = shapes.board
+        board = OvapiDocuments.board
 
         def count(*arguments: Any) -> Any:
-            made.append(arguments[0].code)
+            made.append(arguments[1].code)
             return board(*arguments)
 
-        self.patch(shapes, "board", count)
+        self.patch(OvapiDocuments, "board", count)
         take(self.feed, kv.planning(), kv.passtimes(row("1", 10)))
         for _ in range(3):
             for path in (f"/tpc/{CODE}", f"/tpc/{CODE}/departures", "/stopareacode/LdBrug"):

@@ -152,11 +152,11 @@ class StopsTests(PagesTestCase):
             ("/near?lat=nan&lon=5", "lat"),
             ("/near?lat=52&lon=1e9", "lon"),
             (f"/board/{CODE}?view=x", "view"),
-            (f"/board/{','.join(map(str, range(101)))}", "these"),
+            (f"/board/{','.join(map(str, range(101)))}", "TimingPointCodes"),
         ]:
             answer = self.ask(path)
             self.assertEqual((answer.status, answer.body.split()[0].decode()), (400, name), path)
-        self.assertEqual(self.ask(f"/board/{CODE}?view=x").body, b"view is wall\n")
+        self.assertEqual(self.ask(f"/board/{CODE}?view=x").body, b"view must be wall\n")
         for path in ("/stops/", "/stops/x?q=a", "/near/", "//", "/docs/", "/openapi.json/x", "/siri", "/assets/"):
             self.assertEqual(self.ask(path).status, 404, path)
 
@@ -278,10 +278,10 @@ class FrontTests(PagesTestCase):
         rows = [" ".join(line.itertext()) for line in page.xpath("//tbody/tr")]
         self.assertEqual(rows, ["B 90 s ago outdated", "LIN 0 s ago up to date"])
         self.assertEqual(page.xpath("//a[contains(@rel, 'license')]/@href"), [LICENSE])
-        self.assertEqual(page.xpath("string(//span[@class='state good'])"), "All data is coming in.")
+        self.assertEqual(page.xpath("string(//span[@class='state good'])"), "Live data is coming in.")
         self.up("DOWN", last=self.clock.seconds() - 3 * 3600 - 1)
         page = self.page("/?lang=fr")
-        self.assertIn("Dernier message\N{NO-BREAK SPACE}: il y a 180 min.", page.text_content())
+        self.assertIn("Dernier message\N{NO-BREAK SPACE}: il y a 180 minutes.", page.text_content())
         self.assertEqual(
             page.xpath("string(//span[@class='state bad'])"),
             TEXTS["fr"]["feed_down"].replace(" ;", "\N{NO-BREAK SPACE};"),
@@ -458,4 +458,4 @@ class SiriTests(PagesTestCase):
             ("PT0S", 0), ("P999D", 86400),
             ("P", None), ("PT", None), ("P1M", None), ("30", None), ("P1DT", None), ("PT30M\n", None),
         ]:  # fmt: skip
-            self.assertEqual(Duration().read(text), seconds, text)
+            self.assertEqual(Duration().parse(text), seconds, text)

@@ -1,4 +1,4 @@
-"""The verbs of the manhole."""
+"""Tests of govi_server.operations.commands."""
 
 from typing import cast
 
@@ -12,7 +12,7 @@ from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
 from govi_server.departures.source import SourceSilent
 from govi_server.kv55.gateway import Gateway
-from govi_server.operations.commands import TO_SAY, ManholeCommands, Text
+from govi_server.operations.commands import RESPONSE_SECONDS, ManholeCommands, Text
 from govi_server.operations.components import Components, GatewayComponents
 from govi_server.operations.health import HealthMonitor
 from govi_server.operations.history import RecentHistory
@@ -26,8 +26,8 @@ from tests.doubles import FakePoster, FakeSource
 CODE = "57330430"
 
 
-class VerbsTests(SynchronousTestCase):
-    """What the verbs say."""
+class ManholeCommandsTests(SynchronousTestCase):
+    """What the commands return."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -36,86 +36,91 @@ class VerbsTests(SynchronousTestCase):
         breaker = CircuitBreaker(self.source, self.clock)
         self.cache = BoardCache(breaker, self.clock)
         server = Server("", 0, RequestHandler, clock=self.clock, find_module=lambda name: None)
-        parts = Components(server)
-        parts.gateways["kv55"] = GatewayComponents(Gateway(FakePoster(), self.clock, "govi"), breaker, self.cache)
-        hour = RecentHistory(self.clock, StatisticsBatcher("govi-cache"))
-        status = Status(parts, hour, HealthMonitor(parts, hour, self.clock), self.clock, "1.0")
-        self.ended: list[bool] = []
+        components = Components(server)
+        components.gateways["kv55"] = GatewayComponents(
+            Gateway(FakePoster(), self.clock, "govi"), breaker, self.cache
+        )
+        history = RecentHistory(self.clock, StatisticsBatcher("govi-cache"))
+        status = Status(components, history, HealthMonitor(components, history, self.clock), self.clock, "1.0")
+        self.shut_downs: list[bool] = []
         self.levels = LogLevels(LogPublisher())
-        self.verbs = ManholeCommands(parts, status, self.levels, self.clock, lambda: self.ended.append(True))
+        self.commands = ManholeCommands(
+            components, status, self.levels, self.clock, lambda: self.shut_downs.append(True)
+        )
 
     def board(self, destination: str = "Station") -> Board:
         return Board(CODE, (Trip(destination_name=destination),), self.clock.seconds())
 
-    def test_help(self) -> None:
-        """Every verb is in the list with a line of its own, and more is told of one."""
-        said = self.verbs.help()
-        for name in self.verbs.all():
-            self.assertIn(f"  {name}(", said)
-        self.assertEqual(len(said.splitlines()), len(self.verbs.all()))
-        self.assertIn("Restart=always", self.verbs.help(self.verbs.drain))
+    def test_help_lists_all_commands(self) -> None:
+        """Each command is listed in one line, and help(command) explains it."""
+        text = self.commands.help()
+        for name in self.commands.all():
+            self.assertIn(f"  {name}(", text)
+        self.assertEqual(len(text.splitlines()), len(self.commands.all()))
+        self.assertIn("Restart=always", self.commands.help(self.commands.drain))
 
-    def test_text(self) -> None:
-        """A prompt shows texts as they are."""
+    def test_text_is_shown_as_it_is(self) -> None:
+        """A prompt shows texts without quotes or escapes."""
         self.assertEqual(repr(Text("a\nb")), "a\nb")
 
-    def test_stop(self) -> None:
-        """A cached board is shown with its age, and nothing is asked for."""
-        self.assertEqual(self.verbs.stop(CODE), f"/kv55: {CODE} is not in the cache")
+    def test_stop_sends_no_request(self) -> None:
+        """A cached board is shown with its age and without control characters; no request is sent."""
+        self.assertEqual(self.commands.stop(CODE), f"/kv55: {CODE} is not cached")
         self.cache.put(self.board("Sta\x1b[2Jtion"))
         self.clock.advance(7)
-        self.assertIn("1 departures, 7 s old\n  -  Sta?[2Jtion", self.verbs.stop(CODE))
+        self.assertIn("1 departures, 7 s old\n  -  Sta?[2Jtion", self.commands.stop(CODE))
         self.assertEqual(self.source.asked, [])
 
-    def test_no_stop(self) -> None:
-        """What is no stop is said to be none, by every verb that takes one."""
-        for verb in (self.verbs.stop, self.verbs.purge, self.verbs.refresh):
-            for wrong in ("x", "", 57330430):
-                self.assertIn("is no TimingPointCode", cast(str, verb(cast(str, wrong))))
+    def test_invalid_code(self) -> None:
+        """Commands that take a stop reject anything else."""
+        for command in (self.commands.stop, self.commands.purge, self.commands.refresh):
+            for invalid in ("x", "", 57330430):
+                self.assertIn("invalid TimingPointCode", cast(str, command(cast(str, invalid))))
 
     def test_purge(self) -> None:
-        """A board is forgotten once."""
+        """A board is removed once."""
         self.cache.put(self.board())
-        self.assertEqual(self.verbs.purge(CODE), f"{CODE}: forgotten by /kv55")
-        self.assertEqual(self.verbs.purge(CODE), f"{CODE}: in no cache")
+        self.assertEqual(self.commands.purge(CODE), f"{CODE}: removed from /kv55")
+        self.assertEqual(self.commands.purge(CODE), f"{CODE}: not cached")
 
-    def test_refresh(self) -> None:
-        """The source is asked past the cache, and what comes is shown and kept."""
+    def test_refresh_bypasses_the_cache(self) -> None:
+        """The source is requested despite the cached board; the new board is shown and cached."""
         self.cache.put(self.board())
-        said = self.verbs.refresh(CODE)
-        assert isinstance(said, Deferred)
+        refreshed = self.commands.refresh(CODE)
+        assert isinstance(refreshed, Deferred)
         self.clock.advance(2)
         self.source.answers[0].callback(self.board("Elsewhere"))
-        self.assertIn("answered after 2.0 s", text := self.successResultOf(said))
+        text = self.successResultOf(refreshed)
+        self.assertIn("received after 2.0 s", text)
         self.assertIn("Elsewhere", text)
-        self.assertIn("Elsewhere", self.verbs.stop(CODE))
+        self.assertIn("Elsewhere", self.commands.stop(CODE))
 
-    def test_refresh_fails(self) -> None:
-        """Why there is no board is said at once if it is known at once."""
+    def test_refresh_failure_is_returned_at_once(self) -> None:
+        """A failure that is known at once is returned, not deferred."""
         self.source.at_once = SourceSilent("no answer")
-        self.assertEqual(self.verbs.refresh(CODE), f"/kv55: {CODE}: no board: no answer")
+        self.assertEqual(self.commands.refresh(CODE), f"/kv55: {CODE}: no board (no answer)")
         for answer in self.source.answers:
             answer.addErrback(lambda failure: None)
 
-    def test_figures(self) -> None:
-        """Status, flights, breaker and slow stops say what there is."""
-        self.assertIn("UP since", self.verbs.status())
-        self.assertEqual(self.verbs.breaker(), "  /kv55  closed")
-        self.assertEqual(self.verbs.flights(), "nothing is being asked for")
-        self.assertIn("nobody waited", self.verbs.slow())
+    def test_status_breaker_flights_slow(self) -> None:
+        """The commands that show the state of the program do so, also if there is nothing to list."""
+        self.assertIn("UP since", self.commands.status())
+        self.assertEqual(self.commands.breaker(), "  /kv55  closed")
+        self.assertEqual(self.commands.flights(), "no pending requests")
+        self.assertIn("no waits", self.commands.slow())
         self.cache.board(CODE)
         self.cache.board(CODE)
-        self.assertEqual(self.verbs.flights(), f"  /kv55  {CODE}  2 waiting")
+        self.assertEqual(self.commands.flights(), f"  /kv55  {CODE}  2 waiting")
 
-    def test_drain(self) -> None:
-        """The end begins when the answer has gone out, and once."""
-        self.assertIn("it ends; 0 connections", self.verbs.drain())
-        self.assertIn("it ends already", self.verbs.drain())
-        self.assertEqual(self.ended, [])
-        self.clock.advance(TO_SAY)
-        self.assertEqual(self.ended, [True])
+    def test_drain_begins_after_the_response(self) -> None:
+        """Draining begins once, and after the response was sent."""
+        self.assertIn("draining 0 connections", self.commands.drain())
+        self.assertIn("already draining", self.commands.drain())
+        self.assertEqual(self.shut_downs, [])
+        self.clock.advance(RESPONSE_SECONDS)
+        self.assertEqual(self.shut_downs, [True])
 
     def test_log_level(self) -> None:
-        """A level is set for a namespace; what is no level is said to be none."""
-        self.assertIn("'loud' is no level; there are debug, ", self.verbs.log_level("a", "loud"))
-        self.assertIn("a.b           warn", self.verbs.log_level("a.b", "warn"))
+        """A level is set for a namespace; an invalid one is rejected."""
+        self.assertIn("invalid log level 'loud' (expected debug, ", self.commands.log_level("a", "loud"))
+        self.assertIn("a.b           warn", self.commands.log_level("a.b", "warn"))

@@ -1,4 +1,4 @@
-"""The levels of the log."""
+"""Tests of govi_server.operations.log_levels."""
 
 import io
 
@@ -9,10 +9,10 @@ from govi_server.operations.log_levels import LogLevels
 
 
 class LogLevelsTests(SynchronousTestCase):
-    """What is written of the log."""
+    """Which events are written to the log."""
 
-    def test_levels(self) -> None:
-        """The file has what the levels let through; other observers see everything, and all is undone at the end."""
+    def test_levels_filter_the_file_only(self) -> None:
+        """The file has the events that the levels admit; other observers see all; stopping removes the filters."""
         file = io.StringIO()
         seen: list[LogEvent] = []
         publisher = LogPublisher(textFileLogObserver(file), seen.append)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The manhole's keys."""
+"""Tests of govi_server.operations.manhole: its keys."""
 
 import os
 import warnings
@@ -9,13 +9,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.errors import StartupError
 
-with warnings.catch_warnings():  # conch imports spwd, which Python 3.13 has no more
+with warnings.catch_warnings():  # conch imports spwd, which Python 3.13 does not have
     warnings.filterwarnings("ignore", "'spwd' is deprecated", DeprecationWarning)
     from govi_server.operations.manhole import KeysFile, host_key
 
 
 class KeysTests(SynchronousTestCase):
-    """The keys of clients, and the server's own."""
+    """The keys of operators, and the server's own."""
 
     def setUp(self) -> None:
         folder = TemporaryDirectory()
@@ -34,23 +34,23 @@ class KeysTests(SynchronousTestCase):
         self.assertEqual(list(KeysFile(self.path).getAuthorizedKeys(b"x")), [])
         return str(caught.exception)
 
-    def test_wrong(self) -> None:
-        """What is wrong with the file is said in one line, and nobody comes in by it."""
+    def test_invalid_keys_file(self) -> None:
+        """An invalid file is reported in one line, and admits no key."""
         key = host_key(self.path + ".host")
         public = key.public().toString("openssh")
         self.assertIn("No such file", self.error())
         self.write(b"# none\n\n")
-        self.assertIn("there is no key in it", self.error())
+        self.assertIn("contains no keys", self.error())
         self.write(public, 0o606)
-        self.assertIn("others may write it", self.error())
-        for wrong in (b"nonsense", b'from="10.0.0.1" ' + public, b"-----BEGIN OPENSSH PRIVATE KEY-----"):
-            self.write(b"# first\n" + wrong)
-            self.assertIn("line 2 is no public key", self.error())
+        self.assertIn("is writable by others", self.error())
+        for invalid in (b"nonsense", b'from="10.0.0.1" ' + public, b"-----BEGIN OPENSSH PRIVATE KEY-----"):
+            self.write(b"# first\n" + invalid)
+            self.assertIn("line 2: not a public key", self.error())
         self.write(b"# me\n" + public + b"\n")
         self.assertEqual(KeysFile(self.path).read(), [key.public()])
 
-    def test_host_key(self) -> None:
-        """It is made once, for nobody else to read, and refused when others may."""
+    def test_host_key_is_private(self) -> None:
+        """The host key is created once, private, and rejected if others can read it."""
         key = host_key(self.path)
         self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o600)
         self.assertEqual(host_key(self.path), key)
@@ -58,4 +58,4 @@ class KeysTests(SynchronousTestCase):
         os.chmod(self.path, 0o644)
         with self.assertRaises(StartupError) as caught:
             host_key(self.path)
-        self.assertIn("others may read it", str(caught.exception))
+        self.assertIn("readable by others", str(caught.exception))

@@ -1,4 +1,4 @@
-"""The simulated gateway, in memory."""
+"""Tests of the simulated gateway, in memory."""
 
 import gzip
 
@@ -8,21 +8,21 @@ from twisted.logger import LogLevel, capturedLogs
 from govi_server.kv55.messages import Question, read_dris_55, write_dris_55_req
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
-from govi_server.simulator.gateway import Behaviour, SimulatedGateway
+from govi_server.simulator.gateway import GatewayBehaviour, SimulatedGateway
 from govi_server.simulator.town import STATION
 from tests.client import NOW, Answer, Client, WireTestCase
 from tests.doubles import FakePoster
 
 
 class SimulatedGatewayTests(WireTestCase):
-    """Questions to the simulator, and what it posts."""
+    """Tests of its responses."""
 
-    def simulate(self, behaviour: Behaviour) -> None:
+    def simulate(self, behaviour: GatewayBehaviour) -> None:
         self.poster = FakePoster()
         gateway = SimulatedGateway(behaviour, self.poster, self.clock)
         self.server = Server("", 0, RequestHandler, clock=self.clock, find_module=lambda segment: gateway)
 
-    def ask(self, code: str = STATION, number: int = 7) -> Answer:
+    def request(self, code: str = STATION, number: int = 7) -> Answer:
         return self.post(write_dris_55_req(Question(code, str(number), "us"), NOW))
 
     def post(self, body: bytes) -> Answer:
@@ -31,10 +31,10 @@ class SimulatedGatewayTests(WireTestCase):
         client.send(head + body)
         return client.answer()
 
-    def test_answers(self) -> None:
-        """A question is acknowledged at once, and answered after the delay with its own number."""
-        self.simulate(Behaviour(delay=2))
-        answer = self.ask()
+    def test_response(self) -> None:
+        """A request is acknowledged at once; its response follows after the delay, with the same number."""
+        self.simulate(GatewayBehaviour(delay=2))
+        answer = self.request()
         self.assertEqual((answer.status, etree.fromstring(answer.body).tag), (200, "DRIS_55_RES"))
         self.clock.advance(1.9)
         self.assertEqual(self.poster.bodies, [])
@@ -48,46 +48,46 @@ class SimulatedGatewayTests(WireTestCase):
         self.assertNotIn("License", envelope)
 
     def test_gzip(self) -> None:
-        """With gzip the answer is compressed, and says so."""
-        self.simulate(Behaviour(gzip=True))
-        self.ask()
+        """With gzip responses are compressed, with a Content-Encoding."""
+        self.simulate(GatewayBehaviour(gzip=True))
+        self.request()
         self.clock.advance(1)
         self.assertEqual(read_dris_55(gzip.decompress(self.poster.bodies[0]), NOW)[0].code, STATION)
         self.assertEqual(self.poster.encodings, ["gzip"])
 
     def test_unknown_stop(self) -> None:
-        """About a stop that is not in town there is silence."""
-        self.simulate(Behaviour())
-        self.assertEqual(self.ask("1").status, 200)
+        """There is no response for an unknown stop."""
+        self.simulate(GatewayBehaviour())
+        self.assertEqual(self.request("1").status, 200)
         self.clock.advance(60)
         self.assertEqual(self.poster.bodies, [])
 
-    def test_drop(self) -> None:
-        """Of the questions the fraction that was asked for is dropped, the same ones with the same seed."""
+    def test_loss(self) -> None:
+        """The configured fraction of responses is lost, the same ones with the same seed."""
         counts = []
         for _ in range(2):
-            self.simulate(Behaviour(drop=0.5))
+            self.simulate(GatewayBehaviour(loss=0.5))
             for number in range(200):
-                self.ask(number=number)
+                self.request(number=number)
             self.clock.advance(1)
             counts.append(len(self.poster.bodies))
         self.assertEqual(counts[0], counts[1])
         self.assertGreater(counts[0], 70)
         self.assertLess(counts[0], 130)
 
-    def test_nonsense(self) -> None:
-        """What is no question is refused."""
-        self.simulate(Behaviour())
+    def test_invalid_request(self) -> None:
+        """An invalid request gets a 400."""
+        self.simulate(GatewayBehaviour())
         self.assertEqual(self.post(b"<DRIS_55/>").status, 400)
 
-    def test_nobody_takes_it(self) -> None:
-        """Answers that are not taken are told to the log, once a minute, and that is all."""
-        self.simulate(Behaviour())
+    def test_failed_callback(self) -> None:
+        """Failed callbacks are logged once a minute, and have no other effect."""
+        self.simulate(GatewayBehaviour())
         for _ in range(3):
-            self.ask()
+            self.request()
         self.clock.advance(1)
         with capturedLogs() as events:
             for post in self.poster.posts:
                 post.errback(ConnectionError("refused"))
         self.assertEqual(len([event for event in events if event["log_level"] is LogLevel.warn]), 1)
-        self.assertEqual(self.ask().status, 200)
+        self.assertEqual(self.request().status, 200)

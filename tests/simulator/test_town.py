@@ -1,4 +1,4 @@
-"""The made-up town: its timetable, its delays and its boards."""
+"""Tests of the made-up town: timetable, delays and boards."""
 
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
@@ -19,12 +19,12 @@ SPRING, AUTUMN = date(2026, 3, 29), date(2026, 10, 25)  # the clock changes
 
 
 def at(day: date, hour: int, minute: int = 0) -> int:
-    """Give the epoch seconds of a time on the wall in the Netherlands."""
+    """Return the epoch seconds of a local time in the Netherlands."""
     return int(datetime(day.year, day.month, day.day, hour, minute, tzinfo=LOCAL_ZONE).timestamp())
 
 
-def when(trip: Trip, time: str | None) -> float:
-    """Give the epoch seconds of one of a trip's times."""
+def time_of(trip: Trip, time: str | None) -> float:
+    """Return the epoch seconds of one of a trip's times."""
     assert trip.operating_date is not None
     seconds = read_time(time or "")
     assert seconds is not None
@@ -32,17 +32,17 @@ def when(trip: Trip, time: str | None) -> float:
 
 
 def expected(trip: Trip) -> float:
-    """Give the epoch seconds at which a trip is expected to leave."""
-    return when(trip, trip.expected_departure_time)
+    """Return the expected departure of a trip, in epoch seconds."""
+    return time_of(trip, trip.expected_departure_time)
 
 
 class TimetableTests(SynchronousTestCase):
-    """What the town plans."""
+    """Tests of the town's timetable."""
 
     town = TOWN
 
     def test_size(self) -> None:
-        """There are forty stops with a code of eight digits, and six lines with a public number that fits."""
+        """There are forty stops with codes of eight digits, and six lines with short public numbers."""
         self.assertEqual(len(self.town.stops), 40)
         for code, stop in self.town.stops.items():
             self.assertRegex(code, r"\A[0-9]{8}\Z")
@@ -61,27 +61,27 @@ class TimetableTests(SynchronousTestCase):
             self.assertIn(STATION, route)
 
     def test_places(self) -> None:
-        """Stops are in the Netherlands, and next to each other on a route; two of them are the station's."""
+        """Stops are in the Netherlands, and near each other on a route; two of them are in the station's area."""
         stops = self.town.stops
         for stop in stops.values():
             self.assertTrue(7_000 < stop.x < 300_000)
             self.assertTrue(289_000 < stop.y < 629_000)
         for line in self.town.lines:
-            for one, other in pairwise(stops[code] for code in line.route):
-                self.assertTrue(200 < dist((one.x, one.y), (other.x, other.y)) < 1600, (one, other))
+            for stop, following in pairwise(stops[code] for code in line.route):
+                self.assertTrue(200 < dist((stop.x, stop.y), (following.x, following.y)) < 1600, (stop, following))
         area = [code for code, stop in stops.items() if stop.area == STATION_AREA]
         self.assertEqual(len(area), 2)
         self.assertIn(STATION, area)
         self.assertEqual(len({stop.user_stop_code for stop in stops.values()}), len(stops))
 
     def test_every_stop_served_every_day(self) -> None:
-        """A bus leaves from every stop on a weekday and in the weekend."""
+        """There is a departure from every stop on a weekday and at the weekend."""
         for day in (FRIDAY, SATURDAY):
             served = {call.code for journey in self.town.journeys(day) for call in journey.calls[:-1]}
             self.assertEqual(served, set(self.town.stops))
 
     def test_journeys(self) -> None:
-        """A journey is known by line, number and order, and its calls are in the order of its direction."""
+        """A journey has a unique line, number and order, and its calls are in the order of its direction."""
         for day in (FRIDAY, SATURDAY):
             journeys = self.town.journeys(day)
             keys = {(journey.line, journey.number, journey.fortify_order) for journey in journeys}
@@ -95,8 +95,8 @@ class TimetableTests(SynchronousTestCase):
                 times = [time for call in journey.calls for time in (call.arrival, call.departure)]
                 self.assertEqual(times, sorted(times))
 
-    def test_fortified(self) -> None:
-        """A few journeys of the rush hour have a second bus, under the same number."""
+    def test_fortified_journeys(self) -> None:
+        """A few journeys of the rush hour have a second bus with the same number."""
         journeys = self.town.journeys(FRIDAY)
         numbers = {(journey.line, journey.number) for journey in journeys if journey.fortify_order == 0}
         second = [journey for journey in journeys if journey.fortify_order == 1]
@@ -105,7 +105,7 @@ class TimetableTests(SynchronousTestCase):
             self.assertIn((journey.line, journey.number), numbers)
 
     def test_headways(self) -> None:
-        """There are more journeys on a weekday than in the weekend, and most in the peak, least at night."""
+        """There are more journeys on weekdays than at weekends, most in the peak and fewest at night."""
         friday = self.town.journeys(FRIDAY)
         self.assertGreater(len(friday), len(self.town.journeys(SATURDAY)))
         hours = [journey.calls[0].departure // HOUR for journey in friday]
@@ -114,20 +114,20 @@ class TimetableTests(SynchronousTestCase):
         self.assertGreater(hours.count(21), hours.count(26))
 
     def test_no_gap_at_the_station(self) -> None:
-        """In a week without a change of the clock the station never waits 65 minutes for a planned bus."""
+        """In a week without a change of the clocks, the station has a departure every 65 minutes at least."""
         for town in (self.town, Town(20)):
-            leaves = sorted(
+            departures = sorted(
                 moment(day, call.departure)
                 for day in (FRIDAY + timedelta(days) for days in range(8))
                 for journey in town.journeys(day)
                 for call in journey.calls[:-1]
                 if call.code == STATION
             )
-            self.assertLessEqual(max(later - earlier for earlier, later in pairwise(leaves)), 65 * MINUTE)
+            self.assertLessEqual(max(later - earlier for earlier, later in pairwise(departures)), 65 * MINUTE)
 
 
 class RealTimeTests(SynchronousTestCase):
-    """What becomes of the plan: a pure function of the seed, the journey and the moment."""
+    """Tests of delays and cancellations, a pure function of seed, journey and time."""
 
     town = TOWN
 
@@ -136,7 +136,7 @@ class RealTimeTests(SynchronousTestCase):
             yield from self.town.journeys(FRIDAY + timedelta(days))
 
     def test_cancelled(self) -> None:
-        """About one journey in fifty is cancelled, and is not late."""
+        """About one journey in fifty is cancelled, and has no delay."""
         journeys = list(self.journeys())
         cancelled = [journey for journey in journeys if self.town.cancelled(journey)]
         self.assertTrue(0.01 < len(cancelled) / len(journeys) < 0.03)
@@ -146,7 +146,7 @@ class RealTimeTests(SynchronousTestCase):
             self.assertEqual(self.town.status(journey, journey.calls[0], now), "CANCEL")
 
     def test_delays(self) -> None:
-        """Most journeys are up to five minutes late, some up to twelve, none over half a minute early."""
+        """Most journeys are up to five minutes late, some up to twelve, and none over half a minute early."""
         delays = [
             self.town.delay(journey, moment(journey.operating_date, journey.calls[-1].arrival))
             for journey in self.journeys()
@@ -156,22 +156,22 @@ class RealTimeTests(SynchronousTestCase):
         self.assertGreater(sum(0 <= delay < 5 * MINUTE for delay in delays), 0.6 * len(delays))
 
     def test_seed(self) -> None:
-        """Another seed has other times, and other delays on the same journey."""
+        """Another seed has other times, and other delays of the same journey."""
         other = Town(56)
         self.assertNotEqual(other.journeys(FRIDAY), self.town.journeys(FRIDAY))
         now, journeys = at(FRIDAY, 12), self.town.journeys(FRIDAY)[:10]
         delays = [self.town.delay(journey, now) for journey in journeys]
         self.assertNotEqual([other.delay(journey, now) for journey in journeys], delays)
 
-    def test_gone_is_gone(self) -> None:
-        """A delay never grows faster than the time, so a bus that has left does not come back."""
+    def test_departed_bus_does_not_return(self) -> None:
+        """A delay never grows faster than time, so a bus that has left does not come back."""
         for journey in self.town.journeys(FRIDAY)[::25]:
             start = int(moment(FRIDAY, journey.calls[0].departure))
             progress = [now - self.town.delay(journey, now) for now in range(start, start + HOUR)]
             self.assertEqual(progress, sorted(progress))
 
-    def test_gone_is_gone_when_the_clocks_change(self) -> None:
-        """Nor does one come back when the clocks change while it is under way."""
+    def test_departed_bus_does_not_return_when_clocks_change(self) -> None:
+        """A bus that has left does not come back when the clocks change during the journey."""
         for day in (SPRING, AUTUMN):
             changed = 0
             for journey in self.town.journeys(day - timedelta(days=1)):
@@ -179,8 +179,8 @@ class RealTimeTests(SynchronousTestCase):
                     continue
                 for call in journey.calls[:-1:3]:
                     start = at(day, 1)
-                    told = [self.status_of(journey, call, now) for now in range(start, start + 5 * HOUR, 40)]
-                    self.assertEqual(told, sorted(told))
+                    statuses = [self.status_of(journey, call, now) for now in range(start, start + 5 * HOUR, 40)]
+                    self.assertEqual(statuses, sorted(statuses))
                 changed += 1
             self.assertGreater(changed, 0)
 
@@ -194,12 +194,12 @@ class RealTimeTests(SynchronousTestCase):
         journey = next(late)
         call = next(call for call in journey.calls if call.code == STATION)
         start = int(moment(FRIDAY, journey.calls[0].departure))
-        told: list[str] = []
+        statuses: list[str] = []
         for now in range(start - 20 * MINUTE, start + HOUR):
             status = self.town.status(journey, call, now)
-            if status not in told[-1:]:
-                told.append(status)
-        self.assertEqual(told, ["PLANNED", "DRIVING", "ARRIVED", "PASSED"])
+            if status not in statuses[-1:]:
+                statuses.append(status)
+        self.assertEqual(statuses, ["PLANNED", "DRIVING", "ARRIVED", "PASSED"])
         self.assertEqual(self.town.status(journey, call, start - 15 * MINUTE - 1), "PLANNED")
         self.assertEqual(self.town.delay(journey, start - 15 * MINUTE - 1), 0)
         self.assertEqual(self.town.status(journey, call, start - 15 * MINUTE), "DRIVING")
@@ -207,20 +207,20 @@ class RealTimeTests(SynchronousTestCase):
 
 
 class BoardTests(SynchronousTestCase):
-    """What leaves from a stop."""
+    """Tests of the departures from a stop."""
 
     town = TOWN
 
     def assertInOrder(self, code: str, now: int) -> None:
-        """Check that a board is not empty, is sorted, and shows nothing that has left."""
-        moments = [expected(trip) for trip in self.town.board(code, now).trips]
-        self.assertTrue(moments)
-        self.assertEqual(moments, sorted(moments))
-        self.assertGreaterEqual(moments[0], now)
-        self.assertLessEqual(moments[-1], now + 2 * HOUR)
+        """Assert that a board is not empty, is sorted, and has only departures in the future."""
+        times = [expected(trip) for trip in self.town.board(code, now).trips]
+        self.assertTrue(times)
+        self.assertEqual(times, sorted(times))
+        self.assertGreaterEqual(times[0], now)
+        self.assertLessEqual(times[-1], now + 2 * HOUR)
 
     def test_seed(self) -> None:
-        """The same seed makes the same boards, another seed others."""
+        """The same seed makes the same boards, and another seed others."""
         now = at(FRIDAY, 8)
         same = Town()
         for code in self.town.stops:
@@ -228,11 +228,11 @@ class BoardTests(SynchronousTestCase):
         self.assertNotEqual(Town(56).board(STATION, now), self.town.board(STATION, now))
 
     def test_unknown_stop(self) -> None:
-        """A stop that is not there is a KeyError."""
+        """An unknown stop is a KeyError."""
         self.assertRaises(KeyError, self.town.board, "57330000", at(FRIDAY, 8))
 
     def test_trip(self) -> None:
-        """A board is of its moment and brings no envelope; a trip has all its texts."""
+        """A board has the time and no envelope; a trip has all its texts."""
         now = at(FRIDAY, 12) + 0.5
         board = self.town.board(STATION, now)
         self.assertEqual((board.code, board.received_at, board.envelope), (STATION, now, ()))
@@ -249,25 +249,25 @@ class BoardTests(SynchronousTestCase):
                 self.assertEqual(trip.expected_departure_time, trip.target_departure_time)
 
     def test_no_arrivals(self) -> None:
-        """At the end of a line only the buses that leave from there are on the board."""
+        """At the end of a line the board has departures only."""
         trips = self.town.board("57330410", at(FRIDAY, 12)).trips
         self.assertEqual({trip.destination_name for trip in trips}, {"Lindewaard Station"})
 
-    def test_most_and_horizon(self) -> None:
-        """A board has no more trips, and looks no further, than was asked."""
+    def test_max_trips_and_horizon(self) -> None:
+        """A board has at most the requested trips, up to the horizon."""
         now = at(FRIDAY, 8)
-        whole = self.town.board(STATION, now, horizon=HOUR, most=1000).trips
-        self.assertGreater(len(whole), 20)
-        self.assertLessEqual(expected(whole[-1]), now + HOUR)
-        self.assertEqual(self.town.board(STATION, now, most=5).trips, whole[:5])
+        all_trips = self.town.board(STATION, now, horizon=HOUR, max_trips=1000).trips
+        self.assertGreater(len(all_trips), 20)
+        self.assertLessEqual(expected(all_trips[-1]), now + HOUR)
+        self.assertEqual(self.town.board(STATION, now, max_trips=5).trips, all_trips[:5])
 
-    def test_station_never_empty(self) -> None:
-        """In a whole week there is something to see at the station every ten minutes, at night too."""
+    def test_station_always_has_departures(self) -> None:
+        """The station has departures at all times of a week, also at night."""
         for now in range(at(FRIDAY, 0), at(FRIDAY + timedelta(days=7), 0), 10 * MINUTE):
             self.assertInOrder(STATION, now)
 
     def test_past_midnight(self) -> None:
-        """At half past midnight the trips are those of the day before, with hours from 24."""
+        """At half past midnight the trips are those of the previous day, with hours from 24."""
         for day in (FRIDAY, SATURDAY):
             trips = self.town.board(STATION, at(day + timedelta(days=1), 0, 30)).trips
             self.assertTrue(trips)
@@ -276,34 +276,34 @@ class BoardTests(SynchronousTestCase):
                 self.assertGreaterEqual(trip.target_departure_time or "", "24:00:00")
 
     def test_both_dates_in_the_morning(self) -> None:
-        """Before dawn the last buses of the day before stand in front of the first ones of today."""
+        """Before dawn the last departures of the previous day precede the first ones of today."""
         dates = [trip.operating_date for trip in self.town.board(STATION, at(SATURDAY, 4, 20)).trips]
         self.assertEqual(set(dates), {"2026-05-08", "2026-05-09"})
         self.assertEqual(dates, sorted(dates, key=str))
 
     def test_clock_changes(self) -> None:
-        """Around both changes of the clock the board is in order and not empty."""
+        """Around both changes of the clocks the board is in order and not empty."""
         for day in (SPRING, AUTUMN):
             for now in range(at(day, 0) - 4 * HOUR, at(day, 12), 10 * MINUTE):
                 self.assertInOrder(STATION, now)
 
     def test_wall_clock(self) -> None:
-        """On the days on which the clocks change, the times after it are those of the clock on the wall."""
+        """On the days on which the clocks change, later times are local times."""
         for day, hour in ((SPRING, 1), (SPRING, 4), (AUTUMN, 1), (AUTUMN, 3), (SPRING, 8), (AUTUMN, 8)):
             (trip, *_) = self.town.board(STATION, at(day, hour)).trips
             hours = hour if trip.operating_date == day.isoformat() else hour + 24
             self.assertIn(int((trip.expected_departure_time or "")[:2]), (hours, hours + 1))
 
-    def test_nothing_left_behind(self) -> None:
-        """A trip goes from the board when it leaves, late or not, and a cancelled one at its target."""
-        seen: set[str | None] = set()
+    def test_departed_trips_are_removed(self) -> None:
+        """A trip leaves the board at its departure, late or not, and a cancelled one at its target time."""
+        statuses: set[str | None] = set()
         late = 0
         for now in range(at(FRIDAY, 7), at(FRIDAY, 19), 5 * MINUTE):
             for trip in self.town.board(STATION, now).trips:
-                seen.add(trip.trip_stop_status)
-                target = when(trip, trip.target_departure_time)
+                statuses.add(trip.trip_stop_status)
+                target = time_of(trip, trip.target_departure_time)
                 late += target < now <= expected(trip)
                 if trip.trip_stop_status == "CANCEL":
                     self.assertGreaterEqual(target, now)
-        self.assertEqual(seen, {"PLANNED", "DRIVING", "ARRIVED", "CANCEL"})
+        self.assertEqual(statuses, {"PLANNED", "DRIVING", "ARRIVED", "CANCEL"})
         self.assertGreater(late, 0)

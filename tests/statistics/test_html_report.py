@@ -1,48 +1,44 @@
-"""The page of govi-stats."""
+"""The HTML report of govi-stats."""
 
-import os
 import re
-import stat
-import tempfile
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from lxml import etree
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.statistics.html_report import NoPage, page, write_page
+from govi_server.statistics.html_report import page
 from govi_server.statistics.summary import LogSummary
-from tests.statistics.test_report import NOW, figures, line, request
+from tests.statistics.logs import NOW, line, request, summarize
 
 _SVG = "svg"
 
 
 def tree(text: str) -> etree._Element:
-    """Read a page strictly: what is not closed or escaped raises."""
+    """Parse a page as XML, which fails on anything that is not closed or escaped."""
     body = text[text.index("<body>") : text.index("</html>")].replace("<br>", "<br/>")
     return etree.fromstring(body)
 
 
 def plot(text: str, title: str) -> etree._Element:
-    """Find the plot whose caption begins so."""
+    """Return the plot with a title."""
     for figure in tree(text).iter("figure"):
         caption = figure.find("figcaption")
         if caption is not None and (caption.text or "").strip() == title:
-            found = figure.find(_SVG)
-            assert found is not None
-            return found
+            image = figure.find(_SVG)
+            assert image is not None
+            return image
     raise AssertionError(f"no plot {title}")
 
 
 def week() -> LogSummary:
-    """Read three days, with a gap of one."""
-    return figures(
+    """Return the summary of three days, without the second."""
+    return summarize(
         *(
             line(
                 request(),
                 request(cache="miss", wait=210.0 + hour),
-                request("/kv55/2", 504, "joined", wait=10_000.0),
-                request("/guess", 404, "none"),
+                request("kv55", "2", 504, "joined", wait=10_000.0),
+                request(None, "", 404, "none"),
                 request(status=None, cache="miss", wait=5.0),
                 time=(NOW - timedelta(hours=hour)).isoformat(),
             )
@@ -53,25 +49,33 @@ def week() -> LogSummary:
 
 
 class PageTests(SynchronousTestCase):
-    """What is on it."""
+    """The content of the page."""
 
-    def test_alone(self) -> None:
-        """It needs nothing else: no script, no address but those of its own."""
+    def test_page_is_self_contained(self) -> None:
+        """The page has no scripts and loads nothing."""
         text = page(week(), NOW)
         self.assertNotRegex(text, r"(?i)<script|<link|<img|https?:|url\(|@import|\son\w+=")
         self.assertIn("prefers-color-scheme: dark", text)
         self.assertIn('name="viewport"', text)
 
-    def test_plots(self) -> None:
-        """It has the plots that people look for, and each says in words what it shows."""
+    def test_plots_are_described(self) -> None:
+        """Each plot is there, with a description in words."""
         text = page(week(), NOW)
         captions = [(each.text or "").strip() for each in tree(text).iter("figcaption")]
-        for title in ("From memory", "From the source", "Hit ratio", "Status 2xx", "Status 5xx", "No answer", "wait"):
+        for title in (
+            "From memory",
+            "From the source",
+            "Hit ratio",
+            "Status 2xx",
+            "Status 5xx",
+            "No response",
+            "wait",
+        ):
             self.assertIn(title, captions)
             self.assertGreater(len(plot(text, title).get("aria-label") or ""), 20)
 
-    def test_histogram(self) -> None:
-        """Hits and misses are apart, and the bars are as many as the answers."""
+    def test_histograms_count_every_response(self) -> None:
+        """Hits and misses have histograms of their own, whose bars add up to the number of responses."""
         text = page(week(), NOW)
         for title, expected in (("From memory", 48), ("From the source", 96)):
             bars = [each.findtext("title") or "" for each in plot(text, title).iter("rect")]
@@ -80,36 +84,36 @@ class PageTests(SynchronousTestCase):
         self.assertIn("up to 10 s: 48", slow)
         self.assertIn("up to 500 ms: 48", slow)
 
-    def test_gap(self) -> None:
-        """Where there are no lines, the line has a gap."""
+    def test_gap_in_the_log_is_a_gap_in_the_line(self) -> None:
+        """Periods without requests interrupt a line."""
         path = next(plot(page(week(), NOW), "Hit ratio").iter("path")).get("d") or ""
         self.assertEqual((path.count("M"), path.count("L")), (2, 46))
 
-    def test_minutes(self) -> None:
-        """Less than two hours are shown by the minute, as lines and with the time at round minutes."""
-        read = figures(*(line(request(), time=(NOW + timedelta(minutes=n)).isoformat()) for n in range(119)))
-        text = page(read, NOW)
+    def test_two_hours_are_shown_by_minute(self) -> None:
+        """A log of less than two hours is shown by the minute, with labels at round times."""
+        summary = summarize(*(line(request(), time=(NOW + timedelta(minutes=n)).isoformat()) for n in range(119)))
+        text = page(summary, NOW)
         path = next(plot(text, "Hit ratio").iter("path")).get("d") or ""
         self.assertEqual((path.count("M"), path.count("L")), (1, 118))
         labels = [each.text for each in plot(text, "Hit ratio").iter("text")]
         self.assertEqual([label for label in labels if label and ":" in label], ["13:00", "13:30", "14:00", "14:30"])
-        read.read(line(request(), time=(NOW + timedelta(minutes=120)).isoformat()))
-        self.assertEqual((read.width, len(read.periods())), ("hour", 3))
+        summary.add_line(line(request(), time=(NOW + timedelta(minutes=120)).isoformat()))
+        self.assertEqual((summary.width, len(summary.periods())), ("hour", 3))
 
-    def test_labels(self) -> None:
-        """Midnights have the name of their day, on both sides of the night in which an hour comes twice."""
+    def test_midnights_are_labelled_with_the_day(self) -> None:
+        """Midnights are labelled with their day, before and after the night in which clocks are set back."""
         begins = datetime(2026, 10, 24, 12, tzinfo=UTC)
-        read = figures(*(line(request(), time=(begins + timedelta(hours=n)).isoformat()) for n in range(60)))
-        labels = [each.text for each in plot(page(read, NOW), "Hit ratio").iter("text")]
+        summary = summarize(*(line(request(), time=(begins + timedelta(hours=n)).isoformat()) for n in range(60)))
+        labels = [each.text for each in plot(page(summary, NOW), "Hit ratio").iter("text")]
         self.assertEqual(labels[3:], ["Sun 25", "12:00", "Mon 26", "12:00", "Tue 27"])
 
-    def test_bad_lines(self) -> None:
-        """Bad lines are told when there are any."""
-        self.assertNotIn("Bad lines", page(figures(line()), NOW))
-        self.assertIn("Bad lines", page(figures(line(), b"broken"), NOW))
+    def test_bad_lines_are_counted(self) -> None:
+        """Bad lines are among the totals if there are any."""
+        self.assertNotIn("Bad lines", page(summarize(line()), NOW))
+        self.assertIn("Bad lines", page(summarize(line(), b"broken"), NOW))
 
-    def test_within(self) -> None:
-        """Nothing is drawn outside of a plot."""
+    def test_shapes_are_within_the_image(self) -> None:
+        """Nothing is drawn outside of an image."""
         for svg in tree(page(week(), NOW)).iter(_SVG):
             for bar in svg.iter("rect"):
                 self.assertGreaterEqual(float(bar.get("y") or -1), 0)
@@ -118,27 +122,27 @@ class PageTests(SynchronousTestCase):
                 for x, y in re.findall(r"[ML]([-\d.]+) ([-\d.]+)", path.get("d") or ""):
                     self.assertTrue(0 <= float(x) <= 360 and 0 <= float(y) <= 172, (x, y))
 
-    def test_small(self) -> None:
-        """A page of no line, of one, of no answers, and of nothing but zeros can be made."""
-        for read in (
-            figures(),
-            figures(line()),
-            figures(line(request(None, None, "none", receive=1.0))),
-            figures(line(request(parse=0.0, send=0.0))),
-            figures(line(request(wait=1e9))),
+    def test_extreme_logs(self) -> None:
+        """Logs without lines, with one line, without responses, with zeros and with huge times have a page."""
+        for summary in (
+            summarize(),
+            summarize(line()),
+            summarize(line(request(None, "", None, "none", receive=1.0))),
+            summarize(line(request(parse=0.0, send=0.0))),
+            summarize(line(request(wait=1e9))),
         ):
-            self.assertIsNotNone(tree(page(read, NOW)).find("header"))
-        self.assertIn("No line matched", page(figures(), NOW))
+            self.assertIsNotNone(tree(page(summary, NOW)).find("header"))
+        self.assertIn("No line matched", page(summarize(), NOW))
 
-    def test_escaped(self) -> None:
-        """What a stranger wrote is text."""
-        text = page(figures(line(request('/<script>"&\x27'))), NOW)
+    def test_logged_text_is_escaped(self) -> None:
+        """Markup in a logged name stays text."""
+        text = page(summarize(line(request('<script>"&\x27'))), NOW)
         self.assertNotIn("<script", text)
         self.assertIn("&lt;script&gt;", text)
 
     def test_contrast(self) -> None:
-        """Texts and plots are told from both of their backgrounds, in light and in dark (WCAG AA)."""
-        themes = re.findall(r"--(\w+): #(\w{3,6})", page(figures(), NOW))
+        """Texts and plots contrast with both backgrounds, in light and in dark (WCAG AA)."""
+        themes = re.findall(r"--(\w+): #(\w{3,6})", page(summarize(), NOW))
         colours = ("back", "card", "text", "dim", "line", "memory", "source", "bad")
         self.assertEqual([name for name, _ in themes], [*colours, *colours])
         for theme in (dict(themes[:8]), dict(themes[8:])):
@@ -149,37 +153,8 @@ class PageTests(SynchronousTestCase):
 
 
 def luminance(colour: str) -> float:
-    """Tell how light a colour is, as WCAG 2 has it."""
+    """Return the relative luminance of a colour (WCAG 2)."""
     colour = colour if len(colour) == 6 else "".join(digit * 2 for digit in colour)
     parts = [int(colour[index : index + 2], 16) / 255 for index in (0, 2, 4)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-class WriteTests(SynchronousTestCase):
-    """How it is written."""
-
-    def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.path = Path(folder.name, "page.html")
-
-    def test_replaces(self) -> None:
-        """One that is there is replaced as a whole, and may be read as any other file."""
-        self.path.write_text("old")
-        held = self.path.open()
-        self.addCleanup(held.close)
-        write_page(str(self.path), figures(line()), datetime(2026, 1, 1, tzinfo=UTC))
-        self.assertEqual(held.read(), "old")
-        self.assertIn("2026-01-01 01:00 CET", self.path.read_text())
-        mask = os.umask(0)
-        os.umask(mask)
-        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o666 & ~mask)
-
-    def test_fails(self) -> None:
-        """One that cannot be written leaves nothing behind."""
-        self.path.mkdir()
-        error = self.assertRaises(NoPage, write_page, str(self.path), figures(line()), NOW)
-        self.assertEqual(str(error), f"cannot write {self.path}: Is a directory")
-        self.assertEqual(list(self.path.parent.iterdir()), [self.path])
-        self.assertRaises(NoPage, write_page, "a\0b", figures(), NOW)

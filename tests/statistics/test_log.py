@@ -1,4 +1,4 @@
-"""The statistics log."""
+"""Tests of govi_server.statistics.log, and of the addresses in it."""
 
 import json
 import os
@@ -21,9 +21,10 @@ from tests.client import NOW, Client, WireTestCase
 class FormatTests(SynchronousTestCase):
     """A line of the log."""
 
-    def test_line(self) -> None:
-        """A connection becomes one line of JSON, times in milliseconds."""
+    def test_connection_is_one_line_of_json(self) -> None:
+        """A connection is one line of JSON, with times in milliseconds."""
         request = RequestStatistics(NOW, "GET", "/kv55/1\n\u2028é", 200, 4321, "joined")
+        request.module, request.stop = "kv55", "1"
         request.mark("receive", NOW + 0.001)
         request.mark("wait", NOW + 0.4)
         request.mark("receive", NOW + 0.5)
@@ -42,6 +43,8 @@ class FormatTests(SynchronousTestCase):
                     {
                         "method": "GET",
                         "path": "/kv55/1\n\u2028é",
+                        "module": "kv55",
+                        "stop": "1",
                         "status": 200,
                         "bytes": 4321,
                         "cache": "joined",
@@ -51,38 +54,46 @@ class FormatTests(SynchronousTestCase):
             },
         )
 
-    def test_other_events(self) -> None:
-        """Any other event has no line, nor has a connection of another server."""
+    def test_unknown_module_and_stop_are_omitted(self) -> None:
+        """A request without a module and a stop has no such fields; the front page's module is empty."""
+        requests = [RequestStatistics(NOW), RequestStatistics(NOW, module="")]
+        connection = ConnectionStatistics("govi-cache", "local", NOW, requests=requests)
+        first, second = json.loads(format_line({"statistics": connection}, "govi-cache") or "")["requests"]
+        self.assertEqual(first.keys(), {"method", "path", "status", "bytes", "cache", "phases"})
+        self.assertEqual(second.keys() - first.keys(), {"module"})
+
+    def test_other_events_have_no_line(self) -> None:
+        """Other events have no line, nor have connections of another server."""
         self.assertIsNone(format_line({"log_format": "hello"}, "govi-cache"))
         other = ConnectionStatistics("callbacks", "local", NOW)
         self.assertIsNone(format_line({"statistics": other}, "govi-cache"))
 
 
 class PublisherTests(SynchronousTestCase):
-    """What events about connections go through."""
+    """The publisher of events about connections."""
 
-    def test_faults(self) -> None:
-        """The log hears nothing of connections, but of an observer that fails, and the others go on."""
+    def test_failing_observer_is_logged(self) -> None:
+        """Events about connections do not reach the log; a failing observer is logged, and the others go on."""
         publisher = statistics_publisher()
         seen: list[LogEvent] = []
 
-        def fails(event: LogEvent) -> None:
+        def fail(event: LogEvent) -> None:
             raise ZeroDivisionError
 
-        for observer in (fails, seen.append):
+        for observer in (fail, seen.append):
             publisher.addObserver(cast(ILogObserver, observer))
-        with capturedLogs() as told:
+        with capturedLogs() as logged:
             publisher({"statistics": ConnectionStatistics("govi-cache", "local", NOW)})
         self.assertEqual(len([event for event in seen if "statistics" in event]), 1)
-        self.assertEqual(["statistics" in event for event in told], [False])
+        self.assertEqual(["statistics" in event for event in logged], [False])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
 class AddressTests(SynchronousTestCase):
-    """Who a client is, as far as it may be written down."""
+    """The names of clients in the log."""
 
-    def test_truncated(self) -> None:
-        """No address is written down whole."""
+    def test_addresses_are_truncated(self) -> None:
+        """Only the network of an address is recorded."""
         for addr, expected in [
             (IPv4Address("TCP", "192.0.2.77", 1), "192.0.2.0/24"),
             (IPv6Address("TCP", "2001:db8:1:2:3:4:5:6", 1), "2001:db8:1::/48"),
@@ -92,8 +103,8 @@ class AddressTests(SynchronousTestCase):
         ]:
             self.assertEqual(truncated(ip_of(addr)), expected)
 
-    def test_ip_of(self) -> None:
-        """An IPv4 address is one, also where it came mapped into IPv6."""
+    def test_mapped_ipv4_address(self) -> None:
+        """An IPv4 address that is mapped into IPv6 is an IPv4 address."""
         self.assertEqual(str(ip_of(IPv6Address("TCP", "::ffff:127.0.0.1", 1))), "127.0.0.1")
         self.assertIsNone(ip_of(UNIXAddress(None)))
 
@@ -111,61 +122,61 @@ class StatisticsLogTests(WireTestCase):
         with open(self.path, encoding="utf-8") as file:
             return [json.loads(line) for line in file]
 
-    def converse(self) -> None:
+    def talk(self) -> None:
         client: Client = self.client()
         client.get("/parrot/says/a")
         client.leave()
 
-    def test_on_and_off(self) -> None:
-        """Connections are logged while the service runs, one line each, and nothing else is."""
+    def test_log_is_written_while_running(self) -> None:
+        """Each connection is one line while the service runs; other events are not logged."""
         log = StatisticsLog("govi-cache", self.path, 10**6, 3, Clock())
-        self.converse()
+        self.talk()
         log.startService()
-        self.converse()
+        self.talk()
         Logger().info("something else")
-        self.converse()
+        self.talk()
         log.stopService()
-        self.converse()
+        self.talk()
         self.assertEqual(len(self.lines()), 2)
         log.startService()
-        self.converse()
+        self.talk()
         log.stopService()
         self.assertEqual(len(self.lines()), 3)
 
-    def test_rotates(self) -> None:
-        """A file that is full is put aside, and of those only so many are kept."""
+    def test_full_file_is_rotated(self) -> None:
+        """A full file is rotated, and only so many old ones are kept."""
         log = StatisticsLog("govi-cache", self.path, 256, 2, Clock())
         log.startService()
         for _ in range(10):
-            self.converse()
+            self.talk()
         log.stopService()
         folder = os.path.dirname(self.path)
         self.assertEqual(sorted(os.listdir(folder)), ["statistics.log", "statistics.log.1", "statistics.log.2"])
 
     def test_full_disk(self) -> None:
-        """A line that cannot be written is lost, told once, and counted; the next one that can is written whole."""
+        """A line that cannot be written is lost and counted, and logged once; the next one is written completely."""
         log = StatisticsLog("govi-cache", "/dev/full", 10**6, 2, self.clock)
         log._open = lambda: LogFile("full", "/dev", defaultMode=None)  # type: ignore[method-assign]
         with capturedLogs() as events:
             log.startService()
             for _ in range(3):
-                self.converse()
+                self.talk()
             warnings = [event for event in events if event["log_level"] is LogLevel.warn]
             self.assertEqual(log.incidents.counts, {"unwritable": 3})
             self.assertEqual(len(warnings), 1)
-            self.assertIn("/dev/full cannot be written: [Errno 28]", formatEvent(warnings[0]))
+            self.assertIn("Statistics log /dev/full: cannot be written ([Errno 28]", formatEvent(warnings[0]))
             del log._open
             log._path = self.path
             with open(self.path, "w", encoding="utf-8") as file:
-                file.write('{"time":')  # as far as there was room for it
-            self.converse()
+                file.write('{"time":')  # as much as fitted
+            self.talk()
             log.stopService()
         with open(self.path, encoding="utf-8") as file:
-            half, whole = file
-        self.assertEqual((half, whole[0], whole[-2:]), ('{"time":\n', "{", "}\n"))
+            partial, complete = file
+        self.assertEqual((partial, complete[0], complete[-2:]), ('{"time":\n', "{", "}\n"))
 
-    def test_unusable(self) -> None:
-        """A file that cannot be written is told by its name."""
+    def test_unwritable_file_fails_startup(self) -> None:
+        """A file that cannot be opened is named in the error."""
         log = StatisticsLog("govi-cache", "/nonexistent/statistics.log", 256, 2, Clock())
         with self.assertRaises(StartupError) as caught:
             log.startService()

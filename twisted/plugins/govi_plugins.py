@@ -1,4 +1,4 @@
-"""The twistd commands: nothing of govi_server is imported before its command is chosen."""
+"""The twistd commands. Their packages are imported when the command is chosen."""
 
 from twisted.application.service import ServiceMaker
 
@@ -6,5 +6,8 @@ govi_cache = ServiceMaker(
     "GOVI cache", "govi_server.tap", "Serve the next departures of a stop from memory.", "govi-cache"
 )
 govi_simulator = ServiceMaker(
-    "GOVI simulator", "govi_server.simulator.tap", "Play a GOVI gateway over a made-up town.", "govi-simulator"
+    "GOVI simulator",
+    "govi_server.simulator.tap",
+    "Simulate a GOVI gateway and a live feed of a made-up town.",
+    "govi-simulator",
 )

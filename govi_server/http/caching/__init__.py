@@ -1,1 +1,1 @@
-"""caching."""
+"""What makes a response reusable: representations, conditional requests, cached responses, the memo of requests."""

@@ -1,90 +1,117 @@
-"""Answers that are at hand: a representation with what is to be said of its age. Pure: no transport, no clock."""
+"""Responses that may be sent more than once, and the header fields that describe their age. Pure."""
 
-from typing import Protocol, cast
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple, Protocol
 
 from govi_server.http.caching.representation import Representation
-from govi_server.http.response import Fields, format_head
+from govi_server.http.dates import format_http_date
+from govi_server.http.response import Fields, format_lines
 from govi_server.statistics.records import CacheResult
 
-# What the cache did, in the words of RFC 9211.
-CACHE_STATUS: dict[CacheResult, str] = {
-    "hit": "govi-cache; hit",
-    "stale": "govi-cache; hit",  # with a negative ttl, which is how a stale hit is told
-    "joined": "govi-cache; fwd=miss; collapsed",
-    "miss": "govi-cache; fwd=miss",
+_CACHE_STATUS: dict[CacheResult, str] = {
+    "hit": "hit",
+    "stale": "hit",  # a stale hit is a hit with a negative ttl
+    "joined": "fwd=miss; collapsed",
+    "miss": "fwd=miss",
 }
 
 
+def cache_status(result: CacheResult, ttl: int | None = None) -> str:
+    """Return the value of Cache-Status (RFC 9211).
+
+    ttl: seconds for which the response stays fresh, negative if it is stale; None leaves it out.
+    """
+    status = f"govi-cache; {_CACHE_STATUS[result]}"
+    return status if ttl is None else f"{status}; ttl={ttl}"
+
+
 class Validator(Protocol):
-    """What an answer is made of."""
+    """What a cached response was made from."""
 
-    is_current: bool
-    """Whether there is still nothing newer."""
-
-
-class _Gone:
-    """The source of an answer of which nobody has said that it lasts."""
-
-    is_current = False
+    @property
+    def is_current(self) -> bool:
+        """Whether nothing newer has replaced it."""
 
 
-_GONE = _Gone()
+class VersionValidator:
+    """A validator that is current while a version is the one of its creation.
 
-
-class CachedResponse:
-    """An answer to GET or HEAD. It keeps the head that it was sent with last: in a second it is mostly the same.
-
-    headers: what is to be said beside what the representation says itself. cache: what the cache had.
+    read_version: returns a token that is compared by equality.
     """
 
-    __slots__ = ("_head", "_of", "cache", "headers", "representation", "since", "source", "until")
+    __slots__ = ("_read_version", "_version")
 
-    def __init__(self, made: Representation, headers: Fields, cache: CacheResult) -> None:
-        self.representation = made
-        self.headers = headers
-        self.cache = cache
-        self.since = self.until = 0.0
-        self.source: Validator = _GONE
-        self._of: object = None
-        self._head = b""
+    def __init__(self, read_version: Callable[[], object]) -> None:
+        self._read_version = read_version
+        self._version = read_version()
 
-    def set_validity(self, since: float, until: float, source: Validator) -> None:
-        """Say that not a byte of it changes between these moments (epoch seconds), while its source is current."""
-        self.since, self.until, self.source = since, until, source
+    @property
+    def is_current(self) -> bool:
+        """Whether the version is still the same."""
+        return self._read_version() == self._version
 
-    def write(
-        self, method: str, unchanged: bool, more: Fields, now: float, connection: str
+
+class Validity(NamedTuple):
+    """For how long a response stays the same, byte for byte but for its Date."""
+
+    since: float
+    until: float
+    """Epoch seconds; the response is valid before this moment."""
+    validator: Validator
+
+
+class CachedResponse(NamedTuple):
+    """A response to GET or HEAD."""
+
+    representation: Representation
+    headers: Fields
+    """Besides those of the representation."""
+    cache: CacheResult
+    validity: Validity | None = None
+    """None if the response must be made again for each request."""
+
+    def serialize(
+        self, method: str, unchanged: bool, server_headers: Fields, now: float, connection: str
     ) -> tuple[bytes, bytes, int]:
-        """Write it: give its head, the body that goes with it, and its status.
+        """Return the response head, the body to send with it, and the status.
 
-        unchanged: whether the client has it already. more: the server's header fields. The rest is as for head().
+        unchanged: whether the client has the representation already. now: epoch seconds, for Date. connection: the
+        Connection field, '' for none.
         """
-        of = (unchanged, int(now), connection, more)
-        if of != self._of:
-            status = "304 Not Modified" if unchanged else "200 Ok"
-            fields = (*self.representation.headers, *self.headers, *more)
-            self._head = format_head(status, fields, len(self.representation.body), now=now, connection=connection)
-            self._of = of
+        # As response.format_head() does, in 2 us less: most lines are formatted already.
+        representation = self.representation
+        date = format_http_date(now)
+        lines = f"{representation.lines}{format_lines(self.headers)}{_server_lines(server_headers)}"
+        end = f"Connection: {connection}\r\n\r\n" if connection else "\r\n"
         if unchanged:
-            return self._head, b"", 304
-        return self._head, b"" if method == "HEAD" else self.representation.body, 200
+            return f"HTTP/1.1 304 Not Modified\r\nDate: {date}\r\n{lines}{end}".encode("latin-1"), b"", 304
+        body = representation.body
+        lines = f"{representation.type_line}{lines}Content-Length: {len(body)}\r\n"
+        head = f"HTTP/1.1 200 Ok\r\nDate: {date}\r\n{lines}{end}".encode("latin-1")
+        return head, b"" if method == "HEAD" else body, 200
+
+
+_server_lines = lru_cache(maxsize=16)(format_lines)  # each server has one set
 
 
 def cached_response(
-    made: Representation, cache: CacheResult, max_age: int, ttl: int, age: int | None = None, headers: Fields = ()
+    representation: Representation,
+    cache: CacheResult,
+    max_age: int,
+    ttl: int,
+    age: int | None = None,
+    headers: Fields = (),
+    validity: Validity | None = None,
 ) -> CachedResponse:
-    """Answer with a representation, and with how old it is: as the last time, if there is nothing else to say of it.
+    """Return a response with Cache-Control and Cache-Status, and with Age if an age (seconds) is passed.
 
-    max_age: seconds for which clients may keep it. ttl: seconds that are left of its being fresh, below 0 when it is
-    stale. age: its age in seconds, None if that is not told. headers: more to say.
+    max_age: seconds for which clients may keep it. ttl: as for cache_status().
     """
-    said = (cache, max_age, ttl, age, headers)
-    if made.last is None or made.last[0] != said:
-        headers = (
-            *headers,
-            ("Cache-Control", f"public, max-age={max_age}"),
-            ("Cache-Status", f"{CACHE_STATUS[cache]}; ttl={ttl}"),
-            *((("Age", f"{age}"),) if age is not None else ()),
-        )
-        made.last = (said, CachedResponse(made, headers, cache))
-    return cast(CachedResponse, made.last[1])
+    headers = (
+        *headers,
+        ("Cache-Control", f"public, max-age={max_age}"),
+        ("Cache-Status", cache_status(cache, ttl)),
+        *((("Age", f"{age}"),) if age is not None else ()),
+    )
+    return CachedResponse(representation, headers, cache, validity)

@@ -1,25 +1,27 @@
-"""Bodies as clients get them: encoding, entity tag, validators. Pure."""
+"""Bodies as clients receive them: content coding, entity tag, validators. Pure."""
 
 import gzip
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 
 from govi_server.http.dates import format_http_date
-from govi_server.http.response import Fields
+from govi_server.http.response import Fields, format_lines
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Representation:
-    """A body as a client gets it, with the entity tag that stands for exactly these bytes."""
+    """A body as a client receives it, with the entity tag of exactly these bytes."""
 
     body: bytes
     etag: str
     headers: Fields
-    """Content-Type, Content-Encoding where there is one, ETag, Vary, and Last-Modified where it is told."""
+    """Content-Type, Content-Encoding if coded, ETag, Vary, and Last-Modified if known."""
+    type_line: str
+    """Content-Type as a line of a response head."""
+    lines: str
+    """The other headers as such lines."""
     modified: float | None = None
-    """When it was made (epoch seconds), where clients may ask by date."""
-    last: tuple[object, object] | None = field(default=None, compare=False, repr=False)
-    """What was said of it last, and the answer with that: see ready.at_hand()."""
+    """When its content was made (epoch seconds), for conditional requests by date."""
 
     def __len__(self) -> int:
         return len(self.body)
@@ -28,14 +30,17 @@ class Representation:
 def make_representation(
     body: bytes, content_type: str, compressed: bool, modified: float | None = None, vary: str = "Accept-Encoding"
 ) -> Representation:
-    """Make a representation of a body, gzip or plain, with its own strong entity tag (RFC 9110 section 8.8.3).
+    """Return a representation of a body, gzip or plain, with a strong entity tag (RFC 9110 section 8.8.3).
 
-    vary: names of the request's fields that it depends on.
+    vary: the names of the request fields on which it depends.
     """
     if compressed:
-        body = gzip.compress(body, mtime=0)  # without the moment, the same body has the same bytes
+        body = gzip.compress(body, mtime=0)  # without the time, equal bodies have equal bytes
     etag = f'"{blake2b(body, digest_size=8).hexdigest()}"'
     encoding = (("Content-Encoding", "gzip"),) if compressed else ()
-    headers = (("Content-Type", content_type), *encoding, ("ETag", etag), ("Vary", vary))
     date = (("Last-Modified", format_http_date(modified)),) if modified is not None else ()
-    return Representation(body, etag, (*headers, *date), modified)
+    type_field = (("Content-Type", content_type),)
+    fields = (*encoding, ("ETag", etag), ("Vary", vary), *date)
+    return Representation(
+        body, etag, (*type_field, *fields), format_lines(type_field), format_lines(fields), modified
+    )

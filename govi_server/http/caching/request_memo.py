@@ -1,10 +1,7 @@
-"""Requests that come again, byte for byte: what they mean is known without reading them.
+"""Fast path for cached responses: maps a raw header section to its parsed meaning and its last response.
 
-A display asks for its stop twice a minute in the same words, and thousands of apps use the words of one another. A
-header block that was answered from what is at hand is kept with its meaning; whoever sends it again has an answer for
-two look-ups and one system call, and for one look-up in the second in which it was said already. What such an answer
-is, and all that goes with it, is what the way through RequestReceiver, process() and a WebHandler would have made of
-it.
+A display requests its stop twice a minute with the same bytes, and all copies of an app send the same bytes. The
+response is the one that parsing, RequestHandler.process() and the module would have produced.
 """
 
 from collections import OrderedDict
@@ -17,92 +14,122 @@ from govi_server.http.request import Environ
 from govi_server.http.response import Fields
 from govi_server.statistics.records import CacheResult
 
-MOST = 10_000
-"""Header blocks that are kept; the one that was not seen longest goes first, by the second."""
+MAX_ENTRIES = 10_000
 
-LONGEST = 2048
-"""Bytes of a header block that is kept: a browser's have half as many. So all of them, with what they mean and with
-the heads of their answers in one second, are 60 MB at most."""
+MAX_HEADER_SECTION_BYTES = 2048
+"""A browser's header section has half as many. Entries and serialized heads take 60 MB at most."""
 
 
 class MemoEntry(NamedTuple):
-    """What a header block means."""
+    """The meaning of a header section."""
 
     method: str
     path: str
-    asked: int
-    """For how many things it asks: see access.asked()."""
-    ready: Callable[[], CachedResponse | None]
-    """Gives the answer; None if it is not at hand now."""
+    request_cost: int
+    """See client_limits.request_cost()."""
+    respond: Callable[[], object]
+    """Returns the CachedResponse, or anything else if there is none now: see web_handler.Responder."""
     condition: Environ | None
-    """The environ, if it makes the answer depend on what the client has."""
-    is_last: bool
-    """Whether the client wants the connection closed."""
+    """The fields by which the response depends on what the client has, if there are any."""
+    closes: bool
+    """Whether the connection closes after the response."""
     connection: str
-    """The answer's Connection field, '' for none."""
+    """The response's Connection field, '' for none."""
+    module: str
+    """The first segment of the path, for statistics."""
+    stop: str
+    """The stop, for statistics: see ResponseSender.set_stop()."""
 
-    def unchanged(self, ready: CachedResponse) -> bool:
-        """Tell whether the client has the answer already."""
+    def unchanged(self, response: CachedResponse) -> bool:
+        """Return whether the client has the response's representation already."""
         return self.condition is not None and not_modified(
-            self.condition, ready.representation.etag, ready.representation.modified
+            self.condition, response.representation.etag, response.representation.modified
         )
 
 
 class SerializedResponse(NamedTuple):
-    """An answer to a header block as it was said, which is as it is said again: see Ready.lasts()."""
+    """The bytes of a response to a header section."""
 
-    repeat: MemoEntry
+    entry: MemoEntry
     since: float
     until: float
-    source: Validator
+    """Epoch seconds; the same bytes may be sent before this moment while the validator is current."""
+    validator: Validator | None
     head: bytes
     body: bytes
-    """Empty in an answer to HEAD, and where the client has it already."""
+    """Empty in a response to HEAD, and in a 304."""
     status: int
     cache: CacheResult
 
 
 class RequestMemo:
-    """Header blocks that have come before, with what they mean."""
+    """Header sections whose response was cached before, in two layers.
+
+    Entries map a header section to its meaning. They save parsing and dispatch: 9 us in place of 65 for a board of
+    the gateway, in process. MAX_ENTRIES bounds them, the least recently used is evicted; nothing invalidates them:
+    they depend on the header section alone.
+
+    Serialized responses map a header section to the bytes of its last response. They save the module's look-up and
+    writing the head: 2.2 us in place of 9. MAX_ENTRIES bounds them, too; all go at the end of the second of their
+    Date, and one is invalid earlier when its board was replaced, or its Age or ttl has changed.
+    """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[bytes, MemoEntry] = OrderedDict()
-        self.said: dict[bytes, SerializedResponse] = {}
-        """What was answered in one second and may be said again in it; it goes when there is something of another."""
-        self._second = 0
+        self._entries: OrderedDict[bytes, MemoEntry] = OrderedDict()
+        self._serialized: dict[bytes, SerializedResponse] = {}
+        self._second = 0  # of the Date in the serialized responses
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._entries)
 
-    def lookup(self, block: bytes, now: float, more: Fields) -> SerializedResponse | None:
-        """Give the answer to bytes, if they are a header block that is known and its answer is at hand.
+    def lookup(self, header_section: bytes, now: float, server_headers: Fields) -> SerializedResponse | None:
+        """Return the response to a header section; None if it is unknown or its response is not cached now.
 
-        now: the moment, epoch seconds. more: the server's header fields.
+        now: epoch seconds.
         """
-        repeat = self._known.get(block)
-        if repeat is None:
+        serialized = self._serialized.get(header_section)
+        if (
+            serialized is not None and serialized.since <= now < serialized.until and serialized.validator.is_current  # type: ignore[union-attr]  # those that are stored have one
+        ):
+            return serialized
+        entry = self._entries.get(header_section)
+        if entry is None:
             return None
-        self._known.move_to_end(block)
+        self._entries.move_to_end(header_section)
         try:
-            ready = repeat.ready()
+            response = entry.respond()
         except Exception:
-            return None  # the long way meets it, too, and says so
-        if ready is None:
+            return None  # the slow path meets it, too, and reports it
+        if not isinstance(response, CachedResponse):
             return None
-        # Its Date is of the second in which it lasts, should that have begun only now.
-        moment = max(now, ready.since)
-        written = ready.write(repeat.method, repeat.unchanged(ready), more, moment, repeat.connection)
-        said = SerializedResponse(repeat, ready.since, ready.until, ready.source, *written, ready.cache)
-        if moment < said.until:
-            if int(moment) != self._second or len(self.said) >= MOST:
-                self._second = int(moment)
-                self.said.clear()
-            self.said[block] = said
-        return said
+        return self._serialize(header_section, entry, response, now, server_headers)
 
-    def store(self, block: bytes, repeat: MemoEntry) -> None:
-        """Keep what a header block means."""
-        if len(block) <= LONGEST:
-            self._known[block] = repeat
-            if len(self._known) > MOST:
-                self._known.popitem(last=False)
+    def _serialize(
+        self, header_section: bytes, entry: MemoEntry, response: CachedResponse, now: float, server_headers: Fields
+    ) -> SerializedResponse:
+        """Return the bytes of a response, and store them for as long as they may be sent again."""
+        validity = response.validity
+        if validity is not None and validity.since > now:
+            now = validity.since  # its Date is of the second of its validity, if that has just begun
+        head, body, status = response.serialize(
+            entry.method, entry.unchanged(response), server_headers, now, entry.connection
+        )
+        if validity is None:
+            return SerializedResponse(entry, now, now, None, head, body, status, response.cache)
+        since, until, validator = validity
+        second = int(now)
+        until = min(until, second + 1)
+        serialized = SerializedResponse(entry, since, until, validator, head, body, status, response.cache)
+        if now < until:
+            if second != self._second or len(self._serialized) >= MAX_ENTRIES:
+                self._second = second
+                self._serialized.clear()
+            self._serialized[header_section] = serialized
+        return serialized
+
+    def store(self, header_section: bytes, entry: MemoEntry) -> None:
+        """Store the meaning of a header section."""
+        if len(header_section) <= MAX_HEADER_SECTION_BYTES:
+            self._entries[header_section] = entry
+            if len(self._entries) > MAX_ENTRIES:
+                self._entries.popitem(last=False)

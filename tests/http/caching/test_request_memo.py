@@ -1,4 +1,4 @@
-"""The short way of a request that comes again does what the long way does."""
+"""The fast path of a repeated request sends what the slow path would send."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,9 +21,13 @@ from govi_server.departures.cache import BoardCache
 from govi_server.departures.source import SourceSilent
 from govi_server.http import request as environ
 from govi_server.http.caching import request_memo
+from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import make_representation
-from govi_server.http.caching.request_memo import LONGEST, MemoEntry, RequestMemo
+from govi_server.http.caching.request_memo import MAX_HEADER_SECTION_BYTES, MemoEntry, RequestMemo
 from govi_server.http.client_limits import ClientLimits
+from govi_server.http.state import State
+from govi_server.kv78turbo.feed import Feed
+from govi_server.kv78turbo.subscriber import State as FeedState
 from govi_server.kv78turbo.subscriber import Subscriber
 from govi_server.modules.board import BoardPages
 from govi_server.modules.display_source import CacheDisplays, FeedDisplays
@@ -44,14 +48,14 @@ STOP = "30000001"
 HEADERS = {"Access-Control-Allow-Origin": "*"}
 
 
-class Forgetful(RequestMemo):
-    """Learns nothing: every request goes the long way."""
+class NoMemo(RequestMemo):
+    """Stores nothing: every request takes the slow path."""
 
-    def store(self, block: bytes, repeat: MemoEntry) -> None: ...
+    def store(self, header_section: bytes, entry: MemoEntry) -> None: ...
 
 
 class Ticking(Clock):
-    """A clock that goes on while it is read."""
+    """A clock that advances while it is read."""
 
     tick = 0.0
 
@@ -61,9 +65,9 @@ class Ticking(Clock):
 
 
 class World:
-    """A server with clients, and all that is seen of it from outside."""
+    """A server with clients, and all that is visible of it from outside."""
 
-    def __init__(self, repeats: RequestMemo, limits: AccessSettings) -> None:
+    def __init__(self, memo: RequestMemo, limits: AccessSettings) -> None:
         self.clock = Ticking()
         self.clock.advance(NOW)
         self.source = FakeSource()
@@ -79,12 +83,12 @@ class World:
             headers=HEADERS,
             access=ClientLimits(self.clock, limits),
         )
-        self.server.repeats = repeats
+        self.server.request_memo = memo
         self.clients: list[Client] = []
         self.full = False
         self.boards = 0
         for code in CODES:
-            self.tell(code)
+            self.put(code)
         self.clock.advance(0.125)  # a board's ttl is a whole second less as soon as it ages
 
     def connect(self, host: str) -> None:
@@ -99,22 +103,22 @@ class World:
         client.transport.write = choke  # type: ignore[method-assign]
         self.clients.append(client)
 
-    def tell(self, code: str) -> None:
+    def put(self, code: str) -> None:
         self.boards += 1
         self.cache.put(Board(code, (Trip(journey_number=str(self.boards)),), self.clock.seconds()))
 
     def purge(self, code: str) -> None:
         self.cache.purge(code)
 
-    def land(self, _: str) -> None:
-        """Answer what was asked, or fail to."""
-        for asked, answer in zip(self.source.asked, self.source.answers, strict=True):
-            if answer.called:
+    def resolve(self, _: str) -> None:
+        """Have the source return the boards of one stop, and fail for the other."""
+        for code, board in zip(self.source.asked, self.source.answers, strict=True):
+            if board.called:
                 continue
-            if asked == CODES[0]:
-                answer.callback(Board(asked, (), self.clock.seconds()))
+            if code == CODES[0]:
+                board.callback(Board(code, (), self.clock.seconds()))
             else:
-                answer.errback(SourceSilent("no answer"))
+                board.errback(SourceSilent("no answer"))
 
     def send(self, which: int, data: bytes) -> None:
         client = self.clients[which % len(self.clients)]
@@ -125,7 +129,7 @@ class World:
         self.full = full
         if not full:
             for client in self.clients:
-                if client.handler.write_paused and not client.closed:
+                if client.handler.connection.state is State.WRITE_PAUSED and not client.closed:
                     client.handler.resumeProducing()
 
     def pause(self, which: int) -> None:
@@ -140,32 +144,26 @@ class World:
         if not self.server.draining:
             self.server.drain()
 
-    def seen(self) -> list[object]:
-        """Give what clients got, who was asked, whose deadlines are when, and whom the limits count."""
+    def state(self) -> list[object]:
+        """Return what clients received, the requests to the source, the deadlines, and what the limits count."""
         server = self.server
         number = {client.handler.connection: i for i, client in enumerate(self.clients)}
         return [
             [(client.transport.value(), client.closed, client.transport.producerState) for client in self.clients],
             self.source.asked,
             [
-                [(number[c], c.closing) for c in deadlines]
-                for deadlines in (
-                    server.deadlines,
-                    server.idle,
-                    server.linger_timeout,
-                    server.drop_timeout,
-                    server.reports,
-                )
+                [(number[c], c.state, c.end) for c in timeout]
+                for timeout in (*server.timeouts.values(), server.reports)
             ],
             list(self.server.access._busy_until.items()),
-            set(self.cache._entries),  # who was used last is known to the second
+            set(self.cache._entries),  # their order is exact to the second
             sorted((call.getTime(), cast(Any, call).func.__qualname__) for call in self.clock.getDelayedCalls()),
         ]
 
 
 @contextmanager
 def statistics() -> Iterator[Callable[[], list[Any]]]:
-    """Collect what is said of connections."""
+    """Collect the statistics of connections."""
     events = EventLoggingObserver()
     globalLogPublisher.addObserver(events)
     try:
@@ -180,10 +178,10 @@ def block(path: str, *fields: str, method: str = "GET", version: str = "1.1") ->
 
 
 def etag_of(board: int) -> str:
-    """Give the entity tag of one of the boards of a world."""
-    world = World(Forgetful(), AccessSettings())
+    """Return the entity tag of one of the boards of a world."""
+    world = World(NoMemo(), AccessSettings())
     while world.boards < board:
-        world.tell(CODES[0])
+        world.put(CODES[0])
     world.connect("192.0.2.1")
     world.send(0, block(f"/kv55/{CODES[0]}"))
     return world.clients[0].answer().headers["ETag"]
@@ -221,9 +219,9 @@ STEPS = st.one_of(
     st.tuples(st.just("send"), st.integers(0, 5), st.just([0])),
     st.tuples(st.just("send"), st.integers(0, 2), st.sampled_from([b"abc", b"\r\n", b"GET /kv55/57330430 HT"])),
     st.tuples(st.just("advance"), st.sampled_from([0.3, 1.0, 12.9, 40.0, 300.0])),
-    st.tuples(st.just("tell"), st.sampled_from(CODES)),
+    st.tuples(st.just("put"), st.sampled_from(CODES)),
     st.tuples(st.just("purge"), st.sampled_from(CODES)),
-    st.tuples(st.just("land"), st.just("")),
+    st.tuples(st.just("resolve"), st.just("")),
     st.tuples(st.just("connect"), st.sampled_from(["127.0.0.1", "192.0.2.1"])),
     st.tuples(st.just("choke"), st.booleans()),
     st.tuples(st.just("pause"), st.integers(0, 2)),
@@ -233,8 +231,8 @@ STEPS = st.one_of(
 LIMITS = (AccessSettings(rate=1, burst=4), AccessSettings(rate=1, burst=4, proxies=("192.0.2.0/24",)))
 
 
-class SameTests(SynchronousTestCase):
-    """Two servers, one of which forgets, are told the same and say the same."""
+class EquivalenceTests(SynchronousTestCase):
+    """Two servers, of which only one has a memo, receive the same and send the same."""
 
     @settings(max_examples=200, deadline=None)
     @given(st.sampled_from(LIMITS), st.lists(BLOCKS, min_size=4, max_size=4), st.lists(STEPS, max_size=30))
@@ -242,7 +240,7 @@ class SameTests(SynchronousTestCase):
         LIMITS[0],
         [block(PATHS[0]), block(PATHS[0], FIELDS[4]), block(PATHS[0], method="HEAD"), CLOSING],
         [
-            *(("send", 0, [0]), ("send", 0, [0]), ("send", 0, [1]), ("tell", CODES[0]), ("send", 0, [1])),
+            *(("send", 0, [0]), ("send", 0, [0]), ("send", 0, [1]), ("put", CODES[0]), ("send", 0, [1])),
             *(("choke", True), ("send", 0, [0]), ("send", 0, [2]), ("choke", False), ("send", 0, [3])),
             *(("send", 1, [0, 2]), ("send", 1, [0, 2]), ("send", 1, [3])),
         ],
@@ -252,12 +250,12 @@ class SameTests(SynchronousTestCase):
         [CLOSING, block(PATHS[0], version="1.0"), block(PATHS[0], FIELDS[3], version="1.0"), block(PATHS[0])],
         [step for which in (0, 1, 2, 2, 3) for _ in range(2) for step in (("connect", HOME), ("send", -1, [which]))],
     )
-    @example(  # a connection that brings requests of others and its own
+    @example(  # a proxy's connection with requests of its clients and its own
         LIMITS[1],
         [block(PATHS[0]), block(PATHS[0], FIELDS[10]), block(PATHS[0]), block(PATHS[0])],
         [("send", 0, [0]), ("send", 1, [1]), ("send", 1, [0]), ("send", 1, [1]), ("send", 1, [0])],
     )
-    @example(  # a client that does not take its answers
+    @example(  # a client that does not read
         LIMITS[0],
         [block(PATHS[0])] * 4,
         [
@@ -266,12 +264,12 @@ class SameTests(SynchronousTestCase):
             ("advance", 300.0),
         ],
     )
-    @example(  # who does not take the first answer has the time that is left of his first deadline
+    @example(  # a client that does not read its first response: the first deadline goes on
         LIMITS[0],
         [block(PATHS[0])] * 4,
         [("send", 0, [0]), ("advance", 1.0), ("choke", True), ("send", 0, [0]), ("send", 1, [0]), ("advance", 12.9)],
     )
-    @example(  # the server drains while a client has not taken its answer
+    @example(  # the server drains while a client does not read
         LIMITS[0],
         [block(PATHS[0])] * 4,
         [("send", 0, [0]), ("choke", True), ("send", 0, [0]), ("drain", None), ("choke", False)],
@@ -281,83 +279,85 @@ class SameTests(SynchronousTestCase):
         [block(PATHS[0])] * 4,
         [("send", 0, [0]), ("pause", 0), ("send", 0, [0]), ("choke", False), ("send", 0, [0])],
     )
-    @example(  # a request that comes while the server drains
+    @example(  # a request while the server drains
         LIMITS[0],
         [block(PATHS[0])] * 4,
         [("send", 0, [0]), ("drain", None), ("connect", HOME), ("send", -1, [0])],
     )
-    def test_any_steps(self, limits: AccessSettings, blocks: list[bytes], steps: list[tuple[Any, ...]]) -> None:
-        """Whatever comes in whatever order, bytes, statistics, deadlines, limits and questions are the same."""
-        worlds, said = (World(RequestMemo(), limits), World(Forgetful(), limits)), []
+    def test_same_with_and_without_memo(
+        self, limits: AccessSettings, blocks: list[bytes], steps: list[tuple[Any, ...]]
+    ) -> None:
+        """Bytes, statistics, deadlines, limits and requests to the source are the same, in any order of events."""
+        worlds, results = (World(RequestMemo(), limits), World(NoMemo(), limits)), []
         for world in worlds:
             with statistics() as events:
                 for host in ("127.0.0.1", "192.0.2.1"):
                     world.connect(host)
-                for kind, *what in steps:
+                for kind, *arguments in steps:
                     if kind == "advance":
-                        world.clock.pump([what[0]])
-                    elif kind == "send" and isinstance(what[1], list):
-                        world.send(what[0], b"".join(blocks[which] for which in what[1]))
+                        world.clock.pump([arguments[0]])
+                    elif kind == "send" and isinstance(arguments[1], list):
+                        world.send(arguments[0], b"".join(blocks[which] for which in arguments[1]))
                     else:
-                        getattr(world, kind)(*what)
-                seen = world.seen()
+                        getattr(world, kind)(*arguments)
+                state = world.state()
                 for client in world.clients:
                     client.leave()
-                said.append((seen, events()))
+                results.append((state, events()))
             self.flushLoggedErrors()
-        self.assertEqual(said[0], said[1])
+        self.assertEqual(results[0], results[1])
 
 
-class ShortWayTests(SynchronousTestCase):
-    """What goes the short way, and what does not."""
+class FastPathTests(SynchronousTestCase):
+    """Which requests take the fast path, and which do not."""
 
     def setUp(self) -> None:
         self.world = World(RequestMemo(), AccessSettings(rate=1, burst=3, proxies=("203.0.113.1/32",)))
 
     def parsed(self, *blocks: bytes, host: str = "127.0.0.1") -> int:
-        """Send header blocks, each on a connection of its own; tell how many were parsed."""
+        """Send header sections, each on a connection of its own; return how many were parsed."""
         with mock.patch.object(environ, "parse", wraps=environ.parse) as parse:
-            for one in blocks:
+            for data in blocks:
                 self.world.connect(host)
-                self.world.send(-1, one)
+                self.world.send(-1, data)
         return parse.call_count
 
-    def test_once(self) -> None:
-        """A header block is parsed once, however many send it on however many connections."""
+    def test_header_section_is_parsed_once(self) -> None:
+        """A header section is parsed once, on however many connections it comes."""
         self.assertEqual(self.parsed(*[block(PATHS[0])] * 9, *[block(PATHS[1], "Connection: close")] * 9), 2)
         self.assertEqual([len(client.answers()) for client in self.world.clients], [1] * 18)
 
-    def test_one_write(self) -> None:
-        """An answer is one write, and its head is written once a second."""
+    def test_head_is_serialized_once_a_second(self) -> None:
+        """A response is one write, and is serialized once a second."""
         self.parsed(block(PATHS[0]))
         client = self.world.clients[0]
         with (
             mock.patch.object(client.transport, "write") as write,
-            mock.patch("govi_server.http.caching.cached_response.format_head") as head,
+            mock.patch.object(CachedResponse, "serialize") as serialize,
         ):
-            head.return_value = b"head"
+            serialize.return_value = (b"head", b"", 200)
             for _ in range(5):
                 client.get(f"/kv55/{CODES[0]}")
             self.world.clock.advance(1)
             client.get(f"/kv55/{CODES[0]}")
-        self.assertEqual((write.call_count, head.call_count), (6, 1))
+        self.assertEqual((write.call_count, serialize.call_count), (6, 2))
 
-    def test_looked_up_once(self) -> None:
-        """In a second a board is looked up once for each header block; what is said is not kept longer."""
+    def test_board_is_looked_up_once_a_second(self) -> None:
+        """A board is looked up once a second for each header section; serialized responses last no longer."""
         self.parsed(block(PATHS[0]))
         client = self.world.clients[0]
         with mock.patch.object(self.world.cache, "fresh", wraps=self.world.cache.fresh) as fresh:
             for _ in range(5):
                 client.get(f"/kv55/{CODES[0]}")
-            self.assertEqual((fresh.call_count, len(self.world.server.repeats.said)), (1, 1))
+            self.assertEqual((fresh.call_count, len(self.world.server.request_memo._serialized)), (1, 1))
             self.world.clock.advance(1)
             self.parsed(block(PATHS[1]), block(PATHS[1]))
-        self.assertEqual(list(self.world.server.repeats.said), [block(PATHS[1])])
+        self.assertEqual(list(self.world.server.request_memo._serialized), [block(PATHS[1])])
 
-    def test_ages(self) -> None:
-        """The Age of a board goes on as it gets older, and Date as the clock does, also within a second."""
+    def test_age_and_date_advance(self) -> None:
+        """Age advances with the board's age, and Date with the clock, also within a second."""
         self.world.clock.advance(0.375)
-        self.world.tell(CODES[0])
+        self.world.put(CODES[0])
         ages = []
         for seconds in (0.0, 0.25, 0.25, 0.25, 0.25, 0.25):
             self.world.clock.advance(seconds)
@@ -368,65 +368,65 @@ class ShortWayTests(SynchronousTestCase):
         steps = [("0", "00", "60"), ("0", "00", "59"), ("0", "01", "59"), ("0", "01", "59"), ("1", "01", "59")]
         self.assertEqual(ages, [*steps, ("1", "01", "58")])
 
-    def test_ages_otherwise(self) -> None:
-        """Nor does what is left of its being fresh go wrong, where that is no whole seconds."""
-        said = []
-        for known in (RequestMemo(), Forgetful()):
-            self.world = World(known, AccessSettings())
+    def test_ttl_advances(self) -> None:
+        """The ttl is right where `cache.fresh` is no whole number of seconds."""
+        headers = []
+        for memo in (RequestMemo(), NoMemo()):
+            self.world = World(memo, AccessSettings())
             self.world.cache.limits = CacheSettings(fresh=60.25)
-            self.world.tell(CODES[0])
+            self.world.put(CODES[0])
             for _ in range(20):
                 self.world.clock.advance(0.125)
                 self.parsed(*[block(PATHS[0])] * 3)
-            said.append([client.answer().headers.items() for client in self.world.clients])
-        self.assertEqual(*said)
+            headers.append([client.answer().headers.items() for client in self.world.clients])
+        self.assertEqual(*headers)
 
-    def second_of(self, at: float, *, asked_until: float) -> list[tuple[str, str]]:
-        """Ask again and again from a moment on while time passes; list the Date and ttl of each answer."""
+    def request_from(self, at: float, *, until: float) -> list[tuple[str, str]]:
+        """Send requests from a moment on while time passes; return the Date and ttl of each response."""
         self.parsed(*[block(PATHS[0])] * 2)
         clock = self.world.clock
         clock.advance(at - clock.seconds())
         clock.tick = 1e-4
         answers = []
-        while clock.seconds() < asked_until:
+        while clock.seconds() < until:
             self.parsed(block(PATHS[0]))
             headers = self.world.clients[-1].answer().headers
             answers.append((headers["Date"][-6:-4], headers["Cache-Status"]))
         return answers
 
-    def test_a_second_begins(self) -> None:
-        """An answer that is made while a second begins has the Date of one of the two, and not for long."""
+    def test_date_at_the_begin_of_a_second(self) -> None:
+        """A response that is made while a second begins has the Date of either second."""
         for early in range(1, 12):
             with self.subTest(early):
                 self.setUp()
-                answers = self.second_of(NOW + 2 - early * 1e-4, asked_until=NOW + 2.02)
+                answers = self.request_from(NOW + 2 - early * 1e-4, until=NOW + 2.02)
                 self.assertEqual([date for date, _ in answers][2:], ["02"] * (len(answers) - 2))
 
-    def test_a_board_grows_stale(self) -> None:
-        """A board that gets too old while it is looked up is not told as fresh, or as stale without a question."""
+    def test_board_becomes_stale(self) -> None:
+        """A board that becomes stale while it is looked up is not served as fresh, nor as stale without a refresh."""
         for early in range(1, 12):
             with self.subTest(early):
                 self.setUp()
-                self.second_of(NOW + 60 - early * 1e-4, asked_until=NOW + 60.02)
+                self.request_from(NOW + 60 - early * 1e-4, until=NOW + 60.02)
                 self.assertEqual(self.world.source.asked, [CODES[0]])
 
-    def test_new_board(self) -> None:
-        """A board that comes is told at once, though the last one was told in the same second."""
+    def test_new_board_is_served_at_once(self) -> None:
+        """A new board is served at once, although the last one was served in the same second."""
         self.parsed(*[block(PATHS[0])] * 3)
-        self.world.tell(CODES[0])
+        self.world.put(CODES[0])
         self.parsed(*[block(PATHS[0])] * 3)
         tags = [client.answer().headers["ETag"] for client in self.world.clients]
         self.assertEqual(tags, [tags[0]] * 3 + [tags[-1]] * 3)
         self.assertNotEqual(tags[0], tags[-1])
 
-    def test_said_is_bounded(self) -> None:
-        """However many header blocks come in a second, so many of their answers are kept."""
-        with mock.patch.object(request_memo, "MOST", 3):
+    def test_serialized_responses_are_bounded(self) -> None:
+        """At most MAX_ENTRIES responses of a second are stored."""
+        with mock.patch.object(request_memo, "MAX_ENTRIES", 3):
             for n in range(9):
                 self.parsed(*[block(PATHS[0], f"X: {n}")] * 2)
-                self.assertLessEqual(len(self.world.server.repeats.said), 3)
+                self.assertLessEqual(len(self.world.server.request_memo._serialized), 3)
 
-    def test_rendered_once(self) -> None:
+    def test_board_is_rendered_once_per_form(self) -> None:
         """A board is rendered once for each of its forms."""
         with mock.patch(
             "govi_server.modules.kv55_gateway.make_representation", wraps=make_representation
@@ -434,35 +434,35 @@ class ShortWayTests(SynchronousTestCase):
             self.parsed(*[block(PATHS[0])] * 3, *[block(PATHS[0], FIELDS[0])] * 3)
         self.assertEqual(rendered.call_count, 2)
 
-    def test_conditional(self) -> None:
-        """Who asks whether a board has changed is told so the short way, until it has."""
-        asked = block(PATHS[0], f"If-None-Match: {etag_of(1)}")
-        self.assertEqual(self.parsed(asked, asked), 1)
-        self.world.tell(CODES[0])
-        self.assertEqual(self.parsed(asked), 0)
+    def test_conditional_request(self) -> None:
+        """A conditional request takes the fast path, with a 304 until the board changes."""
+        request = block(PATHS[0], f"If-None-Match: {etag_of(1)}")
+        self.assertEqual(self.parsed(request, request), 1)
+        self.world.put(CODES[0])
+        self.assertEqual(self.parsed(request), 0)
         self.assertEqual([client.answer().status for client in self.world.clients], [304, 304, 200])
 
-    def test_not_kept(self) -> None:
-        """What depends on more than its bytes, or is not answered from memory, is read each time."""
-        for one in (
+    def test_slow_path(self) -> None:
+        """A request whose response depends on more than its bytes, or is not cached, is parsed each time."""
+        for data in (
             block(PATHS[0], "If-Match: *"),
             block(PATHS[0], "If-Unmodified-Since: Thu, 01 Jan 2026 00:00:00 GMT"),
             block(PATHS[0], "X-Forwarded-For: 192.0.2.9"),
             block(PATHS[0], "Forwarded: for=192.0.2.9"),
             block(PATHS[0], "Content-Length: 3") + b"abc",
             block(PATHS[0], method="POST"),
-            block(PATHS[0], f"X-Padding: {'x' * LONGEST}"),
+            block(PATHS[0], f"X-Padding: {'x' * MAX_HEADER_SECTION_BYTES}"),
             block("/kv55/x"),
             block("/nothing"),
             block(PATHS[0]) + block(PATHS[0]),
             block("/nothing") + block(PATHS[0]),
         ):
-            with self.subTest(one[:80]):
-                self.assertEqual(self.parsed(one, one), 2 * one.count(b" HTTP/1.1"))
-                self.assertEqual(len(self.world.server.repeats), 0)
+            with self.subTest(data[:80]):
+                self.assertEqual(self.parsed(data, data), 2 * data.count(b" HTTP/1.1"))
+                self.assertEqual(len(self.world.server.request_memo), 0)
 
-    def test_in_pieces(self) -> None:
-        """A header block that comes in pieces is read, though it is known."""
+    def test_header_section_in_pieces(self) -> None:
+        """A header section that arrives in pieces is parsed, although it is stored."""
         self.parsed(block(PATHS[0]))
         whole = block(PATHS[0])
         client = self.world.clients[0]
@@ -472,54 +472,54 @@ class ShortWayTests(SynchronousTestCase):
         client.send(whole)
         self.assertEqual([answer.status for answer in client.answers()], [200, 200])
 
-    def test_too_often(self) -> None:
-        """Who asks too often is refused, though the header block is known."""
+    def test_rate_limit(self) -> None:
+        """The rate limit of a client holds on the fast path."""
         self.parsed(*[block(PATHS[0])] * 5, host="192.0.2.1")
         statuses = [client.answer().status for client in self.world.clients]
         self.assertEqual(statuses, [200, 200, 200, 429, 429])
 
-    def test_many_at_once(self) -> None:
-        """Who asks for many stops in one request has asked as often, the short way, too."""
+    def test_request_cost(self) -> None:
+        """A request for several stops costs as many on the fast path."""
         module = BoardPages(CacheDisplays(self.world.cache, self.world.clock), self.world.clock)
         module.setServiceParent(self.world.modules)
         self.assertEqual(self.parsed(*[block(f"/board/{','.join(CODES)}")] * 2, host="192.0.2.1"), 2)
         self.assertEqual([client.answer().status for client in self.world.clients], [200, 429])
 
-    def test_no_hit(self) -> None:
-        """When there is no hit any more, the long way asks the source."""
+    def test_miss_takes_the_slow_path(self) -> None:
+        """When the board is gone, the slow path requests it from the source."""
         self.parsed(block(PATHS[0]))
         self.world.purge(CODES[0])
         self.assertEqual(self.parsed(block(PATHS[0])), 1)
         self.assertEqual(self.world.source.asked, [CODES[0]])
 
-    def test_fails(self) -> None:
-        """A module that fails gets its 500 and its traceback from the long way."""
+    def test_failing_module(self) -> None:
+        """A failing module gets its 500 and its traceback from the slow path."""
         self.parsed(block(PATHS[0]))
         with mock.patch.object(self.world.cache, "fresh", side_effect=ZeroDivisionError):
             self.parsed(block(PATHS[0]))
         self.assertEqual(self.world.clients[-1].answer().status, 500)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_bounded(self) -> None:
-        """Of header blocks so many are kept; the one that was not seen longest goes first."""
-        with mock.patch.object(request_memo, "MOST", 3):
+    def test_entries_are_bounded(self) -> None:
+        """At most MAX_ENTRIES header sections are stored; the least recently used is evicted."""
+        with mock.patch.object(request_memo, "MAX_ENTRIES", 3):
             self.parsed(*(block(f"/kv55/{code}", f"X: {n}") for n in range(3) for code in CODES[:1]))
             self.parsed(block(PATHS[0], "X: 0"), block(PATHS[0], "X: 3"))
-        self.assertEqual(len(self.world.server.repeats), 3)
+        self.assertEqual(len(self.world.server.request_memo), 3)
         self.assertEqual(self.parsed(block(PATHS[0], "X: 0"), block(PATHS[0], "X: 1")), 1)
 
-    def test_client_is_let_go(self) -> None:
-        """What is kept of a header block holds on to no connection."""
+    def test_connection_is_not_held(self) -> None:
+        """An entry holds no reference to a connection."""
         self.parsed(block(PATHS[0], FIELDS[4]))
-        (repeat,) = self.world.server.repeats._known.values()
-        self.assertNotIn(self.world.clients[0].handler, vars(repeat.condition).values())
+        (entry,) = self.world.server.request_memo._entries.values()
+        self.assertNotIn(self.world.clients[0].handler, vars(entry.condition).values())
 
-    def test_fields_are_let_go(self) -> None:
-        """Of a header block's fields those are kept that its answer depends on, however many lines they have."""
+    def test_only_conditions_are_stored(self) -> None:
+        """Of the fields, an entry holds those on which its response depends."""
         fields = ('If-None-Match: "1"', "Accept: text/xml", 'If-None-Match: "2"')
         self.parsed(block(PATHS[0], *fields))
-        (repeat,) = self.world.server.repeats._known.values()
-        self.assertEqual(dict(repeat.condition or {}), {"if-none-match": '"1","2"'})
+        (entry,) = self.world.server.request_memo._entries.values()
+        self.assertEqual(dict(entry.condition or {}), {"if-none-match": '"1","2"'})
 
 
 PATHS_LIVE = (
@@ -529,27 +529,35 @@ PATHS_LIVE = (
 )
 
 
-class LiveTests(SynchronousTestCase):
-    """The module that answers from the live feed."""
+PATHS_FAST = (f"/live/{STOP}", f"/tpc/{STOP}", f"/board/{STOP}", f"{PATH}?MonitoringRef={STOP}")
+STATES: tuple[FeedState, ...] = ("UP", "DOWN")
 
-    def test_same(self) -> None:
-        """The short way and the long way say the same, while the feed goes on, ages, goes and comes back."""
-        seen = []
-        for repeats_ in (RequestMemo(), Forgetful()):
-            world = World(repeats_, AccessSettings())
-            feed = live_feed(world.clock)
-            subscriber = FakeSubscriber("UP")
-            feed.subscriber = cast(Subscriber, subscriber)
-            boards = BoardPages(FeedDisplays(feed), world.clock)
-            modules: list[Any] = [Kv55Feed("live", feed), *ovapi_modules(feed), boards, Siri(feed)]
-            for module in modules:
-                verifyObject(ICacheableModule, module)
-                module.setServiceParent(world.modules)
+
+class FeedTests(SynchronousTestCase):
+    """The modules of the live feed."""
+
+    def world(self, memo: RequestMemo) -> tuple[World, Feed, FakeSubscriber]:
+        """Return a world with the feed's modules, the feed and its subscriber."""
+        world = World(memo, AccessSettings())
+        feed, subscriber = live_feed(world.clock), FakeSubscriber("UP")
+        feed.subscriber = cast(Subscriber, subscriber)
+        boards = BoardPages(FeedDisplays(feed), world.clock)
+        modules: list[Any] = [Kv55Feed("live", feed), *ovapi_modules(feed), boards, Siri(feed)]
+        for module in modules:
+            verifyObject(ICacheableModule, module)
+            module.setServiceParent(world.modules)
+        return world, feed, subscriber
+
+    def test_same_with_memo(self) -> None:
+        """Bytes and statistics are the same while the feed's data ages, and the feed goes down and comes back."""
+        results = []
+        for memo in (RequestMemo(), NoMemo()):
+            world, feed, subscriber = self.world(memo)
             with statistics() as events, mock.patch.object(environ, "parse", wraps=environ.parse) as parse:
-                for told in range(4):
-                    if told != 2:  # the feed is silent for a time, and its word grows old
-                        take(feed, kv.passtimes({"JourneyNumber": f"{told}", "ExpectedDepartureTime": "01:59:00"}))
-                    for state in ("UP", "DOWN"):
+                for step in range(4):
+                    if step != 2:  # the feed is silent for a time, and its data ages
+                        take(feed, kv.passtimes({"JourneyNumber": f"{step}", "ExpectedDepartureTime": "01:59:00"}))
+                    for state in STATES:
                         subscriber.state = state
                         for path in PATHS_LIVE:
                             for fields in ((), ("Accept-Encoding: gzip",)):
@@ -558,8 +566,60 @@ class LiveTests(SynchronousTestCase):
                         world.clock.pump([200.0])
                 for client in world.clients:
                     client.leave()
-                seen.append((world.seen(), events(), parse.call_count))
-        self.assertEqual(seen[0][:2], seen[1][:2])
-        self.assertLess(seen[0][2], seen[1][2])
+                results.append((world.state(), events(), parse.call_count))
+        self.assertEqual(results[0][:2], results[1][:2])
+        self.assertLess(results[0][2], results[1][2])
         statuses = {client.answers()[0].status for client in world.clients}
         self.assertEqual(statuses, {200, 400, 404, 503})
+
+    def test_module_and_stop(self) -> None:
+        """The statistics have the module and the stop of a request, on either path."""
+        world, feed, _ = self.world(RequestMemo())
+        take(feed, kv.passtimes({"TimingPointCode": STOP, "ExpectedDepartureTime": "01:59:00"}))
+        stops = {
+            f"/kv55/{CODES[0]}": CODES[0], "/kv55/x": "", f"/live/{STOP}": STOP, f"/live/{STOP},1": "several",
+            "/live/x": "", f"/tpc/{STOP}": STOP, f"/tpc/{STOP},1/departures": "several", "/tpc/": "", "/tpc/x": "",
+            "/stopareacode/1": "", "/line/1": "", f"/board/{STOP}": STOP, f"/board/{STOP},1": "several",
+        }  # fmt: skip
+        with statistics() as events:
+            for path in stops:
+                world.connect("127.0.0.1")
+                for _ in range(3):
+                    world.send(-1, block(path))
+                world.clients[-1].leave()
+        for connection, (path, stop) in zip(events(), stops.items(), strict=True):
+            recorded = [(request["module"], request["stop"]) for request in connection["requests"]]
+            self.assertEqual(recorded, [(path.split("/")[1], stop)] * 3, path)
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.lists(
+            st.one_of(
+                st.tuples(st.just("request"), st.sampled_from(PATHS_FAST)),
+                st.tuples(st.just("advance"), st.sampled_from([0.03, 0.25, 0.5, 1.0, 29.75, 30.0, 59.75])),
+                st.tuples(st.just("state"), st.sampled_from(STATES)),
+                st.tuples(st.just("passtime"), st.sampled_from([STOP, "30000002"])),
+            ),
+            min_size=4,
+            max_size=40,
+        )
+    )
+    def test_same_in_any_order(self, steps: list[tuple[str, Any]]) -> None:
+        """Bytes are the same, within a second, too, while data, time and the feed's state change in any order."""
+        results = []
+        for memo in (RequestMemo(), NoMemo()):
+            world, feed, subscriber = self.world(memo)
+            take(feed, kv.passtimes({"TimingPointCode": STOP, "ExpectedDepartureTime": "01:02:00"}))
+            for number, (kind, value) in enumerate(steps):
+                if kind == "request":
+                    world.connect("127.0.0.1")
+                    world.send(-1, block(value))
+                elif kind == "advance":
+                    world.clock.pump([value])
+                elif kind == "state":
+                    subscriber.state = value
+                else:
+                    departure = {"JourneyNumber": f"{number}", "ExpectedDepartureTime": "01:59:00"}
+                    take(feed, kv.passtimes({"TimingPointCode": value, **departure}))
+            results.append([client.transport.value() for client in world.clients])
+        self.assertEqual(results[0], results[1])

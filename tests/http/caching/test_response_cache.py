@@ -1,6 +1,7 @@
-"""Boards that are rendered once for all who ask: /board and /siri, in memory, on a stepped clock."""
+"""Boards that are rendered once for all clients: ResponseCache behind /board and /siri."""
 
 import json
+from math import ceil
 from typing import Any, cast
 from unittest import mock
 
@@ -11,7 +12,7 @@ from govi_server.departures.cache import BoardCache
 from govi_server.departures.display import DepartureDisplay
 from govi_server.departures.times import read_timestamp
 from govi_server.http.caching import response_cache
-from govi_server.http.caching.cached_response import CachedResponse
+from govi_server.http.caching.cached_response import CachedResponse, Validity, VersionValidator
 from govi_server.http.caching.representation import make_representation
 from govi_server.http.caching.response_cache import MAX_AGE, ResponseCache
 from govi_server.modules import board as board_module
@@ -29,24 +30,30 @@ PAGE = f"/board/{CODE}"
 JSON = {"Accept": "application/json"}
 
 
-class KeptTests(LiveTestCase):
-    """The answers themselves."""
+class ResponseCacheTests(LiveTestCase):
+    """ResponseCache itself."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.kept = ResponseCache(self.clock, 100)
+        self.patch(response_cache, "MIN_ENTRY_BYTES", 1)
+        self.responses = ResponseCache(self.clock, 100)
+        self.version = 1
 
-    def put(self, asked: str, cache: CacheResult = "hit", size: int = 10, version: object = 1) -> None:
-        made = make_representation(b"x" * size, "text/plain", False)
-        self.kept.put(asked, version, lambda max_age: CachedResponse(made, (("Max-Age", f"{max_age}"),), cache))
+    def store(self, request: str, cache: CacheResult = "hit", size: int = 10) -> None:
+        representation = make_representation(b"x" * size, "text/plain", False)
 
-    def max_age(self, asked: str, version: object = 1) -> str | None:
-        ready = self.kept.get(asked, version)
-        return None if ready is None else dict(ready.headers)["Max-Age"]
+        def make(max_age: int, validity: Validity | None) -> CachedResponse:
+            return CachedResponse(representation, (("Max-Age", f"{max_age}"),), cache, validity)
 
-    def test_lasts(self) -> None:
-        """An answer lasts as long as caches on the way may keep it, and they have what is left of that."""
-        self.put("a")
+        self.responses.store(request, VersionValidator(lambda: self.version), make)
+
+    def max_age(self, request: str) -> str | None:
+        response = self.responses.lookup(request)
+        return None if response is None else dict(response.headers)["Max-Age"]
+
+    def test_max_age_is_what_is_left(self) -> None:
+        """A response lasts as long as caches on the way may keep it; its max-age is what is left of that."""
+        self.store("a")
         self.assertEqual(self.max_age("a"), "10")
         self.clock.advance(0.5)
         self.assertEqual(self.max_age("a"), "9")
@@ -55,41 +62,59 @@ class KeptTests(LiveTestCase):
         self.clock.advance(0.5)
         self.assertIsNone(self.max_age("a"))
 
-    def test_version(self) -> None:
-        """It holds until there is something new."""
-        self.put("a")
-        self.assertIsNone(self.max_age("a", version=2))
-        self.put("a", version=2)
-        self.assertEqual((self.max_age("a", version=2), len(self.kept), self.kept.bytes), ("10", 1, 10))
+    def test_validity_ends_with_the_max_age(self) -> None:
+        """A response may be sent again, byte for byte, until its max-age is another, while its source is current."""
+        self.store("a")
+        for seconds in (0.25, 0.5, 0.5, 8.5):
+            self.clock.advance(seconds)
+            response = self.responses.lookup("a")
+            assert response is not None
+            assert response.validity is not None
+            since, until, validator = response.validity
+            now, ahead = self.clock.seconds(), until - self.clock.seconds()
+            self.assertEqual((since, until, validator.is_current), (now, NOW + ceil(now - NOW), True))
+            self.clock.advance(ahead - 2**-10)
+            self.assertEqual(self.responses.lookup("a").headers, response.headers)  # type: ignore[union-attr]
+            self.clock.rightNow = now
+        self.version = 2
+        self.assertFalse(validator.is_current)
 
-    def test_results(self) -> None:
-        """One that tells its age is kept for a second, one that was waited for not at all."""
+    def test_new_version_invalidates(self) -> None:
+        """A response is valid until its source has news."""
+        self.store("a")
+        self.version = 2
+        self.assertIsNone(self.max_age("a"))
+        self.store("a")
+        self.assertEqual((self.max_age("a"), len(self.responses)), ("10", 1))
+
+    def test_lifetimes(self) -> None:
+        """A response that states its age is stored for a second, one that had to wait not at all."""
         for cache in ("stale", "miss", "joined"):
-            self.put(cache, cache)
+            self.store(cache, cache)
         self.assertEqual([self.max_age(cache) for cache in ("stale", "miss", "joined")], ["10", None, None])
         self.clock.advance(1)
         self.assertIsNone(self.max_age("stale"))
 
-    def test_set_back(self) -> None:
-        """What was made before the clock was set back does not hold."""
-        self.put("a")
+    def test_clock_set_back(self) -> None:
+        """A response stored before the clock was set back is invalid."""
+        self.store("a")
         self.clock.rightNow -= 1
         self.assertIsNone(self.max_age("a"))
 
-    def test_bounded(self) -> None:
-        """The oldest goes when there are too many or too large ones, and all that is over."""
-        for asked in "abc":
-            self.put(asked, size=40)
-        self.assertEqual([self.max_age(asked) for asked in "abc"], [None, "10", "10"])
-        self.put("d", size=101)
-        self.assertEqual((len(self.kept), self.kept.bytes), (0, 0))
-        with mock.patch.object(response_cache, "MOST_ANSWERS", 2):
-            for asked in "abc":
-                self.put(asked)
-        self.assertEqual([self.max_age(asked) for asked in "abc"], [None, "10", "10"])
-        self.clock.advance(MAX_AGE)
-        self.put("e")
-        self.assertEqual((len(self.kept), self.kept.bytes), (1, 10))
+    def test_oldest_is_evicted(self) -> None:
+        """The oldest response is evicted when all are too large together; one that is too large is not stored."""
+        for request in "abc":
+            self.store(request, size=40)
+        self.assertEqual([self.max_age(request) for request in "abc"], [None, "10", "10"])
+        self.store("d", size=101)
+        self.assertEqual([self.max_age(request) for request in "bcd"], ["10", "10", None])
+
+    def test_number_of_entries_is_bounded(self) -> None:
+        """A small response counts for MIN_ENTRY_BYTES."""
+        self.patch(response_cache, "MIN_ENTRY_BYTES", 50)
+        for request in "abc":
+            self.store(request)
+        self.assertEqual([self.max_age(request) for request in "abc"], [None, "10", "10"])
 
 
 class BoardsTestCase(LiveTestCase):
@@ -105,30 +130,30 @@ class BoardsTestCase(LiveTestCase):
             module.setServiceParent(self.modules)
         take(self.feed, kv.passtimes(row("1", 5)))
 
-    def say(self, minutes: int) -> None:
+    def set_expected(self, minutes: int) -> None:
         take(self.feed, kv.passtimes(row("1", 5, ExpectedDepartureTime=f"01:{minutes:02}:00")))
 
     def rendered(self, path: str, times: int, **headers: str) -> int:
-        """Ask so often; tell how often a body was made."""
+        """Send so many requests; return how many bodies were rendered."""
         with (
-            mock.patch.object(board_module, "make_representation", wraps=make_representation) as of_board,
-            mock.patch("govi_server.modules.siri.make_representation", wraps=make_representation) as of_siri,
+            mock.patch.object(board_module, "make_representation", wraps=make_representation) as rendered_board,
+            mock.patch("govi_server.modules.siri.make_representation", wraps=make_representation) as rendered_siri,
         ):
             for _ in range(times):
                 self.assertEqual(self.ask(path, **headers).status, 200)
-        return of_board.call_count + of_siri.call_count
+        return rendered_board.call_count + rendered_siri.call_count
 
 
 class RenderedOnceTests(BoardsTestCase):
-    """How often anything is made."""
+    """How often a body is rendered."""
 
     def test_interfaces(self) -> None:
-        """Both have answers at hand."""
+        """Both are cacheable modules."""
         verifyObject(ICacheableModule, self.boards)
         verifyObject(ICacheableModule, self.siri)
 
-    def test_once(self) -> None:
-        """A board is rendered once in each form, language and coding, however many ask, until there is news."""
+    def test_rendered_once_per_form(self) -> None:
+        """A board is rendered once in each form, language and coding, until there is news."""
         siri = f"{PATH}?MonitoringRef={CODE}"
         forms: list[tuple[str, dict[str, str]]] = [
             (PAGE, {}), (PAGE, JSON), (PAGE, {"Accept": "text/plain"}), (f"{PAGE}?lang=en", {}),
@@ -136,15 +161,15 @@ class RenderedOnceTests(BoardsTestCase):
             (f"{PAGE}?fields=line", JSON), (f"{PAGE}?chars=20", {"Accept": "text/plain"}),
             (siri, {}), (siri, {"Accept_Encoding": "gzip"}), (f"{siri}&MaximumStopVisits=1", {}),
         ]  # fmt: skip
-        for told in range(2):
-            self.say(8 + told)
+        for minutes in (8, 9):
+            self.set_expected(minutes)
             for path, headers in forms:
                 self.assertEqual(self.rendered(path, 5, **headers), 1, (path, headers))
         self.clock.advance(MAX_AGE)
         self.assertEqual(self.rendered(PAGE, 5), 1)
 
-    def test_others(self) -> None:
-        """What is said of another stop changes nothing; what the feed is, does."""
+    def test_only_news_of_the_stop_or_the_feed_invalidate(self) -> None:
+        """News of another stop changes nothing; another state of the feed does."""
         self.rendered(PAGE, 1)
         take(self.feed, kv.passtimes(row("2", 5, TimingPointCode="555")))
         self.assertEqual(self.rendered(PAGE, 1), 0)
@@ -152,36 +177,36 @@ class RenderedOnceTests(BoardsTestCase):
         self.assertEqual(self.rendered(PAGE, 1), 1)
         self.assertEqual(self.ask(PAGE).headers["Feed-State"], "RECOVERING")
 
-    def test_not_kept(self) -> None:
-        """Nothing is kept of stops that there are not, nor while nothing is known."""
+    def test_errors_are_not_stored(self) -> None:
+        """Responses without departures are not stored: of unknown stops, or of old data."""
         for path in ("/board/999", "/board/x", "/board/"):
             self.assertEqual(self.ask(path).status, 404)
         take(self.feed, kv.passtimes(row("1", 15)))
         self.clock.advance(6 * 60)
         self.assertEqual(self.ask(PAGE).status, 503)
-        self.assertEqual(len(self.boards.kept), 0)
+        self.assertEqual(len(self.boards.responses), 0)
 
-    def test_gateway(self) -> None:
-        """Of a gateway's board the first answer was waited for, the others are hits of one rendering."""
+    def test_board_of_a_gateway_is_rendered_twice(self) -> None:
+        """The response to a miss is not stored; those that follow are hits of one rendering."""
         source = FakeSource()
         module = BoardPages(CacheDisplays(BoardCache(source, self.clock), self.clock), self.clock)
         self.modules.removeService(self.boards)
         module.setServiceParent(self.modules)
-        waits = self.client()
-        waits.get(PAGE)
+        waiting = self.client()
+        waiting.get(PAGE)
         source.answers[0].callback(Board(CODE, (), NOW))
-        self.assertEqual(waits.answer().status, 200)
+        self.assertEqual(waiting.answer().status, 200)
         self.assertEqual(self.rendered(PAGE, 5), 1)
-        waits.leave()
-        caches = [request.cache for said in self.statistics for request in said.requests]
+        waiting.leave()
+        caches = [request.cache for connection in self.statistics for request in connection.requests]
         self.assertEqual(sorted(caches), ["hit"] * 5 + ["miss"])
 
 
-class TrueTests(BoardsTestCase):
-    """What is kept is never more than there is."""
+class FreshnessTests(BoardsTestCase):
+    """A stored response never overstates the remaining time."""
 
-    def test_never_optimistic(self) -> None:
-        """However long it is kept, here and by the client, the minutes are never more than are left."""
+    def test_minutes_are_never_overstated(self) -> None:
+        """The minutes hold for as long as the response may be stored, here and by the client."""
         take(self.feed, kv.planning({"TargetDepartureTime": "01:07:00"}), kv.calendar("2026-01-01"))
         for _ in range(60):
             answer = self.ask(PAGE, **JSON)
@@ -193,31 +218,31 @@ class TrueTests(BoardsTestCase):
                 self.assertLessEqual(departure["minutes"] * 60, max(left, 0), departure)
             self.clock.advance(3.7)
 
-    def test_age(self) -> None:
-        """The age that is told of old data is that of this second."""
+    def test_age_is_current(self) -> None:
+        """The Age of stale data is that of the current second."""
         take(self.feed, kv.passtimes(row("1", 15)))
         self.clock.advance(61)
         self.ask(PAGE)
         self.clock.advance(5)
         self.assertEqual(self.ask(PAGE).headers["Age"], "66")
 
-    def test_conditional(self) -> None:
-        """Who has it is told so, with what is left of its time."""
+    def test_not_modified_has_the_current_max_age(self) -> None:
+        """A 304 has the max-age that is left."""
         tag = self.ask(PAGE).headers["ETag"]
         self.clock.advance(4)
         answer = self.ask(PAGE, If_None_Match=tag)
         self.assertEqual((answer.status, answer.headers["Cache-Control"]), (304, "public, max-age=6"))
 
-    def test_fails(self) -> None:
-        """A source that fails is a 500, and is asked again."""
+    def test_failure_is_not_stored(self) -> None:
+        """A failing source is a 500, and is called again."""
         with mock.patch.object(self.signs, "_sign", side_effect=ZeroDivisionError):
             self.assertEqual(self.ask(PAGE).status, 500)
         self.flushLoggedErrors(ZeroDivisionError)
         self.assertEqual(self.ask(PAGE).status, 200)
 
-    def test_bodies_alone(self) -> None:
-        """What a body was made of, which is larger, is not kept with it."""
+    def test_displays_are_not_stored(self) -> None:
+        """The displays from which a body was rendered, which are larger, are not stored with it."""
         self.rendered(PAGE, 1)
-        (answer,) = self.boards.kept._answers.values()
-        holds = [cell.cell_contents for cell in cast(Any, answer.say).__closure__]
-        self.assertFalse([one for one in holds if isinstance(one, (DepartureDisplay, StopsDisplay))])
+        (entry,) = self.boards.responses._entries.values()
+        stored = [cell.cell_contents for cell in cast(Any, entry.make).__closure__]
+        self.assertFalse([value for value in stored if isinstance(value, (DepartureDisplay, StopsDisplay))])

@@ -1,4 +1,4 @@
-"""Bad luck over real sockets and files: a gateway that comes and goes, a disk that is full."""
+"""Tests of failures over real sockets and files: a gateway that fails and recovers, a full disk."""
 
 import json
 import os
@@ -13,14 +13,14 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from twisted.protocols.policies import WrappingFactory
 from twisted.web.server import Site
 
-from tests.integration.conftest import Answer, Running, Start, free_port, later, reactor, request, until
+from tests.integration.conftest import Response, Running, Start, free_port, reactor, request, sleep, until
 
 QUICK = "[cache]\nfresh = 0.2\nstale = 1.0\n[breaker]\nfailures = 3\npause = 0.2\n[gateway]\nanswer = 1.0\n"
 
 
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
-    """Give what the program says in its log."""
+    """Return the lines that the program logs."""
     lines: list[str] = []
 
     def observe(event: LogEvent) -> None:
@@ -33,7 +33,7 @@ def lines() -> Iterator[list[str]]:
 
 
 class Operators:
-    """Looks at the operators' endpoint."""
+    """A client of the operators' endpoint."""
 
     def __init__(self) -> None:
         port = free_port()
@@ -41,43 +41,43 @@ class Operators:
         self._url = f"http://127.0.0.1:{port}"
 
     async def ready(self) -> tuple[int, bytes]:
-        answer = await request("GET", f"{self._url}/ready")
-        return answer.code, answer.body
+        response = await request("GET", f"{self._url}/ready")
+        return response.code, response.body
 
-    async def verdict(self) -> tuple[str, list[str]]:
-        """Give the verdict, and its reasons without since when they are there and what to do."""
+    async def health(self) -> tuple[str, list[str]]:
+        """Return the verdict and its reasons, without their times and advice."""
         status = json.loads((await request("GET", f"{self._url}/status.json")).body)
-        return status["verdict"], [why.partition(", since ")[0] for why in status["why"]]
+        return status["verdict"], [reason.partition(" since ")[0] for reason in status["why"]]
 
     async def metric(self, name: str) -> float | None:
         lines = (await request("GET", f"{self._url}/metrics")).body.decode().splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), None)
 
 
-async def get_until(running: Running, code: int, cache: str = "") -> Answer:
-    """Ask until the answer has this status, and the cache says so of it."""
+async def get_until(running: Running, code: int, cache: str = "") -> Response:
+    """Request a stop until the response has this status and Cache-Status; return it."""
     end = reactor.seconds() + 10
     while True:
-        answer = await running.get("031102")
-        if answer.code == code and cache in (answer.header("cache-status") or ""):
-            return answer
-        assert reactor.seconds() < end, f"it never came to be {code} {cache}"
-        await later(0.02)
+        response = await running.get("031102")
+        if response.code == code and cache in (response.header("cache-status") or ""):
+            return response
+        assert reactor.seconds() < end, f"there was no response {code} {cache}"
+        await sleep(0.02)
 
 
 @pytest_twisted.ensureDeferred
-async def test_gateway_comes_and_goes(start: Start, lines: list[str]) -> None:
-    """Clients get fresh boards, then stale ones, then 504, and fresh ones again; the log says it once a minute."""
+async def test_gateway_fails_and_recovers(start: Start, lines: list[str]) -> None:
+    """Clients get fresh boards, then stale ones, then 504, and fresh ones again; changes are logged."""
     operators, port = Operators(), free_port()
     running = start(QUICK, *operators.arguments, "--gateway-url", f"http://127.0.0.1:{port}/")
     lines.clear()
-    # It is what failed in the last minutes that is told of a gateway that has just come back.
-    for verdict in (("UP", []), ("DEGRADED", ["/kv55: questions fail"])):
+    # A gateway that has just recovered is degraded because of the requests that failed in the last minutes.
+    for health in (("UP", []), ("DEGRADED", ["/kv55: requests failing"])):
         gateway = WrappingFactory(Site(running.govi))
         listening = reactor.listenTCP(port, gateway, interface="127.0.0.1")
         fresh = await get_until(running, 200, "hit; ttl=0")
         assert await operators.ready() == (200, b"ready\n")
-        assert await operators.verdict() == verdict
+        assert await operators.health() == health
         assert await operators.metric('govi_breaker_state{module="kv55",state="closed"}') == 1
 
         await listening.stopListening()
@@ -85,24 +85,24 @@ async def test_gateway_comes_and_goes(start: Start, lines: list[str]) -> None:
             connection.transport.abortConnection()
         stale = await get_until(running, 200, "hit; ttl=-")
         assert stale.body == fresh.body
-        gone = await get_until(running, 504)
-        assert gone.header("retry-after") == "10"
-        assert b"<Error>Gateway unreachable</Error>" in gone.body
+        failed = await get_until(running, 504)
+        assert failed.header("retry-after") == "10"
+        assert b"<Error>Gateway unreachable</Error>" in failed.body
         while await operators.metric('govi_breaker_state{module="kv55",state="open"}') == 0:
             assert (await running.get("031102")).code == 504
-        assert await operators.verdict() == ("DOWN", ["/kv55: the gateway does not take questions"])
+        assert await operators.health() == ("DOWN", ["/kv55: gateway not accepting requests"])
         assert await operators.metric('govi_verdict{verdict="DOWN"}') == 1
         why = b"/kv55: stop 031102: 504 Gateway Timeout, Gateway unreachable\n"
         assert await operators.ready() == (503, why)
-    goes, opens, is_back = lines
+    fails, opens, recovers = lines
     name = f"the gateway http://127.0.0.1:{port}/"
-    assert goes.startswith(f"{name} fails: Connection was refused")
+    assert fails.startswith(f"{name}: failing (Connection was refused")
     assert opens.startswith(f"{name} failed 3 times in a row, now it is asked once in 0.2 s: Connection was refused")
-    assert is_back.startswith(f"{name} takes questions again, after ")
+    assert recovers.startswith(f"{name}: accepts questions again, after ")
 
 
-async def is_written(running: Running, path: Path) -> None:
-    """Have a request answered, and its line written."""
+async def assert_logged(running: Running, path: Path) -> None:
+    """Send a request; assert that its line is written to the statistics log."""
     before = path.read_text() if path.exists() else ""
     assert (await running.get("031102")).code == 200
     await until(lambda: path.exists() and path.read_text() != before)
@@ -111,7 +111,7 @@ async def is_written(running: Running, path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_full_disk(start: Start, lines: list[str], tmp_path: Path) -> None:
-    """With a full disk serving goes on, one line and a figure say what is lost, and it ends when there is room."""
+    """With a full disk the server responds; lost lines are counted, and writing resumes when there is room."""
     operators, path = Operators(), tmp_path / "full.log"
     path.symlink_to("/dev/full")
     running = start("", *operators.arguments, "--statistics", str(path))
@@ -120,35 +120,35 @@ async def test_full_disk(start: Start, lines: list[str], tmp_path: Path) -> None
     for n in (1, 2, 3):
         assert (await running.get("031102")).code == 200
         while (await operators.metric(unwritable) or 0) < n:
-            await later(0.01)
-    assert await operators.verdict() == ("DEGRADED", ["the statistics log cannot be written"])
+            await sleep(0.01)
+    assert await operators.health() == ("DEGRADED", ["Statistics log not writable"])
     assert await operators.ready() == (200, b"ready\n")
-    why = f"The statistics log {path} cannot be written: [Errno 28] No space left on device"
-    assert [line for line in lines if "cannot be written" in line] == [why]
+    warning = f"Statistics log {path}: cannot be written ([Errno 28] No space left on device)"
+    assert [line for line in lines if "cannot be written" in line] == [warning]
     path.unlink()
-    await is_written(running, path)
-    assert (await operators.verdict())[0] == "RECOVERING"
+    await assert_logged(running, path)
+    assert (await operators.health())[0] == "RECOVERING"
     assert await operators.metric(unwritable) == 3
 
 
 @pytest_twisted.ensureDeferred
-async def test_log_is_removed(start: Start, lines: list[str], tmp_path: Path) -> None:
-    """A log that somebody removes to make room gives its room back and begins anew; its folder is missed once."""
-    operators, folder = Operators(), tmp_path / "logs"
-    folder.mkdir()
-    path = folder / "statistics.log"
+async def test_removed_log(start: Start, lines: list[str], tmp_path: Path) -> None:
+    """A removed log is created again; a removed directory is logged once."""
+    operators, directory = Operators(), tmp_path / "logs"
+    directory.mkdir()
+    path = directory / "statistics.log"
     running = start("", *operators.arguments, "--statistics", str(path))
-    await is_written(running, path)
+    await assert_logged(running, path)
     path.unlink()
-    await is_written(running, path)
+    await assert_logged(running, path)
     assert len(path.read_text().splitlines()) == 1
-    shutil.rmtree(folder)
+    shutil.rmtree(directory)
     unwritable = 'govi_incidents_total{kind="unwritable",where="statistics"}'
     while await operators.metric(unwritable) == 0:
         assert (await running.get("031102")).code == 200
-    assert (await operators.verdict())[0] == "DEGRADED"
+    assert (await operators.health())[0] == "DEGRADED"
     (line,) = (line for line in lines if "cannot be written" in line)
     assert f"[Errno 2] No such file or directory: '{path}'" in line
-    os.mkdir(folder)
-    await is_written(running, path)
-    assert (await operators.verdict())[0] == "RECOVERING"
+    os.mkdir(directory)
+    await assert_logged(running, path)
+    assert (await operators.health())[0] == "RECOVERING"

@@ -1,6 +1,6 @@
-"""Bad luck that befalls the whole program, put together as it is: clocks that jump, a feed that falls silent.
+"""Tests of failures of the whole program: clocks that jump, a silent feed.
 
-Only what it is connected to is not real: its clock, the sockets of the feed, and what posts to the gateway.
+Only its surroundings are doubles: the clock, the feed's sockets, and the requests to the gateway.
 """
 
 import gzip
@@ -38,7 +38,7 @@ CODE = "57330430"
 LIVE = "30000001"
 PLANNED = "30000002"
 
-# One that is on a board while the clock is an hour back, and one that is when an hour has gone by.
+# One is on the board while the clock is set back by an hour, the other after an hour.
 JOURNEYS: list[kv.Row] = [
     {"JourneyNumber": "1001", "ExpectedArrivalTime": "01:45:00", "ExpectedDepartureTime": "01:45:00"},
     {"JourneyNumber": "1002", "ExpectedArrivalTime": "02:45:00", "ExpectedDepartureTime": "02:45:00"},
@@ -49,14 +49,14 @@ FEED = "[modules.live]\nsource = 'kv78turbo'\n[feed]\naddresses = ['tcp://feed.e
 
 
 class ProgramTestCase(SynchronousTestCase):
-    """Has the running program."""
+    """Tests of the running program."""
 
     toml = GATEWAY + FEED
 
     def setUp(self) -> None:
-        folder = TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory = directory.name
         self.reactor = MemoryReactorClock()
         self.reactor.advance(NOW)
         self.running_for = 0.0
@@ -67,19 +67,19 @@ class ProgramTestCase(SynchronousTestCase):
         globalLogPublisher.addObserver(self.events)
         self.addCleanup(globalLogPublisher.removeObserver, self.events)
         for name, double in {
-            "govi_server.runtime.clock.Thread": Mock(),  # the test has the clock looked at
+            "govi_server.runtime.clock.Thread": Mock(),  # the test calls look() itself
             "govi_server.application.ClockWatch": partial(ClockWatch, monotonic=lambda: self.running_for),
             "govi_server.application.Poster": lambda *_: self.poster,
-            "govi_server.kv78turbo.subscriber._Sockets": lambda *_: self.sockets,
+            "govi_server.kv78turbo.subscriber.SubscriberSockets": lambda *_: self.sockets,
         }.items():
             patched = patch(name, double)
             patched.start()
             self.addCleanup(patched.stop)
-        config = os.path.join(self.folder, "config.toml")
+        config = os.path.join(self.directory, "config.toml")
         with open(config, "w", encoding="utf-8") as file:
             file.write(self.toml)
         options = Options()
-        options.parseOptions(["--config", config, "--snapshot", f"{self.folder}/snapshot"])
+        options.parseOptions(["--config", config, "--snapshot", f"{self.directory}/snapshot"])
         self.service = cast(MultiService, tap.makeService(options, self.reactor))
         self.service.privilegedStartService()
         self.service.startService()
@@ -95,14 +95,14 @@ class ProgramTestCase(SynchronousTestCase):
         self.run_for(15)
         self.successResultOf(stopped)
 
-    def factory(self, what: str) -> Any:
-        (factory,) = (f for _, f, _, _ in self.reactor.tcpServers if cast(Server, f).logPrefix() == what)
+    def factory(self, name: str) -> Any:
+        (factory,) = (f for _, f, _, _ in self.reactor.tcpServers if cast(Server, f).logPrefix() == name)
         return factory
 
-    # Time.
+    # Time
 
     def run_for(self, seconds: float) -> None:
-        """Let time go by, in steps small enough for what works in slices."""
+        """Advance the time, first in steps small enough for cooperative work."""
         self.reactor.pump([0.01] * 5)
         self.running_for += 0.05
         for _ in range(int(seconds)):
@@ -111,23 +111,24 @@ class ProgramTestCase(SynchronousTestCase):
             self.watch.look()
 
     def set_clock(self, seconds: float) -> None:
-        """Set the clock of the system forward, or back."""
+        """Set the system clock forward, or back if negative."""
         self.reactor.rightNow += seconds
         self.watch.look()
         self.run_for(0)
 
-    # What comes in.
+    # Input
 
-    def ask(self, path: str) -> Client:
+    def request(self, path: str) -> Client:
+        """Return a client that has requested a path."""
         client = Client(self.factory("govi-cache"))
         client.get(path)
         return client
 
     def get(self, path: str) -> Answer:
-        return self.ask(path).answer()
+        return self.request(path).answer()
 
     def operators(self, path: str) -> Answer:
-        """Ask the operators' endpoint."""
+        """Return a response of the operators' endpoint."""
         protocol, transport = self.factory("operators").buildProtocol(None), StringTransport()
         protocol.makeConnection(transport)
         protocol.dataReceived(f"GET {path} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
@@ -139,46 +140,46 @@ class ProgramTestCase(SynchronousTestCase):
         return status
 
     def metric(self, name: str) -> float | None:
-        """Give the first metric whose name and labels begin so."""
+        """Return the first metric that starts with this name and these labels."""
         lines = self.operators("/metrics").body.decode().splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name)), None)
 
-    def call_back(self, code: str = CODE) -> int:
-        """Have the gateway answer for a stop; give what it is told."""
+    def post_callback(self, code: str = CODE) -> int:
+        """Post the gateway's response for a stop; return the status of the callback."""
         board = Board(code, (Trip(operating_date="2026-01-01", data_owner_code="LIN"),), 0.0)
         body = messages.write_dris_55([board], None)
         client = Client(self.factory("kv55 callbacks"), addr=IPv4Address("TCP", "127.0.0.1", 4711))
         client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         return client.answer().status
 
-    def answered(self, code: str = CODE) -> Answer:
-        """Ask for a stop that the gateway answers for at once, if it is asked."""
-        asked = len(self.poster.posts)
-        client = self.ask(f"/kv55/{code}")
-        if len(self.poster.posts) > asked:
+    def get_stop(self, code: str = CODE) -> Answer:
+        """Request a stop, with an immediate response of the gateway if it gets a request; return the response."""
+        posts = len(self.poster.posts)
+        client = self.request(f"/kv55/{code}")
+        if len(self.poster.posts) > posts:
             self.poster.posts[-1].callback(None)
-            self.assertEqual(self.call_back(code), 200)
+            self.assertEqual(self.post_callback(code), 200)
         return client.answer()
 
-    def speak(self, *said: bytes) -> None:
-        """Have the feed say something; if nothing else, that the journeys are on their way as ever."""
-        for message in said or (kv.passtimes(*JOURNEYS),):
+    def publish(self, *feed_messages: bytes) -> None:
+        """Publish messages on the feed; by default the unchanged journeys."""
+        for message in feed_messages or (kv.passtimes(*JOURNEYS),):
             self.sockets.sockets[-1].messages.append([b"/GOVI/KV8passtimes/LIN", gzip.compress(message)])
         for reader in self.reactor.getReaders():
             cast(IReadDescriptor, reader).doRead()
         self.run_for(0)
 
-    def speak_for(self, seconds: int) -> None:
-        """Have the feed repeat itself every twenty seconds."""
+    def publish_for(self, seconds: int) -> None:
+        """Publish the journeys every twenty seconds for so long."""
         for _ in range(0, seconds, 20):
-            self.speak()
+            self.publish()
             self.run_for(20)
-        self.speak()
+        self.publish()
 
     def plan(self) -> None:
-        """Have the feed plan a stop that nobody says more of."""
+        """Publish the planning of a stop without KV8."""
         late = {"TargetArrivalTime": "02:45:00", "TargetDepartureTime": "02:45:00", "UserStopCode": "u2"}
-        self.speak(
+        self.publish(
             kv.planning(
                 late,
                 points=({"TimingPointCode": PLANNED},),
@@ -188,9 +189,9 @@ class ProgramTestCase(SynchronousTestCase):
         )
 
     def warnings(self, containing: str = "") -> list[str]:
-        """List the warnings, and what is worse, since this was last asked."""
-        serious = (LogLevel.warn, LogLevel.error, LogLevel.critical)
-        texts = [formatEvent(event) for event in self.events if event.get("log_level") in serious]
+        """Return the warnings and errors logged since the last call."""
+        levels = (LogLevel.warn, LogLevel.error, LogLevel.critical)
+        texts = [formatEvent(event) for event in self.events if event.get("log_level") in levels]
         globalLogPublisher.removeObserver(self.events)
         self.events = EventLoggingObserver()
         globalLogPublisher.addObserver(self.events)
@@ -199,14 +200,14 @@ class ProgramTestCase(SynchronousTestCase):
 
 
 class FeedTests(ProgramTestCase):
-    """The feed, silent for an hour."""
+    """Tests of a feed that is silent for an hour."""
 
     toml = FEED
 
     def test_silent_for_an_hour(self) -> None:
-        """What it said goes from fresh to stale to 503, what is planned stays; when it speaks all is as before."""
+        """Live departures turn from fresh to stale to 503, planned ones stay; afterwards all is as before."""
         self.plan()
-        self.speak_for(120)
+        self.publish_for(120)
         answer = self.get(f"/live/{LIVE}")
         self.assertEqual((answer.status, answer.headers["Feed-State"], answer.headers["Age"]), (200, "UP", None))
         self.assertEqual(self.get(f"/live/{PLANNED}").headers["Age"], None)
@@ -219,7 +220,7 @@ class FeedTests(ProgramTestCase):
         self.assertIn("ttl=-", answer.headers["Cache-Status"])
         self.assertEqual(self.get(f"/live/{PLANNED}").headers["Feed-State"], "DOWN")
         (line,) = self.warnings()
-        self.assertIn("Nothing came from tcp://feed.example:7817 for 60 s: the live feed is DOWN", line)
+        self.assertIn("Feed tcp://feed.example:7817: silent for 60 s (DOWN)", line)
 
         self.run_for(HOUR)
         answer = self.get(f"/live/{LIVE}")
@@ -230,59 +231,59 @@ class FeedTests(ProgramTestCase):
         self.assertGreater(int(answer.headers["Age"]), HOUR)
         ready = self.operators("/ready")
         self.assertEqual(ready.status, 503)
-        self.assertIn(b"the live feed is DOWN: the last data came 36", ready.body)
+        self.assertIn(b"Live feed DOWN: last data received 36", ready.body)
         status = self.status()
         self.assertEqual((status["verdict"], status["feed"]["state"]), ("DOWN", "DOWN"))
-        self.assertRegex(status["why"][0], r"^the live feed is DOWN, since .* \(the last data came 36")
+        self.assertRegex(status["why"][0], r"^Live feed DOWN since .* \(last data received 36")
         self.assertEqual(self.metric('govi_feed_state{state="DOWN"}'), 1)
         self.assertEqual(self.metric('govi_verdict{verdict="DOWN"}'), 1)
         self.assertGreater(self.metric('govi_feed_age_seconds{owner="LIN"}') or 0, HOUR)
-        self.assertEqual(self.warnings(), [])  # it was told, and each attempt is no news
+        self.assertEqual(self.warnings(), [])  # logged before; further attempts are not
 
-        self.speak_until_up()
+        self.publish_until_up()
         self.assertEqual(self.get(f"/live/{LIVE}").headers["Feed-State"], "UP")
         self.assertEqual(self.get(f"/live/{PLANNED}").headers["Age"], None)
         self.assertEqual((self.operators("/ready").body, self.status()["verdict"]), (b"ready\n", "UP"))
         self.assertEqual(self.warnings(), [])
 
-    def speak_until_up(self) -> None:
-        """Have the feed speak again when it is connected to; it is RECOVERING first, then UP."""
+    def publish_until_up(self) -> None:
+        """Publish again once there is a connection; the state is RECOVERING, then UP."""
         while self.status()["feed"]["address"] is None:
             self.run_for(1)
-        self.speak()
+        self.publish()
         status = self.status()
         self.assertEqual((status["feed"]["state"], status["verdict"]), ("RECOVERING", "RECOVERING"))
         self.assertEqual(self.get(f"/live/{LIVE}").headers["Age"], None)
         self.assertEqual(self.operators("/ready").status, 200)
-        self.speak_for(80)
+        self.publish_for(80)
 
 
 class ClockTests(ProgramTestCase):
-    """A clock that is set."""
+    """Tests of a system clock that is set."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.speak_for(120)
-        self.answered()
+        self.publish_for(120)
+        self.get_stop()
         self.run_for(10)
         self.assertEqual(self.status()["verdict"], "UP")
 
-    def test_back_nobody_hangs(self) -> None:
-        """Who waits for an answer that never comes is told so in time, and who comes then does not wait for it."""
-        first = self.ask("/kv55/1")
+    def test_set_back_requests_end_in_time(self) -> None:
+        """Requests without a response end at their deadline, and later ones do not wait for them."""
+        pending = self.request("/kv55/1")
         silent = Client(self.factory("govi-cache"))
         self.poster.posts[-1].callback(None)
         self.set_clock(-HOUR)
         self.assertEqual(self.warnings(), ["The clock of the system was set back by 3600 s"])
         self.run_for(14)
-        self.assertEqual((first.answer().status, silent.answer().status), (406, 406))
-        self.assertEqual(self.answered("1").status, 200)
+        self.assertEqual((pending.answer().status, silent.answer().status), (406, 406))
+        self.assertEqual(self.get_stop("1").status, 200)
 
-    def test_back_boards(self) -> None:
-        """A board from the future is asked for anew, who is silent from then on is stale, then too old."""
+    def test_set_back_boards_are_refetched(self) -> None:
+        """A board from the future is refetched, and a feed that is silent afterwards is stale, then too old."""
         self.set_clock(-HOUR)
-        self.assertIn("fwd=miss", self.answered().headers["Cache-Status"])
-        self.assertIn("hit", self.answered().headers["Cache-Status"])
+        self.assertIn("fwd=miss", self.get_stop().headers["Cache-Status"])
+        self.assertIn("hit", self.get_stop().headers["Cache-Status"])
         self.assertEqual(self.get(f"/live/{LIVE}").status, 200)
         self.run_for(130)
         self.assertEqual(self.status()["feed"]["state"], "DOWN")
@@ -292,10 +293,10 @@ class ClockTests(ProgramTestCase):
         self.run_for(300)
         self.assertEqual(self.get(f"/live/{LIVE}").status, 503)
 
-    def test_back_operators(self) -> None:
-        """Nothing is said of a future: not by the verdict, not by the last hour; the snapshot is made as before."""
+    def test_set_back_status_and_snapshot(self) -> None:
+        """Health and history have nothing from the future, and snapshots are still written."""
         for code in range(10):
-            client = self.ask(f"/kv55/{code}")
+            client = self.request(f"/kv55/{code}")
             self.poster.posts[-1].errback(PostError("refused"))
             self.assertEqual(client.answer().status, 504)
             client.leave()
@@ -304,59 +305,59 @@ class ClockTests(ProgramTestCase):
         status = self.status()
         self.assertLessEqual(status["since"], status["now"])
         self.assertEqual(sum(status["hour"]["outcomes"]["timeout"]), 0)
-        os.remove(f"{self.folder}/snapshot")
-        self.answered()
-        self.speak_for(120)
-        self.assertTrue(os.path.exists(f"{self.folder}/snapshot"))
-        self.speak_for(HOUR)  # until the time has come again in which they failed
+        os.remove(f"{self.directory}/snapshot")
+        self.get_stop()
+        self.publish_for(120)
+        self.assertTrue(os.path.exists(f"{self.directory}/snapshot"))
+        self.publish_for(HOUR)  # until the time of the failures has come again
         status = self.status()
         self.assertEqual((status["verdict"], sum(status["hour"]["outcomes"]["timeout"])), ("UP", 0))
 
-    def test_back_durations(self) -> None:
-        """A request that was under way has not lasted less than nothing."""
-        client = self.ask("/kv55/1")
+    def test_set_back_durations(self) -> None:
+        """A request in flight has no negative duration."""
+        client = self.request("/kv55/1")
         self.set_clock(-HOUR)
         self.poster.posts[-1].callback(None)
-        self.assertEqual(self.call_back("1"), 200)
+        self.assertEqual(self.post_callback("1"), 200)
         self.assertEqual(client.answer().status, 200)
         client.leave()
         for metric in ('govi_request_phase_seconds_sum{phase="wait"}', "govi_gateway_callback_seconds_sum"):
             self.assertEqual(self.metric(metric), 0)
 
     def test_breaker(self) -> None:
-        """The gateway that does not take questions is tried in time, wherever the clock goes."""
+        """An open breaker sends its probe in time, whichever way the clock is set."""
         for step in (-HOUR, HOUR):
             for code in range(10):
-                self.ask(f"/kv55/{code}")
+                self.request(f"/kv55/{code}")
                 self.poster.posts[-1].errback(PostError("refused"))
             self.assertEqual(self.status()["gateways"]["kv55"]["breaker"], "open")
             self.set_clock(step)
             self.run_for(6)
-            self.assertEqual(self.answered("77").status, 200)
+            self.assertEqual(self.get_stop("77").status, 200)
             self.assertEqual(self.status()["gateways"]["kv55"]["breaker"], "closed")
 
-    def test_forward(self) -> None:
-        """What is in memory is an hour old at once and not served, who waits is told so, and all is well again."""
-        waiting = self.ask("/kv55/1")
+    def test_set_forward(self) -> None:
+        """Boards in memory are an hour old at once and not served, requests in flight end, and all recovers."""
+        waiting = self.request("/kv55/1")
         self.set_clock(HOUR)
         self.assertIn(waiting.answer().status, (406, 504))
         self.assertEqual(self.warnings("clock"), ["The clock of the system was set forward by 3600 s"])
-        self.assertIn("fwd=miss", self.answered().headers["Cache-Status"])
+        self.assertIn("fwd=miss", self.get_stop().headers["Cache-Status"])
         self.assertEqual(self.get(f"/live/{LIVE}").status, 503)
-        self.speak_for(180)
+        self.publish_for(180)
         self.assertEqual(self.get(f"/live/{LIVE}").headers["Age"], None)
         self.assertEqual((self.status()["verdict"], self.status()["feed"]["state"]), ("UP", "UP"))
 
     def test_small_step(self) -> None:
-        """A step of a few seconds, as NTP makes them, changes nothing for anybody."""
+        """A step of a few seconds, as by NTP, has no effect."""
         for step in (-3.0, 3.0):
-            waiting = self.ask("/kv55/1")
+            waiting = self.request("/kv55/1")
             self.set_clock(step)
             self.poster.posts[-1].callback(None)
             self.run_for(2)
-            self.call_back("1")
+            self.post_callback("1")
             self.assertEqual(waiting.answer().status, 200)
-            self.assertEqual(self.answered("1").status, 200)
+            self.assertEqual(self.get_stop("1").status, 200)
             self.assertEqual(self.get(f"/live/{LIVE}").headers["Age"], None)
             self.assertEqual(self.status()["verdict"], "UP")
-            self.speak_for(400)  # until the stop is asked for anew
+            self.publish_for(400)  # until the stop is refetched

@@ -1,0 +1,192 @@
+"""OVapi's JSON documents as Structs, from which both the bytes and the JSON Schemas are made.
+
+Names, order and types are OVapi's (docs/protocols.md, section 3.2). The docstrings are the descriptions in
+/openapi.json.
+"""
+
+from collections.abc import Callable, Iterable
+from inspect import getdoc
+from typing import Annotated, TypeVar
+
+from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
+
+from govi_server.departures.stop_index import MAX_STOPS as MAX_RESULTS
+from govi_server.kv78turbo.kv8_columns import EXTRA_NAMES
+
+_ServerTime = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+_Number = int | str
+"""A number; text that is not numeric stays text."""
+
+
+class Stop(Struct, gc=False):
+    """A stop. The position is in degrees (WGS 84), null if it is unknown."""
+
+    Longitude: float | None
+    Latitude: float | None
+    TimingPointTown: str
+    TimingPointName: str
+    TimingPointCode: str
+    StopAreaCode: str | None
+
+
+class StopNearby(Stop, gc=False):
+    """A stop and its distance in metres."""
+
+    Distance: int
+
+
+class StopOfLine(Stop, gc=False):
+    """A stop and its place in a journey pattern."""
+
+    IsTimingStop: bool
+    UserStopOrderNumber: int
+
+
+class StopArea(Struct, gc=False):
+    """A stop area, described by one of its stops."""
+
+    TimingPointTown: str
+    TimingPointName: str
+    StopAreaCode: str | None
+    Longitude: float | None
+    Latitude: float | None
+
+
+_Extended = TypeVar("_Extended", bound=type[Struct])
+
+
+def _with_text_members(names: Iterable[str]) -> Callable[[_Extended], _Extended]:
+    """Return a class decorator that appends text members, absent unless given, to a Struct."""
+
+    def extended(base: _Extended) -> _Extended:
+        members = [(name, str | UnsetType, UNSET) for name in names]
+        namespace = {"__doc__": getdoc(base)}
+        return defstruct(base.__name__, members, bases=(base,), namespace=namespace, kw_only=True, gc=False)  # type: ignore[return-value]  # a subclass
+
+    return extended
+
+
+@_with_text_members(EXTRA_NAMES)
+class Pass(Struct, kw_only=True, gc=False):
+    """A journey at a stop. Times are local, without an offset; unknown members are absent.
+
+    Where an operator does not publish one of the four times, another one stands in for it.
+    """
+
+    IsTimingStop: bool
+    DestinationName50: str
+    DataOwnerCode: str
+    OperatorCode: str
+    FortifyOrderNumber: _Number
+    TransportType: str | None
+    Latitude: float | None
+    Longitude: float | None
+    JourneyNumber: _Number
+    JourneyPatternCode: _Number | UnsetType = UNSET
+    LocalServiceLevelCode: _Number
+    LineDirection: _Number | UnsetType = UNSET
+    OperationDate: str
+    TimingPointCode: str
+    WheelChairAccessible: str
+    LineName: str | None
+    LinePublicNumber: str
+    LastUpdateTimeStamp: str | None
+    DestinationCode: str | None
+    ExpectedDepartureTime: str | UnsetType = UNSET
+    UserStopOrderNumber: _Number
+    ProductFormulaType: str
+    TimingPointName: str
+    LinePlanningNumber: str
+    SideCode: str | UnsetType = UNSET
+    TimingPointDataOwnerCode: str | UnsetType = UNSET
+    TimingPointTown: str
+    TripStopStatus: str
+    UserStopCode: str
+    JourneyStopType: str
+    TargetArrivalTime: str | UnsetType = UNSET
+    TargetDepartureTime: str | UnsetType = UNSET
+    ExpectedArrivalTime: str | UnsetType = UNSET
+    NumberOfCoaches: _Number | UnsetType = UNSET
+
+
+Message = dict[str, str]
+"""A general message: its KV8 columns by name."""
+
+
+class StopBoard(Struct):
+    """A stop with its passes and its general messages, by their keys."""
+
+    Stop: "Stop"
+    Passes: dict[str, Pass]
+    GeneralMessages: dict[str, Message]
+
+
+class Line(Struct):
+    """A line in one direction."""
+
+    LineWheelchairAccessible: str
+    TransportType: str | None
+    DestinationName50: str | None
+    DataOwnerCode: str
+    DestinationCode: str | None
+    LinePublicNumber: str
+    LinePlanningNumber: str
+    LineName: str | None
+    LineDirection: _Number
+
+
+class LineActuals(Struct):
+    """A line and where its journeys are: the pass of each journey's current or next stop."""
+
+    Line: "Line"
+    Actuals: dict[str, Pass]
+    ServerTime: _ServerTime
+
+
+class LineNetwork(LineActuals):
+    """A line, where its journeys are, and its stops by journey pattern and order."""
+
+    Network: dict[str, dict[str, StopOfLine]]
+
+
+class Journey(Struct):
+    """A journey: its passes by UserStopOrderNumber."""
+
+    ServerTime: _ServerTime
+    Stops: dict[str, Pass]
+
+
+class LastUpdateTimeStamps(Struct):
+    """When each data owner, and each subscription of the feed, last sent something."""
+
+    DataOwner: dict[str, str | None]
+    Subscription: dict[str, str | None]
+
+
+class LastUpdate(Struct):
+    """The latest timestamps of the feed."""
+
+    LastUpdateTimeStamps: "LastUpdateTimeStamps"
+    ServerTime: _ServerTime
+
+
+class Stops(Struct):
+    """The stops that were found, the best match first."""
+
+    Stops: Annotated[list[Stop], Meta(max_length=MAX_RESULTS)]
+
+
+class StopsNearby(Struct):
+    """The stops near a position, the nearest first."""
+
+    Stops: Annotated[list[StopNearby], Meta(max_length=MAX_RESULTS)]
+
+
+StopBoards = dict[str, StopBoard]
+"""/tpc/{TimingPointCodes}: boards by TimingPointCode."""
+
+AreaBoards = dict[str, StopBoards]
+"""/stopareacode/{StopAreaCodes}: boards by StopAreaCode and TimingPointCode."""
+
+Nothing = Annotated[list[str], Meta(max_length=0)]
+"""The body of a response without results: []."""

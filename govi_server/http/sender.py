@@ -1,0 +1,198 @@
+"""From responses to bytes: the half of a connection that sends."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorTime
+
+from govi_server.http.cors import preflight_headers
+from govi_server.http.receiver import RequestReceiver
+from govi_server.http.request import Environ
+from govi_server.http.response import Fields, Headers, format_head, format_response, pairs
+from govi_server.http.state import IN_REQUEST, Lifecycle, State
+from govi_server.http.stream import Stream
+from govi_server.sockets.transport import IClientTransport, write_now
+from govi_server.statistics.records import CacheResult, ConnectionRecorder, Phase
+
+
+class SendingServer(Protocol):
+    """The server of a connection."""
+
+    clock: IReactorTime
+    headers: Fields
+    """Header fields of every response."""
+    draining: bool
+    """Whether each connection closes after its current request."""
+
+
+class SerializableResponse(Protocol):
+    """A cached response."""
+
+    def serialize(
+        self, method: str, unchanged: bool, server_headers: Fields, now: float, connection: str
+    ) -> tuple[bytes, bytes, int]:
+        """Return the head, the body that follows it, and the status."""
+
+
+class Sender(RequestReceiver):
+    """Sends one response to each request, and its statistics to the connection's record."""
+
+    server: SendingServer
+    sock: IClientTransport
+    connection: Lifecycle
+    record: ConnectionRecorder
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keep_alive = True
+        """Whether another request may follow the current one."""
+        self.read_closed = False
+        """Whether the client has closed its sending side."""
+        self._stream: Stream | None = None
+
+    def send_response(self, response: str | bytes, status: str = "200 Ok", headers: Headers | None = None) -> None:
+        """Send a response: status such as '404 Not Found', header fields, and the body.
+
+        A str is sent as UTF-8; without a Content-Type among the headers it is plain text. Date, Content-Length and
+        Connection are added. After the connection has ended nothing is sent. Raises ValueError for invalid header
+        fields, and RuntimeError for a second response.
+        """
+        if not self._may_respond():
+            return
+        fields = pairs(headers or ())
+        if not any(name.lower() == "content-type" for name, _ in fields):
+            fields.append(("Content-Type", "text/plain; charset=utf-8"))
+        body = response.encode() if isinstance(response, str) else response
+        data = format_response(
+            status,
+            [*fields, *self.server.headers],
+            body,
+            now=self.server.clock.seconds(),
+            connection=connection_field(self._env, self.keep_alive),
+            without_body=self.is_head,
+        )
+        self._send(data, int(status[:3]), 0 if self.is_head else len(body))
+
+    def send_representation(self, response: SerializableResponse, unchanged: bool) -> None:
+        """Send a cached response, or 304 if the client has its representation (unchanged)."""
+        if self._may_respond():
+            assert self._env is not None
+            method = self._env["request_method"]
+            connection = connection_field(self._env, self.keep_alive)
+            now = self.server.clock.seconds()
+            head, body, status = response.serialize(method, unchanged, self.server.headers, now, connection)
+            self._send(head + body, status, len(body))
+
+    def send_not_found(self) -> None:
+        """Send the 404 of a path that no module answers."""
+        self.send_response("There is nothing here\n", "404 Not Found")
+
+    def send_timeout(self) -> None:
+        """Send the 504 of an internal gateway that did not answer in time."""
+        self.send_response("The gateway did not answer in time\n", "504 Gateway Timeout")
+
+    def handle_timeout(self) -> bool:
+        """Send the 406 of a request that took too long, unless a response was begun; return whether it was sent."""
+        state = self.connection.state
+        if self.connection.is_ending or state in _RESPONDED:
+            return False
+        self.mark("wait" if state is State.PROCESSING else "receive")
+        self.keep_alive = False
+        self.send_response("Gateway timeout\n", "406 Gateway timeout")
+        self.mark("send")
+        return True
+
+    def send_methods(self, env: Environ, methods: Sequence[str]) -> None:
+        """Send the methods of a resource: the response to OPTIONS (RFC 9110 section 9.3.7), a CORS preflight
+        request included, or 405."""
+        allow = ", ".join((*methods, "OPTIONS"))
+        if env["request_method"] == "OPTIONS":
+            is_preflight = "access-control-request-method" in env
+            preflight = preflight_headers(allow) if is_preflight else {}
+            self.send_response(b"", "204 No Content", {"Allow": allow, **preflight})
+        else:
+            self.send_response("The method is not allowed here\n", "405 Method Not Allowed", {"Allow": allow})
+
+    def stream(self, headers: Headers, final_chunk: bytes) -> Stream:
+        """Begin a response that goes on until the client or the server closes the connection.
+
+        It has no deadline while the client reads it. The module waits for its end. Raises CancelledError if the
+        connection has ended, and RuntimeError for a second response.
+        """
+        if not self._may_respond():
+            raise CancelledError
+        self.keep_alive = False
+        self._describe()
+        fields = [*pairs(headers), *self.server.headers]
+        head = format_head("200 Ok", fields, None, now=self.server.clock.seconds(), connection="close")
+        self._stream = Stream(self.sock, self.connection, final_chunk)
+        self.connection.enter(State.STREAMING)
+        write_now(self.sock, head)
+        if self.server.draining:  # which had no stream to end while the module waited for its first event
+            self.server.clock.callLater(0, self.end_stream)
+        return self._stream
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether the current response is a stream."""
+        return self._stream is not None
+
+    def end_stream(self) -> None:
+        """End the current response if it is a stream."""
+        if self._stream is not None:
+            self._stream.end()
+
+    def mark(self, phase: Phase, cache: CacheResult | None = None) -> None:
+        """Record that a phase of the current request ends now, and the cache's result."""
+        self.record.mark(phase, cache)
+
+    def set_stop(self, stop: str) -> None:
+        """Set the stop that the current request is about; see web_handler.ResponseSender."""
+        self.record.stop = stop
+
+    def finish_record(self) -> None:
+        """Record that the current response was sent."""
+        stream, self._stream = self._stream, None
+        if stream is None:
+            self.record.finish()
+        else:  # its duration is not the time that sending a response takes
+            self.record.set_response(200, stream.size)
+            self.record.abandon("send")
+
+    def abandon_record(self, state: State) -> None:
+        """Record that the connection ended in this state: the current request, if any, was not finished."""
+        if self._stream is not None:
+            self.record.set_response(200, self._stream.size)
+        if state in IN_REQUEST:
+            self._describe()
+            self.record.abandon("receive" if state is State.RECEIVING else "wait")
+
+    def _may_respond(self) -> bool:
+        """Return whether a response can be sent now. Raises RuntimeError for a second one."""
+        if self.connection.is_ending:
+            return False
+        if self.connection.state in _RESPONDED:
+            raise RuntimeError("the request already has a response")
+        if self.server.draining or (self.read_closed and not self._buffer):
+            self.keep_alive = False
+        return True
+
+    def _send(self, data: bytes, status: int, size: int) -> None:
+        """Send a whole response; size: bytes of its body."""
+        self._describe()
+        self.record.set_response(status, size)
+        self.connection.enter(State.SENDING)
+        write_now(self.sock, data)
+
+    def _describe(self) -> None:
+        if self._env is not None:
+            self.record.describe(self._env["request_method"], self._env["path_info"])
+
+
+_RESPONDED = frozenset((State.SENDING, State.WRITE_PAUSED, State.STREAMING))
+
+
+def connection_field(env: Environ | None, keep_alive: bool) -> str:
+    """Return the Connection field of a response, '' for none (RFC 9112 section 9.3)."""
+    return "close" if not keep_alive else "keep-alive" if env is not None and env.http_1_0 else ""

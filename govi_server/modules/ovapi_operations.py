@@ -1,0 +1,133 @@
+"""The operations of OVapi's paths, by the first segment of the path."""
+
+from typing import Any
+
+from govi_server.documents.ovapi_structs import (
+    AreaBoards,
+    Journey,
+    LastUpdate,
+    Line,
+    LineActuals,
+    LineNetwork,
+    Message,
+    Nothing,
+    StopArea,
+    StopBoards,
+)
+from govi_server.http.parameters import Parameter, String
+from govi_server.modules.feed_handler import (
+    FEED_HEADERS,
+    INVALID_PARAMETER,
+    NOT_FOUND_HEADERS,
+    UNAVAILABLE_HEADERS,
+)
+from govi_server.modules.query_parameters import CODES, PICKED
+from govi_server.openapi.description import Example, Operation, ResponseSpec
+
+JSON = "application/json"
+
+_LIST = String(min_length=1)
+_AREAS = Parameter("StopAreaCodes", _LIST, "StopAreaCodes, separated by commas.", "LwdSta", "path", True)
+_LINES = Parameter(
+    "Lines",
+    _LIST,
+    "DataOwnerCode_LinePlanningNumber_LineDirection, separated by commas.",
+    "LINDEBUS_1101_1",
+    "path",
+    True,
+)
+_JOURNEYS = Parameter(
+    "Journeys",
+    _LIST,
+    "DataOwnerCode_LocalServiceLevelCode_LinePlanningNumber_JourneyNumber_FortifyOrderNumber, separated by commas: "
+    "the keys of Passes.",
+    "LINDEBUS_110171_1101_1001_0",
+    "path",
+    True,
+)
+
+
+def _operation(
+    template: str,
+    summary: str,
+    body: Any,
+    parameter: Parameter | None = None,
+    *,
+    filters: tuple[Parameter, ...] = (),
+    is_never_empty: bool = False,
+    example: str = "",
+) -> Operation:
+    """Return an operation of OVapi's; parameter: its list of codes, filters: its query."""
+    responses = [ResponseSpec(200, "The results by code.", JSON, body, FEED_HEADERS, ("Age",))]
+    if not is_never_empty:
+        responses.append(ResponseSpec(404, "There are no results: [].", JSON, Nothing, NOT_FOUND_HEADERS))
+    if parameter is not None:
+        responses.append(ResponseSpec(503, "There is no recent data: [].", JSON, Nothing, UNAVAILABLE_HEADERS))
+    if filters:
+        responses.append(INVALID_PARAMETER)
+    parameters = (*([] if parameter is None else [parameter]), *filters)
+    examples = (Example("The whole document", example),) if example else ()
+    return Operation(template, summary, tuple(responses), parameters, examples=examples, section="OVapi")
+
+
+OPERATIONS: dict[str, list[Operation]] = {
+    "tpc": [
+        _operation("/tpc/", "All stops, with their numbers of live passes", dict[str, int]),
+        _operation(
+            "/tpc/{TimingPointCodes}",
+            "Boards of stops",
+            StopBoards,
+            CODES,
+            filters=PICKED,
+            example="/tpc/57330430?limit=1",
+        ),
+        _operation(
+            "/tpc/{TimingPointCodes}/departures",
+            "Boards of stops, without passes that only arrive",
+            StopBoards,
+            CODES,
+            filters=PICKED,
+        ),
+    ],
+    "stopareacode": [
+        _operation("/stopareacode/", "All stop areas", dict[str, StopArea]),
+        _operation(
+            "/stopareacode/{StopAreaCodes}",
+            "Boards of all stops in stop areas",
+            AreaBoards,
+            _AREAS,
+            filters=PICKED,
+        ),
+        _operation(
+            "/stopareacode/{StopAreaCodes}/departures",
+            "Boards of all stops in stop areas, without passes that only arrive",
+            AreaBoards,
+            _AREAS,
+            filters=PICKED,
+        ),
+    ],
+    "line": [
+        _operation("/line/", "All lines, by direction", dict[str, Line]),
+        _operation(
+            "/line/{Lines}", "Lines: where their journeys are, and their stops", dict[str, LineNetwork], _LINES
+        ),
+        _operation("/line/{Lines}/actuals", "Lines: where their journeys are", dict[str, LineActuals], _LINES),
+    ],
+    "journey": [
+        _operation("/journey/", "All live journeys, with their numbers of stops", dict[str, int]),
+        _operation("/journey/{Journeys}", "Journeys: their stops", dict[str, Journey], _JOURNEYS),
+    ],
+    "generalmessage": [
+        _operation("/generalmessage", "All current general messages", dict[str, Message], example="/generalmessage")
+    ],
+    "lastupdate": [
+        _operation(
+            "/lastupdate",
+            "When each data owner last sent data",
+            LastUpdate,
+            is_never_empty=True,
+            example="/lastupdate",
+        )
+    ],
+}
+"""OVapi's operations."""

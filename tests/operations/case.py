@@ -1,0 +1,88 @@
+"""A program's components with a gateway and a feed, for the tests of operations."""
+
+from typing import Any, cast
+
+from prometheus_client import generate_latest
+from twisted.application.service import MultiService
+from twisted.internet.task import Clock
+from twisted.logger import Logger
+
+from govi_server.departures.breaker import CircuitBreaker
+from govi_server.departures.cache import BoardCache
+from govi_server.kv55.gateway import Gateway
+from govi_server.kv78turbo.subscriber import State
+from govi_server.modules.kv55_gateway import Kv55Gateway
+from govi_server.modules.ovapi import ovapi_modules
+from govi_server.operations.components import Components, GatewayComponents
+from govi_server.operations.health import HealthMonitor
+from govi_server.operations.history import RecentHistory
+from govi_server.operations.metrics import FailingStops, Metrics
+from govi_server.operations.status import Status
+from govi_server.runtime.services import Observers
+from govi_server.statistics.batches import StatisticsBatcher
+from govi_server.statistics.records import ConnectionStatistics, RequestStatistics
+from tests.client import NOW, WireTestCase
+from tests.doubles import FakePoster, FakeSource, live_feed
+
+CODE = "57330430"
+
+
+class FakeSubscriber:
+    """The state of the feed's connection."""
+
+    def __init__(self) -> None:
+        self.state: State = "UP"
+        self.last: float | None = NOW
+        self.address: str | None = "tcp://feed.example:7817"
+        self.attempts = 1
+        self.incidents = Gateway(FakePoster(), Clock(), "the feed").incidents
+
+
+class OperationsTestCase(WireTestCase):
+    """Has the components of a program with a gateway and a feed, and what observes them."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.components = Components(self.server)
+        self.source = FakeSource()
+        gateway = Gateway(FakePoster(), self.clock, "the gateway")
+        breaker = CircuitBreaker(self.source, self.clock)
+        self.cache = BoardCache(breaker, self.clock)
+        self.components.gateways["kv55"] = GatewayComponents(gateway, breaker, self.cache)
+        self.components.feed = self.feed = live_feed(self.clock)
+        self.subscriber = FakeSubscriber()
+        self.feed.subscriber = self.subscriber  # type: ignore[assignment]
+        self.components.modules = ("kv55", "tpc")
+        modules = MultiService()
+        for module in (Kv55Gateway("kv55", self.cache), *ovapi_modules(self.feed)):
+            modules.addService(module)
+        self.server.find_module = modules.getServiceNamed
+        batcher = StatisticsBatcher(self.server.name)
+        self.history = RecentHistory(self.clock, batcher, self.components.modules)
+        self.monitor = HealthMonitor(self.components, self.history, self.clock)
+        self.metrics = Metrics(self.components, self.monitor, batcher)
+        self.metrics.registry.register(FailingStops(self.history))
+        self.status = Status(self.components, self.history, self.monitor, self.clock, "1.2.3")
+        observers = Observers((batcher, self.history, self.metrics))
+        observers.startService()
+        self.addCleanup(observers.stopService)
+
+    def log_requests(
+        self, *requests: tuple[str, int | None, str], client: str = "192.0.2.0/24", wait: float = 0.0
+    ) -> None:
+        """Log a connection with requests, each a path, a status and a cache result, routed as the handler does."""
+        connection = ConnectionStatistics(self.server.name, client, self.clock.seconds())
+        for path, status, cache in requests:
+            request = RequestStatistics(self.clock.seconds(), "GET", path, status, 100, cast(Any, cache))
+            segment, _, rest = path.lstrip("/").partition("/")
+            if segment in self.components.modules:
+                request.module, request.stop = segment, rest.partition("/")[0]
+            request.wait, request.lookup = (wait, None) if wait else (None, 0.001)
+            connection.requests.append(request)
+        connection.ended, connection.end = self.clock.seconds(), "client"
+        Logger().info(statistics=connection)
+
+    def metric(self, line: str) -> str | None:
+        """Return the value of a metric, by its name and labels."""
+        lines = generate_latest(self.metrics.registry).decode().splitlines()
+        return next((text.rpartition(" ")[2] for text in lines if text.rpartition(" ")[0] == line), None)

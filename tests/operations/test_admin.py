@@ -1,0 +1,97 @@
+"""Tests of govi_server.operations.admin and readiness."""
+
+import gzip
+from typing import cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from govi_server.departures.board import Board, Trip
+from govi_server.departures.source import SourceSilent
+from govi_server.operations.admin import Admin
+from govi_server.operations.readiness import Readiness
+from tests import feed as kv
+from tests.client import NOW
+from tests.operations.case import CODE, OperationsTestCase
+
+
+class AdminTests(OperationsTestCase):
+    """The operators' port."""
+
+    def get(self, path: str) -> StringTransport:
+        admin = Admin(self.clock, self.metrics, self.status, Readiness(self.components, "", self.clock))
+        protocol = admin.buildProtocol(cast(IAddress, None))
+        transport = StringTransport()
+        assert protocol is not None
+        protocol.makeConnection(transport)
+        protocol.dataReceived(f"GET {path} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
+        return transport
+
+    def test_content_types(self) -> None:
+        """Each path has its content type; any other path is a 404."""
+        self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
+        for path, content_type in {
+            "/health": b"text/plain", "/status": b"text/html", "/": b"text/html", "/status.json": b"application/json",
+            "/metrics": b"text/plain", "/ready": b"text/plain",
+        }.items():  # fmt: skip
+            self.assertRegex(self.get(path).value(), b"(?s)^HTTP/1.[01] 200 .*Content-Type: " + content_type)
+        self.assertRegex(self.get("/passwd").value(), b"^HTTP/1.[01] 404 ")
+
+    def test_not_ready_has_reasons(self) -> None:
+        """Not ready is a 503 with the reasons: the last requested board could not be served now."""
+        _, board = self.cache.board(CODE)
+        self.source.answers[-1].callback(Board(CODE, (Trip(),), NOW))
+        self.successResultOf(cast("Deferred[object]", board))
+        self.clock.advance(301)
+        self.subscriber.state = "DOWN"
+        transport = self.get("/ready")
+        self.assertEqual(transport.value(), b"")
+        self.source.answers[-1].errback(SourceSilent("no answer within 10 s"))
+        self.assertRegex(transport.value(), b"^HTTP/1.[01] 503 ")
+        self.assertIn(
+            f"/kv55: stop {CODE}: 504 Gateway Timeout, Timeout\nLive feed DOWN: last".encode(),
+            transport.value(),
+        )
+
+    def ready(self) -> str:
+        response: bytes = self.get("/ready").value()
+        return response.partition(b"\r\n\r\n")[2].decode()
+
+    def test_not_ready_despite_cached_board(self) -> None:
+        """A server that accepts nothing, or whose gateway does not, is not ready, whatever is cached."""
+        self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
+        self.cache.put(Board(CODE, (Trip(),), NOW))
+        self.cache.last_requested = CODE
+        self.assertEqual(self.ready(), "ready\n")
+        self.server.accepting.paused = True
+        self.components.gateways["kv55"].breaker.state = "open"
+        self.assertEqual(
+            self.ready(),
+            "not accepting connections: too many open files\n/kv55: gateway not accepting requests\n",
+        )
+        self.server.draining = True
+        self.assertIn("server is stopping\n", self.ready())
+
+    def test_failing_module_is_not_ready(self) -> None:
+        """A failing module is not ready, since it gets a real request; which appears in no statistics."""
+        self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
+        self.feed.boards.rendered = None  # type: ignore[method-assign,assignment]
+        self.assertRegex(self.ready(), "^/tpc: stop [0-9]+: 500 Internal Server Error\n$")
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.assertEqual(list(self.history.minutes()), [])
+
+    def test_disconnected_check_is_cancelled(self) -> None:
+        """A check whose client has disconnected is cancelled."""
+        self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
+        self.cache.last_requested = CODE
+        admin = Admin(self.clock, self.metrics, self.status, Readiness(self.components, "", self.clock))
+        protocol = admin.buildProtocol(cast(IAddress, None))
+        assert protocol is not None
+        protocol.makeConnection(StringTransport())
+        protocol.dataReceived(b"GET /ready HTTP/1.0\r\nHost: x\r\n\r\n")
+        self.assertEqual(self.cache.pending, {CODE: 1})
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.cache.pending, {CODE: 0})

@@ -1,0 +1,140 @@
+"""Tests of govi_server.operations.health."""
+
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+
+from govi_server.departures.source import SourceUnreachable
+from govi_server.departures.times import utc_timestamp
+from govi_server.operations.health import RECOVERY_SECONDS
+from govi_server.settings import AccessSettings
+from tests.client import NOW
+from tests.operations.case import CODE, OperationsTestCase
+
+
+class HealthMonitorTests(OperationsTestCase):
+    """The health, and its reasons."""
+
+    def health(self) -> str:
+        return self.monitor.health().status
+
+    def fail_gateway(self) -> None:
+        for n in range(10):
+            _, board = self.cache.board(str(n))
+            cast("Deferred[object]", board).addErrback(lambda failure: failure.trap(SourceUnreachable))
+            self.source.answers[-1].errback(SourceUnreachable("refused"))
+
+    def test_up_since_start(self) -> None:
+        """Without a problem the health is UP, since the start."""
+        self.assertEqual(self.health(), "UP")
+        self.clock.advance(100)
+        self.assertEqual(self.monitor.health().since, NOW)
+
+    def test_failing_sources(self) -> None:
+        """One failing source of two is DEGRADED, both are DOWN, and after that it is RECOVERING, then UP."""
+        self.subscriber.state = "DOWN"
+        health = self.monitor.health()
+        self.assertEqual(health.status, "DEGRADED")
+        self.assertRegex(
+            health.reasons[0], r"^Live feed DOWN since ..:.. UTC, 0 min ago \(last data received 0 s ago\): "
+        )
+        self.fail_gateway()
+        self.clock.advance(5)
+        health = self.monitor.health()
+        self.assertEqual((health.status, health.since), ("DOWN", NOW + 5))
+        self.assertTrue(health.reasons[0].startswith("/kv55: gateway not accepting requests since "), health.reasons)
+        self.subscriber.state = "UP"
+        self.assertEqual(self.health(), "DEGRADED")
+        del self.components.gateways["kv55"]
+        self.assertEqual(
+            self.monitor.health().reasons, ("Service is resuming, normally within a minute; no action needed.",)
+        )
+        self.assertEqual(self.health(), "RECOVERING")
+        self.clock.advance(RECOVERY_SECONDS + 1)
+        self.assertEqual(self.health(), "UP")
+
+    def test_failing_requests(self) -> None:
+        """A few failed requests are not reported; many, for several stops, are, with details."""
+        self.log_requests(*[(f"/kv55/{CODE}", 200, "hit")] * 10)
+        self.log_requests(*((f"/kv55/{n}", 504, "miss") for n in range(4)))
+        self.assertEqual(self.health(), "UP")
+        self.log_requests(("/kv55/1", 406, "miss"))
+        self.assertEqual(self.health(), "DEGRADED")
+        self.clock.advance(120)
+        (reason,) = self.monitor.health().reasons
+        since = utc_timestamp(NOW)[11:16]
+        details = "5 of 15 in 5 min, stops: 4; 504: 4, 406: 1"
+        self.assertTrue(
+            reason.startswith(f"/kv55: requests failing since {since} UTC, 2 min ago ({details}): "), reason
+        )
+        self.log_requests(*[(f"/kv55/{CODE}", 200, "hit")] * 500)
+        self.assertEqual(self.health(), "RECOVERING")
+
+    def test_stop_that_may_not_exist(self) -> None:
+        """A single stop that never had a board does not change the health, but is noted."""
+        self.log_requests(*[(f"/kv55/{CODE}", 200, "hit")] * 100, *[("/kv55/99999999", 504, "miss")] * 55)
+        health = self.monitor.health()
+        self.assertEqual(health.status, "UP")
+        self.assertEqual(health.reasons, ("/kv55: 55 of 155 in 5 min failed, all for 99999999, which may not exist",))
+        stops = self.status.json()["stops"]
+        self.assertEqual((stops["never_answered"], stops["most_failed"]), ({"99999999": 55}, {}))
+
+    def test_existing_stop(self) -> None:
+        """A single failing stop is reported if it had a board before: it exists."""
+        self.log_requests((f"/kv55/{CODE}", 200, "miss"), *[(f"/kv55/{CODE}", 502, "miss")] * 5)
+        self.assertEqual(self.health(), "DEGRADED")
+
+    def test_outage_of_the_only_source(self) -> None:
+        """A gateway that accepts requests but answers none is DOWN if it is the only source."""
+        self.components.feed = None
+        self.log_requests(*((f"/kv55/{n}", 200, "miss") for n in range(5)))
+        self.assertEqual(self.health(), "UP")
+        self.clock.advance(180)
+        self.log_requests(*((f"/kv55/{n}", 504, "miss") for n in range(5)))
+        health = self.monitor.health()
+        self.assertEqual(health.status, "DOWN")
+        self.assertIn("/kv55: gateway accepts requests but does not respond", health.reasons[0])
+        self.assertIn("0 of 5 answered in 3 min; 504: 5", health.reasons[0])
+        self.log_requests(*[("/kv55/1", 200, "hit")] * 5)
+        self.assertEqual(self.health(), "DEGRADED")
+
+    def test_clients_that_leave_count_as_unanswered(self) -> None:
+        """Requests whose client left before the deadline are unanswered as well."""
+        self.components.feed = None
+        self.log_requests(*((f"/kv55/{n}", None, "miss") for n in range(5)))
+        self.assertEqual(self.health(), "DOWN")
+        self.assertIn("client left: 5", self.monitor.health().reasons[0])
+
+    def test_unknown_stops_are_no_outage(self) -> None:
+        """Stops that never had a board do not make an outage of a source that answers for others."""
+        self.components.feed = None
+        self.log_requests((f"/kv55/{CODE}", 200, "miss"))
+        self.clock.advance(300)
+        self.log_requests(*((f"/kv55/{n}", 504, "miss") for n in range(5)))
+        self.assertEqual(self.health(), "DEGRADED")
+        self.log_requests(*[(f"/kv55/{CODE}", 504, "miss")])
+        self.assertEqual(self.health(), "DOWN")
+
+    def test_outage_of_the_feed(self) -> None:
+        """A feed that is UP but has no boards is a failing source."""
+        del self.components.gateways["kv55"]
+        self.log_requests(*((f"/{module}/{n}", 503, "none") for n in range(3) for module in ("kv55", "tpc")))
+        health = self.monitor.health()
+        self.assertEqual(health.status, "DOWN")
+        self.assertIn("0 of 6 answered in 3 min; 503: 6", health.reasons[0])
+
+    def test_server_problems(self) -> None:
+        """Connections near their limit, too many open files, and files that are not writable are reported."""
+        self.server.access.limits = AccessSettings(connections=1, unlimited=())
+        self.client()
+        self.server.accepting.paused = True
+        unwritable = type("Unwritable", (), {"writable": False, "incidents": self.feed.incidents})()
+        self.components.statistics = self.components.snapshots = cast(Any, unwritable)
+        reasons = self.monitor.health().reasons
+        self.assertEqual(len(reasons), 4)
+        self.assertIn("(1 of 1 in use)", reasons[0])
+
+    def test_recovering_feed(self) -> None:
+        """A feed whose data is incomplete is RECOVERING."""
+        self.subscriber.state = "UNKNOWN"
+        self.assertEqual(self.monitor.health().reasons, ("Live feed UNKNOWN: last data received 0 s ago",))

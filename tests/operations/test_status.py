@@ -1,0 +1,40 @@
+"""Tests of govi_server.operations.status."""
+
+import json
+
+from twisted.logger import Logger
+
+from govi_server.kv55.gateway import GatewayEvent
+from tests.operations.case import CODE, OperationsTestCase
+
+
+class StatusTests(OperationsTestCase):
+    """The status."""
+
+    def test_status_is_json(self) -> None:
+        """The status is JSON, and has the last hour by minute."""
+        self.log_requests((f"/kv55/{CODE}", 200, "hit"), ("/kv55/1", 504, "miss"))
+        Logger().info(flight=GatewayEvent("kv55", "taken", 0.05))
+        Logger().warn("<b>something</b>")
+        status = json.loads(json.dumps(self.status.json()))
+        self.assertEqual(status["verdict"], "UP")
+        self.assertEqual(status["hour"]["outcomes"]["hit"], [0] * 59 + [1])
+        self.assertEqual(status["stops"]["never_answered"], {"1": 1})
+        self.assertEqual(status["events"][0]["text"], "<b>something</b>")
+        self.assertEqual(status["feed"]["state"], "UP")
+
+    def test_latencies_by_module(self) -> None:
+        """Latencies are shown by module, those of the last minutes beside the hour's, however many there are."""
+        self.components.gateways["other"] = self.components.gateways["kv55"]
+        for _ in range(1000):
+            Logger().info(flight=GatewayEvent("kv55", "answered", 0.1))
+        self.clock.advance(600)
+        for _ in range(2000):
+            Logger().info(flight=GatewayEvent("kv55", "answered", 8))
+        Logger().info(flight=GatewayEvent("other", "taken", 0.05))
+        gateways = self.status.json()["gateways"]
+        answers = {name: gateways["kv55"][name]["answer_ms"] for name in ("hour", "lately")}
+        self.assertApproximates(answers["hour"]["p50"], 8000, 80)
+        self.assertEqual(answers["hour"]["p50"], answers["lately"]["p99"])
+        self.assertEqual(gateways["other"]["lately"]["answer_ms"]["p50"], None)
+        self.assertApproximates(gateways["other"]["hour"]["acknowledgement_ms"]["p50"], 50, 0.5)

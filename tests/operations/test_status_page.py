@@ -1,0 +1,63 @@
+"""Tests of govi_server.operations.status_page."""
+
+import re
+
+from twisted.logger import Logger
+
+from govi_server.departures.times import utc_timestamp
+from govi_server.operations.history import BOARD_RESULTS
+from govi_server.operations.status_page import page
+from tests.client import NOW
+from tests.operations.case import CODE, OperationsTestCase
+from tests.statistics.test_html_report import luminance
+
+
+def contrast(first: float, second: float) -> float:
+    """Return the contrast ratio of two luminances."""
+    return (max(first, second) + 0.05) / (min(first, second) + 0.05)
+
+
+class StatusPageTests(OperationsTestCase):
+    """The status page."""
+
+    def test_bars_differ_in_lightness(self) -> None:
+        """The bars differ from the background and from each other by lightness alone, in light and in dark."""
+        themes = re.findall(r"--panel: (#\w+);(.*?)}", page(self.status.json()).decode(), re.DOTALL)
+        self.assertEqual(len(themes), 2)
+        for panel, rules in themes:
+            colours = dict(re.findall(r"--(\w+): #(\w{6})", rules))
+            bars = {name: luminance(colours[name]) for name in BOARD_RESULTS}
+            for name, lightness in bars.items():
+                self.assertGreaterEqual(contrast(lightness, luminance(panel[1:])), 3, name)
+                for other in bars.keys() - {name}:
+                    self.assertGreaterEqual(contrast(lightness, bars[other]), 1.35, (name, other))
+
+    def test_small_shares_and_states_are_worded(self) -> None:
+        """A small share is not 0 %; a feed without a connection is trying; an event of today has no date."""
+        self.log_requests(("/kv55/1", 200, "joined"), *[("/kv55/1", 200, "hit")] * 999)
+        self.subscriber.state = "DOWN"
+        self.subscriber.attempts = 2
+        Logger().warn("something")
+        text = page(self.status.json()).decode()
+        self.assertIn("joined 1 (&lt;1%)", text)
+        self.assertIn("trying</th><td>tcp://feed.example:7817", text)
+        self.assertIn("reconnects</th><td>1", text)
+        self.assertIn(f'>{utc_timestamp(NOW)[11:]}</time>\n<b class="middle">warn</b> something', text)
+
+    def test_page_stands_alone(self) -> None:
+        """The page begins with the health, reloads itself, loads nothing else, and escapes foreign text."""
+        Logger().warn("<script>alert(1)</script>")
+        self.log_requests((f"/kv55/{CODE}", 200, "hit"), client="<i>")
+        text = page(self.status.json()).decode()
+        self.assertIn("<h1>UP</h1>", text)
+        self.assertIn('http-equiv="refresh" content="10"', text)
+        self.assertNotIn("<script", text)
+        self.assertNotIn("<i>", text.replace("<i style", ""))
+        for reference in ("http://", "https://", "src=", "@import", "url("):
+            self.assertNotIn(reference, text)
+
+    def test_page_without_sources(self) -> None:
+        """There is a page without a gateway, a feed or a history."""
+        self.components.gateways.clear()
+        self.components.feed = None
+        self.assertIn(b"none in the last hour", page(self.status.json()))

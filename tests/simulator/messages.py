@@ -1,0 +1,79 @@
+"""Messages of the town's feed, as tests read them."""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+
+from govi_server.departures.times import MINUTE
+from govi_server.kv78turbo import ctx
+from govi_server.runtime.clock import LOCAL_ZONE
+from govi_server.simulator.town import Town
+from govi_server.simulator.town_feed import Message, TownFeed
+
+FRIDAY = date(2026, 5, 8)
+SPRING, AUTUMN = date(2026, 3, 29), date(2026, 10, 25)  # the clocks change
+TOWN = Town()
+
+Row = dict[str, str | None]
+
+
+def at(day: date, hour: int, minute: int = 0) -> float:
+    """Return the epoch seconds of a local time in the Netherlands."""
+    return datetime(day.year, day.month, day.day, hour, minute, tzinfo=LOCAL_ZONE).timestamp()
+
+
+def read(messages: Iterable[Message]) -> dict[str, list[Row]]:
+    """Return the rows of messages, by table. Raises AssertionError if one cannot be read."""
+    rejected: list[str] = []
+    tables: dict[str, list[Row]] = {}
+    for message in messages:
+        for records in ctx.read([message.ctx], rejected.append):
+            for line in records.lines:
+                values = map(ctx.text, line.split(b"|"))
+                tables.setdefault(records.table, []).append(dict(zip(records.labels, values, strict=True)))
+    assert not rejected, rejected
+    return tables
+
+
+def key(row: Row, *labels: str) -> tuple[str | None, ...]:
+    """Return the values of these columns."""
+    return tuple(row[label] for label in labels)
+
+
+PASS_KEY = (
+    "DataOwnerCode", "LocalServiceLevelCode", "LinePlanningNumber", "JourneyNumber", "FortifyOrderNumber",
+    "UserStopCode", "UserStopOrderNumber",
+)  # fmt: skip
+DATED_KEY = (*PASS_KEY, "OperationDate")
+
+
+class TownMessages:
+    """The messages of a town feed, second by second. speed: of the town's time."""
+
+    def __init__(self, start: float, speed: float = 1) -> None:
+        self.start = start
+        self.speed = speed
+        self.second = -1
+        self.feed = TownFeed(TOWN, lambda: self.now)
+
+    @property
+    def now(self) -> float:
+        return self.start + self.second * self.speed
+
+    def next_second(self) -> list[Message]:
+        """Return the messages of the next second."""
+        self.second += 1
+        return list(self.feed.messages(self.second))
+
+    def rows(self) -> list[Row]:
+        """Return the KV8 rows of the next second."""
+        passes = (message for message in self.next_second() if "passtimes" in message.envelope)
+        return read(passes).get("DATEDPASSTIME", [])
+
+
+_town = TownMessages(at(FRIDAY, 17), speed=5 * MINUTE)  # nearly every row changes each second
+MESSAGES = [message for _ in range(4) for message in _town.next_second()]
+
+
+def payload(frames: Sequence[bytes]) -> bytes:
+    """Return the payload of a ZeroMQ message."""
+    return b"".join(frames[1:])

@@ -1,0 +1,81 @@
+"""Tests of the command `twistd govi-simulator`."""
+
+from typing import cast
+
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python import usage
+from twisted.trial.unittest import SynchronousTestCase
+
+from govi_server.runtime.services import OrderedMultiService
+from govi_server.server import Server
+from govi_server.simulator import tap
+from govi_server.simulator.feed import SimulatedFeed
+
+
+class SimulatorTests(SynchronousTestCase):
+    """Tests of the simulator's service."""
+
+    def test_default_endpoint(self) -> None:
+        """It listens on loopback by default."""
+        reactor = MemoryReactorClock()
+        options = tap.Options()
+        options.parseOptions([])
+        service = tap.makeService(options, reactor)
+        service.startService()
+        ((port, factory, _, interface),) = reactor.tcpServers
+        self.assertEqual((port, interface), (8083, "127.0.0.1"))
+        self.assertEqual(cast(Server, factory).logPrefix(), "simulated gateway")
+
+    def test_invalid_endpoint(self) -> None:
+        """An invalid endpoint ends the command with one line."""
+        options = tap.Options()
+        options.parseOptions(["--listen", "foo:1"])
+        with self.assertRaises(SystemExit) as caught:
+            tap.makeService(options, MemoryReactorClock())
+        self.assertIn("govi-simulator: 'foo:1' is no endpoint", str(caught.exception))
+
+
+class OptionsTests(SynchronousTestCase):
+    """Tests of the options of the feed."""
+
+    def parse(self, *arguments: str) -> tap.Options:
+        options = tap.Options()
+        options.parseOptions(["--listen", "tcp:0", *arguments])
+        return options
+
+    def test_feed_option(self) -> None:
+        """There is a feed only with --feed."""
+        reactor = MemoryReactorClock()
+        without = tap.makeService(self.parse(), reactor)
+        options = self.parse("--feed", "tcp://127.0.0.1:1", "--speed", "60", "--garbage", "0.1", "--silence", "5")
+        service = tap.makeService(options, reactor)
+        assert isinstance(without, OrderedMultiService)
+        assert isinstance(service, OrderedMultiService)
+        *services, feed = service
+        self.assertEqual(len(services), len(list(without)))
+        self.assertIsInstance(feed, SimulatedFeed)
+
+    def test_invalid_numbers(self) -> None:
+        """A number out of bounds is an error."""
+        for option, value in (
+            ("--speed", "0"),
+            ("--speed", "fast"),
+            ("--garbage", "1.5"),
+            ("--duplicate", "-1"),
+            ("--out-of-order", "nan"),
+            ("--silence", "-1"),
+        ):
+            self.assertRaises(usage.UsageError, self.parse, "--feed", "tcp://127.0.0.1:1", option, value)
+
+    def test_unusable_options(self) -> None:
+        """Options of the feed require --feed with a valid address, and a replay requires a directory."""
+        for arguments in (
+            ["--replay", "."],
+            ["--speed", "2"],
+            ["--garbage", "0.1"],
+            ["--feed", "tcp://127.0.0.1:1", "--replay", "/nonexistent"],
+            ["--feed", "nonsense"],
+            ["--feed", "tcp://127.0.0.1:65536"],
+        ):
+            error = self.assertRaises(SystemExit, tap.makeService, self.parse(*arguments), MemoryReactorClock())
+            self.assertNotIn("\n", str(error))

@@ -1,0 +1,178 @@
+"""Tests of the service tree of a configuration."""
+
+import gc
+import os
+from collections.abc import Callable
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+from unittest.mock import patch
+
+from twisted.application.service import IService, MultiService, Service
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from govi_server import application
+from govi_server.application import make_service
+from govi_server.errors import ConfigError
+from govi_server.modules.board import BoardPages
+from govi_server.modules.display_source import CacheDisplays, FeedDisplays
+from govi_server.modules.front import Front
+from govi_server.modules.ovapi import PATHS
+from govi_server.server import Server
+from govi_server.settings import (
+    AdminSettings,
+    Config,
+    FeedSettings,
+    ModuleSettings,
+    SnapshotSettings,
+    StatisticsSettings,
+)
+from govi_server.simulator.town import STATION
+
+GATEWAY = ModuleSettings(source="govi", gateway_url="http://gateway.invalid/")
+LIVE = ModuleSettings(source="kv78turbo")
+
+
+class Reactor(MemoryReactorClock):
+    """A reactor whose thread pool runs calls at once, in the test's thread."""
+
+    def getThreadPool(self) -> "Reactor":
+        return self
+
+    def callInThreadWithCallback(self, done: Callable[[bool, object], object], call: Callable[[], object]) -> None:
+        done(True, call())
+
+    def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
+        call(*arguments)
+
+
+class GarbageCollectionTests(SynchronousTestCase):
+    """Tests of the garbage collector's thresholds."""
+
+    def test_full_collections_are_rare(self) -> None:
+        """Full collections are rarer than Python's default, and those of young objects are not."""
+        before = gc.get_threshold()
+        self.addCleanup(gc.set_threshold, *before)
+        gc.set_threshold(700, 10, 10)
+        make_service(Config(), MemoryReactorClock())
+        self.assertEqual(gc.get_threshold(), (700, 10, application.GC_OLD_THRESHOLD))
+
+
+class ServiceTests(SynchronousTestCase):
+    """Tests of the service tree."""
+
+    def setUp(self) -> None:
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory = directory.name
+        self.reactor = Reactor()
+        thread = patch("govi_server.runtime.clock.Thread")  # which would need a real reactor
+        thread.start()
+        self.addCleanup(thread.stop)
+
+    def start(self, **settings: Any) -> list[tuple[int, str]]:
+        """Start the service of a configuration; return the ports that it listens on, with their servers' names."""
+        self.service = make_service(Config(**settings), self.reactor)
+        self.service.privilegedStartService()
+        self.service.startService()
+        return [(port, cast(Server, factory).logPrefix()) for port, factory, _, _ in self.reactor.tcpServers]
+
+    def stop(self) -> None:
+        """Stop the service; ZeroMQ contexts with open sockets would block the garbage collector."""
+        stopped = self.service.stopService()
+        self.reactor.pump([0.01] * 10)  # for the first sweep of the feed
+        self.successResultOf(stopped)
+
+    def test_path_segment_is_taken(self) -> None:
+        """A module cannot have the name of another path."""
+        for name, modules in (
+            ("tpc", {"tpc": LIVE}),
+            ("line", {"line": GATEWAY, "kv55": LIVE}),
+            ("board", {"board": ModuleSettings()}),
+        ):
+            with self.assertRaises(ConfigError) as caught:
+                self.start(modules=modules)
+            error = f"modules.{name}: invalid name (/{name} is a path of the program)"
+            self.assertEqual(str(caught.exception), error)
+
+    def test_invalid_probe(self) -> None:
+        """The stop that readiness requests must be a TimingPointCode."""
+        with self.assertRaises(ConfigError) as caught:
+            self.start(admin=AdminSettings(probe="x"))
+        self.assertEqual(str(caught.exception), "admin.probe: invalid TimingPointCode 'x' (expected 1 to 10 digits)")
+
+    def test_demo(self) -> None:
+        """The demo has both simulators inside, and starts them before clients can connect."""
+        self.addCleanup(self.stop)
+        self.assertEqual(
+            self.start(),
+            [(8082, "kv55 callbacks"), (0, "simulated gateway"), (8081, "operators"), (8080, "govi-cache")],
+        )
+        server = cast(Server, self.reactor.tcpServers[-1][1])
+        self.assertEqual(cast(Front, server.find_module("")).told().example, STATION)
+
+    def test_gateway(self) -> None:
+        """With a gateway there is no simulator."""
+        self.assertEqual(
+            self.start(modules={"kv55": GATEWAY}),
+            [(8082, "kv55 callbacks"), (8081, "operators"), (8080, "govi-cache")],
+        )
+
+    def test_second_module(self) -> None:
+        """A second module has its own callback endpoint and path."""
+        arriva = ModuleSettings(source="govi", callback="tcp:9082")
+        ports = self.start(modules={"arriva": arriva, "kv55": ModuleSettings(source="govi")})
+        self.assertEqual(
+            ports, [(9082, "arriva callbacks"), (8082, "kv55 callbacks"), (8081, "operators"), (8080, "govi-cache")]
+        )
+        self.assertIsInstance(self.service, MultiService)
+        server = cast(Server, self.reactor.tcpServers[-1][1])
+        for name in ("kv55", "arriva", "", "board", "assets", "docs", "openapi.json"):
+            self.assertEqual(cast(Service, server.find_module(name)).name, name)
+        with self.assertRaises(KeyError):  # a gateway has no list of stops
+            server.find_module("stops")
+        self.assertIsInstance(cast(BoardPages, server.find_module("board")).signs, CacheDisplays)
+
+    def test_live_feed(self) -> None:
+        """With a timetable alone there are no callbacks, and OVapi's paths are served beside /kv55."""
+        feed = FeedSettings(addresses=(), timetable=self.directory)
+        ports = self.start(modules={"kv55": LIVE}, feed=feed)
+        self.addCleanup(self.service.stopService)
+        self.assertNotIn((8082, "kv55 callbacks"), ports)
+        self.assertEqual(ports[-1], (8080, "govi-cache"))
+        server = cast(Server, self.reactor.tcpServers[-1][1])
+        for name in ("kv55", "board", "stops", "near", "siri", *PATHS):
+            self.assertEqual(cast(Service, server.find_module(name)).name, name)
+        self.assertIsInstance(cast(BoardPages, server.find_module("board")).signs, FeedDisplays)
+
+    def test_no_operators_endpoint(self) -> None:
+        """Without an admin endpoint only clients and callbacks can connect."""
+        self.assertEqual(
+            self.start(modules={"kv55": GATEWAY}, admin=AdminSettings(listen="")),
+            [(8082, "kv55 callbacks"), (8080, "govi-cache")],
+        )
+
+    def test_stop_order(self) -> None:
+        """On SIGTERM the public server stops first, the sources later, and the statistics log last."""
+        statistics = StatisticsSettings(file=os.path.join(self.directory, "statistics.log"))
+        snapshot = SnapshotSettings(file=os.path.join(self.directory, "snapshot"))
+        self.start(modules={"kv55": GATEWAY}, statistics=statistics, snapshot=snapshot)
+        stopped: list[str] = []
+
+        def recording(service: IService) -> Callable[[], object]:
+            stop = service.stopService
+
+            def stop_service() -> object:
+                stopped.append(type(service).__name__)
+                return stop()
+
+            return stop_service
+
+        for service in self.service:
+            self.patch(service, "stopService", recording(service))
+        self.stop()
+        public, operations, callbacks = ["OrderedMultiService"] * 3
+        self.assertEqual(
+            stopped,
+            [public, "Snapshots", operations, "MultiService", "Gateway", callbacks, "StatisticsLog", "ClockWatch"],
+        )

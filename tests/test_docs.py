@@ -1,0 +1,62 @@
+"""The documents: links lead somewhere, cited sections and named files exist."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
+
+README_LINES = 150
+
+_LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+)\)|src=\"([^\"]+)\"")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+_ANCHOR = re.compile(r'<a id="([^"]+)">')
+_CODE_BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_CITED = re.compile(r"docs/protocols\.md,? (?:section )?((?:[1-9]\.?)+)")
+_FILE = re.compile(r"`((?:[a-z0-9_.]+/)*[a-z0-9_-]+\.(?:py|toml)|(?:[a-z0-9_]+/)+)`")
+
+
+def _anchors(path: Path) -> set[str]:
+    """Return the anchors of a document: those of its headings, as forges derive them, and explicit ones."""
+    text = _CODE_BLOCK.sub("", path.read_text("utf-8"))
+    names = (re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in _HEADING.findall(text))
+    return {*names, *_ANCHOR.findall(text)}
+
+
+def _broken_links(path: Path) -> Iterator[str]:
+    """Find the links of a document to files or anchors that do not exist."""
+    for link in map("".join, _LINK.findall(_CODE_BLOCK.sub("", path.read_text("utf-8")))):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        if not target.exists() or (anchor and anchor not in _anchors(target)):
+            yield f"{path.relative_to(ROOT)}: {link}"
+
+
+class DocumentTests(SynchronousTestCase):
+    """README and docs/."""
+
+    def test_readme_is_short(self) -> None:
+        self.assertLessEqual(len((ROOT / "README.md").read_text("utf-8").splitlines()), README_LINES)
+
+    def test_links_lead_somewhere(self) -> None:
+        self.assertEqual([link for path in DOCUMENTS for link in _broken_links(path)], [])
+
+    def test_cited_sections_of_protocols_exist(self) -> None:
+        text = (ROOT / "docs/protocols.md").read_text("utf-8")
+        sections = set(re.findall(r"^#+ ([1-9](?:\.[1-9])?) ", text, re.MULTILINE))
+        sections |= set(re.findall(r"^\| ([1-9]\.[1-9]) \|", text, re.MULTILINE))
+        sources = [*ROOT.glob("govi_server/**/*.py"), *ROOT.glob("tests/**/*.py")]
+        cited = {number.rstrip(".") for path in sources for number in _CITED.findall(path.read_text("utf-8"))}
+        self.assertTrue(cited)
+        self.assertEqual(cited - sections, set())
+
+    def test_named_files_exist(self) -> None:
+        places = (ROOT, ROOT / "govi_server")
+        named = {name for path in DOCUMENTS for name in _FILE.findall(path.read_text("utf-8"))}
+        missing = {name for name in named if not any((place / name).exists() for place in places)}
+        self.assertEqual(missing, set())
