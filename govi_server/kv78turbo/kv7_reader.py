@@ -149,8 +149,8 @@ class TimetableReader:
             *("DataOwnerCode", "LinePlanningNumber", "LinePublicNumber", "LineName", "TransportType"),
             *("LineColor", "LineTextColor"),
         )
-        for operator, line, *values in self._rows(records, *labels):
-            update.lines[str(operator), str(line)] = Line(*values)
+        for operator, line, *columns in self._rows(records, *labels):
+            update.lines[str(operator), str(line)] = Line(*columns)
 
     def _read_destinations(self, records: Records, update: Update) -> None:
         for operator, code, name in self._rows(records, "DataOwnerCode", "DestinationCode", "DestinationName50"):
