@@ -97,7 +97,9 @@ async def test_gateway_fails_and_recovers(start: Start, lines: list[str]) -> Non
     fails, opens, recovers = lines
     name = f"the gateway http://127.0.0.1:{port}/"
     assert fails.startswith(f"{name}: failing (Connection was refused")
-    assert opens.startswith(f"{name} failed 3 times in a row, now it is asked once in 0.2 s: Connection was refused")
+    assert opens.startswith(
+        f"Breaker of {name}: open after 3 failures, one probe every 0.2 s: Connection was refused"
+    )
     assert recovers.startswith(f"{name}: accepts questions again, after ")
 
 
