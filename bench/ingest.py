@@ -138,7 +138,7 @@ def ingest(capture: str | None) -> None:
             for message in messages[tenth * len(messages) // 10 : (tenth + 1) * len(messages) // 10]:
                 feed.received("/GOVI/KV8passtimes/BENCH", message)
             rates.append(count / 10 / (time.process_time() - start))
-        print(f"{name:12}: {statistics.median(rates):9,.0f} rows a second of CPU time (median of 10)")
+        print(f"{name:12}: {statistics.median(rates):9,.0f} rows per second of CPU time (median of 10)")
     assert feed.passtimes.n_passtimes == count
     assert not feed.incidents.counts
     board = feed.boards.board("40000000", 7200)

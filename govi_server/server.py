@@ -1,4 +1,4 @@
-"""The server: accepts connections, and keeps the promise that no client waits longer than 13 seconds."""
+"""The server: accepts connections, and ends every request within 13 seconds."""
 
 from collections.abc import Callable
 from itertools import chain, islice
@@ -88,7 +88,7 @@ class Connection(Lifecycle):
         # Behind haproxy the client is unknown until the PROXY header was received.
         self._client = handler.accepted_from if isinstance(sock, tcp.Connection) else None
         self.end: End | None = None
-        """Who ended it; None while it is open."""
+        """The side or event that ended it; None while it is open."""
 
     @property
     def addr(self) -> IAddress:
@@ -235,7 +235,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         """Return the name for Twisted's own log lines."""
         return self.name
 
-    # Twisted takes any protocol, such as a RejectConnection.
+    # Twisted accepts any protocol, such as a RejectConnection.
     def buildProtocol(self, addr: IAddress | None) -> ConnectionHandler | RejectConnection:  # type: ignore[override]
         """Return the handler of an accepted connection, or the rejection of one that exceeds a limit."""
         self.accepting.check()
@@ -252,8 +252,8 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
     def _has_room(self) -> bool:
         """Return whether there is room for another connection, after dropping one if necessary.
 
-        Dropped are first lingering connections, then idle ones, then those that have not sent a whole request; among
-        equals the one that has been so longest.
+        Lingering connections are dropped first, then idle ones, then those without a whole request: of each kind the
+        one that has been in its state longest.
         """
         if len(self.connections) < self.access.limits.connections:
             return True

@@ -1,8 +1,8 @@
-"""Messages of KV7 and KV8 in the form of the feed's, from rows of which only what matters is said.
+"""Messages of KV7 and KV8 as the feed sends them, from rows that name only the columns which matter.
 
-Each row is a mapping of column to value, None for null, put over a whole one: the tables below. Their values fit
-together, and with tests.client.NOW, which is 01:00 on Thursday 2026-01-01 in the Netherlands: journey 1001 of line 4
-leaves stop 30000001 at 01:30, as planned on its operating date, and is under way.
+Each row maps columns to values, None for null, and is merged into a complete one of the tables below. Their values
+match each other and tests.client.NOW, which is 01:00 on Thursday 2026-01-01 in the Netherlands: journey 1001 of
+line 4 departs from stop 30000001 at 01:30, as planned on its operating date, and is under way.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from govi_server.kv78turbo import ctx
 Row = Mapping[str, str | None]
 
 PUBLISHED = "2026-01-01T00:59:50+01:00"
-"""When messages are published, unless a test says otherwise: ten seconds before tests.client.NOW."""
+"""The default time of publication: ten seconds before tests.client.NOW."""
 
 _GENERAL_MESSAGE_KEY: Row = {
     "DataOwnerCode": "LIN",
@@ -174,39 +174,39 @@ TABLES: Mapping[str, Row] = {
     "LOCALSERVICEGROUP": _LEVEL,
     "LOCALSERVICEGROUPVALIDITY": {**_LEVEL, "OperationDate": "2026-01-01"},
 }
-"""A whole row of each table, its columns in the feed's order."""
+"""A complete row of each table, with the columns in the feed's order."""
 
 
 def table(name: str, rows: Iterable[Row], columns: Sequence[str] | None = None) -> ctx.Table:
-    """Make a table for message(): its rows are put over a whole one; columns: those it has, if not all."""
-    whole = TABLES[name]
-    labels = list(whole) if columns is None else list(columns)
-    return name, labels, [[{**whole, **row}.get(label) for label in labels] for row in rows]
+    """Return a table for message(), with rows merged into a complete one. columns: its columns, if not all."""
+    complete = TABLES[name]
+    labels = list(complete) if columns is None else list(columns)
+    return name, labels, [[{**complete, **row}.get(label) for label in labels] for row in rows]
 
 
 def message(label: str, *tables: ctx.Table, published: str = PUBLISHED) -> bytes:
-    """Write a message of one group: message("KV7turbo_planning", table("LINE", [{}]), table("STOPAREA", []))."""
+    """Return a message of one group: message("KV7turbo_planning", table("LINE", [{}]), table("STOPAREA", []))."""
     return ctx.write(label, "openOV LIN", published, tables)
 
 
 def passtimes(*rows: Row, columns: int | Sequence[str] | None = None, published: str = PUBLISHED) -> bytes:
-    """Write KV8 passing times; columns: how many of the 65, or which."""
+    """Return KV8 passing times. columns: the number of the 65 columns, or their labels."""
     chosen = list(TABLES["DATEDPASSTIME"])[:columns] if columns is None or isinstance(columns, int) else columns
     return message("KV8turbo_passtimes", table("DATEDPASSTIME", rows, chosen), published=published)
 
 
 def general_message(*rows: Row, published: str = PUBLISHED) -> bytes:
-    """Write KV8 messages for stops."""
+    """Return KV8 general messages."""
     return message("KV8turbo_generalmessages", table("GENERALMESSAGEUPDATE", rows), published=published)
 
 
 def general_message_delete(*rows: Row, published: str = PUBLISHED) -> bytes:
-    """Take KV8 messages for stops back."""
+    """Return KV8 deletions of general messages."""
     return message("KV8turbo_generalmessages", table("GENERALMESSAGEDELETE", rows), published=published)
 
 
 def planning(
-    *passes: Row,
+    *planned: Row,
     lines: Iterable[Row] = ({},),
     destinations: Iterable[Row] = ({},),
     points: Iterable[Row] = ({},),
@@ -214,7 +214,7 @@ def planning(
     areas: Iterable[Row] = ({},),
     published: str = PUBLISHED,
 ) -> bytes:
-    """Write KV7 planning: these planned passes, and one row of each other table unless others are given."""
+    """Return KV7 planning: these planned passtimes, and by default one row of each other table."""
     return message(
         "KV7turbo_planning",
         table("DESTINATION", destinations),
@@ -222,13 +222,13 @@ def planning(
         table("USERTIMINGPOINT", user_stops),
         table("STOPAREA", areas),
         table("LINE", lines),
-        table("LOCALSERVICEGROUPPASSTIME", passes),
+        table("LOCALSERVICEGROUPPASSTIME", planned),
         published=published,
     )
 
 
 def calendar(*dates: str, level: Row = {}, published: str = PUBLISHED) -> bytes:  # noqa: B006  # it is only read
-    """Write a KV7 calendar: one service level on these operating dates (YYYY-MM-DD)."""
+    """Return a KV7 calendar: one service level on these operating dates (YYYY-MM-DD)."""
     return message(
         "KV7turbo_calendar",
         table("LOCALSERVICEGROUP", [level]),
@@ -237,10 +237,10 @@ def calendar(*dates: str, level: Row = {}, published: str = PUBLISHED) -> bytes:
     )
 
 
-def records(message: bytes, refused: Callable[[str], object] | None = None) -> list[ctx.Records]:
-    """Read a message; without refused all of it must be sound."""
+def records(message: bytes, reject: Callable[[str], object] | None = None) -> list[ctx.Records]:
+    """Parse a message; without reject all of its records must be valid."""
 
-    def fail(why: str) -> None:
-        raise AssertionError(f"a record is refused: {why}")
+    def fail(kind: str) -> None:
+        raise AssertionError(f"record rejected: {kind}")
 
-    return list(ctx.read([message], refused or fail))
+    return list(ctx.read([message], reject or fail))

@@ -1,6 +1,18 @@
-"""Draining a server."""
+"""The server: its documented names, and draining."""
 
+from twisted.trial.unittest import SynchronousTestCase
+
+from govi_server import server
 from tests.client import WireTestCase
+
+
+class DocumentedNamesTests(SynchronousTestCase):
+    """The documented interface."""
+
+    def test_names(self) -> None:
+        """The documented classes are found where the documentation says."""
+        for name in ("Server", "Connection", "TimeoutHandler"):
+            self.assertTrue(isinstance(getattr(server, name), type), name)
 
 
 class DrainTests(WireTestCase):

@@ -19,7 +19,7 @@ from twisted.python import usage
 from govi_server.errors import StartupError
 from govi_server.kv78turbo.recording import make_record, write_record
 from govi_server.kv78turbo.subscriber import Subscriber
-from govi_server.settings import FEED
+from govi_server.settings import FEED_ADDRESS
 
 _MAX_PENDING_BYTES = 1 << 20
 """More bytes than this are written before the second is over."""
@@ -188,7 +188,7 @@ class Recording(MultiService):
         super().__init__()
         now = datetime.fromtimestamp(reactor.seconds(), UTC)
         name = options["output"] or f"recording-{now:%Y%m%dT%H%M%SZ}.jsonl"
-        feeds: Sequence[str] = options["feeds"] or [FEED]
+        feeds: Sequence[str] = options["feeds"] or [FEED_ADDRESS]
         # The address is checked first, so that an invalid one leaves no empty file.
         self._subscriber = Subscriber(reactor, feeds, [options["prefix"]], self._received)
         self.recorder = Recorder(reactor, name, progress, reactor.stop)

@@ -1,1 +1,1 @@
-"""The domain: boards of departures, and the cache that keeps them. Knows nothing of HTTP."""
+"""The domain: departures of stops, their sources and caches, without protocols and HTTP."""

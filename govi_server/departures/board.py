@@ -1,4 +1,4 @@
-"""What leaves from a stop: the values that sources make and modules render."""
+"""Departures of a stop: the values that sources create and modules render."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from msgspec import Struct
 class Trip(Struct, frozen=True, gc=False):
     """One departure of one journey at one stop.
 
-    The values are the texts of the source: None where an element is absent, "" where it is empty. Times are
-    HH:MM:SS on ``operating_date`` and run on past 24:00 (docs/protocols.md 1.2). Enumerations are open.
+    The values are the texts of the source: None if an element is absent, "" if it is empty. Times are HH:MM:SS on
+    ``operating_date`` and continue past 24:00 (docs/protocols.md, section 1.2). Enumerations are open.
 
-    A Struct, made in a tenth of the time that a dataclass takes, and no work for the garbage collector, for a cache
-    has a million of them; nothing in it could refer back to it.
+    A Struct, created in a tenth of a dataclass's time and without work for the garbage collector: a cache has a
+    million of them, and they cannot form cycles.
     """
 
     operating_date: str | None = None
@@ -28,17 +28,17 @@ class Trip(Struct, frozen=True, gc=False):
     expected_departure_time: str | None = None
     trip_stop_status: str | None = None
     extra: tuple[str, ...] = ()
-    """Elements that nobody knows, each as the XML text that the source sent."""
+    """Unknown elements, each as the XML text of the source."""
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """The departures of one stop as a source told them at one moment."""
+    """The departures of one stop in one response of a source."""
 
     code: str
     """TimingPointCode: ASCII digits, leading zeros significant."""
     trips: tuple[Trip, ...]
     received_at: float
-    """Epoch seconds at which the source's answer was there: what its age is counted from."""
+    """Epoch seconds at which the source's response was complete; ages count from it."""
     envelope: tuple[tuple[str, str], ...] = ()
-    """Header elements (name, text) of the message that brought it; none where no message did."""
+    """Header elements (name, text) of the message that it is from; empty without a message."""

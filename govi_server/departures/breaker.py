@@ -1,4 +1,4 @@
-"""The circuit breaker: a dead source is not asked again and again."""
+"""The circuit breaker: an unreachable source is not requested again and again."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -19,11 +19,11 @@ State = Literal["closed", "open", "half-open"]
 
 @implementer(IDepartureSource)
 class CircuitBreaker:
-    """A source before another one: while that one is dead, every question fails at once, as the last one did.
+    """A source in front of another one: while that one is unreachable, requests fail immediately.
 
-    Dead is a source that does not take questions. One that takes them and says nothing may not know the stop, and
-    whoever asks for stops that do not exist must not shut out the others. called: the source's name in the log, which
-    itself says there when it takes questions again.
+    A source that accepts requests without answering does not count as unreachable: the stop may not exist, and
+    requests for made-up stops must not affect others. name: the source's name in the log, where the source itself
+    reports when it is reachable again.
     """
 
     log = Logger()
@@ -33,31 +33,31 @@ class CircuitBreaker:
         source: IDepartureSource,
         clock: IReactorTime,
         limits: BreakerSettings = BreakerSettings(),
-        called: str = "the source",
+        name: str = "the source",
     ) -> None:
         self._source = source
         self._clock = clock
         self._limits = limits
-        self._called = called
+        self._name = name
         self.incidents = ThrottledWarnings(self.log, clock)
         self._failures = 0
-        self._last = ""
-        self._until = 0.0
+        self._last_error = ""
+        self._open_until = 0.0
         self.state: State = "closed"
 
-    def listen(self, heard: Callable[[Board], object]) -> None:
-        """Pass on who hears of boards that nobody waits for."""
-        self._source.listen(heard)
+    def listen(self, on_board: Callable[[Board], object]) -> None:
+        """Pass the callback on to the source."""
+        self._source.listen(on_board)
 
     def board(self, code: str) -> Deferred[Board]:
-        """Ask the source, unless it is dead."""
-        if self.state == "open" and not 0 < self._until - self._clock.seconds() <= self._limits.pause:
+        """Request a board from the source; fails with SourceUnreachable while the breaker is open."""
+        if self.state == "open" and not 0 < self._open_until - self._clock.seconds() <= self._limits.pause:
             self.state = "half-open"
         elif self.state != "closed":
-            return fail(SourceUnreachable(self._last))
-        return self._source.board(code).addCallbacks(self._answered, self._failed)
+            return fail(SourceUnreachable(self._last_error))
+        return self._source.board(code).addCallbacks(self._succeeded, self._failed)
 
-    def _answered(self, board: Board) -> Board:
+    def _succeeded(self, board: Board) -> Board:
         self._close()
         return board
 
@@ -70,17 +70,17 @@ class CircuitBreaker:
             self._close()
             return failure
         self._failures += 1
-        self._last = failure.getErrorMessage()
+        self._last_error = failure.getErrorMessage()
         if self._failures >= self._limits.failures:
             if self.state == "closed":
                 self.incidents.add(
                     "opened",
-                    "{source} failed {n} times in a row, now it is asked once in {pause:g} s: {reason}",
-                    source=self._called,
+                    "Breaker of {source}: open after {n} failures, one probe every {pause:g} s: {reason}",
+                    source=self._name,
                     n=self._failures,
                     pause=self._limits.pause,
-                    reason=self._last,
+                    reason=self._last_error,
                 )
             self.state = "open"
-            self._until = self._clock.seconds() + self._limits.pause
+            self._open_until = self._clock.seconds() + self._limits.pause
         return failure

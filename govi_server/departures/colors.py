@@ -1,31 +1,31 @@
-"""Colours of lines, and which text can be read on them (WCAG 2.2, contrast). Pure."""
+"""Colours of lines, and of legible text on them (WCAG 2.2, contrast). Pure."""
 
 import re
 
-READABLE = 4.5
-"""The least contrast of text with its ground that WCAG AA allows."""
+MIN_CONTRAST = 4.5
+"""The minimum contrast of text with its background by WCAG AA."""
 
 _HEX = re.compile(r"#?([0-9A-Fa-f]{6})")
 _BLACK, _WHITE = "#000000", "#ffffff"
 
 
 def read_color(text: str | None) -> str | None:
-    """Read a colour of KV7 or KV8, six hexadecimal digits, as #rrggbb; None for what is none."""
-    found = _HEX.fullmatch(text or "")
-    return f"#{found[1].lower()}" if found else None
+    """Parse a colour of KV7 or KV8, six hexadecimal digits, as #rrggbb; return None if it is invalid."""
+    match = _HEX.fullmatch(text or "")
+    return f"#{match[1].lower()}" if match else None
 
 
-def contrast(one: str, other: str) -> float:
-    """Give the contrast of two colours, #rrggbb, from 1 to 21."""
-    low, high = sorted((_luminance(one), _luminance(other)))
-    return (high + 0.05) / (low + 0.05)
+def contrast(color: str, other: str) -> float:
+    """Return the contrast of two colours, #rrggbb, from 1 to 21."""
+    darker, lighter = sorted((_luminance(color), _luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
 
 
-def text_color(ground: str, wanted: str | None = None) -> str:
-    """Choose the colour of text on a ground: the one that is wanted if it can be read, else black or white."""
-    if wanted is not None and contrast(ground, wanted) >= READABLE:
-        return wanted
-    return max(_BLACK, _WHITE, key=lambda color: contrast(ground, color))
+def text_color(background: str, preferred: str | None = None) -> str:
+    """Return the colour of text on a background: the preferred one if it is legible, else black or white."""
+    if preferred is not None and contrast(background, preferred) >= MIN_CONTRAST:
+        return preferred
+    return max(_BLACK, _WHITE, key=lambda color: contrast(background, color))
 
 
 def _luminance(color: str) -> float:

@@ -1,6 +1,6 @@
-"""A departure sign: what a traveller is told of a stop, from whatever source and in whatever form it is shown.
+"""What is displayed of a stop, for any source and any form of display. Pure: the time is an argument.
 
-Pure: time is given. Nobody is told that a bus is on time unless the source has just said when it is expected.
+A departure is on time only if its source has just reported when it is expected.
 """
 
 from collections.abc import Iterable
@@ -13,25 +13,22 @@ from govi_server.departures.board import Board, Trip
 from govi_server.departures.colors import text_color
 from govi_server.departures.times import HOUR, MINUTE, moments, read_date, read_time
 
-COUNTED = 10 * MINUTE
-"""Seconds below which the minutes that are left are shown in place of a time."""
+COUNTDOWN_SECONDS = 10 * MINUTE
+"""Remaining time below which minutes are displayed in place of a time."""
 
 HIDDEN_AFTER_SECONDS = MINUTE
 """How long after its expected time a departure without further data is hidden."""
 
 RowState = Literal["on_time", "late", "early", "planned", "unknown", "cancelled", "stopped", "last_known"]
-"""What is known of a departure: "planned" is the timetable's word alone, "unknown" a delay that nobody knows,
-"stopped" a vehicle that is at the stop, "last_known" the word of a source that has fallen silent."""
+"""The state of a departure: "planned" is from the timetable only, "unknown" has an unknown delay, "stopped" is a
+vehicle at the stop, "last_known" is from a source that is stale by now."""
 
 StopState = Literal["live", "planned", "last_known", "none", "unknown", "down"]
-"""What is known of a stop: "planned" is the timetable's word alone, "none" that nothing leaves for a while,
-"unknown" that there is no such stop, "down" that nobody can tell now."""
+"""The state of a stop: "planned" is from the timetable only, "none" has no departures for now, "unknown" does not
+exist, "down" has no data."""
 
-_UNDER_WAY = (
-    "DRIVING",
-    "PLANNED",
-    "ARRIVED",
-)  # statuses that are said of who is still to leave (docs/protocols.md 2.6)
+_BEFORE_DEPARTURE = ("DRIVING", "PLANNED", "ARRIVED")
+"""TripStopStatuses of departures that are still to come (docs/protocols.md, section 2.6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,112 +39,112 @@ class DisplayRow:
     destination: str
     planned: float
     expected: float
-    """As far as anybody knows: the planned one if nothing else was said."""
+    """The planned time if no other is known."""
     state: RowState
     platform: str | None = None
     color: str | None = None
     """Of the line, #rrggbb."""
     text_color: str | None = None
-    """Of text on it, that can be read; None without a colour."""
+    """Of legible text on it; None without a colour."""
     note: str = ""
-    """What is said of this departure alone."""
+    """A remark on this departure."""
 
     @property
     def delay(self) -> int:
-        """Minutes between the times on the clock, planned and expected; below 0 is early."""
+        """Minutes between the planned and the expected time as displayed; below 0 is early."""
         return floor(self.expected / MINUTE) - floor(self.planned / MINUTE)
 
     @property
     def is_expected(self) -> bool:
-        """Whether anybody but the timetable says when it leaves."""
+        """Whether its expected time is more than the timetable's."""
         return self.state not in ("planned", "unknown", "cancelled")
 
     @property
     def moved(self) -> bool:
-        """Whether it leaves at another time than planned, as far as anybody knows."""
+        """Whether it is known to depart at another time than planned."""
         return self.delay != 0 and self.is_expected
 
 
 @dataclass(frozen=True, slots=True)
 class StopDisplay:
-    """The sign of one stop."""
+    """What is displayed of one stop."""
 
     code: str
     state: StopState
     rows: tuple[DisplayRow, ...] = ()
     name: str = ""
-    """"" where nobody says: the code stands for it."""
+    """"" if unknown."""
     town: str = ""
     messages: tuple[str, ...] = ()
     as_of: float | None = None
-    """When what is shown was said (epoch seconds), where that counts."""
+    """The time of the data (epoch seconds), if it is stale."""
     age: float = 0.0
-    """Seconds by which what is said is old: they are taken off what is left."""
+    """The age of the data in seconds, subtracted from the remaining time."""
     late: float = 0.0
-    """Seconds by which it may be read later than it was made: they are taken off, too."""
+    """Seconds that may pass until it is displayed, also subtracted."""
 
     @property
     def shown(self) -> bool:
-        """Whether there is anything to tell of it, if only that nothing leaves."""
+        """Whether its departures are known, even if there are none."""
         return self.state not in ("unknown", "down")
 
-    def left(self, row: DisplayRow, now: float) -> float:
-        """Tell how many seconds are left, at least. The timetable's word does not age."""
+    def seconds_left(self, row: DisplayRow, now: float) -> float:
+        """Return the minimum remaining time in seconds. Planned departures do not age."""
         return row.expected - now - self.late - (0.0 if row.state == "planned" else self.age)
 
     def minutes(self, row: DisplayRow, now: float) -> int | None:
-        """Tell how many whole minutes are left, at least; None where nobody should count on them."""
+        """Return the minimum remaining whole minutes; None if they are unreliable."""
         if row.state in ("cancelled", "unknown"):
             return None
-        return max(floor(self.left(row, now) / MINUTE), 0)
+        return max(floor(self.seconds_left(row, now) / MINUTE), 0)
 
 
 @dataclass(frozen=True, slots=True)
 class DepartureDisplay:
-    """The signs of some stops."""
+    """What is displayed of some stops."""
 
     stops: tuple[StopDisplay, ...]
     horizon: float
-    """Seconds that it looks ahead."""
+    """Seconds ahead for which departures are displayed."""
 
-    def kept(self, seconds: float) -> "DepartureDisplay":
-        """Give the sign for those who may read it so many seconds later."""
+    def delayed(self, seconds: float) -> "DepartureDisplay":
+        """Return it for display up to so many seconds later."""
         return replace(self, stops=tuple(replace(stop, late=stop.late + seconds) for stop in self.stops))
 
-    def first(self, most: int | None) -> "DepartureDisplay":
-        """Give the sign with at most so many rows of each stop."""
-        return replace(self, stops=tuple(replace(stop, rows=stop.rows[:most]) for stop in self.stops))
+    def first(self, limit: int | None) -> "DepartureDisplay":
+        """Return it with at most so many rows of each stop."""
+        return replace(self, stops=tuple(replace(stop, rows=stop.rows[:limit]) for stop in self.stops))
 
 
 def clean(text: str | None) -> str:
-    """Give a source's text as one line of what can be seen: nothing that moves a cursor or turns text around."""
-    composed = normalize("NFC", text or "")  # a letter with its accent is one character, wherever they are counted
+    """Return a source's text as one line of printable characters, without control and direction characters."""
+    composed = normalize("NFC", text or "")  # characters are counted, so a letter and its accent are one
     return " ".join("".join(c if c.isprintable() else " " for c in composed).split())
 
 
 def place(name: str | None, town: str | None) -> tuple[str, str]:
-    """Read a stop's name and town: most names begin with the town, which then need not be said twice."""
-    own, where = clean(name), clean(town)
-    if where == "unknown":  # as some say (docs/protocols.md 3.4)
-        where = ""
-    return own.removeprefix(f"{where}, ") if where else own, where
+    """Return a stop's name without its town, which most names begin with, and its town."""
+    clean_name, clean_town = clean(name), clean(town)
+    if clean_town == "unknown":  # in some data (docs/protocols.md, section 3.4)
+        clean_town = ""
+    return clean_name.removeprefix(f"{clean_town}, ") if clean_town else clean_name, clean_town
 
 
 def platform(text: str | None) -> str | None:
-    """Read a SideCode or quay; None where there is none, which is also written as a dash."""
-    read = clean(text)
-    return None if read in ("", "-") else read
+    """Parse a SideCode or quay; return None if there is none, which is also written as a dash."""
+    name = clean(text)
+    return None if name in ("", "-") else name
 
 
-def badge(color: str | None, wanted: str | None) -> tuple[str | None, str | None]:
-    """Give a line's colour and that of the text on it, both as read_color() reads them."""
-    return color, None if color is None else text_color(color, wanted)
+def badge(color: str | None, preferred: str | None) -> tuple[str | None, str | None]:
+    """Return a line's colour and that of text on it. preferred: the line's own colour of text."""
+    return color, None if color is None else text_color(color, preferred)
 
 
-def row_state(status: str, planned: float | None, expected: float | None, silent: bool = False) -> RowState | None:
-    """Tell what is known of a departure from its status; None if it has left.
+def row_state(status: str, planned: float | None, expected: float | None, is_stale: bool = False) -> RowState | None:
+    """Return the state of a departure with a TripStopStatus; None if it has departed.
 
-    planned, expected: None where nothing is said. silent: whether the source has said nothing for too long.
+    planned, expected: epoch seconds, None if unknown. is_stale: whether the source's latest data is too old.
     """
     minutes = None
     if planned is not None and expected is not None:
@@ -158,56 +155,57 @@ def row_state(status: str, planned: float | None, expected: float | None, silent
         return "cancelled"
     if status == "PLANNED" and not minutes:
         return "planned"
-    if status == "ARRIVED" and not silent:
+    if status == "ARRIVED" and not is_stale:
         return "stopped"
-    if minutes is None or status not in _UNDER_WAY:
+    if minutes is None or status not in _BEFORE_DEPARTURE:
         return "unknown"
-    if silent:
+    if is_stale:
         return "last_known"
     return "late" if minutes > 0 else "early" if minutes < 0 else "on_time"
 
 
-def stop_state(rows: Iterable[DisplayRow], stale: bool) -> StopState:
-    """Tell what is known of a stop from its rows; stale: what was said of it is not fresh."""
+def stop_state(rows: Iterable[DisplayRow], is_stale: bool) -> StopState:
+    """Return the state of a stop with these rows."""
     states = {row.state for row in rows}
     if not states:
         return "none"
     if states <= {"planned"}:
         return "planned"
-    return "last_known" if stale else "live"
+    return "last_known" if is_stale else "live"
 
 
-def of_board(board: Board, now: float, stale: bool, lines: frozenset[str], ahead: float) -> StopDisplay:
-    """Make the sign of a gateway's board, which knows no name of the stop.
+def board_display(board: Board, now: float, is_stale: bool, lines: frozenset[str], horizon: float) -> StopDisplay:
+    """Return the display of a gateway's board, which has no name of the stop.
 
-    lines: the LinePublicNumbers or LinePlanningNumbers that are wanted; none is any. ahead: seconds.
+    lines: the selected LinePublicNumbers or LinePlanningNumbers; empty selects all. horizon: seconds.
     """
-    wanted = (t for t in board.trips if not lines or {t.line_public_number, t.line_planning_number} & lines)
-    rows = [row for trip in wanted if (row := _row(trip, board.received_at, stale)) is not None]
-    shown = sorted(
-        (row for row in rows if now - HIDDEN_AFTER_SECONDS < row.expected <= now + ahead), key=lambda r: r.expected
+    selected = (
+        trip for trip in board.trips if not lines or {trip.line_public_number, trip.line_planning_number} & lines
     )
+    rows = [row for trip in selected if (row := _row(trip, board.received_at, is_stale)) is not None]
+    shown = [row for row in rows if now - HIDDEN_AFTER_SECONDS < row.expected <= now + horizon]
+    shown.sort(key=lambda row: row.expected)
     return StopDisplay(
         board.code,
-        stop_state(shown, stale),
+        stop_state(shown, is_stale),
         tuple(shown),
-        as_of=board.received_at if stale else None,
+        as_of=board.received_at if is_stale else None,
         age=max(now - board.received_at, 0.0),
     )
 
 
-def _row(trip: Trip, made: float, stale: bool) -> DisplayRow | None:
-    """Make the row of a trip; None if it does not leave from here, or has left."""
+def _row(trip: Trip, received_at: float, is_stale: bool) -> DisplayRow | None:
+    """Return the row of a trip; None if it does not depart from this stop, or has departed."""
     day = read_date(trip.operating_date or "")
-    target, told = (read_time(text or "") for text in (trip.target_departure_time, trip.expected_departure_time))
-    if day is None or (target is None and told is None):
+    target, reported = (read_time(text or "") for text in (trip.target_departure_time, trip.expected_departure_time))
+    if day is None or (target is None and reported is None):
         return None
-    # In the hour that comes twice, what was told half an hour ago at most is still to come.
-    planned, expected = moments(day, target, told, made - HOUR / 2)
+    # In the hour that occurs twice, departures of at most half an hour ago are still to come.
+    planned, expected = moments(day, target, reported, received_at - HOUR / 2)
     best = expected if expected is not None else planned
-    assert best is not None  # or there was no time
-    status = trip.trip_stop_status or "DRIVING"  # GOVI's own answers did not always say one (docs/protocols.md 1.2)
-    state = row_state(status, planned, expected, stale)
+    assert best is not None  # one of the times is known
+    status = trip.trip_stop_status or "DRIVING"  # GOVI's responses may lack it (docs/protocols.md, section 1.2)
+    state = row_state(status, planned, expected, is_stale)
     if state is None:
         return None
     return DisplayRow(

@@ -1,4 +1,4 @@
-"""Finding stops: by name, town or code, and by where they are. Pure: an Index is made once, bit by bit, and asked."""
+"""Finding stops by name, town or code, and by position. Pure: an index is built in steps, and does not change."""
 
 import math
 import re
@@ -15,37 +15,37 @@ from pyproj import Transformer
 from govi_server.departures.display import place
 from govi_server.departures.timing_point import TimingPoint
 
-MOST = 20
-"""Stops that are found at most: nobody reads more."""
+MAX_STOPS = 20
+"""Stops in a result."""
 
-LONGEST = 100
-"""Characters of a query that are looked at: twice a TimingPointName."""
+MAX_QUERY_CHARACTERS = 100
+"""Longer queries are cut: this is twice a TimingPointName."""
 
-MOST_WORDS = 6
-"""Words of a query that are looked at."""
+MAX_QUERY_WORDS = 6
+"""Further words of a query are ignored."""
 
-FARTHEST = 10_000
-"""Metres beyond which no stop is near."""
+MAX_DISTANCE_METRES = 10_000
+"""Stops further away are not near."""
 
-_BIT = 200
-"""Stops between two yields while an index is made: some two milliseconds, a slice of time."""
+_STEP_STOPS = 200
+"""Stops of one step of building an index: some two milliseconds."""
 
-_CELL = 1000
-"""Metres of a side of the squares by which stops are found by where they are."""
+_CELL_METRES = 1000
+"""The side of the squares that stops are indexed by."""
 
 _WORD = re.compile(r"\w+")
-_LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "_": " "})  # no accents to take off
+_LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "_": " "})  # without combining accents
 
 
 def folded(text: str) -> str:
-    """Write a text as it is compared: words of small letters and digits, without accents, a space between them."""
+    """Return a text for comparison: words of lower-case letters and digits, without accents, separated by spaces."""
     decomposed = unicodedata.normalize("NFKD", text).casefold().translate(_LETTERS)
     plain = "".join(character for character in decomposed if not unicodedata.combining(character))
     return " ".join(_WORD.findall(plain))
 
 
 class _Place(NamedTuple):
-    """A stop as it is compared: in the order in which equally good ones are told."""
+    """The texts of a stop for comparison, and its order among equally good matches."""
 
     name: str
     """Without the town, which most names begin with."""
@@ -64,9 +64,9 @@ def _place(code: str, point: TimingPoint | None) -> _Place:
 
 
 class StopIndex:
-    """Stops by the words of their names and towns, and by squares. It does not change.
+    """An index of stops by the words of their names and towns, and by squares.
 
-    make() gives it: points are the stops that are known, codes those of which nothing else is.
+    make() builds it from points, the stops of the timetable, and codes, stops without a name.
     """
 
     def __init__(self, points: Mapping[str, TimingPoint]) -> None:
@@ -80,17 +80,17 @@ class StopIndex:
         self._cells: dict[tuple[int, int], list[int]] = {}
         self._name_words: list[str] = []
         self._town_words: list[str] = []
-        self.find = lru_cache(maxsize=1024)(self._find)  # who types asks the same as others who do
-        """Give the codes of the stops that a query means, the best first: an exact code, an exact name, one that has
-        the words whole in name or town (first if it begins so), a name that begins so, one with words that begin so,
-        one whose town and name have them together."""
+        self.find = lru_cache(maxsize=1024)(self._find)  # typed queries share their beginnings
+        """Return the codes of the stops that match a query, the best first: an exact code, an exact name, all words
+        in name or town (first if the name begins with them), a name that begins with the query, a name whose words
+        begin with the query's, and a name and town whose words together do."""
 
     @classmethod
     def make(
         cls, points: Mapping[str, TimingPoint], codes: Iterable[str], made: Callable[["StopIndex"], object]
     ) -> Iterator[None]:
-        """Make an index bit by bit, and hand it over."""
-        index = cls(dict(points))  # as they are now
+        """Build an index in steps, and pass it to made()."""
+        index = cls(dict(points))  # a snapshot
         index._codes = yield from _ordered([*{**points, **dict.fromkeys(codes)}])
         places = yield from _each(lambda code: _place(code, index._points.get(code)), index._codes)
         index._places = yield from _ordered(places)
@@ -109,110 +109,112 @@ class StopIndex:
             self._whole.setdefault(whole, []).append(at)
         point = self._points.get(place.code)
         if point is not None and point.is_placed:
-            self._cells.setdefault((point.x // _CELL, point.y // _CELL), []).append(at)
+            self._cells.setdefault((point.x // _CELL_METRES, point.y // _CELL_METRES), []).append(at)
 
     def __len__(self) -> int:
         return len(self._places)
 
     def _find(self, query: str) -> tuple[str, ...]:
-        text = folded(query[:LONGEST])
-        words = text.split()[:MOST_WORDS]
-        found: dict[int, None] = {}
-        for some in self._ranked(text, words) if words else ():
-            found.update(dict.fromkeys(islice((at for at in some if at not in found), MOST - len(found))))
-            if len(found) == MOST:
+        text = folded(query[:MAX_QUERY_CHARACTERS])
+        words = text.split()[:MAX_QUERY_WORDS]
+        matches: dict[int, None] = {}
+        for group in self._ranked(text, words) if words else ():
+            new = (at for at in group if at not in matches)
+            matches.update(dict.fromkeys(islice(new, MAX_STOPS - len(matches))))
+            if len(matches) == MAX_STOPS:
                 break
-        return tuple(self._places[at].code for at in found)
+        return tuple(self._places[at].code for at in matches)
 
     def _ranked(self, text: str, words: list[str]) -> Iterator[Iterable[int]]:
-        """Give the stops that a query means, kind by kind."""
+        """Yield the stops that match a query, in groups, the best first."""
         if text in self._of_code:
             yield (self._of_code[text],)
         yield self._whole.get(text, ())
-        # Places are in the order of their names, so those that begin alike are beside each other.
+        # Places are sorted by name, so those with the same beginning are neighbours.
         begin = bisect_left(self._places, _Place(text, "", ""))
         beginning = range(begin, self._end(begin, text))
-        # Who writes Utrecht means the town before all the roads to it.
+        # The query Utrecht means the town before the roads to it.
         whole = set.intersection(*({*self._names.get(word, ()), *self._towns.get(word, ())} for word in words))
         yield [at for at in beginning if at in whole]
-        yield nsmallest(MOST, whole)
+        yield nsmallest(MAX_STOPS, whole)
         yield beginning
         named = [_beginning(self._name_words, self._names, word) for word in words]
-        yield nsmallest(MOST, set.intersection(*named))
+        yield nsmallest(MAX_STOPS, set.intersection(*named))
         coded = [{self._of_code[code] for code in _from(self._codes, word)} for word in words]
         anywhere = [
             of_name | of_code | _beginning(self._town_words, self._towns, word)
             for word, of_name, of_code in zip(words, named, coded, strict=True)
         ]
-        yield nsmallest(2 * MOST, set.intersection(*anywhere))
+        yield nsmallest(2 * MAX_STOPS, set.intersection(*anywhere))
 
     def _end(self, begin: int, text: str) -> int:
-        """Tell where the places end whose names begin so, as far as anybody wants to know."""
+        """Return the end of the places whose names begin with a text, up to twice MAX_STOPS of them."""
         end = begin
-        while end < min(begin + 2 * MOST, len(self._places)) and self._places[end].name.startswith(text):
+        while end < min(begin + 2 * MAX_STOPS, len(self._places)) and self._places[end].name.startswith(text):
             end += 1
         return end
 
-    def near(self, latitude: float, longitude: float, most: int = MOST) -> list[tuple[str, int]]:
-        """Give the codes of the nearest stops, each with its distance in metres, the nearest first."""
+    def near(self, latitude: float, longitude: float, limit: int = MAX_STOPS) -> list[tuple[str, int]]:
+        """Return the codes of the nearest stops with their distances in metres, the nearest first."""
         x, y = _rd().transform(longitude, latitude)
         if not (math.isfinite(x) and math.isfinite(y)):
             return []
-        column, line = int(x // _CELL), int(y // _CELL)
-        found: list[tuple[float, int]] = []
-        for ring in range(FARTHEST // _CELL + 1):
-            for cell in _ring(column, line, ring):
+        column, row = int(x // _CELL_METRES), int(y // _CELL_METRES)
+        distances: list[tuple[float, int]] = []
+        for ring in range(MAX_DISTANCE_METRES // _CELL_METRES + 1):
+            for cell in _ring(column, row, ring):
                 for at in self._cells.get(cell, ()):
                     point = self._points[self._places[at].code]
-                    found.append((math.hypot(point.x - x, point.y - y), at))
-            # Whatever is in a further ring is at least so many metres away.
-            if sum(distance <= ring * _CELL for distance, _ in found) >= most:
+                    distances.append((math.hypot(point.x - x, point.y - y), at))
+            # Stops of further rings are at least so many metres away.
+            if sum(distance <= ring * _CELL_METRES for distance, _ in distances) >= limit:
                 break
-        return [(self._places[at].code, round(far)) for far, at in nsmallest(most, found) if far <= FARTHEST]
+        nearest = nsmallest(limit, distances)
+        return [(self._places[at].code, round(metres)) for metres, at in nearest if metres <= MAX_DISTANCE_METRES]
 
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
 
 
-def _each(function: Callable[[_T], _U], things: Sequence[_T]) -> Generator[None, None, list[_U]]:
-    """Give what a function makes of each thing, bit by bit."""
-    made: list[_U] = []
-    for begin in range(0, len(things), _BIT):
-        made.extend(map(function, things[begin : begin + _BIT]))
+def _each(function: Callable[[_T], _U], items: Sequence[_T]) -> Generator[None, None, list[_U]]:
+    """Return the results of a function for each item, in steps."""
+    results: list[_U] = []
+    for begin in range(0, len(items), _STEP_STOPS):
+        results.extend(map(function, items[begin : begin + _STEP_STOPS]))
         yield
-    return made
+    return results
 
 
-def _ordered(things: list[Any]) -> Generator[None, None, list[Any]]:
-    """Sort things, bit by bit: sixty thousand at one go take a tenth of a second."""
+def _ordered(items: list[Any]) -> Generator[None, None, list[Any]]:
+    """Sort items in steps: sixty thousand at once take a tenth of a second."""
     runs = []
-    for begin in range(0, len(things), _BIT):
-        runs.append(sorted(things[begin : begin + _BIT]))
+    for begin in range(0, len(items), _STEP_STOPS):
+        runs.append(sorted(items[begin : begin + _STEP_STOPS]))
         yield
     merged = merge(*runs)
     ordered: list[Any] = []
-    while bit := list(islice(merged, _BIT)):
-        ordered.extend(bit)
+    while step := list(islice(merged, _STEP_STOPS)):
+        ordered.extend(step)
         yield
     return ordered
 
 
 def _from(ordered: list[str], prefix: str) -> list[str]:
-    """Give the texts of an ordered list that begin so."""
+    """Return the texts of an ordered list that begin with a prefix."""
     return ordered[bisect_left(ordered, prefix) : bisect_left(ordered, prefix + "\U0010ffff")]
 
 
 def _beginning(ordered: list[str], table: Mapping[str, list[int]], prefix: str) -> set[int]:
-    """Give the places that have a word which begins so."""
+    """Return the places with a word that begins with a prefix."""
     return set().union(*(table[word] for word in _from(ordered, prefix)))
 
 
-def _ring(column: int, line: int, ring: int) -> Iterator[tuple[int, int]]:
-    """Give the squares that are so many away."""
+def _ring(column: int, row: int, ring: int) -> Iterator[tuple[int, int]]:
+    """Yield the squares at a distance of so many squares."""
     for dx in range(-ring, ring + 1):
         for dy in range(-ring, ring + 1) if abs(dx) == ring else {-ring, ring}:
-            yield column + dx, line + dy
+            yield column + dx, row + dy
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""Times of the timetable: HH:MM:SS on an operating date, and the moments they stand for. Pure."""
+"""Times of the timetable: HH:MM:SS on an operating date, and their moments in epoch seconds. Pure."""
 
 import re
 from datetime import UTC, date, datetime, timedelta
@@ -10,98 +10,98 @@ MINUTE = 60
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
-MOST_EARLY = 10 * MINUTE
-"""Seconds by which somebody may be early where it is asked which of two times he was to come at."""
+MAX_EARLY_SECONDS = 10 * MINUTE
+"""How early a vehicle may be: this decides between two planned times in the hour that occurs twice."""
 
 _TIME = re.compile(r"([0-3][0-9]|4[0-7]):([0-5][0-9]):([0-5][0-9])")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def read_time(text: str) -> int | None:
-    """Read HH:MM:SS, which runs on past 24:00:00 up to 47:59:59, as seconds; None for anything else."""
-    found = _TIME.fullmatch(text)
-    return int(found[1]) * HOUR + int(found[2]) * MINUTE + int(found[3]) if found else None
+    """Parse HH:MM:SS, up to 47:59:59, as seconds; return None if it is invalid."""
+    match = _TIME.fullmatch(text)
+    return int(match[1]) * HOUR + int(match[2]) * MINUTE + int(match[3]) if match else None
 
 
 def write_time(seconds: int) -> str:
-    """Write seconds as HH:MM:SS, running on past 24:00:00."""
+    """Format seconds as HH:MM:SS, past 24:00:00 if need be."""
     return f"{seconds // HOUR:02}:{seconds // MINUTE % 60:02}:{seconds % 60:02}"
 
 
 @lru_cache(maxsize=1024)
 def read_date(text: str) -> date | None:
-    """Read YYYY-MM-DD; None for what is no date, or for one of a year in which nothing runs, like 1970."""
+    """Parse YYYY-MM-DD; return None if it is invalid, or of an impossible year such as 1970."""
     try:
-        read = date.fromisoformat(text) if _DATE.fullmatch(text) else None
+        day = date.fromisoformat(text) if _DATE.fullmatch(text) else None
     except ValueError:
         return None
-    return read if read is not None and 1971 <= read.year <= 2999 else None
+    return day if day is not None and 1971 <= day.year <= 2999 else None
 
 
 def local_date(moment: float) -> date:
-    """Tell the date on the wall in the Netherlands at a moment (epoch seconds)."""
+    """Return the local date in the Netherlands at a moment (epoch seconds)."""
     return datetime.fromtimestamp(moment, LOCAL_ZONE).date()
 
 
 def moment(operating_date: date, seconds: int, after: float = 0.0) -> float:
-    """Give the epoch seconds of a time of an operating date.
+    """Return the epoch seconds of a time on an operating date.
 
-    It is the time that the clocks on the wall show, with the hours beyond 24 on the day after: nothing in the feed
-    says otherwise (docs/protocols.md 2.5), and who reads OVapi's JSON counts like that (docs/protocols.md 3.2). In the hour that
-    comes twice in autumn it is the first, or the second if the first was not ``after`` this moment (epoch
-    seconds), at which it was still to come. In the hour that is left out in spring clocks were not set yet.
+    Times are local, with the hours past 24 on the day after (docs/protocols.md, sections 2.5 and 3.2). In the hour
+    that occurs twice in autumn it is the first one, or the second if the first was not ``after`` a moment (epoch
+    seconds) at which the event was still to come. In the hour that is skipped in spring clocks count as not set yet.
     """
     days, of_day = divmod(seconds, DAY)
     day = operating_date + timedelta(days)
     midnight, changes = _day(day)
     if not changes:
         return midnight + of_day
-    wall = datetime(day.year, day.month, day.day, tzinfo=LOCAL_ZONE) + timedelta(seconds=of_day)
-    first, second = wall.timestamp(), wall.replace(fold=1).timestamp()
+    local = datetime(day.year, day.month, day.day, tzinfo=LOCAL_ZONE) + timedelta(seconds=of_day)
+    first, second = local.timestamp(), local.replace(fold=1).timestamp()
     return second if first < second and first < after else first
 
 
 def moments(
     operating_date: date, planned: int | None, expected: int | None, after: float
 ) -> tuple[float | None, float | None]:
-    """Give the moments of the planned and the expected time of one departure; None where there is none.
+    """Return the moments of the planned and the expected time of one event; None if unknown.
 
-    after: as of moment(). That somebody is still to come is said of when he is expected: in the hour that comes
-    twice he was to come at the last planned time by which he is hardly early.
+    after: as of moment(), for the expected time. In the hour that occurs twice, the planned time is the last one that
+    makes the vehicle at most slightly early.
     """
-    comes = None if expected is None else moment(operating_date, expected, after)
+    expected_moment = None if expected is None else moment(operating_date, expected, after)
     if planned is None:
-        return None, comes
-    return moment(operating_date, planned, after if comes is None else comes + MOST_EARLY - HOUR), comes
+        return None, expected_moment
+    planned_after = after if expected_moment is None else expected_moment + MAX_EARLY_SECONDS - HOUR
+    return moment(operating_date, planned, planned_after), expected_moment
 
 
 @lru_cache(maxsize=256)
 def _day(day: date) -> tuple[float, bool]:
-    """Give when a day begins (epoch seconds), and whether the clocks change on it."""
+    """Return when a day begins (epoch seconds), and whether clocks are changed on it."""
     begins = datetime(day.year, day.month, day.day, tzinfo=LOCAL_ZONE)
     ends = begins + timedelta(days=1)
     return begins.timestamp(), begins.utcoffset() != ends.utcoffset()
 
 
 def read_timestamp(text: str) -> float | None:
-    """Read an ISO moment with its offset, 2021-06-06T18:26:05+02:00, as epoch seconds; None for what is none.
+    """Parse an ISO 8601 timestamp, 2021-06-06T18:26:05+02:00, as epoch seconds; return None if it is invalid.
 
-    One without an offset is one of the Netherlands.
+    Without an offset it is local time of the Netherlands.
     """
     try:
-        read = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
         return None
-    if not text.isascii() or not 1971 <= read.year <= 2999:
+    if not text.isascii() or not 1971 <= time.year <= 2999:
         return None
-    return (read if read.tzinfo else read.replace(tzinfo=LOCAL_ZONE)).timestamp()
+    return (time if time.tzinfo else time.replace(tzinfo=LOCAL_ZONE)).timestamp()
 
 
 def local_timestamp(moment: float) -> str:
-    """Write a moment as the Netherlands' wall clock with its offset: 2012-01-22T23:45:49+01:00."""
+    """Format a moment as local time of the Netherlands with its offset: 2012-01-22T23:45:49+01:00."""
     return datetime.fromtimestamp(moment, LOCAL_ZONE).isoformat(timespec="seconds")
 
 
 def utc_timestamp(moment: float) -> str:
-    """Write a moment in UTC without a zone, as KV55's RequestTimestamp is: 2012-01-22T22:45:49."""
+    """Format a moment in UTC without an offset, like KV55's RequestTimestamp: 2012-01-22T22:45:49."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S")

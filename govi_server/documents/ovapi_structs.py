@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
-from govi_server.departures.stop_index import MOST as MAX_RESULTS
+from govi_server.departures.stop_index import MAX_STOPS as MAX_RESULTS
 from govi_server.kv78turbo.kv8_columns import EXTRA_NAMES
 
 _ServerTime = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]

@@ -85,11 +85,11 @@ class Sender(RequestReceiver):
             self._send(head + body, status, len(body))
 
     def send_not_found(self) -> None:
-        """Send the 404 of a path that no module answers."""
+        """Send the 404 of a path that has no module."""
         self.send_response("There is nothing here\n", "404 Not Found")
 
     def send_timeout(self) -> None:
-        """Send the 504 of an internal gateway that did not answer in time."""
+        """Send the 504 of an internal gateway that did not respond in time."""
         self.send_response("The gateway did not answer in time\n", "504 Gateway Timeout")
 
     def handle_timeout(self) -> bool:

@@ -21,9 +21,10 @@ CHUNK_BYTES = 1 << 15
 Reject = Callable[[str], object]
 """Counts and logs a rejected record; the argument is a key of feed.REJECT_REASONS."""
 
-_MEANINGS = {b"p": b"|", b"r": b"\r", b"n": b"\n", b"i": b"\\"}
+_MEANINGS = {"p": "|", "r": "\r", "n": "\n", "i": "\\"}
 _ESCAPES = {ord("|"): r"\p", ord("\r"): r"\r", ord("\n"): r"\n", ord("\\"): r"\i"}
-_ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_NULL_TEXT = NULL.decode()
 # A record with known escapes only; \0 is the whole of its field.
 _FIELD = rb"(?:\\0|(?:[^\\|]|\\[prni])*)"
 _RECORD = re.compile(rb"%b(?:\|%b)*" % (_FIELD, _FIELD), re.DOTALL)
@@ -49,11 +50,19 @@ class Records(NamedTuple):
 
 def text(field: bytes) -> str | None:
     """Decode a field of a record; return None for null."""
-    if field == NULL:
-        return None
-    if b"\\" in field:
-        field = _ESCAPE.sub(lambda escape: _MEANINGS[escape[1]], field)
-    return field.decode()
+    return texts(field)[0]
+
+
+def texts(record: bytes) -> list[str | None]:
+    """Decode all fields of a record; null is None."""
+    return [
+        None if field == _NULL_TEXT else _unescaped(field) if "\\" in field else field
+        for field in record.decode().split("|")
+    ]
+
+
+def _unescaped(field: str) -> str:
+    return _ESCAPE.sub(lambda escape: _MEANINGS[escape[1]], field)
 
 
 def read_group(message: bytes) -> Group:

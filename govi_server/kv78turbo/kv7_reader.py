@@ -13,7 +13,7 @@ from operator import itemgetter
 
 from govi_server.departures.times import DAY, read_date, read_time, read_timestamp
 from govi_server.departures.timing_point import TimingPoint
-from govi_server.kv78turbo.ctx import NULL, Records, Reject, text
+from govi_server.kv78turbo.ctx import NULL, Records, Reject, text, texts
 
 Group = bytes
 """DataOwnerCode|LocalServiceLevelCode|LinePlanningNumber: published as a whole."""
@@ -137,8 +137,8 @@ class TimetableReader:
             return
         places = [index.get(label) for label in labels]
         for line in records.lines:
-            fields = line.split(b"|")
-            row = [None if place is None else text(fields[place]) for place in places]
+            fields = texts(line)
+            row = [None if place is None else fields[place] for place in places]
             if row[0] and row[1]:
                 yield row
             else:
@@ -149,8 +149,8 @@ class TimetableReader:
             *("DataOwnerCode", "LinePlanningNumber", "LinePublicNumber", "LineName", "TransportType"),
             *("LineColor", "LineTextColor"),
         )
-        for operator, line, *texts in self._rows(records, *labels):
-            update.lines[str(operator), str(line)] = Line(*texts)
+        for operator, line, *columns in self._rows(records, *labels):
+            update.lines[str(operator), str(line)] = Line(*columns)
 
     def _read_destinations(self, records: Records, update: Update) -> None:
         for operator, code, name in self._rows(records, "DataOwnerCode", "DestinationCode", "DestinationName50"):

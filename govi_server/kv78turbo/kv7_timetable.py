@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from govi_server.departures.times import local_date, moment, read_time
 from govi_server.departures.timing_point import TimingPoint
-from govi_server.kv78turbo.ctx import Records, Reject, text
+from govi_server.kv78turbo.ctx import Records, Reject, texts
 from govi_server.kv78turbo.kv7_reader import (
     EMPTY,
     VALUE_NAMES,
@@ -238,8 +238,8 @@ class Timetable:
                 yield b"|".join(parts), self._passtime(key, values, code, day)
 
     def _passtime(self, key: bytes, values: bytes, code: str, day: date) -> Passtime:
-        operator, level, line, journey, fortify, order, stop = (text(part) or "" for part in key.split(b"|"))
-        columns = dict(zip(VALUE_NAMES, map(text, values.split(b"|")), strict=True))
+        operator, level, line, journey, fortify, order, stop = (part or "" for part in texts(key))
+        columns = dict(zip(VALUE_NAMES, texts(values), strict=True))
         arrival = columns["TargetArrivalTime"] or None
         departure = None if columns["JourneyStopType"] == "LAST" else columns["TargetDepartureTime"] or None
         arrives, departs = (
@@ -318,7 +318,7 @@ class Timetable:
                 if code is None:
                     continue
                 for key, values in self._planned[stop][group].items():
-                    columns = dict(zip(VALUE_NAMES, map(text, values.split(b"|")), strict=True))
+                    columns = dict(zip(VALUE_NAMES, texts(values), strict=True))
                     pattern, order = columns["JourneyPatternCode"], int(key.split(b"|")[5])
                     if (
                         pattern

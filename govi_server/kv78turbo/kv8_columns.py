@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from govi_server.departures.display import HIDDEN_AFTER_SECONDS
 from govi_server.departures.times import MINUTE, moment, moments, read_date, read_time, read_timestamp
-from govi_server.kv78turbo.ctx import NULL, text
+from govi_server.kv78turbo.ctx import NULL, text, texts
 from govi_server.kv78turbo.passtime import Passtime
 
 
@@ -25,8 +25,8 @@ class Column(NamedTuple):
     """Its label in KV8."""
     field: str = ""
     """The field of Passtime; "" for a text in Passtime.extra, a member of the same name in OVapi's JSON."""
-    parse: Callable[[str | None], Any] = lambda value: value
-    """Returns the value of the field; the argument is None for null."""
+    parse: Callable[[str | None], Any] | None = None
+    """Returns the value of the field, from its text or None for null; None keeps these."""
     is_required: bool = False
     """Whether tables without it are rejected: their rows hold nothing to show."""
 
@@ -52,7 +52,7 @@ _KEY_COLUMNS = (
     Column("UserStopOrderNumber", "user_stop_order_number", _or_empty, _REQUIRED),
     Column("UserStopCode", "user_stop_code", _or_empty, _REQUIRED),
 )
-# The first seven are read when a row arrives; _VALID_TIMES and _compare_timestamps() rely on the order of five.
+# The first seven are read when a row arrives; _VALID_VALUES and compare_timestamps() rely on the order of five.
 _VALUE_COLUMNS = (
     Column("LastUpdateTimeStamp", "last_update", lambda value: read_timestamp(value or "")),
     Column("ExpectedArrivalTime", "expected_arrival_time", is_required=True),
@@ -108,8 +108,8 @@ _JOURNEY_COLUMNS = 5
 _TIME = rb"(?:(?:[0-3][0-9]|4[0-7]):[0-5][0-9]:[0-5][0-9]|\\0|)\|"
 _DAY = rb"20[0-9]{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
 _TIMESTAMP = rb"(?:\\0||%bT(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][0-9.:+\-Z]{0,13})\|" % _DAY
-_VALID_TIMES = re.compile(_TIMESTAMP + _TIME * 4)
-_NO_TIMES = re.compile(rb"[^|]*\|(?:(?:\\0)?\|){4}")
+_NO_TIMES = rb"[^|]*\|(?:(?:\\0)?\|){4}"
+_VALID_VALUES = re.compile(rb"(?!%b)%b" % (_NO_TIMES, _TIMESTAMP + _TIME * 4))
 # No column is null or has an escape, and the order of the stop is a number.
 _VALID_KEY = re.compile(rb"[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[0-9]{1,5}\|[^|\\]+\Z")
 
@@ -122,10 +122,8 @@ _REPORT_SECONDS = 30 * MINUTE
 is_valid_key = _VALID_KEY.match
 """Return a match if a stored key is valid."""
 
-
-def is_valid_values(values: bytes) -> bool:
-    """Return whether a timestamp and times of stored values are valid, and at least one time is known."""
-    return _VALID_TIMES.match(values) is not None and _NO_TIMES.match(values) is None
+is_valid_values = _VALID_VALUES.match
+"""Return a match if the timestamp and times of stored values are valid, and at least one time is known."""
 
 
 class TableLayout(NamedTuple):
@@ -208,10 +206,9 @@ def parse_passtime(key: bytes, values: bytes, code: str) -> Passtime:
     """Parse a stored passtime of a TimingPointCode."""
     fields: dict[str, Any] = {}
     extra: list[tuple[str, str]] = []
-    for (name, field, parse), cell in zip(_FIELD_PARSERS, (key + b"|" + values).split(b"|"), strict=True):
-        value = text(cell)
+    for (name, field, parse), value in zip(_FIELD_PARSERS, texts(key + b"|" + values), strict=True):
         if field:
-            fields[field] = parse(value)
+            fields[field] = value if parse is None else parse(value)
         elif value:
             extra.append((name, value))
     is_last = fields["journey_stop_type"] == "LAST"

@@ -10,7 +10,7 @@ from datetime import date, timedelta
 
 from govi_server.departures.times import local_date, local_timestamp
 from govi_server.departures.timing_point import TIMING_POINT_CODE_PATTERN
-from govi_server.kv78turbo.ctx import NULL, Records, Reject, text
+from govi_server.kv78turbo.ctx import NULL, Records, Reject, texts
 from govi_server.kv78turbo.general_message import GeneralMessage, Row, message_key, parse_message
 from govi_server.kv78turbo.kv8_columns import (
     EMPTY,
@@ -233,7 +233,7 @@ class Passtimes:
     ) -> None:
         now = self._now()
         for line in records.lines:
-            row = dict(zip(records.labels, map(text, line.split(b"|")), strict=True))
+            row = dict(zip(records.labels, texts(line), strict=True))
             key = message_key(row)
             if key is None:
                 reject("key")

@@ -5,6 +5,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
+from msgspec import structs
+
 from govi_server.departures.times import HOUR, MINUTE
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv7_timetable import Timetable
@@ -147,7 +149,7 @@ class StopDeparturesCache:
             yield
         return boards
 
-    def made(
+    def rendered(
         self, code: str, horizon: float, form: object, render: Callable[[StopDepartures], _Rendered]
     ) -> tuple[StopDepartures, _Rendered]:
         """Return a stop's departures and what is rendered from them, cached until either changes.
@@ -202,4 +204,4 @@ class StopDeparturesCache:
 def _joined(kv8: Passtime, kv7: Passtime) -> Passtime:
     """Return the passtime of KV8 with what only KV7 has (docs/protocols.md, section 5.7)."""
     wheelchair = kv7.wheelchair if kv8.wheelchair == "UNKNOWN" else kv8.wheelchair
-    return replace(kv8, wheelchair=wheelchair, product_formula_type=kv7.product_formula_type)
+    return structs.replace(kv8, wheelchair=wheelchair, product_formula_type=kv7.product_formula_type)

@@ -200,7 +200,7 @@ class BoardPages(Service):
         """Render a board; return it with its header fields."""
         form = request.form
         # A client that keeps it for MAX_AGE does not overstate the remaining time.
-        body = await self.write(displays.display.kept(MAX_AGE), form)
+        body = await self.write(displays.display.delayed(MAX_AGE), form)
         representation = make_representation(
             body, f"{form.kind}; charset=utf-8", request.compressed, vary=f"Accept, {VARY}"
         )

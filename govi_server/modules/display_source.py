@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
 from govi_server.departures.cache import BoardCache, Entry, Result
-from govi_server.departures.display import DepartureDisplay, StopDisplay, of_board
+from govi_server.departures.display import DepartureDisplay, StopDisplay, board_display
 from govi_server.departures.query import DEFAULT_HORIZON, Query
 from govi_server.departures.source import NoBoard
 from govi_server.http.caching.cached_response import cache_status
@@ -121,4 +121,4 @@ class CacheDisplays:
                 entry.raiseException()
             return StopDisplay(code, "down")
         stale = self._cache.age(entry) > self._cache.limits.fresh
-        return of_board(entry.board, self._clock.seconds(), stale, lines, horizon)
+        return board_display(entry.board, self._clock.seconds(), stale, lines, horizon)

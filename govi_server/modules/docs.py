@@ -38,7 +38,7 @@ DOCS_MAX_AGE = 300
 TITLE = "govi-cache"
 
 DESCRIPTION = (
-    "Departures of public transport stops, served from memory. All requests are GET (HEAD and OPTIONS work, too) and "
+    "Departures of public transport stops, served from memory. All requests are GET (HEAD and OPTIONS also work) and "
     "need no key; pages of any origin may read the responses. Unknown parameters are ignored. "
     "A TimingPointCode has 1 to 10 digits; leading zeros are significant."
 )

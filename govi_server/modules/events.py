@@ -157,7 +157,7 @@ class Channel:
         # A client that joins later gets the stated ages, too: its next event comes with that of the others.
         stops = (replace(stop, age=max(stop.age, age)) for stop, age in zip(display.stops, ages, strict=True))
         render = plain.document if self.as_json else board_page.fragment
-        steps = render(replace(display, stops=tuple(stops)).kept(RENDER_INTERVAL), self.lang, now)
+        steps = render(replace(display, stops=tuple(stops)).delayed(RENDER_INTERVAL), self.lang, now)
         text = (await runner.run(steps)).rstrip("\n")
         lines = "".join(f"data: {line}\n" for line in text.split("\n"))
         self.content, self.ages, self.id = content, ages, number

@@ -7,7 +7,7 @@ from twisted.application.service import Service
 from zope.interface import implementer
 
 from govi_server.departures.display import place
-from govi_server.departures.stop_index import LONGEST
+from govi_server.departures.stop_index import MAX_QUERY_CHARACTERS
 from govi_server.departures.stop_index_cache import StopIndexCache
 from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import make_representation
@@ -31,7 +31,9 @@ CHANGES_INTERVAL = 5.0
 CONTENT_TYPE = "text/html; charset=utf-8"
 
 
-QUERY = Parameter("q", String(LONGEST), "Words of a stop's name or town, or its code: the page shows the results.")
+QUERY = Parameter(
+    "q", String(MAX_QUERY_CHARACTERS), "Words of a stop's name or town, or its code: the page lists the matches."
+)
 
 
 @implementer(IWebModule, IDocumented)
@@ -76,10 +78,10 @@ class Front(Service):
 
     def content(self, results: Iterable[str] | None = None) -> FrontPage:
         """Return the page's content. results: codes of the stops that a search has found."""
-        live = None if self._feed is None else self._feed_status(self._feed, results)
+        status = None if self._feed is None else self._feed_status(self._feed, results)
         is_demo = any(source.kind == "demo" for source in self._sources)
-        example = self._example or (live.changed[0].code if live and live.changed else "")
-        return FrontPage(self._sources, live, is_demo, example, self._version)
+        example = self._example or (status.changed[0].code if status and status.changed else "")
+        return FrontPage(self._sources, status, is_demo, example, self._version)
 
     def _feed_status(self, feed: Feed, results: Iterable[str] | None) -> FeedStatus:
         operators = [

@@ -88,7 +88,7 @@ class Kv55Feed(Service):
         """Return the board of one stop, whose document is rendered once until the board changes."""
         form = ("dris_55", self.license_url, compressed)
         render = self._gzip if compressed else self._plain
-        board, document = self.feed.boards.made(code, DEFAULT_HORIZON, form, render)
+        board, document = self.feed.boards.rendered(code, DEFAULT_HORIZON, form, render)
         return board_response(self.feed, board, document) or self._unavailable(text, [board])
 
     async def _fetch(

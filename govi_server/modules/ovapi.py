@@ -150,7 +150,7 @@ class StopPaths(OvapiPaths):
             return partial(self._fetch_boards, areas, request)
         ((area, code),) = stops
         form = ("ovapi", request.word, request.compressed, area)
-        board, document = self.feed.boards.made(
+        board, document = self.feed.boards.rendered(
             code, HORIZON, form, lambda board: run_now(self.boards_document({area: [board]}, request))
         )
         return board_response(self.feed, board, document, OVAPI_HEADERS) or self.nothing(

@@ -47,7 +47,7 @@ class Duration:
     schema: Json = {"type": "string", "pattern": f"^(?:{_DURATION})$"}
 
     def parse(self, text: str) -> int | None:
-        """Return the seconds; None if it is invalid."""
+        """Parse a duration; return its seconds, or None if it is invalid."""
         match = re.fullmatch(_DURATION, text)
         if match is None:
             return None

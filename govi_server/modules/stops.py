@@ -6,7 +6,7 @@ import msgspec
 from twisted.application.service import Service
 from zope.interface import implementer
 
-from govi_server.departures.stop_index import LONGEST, MOST, StopIndex
+from govi_server.departures.stop_index import MAX_QUERY_CHARACTERS, MAX_STOPS, StopIndex
 from govi_server.departures.stop_index_cache import StopIndexCache
 from govi_server.documents import ovapi_structs as documents
 from govi_server.documents.ovapi import OvapiDocuments
@@ -27,7 +27,7 @@ MAX_AGE = 60
 
 QUERY = Parameter(
     "q",
-    String(LONGEST, min_length=1),
+    String(MAX_QUERY_CHARACTERS, min_length=1),
     "Words of the stop's name or town, or their beginnings, in any order and without accents; or its code.",
     "linde markt",
     required=True,
@@ -46,7 +46,7 @@ class Stops(Service):
     name = "stops"
     parameters: tuple[Parameter, ...] = (QUERY,)
     summary = "Find stops by name, town or code"
-    results = f"The stops, the best match first, at most {MOST}; none if no stop matches."
+    results = f"The stops, the best match first, at most {MAX_STOPS}; none if no stop matches."
     body: type[documents.Stops | documents.StopsNearby] = documents.Stops
     examples: tuple[Example, ...] = (
         Example("Find a stop; other requests take its TimingPointCode", "/stops?q=linde%20markt"),
@@ -87,7 +87,7 @@ class Near(Stops):
     name = "near"
     parameters = (LATITUDE, LONGITUDE)
     summary = "Find the nearest stops"
-    results = f"The stops within ten kilometres, the nearest first, at most {MOST}."
+    results = f"The stops within ten kilometres, the nearest first, at most {MAX_STOPS}."
     body = documents.StopsNearby
     examples = (Example("Near the town centre", "/near?lat=52.2203&lon=5.4801"),)
 

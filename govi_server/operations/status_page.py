@@ -80,6 +80,6 @@ def _chart(outcomes: Mapping[str, Sequence[int]]) -> Chart:
             if n:
                 height = n / top * _CHART_HEIGHT
                 y -= height
-                shown = height - _GAP if height > 2 * _GAP else height
-                bars.append(Bar(index * 10, f"{y:.1f}", f"{shown:.1f}", outcome, n, len(minutes) - 1 - index))
+                visible = height - _GAP if height > 2 * _GAP else height
+                bars.append(Bar(index * 10, f"{y:.1f}", f"{visible:.1f}", outcome, n, len(minutes) - 1 - index))
     return Chart(top, _CHART_HEIGHT, bars)

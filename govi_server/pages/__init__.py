@@ -1,1 +1,1 @@
-"""What a person sees: pages, texts and lines, made from signs. Knows nothing of HTTP."""
+"""Pages for people: templates, styles, scripts and texts. Knows nothing of HTTP."""

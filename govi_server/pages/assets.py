@@ -1,4 +1,4 @@
-"""The files that pages need, each under an address that changes with its content."""
+"""The static files of the pages, each at an address that changes with its content, and the templates."""
 
 from functools import lru_cache
 from hashlib import blake2b
@@ -7,22 +7,21 @@ from importlib.resources import files
 from govi_server.runtime.templates import environment
 
 
-def policy(more: str) -> tuple[tuple[str, str], ...]:
-    """Give the header fields of a page: nothing but our own files, and what more is said of its content's security.
+def policy(directives: str) -> tuple[tuple[str, str], ...]:
+    """Return the safety header fields of a page. directives: more of the Content-Security-Policy.
 
-    There is no style or script within a page, so that no name of a stop ever is one.
+    Pages load files of this server alone. Styles and scripts within a page are forbidden: a name cannot become one.
     """
-    ours = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
+    sources = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
     return (
-        ("Content-Security-Policy", f"{ours}; base-uri 'none'; {more}"),
+        ("Content-Security-Policy", f"{sources}; base-uri 'none'; {directives}"),
         ("Referrer-Policy", "no-referrer"),
         ("X-Content-Type-Options", "nosniff"),
     )
 
 
 PAGE_HEADERS = policy("form-action 'self'; frame-ancestors 'none'")
-"""What every page says: nothing of it comes from elsewhere."""
-
+"""The header fields of a page that may not be framed."""
 
 TYPES = {
     "board.css": "text/css; charset=utf-8",
@@ -31,26 +30,28 @@ TYPES = {
     "front.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-"""The files that are served, with their types."""
+"""Content types of the files, by name."""
 
 
 @lru_cache
 def content(name: str) -> bytes:
-    """Read a file."""
+    """Return the content of a file."""
     return files("govi_server.pages").joinpath("static", name).read_bytes()
 
 
 @lru_cache
 def version(name: str) -> str:
-    """Give what stands for the content of a file."""
+    """Return a digest of a file's content."""
     return blake2b(content(name), digest_size=6).hexdigest()
 
 
 def address(name: str) -> str:
-    """Give the path under which a file is to be had for good."""
+    """Return the path of a file, at which its content never changes."""
     return f"/assets/{name}?v={version(name)}"
 
 
 TEMPLATES = environment("govi_server.pages")
-"""The pages, in which asset("board.css") is the address of a file."""
+"""The templates of the pages; in them, asset("board.css") is the address of a file."""
 TEMPLATES.globals["asset"] = address
+# Imported once: an import by the template takes 10 us for each page.
+TEMPLATES.globals["navigation"] = vars(TEMPLATES.get_template("languages.html").module)["navigation"]

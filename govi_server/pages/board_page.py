@@ -1,7 +1,7 @@
 """The departure board as a page, and the part of it that changes.
 
 The page is a template. The changing part, which every event carries, is written here: as a Jinja2 template it took
-335 us for 20 departures instead of 223 (CPython 3.11, Jinja2 3.1.6).
+310 us for 20 departures instead of 203 (CPython 3.11, Jinja2 3.1.6).
 """
 
 from collections.abc import Generator, Mapping
@@ -13,13 +13,14 @@ from govi_server.departures.display import DepartureDisplay, DisplayRow, StopDis
 from govi_server.departures.times import MINUTE, local_timestamp
 from govi_server.pages.assets import TEMPLATES
 from govi_server.pages.links import language_links
-from govi_server.pages.texts import TEXTS, clock, left_words, row_words, stop_name, stop_words
+from govi_server.pages.texts import TEXTS, left_words, row_words, stop_name, stop_words
 from govi_server.runtime.clock import LOCAL_ZONE
 
 REFRESH = 10
 """Seconds after which a browser without scripts reloads the page."""
 
 _PAGE = TEMPLATES.get_template("board.html")
+_CLOCK = slice(11, 16)  # of a timestamp, the hours and minutes: formatting both takes longer
 _DUTCH = ' lang="nl"'  # sources write Dutch: screen readers and hyphenation need to know
 
 # Of a badge, in units in which its text is 22 high.
@@ -52,9 +53,10 @@ def fragment(display: DepartureDisplay, lang: str, now: float) -> Generator[None
     """
     offset = datetime.fromtimestamp(now, LOCAL_ZONE).utcoffset()
     assert offset is not None  # it has a zone
+    timestamp = local_timestamp(now)
     parts = [
-        f'<time class="clock" datetime="{local_timestamp(now)}" data-now="{now:.0f}" '
-        f'data-offset="{offset.total_seconds():.0f}">{clock(now)}</time>\n'
+        f'<time class="clock" datetime="{timestamp}" data-now="{now:.0f}" '
+        f'data-offset="{offset.total_seconds():.0f}">{timestamp[_CLOCK]}</time>\n'
     ]
     for stop in display.stops:
         parts.append(_stop(stop, display.horizon, lang, now))
@@ -100,7 +102,8 @@ def _row(stop: StopDisplay, row: DisplayRow, with_platform: bool, lang: str, now
 
 def _time(stop: StopDisplay, row: DisplayRow, lang: str, now: float) -> str:
     """Make the content of the time's cell: the departure time, the planned one if it differs, and the state."""
-    planned = f'<time datetime="{local_timestamp(row.planned)}">{clock(row.planned)}</time>'
+    timestamp = local_timestamp(row.planned)
+    planned = f'<time datetime="{timestamp}">{timestamp[_CLOCK]}</time>'
     if row.state == "cancelled":
         when = f"<s>{planned}</s>"
     elif stop.minutes(row, now) is None:
@@ -109,7 +112,7 @@ def _time(stop: StopDisplay, row: DisplayRow, lang: str, now: float) -> str:
         was = f'<s><span class="unseen">{escape(TEXTS[lang]["was"])} </span>{planned}</s> ' if row.moved else ""
         minute = row.expected - row.expected % MINUTE  # programs read the minute that people see
         left = escape(left_words(stop, row, now, lang))
-        at = now + stop.left(row, now)
+        at = now + stop.seconds_left(row, now)
         when = f'{was}<time class="left" datetime="{local_timestamp(minute)}" data-at="{at:.0f}">{left}</time>'
     return f'<span class="when">{when}</span> <span class="state">{escape(row_words(row, lang))}</span>'
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from re import sub
 
-from govi_server.departures.stop_index import LONGEST, MOST
+from govi_server.departures.stop_index import MAX_QUERY_CHARACTERS, MAX_STOPS
 from govi_server.departures.times import MINUTE
 from govi_server.pages.assets import TEMPLATES
 from govi_server.pages.links import language_links
@@ -76,7 +76,7 @@ class FeedStatus:
     operators: Sequence[OperatorStatus]
     changed: Sequence[LinkedStop]
     """The stops that changed last, the latest first."""
-    found: Sequence[LinkedStop] | None
+    matches: Sequence[LinkedStop] | None
     """None without a search."""
 
 
@@ -88,7 +88,7 @@ class FrontPage:
     feed: FeedStatus | None
     """None where there is only a gateway, in which stops cannot be searched."""
     is_demo: bool
-    """Whether all data is made up."""
+    """Whether all data is fictional."""
     example: str
     """The code of a stop to try things with, "" if none is known."""
     version: str
@@ -96,11 +96,11 @@ class FrontPage:
 
 @dataclass(frozen=True, slots=True)
 class ApiLink:
-    """A path, its address ("" if it needs the code of a stop and none is known), and what is there."""
+    """A path, its address ("" if it needs the code of a stop and none is known), and a description."""
 
     path: str
     address: str
-    text: str
+    description: str
 
 
 def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
@@ -114,10 +114,10 @@ def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
         content=content,
         feed=feed,
         query=query.get("q", ""),
-        max_length=LONGEST,
-        max_stops=MOST,
+        max_length=MAX_QUERY_CHARACTERS,
+        max_stops=MAX_STOPS,
         board_query=board_query,
-        found="" if feed is None or feed.found is None else _found(len(feed.found), texts),
+        n_found="" if feed is None or feed.matches is None else _n_found(len(feed.matches), texts),
         licenses=_LICENSES,
         colors=_COLORS,
         feed_age="" if feed is None or feed.age is None else _ago(feed.age, texts),
@@ -127,9 +127,9 @@ def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
     )
 
 
-def _found(n_stops: int, texts: _Texts) -> str:
-    if n_stops >= MOST:
-        return texts["found_most"].format(n=MOST)
+def _n_found(n_stops: int, texts: _Texts) -> str:
+    if n_stops >= MAX_STOPS:
+        return texts["found_most"].format(n=MAX_STOPS)
     return texts[{0: "found_none", 1: "found_one"}.get(n_stops, "found_some")].format(n=n_stops)
 
 

@@ -1,14 +1,13 @@
 """Links from a page to the same page in other languages."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 from govi_server.pages.texts import LANGUAGES, TEXTS
 
 
-@dataclass(slots=True)
-class LanguageLink:
+class LanguageLink(NamedTuple):
     """A link to the page in one language (two letters). name: what the language calls itself."""
 
     lang: str

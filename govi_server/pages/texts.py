@@ -1,11 +1,11 @@
-"""The words of the pages, in every language there is."""
+"""The texts of the pages in all languages, and the wording of times and states. The texts are in texts.toml."""
 
 import tomllib
 from collections.abc import Mapping
 from datetime import datetime
 from importlib.resources import files
 
-from govi_server.departures.display import COUNTED, DisplayRow, RowState, StopDisplay, StopState
+from govi_server.departures.display import COUNTDOWN_SECONDS, DisplayRow, RowState, StopDisplay, StopState
 from govi_server.departures.times import MINUTE
 from govi_server.runtime.clock import LOCAL_ZONE
 
@@ -15,9 +15,9 @@ TEXTS: Mapping[str, Mapping[str, str]] = tomllib.loads(
 """Texts by key, by language."""
 
 LANGUAGES = tuple(TEXTS)
-"""Two letters each; the first is for who wants none of them."""
+"""Two letters each; the first is the default."""
 
-# Where a state's text does not have its name: a row's stands beside a stop's.
+# Keys of states that a stop can be in as well; the other states' names are the keys of their texts.
 _ROW_KEYS: dict[RowState, str] = {
     "planned": "row_planned",
     "unknown": "row_unknown",
@@ -33,19 +33,19 @@ def clock(moment: float) -> str:
 
 
 def stop_name(stop: StopDisplay, lang: str) -> str:
-    """Give a stop's name; where nobody says one, its code."""
+    """Return a stop's name, or a text with its code if the name is unknown."""
     return stop.name or TEXTS[lang]["stop"].format(code=stop.code)
 
 
 def row_words(row: DisplayRow, lang: str) -> str:
-    """Say what is known of a departure."""
+    """Return the text of a departure's state."""
     if row.state in ("late", "early"):
         return TEXTS[lang][row.state].format(n=abs(row.delay))
     return TEXTS[lang][_ROW_KEYS.get(row.state, row.state)]
 
 
 def stop_words(stop: StopDisplay, horizon: float, lang: str) -> str:
-    """Say what is known of a stop; nothing is to be said of one that is live."""
+    """Return the notice of a stop's state, "" if the stop is live. horizon: seconds that the board looks ahead."""
     if stop.state not in _NOTICES:
         return ""
     time = "" if stop.as_of is None else clock(stop.as_of)
@@ -56,10 +56,10 @@ def stop_words(stop: StopDisplay, horizon: float, lang: str) -> str:
 
 
 def left_words(stop: StopDisplay, row: DisplayRow, now: float, lang: str) -> str:
-    """Say when a departure is: now, in so many minutes, or at what time."""
+    """Return when a departure leaves: now, the minutes that are left, or the time of day."""
     minutes = stop.minutes(row, now)
     if minutes is None:
         return clock(row.planned)
-    if minutes * MINUTE >= COUNTED:
+    if minutes * MINUTE >= COUNTDOWN_SECONDS:
         return clock(row.expected)
     return TEXTS[lang]["minutes"].format(n=minutes) if minutes else TEXTS[lang]["now"]

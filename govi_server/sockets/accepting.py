@@ -18,7 +18,7 @@ PAUSE_SECONDS = 1.0
 
 
 def raise_limit(wanted: int) -> int:
-    """Raise the limit of open files to the wanted number, or as far as allowed; return the number that are available."""
+    """Raise the limit of open files to the wanted number, or as far as allowed; return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted and soft != resource.RLIM_INFINITY:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

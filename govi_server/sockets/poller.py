@@ -28,7 +28,7 @@ _FAILURES: dict[type[BaseException], Failure] = {ConnectionDone: _DONE, Connecti
 
 @implementer(IReadDescriptor)
 class Poller:
-    """To transports, the part of a reactor that they use; to the reactor, a file that is readable if any of theirs is.
+    """To transports, the part of a reactor that they use; to the reactor, a file, readable if any of theirs is.
 
     It calls them as Twisted's own poll reactors do. reactor: an IReactorFDSet and IReactorTime.
     """

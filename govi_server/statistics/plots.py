@@ -114,14 +114,14 @@ def bars(style: str, counts: Sequence[int], first: int, last: int) -> list[Bar]:
     """Return the bars of a histogram. counts: by bound, the last beyond all of them; first, last: those shown."""
     most = max(counts)
     step = (_RIGHT - _LEFT) / (last - first + 1)
-    shapes = []
+    result = []
     for index in range(first, last + 1):
         if counts[index]:
             size = max(_MIN_BAR_HEIGHT, (_BOTTOM - _TOP) * counts[index] / most)
             edge = "more" if index == len(BOUNDS) else f"up to {bound_text(BOUNDS[index])}"
             x = _LEFT + (index - first) * step + 1
-            shapes.append(Bar(style, x, _BOTTOM - size, max(1, step - 2), size, f"{edge}: {counts[index]:,}"))
-    return shapes
+            result.append(Bar(style, x, _BOTTOM - size, max(1, step - 2), size, f"{edge}: {counts[index]:,}"))
+    return result
 
 
 def bound_labels(first: int, last: int) -> list[Label]:

@@ -1,1 +1,1 @@
-"""The pages in a browser, served by the whole program: make test-browser."""
+"""The pages of the whole program in a browser: make test-browser."""

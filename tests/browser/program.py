@@ -1,6 +1,6 @@
-"""The whole program, as it runs for who looks at its pages: always on the same morning, with a feed that is at hand.
+"""The whole program, always on the same morning, with a feed that tests publish.
 
-The town of Waterdorp has a stop for every state that a board can be in.
+The town of Waterdorp has a stop for every state of a board.
 """
 
 import gzip
@@ -26,7 +26,7 @@ from govi_server.simulator.town_feed import timetable_messages
 from tests import feed as kv
 
 MORNING = "2026-01-15T08:14:05+01:00"
-"""When it is, whenever the tests run: a Thursday on which no clock is set and no day ends."""
+"""The time at which tests begin: a Thursday, far from midnight and from changes of the clock."""
 
 _BEGAN = datetime.fromisoformat(MORNING).timestamp()
 
@@ -43,19 +43,19 @@ PATHS = {
     "wall": f"/board/{_STATION}?view=wall",
     "wall of two": f"/board/{_STATION},{_CANCELLED}?view=wall",
 }
-"""The page of each state that a stop can be in while there is a feed."""
+"""The page of each state of a stop while there is a feed."""
 LOOKS = {
     **{look: ("served", path) for look, path in PATHS.items()},
     "last known": ("silent", PATHS["live"]),
     "down": ("down", PATHS["live"]),
 }
-"""Where every state is to be seen: the server's name, and the page."""
+"""The server and the page of every state."""
 
 
-LATER = 240
-"""Seconds that go by at once in a program that gets later()."""
+CLOCK_STEP = 240
+"""Seconds by which advance_clock() advances a server's clock."""
 
-# SIGUSR2 sets its clock on.
+# SIGUSR2 advances its clock.
 _TWISTD = """
 import signal, sys, time
 began, later, real = float(sys.argv.pop(1)), float(sys.argv.pop(1)), time.time
@@ -66,8 +66,8 @@ from twisted.scripts.twistd import run
 run()
 """
 
-# So that nothing is taken for old while a test runs, and all is known as soon as the first word has come.
-_CALM = """
+# Data stays fresh while a test runs, and the feed is UP as soon as its first message has come.
+_CONFIG = """
 [feed.limits]
 fresh = {fresh}
 stale = 900.0
@@ -78,23 +78,23 @@ silence = 600.0
 
 
 def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Wait until something holds; fails when it does not in this many seconds."""
+    """Wait until a condition is true; fail after some seconds."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it never came to hold"
+        assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.02)
 
 
-_CLIENTS = {"govi-cache": "govi-cache", "govi-simulator": "simulated gateway"}  # of whom its log says so
+_SITES = {"govi-cache": "govi-cache", "govi-simulator": "simulated gateway"}  # names of the ports in their logs
 
 
 @contextmanager
 def twistd(folder: Path, *arguments: str) -> Iterator[str]:
-    """Run a command of ours until it is left; gives what its log says of where it listens for clients."""
+    """Run a twistd command in a context; yield the address that its log says it listens on."""
     log = folder / f"{arguments[0]}-{next(_numbers)}.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", _TWISTD, str(_BEGAN), str(LATER), "--nodaemon", "--pidfile=", *arguments],
+            [sys.executable, "-c", _TWISTD, str(_BEGAN), str(CLOCK_STEP), "--nodaemon", "--pidfile=", *arguments],
             cwd=folder,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -102,12 +102,12 @@ def twistd(folder: Path, *arguments: str) -> Iterator[str]:
 
     def listens() -> re.Match[str] | None:
         assert process.poll() is None, log.read_text()
-        return re.search(rf"Listening on (\S+) for {_CLIENTS[arguments[0]]}$", log.read_text(), re.MULTILINE)
+        return re.search(rf"Listening on (\S+) for {_SITES[arguments[0]]}$", log.read_text(), re.MULTILINE)
 
     try:
         until(listens)
         found = listens()
-        assert found is not None  # it was there before
+        assert found is not None  # until() saw it
         _processes[f"http://{found[1]}"] = process
         yield found[1]
     finally:
@@ -117,21 +117,21 @@ def twistd(folder: Path, *arguments: str) -> Iterator[str]:
         finally:
             process.kill()
     assert "Traceback" not in log.read_text(), log.read_text()
-    assert process.returncode == -signal.SIGTERM, log.read_text()  # as twistd says that it was ended
+    assert process.returncode == -signal.SIGTERM, log.read_text()  # twistd ends with the signal
 
 
 _numbers = count()
 _processes: dict[str, subprocess.Popen[bytes]] = {}  # by URL
 
 
-def later(url: str) -> None:
-    """Have time go by in a server, as if nobody had said anything meanwhile."""
+def advance_clock(url: str) -> None:
+    """Advance the clock of a server, as if no data had come meanwhile."""
     _processes[url].send_signal(signal.SIGUSR2)
 
 
 @contextmanager
 def frozen(url: str) -> Iterator[None]:
-    """Have a server hang until it is left: its connections stay open, and nothing comes."""
+    """Suspend a server in a context: its connections stay open, but silent."""
     _processes[url].send_signal(signal.SIGSTOP)
     try:
         yield
@@ -141,23 +141,23 @@ def frozen(url: str) -> Iterator[None]:
 
 @contextmanager
 def cache(folder: Path, feed: str, *more: str, fresh: float = 900.0, listen: str = "127.0.0.1:0") -> Iterator[str]:
-    """Run govi-cache with a feed until it is left; gives its URL.
+    """Run govi-cache with a feed in a context; yield its URL.
 
-    fresh: seconds after which what the feed says is old. listen: address and port, 0 for any.
+    fresh: seconds for which data is fresh. listen: address and port, 0 for any.
     """
     config = folder / f"{next(_numbers)}.toml"
-    config.write_text(_CALM.format(fresh=fresh))
+    config.write_text(_CONFIG.format(fresh=fresh))
     interface, port = listen.split(":")
-    there = ["--listen", f"tcp:{port}:interface={interface}", "--admin", ""]
-    with twistd(folder, "govi-cache", "--config", str(config), "--feed", feed, *there, *more) as address:
+    ports = ["--listen", f"tcp:{port}:interface={interface}", "--admin", ""]
+    with twistd(folder, "govi-cache", "--config", str(config), "--feed", feed, *ports, *more) as address:
         yield f"http://{address}"
 
 
 @contextmanager
 def town(folder: Path) -> Iterator[str]:
-    """Run govi-cache with the feed of the simulator until both are left; gives its URL."""
+    """Run govi-cache and the simulator with its feed in a context; yield the URL."""
     feed = f"ipc://{folder}/town"
-    recorded = folder / "timetable"  # the feed says it once a minute only
+    recorded = folder / "timetable"  # the feed repeats it once a minute only
     recorded.mkdir()
     for number, message in enumerate(timetable_messages(Town(), _BEGAN)):
         (recorded / f"{number}.ctx").write_bytes(message.ctx)
@@ -172,9 +172,9 @@ def town(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def served(folder: Path, fresh: float = 900.0, shown: str = "live") -> Iterator[tuple[str, "Publisher"]]:
-    """Run govi-cache with the feed of Waterdorp until it is left; gives its URL, and who publishes.
+    """Run govi-cache with the feed of Waterdorp in a context; yield its URL and the publisher.
 
-    shown: the state of its station when all has been said.
+    shown: the state of the station after all messages.
     """
     publisher = Publisher(f"ipc://{folder}/{next(_numbers)}")
     try:
@@ -184,7 +184,7 @@ def served(folder: Path, fresh: float = 900.0, shown: str = "live") -> Iterator[
                 publisher.send(message)
 
             def settled() -> bool:
-                publisher.send(b"")  # it is up with the first word after its recovery
+                publisher.send(b"")  # the feed is UP with the first message after its recovery
                 return state(url, PATHS["live"]) == shown and state(url, PATHS["unknown"]) == "unknown"
 
             until(settled)
@@ -195,17 +195,17 @@ def served(folder: Path, fresh: float = 900.0, shown: str = "live") -> Iterator[
 
 @contextmanager
 def servers(folder: Path) -> Iterator[dict[str, str]]:
-    """Run servers with the feed of Waterdorp, with one that has fallen silent, and with none; gives their URLs."""
+    """Run servers with the feed of Waterdorp, with a silent feed and with none, in a context; yield their URLs."""
     with (
         served(folder) as (url, _),
         served(folder, fresh=0.001, shown="last_known") as (silent, _),
-        cache(folder, f"ipc://{folder}/nobody") as down,
+        cache(folder, f"ipc://{folder}/absent") as down,
     ):
         yield {"served": url, "silent": silent, "down": down}
 
 
 class Publisher:
-    """Publishes what a test has to say."""
+    """Publishes the messages of a test."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -215,44 +215,44 @@ class Publisher:
         self._socket.bind(address)
 
     def wait(self) -> None:
-        """Wait for a subscriber to KV7 and to KV8."""
-        there = 0
-        while there < 2:
-            assert self._socket.poll(20_000), "nobody subscribes"
-            there += self._socket.recv().startswith(b"\1")  # the others leave
+        """Wait for subscriptions to KV7 and to KV8."""
+        n_subscriptions = 0
+        while n_subscriptions < 2:
+            assert self._socket.poll(20_000), "no subscriber"
+            n_subscriptions += self._socket.recv().startswith(b"\1")  # others unsubscribe
 
     def send(self, message: bytes) -> None:
-        """Send a message; an empty one is a heartbeat with nothing to tell."""
+        """Send a message; an empty one is a heartbeat."""
         self._socket.send_multipart([b"/GOVI/KV8passtimes/LIN", gzip.compress(message)])
 
     def close(self) -> None:
-        """Say no more."""
+        """Close the socket."""
         self._context.destroy(linger=0)
 
 
 def state(url: str, path: str) -> str:
-    """Ask for the state of a stop."""
+    """Return the state of a stop."""
     return str(document(url, path)["state"])
 
 
 def document(url: str, path: str) -> dict[str, Any]:
-    """Ask for the first stop of a board, as programs do."""
+    """Return the JSON of the first stop of a board."""
     request = urllib.request.Request(url + path, headers={"Accept": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            text = answer.read()
+        with urllib.request.urlopen(request, timeout=10) as response:
+            text = response.read()
     except urllib.error.HTTPError as error:
         with error:
             text = error.read()
-    found: dict[str, Any] = json.loads(text)["stops"][0]
-    return found
+    stop: dict[str, Any] = json.loads(text)["stops"][0]
+    return stop
 
 
-# What the feed says of Waterdorp.
+# The feed of Waterdorp.
 
 
-def passes(*rows: kv.Row, at: str = "08:14:00") -> bytes:
-    """Write KV8 of departures, as it was said at a time."""
+def passtimes(*rows: kv.Row, at: str = "08:14:00") -> bytes:
+    """Return a KV8 message of passtimes. at: when they were updated."""
     stamp = f"2026-01-15T{at}+01:00"
     return kv.passtimes(*({"LastUpdateTimeStamp": stamp, **row} for row in rows), published=stamp)
 
@@ -266,7 +266,7 @@ def departure(
     status: str = "DRIVING",
     **columns: str,
 ) -> dict[str, str | None]:
-    """Make a row of KV8; planned and expected: HH:MM."""
+    """Return a row of KV8. planned and expected: HH:MM."""
     expected = f"{expected or planned}:00"
     return {
         "OperationDate": "2026-01-15",
@@ -348,7 +348,7 @@ WATERDORP = (
         ),
     ),
     kv.calendar("2026-01-15"),
-    passes(
+    passtimes(
         departure(1, "1", "zee", "08:15", status="ARRIVED", SideCode="A"),
         departure(2, "2", "uni", "08:20", SideCode="B"),
         departure(3, "35", "ziek", "08:22", "08:26", SideCode="C"),
@@ -372,4 +372,4 @@ WATERDORP = (
         published="2026-01-15T08:14:00+01:00",
     ),
 )
-"""Messages: the timetable, and what is known at this time of the morning."""
+"""Messages: the timetable, and the live data of this time of the morning."""

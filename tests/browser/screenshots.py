@@ -1,4 +1,4 @@
-"""Make pictures of the board in each of its states: python -m tests.browser.screenshots docs/images."""
+"""Take screenshots of the board in each of its states: python -m tests.browser.screenshots docs/images."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 COLORS = 128
-"""Of a picture: a board has few, and the edges of its letters."""
+"""Colours of a picture: a board has few, apart from the edges of its letters."""
 
 _TABLE: Any = {"width": 760, "height": 300}
 
 
 class Picture(NamedTuple):
-    """What is to be seen on a picture."""
+    """The content of a picture."""
 
     look: str
     size: Any = _TABLE
@@ -48,7 +48,7 @@ PICTURES = {
 
 
 def take(browser: Browser, url: str, picture: Picture) -> bytes:
-    """Take a picture, as a PNG: of the whole page, or of all that is on a wall."""
+    """Return a picture as PNG: of the whole page, or of what fits on a wall."""
     with browser.new_context(
         viewport=picture.size,
         device_scale_factor=2 if picture.size is PHONE else 1,
@@ -68,7 +68,7 @@ def take(browser: Browser, url: str, picture: Picture) -> bytes:
 
 
 def smaller(png: bytes) -> bytes:
-    """Give a picture with fewer colours, which look the same."""
+    """Return a picture with fewer colours, which looks the same."""
     from PIL import Image
 
     output = io.BytesIO()
@@ -78,7 +78,7 @@ def smaller(png: bytes) -> bytes:
 
 
 def main(folder: Path) -> None:
-    """Make all pictures."""
+    """Take all pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as name, program.servers(Path(name)) as servers, chromium() as browser:
         for title, picture in PICTURES.items():

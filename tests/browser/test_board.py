@@ -1,19 +1,19 @@
-"""The departure board, as a browser shows it."""
+"""The departure board in a browser."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.browser.chromium import DESK, PHONE, STREAM, WALL
+from tests.browser.chromium import DESKTOP, PHONE, STREAM, WALL
 from tests.browser.conftest import Visitor
-from tests.browser.program import PATHS, STATION, Publisher, departure, document, passes, state, until
+from tests.browser.program import PATHS, STATION, Publisher, departure, document, passtimes, state, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 Waterdorp = tuple[str, Publisher]
 
-# What comes into a part of the page that is read out when it changes.
+# Collects the content of live regions, which screen readers read when it changes.
 ANNOUNCED = """() => {
   const live = "[aria-live]:not([aria-live=off]), [role=status], [role=alert], [role=log], output";
   const of = node => (node.nodeType === 1 ? node : node.parentElement).closest(live);
@@ -24,14 +24,14 @@ ANNOUNCED = """() => {
     }
   }).observe(document, {subtree: true, childList: true, characterData: true, attributes: true});
 }"""
-# What the server would send now.
 FOUR = ("live", "planned", "cancelled", "none")
-FRAGMENT = """() => fetch(location.href, {cache: "no-store"}).then(answer => answer.text()).then(
+# What the server would send now.
+FRAGMENT = """() => fetch(location.href, {cache: "no-store"}).then(response => response.text()).then(
   text => new DOMParser().parseFromString(text, "text/html").getElementById("board").innerHTML)"""
 
 
 def rows(page: Page) -> list[list[str]]:
-    """Read the table: the texts of its cells."""
+    """Return the texts of the table's cells."""
     cells = "th .unseen, td"
     return [
         [" ".join(text.split()) for text in row.locator(cells).all_inner_texts()]
@@ -39,20 +39,20 @@ def rows(page: Page) -> list[list[str]]:
     ]
 
 
-def left(page: Page) -> list[str]:
-    """Read when the departures are that are counted down to."""
+def times_left(page: Page) -> list[str]:
+    """Return the times left of the departures that are counted down to."""
     return page.locator("[data-at]:visible").all_inner_texts()
 
 
-def hold(page: Page) -> Page:
-    """Have time go by on a page as the test says, and not by itself."""
+def stop_clock(page: Page) -> Page:
+    """Stop the clock of a page, so that the test advances it."""
     page.clock.install(time=0)
     page.clock.pause_at(1000)
     return page
 
 
-def test_town(page: Page, town: str) -> None:
-    """The board of a town's station has its name, the headers, and all that programs are told."""
+def test_page_has_what_programs_get(page: Page, town: str) -> None:
+    """The board has the stop's name, column headers, and the departures of the JSON document."""
     page.goto(f"{town}{STATION}?lang=en")
     assert page.title() == "Departures Station"
     assert page.locator("h1").inner_text() == "Station"
@@ -61,14 +61,15 @@ def test_town(page: Page, town: str) -> None:
 
     def agree() -> bool:
         page.reload()
-        told = [[one["line"], one["destination"]] for one in document(town, f"{STATION}?limit=20")["departures"]]
-        return len(told) > 3 and [[line, to] for line, to, *_ in rows(page)] == told
+        departures = document(town, f"{STATION}?limit=20")["departures"]
+        expected = [[departure["line"], departure["destination"]] for departure in departures]
+        return len(expected) > 3 and [[line, to] for line, to, *_ in rows(page)] == expected
 
-    until(agree)  # or a bus leaves meanwhile
+    until(agree)  # a bus may leave between the two requests
 
 
-def test_rows(page: Page, waterdorp: Waterdorp) -> None:
-    """Every kind of departure has its words; messages stand above them."""
+def test_rows_of_every_kind(page: Page, waterdorp: Waterdorp) -> None:
+    """Every kind of departure has its text; messages are above them."""
     url, _ = waterdorp
     page.goto(url + PATHS["live"])
     assert rows(page) == [
@@ -88,52 +89,52 @@ def test_rows(page: Page, waterdorp: Waterdorp) -> None:
 
 
 def test_counts_down(visitor: Visitor, waterdorp: Waterdorp) -> None:
-    """Minutes go by, and the clock with them, while nobody says anything; who is gone is not shown."""
+    """Without events the clock and the minutes go on, and departures that have left disappear."""
     url, _ = waterdorp
-    page = hold(visitor.come())
+    page = stop_clock(visitor.open_page())
     page.add_init_script(STREAM)
     page.goto(f"{url}{PATHS['live']}?horizon=10")
-    told = left(page)
-    minutes = int(told[1].removesuffix(" min"))
-    assert told == ["Nu", f"{minutes} min", f"{minutes + 3} min"]
+    times = times_left(page)
+    minutes = int(times[1].removesuffix(" min"))
+    assert times == ["Nu", f"{minutes} min", f"{minutes + 3} min"]
     clock = page.locator(".clock")
     next_bus = page.locator("[data-at]").nth(1).get_attribute("data-at")
     over = (int(next_bus or 0) - int(clock.get_attribute("data-now") or 0)) % 60
     page.clock.run_for(1000 * over)
-    assert left(page)[1] == f"{minutes} min"
+    assert times_left(page)[1] == f"{minutes} min"
     page.clock.run_for(1000)
-    assert left(page)[1] == f"{minutes - 1} min"
+    assert times_left(page)[1] == f"{minutes - 1} min"
     hour, minute = clock.inner_text().split(":")
     page.clock.run_for(60_000)
-    assert left(page)[1] == f"{minutes - 2} min"
+    assert times_left(page)[1] == f"{minutes - 2} min"
     assert clock.inner_text() == f"{hour}:{int(minute) + 1}"
     page.clock.run_for(180_000)
-    assert left(page)[0] == "Nu"
+    assert times_left(page)[0] == "Nu"
     page.clock.run_for(200_000)
-    assert [line for line, *_ in rows(page)] == ["1", "7"]  # the first is at the stop until the server says more
+    assert [line for line, *_ in rows(page)] == ["1", "7"]  # the first is at the stop until the server sends a change
     assert page.locator("#offline").is_hidden()
 
 
-def test_looks_again(visitor: Visitor, waterdorp: Waterdorp) -> None:
-    """Where there is no stream the page looks for what is new by itself."""
+def test_page_polls_without_a_stream(visitor: Visitor, waterdorp: Waterdorp) -> None:
+    """Without a stream the page polls the server."""
     url, publisher = waterdorp
     on_time = departure(21, "1", "zee", "08:40", TimingPointCode="40000051")
-    publisher.send(passes(on_time))
+    publisher.send(passtimes(on_time))
     until(lambda: state(url, "/board/40000051") == "live")
-    page = hold(visitor.come())
+    page = stop_clock(visitor.open_page())
     page.route("**/events/**", lambda route: route.fulfill(content_type="text/event-stream", body=":\n\n"))
     page.goto(f"{url}/board/40000051")
     assert rows(page) == [["1", "Zeedijk", "08:40 op tijd"]]
-    publisher.send(passes({**on_time, "ExpectedDepartureTime": "08:47:00"}, at="08:14:10"))
+    publisher.send(passtimes({**on_time, "ExpectedDepartureTime": "08:47:00"}, at="08:14:10"))
     until(lambda: document(url, "/board/40000051")["departures"][0]["state"] == "late")
     page.clock.fast_forward(30_000)
     page.get_by_text("7 min later").wait_for()
 
 
-def test_no_connection(visitor: Visitor, waterdorp: Waterdorp) -> None:
-    """A page that nobody answers goes on, and says how old its data is; once all is well it says no more of it."""
+def test_lost_connection_is_shown(visitor: Visitor, waterdorp: Waterdorp) -> None:
+    """A page without connection goes on, and shows the age of its data until the connection is back."""
     url, _ = waterdorp
-    page = hold(visitor.come())
+    page = stop_clock(visitor.open_page())
     page.add_init_script(STREAM)
     page.goto(url + PATHS["live"])
     clock = page.locator(".clock").inner_text()
@@ -142,98 +143,98 @@ def test_no_connection(visitor: Visitor, waterdorp: Waterdorp) -> None:
     page.clock.run_for(58_000)
     assert page.locator("#offline").is_hidden()
     page.clock.run_for(5_000)
-    assert page.locator("#offline").inner_text() == f"Geen verbinding: dit zijn de gegevens van {clock}."
-    assert len(left(page)) > 3
+    assert page.locator("#offline").inner_text() == f"Geen verbinding. Laatst bijgewerkt om {clock}."
+    assert len(times_left(page)) > 3
     soft = page.locator("tbody .platform").first.evaluate("node => getComputedStyle(node).color")
     assert page.locator(".on_time .state").first.evaluate("node => getComputedStyle(node).color") == soft
     page.context.set_offline(False)
     page.clock.run_for(30_000)
     page.locator("#offline").wait_for(state="hidden")
-    assert all("ERR_INTERNET_DISCONNECTED" in error for error in visitor.heard.errors)
-    visitor.heard.errors.clear()
+    assert all("ERR_INTERNET_DISCONNECTED" in error for error in visitor.log.errors)
+    visitor.log.errors.clear()
 
 
-def test_farewell(visitor: Visitor, waterdorp: Waterdorp) -> None:
-    """When the server says goodbye after hours the page stays calm while it is away for less than a minute."""
+def test_short_absence_is_not_shown(visitor: Visitor, waterdorp: Waterdorp) -> None:
+    """An absence of the server of less than a minute shows no warning, even after hours."""
     url, _ = waterdorp
-    page = hold(visitor.come())
+    page = stop_clock(visitor.open_page())
     page.add_init_script(STREAM)
     page.goto(url + PATHS["live"])
     page.clock.run_for(3 * 3_600_000)
     page.route("**/board/**", lambda route: route.abort())
-    page.evaluate("stream.say('bye', ''); stream.readyState = 0")
+    page.evaluate("stream.emit('bye', ''); stream.readyState = 0")
     page.clock.run_for(50_000)
     assert page.locator("#offline").is_hidden()
     page.clock.run_for(15_000)
     assert page.locator("#offline").is_visible()
-    page.evaluate("stream.readyState = 1; stream.say('open', '')")
+    page.evaluate("stream.readyState = 1; stream.emit('open', '')")
     page.clock.run_for(1_000)
     assert page.locator("#offline").is_hidden()
-    assert all("ERR_FAILED" in error for error in visitor.heard.errors)
-    visitor.heard.errors.clear()
+    assert all("ERR_FAILED" in error for error in visitor.log.errors)
+    visitor.log.errors.clear()
 
 
-def test_lost_without_a_word(visitor: Visitor, waterdorp: Waterdorp) -> None:
-    """A stream that seems open and does not beat is opened anew, and its silence is no good news."""
+def test_silent_stream_is_reopened(visitor: Visitor, waterdorp: Waterdorp) -> None:
+    """A stream that seems open but has no beats is reopened, and the page shows that it is offline."""
     url, _ = waterdorp
-    page = hold(visitor.come())
+    page = stop_clock(visitor.open_page())
     page.add_init_script(STREAM)
     page.goto(url + PATHS["live"])
     page.route("**/board/**", lambda route: route.abort())
     page.clock.run_for(600_000)
     assert page.locator("#offline").is_hidden()
-    page.evaluate("window.lost = stream; window.say = lost.say; EventSource.prototype.say = () => {}; 0")
+    page.evaluate("window.lost = stream; window.emit = lost.emit; EventSource.prototype.emit = () => {}; 0")
     page.clock.run_for(65_000)
     assert page.locator("#offline").is_visible()
     assert page.evaluate("[lost.readyState, stream === lost]") == [2, False]
-    page.evaluate("EventSource.prototype.say = say; 0")
+    page.evaluate("EventSource.prototype.emit = emit; 0")
     page.clock.run_for(15_000)
     assert page.locator("#offline").is_hidden()
-    assert all("ERR_FAILED" in error for error in visitor.heard.errors)
-    visitor.heard.errors.clear()
+    assert all("ERR_FAILED" in error for error in visitor.log.errors)
+    visitor.log.errors.clear()
 
 
 def test_announcements(visitor: Visitor, waterdorp: Waterdorp) -> None:
-    """Who listens to the page is told what is new and matters, once, and nothing while time goes by."""
+    """Screen readers get each cancellation once, and nothing while minutes go by."""
     url, publisher = waterdorp
     on_time = departure(22, "1", "zee", "08:40", TimingPointCode="40000052")
-    publisher.send(passes(on_time, departure(23, "1", "zee", "08:18", TimingPointCode="40000052")))
+    publisher.send(passtimes(on_time, departure(23, "1", "zee", "08:18", TimingPointCode="40000052")))
     until(lambda: state(url, "/board/40000052") == "live")
-    page = hold(visitor.come())
+    page = stop_clock(visitor.open_page())
     page.add_init_script(STREAM)
     page.goto(f"{url}/board/40000052")
     page.evaluate(ANNOUNCED)
     page.clock.run_for(600_000)
     assert page.evaluate("announced") == []
-    publisher.send(passes({**on_time, "TripStopStatus": "CANCEL"}, at="08:14:10"))
+    publisher.send(passtimes({**on_time, "TripStopStatus": "CANCEL"}, at="08:14:10"))
     until(lambda: document(url, "/board/40000052")["departures"][1]["state"] == "cancelled")
     for again in ("", "<!-- again -->"):
-        page.evaluate("html => stream.say('board', html)", page.evaluate(FRAGMENT) + again)
+        page.evaluate("html => stream.emit('board', html)", page.evaluate(FRAGMENT) + again)
         page.clock.run_for(600_000)
     assert page.evaluate("announced") == ["1, Zeedijk, 08:40 vervalt"]
     page.evaluate("stream.readyState = 0")
     page.route("**/board/**", lambda route: route.abort())
     page.clock.run_for(600_000)
     assert page.evaluate("announced")[1:] == [page.locator("#offline").inner_text()]
-    assert all("ERR_FAILED" in error for error in visitor.heard.errors)
-    visitor.heard.errors.clear()
+    assert all("ERR_FAILED" in error for error in visitor.log.errors)
+    visitor.log.errors.clear()
 
 
-def test_no_script(visitor: Visitor, waterdorp: Waterdorp) -> None:
-    """Without scripts the board is there, and loads itself again."""
+def test_page_reloads_without_scripts(visitor: Visitor, waterdorp: Waterdorp) -> None:
+    """Without scripts the board is shown, and reloads itself."""
     url, _ = waterdorp
-    page = visitor.come(java_script_enabled=False)
+    page = visitor.open_page(java_script_enabled=False)
     page.goto(url + PATHS["live"])
     assert rows(page)[3] == ["35", "Ziekenhuis", "C", "was 08:22 08:26 4 min later"]
-    asked = visitor.heard.requests.count(url + PATHS["live"])
+    n_requests = visitor.log.requests.count(url + PATHS["live"])
     time = page.context.new_cdp_session(page)
     with page.expect_request(url + PATHS["live"]):
         time.send("Emulation.setVirtualTimePolicy", {"policy": "advance", "budget": 21_000})
-    assert asked == 1
+    assert n_requests == 1
 
 
 def test_keyboard(page: Page, waterdorp: Waterdorp) -> None:
-    """Everything there is to use is reached in the order in which it stands there, and is seen to be."""
+    """Tab reaches all controls in order, and the focus is visible."""
     url, _ = waterdorp
     page.goto(url + PATHS["live"])
     links = page.locator("a, button, input, select, [tabindex]")
@@ -251,17 +252,17 @@ def test_keyboard(page: Page, waterdorp: Waterdorp) -> None:
 
 
 def test_fits(page: Page, look: str) -> None:
-    """Nothing of a board has to be scrolled to sideways, on a phone or a wall."""
+    """No board scrolls sideways, on a phone, a desktop or a wall."""
     page.goto(look)
-    for size in (PHONE, DESK, WALL):
+    for size in (PHONE, DESKTOP, WALL):
         page.set_viewport_size(size)
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], size
 
 
-def test_wall(visitor: Visitor, waterdorp: Waterdorp) -> None:
-    """On a wall, where nobody scrolls, all of it is to be seen."""
+def test_wall_does_not_scroll(visitor: Visitor, waterdorp: Waterdorp) -> None:
+    """On a wall the whole board is visible without scrolling."""
     url, _ = waterdorp
-    page = visitor.come()
+    page = visitor.open_page()
     full: Any = {"width": 1920, "height": 1080}
     upright: Any = {"width": 1080, "height": 1920}
     four = ",".join(path.removeprefix("/board/") for look, path in PATHS.items() if look in FOUR)
@@ -275,9 +276,9 @@ def test_wall(visitor: Visitor, waterdorp: Waterdorp) -> None:
 
 
 def test_portrait_wall(visitor: Visitor, waterdorp: Waterdorp) -> None:
-    """On a wall that stands upright names are whole, as there is room below."""
+    """On a portrait wall names are not cut off, since there is room below."""
     url, _ = waterdorp
-    page = visitor.come(viewport={"width": 1080, "height": 1920})
+    page = visitor.open_page(viewport={"width": 1080, "height": 1920})
     page.goto(url + PATHS["wall"])
     for name in page.locator(".name").all():
         assert name.evaluate("node => node.scrollWidth <= node.parentElement.clientWidth")
@@ -285,13 +286,13 @@ def test_portrait_wall(visitor: Visitor, waterdorp: Waterdorp) -> None:
 
 
 def test_accessible(page: Page, look: str) -> None:
-    """axe finds nothing wrong with any state of the board, in light and dark, on a phone and a desk."""
+    """axe finds no violation in any state of the board, in light and dark, on a phone and a desktop."""
     from axe_playwright_python.sync_playwright import Axe
 
     page.goto(look)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        for size in (PHONE, DESK):
+        for size in (PHONE, DESKTOP):
             page.set_viewport_size(size)
-            found = Axe().run(page)
-            assert found.violations_count == 0, f"{scheme}, {size}: {found.generate_report()}"
+            report = Axe().run(page)
+            assert report.violations_count == 0, f"{scheme}, {size}: {report.generate_report()}"

@@ -1,53 +1,49 @@
-"""The board as its stream of events keeps it up to date."""
+"""Updates of the board by its stream of events."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.browser import program
-from tests.browser.chromium import EVENTS_ARE_SERVED, WALL
+from tests.browser.chromium import WALL
 from tests.browser.conftest import Visitor
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = pytest.mark.skipif(not EVENTS_ARE_SERVED, reason="/events/<codes> is not there yet")
-
 STOP = "/board/40000061"
 ON_TIME = program.departure(61, "1", "zee", "08:40", TimingPointCode="40000061")
 
 
-def streams(page: Page, url: str) -> None:
-    """Look at the page, until its stream has begun."""
-    with page.expect_response("**/events/**") as begun:
+def open_stream(page: Page, url: str) -> None:
+    """Open the page, and wait for its stream to begin."""
+    with page.expect_response("**/events/**") as response:
         page.goto(url)
-    assert begun.value.status == 200
+    assert response.value.status == 200
 
 
-def test_delay(page: Page, waterdorp: tuple[str, program.Publisher]) -> None:
-    """A delay that the feed tells of is on the page two seconds later, and the page was not asked for again."""
+def test_delay_is_shown(page: Page, waterdorp: tuple[str, program.Publisher]) -> None:
+    """A delay in the feed is on the page two seconds later, and the page is not requested again."""
     url, publisher = waterdorp
-    publisher.send(program.passes(ON_TIME))
+    publisher.send(program.passtimes(ON_TIME))
     program.until(lambda: program.state(url, STOP) == "live")
-    streams(page, url + STOP)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    open_stream(page, url + STOP)
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
     page.get_by_text("op tijd").wait_for()
-    publisher.send(program.passes({**ON_TIME, "ExpectedDepartureTime": "08:47:00"}, at="08:14:10"))
+    publisher.send(program.passtimes({**ON_TIME, "ExpectedDepartureTime": "08:47:00"}, at="08:14:10"))
     page.get_by_text("7 min later").wait_for(timeout=2_000)
-    assert url + STOP not in asked
+    assert url + STOP not in requests
 
 
-def test_frozen(visitor: Visitor, waterdorp: tuple[str, program.Publisher]) -> None:
-    """That the server hangs, with all connections open, is told within a minute or so; and that it is well again."""
+def test_hanging_server_is_noticed(visitor: Visitor, waterdorp: tuple[str, program.Publisher]) -> None:
+    """The page says within 95 s that a server hangs with its connections open, and stops when it is back."""
     url, _ = waterdorp
-    page = visitor.come()
+    page = visitor.open_page()
     page.clock.install(time=0)
     page.clock.pause_at(1000)
-    streams(page, url + program.PATHS["live"])
+    open_stream(page, url + program.PATHS["live"])
     page.locator(".on_time").first.wait_for()
     with program.frozen(url):
         page.clock.run_for(50_000)
@@ -55,54 +51,55 @@ def test_frozen(visitor: Visitor, waterdorp: tuple[str, program.Publisher]) -> N
         page.clock.run_for(45_000)
         assert page.locator("#offline").is_visible()
 
-    def is_well() -> bool:
+    def has_recovered() -> bool:
         page.clock.run_for(1_000)
         return page.locator("#offline").is_hidden()
 
-    program.until(is_well)
+    program.until(has_recovered)
 
 
-def test_silent_feed(visitor: Visitor, folder: Path) -> None:
-    """Old news makes nobody leave: a wall shows as many departures as the server tells of, until they have left."""
+def test_departures_stay_until_they_left(visitor: Visitor, folder: Path) -> None:
+    """The age of the data hides no departure: a wall shows all that the server sends, until they have left."""
     with program.served(folder, fresh=60.0) as (url, _):
-        program.later(url)
+        program.advance_clock(url)
         path = program.PATHS["live"]
         program.until(lambda: program.state(url, path) == "last_known")
-        told = program.document(url, f"{path}?limit=7")["departures"]
-        assert len(told) == 7
-        assert [one["minutes"] for one in told].count(0) > 1
-        page = visitor.come(viewport=WALL)
+        departures = program.document(url, f"{path}?limit=7")["departures"]
+        assert len(departures) == 7
+        assert [departure["minutes"] for departure in departures].count(0) > 1
+        page = visitor.open_page(viewport=WALL)
         page.clock.install(time=0)
         page.clock.pause_at(1000)
-        streams(page, f"{url}{path}?view=wall")
+        open_stream(page, f"{url}{path}?view=wall")
         page.clock.run_for(3_000)
         lines = page.locator("tbody tr:visible th .unseen")
-        assert lines.all_inner_texts() == [one["line"] for one in told]
-        with program.frozen(url):  # or it would say what time it is
+        assert lines.all_inner_texts() == [departure["line"] for departure in departures]
+        with program.frozen(url):  # or it would send the time
             page.clock.run_for(480_000)
-        gone = ("08:20", "08:23")
-        assert lines.all_inner_texts() == [one["line"] for one in told if (one["expected"] or "")[11:16] not in gone]
+        left = ("08:20", "08:23")
+        remaining = [departure for departure in departures if (departure["expected"] or "")[11:16] not in left]
+        assert lines.all_inner_texts() == [departure["line"] for departure in remaining]
         page.close()
 
 
-def test_farewell(visitor: Visitor, folder: Path) -> None:
-    """A page whose server ends and comes back takes up its stream again, and was calm meanwhile."""
-    page = visitor.come()
+def test_restarted_server_is_found_again(visitor: Visitor, folder: Path) -> None:
+    """The page of a server that restarts resumes its stream, and shows no warning meanwhile."""
+    page = visitor.open_page()
     publisher = program.Publisher(f"ipc://{folder}/farewell")
     try:
         with program.cache(folder, publisher.address) as url:
             publisher.wait()
-            publisher.send(program.passes(ON_TIME))
+            publisher.send(program.passtimes(ON_TIME))
             program.until(lambda: program.state(url, STOP) == "live")
-            streams(page, url + STOP)
-        page.evaluate("new MutationObserver(() => { window.worried = true }).observe(offline, {attributes: true})")
+            open_stream(page, url + STOP)
+        page.evaluate("new MutationObserver(() => { window.warned = true }).observe(offline, {attributes: true})")
         with program.cache(folder, publisher.address, listen=url.partition("//")[2]):
             publisher.wait()
-            publisher.send(program.passes({**ON_TIME, "ExpectedDepartureTime": "08:47:00"}))
+            publisher.send(program.passtimes({**ON_TIME, "ExpectedDepartureTime": "08:47:00"}))
             page.get_by_text("7 min later").wait_for(timeout=20_000)
-        assert page.evaluate("window.worried") is None
+        assert page.evaluate("window.warned") is None
     finally:
         publisher.close()
-    # While nobody listens the browser says so of every attempt.
-    assert all("/events/" in error for error in visitor.heard.errors)
-    visitor.heard.errors.clear()
+    # The browser logs every failed attempt to reconnect.
+    assert all("/events/" in error for error in visitor.log.errors)
+    visitor.log.errors.clear()

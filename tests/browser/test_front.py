@@ -1,4 +1,4 @@
-"""The front page, as a browser shows it."""
+"""The front page in a browser."""
 
 from __future__ import annotations
 
@@ -7,80 +7,80 @@ from typing import TYPE_CHECKING
 import pytest
 
 from govi_server.pages.texts import LANGUAGES, TEXTS
-from tests.browser.chromium import DESK, PHONE
+from tests.browser.chromium import DESKTOP, PHONE
 from tests.browser.conftest import Visitor
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 PLACE = {"latitude": 52.22, "longitude": 5.48}
-"""Somewhere in the simulator's town."""
+"""A place in the simulator's town."""
 
 
-def found(page: Page) -> tuple[str, list[list[str]]]:
-    """Read what is said of the stops that are found: of each its address, its language and its text."""
+def results(page: Page) -> tuple[str, list[list[str]]]:
+    """Return the status of the search, and address, language and HTML of each stop that it found."""
     read = "links => links.map(link => [link.getAttribute('href'), link.lang, link.innerHTML])"
     return page.locator("#said").inner_text(), page.locator("#found a").evaluate_all(read)
 
 
-def wait(page: Page, said: str) -> None:
-    """Wait until it is said."""
+def wait(page: Page, status: str) -> None:
+    """Wait for a status of the search."""
     from playwright.sync_api import expect
 
-    expect(page.locator("#said")).to_have_text(said)
+    expect(page.locator("#said")).to_have_text(status)
 
 
-@pytest.mark.parametrize("asked", ["", *LANGUAGES])
-def test_finds(visitor: Visitor, town: str, asked: str) -> None:
-    """What is found while somebody types is as the server writes it, in the language asked for or the browser's."""
-    lang, kept = (asked, f"&lang={asked}") if asked else ("de", "")
-    typed, loaded = (visitor.come(locale="pl" if asked else lang) for _ in range(2))
+@pytest.mark.parametrize("requested", ["", *LANGUAGES])
+def test_typing_finds_what_the_form_finds(visitor: Visitor, town: str, requested: str) -> None:
+    """Results during typing equal those of the server, in the language requested or the browser's."""
+    lang, kept = (requested, f"&lang={requested}") if requested else ("de", "")
+    typed, loaded = (visitor.open_page(locale="pl" if requested else lang) for _ in range(2))
     typed.goto(f"{town}/?{kept}")
     for query in ("nergens", "station", "ho", "5733"):
         loaded.goto(f"{town}/?q={query}{kept}")
         typed.get_by_role("searchbox").fill(query)
         typed.wait_for_url(f"{town}/?q={query}{kept}")
-        wait(typed, found(loaded)[0])
-        assert found(typed) == found(loaded)
+        wait(typed, results(loaded)[0])
+        assert results(typed) == results(loaded)
         for page in (typed, loaded):
             links = page.locator("footer a").evaluate_all("links => links.map(link => link.href)")
             assert links == [f"{town}/?q={query}&lang={other}" for other in LANGUAGES]
-    assert found(typed)[0] == TEXTS[lang]["found_most"].format(n=20).replace(" ;", "\N{NO-BREAK SPACE};")
+    assert results(typed)[0] == TEXTS[lang]["found_most"].format(n=20).replace(" ;", "\N{NO-BREAK SPACE};")
     typed.get_by_role("searchbox").fill("")
     wait(typed, "")
-    assert found(typed) == ("", [])
-    assert typed.url == (f"{town}/?lang={lang}" if asked else f"{town}/")
+    assert results(typed) == ("", [])
+    assert typed.url == (f"{town}/?lang={lang}" if requested else f"{town}/")
 
 
-def test_names(page: Page, town: str) -> None:
-    """What is found while somebody types is named as the server names it, whatever a source writes."""
+def test_names_are_cleaned(page: Page, town: str) -> None:
+    """Names in results during typing are formatted as the server formats them."""
     stop = {"TimingPointCode": "1", "TimingPointName": "A\u202eb\x07 \u2028c", "TimingPointTown": "unknown"}
     page.goto(town)
     page.route("**/stops?*", lambda route: route.fulfill(json={"Stops": [stop]}))
     page.get_by_role("searchbox").fill("a")
     page.locator("#found a").wait_for()
-    assert found(page)[1] == [["/board/1", "nl", "<b>A b c</b> <span></span> <code>1</code>"]]
+    assert results(page)[1] == [["/board/1", "nl", "<b>A b c</b> <span></span> <code>1</code>"]]
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
-def test_says(visitor: Visitor, town: str, lang: str) -> None:
-    """That nobody answers, and that nobody knows the place, is said in the page's language."""
-    page = visitor.come(locale=lang)
+def test_failures_are_reported(visitor: Visitor, town: str, lang: str) -> None:
+    """A failed request and an unknown location are reported in the page's language."""
+    page = visitor.open_page(locale=lang)
     page.goto(town)
     texts = TEXTS[lang]
-    page.context.grant_permissions([])  # and so not this one
+    page.context.grant_permissions([])  # among them not this one
     page.get_by_role("button", name=texts["near"]).click()
     wait(page, texts["not_located"])
     page.context.set_offline(True)
     page.get_by_role("searchbox").fill("station")
     wait(page, texts["failed"])
-    assert all("ERR_INTERNET_DISCONNECTED" in error for error in visitor.heard.errors)
-    visitor.heard.errors.clear()
+    assert all("ERR_INTERNET_DISCONNECTED" in error for error in visitor.log.errors)
+    visitor.log.errors.clear()
 
 
-def test_near(visitor: Visitor, town: str) -> None:
-    """Who says where he is is told of the nearest stops, with how far they are, the nearest first."""
-    page = visitor.come(geolocation=PLACE, permissions=["geolocation"])
+def test_nearest_stops(visitor: Visitor, town: str) -> None:
+    """A location finds the nearest stops with their distances, the nearest first."""
+    page = visitor.open_page(geolocation=PLACE, permissions=["geolocation"])
     page.goto(f"{town}/?lang=nl")
     page.get_by_role("button", name="In de buurt").click()
     page.locator("#found li").first.wait_for()
@@ -90,9 +90,9 @@ def test_near(visitor: Visitor, town: str) -> None:
     assert page.locator("#said").inner_text() == f"{len(meters)} haltes"
 
 
-def test_no_script(visitor: Visitor, town: str) -> None:
-    """Without scripts the form finds stops, and the language that was asked for stays."""
-    page = visitor.come(java_script_enabled=False)
+def test_form_works_without_scripts(visitor: Visitor, town: str) -> None:
+    """Without scripts the form finds stops, and keeps the requested language."""
+    page = visitor.open_page(java_script_enabled=False)
     page.goto(f"{town}/?lang=de")
     assert page.get_by_role("button").all_inner_texts() == ["Suchen"]
     page.get_by_role("searchbox").fill("station")
@@ -104,7 +104,7 @@ def test_no_script(visitor: Visitor, town: str) -> None:
 
 
 def test_keyboard(page: Page, town: str) -> None:
-    """Arrows go into the list and back; the rest is reached by Tab, and is seen to be."""
+    """Arrow keys move through the results, Tab reaches everything, and the focus is visible."""
     page.goto(town)
     page.keyboard.press("Tab")
     page.keyboard.type("5733")
@@ -125,14 +125,14 @@ def test_keyboard(page: Page, town: str) -> None:
 
 @pytest.mark.parametrize("path", [*(f"/?q=station&lang={lang}" for lang in LANGUAGES), "/docs"])
 def test_accessible(page: Page, town: str, path: str) -> None:
-    """axe finds nothing wrong, in light and dark, on a phone and a desk; all of it fits in the width."""
+    """axe finds no violation, in light and dark, on a phone and a desktop, and the page fits in their width."""
     from axe_playwright_python.sync_playwright import Axe
 
     page.goto(f"{town}{path}")
-    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    page.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true })")
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        for size in (PHONE, DESK):
+        for size in (PHONE, DESKTOP):
             page.set_viewport_size(size)
             report = Axe().run(page)
             assert report.violations_count == 0, f"{scheme}, {size}: {report.generate_report()}"

@@ -1,4 +1,4 @@
-"""The recorder: what a record is, and how a recording is written."""
+"""Tests of command.record and kv78turbo.recording."""
 
 import base64
 import gzip
@@ -24,29 +24,29 @@ MESSAGE = gzip.compress(CTX.encode(), mtime=0)
 class RecordTests(SynchronousTestCase):
     """One line of a recording."""
 
-    def test_text(self) -> None:
-        """CTX is kept as text, its line ends and escapes included."""
+    def test_ctx_is_text(self) -> None:
+        """CTX is recorded as text, including line ends and escapes."""
         line = write_record(make_record("/GOVI/KV8passtimes/EBS", MESSAGE, NOW))
         self.assertEqual(line.count(b"\n"), 1)
         expected = {"time": "2026-05-08T10:00:00.250Z", "envelope": "/GOVI/KV8passtimes/EBS", "ctx": CTX}
         self.assertEqual(json.loads(line), expected)
         self.assertEqual(read_record(line).ctx, CTX)
 
-    def test_no_text(self) -> None:
-        """What is no gzip, is cut off, or is no UTF-8 is kept as it came."""
+    def test_other_payload_is_base64(self) -> None:
+        """Payloads that are not complete gzip of UTF-8 are recorded unchanged."""
         for payload in (b"nonsense", MESSAGE[:-5], MESSAGE + b"x", gzip.compress(b"\xe9"), b""):
             line = write_record(make_record("x", payload, NOW))
             self.assertEqual(base64.b64decode(json.loads(line)["base64"]), payload)
             self.assertNotIn("ctx", json.loads(line))
             self.assertEqual(read_record(line).base64, base64.b64encode(payload).decode())
 
-    def test_bomb(self) -> None:
-        """What would be larger than 64 MiB is kept as it came, too."""
+    def test_large_payload_is_base64(self) -> None:
+        """Payloads of more than 64 MiB are recorded compressed."""
         payload = gzip.compress(bytes((64 << 20) + 1), 1)
         self.assertIsNone(make_record("x", payload, NOW).ctx)
 
-    def test_wrong(self) -> None:
-        """What is no record is a ValueError."""
+    def test_invalid_record(self) -> None:
+        """An invalid record is a ValueError."""
         for line in (
             b"",
             b"{}",
@@ -77,21 +77,21 @@ class RecorderTests(SynchronousTestCase):
         self.clock = Clock()
         self.clock.rightNow = NOW
         self.progress = io.StringIO()
-        self.failed = 0
+        self.failures = 0
 
     def start(self, path: Path | None = None) -> Recorder:
-        recorder = Recorder(self.clock, str(path or self.path), self.progress, self.fail_once)
+        recorder = Recorder(self.clock, str(path or self.path), self.progress, self.count_failure)
         recorder.startService()
         return recorder
 
-    def fail_once(self) -> None:
-        self.failed += 1
+    def count_failure(self) -> None:
+        self.failures += 1
 
-    def told(self) -> list[str]:
+    def progress_lines(self) -> list[str]:
         return self.progress.getvalue().splitlines()
 
     def test_writes_every_second(self) -> None:
-        """Messages are in the file a second later, and all of them when the recorder stops."""
+        """Messages are in the file after a second, and all of them when the recorder stops."""
         recorder = self.start()
         recorder.received("a", MESSAGE)
         recorder.received("b", b"nonsense")
@@ -104,19 +104,19 @@ class RecorderTests(SynchronousTestCase):
             [read_record(line).envelope for line in self.path.read_bytes().splitlines()], ["a", "b", "c"]
         )
         size = self.path.stat().st_size
-        self.assertEqual(self.told(), [f"{self.path}: 3 messages, 4 records, {size} bytes"])
+        self.assertEqual(self.progress_lines(), [f"{self.path}: 3 messages, 4 records, {size} bytes"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_much(self) -> None:
-        """Much is not kept for a second."""
+    def test_large_messages_are_written_immediately(self) -> None:
+        """Large messages are written before the second is over."""
         recorder = self.start()
         payload = gzip.compress(bytes(1 << 20))
         recorder.received("a", payload)
         self.assertGreater(self.path.stat().st_size, 1 << 20)
         recorder.stopService()
 
-    def test_compressed(self) -> None:
-        """A compressed recording is whole after every second, however it ends."""
+    def test_compressed_recording_is_complete_each_second(self) -> None:
+        """A compressed recording can be read after each second."""
         path = self.path.with_suffix(".jsonl.gz")
         recorder = self.start(path)
         for count in range(3):
@@ -126,8 +126,8 @@ class RecorderTests(SynchronousTestCase):
                 self.assertEqual(len([read_record(line) for line in file]), count + 1)
         recorder.stopService()
 
-    def test_progress(self) -> None:
-        """Where there is no terminal a line a minute tells how far it is."""
+    def test_progress_each_minute(self) -> None:
+        """Without a terminal, progress is one line each minute."""
         recorder = self.start()
         self.clock.pump([1] * 60)
         recorder.received("a", MESSAGE)
@@ -135,7 +135,7 @@ class RecorderTests(SynchronousTestCase):
         recorder.stopService()
         size = self.path.stat().st_size
         self.assertEqual(
-            self.told()[:2],
+            self.progress_lines()[:2],
             [
                 "0 messages, 0 records, 0 bytes, last data none yet",
                 f"1 messages, 2 records, {size} bytes, last data 60 s ago",
@@ -143,7 +143,7 @@ class RecorderTests(SynchronousTestCase):
         )
 
     def test_progress_in_place(self) -> None:
-        """On a terminal one line is written over every second, and is whole in the end."""
+        """On a terminal, progress is one line that is overwritten each second."""
         self.progress = Terminal()
         recorder = self.start()
         recorder.received("a", MESSAGE)
@@ -153,31 +153,31 @@ class RecorderTests(SynchronousTestCase):
         recorder.stopService()
         self.assertTrue(self.progress.getvalue().endswith("bytes\x1b[K\n"))
 
-    def test_existing(self) -> None:
-        """A recording that is there is not overwritten."""
+    def test_existing_file_is_not_overwritten(self) -> None:
+        """An existing recording is not overwritten."""
         self.path.write_text("precious")
         error = self.assertRaises(StartupError, self.start)
         self.assertEqual(str(error), f"cannot write {self.path}: File exists")
         self.assertEqual(self.path.read_text(), "precious")
 
-    def test_no_directory(self) -> None:
-        """A file that cannot be made is an error that names it."""
+    def test_missing_directory(self) -> None:
+        """A file that cannot be created is an error that names it."""
         error = self.assertRaises(StartupError, self.start, Path("/nonexistent/x"))
         self.assertEqual(str(error), "cannot write /nonexistent/x: No such file or directory")
 
-    def test_full(self) -> None:
-        """On a full disk the recorder says so once, and takes no more."""
+    def test_full_disk_ends_recording(self) -> None:
+        """A full disk is reported once, and ends the recording."""
         recorder = self.start(Path("/dev/full"))
         recorder.received("a", MESSAGE)
         self.clock.advance(1)
-        self.assertEqual((self.failed, recorder.error), (1, "cannot write /dev/full: No space left on device"))
+        self.assertEqual((self.failures, recorder.error), (1, "cannot write /dev/full: No space left on device"))
         recorder.received("b", MESSAGE)
         self.clock.advance(1)
         recorder.stopService()
-        self.assertEqual(self.failed, 1)
+        self.assertEqual(self.failures, 1)
 
-    def test_whole_lines(self) -> None:
-        """What did not fit is taken away again, so that every line is whole."""
+    def test_incomplete_write_is_undone(self) -> None:
+        """An incomplete write is undone, so that each line is complete."""
         recorder = self.start()
         recorder.received("a", MESSAGE)
         self.clock.advance(1)
@@ -196,17 +196,17 @@ class RecorderTests(SynchronousTestCase):
 
 
 class OptionsTests(SynchronousTestCase):
-    """What can be said on the command line."""
+    """The options of the command line."""
 
-    def test_feeds(self) -> None:
+    def test_several_feeds(self) -> None:
         """There may be several addresses."""
         options = Options()
         options.parseOptions(["--feed", "tcp://a:1", "--feed", "tcp://b:1", "--output", "-"])
         self.assertEqual(options["feeds"], ["tcp://a:1", "tcp://b:1"])
         self.assertEqual((options["output"], options["prefix"]), ("-", "/GOVI/"))
 
-    def test_wrong(self) -> None:
-        """What is not known is one line; an address that is none, too, and leaves no file."""
+    def test_unknown_option(self) -> None:
+        """An unknown option exits with one line."""
         self.assertRaises(usage.UsageError, Options().parseOptions, ["--nonsense"])
         error = self.assertRaises(SystemExit, main, ["--nonsense"])
         self.assertEqual(str(error), "govi-record: option --nonsense not recognized")

@@ -1,6 +1,6 @@
 """Tests of the running program against /openapi.json, with schemathesis (make test-contract).
 
-It sends the examples, values at and beyond the bounds of every parameter, and generated requests, with all its checks.
+It sends the examples, values at and beyond the bounds of parameters, and generated requests, with all its checks.
 """
 
 import os
@@ -51,8 +51,8 @@ def gateway(folder: Path) -> Iterator[str]:
     callback = free_port()
     there = ["--listen", "tcp:0:interface=127.0.0.1", "--callback-url", f"http://127.0.0.1:{callback}/"]
     with (
-        program.twistd(folder, "govi-simulator", *there, "--delay", "0.01") as asked,
-        _cache(folder, callback, 0.1, "--gateway-url", f"http://{asked}/") as url,
+        program.twistd(folder, "govi-simulator", *there, "--delay", "0.01") as simulator,
+        _cache(folder, callback, 0.1, "--gateway-url", f"http://{simulator}/") as url,
     ):
         yield url
 

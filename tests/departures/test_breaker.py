@@ -1,4 +1,4 @@
-"""The circuit breaker: when it opens, what it lets through, and when it closes."""
+"""Tests of departures.breaker."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from tests.doubles import FakeSource
 
 BOARD = Board("57330430", (), 1_000_000.0)
 
-OPENED = "the source failed 3 times in a row, now it is asked once in 5 s: refused"
+OPENED = "Breaker of the source: open after 3 failures, one probe every 5 s: refused"
 
 
 class BreakerTests(SynchronousTestCase):
@@ -34,11 +34,11 @@ class BreakerTests(SynchronousTestCase):
     def tearDown(self) -> None:
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def ask(self, result: Board | Exception) -> None:
-        """Have a question asked of the source, and answer it."""
-        asked = len(self.source.asked)
+    def request(self, result: Board | Exception) -> None:
+        """Make a request that reaches the source, with this result."""
+        before = len(self.source.asked)
         waiting = self.breaker.board(BOARD.code)
-        self.assertEqual(len(self.source.asked), asked + 1)
+        self.assertEqual(len(self.source.asked), before + 1)
         self.assertNoResult(waiting)
         if isinstance(result, Board):
             self.source.answers[-1].callback(result)
@@ -48,81 +48,81 @@ class BreakerTests(SynchronousTestCase):
             self.assertIs(self.failureResultOf(waiting).value, result)
 
     def open(self) -> None:
-        """Have the breaker open."""
+        """Open the breaker."""
         for _ in range(3):
             self.assertEqual(self.breaker.state, "closed")
-            self.ask(SourceUnreachable("refused"))
+            self.request(SourceUnreachable("refused"))
         self.assertEqual(self.breaker.state, "open")
 
-    def assertFailsAtOnce(self, reason: str = "refused") -> None:
-        """Check that a question fails without being asked of the source."""
-        asked = len(self.source.asked)
+    def assert_fails_fast(self, reason: str = "refused") -> None:
+        """Assert that a request fails without reaching the source."""
+        before = len(self.source.asked)
         failure = self.failureResultOf(self.breaker.board(BOARD.code), SourceUnreachable)
         self.assertEqual(failure.getErrorMessage(), reason)
-        self.assertEqual(len(self.source.asked), asked)
+        self.assertEqual(len(self.source.asked), before)
 
     def lines(self) -> list[tuple[Any, str]]:
-        """Give what the log says, with the levels."""
+        """Return the lines of the log with their levels."""
         return [(event["log_level"], formatEvent(event)) for event in self.events]
 
-    def test_provides(self) -> None:
-        """A breaker is a source."""
+    def test_provides_interface(self) -> None:
+        """A breaker provides IDepartureSource."""
         verifyObject(IDepartureSource, self.breaker)
 
     def test_defaults(self) -> None:
-        """Ten failures in a row open it, for five seconds."""
+        """By default ten consecutive failures open it for five seconds."""
         self.assertEqual(BreakerSettings(), BreakerSettings(failures=10, pause=5.0))
 
-    def test_passes_on(self) -> None:
-        """Questions and answers go through, and who listens is heard of by the source."""
-        self.ask(BOARD)
+    def test_closed_breaker_passes_on(self) -> None:
+        """A closed breaker passes on requests, results and callbacks."""
+        self.request(BOARD)
         self.assertEqual(self.source.asked, [BOARD.code])
-        heard: list[Board] = []
-        self.breaker.listen(heard.append)
+        boards: list[Board] = []
+        self.breaker.listen(boards.append)
         self.source.tell(BOARD)
-        self.assertEqual(heard, [BOARD])
+        self.assertEqual(boards, [BOARD])
         self.assertEqual(self.lines(), [])
 
-    def test_opens(self) -> None:
-        """After so many questions in a row that were not taken it opens, and says so once."""
+    def test_opens_after_failures(self) -> None:
+        """It opens after consecutive failures, with one log line."""
         self.open()
         self.assertEqual(self.lines(), [(LogLevel.warn, OPENED)])
 
-    def test_silence_closes(self) -> None:
-        """A source that takes the one question again and says nothing is not dead."""
+    def test_silent_probe_closes(self) -> None:
+        """A source that accepts the probe without answering is reachable."""
         self.open()
         self.clock.advance(5)
-        self.ask(SourceSilent("no answer within 10 s"))
+        self.request(SourceSilent("no answer within 10 s"))
         self.assertEqual(self.breaker.state, "closed")
 
-    def test_fails_at_once(self) -> None:
-        """While it is open every question fails at once, with what the last one failed with."""
+    def test_open_breaker_fails_fast(self) -> None:
+        """While it is open requests fail immediately, with the last error."""
         for reason in ("timeout", "reset", "no route to host"):
-            self.ask(SourceUnreachable(reason))
+            self.request(SourceUnreachable(reason))
         for seconds in (0, 1, 3, 0.9375):
             self.clock.advance(seconds)
-            self.assertFailsAtOnce("no route to host")
+            self.assert_fails_fast("no route to host")
         self.assertEqual(self.breaker.state, "open")
 
-    def test_not_in_a_row(self) -> None:
-        """Whatever shows that the source takes questions begins the count anew."""
+    def test_accepted_request_resets_count(self) -> None:
+        """Each request that the source accepts resets the count of failures."""
         for result in (BOARD, SourceSilent("no answer within 10 s"), SourceBroken("not well-formed XML")):
             for _ in range(3):
-                self.ask(SourceUnreachable("refused"))
-                self.ask(SourceUnreachable("refused"))
-                self.ask(result)
+                self.request(SourceUnreachable("refused"))
+                self.request(SourceUnreachable("refused"))
+                self.request(result)
                 self.assertEqual(self.breaker.state, "closed")
         self.assertEqual(self.lines(), [])
 
-    def test_does_not_count(self) -> None:
-        """A source that takes questions is asked on, however often it is silent or broken."""
+    def test_other_failures_do_not_count(self) -> None:
+        """Silence and invalid responses do not open it."""
         for failure in (SourceSilent("no answer within 10 s"), SourceBroken("not well-formed XML")):
             for _ in range(20):
-                self.ask(failure)
+                self.request(failure)
         self.assertEqual(self.breaker.state, "closed")
 
-    def test_half_open(self) -> None:
-        """When its pause is over one question is let through, the others fail at once until that is answered."""
+    def test_one_probe_after_pause(self) -> None:
+        """After the pause one request is a probe; others fail immediately until it has a result."""
         self.open()
         self.clock.advance(5)
         waiting = self.breaker.board(BOARD.code)
@@ -130,50 +130,50 @@ class BreakerTests(SynchronousTestCase):
         self.assertEqual(self.breaker.state, "half-open")
         for seconds in (0, 4, 5, 60):
             self.clock.advance(seconds)
-            self.assertFailsAtOnce()
+            self.assert_fails_fast()
         self.assertNoResult(waiting)
         self.source.answers[-1].callback(BOARD)
         self.assertIs(self.successResultOf(waiting), BOARD)
 
-    def test_success_closes(self) -> None:
-        """When the question that was let through is answered, everything is asked again."""
+    def test_successful_probe_closes(self) -> None:
+        """A successful probe closes it."""
         self.open()
         self.clock.advance(5)
-        self.ask(BOARD)
+        self.request(BOARD)
         self.assertEqual(self.breaker.state, "closed")
-        self.ask(BOARD)
+        self.request(BOARD)
 
-    def test_taken_closes(self) -> None:
-        """When the question that was let through is taken, silence or nonsense as its answer closes too."""
+    def test_accepted_probe_closes(self) -> None:
+        """A probe that is accepted closes it, even without a valid response."""
         for failure in (SourceSilent("no answer within 10 s"), SourceBroken("not well-formed XML")):
             self.open()
             self.clock.advance(5)
-            self.ask(failure)
+            self.request(failure)
             self.assertEqual(self.breaker.state, "closed")
 
-    def test_counts_anew(self) -> None:
-        """Once closed it takes as many failures as ever to open it again, and the log tells once a minute."""
+    def test_closed_breaker_counts_again(self) -> None:
+        """Once closed it needs as many failures to open again, and is logged once a minute."""
         for _ in range(3):
             self.open()
             self.clock.advance(31)
-            self.ask(BOARD)
+            self.request(BOARD)
         more = " (and 1 more of this kind since the last such line)"
         self.assertEqual(self.lines(), [(LogLevel.warn, OPENED), (LogLevel.warn, OPENED + more)])
 
-    def test_failure_reopens(self) -> None:
-        """When the question that was let through fails, it is open for another pause, and says nothing more."""
+    def test_failed_probe_reopens(self) -> None:
+        """A failed probe opens it for another pause, without a further log line."""
         self.open()
         for n in range(3):
             self.clock.advance(5)
-            self.ask(SourceUnreachable(f"refused again, {n}"))
+            self.request(SourceUnreachable(f"refused again, {n}"))
             self.assertEqual(self.breaker.state, "open")
             self.clock.advance(4.9375)
-            self.assertFailsAtOnce(f"refused again, {n}")
+            self.assert_fails_fast(f"refused again, {n}")
             self.clock.advance(0.0625)
         self.assertEqual(self.lines(), [(LogLevel.warn, OPENED)])
 
-    def test_pause_from_the_failure(self) -> None:
-        """A pause is counted from when the question failed, not from when it was asked."""
+    def test_pause_counts_from_failure(self) -> None:
+        """A pause counts from the failure, and not from the request."""
         self.open()
         self.clock.advance(5)
         waiting = self.breaker.board(BOARD.code)
@@ -181,10 +181,10 @@ class BreakerTests(SynchronousTestCase):
         self.source.answers[-1].errback(SourceUnreachable("not taken within 10 s"))
         self.failureResultOf(waiting, SourceUnreachable)
         self.clock.advance(4)
-        self.assertFailsAtOnce("not taken within 10 s")
+        self.assert_fails_fast("not taken within 10 s")
 
-    def test_fails_before_it_returns(self) -> None:
-        """A source that fails before it has returned counts as any other."""
+    def test_synchronous_failures_count(self) -> None:
+        """Failures before board() has returned count like others."""
         self.source.at_once = SourceUnreachable("refused")
         for _ in range(20):
             self.failureResultOf(self.breaker.board(BOARD.code), SourceUnreachable)
@@ -194,44 +194,44 @@ class BreakerTests(SynchronousTestCase):
             self.failureResultOf(self.breaker.board(BOARD.code), SourceUnreachable)
         self.assertEqual(len(self.source.asked), 4)
 
-    def test_many_on_their_way(self) -> None:
-        """When many that are on their way fail together it opens once, and one question is let through after."""
+    def test_concurrent_failures_open_once(self) -> None:
+        """Many concurrent failures open it once, and one probe follows."""
         waiting = [self.breaker.board(BOARD.code) for _ in range(50)]
         for answer in self.source.answers:
             answer.errback(SourceUnreachable("refused"))
-        for each in waiting:
-            self.failureResultOf(each, SourceUnreachable)
-        self.assertFailsAtOnce()
+        for deferred in waiting:
+            self.failureResultOf(deferred, SourceUnreachable)
+        self.assert_fails_fast()
         self.assertEqual(self.lines(), [(LogLevel.warn, OPENED)])
         self.clock.advance(5)
-        self.ask(BOARD)
+        self.request(BOARD)
 
-    def test_old_question_answered(self) -> None:
-        """The answer to a question that was on its way when it opened closes it."""
+    def test_earlier_request_closes(self) -> None:
+        """The result of a request from before it opened closes it."""
         waiting = self.breaker.board(BOARD.code)
         self.open()
         self.source.answers[0].callback(BOARD)
         self.assertIs(self.successResultOf(waiting), BOARD)
-        self.ask(BOARD)
+        self.request(BOARD)
 
-    def test_clock_set_back(self) -> None:
-        """A clock that is set back does not keep it open for longer than its pause."""
+    def test_clock_set_back_ends_pause(self) -> None:
+        """A clock that is set back does not prolong the pause."""
         for seconds in (10, 3600, 86400 * 365):
             self.open()
             self.clock.advance(-seconds)
-            self.ask(BOARD)
+            self.request(BOARD)
 
-    def test_clock_set_back_a_little(self) -> None:
-        """When the clock is set back by less than the pause, it is over a pause later at the latest."""
+    def test_clock_set_back_less_than_pause(self) -> None:
+        """After the clock was set back by less than the pause, it ends a pause later at most."""
         self.open()
         self.clock.advance(3)
         self.clock.advance(-3)
-        self.assertFailsAtOnce()
+        self.assert_fails_fast()
         self.clock.advance(5)
-        self.ask(BOARD)
+        self.request(BOARD)
 
-    def test_clock_set_forward(self) -> None:
+    def test_clock_set_forward_ends_pause(self) -> None:
         """A clock that is set forward ends the pause."""
         self.open()
         self.clock.advance(3600)
-        self.ask(BOARD)
+        self.request(BOARD)

@@ -1,4 +1,4 @@
-"""What a traveller is told: rows, states and what is left."""
+"""Tests of departures.display: states, remaining minutes, texts, and the display of a gateway's board."""
 
 from datetime import datetime
 
@@ -11,8 +11,8 @@ from govi_server.departures.display import (
     DisplayRow,
     RowState,
     StopDisplay,
+    board_display,
     clean,
-    of_board,
     place,
     platform,
     row_state,
@@ -25,16 +25,16 @@ MINUTE = 60
 
 
 def row(planned: float = 10, expected: float = 10, state: RowState = "on_time", **values: str) -> DisplayRow:
-    """Make a row that is planned and expected so many minutes after NOW."""
+    """Return a row that is planned and expected some minutes after NOW."""
     return DisplayRow("1", "Strand", NOW + planned * MINUTE, NOW + expected * MINUTE, state, **values)
 
 
 class StateTests(SynchronousTestCase):
-    """What is known of a departure and of a stop."""
+    """States of departures and stops."""
 
-    def test_rows(self) -> None:
-        """A status, and what is expected, make a state; nobody who says nothing is on time."""
-        for status, expected, silent, state in [
+    def test_row_states(self) -> None:
+        """The state follows from status and times; without an expected time none is on time."""
+        for status, expected, is_stale, state in [
             ("DRIVING", 600.0, False, "on_time"),
             ("DRIVING", 659.0, False, "on_time"),
             ("DRIVING", 660.0, False, "late"),
@@ -53,45 +53,45 @@ class StateTests(SynchronousTestCase):
             ("SOMETHING", 600.0, True, "unknown"),
             ("PASSED", 600.0, False, None),
         ]:
-            self.assertEqual(row_state(status, 600.0, expected, silent), state, (status, expected, silent))
+            self.assertEqual(row_state(status, 600.0, expected, is_stale), state, (status, expected, is_stale))
 
-    def test_stops(self) -> None:
-        """A stop is live as soon as one departure is, unless what was said is not fresh."""
+    def test_stop_states(self) -> None:
+        """A stop is live if one of its departures is, unless its data is stale."""
         live, planned = row(), row(state="planned")
-        for rows, stale, state in [
+        for rows, is_stale, state in [
             ([], False, "none"), ([], True, "none"), ([planned], False, "planned"), ([planned], True, "planned"),
             ([live, planned], False, "live"), ([live, planned], True, "last_known"),
         ]:  # fmt: skip
-            self.assertEqual(stop_state(rows, stale), state)
+            self.assertEqual(stop_state(rows, is_stale), state)
 
-    def test_moved(self) -> None:
-        """A departure has another time than planned when the clocks show one, and somebody has said so."""
+    def test_moved_departure(self) -> None:
+        """A departure is moved if its displayed time is another one than planned, and is reported."""
         self.assertEqual([row(10, expected).moved for expected in (9.9, 10, 10.9, 11)], [True, False, False, True])
         self.assertEqual(row(10, 7).delay, -3)
         for state in ("planned", "unknown", "cancelled"):
             self.assertFalse(row(10, 13, state).moved)
 
 
-class LeftTests(SynchronousTestCase):
-    """How many minutes are left: never more than there are."""
+class MinutesTests(SynchronousTestCase):
+    """Remaining minutes, which are never overstated."""
 
     def test_whole_minutes(self) -> None:
-        """Only whole minutes count, and none are below 0."""
+        """Only whole minutes count, and not below 0."""
         stop = StopDisplay(CODE, "live")
         minutes = [stop.minutes(row(10, m), NOW) for m in (-1, 0, 0.99, 1, 1.99, 2, 60)]
         self.assertEqual(minutes, [0, 0, 0, 1, 1, 2, 60])
 
-    def test_age(self) -> None:
-        """The age of what is said is taken off, and that for which it is kept; the timetable has none."""
+    def test_age_is_subtracted(self) -> None:
+        """The age of the data and the delay of display are subtracted, except from planned departures."""
         stop = StopDisplay(CODE, "live", age=61.0)
         self.assertEqual(stop.minutes(row(10, 5), NOW), 3)
         self.assertEqual(stop.minutes(row(10, 5, "last_known"), NOW), 3)
         self.assertEqual(stop.minutes(row(10, 5, "planned"), NOW), 5)
-        (kept,) = DepartureDisplay((stop,), 3600).kept(60).stops
-        self.assertEqual(kept.minutes(row(10, 5), NOW), 2)
+        (delayed,) = DepartureDisplay((stop,), 3600).delayed(60).stops
+        self.assertEqual(delayed.minutes(row(10, 5), NOW), 2)
 
-    def test_not_counted(self) -> None:
-        """Nobody counts on what is cancelled, or comes nobody knows when."""
+    def test_unreliable_minutes(self) -> None:
+        """Cancelled departures and those with unknown delay have no remaining minutes."""
         for state in ("cancelled", "unknown"):
             self.assertIsNone(StopDisplay(CODE, "live").minutes(row(10, 5, state), NOW))
 
@@ -99,32 +99,32 @@ class LeftTests(SynchronousTestCase):
 class TextTests(SynchronousTestCase):
     """Texts of sources."""
 
-    def test_clean(self) -> None:
-        """A text is one line of what can be seen."""
-        for text, cleaned in [
+    def test_clean_text(self) -> None:
+        """A text is one line of printable characters."""
+        for text, expected in [
             (None, ""), ("  a \t b\r\nc ", "a b c"), ("a\x1b[2Jb", "a [2Jb"), ("a\u202eb", "a b"), ("éß", "éß"),
             ("Zu\u0308rich", "Z\u00fcrich"),
         ]:  # fmt: skip
-            self.assertEqual(clean(text), cleaned)
+            self.assertEqual(clean(text), expected)
 
-    def test_place(self) -> None:
-        """A name has its town once, and what nobody knows is no town."""
-        for name, town, read in [
+    def test_town_is_not_repeated(self) -> None:
+        """The town is removed from the name, and "unknown" is not a town."""
+        for name, town, expected in [
             ("Waterdorp, Haven", "Waterdorp", ("Haven", "Waterdorp")), ("Haven", "unknown", ("Haven", "")),
             ("Waterdorp", "Waterdorp", ("Waterdorp", "Waterdorp")), (", Haven", "", (", Haven", "")),
             ("a\u202eb\x07", "c\nd", ("a b", "c d")), (None, None, ("", "")),
         ]:  # fmt: skip
-            self.assertEqual(place(name, town), read)
+            self.assertEqual(place(name, town), expected)
 
     def test_platform(self) -> None:
-        """A dash is no platform; a space before it is none of it."""
+        """A dash is not a platform, and spaces are removed."""
         self.assertEqual(
             [platform(text) for text in ("-", "", None, " 2", "B5 - B7")], [None, None, None, "2", "B5 - B7"]
         )
 
 
-class BoardTests(SynchronousTestCase):
-    """The sign of a gateway's board."""
+class BoardDisplayTests(SynchronousTestCase):
+    """The display of a gateway's board."""
 
     trip = Trip(
         operating_date="2026-01-01",
@@ -136,23 +136,23 @@ class BoardTests(SynchronousTestCase):
         trip_stop_status="DRIVING",
     )
 
-    def sign(self, *trips: Trip, age: float = 0.0, stale: bool = False, lines: str = "") -> StopDisplay:
-        return of_board(Board(CODE, trips, NOW - age), NOW, stale, frozenset(lines.split()), 7200.0)
+    def display(self, *trips: Trip, age: float = 0.0, is_stale: bool = False, lines: str = "") -> StopDisplay:
+        return board_display(Board(CODE, trips, NOW - age), NOW, is_stale, frozenset(lines.split()), 7200.0)
 
-    def test_row(self) -> None:
-        """A trip is a row."""
-        stop = self.sign(self.trip, age=20.0)
+    def test_trip_is_a_row(self) -> None:
+        """A trip becomes a row."""
+        stop = self.display(self.trip, age=20.0)
         self.assertEqual((stop.code, stop.state, stop.age, stop.as_of, stop.name), (CODE, "live", 20.0, None, ""))
         self.assertEqual(stop.rows, (DisplayRow("4", "Lindedorp via Brug", NOW + 1800, NOW + 2000, "late"),))
 
-    def test_stale(self) -> None:
-        """Of an old board it is said when it was made."""
-        stop = self.sign(self.trip, age=100.0, stale=True)
+    def test_stale_board_has_its_time(self) -> None:
+        """A stale board is displayed with the time of its data."""
+        stop = self.display(self.trip, age=100.0, is_stale=True)
         self.assertEqual((stop.state, stop.as_of), ("last_known", NOW - 100))
         self.assertEqual(stop.rows[0].state, "last_known")
 
-    def test_without(self) -> None:
-        """What is not told is not made up: without both times nobody is on time, without any there is no row."""
+    def test_missing_values(self) -> None:
+        """Without both times no departure is on time, and without any there is no row."""
         for values, states in [
             ({"expected_departure_time": None}, ["unknown"]),
             ({"expected_departure_time": "nonsense"}, ["unknown"]),
@@ -164,37 +164,37 @@ class BoardTests(SynchronousTestCase):
             ({"trip_stop_status": "PASSED"}, []),
             ({"line_public_number": None, "destination_name": None}, ["late"]),
         ]:
-            stop = self.sign(replace(self.trip, **values))  # type: ignore[arg-type]
-            self.assertEqual([one.state for one in stop.rows], states, values)
+            stop = self.display(replace(self.trip, **values))  # type: ignore[arg-type]
+            self.assertEqual([row.state for row in stop.rows], states, values)
 
-    def test_order(self) -> None:
-        """Rows are in order of what is expected; what has gone or comes much later is left out."""
+    def test_rows_in_order_of_expected_time(self) -> None:
+        """Rows are in order of expected time; past departures and those beyond the horizon are left out."""
         trips = [
             replace(self.trip, line_public_number=line, expected_departure_time=time)
             for line, time in [("5", "01:20:00"), ("4", "01:10:00"), ("3", "00:58:00"), ("2", "03:01:00")]
         ]
-        self.assertEqual([one.line for one in self.sign(*trips).rows], ["4", "5"])
-        self.assertEqual([one.line for one in self.sign(*trips, lines="5 9").rows], ["5"])
-        self.assertEqual([one.line for one in self.sign(*trips, lines="L004").rows], ["4", "5"])
+        self.assertEqual([row.line for row in self.display(*trips).rows], ["4", "5"])
+        self.assertEqual([row.line for row in self.display(*trips, lines="5 9").rows], ["5"])
+        self.assertEqual([row.line for row in self.display(*trips, lines="L004").rows], ["4", "5"])
 
-    def test_autumn(self) -> None:
-        """In the hour that comes twice who is late is not early by most of it."""
-        began = datetime.fromisoformat("2026-10-25T02:55:00+02:00").timestamp()
+    def test_late_in_repeated_hour(self) -> None:
+        """In the hour that occurs twice a late departure is not early by most of an hour."""
+        received_at = datetime.fromisoformat("2026-10-25T02:55:00+02:00").timestamp()
         trip = replace(
             self.trip,
             operating_date="2026-10-24",
             target_departure_time="26:20:00",
             expected_departure_time="26:58:00",
         )
-        (row,) = of_board(Board(CODE, (trip,), began), began, False, frozenset(), 7200.0).rows
-        self.assertEqual((row.state, row.delay, row.expected - began), ("late", 38, 180))
+        (row,) = board_display(Board(CODE, (trip,), received_at), received_at, False, frozenset(), 7200.0).rows
+        self.assertEqual((row.state, row.delay, row.expected - received_at), ("late", 38, 180))
 
-    def test_past_midnight(self) -> None:
-        """Yesterday's trips run on past 24:00."""
+    def test_times_past_midnight(self) -> None:
+        """Times past 24:00 are on the day after the operating date."""
         trip = replace(
             self.trip,
             operating_date="2025-12-31",
             target_departure_time="25:30:00",
             expected_departure_time="25:30:00",
         )
-        self.assertEqual(self.sign(trip).rows[0].expected, NOW + 1800)
+        self.assertEqual(self.display(trip).rows[0].expected, NOW + 1800)

@@ -1,4 +1,4 @@
-"""Times: what is one, and the moments that they stand for, when clocks change too."""
+"""Tests of departures.times: parsing times, and their moments, also when clocks are changed."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -28,22 +28,22 @@ AUTUMN = date(2026, 10, 25)  # 03:00 becomes 02:00
 
 
 def utc(text: str) -> float:
-    """Give the epoch seconds of a moment in UTC."""
+    """Return the epoch seconds of a moment in UTC."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
 
 
-def wall(operating_date: date, time: str, after: float = 0.0) -> str:
-    """Tell in UTC what moment a time of an operating date stands for."""
+def moment_of(operating_date: date, time: str, after: float = 0.0) -> str:
+    """Return the moment of a time on an operating date, in UTC."""
     seconds = read_time(time)
     assert seconds is not None
     return utc_timestamp(moment(operating_date, seconds, after))[5:16]
 
 
-class ReadTests(SynchronousTestCase):
-    """Times and dates of records."""
+class ParseTests(SynchronousTestCase):
+    """Parsing times, dates and timestamps."""
 
-    def test_time(self) -> None:
-        """A time is HH:MM:SS, up to the end of the day after; anything else is none."""
+    def test_valid_and_invalid_times(self) -> None:
+        """A time is HH:MM:SS, up to 47:59:59."""
         table = {
             "00:00:00": 0,
             "18:24:51": 18 * HOUR + 24 * MINUTE + 51,
@@ -62,11 +62,11 @@ class ReadTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.integers(0, 2 * DAY - 1))
     def test_time_round_trip(self, seconds: int) -> None:
-        """Every time that can be read is written as it was."""
+        """Each valid time is formatted as it was."""
         self.assertEqual(read_time(write_time(seconds)), seconds)
 
-    def test_date(self) -> None:
-        """A date is YYYY-MM-DD, of years in which something may run; anything else is none."""
+    def test_valid_and_invalid_dates(self) -> None:
+        """A date is YYYY-MM-DD, of a plausible year."""
         self.assertEqual(read_date("2026-01-01"), date(2026, 1, 1))
         self.assertEqual(read_date("2028-02-29"), date(2028, 2, 29))
         for text in (
@@ -76,8 +76,8 @@ class ReadTests(SynchronousTestCase):
         ):
             self.assertIsNone(read_date(text), text)
 
-    def test_timestamp(self) -> None:
-        """A timestamp is a moment with its offset, or one of the Netherlands if it has none."""
+    def test_valid_and_invalid_timestamps(self) -> None:
+        """A timestamp is a moment with its offset, or local time of the Netherlands without one."""
         table = {
             "2026-01-01T01:00:00+01:00": NOW,
             "2026-01-01T00:00:00Z": NOW,
@@ -99,22 +99,22 @@ class ReadTests(SynchronousTestCase):
     @example("\ud800")
     @example("9999-12-31T23:59:59-23:59")
     @example("0001-01-01T00:00:00+23:59")
-    def test_any_text(self, text: str) -> None:
-        """Any text is a time, a date, a timestamp or none, and never an error."""
+    def test_any_text_is_parsed(self, text: str) -> None:
+        """No text raises an exception."""
         read_time(text)
-        on, at = read_date(text), read_timestamp(text)
-        if on is not None:
-            self.assertEqual(on.isoformat(), text)
-            moment(on, 2 * DAY - 1, NOW)
-        if at is not None:
-            self.assertEqual(read_timestamp(local_timestamp(at)), at // 1)
+        day, time = read_date(text), read_timestamp(text)
+        if day is not None:
+            self.assertEqual(day.isoformat(), text)
+            moment(day, 2 * DAY - 1, NOW)
+        if time is not None:
+            self.assertEqual(read_timestamp(local_timestamp(time)), time // 1)
 
 
-class WriteTests(SynchronousTestCase):
-    """Moments as they are written."""
+class FormatTests(SynchronousTestCase):
+    """Formatting moments."""
 
-    def test_written(self) -> None:
-        """A moment is written as the Netherlands' clocks show it, and in UTC."""
+    def test_local_and_utc(self) -> None:
+        """A moment is formatted as local time of the Netherlands, and in UTC."""
         table = {
             NOW: ("2026-01-01T01:00:00+01:00", "2026-01-01T00:00:00"),
             NOW + 0.9: ("2026-01-01T01:00:00+01:00", "2026-01-01T00:00:00"),
@@ -126,17 +126,17 @@ class WriteTests(SynchronousTestCase):
             self.assertEqual((local_timestamp(at), utc_timestamp(at)), (local, universal))
 
     def test_local_date(self) -> None:
-        """The date changes at midnight on the wall, in winter and in summer."""
+        """The local date changes at local midnight, in winter and in summer."""
         for midnight, after in (("2026-01-01T23:00:00", date(2026, 1, 2)), ("2026-07-01T22:00:00", date(2026, 7, 2))):
             self.assertEqual(local_date(utc(midnight)), after)
             self.assertEqual(local_date(utc(midnight) - 0.001), after - timedelta(1))
 
 
 class MomentTests(SynchronousTestCase):
-    """The moments that times stand for."""
+    """The moments of times."""
 
-    def test_plain(self) -> None:
-        """A time is the one on the wall, in winter and in summer, also beyond 24:00."""
+    def test_times_are_local(self) -> None:
+        """A time is local, in winter and in summer, also past 24:00."""
         table = {
             (date(2026, 1, 1), "01:00:00"): "01-01T00:00",
             (date(2025, 12, 31), "25:00:00"): "01-01T00:00",
@@ -146,11 +146,11 @@ class MomentTests(SynchronousTestCase):
             (date(2028, 2, 28), "24:30:00"): "02-28T23:30",
         }
         for (day, time), expected in table.items():
-            self.assertEqual(wall(day, time), expected, (day, time))
+            self.assertEqual(moment_of(day, time), expected, (day, time))
         self.assertEqual(moment(date(2025, 12, 31), 25 * HOUR), NOW)
 
-    def test_spring(self) -> None:
-        """In the night that lacks an hour, times are those of the wall, and in that hour clocks were not set yet."""
+    def test_skipped_hour(self) -> None:
+        """In the night that lacks an hour times are local, and in that hour clocks count as not set yet."""
         for time, expected in {
             "00:00:00": "03-28T23:00",
             "01:59:00": "03-29T00:59",
@@ -162,13 +162,13 @@ class MomentTests(SynchronousTestCase):
             "23:59:00": "03-29T21:59",
             "24:30:00": "03-29T22:30",
         }.items():
-            self.assertEqual(wall(SPRING, time), expected, time)
-            on_eve = write_time((read_time(time) or 0) + DAY)
-            if on_eve < "48":
-                self.assertEqual(wall(SPRING - timedelta(1), on_eve), expected, on_eve)
+            self.assertEqual(moment_of(SPRING, time), expected, time)
+            day_before = write_time((read_time(time) or 0) + DAY)
+            if day_before < "48":
+                self.assertEqual(moment_of(SPRING - timedelta(1), day_before), expected, day_before)
 
-    def test_autumn(self) -> None:
-        """In the night with an hour twice, times are those of the wall, in that hour the first."""
+    def test_repeated_hour(self) -> None:
+        """In the night with a repeated hour times are local, in that hour the first one."""
         for time, expected in {
             "00:00:00": "10-24T22:00",
             "01:59:00": "10-24T23:59",
@@ -178,25 +178,25 @@ class MomentTests(SynchronousTestCase):
             "12:00:00": "10-25T11:00",
             "24:30:00": "10-25T23:30",
         }.items():
-            self.assertEqual(wall(AUTUMN, time), expected, time)
-            on_eve = write_time((read_time(time) or 0) + DAY)
-            if on_eve < "48":
-                self.assertEqual(wall(AUTUMN - timedelta(1), on_eve), expected, on_eve)
+            self.assertEqual(moment_of(AUTUMN, time), expected, time)
+            day_before = write_time((read_time(time) or 0) + DAY)
+            if day_before < "48":
+                self.assertEqual(moment_of(AUTUMN - timedelta(1), day_before), expected, day_before)
 
-    def test_autumn_again(self) -> None:
-        """What was still to come when the hour's first turn of it was over is of the second."""
+    def test_second_of_repeated_hour(self) -> None:
+        """A time that is still to come after the first of the hours is in the second one."""
         for after, expected in {
             "2026-10-25T00:29:00": "10-25T00:30",
             "2026-10-25T00:30:00": "10-25T00:30",
             "2026-10-25T00:31:00": "10-25T01:30",
             "2026-10-25T01:20:00": "10-25T01:30",
         }.items():
-            self.assertEqual(wall(AUTUMN, "02:30:00", utc(after)), expected, after)
-            self.assertEqual(wall(AUTUMN - timedelta(1), "26:30:00", utc(after)), expected, after)
+            self.assertEqual(moment_of(AUTUMN, "02:30:00", utc(after)), expected, after)
+            self.assertEqual(moment_of(AUTUMN - timedelta(1), "26:30:00", utc(after)), expected, after)
 
-    def test_autumn_planned(self) -> None:
-        """In that hour who is late was to come before he does, and who is early hardly so: not an hour off."""
-        for said, planned, expected, moments_of in (
+    def test_planned_and_expected_in_repeated_hour(self) -> None:
+        """In the repeated hour planned and expected times are not an hour apart."""
+        for updated, planned, expected, utc_moments in (
             ("2026-10-25T00:30", "02:25:00", "02:35:00", ("10-25T00:25", "10-25T00:35")),
             ("2026-10-25T00:40", "02:58:00", "03:03:00", ("10-25T01:58", "10-25T02:03")),
             ("2026-10-25T01:30", "02:25:00", "02:35:00", ("10-25T01:25", "10-25T01:35")),
@@ -205,31 +205,31 @@ class MomentTests(SynchronousTestCase):
             ("2026-10-25T00:50", "02:55:00", "02:05:00", ("10-25T00:55", "10-25T01:05")),
             ("2026-10-25T01:30", "02:25:00", "03:05:00", ("10-25T01:25", "10-25T02:05")),
         ):
-            at = moments(AUTUMN, read_time(planned), read_time(expected), utc(said))
-            written = tuple(None if one is None else utc_timestamp(one)[5:16] for one in at)
-            self.assertEqual(written, moments_of, (said, planned, expected))
+            times = moments(AUTUMN, read_time(planned), read_time(expected), utc(updated))
+            formatted = tuple(None if time is None else utc_timestamp(time)[5:16] for time in times)
+            self.assertEqual(formatted, utc_moments, (updated, planned, expected))
         alone = moment(AUTUMN, 9000, NOW)
         self.assertEqual(moments(AUTUMN, 9000, None, NOW), (alone, None))
         self.assertEqual(moments(AUTUMN, None, 9000, NOW), (None, alone))
         self.assertEqual(moments(AUTUMN, None, None, NOW), (None, None))
 
-    def test_only_that_hour(self) -> None:
-        """Any other time does not depend on what was still to come."""
+    def test_after_matters_in_repeated_hour_only(self) -> None:
+        """No other time depends on what was still to come."""
         late = utc("2027-01-01T00:00:00")
         for day in (SPRING, AUTUMN, date(2026, 7, 1)):
             for hour in range(48):
                 time = f"{hour:02}:30:00"
                 if (day, hour) not in ((AUTUMN, 2), (AUTUMN - timedelta(1), 26)):
-                    self.assertEqual(wall(day, time, late), wall(day, time), (day, time))
+                    self.assertEqual(moment_of(day, time, late), moment_of(day, time), (day, time))
 
     @settings(deadline=None)
     @given(st.dates(date(2000, 1, 1), date(2099, 12, 31)), st.integers(0, 2 * DAY - 1), st.floats(0, 2**32))
     @example(SPRING, 2 * HOUR + 1, 0.0)
     @example(AUTUMN, 2 * HOUR + 1, 2.0**32)
-    def test_wall(self, day: date, seconds: int, after: float) -> None:
-        """A moment is shown on the wall as its time says, or an hour later where there is no such hour."""
-        shown = datetime.fromtimestamp(moment(day, seconds, after), LOCAL_ZONE).replace(tzinfo=None)
-        said = datetime(day.year, day.month, day.day) + timedelta(seconds=seconds)
-        self.assertIn(shown - said, (timedelta(0), timedelta(hours=1)))
-        if shown != said:
-            self.assertEqual((said.hour, said.month, said.isoweekday()), (2, 3, 7))
+    def test_local_time_of_any_moment(self, day: date, seconds: int, after: float) -> None:
+        """The local time of a moment is its time, or an hour later in the skipped hour."""
+        local = datetime.fromtimestamp(moment(day, seconds, after), LOCAL_ZONE).replace(tzinfo=None)
+        time = datetime(day.year, day.month, day.day) + timedelta(seconds=seconds)
+        self.assertIn(local - time, (timedelta(0), timedelta(hours=1)))
+        if local != time:
+            self.assertEqual((time.hour, time.month, time.isoweekday()), (2, 3, 7))

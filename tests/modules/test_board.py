@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.departures.colors import READABLE, contrast
+from govi_server.departures.colors import MIN_CONTRAST, contrast
 from govi_server.departures.display import DepartureDisplay, DisplayRow, RowState, StopDisplay, StopState
 from govi_server.documents.board import lines
 from govi_server.http.caching.response_cache import MAX_AGE
@@ -22,14 +22,14 @@ CODE = "57330430"
 MINUTE = 60
 
 
-def page_of(*what: Any) -> str:
-    """Make a page."""
-    return run_now(board_page.page(*what))
+def page_of(*arguments: Any) -> str:
+    """Return a page."""
+    return run_now(board_page.page(*arguments))
 
 
-def fragment_of(*what: Any) -> str:
-    """Make the part of a page that changes."""
-    return run_now(board_page.fragment(*what))
+def fragment_of(*arguments: Any) -> str:
+    """Return the part of a page that changes."""
+    return run_now(board_page.fragment(*arguments))
 
 
 def lines_of(*what: Any) -> str:
@@ -37,7 +37,7 @@ def lines_of(*what: Any) -> str:
     return run_now(lines(*what))
 
 
-# What is known of a departure five minutes from now that was planned two minutes before, in each language.
+# Texts of a departure five minutes from now, two minutes later than planned, in each language.
 ROW_WORDS: dict[RowState, tuple[str, str, str, str]] = {
     "on_time": ("op tijd", "on time", "pünktlich", "à l\u2019heure"),
     "late": ("2 min later", "2 min late", "+2 Min.", "2 min de retard"),
@@ -58,18 +58,18 @@ STOP_WORDS: dict[StopState, tuple[str, str, str, str]] = {
 
 
 def row(planned: float, expected: float, state: RowState = "on_time", line: str = "4", **values: str) -> DisplayRow:
-    """Make a row that is planned and expected so many minutes after NOW."""
-    made = DisplayRow(line, "Strand", NOW + planned * MINUTE, NOW + expected * MINUTE, state)
-    return replace(made, **values)  # type: ignore[arg-type]
+    """Return a row. planned and expected: minutes after NOW."""
+    row = DisplayRow(line, "Strand", NOW + planned * MINUTE, NOW + expected * MINUTE, state)
+    return replace(row, **values)  # type: ignore[arg-type]
 
 
 def sign(*rows: DisplayRow, state: StopState = "live", **values: object) -> DepartureDisplay:
-    """Make the sign of a stop."""
+    """Return the display of one stop."""
     return DepartureDisplay((replace(StopDisplay(CODE, state, rows, "Brug", "Lindedorp"), **values),), 7200.0)  # type: ignore[arg-type]
 
 
 class Reader(HTMLParser):
-    """Reads a page: its tags with their attributes, and its text."""
+    """Parses a page: its tags with their attributes, and its text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -92,10 +92,10 @@ def read(sign: DepartureDisplay, lang: str = "nl") -> Reader:
 
 
 class TextTests(SynchronousTestCase):
-    """The file of texts."""
+    """The texts in all languages."""
 
-    def test_whole(self) -> None:
-        """Every language has all texts, with the same places to fill in; Dutch is the first."""
+    def test_every_language_is_complete(self) -> None:
+        """Every language has all texts, with the same placeholders; Dutch is the first."""
         self.assertEqual(LANGUAGES, ("nl", "en", "de", "fr"))
         for key, text in TEXTS["nl"].items():
             for lang in LANGUAGES:
@@ -103,24 +103,24 @@ class TextTests(SynchronousTestCase):
                 self.assertTrue(TEXTS[lang][key])
         self.assertEqual({frozenset(texts) for texts in TEXTS.values()}, {frozenset(TEXTS["nl"])})
 
-    def test_rows(self) -> None:
-        """Each state of a departure has its own words, in each language, on the page and in lines."""
+    def test_every_row_state_has_a_text(self) -> None:
+        """Each state of a departure has a text of its own, in each language, on the page and in plain text."""
         for state, words in ROW_WORDS.items():
             for lang, word in zip(LANGUAGES, words, strict=True):
-                one = row(3, 5, state)
-                self.assertEqual(row_words(one, lang), word)
-                self.assertIn(word, read(sign(one), lang).text)
-                self.assertEqual(lines_of(sign(one), lang, NOW, ("words",)), f"{word}\n")
+                departure = row(3, 5, state)
+                self.assertEqual(row_words(departure, lang), word)
+                self.assertIn(word, read(sign(departure), lang).text)
+                self.assertEqual(lines_of(sign(departure), lang, NOW, ("words",)), f"{word}\n")
         for lang in LANGUAGES:
             self.assertEqual(len({row_words(row(3, 5, state), lang) for state in ROW_WORDS}), len(ROW_WORDS))
 
-    def test_early(self) -> None:
-        """Who leaves early is said to."""
+    def test_early_departure(self) -> None:
+        """An early departure has a text in each language."""
         words = [row_words(row(5, 3, "early"), lang) for lang in LANGUAGES]
         self.assertEqual(words, ["2 min eerder", "2 min early", "2 Min. früher", "2 min d\u2019avance"])
 
-    def test_stops(self) -> None:
-        """Each state of a stop has its own words, in each language."""
+    def test_every_stop_state_has_a_text(self) -> None:
+        """Each state of a stop has a text of its own, in each language."""
         for state, words in STOP_WORDS.items():
             for lang, word in zip(LANGUAGES, words, strict=True):
                 as_of = NOW - 2 * MINUTE if state == "last_known" else None
@@ -128,39 +128,41 @@ class TextTests(SynchronousTestCase):
                 self.assertIn(word, text)
         self.assertEqual(stop_words(sign().stops[0], 7200.0, "nl"), "")
 
-    def test_none_and_old(self) -> None:
-        """That nothing leaves is told with its age, too."""
+    def test_old_data_without_departures(self) -> None:
+        """The notice that there are no departures includes the age of old data."""
         (stop,) = sign(state="none", as_of=NOW - 90).stops
         self.assertIn("00:58", stop_words(stop, 3600.0, "en"))
 
-    def test_destinations(self) -> None:
-        """Destinations are never translated."""
+    def test_destinations_are_not_translated(self) -> None:
+        """Destinations are the same in every language."""
         self.assertTrue(all("Strand" in read(sign(row(5, 5)), lang).text for lang in LANGUAGES))
 
 
 class FragmentTests(SynchronousTestCase):
     """The part of the page that changes."""
 
-    def left(self, one: DisplayRow, age: float = 0.0) -> str:
-        """Give what is said of the time of a row that is the only one."""
-        html = fragment_of(sign(one, age=age), "nl", NOW)
+    def left(self, departure: DisplayRow, age: float = 0.0) -> str:
+        """Return the time of a single row."""
+        html = fragment_of(sign(departure, age=age), "nl", NOW)
         return (
-            Reader(html[html.index('<td class="time">') :]).text.split(ROW_WORDS.get(one.state, ("",))[0])[0].strip()
+            Reader(html[html.index('<td class="time">') :])
+            .text.split(ROW_WORDS.get(departure.state, ("",))[0])[0]
+            .strip()
         )
 
-    def test_left(self) -> None:
-        """Below a minute it is now, minutes below ten, and then the time."""
+    def test_time_left(self) -> None:
+        """Below one minute the time is "now", below ten minutes it is counted, and above it is the time of day."""
         for minutes, text in [(0, "Nu"), (0.9, "Nu"), (1, "1 min"), (9.9, "9 min"), (10, "01:10"), (61.5, "02:01")]:
             self.assertEqual(self.left(row(minutes, minutes)), text)
 
-    def test_never_optimistic(self) -> None:
-        """The age of the data is taken off."""
+    def test_age_shortens_the_time_left(self) -> None:
+        """The age of the data is subtracted from the time left."""
         self.assertEqual(self.left(row(5, 5), age=1.0), "4 min")
         self.assertEqual(self.left(row(5, 5), age=241.0), "Nu")
         self.assertEqual(self.left(row(5, 5, "last_known"), age=61.0), "3 min")
 
-    def test_old_time(self) -> None:
-        """The old time is struck through beside the new one; of what is cancelled it is the only one."""
+    def test_planned_time_is_struck_through(self) -> None:
+        """The planned time is struck through beside the expected one; a cancelled departure has no other."""
         html = fragment_of(sign(row(3, 15, "late")), "nl", NOW)
         self.assertRegex(
             html, r'<s><span class="unseen">was </span><time [^>]*>01:03</time></s> <time [^>]*>01:15</time>'
@@ -170,22 +172,22 @@ class FragmentTests(SynchronousTestCase):
         self.assertRegex(html, r"<s><time [^>]*>01:03</time></s>")
         self.assertNotIn("data-at", html)
 
-    def test_unknown_delay(self) -> None:
-        """Of an unknown delay nobody counts the minutes."""
+    def test_unknown_delay_is_not_counted_down(self) -> None:
+        """A departure of unknown delay has its planned time."""
         self.assertEqual(self.left(row(3, 3, "unknown")), "01:03")
 
-    def test_table(self) -> None:
-        """It is a table with headers, and a column for platforms where there are any."""
+    def test_platform_column(self) -> None:
+        """The table has headers, and a column of platforms if there are any."""
         headers = [(tag.get("scope"), tag.get("class")) for tag in read(sign(row(3, 3))).all("th")]
         self.assertEqual(headers, [("col", "line"), ("col", "destination"), ("col", "time"), ("row", "line")])
-        with_one = read(sign(row(3, 3), row(4, 4, platform="B")))
+        with_platform = read(sign(row(3, 3), row(4, 4, platform="B")))
         self.assertEqual(
-            [tag["class"] for tag in with_one.all("th")][:4], ["line", "destination", "platform", "time"]
+            [tag["class"] for tag in with_platform.all("th")][:4], ["line", "destination", "platform", "time"]
         )
-        self.assertEqual(len(with_one.all("td")), 6)
+        self.assertEqual(len(with_platform.all("td")), 6)
 
-    def test_times(self) -> None:
-        """Programs read moments, and the script what it counts from."""
+    def test_times_for_programs(self) -> None:
+        """Times are ISO timestamps for programs, and epoch seconds for the script."""
         clock, left = read(sign(row(3, 3)), "nl").all("time")
         self.assertEqual(clock["datetime"], "2026-01-01T01:00:00+01:00")
         self.assertEqual((clock["data-now"], clock["data-offset"]), (f"{NOW:.0f}", "3600"))
@@ -193,27 +195,27 @@ class FragmentTests(SynchronousTestCase):
         self.assertEqual(left["data-at"], f"{NOW + 180:.0f}")
         self.assertEqual(read(sign(row(3, 3), age=30.0)).all("time")[1]["data-at"], f"{NOW + 150:.0f}")
 
-    def test_names(self) -> None:
-        """The stop's name is the heading; a stop without one has its code."""
+    def test_heading(self) -> None:
+        """The heading is the stop's name, or its code if the name is unknown."""
         self.assertIn('<h1>Brug</h1><p class="town">Lindedorp</p>', fragment_of(sign(), "nl", NOW))
         self.assertIn(f"<h1>Halte {CODE}</h1></header>", fragment_of(sign(name="", town=""), "nl", NOW))
 
-    def test_dutch(self) -> None:
-        """What sources write is Dutch, whatever the page is in; the code that stands for a name is not."""
+    def test_names_are_marked_as_dutch(self) -> None:
+        """Texts of sources are marked as Dutch on pages in any language; a code in place of a name is not."""
         html = fragment_of(sign(row(3, 3), messages=("Omleiding",)), "en", NOW)
         for tag in ("header", 'td class="destination"', "li data-news"):
             self.assertIn(f'<{tag} lang="nl">', html)
         self.assertIn("<header><h1>Stop ", fragment_of(sign(name=""), "en", NOW))
 
-    def test_messages(self) -> None:
-        """Messages stand above the rows, and are among what is announced; minutes are not."""
+    def test_messages_are_announced(self) -> None:
+        """Messages are above the rows and are announced, as cancellations are; minutes are not."""
         html = fragment_of(sign(row(3, 3), row(4, 4, "cancelled"), messages=("Omleiding",)), "nl", NOW)
         self.assertLess(html.index('<li data-news lang="nl">Omleiding</li>'), html.index("<table>"))
         self.assertEqual(html.count("data-news"), 2)
         self.assertNotIn("aria-live", html)
 
-    def test_colors(self) -> None:
-        """A badge has its line's colours as attributes, which are no style."""
+    def test_badge_colors(self) -> None:
+        """A badge has its line's colours in attributes, without styles."""
         html = fragment_of(sign(row(3, 3, color="#f6c900", text_color="#000000"), row(4, 4)), "nl", NOW)
         self.assertIn(
             'rx="6" fill="#f6c900"/><text x="50%" y="24" text-anchor="middle" fill="#000000">4</text>', html
@@ -221,22 +223,24 @@ class FragmentTests(SynchronousTestCase):
         self.assertEqual(html.count('class="badge plain"'), 1)
         self.assertNotIn("style", html)
 
-    def test_wide_badge(self) -> None:
-        """Of a long line's number the letters are made to fit the badge."""
+    def test_long_line_numbers_fit_their_badge(self) -> None:
+        """Long line numbers are squeezed into their badge."""
         for line, is_fitted in [("300", False), ("WWWW", True), ("Sprinter12", True)]:
             html = fragment_of(sign(row(3, 3, line=line)), "nl", NOW)
             width = int(re.findall(r'<rect width="(\d+)"', html)[0])
             self.assertEqual(re.findall(r'textLength="(\d+)"', html), [f"{width - 16}"] * is_fitted)
 
-    def test_hostile(self) -> None:
-        """Whatever a source writes is text."""
+    def test_source_texts_are_escaped(self) -> None:
+        """Markup in a source's texts stays text."""
         evil = "\"><script>alert(1)</script><img src=x onerror=alert(1)>&'"
-        one = row(3, 5, "late", line=evil, destination=evil, platform=evil, note=evil)
-        there = sign(one, name=evil, town=evil, messages=(evil,))
-        page = Reader(page_of(there, "nl", NOW, {}))
+        departure = row(3, 5, "late", line=evil, destination=evil, platform=evil, note=evil)
+        display = sign(departure, name=evil, town=evil, messages=(evil,))
+        page = Reader(page_of(display, "nl", NOW, {}))
         self.assertEqual([tag.get("src") for tag in page.all("script")], [address("board.js")])
         self.assertEqual(page.all("img"), [])
-        self.assertEqual(page.text.count(evil), 9)  # the title and seven places, of which the line is drawn, too
+        self.assertEqual(
+            page.text.count(evil), 9
+        )  # the title and seven places, of which the line is in an image as well
         code = Reader(page_of(DepartureDisplay((StopDisplay(evil, "unknown"),), 7200.0), "nl", NOW, {}))
         self.assertEqual(len(code.all("script")), 1)
 
@@ -244,8 +248,8 @@ class FragmentTests(SynchronousTestCase):
 class PageTests(SynchronousTestCase):
     """The whole page."""
 
-    def test_policy(self) -> None:
-        """Nothing on the page is of another host, and no style or script is within it."""
+    def test_page_meets_its_policy(self) -> None:
+        """The page loads nothing from other hosts, and has no styles or scripts within it."""
         html = page_of(sign(row(3, 5, "late", color="#f6c900", text_color="#000000")), "nl", NOW, {})
         page = Reader(html)
         for tag, attributes in page.tags:
@@ -255,18 +259,18 @@ class PageTests(SynchronousTestCase):
                 self.assertRegex(attributes.get(name) or "/", r"\A[/?](?!/)")
         self.assertNotIn("//", html.replace("<!DOCTYPE html>", ""))
         for name in TYPES:
-            said = content(name).decode().replace("http://www.w3.org/2000/svg", "")
-            self.assertNotRegex(said, r"https?:|url\(|@import|src=")
+            text = content(name).decode().replace("http://www.w3.org/2000/svg", "")
+            self.assertNotRegex(text, r"https?:|url\(|@import|src=")
 
-    def test_without_scripts(self) -> None:
-        """It loads itself again where there are no scripts, and only there."""
+    def test_page_reloads_without_scripts(self) -> None:
+        """The page reloads itself in browsers without scripts, and only there."""
         html = page_of(sign(), "nl", NOW, {})
-        self.assertLessEqual(board_page.REFRESH, MAX_AGE)  # or it would stand there when less is left
+        self.assertLessEqual(board_page.REFRESH, MAX_AGE)  # or it would show more time than is left
         self.assertEqual(html.count("http-equiv"), 1)
         self.assertIn(f'<noscript><meta http-equiv="refresh" content="{board_page.REFRESH}"></noscript>', html)
 
-    def test_links(self) -> None:
-        """Links and the stream keep what was asked for, in the language that they are of."""
+    def test_links_keep_the_query(self) -> None:
+        """Links and the stream keep the query, each in its language."""
         page = Reader(page_of(sign(), "de", NOW, {"limit": "5", "view": "wall"}))
         self.assertEqual(page.all("main")[0]["data-events"], f"/events/{CODE}?limit=5&view=wall&lang=de")
         self.assertEqual(
@@ -275,34 +279,34 @@ class PageTests(SynchronousTestCase):
         )
         self.assertEqual((page.all("html")[0]["lang"], page.all("body")[0]["class"]), ("de", "wall single"))
 
-    def test_fragment(self) -> None:
-        """What is in the main element is the fragment."""
-        there = sign(row(3, 3))
-        html = page_of(there, "fr", NOW, {})
-        self.assertEqual(html.partition(">\n<time")[2].partition("</main>")[0], fragment_of(there, "fr", NOW)[5:])
+    def test_main_element_holds_the_fragment(self) -> None:
+        """The content of the main element is the fragment."""
+        display = sign(row(3, 3))
+        html = page_of(display, "fr", NOW, {})
+        self.assertEqual(html.partition(">\n<time")[2].partition("</main>")[0], fragment_of(display, "fr", NOW)[5:])
 
 
 class StyleTests(SynchronousTestCase):
     """The colours of the style sheet."""
 
     def test_contrast(self) -> None:
-        """All text can be read on its ground (WCAG AA), by day and by night."""
+        """All text contrasts with its background (WCAG AA), in light and in dark."""
         css = content("board.css").decode()
-        day, night = (
+        light, dark = (
             dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block))
             for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL)
         )
-        self.assertEqual((day["ground"], day["on-time"]), ("#ffffff", "#0a7a2f"))
-        self.assertEqual((day["late"], day["early"]), ("#b3261e", "#0b57d0"))
+        self.assertEqual((light["ground"], light["on-time"]), ("#ffffff", "#0a7a2f"))
+        self.assertEqual((light["late"], light["early"]), ("#b3261e", "#0b57d0"))
         texts = ("text", "soft", "on-time", "late", "early", "link")
-        for colors in (day, night):
-            couples = [
+        for colors in (light, dark):
+            pairs = [
                 *product(("ground",), texts),
                 ("panel", "text"),
                 ("notice", "notice-text"),
                 ("plain", "plain-text"),
             ]
-            for ground, text in couples:
-                self.assertGreaterEqual(contrast(colors[ground], colors[text]), READABLE, (ground, text))
-        # No other colour is written anywhere.
-        self.assertEqual(len(re.findall("#[0-9a-fA-F]{3,8}\\b|rgb|hsl", css)), len(day) + len(night))
+            for ground, text in pairs:
+                self.assertGreaterEqual(contrast(colors[ground], colors[text]), MIN_CONTRAST, (ground, text))
+        # There are no other colours.
+        self.assertEqual(len(re.findall("#[0-9a-fA-F]{3,8}\\b|rgb|hsl", css)), len(light) + len(dark))

@@ -30,41 +30,41 @@ OTHER = "30000002"
 
 
 class PagesTestCase(LiveTestCase):
-    """All modules of a live feed, behind a server."""
+    """All modules of a live feed behind a server."""
 
     def setUp(self) -> None:
         super().setUp()
         finder = StopIndexCache(self.feed, self.clock)
-        contracts = Documentation(lambda: self.modules, "1")
+        documentation = Documentation(lambda: self.modules, "1")
         self.front = Front([Source("kv55", "kv78turbo", LICENSE)], self.feed, finder, "1")
         modules: list[Any] = [
             *ovapi_modules(self.feed),
             *(Kv55Feed("kv55", self.feed), Stops(self.feed, finder), Near(self.feed, finder), Siri(self.feed)),
-            *(self.front, BoardPages(FeedDisplays(self.feed), self.clock), Assets(), *openapi_modules(contracts)),
+            *(self.front, BoardPages(FeedDisplays(self.feed), self.clock), Assets(), *openapi_modules(documentation)),
         ]
         for module in modules:
             module.setServiceParent(self.modules)
         self.up()
 
     def ask(self, path: str, **headers: str) -> Answer:
-        """Ask, and wait for an index that is made."""
+        """Return the response to a request, after the index has been made."""
         client = self.client()
         client.get(path, **headers)
         self.clock.pump([0.001] * 30)
-        answer = client.answer()
+        response = client.answer()
         client.leave()
-        return answer
+        return response
 
     def json(self, path: str, status: int = 200) -> Any:
-        answer = self.ask(path)
-        self.assertEqual((answer.status, answer.headers.get_content_type()), (status, "application/json"), path)
-        return json.loads(answer.body)
+        response = self.ask(path)
+        self.assertEqual((response.status, response.headers.get_content_type()), (status, "application/json"), path)
+        return json.loads(response.body)
 
     def page(self, path: str) -> Any:
-        answer = self.ask(path)
-        self.assertEqual((answer.status, answer.headers["Content-Type"]), (200, "text/html; charset=utf-8"))
-        self.assertIn("default-src 'none'", answer.headers["Content-Security-Policy"])
-        return html.document_fromstring(answer.body.decode())
+        response = self.ask(path)
+        self.assertEqual((response.status, response.headers["Content-Type"]), (200, "text/html; charset=utf-8"))
+        self.assertIn("default-src 'none'", response.headers["Content-Security-Policy"])
+        return html.document_fromstring(response.body.decode())
 
     def plan(self) -> None:
         points = [
@@ -85,8 +85,8 @@ class StopsTests(PagesTestCase):
     def codes(self, path: str) -> list[str]:
         return [stop["TimingPointCode"] for stop in self.json(path)["Stops"]]
 
-    def test_stops(self) -> None:
-        """Stops are found in OVapi's form, and what only KV8 tells of by its code."""
+    def test_stops_are_found(self) -> None:
+        """Stops are found by name, in OVapi's form; those known from KV8 alone are found by their code."""
         self.plan()
         take(self.feed, kv.passtimes(row("1", 5, TimingPointCode="555")))
         self.assertEqual(
@@ -96,8 +96,8 @@ class StopsTests(PagesTestCase):
         self.assertEqual(self.codes("/stops?q=55"), ["555"])
         self.assertEqual(self.codes("/stops?q=nothing"), [])
 
-    def test_new_stops(self) -> None:
-        """What comes later is found once a new index is made, and nobody waits for that."""
+    def test_new_stops_are_found_later(self) -> None:
+        """New stops are found once a new index is made, for which no request waits."""
         self.plan()
         self.assertEqual(self.codes("/stops?q=nieuw"), [])
         point = {"TimingPointCode": "9", "TimingPointName": "Nieuw"}
@@ -106,13 +106,13 @@ class StopsTests(PagesTestCase):
         self.codes("/stops?q=nieuw")
         self.assertEqual(self.codes("/stops?q=nieuw"), ["9"])
 
-    def test_nothing_known(self) -> None:
-        """Before any stop is known it is not said that there is none: the client comes again, and nobody keeps it."""
+    def test_no_stops_known_yet(self) -> None:
+        """Before any stop is known the response is a 503 with Retry-After, which is not cached."""
         paths = ("/stops?q=brug", "/near?lat=52&lon=5")
         for path in paths:
-            answer = self.ask(path)
-            self.assertEqual((answer.status, answer.headers["Cache-Control"]), (503, "no-store"), path)
-            self.assertEqual(answer.headers["Retry-After"], "30", path)
+            response = self.ask(path)
+            self.assertEqual((response.status, response.headers["Cache-Control"]), (503, "no-store"), path)
+            self.assertEqual(response.headers["Retry-After"], "30", path)
             declared = self.json("/openapi.json")["paths"][path.partition("?")[0]]["get"]["responses"]["503"]
             self.assertIn("No stops are known yet.", declared["description"], path)
         self.plan()
@@ -121,8 +121,8 @@ class StopsTests(PagesTestCase):
             self.ask(path)
             self.assertEqual(self.ask(path).status, 200, path)
 
-    def test_leaves(self) -> None:
-        """Who does not wait for the first index does not hinder the others."""
+    def test_client_leaves_before_the_index_is_made(self) -> None:
+        """A client that leaves before the first index is made does not affect the others."""
         self.plan()
         gone, stays = self.client(), self.client()
         gone.get("/stops?q=brug")
@@ -131,16 +131,16 @@ class StopsTests(PagesTestCase):
         self.clock.pump([0.001] * 30)
         self.assertEqual(len(json.loads(stays.answer().body)["Stops"]), 1)
 
-    def test_near(self) -> None:
-        """The nearest come first, with their distance."""
+    def test_nearest_stops(self) -> None:
+        """The nearest stops come first, with their distances."""
         self.plan()
         stop = self.json(f"/tpc/{CODE}")[CODE]["Stop"]
-        found = self.json(f"/near?lat={stop['Latitude']}&lon={stop['Longitude']}")["Stops"]
-        self.assertEqual([(one["TimingPointCode"], one["Distance"]) for one in found], [(CODE, 0), (OTHER, 300)])
+        stops = self.json(f"/near?lat={stop['Latitude']}&lon={stop['Longitude']}")["Stops"]
+        self.assertEqual([(stop["TimingPointCode"], stop["Distance"]) for stop in stops], [(CODE, 0), (OTHER, 300)])
         self.assertEqual(self.codes("/near?lat=-90&lon=180"), [])
 
-    def test_wrong(self) -> None:
-        """What is missing or wrong is a 400 that names it, and what is below is a 404."""
+    def test_invalid_requests(self) -> None:
+        """A missing or invalid parameter is a 400 that names it; a longer path is a 404."""
         for path, name in [
             ("/stops", "q"),
             ("/stops?q=", "q"),
@@ -154,8 +154,8 @@ class StopsTests(PagesTestCase):
             (f"/board/{CODE}?view=x", "view"),
             (f"/board/{','.join(map(str, range(101)))}", "TimingPointCodes"),
         ]:
-            answer = self.ask(path)
-            self.assertEqual((answer.status, answer.body.split()[0].decode()), (400, name), path)
+            response = self.ask(path)
+            self.assertEqual((response.status, response.body.split()[0].decode()), (400, name), path)
         self.assertEqual(self.ask(f"/board/{CODE}?view=x").body, b"view must be wall\n")
         for path in ("/stops/", "/stops/x?q=a", "/near/", "//", "/docs/", "/openapi.json/x", "/siri", "/assets/"):
             self.assertEqual(self.ask(path).status, 404, path)
@@ -164,8 +164,8 @@ class StopsTests(PagesTestCase):
 class FrontTests(PagesTestCase):
     """GET /."""
 
-    def test_find(self) -> None:
-        """Without scripts the form finds stops, and shows what was asked, as text."""
+    def test_form_finds_stops(self) -> None:
+        """The form finds stops without scripts, and shows the query as text."""
         self.plan()
         page = self.page("/?lang=en&q=%22%3E%3Cscript%3E%20elders")
         self.assertEqual(page.xpath("string(//input/@value)"), '"><script> elders')
@@ -176,43 +176,43 @@ class FrontTests(PagesTestCase):
         self.assertEqual(page.xpath("string(//ul[@id='found']//b)"), "<b>Elders")
         self.assertEqual(page.xpath("//form/@action"), ["/"])
 
-    def test_named_as_on_board(self) -> None:
-        """A stop has the name that its board has: what turns text around is not shown, and "unknown" is no town."""
+    def test_names_are_those_of_the_board(self) -> None:
+        """A stop has the same name as on its board: without control characters, and without the town "unknown"."""
         points = [{"TimingPointName": "Kerkplein \u202eevil\x07", "TimingPointTown": "unknown"}]
         take(self.feed, kv.planning({}, points=points), kv.calendar("2026-01-01"))
-        (found,) = self.page("/?q=kerkplein").xpath("//ul[@id='found']//a")
-        self.assertEqual([found.xpath(f"string({tag})") for tag in ("b", "span")], ["Kerkplein evil", ""])
+        (link,) = self.page("/?q=kerkplein").xpath("//ul[@id='found']//a")
+        self.assertEqual([link.xpath(f"string({tag})") for tag in ("b", "span")], ["Kerkplein evil", ""])
         self.assertEqual(self.page(f"/board/{CODE}").xpath("string(//h1)"), "Kerkplein evil")
 
-    def test_counts(self) -> None:
-        """How many stops are found is said as it is said of one, of some, and of as many as there ever are."""
+    def test_number_of_results(self) -> None:
+        """The number of results has texts for none, one, some and the maximum."""
         for count, words in [
             (0, "Aucun arrêt trouvé"),
             (1, "1 arrêt"),
             (2, "2 arrêts"),
             (20, "Les 20 premiers arrêts"),
         ]:
-            told = html.document_fromstring(front_page.page(self.front.content(["1"] * count), "fr", {"q": "x"}))
-            self.assertIn(words, told.xpath("string(//p[@role='status'])"))
-            self.assertEqual(len(told.xpath("//ul[@id='found']/li")), count)
+            page = html.document_fromstring(front_page.page(self.front.content(["1"] * count), "fr", {"q": "x"}))
+            self.assertIn(words, page.xpath("string(//p[@role='status'])"))
+            self.assertEqual(len(page.xpath("//ul[@id='found']/li")), count)
 
     def test_language(self) -> None:
-        """It is in the language that is asked for, or else in the browser's, or else in Dutch."""
+        """The page is in the requested language, or else in the browser's, or else in Dutch."""
         for query, accept, lang in [
             ("", "", "nl"),
             ("", "pl", "nl"),
             ("", "fr-BE, nl;q=0.5", "fr"),
             ("?lang=de", "fr", "de"),
         ]:
-            answer = self.ask(f"/{query}", **{"Accept-Language": accept})
-            self.assertEqual(answer.headers["Content-Language"], lang, (query, accept))
-            self.assertEqual(answer.headers["Vary"], "Accept-Language, Accept-Encoding")
-            page = html.document_fromstring(answer.body.decode())
+            response = self.ask(f"/{query}", **{"Accept-Language": accept})
+            self.assertEqual(response.headers["Content-Language"], lang, (query, accept))
+            self.assertEqual(response.headers["Vary"], "Accept-Language, Accept-Encoding")
+            page = html.document_fromstring(response.body.decode())
             self.assertEqual((page.get("lang"), page.findtext(".//title")), (lang, TEXTS[lang]["front"]))
             self.assertEqual(page.xpath("//footer//a[@aria-current]/@lang"), [lang])
 
-    def test_every_word(self) -> None:
-        """No word is the same in two languages but names, which are Dutch, and what is written for machines."""
+    def test_every_text_is_translated(self) -> None:
+        """No text is the same in two languages, apart from names and code."""
         self.plan()
         take(self.feed, kv.passtimes({}, row("2", 9)))
 
@@ -220,57 +220,57 @@ class FrontTests(PagesTestCase):
             self.up(state)
             page = self.page(f"/?q=brug&lang={lang}")
             shown = page.xpath("//title/text() | //body//text() | //@placeholder | //@aria-label | //@title")
-            told = page.xpath("//@*[starts-with(name(), 'data-')]")
-            for text in (*shown, *told):
+            data = page.xpath("//@*[starts-with(name(), 'data-')]")
+            for text in (*shown, *data):
                 element = text.getparent()
                 if element.tag != "code" and not element.xpath("ancestor-or-self::*[@lang][not(self::html)]"):
                     yield " ".join(text.split())
 
         for state in get_args(State):
-            said = [set(words(lang, state)) for lang in LANGUAGES]
-            for one, other in combinations(said, 2):
-                self.assertEqual(one & other, {"", "LIN", "20", "CC0 1.0", ".", "govi-cache 1"})
+            texts = [set(words(lang, state)) for lang in LANGUAGES]
+            for first, second in combinations(texts, 2):
+                self.assertEqual(first & second, {"", "LIN", "20", "CC0 1.0", ".", "govi-cache 1"})
 
-    def test_kept(self) -> None:
-        """A language that was asked for is kept by the form and by links to boards; one that was not is not."""
+    def test_requested_language_is_kept(self) -> None:
+        """The form and links to boards keep a requested language, but not the browser's."""
         self.plan()
         take(self.feed, kv.passtimes({}))
         for query, kept in [("?q=brug&lang=de", "?lang=de"), ("?q=brug", "")]:
             page = self.page(f"/{query}")
             boards = page.xpath("//a[starts-with(@href, '/board/')]/@href")
-            self.assertEqual(boards, [f"/board/{CODE}{kept}"] * 3)  # found, changed, and to try
+            self.assertEqual(boards, [f"/board/{CODE}{kept}"] * 3)  # found, changed, and the example
             self.assertEqual(page.xpath("//form//input[not(@disabled)]/@name"), ["q", "lang"] if kept else ["q"])
             self.assertEqual(page.xpath("//footer//a/@href"), [f"?q=brug&lang={lang}" for lang in LANGUAGES])
 
-    def test_names(self) -> None:
-        """Names of stops and towns are never translated, and are told to be Dutch."""
+    def test_names_are_marked_as_dutch(self) -> None:
+        """Names of stops and towns are not translated, and are marked as Dutch."""
         self.plan()
         for lang in LANGUAGES:
             (stop,) = self.page(f"/?q=brug&lang={lang}").xpath("//ul[@id='found']//a")
             self.assertEqual((stop.get("lang"), stop.text_content()), ("nl", f"Brug Lindedorp {CODE}"))
 
-    def test_nothing_from_elsewhere(self) -> None:
-        """All that a page loads is here, under /assets."""
+    def test_pages_load_own_files_alone(self) -> None:
+        """All files that a page loads are served under /assets."""
         for path in ("/", "/docs"):
             page = self.page(path)
             loaded = page.xpath("//script/@src | //link/@href | //img/@src")
             self.assertTrue(loaded)
-            for one in loaded:
-                self.assertEqual(self.ask(one).status, 200, one)
+            for address in loaded:
+                self.assertEqual(self.ask(address).status, 200, address)
             self.assertEqual(page.xpath("//@style | //style | //script[not(@src)] | //@onclick"), [])
 
-    def test_changed(self) -> None:
-        """The stops that the feed changed last are shown, the latest first, looked up every few seconds."""
+    def test_changed_stops(self) -> None:
+        """The stops that changed last are listed, the latest first; the list is refreshed every few seconds."""
         take(self.feed, kv.passtimes(row("1", 5, TimingPointCode="1"), row("2", 5, TimingPointCode="2")))
-        shown = "//section[@aria-labelledby='changed']//a/@href"
-        self.assertEqual(self.page("/").xpath(shown), ["/board/2", "/board/1"])
+        links = "//section[@aria-labelledby='changed']//a/@href"
+        self.assertEqual(self.page("/").xpath(links), ["/board/2", "/board/1"])
         take(self.feed, kv.passtimes(row("1", 6, TimingPointCode="1")))
-        self.assertEqual(self.page("/").xpath(shown), ["/board/2", "/board/1"])
+        self.assertEqual(self.page("/").xpath(links), ["/board/2", "/board/1"])
         self.clock.advance(CHANGES_INTERVAL)
-        self.assertEqual(self.page("/").xpath(shown), ["/board/1", "/board/2"])
+        self.assertEqual(self.page("/").xpath(links), ["/board/1", "/board/2"])
 
-    def test_age(self) -> None:
-        """It tells how old the word of each data owner is, and whose licence the data has."""
+    def test_age_and_licence(self) -> None:
+        """The page has the age of each operator's data, and the licence of the data."""
         take(self.feed, kv.passtimes({}, {"DataOwnerCode": "B"}))
         self.clock.advance(90)
         take(self.feed, kv.passtimes({"JourneyNumber": "2"}))
@@ -287,13 +287,13 @@ class FrontTests(PagesTestCase):
             TEXTS["fr"]["feed_down"].replace(" ;", "\N{NO-BREAK SPACE};"),
         )
 
-    def test_without_feed(self) -> None:
-        """Where there is but a gateway there is nothing to search in, and it is told how to ask."""
+    def test_without_a_feed(self) -> None:
+        """With a gateway alone there is no search, and the paths have a placeholder."""
         module = Front([Source("kv55", "govi", "http://licence/")], None, None, "1")
-        told = html.document_fromstring(front_page.page(module.content(), "nl", {}))
-        self.assertEqual(told.xpath("//form"), [])
-        self.assertIn("/kv55/<TimingPointCode>", told.text_content())
-        self.assertEqual(told.xpath("//main//a/@href"), ["http://licence/", "/docs", "/openapi.json"])
+        page = html.document_fromstring(front_page.page(module.content(), "nl", {}))
+        self.assertEqual(page.xpath("//form"), [])
+        self.assertIn("/kv55/<TimingPointCode>", page.text_content())
+        self.assertEqual(page.xpath("//main//a/@href"), ["http://licence/", "/docs", "/openapi.json"])
 
 
 class SiriTests(PagesTestCase):
@@ -308,7 +308,7 @@ class SiriTests(PagesTestCase):
         return [visit["ItemIdentifier"].split(":")[3] for visit in visits]
 
     def test_visit(self) -> None:
-        """A visit has SIRI's names, moments with their offset, and texts as arrays."""
+        """A visit has SIRI's names, timestamps with offsets, and texts in arrays."""
         take(self.feed, kv.planning())
         take(self.feed, kv.passtimes({"ExpectedDepartureTime": "01:32:00", "SideCode": "P5"}))
         self.clock.advance(0.5)
@@ -353,16 +353,16 @@ class SiriTests(PagesTestCase):
         )
 
     def statuses(self) -> list[tuple[Any, ...]]:
-        told = []
+        statuses: list[tuple[Any, ...]] = []
         for visit in self.delivery()["MonitoredStopVisit"]:
             journey = visit["MonitoredVehicleJourney"]
             call = journey["MonitoredCall"]
-            statuses = (call.get("ArrivalStatus"), call.get("DepartureStatus"))
-            told.append((journey["Monitored"], *statuses, "ExpectedDepartureTime" in call))
-        return told
+            of_call = (call.get("ArrivalStatus"), call.get("DepartureStatus"))
+            statuses.append((journey["Monitored"], *of_call, "ExpectedDepartureTime" in call))
+        return statuses
 
     def test_statuses(self) -> None:
-        """It is judged as on the board: who is only planned, or of unknown delay, is neither on time nor expected."""
+        """States are those of the board: departures planned or of unknown delay are neither on time nor expected."""
         take(
             self.feed,
             kv.passtimes(
@@ -396,31 +396,31 @@ class SiriTests(PagesTestCase):
             ],
         )
 
-    def test_silent(self) -> None:
-        """The last word of an owner that has fallen silent is no word on what is expected, or at the stop, now."""
+    def test_silent_operator(self) -> None:
+        """Data of an operator that has fallen silent is neither monitored nor at the stop."""
         take(self.feed, kv.passtimes(row("1", 3), row("2", 4, TripStopStatus="ARRIVED")))
         self.clock.advance(61)
         self.assertEqual(self.statuses(), [(False, "noReport", "noReport", False)] * 2)
-        (_, there) = self.delivery()["MonitoredStopVisit"]
-        self.assertFalse(there["MonitoredVehicleJourney"]["MonitoredCall"]["VehicleAtStop"])
+        (_, arrived) = self.delivery()["MonitoredStopVisit"]
+        self.assertFalse(arrived["MonitoredVehicleJourney"]["MonitoredCall"]["VehicleAtStop"])
 
-    def test_words(self) -> None:
-        """Platforms are those of the board, and modes of transport those of SIRI; what is none is left out."""
+    def test_platforms_and_modes(self) -> None:
+        """Platforms are those of the board, and modes of transport those of SIRI; unknown ones are left out."""
         for side, platform in [("-", None), (" 2", "2"), ("Left", "Left")]:
             take(self.feed, kv.passtimes(row("1", 3, SideCode=side)))
             (visit,) = self.delivery()["MonitoredStopVisit"]
-            told = visit["MonitoredVehicleJourney"]["MonitoredCall"].get("DeparturePlatformName")
-            self.assertEqual(told, platform and {"value": platform}, side)
+            name = visit["MonitoredVehicleJourney"]["MonitoredCall"].get("DeparturePlatformName")
+            self.assertEqual(name, platform and {"value": platform}, side)
             self.clock.advance(1)
-        for mode, told in [
+        for mode, siri_mode in [
             ("BUS", "bus"), ("METRO", "metro"), ("TRAM", "tram"), ("TRAIN", "rail"), ("BOAT", "ferry"), ("ZEP", None),
         ]:  # fmt: skip
             take(self.feed, kv.planning(lines=[{"TransportType": mode}]))
             (visit,) = self.delivery()["MonitoredStopVisit"]
-            self.assertEqual(visit["MonitoredVehicleJourney"].get("VehicleMode"), told and [told], mode)
+            self.assertEqual(visit["MonitoredVehicleJourney"].get("VehicleMode"), siri_mode and [siri_mode], mode)
 
-    def test_picks(self) -> None:
-        """Visits are picked by number, line and time."""
+    def test_filters(self) -> None:
+        """Visits are filtered by number, line and time."""
         take(self.feed, kv.planning())
         take(self.feed, kv.passtimes(row("1", 5), row("2", 20, LinePlanningNumber="N5"), row("3", 90), row("4", 150)))
         for query, journeys in [
@@ -434,7 +434,7 @@ class SiriTests(PagesTestCase):
             self.assertEqual(self.journeys(query), journeys, query)
 
     def test_errors(self) -> None:
-        """What is wrong is an ErrorCondition, with the status that goes with it."""
+        """An error is an ErrorCondition with its status."""
         for query, status, error in [
             ("", 400, "OtherError"),
             ("MonitoringRef=x", 400, "OtherError"),
@@ -452,7 +452,7 @@ class SiriTests(PagesTestCase):
         self.assertEqual([*condition], ["ServiceNotAvailableError"])
 
     def test_durations(self) -> None:
-        """Durations are those of ISO 8601; what is more than a day is a day."""
+        """Durations are those of ISO 8601, limited to a day."""
         for text, seconds in [
             ("PT30M", 1800), ("PT1H30M", 5400), ("P1D", 86400), ("PT90S", 90), ("P0DT1S", 1),
             ("PT0S", 0), ("P999D", 86400),

@@ -87,7 +87,7 @@ class MetricsTests(OperationsTestCase):
         self.feed.received("/GOVI/KV8passtimes/LIN", gzip.compress(kv.passtimes({})))
         (code,) = self.feed.passtimes.stops
         for form in "abc":
-            self.feed.boards.made(code, 7200, form, lambda board: b"x" * (1 << 19))
+            self.feed.boards.rendered(code, 7200, form, lambda board: b"x" * (1 << 19))
         self.assertEqual(self.metric('govi_cache_entries{module="feed"}'), "2.0")
         self.assertEqual(self.metric('govi_cache_bytes{module="feed"}'), "1.048576e+06")
         self.assertEqual(self.metric('govi_cache_evictions_total{module="feed"}'), "1.0")

@@ -32,7 +32,7 @@ class SimulatorTests(SynchronousTestCase):
         options.parseOptions(["--listen", "foo:1"])
         with self.assertRaises(SystemExit) as caught:
             tap.makeService(options, MemoryReactorClock())
-        self.assertIn("govi-simulator: invalid endpoint 'foo:1'", str(caught.exception))
+        self.assertIn("govi-simulator: invalid endpoint 'foo:1': ", str(caught.exception))
 
 
 class OptionsTests(SynchronousTestCase):

@@ -1,65 +1,64 @@
-// Keeps the board live. Without this script the page loads itself again; in the language of old browsers, for they
-// hang on walls.
+// Keeps the board live. Without this script the page reloads itself. Written for old browsers, which hang on walls.
 (function () {
   "use strict";
-  var EVERY = 30;  // seconds between two looks at the page while there is no stream
-  var LOST = 60;  // seconds without any answer after which the traveller is told
-  var COUNTED = 600, GONE = 60;  // as on the server: minutes below ten, and a minute of grace
+  var POLL_SECONDS = 30;  // between two requests for the page while there is no stream
+  var OFFLINE_SECONDS = 60;  // without any response until the page says so
+  var COUNTDOWN_SECONDS = 600, GRACE_SECONDS = 60;  // as on the server: minutes below ten, and a minute of grace
   var board = document.getElementById("board");
   var offline = document.getElementById("offline");
   var news = document.getElementById("news");
   if (!board || !board.querySelector) { return; }
-  var ahead = 0;  // seconds by which the server's clock is ahead of ours
-  var heard = Date.now();  // when there was an answer
-  var asOf = "";  // what its clock said
-  var shown = "";
-  var told = {};
+  var clockOffset = 0;  // seconds by which the server's clock is ahead of this one
+  var lastResponse = Date.now();
+  var asOf = "";  // what the board's clock showed then
+  var currentHtml = "";
+  var announced = {};
 
   function each(nodes, use) { Array.prototype.forEach.call(nodes, use); }
-  function write(node, text) { if (node.textContent !== text) { node.textContent = text; } }
-  function two(n) { return (n < 10 ? "0" : "") + n; }
+  function setText(node, text) { if (node.textContent !== text) { node.textContent = text; } }
+  function twoDigits(n) { return (n < 10 ? "0" : "") + n; }
 
-  // Counts down, and never up: what the server says is the most that is left.
+  // Counts down, never up: the server states the most time that is left.
   function tick() {
-    var now = Date.now() / 1000 + ahead;
+    var now = Date.now() / 1000 + clockOffset;
     var clock = board.querySelector(".clock");
     if (clock) {
       var wall = new Date((now + Number(clock.getAttribute("data-offset"))) * 1000);
-      write(clock, two(wall.getUTCHours()) + ":" + two(wall.getUTCMinutes()));
+      setText(clock, twoDigits(wall.getUTCHours()) + ":" + twoDigits(wall.getUTCMinutes()));
     }
     each(board.querySelectorAll("[data-at]"), function (node) {
       var left = Number(node.getAttribute("data-at")) - now;
       if (left < 60) {
-        write(node, board.getAttribute("data-now-text"));
+        setText(node, board.getAttribute("data-now-text"));
         var row = node.parentNode.parentNode.parentNode;
-        // Old news makes it come sooner, not leave: that it does at the end of the minute that is told.
-        var leaves = Date.parse(node.getAttribute("datetime")) / 1000 + 60;
-        if (now - leaves > GONE && row.className !== "stopped") { row.setAttribute("hidden", ""); }
-      } else if (left < COUNTED) {
-        write(node, board.getAttribute("data-minutes-text").replace("{n}", Math.floor(left / 60)));
+        // The age of the data shortens the time until arrival; a departure leaves at the end of the minute shown.
+        var departure = Date.parse(node.getAttribute("datetime")) / 1000 + 60;
+        if (now - departure > GRACE_SECONDS && row.className !== "stopped") { row.setAttribute("hidden", ""); }
+      } else if (left < COUNTDOWN_SECONDS) {
+        setText(node, board.getAttribute("data-minutes-text").replace("{n}", Math.floor(left / 60)));
       }
     });
-    var lost = Date.now() - heard > LOST * 1000;
-    if (lost === offline.hidden) {
-      offline.textContent = lost ? offline.getAttribute("data-text").replace("{time}", asOf) : "";
-      offline.hidden = !lost;
-      board.className = lost ? "lost" : "";  // nobody says any more that a bus is on time
-      if (lost) { say(offline.textContent); }
+    var isOffline = Date.now() - lastResponse > OFFLINE_SECONDS * 1000;
+    if (isOffline === offline.hidden) {
+      offline.textContent = isOffline ? offline.getAttribute("data-text").replace("{time}", asOf) : "";
+      offline.hidden = !isOffline;
+      board.className = isOffline ? "lost" : "";  // "on time" loses its colour: it may be outdated
+      if (isOffline) { readOut(offline.textContent); }
     }
   }
 
-  // Remembers that there was an answer just now, and what the clock of the page says.
-  function hear() {
+  // Records that there was a response just now, and the time on the board's clock.
+  function noteResponse() {
     var clock = board.querySelector(".clock");
-    heard = Date.now();
+    lastResponse = Date.now();
     asOf = clock ? clock.textContent : "";
   }
 
-  // Has it read out to who cannot see it: nothing else on the page is.
-  function say(text) { news.textContent = text; }
+  // Has screen readers read a text; nothing else on the page interrupts them.
+  function readOut(text) { news.textContent = text; }
 
-  // Gives what is read of a node; of the line's number what is written, not what is drawn.
-  function read(node) {
+  // Returns the text of a node for screen readers; of a line's number, the text and not the image.
+  function textOf(node) {
     var texts = [];
     each(node.tagName === "TR" ? node.querySelectorAll("th .unseen, td") : [node], function (part) {
       texts.push(part.textContent.replace(/\s+/g, " ").trim());
@@ -67,68 +66,68 @@
     return texts.filter(Boolean).join(", ");
   }
 
-  // Says what is new and matters; that minutes go by is not said.
+  // Announces news that was not there before; that minutes go by is no news.
   function announce(silently) {
-    var now = {}, fresh = [];
+    var current = {}, fresh = [];
     each(board.querySelectorAll("[data-news]"), function (node) {
-      var text = read(node);
-      now[text] = true;
-      if (!told[text]) { fresh.push(text); }
+      var text = textOf(node);
+      current[text] = true;
+      if (!announced[text]) { fresh.push(text); }
     });
-    told = now;
-    if (fresh.length && !silently) { say(fresh.join(". ")); }
+    announced = current;
+    if (fresh.length && !silently) { readOut(fresh.join(". ")); }
   }
 
-  function learn(silently) {
+  function update(silently) {
     var clock = board.querySelector(".clock");
-    hear();
-    if (clock) { ahead = Number(clock.getAttribute("data-now")) - heard / 1000; }
+    noteResponse();
+    if (clock) { clockOffset = Number(clock.getAttribute("data-now")) - lastResponse / 1000; }
     announce(silently);
     tick();
   }
 
-  function put(html) {
-    if (html === shown) { hear(); return; }
-    shown = html;
+  function show(html) {
+    if (html === currentHtml) { noteResponse(); return; }
+    currentHtml = html;
     board.innerHTML = html;
-    learn(false);
+    update(false);
   }
 
-  // Looks at the page as one without a script would, but keeps what there is while nobody answers.
-  function look() {
+  // Requests the page, as a browser without scripts does, but keeps the current board if there is no response.
+  function poll() {
     var request = new XMLHttpRequest();
     request.open("GET", location.href);
     request.responseType = "document";
-    request.timeout = 1000 * EVERY;
+    request.timeout = 1000 * POLL_SECONDS;
     request.setRequestHeader("Accept", "text/html");
     request.onload = function () {
       var main = request.response && request.response.getElementById("board");
-      if (main) { put(main.innerHTML); }
+      if (main) { show(main.innerHTML); }
     };
     request.send();
   }
 
   var stream = null;
-  function listen() {
+  function subscribe() {
     if (!window.EventSource) { return; }
     stream = new EventSource(board.getAttribute("data-events"));
-    stream.addEventListener("board", function (event) { put(event.data); });  // a "bye" it comes back from by itself
-    stream.addEventListener("open", hear);
-    stream.addEventListener("beat", hear);  // nothing new is an answer, too
+    stream.addEventListener("board", function (event) { show(event.data); });  // after "bye" it reconnects by itself
+    stream.addEventListener("open", noteResponse);
+    stream.addEventListener("beat", noteResponse);  // nothing has changed
   }
 
-  // Tells whether there is no stream, or one that says nothing: a connection may be lost without a word.
-  function quiet() { return !stream || stream.readyState !== 1 || Date.now() - heard >= 1000 * EVERY; }
+  // Returns whether there is no stream, or a silent one: connections get lost without notice.
+  function isSilent() { return !stream || stream.readyState !== 1 || Date.now() - lastResponse >= 1000 * POLL_SECONDS; }
 
-  learn(true);
-  listen();
+  update(true);
+  subscribe();
   setInterval(tick, 1000);
   setInterval(function () {
-    if (!quiet()) { return; }
-    look();
-    if (stream && stream.readyState !== 0) { stream.close(); listen(); }  // it does not come back by itself
-  }, 1000 * EVERY);
+    if (!isSilent()) { return; }
+    poll();
+    if (stream && stream.readyState !== 0) { stream.close(); subscribe(); }  // it would not reconnect by itself
+  }, 1000 * POLL_SECONDS);
   document.addEventListener("visibilitychange", function () {
-    if (!document.hidden && quiet()) { look(); }
+    if (!document.hidden && isSilent()) { poll(); }
   });
 }());

@@ -1,4 +1,4 @@
-// Finds stops while somebody types. Without this script the form asks for the page itself.
+// Searches for stops during typing. Without this script the form requests the page with the results.
 "use strict";
 (() => {
   const form = document.querySelector(".find");
@@ -6,34 +6,34 @@
   const { q: input, lang } = form.elements;
   const list = document.querySelector("#found");
   const status = document.querySelector("#said");
-  const words = status.dataset;
+  const texts = status.dataset;
   const board = (code) => `/board/${encodeURIComponent(code)}${lang.disabled ? "" : `?lang=${lang.value}`}`;
-  let asking = new AbortController();
-  let later = 0;
+  let search = new AbortController();
+  let timer = 0;
 
-  const counted = (count, most) => {
-    const text = count === 0 ? words.foundNone : count === 1 ? words.foundOne : count < most ? words.foundSome : words.foundMost;
+  const countText = (count, limit) => {
+    const text = count === 0 ? texts.foundNone : count === 1 ? texts.foundOne : count < limit ? texts.foundSome : texts.foundMost;
     return text.replace("{n}", count);
   };
 
   const element = (name, text) => {
-    const made = document.createElement(name);
-    made.textContent = text;
-    return made;
+    const node = document.createElement(name);
+    node.textContent = text;
+    return node;
   };
 
-  // As the server writes names: one line of what can be seen.
+  // As the server formats names: one line of visible characters.
   const clean = (text) => text.replace(/[\p{C}\p{Z}]+/gu, " ").trim();
 
   const show = (stops) => {
     list.replaceChildren(...stops.map((stop) => {
-      const [name, said] = [clean(stop.TimingPointName), clean(stop.TimingPointTown)];
-      const town = said === "unknown" ? "" : said;
-      const own = town && name.startsWith(`${town}, `) ? name.slice(town.length + 2) : name;
+      const [name, place] = [clean(stop.TimingPointName), clean(stop.TimingPointTown)];
+      const town = place === "unknown" ? "" : place;
+      const shortName = town && name.startsWith(`${town}, `) ? name.slice(town.length + 2) : name;
       const link = element("a", "");
       link.href = board(stop.TimingPointCode);
       link.lang = "nl";
-      link.append(element("b", own), " ", element("span", town), " ");
+      link.append(element("b", shortName), " ", element("span", town), " ");
       if (stop.Distance !== undefined) link.append(element("span", `${stop.Distance} m`), " ");
       link.append(element("code", stop.TimingPointCode));
       const item = document.createElement("li");
@@ -42,46 +42,46 @@
     }));
   };
 
-  const ask = async (url, most = Infinity) => {
-    asking.abort();
-    asking = new AbortController();
+  const request = async (url, limit = Infinity) => {
+    search.abort();
+    search = new AbortController();
     try {
-      const answer = await fetch(url, { signal: asking.signal });
-      if (!answer.ok) throw new Error(answer.statusText);
-      const stops = (await answer.json()).Stops;
+      const response = await fetch(url, { signal: search.signal });
+      if (!response.ok) throw new Error(response.statusText);
+      const stops = (await response.json()).Stops;
       show(stops);
-      status.textContent = counted(stops.length, most);
+      status.textContent = countText(stops.length, limit);
     } catch (error) {
-      if (error.name !== "AbortError") status.textContent = words.failed;
+      if (error.name !== "AbortError") status.textContent = texts.failed;
     }
   };
 
   const find = () => {
     const query = input.value.trim();
-    const said = (more) => new URLSearchParams({ ...(query && { q: query }), ...more });
-    const here = said(lang.disabled ? {} : { lang: lang.value });
-    history.replaceState(null, "", String(here) ? `?${here}` : "/");
-    for (const link of document.querySelectorAll("footer nav a")) link.href = `?${said({ lang: link.lang })}`;
+    const parameters = (more) => new URLSearchParams({ ...(query && { q: query }), ...more });
+    const address = parameters(lang.disabled ? {} : { lang: lang.value });
+    history.replaceState(null, "", String(address) ? `?${address}` : "/");
+    for (const link of document.querySelectorAll("footer nav a")) link.href = `?${parameters({ lang: link.lang })}`;
     if (query) {
-      ask(`/stops?${said()}`, Number(words.most));
+      request(`/stops?${parameters()}`, Number(texts.most));
     } else {
-      asking.abort();
+      search.abort();
       list.replaceChildren();
       status.textContent = "";
     }
   };
 
   input.addEventListener("input", () => {
-    clearTimeout(later);
-    later = setTimeout(find, 120);
+    clearTimeout(timer);
+    timer = setTimeout(find, 120);
   });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    clearTimeout(later);
+    clearTimeout(timer);
     find();
   });
 
-  // Arrows go from the field into the list and back; Tab and Enter do what they do everywhere.
+  // Arrow keys move from the field into the list and back; Tab and Enter work as everywhere.
   document.addEventListener("keydown", (event) => {
     const links = [...list.querySelectorAll("a")];
     const at = links.indexOf(document.activeElement);
@@ -97,10 +97,10 @@
   if (near && navigator.geolocation && window.isSecureContext) {
     near.hidden = false;
     near.addEventListener("click", () => {
-      status.textContent = words.locating;
+      status.textContent = texts.locating;
       navigator.geolocation.getCurrentPosition(
-        ({ coords }) => ask(`/near?lat=${coords.latitude.toFixed(6)}&lon=${coords.longitude.toFixed(6)}`),
-        () => { status.textContent = words.notLocated; },
+        ({ coords }) => request(`/near?lat=${coords.latitude.toFixed(6)}&lon=${coords.longitude.toFixed(6)}`),
+        () => { status.textContent = texts.notLocated; },
         { timeout: 10000, maximumAge: 60000 },
       );
     });
