@@ -108,7 +108,7 @@ def make_feed(clock: Clock, folder: str = "") -> Feed:
         subscriber=SubscriberSettings(),
         passtimes=PasstimeSettings(),
         timetable=PlanningSettings(),
-        kept=256 << 20,
+        cache_bytes=256 << 20,
     )
 
 

@@ -226,7 +226,7 @@ def _add_feed(services: OrderedMultiService, config: Config, reactor: Any) -> Fe
         subscriber=settings.subscriber,
         passtimes=settings.passtimes,
         timetable=settings.planning,
-        kept=config.cache.bytes,
+        cache_bytes=config.cache.bytes,
     )
     if config.is_demo:
         seed = GatewayBehaviour().seed

@@ -103,7 +103,7 @@ def live_feed(
         subscriber=SubscriberSettings(),
         passtimes=passtimes,
         timetable=timetable,
-        kept=kept,
+        cache_bytes=kept,
     )
 
 

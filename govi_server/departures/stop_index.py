@@ -87,9 +87,9 @@ class StopIndex:
 
     @classmethod
     def make(
-        cls, points: Mapping[str, TimingPoint], codes: Iterable[str], made: Callable[["StopIndex"], object]
+        cls, points: Mapping[str, TimingPoint], codes: Iterable[str], built: Callable[["StopIndex"], object]
     ) -> Iterator[None]:
-        """Build an index in steps, and pass it to made()."""
+        """Build an index in steps, and pass it to built()."""
         index = cls(dict(points))  # a snapshot
         index._codes = yield from _ordered([*{**points, **dict.fromkeys(codes)}])
         places = yield from _each(lambda code: _place(code, index._points.get(code)), index._codes)
@@ -97,7 +97,7 @@ class StopIndex:
         yield from _each(index._add, range(len(places)))
         index._name_words = yield from _ordered([*index._names])
         index._town_words = yield from _ordered([*index._towns])
-        made(index)
+        built(index)
 
     def _add(self, at: int) -> None:
         place = self._places[at]

@@ -61,8 +61,8 @@ class Feed(MultiService):
     """Stores the departures of a country, and keeps them up to date.
 
     reactor: for time, and for ZeroMQ's file descriptor. addresses: of the feed, tried in turn; without any, there is
-    only the timetable until subscribe() is called. folder: a timetable directory of recorded KV7, "" for none. kept:
-    the most bytes of rendered boards that are cached.
+    only the timetable until subscribe() is called. folder: a timetable directory of recorded KV7, "" for none.
+    cache_bytes: the most bytes of rendered boards that are cached.
     """
 
     log = Logger()
@@ -77,7 +77,7 @@ class Feed(MultiService):
         subscriber: SubscriberSettings,
         passtimes: PasstimeSettings,
         timetable: PlanningSettings,
-        kept: int,
+        cache_bytes: int,
     ) -> None:
         super().__init__()
         self.clock = reactor
@@ -85,7 +85,7 @@ class Feed(MultiService):
         self.incidents = ThrottledWarnings(self.log, reactor)
         self.passtimes = Passtimes(reactor.seconds, passtimes)
         self.timetable = Timetable(reactor.seconds, timetable)
-        self.boards = StopDeparturesCache(self.passtimes, self.timetable, reactor.seconds, kept, limits.stale)
+        self.boards = StopDeparturesCache(self.passtimes, self.timetable, reactor.seconds, cache_bytes, limits.stale)
         self.subscriptions: dict[str, str] = {}
         """The timestamp of the last KV8 message of each subscription."""
         self.n_records = 0
