@@ -19,7 +19,7 @@ from govi_server.http.parameters import Integer, Parameter, parse_query
 from govi_server.http.request import Environ
 from govi_server.http.response import Fields
 from govi_server.modules.display_source import IDisplaySource, StopsDisplay
-from govi_server.modules.feed_handler import INVALID_PARAMETER, RETRY_AFTER
+from govi_server.modules.feed_responses import INVALID_PARAMETER, RETRY_AFTER
 from govi_server.modules.query_parameters import (
     CODES,
     LANG,

@@ -29,7 +29,7 @@ from govi_server.http.parameters import Enum, Parameter, parse_query
 from govi_server.http.request import Environ
 from govi_server.http.stream import Stream
 from govi_server.modules.display_source import IDisplaySource
-from govi_server.modules.feed_handler import INVALID_PARAMETER
+from govi_server.modules.feed_responses import INVALID_PARAMETER
 from govi_server.modules.query_parameters import CODES, LANG, VIEW, read_codes, read_page, stop_of
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.openapi.schema import reference

@@ -15,7 +15,7 @@ from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.parameters import Parameter, String, parse_query
 from govi_server.http.request import Environ
 from govi_server.kv78turbo.feed import Feed
-from govi_server.modules.feed_handler import INVALID_PARAMETER
+from govi_server.modules.feed_responses import INVALID_PARAMETER
 from govi_server.modules.query_parameters import LANG, VARY, language
 from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
 from govi_server.pages.assets import PAGE_HEADERS

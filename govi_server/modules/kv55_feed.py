@@ -19,7 +19,7 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE, Freshness
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import StopDepartures
-from govi_server.modules.feed_handler import (
+from govi_server.modules.feed_responses import (
     DRIS_55,
     FEED_HEADERS,
     INVALID_PARAMETER,

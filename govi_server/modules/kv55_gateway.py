@@ -17,7 +17,7 @@ from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.parameters import Parameter
 from govi_server.http.request import Environ
 from govi_server.kv55 import messages
-from govi_server.modules.feed_handler import DRIS_55
+from govi_server.modules.feed_responses import DRIS_55
 from govi_server.modules.query_parameters import TIMING_POINT_CODE, echoed
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.web_handler import ErrorResponse, Fetch, ICacheableModule, Mark, Responder

@@ -23,7 +23,7 @@ from govi_server.http.request import Environ
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE, Freshness
 from govi_server.kv78turbo.stop_departures import StopDepartures
-from govi_server.modules.feed_handler import board_response, feed_response, no_departures, oldest, reason_of
+from govi_server.modules.feed_responses import board_response, feed_response, no_departures, oldest, reason_of
 from govi_server.modules.ovapi_operations import OPERATIONS
 from govi_server.modules.query_parameters import MAX_CODES, read_query, split, stop_of
 from govi_server.openapi.description import IDocumented, Operation

@@ -15,12 +15,7 @@ from govi_server.documents.ovapi_structs import (
     StopBoards,
 )
 from govi_server.http.parameters import Parameter, String
-from govi_server.modules.feed_handler import (
-    FEED_HEADERS,
-    INVALID_PARAMETER,
-    NOT_FOUND_HEADERS,
-    UNAVAILABLE_HEADERS,
-)
+from govi_server.modules.feed_responses import FEED_HEADERS, INVALID_PARAMETER, NOT_FOUND_HEADERS, UNAVAILABLE_HEADERS
 from govi_server.modules.query_parameters import CODES, PICKED
 from govi_server.openapi.description import Example, Operation, ResponseSpec
 

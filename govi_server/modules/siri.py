@@ -22,7 +22,7 @@ from govi_server.http.request import Environ
 from govi_server.http.response import Fields
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE
-from govi_server.modules.feed_handler import (
+from govi_server.modules.feed_responses import (
     FEED_HEADERS,
     NOT_FOUND_HEADERS,
     UNAVAILABLE_HEADERS,

@@ -16,7 +16,7 @@ from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.parameters import Number, Parameter, String, parse_query
 from govi_server.http.request import Environ
 from govi_server.kv78turbo.feed import Feed
-from govi_server.modules.feed_handler import UNAVAILABLE_HEADERS, no_departures
+from govi_server.modules.feed_responses import UNAVAILABLE_HEADERS, no_departures
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
