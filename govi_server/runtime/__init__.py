@@ -1,1 +1,1 @@
-"""runtime."""
+"""Running a program on Twisted: services, the clock, cooperative work; independent of HTTP and departures."""
