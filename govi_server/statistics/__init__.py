@@ -1,1 +1,1 @@
-"""Statistics: what connections did, the log of it, and reading that log back."""
+"""Statistics of connections and requests: recording, the log, and reports from logs."""
