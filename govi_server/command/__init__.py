@@ -1,1 +1,1 @@
-"""command."""
+"""The console scripts govi-record and govi-stats."""

@@ -1,1 +1,1 @@
-"""What operators see and do: health, metrics, status, snapshots, a shell. Nothing of it is on the public port."""
+"""Operations: health, readiness, metrics, status, snapshots and the manhole. None of them is on the public port."""
