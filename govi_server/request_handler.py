@@ -25,8 +25,8 @@ from govi_server.statistics.records import MAX_PATH, ConnectionRecorder
 from govi_server.web_handler import CacheableHandler, ICacheableModule, IWebModule, Responder, WebHandler
 
 # The request methods that a module may implement, with the corresponding method of WebHandler.
-_HANDLED = {"GET": "get", "HEAD": "head", "POST": "post"}
-_KNOWN = frozenset(_HANDLED) | {"PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"}
+_HANDLER_METHODS = {"GET": "get", "HEAD": "head", "POST": "post"}
+_KNOWN_METHODS = frozenset(_HANDLER_METHODS) | {"PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"}
 
 MAX_REQUESTS_IN_TURN = 4
 """Pipelined requests that are processed before other connections are served."""
@@ -254,14 +254,14 @@ class RequestHandler(Sender):
                 self.keep_alive = False  # without proxies all requests are this client's: discard pipelined ones
             self.send_response("Too many requests\n", "429 Too Many Requests", {"Retry-After": f"{ceil(wait)}"})
             return succeed(None)
-        if method not in _KNOWN:
+        if method not in _KNOWN_METHODS:
             self.send_response("Unknown method\n", "501 Not Implemented")
             return succeed(None)
         if method == "CONNECT":
             self.keep_alive = False  # the following bytes may be meant for the host in the target
         if path == "*":  # the entire server
             self.mark("lookup")
-            self.send_methods(env, tuple(_HANDLED))
+            self.send_methods(env, tuple(_HANDLER_METHODS))
             return succeed(None)
         segment = path.lstrip("/").partition("/")[0]
         handler = self._handler(segment, env)
@@ -273,7 +273,7 @@ class RequestHandler(Sender):
         if method not in handler.methods:
             self.send_methods(env, handler.methods)
             return succeed(None)
-        return Deferred.fromCoroutine(getattr(handler, _HANDLED[method])())
+        return Deferred.fromCoroutine(getattr(handler, _HANDLER_METHODS[method])())
 
     def _handler(self, segment: str, env: Environ) -> WebHandler | None:
         """Return the handler of a request to a module; None if no module has this name."""

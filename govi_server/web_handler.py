@@ -61,7 +61,7 @@ class ErrorResponse(NamedTuple):
     """A response that is never cached, such as the 504 of a gateway that did not respond."""
 
     status: str
-    """Such as '404 Not Found'."""
+    """Code and reason, such as '404 Not Found'."""
     headers: Fields
     body: bytes | str
     cache: CacheResult = "none"

@@ -54,13 +54,13 @@ class ClientLimits:
         # Keyed by text: hashing an ipaddress object costs more than the cache saves.
         self._client = lru_cache(maxsize=MAX_CLIENTS // 10)(self._make_client)
         self._connections: Counter[str] = Counter()
-        # When the leaky bucket of each client will be empty (epoch seconds): the virtual scheduling algorithm.
+        # The time at which each leaky bucket will be empty (epoch seconds), as in the virtual scheduling algorithm.
         self._busy_until: OrderedDict[str, float] = OrderedDict()
 
     def acquire_connection(self, client: Client) -> bool:
         """Count a connection; return whether it is within its client's limit.
 
-        Every call needs a call of release_connection(), whatever the result.
+        Must be followed by release_connection(), even if the result is False.
         """
         if client.connection_key is None:
             return True
@@ -115,8 +115,8 @@ class ClientLimits:
         address = ip_of(addr)
         if not self._proxies:
             return address
-        for text in reversed(_forwarded(env)):
-            if address is not None and not _within(address, self._proxies):
+        for text in reversed(_forwarded_addresses(env)):
+            if address is not None and not _is_within(address, self._proxies):
                 break
             try:
                 address = parse_ip(text)
@@ -126,9 +126,9 @@ class ClientLimits:
 
     def _make_client(self, host: str | None) -> Client:
         address, network = ip_of_host(host), None
-        if address is not None and not _within(address, self._unlimited):
+        if address is not None and not _is_within(address, self._unlimited):
             network = str(ip_network((address, 32 if address.version == 4 else 64), strict=False))
-        is_proxy = address is not None and _within(address, self._proxies)
+        is_proxy = address is not None and _is_within(address, self._proxies)
         return Client(truncated(address), network, None if is_proxy else network)
 
 
@@ -137,7 +137,7 @@ _FOR = re.compile(r'(?:^|;)[ \t]*[Ff][Oo][Rr]=(?:"([^"\\]*)"|([^;, \t"]*))')
 _NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)|([0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*))(?::[0-9]{1,5})?")
 
 
-def _forwarded(env: Environ) -> list[str]:
+def _forwarded_addresses(env: Environ) -> list[str]:
     """Return the addresses that a request was forwarded for, the nearest last; "" for an invalid address.
 
     Invalid addresses are not left out, or else an element written by the client could pass for a proxy's.
@@ -153,5 +153,5 @@ def _forwarded(env: Environ) -> list[str]:
     return [next(filter(None, match.groups()), "") if match else "" for match in addresses]
 
 
-def _within(address: Address, networks: Sequence[Network]) -> bool:
+def _is_within(address: Address, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)

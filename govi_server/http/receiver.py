@@ -171,7 +171,7 @@ class RequestReceiver(LineReceiver):
         raise NotImplementedError
 
     def protocol_error(self, error: RequestError) -> None:
-        """Reject a malformed or oversized request, after which the begin of another cannot be determined."""
+        """Reject a malformed or oversized request, after which the start of the next one is unknown."""
         raise NotImplementedError
 
 

@@ -110,7 +110,7 @@ class Environ(HTTPMessage):
     def body_length(self) -> int:
         """Return the number of bytes in the body, or CHUNKED (RFC 9112 section 6.3). Raises RequestError.
 
-        A request on whose end two servers might disagree is rejected, since it could smuggle another one.
+        A request whose end is ambiguous is rejected, since it could smuggle another request.
         """
         codings = self.tokens("transfer-encoding")
         lengths = self.get_all("content-length", [])
@@ -118,7 +118,7 @@ class Environ(HTTPMessage):
             if self.http_1_0:
                 raise _bad_request("Transfer-Encoding is not allowed in HTTP/1.0")
             if lengths:
-                raise _bad_request("Content-Length and Transfer-Encoding exclude each other")
+                raise _bad_request("Content-Length and Transfer-Encoding are mutually exclusive")
             if codings[-1:] != ["chunked"] or codings.count("chunked") > 1:
                 raise _bad_request("the final transfer coding is not chunked")
             if len(codings) > 1:

@@ -80,8 +80,8 @@ class ManholeCommands:
             rows.append((f"/{name}", f"breaker {gateway['breaker']}, {gateway['flights']} flights, {boards} boards"))
         if feed := status["feed"]:
             rows.append(("feed", f"{feed['state']}, age {feed['age']} s, {feed['passes']} passtimes"))
-        for where, counts in status["incidents"].items():
-            rows.append((where, ", ".join(f"{kind}: {n}" for kind, n in counts.items())))
+        for component, counts in status["incidents"].items():
+            rows.append((component, ", ".join(f"{kind}: {n}" for kind, n in counts.items())))
         return _table(rows, len(rows))
 
     def flights(self) -> Text:

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from govi_server.departures.times import utc_timestamp
 from govi_server.kv78turbo.feed import Feed
 from govi_server.operations.components import Components
-from govi_server.operations.history import MINUTES, ModuleRequests, Outcome, RecentHistory
+from govi_server.operations.history import HISTORY_MINUTES, ModuleRequests, Outcome, RecentHistory
 
 HealthStatus = Literal["UP", "RECOVERING", "DEGRADED", "DOWN"]
 
@@ -30,7 +30,7 @@ MIN_FAILURES = 5
 """Fewer failed requests are not reported."""
 
 MIN_STOPS = 3
-"""Fewer failing stops may not exist: the gateway does not respond for stops that do not exist."""
+"""If fewer stops fail, they may not exist: the gateway does not respond for stops that do not exist."""
 
 RECOVERY_SECONDS = 60.0
 """Time without problems after which RECOVERING becomes UP."""
@@ -45,7 +45,7 @@ _RESUMING = "Service is resuming, normally within a minute; no action needed."
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The current health. since: begin of the status (epoch seconds). reasons: texts for operators."""
+    """The current health. since: start of the status (epoch seconds). reasons: texts for operators."""
 
     status: HealthStatus
     since: float
@@ -100,7 +100,7 @@ def _feed_age(feed: Feed) -> str:
 
 
 class HealthMonitor:
-    """Derives the health from the components and the recent history, and tracks since when it lasts."""
+    """Derives the health from the components and the recent history, and tracks when its status changed."""
 
     def __init__(self, components: Components, history: RecentHistory, clock: IReactorTime) -> None:
         self._components = components
@@ -109,7 +109,7 @@ class HealthMonitor:
         self._health = Health("UP", clock.seconds(), ())
         self._last_problem: float | None = None
         self._since: dict[str, float] = {}
-        """The begin of each current problem by name."""
+        """The start of each current problem by name."""
 
     def health(self) -> Health:
         """Return the current health; must be called every few seconds to detect when it changes."""
@@ -144,7 +144,7 @@ class HealthMonitor:
         return [*self._components.gateways, *([] if self._components.feed is None else [_FEED])]
 
     def _failing_sources(self) -> dict[str, _Problem]:
-        """Return the problem of each source that delivers no boards."""
+        """Return the sources that deliver no boards, each with its problem."""
         failing = {}
         for name, gateway in self._components.gateways.items():
             if gateway.breaker.state != "closed":
@@ -193,7 +193,7 @@ class HealthMonitor:
 
     def _existing_stops(self, source: str) -> set[str]:
         """Return the stops that had a board in the last hour."""
-        return self._requests(source, MINUTES).stops["answered"]
+        return self._requests(source, HISTORY_MINUTES).stops["answered"]
 
     def _failing_requests(self, failing: Container[str]) -> tuple[list[_Problem], list[str]]:
         """Return problems and notes for the sources of which too many requests fail.

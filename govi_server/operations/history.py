@@ -1,6 +1,6 @@
 """The last hour by minute, counted from the events of the logs.
 
-Bounded: at most MINUTES, each with at most MAX_NAMES of the names that clients choose.
+Bounded: at most HISTORY_MINUTES, each with at most MAX_NAMES of the names that clients choose.
 """
 
 from collections import Counter, defaultdict, deque
@@ -17,7 +17,7 @@ from govi_server.statistics.batches import Batch, StatisticsBatcher
 from govi_server.statistics.quantiles import QuantileSketch
 from govi_server.statistics.records import SEVERAL, CacheResult
 
-MINUTES = 60
+HISTORY_MINUTES = 60
 """Minutes that are stored."""
 
 MAX_NAMES = 2000
@@ -100,7 +100,7 @@ class RecentHistory:
         self._batcher = batcher
         batcher.listen(self._count_batch)
         self._modules = modules
-        self._minutes: deque[Minute] = deque(maxlen=MINUTES)
+        self._minutes: deque[Minute] = deque(maxlen=HISTORY_MINUTES)
         self.entries: deque[LogEntry] = deque(maxlen=MAX_ENTRIES)
         """The latest warnings and errors of the log, newest first."""
 
@@ -119,7 +119,7 @@ class RecentHistory:
         """Return the minutes of the last hour that have events, oldest first."""
         self._batcher.flush()
         now = self._clock.seconds()
-        return (minute for minute in self._minutes if 0 <= now - minute.begins < (MINUTES + 1) * 60)
+        return (minute for minute in self._minutes if 0 <= now - minute.begins < (HISTORY_MINUTES + 1) * 60)
 
     def failing_stops(self, minutes: int) -> dict[str, set[str]]:
         """Return the stops with failed requests in the last minutes, by module."""

@@ -105,7 +105,7 @@ class BoardRecord(Struct, tag="board", array_like=True):
 Record = StopRecord | OperatorsRecord | PlanningRecord | BoardRecord
 
 
-class Damaged(Exception):
+class DamagedSnapshot(Exception):
     """A file is not a complete snapshot."""
 
 
@@ -169,12 +169,12 @@ def write(records: Iterator[Record], path: Path) -> Iterator[None]:
 
 
 def read(data: bytes) -> Iterator[Record]:
-    """Verify the checksum of a snapshot, and return an iterator over its records. Both raise Damaged."""
+    """Verify the checksum of a snapshot, and return an iterator over its records. Both raise DamagedSnapshot."""
     if not data.startswith((HEADER, HEADER_1)):
-        raise Damaged("not a snapshot of this program")
+        raise DamagedSnapshot("not a snapshot of this program")
     start, end = len(HEADER), len(data) - 2 * _LENGTH.size
     if end < start or data[end:] != _LENGTH.pack(0) + _LENGTH.pack(zlib.crc32(data[start:end])):
-        raise Damaged("incomplete")
+        raise DamagedSnapshot("incomplete")
     columns = COLUMNS_1
     if data.startswith(HEADER):
         line = data[start:end].partition(b"\n")[0]
@@ -182,7 +182,7 @@ def read(data: bytes) -> Iterator[Record]:
         try:
             columns = msgspec.json.decode(line, type=Columns)
         except msgspec.MsgspecError as error:
-            raise Damaged(f"invalid header: {error}") from None
+            raise DamagedSnapshot(f"invalid header: {error}") from None
     return _records(memoryview(data)[start:end], columns)
 
 
@@ -196,7 +196,7 @@ def _records(data: memoryview, columns: Columns) -> Iterator[Record]:
         try:
             record = decode(data[start : start + length])
         except msgspec.MsgspecError as error:
-            raise Damaged(f"unreadable record: {error}") from None
+            raise DamagedSnapshot(f"unreadable record: {error}") from None
         if isinstance(record, StopRecord):
             record.passtimes = {key_of(key): values_of(values) for key, values in record.passtimes.items()}
         yield record
@@ -210,7 +210,7 @@ def _converter(stored: tuple[str, ...], current: tuple[str, ...]) -> Callable[[b
 
     def convert(fields: bytes) -> bytes:
         if fields.count(b"|") != len(stored) - 1:
-            raise Damaged("the fields of a passtime do not match the columns")
+            raise DamagedSnapshot("the fields of a passtime do not match the columns")
         return fields if stored == current else b"|".join(select([*fields.split(b"|"), NULL]))
 
     return convert
@@ -301,7 +301,7 @@ class Snapshots(Service):
                 restore(record, self._caches, self._feed, started, reject)
                 n_records += 1
                 yield
-        except Damaged as error:
+        except DamagedSnapshot as error:
             self._rename_damaged(str(error))
             return
         seconds = self._clock.seconds() - started

@@ -22,7 +22,7 @@ class _Exit(SystemExit, Exception):
 
 
 class OrderedMultiService(MultiService):
-    """Starts its services in order, and stops them one by one in reverse order.
+    """Starts its services in order, and stops them in reverse order, each after the previous one has stopped.
 
     MultiService stops all of them at the same time, which would close the statistics log before the last requests are
     logged. If a service raises StartupError, the program logs one line and exits with status 1.
@@ -47,7 +47,7 @@ class OrderedMultiService(MultiService):
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
-        """Stop the services, last one first; return a Deferred that fires afterwards."""
+        """Stop the services in reverse order; return a Deferred that fires afterwards."""
         self.running = False
         for service in reversed(self.services):
             try:

@@ -32,7 +32,7 @@ def write_some(sock: IClientTransport, data: bytes) -> bytes:
 
 
 def write_now(sock: IClientTransport, data: bytes) -> None:
-    """Write as transport.write() does, but immediately as far as nothing is queued and the socket accepts it."""
+    """Write as transport.write() does, but send immediately if nothing is queued; the rest waits for the reactor."""
     if unsent := write_some(sock, data):
         sock.write(unsent)
 

@@ -22,7 +22,7 @@ class Batch(NamedTuple):
     """Connections that ended, or were reported, in the same minute."""
 
     minute: int
-    """The begin of the minute in epoch seconds."""
+    """The start of the minute in epoch seconds."""
     connections: list[ConnectionStatistics]
     requests: Counter[RequestKey]
     """The number of their requests by key."""

@@ -13,7 +13,7 @@ MOMENT_FORMATS: dict[Width, str] = {
     "month": "%Y-%m",
     "year": "%Y",
 }
-"""strftime formats of the begin of a period, by its width."""
+"""strftime formats of the start of a period, by its width."""
 
 _AGE = re.compile(r"([0-9]{1,6})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

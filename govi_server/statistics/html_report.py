@@ -24,8 +24,8 @@ from govi_server.statistics.quantiles import QUANTILES, QuantileSketch
 from govi_server.statistics.records import CACHE_RESULTS, PHASES, CacheResult
 from govi_server.statistics.summary import (
     FROM_MEMORY,
+    FROM_SOURCE,
     STATUS_CLASSES,
-    WAITED,
     Group,
     LogSummary,
     Period,
@@ -42,7 +42,7 @@ _PAGE = _ENVIRONMENT.get_template("report.html")
 
 _HISTOGRAMS: tuple[tuple[str, str, str, tuple[CacheResult, ...]], ...] = (
     ("memory", "From memory", "hit and stale", FROM_MEMORY),
-    ("source", "From the source", "miss and joined", WAITED),
+    ("source", "From the source", "miss and joined", FROM_SOURCE),
     ("dim", "Without the cache", "none", ("none",)),
 )
 """CSS class, title, cache results as text, and cache results."""

@@ -21,10 +21,10 @@ def statistics_publisher() -> LogPublisher:
 
     They bypass the text log, which would examine each of them; only failures of their observers reach it.
     """
-    return LogPublisher(cast(ILogObserver, _pass_on_failure))
+    return LogPublisher(cast(ILogObserver, _forward_failure))
 
 
-def _pass_on_failure(event: LogEvent) -> None:
+def _forward_failure(event: LogEvent) -> None:
     if "statistics" not in event:
         globalLogPublisher(event)
 

@@ -19,7 +19,7 @@ _BASELINE = _BOTTOM + 15
 """The y coordinate of the labels of the horizontal axis."""
 
 _MIN_BAR_HEIGHT = 1.5
-"""Keeps a single response among millions visible."""
+"""The minimum, so that a single response among millions is visible."""
 
 BOUNDS = [step * 10.0**power for power in range(-2, 4) for step in (1, 2, 5)] + [10_000.0, 13_000.0]
 """Upper bounds of a histogram's bars in milliseconds, up to the 13 seconds after which the server disconnects."""
@@ -196,12 +196,12 @@ class TimeAxis:
     def _clock_labels(self, step: timedelta) -> list[Label]:
         labels = []
         first = self.periods[0][0].replace(tzinfo=None)
-        wall = first + -(first - datetime.min) % step
+        wall_time = first + -(first - datetime.min) % step
         # In wall-clock time, so that midnight is a label on the days of clock changes as well.
-        while (begin := wall.replace(tzinfo=LOCAL_ZONE)) <= self.periods[-1][0]:
+        while (begin := wall_time.replace(tzinfo=LOCAL_ZONE)) <= self.periods[-1][0]:
             text = f"{begin:%H:%M}" if begin.hour or begin.minute else f"{begin:%a %d}"
             labels.append(Label(self.x(begin), _BASELINE, text))
-            wall += step
+            wall_time += step
         return labels
 
     def line(self, style: str, heights: Iterable[float | None]) -> Line:

@@ -25,7 +25,7 @@ MAX_REQUESTS = 100
 """Requests of a connection after which its statistics are published, before its next regular report."""
 
 SEVERAL = "several"
-"""The stop of a request for more than one stop."""
+"""The name that stands for the stops of a request for more than one."""
 
 
 class RequestStatistics(msgspec.Struct, gc=False):
@@ -36,7 +36,7 @@ class RequestStatistics(msgspec.Struct, gc=False):
     """
 
     marked: float
-    """The end of the last phase, or the begin of the first one (epoch seconds)."""
+    """The end of the last phase, or the start of the first one (epoch seconds)."""
     method: str | None = None
     path: str | None = None
     status: int | None = None

@@ -35,7 +35,7 @@ MIN_TIMED_RESPONSES = 5
 """Stops with fewer responses not from memory rank last, since a single slow response is no evidence."""
 
 FROM_MEMORY: tuple[CacheResult, ...] = ("hit", "stale")
-WAITED: tuple[CacheResult, ...] = ("joined", "miss")
+FROM_SOURCE: tuple[CacheResult, ...] = ("joined", "miss")
 
 StatusClass = Literal["2xx", "3xx", "4xx", "5xx", "other", "none"]
 STATUS_CLASSES: tuple[StatusClass, ...] = get_args(StatusClass)
@@ -160,7 +160,7 @@ class LogSummary:
         self.width: Width = "minute"
         self._modules: dict[str, Group] = {}
         self._statuses: defaultdict[int | None, Group] = defaultdict(Group)
-        self._periods: dict[int, Period] = {}  # by begin in epoch seconds
+        self._periods: dict[int, Period] = {}  # by start in epoch seconds
         self._by_slot: dict[int, Period] = {}  # the period of an epoch minute or hour
 
     def add_line(self, data: bytes) -> None:
@@ -276,7 +276,7 @@ class LogSummary:
         return [("none" if status is None else str(status), group) for status, group in ordered]
 
     def periods(self, width: Width | None = None) -> list[tuple[datetime, Period]]:
-        """Return the periods that have requests, in order, each with its begin.
+        """Return the periods that have requests, in order, each with its start.
 
         width: the minimum width of the periods.
         """
@@ -326,9 +326,9 @@ def _status_class(status: int | None) -> StatusClass:
 
 
 def _begin(second: int, width: Width) -> int:
-    """Return the begin of the period that contains a full minute or hour.
+    """Return the start of the period that contains a full minute or hour.
 
-    second: its begin in epoch seconds, as the result, because a Dutch hour occurs twice in October.
+    second: the start of the minute or hour. Both are epoch seconds, because a Dutch hour occurs twice in October.
     """
     if width in ("minute", "hour"):
         return second if width == "minute" else second // 3600 * 3600

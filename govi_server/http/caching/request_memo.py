@@ -53,7 +53,7 @@ class SerializedResponse(NamedTuple):
     entry: MemoEntry
     since: float
     until: float
-    """Epoch seconds; the same bytes may be sent before this moment while the validator is current."""
+    """Epoch seconds, exclusive; until then the bytes may be sent again while the validator is current."""
     validator: Validator | None
     head: bytes
     body: bytes
@@ -77,7 +77,7 @@ class RequestMemo:
     def __init__(self) -> None:
         self._entries: OrderedDict[bytes, MemoEntry] = OrderedDict()
         self._serialized: dict[bytes, SerializedResponse] = {}
-        self._second = 0  # of the Date in the serialized responses
+        self._second = 0  # epoch second of Date in the serialized responses
 
     def __len__(self) -> int:
         return len(self._entries)
