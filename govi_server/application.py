@@ -50,7 +50,7 @@ from govi_server.pages.front_page import Source
 from govi_server.request_handler import RequestHandler
 from govi_server.runtime.clock import ClockWatch
 from govi_server.runtime.cooperative import make_cooperator
-from govi_server.runtime.services import Drain, Observers, OrderedMultiService
+from govi_server.runtime.ordered_services import Drain, Observers, OrderedMultiService
 from govi_server.server import Server
 from govi_server.settings import AccessSettings, Config, ManholeSettings, ModuleSettings, parse_networks
 from govi_server.simulator.feed import make_town_feed

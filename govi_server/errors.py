@@ -1,9 +1,9 @@
-"""Errors that end the program before it serves, each with a one-line text for the operator."""
+"""Errors that end the program at startup, each with a one-line text for the operator."""
 
 
 class ConfigError(Exception):
-    """The configuration is unusable. The text is one line that names the setting, its value and what was expected."""
+    """The configuration is invalid. The text is one line: the setting, its value and the expected value."""
 
 
 class StartupError(Exception):
-    """A service cannot start. The text is one line that names what failed and why."""
+    """A service cannot start. The text is one line: what failed, and why."""

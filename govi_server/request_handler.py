@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: URL modules process its requests, one at a time and in order."""
+"""The protocol of an HTTP/1.1 connection, whose requests URL modules process one at a time and in order."""
 
 from functools import partial
 from math import ceil
@@ -24,32 +24,32 @@ from govi_server.sockets.transport import IClientTransport, write_some
 from govi_server.statistics.records import MAX_PATH, ConnectionRecorder
 from govi_server.web_handler import CacheableHandler, ICacheableModule, IWebModule, Responder, WebHandler
 
-# The methods that a module may implement, each with the method of its WebHandler.
-_HANDLED = {"GET": "get", "HEAD": "head", "POST": "post"}
-_KNOWN = frozenset(_HANDLED) | {"PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"}
+# The request methods that a module may implement, with the corresponding method of WebHandler.
+_HANDLER_METHODS = {"GET": "get", "HEAD": "head", "POST": "post"}
+_KNOWN_METHODS = frozenset(_HANDLER_METHODS) | {"PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"}
 
 MAX_REQUESTS_IN_TURN = 4
-"""Pipelined requests of a connection that are processed before other connections are served."""
+"""Pipelined requests that are processed before other connections are served."""
 
 MAX_DISCARDED_BYTES = 4 << 20
-"""Bytes that a lingering connection may still receive; beyond them it is aborted."""
+"""Bytes that a lingering connection may still receive before it is aborted."""
 
-# Looked up once: the metaclass of an Enum makes each State.IDLE a slow look-up.
+# For speed: the metaclass of Enum makes State.IDLE a slow look-up.
 _NEW, _IDLE, _PARSED = State.NEW, State.IDLE, Input.PARSED
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class RequestHandler(Sender):
-    """Receives requests, has them processed, and sends the responses.
+    """Receives requests, routes them to modules, and sends the responses.
 
-    As the producer of its transport it receives nothing while the client does not read its responses.
+    As its transport's producer, it is paused while the client does not read its responses.
     """
 
     log = Logger()
     server: Server
     connection: Connection
     accepted_from: Client
-    """The client at the time of accept; behind haproxy that is haproxy."""
+    """The client at the time of accept, which behind haproxy is haproxy."""
 
     def __init__(self, server: Server, sock: IClientTransport | None) -> None:
         super().__init__()
@@ -57,15 +57,15 @@ class RequestHandler(Sender):
         self.sock = cast(IClientTransport, sock)  # None until connectionMade()
         self._processing: Deferred[None] | None = None
         self._requests_in_turn = 0
-        self._turn: IDelayedCall | None = None
+        self._next_turn: IDelayedCall | None = None
         self._discarded_bytes = 0
-        self._section: bytes | None = None
-        """What was received, if it may be the header section of the current request and nothing else."""
+        self._header_section: bytes | None = None
+        """The received bytes, if they may be exactly the header section of the current request."""
 
     # The connection.
 
     def connectionMade(self) -> None:
-        """Begin the first request: its deadline runs from here."""
+        """Start the deadline of the first request."""
         self.sock = sock = cast(IClientTransport, self.transport)
         self.limits = self.server.limits
         self.MAX_LENGTH = self.limits.head
@@ -80,12 +80,12 @@ class RequestHandler(Sender):
         return self.connection.addr
 
     @property
-    def paused(self) -> bool:  # type: ignore[override]  # a LineReceiver reads it alone
+    def paused(self) -> bool:  # type: ignore[override]  # LineReceiver only reads it
         """Whether received bytes are buffered."""
         return self.connection.state.rule.input is not _PARSED
 
     def readConnectionLost(self) -> None:
-        """Close, after the responses to the requests that were received whole."""
+        """Close after the responses to all complete requests: the client has closed its sending side."""
         self.read_closed = True
         if self.connection.is_ending:
             self.sock.loseConnection()
@@ -93,16 +93,16 @@ class RequestHandler(Sender):
             self.connection.close("client")
 
     def writeConnectionLost(self) -> None:
-        """Wait until the client closes its side, too."""
+        """Wait until the client closes its side as well."""
 
     def pauseProducing(self) -> None:
-        """Receive nothing more: the client does not read its responses."""
+        """Stop receiving: the client does not read its responses."""
         if self.connection.state in (State.SENDING, State.STREAMING):
             self.connection.enter(State.WRITE_PAUSED)
         self.sock.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """Go on: the client has read its responses."""
+        """Continue: the client has read its responses."""
         if self.connection.state is not State.WRITE_PAUSED:
             if not self.paused:
                 self.sock.resumeProducing()
@@ -119,11 +119,11 @@ class RequestHandler(Sender):
         """Do nothing: connectionLost() follows."""
 
     def handle_closing(self, previous: State) -> None:
-        """End the current request; the connection has just left its previous state for an ending one."""
+        """End the current request, after the connection has left its previous state for an ending one."""
         self.abandon_record(previous)
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
         self.clearLineBuffer()
         if self._processing is not None:
             self._processing.cancel()
@@ -143,16 +143,16 @@ class RequestHandler(Sender):
         """Receive bytes."""
         state = self.connection.state
         if (state is _IDLE or state is _NEW) and not self._buffer and not self._empty_lines:
-            if self._repeat(data):
+            if self._respond_from_memo(data):
                 return
-            self._section = data
+            self._header_section = data
         elif self.connection.is_ending:
             self._discarded_bytes += len(data)
             if self._discarded_bytes > MAX_DISCARDED_BYTES:
                 self.connection.abort()
             return
         else:
-            self._section = None
+            self._header_section = None
         self._receive(data)
 
     def _receive(self, data: bytes) -> None:
@@ -166,10 +166,10 @@ class RequestHandler(Sender):
             if self.read_closed:
                 self.connection.close("client")
         elif len(self._buffer) > self.MAX_LENGTH:
-            self.sock.pauseProducing()  # resumed after the response
+            self.sock.pauseProducing()  # until after the response
 
     def request_begins(self) -> None:
-        """Begin a request, unless it has begun."""
+        """Begin a request unless it has begun."""
         state = self.connection.state
         if state is _IDLE:
             self.record.begin()  # the record of the first request begins with the connection
@@ -184,22 +184,22 @@ class RequestHandler(Sender):
 
     # From requests to responses.
 
-    def _repeat(self, section: bytes) -> bool:
-        """Send the cached response to a header section that was stored; return whether there was one.
+    def _respond_from_memo(self, header_section: bytes) -> bool:
+        """Send the cached response to a header section in the memo; return False if there is none.
 
-        The fast path: it does what request_received(), process() and a WebHandler do, in their order.
+        The fast path: equivalent to request_received(), process() and a WebHandler, in this order.
         """
         server, connection, clock = self.server, self.connection, self.server.clock
         if server.draining:
             return False
         received = clock.seconds()
-        response = server.request_memo.lookup(section, received, server.headers)
+        response = server.request_memo.lookup(header_section, received, server.headers)
         if response is None:
             return False
         client, entry, body = connection.client, response.entry, response.body
         if server.access.seconds_to_wait(client.rate_key, entry.request_cost) > 0:
             return False
-        found = clock.seconds()
+        looked_up = clock.seconds()
         unsent = write_some(self.sock, response.head + body)
         if unsent:
             connection.enter(State.SENDING)
@@ -207,7 +207,7 @@ class RequestHandler(Sender):
         is_sent = not unsent or connection.state is State.SENDING
         sent = clock.seconds() if is_sent else None
         self.record.add_known_request(
-            client.name, entry, response.status, len(body), response.cache, received, found, sent
+            client.name, entry, response.status, len(body), response.cache, received, looked_up, sent
         )
         self.keep_alive = not entry.closes
         if not is_sent:
@@ -218,11 +218,11 @@ class RequestHandler(Sender):
             connection.enter(_IDLE)
         return True
 
-    def _remember(self, env: Environ, segment: str, responder: Responder) -> None:
-        """Store what the header section means, if the response depends on nothing else of the connection."""
-        section = self._section
+    def _store_in_memo(self, env: Environ, segment: str, responder: Responder) -> None:
+        """Store the request in the memo, if its response depends only on the header section."""
+        header_section = self._header_section
         has_precondition = "if-match" in env or "if-unmodified-since" in env  # too rare for the fast path
-        if section is None or has_precondition or self.server.access.is_forwarded(env):
+        if header_section is None or has_precondition or self.server.access.is_forwarded(env):
             return
         method, path, keep_alive = env["request_method"], env["path_info"][:MAX_PATH], env.keeps_alive()
         connection = connection_field(env, keep_alive)
@@ -230,13 +230,13 @@ class RequestHandler(Sender):
             method, path, request_cost(env), responder.respond, conditions(env), not keep_alive, connection,
             segment, responder.stop,
         )  # fmt: skip
-        self.server.request_memo.store(section, entry)
+        self.server.request_memo.store(header_section, entry)
 
     def request_received(self, env: Environ) -> None:
-        """Process a request; what is received meanwhile is buffered."""
+        """Process a request; bytes that arrive meanwhile are buffered."""
         self.connection.enter(State.PROCESSING)
         if self._buffer or self._body is not None:
-            self._section = None
+            self._header_section = None
         self.record.set_client(self.server.client(self.connection, env).name)
         self.keep_alive = env.keeps_alive()
         self._processing = processing = maybeDeferred(self.process, env)
@@ -244,24 +244,24 @@ class RequestHandler(Sender):
         processing.addCallback(self._processed)
 
     def process(self, env: Environ) -> Deferred[None]:
-        """Route a request to the module of its path's first segment, by its method; fire after the response."""
+        """Route a request to the module for its first path segment; return a Deferred that fires afterwards."""
         method, path = env["request_method"], env["path_info"]
         client = self.server.client(self.connection, env)
         wait = self.server.access.seconds_to_wait(client.rate_key, request_cost(env))
         if wait > 0:
             self.mark("lookup")
             if not self.server.access.limits.proxies:
-                self.keep_alive = False  # all its requests are one client's: those that it pipelined are discarded
+                self.keep_alive = False  # without proxies all requests are this client's: discard pipelined ones
             self.send_response("Too many requests\n", "429 Too Many Requests", {"Retry-After": f"{ceil(wait)}"})
             return succeed(None)
-        if method not in _KNOWN:
-            self.send_response("The method is not known here\n", "501 Not Implemented")
+        if method not in _KNOWN_METHODS:
+            self.send_response("Unknown method\n", "501 Not Implemented")
             return succeed(None)
         if method == "CONNECT":
-            self.keep_alive = False  # what follows may be meant for the host that it names
-        if path == "*":  # the server as a whole
+            self.keep_alive = False  # the following bytes may be meant for the host in the target
+        if path == "*":  # the entire server
             self.mark("lookup")
-            self.send_methods(env, tuple(_HANDLED))
+            self.send_methods(env, tuple(_HANDLER_METHODS))
             return succeed(None)
         segment = path.lstrip("/").partition("/")[0]
         handler = self._handler(segment, env)
@@ -273,20 +273,20 @@ class RequestHandler(Sender):
         if method not in handler.methods:
             self.send_methods(env, handler.methods)
             return succeed(None)
-        return Deferred.fromCoroutine(getattr(handler, _HANDLED[method])())
+        return Deferred.fromCoroutine(getattr(handler, _HANDLER_METHODS[method])())
 
     def _handler(self, segment: str, env: Environ) -> WebHandler | None:
-        """Return the handler of a request to the module of this name; None if there is no such module."""
+        """Return the handler of a request to a module; None if no module has this name."""
         try:
             module = self.server.find_module(segment)
         except KeyError:
             return None
         if ICacheableModule.providedBy(module):
-            return CacheableHandler(self, env, module, partial(self._remember, env, segment))
+            return CacheableHandler(self, env, module, partial(self._store_in_memo, env, segment))
         return IWebModule(module).web_handler(self, env) if IWebModule.providedBy(module) else None
 
     def _failed(self, failure: Failure) -> None:
-        """Send 400 for an InvalidParameter; log any other exception of a module, and send 500."""
+        """Send 400 for an InvalidParameter; log any other exception of a module and send 500."""
         if self.connection.is_ending and failure.check(CancelledError):
             return  # cancelled by handle_closing()
         has_response = self.connection.state is not State.PROCESSING
@@ -312,28 +312,28 @@ class RequestHandler(Sender):
         return None if self._env is None else self._env["path_info"][:MAX_PATH]
 
     def _finish(self) -> None:
-        """End the current request, whose response is with the transport; go on to the next, or close."""
+        """End the current request, whose response was written; continue with the next request, or close."""
         self.finish_record()
-        env, section, self._section = self._env, self._section, None
+        env, header_section, self._header_section = self._env, self._header_section, None
         self.next_request()
         if not self.keep_alive:
-            # Only a request that came alone with Connection: close promises that nothing follows.
-            is_last = section is not None and env is not None and not env.keeps_alive()
+            # Only Connection: close in a request that arrived alone promises that nothing follows.
+            is_last = header_section is not None and env is not None and not env.keeps_alive()
             nothing_follows = (is_last or self.read_closed) and not self._buffer
             self.connection.close("client" if self.read_closed else "server", nothing_follows)
             return
         self._requests_in_turn += 1
         if not self._busyReceiving:
-            self._go_on()
+            self._resume()
         elif self._requests_in_turn < MAX_REQUESTS_IN_TURN:
-            self.connection.enter(_IDLE)  # dataReceived() goes on with the next request
+            self.connection.enter(_IDLE)  # dataReceived() continues with the next request
         else:
             self.connection.enter(State.YIELDING)
-            self._turn = self.server.clock.callLater(0, self._go_on)
+            self._next_turn = self.server.clock.callLater(0, self._resume)
 
-    def _go_on(self) -> None:
-        """Go on to the next request, a part of which may be in the buffer."""
-        self._turn = None
+    def _resume(self) -> None:
+        """Continue with the next request, part of which may be in the buffer."""
+        self._next_turn = None
         self.connection.enter(_IDLE)
         self.sock.resumeProducing()
         self._receive(b"")

@@ -31,22 +31,23 @@ from govi_server.sockets.transport import IClientTransport, close_now
 from govi_server.statistics.records import ConnectionRecorder, End
 
 LINGER_SECONDS = 2.0
-"""For a client to read the last response and close, before the connection is aborted."""
+"""Time for a client to read the last response and close, before the connection is aborted."""
 
 MAX_EVICTION_CANDIDATES = 100
-"""Connections that are searched for an unfinished request to drop, when no connection is idle."""
+"""Connections that are searched for an incomplete request to drop if no connection is idle."""
 
 RETRY_AFTER_SECONDS = "5"
-"""In the response to a rejected connection."""
+"""Retry-After of the response to a rejected connection."""
 
 REPORT_INTERVAL = 60.0
 """Seconds after which the statistics of an open connection are published."""
 
 
 class ConnectionHandler(Protocol):
-    """The protocol of one connection, as its Server uses it."""
+    """The protocol of one connection, as far as its Server uses it."""
 
     accepted_from: Client
+    """The client at the time of accept."""
     record: ConnectionRecorder
 
     @property
@@ -57,23 +58,23 @@ class ConnectionHandler(Protocol):
         """End the current response if it is a stream."""
 
     def handle_timeout(self) -> bool:
-        """Send the 406 of a request that took too long, unless a response was begun; return whether it was sent."""
+        """Send 406 to a request past its deadline unless its response has begun; return whether it was sent."""
 
     def handle_closing(self, previous: State) -> None:
-        """End the current request; the connection has just left its previous state for an ending one."""
+        """End the current request, after the connection has left its previous state for an ending one."""
 
     def makeConnection(self, transport: IClientTransport) -> None:
-        """Begin: the transport is connected."""
+        """Begin with a connected transport."""
 
     def dataReceived(self, data: bytes) -> None:
         """Receive bytes."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """End: the transport is closed."""
+        """End, because the transport is closed."""
 
 
 class Connection(Lifecycle):
-    """The connection between the server and one client: what its deadlines act on.
+    """The connection to one client: its state, its deadline, and its end.
 
     sock: its transport. handler: its protocol.
     """
@@ -85,36 +86,36 @@ class Connection(Lifecycle):
         self.sock = sock
         self.handler = handler
         self._server = server
-        # Behind haproxy the client is unknown until the PROXY header was received.
+        # Behind haproxy the client is unknown until the PROXY header has arrived.
         self._client = handler.accepted_from if isinstance(sock, tcp.Connection) else None
         self.end: End | None = None
-        """The side or event that ended it; None while it is open."""
+        """The side or event that ended the connection; None while it is open."""
 
     @property
     def addr(self) -> IAddress:
-        """The client's address, which behind haproxy is known when its header was received."""
+        """The client's address; behind haproxy, haproxy's until its header has arrived."""
         return self.sock.getPeer()
 
     @property
     def client(self) -> Client:
-        """The client of its requests, unless a proxy forwards them."""
+        """The client of the requests, unless a proxy forwards them."""
         if self._client is None:
             self._client = self._server.access.peer(self.addr)
         return self._client
 
     def disconnect(self) -> None:
-        """End it because a deadline has passed: send '406 Gateway timeout' and close, or abort amid a response."""
+        """End the connection after a deadline: send '406 Gateway timeout' and close, or abort during a response."""
         if self.handler.handle_timeout():
             self.close("timeout")
         else:
             self.abort("timeout")
 
     def close(self, end: End = "server", nothing_follows: bool = False) -> None:
-        """Close it politely: what was written is sent, then the client has two seconds to close its side.
+        """Close the sending side after all written bytes; the client has LINGER_SECONDS to close the other side.
 
-        If both sides were closed at once, the kernel would discard the response when bytes of the client are still
-        unread (RFC 9112 section 9.6). nothing_follows: the client sends nothing more, so they are closed at once,
-        which saves a third of the cost of a connection.
+        If both sides were closed together, the kernel would discard the response if bytes from the client are still
+        unread (RFC 9112 section 9.6). nothing_follows: the client sends nothing more, so both sides are closed
+        together, which saves a third of the cost of a connection.
         """
         self.end = self.end or end
         if nothing_follows and close_now(self.sock):
@@ -124,7 +125,7 @@ class Connection(Lifecycle):
         self.sock.unregisterProducer()
         if ITCPTransport.providedBy(self.sock) and not INegotiated.providedBy(self.sock):
             self.sock.loseWriteConnection()
-        else:  # TLS closes with an alert of its own
+        else:  # TLS closes with its own alert
             self.sock.loseConnection()
 
     def drop(self) -> None:
@@ -137,19 +138,19 @@ class Connection(Lifecycle):
         self.sock.loseConnection()
 
     def abort(self, end: End = "server") -> None:
-        """Close it at once; what was not sent is discarded."""
+        """Close the connection immediately and discard unsent bytes."""
         if self.state is not State.CLOSED:
             self._leave(State.CLOSED, end)
         self.sock.abortConnection()
 
     def lost(self, end: End) -> None:
-        """Forget it: its transport is closed."""
+        """Remove the connection, whose transport is closed."""
         if self.state is not State.CLOSED:
             self._leave(State.CLOSED, end)
         self._server.closed(self)
 
     def _leave(self, state: State, end: End) -> None:
-        """Enter an ending state: serve no more requests."""
+        """Enter an ending state, in which no more requests are served."""
         self.end = self.end or end
         previous = self.state
         self.enter(state)
@@ -167,7 +168,7 @@ class RejectConnection(protocol.Protocol):
         )
 
     def connectionMade(self) -> None:
-        """Send the response; over TLS abort instead, since a client could keep its handshake open for ever."""
+        """Send the response and close; over TLS abort, since a client could stall the handshake forever."""
         sock = cast(IClientTransport, self.transport)
         if INegotiated.providedBy(sock):
             sock.abortConnection()
@@ -177,14 +178,14 @@ class RejectConnection(protocol.Protocol):
 
 
 @implementer(IProtocolNegotiationFactory)
-class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twisted only calls IProtocol's methods
-    """Accepts connections and makes their handlers.
+class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twisted only calls methods of IProtocol
+    """Accepts connections and creates their handlers.
 
-    host, port: where it listens; '' and 0 if its endpoints determine that. request_handler: makes the handler of a
-    connection from the server and a transport. clock: the source of all times and delayed calls. find_module: returns
-    the module of a path's first segment, or raises KeyError, as MultiService.getServiceNamed does. headers: sent with
-    every response. access: the limits of clients, by default none. name: its name in log lines and statistics.
-    observer: receives the statistics of its connections as log events, by default the log.
+    host, port: the address to listen on; '' and 0 if endpoints determine it. request_handler: creates the handler of
+    a connection from the server and a transport. clock: the source of all times and delayed calls. find_module:
+    returns the module for a path's first segment, or raises KeyError, as MultiService.getServiceNamed does. headers:
+    header fields of every response. access: the limits of clients, none by default. name: the name in log lines and
+    statistics. observer: receives the statistics of connections as log events; the global log by default.
     """
 
     noisy = False
@@ -232,12 +233,12 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         self._drain_limit: IDelayedCall | None = None
 
     def logPrefix(self) -> str:
-        """Return the name for Twisted's own log lines."""
+        """Return the name in Twisted's own log lines."""
         return self.name
 
-    # Twisted accepts any protocol, such as a RejectConnection.
+    # Twisted accepts any protocol, including RejectConnection.
     def buildProtocol(self, addr: IAddress | None) -> ConnectionHandler | RejectConnection:  # type: ignore[override]
-        """Return the handler of an accepted connection, or the rejection of one that exceeds a limit."""
+        """Return the handler of an accepted connection, or a RejectConnection if it exceeds a limit."""
         self.accepting.check()
         client = self.access.peer(addr)
         if not self.access.acquire_connection(client):
@@ -250,19 +251,19 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         return rejection
 
     def _has_room(self) -> bool:
-        """Return whether there is room for another connection, after dropping one if necessary.
+        """Return whether another connection fits the limit, after dropping one if necessary.
 
-        Lingering connections are dropped first, then idle ones, then those without a whole request: of each kind the
-        one that has been in its state longest.
+        Lingering connections are dropped first, then idle ones, then those whose request is incomplete; of each kind,
+        the connection that has been in its state longest.
         """
         if len(self.connections) < self.access.limits.connections:
             return True
-        unfinished = (
+        incomplete = (
             connection
             for connection in islice(self.timeouts[Deadline.CONNECTION], MAX_EVICTION_CANDIDATES)
             if connection.state in (State.NEW, State.RECEIVING)
         )
-        for connection in chain(self.timeouts[Deadline.LINGER], self.timeouts[Deadline.KEEP_ALIVE], unfinished):
+        for connection in chain(self.timeouts[Deadline.LINGER], self.timeouts[Deadline.KEEP_ALIVE], incomplete):
             connection.drop()
             return True
         return False
@@ -279,11 +280,11 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         return connection.client
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Return the protocols for TLS clients that send ALPN (RFC 7301): without a common one they fail."""
+        """Return the protocols for ALPN (RFC 7301), without which TLS clients that use it would fail."""
         return [b"http/1.1"]
 
     def handle_accept(self, client: Client) -> ConnectionHandler:
-        """Make the handler of an accepted connection."""
+        """Return a new handler for an accepted connection."""
         handler = self.request_handler(self, None)
         handler.accepted_from = client
         return handler
@@ -291,7 +292,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
     def drain(self) -> Deferred[None]:
         """Finish the requests in flight and close all connections; return a Deferred that fires afterwards.
 
-        Requests that have not ended within the limit are disconnected like any that took too long.
+        Requests that exceed limits.drain are disconnected in the same way as requests past their deadline.
         """
         self.draining = True
         self._drained = drained = Deferred[None]()
@@ -324,7 +325,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
             self._drained = None
 
     def opened(self, handler: ConnectionHandler, sock: IClientTransport) -> Connection:
-        """Add a connection; the deadline of its first request runs from now."""
+        """Add a connection and start the deadline of its first request."""
         self.connections[handler] = connection = Connection(sock, handler, self)
         self.reports.start(connection)
         return connection

@@ -21,7 +21,7 @@ from govi_server.openapi.description import Example, IDocumented, Operation
 from govi_server.operations.components import Components
 from govi_server.request_handler import RequestHandler
 from govi_server.runtime.cooperative import PAUSE_SECONDS
-from govi_server.runtime.services import OrderedMultiService
+from govi_server.runtime.ordered_services import OrderedMultiService
 from govi_server.server import Server
 from govi_server.settings_loader import load
 from govi_server.simulator.town import Town

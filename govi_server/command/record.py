@@ -1,4 +1,4 @@
-"""The command ``govi-record``: records the messages of the KV78turbo feed, for reading or replay."""
+"""The command ``govi-record``, which records the messages of the KV78turbo feed for inspection or replay."""
 
 import os
 import stat
@@ -22,15 +22,15 @@ from govi_server.kv78turbo.subscriber import Subscriber
 from govi_server.settings import FEED_ADDRESS
 
 _MAX_PENDING_BYTES = 1 << 20
-"""More bytes than this are written before the second is over."""
+"""More pending bytes are written immediately instead of once a second."""
 _PROGRESS_INTERVAL = 60
-"""Seconds between two lines of progress that are not on a terminal."""
+"""Seconds between two progress lines if they are not on a terminal."""
 
 
 class _File:
-    """A file that is appended to; incomplete writes are undone.
+    """A new file that grows by complete writes: incomplete ones are undone.
 
-    Raises StartupError if the file exists already or cannot be created.
+    Raises StartupError if the file exists or cannot be created.
     """
 
     def __init__(self, name: str) -> None:
@@ -38,38 +38,38 @@ class _File:
         """Bytes written."""
         try:
             if name == "-":
-                self._number = os.dup(1)
+                self._fd = os.dup(1)
             else:
-                # A recording cannot be repeated, so none is overwritten; pipes and devices may exist.
+                # Recordings cannot be repeated, so they are never overwritten; pipes and devices may exist.
                 flags = 0 if Path(name).exists() and not Path(name).is_file() else os.O_CREAT | os.O_EXCL
-                self._number = os.open(name, os.O_WRONLY | flags, 0o666)
+                self._fd = os.open(name, os.O_WRONLY | flags, 0o666)
         except OSError as error:
             raise StartupError(f"cannot write {name}: {error.strerror}") from None
-        self._is_regular = name != "-" and stat.S_ISREG(os.fstat(self._number).st_mode)
+        self._is_regular = name != "-" and stat.S_ISREG(os.fstat(self._fd).st_mode)
 
     def add(self, data: bytes) -> None:
-        """Append data. Raises OSError if it cannot be written."""
+        """Append data, completely or not at all. Raises OSError."""
         unwritten = memoryview(data)
         try:
             while unwritten:
-                unwritten = unwritten[os.write(self._number, unwritten) :]
+                unwritten = unwritten[os.write(self._fd, unwritten) :]
         except OSError:
             if self._is_regular:
-                os.ftruncate(self._number, self.size)
+                os.ftruncate(self._fd, self.size)
             raise
         self.size += len(data)
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._number)
+        os.close(self._fd)
 
 
 class Recorder(Service):
     """Writes messages to a file, and reports progress.
 
-    clock: for the time at which messages arrive. name: of the file; "-" is stdout, and .gz at its end compresses.
-    progress: the output of progress. failed: called when writing fails. Raises StartupError if the file cannot be
-    created.
+    clock: the source of arrival times. name: the name of the file; "-" is stdout, and a name that ends in .gz
+    compresses. progress: the output for progress. failed: called if writing fails. Raises StartupError if the file
+    cannot be created.
     """
 
     def __init__(
@@ -89,17 +89,17 @@ class Recorder(Service):
         self._looping.clock = clock
         self._last_data: float | None = None
         self.messages = self.records = 0
-        """Written messages and records of KV7 and KV8."""
+        """The number of messages, and of KV7 and KV8 records, that were written."""
         self.error: str | None = None
-        """Why writing failed; None if it has not."""
+        """The reason why writing failed; None if it did not."""
 
     def startService(self) -> None:
-        """Write once a second from now on."""
+        """Start writing once a second."""
         super().startService()
         self._looping.start(1, now=False)
 
     def stopService(self) -> None:
-        """Write pending messages, and report the total."""
+        """Write the pending messages and report the totals."""
         super().stopService()
         if self._looping.running:
             self._looping.stop()
@@ -120,7 +120,7 @@ class Recorder(Service):
             self._write()
 
     def summary(self) -> str:
-        """Return how much was written, as text."""
+        """Return the totals as text."""
         return f"{self.messages} messages, {self.records} records, {self._file.size} bytes"
 
     def _tick(self) -> None:
@@ -139,7 +139,7 @@ class Recorder(Service):
         self._progress.flush()
 
     def _write(self) -> None:
-        """Write pending messages; compressed ones as a gzip member of their own, which keeps the file complete."""
+        """Write pending messages, as a separate gzip member if compressed, so that the file is always complete."""
         if not self._pending or self.error is not None:
             return
         try:
@@ -156,12 +156,12 @@ class Recorder(Service):
 
 
 def _count_records(ctx: str) -> int:
-    """Return the number of records in CTX: all lines except control lines."""
+    """Return the number of records in CTX: its lines without control lines."""
     return sum(line[:2] not in ("", "\\G", "\\T", "\\L") for line in ctx.split("\n"))
 
 
 class Options(usage.Options):
-    """The options of the command line."""
+    """The command-line options."""
 
     synopsis = "Usage: govi-record [options]"
     longdesc = "Records the KV78turbo feed: one JSON object per line, with time, envelope and ctx. Ends on Ctrl-C."
@@ -189,7 +189,7 @@ class Recording(MultiService):
         now = datetime.fromtimestamp(reactor.seconds(), UTC)
         name = options["output"] or f"recording-{now:%Y%m%dT%H%M%SZ}.jsonl"
         feeds: Sequence[str] = options["feeds"] or [FEED_ADDRESS]
-        # The address is checked first, so that an invalid one leaves no empty file.
+        # The subscriber first: an invalid address must not leave an empty file.
         self._subscriber = Subscriber(reactor, feeds, [options["prefix"]], self._received)
         self.recorder = Recorder(reactor, name, progress, reactor.stop)
         self._subscriber.setServiceParent(self)
@@ -203,18 +203,18 @@ class Recording(MultiService):
         super().startService()
 
     def stopService(self) -> Deferred[Any]:
-        """Close the connection, and then the file."""
+        """Close the connection and then the file; return a Deferred that fires afterwards."""
         return maybeDeferred(super().stopService).addBoth(lambda _: self.recorder.stopService())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command. Errors exit with status 1 and one line."""
+    """Run the command; exit with status 1 and a one-line text after an error."""
     options = Options()
     try:
         options.parseOptions(arguments)
     except usage.UsageError as error:
         raise SystemExit(f"govi-record: {error}") from None
-    from twisted.internet import reactor as the_reactor  # importing it installs it
+    from twisted.internet import reactor as the_reactor  # the import installs the reactor
 
     reactor: Any = the_reactor
     globalLogBeginner.beginLoggingTo([_observer(sys.stderr)], redirectStandardIO=False)
@@ -230,10 +230,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _observer(out: TextIO) -> FileLogObserver:
-    """Return an observer that writes the log, over the line of progress on a terminal."""
+    """Return an observer that writes the log, and on a terminal overwrites the progress line."""
 
     def line(event: LogEvent) -> str | None:
-        # Only warnings of Twisted itself are of interest.
+        # Twisted's own events matter only from warnings upwards.
         if event["log_level"] < LogLevel.warn and not event["log_namespace"].startswith("govi_server"):
             return None
         text = formatEventAsClassicLogText(event)

@@ -1,4 +1,4 @@
-"""The command ``govi-stats``: reads statistics logs, rotated and compressed ones too, and reports what is in them."""
+"""The command ``govi-stats``, which reports on statistics logs, including rotated and compressed ones."""
 
 import argparse
 import gzip
@@ -22,7 +22,7 @@ from govi_server.statistics.report import as_json, as_text
 from govi_server.statistics.summary import LogSummary
 
 CHUNK_BYTES = 1 << 20
-"""Bytes that are read at once."""
+"""Maximum size of a chunk that is read."""
 
 FIRST_UPDATE_SECONDS = 1.0
 """Seconds after which the progress bar appears."""
@@ -32,9 +32,9 @@ UPDATE_INTERVAL = 0.2
 
 
 class Progress:
-    """A progress bar on a terminal, which appears if reading takes longer than FIRST_UPDATE_SECONDS.
+    """A progress bar on a terminal, which appears after FIRST_UPDATE_SECONDS.
 
-    total: bytes that will be read, None if unknown. seconds: a monotonic clock.
+    total: bytes to read, None if unknown. seconds: a monotonic clock.
     """
 
     def __init__(self, terminal: TextIO, total: int | None, seconds: Callable[[], float] = time.monotonic) -> None:
@@ -46,7 +46,7 @@ class Progress:
         self._is_drawn = False
 
     def update(self, done: int) -> None:
-        """Draw the bar if it is due. done: bytes read so far."""
+        """Draw the bar if an update is due. done: bytes read so far."""
         now = self._seconds()
         if now >= self._next_update:
             self._next_update = now + UPDATE_INTERVAL
@@ -54,7 +54,7 @@ class Progress:
             print("\r" + self._bar(done, now - self._began), end="\x1b[K", file=self._terminal, flush=True)
 
     def clear(self) -> None:
-        """Remove the bar, so that other text can be written."""
+        """Remove the bar before other text is written."""
         if self._is_drawn:
             print("\r", end="\x1b[K", file=self._terminal, flush=True)
             self._is_drawn = False
@@ -68,7 +68,7 @@ class Progress:
 
 
 def read_chunks(file: BinaryIO, report: Callable[[int], None]) -> Iterator[bytes]:
-    """Yield the text of a file, which is gunzipped if its first bytes are those of gzip.
+    """Yield the content of a file in chunks, decompressed if the file begins with the magic number of gzip.
 
     report: called with the number of bytes read so far. Raises OSError, EOFError or zlib.error.
     """
@@ -81,7 +81,7 @@ def read_chunks(file: BinaryIO, report: Callable[[int], None]) -> Iterator[bytes
 
 
 class _CountingFile:
-    """A file whose first bytes were read already, and that need not be seekable; counts the bytes that are read."""
+    """A file, seekable or not, whose first bytes (head) were already read; counts the bytes read."""
 
     def __init__(self, head: bytes, file: BinaryIO) -> None:
         self._head = head
@@ -97,10 +97,12 @@ class _CountingFile:
     read1 = read
 
 
-def read_files(names: Sequence[str], summary: LogSummary, complain: Callable[[str], None], terminal: TextIO) -> bool:
-    """Add the lines of files to a summary; return whether all of them could be read.
+def read_files(
+    names: Sequence[str], summary: LogSummary, report_error: Callable[[str], None], terminal: TextIO
+) -> bool:
+    """Add the lines of files to a summary; return whether all files could be read.
 
-    names: "-" is stdin. complain: called with a text for each file that cannot be read to its end.
+    names: the files; "-" is stdin. report_error: called with a text for each file that cannot be read to its end.
     """
     progress = Progress(terminal, _total_bytes(names))
     done = 0
@@ -118,10 +120,10 @@ def read_files(names: Sequence[str], summary: LogSummary, complain: Callable[[st
                 file = sys.stdin.buffer if name == "-" else stack.enter_context(open(name, "rb"))
                 for line in split_lines(read_chunks(file, report)):
                     summary.add_line(line)
-        except (OSError, EOFError, ValueError, zlib.error) as error:  # ValueError: a name that contains NUL
+        except (OSError, EOFError, ValueError, zlib.error) as error:  # ValueError: the name contains NUL
             progress.clear()
             reason = "unexpected end of the gzip data" if isinstance(error, EOFError) else _reason(error)
-            complain(f"cannot read {name}: {reason}")
+            report_error(f"cannot read {name}: {reason}")
             is_complete = False
         done += position
     progress.clear()
@@ -149,7 +151,7 @@ def _reason(error: Exception) -> str:
 
 
 def write_file(name: str, text: str) -> None:
-    """Write a file as a whole, or not at all. Raises OSError, or ValueError for a name that contains NUL."""
+    """Write a file atomically. Raises OSError, or ValueError for a name that contains NUL."""
     path = Path(name)
     temporary = None
     try:
@@ -160,7 +162,7 @@ def write_file(name: str, text: str) -> None:
             file.write(text)
             mask = os.umask(0)
             os.umask(mask)
-            os.fchmod(file.fileno(), 0o666 & ~mask)  # as any other file: a temporary one is private to its owner
+            os.fchmod(file.fileno(), 0o666 & ~mask)  # like other files; temporary files are private to their owner
         temporary.replace(path)
     except (OSError, ValueError):
         if temporary is not None:
@@ -184,7 +186,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(arguments: Sequence[str] | None, now: datetime) -> int:
-    """Run the command; return its exit status: 1 if something cannot be read or written, 2 for invalid arguments."""
+    """Run the command; return its exit status: 1 if a file cannot be read or written, 2 for invalid arguments."""
     options = _parse(arguments)
     limits: dict[str, datetime | None] = {"since": None, "until": None}
     for name in limits:
@@ -193,14 +195,14 @@ def run(arguments: Sequence[str] | None, now: datetime) -> int:
             try:
                 limits[name] = read_moment(moment, now)
             except ValueError as error:
-                _complain(f"--{name}: {error}")
+                _print_error(f"--{name}: {error}")
                 return 2
     summary = LogSummary(**limits)
-    is_complete = read_files(options.files, summary, _complain, sys.stderr)
+    is_complete = read_files(options.files, summary, _print_error, sys.stderr)
     if not is_complete and not summary.lines + summary.bad + summary.outside:
-        return 1  # nothing could be read, as was reported
+        return 1  # no file could be read; the errors were printed
     if not summary.lines:
-        _complain(f"no line matches: {summary.bad:,} bad, {summary.outside:,} outside the period")
+        _print_error(f"no line matches: {summary.bad:,} bad, {summary.outside:,} outside the period")
     if options.json:
         print(json.dumps(as_json(summary), indent=2))
     else:
@@ -210,12 +212,12 @@ def run(arguments: Sequence[str] | None, now: datetime) -> int:
         try:
             write_file(options.html, text)
         except (OSError, ValueError) as error:
-            _complain(f"cannot write {options.html}: {_reason(error)}")
+            _print_error(f"cannot write {options.html}: {_reason(error)}")
             is_complete = False
     return 0 if is_complete else 1
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     print(f"govi-stats: {text}", file=sys.stderr)
 
 
@@ -224,7 +226,7 @@ def main() -> None:
     try:
         status = run(None, datetime.now(UTC))
         sys.stdout.flush()
-    except BrokenPipeError:  # as with | head; what is left in the buffer must not raise again at exit
+    except BrokenPipeError:  # as with | head; the rest of the buffer must not raise again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 1
     except KeyboardInterrupt:

@@ -1,18 +1,18 @@
-"""Receive the body of a request, with Content-Length or chunked. Pure: no transport, no clock.
+"""Read the body of a request, with Content-Length or chunked. Pure: no transport, no clock.
 
-A reader is fed bytes in pieces of any size. ``feed(data)`` returns None until the body is complete, then the bytes
-that follow it; ``body`` has the body. It raises RequestError.
+``feed(data)`` accepts bytes in pieces of any size. It returns None until the body is complete, and then the bytes
+that follow it; it raises RequestError. ``body`` is the body so far.
 """
 
 import re
 
 from govi_server.http.request import CHUNKED, RequestError
 
-# Bytes of a line of the chunked framing without its CRLF: a size with its extensions, or a trailer field.
+# A line of the chunked framing, without CRLF: a chunk size with its extensions, or a trailer field.
 _MAX_LINE_BYTES = 4096
-# Bytes of a line that count as its size, which some clients pad with zeros.
+# Bytes of a line that are attributed to the chunk size, which some clients pad with zeros.
 _SIZE_BYTES = 8
-# Bytes of all lines beyond their sizes: extensions and trailers are ignored.
+# Total bytes of extensions and trailers, which are ignored.
 _MAX_EXTRA_BYTES = 8 * _MAX_LINE_BYTES
 # Extensions are ignored, but must be well-formed (RFC 9112 section 7.1.1).
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -22,16 +22,16 @@ _CHUNK = re.compile(rb"0*([0-9A-Fa-f]+)(?:%b)*" % _EXTENSION)
 _TRAILER = re.compile(rb"%b:[\t -~\x80-\xff]*" % _TOKEN)
 
 
-def _bad(reason: str) -> RequestError:
+def _bad_request(reason: str) -> RequestError:
     return RequestError("400 Bad Request", reason)
 
 
 def _too_large(limit: int) -> RequestError:
-    return RequestError("413 Content Too Large", f"a body may have {limit} bytes")
+    return RequestError("413 Content Too Large", f"the body exceeds {limit} bytes")
 
 
 class LengthBody:
-    """A body whose length is known: that of Content-Length."""
+    """A body of a known length (Content-Length)."""
 
     def __init__(self, length: int, limit: int) -> None:
         if length > limit:
@@ -41,7 +41,7 @@ class LengthBody:
 
     @property
     def body(self) -> bytes:
-        """The bytes so far."""
+        """The bytes received so far."""
         return b"".join(self._pieces)
 
     def feed(self, data: bytes) -> bytes | None:
@@ -53,64 +53,65 @@ class LengthBody:
 
 
 class ChunkedBody:
-    """A body in chunks (RFC 9112 section 7.1), whose lines end in CRLF only."""
+    """A chunked body (RFC 9112 section 7.1). A bare LF does not end a line."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
         self._pieces: list[bytes] = []
         self._pending = b""
-        self._missing = 0  # bytes of the current chunk, with its CRLF, that were not received
+        self._missing = 0  # bytes of the current chunk, including its CRLF, that are still to be received
         self._extras = 0
         self._in_trailer = False
 
     @property
     def body(self) -> bytes:
-        """The bytes so far."""
+        """The bytes received so far."""
         return b"".join(self._pieces)
 
     def feed(self, data: bytes) -> bytes | None:
         """Receive bytes; return those that follow the body, or None until it is complete."""
         data = self._pending + data
-        at = 0
+        position = 0
         while True:
             if self._missing:
-                at += self._receive_chunk(data, at)
+                position += self._receive_chunk(data, position)
                 if self._missing:
                     break
-            end = data.find(b"\r\n", at)
-            line = data[at : end if end >= 0 else None]
+            end = data.find(b"\r\n", position)
+            line = data[position : end if end >= 0 else None]
             if end < 0 and len(line) <= _MAX_LINE_BYTES + 1 and b"\n" not in line:
-                break  # it may be incomplete; one more byte may be the CR of its end
+                break  # the line may be incomplete; the extra byte may be the CR of its CRLF
             if end < 0 or len(line) > _MAX_LINE_BYTES:
-                raise _bad("a chunk line is too long, or does not end in CRLF")
-            at = end + 2
+                raise _bad_request("a line of the chunked body is too long or does not end in CRLF")
+            position = end + 2
             if not self._in_trailer:
                 self._begin_chunk(line)
             elif line:
-                self._trailer(line)
+                self._skip_trailer(line)
             else:
-                return data[at:]
-        self._pending = data[at:]
+                return data[position:]
+        self._pending = data[position:]
         return None
 
-    def _receive_chunk(self, data: bytes, at: int) -> int:
-        """Receive a part of the current chunk that begins at an index; return its number of bytes."""
-        content = data[at : at + max(self._missing - 2, 0)]
+    def _receive_chunk(self, data: bytes, start: int) -> int:
+        """Receive the part of the current chunk that begins at an index; return its length in bytes."""
+        content = data[start : start + max(self._missing - 2, 0)]
         self._pieces.append(content)
         self._missing -= len(content)
         if self._missing > 2:
             return len(content)
-        end = data[at + len(content) : at + len(content) + self._missing]
-        if not b"\r\n"[2 - self._missing :].startswith(end):
-            raise _bad("a chunk is longer than its size")
-        self._missing -= len(end)
-        return len(content) + len(end)
+        position = start + len(content)
+        line_end = data[position : position + self._missing]
+        if not b"\r\n"[2 - self._missing :].startswith(line_end):
+            raise _bad_request("a chunk is longer than its size")
+        self._missing -= len(line_end)
+        return len(content) + len(line_end)
 
     def _begin_chunk(self, line: bytes) -> None:
         match = _CHUNK.fullmatch(line)
         if match is None:
-            raise _bad("a chunk size is not a hexadecimal number")
+            raise _bad_request("invalid chunk size (expected a hexadecimal number)")
         self._count_extra(max(len(line) - _SIZE_BYTES, 0))
         size = int(match[1], 16)
         self._size += size
@@ -119,17 +120,17 @@ class ChunkedBody:
         self._missing = size + 2 if size else 0
         self._in_trailer = not size
 
-    def _trailer(self, line: bytes) -> None:
+    def _skip_trailer(self, line: bytes) -> None:
         self._count_extra(len(line))
         if not _TRAILER.fullmatch(line):
-            raise _bad("a trailer line is not 'name: value'")
+            raise _bad_request("invalid trailer field (expected 'name: value')")
 
     def _count_extra(self, size: int) -> None:
         self._extras += size
         if self._extras > _MAX_EXTRA_BYTES:
-            raise _bad("too many chunk extensions or trailers")
+            raise _bad_request("too many chunk extensions or trailers")
 
 
 def body_reader(length: int, limit: int) -> LengthBody | ChunkedBody:
-    """Return the reader of a body; length: its bytes, or CHUNKED; limit: the most that it may have."""
+    """Return the reader of a body. length: in bytes, or CHUNKED. limit: the largest body accepted, in bytes."""
     return ChunkedBody(limit) if length == CHUNKED else LengthBody(length, limit)

@@ -1,4 +1,4 @@
-"""Limits of clients: connections at a time, and the rate of requests."""
+"""Limit the open connections and the request rate of each client."""
 
 import re
 from collections import Counter, OrderedDict
@@ -14,14 +14,14 @@ from govi_server.http.request import Environ
 from govi_server.settings import AccessSettings, Network, parse_networks
 
 ROUNDING_SECONDS = 1e-3
-"""A wait that is ignored: epoch seconds are inexact as floats, and hundreds of steps are added to them."""
+"""Shorter waits are ignored: epoch seconds are inexact as floats, and rounding errors add up over many requests."""
 
 MAX_CLIENTS = 100_000
 """Clients whose request rate is tracked; the least recently active is evicted first."""
 
 
 def request_cost(env: Environ) -> int:
-    """Return what a request costs of the rate limit: one for each member of the comma-separated list in its path."""
+    """Return the cost of a request against the rate limit: the number of comma-separated items in its path."""
     return env["path_info"].count(",") + 1
 
 
@@ -32,18 +32,18 @@ class Client(NamedTuple):
     """The client of a request."""
 
     name: str
-    """Its truncated address, for logs."""
+    """The truncated address, for logs."""
     rate_key: str | None
-    """The network whose requests are limited together; None if they are unlimited."""
+    """The network whose requests share a limit; None if its requests are unlimited."""
     connection_key: str | None
-    """The network whose connections are limited together; None if they are unlimited, as those of proxies are."""
+    """The network whose connections share a limit; None if they are unlimited, as for proxies."""
 
 
 class ClientLimits:
     """Counts the connections and requests of each client.
 
-    A client is an IPv4 address or the /64 of an IPv6 address, of which a household has one or more. Peers on unix
-    sockets are unlimited.
+    A client is an IPv4 address, or an IPv6 /64, since a household has at least one. Peers on unix sockets are
+    unlimited.
     """
 
     def __init__(self, clock: IReactorTime, limits: AccessSettings) -> None:
@@ -51,21 +51,24 @@ class ClientLimits:
         self.limits = limits
         self._unlimited = parse_networks(limits.unlimited)
         self._proxies = parse_networks(limits.proxies)
-        # Keyed by text: hashing an address of the standard library takes longer than the look-up saves.
-        self._client = lru_cache(maxsize=MAX_CLIENTS // 10)(self._find_client)
+        # Keyed by text: hashing an ipaddress object costs more than the cache saves.
+        self._client = lru_cache(maxsize=MAX_CLIENTS // 10)(self._make_client)
         self._connections: Counter[str] = Counter()
-        # When the leaky bucket of each client is empty again (epoch seconds): the virtual scheduling algorithm.
+        # The time at which each leaky bucket will be empty (epoch seconds), as in the virtual scheduling algorithm.
         self._busy_until: OrderedDict[str, float] = OrderedDict()
 
     def acquire_connection(self, client: Client) -> bool:
-        """Count a connection; return whether its client may have it. Always followed by release_connection()."""
+        """Count a connection; return whether it is within its client's limit.
+
+        Must be followed by release_connection(), even if the result is False.
+        """
         if client.connection_key is None:
             return True
         self._connections[client.connection_key] += 1
         return self._connections[client.connection_key] <= self.limits.per_client
 
     def release_connection(self, client: Client) -> None:
-        """Count a connection no more."""
+        """Stop counting a connection."""
         if client.connection_key is not None:
             self._connections[client.connection_key] -= 1
             if not self._connections[client.connection_key]:
@@ -79,12 +82,12 @@ class ClientLimits:
         if rate_key is None:
             return 0.0
         now = self._clock.seconds()
-        busy = self._busy_until.pop(rate_key, now)
-        if not now <= busy <= now + self.limits.burst / self.limits.rate + 1:
-            busy = now  # the bucket is empty, or the clock was set
-        cost = min(cost, self.limits.burst)  # a greater one would be rejected for ever
-        wait = busy + (cost - self.limits.burst) / self.limits.rate - now
-        self._busy_until[rate_key] = busy if wait > ROUNDING_SECONDS else busy + cost / self.limits.rate
+        empty_at = self._busy_until.pop(rate_key, now)
+        if not now <= empty_at <= now + self.limits.burst / self.limits.rate + 1:
+            empty_at = now  # the bucket is empty, or the clock was set
+        cost = min(cost, self.limits.burst)  # a higher cost would always be rejected
+        wait = empty_at + (cost - self.limits.burst) / self.limits.rate - now
+        self._busy_until[rate_key] = empty_at if wait > ROUNDING_SECONDS else empty_at + cost / self.limits.rate
         if len(self._busy_until) > MAX_CLIENTS:
             self._busy_until.popitem(last=False)
         return wait if wait > ROUNDING_SECONDS else 0.0
@@ -99,21 +102,21 @@ class ClientLimits:
         return self._client(None if address is None else str(address))
 
     def is_forwarded(self, env: Environ) -> bool:
-        """Return whether the client of a request is not that of its connection: whether a proxy forwards it."""
+        """Return whether a proxy forwards a request, so that its client is not the peer of its connection."""
         return bool(self._proxies) and ("forwarded" in env or "x-forwarded-for" in env)
 
     def address(self, addr: IAddress | None, env: Environ) -> Address | None:
-        """Return the address of a request's client: the peer's, or the one in the fields of trusted proxies.
+        """Return the address of a request's client: the peer's, or the one in the header fields of trusted proxies.
 
-        Forwarded (RFC 7239) takes precedence over X-Forwarded-For. Each proxy appends its peer, so they are read from
-        the end: the first address that is no trusted proxy is the client. A peer on a unix socket counts as a trusted
-        proxy if there are any.
+        Forwarded (RFC 7239) takes precedence over X-Forwarded-For. Each proxy appends its peer, so the fields are
+        read from the end: the client is the first address that is not a trusted proxy. If any proxy is trusted, so is
+        a peer on a unix socket.
         """
         address = ip_of(addr)
         if not self._proxies:
             return address
-        for text in reversed(_forwarded(env)):
-            if address is not None and not _within(address, self._proxies):
+        for text in reversed(_forwarded_addresses(env)):
+            if address is not None and not _is_within(address, self._proxies):
                 break
             try:
                 address = parse_ip(text)
@@ -121,23 +124,23 @@ class ClientLimits:
                 break
         return address
 
-    def _find_client(self, host: str | None) -> Client:
+    def _make_client(self, host: str | None) -> Client:
         address, network = ip_of_host(host), None
-        if address is not None and not _within(address, self._unlimited):
+        if address is not None and not _is_within(address, self._unlimited):
             network = str(ip_network((address, 32 if address.version == 4 else 64), strict=False))
-        is_proxy = address is not None and _within(address, self._proxies)
+        is_proxy = address is not None and _is_within(address, self._proxies)
         return Client(truncated(address), network, None if is_proxy else network)
 
 
-# The "for" of a Forwarded element: a token, or quoted; with or without a port (RFC 7239 section 6).
+# The "for" parameter of a Forwarded element: a token or a quoted string, with or without a port (RFC 7239 section 6).
 _FOR = re.compile(r'(?:^|;)[ \t]*[Ff][Oo][Rr]=(?:"([^"\\]*)"|([^;, \t"]*))')
 _NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)|([0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*))(?::[0-9]{1,5})?")
 
 
-def _forwarded(env: Environ) -> list[str]:
-    """Return the addresses that a request was forwarded for, the nearest last; "" for an invalid one.
+def _forwarded_addresses(env: Environ) -> list[str]:
+    """Return the addresses that a request was forwarded for, the nearest last; "" for an invalid address.
 
-    None is left out: otherwise an element that the client wrote could take the place of a proxy's.
+    Invalid addresses are not left out, or else an element written by the client could pass for a proxy's.
     """
     if "forwarded" in env:
         elements = map(_FOR.search, ",".join(env.get_all("forwarded", [])).split(","))
@@ -150,5 +153,5 @@ def _forwarded(env: Environ) -> list[str]:
     return [next(filter(None, match.groups()), "") if match else "" for match in addresses]
 
 
-def _within(address: Address, networks: Sequence[Network]) -> bool:
+def _is_within(address: Address, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)

@@ -1,4 +1,4 @@
-"""HTTP dates (RFC 9110 section 5.6.7), parsed and formatted. Pure."""
+"""Parse and format HTTP dates (RFC 9110 section 5.6.7). Pure."""
 
 import re
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ _DAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _WEEKDAY = "(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
 _TIME = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-5][0-9]|60)"
 _MONTH = rf"(?P<month>{'|'.join(_MONTHS)})"
-# The three forms that a recipient must accept (RFC 9110 section 5.6.7).
+# The three formats that a recipient must accept (RFC 9110 section 5.6.7).
 _DATES = (
     re.compile(rf"{_DAY}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT"),
     re.compile(rf"{_WEEKDAY}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT"),
@@ -19,12 +19,12 @@ _DATES = (
 
 
 def parse_http_date(text: str, today: float) -> int | None:
-    """Parse an HTTP date, in any of its three forms; return epoch seconds, None if it is invalid.
+    """Parse an HTTP date in any of its three formats; return epoch seconds, or None if it is invalid.
 
-    today: the current time, roughly (epoch seconds): a two-digit year more than 50 years ahead of it is in the past.
+    today: about the current time (epoch seconds); a two-digit year more than 50 years ahead of it is in the past.
     """
-    for form in _DATES if text else ():
-        match = form.fullmatch(text)
+    for pattern in _DATES if text else ():
+        match = pattern.fullmatch(text)
         if match is None:
             continue
         year, day = int(match["year"]), int(match["day"])
@@ -37,7 +37,7 @@ def parse_http_date(text: str, today: float) -> int | None:
             minute = datetime(year, month, day, int(match["hour"]), int(match["minute"]), tzinfo=UTC)
         except ValueError:
             return None
-        return int(minute.timestamp()) + int(match["second"])  # which may be 60
+        return int(minute.timestamp()) + int(match["second"])  # a leap second is 60
     return None
 
 

@@ -1,4 +1,4 @@
-"""Content negotiation: codings, media types and languages by their weights (RFC 9110 section 12.5). Pure."""
+"""Content negotiation: choose a coding, media type or language by weight (RFC 9110 section 12.5). Pure."""
 
 import re
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ _CODING = re.compile(
 
 
 def prefers_gzip(env: Environ) -> bool:
-    """Return whether a client prefers gzip to the plain bytes (RFC 9110 section 12.5.3).
+    """Return whether a client prefers gzip to no coding (RFC 9110 section 12.5.3).
 
-    It does if it names gzip, or *, with a weight above 0 and not below that of identity.
+    It does if the weight of gzip, or else of *, is above 0 and not below that of identity.
     """
     weights: dict[str, float] = {}
     for member in ",".join(env.get_all("accept-encoding", [])).split(","):
@@ -28,7 +28,7 @@ _WEIGHT = re.compile(r";[ \t]*[Qq]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*(?:;
 
 
 def weights(field: str) -> dict[str, float]:
-    """Parse a field such as Accept: return the weight of each member, in lower case; ignore invalid members."""
+    """Parse a field such as Accept; return weights by member in lower case. Invalid members are ignored."""
     parsed: dict[str, float] = {}
     for member in field.split(","):
         if match := _MEMBER.fullmatch(member):
@@ -38,23 +38,23 @@ def weights(field: str) -> dict[str, float]:
 
 
 def best_type(accept: str, offered: Sequence[str]) -> str:
-    """Return the media type that a client prefers; the first if it accepts none.
+    """Return the media type that a client prefers; the first offered if it accepts none of them.
 
-    Among types of equal weight those that it names come first, in its order: "application/json, */*" accepts
-    anything and prefers JSON.
+    Among types of equal weight, those that Accept names precede the others, in its order: "application/json, */*"
+    accepts anything and prefers JSON.
     """
     accepted = weights(accept) or {"*/*": 1.0}
     named = [media_type for media_type in accepted if media_type in offered]
 
     def weight(media_type: str) -> float:
-        ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")  # the most specific one counts
+        ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")  # the most specific range applies
         return next((accepted[range_] for range_ in ranges if range_ in accepted), 0.0)
 
     return max((*named, *offered), key=weight)
 
 
 def best_language(accept: str, offered: Sequence[str]) -> str:
-    """Return the language, two letters, that a client prefers, whatever the region; the first if it accepts none."""
+    """Return the two-letter language that a client prefers, in any region; the first offered if it accepts none."""
     accepted: dict[str, float] = {}
     for tag, weight in weights(accept).items():
         language = tag.partition("-")[0]

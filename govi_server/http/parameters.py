@@ -1,4 +1,4 @@
-"""Parameters of requests: their types, their JSON Schemas, and parsing them. Pure."""
+"""Request parameters: their types and JSON Schemas, and how they are parsed. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -9,27 +9,27 @@ from urllib.parse import parse_qsl
 Json = Mapping[str, Any]
 
 MAX_QUERY_FIELDS = 100
-"""Fields of a query string; those with more are rejected."""
+"""Fields of a query string; longer ones are rejected."""
 
 
 class InvalidParameter(ValueError):
-    """A query that cannot be answered; the text names the parameter and what is expected."""
+    """A parameter is missing or invalid; the text names the parameter and the expected value."""
 
 
 @dataclass(frozen=True, slots=True)
 class String:
-    """A text. Without a max_length it may be as long as a request line."""
+    """A string. Without max_length, only the limit of the request line bounds it."""
 
     max_length: int | None = None
     pattern: str = ""
-    """A regular expression that the whole text matches; "" for any text."""
+    """A regular expression that the entire text must match; "" for any text."""
     min_length: int = 0
     name: str = ""
-    """What it is, with its article, in place of its length in error messages."""
+    """A noun phrase with its article that replaces the length in error messages."""
 
     @property
     def schema(self) -> Json:
-        """Return its JSON Schema."""
+        """The JSON Schema of the values."""
         schema: dict[str, Any] = {"type": "string"}
         if self.max_length is not None:
             schema["maxLength"] = self.max_length
@@ -50,13 +50,13 @@ class String:
 
 @dataclass(frozen=True, slots=True)
 class Enum:
-    """One of some values."""
+    """One of a fixed set of strings."""
 
     values: tuple[str, ...]
 
     @property
     def schema(self) -> Json:
-        """Return its JSON Schema."""
+        """The JSON Schema of the values."""
         return {"type": "string", "enum": list(self.values)}
 
     def parse(self, text: str) -> str | None:
@@ -69,7 +69,7 @@ class Enum:
 
 @dataclass(frozen=True, slots=True)
 class Integer:
-    """A number of something, such as minutes."""
+    """A whole number of a unit, such as minutes."""
 
     unit: str
     minimum: int
@@ -77,7 +77,7 @@ class Integer:
 
     @property
     def schema(self) -> Json:
-        """Return its JSON Schema."""
+        """The JSON Schema of the values."""
         return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
 
     def parse(self, text: str) -> int | None:
@@ -99,7 +99,7 @@ class Number:
 
     @property
     def schema(self) -> Json:
-        """Return its JSON Schema."""
+        """The JSON Schema of the values."""
         return {"type": "number", "minimum": self.minimum, "maximum": self.maximum}
 
     def parse(self, text: str) -> float | None:
@@ -116,7 +116,7 @@ class ParameterType(Protocol):
 
     @property
     def schema(self) -> Json:
-        """Return its JSON Schema."""
+        """The JSON Schema of the values."""
 
     def parse(self, text: str) -> Any:
         """Return the value; None if it is invalid."""
@@ -134,7 +134,7 @@ class Parameter:
     required: bool = False
 
     def parse(self, query: Mapping[str, str]) -> Any:
-        """Return its value in a parsed query; None if it is absent. Raises InvalidParameter."""
+        """Return the parameter's value in a parsed query; None if it is absent. Raises InvalidParameter."""
         text = query.get(self.name)
         if text is None:
             if self.required:
@@ -147,7 +147,7 @@ class Parameter:
 
 
 def parse_query(query: str) -> dict[str, str]:
-    """Parse a query string; the last one counts if a name is repeated. Raises InvalidParameter."""
+    """Parse a query string; the last value applies if a name is repeated. Raises InvalidParameter."""
     try:
         return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
     except ValueError as error:

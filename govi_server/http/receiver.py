@@ -1,4 +1,4 @@
-"""From bytes to requests: the half of a connection that receives."""
+"""The receiving half of a connection: from bytes to requests."""
 
 import re
 
@@ -11,18 +11,18 @@ from govi_server.http.response import CONTINUE
 from govi_server.settings import ServerSettings
 from govi_server.statistics.records import Phase
 
-# The first byte of a request: of a method, or of an empty line.
+# The first byte of a request, which begins with its method or an empty line.
 _FIRST_BYTE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
 
 MAX_EMPTY_LINES = 8
-"""Empty lines before a request: some old clients send one after a body."""
+"""Empty lines that are ignored before a request: some old clients send one after a body."""
 
 
 class RequestReceiver(LineReceiver):
-    """Collects lines up to the empty one, which make the header section, and then the body.
+    """Collects the header section line by line, and then the body.
 
-    A subclass sets the limits before anything is received, and implements the methods that are called with what was
-    received. While its property ``paused`` is true, received bytes are buffered.
+    A subclass sets ``limits`` before the first bytes arrive, and implements the methods at the end of this class.
+    While its property ``paused`` is true, received bytes are buffered.
     """
 
     delimiter = b"\n"
@@ -32,7 +32,7 @@ class RequestReceiver(LineReceiver):
         self.next_request()
 
     def next_request(self) -> None:
-        """Forget the current request: what is received from now on belongs to the next."""
+        """Discard the current request; bytes received from now on belong to the next one."""
         self._lines: list[bytes] = []
         self._lines_size = 0
         self._body: LengthBody | ChunkedBody | None = None
@@ -41,12 +41,12 @@ class RequestReceiver(LineReceiver):
 
     @property
     def is_head(self) -> bool:
-        """Whether the request is a HEAD, as far as its request line was received: its response has no body."""
+        """Whether the request is a HEAD, whose response has no body, even if its request line is incomplete."""
         first_line = self._lines[0] if self._lines else self._buffer
         return first_line.startswith(b"HEAD ")
 
     def dataReceived(self, data: bytes) -> None:
-        """Receive bytes; what cannot become a request, such as a TLS hello, is rejected before its line ends."""
+        """Receive bytes; reject input that cannot be a request, such as a TLS ClientHello, before its line ends."""
         super().dataReceived(data)
         if self._buffer not in (b"", b"\r") and not (self.paused or self._busyReceiving or self._lines or self._body):
             self.request_begins()
@@ -66,22 +66,22 @@ class RequestReceiver(LineReceiver):
         elif not self._lines and len(line) > self.limits.request_line:
             self._reject_request_line(line)
         elif self._lines_size > self.limits.head:
-            self.protocol_error(_head_too_large())
+            self.protocol_error(_header_section_too_large())
         elif line not in (b"", b"\r"):
             self._lines.append(line)
         else:
-            self._head_received()
+            self._header_section_received()
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        """Reject a line that is longer than a whole header section may be."""
+        """Reject a line that exceeds the limit of the entire header section."""
         self.request_begins()
         if self._lines:
-            self.protocol_error(_head_too_large())
+            self.protocol_error(_header_section_too_large())
         else:
             self._reject_request_line(line)
 
     def _reject_request_line(self, line: bytes) -> None:
-        self._lines = [line[:5]]  # enough to recognize a HEAD, whose response has no body
+        self._lines = [line[:5]]  # enough for is_head
         self.protocol_error(RequestError("414 URI Too Long", "The request line is too long"))
 
     def parse_request(self, http_blob: str | bytes) -> Environ:
@@ -121,7 +121,7 @@ class RequestReceiver(LineReceiver):
         """
         return environ.parse(http_blob)
 
-    def _head_received(self) -> None:
+    def _header_section_received(self) -> None:
         self.mark("receive")
         try:
             self._env = env = self.parse_request(b"\n".join([*self._lines, b""]))
@@ -159,11 +159,11 @@ class RequestReceiver(LineReceiver):
     # Implemented by the subclass.
 
     def mark(self, phase: Phase) -> None:
-        """Record that a phase of the request ends now."""
+        """Record the end of a phase of the request."""
         raise NotImplementedError
 
     def request_begins(self) -> None:
-        """Begin a request, unless it has begun: called for each part of one that was received."""
+        """Begin a request unless it has begun; called for each of its parts."""
         raise NotImplementedError
 
     def request_received(self, env: Environ) -> None:
@@ -171,13 +171,13 @@ class RequestReceiver(LineReceiver):
         raise NotImplementedError
 
     def protocol_error(self, error: RequestError) -> None:
-        """Reject a malformed or oversized request; where the next one would begin is unknown."""
+        """Reject a malformed or oversized request, after which the start of the next one is unknown."""
         raise NotImplementedError
 
 
 def _not_http() -> RequestError:
-    return RequestError("400 Bad Request", "This is no HTTP/1.1 request")
+    return RequestError("400 Bad Request", "Not an HTTP/1.1 request")
 
 
-def _head_too_large() -> RequestError:
-    return RequestError("431 Request Header Fields Too Large", "The head is too large")
+def _header_section_too_large() -> RequestError:
+    return RequestError("431 Request Header Fields Too Large", "The header section is too large")

@@ -1,7 +1,7 @@
-"""Parse the header section of a request into its environ, strictly (RFC 9112). Pure: no transport, no clock.
+"""Parse the header section of a request strictly (RFC 9112) into its environ. Pure: no transport, no clock.
 
-Bytes are decoded as latin-1, so that each byte is one character, as in WSGI (PEP 3333). A line ends in CRLF or in a
-bare LF (RFC 9112 section 2.2 allows both); a CR anywhere else is rejected.
+Bytes are decoded as latin-1, one character per byte, as in WSGI (PEP 3333). A line ends in CRLF or a bare LF
+(RFC 9112 section 2.2 allows both); any other CR is rejected.
 """
 
 import re
@@ -10,16 +10,16 @@ from ipaddress import IPv6Address
 from typing import Any
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-# A target consists of the characters of a URI (RFC 3986 section 2), without a fragment (RFC 9112 section 3.2).
+# The characters of a URI (RFC 3986 section 2), but no fragment (RFC 9112 section 3.2).
 _TARGET = rb"(?:[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+"
 _REQUEST_LINE = re.compile(rb"(%b) (%b) HTTP/([0-9])\.([0-9])" % (_TOKEN, _TARGET))
-# A value is visible text, obs-text, spaces and tabs; spaces and tabs around it are not part of it. (They are
-# stripped afterwards: an expression that excludes them takes quadratic time.)
+# A value consists of visible characters, obs-text, spaces and tabs. Surrounding spaces and tabs are stripped later,
+# because an expression that excludes them needs quadratic time.
 _FIELD = re.compile(rb"(%b):([\t -~\x80-\xff]*)" % _TOKEN)
 
 _ABSOLUTE = re.compile(r"[Hh][Tt][Tt][Pp][Ss]?://([^/?]*)(.*)")
-# uri-host [":" port]: a registered name or IPv4 address, or an address in brackets (RFC 3986 section 3.2.2), and
-# never empty (RFC 9110 section 4.2.1).
+# uri-host [":" port]: a registered name, an IPv4 address or an address in brackets (RFC 3986 section 3.2.2), not
+# empty (RFC 9110 section 4.2.1).
 _CHARACTER = r"[A-Za-z0-9\-._~!$&'()*+,;=]"
 _HOST = re.compile(
     rf"(?:\[(?:(?P<ipv6>[0-9A-Fa-f:.]{{2,45}})|[Vv][0-9A-Fa-f]+\.(?:{_CHARACTER}|:)+)\]"
@@ -29,13 +29,13 @@ _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _LENGTH = re.compile(r"0*([0-9]+)")
 
 CHUNKED = -1
-"""The body_length() of a chunked body."""
+"""The result of body_length() for a chunked body."""
 
 
 class RequestError(Exception):
     """A request that is rejected.
 
-    status: of the response, such as '400 Bad Request'. reason: the text of its body.
+    status: the status of the response, such as '400 Bad Request'. reason: the text of its body.
     """
 
     def __init__(self, status: str, reason: str) -> None:
@@ -43,7 +43,7 @@ class RequestError(Exception):
         self.status = status
 
 
-def _bad(reason: str) -> RequestError:
+def _bad_request(reason: str) -> RequestError:
     return RequestError("400 Bad Request", reason)
 
 
@@ -60,7 +60,7 @@ class Environ(HTTPMessage):
 
     def __init__(self) -> None:
         super().__init__()
-        # A message searches all its fields for each look-up, of which a board takes 29.
+        # HTTPMessage searches all its fields at each look-up, and a board needs 29 look-ups.
         self._values: dict[str, list[str]] = {}
 
     def __setitem__(self, name: str, value: str) -> None:
@@ -75,7 +75,7 @@ class Environ(HTTPMessage):
         return isinstance(name, str) and name.lower() in self._values
 
     def __getitem__(self, name: str) -> str:
-        value: str = self.get(name)  # None if there is no such item, as in any message
+        value: str = self.get(name)  # None if it is missing, as in any HTTPMessage
         return value
 
     def get(self, name: str, failobj: Any = None) -> Any:
@@ -89,7 +89,7 @@ class Environ(HTTPMessage):
         return list(values) if values else failobj
 
     def tokens(self, name: str) -> list[str]:
-        """Return the members of a comma-separated field, in ASCII lower case, over all its lines."""
+        """Return the members of a comma-separated field from all its lines, in ASCII lower case."""
         members = ",".join(self.get_all(name, [])).split(",")
         return [member for member in (ascii_lower(m.strip(" \t")) for m in members) if member]
 
@@ -104,32 +104,32 @@ class Environ(HTTPMessage):
         """Return whether the client waits for 100 Continue (RFC 9110 section 10.1.1). Raises RequestError."""
         expectations = [] if self.http_1_0 else self.tokens("expect")
         if any(expectation != "100-continue" for expectation in expectations):
-            raise RequestError("417 Expectation Failed", "only 100-continue is known")
+            raise RequestError("417 Expectation Failed", "the only supported expectation is 100-continue")
         return bool(expectations)
 
     def body_length(self) -> int:
         """Return the number of bytes in the body, or CHUNKED (RFC 9112 section 6.3). Raises RequestError.
 
-        Rejected is any request on whose end two servers might disagree: it could smuggle another.
+        A request whose end is ambiguous is rejected, since it could smuggle another request.
         """
         codings = self.tokens("transfer-encoding")
         lengths = self.get_all("content-length", [])
         if "transfer-encoding" in self:
             if self.http_1_0:
-                raise _bad("Transfer-Encoding in HTTP/1.0")
+                raise _bad_request("Transfer-Encoding is not allowed in HTTP/1.0")
             if lengths:
-                raise _bad("Content-Length with Transfer-Encoding")
+                raise _bad_request("Content-Length and Transfer-Encoding are mutually exclusive")
             if codings[-1:] != ["chunked"] or codings.count("chunked") > 1:
-                raise _bad("the final transfer coding is not chunked")
+                raise _bad_request("the final transfer coding is not chunked")
             if len(codings) > 1:
-                raise RequestError("501 Not Implemented", "the only transfer coding known is chunked")
+                raise RequestError("501 Not Implemented", "the only supported transfer coding is chunked")
             return CHUNKED
         if not lengths:
             return 0
         match = _LENGTH.fullmatch(lengths[0])
         if len(set(lengths)) > 1 or not match:
-            raise _bad("Content-Length is not one number")
-        return int(match[1][:18])  # which exceeds any limit; int() rejects thousands of digits
+            raise _bad_request("invalid Content-Length (expected one number)")
+        return int(match[1][:18])  # 18 digits exceed any limit; int() rejects thousands of digits
 
 
 def parse(http_blob: str | bytes) -> Environ:
@@ -141,52 +141,52 @@ def parse(http_blob: str | bytes) -> Environ:
         try:
             http_blob = http_blob.encode("latin-1")
         except UnicodeEncodeError:
-            raise _bad("characters that are not latin-1") from None
+            raise _bad_request("invalid characters (expected latin-1)") from None
     request_line, *lines = http_blob.replace(b"\r\n", b"\n").split(b"\n")
     while lines and not lines[-1]:
         lines.pop()
     env = Environ()
-    fields = [_field(line) for line in lines]
+    fields = [_parse_field(line) for line in lines]
     for name, value in fields:
-        if "_" not in name:  # a client must not set path_info
+        if "_" not in name:  # or else a client could set path_info
             env[name] = value
-    _request(env, request_line)
+    _set_request_line(env, request_line)
     return env
 
 
-def _field(line: bytes) -> tuple[str, str]:
+def _parse_field(line: bytes) -> tuple[str, str]:
     match = _FIELD.fullmatch(line)
     if match is None:
-        raise _bad("a header line is not 'name: value'")
+        raise _bad_request("invalid header field (expected 'name: value')")
     return ascii_lower(match[1].decode("ascii")), match[2].strip(b" \t").decode("latin-1")
 
 
-def _request(env: Environ, line: bytes) -> None:
-    """Set the items of the request line, and the host that is effective for the whole request."""
+def _set_request_line(env: Environ, line: bytes) -> None:
+    """Set the items of the request line, and the effective host."""
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
-        raise _bad("the request line is not 'METHOD target HTTP/1.1'")
+        raise _bad_request("invalid request line (expected 'METHOD target HTTP/1.1')")
     method, target, major = match[1].decode("ascii"), match[2].decode("ascii"), match[3]
     if major != b"1":
-        raise RequestError("505 HTTP Version Not Supported", "only HTTP/1.1 and HTTP/1.0 are known")
+        raise RequestError("505 HTTP Version Not Supported", "the supported versions are HTTP/1.1 and HTTP/1.0")
     env.http_1_0 = match[4] == b"0"
     hosts = env.get_all("host", [])
     if len(hosts) > 1 or not (hosts or env.http_1_0):
-        raise _bad("a request names its host once")
+        raise _bad_request("a request must have exactly one Host")
     if hosts and not _is_host(hosts[0]):
-        raise _bad("Host is not a host")
+        raise _bad_request("invalid Host")
     if absolute := _ABSOLUTE.fullmatch(target):
-        # The host of the target replaces that of the field (RFC 9112 section 3.2.2).
+        # The host in the target replaces Host (RFC 9112 section 3.2.2).
         if not _is_host(absolute[1]):
-            raise _bad("the target's host is not a host")
+            raise _bad_request("invalid host in the request target")
         hosts = [absolute[1]]
         del env["host"]
         env["host"] = absolute[1]
         target = absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
     elif method == "CONNECT" and _is_host(target):
-        target = "*"  # it has no path: it means the server as a whole
+        target = "*"  # without a path, like a request about the entire server
     elif not target.startswith("/") and (method, target) != ("OPTIONS", "*"):
-        raise _bad("the target is neither a path nor an http URL")
+        raise _bad_request("invalid request target (expected a path or an http URL)")
     path, _, query = target.partition("?")
     env["request_method"] = method
     if hosts:
@@ -209,7 +209,7 @@ def _is_host(text: str) -> bool:
 
 
 def ascii_lower(text: str) -> str:
-    """Return the text with A to Z in lower case: str.lower() would turn the Kelvin sign, for example, into k."""
+    """Return the text with A to Z in lower case; str.lower() would convert other letters, such as the Kelvin sign."""
     return text.translate(_LOWER)
 
 

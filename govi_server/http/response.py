@@ -1,4 +1,4 @@
-"""Format a response: status, header fields and body to bytes (RFC 9110, RFC 9112). Pure: no transport, no clock."""
+"""Format responses: status, header fields and body as bytes (RFC 9110, RFC 9112). Pure: no transport, no clock."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ _STATUS = re.compile(r"[1-5][0-9]{2} [\t -~]*")
 
 
 Fields = tuple[tuple[str, str], ...]
-"""Header fields that can be compared and hashed."""
+"""Header fields as a hashable value."""
 
 
 def pairs(headers: Headers) -> list[tuple[str, str]]:
@@ -35,27 +35,27 @@ def format_response(
     connection: str = "",
     without_body: bool = False,
 ) -> bytes:
-    """Return a whole response; see format_head().
+    """Return a complete response; see format_head().
 
-    without_body: for HEAD, whose response has the length of the body without the body.
+    without_body: True for HEAD: the response states the length of the body but omits it.
     """
     head = format_head(status, pairs(headers), len(body), now=now, connection=connection)
     return head if without_body or is_bodiless(status) else head + body
 
 
 def is_bodiless(status: str) -> bool:
-    """Return whether a response of this status has no body (RFC 9110 section 6.4.1), and so no length and no type."""
+    """Return whether a response with this status has no body (RFC 9110 section 6.4.1), hence no length or type."""
     return status.startswith(("1", "204", "304"))
 
 
 def format_head(
     status: str, headers: Iterable[tuple[str, str]], length: int | None, *, now: float, connection: str = ""
 ) -> bytes:
-    """Return the head of a response, with the empty line that ends it.
+    """Return the head of a response, including the final empty line.
 
-    status: code and reason, such as '200 Ok'. length: bytes of the body; None if it ends with the connection. now:
-    epoch seconds, for Date. connection: the Connection field, '' for none. Raises ValueError for an invalid status or
-    field, such as a value with a line end.
+    status: code and reason, such as '200 Ok'. length: bytes of the body; None for a body that ends with the
+    connection. now: epoch seconds, for Date. connection: the Connection field, '' for none. Raises ValueError for an
+    invalid status or field, such as a value with a line break.
     """
     if not _STATUS.fullmatch(status):
         raise ValueError(f"invalid status {status!r}")
@@ -73,7 +73,7 @@ def format_head(
 
 
 def format_lines(headers: Iterable[tuple[str, str]]) -> str:
-    """Return header fields as lines of a response head. Raises ValueError for invalid ones."""
+    """Return header fields as lines of a response head. Raises ValueError for an invalid field."""
     return "".join([f"{_line(name, value)}\r\n" for name, value in headers])
 
 

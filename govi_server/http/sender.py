@@ -1,4 +1,4 @@
-"""From responses to bytes: the half of a connection that sends."""
+"""The sending half of a connection: from responses to bytes."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -36,7 +36,7 @@ class SerializableResponse(Protocol):
 
 
 class Sender(RequestReceiver):
-    """Sends one response to each request, and its statistics to the connection's record."""
+    """Sends one response to each request, and records its statistics."""
 
     server: SendingServer
     sock: IClientTransport
@@ -52,11 +52,11 @@ class Sender(RequestReceiver):
         self._stream: Stream | None = None
 
     def send_response(self, response: str | bytes, status: str = "200 Ok", headers: Headers | None = None) -> None:
-        """Send a response: status such as '404 Not Found', header fields, and the body.
+        """Send a response with a body, a status such as '404 Not Found', and header fields.
 
-        A str is sent as UTF-8; without a Content-Type among the headers it is plain text. Date, Content-Length and
-        Connection are added. After the connection has ended nothing is sent. Raises ValueError for invalid header
-        fields, and RuntimeError for a second response.
+        A str is sent as UTF-8. Content-Type defaults to plain text; Date, Content-Length and Connection are added.
+        Does nothing if the connection has ended. Raises ValueError for invalid header fields, and RuntimeError for a
+        second response.
         """
         if not self._may_respond():
             return
@@ -75,7 +75,7 @@ class Sender(RequestReceiver):
         self._send(data, int(status[:3]), 0 if self.is_head else len(body))
 
     def send_representation(self, response: SerializableResponse, unchanged: bool) -> None:
-        """Send a cached response, or 304 if the client has its representation (unchanged)."""
+        """Send a cached response. unchanged: send 304, since the client has its representation."""
         if self._may_respond():
             assert self._env is not None
             method = self._env["request_method"]
@@ -85,15 +85,15 @@ class Sender(RequestReceiver):
             self._send(head + body, status, len(body))
 
     def send_not_found(self) -> None:
-        """Send the 404 of a path that has no module."""
+        """Send 404: the path names nothing."""
         self.send_response("There is nothing here\n", "404 Not Found")
 
     def send_timeout(self) -> None:
-        """Send the 504 of an internal gateway that did not respond in time."""
+        """Send 504: an internal gateway did not respond in time."""
         self.send_response("The gateway did not answer in time\n", "504 Gateway Timeout")
 
     def handle_timeout(self) -> bool:
-        """Send the 406 of a request that took too long, unless a response was begun; return whether it was sent."""
+        """Send 406 to a request past its deadline unless its response has begun; return whether it was sent."""
         state = self.connection.state
         if self.connection.is_ending or state in _RESPONDED:
             return False
@@ -104,20 +104,20 @@ class Sender(RequestReceiver):
         return True
 
     def send_methods(self, env: Environ, methods: Sequence[str]) -> None:
-        """Send the methods of a resource: the response to OPTIONS (RFC 9110 section 9.3.7), a CORS preflight
-        request included, or 405."""
+        """Send the allowed methods: with 204 to OPTIONS (RFC 9110 section 9.3.7), also as a CORS preflight request,
+        and with 405 otherwise."""
         allow = ", ".join((*methods, "OPTIONS"))
         if env["request_method"] == "OPTIONS":
             is_preflight = "access-control-request-method" in env
             preflight = preflight_headers(allow) if is_preflight else {}
             self.send_response(b"", "204 No Content", {"Allow": allow, **preflight})
         else:
-            self.send_response("The method is not allowed here\n", "405 Method Not Allowed", {"Allow": allow})
+            self.send_response("Method not allowed\n", "405 Method Not Allowed", {"Allow": allow})
 
     def stream(self, headers: Headers, final_chunk: bytes) -> Stream:
-        """Begin a response that goes on until the client or the server closes the connection.
+        """Begin a response that lasts until the client or the server closes the connection.
 
-        It has no deadline while the client reads it. The module waits for its end. Raises CancelledError if the
+        It has no deadline while the client reads it; the module awaits Stream.ended. Raises CancelledError if the
         connection has ended, and RuntimeError for a second response.
         """
         if not self._may_respond():
@@ -129,7 +129,7 @@ class Sender(RequestReceiver):
         self._stream = Stream(self.sock, self.connection, final_chunk)
         self.connection.enter(State.STREAMING)
         write_now(self.sock, head)
-        if self.server.draining:  # which had no stream to end while the module waited for its first event
+        if self.server.draining:  # draining began while the module prepared the stream
             self.server.clock.callLater(0, self.end_stream)
         return self._stream
 
@@ -144,11 +144,11 @@ class Sender(RequestReceiver):
             self._stream.end()
 
     def mark(self, phase: Phase, cache: CacheResult | None = None) -> None:
-        """Record that a phase of the current request ends now, and the cache's result."""
+        """Record the end of a phase of the current request, and the cache's result."""
         self.record.mark(phase, cache)
 
     def set_stop(self, stop: str) -> None:
-        """Set the stop that the current request is about; see web_handler.ResponseSender."""
+        """Set the stop of the current request; see web_handler.ResponseSender."""
         self.record.stop = stop
 
     def finish_record(self) -> None:
@@ -156,12 +156,12 @@ class Sender(RequestReceiver):
         stream, self._stream = self._stream, None
         if stream is None:
             self.record.finish()
-        else:  # its duration is not the time that sending a response takes
+        else:  # the lifetime of a stream is not a send time
             self.record.set_response(200, stream.size)
             self.record.abandon("send")
 
     def abandon_record(self, state: State) -> None:
-        """Record that the connection ended in this state: the current request, if any, was not finished."""
+        """Record that the connection ended in a state, with the current request, if any, unfinished."""
         if self._stream is not None:
             self.record.set_response(200, self._stream.size)
         if state in IN_REQUEST:
@@ -179,7 +179,7 @@ class Sender(RequestReceiver):
         return True
 
     def _send(self, data: bytes, status: int, size: int) -> None:
-        """Send a whole response; size: bytes of its body."""
+        """Send a complete response; size: bytes of its body."""
         self._describe()
         self.record.set_response(status, size)
         self.connection.enter(State.SENDING)

@@ -1,6 +1,6 @@
-"""The states of a connection: one table of transitions, deadlines and what becomes of the bytes that arrive.
+"""The states of a connection, in one table of transitions, deadlines and the handling of received bytes.
 
-A connection is in one state at a time. Entering a state is the only way to set a deadline.
+Entering a state is the only way to set a deadline.
 """
 
 from collections.abc import Mapping
@@ -11,58 +11,59 @@ from govi_server.http.timeouts import TimeoutHandler
 
 
 class State(Enum):
-    """What a connection does now."""
+    """The state of a connection."""
 
     rule: "Rule"
-    """Its row of the table."""
+    """The state's row of the table."""
 
     NEW = auto()
-    """It was accepted; nothing of the first request has been received."""
+    """The connection was accepted; nothing of the first request has arrived."""
     IDLE = auto()
-    """It has had a response; nothing of the next request has been received, except empty lines."""
+    """The last request is finished; nothing of the next one has arrived, except empty lines."""
     RECEIVING = auto()
-    """A part of a request has been received."""
+    """Part of a request has arrived."""
     PROCESSING = auto()
-    """A whole request has been received; a module prepares its response."""
+    """A complete request has arrived; a module prepares the response."""
     SENDING = auto()
-    """A response was written; the module has not finished, or the request is about to end."""
+    """A response was written; the module is still running, or the request is about to end."""
     WRITE_PAUSED = auto()
-    """A response was written, more of it than the client has read; the transport has paused its producer."""
+    """A response was written faster than the client reads; the transport has paused its producer."""
     STREAMING = auto()
-    """The head of a response without an end was written; the module writes its body as events occur."""
+    """The head of an endless response was written; the module writes the body as events occur."""
     YIELDING = auto()
-    """Pipelined requests wait until other connections have been served."""
+    """Pipelined requests wait while other connections are served."""
     LINGERING = auto()
-    """The last response was written and the sending side closed; the client may read it (RFC 9112 section 9.6)."""
+    """The last response was written and the sending side closed; the client may still read (RFC 9112 section 9.6)."""
     CLOSING = auto()
-    """Both sides are being closed, to make room for another connection."""
+    """The connection is being closed to make room for another one."""
     CLOSED = auto()
     """The connection was lost or aborted."""
 
-    # A transition looks up the table, and Enum's own hash is a function in Python.
+    # For fast look-ups in the table: Enum's own hash is a Python function.
     __hash__ = object.__hash__
 
 
 class Deadline(Enum):
-    """The limits of time; server.Server has a TimeoutHandler for each."""
+    """The kinds of deadlines; server.Server has a TimeoutHandler for each."""
 
     CONNECTION = auto()
-    """A request's, from its first byte (the first request's: from accept) until its response was sent: 406, or abort.
+    """From the first byte of a request (for the first request: from accept) until its response was sent.
 
-    It runs through all consecutive states that have it: slow senders and readers do not renew it.
+    Then the client gets a 406, or the connection is aborted. The deadline runs on through all consecutive states that
+    share it, so slow senders and readers do not renew it.
     """
     KEEP_ALIVE = auto()
-    """Between a response and the next request: the connection is closed."""
+    """Between a response and the next request; then the connection is closed."""
     LINGER = auto()
-    """For reading the last response: the connection is aborted."""
+    """For reading the last response; then the connection is aborted."""
     CLOSE = auto()
-    """For closing a dropped connection: it is aborted."""
+    """For closing a dropped connection; then it is aborted."""
 
     __hash__ = object.__hash__
 
 
 class Input(Enum):
-    """What becomes of the bytes that arrive."""
+    """How received bytes are handled."""
 
     PARSED = auto()
     BUFFERED = auto()
@@ -75,7 +76,7 @@ class Rule(NamedTuple):
     deadline: Deadline | None
     input: Input
     transitions: frozenset[State]
-    """The states that may follow."""
+    """The possible next states."""
 
 
 def _rule(deadline: Deadline | None, input: Input, *transitions: State) -> Rule:
@@ -85,7 +86,7 @@ def _rule(deadline: Deadline | None, input: Input, *transitions: State) -> Rule:
 _S, _D, _I = State, Deadline, Input
 
 TABLE: Mapping[State, Rule] = {
-    # IDLE follows when the response was cached: such a request is received, processed and sent in one step.
+    # NEW and IDLE go to IDLE when the response was cached: such a request is served in a single step.
     _S.NEW: _rule(_D.CONNECTION, _I.PARSED, _S.IDLE, _S.RECEIVING, _S.SENDING, _S.LINGERING, _S.CLOSING, _S.CLOSED),
     _S.IDLE: _rule(_D.KEEP_ALIVE, _I.PARSED, _S.IDLE, _S.RECEIVING, _S.SENDING, _S.LINGERING, _S.CLOSING, _S.CLOSED),
     _S.RECEIVING: _rule(_D.CONNECTION, _I.PARSED, _S.PROCESSING, _S.SENDING, _S.LINGERING, _S.CLOSING, _S.CLOSED),
@@ -98,24 +99,21 @@ TABLE: Mapping[State, Rule] = {
     _S.CLOSING: _rule(_D.CLOSE, _I.DISCARDED, _S.CLOSED),
     _S.CLOSED: _rule(None, _I.DISCARDED),
 }
-"""The states, in the order of a connection's life."""
+"""The row of each state, in the order of a connection's life."""
 
 for _state, _row in TABLE.items():
     _state.rule = _row
 
 IN_REQUEST = frozenset((_S.RECEIVING, _S.PROCESSING, _S.SENDING, _S.WRITE_PAUSED, _S.STREAMING))
-"""The states in which a request has begun and not ended."""
+"""The states with an unfinished request."""
 
 
 class InvalidTransition(RuntimeError):
-    """A state was entered that does not follow the current one: a programming error."""
+    """A state was entered that the table does not allow next: a programming error."""
 
 
 class Lifecycle:
-    """The state of one connection, and its deadline.
-
-    timeouts: the deadline of each state.
-    """
+    """The state and the deadline of one connection. timeouts: the deadline of each state."""
 
     __slots__ = ("_timeout", "_timeouts", "state")
 
@@ -128,17 +126,17 @@ class Lifecycle:
 
     @property
     def is_ending(self) -> bool:
-        """Whether no request of it is served any more."""
+        """Whether the connection serves no more requests."""
         return self.state.rule.input is Input.DISCARDED
 
     def enter(self, state: State) -> None:
-        """Enter a state and set its deadline, counted from now; one that both states share runs on.
+        """Enter a state and set its deadline, counted from now; a deadline that both states share runs on.
 
         Entering the current state again restarts its deadline. Raises InvalidTransition.
         """
         previous = self.state
         if state not in previous.rule.transitions:
-            raise InvalidTransition(f"{previous.name} is not followed by {state.name}")
+            raise InvalidTransition(f"invalid transition from {previous.name} to {state.name}")
         self.state = state
         timeout = self._timeouts[state]
         if timeout is not self._timeout:

@@ -1,4 +1,4 @@
-"""Responses without an end of their own: each write is sent at once, for as long as the client stays."""
+"""Endless responses: each write is sent immediately, for as long as the client is connected."""
 
 from twisted.internet.defer import Deferred
 
@@ -9,7 +9,7 @@ from govi_server.sockets.transport import IClientTransport, write_now
 class Stream:
     """A body that ends when its connection closes (RFC 9112 section 6.3, item 8).
 
-    final_chunk: what is written when the server ends it.
+    final_chunk: written when the server ends the stream.
     """
 
     def __init__(self, sock: IClientTransport, connection: Lifecycle, final_chunk: bytes) -> None:
@@ -17,9 +17,9 @@ class Stream:
         self._connection = connection
         self._final_chunk = final_chunk
         self.size = 0
-        """Bytes that were written."""
+        """Bytes written."""
         self.ended: Deferred[None] = Deferred()
-        """Fires when the server ends; is cancelled with the request when the client has closed the connection."""
+        """Fires when the server ends the stream; cancelled with the request when the client closes the connection."""
 
     def write(self, data: bytes) -> bool:
         """Write all of data, or nothing while the client does not read; return whether it was written."""
@@ -30,7 +30,7 @@ class Stream:
         return True
 
     def end(self) -> None:
-        """Write the final chunk; the connection closes."""
+        """Write the final chunk and fire ``ended``; then the connection is closed."""
         self.write(self._final_chunk)
         if not self.ended.called:
             self.ended.callback(None)

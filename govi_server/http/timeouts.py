@@ -1,4 +1,4 @@
-"""Deadlines of connections: many of the same length for the price of one delayed call."""
+"""Deadlines of connections: one delayed call serves all deadlines of the same length."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -11,11 +11,11 @@ _Connection = TypeVar("_Connection")
 
 
 class TimeoutHandler(Generic[_Connection]):
-    """A deadline of the same length for many connections: calls expire with each that reaches it, oldest first.
+    """Deadlines of one length for many connections: calls expire with each connection that reaches its deadline.
 
-    As all deadlines are equally long, they expire in the order in which they were set: one dictionary and one
-    callLater serve them all, and setting one is O(1). (An OrderedDict, since removing the first key of a plain dict
-    again and again takes quadratic time.)
+    As all deadlines are equally long, they expire in the order in which they were set. So one dictionary and one
+    callLater serve them all, and setting a deadline is O(1). (The dictionary is an OrderedDict, since repeatedly
+    removing the first key of a plain dict needs quadratic time.)
     """
 
     log = Logger()
@@ -40,11 +40,11 @@ class TimeoutHandler(Generic[_Connection]):
         self._last_start = now
 
     def stop(self, connection: _Connection) -> None:
-        """Remove a connection's deadline, if it has one."""
+        """Remove a connection's deadline, if it is set."""
         self._started_at.pop(connection, None)
 
     def __iter__(self) -> Iterator[_Connection]:
-        """Iterate over the connections that have a deadline, the nearest first."""
+        """Iterate over the connections that have a deadline, the earliest first."""
         return iter(self._started_at)
 
     def cancel(self) -> None:
@@ -55,12 +55,12 @@ class TimeoutHandler(Generic[_Connection]):
         self._call = None
 
     def _check(self) -> None:
-        """Expire what is due, and schedule the next check."""
+        """Expire connections past their deadline, and schedule the next check."""
         now = self._clock.seconds()
         while self._started_at:
             connection, started_at = next(iter(self._started_at.items()))
             remaining = started_at + self._limit - now
-            # More than the limit, and a second for rounding: the clock was set back, and this one expires, too.
+            # More than the limit (plus a second for rounding) means that the clock was set back: expire it as well.
             if 0 < remaining < self._limit + 1:
                 self._call = self._clock.callLater(remaining, self._check)
                 return
@@ -68,5 +68,5 @@ class TimeoutHandler(Generic[_Connection]):
             try:
                 self._expire(connection)
             except Exception:
-                self.log.failure("A deadline failed")  # the others are checked all the same
+                self.log.failure("Handling a deadline failed")  # the other deadlines are still checked
         self._call = None

@@ -1,4 +1,4 @@
-"""The operators' endpoint: /health, /ready, /metrics, /status and /status.json, on a port of its own."""
+"""The web site for operators, on a separate port: /health, /ready, /metrics, /status and /status.json."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ _TEXT = "text/plain; charset=utf-8"
 
 
 class Admin(Site):
-    """The web site for operators and their tools. name: its name in the log."""
+    """The web site for operators and their tools. name: the name in log lines."""
 
     name = "operators"
     noisy = False
@@ -40,11 +40,11 @@ class Admin(Site):
         root.putChild(b"status.json", _Page("application/json", lambda: msgspec.json.encode(status.json())))
 
     def logPrefix(self) -> str:
-        """Return the name of the site for Twisted's own log lines."""
+        """Return the name in Twisted's own log lines."""
         return self.name
 
     def log(self, request: Request) -> None:
-        """Log no requests: metrics are scraped every few seconds."""
+        """Do not log requests: metrics are scraped every few seconds."""
 
 
 class _Root(Resource):
@@ -53,22 +53,22 @@ class _Root(Resource):
 
 
 class _Page(Resource):
-    """A page that is made when it is requested."""
+    """A page that is rendered for each request."""
 
     isLeaf = True
 
-    def __init__(self, content_type: str, make: Callable[[], bytes]) -> None:
+    def __init__(self, content_type: str, render: Callable[[], bytes]) -> None:
         super().__init__()
         self._content_type = content_type
-        self._make = make
+        self._render = render
 
     def render_GET(self, request: Request) -> bytes:
         _set_head(request, 200, self._content_type)
-        return self._make()
+        return self._render()
 
 
 class _Ready(Resource):
-    """Whether the service is ready: 200, or 503 with the reasons."""
+    """The readiness: 200, or 503 with the reasons."""
 
     isLeaf = True
     log = Logger()

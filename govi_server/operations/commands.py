@@ -1,4 +1,4 @@
-"""The commands of the manhole: what an operator does with the running program, by name."""
+"""The commands of the manhole, with which operators inspect and control the running program."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -17,23 +17,23 @@ from govi_server.operations.log_levels import LogLevels
 from govi_server.operations.status import Status
 
 MAX_ROWS = 20
-"""Rows of a table that are shown."""
+"""Rows of a table that are listed."""
 
-RESPONSE_SECONDS = 0.5
-"""Seconds that the text of drain() has to reach the client before draining begins, which closes the session."""
+DRAIN_DELAY_SECONDS = 0.5
+"""Time for the result of drain() to reach the client before draining closes the session."""
 
 
 class Text(str):
-    """What a command returns: a prompt shows it as it is, not as a literal."""
+    """The result of a command, which a prompt shows as it is, not as a literal."""
 
     def __repr__(self) -> str:
         return str(self)
 
 
 class ManholeCommands:
-    """The commands. Each public method is one, and the first line of its docstring is its help.
+    """The commands: each public method except all(). The first line of its docstring is its help.
 
-    shut_down: begins the end of the program, as SIGTERM does.
+    shut_down: shuts the program down, as SIGTERM does.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class ManholeCommands:
         return {name: getattr(self, name) for name, _ in methods if name != "all" and not name.startswith("_")}
 
     def help(self, command: object = None) -> Text:
-        """List the commands; help(command) explains one."""
-        if command is not None:  # never pydoc's pager, which would wait for a keyboard that the server does not have
+        """List the commands; help(command) describes one of them."""
+        if command is not None:  # unlike pydoc, which would start a pager that waits for the server's keyboard
             return Text(inspect.getdoc(command) or "no help available")
         rows = [
             (name + str(inspect.signature(method)).partition(" ->")[0].replace("'", ""), _first_line(method))
@@ -80,8 +80,8 @@ class ManholeCommands:
             rows.append((f"/{name}", f"breaker {gateway['breaker']}, {gateway['flights']} flights, {boards} boards"))
         if feed := status["feed"]:
             rows.append(("feed", f"{feed['state']}, age {feed['age']} s, {feed['passes']} passtimes"))
-        for where, counts in status["incidents"].items():
-            rows.append((where, ", ".join(f"{kind}: {n}" for kind, n in counts.items())))
+        for component, counts in status["incidents"].items():
+            rows.append((component, ", ".join(f"{kind}: {n}" for kind, n in counts.items())))
         return _table(rows, len(rows))
 
     def flights(self) -> Text:
@@ -94,7 +94,7 @@ class ManholeCommands:
         return _table(rows) if rows else Text("no pending requests")
 
     def stop(self, code: str) -> Text:
-        """Show the boards in memory of a stop, stop("31000226"), and their ages; sends no request."""
+        """Show the boards of a stop in memory, stop("31000226"), and their ages; sends no request."""
         if error := _code_error(code):
             return error
         texts = []
@@ -117,13 +117,13 @@ class ManholeCommands:
     def breaker(self) -> Text:
         """Show the circuit breaker of each gateway: closed (normal), open (no requests) or half-open (probing).
 
-        A breaker cannot be closed by hand: every few seconds one request is sent, and closes it if it succeeds.
+        A breaker cannot be closed by hand: a probe is sent every few seconds, and closes it if it succeeds.
         """
         rows = [(f"/{name}", gateway.breaker.state) for name, gateway in self._components.gateways.items()]
         return _table(rows) if rows else Text("no gateway is configured")
 
     def purge(self, code: str) -> Text:
-        """Remove a stop's boards from the caches: the next client waits for a new one."""
+        """Remove a stop's boards from the caches: the next client waits for a new board."""
         if error := _code_error(code):
             return error
         purged = [f"/{name}" for name, gateway in self._components.gateways.items() if gateway.cache.purge(code)]
@@ -136,15 +136,15 @@ class ManholeCommands:
         if not self._components.gateways:
             return Text("no gateway is configured: the live feed needs no requests")
         text: Deferred[Text] = Deferred.fromCoroutine(self._refresh(code))
-        # A prompt shows a Deferred that has fired by its address, so return a result that is there already.
+        # A prompt shows a fired Deferred as its address, so return the result if it is available.
         result = getattr(text, "result", None)
         return result if isinstance(result, Text) else text
 
     def log_level(self, namespace: str | None = None, level: str = "info") -> Text:
-        """Set the log level of a namespace, log_level("twisted.conch", "debug"); "" is the default of all.
+        """Set the log level of a namespace, log_level("twisted.conch", "debug"); "" is the default for all.
 
-        Levels are debug, info, warn, error and critical. A level applies to all namespaces below, such as
-        govi_server.kv55.gateway below govi_server.kv55, until the program ends. Without arguments: list the levels.
+        Levels are debug, info, warn, error and critical. A level also applies to nested namespaces, such as
+        govi_server.kv55.gateway in govi_server.kv55, until the program ends. Without arguments: list the levels.
         """
         if namespace is not None:
             try:
@@ -156,15 +156,15 @@ class ManholeCommands:
         return _table([("(all others)", "info"), *((name or "(all)", level) for name, level in levels)])
 
     def drain(self) -> Text:
-        """End the program as SIGTERM does: stop listening, finish requests in flight, close, exit with status 0.
+        """Shut down as SIGTERM does: stop listening, finish requests in flight, close, exit with status 0.
 
-        Whether it starts again depends on its supervisor: systemd restarts it with Restart=always.
+        A supervisor may start the program again, as systemd does with Restart=always.
         """
         connections = len(self._components.server.connections)
         if self._is_draining or self._components.server.draining:
             return Text(f"already draining; {connections} connections left")
         self._is_draining = True
-        self._clock.callLater(RESPONSE_SECONDS, self._shut_down)
+        self._clock.callLater(DRAIN_DELAY_SECONDS, self._shut_down)
         return Text(f"draining {connections} connections; new ones are refused")
 
     async def _refresh(self, code: str) -> Text:
@@ -189,7 +189,7 @@ def _first_line(method: object) -> str:
 
 
 def _code_error(code: object) -> Text | None:
-    """Return an error text if a value is not a TimingPointCode."""
+    """Return an error text if a value is not a TimingPointCode, else None."""
     if isinstance(code, str) and is_timing_point_code(code):
         return None
     return Text(f'invalid TimingPointCode {code!r} (expected digits in quotes, such as "31000226")')
@@ -211,7 +211,7 @@ def _board(board: Board, age: float) -> str:
 
 
 def _feed_board(feed: Feed, code: str) -> str:
-    """Return what the live feed has of a stop."""
+    """Return the board of a stop from the live feed, as text."""
     if not feed.is_known_stop(code):
         return f"feed: {code} is unknown"
     board = feed.boards.board(code, DEFAULT_HORIZON)
@@ -231,7 +231,7 @@ def _feed_board(feed: Feed, code: str) -> str:
 
 
 def clean(value: object) -> str:
-    """Return a value as text fit for a terminal: sources may send characters that would control it."""
+    """Return a value as text that is safe for a terminal, without control characters from sources."""
     text = "-" if value is None else str(value)
     return "".join(character if character.isprintable() else "?" for character in text)
 

@@ -1,4 +1,4 @@
-"""The components of the running program that operators look at, by name."""
+"""The components of the running program, for operators."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,12 +18,12 @@ INCIDENT_KINDS = {
     "statistics": ("unwritable",),
     "snapshot": ("unwritable",),
 }
-"""The kinds of incidents by component; in the metrics, the module's name stands for "gateway"."""
+"""The kinds of incidents by component. The metrics have the module's name in the place of "gateway"."""
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayComponents:
-    """A gateway, with its circuit breaker and its cache."""
+    """A gateway with its circuit breaker and its cache."""
 
     gateway: Gateway
     breaker: CircuitBreaker
@@ -36,15 +36,15 @@ class Components:
 
     server: Server
     modules: tuple[str, ...] = ()
-    """The path segments that have a module."""
+    """The names of the modules."""
     gateways: dict[str, GatewayComponents] = field(default_factory=dict)
-    """By the name of the module that gets its boards from the gateway."""
+    """Gateways by the name of the module that shows their boards."""
     feed: Feed | None = None
     statistics: StatisticsLog | None = None
     snapshots: Snapshots | None = None
 
     def incidents(self) -> Iterator[tuple[str, Mapping[str, int]]]:
-        """Yield the name of each component with the number of its incidents by kind."""
+        """Yield the name of each component with the counts of its incidents by kind."""
         for name, gateway in self.gateways.items():
             yield name, gateway.gateway.incidents.counts + gateway.breaker.incidents.counts
         if self.feed is not None:

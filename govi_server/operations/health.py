@@ -1,4 +1,4 @@
-"""The health of the service: whether travellers get departures, since when, why not, and what to do."""
+"""The health of the service: whether clients get departures, and if not, since when, why, and what to do."""
 
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable
@@ -10,33 +10,33 @@ from twisted.internet.interfaces import IReactorTime
 from govi_server.departures.times import utc_timestamp
 from govi_server.kv78turbo.feed import Feed
 from govi_server.operations.components import Components
-from govi_server.operations.history import MINUTES, ModuleRequests, Outcome, RecentHistory
+from govi_server.operations.history import HISTORY_MINUTES, ModuleRequests, Outcome, RecentHistory
 
 HealthStatus = Literal["UP", "RECOVERING", "DEGRADED", "DOWN"]
 
 WINDOW_MINUTES = 5
-"""Minutes of requests that are judged."""
+"""Minutes of requests from which health is derived."""
 
 OUTAGE_WINDOW_MINUTES = 3
-"""The same if nearly all fail: older responses may have come from memory."""
+"""The same for outages: older responses may have been from memory."""
 
 MAX_FAILURE_RATIO = 0.01
-"""Fraction of requests that may fail without being reported."""
+"""Fraction of requests that may fail without a report."""
 
 OUTAGE_FAILURE_RATIO = 0.95
-"""Fraction of failed requests from which a source counts as failing altogether."""
+"""Fraction of failed requests from which a source has an outage."""
 
 MIN_FAILURES = 5
-"""Failed requests below which nothing is reported."""
+"""Fewer failed requests are not reported."""
 
 MIN_STOPS = 3
-"""Failing stops below which they may not exist: the gateway does not respond for stops that do not exist."""
+"""If fewer stops fail, they may not exist: the gateway does not respond for stops that do not exist."""
 
 RECOVERY_SECONDS = 60.0
-"""Seconds without a problem after which RECOVERING becomes UP."""
+"""Time without problems after which RECOVERING becomes UP."""
 
 MAX_CONNECTIONS_RATIO = 0.9
-"""Fraction of the connections in use from which they are reported."""
+"""Fraction of connections in use from which they are reported."""
 
 _FEED = "Live feed"
 _CHECK_DISK = "check the free space on its disk and the permissions of its directory"
@@ -45,7 +45,7 @@ _RESUMING = "Service is resuming, normally within a minute; no action needed."
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The health at a moment. since: when the status began (epoch seconds); reasons: texts for operators."""
+    """The current health. since: start of the status (epoch seconds). reasons: texts for operators."""
 
     status: HealthStatus
     since: float
@@ -53,23 +53,23 @@ class Health:
 
 
 class _Problem(NamedTuple):
-    """Why the status is not UP."""
+    """A reason why the status is not UP."""
 
     name: str
-    """The same for as long as the problem lasts."""
+    """Identifies the problem for as long as it lasts."""
     details: str
-    """What may change meanwhile."""
+    """Figures that may change meanwhile."""
     action: str
-    """What an operator can do."""
+    """The recommended action."""
 
 
 class _BoardRequests:
-    """The sum of the requests for boards of some modules and minutes."""
+    """The sum of requests for boards, by several modules and minutes."""
 
     def __init__(self, parts: Iterable[ModuleRequests]) -> None:
         self.answered = 0
         self.unanswered: Counter[int | None] = Counter()
-        """Requests without a board by status; None: the client left."""
+        """Requests without a board by status; None if the client left."""
         self.stops: defaultdict[Outcome, set[str]] = defaultdict(set)
         for requests in parts:
             for (result, status), n in requests.results.items():
@@ -82,7 +82,7 @@ class _BoardRequests:
 
     @property
     def failed(self) -> int:
-        """The number of requests that the server gave up."""
+        """The number of requests with an error response."""
         return self.unanswered.total() - self.unanswered[None]
 
     def by_status(self) -> str:
@@ -100,7 +100,7 @@ def _feed_age(feed: Feed) -> str:
 
 
 class HealthMonitor:
-    """Derives the health from the components and the recent history, and remembers since when it is so."""
+    """Derives the health from the components and the recent history, and tracks when its status changed."""
 
     def __init__(self, components: Components, history: RecentHistory, clock: IReactorTime) -> None:
         self._components = components
@@ -109,10 +109,10 @@ class HealthMonitor:
         self._health = Health("UP", clock.seconds(), ())
         self._last_problem: float | None = None
         self._since: dict[str, float] = {}
-        """When each present problem began, by its name."""
+        """The start of each current problem by name."""
 
     def health(self) -> Health:
-        """Return the health now. To be called every few seconds, for the moments at which it changes."""
+        """Return the current health; must be called every few seconds to detect when it changes."""
         now = self._clock.seconds()
         failing = self._failing_sources()
         is_down = len(failing) == len(self._sources()) > 0
@@ -144,11 +144,13 @@ class HealthMonitor:
         return [*self._components.gateways, *([] if self._components.feed is None else [_FEED])]
 
     def _failing_sources(self) -> dict[str, _Problem]:
-        """Return the sources that deliver no boards, with the problem of each."""
+        """Return the sources that deliver no boards, each with its problem."""
         failing = {}
         for name, gateway in self._components.gateways.items():
             if gateway.breaker.state != "closed":
-                action = "it is retried every few seconds, and boards in memory are served; contact its operator"
+                action = (
+                    "it is retried every few seconds, and boards in memory are served; contact the gateway's operator"
+                )
                 failing[name] = _Problem(f"/{name}: gateway not accepting requests", "", action)
             elif details := self._outage(name):
                 action = (
@@ -158,14 +160,14 @@ class HealthMonitor:
                 failing[name] = _Problem(f"/{name}: gateway accepts requests but does not respond", details, action)
         feed = self._components.feed
         if feed is not None and feed.subscriber is not None and feed.state == "DOWN":
-            action = "it reconnects by itself; check that its port is open for outgoing connections"
+            action = "the server reconnects automatically; check that outgoing connections to its port are allowed"
             failing[_FEED] = _Problem(f"{_FEED} DOWN", _feed_age(feed), action)
         elif feed is not None and (details := self._outage(_FEED)):
-            failing[_FEED] = _Problem(f"{_FEED}: no departures", details, "see the last message of each operator")
+            failing[_FEED] = _Problem(f"{_FEED}: no departures", details, "check the last message of each operator")
         return failing
 
     def _requests(self, source: str, minutes: int) -> _BoardRequests:
-        """Return the requests of the last minutes to the modules that get their boards from a source."""
+        """Return the requests of the last minutes to the modules that show boards from a source."""
         now = self._clock.seconds()
         return _BoardRequests(
             requests
@@ -176,7 +178,7 @@ class HealthMonitor:
         )
 
     def _outage(self, source: str) -> str:
-        """Return details if nearly all requests to a source failed lately, "" otherwise."""
+        """Return details if nearly all recent requests to a source failed, or else ""."""
         requests = self._requests(source, OUTAGE_WINDOW_MINUTES)
         unanswered = requests.unanswered.total()
         total = unanswered + requests.answered
@@ -190,13 +192,13 @@ class HealthMonitor:
         return f"{requests.answered:,} of {total:,} answered in {OUTAGE_WINDOW_MINUTES} min; {requests.by_status()}"
 
     def _existing_stops(self, source: str) -> set[str]:
-        """Return the stops for which there was a board in the last hour."""
-        return self._requests(source, MINUTES).stops["answered"]
+        """Return the stops that had a board in the last hour."""
+        return self._requests(source, HISTORY_MINUTES).stops["answered"]
 
     def _failing_requests(self, failing: Container[str]) -> tuple[list[_Problem], list[str]]:
-        """Return a problem or a note for each source of which too many requests fail.
+        """Return problems and notes for the sources of which too many requests fail.
 
-        failing: the sources that are reported already.
+        failing: sources that are already reported.
         """
         problems, notes = [], []
         for source in self._sources():
@@ -211,7 +213,7 @@ class HealthMonitor:
                 notes.append(f"{name}: {count} failed, all for {', '.join(sorted(stops))}, which may not exist")
             else:
                 details = f"{count}, stops: {len(stops):,}; {requests.by_status()}"
-                problems.append(_Problem(f"{name}: requests failing", details, "see the stops with 5xx responses"))
+                problems.append(_Problem(f"{name}: requests failing", details, "check the stops with 5xx responses"))
         return problems, notes
 
     def _server_problems(self) -> list[_Problem]:
@@ -221,10 +223,10 @@ class HealthMonitor:
         server, statistics, snapshots = components.server, components.statistics, components.snapshots
         used, limit = len(server.connections), server.access.limits.connections
         if used >= limit * MAX_CONNECTIONS_RATIO:
-            action = "see the clients with the most requests, or raise access.connections"
+            action = "check the busiest clients, or raise access.connections"
             problems.append(_Problem("Connections near their limit", f"{used:,} of {limit:,} in use", action))
         if server.accepting.paused:
-            action = "raise the limit of open files; accepting resumes by itself"
+            action = "raise the limit of open files; accepting resumes automatically"
             problems.append(_Problem("Not accepting connections: too many open files", "", action))
         if statistics is not None and not statistics.writable:
             problems.append(_Problem("Statistics log not writable", "", _CHECK_DISK))
@@ -233,7 +235,7 @@ class HealthMonitor:
         return problems
 
     def _recovering(self, now: float) -> str:
-        """Return why it is too early for UP, "" if it is not."""
+        """Return why the service is still recovering, "" if it is not."""
         feed = self._components.feed
         if feed is not None and feed.subscriber is not None and feed.state != "UP":
             return describe_feed(feed)

@@ -1,6 +1,6 @@
-"""The last hour, minute by minute, counted from the events that the logs are written from.
+"""The last hour by minute, counted from the events of the logs.
 
-Bounded: sixty minutes, and in each only so many of the names that clients choose.
+Bounded: at most HISTORY_MINUTES, each with at most MAX_NAMES of the names that clients choose.
 """
 
 from collections import Counter, defaultdict, deque
@@ -17,47 +17,48 @@ from govi_server.statistics.batches import Batch, StatisticsBatcher
 from govi_server.statistics.quantiles import QuantileSketch
 from govi_server.statistics.records import SEVERAL, CacheResult
 
-MINUTES = 60
-"""Minutes that are kept."""
+HISTORY_MINUTES = 60
+"""Minutes that are stored."""
 
 MAX_NAMES = 2000
-"""Stops or clients that are counted separately in a minute; the others are counted together."""
+"""Stops, or clients, that are counted separately in a minute; others are counted together."""
 
 MAX_ENTRIES = 50
-"""Warnings and errors of the log that are kept."""
+"""Warnings and errors of the log that are stored."""
 
 MAX_ENTRY_CHARACTERS = 300
+"""Characters of a log entry that are stored."""
 
 OTHERS = "others"
-"""The name of what is counted together."""
+"""The name under which they are counted."""
 
 FAILURE_STATUSES = (500, 502, 503, 504)
-"""Statuses of responses to requests that were valid, but for which there was no board."""
+"""Statuses of responses to valid requests for which there was no board."""
 
 BoardResult = Literal["hit", "stale", "joined", "miss", "timeout", "failed"]
-"""The result of a request for a board: where the board came from, or that there was none."""
+"""The result of a request for a board: its cache result, or the kind of failure."""
 BOARD_RESULTS: tuple[BoardResult, ...] = get_args(BoardResult)
 
 Outcome = Literal["answered", "failed", "left"]
-"""The result of a request for a board, roughly; 'left': the client left before the response."""
+"""The outcome of a request for a board; 'left': the client left before the response."""
 
 
 @dataclass(slots=True)
 class ModuleRequests:
-    """The requests for boards of a module in a minute, and those of its gateway."""
+    """The requests for boards of a module in a minute, and the latencies of its gateway."""
 
     results: Counter[tuple[BoardResult, int | None]] = field(default_factory=Counter)
     """By result and status; the status is None if the client left."""
     stops: defaultdict[Outcome, set[str]] = field(default_factory=lambda: defaultdict(set))
     acknowledgement_ms: QuantileSketch = field(default_factory=QuantileSketch)
-    """From requests to the gateway to their acknowledgements."""
+    """Times from requests to the gateway to their acknowledgements."""
     callback_ms: QuantileSketch = field(default_factory=QuantileSketch)
-    """From requests to the gateway to its callbacks, late ones too."""
+    """Times from requests to the gateway to its callbacks, including late ones."""
 
 
 @dataclass(slots=True)
 class Minute:
-    """What happened in one minute."""
+    """The counts of one minute."""
 
     begins: int
     """Epoch seconds, a multiple of 60."""
@@ -66,11 +67,11 @@ class Minute:
     clients: Counter[str] = field(default_factory=Counter)
     stops: Counter[str] = field(default_factory=Counter)
     failed_stops: Counter[str] = field(default_factory=Counter)
-    """Stops by the number of 5xx responses."""
+    """5xx responses by stop."""
     unknown_stops: Counter[str] = field(default_factory=Counter)
-    """Stops by the number of 404 responses."""
+    """404 responses by stop."""
     longest_waits: dict[str, float] = field(default_factory=dict)
-    """The longest wait in seconds by stop."""
+    """The longest wait by stop, in seconds."""
 
     @property
     def results(self) -> Counter[BoardResult]:
@@ -92,21 +93,21 @@ class LogEntry:
 
 
 class RecentHistory:
-    """Observes the log, and counts by the minute. batcher: passes on the connections. modules: the modules' names."""
+    """Observes the log, and counts by minute. batcher: the source of statistics. modules: the modules' names."""
 
     def __init__(self, clock: IReactorTime, batcher: StatisticsBatcher, modules: Collection[str] = ("kv55",)) -> None:
         self._clock = clock
         self._batcher = batcher
         batcher.listen(self._count_batch)
         self._modules = modules
-        self._minutes: deque[Minute] = deque(maxlen=MINUTES)
+        self._minutes: deque[Minute] = deque(maxlen=HISTORY_MINUTES)
         self.entries: deque[LogEntry] = deque(maxlen=MAX_ENTRIES)
         """The latest warnings and errors of the log, newest first."""
 
     def __call__(self, event: LogEvent) -> None:
         """Observe an event of the log."""
         if isinstance(gateway_event := event.get("flight"), GatewayEvent):
-            self._batcher.flush()  # batches of earlier minutes come before this one
+            self._batcher.flush()  # batches of earlier minutes must be counted first
             requests = self._minute(int(self._clock.seconds()) // 60 * 60).modules[gateway_event.module]
             times = requests.acknowledgement_ms if gateway_event.name == "taken" else requests.callback_ms
             times.add(gateway_event.seconds * 1000)
@@ -115,13 +116,13 @@ class RecentHistory:
             self.entries.appendleft(LogEntry(self._clock.seconds(), event["log_level"].name, text))
 
     def minutes(self) -> Iterator[Minute]:
-        """Return the minutes of the last hour in which anything happened, oldest first."""
+        """Return the minutes of the last hour that have events, oldest first."""
         self._batcher.flush()
         now = self._clock.seconds()
-        return (minute for minute in self._minutes if 0 <= now - minute.begins < (MINUTES + 1) * 60)
+        return (minute for minute in self._minutes if 0 <= now - minute.begins < (HISTORY_MINUTES + 1) * 60)
 
     def failing_stops(self, minutes: int) -> dict[str, set[str]]:
-        """Return the stops of each module for which a request failed in the last minutes."""
+        """Return the stops with failed requests in the last minutes, by module."""
         failing: dict[str, set[str]] = {name: set() for name in self._modules}
         now = self._clock.seconds()
         for minute in self.minutes():
@@ -134,7 +135,7 @@ class RecentHistory:
         _count(self._minute(batch.minute), batch)
 
     def _minute(self, begins: int) -> Minute:
-        # After the clock was set back, minutes from before would come again, and their failures with them.
+        # If the clock was set back, later minutes would recur, and their failures with them.
         while self._minutes and self._minutes[-1].begins > begins:
             self._minutes.pop()
         if not self._minutes or self._minutes[-1].begins != begins:
@@ -143,8 +144,8 @@ class RecentHistory:
 
 
 def board_result(status: int | None, cache: CacheResult) -> BoardResult | None:
-    """Return the result of a module's request; None if it was not for a board."""
-    if cache == "none":  # modules of the live feed look up no cache: theirs show by their failures only
+    """Return the result of a request to a module; None if it was not for a board."""
+    if cache == "none":  # modules of the live feed use no cache: only their failures are recognizable
         return "failed" if status in FAILURE_STATUSES else None
     if status in (406, 504) or status is None:
         return "timeout"
@@ -172,7 +173,7 @@ def _count(minute: Minute, batch: Batch) -> None:
                 _add(minute.unknown_stops, stop, n)
     longest = minute.longest_waits
     for request in chain.from_iterable(connection.requests for connection in batch.connections):
-        wait = request.wait  # read first: most requests have none
+        wait = request.wait  # first, since most requests have none
         if wait and (stop := request.stop) and (stop in longest or len(longest) < MAX_NAMES):
             longest[stop] = max(wait, longest.get(stop, 0.0))
 

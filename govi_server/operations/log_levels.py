@@ -1,4 +1,4 @@
-"""Levels of the log, set while the program runs."""
+"""Log levels that can be changed while the program runs."""
 
 from typing import Any, cast
 
@@ -17,19 +17,19 @@ from twisted.logger import (
 
 
 class LogLevels(Service):
-    """Filters the log by namespace and level. Hidden events are not written, but the metrics still count them."""
+    """Filters the log by namespace and level. The metrics still count events that are not written."""
 
     def __init__(self, publisher: LogPublisher = globalLogPublisher) -> None:
         self.predicate = LogLevelFilterPredicate(LogLevel.info)
         self.levels: dict[str, str] = {}
-        """Levels that were set, by namespace."""
+        """The levels that were set, by namespace."""
         self._publisher = publisher
         self._wrapped: list[tuple[ILogObserver, ILogObserver]] = []
 
     def startService(self) -> None:
-        """Put a filter before the observers with which twistd writes its log."""
+        """Add a filter to each observer with which twistd writes its log."""
         super().startService()
-        # A trace is the public way to find the observers of a publisher. Only those that write a log are filtered.
+        # A trace is the public way to list the observers of a publisher. Only those that write a log are filtered.
         trace: list[tuple[object, ILogObserver]] = []
         Logger(observer=self._publisher).info("Log levels: adjustable from the manhole", log_trace=trace)
         for publisher, observer in trace:
@@ -48,6 +48,6 @@ class LogLevels(Service):
         self._wrapped.clear()
 
     def set(self, namespace: str, level: str) -> None:
-        """Set the lowest level that is written of a namespace and those below it. Raises InvalidLogLevelError."""
+        """Set the lowest level that is written for a namespace and those in it. Raises InvalidLogLevelError."""
         self.predicate.setLogLevelForNamespace(namespace, LogLevel.levelWithName(level))
         self.levels[namespace] = level

@@ -1,6 +1,6 @@
 """The manhole: a Python prompt inside the running program, over SSH, for operators whose public key is listed.
 
-It needs the extra govi-server[manhole]; without a manhole this module is never imported.
+It needs the extra govi-server[manhole]; unless a manhole is configured, this module is not imported.
 """
 
 import os
@@ -39,7 +39,10 @@ def _log_command(operator: str, line: bytes) -> None:
 
 @implementer(IAuthorizedKeysDB)
 class KeysFile:
-    """The public keys that may log in, one per line; read for each login, so a removed key is rejected at once."""
+    """A file of the public keys that may log in, one per line.
+
+    It is read at each login, so that removing a key takes effect immediately.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)  # twistd changes its working directory
@@ -60,9 +63,9 @@ class KeysFile:
                 continue
             try:
                 key = Key.fromString(line)
-            except Exception:  # it raises exceptions of many kinds
+            except Exception:  # fromString() raises many kinds of exceptions
                 key = None
-            # A key with options, such as from=, is rejected: ignoring the options would let others in.
+            # A key with options, such as from=, is rejected, because ignoring them would admit others.
             if key is None or not key.isPublic():
                 raise StartupError(f"manhole.keys: {self.path}, line {number}: not a public key")
             keys.append(key)
@@ -71,7 +74,7 @@ class KeysFile:
         return keys
 
     def getAuthorizedKeys(self, username: bytes) -> Iterable[Key]:
-        """Return the keys, which are the same for every user name; none if the file is no longer valid."""
+        """Return the keys, which do not depend on the user name; no keys if the file has become invalid."""
         try:
             return self.read()
         except StartupError as error:
@@ -80,7 +83,7 @@ class KeysFile:
 
 
 class Checker(SSHPublicKeyChecker):
-    """Authenticates operators by one of the keys; their identity is its fingerprint, as a name can be made up."""
+    """Authenticates operators by one of the keys; its fingerprint is their identity, since names are arbitrary."""
 
     def _verifyKey(self, pubKey: Key, credentials: Any) -> bytes:
         name = super()._verifyKey(pubKey, credentials)
@@ -92,7 +95,7 @@ class Checker(SSHPublicKeyChecker):
 
 
 def host_key(path: str) -> Key:
-    """Return the server's own key, which is created at the first start. Raises StartupError."""
+    """Return the server's host key, which is created at the first start. Raises StartupError."""
     try:
         with suppress(FileExistsError):
             text = Key(ed25519.Ed25519PrivateKey.generate()).toString("openssh")
@@ -122,7 +125,7 @@ class Prompt(ColoredManhole):
         self._operator = operator
 
     def initializeScreen(self) -> None:
-        """Write the greeting, without clearing the screen."""
+        """Write the greeting without clearing the screen."""
         self.terminal.write(self._greeting + "\n")
         self.terminal.write(self.ps[self.pn])
         self.setInsertMode()
@@ -132,11 +135,11 @@ class Prompt(ColoredManhole):
         _log_command(self._operator, line)
         try:
             super().lineReceived(line)
-        except SystemExit:  # raised by the line: it ends the session, not the server
+        except SystemExit:  # ends the session, not the server
             self.handle_QUIT()
 
     def terminalSize(self, width: int, height: int) -> None:
-        """Set the size of the terminal; the original would clear the screen, and the greeting with it."""
+        """Set the size of the terminal; the base class would also clear the screen and thus the greeting."""
         self.width, self.height = width, height
 
 
@@ -146,7 +149,7 @@ class _Terminal(ServerProtocol):
         self._leave = leave
 
     def loseConnection(self) -> None:
-        """End the session without clearing the screen, as the original does."""
+        """End the session; the base class would also clear the screen."""
         self._leave()
 
 
@@ -168,11 +171,11 @@ class Session(TerminalSession):
     def openShell(self, proto: Any) -> None:
         """Open a prompt."""
 
-        def leave() -> None:  # with an exit status: else ssh exits with 255, as for a broken connection
+        def leave() -> None:  # with an exit status, or else ssh exits with 255, as after a broken connection
             proto.processEnded(Failure(ProcessDone(0)))
 
         self._terminal = _Terminal(leave, Prompt, self.namespace, self.greeting, self._operator)
-        self.chainedProtocolFactory = cast(Any, lambda: self._terminal)  # set here, as the realm sets it, too
+        self.chainedProtocolFactory = cast(Any, lambda: self._terminal)  # here, because the realm sets it as well
         super().openShell(proto)
 
     def getPty(self, term: bytes, windowSize: Sequence[int], attrs: object) -> None:
@@ -187,14 +190,14 @@ class Session(TerminalSession):
             prompt.terminalSize(self.width, self.height)
 
     def eofReceived(self) -> None:
-        """Keep the session after the end of the client's input: the expression's value is still sent."""
+        """Continue after the end of the client's input: the expression's value is still to be sent."""
 
     def execCommand(self, proto: Any, cmd: bytes) -> None:
         """Send the value of one expression: ssh HOST 'status()'."""
         proto.makeConnection(_DiscardInput())
         text = cmd.decode("utf-8", "replace")
         _log_command(self._operator, cmd)
-        # Later: the client expects the acknowledgement of its command first. Evaluating it is the manhole's purpose.
+        # Later, because the client expects an acknowledgement first. Evaluating input is the manhole's purpose.
         value = deferLater(self._clock, 0, lambda: eval(text, dict(self.namespace)))
         value.addCallbacks(self._send_value, self._send_error, callbackArgs=(proto,), errbackArgs=(proto,))
         value.addErrback(lambda failure: log.failure("Manhole: sending a result failed", failure))
@@ -210,7 +213,7 @@ class Session(TerminalSession):
 
 
 class _DiscardInput:
-    """Discards what a client types while its expression is evaluated."""
+    """Discards a client's input while its expression is evaluated."""
 
     def write(self, data: bytes) -> None: ...
     def loseConnection(self) -> None: ...
@@ -218,13 +221,13 @@ class _DiscardInput:
 
 class _Transport(SSHServerTransport):
     def receiveError(self, reasonCode: int, description: bytes) -> None:
-        """Log that a client disconnects, which the original logs as an error."""
+        """Log that a client disconnects, which the base class logs as an error."""
         text = clean(description.decode("utf-8", "replace"))
         log.info("Manhole: client disconnected: {text} (code {code})", text=text, code=reasonCode)
 
 
 class Manhole(ConchFactory):
-    """The SSH server. name: its name in the log."""
+    """The SSH server. name: the name in log lines."""
 
     protocol = _Transport
     name = "the manhole"
@@ -242,7 +245,7 @@ class Manhole(ConchFactory):
         self.connections: set[Any] = set()
         namespace = {**objects, **commands.all()}
         greeting = (
-            "This prompt runs inside the server: while a line runs, no requests are served.\n"
+            "This prompt runs inside the server: no requests are served while a line runs.\n"
             f"{commands.help()}\nObjects: {', '.join(objects)}. Leave with exit() or control-D."
         )
         super().__init__(Portal(cast(Any, _Realm(clock, namespace, greeting)), [Checker(keys)]))
@@ -262,7 +265,7 @@ class Manhole(ConchFactory):
         return protocol
 
     def close(self) -> Deferred[None]:
-        """Close all sessions."""
+        """Close all sessions; return a Deferred that has fired."""
         for protocol in list(self.connections):
             protocol.transport.abortConnection()
         return succeed(None)

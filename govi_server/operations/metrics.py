@@ -1,7 +1,7 @@
-"""Metrics for Prometheus: counted from the events that the logs are written from, or read when they are scraped.
+"""Metrics for Prometheus, counted from the events of the logs or read when they are scraped.
 
-The library's own counters take ten times as long to count a request as all the rest of a cached response. So requests
-are counted in plain integers, and the library only formats them.
+Counting a request with the counters of prometheus_client needs ten times as long as everything else in a cached
+response. So requests are counted in plain integers, which the library only formats.
 """
 
 from bisect import bisect_right
@@ -26,7 +26,7 @@ from govi_server.statistics.records import PHASES
 _BUCKETS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 13.0,
 )  # fmt: skip
-"""Upper bounds in seconds: a hit takes fractions of a millisecond, a gateway up to ten seconds."""
+"""Upper bounds in seconds: a hit needs fractions of a millisecond, a gateway up to ten seconds."""
 
 _FEED_STATES = ("UP", "RECOVERING", "DOWN", "UNKNOWN")
 _BREAKER_STATES = ("closed", "half-open", "open")
@@ -46,7 +46,7 @@ class Latencies:
         self._sum += sum(times)
         ordered, counted = sorted(times), 0
         for bucket, bound in enumerate(_BUCKETS):
-            if counted == len(ordered):  # usually soon: hits are in the first bucket
+            if counted == len(ordered):  # usually early: hits are in the first bucket
                 return
             below = bisect_right(ordered, bound, counted)
             self._counts[bucket] += below - counted
@@ -54,13 +54,13 @@ class Latencies:
         self._counts[-1] += len(ordered) - counted
 
     def add_to(self, family: HistogramMetricFamily, *labels: str) -> None:
-        """Add the histogram to a metric; its buckets are cumulative."""
+        """Add the histogram to a metric, with cumulative buckets."""
         names = (*map(str, _BUCKETS), "+Inf")
         family.add_metric(labels, list(zip(names, accumulate(self._counts), strict=True)), self._sum)
 
 
 class Metrics(Collector):
-    """Observes the log and counts; reads the state of the components when scraped. registry: has all metrics."""
+    """Counts from the log, and reads the state of the components when scraped. registry: contains all metrics."""
 
     def __init__(self, components: Components, monitor: HealthMonitor, batcher: StatisticsBatcher) -> None:
         self._components = components
@@ -112,14 +112,16 @@ class Metrics(Collector):
         server, status = self._components.server, self._monitor.health().status
         yield _states("govi_verdict", "1 for the current health status.", "verdict", get_args(HealthStatus), status)
         yield _gauge("govi_connections", "Open connections.", len(server.connections))
-        yield _gauge("govi_connections_limit", "Maximum of open connections.", server.access.limits.connections)
+        yield _gauge(
+            "govi_connections_limit", "Maximum number of open connections.", server.access.limits.connections
+        )
         yield _gauge("govi_streams", "Connections with a stream of server-sent events.", server.streams)
         yield _gauge("govi_accepting", "1 while connections are accepted.", not server.accepting.paused)
 
     def _incidents(self) -> Metric:
         metric = CounterMetricFamily("govi_incidents", "Incidents by component and kind.", labels=("where", "kind"))
         for name, counts in self._components.incidents():
-            # From 0 on: an alert notices a counter that grows, but not one that appears.
+            # Including 0: alerts detect a counter that increases, but not a new one.
             kinds = dict.fromkeys(INCIDENT_KINDS["gateway" if name in self._components.gateways else name], 0)
             for kind, count in {**kinds, **counts}.items():
                 metric.add_metric((name, kind), count)
@@ -164,7 +166,9 @@ class Metrics(Collector):
         size = GaugeMetricFamily("govi_cache_bytes", "Bytes of cached documents.", labels=labels)
         evicted = CounterMetricFamily("govi_cache_evictions", "Boards evicted from the cache.", labels=labels)
         flights = GaugeMetricFamily("govi_flights", "Pending requests to the gateway.", labels=labels)
-        waiting = GaugeMetricFamily("govi_flights_waiting", "Client requests that wait for them.", labels=labels)
+        waiting = GaugeMetricFamily(
+            "govi_flights_waiting", "Client requests that wait for the gateway.", labels=labels
+        )
         breaker = GaugeMetricFamily(
             "govi_breaker_state", "1 for the current state of the circuit breaker.", labels=("module", "state")
         )
@@ -176,7 +180,7 @@ class Metrics(Collector):
             waiting.add_metric((name,), sum(gateway.cache.pending.values()))
             for state in _BREAKER_STATES:
                 breaker.add_metric((name, state), state == gateway.breaker.state)
-        if self._components.feed is not None:  # /kv55 and the OVapi paths share one cache of documents
+        if self._components.feed is not None:  # /kv55 and the OVapi paths share a cache of documents
             boards = self._components.feed.boards
             entries.add_metric(("feed",), boards.entries)
             size.add_metric(("feed",), boards.bytes)
@@ -198,7 +202,7 @@ class Metrics(Collector):
 
 
 class FailingStops(Collector):
-    """The number of stops for which requests failed lately: a single one may not exist, several do."""
+    """The number of stops with recent failures: a single such stop may not exist, but several do."""
 
     def __init__(self, history: RecentHistory) -> None:
         self._history = history

@@ -1,4 +1,4 @@
-"""Readiness: whether a request would be answered now, found out by sending one."""
+"""Readiness: whether requests would be served now, checked by sending some."""
 
 import re
 from typing import cast
@@ -18,9 +18,9 @@ _ERROR = re.compile(b"<Error>(.{1,200}?)</Error>")
 
 
 class _LocalTransport:
-    """The transport of a client inside the process, which sends one request and collects the response.
+    """The transport of a client in the same process, which sends one request and collects the response.
 
-    It provides as much of IClientTransport as one request needs.
+    Provides the methods of IClientTransport that one request needs.
     """
 
     disconnecting = False
@@ -63,11 +63,10 @@ class _LocalTransport:
 
 
 class Readiness:
-    """Requests a board from each source, through the same code as a client's request.
+    """Requests a board from each source, through the same code as clients' requests.
 
-    probe: the TimingPointCode that is requested from gateways; "" is the last stop that a client requested. The
-    requests go to a server of their own over the same modules, so that they appear in no statistics and count for no
-    client's limits.
+    probe: the TimingPointCode to request from gateways; "" for the last stop that a client requested. The requests go
+    to a separate server with the same modules, so that they neither appear in statistics nor count towards limits.
     """
 
     def __init__(self, components: Components, probe: str, clock: IReactorTime) -> None:
@@ -85,15 +84,15 @@ class Readiness:
         )
 
     async def problems(self) -> list[str]:
-        """Return why requests would fail, one text for each reason; an empty list if the service is ready."""
+        """Return the reasons why requests would fail, empty if the service is ready."""
         problems = self._server_problems()
         for name, gateway in self._components.gateways.items():
             code = self._probe or gateway.cache.last_requested
-            # Without any known stop there is nothing to request: a made-up stop would prove nothing.
+            # Without a known stop nothing is requested: a fictitious stop would prove nothing.
             status = await self._request(f"/{name}/{code}") if code else "200"
             if status[:3] != "200":
                 problems.append(f"/{name}: stop {code}: {status}")
-            elif gateway.breaker.state != "closed":  # this stop came from memory; others would fail
+            elif gateway.breaker.state != "closed":  # this board was from memory; other stops would fail
                 problems.append(f"/{name}: gateway not accepting requests")
         return problems + await self._feed_problems()
 
@@ -107,13 +106,13 @@ class Readiness:
             problems.append(describe_feed(feed))
         elif not code:
             problems.append("Live feed: no stops known yet")
-        # A stop without departures, 503 or 404, is no failure: at night operators are silent.
+        # A stop without departures (503 or 404) is not a failure: operators send no data at night.
         elif (status := await self._request(f"/tpc/{code}"))[:3] not in ("200", "404", "503"):
             problems.append(f"/tpc: stop {code}: {status}")
         return problems
 
     def _server_problems(self) -> list[str]:
-        """Return why the server accepts no connections."""
+        """Return the reasons why the server accepts no connections."""
         problems = []
         if self._components.server.draining:
             problems.append("server is stopping")
@@ -122,7 +121,7 @@ class Readiness:
         return problems
 
     async def _request(self, path: str) -> str:
-        """Request a path; return the status of the response, with the text of its Error element if there is one."""
+        """Request a path; return the status of the response, and the text of its Error element if it has one."""
         response = await _LocalTransport(self._server, path).response
         head, _, body = response.partition(b"\r\n\r\n")
         status = head.partition(b"\r\n")[0].partition(b" ")[2].decode("latin-1")

@@ -1,7 +1,7 @@
-"""Warm restart: the content of memory is saved every now and then, and restored at the next start.
+"""Warm restarts: memory is saved to a snapshot at an interval, and restored at the next start.
 
-A snapshot file has a header that names the stored columns of KV8, records, and a checksum. A damaged one is put
-aside. It holds passing times of the next hours, and nothing that was not public.
+A snapshot is a file with a header that names the stored columns of KV8, records, and a checksum. A damaged file is
+renamed. Snapshots contain passing times of the next hours, and only public data.
 """
 
 import os
@@ -31,13 +31,13 @@ from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import SnapshotSettings
 
 HEADER = b"govi-cache snapshot 2\n"
-"""The first line of a snapshot; another format has another number. The columns follow on a line of their own."""
+"""The first line of a snapshot, with the number of the format. The second line names the columns."""
 
 HEADER_1 = b"govi-cache snapshot 1\n"
 """The first line of version 1, which does not name its columns."""
 
 MAX_PASSTIMES = 500
-"""Passtimes of one record: about a millisecond's work."""
+"""Passtimes in a record, which needs about a millisecond."""
 
 _LENGTH = struct.Struct(">I")
 
@@ -66,7 +66,7 @@ COLUMNS_1 = Columns(
 
 
 class StopRecord(Struct, tag="stop", array_like=True):
-    """Some live passtimes of a stop, and its messages."""
+    """Live passtimes of a stop, and its general messages. Stops with many passtimes have several records."""
 
     code: str
     passtimes: dict[bytes, bytes]
@@ -74,14 +74,14 @@ class StopRecord(Struct, tag="stop", array_like=True):
 
 
 class OperatorsRecord(Struct, tag="heard", array_like=True):
-    """When operators were last heard."""
+    """The times of the operators' last messages."""
 
     last_heard: dict[str, float]
     last_update: dict[str, str]
 
 
 class PlanningRecord(Struct, tag="planning", array_like=True):
-    """A part of the timetable."""
+    """Part of the timetable."""
 
     update: Update
 
@@ -96,7 +96,7 @@ class StoredBoard(Struct, rename={"received_at": "made"}):
 
 
 class BoardRecord(Struct, tag="board", array_like=True):
-    """A board from the gateway of a module."""
+    """A cached board of a gateway's module."""
 
     module: str
     board: StoredBoard
@@ -105,12 +105,12 @@ class BoardRecord(Struct, tag="board", array_like=True):
 Record = StopRecord | OperatorsRecord | PlanningRecord | BoardRecord
 
 
-class Damaged(Exception):
+class DamagedSnapshot(Exception):
     """A file is not a complete snapshot."""
 
 
 def records_of(caches: Mapping[str, BoardCache], feed: Feed | None) -> Iterator[Record]:
-    """Yield what is worth saving; changes in between are saved if their turn is still to come."""
+    """Yield the records to save; they include changes between two steps as far as those are not yet saved."""
     for name, cache in caches.items():
         for board in cache.boards():
             yield BoardRecord(name, StoredBoard(board.code, board.trips, board.received_at, board.envelope))
@@ -130,7 +130,7 @@ def records_of(caches: Mapping[str, BoardCache], feed: Feed | None) -> Iterator[
 def restore(
     record: Record, caches: Mapping[str, BoardCache], feed: Feed | None, now: float, reject: Callable[[str], object]
 ) -> None:
-    """Restore a record, except what is too old by now."""
+    """Restore a record, except data that is too old. reject: called with the kind of each rejected item."""
     if isinstance(record, BoardRecord):
         cache, board = caches.get(record.module), record.board
         if cache is not None and 0 <= now - board.received_at <= cache.limits.stale:
@@ -146,7 +146,7 @@ def restore(
 
 
 def write(records: Iterator[Record], path: Path) -> Iterator[None]:
-    """Write a snapshot step by step, and replace the last one when it is complete. Raises OSError."""
+    """Write a snapshot step by step; replace the previous one when it is complete. Raises OSError."""
     temporary = path.with_name(path.name + ".new")
     encode = msgspec.msgpack.Encoder().encode
     columns = msgspec.json.encode(Columns()) + b"\n"
@@ -169,12 +169,12 @@ def write(records: Iterator[Record], path: Path) -> Iterator[None]:
 
 
 def read(data: bytes) -> Iterator[Record]:
-    """Yield the records of a snapshot, after it was checked as a whole. Raises Damaged."""
+    """Verify the checksum of a snapshot, and return an iterator over its records. Both raise DamagedSnapshot."""
     if not data.startswith((HEADER, HEADER_1)):
-        raise Damaged("not a snapshot of this program")
+        raise DamagedSnapshot("not a snapshot of this program")
     start, end = len(HEADER), len(data) - 2 * _LENGTH.size
     if end < start or data[end:] != _LENGTH.pack(0) + _LENGTH.pack(zlib.crc32(data[start:end])):
-        raise Damaged("incomplete")
+        raise DamagedSnapshot("incomplete")
     columns = COLUMNS_1
     if data.startswith(HEADER):
         line = data[start:end].partition(b"\n")[0]
@@ -182,7 +182,7 @@ def read(data: bytes) -> Iterator[Record]:
         try:
             columns = msgspec.json.decode(line, type=Columns)
         except msgspec.MsgspecError as error:
-            raise Damaged(f"invalid header: {error}") from None
+            raise DamagedSnapshot(f"invalid header: {error}") from None
     return _records(memoryview(data)[start:end], columns)
 
 
@@ -196,7 +196,7 @@ def _records(data: memoryview, columns: Columns) -> Iterator[Record]:
         try:
             record = decode(data[start : start + length])
         except msgspec.MsgspecError as error:
-            raise Damaged(f"unreadable record: {error}") from None
+            raise DamagedSnapshot(f"unreadable record: {error}") from None
         if isinstance(record, StopRecord):
             record.passtimes = {key_of(key): values_of(values) for key, values in record.passtimes.items()}
         yield record
@@ -204,22 +204,22 @@ def _records(data: memoryview, columns: Columns) -> Iterator[Record]:
 
 
 def _converter(stored: tuple[str, ...], current: tuple[str, ...]) -> Callable[[bytes], bytes]:
-    """Return what maps stored fields to today's columns by name; columns that are not stored become null."""
+    """Return a function that maps stored fields to the current columns by name; missing columns become null."""
     index = {name: i for i, name in enumerate(stored)}
     select = itemgetter(*(index.get(name, -1) for name in current))
 
     def convert(fields: bytes) -> bytes:
         if fields.count(b"|") != len(stored) - 1:
-            raise Damaged("a passtime has more or fewer fields than columns")
+            raise DamagedSnapshot("the fields of a passtime do not match the columns")
         return fields if stored == current else b"|".join(select([*fields.split(b"|"), NULL]))
 
     return convert
 
 
 class Snapshots(Service):
-    """Restores the snapshot at startup, saves one at an interval, and a last one at shutdown.
+    """Restores the snapshot at startup; saves one at an interval, and at shutdown.
 
-    caches: the board caches of modules by name. feed: None if there is none.
+    caches: the board caches by module. feed: the live feed, or None.
     """
 
     log = Logger()
@@ -242,11 +242,11 @@ class Snapshots(Service):
         self._task: CooperativeTask[Iterator[None]] | None = None
         self._is_restored = False
         self.writable = True
-        """Whether the last snapshot could be written."""
+        """Whether the last snapshot was written."""
         self.incidents = ThrottledWarnings(self.log, clock)
 
     def startService(self) -> None:
-        """Restore the snapshot, if there is one. Raises StartupError if none could be written."""
+        """Restore the snapshot, if it exists. Raises StartupError if snapshots cannot be written."""
         if not os.access(self._path.parent, os.W_OK | os.X_OK):
             reason = "is not writable" if self._path.parent.is_dir() else "is not a directory"
             raise StartupError(f"cannot write the snapshot {self._path}: {self._path.parent} {reason}")
@@ -262,7 +262,7 @@ class Snapshots(Service):
             self._run(self._restore(data))
 
     def stopService(self) -> None:
-        """Save a last snapshot, synchronously since requests are no longer served, unless none was restored yet."""
+        """Save a last snapshot, unless restoring is incomplete; synchronously, since no more requests are served."""
         super().stopService()
         if self._call is not None:
             self._call.cancel()
@@ -301,18 +301,18 @@ class Snapshots(Service):
                 restore(record, self._caches, self._feed, started, reject)
                 n_records += 1
                 yield
-        except Damaged as error:
-            self._put_aside(str(error))
+        except DamagedSnapshot as error:
+            self._rename_damaged(str(error))
             return
         seconds = self._clock.seconds() - started
         self.log.info(
             "Snapshot {path}: {n} records restored in {seconds:.1f} s", path=self._path, n=n_records, seconds=seconds
         )
 
-    def _put_aside(self, reason: str) -> None:
-        aside = self._path.with_name(self._path.name + ".damaged")
-        self.log.warn("Snapshot {path}: {reason}; put aside as {aside}", path=self._path, reason=reason, aside=aside)
+    def _rename_damaged(self, reason: str) -> None:
+        target = self._path.with_name(self._path.name + ".damaged")
+        self.log.warn("Snapshot {path}: {reason}; renamed to {target}", path=self._path, reason=reason, target=target)
         try:
-            os.replace(self._path, aside)
+            os.replace(self._path, target)
         except OSError as error:
-            self.log.warn("Snapshot {path}: cannot be put aside: {error}", path=self._path, error=str(error))
+            self.log.warn("Snapshot {path}: cannot be renamed: {error}", path=self._path, error=str(error))

@@ -1,4 +1,4 @@
-"""The status: one JSON object of what operators need to know, which the status page shows, too."""
+"""The status for operators, as a JSON object that the status page shows as well."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -13,16 +13,16 @@ from govi_server.operations.history import BOARD_RESULTS, OTHERS, BoardResult, M
 from govi_server.statistics.quantiles import QuantileSketch
 
 MAX_ITEMS = 10
-"""Stops or clients of a list."""
+"""Stops, or clients, in a list."""
 
 RECENT_MINUTES = 5
-"""Minutes of the latencies that are shown beside those of the hour."""
+"""Minutes of recent latencies, in addition to those of the hour."""
 
 Json = dict[str, Any]
 
 
 class Status:
-    """Gathers the status. Moments are UTC; times are in seconds unless a key ends in ms."""
+    """Collects the status. Moments are UTC; durations are in seconds unless a key ends in ms."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Status:
         }
 
     def _hour(self, now: float) -> Json:
-        """Return the results of the last sixty minutes, oldest first, and the sums by status."""
+        """Return the results by minute of the last hour, oldest first, and the responses by status."""
         minutes = {minute.begins: minute for minute in self._history.minutes()}
         last = int(now) // 60 * 60
         results = [
@@ -125,13 +125,13 @@ class Status:
         failed = _sum(minute.failed_stops for minute in minutes)
         modules = [requests for minute in minutes for requests in minute.modules.values()]
         answered = {stop for requests in modules for stop in requests.stops["answered"]}
-        # Such a stop may not exist: the gateway does not respond for those.
-        never = Counter({stop: n for stop, n in failed.items() if stop not in answered and stop != OTHERS})
+        # These stops may not exist: the gateway does not respond for stops that do not exist.
+        never_answered = Counter({stop: n for stop, n in failed.items() if stop not in answered and stop != OTHERS})
         return {
             "most_asked": _most_common(_sum(minute.stops for minute in minutes)),
             "slowest_ms": {stop: round(seconds * 1000) for stop, seconds in slowest},
-            "most_failed": _most_common(failed - never),
-            "never_answered": _most_common(never),
+            "most_failed": _most_common(failed - never_answered),
+            "never_answered": _most_common(never_answered),
             "unknown": _most_common(_sum(minute.unknown_stops for minute in minutes)),
         }
 
@@ -148,7 +148,7 @@ def _sum(counters: Any) -> Counter[Any]:
 
 
 def _most_common(counter: Counter[str]) -> dict[str, int]:
-    """Return the most common names with their counts, and last the count of OTHERS."""
+    """Return the most common names with their counts, followed by OTHERS."""
     others = counter.pop(OTHERS, 0)
     return dict(counter.most_common(MAX_ITEMS)) | ({OTHERS: others} if others else {})
 

@@ -1,4 +1,4 @@
-"""The status as a page that needs no scripts and nothing from the network."""
+"""The status as a page without scripts or external resources."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from typing import Any
 
 from govi_server.runtime.templates import environment
 
-REFRESH = 10
-"""Seconds after which the page reloads itself."""
+REFRESH_SECONDS = 10
+"""Interval at which the page reloads."""
 
 MAX_EVENTS = 6
-"""Warnings and errors that are shown before they are unfolded."""
+"""Warnings and errors that are visible before the list is unfolded."""
 
 _ENVIRONMENT = environment("govi_server.operations")
 _ENVIRONMENT.filters["number"] = "{:,.0f}".format
@@ -21,18 +21,18 @@ _STATE_COLORS = {"UP": "good", "closed": "good", "DOWN": "bad", "open": "bad"}
 
 _CHART_HEIGHT = 128
 _GAP = 1
-"""Between stacked bars that are higher than twice as much."""
+"""Units between stacked bars, if they are more than twice as high."""
 
 
 def page(status: Mapping[str, Any]) -> bytes:
-    """Make the page of a status, as Status.json() returns it."""
+    """Return the page of a status (a result of Status.json()) as HTML."""
     outcomes: Mapping[str, Sequence[int]] = status["hour"]["outcomes"]
     totals = {outcome: sum(minutes) for outcome, minutes in outcomes.items()}
     total = sum(totals.values())
     return _PAGE.render(
         status=status,
         today=status["now"].partition("T")[0],
-        refresh=REFRESH,
+        refresh=REFRESH_SECONDS,
         max_events=MAX_EVENTS,
         verdict_color=_VERDICT_COLORS.get(status["verdict"], "bad"),
         state_colors=_STATE_COLORS,
@@ -42,7 +42,7 @@ def page(status: Mapping[str, Any]) -> bytes:
 
 
 def _share(part: int, total: int) -> str:
-    """Format a share in percent; a small one does not become 0%."""
+    """Format part/total as a percentage: "<1%" if small, "" if 0."""
     if not part:
         return ""
     return "<1%" if part < total / 100 else f"{part / total:.0%}"
@@ -50,7 +50,7 @@ def _share(part: int, total: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The requests of a minute with one outcome; x, y and height are units of the chart, whose y grows downwards."""
+    """The requests of a minute with the same outcome. x, y and height are in units of the chart; y points down."""
 
     x: int
     y: str
@@ -62,7 +62,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Stacked bars of an hour, 10 units wide for each minute. top: the requests of the highest bar."""
+    """Stacked bars of an hour, 10 units per minute. top: the requests of the highest bar."""
 
     top: int
     height: int
@@ -70,7 +70,7 @@ class Chart:
 
 
 def _chart(outcomes: Mapping[str, Sequence[int]]) -> Chart:
-    """Make the chart of the requests of each minute by outcome; the oldest minute is on the left."""
+    """Return a chart of the requests per minute by outcome, the oldest minute on the left."""
     minutes = list(zip(*outcomes.values(), strict=True))
     top = max(map(sum, minutes), default=0)
     bars = []

@@ -1,4 +1,4 @@
-"""The system clock, which may be set: scheduled calls move along when it is set back; and the local time zone."""
+"""The local time zone, and a watch on the system clock that reschedules delayed calls when the clock is set back."""
 
 import time
 from collections.abc import Callable
@@ -12,19 +12,20 @@ from twisted.logger import Logger
 LOCAL_ZONE = ZoneInfo("Europe/Amsterdam")
 
 MIN_STEP_SECONDS = 1.0
-"""Steps of the clock below it are ignored: deadlines are several seconds."""
+"""Smaller steps of the clock are ignored: deadlines are several seconds long."""
 
 CHECK_INTERVAL = 1.0
-"""Seconds between two checks."""
+"""Seconds between two checks of the clock."""
 
 
 class ClockWatch(Service):
-    """Detects that the system clock was set, and moves the reactor's delayed calls along if it was set back.
+    """Detects that the system clock was set, and reschedules the reactor's delayed calls if it was set back.
 
-    A reactor's calls go by that clock: when it is set back by an hour, every deadline is an hour late, and a client
-    whose gateway never answers waits for an hour. When it is set forward, all calls are due, and none is late.
+    Delayed calls depend on the system clock: if it is set back by an hour, every deadline is an hour late, and a
+    client whose gateway never responds waits for an hour. If it is set forward, calls are early, but not late.
 
-    reactor: an IReactorTime and IReactorFromThreads. monotonic: a clock that cannot be set.
+    reactor: an IReactorTime and IReactorFromThreads. monotonic: a clock that cannot be set. every: seconds between
+    two checks.
     """
 
     log = Logger()
@@ -42,7 +43,7 @@ class ClockWatch(Service):
         """Start checking."""
         super().startService()
         self._offset = self._now_offset()
-        # In a thread, since the reactor sleeps until its next call is due by the clock that was set back.
+        # In a thread, because the reactor sleeps until its next call is due by the clock that was set back.
         Thread(target=self._tick, name="clock", daemon=True).start()
 
     def stopService(self) -> None:
@@ -72,6 +73,6 @@ class ClockWatch(Service):
     def _move_calls(self, back: float) -> None:
         now = self._reactor.seconds()
         for call in self._reactor.getDelayedCalls():
-            # A call that is due sooner was scheduled after the clock was set, or was due at that time.
+            # Calls due sooner were scheduled after the clock was set, or were due at that time.
             if call.getTime() - now >= back - 2 * self._every:
                 call.delay(-back)

@@ -1,19 +1,19 @@
-"""Decompress gzip from untrusted sources, bounded.
+"""Decompress gzip data from untrusted sources, up to a limit.
 
-gzip.decompress() has no bound: of 97 kB it makes up to 100 MB.
+gzip.decompress() has no limit: it expands 97 kB to as much as 100 MB.
 """
 
 import zlib
 
 GZIP_MAGIC = b"\x1f\x8b"
-"""The first bytes of gzip."""
+"""The first bytes of gzip data."""
 
 MAX_MEMBERS = 16
-"""Members of a gzip file; those with more are rejected."""
+"""Members of a gzip file; files with more are rejected."""
 
 
 def gunzip(data: bytes, limit: int) -> bytes:
-    """Return the content of a gzip file; limit: its most bytes. Raises ValueError with the reason."""
+    """Return the content of a gzip file. limit: its maximum size in bytes. Raises ValueError with the reason."""
     plain = b""
     for _ in range(MAX_MEMBERS):
         member = zlib.decompressobj(zlib.MAX_WBITS | 16)

@@ -1,10 +1,10 @@
-"""HTML templates: Jinja2, which escapes every value, and refuses names that a template does not get."""
+"""HTML templates with Jinja2, which escapes every value and fails for undefined names."""
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def environment(package: str) -> Environment:
-    """Return an environment of the files in a package's folder ``templates``."""
+    """Return an environment of the templates in a package's directory ``templates``."""
     return Environment(
         loader=PackageLoader(package),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""Warnings of incidents that may be frequent: counted by kind, and logged once a minute at most."""
+"""Warnings about incidents that may be frequent: counted by kind, and logged at most once a minute."""
 
 from collections import Counter
 
@@ -6,30 +6,30 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 
 WARNING_INTERVAL = 60.0
-"""Seconds between two log lines of one kind of incident; those between are only counted."""
+"""Seconds between two log lines of one kind of incident; in between, incidents are only counted."""
 
 
 class ThrottledWarnings:
-    """Counts incidents by kind, and logs warnings of them."""
+    """Counts incidents by kind, and logs warnings about them."""
 
     def __init__(self, log: Logger, clock: IReactorTime) -> None:
         self.counts: Counter[str] = Counter()
         self._log = log
         self._clock = clock
-        self._logged: dict[str, tuple[float, int]] = {}  # when each kind was logged last, with its count then
+        self._logged: dict[str, tuple[float, int]] = {}  # time and count of the last log line by kind
 
     def add(self, kind: str, format: str, **fields: object) -> None:
-        """Count an incident; log the first of its kind, and then once a minute the newest with the number of others.
+        """Count an incident; log the first of its kind, then at most one a minute with the number of unlogged ones.
 
-        kind: one of few constant texts. format, fields: as in Logger.warn().
+        kind: a constant text, such as "late". format, fields: as in Logger.warn().
         """
         self.counts[kind] += 1
         now = self._clock.seconds()
         logged_at, count = self._logged.get(kind, (None, 0))
         if logged_at is not None and 0 <= now - logged_at < WARNING_INTERVAL:
             return
-        missed = self.counts[kind] - count - 1
+        unlogged = self.counts[kind] - count - 1
         self._logged[kind] = (now, self.counts[kind])
-        if missed:
+        if unlogged:
             format += " (and {missed} more of this kind since the last such line)"
-        self._log.emit(LogLevel.warn, format, missed=missed, **fields)
+        self._log.emit(LogLevel.warn, format, missed=unlogged, **fields)

@@ -1,4 +1,4 @@
-"""The limit of open files: raised at start, and accepting is paused near it."""
+"""The limit of open files: it is raised at startup, and accepting pauses near it."""
 
 import os
 import resource
@@ -8,28 +8,28 @@ from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
 SPARE_FILES = 128
-"""Files that can still be opened when accepting pauses: more than one turn of accepting opens."""
+"""Files that can still be opened when accepting pauses: more than the reactor accepts in one turn."""
 
 CONNECTIONS_PER_CHECK = 16
-"""Connections that are accepted between two checks."""
+"""Connections accepted between two checks."""
 
 PAUSE_SECONDS = 1.0
-"""Between two checks while accepting is paused."""
+"""Interval of the checks while accepting is paused."""
 
 
-def raise_limit(wanted: int) -> int:
-    """Raise the limit of open files to the wanted number, or as far as allowed; return the limit."""
+def raise_limit(target: int) -> int:
+    """Raise the limit of open files to a target, or as far as allowed; return the smaller of limit and target."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted and soft != resource.RLIM_INFINITY:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft < target and soft != resource.RLIM_INFINITY:
+        soft = target if hard == resource.RLIM_INFINITY else min(target, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return wanted if soft == resource.RLIM_INFINITY else soft
+    return target if soft == resource.RLIM_INFINITY else soft
 
 
 class AcceptThrottle:
-    """Pauses the ports of a server while almost no more files can be opened.
+    """Pauses the ports of a server while hardly any more files can be opened.
 
-    Without it Twisted would accept and close each further connection, and log the client's address. Connections that
+    Otherwise Twisted would accept and close each further connection, and log the client's address. Connections that
     are not accepted wait in the kernel's queue. name: the server's name in log lines.
     """
 
@@ -41,7 +41,7 @@ class AcceptThrottle:
         self._ports: list[Port] = []
         self._accepted = 0
         self.paused = False
-        """Whether no connection is accepted now."""
+        """Whether accepting is paused."""
 
     def add(self, port: Port) -> None:
         """Add a listening port."""
@@ -52,13 +52,13 @@ class AcceptThrottle:
         self._ports.remove(port)
 
     def check(self) -> None:
-        """Pause if too few files are left; call it for each accepted connection."""
+        """Pause if too few files are left; must be called for each accepted connection."""
         self._accepted += 1
         if self._accepted % CONNECTIONS_PER_CHECK:
             return
         if not self.paused and self._ports and not self._files_left():
             self.paused = True
-            self.log.warn("Accepting pauses for {name}: too many open files", name=self._name)
+            self.log.warn("{name}: accepting paused (too many open files)", name=self._name)
             for port in self._ports:
                 port.stopReading()
             self._clock.callLater(PAUSE_SECONDS, self._resume)
@@ -69,12 +69,12 @@ class AcceptThrottle:
             return
         self.paused = False
         if self._ports:
-            self.log.info("Accepting resumes for {name}", name=self._name)
+            self.log.info("{name}: accepting resumed", name=self._name)
         for port in self._ports:
             port.startReading()
 
     def _files_left(self) -> bool:
-        """Return whether enough files are left: a new one gets the lowest free descriptor."""
+        """Return whether enough files are left: a new file has the lowest free descriptor."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         try:
             lowest = os.open(os.devnull, os.O_RDONLY)

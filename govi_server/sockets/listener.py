@@ -1,4 +1,4 @@
-"""Listening for a server on an endpoint."""
+"""Listen on an endpoint for a server."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -15,24 +15,24 @@ from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.logger import Logger
 
 from govi_server.errors import StartupError
-from govi_server.runtime.services import Drain, OrderedMultiService
+from govi_server.runtime.ordered_services import Drain, OrderedMultiService
 from govi_server.sockets import poller
 from govi_server.sockets.accepting import AcceptThrottle
 
 BACKLOG = 1024
-"""Connections that may wait to be accepted; the client of a further one retries after a second. Twisted has 50."""
+"""Connections that may wait to be accepted; clients of further ones retry after a second. Twisted's default is 50."""
 
 
 class ListeningFactory(Protocol):
-    """A factory of accepted connections, which provides IProtocolFactory, too."""
+    """A factory of accepted connections, which also provides IProtocolFactory."""
 
     name: str
-    """Its name in log lines and errors."""
+    """The name in log lines and errors."""
     accepting: AcceptThrottle
 
 
 class DrainingFactory(ListeningFactory, Protocol):
-    """A factory whose connections end in order."""
+    """A factory whose connections can be drained."""
 
     def drain(self) -> Deferred[None]:
         """Finish the requests in flight and close all connections; return a Deferred that fires afterwards."""
@@ -41,8 +41,8 @@ class DrainingFactory(ListeningFactory, Protocol):
 class Listener(StreamServerEndpointService):
     """Listens on an endpoint described by a string, such as tcp:8080 or unix:/run/govi.
 
-    reactor: of the endpoint. server: the factory of its connections. listening: called with the address when it
-    listens. Raises StartupError for an invalid endpoint.
+    reactor: the reactor of the endpoint. server: the factory of its connections. listening: called with the address
+    once it listens. Raises StartupError for an invalid endpoint.
     """
 
     log = Logger()
@@ -56,7 +56,7 @@ class Listener(StreamServerEndpointService):
     ) -> None:
         try:
             super().__init__(serverFromString(reactor, description), cast(IProtocolFactory, server))
-        except Exception as error:  # each kind of endpoint raises others
+        except Exception as error:  # the exceptions differ by the kind of endpoint
             raise StartupError(f"invalid endpoint {description!r}: {error}") from None
         self._raiseSynchronously = True  # as in strports.service: a server that cannot listen must not stay up
         self._reactor = reactor
@@ -65,20 +65,20 @@ class Listener(StreamServerEndpointService):
         self._listening = listening
 
     def privilegedStartService(self) -> None:
-        """Start listening. Raises StartupError, for example if the port is taken."""
+        """Start listening. Raises StartupError, for example if the port is in use."""
         try:
             super().privilegedStartService()
         except CannotListenError as error:
             reason = getattr(error.socketError, "strerror", None) or error.socketError
             raise StartupError(f"cannot listen on {self._description} for {self._server.name}: {reason}") from None
-        except (OSError, OverflowError) as error:  # of a unix or systemd endpoint, of a port beyond 65535
+        except (OSError, OverflowError) as error:  # a unix or systemd endpoint, or a port above 65535
             raise StartupError(f"cannot listen on {self._description} for {self._server.name}: {error}") from None
         assert self._waitingForPort is not None
         self._waitingForPort.addCallback(self._started)
 
     def _started(self, port: tcp.Port) -> tcp.Port:
         address = port.getHost()
-        self.log.info("Listening on {address} for {name}", address=_readable(address), name=self._server.name)
+        self.log.info("Listening on {address} for {name}", address=_format_address(address), name=self._server.name)
         self._server.accepting.add(port)
         if isinstance(port, tcp.Port):
             _prepare(port, self._reactor)
@@ -102,7 +102,7 @@ def server_service(
     endpoints: Sequence[str],
     listening: Callable[[IAddress], None] = lambda address: None,
 ) -> OrderedMultiService:
-    """Return the service of a server that listens on endpoints; it stops listening first, and then drains."""
+    """Return the service of a server that listens on endpoints; at the end it stops listening and then drains."""
     services = OrderedMultiService()
     services.addService(Drain(server.drain))
     for endpoint in endpoints:
@@ -111,21 +111,21 @@ def server_service(
 
 
 def _prepare(port: tcp.Port, reactor: object) -> None:
-    """Set the poller of connections, their queue, and TCP_NODELAY."""
+    """Set the poller, the backlog and TCP_NODELAY."""
     if poller.IS_AVAILABLE:
         transport: Any = port.transport
         connections = poller.Poller(reactor)
-        # Twisted declares a class, and calls it with the reactor as its last argument.
+        # Declared as a class, but only called, with the reactor as its last argument.
         port.transport = cast(type[tcp.Server], lambda *args: transport(*args[:-1], connections))
     if port.backlog < BACKLOG:
         port.socket.listen(BACKLOG)  # changes the backlog of a listening socket (listen(2) of Linux)
     if port.addressFamily in (AF_INET, AF_INET6):
-        # Connections inherit it. Without it the second of two small responses waits for the client's delayed
-        # acknowledgement of the first: 42 ms for two pipelined ones instead of 0.65 ms (docs/performance.md).
+        # Connections inherit it. Otherwise the second of two small responses waits for the client's delayed
+        # acknowledgement of the first: 42 ms for two pipelined requests instead of 0.65 ms (docs/performance.md).
         port.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
 
 
-def _readable(address: IAddress) -> str:
+def _format_address(address: IAddress) -> str:
     if isinstance(address, IPv4Address):
         return f"{address.host}:{address.port}"
     if isinstance(address, IPv6Address):

@@ -1,7 +1,7 @@
-"""Poll the connections of a server for the reactor, which sees all of them as one readable file.
+"""Poll the connections of a server with an epoll object, which is a single readable file to the reactor.
 
 The reactor calls each file that it polls within a new log context (callWithLogger of twisted.python.log), whose only
-use is a prefix in the legacy log. Without it a bare protocol takes 10.0 us a response instead of 13.7
+use is a prefix in the legacy log. Without the contexts, a bare protocol needs 10.0 us per response instead of 13.7
 (docs/performance.md).
 """
 
@@ -20,7 +20,7 @@ IS_AVAILABLE = hasattr(select, "epoll")
 """Whether the platform has epoll: Linux. Elsewhere the reactor polls connections itself."""
 
 MAX_EVENTS = 100
-"""Connections that are served before the reactor goes on with its delayed calls and other files."""
+"""Connections that are served before the reactor continues with its delayed calls and other files."""
 
 _DONE = Failure(ConnectionDone())
 _FAILURES: dict[type[BaseException], Failure] = {ConnectionDone: _DONE, ConnectionLost: Failure(ConnectionLost())}
@@ -28,9 +28,9 @@ _FAILURES: dict[type[BaseException], Failure] = {ConnectionDone: _DONE, Connecti
 
 @implementer(IReadDescriptor)
 class Poller:
-    """To transports, the part of a reactor that they use; to the reactor, a file, readable if any of theirs is.
+    """The subset of a reactor that transports use; to the reactor, a file that is readable if any transport is ready.
 
-    It calls them as Twisted's own poll reactors do. reactor: an IReactorFDSet and IReactorTime.
+    Calls transports as Twisted's own poll reactors do. reactor: an IReactorFDSet and IReactorTime.
     """
 
     log = Logger()
@@ -63,10 +63,10 @@ class Poller:
         call: IDelayedCall = self._reactor.callLater(*args)
         return call
 
-    def _watch(self, transport: Connection, more: int, less: int) -> None:
+    def _watch(self, transport: Connection, added: int, removed: int) -> None:
         fd = transport.fileno()
         _, before = self._watched.get(fd, (None, 0))
-        after = (before | more) & ~less
+        after = (before | added) & ~removed
         if after == before:
             return
         if after:
@@ -87,11 +87,11 @@ class Poller:
         return self._epoll.fileno()
 
     def logPrefix(self) -> str:
-        """Return the name for Twisted's own log lines."""
+        """Return the name in Twisted's own log lines."""
         return "connections"
 
     def connectionLost(self, reason: Failure) -> None:
-        """Close the open connections: the reactor stops."""
+        """Close the open connections, because the reactor stops."""
         for transport, _ in list(self._watched.values()):
             try:
                 transport.connectionLost(reason)
@@ -101,35 +101,35 @@ class Poller:
     def doRead(self) -> None:
         """Serve the transports that are readable or writable."""
         for fd, event in self._epoll.poll(0, MAX_EVENTS):
-            transport, wanted = self._watched.get(fd, (None, 0))
+            transport, watched = self._watched.get(fd, (None, 0))
             if transport is None:
-                continue  # an earlier one has closed it
+                continue  # an earlier event has closed it
             try:
-                self._serve(transport, wanted, event)
-            except BaseException:  # as in the reactor's poll, so that the other connections go on
+                self._serve(transport, watched, event)
+            except BaseException:  # as in the reactor's poll, so that other connections continue
                 self.log.failure("{transport}: closing failed", transport=transport.logPrefix())
 
-    def _serve(self, transport: Connection, wanted: int, event: int) -> None:
-        why: BaseException | None = None
+    def _serve(self, transport: Connection, watched: int, event: int) -> None:
+        reason: BaseException | None = None
         reading = False
         if event & (select.EPOLLHUP | select.EPOLLERR) and not event & select.EPOLLIN:
-            reading = bool(wanted & select.EPOLLIN)
-            why = CONNECTION_DONE if reading else CONNECTION_LOST
+            reading = bool(watched & select.EPOLLIN)
+            reason = CONNECTION_DONE if reading else CONNECTION_LOST
         else:
             try:
                 if event & select.EPOLLIN:
                     reading = True
-                    why = transport.doRead()
-                if why is None and event & select.EPOLLOUT and transport.connected:
+                    reason = transport.doRead()
+                if reason is None and event & select.EPOLLOUT and transport.connected:
                     reading = False
-                    why = transport.doWrite()
+                    reason = transport.doWrite()
             except BaseException as error:
                 self.log.failure("{transport}: reading or writing failed", transport=transport.logPrefix())
-                why = error
-        if why is None:
+                reason = error
+        if reason is None:
             return
         transport.stopReading()
-        if reading and isinstance(why, ConnectionDone):  # the client closed its sending side alone
+        if reading and isinstance(reason, ConnectionDone):  # the client closed only its sending side
             transport.readConnectionLost(_DONE)
         else:
-            transport.connectionLost(_FAILURES.get(type(why)) or Failure(why))
+            transport.connectionLost(_FAILURES.get(type(reason)) or Failure(reason))

@@ -1,6 +1,6 @@
-"""Records of connections, counted in batches.
+"""Batches of connection statistics.
 
-Most requests are alike: counting a hundred of them together takes a tenth of the time of counting each one.
+Most requests are alike: counting a hundred of them together needs a tenth of the time of counting them one by one.
 """
 
 from collections import Counter
@@ -12,24 +12,27 @@ from twisted.logger import LogEvent
 from govi_server.statistics.records import CacheResult, ConnectionStatistics
 
 MAX_BATCH = 100
-"""Connections, or requests, that wait to be counted."""
+"""Connections, or requests, in a batch."""
 
 RequestKey = tuple[str | None, str | None, str, int | None, CacheResult]
 """A request's path, module, stop, status and cache result."""
 
 
 class Batch(NamedTuple):
-    """Connections that ended, or were reported on, in the same minute."""
+    """Connections that ended, or were reported, in the same minute."""
 
     minute: int
-    """When the minute began, in epoch seconds."""
+    """The start of the minute in epoch seconds."""
     connections: list[ConnectionStatistics]
     requests: Counter[RequestKey]
-    """Their requests: how many there were of each kind."""
+    """The number of their requests by key."""
 
 
 class StatisticsBatcher:
-    """Observes events about the connections of a server, and passes them on in batches. server: its name."""
+    """Observes events about the connections of a server, and passes them to listeners in batches.
+
+    server: the name of the server.
+    """
 
     def __init__(self, server: str) -> None:
         self._server = server
@@ -57,7 +60,7 @@ class StatisticsBatcher:
             self.flush()
 
     def flush(self) -> None:
-        """Pass on what is waiting; to be called before counted values are read."""
+        """Pass an incomplete batch to the listeners; must be called before their counts are read."""
         if self._connections:
             connections, self._connections, self._requests = self._connections, [], 0
             requests = Counter(

@@ -1,4 +1,4 @@
-"""How reports write numbers and moments, and read moments."""
+"""Format numbers, and parse moments, for reports."""
 
 import re
 from datetime import datetime, timedelta
@@ -13,26 +13,26 @@ MOMENT_FORMATS: dict[Width, str] = {
     "month": "%Y-%m",
     "year": "%Y",
 }
-"""How the begin of a period is written, by the width of the period (strftime)."""
+"""strftime formats of the start of a period, by its width."""
 
-_AGO = re.compile(r"([0-9]{1,6})([smhdw])")
+_AGE = re.compile(r"([0-9]{1,6})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def read_moment(text: str, now: datetime) -> datetime:
-    """Parse a moment: ISO 8601, in Dutch time if it has no offset, a date being its midnight; or an age such as 2h.
+    """Parse a moment in ISO 8601, or an age such as 2h. Raises ValueError.
 
-    Raises ValueError.
+    Without an offset it is in Dutch time; a date is its midnight.
     """
-    ago = _AGO.fullmatch(text)
+    age = _AGE.fullmatch(text)
     try:
-        if ago:
-            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        if age:
+            return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
         moment = datetime.fromisoformat(text)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=LOCAL_ZONE)
         moment.timestamp()
     except (ValueError, OverflowError):
-        expected = "expected such as 2026-11-22, 2026-11-22T15:30, 2h or 3d"
+        expected = "expected for example 2026-11-22, 2026-11-22T15:30, 2h or 3d"
         raise ValueError(f"invalid moment {text!r} ({expected})") from None
     return moment
 
@@ -46,7 +46,7 @@ def milliseconds(time: float | None) -> str:
 
 
 def share(part: int, total: int) -> str:
-    """Format part of total as a percentage: 0.0% and 100.0% only if exact; "-" if the total is 0."""
+    """Format part/total as a percentage, 0.0% and 100.0% only if exact; "-" if the total is 0."""
     if not total:
         return "-"
     percent = 100 * part / total

@@ -1,4 +1,4 @@
-"""The page of ``govi-stats --html``: one file with plots, which needs neither scripts nor the network."""
+"""The report of ``govi-stats --html``: one page with plots, without scripts or network access."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ from govi_server.statistics.quantiles import QUANTILES, QuantileSketch
 from govi_server.statistics.records import CACHE_RESULTS, PHASES, CacheResult
 from govi_server.statistics.summary import (
     FROM_MEMORY,
+    FROM_SOURCE,
     STATUS_CLASSES,
-    WAITED,
     Group,
     LogSummary,
     Period,
@@ -34,7 +34,7 @@ from govi_server.statistics.summary import (
 )
 
 MAX_STOPS = 20
-"""Rows of the table of slow stops."""
+"""Rows in the table of the slowest stops."""
 
 _ENVIRONMENT = environment("govi_server.statistics")
 _ENVIRONMENT.filters["units"] = "{:.1f}".format
@@ -42,11 +42,11 @@ _PAGE = _ENVIRONMENT.get_template("report.html")
 
 _HISTOGRAMS: tuple[tuple[str, str, str, tuple[CacheResult, ...]], ...] = (
     ("memory", "From memory", "hit and stale", FROM_MEMORY),
-    ("source", "From the source", "miss and joined", WAITED),
+    ("source", "From the source", "miss and joined", FROM_SOURCE),
     ("dim", "Without the cache", "none", ("none",)),
 )
-"""CSS class, title, and cache results in words and as such."""
-_STATUS_WORDS = {
+"""CSS class, title, cache results as text, and cache results."""
+_STATUS_DESCRIPTIONS = {
     "2xx": "successful",
     "3xx": "not modified",
     "4xx": "not found, rejected or timed out",
@@ -69,7 +69,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table. head: the names of the columns but the first, which holds the names of the rows."""
+    """A table. head: the names of the columns after the first, which contains the names of the rows."""
 
     title: str
     head: Sequence[str]
@@ -77,7 +77,7 @@ class Table:
 
 
 def page(summary: LogSummary, now: datetime) -> str:
-    """Make the page. now: when it is made, which it states."""
+    """Return the page as HTML. now: the time of the report, which the page states."""
     has_requests = bool(summary.total.total.requests)
     return _PAGE.render(
         period=_period(summary),
@@ -85,7 +85,7 @@ def page(summary: LogSummary, now: datetime) -> str:
         sections=[_response_times(summary.total), *_over_time(summary)] if has_requests else [],
         tables=_tables(summary) if has_requests else [],
         other_stops=f"{summary.other_stops.requests:,}" if has_requests and summary.other_stops.requests else "",
-        made=f"{now.astimezone(LOCAL_ZONE):%Y-%m-%d %H:%M %Z}",
+        generated=f"{now.astimezone(LOCAL_ZONE):%Y-%m-%d %H:%M %Z}",
         plot_width=WIDTH,
         plot_height=HEIGHT,
     )
@@ -118,7 +118,7 @@ def _with_unit(time: float | None) -> str:
 
 
 def _response_times(total: Period) -> Section:
-    """Make histograms by cache result, on one time axis from the first bar of any of them to the last."""
+    """Return histograms by cache result. All share a time axis, from the first bar to the last of any of them."""
     histograms = []
     for style, title, results, caches in _HISTOGRAMS:
         times = merged(total.caches[cache] for cache in caches if cache in total.caches).response_times
@@ -139,9 +139,7 @@ def _response_times(total: Period) -> Section:
                 bars(style, counts, first, last),
             )
         )
-    return Section(
-        "Response times", "Responses by the time that they took; each plot has its own vertical scale.", plots
-    )
+    return Section("Response times", "Responses by duration; each plot has its own vertical scale.", plots)
 
 
 def _over_time(summary: LogSummary) -> list[Section]:
@@ -157,9 +155,9 @@ def _over_time(summary: LogSummary) -> list[Section]:
         for phase in PHASES
         if phase in total.phases
     ]
-    answers = [period.total.response_times for _, period in axis.periods]
-    phases.append(_phase(axis, "response", answers, total.total.response_times))
-    note = "Solid: p50, dashed: p99. The vertical scale is logarithmic: a step is a factor of ten."
+    response_times = [period.total.response_times for _, period in axis.periods]
+    phases.append(_phase(axis, "response", response_times, total.total.response_times))
+    note = "Solid: p50, dashed: p99. The vertical scale is logarithmic: each line is a factor of ten."
     return [
         Section("Over time", f"By {summary.width}; each plot of requests has its own vertical scale.", plots),
         Section("Phases over time", note, phases),
@@ -185,8 +183,8 @@ def _counts(axis: TimeAxis, status: StatusClass, total: int) -> Plot:
     heights = [height(count / max(counts)) for count in counts]
     return Plot(
         title,
-        (f"{_STATUS_WORDS[status]}: {total:,}",),
-        f"{title}, {_STATUS_WORDS[status]}, over time: {total:,} overall",
+        (f"{_STATUS_DESCRIPTIONS[status]}: {total:,}",),
+        f"{title}, {_STATUS_DESCRIPTIONS[status]}, over time: {total:,} overall",
         count_rules(max(counts)),
         axis.labels(),
         lines=[axis.line(_STATUS_STYLES.get(status, "bad"), heights)],
@@ -232,7 +230,7 @@ def _tables(summary: LogSummary) -> list[Table]:
         counts = [f"{number:,}" for number in (stop.requests, stop.failed, stop.timed)]
         stops.append([code, *counts, milliseconds(stop.mean_ms), milliseconds(stop.max_ms)])
     if stops:
-        head = ["requests", "failed", "not from memory", "mean of these", "max of these"]
+        head = ["requests", "failed", "not from memory", "their mean", "their max"]
         tables.append(Table("Slowest stops", head, stops))
     return tables
 

@@ -1,4 +1,4 @@
-"""The statistics log: one JSON line for each closed connection."""
+"""The statistics log: one line of JSON per closed connection."""
 
 import os
 from datetime import UTC, datetime
@@ -17,20 +17,20 @@ from govi_server.statistics.records import CacheResult, ConnectionStatistics, En
 
 
 def statistics_publisher() -> LogPublisher:
-    """Return a publisher for events about connections, of which there are thousands a second.
+    """Return a publisher for events about connections, which may be thousands per second.
 
-    They do not reach the text log, which would look at each of them; failures of their observers do.
+    They bypass the text log, which would examine each of them; only failures of their observers reach it.
     """
-    return LogPublisher(cast(ILogObserver, _pass_on_failure))
+    return LogPublisher(cast(ILogObserver, _forward_failure))
 
 
-def _pass_on_failure(event: LogEvent) -> None:
+def _forward_failure(event: LogEvent) -> None:
     if "statistics" not in event:
         globalLogPublisher(event)
 
 
 class _Phases(Struct, omit_defaults=True, gc=False):
-    """The phases of a request in milliseconds; None for those that were not reached, which are omitted."""
+    """The phases of a request in milliseconds; None, which is omitted, for those that it did not reach."""
 
     receive: float | None = None
     parse: float | None = None
@@ -41,7 +41,7 @@ class _Phases(Struct, omit_defaults=True, gc=False):
 
 
 class _Request(Struct, omit_defaults=True, gc=False):
-    """A request as the log has it: see RequestStatistics. The fields that have a default are omitted if unknown."""
+    """A request in the log; see RequestStatistics. Fields with a default are omitted if unknown."""
 
     method: str | None
     path: str | None
@@ -54,7 +54,7 @@ class _Request(Struct, omit_defaults=True, gc=False):
 
 
 class _Line(Struct):
-    """A line of the log: see ConnectionStatistics."""
+    """A line of the log; see ConnectionStatistics."""
 
     time: str
     client: str
@@ -68,9 +68,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 def format_line(event: LogEvent, server: str) -> str | None:
-    """Return the line of the statistics log for an event: a JSON object and a line end.
+    """Return the line of the statistics log for an event: a JSON object and a line feed.
 
-    Returns None for other events, and for connections of a server with another name.
+    Returns None for other events, and for connections of another server.
     """
     statistics = event.get("statistics")
     if not isinstance(statistics, ConnectionStatistics) or statistics.server != server:
@@ -94,12 +94,12 @@ def _phases(request: RequestStatistics) -> _Phases:
 
 
 def _milliseconds(seconds: float) -> float:
-    """Convert seconds to milliseconds, to the microsecond; takes less than half the time of round()."""
+    """Convert seconds to milliseconds, rounded to 1 us; more than twice as fast as round()."""
     return int(seconds * 1_000_000 + 0.5) / 1000
 
 
 class StatisticsLog(Service):
-    """Writes the statistics log of a server while it runs: JSON lines, in a file that is rotated by size.
+    """Writes the statistics log of a server, JSON lines in a file that is rotated by size, while it runs.
 
     Lines that cannot be written, for example because the disk is full, are lost and counted; serving continues.
     """
@@ -126,10 +126,10 @@ class StatisticsLog(Service):
         self._observer = cast(ILogObserver, self._write)
 
     def startService(self) -> None:
-        """Open the file and begin to observe. Raises StartupError."""
+        """Open the file and start observing. Raises StartupError."""
         try:
             self._file = self._open()
-        except (OSError, ValueError) as error:  # ValueError: a name that contains NUL
+        except (OSError, ValueError) as error:  # ValueError: the name contains NUL
             reason = getattr(error, "strerror", None) or error
             raise StartupError(f"cannot write the statistics log {self._path}: {reason}") from None
         self._publisher.addObserver(self._observer)
@@ -148,8 +148,8 @@ class StatisticsLog(Service):
         return self._file is not None
 
     def _open(self) -> LogFile:
-        folder, name = os.path.split(self._path)
-        return LogFile(name, folder, rotateLength=self._rotate_bytes, maxRotatedFiles=self._keep_files)
+        directory, name = os.path.split(self._path)
+        return LogFile(name, directory, rotateLength=self._rotate_bytes, maxRotatedFiles=self._keep_files)
 
     def _close(self) -> None:
         if self._file is not None:
@@ -162,7 +162,7 @@ class StatisticsLog(Service):
             return
         try:
             if self._file is not None and not os.path.exists(self._path):
-                self._close()  # it was removed: closing it frees its space on the disk
+                self._close()  # the file was removed: closing it frees its disk space
             if self._file is None:
                 self._file = self._open()
                 if self._file.size:

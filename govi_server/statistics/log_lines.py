@@ -1,4 +1,4 @@
-"""The lines of a statistics log, parsed and checked."""
+"""Parse and validate the lines of a statistics log."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -10,13 +10,13 @@ from msgspec import Meta, Struct
 from govi_server.statistics.records import MAX_PATH, CacheResult, End
 
 MAX_PHASE_MS = 1e9
-"""Milliseconds, 11 days: a line with a longer phase is invalid. Bounds the size of the sketches."""
+"""11 days: a line with a longer phase is invalid. Bounds the size of the sketches."""
 
 MAX_EPOCH_SECONDS = 1 << 33
-"""In the year 2242: a line from that moment on, or from before 1970, is invalid. Bounds the number of periods."""
+"""A moment in 2242: a line that is not older, or from before 1970, is invalid. Bounds the number of periods."""
 
 MAX_LINE_BYTES = 16 << 20
-"""A line of the log has at most a thousand requests, which is far less."""
+"""Longer lines are invalid. The server logs at most MAX_REQUESTS requests per line, which is far less."""
 
 _Milliseconds = Annotated[float, Meta(le=MAX_PHASE_MS)]
 _Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
@@ -35,7 +35,7 @@ class Phases(Struct, gc=False):
 
 
 class Request(Struct):
-    """A request of a line; see RequestStatistics for the meaning of module and stop."""
+    """A request in a line; see RequestStatistics for the meaning of module and stop."""
 
     status: Annotated[int, Meta(ge=100, le=999)] | None
     cache: CacheResult
@@ -46,7 +46,7 @@ class Request(Struct):
 
 
 class Line(Struct):
-    """A line of the log. Unknown members are ignored: newer versions may add some."""
+    """A line of the log. Unknown members, which newer versions may add, are ignored."""
 
     time: Annotated[datetime, Meta(tz=True)]
     end: End
@@ -67,20 +67,20 @@ def parse_line(data: bytes) -> tuple[Line, float] | None:
 
 
 def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a text that comes in chunks, without blank ones; cut lines at MAX_LINE_BYTES."""
-    rest = b""
+    """Yield the nonblank lines of a text from its chunks; cut lines at MAX_LINE_BYTES."""
+    incomplete = b""
     is_cut = False
     for chunk in chunks:
         *complete, last = chunk.split(b"\n")
         if complete:
-            if not is_cut and (rest + complete[0]).strip():
-                yield rest + complete[0]
+            if not is_cut and (incomplete + complete[0]).strip():
+                yield incomplete + complete[0]
             yield from filter(bytes.strip, complete[1:])
-            rest, is_cut = b"", False
+            incomplete, is_cut = b"", False
         if not is_cut:
-            rest += last
-            if len(rest) > MAX_LINE_BYTES:
-                yield rest[:MAX_LINE_BYTES]
-                rest, is_cut = b"", True
-    if rest.strip():
-        yield rest
+            incomplete += last
+            if len(incomplete) > MAX_LINE_BYTES:
+                yield incomplete[:MAX_LINE_BYTES]
+                incomplete, is_cut = b"", True
+    if incomplete.strip():
+        yield incomplete

@@ -1,4 +1,4 @@
-"""Quantiles of any number of times, in constant memory."""
+"""Quantiles of any number of times in constant memory."""
 
 from math import ceil
 
@@ -10,7 +10,7 @@ RELATIVE_ACCURACY = 0.01
 """Largest error of a quantile, as a fraction of the true value."""
 
 RESOLUTION_MS = 0.001
-"""Resolution of the statistics log in milliseconds; shorter times count as 0."""
+"""Resolution of the statistics log; shorter times count as 0."""
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
@@ -18,9 +18,9 @@ _MAPPING = LogarithmicMapping(RELATIVE_ACCURACY)
 
 
 class QuantileSketch:
-    """Times in milliseconds: their number, their quantiles within RELATIVE_ACCURACY, and their exact maximum.
+    """A sketch of times in milliseconds: their number, quantiles within RELATIVE_ACCURACY, and exact maximum.
 
-    Takes a few kB, and merging two sketches loses nothing (DDSketch, VLDB 2019).
+    Needs a few kB, and merging two sketches loses no accuracy (DDSketch, VLDB 2019).
     """
 
     __slots__ = ("_sketch", "_store", "maximum")
@@ -47,21 +47,21 @@ class QuantileSketch:
         return int(self._sketch.count)
 
     def quantile(self, fraction: float) -> float | None:
-        """Return the shortest time that at least this fraction (0 to 1) of the times do not exceed.
+        """Return the shortest time that at least a fraction (0 to 1) of all times do not exceed.
 
         Returns None if there are no times.
         """
         count = self.count
         if not count:
             return None
-        # The sketch rounds a rank down, which for few times is far from a p99. Request the rank above, plus half a
-        # rank so that floating point cannot round it to the one before.
+        # The sketch rounds a rank down, which for few times is far from a p99. So request the rank above; half a rank
+        # more prevents rounding errors from selecting the rank before it.
         rank = min(ceil(fraction * count) - 0.5, count - 1)
         value = self._sketch.get_quantile_value(rank / (count - 1) if rank > 0 else 0.0)
         return None if value is None else min(value, self.maximum)
 
     def bucket_counts(self, bounds: list[float]) -> list[int]:
-        """Return the number of times between each bound and the one before it, then of those above the last bound.
+        """Return the number of times in each bucket, the last one above all bounds.
 
         bounds: upper bounds in milliseconds, ascending. A time within RELATIVE_ACCURACY of a bound may be counted on
         either side of it.

@@ -1,7 +1,7 @@
-"""Records of connections: their requests, and how long each phase of a request took.
+"""Records of connections: their requests, and the duration of each phase of a request.
 
-A RequestHandler publishes one event when its connection closes, with a ConnectionStatistics under the key
-``statistics`` and no text. The statistics log, the metrics and the recent history observe these events.
+When its connection closes, a RequestHandler publishes an event without text that has a ConnectionStatistics under the
+key ``statistics``. The statistics log, the metrics and the recent history observe these events.
 """
 
 from typing import Literal, Protocol, get_args
@@ -15,28 +15,28 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 CacheResult = Literal["hit", "stale", "joined", "miss", "none"]
 CACHE_RESULTS: tuple[CacheResult, ...] = get_args(CacheResult)
 End = Literal["client", "server", "timeout", "error", "open"]
-"""Which side ended a connection; 'error' is a broken connection, 'open' one that has not ended."""
+"""The side that ended a connection; 'error' is a broken connection, 'open' a connection that has not ended."""
 ENDS: tuple[End, ...] = get_args(End)
 
 MAX_PATH = 200
-"""Characters of a method or path that are recorded; longer ones are not of our modules."""
+"""Characters of a method or path that are recorded."""
 
 MAX_REQUESTS = 100
 """Requests of a connection after which its statistics are published, before its next regular report."""
 
 SEVERAL = "several"
-"""The stop of a request for more than one stop."""
+"""The name that stands for the stops of a request for more than one."""
 
 
 class RequestStatistics(msgspec.Struct, gc=False):
-    """A request. Phases are in seconds; None for those that were not reached.
+    """A request. Phases are in seconds; None for those that it did not reach.
 
-    A Struct, because it is small and quick to create, and each cached response creates one. It is not tracked by the
-    garbage collector, because it cannot be part of a reference cycle.
+    A Struct, because it is small and fast to create, once for each cached response. The garbage collector does not
+    track it, because it cannot be part of a reference cycle.
     """
 
     marked: float
-    """When the last phase ended, or the first one began (epoch seconds)."""
+    """The end of the last phase, or the start of the first one (epoch seconds)."""
     method: str | None = None
     path: str | None = None
     status: int | None = None
@@ -50,25 +50,25 @@ class RequestStatistics(msgspec.Struct, gc=False):
     render: float | None = None
     send: float | None = None
     module: str | None = None
-    """The name of the module that the request was routed to, "" for the front page; None if there is none."""
+    """The name of the module that the request was routed to, "" for the front page; None for no module."""
     stop: str = ""
-    """The stop that the request is about, SEVERAL for more than one; "" for none."""
+    """The stop of the request, SEVERAL for more than one, "" for none."""
 
     @property
     def phases(self) -> dict[Phase, float]:
-        """The phases that were reached, in their order."""
+        """The phases that the request reached, in order."""
         times = ((phase, getattr(self, phase)) for phase in PHASES)
         return {phase: seconds for phase, seconds in times if seconds is not None}
 
     def mark(self, phase: Phase, now: float) -> None:
-        """Record that a phase ends now; it began when the one before it ended. now: epoch seconds."""
-        # Never below 0, as it would be after the clock was set back.
+        """Record the end of a phase, which began at the end of the one before it. now: epoch seconds."""
+        # Not below 0, even if the clock was set back.
         setattr(self, phase, (getattr(self, phase) or 0.0) + max(now - self.marked, 0.0))
         self.marked = now
 
 
 class KnownRequest(Protocol):
-    """A request that was parsed before: the values that its statistics repeat."""
+    """A request that was parsed before: the values for its statistics."""
 
     @property
     def method(self) -> str:
@@ -88,7 +88,7 @@ class KnownRequest(Protocol):
 
 
 class ConnectionStatistics(msgspec.Struct):
-    """A connection since it was accepted, or since the last event about it. Moments are epoch seconds."""
+    """A connection since it was accepted, or since the last event about it. Times are epoch seconds."""
 
     server: str
     """The name of the server that accepted it."""
@@ -125,7 +125,7 @@ class ConnectionRecorder:
         self._request = RequestStatistics(self._clock.seconds())
 
     def mark(self, phase: Phase, cache: CacheResult | None = None) -> None:
-        """Record that a phase of the request ends now. cache: the result of the cache look-up in it, if any."""
+        """Record the end of a phase of the request. cache: the result of its cache look-up, if any."""
         if self._request is not None:
             self._request.mark(phase, self._clock.seconds())
             if cache is not None:
@@ -160,21 +160,21 @@ class ConnectionRecorder:
         size: int,
         cache: CacheResult,
         received: float,
-        found: float,
+        looked_up: float,
         sent: float | None,
     ) -> None:
-        """Record a complete request of a client whose response was cached.
+        """Record a request of a client with a cached response.
 
-        size: bytes of its body. received, found, sent: when its header section was received, its response found and
-        sent (epoch seconds). sent: None if sending goes on; finish() comes later.
+        size: bytes of the body. received, looked_up, sent: the times at which its header section was received, and
+        the response looked up and sent (epoch seconds). sent is None if sending continues; then finish() must follow.
         """
         self.set_client(client)
         began = received if self._request is None else self._request.marked
         receive = received - began if received > began else 0.0  # as in mark()
-        lookup = found - received if found > received else 0.0
-        send = None if sent is None else max(sent - found, 0.0)
+        lookup = looked_up - received if looked_up > received else 0.0
+        send = None if sent is None else max(sent - looked_up, 0.0)
         request = RequestStatistics(
-            found, known.method, known.path, status, size, cache,
+            looked_up, known.method, known.path, status, size, cache,
             receive, 0.0, lookup, None, 0.0, send, known.module, known.stop,
         )  # fmt: skip
         if sent is None:
@@ -184,7 +184,7 @@ class ConnectionRecorder:
             self._add(request)
 
     def set_response(self, status: int, size: int) -> None:
-        """Set the status of the response to the request, and the bytes of its body."""
+        """Set the status of the response, and the bytes of its body."""
         if self._request is not None:
             self._request.status = status
             self._request.bytes = size
@@ -197,7 +197,7 @@ class ConnectionRecorder:
             self._add(request)
 
     def abandon(self, phase: Phase) -> None:
-        """End the request because its connection ended. phase: the current one if there was no response yet."""
+        """End the request because its connection ended. phase: the current one if no response was sent."""
         request, self._request = self._request, None
         if request is not None:
             if request.status is None:
@@ -211,20 +211,20 @@ class ConnectionRecorder:
             self.flush("open")
 
     def set_client(self, client: str) -> None:
-        """Set the client of the following requests, which a proxy may change: each event is about one client."""
+        """Set the client of the following requests, which a proxy may change; each event is about one client."""
         if client != self._connection.client:
             if self._connection.requests:
                 self.flush("open")
             self._connection.client = client
 
     def flush(self, end: End) -> None:
-        """Publish the connection since its begin, or since the last flush, as one event."""
+        """Publish the connection, since it was accepted or last flushed, as an event."""
         connection, now = self._connection, self._clock.seconds()
         connection.ended = now
         connection.end = end
         if end == "open":
             self._connection = ConnectionStatistics(connection.server, connection.client, now)
-        # A Logger would take longer to make the event than all observers together take to count it.
+        # Creating the event with a Logger would cost more than all its observers together.
         self._observer(
             {"log_level": LogLevel.info, "log_namespace": __name__, "log_time": now, "statistics": connection}
         )

@@ -1,4 +1,4 @@
-"""A log's summary as JSON and as plain text of 80 columns."""
+"""Format the summary of a log as JSON, and as plain text of 80 columns."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,47 +11,47 @@ from govi_server.statistics.records import CACHE_RESULTS, ENDS, PHASES
 from govi_server.statistics.summary import STATUS_CLASSES, Group, LogSummary, Period, Width
 
 MAX_HOURS_IN_TEXT = 48
-"""Hours that the text lists; a longer log is listed by day."""
+"""Hours that the text lists; longer logs are listed by day."""
 
 MAX_STOPS_IN_TEXT = 10
 MAX_STOPS_IN_JSON = 100
 
 NAME_COLUMNS = 22
-"""Columns of a table's first column."""
+"""Width of a table's first column in characters."""
 
 _TIMES_HEAD = [*QUANTILES, "max"]
 _GROUP_HEAD = ["requests", "failed", *_TIMES_HEAD]
 
 
 def as_json(summary: LogSummary) -> dict[str, Any]:
-    """Return the object of ``--json``. Times are in milliseconds; a value that does not exist is null.
+    """Return the object of ``--json``. Times are in milliseconds; missing values are null.
 
     ========================  ==================================================================================
     key                       value
     ========================  ==================================================================================
     ``from``, ``to``          the earliest and the latest line that counts, ISO 8601 in Dutch time
     ``lines``                 ``counted``, ``outside`` (before --since, from --until on), ``bad``
-    ``connections``           how many were closed
+    ``connections``           number of closed connections
     ``ends``                  lines by end: ``client``, ``server``, ``timeout``, ``error``, and ``open``: interim
                               lines of open connections
-    ``requests``, ``failed``  how many; failed ones have a 5xx or 406 response
-    ``bytes``                 of all response bodies
-    ``memory_ratio``          hit and stale, as a fraction of all cache look-ups
+    ``requests``, ``failed``  numbers; failed requests have a 5xx or 406 response
+    ``bytes``                 total size of all response bodies
+    ``memory_ratio``          fraction of cache look-ups with the result hit or stale
     ``answers``               response times: ``count``, ``p50``, ``p90``, ``p99``, ``max``
     ``phases``                times by phase, likewise
     ``modules``               by module: ``requests``, ``failed``, and ``answers`` likewise; the front page is ``""``
     ``elsewhere``             the same for requests without a module
     ``caches``, ``statuses``  the same by cache result, and by status; ``none`` is without a response
-    ``width``                 of the periods: ``hour``, ``day``, ``month`` or ``year``
+    ``width``                 width of the periods: ``hour``, ``day``, ``month`` or ``year``
     ``periods``               a list in order: ``begin``, ``requests``, ``failed``, ``memory_ratio``, ``answers``,
                               ``phases``, and ``statuses``: requests by ``2xx`` ... ``5xx``, ``other``, ``none``
     ``slowest``               at most 100 stops, the slowest by ``mean`` first, those with fewer than 5 ``timed``
-                              last: ``stop``, ``requests``, ``failed``; ``timed``: responses that did not come from
+                              last: ``stop``, ``requests``, ``failed``; ``timed``: responses that were not from
                               memory, and their ``mean`` and ``max``
     ``stops``                 ``distinct``: stops that are counted separately; ``others``: requests for other stops
     ========================  ==================================================================================
 
-    A response time is the sum of all phases but ``receive``. Quantiles are within 1 % of the true values.
+    A response time is the sum of all phases except ``receive``. Quantiles are within 1 % of the true values.
     """
     total = summary.total
     return {
@@ -141,7 +141,7 @@ def as_text(summary: LogSummary) -> str:
         caches = [(cache, total.caches[cache]) for cache in CACHE_RESULTS if cache in total.caches]
         sections += [
             _phases(total),
-            "response: the sum of all phases but receive. Quantiles are within 1 %.",
+            "response: the sum of all phases except receive. Quantiles are within 1 %.",
             _groups("Responses by module, in ms", modules),
             _groups("Responses by cache result, in ms", caches),
             _groups("Responses by status, in ms", summary.statuses),
@@ -209,7 +209,7 @@ def _periods(summary: LogSummary) -> str:
 def _slowest_stops(summary: LogSummary) -> str:
     slowest = summary.slowest(MAX_STOPS_IN_TEXT)
     if not slowest:
-        return "Slowest stops: none, all responses for stops came from memory."
+        return "Slowest stops: none; all responses for stops were from memory."
     rows = []
     for code, stop in slowest:
         counts = [f"{number:,}" for number in (stop.requests, stop.failed, stop.timed)]
@@ -229,7 +229,7 @@ def _times_cells(times: QuantileSketch) -> list[str]:
 
 
 def _table(title: str, head: list[str], rows: list[list[str]]) -> str:
-    """Format a table. head: the names of all columns but the first, which has the names of the rows."""
+    """Format a table. head: the names of the columns after the first, which contains the names of the rows."""
     width = max([NAME_COLUMNS, *(len(plain(row[0])) for row in rows)])
     lines = [title, " " * width + "".join(f"{name:>9}" for name in head)]
     for name, *cells in rows:
@@ -238,6 +238,6 @@ def _table(title: str, head: list[str], rows: list[list[str]]) -> str:
 
 
 def plain(name: str) -> str:
-    """Return a name from a log fit for a terminal: printable ASCII, at most NAME_COLUMNS characters."""
+    """Return a name from a log as printable ASCII for a terminal, at most NAME_COLUMNS characters."""
     text = "".join(character if " " <= character <= "~" else "?" for character in name)
     return text if len(text) <= NAME_COLUMNS else text[: NAME_COLUMNS - 3] + "..."

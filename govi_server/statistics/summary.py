@@ -1,6 +1,6 @@
-"""Statistics logs summed up: lines are counted one by one, and only counters and sketches are kept.
+"""Summaries of statistics logs: lines are added one by one to counters and sketches.
 
-A summary takes the same memory for any amount of log, and does not depend on the order of the lines. Times are in
+The memory of a summary does not grow with the log, and the order of the lines does not matter. Times are in
 milliseconds, as in the log. Pure.
 """
 
@@ -16,26 +16,26 @@ from govi_server.statistics.quantiles import QuantileSketch
 from govi_server.statistics.records import CacheResult, End, Phase
 
 Width = Literal["minute", "hour", "day", "month", "year"]
-"""How long a period is."""
+"""The length of a period."""
 WIDTHS: tuple[Width, ...] = get_args(Width)
 
 MAX_MINUTES_SECONDS = 2 * 3600
-"""Seconds between the first and the last period from which periods are longer than minutes."""
+"""Span of the log from which periods are hours instead of minutes."""
 
 MAX_PERIODS = 31 * 24
-"""Periods that are kept; beyond that they are merged into longer ones: hours into days, months, years."""
+"""Periods that are stored; more are merged into longer ones: hours into days, months, years."""
 
 MAX_STOPS = 100_000
-"""Stops that are counted separately, more than the Netherlands have; all others are counted together."""
+"""Stops that are counted separately, more than exist in the Netherlands; others are counted together."""
 
 MAX_MODULES = 1000
 """Modules that are counted separately; a log has a dozen."""
 
 MIN_TIMED_RESPONSES = 5
-"""Responses not from memory below which a stop ranks last: a single slow response does not make a slow stop."""
+"""Stops with fewer responses not from memory rank last, since a single slow response is no evidence."""
 
 FROM_MEMORY: tuple[CacheResult, ...] = ("hit", "stale")
-WAITED: tuple[CacheResult, ...] = ("joined", "miss")
+FROM_SOURCE: tuple[CacheResult, ...] = ("joined", "miss")
 
 StatusClass = Literal["2xx", "3xx", "4xx", "5xx", "other", "none"]
 STATUS_CLASSES: tuple[StatusClass, ...] = get_args(StatusClass)
@@ -66,7 +66,7 @@ class Group:
 
 
 def merged(groups: Iterable[Group]) -> Group:
-    """Return the sum of several groups."""
+    """Return the sum of groups."""
     total = Group()
     for group in groups:
         total.merge(group)
@@ -96,57 +96,58 @@ class Period:
 
     @property
     def cache_lookups(self) -> int:
-        """The number of requests that needed a board."""
+        """The number of requests that used the cache."""
         return sum(group.requests for cache, group in self.caches.items() if cache != "none")
 
     @property
     def from_memory(self) -> int:
-        """The number of requests that were answered from memory."""
+        """The number of responses from memory."""
         return sum(self.caches[cache].requests for cache in FROM_MEMORY if cache in self.caches)
 
     @property
     def memory_ratio(self) -> float | None:
-        """The fraction of the cache look-ups that were answered from memory; None if there were none."""
+        """The fraction of cache look-ups with a response from memory; None if there were none."""
         return self.from_memory / self.cache_lookups if self.cache_lookups else None
 
 
 @dataclass(slots=True)
 class StopSummary:
-    """The requests for a stop. Times are integers in microseconds: their sum does not depend on the order."""
+    """The requests for a stop. Times are integers, so that their sum does not depend on the order."""
 
     requests: int = 0
     failed: int = 0
     timed: int = 0
-    """Responses that did not come from memory; the times are those of these."""
+    """Responses that were not from memory; only their times are included."""
     sum_us: int = 0
     max_us: int = 0
 
     @property
     def mean_ms(self) -> float:
-        """The mean time in milliseconds of the responses that did not come from memory."""
+        """The mean time in milliseconds of responses that were not from memory."""
         return self.sum_us / self.timed / 1000 if self.timed else 0.0
 
     @property
     def max_ms(self) -> float:
-        """The longest time in milliseconds of the responses that did not come from memory."""
+        """The longest time in milliseconds of responses that were not from memory."""
         return self.max_us / 1000
 
 
 class LogSummary:
-    """The sums of the lines that were added. since, until: the first moment that counts, and the first after it."""
+    """A summary of log lines. since, until: lines count from since (inclusive) to until (exclusive)."""
 
     def __init__(self, since: datetime | None = None, until: datetime | None = None) -> None:
         self._since = since.timestamp() if since else 0.0
         self._until = until.timestamp() if until else float(MAX_EPOCH_SECONDS)
         self.lines = 0
-        """Lines that count."""
+        """Lines within the period."""
         self.outside = 0
-        """Lines from before since, or from until or later."""
+        """Lines outside the period."""
         self.bad = 0
         """Invalid lines."""
         self.first: float | None = None
-        """Epoch seconds of the earliest line that counts."""
+        """Epoch seconds of the earliest line within the period."""
         self.last: float | None = None
+        """Epoch seconds of the latest line within the period."""
         self.ends: Counter[End] = Counter()
         """Lines by end: one for each closed connection, and interim ones of open connections."""
         self.bytes = 0
@@ -155,15 +156,15 @@ class LogSummary:
         self.other_stops = StopSummary()
         """The stops beyond MAX_STOPS."""
         self.without_module = Group()
-        """Requests to no module, and requests of lines that name none, from versions before the field existed."""
+        """Requests without a module, and all requests in lines from versions before the field existed."""
         self.width: Width = "minute"
         self._modules: dict[str, Group] = {}
         self._statuses: defaultdict[int | None, Group] = defaultdict(Group)
-        self._periods: dict[int, Period] = {}  # by the epoch second of their begin
-        self._by_slot: dict[int, Period] = {}  # epoch minutes or hours, as long as they are in these periods
+        self._periods: dict[int, Period] = {}  # by start in epoch seconds
+        self._by_slot: dict[int, Period] = {}  # the period of an epoch minute or hour
 
     def add_line(self, data: bytes) -> None:
-        """Count a line. An invalid one counts as bad."""
+        """Count a line; an invalid line counts as bad."""
         parsed = parse_line(data)
         if parsed is None:
             self.bad += 1
@@ -189,7 +190,7 @@ class LogSummary:
     def _count_request(self, request: Request, period: Period) -> None:
         status, cache = request.status, request.cache
         time = _count_phases(request, period)
-        # A client that left before its response is not evidence of how long responses take.
+        # Requests whose client left before the response are no evidence of response times.
         response_time = None if status is None else time
         failed = status is not None and (status >= 500 or status == 406)
         self.bytes += request.bytes
@@ -227,7 +228,7 @@ class LogSummary:
 
     @property
     def _slot_seconds(self) -> int:
-        """The seconds that one entry of _by_slot covers."""
+        """Seconds that an entry of _by_slot covers."""
         return 60 if self.width == "minute" else 3600
 
     def _period(self, moment: float) -> Period:
@@ -257,7 +258,7 @@ class LogSummary:
 
     @property
     def total(self) -> Period:
-        """All periods as one."""
+        """The sum of all periods."""
         total = Period()
         for period in self._periods.values():
             total.merge(period)
@@ -275,18 +276,18 @@ class LogSummary:
         return [("none" if status is None else str(status), group) for status, group in ordered]
 
     def periods(self, width: Width | None = None) -> list[tuple[datetime, Period]]:
-        """Return the periods that had requests, in order, with the moment that each began.
+        """Return the periods that have requests, in order, each with its start.
 
-        width: the narrowest width that is wanted; the periods are as wide as this, or wider.
+        width: the minimum width of the periods.
         """
         is_wider = width is not None and WIDTHS.index(width) > WIDTHS.index(self.width)
         periods = _widened(self._periods, width) if width is not None and is_wider else self._periods
         return [(datetime.fromtimestamp(begin, LOCAL_ZONE), periods[begin]) for begin in sorted(periods)]
 
     def slowest(self, limit: int) -> list[tuple[str, StopSummary]]:
-        """Return the stops with the longest mean response time, slowest first; responses from memory do not count.
+        """Return the stops with the longest mean response time, slowest first, responses from memory excluded.
 
-        Stops with fewer than MIN_TIMED_RESPONSES come last.
+        Stops with fewer than MIN_TIMED_RESPONSES are last.
         """
         timed = [(code, stop) for code, stop in self.stops.items() if stop.timed]
         order = sorted(timed, key=lambda item: (item[1].timed < MIN_TIMED_RESPONSES, -item[1].mean_ms, item[0]))
@@ -294,7 +295,7 @@ class LogSummary:
 
 
 def _count_phases(request: Request, period: Period) -> float:
-    """Count the phases of a request; return their sum but for receive, which is the client's own time."""
+    """Count the phases of a request; return the sum of all except receive, which depends on the client."""
     phases, by_phase = request.phases, period.phases
     time = 0.0
     if phases.receive is not None:
@@ -325,9 +326,9 @@ def _status_class(status: int | None) -> StatusClass:
 
 
 def _begin(second: int, width: Width) -> int:
-    """Return the begin of the period that a full minute or hour is in, in epoch seconds.
+    """Return the start of the period that contains a full minute or hour.
 
-    Epoch seconds, because a Dutch hour comes twice in October.
+    second: the start of the minute or hour. Both are epoch seconds, because a Dutch hour occurs twice in October.
     """
     if width in ("minute", "hour"):
         return second if width == "minute" else second // 3600 * 3600

@@ -64,16 +64,16 @@ def test_too_many_open_files(twistd: Twistd) -> None:
     wait_for(process, "Try http://")
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (300, 300))
     clients = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(200)]
-    output = wait_for(process, "Accepting pauses for govi-cache: too many open files")
+    output = wait_for(process, "govi-cache: accepting paused (too many open files)")
     assert 150 < len(os.listdir(f"/proc/{process.pid}/fd")) < 300
     for client in clients:
         client.close()
-    output += wait_for(process, "Accepting resumes for govi-cache")
+    output += wait_for(process, "govi-cache: accepting resumed")
     with urlopen(f"http://127.0.0.1:{port}/kv55/57330430", timeout=13) as response:
         assert response.status == 200
     process.send_signal(signal.SIGTERM)
     rest, _ = process.communicate(timeout=20)
-    assert (output + rest).count("Accepting pauses") == 1
+    assert (output + rest).count("accepting paused") == 1
     assert "EMFILE" not in output + rest
     assert "Traceback" not in output + rest
 

@@ -18,7 +18,7 @@ from govi_server.operations.health import HealthMonitor
 from govi_server.operations.history import RecentHistory
 from govi_server.operations.metrics import FailingStops, Metrics
 from govi_server.operations.status import Status
-from govi_server.runtime.services import Observers
+from govi_server.runtime.ordered_services import Observers
 from govi_server.statistics.batches import StatisticsBatcher
 from govi_server.statistics.records import ConnectionStatistics, RequestStatistics
 from tests.client import NOW, WireTestCase

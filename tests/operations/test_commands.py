@@ -12,7 +12,7 @@ from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
 from govi_server.departures.source import SourceSilent
 from govi_server.kv55.gateway import Gateway
-from govi_server.operations.commands import RESPONSE_SECONDS, ManholeCommands, Text
+from govi_server.operations.commands import DRAIN_DELAY_SECONDS, ManholeCommands, Text
 from govi_server.operations.components import Components, GatewayComponents
 from govi_server.operations.health import HealthMonitor
 from govi_server.operations.history import RecentHistory
@@ -117,7 +117,7 @@ class ManholeCommandsTests(SynchronousTestCase):
         self.assertIn("draining 0 connections", self.commands.drain())
         self.assertIn("already draining", self.commands.drain())
         self.assertEqual(self.shut_downs, [])
-        self.clock.advance(RESPONSE_SECONDS)
+        self.clock.advance(DRAIN_DELAY_SECONDS)
         self.assertEqual(self.shut_downs, [True])
 
     def test_log_level(self) -> None:

@@ -3,7 +3,7 @@
 from twisted.logger import Logger
 
 from govi_server.departures.board import Board, Trip
-from govi_server.operations.history import MAX_NAMES, MINUTES, OTHERS
+from govi_server.operations.history import HISTORY_MINUTES, MAX_NAMES, OTHERS
 from govi_server.statistics.records import SEVERAL, ConnectionStatistics
 from tests.client import NOW
 from tests.operations.case import CODE, OperationsTestCase
@@ -41,10 +41,10 @@ class RecentHistoryTests(OperationsTestCase):
 
     def test_history_ends_after_an_hour(self) -> None:
         """Minutes older than an hour are dropped."""
-        for _ in range(2 * MINUTES):
+        for _ in range(2 * HISTORY_MINUTES):
             self.log_requests((f"/kv55/{CODE}", 200, "hit"))
             self.clock.advance(60)
-        self.assertLessEqual(len(list(self.history.minutes())), MINUTES)
+        self.assertLessEqual(len(list(self.history.minutes())), HISTORY_MINUTES)
         self.clock.advance(3700)
         self.assertEqual(list(self.history.minutes()), [])
 

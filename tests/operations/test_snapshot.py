@@ -122,13 +122,13 @@ class SnapshotTests(SynchronousTestCase):
         snapshots.stopService()
 
     def test_damaged_file_is_put_aside(self) -> None:
-        """A damaged or foreign file is put aside with one log line, wherever the damage is."""
+        """A damaged or foreign file is renamed with one log line, wherever the damage is."""
         self.save()
         whole = self.path.read_bytes()
         for data in (b"", b"foreign", whole[:-1], whole + b"x", whole[:100] + b"\xff" + whole[101:], HEADER):
             self.path.write_bytes(data)
             program, (line,) = self.restart()
-            self.assertIn("; put aside as ", line)
+            self.assertIn("; renamed to ", line)
             self.assertEqual(program.cache.entries, 0)
             self.assertEqual([path.name for path in self.path.parent.iterdir()], ["snapshot.damaged"])
             (self.path.parent / "snapshot.damaged").unlink()
@@ -212,7 +212,7 @@ class SnapshotTests(SynchronousTestCase):
         self.assertEqual((program.feed.passtimes.n_passtimes, program.feed.passtimes.n_messages), (0, 1))
 
     def test_foreign_columns_are_put_aside(self) -> None:
-        """A snapshot with an unreadable header, or with passtimes that do not fit it, is put aside."""
+        """A snapshot with an unreadable header, or with passtimes that do not fit it, is renamed."""
         self.fill()
         passtimes = self.program.feed.passtimes.stops[FEED_CODE].passtimes
         valid = snapshot_file(Columns(), StopRecord(FEED_CODE, passtimes, []))
@@ -222,7 +222,7 @@ class SnapshotTests(SynchronousTestCase):
         for data in (unreadable, short):
             self.path.write_bytes(data)
             program, (line,) = self.restart()
-            self.assertIn("; put aside as ", line)
+            self.assertIn("; renamed to ", line)
             self.assertEqual(program.feed.passtimes.n_passtimes, 0)
 
     def test_rejected_record_names_the_snapshot(self) -> None:

@@ -6,7 +6,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.runtime.services import OrderedMultiService
+from govi_server.runtime.ordered_services import OrderedMultiService
 from govi_server.server import Server
 from govi_server.simulator import tap
 from govi_server.simulator.feed import SimulatedFeed

@@ -1,4 +1,4 @@
-"""Responses that may be sent more than once, and the header fields that describe their age. Pure."""
+"""Responses that may be sent more than once, with the header fields about their age. Pure."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -20,24 +20,24 @@ _CACHE_STATUS: dict[CacheResult, str] = {
 def cache_status(result: CacheResult, ttl: int | None = None) -> str:
     """Return the value of Cache-Status (RFC 9211).
 
-    ttl: seconds for which the response stays fresh, negative if it is stale; None leaves it out.
+    ttl: seconds for which the response stays fresh, negative if it is stale; omitted if None.
     """
     status = f"govi-cache; {_CACHE_STATUS[result]}"
     return status if ttl is None else f"{status}; ttl={ttl}"
 
 
 class Validator(Protocol):
-    """What a cached response was made from."""
+    """The data from which a cached response was rendered."""
 
     @property
     def is_current(self) -> bool:
-        """Whether nothing newer has replaced it."""
+        """Whether the data was not replaced by newer data."""
 
 
 class VersionValidator:
-    """A validator that is current while a version is the one of its creation.
+    """A validator that is current until a version changes.
 
-    read_version: returns a token that is compared by equality.
+    read_version: returns the version, a token that is compared by equality.
     """
 
     __slots__ = ("_read_version", "_version")
@@ -48,16 +48,17 @@ class VersionValidator:
 
     @property
     def is_current(self) -> bool:
-        """Whether the version is still the same."""
+        """Whether the version is unchanged."""
         return self._read_version() == self._version
 
 
 class Validity(NamedTuple):
-    """For how long a response stays the same, byte for byte but for its Date."""
+    """How long a response stays the same, byte for byte, except for its Date."""
 
     since: float
+    """Epoch seconds."""
     until: float
-    """Epoch seconds; the response is valid before this moment."""
+    """Epoch seconds, exclusive."""
     validator: Validator
 
 
@@ -66,20 +67,20 @@ class CachedResponse(NamedTuple):
 
     representation: Representation
     headers: Fields
-    """Besides those of the representation."""
+    """Header fields in addition to those of the representation."""
     cache: CacheResult
     validity: Validity | None = None
-    """None if the response must be made again for each request."""
+    """None if the response must be rendered for each request."""
 
     def serialize(
         self, method: str, unchanged: bool, server_headers: Fields, now: float, connection: str
     ) -> tuple[bytes, bytes, int]:
         """Return the response head, the body to send with it, and the status.
 
-        unchanged: whether the client has the representation already. now: epoch seconds, for Date. connection: the
-        Connection field, '' for none.
+        unchanged: whether the client has the representation. now: epoch seconds, for Date. connection: the Connection
+        field, '' for none.
         """
-        # As response.format_head() does, in 2 us less: most lines are formatted already.
+        # Equivalent to response.format_head(), but 2 us faster: most lines are already formatted.
         representation = self.representation
         date = format_http_date(now)
         lines = f"{representation.lines}{format_lines(self.headers)}{_server_lines(server_headers)}"
@@ -92,7 +93,7 @@ class CachedResponse(NamedTuple):
         return head, b"" if method == "HEAD" else body, 200
 
 
-_server_lines = lru_cache(maxsize=16)(format_lines)  # each server has one set
+_server_lines = lru_cache(maxsize=16)(format_lines)  # one entry per server
 
 
 def cached_response(
@@ -104,9 +105,9 @@ def cached_response(
     headers: Fields = (),
     validity: Validity | None = None,
 ) -> CachedResponse:
-    """Return a response with Cache-Control and Cache-Status, and with Age if an age (seconds) is passed.
+    """Return a response with Cache-Control, Cache-Status and, if an age is passed, Age.
 
-    max_age: seconds for which clients may keep it. ttl: as for cache_status().
+    max_age: seconds for which clients may cache it. ttl: see cache_status(). age: seconds.
     """
     headers = (
         *headers,

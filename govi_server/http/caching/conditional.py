@@ -10,9 +10,9 @@ _STRONG_TAG = re.compile(r'(?:^|[ \t,])("[!#-~\x80-\xff]*")')
 
 
 def precondition_failed(env: Environ, etag: str, modified: float | None) -> bool:
-    """Return whether If-Match or If-Unmodified-Since rejects the representation (RFC 9110 section 13.2.2).
+    """Return whether If-Match or If-Unmodified-Since fails for a representation (RFC 9110 section 13.2.2).
 
-    etag, modified: as for not_modified(). A weak tag never matches (section 13.1.1).
+    etag, modified: see not_modified(). A weak tag never matches (section 13.1.1).
     """
     if_match = env.get_all("if-match")
     if if_match is not None:
@@ -25,7 +25,7 @@ def precondition_failed(env: Environ, etag: str, modified: float | None) -> bool
 
 
 def conditions(env: Environ) -> Environ | None:
-    """Return the fields of a request that not_modified() reads; None if it has none of them."""
+    """Return the fields of a request that not_modified() reads; None if the request has none of them."""
     fields = Environ()
     for name in ("if-none-match", "if-modified-since"):
         if name in env:
@@ -34,9 +34,9 @@ def conditions(env: Environ) -> Environ | None:
 
 
 def not_modified(env: Environ, etag: str, modified: float | None) -> bool:
-    """Return whether the client has the representation already (RFC 9110 section 13.2.2).
+    """Return whether the client has a representation already (RFC 9110 section 13.2.2).
 
-    etag: the representation's entity tag. modified: its Last-Modified in epoch seconds; None if it has none.
+    etag: its entity tag. modified: its Last-Modified in epoch seconds, or None.
     """
     if_none_match = env.get_all("if-none-match")
     if if_none_match is not None:

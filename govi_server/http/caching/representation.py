@@ -1,4 +1,4 @@
-"""Bodies as clients receive them: content coding, entity tag, validators. Pure."""
+"""Representations: bodies in a content coding, with their entity tag and Last-Modified. Pure."""
 
 import gzip
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from govi_server.http.response import Fields, format_lines
 
 @dataclass(frozen=True, slots=True)
 class Representation:
-    """A body as a client receives it, with the entity tag of exactly these bytes."""
+    """A body in a content coding, with the entity tag of exactly these bytes."""
 
     body: bytes
     etag: str
@@ -19,9 +19,9 @@ class Representation:
     type_line: str
     """Content-Type as a line of a response head."""
     lines: str
-    """The other headers as such lines."""
+    """The other headers as lines of a response head."""
     modified: float | None = None
-    """When its content was made (epoch seconds), for conditional requests by date."""
+    """Last-Modified in epoch seconds, for conditional requests by date; None if unknown."""
 
     def __len__(self) -> int:
         return len(self.body)
@@ -30,12 +30,13 @@ class Representation:
 def make_representation(
     body: bytes, content_type: str, compressed: bool, modified: float | None = None, vary: str = "Accept-Encoding"
 ) -> Representation:
-    """Return a representation of a body, gzip or plain, with a strong entity tag (RFC 9110 section 8.8.3).
+    """Return a representation of a body, with a strong entity tag (RFC 9110 section 8.8.3).
 
-    vary: the names of the request fields on which it depends.
+    compressed: whether to compress it with gzip. modified: epoch seconds, for Last-Modified. vary: the names of the
+    request fields on which it depends.
     """
     if compressed:
-        body = gzip.compress(body, mtime=0)  # without the time, equal bodies have equal bytes
+        body = gzip.compress(body, mtime=0)  # without a time, equal bodies compress to equal bytes
     etag = f'"{blake2b(body, digest_size=8).hexdigest()}"'
     encoding = (("Content-Encoding", "gzip"),) if compressed else ()
     date = (("Last-Modified", format_http_date(modified)),) if modified is not None else ()

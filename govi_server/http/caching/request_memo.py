@@ -1,7 +1,7 @@
 """Fast path for cached responses: maps a raw header section to its parsed meaning and its last response.
 
 A display requests its stop twice a minute with the same bytes, and all copies of an app send the same bytes. The
-response is the one that parsing, RequestHandler.process() and the module would have produced.
+response equals that of the slow path: parsing, RequestHandler.process() and the module.
 """
 
 from collections import OrderedDict
@@ -17,20 +17,20 @@ from govi_server.statistics.records import CacheResult
 MAX_ENTRIES = 10_000
 
 MAX_HEADER_SECTION_BYTES = 2048
-"""A browser's header section has half as many. Entries and serialized heads take 60 MB at most."""
+"""A browser's header section has half as many. Entries and serialized heads need at most 60 MB."""
 
 
 class MemoEntry(NamedTuple):
-    """The meaning of a header section."""
+    """A parsed header section."""
 
     method: str
     path: str
     request_cost: int
     """See client_limits.request_cost()."""
     respond: Callable[[], object]
-    """Returns the CachedResponse, or anything else if there is none now: see web_handler.Responder."""
+    """Returns the CachedResponse, or anything else if none is available now: see web_handler.Responder."""
     condition: Environ | None
-    """The fields by which the response depends on what the client has, if there are any."""
+    """The conditional fields, such as If-None-Match; None if there are none."""
     closes: bool
     """Whether the connection closes after the response."""
     connection: str
@@ -41,7 +41,7 @@ class MemoEntry(NamedTuple):
     """The stop, for statistics: see ResponseSender.set_stop()."""
 
     def unchanged(self, response: CachedResponse) -> bool:
-        """Return whether the client has the response's representation already."""
+        """Return whether the client has the response's representation."""
         return self.condition is not None and not_modified(
             self.condition, response.representation.etag, response.representation.modified
         )
@@ -53,7 +53,7 @@ class SerializedResponse(NamedTuple):
     entry: MemoEntry
     since: float
     until: float
-    """Epoch seconds; the same bytes may be sent before this moment while the validator is current."""
+    """Epoch seconds, exclusive; until then the bytes may be sent again while the validator is current."""
     validator: Validator | None
     head: bytes
     body: bytes
@@ -65,19 +65,19 @@ class SerializedResponse(NamedTuple):
 class RequestMemo:
     """Header sections whose response was cached before, in two layers.
 
-    Entries map a header section to its meaning. They save parsing and dispatch: 9 us in place of 65 for a board of
-    the gateway, in process. MAX_ENTRIES bounds them, the least recently used is evicted; nothing invalidates them:
-    they depend on the header section alone.
+    Entries map a header section to its parsed meaning. They save parsing and dispatch: 9 us instead of 65 for a board
+    of the gateway, in process. At most MAX_ENTRIES are stored; the least recently used is evicted. Nothing
+    invalidates them, because they depend on the header section alone.
 
     Serialized responses map a header section to the bytes of its last response. They save the module's look-up and
-    writing the head: 2.2 us in place of 9. MAX_ENTRIES bounds them, too; all go at the end of the second of their
-    Date, and one is invalid earlier when its board was replaced, or its Age or ttl has changed.
+    formatting the head: 2.2 us instead of 9. At most MAX_ENTRIES are stored. All are removed after the second of
+    their Date; a response becomes invalid earlier if its board is replaced, or its Age or ttl changes.
     """
 
     def __init__(self) -> None:
         self._entries: OrderedDict[bytes, MemoEntry] = OrderedDict()
         self._serialized: dict[bytes, SerializedResponse] = {}
-        self._second = 0  # of the Date in the serialized responses
+        self._second = 0  # epoch second of Date in the serialized responses
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -89,7 +89,7 @@ class RequestMemo:
         """
         serialized = self._serialized.get(header_section)
         if (
-            serialized is not None and serialized.since <= now < serialized.until and serialized.validator.is_current  # type: ignore[union-attr]  # those that are stored have one
+            serialized is not None and serialized.since <= now < serialized.until and serialized.validator.is_current  # type: ignore[union-attr]  # stored responses have a validator
         ):
             return serialized
         entry = self._entries.get(header_section)
@@ -99,7 +99,7 @@ class RequestMemo:
         try:
             response = entry.respond()
         except Exception:
-            return None  # the slow path meets it, too, and reports it
+            return None  # the slow path raises and reports it as well
         if not isinstance(response, CachedResponse):
             return None
         return self._serialize(header_section, entry, response, now, server_headers)
@@ -107,10 +107,10 @@ class RequestMemo:
     def _serialize(
         self, header_section: bytes, entry: MemoEntry, response: CachedResponse, now: float, server_headers: Fields
     ) -> SerializedResponse:
-        """Return the bytes of a response, and store them for as long as they may be sent again."""
+        """Return the bytes of a response, and store them if they may be sent again."""
         validity = response.validity
         if validity is not None and validity.since > now:
-            now = validity.since  # its Date is of the second of its validity, if that has just begun
+            now = validity.since  # the validity has just begun: Date must not precede it
         head, body, status = response.serialize(
             entry.method, entry.unchanged(response), server_headers, now, entry.connection
         )
@@ -128,7 +128,7 @@ class RequestMemo:
         return serialized
 
     def store(self, header_section: bytes, entry: MemoEntry) -> None:
-        """Store the meaning of a header section."""
+        """Store a parsed header section, unless it is too long."""
         if len(header_section) <= MAX_HEADER_SECTION_BYTES:
             self._entries[header_section] = entry
             if len(self._entries) > MAX_ENTRIES:

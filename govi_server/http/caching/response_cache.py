@@ -1,7 +1,7 @@
 """Responses of one module, so that a board is rendered once for all clients that request it.
 
-The minutes of a board take off the seconds for which caches on the way may keep it; it makes no difference whether
-those pass there or here. So a response lasts until its source has news, and MAX_AGE seconds at most.
+The remaining minutes on a board allow for MAX_AGE seconds in caches on the way. Whether a response ages there or here
+makes no difference, so it is stored until its validator is no longer current, for MAX_AGE seconds at most.
 """
 
 from collections.abc import Callable, Hashable
@@ -15,22 +15,22 @@ from govi_server.http.caching.cached_response import CachedResponse, Validator, 
 from govi_server.statistics.records import CacheResult
 
 MAX_AGE = 10
-"""Seconds for which a client may keep a board: the feed changes it by the second, displays request it twice a
+"""Seconds for which a client may cache a board: the feed changes it by the second, and displays request it twice a
 minute."""
 
 MAX_BYTES = 32 << 20
-"""Of all bodies."""
+"""Total size of the stored bodies."""
 
 MIN_ENTRY_BYTES = 6 << 10
-"""What a smaller body counts for, which bounds the number of entries to 5,461."""
+"""Smaller bodies count as this size, which bounds the number of entries to 5,461."""
 
-# Seconds for which a response is stored. A stale one states its age in seconds; one that had to wait is not stored,
-# for the next is a hit.
+# Seconds for which a response is stored. A stale response states its age in seconds. A response that had to wait is
+# not stored, because the next one is a hit.
 _LIFETIMES: dict[CacheResult, float] = {"hit": MAX_AGE, "stale": 1.0}
 
 
 MakeResponse = Callable[[int, Validity | None], CachedResponse]
-"""Returns a response with a max-age (seconds) and a validity."""
+"""Renders a response with a max-age (seconds) and a validity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,11 @@ class _Entry:
 
 
 class ResponseCache:
-    """Responses by what was requested.
+    """Responses by request.
 
-    Saves rendering: 75 us in place of 9,126 for a page of 86 departures (docs/performance.md). Bounded by MAX_BYTES
-    and MIN_ENTRY_BYTES, the oldest is evicted; an entry is invalid when its source has news, or MAX_AGE seconds
-    after it was stored.
+    Saves rendering: 75 us instead of 9,126 for a page of 86 departures (docs/performance.md). MAX_BYTES and
+    MIN_ENTRY_BYTES bound it; the oldest entry is evicted. An entry is invalid when its validator is no longer
+    current, or MAX_AGE seconds after it was stored.
     """
 
     def __init__(self, clock: IReactorTime, max_bytes: int = MAX_BYTES) -> None:
@@ -58,7 +58,7 @@ class ResponseCache:
         return len(self._entries)
 
     def lookup(self, request: Hashable) -> CachedResponse | None:
-        """Return the response to a request, with the max-age that is left; None if there is none that is valid."""
+        """Return the response to a request, with the remaining max-age; None if no valid response is stored."""
         try:
             entry = self._entries[request]  # get() would compute the hash of the request twice
         except KeyError:
@@ -69,13 +69,13 @@ class ResponseCache:
         age = ceil(now - stored_at)
         if not 0 <= now - stored_at < entry.lifetime:
             return None
-        until = stored_at + min(age, entry.lifetime)  # then the max-age is another
+        until = stored_at + min(age, entry.lifetime)  # then max-age changes
         return entry.make(MAX_AGE - age, Validity(now, until, entry.validator))
 
     def store(self, request: Hashable, validator: Validator, make: MakeResponse) -> CachedResponse:
-        """Store a response, and return it.
+        """Render a response with make(), store it, and return it.
 
-        validator: of what it was made from.
+        validator: whether the data of the response is current.
         """
         response = make(MAX_AGE, None)
         lifetime = _LIFETIMES.get(response.cache)

@@ -7,7 +7,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.errors import StartupError
-from govi_server.runtime.services import Drain, OrderedMultiService
+from govi_server.runtime.ordered_services import Drain, OrderedMultiService
 
 
 class Recorder(Service):

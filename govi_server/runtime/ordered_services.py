@@ -1,4 +1,4 @@
-"""Services that start and stop in order, with one log line and exit status 1 if one cannot start."""
+"""Services that start and stop in order; if one cannot start, the program logs one line and exits with status 1."""
 
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, cast
@@ -13,32 +13,32 @@ from govi_server.errors import StartupError
 class _Exit(SystemExit, Exception):
     """Ends the program with status 1 and no traceback.
 
-    It is an Exception, too: a daemonized twistd reports those to the process that waits for its start.
+    It is also an Exception, since a daemonized twistd reports exceptions to the process that waits for its startup.
     """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.code = 1  # a text would be written to stderr, where the log line is already
+        self.code = 1  # a text would repeat the log line on stderr
 
 
 class OrderedMultiService(MultiService):
-    """Starts its services in order, and stops them in reverse order, each after the next one has stopped.
+    """Starts its services in order, and stops them in reverse order, each after the previous one has stopped.
 
-    MultiService stops all at once, which would close the statistics log before the last requests are in it. A service
-    that raises StartupError ends the program: one log line, exit status 1.
+    MultiService stops all of them at the same time, which would close the statistics log before the last requests are
+    logged. If a service raises StartupError, the program logs one line and exits with status 1.
     """
 
     log = Logger()
 
     def privilegedStartService(self) -> None:
-        """Start what needs privileges."""
-        self._or_exit(super().privilegedStartService)
+        """Start the parts of the services that need privileges."""
+        self._start_or_exit(super().privilegedStartService)
 
     def startService(self) -> None:
         """Start the services."""
-        self._or_exit(super().startService)
+        self._start_or_exit(super().startService)
 
-    def _or_exit(self, start: Callable[[], None]) -> None:
+    def _start_or_exit(self, start: Callable[[], None]) -> None:
         try:
             start()
         except StartupError as error:
@@ -47,7 +47,7 @@ class OrderedMultiService(MultiService):
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
-        """Stop the services, the last one first."""
+        """Stop the services in reverse order; return a Deferred that fires afterwards."""
         self.running = False
         for service in reversed(self.services):
             try:
@@ -57,19 +57,19 @@ class OrderedMultiService(MultiService):
 
 
 class Drain(Service):
-    """Stops when a server's connections are closed; it precedes its listeners in an OrderedMultiService."""
+    """Drains a server when stopped; precedes the listeners in an OrderedMultiService, so that they stop first."""
 
     def __init__(self, drain: Callable[[], Deferred[None]]) -> None:
         self._drain = drain
 
     def stopService(self) -> Deferred[None]:
-        """Wait for the connections."""
+        """Drain; return a Deferred that fires when the connections are closed."""
         super().stopService()
         return self._drain()
 
 
 class Observers(Service):
-    """Adds observers to the log, or another publisher, while it runs."""
+    """Adds observers to the log, or to another publisher, while it runs."""
 
     def __init__(
         self, observers: Sequence[Callable[[LogEvent], None]], publisher: LogPublisher = globalLogPublisher
