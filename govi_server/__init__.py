@@ -1,1 +1,1 @@
-"""govi-cache serves the next departures of a stop from memory."""
+"""govi-cache: a server for the next departures of public transport stops."""

@@ -1,1 +1,1 @@
-"""command."""
+"""Console scripts: govi-record and govi-stats."""

@@ -1,1 +1,1 @@
-"""URL modules: what answers requests. Each a service, found by its name (a path segment) or alone on an endpoint."""
+"""URL modules: one file for each, a service named after the first segment of its paths."""

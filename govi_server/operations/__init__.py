@@ -1,1 +1,1 @@
-"""What operators see and do: health, metrics, status, snapshots, a shell. Nothing of it is on the public port."""
+"""Tools of operators: health, metrics, status, history, snapshots, the manhole. Never on the public port."""

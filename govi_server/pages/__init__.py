@@ -1,1 +1,1 @@
-"""Pages for people: templates, styles, scripts and texts. Knows nothing of HTTP."""
+"""HTML pages for people: templates, styles, scripts and texts. Independent of HTTP."""

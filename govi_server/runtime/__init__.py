@@ -1,1 +1,1 @@
-"""runtime."""
+"""Running a program on Twisted: ordered services, cooperative work, the clock, throttled warnings, templates."""

@@ -1,1 +1,1 @@
-"""Statistics: what connections did, the log of it, and reading that log back."""
+"""Statistics of connections: recording them, writing the log, and reading it back."""

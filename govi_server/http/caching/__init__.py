@@ -1,1 +1,1 @@
-"""What makes a response reusable: representations, conditional requests, cached responses, the memo of requests."""
+"""Reusable responses: representations, conditional requests, cached responses, the memo of requests."""
