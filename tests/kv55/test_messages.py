@@ -203,7 +203,7 @@ class GoviTests(SynchronousTestCase):
         self.assertEqual(write_dris_55(read_dris_55(document, SUMMER)), document)
 
     def test_gzip(self) -> None:
-        """A message gives the same board with and without gzip."""
+        """A message is parsed into the same board with and without gzip."""
         self.assertEqual(unpack(gzip.compress(GOVI), MANY), GOVI)
         self.assertEqual(unpack(GOVI, MANY), GOVI)
 
