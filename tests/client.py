@@ -27,7 +27,7 @@ from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """A response as a client parses it."""
 
     status: int
@@ -44,17 +44,17 @@ class _Socket:
         return self._file
 
 
-def read_answers(data: bytes, methods: Iterable[str] = ()) -> list[Answer]:
+def read_responses(data: bytes, methods: Iterable[str] = ()) -> list[Response]:
     """Parse all responses in data, to requests of these methods (GET after the last of them)."""
     file = io.BytesIO(data)
     file.close = lambda: None  # type: ignore[method-assign]  # http.client closes it after each response
-    answers = []
-    of = iter(methods)
+    responses = []
+    remaining = iter(methods)
     while file.tell() < len(data):
-        response = http.client.HTTPResponse(_Socket(file), method=next(of, "GET"))  # type: ignore[arg-type]
+        response = http.client.HTTPResponse(_Socket(file), method=next(remaining, "GET"))  # type: ignore[arg-type]
         response.begin()
-        answers.append(Answer(response.status, response.reason, response.msg, response.read()))
-    return answers
+        responses.append(Response(response.status, response.reason, response.msg, response.read()))
+    return responses
 
 
 @implementer(IWebModule)
@@ -75,44 +75,44 @@ class Parrot(Service):
 
 
 class ParrotHandler(WebHandler):
-    """Responds as the path of its request says."""
+    """Responds as the path of its request determines."""
 
     methods = ("GET", "HEAD", "POST")
     parrot: Parrot
 
     async def get(self) -> None:
-        what = self.env["path_info"].removeprefix("/parrot/")
-        if what.startswith("says/"):
-            self.send_response(what.removeprefix("says/"))
-        elif what.startswith("large/"):
-            self.send_response(b"x" * int(what.removeprefix("large/")))
-        elif what == "waits":
-            answer: Deferred[str] = Deferred()
-            self.parrot.waiting.append(answer)
-            said = await answer
+        action = self.env["path_info"].removeprefix("/parrot/")
+        if action.startswith("says/"):
+            self.send_response(action.removeprefix("says/"))
+        elif action.startswith("large/"):
+            self.send_response(b"x" * int(action.removeprefix("large/")))
+        elif action == "waits":
+            text: Deferred[str] = Deferred()
+            self.parrot.waiting.append(text)
+            body = await text
             self.mark("wait")
-            self.send_response(said)
-        elif what == "gives-up":
+            self.send_response(body)
+        elif action == "gives-up":
             self.request_handler.send_timeout()
-        elif what == "cleans-up":
+        elif action == "cleans-up":
             try:
                 await Deferred()
             finally:
-                raise ZeroDivisionError("as asked")
-        elif what == "bad-query":
+                raise ZeroDivisionError("on request")
+        elif action == "bad-query":
             raise InvalidParameter("q is missing")
-        elif what.startswith("stop/"):
-            self.request_handler.set_stop(what.removeprefix("stop/"))
+        elif action.startswith("stop/"):
+            self.request_handler.set_stop(action.removeprefix("stop/"))
             self.send_response("")
-        elif what == "fails":
-            raise ZeroDivisionError("as asked")
-        elif what == "fails-after":
+        elif action == "fails":
+            raise ZeroDivisionError("on request")
+        elif action == "fails-after":
             self.send_response("said")
-            raise ZeroDivisionError("as asked")
-        elif what == "repeats":
+            raise ZeroDivisionError("on request")
+        elif action == "repeats":
             self.send_response("once")
             self.send_response("twice")
-        elif what == "injects":
+        elif action == "injects":
             self.send_response("", headers={"X-Said": "a\r\nSet-Cookie: b"})
 
     async def post(self) -> None:
@@ -137,13 +137,13 @@ class Client:
         self._read += len(data)
         return data
 
-    def answers(self, *methods: str) -> list[Answer]:
-        return read_answers(self.received(), methods)
+    def responses(self, *methods: str) -> list[Response]:
+        return read_responses(self.received(), methods)
 
-    def answer(self, method: str = "GET") -> Answer:
+    def response(self, method: str = "GET") -> Response:
         """Return the only response that was sent since the last call."""
-        (answer,) = self.answers(method)
-        return answer
+        (response,) = self.responses(method)
+        return response
 
     def get(self, path: str, **headers: str) -> None:
         lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
@@ -163,7 +163,7 @@ class Client:
 
 
 class WireTestCase(SynchronousTestCase):
-    """Has a server with a Parrot, and the statistics of its connections."""
+    """A test with a server, a Parrot, and the statistics of the server's connections."""
 
     limits: ServerSettings = ServerSettings()
 
@@ -193,7 +193,7 @@ class WireTestCase(SynchronousTestCase):
 
     @property
     def statistics(self) -> list[ConnectionStatistics]:
-        """Return the statistics of connections that were published."""
+        """Return the published statistics of connections."""
         return [event["statistics"] for event in self._events if "statistics" in event]
 
     def client(self) -> Client:

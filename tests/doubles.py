@@ -1,4 +1,4 @@
-"""Doubles of what a unit test does not want in earnest: where boards come from, what posts messages, what feeds."""
+"""Test doubles: a source of boards, a poster of messages, a feed without a connection."""
 
 import gzip
 from collections.abc import Callable, Sequence
@@ -17,45 +17,45 @@ from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSe
 
 @implementer(IDepartureSource)
 class FakeSource:
-    """A source whose answers the test gives.
+    """A source whose results the test determines.
 
-    at_once: what a question gets before board() has returned; None for a Deferred that the test fires.
+    immediate: the result of every request, available when board() returns; None for a Deferred that the test fires.
     """
 
-    def __init__(self, at_once: Board | Exception | None = None) -> None:
-        self.at_once = at_once
-        self.asked: list[str] = []
-        self.answers: list[Deferred[Board]] = []
-        self.heard: list[Callable[[Board], object]] = []
+    def __init__(self, immediate: Board | Exception | None = None) -> None:
+        self.immediate = immediate
+        self.requested: list[str] = []
+        self.results: list[Deferred[Board]] = []
+        self.listeners: list[Callable[[Board], object]] = []
 
     def board(self, code: str) -> Deferred[Board]:
-        answer: Deferred[Board] = Deferred()
-        self.asked.append(code)
-        self.answers.append(answer)
-        if isinstance(self.at_once, Board):
-            answer.callback(self.at_once)
-        elif self.at_once is not None:
-            answer.errback(self.at_once)
-        return answer
+        result: Deferred[Board] = Deferred()
+        self.requested.append(code)
+        self.results.append(result)
+        if isinstance(self.immediate, Board):
+            result.callback(self.immediate)
+        elif self.immediate is not None:
+            result.errback(self.immediate)
+        return result
 
-    def listen(self, heard: Callable[[Board], object]) -> None:
-        self.heard.append(heard)
+    def listen(self, on_board: Callable[[Board], object]) -> None:
+        self.listeners.append(on_board)
 
-    def tell(self, board: Board) -> None:
-        """Tell whoever listens of a board that nobody waits for."""
-        for heard in self.heard:
-            heard(board)
+    def publish(self, board: Board) -> None:
+        """Pass a board that was not requested to the listeners."""
+        for on_board in self.listeners:
+            on_board(board)
 
 
 @implementer(IPoster)
 class FakePoster:
-    """Keeps the messages it is given; the test fires the Deferreds of what becomes of them.
+    """Stores messages; the test fires the Deferreds of their results.
 
-    at_once: why every message is refused before post() has returned; None for a Deferred that the test fires.
+    immediate: the error of every message, available when post() returns; None for a Deferred that the test fires.
     """
 
-    def __init__(self, at_once: Exception | None = None) -> None:
-        self.at_once = at_once
+    def __init__(self, immediate: Exception | None = None) -> None:
+        self.immediate = immediate
         self.bodies: list[bytes] = []
         self.encodings: list[str | None] = []
         self.posts: list[Deferred[None]] = []
@@ -67,8 +67,8 @@ class FakePoster:
         self.bodies.append(body)
         self.encodings.append(encoding)
         self.posts.append(post)
-        if self.at_once is not None:
-            post.errback(self.at_once)
+        if self.immediate is not None:
+            post.errback(self.immediate)
         return post
 
     def close(self) -> Deferred[None]:
@@ -77,7 +77,7 @@ class FakePoster:
 
 
 class FakeSubscriber:
-    """What a Feed asks its Subscriber; the test says how the feed is doing."""
+    """The state that a Feed reads from its Subscriber, set by the test."""
 
     def __init__(self, state: State = "UP", last: float | None = None) -> None:
         self.state = state
@@ -86,28 +86,28 @@ class FakeSubscriber:
 
 def live_feed(
     clock: Clock,
-    folder: str = "",
+    directory: str = "",
     *,
     addresses: Sequence[str] = (),
     limits: FeedLimitSettings = FeedLimitSettings(),
     passtimes: PasstimeSettings = PasstimeSettings(),
     timetable: PlanningSettings = PlanningSettings(),
-    kept: int = 1 << 20,
+    cache_bytes: int = 1 << 20,
 ) -> Feed:
-    """Make a Feed that, without addresses, nothing comes to but what the test gives it."""
+    """Return a Feed that, without addresses, has only the messages that a test ingests."""
     return Feed(
         clock,
         addresses,
-        folder,
+        directory,
         limits,
         subscriber=SubscriberSettings(),
         passtimes=passtimes,
         timetable=timetable,
-        cache_bytes=kept,
+        cache_bytes=cache_bytes,
     )
 
 
-def take(feed: Feed, *messages: bytes, envelope: str = "/GOVI/KV8passtimes/LIN") -> None:
-    """Give a Feed messages that it takes in at once."""
+def ingest(feed: Feed, *messages: bytes, envelope: str = "/GOVI/KV8passtimes/LIN") -> None:
+    """Pass messages to a Feed, which must process each of them immediately."""
     for message in messages:
         assert feed.received(envelope, gzip.compress(message, 1)) is None

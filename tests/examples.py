@@ -1,6 +1,6 @@
 """The program's modules over the demo's town, in memory and always on the same morning.
 
-make examples writes their responses to the documented examples to govi_server/openapi/examples.json, for /docs.
+`make examples` writes their responses to the documented examples to govi_server/openapi/examples.json, for /docs.
 """
 
 import gzip
@@ -26,7 +26,7 @@ from govi_server.server import Server
 from govi_server.settings_loader import load
 from govi_server.simulator.town import Town
 from govi_server.simulator.town_feed import TownFeed
-from tests.client import Answer, Client
+from tests.client import Client, Response
 from tests.doubles import FakeSubscriber
 
 MORNING = 1_768_453_565.0  # 2026-01-15T06:06:05+01:00, with few vehicles on the way
@@ -58,18 +58,18 @@ class Program:
             find_module=self.modules.getServiceNamed,
             headers=public_headers("Feed-State"),
         )
-        self.parts = Components(self.server)
+        self.components = Components(self.server)
         application.add_modules(
-            OrderedMultiService(), self.modules, load(None, SOURCES[source]), self.parts, self.clock
+            OrderedMultiService(), self.modules, load(None, SOURCES[source]), self.components, self.clock
         )
         town = Town()
-        if self.parts.feed is not None:
+        if self.components.feed is not None:
             self.turn("UP")
             for message in TownFeed(town, self.clock.seconds).messages(0) if has_data else ():
-                taken = self.parts.feed.received(message.envelope, gzip.compress(message.ctx))
-                while taken is not None and not taken.called:
+                processed = self.components.feed.received(message.envelope, gzip.compress(message.ctx))
+                while processed is not None and not processed.called:
                     self.clock.advance(PAUSE_SECONDS)
-        for gateway in self.parts.gateways.values():
+        for gateway in self.components.gateways.values():
             for code in town.stops if has_data else ():
                 gateway.cache.put(town.board(code, self.clock.seconds(), max_trips=2))
 
@@ -80,11 +80,11 @@ class Program:
 
     def turn(self, state: State) -> None:
         """Put the feed into a state."""
-        assert self.parts.feed is not None
-        self.parts.feed.subscriber = cast(Subscriber, FakeSubscriber(state, self.clock.seconds()))
+        assert self.components.feed is not None
+        self.components.feed.subscriber = cast(Subscriber, FakeSubscriber(state, self.clock.seconds()))
 
-    def ask(self, path: str, accept: str = "", method: str = "GET", more: str = "") -> Answer:
-        """Send a request, wait for the response and disconnect; a stream is what was sent by then."""
+    def request(self, path: str, accept: str = "", method: str = "GET", more: str = "") -> Response:
+        """Send a request, wait for the response and disconnect; return what a stream has sent by then."""
         client = Client(self.server)
         fields = f"Accept: {accept}\r\n{more}" if accept else more
         client.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode())
@@ -92,26 +92,26 @@ class Program:
             if client.transport.value():
                 break
             self.clock.advance(pause)
-        answer = client.answer(method)
+        response = client.response(method)
         client.leave()
-        return answer
+        return response
 
 
-def examples() -> Iterator[tuple[Example, Answer]]:
-    """Yield every documented example with its response: the demo and the feed have all paths between them."""
+def examples() -> Iterator[tuple[Example, Response]]:
+    """Yield every documented example with its response: the demo and the feed together have all paths."""
     with mock.patch.object(Events, "retry", "retry: 4000\n"):
         for source in ("demo", "feed"):
             program = Program(source)
             for operation in program.operations:
                 for example in operation.examples:
-                    yield example, program.ask(example.url, example.accept)
+                    yield example, program.request(example.url, example.accept)
 
 
 def as_json() -> str:
     """Return the responses to the examples by their keys: content type and body."""
     responses: dict[str, tuple[str, str]] = {}
-    for example, answer in examples():
-        responses.setdefault(example.key, (answer.headers.get_content_type(), answer.body.decode()))
+    for example, response in examples():
+        responses.setdefault(example.key, (response.headers.get_content_type(), response.body.decode()))
     return json.dumps(responses, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 

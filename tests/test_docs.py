@@ -1,4 +1,4 @@
-"""The documents: links lead somewhere, cited sections and named files exist."""
+"""Tests of README and docs/: links have targets, and cited sections and named files exist."""
 
 import re
 from collections.abc import Iterator
@@ -41,12 +41,15 @@ class DocumentTests(SynchronousTestCase):
     """README and docs/."""
 
     def test_readme_is_short(self) -> None:
+        """README has at most README_LINES lines."""
         self.assertLessEqual(len((ROOT / "README.md").read_text("utf-8").splitlines()), README_LINES)
 
-    def test_links_lead_somewhere(self) -> None:
+    def test_links_have_targets(self) -> None:
+        """Every relative link leads to an existing file and anchor."""
         self.assertEqual([link for path in DOCUMENTS for link in _broken_links(path)], [])
 
     def test_cited_sections_of_protocols_exist(self) -> None:
+        """Every section of docs/protocols.md that code cites exists."""
         text = (ROOT / "docs/protocols.md").read_text("utf-8")
         sections = set(re.findall(r"^#+ ([1-9](?:\.[1-9])?) ", text, re.MULTILINE))
         sections |= set(re.findall(r"^\| ([1-9]\.[1-9]) \|", text, re.MULTILINE))
@@ -56,6 +59,7 @@ class DocumentTests(SynchronousTestCase):
         self.assertEqual(cited - sections, set())
 
     def test_named_files_exist(self) -> None:
+        """Every file that a document names exists."""
         places = (ROOT, ROOT / "govi_server")
         named = {name for path in DOCUMENTS for name in _FILE.findall(path.read_text("utf-8"))}
         missing = {name for name in named if not any((place / name).exists() for place in places)}

@@ -13,7 +13,7 @@ from govi_server.http import receiver
 from govi_server.request_handler import MAX_REQUESTS_IN_TURN, RequestHandler
 from govi_server.server import Server
 from govi_server.settings import ServerSettings
-from tests.client import NOW, Client, WireTestCase, read_answers
+from tests.client import NOW, Client, WireTestCase, read_responses
 
 
 class ReferenceTests(WireTestCase):
@@ -59,7 +59,7 @@ class ResponseTests(WireTestCase):
         client = self.client()
         client.send(requests)
         first = client.received()
-        self.assertEqual([answer.body for answer in read_answers(first)], [b"abc", b"b"])
+        self.assertEqual([response.body for response in read_responses(first)], [b"abc", b"b"])
         client = self.client()
         for i in range(len(requests)):
             client.send(requests[i : i + 1])
@@ -72,9 +72,9 @@ class ResponseTests(WireTestCase):
             b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
             b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n"
         )
-        self.assertEqual(client.answer().body, b"abcde")
+        self.assertEqual(client.response().body, b"abcde")
         client.get("/parrot/says/on")
-        self.assertEqual(client.answer().body, b"on")
+        self.assertEqual(client.response().body, b"on")
 
     def test_head_has_no_body(self) -> None:
         """The response to HEAD is that to GET without the body, and has its length."""
@@ -93,11 +93,11 @@ class ResponseTests(WireTestCase):
             b"GET /parrot/says/3 HTTP/1.1\r\nHost: x\r\n\r\n"
             b"GET /parrot/waits HTTP/1.1\r\nHost: x\r\n\r\n"
         )
-        self.assertEqual([answer.body for answer in client.answers()], [b"1"])
+        self.assertEqual([response.body for response in client.responses()], [b"1"])
         self.parrot.waiting.pop().callback("2")
-        self.assertEqual([answer.body for answer in client.answers()], [b"2", b"3"])
+        self.assertEqual([response.body for response in client.responses()], [b"2", b"3"])
         self.parrot.waiting.pop().callback("4")
-        self.assertEqual([answer.body for answer in client.answers()], [b"4"])
+        self.assertEqual([response.body for response in client.responses()], [b"4"])
 
     def test_unused_body_is_no_request(self) -> None:
         """A body that no module reads is never parsed as the next request."""
@@ -111,14 +111,14 @@ class ResponseTests(WireTestCase):
             body = b"GET /parrot/says/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
             client.send(b"%b %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (method, path, len(body)) + body)
             client.get("/parrot/says/next")
-            first, second = client.answers()
+            first, second = client.responses()
             self.assertEqual((first.status, second.body), (status, b"next"))
 
     def test_methods(self) -> None:
         """A method that the module does not allow gets 405 with Allow, an unknown one 501."""
         client = self.client()
         client.send(b"PUT /parrot/x HTTP/1.1\r\nHost: x\r\n\r\nFOO /parrot/x HTTP/1.1\r\nHost: x\r\n\r\n")
-        put, foo = client.answers()
+        put, foo = client.responses()
         self.assertEqual((put.status, put.headers["Allow"]), (405, "GET, HEAD, POST, OPTIONS"))
         self.assertEqual(foo.status, 501)
 
@@ -127,13 +127,13 @@ class ResponseTests(WireTestCase):
         for path in ("/", "/nobody/x", "/deaf/x", "/parrots", "/x/parrot"):
             client = self.client()
             client.get(path)
-            self.assertEqual(client.answer().status, 404, path)
+            self.assertEqual(client.response().status, 404, path)
 
     def test_gateway_timeout(self) -> None:
         """A module can send the 504 of an internal gateway."""
         client = self.client()
         client.get("/parrot/gives-up")
-        self.assertEqual(client.answer().status, 504)
+        self.assertEqual(client.response().status, 504)
 
     def test_continue(self) -> None:
         """A client that expects 100 Continue gets it before its body, in any case; HTTP/1.0 never does."""
@@ -141,18 +141,18 @@ class ResponseTests(WireTestCase):
         client.send(b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n")
         self.assertEqual(client.received(), b"HTTP/1.1 100 Continue\r\n\r\n")
         client.send(b"ab")
-        self.assertEqual(client.answer().body, b"ab")
+        self.assertEqual(client.response().body, b"ab")
         client.send(b"POST /parrot/x HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab")
-        self.assertEqual(client.answer().body, b"ab")
+        self.assertEqual(client.response().body, b"ab")
 
     def test_http_1_0(self) -> None:
         """HTTP/1.0 is closed after the response unless the client requests keep-alive."""
         client = self.client()
         client.send(b"GET /parrot/says/a HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n")
-        self.assertEqual(client.answer().headers["Connection"], "keep-alive")
+        self.assertEqual(client.response().headers["Connection"], "keep-alive")
         self.assertFalse(client.closed)
         client.send(b"GET /parrot/says/b HTTP/1.0\r\n\r\n")
-        self.assertEqual(client.answer().headers["Connection"], "close")
+        self.assertEqual(client.response().headers["Connection"], "close")
         self.assertTrue(client.closed)
 
     def test_connection_close(self) -> None:
@@ -162,7 +162,7 @@ class ResponseTests(WireTestCase):
             b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\nConnection: foo, Close\r\n\r\n"
             b"GET /parrot/says/b HTTP/1.1\r\nHost: x\r\n\r\n"
         )
-        self.assertEqual(client.answer().headers["Connection"], "close")
+        self.assertEqual(client.response().headers["Connection"], "close")
         self.assertTrue(client.closed)
 
     def test_empty_lines_are_ignored(self) -> None:
@@ -174,7 +174,7 @@ class ResponseTests(WireTestCase):
         self.clock.advance(12.9)
         client.send(b"\n")
         client.get("/parrot/says/b")
-        self.assertEqual([answer.body for answer in client.answers()], [b"a", b"b"])
+        self.assertEqual([response.body for response in client.responses()], [b"a", b"b"])
         client.send(b"\r")
         self.clock.advance(13)
         self.assertEqual((client.closed, client.received()), (True, b""))
@@ -183,7 +183,7 @@ class ResponseTests(WireTestCase):
         """More than a few empty lines before a request are rejected."""
         client = self.client()
         client.send(b"\n" * 1000)
-        self.assertEqual(client.answer().status, 400)
+        self.assertEqual(client.response().status, 400)
         self.assertTrue(client.closed)
 
 
@@ -198,8 +198,8 @@ class SmallLimitsTests(WireTestCase):
             for piece in pieces:
                 client.send(piece)
             client.send(b"GET /parrot/says/next HTTP/1.1\r\nHost: x\r\n\r\n")
-            answer = client.answer()
-            self.assertEqual((answer.status, answer.headers["Connection"]), (status, "close"))
+            response = client.response()
+            self.assertEqual((response.status, response.headers["Connection"]), (status, "close"))
             self.assertTrue(client.closed)
 
     def test_request_line(self) -> None:
@@ -245,7 +245,7 @@ class RejectedTests(WireTestCase):
             client.send(data)
             self.assertEqual(client.received(), b"")
             self.parrot.waiting.pop().callback("first")
-            first, second = client.answers()
+            first, second = client.responses()
             self.assertEqual((first.body, second.status), (b"first", status))
             self.assertEqual(second.headers["Connection"], "close")
             self.assertTrue(client.closed)
@@ -256,7 +256,7 @@ class RejectedTests(WireTestCase):
         client = self.client()
         client.get("/parrot/fails")
         client.get("/parrot/says/on")
-        failed, following = client.answers()
+        failed, following = client.responses()
         self.assertEqual((failed.status, following.body), (500, b"on"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
@@ -265,7 +265,7 @@ class RejectedTests(WireTestCase):
         client = self.client()
         client.get("/parrot/bad-query")
         client.get("/parrot/says/on")
-        rejected, following = client.answers()
+        rejected, following = client.responses()
         self.assertEqual((rejected.status, rejected.body, following.body), (400, b"q is missing\n", b"on"))
         self.assertEqual(rejected.headers["Cache-Control"], "no-store")
 
@@ -274,7 +274,7 @@ class RejectedTests(WireTestCase):
         client = self.client()
         client.get("/parrot/fails-after")
         client.get("/parrot/says/on")
-        self.assertEqual([answer.body for answer in client.answers()], [b"said", b"on"])
+        self.assertEqual([response.body for response in client.responses()], [b"said", b"on"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_module_fails_after_the_connection_closed(self) -> None:
@@ -288,21 +288,21 @@ class RejectedTests(WireTestCase):
         """A second response is never sent: it is an error of the module."""
         client = self.client()
         client.get("/parrot/repeats")
-        self.assertEqual(client.answer().body, b"once")
+        self.assertEqual(client.response().body, b"once")
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_module_without_a_response(self) -> None:
         """A module that returns without a response sends 500."""
         client = self.client()
         client.get("/parrot/nothing")
-        self.assertEqual(client.answer().status, 500)
+        self.assertEqual(client.response().status, 500)
 
     def test_header_injection(self) -> None:
         """A line end in the value of a header field never reaches the client."""
         client = self.client()
         client.get("/parrot/injects")
-        answer = client.answer()
-        self.assertEqual((answer.status, answer.headers["Set-Cookie"]), (500, None))
+        response = client.response()
+        self.assertEqual((response.status, response.headers["Set-Cookie"]), (500, None))
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
 
@@ -322,8 +322,8 @@ class DeadlineTests(WireTestCase):
     def assert_timeout(self, client: Client) -> None:
         data = client.received()
         self.assertTrue(data.startswith(b"HTTP/1.1 406 Gateway timeout\r\n"), data)
-        (answer,) = read_answers(data)
-        self.assertEqual(answer.headers["Connection"], "close")
+        (response,) = read_responses(data)
+        self.assertEqual(response.headers["Connection"], "close")
         self.assertTrue(client.closed)
 
     def test_first_request(self) -> None:
@@ -377,7 +377,7 @@ class DeadlineTests(WireTestCase):
         client.send(b"G")
         self.clock.advance(12.9)
         client.send(b"ET /parrot/says/b HTTP/1.1\r\nHost: x\r\n\r\n")
-        self.assertEqual([answer.body for answer in client.answers()], [b"a", b"b"])
+        self.assertEqual([response.body for response in client.responses()], [b"a", b"b"])
         client.send(b"G")
         client.received()
         self.clock.advance(13)
@@ -389,7 +389,7 @@ class DeadlineTests(WireTestCase):
         stop_reading(client)
         client.get("/parrot/says/a")
         client.get("/parrot/says/b")
-        self.assertEqual([answer.body for answer in client.answers()], [b"a"])
+        self.assertEqual([response.body for response in client.responses()], [b"a"])
         self.clock.advance(13)
         self.assertTrue(client.transport.disconnected)
         self.assertEqual(client.received(), b"")
@@ -426,13 +426,13 @@ class BackPressureTests(WireTestCase):
         handler = client.handler
         stop_reading(client)
         client.send(b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
-        self.assertEqual(len(client.answers()), 1)
+        self.assertEqual(len(client.responses()), 1)
         self.assertEqual(client.transport.producerState, "paused")
         handler.resumeProducing()
-        self.assertEqual(len(client.answers()), 1)
+        self.assertEqual(len(client.responses()), 1)
         handler.resumeProducing()
         handler.resumeProducing()
-        self.assertEqual(len(client.answers()), 1)
+        self.assertEqual(len(client.responses()), 1)
         self.assertEqual(len(self.parrot.handlers), 3)
         self.assertEqual(client.transport.producerState, "producing")
 
@@ -446,7 +446,7 @@ class BackPressureTests(WireTestCase):
         self.assertFalse(client.closed)
         for _ in range(100 // MAX_REQUESTS_IN_TURN):
             self.clock.advance(0)
-        self.assertEqual([answer.body for answer in client.answers()], [b"%d" % n for n in range(100)])
+        self.assertEqual([response.body for response in client.responses()], [b"%d" % n for n in range(100)])
         self.assertTrue(client.closed)
         client.leave()
 
@@ -476,7 +476,7 @@ class BackPressureTests(WireTestCase):
         client.send(b"x" * (self.limits.head + 1))
         self.assertEqual(client.transport.producerState, "paused")
         self.parrot.waiting.pop().callback("")
-        self.assertEqual([answer.status for answer in client.answers()], [200, 414])
+        self.assertEqual([response.status for response in client.responses()], [200, 414])
 
     def test_half_close(self) -> None:
         """A half-closed connection closes after the responses to all requests that were received."""
@@ -486,7 +486,7 @@ class BackPressureTests(WireTestCase):
         client.half_close()
         self.assertFalse(client.closed)
         self.parrot.waiting.pop().callback("a")
-        a, b = client.answers()
+        a, b = client.responses()
         self.assertEqual(
             (a.body, a.headers["Connection"], b.body, b.headers["Connection"]), (b"a", None, b"b", "close")
         )
@@ -634,7 +634,7 @@ class AnythingTests(WireTestCase):
             while self.parrot.waiting:
                 self.parrot.waiting.pop().callback("")
         if b"HEAD " not in b"".join(pieces):  # the end of its response depends on the request
-            read_answers(client.received())
+            read_responses(client.received())
         clock.pump([13, 13, 2])
         self.assertTrue(client.closed)
         client.leave()

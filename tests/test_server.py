@@ -45,8 +45,8 @@ class DrainTests(WireTestCase):
         drained = self.server.drain()
         self.assertFalse(client.closed)
         self.parrot.waiting.pop().callback("a")
-        answer = client.answer()
-        self.assertEqual((answer.body, answer.headers["Connection"]), (b"a", "close"))
+        response = client.response()
+        self.assertEqual((response.body, response.headers["Connection"]), (b"a", "close"))
         client.leave()
         self.successResultOf(drained)
 
@@ -65,7 +65,7 @@ class DrainTests(WireTestCase):
         client.send(b"GET /parrot/says/a HTT")
         self.server.drain()
         client.send(b"P/1.1\r\nHost: x\r\n\r\n")
-        self.assertEqual(client.answer().body, b"a")
+        self.assertEqual(client.response().body, b"a")
         self.assertTrue(client.closed)
 
     def test_limit(self) -> None:
@@ -77,7 +77,7 @@ class DrainTests(WireTestCase):
         drained = self.server.drain()
         self.assertTrue(lingering.closed)
         self.clock.pump([12, 1])
-        self.assertEqual(client.answer().status, 406)
+        self.assertEqual(client.response().status, 406)
         self.clock.advance(2)
         self.assertTrue(client.transport.disconnected)
         self.assertTrue(lingering.transport.disconnected)

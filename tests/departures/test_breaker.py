@@ -36,15 +36,15 @@ class BreakerTests(SynchronousTestCase):
 
     def request(self, result: Board | Exception) -> None:
         """Make a request that reaches the source, with this result."""
-        before = len(self.source.asked)
+        before = len(self.source.requested)
         waiting = self.breaker.board(BOARD.code)
-        self.assertEqual(len(self.source.asked), before + 1)
+        self.assertEqual(len(self.source.requested), before + 1)
         self.assertNoResult(waiting)
         if isinstance(result, Board):
-            self.source.answers[-1].callback(result)
+            self.source.results[-1].callback(result)
             self.assertIs(self.successResultOf(waiting), result)
         else:
-            self.source.answers[-1].errback(result)
+            self.source.results[-1].errback(result)
             self.assertIs(self.failureResultOf(waiting).value, result)
 
     def open(self) -> None:
@@ -56,10 +56,10 @@ class BreakerTests(SynchronousTestCase):
 
     def assert_fails_fast(self, reason: str = "refused") -> None:
         """Assert that a request fails without reaching the source."""
-        before = len(self.source.asked)
+        before = len(self.source.requested)
         failure = self.failureResultOf(self.breaker.board(BOARD.code), SourceUnreachable)
         self.assertEqual(failure.getErrorMessage(), reason)
-        self.assertEqual(len(self.source.asked), before)
+        self.assertEqual(len(self.source.requested), before)
 
     def lines(self) -> list[tuple[Any, str]]:
         """Return the lines of the log with their levels."""
@@ -76,10 +76,10 @@ class BreakerTests(SynchronousTestCase):
     def test_closed_breaker_passes_on(self) -> None:
         """A closed breaker passes on requests, results and callbacks."""
         self.request(BOARD)
-        self.assertEqual(self.source.asked, [BOARD.code])
+        self.assertEqual(self.source.requested, [BOARD.code])
         boards: list[Board] = []
         self.breaker.listen(boards.append)
-        self.source.tell(BOARD)
+        self.source.publish(BOARD)
         self.assertEqual(boards, [BOARD])
         self.assertEqual(self.lines(), [])
 
@@ -89,10 +89,10 @@ class BreakerTests(SynchronousTestCase):
         self.assertEqual(self.lines(), [(LogLevel.warn, OPENED)])
 
     def test_silent_probe_closes(self) -> None:
-        """A source that accepts the probe without answering is reachable."""
+        """A source that accepts the probe without a response is reachable."""
         self.open()
         self.clock.advance(5)
-        self.request(SourceSilent("no answer within 10 s"))
+        self.request(SourceSilent("no callback within 10 s"))
         self.assertEqual(self.breaker.state, "closed")
 
     def test_open_breaker_fails_fast(self) -> None:
@@ -106,7 +106,7 @@ class BreakerTests(SynchronousTestCase):
 
     def test_accepted_request_resets_count(self) -> None:
         """Each request that the source accepts resets the count of failures."""
-        for result in (BOARD, SourceSilent("no answer within 10 s"), SourceBroken("not well-formed XML")):
+        for result in (BOARD, SourceSilent("no callback within 10 s"), SourceBroken("not well-formed XML")):
             for _ in range(3):
                 self.request(SourceUnreachable("refused"))
                 self.request(SourceUnreachable("refused"))
@@ -116,7 +116,7 @@ class BreakerTests(SynchronousTestCase):
 
     def test_other_failures_do_not_count(self) -> None:
         """Silence and invalid responses do not open it."""
-        for failure in (SourceSilent("no answer within 10 s"), SourceBroken("not well-formed XML")):
+        for failure in (SourceSilent("no callback within 10 s"), SourceBroken("not well-formed XML")):
             for _ in range(20):
                 self.request(failure)
         self.assertEqual(self.breaker.state, "closed")
@@ -126,13 +126,13 @@ class BreakerTests(SynchronousTestCase):
         self.open()
         self.clock.advance(5)
         waiting = self.breaker.board(BOARD.code)
-        self.assertEqual(len(self.source.asked), 4)
+        self.assertEqual(len(self.source.requested), 4)
         self.assertEqual(self.breaker.state, "half-open")
         for seconds in (0, 4, 5, 60):
             self.clock.advance(seconds)
             self.assert_fails_fast()
         self.assertNoResult(waiting)
-        self.source.answers[-1].callback(BOARD)
+        self.source.results[-1].callback(BOARD)
         self.assertIs(self.successResultOf(waiting), BOARD)
 
     def test_successful_probe_closes(self) -> None:
@@ -145,7 +145,7 @@ class BreakerTests(SynchronousTestCase):
 
     def test_accepted_probe_closes(self) -> None:
         """A probe that is accepted closes it, even without a valid response."""
-        for failure in (SourceSilent("no answer within 10 s"), SourceBroken("not well-formed XML")):
+        for failure in (SourceSilent("no callback within 10 s"), SourceBroken("not well-formed XML")):
             self.open()
             self.clock.advance(5)
             self.request(failure)
@@ -178,27 +178,27 @@ class BreakerTests(SynchronousTestCase):
         self.clock.advance(5)
         waiting = self.breaker.board(BOARD.code)
         self.clock.advance(10)
-        self.source.answers[-1].errback(SourceUnreachable("not taken within 10 s"))
+        self.source.results[-1].errback(SourceUnreachable("not accepted within 10 s"))
         self.failureResultOf(waiting, SourceUnreachable)
         self.clock.advance(4)
-        self.assert_fails_fast("not taken within 10 s")
+        self.assert_fails_fast("not accepted within 10 s")
 
     def test_synchronous_failures_count(self) -> None:
         """Failures before board() has returned count like others."""
-        self.source.at_once = SourceUnreachable("refused")
+        self.source.immediate = SourceUnreachable("refused")
         for _ in range(20):
             self.failureResultOf(self.breaker.board(BOARD.code), SourceUnreachable)
-        self.assertEqual(len(self.source.asked), 3)
+        self.assertEqual(len(self.source.requested), 3)
         self.clock.advance(5)
         for _ in range(20):
             self.failureResultOf(self.breaker.board(BOARD.code), SourceUnreachable)
-        self.assertEqual(len(self.source.asked), 4)
+        self.assertEqual(len(self.source.requested), 4)
 
     def test_concurrent_failures_open_once(self) -> None:
         """Many concurrent failures open it once, and one probe follows."""
         waiting = [self.breaker.board(BOARD.code) for _ in range(50)]
-        for answer in self.source.answers:
-            answer.errback(SourceUnreachable("refused"))
+        for result in self.source.results:
+            result.errback(SourceUnreachable("refused"))
         for deferred in waiting:
             self.failureResultOf(deferred, SourceUnreachable)
         self.assert_fails_fast()
@@ -210,7 +210,7 @@ class BreakerTests(SynchronousTestCase):
         """The result of a request from before it opened closes it."""
         waiting = self.breaker.board(BOARD.code)
         self.open()
-        self.source.answers[0].callback(BOARD)
+        self.source.results[0].callback(BOARD)
         self.assertIs(self.successResultOf(waiting), BOARD)
         self.request(BOARD)
 

@@ -228,7 +228,7 @@ class LimitsTests(WireTestCase):
         self.assertEqual([client.closed for client in clients], [False, True, False])
         clients[1].leave()
         newcomer.get("/parrot/says/b")
-        self.assertEqual(newcomer.answer().body, b"b")
+        self.assertEqual(newcomer.response().body, b"b")
 
     def test_lingering_connection_is_dropped_first(self) -> None:
         """A lingering connection makes room before an idle one; each does so once."""
@@ -264,7 +264,7 @@ class LimitsTests(WireTestCase):
         self.server.access = ClientLimits(self.clock, AccessSettings(rate=1, burst=2))
         client = self.connect("198.51.100.1")
         client.send(b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\n\r\n" * 9)
-        *_, early = client.answers()
+        *_, early = client.responses()
         self.assertEqual(
             (early.status, early.headers["Retry-After"], early.headers["Connection"]), (429, "1", "close")
         )
@@ -272,14 +272,14 @@ class LimitsTests(WireTestCase):
         self.clock.advance(1)
         client = self.connect("198.51.100.1")
         client.get("/parrot/says/a")
-        self.assertEqual(client.answer().status, 200)
+        self.assertEqual(client.response().status, 200)
 
     def test_rate_of_unknown_methods(self) -> None:
         """Unknown methods are charged, too."""
         self.server.access = ClientLimits(self.clock, AccessSettings(rate=1, burst=2))
         client = self.connect("198.51.100.1")
         client.send(b"FOO / HTTP/1.1\r\nHost: x\r\n\r\n" * 4)
-        self.assertEqual([answer.status for answer in client.answers()], [501, 501, 429])
+        self.assertEqual([response.status for response in client.responses()], [501, 501, 429])
 
     def test_rejected_over_tls(self) -> None:
         """A rejection over TLS aborts: a client could hold its handshake open."""
@@ -294,7 +294,7 @@ class LimitsTests(WireTestCase):
         client = self.connect()
         for host in ("203.0.113.9", "203.0.113.9", "203.0.113.9", "198.51.100.1"):
             client.get("/parrot/says/a", X_Forwarded_For=host)
-        self.assertEqual([answer.status for answer in client.answers()], [200, 200, 429, 200])
+        self.assertEqual([response.status for response in client.responses()], [200, 200, 429, 200])
         client.leave()
         lines = [(line.client, line.end, len(line.requests)) for line in self.statistics]
         self.assertEqual(lines, [("203.0.113.0/24", "open", 3), ("198.51.100.0/24", "client", 1)])

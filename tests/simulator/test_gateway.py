@@ -10,32 +10,32 @@ from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.simulator.gateway import GatewayBehaviour, SimulatedGateway
 from govi_server.simulator.town import STATION
-from tests.client import NOW, Answer, Client, WireTestCase
+from tests.client import NOW, Client, Response, WireTestCase
 from tests.doubles import FakePoster
 
 
 class SimulatedGatewayTests(WireTestCase):
-    """Tests of its responses."""
+    """The responses of the simulated gateway."""
 
     def simulate(self, behaviour: GatewayBehaviour) -> None:
         self.poster = FakePoster()
         gateway = SimulatedGateway(behaviour, self.poster, self.clock)
         self.server = Server("", 0, RequestHandler, clock=self.clock, find_module=lambda segment: gateway)
 
-    def request(self, code: str = STATION, number: int = 7) -> Answer:
+    def request(self, code: str = STATION, number: int = 7) -> Response:
         return self.post(write_dris_55_req(Question(code, str(number), "us"), NOW))
 
-    def post(self, body: bytes) -> Answer:
+    def post(self, body: bytes) -> Response:
         client = Client(self.server)
         head = b"POST /TMI_Post/KV55/openOV HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
         client.send(head + body)
-        return client.answer()
+        return client.response()
 
     def test_response(self) -> None:
-        """A request is acknowledged at once; its response follows after the delay, with the same number."""
+        """A request is acknowledged immediately; its callback follows after the delay, with the same number."""
         self.simulate(GatewayBehaviour(delay=2))
-        answer = self.request()
-        self.assertEqual((answer.status, etree.fromstring(answer.body).tag), (200, "DRIS_55_RES"))
+        response = self.request()
+        self.assertEqual((response.status, etree.fromstring(response.body).tag), (200, "DRIS_55_RES"))
         self.clock.advance(1.9)
         self.assertEqual(self.poster.bodies, [])
         self.clock.advance(0.1)
@@ -48,7 +48,7 @@ class SimulatedGatewayTests(WireTestCase):
         self.assertNotIn("License", envelope)
 
     def test_gzip(self) -> None:
-        """With gzip responses are compressed, with a Content-Encoding."""
+        """With --gzip callbacks are compressed, with a Content-Encoding."""
         self.simulate(GatewayBehaviour(gzip=True))
         self.request()
         self.clock.advance(1)
@@ -56,14 +56,14 @@ class SimulatedGatewayTests(WireTestCase):
         self.assertEqual(self.poster.encodings, ["gzip"])
 
     def test_unknown_stop(self) -> None:
-        """There is no response for an unknown stop."""
+        """A request for an unknown stop has no callback."""
         self.simulate(GatewayBehaviour())
         self.assertEqual(self.request("1").status, 200)
         self.clock.advance(60)
         self.assertEqual(self.poster.bodies, [])
 
     def test_loss(self) -> None:
-        """The configured fraction of responses is lost, the same ones with the same seed."""
+        """The configured fraction of callbacks is lost, the same ones with the same seed."""
         counts = []
         for _ in range(2):
             self.simulate(GatewayBehaviour(loss=0.5))
@@ -81,7 +81,7 @@ class SimulatedGatewayTests(WireTestCase):
         self.assertEqual(self.post(b"<DRIS_55/>").status, 400)
 
     def test_failed_callback(self) -> None:
-        """Failed callbacks are logged once a minute, and have no other effect."""
+        """Failed callbacks are logged once a minute and have no other effect."""
         self.simulate(GatewayBehaviour())
         for _ in range(3):
             self.request()

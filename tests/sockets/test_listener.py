@@ -41,7 +41,7 @@ class ListenerTests(WireTestCase):
         self.assertNoResult(stopped)
         self.assertTrue(self.server.draining)
         self.parrot.waiting.pop().callback("a")
-        self.assertEqual(client.answer().body, b"a")
+        self.assertEqual(client.response().body, b"a")
         client.leave()
         self.successResultOf(stopped)
 
