@@ -1,9 +1,9 @@
-"""Errors that end the program before it serves, each with a one-line text for the operator."""
+"""Errors that stop the program at startup, each with a one-line message for the operator."""
 
 
 class ConfigError(Exception):
-    """The configuration is unusable. The text is one line that names the setting, its value and what was expected."""
+    """The configuration is invalid. The message names the setting, its value and the expected ones."""
 
 
 class StartupError(Exception):
-    """A service cannot start. The text is one line that names what failed and why."""
+    """A service cannot start. The message names the service and the reason."""

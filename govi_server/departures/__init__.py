@@ -1,1 +1,1 @@
-"""The domain: departures of stops, their sources and caches, without protocols and HTTP."""
+"""The domain: departures of stops, their sources and caches, independent of protocols and HTTP."""

@@ -172,7 +172,7 @@ class BoardPages(Service):
         displays = await self.source.display(list(request.codes), request.query)
         mark("wait" if displays.result in ("miss", "joined") else "lookup", displays.result)
         representation, headers = await self._represent(displays, request)
-        if not any(stop.shown for stop in displays.display.stops):
+        if not any(stop.has_data for stop in displays.display.stops):
             return self._error(displays, representation, headers)
 
         result = displays.result  # the displays, which are larger, are not stored with the response
