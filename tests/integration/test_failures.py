@@ -100,7 +100,7 @@ async def test_gateway_fails_and_recovers(start: Start, lines: list[str]) -> Non
     assert opens.startswith(
         f"Breaker of {name}: open after 3 failures, one probe every 0.2 s: Connection was refused"
     )
-    assert recovers.startswith(f"{name}: accepts questions again, after ")
+    assert recovers.startswith(f"{name}: accepting questions again after ")
 
 
 async def assert_logged(running: Running, path: Path) -> None:
