@@ -1,1 +1,1 @@
-"""URL modules: what answers requests. Each a service, found by its name (a path segment) or alone on an endpoint."""
+"""URL modules, which respond to requests. Each is a service, routed by name (a path segment) or by its endpoint."""

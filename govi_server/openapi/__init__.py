@@ -1,1 +1,1 @@
-"""How URL modules describe themselves, and the OpenAPI document made from that."""
+"""Descriptions of the URL modules, and the OpenAPI document made from them."""

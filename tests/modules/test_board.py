@@ -265,9 +265,11 @@ class PageTests(SynchronousTestCase):
     def test_page_reloads_without_scripts(self) -> None:
         """The page reloads itself in browsers without scripts, and only there."""
         html = page_of(sign(), "nl", NOW, {})
-        self.assertLessEqual(board_page.REFRESH, MAX_AGE)  # or it would show more time than is left
+        self.assertLessEqual(board_page.REFRESH_SECONDS, MAX_AGE)  # or it would show more time than is left
         self.assertEqual(html.count("http-equiv"), 1)
-        self.assertIn(f'<noscript><meta http-equiv="refresh" content="{board_page.REFRESH}"></noscript>', html)
+        self.assertIn(
+            f'<noscript><meta http-equiv="refresh" content="{board_page.REFRESH_SECONDS}"></noscript>', html
+        )
 
     def test_links_keep_the_query(self) -> None:
         """Links and the stream keep the query, each in its language."""
