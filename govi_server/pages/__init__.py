@@ -1,1 +1,1 @@
-"""Pages for people: templates, styles, scripts and texts. Knows nothing of HTTP."""
+"""HTML pages: templates, styles, scripts and texts, independent of HTTP."""
