@@ -1,1 +1,1 @@
-"""A simulated GOVI gateway and KV78turbo feed of a made-up town, for demos and tests."""
+"""A simulated GOVI gateway and KV78turbo feed of a fictional town, for demos and tests."""
