@@ -208,7 +208,7 @@ class AccessSettings(Struct, frozen=True):
     rate: Annotated[
         Rate, "Maximum sustained rate of one client, then 429; a request for several stops counts for each."
     ] = 50
-    burst: Annotated[Count, "Requests of one client that may arrive at once, before the rate applies."] = 500
+    burst: Annotated[Count, "Requests of one client that may arrive together before the rate applies."] = 500
     unlimited: Annotated[Networks, "Networks that are exempt from the limits of one client."] = (
         "127.0.0.0/8",
         "::1/128",

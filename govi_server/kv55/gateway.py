@@ -113,7 +113,7 @@ class _Questions:
                 del self.by_code[question.code]
 
     def find(self, code: str, number: str | None) -> PendingQuestion | None:
-        """Return the question to which a callback responds; None if there is none.
+        """Return the question to which a callback responds; None if it has none.
 
         Questions match by code, and by sequence number if the gateway echoes it; some always send the same number
         (docs/protocols.md, section 1.2). Otherwise return the latest one that is pending, or unanswered, or any.

@@ -66,7 +66,7 @@ def _unescaped(field: str) -> str:
 
 
 def read_group(message: bytes) -> Group:
-    r"""Parse the \G line at the start of a message; all texts are "" if there is none."""
+    r"""Parse the \G line at the start of a message; all texts are "" without one."""
     line = message.partition(b"\n")[0].rstrip(b"\r")
     fields = line[2:].decode(errors="replace").split("|") if line.startswith(b"\\G") else []
     fields += [""] * 8

@@ -32,7 +32,7 @@ from govi_server.web_handler import ErrorResponse, Fetch, ICacheableModule, Mark
 
 CONTENT_TYPE = "application/json;charset=utf-8"
 
-NOTHING = b"[]"
+EMPTY_BODY = b"[]"
 """The body of a response without results."""
 
 
@@ -99,8 +99,8 @@ class OvapiPaths:
         if served:
             return self._response(served, request, [freshness[code] for code in served])
         if members:
-            return self.nothing("old")
-        return self.nothing("unknown" if self.feed.is_complete else "down")
+            return self.error_response("old")
+        return self.error_response("unknown" if self.feed.is_complete else "down")
 
     def member(self, code: str, suffix: str) -> object:
         """Return a member of a list; None if its code is unknown."""
@@ -110,15 +110,15 @@ class OvapiPaths:
         self, document: object, request: OvapiRequest, freshness: list[tuple[Freshness, float]]
     ) -> CachedResponse | ErrorResponse:
         if not document:
-            return self.nothing("unknown")
+            return self.error_response("unknown")
         body = msgspec.json.encode(document)
         representation = make_representation(body, CONTENT_TYPE, request.compressed)
         return feed_response(self.feed, representation, oldest(freshness), OVAPI_HEADERS)
 
-    def nothing(self, reason: Freshness) -> ErrorResponse:
+    def error_response(self, reason: Freshness) -> ErrorResponse:
         """Return an error response for a reason."""
         status, headers = no_departures(self.feed, reason)
-        return ErrorResponse(status, (*OVAPI_HEADERS, *headers, ("Content-Type", CONTENT_TYPE)), NOTHING)
+        return ErrorResponse(status, (*OVAPI_HEADERS, *headers, ("Content-Type", CONTENT_TYPE)), EMPTY_BODY)
 
 
 class StopPaths(OvapiPaths):
@@ -147,7 +147,9 @@ class StopPaths(OvapiPaths):
         areas = self.areas(request.codes)
         stops = [(area, code) for area, codes in areas.items() for code in codes]
         if not stops:
-            return self.nothing("unknown" if self.feed.timetable.points_of_area or self.feed.is_complete else "down")
+            return self.error_response(
+                "unknown" if self.feed.timetable.points_of_area or self.feed.is_complete else "down"
+            )
         if len(stops) > 1 or request.query != Query():
             return partial(self._fetch_boards, areas, request)
         ((area, code),) = stops
@@ -155,7 +157,7 @@ class StopPaths(OvapiPaths):
         board, document = self.feed.boards.rendered(
             code, HORIZON, form, lambda board: run_now(self.boards_document({area: [board]}, request))
         )
-        return board_response(self.feed, board, document, OVAPI_HEADERS) or self.nothing(
+        return board_response(self.feed, board, document, OVAPI_HEADERS) or self.error_response(
             reason_of(self.feed, [board])
         )
 
@@ -170,7 +172,7 @@ class StopPaths(OvapiPaths):
         freshness = {board.code: feed.freshness(board) for board in stops}
         served = {code: state for code, state in freshness.items() if state[0] in SERVABLE}
         if not served:
-            return self.nothing(reason_of(feed, stops))
+            return self.error_response(reason_of(feed, stops))
         servable = {area: [board for board in of_area if board.code in served] for area, of_area in boards.items()}
         document = await feed.runner.run(self.boards_document(servable, request))
         return feed_response(feed, document, oldest(served.values()), OVAPI_HEADERS)
@@ -284,7 +286,7 @@ class Ovapi(Service):
         """Parse a path and its query. Raises InvalidParameter."""
         request = self._paths.parse(env)
         if request is None:
-            return Responder(lambda: self._paths.nothing("unknown"))
+            return Responder(lambda: self._paths.error_response("unknown"))
         return Responder(partial(self._paths.respond, request), self._paths.stop(request))
 
 
