@@ -1,4 +1,4 @@
-# One virtual environment for everything, in .venv, made with PYTHON.
+# One virtual environment for all targets, in .venv, created with PYTHON.
 PYTHON ?= python3
 BIN = .venv/bin
 # The simulator's ZeroMQ address in run-feed.
@@ -15,9 +15,9 @@ run-feed: .venv/ready  ## Serve the simulator's live feed on port 8080, over Zer
 	$(BIN)/twistd --nodaemon --pidfile= govi-simulator --feed $(FEED) & simulator=$$!; \
 	$(BIN)/twistd --nodaemon --pidfile= govi-cache --feed $(FEED) & cache=$$!; wait $$cache
 
-# Programs that tests start write their bytecode, or each would compile the whole package.
+# Programs started by tests write bytecode; otherwise each would compile the whole package.
 test: export PYTHONDONTWRITEBYTECODE =
-test: .venv/ready  ## Run the unit tests and, beside them, the integration tests, which mostly wait.
+test: .venv/ready  ## Run the unit tests and, in parallel, the integration tests, which mostly wait.
 	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-units test-integration
 
 test-units: .venv/ready
@@ -64,7 +64,7 @@ check: .venv/ready  ## Check style and types, and run the unit tests with trial.
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
-# Schemathesis too, and only the contract tests need it.
+# Schemathesis is large, too, and only the contract tests need it.
 .venv/contract: tests/contract/requirements.txt .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@

@@ -1,4 +1,4 @@
-"""The service tree of govi-cache, from a Config: the one module that knows all rooms."""
+"""The service tree of govi-cache, made from a Config; the only module that imports all packages."""
 
 import gc
 import importlib.metadata
@@ -64,20 +64,20 @@ from govi_server.statistics.log import StatisticsLog, statistics_publisher
 NAME = "govi-cache"
 
 CALLBACK_DRAIN_SECONDS = 1.0
-"""Time for callbacks in flight to finish at a shutdown: no client waits for them any more."""
+"""Time for callbacks in flight to finish at shutdown, when no client waits for them."""
 
 MAX_CALLBACK_CONNECTIONS = 1024
-"""Connections that gateways may have open at once; the longest idle one is closed to make room."""
+"""Open connections from gateways; the longest idle one is closed to make room."""
 
 HEALTH_INTERVAL = 10.0
-"""Seconds between two checks of health, so that the start of a failure is known."""
+"""Seconds between two health checks, which determine when a failure began."""
 
 RESERVED_FILES = 1536
-"""Open files that are not clients' connections: those to gateways, callbacks, logs, and connections being closed."""
+"""Open files besides clients' connections: connections to gateways, callbacks, logs, and connections being closed."""
 
 GC_OLD_THRESHOLD = 100
 """Collections of the middle generation before the garbage collector scans all objects; Python's default is 10. With
-5,000 requests in flight, a full scan stops the server for a third of a second, and frees little."""
+5,000 requests in flight, a full scan pauses the server for a third of a second, and frees little."""
 
 log = Logger()
 
@@ -85,9 +85,9 @@ log = Logger()
 def make_service(config: Config, reactor: Any) -> OrderedMultiService:
     """Return the service tree of a configuration. Raises ConfigError or StartupError.
 
-    Services start in this order and stop in the reverse one, each after the next has stopped. So on SIGTERM, first
-    the public server stops listening and drains; then the last snapshot is written, the operators' endpoints close,
-    the sources and their callback endpoints stop, and at last the statistics log is closed.
+    Services start in this order and stop in reverse order, one after another. So on SIGTERM the public server first
+    stops listening and drains; then the last snapshot is written, the operators' endpoints close, the sources and
+    their callback endpoints stop, and finally the statistics log is closed.
     """
     gc.set_threshold(*gc.get_threshold()[:2], GC_OLD_THRESHOLD)
     if config.admin.probe and not is_timing_point_code(config.admin.probe):
@@ -136,17 +136,17 @@ def _public_server(config: Config, modules: MultiService, statistics: LogPublish
 
 
 def _within_open_files(access: AccessSettings) -> AccessSettings:
-    """Raise the limit of open files as far as permitted; lower that of connections to what it leaves for them."""
+    """Raise the limit of open files as far as permitted; lower the limit of connections to fit."""
     files = raise_limit(access.connections + RESERVED_FILES)
     connections = max(files - RESERVED_FILES, files // 8)
     if connections >= access.connections:
         return access
-    log.warn("Accepting {n} connections at most: the limit of open files is {files}", n=connections, files=files)
+    log.warn("Accepting at most {n} connections: the limit of open files is {files}", n=connections, files=files)
     return msgspec.structs.replace(access, connections=connections)
 
 
 def _log_example(address: IAddress) -> None:
-    """Log a URL to try, when the server listens on an address."""
+    """Log an example URL when the server listens on an address."""
     if isinstance(address, IPv4Address | IPv6Address):
         log.info("Try http://localhost:{port}/kv55/{code}", port=address.port, code=STATION)
 
@@ -184,7 +184,7 @@ def add_modules(
 def _add_pages(
     modules: MultiService, config: Config, components: Components, stop_index: StopIndexCache | None, reactor: Any
 ) -> None:
-    """Add the pages and the documentation: of the live feed if there is one, else of the first gateway."""
+    """Add the pages and the documentation, for the live feed if there is one, else for the first gateway."""
     displays: FeedDisplays | CacheDisplays
     if components.feed is not None:
         displays = FeedDisplays(components.feed)
@@ -204,7 +204,7 @@ def _add_pages(
 
 
 def _add_module(modules: MultiService, module: object) -> None:
-    """Add a module under its name, a path segment. Raises ConfigError if another module has it."""
+    """Add a module under its name, a path segment. Raises ConfigError if the name is taken."""
     service = IService(module)
     if service.name in modules.namedServices:
         raise ConfigError(f"modules.{service.name}: invalid name (/{service.name} is a path of the program)")
@@ -247,7 +247,7 @@ def _add_gateway(
     is_demo = settings.source == "demo"
     callback_address, simulator_address = _ListeningAddress(), _ListeningAddress()
     poster = Poster(reactor, simulator_address.url if is_demo else lambda: settings.gateway_url)
-    description = f"the simulated gateway of /{name}" if is_demo else f"the gateway {settings.gateway_url}"
+    description = f"simulated gateway of /{name}" if is_demo else f"gateway {settings.gateway_url}"
     gateway = Gateway(poster, reactor, description, settings.subscriber_id, config.gateway, name)
     callback = Callback(gateway, parse_networks(settings.allow), reactor.seconds, settings.subscriber_id)
     callback_server = Server(
@@ -271,7 +271,7 @@ def _add_gateway(
 
 
 class _ListeningAddress:
-    """The URL of a port on this machine, which is known once it listens."""
+    """The URL of a local port, which is known once it listens."""
 
     def __init__(self) -> None:
         self._authority = "unknown.invalid"
@@ -294,7 +294,7 @@ class _ListeningAddress:
 def _operations(
     config: Config, components: Components, statistics: LogPublisher, reactor: Any
 ) -> OrderedMultiService:
-    """Return the operators' endpoints, and the observers of the logs that supply them."""
+    """Return the operators' endpoints, and the log observers that supply their data."""
     batcher = StatisticsBatcher(NAME)
     history = RecentHistory(reactor, batcher, components.modules)
     health_monitor = HealthMonitor(components, history, reactor)

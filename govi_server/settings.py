@@ -1,9 +1,9 @@
-"""Every setting as data: key, default, unit, valid values and one sentence of documentation.
+"""All settings as data: key, default, unit, valid values and one sentence of documentation.
 
 etc/govi-cache.toml and docs/configuration.md (`make configuration`), the options of ``twistd govi-cache --help`` and
-the messages about invalid values are made from it. Rules that need the domain are checked in application.
+the messages about invalid values are generated from it. Rules that need the domain are in application.
 
-Over 350 lines, so that each setting has one place.
+Over 350 lines, to define all settings in one place.
 """
 
 import re
@@ -48,8 +48,8 @@ def _is_network(text: str) -> bool:
         return False
 
 
-class Form(NamedTuple):
-    """The form of a value: its noun in messages, what is expected, the check of a TOML value, and the unit."""
+class SettingType(NamedTuple):
+    """The type of a setting: its noun in messages, the expected values, the check of a TOML value, and the unit."""
 
     noun: str
     expected: str
@@ -64,18 +64,18 @@ class Option(NamedTuple):
     letter: str | None = None
 
 
-def _whole_number(least: int, most: int, unit: str = "") -> Form:
-    expected = f"a whole number{unit and f' of {unit}'} from {least} to {most}"
-    return Form("value", expected, lambda value: type(value) is int and least <= value <= most, unit)
+def _whole_number(minimum: int, maximum: int, unit: str = "") -> SettingType:
+    expected = f"a whole number{unit and f' of {unit}'} from {minimum} to {maximum}"
+    return SettingType("value", expected, lambda value: type(value) is int and minimum <= value <= maximum, unit)
 
 
-def _string(noun: str, example: str, is_valid: Callable[[str], object]) -> Form:
+def _string(noun: str, example: str, is_valid: Callable[[str], object]) -> SettingType:
     expected = f"a string such as {example!r}"
-    return Form(noun, expected, lambda value: isinstance(value, str) and bool(is_valid(value)))
+    return SettingType(noun, expected, lambda value: isinstance(value, str) and bool(is_valid(value)))
 
 
-TEXT = Form("value", "a string", lambda value: isinstance(value, str))
-SOURCE = Form("value", "demo, govi or kv78turbo", SOURCES.__contains__)
+TEXT = SettingType("value", "a string", lambda value: isinstance(value, str))
+SOURCE = SettingType("value", "demo, govi or kv78turbo", SOURCES.__contains__)
 ENDPOINT = _string("endpoint", "tcp:8080", re.compile(r"[a-z][a-z0-9]*:.+").fullmatch)
 OPTIONAL_ENDPOINT = ENDPOINT._replace(is_valid=lambda value: value == "" or ENDPOINT.is_valid(value))
 URL = _string("URL", "http://localhost:8083/", is_http_url)
@@ -84,7 +84,7 @@ FEED = _string("feed address", "tcp://localhost:7817", re.compile(r"[a-z]+://.+"
 
 _SECONDS = "a number of seconds above 0, at most 86400"
 Seconds = Annotated[
-    float, Form("value", _SECONDS, lambda value: type(value) in (int, float) and 0 < value <= 86400, "seconds")
+    float, SettingType("value", _SECONDS, lambda value: type(value) in (int, float) and 0 < value <= 86400, "seconds")
 ]
 Bytes = Annotated[int, _whole_number(256, 2**40, "bytes")]
 Count = Annotated[int, _whole_number(1, 10**9)]
@@ -121,14 +121,14 @@ class ModuleSettings(Struct, frozen=True):
         "from the subscription.",
         Option("callback"),
     ] = "tcp:8082:interface=127.0.0.1"
-    allow: Annotated[Networks, "Networks that may post there; peers on a unix socket always may."] = (
+    allow: Annotated[Networks, "Networks that may send callbacks; peers on a unix socket always may."] = (
         "127.0.0.0/8",
         "::1/128",
     )
     license: Annotated[
         str,
-        "URL of the licence that documents name if the gateway's response names none; empty: the licence of the "
-        "source (GOVI's, or CC0 for the live feed).",
+        "URL of the licence in documents, if the gateway's response has none; empty: the licence of the source "
+        "(GOVI's, or CC0 for the live feed).",
     ] = ""
 
 
@@ -146,7 +146,7 @@ class AdminSettings(Struct, frozen=True):
     """The operators' endpoint, never public: /status, /status.json, /metrics, /health and /ready."""
 
     listen: Annotated[
-        str, OPTIONAL_ENDPOINT, "Endpoint that serves operators, never public; empty: disabled.", Option("admin")
+        str, OPTIONAL_ENDPOINT, "Endpoint for operators, never public; empty: disabled.", Option("admin")
     ] = "tcp:8081:interface=127.0.0.1"
     probe: Annotated[
         str, "TimingPointCode that /ready requests from each gateway; empty: the stop that clients requested last."
@@ -164,8 +164,8 @@ class ManholeSettings(Struct, frozen=True):
     ] = ""
     keys: Annotated[
         str,
-        "File of the public keys that may log in there, one per line, as in authorized_keys but without options. "
-        "The server's own key is made at the first start, in a file of that name and .host.",
+        "File of the public keys that may log in, one per line, as in authorized_keys but without options. The "
+        "server's own key is created at the first start, in a file of the same name with the suffix .host.",
         Option("manhole-keys"),
     ] = ""
 
@@ -195,7 +195,7 @@ class ServerSettings(Struct, frozen=True):
 
 
 class AccessSettings(Struct, frozen=True):
-    """Limits of one client, an IPv4 address or the /64 of an IPv6 address, and of all clients together."""
+    """Limits of each client, an IPv4 address or the /64 of an IPv6 address, and of all clients together."""
 
     connections: Annotated[
         Count,
@@ -208,7 +208,7 @@ class AccessSettings(Struct, frozen=True):
     rate: Annotated[
         Rate, "Maximum sustained rate of one client, then 429; a request for several stops counts for each."
     ] = 50
-    burst: Annotated[Count, "Requests of one client that may arrive at once, before the rate applies."] = 500
+    burst: Annotated[Count, "Requests of one client that may arrive together before the rate applies."] = 500
     unlimited: Annotated[Networks, "Networks that are exempt from the limits of one client."] = (
         "127.0.0.0/8",
         "::1/128",
@@ -226,7 +226,7 @@ class CacheSettings(Struct, frozen=True):
     fresh: Annotated[Seconds, "Age up to which a board is served without a gateway request."] = 60.0
     stale: Annotated[Seconds, "Age up to which a board is served while it is refreshed or the gateway fails."] = 300.0
     entries: Annotated[
-        Count, "Maximum number of boards, more than the Netherlands have stops; the least recently used is evicted."
+        Count, "Maximum number of boards, more than the Netherlands has stops; the least recently used is evicted."
     ] = 50_000
     bytes: Annotated[
         Bytes, "Maximum size of rendered documents; those of the least recently used board are evicted."
@@ -244,7 +244,7 @@ class GatewaySettings(Struct, frozen=True):
     message: Annotated[Bytes, "Maximum size of a callback, before and after gunzip."] = 1 << 20
     remembered: Annotated[
         Count,
-        "Requests remembered for five minutes, to distinguish late and repeated callbacks from unsolicited ones.",
+        "Maximum requests stored for five minutes, to distinguish late and repeated callbacks from unsolicited ones.",
     ] = 100_000
 
 
@@ -253,7 +253,7 @@ class BreakerSettings(Struct, frozen=True):
 
     failures: Annotated[Count, "Consecutive errors after which the breaker opens."] = 10
     pause: Annotated[
-        Seconds, "Time that the breaker stays open and requests fail at once; then it sends one probe."
+        Seconds, "Time for which the breaker stays open and requests fail immediately; then it sends one probe."
     ] = 5.0
 
 
@@ -275,9 +275,9 @@ class FeedLimitSettings(Struct, frozen=True):
 class SubscriberSettings(Struct, frozen=True):
     """The connection to the live feed."""
 
-    silence: Annotated[Seconds, "Silence after which the connection is closed and opened again."] = 60.0
+    silence: Annotated[Seconds, "Silence after which the connection is closed and reopened."] = 60.0
     recovery: Annotated[
-        Seconds, "Time from the first message to a complete picture: two repetitions of the feed."
+        Seconds, "Time from the first message until the data is complete: two repetitions of the feed."
     ] = 60.0
     back_off: Annotated[
         Seconds, "Maximum pause between connection attempts; the first is 1 s, and each is twice the previous one."
@@ -293,7 +293,7 @@ class PasstimeSettings(Struct, frozen=True):
 
     passes: Annotated[
         Count,
-        "Maximum number of passtimes, about 400 bytes each; the Netherlands have a few 100,000 in two hours.",
+        "Maximum number of passtimes, about 400 bytes each; the Netherlands has a few 100,000 in two hours.",
     ] = 4_000_000
     stops: Annotated[Count, "Maximum number of stops, three times those of the Netherlands."] = 200_000
     messages: Annotated[Count, "Maximum number of general messages, each for one stop."] = 100_000
@@ -307,12 +307,12 @@ class PlanningSettings(Struct, frozen=True):
     )
     names: Annotated[
         Count,
-        "Maximum rows of each other table (stops, lines, ...); the Netherlands have 60,000 stops.",
+        "Maximum rows of each other table (stops, lines, ...); the Netherlands has 60,000 stops.",
     ] = 500_000
 
 
 class FeedSettings(Struct, frozen=True):
-    """The live feed KV78turbo, of all modules with source kv78turbo."""
+    """The live feed KV78turbo, for all modules with source kv78turbo."""
 
     addresses: Annotated[
         tuple[Annotated[str, FEED], ...],
@@ -322,7 +322,7 @@ class FeedSettings(Struct, frozen=True):
     ] = (FEED_ADDRESS,)
     timetable: Annotated[
         str,
-        "Directory of recorded KV7 (*.ctx, *.gz), read at the start; new files are read once a minute; empty: none.",
+        "Directory of recorded KV7 (*.ctx, *.gz), read at startup; new files are read once a minute; empty: none.",
         Option("timetable", "t"),
     ] = ""
     limits: FeedLimitSettings = FeedLimitSettings()
@@ -332,7 +332,7 @@ class FeedSettings(Struct, frozen=True):
 
 
 class Config(Struct, frozen=True):
-    """The whole configuration."""
+    """The complete configuration."""
 
     listen: Annotated[
         tuple[Annotated[str, ENDPOINT], ...], "Endpoints that serve clients.", Option("listen", "l")
@@ -355,7 +355,7 @@ class Config(Struct, frozen=True):
 
     @property
     def is_demo(self) -> bool:
-        """Whether departures and live feed are those of the simulated town."""
+        """Whether the departures and the live feed are simulated."""
         return not self.is_live and any(module.source == "demo" for module in self.modules.values())
 
     @property

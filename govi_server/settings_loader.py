@@ -1,4 +1,4 @@
-"""The configuration from a TOML file and options: one frozen, checked Config, or a one-line error."""
+"""Loads the configuration from a TOML file and options: a checked Config, or a one-line error."""
 
 import inspect
 import re
@@ -14,24 +14,24 @@ import msgspec
 from msgspec import Struct
 
 from govi_server.errors import ConfigError
-from govi_server.settings import GATEWAY_URL, SOURCE, SOURCES, TEXT, Config, Form, ModuleSettings, Option
+from govi_server.settings import GATEWAY_URL, SOURCE, SOURCES, TEXT, Config, ModuleSettings, Option, SettingType
 
 _MODULE_NAME = re.compile(r"[A-Za-z0-9-]+")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Setting(NamedTuple):
-    """One setting; of an array, form is that of its elements."""
+    """A setting. type: for an array, the type of its elements."""
 
     default: Any
     description: str
-    form: Form
+    type: SettingType
     is_array: bool
     option: Option | None
 
 
 class Table(NamedTuple):
-    """A table of the configuration file: its description, and what it holds, by key."""
+    """A table of the configuration file: its description, and its settings and tables by key."""
 
     description: str
     settings: dict[str, Setting]
@@ -39,7 +39,7 @@ class Table(NamedTuple):
 
 
 def describe(struct: type[Struct]) -> Table:
-    """Return the settings and tables that a Struct of the settings module declares."""
+    """Return the table that a Struct of the settings module declares."""
     table = Table(inspect.getdoc(struct) or "", {}, {})
     hints = get_type_hints(struct, include_extras=True)
     for field in msgspec.structs.fields(struct):
@@ -59,9 +59,9 @@ def _setting(hint: Any, default: Any) -> Setting:
     if is_array:
         notes += get_args(get_args(kind)[0])[1:]
     (description,) = (note for note in notes if isinstance(note, str))
-    form = next((note for note in notes if isinstance(note, Form)), TEXT)
+    setting_type = next((note for note in notes if isinstance(note, SettingType)), TEXT)
     option = next((note for note in notes if isinstance(note, Option)), None)
-    return Setting(default, description, form, is_array, option)
+    return Setting(default, description, setting_type, is_array, option)
 
 
 def _joined(name: str, key: str) -> str:
@@ -87,17 +87,18 @@ SETTINGS = dict(settings_of(CONFIGURATION))
 
 
 def load(path: str | None, options: Mapping[str, Any]) -> Config:
-    """Return the configuration: the file's values over the defaults, and the options' over both.
+    """Return the configuration: options override the file, and the file overrides the defaults.
 
-    options: values by dotted key, such as modules.kv55.source. Raises ConfigError, whose text names the file and the
-    key, or the option. The file is checked first: an invalid value in it is an error even if an option overrides it.
+    options: values by dotted key, such as modules.kv55.source. Raises ConfigError, whose message names the file and
+    the key, or the option. The file is checked first: an invalid value in it is an error even if an option overrides
+    it.
     """
     values: dict[str, Any] = {}
-    where = f"{path}: " if path is not None else ""
+    prefix = f"{path}: " if path is not None else ""
     if path is not None:
         values = _read(path)
         for key, problem in _invalid_in_table(values, CONFIGURATION, ""):
-            raise ConfigError(f"{where}{key}: {problem}")
+            raise ConfigError(f"{prefix}{key}: {problem}")
     for key, value in options.items():
         *tables, name = key.split(".")
         table = values
@@ -108,7 +109,7 @@ def load(path: str | None, options: Mapping[str, Any]) -> Config:
         raise ConfigError(f"{_option_name(key)}: {problem}")
     config = msgspec.convert(values, Config)
     for key, problem in _conflicts(config):
-        raise ConfigError(f"{_option_name(key) if key in options else f'{where}{key}'}: {problem}")
+        raise ConfigError(f"{_option_name(key) if key in options else f'{prefix}{key}'}: {problem}")
     return config
 
 
@@ -123,15 +124,16 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _option_name(key: str) -> str:
-    """Return the option that sets a setting; key may be that of an element."""
+    """Return the option of a setting. key: of the setting, or of an element of it."""
     option = SETTINGS[key.partition("[")[0]].option
     assert option is not None
     return f"--{option.name}"
 
 
-# Problems: pairs of a key and a text
+# Checks.
 
 Problems = Iterator[tuple[str, str]]
+"""Pairs of a key and a message."""
 
 
 def _invalid_in_table(values: object, table: Table, name: str) -> Problems:
@@ -163,22 +165,23 @@ def _invalid_modules(modules: object) -> Problems:
 
 def _invalid_values(value: Any, setting: Setting, path: str) -> Problems:
     """Yield the problem of a setting's value, or of the first wrong element of an array."""
-    form = setting.form
+    setting_type = setting.type
     if not setting.is_array:
-        if not form.is_valid(value):
-            yield path, _invalid(value, form)
+        if not setting_type.is_valid(value):
+            yield path, _invalid(value, setting_type)
     elif not isinstance(value, list):
-        meant = f"; did you mean [{_shown(value)}]?" if form.is_valid(value) else ""
-        plural = f"{form.noun}es" if form.noun.endswith("s") else f"{form.noun}s"
-        yield path, f"invalid value {_shown(value)} (expected an array of {plural}){meant}"
+        suggestion = f"; did you mean [{_shown(value)}]?" if setting_type.is_valid(value) else ""
+        noun = setting_type.noun
+        plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+        yield path, f"invalid value {_shown(value)} (expected an array of {plural}){suggestion}"
     else:
         for index, element in enumerate(value):
-            if not form.is_valid(element):
-                yield f"{path}[{index}]", _invalid(element, form)
+            if not setting_type.is_valid(element):
+                yield f"{path}[{index}]", _invalid(element, setting_type)
 
 
 def _conflicts(config: Config) -> Problems:
-    """Yield the settings that are valid alone, but contradict others."""
+    """Yield the settings that are valid, but conflict with others."""
     callbacks: dict[str, str] = {}
     for name, module in config.modules.items():
         key = f"modules.{name}"
@@ -204,16 +207,16 @@ def _conflicts(config: Config) -> Problems:
         yield "gateway.answer", f"invalid value {answer:g} ({reason})"
 
 
-# Texts
+# Messages.
 
 
 def _unknown(key: str, table: Table, name: str) -> str:
-    """Return the text for an unknown key: the nearest key of its table, that key of others, or all of its table."""
+    """Return the message for an unknown key, with the nearest key, the same key of other tables, or all keys."""
     known = [*table.settings, *table.tables]
     near = [_joined(name, match) for match in get_close_matches(key, known, 1)]
     elsewhere = [path for path in (*SETTINGS, "modules.kv55") if path.rpartition(".")[2] == key]
-    if meant := near or elsewhere:
-        return f"unknown setting; did you mean {' or '.join(map(repr, meant))}?"
+    if suggestions := near or elsewhere:
+        return f"unknown setting; did you mean {' or '.join(map(repr, suggestions))}?"
     return f"unknown setting (expected {_alternatives(known)})"
 
 
@@ -221,19 +224,19 @@ def _alternatives(words: list[str]) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
 
 
-def _invalid(value: object, form: Form) -> str:
-    """Return the text for an invalid value: what was expected, or the valid value that was probably meant."""
-    text = f"invalid {form.noun} {_shown(value)}"
-    guess = next((guess for guess in _guesses(value, form) if form.is_valid(guess)), None)
-    if guess is None or form.noun == "value":
-        text += f" (expected {form.expected})"
+def _invalid(value: object, setting_type: SettingType) -> str:
+    """Return the message for an invalid value: the expected values, or a valid value that was probably intended."""
+    text = f"invalid {setting_type.noun} {_shown(value)}"
+    guess = next((guess for guess in _guesses(value, setting_type) if setting_type.is_valid(guess)), None)
+    if guess is None or setting_type.noun == "value":
+        text += f" (expected {setting_type.expected})"
     return text if guess is None else f"{text}; did you mean {_shown(guess)}?"
 
 
-def _guesses(value: object, form: Form) -> list[Any]:
-    """Return what an invalid value may have been meant to be; not all of it is valid."""
+def _guesses(value: object, setting_type: SettingType) -> list[Any]:
+    """Return the values that may have been intended; they may be invalid, too."""
     text = str(value).strip()
-    match form.noun:
+    match setting_type.noun:
         case "endpoint":
             return _endpoints(text)
         case "URL" if isinstance(value, str):
@@ -243,11 +246,11 @@ def _guesses(value: object, form: Form) -> list[Any]:
         case "network":
             return _networks(text)
         case _:
-            return get_close_matches(text.lower(), SOURCES, 1) if form is SOURCE else _numbers(text)
+            return get_close_matches(text.lower(), SOURCES, 1) if setting_type is SOURCE else _numbers(text)
 
 
 def _endpoints(text: str) -> list[str]:
-    """Return the endpoint that a port, an IPv4 address with a port, or a path stands for."""
+    """Return the endpoint for a port, an IPv4 address with a port, or a path."""
     if text.startswith("/"):
         return [f"unix:{text}"]
     match = re.fullmatch(r"(?:(\d+\.\d+\.\d+\.\d+)?:)?(\d+)", text, re.ASCII)
@@ -258,7 +261,7 @@ def _endpoints(text: str) -> list[str]:
 
 
 def _networks(text: str) -> list[str]:
-    """Return the network that an address with a prefix length is in: 10.0.0.0/8 for 10.0.0.1/8."""
+    """Return the network of an address with a prefix length: 10.0.0.0/8 for 10.0.0.1/8."""
     try:
         return [str(ip_network(text, strict=False))]
     except ValueError:
@@ -278,7 +281,7 @@ _repr.maxstring = _repr.maxother = 120
 
 
 def _shown(value: object) -> str:
-    """Return a value as it may stand in TOML, on one line and cut to a length."""
+    """Format a value as in TOML, on one line and truncated."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, date | time):

@@ -1,4 +1,4 @@
-"""The command ``twistd govi-cache``: its options, and the service that they describe."""
+"""The command ``twistd govi-cache``: its options and its service."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ IMPLIED_SOURCES = {
     "feed.addresses": "kv78turbo",
     "feed.timetable": "kv78turbo",
 }
-"""The source that a setting's option implies if there is no --source."""
+"""The source that a setting's option implies without --source."""
 
 
 def option_help(key: str) -> str:
@@ -47,7 +47,7 @@ class Options(usage.Options):
     synopsis = "[options]"
     longdesc = "Serves the next departures of a stop, GET /kv55/<TimingPointCode>, from memory."
     optParameters = [
-        ["config", "c", None, "Configuration file (TOML); etc/govi-cache.toml has every setting."],
+        ["config", "c", None, "Configuration file (TOML); etc/govi-cache.toml lists all settings."],
         *(
             [setting.option.name, setting.option.letter, None, option_help(key)]
             for key, setting in SETTINGS.items()
@@ -62,23 +62,23 @@ class Options(usage.Options):
         self.arrays: dict[str, list[str]] = {}
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings that have an option on this command line, by their dotted keys."""
-        given: dict[str, Any] = {
+        """Return the settings of this command line, by their dotted keys."""
+        values: dict[str, Any] = {
             key: self[setting.option.name]
             for key, setting in SETTINGS.items()
             if setting.option is not None and self.get(setting.option.name) is not None
         }
-        given |= self.arrays
+        values |= self.arrays
         for key, source in IMPLIED_SOURCES.items():
-            if key in given:
-                given.setdefault(SOURCE, source)
-        return given
+            if key in values:
+                values.setdefault(SOURCE, source)
+        return values
 
 
 def makeService(options: Options, reactor: Any = None) -> IService:
-    """Return the service that the options describe.
+    """Return the service of the options.
 
-    Raises SystemExit with one line of text if the configuration is unusable.
+    Raises SystemExit with a one-line message if the configuration is invalid.
     """
     if reactor is None:
         from twisted.internet import reactor
@@ -87,7 +87,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         config = load(path, options.settings())
         try:
             return make_service(config, reactor)
-        except ConfigError as error:  # of a setting that has no option
+        except ConfigError as error:  # about a setting without an option
             raise ConfigError(f"{path}: {error}") from None
     except (ConfigError, StartupError) as error:
         raise SystemExit(f"{NAME}: {error}") from None

@@ -68,7 +68,7 @@ def toml_file() -> str:
         else:
             lines.append("")
         for key, setting in table.settings.items():
-            unit = f"  # {setting.form.unit}" if setting.form.unit else ""
+            unit = f"  # {setting.type.unit}" if setting.type.unit else ""
             lines += [*_comment(setting.description), f"{key} = {toml_value(setting.default)}{unit}"]
     return "\n".join(lines) + "\n"
 
@@ -92,7 +92,7 @@ def page() -> str:
 def _row(key: str, setting: Setting) -> str:
     option = f" Option: `--{setting.option.name}`." if setting.option else ""
     meaning = _markdown(setting.description) + option
-    return f"| `{key}` | `{toml_value(setting.default)}` | {setting.form.unit} | {meaning} |"
+    return f"| `{key}` | `{toml_value(setting.default)}` | {setting.type.unit} | {meaning} |"
 
 
 def _markdown(text: str) -> str:

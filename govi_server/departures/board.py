@@ -1,4 +1,4 @@
-"""Departures of a stop: the values that sources create and modules render."""
+"""A stop's departures: the values that sources create and modules render."""
 
 from dataclasses import dataclass
 
@@ -6,13 +6,13 @@ from msgspec import Struct
 
 
 class Trip(Struct, frozen=True, gc=False):
-    """One departure of one journey at one stop.
+    """The departure of a journey from a stop.
 
-    The values are the texts of the source: None if an element is absent, "" if it is empty. Times are HH:MM:SS on
-    ``operating_date`` and continue past 24:00 (docs/protocols.md, section 1.2). Enumerations are open.
+    Values are the source's text: None for an absent element, "" for an empty one. Times are HH:MM:SS on
+    ``operating_date`` and may exceed 24:00 (docs/protocols.md, section 1.2). Enumerations are open.
 
-    A Struct, created in a tenth of a dataclass's time and without work for the garbage collector: a cache has a
-    million of them, and they cannot form cycles.
+    A msgspec Struct is created in a tenth of the time of a dataclass and not tracked by the garbage collector. A
+    cache may hold a million trips, and they cannot form cycles.
     """
 
     operating_date: str | None = None
@@ -28,7 +28,7 @@ class Trip(Struct, frozen=True, gc=False):
     expected_departure_time: str | None = None
     trip_stop_status: str | None = None
     extra: tuple[str, ...] = ()
-    """Unknown elements, each as the XML text of the source."""
+    """Unknown elements, each as its XML in the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,6 @@ class Board:
     """TimingPointCode: ASCII digits, leading zeros significant."""
     trips: tuple[Trip, ...]
     received_at: float
-    """Epoch seconds at which the source's response was complete; ages count from it."""
+    """When the source's response was complete, in epoch seconds; the board's age counts from here."""
     envelope: tuple[tuple[str, str], ...] = ()
-    """Header elements (name, text) of the message that it is from; empty without a message."""
+    """Header elements (name, text) of the source's message; empty for a board without a message."""

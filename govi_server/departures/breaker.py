@@ -1,4 +1,4 @@
-"""The circuit breaker: an unreachable source is not requested again and again."""
+"""A circuit breaker that stops requests to an unreachable source."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -19,11 +19,10 @@ State = Literal["closed", "open", "half-open"]
 
 @implementer(IDepartureSource)
 class CircuitBreaker:
-    """A source in front of another one: while that one is unreachable, requests fail immediately.
+    """Wraps a source; while that is unreachable, requests fail immediately.
 
-    A source that accepts requests without answering does not count as unreachable: the stop may not exist, and
-    requests for made-up stops must not affect others. name: the source's name in the log, where the source itself
-    reports when it is reachable again.
+    A source that accepts a request but does not respond counts as reachable: the stop may not exist, and requests for
+    nonexistent stops must not affect others. name: the source's name in the log. The source logs its own recovery.
     """
 
     log = Logger()

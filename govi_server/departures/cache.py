@@ -19,26 +19,26 @@ _Form = TypeVar("_Form", bound=Sized)
 
 
 class Entry:
-    """A board in the cache, with the forms in which it was rendered."""
+    """A cached board and its renderings."""
 
     __slots__ = ("_forms", "board", "is_current", "size")
 
     def __init__(self, board: Board) -> None:
         self.board = board
         self.size = 0
-        """Bytes of all forms."""
+        """Bytes of all renderings."""
         self.is_current = True
         """Whether the entry is still in the cache."""
         self._forms: dict[object, Sized] = {}
 
 
 class BoardCache:
-    """Boards by TimingPointCode; concurrent misses of a stop share one request to the source.
+    """Caches boards by TimingPointCode; concurrent misses for a stop share one request to the source.
 
-    An entry holds its board's rendered forms, which saves 190 us a request for 20 departures (docs/performance.md).
-    The numbers of entries, bytes and pending requests are bounded by the settings; the least recently used entry is
-    evicted, by an OrderedDict of our own: a look-up takes 0.09 us in place of 0.28 with LRUCache of cachetools. An
-    entry is invalid when a newer board arrives, or when it is older than the stale limit.
+    An entry also holds renderings of its board, which saves 190 us per request for 20 departures
+    (docs/performance.md). The settings bound the numbers of entries, bytes and pending requests; the least recently
+    used entries are evicted first. An OrderedDict looks up an entry in 0.09 us, cachetools' LRUCache in 0.28 us. An
+    entry is invalidated by a newer board, or when it exceeds the stale limit.
     """
 
     log = Logger()
@@ -51,19 +51,19 @@ class BoardCache:
         self.limits = limits
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self.bytes = 0
-        """Of all rendered forms."""
+        """The size of all renderings."""
         self.last_requested = ""
-        """The stop whose board was received last."""
+        """The stop of the latest board that was requested and received."""
         self.evicted = 0
-        """Boards evicted to make room before they were too old."""
-        # The waiters of each pending request; a dict is an ordered set here, so that one of thousands leaves at once.
+        """Boards evicted to make room before they expired."""
+        # The waiters of each pending request: a dict is an ordered set that removes one of many in constant time.
         self._pending: dict[str, dict[Deferred[Entry], None]] = {}
         source.listen(self._on_board)
 
     def board(self, code: str) -> tuple[Result, Entry | Deferred[Entry]]:
-        """Return the cache's result for a stop, and its entry or a Deferred of it that may fail with NoBoard.
+        """Return the result of looking up a stop, and its entry or a Deferred of it, which may fail with NoBoard.
 
-        Cancelling the Deferred ends this wait; the pending request continues for the other waiters.
+        Cancelling the Deferred ends this wait only; the pending request continues.
         """
         if (fresh := self.fresh(code)) is not None:
             return "hit", fresh
@@ -106,17 +106,17 @@ class BoardCache:
         return self._clock.seconds() - entry.board.received_at
 
     def peek(self, code: str) -> Entry | None:
-        """Return a stop's entry, however old; this neither requests it nor counts as its use."""
+        """Return a stop's entry of any age, without requesting it or marking it as used."""
         return self._entries.get(code)
 
     def purge(self, code: str) -> bool:
         """Remove a stop's board; return whether there was one."""
-        known = code in self._entries
+        was_cached = code in self._entries
         self._remove(code)
-        return known
+        return was_cached
 
     def put(self, board: Board) -> Entry:
-        """Store a board in place of the stop's last one; return its entry."""
+        """Store a board, replacing the stop's previous one; return its entry."""
         self._remove(board.code)
         entry = self._entries[board.code] = Entry(board)
         self._shrink()
@@ -127,10 +127,10 @@ class BoardCache:
         return [entry.board for entry in self._entries.values()]
 
     def rendered(self, entry: Entry, form: object, render: Callable[[Board], _Form]) -> _Form:
-        """Return an entry's board in a form, which is rendered once and stored beside the board.
+        """Return a rendering of an entry's board, stored with the entry.
 
-        form: the key of the form; one key always has the same function. A form that is larger than all together may
-        be is not stored.
+        form: the rendering's key, always used with the same function. A rendering larger than the cache is not
+        stored.
         """
         stored: _Form | None = entry._forms.get(form)  # type: ignore[assignment]  # the key determines the type
         if stored is not None:
@@ -145,12 +145,12 @@ class BoardCache:
         return rendered
 
     def _on_board(self, board: Board) -> None:
-        """Store a board that arrived late, and serve the waiters of another request for its stop."""
+        """Store a board that arrived late, and serve the waiters of a newer request for its stop."""
         entry = self.put(board)
         self._serve(self._pending.get(board.code, {}), entry)
 
     def _start_request(self, code: str) -> None:
-        """Request a board from the source, for all waiters there are when it arrives."""
+        """Request a board from the source, for all waiters present when it arrives."""
         self._pending.setdefault(code, {})
         entry: Deferred[Entry] = maybeDeferred(self._source.board, code).addCallbacks(
             self.put, lambda failure: self._fallback(failure, code)
@@ -158,7 +158,7 @@ class BoardCache:
         entry.addBoth(self._resolve, code)
 
     def _fallback(self, failure: Failure, code: str) -> Entry | Failure:
-        """Return the last board when the source fails, if it is within the stale limit; else the failure."""
+        """Return the stop's entry if it is within the stale limit, else the source's failure."""
         if not failure.check(NoBoard):
             self.log.failure("The source failed for {code}", failure, code=code)
         entry = self._entries.get(code)
@@ -174,7 +174,7 @@ class BoardCache:
         waiters.clear()
         for waiter in waiting:
             if waiter.called:
-                continue  # cancelled by a waiter that was served before
+                continue  # cancelled by a waiter served earlier
             if isinstance(result, Entry):
                 waiter.callback(result)
             else:
@@ -187,12 +187,12 @@ class BoardCache:
             self.bytes -= entry.size
 
     def _shrink(self) -> None:
-        """Evict the least recently used entries while there are too many or too large ones, and the too old ones."""
+        """Evict entries, the least recently used first, while they exceed the limits or have expired."""
         while self._entries:
             code, entry = next(iter(self._entries.items()))
-            is_over = len(self._entries) > self.limits.entries or self.bytes > self.limits.bytes
+            exceeds_limits = len(self._entries) > self.limits.entries or self.bytes > self.limits.bytes
             if self.age(entry) <= self.limits.stale:
-                if not is_over:
+                if not exceeds_limits:
                     return
                 self.evicted += 1
             self._remove(code)

@@ -1,6 +1,6 @@
-"""What is displayed of a stop, for any source and any form of display. Pure: the time is an argument.
+"""Departure displays, independent of the source and the output format. Pure: the time is an argument.
 
-A departure is on time only if its source has just reported when it is expected.
+A departure is on time only if fresh data of its source includes an expected time.
 """
 
 from collections.abc import Iterable
@@ -14,21 +14,21 @@ from govi_server.departures.colors import text_color
 from govi_server.departures.times import HOUR, MINUTE, moments, read_date, read_time
 
 COUNTDOWN_SECONDS = 10 * MINUTE
-"""Remaining time below which minutes are displayed in place of a time."""
+"""Remaining time below which minutes are displayed instead of a time."""
 
 HIDDEN_AFTER_SECONDS = MINUTE
-"""How long after its expected time a departure without further data is hidden."""
+"""How long after its expected time a departure without newer data is hidden."""
 
 RowState = Literal["on_time", "late", "early", "planned", "unknown", "cancelled", "stopped", "last_known"]
-"""The state of a departure: "planned" is from the timetable only, "unknown" has an unknown delay, "stopped" is a
-vehicle at the stop, "last_known" is from a source that is stale by now."""
+"""The state of a departure. "planned": known from the timetable only; "unknown": its delay is unknown; "stopped": the
+vehicle is at the stop; "last_known": its source has become stale."""
 
 StopState = Literal["live", "planned", "last_known", "none", "unknown", "down"]
-"""The state of a stop: "planned" is from the timetable only, "none" has no departures for now, "unknown" does not
-exist, "down" has no data."""
+"""The state of a stop. "planned": known from the timetable only; "none": no departures at present; "unknown": the
+stop does not exist; "down": no data is available."""
 
 _BEFORE_DEPARTURE = ("DRIVING", "PLANNED", "ARRIVED")
-"""TripStopStatuses of departures that are still to come (docs/protocols.md, section 2.6)."""
+"""TripStopStatuses of upcoming departures (docs/protocols.md, section 2.6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,35 +39,35 @@ class DisplayRow:
     destination: str
     planned: float
     expected: float
-    """The planned time if no other is known."""
+    """The planned time if unknown."""
     state: RowState
     platform: str | None = None
     color: str | None = None
-    """Of the line, #rrggbb."""
+    """The line's colour, #rrggbb."""
     text_color: str | None = None
-    """Of legible text on it; None without a colour."""
+    """The colour of legible text on it; None without a line colour."""
     note: str = ""
     """A remark on this departure."""
 
     @property
     def delay(self) -> int:
-        """Minutes between the planned and the expected time as displayed; below 0 is early."""
+        """Minutes from the planned to the expected time, as displayed; negative if early."""
         return floor(self.expected / MINUTE) - floor(self.planned / MINUTE)
 
     @property
     def is_expected(self) -> bool:
-        """Whether its expected time is more than the timetable's."""
+        """Whether the expected time was reported, rather than taken from the timetable."""
         return self.state not in ("planned", "unknown", "cancelled")
 
     @property
     def moved(self) -> bool:
-        """Whether it is known to depart at another time than planned."""
+        """Whether it is known to depart earlier or later than planned."""
         return self.delay != 0 and self.is_expected
 
 
 @dataclass(frozen=True, slots=True)
 class StopDisplay:
-    """What is displayed of one stop."""
+    """The display of one stop."""
 
     code: str
     state: StopState
@@ -81,15 +81,15 @@ class StopDisplay:
     age: float = 0.0
     """The age of the data in seconds, subtracted from the remaining time."""
     late: float = 0.0
-    """Seconds that may pass until it is displayed, also subtracted."""
+    """Seconds by which the display may lag, also subtracted."""
 
     @property
-    def shown(self) -> bool:
-        """Whether its departures are known, even if there are none."""
+    def has_data(self) -> bool:
+        """Whether its departures are known, even if it has none."""
         return self.state not in ("unknown", "down")
 
     def seconds_left(self, row: DisplayRow, now: float) -> float:
-        """Return the minimum remaining time in seconds. Planned departures do not age."""
+        """Return the minimum remaining time in seconds. Planned times do not age."""
         return row.expected - now - self.late - (0.0 if row.state == "planned" else self.age)
 
     def minutes(self, row: DisplayRow, now: float) -> int | None:
@@ -101,29 +101,29 @@ class StopDisplay:
 
 @dataclass(frozen=True, slots=True)
 class DepartureDisplay:
-    """What is displayed of some stops."""
+    """The display of one or more stops."""
 
     stops: tuple[StopDisplay, ...]
     horizon: float
     """Seconds ahead for which departures are displayed."""
 
     def delayed(self, seconds: float) -> "DepartureDisplay":
-        """Return it for display up to so many seconds later."""
+        """Return a copy for display up to this many seconds later."""
         return replace(self, stops=tuple(replace(stop, late=stop.late + seconds) for stop in self.stops))
 
     def first(self, limit: int | None) -> "DepartureDisplay":
-        """Return it with at most so many rows of each stop."""
+        """Return a copy with at most this many rows per stop."""
         return replace(self, stops=tuple(replace(stop, rows=stop.rows[:limit]) for stop in self.stops))
 
 
 def clean(text: str | None) -> str:
     """Return a source's text as one line of printable characters, without control and direction characters."""
-    composed = normalize("NFC", text or "")  # characters are counted, so a letter and its accent are one
+    composed = normalize("NFC", text or "")  # columns are counted in characters, so an accented letter must be one
     return " ".join("".join(c if c.isprintable() else " " for c in composed).split())
 
 
 def place(name: str | None, town: str | None) -> tuple[str, str]:
-    """Return a stop's name without its town, which most names begin with, and its town."""
+    """Return a stop's name, without the town that most names begin with, and its town."""
     clean_name, clean_town = clean(name), clean(town)
     if clean_town == "unknown":  # in some data (docs/protocols.md, section 3.4)
         clean_town = ""
@@ -131,20 +131,20 @@ def place(name: str | None, town: str | None) -> tuple[str, str]:
 
 
 def platform(text: str | None) -> str | None:
-    """Parse a SideCode or quay; return None if there is none, which is also written as a dash."""
+    """Parse a SideCode or quay; return None for an empty one or a dash."""
     name = clean(text)
     return None if name in ("", "-") else name
 
 
 def badge(color: str | None, preferred: str | None) -> tuple[str | None, str | None]:
-    """Return a line's colour and that of text on it. preferred: the line's own colour of text."""
+    """Return a line's colour and the colour of text on it. preferred: the line's own text colour."""
     return color, None if color is None else text_color(color, preferred)
 
 
 def row_state(status: str, planned: float | None, expected: float | None, is_stale: bool = False) -> RowState | None:
     """Return the state of a departure with a TripStopStatus; None if it has departed.
 
-    planned, expected: epoch seconds, None if unknown. is_stale: whether the source's latest data is too old.
+    planned, expected: epoch seconds, None if unknown. is_stale: whether the source's latest data is stale.
     """
     minutes = None
     if planned is not None and expected is not None:
@@ -175,7 +175,7 @@ def stop_state(rows: Iterable[DisplayRow], is_stale: bool) -> StopState:
 
 
 def board_display(board: Board, now: float, is_stale: bool, lines: frozenset[str], horizon: float) -> StopDisplay:
-    """Return the display of a gateway's board, which has no name of the stop.
+    """Return the display of a gateway's board, which lacks the stop's name.
 
     lines: the selected LinePublicNumbers or LinePlanningNumbers; empty selects all. horizon: seconds.
     """
@@ -183,12 +183,12 @@ def board_display(board: Board, now: float, is_stale: bool, lines: frozenset[str
         trip for trip in board.trips if not lines or {trip.line_public_number, trip.line_planning_number} & lines
     )
     rows = [row for trip in selected if (row := _row(trip, board.received_at, is_stale)) is not None]
-    shown = [row for row in rows if now - HIDDEN_AFTER_SECONDS < row.expected <= now + horizon]
-    shown.sort(key=lambda row: row.expected)
+    visible = [row for row in rows if now - HIDDEN_AFTER_SECONDS < row.expected <= now + horizon]
+    visible.sort(key=lambda row: row.expected)
     return StopDisplay(
         board.code,
-        stop_state(shown, is_stale),
-        tuple(shown),
+        stop_state(visible, is_stale),
+        tuple(visible),
         as_of=board.received_at if is_stale else None,
         age=max(now - board.received_at, 0.0),
     )
@@ -200,7 +200,7 @@ def _row(trip: Trip, received_at: float, is_stale: bool) -> DisplayRow | None:
     target, reported = (read_time(text or "") for text in (trip.target_departure_time, trip.expected_departure_time))
     if day is None or (target is None and reported is None):
         return None
-    # In the hour that occurs twice, departures of at most half an hour ago are still to come.
+    # In the repeated hour, a time is the first of the two unless that was more than half an hour ago.
     planned, expected = moments(day, target, reported, received_at - HOUR / 2)
     best = expected if expected is not None else planned
     assert best is not None  # one of the times is known

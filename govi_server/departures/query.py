@@ -1,4 +1,4 @@
-"""Which departures a request selects."""
+"""The departures that a request selects."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 from govi_server.departures.times import HOUR
 
 DEFAULT_HORIZON = 2 * HOUR
-"""Seconds of departures in a response without a horizon parameter."""
+"""Seconds ahead for which departures are returned without a horizon parameter."""
 
 
 class Selectable(Protocol):
@@ -39,7 +39,7 @@ class Query:
     def select(
         self, departures: Iterable[_Departure], public_number: Callable[[_Departure], str]
     ) -> list[_Departure]:
-        """Return the selected departures, in order. public_number: returns the LinePublicNumber of a departure."""
+        """Return the selected departures, in order. public_number: returns a departure's LinePublicNumber."""
         selected = []
         for departure in departures:
             if self.lines and not {departure.line_planning_number, public_number(departure)} & self.lines:

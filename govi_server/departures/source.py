@@ -1,4 +1,4 @@
-"""The source of boards, and how a request to it fails."""
+"""The interface of sources of boards, and the errors of requests to them."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from govi_server.departures.board import Board
 
 
 class NoBoard(Exception):
-    """A source did not return a stop's board; the text says why, for the log and the client."""
+    """The source did not return a stop's board; the message is the reason, for the log and the client."""
 
 
 class Busy(NoBoard):
@@ -32,7 +32,7 @@ class IDepartureSource(Interface):
     """A source of boards."""
 
     def board(code: str) -> "Deferred[Board]":
-        """Request the board of a TimingPointCode; fails with a NoBoard, within a time that the source bounds."""
+        """Request the board of a TimingPointCode. Fails with NoBoard, within a time bounded by the source."""
 
     def listen(on_board: "Callable[[Board], object]") -> None:
-        """Call a function with each board that arrives when its request has failed already."""
+        """Call a function with each board that arrives after its request has failed."""

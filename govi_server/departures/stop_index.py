@@ -1,4 +1,4 @@
-"""Finding stops by name, town or code, and by position. Pure: an index is built in steps, and does not change."""
+"""Search for stops by name, town, code or position. Pure: an index is built in steps, and then immutable."""
 
 import math
 import re
@@ -16,25 +16,25 @@ from govi_server.departures.display import place
 from govi_server.departures.timing_point import TimingPoint
 
 MAX_STOPS = 20
-"""Stops in a result."""
+"""Stops per result."""
 
 MAX_QUERY_CHARACTERS = 100
-"""Longer queries are cut: this is twice a TimingPointName."""
+"""Longer queries are truncated; a TimingPointName has at most half of this."""
 
 MAX_QUERY_WORDS = 6
-"""Further words of a query are ignored."""
+"""Words beyond these are ignored."""
 
 MAX_DISTANCE_METRES = 10_000
-"""Stops further away are not near."""
+"""The search radius around a position."""
 
 _STEP_STOPS = 200
-"""Stops of one step of building an index: some two milliseconds."""
+"""Stops per step of building an index: about two milliseconds of work."""
 
 _CELL_METRES = 1000
-"""The side of the squares that stops are indexed by."""
+"""Side length of the grid cells by which positions are indexed."""
 
 _WORD = re.compile(r"\w+")
-_LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "_": " "})  # without combining accents
+_LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "_": " "})  # not decomposed by NFKD
 
 
 def folded(text: str) -> str:
@@ -45,7 +45,7 @@ def folded(text: str) -> str:
 
 
 class _Place(NamedTuple):
-    """The texts of a stop for comparison, and its order among equally good matches."""
+    """A stop's texts for comparison; the sort order of equally good matches."""
 
     name: str
     """Without the town, which most names begin with."""
@@ -53,20 +53,20 @@ class _Place(NamedTuple):
     code: str
 
     @property
-    def whole(self) -> str:
+    def full_name(self) -> str:
         return f"{self.town} {self.name}".strip()
 
 
 def _place(code: str, point: TimingPoint | None) -> _Place:
     name, town = map(folded, place(point.name, point.town) if point is not None else ("", ""))
-    without = name.removeprefix(town).strip() if name.startswith(f"{town} ") else name
-    return _Place(without, town, code)
+    short_name = name.removeprefix(town).strip() if name.startswith(f"{town} ") else name
+    return _Place(short_name, town, code)
 
 
 class StopIndex:
-    """An index of stops by the words of their names and towns, and by squares.
+    """Indexes stops by the words of their names and towns, and by grid cell.
 
-    make() builds it from points, the stops of the timetable, and codes, stops without a name.
+    make() builds it from points, the timetable's stops, and codes, stops that may lack a name.
     """
 
     def __init__(self, points: Mapping[str, TimingPoint]) -> None:
@@ -76,14 +76,14 @@ class StopIndex:
         self._codes: list[str] = []
         self._names: dict[str, list[int]] = {}
         self._towns: dict[str, list[int]] = {}
-        self._whole: dict[str, list[int]] = {}
+        self._full_names: dict[str, list[int]] = {}
         self._cells: dict[tuple[int, int], list[int]] = {}
         self._name_words: list[str] = []
         self._town_words: list[str] = []
-        self.find = lru_cache(maxsize=1024)(self._find)  # typed queries share their beginnings
-        """Return the codes of the stops that match a query, the best first: an exact code, an exact name, all words
-        in name or town (first if the name begins with them), a name that begins with the query, a name whose words
-        begin with the query's, and a name and town whose words together do."""
+        self.find = lru_cache(maxsize=1024)(self._find)  # clients search while the query is typed
+        """Return the codes of the stops that match a query, best first: an exact code, an exact name, all words in
+        name or town (names that begin with the query first), a name that begins with the query, a name with words
+        that begin with the query's, and name, town and code with words that do."""
 
     @classmethod
     def make(
@@ -99,17 +99,17 @@ class StopIndex:
         index._town_words = yield from _ordered([*index._towns])
         built(index)
 
-    def _add(self, at: int) -> None:
-        place = self._places[at]
-        self._of_code[place.code] = at
+    def _add(self, i: int) -> None:
+        place = self._places[i]
+        self._of_code[place.code] = i
         for words, table in ((place.name, self._names), (place.town, self._towns)):
             for word in set(words.split()):
-                table.setdefault(word, []).append(at)
-        for whole in {place.name, place.whole} - {""}:
-            self._whole.setdefault(whole, []).append(at)
+                table.setdefault(word, []).append(i)
+        for name in {place.name, place.full_name} - {""}:
+            self._full_names.setdefault(name, []).append(i)
         point = self._points.get(place.code)
-        if point is not None and point.is_placed:
-            self._cells.setdefault((point.x // _CELL_METRES, point.y // _CELL_METRES), []).append(at)
+        if point is not None and point.has_position:
+            self._cells.setdefault((point.x // _CELL_METRES, point.y // _CELL_METRES), []).append(i)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -119,33 +119,33 @@ class StopIndex:
         words = text.split()[:MAX_QUERY_WORDS]
         matches: dict[int, None] = {}
         for group in self._ranked(text, words) if words else ():
-            new = (at for at in group if at not in matches)
+            new = (i for i in group if i not in matches)
             matches.update(dict.fromkeys(islice(new, MAX_STOPS - len(matches))))
             if len(matches) == MAX_STOPS:
                 break
-        return tuple(self._places[at].code for at in matches)
+        return tuple(self._places[i].code for i in matches)
 
     def _ranked(self, text: str, words: list[str]) -> Iterator[Iterable[int]]:
-        """Yield the stops that match a query, in groups, the best first."""
+        """Yield the matching stops in groups, best first."""
         if text in self._of_code:
             yield (self._of_code[text],)
-        yield self._whole.get(text, ())
-        # Places are sorted by name, so those with the same beginning are neighbours.
+        yield self._full_names.get(text, ())
+        # Places are sorted by name, so those with a common prefix are adjacent.
         begin = bisect_left(self._places, _Place(text, "", ""))
-        beginning = range(begin, self._end(begin, text))
-        # The query Utrecht means the town before the roads to it.
-        whole = set.intersection(*({*self._names.get(word, ()), *self._towns.get(word, ())} for word in words))
-        yield [at for at in beginning if at in whole]
-        yield nsmallest(MAX_STOPS, whole)
-        yield beginning
-        named = [_beginning(self._name_words, self._names, word) for word in words]
-        yield nsmallest(MAX_STOPS, set.intersection(*named))
-        coded = [{self._of_code[code] for code in _from(self._codes, word)} for word in words]
-        anywhere = [
-            of_name | of_code | _beginning(self._town_words, self._towns, word)
-            for word, of_name, of_code in zip(words, named, coded, strict=True)
+        with_prefix = range(begin, self._end(begin, text))
+        # Whole words rank above prefixes: "Utrecht" finds the town before the Utrechtseweg.
+        with_words = set.intersection(*({*self._names.get(word, ()), *self._towns.get(word, ())} for word in words))
+        yield [i for i in with_prefix if i in with_words]
+        yield nsmallest(MAX_STOPS, with_words)
+        yield with_prefix
+        by_name = [_places_with_prefix(self._name_words, self._names, word) for word in words]
+        yield nsmallest(MAX_STOPS, set.intersection(*by_name))
+        by_code = [{self._of_code[code] for code in _with_prefix(self._codes, word)} for word in words]
+        by_any = [
+            names | codes | _places_with_prefix(self._town_words, self._towns, word)
+            for word, names, codes in zip(words, by_name, by_code, strict=True)
         ]
-        yield nsmallest(2 * MAX_STOPS, set.intersection(*anywhere))
+        yield nsmallest(2 * MAX_STOPS, set.intersection(*by_any))
 
     def _end(self, begin: int, text: str) -> int:
         """Return the end of the places whose names begin with a text, up to twice MAX_STOPS of them."""
@@ -155,22 +155,22 @@ class StopIndex:
         return end
 
     def near(self, latitude: float, longitude: float, limit: int = MAX_STOPS) -> list[tuple[str, int]]:
-        """Return the codes of the nearest stops with their distances in metres, the nearest first."""
+        """Return the codes of the nearest stops with their distances in metres, nearest first."""
         x, y = _rd().transform(longitude, latitude)
         if not (math.isfinite(x) and math.isfinite(y)):
             return []
         column, row = int(x // _CELL_METRES), int(y // _CELL_METRES)
         distances: list[tuple[float, int]] = []
         for ring in range(MAX_DISTANCE_METRES // _CELL_METRES + 1):
-            for cell in _ring(column, row, ring):
-                for at in self._cells.get(cell, ()):
-                    point = self._points[self._places[at].code]
-                    distances.append((math.hypot(point.x - x, point.y - y), at))
-            # Stops of further rings are at least so many metres away.
+            for cell in _cells(column, row, ring):
+                for i in self._cells.get(cell, ()):
+                    point = self._points[self._places[i].code]
+                    distances.append((math.hypot(point.x - x, point.y - y), i))
+            # Stops in outer rings are at least ring * _CELL_METRES away.
             if sum(distance <= ring * _CELL_METRES for distance, _ in distances) >= limit:
                 break
         nearest = nsmallest(limit, distances)
-        return [(self._places[at].code, round(metres)) for metres, at in nearest if metres <= MAX_DISTANCE_METRES]
+        return [(self._places[i].code, round(metres)) for metres, i in nearest if metres <= MAX_DISTANCE_METRES]
 
 
 _T = TypeVar("_T")
@@ -187,7 +187,7 @@ def _each(function: Callable[[_T], _U], items: Sequence[_T]) -> Generator[None, 
 
 
 def _ordered(items: list[Any]) -> Generator[None, None, list[Any]]:
-    """Sort items in steps: sixty thousand at once take a tenth of a second."""
+    """Sort items in steps: sorting 60,000 in one step takes 0.1 s."""
     runs = []
     for begin in range(0, len(items), _STEP_STOPS):
         runs.append(sorted(items[begin : begin + _STEP_STOPS]))
@@ -200,18 +200,18 @@ def _ordered(items: list[Any]) -> Generator[None, None, list[Any]]:
     return ordered
 
 
-def _from(ordered: list[str], prefix: str) -> list[str]:
-    """Return the texts of an ordered list that begin with a prefix."""
+def _with_prefix(ordered: list[str], prefix: str) -> list[str]:
+    """Return the texts of a sorted list that begin with a prefix."""
     return ordered[bisect_left(ordered, prefix) : bisect_left(ordered, prefix + "\U0010ffff")]
 
 
-def _beginning(ordered: list[str], table: Mapping[str, list[int]], prefix: str) -> set[int]:
-    """Return the places with a word that begins with a prefix."""
-    return set().union(*(table[word] for word in _from(ordered, prefix)))
+def _places_with_prefix(ordered: list[str], table: Mapping[str, list[int]], prefix: str) -> set[int]:
+    """Return the indexes of the places with a word that begins with a prefix."""
+    return set().union(*(table[word] for word in _with_prefix(ordered, prefix)))
 
 
-def _ring(column: int, row: int, ring: int) -> Iterator[tuple[int, int]]:
-    """Yield the squares at a distance of so many squares."""
+def _cells(column: int, row: int, ring: int) -> Iterator[tuple[int, int]]:
+    """Yield the cells of the ring at this distance, in cells, around a cell."""
     for dx in range(-ring, ring + 1):
         for dy in range(-ring, ring + 1) if abs(dx) == ring else {-ring, ring}:
             yield column + dx, row + dy

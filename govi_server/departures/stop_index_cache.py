@@ -1,4 +1,4 @@
-"""The current stop index: rebuilt in the background when the known stops have changed."""
+"""The current stop index: rebuilt in the background when the known stops change."""
 
 from collections.abc import Iterable, Mapping
 from typing import Protocol
@@ -11,7 +11,7 @@ from govi_server.departures.timing_point import TimingPoint
 from govi_server.runtime.cooperative import make_cooperator
 
 REBUILD_PAUSE_FACTOR = 10
-"""Pause between two builds, as a multiple of the last build's duration: at night KV7 changes every second."""
+"""Pause after a build, as a multiple of its duration: at night KV7 changes every second."""
 
 
 class KnownStops(Protocol):
@@ -43,7 +43,7 @@ class StopIndexCache:
         self._waiters: list[Deferred[StopIndex]] | None = None
 
     def index(self) -> Deferred[StopIndex]:
-        """Return the index, the last one while a new one is built; fails with RuntimeError if none can be built."""
+        """Return the index, the previous one during a rebuild. Fails with RuntimeError if the first build fails."""
         now, version = self._clock.seconds(), self._stops.stops_version
         if version != self._version and self._waiters is None and now >= self._not_before:
             self._version, self._waiters = version, []

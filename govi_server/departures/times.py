@@ -1,4 +1,4 @@
-"""Times of the timetable: HH:MM:SS on an operating date, and their moments in epoch seconds. Pure."""
+"""Timetable times, HH:MM:SS on an operating date, and their moments in epoch seconds. Pure."""
 
 import re
 from datetime import UTC, date, datetime, timedelta
@@ -11,26 +11,26 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
 MAX_EARLY_SECONDS = 10 * MINUTE
-"""How early a vehicle may be: this decides between two planned times in the hour that occurs twice."""
+"""How early a vehicle may be, to select one of the two moments of a planned time in the repeated hour."""
 
 _TIME = re.compile(r"([0-3][0-9]|4[0-7]):([0-5][0-9]):([0-5][0-9])")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def read_time(text: str) -> int | None:
-    """Parse HH:MM:SS, up to 47:59:59, as seconds; return None if it is invalid."""
+    """Parse HH:MM:SS, up to 47:59:59, into seconds; return None if it is invalid."""
     match = _TIME.fullmatch(text)
     return int(match[1]) * HOUR + int(match[2]) * MINUTE + int(match[3]) if match else None
 
 
 def write_time(seconds: int) -> str:
-    """Format seconds as HH:MM:SS, past 24:00:00 if need be."""
+    """Format seconds as HH:MM:SS, which may exceed 24:00:00."""
     return f"{seconds // HOUR:02}:{seconds // MINUTE % 60:02}:{seconds % 60:02}"
 
 
 @lru_cache(maxsize=1024)
 def read_date(text: str) -> date | None:
-    """Parse YYYY-MM-DD; return None if it is invalid, or of an impossible year such as 1970."""
+    """Parse YYYY-MM-DD; return None if it is invalid, or its year is not from 1971 to 2999."""
     try:
         day = date.fromisoformat(text) if _DATE.fullmatch(text) else None
     except ValueError:
@@ -46,9 +46,9 @@ def local_date(moment: float) -> date:
 def moment(operating_date: date, seconds: int, after: float = 0.0) -> float:
     """Return the epoch seconds of a time on an operating date.
 
-    Times are local, with the hours past 24 on the day after (docs/protocols.md, sections 2.5 and 3.2). In the hour
-    that occurs twice in autumn it is the first one, or the second if the first was not ``after`` a moment (epoch
-    seconds) at which the event was still to come. In the hour that is skipped in spring clocks count as not set yet.
+    Times are local, hours past 24 are on the next day (docs/protocols.md, sections 2.5 and 3.2). after: a moment
+    (epoch seconds) before the event. A time in the hour that is repeated in autumn is the first of the two, unless
+    that is before ``after``. A time in the hour that is skipped in spring is read from a clock not yet changed.
     """
     days, of_day = divmod(seconds, DAY)
     day = operating_date + timedelta(days)
@@ -65,8 +65,8 @@ def moments(
 ) -> tuple[float | None, float | None]:
     """Return the moments of the planned and the expected time of one event; None if unknown.
 
-    after: as of moment(), for the expected time. In the hour that occurs twice, the planned time is the last one that
-    makes the vehicle at most slightly early.
+    after: as in moment(), for the expected time. In the repeated hour, the planned moment is the later one, unless
+    that would make the vehicle more than MAX_EARLY_SECONDS early.
     """
     expected_moment = None if expected is None else moment(operating_date, expected, after)
     if planned is None:
@@ -77,16 +77,16 @@ def moments(
 
 @lru_cache(maxsize=256)
 def _day(day: date) -> tuple[float, bool]:
-    """Return when a day begins (epoch seconds), and whether clocks are changed on it."""
+    """Return when a day begins (epoch seconds), and whether the clocks change on it."""
     begins = datetime(day.year, day.month, day.day, tzinfo=LOCAL_ZONE)
     ends = begins + timedelta(days=1)
     return begins.timestamp(), begins.utcoffset() != ends.utcoffset()
 
 
 def read_timestamp(text: str) -> float | None:
-    """Parse an ISO 8601 timestamp, 2021-06-06T18:26:05+02:00, as epoch seconds; return None if it is invalid.
+    """Parse an ISO 8601 timestamp, 2021-06-06T18:26:05+02:00, into epoch seconds; return None if it is invalid.
 
-    Without an offset it is local time of the Netherlands.
+    A timestamp without an offset is local time of the Netherlands.
     """
     try:
         time = datetime.fromisoformat(text)

@@ -1,4 +1,4 @@
-"""TimingPoints: the form of their codes, and their positions."""
+"""TimingPoints: the format of their codes, and their positions."""
 
 import re
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from functools import lru_cache
 from pyproj import Transformer
 
 _RD_X, _RD_Y = range(1, 400_000), range(200_000, 700_000)
-"""Valid RD coordinates in metres: the Netherlands and some way across its borders."""
+"""Valid RD coordinates in metres: the Netherlands and its border regions."""
 
 TIMING_POINT_CODE_PATTERN = "[0-9]{1,10}"
-"""The form of a TimingPointCode, as a regular expression: ASCII digits (docs/protocols.md, section 2.4)."""
+"""A regular expression for a TimingPointCode: ASCII digits (docs/protocols.md, section 2.4)."""
 _CODE = re.compile(TIMING_POINT_CODE_PATTERN)
 
 
@@ -26,14 +26,14 @@ class TimingPoint:
     """RD coordinates (EPSG:28992) in metres; 0 if unknown."""
 
     @property
-    def is_placed(self) -> bool:
-        """Whether its position is known."""
+    def has_position(self) -> bool:
+        """Whether the position is known."""
         return self.x in _RD_X and self.y in _RD_Y
 
     @property
     def position(self) -> tuple[float, float] | None:
         """Longitude and latitude in degrees (WGS 84); None if unknown."""
-        return wgs84(self.x, self.y) if self.is_placed else None
+        return wgs84(self.x, self.y) if self.has_position else None
 
 
 @lru_cache(maxsize=1 << 16)

@@ -1,7 +1,6 @@
-"""The departure board for programs, as JSON, and for LED signs and small devices, as lines of text.
+"""The departure board as JSON for programs, and as lines of text for LED signs and small devices.
 
-The JSON's names and types are written once, here: the Structs make the JSON Schema in /openapi.json, too, and their
-docstrings are its descriptions.
+The Structs define the JSON and its schema in /openapi.json, with their docstrings as descriptions.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -23,16 +22,16 @@ class _Member(NamedTuple):
     type: Any
     value: _Value
     text: _Value | None = None
-    """Of a time: its text in a line, which is aligned right and never shortened; other members are as in the JSON."""
+    """For times: the text in a line, aligned right and never shortened. Other members are as in the JSON."""
 
 
 def _time(stop: StopDisplay, row: DisplayRow, now: float, lang: str) -> str:
-    """Return the time or the minutes left; for a cancelled departure, the word."""
+    """Return the time or the minutes left, or "cancelled" in the language."""
     return TEXTS[lang]["cancelled"] if row.state == "cancelled" else left_words(stop, row, now, lang)
 
 
 def _time_in_line(stop: StopDisplay, row: DisplayRow, now: float, lang: str) -> str:
-    """Return the same for a line, where no state stands beside it: a tilde marks times that are not reliable."""
+    """Return the time in a line, which has no state: a tilde marks unreliable times."""
     return ("~" if row.state in ("unknown", "last_known") else "") + _time(stop, row, now, lang)
 
 
@@ -64,17 +63,17 @@ FIELDS = tuple(_MEMBERS)
 """The members of a departure, in order."""
 
 LINE_FIELDS = ("line", "destination", "time")
-"""The fields of a line of text without a fields parameter."""
+"""The fields of a line of text, unless a fields parameter selects others."""
 
 Departure = defstruct(
     "Departure",
     [(name, member.type | UnsetType, UNSET) for name, member in _MEMBERS.items()],
-    namespace={"__doc__": "A departure: all members, or those that the fields parameter names."},
+    namespace={"__doc__": "A departure, with all members or those of the fields parameter."},
 )
 
 
 class BoardStop(Struct):
-    """A stop and its departures. as_of: when old data was current."""
+    """A stop and its departures. as_of: the time of the data, if it is stale."""
 
     code: str
     name: str
@@ -83,7 +82,7 @@ class BoardStop(Struct):
     words: str
     as_of: _Timestamp | None
     messages: Sequence[str]
-    departures: list[Departure]  # type: ignore[valid-type]  # made from the table; here dicts, ordered as requested
+    departures: list[Departure]  # type: ignore[valid-type]  # made from _MEMBERS; encoded from dicts in the requested order
 
 
 class Board(Struct):
@@ -95,7 +94,7 @@ class Board(Struct):
 def document(
     display: DepartureDisplay, lang: str, now: float, fields: Sequence[str] = FIELDS
 ) -> Generator[None, None, str]:
-    """Return a board as JSON, in steps, with these members of each departure."""
+    """Return a board as JSON, in steps. fields: the members of each departure."""
     members = [(name, _MEMBERS[name].value) for name in fields]
     stops = []
     for stop in display.stops:
@@ -118,9 +117,9 @@ def document(
 def lines(
     display: DepartureDisplay, lang: str, now: float, fields: Sequence[str] = LINE_FIELDS, width: int | None = None
 ) -> Generator[None, None, str]:
-    """Return a board as lines of text, in steps: a line for each departure, or for a stop without departures.
+    """Return a board as lines of text, in steps: one for each departure and for each stop without departures.
 
-    width: the exact length of a line in characters; times are not shortened for it. None: as long as necessary.
+    width: the exact length of a line in characters; times are not shortened for it. None: no limit or padding.
     """
     rows: list[list[str]] = []
     texts = [_MEMBERS[name].text or _MEMBERS[name].value for name in fields]
@@ -147,7 +146,7 @@ def _is_time(name: str) -> bool:
 
 
 def _fit(widths: list[int], fields: Sequence[str], width: int) -> None:
-    """Change the columns' widths so that a line has this width: the destination first, then others, times last."""
+    """Adjust the columns to the width of a line: the destination first, then others, times last."""
 
     def excess() -> int:
         return sum(widths) + sum(map(bool, widths)) - 1 - width
@@ -157,16 +156,16 @@ def _fit(widths: list[int], fields: Sequence[str], width: int) -> None:
     for i in flexible:
         while excess() > 0 and widths[i]:
             widths[i] -= 1
-    for i in reversed(range(1, len(fields))):  # only times are left: those that do not fit are omitted
+    for i in reversed(range(1, len(fields))):  # omit times that do not fit
         if excess() > 0:
             widths[i] = 0
-    shown = [i for i in (*flexible, *range(len(fields))) if widths[i]]
-    if shown:
-        widths[shown[0]] -= excess()
+    visible = [i for i in (*flexible, *range(len(fields))) if widths[i]]
+    if visible:
+        widths[visible[0]] -= excess()
 
 
 def shortened(text: str, width: int) -> str:
-    """Return a name in at most this many characters: without its "via", then cut off, with a point at the end."""
+    """Shorten a name to at most this many characters: drop its "via" part, then truncate it, ending in a period."""
     if len(text) <= width:
         return text
     text = text.partition(" via ")[0]

@@ -1,4 +1,4 @@
-"""Fills OVapi's documents from the feed; the forms of their values (docs/protocols.md, section 3.2)."""
+"""Makes OVapi's documents from the feed, with its formats of values (docs/protocols.md, section 3.2)."""
 
 import re
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.runtime.clock import LOCAL_ZONE
 
 HORIZON = 90 * MINUTE
-"""Seconds of departures in a response without a horizon parameter (docs/protocols.md, section 3.2)."""
+"""Seconds ahead for which departures are returned without a horizon parameter (docs/protocols.md, section 3.2)."""
 
 _DIGITS = re.compile(r"[0-9]{1,15}")
 
@@ -52,7 +52,7 @@ class OvapiDocuments:
         return Stop(*self._stop_members(code))
 
     def stop_nearby(self, code: str, metres: int) -> StopNearby:
-        """Return the description of a stop at a distance."""
+        """Return the description of a stop at a distance in metres."""
         return StopNearby(*self._stop_members(code), metres)
 
     def _stop_members(self, code: str) -> tuple[float | None, float | None, str, str, str, str | None]:
@@ -94,7 +94,7 @@ class OvapiDocuments:
             LinePublicNumber=timetable.public_number(passtime),
             LastUpdateTimeStamp=_with_offset(passtime.last_update),
             DestinationCode=passtime.destination_code,
-            # Clients read all four times, so a known time stands in for an unknown one.
+            # Clients read all four times, so a known time substitutes for an unknown one.
             ExpectedDepartureTime=_local_time(day, expected_departure or departure or expected_arrival or arrival),
             UserStopOrderNumber=_number(passtime.user_stop_order_number),
             ProductFormulaType=passtime.product_formula_type or "EMPTY",
@@ -114,7 +114,7 @@ class OvapiDocuments:
         )
 
     def passes(self, passtimes: Iterable[Passtime]) -> dict[str, Pass]:
-        """Return the passes of a stop by journey, in order; the earlier one if a journey calls twice."""
+        """Return the passes of a stop by journey, in order; if a journey calls twice, the earlier pass."""
         passes: dict[str, Pass] = {}
         for passtime in passtimes:
             if passtime.journey not in passes:
@@ -122,7 +122,7 @@ class OvapiDocuments:
         return passes
 
     def message(self, message: GeneralMessage) -> Message:
-        """Return a general message: its columns that have a value, with times of the local clock."""
+        """Return a general message: its non-null columns, with times in local time."""
         return {
             name: _local_timestamp(value) if name.startswith("Message") and "Time" in name else value
             for name, value in message.fields
@@ -130,8 +130,8 @@ class OvapiDocuments:
         }
 
     def board(self, board: StopDepartures, query: Query, departures: bool) -> StopBoard:
-        """Return a stop with its passes and messages. departures: leave out passes that only arrive."""
-        passtimes = (one for one in board.passtimes if one.is_departure or not departures)
+        """Return a stop with its passes and messages. departures: omit passes that only arrive."""
+        passtimes = (passtime for passtime in board.passtimes if passtime.is_departure or not departures)
         return StopBoard(
             self.stop(board.code),
             self.passes(query.select(passtimes, self._timetable.public_number)),
@@ -158,7 +158,7 @@ class OvapiDocuments:
         )
 
     def line_document(self, operator: str, number: str, direction: str, network: bool) -> LineActuals | None:
-        """Return a line and where its journeys are, and with network its stops, too; None if it is unknown."""
+        """Return a line with the passes of its journeys, and with network its stops; None if it is unknown."""
         line = self.line(operator, number, direction)
         if line is None:
             return None
@@ -176,15 +176,15 @@ class OvapiDocuments:
         }
 
     def _actuals(self, operator: str, number: str, direction: str) -> dict[str, Pass]:
-        """Return where the journeys of a line are, those included that begin within the horizon."""
+        """Return the current pass of each journey of a line, including journeys that begin within the horizon."""
         now = self._feed.clock.seconds()
         live = self._feed.passtimes.lines.get((operator, number, direction), ())
         journeys = [key.decode().replace("|", "_") for key in live]
-        passtimes = [where(self._feed.boards.journey(journey), now) for journey in journeys]
+        passtimes = [current_passtime(self._feed.boards.journey(journey), now) for journey in journeys]
         planned = self._timetable.first_passtimes(operator, number, direction, now, now + HORIZON)
         passtimes.extend(passtime for _, passtime in planned if passtime.journey not in set(journeys))
-        shown = [one for one in passtimes if one is not None and one.expected <= now + HORIZON]
-        return self.passes(sorted(shown, key=lambda one: one.expected))
+        within = [passtime for passtime in passtimes if passtime is not None and passtime.expected <= now + HORIZON]
+        return self.passes(sorted(within, key=lambda passtime: passtime.expected))
 
     def journey(self, key: str) -> Journey | None:
         """Return a journey with its passes in order; None if it is unknown."""
@@ -193,7 +193,7 @@ class OvapiDocuments:
         return Journey(self.server_time(), stops) if stops else None
 
     def last_update(self) -> LastUpdate:
-        """Return when each data owner and each subscription last sent something."""
+        """Return the latest timestamps of data owners and subscriptions."""
         operators, subscriptions = self._feed.passtimes.last_update, self._feed.subscriptions
         timestamps = LastUpdateTimeStamps(
             *(
@@ -204,20 +204,22 @@ class OvapiDocuments:
         return LastUpdate(timestamps, self.server_time())
 
 
-def where(passtimes: Iterable[Passtime], now: float) -> Passtime | None:
-    """Return a journey's last reported stop, or else its next one; None if it has ended or is cancelled."""
+def current_passtime(passtimes: Iterable[Passtime], now: float) -> Passtime | None:
+    """Return a journey's passtime at its last reported stop, or else its next; None if it ended or is cancelled."""
     passtimes = sorted(passtimes, key=_stop_order)
-    if not passtimes or any(one.trip_stop_status == "CANCEL" for one in passtimes):
+    if not passtimes or any(passtime.trip_stop_status == "CANCEL" for passtime in passtimes):
         return None
-    visited = [one for one in passtimes if one.trip_stop_status in ("ARRIVED", "PASSED")]
+    visited = [passtime for passtime in passtimes if passtime.trip_stop_status in ("ARRIVED", "PASSED")]
     if visited:
         return visited[-1] if visited[-1].is_departure else None
-    coming = (one for one in passtimes if one.hidden_after > now and one.trip_stop_status != "UNKNOWN")
-    return next(coming, None)
+    upcoming = (
+        passtime for passtime in passtimes if passtime.hidden_after > now and passtime.trip_stop_status != "UNKNOWN"
+    )
+    return next(upcoming, None)
 
 
 def _stop_order(passtime: Passtime) -> tuple[int, str]:
-    """Return the sort key of a stop in its journey: its number, without parsing it."""
+    """Return the sort key of a stop in its journey: the order of its number, without parsing it."""
     return len(passtime.user_stop_order_number), passtime.user_stop_order_number
 
 
@@ -233,7 +235,7 @@ def _local_timestamp(timestamp: str) -> str:
 
 
 def _local_time(day: date, time: str | None) -> str | UnsetType:
-    """Format a time of an operating date with its calendar date: 24:10:00 is ten past midnight of the day after."""
+    """Format a time of an operating date with its calendar date: 24:10:00 is 00:10:00 on the next day."""
     seconds = read_time(time or "")
     if seconds is None:
         return UNSET
@@ -243,7 +245,7 @@ def _local_time(day: date, time: str | None) -> str | UnsetType:
 
 
 def _number(text: str) -> int | str:
-    """Return text as a number; unchanged if it is not one, or too large for common JSON parsers."""
+    """Parse a number; return the text unchanged if it is not one, or too large for common JSON parsers."""
     return int(text) if _DIGITS.fullmatch(text) else text
 
 

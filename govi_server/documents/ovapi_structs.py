@@ -1,4 +1,4 @@
-"""OVapi's JSON documents as Structs, from which both the bytes and the JSON Schemas are made.
+"""OVapi's JSON documents as Structs, which define the bytes and the JSON Schemas.
 
 Names, order and types are OVapi's (docs/protocols.md, section 3.2). The docstrings are the descriptions in
 /openapi.json.
@@ -56,21 +56,21 @@ _Extended = TypeVar("_Extended", bound=type[Struct])
 
 
 def _with_text_members(names: Iterable[str]) -> Callable[[_Extended], _Extended]:
-    """Return a class decorator that appends text members, absent unless given, to a Struct."""
+    """Return a class decorator that appends optional text members to a Struct."""
 
-    def extended(base: _Extended) -> _Extended:
+    def extend(base: _Extended) -> _Extended:
         members = [(name, str | UnsetType, UNSET) for name in names]
         namespace = {"__doc__": getdoc(base)}
         return defstruct(base.__name__, members, bases=(base,), namespace=namespace, kw_only=True, gc=False)  # type: ignore[return-value]  # a subclass
 
-    return extended
+    return extend
 
 
 @_with_text_members(EXTRA_NAMES)
 class Pass(Struct, kw_only=True, gc=False):
     """A journey at a stop. Times are local, without an offset; unknown members are absent.
 
-    Where an operator does not publish one of the four times, another one stands in for it.
+    A time that the operator does not publish has the value of another of the four.
     """
 
     IsTimingStop: bool
@@ -136,7 +136,7 @@ class Line(Struct):
 
 
 class LineActuals(Struct):
-    """A line and where its journeys are: the pass of each journey's current or next stop."""
+    """A line with the pass of each journey at its current or next stop."""
 
     Line: "Line"
     Actuals: dict[str, Pass]
@@ -144,7 +144,7 @@ class LineActuals(Struct):
 
 
 class LineNetwork(LineActuals):
-    """A line, where its journeys are, and its stops by journey pattern and order."""
+    """A line with the current passes of its journeys, and its stops by journey pattern and order."""
 
     Network: dict[str, dict[str, StopOfLine]]
 
@@ -157,7 +157,7 @@ class Journey(Struct):
 
 
 class LastUpdateTimeStamps(Struct):
-    """When each data owner, and each subscription of the feed, last sent something."""
+    """The latest timestamp of each data owner and of each subscription of the feed."""
 
     DataOwner: dict[str, str | None]
     Subscription: dict[str, str | None]
@@ -171,13 +171,13 @@ class LastUpdate(Struct):
 
 
 class Stops(Struct):
-    """The stops that were found, the best match first."""
+    """The matching stops, best match first."""
 
     Stops: Annotated[list[Stop], Meta(max_length=MAX_RESULTS)]
 
 
 class StopsNearby(Struct):
-    """The stops near a position, the nearest first."""
+    """The stops near a position, nearest first."""
 
     Stops: Annotated[list[StopNearby], Meta(max_length=MAX_RESULTS)]
 

@@ -1,7 +1,7 @@
-"""SIRI Lite's JSON: a StopMonitoring response as Structs, from which the bytes and the JSON Schema are made.
+"""SIRI Lite's JSON: a StopMonitoring response as Structs, which define the bytes and the JSON Schema.
 
-Names, nesting and enumerations are those of SIRI 2.0 (CEN/TS 15531-3). How far a time can be relied upon is decided
-as for the departure board.
+Names, nesting and enumerations are those of SIRI 2.0 (CEN/TS 15531-3). Times are
+reliable by the same rules as on the departure board.
 """
 
 from typing import Annotated, Literal
@@ -28,7 +28,7 @@ _STATUSES: dict[RowState, _CallStatus] = {
 
 
 class Value(Struct, gc=False):
-    """A reference, or a text."""
+    """A reference or a text."""
 
     value: str
 
@@ -59,7 +59,7 @@ class MonitoredCall(Struct, kw_only=True):
 
 
 class MonitoredVehicleJourney(Struct, kw_only=True):
-    """The journey of a visit. Monitored: whether more than its timetable is known."""
+    """The journey of a visit. Monitored: whether real-time data is known."""
 
     LineRef: Value
     DirectionRef: Value | UnsetType = UNSET
@@ -117,7 +117,7 @@ class ServiceDelivery(Struct):
 
 
 class Siri(Struct):
-    """What ServiceDelivery holds."""
+    """The container of the ServiceDelivery."""
 
     ServiceDelivery: "ServiceDelivery"
 
@@ -149,7 +149,7 @@ class SiriDocuments:
         self._timetable = feed.timetable
 
     def delivery(self, visits: list[MonitoredStopVisit], error: ErrorCondition | UnsetType = UNSET) -> bytes:
-        """Return the JSON of a whole response."""
+        """Return a response as JSON."""
         now = local_timestamp(self._feed.clock.seconds())
         delivery = StopMonitoringDelivery(now, "2.0", error is UNSET, visits, error)
         return msgspec.json.encode(SiriResponse(Siri(ServiceDelivery(now, Value("govi-cache"), [delivery]))))
@@ -157,9 +157,10 @@ class SiriDocuments:
     def visits(self, board: StopDepartures, line: str | None, limit: int | None) -> list[MonitoredStopVisit]:
         """Return the visits of a board; line: a LineRef, LinePlanningNumber or LinePublicNumber, None for all."""
         passtimes = [
-            one
-            for one in board.passtimes
-            if line is None or line in (_line(one), one.line_planning_number, self._timetable.public_number(one))
+            passtime
+            for passtime in board.passtimes
+            if line is None
+            or line in (_line(passtime), passtime.line_planning_number, self._timetable.public_number(passtime))
         ]
         return [self._visit(passtime) for passtime in passtimes[:limit]]
 
@@ -209,7 +210,7 @@ class SiriDocuments:
             call.ArrivalPlatformName = quay
         aimed, expected = passtime.target_departure, passtime.expected_departure
         if aimed is not None or expected is not None:
-            # A vehicle at the stop has yet to leave, on time or not.
+            # A vehicle at the stop has yet to depart, on time or not.
             status = "DRIVING" if status == "ARRIVED" else status
             call.DepartureStatus = _status(status, aimed, expected, stale, passed="departed")
             call.AimedDepartureTime = _timestamp(aimed)
@@ -231,7 +232,7 @@ def _timestamp(moment: float | None) -> str | UnsetType:
 
 
 def _expected(status: _CallStatus, moment: float | None) -> str | UnsetType:
-    """Format an expected time; it is left out where it cannot be relied upon, or the call is cancelled."""
+    """Format an expected time; it is absent if it is unreliable or the call is cancelled."""
     return UNSET if status in ("noReport", "cancelled") else _timestamp(moment)
 
 

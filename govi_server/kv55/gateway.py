@@ -1,4 +1,4 @@
-"""The GOVI gateway as a source of boards: a request by POST, a response by callback (docs/protocols.md 1.1)."""
+"""The GOVI gateway as a source of boards: POSTs and their callbacks (docs/protocols.md, section 1.1)."""
 
 from collections import deque
 from collections.abc import Callable
@@ -23,44 +23,44 @@ from govi_server.settings import SUBSCRIBER_ID, GatewaySettings
 
 @dataclass(frozen=True, slots=True)
 class GatewayEvent:
-    """An event of a question. Logged under the key ``flight``, with no text."""
+    """An event in the life of a question, logged under the key ``flight`` without a text."""
 
     module: str
-    """The module whose gateway it is."""
+    """The gateway's module."""
     name: Literal["taken", "answered", "late"]
-    """Taken is the acknowledgement; late is a response after the deadline."""
+    """Acknowledged, responded to in time, or responded to after the deadline."""
     seconds: float
-    """Since the question."""
+    """Since the question was sent."""
 
 
 class IPoster(Interface):
     """Sends messages to a gateway."""
 
     def post(body: bytes, encoding: str | None = None) -> Deferred[None]:
-        """Send a message; fires when it was accepted, fails with an error whose text says why not."""
+        """Send a message. Fires when it is accepted; fails with an error whose message is the reason."""
 
     def close() -> Deferred[None]:
         """Close the idle connections."""
 
 
 MAX_LATE_SECONDS = 300.0
-"""After a question; a callback for an older one is unsolicited."""
+"""After its question; later callbacks are unsolicited."""
 
 
 class Unsolicited(Exception):
-    """A callback without a board that was requested."""
+    """A callback none of whose boards was requested."""
 
 
 @dataclass(slots=True, eq=False)
 class PendingQuestion:
-    """A question to the gateway, pending or not any more."""
+    """A question to the gateway, pending or resolved."""
 
     code: str
     number: str
     sent_at: float
     """Epoch seconds."""
     board: Deferred[Board] | None
-    """Of the caller; None once the question was resolved."""
+    """The caller's; None once the question is resolved."""
     deadline: IDelayedCall | None = None
     accepted: bool = False
     """Whether the gateway has acknowledged the question."""
@@ -69,7 +69,7 @@ class PendingQuestion:
     """Why a callback that may have been for this question was unreadable."""
 
     def claim(self) -> Callable[[Board | NoBoard], None]:
-        """End the question; return the function that hands its result to the caller."""
+        """End the question; return a function that passes its result to the caller."""
         board, self.board = self.board, None
         if self.deadline is not None and self.deadline.active():
             self.deadline.cancel()
@@ -92,7 +92,7 @@ def _fire(board: Deferred[Board] | None, result: Board | NoBoard) -> None:
 
 @dataclass(slots=True)
 class _Questions:
-    """The questions to which a callback may respond, by code and in their order."""
+    """The questions to which a callback may respond, by code and in order."""
 
     by_code: dict[str, list[PendingQuestion]] = field(default_factory=dict)
     in_order: deque[PendingQuestion] = field(default_factory=deque)
@@ -101,9 +101,9 @@ class _Questions:
         self.by_code.setdefault(question.code, []).append(question)
         self.in_order.append(question)
 
-    def remove_old(self, before: float, most: int) -> None:
-        """Remove the questions before a moment, and the oldest of more than most; not those that are pending."""
-        while self.in_order and (self.in_order[0].sent_at < before or len(self.in_order) > most):
+    def remove_old(self, before: float, limit: int) -> None:
+        """Remove questions sent before a moment or beyond a number, oldest first, up to one that is pending."""
+        while self.in_order and (self.in_order[0].sent_at < before or len(self.in_order) > limit):
             if self.in_order[0].board is not None:
                 return
             question = self.in_order.popleft()
@@ -113,41 +113,41 @@ class _Questions:
                 del self.by_code[question.code]
 
     def find(self, code: str, number: str | None) -> PendingQuestion | None:
-        """Return the question to which a callback responds.
+        """Return the question to which a callback responds; None if it has none.
 
-        By code, and by sequence number if the gateway echoes it; it may as well send the same number always
-        (docs/protocols.md 1.2). Otherwise the pending one, the last without a response, or the last.
+        Questions match by code, and by sequence number if the gateway echoes it; some always send the same number
+        (docs/protocols.md, section 1.2). Otherwise return the latest one that is pending, or unanswered, or any.
         """
         questions = self.by_code.get(code, [])
         unanswered = [question for question in questions if not question.answered]
         by_number = [question for question in unanswered if question.number == number]
         pending = [question for question in unanswered if question.board is not None]
-        return next((found[-1] for found in (by_number, pending, unanswered, questions) if found), None)
+        return next((group[-1] for group in (by_number, pending, unanswered, questions) if group), None)
 
 
 @dataclass(slots=True)
 class Delivery:
-    """A callback that was matched with the questions, and is to be acknowledged before it is served."""
+    """A callback, matched with its questions. To be acknowledged before serve() is called."""
 
     log: Logger
     error: BadMessage | Unsolicited | None = None
-    """Why the callback is rejected."""
+    """Why the callback is rejected; None if it is accepted."""
     results: list[Callable[[], object]] = field(default_factory=list)
 
     def serve(self) -> None:
-        """Hand the results to the callers that wait for them; an exception is logged."""
-        for hand_over in self.results:
+        """Pass the results to the waiting callers; log exceptions."""
+        for deliver in self.results:
             try:
-                hand_over()
+                deliver()
             except Exception:
                 self.log.failure("Serving a callback failed")
 
 
 @implementer(IDepartureSource)
 class Gateway(Service):
-    """Requests one stop at a time from the gateway, and matches its callbacks with the questions.
+    """Sends the gateway a question for each requested stop, and matches its callbacks with the questions.
 
-    poster: sends its messages. description: its name in the log. module: its name in figures.
+    poster: sends the messages. description: the gateway's name in the log. module: its label in metrics.
     """
 
     log = Logger()
@@ -173,7 +173,7 @@ class Gateway(Service):
         self._listeners: list[Callable[[Board], object]] = []
         self._failing_since: float | None = None
         self._warned_at: float | None = None
-        self._is_warned = False  # of the current failure
+        self._is_warned = False  # about the current failure
         self.incidents = ThrottledWarnings(self.log, clock)
 
     def listen(self, on_board: Callable[[Board], object]) -> None:
@@ -181,7 +181,7 @@ class Gateway(Service):
         self._listeners.append(on_board)
 
     def board(self, code: str) -> Deferred[Board]:
-        """Request a stop; fails with a NoBoard within the limit."""
+        """Request a stop's board. Fails with NoBoard, within the limit for answers."""
         now = self._clock.seconds()
         self._number += 1
         board: Deferred[Board] = Deferred()
@@ -190,7 +190,7 @@ class Gateway(Service):
         self._questions.remove_old(now - MAX_LATE_SECONDS, self._limits.remembered)
         request = messages.write_dris_55_req(Question(code, question.number, self._subscriber_id), now)
         posted = maybeDeferred(self._poster.post, request)
-        # The callback may overtake the acknowledgement, which then may never come: the POST has its own deadline.
+        # The callback may overtake the acknowledgement, which then may never arrive: the POST has its own deadline.
         posted.addTimeout(self._limits.answer, self._clock)
         self._posts.add(posted)
         posted.addBoth(self._posted, posted)
@@ -204,8 +204,8 @@ class Gateway(Service):
     def deliver(self, data: bytes) -> Delivery:
         """Match a callback's body, gzip or plain, with the questions.
 
-        Its boards reach the callers when the Delivery is served: after the response to the callback, which would
-        otherwise wait for a thousand clients of the same stop.
+        Serve the Delivery after responding to the callback: that response must not wait for a thousand clients of the
+        stop.
         """
         delivery = Delivery(self.log)
         try:
@@ -218,13 +218,13 @@ class Gateway(Service):
         requested = [self._deliver_board(board, delivery) for board in boards]
         if not any(requested):
             codes = ", ".join(board.code for board in boards[:5])
-            text = "{gateway}: callback for stop {codes} without a question, rejected"
+            text = "{gateway}: unsolicited callback for stop {codes} rejected"
             self.incidents.add("unsolicited", text, gateway=self.description, codes=codes)
             delivery.error = Unsolicited(f"stop {codes} was not requested")
         return delivery
 
     def refuse(self, client: str) -> None:
-        """Count a callback from a client that may not send any."""
+        """Count and log a callback from a client that is not allowed to send any."""
         text = "{gateway}: callback from {client}, which is not in the module's `allow`, rejected"
         self.incidents.add("refused", text, gateway=self.description, client=client)
 
@@ -232,7 +232,7 @@ class Gateway(Service):
         """End the pending questions and the connections to the gateway."""
         super().stopService()
         for question in list(self._questions.in_order):
-            question.resolve(SourceSilent("the server stops"))
+            question.resolve(SourceSilent("the server is stopping"))
         for posted in list(self._posts):
             posted.cancel()
         return self._poster.close()
@@ -260,7 +260,7 @@ class Gateway(Service):
         return True
 
     def _deliver_error(self, data: bytes, reason: str, delivery: Delivery) -> None:
-        """Fail the question of an unreadable callback; without a code it may have been for any pending one."""
+        """Fail the question of an unreadable callback, which without a code may be any pending one."""
         text = "{gateway}: unreadable callback ({reason})"
         self.incidents.add("broken", text, gateway=self.description, reason=reason)
         code = messages.code_in(data[: self._limits.message])
@@ -268,11 +268,11 @@ class Gateway(Service):
             for question in self._questions.in_order:
                 if question.board is not None:
                     question.error = reason
-        elif question_of := self._questions.find(code, None):
-            delivery.results.append(partial(question_of.claim(), SourceBroken(reason)))
+        elif match := self._questions.find(code, None):
+            delivery.results.append(partial(match.claim(), SourceBroken(reason)))
 
     def _since(self, question: PendingQuestion) -> float:
-        """Return the seconds since a question; 0 after the clock was set back."""
+        """Return the seconds since a question was sent; 0 if the clock was set back."""
         return max(self._clock.seconds() - question.sent_at, 0.0)
 
     def _publish(self, question: PendingQuestion, name: Literal["taken", "answered", "late"]) -> None:
@@ -295,7 +295,7 @@ class Gateway(Service):
             question.resolve(SourceUnreachable(failure.getErrorMessage()))
 
     def _expire(self, question: PendingQuestion) -> None:
-        """End a question at its deadline, with the error of how far it came."""
+        """End a question at its deadline, with the error for the stage that it has reached."""
         limit = f"{self._limits.answer:g} s"
         if question.board is None:
             return
@@ -313,7 +313,7 @@ class Gateway(Service):
         if self._failing_since is None:
             self._failing_since = now = self._clock.seconds()
             if self._warned_at is not None and 0 <= now - self._warned_at < WARNING_INTERVAL:
-                return  # a gateway that fails with every other question is logged once a minute, too
+                return  # also if the gateway fails for every other question
             self._warned_at, self._is_warned = now, True
             self.log.warn("{gateway}: failing ({reason})", gateway=self.description, reason=reason)
 
@@ -323,5 +323,5 @@ class Gateway(Service):
             self._failing_since = None
             if self._is_warned:
                 self._is_warned = False
-                text = "{gateway}: accepts questions again, after {seconds} s"
+                text = "{gateway}: accepting questions again after {seconds} s"
                 self.log.info(text, gateway=self.description, seconds=seconds)

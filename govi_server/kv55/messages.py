@@ -1,7 +1,7 @@
-"""The KV55 messages, DRIS_55_REQ, DRIS_55 and DRIS_55_RES, between XML bytes and values (docs/protocols.md 1.2).
+"""Parses and writes KV55's messages: DRIS_55_REQ, DRIS_55 and DRIS_55_RES (docs/protocols.md, section 1.2).
 
 The parser allows no entities, DTD or network access; sizes are bounded before and after gunzip. The writer escapes
-every text. An unreadable message raises BadMessage.
+all text. Unreadable messages raise BadMessage.
 """
 
 import re
@@ -22,11 +22,11 @@ from govi_server.settings import SUBSCRIBER_ID
 VERSION = "0.0.1"
 DOSSIER = "KV55"
 LICENSE = "http://openov.nl/license/GOVI-1.0-TravelInfo"
-"""The licence of GOVI's travel information, which openOV places before Request (docs/protocols.md 1.1, step 6)."""
+"""The licence of GOVI's travel information, which openOV places before Request (docs/protocols.md, section 1.1)."""
 
 CONTENT_TYPE = "text/xml; charset=utf-8"
 
-# The elements of a Trip in the order of the interface, with the fields of Trip.
+# The elements of a Trip in the interface's order, with the fields of Trip.
 _TRIP = {
     "OperatingDate": "operating_date",
     "DataOwnerCode": "data_owner_code",
@@ -42,25 +42,25 @@ _TRIP = {
     "TripStopStatus": "trip_stop_status",
 }
 _values_of = attrgetter(*_TRIP.values())
-# The elements around the TimingPoints: before Request, and at the begin of Request.
+# The elements around the TimingPoints: before Request, and at the start of Request.
 _DOCUMENT = ("SubscriberID", "Version", "DossierName", "SendTimestamp", "License")
 _REQUEST = ("RequestTimestamp", "SequenceNumber")
 
 _CODE_IN_BYTES = re.compile(f"<TimingPointCode>({TIMING_POINT_CODE_PATTERN})</TimingPointCode>".encode())
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-# Characters that are not written as they are: those that XML cannot represent, and & < > CR. One set is searched
-# three times as fast as two.
+# Characters to replace or escape: those that XML cannot represent, and & < > CR. A search for one set takes a third
+# of the time of a search for two.
 _SPECIAL = re.compile("[^\t\n\x20-%'-;=?-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class BadMessage(ValueError):
-    """A message that is malformed, of another type, or too large; the text says which."""
+    """A message is malformed, of another type, or too large; the error's message states the reason."""
 
 
 def unpack(data: bytes, limit: int) -> bytes:
-    """Return the plain bytes of a message, which may be gzip whatever its header fields are (docs/protocols.md 1.1).
+    """Gunzip a message if it is gzip, regardless of its header fields (docs/protocols.md, section 1.1).
 
-    limit: bytes of the result. Raises BadMessage.
+    limit: maximum bytes of the result. Raises BadMessage.
     """
     if data.startswith(GZIP_MAGIC):
         try:
@@ -73,7 +73,7 @@ def unpack(data: bytes, limit: int) -> bytes:
 
 
 def code_in(data: bytes) -> str | None:
-    """Return the first TimingPointCode in bytes that may not be XML; None if there is none."""
+    """Return the first TimingPointCode in bytes that may be invalid XML; None without one."""
     match = _CODE_IN_BYTES.search(data)
     return match[1].decode("ascii") if match else None
 
@@ -140,7 +140,7 @@ def _read_trip(element: etree._Element) -> Trip:
     known: dict[str, str] = {}
     extra: list[str] = []
     for child in element:
-        value = _TRIP.get(cast(str, child.tag))  # other tags are those of comments, which are removed
+        value = _TRIP.get(cast(str, child.tag))  # only comments have other tags, and they are removed
         if value is None or value in known or len(child) or child.keys():
             extra.append(etree.tostring(child, encoding="unicode", with_tail=False))
         else:
@@ -149,10 +149,10 @@ def _read_trip(element: etree._Element) -> Trip:
 
 
 def write_dris_55(boards: Sequence[Board], license_url: str | None = LICENSE) -> bytes:
-    """Return the DRIS_55 document of one or more boards, with the License of their message or else this one.
+    """Return the DRIS_55 document of one or more boards.
 
-    The header is that of the first board's message, without additions. A board without a message gets the elements
-    that the interface requires.
+    The header is a copy of the first board's; a board without a message gets the elements that the interface
+    requires. license_url: the License of a header without one; None to omit it.
     """
     first = boards[0]
     header = dict(first.envelope) or {
@@ -171,9 +171,9 @@ def write_dris_55(boards: Sequence[Board], license_url: str | None = LICENSE) ->
 
 
 def write_error(code: str, error: str) -> bytes:
-    """Return the DRIS_55 document of a request without a board; code is the client's text, of any form."""
-    head = (("SubscriberID", SUBSCRIBER_ID), ("Version", VERSION), ("DossierName", DOSSIER))
-    return _document("DRIS_55", head, _point(code), _lines(2, [("Error", error)]))
+    """Return the DRIS_55 document of an error. code: the requested code, which may be invalid."""
+    header = (("SubscriberID", SUBSCRIBER_ID), ("Version", VERSION), ("DossierName", DOSSIER))
+    return _document("DRIS_55", header, _point(code), _lines(2, [("Error", error)]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ class Question:
 
 def write_dris_55_req(question: Question, now: float) -> bytes:
     """Return a DRIS_55_REQ sent now (epoch seconds)."""
-    head = (
+    header = (
         ("SubscriberID", question.subscriber_id),
         ("Version", VERSION),
         ("DossierName", DOSSIER),
@@ -198,7 +198,7 @@ def write_dris_55_req(question: Question, now: float) -> bytes:
         ("RequestTimestamp", question.request_timestamp or utc_timestamp(now)),
         ("SequenceNumber", question.sequence_number),
     )
-    return _document("DRIS_55_REQ", head, _lines(2, request), _point(question.code))
+    return _document("DRIS_55_REQ", header, _lines(2, request), _point(question.code))
 
 
 def read_dris_55_req(data: bytes) -> Question:
@@ -215,23 +215,23 @@ def read_dris_55_req(data: bytes) -> Question:
 
 def write_dris_55_res(now: float, subscriber_id: str = SUBSCRIBER_ID) -> bytes:
     """Return the DRIS_55_RES that acknowledges a message, sent now (epoch seconds)."""
-    head = (
+    header = (
         ("SubscriberID", subscriber_id),
         ("Version", VERSION),
         ("DossierName", DOSSIER),
         ("SendTimestamp", utc_timestamp(now)),
         ("ResponseCode", "OK"),
     )
-    return _document("DRIS_55_RES", head)
+    return _document("DRIS_55_RES", header)
 
 
 # Documents are written as text: building a tree of a board takes five times as long.
 
 
-def _document(root: str, head: Iterable[tuple[str, str]], *request: str) -> bytes:
-    """Return a document of head elements and the contents of its Request, if it has one."""
-    inside = f"  <Request>\n{''.join(request)}  </Request>\n" if request else ""
-    return f"<?xml version='1.0' encoding='UTF-8'?>\n<{root}>\n{_lines(1, head)}{inside}</{root}>\n".encode()
+def _document(root: str, header: Iterable[tuple[str, str]], *request: str) -> bytes:
+    """Return a document with header elements, and a Request if it has any content."""
+    content = f"  <Request>\n{''.join(request)}  </Request>\n" if request else ""
+    return f"<?xml version='1.0' encoding='UTF-8'?>\n<{root}>\n{_lines(1, header)}{content}</{root}>\n".encode()
 
 
 def _point(code: str, *trips: str) -> str:
@@ -241,18 +241,18 @@ def _point(code: str, *trips: str) -> str:
 def _write_trip(trip: Trip) -> str:
     values = [(name, text) for name, text in zip(_TRIP, _values_of(trip), strict=True) if text is not None]
     extra = "".join(f"        {element}\n" for element in trip.extra)  # as received
-    inside = _lines(4, values) + extra
-    return f"      <Trip>\n{inside}      </Trip>\n" if inside else "      <Trip/>\n"
+    content = _lines(4, values) + extra
+    return f"      <Trip>\n{content}      </Trip>\n" if content else "      <Trip/>\n"
 
 
 def _lines(depth: int, elements: Iterable[tuple[str, str]]) -> str:
-    """Return elements of a name and a text, a line each."""
+    """Format elements, (name, text), one per line."""
     indent = "  " * depth
     return "".join([f"{indent}<{name}>{_escape(text)}</{name}>\n" for name, text in elements])
 
 
 def _escape(text: str) -> str:
-    """Return a text as XML; characters that XML cannot represent become U+FFFD."""
+    """Escape a text for XML; replace characters that XML cannot represent with U+FFFD."""
     if _SPECIAL.search(text) is None:
         return text
     return escape(_NOT_XML.sub("\ufffd", text), {"\r": "&#13;"})  # a parser reads a bare CR as a line end

@@ -1,4 +1,4 @@
-"""Posting messages over HTTP, as both ends of KV55 do (docs/protocols.md 1.1)."""
+"""Posts messages over HTTP, for both sides of KV55 (docs/protocols.md, section 1.1)."""
 
 from collections.abc import Callable
 
@@ -23,31 +23,31 @@ from zope.interface import implementer
 from govi_server.kv55.gateway import IPoster
 
 MAX_CONNECTIONS = 256
-"""Concurrent POSTs, each on its own connection; others wait for one to end."""
+"""Concurrent POSTs, each on its own connection; further ones wait."""
 
 IDLE_TIMEOUT = 15
-"""Seconds until an idle connection is closed: before most servers close it, during the next POST."""
+"""Seconds until an idle connection is closed: sooner than most servers do, which might hit the next POST."""
 
 CONNECT_TIMEOUT = 5.0
 """Seconds."""
 
 BODY_TIMEOUT = 5.0
-"""Seconds that the body of a response may take before its connection is closed."""
+"""Seconds to read a response's body before the connection is closed."""
 
 MAX_RESPONSE_BYTES = 1 << 20
-"""Bytes of a response that are discarded to keep its connection; beyond them it is closed."""
+"""Bytes of a response to read and discard for its connection to be reused; a longer one closes it."""
 
-# The errors of a POST on a persistent connection that the other side had closed.
+# The errors of a POST on a persistent connection that the peer has closed.
 _BROKEN = (ConnectionDone, ConnectionLost, RequestNotSent, RequestTransmissionFailed, ResponseNeverReceived)
 
 
 class PostError(Exception):
-    """A message was not accepted; the text says why."""
+    """A message was not accepted; the error's message is the reason."""
 
 
 @implementer(IBodyProducer)
 class _Body:
-    """A body that is written at once: a message is a few kilobytes."""
+    """A body that is written in one piece: messages are a few kilobytes."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -63,7 +63,7 @@ class _Body:
 
 
 class _QuietFactory(_HTTP11ClientFactory):
-    noisy = False  # otherwise the start and end of each connection are logged
+    noisy = False  # do not log the start and end of each connection
 
 
 class _Pool(HTTPConnectionPool):
@@ -74,7 +74,7 @@ class _Pool(HTTPConnectionPool):
 class Poster:
     """Posts XML messages to one address over persistent connections.
 
-    reactor: for connections and time. url: returns the address of the next POST.
+    reactor: provides connections and time. url: returns the address of the next POST.
     """
 
     def __init__(self, reactor: IReactorTime, url: Callable[[], str]) -> None:
@@ -85,15 +85,15 @@ class Poster:
         self._pool.cachedConnectionTimeout = IDLE_TIMEOUT
         self._pool.retryAutomatically = False
         self._agent = Agent(reactor, pool=self._pool, connectTimeout=CONNECT_TIMEOUT)
-        self._room = DeferredSemaphore(MAX_CONNECTIONS)
+        self._slots = DeferredSemaphore(MAX_CONNECTIONS)
         self._has_succeeded = False
 
     def post(self, body: bytes, encoding: str | None = None) -> Deferred[None]:
-        """Post a body; fires when the other side has accepted it with a 2xx. Fails with PostError.
+        """Post a body; fires when the peer has accepted it with a 2xx. Fails with PostError.
 
         encoding: the Content-Encoding. Cancelling the Deferred aborts the connection.
         """
-        return self._room.run(lambda: Deferred.fromCoroutine(self._post(body, encoding)))
+        return self._slots.run(lambda: Deferred.fromCoroutine(self._post(body, encoding)))
 
     async def _post(self, body: bytes, encoding: str | None) -> None:
         headers = Headers({"Content-Type": ["text/xml"], "User-Agent": ["govi-cache"]})
@@ -105,7 +105,7 @@ class Poster:
             except _BROKEN:
                 if not self._has_succeeded:
                     raise
-                # The other side may have closed the connection meanwhile. A repeated request does no harm.
+                # The peer may have closed the connection. Repeating the request is harmless.
                 response = await self._request(body, headers)
         except (ConnectError, DNSLookupError, ResponseFailed, *_BROKEN) as error:
             self._has_succeeded = False
@@ -129,15 +129,15 @@ class _BodyDiscarder(Protocol):
 
     def __init__(self) -> None:
         self.done: Deferred[None] = Deferred(self._cancel)
-        self._room = MAX_RESPONSE_BYTES
+        self._remaining = MAX_RESPONSE_BYTES
 
     def _cancel(self, done: Deferred[None]) -> None:
         if self.transport is not None:
             self.transport.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        self._room -= len(data)
-        if self._room < 0 and self.transport is not None:
+        self._remaining -= len(data)
+        if self._remaining < 0 and self.transport is not None:
             self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -146,7 +146,7 @@ class _BodyDiscarder(Protocol):
 
 
 def _discard_body(response: IResponse, clock: IReactorTime) -> None:
-    """Read the body, so that the connection can be used again; only the status matters."""
+    """Read and discard the body, so that the connection can be reused."""
     reading = _BodyDiscarder()
     reading.done.addTimeout(BODY_TIMEOUT, clock)
     reading.done.addErrback(lambda failure: None)
@@ -154,7 +154,7 @@ def _discard_body(response: IResponse, clock: IReactorTime) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return the cause of a failed request in a few words."""
+    """Return the cause of a failed request as a short text."""
     reasons = getattr(error, "reasons", None)
     if reasons:
         return _reason(reasons[-1].value)

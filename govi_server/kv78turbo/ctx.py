@@ -1,8 +1,8 @@
 r"""CTX, the text format of KV7 and KV8: tables of records (docs/protocols.md, section 2.1).
 
-A record stays bytes, which is fast and small; text() decodes one of its fields. Lines: ``\G`` begins a group (label,
-name, subscription, path, endian, encoding, version, timestamp), ``\T`` a table, ``\L`` has its labels, and all others
-are records, their fields separated by ``|``.
+Records stay bytes, which is fast and compact; text() decodes a field. A line that begins with ``\G`` starts a group
+(label, name, subscription, path, endian, encoding, version, timestamp), one with ``\T`` starts a table, and one with
+``\L`` has its labels. All others are records, with fields separated by ``|``.
 """
 
 import re
@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 NULL = b"\\0"
-"""A field without a value, which is not the same as an empty one."""
+"""A field without a value, as opposed to an empty one."""
 
 MAX_LINE_BYTES = 1 << 16
-"""Longer lines are rejected: the longest of the captures has less than a thousand bytes."""
+"""Longer lines are rejected: the longest one in the captures has less than 1,000 bytes."""
 
 CHUNK_BYTES = 1 << 15
-"""Bytes that are read in one step: about a hundred records, a millisecond's work."""
+"""Bytes parsed per step: about a hundred records, or a millisecond of work."""
 
 Reject = Callable[[str], object]
 """Counts and logs a rejected record; the argument is a key of feed.REJECT_REASONS."""
@@ -25,13 +25,13 @@ _MEANINGS = {"p": "|", "r": "\r", "n": "\n", "i": "\\"}
 _ESCAPES = {ord("|"): r"\p", ord("\r"): r"\r", ord("\n"): r"\n", ord("\\"): r"\i"}
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _NULL_TEXT = NULL.decode()
-# A record with known escapes only; \0 is the whole of its field.
+# A record with known escapes only; \0 must be an entire field.
 _FIELD = rb"(?:\\0|(?:[^\\|]|\\[prni])*)"
 _RECORD = re.compile(rb"%b(?:\|%b)*" % (_FIELD, _FIELD), re.DOTALL)
 
 
 class Group(NamedTuple):
-    """The group of the records that follow; texts are "" if unknown."""
+    """A group of records; texts are "" if unknown."""
 
     label: str = ""
     subscription: str = ""
@@ -40,7 +40,7 @@ class Group(NamedTuple):
 
 
 class Records(NamedTuple):
-    """Some records of a table, each with a field for every label."""
+    """Records of a table, with one field per label."""
 
     group: Group
     table: str
@@ -66,7 +66,7 @@ def _unescaped(field: str) -> str:
 
 
 def read_group(message: bytes) -> Group:
-    r"""Parse the \G line at the start of a message; all texts are "" if there is none."""
+    r"""Parse the \G line at the start of a message; all texts are "" without one."""
     line = message.partition(b"\n")[0].rstrip(b"\r")
     fields = line[2:].decode(errors="replace").split("|") if line.startswith(b"\\G") else []
     fields += [""] * 8
@@ -82,7 +82,7 @@ def read(chunks: Iterable[bytes], reject: Reject) -> Iterator[Records]:
     """Parse CTX from chunks of any size; yield the records of each chunk by table.
 
     A table may occur any number of times. Invalid records are rejected as "columns", "escape", "encoding", "labels"
-    (missing) or "length". After a large chunk without records, empty Records are yielded, which keeps steps short.
+    (missing) or "length". For a large chunk without records, empty Records are yielded to keep steps short.
     """
     reader = _Reader(reject)
     rest = b""
@@ -123,12 +123,12 @@ class _Reader:
         return Records(self._group, self._table, self._labels, lines)
 
     def read(self, body: bytes) -> Iterator[Records]:
-        """Parse whole lines, the last one without its line end."""
+        """Parse complete lines; the last one lacks its line end."""
         separators = len(self._labels) - 1
         is_text, may_be_long = _is_text(body), len(body) > MAX_LINE_BYTES
         rows: list[bytes] = []
         for line in body.split(b"\n"):
-            if self._skips_line:  # this is its end
+            if self._skips_line:  # the end of the skipped line
                 self._skips_line = False
                 continue
             if may_be_long and len(line) > MAX_LINE_BYTES:
@@ -178,7 +178,7 @@ def _is_text(data: bytes) -> bool:
 
 
 def _is_plain(line: bytes) -> bool:
-    r"""Return whether all escapes of a record are \0, each the whole of its field: a quick check that most pass."""
+    r"""Return whether all escapes of a record are \0 as entire fields: a fast check that most records pass."""
     escapes = line.count(b"\\")
     if not escapes:
         return True

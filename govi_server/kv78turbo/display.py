@@ -1,4 +1,4 @@
-"""DepartureDisplays of the live feed: its departures, with the names of KV7."""
+"""Displays of the live feed's departures, with names from KV7."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""The live feed: ingests the messages of KV7 and KV8, and holds what they report."""
+"""The live feed: ingests the messages of KV7 and KV8, and stores their data."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -23,27 +23,27 @@ from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSettings, SubscriberSettings
 
 PREFIXES = ("/GOVI/KV8", "/GOVI/KV7")
-"""Subscribed prefixes of the envelopes, old and new names alike (docs/protocols.md, section 2.2)."""
+"""Subscribed envelope prefixes, which match old and new names (docs/protocols.md, section 2.2)."""
 
 SWEEP_INTERVAL = 60.0
-"""Seconds between two sweeps, which remove what is over."""
+"""Seconds between two sweeps, which remove expired data."""
 
 MAX_SUBSCRIPTIONS = 1000
-"""Subscriptions whose last timestamp is remembered: there are some dozens."""
+"""Subscriptions whose latest timestamp is stored; the feed has some dozens."""
 
 MAX_SYNCHRONOUS_BYTES = 1 << 18
 """Larger messages are ingested cooperatively."""
 
 REJECT_REASONS = {
     "length": "line too long",
-    "labels": "no labels before it",
+    "labels": "no preceding labels",
     "columns": "more or fewer columns than labels",
     "encoding": "not UTF-8",
     "escape": "unknown escape sequence",
-    "key column": "its table lacks a required column",
+    "key column": "required column missing in its table",
     "key": "missing or invalid key",
     "time": "invalid time",
-    "date": "invalid date, or one that is not near",
+    "date": "invalid or distant date",
     "future": "timestamp in the future",
     "older": "older than the stored record",
     "TimingPointCode": "invalid TimingPointCode",
@@ -54,15 +54,15 @@ REJECT_REASONS = {
     "too many planned passes": "too many planned passtimes",
     "too many names": "too many lines, destinations or stops",
 }
-"""Why a record is rejected, by kind of incident."""
+"""Reasons for which records are rejected, by kind of incident."""
 
 
 class Feed(MultiService):
-    """Stores the departures of a country, and keeps them up to date.
+    """Stores and updates the departures of a country.
 
-    reactor: for time, and for ZeroMQ's file descriptor. addresses: of the feed, tried in turn; without any, there is
-    only the timetable until subscribe() is called. folder: a timetable directory of recorded KV7, "" for none.
-    cache_bytes: the most bytes of rendered boards that are cached.
+    reactor: provides time, and watches ZeroMQ's file descriptor. addresses: the feed's addresses, tried in turn;
+    without any, only the timetable is available until subscribe() is called. folder: the timetable directory, ""
+    for none. cache_bytes: maximum bytes of cached renderings.
     """
 
     log = Logger()
@@ -91,7 +91,7 @@ class Feed(MultiService):
         self.n_records = 0
         self._cooperator = make_cooperator(reactor)
         self.runner = CooperativeRunner(reactor)
-        """For requests of many stops."""
+        """Runs requests for many stops."""
         sweeper = TimerService(SWEEP_INTERVAL, self._sweep)
         sweeper.clock = reactor
         sweeper.setServiceParent(self)
@@ -125,7 +125,7 @@ class Feed(MultiService):
 
     @property
     def is_complete(self) -> bool:
-        """Whether all changes are reported: the feed is UP, or there is only the timetable."""
+        """Whether all changes are reported: the feed is UP, or only the timetable is used."""
         return self.subscriber is None or self.subscriber.state == "UP"
 
     @property
@@ -146,7 +146,7 @@ class Feed(MultiService):
     # Ingesting.
 
     def received(self, envelope: str, payload: bytes) -> Deferred[None] | None:
-        """Ingest a message of the feed; a large one fires the returned Deferred when it is done."""
+        """Ingest a message of the feed; for a large one, return a Deferred that fires when it is done."""
         try:
             message = gunzip(payload, self.limits.message)
         except ValueError as error:
@@ -163,9 +163,9 @@ class Feed(MultiService):
         return None
 
     def ingest(self, chunks: Iterator[bytes], sender: str) -> Iterator[None]:
-        """Ingest CTX step by step: records of KV8 at once, those of KV7 when their group is complete.
+        """Ingest CTX in steps: KV8 records immediately, KV7 records when their group is complete.
 
-        sender: named in the log with rejected records.
+        sender: the source of the records, for the log.
         """
         reject = partial(self.reject, sender)
         for update in self.timetable.read(self._planning(ctx.read(chunks, reject), reject), reject):
@@ -174,7 +174,7 @@ class Feed(MultiService):
             yield
 
     def _planning(self, message: Iterator[ctx.Records], reject: ctx.Reject) -> Iterator[ctx.Records | None]:
-        """Ingest the records of KV8 and yield all others; yield None for a step without others."""
+        """Ingest the records of KV8, and yield all others; yield None for a step without any."""
         for records in message:
             self.n_records += len(records.lines)
             if self.passtimes.ingest(records, reject):
@@ -201,7 +201,7 @@ class Feed(MultiService):
     # Freshness.
 
     def oldest_age(self, operators: Iterable[str]) -> float | None:
-        """Return the age of the oldest among the latest data of operators; None if none of them was heard."""
+        """Return the age in seconds of the most outdated of these operators; None if none has sent any data."""
         now, last_heard = self.clock.seconds(), self.passtimes.last_heard
         ages = [now - last_heard[operator] for operator in operators if operator in last_heard]
         return max(0.0, *ages) if ages else None

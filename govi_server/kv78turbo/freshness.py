@@ -1,4 +1,4 @@
-"""How fresh the data of operators and stops is: which ages are served, and as what."""
+"""The freshness of operators' and stops' data, by its age and the state of the feed."""
 
 from collections.abc import Iterable
 from typing import Literal, Protocol
@@ -7,7 +7,7 @@ from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.settings import FeedLimitSettings
 
 Freshness = Literal["fresh", "stale", "old", "unknown", "down"]
-"""How reliable data is. "old", "unknown" (no such stop) and "down" (no feed, and so no data) are not served."""
+"""How reliable data is. "old", "unknown" (no such stop) and "down" (no feed, hence no data) are not served."""
 
 SERVABLE: tuple[Freshness, ...] = ("fresh", "stale")
 """The freshness of data that is served."""
@@ -27,7 +27,7 @@ class FeedStatus(Protocol):
         """Seconds since the feed's latest data; None before the first."""
 
     def oldest_age(self, operators: Iterable[str]) -> float | None:
-        """Return the age of the oldest among the latest data of operators; None if none of them was heard."""
+        """Return the age in seconds of the most outdated of these operators; None if none has sent any data."""
 
     def is_known_stop(self, code: str) -> bool:
         """Return whether a TimingPointCode exists."""
@@ -45,7 +45,7 @@ def operator_freshness(feed: FeedStatus, operator: str) -> tuple[Freshness, floa
 
 def freshness(feed: FeedStatus, departures: StopDepartures) -> tuple[Freshness, float]:
     """Return how fresh a stop's departures are, and the age in seconds of the oldest data among them."""
-    # Operators that were never heard only have planned passtimes, which do not age.
+    # Operators that have sent no data only have planned passtimes, which do not age.
     age = feed.oldest_age(departures.operators) or 0.0
     if departures.stale_operators and not departures.has_passtimes:
         return "old", age

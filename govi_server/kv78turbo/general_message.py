@@ -24,10 +24,10 @@ class GeneralMessage:
     key: str
     """OVapi's key: RET_2017-04-11_27_ALGEMEEN_31001347."""
     fields: tuple[tuple[str, str | None], ...]
-    """All columns of its row: label and value."""
+    """All columns of its row: (label, value)."""
     starts: float
     ends: float | None
-    """Epoch seconds; None is until it is deleted."""
+    """Epoch seconds; None if it ends by deletion."""
 
     @property
     def timestamp(self) -> float:
@@ -46,7 +46,7 @@ def message_key(row: Row) -> str | None:
 
 
 def parse_message(key: str, row: Row) -> GeneralMessage | None:
-    """Parse a row of GENERALMESSAGEUPDATE; return None if a time of it is invalid."""
+    """Parse a row of GENERALMESSAGEUPDATE; return None if one of its times is invalid."""
     start, end = row.get("MessageStartTime"), row.get("MessageEndTime")
     starts = read_timestamp(start) if start else 0.0
     ends = read_timestamp(end) if end else None

@@ -1,7 +1,7 @@
-"""Reading KV7: lines, destinations, stops, calendars and planned passtimes (docs/protocols.md, sections 2.3 and 2.4).
+"""Parses KV7: lines, destinations, stops, calendars and planned passtimes (docs/protocols.md, sections 2.3 and 2.4).
 
-A message is read into an Update, which takes effect as a whole in Timetable.apply(). Planned passtimes stay the bytes
-of their rows until their stop is requested.
+A message is parsed into an Update, which Timetable.apply() applies as a whole. Planned passtimes stay bytes until
+their stop is requested.
 """
 
 import re
@@ -55,7 +55,7 @@ _REQUIRED_NAMES = {*KEY_NAMES, *VALUE_NAMES[:3]}
 _VALID_KEY = re.compile(rb"[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[0-9]{1,5}\|[^|\\]+\Z")
 
 EMPTY = (NULL, b"")
-"""The fields of an unknown value."""
+"""Fields without a value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Line:
 
 @dataclass(slots=True)
 class Update:
-    """The content of one message, before it takes effect. Field names are those of snapshots, and stay."""
+    """The content of one message, not applied yet. Snapshots contain the field names, so they must not change."""
 
     published: float = 0.0
     """Epoch seconds of the message's group."""
@@ -91,8 +91,8 @@ class Update:
 class TimetableReader:
     """Reads one message of KV7.
 
-    now: returns the time in epoch seconds. is_full: returns whether there is no room after so many further planned
-    passtimes.
+    now: returns the time in epoch seconds. is_full: returns whether no room is left after this many further
+    planned passtimes.
     """
 
     def __init__(self, now: Callable[[], float], is_full: Callable[[int], bool], reject: Reject) -> None:
@@ -103,7 +103,7 @@ class TimetableReader:
     def read(self, message: Iterable[Records | None]) -> Iterator[Update | None]:
         """Yield None after each step, and an Update whenever one is complete.
 
-        None in the message is a step of other work.
+        None in the message marks a step of other work.
         """
         update = Update()
         group = None
@@ -124,7 +124,7 @@ class TimetableReader:
             yield update
 
     def _published(self, timestamp: str) -> float:
-        """Parse when a group was published: now if unknown, or in a future that later groups would not supersede."""
+        """Return when a group was published (epoch seconds); now if unknown, or more than a day in the future."""
         now, published = self._now(), read_timestamp(timestamp)
         return now if published is None or published > now + DAY else published
 
@@ -135,10 +135,10 @@ class TimetableReader:
             for _ in records.lines:
                 self._reject("key column")
             return
-        places = [index.get(label) for label in labels]
+        positions = [index.get(label) for label in labels]
         for line in records.lines:
             fields = texts(line)
-            row = [None if place is None else fields[place] for place in places]
+            row = [None if position is None else fields[position] for position in positions]
             if row[0] and row[1]:
                 yield row
             else:
@@ -232,7 +232,7 @@ def _add_passtime(update: Update, key: bytes, values: tuple[bytes, ...]) -> None
 
 
 def _metres(value: str | None) -> int:
-    """Parse a coordinate; return 0, which is no position, if it is invalid."""
+    """Parse a coordinate; return 0, an unknown position, if it is invalid."""
     return int(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 8 else 0
 
 

@@ -1,4 +1,4 @@
-"""KV7: the timetable in memory. Applying updates, removing what is over, and look-ups."""
+"""The KV7 timetable in memory: applies updates, removes expired data, and serves lookups."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, timedelta
@@ -47,9 +47,9 @@ class Timetable:
         self.stop_areas: dict[str, str | None] = {}
         """StopAreaName by StopAreaCode."""
         self.points_of_area: dict[str, dict[str, None]] = {}
-        """The TimingPointCodes of each StopAreaCode."""
+        """TimingPointCodes by StopAreaCode."""
         self.directions: dict[tuple[str, str, str], str | None] = {}
-        """A DestinationCode of each DataOwnerCode, LinePlanningNumber and LineDirection."""
+        """A DestinationCode by DataOwnerCode, LinePlanningNumber and LineDirection."""
         self.n_planned = 0
         self._code_of: dict[UserStop, str] = {}
         self._user_stops: dict[str, dict[UserStop, None]] = {}
@@ -59,7 +59,7 @@ class Timetable:
         self._dates: dict[Level, tuple[float, frozenset[date]]] = {}
 
     def read(self, message: Iterable[Records | None], reject: Reject) -> Iterator[Update | None]:
-        """Read a message step by step, as TimetableReader.read() does."""
+        """Parse a message in steps; see TimetableReader.read()."""
         return TimetableReader(self._now, self._is_full, reject).read(message)
 
     def _is_full(self, further: int) -> bool:
@@ -73,29 +73,27 @@ class Timetable:
         The latest publication of a service level's line supersedes earlier ones as a whole, as does that of a service
         level's dates; updates of the same publication are combined.
         """
-        for line_key, line in self._that_fit(self.lines, update.lines, reject):
+        for line_key, line in self._fitting(self.lines, update.lines, reject):
             self.lines[line_key] = line
-        for destination, name in self._that_fit(self.destinations, update.destinations, reject):
+        for destination, name in self._fitting(self.destinations, update.destinations, reject):
             self.destinations[destination] = name
-        for direction, destination_code in self._that_fit(self.directions, update.directions, reject):
+        for direction, destination_code in self._fitting(self.directions, update.directions, reject):
             self.directions[direction] = destination_code
-        for area, area_name in self._that_fit(self.stop_areas, update.stop_areas, reject):
+        for area, area_name in self._fitting(self.stop_areas, update.stop_areas, reject):
             self.stop_areas[area] = area_name
-        for code, point in self._that_fit(self.timing_points, update.timing_points, reject):
+        for code, point in self._fitting(self.timing_points, update.timing_points, reject):
             self._set_point(code, point)
-        for stop, code in self._that_fit(self._code_of, update.user_stops, reject):
+        for stop, code in self._fitting(self._code_of, update.user_stops, reject):
             self._set_code(stop, code)
         for group, stops in update.planned.items():
             self._set_group(group, stops, update.published)
         levels = dict.fromkeys(update.levels | update.dates.keys())
-        for level, _ in self._that_fit(self._dates, levels, reject):
+        for level, _ in self._fitting(self._dates, levels, reject):
             self._set_dates(level, frozenset(update.dates.get(level, ())), update.published)
         self.version += 1
 
-    def _that_fit(
-        self, table: Mapping[_K, object], items: Mapping[_K, _V], reject: Reject
-    ) -> Iterator[tuple[_K, _V]]:
-        """Yield the items that are in a table or for which it has room."""
+    def _fitting(self, table: Mapping[_K, object], items: Mapping[_K, _V], reject: Reject) -> Iterator[tuple[_K, _V]]:
+        """Yield the items that are in a table already or fit into it."""
         for key, value in items.items():
             if key in table or len(table) < self._limits.names:
                 yield key, value
@@ -156,20 +154,20 @@ class Timetable:
             del self._groups_of_line[operator, line]
 
     def sweep(self) -> None:
-        """Remove the service levels whose last date is over, and those without a date for a week."""
+        """Remove the service levels whose last date has passed, and those without dates for UNDATED_SECONDS."""
         now = self._now()
         yesterday = local_date(now) - timedelta(1)
         before = self.n_planned
 
-        def is_over(published: float, dates: frozenset[date]) -> bool:
+        def is_expired(published: float, dates: frozenset[date]) -> bool:
             return max(dates) < yesterday if dates else now - published > UNDATED_SECONDS
 
         for group, (published, _) in list(self._published.items()):
             _, dates = self._dates.get(_level(group), (0.0, frozenset[date]()))
-            if is_over(published, dates):
+            if is_expired(published, dates):
                 self._remove_group(group)
         for level, (published, dates) in list(self._dates.items()):
-            if is_over(published, dates):
+            if is_expired(published, dates):
                 del self._dates[level]
         self.version += before != self.n_planned
 
@@ -189,7 +187,7 @@ class Timetable:
             published, stops = self._published.get(group, (0.0, {}))
             yield Update(published, planned={group: {stop: dict(self._planned[stop][group]) for stop in stops}})
 
-    # Look-ups.
+    # Lookups.
 
     def public_number(self, passtime: Passtime) -> str:
         """Return the LinePublicNumber of a passtime, or its LinePlanningNumber if unknown."""
@@ -212,7 +210,7 @@ class Timetable:
     def passtimes(self, code: str, since: float, until: float) -> Iterator[tuple[bytes, Passtime]]:
         """Yield the planned passtimes of a stop between two moments (epoch seconds), each with its key in KV8.
 
-        A passtime is on the dates of its service level.
+        A passtime applies on the dates of its service level.
         """
         first = local_date(since)
         dates = [first + timedelta(n) for n in range(-1, (local_date(until) - first).days + 1)]
@@ -310,7 +308,7 @@ class Timetable:
         ]
 
     def patterns(self, operator: str, line: str, direction: str) -> dict[str, dict[int, tuple[str, bool]]]:
-        """Return the journey patterns of a line in a direction: TimingPointCode and IsTimingStop by order of stop."""
+        """Return the patterns of a line in a direction: TimingPointCode and IsTimingStop by UserStopOrderNumber."""
         patterns: dict[str, dict[int, tuple[str, bool]]] = {}
         for group in self._groups_of_line.get((operator, line), ()):
             for stop in self._published[group][1]:

@@ -1,8 +1,8 @@
-"""The columns of KV8's passing times (DATEDPASSTIME), and how one row is checked, stored and parsed.
+"""The columns of KV8's passing times (DATEDPASSTIME), and the validation, storage and parsing of rows.
 
-COLUMNS is the only list of columns: the stored form, Passtime's fields, the header of a snapshot and the text members
-that OVapi's JSON and its schema take from the feed follow from it. To store a further column and to write it into
-OVapi's JSON, add a line to _VALUE_COLUMNS.
+COLUMNS is the only list of columns: it defines the stored form, Passtime's fields, the header of a snapshot, and the
+text members of OVapi's JSON and its schema. To store another column and include it in OVapi's JSON, add a line to
+_VALUE_COLUMNS.
 """
 
 import math
@@ -26,9 +26,9 @@ class Column(NamedTuple):
     field: str = ""
     """The field of Passtime; "" for a text in Passtime.extra, a member of the same name in OVapi's JSON."""
     parse: Callable[[str | None], Any] | None = None
-    """Returns the value of the field, from its text or None for null; None keeps these."""
+    """Converts the column's text, or None for null, to the field's value; by default they are the same."""
     is_required: bool = False
-    """Whether tables without it are rejected: their rows hold nothing to show."""
+    """Whether tables without it are rejected, because their rows cannot be displayed."""
 
 
 def _or_empty(value: str | None) -> str:
@@ -41,7 +41,7 @@ def _or_unknown(value: str | None) -> str:
 
 _REQUIRED = True
 
-# The journey's columns first, and the operating date, which keeps the same journey of two days apart.
+# The journey's columns, then the operating date, which distinguishes a journey's runs on different days.
 _KEY_COLUMNS = (
     Column("DataOwnerCode", "data_owner_code", _or_empty, _REQUIRED),
     Column("LocalServiceLevelCode", "local_service_level_code", _or_empty, _REQUIRED),
@@ -81,7 +81,7 @@ _VALUE_COLUMNS = (
     Column("LinePublicNumber", "line_public_number"),
     Column("DestinationName", "destination_name"),
 )
-# Not stored with the passtime, but what it is found by.
+# Passtimes are stored under it, not with it.
 _STOP_COLUMN = Column("TimingPointCode", "timing_point_code", _or_empty, _REQUIRED)
 
 COLUMNS = (*_KEY_COLUMNS, *_VALUE_COLUMNS, _STOP_COLUMN)
@@ -98,7 +98,7 @@ VALUE_NAMES = tuple(column.name for column in _VALUE_COLUMNS)
 
 STATUS = VALUE_NAMES.index("TripStopStatus")
 WHEELCHAIR = VALUE_NAMES.index("WheelChairAccessible")
-"""Places of columns in the values."""
+"""Positions of columns in the values."""
 _DIRECTION = VALUE_NAMES.index("LineDirection")
 _FIELD_PARSERS = tuple((column.name, column.field, column.parse) for column in (*_KEY_COLUMNS, *_VALUE_COLUMNS))
 _REQUIRED_NAMES = {column.name for column in COLUMNS if column.is_required}
@@ -114,10 +114,10 @@ _VALID_VALUES = re.compile(rb"(?!%b)%b" % (_NO_TIMES, _TIMESTAMP + _TIME * 4))
 _VALID_KEY = re.compile(rb"[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[0-9]{1,5}\|[^|\\]+\Z")
 
 EMPTY = frozenset({NULL, b""})
-"""The fields of an unknown value."""
+"""Fields without a value."""
 
 _REPORT_SECONDS = 30 * MINUTE
-"""How long after a passing its updates may arrive: this decides between the two hours when clocks are set back."""
+"""How long after a passing its updates may arrive, to select one of the two moments in the repeated hour."""
 
 is_valid_key = _VALID_KEY.match
 """Return a match if a stored key is valid."""
@@ -127,7 +127,7 @@ is_valid_values = _VALID_VALUES.match
 
 
 class TableLayout(NamedTuple):
-    """Where the columns are in the rows of one table."""
+    """The positions of columns in the rows of a table."""
 
     key: Callable[[list[bytes]], tuple[bytes, ...]]
     values: Callable[[list[bytes]], tuple[bytes, ...]]
@@ -136,13 +136,13 @@ class TableLayout(NamedTuple):
     date: int
     operator: int
     splits: int
-    """Separators at which a row is split: further columns are not read."""
+    """Number of separators at which a row is split; columns beyond are not read."""
     has_missing: bool
-    """Whether columns are missing: they are read from a null field after the last one."""
+    """Whether columns are missing; these are read from a null field appended to the row."""
 
 
 def table_layout(labels: tuple[str, ...]) -> TableLayout | None:
-    """Return where the columns are in a table with these labels; None if a required one is missing."""
+    """Return the layout of a table with these labels; None if a required column is missing."""
     index = {label: i for i, label in enumerate(labels)}
     if not index.keys() >= _REQUIRED_NAMES:
         return None
@@ -176,11 +176,11 @@ def timestamp_of(values: bytes) -> float | None:
 
 
 def compare_timestamps(old: bytes, new: bytes) -> int:
-    """Compare the timestamps of two values: above 0 if the old one is newer, 0 if equal or the new one is unknown."""
+    """Compare the timestamps of two values: 1 if the old one is newer, 0 if equal or the new one is unknown."""
     before, after = old.partition(b"|")[0], new.partition(b"|")[0]
     if before == after:
         return 0
-    if len(before) == len(after) and before[-6:] == after[-6:]:  # same form and offset: as texts
+    if len(before) == len(after) and before[-6:] == after[-6:]:  # same format and offset: compare as text
         return 1 if before > after else -1
     older, newer = read_timestamp(before.decode()), read_timestamp(after.decode())
     if newer is None:
@@ -196,7 +196,7 @@ def _epoch(day: bytes, time: bytes) -> float | None:
 
 
 def expires_at(key: bytes, values: bytes) -> float:
-    """Return when a passtime may be removed (epoch seconds): an hour late if its time comes twice that night."""
+    """Return when a passtime may be removed (epoch seconds); a time in the repeated hour is its second moment."""
     day = key.split(b"|", _JOURNEY_COLUMNS + 2)[_JOURNEY_COLUMNS]
     times = (_epoch(day, time) for time in values.split(b"|", 5)[1:5])
     return max((time for time in times if time is not None), default=0.0) + HIDDEN_AFTER_SECONDS
@@ -217,7 +217,7 @@ def parse_passtime(key: bytes, values: bytes, code: str) -> Passtime:
         seconds[field] = None if is_last and "departure" in field else read_time(fields[field] or "")
         if seconds[field] is None:
             fields[field] = None
-    # Past events are reported after they happened, and expected ones may be some seconds late already.
+    # Past events are reported afterwards, and expected ones may already be some seconds late.
     late = _REPORT_SECONDS if fields["trip_stop_status"] in ("ARRIVED", "PASSED") else MINUTE
     after = 0.0 if fields["last_update"] is None else fields["last_update"] - late
     day = fields["operation_date"]

@@ -1,6 +1,6 @@
 """KV8: the live passtimes and general messages of each stop (docs/protocols.md, sections 2.5 to 2.8).
 
-A country has millions of passtimes, so each is stored as two byte strings, key and values, cut out of its row.
+A country has millions of passtimes, so each is stored as two byte strings, key and values, taken from its row.
 kv8_columns.parse_passtime() parses them when a stop is requested.
 """
 
@@ -35,10 +35,10 @@ DAYS_BACK, DAYS_AHEAD = 2, 7
 """Operating dates that are accepted, relative to today."""
 
 MAX_OPERATORS = 1000
-"""Operators whose last update is remembered: there are some thirty."""
+"""Operators whose latest update is stored; the feed has about thirty."""
 
 MAX_LAYOUTS = 100
-"""Forms of the table whose layout is remembered: publishers use a few."""
+"""Cached table layouts; publishers use a few."""
 
 _CODE = re.compile(TIMING_POINT_CODE_PATTERN.encode())
 _UNKNOWN = EMPTY | {b"UNKNOWN"}
@@ -61,7 +61,7 @@ class LiveStop:
 
 
 class Passtimes:
-    """Stores what KV8 reports. now: returns the time in epoch seconds."""
+    """Stores the data of KV8. now: returns the time in epoch seconds."""
 
     def __init__(self, now: Callable[[], float], limits: PasstimeSettings = PASSTIME_DEFAULTS) -> None:
         self._now = now
@@ -72,11 +72,11 @@ class Passtimes:
         self._dates: frozenset[bytes] = frozenset()
         self._line_of: dict[bytes, tuple[str, str, str]] = {}
         self.stops: dict[str, LiveStop] = {}
-        """By TimingPointCode. Stops stay, without passtimes at night."""
+        """By TimingPointCode. Stops are never removed; at night they have no passtimes."""
         self.journeys: dict[bytes, list[str]] = {}
-        """The TimingPointCodes of each journey with passtimes, by the key's first part."""
+        """The TimingPointCodes of each journey with passtimes, by journey_of() its keys."""
         self.lines: dict[tuple[str, str, str], dict[bytes, None]] = {}
-        """The journeys of each DataOwnerCode, LinePlanningNumber and LineDirection."""
+        """The journeys by DataOwnerCode, LinePlanningNumber and LineDirection."""
         self.last_update: dict[str, str] = {}
         """The latest LastUpdateTimeStamp of each operator."""
         self.last_heard: dict[str, float] = {}
@@ -108,13 +108,13 @@ class Passtimes:
         self._set_dates(now)
         key_of, values_of, code_at, type_at, date_at, operator_at, splits, has_missing = layout
         join, dates = b"|".join, self._dates
-        # A row from further ahead would supersede all that arrive after it.
+        # A row from further ahead would supersede all rows that arrive after it.
         latest = local_timestamp(now + MAX_AHEAD_SECONDS)[:_SECONDS_DIGITS].encode()
         latest_values: dict[bytes, bytes] = {}  # of each operator
         for line in records.lines:
             fields = line.split(b"|", splits)
             if fields[type_at] == b"INFOPOINT":
-                continue  # no passengers
+                continue  # not for passengers
             if has_missing:
                 fields.append(NULL)
             key, values = join(key_of(fields)), join(values_of(fields))
@@ -170,7 +170,7 @@ class Passtimes:
         self.n_passtimes += 1
         journey = journey_of(key)
         for other in self.journeys.get(journey, ()):
-            if key in self.stops[other].passtimes:  # it has moved here from another TimingPoint
+            if key in self.stops[other].passtimes:  # moved here from another TimingPoint
                 self._remove(other, key)
                 break
         codes = self.journeys.get(journey)
@@ -276,7 +276,7 @@ class Passtimes:
     def restore_stop(
         self, code: str, passtimes: dict[bytes, bytes], messages: list[GeneralMessage], now: float, reject: Reject
     ) -> None:
-        """Store passtimes and messages of a snapshot that are valid and not over."""
+        """Store a snapshot's passtimes and messages of a stop that are valid and not expired."""
         for key, values in passtimes.items():
             if is_valid_key(key) and is_valid_values(values) and expires_at(key, values) > now:
                 self._store(key, values, code.encode(), reject)
@@ -289,18 +289,18 @@ class Passtimes:
                 self._version = stop.version = self._version + 1
 
     def restore_operators(self, last_heard: dict[str, float], last_update: dict[str, str]) -> None:
-        """Restore when operators were last heard, except times in the future, from a clock that was ahead."""
+        """Restore the operators' latest updates, except those of a future time, from a clock that was ahead."""
         now = self._now()
         past = {operator: time for operator, time in last_heard.items() if time <= now}
         self.last_heard = {**past, **self.last_heard}
         self.last_update = {**last_update, **self.last_update}
 
-    # Removing what is over.
+    # Removing expired data.
 
     def sweep(self) -> Iterator[None]:
-        """Remove passtimes and messages that are over; yields after each stop."""
+        """Remove expired passtimes and messages; yields after each stop."""
         now = self._now()
-        # After the clock was set back, an operator would seem fresh until it has caught up.
+        # After the clock was set back, operators would seem fresh until it has caught up.
         self.last_heard.update({operator: now for operator, time in self.last_heard.items() if time > now})
         for code in list(self.stops):
             stop = self.stops[code]
@@ -322,14 +322,14 @@ def _is_ahead(values: bytes, now: float) -> bool:
 
 
 def _merged(stored: bytes, values: bytes, order: int) -> bytes:
-    """Return new values with what only the stored ones report. order: that of compare_timestamps()."""
+    """Return new values, completed from the stored ones. order: the result of compare_timestamps()."""
     old, new = stored.split(b"|", WHEELCHAIR + 1), values.split(b"|", WHEELCHAIR + 1)
     if order == 0 and old[STATUS] == b"CANCEL" and new[STATUS] != b"CANCEL":
         return stored  # only a newer update revokes a cancellation
     lacks_timestamp = new[0] in EMPTY
     lacks_wheelchair = new[WHEELCHAIR] in _UNKNOWN and old[WHEELCHAIR] not in _UNKNOWN
     if lacks_timestamp:
-        new[0] = old[0]  # or an update older than the stored one could follow
+        new[0] = old[0]  # otherwise, an older update could supersede it
     if lacks_wheelchair:
         new[WHEELCHAIR] = old[WHEELCHAIR]  # known accessibility stays (docs/protocols.md, section 5.7)
     return b"|".join(new) if lacks_timestamp or lacks_wheelchair else values

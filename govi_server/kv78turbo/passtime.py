@@ -11,7 +11,7 @@ class Passtime(Struct, frozen=True, kw_only=True, gc=False):
     """One journey at one stop on one operating date. Texts are None if unknown.
 
     Moments are epoch seconds, None if there is no such time: nothing departs at a LAST stop (docs/protocols.md,
-    section 5.8). A Struct, since creating a frozen dataclass takes several times as long.
+    section 5.8). A Struct, because creating a frozen dataclass is several times slower.
     """
 
     data_owner_code: str
@@ -26,7 +26,7 @@ class Passtime(Struct, frozen=True, kw_only=True, gc=False):
     timing_point_data_owner_code: str | None = None
     last_update: float | None = None
     target_arrival_time: str | None = None
-    """HH:MM:SS on the operating date, past 24:00:00 on the day after."""
+    """HH:MM:SS on the operating date, past 24:00:00 on the next day."""
     expected_arrival_time: str | None = None
     target_departure_time: str | None = None
     expected_departure_time: str | None = None
@@ -48,7 +48,7 @@ class Passtime(Struct, frozen=True, kw_only=True, gc=False):
     line_public_number: str | None = None
     destination_name: str | None = None
     extra: tuple[tuple[str, str], ...] = ()
-    """The other columns of KV8 that have a value: name and text."""
+    """The other columns of KV8 that have a value: (name, text)."""
 
     @property
     def is_departure(self) -> bool:
@@ -63,7 +63,7 @@ class Passtime(Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def hidden_after(self) -> float:
-        """When it is no longer shown (epoch seconds; docs/protocols.md, section 5.7)."""
+        """When it is no longer displayed (epoch seconds; docs/protocols.md, section 5.7)."""
         times = [time for time in (self.expected_arrival, self.expected_departure) if time is not None]
         return max(times or [self.expected]) + HIDDEN_AFTER_SECONDS
 

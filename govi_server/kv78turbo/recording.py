@@ -9,7 +9,7 @@ from msgspec import Struct
 from govi_server.runtime.gunzip import gunzip
 
 MAX_CTX_BYTES = 64 << 20
-"""The CTX of a larger message is recorded compressed."""
+"""Larger messages are recorded as received, compressed."""
 
 
 class Record(Struct, omit_defaults=True):
@@ -28,7 +28,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def make_record(envelope: str, payload: bytes, now: float) -> Record:
-    """Return the record of a message that arrives now (epoch seconds)."""
+    """Return the record of a message received now (epoch seconds)."""
     time = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     try:
         return Record(time, envelope, ctx=gunzip(payload, MAX_CTX_BYTES).decode())

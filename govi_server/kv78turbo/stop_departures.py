@@ -1,4 +1,4 @@
-"""The departures of a stop, from KV7 and KV8 together, and what was rendered from them, cached until they change."""
+"""The departures of a stop, joined from KV7 and KV8, and their renderings, cached until they change."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
@@ -18,10 +18,10 @@ PAST_SECONDS = HOUR / 2
 """How far back planned passtimes are looked up: KV8 may report them as late."""
 
 MAX_VALID_SECONDS = 10 * MINUTE
-"""How long departures are valid at most, and how far beyond the horizon planned passtimes are looked up."""
+"""The maximum validity of departures, and how far beyond the horizon planned passtimes are looked up."""
 
 STALE_RETRY_SECONDS = 5.0
-"""How long departures without those of a stale operator are valid: it may report again."""
+"""How long departures that omit a stale operator are valid: it may report again."""
 
 _Rendered = TypeVar("_Rendered", bound=Sized)
 
@@ -37,17 +37,17 @@ class StopDepartures:
     realtime_operators: frozenset[str]
     """The operators of passtimes that are in KV8."""
     operators: frozenset[str]
-    """The operators of all passtimes, planned or not, and of those that are left out."""
+    """The operators of all passtimes, planned or not, and of omitted ones."""
     stale_operators: frozenset[str]
-    """The operators of passtimes that are left out because their latest data is too old."""
+    """The operators of passtimes that are omitted because their latest data is too old."""
     has_planning: bool
     """Whether KV7 has passtimes of this stop."""
     valid_until: float
-    """Epoch seconds until which the passage of time changes nothing."""
+    """Epoch seconds until which they do not change with time alone."""
 
 
 class _Candidate(NamedTuple):
-    """A passtime that may be shown."""
+    """A passtime that may be displayed."""
 
     passtime: Passtime
     is_realtime: bool
@@ -56,9 +56,9 @@ class _Candidate(NamedTuple):
 
 
 class StopDeparturesCache:
-    """Joins KV7 and KV8, and caches what is rendered from them.
+    """Joins KV7 and KV8, and caches renderings of the departures.
 
-    now: returns the time in epoch seconds. size: the most bytes that are cached. stale: seconds after which an
+    now: returns the time in epoch seconds. size: maximum bytes of renderings. stale: seconds after which an
     operator's data is too old.
     """
 
@@ -72,7 +72,7 @@ class StopDeparturesCache:
         self._stale = stale
         self._entries: OrderedDict[tuple[str, object], tuple[tuple[int, int], StopDepartures, Sized]] = OrderedDict()
         self.bytes = 0
-        """The size of all that is cached."""
+        """The size of all renderings."""
         self.evicted = 0
         """Entries evicted to make room."""
 
@@ -91,11 +91,11 @@ class StopDeparturesCache:
         return (stop.version if stop is not None else 0, self.timetable.version)
 
     def board(self, code: str, horizon: float) -> StopDepartures:
-        """Return a stop's departures: expected within the horizon (seconds), and not hidden yet."""
+        """Return a stop's departures that are expected within the horizon (seconds) and not hidden yet."""
         now = self._now()
         stop = self.passtimes.stops.get(code)
         valid_until = now + MAX_VALID_SECONDS
-        shown: list[tuple[float, str, _Candidate]] = []
+        visible: list[tuple[float, str, _Candidate]] = []
         stale_operators: set[str] = set()
         for candidate in self._candidates(code, stop, now, horizon):
             passtime = candidate.passtime
@@ -111,12 +111,12 @@ class StopDeparturesCache:
                 valid_until = min(valid_until, expected - horizon)
                 continue
             valid_until = min(valid_until, hidden_after)
-            shown.append((expected, passtime.journey, candidate))
+            visible.append((expected, passtime.journey, candidate))
         messages = tuple(stop.messages.values()) if stop is not None and stop.messages else ()
         changes = (time for message in messages for time in (message.starts, message.ends))
         valid_until = min([valid_until, *(time for time in changes if time is not None and time > now)])
-        shown.sort(key=lambda item: item[:2])
-        candidates = [candidate for _, _, candidate in shown]
+        visible.sort(key=lambda item: item[:2])
+        candidates = [candidate for _, _, candidate in visible]
         return StopDepartures(
             code,
             tuple(passtime for passtime, _, _ in candidates),
@@ -130,7 +130,7 @@ class StopDeparturesCache:
         )
 
     def _candidates(self, code: str, stop: LiveStop | None, now: float, horizon: float) -> Iterator[_Candidate]:
-        """Yield the passtimes of KV8, and then those that are in KV7 alone."""
+        """Yield the passtimes of KV8, then those that only KV7 has."""
         last_heard = self.passtimes.last_heard
         planned = dict(self.timetable.passtimes(code, now - PAST_SECONDS, now + horizon + MAX_VALID_SECONDS))
         for key, values in stop.passtimes.items() if stop is not None else ():
@@ -142,7 +142,7 @@ class StopDeparturesCache:
                 yield _Candidate(kv7, False, now + MAX_VALID_SECONDS)
 
     def boards(self, codes: Iterable[str], horizon: float) -> Generator[None, None, list[StopDepartures]]:
-        """Return the departures of some stops; yields after each."""
+        """Return the departures of several stops; yields after each."""
         boards = []
         for code in codes:
             boards.append(self.board(code, horizon))
@@ -152,23 +152,23 @@ class StopDeparturesCache:
     def rendered(
         self, code: str, horizon: float, form: object, render: Callable[[StopDepartures], _Rendered]
     ) -> tuple[StopDepartures, _Rendered]:
-        """Return a stop's departures and what is rendered from them, cached until either changes.
+        """Return a stop's departures and their rendering, cached until the departures change.
 
-        Cached departures have no passtimes and messages. form: the cache key, always rendered by the same function.
+        Cached departures lack passtimes and messages. form: the cache key, always rendered by the same function.
         """
         key = (code, form)
         version = self.version(code)
         entry = self._entries.get(key)
-        # A longer validity is from before the clock was set back.
+        # A longer validity dates from before the clock was set back.
         if entry is not None and entry[0] == version and 0 < entry[1].valid_until - self._now() <= MAX_VALID_SECONDS:
             self._entries.move_to_end(key)
             return entry[1], entry[2]  # type: ignore[return-value]  # the form determines the type
         departures = self.board(code, horizon)
         rendered = render(departures)
         self._remove(key)
-        if not self.is_known_stop(code):  # or requests for made-up codes would evict real stops
+        if not self.is_known_stop(code):  # otherwise, requests for unknown codes would evict known stops
             return departures, rendered
-        # Its passtimes are not needed any more, and several times as large.
+        # Its passtimes are several times as large, and not needed any more.
         self._entries[key] = (version, replace(departures, passtimes=(), messages=()), rendered)
         self.bytes += len(rendered)
         while self.bytes > self._size:
@@ -191,10 +191,10 @@ class StopDeparturesCache:
         prefix = "|".join((*parts[:2], "_".join(parts[2:-2]), *parts[-2:], "")).encode()
         by_key: dict[bytes, Passtime] = self.timetable.journey(prefix, now)
         for code in self.passtimes.journeys.get(prefix[:-1], ()):
-            for pass_key, values in self.passtimes.stops[code].passtimes.items():
-                if pass_key.startswith(prefix):
-                    kv8, kv7 = parse_passtime(pass_key, values, code), by_key.get(pass_key)
-                    by_key[pass_key] = kv8 if kv7 is None else _joined(kv8, kv7)
+            for passtime_key, values in self.passtimes.stops[code].passtimes.items():
+                if passtime_key.startswith(prefix):
+                    kv8, kv7 = parse_passtime(passtime_key, values, code), by_key.get(passtime_key)
+                    by_key[passtime_key] = kv8 if kv7 is None else _joined(kv8, kv7)
         if not by_key:
             return []
         nearest = min(by_key.values(), key=lambda passtime: abs(passtime.expected - now)).operation_date
@@ -202,6 +202,6 @@ class StopDeparturesCache:
 
 
 def _joined(kv8: Passtime, kv7: Passtime) -> Passtime:
-    """Return the passtime of KV8 with what only KV7 has (docs/protocols.md, section 5.7)."""
+    """Return KV8's passtime, completed from KV7 (docs/protocols.md, section 5.7)."""
     wheelchair = kv7.wheelchair if kv8.wheelchair == "UNKNOWN" else kv8.wheelchair
     return structs.replace(kv8, wheelchair=wheelchair, product_formula_type=kv7.product_formula_type)

@@ -23,20 +23,19 @@ from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import SubscriberSettings
 
 State = Literal["UNKNOWN", "RECOVERING", "UP", "DOWN"]
-
-"""UP is complete; RECOVERING is receiving data, but not complete yet."""
+"""UP: complete; RECOVERING: receiving data, but not complete yet."""
 
 MAX_TURN_SECONDS = 0.005
-"""How long one turn of the reactor reads: about what it may add to the time of a response."""
+"""How long one turn of the reactor reads, which may delay responses by about as much."""
 
 MAX_TURN_MESSAGES = 200
 """Messages that one turn of the reactor reads."""
 
 MAX_SECONDS_WITHOUT_DATA = 300.0
-"""How long the feed may send heartbeats only: there is little data at night."""
+"""How long the feed may send only heartbeats: at night it sends little data."""
 
 LATE_CALL_SECONDS = 1.0
-"""A call this late means that the clock was set, or that the process stood still."""
+"""A call this late means that the clock was set, or that the process was suspended."""
 
 SUBSCRIBER_DEFAULTS = SubscriberSettings()
 
@@ -44,11 +43,11 @@ SUBSCRIBER_DEFAULTS = SubscriberSettings()
 class Subscriber(Service):
     """Maintains one connection to the feed, and passes on its messages in order.
 
-    reactor: an IReactorTime, IReactorFDSet and IReactorThreads. addresses: used in turn, one at a time. prefixes: of
-    the envelopes to subscribe to; "" for all. received: called with a message's envelope and its data, one gzip file;
-    if it returns a Deferred, nothing more is read until that fires. Raises StartupError for an invalid address.
+    reactor: an IReactorTime, IReactorFDSet and IReactorThreads. addresses: used in turn, one at a time. prefixes:
+    envelope prefixes to subscribe to; "" for all. received: called with a message's envelope and its data, one gzip
+    file; if it returns a Deferred, reading pauses until that fires. Raises StartupError for an invalid address.
 
-    When the system clock is set back, silence counts from that moment.
+    When the system clock is set back, silence is measured from that moment.
     """
 
     log = Logger()
@@ -73,7 +72,7 @@ class Subscriber(Service):
         self._limits = limits
         self._sockets = _sockets or SubscriberSockets(reactor, prefixes, limits)
         self.attempts = 0
-        """Connections that were started."""
+        """Number of connections started."""
         self._back_off = min(FIRST_BACK_OFF, limits.back_off)
         self._state: State = "UNKNOWN"
         self._recovering_since = 0.0
@@ -84,7 +83,7 @@ class Subscriber(Service):
         self._read_call: IDelayedCall | None = None
         """The next turn of reading."""
         self._timer: IDelayedCall | None = None
-        """The end of the longest silence, or of the back-off."""
+        """The next check for silence, or the end of the back-off."""
         self.incidents = ThrottledWarnings(self.log, reactor)
         self.address: str | None = None
         """The current address; None between two attempts."""
@@ -118,7 +117,7 @@ class Subscriber(Service):
         self.attempts += 1
         address = self._addresses[index]
         # With IPv6 on, libzmq tries only the IPv6 address of a name that has both. Every other round is without, for
-        # hosts that have no IPv6 route.
+        # hosts without an IPv6 route.
         self._socket = self._sockets.connect(address, ipv6=rounds % 2 == 0)
         self.address = address
         self._last_frame = self._reactor.seconds()
@@ -168,7 +167,7 @@ class Subscriber(Service):
             self._reconnect(address, f"cannot connect: {error.strerror}")
 
     def _check_silence(self) -> None:
-        """Reconnect after the longest silence allowed, or check again when it would be over."""
+        """Reconnect after the maximum silence; otherwise schedule the next check."""
         now, silence = self._reactor.seconds(), self._limits.silence
         self._last_frame = min(self._last_frame, now)  # both are in the future after the clock was set back
         self.last = None if self.last is None else min(self.last, now)
@@ -189,7 +188,7 @@ class Subscriber(Service):
         assert self._timer is not None
         if self._consuming is not None:
             self.incidents.add(
-                "slow", "Feed {address}: messages are waiting for the last one to be ingested", address=self.address
+                "slow", "Feed {address}: messages wait for the last one to be ingested", address=self.address
             )
             return False
         if has_message(self._socket):
@@ -198,7 +197,7 @@ class Subscriber(Service):
         return bool(now - self._timer.getTime() < LATE_CALL_SECONDS)
 
     def _ready(self) -> None:
-        """Read in a call of its own: its errors do not make the reactor drop the descriptor."""
+        """Schedule a read: an error in this call would make the reactor drop the descriptor."""
         if self._socket is not None:
             has_message(self._socket)  # makes the descriptor unreadable, or the reactor would spin
             self._read_later()
@@ -233,7 +232,7 @@ class Subscriber(Service):
             self._read_later()
 
     def _ingest(self, frames: list[bytes]) -> None:
-        """Pass on a message: an envelope and data in any number of frames. An envelope alone is a heartbeat."""
+        """Pass on a message: an envelope, and data in any number of frames. An envelope alone is a heartbeat."""
         self.alive = self._last_frame = now = self._reactor.seconds()
         if len(frames) == 1:
             return

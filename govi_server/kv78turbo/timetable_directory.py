@@ -1,4 +1,4 @@
-"""A timetable directory: recorded KV7, read at startup, and again when files are new or have changed."""
+"""A timetable directory: recorded KV7, read at startup; new and changed files are read later."""
 
 import gzip
 import os
@@ -19,9 +19,9 @@ SCAN_INTERVAL = 60.0
 
 
 class TimetableDirectory(Service):
-    """Ingests the files of a directory, *.ctx and *.gz, in the order of their names, step by step between other work.
+    """Ingests the *.ctx and *.gz files of a directory, ordered by name, in steps between other work.
 
-    ingest: takes the chunks of a file and its path, and yields after each step. An unreadable file is logged and
+    ingest: called with the chunks of a file and its path; yields after each step. An unreadable file is logged and
     skipped until it changes.
     """
 

@@ -1,4 +1,4 @@
-"""ZeroMQ's SUB sockets, read in the reactor."""
+"""ZeroMQ SUB sockets, read by the reactor."""
 
 import os
 import re
@@ -16,19 +16,19 @@ from govi_server.errors import StartupError
 from govi_server.settings import SubscriberSettings
 
 FIRST_BACK_OFF = 1.0
-"""Seconds between the first two attempts; twice as many before each further one."""
+"""Seconds between the first two attempts; doubled after each further one."""
 
 KEEPALIVE_IDLE_SECONDS = 60
 """When TCP's keep-alive begins; the system's default is two hours."""
 
-# The form that connect() of libzmq expects; but it accepts any number as a port.
+# The format that libzmq's connect() expects; libzmq itself accepts any number as a port.
 _TCP = re.compile(r"[A-Za-z0-9\[:][A-Za-z0-9.:%_\[\]-]*:(\d{1,5})", re.ASCII)
 
 Socket = zmq.Socket[bytes]
 
 
 class SubscriberSockets:
-    """Makes SUB sockets in a context of its own. reactor: an IReactorThreads."""
+    """Creates SUB sockets in a separate context. reactor: an IReactorThreads."""
 
     def __init__(self, reactor: Any, prefixes: Sequence[str], limits: SubscriberSettings) -> None:
         self._reactor = reactor
@@ -38,7 +38,7 @@ class SubscriberSockets:
 
     def connect(self, address: str, ipv6: bool) -> Socket:
         """Return a socket that is connecting to an address. Raises ZMQError if libzmq rejects it."""
-        if self._context is None:  # not sooner: its threads would not survive twistd's fork
+        if self._context is None:  # not earlier: its threads would not survive twistd's fork
             self._context = zmq.Context()
         socket = self._context.socket(zmq.SUB)
         try:
@@ -49,7 +49,7 @@ class SubscriberSockets:
             socket.tcp_keepalive = 1
             socket.tcp_keepalive_idle = KEEPALIVE_IDLE_SECONDS
             # ZMTP's own heartbeats stay off: older publishers speak ZMTP 3.0, which lacks them, and silence is
-            # noticed without them.
+            # detected without them.
             socket.reconnect_ivl = round(1000 * min(FIRST_BACK_OFF, self._limits.back_off))
             socket.reconnect_ivl_max = round(1000 * self._limits.back_off)
             for prefix in self._prefixes:
@@ -63,8 +63,8 @@ class SubscriberSockets:
     def close(self) -> Deferred[None]:
         """Terminate the context after its sockets were closed; fires when its threads have ended.
 
-        In the reactor's thread pool: libzmq resolves names in its I/O thread, and term() waits for a name server that
-        does not answer.
+        Runs in the reactor's thread pool: libzmq resolves names in its I/O thread, and term() waits for a name
+        server that does not respond.
         """
         context, self._context = self._context, None
         if context is None:
@@ -89,7 +89,7 @@ class SocketDescriptor:
         self._ready()
 
     def connectionLost(self, reason: Failure) -> None:
-        """Do nothing: the reactor is about to end, and stopService() closes the socket."""
+        """Do nothing: the reactor is stopping, and stopService() closes the socket."""
 
     def logPrefix(self) -> str:
         """Return its name in Twisted's own log lines."""

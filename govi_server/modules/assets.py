@@ -1,4 +1,4 @@
-"""GET /assets/<file>: the files of the pages."""
+"""GET /assets/<file>: the pages' static files."""
 
 from twisted.application.service import Service
 from zope.interface import implementer
@@ -18,7 +18,7 @@ _REVALIDATE = "public, no-cache"
 
 @implementer(IWebModule, IDocumented)
 class Assets(Service):
-    """Responds under its name with files, which are read once."""
+    """Serves files, which are read at startup."""
 
     name = "assets"
 
@@ -40,13 +40,13 @@ class Assets(Service):
         headers = ("Cache-Control", "ETag")
         responses = (
             *(ResponseSpec(200, "The file.", content_type, headers=headers) for content_type in content_types),
-            ResponseSpec(404, "There is no such file."),
+            ResponseSpec(404, "No such file."),
         )
         return [Operation("/assets/{name}", "Files of the pages", responses, (name,), section="Pages")]
 
 
 class AssetsHandler(WebHandler):
-    """Sends a file, as immutable under the URL of its current version, which is the one in the pages."""
+    """Sends a file; under the URL of its current version, which the pages use, it is immutable."""
 
     def __init__(self, module: Assets, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)

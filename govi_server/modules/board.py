@@ -39,18 +39,18 @@ from govi_server.runtime.cooperative import CooperativeRunner
 from govi_server.web_handler import ErrorResponse, Fetch, ICacheableModule, Mark, Responder
 
 HTML, TEXT, JSON = "text/html", "text/plain", "application/json"
-FORMS: tuple[tuple[str, Any], ...] = ((HTML, str), (TEXT, str), (JSON, plain.Board))
+FORMATS: tuple[tuple[str, Any], ...] = ((HTML, str), (TEXT, str), (JSON, plain.Board))
 """The content types of a board, each with the type of its body."""
 
 
 class _Fields:
-    """Names of fields, separated by commas."""
+    """A parameter type: names of fields, separated by commas."""
 
     _name = f"(?:{'|'.join(plain.FIELDS)})"
     schema = {"type": "string", "pattern": f"^,*{_name}(?:,+{_name})*,*$"}
 
     def parse(self, text: str) -> tuple[str, ...] | None:
-        """Return the names; None if one is unknown."""
+        """Parse the names; return None if one is unknown."""
         names = tuple(split(text))
         return names if names and set(names) <= set(plain.FIELDS) else None
 
@@ -58,7 +58,7 @@ class _Fields:
         return f"some of {', '.join(plain.FIELDS)}"
 
 
-# Long enough for the longest word in place of a time.
+# The minimum fits the longest word that replaces a time.
 CHARS = Parameter("chars", Integer("characters", 11, 500), "For text: the exact length of a line, to fit a sign.", 40)
 FIELDS = Parameter(
     "fields", _Fields(), "For text and JSON: the fields of each departure, separated by commas.", "line,time"
@@ -73,30 +73,30 @@ EXAMPLES = (
     Example("An invalid parameter", f"{_URL}?limit=many", JSON, 400),
 )
 
-# Other sites may show the page in a frame: it has nothing to be clicked on by mistake.
+# Other sites may embed the page in a frame: it has nothing that could be clicked by mistake.
 _HEADERS = policy("form-action 'none'")
 _PASSED_ON = ("limit", "line", "direction", "horizon", "view")
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """The form of a board: its content type and what is in it."""
+class BoardFormat:
+    """The format of a board: its content type and options."""
 
-    kind: str
+    content_type: str
     lang: str
     query: tuple[tuple[str, str], ...]
-    """The parameters that the page's links keep."""
+    """The parameters that the page's links pass on."""
     fields: tuple[str, ...] | None = None
     chars: int | None = None
 
 
 class BoardRequest(NamedTuple):
-    """All that a response depends on, besides the departures of the stops."""
+    """The inputs of a response, besides the departures of the stops."""
 
     codes: tuple[str, ...]
     """() if the path has no TimingPointCodes, or an invalid one."""
     query: Query
-    form: Form
+    format: BoardFormat
     compressed: bool
 
 
@@ -104,17 +104,17 @@ def parse_board_request(env: Environ, codes: tuple[str, ...]) -> BoardRequest:
     """Parse the query and the header fields of a request for these stops. Raises InvalidParameter."""
     query, lang = read_page(env, len(codes))
     parameters = parse_query(env.get("query_string", ""))
-    kind = best_type(",".join(env.get_all("accept", [])), (HTML, TEXT, JSON))
-    if kind != HTML and LIMIT.name not in parameters:
+    content_type = best_type(",".join(env.get_all("accept", [])), (HTML, TEXT, JSON))
+    if content_type != HTML and LIMIT.name not in parameters:
         query = replace(query, limit=None)
     passed_on = tuple((name, parameters[name]) for name in _PASSED_ON if parameters.get(name))
-    form = Form(kind, lang, passed_on, FIELDS.parse(parameters), CHARS.parse(parameters))
-    return BoardRequest(codes, query, form, prefers_gzip(env))
+    board_format = BoardFormat(content_type, lang, passed_on, FIELDS.parse(parameters), CHARS.parse(parameters))
+    return BoardRequest(codes, query, board_format, prefers_gzip(env))
 
 
 @implementer(ICacheableModule, IDocumented)
 class BoardPages(Service):
-    """Responds under its name with the departure displays of a source."""
+    """Serves the departure displays of a source."""
 
     name = "board"
 
@@ -130,10 +130,13 @@ class BoardPages(Service):
         common = ("Cache-Control", "Content-Language", "ETag")
         success, failure = (*common, *always), (*common, "Retry-After", *always)
         responses = (
-            *(ResponseSpec(200, "The board, in the form of Accept.", *form, success, optional) for form in FORMS),
+            *(
+                ResponseSpec(200, "The board, in the format that Accept selects.", *body, success, optional)
+                for body in FORMATS
+            ),
             INVALID_PARAMETER,
-            *(ResponseSpec(404, "None of the stops is known.", *form, common, always) for form in FORMS),
-            *(ResponseSpec(503, "There is no recent data.", *form, failure, optional) for form in FORMS),
+            *(ResponseSpec(404, "None of the stops is known.", *body, common, always) for body in FORMATS),
+            *(ResponseSpec(503, "No recent data is available.", *body, failure, optional) for body in FORMATS),
         )
         return [
             Operation(
@@ -141,19 +144,19 @@ class BoardPages(Service):
                 "Departure boards as a page, as lines of text or as JSON, depending on Accept",
                 responses,
                 (CODES, *self.source.filters, LANG, VIEW, CHARS, FIELDS),
-                "Text has a line for each departure, exactly chars long: the minutes left below ten, the time from "
-                "then on. A stop without departures has a line that says so. In JSON, the state of a stop is live, "
-                "planned, last_known (as_of is the time of its data), none, unknown or down; that of a departure is "
-                "on_time, late, early, planned, unknown, cancelled, stopped or last_known. time is ready for "
-                "display, words is a text in the language of the response. minutes is the least time that is left, "
-                "null if the departure is cancelled or its delay is unknown; expected is null without an expected "
-                "time.",
+                "Text has a line for each departure, exactly chars long, with the minutes left if below ten, else "
+                "the time. A stop without departures has a line with a message. In JSON, the state of a stop is "
+                "live, planned, last_known (as_of is the time of its data), none, unknown or down; that of a "
+                "departure is on_time, late, early, planned, unknown, cancelled, stopped or last_known. time is "
+                "ready for display, words is a text in the language of the response. minutes is the minimum time "
+                "left, null if the departure is cancelled or its delay is unknown; expected is null without an "
+                "expected time.",
                 EXAMPLES,
             )
         ]
 
     def responder(self, env: Environ) -> Responder:
-        """Parse the stops, the filters and the form of the board. Raises InvalidParameter."""
+        """Parse the stops, the filters and the format of the board. Raises InvalidParameter."""
         text = env["path_info"].removeprefix("/board").removeprefix("/").removesuffix("/")
         codes = read_codes(text)
         request = parse_board_request(env, codes)
@@ -167,15 +170,15 @@ class BoardPages(Service):
         return self.responses.lookup(request) or partial(self._fetch, request)
 
     async def _fetch(self, request: BoardRequest, mark: Mark) -> CachedResponse | ErrorResponse:
-        """Return the board, or why there is none."""
+        """Fetch and render the board; return it, or an error."""
         validator = VersionValidator(partial(self.source.version, request.codes))
         displays = await self.source.display(list(request.codes), request.query)
         mark("wait" if displays.result in ("miss", "joined") else "lookup", displays.result)
         representation, headers = await self._represent(displays, request)
-        if not any(stop.shown for stop in displays.display.stops):
+        if not any(stop.has_data for stop in displays.display.stops):
             return self._error(displays, representation, headers)
 
-        result = displays.result  # the displays, which are larger, are not stored with the response
+        result = displays.result  # the displays are larger, and must not be stored with the response
 
         def make(max_age: int, validity: Validity | None) -> CachedResponse:
             cache_control = ("Cache-Control", f"public, max-age={max_age}")
@@ -188,7 +191,7 @@ class BoardPages(Service):
         return self._error(displays, *await self._represent(displays, request))
 
     def _error(self, displays: StopsDisplay, representation: Representation, headers: Fields) -> ErrorResponse:
-        """Return a board of stops that have none."""
+        """Return the error response of stops without data."""
         status = "404 Not Found"
         if any(stop.state != "unknown" for stop in displays.display.stops):
             status = "503 Service Unavailable"
@@ -198,22 +201,24 @@ class BoardPages(Service):
 
     async def _represent(self, displays: StopsDisplay, request: BoardRequest) -> tuple[Representation, Fields]:
         """Render a board; return it with its header fields."""
-        form = request.form
-        # A client that keeps it for MAX_AGE does not overstate the remaining time.
-        body = await self.write(displays.display.delayed(MAX_AGE), form)
+        board_format = request.format
+        # Clients that cache it for MAX_AGE must not overstate the remaining time.
+        body = await self.write(displays.display.delayed(MAX_AGE), board_format)
         representation = make_representation(
-            body, f"{form.kind}; charset=utf-8", request.compressed, vary=f"Accept, {VARY}"
+            body, f"{board_format.content_type}; charset=utf-8", request.compressed, vary=f"Accept, {VARY}"
         )
-        of_form = _HEADERS if form.kind == HTML else (("X-Content-Type-Options", "nosniff"),)
-        return representation, (*displays.headers, ("Content-Language", form.lang), *of_form)
+        type_headers = _HEADERS if board_format.content_type == HTML else (("X-Content-Type-Options", "nosniff"),)
+        return representation, (*displays.headers, ("Content-Language", board_format.lang), *type_headers)
 
-    async def write(self, display: DepartureDisplay, form: Form) -> bytes:
-        """Return the bytes of a display in a form."""
+    async def write(self, display: DepartureDisplay, board_format: BoardFormat) -> bytes:
+        """Format a display."""
         now = self.clock.seconds()
-        if form.kind == TEXT:
-            steps = plain.lines(display, form.lang, now, form.fields or plain.LINE_FIELDS, form.chars)
-        elif form.kind == JSON:
-            steps = plain.document(display, form.lang, now, form.fields or plain.FIELDS)
+        if board_format.content_type == TEXT:
+            steps = plain.lines(
+                display, board_format.lang, now, board_format.fields or plain.LINE_FIELDS, board_format.chars
+            )
+        elif board_format.content_type == JSON:
+            steps = plain.document(display, board_format.lang, now, board_format.fields or plain.FIELDS)
         else:
-            steps = board_page.page(display, form.lang, now, dict(form.query))
+            steps = board_page.page(display, board_format.lang, now, dict(board_format.query))
         return (await self._runner.run(steps)).encode()

@@ -17,7 +17,7 @@ from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 class Callback(Service):
     """Delivers callbacks to a gateway.
 
-    allow: the networks that may send them; so may a peer on a unix socket. now: returns the time in epoch seconds.
+    allow: the networks that may send them, besides peers on a unix socket. now: returns the time in epoch seconds.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Callback(Service):
 
 
 class CallbackHandler(WebHandler):
-    """Acknowledges one callback with a DRIS_55_RES, then serves the requests that wait for its boards."""
+    """Acknowledges a callback with a DRIS_55_RES, then serves the requests that wait for its boards."""
 
     methods = ("POST",)
 

@@ -17,19 +17,19 @@ from govi_server.http.caching.cached_response import cache_status
 from govi_server.http.parameters import InvalidParameter, Parameter
 from govi_server.kv78turbo.display import stop_display
 from govi_server.kv78turbo.feed import Feed
-from govi_server.modules.query_parameters import HORIZON, LIMIT, LINE, PICKED
+from govi_server.modules.query_parameters import FILTERS, HORIZON, LIMIT, LINE
 from govi_server.statistics.records import CacheResult
 
 
 class IDisplaySource(Interface):
     """A source of departure displays."""
 
-    filters: "tuple[Parameter, ...]" = Attribute("The filters that it supports.")
+    filters: "tuple[Parameter, ...]" = Attribute("The supported filters.")
     headers: "tuple[str, ...]" = Attribute("Names of the header fields of every display.")
     optional_headers: "tuple[str, ...]" = Attribute("Names of the header fields of some displays.")
 
     def display(codes: "list[str]", query: "Query") -> "Awaitable[StopsDisplay]":
-        """Return the display of some stops, known or not. Raises InvalidParameter for an unsupported filter."""
+        """Return the display of stops, known or unknown. Raises InvalidParameter for an unsupported filter."""
 
     def version(codes: "Sequence[str]") -> object:
         """Return a token that changes whenever these stops' displays may have changed."""
@@ -37,7 +37,7 @@ class IDisplaySource(Interface):
 
 @dataclass(frozen=True, slots=True)
 class StopsDisplay:
-    """A display, with the cache's result and the header fields about its freshness."""
+    """A display, with its cache result and the header fields about its freshness."""
 
     display: DepartureDisplay
     result: CacheResult
@@ -48,7 +48,7 @@ class StopsDisplay:
 class FeedDisplays:
     """Displays of the live feed."""
 
-    filters = PICKED
+    filters = FILTERS
     headers = ("Feed-State",)
     optional_headers = ("Age", "Cache-Status")
 
@@ -60,7 +60,7 @@ class FeedDisplays:
         return (self.feed.state, *map(self.feed.boards.version, codes))
 
     async def display(self, codes: list[str], query: Query) -> StopsDisplay:
-        """Return the display of some stops."""
+        """Return the display of the stops."""
         display = await self.feed.runner.run(self._display(codes, query))
         ages = [stop.age for stop in display.stops if stop.as_of is not None]
         headers: list[tuple[str, str]] = [("Feed-State", self.feed.state)]
@@ -82,7 +82,7 @@ class FeedDisplays:
 
 @implementer(IDisplaySource)
 class CacheDisplays:
-    """Displays of a gateway's boards, which have no names of stops, no colours and no messages."""
+    """Displays of a gateway's boards, without stop names, colours and messages."""
 
     filters = (LIMIT, LINE, HORIZON)
     headers = ()
@@ -97,13 +97,12 @@ class CacheDisplays:
         return tuple(entry and entry.board.received_at for entry in map(self._cache.peek, codes))
 
     async def display(self, codes: list[str], query: Query) -> StopsDisplay:
-        """Return the display of some stops, which are requested concurrently."""
+        """Return the display of the stops, which are requested concurrently."""
         if query.direction is not None:
             raise InvalidParameter("direction is not supported by this source")
         horizon = query.horizon or DEFAULT_HORIZON
         boards = [self._cache.board(code) for code in codes]
-        # One DeferredList, so that no failure is unhandled while another board is awaited, and a client that leaves
-        # cancels all waits.
+        # A DeferredList leaves no failure unhandled while other boards are awaited; cancelling it ends all waits.
         entries = await DeferredList(
             [entry if isinstance(entry, Deferred) else succeed(entry) for _, entry in boards], consumeErrors=True
         )

@@ -1,4 +1,4 @@
-"""GET /openapi.json and /docs: the operations that the modules declare, for programs and for people."""
+"""GET /openapi.json and /docs: the operations that the modules describe, for programs and for developers."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -50,7 +50,7 @@ _PAGE = TEMPLATES.get_template("docs.html")
 
 
 class Documentation:
-    """The operations of all modules. modules: returns them. limits: those of a client, which the page states."""
+    """The documentation of all operations. modules: returns the modules. limits: the limits per client."""
 
     def __init__(
         self, modules: Callable[[], Iterable[object]], version: str, limits: AccessSettings = UNLIMITED
@@ -76,7 +76,7 @@ class Documentation:
 
     @cached_property
     def page(self) -> bytes:
-        """The page."""
+        """The HTML page."""
         sections: dict[str, list[dict[str, Any]]] = {}
         for operation in self.operations:
             sections.setdefault(operation.section, []).append(_operation(operation))
@@ -92,7 +92,7 @@ class Documentation:
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
-    """Return what the page shows of a path."""
+    """Return the page's content about an operation."""
     anchor = operation.template.strip("/").replace("/", "-").replace("{", "").replace("}", "")
     return {
         "path": operation.template,
@@ -115,7 +115,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 
 def _link(operation: Operation) -> str:
-    """Return a path and query to try: with the examples of all required parameters."""
+    """Return a path and query to try, with the examples of all required parameters."""
     path = operation.template
     for parameter in operation.parameters:
         if parameter.place == "path" and parameter.example is not None:
@@ -152,7 +152,7 @@ def _response(spec: ResponseSpec) -> dict[str, str]:
 
 @implementer(IWebModule, IDocumented)
 class DocsModule(Service):
-    """Serves one form of the documentation. content: returns its bytes."""
+    """Serves the documentation in one format. content: returns its bytes."""
 
     def __init__(self, name: str, summary: str, content_type: str, content: Callable[[], bytes]) -> None:
         self.name = name
@@ -173,7 +173,7 @@ class DocsModule(Service):
 
 
 class DocsHandler(WebHandler):
-    """Handles one request for the documentation."""
+    """Handles a request for the documentation."""
 
     def __init__(self, module: DocsModule, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
@@ -194,9 +194,9 @@ class DocsHandler(WebHandler):
 
 
 def openapi_modules(documentation: Documentation) -> list[DocsModule]:
-    """Return the modules of both forms."""
+    """Return the modules of both formats."""
     html = "text/html; charset=utf-8"
     return [
         DocsModule("openapi.json", "This documentation for programs", JSON, lambda: documentation.json),
-        DocsModule("docs", "This documentation for people", html, lambda: documentation.page),
+        DocsModule("docs", "This documentation as a page", html, lambda: documentation.page),
     ]

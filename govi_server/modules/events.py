@@ -1,8 +1,7 @@
 """GET /events/<TimingPointCode>[,...]: a departure board as it changes, as server-sent events (WHATWG HTML 9.2).
 
-Events are `board`, whose data is a part of the page or JSON, `beat` after a silence, with a comment, and `bye` when
-the server stops. Requests for the same board share a channel: one check whether anything has changed, and one
-rendering.
+Events are `board`, with a fragment of the page or JSON as data, `beat` after a time without events, and `bye` when
+the server stops. Requests for the same board share a channel, which checks for changes and renders the board once.
 """
 
 from collections.abc import Callable, Iterator
@@ -40,26 +39,27 @@ from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 CONTENT_TYPE = "text/event-stream"
 
 CHECK_INTERVAL = 0.5
-"""Seconds between two checks whether a board has changed."""
+"""Seconds between two checks for changes of a board."""
 
 RENDER_INTERVAL = 10.0
-"""Seconds after which a board is rendered again without news: departures leave. A client that joins in between gets
-the same rendering, so its minutes are less by as much."""
+"""Seconds after which an unchanged board is rendered again, since time passes. Clients that join in between receive
+the same rendering, so its remaining times are reduced by this."""
 
 AGE_TOLERANCE = 5.0
-"""Seconds by which data may be older than the last event states before there is a new event: less time is left. It is
-compared when the board is rendered, so a page overstates the remaining time by at most RENDER_INTERVAL and this."""
+"""Seconds by which data may be older than in the last event before a new event is sent, with less remaining time.
+Ages are compared when the board is rendered, so pages overstate the remaining time by at most RENDER_INTERVAL plus
+this."""
 
 BEAT_INTERVAL = 15.0
 """Seconds without an event before a beat."""
 
 RETRY_RANGE = (2000, 8000)
-"""Milliseconds until a client reconnects; random, so that not all do at once."""
+"""Milliseconds until a client reconnects; random, so that not all clients reconnect together."""
 
 AS = Parameter(
     "as",
     Enum(("html", "json")),
-    "The form of the data: a part of the board's page (html, the default), or JSON.",
+    "The format of the data: a fragment of the board's page (html, the default), or JSON.",
     "json",
 )
 
@@ -70,7 +70,7 @@ EXAMPLES = (
 
 
 class BoardEvent(Struct, tag_field="event", tag="board"):
-    """The whole board, at once and after every change: JSON or a part of the board's page."""
+    """The complete board, on connecting and after every change: JSON or a fragment of the board's page."""
 
     id: str
     data: Annotated[
@@ -90,32 +90,32 @@ _NoData = Annotated[str, Meta(max_length=0)]
 
 
 class Beat(Struct, tag_field="event", tag="beat"):
-    """A sign of life after some seconds without events."""
+    """A heartbeat after some seconds without events."""
 
     data: _NoData
 
 
 class Bye(Struct, tag_field="event", tag="bye"):
-    """The last event of a server that stops."""
+    """The last event before the server stops."""
 
     data: _NoData
 
 
 Event = BoardEvent | Beat | Bye
-"""An event of the stream. OpenAPI 3.1 cannot describe streams: readers take the schema as that of each event."""
+"""An event of the stream. OpenAPI 3.1 cannot describe streams; by convention the schema is that of each event."""
 
 _HEADERS = (
     ("Content-Type", f"{CONTENT_TYPE}; charset=utf-8"),
     ("Cache-Control", "no-store"),
     ("X-Accel-Buffering", "no"),  # otherwise nginx buffers events
 )
-# A comment keeps proxies from closing the connection. Scripts in browsers do not see comments, so that a lost
-# connection would look like a quiet one: it is an event as well.
+# The comment prevents proxies from closing the connection. Scripts in browsers do not see comments, so the event lets
+# them distinguish a lost connection from an idle one.
 _BEAT = b":\nevent: beat\ndata:\n\n"
 
 
 class Channel:
-    """The listeners of one board: some stops with a query, a language and a form."""
+    """The listeners of one board: stops with a query, a language and a format."""
 
     def __init__(self, key: object, codes: tuple[str, ...], query: Query, lang: str, as_json: bool) -> None:
         self.key = key
@@ -124,7 +124,7 @@ class Channel:
         self.lang = lang
         self.as_json = as_json
         self.listeners: dict[Stream, str] = {}
-        """Each with the id of the board that it has."""
+        """Each with the id of the board that it received last."""
         self.version: object = None
         self.rendered_at = 0.0
         self.content: object = None
@@ -138,11 +138,11 @@ class Channel:
         self.sending: Deferred[None] | None = None
 
     async def update(self, display: DepartureDisplay, now: float, runner: CooperativeRunner) -> None:
-        """Render a display; it gets another id if its content is new, or its data older than in the last event.
+        """Render a display, with a new id if its content has changed or its data is older than in the last event.
 
-        Younger data is no news: otherwise every repetition of the feed would be an event.
+        Newer data with the same content is not a change: otherwise every repetition of the feed would be an event.
         """
-        zone = local_timestamp(now)[19:]  # its change sets the clock on the page
+        zone = local_timestamp(now)[19:]  # a change of it sets the clock on the page
         without_ages = [
             replace(stop, age=0.0, as_of=None if stop.as_of is None else stop.as_of // MINUTE)
             for stop in display.stops
@@ -154,7 +154,7 @@ class Channel:
             number = blake2b(repr((content, ages)).encode("utf-8", "replace"), digest_size=6).hexdigest()
         else:
             ages, number = self.ages, self.id
-        # A client that joins later gets the stated ages, too: its next event comes with that of the others.
+        # Clients that join later receive the same ages, so that the next event is due for all listeners together.
         stops = (replace(stop, age=max(stop.age, age)) for stop, age in zip(display.stops, ages, strict=True))
         render = plain.document if self.as_json else board_page.fragment
         steps = render(replace(display, stops=tuple(stops)).delayed(RENDER_INTERVAL), self.lang, now)
@@ -165,18 +165,18 @@ class Channel:
 
     @property
     def outdated(self) -> list[Stream]:
-        """The listeners that do not have the last event."""
+        """The listeners that have not received the last event."""
         return [stream for stream, board_id in self.listeners.items() if board_id != self.id]
 
     def send(self, stream: Stream) -> None:
-        """Send the last event to a listener, unless it has it, has left, or does not read."""
+        """Send the last event to a listener, unless it has received it, has left, or does not read."""
         if self.listeners.get(stream, self.id) != self.id and stream.write(self.event):
             self.listeners[stream] = self.id
 
 
 @implementer(IWebModule, IDocumented)
 class Events(MultiService):
-    """Responds under its name with streams of the displays of a source."""
+    """Serves streams of the displays of a source."""
 
     name = "events"
     log = Logger()
@@ -210,11 +210,11 @@ class Events(MultiService):
                 "Departure boards as they change, as server-sent events",
                 responses,
                 (CODES, *self._source.filters, LANG, VIEW, AS),
-                "A board event is sent at once and after every change. It is the whole board: with as=json, the JSON "
-                f"of /board on one line of data. After {BEAT_INTERVAL:.0f} seconds without events a beat is sent, so "
-                "a connection that has been silent for a minute is lost. bye is the last event of a server that "
-                "stops. Reconnect after the milliseconds of retry, with the last id in Last-Event-ID: a board is "
-                "sent only if it differs. Ignore events with other names.",
+                "A board event with the complete board is sent immediately and after every change; with as=json, it "
+                f"is the JSON of /board on one line of data. After {BEAT_INTERVAL:.0f} seconds without events a beat "
+                "is sent, so a connection that has been silent for a minute is lost. bye is the last event before "
+                "the server stops. Reconnect after the milliseconds of retry, with the last id in Last-Event-ID: "
+                "a board is sent only if it differs. Ignore events with other names.",
                 EXAMPLES,
             )
         ]
@@ -236,12 +236,12 @@ class Events(MultiService):
             channel = self.channels[key] = Channel(key, *key)
             channel.last_event_at = now
             await channel.update(displays.display, self._clock.seconds(), self._runner)
-            # Not before: if this client leaves while the board is rendered, the next check renders it.
+            # Set afterwards: if this client leaves while the board is rendered, the next check renders it.
             channel.version, channel.rendered_at = version, now
         return self.channels.setdefault(key, channel)
 
     def join(self, channel: Channel, stream: Stream, last: str) -> None:
-        """Add a listener. last: the id of the board that it has."""
+        """Add a listener. last: the id of the board that it received last."""
         channel.listeners[stream] = last
         stream.write(f"{self.retry}\n".encode())
         channel.send(stream)
@@ -306,19 +306,19 @@ class Events(MultiService):
 
 
 class EventsHandler(WebHandler):
-    """Streams the events of a board to one client."""
+    """Streams the events of a board to a client."""
 
     def __init__(self, module: Events, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
         self._module = module
 
     async def get(self) -> None:
-        """Stream events until either side ends."""
+        """Stream events until either side closes."""
         codes = read_codes(self.env["path_info"].removeprefix("/events").removeprefix("/").removesuffix("/"))
         module = self._module
         if not codes:
             self.mark("lookup")
-            self.send_response("This is no TimingPointCode\n", "404 Not Found", {"Cache-Control": "no-store"})
+            self.send_response("Invalid TimingPointCode\n", "404 Not Found", {"Cache-Control": "no-store"})
             return
         self.request_handler.set_stop(stop_of(codes))
         query, lang = read_page(self.env, len(codes))

@@ -1,4 +1,4 @@
-"""What the URL modules of the live feed share: the header fields about freshness, and errors."""
+"""Responses of the live feed's URL modules: header fields about freshness, and errors."""
 
 from collections.abc import Iterable
 from math import ceil, floor
@@ -13,26 +13,20 @@ from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.openapi.description import ResponseSpec
 
 FEED_HEADERS = ("Cache-Control", "Cache-Status", "ETag", "Feed-State")
-
-
 NOT_FOUND_HEADERS = ("Cache-Control", "Feed-State")
-
-
 UNAVAILABLE_HEADERS = ("Cache-Control", "Feed-State", "Retry-After")
 
-
 DRIS_55 = (
-    "There is a TimingPoint for each stop, with a Trip for each departure, or Error in place of a board. Times are "
+    "Each stop has a TimingPoint, with a Trip for each departure, or Error instead of a board. Times are "
     "local times of OperatingDate; after midnight their hours continue from 24. Ignore unknown elements; any element "
     "of a Trip may be missing."
 )
 
-
-INVALID_PARAMETER = ResponseSpec(400, "A parameter is invalid; the text names it.", headers=("Cache-Control",))
-
+INVALID_PARAMETER = ResponseSpec(400, "A parameter is invalid; the body names it.", headers=("Cache-Control",))
 
 RETRY_AFTER = 30
-"""Seconds after which a client may retry: the feed repeats itself in as many (docs/protocols.md 2.2)."""
+"""Seconds after which a client may retry: about the time in which the feed repeats its data (docs/protocols.md,
+section 2.2)."""
 
 
 class StopValidator:
@@ -48,14 +42,14 @@ class StopValidator:
 
     @property
     def is_current(self) -> bool:
-        """Whether both are the same."""
+        """Whether neither has changed."""
         return self._feed.boards.version(self._code) == self._version and self._feed.state == self._state
 
 
 def oldest(freshness: Iterable[tuple[Freshness, float]]) -> tuple[Freshness, float]:
-    """Return the freshness of some stops together, "fresh" or "stale", and the age of the oldest data in seconds."""
+    """Return the overall freshness of stops, "fresh" or "stale", and the age of the oldest data in seconds."""
     pairs = list(freshness)
-    is_stale = any(word == "stale" for word, _ in pairs)
+    is_stale = any(state == "stale" for state, _ in pairs)
     return "stale" if is_stale else "fresh", max((age for _, age in pairs), default=0.0)
 
 
@@ -67,13 +61,13 @@ def feed_response(
     max_age: int = MAX_AGE,
     validity: Validity | None = None,
 ) -> CachedResponse:
-    """Return the response with a representation of some stops, and the header fields about their freshness.
+    """Return a response with a representation of stops, and the header fields about their freshness.
 
-    freshness: see oldest(). max_age: seconds for which a client may keep it.
+    freshness: see oldest(). max_age: seconds for which clients may cache it.
     """
-    word, age = freshness
+    state, age = freshness
     headers = (*headers, ("Feed-State", feed.state))
-    if word == "stale":
+    if state == "stale":
         ttl = min(floor(feed.limits.fresh - age), -1)
         return cached_response(representation, "stale", max_age, ttl, ceil(age), headers)
     return cached_response(representation, "hit", max_age, max_age, None, headers, validity)
@@ -82,12 +76,12 @@ def feed_response(
 def board_response(
     feed: Feed, board: StopDepartures, representation: Representation, headers: Fields = ()
 ) -> CachedResponse | None:
-    """Return the response with a representation of one stop's departures; None if they may not be served."""
-    freshness = word, age = feed.freshness(board)
-    if word not in SERVABLE:
+    """Return a response with a representation of a stop's departures; None if they are not servable."""
+    freshness = state, age = feed.freshness(board)
+    if state not in SERVABLE:
         return None
     validity = None
-    if word == "fresh":
+    if state == "fresh":
         now = feed.clock.seconds()
         until = min(board.valid_until, now + feed.limits.fresh - age)
         validity = Validity(now, until, StopValidator(feed, board.code))
@@ -95,7 +89,7 @@ def board_response(
 
 
 def no_departures(feed: Feed, reason: Freshness) -> tuple[str, Fields]:
-    """Return the status and header fields of a response without departures, for a reason."""
+    """Return the status and header fields of an error response for a reason."""
     headers = (("Cache-Control", "no-store"), ("Feed-State", feed.state))
     if reason == "unknown":
         return "404 Not Found", headers
@@ -103,7 +97,7 @@ def no_departures(feed: Feed, reason: Freshness) -> tuple[str, Fields]:
 
 
 def reason_of(feed: Feed, boards: Iterable[StopDepartures]) -> Freshness:
-    """Return why none of these stops has departures to serve: old data before no feed before an unknown stop."""
+    """Return why none of these boards is servable: "old" before "down" before "unknown"."""
     reasons = {feed.freshness(board)[0] for board in boards}
     order: tuple[Freshness, ...] = ("old", "down", "unknown")
     return next((reason for reason in order if reason in reasons), "unknown")

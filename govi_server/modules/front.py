@@ -1,4 +1,4 @@
-"""GET /: a page for finding a stop, with the state and the licence of the data."""
+"""GET /: a page to find a stop, with the state and the licence of the data."""
 
 from collections.abc import Iterable, Sequence
 from heapq import nlargest
@@ -26,7 +26,7 @@ MAX_CHANGED_STOPS = 12
 """Stops in the list of the latest changes."""
 
 CHANGES_INTERVAL = 5.0
-"""Seconds between two updates of that list, which reads all stops."""
+"""Seconds between two updates of the list, each of which reads all stops."""
 
 CONTENT_TYPE = "text/html; charset=utf-8"
 
@@ -38,10 +38,10 @@ QUERY = Parameter(
 
 @implementer(IWebModule, IDocumented)
 class Front(Service):
-    """Responds to the path /.
+    """Serves the page.
 
-    feed, finder: None without a live feed: a gateway's stops cannot be searched. example: the code of the stop in the
-    page's examples, "" for one of the feed.
+    feed, index_cache: None without a live feed: a gateway's stops cannot be searched. example: the TimingPointCode in
+    the page's examples, "" to select one from the feed.
     """
 
     name = ""
@@ -50,11 +50,11 @@ class Front(Service):
         self,
         sources: Sequence[Source],
         feed: Feed | None,
-        finder: StopIndexCache | None,
+        index_cache: StopIndexCache | None,
         version: str,
         example: str = "",
     ) -> None:
-        self.finder = finder
+        self.index_cache = index_cache
         self._feed = feed
         self._sources = sources
         self._version = f"govi-cache {version}"
@@ -72,12 +72,12 @@ class Front(Service):
             ResponseSpec(200, "The page.", "text/html", headers=("Cache-Control", "Content-Language", "ETag")),
             INVALID_PARAMETER,
         )
-        parameters = (QUERY, LANG) if self.finder is not None else (LANG,)
-        summary = "Find a stop; the state and the licence of the data"
+        parameters = (QUERY, LANG) if self.index_cache is not None else (LANG,)
+        summary = "Page to find a stop, with the state and the licence of the data"
         return [Operation("/", summary, responses, parameters, section="Pages")]
 
     def content(self, results: Iterable[str] | None = None) -> FrontPage:
-        """Return the page's content. results: codes of the stops that a search has found."""
+        """Return the page's content. results: codes of the stops that a search returned."""
         status = None if self._feed is None else self._feed_status(self._feed, results)
         is_demo = any(source.kind == "demo" for source in self._sources)
         example = self._example or (status.changed[0].code if status and status.changed else "")
@@ -85,9 +85,9 @@ class Front(Service):
 
     def _feed_status(self, feed: Feed, results: Iterable[str] | None) -> FeedStatus:
         operators = [
-            OperatorStatus(owner, age, freshness)
-            for owner in sorted(feed.passtimes.last_heard)
-            for freshness, age in (feed.operator_freshness(owner),)
+            OperatorStatus(operator, age, freshness)
+            for operator in sorted(feed.passtimes.last_heard)
+            for freshness, age in (feed.operator_freshness(operator),)
         ]
         return FeedStatus(
             feed.state,
@@ -99,11 +99,11 @@ class Front(Service):
         )
 
     def _changes(self, feed: Feed) -> list[str]:
-        """Return the codes of the stops that changed last, as of at most CHANGES_INTERVAL ago."""
+        """Return the codes of the stops that changed last, at most CHANGES_INTERVAL old."""
         now = feed.clock.seconds()
         if not self._next_update - CHANGES_INTERVAL <= now < self._next_update:
             self._next_update = now + CHANGES_INTERVAL
-            stops = feed.passtimes.stops  # the later a change, the higher the version
+            stops = feed.passtimes.stops  # a later change has a higher version
             self._changed = nlargest(MAX_CHANGED_STOPS, stops, key=lambda code: stops[code].version)
         return self._changed
 
@@ -115,7 +115,7 @@ def _stop(feed: Feed, code: str) -> LinkedStop:
 
 
 class FrontHandler(WebHandler):
-    """Responds to one request for the page."""
+    """Handles a request for the page."""
 
     def __init__(self, module: Front, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
@@ -129,10 +129,10 @@ class FrontHandler(WebHandler):
             return
         parameters = parse_query(self.env.get("query_string", ""))
         lang = language(self.env, parameters)
-        finder, results = self._module.finder, None
-        query = (QUERY.parse(parameters) or "") if finder is not None else ""
-        if finder is not None and query.strip():
-            results = (await finder.index()).find(query)
+        index_cache, results = self._module.index_cache, None
+        query = (QUERY.parse(parameters) or "") if index_cache is not None else ""
+        if index_cache is not None and query.strip():
+            results = (await index_cache.index()).find(query)
         self.mark("lookup")
         passed_on = {name: parameters[name] for name in ("q", "lang") if parameters.get(name)}
         body = page(self._module.content(results), lang, passed_on).encode()

@@ -31,20 +31,20 @@ from govi_server.modules.feed_responses import (
     oldest,
     reason_of,
 )
-from govi_server.modules.query_parameters import CODES, MAX_CODES, PICKED, echoed, read_query, split, stop_of
+from govi_server.modules.query_parameters import CODES, FILTERS, MAX_CODES, echoed, read_query, split, stop_of
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.runtime.cooperative import run_now
 from govi_server.web_handler import ErrorResponse, ICacheableModule, Mark, Responder
 
 LICENSE = "http://creativecommons.org/publicdomain/zero/1.0/"
-"""The feed is in the public domain (docs/protocols.md 2.2)."""
+"""The feed is in the public domain (docs/protocols.md, section 2.2)."""
 
 _REASONS: dict[Freshness, str] = {"unknown": "Unknown TimingPointCode", "old": "Too old"}
 
 
 @implementer(ICacheableModule, IDocumented)
 class Kv55Feed(Service):
-    """Responds under its name from the live feed."""
+    """Serves DRIS_55 documents from the live feed."""
 
     def __init__(self, name: str, feed: Feed, license_url: str = LICENSE) -> None:
         self.name = name
@@ -56,20 +56,20 @@ class Kv55Feed(Service):
         xml, error = "text/xml", "DRIS_55 with Error"
         responses = (
             ResponseSpec(
-                200, "The boards of the stops that are known, a DRIS_55 document.", xml, str, FEED_HEADERS, ("Age",)
+                200, "The boards of the known stops, as a DRIS_55 document.", xml, str, FEED_HEADERS, ("Age",)
             ),
             INVALID_PARAMETER,
             ResponseSpec(
                 404, f"None of the stops is known; {error}.", xml, str, NOT_FOUND_HEADERS[:1], NOT_FOUND_HEADERS[1:]
             ),
-            ResponseSpec(503, f"There is no recent data; {error}.", xml, str, UNAVAILABLE_HEADERS),
+            ResponseSpec(503, f"No recent data is available; {error}.", xml, str, UNAVAILABLE_HEADERS),
         )
         examples = (
             Example("A board", f"/{self.name}/57330430?limit=1"),
             Example("An unknown stop", f"/{self.name}/1", status=404),
         )
         template, summary = f"/{self.name}/{{TimingPointCodes}}", "The departures of stops, as DRIS_55"
-        return [Operation(template, summary, responses, (CODES, *PICKED), DRIS_55, examples)]
+        return [Operation(template, summary, responses, (CODES, *FILTERS), DRIS_55, examples)]
 
     def responder(self, env: Environ) -> Responder:
         """Parse the TimingPointCodes, the filters and the content coding. Raises InvalidParameter."""
@@ -85,7 +85,7 @@ class Kv55Feed(Service):
         return Responder(lambda: fetch, stop_of(codes))
 
     def _respond(self, code: str, text: str, compressed: bool) -> CachedResponse | ErrorResponse:
-        """Return the board of one stop, whose document is rendered once until the board changes."""
+        """Return the board of a single stop, whose document is cached until the board changes."""
         form = ("dris_55", self.license_url, compressed)
         render = self._gzip if compressed else self._plain
         board, document = self.feed.boards.rendered(code, DEFAULT_HORIZON, form, render)
@@ -94,7 +94,7 @@ class Kv55Feed(Service):
     async def _fetch(
         self, codes: list[str], text: str, query: Query, compressed: bool, mark: Mark
     ) -> CachedResponse | ErrorResponse:
-        """Return the boards of some stops, as far as they may be served."""
+        """Return the servable boards of the stops."""
         feed = self.feed
         boards = await feed.runner.run(feed.boards.boards(codes, query.horizon or DEFAULT_HORIZON))
         mark("lookup")
@@ -119,7 +119,7 @@ class Kv55Feed(Service):
     def document(
         self, boards: list[StopDepartures], query: Query, compressed: bool
     ) -> Generator[None, None, Representation]:
-        """Render the DRIS_55 document of the departures of some stops, in steps; arrivals are left out."""
+        """Render the DRIS_55 document of the stops' departures in steps; arrivals are omitted."""
         now, public_number = self.feed.clock.seconds(), self.feed.timetable.public_number
         selected = []
         for board in boards:

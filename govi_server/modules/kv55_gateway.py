@@ -23,7 +23,7 @@ from govi_server.openapi.description import Example, IDocumented, Operation, Res
 from govi_server.web_handler import ErrorResponse, Fetch, ICacheableModule, Mark, Responder
 
 RETRY_AFTER = "10"
-"""Seconds after which a client may retry: as long as one more request to the gateway may take."""
+"""Seconds after which a client may retry: the maximum duration of another request to the gateway."""
 
 _FAILURES = {
     SourceBroken: ("502 Bad Gateway", "Unreadable answer"),
@@ -31,12 +31,12 @@ _FAILURES = {
     Busy: ("503 Service Unavailable", "Busy"),
     NoBoard: ("504 Gateway Timeout", "Timeout"),
 }
-"""The words of a failing gateway: the status, and the text of Error, for the first of these classes that fits."""
+"""Responses to a failing gateway: the status and the text of Error, for the first class that matches."""
 
 
 @implementer(ICacheableModule, IDocumented)
 class Kv55Gateway(Service):
-    """Responds under its name from a cache of boards."""
+    """Serves DRIS_55 documents from a cache of boards."""
 
     def __init__(self, name: str, cache: BoardCache, license_url: str = messages.LICENSE) -> None:
         self.name = name
@@ -49,7 +49,7 @@ class Kv55Gateway(Service):
         success = ("Age", "Cache-Control", "Cache-Status", "ETag", "Last-Modified")
         failure = ("Cache-Control", "Cache-Status", "Retry-After")
         responses = (
-            ResponseSpec(200, "The board, a DRIS_55 document.", xml, str, success),
+            ResponseSpec(200, "The board, as a DRIS_55 document.", xml, str, success),
             ResponseSpec(404, "The TimingPointCode is invalid; DRIS_55 with Error.", xml, str, ("Cache-Control",)),
             ResponseSpec(502, "The gateway's response is invalid; DRIS_55 with Error.", xml, str, failure),
             ResponseSpec(503, "Too many gateway requests are pending; DRIS_55 with Error.", xml, str, failure),
@@ -77,7 +77,7 @@ class Kv55Gateway(Service):
         return self._cached_response(entry, "hit", compressed)
 
     async def _fetch(self, code: str, compressed: bool, mark: Mark) -> CachedResponse | ErrorResponse:
-        """Return the board, fresh or stale, or why there is none."""
+        """Return the board, fresh or stale, or an error."""
         result, entry = self.cache.board(code)
         mark("lookup", result)
         try:
@@ -88,17 +88,19 @@ class Kv55Gateway(Service):
                     mark("wait")
             return self._cached_response(entry, result, compressed)
         except NoBoard as error:
-            status, reason = next(words for kind, words in _FAILURES.items() if isinstance(error, kind))
+            status, reason = next(
+                failure for error_class, failure in _FAILURES.items() if isinstance(error, error_class)
+            )
             return _error(status, code, reason, result)
 
     def _cached_response(self, entry: Entry, result: Result, compressed: bool) -> CachedResponse:
         """Return the DRIS_55 document of a board, gzip or plain."""
         representation = self.cache.rendered(entry, compressed, self._gzip if compressed else self._plain)
         age, fresh = self.cache.age(entry), self.cache.limits.fresh
-        if age > fresh and result != "stale":  # the gateway failed, and this board is the last one
+        if age > fresh and result != "stale":  # the gateway failed, and this is the last board
             result = "stale"
         validity = None
-        if result == "hit":  # its Age and its ttl are whole seconds
+        if result == "hit":  # valid until Age or ttl changes, in whole seconds
             now = entry.board.received_at + age
             validity = Validity(now, now + min(1 - age % 1, (fresh - age) % 1), entry)
         max_age, ttl = int(fresh), floor(fresh - age)
@@ -114,7 +116,7 @@ class Kv55Gateway(Service):
 
 
 def _error(status: str, code: str, reason: str, result: Result | None = None) -> ErrorResponse:
-    """Return a DRIS_55 document with Error. result: the cache's, if there was a look-up."""
+    """Return a DRIS_55 document with Error. result: the cache result; None without a lookup."""
     headers = [("Content-Type", messages.CONTENT_TYPE), ("Cache-Control", "no-store")]
     if result is not None:
         headers += [("Retry-After", RETRY_AFTER), ("Cache-Status", cache_status(result))]

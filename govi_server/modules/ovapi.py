@@ -1,6 +1,6 @@
-"""The JSON of OVapi (v0.ovapi.nl) from the live feed, as its clients read it (docs/protocols.md, section 3).
+"""The JSON of OVapi (v0.ovapi.nl) from the live feed, as its clients expect it (docs/protocols.md, section 3).
 
-A path is split at its slashes; a path that names nothing gets 404 with the body ``[]``.
+An unknown path gets 404 with the body ``[]``.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -32,51 +32,51 @@ from govi_server.web_handler import ErrorResponse, Fetch, ICacheableModule, Mark
 
 CONTENT_TYPE = "application/json;charset=utf-8"
 
-NOTHING = b"[]"
-"""The body of a response that has nothing to return."""
+EMPTY_BODY = b"[]"
+"""The body of a response without results."""
 
 
 class OvapiRequest(NamedTuple):
-    """The meaning of a path of OVapi behind its first segment."""
+    """A parsed path of OVapi, without its first segment."""
 
     codes: Sequence[str]
-    """The members of the comma list; empty for everything of this kind."""
-    word: str
-    """What stands behind the list, "" for nothing."""
+    """The members of the comma-separated list; empty for everything of this kind."""
+    suffix: str
+    """The segment after the list, "" for none."""
     query: Query
     compressed: bool
 
 
 class OvapiPaths:
-    """The responses under one first segment of OVapi: everything of its kind, or the members of a comma list."""
+    """The responses under one first segment of OVapi: everything of its kind, or the members of a list."""
 
-    words: tuple[str, ...] = ()
-    """What may stand behind the list."""
+    suffixes: tuple[str, ...] = ()
+    """Valid segments after the list."""
     has_boards = False
-    """Whether the responses are boards of stops, which the query filters."""
+    """Whether the responses are boards of stops, filtered by the query."""
 
     def __init__(self, feed: Feed, documents: OvapiDocuments) -> None:
         self.feed = feed
         self.documents = documents
 
     def parse(self, env: Environ) -> OvapiRequest | None:
-        """Parse a path and its query; return None if the path names nothing. Raises InvalidParameter."""
+        """Parse a path and its query; return None if the path is unknown. Raises InvalidParameter."""
         parts = env["path_info"].removesuffix("/").split("/")[2:]
-        word = parts[1] if len(parts) > 1 else ""
+        suffix = parts[1] if len(parts) > 1 else ""
         codes = split(parts[0]) if parts else []
-        if parts and not codes:  # "/tpc/," names no stops, and not all of them
+        if parts and not codes:  # "/tpc/," does not mean all stops
             return None
-        if len(parts) > 2 or (len(parts) == 2 and word not in self.words) or len(codes) > MAX_CODES:
+        if len(parts) > 2 or (len(parts) == 2 and suffix not in self.suffixes) or len(codes) > MAX_CODES:
             return None
         query = read_query(env.get("query_string", "")) if codes and self.has_boards else Query()
-        return OvapiRequest(codes, word, query, prefers_gzip(env))
+        return OvapiRequest(codes, suffix, query, prefers_gzip(env))
 
     def stop(self, request: OvapiRequest) -> str:
         """Return the stop of a request, for its statistics."""
         return ""
 
     def respond(self, request: OvapiRequest) -> CachedResponse | ErrorResponse | Fetch:
-        """Return the response, or what fetches it."""
+        """Return the response, or a function that fetches it."""
 
         async def fetch(mark: Mark) -> CachedResponse | ErrorResponse:
             response = self.members(request) if request.codes else self._response(self.everything(), request, [])
@@ -91,38 +91,40 @@ class OvapiPaths:
 
     def members(self, request: OvapiRequest) -> CachedResponse | ErrorResponse:
         """Return the members of a list."""
-        found = {code: shape for code in request.codes if (shape := self.member(code, request.word)) is not None}
-        freshness = {code: self.feed.operator_freshness(code.partition("_")[0]) for code in found}
-        served = {code: shape for code, shape in found.items() if freshness[code][0] != "old"}
+        members = {
+            code: member for code in request.codes if (member := self.member(code, request.suffix)) is not None
+        }
+        freshness = {code: self.feed.operator_freshness(code.partition("_")[0]) for code in members}
+        served = {code: member for code, member in members.items() if freshness[code][0] != "old"}
         if served:
             return self._response(served, request, [freshness[code] for code in served])
-        if found:
-            return self.nothing("old")
-        return self.nothing("unknown" if self.feed.is_complete else "down")
+        if members:
+            return self.error_response("old")
+        return self.error_response("unknown" if self.feed.is_complete else "down")
 
-    def member(self, code: str, word: str) -> object:
-        """Return a member of a list; None if there is none of this code."""
+    def member(self, code: str, suffix: str) -> object:
+        """Return a member of a list; None if its code is unknown."""
         return None
 
     def _response(
         self, document: object, request: OvapiRequest, freshness: list[tuple[Freshness, float]]
     ) -> CachedResponse | ErrorResponse:
         if not document:
-            return self.nothing("unknown")
+            return self.error_response("unknown")
         body = msgspec.json.encode(document)
         representation = make_representation(body, CONTENT_TYPE, request.compressed)
         return feed_response(self.feed, representation, oldest(freshness), OVAPI_HEADERS)
 
-    def nothing(self, reason: Freshness) -> ErrorResponse:
-        """Return the response without a document, for a reason."""
+    def error_response(self, reason: Freshness) -> ErrorResponse:
+        """Return an error response for a reason."""
         status, headers = no_departures(self.feed, reason)
-        return ErrorResponse(status, (*OVAPI_HEADERS, *headers, ("Content-Type", CONTENT_TYPE)), NOTHING)
+        return ErrorResponse(status, (*OVAPI_HEADERS, *headers, ("Content-Type", CONTENT_TYPE)), EMPTY_BODY)
 
 
 class StopPaths(OvapiPaths):
     """/tpc/, /tpc/<TimingPointCode,...>[/departures]."""
 
-    words = ("departures",)
+    suffixes = ("departures",)
     has_boards = True
 
     def everything(self) -> Mapping[str, object]:
@@ -139,49 +141,51 @@ class StopPaths(OvapiPaths):
         return {"": codes}
 
     def respond(self, request: OvapiRequest) -> CachedResponse | ErrorResponse | Fetch:
-        """Return the board of a single stop, which is rendered once until it changes, or what fetches several."""
+        """Return the cached board of a single stop, or a function that fetches the boards of several."""
         if not request.codes:
             return super().respond(request)
         areas = self.areas(request.codes)
         stops = [(area, code) for area, codes in areas.items() for code in codes]
         if not stops:
-            return self.nothing("unknown" if self.feed.timetable.points_of_area or self.feed.is_complete else "down")
+            return self.error_response(
+                "unknown" if self.feed.timetable.points_of_area or self.feed.is_complete else "down"
+            )
         if len(stops) > 1 or request.query != Query():
             return partial(self._fetch_boards, areas, request)
         ((area, code),) = stops
-        form = ("ovapi", request.word, request.compressed, area)
+        form = ("ovapi", request.suffix, request.compressed, area)
         board, document = self.feed.boards.rendered(
             code, HORIZON, form, lambda board: run_now(self.boards_document({area: [board]}, request))
         )
-        return board_response(self.feed, board, document, OVAPI_HEADERS) or self.nothing(
+        return board_response(self.feed, board, document, OVAPI_HEADERS) or self.error_response(
             reason_of(self.feed, [board])
         )
 
     async def _fetch_boards(
         self, areas: dict[str, Sequence[str]], request: OvapiRequest, mark: Mark
     ) -> CachedResponse | ErrorResponse:
-        """Return the boards of some stops, as far as they may be served."""
+        """Return the servable boards of the stops."""
         feed, horizon = self.feed, request.query.horizon or HORIZON
         boards = {area: await feed.runner.run(feed.boards.boards(codes, horizon)) for area, codes in areas.items()}
         mark("lookup")
         stops = [board for of_area in boards.values() for board in of_area]
         freshness = {board.code: feed.freshness(board) for board in stops}
-        served = {code: word for code, word in freshness.items() if word[0] in SERVABLE}
+        served = {code: state for code, state in freshness.items() if state[0] in SERVABLE}
         if not served:
-            return self.nothing(reason_of(feed, stops))
-        shown = {area: [board for board in of_area if board.code in served] for area, of_area in boards.items()}
-        document = await feed.runner.run(self.boards_document(shown, request))
+            return self.error_response(reason_of(feed, stops))
+        servable = {area: [board for board in of_area if board.code in served] for area, of_area in boards.items()}
+        document = await feed.runner.run(self.boards_document(servable, request))
         return feed_response(feed, document, oldest(served.values()), OVAPI_HEADERS)
 
     def boards_document(
         self, areas: dict[str, list[StopDepartures]], request: OvapiRequest
     ) -> Generator[None, None, Representation]:
-        """Render boards as JSON in steps, those of an area under its code."""
+        """Render boards as JSON, in steps; those of an area under its code."""
         document: dict[str, Any] = {}
         for area, boards in areas.items():
             of_area = document.setdefault(area, {}) if area else document
             for board in boards:
-                of_area[board.code] = self.documents.board(board, request.query, request.word == "departures")
+                of_area[board.code] = self.documents.board(board, request.query, request.suffix == "departures")
                 yield
         return make_representation(msgspec.json.encode(document), CONTENT_TYPE, request.compressed)
 
@@ -207,18 +211,18 @@ class StopAreaPaths(StopPaths):
 class LinePaths(OvapiPaths):
     """/line/, /line/<DataOwnerCode_LinePlanningNumber_LineDirection,...>[/actuals]."""
 
-    words = ("actuals",)
+    suffixes = ("actuals",)
 
     def everything(self) -> dict[str, Line | None]:
         """Return every line in every direction."""
         keys = {*self.feed.timetable.directions, *self.feed.passtimes.lines}
         return {"_".join(key): self.documents.line(*key) for key in sorted(keys)}
 
-    def member(self, code: str, word: str) -> LineActuals | None:
-        """Return a line, where its journeys are, and its stops."""
-        owner, _, rest = code.partition("_")
+    def member(self, code: str, suffix: str) -> LineActuals | None:
+        """Return a line with the passes of its journeys and its stops."""
+        operator, _, rest = code.partition("_")
         line, _, direction = rest.rpartition("_")
-        return self.documents.line_document(owner, line, direction, network=not word)
+        return self.documents.line_document(operator, line, direction, network=not suffix)
 
 
 class JourneyPaths(OvapiPaths):
@@ -228,7 +232,7 @@ class JourneyPaths(OvapiPaths):
         """Return the number of stops of every live journey."""
         return {key.decode().replace("|", "_"): len(codes) for key, codes in self.feed.passtimes.journeys.items()}
 
-    def member(self, code: str, word: str) -> Journey | None:
+    def member(self, code: str, suffix: str) -> Journey | None:
         """Return a journey with its stops."""
         return self.documents.journey(code)
 
@@ -248,7 +252,7 @@ class GeneralMessagePaths(OvapiPaths):
 
 
 class LastUpdatePaths(OvapiPaths):
-    """/lastupdate: when each data owner and subscription last sent data."""
+    """/lastupdate: the latest timestamps of data owners and subscriptions."""
 
     def everything(self) -> LastUpdate:
         """Return the timestamps."""
@@ -268,7 +272,7 @@ PATHS: dict[str, type[OvapiPaths]] = {
 
 @implementer(ICacheableModule, IDocumented)
 class Ovapi(Service):
-    """Responds under its name, the first segment of a path of OVapi."""
+    """Serves the paths of OVapi with this first segment."""
 
     def __init__(self, name: str, paths: OvapiPaths) -> None:
         self.name = name
@@ -282,7 +286,7 @@ class Ovapi(Service):
         """Parse a path and its query. Raises InvalidParameter."""
         request = self._paths.parse(env)
         if request is None:
-            return Responder(lambda: self._paths.nothing("unknown"))
+            return Responder(lambda: self._paths.error_response("unknown"))
         return Responder(partial(self._paths.respond, request), self._paths.stop(request))
 
 

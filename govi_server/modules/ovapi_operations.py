@@ -16,7 +16,7 @@ from govi_server.documents.ovapi_structs import (
 )
 from govi_server.http.parameters import Parameter, String
 from govi_server.modules.feed_responses import FEED_HEADERS, INVALID_PARAMETER, NOT_FOUND_HEADERS, UNAVAILABLE_HEADERS
-from govi_server.modules.query_parameters import CODES, PICKED
+from govi_server.modules.query_parameters import CODES, FILTERS
 from govi_server.openapi.description import Example, Operation, ResponseSpec
 
 JSON = "application/json"
@@ -52,16 +52,16 @@ def _operation(
     is_never_empty: bool = False,
     example: str = "",
 ) -> Operation:
-    """Return an operation of OVapi's; parameter: its list of codes, filters: its query."""
+    """Return an operation of OVapi. parameter: its list of codes. filters: its query parameters."""
     responses = [ResponseSpec(200, "The results by code.", JSON, body, FEED_HEADERS, ("Age",))]
     if not is_never_empty:
-        responses.append(ResponseSpec(404, "There are no results: [].", JSON, Nothing, NOT_FOUND_HEADERS))
+        responses.append(ResponseSpec(404, "No results: [].", JSON, Nothing, NOT_FOUND_HEADERS))
     if parameter is not None:
-        responses.append(ResponseSpec(503, "There is no recent data: [].", JSON, Nothing, UNAVAILABLE_HEADERS))
+        responses.append(ResponseSpec(503, "No recent data is available: [].", JSON, Nothing, UNAVAILABLE_HEADERS))
     if filters:
         responses.append(INVALID_PARAMETER)
     parameters = (*([] if parameter is None else [parameter]), *filters)
-    examples = (Example("The whole document", example),) if example else ()
+    examples = (Example("The complete document", example),) if example else ()
     return Operation(template, summary, tuple(responses), parameters, examples=examples, section="OVapi")
 
 
@@ -73,7 +73,7 @@ OPERATIONS: dict[str, list[Operation]] = {
             "Boards of stops",
             StopBoards,
             CODES,
-            filters=PICKED,
+            filters=FILTERS,
             example="/tpc/57330430?limit=1",
         ),
         _operation(
@@ -81,7 +81,7 @@ OPERATIONS: dict[str, list[Operation]] = {
             "Boards of stops, without passes that only arrive",
             StopBoards,
             CODES,
-            filters=PICKED,
+            filters=FILTERS,
         ),
     ],
     "stopareacode": [
@@ -91,26 +91,31 @@ OPERATIONS: dict[str, list[Operation]] = {
             "Boards of all stops in stop areas",
             AreaBoards,
             _AREAS,
-            filters=PICKED,
+            filters=FILTERS,
         ),
         _operation(
             "/stopareacode/{StopAreaCodes}/departures",
             "Boards of all stops in stop areas, without passes that only arrive",
             AreaBoards,
             _AREAS,
-            filters=PICKED,
+            filters=FILTERS,
         ),
     ],
     "line": [
         _operation("/line/", "All lines, by direction", dict[str, Line]),
         _operation(
-            "/line/{Lines}", "Lines: where their journeys are, and their stops", dict[str, LineNetwork], _LINES
+            "/line/{Lines}",
+            "Lines with their stops and the current passes of their journeys",
+            dict[str, LineNetwork],
+            _LINES,
         ),
-        _operation("/line/{Lines}/actuals", "Lines: where their journeys are", dict[str, LineActuals], _LINES),
+        _operation(
+            "/line/{Lines}/actuals", "Lines with the current passes of their journeys", dict[str, LineActuals], _LINES
+        ),
     ],
     "journey": [
         _operation("/journey/", "All live journeys, with their numbers of stops", dict[str, int]),
-        _operation("/journey/{Journeys}", "Journeys: their stops", dict[str, Journey], _JOURNEYS),
+        _operation("/journey/{Journeys}", "Journeys with their passes", dict[str, Journey], _JOURNEYS),
     ],
     "generalmessage": [
         _operation("/generalmessage", "All current general messages", dict[str, Message], example="/generalmessage")
@@ -118,7 +123,7 @@ OPERATIONS: dict[str, list[Operation]] = {
     "lastupdate": [
         _operation(
             "/lastupdate",
-            "When each data owner last sent data",
+            "Latest timestamps of data owners and subscriptions",
             LastUpdate,
             is_never_empty=True,
             example="/lastupdate",

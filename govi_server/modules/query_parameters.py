@@ -1,4 +1,4 @@
-"""The parameters that URL modules share, and how they are read from a request. Pure."""
+"""The parameters that URL modules share, and their parsing. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,8 +13,7 @@ from govi_server.pages.texts import LANGUAGES
 from govi_server.statistics.records import SEVERAL
 
 MAX_CODES = 100
-"""Stops in one request."""
-
+"""Stops per request."""
 
 CODES = Parameter(
     "TimingPointCodes",
@@ -30,27 +29,26 @@ CODES = Parameter(
 
 
 MAX_ROWS, MAX_WALL_ROWS, MAX_STACKED_ROWS = 20, 7, 2
-"""Departures of each stop on a page without a limit; on a wall, which is not scrolled; on a wall with more than two
-stops, which stand below one another."""
-
+"""Default limits of departures per stop: on a page; on a wall, which is not scrolled; on a wall with more than two
+stops, which are stacked."""
 
 MAX_ECHO_LENGTH = 100
 """Characters of an invalid code that are echoed."""
 
 
 def echoed(code: str) -> str:
-    """Return an invalid code as the response echoes it, cut to MAX_ECHO_LENGTH.
+    """Return an invalid code as it is echoed in a response, truncated to MAX_ECHO_LENGTH.
 
-    A path is decoded as latin-1, while most clients mean its bytes as UTF-8.
+    Paths are decoded as latin-1, while most clients send UTF-8.
     """
     return code[:MAX_ECHO_LENGTH].encode("latin-1").decode("utf-8", "replace")
 
 
-VIEW = Parameter("view", Enum(("wall",)), "For a large screen that is read from a distance.")
+VIEW = Parameter("view", Enum(("wall",)), "For a large screen, read from a distance.")
 
 
 def read_page(env: Environ, stops: int) -> tuple[Query, str]:
-    """Return which departures a page of so many stops shows, and its language. Raises InvalidParameter."""
+    """Return the query and the language of a page with this many stops. Raises InvalidParameter."""
     text = env.get("query_string", "")
     query, parameters = read_query(text), parse_query(text)
     lang, view = language(env, parameters), VIEW.parse(parameters)
@@ -69,26 +67,22 @@ def read_codes(text: str) -> tuple[str, ...]:
 
 LIMIT = Parameter("limit", Integer("departures", 1, 9999), "The maximum number of departures of each stop.", 5)
 
-
 LINE = Parameter(
     "line", String(), "Only these LinePublicNumbers or LinePlanningNumbers, separated by commas.", "1,160"
 )
 
-
 DIRECTION = Parameter("direction", Enum(("1", "2")), "Only this LineDirection.")
-
 
 HORIZON = Parameter("horizon", Integer("minutes", 1, 24 * 60), "Minutes to look ahead.", 30)
 
-
-PICKED = (LIMIT, LINE, DIRECTION, HORIZON)
-"""The filters of everything that has passtimes."""
+FILTERS = (LIMIT, LINE, DIRECTION, HORIZON)
+"""The filters of responses with passtimes."""
 
 
 def read_query(text: str) -> Query:
     """Parse the filters in a query string; unknown parameters are ignored. Raises InvalidParameter."""
     parameters = parse_query(text)
-    limit, line, direction, horizon = (parameter.parse(parameters) for parameter in PICKED)
+    limit, line, direction, horizon = (parameter.parse(parameters) for parameter in FILTERS)
     return Query(
         limit,
         frozenset(number for number in (line or "").split(",") if number),
@@ -106,7 +100,7 @@ def split(text: str) -> list[str]:
 
 
 def stop_of(codes: Sequence[str]) -> str:
-    """Return the stop of a request for these TimingPointCodes, as ResponseSender.set_stop() takes it."""
+    """Return the stop of a request for these TimingPointCodes, for ResponseSender.set_stop()."""
     return "" if not codes else codes[0] if len(codes) == 1 else SEVERAL
 
 
@@ -114,10 +108,10 @@ LANG = Parameter("lang", Enum(LANGUAGES), "The language; by default the client's
 
 
 VARY = "Accept-Language, Accept-Encoding"
-"""The request fields on which a response in the client's language depends."""
+"""The request fields that select a response in the client's language."""
 
 
 def language(env: Environ, parameters: Mapping[str, str]) -> str:
-    """Return the language of the response: lang, or else the best of Accept-Language. Raises InvalidParameter."""
+    """Return the language of the response: lang, else the best match of Accept-Language. Raises InvalidParameter."""
     lang: str | None = LANG.parse(parameters)
     return lang or best_language(",".join(env.get_all("accept-language", [])), LANGUAGES)

@@ -1,6 +1,6 @@
 """GET /siri/stop-monitoring.json?MonitoringRef=<TimingPointCode>: a stop's board as SIRI Lite 2.0.
 
-An error is the ErrorCondition of the delivery, with the HTTP status that goes with it.
+An error is an ErrorCondition in the delivery, with the corresponding HTTP status.
 """
 
 import re
@@ -42,12 +42,12 @@ _DURATION = "P(?=[0-9T])(?:([0-9]{1,3})D)?(?:T(?=[0-9])(?:([0-9]{1,3})H)?(?:([0-
 
 
 class Duration:
-    """An ISO 8601 duration of days, hours, minutes and seconds, such as PT30M; more than a day counts as a day."""
+    """An ISO 8601 duration of days, hours, minutes and seconds, such as PT30M, limited to a day."""
 
     schema: Json = {"type": "string", "pattern": f"^(?:{_DURATION})$"}
 
     def parse(self, text: str) -> int | None:
-        """Parse a duration; return its seconds, or None if it is invalid."""
+        """Parse a duration into seconds; return None if it is invalid."""
         match = re.fullmatch(_DURATION, text)
         if match is None:
             return None
@@ -60,14 +60,14 @@ class Duration:
 
 
 STOP = Parameter("MonitoringRef", TIMING_POINT_CODE, "The stop: a TimingPointCode.", "57330430", required=True)
-MOST = Parameter("MaximumStopVisits", Integer("visits", 1, 9999), "The maximum number of visits.", 5)
+MAX_VISITS = Parameter("MaximumStopVisits", Integer("visits", 1, 9999), "The maximum number of visits.", 5)
 LINE = Parameter(
     "LineRef", String(40, min_length=1), "Only this line: a LineRef of a response, or a LinePublicNumber."
 )
 PREVIEW = Parameter(
     "PreviewInterval", Duration(), "How far to look ahead: two hours by default, a day at most.", "PT30M"
 )
-PARAMETERS = (STOP, MOST, LINE, PREVIEW)
+PARAMETERS = (STOP, MAX_VISITS, LINE, PREVIEW)
 
 EXAMPLES = (
     Example("The next visit", f"{PATH}?MonitoringRef=57330430&MaximumStopVisits=1"),
@@ -77,10 +77,10 @@ EXAMPLES = (
 
 
 class SiriRequest(NamedTuple):
-    """All that a response depends on, besides the departures of the stop."""
+    """The inputs of a response, besides the departures of the stop."""
 
     code: str
-    most: int | None
+    limit: int | None
     line: str | None
     preview: int | None
     compressed: bool
@@ -90,13 +90,13 @@ def parse_siri_request(env: Environ) -> SiriRequest:
     """Parse the query and the content coding. Raises InvalidParameter."""
     query = parse_query(env.get("query_string", ""))
     return SiriRequest(
-        STOP.parse(query), MOST.parse(query), LINE.parse(query), PREVIEW.parse(query), prefers_gzip(env)
+        STOP.parse(query), MAX_VISITS.parse(query), LINE.parse(query), PREVIEW.parse(query), prefers_gzip(env)
     )
 
 
 @implementer(ICacheableModule, IDocumented)
 class Siri(Service):
-    """Responds under /siri."""
+    """Serves SIRI Lite's stop monitoring."""
 
     name = "siri"
 
@@ -110,10 +110,10 @@ class Siri(Service):
         responses = tuple(
             ResponseSpec(status, description, CONTENT_TYPE, SiriResponse, headers, optional)
             for status, description, headers, optional in (
-                (200, "The stop's next visits; none if nothing comes.", FEED_HEADERS, ("Age",)),
+                (200, "The stop's next visits, if it has any.", FEED_HEADERS, ("Age",)),
                 (400, "A parameter is missing or invalid; ErrorCondition names it.", ("Cache-Control",), ()),
                 (404, "The stop is unknown (InvalidDataReferencesError).", NOT_FOUND_HEADERS, ()),
-                (503, "There is no recent data.", UNAVAILABLE_HEADERS, ()),
+                (503, "No recent data is available.", UNAVAILABLE_HEADERS, ()),
             )
         )
         return [
@@ -129,7 +129,7 @@ class Siri(Service):
         ]
 
     def responder(self, env: Environ) -> Responder | None:
-        """Parse a request; an invalid parameter becomes an ErrorCondition."""
+        """Parse a request; report an invalid parameter as an ErrorCondition."""
         if env["path_info"] != PATH:
             return None
         try:
@@ -151,7 +151,7 @@ class Siri(Service):
         mark("lookup")
         if freshness[0] not in SERVABLE:
             return self._error(*no_departures(feed, freshness[0]), ERRORS[freshness[0]])
-        body = self._documents.delivery(self._documents.visits(board, request.line, request.most))
+        body = self._documents.delivery(self._documents.visits(board, request.line, request.limit))
         representation = make_representation(body, CONTENT_TYPE, request.compressed)
 
         def make(max_age: int, validity: Validity | None) -> CachedResponse:

@@ -1,4 +1,4 @@
-"""GET /stops?q= and GET /near?lat=&lon=: stops by name, town or code, and by where they are, as JSON."""
+"""GET /stops?q= and GET /near?lat=&lon=: stops by name, town or code, or near a position, as JSON."""
 
 from typing import Any
 
@@ -23,40 +23,40 @@ from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 CONTENT_TYPE = "application/json"
 
 MAX_AGE = 60
-"""Seconds for which a client may keep a response: stops change once a night."""
+"""Seconds for which clients may cache a response: stops change once a night."""
 
 QUERY = Parameter(
     "q",
     String(MAX_QUERY_CHARACTERS, min_length=1),
-    "Words of the stop's name or town, or their beginnings, in any order and without accents; or its code.",
+    "Words of the stop's name or town, or prefixes of them, in any order and without accents; or its code.",
     "linde markt",
     required=True,
 )
 LATITUDE = Parameter("lat", Number(-90, 90), "Latitude (WGS 84).", 52.22, required=True)
 LONGITUDE = Parameter("lon", Number(-180, 180), "Longitude (WGS 84).", 5.48, required=True)
 
-_INVALID = ResponseSpec(400, "A parameter is missing or invalid; the text names it.", headers=("Cache-Control",))
+_INVALID = ResponseSpec(400, "A parameter is missing or invalid; the body names it.", headers=("Cache-Control",))
 _UNAVAILABLE = ResponseSpec(503, "No stops are known yet.", headers=UNAVAILABLE_HEADERS)
 
 
 @implementer(IWebModule, IDocumented)
 class Stops(Service):
-    """Responds to /stops."""
+    """Serves /stops."""
 
     name = "stops"
     parameters: tuple[Parameter, ...] = (QUERY,)
     summary = "Find stops by name, town or code"
-    results = f"The stops, the best match first, at most {MAX_STOPS}; none if no stop matches."
+    results = f"The matching stops, best match first, at most {MAX_STOPS}."
     body: type[documents.Stops | documents.StopsNearby] = documents.Stops
     examples: tuple[Example, ...] = (
-        Example("Find a stop; other requests take its TimingPointCode", "/stops?q=linde%20markt"),
+        Example("A search for a stop, whose TimingPointCode other requests use", "/stops?q=linde%20markt"),
         Example("A missing parameter", "/stops", status=400),
     )
 
-    def __init__(self, feed: Feed, finder: StopIndexCache) -> None:
+    def __init__(self, feed: Feed, index_cache: StopIndexCache) -> None:
         self.feed = feed
-        self.finder = finder
-        self.shapes = OvapiDocuments(feed)
+        self.index_cache = index_cache
+        self.documents = OvapiDocuments(feed)
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "StopsHandler":
         """Return the handler of one request."""
@@ -78,28 +78,28 @@ class Stops(Service):
 
     def stops(self, index: StopIndex, query: str) -> documents.Stops | documents.StopsNearby:
         """Return the stops that match a query."""
-        return documents.Stops([self.shapes.stop(code) for code in index.find(query)])
+        return documents.Stops([self.documents.stop(code) for code in index.find(query)])
 
 
 class Near(Stops):
-    """Responds to /near."""
+    """Serves /near."""
 
     name = "near"
     parameters = (LATITUDE, LONGITUDE)
     summary = "Find the nearest stops"
-    results = f"The stops within ten kilometres, the nearest first, at most {MAX_STOPS}."
+    results = f"The stops within ten kilometres, nearest first, at most {MAX_STOPS}."
     body = documents.StopsNearby
     examples = (Example("Near the town centre", "/near?lat=52.2203&lon=5.4801"),)
 
     def stops(self, index: StopIndex, *position: Any) -> documents.StopsNearby:
         """Return the stops near a position: latitude and longitude."""
         return documents.StopsNearby(
-            [self.shapes.stop_nearby(code, metres) for code, metres in index.near(*position)]
+            [self.documents.stop_nearby(code, metres) for code, metres in index.near(*position)]
         )
 
 
 class StopsHandler(WebHandler):
-    """Responds to one search for stops."""
+    """Handles a search for stops."""
 
     def __init__(self, module: Stops, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
@@ -113,7 +113,7 @@ class StopsHandler(WebHandler):
             return
         query = parse_query(self.env.get("query_string", ""))
         arguments = [parameter.parse(query) for parameter in self._module.parameters]
-        index = await self._module.finder.index()
+        index = await self._module.index_cache.index()
         self.mark("lookup")
         if not len(index):
             self.send_response("No stops are known yet\n", *no_departures(self._module.feed, "down"))

@@ -1,7 +1,6 @@
-"""How a URL module describes itself: its paths, their parameters and responses. Values.
+"""Descriptions of URL modules: their paths, with parameters and responses, for /openapi.json and /docs.
 
-Requests are parsed with the same parameters, and bodies are made from the same types, as /openapi.json and /docs are
-made from.
+The modules parse requests with the same parameters, and make bodies from the same types.
 """
 
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ class HeaderField(NamedTuple):
 
     description: str
     type: Any
-    """Of its value, as msgspec describes types."""
+    """The type of its value, for msgspec."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class ResponseSpec:
     description: str
     content_type: str = "text/plain"
     body: Any = str
-    """The type of the body, as msgspec describes types: str for text, a Struct for JSON."""
+    """The type of the body, for msgspec: str for text, a Struct for JSON."""
     headers: tuple[str, ...] = ()
     """Names of header fields that are always present, beyond those of every HTTP response."""
     optional_headers: tuple[str, ...] = ()
@@ -68,7 +67,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What GET and HEAD do for a path, such as /tpc/{TimingPointCode}."""
+    """GET and HEAD of a path, such as /tpc/{TimingPointCode}."""
 
     template: str
     summary: str

@@ -23,7 +23,7 @@ HEADER_FIELDS: Mapping[str, HeaderField] = {
         "Seconds since the response was made or, if it is stale, since its source last sent data.",
         Annotated[int, Meta(ge=0)],
     ),
-    "Allow": HeaderField("The methods that are supported.", str),
+    "Allow": HeaderField("The supported methods.", str),
     "Cache-Control": HeaderField(
         "How long the response may be cached.", Annotated[str, Meta(pattern=_CACHE_CONTROL)]
     ),
@@ -39,7 +39,7 @@ HEADER_FIELDS: Mapping[str, HeaderField] = {
     "Last-Modified": HeaderField("When the response was made; send it in If-Modified-Since.", str),
     "Retry-After": HeaderField("Seconds to wait before the next request.", Annotated[int, Meta(ge=1)]),
 }
-"""Header fields of any response. A source's own, such as Feed-State, are added by the caller of document()."""
+"""Header fields of any response. Fields of a source, such as Feed-State, are added by the caller of document()."""
 
 COMMON_RESPONSES = (
     ResponseSpec(304, "The client's copy is current (If-None-Match, If-Modified-Since)."),
@@ -54,12 +54,12 @@ COMMON_RESPONSES = (
     ResponseSpec(501, "The method is unknown."),
     ResponseSpec(503, "The server is overloaded.", headers=("Retry-After",)),
 )
-"""The responses that any path may send."""
+"""Responses of all paths."""
 
 EXAMPLE_RESPONSES: dict[str, tuple[str, str]] = json.loads(
     files("govi_server.openapi").joinpath("examples.json").read_bytes()
 )
-"""The responses to the examples, over the demo's town, by Example.key: content type and body (make examples)."""
+"""The responses to the examples, from the demo's town, by Example.key: content type and body (make examples)."""
 
 
 class Info(Struct):
@@ -71,7 +71,7 @@ class Info(Struct):
 
 
 class Server(Struct):
-    """Where the API is."""
+    """The address of the API."""
 
     url: str
 
@@ -83,7 +83,7 @@ class Tag(Struct):
 
 
 class Components(Struct):
-    """Schemas that others refer to, by name."""
+    """Shared schemas, by name."""
 
     schemas: dict[str, dict[str, Any]]
 
@@ -101,7 +101,7 @@ class OpenApi(Struct):
 
 
 def document(operations: Iterable[Operation], info: Info, header_fields: Mapping[str, HeaderField]) -> OpenApi:
-    """Return the document. header_fields: those that the operations' responses name."""
+    """Return the document. header_fields: those named by the operations' responses."""
     operations = list(operations)
     schemas = Schemas()
     paths = {operation.template: dict(_methods(operation, schemas, header_fields)) for operation in operations}
@@ -137,7 +137,7 @@ def _methods(
 def _responses(
     operation: Operation, schemas: Schemas, fields: Mapping[str, HeaderField]
 ) -> dict[str, dict[str, Any]]:
-    """Return the Response Objects of an operation by status, those that any path may send among them."""
+    """Return the Response Objects of an operation by status, including the common ones."""
     specs = sorted((*operation.responses, *_common_responses(operation)), key=lambda spec: spec.status)
     always: dict[int, set[str]] = {}
     for spec in specs:
@@ -161,7 +161,7 @@ def _responses(
 
 
 def _examples(operation: Operation, spec: ResponseSpec) -> dict[str, Any]:
-    """Return the examples of a response as a member of its Media Type Object; nothing if there are none."""
+    """Return the examples of a response as a member of its Media Type Object; {} without examples."""
     examples = {}
     for example in operation.examples:
         content_type, body = EXAMPLE_RESPONSES.get(example.key, ("", ""))
@@ -171,7 +171,7 @@ def _examples(operation: Operation, spec: ResponseSpec) -> dict[str, Any]:
 
 
 def _common_responses(operation: Operation) -> Iterator[ResponseSpec]:
-    """Yield the responses that any path may send. Only one with an ETag has preconditions.
+    """Yield the common responses; those to preconditions only for an operation with an ETag.
 
     A 304 has the same header fields as the 200.
     """
@@ -184,14 +184,14 @@ def _common_responses(operation: Operation) -> Iterator[ResponseSpec]:
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
-    described: dict[str, Any] = {
+    description: dict[str, Any] = {
         "name": parameter.name,
         "in": parameter.place,
         "required": parameter.required,
         "description": parameter.description,
         "schema": dict(parameter.type.schema),
     }
-    return described if parameter.example is None else {**described, "example": parameter.example}
+    return description if parameter.example is None else {**description, "example": parameter.example}
 
 
 def phrase(status: int) -> str:

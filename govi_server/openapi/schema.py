@@ -1,4 +1,4 @@
-"""JSON Schemas of the types of bodies and header fields, in the form of OpenAPI's components."""
+"""JSON Schemas of the types of bodies and header fields, as OpenAPI's components."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""The departure board as a page, and the part of it that changes.
+"""The departure board as a page, and the fragment of it that changes.
 
-The page is a template. The changing part, which every event carries, is written here: as a Jinja2 template it took
-310 us for 20 departures instead of 203 (CPython 3.11, Jinja2 3.1.6).
+The page is a template. The fragment, which every event carries, is formatted in Python: a Jinja2 template took 310 us
+for 20 departures instead of 203 us (CPython 3.11, Jinja2 3.1.6).
 """
 
 from collections.abc import Generator, Mapping
@@ -16,21 +16,21 @@ from govi_server.pages.links import language_links
 from govi_server.pages.texts import TEXTS, left_words, row_words, stop_name, stop_words
 from govi_server.runtime.clock import LOCAL_ZONE
 
-REFRESH = 10
+REFRESH_SECONDS = 10
 """Seconds after which a browser without scripts reloads the page."""
 
 _PAGE = TEMPLATES.get_template("board.html")
-_CLOCK = slice(11, 16)  # of a timestamp, the hours and minutes: formatting both takes longer
-_DUTCH = ' lang="nl"'  # sources write Dutch: screen readers and hyphenation need to know
+_CLOCK = slice(11, 16)  # hours and minutes of a timestamp: formatting both is slower
+_DUTCH = ' lang="nl"'  # the language of the sources' texts, for screen readers and hyphenation
 
-# Of a badge, in units in which its text is 22 high.
+# Dimensions of a badge, whose text is 22 units high.
 _BADGE_HEIGHT, _BADGE_PADDING, _CHARACTER_WIDTH, _MIN_BADGE_WIDTH = 32, 8, 15, 46
 _MAX_UNFITTED = 3
-"""Characters of a line's number that fit into its badge, however wide they are; longer ones are squeezed."""
+"""Characters of a line's number that always fit into its badge; longer numbers are condensed."""
 
 
 def page(display: DepartureDisplay, lang: str, now: float, query: Mapping[str, str]) -> Generator[None, None, str]:
-    """Make the whole page, in steps. query: the valid parameters of the request, which the page's links keep."""
+    """Render the page, in steps. query: the request's valid parameters, which the page's links pass on."""
     codes = ",".join(stop.code for stop in display.stops)
     names = ", ".join(stop_name(stop, lang) for stop in display.stops)
     return _PAGE.render(
@@ -39,7 +39,7 @@ def page(display: DepartureDisplay, lang: str, now: float, query: Mapping[str, s
         title=TEXTS[lang]["title"].format(stop=names),
         view=query.get("view", ""),
         count="single" if len(display.stops) == 1 else "several",
-        refresh=REFRESH,
+        refresh=REFRESH_SECONDS,
         events=f"/events/{codes}?{urlencode({**query, 'lang': lang})}",
         languages=language_links(query),
         fragment=(yield from fragment(display, lang, now)),
@@ -47,12 +47,12 @@ def page(display: DepartureDisplay, lang: str, now: float, query: Mapping[str, s
 
 
 def fragment(display: DepartureDisplay, lang: str, now: float) -> Generator[None, None, str]:
-    """Make the HTML in the page's main element, in steps: the clock and the board of each stop.
+    """Render the content of the page's main element, in steps: the clock and the board of each stop.
 
     now: epoch seconds. The page's script replaces the element's content with it, and counts down from this moment.
     """
     offset = datetime.fromtimestamp(now, LOCAL_ZONE).utcoffset()
-    assert offset is not None  # it has a zone
+    assert offset is not None  # the time has a zone
     timestamp = local_timestamp(now)
     parts = [
         f'<time class="clock" datetime="{timestamp}" data-now="{now:.0f}" '
@@ -88,7 +88,7 @@ def _table(stop: StopDisplay, lang: str, now: float) -> str:
 
 
 def _row(stop: StopDisplay, row: DisplayRow, with_platform: bool, lang: str, now: float) -> str:
-    # Screen readers announce a cancellation as it appears, but not that minutes go by.
+    # Screen readers announce new cancellations, but not the countdown.
     news = " data-news" if row.state == "cancelled" else ""
     note = f'<span class="note">{escape(row.note)}</span>' if row.note else ""
     destination = f'<span class="name">{escape(row.destination)}</span>'
@@ -101,7 +101,7 @@ def _row(stop: StopDisplay, row: DisplayRow, with_platform: bool, lang: str, now
 
 
 def _time(stop: StopDisplay, row: DisplayRow, lang: str, now: float) -> str:
-    """Make the content of the time's cell: the departure time, the planned one if it differs, and the state."""
+    """Render the content of a time cell: the departure time, the planned one if it differs, and the state."""
     timestamp = local_timestamp(row.planned)
     planned = f'<time datetime="{timestamp}">{timestamp[_CLOCK]}</time>'
     if row.state == "cancelled":
@@ -110,7 +110,7 @@ def _time(stop: StopDisplay, row: DisplayRow, lang: str, now: float) -> str:
         when = f'<span class="left">{planned}</span>'
     else:
         was = f'<s><span class="unseen">{escape(TEXTS[lang]["was"])} </span>{planned}</s> ' if row.moved else ""
-        minute = row.expected - row.expected % MINUTE  # programs read the minute that people see
+        minute = row.expected - row.expected % MINUTE  # programs read the displayed minute
         left = escape(left_words(stop, row, now, lang))
         at = now + stop.seconds_left(row, now)
         when = f'{was}<time class="left" datetime="{local_timestamp(minute)}" data-at="{at:.0f}">{left}</time>'
@@ -118,12 +118,12 @@ def _time(stop: StopDisplay, row: DisplayRow, lang: str, now: float) -> str:
 
 
 def _badge(row: DisplayRow) -> str:
-    """Make a line's number: as text for screen readers, and as an image in the line's colours.
+    """Render a line's number, as text for screen readers and as an image in the line's colours.
 
-    An image, because the page's policy allows no style attributes; not all screen readers read the text in images.
+    The page's policy forbids style attributes, hence the image; not all screen readers read text in images.
     """
     width = max(_MIN_BADGE_WIDTH, round(len(row.line) * _CHARACTER_WIDTH + 2 * _BADGE_PADDING))
-    ground = f' fill="{row.color}"' if row.color else ""
+    background = f' fill="{row.color}"' if row.color else ""
     text = f' fill="{row.text_color}"' if row.text_color else ""
     if len(row.line) > _MAX_UNFITTED:
         text += f' textLength="{width - 2 * _BADGE_PADDING}" lengthAdjust="spacingAndGlyphs"'
@@ -131,6 +131,6 @@ def _badge(row: DisplayRow) -> str:
     return (
         f'<span class="unseen">{escape(row.line)}</span>'
         f'<svg class="badge{plain}" viewBox="0 0 {width} {_BADGE_HEIGHT}" focusable="false" aria-hidden="true">'
-        f'<rect width="{width}" height="{_BADGE_HEIGHT}" rx="6"{ground}/>'
+        f'<rect width="{width}" height="{_BADGE_HEIGHT}" rx="6"{background}/>'
         f'<text x="50%" y="24" text-anchor="middle"{text}>{escape(row.line)}</text></svg>'
     )

@@ -13,7 +13,7 @@ from govi_server.pages.texts import TEXTS
 _Texts = Mapping[str, str]
 
 _PAGE = TEMPLATES.get_template("front.html")
-# French has a space before these signs, where a line must not break.
+# French has a space before these signs; lines must not break there.
 _TEXTS: Mapping[str, _Texts] = {
     lang: {key: sub(" (?=[:;?!])", "\N{NO-BREAK SPACE}", text) for key, text in texts.items()}
     for lang, texts in TEXTS.items()
@@ -58,7 +58,7 @@ class LinkedStop:
 
 @dataclass(frozen=True, slots=True)
 class OperatorStatus:
-    """The data of an operator: seconds since its last message, and how fresh that makes it (fresh, stale or old)."""
+    """An operator, the seconds since its last message, and the freshness of its data (fresh, stale or old)."""
 
     code: str
     age: float
@@ -75,22 +75,22 @@ class FeedStatus:
     n_stops: int
     operators: Sequence[OperatorStatus]
     changed: Sequence[LinkedStop]
-    """The stops that changed last, the latest first."""
+    """The stops that changed last, latest first."""
     matches: Sequence[LinkedStop] | None
     """None without a search."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrontPage:
-    """What the page shows."""
+    """The content of the page."""
 
     sources: Sequence[Source]
     feed: FeedStatus | None
-    """None where there is only a gateway, in which stops cannot be searched."""
+    """None without a live feed: a gateway's stops cannot be searched."""
     is_demo: bool
     """Whether all data is fictional."""
     example: str
-    """The code of a stop to try things with, "" if none is known."""
+    """The TimingPointCode in the links, "" if none is known."""
     version: str
 
 
@@ -104,7 +104,7 @@ class ApiLink:
 
 
 def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
-    """Make the whole page. query: the valid parameters of the request, among q and lang."""
+    """Render the page. query: the request's valid parameters q and lang, if present."""
     texts, feed = _TEXTS[lang], content.feed
     board_query = f"?lang={lang}" if "lang" in query else ""
     return _PAGE.render(
@@ -134,13 +134,13 @@ def _n_found(n_stops: int, texts: _Texts) -> str:
 
 
 def _ago(seconds: float, texts: _Texts) -> str:
-    """Format how long ago something was: up to ten minutes in seconds."""
+    """Format an age: in seconds up to ten minutes, then in minutes."""
     minutes = texts["n_minutes"].format(n=_number(seconds // MINUTE))
     return texts["ago"].format(time=minutes if seconds >= 10 * MINUTE else f"{seconds:.0f} s")
 
 
 def _number(number: float) -> str:
-    """Format a number as ISO 80000-1 allows in all languages: with a narrow space between its thousands."""
+    """Format a number with a narrow space between thousands, as ISO 80000-1 allows in all languages."""
     return f"{number:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 

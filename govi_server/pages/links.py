@@ -8,7 +8,7 @@ from govi_server.pages.texts import LANGUAGES, TEXTS
 
 
 class LanguageLink(NamedTuple):
-    """A link to the page in one language (two letters). name: what the language calls itself."""
+    """A link to the page in one language (two letters). name: the language's own name."""
 
     lang: str
     name: str
@@ -16,7 +16,7 @@ class LanguageLink(NamedTuple):
 
 
 def language_links(query: Mapping[str, str]) -> list[LanguageLink]:
-    """Return the links of a page. query: the parameters that they keep, lang aside."""
-    kept = urlencode([(name, value) for name, value in query.items() if name != "lang"])
-    address = f"?{kept}&lang=" if kept else "?lang="
+    """Return the links of a page. query: the parameters to pass on, except lang."""
+    parameters = urlencode([(name, value) for name, value in query.items() if name != "lang"])
+    address = f"?{parameters}&lang=" if parameters else "?lang="
     return [LanguageLink(lang, TEXTS[lang]["name"], address + lang) for lang in LANGUAGES]

@@ -17,7 +17,7 @@ TEXTS: Mapping[str, Mapping[str, str]] = tomllib.loads(
 LANGUAGES = tuple(TEXTS)
 """Two letters each; the first is the default."""
 
-# Keys of states that a stop can be in as well; the other states' names are the keys of their texts.
+# The keys of states that stops can also have; the key of any other state is its name.
 _ROW_KEYS: dict[RowState, str] = {
     "planned": "row_planned",
     "unknown": "row_unknown",
@@ -45,7 +45,7 @@ def row_words(row: DisplayRow, lang: str) -> str:
 
 
 def stop_words(stop: StopDisplay, horizon: float, lang: str) -> str:
-    """Return the notice of a stop's state, "" if the stop is live. horizon: seconds that the board looks ahead."""
+    """Return the notice of a stop's state, "" if the stop is live. horizon: seconds ahead that the board covers."""
     if stop.state not in _NOTICES:
         return ""
     time = "" if stop.as_of is None else clock(stop.as_of)
@@ -56,7 +56,7 @@ def stop_words(stop: StopDisplay, horizon: float, lang: str) -> str:
 
 
 def left_words(stop: StopDisplay, row: DisplayRow, now: float, lang: str) -> str:
-    """Return when a departure leaves: now, the minutes that are left, or the time of day."""
+    """Return the time of a departure: now, the remaining minutes, or the time of day."""
     minutes = stop.minutes(row, now)
     if minutes is None:
         return clock(row.planned)

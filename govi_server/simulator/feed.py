@@ -22,13 +22,13 @@ from govi_server.simulator.town import Town
 from govi_server.simulator.town_feed import Message, TownFeed
 
 HEARTBEAT_INTERVAL = 10
-"""Seconds between two heartbeats, which are envelopes alone."""
+"""Seconds between two heartbeats, which are envelopes without data."""
 SILENCE_INTERVAL = 3 * MINUTE
-"""Seconds from one silence to the next, if there are any."""
+"""Seconds between two silences, if enabled."""
 SUBSCRIPTION_DELAY = 0.1
-"""Seconds between two looks for a subscriber, and from its first subscription to the first message."""
+"""Seconds between two checks for a subscriber, and from its first subscription to the first message."""
 ANY_PORT = "tcp://127.0.0.1:*"
-"""A free port of this machine alone."""
+"""A free port on the loopback interface."""
 
 _ADDRESS = re.compile(r"ipc://.+|tcp://.+:(\d{1,5}|\*)", re.ASCII)
 
@@ -36,7 +36,7 @@ _ADDRESS = re.compile(r"ipc://.+|tcp://.+:(\d{1,5}|\*)", re.ASCII)
 class Publisher:
     """A ZeroMQ socket that publishes messages.
 
-    address: such as tcp://127.0.0.1:7817. Raises StartupError if it is invalid.
+    address: a ZeroMQ address such as tcp://127.0.0.1:7817. Raises StartupError if it is invalid.
     """
 
     def __init__(self, address: str) -> None:
@@ -50,7 +50,7 @@ class Publisher:
 
     def open(self) -> str:
         """Listen, and return the address. Raises StartupError."""
-        self._context = zmq.Context()  # not sooner: its threads would not survive twistd's fork
+        self._context = zmq.Context()  # not earlier: its threads would not survive twistd's fork
         socket = self._context.socket(zmq.XPUB)  # a PUB that reports subscriptions
         socket.linger = 0
         socket.ipv6 = "[" in self._address
@@ -65,7 +65,7 @@ class Publisher:
         return cast(bytes, socket.last_endpoint).decode().rstrip("\0")
 
     def has_new_subscription(self) -> bool:
-        """Return whether there were subscriptions since the last call."""
+        """Return whether subscriptions have arrived since the last call."""
         assert self._socket is not None
         events = []
         while self._socket.poll(0):
@@ -86,7 +86,7 @@ class Publisher:
 
 
 class SimulatedFeed(Service):
-    """Publishes the messages of a source, and heartbeats.
+    """Publishes heartbeats and the messages of a source.
 
     silence: seconds without any message, every few minutes; 0 for none. on_listening: called with the publisher's
     address once it listens.
@@ -124,7 +124,7 @@ class SimulatedFeed(Service):
         self._on_listening(address)
 
     def startService(self) -> None:
-        """Start publishing, at once or at the first subscription."""
+        """Start publishing, immediately or at the first subscription."""
         super().startService()
         self._heartbeat.start(HEARTBEAT_INTERVAL)
         if self._silence:
@@ -144,12 +144,12 @@ class SimulatedFeed(Service):
         self._publisher.close()
 
     def _wait_for_subscription(self) -> None:
-        """Wait for a subscription, and a moment for the subscriber's others: messages before them would be lost."""
+        """Wait for a subscription, and shortly for further ones: earlier messages would be lost."""
         then = self._send_messages if self._publisher.has_new_subscription() else self._wait_for_subscription
         self._next_messages = self._clock.callLater(SUBSCRIPTION_DELAY, then)
 
     def _send_messages(self) -> None:
-        self._publisher.has_new_subscription()  # so that they do not pile up
+        self._publisher.has_new_subscription()  # so that they do not accumulate
         messages, pause = next(self._messages, ([], None))
         for message in messages:
             for frames in self._faults.frames(message):
@@ -162,7 +162,7 @@ class SimulatedFeed(Service):
         self.log.info("Simulated feed: sent all of {source}", source=self._source)
 
     def _send_heartbeat(self) -> None:
-        """Send one of each kind, for subscribers to KV7 or KV8 alone."""
+        """Send a heartbeat of each kind, for subscribers to only KV7 or KV8."""
         self._send([b"/GOVI/KV7heartbeat"])
         self._send([b"/GOVI/KV8heartbeat"])
 
@@ -182,7 +182,7 @@ class SimulatedFeed(Service):
 
 
 def make_town_feed(clock: IReactorTime, seed: int, on_listening: Callable[[str], object]) -> SimulatedFeed:
-    """Return the feed of the town for this machine alone, in real time and without faults."""
+    """Return the feed of the town on the loopback interface, in real time and without faults."""
     source = TownFeed(Town(seed), clock.seconds, waits_for_subscription=True)
     faults = FaultInjector(FeedFaults(), Random(seed))
     return SimulatedFeed(clock, Publisher(ANY_PORT), source, faults, on_listening=on_listening)

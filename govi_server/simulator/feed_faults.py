@@ -24,12 +24,12 @@ class FeedFaults(Struct, frozen=True):
 
 
 class FaultInjector:
-    """Turns messages into the ZeroMQ messages to send, some with faults; the same seed has the same faults."""
+    """Turns messages into the ZeroMQ messages to send, some with faults; the same seed produces the same faults."""
 
     def __init__(self, faults: FeedFaults, random: Random) -> None:
         self._faults = faults
         self._random = random
-        self._held_back: list[tuple[int, list[bytes]]] = []  # after how many messages to send them, and their frames
+        self._held_back: list[tuple[int, list[bytes]]] = []  # (messages to wait for, frames)
 
     def frames(self, message: Message) -> list[list[bytes]]:
         """Return the ZeroMQ messages to send for a message, and those that were held back until now."""

@@ -44,7 +44,8 @@ class GatewayBehaviour(Struct, frozen=True):
 
 @implementer(IWebModule)
 class SimulatedGateway(Service):
-    """Responds for the stops of the town, and not at all for others, as GOVI did (docs/protocols.md, section 1.2).
+    """Responds for the stops of the town, and does not respond for others, as GOVI did (docs/protocols.md, section
+    1.2).
 
     callback: posts the responses. clock: the town's time.
     """

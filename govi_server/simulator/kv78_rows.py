@@ -1,4 +1,4 @@
-"""The rows that the KV7 and KV8 tables have of the town (docs/protocols.md, sections 2.3 to 2.5). Pure."""
+"""The rows of the town in the tables of KV7 and KV8 (docs/protocols.md, sections 2.3 to 2.5). Pure."""
 
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
@@ -172,11 +172,11 @@ def _is_timing_stop(stop_type: str, call: Call) -> str:
 
 
 def journeys_in_kv8(town: Town, now: float) -> Iterator[Journey]:
-    """Return the journeys that KV8 has now (epoch seconds): those under way, about to start, or just over."""
+    """Return the journeys in KV8 now (epoch seconds): those under way, about to start, or just ended."""
     today = local_date(now)
     for day in (today + timedelta(days=days) for days in (-1, 0, 1)):
         for journey in town.journeys(day):
-            # When the clocks change, a journey may take an hour more or less than its times say.
+            # When the clocks change, a journey may take an hour more or less than its times suggest.
             start, end = journey.calls[0].departure, journey.calls[-1].arrival
             if moment(day, start) - BEFORE_START <= now < moment(day, end) + 2 * HOUR:
                 expected_end = moment(day, end + town.delay(journey, now))
@@ -275,7 +275,7 @@ _GENERAL_MESSAGE_DURATION = 8 * MINUTE
 def general_message_rows(now: float) -> dict[str, list[Row]]:
     """Return the rows of a general message at the station, by table.
 
-    There is a new message every ten minutes, which is deleted two minutes before the next one.
+    A new message begins every ten minutes, and is deleted two minutes before the next one.
     """
     number, age = divmod(int(now), _GENERAL_MESSAGE_PERIOD)
     start = local_timestamp(now - age)

@@ -24,9 +24,9 @@ _DATE = re.compile(rb"(?<=\|)\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\d[0-9.]*(?:Z|[+-]\d
 
 
 def shift_dates(data: bytes, days: int) -> bytes:
-    """Return a message with all dates and timestamps so many days later, the latter with the new date's UTC offset.
+    """Shift all dates and timestamps of a message by a number of days; timestamps get the new date's UTC offset.
 
-    Fields that are not dates, or would be beyond year 9999, stay as they are.
+    Other fields, and dates that would be beyond the year 9999, are unchanged.
     """
     return _DATE.sub(lambda field: _shift_field(field[0], days), data) if days else data
 
@@ -47,14 +47,14 @@ def _shift_field(field: bytes, days: int) -> bytes:
 
 
 class Replay:
-    """The messages in the files of a directory, in the order of their names, once and with their dates shifted.
+    """Replays the messages in the files of a directory once, ordered by file name, with shifted dates.
 
-    It reads .jsonl and .jsonl.gz of govi-record, at the recorded pace, and .ctx and .ctx.gz, each one message, at one
-    per second. speed: a factor of that pace.
+    Files are .jsonl and .jsonl.gz of govi-record, replayed at the recorded pace, and .ctx and .ctx.gz, one message
+    each, replayed at one per second. speed: a factor of this pace.
 
-    All dates are shifted by the same number of days. With KV8, the day on which the earliest of it was sent becomes
-    today. With KV7 alone, it is the day with most planned passtimes, as a calendar covers weeks; without a calendar,
-    the day on which the first message was sent.
+    All dates are shifted by the same number of days. The day of the earliest KV8 message becomes today. Without KV8
+    it is the day with the most planned passtimes, since a calendar covers weeks; without a calendar, the day of the
+    first message.
 
     today: a date in the Netherlands. Raises StartupError if there is nothing to replay.
     """
@@ -82,7 +82,7 @@ class Replay:
         return text if self.day is None else f"{text}, with {self.day} as today (dates {self.days:+} days)"
 
     def __iter__(self) -> Iterator[tuple[list[Message], float]]:
-        """Return the messages, each with the seconds until the next one."""
+        """Yield the messages, each with the seconds until the next one."""
         current: list[Message] = []
         for pause, message in chain.from_iterable(map(self._with_pauses, self._files)):
             if current:
@@ -91,14 +91,14 @@ class Replay:
         yield current, 0.0
 
     def _survey_file(self, path: Path, survey: "_Survey") -> bool:
-        """Add the messages of a file to a survey; return whether there are any."""
+        """Add the messages of a file to a survey; return whether it has any."""
         before = survey.message_count
         for _, message in _read_file(path, lambda problem: self.log.warn("{path}: {why}", path=path, why=problem)):
             survey.add(message)
         return survey.message_count > before
 
     def _with_pauses(self, path: Path) -> Iterator[tuple[float, Message]]:
-        """Return the messages of a file, each with the seconds since the previous one."""
+        """Yield the messages of a file, each with the seconds since the previous one."""
         previous: float | None = None
         for time, message in _read_file(path, lambda problem: None):
             yield 1.0 if time is None or previous is None else max(0.0, time - previous), message
@@ -113,37 +113,37 @@ class _Survey:
         self._first_date: date | None = None
         self._kv8_dates: set[date] = set()
         self._valid_dates: dict[tuple[bytes, ...], set[date]] = {}  # by DataOwnerCode and LocalServiceLevelCode
-        self._planned: Counter[tuple[bytes, ...]] = Counter()  # passtimes, by the same
+        self._planned: Counter[tuple[bytes, ...]] = Counter()  # passtimes by the same key
 
     def add(self, message: Message) -> None:
         """Add a message."""
         self.message_count += 1
-        label, _, stamp = ctx.read_group(message.ctx)
-        sent = read_timestamp(stamp)
+        label, _, timestamp = ctx.read_group(message.ctx)
+        sent = read_timestamp(timestamp)
         if sent is not None:
             self._first_date = self._first_date or local_date(sent)
             if label.startswith("KV8"):
                 self._kv8_dates.add(local_date(sent))
-        if label.startswith("KV7") and not self._kv8_dates:  # which take precedence
+        if label.startswith("KV7") and not self._kv8_dates:  # KV8 takes precedence
             for records in ctx.read(ctx.chunked(message.ctx), lambda problem: None):
                 self._add_timetable(records)
 
     def _add_timetable(self, records: ctx.Records) -> None:
         if not _LEVEL_COLUMNS.issubset(records.labels):
             return
-        owner, level = map(records.labels.index, ("DataOwnerCode", "LocalServiceLevelCode"))
+        operator, level = map(records.labels.index, ("DataOwnerCode", "LocalServiceLevelCode"))
         rows = (line.split(b"|") for line in records.lines)
         if records.table == "LOCALSERVICEGROUPPASSTIME":
-            self._planned.update((row[owner], row[level]) for row in rows)
+            self._planned.update((row[operator], row[level]) for row in rows)
         elif records.table == "LOCALSERVICEGROUPVALIDITY" and "OperationDate" in records.labels:
             date_column = records.labels.index("OperationDate")
             for row in rows:
                 day = read_date(row[date_column].decode())
                 if day is not None:
-                    self._valid_dates.setdefault((row[owner], row[level]), set()).add(day)
+                    self._valid_dates.setdefault((row[operator], row[level]), set()).add(day)
 
     def day(self) -> date | None:
-        """Return the date that becomes today; None if no message has a date."""
+        """Return the date to shift to today; None if no message has a date."""
         if self._kv8_dates:
             return min(self._kv8_dates)
         planned: Counter[date] = Counter()
@@ -160,9 +160,9 @@ _READ_ERRORS = (OSError, EOFError, ValueError, zlib.error)
 
 
 def _read_file(path: Path, report: Callable[[str], object]) -> Iterator[tuple[float | None, Message]]:
-    """Return the messages of a file with their times (epoch seconds; None in a file of CTX).
+    """Yield the messages of a file with their times (epoch seconds; None in a file of CTX).
 
-    report: called with the reason for each line, or for a rest of the file, that is skipped.
+    report: called with the reason for each skipped line, or for skipping the rest of the file.
     """
     number = 0
     try:
@@ -190,7 +190,7 @@ def _parse_line(line: bytes) -> tuple[float, Message]:
 
 
 def _parse_ctx(data: bytes) -> Message:
-    """Return a message of CTX, with the envelope that its group implies. Raises ValueError if it is not KV78turbo."""
+    """Parse a message of CTX; derive its envelope from its group. Raises ValueError if it is not KV78turbo."""
     label, subscription, _ = ctx.read_group(data)
     match = re.fullmatch(r"(KV7|KV8)turbo_(\w+)", label)
     if match is None:

@@ -1,4 +1,4 @@
-"""The command ``twistd govi-simulator``: its options, and the service that they describe."""
+"""The command ``twistd govi-simulator``: its options and its service."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +20,13 @@ from govi_server.simulator.town_feed import TownFeed
 from govi_server.sockets.listener import server_service
 
 
-def _number(least: float, most: float) -> Callable[[str], float]:
-    """Return the parser of an option's number. It raises ValueError for one out of bounds."""
+def _number(minimum: float, maximum: float) -> Callable[[str], float]:
+    """Return a parser of numbers, which raises ValueError for a number out of bounds."""
 
     def parse(text: str) -> float:
         number = float(text)
-        if not least <= number <= most:
-            raise ValueError(f"invalid value {text!r} (expected a number from {least:g} to {most:g})")
+        if not minimum <= number <= maximum:
+            raise ValueError(f"invalid value {text!r} (expected a number from {minimum:g} to {maximum:g})")
         return number
 
     return parse
@@ -42,9 +42,9 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = (
-        "Simulates a GOVI gateway (KV55) over the timetable of a made-up town: it receives a DRIS_55_REQ by POST on "
-        "any path, and posts the DRIS_55 to the callback URL. With --feed it also publishes KV7 and KV8 of that town "
-        "over ZeroMQ, as the KV78turbo feed does."
+        "Simulates a GOVI gateway (KV55) with the timetable of a fictional town: it receives a DRIS_55_REQ by POST "
+        "on any path, and posts the DRIS_55 to the callback URL. With --feed it also publishes KV7 and KV8 of that "
+        "town over ZeroMQ, as the KV78turbo feed does."
     )
     optParameters = [
         ["listen", "l", "tcp:8083:interface=127.0.0.1", "Endpoint that receives the requests."],
@@ -64,7 +64,7 @@ class Options(usage.Options):
             None,
             "Directory of recordings (.jsonl, .ctx, also .gz) to publish instead of the town, once, from "
             "the first subscription on. Their dates are shifted: the day of the earliest KV8 becomes today, or "
-            "without KV8 the day with most planned passtimes.",
+            "without KV8 the day with the most planned passtimes.",
         ],
     ]
     optFlags = [["gzip", "z", "Compress the responses."]]
@@ -76,7 +76,7 @@ _FEED_OPTIONS = ("replay", "speed", "garbage", "silence", "duplicate", "out-of-o
 def makeService(options: Options, reactor: Any = None) -> IService:
     """Return the simulator's service.
 
-    Raises SystemExit with one line of text if the options are unusable.
+    Raises SystemExit with a one-line message if the options are invalid.
     """
     if reactor is None:
         from twisted.internet import reactor

@@ -1,4 +1,4 @@
-"""A made-up Dutch town and its buses. Pure: timetable and delays are functions of a seed, a date and a time."""
+"""A fictional Dutch town and its buses. Pure: timetable and delays are functions of a seed, a date and a time."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ STATION_AREA = "LwdSta"
 """The StopAreaCode of the stops around the station."""
 _AT_STATION = ("57330430", "57330090")
 _STATION_X, _STATION_Y = 161_400, 470_300  # RD: in the middle of the country
-_OPERATOR = "LINDEBUS"  # a DataOwnerCode that no operator has
+_OPERATOR = "LINDEBUS"  # a DataOwnerCode that no operator uses
 
 # Pairs of an hour of the operating day and the minutes between departures from then on; the last one is the end.
 _Headways = tuple[tuple[float, int], ...]
@@ -68,7 +68,7 @@ _COLORS: dict[str, tuple[str, str | None]] = {
     "1901": ("1D1D3B", "FFE45C"),
 }
 _RUSH = range(8 * HOUR, 8 * HOUR + 15 * MINUTE)  # journeys that start then on a weekday have a second bus
-_NOTICE = 15 * MINUTE  # before its start, from which a journey has a delay
+_NOTICE_SECONDS = 15 * MINUTE  # before its start, when a journey gets its delay
 _MIN_DELAY, _MAX_DELAY = -30, 12 * MINUTE
 _CANCELLED_FRACTION = 0.02
 
@@ -87,7 +87,7 @@ class Stop:
 
     @property
     def user_stop_code(self) -> str:
-        """The operator's own code of the stop."""
+        """The operator's own code for the stop."""
         return self.code[3:]
 
 
@@ -117,7 +117,7 @@ class Line:
         return f"{self.line_planning_number}{'72' if is_weekend(day) else '71'}"
 
 
-class Call(NamedTuple):  # not a dataclass: there are tens of thousands a day
+class Call(NamedTuple):  # cheaper than a dataclass: a day has tens of thousands
     """A call of a journey at a stop, as planned; times are seconds of the operating date (see times.moment)."""
 
     code: str
@@ -157,7 +157,7 @@ def _draw_outcome(journey: str) -> tuple[bool, int, int]:
 
 
 class Town:
-    """Lindewaard: forty stops, six lines, buses by day and night. The same seed makes the same town."""
+    """Lindewaard: forty stops, six lines, buses by day and night. The same seed produces the same town."""
 
     def __init__(self, seed: int = 55) -> None:
         self.seed = seed
@@ -187,11 +187,14 @@ class Town:
         cancelled, delay_at_start, delay_at_end = self._outcome(journey)
         day, start, end = journey.operating_date, journey.calls[0].departure, journey.calls[-1].arrival
         elapsed = int(now - moment(day, start))
-        if cancelled or elapsed < -_NOTICE:
+        if cancelled or elapsed < -_NOTICE_SECONDS:
             return 0
-        # The delay changes by less than a second per second, so a bus that has left does not come back. If the clocks
-        # change meanwhile, it is constant: one second more could then be an hour.
-        if moment(day, end + _MAX_DELAY) - moment(day, start - _NOTICE) != end + _MAX_DELAY - start + _NOTICE:
+        # The delay changes by less than a second per second, so a bus that has left does not return. If the clocks
+        # change meanwhile, it is constant: another second could then add an hour.
+        if (
+            moment(day, end + _MAX_DELAY) - moment(day, start - _NOTICE_SECONDS)
+            != end + _MAX_DELAY - start + _NOTICE_SECONDS
+        ):
             return delay_at_start
         progress = min(max(elapsed, 0), end - start)
         return delay_at_start + (delay_at_end - delay_at_start) * progress // (end - start)
@@ -201,7 +204,7 @@ class Town:
         if self.cancelled(journey):
             return "CANCEL"
         day, now = journey.operating_date, int(now)
-        if now < moment(day, journey.calls[0].departure) - _NOTICE:
+        if now < moment(day, journey.calls[0].departure) - _NOTICE_SECONDS:
             return "PLANNED"
         delay = self.delay(journey, now)
         if now < moment(day, call.arrival + delay):

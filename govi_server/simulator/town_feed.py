@@ -22,11 +22,11 @@ from govi_server.simulator.kv78_rows import (
 from govi_server.simulator.town import Town
 
 CYCLE_SECONDS = 25
-"""The period in which all rows of KV8 are repeated, as the real feed does (docs/protocols.md, section 2.2)."""
+"""The period in which all rows of KV8 are repeated, as in the real feed (docs/protocols.md, section 2.2)."""
 TIMETABLE_CYCLE_SECONDS = 60
-"""The period in which KV7 is repeated. The real feed sends it at night; a demo cannot wait for that."""
+"""The period in which KV7 is repeated. The real feed sends it at night, which is too late for a demo."""
 MAX_ROWS = 50
-"""Rows of a KV8 message."""
+"""Rows per KV8 message."""
 
 
 class Message(NamedTuple):
@@ -35,7 +35,7 @@ class Message(NamedTuple):
     envelope: str
     ctx: bytes
     payload: bytes | None = None
-    """What is sent instead of compressed CTX, if the message was recorded as something else."""
+    """The recorded payload to send, if it is not compressed CTX."""
 
 
 def _message(kind: str, now: float, rows: Mapping[str, Iterable[Row]]) -> Message:
@@ -46,7 +46,7 @@ def _message(kind: str, now: float, rows: Mapping[str, Iterable[Row]]) -> Messag
 
 
 def timetable_messages(town: Town, now: float) -> list[Message]:
-    """Return KV7: the calendar of eight days from yesterday on, and the planning of each line."""
+    """Return KV7: the calendar of eight days from yesterday, and the planning of each line."""
     yesterday = local_date(now) - timedelta(days=1)
     days = [yesterday + timedelta(days=days) for days in range(8)]
     calendar = _message("KV7calendar", now, calendar_rows(town, days))
@@ -61,7 +61,7 @@ def general_message(now: float) -> Message:
 class TownFeed:
     """The messages about the town, second by second.
 
-    now: returns the town's time, in epoch seconds. waits_for_subscription: whether to send nothing before the first
+    now: returns the town's time, in epoch seconds. waits_for_subscription: whether to send nothing until the first
     subscription.
     """
 
@@ -78,12 +78,12 @@ class TownFeed:
         return "the town"
 
     def __iter__(self) -> Iterator[tuple[list[Message], float]]:
-        """Return the messages of each second, with the seconds until the next ones."""
+        """Yield the messages of each second, with the seconds until the next ones."""
         for second in count():
             yield list(self.messages(second)), 1.0
 
     def messages(self, second: int) -> Iterator[Message]:
-        """Return the messages of a second since the start."""
+        """Yield the messages of a second since the start."""
         now = self._now()
         today = local_date(now)
         if today != self._timetable_date:
@@ -95,13 +95,13 @@ class TownFeed:
         for start in range(0, len(rows), MAX_ROWS):
             yield _message("KV8passtimes", now, {"DATEDPASSTIME": rows[start : start + MAX_ROWS]})
         message = general_message(now)
-        _, _, content = message.ctx.partition(b"\n")  # without the first line, which has the time
+        _, _, content = message.ctx.partition(b"\n")  # without the group line, which has the time
         if content != self._general_message or second % CYCLE_SECONDS == 0:
             self._general_message = content
             yield message
 
     def _rows_to_send(self, second: int, now: float) -> Iterator[Row]:
-        """Return the rows that have changed, and those whose turn in the cycle it is."""
+        """Yield the rows that have changed or are due in the cycle."""
         previous_rows, self._rows = self._rows, {}
         timestamp = local_timestamp(now)
         for journey in journeys_in_kv8(self._town, now):
@@ -114,7 +114,7 @@ class TownFeed:
                 for row, (old, updated) in zip(rows, previous, strict=True)
             ]
             self._rows[key] = current
-            is_turn = zlib.crc32(repr(key).encode()) % CYCLE_SECONDS == second % CYCLE_SECONDS
+            is_due = zlib.crc32(repr(key).encode()) % CYCLE_SECONDS == second % CYCLE_SECONDS
             for (row, updated), (old, _) in zip(current, previous, strict=True):
-                if is_turn or row != old:
+                if is_due or row != old:
                     yield (*row[:UPDATED_COLUMN], updated, *row[UPDATED_COLUMN + 1 :])

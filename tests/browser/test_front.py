@@ -20,14 +20,14 @@ PLACE = {"latitude": 52.22, "longitude": 5.48}
 def results(page: Page) -> tuple[str, list[list[str]]]:
     """Return the status of the search, and address, language and HTML of each stop that it found."""
     read = "links => links.map(link => [link.getAttribute('href'), link.lang, link.innerHTML])"
-    return page.locator("#said").inner_text(), page.locator("#found a").evaluate_all(read)
+    return page.locator("#search-status").inner_text(), page.locator("#found a").evaluate_all(read)
 
 
 def wait(page: Page, status: str) -> None:
     """Wait for a status of the search."""
     from playwright.sync_api import expect
 
-    expect(page.locator("#said")).to_have_text(status)
+    expect(page.locator("#search-status")).to_have_text(status)
 
 
 @pytest.mark.parametrize("requested", ["", *LANGUAGES])
@@ -87,7 +87,7 @@ def test_nearest_stops(visitor: Visitor, town: str) -> None:
     meters = [int(text.removesuffix(" m")) for text in page.locator("#found span:nth-of-type(2)").all_inner_texts()]
     assert len(meters) > 1
     assert meters == sorted(meters)
-    assert page.locator("#said").inner_text() == f"{len(meters)} haltes"
+    assert page.locator("#search-status").inner_text() == f"{len(meters)} haltes"
 
 
 def test_form_works_without_scripts(visitor: Visitor, town: str) -> None:
@@ -98,7 +98,7 @@ def test_form_works_without_scripts(visitor: Visitor, town: str) -> None:
     page.get_by_role("searchbox").fill("station")
     page.keyboard.press("Enter")
     page.wait_for_url(f"{town}/?q=station&lang=de")
-    assert page.locator("#said").inner_text() == "1 Haltestelle"
+    assert page.locator("#search-status").inner_text() == "1 Haltestelle"
     page.locator("#found a").click()
     page.wait_for_url(f"{town}/board/57330430?lang=de")
 

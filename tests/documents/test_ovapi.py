@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.documents.ovapi import OvapiDocuments, where
+from govi_server.documents.ovapi import OvapiDocuments, current_passtime
 from govi_server.documents.ovapi_structs import Pass
 from govi_server.kv78turbo.kv8_columns import COLUMNS
 from govi_server.kv78turbo.passtime import Passtime
@@ -50,14 +50,14 @@ class WhereTests(SynchronousTestCase):
             (("UNKNOWN", "UNKNOWN", "DRIVING"), 11),
         ]:
             stops = [passtime(order, status) for order, status in zip((9, 10, 11), statuses, strict=True)]
-            current = where(reversed(stops), NOW)
+            current = current_passtime(reversed(stops), NOW)
             self.assertEqual(current and current.user_stop_order_number, str(order), statuses)
 
     def test_next_stop_is_not_hidden(self) -> None:
         """A stop whose passtime is already hidden is not the next one."""
         late = passtime(1, "DRIVING", expected_departure=NOW - 61)
-        self.assertIsNone(where([late], NOW))
-        self.assertEqual(where([late, passtime(2, "DRIVING")], NOW), passtime(2, "DRIVING"))
+        self.assertIsNone(current_passtime([late], NOW))
+        self.assertEqual(current_passtime([late, passtime(2, "DRIVING")], NOW), passtime(2, "DRIVING"))
 
     def test_no_current_stop(self) -> None:
         """A journey without stops, one that has ended and a cancelled one have no current stop."""
@@ -66,7 +66,7 @@ class WhereTests(SynchronousTestCase):
             [passtime(1, "PASSED"), passtime(2, "ARRIVED", journey_stop_type="LAST")],
             [passtime(1, "DRIVING"), passtime(2, "CANCEL")],
         ):
-            self.assertIsNone(where(stops, NOW))
+            self.assertIsNone(current_passtime(stops, NOW))
 
 
 class ColumnTests(LiveTestCase):

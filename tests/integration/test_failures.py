@@ -95,12 +95,12 @@ async def test_gateway_fails_and_recovers(start: Start, lines: list[str]) -> Non
         why = b"/kv55: stop 031102: 504 Gateway Timeout, Gateway unreachable\n"
         assert await operators.ready() == (503, why)
     fails, opens, recovers = lines
-    name = f"the gateway http://127.0.0.1:{port}/"
+    name = f"gateway http://127.0.0.1:{port}/"
     assert fails.startswith(f"{name}: failing (Connection was refused")
     assert opens.startswith(
         f"Breaker of {name}: open after 3 failures, one probe every 0.2 s: Connection was refused"
     )
-    assert recovers.startswith(f"{name}: accepts questions again, after ")
+    assert recovers.startswith(f"{name}: accepting questions again after ")
 
 
 async def assert_logged(running: Running, path: Path) -> None:

@@ -144,7 +144,7 @@ def test_limit_of_open_files(twistd: Twistd) -> None:
     port = free_port()
     process = twistd(*arguments(port), files=200)
     output = wait_for(process, "Try http://")
-    assert "Accepting 25 connections at most: the limit of open files is 200" in output
+    assert "Accepting at most 25 connections: the limit of open files is 200" in output
     clients = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(150)]
     try:
         with urlopen(f"http://127.0.0.1:{port}/kv55/57330430", timeout=13) as response:

@@ -672,7 +672,7 @@ class StopTests(GatewayTestCase):
         self.assertFalse(self.poster.closed)
         self.successResultOf(self.gateway.stopService())
         for board in boards:
-            self.assertFails(board, SourceSilent, "the server stops")
+            self.assertFails(board, SourceSilent, "the server is stopping")
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertTrue(self.poster.closed)
         self.assertFalse(self.gateway.running)
@@ -745,7 +745,7 @@ class LogTests(GatewayTestCase):
         self.assertEqual(self.lines(), [(LogLevel.warn, "GOVI: failing (connection refused)")])
         for _ in range(3):
             self.resolve_question()
-        self.assertEqual(self.lines()[1:], [(LogLevel.info, "GOVI: accepts questions again, after 1.5 s")])
+        self.assertEqual(self.lines()[1:], [(LogLevel.info, "GOVI: accepting questions again after 1.5 s")])
 
     def test_flapping_gateway_is_logged_once_a_minute(self) -> None:
         """Each failure is logged, but at most one a minute."""
@@ -767,7 +767,7 @@ class LogTests(GatewayTestCase):
         """A gateway that acknowledges a question has recovered, with or without a response."""
         self.fail_question()
         self.request_without_response()
-        self.assertEqual(self.lines()[1], (LogLevel.info, "GOVI: accepts questions again, after 0.0 s"))
+        self.assertEqual(self.lines()[1], (LogLevel.info, "GOVI: accepting questions again after 0.0 s"))
 
     def test_callback_is_recovery(self) -> None:
         """A callback that arrives before the response to its POST is a recovery."""
@@ -775,7 +775,7 @@ class LogTests(GatewayTestCase):
         board = self.request(accepted=False)
         self.deliver(callback(CODE))
         self.successResultOf(board)
-        self.assertEqual(self.lines()[1:], [(LogLevel.info, "GOVI: accepts questions again, after 0.0 s")])
+        self.assertEqual(self.lines()[1:], [(LogLevel.info, "GOVI: accepting questions again after 0.0 s")])
         self.poster.posts[-1].callback(None)
         self.assertEqual(len(self.lines()), 2)
 
@@ -796,7 +796,7 @@ class LogTests(GatewayTestCase):
                     "GOVI: accepted the question for stop 57330430, no response within 10 s",
                     "GOVI: response for stop 57330430 after 12.5 s, stored",
                     "GOVI: repeated response for stop 57330430",
-                    "GOVI: callback for stop 1, 2 without a question, rejected",
+                    "GOVI: unsolicited callback for stop 1, 2 rejected",
                     "GOVI: unreadable callback (the response is an error: 'Timeout')",
                     "GOVI: callback from 192.0.2.0/24, which is not in the module's `allow`, rejected",
                 )
@@ -813,9 +813,9 @@ class LogTests(GatewayTestCase):
         self.assertEqual(
             [line for _, line in self.lines()],
             [
-                "GOVI: callback for stop 0 without a question, rejected",
-                f"GOVI: callback for stop 60 without a question, rejected {more}",
-                f"GOVI: callback for stop 120 without a question, rejected {more}",
+                "GOVI: unsolicited callback for stop 0 rejected",
+                f"GOVI: unsolicited callback for stop 60 rejected {more}",
+                f"GOVI: unsolicited callback for stop 120 rejected {more}",
             ],
         )
         self.assertCounts(unsolicited=121)
@@ -824,5 +824,5 @@ class LogTests(GatewayTestCase):
         """A callback with many stops does not fill the log."""
         self.assertRaises(Unsolicited, self.deliver, callback(*map(str, range(1000))))
         self.assertEqual(
-            self.lines(), [(LogLevel.warn, "GOVI: callback for stop 0, 1, 2, 3, 4 without a question, rejected")]
+            self.lines(), [(LogLevel.warn, "GOVI: unsolicited callback for stop 0, 1, 2, 3, 4 rejected")]
         )

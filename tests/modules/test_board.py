@@ -265,9 +265,11 @@ class PageTests(SynchronousTestCase):
     def test_page_reloads_without_scripts(self) -> None:
         """The page reloads itself only in browsers without scripts."""
         html = page_of(make_display(), "nl", NOW, {})
-        self.assertLessEqual(board_page.REFRESH, MAX_AGE)  # otherwise it would overstate the remaining time
+        self.assertLessEqual(board_page.REFRESH_SECONDS, MAX_AGE)  # otherwise it would overstate the remaining time
         self.assertEqual(html.count("http-equiv"), 1)
-        self.assertIn(f'<noscript><meta http-equiv="refresh" content="{board_page.REFRESH}"></noscript>', html)
+        self.assertIn(
+            f'<noscript><meta http-equiv="refresh" content="{board_page.REFRESH_SECONDS}"></noscript>', html
+        )
 
     def test_links_preserve_the_query(self) -> None:
         """Links and the stream preserve the query, each in its language."""

@@ -7,7 +7,7 @@ from typing import Any
 from zope.interface.verify import verifyObject
 
 from govi_server.departures.timing_point import wgs84
-from govi_server.documents.ovapi import OvapiDocuments, where
+from govi_server.documents.ovapi import OvapiDocuments, current_passtime
 from govi_server.modules.ovapi import PATHS, ovapi_modules
 from govi_server.web_handler import ICacheableModule
 from tests import feed as kv
@@ -504,7 +504,7 @@ class LineTests(OvapiTestCase):
         ]
         ingest(self.feed, kv.passtimes(*rows))
         self.assertEqual(self.actuals()["LIN_77_L004_7_0"], (10, "PASSED"))
-        self.assertIsNone(where([], NOW))
+        self.assertIsNone(current_passtime([], NOW))
 
 
 class JourneyTests(OvapiTestCase):

@@ -240,4 +240,4 @@ class DocumentationTests(SynchronousTestCase):
         for example in documented:
             self.assertTrue(any(example.url in line and example.accept in line for line in lines), example.url)
         self.assertNotIn("", [body.text_content() for body in page.xpath("//details/pre[2]")])
-        self.assertIn("50 requests a second", " ".join(page.text_content().split()))
+        self.assertIn("50 requests per second", " ".join(page.text_content().split()))

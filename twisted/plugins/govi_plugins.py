@@ -8,6 +8,6 @@ govi_cache = ServiceMaker(
 govi_simulator = ServiceMaker(
     "GOVI simulator",
     "govi_server.simulator.tap",
-    "Simulate a GOVI gateway and a live feed of a made-up town.",
+    "Simulate a GOVI gateway and a live feed of a fictional town.",
     "govi-simulator",
 )

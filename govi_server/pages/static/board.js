@@ -1,8 +1,8 @@
-// Keeps the board live. Without this script the page reloads itself. Written for old browsers, which hang on walls.
+// Updates the board live. Without this script the page reloads itself. Supports the old browsers of wall displays.
 (function () {
   "use strict";
-  var POLL_SECONDS = 30;  // between two requests for the page while there is no stream
-  var OFFLINE_SECONDS = 60;  // without any response until the page says so
+  var POLL_SECONDS = 30;  // between requests for the page without a stream
+  var OFFLINE_SECONDS = 60;  // without a response before a notice is shown
   var COUNTDOWN_SECONDS = 600, GRACE_SECONDS = 60;  // as on the server: minutes below ten, and a minute of grace
   var board = document.getElementById("board");
   var offline = document.getElementById("offline");
@@ -10,7 +10,7 @@
   if (!board || !board.querySelector) { return; }
   var clockOffset = 0;  // seconds by which the server's clock is ahead of this one
   var lastResponse = Date.now();
-  var asOf = "";  // what the board's clock showed then
+  var asOf = "";  // the time on the board's clock at that moment
   var currentHtml = "";
   var announced = {};
 
@@ -18,7 +18,7 @@
   function setText(node, text) { if (node.textContent !== text) { node.textContent = text; } }
   function twoDigits(n) { return (n < 10 ? "0" : "") + n; }
 
-  // Counts down, never up: the server states the most time that is left.
+  // Counts down, never up: the server sends the maximum remaining time.
   function tick() {
     var now = Date.now() / 1000 + clockOffset;
     var clock = board.querySelector(".clock");
@@ -47,17 +47,17 @@
     }
   }
 
-  // Records that there was a response just now, and the time on the board's clock.
+  // Records the time of a response, and the time on the board's clock.
   function noteResponse() {
     var clock = board.querySelector(".clock");
     lastResponse = Date.now();
     asOf = clock ? clock.textContent : "";
   }
 
-  // Has screen readers read a text; nothing else on the page interrupts them.
+  // Makes screen readers read a text; nothing else on the page interrupts them.
   function readOut(text) { news.textContent = text; }
 
-  // Returns the text of a node for screen readers; of a line's number, the text and not the image.
+  // Returns the text of a node for screen readers; for a line's number, the text instead of the image.
   function textOf(node) {
     var texts = [];
     each(node.tagName === "TR" ? node.querySelectorAll("th .unseen, td") : [node], function (part) {
@@ -66,7 +66,7 @@
     return texts.filter(Boolean).join(", ");
   }
 
-  // Announces news that was not there before; that minutes go by is no news.
+  // Announces new messages, notices and cancellations, but not the countdown.
   function announce(silently) {
     var current = {}, fresh = [];
     each(board.querySelectorAll("[data-news]"), function (node) {
@@ -93,7 +93,7 @@
     update(false);
   }
 
-  // Requests the page, as a browser without scripts does, but keeps the current board if there is no response.
+  // Requests the page, as a browser without scripts does, but leaves the board unchanged without a response.
   function poll() {
     var request = new XMLHttpRequest();
     request.open("GET", location.href);
@@ -111,12 +111,12 @@
   function subscribe() {
     if (!window.EventSource) { return; }
     stream = new EventSource(board.getAttribute("data-events"));
-    stream.addEventListener("board", function (event) { show(event.data); });  // after "bye" it reconnects by itself
+    stream.addEventListener("board", function (event) { show(event.data); });  // reconnects automatically after "bye"
     stream.addEventListener("open", noteResponse);
     stream.addEventListener("beat", noteResponse);  // nothing has changed
   }
 
-  // Returns whether there is no stream, or a silent one: connections get lost without notice.
+  // Returns whether the stream is closed or silent: a connection may be lost without an error.
   function isSilent() { return !stream || stream.readyState !== 1 || Date.now() - lastResponse >= 1000 * POLL_SECONDS; }
 
   update(true);
@@ -125,7 +125,7 @@
   setInterval(function () {
     if (!isSilent()) { return; }
     poll();
-    if (stream && stream.readyState !== 0) { stream.close(); subscribe(); }  // it would not reconnect by itself
+    if (stream && stream.readyState !== 0) { stream.close(); subscribe(); }  // it would not reconnect automatically
   }, 1000 * POLL_SECONDS);
   document.addEventListener("visibilitychange", function () {
     if (!document.hidden && isSilent()) { poll(); }

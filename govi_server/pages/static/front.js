@@ -1,11 +1,11 @@
-// Searches for stops during typing. Without this script the form requests the page with the results.
+// Searches for stops while the user types. Without this script the form requests the page with the results.
 "use strict";
 (() => {
   const form = document.querySelector(".find");
   if (!form || !window.fetch || !window.AbortController) return;
   const { q: input, lang } = form.elements;
   const list = document.querySelector("#found");
-  const status = document.querySelector("#said");
+  const status = document.querySelector("#search-status");
   const texts = status.dataset;
   const board = (code) => `/board/${encodeURIComponent(code)}${lang.disabled ? "" : `?lang=${lang.value}`}`;
   let search = new AbortController();
@@ -22,7 +22,7 @@
     return node;
   };
 
-  // As the server formats names: one line of visible characters.
+  // Formats names like the server: one line of visible characters.
   const clean = (text) => text.replace(/[\p{C}\p{Z}]+/gu, " ").trim();
 
   const show = (stops) => {
@@ -63,7 +63,7 @@
     history.replaceState(null, "", String(address) ? `?${address}` : "/");
     for (const link of document.querySelectorAll("footer nav a")) link.href = `?${parameters({ lang: link.lang })}`;
     if (query) {
-      request(`/stops?${parameters()}`, Number(texts.most));
+      request(`/stops?${parameters()}`, Number(texts.maxStops));
     } else {
       search.abort();
       list.replaceChildren();
@@ -81,7 +81,7 @@
     find();
   });
 
-  // Arrow keys move from the field into the list and back; Tab and Enter work as everywhere.
+  // Arrow keys move from the field into the list and back; Tab and Enter work as usual.
   document.addEventListener("keydown", (event) => {
     const links = [...list.querySelectorAll("a")];
     const at = links.indexOf(document.activeElement);
