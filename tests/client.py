@@ -1,4 +1,4 @@
-"""A client of a Server in memory: bytes in, bytes out, with a stepped clock."""
+"""A client of a server in memory, with a clock that the test advances."""
 
 import http.client
 import io
@@ -27,7 +27,7 @@ from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """A response as a client parses it."""
 
     status: int
@@ -44,22 +44,22 @@ class _Socket:
         return self._file
 
 
-def read_answers(data: bytes, methods: Iterable[str] = ()) -> list[Answer]:
-    """Parse all responses in data, to requests of these methods (GET after the last of them)."""
+def parse_responses(data: bytes, methods: Iterable[str] = ()) -> list[Response]:
+    """Parse all responses in data, to requests with these methods, and GET for any further ones."""
     file = io.BytesIO(data)
     file.close = lambda: None  # type: ignore[method-assign]  # http.client closes it after each response
-    answers = []
-    of = iter(methods)
+    responses = []
+    request_methods = iter(methods)
     while file.tell() < len(data):
-        response = http.client.HTTPResponse(_Socket(file), method=next(of, "GET"))  # type: ignore[arg-type]
+        response = http.client.HTTPResponse(_Socket(file), method=next(request_methods, "GET"))  # type: ignore[arg-type]
         response.begin()
-        answers.append(Answer(response.status, response.reason, response.msg, response.read()))
-    return answers
+        responses.append(Response(response.status, response.reason, response.msg, response.read()))
+    return responses
 
 
 @implementer(IWebModule)
 class Parrot(Service):
-    """A module whose responses the path determines: /parrot/says, /parrot/waits, /parrot/fails and so on."""
+    """A module whose responses the path determines: /parrot/text/hello, /parrot/defer, /parrot/error and so on."""
 
     name = "parrot"
 
@@ -75,45 +75,45 @@ class Parrot(Service):
 
 
 class ParrotHandler(WebHandler):
-    """Responds as the path of its request says."""
+    """Does what the path of its request names."""
 
     methods = ("GET", "HEAD", "POST")
     parrot: Parrot
 
     async def get(self) -> None:
-        what = self.env["path_info"].removeprefix("/parrot/")
-        if what.startswith("says/"):
-            self.send_response(what.removeprefix("says/"))
-        elif what.startswith("large/"):
-            self.send_response(b"x" * int(what.removeprefix("large/")))
-        elif what == "waits":
-            answer: Deferred[str] = Deferred()
-            self.parrot.waiting.append(answer)
-            said = await answer
+        action, _, argument = self.env["path_info"].removeprefix("/parrot/").partition("/")
+        if action == "text":
+            self.send_response(argument)
+        elif action == "large":
+            self.send_response(b"x" * int(argument))
+        elif action == "defer":
+            body: Deferred[str] = Deferred()
+            self.parrot.waiting.append(body)
+            text = await body
             self.mark("wait")
-            self.send_response(said)
-        elif what == "gives-up":
+            self.send_response(text)
+        elif action == "timeout":
             self.request_handler.send_timeout()
-        elif what == "cleans-up":
+        elif action == "fail-when-cancelled":
             try:
                 await Deferred()
             finally:
-                raise ZeroDivisionError("as asked")
-        elif what == "bad-query":
+                raise ZeroDivisionError("on request")
+        elif action == "invalid-parameter":
             raise InvalidParameter("q is missing")
-        elif what.startswith("stop/"):
-            self.request_handler.set_stop(what.removeprefix("stop/"))
+        elif action == "stop":
+            self.request_handler.set_stop(argument)
             self.send_response("")
-        elif what == "fails":
-            raise ZeroDivisionError("as asked")
-        elif what == "fails-after":
-            self.send_response("said")
-            raise ZeroDivisionError("as asked")
-        elif what == "repeats":
-            self.send_response("once")
-            self.send_response("twice")
-        elif what == "injects":
-            self.send_response("", headers={"X-Said": "a\r\nSet-Cookie: b"})
+        elif action == "error":
+            raise ZeroDivisionError("on request")
+        elif action == "respond-then-fail":
+            self.send_response("sent")
+            raise ZeroDivisionError("on request")
+        elif action == "respond-twice":
+            self.send_response("first")
+            self.send_response("second")
+        elif action == "inject-header":
+            self.send_response("", headers={"X-Injected": "a\r\nSet-Cookie: b"})
 
     async def post(self) -> None:
         self.send_response(self.env.body)
@@ -137,13 +137,14 @@ class Client:
         self._read += len(data)
         return data
 
-    def answers(self, *methods: str) -> list[Answer]:
-        return read_answers(self.received(), methods)
+    def responses(self, *methods: str) -> list[Response]:
+        """Return the responses that were sent since the last call, to requests with these methods."""
+        return parse_responses(self.received(), methods)
 
-    def answer(self, method: str = "GET") -> Answer:
+    def response(self, method: str = "GET") -> Response:
         """Return the only response that was sent since the last call."""
-        (answer,) = self.answers(method)
-        return answer
+        (response,) = self.responses(method)
+        return response
 
     def get(self, path: str, **headers: str) -> None:
         lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
@@ -163,7 +164,7 @@ class Client:
 
 
 class WireTestCase(SynchronousTestCase):
-    """Has a server with a Parrot, and the statistics of its connections."""
+    """A test case with a server that has a Parrot, and with the statistics of its connections."""
 
     limits: ServerSettings = ServerSettings()
 
@@ -174,9 +175,9 @@ class WireTestCase(SynchronousTestCase):
         modules = MultiService()
         self.parrot.setServiceParent(modules)
         Service().setServiceParent(modules)
-        deaf = Service()
-        deaf.setName("deaf")  # a service that is no web module
-        deaf.setServiceParent(modules)
+        bare = Service()
+        bare.setName("bare")  # a service that is not a web module
+        bare.setServiceParent(modules)
         self.server = Server(
             "",
             0,
@@ -193,7 +194,7 @@ class WireTestCase(SynchronousTestCase):
 
     @property
     def statistics(self) -> list[ConnectionStatistics]:
-        """Return the statistics of connections that were published."""
+        """The published statistics of connections."""
         return [event["statistics"] for event in self._events if "statistics" in event]
 
     def client(self) -> Client:

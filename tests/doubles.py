@@ -1,4 +1,4 @@
-"""Doubles of what a unit test does not want in earnest: where boards come from, what posts messages, what feeds."""
+"""Doubles of the source of boards, the poster, and the feed's connection."""
 
 import gzip
 from collections.abc import Callable, Sequence
@@ -17,45 +17,47 @@ from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSe
 
 @implementer(IDepartureSource)
 class FakeSource:
-    """A source whose answers the test gives.
+    """A source of boards that the test controls.
 
-    at_once: what a question gets before board() has returned; None for a Deferred that the test fires.
+    immediate: the outcome that a request has before board() returns, or None for a Deferred that the test fires.
+    requested: the codes of the requests. boards: their Deferreds.
     """
 
-    def __init__(self, at_once: Board | Exception | None = None) -> None:
-        self.at_once = at_once
-        self.asked: list[str] = []
-        self.answers: list[Deferred[Board]] = []
-        self.heard: list[Callable[[Board], object]] = []
+    def __init__(self) -> None:
+        self.immediate: Board | Exception | None = None
+        self.requested: list[str] = []
+        self.boards: list[Deferred[Board]] = []
+        self._listeners: list[Callable[[Board], object]] = []
 
     def board(self, code: str) -> Deferred[Board]:
-        answer: Deferred[Board] = Deferred()
-        self.asked.append(code)
-        self.answers.append(answer)
-        if isinstance(self.at_once, Board):
-            answer.callback(self.at_once)
-        elif self.at_once is not None:
-            answer.errback(self.at_once)
-        return answer
+        board: Deferred[Board] = Deferred()
+        self.requested.append(code)
+        self.boards.append(board)
+        if isinstance(self.immediate, Board):
+            board.callback(self.immediate)
+        elif self.immediate is not None:
+            board.errback(self.immediate)
+        return board
 
-    def listen(self, heard: Callable[[Board], object]) -> None:
-        self.heard.append(heard)
+    def listen(self, on_board: Callable[[Board], object]) -> None:
+        self._listeners.append(on_board)
 
-    def tell(self, board: Board) -> None:
-        """Tell whoever listens of a board that nobody waits for."""
-        for heard in self.heard:
-            heard(board)
+    def deliver(self, board: Board) -> None:
+        """Deliver a board that no request waits for to the listeners."""
+        for on_board in self._listeners:
+            on_board(board)
 
 
 @implementer(IPoster)
 class FakePoster:
-    """Keeps the messages it is given; the test fires the Deferreds of what becomes of them.
+    """A poster that records its messages.
 
-    at_once: why every message is refused before post() has returned; None for a Deferred that the test fires.
+    error: the failure of every message before post() returns, or None for a Deferred that the test fires.
+    posts: the Deferreds of the messages. cancelled: those that were cancelled.
     """
 
-    def __init__(self, at_once: Exception | None = None) -> None:
-        self.at_once = at_once
+    def __init__(self) -> None:
+        self.error: Exception | None = None
         self.bodies: list[bytes] = []
         self.encodings: list[str | None] = []
         self.posts: list[Deferred[None]] = []
@@ -67,8 +69,8 @@ class FakePoster:
         self.bodies.append(body)
         self.encodings.append(encoding)
         self.posts.append(post)
-        if self.at_once is not None:
-            post.errback(self.at_once)
+        if self.error is not None:
+            post.errback(self.error)
         return post
 
     def close(self) -> Deferred[None]:
@@ -77,7 +79,7 @@ class FakePoster:
 
 
 class FakeSubscriber:
-    """What a Feed asks its Subscriber; the test says how the feed is doing."""
+    """The state of a feed's connection, which the test sets, and the time of its last message."""
 
     def __init__(self, state: State = "UP", last: float | None = None) -> None:
         self.state = state
@@ -92,9 +94,9 @@ def live_feed(
     limits: FeedLimitSettings = FeedLimitSettings(),
     passtimes: PasstimeSettings = PasstimeSettings(),
     timetable: PlanningSettings = PlanningSettings(),
-    kept: int = 1 << 20,
+    cache_bytes: int = 1 << 20,
 ) -> Feed:
-    """Make a Feed that, without addresses, nothing comes to but what the test gives it."""
+    """Return a Feed that, without addresses, receives only the messages of the test."""
     return Feed(
         clock,
         addresses,
@@ -103,11 +105,11 @@ def live_feed(
         subscriber=SubscriberSettings(),
         passtimes=passtimes,
         timetable=timetable,
-        cache_bytes=kept,
+        cache_bytes=cache_bytes,
     )
 
 
-def take(feed: Feed, *messages: bytes, envelope: str = "/GOVI/KV8passtimes/LIN") -> None:
-    """Give a Feed messages that it takes in at once."""
+def ingest(feed: Feed, *messages: bytes, envelope: str = "/GOVI/KV8passtimes/LIN") -> None:
+    """Pass messages to a Feed, which ingests each before the call returns."""
     for message in messages:
         assert feed.received(envelope, gzip.compress(message, 1)) is None

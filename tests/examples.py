@@ -26,7 +26,7 @@ from govi_server.server import Server
 from govi_server.settings_loader import load
 from govi_server.simulator.town import Town
 from govi_server.simulator.town_feed import TownFeed
-from tests.client import Answer, Client
+from tests.client import Client, Response
 from tests.doubles import FakeSubscriber
 
 MORNING = 1_768_453_565.0  # 2026-01-15T06:06:05+01:00, with few vehicles on the way
@@ -83,7 +83,7 @@ class Program:
         assert self.parts.feed is not None
         self.parts.feed.subscriber = cast(Subscriber, FakeSubscriber(state, self.clock.seconds()))
 
-    def ask(self, path: str, accept: str = "", method: str = "GET", more: str = "") -> Answer:
+    def request(self, path: str, accept: str = "", method: str = "GET", more: str = "") -> Response:
         """Send a request, wait for the response and disconnect; a stream is what was sent by then."""
         client = Client(self.server)
         fields = f"Accept: {accept}\r\n{more}" if accept else more
@@ -92,26 +92,26 @@ class Program:
             if client.transport.value():
                 break
             self.clock.advance(pause)
-        answer = client.answer(method)
+        response = client.response(method)
         client.leave()
-        return answer
+        return response
 
 
-def examples() -> Iterator[tuple[Example, Answer]]:
+def examples() -> Iterator[tuple[Example, Response]]:
     """Yield every documented example with its response: the demo and the feed have all paths between them."""
     with mock.patch.object(Events, "retry", "retry: 4000\n"):
         for source in ("demo", "feed"):
             program = Program(source)
             for operation in program.operations:
                 for example in operation.examples:
-                    yield example, program.ask(example.url, example.accept)
+                    yield example, program.request(example.url, example.accept)
 
 
 def as_json() -> str:
     """Return the responses to the examples by their keys: content type and body."""
     responses: dict[str, tuple[str, str]] = {}
-    for example, answer in examples():
-        responses.setdefault(example.key, (answer.headers.get_content_type(), answer.body.decode()))
+    for example, response in examples():
+        responses.setdefault(example.key, (response.headers.get_content_type(), response.body.decode()))
     return json.dumps(responses, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 

@@ -30,7 +30,7 @@ from govi_server.runtime.clock import ClockWatch
 from govi_server.server import Server
 from govi_server.tap import Options
 from tests import feed as kv
-from tests.client import NOW, Answer, Client, read_answers
+from tests.client import NOW, Client, Response, parse_responses
 from tests.doubles import FakePoster
 from tests.kv78turbo.test_subscriber import FakeSockets
 
@@ -124,16 +124,16 @@ class ProgramTestCase(SynchronousTestCase):
         client.get(path)
         return client
 
-    def get(self, path: str) -> Answer:
-        return self.request(path).answer()
+    def get(self, path: str) -> Response:
+        return self.request(path).response()
 
-    def operators(self, path: str) -> Answer:
+    def operators(self, path: str) -> Response:
         """Return a response of the operators' endpoint."""
         protocol, transport = self.factory("operators").buildProtocol(None), StringTransport()
         protocol.makeConnection(transport)
         protocol.dataReceived(f"GET {path} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
-        (answer,) = read_answers(transport.value())
-        return answer
+        (response,) = parse_responses(transport.value())
+        return response
 
     def status(self) -> dict[str, Any]:
         status: dict[str, Any] = json.loads(self.operators("/status.json").body)
@@ -150,16 +150,16 @@ class ProgramTestCase(SynchronousTestCase):
         body = messages.write_dris_55([board], None)
         client = Client(self.factory("kv55 callbacks"), addr=IPv4Address("TCP", "127.0.0.1", 4711))
         client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        return client.answer().status
+        return client.response().status
 
-    def get_stop(self, code: str = CODE) -> Answer:
+    def get_stop(self, code: str = CODE) -> Response:
         """Request a stop, with an immediate response of the gateway if it gets a request; return the response."""
         posts = len(self.poster.posts)
         client = self.request(f"/kv55/{code}")
         if len(self.poster.posts) > posts:
             self.poster.posts[-1].callback(None)
             self.assertEqual(self.post_callback(code), 200)
-        return client.answer()
+        return client.response()
 
     def publish(self, *feed_messages: bytes) -> None:
         """Publish messages on the feed; by default the unchanged journeys."""
@@ -208,27 +208,31 @@ class FeedTests(ProgramTestCase):
         """Live departures turn from fresh to stale to 503, planned ones stay; afterwards all is as before."""
         self.plan()
         self.publish_for(120)
-        answer = self.get(f"/live/{LIVE}")
-        self.assertEqual((answer.status, answer.headers["Feed-State"], answer.headers["Age"]), (200, "UP", None))
+        response = self.get(f"/live/{LIVE}")
+        self.assertEqual(
+            (response.status, response.headers["Feed-State"], response.headers["Age"]), (200, "UP", None)
+        )
         self.assertEqual(self.get(f"/live/{PLANNED}").headers["Age"], None)
         self.assertEqual((self.operators("/ready").body, self.status()["verdict"]), (b"ready\n", "UP"))
         self.assertEqual(self.warnings(), [])
 
         self.run_for(65)
-        answer = self.get(f"/live/{LIVE}")
-        self.assertEqual((answer.status, answer.headers["Feed-State"], answer.headers["Age"]), (200, "DOWN", "66"))
-        self.assertIn("ttl=-", answer.headers["Cache-Status"])
+        response = self.get(f"/live/{LIVE}")
+        self.assertEqual(
+            (response.status, response.headers["Feed-State"], response.headers["Age"]), (200, "DOWN", "66")
+        )
+        self.assertIn("ttl=-", response.headers["Cache-Status"])
         self.assertEqual(self.get(f"/live/{PLANNED}").headers["Feed-State"], "DOWN")
         (line,) = self.warnings()
         self.assertIn("Feed tcp://feed.example:7817: silent for 60 s (DOWN)", line)
 
         self.run_for(HOUR)
-        answer = self.get(f"/live/{LIVE}")
-        self.assertEqual((answer.status, answer.headers["Retry-After"]), (503, "30"))
-        self.assertIn(b"<Error>Too old</Error>", answer.body)
-        answer = self.get(f"/live/{PLANNED}")
-        self.assertEqual((answer.status, answer.headers["Feed-State"]), (200, "DOWN"))
-        self.assertGreater(int(answer.headers["Age"]), HOUR)
+        response = self.get(f"/live/{LIVE}")
+        self.assertEqual((response.status, response.headers["Retry-After"]), (503, "30"))
+        self.assertIn(b"<Error>Too old</Error>", response.body)
+        response = self.get(f"/live/{PLANNED}")
+        self.assertEqual((response.status, response.headers["Feed-State"]), (200, "DOWN"))
+        self.assertGreater(int(response.headers["Age"]), HOUR)
         ready = self.operators("/ready")
         self.assertEqual(ready.status, 503)
         self.assertIn(b"Live feed DOWN: last data received 36", ready.body)
@@ -276,7 +280,7 @@ class ClockTests(ProgramTestCase):
         self.set_clock(-HOUR)
         self.assertEqual(self.warnings(), ["System clock: set back by 3600 s"])
         self.run_for(14)
-        self.assertEqual((pending.answer().status, silent.answer().status), (406, 406))
+        self.assertEqual((pending.response().status, silent.response().status), (406, 406))
         self.assertEqual(self.get_stop("1").status, 200)
 
     def test_set_back_boards_are_refetched(self) -> None:
@@ -287,9 +291,9 @@ class ClockTests(ProgramTestCase):
         self.assertEqual(self.get(f"/live/{LIVE}").status, 200)
         self.run_for(130)
         self.assertEqual(self.status()["feed"]["state"], "DOWN")
-        answer = self.get(f"/live/{LIVE}")
-        self.assertEqual((answer.status, answer.headers["Feed-State"]), (200, "DOWN"))
-        self.assertGreater(int(answer.headers["Age"]), 60)
+        response = self.get(f"/live/{LIVE}")
+        self.assertEqual((response.status, response.headers["Feed-State"]), (200, "DOWN"))
+        self.assertGreater(int(response.headers["Age"]), 60)
         self.run_for(300)
         self.assertEqual(self.get(f"/live/{LIVE}").status, 503)
 
@@ -298,7 +302,7 @@ class ClockTests(ProgramTestCase):
         for code in range(10):
             client = self.request(f"/kv55/{code}")
             self.poster.posts[-1].errback(PostError("refused"))
-            self.assertEqual(client.answer().status, 504)
+            self.assertEqual(client.response().status, 504)
             client.leave()
         self.assertEqual(self.status()["verdict"], "DEGRADED")
         self.set_clock(-HOUR)
@@ -319,7 +323,7 @@ class ClockTests(ProgramTestCase):
         self.set_clock(-HOUR)
         self.poster.posts[-1].callback(None)
         self.assertEqual(self.post_callback("1"), 200)
-        self.assertEqual(client.answer().status, 200)
+        self.assertEqual(client.response().status, 200)
         client.leave()
         for metric in ('govi_request_phase_seconds_sum{phase="wait"}', "govi_gateway_callback_seconds_sum"):
             self.assertEqual(self.metric(metric), 0)
@@ -340,7 +344,7 @@ class ClockTests(ProgramTestCase):
         """Boards in memory are an hour old at once and not served, requests in flight end, and all recovers."""
         waiting = self.request("/kv55/1")
         self.set_clock(HOUR)
-        self.assertIn(waiting.answer().status, (406, 504))
+        self.assertIn(waiting.response().status, (406, 504))
         self.assertEqual(self.warnings("clock"), ["System clock: set forward by 3600 s"])
         self.assertIn("fwd=miss", self.get_stop().headers["Cache-Status"])
         self.assertEqual(self.get(f"/live/{LIVE}").status, 503)
@@ -356,7 +360,7 @@ class ClockTests(ProgramTestCase):
             self.poster.posts[-1].callback(None)
             self.run_for(2)
             self.post_callback("1")
-            self.assertEqual(waiting.answer().status, 200)
+            self.assertEqual(waiting.response().status, 200)
             self.assertEqual(self.get_stop("1").status, 200)
             self.assertEqual(self.get(f"/live/{LIVE}").headers["Age"], None)
             self.assertEqual(self.status()["verdict"], "UP")

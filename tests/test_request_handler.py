@@ -13,7 +13,7 @@ from govi_server.http import receiver
 from govi_server.request_handler import MAX_REQUESTS_IN_TURN, RequestHandler
 from govi_server.server import Server
 from govi_server.settings import ServerSettings
-from tests.client import NOW, Client, WireTestCase, read_answers
+from tests.client import NOW, Client, WireTestCase, parse_responses
 
 
 class ReferenceTests(WireTestCase):
@@ -37,7 +37,7 @@ class ResponseTests(WireTestCase):
     def test_get(self) -> None:
         """A GET is routed to the module of its first segment, and the connection persists."""
         client = self.client()
-        client.send(b"GET /parrot/says/hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.send(b"GET /parrot/text/hello HTTP/1.1\r\nHost: x\r\n\r\n")
         self.assertEqual(
             client.received(),
             b"HTTP/1.1 200 Ok\r\n"
@@ -54,12 +54,12 @@ class ResponseTests(WireTestCase):
         """The response is the same however the bytes are divided, and with bare line feeds."""
         requests = (
             b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
-            b"GET /parrot/says/b HTTP/1.1\nHost: x\n\n"
+            b"GET /parrot/text/b HTTP/1.1\nHost: x\n\n"
         )
         client = self.client()
         client.send(requests)
         first = client.received()
-        self.assertEqual([answer.body for answer in read_answers(first)], [b"abc", b"b"])
+        self.assertEqual([response.body for response in parse_responses(first)], [b"abc", b"b"])
         client = self.client()
         for i in range(len(requests)):
             client.send(requests[i : i + 1])
@@ -72,14 +72,14 @@ class ResponseTests(WireTestCase):
             b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
             b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n"
         )
-        self.assertEqual(client.answer().body, b"abcde")
-        client.get("/parrot/says/on")
-        self.assertEqual(client.answer().body, b"on")
+        self.assertEqual(client.response().body, b"abcde")
+        client.get("/parrot/text/on")
+        self.assertEqual(client.response().body, b"on")
 
     def test_head_has_no_body(self) -> None:
         """The response to HEAD is that to GET without the body, and has its length."""
         client = self.client()
-        client.send(b"HEAD /parrot/says/hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.send(b"HEAD /parrot/text/hello HTTP/1.1\r\nHost: x\r\n\r\n")
         data = client.received()
         self.assertIn(b"Content-Length: 5\r\n", data)
         self.assertTrue(data.endswith(b"\r\n\r\n"))
@@ -88,52 +88,52 @@ class ResponseTests(WireTestCase):
         """Pipelined requests get their responses in order: a slow one delays the others."""
         client = self.client()
         client.send(
-            b"GET /parrot/says/1 HTTP/1.1\r\nHost: x\r\n\r\n"
-            b"GET /parrot/waits HTTP/1.1\r\nHost: x\r\n\r\n"
-            b"GET /parrot/says/3 HTTP/1.1\r\nHost: x\r\n\r\n"
-            b"GET /parrot/waits HTTP/1.1\r\nHost: x\r\n\r\n"
+            b"GET /parrot/text/1 HTTP/1.1\r\nHost: x\r\n\r\n"
+            b"GET /parrot/defer HTTP/1.1\r\nHost: x\r\n\r\n"
+            b"GET /parrot/text/3 HTTP/1.1\r\nHost: x\r\n\r\n"
+            b"GET /parrot/defer HTTP/1.1\r\nHost: x\r\n\r\n"
         )
-        self.assertEqual([answer.body for answer in client.answers()], [b"1"])
+        self.assertEqual([response.body for response in client.responses()], [b"1"])
         self.parrot.waiting.pop().callback("2")
-        self.assertEqual([answer.body for answer in client.answers()], [b"2", b"3"])
+        self.assertEqual([response.body for response in client.responses()], [b"2", b"3"])
         self.parrot.waiting.pop().callback("4")
-        self.assertEqual([answer.body for answer in client.answers()], [b"4"])
+        self.assertEqual([response.body for response in client.responses()], [b"4"])
 
     def test_unused_body_is_no_request(self) -> None:
         """A body that no module reads is never parsed as the next request."""
         for path, method, status in [
-            (b"/parrot/says/a", b"GET", 200),
-            (b"/nobody", b"GET", 404),
+            (b"/parrot/text/a", b"GET", 200),
+            (b"/absent", b"GET", 404),
             (b"/parrot/x", b"DELETE", 405),
             (b"/parrot/x", b"BREW", 501),
         ]:
             client = self.client()
-            body = b"GET /parrot/says/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+            body = b"GET /parrot/text/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
             client.send(b"%b %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (method, path, len(body)) + body)
-            client.get("/parrot/says/next")
-            first, second = client.answers()
+            client.get("/parrot/text/next")
+            first, second = client.responses()
             self.assertEqual((first.status, second.body), (status, b"next"))
 
     def test_methods(self) -> None:
         """A method that the module does not allow gets 405 with Allow, an unknown one 501."""
         client = self.client()
         client.send(b"PUT /parrot/x HTTP/1.1\r\nHost: x\r\n\r\nFOO /parrot/x HTTP/1.1\r\nHost: x\r\n\r\n")
-        put, foo = client.answers()
+        put, foo = client.responses()
         self.assertEqual((put.status, put.headers["Allow"]), (405, "GET, HEAD, POST, OPTIONS"))
         self.assertEqual(foo.status, 501)
 
     def test_not_found(self) -> None:
         """A segment that names no service, or a service that is no web module, gets 404."""
-        for path in ("/", "/nobody/x", "/deaf/x", "/parrots", "/x/parrot"):
+        for path in ("/", "/absent/x", "/bare/x", "/parrots", "/x/parrot"):
             client = self.client()
             client.get(path)
-            self.assertEqual(client.answer().status, 404, path)
+            self.assertEqual(client.response().status, 404, path)
 
     def test_gateway_timeout(self) -> None:
         """A module can send the 504 of an internal gateway."""
         client = self.client()
-        client.get("/parrot/gives-up")
-        self.assertEqual(client.answer().status, 504)
+        client.get("/parrot/timeout")
+        self.assertEqual(client.response().status, 504)
 
     def test_continue(self) -> None:
         """A client that expects 100 Continue gets it before its body, in any case; HTTP/1.0 never does."""
@@ -141,40 +141,40 @@ class ResponseTests(WireTestCase):
         client.send(b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n")
         self.assertEqual(client.received(), b"HTTP/1.1 100 Continue\r\n\r\n")
         client.send(b"ab")
-        self.assertEqual(client.answer().body, b"ab")
+        self.assertEqual(client.response().body, b"ab")
         client.send(b"POST /parrot/x HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab")
-        self.assertEqual(client.answer().body, b"ab")
+        self.assertEqual(client.response().body, b"ab")
 
     def test_http_1_0(self) -> None:
         """HTTP/1.0 is closed after the response unless the client requests keep-alive."""
         client = self.client()
-        client.send(b"GET /parrot/says/a HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n")
-        self.assertEqual(client.answer().headers["Connection"], "keep-alive")
+        client.send(b"GET /parrot/text/a HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n")
+        self.assertEqual(client.response().headers["Connection"], "keep-alive")
         self.assertFalse(client.closed)
-        client.send(b"GET /parrot/says/b HTTP/1.0\r\n\r\n")
-        self.assertEqual(client.answer().headers["Connection"], "close")
+        client.send(b"GET /parrot/text/b HTTP/1.0\r\n\r\n")
+        self.assertEqual(client.response().headers["Connection"], "close")
         self.assertTrue(client.closed)
 
     def test_connection_close(self) -> None:
         """Connection: close is echoed and obeyed; requests after it get no response."""
         client = self.client()
         client.send(
-            b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\nConnection: foo, Close\r\n\r\n"
-            b"GET /parrot/says/b HTTP/1.1\r\nHost: x\r\n\r\n"
+            b"GET /parrot/text/a HTTP/1.1\r\nHost: x\r\nConnection: foo, Close\r\n\r\n"
+            b"GET /parrot/text/b HTTP/1.1\r\nHost: x\r\n\r\n"
         )
-        self.assertEqual(client.answer().headers["Connection"], "close")
+        self.assertEqual(client.response().headers["Connection"], "close")
         self.assertTrue(client.closed)
 
     def test_empty_lines_are_ignored(self) -> None:
         """Empty lines before a request are ignored, and do not begin it."""
         client = self.client()
-        client.get("/parrot/says/a")
+        client.get("/parrot/text/a")
         client.send(b"\r\n\r\n")
         client.send(b"\r")
         self.clock.advance(12.9)
         client.send(b"\n")
-        client.get("/parrot/says/b")
-        self.assertEqual([answer.body for answer in client.answers()], [b"a", b"b"])
+        client.get("/parrot/text/b")
+        self.assertEqual([response.body for response in client.responses()], [b"a", b"b"])
         client.send(b"\r")
         self.clock.advance(13)
         self.assertEqual((client.closed, client.received()), (True, b""))
@@ -183,7 +183,7 @@ class ResponseTests(WireTestCase):
         """More than a few empty lines before a request are rejected."""
         client = self.client()
         client.send(b"\n" * 1000)
-        self.assertEqual(client.answer().status, 400)
+        self.assertEqual(client.response().status, 400)
         self.assertTrue(client.closed)
 
 
@@ -197,9 +197,9 @@ class SmallLimitsTests(WireTestCase):
             client = self.client()
             for piece in pieces:
                 client.send(piece)
-            client.send(b"GET /parrot/says/next HTTP/1.1\r\nHost: x\r\n\r\n")
-            answer = client.answer()
-            self.assertEqual((answer.status, answer.headers["Connection"]), (status, "close"))
+            client.send(b"GET /parrot/text/next HTTP/1.1\r\nHost: x\r\n\r\n")
+            response = client.response()
+            self.assertEqual((response.status, response.headers["Connection"]), (status, "close"))
             self.assertTrue(client.closed)
 
     def test_request_line(self) -> None:
@@ -241,11 +241,11 @@ class RejectedTests(WireTestCase):
             (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
         ]:
             client = self.client()
-            client.get("/parrot/waits")
+            client.get("/parrot/defer")
             client.send(data)
             self.assertEqual(client.received(), b"")
             self.parrot.waiting.pop().callback("first")
-            first, second = client.answers()
+            first, second = client.responses()
             self.assertEqual((first.body, second.status), (b"first", status))
             self.assertEqual(second.headers["Connection"], "close")
             self.assertTrue(client.closed)
@@ -254,55 +254,55 @@ class RejectedTests(WireTestCase):
     def test_module_fails(self) -> None:
         """An exception in a module sends 500 and logs a traceback; the connection persists."""
         client = self.client()
-        client.get("/parrot/fails")
-        client.get("/parrot/says/on")
-        failed, following = client.answers()
+        client.get("/parrot/error")
+        client.get("/parrot/text/on")
+        failed, following = client.responses()
         self.assertEqual((failed.status, following.body), (500, b"on"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_invalid_parameter(self) -> None:
         """An InvalidParameter sends an uncacheable 400 with its text, and is not logged."""
         client = self.client()
-        client.get("/parrot/bad-query")
-        client.get("/parrot/says/on")
-        rejected, following = client.answers()
+        client.get("/parrot/invalid-parameter")
+        client.get("/parrot/text/on")
+        rejected, following = client.responses()
         self.assertEqual((rejected.status, rejected.body, following.body), (400, b"q is missing\n", b"on"))
         self.assertEqual(rejected.headers["Cache-Control"], "no-store")
 
     def test_module_fails_after_its_response(self) -> None:
         """An exception after the response is logged, and the client has the response."""
         client = self.client()
-        client.get("/parrot/fails-after")
-        client.get("/parrot/says/on")
-        self.assertEqual([answer.body for answer in client.answers()], [b"said", b"on"])
+        client.get("/parrot/respond-then-fail")
+        client.get("/parrot/text/on")
+        self.assertEqual([response.body for response in client.responses()], [b"sent", b"on"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_module_fails_after_the_connection_closed(self) -> None:
         """An exception in a module is logged even if its connection has closed."""
         client = self.client()
-        client.get("/parrot/cleans-up")
+        client.get("/parrot/fail-when-cancelled")
         client.leave()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_second_response_is_not_sent(self) -> None:
         """A second response is never sent: it is an error of the module."""
         client = self.client()
-        client.get("/parrot/repeats")
-        self.assertEqual(client.answer().body, b"once")
+        client.get("/parrot/respond-twice")
+        self.assertEqual(client.response().body, b"first")
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_module_without_a_response(self) -> None:
         """A module that returns without a response sends 500."""
         client = self.client()
         client.get("/parrot/nothing")
-        self.assertEqual(client.answer().status, 500)
+        self.assertEqual(client.response().status, 500)
 
     def test_header_injection(self) -> None:
         """A line end in the value of a header field never reaches the client."""
         client = self.client()
-        client.get("/parrot/injects")
-        answer = client.answer()
-        self.assertEqual((answer.status, answer.headers["Set-Cookie"]), (500, None))
+        client.get("/parrot/inject-header")
+        response = client.response()
+        self.assertEqual((response.status, response.headers["Set-Cookie"]), (500, None))
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
 
@@ -322,8 +322,8 @@ class DeadlineTests(WireTestCase):
     def assert_timeout(self, client: Client) -> None:
         data = client.received()
         self.assertTrue(data.startswith(b"HTTP/1.1 406 Gateway timeout\r\n"), data)
-        (answer,) = read_answers(data)
-        self.assertEqual(answer.headers["Connection"], "close")
+        (response,) = parse_responses(data)
+        self.assertEqual(response.headers["Connection"], "close")
         self.assertTrue(client.closed)
 
     def test_first_request(self) -> None:
@@ -349,7 +349,7 @@ class DeadlineTests(WireTestCase):
     def test_slow_module(self) -> None:
         """A module that exceeds the deadline is cancelled, and its response is not sent."""
         client = self.client()
-        client.get("/parrot/waits")
+        client.get("/parrot/defer")
         self.clock.advance(13)
         self.assert_timeout(client)
         waiting = self.parrot.waiting.pop()
@@ -361,7 +361,7 @@ class DeadlineTests(WireTestCase):
         """A connection that is idle after a response is closed without another."""
         client = self.client()
         self.clock.advance(5)
-        client.get("/parrot/says/a")
+        client.get("/parrot/text/a")
         client.received()
         self.clock.advance(12.99)
         self.assertFalse(client.closed)
@@ -372,12 +372,12 @@ class DeadlineTests(WireTestCase):
     def test_each_request_has_its_own(self) -> None:
         """The deadline of a later request counts from its first byte."""
         client = self.client()
-        client.get("/parrot/says/a")
+        client.get("/parrot/text/a")
         self.clock.advance(12)
         client.send(b"G")
         self.clock.advance(12.9)
-        client.send(b"ET /parrot/says/b HTTP/1.1\r\nHost: x\r\n\r\n")
-        self.assertEqual([answer.body for answer in client.answers()], [b"a", b"b"])
+        client.send(b"ET /parrot/text/b HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.assertEqual([response.body for response in client.responses()], [b"a", b"b"])
         client.send(b"G")
         client.received()
         self.clock.advance(13)
@@ -387,9 +387,9 @@ class DeadlineTests(WireTestCase):
         """The connection of a client that does not read its response in time is aborted, without a 406 amid it."""
         client = self.client()
         stop_reading(client)
-        client.get("/parrot/says/a")
-        client.get("/parrot/says/b")
-        self.assertEqual([answer.body for answer in client.answers()], [b"a"])
+        client.get("/parrot/text/a")
+        client.get("/parrot/text/b")
+        self.assertEqual([response.body for response in client.responses()], [b"a"])
         self.clock.advance(13)
         self.assertTrue(client.transport.disconnected)
         self.assertEqual(client.received(), b"")
@@ -411,7 +411,7 @@ class DeadlineTests(WireTestCase):
         """After the last connection no delayed call is left."""
         for _ in range(3):
             client = self.client()
-            client.get("/parrot/waits")
+            client.get("/parrot/defer")
             client.leave()
         self.successResultOf(self.server.drain())
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -425,35 +425,35 @@ class BackPressureTests(WireTestCase):
         client = self.client()
         handler = client.handler
         stop_reading(client)
-        client.send(b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
-        self.assertEqual(len(client.answers()), 1)
+        client.send(b"GET /parrot/text/a HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+        self.assertEqual(len(client.responses()), 1)
         self.assertEqual(client.transport.producerState, "paused")
         handler.resumeProducing()
-        self.assertEqual(len(client.answers()), 1)
+        self.assertEqual(len(client.responses()), 1)
         handler.resumeProducing()
         handler.resumeProducing()
-        self.assertEqual(len(client.answers()), 1)
+        self.assertEqual(len(client.responses()), 1)
         self.assertEqual(len(self.parrot.handlers), 3)
         self.assertEqual(client.transport.producerState, "producing")
 
     def test_pipelined_requests_yield(self) -> None:
         """Many pipelined requests get their responses in order, in turns with other connections."""
         client = self.client()
-        paths = [b"GET /parrot/says/%d HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(100)]
+        paths = [b"GET /parrot/text/%d HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(100)]
         client.send(b"".join(paths))
         self.assertEqual(len(self.parrot.handlers), MAX_REQUESTS_IN_TURN)
         client.half_close()
         self.assertFalse(client.closed)
         for _ in range(100 // MAX_REQUESTS_IN_TURN):
             self.clock.advance(0)
-        self.assertEqual([answer.body for answer in client.answers()], [b"%d" % n for n in range(100)])
+        self.assertEqual([response.body for response in client.responses()], [b"%d" % n for n in range(100)])
         self.assertTrue(client.closed)
         client.leave()
 
     def test_closed_while_yielding(self) -> None:
         """A connection that closes while it waits for its turn leaves no delayed call."""
         client = self.client()
-        client.send(b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+        client.send(b"GET /parrot/text/a HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
         client.leave()
         self.successResultOf(self.server.drain())
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -462,31 +462,31 @@ class BackPressureTests(WireTestCase):
     def test_buffer_is_bounded(self) -> None:
         """Of pipelined requests only a bounded number of bytes is received."""
         client = self.client()
-        client.get("/parrot/waits")
+        client.get("/parrot/defer")
         sent = 0
         while client.transport.producerState == "producing" and sent < 1000:
-            client.send(b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
+            client.send(b"GET /parrot/text/a HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
             sent += 10
         self.assertLess(sent, 500)
 
     def test_read_ahead(self) -> None:
         """While a request waits, about one header section is read ahead; reading resumes after its response."""
         client = self.client()
-        client.get("/parrot/waits")
+        client.get("/parrot/defer")
         client.send(b"x" * (self.limits.head + 1))
         self.assertEqual(client.transport.producerState, "paused")
         self.parrot.waiting.pop().callback("")
-        self.assertEqual([answer.status for answer in client.answers()], [200, 414])
+        self.assertEqual([response.status for response in client.responses()], [200, 414])
 
     def test_half_close(self) -> None:
         """A half-closed connection closes after the responses to all requests that were received."""
         client = self.client()
-        client.get("/parrot/waits")
-        client.get("/parrot/says/b")
+        client.get("/parrot/defer")
+        client.get("/parrot/text/b")
         client.half_close()
         self.assertFalse(client.closed)
         self.parrot.waiting.pop().callback("a")
-        a, b = client.answers()
+        a, b = client.responses()
         self.assertEqual(
             (a.body, a.headers["Connection"], b.body, b.headers["Connection"]), (b"a", None, b"b", "close")
         )
@@ -511,19 +511,19 @@ class StatisticsTests(WireTestCase):
         """A request has the phases that it reached, each with its duration."""
         client = self.client()
         self.clock.advance(1)
-        client.send(b"GET /parrot/waits?x HTTP/1.1\r\n")
+        client.send(b"GET /parrot/defer?x HTTP/1.1\r\n")
         self.clock.advance(2)
         client.send(b"Host: x\r\n\r\n")
         self.clock.advance(4)
         self.parrot.waiting.pop().callback("said")
-        client.get("/nobody")
+        client.get("/absent")
         self.clock.advance(1)
         client.leave()
         (connection,) = self.statistics
         self.assertEqual((connection.end, connection.client), ("client", "192.168.1.0/24"))
         self.assertEqual(connection.ended - connection.began, 8)
         parrot, not_found = connection.requests
-        self.assertEqual((parrot.method, parrot.path, parrot.status, parrot.bytes), ("GET", "/parrot/waits", 200, 4))
+        self.assertEqual((parrot.method, parrot.path, parrot.status, parrot.bytes), ("GET", "/parrot/defer", 200, 4))
         self.assertEqual(parrot.phases, {"receive": 3, "parse": 0, "lookup": 0, "wait": 4, "send": 0})
         self.assertEqual((not_found.status, list(not_found.phases)), (404, ["receive", "parse", "lookup", "send"]))
 
@@ -538,7 +538,7 @@ class StatisticsTests(WireTestCase):
         self.clock.advance(13)
         client.leave()
         client = self.client()
-        client.get("/parrot/waits")
+        client.get("/parrot/defer")
         client.leave(ConnectionLost)
         self.assertEqual([connection.end for connection in self.statistics], ["client", "server", "timeout", "error"])
         statuses = [[request.status for request in connection.requests] for connection in self.statistics]
@@ -557,7 +557,7 @@ class StatisticsTests(WireTestCase):
         """A request has the module that its path names, and the stop that the module sets."""
         client = self.client()
         client.get("/parrot/stop/57330430")
-        client.get("/parrot/says/x")
+        client.get("/parrot/text/x")
         client.get("/nothing")
         client.leave()
         requests = [(request.module, request.stop) for request in self.statistics[0].requests]
@@ -566,7 +566,7 @@ class StatisticsTests(WireTestCase):
     def test_abandoned_request(self) -> None:
         """A request whose client closes during the wait is recorded with the time that it waited."""
         client = self.client()
-        client.get("/parrot/waits")
+        client.get("/parrot/defer")
         self.clock.advance(3)
         client.leave()
         self.assertTrue(self.parrot.waiting[0].called)
@@ -578,11 +578,11 @@ class StatisticsTests(WireTestCase):
         client = self.client()
         for _ in range(13):
             self.clock.advance(5)
-            client.get("/parrot/says/x")
+            client.get("/parrot/text/x")
         (event,) = self.statistics
         self.assertEqual((event.end, event.ended - event.began, len(event.requests)), ("open", 60, 11))
         for _ in range(200):
-            client.get("/parrot/says/x")
+            client.get("/parrot/text/x")
         client.leave()
         self.assertEqual(
             [(event.end, len(event.requests)) for event in self.statistics[1:]],
@@ -607,8 +607,8 @@ class AnythingTests(WireTestCase):
                 st.binary(max_size=40),
                 st.sampled_from(
                     [
-                        b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\n\r\n",
-                        b"GET /parrot/waits HTTP/1.1\r\nHost: x\r\n\r\n",
+                        b"GET /parrot/text/a HTTP/1.1\r\nHost: x\r\n\r\n",
+                        b"GET /parrot/defer HTTP/1.1\r\nHost: x\r\n\r\n",
                         b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n",
                         b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
                         b"3\r\nabc\r\n",
@@ -634,7 +634,7 @@ class AnythingTests(WireTestCase):
             while self.parrot.waiting:
                 self.parrot.waiting.pop().callback("")
         if b"HEAD " not in b"".join(pieces):  # the end of its response depends on the request
-            read_answers(client.received())
+            parse_responses(client.received())
         clock.pump([13, 13, 2])
         self.assertTrue(client.closed)
         client.leave()

@@ -25,7 +25,7 @@ class DrainTests(WireTestCase):
     def test_idle_connections_close(self) -> None:
         """Connections without a request are closed at once: new ones, and those between requests."""
         silent, between = self.client(), self.client()
-        between.get("/parrot/says/a")
+        between.get("/parrot/text/a")
         between.received()
         drained = self.server.drain()
         for client in (silent, between):
@@ -40,13 +40,13 @@ class DrainTests(WireTestCase):
     def test_requests_in_flight_finish(self) -> None:
         """A request in flight gets its response with Connection: close, and those after it get none."""
         client = self.client()
-        client.get("/parrot/waits")
-        client.get("/parrot/says/b")
+        client.get("/parrot/defer")
+        client.get("/parrot/text/b")
         drained = self.server.drain()
         self.assertFalse(client.closed)
         self.parrot.waiting.pop().callback("a")
-        answer = client.answer()
-        self.assertEqual((answer.body, answer.headers["Connection"]), (b"a", "close"))
+        response = client.response()
+        self.assertEqual((response.body, response.headers["Connection"]), (b"a", "close"))
         client.leave()
         self.successResultOf(drained)
 
@@ -62,22 +62,22 @@ class DrainTests(WireTestCase):
     def test_request_that_has_begun(self) -> None:
         """A request of which a part was received is waited for."""
         client = self.client()
-        client.send(b"GET /parrot/says/a HTT")
+        client.send(b"GET /parrot/text/a HTT")
         self.server.drain()
         client.send(b"P/1.1\r\nHost: x\r\n\r\n")
-        self.assertEqual(client.answer().body, b"a")
+        self.assertEqual(client.response().body, b"a")
         self.assertTrue(client.closed)
 
     def test_limit(self) -> None:
         """After 13 s a request in flight gets its 406, and connections that stay open are aborted."""
         client = self.client()
         self.clock.advance(1)
-        client.get("/parrot/waits")
+        client.get("/parrot/defer")
         lingering = self.client()
         drained = self.server.drain()
         self.assertTrue(lingering.closed)
         self.clock.pump([12, 1])
-        self.assertEqual(client.answer().status, 406)
+        self.assertEqual(client.response().status, 406)
         self.clock.advance(2)
         self.assertTrue(client.transport.disconnected)
         self.assertTrue(lingering.transport.disconnected)

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from tests.client import WireTestCase, read_answers
+from tests.client import WireTestCase, parse_responses
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     (path.stem, case)
@@ -28,20 +28,22 @@ class WireTests(WireTestCase):
         for i in range(0, len(data), size):
             client.send(data[i : i + size])
         received = client.received()
-        answers = read_answers(received, case.get("methods", "").split())  # which ignores the 100s
+        responses = parse_responses(received, case.get("methods", "").split())  # which ignores the 100s
         client.leave()
-        statuses = [100] * received.count(b"HTTP/1.1 100 Continue\r\n\r\n") + [answer.status for answer in answers]
+        statuses = [100] * received.count(b"HTTP/1.1 100 Continue\r\n\r\n") + [
+            response.status for response in responses
+        ]
         if statuses != case["status"]:
             return [f"status {statuses}, not {case['status']}"]
-        first, last = answers[0], answers[-1]
+        first, last = responses[0], responses[-1]
         body = first.body.decode("latin-1")
         pairs = [("closed", client.closed, case.get("closed", False)), ("body", body, case.get("body", body))]
         pairs += [(name, first.headers[name], value) for name, value in case.get("header", {}).items()]
         pairs += [(name, first.headers[name], None) for name in [case.get("absent", "X-Absent")]]
         pairs += [("Connection: close", last.headers["Connection"] == "close", client.closed)]
-        for answer in answers:
-            pairs += [("Date", answer.headers["Date"], "Thu, 01 Jan 2026 00:00:00 GMT")]
-            pairs += [("CORS", answer.headers["Access-Control-Allow-Origin"], "*")]
+        for response in responses:
+            pairs += [("Date", response.headers["Date"], "Thu, 01 Jan 2026 00:00:00 GMT")]
+            pairs += [("CORS", response.headers["Access-Control-Allow-Origin"], "*")]
         return [f"{name} {actual!r}, not {expected!r}" for name, actual, expected in pairs if actual != expected]
 
     def test_cases(self) -> None:

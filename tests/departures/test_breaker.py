@@ -36,15 +36,15 @@ class BreakerTests(SynchronousTestCase):
 
     def request(self, result: Board | Exception) -> None:
         """Make a request that reaches the source, with this result."""
-        before = len(self.source.asked)
+        before = len(self.source.requested)
         waiting = self.breaker.board(BOARD.code)
-        self.assertEqual(len(self.source.asked), before + 1)
+        self.assertEqual(len(self.source.requested), before + 1)
         self.assertNoResult(waiting)
         if isinstance(result, Board):
-            self.source.answers[-1].callback(result)
+            self.source.boards[-1].callback(result)
             self.assertIs(self.successResultOf(waiting), result)
         else:
-            self.source.answers[-1].errback(result)
+            self.source.boards[-1].errback(result)
             self.assertIs(self.failureResultOf(waiting).value, result)
 
     def open(self) -> None:
@@ -56,10 +56,10 @@ class BreakerTests(SynchronousTestCase):
 
     def assert_fails_fast(self, reason: str = "refused") -> None:
         """Assert that a request fails without reaching the source."""
-        before = len(self.source.asked)
+        before = len(self.source.requested)
         failure = self.failureResultOf(self.breaker.board(BOARD.code), SourceUnreachable)
         self.assertEqual(failure.getErrorMessage(), reason)
-        self.assertEqual(len(self.source.asked), before)
+        self.assertEqual(len(self.source.requested), before)
 
     def lines(self) -> list[tuple[Any, str]]:
         """Return the lines of the log with their levels."""
@@ -76,10 +76,10 @@ class BreakerTests(SynchronousTestCase):
     def test_closed_breaker_passes_on(self) -> None:
         """A closed breaker passes on requests, results and callbacks."""
         self.request(BOARD)
-        self.assertEqual(self.source.asked, [BOARD.code])
+        self.assertEqual(self.source.requested, [BOARD.code])
         boards: list[Board] = []
         self.breaker.listen(boards.append)
-        self.source.tell(BOARD)
+        self.source.deliver(BOARD)
         self.assertEqual(boards, [BOARD])
         self.assertEqual(self.lines(), [])
 
@@ -126,13 +126,13 @@ class BreakerTests(SynchronousTestCase):
         self.open()
         self.clock.advance(5)
         waiting = self.breaker.board(BOARD.code)
-        self.assertEqual(len(self.source.asked), 4)
+        self.assertEqual(len(self.source.requested), 4)
         self.assertEqual(self.breaker.state, "half-open")
         for seconds in (0, 4, 5, 60):
             self.clock.advance(seconds)
             self.assert_fails_fast()
         self.assertNoResult(waiting)
-        self.source.answers[-1].callback(BOARD)
+        self.source.boards[-1].callback(BOARD)
         self.assertIs(self.successResultOf(waiting), BOARD)
 
     def test_successful_probe_closes(self) -> None:
@@ -178,27 +178,27 @@ class BreakerTests(SynchronousTestCase):
         self.clock.advance(5)
         waiting = self.breaker.board(BOARD.code)
         self.clock.advance(10)
-        self.source.answers[-1].errback(SourceUnreachable("not taken within 10 s"))
+        self.source.boards[-1].errback(SourceUnreachable("not taken within 10 s"))
         self.failureResultOf(waiting, SourceUnreachable)
         self.clock.advance(4)
         self.assert_fails_fast("not taken within 10 s")
 
     def test_synchronous_failures_count(self) -> None:
         """Failures before board() has returned count like others."""
-        self.source.at_once = SourceUnreachable("refused")
+        self.source.immediate = SourceUnreachable("refused")
         for _ in range(20):
             self.failureResultOf(self.breaker.board(BOARD.code), SourceUnreachable)
-        self.assertEqual(len(self.source.asked), 3)
+        self.assertEqual(len(self.source.requested), 3)
         self.clock.advance(5)
         for _ in range(20):
             self.failureResultOf(self.breaker.board(BOARD.code), SourceUnreachable)
-        self.assertEqual(len(self.source.asked), 4)
+        self.assertEqual(len(self.source.requested), 4)
 
     def test_concurrent_failures_open_once(self) -> None:
         """Many concurrent failures open it once, and one probe follows."""
         waiting = [self.breaker.board(BOARD.code) for _ in range(50)]
-        for answer in self.source.answers:
-            answer.errback(SourceUnreachable("refused"))
+        for board in self.source.boards:
+            board.errback(SourceUnreachable("refused"))
         for deferred in waiting:
             self.failureResultOf(deferred, SourceUnreachable)
         self.assert_fails_fast()
@@ -210,7 +210,7 @@ class BreakerTests(SynchronousTestCase):
         """The result of a request from before it opened closes it."""
         waiting = self.breaker.board(BOARD.code)
         self.open()
-        self.source.answers[0].callback(BOARD)
+        self.source.boards[0].callback(BOARD)
         self.assertIs(self.successResultOf(waiting), BOARD)
         self.request(BOARD)
 

@@ -68,26 +68,26 @@ class LookUpTests(CacheTestCase):
         """A miss is one request to the source, whose board is the result."""
         waiting = self.wait("miss")
         self.assertNoResult(waiting)
-        self.assertEqual(self.source.asked, [CODE])
+        self.assertEqual(self.source.requested, [CODE])
         board = self.board()
-        self.source.answers[0].callback(board)
+        self.source.boards[0].callback(board)
         self.assertIs(self.successResultOf(waiting).board, board)
 
     def test_hit(self) -> None:
         """A fresh board is served without a request."""
         waiting = self.wait("miss")
-        self.source.answers[0].callback(self.board())
+        self.source.boards[0].callback(self.board())
         entry = self.successResultOf(waiting)
         for _ in range(3):
             self.assertIs(self.look("hit"), entry)
-        self.assertEqual(self.source.asked, [CODE])
+        self.assertEqual(self.source.requested, [CODE])
 
     def test_joined(self) -> None:
         """Concurrent misses share one request."""
         first, second = self.wait("miss"), self.wait("joined")
         self.assertIsNot(first, second)
-        self.assertEqual(self.source.asked, [CODE])
-        self.source.answers[0].callback(self.board())
+        self.assertEqual(self.source.requested, [CODE])
+        self.source.boards[0].callback(self.board())
         self.assertIs(self.successResultOf(first), self.successResultOf(second))
 
     def test_stale(self) -> None:
@@ -95,11 +95,11 @@ class LookUpTests(CacheTestCase):
         old = self.cache.put(self.board(age=100))
         for _ in range(5):
             self.assertIs(self.look("stale"), old)
-        self.assertEqual(self.source.asked, [CODE])
+        self.assertEqual(self.source.requested, [CODE])
         new = self.board()
-        self.source.answers[0].callback(new)
+        self.source.boards[0].callback(new)
         self.assertIs(self.look("hit").board, new)
-        self.assertEqual(self.source.asked, [CODE])
+        self.assertEqual(self.source.requested, [CODE])
 
     def test_miss_joins_a_refresh(self) -> None:
         """A miss joins the request that was started while the board was stale."""
@@ -107,8 +107,8 @@ class LookUpTests(CacheTestCase):
         self.look("stale")
         self.clock.advance(5)
         waiting = self.wait("joined")
-        self.assertEqual(self.source.asked, [CODE])
-        self.source.answers[0].callback(self.board())
+        self.assertEqual(self.source.requested, [CODE])
+        self.source.boards[0].callback(self.board())
         self.assertEqual(self.cache.age(self.successResultOf(waiting)), 0)
 
     def test_ages(self) -> None:
@@ -129,7 +129,7 @@ class LookUpTests(CacheTestCase):
             entry = cache.put(self.board(age=age))
             self.assertEqual(cache.age(entry), age)
             self.assertEqual(cache.board(CODE)[0], result, age)
-            self.assertEqual(source.asked, [] if result == "hit" else [CODE], age)
+            self.assertEqual(source.requested, [] if result == "hit" else [CODE], age)
 
     def test_stale_limit_equals_fresh_limit(self) -> None:
         """Nothing is served stale if the stale limit equals the fresh limit."""
@@ -144,46 +144,46 @@ class LookUpTests(CacheTestCase):
         self.cache.put(self.board())
         self.clock.advance(-3600)
         waiting = self.wait("miss")
-        self.source.answers[0].callback(self.board())
+        self.source.boards[0].callback(self.board())
         self.assertIs(self.look("hit"), self.successResultOf(waiting))
 
     def test_stops_are_independent(self) -> None:
         """Stops share neither boards nor requests, even if only leading zeros differ."""
         codes = ("31102", "031102", "0031102")
         waiting = [self.wait("miss", code) for code in codes]
-        self.assertEqual(self.source.asked, list(codes))
-        for code, answer in zip(codes, self.source.answers, strict=True):
-            answer.callback(self.board(code))
+        self.assertEqual(self.source.requested, list(codes))
+        for code, board in zip(codes, self.source.boards, strict=True):
+            board.callback(self.board(code))
         self.assertEqual([self.successResultOf(each).board.code for each in waiting], list(codes))
 
     def test_immediate_board(self) -> None:
         """A source may return a board at once."""
-        self.source.at_once = self.board()
-        self.assertIs(self.successResultOf(self.wait("miss")).board, self.source.at_once)
+        self.source.immediate = self.board()
+        self.assertIs(self.successResultOf(self.wait("miss")).board, self.source.immediate)
         self.look("hit")
 
     def test_immediate_refresh(self) -> None:
         """An immediate refresh of a stale board serves the next request."""
         old = self.cache.put(self.board(age=100))
-        self.source.at_once = self.board()
+        self.source.immediate = self.board()
         self.assertIs(self.look("stale"), old)
-        self.assertIs(self.look("hit").board, self.source.at_once)
+        self.assertIs(self.look("hit").board, self.source.immediate)
 
     def test_late_board_is_stored(self) -> None:
         """A board that arrives without a waiter is stored, and is a hit."""
         board = self.board()
-        self.source.tell(board)
+        self.source.deliver(board)
         self.assertIs(self.look("hit").board, board)
-        self.assertEqual(self.source.asked, [])
+        self.assertEqual(self.source.requested, [])
 
     def test_late_board_serves_waiters(self) -> None:
         """A late board serves the waiters of the pending request, and the next request is a hit."""
         waiting = self.wait("miss")
         heard, asked = self.board(), self.board(trips=2)
-        self.source.tell(heard)
+        self.source.deliver(heard)
         self.assertIs(self.successResultOf(waiting).board, heard)
         self.assertIs(self.look("hit").board, heard)
-        self.source.answers[0].callback(asked)
+        self.source.boards[0].callback(asked)
         self.assertIs(self.look("hit").board, asked)
 
 
@@ -193,8 +193,8 @@ class WaitingTests(CacheTestCase):
     def test_two_hundred_waiters(self) -> None:
         """Two hundred misses of a stop are one request and get the same entry."""
         waiting = [self.wait("joined" if n else "miss") for n in range(200)]
-        self.assertEqual(self.source.asked, [CODE])
-        self.source.answers[0].callback(self.board())
+        self.assertEqual(self.source.requested, [CODE])
+        self.source.boards[0].callback(self.board())
         entry = self.look("hit")
         for each in waiting:
             self.assertIs(self.successResultOf(each), entry)
@@ -203,7 +203,7 @@ class WaitingTests(CacheTestCase):
         """A failure reaches each waiter once."""
         waiting = [self.wait("joined" if n else "miss") for n in range(200)]
         failure = SourceSilent("no answer within 10 s")
-        self.source.answers[0].errback(failure)
+        self.source.boards[0].errback(failure)
         for each in waiting:
             self.assertIs(self.failureResultOf(each, SourceSilent).value, failure)
 
@@ -215,19 +215,19 @@ class WaitingTests(CacheTestCase):
             waiting[leaver].cancel()
             self.failureResultOf(waiting.pop(leaver), CancelledError)
             waiting.append(self.wait("joined"))
-            self.source.answers[-1].callback(self.board())
+            self.source.boards[-1].callback(self.board())
             for each in waiting:
                 self.assertIs(self.successResultOf(each), cache.board(CODE)[1])
-        self.assertEqual(self.source.asked, [CODE] * 3)
+        self.assertEqual(self.source.requested, [CODE] * 3)
 
     def test_all_waiters_leave(self) -> None:
         """The request goes on without waiters, and its board is stored."""
         for waiting in (self.wait("miss"), self.wait("joined")):
             waiting.cancel()
             self.failureResultOf(waiting, CancelledError)
-        self.assertFalse(self.source.answers[0].called)
+        self.assertFalse(self.source.boards[0].called)
         board = self.board()
-        self.source.answers[0].callback(board)
+        self.source.boards[0].callback(board)
         self.assertIs(self.look("hit").board, board)
 
     def test_join_after_all_waiters_left(self) -> None:
@@ -236,7 +236,7 @@ class WaitingTests(CacheTestCase):
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)
         waiting = self.wait("joined")
-        self.source.answers[0].callback(self.board())
+        self.source.boards[0].callback(self.board())
         self.assertIs(self.successResultOf(waiting), self.look("hit"))
 
     def test_failure_without_waiters(self) -> None:
@@ -244,14 +244,14 @@ class WaitingTests(CacheTestCase):
         waiting = self.wait("miss")
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)
-        self.source.answers.pop().errback(SourceSilent("no answer within 10 s"))
+        self.source.boards.pop().errback(SourceSilent("no answer within 10 s"))
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_cancel_after_the_board(self) -> None:
         """Cancelling a wait after the board has no effect."""
         waiting = self.wait("miss")
-        self.source.answers[0].callback(self.board())
+        self.source.boards[0].callback(self.board())
         waiting.cancel()
         self.assertIs(self.successResultOf(waiting), self.look("hit"))
 
@@ -259,7 +259,7 @@ class WaitingTests(CacheTestCase):
         """A waiter that cancels another does not affect the rest."""
         first, second, third = self.wait("miss"), self.wait("joined"), self.wait("joined")
         first.addCallback(lambda _: second.cancel())
-        self.source.answers[0].callback(self.board())
+        self.source.boards[0].callback(self.board())
         self.failureResultOf(second, CancelledError)
         self.assertIs(self.successResultOf(third), self.look("hit"))
 
@@ -267,7 +267,7 @@ class WaitingTests(CacheTestCase):
         """An exception of a waiter does not reach the others."""
         first, second = self.wait("miss"), self.wait("joined")
         first.addCallback(lambda _: 1 / 0)
-        self.source.answers[0].callback(self.board())
+        self.source.boards[0].callback(self.board())
         self.assertIs(self.successResultOf(second), self.look("hit"))
         self.failureResultOf(first, ZeroDivisionError)
 
@@ -283,12 +283,12 @@ class WaitingTests(CacheTestCase):
 
             waiting = self.wait("miss").addBoth(request_again)
             if fails:
-                self.source.answers[0].errback(SourceSilent("no answer within 10 s"))
+                self.source.boards[0].errback(SourceSilent("no answer within 10 s"))
             else:
-                self.source.answers[0].callback(self.board())
+                self.source.boards[0].callback(self.board())
             self.successResultOf(waiting)
             self.assertEqual(again, [result])
-            self.assertEqual(len(self.source.asked), asked)
+            self.assertEqual(len(self.source.requested), asked)
 
 
 class FailureTests(CacheTestCase):
@@ -298,50 +298,50 @@ class FailureTests(CacheTestCase):
         """The error of the source reaches the waiter, and is not logged."""
         for failure in (SourceSilent("a"), SourceUnreachable("b"), SourceBroken("c"), NoBoard("d")):
             waiting = self.wait("miss")
-            self.source.answers[-1].errback(failure)
+            self.source.boards[-1].errback(failure)
             self.assertIs(self.failureResultOf(waiting, NoBoard).value, failure)
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_request_after_a_failure(self) -> None:
         """After a failure the next miss is a new request."""
         waiting = self.wait("miss")
-        self.source.answers[0].errback(SourceUnreachable("refused"))
+        self.source.boards[0].errback(SourceUnreachable("refused"))
         self.failureResultOf(waiting, SourceUnreachable)
         waiting = self.wait("miss")
-        self.assertEqual(self.source.asked, [CODE, CODE])
-        self.source.answers[1].callback(self.board())
+        self.assertEqual(self.source.requested, [CODE, CODE])
+        self.source.boards[1].callback(self.board())
         self.assertIs(self.successResultOf(waiting), self.look("hit"))
 
     def test_immediate_failure(self) -> None:
         """A source may fail at once, as an open circuit breaker does."""
-        self.source.at_once = SourceUnreachable("refused")
+        self.source.immediate = SourceUnreachable("refused")
         for asked in (1, 2):
             self.failureResultOf(self.wait("miss"), SourceUnreachable)
-            self.assertEqual(len(self.source.asked), asked)
+            self.assertEqual(len(self.source.requested), asked)
 
     def test_stale_board_of_a_failing_source(self) -> None:
         """While the source fails a stale board is served, and each time a refresh is requested."""
         old = self.cache.put(self.board(age=100))
         for asked in (1, 2, 3):
             self.assertIs(self.look("stale"), old)
-            self.source.answers[-1].errback(SourceUnreachable("refused"))
-            self.assertEqual(len(self.source.asked), asked)
-        self.source.answers.clear()
+            self.source.boards[-1].errback(SourceUnreachable("refused"))
+            self.assertEqual(len(self.source.requested), asked)
+        self.source.boards.clear()
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_stale_board_with_immediate_failure(self) -> None:
         """A stale board is served while the refresh fails at once."""
         old = self.cache.put(self.board(age=100))
-        self.source.at_once = SourceUnreachable("refused")
+        self.source.immediate = SourceUnreachable("refused")
         for _ in range(2):
             self.assertIs(self.look("stale"), old)
 
     def test_late_board_after_a_failure(self) -> None:
         """When the source fails, a board that arrived meanwhile serves all waiters."""
         first, second = self.wait("miss"), self.wait("joined")
-        self.source.tell(self.board())
-        self.source.answers[0].errback(SourceSilent("no answer within 10 s"))
+        self.source.deliver(self.board())
+        self.source.boards[0].errback(SourceSilent("no answer within 10 s"))
         entry = self.look("hit")
         self.assertIs(self.successResultOf(first), entry)
         self.assertIs(self.successResultOf(second), entry)
@@ -354,7 +354,7 @@ class FailureTests(CacheTestCase):
             waiting = self.wait("miss")
             board = self.board(age=age)
             self.cache.put(board)
-            self.source.answers[0].errback(SourceSilent("no answer within 10 s"))
+            self.source.boards[0].errback(SourceSilent("no answer within 10 s"))
             if serves:
                 self.assertIs(self.successResultOf(waiting).board, board, age)
             else:
@@ -377,16 +377,16 @@ class FailureTests(CacheTestCase):
         self.look("stale")
         self.clock.advance(6)
         waiting = self.wait("joined")
-        self.source.answers[0].errback(SourceSilent("no answer within 10 s"))
+        self.source.boards[0].errback(SourceSilent("no answer within 10 s"))
         self.failureResultOf(waiting, SourceSilent)
 
     def test_unexpected_error(self) -> None:
         """An exception other than NoBoard reaches each waiter, and is logged once."""
         for at_once in (False, True):
-            self.source.at_once = ZeroDivisionError("a fault") if at_once else None
+            self.source.immediate = ZeroDivisionError("a fault") if at_once else None
             waiting = [self.wait("miss")] if at_once else [self.wait("miss"), self.wait("joined")]
             if not at_once:
-                self.source.answers[-1].errback(ZeroDivisionError("a fault"))
+                self.source.boards[-1].errback(ZeroDivisionError("a fault"))
             for each in waiting:
                 self.failureResultOf(each, ZeroDivisionError)
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
@@ -395,7 +395,7 @@ class FailureTests(CacheTestCase):
         """An exception without waiters is logged once, and the stale board is served."""
         self.cache.put(self.board(age=100))
         self.look("stale")
-        self.source.answers.pop().errback(ZeroDivisionError("a fault"))
+        self.source.boards.pop().errback(ZeroDivisionError("a fault"))
         gc.collect()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.look("stale")
@@ -409,11 +409,11 @@ class FailureTests(CacheTestCase):
             self.failureResultOf(waiting, CancelledError)
         self.cache.put(self.board("5", age=100))
         self.look("stale", "5")
-        for code, answer in zip("12345", self.source.answers, strict=True):
+        for code, board in zip("12345", self.source.boards, strict=True):
             if code in "135":
-                answer.callback(self.board(code))
+                board.callback(self.board(code))
             else:
-                answer.errback(SourceSilent("no answer within 10 s"))
+                board.errback(SourceSilent("no answer within 10 s"))
         self.assertIs(self.successResultOf(answered), self.successResultOf(joined))
         self.failureResultOf(failed, SourceSilent)
         self.assertEqual(self.cache._pending, {})
@@ -528,7 +528,7 @@ class BoundsTests(CacheTestCase):
         first, second = self.wait("miss"), self.wait("joined")
         first.addCallback(lambda _: self.cache.put(self.board("1")))
         board = self.board()
-        self.source.answers[0].callback(board)
+        self.source.boards[0].callback(board)
         self.assertIs(self.successResultOf(second).board, board)
         self.wait("miss")
 
@@ -587,7 +587,7 @@ class OperatorTests(CacheTestCase):
         self.assertIsNone(self.cache.peek(CODE))  # too old, and gone when another one came
         entry = self.cache.put(self.board())
         self.assertIs(self.cache.peek(CODE), entry)
-        self.assertEqual(self.source.asked, [])
+        self.assertEqual(self.source.requested, [])
 
     def test_purge(self) -> None:
         """A purged stop is requested again, and its forms count no more."""

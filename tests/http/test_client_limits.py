@@ -223,19 +223,19 @@ class LimitsTests(WireTestCase):
         clients = [self.connect() for _ in range(3)]
         for client in (clients[1], clients[0]):
             self.clock.advance(1)
-            client.get("/parrot/says/a")
+            client.get("/parrot/text/a")
         newcomer = self.connect()
         self.assertEqual([client.closed for client in clients], [False, True, False])
         clients[1].leave()
-        newcomer.get("/parrot/says/b")
-        self.assertEqual(newcomer.answer().body, b"b")
+        newcomer.get("/parrot/text/b")
+        self.assertEqual(newcomer.response().body, b"b")
 
     def test_lingering_connection_is_dropped_first(self) -> None:
         """A lingering connection makes room before an idle one; each does so once."""
         idle, *answered = (self.connect() for _ in range(3))
-        idle.get("/parrot/says/a")
+        idle.get("/parrot/text/a")
         for client in answered:
-            client.get("/parrot/says/a", Connection="close")
+            client.get("/parrot/text/a", Connection="close")
         for n in (1, 2):
             self.connect()
             self.assertEqual([client.transport.disconnected for client in answered], [True, n == 2])
@@ -246,7 +246,7 @@ class LimitsTests(WireTestCase):
     def test_unfinished_request_is_dropped(self) -> None:
         """If none is idle, the oldest without a whole request makes room."""
         waiting, slow, slower = (self.connect() for _ in range(3))
-        waiting.get("/parrot/waits")
+        waiting.get("/parrot/defer")
         slow.send(b"GET /")
         self.connect()
         self.assertEqual([client.closed for client in (waiting, slow, slower)], [False, True, False])
@@ -255,7 +255,7 @@ class LimitsTests(WireTestCase):
         """If all have a request in flight, a new connection is rejected."""
         clients = [self.connect() for _ in range(3)]
         for client in clients:
-            client.get("/parrot/waits")
+            client.get("/parrot/defer")
         self.assertTrue(self.rejection("127.0.0.1").startswith(b"HTTP/1.1 503 Service Unavailable\r\n"))
         self.assertFalse(any(client.closed for client in clients))
 
@@ -263,23 +263,23 @@ class LimitsTests(WireTestCase):
         """A request over the rate gets 429 with Retry-After, and pipelined ones after it get no response."""
         self.server.access = ClientLimits(self.clock, AccessSettings(rate=1, burst=2))
         client = self.connect("198.51.100.1")
-        client.send(b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\n\r\n" * 9)
-        *_, early = client.answers()
+        client.send(b"GET /parrot/text/a HTTP/1.1\r\nHost: x\r\n\r\n" * 9)
+        *_, early = client.responses()
         self.assertEqual(
             (early.status, early.headers["Retry-After"], early.headers["Connection"]), (429, "1", "close")
         )
         self.assertEqual(len(self.parrot.handlers), 2)
         self.clock.advance(1)
         client = self.connect("198.51.100.1")
-        client.get("/parrot/says/a")
-        self.assertEqual(client.answer().status, 200)
+        client.get("/parrot/text/a")
+        self.assertEqual(client.response().status, 200)
 
     def test_rate_of_unknown_methods(self) -> None:
         """Unknown methods are charged, too."""
         self.server.access = ClientLimits(self.clock, AccessSettings(rate=1, burst=2))
         client = self.connect("198.51.100.1")
         client.send(b"FOO / HTTP/1.1\r\nHost: x\r\n\r\n" * 4)
-        self.assertEqual([answer.status for answer in client.answers()], [501, 501, 429])
+        self.assertEqual([response.status for response in client.responses()], [501, 501, 429])
 
     def test_rejected_over_tls(self) -> None:
         """A rejection over TLS aborts: a client could hold its handshake open."""
@@ -293,8 +293,8 @@ class LimitsTests(WireTestCase):
         """Behind a proxy each client has its own rate, and its own lines in the statistics."""
         client = self.connect()
         for host in ("203.0.113.9", "203.0.113.9", "203.0.113.9", "198.51.100.1"):
-            client.get("/parrot/says/a", X_Forwarded_For=host)
-        self.assertEqual([answer.status for answer in client.answers()], [200, 200, 429, 200])
+            client.get("/parrot/text/a", X_Forwarded_For=host)
+        self.assertEqual([response.status for response in client.responses()], [200, 200, 429, 200])
         client.leave()
         lines = [(line.client, line.end, len(line.requests)) for line in self.statistics]
         self.assertEqual(lines, [("203.0.113.0/24", "open", 3), ("198.51.100.0/24", "client", 1)])
@@ -304,7 +304,7 @@ class LimitsTests(WireTestCase):
         for n in range(20):
             client = self.connect(f"198.51.100.{n % 3}")
             if not client.closed and n % 4:
-                client.get("/parrot/waits")
+                client.get("/parrot/defer")
         for connection in list(self.server.connections):
             connection.connectionLost()
         self.assertEqual(len(self.server.access._connections), 0)

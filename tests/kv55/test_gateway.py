@@ -372,7 +372,7 @@ class DeadlineTests(GatewayTestCase):
 
     def test_post_fails_at_once(self) -> None:
         """A POST may fail before post() has returned."""
-        self.poster.at_once = PostError("connection refused")
+        self.poster.error = PostError("connection refused")
         self.assertFails(self.gateway.board(CODE), SourceUnreachable, "connection refused")
 
     def test_deadline_is_configurable(self) -> None:

@@ -21,7 +21,7 @@ from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import FeedLimitSettings
 from tests import feed as kv
 from tests.client import NOW
-from tests.doubles import FakeSubscriber, live_feed, take
+from tests.doubles import FakeSubscriber, ingest, live_feed
 
 CODE = "30000001"
 HORIZON = float(HOUR)
@@ -120,10 +120,12 @@ class IngestTests(FeedTestCase):
 
     def test_kv8_does_not_change_timetable_version(self) -> None:
         """Messages without planning leave the timetable's version unchanged, and so cached departures valid."""
-        take(self.feed, kv.planning({}), kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.planning({}), kv.calendar("2026-01-01"))
         version = self.feed.timetable.version
         table: ctx.Table = ("DATEDPASSTIME", ["A", "B"], [])
-        take(self.feed, kv.passtimes({}), kv.general_message({}), kv.message("KV8turbo_passtimes", table) + b"x\r\n")
+        ingest(
+            self.feed, kv.passtimes({}), kv.general_message({}), kv.message("KV8turbo_passtimes", table) + b"x\r\n"
+        )
         done = self.receive(kv.message("KV8turbo_passtimes", table) + b"x\r\n" * 90_000)
         assert done is not None
         self.seen_until(done)
@@ -131,7 +133,7 @@ class IngestTests(FeedTestCase):
 
     def test_planning_takes_effect_as_a_whole(self) -> None:
         """Planning that is ingested in steps takes effect as a whole."""
-        take(self.feed, kv.planning({}), kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.planning({}), kv.calendar("2026-01-01"))
         newer = "2026-01-01T00:59:59+01:00"
         rows = kv.planning(*({"JourneyNumber": f"{n}"} for n in range(3000)), published=newer).splitlines(True)
         done = self.receive(b"".join([*rows[:1000], b"x\r\n" * 90_000, *rows[1000:]]))
@@ -154,7 +156,7 @@ class IngestTests(FeedTestCase):
         """The number of remembered subscriptions is limited, and those are kept up to date."""
         row = kv.table("DATEDPASSTIME", [{}])
         for name in [*range(MAX_SUBSCRIPTIONS + 5), 0]:
-            take(
+            ingest(
                 self.feed, ctx.write("KV8turbo_passtimes", str(name), f"stamp {len(self.feed.subscriptions)}", [row])
             )
         self.assertEqual(len(self.feed.subscriptions), MAX_SUBSCRIPTIONS)
@@ -285,7 +287,7 @@ class TimetableDirectoryTests(SynchronousTestCase):
         self.write("a.ctx", kv.planning({"LocalServiceLevelCode": None}))
         self.feed.startService()
         self.addCleanup(self.feed.stopService)
-        take(self.feed, kv.passtimes({}))
+        ingest(self.feed, kv.passtimes({}))
         self.clock.pump([0.01] * 5)
         (line,) = [formatEvent(event) for event in self.events]
         self.assertEqual(line, f"Record of '{self.path}/a.ctx' rejected: missing or invalid key (key)")
@@ -295,7 +297,7 @@ class TimetableDirectoryTests(SynchronousTestCase):
         self.write("a.ctx", kv.planning(*({"JourneyNumber": str(n)} for n in range(2000))))
         self.feed.startService()
         self.addCleanup(self.feed.stopService)
-        take(self.feed, kv.passtimes({"ExpectedArrivalTime": "99:99:99"}))
+        ingest(self.feed, kv.passtimes({"ExpectedArrivalTime": "99:99:99"}))
         self.clock.pump([0.01] * 50)
         self.assertEqual(self.feed.timetable.n_planned, 2000)
         (line,) = [formatEvent(event) for event in self.events]
@@ -380,15 +382,15 @@ class FreshnessTests(FeedTestCase):
                 self.set_state(state, NOW - 7)
                 time = f"{1 + minutes // 60:02}:{minutes % 60:02}:00"
                 row = {"TargetArrivalTime": time, "TargetDepartureTime": time}
-                take(self.feed, kv.planning(row), kv.calendar("2026-01-01"))
+                ingest(self.feed, kv.planning(row), kv.calendar("2026-01-01"))
                 self.assertEqual(self.freshness(), freshness, (state, minutes))
 
     def test_timetable_without_feed(self) -> None:
         """With a timetable only, its stops are fresh, and others unknown."""
         self.assertEqual(self.freshness(), ("unknown", 0))
-        take(self.feed, kv.planning({}))
+        ingest(self.feed, kv.planning({}))
         self.assertEqual(self.freshness(), ("fresh", 0))
-        take(self.feed, kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.calendar("2026-01-01"))
         self.assertEqual((self.freshness(), self.journeys()), (("fresh", 0), ["1001"]))
 
 

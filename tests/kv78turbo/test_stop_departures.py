@@ -11,7 +11,7 @@ from govi_server.kv78turbo.stop_departures import MAX_VALID_SECONDS, StopDepartu
 from govi_server.settings import FeedLimitSettings
 from tests import feed as kv
 from tests.client import NOW
-from tests.doubles import live_feed, take
+from tests.doubles import ingest, live_feed
 
 CODE = "30000001"
 HORIZON = 60.0 * MINUTE
@@ -84,14 +84,14 @@ class JoinTests(StopDeparturesTestCase):
     def test_known_stops(self) -> None:
         """A stop is known by a passtime of KV8, a TimingPoint of KV7, or a user stop of KV7."""
         point, stop = {"TimingPointCode": "5"}, {"TimingPointCode": "6", "UserStopCode": "u6"}
-        take(self.feed, kv.passtimes(live("1", 5)), kv.planning(points=[point], user_stops=[stop]))
+        ingest(self.feed, kv.passtimes(live("1", 5)), kv.planning(points=[point], user_stops=[stop]))
         self.assertEqual(
             [self.boards.is_known_stop(code) for code in (CODE, "5", "6", "7")], [True, True, True, False]
         )
 
     def test_order_of_expected_time(self) -> None:
         """Passtimes are in order of expected time, and those of the same time in order of their journeys."""
-        take(
+        ingest(
             self.feed,
             kv.passtimes(
                 live("9", 30),
@@ -106,7 +106,7 @@ class JoinTests(StopDeparturesTestCase):
 
     def test_departures_within_horizon(self) -> None:
         """Departures up to the horizon are included, and later ones when they are within it."""
-        take(self.feed, kv.passtimes(live("1", 20), live("2", 20.5)))
+        ingest(self.feed, kv.passtimes(live("1", 20), live("2", 20.5)))
         self.assertEqual(self.shown(20 * MINUTE), [("1", "DRIVING")])
         self.assertEqual(self.board(20 * MINUTE).valid_until, NOW + 30)
         self.clock.advance(30)
@@ -120,7 +120,7 @@ class JoinTests(StopDeparturesTestCase):
                 "ExpectedDepartureTime": None if departure is None else at(departure),
             }
             self.setUp()
-            take(self.feed, kv.passtimes(live("1", 2, **expected)))
+            ingest(self.feed, kv.passtimes(live("1", 2, **expected)))
             self.assertEqual(self.board().valid_until, NOW + 8 * MINUTE)
             self.clock.advance(8 * MINUTE - 0.001)
             self.assertEqual(self.shown(), [("1", "DRIVING")])
@@ -131,7 +131,7 @@ class JoinTests(StopDeparturesTestCase):
         """At its LAST stop a journey has no departure, although its time is 00:00:00."""
         midnight = {"ExpectedDepartureTime": "00:00:00", "TargetDepartureTime": "00:00:00"}
         rows = [live("1", 10, JourneyStopType="LAST", **midnight), live("2", 5)]
-        take(self.feed, kv.passtimes(*rows))
+        ingest(self.feed, kv.passtimes(*rows))
         self.assertEqual(self.shown(), [("2", "DRIVING"), ("1", "DRIVING")])
         last = self.board().passtimes[1]
         self.assertEqual(
@@ -141,37 +141,37 @@ class JoinTests(StopDeparturesTestCase):
     def test_time_past_midnight(self) -> None:
         """A time of 25:10 on yesterday's operating date is today, planned and live."""
         times = {"TargetArrivalTime": "25:10:00", "TargetDepartureTime": "25:10:00"}
-        take(self.feed, kv.planning(planned("1", 0, **times)), kv.calendar("2025-12-31"))
+        ingest(self.feed, kv.planning(planned("1", 0, **times)), kv.calendar("2025-12-31"))
         self.assertEqual(self.shown(), [("1", "PLANNED")])
         expected = {"ExpectedArrivalTime": "25:12:00", "ExpectedDepartureTime": "25:12:00"}
-        take(self.feed, kv.passtimes(live("1", 0, OperationDate="2025-12-31", **times, **expected)))
+        ingest(self.feed, kv.passtimes(live("1", 0, OperationDate="2025-12-31", **times, **expected)))
         self.assertEqual(self.shown(), [("1", "DRIVING")])
         (passtime,) = self.board().passtimes
         self.assertEqual((passtime.expected, passtime.operation_date), (NOW + 12 * MINUTE, date(2025, 12, 31)))
 
     def test_live_passtime_replaces_planned_one(self) -> None:
         """A planned passtime is included on its dates until it is in KV8."""
-        take(self.feed, kv.planning(planned("1", 30), planned("2", 20)))
+        ingest(self.feed, kv.planning(planned("1", 30), planned("2", 20)))
         self.assertEqual(self.shown(), [])
-        take(self.feed, kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.calendar("2026-01-01"))
         self.assertEqual(self.shown(), [("2", "PLANNED"), ("1", "PLANNED")])
-        take(self.feed, kv.passtimes(live("2", 40)))
+        ingest(self.feed, kv.passtimes(live("2", 40)))
         self.assertEqual(self.shown(), [("1", "PLANNED"), ("2", "DRIVING")])
         self.assertEqual(self.board().realtime_operators, {"LIN"})
 
     def test_realtime_operators(self) -> None:
         """The realtime operators are those of the included live passtimes."""
-        take(self.feed, kv.planning(planned("1", 30)), kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.planning(planned("1", 30)), kv.calendar("2026-01-01"))
         self.assertEqual((self.board().realtime_operators, self.board().has_planning), (frozenset(), True))
-        take(self.feed, kv.passtimes(live("2", 5, DataOwnerCode="A"), live("3", 90, DataOwnerCode="B")))
+        ingest(self.feed, kv.passtimes(live("2", 5, DataOwnerCode="A"), live("3", 90, DataOwnerCode="B")))
         self.assertEqual(self.board().realtime_operators, {"A"})
 
     def test_passtime_moves_to_other_stop(self) -> None:
         """A passtime that KV8 reports at another TimingPoint is there only."""
-        take(self.feed, kv.planning(planned("1", 30)), kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.planning(planned("1", 30)), kv.calendar("2026-01-01"))
         self.assertEqual(self.shown(), [("1", "PLANNED")])
         for code in ("30000002", "30000003"):
-            take(self.feed, kv.passtimes(live("1", 30, TimingPointCode=code)))
+            ingest(self.feed, kv.passtimes(live("1", 30, TimingPointCode=code)))
             self.assertEqual((self.shown(), self.shown(code=code)), ([], [("1", "DRIVING")]))
             self.assertEqual(self.feed.passtimes.n_passtimes, 1)
         self.assertEqual(self.shown(code="30000002"), [])
@@ -180,9 +180,9 @@ class JoinTests(StopDeparturesTestCase):
         """Planned departures of an operator whose data is stale are stale; operators never heard are not missed."""
         self.feed = live_feed(self.clock)
         self.boards = self.feed.boards
-        take(self.feed, kv.planning(planned("2", 200), planned("3", 200)), kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.planning(planned("2", 200), planned("3", 200)), kv.calendar("2026-01-01"))
         self.assertEqual(self.feed.freshness(self.board(HORIZON * 4))[0], "fresh")
-        take(self.feed, kv.passtimes(live("1", 1)))
+        ingest(self.feed, kv.passtimes(live("1", 1)))
         self.clock.advance(2 * HOUR)
         self.assertEqual(self.feed.freshness(self.board(HORIZON * 4)), ("stale", 2 * HOUR))
 
@@ -190,24 +190,24 @@ class JoinTests(StopDeparturesTestCase):
         """Live departures of an operator are left out while its data is too old; others are not."""
         self.feed = live_feed(self.clock)
         self.boards = self.feed.boards
-        take(self.feed, kv.planning(planned("2", 30)), kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.planning(planned("2", 30)), kv.calendar("2026-01-01"))
         rows = (live("1", 30, DataOwnerCode="A"), live("2", 40))
-        take(self.feed, kv.passtimes(*rows))
+        ingest(self.feed, kv.passtimes(*rows))
         self.clock.advance(301)
         board = self.board()
         self.assertEqual((board.has_passtimes, board.stale_operators), (False, {"A", "LIN"}))
-        take(self.feed, kv.passtimes(rows[0]))
+        ingest(self.feed, kv.passtimes(rows[0]))
         board = self.board()
         self.assertEqual((self.shown(), board.stale_operators), ([("1", "DRIVING")], {"LIN"}))
         self.assertEqual(self.feed.freshness(board), ("stale", 301))
-        take(self.feed, kv.passtimes(rows[1]))
+        ingest(self.feed, kv.passtimes(rows[1]))
         self.assertEqual(self.shown(), [("1", "DRIVING"), ("2", "DRIVING")])
 
     def test_early_departure_does_not_return_as_planned(self) -> None:
         """A departure that was early is not included as planned until its planned time is over."""
-        take(self.feed, kv.planning(planned("1", 10)), kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.planning(planned("1", 10)), kv.calendar("2026-01-01"))
         early = {"ExpectedArrivalTime": at(1), "ExpectedDepartureTime": at(1), "TripStopStatus": "PASSED"}
-        take(self.feed, kv.passtimes(live("1", 10, **early)))
+        ingest(self.feed, kv.passtimes(live("1", 10, **early)))
         self.assertEqual(self.shown(), [("1", "PASSED")])
         for _ in range(12):
             self.wait(1)
@@ -217,26 +217,26 @@ class JoinTests(StopDeparturesTestCase):
 
     def test_late_departure_is_included_once(self) -> None:
         """A late departure is included once, after its planned time as well."""
-        take(self.feed, kv.planning(planned("1", -25)), kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.planning(planned("1", -25)), kv.calendar("2026-01-01"))
         self.assertEqual(self.shown(), [])
         expected = {"ExpectedArrivalTime": at(5), "ExpectedDepartureTime": at(5)}
-        take(self.feed, kv.passtimes(live("1", -25, **expected)))
+        ingest(self.feed, kv.passtimes(live("1", -25, **expected)))
         self.assertEqual(self.shown(), [("1", "DRIVING")])
         self.assertEqual(self.board().passtimes[0].product_formula_type, "18")
 
     def test_cancellation_replaces_planned_one(self) -> None:
         """A cancelled passtime replaces the planned one."""
-        take(self.feed, kv.planning(planned("1", 10)), kv.calendar("2026-01-01"))
-        take(self.feed, kv.passtimes(live("1", 10, TripStopStatus="CANCEL")))
+        ingest(self.feed, kv.planning(planned("1", 10)), kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.passtimes(live("1", 10, TripStopStatus="CANCEL")))
         self.assertEqual(self.shown(), [("1", "CANCEL")])
 
     def test_values_of_kv7_are_joined(self) -> None:
         """Values that only KV7 has are joined, and wheelchair accessibility if KV8 lacks it."""
-        take(self.feed, kv.planning(planned("1", 10), planned("2", 20), planned("3", 30)))
-        take(self.feed, kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.planning(planned("1", 10), planned("2", 20), planned("3", 30)))
+        ingest(self.feed, kv.calendar("2026-01-01"))
         rows = [live(journey, 10, WheelChairAccessible=known) for journey, known in
                 [("1", "UNKNOWN"), ("2", "NOTACCESSIBLE"), ("4", "UNKNOWN")]]  # fmt: skip
-        take(self.feed, kv.passtimes(*rows))
+        ingest(self.feed, kv.passtimes(*rows))
         self.assertEqual(
             [
                 (passtime.journey_number, passtime.wheelchair, passtime.product_formula_type)
@@ -252,24 +252,24 @@ class JoinTests(StopDeparturesTestCase):
 
     def test_update_of_one_passtime(self) -> None:
         """An update of one passtime leaves the others of the stop unchanged."""
-        take(self.feed, kv.passtimes(live("1", 10), live("2", 20)), kv.passtimes(live("3", 30)))
+        ingest(self.feed, kv.passtimes(live("1", 10), live("2", 20)), kv.passtimes(live("3", 30)))
         newer = {"TripStopStatus": "ARRIVED", "LastUpdateTimeStamp": "2026-01-01T01:00:00+01:00"}
-        take(self.feed, kv.passtimes(live("2", 20, **newer)))
+        ingest(self.feed, kv.passtimes(live("2", 20, **newer)))
         self.assertEqual(self.shown(), [("1", "DRIVING"), ("2", "ARRIVED"), ("3", "DRIVING")])
 
     def test_messages_bound_validity(self) -> None:
         """A message is included from its start to its end, and departures are valid until then at most."""
         beginning, end = "2026-01-01T01:02:00+01:00", "2026-01-01T01:05:00+01:00"
-        take(self.feed, kv.general_message({"MessageStartTime": beginning, "MessageEndTime": end}))
+        ingest(self.feed, kv.general_message({"MessageStartTime": beginning, "MessageEndTime": end}))
         for minutes, n_messages, valid_until in [(0, 0, 2), (2, 1, 5), (3, 0, None)]:
             self.clock.advance(minutes * MINUTE)
             board = self.board()
             self.assertEqual(len(board.messages), n_messages)
             if valid_until is not None:
                 self.assertEqual(board.valid_until, NOW + valid_until * MINUTE)
-        take(self.feed, kv.general_message({"MessageCodeNumber": "28"}))
+        ingest(self.feed, kv.general_message({"MessageCodeNumber": "28"}))
         self.assertEqual([message.key for message in self.board().messages], ["LIN_2026-01-01_28_ALGEMEEN_30000001"])
-        take(self.feed, kv.general_message_delete({"MessageCodeNumber": "28"}))
+        ingest(self.feed, kv.general_message_delete({"MessageCodeNumber": "28"}))
         self.assertEqual(self.board().messages, ())
 
 
@@ -289,7 +289,7 @@ class CacheTests(StopDeparturesTestCase):
 
     def test_rendered_once(self) -> None:
         """A form is rendered at the first request, and then cached with its departures."""
-        take(self.feed, kv.passtimes(live("1", 30)))
+        ingest(self.feed, kv.passtimes(live("1", 30)))
         self.assertEqual(self.n_renderings, 0)
         first = self.boards.rendered(CODE, HORIZON, "form", self.render)
         for _ in range(5):
@@ -301,7 +301,7 @@ class CacheTests(StopDeparturesTestCase):
 
     def test_forms_are_separate(self) -> None:
         """Each form is cached by itself."""
-        take(self.feed, kv.passtimes(live("1", 30)))
+        ingest(self.feed, kv.passtimes(live("1", 30)))
         for form in ("a", "b", "a", "b"):
             self.rendered(form=form)
         self.assertEqual(self.n_renderings, 2)
@@ -319,14 +319,14 @@ class CacheTests(StopDeparturesTestCase):
             (kv.planning(planned("3", 20)), 5),
             (kv.calendar("2026-01-01"), 6),
         ]:
-            take(self.feed, message)
+            ingest(self.feed, message)
             self.rendered()
             self.assertEqual(self.n_renderings, n_renderings)
         self.assertEqual(self.rendered(), b"3 passtimes")
 
     def test_hidden_departure_invalidates(self) -> None:
         """An entry is invalid as soon as its next departure is hidden."""
-        take(self.feed, kv.passtimes(live("1", 3), live("2", 5)))
+        ingest(self.feed, kv.passtimes(live("1", 3), live("2", 5)))
         self.assertEqual(self.rendered(), b"2 passtimes")
         self.clock.advance(4 * MINUTE - 0.001)
         self.assertEqual((self.rendered(), self.n_renderings), (b"2 passtimes", 1))
@@ -335,8 +335,8 @@ class CacheTests(StopDeparturesTestCase):
 
     def test_departure_within_horizon_invalidates(self) -> None:
         """An entry is invalid as soon as another departure is within the horizon, live or planned."""
-        take(self.feed, kv.passtimes(live("1", 62)), kv.planning(planned("2", 64), planned("3", 75)))
-        take(self.feed, kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.passtimes(live("1", 62)), kv.planning(planned("2", 64), planned("3", 75)))
+        ingest(self.feed, kv.calendar("2026-01-01"))
         seen = []
         for _ in range(17):
             seen.append(self.rendered())
@@ -349,7 +349,7 @@ class CacheTests(StopDeparturesTestCase):
     def test_least_recently_used_is_evicted(self) -> None:
         """Beyond the size limit the least recently used entries are evicted."""
         codes = ["1", "2", "3"]
-        take(self.feed, kv.passtimes(*(live("1", 30, TimingPointCode=code) for code in codes)))
+        ingest(self.feed, kv.passtimes(*(live("1", 30, TimingPointCode=code) for code in codes)))
         self.feed.boards._size = 2 * len("1 passtimes")
         for code, n_renderings in [("1", 1), ("2", 2), ("1", 2), ("3", 3), ("1", 3), ("2", 4), ("3", 5)]:
             self.rendered(code)
@@ -357,7 +357,7 @@ class CacheTests(StopDeparturesTestCase):
 
     def test_too_large_for_the_cache(self) -> None:
         """What is larger than the cache is returned, and not cached."""
-        take(self.feed, kv.passtimes(live("1", 30)))
+        ingest(self.feed, kv.passtimes(live("1", 30)))
         self.feed.boards._size = 5
         self.assertEqual([self.rendered(), self.rendered()], [b"1 passtimes"] * 2)
         self.assertEqual(self.n_renderings, 2)
@@ -379,7 +379,7 @@ class JourneyTests(StopDeparturesTestCase):
 
     def test_unknown_journey(self) -> None:
         """Invalid keys and unknown journeys have no passtimes."""
-        take(self.feed, kv.passtimes(live("1", 30)))
+        ingest(self.feed, kv.passtimes(live("1", 30)))
         for key in (
             "",
             "x",
@@ -396,9 +396,9 @@ class JourneyTests(StopDeparturesTestCase):
         second = {"UserStopOrderNumber": "4", "UserStopCode": "u2"}
         stops: list[dict[str, str | None]] = [{}, {"UserStopCode": "u2", "TimingPointCode": "30000002"}]
         planning = kv.planning(planned("1", 30), planned("1", 32, **second), planned("11", 30), user_stops=stops)
-        take(self.feed, planning, kv.calendar("2026-01-01"))
+        ingest(self.feed, planning, kv.calendar("2026-01-01"))
         self.assertEqual(self.journey(), [("3", CODE, "PLANNED"), ("4", "30000002", "PLANNED")])
-        take(self.feed, kv.passtimes(live("1", 35, TimingPointCode="30000002", **second)))
+        ingest(self.feed, kv.passtimes(live("1", 35, TimingPointCode="30000002", **second)))
         self.assertEqual(self.journey(), [("3", CODE, "PLANNED"), ("4", "30000002", "DRIVING")])
         live_passtime = next(
             passtime for passtime in self.boards.journey("LIN_77_L004_1_0") if passtime.trip_stop_status == "DRIVING"
@@ -408,12 +408,12 @@ class JourneyTests(StopDeparturesTestCase):
     def test_nearest_date(self) -> None:
         """The passtimes of a journey are those of the nearest operating date."""
         rows = [live("1", 30, OperationDate=day) for day in ("2026-01-01", "2026-01-02")]
-        take(self.feed, kv.passtimes(*rows))
+        ingest(self.feed, kv.passtimes(*rows))
         self.assertEqual(
             [passtime.operation_date for passtime in self.boards.journey("LIN_77_L004_1_0")], [date(2026, 1, 1)]
         )
 
     def test_separator_in_line_number(self) -> None:
         """The number of a line may contain the separator."""
-        take(self.feed, kv.passtimes(live("1", 30, LinePlanningNumber="L_4_")))
+        ingest(self.feed, kv.passtimes(live("1", 30, LinePlanningNumber="L_4_")))
         self.assertEqual(self.journey("LIN_77_L_4__1_0"), [("3", CODE, "DRIVING")])

@@ -13,7 +13,7 @@ from govi_server.kv55.messages import write_dris_55
 from govi_server.modules.callback import Callback
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
-from tests.client import Answer, Client, WireTestCase
+from tests.client import Client, Response, WireTestCase
 from tests.doubles import FakePoster
 
 LOCAL = IPv4Address("TCP", "127.0.0.1", 1)
@@ -30,10 +30,10 @@ class CallbackTests(WireTestCase):
         )
         self.server = Server("", 0, RequestHandler, clock=self.clock, find_module=lambda segment: receiver)
 
-    def post(self, body: bytes, path: str = "/", addr: IAddress = LOCAL, extra: str = "") -> Answer:
+    def post(self, body: bytes, path: str = "/", addr: IAddress = LOCAL, extra: str = "") -> Response:
         client = Client(self.server, addr)
         client.send(f"POST {path} HTTP/1.1\r\nHost: x\r\n{extra}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        return client.answer()
+        return client.response()
 
     def callback(self, code: str = "031102") -> bytes:
         return write_dris_55([Board(code, (), self.clock.seconds())])
@@ -112,5 +112,5 @@ class CallbackTests(WireTestCase):
         """GET is not allowed."""
         client = Client(self.server, LOCAL)
         client.get("/")
-        response = client.answer()
+        response = client.response()
         self.assertEqual((response.status, response.headers["Allow"]), (405, "POST, OPTIONS"))

@@ -18,7 +18,7 @@ from govi_server.modules.events import AGE_TOLERANCE, BEAT_INTERVAL, CHECK_INTER
 from govi_server.pages import board_page
 from tests import feed as kv
 from tests.client import NOW, Client
-from tests.doubles import FakeSource, take
+from tests.doubles import FakeSource, ingest
 from tests.modules.test_kv55_feed import CODE, LiveTestCase, row
 
 
@@ -41,7 +41,7 @@ class EventsTests(LiveTestCase):
 
     def set_expected(self, minutes: int) -> None:
         """Have the feed send that the bus of 01:05 leaves so many minutes after 01:00."""
-        take(self.feed, kv.passtimes(row("1", 5, ExpectedDepartureTime=f"01:{minutes:02}:00")))
+        ingest(self.feed, kv.passtimes(row("1", 5, ExpectedDepartureTime=f"01:{minutes:02}:00")))
 
     def _slice(self) -> Callable[[], bool]:
         steps = iter(range(self.at_a_time - 1))
@@ -103,9 +103,9 @@ class EventsTests(LiveTestCase):
         with mock.patch.object(board_page, "fragment", wraps=board_page.fragment) as fragment:
             clients = [self.listen() for _ in range(1000)]
             self.clock.advance(5)
-            source.answers[0].callback(Board(CODE, (), NOW))
+            source.boards[0].callback(Board(CODE, (), NOW))
             self.assertEqual({(*self.events_of(client),) for client in clients}, {("board",)})
-        self.assertEqual((len(source.asked), fragment.call_count), (1, 1))
+        self.assertEqual((len(source.requested), fragment.call_count), (1, 1))
 
     def test_first_listener_leaves(self) -> None:
         """A listener that joins while the first board is rendered gets it, although the first listener leaves."""
@@ -124,7 +124,7 @@ class EventsTests(LiveTestCase):
 
     def test_listener_joins_later(self) -> None:
         """A listener that joins later gets the current time and minutes, never more than are left."""
-        take(self.feed, kv.planning({"TargetDepartureTime": "01:09:30"}), kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.planning({"TargetDepartureTime": "01:09:30"}), kv.calendar("2026-01-01"))
         stays = self.listen()
         as_json = self.listen(f"/events/{CODE}?as=json")
         for _ in range(50):
@@ -216,7 +216,7 @@ class EventsTests(LiveTestCase):
         """A listener that does not read does not delay the beats of the others."""
         slow, client = (self.listen("/events/57330499") for _ in range(2))
         slow.handler.pauseProducing()
-        take(self.feed, kv.passtimes(row("1", 30, TimingPointCode="57330499", TripStopStatus="PLANNED")))
+        ingest(self.feed, kv.passtimes(row("1", 30, TimingPointCode="57330499", TripStopStatus="PLANNED")))
         self.clock.advance(CHECK_INTERVAL)
         self.events_of(client)
         self.clock.pump([CHECK_INTERVAL] * int(BEAT_INTERVAL / CHECK_INTERVAL + 1))
@@ -282,7 +282,7 @@ class EventsTests(LiveTestCase):
         self.serve()
         client = self.listen()
         drained = self.server.drain()
-        source.answers[0].callback(Board(CODE, (), NOW))
+        source.boards[0].callback(Board(CODE, (), NOW))
         self.clock.advance(0)
         self.assertEqual(self.events_of(client), ["board", "bye"])
         self.assertTrue(client.closed)
@@ -298,7 +298,7 @@ class EventsTests(LiveTestCase):
     def test_invalid_requests(self) -> None:
         """An invalid stop is 404, an invalid parameter 400; HEAD has no stream."""
         for path, status in (("/events/x", 404), ("/events/", 404), (f"/events/{CODE}?as=xml", 400)):
-            self.assertEqual(self.listen(path).answer().status, status, path)
+            self.assertEqual(self.listen(path).response().status, status, path)
         client = self.client()
         client.send(f"HEAD /events/{CODE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        self.assertEqual((client.answer("HEAD").status, self.server.streams), (200, 0))
+        self.assertEqual((client.response("HEAD").status, self.server.streams), (200, 0))

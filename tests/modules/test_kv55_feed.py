@@ -18,8 +18,8 @@ from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.web_handler import ICacheableModule
 from tests import feed as kv
-from tests.client import NOW, Answer, WireTestCase
-from tests.doubles import FakeSubscriber, live_feed, take
+from tests.client import NOW, Response, WireTestCase
+from tests.doubles import FakeSubscriber, ingest, live_feed
 
 CODE = "30000001"
 MINUTE = 60
@@ -44,12 +44,12 @@ class LiveTestCase(WireTestCase):
     def up(self, state: State = "UP", last: float | None = None) -> None:
         self.feed.subscriber = cast(Subscriber, FakeSubscriber(state, last))
 
-    def ask(self, path: str, **headers: str) -> Answer:
+    def get(self, path: str, **headers: str) -> Response:
         client = self.client()
         client.get(path, **headers)
-        answer = client.answer()
+        response = client.response()
         client.leave()
-        return answer
+        return response
 
 
 class Kv55LiveTestCase(LiveTestCase):
@@ -61,9 +61,9 @@ class Kv55LiveTestCase(LiveTestCase):
         self.module.setServiceParent(self.modules)
 
     def document(self, path: str = f"/kv55/{CODE}") -> etree._Element:
-        answer = self.ask(path)
-        self.assertEqual((answer.status, answer.headers["Content-Type"]), (200, "text/xml; charset=utf-8"))
-        return etree.fromstring(answer.body)
+        response = self.get(path)
+        self.assertEqual((response.status, response.headers["Content-Type"]), (200, "text/xml; charset=utf-8"))
+        return etree.fromstring(response.body)
 
     def journeys(self, path: str = f"/kv55/{CODE}") -> dict[str, list[str]]:
         """Return the journeys of each stop of a document."""
@@ -88,8 +88,8 @@ class DocumentTests(Kv55LiveTestCase):
             "TargetDepartureTime": "25:10:00",
             "ExpectedDepartureTime": "25:11:00",
         }
-        take(self.feed, kv.planning())
-        take(self.feed, kv.passtimes({**times, "OperationDate": "2025-12-31", "FortifyOrderNumber": "1"}))
+        ingest(self.feed, kv.planning())
+        ingest(self.feed, kv.passtimes({**times, "OperationDate": "2025-12-31", "FortifyOrderNumber": "1"}))
         trip = self.document().find("Request/TimingPoint/Trip")
         assert trip is not None
         self.assertEqual(
@@ -113,7 +113,7 @@ class DocumentTests(Kv55LiveTestCase):
     def test_without_planning(self) -> None:
         """Without KV7 a line has its planning number and a destination its code; expected times may be absent."""
         missing: dict[str, str | None] = {"ExpectedArrivalTime": None, "ExpectedDepartureTime": None}
-        take(self.feed, kv.passtimes(row("1", 10, **missing)))
+        ingest(self.feed, kv.passtimes(row("1", 10, **missing)))
         trip = self.document().find("Request/TimingPoint/Trip")
         assert trip is not None
         for tag, text in [
@@ -126,7 +126,7 @@ class DocumentTests(Kv55LiveTestCase):
     def test_escaped(self) -> None:
         """Every text of an operator is escaped."""
         name = 'Brug & <Station> "x" \u0001\U0001f68c'
-        take(self.feed, kv.planning(destinations=[{"DestinationName50": name}]), kv.passtimes({}))
+        ingest(self.feed, kv.planning(destinations=[{"DestinationName50": name}]), kv.passtimes({}))
         self.assertEqual(
             self.document().findtext("Request/TimingPoint/Trip/DestinationName"), name.replace("\u0001", "\ufffd")
         )
@@ -134,9 +134,9 @@ class DocumentTests(Kv55LiveTestCase):
     def test_statuses(self) -> None:
         """A trip has KV8's status, or PLANNED if it is only planned."""
         statuses = ["DRIVING", "ARRIVED", "PASSED", "CANCEL", "UNKNOWN", "OFFROUTE", "SOMETHING"]
-        take(self.feed, kv.passtimes(*(row(f"{n}", n, TripStopStatus=status) for n, status in enumerate(statuses))))
+        ingest(self.feed, kv.passtimes(*(row(f"{n}", n, TripStopStatus=status) for n, status in enumerate(statuses))))
         times = {"TargetArrivalTime": "01:30:00", "TargetDepartureTime": "01:30:00"}
-        take(self.feed, kv.planning({"JourneyNumber": "99", **times}), kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.planning({"JourneyNumber": "99", **times}), kv.calendar("2026-01-01"))
         statuses_of_trips = [trip.findtext("TripStopStatus") for trip in self.document().iter("Trip")]
         self.assertEqual(statuses_of_trips, [*statuses, "PLANNED"])
 
@@ -144,19 +144,19 @@ class DocumentTests(Kv55LiveTestCase):
         """Trips are in order of expected time, without those that only arrive."""
         late = {"ExpectedArrivalTime": "01:40:00", "ExpectedDepartureTime": "01:40:00"}
         last = row("4", 7, JourneyStopType="LAST", TargetDepartureTime="00:00:00", ExpectedDepartureTime="00:00:00")
-        take(self.feed, kv.passtimes(row("1", 30), row("2", 10, **late), row("3", 20), last))
+        ingest(self.feed, kv.passtimes(row("1", 30), row("2", 10, **late), row("3", 20), last))
         self.assertEqual(self.journeys(), {CODE: ["3", "1", "2"]})
 
     def test_horizon(self) -> None:
         """The horizon is two hours."""
-        take(self.feed, kv.passtimes(row("1", 119), row("2", 121)))
+        ingest(self.feed, kv.passtimes(row("1", 119), row("2", 121)))
         self.assertEqual(self.journeys(), {CODE: ["1"]})
         self.assertEqual(self.journeys(f"/kv55/{CODE}?horizon=122"), {CODE: ["1", "2"]})
 
     def test_license(self) -> None:
         """A document names the licence of its module."""
         Kv55Feed("other", self.feed, "http://x.invalid/licence").setServiceParent(self.modules)
-        take(self.feed, kv.passtimes({}))
+        ingest(self.feed, kv.passtimes({}))
         for name, license_url in [
             ("kv55", "http://creativecommons.org/publicdomain/zero/1.0/"),
             ("other", "http://x.invalid/licence"),
@@ -169,7 +169,7 @@ class StopsTests(Kv55LiveTestCase):
 
     def test_several(self) -> None:
         """Several stops are in one document, in the order of the request and once each."""
-        take(self.feed, kv.passtimes(row("1", 10), row("2", 5, TimingPointCode="31000002")))
+        ingest(self.feed, kv.passtimes(row("1", 10), row("2", 5, TimingPointCode="31000002")))
         for path, codes in [
             (f"/kv55/{CODE},31000002", [CODE, "31000002"]),
             (f"/kv55/31000002,{CODE}", ["31000002", CODE]),
@@ -184,12 +184,12 @@ class StopsTests(Kv55LiveTestCase):
     def test_some_unknown(self) -> None:
         """Unknown stops among others are left out."""
         self.up()
-        take(self.feed, kv.passtimes(row("1", 10)))
+        ingest(self.feed, kv.passtimes(row("1", 10)))
         self.assertEqual(self.journeys(f"/kv55/5,{CODE},6"), {CODE: ["1"]})
 
     def test_leading_zero(self) -> None:
         """A code is text: its leading zero counts."""
-        take(self.feed, kv.passtimes(row("1", 10, TimingPointCode="031102"), row("2", 10, TimingPointCode="31102")))
+        ingest(self.feed, kv.passtimes(row("1", 10, TimingPointCode="031102"), row("2", 10, TimingPointCode="31102")))
         self.assertEqual(self.journeys("/kv55/031102"), {"031102": ["1"]})
 
     def test_invalid_codes(self) -> None:
@@ -200,9 +200,9 @@ class StopsTests(Kv55LiveTestCase):
             "/kv55/5,x", "/kv55/%20", "/kv55/5%0a", "/kv55/%D9%A1", "/kv55/%3CError%3E", "/kv55/%00", "/kv55/%FF",
             "/kv55//5", f"/kv55/{hundred}",
         ):  # fmt: skip
-            answer = self.ask(path)
-            self.assertEqual((answer.status, answer.headers["Cache-Control"]), (404, "no-store"), path)
-            document = etree.fromstring(answer.body)
+            response = self.get(path)
+            self.assertEqual((response.status, response.headers["Cache-Control"]), (404, "no-store"), path)
+            document = etree.fromstring(response.body)
             self.assertEqual(document.findtext("Request/Error"), "Invalid TimingPointCode")
             self.assertEqual(len(document.findall(".//Error")), 1)
 
@@ -211,16 +211,16 @@ class FreshnessTests(Kv55LiveTestCase):
     """The freshness of boards, and the reasons for having none."""
 
     def error(self, code: str = CODE) -> tuple[int, str | None, str | None, str | None]:
-        answer = self.ask(f"/kv55/{code}")
-        self.assertEqual(answer.headers["Cache-Control"], "no-store")
-        text = etree.fromstring(answer.body).findtext("Request/Error")
-        return answer.status, answer.headers["Retry-After"], answer.headers["Feed-State"], text
+        response = self.get(f"/kv55/{code}")
+        self.assertEqual(response.headers["Cache-Control"], "no-store")
+        text = etree.fromstring(response.body).findtext("Request/Error")
+        return response.status, response.headers["Retry-After"], response.headers["Feed-State"], text
 
     def test_fresh(self) -> None:
         """A fresh board has its max-age and the feed's state."""
         self.up("UP", NOW)
-        take(self.feed, kv.passtimes({}))
-        answer = self.ask(f"/kv55/{CODE}")
+        ingest(self.feed, kv.passtimes({}))
+        response = self.get(f"/kv55/{CODE}")
         for name, value in [
             ("Cache-Control", "public, max-age=10"),
             ("Cache-Status", "govi-cache; hit; ttl=10"),
@@ -228,12 +228,12 @@ class FreshnessTests(Kv55LiveTestCase):
             ("Age", None),
             ("Retry-After", None),
         ]:
-            self.assertEqual(answer.headers[name], value)
+            self.assertEqual(response.headers[name], value)
 
     def test_no_service(self) -> None:
         """A stop without departures is a board without trips."""
         self.up()
-        take(self.feed, kv.planning())
+        ingest(self.feed, kv.planning())
         self.assertEqual(self.journeys(), {CODE: []})
 
     def test_unknown(self) -> None:
@@ -250,36 +250,38 @@ class FreshnessTests(Kv55LiveTestCase):
     def test_stale(self) -> None:
         """A board of a silent operator is served as stale; so is one that is only planned."""
         self.up("DOWN", NOW)
-        take(self.feed, kv.passtimes(row("1", 30)))
+        ingest(self.feed, kv.passtimes(row("1", 30)))
         self.clock.advance(60.5)
-        answer = self.ask(f"/kv55/{CODE}")
-        self.assertEqual((answer.status, answer.headers["Age"]), (200, "61"))
-        self.assertEqual(answer.headers["Cache-Status"], "govi-cache; hit; ttl=-1")
+        response = self.get(f"/kv55/{CODE}")
+        self.assertEqual((response.status, response.headers["Age"]), (200, "61"))
+        self.assertEqual(response.headers["Cache-Status"], "govi-cache; hit; ttl=-1")
         self.clock.advance(40)
-        self.assertEqual(self.ask(f"/kv55/{CODE}").headers["Cache-Status"], "govi-cache; hit; ttl=-41")
+        self.assertEqual(self.get(f"/kv55/{CODE}").headers["Cache-Status"], "govi-cache; hit; ttl=-41")
         times = {"TargetArrivalTime": "01:30:00", "TargetDepartureTime": "01:30:00", "UserStopCode": "u9"}
         stop = {"UserStopCode": "u9", "TimingPointCode": "9"}
-        take(self.feed, kv.planning(times, user_stops=[stop]), kv.calendar("2026-01-01"))
-        answer = self.ask("/kv55/9")
-        self.assertEqual((answer.status, answer.headers["Age"], answer.headers["Feed-State"]), (200, "101", "DOWN"))
+        ingest(self.feed, kv.planning(times, user_stops=[stop]), kv.calendar("2026-01-01"))
+        response = self.get("/kv55/9")
+        self.assertEqual(
+            (response.status, response.headers["Age"], response.headers["Feed-State"]), (200, "101", "DOWN")
+        )
         self.assertEqual(self.statistics[-1].requests[0].cache, "stale")
 
     def test_old(self) -> None:
         """A board that is too old is not served."""
         self.up("DOWN", NOW)
-        take(self.feed, kv.passtimes(row("1", 30)))
+        ingest(self.feed, kv.passtimes(row("1", 30)))
         self.clock.advance(301)
         self.assertEqual(self.error(), (503, "30", "DOWN", "Too old"))
 
     def test_several(self) -> None:
         """Of several stops the servable ones are served; else old data is reported before an unknown stop."""
         self.up("UP", NOW)
-        take(
+        ingest(
             self.feed, kv.passtimes(row("1", 30)), kv.passtimes(row("2", 30, DataOwnerCode="B", TimingPointCode="2"))
         )
         self.clock.advance(301)
         self.assertEqual(self.error(f"7,{CODE}"), (503, "30", "UP", "Too old"))
-        take(self.feed, kv.passtimes(row("2", 30, DataOwnerCode="B", TimingPointCode="2")))
+        ingest(self.feed, kv.passtimes(row("2", 30, DataOwnerCode="B", TimingPointCode="2")))
         self.assertEqual(self.journeys(f"/kv55/7,2,{CODE}"), {"2": ["2"]})
 
 
@@ -296,16 +298,16 @@ class RepresentationTests(Kv55LiveTestCase):
             return document(*arguments, **more)
 
         self.patch(self.module, "document", count)
-        take(self.feed, kv.passtimes(row("1", 3), row("2", 60)))
-        first = self.ask(f"/kv55/{CODE}")
+        ingest(self.feed, kv.passtimes(row("1", 3), row("2", 60)))
+        first = self.get(f"/kv55/{CODE}")
         for _ in range(10):
             self.clock.advance(20)
-            self.assertEqual(self.ask(f"/kv55/{CODE}?_=1").body, first.body)
+            self.assertEqual(self.get(f"/kv55/{CODE}?_=1").body, first.body)
         self.assertEqual(len(made), 1)
-        self.ask(f"/kv55/{CODE}", Accept_Encoding="gzip")
+        self.get(f"/kv55/{CODE}", Accept_Encoding="gzip")
         self.assertEqual(len(made), 2)
-        take(self.feed, kv.passtimes(row("2", 61, LastUpdateTimeStamp="2026-01-01T01:00:00+01:00")))
-        self.assertNotEqual(self.ask(f"/kv55/{CODE}").body, first.body)
+        ingest(self.feed, kv.passtimes(row("2", 61, LastUpdateTimeStamp="2026-01-01T01:00:00+01:00")))
+        self.assertNotEqual(self.get(f"/kv55/{CODE}").body, first.body)
         self.assertEqual(len(made), 3)
         self.clock.advance(41)
         self.assertEqual(self.journeys(), {CODE: ["2"]})
@@ -315,10 +317,10 @@ class RepresentationTests(Kv55LiveTestCase):
 
     def test_gzip(self) -> None:
         """Clients that accept gzip get the same document with gzip, under another entity tag."""
-        take(self.feed, kv.passtimes({}))
+        ingest(self.feed, kv.passtimes({}))
         for path in (f"/kv55/{CODE}", f"/kv55/{CODE}?limit=5"):
-            plain = self.ask(path)
-            packed = self.ask(path, Accept_Encoding="gzip")
+            plain = self.get(path)
+            packed = self.get(path, Accept_Encoding="gzip")
             self.assertEqual((plain.headers["Content-Encoding"], packed.headers["Content-Encoding"]), (None, "gzip"))
             self.assertEqual(gzip.decompress(packed.body), plain.body)
             self.assertNotEqual(packed.headers["ETag"], plain.headers["ETag"])
@@ -326,9 +328,9 @@ class RepresentationTests(Kv55LiveTestCase):
 
     def test_conditional(self) -> None:
         """A client that has the representation gets 304, one with a failed precondition 412."""
-        take(self.feed, kv.passtimes({}))
-        etag = self.ask(f"/kv55/{CODE}").headers["ETag"]
-        self.assertEqual(etag, make_representation(self.ask(f"/kv55/{CODE}").body, "", False).etag)
+        ingest(self.feed, kv.passtimes({}))
+        etag = self.get(f"/kv55/{CODE}").headers["ETag"]
+        self.assertEqual(etag, make_representation(self.get(f"/kv55/{CODE}").body, "", False).etag)
         for headers, status in [
             ({"If_None_Match": etag}, 304),
             ({"If_None_Match": f'"x", W/{etag}'}, 304),
@@ -338,28 +340,28 @@ class RepresentationTests(Kv55LiveTestCase):
             ({"If_Match": '"x"', "If_None_Match": etag}, 412),
             ({"If_Modified_Since": "Thu, 01 Jan 2026 00:00:00 GMT"}, 200),
         ]:
-            answer = self.ask(f"/kv55/{CODE}", **headers)
-            self.assertEqual((answer.status, answer.headers["Vary"]), (status, "Accept-Encoding"), headers)
-            self.assertEqual(answer.headers["Last-Modified"], None)
+            response = self.get(f"/kv55/{CODE}", **headers)
+            self.assertEqual((response.status, response.headers["Vary"]), (status, "Accept-Encoding"), headers)
+            self.assertEqual(response.headers["Last-Modified"], None)
             if status == 304:
-                self.assertEqual((answer.headers["ETag"], answer.body), (etag, b""))
-                self.assertEqual(answer.headers["Cache-Control"], "public, max-age=10")
+                self.assertEqual((response.headers["ETag"], response.body), (etag, b""))
+                self.assertEqual(response.headers["Cache-Control"], "public, max-age=10")
             if status == 412:
-                self.assertEqual(answer.headers["ETag"], None)
+                self.assertEqual(response.headers["ETag"], None)
 
     def test_head(self) -> None:
         """HEAD gets the header fields of GET, without the body."""
-        take(self.feed, kv.passtimes({}))
-        whole = self.ask(f"/kv55/{CODE}")
+        ingest(self.feed, kv.passtimes({}))
+        whole = self.get(f"/kv55/{CODE}")
         client = self.client()
         client.send(f"HEAD /kv55/{CODE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        head = client.answer("HEAD")
+        head = client.response("HEAD")
         self.assertEqual((head.headers["Content-Length"], head.body), (str(len(whole.body)), b""))
 
     def test_statistics(self) -> None:
         """A hit has its phases, without a wait."""
-        take(self.feed, kv.passtimes({}))
-        self.ask(f"/kv55/{CODE}")
+        ingest(self.feed, kv.passtimes({}))
+        self.get(f"/kv55/{CODE}")
         (hit,) = self.statistics[-1].requests
         self.assertEqual((set(hit.phases), hit.cache), ({"receive", "parse", "lookup", "render", "send"}, "hit"))
 
@@ -393,14 +395,16 @@ class QueryTests(Kv55LiveTestCase):
         ]:
             for value in values:
                 self.assertRaises(InvalidParameter, read_query, f"{name}={value}")
-                answer = self.ask(f"/kv55/{CODE}?{name}={value}")
-                self.assertEqual((answer.status, answer.headers["Cache-Control"]), (400, "no-store"), (name, value))
-                self.assertIn(name, answer.body.decode())
-        self.assertEqual(self.ask(f"/kv55/{CODE}?" + "a=b&" * 200).status, 400)
+                response = self.get(f"/kv55/{CODE}?{name}={value}")
+                self.assertEqual(
+                    (response.status, response.headers["Cache-Control"]), (400, "no-store"), (name, value)
+                )
+                self.assertIn(name, response.body.decode())
+        self.assertEqual(self.get(f"/kv55/{CODE}?" + "a=b&" * 200).status, 400)
 
     def test_filters(self) -> None:
         """A limit counts after the other filters; a line matches by either of its numbers."""
-        take(
+        ingest(
             self.feed,
             kv.planning(),
             kv.passtimes(

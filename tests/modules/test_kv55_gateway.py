@@ -15,7 +15,7 @@ from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.settings import CacheSettings
 from govi_server.web_handler import ICacheableModule
-from tests.client import Answer, Client, WireTestCase
+from tests.client import Client, Response, WireTestCase
 from tests.doubles import FakeSource
 
 CODE = "57330430"
@@ -37,15 +37,15 @@ class Kv55Tests(WireTestCase):
     def board(self, destination: str = "Zuiderwaard") -> Board:
         return Board(CODE, (Trip(destination_name=destination),), self.clock.seconds())
 
-    def ask(self, path: str = f"/kv55/{CODE}", **headers: str) -> Client:
+    def request(self, path: str = f"/kv55/{CODE}", **headers: str) -> Client:
         client = self.client()
         client.get(path, **headers)
         return client
 
-    def fill(self) -> Answer:
-        client = self.ask()
-        self.source.answers[-1].callback(self.board())
-        return client.answer()
+    def fill(self) -> Response:
+        client = self.request()
+        self.source.boards[-1].callback(self.board())
+        return client.response()
 
     def test_interface(self) -> None:
         """It is a cacheable module."""
@@ -55,31 +55,31 @@ class Kv55Tests(WireTestCase):
         """The first request waits for the source, the next is a hit; both get the same document."""
         first = self.fill()
         self.clock.advance(20.4)
-        second = self.ask().answer()
+        second = self.request().response()
         self.assertEqual(first.body, second.body)
         self.assertEqual((first.status, first.reason), (200, "Ok"))
         self.assertEqual(
             etree.fromstring(first.body).findtext("Request/TimingPoint/Trip/DestinationName"), "Zuiderwaard"
         )
-        for answer, cache_status, age in [
+        for response, cache_status, age in [
             (first, "govi-cache; fwd=miss; ttl=60", "0"),
             (second, "govi-cache; hit; ttl=39", "20"),
         ]:
-            self.assertEqual(answer.headers["Cache-Status"], cache_status)
-            self.assertEqual(answer.headers["Age"], age)
-            self.assertEqual(answer.headers["Cache-Control"], "public, max-age=60")
-            self.assertEqual(answer.headers["Content-Type"], "text/xml; charset=utf-8")
-        self.assertEqual(len(self.source.asked), 1)
+            self.assertEqual(response.headers["Cache-Status"], cache_status)
+            self.assertEqual(response.headers["Age"], age)
+            self.assertEqual(response.headers["Cache-Control"], "public, max-age=60")
+            self.assertEqual(response.headers["Content-Type"], "text/xml; charset=utf-8")
+        self.assertEqual(len(self.source.requested), 1)
 
     def test_joined(self) -> None:
         """Two hundred requests for one cold stop are one request to the source, and all get a response."""
-        clients = [self.ask() for _ in range(200)]
-        self.assertEqual(len(self.source.asked), 1)
-        self.source.answers[0].callback(self.board())
-        answers = [client.answer() for client in clients]
-        self.assertEqual({answer.status for answer in answers}, {200})
-        self.assertEqual(answers[0].headers["Cache-Status"], "govi-cache; fwd=miss; ttl=60")
-        self.assertEqual(answers[199].headers["Cache-Status"], "govi-cache; fwd=miss; collapsed; ttl=60")
+        clients = [self.request() for _ in range(200)]
+        self.assertEqual(len(self.source.requested), 1)
+        self.source.boards[0].callback(self.board())
+        responses = [client.response() for client in clients]
+        self.assertEqual({response.status for response in responses}, {200})
+        self.assertEqual(responses[0].headers["Cache-Status"], "govi-cache; fwd=miss; ttl=60")
+        self.assertEqual(responses[199].headers["Cache-Status"], "govi-cache; fwd=miss; collapsed; ttl=60")
         for client in clients:
             client.leave()
         results = [connection.requests[0].cache for connection in self.statistics]
@@ -89,11 +89,11 @@ class Kv55Tests(WireTestCase):
         """A stale board is served at once while it is refreshed."""
         self.fill()
         self.clock.advance(61)
-        answer = self.ask().answer()
-        self.assertEqual(answer.headers["Cache-Status"], "govi-cache; hit; ttl=-1")
-        self.assertEqual(len(self.source.asked), 2)
-        self.source.answers[1].callback(self.board("Veerstoep"))
-        self.assertIn(b"Veerstoep", self.ask().answer().body)
+        response = self.request().response()
+        self.assertEqual(response.headers["Cache-Status"], "govi-cache; hit; ttl=-1")
+        self.assertEqual(len(self.source.requested), 2)
+        self.source.boards[1].callback(self.board("Veerstoep"))
+        self.assertIn(b"Veerstoep", self.request().response().body)
 
     def test_failures(self) -> None:
         """No response of the source is a 504, an unreadable one a 502; the next request asks the source again."""
@@ -102,25 +102,25 @@ class Kv55Tests(WireTestCase):
             (SourceUnreachable("refused"), 504, "Gateway unreachable"),
             (SourceBroken("not XML"), 502, "Unreadable answer"),
         ]:
-            client = self.ask()
-            self.source.answers[-1].errback(failure)
-            answer = client.answer()
-            self.assertEqual(answer.status, status)
-            self.assertEqual(answer.headers["Retry-After"], "10")
-            self.assertEqual(answer.headers["Cache-Control"], "no-store")
-            self.assertEqual(answer.headers["Cache-Status"], "govi-cache; fwd=miss")
-            document = etree.fromstring(answer.body)
+            client = self.request()
+            self.source.boards[-1].errback(failure)
+            response = client.response()
+            self.assertEqual(response.status, status)
+            self.assertEqual(response.headers["Retry-After"], "10")
+            self.assertEqual(response.headers["Cache-Control"], "no-store")
+            self.assertEqual(response.headers["Cache-Status"], "govi-cache; fwd=miss")
+            document = etree.fromstring(response.body)
             self.assertEqual(document.findtext("Request/TimingPoint/TimingPointCode"), CODE)
             self.assertEqual(document.findtext("Request/Error"), error)
-        self.assertEqual(len(self.source.asked), 3)
+        self.assertEqual(len(self.source.requested), 3)
 
     def test_stale_board_after_a_failure(self) -> None:
         """When the source fails, a board that arrived meanwhile is served, as stale as it is."""
-        client = self.ask()
+        client = self.request()
         self.module.cache.put(replace(self.board(), received_at=self.clock.seconds() - 70))
-        self.source.answers[0].errback(SourceSilent("no answer within 10 s"))
-        answer = client.answer()
-        self.assertEqual((answer.status, answer.headers["Cache-Status"]), (200, "govi-cache; hit; ttl=-10"))
+        self.source.boards[0].errback(SourceSilent("no answer within 10 s"))
+        response = client.response()
+        self.assertEqual((response.status, response.headers["Cache-Status"]), (200, "govi-cache; hit; ttl=-10"))
         client.leave()
         self.assertEqual(self.statistics[0].requests[0].cache, "stale")
 
@@ -130,110 +130,110 @@ class Kv55Tests(WireTestCase):
             "/kv55", "/kv55/", "/kv55/x", "/kv55/+5", "/kv55/5/", "/kv55/5/6", "/kv55/1_000", "/kv55/12345678901",
             "/kv55/%20", "/kv55/5%0a", "/kv55/%D9%A1", "/kv55/%3CError%3E", "/kv55/%00",
         ):  # fmt: skip
-            answer = self.ask(path).answer()
-            self.assertEqual(answer.status, 404, path)
-            document = etree.fromstring(answer.body)
+            response = self.request(path).response()
+            self.assertEqual(response.status, 404, path)
+            document = etree.fromstring(response.body)
             self.assertEqual(document.findtext("Request/Error"), "Invalid TimingPointCode")
             self.assertEqual(len(document.findall(".//Error")), 1)
-        self.assertEqual(self.source.asked, [])
+        self.assertEqual(self.source.requested, [])
 
     def test_leading_zero(self) -> None:
         """A code is text: its leading zero counts."""
-        self.ask("/kv55/031102")
-        self.assertEqual(self.source.asked[0], "031102")
+        self.request("/kv55/031102")
+        self.assertEqual(self.source.requested[0], "031102")
 
     def test_conditional(self) -> None:
         """A client that has the representation gets 304, with the fields for its further use."""
         etag = self.fill().headers["ETag"]
         for value, status in [(etag, 304), (f'"x", W/{etag}', 304), ("*", 304), ('"x"', 200)]:
-            answer = self.ask(If_None_Match=value).answer()
-            self.assertEqual((answer.status, answer.headers["ETag"]), (status, etag))
-            self.assertIsNotNone(answer.headers["Cache-Control"])
+            response = self.request(If_None_Match=value).response()
+            self.assertEqual((response.status, response.headers["ETag"]), (status, etag))
+            self.assertIsNotNone(response.headers["Cache-Control"])
 
     def test_gzip(self) -> None:
         """Clients that accept gzip get the same document with gzip, under another entity tag."""
         plain = self.fill()
-        compressed = self.ask(Accept_Encoding="br, gzip;q=0.8").answer()
+        compressed = self.request(Accept_Encoding="br, gzip;q=0.8").response()
         self.assertEqual(compressed.headers["Content-Encoding"], "gzip")
         self.assertEqual(gzip.decompress(compressed.body), plain.body)
         self.assertNotEqual(compressed.headers["ETag"], plain.headers["ETag"])
         self.assertEqual({plain.headers["Vary"], compressed.headers["Vary"]}, {"Accept-Encoding"})
-        refused = self.ask(Accept_Encoding="gzip;q=0").answer()
+        refused = self.request(Accept_Encoding="gzip;q=0").response()
         self.assertEqual((refused.headers["Content-Encoding"], refused.body), (None, plain.body))
         etag = compressed.headers["ETag"]
-        self.assertEqual(self.ask(Accept_Encoding="gzip", If_None_Match=etag).answer().status, 304)
-        self.assertEqual(self.ask(If_None_Match=etag).answer().status, 200)
+        self.assertEqual(self.request(Accept_Encoding="gzip", If_None_Match=etag).response().status, 304)
+        self.assertEqual(self.request(If_None_Match=etag).response().status, 200)
 
     def test_modified_since(self) -> None:
         """If-Modified-Since with the board's time is a 304 until there is a new board."""
         modified = self.fill().headers["Last-Modified"]
         self.assertEqual(modified, "Thu, 01 Jan 2026 00:00:00 GMT")
-        unchanged = self.ask(If_Modified_Since=modified).answer()
+        unchanged = self.request(If_Modified_Since=modified).response()
         self.assertEqual((unchanged.status, unchanged.headers["Last-Modified"]), (304, modified))
         self.clock.advance(70)
-        self.ask()
-        self.source.answers[-1].callback(self.board())
-        self.assertEqual(self.ask(If_Modified_Since=modified).answer().status, 200)
+        self.request()
+        self.source.boards[-1].callback(self.board())
+        self.assertEqual(self.request(If_Modified_Since=modified).response().status, 200)
 
     def test_precondition(self) -> None:
         """If-Match and If-Unmodified-Since are a 412 once the board is another."""
         etag = self.fill().headers["ETag"]
-        self.assertEqual(self.ask(If_Match=etag).answer().status, 200)
-        self.assertEqual(self.ask(If_Match='"x"').answer().status, 412)
+        self.assertEqual(self.request(If_Match=etag).response().status, 200)
+        self.assertEqual(self.request(If_Match='"x"').response().status, 412)
 
     def test_busy(self) -> None:
         """While too many requests are pending, another stop is a 503; the same stop is joined."""
         self.source = FakeSource()
         module = Kv55Gateway("kv55", BoardCache(self.source, self.clock, CacheSettings(flights=1)))
         self.server.find_module = lambda segment: module
-        first, joined, busy = self.ask(), self.ask(), self.ask("/kv55/5")
-        answer = busy.answer()
-        self.assertEqual((answer.status, answer.headers["Retry-After"]), (503, "10"))
-        self.assertEqual(etree.fromstring(answer.body).findtext("Request/Error"), "Busy")
-        self.source.answers[0].callback(self.board())
-        self.assertEqual((first.answer().status, joined.answer().status), (200, 200))
-        self.ask("/kv55/5")
-        self.assertEqual(self.source.asked, [CODE, "5"])
+        first, joined, busy = self.request(), self.request(), self.request("/kv55/5")
+        response = busy.response()
+        self.assertEqual((response.status, response.headers["Retry-After"]), (503, "10"))
+        self.assertEqual(etree.fromstring(response.body).findtext("Request/Error"), "Busy")
+        self.source.boards[0].callback(self.board())
+        self.assertEqual((first.response().status, joined.response().status), (200, 200))
+        self.request("/kv55/5")
+        self.assertEqual(self.source.requested, [CODE, "5"])
 
     def test_head(self) -> None:
         """HEAD gets the header fields of GET, without the body."""
         whole = self.fill()
         client = self.client()
         client.send(b"HEAD /kv55/57330430 HTTP/1.1\r\nHost: x\r\n\r\n")
-        head = client.answer("HEAD")
+        head = client.response("HEAD")
         self.assertEqual((head.headers["Content-Length"], head.body), (str(len(whole.body)), b""))
         self.assertEqual(head.headers["ETag"], whole.headers["ETag"])
 
     def test_query_is_ignored(self) -> None:
         """A query string, which some clients send to bypass caches, does not change the response."""
         self.fill()
-        self.assertEqual(self.ask(f"/kv55/{CODE}?_=123").answer().status, 200)
+        self.assertEqual(self.request(f"/kv55/{CODE}?_=123").response().status, 200)
 
     def test_post(self) -> None:
         """POST is not allowed."""
         client = self.client()
         client.send(b"POST /kv55/5 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
-        answer = client.answer()
-        self.assertEqual((answer.status, answer.headers["Allow"]), (405, "GET, HEAD, OPTIONS"))
+        response = client.response()
+        self.assertEqual((response.status, response.headers["Allow"]), (405, "GET, HEAD, OPTIONS"))
 
     def test_second_instance(self) -> None:
         """A module of another name has another cache."""
         self.fill()
-        self.ask(f"/arriva/{CODE}")
-        self.assertEqual(len(self.source.asked), 2)
+        self.request(f"/arriva/{CODE}")
+        self.assertEqual(len(self.source.requested), 2)
 
     def test_one_client_leaves(self) -> None:
         """A client that leaves does not affect the others' request."""
-        leaver, stayer = self.ask(), self.ask()
+        leaver, stayer = self.request(), self.request()
         leaver.leave()
-        self.source.answers[0].callback(self.board())
-        self.assertEqual(stayer.answer().status, 200)
+        self.source.boards[0].callback(self.board())
+        self.assertEqual(stayer.response().status, 200)
 
     def test_phases(self) -> None:
         """A miss has all six phases, a hit all but the wait."""
-        client = self.ask()
+        client = self.request()
         self.clock.advance(2)
-        self.source.answers[0].callback(self.board())
+        self.source.boards[0].callback(self.board())
         client.get(f"/kv55/{CODE}")
         client.leave()
         miss, hit = self.statistics[0].requests

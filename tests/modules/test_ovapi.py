@@ -11,8 +11,8 @@ from govi_server.documents.ovapi import OvapiDocuments, where
 from govi_server.modules.ovapi import PATHS, ovapi_modules
 from govi_server.web_handler import ICacheableModule
 from tests import feed as kv
-from tests.client import NOW, Answer
-from tests.doubles import take
+from tests.client import NOW, Response
+from tests.doubles import ingest
 from tests.modules.test_kv55_feed import CODE, LiveTestCase, row
 
 OTHER = "30000002"
@@ -88,18 +88,18 @@ class OvapiTestCase(LiveTestCase):
             module.setServiceParent(self.modules)
 
     def json(self, path: str) -> Any:
-        answer = self.ask(path)
-        self.assertEqual(answer.status, 200, path)
-        self.assertEqual(answer.headers["Content-Type"], "application/json;charset=utf-8")
-        self.assertEqual(answer.headers["Access-Control-Allow-Headers"], "X-Requested-With,Content-Type")
-        return json.loads(answer.body)
+        response = self.get(path)
+        self.assertEqual(response.status, 200, path)
+        self.assertEqual(response.headers["Content-Type"], "application/json;charset=utf-8")
+        self.assertEqual(response.headers["Access-Control-Allow-Headers"], "X-Requested-With,Content-Type")
+        return json.loads(response.body)
 
-    def nothing(self, path: str, status: int = 404) -> Answer:
-        answer = self.ask(path)
-        self.assertEqual((answer.status, answer.body), (status, b"[]"), path)
-        self.assertEqual(answer.headers["Content-Type"], "application/json;charset=utf-8")
-        self.assertEqual(answer.headers["Cache-Control"], "no-store")
-        return answer
+    def nothing(self, path: str, status: int = 404) -> Response:
+        response = self.get(path)
+        self.assertEqual((response.status, response.body), (status, b"[]"), path)
+        self.assertEqual(response.headers["Content-Type"], "application/json;charset=utf-8")
+        self.assertEqual(response.headers["Cache-Control"], "no-store")
+        return response
 
     def assertSameJson(self, document: Any, expected: Any) -> None:
         """Compare JSON by its bytes: the order of names and the types of values count."""
@@ -118,23 +118,23 @@ class FormTests(OvapiTestCase):
 
     def test_bytes(self) -> None:
         """JSON has no spaces, is UTF-8, and its times have no offset."""
-        take(self.feed, kv.planning(destinations=[{"DestinationName50": "'s-Gravenhage/\u00c9 \u2028"}]))
-        take(self.feed, kv.passtimes({}))
-        body = self.ask(f"/tpc/{CODE}").body
+        ingest(self.feed, kv.planning(destinations=[{"DestinationName50": "'s-Gravenhage/\u00c9 \u2028"}]))
+        ingest(self.feed, kv.passtimes({}))
+        body = self.get(f"/tpc/{CODE}").body
         self.assertIn('"DestinationName50":"\'s-Gravenhage/\u00c9 \u2028","DataOwnerCode":"LIN"'.encode(), body)
         self.assertIn(b'"ExpectedDepartureTime":"2026-01-01T01:30:00",', body)
         self.assertTrue(body.startswith(b'{"30000001":{"Stop":{"Longitude":5.38'), body[:100])
 
     def test_pass(self) -> None:
         """A pass has the names, order and forms of OVapi's, with calendar dates besides the operating date."""
-        take(self.feed, kv.planning(), kv.passtimes(ROW))
+        ingest(self.feed, kv.planning(), kv.passtimes(ROW))
         passes = self.json(f"/tpc/{CODE}")[CODE]["Passes"]
         self.assertSameJson(passes, {JOURNEY: PASS})
 
     def test_absent_values(self) -> None:
         """Absent values are left out, as OVapi does, except those that its clients require."""
         absent = ("OperatorCode", "SideCode", "NumberOfCoaches", "MessageContent")
-        take(
+        ingest(
             self.feed, kv.passtimes({**ROW, **dict.fromkeys(absent), "LineDirection": None, "DestinationCode": None})
         )
         (one,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
@@ -170,12 +170,12 @@ class FormTests(OvapiTestCase):
             ("SideCode", " 2", " 2"),
         ]:
             self.setUp()
-            take(self.feed, kv.passtimes({column: written}))
+            ingest(self.feed, kv.passtimes({column: written}))
             (one,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
             self.assertEqual((one[column], type(one[column])), (value, type(value)), (column, written))
         for side in ("-", None):
             self.setUp()
-            take(self.feed, kv.passtimes({"SideCode": side}))
+            ingest(self.feed, kv.passtimes({"SideCode": side}))
             (one,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
             self.assertNotIn("SideCode", one)
 
@@ -195,7 +195,7 @@ class FormTests(OvapiTestCase):
         names = ("TargetArrivalTime", "TargetDepartureTime", "ExpectedArrivalTime", "ExpectedDepartureTime")
         for columns, times in cases:
             self.setUp()
-            take(self.feed, kv.passtimes({**ROW, **columns}))
+            ingest(self.feed, kv.passtimes({**ROW, **columns}))
             (one,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
             self.assertEqual([one[name] for name in names], [f"2026-01-01T{time}" for time in times])
 
@@ -203,7 +203,7 @@ class FormTests(OvapiTestCase):
         """In summer the offset is +0200."""
         self.clock.advance(180 * 86400)
         day = "2026-06-30"
-        take(
+        ingest(
             self.feed,
             kv.passtimes(row("1", 90, OperationDate=day, LastUpdateTimeStamp=f"{day}T01:59:50+02:00")),
         )
@@ -217,14 +217,16 @@ class TpcTests(OvapiTestCase):
 
     def test_all(self) -> None:
         """The index has the number of live passtimes of each stop; stops of KV7 alone have 0."""
-        take(self.feed, kv.planning({}, points=[{}, {"TimingPointCode": "5"}]), kv.calendar("2026-01-01"))
-        take(self.feed, kv.passtimes({}, {"JourneyNumber": "2"}, {"TimingPointCode": OTHER, "UserStopCode": "u2"}))
+        ingest(self.feed, kv.planning({}, points=[{}, {"TimingPointCode": "5"}]), kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.passtimes({}, {"JourneyNumber": "2"}, {"TimingPointCode": OTHER, "UserStopCode": "u2"}))
         for path in ("/tpc", "/tpc/"):
             self.assertEqual(self.json(path), {CODE: 2, "5": 0, OTHER: 1})
 
     def test_stop(self) -> None:
         """A stop has its position, its passes and its messages, in this order."""
-        take(self.feed, kv.planning(), kv.passtimes(row("2", 20), row("1", 10), row("3", 5, JourneyStopType="LAST")))
+        ingest(
+            self.feed, kv.planning(), kv.passtimes(row("2", 20), row("1", 10), row("3", 5, JourneyStopType="LAST"))
+        )
         document = self.json(f"/tpc/{CODE}")
         self.assertEqual(list(document), [CODE])
         self.assertEqual(list(document[CODE]), ["Stop", "Passes", "GeneralMessages"])
@@ -234,13 +236,13 @@ class TpcTests(OvapiTestCase):
 
     def test_departures(self) -> None:
         """/departures leaves out passes that only arrive."""
-        take(self.feed, kv.passtimes(row("1", 10), row("3", 5, JourneyStopType="LAST")))
+        ingest(self.feed, kv.passtimes(row("1", 10), row("3", 5, JourneyStopType="LAST")))
         for path in (f"/tpc/{CODE}/departures", f"/tpc/{CODE},/departures/", f"/tpc/{CODE},{CODE}/departures"):
             self.assertEqual(list(self.json(path)[CODE]["Passes"]), ["LIN_77_L004_1_0"])
 
     def test_twice(self) -> None:
         """Of a journey that calls twice, or runs on two days, the sooner pass is returned."""
-        take(
+        ingest(
             self.feed,
             kv.passtimes(row("1", 20, UserStopOrderNumber="9"), row("1", 10), row("1", 30, FortifyOrderNumber="1")),
         )
@@ -250,9 +252,9 @@ class TpcTests(OvapiTestCase):
 
     def test_horizon(self) -> None:
         """The horizon is an hour and a half, planned passes included."""
-        take(self.feed, kv.passtimes(row("1", 89), row("2", 91)))
+        ingest(self.feed, kv.passtimes(row("1", 89), row("2", 91)))
         times = {"TargetArrivalTime": "02:00:00", "TargetDepartureTime": "02:00:00"}
-        take(self.feed, kv.planning({"JourneyNumber": "3", **times}), kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.planning({"JourneyNumber": "3", **times}), kv.calendar("2026-01-01"))
         passes = self.json(f"/tpc/{CODE}")[CODE]["Passes"]
         self.assertEqual(
             [(one["JourneyNumber"], one["TripStopStatus"], one["ProductFormulaType"]) for one in passes.values()],
@@ -263,7 +265,7 @@ class TpcTests(OvapiTestCase):
     def test_several(self) -> None:
         """Several stops are in one response, without unknown ones; trailing commas and slashes are ignored."""
         self.up()
-        take(self.feed, kv.passtimes({}, {"TimingPointCode": OTHER, "UserStopCode": "u2"}))
+        ingest(self.feed, kv.passtimes({}, {"TimingPointCode": OTHER, "UserStopCode": "u2"}))
         for path, codes in [
             (f"/tpc/{CODE},{OTHER}", [CODE, OTHER]),
             (f"/tpc/{CODE},{OTHER},", [CODE, OTHER]),
@@ -274,16 +276,16 @@ class TpcTests(OvapiTestCase):
 
     def test_query(self) -> None:
         """Filters select passes; an invalid one is a 400."""
-        take(self.feed, kv.planning(), kv.passtimes(row("1", 10), row("2", 20, LineDirection="2"), row("3", 30)))
+        ingest(self.feed, kv.planning(), kv.passtimes(row("1", 10), row("2", 20, LineDirection="2"), row("3", 30)))
         for query, journeys in [("limit=2", [1, 2]), ("direction=1&line=4", [1, 3]), ("horizon=20", [1, 2])]:
             passes = self.json(f"/tpc/{CODE}/departures?{query}")[CODE]["Passes"]
             self.assertEqual([one["JourneyNumber"] for one in passes.values()], journeys)
-        self.assertEqual(self.ask(f"/tpc/{CODE}?limit=0").status, 400)
+        self.assertEqual(self.get(f"/tpc/{CODE}?limit=0").status, 400)
 
     def test_nothing(self) -> None:
         """Another word, too long a path, no code and an unknown code are a 404 with []."""
         self.up()
-        take(self.feed, kv.passtimes({}))
+        ingest(self.feed, kv.passtimes({}))
         hundred = ",".join(str(n) for n in range(101))
         for path in (
             "/tpc/5", "/tpc/x", "/tpc/,", "/tpc//", "/tpc//departures", f"/tpc/{CODE}/arrivals",
@@ -295,7 +297,7 @@ class TpcTests(OvapiTestCase):
     def test_message(self) -> None:
         """A message has its values, its times as local time."""
         columns = {"MessageEndTime": "2026-01-01T06:00:00+00:00", "ReasonContent": ""}
-        take(self.feed, kv.general_message(columns))
+        ingest(self.feed, kv.general_message(columns))
         expected = {
             "DataOwnerCode": "LIN",
             "MessageCodeDate": "2026-01-01",
@@ -332,23 +334,23 @@ class TpcTests(OvapiTestCase):
             return board(*arguments)
 
         self.patch(OvapiDocuments, "board", count)
-        take(self.feed, kv.planning(), kv.passtimes(row("1", 10)))
+        ingest(self.feed, kv.planning(), kv.passtimes(row("1", 10)))
         for _ in range(3):
             for path in (f"/tpc/{CODE}", f"/tpc/{CODE}/departures", "/stopareacode/LdBrug"):
                 self.json(path)
-            packed = self.ask(f"/tpc/{CODE}", Accept_Encoding="gzip")
-            self.assertEqual(gzip.decompress(packed.body), self.ask(f"/tpc/{CODE}").body)
+            packed = self.get(f"/tpc/{CODE}", Accept_Encoding="gzip")
+            self.assertEqual(gzip.decompress(packed.body), self.get(f"/tpc/{CODE}").body)
         self.assertEqual(len(made), 4)
-        take(self.feed, kv.passtimes(row("2", 20)))
+        ingest(self.feed, kv.passtimes(row("2", 20)))
         self.assertEqual(len(self.json(f"/tpc/{CODE}")[CODE]["Passes"]), 2)
         self.assertEqual(len(made), 5)
 
     def test_conditional(self) -> None:
         """A client that has the representation gets 304."""
-        take(self.feed, kv.passtimes({}))
-        etag = self.ask(f"/tpc/{CODE}").headers["ETag"]
-        self.assertEqual(self.ask(f"/tpc/{CODE}", If_None_Match=etag).status, 304)
-        self.assertEqual(self.ask(f"/tpc/{CODE}", If_Match='"x"').status, 412)
+        ingest(self.feed, kv.passtimes({}))
+        etag = self.get(f"/tpc/{CODE}").headers["ETag"]
+        self.assertEqual(self.get(f"/tpc/{CODE}", If_None_Match=etag).status, 304)
+        self.assertEqual(self.get(f"/tpc/{CODE}", If_Match='"x"').status, 412)
 
 
 class FreshnessTests(OvapiTestCase):
@@ -357,16 +359,18 @@ class FreshnessTests(OvapiTestCase):
     def test_kinds(self) -> None:
         """No service, an unknown stop, no feed, stale and too old data are distinguishable."""
         self.up()
-        take(self.feed, kv.planning())
+        ingest(self.feed, kv.planning())
         self.assertEqual(self.json(f"/tpc/{CODE}")[CODE]["Passes"], {})
         self.assertEqual(self.nothing("/tpc/5").headers["Feed-State"], "UP")
         self.up("DOWN")
         self.assertEqual(self.nothing("/tpc/5", 503).headers["Retry-After"], "30")
-        take(self.feed, kv.passtimes({}))
+        ingest(self.feed, kv.passtimes({}))
         self.clock.advance(61)
-        answer = self.ask(f"/tpc/{CODE}")
-        self.assertEqual((answer.status, answer.headers["Age"], answer.headers["Feed-State"]), (200, "61", "DOWN"))
-        self.assertEqual(answer.headers["Cache-Status"], "govi-cache; hit; ttl=-1")
+        response = self.get(f"/tpc/{CODE}")
+        self.assertEqual(
+            (response.status, response.headers["Age"], response.headers["Feed-State"]), (200, "61", "DOWN")
+        )
+        self.assertEqual(response.headers["Cache-Status"], "govi-cache; hit; ttl=-1")
         self.clock.advance(240)
         self.assertEqual(self.nothing(f"/tpc/{CODE}", 503).headers["Retry-After"], "30")
 
@@ -389,7 +393,7 @@ class StopAreaTests(OvapiTestCase):
     def setUp(self) -> None:
         super().setUp()
         points = [{}, {"TimingPointCode": OTHER}, {"TimingPointCode": "5", "StopAreaCode": "x"}]
-        take(self.feed, kv.planning(points=[*points, {"TimingPointCode": "6", "StopAreaCode": None}]))
+        ingest(self.feed, kv.planning(points=[*points, {"TimingPointCode": "6", "StopAreaCode": None}]))
 
     def test_all(self) -> None:
         """The index describes every area."""
@@ -399,7 +403,7 @@ class StopAreaTests(OvapiTestCase):
 
     def test_areas(self) -> None:
         """The stops of an area are under its code, without a ServerTime."""
-        take(self.feed, kv.passtimes({"TimingPointCode": OTHER, "UserStopCode": "u2"}, {"JourneyStopType": "LAST"}))
+        ingest(self.feed, kv.passtimes({"TimingPointCode": OTHER, "UserStopCode": "u2"}, {"JourneyStopType": "LAST"}))
         document = self.json("/stopareacode/x,LdBrug,y/departures/")
         self.assertEqual(
             {area: list(stops) for area, stops in document.items()}, {"x": ["5"], "LdBrug": [CODE, OTHER]}
@@ -435,7 +439,7 @@ class LineTests(OvapiTestCase):
             {"JourneyStopType": "LAST", "TargetDepartureTime": "00:00:00", **self.second},
             user_stops=stops,
         )
-        take(self.feed, message, kv.calendar("2026-01-01"))
+        ingest(self.feed, message, kv.calendar("2026-01-01"))
 
     def actuals(self) -> dict[str, tuple[int, str]]:
         document = self.json(f"/line/{LINE}/actuals")[LINE]["Actuals"]
@@ -443,7 +447,7 @@ class LineTests(OvapiTestCase):
 
     def test_all(self) -> None:
         """The index describes every line in each direction, also those of KV8 alone."""
-        take(self.feed, kv.passtimes({"LinePlanningNumber": "L_5", "LineDirection": "2"}))
+        ingest(self.feed, kv.passtimes({"LinePlanningNumber": "L_5", "LineDirection": "2"}))
         document = self.json("/line/")
         self.assertSameJson(document[LINE], self.SHAPE)
         self.assertEqual(list(document), [LINE, "LIN_L_5_2"])
@@ -479,7 +483,7 @@ class LineTests(OvapiTestCase):
             ("UNKNOWN", "UNKNOWN", {}),
         ]:
             self.setUp()
-            take(
+            ingest(
                 self.feed,
                 kv.passtimes(
                     {"TripStopStatus": first, "JourneyStopType": "FIRST"}, {**second, "TripStopStatus": last}
@@ -498,7 +502,7 @@ class LineTests(OvapiTestCase):
             }
             for order in ("10", "9")
         ]
-        take(self.feed, kv.passtimes(*rows))
+        ingest(self.feed, kv.passtimes(*rows))
         self.assertEqual(self.actuals()["LIN_77_L004_7_0"], (10, "PASSED"))
         self.assertIsNone(where([], NOW))
 
@@ -508,12 +512,12 @@ class JourneyTests(OvapiTestCase):
 
     def test_all(self) -> None:
         """The index has the number of stops of each live journey."""
-        take(self.feed, kv.passtimes({}, {"UserStopOrderNumber": "4"}, {"JourneyNumber": "2"}))
+        ingest(self.feed, kv.passtimes({}, {"UserStopOrderNumber": "4"}, {"JourneyNumber": "2"}))
         self.assertEqual(self.json("/journey/"), {JOURNEY: 2, "LIN_77_L004_2_0": 1})
 
     def test_journey(self) -> None:
         """A journey has the time in UTC and its passes by the number of the stop, in order."""
-        take(self.feed, kv.planning(), kv.passtimes({**ROW, "UserStopOrderNumber": "10"}, ROW))
+        ingest(self.feed, kv.planning(), kv.passtimes({**ROW, "UserStopOrderNumber": "10"}, ROW))
         document = self.json(f"/journey/{JOURNEY},x")
         self.assertEqual(list(document), [JOURNEY])
         self.assertEqual(list(document[JOURNEY]), ["ServerTime", "Stops"])
@@ -524,9 +528,9 @@ class JourneyTests(OvapiTestCase):
 
     def test_old(self) -> None:
         """A journey of a silent operator becomes stale, and then is not served."""
-        take(self.feed, kv.passtimes(ROW))
+        ingest(self.feed, kv.passtimes(ROW))
         self.clock.advance(100)
-        self.assertEqual(self.ask(f"/journey/{JOURNEY}").headers["Cache-Status"], "govi-cache; hit; ttl=-40")
+        self.assertEqual(self.get(f"/journey/{JOURNEY}").headers["Cache-Status"], "govi-cache; hit; ttl=-40")
         self.clock.advance(201)
         self.nothing(f"/journey/{JOURNEY}", 503)
 
@@ -539,7 +543,7 @@ class OtherTests(OvapiTestCase):
         self.nothing("/generalmessage")
         start = "2026-01-01T01:01:00+01:00"
         end = "2026-01-01T01:02:00+01:00"
-        take(self.feed, kv.general_message({"MessageStartTime": start, "MessageEndTime": end}))
+        ingest(self.feed, kv.general_message({"MessageStartTime": start, "MessageEndTime": end}))
         self.nothing("/generalmessage")
         self.clock.advance(60)
         self.assertEqual(list(self.json("/generalmessage/")), ["LIN_2026-01-01_27_ALGEMEEN_30000001"])
@@ -549,7 +553,7 @@ class OtherTests(OvapiTestCase):
 
     def test_last_update(self) -> None:
         """The response has the latest timestamp of each data owner and subscription."""
-        take(self.feed, kv.passtimes({"DataOwnerCode": "B"}), kv.passtimes({"LastUpdateTimeStamp": None}))
+        ingest(self.feed, kv.passtimes({"DataOwnerCode": "B"}), kv.passtimes({"LastUpdateTimeStamp": None}))
         document = self.json("/lastupdate")
         self.assertSameJson(
             document,

@@ -22,8 +22,8 @@ from govi_server.pages import front_page
 from govi_server.pages.front_page import Source
 from govi_server.pages.texts import LANGUAGES, TEXTS
 from tests import feed as kv
-from tests.client import Answer
-from tests.doubles import take
+from tests.client import Response
+from tests.doubles import ingest
 from tests.modules.test_kv55_feed import CODE, MINUTE, LiveTestCase, row
 
 OTHER = "30000002"
@@ -46,22 +46,22 @@ class PagesTestCase(LiveTestCase):
             module.setServiceParent(self.modules)
         self.up()
 
-    def ask(self, path: str, **headers: str) -> Answer:
+    def get(self, path: str, **headers: str) -> Response:
         """Return the response to a request, after the index has been made."""
         client = self.client()
         client.get(path, **headers)
         self.clock.pump([0.001] * 30)
-        response = client.answer()
+        response = client.response()
         client.leave()
         return response
 
     def json(self, path: str, status: int = 200) -> Any:
-        response = self.ask(path)
+        response = self.get(path)
         self.assertEqual((response.status, response.headers.get_content_type()), (status, "application/json"), path)
         return json.loads(response.body)
 
     def page(self, path: str) -> Any:
-        response = self.ask(path)
+        response = self.get(path)
         self.assertEqual((response.status, response.headers["Content-Type"]), (200, "text/html; charset=utf-8"))
         self.assertIn("default-src 'none'", response.headers["Content-Security-Policy"])
         return html.document_fromstring(response.body.decode())
@@ -76,7 +76,7 @@ class PagesTestCase(LiveTestCase):
                 "StopAreaCode": None,
             },
         ]
-        take(self.feed, kv.planning({}, points=points), kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.planning({}, points=points), kv.calendar("2026-01-01"))
 
 
 class StopsTests(PagesTestCase):
@@ -88,7 +88,7 @@ class StopsTests(PagesTestCase):
     def test_stops_are_found(self) -> None:
         """Stops are found by name, in OVapi's form; those known from KV8 alone are found by their code."""
         self.plan()
-        take(self.feed, kv.passtimes(row("1", 5, TimingPointCode="555")))
+        ingest(self.feed, kv.passtimes(row("1", 5, TimingPointCode="555")))
         self.assertEqual(
             self.json("/stops?q=BRUG%20l%C3%AFnde"), {"Stops": [self.json("/tpc/" + CODE)[CODE]["Stop"]]}
         )
@@ -101,7 +101,7 @@ class StopsTests(PagesTestCase):
         self.plan()
         self.assertEqual(self.codes("/stops?q=nieuw"), [])
         point = {"TimingPointCode": "9", "TimingPointName": "Nieuw"}
-        take(self.feed, kv.planning(points=[point]))
+        ingest(self.feed, kv.planning(points=[point]))
         self.clock.advance(10)
         self.codes("/stops?q=nieuw")
         self.assertEqual(self.codes("/stops?q=nieuw"), ["9"])
@@ -110,7 +110,7 @@ class StopsTests(PagesTestCase):
         """Before any stop is known the response is a 503 with Retry-After, which is not cached."""
         paths = ("/stops?q=brug", "/near?lat=52&lon=5")
         for path in paths:
-            response = self.ask(path)
+            response = self.get(path)
             self.assertEqual((response.status, response.headers["Cache-Control"]), (503, "no-store"), path)
             self.assertEqual(response.headers["Retry-After"], "30", path)
             declared = self.json("/openapi.json")["paths"][path.partition("?")[0]]["get"]["responses"]["503"]
@@ -118,8 +118,8 @@ class StopsTests(PagesTestCase):
         self.plan()
         self.clock.advance(10)
         for path in paths:
-            self.ask(path)
-            self.assertEqual(self.ask(path).status, 200, path)
+            self.get(path)
+            self.assertEqual(self.get(path).status, 200, path)
 
     def test_client_leaves_before_the_index_is_made(self) -> None:
         """A client that leaves before the first index is made does not affect the others."""
@@ -129,7 +129,7 @@ class StopsTests(PagesTestCase):
         stays.get("/stops?q=brug")
         gone.leave()
         self.clock.pump([0.001] * 30)
-        self.assertEqual(len(json.loads(stays.answer().body)["Stops"]), 1)
+        self.assertEqual(len(json.loads(stays.response().body)["Stops"]), 1)
 
     def test_nearest_stops(self) -> None:
         """The nearest stops come first, with their distances."""
@@ -154,11 +154,11 @@ class StopsTests(PagesTestCase):
             (f"/board/{CODE}?view=x", "view"),
             (f"/board/{','.join(map(str, range(101)))}", "TimingPointCodes"),
         ]:
-            response = self.ask(path)
+            response = self.get(path)
             self.assertEqual((response.status, response.body.split()[0].decode()), (400, name), path)
-        self.assertEqual(self.ask(f"/board/{CODE}?view=x").body, b"view must be wall\n")
+        self.assertEqual(self.get(f"/board/{CODE}?view=x").body, b"view must be wall\n")
         for path in ("/stops/", "/stops/x?q=a", "/near/", "//", "/docs/", "/openapi.json/x", "/siri", "/assets/"):
-            self.assertEqual(self.ask(path).status, 404, path)
+            self.assertEqual(self.get(path).status, 404, path)
 
 
 class FrontTests(PagesTestCase):
@@ -179,7 +179,7 @@ class FrontTests(PagesTestCase):
     def test_names_are_those_of_the_board(self) -> None:
         """A stop has the same name as on its board: without control characters, and without the town "unknown"."""
         points = [{"TimingPointName": "Kerkplein \u202eevil\x07", "TimingPointTown": "unknown"}]
-        take(self.feed, kv.planning({}, points=points), kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.planning({}, points=points), kv.calendar("2026-01-01"))
         (link,) = self.page("/?q=kerkplein").xpath("//ul[@id='found']//a")
         self.assertEqual([link.xpath(f"string({tag})") for tag in ("b", "span")], ["Kerkplein evil", ""])
         self.assertEqual(self.page(f"/board/{CODE}").xpath("string(//h1)"), "Kerkplein evil")
@@ -204,7 +204,7 @@ class FrontTests(PagesTestCase):
             ("", "fr-BE, nl;q=0.5", "fr"),
             ("?lang=de", "fr", "de"),
         ]:
-            response = self.ask(f"/{query}", **{"Accept-Language": accept})
+            response = self.get(f"/{query}", **{"Accept-Language": accept})
             self.assertEqual(response.headers["Content-Language"], lang, (query, accept))
             self.assertEqual(response.headers["Vary"], "Accept-Language, Accept-Encoding")
             page = html.document_fromstring(response.body.decode())
@@ -214,7 +214,7 @@ class FrontTests(PagesTestCase):
     def test_every_text_is_translated(self) -> None:
         """No text is the same in two languages, apart from names and code."""
         self.plan()
-        take(self.feed, kv.passtimes({}, row("2", 9)))
+        ingest(self.feed, kv.passtimes({}, row("2", 9)))
 
         def words(lang: str, state: State) -> Iterator[str]:
             self.up(state)
@@ -234,7 +234,7 @@ class FrontTests(PagesTestCase):
     def test_requested_language_is_kept(self) -> None:
         """The form and links to boards keep a requested language, but not the browser's."""
         self.plan()
-        take(self.feed, kv.passtimes({}))
+        ingest(self.feed, kv.passtimes({}))
         for query, kept in [("?q=brug&lang=de", "?lang=de"), ("?q=brug", "")]:
             page = self.page(f"/{query}")
             boards = page.xpath("//a[starts-with(@href, '/board/')]/@href")
@@ -256,24 +256,24 @@ class FrontTests(PagesTestCase):
             loaded = page.xpath("//script/@src | //link/@href | //img/@src")
             self.assertTrue(loaded)
             for address in loaded:
-                self.assertEqual(self.ask(address).status, 200, address)
+                self.assertEqual(self.get(address).status, 200, address)
             self.assertEqual(page.xpath("//@style | //style | //script[not(@src)] | //@onclick"), [])
 
     def test_changed_stops(self) -> None:
         """The stops that changed last are listed, the latest first; the list is refreshed every few seconds."""
-        take(self.feed, kv.passtimes(row("1", 5, TimingPointCode="1"), row("2", 5, TimingPointCode="2")))
+        ingest(self.feed, kv.passtimes(row("1", 5, TimingPointCode="1"), row("2", 5, TimingPointCode="2")))
         links = "//section[@aria-labelledby='changed']//a/@href"
         self.assertEqual(self.page("/").xpath(links), ["/board/2", "/board/1"])
-        take(self.feed, kv.passtimes(row("1", 6, TimingPointCode="1")))
+        ingest(self.feed, kv.passtimes(row("1", 6, TimingPointCode="1")))
         self.assertEqual(self.page("/").xpath(links), ["/board/2", "/board/1"])
         self.clock.advance(CHANGES_INTERVAL)
         self.assertEqual(self.page("/").xpath(links), ["/board/1", "/board/2"])
 
     def test_age_and_licence(self) -> None:
         """The page has the age of each operator's data, and the licence of the data."""
-        take(self.feed, kv.passtimes({}, {"DataOwnerCode": "B"}))
+        ingest(self.feed, kv.passtimes({}, {"DataOwnerCode": "B"}))
         self.clock.advance(90)
-        take(self.feed, kv.passtimes({"JourneyNumber": "2"}))
+        ingest(self.feed, kv.passtimes({"JourneyNumber": "2"}))
         page = self.page("/?lang=en")
         rows = [" ".join(line.itertext()) for line in page.xpath("//tbody/tr")]
         self.assertEqual(rows, ["B 90 s ago outdated", "LIN 0 s ago up to date"])
@@ -309,8 +309,8 @@ class SiriTests(PagesTestCase):
 
     def test_visit(self) -> None:
         """A visit has SIRI's names, timestamps with offsets, and texts in arrays."""
-        take(self.feed, kv.planning())
-        take(self.feed, kv.passtimes({"ExpectedDepartureTime": "01:32:00", "SideCode": "P5"}))
+        ingest(self.feed, kv.planning())
+        ingest(self.feed, kv.passtimes({"ExpectedDepartureTime": "01:32:00", "SideCode": "P5"}))
         self.clock.advance(0.5)
         (visit,) = self.delivery()["MonitoredStopVisit"]
         self.assertEqual(
@@ -363,7 +363,7 @@ class SiriTests(PagesTestCase):
 
     def test_statuses(self) -> None:
         """States are those of the board: departures planned or of unknown delay are neither on time nor expected."""
-        take(
+        ingest(
             self.feed,
             kv.passtimes(
                 row("1", 1, TripStopStatus="ARRIVED"),
@@ -398,7 +398,7 @@ class SiriTests(PagesTestCase):
 
     def test_silent_operator(self) -> None:
         """Data of an operator that has fallen silent is neither monitored nor at the stop."""
-        take(self.feed, kv.passtimes(row("1", 3), row("2", 4, TripStopStatus="ARRIVED")))
+        ingest(self.feed, kv.passtimes(row("1", 3), row("2", 4, TripStopStatus="ARRIVED")))
         self.clock.advance(61)
         self.assertEqual(self.statuses(), [(False, "noReport", "noReport", False)] * 2)
         (_, arrived) = self.delivery()["MonitoredStopVisit"]
@@ -407,7 +407,7 @@ class SiriTests(PagesTestCase):
     def test_platforms_and_modes(self) -> None:
         """Platforms are those of the board, and modes of transport those of SIRI; unknown ones are left out."""
         for side, platform in [("-", None), (" 2", "2"), ("Left", "Left")]:
-            take(self.feed, kv.passtimes(row("1", 3, SideCode=side)))
+            ingest(self.feed, kv.passtimes(row("1", 3, SideCode=side)))
             (visit,) = self.delivery()["MonitoredStopVisit"]
             name = visit["MonitoredVehicleJourney"]["MonitoredCall"].get("DeparturePlatformName")
             self.assertEqual(name, platform and {"value": platform}, side)
@@ -415,14 +415,16 @@ class SiriTests(PagesTestCase):
         for mode, siri_mode in [
             ("BUS", "bus"), ("METRO", "metro"), ("TRAM", "tram"), ("TRAIN", "rail"), ("BOAT", "ferry"), ("ZEP", None),
         ]:  # fmt: skip
-            take(self.feed, kv.planning(lines=[{"TransportType": mode}]))
+            ingest(self.feed, kv.planning(lines=[{"TransportType": mode}]))
             (visit,) = self.delivery()["MonitoredStopVisit"]
             self.assertEqual(visit["MonitoredVehicleJourney"].get("VehicleMode"), siri_mode and [siri_mode], mode)
 
     def test_filters(self) -> None:
         """Visits are filtered by number, line and time."""
-        take(self.feed, kv.planning())
-        take(self.feed, kv.passtimes(row("1", 5), row("2", 20, LinePlanningNumber="N5"), row("3", 90), row("4", 150)))
+        ingest(self.feed, kv.planning())
+        ingest(
+            self.feed, kv.passtimes(row("1", 5), row("2", 20, LinePlanningNumber="N5"), row("3", 90), row("4", 150))
+        )
         for query, journeys in [
             ("", ["1", "2", "3"]),
             ("MaximumStopVisits=2", ["1", "2"]),
@@ -444,7 +446,7 @@ class SiriTests(PagesTestCase):
         ]:
             delivery = self.delivery(query, status)
             self.assertEqual((delivery["Status"], [*delivery["ErrorCondition"]]), (False, [error]), query)
-        take(self.feed, kv.passtimes({}))
+        ingest(self.feed, kv.passtimes({}))
         self.clock.advance(6 * MINUTE)
         self.assertEqual([*self.delivery(status=503)["ErrorCondition"]], ["NoInfoForTopicError"])
         self.up("DOWN")

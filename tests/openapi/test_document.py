@@ -20,7 +20,7 @@ from govi_server.modules.display_source import CacheDisplays, FeedDisplays, IDis
 from govi_server.openapi.description import IDocumented, Operation
 from govi_server.web_handler import ICacheableModule, IWebModule
 from tests import examples
-from tests.client import Answer
+from tests.client import Response
 from tests.examples import SOURCES, Program
 
 # Header fields of HTTP and for browsers; operations do not document them.
@@ -76,25 +76,25 @@ def event_of(text: str) -> dict[str, str]:
 class DocumentationTests(SynchronousTestCase):
     """All modules of the program, over the demo's town."""
 
-    def check(self, document: Any, path: str, answer: Answer, method: str = "get") -> tuple[int, str]:
+    def check(self, document: Any, path: str, received: Response, method: str = "get") -> tuple[int, str]:
         """Compare a response with the document: status, header fields, content type and body. Return what it is."""
-        response = document["paths"][path][method]["responses"][str(answer.status)]
+        response = document["paths"][path][method]["responses"][str(received.status)]
         documented = {name.lower(): header for name, header in response.get("headers", {}).items()}
-        sent = {name.lower(): value for name, value in answer.headers.items()}
-        self.assertLessEqual(set(sent) - HTTP_FIELDS, set(documented), answer)
+        sent = {name.lower(): value for name, value in received.headers.items()}
+        self.assertLessEqual(set(sent) - HTTP_FIELDS, set(documented), received)
         for name, header in documented.items():
             if name in sent:
                 is_number = header["schema"].get("type") == "integer"
                 validate(int(sent[name]) if is_number else sent[name], header["schema"])
             else:
-                self.assertFalse(header["required"], (name, answer))
-        content_type = answer.headers.get_content_type()
-        if method == "head" or answer.status == 304:
-            self.assertEqual((answer.body, "content" in response), (b"", False))
+                self.assertFalse(header["required"], (name, received))
+        content_type = received.headers.get_content_type()
+        if method == "head" or received.status == 304:
+            self.assertEqual((received.body, "content" in response), (b"", False))
         else:
             schema = response["content"][content_type]["schema"]
-            self.check_body(document["components"], schema, content_type, answer.body.decode())
-        return answer.status, content_type
+            self.check_body(document["components"], schema, content_type, received.body.decode())
+        return received.status, content_type
 
     def check_body(self, components: Any, schema: Any, content_type: str, text: str) -> None:
         """Validate a body; of a stream, its first event and the JSON in it."""
@@ -140,40 +140,40 @@ class DocumentationTests(SynchronousTestCase):
         documented = set()
         for source in SOURCES:
             for program in programs(source):
-                document = json.loads(program.ask("/openapi.json").body)
+                document = json.loads(program.request("/openapi.json").body)
                 self.assertEqual({one.template for one in program.operations}, set(document["paths"]))
                 for operation in program.operations:
                     path = operation.template
                     documented |= {(path, spec.status, spec.content_type) for spec in operation.responses}
                     content_types = document["paths"][path]["get"]["responses"]["200"]["content"]
                     for url, accept in self.requests(operation, content_types):
-                        response = (path, *self.check(document, path, program.ask(url, accept)))
+                        response = (path, *self.check(document, path, program.request(url, accept)))
                         if response not in seen:
-                            self.check(document, path, program.ask(url, accept, "HEAD"), "head")
+                            self.check(document, path, program.request(url, accept, "HEAD"), "head")
                         seen.add(response)
         self.assertEqual(documented - seen, set())
 
     def test_common_responses_are_documented(self) -> None:
         """The responses that any path may send are documented: unchanged, and method not allowed."""
         program = Program("demo")
-        document = json.loads(program.ask("/openapi.json").body)
+        document = json.loads(program.request("/openapi.json").body)
         for operation in program.operations:
             path = operation.template
             for example in (example for example in operation.examples if example.status == 200):
-                tag = program.ask(example.url, example.accept).headers["ETag"]
+                tag = program.request(example.url, example.accept).headers["ETag"]
                 requests = [("DELETE", "", 405), ("QUERY", "", 405), ("BREW", "", 501)]
                 if tag is not None:
                     requests += [("GET", f"If-None-Match: {tag}\r\n", 304), ("GET", 'If-Match: "x"\r\n', 412)]
                 self.assertEqual(tag is not None, "304" in document["paths"][path]["get"]["responses"], path)
                 for method, more, status in requests:
-                    answer = program.ask(example.url, example.accept, method, more)
-                    self.assertEqual(answer.status, status, (method, example.url))
-                    self.check(document, path, answer)
+                    received = program.request(example.url, example.accept, method, more)
+                    self.assertEqual(received.status, status, (method, example.url))
+                    self.check(document, path, received)
 
     def test_references_are_resolved(self) -> None:
         """Each reference of the document is to one of its schemas, and each schema is referred to."""
         for source in SOURCES:
-            text = Program(source).ask("/openapi.json").body.decode()
+            text = Program(source).request("/openapi.json").body.decode()
             references = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
             self.assertEqual(references, set(json.loads(text)["components"]["schemas"]))
 
@@ -197,7 +197,7 @@ class DocumentationTests(SynchronousTestCase):
             for module, *rest in product(modules, *[["", *words, *values]] * 2):
                 parts = ["", module, *filter(None, rest)]
                 query = "?MonitoringRef=57330430&q=markt&lat=52&lon=5"
-                if program.ask("/".join(parts) + query, method="HEAD").status != 404:
+                if program.request("/".join(parts) + query, method="HEAD").status != 404:
                     self.assertIn("/".join(values.get(part, part) for part in parts).rstrip("/"), documented)
 
     def test_display_sources(self) -> None:
@@ -219,13 +219,13 @@ class DocumentationTests(SynchronousTestCase):
     def test_examples_are_current(self) -> None:
         """The responses in examples.json are those that the modules send; make examples updates them."""
         self.assertEqual(examples.FILE.read_text(), examples.as_json())
-        for example, answer in examples.examples():
-            self.assertEqual(answer.status, example.status, example.url)
+        for example, received in examples.examples():
+            self.assertEqual(received.status, example.status, example.url)
 
     def test_docs(self) -> None:
         """The page has every path, with its examples and their responses."""
         program = Program("feed")
-        page = html.document_fromstring(program.ask("/docs").body.decode())
+        page = html.document_fromstring(program.request("/docs").body.decode())
         headings = [heading.text_content().removeprefix("GET ") for heading in page.xpath("//article/h3")]
         self.assertEqual(sorted(headings), sorted(operation.template for operation in program.operations))
         for anchor in page.xpath("//nav//a/@href"):

@@ -43,13 +43,13 @@ class AdminTests(OperationsTestCase):
     def test_not_ready_has_reasons(self) -> None:
         """Not ready is a 503 with the reasons: the last requested board could not be served now."""
         _, board = self.cache.board(CODE)
-        self.source.answers[-1].callback(Board(CODE, (Trip(),), NOW))
+        self.source.boards[-1].callback(Board(CODE, (Trip(),), NOW))
         self.successResultOf(cast("Deferred[object]", board))
         self.clock.advance(301)
         self.subscriber.state = "DOWN"
         transport = self.get("/ready")
         self.assertEqual(transport.value(), b"")
-        self.source.answers[-1].errback(SourceSilent("no answer within 10 s"))
+        self.source.boards[-1].errback(SourceSilent("no answer within 10 s"))
         self.assertRegex(transport.value(), b"^HTTP/1.[01] 503 ")
         self.assertIn(
             f"/kv55: stop {CODE}: 504 Gateway Timeout, Timeout\nLive feed DOWN: last".encode(),

@@ -69,7 +69,7 @@ class ManholeCommandsTests(SynchronousTestCase):
         self.cache.put(self.board("Sta\x1b[2Jtion"))
         self.clock.advance(7)
         self.assertIn("1 departures, 7 s old\n  -  Sta?[2Jtion", self.commands.stop(CODE))
-        self.assertEqual(self.source.asked, [])
+        self.assertEqual(self.source.requested, [])
 
     def test_invalid_code(self) -> None:
         """Commands that take a stop reject anything else."""
@@ -89,7 +89,7 @@ class ManholeCommandsTests(SynchronousTestCase):
         refreshed = self.commands.refresh(CODE)
         assert isinstance(refreshed, Deferred)
         self.clock.advance(2)
-        self.source.answers[0].callback(self.board("Elsewhere"))
+        self.source.boards[0].callback(self.board("Elsewhere"))
         text = self.successResultOf(refreshed)
         self.assertIn("received after 2.0 s", text)
         self.assertIn("Elsewhere", text)
@@ -97,10 +97,10 @@ class ManholeCommandsTests(SynchronousTestCase):
 
     def test_refresh_failure_is_returned_at_once(self) -> None:
         """A failure that is known at once is returned, not deferred."""
-        self.source.at_once = SourceSilent("no answer")
+        self.source.immediate = SourceSilent("no answer")
         self.assertEqual(self.commands.refresh(CODE), f"/kv55: {CODE}: no board (no answer)")
-        for answer in self.source.answers:
-            answer.addErrback(lambda failure: None)
+        for board in self.source.boards:
+            board.addErrback(lambda failure: None)
 
     def test_status_breaker_flights_slow(self) -> None:
         """The commands that show the state of the program do so, also if there is nothing to list."""

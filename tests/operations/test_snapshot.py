@@ -21,7 +21,7 @@ from govi_server.runtime.cooperative import make_cooperator
 from govi_server.settings import SnapshotSettings
 from tests import feed as kv
 from tests.client import NOW
-from tests.doubles import FakeSource, live_feed, take
+from tests.doubles import FakeSource, ingest, live_feed
 
 CODE = "57330430"
 FEED_CODE = "30000001"
@@ -72,7 +72,9 @@ class SnapshotTests(SynchronousTestCase):
 
     def fill(self) -> None:
         self.program.cache.put(Board(CODE, (Trip(operating_date="2026-01-01"),), NOW))
-        take(self.program.feed, kv.planning({}), kv.calendar("2026-01-01"), kv.passtimes({}), kv.general_message({}))
+        ingest(
+            self.program.feed, kv.planning({}), kv.calendar("2026-01-01"), kv.passtimes({}), kv.general_message({})
+        )
 
     def save(self) -> None:
         """Fill the program and stop it."""

@@ -33,8 +33,8 @@ class StatusTests(OperationsTestCase):
             Logger().info(flight=GatewayEvent("kv55", "answered", 8))
         Logger().info(flight=GatewayEvent("other", "taken", 0.05))
         gateways = self.status.json()["gateways"]
-        answers = {name: gateways["kv55"][name]["answer_ms"] for name in ("hour", "lately")}
-        self.assertApproximates(answers["hour"]["p50"], 8000, 80)
-        self.assertEqual(answers["hour"]["p50"], answers["lately"]["p99"])
+        responses = {name: gateways["kv55"][name]["answer_ms"] for name in ("hour", "lately")}
+        self.assertApproximates(responses["hour"]["p50"], 8000, 80)
+        self.assertEqual(responses["hour"]["p50"], responses["lately"]["p99"])
         self.assertEqual(gateways["other"]["lately"]["answer_ms"]["p50"], None)
         self.assertApproximates(gateways["other"]["hour"]["acknowledgement_ms"]["p50"], 50, 0.5)

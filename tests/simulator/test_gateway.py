@@ -10,7 +10,7 @@ from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.simulator.gateway import GatewayBehaviour, SimulatedGateway
 from govi_server.simulator.town import STATION
-from tests.client import NOW, Answer, Client, WireTestCase
+from tests.client import NOW, Client, Response, WireTestCase
 from tests.doubles import FakePoster
 
 
@@ -22,20 +22,20 @@ class SimulatedGatewayTests(WireTestCase):
         gateway = SimulatedGateway(behaviour, self.poster, self.clock)
         self.server = Server("", 0, RequestHandler, clock=self.clock, find_module=lambda segment: gateway)
 
-    def request(self, code: str = STATION, number: int = 7) -> Answer:
+    def request(self, code: str = STATION, number: int = 7) -> Response:
         return self.post(write_dris_55_req(Question(code, str(number), "us"), NOW))
 
-    def post(self, body: bytes) -> Answer:
+    def post(self, body: bytes) -> Response:
         client = Client(self.server)
         head = b"POST /TMI_Post/KV55/openOV HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
         client.send(head + body)
-        return client.answer()
+        return client.response()
 
     def test_response(self) -> None:
         """A request is acknowledged at once; its response follows after the delay, with the same number."""
         self.simulate(GatewayBehaviour(delay=2))
-        answer = self.request()
-        self.assertEqual((answer.status, etree.fromstring(answer.body).tag), (200, "DRIS_55_RES"))
+        response = self.request()
+        self.assertEqual((response.status, etree.fromstring(response.body).tag), (200, "DRIS_55_RES"))
         self.clock.advance(1.9)
         self.assertEqual(self.poster.bodies, [])
         self.clock.advance(0.1)

@@ -124,7 +124,7 @@ class StatisticsLogTests(WireTestCase):
 
     def talk(self) -> None:
         client: Client = self.client()
-        client.get("/parrot/says/a")
+        client.get("/parrot/text/a")
         client.leave()
 
     def test_log_is_written_while_running(self) -> None:

@@ -41,7 +41,7 @@ from govi_server.settings import AccessSettings, CacheSettings
 from govi_server.web_handler import ICacheableModule
 from tests import feed as kv
 from tests.client import NOW, Client
-from tests.doubles import FakeSource, FakeSubscriber, live_feed, take
+from tests.doubles import FakeSource, FakeSubscriber, ingest, live_feed
 
 CODES = ("57330430", "031102")
 STOP = "30000001"
@@ -112,7 +112,7 @@ class World:
 
     def resolve(self, _: str) -> None:
         """Have the source return the boards of one stop, and fail for the other."""
-        for code, board in zip(self.source.asked, self.source.answers, strict=True):
+        for code, board in zip(self.source.requested, self.source.boards, strict=True):
             if board.called:
                 continue
             if code == CODES[0]:
@@ -150,7 +150,7 @@ class World:
         number = {client.handler.connection: i for i, client in enumerate(self.clients)}
         return [
             [(client.transport.value(), client.closed, client.transport.producerState) for client in self.clients],
-            self.source.asked,
+            self.source.requested,
             [
                 [(number[c], c.state, c.end) for c in timeout]
                 for timeout in (*server.timeouts.values(), server.reports)
@@ -184,7 +184,7 @@ def etag_of(board: int) -> str:
         world.put(CODES[0])
     world.connect("192.0.2.1")
     world.send(0, block(f"/kv55/{CODES[0]}"))
-    return world.clients[0].answer().headers["ETag"]
+    return world.clients[0].response().headers["ETag"]
 
 
 FIELDS = (
@@ -325,7 +325,7 @@ class FastPathTests(SynchronousTestCase):
     def test_header_section_is_parsed_once(self) -> None:
         """A header section is parsed once, on however many connections it comes."""
         self.assertEqual(self.parsed(*[block(PATHS[0])] * 9, *[block(PATHS[1], "Connection: close")] * 9), 2)
-        self.assertEqual([len(client.answers()) for client in self.world.clients], [1] * 18)
+        self.assertEqual([len(client.responses()) for client in self.world.clients], [1] * 18)
 
     def test_head_is_serialized_once_a_second(self) -> None:
         """A response is one write, and is serialized once a second."""
@@ -362,7 +362,7 @@ class FastPathTests(SynchronousTestCase):
         for seconds in (0.0, 0.25, 0.25, 0.25, 0.25, 0.25):
             self.world.clock.advance(seconds)
             self.parsed(*[block(PATHS[0])] * 2)
-            headers = [client.answer().headers for client in self.world.clients[-2:]]
+            headers = [client.response().headers for client in self.world.clients[-2:]]
             self.assertEqual(headers[0].items(), headers[1].items())
             ages.append((headers[0]["Age"], headers[0]["Date"][-6:-4], headers[0]["Cache-Status"][-2:]))
         steps = [("0", "00", "60"), ("0", "00", "59"), ("0", "01", "59"), ("0", "01", "59"), ("1", "01", "59")]
@@ -378,7 +378,7 @@ class FastPathTests(SynchronousTestCase):
             for _ in range(20):
                 self.world.clock.advance(0.125)
                 self.parsed(*[block(PATHS[0])] * 3)
-            headers.append([client.answer().headers.items() for client in self.world.clients])
+            headers.append([client.response().headers.items() for client in self.world.clients])
         self.assertEqual(*headers)
 
     def request_from(self, at: float, *, until: float) -> list[tuple[str, str]]:
@@ -387,20 +387,20 @@ class FastPathTests(SynchronousTestCase):
         clock = self.world.clock
         clock.advance(at - clock.seconds())
         clock.tick = 1e-4
-        answers = []
+        responses = []
         while clock.seconds() < until:
             self.parsed(block(PATHS[0]))
-            headers = self.world.clients[-1].answer().headers
-            answers.append((headers["Date"][-6:-4], headers["Cache-Status"]))
-        return answers
+            headers = self.world.clients[-1].response().headers
+            responses.append((headers["Date"][-6:-4], headers["Cache-Status"]))
+        return responses
 
     def test_date_at_the_begin_of_a_second(self) -> None:
         """A response that is made while a second begins has the Date of either second."""
         for early in range(1, 12):
             with self.subTest(early):
                 self.setUp()
-                answers = self.request_from(NOW + 2 - early * 1e-4, until=NOW + 2.02)
-                self.assertEqual([date for date, _ in answers][2:], ["02"] * (len(answers) - 2))
+                responses = self.request_from(NOW + 2 - early * 1e-4, until=NOW + 2.02)
+                self.assertEqual([date for date, _ in responses][2:], ["02"] * (len(responses) - 2))
 
     def test_board_becomes_stale(self) -> None:
         """A board that becomes stale while it is looked up is not served as fresh, nor as stale without a refresh."""
@@ -408,14 +408,14 @@ class FastPathTests(SynchronousTestCase):
             with self.subTest(early):
                 self.setUp()
                 self.request_from(NOW + 60 - early * 1e-4, until=NOW + 60.02)
-                self.assertEqual(self.world.source.asked, [CODES[0]])
+                self.assertEqual(self.world.source.requested, [CODES[0]])
 
     def test_new_board_is_served_at_once(self) -> None:
         """A new board is served at once, although the last one was served in the same second."""
         self.parsed(*[block(PATHS[0])] * 3)
         self.world.put(CODES[0])
         self.parsed(*[block(PATHS[0])] * 3)
-        tags = [client.answer().headers["ETag"] for client in self.world.clients]
+        tags = [client.response().headers["ETag"] for client in self.world.clients]
         self.assertEqual(tags, [tags[0]] * 3 + [tags[-1]] * 3)
         self.assertNotEqual(tags[0], tags[-1])
 
@@ -440,7 +440,7 @@ class FastPathTests(SynchronousTestCase):
         self.assertEqual(self.parsed(request, request), 1)
         self.world.put(CODES[0])
         self.assertEqual(self.parsed(request), 0)
-        self.assertEqual([client.answer().status for client in self.world.clients], [304, 304, 200])
+        self.assertEqual([client.response().status for client in self.world.clients], [304, 304, 200])
 
     def test_slow_path(self) -> None:
         """A request whose response depends on more than its bytes, or is not cached, is parsed each time."""
@@ -466,16 +466,16 @@ class FastPathTests(SynchronousTestCase):
         self.parsed(block(PATHS[0]))
         whole = block(PATHS[0])
         client = self.world.clients[0]
-        client.answer()
+        client.response()
         client.send(whole[:20])
         client.send(whole[20:])
         client.send(whole)
-        self.assertEqual([answer.status for answer in client.answers()], [200, 200])
+        self.assertEqual([response.status for response in client.responses()], [200, 200])
 
     def test_rate_limit(self) -> None:
         """The rate limit of a client holds on the fast path."""
         self.parsed(*[block(PATHS[0])] * 5, host="192.0.2.1")
-        statuses = [client.answer().status for client in self.world.clients]
+        statuses = [client.response().status for client in self.world.clients]
         self.assertEqual(statuses, [200, 200, 200, 429, 429])
 
     def test_request_cost(self) -> None:
@@ -483,21 +483,21 @@ class FastPathTests(SynchronousTestCase):
         module = BoardPages(CacheDisplays(self.world.cache, self.world.clock), self.world.clock)
         module.setServiceParent(self.world.modules)
         self.assertEqual(self.parsed(*[block(f"/board/{','.join(CODES)}")] * 2, host="192.0.2.1"), 2)
-        self.assertEqual([client.answer().status for client in self.world.clients], [200, 429])
+        self.assertEqual([client.response().status for client in self.world.clients], [200, 429])
 
     def test_miss_takes_the_slow_path(self) -> None:
         """When the board is gone, the slow path requests it from the source."""
         self.parsed(block(PATHS[0]))
         self.world.purge(CODES[0])
         self.assertEqual(self.parsed(block(PATHS[0])), 1)
-        self.assertEqual(self.world.source.asked, [CODES[0]])
+        self.assertEqual(self.world.source.requested, [CODES[0]])
 
     def test_failing_module(self) -> None:
         """A failing module gets its 500 and its traceback from the slow path."""
         self.parsed(block(PATHS[0]))
         with mock.patch.object(self.world.cache, "fresh", side_effect=ZeroDivisionError):
             self.parsed(block(PATHS[0]))
-        self.assertEqual(self.world.clients[-1].answer().status, 500)
+        self.assertEqual(self.world.clients[-1].response().status, 500)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_entries_are_bounded(self) -> None:
@@ -556,7 +556,7 @@ class FeedTests(SynchronousTestCase):
             with statistics() as events, mock.patch.object(environ, "parse", wraps=environ.parse) as parse:
                 for step in range(4):
                     if step != 2:  # the feed is silent for a time, and its data ages
-                        take(feed, kv.passtimes({"JourneyNumber": f"{step}", "ExpectedDepartureTime": "01:59:00"}))
+                        ingest(feed, kv.passtimes({"JourneyNumber": f"{step}", "ExpectedDepartureTime": "01:59:00"}))
                     for state in STATES:
                         subscriber.state = state
                         for path in PATHS_LIVE:
@@ -569,13 +569,13 @@ class FeedTests(SynchronousTestCase):
                 results.append((world.state(), events(), parse.call_count))
         self.assertEqual(results[0][:2], results[1][:2])
         self.assertLess(results[0][2], results[1][2])
-        statuses = {client.answers()[0].status for client in world.clients}
+        statuses = {client.responses()[0].status for client in world.clients}
         self.assertEqual(statuses, {200, 400, 404, 503})
 
     def test_module_and_stop(self) -> None:
         """The statistics have the module and the stop of a request, on either path."""
         world, feed, _ = self.world(RequestMemo())
-        take(feed, kv.passtimes({"TimingPointCode": STOP, "ExpectedDepartureTime": "01:59:00"}))
+        ingest(feed, kv.passtimes({"TimingPointCode": STOP, "ExpectedDepartureTime": "01:59:00"}))
         stops = {
             f"/kv55/{CODES[0]}": CODES[0], "/kv55/x": "", f"/live/{STOP}": STOP, f"/live/{STOP},1": "several",
             "/live/x": "", f"/tpc/{STOP}": STOP, f"/tpc/{STOP},1/departures": "several", "/tpc/": "", "/tpc/x": "",
@@ -609,7 +609,7 @@ class FeedTests(SynchronousTestCase):
         results = []
         for memo in (RequestMemo(), NoMemo()):
             world, feed, subscriber = self.world(memo)
-            take(feed, kv.passtimes({"TimingPointCode": STOP, "ExpectedDepartureTime": "01:02:00"}))
+            ingest(feed, kv.passtimes({"TimingPointCode": STOP, "ExpectedDepartureTime": "01:02:00"}))
             for number, (kind, value) in enumerate(steps):
                 if kind == "request":
                     world.connect("127.0.0.1")
@@ -620,6 +620,6 @@ class FeedTests(SynchronousTestCase):
                     subscriber.state = value
                 else:
                     departure = {"JourneyNumber": f"{number}", "ExpectedDepartureTime": "01:59:00"}
-                    take(feed, kv.passtimes({"TimingPointCode": value, **departure}))
+                    ingest(feed, kv.passtimes({"TimingPointCode": value, **departure}))
             results.append([client.transport.value() for client in world.clients])
         self.assertEqual(results[0], results[1])

@@ -23,7 +23,7 @@ from govi_server.statistics.records import CacheResult
 from govi_server.web_handler import ICacheableModule
 from tests import feed as kv
 from tests.client import NOW
-from tests.doubles import FakeSource, take
+from tests.doubles import FakeSource, ingest
 from tests.modules.test_kv55_feed import CODE, LiveTestCase, row
 
 PAGE = f"/board/{CODE}"
@@ -128,10 +128,10 @@ class BoardsTestCase(LiveTestCase):
         self.siri = Siri(self.feed)
         for module in (self.boards, self.siri):
             module.setServiceParent(self.modules)
-        take(self.feed, kv.passtimes(row("1", 5)))
+        ingest(self.feed, kv.passtimes(row("1", 5)))
 
     def set_expected(self, minutes: int) -> None:
-        take(self.feed, kv.passtimes(row("1", 5, ExpectedDepartureTime=f"01:{minutes:02}:00")))
+        ingest(self.feed, kv.passtimes(row("1", 5, ExpectedDepartureTime=f"01:{minutes:02}:00")))
 
     def rendered(self, path: str, times: int, **headers: str) -> int:
         """Send so many requests; return how many bodies were rendered."""
@@ -140,7 +140,7 @@ class BoardsTestCase(LiveTestCase):
             mock.patch("govi_server.modules.siri.make_representation", wraps=make_representation) as rendered_siri,
         ):
             for _ in range(times):
-                self.assertEqual(self.ask(path, **headers).status, 200)
+                self.assertEqual(self.get(path, **headers).status, 200)
         return rendered_board.call_count + rendered_siri.call_count
 
 
@@ -171,19 +171,19 @@ class RenderedOnceTests(BoardsTestCase):
     def test_only_news_of_the_stop_or_the_feed_invalidate(self) -> None:
         """News of another stop changes nothing; another state of the feed does."""
         self.rendered(PAGE, 1)
-        take(self.feed, kv.passtimes(row("2", 5, TimingPointCode="555")))
+        ingest(self.feed, kv.passtimes(row("2", 5, TimingPointCode="555")))
         self.assertEqual(self.rendered(PAGE, 1), 0)
         self.up("RECOVERING")
         self.assertEqual(self.rendered(PAGE, 1), 1)
-        self.assertEqual(self.ask(PAGE).headers["Feed-State"], "RECOVERING")
+        self.assertEqual(self.get(PAGE).headers["Feed-State"], "RECOVERING")
 
     def test_errors_are_not_stored(self) -> None:
         """Responses without departures are not stored: of unknown stops, or of old data."""
         for path in ("/board/999", "/board/x", "/board/"):
-            self.assertEqual(self.ask(path).status, 404)
-        take(self.feed, kv.passtimes(row("1", 15)))
+            self.assertEqual(self.get(path).status, 404)
+        ingest(self.feed, kv.passtimes(row("1", 15)))
         self.clock.advance(6 * 60)
-        self.assertEqual(self.ask(PAGE).status, 503)
+        self.assertEqual(self.get(PAGE).status, 503)
         self.assertEqual(len(self.boards.responses), 0)
 
     def test_board_of_a_gateway_is_rendered_twice(self) -> None:
@@ -194,8 +194,8 @@ class RenderedOnceTests(BoardsTestCase):
         module.setServiceParent(self.modules)
         waiting = self.client()
         waiting.get(PAGE)
-        source.answers[0].callback(Board(CODE, (), NOW))
-        self.assertEqual(waiting.answer().status, 200)
+        source.boards[0].callback(Board(CODE, (), NOW))
+        self.assertEqual(waiting.response().status, 200)
         self.assertEqual(self.rendered(PAGE, 5), 1)
         waiting.leave()
         caches = [request.cache for connection in self.statistics for request in connection.requests]
@@ -207,11 +207,11 @@ class FreshnessTests(BoardsTestCase):
 
     def test_minutes_are_never_overstated(self) -> None:
         """The minutes hold for as long as the response may be stored, here and by the client."""
-        take(self.feed, kv.planning({"TargetDepartureTime": "01:07:00"}), kv.calendar("2026-01-01"))
+        ingest(self.feed, kv.planning({"TargetDepartureTime": "01:07:00"}), kv.calendar("2026-01-01"))
         for _ in range(60):
-            answer = self.ask(PAGE, **JSON)
-            max_age = int(answer.headers["Cache-Control"].removeprefix("public, max-age="))
-            for departure in json.loads(answer.body)["stops"][0]["departures"]:
+            response = self.get(PAGE, **JSON)
+            max_age = int(response.headers["Cache-Control"].removeprefix("public, max-age="))
+            for departure in json.loads(response.body)["stops"][0]["departures"]:
                 expected = read_timestamp(departure["expected"] or departure["planned"])
                 assert expected is not None
                 left = expected - (self.clock.seconds() + max_age)
@@ -220,25 +220,25 @@ class FreshnessTests(BoardsTestCase):
 
     def test_age_is_current(self) -> None:
         """The Age of stale data is that of the current second."""
-        take(self.feed, kv.passtimes(row("1", 15)))
+        ingest(self.feed, kv.passtimes(row("1", 15)))
         self.clock.advance(61)
-        self.ask(PAGE)
+        self.get(PAGE)
         self.clock.advance(5)
-        self.assertEqual(self.ask(PAGE).headers["Age"], "66")
+        self.assertEqual(self.get(PAGE).headers["Age"], "66")
 
     def test_not_modified_has_the_current_max_age(self) -> None:
         """A 304 has the max-age that is left."""
-        tag = self.ask(PAGE).headers["ETag"]
+        tag = self.get(PAGE).headers["ETag"]
         self.clock.advance(4)
-        answer = self.ask(PAGE, If_None_Match=tag)
-        self.assertEqual((answer.status, answer.headers["Cache-Control"]), (304, "public, max-age=6"))
+        response = self.get(PAGE, If_None_Match=tag)
+        self.assertEqual((response.status, response.headers["Cache-Control"]), (304, "public, max-age=6"))
 
     def test_failure_is_not_stored(self) -> None:
         """A failing source is a 500, and is called again."""
         with mock.patch.object(self.displays, "_display", side_effect=ZeroDivisionError):
-            self.assertEqual(self.ask(PAGE).status, 500)
+            self.assertEqual(self.get(PAGE).status, 500)
         self.flushLoggedErrors(ZeroDivisionError)
-        self.assertEqual(self.ask(PAGE).status, 200)
+        self.assertEqual(self.get(PAGE).status, 200)
 
     def test_displays_are_not_stored(self) -> None:
         """The displays from which a body was rendered, which are larger, are not stored with it."""
