@@ -1,1 +1,1 @@
-"""Tests of govi_server/openapi."""
+"""Tests of govi_server/documents."""
