@@ -44,7 +44,7 @@ class _Socket:
         return self._file
 
 
-def parse_responses(data: bytes, methods: Iterable[str] = ()) -> list[Response]:
+def read_responses(data: bytes, methods: Iterable[str] = ()) -> list[Response]:
     """Parse all responses in data, to requests with these methods, and GET for any further ones."""
     file = io.BytesIO(data)
     file.close = lambda: None  # type: ignore[method-assign]  # http.client closes it after each response
@@ -139,7 +139,7 @@ class Client:
 
     def responses(self, *methods: str) -> list[Response]:
         """Return the responses that were sent since the last call, to requests with these methods."""
-        return parse_responses(self.received(), methods)
+        return read_responses(self.received(), methods)
 
     def response(self, method: str = "GET") -> Response:
         """Return the only response that was sent since the last call."""

@@ -20,19 +20,19 @@ class FakeSource:
     """A source of boards that the test controls.
 
     immediate: the outcome that a request has before board() returns, or None for a Deferred that the test fires.
-    requested: the codes of the requests. boards: their Deferreds.
+    requested: the codes of the requests. results: their Deferreds.
     """
 
     def __init__(self) -> None:
         self.immediate: Board | Exception | None = None
         self.requested: list[str] = []
-        self.boards: list[Deferred[Board]] = []
+        self.results: list[Deferred[Board]] = []
         self._listeners: list[Callable[[Board], object]] = []
 
     def board(self, code: str) -> Deferred[Board]:
         board: Deferred[Board] = Deferred()
         self.requested.append(code)
-        self.boards.append(board)
+        self.results.append(board)
         if isinstance(self.immediate, Board):
             board.callback(self.immediate)
         elif self.immediate is not None:
@@ -42,8 +42,8 @@ class FakeSource:
     def listen(self, on_board: Callable[[Board], object]) -> None:
         self._listeners.append(on_board)
 
-    def deliver(self, board: Board) -> None:
-        """Deliver a board that no request waits for to the listeners."""
+    def publish(self, board: Board) -> None:
+        """Pass a board that no request waits for to the listeners."""
         for on_board in self._listeners:
             on_board(board)
 
@@ -52,12 +52,12 @@ class FakeSource:
 class FakePoster:
     """A poster that records its messages.
 
-    error: the failure of every message before post() returns, or None for a Deferred that the test fires.
+    immediate: the failure of every message before post() returns, or None for a Deferred that the test fires.
     posts: the Deferreds of the messages. cancelled: those that were cancelled.
     """
 
     def __init__(self) -> None:
-        self.error: Exception | None = None
+        self.immediate: Exception | None = None
         self.bodies: list[bytes] = []
         self.encodings: list[str | None] = []
         self.posts: list[Deferred[None]] = []
@@ -69,8 +69,8 @@ class FakePoster:
         self.bodies.append(body)
         self.encodings.append(encoding)
         self.posts.append(post)
-        if self.error is not None:
-            post.errback(self.error)
+        if self.immediate is not None:
+            post.errback(self.immediate)
         return post
 
     def close(self) -> Deferred[None]:
@@ -88,7 +88,7 @@ class FakeSubscriber:
 
 def live_feed(
     clock: Clock,
-    folder: str = "",
+    directory: str = "",
     *,
     addresses: Sequence[str] = (),
     limits: FeedLimitSettings = FeedLimitSettings(),
@@ -100,7 +100,7 @@ def live_feed(
     return Feed(
         clock,
         addresses,
-        folder,
+        directory,
         limits,
         subscriber=SubscriberSettings(),
         passtimes=passtimes,

@@ -1,6 +1,6 @@
-"""Messages of KV7 and KV8 as the feed sends them, from rows that name only the columns which matter.
+"""Build messages of KV7 and KV8 as the feed sends them, from rows with only the relevant columns.
 
-Each row maps columns to values, None for null, and is merged into a complete one of the tables below. Their values
+Each row maps columns to values, None for null, and is merged into a complete row of the tables below. Their values
 match each other and tests.client.NOW, which is 01:00 on Thursday 2026-01-01 in the Netherlands: journey 1001 of
 line 4 departs from stop 30000001 at 01:30, as planned on its operating date, and is under way.
 """
@@ -178,7 +178,7 @@ TABLES: Mapping[str, Row] = {
 
 
 def table(name: str, rows: Iterable[Row], columns: Sequence[str] | None = None) -> ctx.Table:
-    """Return a table for message(), with rows merged into a complete one. columns: its columns, if not all."""
+    """Return a table for message(), with rows merged into a complete one. columns: its columns; None for all."""
     complete = TABLES[name]
     labels = list(complete) if columns is None else list(columns)
     return name, labels, [[{**complete, **row}.get(label) for label in labels] for row in rows]
@@ -190,9 +190,9 @@ def message(label: str, *tables: ctx.Table, published: str = PUBLISHED) -> bytes
 
 
 def passtimes(*rows: Row, columns: int | Sequence[str] | None = None, published: str = PUBLISHED) -> bytes:
-    """Return KV8 passing times. columns: the number of the 65 columns, or their labels."""
-    chosen = list(TABLES["DATEDPASSTIME"])[:columns] if columns is None or isinstance(columns, int) else columns
-    return message("KV8turbo_passtimes", table("DATEDPASSTIME", rows, chosen), published=published)
+    """Return KV8 passing times. columns: how many of the 65 columns, or their labels; None for all."""
+    labels = list(TABLES["DATEDPASSTIME"])[:columns] if columns is None or isinstance(columns, int) else columns
+    return message("KV8turbo_passtimes", table("DATEDPASSTIME", rows, labels), published=published)
 
 
 def general_message(*rows: Row, published: str = PUBLISHED) -> bytes:

@@ -30,7 +30,7 @@ from govi_server.runtime.clock import ClockWatch
 from govi_server.server import Server
 from govi_server.tap import Options
 from tests import feed as kv
-from tests.client import NOW, Client, Response, parse_responses
+from tests.client import NOW, Client, Response, read_responses
 from tests.doubles import FakePoster
 from tests.kv78turbo.test_subscriber import FakeSockets
 
@@ -132,7 +132,7 @@ class ProgramTestCase(SynchronousTestCase):
         protocol, transport = self.factory("operators").buildProtocol(None), StringTransport()
         protocol.makeConnection(transport)
         protocol.dataReceived(f"GET {path} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
-        (response,) = parse_responses(transport.value())
+        (response,) = read_responses(transport.value())
         return response
 
     def status(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from govi_server.http import receiver
 from govi_server.request_handler import MAX_REQUESTS_IN_TURN, RequestHandler
 from govi_server.server import Server
 from govi_server.settings import ServerSettings
-from tests.client import NOW, Client, WireTestCase, parse_responses
+from tests.client import NOW, Client, WireTestCase, read_responses
 
 
 class ReferenceTests(WireTestCase):
@@ -59,7 +59,7 @@ class ResponseTests(WireTestCase):
         client = self.client()
         client.send(requests)
         data = client.received()
-        self.assertEqual([response.body for response in parse_responses(data)], [b"abc", b"b"])
+        self.assertEqual([response.body for response in read_responses(data)], [b"abc", b"b"])
         client = self.client()
         for i in range(len(requests)):
             client.send(requests[i : i + 1])
@@ -322,7 +322,7 @@ class DeadlineTests(WireTestCase):
     def assert_timeout(self, client: Client) -> None:
         data = client.received()
         self.assertTrue(data.startswith(b"HTTP/1.1 406 Gateway timeout\r\n"), data)
-        (response,) = parse_responses(data)
+        (response,) = read_responses(data)
         self.assertEqual(response.headers["Connection"], "close")
         self.assertTrue(client.closed)
 
@@ -633,7 +633,7 @@ class AnyInputTests(WireTestCase):
             while self.parrot.waiting:
                 self.parrot.waiting.pop().callback("")
         if b"HEAD " not in b"".join(pieces):  # the end of its response depends on the request
-            parse_responses(client.received())
+            read_responses(client.received())
         clock.pump([13, 13, 2])
         self.assertTrue(client.closed)
         client.leave()

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from tests.client import WireTestCase, parse_responses
+from tests.client import WireTestCase, read_responses
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     (path.stem, case)
@@ -28,7 +28,7 @@ class WireTests(WireTestCase):
         for i in range(0, len(data), size):
             client.send(data[i : i + size])
         received = client.received()
-        responses = parse_responses(received, case.get("methods", "").split())  # skips the 100s
+        responses = read_responses(received, case.get("methods", "").split())  # skips the 100s
         client.leave()
         statuses = [100] * received.count(b"HTTP/1.1 100 Continue\r\n\r\n") + [
             response.status for response in responses

@@ -41,10 +41,10 @@ class BreakerTests(SynchronousTestCase):
         self.assertEqual(len(self.source.requested), before + 1)
         self.assertNoResult(waiting)
         if isinstance(result, Board):
-            self.source.boards[-1].callback(result)
+            self.source.results[-1].callback(result)
             self.assertIs(self.successResultOf(waiting), result)
         else:
-            self.source.boards[-1].errback(result)
+            self.source.results[-1].errback(result)
             self.assertIs(self.failureResultOf(waiting).value, result)
 
     def open(self) -> None:
@@ -79,7 +79,7 @@ class BreakerTests(SynchronousTestCase):
         self.assertEqual(self.source.requested, [BOARD.code])
         boards: list[Board] = []
         self.breaker.listen(boards.append)
-        self.source.deliver(BOARD)
+        self.source.publish(BOARD)
         self.assertEqual(boards, [BOARD])
         self.assertEqual(self.lines(), [])
 
@@ -89,10 +89,10 @@ class BreakerTests(SynchronousTestCase):
         self.assertEqual(self.lines(), [(LogLevel.warn, OPENED)])
 
     def test_silent_probe_closes(self) -> None:
-        """A source that accepts the probe without answering is reachable."""
+        """A source that accepts the probe without a response is reachable."""
         self.open()
         self.clock.advance(5)
-        self.request(SourceSilent("no answer within 10 s"))
+        self.request(SourceSilent("no callback within 10 s"))
         self.assertEqual(self.breaker.state, "closed")
 
     def test_open_breaker_fails_fast(self) -> None:
@@ -106,7 +106,7 @@ class BreakerTests(SynchronousTestCase):
 
     def test_accepted_request_resets_count(self) -> None:
         """Each request that the source accepts resets the count of failures."""
-        for result in (BOARD, SourceSilent("no answer within 10 s"), SourceBroken("not well-formed XML")):
+        for result in (BOARD, SourceSilent("no callback within 10 s"), SourceBroken("not well-formed XML")):
             for _ in range(3):
                 self.request(SourceUnreachable("refused"))
                 self.request(SourceUnreachable("refused"))
@@ -116,7 +116,7 @@ class BreakerTests(SynchronousTestCase):
 
     def test_other_failures_do_not_count(self) -> None:
         """Silence and invalid responses do not open it."""
-        for failure in (SourceSilent("no answer within 10 s"), SourceBroken("not well-formed XML")):
+        for failure in (SourceSilent("no callback within 10 s"), SourceBroken("not well-formed XML")):
             for _ in range(20):
                 self.request(failure)
         self.assertEqual(self.breaker.state, "closed")
@@ -132,7 +132,7 @@ class BreakerTests(SynchronousTestCase):
             self.clock.advance(seconds)
             self.assert_fails_fast()
         self.assertNoResult(waiting)
-        self.source.boards[-1].callback(BOARD)
+        self.source.results[-1].callback(BOARD)
         self.assertIs(self.successResultOf(waiting), BOARD)
 
     def test_successful_probe_closes(self) -> None:
@@ -145,7 +145,7 @@ class BreakerTests(SynchronousTestCase):
 
     def test_accepted_probe_closes(self) -> None:
         """A probe that is accepted closes it, even without a valid response."""
-        for failure in (SourceSilent("no answer within 10 s"), SourceBroken("not well-formed XML")):
+        for failure in (SourceSilent("no callback within 10 s"), SourceBroken("not well-formed XML")):
             self.open()
             self.clock.advance(5)
             self.request(failure)
@@ -178,10 +178,10 @@ class BreakerTests(SynchronousTestCase):
         self.clock.advance(5)
         waiting = self.breaker.board(BOARD.code)
         self.clock.advance(10)
-        self.source.boards[-1].errback(SourceUnreachable("not taken within 10 s"))
+        self.source.results[-1].errback(SourceUnreachable("not accepted within 10 s"))
         self.failureResultOf(waiting, SourceUnreachable)
         self.clock.advance(4)
-        self.assert_fails_fast("not taken within 10 s")
+        self.assert_fails_fast("not accepted within 10 s")
 
     def test_synchronous_failures_count(self) -> None:
         """Failures before board() has returned count like others."""
@@ -197,8 +197,8 @@ class BreakerTests(SynchronousTestCase):
     def test_concurrent_failures_open_once(self) -> None:
         """Many concurrent failures open it once, and one probe follows."""
         waiting = [self.breaker.board(BOARD.code) for _ in range(50)]
-        for board in self.source.boards:
-            board.errback(SourceUnreachable("refused"))
+        for result in self.source.results:
+            result.errback(SourceUnreachable("refused"))
         for deferred in waiting:
             self.failureResultOf(deferred, SourceUnreachable)
         self.assert_fails_fast()
@@ -210,7 +210,7 @@ class BreakerTests(SynchronousTestCase):
         """The result of a request from before it opened closes it."""
         waiting = self.breaker.board(BOARD.code)
         self.open()
-        self.source.boards[0].callback(BOARD)
+        self.source.results[0].callback(BOARD)
         self.assertIs(self.successResultOf(waiting), BOARD)
         self.request(BOARD)
 

@@ -26,7 +26,7 @@ class DoubleTests(SynchronousTestCase):
 
 
 class CacheTestCase(SynchronousTestCase):
-    """A cache over a source whose boards the test returns."""
+    """A cache in front of a source whose boards the test supplies."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -48,7 +48,7 @@ class CacheTestCase(SynchronousTestCase):
         assert isinstance(entry, Deferred)
         return entry
 
-    def look(self, result: str, code: str = CODE) -> Entry:
+    def cached(self, result: str, code: str = CODE) -> Entry:
         """Request a stop whose board is in the cache."""
         actual, entry = self.cache.board(code)
         self.assertEqual(actual, result)
@@ -70,16 +70,16 @@ class LookUpTests(CacheTestCase):
         self.assertNoResult(waiting)
         self.assertEqual(self.source.requested, [CODE])
         board = self.board()
-        self.source.boards[0].callback(board)
+        self.source.results[0].callback(board)
         self.assertIs(self.successResultOf(waiting).board, board)
 
     def test_hit(self) -> None:
         """A fresh board is served without a request."""
         waiting = self.wait("miss")
-        self.source.boards[0].callback(self.board())
+        self.source.results[0].callback(self.board())
         entry = self.successResultOf(waiting)
         for _ in range(3):
-            self.assertIs(self.look("hit"), entry)
+            self.assertIs(self.cached("hit"), entry)
         self.assertEqual(self.source.requested, [CODE])
 
     def test_joined(self) -> None:
@@ -87,28 +87,28 @@ class LookUpTests(CacheTestCase):
         first, second = self.wait("miss"), self.wait("joined")
         self.assertIsNot(first, second)
         self.assertEqual(self.source.requested, [CODE])
-        self.source.boards[0].callback(self.board())
+        self.source.results[0].callback(self.board())
         self.assertIs(self.successResultOf(first), self.successResultOf(second))
 
     def test_stale(self) -> None:
-        """A stale board is served at once, and refreshed by exactly one request."""
+        """A stale board is served immediately and refreshed by exactly one request."""
         old = self.cache.put(self.board(age=100))
         for _ in range(5):
-            self.assertIs(self.look("stale"), old)
+            self.assertIs(self.cached("stale"), old)
         self.assertEqual(self.source.requested, [CODE])
         new = self.board()
-        self.source.boards[0].callback(new)
-        self.assertIs(self.look("hit").board, new)
+        self.source.results[0].callback(new)
+        self.assertIs(self.cached("hit").board, new)
         self.assertEqual(self.source.requested, [CODE])
 
     def test_miss_joins_a_refresh(self) -> None:
         """A miss joins the request that was started while the board was stale."""
         self.cache.put(self.board(age=299))
-        self.look("stale")
+        self.cached("stale")
         self.clock.advance(5)
         waiting = self.wait("joined")
         self.assertEqual(self.source.requested, [CODE])
-        self.source.boards[0].callback(self.board())
+        self.source.results[0].callback(self.board())
         self.assertEqual(self.cache.age(self.successResultOf(waiting)), 0)
 
     def test_ages(self) -> None:
@@ -135,56 +135,56 @@ class LookUpTests(CacheTestCase):
         """Nothing is served stale if the stale limit equals the fresh limit."""
         self.cache = BoardCache(self.source, self.clock, CacheSettings(fresh=60, stale=60))
         self.cache.put(self.board(age=60))
-        self.look("hit")
+        self.cached("hit")
         self.clock.advance(0.5)
         self.wait("miss")
 
     def test_clock_set_back(self) -> None:
-        """After the clock was set back a stop is requested again, and the new board is served."""
+        """After the clock is set back, a stop is requested again, and the new board is served."""
         self.cache.put(self.board())
         self.clock.advance(-3600)
         waiting = self.wait("miss")
-        self.source.boards[0].callback(self.board())
-        self.assertIs(self.look("hit"), self.successResultOf(waiting))
+        self.source.results[0].callback(self.board())
+        self.assertIs(self.cached("hit"), self.successResultOf(waiting))
 
     def test_stops_are_independent(self) -> None:
         """Stops share neither boards nor requests, even if only leading zeros differ."""
         codes = ("31102", "031102", "0031102")
         waiting = [self.wait("miss", code) for code in codes]
         self.assertEqual(self.source.requested, list(codes))
-        for code, board in zip(codes, self.source.boards, strict=True):
-            board.callback(self.board(code))
+        for code, result in zip(codes, self.source.results, strict=True):
+            result.callback(self.board(code))
         self.assertEqual([self.successResultOf(each).board.code for each in waiting], list(codes))
 
     def test_immediate_board(self) -> None:
-        """A source may return a board at once."""
+        """A source may return a board immediately."""
         self.source.immediate = self.board()
         self.assertIs(self.successResultOf(self.wait("miss")).board, self.source.immediate)
-        self.look("hit")
+        self.cached("hit")
 
     def test_immediate_refresh(self) -> None:
         """An immediate refresh of a stale board serves the next request."""
         old = self.cache.put(self.board(age=100))
         self.source.immediate = self.board()
-        self.assertIs(self.look("stale"), old)
-        self.assertIs(self.look("hit").board, self.source.immediate)
+        self.assertIs(self.cached("stale"), old)
+        self.assertIs(self.cached("hit").board, self.source.immediate)
 
     def test_late_board_is_stored(self) -> None:
         """A board that arrives without a waiter is stored, and is a hit."""
         board = self.board()
-        self.source.deliver(board)
-        self.assertIs(self.look("hit").board, board)
+        self.source.publish(board)
+        self.assertIs(self.cached("hit").board, board)
         self.assertEqual(self.source.requested, [])
 
     def test_late_board_serves_waiters(self) -> None:
         """A late board serves the waiters of the pending request, and the next request is a hit."""
         waiting = self.wait("miss")
-        heard, asked = self.board(), self.board(trips=2)
-        self.source.deliver(heard)
-        self.assertIs(self.successResultOf(waiting).board, heard)
-        self.assertIs(self.look("hit").board, heard)
-        self.source.boards[0].callback(asked)
-        self.assertIs(self.look("hit").board, asked)
+        late, requested = self.board(), self.board(trips=2)
+        self.source.publish(late)
+        self.assertIs(self.successResultOf(waiting).board, late)
+        self.assertIs(self.cached("hit").board, late)
+        self.source.results[0].callback(requested)
+        self.assertIs(self.cached("hit").board, requested)
 
 
 class WaitingTests(CacheTestCase):
@@ -194,16 +194,16 @@ class WaitingTests(CacheTestCase):
         """Two hundred misses of a stop are one request and get the same entry."""
         waiting = [self.wait("joined" if n else "miss") for n in range(200)]
         self.assertEqual(self.source.requested, [CODE])
-        self.source.boards[0].callback(self.board())
-        entry = self.look("hit")
+        self.source.results[0].callback(self.board())
+        entry = self.cached("hit")
         for each in waiting:
             self.assertIs(self.successResultOf(each), entry)
 
     def test_failure_of_two_hundred_waiters(self) -> None:
         """A failure reaches each waiter once."""
         waiting = [self.wait("joined" if n else "miss") for n in range(200)]
-        failure = SourceSilent("no answer within 10 s")
-        self.source.boards[0].errback(failure)
+        failure = SourceSilent("no callback within 10 s")
+        self.source.results[0].errback(failure)
         for each in waiting:
             self.assertIs(self.failureResultOf(each, SourceSilent).value, failure)
 
@@ -215,20 +215,20 @@ class WaitingTests(CacheTestCase):
             waiting[leaver].cancel()
             self.failureResultOf(waiting.pop(leaver), CancelledError)
             waiting.append(self.wait("joined"))
-            self.source.boards[-1].callback(self.board())
+            self.source.results[-1].callback(self.board())
             for each in waiting:
                 self.assertIs(self.successResultOf(each), cache.board(CODE)[1])
         self.assertEqual(self.source.requested, [CODE] * 3)
 
     def test_all_waiters_leave(self) -> None:
-        """The request goes on without waiters, and its board is stored."""
+        """The request continues without waiters, and its board is stored."""
         for waiting in (self.wait("miss"), self.wait("joined")):
             waiting.cancel()
             self.failureResultOf(waiting, CancelledError)
-        self.assertFalse(self.source.boards[0].called)
+        self.assertFalse(self.source.results[0].called)
         board = self.board()
-        self.source.boards[0].callback(board)
-        self.assertIs(self.look("hit").board, board)
+        self.source.results[0].callback(board)
+        self.assertIs(self.cached("hit").board, board)
 
     def test_join_after_all_waiters_left(self) -> None:
         """A miss joins a pending request without waiters."""
@@ -236,44 +236,44 @@ class WaitingTests(CacheTestCase):
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)
         waiting = self.wait("joined")
-        self.source.boards[0].callback(self.board())
-        self.assertIs(self.successResultOf(waiting), self.look("hit"))
+        self.source.results[0].callback(self.board())
+        self.assertIs(self.successResultOf(waiting), self.cached("hit"))
 
     def test_failure_without_waiters(self) -> None:
         """A failure without waiters is not logged as an error."""
         waiting = self.wait("miss")
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)
-        self.source.boards.pop().errback(SourceSilent("no answer within 10 s"))
+        self.source.results.pop().errback(SourceSilent("no callback within 10 s"))
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_cancel_after_the_board(self) -> None:
         """Cancelling a wait after the board has no effect."""
         waiting = self.wait("miss")
-        self.source.boards[0].callback(self.board())
+        self.source.results[0].callback(self.board())
         waiting.cancel()
-        self.assertIs(self.successResultOf(waiting), self.look("hit"))
+        self.assertIs(self.successResultOf(waiting), self.cached("hit"))
 
     def test_waiter_cancels_another(self) -> None:
         """A waiter that cancels another does not affect the rest."""
         first, second, third = self.wait("miss"), self.wait("joined"), self.wait("joined")
         first.addCallback(lambda _: second.cancel())
-        self.source.boards[0].callback(self.board())
+        self.source.results[0].callback(self.board())
         self.failureResultOf(second, CancelledError)
-        self.assertIs(self.successResultOf(third), self.look("hit"))
+        self.assertIs(self.successResultOf(third), self.cached("hit"))
 
     def test_failing_waiter(self) -> None:
         """An exception of a waiter does not reach the others."""
         first, second = self.wait("miss"), self.wait("joined")
         first.addCallback(lambda _: 1 / 0)
-        self.source.boards[0].callback(self.board())
-        self.assertIs(self.successResultOf(second), self.look("hit"))
+        self.source.results[0].callback(self.board())
+        self.assertIs(self.successResultOf(second), self.cached("hit"))
         self.failureResultOf(first, ZeroDivisionError)
 
     def test_request_from_a_waiter(self) -> None:
         """A request from a waiter is a hit after a board, and a new request after a failure."""
-        for fails, result, asked in ((False, "hit", 1), (True, "miss", 2)):
+        for fails, result, requests in ((False, "hit", 1), (True, "miss", 2)):
             self.source = FakeSource()
             self.cache = BoardCache(self.source, self.clock)
             again: list[str] = []
@@ -283,12 +283,12 @@ class WaitingTests(CacheTestCase):
 
             waiting = self.wait("miss").addBoth(request_again)
             if fails:
-                self.source.boards[0].errback(SourceSilent("no answer within 10 s"))
+                self.source.results[0].errback(SourceSilent("no callback within 10 s"))
             else:
-                self.source.boards[0].callback(self.board())
+                self.source.results[0].callback(self.board())
             self.successResultOf(waiting)
             self.assertEqual(again, [result])
-            self.assertEqual(len(self.source.requested), asked)
+            self.assertEqual(len(self.source.requested), requests)
 
 
 class FailureTests(CacheTestCase):
@@ -298,51 +298,51 @@ class FailureTests(CacheTestCase):
         """The error of the source reaches the waiter, and is not logged."""
         for failure in (SourceSilent("a"), SourceUnreachable("b"), SourceBroken("c"), NoBoard("d")):
             waiting = self.wait("miss")
-            self.source.boards[-1].errback(failure)
+            self.source.results[-1].errback(failure)
             self.assertIs(self.failureResultOf(waiting, NoBoard).value, failure)
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_request_after_a_failure(self) -> None:
         """After a failure the next miss is a new request."""
         waiting = self.wait("miss")
-        self.source.boards[0].errback(SourceUnreachable("refused"))
+        self.source.results[0].errback(SourceUnreachable("refused"))
         self.failureResultOf(waiting, SourceUnreachable)
         waiting = self.wait("miss")
         self.assertEqual(self.source.requested, [CODE, CODE])
-        self.source.boards[1].callback(self.board())
-        self.assertIs(self.successResultOf(waiting), self.look("hit"))
+        self.source.results[1].callback(self.board())
+        self.assertIs(self.successResultOf(waiting), self.cached("hit"))
 
     def test_immediate_failure(self) -> None:
-        """A source may fail at once, as an open circuit breaker does."""
+        """A source may fail immediately, as an open circuit breaker does."""
         self.source.immediate = SourceUnreachable("refused")
-        for asked in (1, 2):
+        for requests in (1, 2):
             self.failureResultOf(self.wait("miss"), SourceUnreachable)
-            self.assertEqual(len(self.source.requested), asked)
+            self.assertEqual(len(self.source.requested), requests)
 
     def test_stale_board_of_a_failing_source(self) -> None:
         """While the source fails a stale board is served, and each time a refresh is requested."""
         old = self.cache.put(self.board(age=100))
-        for asked in (1, 2, 3):
-            self.assertIs(self.look("stale"), old)
-            self.source.boards[-1].errback(SourceUnreachable("refused"))
-            self.assertEqual(len(self.source.requested), asked)
-        self.source.boards.clear()
+        for requests in (1, 2, 3):
+            self.assertIs(self.cached("stale"), old)
+            self.source.results[-1].errback(SourceUnreachable("refused"))
+            self.assertEqual(len(self.source.requested), requests)
+        self.source.results.clear()
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_stale_board_with_immediate_failure(self) -> None:
-        """A stale board is served while the refresh fails at once."""
+        """A stale board is served while the refresh fails immediately."""
         old = self.cache.put(self.board(age=100))
         self.source.immediate = SourceUnreachable("refused")
         for _ in range(2):
-            self.assertIs(self.look("stale"), old)
+            self.assertIs(self.cached("stale"), old)
 
     def test_late_board_after_a_failure(self) -> None:
         """When the source fails, a board that arrived meanwhile serves all waiters."""
         first, second = self.wait("miss"), self.wait("joined")
-        self.source.deliver(self.board())
-        self.source.boards[0].errback(SourceSilent("no answer within 10 s"))
-        entry = self.look("hit")
+        self.source.publish(self.board())
+        self.source.results[0].errback(SourceSilent("no callback within 10 s"))
+        entry = self.cached("hit")
         self.assertIs(self.successResultOf(first), entry)
         self.assertIs(self.successResultOf(second), entry)
 
@@ -354,7 +354,7 @@ class FailureTests(CacheTestCase):
             waiting = self.wait("miss")
             board = self.board(age=age)
             self.cache.put(board)
-            self.source.boards[0].errback(SourceSilent("no answer within 10 s"))
+            self.source.results[0].errback(SourceSilent("no callback within 10 s"))
             if serves:
                 self.assertIs(self.successResultOf(waiting).board, board, age)
             else:
@@ -374,19 +374,19 @@ class FailureTests(CacheTestCase):
     def test_board_expires_while_waiting(self) -> None:
         """A board that becomes too old during a request does not serve the waiters."""
         self.cache.put(self.board(age=295))
-        self.look("stale")
+        self.cached("stale")
         self.clock.advance(6)
         waiting = self.wait("joined")
-        self.source.boards[0].errback(SourceSilent("no answer within 10 s"))
+        self.source.results[0].errback(SourceSilent("no callback within 10 s"))
         self.failureResultOf(waiting, SourceSilent)
 
     def test_unexpected_error(self) -> None:
         """An exception other than NoBoard reaches each waiter, and is logged once."""
-        for at_once in (False, True):
-            self.source.immediate = ZeroDivisionError("a fault") if at_once else None
-            waiting = [self.wait("miss")] if at_once else [self.wait("miss"), self.wait("joined")]
-            if not at_once:
-                self.source.boards[-1].errback(ZeroDivisionError("a fault"))
+        for immediate in (False, True):
+            self.source.immediate = ZeroDivisionError("a fault") if immediate else None
+            waiting = [self.wait("miss")] if immediate else [self.wait("miss"), self.wait("joined")]
+            if not immediate:
+                self.source.results[-1].errback(ZeroDivisionError("a fault"))
             for each in waiting:
                 self.failureResultOf(each, ZeroDivisionError)
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
@@ -394,27 +394,27 @@ class FailureTests(CacheTestCase):
     def test_unexpected_error_while_stale(self) -> None:
         """An exception without waiters is logged once, and the stale board is served."""
         self.cache.put(self.board(age=100))
-        self.look("stale")
-        self.source.boards.pop().errback(ZeroDivisionError("a fault"))
+        self.cached("stale")
+        self.source.results.pop().errback(ZeroDivisionError("a fault"))
         gc.collect()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.look("stale")
+        self.cached("stale")
 
-    def test_nothing_left_behind(self) -> None:
-        """After each request has ended, nothing of it is left."""
-        answered, joined, failed = self.wait("miss", "1"), self.wait("joined", "1"), self.wait("miss", "2")
-        left, left_and_failed = self.wait("miss", "3"), self.wait("miss", "4")
-        for waiting in (left, left_and_failed):
+    def test_no_pending_entries_remain(self) -> None:
+        """Completed requests leave no pending entries."""
+        served, joined, failed = self.wait("miss", "1"), self.wait("joined", "1"), self.wait("miss", "2")
+        abandoned, abandoned_and_failed = self.wait("miss", "3"), self.wait("miss", "4")
+        for waiting in (abandoned, abandoned_and_failed):
             waiting.cancel()
             self.failureResultOf(waiting, CancelledError)
         self.cache.put(self.board("5", age=100))
-        self.look("stale", "5")
-        for code, board in zip("12345", self.source.boards, strict=True):
+        self.cached("stale", "5")
+        for code, result in zip("12345", self.source.results, strict=True):
             if code in "135":
-                board.callback(self.board(code))
+                result.callback(self.board(code))
             else:
-                board.errback(SourceSilent("no answer within 10 s"))
-        self.assertIs(self.successResultOf(answered), self.successResultOf(joined))
+                result.errback(SourceSilent("no callback within 10 s"))
+        self.assertIs(self.successResultOf(served), self.successResultOf(joined))
         self.failureResultOf(failed, SourceSilent)
         self.assertEqual(self.cache._pending, {})
 
@@ -430,9 +430,9 @@ class BoundsTests(CacheTestCase):
         return "".join(self.cache.board(code)[0][0] for code in codes)
 
     def render(self, entry: Entry, size: int, form: object = "form") -> None:
-        """Render an entry in so many bytes."""
-        made = self.cache.rendered(entry, form, lambda board: b"." * size)
-        self.assertEqual(len(made), size)
+        """Render an entry as a body of this many bytes."""
+        body = self.cache.rendered(entry, form, lambda board: b"." * size)
+        self.assertEqual(len(body), size)
 
     def test_entries_are_bounded(self) -> None:
         """The number of boards is bounded, and the oldest is evicted."""
@@ -447,7 +447,7 @@ class BoundsTests(CacheTestCase):
             self.limit(entries=3)
             for code in "abc":
                 self.cache.put(self.board(code, age))
-            self.look(result, "a")
+            self.cached(result, "a")
             self.cache.put(self.board("d", age))
             self.assertEqual(self.results(*"bacd"), "m" + 3 * result[0])
 
@@ -470,7 +470,7 @@ class BoundsTests(CacheTestCase):
         self.limit(bytes=100)
         for code in "ab":
             self.render(self.cache.put(self.board(code)), 40)
-        self.look("hit", "a")
+        self.cached("hit", "a")
         self.render(self.cache.put(self.board("c")), 40)
         self.assertEqual(self.results(*"bac"), "mhh")
 
@@ -486,7 +486,7 @@ class BoundsTests(CacheTestCase):
         self.assertEqual(self.results(*"ab"), "mh")
 
     def test_bytes_of_removed_boards(self) -> None:
-        """The forms of a board that was replaced or removed count no more."""
+        """The forms of a board that was replaced or removed no longer count."""
         self.limit(bytes=100, entries=2)
         for _ in range(10):
             self.render(self.cache.put(self.board("a")), 50)
@@ -499,10 +499,10 @@ class BoundsTests(CacheTestCase):
     def test_removed_entry_does_not_count(self) -> None:
         """An entry that was removed or replaced can be rendered, and does not count."""
         self.limit(bytes=100, entries=2)
-        gone = [self.cache.put(self.board("a")), self.cache.put(self.board("b"))]
+        removed = [self.cache.put(self.board("a")), self.cache.put(self.board("b"))]
         self.cache.put(self.board("b"))
         self.render(self.cache.put(self.board("c")), 100)
-        for entry in gone:
+        for entry in removed:
             self.render(entry, 90)
         self.assertEqual(self.results(*"abc"), "mhh")
 
@@ -511,8 +511,8 @@ class BoundsTests(CacheTestCase):
         self.limit(bytes=100)
         self.render(self.cache.put(self.board("b")), 100)
         self.render(self.cache.put(self.board("a")), 101)
-        self.look("hit", "a")
-        self.look("hit", "b")
+        self.cached("hit", "a")
+        self.cached("hit", "b")
 
     def test_expired_boards_are_removed(self) -> None:
         """A board that is too old is removed when a newer one is stored."""
@@ -528,7 +528,7 @@ class BoundsTests(CacheTestCase):
         first, second = self.wait("miss"), self.wait("joined")
         first.addCallback(lambda _: self.cache.put(self.board("1")))
         board = self.board()
-        self.source.boards[0].callback(board)
+        self.source.results[0].callback(board)
         self.assertIs(self.successResultOf(second).board, board)
         self.wait("miss")
 
@@ -545,22 +545,22 @@ class RenderedTests(CacheTestCase):
         return b"%d" % len(self.renders)
 
     def test_rendered_once_per_form(self) -> None:
-        """A board is rendered once in each form, whatever the form's key."""
+        """A board is rendered once in each form; keys may be of any type."""
         entry = self.cache.put(self.board())
         for _ in range(3):
-            for form, made in (("xml", b"1"), (("xml", "gzip"), b"2"), (self, b"3")):
-                self.assertEqual(self.cache.rendered(entry, form, self.render), made)
+            for form, body in (("xml", b"1"), (("xml", "gzip"), b"2"), (self, b"3")):
+                self.assertEqual(self.cache.rendered(entry, form, self.render), body)
         self.assertEqual(self.renders, [entry.board] * 3)
 
     def test_empty_form(self) -> None:
-        """A form without a byte is stored, too."""
+        """An empty form is stored as well."""
         entry = self.cache.put(self.board())
         for _ in range(2):
             self.cache.rendered(entry, "empty", lambda board: self.render(board)[:0])
         self.assertEqual(len(self.renders), 1)
 
     def test_new_board(self) -> None:
-        """A new board is rendered anew, and the old entry keeps its forms."""
+        """A new board is rendered again; the old entry retains its forms."""
         old = self.cache.put(self.board())
         self.assertEqual(self.cache.rendered(old, "xml", self.render), b"1")
         new = self.cache.put(self.board(trips=2))
@@ -580,17 +580,17 @@ class OperatorTests(CacheTestCase):
     """The commands of operators."""
 
     def test_peek(self) -> None:
-        """peek() requests nothing, whatever the board's age."""
+        """peek() never sends a request, regardless of the board's age."""
         self.assertIsNone(self.cache.peek(CODE))
         entry = self.cache.put(self.board(age=1000))
         self.cache.put(self.board(code="1"))
-        self.assertIsNone(self.cache.peek(CODE))  # too old, and gone when another one came
+        self.assertIsNone(self.cache.peek(CODE))  # too old: removed when another board was stored
         entry = self.cache.put(self.board())
         self.assertIs(self.cache.peek(CODE), entry)
         self.assertEqual(self.source.requested, [])
 
     def test_purge(self) -> None:
-        """A purged stop is requested again, and its forms count no more."""
+        """A purged stop is requested again, and its forms no longer count."""
         entry = self.cache.put(self.board())
         self.cache.rendered(entry, "form", lambda board: b"12345")
         self.assertTrue(self.cache.purge(CODE))

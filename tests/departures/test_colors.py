@@ -13,7 +13,7 @@ class ColorTests(SynchronousTestCase):
     """Parsing colours, and text on them."""
 
     def test_valid_and_invalid_colors(self) -> None:
-        """Six hexadecimal digits are a colour, and nothing else is."""
+        """Only six hexadecimal digits are a colour."""
         for text, color in [
             ("B5121B", "#b5121b"), ("#00639a", "#00639a"), (None, None), ("", None), ("fff", None), ("red", None),
             ("00639a;", None), ("\uff10" * 6, None), ("00639a\n", None),
@@ -27,7 +27,7 @@ class ColorTests(SynchronousTestCase):
         self.assertEqual(contrast("#123456", "#123456"), 1)
 
     def test_preferred_text_color(self) -> None:
-        """The preferred colour of text is used if it is legible, and else black or white."""
+        """The preferred colour of text is used if it is legible; otherwise black or white."""
         for background, preferred, expected in [
             ("#b5121b", "#ffffff", "#ffffff"),
             ("#1d1d3b", "#ffe45c", "#ffe45c"),

@@ -33,7 +33,7 @@ class StateTests(SynchronousTestCase):
     """States of departures and stops."""
 
     def test_row_states(self) -> None:
-        """The state follows from status and times; without an expected time none is on time."""
+        """The state follows from status and times; a departure without an expected time is never on time."""
         for status, expected, is_stale, state in [
             ("DRIVING", 600.0, False, "on_time"),
             ("DRIVING", 659.0, False, "on_time"),
@@ -65,7 +65,7 @@ class StateTests(SynchronousTestCase):
             self.assertEqual(stop_state(rows, is_stale), state)
 
     def test_moved_departure(self) -> None:
-        """A departure is moved if its displayed time is another one than planned, and is reported."""
+        """A departure is moved if its displayed time differs from the planned one and was reported."""
         self.assertEqual([row(10, expected).moved for expected in (9.9, 10, 10.9, 11)], [True, False, False, True])
         self.assertEqual(row(10, 7).delay, -3)
         for state in ("planned", "unknown", "cancelled"):
@@ -76,7 +76,7 @@ class MinutesTests(SynchronousTestCase):
     """Remaining minutes, which are never overstated."""
 
     def test_whole_minutes(self) -> None:
-        """Only whole minutes count, and not below 0."""
+        """Minutes are rounded down, and never negative."""
         stop = StopDisplay(CODE, "live")
         minutes = [stop.minutes(row(10, m), NOW) for m in (-1, 0, 0.99, 1, 1.99, 2, 60)]
         self.assertEqual(minutes, [0, 0, 0, 1, 1, 2, 60])
@@ -145,14 +145,14 @@ class BoardDisplayTests(SynchronousTestCase):
         self.assertEqual((stop.code, stop.state, stop.age, stop.as_of, stop.name), (CODE, "live", 20.0, None, ""))
         self.assertEqual(stop.rows, (DisplayRow("4", "Lindedorp via Brug", NOW + 1800, NOW + 2000, "late"),))
 
-    def test_stale_board_has_its_time(self) -> None:
+    def test_stale_board_states_its_time(self) -> None:
         """A stale board is displayed with the time of its data."""
         stop = self.display(self.trip, age=100.0, is_stale=True)
         self.assertEqual((stop.state, stop.as_of), ("last_known", NOW - 100))
         self.assertEqual(stop.rows[0].state, "last_known")
 
     def test_missing_values(self) -> None:
-        """Without both times no departure is on time, and without any there is no row."""
+        """A departure without both times is never on time; one without any time has no row."""
         for values, states in [
             ({"expected_departure_time": None}, ["unknown"]),
             ({"expected_departure_time": "nonsense"}, ["unknown"]),
@@ -178,7 +178,7 @@ class BoardDisplayTests(SynchronousTestCase):
         self.assertEqual([row.line for row in self.display(*trips, lines="L004").rows], ["4", "5"])
 
     def test_late_in_repeated_hour(self) -> None:
-        """In the hour that occurs twice a late departure is not early by most of an hour."""
+        """In the repeated hour, a late departure is not shown as early by most of an hour."""
         received_at = datetime.fromisoformat("2026-10-25T02:55:00+02:00").timestamp()
         trip = replace(
             self.trip,

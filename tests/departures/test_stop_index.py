@@ -61,7 +61,7 @@ class FindTests(SynchronousTestCase):
         return " ".join(self.index.find(query))
 
     def test_order_of_matches(self) -> None:
-        """Exact codes precede exact names, whole words and beginnings; equal matches are in order of names."""
+        """Exact codes precede exact names, full words and prefixes; equal matches are sorted by name."""
         for query, codes in [
             ("neude", "1"),
             ("centraal station", "3 2"),
@@ -75,7 +75,7 @@ class FindTests(SynchronousTestCase):
             self.assertEqual(self.find(query), codes, query)
 
     def test_all_words_must_match(self) -> None:
-        """Words may be beginnings, in any order and of the town; all of them must match."""
+        """Words may be prefixes, in any order, and of the town; all of them must match."""
         for query, codes in [
             ("utr cen", "2"),
             ("STATION utrecht", "2"),
@@ -89,7 +89,7 @@ class FindTests(SynchronousTestCase):
             self.assertEqual(self.find(query), codes, query)
 
     def test_town_before_roads_to_it(self) -> None:
-        """Stops of a town precede roads that are named after it; a name that begins with the word comes first."""
+        """Stops of a town precede roads named after it; names that begin with the word precede both."""
         roads = {f"{n}": point(f"Dorp{n}, Utrechtseweg", f"Dorp{n}") for n in range(2 * MAX_STOPS)}
         town = {"91": point("Utrecht, Neude", "Utrecht"), "92": point("Amsterdam, Aan Utrecht", "Amsterdam")}
         stops = index({**roads, **town, "93": point("Utrecht Poort", "Ede")})
@@ -97,10 +97,10 @@ class FindTests(SynchronousTestCase):
         self.assertEqual(len(stops.find("utrecht")), MAX_STOPS)
 
     def test_matches_are_limited(self) -> None:
-        """The number of matches is limited, and each stop occurs once."""
-        many = index({f"{n:04}": point(f"Halte {n:04}", "Halte") for n in range(500)})
-        self.assertEqual(many.find("halte"), tuple(f"{n:04}" for n in range(MAX_STOPS)))
-        self.assertEqual(len(many.find("0")), MAX_STOPS)
+        """The number of matches is limited; each stop occurs once."""
+        stops = index({f"{n:04}": point(f"Halte {n:04}", "Halte") for n in range(500)})
+        self.assertEqual(stops.find("halte"), tuple(f"{n:04}" for n in range(MAX_STOPS)))
+        self.assertEqual(len(stops.find("0")), MAX_STOPS)
 
     def test_changes_during_build_are_ignored(self) -> None:
         """Changes of the stops during the build of an index are not in it."""
@@ -116,7 +116,7 @@ class FindTests(SynchronousTestCase):
 
     @given(st.text() | st.text("utrech 123,é").map(lambda text: text * 50))
     def test_any_query(self, query: str) -> None:
-        """Any query matches known stops only, once each, and limited in number."""
+        """Any query returns a limited number of known stops, each once."""
         matches = self.index.find(query)
         self.assertLessEqual({*matches}, {*STOPS, "800"})
         self.assertEqual(len({*matches}), len(matches))
@@ -124,7 +124,7 @@ class FindTests(SynchronousTestCase):
 
     @given(st.dictionaries(st.text(max_size=5), st.tuples(st.none() | st.text(), st.none() | st.text()), max_size=9))
     def test_stop_matches_its_name(self, names: dict[str, tuple[str | None, str | None]]) -> None:
-        """A stop matches its whole name."""
+        """A stop matches its full name."""
         stops = index({code: point(name, town) for code, (name, town) in names.items()})
         for code, (name, _) in names.items():
             if folded((name or "")[:100]) and len(folded(name or "").split()) <= 6 and len(name or "") <= 100:

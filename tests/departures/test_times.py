@@ -1,4 +1,4 @@
-"""Tests of departures.times: parsing times, and their moments, also when clocks are changed."""
+"""Tests of departures.times: parsing times, and the moments they denote, including clock changes."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -62,7 +62,7 @@ class ParseTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.integers(0, 2 * DAY - 1))
     def test_time_round_trip(self, seconds: int) -> None:
-        """Each valid time is formatted as it was."""
+        """Each valid time is formatted as it was parsed."""
         self.assertEqual(read_time(write_time(seconds)), seconds)
 
     def test_valid_and_invalid_dates(self) -> None:
@@ -136,7 +136,7 @@ class MomentTests(SynchronousTestCase):
     """The moments of times."""
 
     def test_times_are_local(self) -> None:
-        """A time is local, in winter and in summer, also past 24:00."""
+        """A time is local, in winter and in summer, and past 24:00."""
         table = {
             (date(2026, 1, 1), "01:00:00"): "01-01T00:00",
             (date(2025, 12, 31), "25:00:00"): "01-01T00:00",
@@ -150,7 +150,7 @@ class MomentTests(SynchronousTestCase):
         self.assertEqual(moment(date(2025, 12, 31), 25 * HOUR), NOW)
 
     def test_skipped_hour(self) -> None:
-        """In the night that lacks an hour times are local, and in that hour clocks count as not set yet."""
+        """In the night with a skipped hour times are local; within that hour, the offset of winter applies."""
         for time, expected in {
             "00:00:00": "03-28T23:00",
             "01:59:00": "03-29T00:59",
@@ -168,7 +168,7 @@ class MomentTests(SynchronousTestCase):
                 self.assertEqual(moment_of(SPRING - timedelta(1), day_before), expected, day_before)
 
     def test_repeated_hour(self) -> None:
-        """In the night with a repeated hour times are local, in that hour the first one."""
+        """In the night with a repeated hour times are local; within that hour, the first occurrence counts."""
         for time, expected in {
             "00:00:00": "10-24T22:00",
             "01:59:00": "10-24T23:59",
@@ -184,7 +184,7 @@ class MomentTests(SynchronousTestCase):
                 self.assertEqual(moment_of(AUTUMN - timedelta(1), day_before), expected, day_before)
 
     def test_second_of_repeated_hour(self) -> None:
-        """A time that is still to come after the first of the hours is in the second one."""
+        """Within the repeated hour, a time that is in the future when it is sent may be in the second occurrence."""
         for after, expected in {
             "2026-10-25T00:29:00": "10-25T00:30",
             "2026-10-25T00:30:00": "10-25T00:30",
@@ -214,7 +214,7 @@ class MomentTests(SynchronousTestCase):
         self.assertEqual(moments(AUTUMN, None, None, NOW), (None, None))
 
     def test_after_matters_in_repeated_hour_only(self) -> None:
-        """No other time depends on what was still to come."""
+        """Outside the repeated hour, `after` has no effect."""
         late = utc("2027-01-01T00:00:00")
         for day in (SPRING, AUTUMN, date(2026, 7, 1)):
             for hour in range(48):
@@ -227,7 +227,7 @@ class MomentTests(SynchronousTestCase):
     @example(SPRING, 2 * HOUR + 1, 0.0)
     @example(AUTUMN, 2 * HOUR + 1, 2.0**32)
     def test_local_time_of_any_moment(self, day: date, seconds: int, after: float) -> None:
-        """The local time of a moment is its time, or an hour later in the skipped hour."""
+        """The moment of a time has that local time, or one an hour later in the skipped hour."""
         local = datetime.fromtimestamp(moment(day, seconds, after), LOCAL_ZONE).replace(tzinfo=None)
         time = datetime(day.year, day.month, day.day) + timedelta(seconds=seconds)
         self.assertIn(local - time, (timedelta(0), timedelta(hours=1)))

@@ -1,4 +1,4 @@
-"""Tests of the departure board as lines of text and as JSON."""
+"""Tests of documents.board: the departure board as lines of text and as JSON."""
 
 import json
 from dataclasses import replace
@@ -53,7 +53,7 @@ class LineTests(SynchronousTestCase):
         return text.split("\n")[:-1]
 
     def test_unreliable_times_are_marked(self) -> None:
-        """Times that are not reliable have a tilde in a line, and no expected time in JSON if they never had one."""
+        """Unreliable times have a tilde in text; in JSON, "expected" is null for planned and unknown ones."""
         for state, time in [("late", "5 min"), ("planned", "5 min"), ("last_known", "~5 min"), ("unknown", "~01:03")]:
             board = display(row(3, 5, cast(RowState, state)))
             self.assertEqual(lines_of(board, "nl", NOW, ("time",)), f"{time}\n", state)
@@ -87,7 +87,7 @@ class LineTests(SynchronousTestCase):
                 self.assertTrue(line.endswith(time), (chars, line))
 
     def test_fields(self) -> None:
-        """The requested fields, in their order."""
+        """Lines have the requested fields in their order."""
         self.assertEqual(self.lines(None, "time", "line")[1], "  01:12 160")
         self.assertEqual(self.lines(None, "planned", "expected", "state")[0], "01:03 01:05 late")
         self.assertEqual(self.lines(None, "planned", "expected", "state")[2], "01:14       cancelled")
@@ -96,7 +96,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(self.lines(12, "time", "planned", "expected")[0], "       5 min")
 
     def test_words_fit(self) -> None:
-        """Every word in place of a time fits the shortest line that can be requested."""
+        """Every word that replaces a time fits the shortest line that can be requested."""
         for lang in LANGUAGES:
             longest = max(len(TEXTS[lang][key]) for key in ("now", "cancelled"))
             self.assertLessEqual(longest, CHARS.type.schema["minimum"])
@@ -136,11 +136,11 @@ class DocumentTests(SynchronousTestCase):
         board = display(*(row(3, 3, state) for state in states))
         departures = stops_of(board, "en", NOW, ("planned", "expected"))[0]["departures"]
         planned = "2026-01-01T01:03:00+01:00"
-        self.assertEqual([one["planned"] for one in departures], [planned] * 3)
-        self.assertEqual([one["expected"] for one in departures], [None, None, planned])
+        self.assertEqual([departure["planned"] for departure in departures], [planned] * 3)
+        self.assertEqual([departure["expected"] for departure in departures], [None, None, planned])
         self.assertEqual(lines_of(board, "en", NOW, ("expected",)), "\n\n01:03\n")
 
     def test_as_of(self) -> None:
-        """Old data has its time."""
+        """Old data has the time of its receipt."""
         (stop,) = stops_of(display(state="last_known", as_of=NOW - 60), "en", NOW)
         self.assertEqual(stop["as_of"], "2026-01-01T00:59:00+01:00")

@@ -1,4 +1,4 @@
-"""Tests of OVapi's documents that need no server."""
+"""Tests of documents.ovapi without a server: the position of a journey, and extra columns."""
 
 import json
 from datetime import date
@@ -38,10 +38,10 @@ def passtime(order: int, status: str, **values: object) -> Passtime:
 
 
 class WhereTests(SynchronousTestCase):
-    """Where a journey is."""
+    """The current stop of a journey."""
 
     def test_last_reported_stop_or_next_one(self) -> None:
-        """A journey is at the last stop that it has reached, by number, or else at the next one."""
+        """A journey is at the last stop that it has reached, by number, otherwise at the next one."""
         for statuses, order in [
             (("DRIVING", "DRIVING", "DRIVING"), 9),
             (("ARRIVED", "DRIVING", "DRIVING"), 9),
@@ -50,17 +50,17 @@ class WhereTests(SynchronousTestCase):
             (("UNKNOWN", "UNKNOWN", "DRIVING"), 11),
         ]:
             stops = [passtime(order, status) for order, status in zip((9, 10, 11), statuses, strict=True)]
-            found = where(reversed(stops), NOW)
-            self.assertEqual(found and found.user_stop_order_number, str(order), statuses)
+            current = where(reversed(stops), NOW)
+            self.assertEqual(current and current.user_stop_order_number, str(order), statuses)
 
-    def test_next_stop_is_still_shown(self) -> None:
-        """A stop at which the journey was due too long ago is not the next one."""
+    def test_next_stop_is_not_hidden(self) -> None:
+        """A stop whose passtime is already hidden is not the next one."""
         late = passtime(1, "DRIVING", expected_departure=NOW - 61)
         self.assertIsNone(where([late], NOW))
         self.assertEqual(where([late, passtime(2, "DRIVING")], NOW), passtime(2, "DRIVING"))
 
-    def test_nowhere(self) -> None:
-        """A journey without stops, one that has ended and a cancelled one are nowhere."""
+    def test_no_current_stop(self) -> None:
+        """A journey without stops, one that has ended and a cancelled one have no current stop."""
         for stops in (
             [],
             [passtime(1, "PASSED"), passtime(2, "ARRIVED", journey_stop_type="LAST")],
@@ -77,7 +77,7 @@ class ColumnTests(LiveTestCase):
         return json.loads(msgspec.json.encode(OvapiDocuments(self.feed).passtime(passtime(1, "DRIVING", **values))))
 
     def test_extra_columns_are_members(self) -> None:
-        """Each KV8 column without a field of Passtime is an optional text, in the JSON and in the schema."""
+        """Each KV8 column without a field of Passtime is an optional string, in the JSON and in the schema."""
         names = [column.name for column in COLUMNS if not column.field]
         members = self.members(extra=tuple((name, "a text") for name in names))
         self.assertEqual(list(members)[-len(names) :], names)

@@ -1,4 +1,4 @@
-"""The gateway: its questions, its callbacks and its log lines."""
+"""Tests of kv55.gateway: questions, callbacks, incidents and log lines."""
 
 import gzip
 from typing import Any
@@ -22,7 +22,7 @@ from tests.doubles import FakePoster
 NOW = 1327272349.0  # 2012-01-22T23:45:49+01:00
 CODE = "57330430"
 
-# A callback that breaks off after it has named its stop, and one that breaks off before.
+# Truncated callbacks: after the code of the stop, and before it.
 BROKEN = b"<DRIS_55><Request><TimingPoint><TimingPointCode>57330430</TimingPointCode><Tri"
 BROKEN_EARLY = b"<DRIS_55><Request><TimingPoint><TimingPointCo"
 
@@ -36,7 +36,7 @@ def callback(*codes: str, number: str | None = None, journey: str = "143") -> by
 
 
 def journey(board: Board) -> str | None:
-    """Return the journey of a board's trip, by which these tests tell callbacks apart."""
+    """Return the journey number of a board's trip, which identifies a callback in these tests."""
     return board.trips[0].journey_number
 
 
@@ -94,18 +94,18 @@ class GatewayTestCase(SynchronousTestCase):
         """Return the number of the last question."""
         return read_dris_55_req(self.poster.bodies[-1]).sequence_number
 
-    def assertAnswered(self, board: Deferred[Board], expected: str = "143", code: str = CODE) -> None:
-        """Assert that a question has a response, and which."""
+    def assertResolved(self, board: Deferred[Board], expected: str = "143", code: str = CODE) -> None:
+        """Assert that a question was resolved with the board of this journey."""
         result = self.successResultOf(board)
         self.assertEqual((result.code, journey(result)), (code, expected))
 
     def assertFails(self, board: Deferred[Board], error: type[NoBoard], text: str) -> None:
-        """Assert that a question failed, and with which text."""
+        """Assert that a question failed with this error and text."""
         failure = self.failureResultOf(board, error)
         self.assertEqual(failure.getErrorMessage(), text)
 
     def assertCounts(self, **counts: int) -> None:
-        """Assert the number of incidents of all kinds."""
+        """Assert the counts of all kinds of incidents."""
         self.assertEqual(self.gateway.incidents.counts, counts)
 
     def lines(self) -> list[tuple[Any, str]]:
@@ -143,10 +143,10 @@ class QuestionTests(GatewayTestCase):
         )
         self.assertEqual(self.poster.encodings, [None])
         self.deliver(callback("031102"))
-        self.assertAnswered(board, code="031102")
+        self.assertResolved(board, code="031102")
 
     def test_questions_are_numbered(self) -> None:
-        """Questions are numbered from 1 on, whatever their stop and the outcome of the last one."""
+        """Questions are numbered from 1, regardless of their stops and outcomes."""
         for number, code in enumerate(("1", "2", "2", "3", "1"), 1):
             board = self.request(code)
             self.assertEqual((self.number(), len(self.poster.bodies)), (str(number), number))
@@ -158,19 +158,19 @@ class QuestionTests(GatewayTestCase):
                 self.failureResultOf(board, SourceSilent)
 
     def test_questions_are_not_joined(self) -> None:
-        """Each request is a question of its own: joining them is up to the cache."""
+        """Each request sends a question of its own; the cache joins requests."""
         boards = [self.request(), self.request()]
         self.assertEqual(len(self.poster.bodies), 2)
         for number, board in enumerate(boards, 1):
             self.deliver(callback(CODE, number=str(number), journey=str(number)))
-            self.assertAnswered(board, str(number))
+            self.assertResolved(board, str(number))
 
 
 class ResponseTests(GatewayTestCase):
     """Callbacks before the deadline."""
 
     def test_callback_resolves_question(self) -> None:
-        """A callback, gzip or plain, resolves the question of its stop; the board is received at that moment."""
+        """A callback, gzip or plain, resolves the question of its stop; the board has the time of its receipt."""
         for data in (callback(CODE), gzip.compress(callback(CODE)), gzip.compress(callback(CODE), mtime=0)):
             board = self.request()
             self.clock.advance(0.25)
@@ -191,11 +191,11 @@ class ResponseTests(GatewayTestCase):
         self.assertEqual((envelope["SubscriberID"], envelope["SequenceNumber"]), ("openOV", "1"))
 
     def test_callback_overtakes_acknowledgement(self) -> None:
-        """A callback may overtake the response to the POST, which may then be anything."""
+        """A callback may arrive before the response to the POST, whose outcome then does not matter."""
         for error in (None, PostError("responded 500")):
             board = self.request(accepted=False)
             self.deliver(callback(CODE))
-            self.assertAnswered(board)
+            self.assertResolved(board)
             if error is None:
                 self.poster.posts[-1].callback(None)
             else:
@@ -208,7 +208,7 @@ class ResponseTests(GatewayTestCase):
         board = self.request()
         self.clock.advance(9.9375)
         self.deliver(callback(CODE))
-        self.assertAnswered(board)
+        self.assertResolved(board)
 
     def test_sequence_numbers(self) -> None:
         """The gateway may echo the number, always send the same one, an unknown one, or none."""
@@ -216,17 +216,17 @@ class ResponseTests(GatewayTestCase):
             self.set_up_gateway(GatewaySettings())
             board = self.request()
             self.deliver(callback(CODE, number=number))
-            self.assertAnswered(board)
+            self.assertResolved(board)
             self.assertEqual(self.late, [])
 
     def test_always_the_same_number(self) -> None:
-        """A gateway that always sends 56 resolves every question, also long after the question of that number."""
+        """A gateway that always sends 56 resolves every question, including those long after number 56."""
         for number in range(1, 62):
             board = self.request()
             self.assertEqual(self.number(), str(number))
             self.clock.advance(1)
             self.deliver(callback(CODE, number="56", journey=str(number)))
-            self.assertAnswered(board, str(number))
+            self.assertResolved(board, str(number))
         self.assertEqual(self.late, [])
         self.assertCounts()
 
@@ -235,20 +235,20 @@ class ResponseTests(GatewayTestCase):
         boards = {code: self.request(code) for code in ("1", "2", "4")}
         self.deliver(callback("0", "1", "2", "3"))
         for code in ("1", "2"):
-            self.assertAnswered(boards[code], code=code)
+            self.assertResolved(boards[code], code=code)
         self.assertNoResult(boards["4"])
         self.assertEqual(self.late, [])
         self.deliver(callback("4"))
-        self.assertAnswered(boards["4"], code="4")
+        self.assertResolved(boards["4"], code="4")
         self.assertCounts()
 
     def test_codes_are_text(self) -> None:
-        """A leading zero makes another stop."""
+        """Codes that differ in leading zeros are different stops."""
         board = self.request("031102")
         self.assertRaises(Unsolicited, self.deliver, callback("31102"))
         self.assertNoResult(board)
         self.deliver(callback("031102"))
-        self.assertAnswered(board, code="031102")
+        self.assertResolved(board, code="031102")
 
     def test_request_from_a_callback(self) -> None:
         """A caller may request the stop again when it gets its board or failure."""
@@ -265,12 +265,12 @@ class ResponseTests(GatewayTestCase):
             else:
                 self.deliver(callback(CODE, journey="1"))
             self.deliver(callback(CODE, journey="2"))
-            self.assertAnswered(again[0], "2")
+            self.assertResolved(again[0], "2")
         self.assertEqual(self.late, [])
 
 
 class DeliveryTests(GatewayTestCase):
-    """A callback between its acknowledgement and its boards."""
+    """A delivered callback before its boards are served."""
 
     def test_boards_wait_for_serve(self) -> None:
         """The callers get their boards and errors when the callback is served, not before."""
@@ -299,7 +299,7 @@ class DeliveryTests(GatewayTestCase):
         self.successResultOf(self.gateway.stopService())
         deliveries[1].serve()
         for code, board in zip("12", boards, strict=True):
-            self.assertAnswered(board, code=code)
+            self.assertResolved(board, code=code)
 
     def test_failing_listener(self) -> None:
         """An exception of a listener is logged; the other listeners and callers are served."""
@@ -315,15 +315,15 @@ class DeliveryTests(GatewayTestCase):
         self.deliver(callback("1", "2"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(len(self.late), 1)
-        self.assertAnswered(board, code="2")
+        self.assertResolved(board, code="2")
 
     def test_same_stop_twice(self) -> None:
-        """Two boards of a stop in one callback are for two questions."""
+        """Two boards of a stop in one callback resolve two questions."""
         older, newer = self.request(), self.request()
         delivery = self.gateway.deliver(callback(CODE, CODE))
         delivery.serve()
-        self.assertAnswered(newer)
-        self.assertAnswered(older)
+        self.assertResolved(newer)
+        self.assertResolved(older)
         self.assertCounts()
 
 
@@ -363,16 +363,16 @@ class DeadlineTests(GatewayTestCase):
         self.assertFails(board, SourceSilent, "no response within 10 s")
 
     def test_post_fails(self) -> None:
-        """A question whose POST fails fails at once, with the same text."""
+        """A failed POST fails its question immediately, with the same text."""
         for seconds in (0, 3):
             board = self.request(accepted=False)
             self.clock.advance(seconds)
             self.poster.posts[-1].errback(PostError("responded 503 Busy"))
             self.assertFails(board, SourceUnreachable, "responded 503 Busy")
 
-    def test_post_fails_at_once(self) -> None:
+    def test_post_fails_immediately(self) -> None:
         """A POST may fail before post() has returned."""
-        self.poster.error = PostError("connection refused")
+        self.poster.immediate = PostError("connection refused")
         self.assertFails(self.gateway.board(CODE), SourceUnreachable, "connection refused")
 
     def test_deadline_is_configurable(self) -> None:
@@ -383,14 +383,14 @@ class DeadlineTests(GatewayTestCase):
         self.assertFails(board, SourceSilent, "no response within 2.5 s")
 
     def test_each_question_has_its_deadline(self) -> None:
-        """A lost question delays its own callers alone: each has a deadline of its own."""
+        """A lost question delays only its own callers: each question has its own deadline."""
         boards = []
         for _ in range(4):
             boards.append(self.request())
             self.clock.advance(5)
         self.assertEqual([board.called for board in boards], [True, True, True, False])
         self.deliver(callback(CODE, number="4"))
-        self.assertAnswered(boards.pop())
+        self.assertResolved(boards.pop())
         for board in boards:
             self.failureResultOf(board, SourceSilent)
 
@@ -405,7 +405,7 @@ class UnreadableTests(GatewayTestCase):
         return str(caught.exception)
 
     def test_unreadable_callback_with_code(self) -> None:
-        """An unreadable callback with a code fails that stop's question at once, and no other."""
+        """An unreadable callback with a code fails only that stop's question, immediately."""
         for data in (BROKEN, write_error(CODE, "Timeout"), callback(CODE)[:-20]):
             board, other = self.request(), self.request("1")
             error = self.deliver_unreadable(data)
@@ -419,14 +419,14 @@ class UnreadableTests(GatewayTestCase):
         for data in (BROKEN_EARLY, b"", b"nonsense", b"\x1f\x8bnonsense", gzip.compress(BROKEN_EARLY)):
             accepted = self.request("1")
             self.clock.advance(5)
-            not_accepted = self.request("2", accepted=False)
+            pending = self.request("2", accepted=False)
             error = self.deliver_unreadable(data)
             later = self.request("3")
             self.assertNoResult(accepted)
             self.clock.advance(5)
             self.assertFails(accepted, SourceBroken, error)
             self.clock.advance(5)
-            self.assertFails(not_accepted, SourceBroken, error)
+            self.assertFails(pending, SourceBroken, error)
             self.assertFails(later, SourceSilent, "no response within 10 s")
             self.assertIs(self.poster.cancelled[-1], self.poster.posts[-2])
 
@@ -451,11 +451,11 @@ class UnreadableTests(GatewayTestCase):
         self.deliver_unreadable(BROKEN_EARLY)
         self.clock.advance(1)
         self.deliver(callback(CODE))
-        self.assertAnswered(board)
+        self.assertResolved(board)
         self.assertEqual(self.late, [])
 
     def test_readable_callback_follows_late(self) -> None:
-        """A readable callback after the unreadable one that failed its question is late, and passed on."""
+        """A readable callback for a question that an unreadable one failed is late, and passed to the listeners."""
         board = self.request()
         self.deliver_unreadable(BROKEN)
         self.failureResultOf(board, SourceBroken)
@@ -476,7 +476,7 @@ class UnreadableTests(GatewayTestCase):
         self.deliver_unreadable(BROKEN_EARLY)
         board = self.request()
         self.deliver(callback(CODE, number="2"))
-        self.assertAnswered(board)
+        self.assertResolved(board)
         self.assertCounts(broken=3, silent=1)
 
     def test_too_large_callback(self) -> None:
@@ -486,14 +486,14 @@ class UnreadableTests(GatewayTestCase):
         for data in (b" " * 2000 + callback(CODE), gzip.compress(b" " * 2001)):
             self.assertRegex(self.deliver_unreadable(data), "more than 2000 bytes")
         self.deliver(callback(CODE))
-        self.assertAnswered(board)
+        self.assertResolved(board)
 
 
 class UnsolicitedTests(GatewayTestCase):
     """Callbacks without a pending question."""
 
     def test_unsolicited_callback(self) -> None:
-        """A callback that was not requested is rejected, counted, and not passed on."""
+        """A callback that was not requested is rejected, counted, and not passed to listeners."""
         for n in (1, 2, 3):
             with self.assertRaises(Unsolicited) as caught:
                 self.deliver(callback(CODE, number="1"))
@@ -502,14 +502,14 @@ class UnsolicitedTests(GatewayTestCase):
         self.assertEqual(self.late, [])
 
     def test_callback_for_another_stop(self) -> None:
-        """A callback for another stop is rejected, whatever its number, and the question stays pending."""
+        """A callback for another stop is rejected regardless of its number; the question stays pending."""
         board = self.request()
         for number in (None, self.number()):
             self.assertRaises(Unsolicited, self.deliver, callback("1", "2", number=number))
         self.assertNoResult(board)
         self.clock.advance(9)
         self.deliver(callback(CODE))
-        self.assertAnswered(board)
+        self.assertResolved(board)
         self.assertEqual(self.late, [])
         self.assertCounts(unsolicited=2)
 
@@ -525,7 +525,7 @@ class UnsolicitedTests(GatewayTestCase):
         self.assertCounts(silent=1, late=1)
 
     def test_late_callback_after_failed_post(self) -> None:
-        """A callback to a question that seemed not to be accepted is passed to the listeners."""
+        """A callback to a question whose POST failed is passed to the listeners."""
         board = self.request(accepted=False)
         self.poster.posts[0].errback(PostError("broken off"))
         self.failureResultOf(board, SourceUnreachable)
@@ -547,7 +547,7 @@ class UnsolicitedTests(GatewayTestCase):
             self.assertEqual(len(self.late), late, seconds)
 
     def test_repeated_callback(self) -> None:
-        """A repeated callback is accepted, counted, and not passed on: in time, late, or both."""
+        """A repeated callback is accepted, counted, and not passed to listeners, in time or late."""
         for late, repeated in ((False, 2), (True, 4)):
             if late:
                 self.request_without_response()
@@ -555,7 +555,7 @@ class UnsolicitedTests(GatewayTestCase):
             else:
                 board = self.request()
                 self.deliver(callback(CODE))
-                self.assertAnswered(board)
+                self.assertResolved(board)
             for _ in range(2):
                 self.clock.advance(1)
                 self.deliver(callback(CODE))
@@ -563,15 +563,15 @@ class UnsolicitedTests(GatewayTestCase):
             self.assertEqual(self.gateway.incidents.counts["repeated"], repeated)
 
     def test_repeated_callback_after_five_minutes(self) -> None:
-        """A callback that is repeated after five minutes is unsolicited."""
+        """A repetition after five minutes is unsolicited."""
         board = self.request()
         self.deliver(callback(CODE))
-        self.assertAnswered(board)
+        self.assertResolved(board)
         self.clock.advance(300.5)
         self.assertRaises(Unsolicited, self.deliver, callback(CODE))
 
     def test_late_callback_with_a_newer_question(self) -> None:
-        """A late callback with the older question's number is passed on; the newer question stays pending."""
+        """A late callback with an older question's number reaches the listeners; the newer question stays pending."""
         older = self.request_without_response()
         board = self.request()
         newer = self.number()
@@ -579,16 +579,16 @@ class UnsolicitedTests(GatewayTestCase):
         self.assertNoResult(board)
         self.assertEqual([journey(board) for board in self.late], ["1"])
         self.deliver(callback(CODE, number=newer, journey="2"))
-        self.assertAnswered(board, "2")
+        self.assertResolved(board, "2")
         self.assertEqual(len(self.late), 1)
         self.assertCounts(silent=1, late=1)
 
     def test_callback_without_number_with_a_newer_question(self) -> None:
-        """A callback without a number is for the pending question, if there is one."""
+        """A callback without a number resolves the pending question, if any."""
         self.request_without_response()
         board = self.request()
         self.deliver(callback(CODE))
-        self.assertAnswered(board)
+        self.assertResolved(board)
         self.assertEqual(self.late, [])
 
     def test_callback_with_late_and_pending_stops(self) -> None:
@@ -597,7 +597,7 @@ class UnsolicitedTests(GatewayTestCase):
         board = self.request("2")
         self.deliver(callback("1", "2", "3"))
         self.assertEqual([board.code for board in self.late], ["1"])
-        self.assertAnswered(board, code="2")
+        self.assertResolved(board, code="2")
         self.assertCounts(silent=1, late=1)
 
     def test_late_callback_without_listeners(self) -> None:
@@ -608,13 +608,13 @@ class UnsolicitedTests(GatewayTestCase):
         self.assertEqual(self.late, [])
 
     def test_refused_client(self) -> None:
-        """A callback from a client that may not send any is counted."""
+        """A callback from a client that is not allowed is counted."""
         self.gateway.refuse("192.0.2.0/24")
         self.assertCounts(refused=1)
 
 
 class MemoryTests(GatewayTestCase):
-    """The questions that the gateway holds."""
+    """The bounds of stored questions."""
 
     def test_oldest_questions_are_removed(self) -> None:
         """Beyond the limit the oldest questions are removed: late callbacks to them are unsolicited."""
@@ -629,15 +629,15 @@ class MemoryTests(GatewayTestCase):
         self.assertEqual([board.code for board in self.late], codes[-3:])
 
     def test_pending_questions_are_not_removed(self) -> None:
-        """A pending question is not removed, however many there are."""
+        """Pending questions are not removed, regardless of their number."""
         self.set_up_gateway(GatewaySettings(remembered=1))
         boards = {str(n): self.request(str(n)) for n in range(20)}
         for code, board in boards.items():
             self.deliver(callback(code))
-            self.assertAnswered(board, code=code)
+            self.assertResolved(board, code=code)
 
     def test_questions_are_bounded(self) -> None:
-        """At most one question more than the limit is held, of however many stops."""
+        """At most one question more than the limit is stored, regardless of the number of stops."""
         self.set_up_gateway(GatewaySettings(remembered=10))
         for n in range(100):
             board = self.request(str(n))
@@ -680,20 +680,20 @@ class StopTests(GatewayTestCase):
     def request_and_respond(self, code: str) -> None:
         board = self.request(code)
         self.deliver(callback(code))
-        self.assertAnswered(board, code=code)
+        self.assertResolved(board, code=code)
 
     def test_post_is_cancelled_at_its_deadline(self) -> None:
         """The POST of a question that is never acknowledged is cancelled at the deadline."""
         board = self.request(accepted=False)
         self.deliver(callback(CODE))
-        self.assertAnswered(board)
+        self.assertResolved(board)
         self.assertEqual(self.poster.cancelled, [])
         self.clock.advance(10)
         self.assertEqual(self.poster.cancelled, self.poster.posts)
         self.assertEqual(self.lines(), [])
 
     def test_events(self) -> None:
-        """Events have the seconds until a question was acknowledged, and until it had its response."""
+        """Events have the seconds until a question was acknowledged, and until its callback."""
         self.request()
         self.clock.advance(2)
         self.deliver(callback(CODE))
@@ -701,7 +701,7 @@ class StopTests(GatewayTestCase):
         self.assertEqual([(event.name, event.seconds) for event in events], [("taken", 0.0), ("answered", 2.0)])
 
     def test_stop_without_questions(self) -> None:
-        """A gateway without questions stops, too."""
+        """A gateway without questions can be stopped."""
         self.gateway.startService()
         self.successResultOf(self.gateway.stopService())
         self.assertTrue(self.poster.closed)
@@ -720,13 +720,13 @@ class LogTests(GatewayTestCase):
     """The log lines."""
 
     def fail_question(self) -> None:
-        """Have the POST of a question fail."""
+        """Send a question whose POST fails."""
         board = self.request(accepted=False)
         self.poster.posts[-1].errback(PostError("connection refused"))
         self.failureResultOf(board, SourceUnreachable)
 
     def resolve_question(self) -> None:
-        """Have a question resolved."""
+        """Send a question and its callback."""
         board = self.request()
         self.deliver(callback(CODE))
         self.successResultOf(board)
@@ -770,7 +770,7 @@ class LogTests(GatewayTestCase):
         self.assertEqual(self.lines()[1], (LogLevel.info, "GOVI: accepts questions again, after 0.0 s"))
 
     def test_callback_is_recovery(self) -> None:
-        """A callback that overtakes the response to its POST is a recovery."""
+        """A callback that arrives before the response to its POST is a recovery."""
         self.fail_question()
         board = self.request(accepted=False)
         self.deliver(callback(CODE))
@@ -805,7 +805,7 @@ class LogTests(GatewayTestCase):
         self.assertCounts(silent=1, late=1, repeated=1, unsolicited=1, broken=1, refused=1)
 
     def test_incidents_are_logged_once_a_minute(self) -> None:
-        """An incident is logged once a minute, with the number of those in between."""
+        """An incident is logged once a minute, with the number of omitted repeats."""
         for n in range(121):
             self.assertRaises(Unsolicited, self.deliver, callback(str(n)))
             self.clock.advance(1)

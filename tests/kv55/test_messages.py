@@ -1,4 +1,4 @@
-"""The KV55 messages: valid ones are preserved, invalid ones are rejected."""
+"""Tests of kv55.messages: valid messages are preserved, invalid ones are rejected."""
 
 import gzip
 import zlib
@@ -31,7 +31,7 @@ from govi_server.kv55.messages import (
 MANY = 1 << 20
 """Bytes: a limit beyond all messages of these tests."""
 
-# In the form of GOVI's messages: no namespace, hours that run on, a destination in brackets, a code with a zero.
+# In the form of GOVI's messages: no namespace, hours above 24, a line in brackets, a code with a leading zero.
 GOVI = b"""<?xml version="1.0"?>
 
 <DRIS_55>
@@ -78,7 +78,7 @@ ENVELOPE = (
     ("SequenceNumber", "56"),
 )
 
-# Every element of a Trip, in the order of the interface, with the value that it is.
+# Every element of a Trip, in the order of the interface, with a value.
 ELEMENTS = (
     ("OperatingDate", "operating_date"),
     ("DataOwnerCode", "data_owner_code"),
@@ -94,12 +94,12 @@ ELEMENTS = (
     ("TripStopStatus", "trip_stop_status"),
 )
 
-# What XML 1.0 can hold (its section 2.2), and so every text that can be in a message.
+# The characters that XML 1.0 can represent (its section 2.2), and therefore any text of a message.
 NOT_XML = [chr(code) for code in range(0x20) if chr(code) not in "\t\n\r"] + ["\ufffe", "\uffff"]
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters=NOT_XML))
 TRIPS = st.builds(Trip, **{name: st.none() | TEXTS for _, name in ELEMENTS})
 
-# Elements of any form under names that mean something, for documents that are almost right.
+# Elements of any form with known names, for documents that are almost valid.
 NAMES = st.sampled_from(("Request", "TimingPoint", "TimingPointCode", "Trip", "JourneyNumber", "Error", "A"))
 LEAVES = st.builds("<{0}>{1}</{0}>".format, NAMES, st.sampled_from(("", " ", "031102", "a", "&#13;")))
 TREES = st.recursive(
@@ -117,7 +117,7 @@ SUMMER = at(2012, 7, 1, 10)
 
 
 def dris_55(trips: str = "", code: str = "031102", head: str = "") -> bytes:
-    """Return a DRIS_55 of a gateway: one stop with these trips, after the head."""
+    """Return a DRIS_55 of a gateway: one stop with these trips, after the header elements."""
     point = f"<TimingPoint><TimingPointCode>{code}</TimingPointCode>{trips}</TimingPoint>"
     return f"{head}<DRIS_55><Version>0.0.1</Version><Request>{point}</Request></DRIS_55>".encode()
 
@@ -186,13 +186,13 @@ class GoviTests(SynchronousTestCase):
         self.assertEqual([trip.journey_number for trip in board.trips], ["143", "148"])
 
     def test_trips_are_preserved(self) -> None:
-        """Every trip is written with the elements, texts and order that it was read with."""
+        """Every trip is written with its elements and texts unchanged and in order."""
         document = write_dris_55(read_dris_55(GOVI, WINTER))
         self.assertEqual(len(trips_in(document)), 2)
         self.assertEqual(trips_in(document), trips_in(GOVI))
 
     def test_only_the_license_is_added(self) -> None:
-        """The document is the message with the License before Request, and nothing else changed."""
+        """The document is the message with a License before Request, otherwise unchanged."""
         license_element = f"<License>{LICENSE}</License>".encode()
         expected = GOVI.replace(b"<Request>", license_element + b"<Request>")
         self.assertEqual(canonical(write_dris_55(read_dris_55(GOVI, WINTER))), canonical(expected))
@@ -203,7 +203,7 @@ class GoviTests(SynchronousTestCase):
         self.assertEqual(write_dris_55(read_dris_55(document, SUMMER)), document)
 
     def test_gzip(self) -> None:
-        """A message is the same with gzip and without."""
+        """A message gives the same board with and without gzip."""
         self.assertEqual(unpack(gzip.compress(GOVI), MANY), GOVI)
         self.assertEqual(unpack(GOVI, MANY), GOVI)
 
@@ -238,26 +238,26 @@ class HeaderTests(SynchronousTestCase):
         )
 
     def test_order(self) -> None:
-        """The header is written in the order of the interface, in whatever order it was received."""
+        """The header is written in the order of the interface, regardless of the order in the message."""
         parts = GOVI.split(b"        <Request>")
         head = b"".join(reversed(parts[0].splitlines(keepends=True)[3:]))
         mixed = b"<DRIS_55><Request>" + parts[1].replace(b"</DRIS_55>", head + b"</DRIS_55>")
         self.assertEqual(write_dris_55(read_dris_55(mixed, WINTER)), write_dris_55(read_dris_55(GOVI, WINTER)))
 
     def test_empty_elements(self) -> None:
-        """An empty header element stays, empty."""
+        """An empty header element stays empty."""
         message = dris_55().replace(b"<Version>0.0.1</Version>", b"<SubscriberID/>")
         self.assertIn(("SubscriberID", ""), leaves(write_dris_55(read_dris_55(message, WINTER))))
 
     def test_licenses(self) -> None:
-        """The license of the message stays; else it is the argument, or none."""
-        ours, theirs = "http://example.org/ours", "http://example.org/theirs"
-        licensed = dris_55().replace(b"<Request>", f"<License>{theirs}</License><Request>".encode())
+        """The license of the message is preserved; without one, the argument is used, if any."""
+        configured, received = "http://example.org/configured", "http://example.org/received"
+        licensed = dris_55().replace(b"<Request>", f"<License>{received}</License><Request>".encode())
         table: dict[tuple[bytes, str | None], list[str]] = {
-            (dris_55(), ours): [ours],
+            (dris_55(), configured): [configured],
             (dris_55(), None): [],
-            (licensed, ours): [theirs],
-            (licensed, None): [theirs],
+            (licensed, configured): [received],
+            (licensed, None): [received],
         }
         for (message, given_license), expected in table.items():
             document = write_dris_55(read_dris_55(message, WINTER), given_license)
@@ -357,7 +357,7 @@ class TripTests(SynchronousTestCase):
             self.assertEqual([canonical(extra) for extra in board.trips[0].extra], [canonical(xml)])
 
     def test_unknown_elements_in_order(self) -> None:
-        """Unknown elements keep their order and their number."""
+        """Unknown elements are written in their order, repetitions included."""
         trip = read_trip("<B>1</B><JourneyNumber>1</JourneyNumber><A>2</A>\n <B>3</B>")
         self.assertEqual(trip, Trip(journey_number="1", extra=("<B>1</B>", "<A>2</A>", "<B>3</B>")))
         expected = [("JourneyNumber", "1"), ("B", "1"), ("A", "2"), ("B", "3")]
@@ -408,7 +408,7 @@ class EncodingTests(SynchronousTestCase):
     """The encodings of messages."""
 
     def test_encodings(self) -> None:
-        """A message may be in the encoding that it names; it is written in UTF-8."""
+        """A message may declare any encoding; documents are written in UTF-8."""
         name = "Sint Ji\u00e9"
         for encoding in ("utf-8", "iso-8859-1", "utf-16"):
             head = f'<?xml version="1.0" encoding="{encoding}"?>'
@@ -464,14 +464,14 @@ class BadMessageTests(SynchronousTestCase):
 
     def test_document_types(self) -> None:
         """Any document type is rejected."""
-        laughs = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 10))
+        entities = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 10))
         self.assertBad(
             {
                 "a name": dris_55(head="<!DOCTYPE DRIS_55>"),
                 "an address": dris_55(head='<!DOCTYPE DRIS_55 SYSTEM "http://localhost:1/kv55.dtd">'),
                 "a public name": dris_55(head='<!DOCTYPE DRIS_55 PUBLIC "kv55" "http://localhost:1/kv55.dtd">'),
                 "an entity": dris_55("<Trip><A>&a;</A></Trip>", head='<!DOCTYPE DRIS_55 [<!ENTITY a "b">]>'),
-                "an entity nobody uses": dris_55(head='<!DOCTYPE DRIS_55 [<!ENTITY a "b">]>'),
+                "an unused entity": dris_55(head='<!DOCTYPE DRIS_55 [<!ENTITY a "b">]>'),
                 "a file": dris_55(
                     "<Trip><DestinationName>&a;</DestinationName></Trip>",
                     head=f'<!DOCTYPE DRIS_55 [<!ENTITY a SYSTEM "file://{__file__}">]>',
@@ -482,16 +482,16 @@ class BadMessageTests(SynchronousTestCase):
                 "a default attribute": dris_55(head='<!DOCTYPE DRIS_55 [<!ATTLIST DRIS_55 a CDATA "b">]>'),
                 "a billion laughs": dris_55(
                     "<Trip><DestinationName>&a9;</DestinationName></Trip>",
-                    head=f'<!DOCTYPE DRIS_55 [<!ENTITY a0 "ha">{laughs}]>',
+                    head=f'<!DOCTYPE DRIS_55 [<!ENTITY a0 "ha">{entities}]>',
                 ),
                 "a billion laughs in an attribute": dris_55(
-                    '<Trip><A b="&a9;"/></Trip>', head=f'<!DOCTYPE DRIS_55 [<!ENTITY a0 "ha">{laughs}]>'
+                    '<Trip><A b="&a9;"/></Trip>', head=f'<!DOCTYPE DRIS_55 [<!ENTITY a0 "ha">{entities}]>'
                 ),
             }
         )
 
     def test_other_documents(self) -> None:
-        """Well-formed XML that is no response with a board is rejected."""
+        """Well-formed XML without a board is rejected."""
         self.assertBad(
             {
                 "another root": b"<html/>",
@@ -507,7 +507,7 @@ class BadMessageTests(SynchronousTestCase):
         )
 
     def test_errors(self) -> None:
-        """A response with Error is no board, with or without a text."""
+        """A message with Error is rejected, with or without a text."""
         self.assertBad(
             {"ours": write_error("031102", "Timeout"), "empty": dris_55("</TimingPoint><Error/><TimingPoint>")}
         )
@@ -530,13 +530,13 @@ class BadMessageTests(SynchronousTestCase):
     )
     @example(b"", 0, 0, 0, False)
     @example(b"\x1f\x8b", 0, 0, 0, False)
-    def test_any_bytes(self, junk: bytes, place: int, gone: int, flip: int, packed: bool) -> None:
-        """Any bytes, and any damaged message, give boards or a BadMessage whose text can be sent."""
-        wounded = GOVI[:place] + junk + GOVI[place + gone :]
+    def test_any_bytes(self, junk: bytes, place: int, n_removed: int, flip: int, packed: bool) -> None:
+        """Any bytes and any damaged message result in boards, or in a BadMessage whose text can be sent."""
+        damaged = GOVI[:place] + junk + GOVI[place + n_removed :]
         if packed:
-            wounded = gzip.compress(wounded, mtime=0)
-            wounded = wounded[:flip] + junk[:1] + wounded[flip + 1 :]
-        for data in (junk, wounded):
+            damaged = gzip.compress(damaged, mtime=0)
+            damaged = damaged[:flip] + junk[:1] + damaged[flip + 1 :]
+        for data in (junk, damaged):
             try:
                 boards = read_dris_55(unpack(data, MANY), WINTER)
             except BadMessage as error:
@@ -548,7 +548,7 @@ class BadMessageTests(SynchronousTestCase):
     @settings(max_examples=150, deadline=None)
     @given(st.lists(TREES, max_size=5).map("".join))
     def test_any_elements(self, elements: str) -> None:
-        """Any elements anywhere give boards, which are preserved, or a BadMessage whose text can be sent."""
+        """Any elements result in boards that are preserved, or in a BadMessage whose text can be sent."""
         documents = (dris_55().replace(b"<Request>", b"<Request>" + elements.encode()), dris_55(elements))
         for data in (*documents, dris_55(f"<Trip>{elements}</Trip>")):
             try:
@@ -567,7 +567,7 @@ class ErrorTests(SynchronousTestCase):
     """The document of a request without a board."""
 
     def test_structure(self) -> None:
-        """Error stands after TimingPoint, and there are no timestamps, number or license."""
+        """Error follows TimingPoint; the document has no timestamps, number or license."""
         self.assertEqual(
             write_error("031102", "Timeout"),
             b"""<?xml version='1.0' encoding='UTF-8'?>
@@ -586,7 +586,7 @@ class ErrorTests(SynchronousTestCase):
         )
 
     def test_echo(self) -> None:
-        """The client's text is echoed, escaped, of whatever form."""
+        """Any text of the client is echoed, escaped."""
         table = {
             "": "",
             "31102a": "31102a",
@@ -636,7 +636,7 @@ class QuestionTests(SynchronousTestCase):
             self.assertEqual(read_dris_55_req(write_dris_55_req(question, SUMMER)), question)
 
     def test_request_timestamp(self) -> None:
-        """A question without a RequestTimestamp has the one of its sending."""
+        """A question without a RequestTimestamp gets its time of sending."""
         question = read_dris_55_req(write_dris_55_req(Question("1", "2"), SUMMER))
         self.assertEqual(question, Question("1", "2", "openOV", "2012-07-01T10:00:00"))
 
@@ -647,12 +647,12 @@ class QuestionTests(SynchronousTestCase):
         self.assertEqual(read_dris_55_req(message), Question("031102", "0", "openOV", ""))
 
     def test_other_documents_are_rejected(self) -> None:
-        """A document that is no question about a stop is rejected."""
+        """A document without a question about a stop is rejected."""
         good = write_dris_55_req(Question("031102", "56"), WINTER)
         table = {
             "nothing": b"",
             "cut off": good[:-5],
-            "an answer": GOVI,
+            "a response": GOVI,
             "no Request": b"<DRIS_55_REQ/>",
             "no stop": b"<DRIS_55_REQ><Request/></DRIS_55_REQ>",
             "no code": good.replace(b"031102", b""),
@@ -668,7 +668,7 @@ class AcknowledgementTests(SynchronousTestCase):
     """DRIS_55_RES."""
 
     def test_structure(self) -> None:
-        """An acknowledgement says OK, at a time in UTC without a zone."""
+        """An acknowledgement has the code OK, and a time in UTC without a zone."""
         table = {WINTER: "2012-01-22T22:45:49", SUMMER: "2012-07-01T10:00:00"}
         for now, sent in table.items():
             document = write_dris_55_res(now)
@@ -693,7 +693,7 @@ class TimestampTests(SynchronousTestCase):
     """Times as texts."""
 
     def test_local(self) -> None:
-        """Local time has the offset of the season, to the second of the change."""
+        """Local time has the offset of the season, exact to the second of the change."""
         table = {
             WINTER: "2012-01-22T23:45:49+01:00",
             WINTER + 0.9: "2012-01-22T23:45:49+01:00",
@@ -730,16 +730,16 @@ class UnpackTests(SynchronousTestCase):
             self.assertEqual(unpack(data, MANY), data)
 
     def test_empty_gzip(self) -> None:
-        """After an empty gzip only padding with zeros is allowed."""
+        """Only padding with zeros may follow an empty gzip file."""
         self.assertBad(gzip.compress(b"") + b"garbage")
         self.assertEqual(unpack(gzip.compress(b"") + b"\0\0", MANY), b"")
 
     def test_many_members(self) -> None:
-        """A gzip of too many members is rejected."""
+        """A gzip file with too many members is rejected."""
         self.assertBad(gzip.compress(b"") * 17)
 
     def test_gzip(self) -> None:
-        """A gzip is unpacked, whatever its header."""
+        """A gzip file is unpacked, regardless of the optional fields of its header."""
         flags = (
             gzip.compress(GOVI)[:3] + b"\x08" + gzip.compress(GOVI)[4:10] + b"kv55.xml\0" + gzip.compress(GOVI)[10:]
         )
@@ -748,38 +748,38 @@ class UnpackTests(SynchronousTestCase):
         self.assertEqual(unpack(gzip.compress(b""), MANY), b"")
 
     def test_members(self) -> None:
-        """A gzip of several members is all of them, followed by zeros at most."""
+        """All members of a gzip file are unpacked; only zeros may follow."""
         data = gzip.compress(b"a") + gzip.compress(b"") + gzip.compress(b"bc")
         self.assertEqual(unpack(data, MANY), b"abc")
         self.assertEqual(unpack(data + b"\0" * 100, MANY), b"abc")
 
     def test_truncated(self) -> None:
-        """A truncated gzip is rejected, in its second member too."""
+        """A truncated gzip file is rejected, in any member."""
         for first in (b"", gzip.compress(b"a")):
             data = first + gzip.compress(GOVI)
             for end in range(len(first) + 2, len(data)):
                 self.assertBad(data[:end])
 
     def test_corrupt(self) -> None:
-        """A corrupt gzip is rejected."""
+        """A corrupt gzip file is rejected."""
         data = gzip.compress(GOVI, mtime=0)
         for place in (2, 20, len(data) // 2, len(data) - 8, len(data) - 1):
             self.assertBad(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
 
     def test_trailing_bytes(self) -> None:
-        """Trailing bytes are rejected, a corrupt member among them."""
+        """Trailing bytes are rejected, including a corrupt member."""
         for garbage in (b"x", b"\0x", GOVI, b"\x1f", b"\x1f\x8b", b"\0" + gzip.compress(b"a")):
             self.assertBad(gzip.compress(GOVI) + garbage)
 
     def test_limit(self) -> None:
-        """The result may have as many bytes as the limit, in one member or more."""
+        """The limit applies to the unpacked bytes of all members together."""
         for data in (b"x" * 100, gzip.compress(b"x" * 100), gzip.compress(b"x" * 50) * 2):
             self.assertEqual(unpack(data, 100), b"x" * 100)
             self.assertBad(data, 99)
         self.assertEqual(unpack(gzip.compress(b""), 0), b"")
 
     def test_bomb(self) -> None:
-        """A bomb is rejected when the limit is reached, not after it was unpacked."""
+        """A decompression bomb is rejected when the limit is reached, not after it was unpacked."""
         packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
         megabyte = bytes(MANY)
         bomb = b"".join(packer.compress(megabyte) for _ in range(64)) + packer.flush()
@@ -793,7 +793,7 @@ class CodeTests(SynchronousTestCase):
     """TimingPointCodes."""
 
     def test_codes(self) -> None:
-        """A code is one to ten ASCII digits; int() accepts more."""
+        """A code is one to ten ASCII digits, stricter than int()."""
         table = {
             "0": True,
             "031102": True,

@@ -1,4 +1,4 @@
-"""Tests of kv78turbo.ctx: parsing in any chunks, rejecting, and formatting."""
+"""Tests of kv78turbo.ctx: parsing chunks of any size, rejecting records, and formatting."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def lines(*chunks: bytes) -> list[bytes]:
 
 
 def rejected(record: bytes) -> Counter[str]:
-    """Return the counts of rejected records for one of two columns between two valid ones."""
+    """Parse a record of a table of two columns between two valid records; return the counts of rejected ones."""
     tables, counts = parse(b"\\TLINE|LINE|start object\n\\LA|B\na|b\n" + record + b"\nc|d\n")
     (*_, records), *_ = tables
     assert (records[0], records[-1]) == (b"a|b", b"c|d")
@@ -67,7 +67,7 @@ class ReadTests(SynchronousTestCase):
                 self.assertEqual(text(rows[0][records.labels[-1]]), last)
 
     def test_groups(self) -> None:
-        """Fields of a group are optional, and a new group begins without a table."""
+        """Fields of a group are optional; a new group begins without a table."""
         table = {
             GROUP_LINE: GROUP,
             GROUP_LINE.replace("|\ufeff".encode(), b""): GROUP,
@@ -113,7 +113,7 @@ class ReadTests(SynchronousTestCase):
             self.assertEqual(lines(b"\\LA|B\na|b\nc|d" + end), [b"a|b", b"c|d"])
 
     def test_invalid_records_are_rejected(self) -> None:
-        """An invalid record is counted by kind, and those around it are parsed."""
+        """An invalid record is counted by kind; the records around it are parsed."""
         table = {
             b"a": "columns",
             b"a|b|c": "columns",
@@ -144,7 +144,7 @@ class ReadTests(SynchronousTestCase):
             self.assertEqual(rejected(record), {}, record)
 
     def test_line_length_is_limited(self) -> None:
-        """A line up to the limit is parsed, and a longer one rejected, for any chunks."""
+        """A line up to the limit is parsed, and a longer one rejected, regardless of chunks."""
         for end in (b"\n", b"\r\n"):
             longest = MAX_LINE_BYTES - len(b"a|") - len(end) + 1
             for beyond, counts in ((0, {}), (1, {"length": 1}), (200_000, {"length": 1})):
@@ -156,7 +156,7 @@ class ReadTests(SynchronousTestCase):
                     self.assertEqual(tables[0][3][-1], b"c|d")
 
     def test_long_labels(self) -> None:
-        """Records after labels that are too long are rejected, and not parsed by earlier labels."""
+        """Records after a too long line of labels are rejected, and not parsed with earlier labels."""
         message = b"\\TLINE\n\\LA|B\na|b\n\\TLINE\n\\LA|" + b"B" * MAX_LINE_BYTES + b"\nc|d\n"
         for chunks in ((message,), tuple(chunked(message))):
             self.assertEqual(parse(*chunks), ([(Group(), "LINE", ("A", "B"), [b"a|b"])], {"length": 1, "labels": 1}))
@@ -164,14 +164,14 @@ class ReadTests(SynchronousTestCase):
     def test_truncated_message(self) -> None:
         """The records before the end of a truncated message are parsed, and at most one is rejected."""
         message = feed.passtimes({"JourneyNumber": "1"}, {"MessageContent": "café | \\"}, {"JourneyNumber": "3"})
-        whole = lines(message)
-        starts = [message.index(line) for line in whole]
+        all_records = lines(message)
+        starts = [message.index(line) for line in all_records]
         for at in range(0, len(message), 3):
             tables, counts = parse(message[:at])
-            records = tables[0][3] if tables else []
-            certain = sum(start + len(line) <= at for start, line in zip(starts, whole, strict=True))
-            self.assertEqual(records[:certain], whole[:certain])
-            self.assertLessEqual(len(records) + counts.total(), certain + 1)
+            parsed = tables[0][3] if tables else []
+            n_complete = sum(start + len(line) <= at for start, line in zip(starts, all_records, strict=True))
+            self.assertEqual(parsed[:n_complete], all_records[:n_complete])
+            self.assertLessEqual(len(parsed) + counts.total(), n_complete + 1)
 
     def test_records_of_a_chunk_before_the_next(self) -> None:
         """The records of a chunk are yielded before the next chunk is read."""
@@ -200,7 +200,7 @@ class TextTests(SynchronousTestCase):
     """Decoding fields."""
 
     def test_escapes_and_null(self) -> None:
-        """All five escapes are decoded in one pass, and null is not an empty text."""
+        """All five escapes are decoded in one pass; null is not an empty text."""
         table = {
             b"\\0": None,
             b"": "",
@@ -254,13 +254,13 @@ class PropertyTests(SynchronousTestCase):
     @given(BYTES, st.lists(st.integers(0, 200), max_size=5))
     @example(b"\\LA|B\r\n\xc3\xa9|\\p\r\n\xff|b\r\n", [7, 8, 9, 10])
     def test_result_is_independent_of_chunks(self, data: bytes, cuts: list[int]) -> None:
-        """Parsed and rejected records are the same for any chunks."""
+        """Parsed and rejected records do not depend on the chunks."""
         ends = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
         chunks = [data[a:b] for a, b in pairwise(ends)]
         bytewise = [data[at : at + 1] for at in range(len(data))]
-        whole = parse(data)
-        self.assertEqual(parse(*chunks), whole)
-        self.assertEqual(parse(*bytewise), whole)
+        records = parse(data)
+        self.assertEqual(parse(*chunks), records)
+        self.assertEqual(parse(*bytewise), records)
 
     @settings(deadline=None)
     @given(BYTES)

@@ -41,7 +41,7 @@ class TickingClock(Clock):
 
 
 class FeedTestCase(SynchronousTestCase):
-    """A feed with messages of the test."""
+    """A feed whose messages the test supplies."""
 
     def setUp(self) -> None:
         self.clock = TickingClock()
@@ -88,14 +88,14 @@ class IngestTests(FeedTestCase):
 
     def test_mixed_tables(self) -> None:
         """A message may have tables of KV7 and KV8 in any order, and unknown ones."""
-        whole = kv.message(
+        message = kv.message(
             "KV78turbo",
             kv.table("DATEDPASSTIME", [{}]),
             kv.table("LINE", [{}]),
             ("SOMETHING", ["A", "B"], [["a", "b"]]),
             kv.table("DATEDPASSTIME", [{"JourneyNumber": "1002"}]),
         )
-        self.receive(whole)
+        self.receive(message)
         self.assertEqual(self.journeys(), ["1001", "1002"])
         self.assertEqual(self.feed.timetable.lines["LIN", "L004"].public_number, "4")
         self.assertEqual(self.feed.n_records, 4)
@@ -110,7 +110,7 @@ class IngestTests(FeedTestCase):
         self.assertGreater(len(set(seen)), 5)
 
     def test_large_invalid_message_is_read_in_steps(self) -> None:
-        """A large message of invalid rows is read in steps, too."""
+        """A large message of invalid rows is also read in steps."""
         message = kv.message("KV8turbo_passtimes", ("DATEDPASSTIME", ["A", "B"], [])) + b"x\r\n" * 90_000
         done = self.receive(message)
         assert done is not None
@@ -119,7 +119,7 @@ class IngestTests(FeedTestCase):
         self.assertEqual(len(self.events), 1)
 
     def test_kv8_does_not_change_timetable_version(self) -> None:
-        """Messages without planning leave the timetable's version unchanged, and so cached departures valid."""
+        """Messages without planning leave the timetable's version unchanged, so cached departures stay valid."""
         ingest(self.feed, kv.planning({}), kv.calendar("2026-01-01"))
         version = self.feed.timetable.version
         table: ctx.Table = ("DATEDPASSTIME", ["A", "B"], [])
@@ -132,7 +132,7 @@ class IngestTests(FeedTestCase):
         self.assertEqual(self.feed.timetable.version, version)
 
     def test_planning_takes_effect_as_a_whole(self) -> None:
-        """Planning that is ingested in steps takes effect as a whole."""
+        """Planning that is ingested in steps takes effect at the end, all of it."""
         ingest(self.feed, kv.planning({}), kv.calendar("2026-01-01"))
         newer = "2026-01-01T00:59:59+01:00"
         rows = kv.planning(*({"JourneyNumber": f"{n}"} for n in range(3000)), published=newer).splitlines(True)
@@ -144,7 +144,7 @@ class IngestTests(FeedTestCase):
         self.assertEqual(seen.index(3000), seen.count(1))
 
     def test_synchronous_limit(self) -> None:
-        """A message of the limit is ingested synchronously; one byte more is not."""
+        """A message of exactly the limit is ingested synchronously, one byte more is not."""
         message = kv.passtimes({})
         padding = b"\n" * (MAX_SYNCHRONOUS_BYTES - len(message))
         self.assertIsNone(self.receive(message + padding))
@@ -153,7 +153,7 @@ class IngestTests(FeedTestCase):
         self.seen_until(done)
 
     def test_subscriptions_are_limited(self) -> None:
-        """The number of remembered subscriptions is limited, and those are kept up to date."""
+        """The number of stored subscriptions is limited; stored ones are still updated."""
         row = kv.table("DATEDPASSTIME", [{}])
         for name in [*range(MAX_SUBSCRIPTIONS + 5), 0]:
             ingest(
@@ -178,9 +178,9 @@ class BadInputTests(FeedTestCase):
 
     def test_broken_messages_are_dropped(self) -> None:
         """A message that is not a complete gzip file, or too large, is dropped."""
-        whole = gzip.compress(kv.passtimes({}))
+        valid = gzip.compress(kv.passtimes({}))
         self.feed.limits = FeedLimitSettings(message=100_000)
-        broken = [b"", b"x", whole[:-1], whole[:20], whole + b"x", kv.passtimes({}), gzip.compress(bytes(100_001))]
+        broken = [b"", b"x", valid[:-1], valid[:20], valid + b"x", kv.passtimes({}), gzip.compress(bytes(100_001))]
         for n, payload in enumerate(broken, 1):
             self.assertIsNone(self.feed.received(ENVELOPE, payload))
             self.assertEqual(self.feed.incidents.counts, {"broken message": n})
@@ -188,7 +188,7 @@ class BadInputTests(FeedTestCase):
         self.assertEqual(
             [formatEvent(event) for event in self.events], [f"Message '{ENVELOPE}' dropped: truncated gzip"]
         )
-        self.assertIsNone(self.feed.received(ENVELOPE, whole))
+        self.assertIsNone(self.feed.received(ENVELOPE, valid))
         self.assertEqual(self.journeys(), ["1001"])
 
     def test_messages_without_records(self) -> None:
@@ -242,7 +242,7 @@ class SweepTests(FeedTestCase):
     """Sweeping."""
 
     def test_running_feed_sweeps(self) -> None:
-        """A running feed removes passtimes that are over; a stopped one leaves no delayed call."""
+        """A running feed removes past passtimes; a stopped one leaves no delayed call."""
         self.feed.startService()
         self.receive(kv.passtimes({}, {"JourneyNumber": "2", "TimingPointCode": "5"}))
         self.clock.pump([SWEEP_INTERVAL] * 30)
@@ -283,7 +283,7 @@ class TimetableDirectoryTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_rejected_record_names_its_file(self) -> None:
-        """A rejected record of a file is logged with the file, and not with the operator that was heard last."""
+        """A rejected record of a file is logged with the file, not with the latest sender of the feed."""
         self.write("a.ctx", kv.planning({"LocalServiceLevelCode": None}))
         self.feed.startService()
         self.addCleanup(self.feed.stopService)
@@ -352,7 +352,7 @@ class FreshnessTests(FeedTestCase):
         self.assertEqual(self.freshness(), ("fresh", 0))
 
     def test_stop_without_departures(self) -> None:
-        """A stop without departures is fresh if it exists and the feed is complete, and else unknown or down."""
+        """A stop without departures is fresh if it exists and the feed is complete; otherwise unknown or down."""
         cases: tuple[tuple[State, bool, Freshness], ...] = (
             ("UP", True, "fresh"),
             ("UP", False, "unknown"),
@@ -369,7 +369,7 @@ class FreshnessTests(FeedTestCase):
             self.assertEqual(self.freshness()[0], freshness, state)
 
     def test_planned_departures(self) -> None:
-        """Planned departures are fresh while the feed would report changes, and else stale."""
+        """Planned departures are fresh while the feed would report changes, otherwise stale."""
         for minutes in (30, 300):  # within the horizon, and beyond
             cases: tuple[tuple[State, tuple[Freshness, float]], ...] = (
                 ("UP", ("fresh", 0)),
@@ -386,7 +386,7 @@ class FreshnessTests(FeedTestCase):
                 self.assertEqual(self.freshness(), freshness, (state, minutes))
 
     def test_timetable_without_feed(self) -> None:
-        """With a timetable only, its stops are fresh, and others unknown."""
+        """With a timetable and no feed, its stops are fresh and others unknown."""
         self.assertEqual(self.freshness(), ("unknown", 0))
         ingest(self.feed, kv.planning({}))
         self.assertEqual(self.freshness(), ("fresh", 0))
@@ -398,7 +398,7 @@ class SubscriberTests(SynchronousTestCase):
     """The subscriber of a feed."""
 
     def test_subscriber_needs_an_address(self) -> None:
-        """With an address a subscriber is a part of the feed; without one there is none."""
+        """A feed has a subscriber only if it has an address."""
         self.assertIsNone(live_feed(Clock()).subscriber)
         feed = live_feed(Clock(), addresses=["tcp://localhost:7817"])
         self.assertIn(feed.subscriber, list(feed))

@@ -22,7 +22,7 @@ DAY = 86400.0
 
 
 class TimetableTestCase(SynchronousTestCase):
-    """Has a timetable at tests.client.NOW, which is 01:00 on 2026-01-01 in the Netherlands."""
+    """A timetable at tests.client.NOW, which is 01:00 on 2026-01-01 in the Netherlands."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -62,7 +62,7 @@ class LookUpTests(TimetableTestCase):
     """Looking up planned passtimes, patterns and journeys."""
 
     def test_passtime_on_each_date(self) -> None:
-        """A planned passtime is on each date of its service level, with its key in KV8."""
+        """A planned passtime exists on each date of its service level, with the key that it has in KV8."""
         self.ingest(feed.planning({}), feed.calendar("2026-01-01", "2026-01-02", "2026-01-05"))
         (key, passtime), *more = self.timetable.passtimes(CODE, NOW, NOW + 2 * DAY)
         self.assertEqual(key, b"LIN|77|L004|1001|0|2026-01-01|3|u1")
@@ -96,7 +96,7 @@ class LookUpTests(TimetableTestCase):
         self.assertEqual(self.departures(NOW, NOW + HOUR), [("2025-12-31", "1001", "25:30:00")])
 
     def test_times_are_local(self) -> None:
-        """Times are those of local clocks when daylight saving time begins or ends."""
+        """Times are local when daylight saving time begins or ends."""
         for day, hours in (("2026-03-28", 1), ("2026-10-24", 3)):
             self.setUp()
             midnight = datetime.fromisoformat(day).replace(tzinfo=LOCAL_ZONE).timestamp()
@@ -113,7 +113,7 @@ class LookUpTests(TimetableTestCase):
             self.assertEqual(max(moments) - min(moments), hours * HOUR)
 
     def test_last_has_no_departure(self) -> None:
-        """Nothing departs at a LAST stop, although its time is 00:00:00; an INFOPOINT has no passtimes."""
+        """A LAST stop has no departures, although its time is 00:00:00; an INFOPOINT has no passtimes."""
         last = {"JourneyStopType": "LAST", "TargetDepartureTime": "00:00:00"}
         self.ingest(
             feed.planning(last, {"JourneyStopType": "INFOPOINT", "JourneyNumber": "2"}), feed.calendar("2026-01-01")
@@ -162,10 +162,10 @@ class LookUpTests(TimetableTestCase):
 
 
 class PublicationTests(TimetableTestCase):
-    """Which publication supersedes which."""
+    """The order in which publications supersede each other."""
 
     def test_newer_planning_supersedes(self) -> None:
-        """A newer publication of a service level's line replaces it as a whole; an older one is ignored."""
+        """A newer publication of a service level's line replaces all of it; an older one is ignored."""
         self.ingest(feed.planning({}, {"JourneyNumber": "2"}), feed.calendar("2026-01-01"))
         self.ingest(feed.planning({"JourneyNumber": "3"}, published="2025-12-30T03:00:00+01:00"))
         self.assertEqual(self.journeys(), ["1001", "2"])
@@ -190,15 +190,15 @@ class PublicationTests(TimetableTestCase):
         self.assertEqual((self.journeys(), self.timetable.n_planned), (["1001", "2"], 2))
 
     def test_newer_calendar_supersedes(self) -> None:
-        """The latest dates of a service level replace earlier ones as a whole."""
+        """The latest dates of a service level replace all earlier ones."""
         self.ingest(feed.planning({}), feed.calendar("2026-01-01"))
         self.ingest(feed.calendar("2026-01-02", published="2025-12-30T03:00:00+01:00"))
         self.assertEqual(self.dates(), ["2026-01-01"])
         self.ingest(feed.calendar("2026-01-03", published="2026-01-01T01:00:00+01:00"))
         self.assertEqual(self.dates(), ["2026-01-03"])
 
-    def test_message_takes_effect_as_a_whole(self) -> None:
-        """Nothing of a message is visible before it is complete."""
+    def test_message_takes_effect_when_complete(self) -> None:
+        """A message has no effect before it is complete."""
         self.ingest(feed.planning({}), feed.calendar("2026-01-01"))
         newer = feed.planning({"JourneyNumber": "3"}, published="2026-01-01T01:00:00+01:00")
         for update in self.timetable.read(ctx.read([newer], self.fail), self.fail):
@@ -235,7 +235,7 @@ class RejectedTests(TimetableTestCase):
     """Rejected records, and limits."""
 
     def test_invalid_records_are_counted(self) -> None:
-        """Invalid records are counted by kind, and others are stored."""
+        """Invalid records are counted by kind; others are stored."""
         for row, kind in (
             ({"TargetDepartureTime": "99:99:99"}, "time"),
             ({"TargetArrivalTime": "1:00:00"}, "time"),
@@ -262,7 +262,7 @@ class RejectedTests(TimetableTestCase):
         self.assertIsNone(self.timetable.lines["LIN", "L004"].name)
 
     def test_names_are_limited(self) -> None:
-        """Stops, lines and other names are limited in number; those in the tables may still change."""
+        """The numbers of stops, lines and other names are limited; stored ones are still updated."""
         self.timetable = self.make_timetable(PlanningSettings(names=2))
         self.ingest(feed.planning(points=[{"TimingPointCode": str(n)} for n in range(5)]))
         self.assertEqual((list(self.timetable.timing_points), self.rejected), (["0", "1"], {"too many names": 3}))
@@ -278,7 +278,7 @@ class RejectedTests(TimetableTestCase):
     @settings(deadline=None)
     @given(st.sampled_from(list(feed.TABLES)), st.text(max_size=8), st.data())
     def test_any_field_is_accepted_or_rejected(self, table: str, value: str, data: st.DataObject) -> None:
-        """No field raises an exception, and passtimes stay available."""
+        """No field causes an exception, and passtimes stay available."""
         self.setUp()
         label = data.draw(st.sampled_from(list(feed.TABLES[table])))
         self.ingest(feed.planning({}), feed.calendar("2026-01-01"))
@@ -303,7 +303,7 @@ class PositionTests(TimetableTestCase):
             self.assertLess(abs(position[1] - latitude), 2e-5)
 
     def test_invalid_coordinates(self) -> None:
-        """(0, 0) and invalid coordinates are no position."""
+        """(0, 0) and invalid coordinates are not a position."""
         for x, y in (("0", "0"), (None, None), ("x", "463000"), ("155000", "-1"), ("99999999", "1")):
             self.ingest(feed.planning(points=[{"LocationX_EW": x, "LocationY_NS": y}]))
             self.assertIsNone(self.timetable.timing_points[CODE].position)

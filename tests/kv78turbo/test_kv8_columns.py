@@ -26,14 +26,14 @@ class ColumnTests(SynchronousTestCase):
             self.assertEqual(len(set(attributes)), len(attributes))
 
     def test_fields_are_those_of_passtime(self) -> None:
-        """Each field of a column is one of Passtime; all others are derived, or of KV7."""
+        """Each field of a column is a field of Passtime; its other fields are derived, or come from KV7."""
         derived = {"target_arrival", "expected_arrival", "target_departure", "expected_departure", "extra"}
         names = set(Passtime.__struct_fields__)
         self.assertEqual(names - {column.field for column in COLUMNS}, derived | {"product_formula_type"})
         self.assertEqual({column.field for column in COLUMNS if column.field} - names, set())
 
     def test_columns_of_the_feed(self) -> None:
-        """The columns are those of the feed's table, and two that only some publishers send."""
+        """The columns are those of the feed's table, plus two that only some publishers send."""
         names = {column.name for column in COLUMNS}
         self.assertEqual(names - feed.TABLES["DATEDPASSTIME"].keys(), {"LinePublicNumber", "DestinationName"})
 
@@ -48,7 +48,7 @@ class ColumnTests(SynchronousTestCase):
         )
 
     def test_columns_without_field_are_extra(self) -> None:
-        """Columns without a field of their own are in extra by name, if they have a value."""
+        """Columns without a field of their own are stored in `extra` by name if they have a value."""
         extra = [column.name for column in COLUMNS if not column.field]
         self.assertIn("MessageContent", extra)
         for name in extra:

@@ -27,7 +27,7 @@ KEY = (
     *("OperationDate", "UserStopOrderNumber", "UserStopCode"),
 )
 
-# Contents of a field, valid or not.
+# Valid and invalid contents of a field.
 GARBAGE = st.one_of(
     st.none(),
     st.text(max_size=20),
@@ -189,7 +189,7 @@ class ParseTests(PasstimesTestCase):
         self.assertEqual((passtime.side_code, passtime.operator_code), ("", None))
 
     def test_open_enumerations(self) -> None:
-        """Unknown values of enumerations are stored as they are, and missing ones are UNKNOWN."""
+        """Unknown values of enumerations are stored unchanged; missing ones are UNKNOWN."""
         for value, stored in (
             ("SOMETHING NEW", "SOMETHING NEW"),
             ("", "UNKNOWN"),
@@ -205,7 +205,7 @@ class ParseTests(PasstimesTestCase):
             self.assertEqual(self.rejected, {})
 
     def test_statuses(self) -> None:
-        """Each status may follow each other status in a newer row."""
+        """A newer row may change any status to any other."""
         statuses = ("PLANNED", "DRIVING", "ARRIVED", "PASSED", "CANCEL", "UNKNOWN", "OFFROUTE")
         for n, (first, second) in enumerate(permutations(statuses, 2)):
             journey = str(n)
@@ -244,7 +244,7 @@ class ParseTests(PasstimesTestCase):
         self.assert_consistent()
 
     def test_expected_time_falls_back(self) -> None:
-        """The expected time is that of the departure, or else the best known."""
+        """The expected time is that of the departure, otherwise the best known time."""
         table = (
             (("01:31:00", "01:32:00", "01:33:00", "01:34:00"), 34, 35),
             ((None, None, "01:33:00", None), 33, 34),
@@ -274,7 +274,7 @@ class RejectedTests(PasstimesTestCase):
         self.assert_consistent()
 
     def test_invalid_and_distant_dates(self) -> None:
-        """Invalid operating dates are rejected, and those that are not near today."""
+        """Invalid operating dates are rejected, as are those that are not near today."""
         for day in ("1970-01-01", "2025-12-29", "2026-01-09", "2027-01-01", "2026-01-32", "01-01-2026", "tomorrow"):
             self.assert_rejected({"OperationDate": day}, "date")
         self.reset()
@@ -291,7 +291,7 @@ class RejectedTests(PasstimesTestCase):
         self.assertEqual((len(self.stored()), self.rejected), (2, {"date": 2}))
 
     def test_invalid_times(self) -> None:
-        """Invalid times are rejected, and passtimes without any time."""
+        """Rows with an invalid time, or without any time, are rejected."""
         for time in (
             "99:99:99",
             "48:00:00",
@@ -310,7 +310,7 @@ class RejectedTests(PasstimesTestCase):
             self.assert_rejected(dict.fromkeys(TIMES, unknown), "time")
 
     def test_invalid_and_future_timestamps(self) -> None:
-        """Invalid timestamps are rejected, and future ones, which would supersede all later rows."""
+        """Invalid timestamps are rejected, as are future ones, which would supersede all later rows."""
         for stamp in (
             *("now", "1970-01-01T00:00:00Z", "2026-01-01", "2026-01-01T29:59:59+01:00", "2026-13-01T00:00:00Z"),
             *("2026-01-32T00:00:00Z", "2026-01-01T00:59:00é"),
@@ -338,7 +338,7 @@ class RejectedTests(PasstimesTestCase):
         self.assertEqual(len(self.stored("0012")), 1)
 
     def test_missing_columns(self) -> None:
-        """Without a required column every row is rejected; any other may be missing."""
+        """Without a required column every row is rejected; other columns may be missing."""
         required = {*KEY, *TIMES, "TimingPointCode", "JourneyStopType", "TripStopStatus"}
         for missing in feed.TABLES["DATEDPASSTIME"]:
             self.reset()
@@ -348,7 +348,7 @@ class RejectedTests(PasstimesTestCase):
             self.assertEqual((self.rejected, len(self.stored())), (counts, 2 - counts.get("key column", 0)), missing)
 
     def test_layouts_are_limited(self) -> None:
-        """Tables with ever-changing labels are read, and the number of remembered layouts is limited."""
+        """Tables with ever-changing labels are read, and the number of cached layouts is limited."""
         labels = list(feed.TABLES["DATEDPASSTIME"])
         for n in range(300):
             self.ingest(feed.passtimes({"JourneyNumber": str(n)}, columns=[*labels, f"More{n}"]))
@@ -356,7 +356,7 @@ class RejectedTests(PasstimesTestCase):
         self.assertLess(len(self.passtimes._layouts), 150)
 
     def test_limits(self) -> None:
-        """Beyond a limit new passtimes and stops are rejected, and stored ones are still updated."""
+        """Beyond a limit new passtimes and stops are rejected; stored ones are still updated."""
         self.reset(passes=3, stops=2)
         self.ingest_rows(*({"JourneyNumber": str(n)} for n in range(5)))
         self.assertEqual((self.rejected, self.passtimes.n_passtimes), ({"too many passes": 2}, 3))
@@ -367,7 +367,7 @@ class RejectedTests(PasstimesTestCase):
         self.assert_consistent()
 
     def test_operators_are_limited(self) -> None:
-        """The number of remembered operators is limited."""
+        """The number of stored operators is limited."""
         self.ingest_rows({})
         for n in range(MAX_OPERATORS):
             self.ingest_rows({"DataOwnerCode": f"O{n}"})
@@ -379,8 +379,8 @@ class RejectedTests(PasstimesTestCase):
         self.ingest_rows(stamped(55))
         self.assertEqual(self.passtimes.last_heard["LIN"], NOW + 5)
 
-    def test_invalid_rows_leave_nothing_behind(self) -> None:
-        """A message of many invalid rows is counted, and nothing is stored."""
+    def test_invalid_rows_are_not_stored(self) -> None:
+        """Many invalid rows are counted, and nothing is stored."""
         self.ingest(feed.passtimes(*({"ExpectedArrivalTime": "99:99:99"} for _ in range(5_000))))
         self.assertEqual((self.rejected, self.passtimes.stops, self.passtimes.last_heard), ({"time": 5_000}, {}, {}))
 
@@ -393,7 +393,7 @@ class RejectedTests(PasstimesTestCase):
     )
     @example([{"LastUpdateTimeStamp": "2026-01-01T01:00:00+99:99"}, {}], [{"MessageTimeStamp": "²"}])
     def test_any_fields_are_stored_or_rejected(self, rows: list[feed.Row], messages: list[feed.Row]) -> None:
-        """Any row is stored or rejected; stored ones can be parsed, and are removed when they are over."""
+        """Any row is stored or rejected; stored ones can be parsed, and are removed once they are past."""
         self.reset()
         clock = Clock()
         clock.advance(NOW)
@@ -419,7 +419,7 @@ class RejectedTests(PasstimesTestCase):
 
 
 class SupersedeTests(PasstimesTestCase):
-    """Which row supersedes which."""
+    """The order in which rows supersede each other."""
 
     def test_newer_row_supersedes(self) -> None:
         """A newer row replaces an older one; an older one is rejected."""
@@ -447,7 +447,7 @@ class SupersedeTests(PasstimesTestCase):
             self.assertEqual(self.only().trip_stop_status == "ARRIVED", is_newer, (first, second))
 
     def test_timestamps_in_repeated_hour(self) -> None:
-        """In the hour that occurs twice, the second one is newer."""
+        """In the repeated hour, its second occurrence is newer."""
         self.go_to("2026-10-25T02:10:00+01:00")
         day = {"OperationDate": "2026-10-25", **at("03:30:00")}
         self.ingest_rows({**day, "LastUpdateTimeStamp": "2026-10-25T02:50:00+02:00"})
@@ -466,7 +466,7 @@ class SupersedeTests(PasstimesTestCase):
         self.assertEqual(self.only().trip_stop_status, "DRIVING")
 
     def test_repeat_without_timestamp_keeps_cancellation(self) -> None:
-        """A cancellation repeated without a timestamp is not revoked by an older row."""
+        """An older row does not revoke a cancellation that was repeated without a timestamp."""
         self.ingest_rows(
             stamped(5, TripStopStatus="CANCEL"), {"LastUpdateTimeStamp": None, "TripStopStatus": "CANCEL"}
         )
@@ -474,7 +474,7 @@ class SupersedeTests(PasstimesTestCase):
         self.assertEqual((self.only().trip_stop_status, self.rejected), ("CANCEL", {"older": 1}))
 
     def test_cancellation_and_row_of_same_moment(self) -> None:
-        """A cancellation and a row of the same moment end cancelled in any order."""
+        """A cancellation and a row of the same moment result in a cancellation, in any order."""
         for order in ((0, 1), (1, 0)):
             self.reset()
             rows: tuple[feed.Row, ...] = ({"TripStopStatus": "CANCEL"}, {})
@@ -482,7 +482,7 @@ class SupersedeTests(PasstimesTestCase):
             self.assertEqual(self.only().trip_stop_status, "CANCEL")
 
     def test_known_wheelchair_access_stays(self) -> None:
-        """Known wheelchair accessibility is not replaced by UNKNOWN, and may be corrected."""
+        """UNKNOWN does not replace known wheelchair accessibility; a known value does."""
         self.ingest_rows(stamped(1, WheelChairAccessible="UNKNOWN"))
         self.assertEqual(self.only().wheelchair, "UNKNOWN")
         for n, (value, stored) in enumerate(
@@ -495,7 +495,7 @@ class SupersedeTests(PasstimesTestCase):
             self.assertEqual((self.only().wheelchair, self.only().number_of_coaches), (stored, str(n)))
 
     def test_version_changes_with_data(self) -> None:
-        """A stop's version changes with its data only."""
+        """A stop's version changes only with its data."""
         self.ingest_rows({}, {"TimingPointCode": "2", "UserStopCode": "u2"})
         stop, other = self.passtimes.stops[CODE], self.passtimes.stops["2"]
         before, other_before = stop.version, other.version
@@ -506,7 +506,7 @@ class SupersedeTests(PasstimesTestCase):
         self.assertEqual(other.version, other_before)
 
     def test_last_update_and_last_heard(self) -> None:
-        """The last update of an operator is its latest timestamp; any row counts as heard."""
+        """The last update of an operator is its latest timestamp; any row updates last_heard."""
         self.ingest_rows(stamped(1))
         self.clock.advance(3)
         self.ingest_rows({"LastUpdateTimeStamp": None})
@@ -522,7 +522,7 @@ class SupersedeTests(PasstimesTestCase):
         )
     )
     def test_newest_row_in_any_order(self, rows: list[tuple[str, int, str]]) -> None:
-        """The newest row of each passtime is stored, whatever their order."""
+        """The newest row of each passtime is stored, in any order of arrival."""
         self.reset()
         self.ingest_rows(*(stamped(s, JourneyNumber=journey, TripStopStatus=status) for journey, s, status in rows))
         newest = {journey: (s, status) for journey, s, status in sorted(rows)}
@@ -534,10 +534,10 @@ class SupersedeTests(PasstimesTestCase):
 
 
 class SweepTests(PasstimesTestCase):
-    """Removing what is over."""
+    """Removing past passtimes and messages."""
 
     def test_removed_after_all_times(self) -> None:
-        """A passtime is hidden 60 s after its expected times, and removed when its planned times are over, too."""
+        """A passtime is hidden 60 s after its expected times, and removed once its planned times are also past."""
         table = (
             (("01:10:00", "01:10:00", "01:05:00", "01:06:00"), 7, 11),
             (("01:10:00", "01:10:00", "01:20:00", "01:15:00"), 21, 21),
@@ -559,7 +559,7 @@ class SweepTests(PasstimesTestCase):
             )
 
     def test_time_past_midnight(self) -> None:
-        """A time past 24:00 of yesterday's operating date is today."""
+        """A time past 24:00 on yesterday's operating date is today."""
         self.ingest_rows(
             {"OperationDate": "2025-12-31", **at("25:10:00")},
             {"OperationDate": "2025-12-31", **at("23:10:00"), "JourneyNumber": "2"},
@@ -603,7 +603,7 @@ class SweepTests(PasstimesTestCase):
         self.assertEqual(self.passtimes.n_passtimes, 5)
 
     def test_memory_does_not_grow(self) -> None:
-        """Other journeys day after day leave nothing behind."""
+        """New journeys every day do not accumulate."""
         for _ in range(30):
             day = local_timestamp(self.clock.seconds())[:10]
             columns = {"OperationDate": day, "LastUpdateTimeStamp": None}
@@ -630,7 +630,7 @@ class ClockChangeTests(PasstimesTestCase):
         return local_timestamp(self.only().expected)[11:]
 
     def test_repeated_hour(self) -> None:
-        """In the hour that occurs twice, a passtime is in the one that was to come when it was updated."""
+        """In the repeated hour, a passtime is in the occurrence that was in the future when it was updated."""
         for updated, time, expected in (
             ("2026-10-25T01:50:00+02:00", "02:10:00", "02:10:00+02:00"),
             ("2026-10-25T02:05:00+02:00", "02:10:00", "02:10:00+02:00"),
@@ -641,7 +641,7 @@ class ClockChangeTests(PasstimesTestCase):
             self.assertEqual(self.expected(updated, time), expected, updated)
 
     def test_late_in_repeated_hour(self) -> None:
-        """In that hour, planned and expected times are in the same one."""
+        """In the repeated hour, planned and expected times are in the same occurrence."""
         updated = "2026-10-25T02:30:00+02:00"
         self.go_to(updated)
         target = {"TargetArrivalTime": "02:24:00", "TargetDepartureTime": "02:25:00"}
@@ -656,7 +656,7 @@ class ClockChangeTests(PasstimesTestCase):
             self.assertEqual(expected - planned, late * MINUTE)
 
     def test_just_passed_in_repeated_hour(self) -> None:
-        """A passtime that is just over in that hour is not expected an hour later."""
+        """In the repeated hour, a passtime that has just passed is not expected an hour later."""
         for updated, status, expected in (
             ("2026-10-25T02:10:20+02:00", "DRIVING", "02:10:00+02:00"),
             ("2026-10-25T02:12:00+02:00", "PASSED", "02:10:00+02:00"),
@@ -666,7 +666,7 @@ class ClockChangeTests(PasstimesTestCase):
             self.assertEqual(self.expected(updated, "02:10:00", status), expected, (updated, status))
 
     def test_sweep_in_repeated_hour(self) -> None:
-        """In that hour no passtime is removed before it is over."""
+        """In the repeated hour, no passtime is removed early."""
         for updated in ("2026-10-25T02:29:00+02:00", "2026-10-25T02:29:00+01:00"):
             self.expected(updated, "02:30:00")
             self.clock.advance(2 * MINUTE - 1)
@@ -677,7 +677,7 @@ class ClockChangeTests(PasstimesTestCase):
             self.assertEqual(self.stored(), [])
 
     def test_skipped_hour(self) -> None:
-        """In the night that lacks an hour times are those of local clocks, also past 24:00 of the day before."""
+        """In the night with a skipped hour times are local, also past 24:00 on the day before."""
         self.assertEqual(self.expected("2026-03-29T01:50:00+01:00", "01:59:00"), "01:59:00+01:00")
         self.assertEqual(self.expected("2026-03-29T01:50:00+01:00", "03:05:00"), "03:05:00+02:00")
         self.assertEqual(self.only().hidden_after - self.clock.seconds(), 16 * MINUTE)
@@ -760,7 +760,7 @@ class MessageTests(PasstimesTestCase):
             self.assertEqual((self.rejected, self.passtimes.n_messages), ({kind: 1}, 1), row)
 
     def test_missing_columns(self) -> None:
-        """Messages without a column of the key are rejected; any other may be missing."""
+        """Messages without a column of the key are rejected; other columns may be missing."""
         for missing in feed.TABLES["GENERALMESSAGEUPDATE"]:
             self.reset()
             labels = [label for label in feed.TABLES["GENERALMESSAGEUPDATE"] if label != missing]
@@ -776,7 +776,7 @@ class MessageTests(PasstimesTestCase):
         self.assertEqual((self.rejected, self.passtimes.n_messages), ({}, 0))
 
     def test_messages_are_limited(self) -> None:
-        """New messages beyond the limit are rejected, and stored ones are still replaced."""
+        """New messages beyond the limit are rejected; stored ones are still replaced."""
         self.reset(messages=2)
         self.ingest(feed.general_message(*({"MessageCodeNumber": str(n)} for n in range(4))))
         self.ingest(feed.general_message({"MessageCodeNumber": "0", "MessageContent": "other"}))

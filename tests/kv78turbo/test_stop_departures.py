@@ -1,4 +1,4 @@
-"""Tests of kv78turbo.stop_departures: joining KV7 and KV8, and caching what is rendered."""
+"""Tests of kv78turbo.stop_departures: joining KV7 and KV8, and caching rendered documents."""
 
 from dataclasses import replace
 from datetime import date
@@ -43,7 +43,7 @@ def planned(journey: str, minutes: float, **columns: str | None) -> dict[str, st
 
 
 class StopDeparturesTestCase(SynchronousTestCase):
-    """A feed without a connection."""
+    """The departures of stops, from a feed without a connection."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -54,7 +54,7 @@ class StopDeparturesTestCase(SynchronousTestCase):
     def board(self, horizon: float = HORIZON, code: str = CODE) -> StopDepartures:
         return self.boards.board(code, horizon)
 
-    def shown(self, horizon: float = HORIZON, code: str = CODE) -> list[tuple[str, str]]:
+    def included(self, horizon: float = HORIZON, code: str = CODE) -> list[tuple[str, str]]:
         """Return journey and status of a stop's departures."""
         return [
             (passtime.journey_number, passtime.trip_stop_status) for passtime in self.board(horizon, code).passtimes
@@ -90,7 +90,7 @@ class JoinTests(StopDeparturesTestCase):
         )
 
     def test_order_of_expected_time(self) -> None:
-        """Passtimes are in order of expected time, and those of the same time in order of their journeys."""
+        """Passtimes are sorted by expected time, then by journey."""
         ingest(
             self.feed,
             kv.passtimes(
@@ -102,15 +102,15 @@ class JoinTests(StopDeparturesTestCase):
                 live("5", 25, ExpectedArrivalTime=None, ExpectedDepartureTime=None),
             ),
         )
-        self.assertEqual([journey for journey, _ in self.shown()], ["4", "1", "5", "2", "9", "3"])
+        self.assertEqual([journey for journey, _ in self.included()], ["4", "1", "5", "2", "9", "3"])
 
     def test_departures_within_horizon(self) -> None:
-        """Departures up to the horizon are included, and later ones when they are within it."""
+        """Departures up to the horizon are included; later ones once they are within it."""
         ingest(self.feed, kv.passtimes(live("1", 20), live("2", 20.5)))
-        self.assertEqual(self.shown(20 * MINUTE), [("1", "DRIVING")])
+        self.assertEqual(self.included(20 * MINUTE), [("1", "DRIVING")])
         self.assertEqual(self.board(20 * MINUTE).valid_until, NOW + 30)
         self.clock.advance(30)
-        self.assertEqual(self.shown(20 * MINUTE), [("1", "DRIVING"), ("2", "DRIVING")])
+        self.assertEqual(self.included(20 * MINUTE), [("1", "DRIVING"), ("2", "DRIVING")])
 
     def test_hidden_a_minute_after_expected_times(self) -> None:
         """A passtime is hidden a minute after both its expected times."""
@@ -123,16 +123,16 @@ class JoinTests(StopDeparturesTestCase):
             ingest(self.feed, kv.passtimes(live("1", 2, **expected)))
             self.assertEqual(self.board().valid_until, NOW + 8 * MINUTE)
             self.clock.advance(8 * MINUTE - 0.001)
-            self.assertEqual(self.shown(), [("1", "DRIVING")])
+            self.assertEqual(self.included(), [("1", "DRIVING")])
             self.clock.advance(0.001)
-            self.assertEqual(self.shown(), [])
+            self.assertEqual(self.included(), [])
 
     def test_last_has_no_departure(self) -> None:
         """At its LAST stop a journey has no departure, although its time is 00:00:00."""
         midnight = {"ExpectedDepartureTime": "00:00:00", "TargetDepartureTime": "00:00:00"}
         rows = [live("1", 10, JourneyStopType="LAST", **midnight), live("2", 5)]
         ingest(self.feed, kv.passtimes(*rows))
-        self.assertEqual(self.shown(), [("2", "DRIVING"), ("1", "DRIVING")])
+        self.assertEqual(self.included(), [("2", "DRIVING"), ("1", "DRIVING")])
         last = self.board().passtimes[1]
         self.assertEqual(
             (last.expected, last.is_departure, last.expected_departure), (NOW + 10 * MINUTE, False, None)
@@ -142,21 +142,21 @@ class JoinTests(StopDeparturesTestCase):
         """A time of 25:10 on yesterday's operating date is today, planned and live."""
         times = {"TargetArrivalTime": "25:10:00", "TargetDepartureTime": "25:10:00"}
         ingest(self.feed, kv.planning(planned("1", 0, **times)), kv.calendar("2025-12-31"))
-        self.assertEqual(self.shown(), [("1", "PLANNED")])
+        self.assertEqual(self.included(), [("1", "PLANNED")])
         expected = {"ExpectedArrivalTime": "25:12:00", "ExpectedDepartureTime": "25:12:00"}
         ingest(self.feed, kv.passtimes(live("1", 0, OperationDate="2025-12-31", **times, **expected)))
-        self.assertEqual(self.shown(), [("1", "DRIVING")])
+        self.assertEqual(self.included(), [("1", "DRIVING")])
         (passtime,) = self.board().passtimes
         self.assertEqual((passtime.expected, passtime.operation_date), (NOW + 12 * MINUTE, date(2025, 12, 31)))
 
     def test_live_passtime_replaces_planned_one(self) -> None:
         """A planned passtime is included on its dates until it is in KV8."""
         ingest(self.feed, kv.planning(planned("1", 30), planned("2", 20)))
-        self.assertEqual(self.shown(), [])
+        self.assertEqual(self.included(), [])
         ingest(self.feed, kv.calendar("2026-01-01"))
-        self.assertEqual(self.shown(), [("2", "PLANNED"), ("1", "PLANNED")])
+        self.assertEqual(self.included(), [("2", "PLANNED"), ("1", "PLANNED")])
         ingest(self.feed, kv.passtimes(live("2", 40)))
-        self.assertEqual(self.shown(), [("1", "PLANNED"), ("2", "DRIVING")])
+        self.assertEqual(self.included(), [("1", "PLANNED"), ("2", "DRIVING")])
         self.assertEqual(self.board().realtime_operators, {"LIN"})
 
     def test_realtime_operators(self) -> None:
@@ -169,15 +169,15 @@ class JoinTests(StopDeparturesTestCase):
     def test_passtime_moves_to_other_stop(self) -> None:
         """A passtime that KV8 reports at another TimingPoint is there only."""
         ingest(self.feed, kv.planning(planned("1", 30)), kv.calendar("2026-01-01"))
-        self.assertEqual(self.shown(), [("1", "PLANNED")])
+        self.assertEqual(self.included(), [("1", "PLANNED")])
         for code in ("30000002", "30000003"):
             ingest(self.feed, kv.passtimes(live("1", 30, TimingPointCode=code)))
-            self.assertEqual((self.shown(), self.shown(code=code)), ([], [("1", "DRIVING")]))
+            self.assertEqual((self.included(), self.included(code=code)), ([], [("1", "DRIVING")]))
             self.assertEqual(self.feed.passtimes.n_passtimes, 1)
-        self.assertEqual(self.shown(code="30000002"), [])
+        self.assertEqual(self.included(code="30000002"), [])
 
     def test_planned_departures_of_stale_operator(self) -> None:
-        """Planned departures of an operator whose data is stale are stale; operators never heard are not missed."""
+        """Planned departures are stale if their operator's data is; operators without any data do not matter."""
         self.feed = live_feed(self.clock)
         self.boards = self.feed.boards
         ingest(self.feed, kv.planning(planned("2", 200), planned("3", 200)), kv.calendar("2026-01-01"))
@@ -187,7 +187,7 @@ class JoinTests(StopDeparturesTestCase):
         self.assertEqual(self.feed.freshness(self.board(HORIZON * 4)), ("stale", 2 * HOUR))
 
     def test_departures_of_stale_operator_are_left_out(self) -> None:
-        """Live departures of an operator are left out while its data is too old; others are not."""
+        """Only live departures of operators with too old data are left out."""
         self.feed = live_feed(self.clock)
         self.boards = self.feed.boards
         ingest(self.feed, kv.planning(planned("2", 30)), kv.calendar("2026-01-01"))
@@ -198,40 +198,40 @@ class JoinTests(StopDeparturesTestCase):
         self.assertEqual((board.has_passtimes, board.stale_operators), (False, {"A", "LIN"}))
         ingest(self.feed, kv.passtimes(rows[0]))
         board = self.board()
-        self.assertEqual((self.shown(), board.stale_operators), ([("1", "DRIVING")], {"LIN"}))
+        self.assertEqual((self.included(), board.stale_operators), ([("1", "DRIVING")], {"LIN"}))
         self.assertEqual(self.feed.freshness(board), ("stale", 301))
         ingest(self.feed, kv.passtimes(rows[1]))
-        self.assertEqual(self.shown(), [("1", "DRIVING"), ("2", "DRIVING")])
+        self.assertEqual(self.included(), [("1", "DRIVING"), ("2", "DRIVING")])
 
     def test_early_departure_does_not_return_as_planned(self) -> None:
-        """A departure that was early is not included as planned until its planned time is over."""
+        """An early departure, once hidden, does not reappear as planned before its planned time."""
         ingest(self.feed, kv.planning(planned("1", 10)), kv.calendar("2026-01-01"))
         early = {"ExpectedArrivalTime": at(1), "ExpectedDepartureTime": at(1), "TripStopStatus": "PASSED"}
         ingest(self.feed, kv.passtimes(live("1", 10, **early)))
-        self.assertEqual(self.shown(), [("1", "PASSED")])
+        self.assertEqual(self.included(), [("1", "PASSED")])
         for _ in range(12):
             self.wait(1)
             if self.clock.seconds() >= NOW + 2 * MINUTE:
-                self.assertEqual(self.shown(), [], self.clock.seconds() - NOW)
+                self.assertEqual(self.included(), [], self.clock.seconds() - NOW)
         self.assertEqual(self.feed.passtimes.n_passtimes, 0)
 
     def test_late_departure_is_included_once(self) -> None:
-        """A late departure is included once, after its planned time as well."""
+        """A late departure is included once, also after its planned time."""
         ingest(self.feed, kv.planning(planned("1", -25)), kv.calendar("2026-01-01"))
-        self.assertEqual(self.shown(), [])
+        self.assertEqual(self.included(), [])
         expected = {"ExpectedArrivalTime": at(5), "ExpectedDepartureTime": at(5)}
         ingest(self.feed, kv.passtimes(live("1", -25, **expected)))
-        self.assertEqual(self.shown(), [("1", "DRIVING")])
+        self.assertEqual(self.included(), [("1", "DRIVING")])
         self.assertEqual(self.board().passtimes[0].product_formula_type, "18")
 
     def test_cancellation_replaces_planned_one(self) -> None:
         """A cancelled passtime replaces the planned one."""
         ingest(self.feed, kv.planning(planned("1", 10)), kv.calendar("2026-01-01"))
         ingest(self.feed, kv.passtimes(live("1", 10, TripStopStatus="CANCEL")))
-        self.assertEqual(self.shown(), [("1", "CANCEL")])
+        self.assertEqual(self.included(), [("1", "CANCEL")])
 
     def test_values_of_kv7_are_joined(self) -> None:
-        """Values that only KV7 has are joined, and wheelchair accessibility if KV8 lacks it."""
+        """Values that only KV7 has are joined, as is wheelchair accessibility if KV8 lacks it."""
         ingest(self.feed, kv.planning(planned("1", 10), planned("2", 20), planned("3", 30)))
         ingest(self.feed, kv.calendar("2026-01-01"))
         rows = [live(journey, 10, WheelChairAccessible=known) for journey, known in
@@ -255,7 +255,7 @@ class JoinTests(StopDeparturesTestCase):
         ingest(self.feed, kv.passtimes(live("1", 10), live("2", 20)), kv.passtimes(live("3", 30)))
         newer = {"TripStopStatus": "ARRIVED", "LastUpdateTimeStamp": "2026-01-01T01:00:00+01:00"}
         ingest(self.feed, kv.passtimes(live("2", 20, **newer)))
-        self.assertEqual(self.shown(), [("1", "DRIVING"), ("2", "ARRIVED"), ("3", "DRIVING")])
+        self.assertEqual(self.included(), [("1", "DRIVING"), ("2", "ARRIVED"), ("3", "DRIVING")])
 
     def test_messages_bound_validity(self) -> None:
         """A message is included from its start to its end, and departures are valid until then at most."""
@@ -274,7 +274,7 @@ class JoinTests(StopDeparturesTestCase):
 
 
 class CacheTests(StopDeparturesTestCase):
-    """Caching what is rendered."""
+    """Caching rendered documents."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -288,7 +288,7 @@ class CacheTests(StopDeparturesTestCase):
         return self.boards.rendered(code, HORIZON, form, self.render)[1]
 
     def test_rendered_once(self) -> None:
-        """A form is rendered at the first request, and then cached with its departures."""
+        """A form is rendered at the first request, then cached with its departures."""
         ingest(self.feed, kv.passtimes(live("1", 30)))
         self.assertEqual(self.n_renderings, 0)
         first = self.boards.rendered(CODE, HORIZON, "form", self.render)
@@ -300,7 +300,7 @@ class CacheTests(StopDeparturesTestCase):
         self.assertEqual(self.n_renderings, 1)
 
     def test_forms_are_separate(self) -> None:
-        """Each form is cached by itself."""
+        """Each form is cached separately."""
         ingest(self.feed, kv.passtimes(live("1", 30)))
         for form in ("a", "b", "a", "b"):
             self.rendered(form=form)
@@ -356,14 +356,14 @@ class CacheTests(StopDeparturesTestCase):
             self.assertEqual(self.n_renderings, n_renderings)
 
     def test_too_large_for_the_cache(self) -> None:
-        """What is larger than the cache is returned, and not cached."""
+        """Documents larger than the cache are returned but not cached."""
         ingest(self.feed, kv.passtimes(live("1", 30)))
         self.feed.boards._size = 5
         self.assertEqual([self.rendered(), self.rendered()], [b"1 passtimes"] * 2)
         self.assertEqual(self.n_renderings, 2)
 
     def test_unknown_stops_are_not_cached(self) -> None:
-        """Unknown stops are not cached: there are ten thousand million possible codes."""
+        """Unknown stops are not cached: ten thousand million codes are possible."""
         self.assertEqual([self.rendered(), self.rendered()], [b"0 passtimes"] * 2)
         self.assertEqual(self.n_renderings, 2)
 

@@ -25,7 +25,7 @@ ENVELOPE = "/GOVI/KV8passtimes/ARR"
 
 
 class FakeSocket:
-    """A SUB socket with messages of the test. Like those of libzmq, only its events tell whether it is readable."""
+    """A SUB socket with messages of the test. As with libzmq, only its events indicate whether it is readable."""
 
     FD = 99
 
@@ -35,7 +35,7 @@ class FakeSocket:
         self.error: zmq.ZMQError | None = None
         """The error of the next read."""
         self.polls = 0
-        """How often its events were read."""
+        """How many times its events were read."""
 
     def get(self, option: int) -> int:
         assert option == zmq.EVENTS
@@ -55,7 +55,7 @@ class FakeSocket:
 
 
 class FakeSockets:
-    """Makes fake sockets. rejected: addresses that libzmq rejects."""
+    """Creates fake sockets. rejected: addresses that libzmq rejects."""
 
     def __init__(self) -> None:
         self.connects: list[tuple[float, str, bool]] = []
@@ -150,18 +150,18 @@ class SubscriberTestCase(SynchronousTestCase):
 
 
 class MessageTests(SubscriberTestCase):
-    """Messages, and what is passed on."""
+    """Messages, and what is passed to the consumer."""
 
     limits = SubscriberSettings(message=256)
 
     def test_frames_are_joined(self) -> None:
-        """All frames after the envelope are one file."""
+        """All frames after the envelope are joined."""
         self.receive_data(b"one")
         self.receive(ENVELOPE.encode(), b"o", b"", b"ne")
         self.assertEqual(self.received, [(ENVELOPE, b"one")] * 2)
 
     def test_heartbeat_is_not_data(self) -> None:
-        """An envelope alone is a sign of life, and not passed on."""
+        """An envelope without data is a heartbeat and not passed to the consumer."""
         self.assertIsNone(self.subscriber.alive)
         self.receive_heartbeat()
         self.assertEqual(self.received, [])
@@ -190,7 +190,7 @@ class MessageTests(SubscriberTestCase):
 
 
 class TurnTests(SubscriberTestCase):
-    """How much is read in one turn of the reactor."""
+    """The limits of reading in one turn of the reactor."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -215,7 +215,7 @@ class TurnTests(SubscriberTestCase):
             self.clock.callLater(0, self._work, work)
 
     def test_turn_ends_after_messages(self) -> None:
-        """A turn ends after a number of messages; the next one needs no further readiness."""
+        """A turn ends after a number of messages; the next turn follows without further readiness."""
         self.assertEqual(
             self.read(2 * MAX_TURN_MESSAGES + 1),
             [MAX_TURN_MESSAGES, 2 * MAX_TURN_MESSAGES, 2 * MAX_TURN_MESSAGES + 1],
@@ -274,7 +274,7 @@ class TurnTests(SubscriberTestCase):
 
 
 class ConsumerTests(SubscriberTestCase):
-    """Passing messages on."""
+    """Passing messages to the consumer."""
 
     def test_back_pressure(self) -> None:
         """Nothing is read until the Deferred of the last message fires."""
@@ -356,7 +356,7 @@ class StateTests(SubscriberTestCase):
     """UNKNOWN, RECOVERING, UP and DOWN."""
 
     def test_up_after_recovery(self) -> None:
-        """The feed is RECOVERING from its first message until it has received data for a minute, and then UP."""
+        """The feed is RECOVERING from its first message until it has received data for a minute; then it is UP."""
         self.assertEqual(self.subscriber.state, "UNKNOWN")
         self.receive_data()
         for _ in range(59):
@@ -376,7 +376,7 @@ class StateTests(SubscriberTestCase):
         )
 
     def test_heartbeats_only_is_down(self) -> None:
-        """With heartbeats only the connection stays, but the feed is DOWN."""
+        """With heartbeats only, the connection stays open but the feed is DOWN."""
         for _ in range(59):
             self.wait(1)
             self.receive_heartbeat()
@@ -392,7 +392,7 @@ class StateTests(SubscriberTestCase):
         self.assertEqual(self.lines()[0], f"Feed {ADDRESS}: only heartbeats for 60 s (DOWN)")
 
     def test_down_minutes_after_last_data(self) -> None:
-        """Some minutes after the last data the feed is DOWN, on the same connection."""
+        """Minutes after the last data the feed is DOWN, on the same connection."""
         self.receive_data()
         self.wait(60 - 1)
         self.receive_heartbeat()
@@ -541,7 +541,7 @@ class AddressTests(SynchronousTestCase):
             self.assertIsNone(self.subscriber(address).address)
 
     def test_invalid_addresses(self) -> None:
-        """An invalid address is a StartupError that names it, at any place."""
+        """An invalid address is a StartupError that names it, at any position of the list."""
         for address in (
             "", "feed.example:7817", "tcp://feed.example", "tcp://feed.example:", "tcp://feed.example:x",
             "tcp://feed.example:0", "tcp://feed.example:65536", "tcp://:7817", "tcp://*:7817", "tcp://a b:1",

@@ -1,4 +1,4 @@
-"""Tests of kv78turbo.timetable_directory: which files are read, in which order, and when again."""
+"""Tests of kv78turbo.timetable_directory: the selection, order and rereading of files."""
 
 import gzip
 import os
@@ -26,7 +26,7 @@ class TimetableDirectoryTests(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(NOW)
         self.read: list[bytes] = []
-        """The content of each file, as far as it was read."""
+        """The content of each file, up to the point where reading ended."""
         self.senders: list[str] = []
         self.directory = self.make_directory(self.path)
         self.events = EventLoggingObserver()
@@ -35,7 +35,7 @@ class TimetableDirectoryTests(SynchronousTestCase):
 
     def make_directory(self, path: str) -> TimetableDirectory:
         cooperator = Cooperator(
-            # One step in each turn.
+            # One step per turn.
             terminationPredicateFactory=lambda: lambda: True,
             scheduler=lambda call: self.clock.callLater(0.001, call),
         )
@@ -83,7 +83,7 @@ class TimetableDirectoryTests(SynchronousTestCase):
         return lines
 
     def test_files_in_order_of_names(self) -> None:
-        """Timetable files, compressed or not, are read in the order of their names; other files are ignored."""
+        """Timetable files, compressed or not, are read in order of their names; other files are ignored."""
         self.write("b.ctx", b"B")
         self.write("a.gz", gzip.compress(b"A"))
         self.write("c.ctx.gz", gzip.compress(b"C") + gzip.compress(b"CC"))
@@ -142,10 +142,10 @@ class TimetableDirectoryTests(SynchronousTestCase):
 
     def test_broken_file_is_logged_once(self) -> None:
         """A broken file is logged once and read again when it changes; other files are read."""
-        whole = gzip.compress(os.urandom(1000), mtime=0)
-        wrong = whole[:-8] + bytes(8)
-        flipped = whole[:12] + bytes([whole[12] ^ 0xFF]) + whole[13:]
-        for name, data in [("a.gz", b"plain"), ("b.gz", whole[:-20]), ("c.gz", wrong), ("d.gz", flipped)]:
+        valid = gzip.compress(os.urandom(1000), mtime=0)
+        wrong_checksum = valid[:-8] + bytes(8)
+        flipped = valid[:12] + bytes([valid[12] ^ 0xFF]) + valid[13:]
+        for name, data in [("a.gz", b"plain"), ("b.gz", valid[:-20]), ("c.gz", wrong_checksum), ("d.gz", flipped)]:
             self.write(name, data, 1000)
         self.write("e.ctx", b"E", 1000)
         self.assertEqual(self.start()[-1], b"E")
@@ -178,7 +178,7 @@ class TimetableDirectoryTests(SynchronousTestCase):
             self.assertEqual(str(caught.exception), f"cannot read the timetable in {path}: {reason}")
 
     def test_missing_directory_is_logged(self) -> None:
-        """A directory that disappears is logged, and read when it is back."""
+        """A directory that disappears is logged, and read once it is back."""
         self.start()
         os.rename(self.path, self.path + "x")
         self.assertEqual(self.scan(), [])
@@ -199,7 +199,7 @@ class TimetableDirectoryTests(SynchronousTestCase):
         self.assertEqual(self.start(), [b"A"])
 
     def test_stop_ends_scans(self) -> None:
-        """No scans are scheduled after a stop, even during a read."""
+        """After a stop no scan is scheduled, even if a file is being read."""
         self.write("a.ctx", bytes(3 * CHUNK_BYTES))
         self.directory.startService()
         self.clock.advance(0.001)

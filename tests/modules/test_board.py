@@ -1,4 +1,4 @@
-"""The departure board as a page, as lines and as JSON."""
+"""Tests of the departure board as a page, and of its texts and colours."""
 
 import re
 from dataclasses import replace
@@ -28,7 +28,7 @@ def page_of(*arguments: Any) -> str:
 
 
 def fragment_of(*arguments: Any) -> str:
-    """Return the part of a page that changes."""
+    """Return the part of a page that is updated."""
     return run_now(board_page.fragment(*arguments))
 
 
@@ -58,12 +58,12 @@ STOP_WORDS: dict[StopState, tuple[str, str, str, str]] = {
 
 
 def row(planned: float, expected: float, state: RowState = "on_time", line: str = "4", **values: str) -> DisplayRow:
-    """Return a row. planned and expected: minutes after NOW."""
+    """Return a row. planned and expected: times in minutes after NOW."""
     row = DisplayRow(line, "Strand", NOW + planned * MINUTE, NOW + expected * MINUTE, state)
     return replace(row, **values)  # type: ignore[arg-type]
 
 
-def sign(*rows: DisplayRow, state: StopState = "live", **values: object) -> DepartureDisplay:
+def make_display(*rows: DisplayRow, state: StopState = "live", **values: object) -> DepartureDisplay:
     """Return the display of one stop."""
     return DepartureDisplay((replace(StopDisplay(CODE, state, rows, "Brug", "Lindedorp"), **values),), 7200.0)  # type: ignore[arg-type]
 
@@ -87,12 +87,12 @@ class Reader(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def read(sign: DepartureDisplay, lang: str = "nl") -> Reader:
-    return Reader(fragment_of(sign, lang, NOW))
+def read(display: DepartureDisplay, lang: str = "nl") -> Reader:
+    return Reader(fragment_of(display, lang, NOW))
 
 
 class TextTests(SynchronousTestCase):
-    """The texts in all languages."""
+    """The texts of all languages."""
 
     def test_every_language_is_complete(self) -> None:
         """Every language has all texts, with the same placeholders; Dutch is the first."""
@@ -109,8 +109,8 @@ class TextTests(SynchronousTestCase):
             for lang, word in zip(LANGUAGES, words, strict=True):
                 departure = row(3, 5, state)
                 self.assertEqual(row_words(departure, lang), word)
-                self.assertIn(word, read(sign(departure), lang).text)
-                self.assertEqual(lines_of(sign(departure), lang, NOW, ("words",)), f"{word}\n")
+                self.assertIn(word, read(make_display(departure), lang).text)
+                self.assertEqual(lines_of(make_display(departure), lang, NOW, ("words",)), f"{word}\n")
         for lang in LANGUAGES:
             self.assertEqual(len({row_words(row(3, 5, state), lang) for state in ROW_WORDS}), len(ROW_WORDS))
 
@@ -124,26 +124,26 @@ class TextTests(SynchronousTestCase):
         for state, words in STOP_WORDS.items():
             for lang, word in zip(LANGUAGES, words, strict=True):
                 as_of = NOW - 2 * MINUTE if state == "last_known" else None
-                text = read(sign(state=state, as_of=as_of), lang).text
+                text = read(make_display(state=state, as_of=as_of), lang).text
                 self.assertIn(word, text)
-        self.assertEqual(stop_words(sign().stops[0], 7200.0, "nl"), "")
+        self.assertEqual(stop_words(make_display().stops[0], 7200.0, "nl"), "")
 
     def test_old_data_without_departures(self) -> None:
         """The notice that there are no departures includes the age of old data."""
-        (stop,) = sign(state="none", as_of=NOW - 90).stops
+        (stop,) = make_display(state="none", as_of=NOW - 90).stops
         self.assertIn("00:58", stop_words(stop, 3600.0, "en"))
 
     def test_destinations_are_not_translated(self) -> None:
         """Destinations are the same in every language."""
-        self.assertTrue(all("Strand" in read(sign(row(5, 5)), lang).text for lang in LANGUAGES))
+        self.assertTrue(all("Strand" in read(make_display(row(5, 5)), lang).text for lang in LANGUAGES))
 
 
 class FragmentTests(SynchronousTestCase):
-    """The part of the page that changes."""
+    """The part of the page that is updated."""
 
     def left(self, departure: DisplayRow, age: float = 0.0) -> str:
         """Return the time of a single row."""
-        html = fragment_of(sign(departure, age=age), "nl", NOW)
+        html = fragment_of(make_display(departure, age=age), "nl", NOW)
         return (
             Reader(html[html.index('<td class="time">') :])
             .text.split(ROW_WORDS.get(departure.state, ("",))[0])[0]
@@ -151,7 +151,7 @@ class FragmentTests(SynchronousTestCase):
         )
 
     def test_time_left(self) -> None:
-        """Below one minute the time is "now", below ten minutes it is counted, and above it is the time of day."""
+        """Below one minute the time is "now", below ten the minutes, otherwise the time of day."""
         for minutes, text in [(0, "Nu"), (0.9, "Nu"), (1, "1 min"), (9.9, "9 min"), (10, "01:10"), (61.5, "02:01")]:
             self.assertEqual(self.left(row(minutes, minutes)), text)
 
@@ -162,25 +162,25 @@ class FragmentTests(SynchronousTestCase):
         self.assertEqual(self.left(row(5, 5, "last_known"), age=61.0), "3 min")
 
     def test_planned_time_is_struck_through(self) -> None:
-        """The planned time is struck through beside the expected one; a cancelled departure has no other."""
-        html = fragment_of(sign(row(3, 15, "late")), "nl", NOW)
+        """The planned time is struck through next to the expected one; a cancelled departure has only the former."""
+        html = fragment_of(make_display(row(3, 15, "late")), "nl", NOW)
         self.assertRegex(
             html, r'<s><span class="unseen">was </span><time [^>]*>01:03</time></s> <time [^>]*>01:15</time>'
         )
-        self.assertNotIn("<s>", fragment_of(sign(row(3, 3)), "nl", NOW))
-        html = fragment_of(sign(row(3, 15, "cancelled")), "nl", NOW)
+        self.assertNotIn("<s>", fragment_of(make_display(row(3, 3)), "nl", NOW))
+        html = fragment_of(make_display(row(3, 15, "cancelled")), "nl", NOW)
         self.assertRegex(html, r"<s><time [^>]*>01:03</time></s>")
         self.assertNotIn("data-at", html)
 
     def test_unknown_delay_is_not_counted_down(self) -> None:
-        """A departure of unknown delay has its planned time."""
+        """A departure of unknown delay shows its planned time."""
         self.assertEqual(self.left(row(3, 3, "unknown")), "01:03")
 
     def test_platform_column(self) -> None:
         """The table has headers, and a column of platforms if there are any."""
-        headers = [(tag.get("scope"), tag.get("class")) for tag in read(sign(row(3, 3))).all("th")]
+        headers = [(tag.get("scope"), tag.get("class")) for tag in read(make_display(row(3, 3))).all("th")]
         self.assertEqual(headers, [("col", "line"), ("col", "destination"), ("col", "time"), ("row", "line")])
-        with_platform = read(sign(row(3, 3), row(4, 4, platform="B")))
+        with_platform = read(make_display(row(3, 3), row(4, 4, platform="B")))
         self.assertEqual(
             [tag["class"] for tag in with_platform.all("th")][:4], ["line", "destination", "platform", "time"]
         )
@@ -188,35 +188,35 @@ class FragmentTests(SynchronousTestCase):
 
     def test_times_for_programs(self) -> None:
         """Times are ISO timestamps for programs, and epoch seconds for the script."""
-        clock, left = read(sign(row(3, 3)), "nl").all("time")
+        clock, left = read(make_display(row(3, 3)), "nl").all("time")
         self.assertEqual(clock["datetime"], "2026-01-01T01:00:00+01:00")
         self.assertEqual((clock["data-now"], clock["data-offset"]), (f"{NOW:.0f}", "3600"))
         self.assertEqual(left["datetime"], "2026-01-01T01:03:00+01:00")
         self.assertEqual(left["data-at"], f"{NOW + 180:.0f}")
-        self.assertEqual(read(sign(row(3, 3), age=30.0)).all("time")[1]["data-at"], f"{NOW + 150:.0f}")
+        self.assertEqual(read(make_display(row(3, 3), age=30.0)).all("time")[1]["data-at"], f"{NOW + 150:.0f}")
 
     def test_heading(self) -> None:
         """The heading is the stop's name, or its code if the name is unknown."""
-        self.assertIn('<h1>Brug</h1><p class="town">Lindedorp</p>', fragment_of(sign(), "nl", NOW))
-        self.assertIn(f"<h1>Halte {CODE}</h1></header>", fragment_of(sign(name="", town=""), "nl", NOW))
+        self.assertIn('<h1>Brug</h1><p class="town">Lindedorp</p>', fragment_of(make_display(), "nl", NOW))
+        self.assertIn(f"<h1>Halte {CODE}</h1></header>", fragment_of(make_display(name="", town=""), "nl", NOW))
 
     def test_names_are_marked_as_dutch(self) -> None:
-        """Texts of sources are marked as Dutch on pages in any language; a code in place of a name is not."""
-        html = fragment_of(sign(row(3, 3), messages=("Omleiding",)), "en", NOW)
+        """Texts of sources are marked as Dutch on pages in any language; a code that replaces a name is not."""
+        html = fragment_of(make_display(row(3, 3), messages=("Omleiding",)), "en", NOW)
         for tag in ("header", 'td class="destination"', "li data-news"):
             self.assertIn(f'<{tag} lang="nl">', html)
-        self.assertIn("<header><h1>Stop ", fragment_of(sign(name=""), "en", NOW))
+        self.assertIn("<header><h1>Stop ", fragment_of(make_display(name=""), "en", NOW))
 
     def test_messages_are_announced(self) -> None:
-        """Messages are above the rows and are announced, as cancellations are; minutes are not."""
-        html = fragment_of(sign(row(3, 3), row(4, 4, "cancelled"), messages=("Omleiding",)), "nl", NOW)
+        """Messages above the rows and cancellations are announced; minutes are not."""
+        html = fragment_of(make_display(row(3, 3), row(4, 4, "cancelled"), messages=("Omleiding",)), "nl", NOW)
         self.assertLess(html.index('<li data-news lang="nl">Omleiding</li>'), html.index("<table>"))
         self.assertEqual(html.count("data-news"), 2)
         self.assertNotIn("aria-live", html)
 
     def test_badge_colors(self) -> None:
         """A badge has its line's colours in attributes, without styles."""
-        html = fragment_of(sign(row(3, 3, color="#f6c900", text_color="#000000"), row(4, 4)), "nl", NOW)
+        html = fragment_of(make_display(row(3, 3, color="#f6c900", text_color="#000000"), row(4, 4)), "nl", NOW)
         self.assertIn(
             'rx="6" fill="#f6c900"/><text x="50%" y="24" text-anchor="middle" fill="#000000">4</text>', html
         )
@@ -226,15 +226,15 @@ class FragmentTests(SynchronousTestCase):
     def test_long_line_numbers_fit_their_badge(self) -> None:
         """Long line numbers are squeezed into their badge."""
         for line, is_fitted in [("300", False), ("WWWW", True), ("Sprinter12", True)]:
-            html = fragment_of(sign(row(3, 3, line=line)), "nl", NOW)
+            html = fragment_of(make_display(row(3, 3, line=line)), "nl", NOW)
             width = int(re.findall(r'<rect width="(\d+)"', html)[0])
             self.assertEqual(re.findall(r'textLength="(\d+)"', html), [f"{width - 16}"] * is_fitted)
 
     def test_source_texts_are_escaped(self) -> None:
-        """Markup in a source's texts stays text."""
+        """Markup in the texts of a source is escaped."""
         evil = "\"><script>alert(1)</script><img src=x onerror=alert(1)>&'"
         departure = row(3, 5, "late", line=evil, destination=evil, platform=evil, note=evil)
-        display = sign(departure, name=evil, town=evil, messages=(evil,))
+        display = make_display(departure, name=evil, town=evil, messages=(evil,))
         page = Reader(page_of(display, "nl", NOW, {}))
         self.assertEqual([tag.get("src") for tag in page.all("script")], [address("board.js")])
         self.assertEqual(page.all("img"), [])
@@ -246,11 +246,11 @@ class FragmentTests(SynchronousTestCase):
 
 
 class PageTests(SynchronousTestCase):
-    """The whole page."""
+    """The complete page."""
 
     def test_page_meets_its_policy(self) -> None:
-        """The page loads nothing from other hosts, and has no styles or scripts within it."""
-        html = page_of(sign(row(3, 5, "late", color="#f6c900", text_color="#000000")), "nl", NOW, {})
+        """The page loads nothing from other hosts, and has no inline styles or scripts."""
+        html = page_of(make_display(row(3, 5, "late", color="#f6c900", text_color="#000000")), "nl", NOW, {})
         page = Reader(html)
         for tag, attributes in page.tags:
             self.assertNotIn("style", {tag, *attributes})
@@ -263,15 +263,15 @@ class PageTests(SynchronousTestCase):
             self.assertNotRegex(text, r"https?:|url\(|@import|src=")
 
     def test_page_reloads_without_scripts(self) -> None:
-        """The page reloads itself in browsers without scripts, and only there."""
-        html = page_of(sign(), "nl", NOW, {})
-        self.assertLessEqual(board_page.REFRESH, MAX_AGE)  # or it would show more time than is left
+        """The page reloads itself only in browsers without scripts."""
+        html = page_of(make_display(), "nl", NOW, {})
+        self.assertLessEqual(board_page.REFRESH, MAX_AGE)  # otherwise it would overstate the remaining time
         self.assertEqual(html.count("http-equiv"), 1)
         self.assertIn(f'<noscript><meta http-equiv="refresh" content="{board_page.REFRESH}"></noscript>', html)
 
-    def test_links_keep_the_query(self) -> None:
-        """Links and the stream keep the query, each in its language."""
-        page = Reader(page_of(sign(), "de", NOW, {"limit": "5", "view": "wall"}))
+    def test_links_preserve_the_query(self) -> None:
+        """Links and the stream preserve the query, each in its language."""
+        page = Reader(page_of(make_display(), "de", NOW, {"limit": "5", "view": "wall"}))
         self.assertEqual(page.all("main")[0]["data-events"], f"/events/{CODE}?limit=5&view=wall&lang=de")
         self.assertEqual(
             [(link["href"], link["hreflang"], link.get("aria-current")) for link in page.all("a")],
@@ -280,8 +280,8 @@ class PageTests(SynchronousTestCase):
         self.assertEqual((page.all("html")[0]["lang"], page.all("body")[0]["class"]), ("de", "wall single"))
 
     def test_main_element_holds_the_fragment(self) -> None:
-        """The content of the main element is the fragment."""
-        display = sign(row(3, 3))
+        """The main element contains exactly the fragment."""
+        display = make_display(row(3, 3))
         html = page_of(display, "fr", NOW, {})
         self.assertEqual(html.partition(">\n<time")[2].partition("</main>")[0], fragment_of(display, "fr", NOW)[5:])
 

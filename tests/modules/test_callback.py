@@ -1,4 +1,4 @@
-"""The callback endpoint, in memory."""
+"""Tests of modules.callback, in memory."""
 
 import gzip
 from ipaddress import ip_network
@@ -109,7 +109,7 @@ class CallbackTests(WireTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_get(self) -> None:
-        """GET is not allowed."""
+        """GET is a 405."""
         client = Client(self.server, LOCAL)
         client.get("/")
         response = client.response()

@@ -1,4 +1,4 @@
-"""/events: boards as they change, and the streams of its connections."""
+"""Tests of /events: boards as they change, and the streams that carry them."""
 
 import json
 import re
@@ -40,7 +40,7 @@ class EventsTests(LiveTestCase):
         self.addCleanup(self.events.stopService)
 
     def set_expected(self, minutes: int) -> None:
-        """Have the feed send that the bus of 01:05 leaves so many minutes after 01:00."""
+        """Have the feed report that the bus of 01:05 departs at this minute after 01:00."""
         ingest(self.feed, kv.passtimes(row("1", 5, ExpectedDepartureTime=f"01:{minutes:02}:00")))
 
     def _slice(self) -> Callable[[], bool]:
@@ -69,7 +69,7 @@ class EventsTests(LiveTestCase):
         self.assertRegex(text, r"\r\n\r\nretry: \d{4}\n\nid: \w+\nevent: board\ndata: <time ")
 
     def test_change_is_sent_once(self) -> None:
-        """A change is sent to all listeners at the next check, rendered once; without a change nothing is sent."""
+        """A change is rendered once and sent to all listeners at the next check; without a change nothing is sent."""
         clients = [self.listen() for _ in range(3)]
         with mock.patch.object(board_page, "fragment", wraps=board_page.fragment) as fragment:
             for client in clients:
@@ -82,7 +82,7 @@ class EventsTests(LiveTestCase):
         self.assertEqual(fragment.call_count, 1)
 
     def test_rendered_once_for_all_listeners(self) -> None:
-        """A thousand listeners cost one rendering when they join, and one for each change."""
+        """A thousand listeners cost one rendering when they join, and one per change."""
         with mock.patch.object(board_page, "fragment", wraps=board_page.fragment) as fragment:
             clients = [self.listen() for _ in range(1000)]
             self.assertEqual({(*self.events_of(client),) for client in clients}, {("board",)})
@@ -97,13 +97,13 @@ class EventsTests(LiveTestCase):
         """A thousand waiting listeners cost one request to the gateway and one rendering."""
         self.modules.removeService(self.events)
         source = FakeSource()
-        signs = CacheDisplays(BoardCache(source, self.clock), self.clock)
-        self.events = Events(signs, self.clock, self.cooperator)
+        displays = CacheDisplays(BoardCache(source, self.clock), self.clock)
+        self.events = Events(displays, self.clock, self.cooperator)
         self.serve()
         with mock.patch.object(board_page, "fragment", wraps=board_page.fragment) as fragment:
             clients = [self.listen() for _ in range(1000)]
             self.clock.advance(5)
-            source.boards[0].callback(Board(CODE, (), NOW))
+            source.results[0].callback(Board(CODE, (), NOW))
             self.assertEqual({(*self.events_of(client),) for client in clients}, {("board",)})
         self.assertEqual((len(source.requested), fragment.call_count), (1, 1))
 
@@ -123,9 +123,9 @@ class EventsTests(LiveTestCase):
         self.assertEqual(self.events_of(second), ["board"])
 
     def test_listener_joins_later(self) -> None:
-        """A listener that joins later gets the current time and minutes, never more than are left."""
+        """A listener that joins later gets the current time and minutes, which never exceed what remains."""
         ingest(self.feed, kv.planning({"TargetDepartureTime": "01:09:30"}), kv.calendar("2026-01-01"))
-        stays = self.listen()
+        stream = self.listen()
         as_json = self.listen(f"/events/{CODE}?as=json")
         for _ in range(50):
             self.clock.pump([CHECK_INTERVAL] * 13)
@@ -136,7 +136,7 @@ class EventsTests(LiveTestCase):
             for departure in json.loads(data)["stops"][0]["departures"]:
                 left = (read_timestamp(departure["expected"] or departure["planned"]) or 0) - now
                 self.assertLessEqual(departure["minutes"] * 60, max(left, 0))
-        self.assertFalse(stays.closed or as_json.closed)
+        self.assertFalse(stream.closed or as_json.closed)
 
     def test_aging_board_is_sent_again(self) -> None:
         """A board is sent again as its data ages, with the same ages to all listeners."""
@@ -155,7 +155,7 @@ class EventsTests(LiveTestCase):
                 self.assertTrue(server <= int(moment) <= departs, (server, moment, departs))
 
     def test_repeated_data_is_no_event(self) -> None:
-        """A repetition of the feed is no event, and a listener that joins then gets the stated age."""
+        """A repetition of the feed is not an event; a listener that joins later gets the same age."""
         self.set_expected(30)
         self.clock.advance(14)
         client = self.listen()
@@ -176,7 +176,7 @@ class EventsTests(LiveTestCase):
         self.assertEqual(re.findall(rb'data-offset="(\d+)"', client.received()), [b"3600"])
 
     def test_slow_sending_ends_with_the_newest(self) -> None:
-        """However slowly events are sent, and whichever listener leaves, all others get the newest last."""
+        """Even with slow sending and leaving listeners, the last event of each listener is the newest."""
         clients = [self.listen() for _ in range(60)]
         for client in clients:
             self.events_of(client)
@@ -192,8 +192,8 @@ class EventsTests(LiveTestCase):
         minutes = {(*re.findall(rb"(\d) min later", client.received())[-1:],) for client in clients[11:50:2]}
         self.assertEqual(minutes, {(b"2",)})
 
-    def test_departure_leaves_without_news(self) -> None:
-        """A departure that has left is an event without news from the feed."""
+    def test_departure_leaves_without_new_data(self) -> None:
+        """A departure that leaves is an event, even without new data of the feed."""
         client = self.listen()
         self.events_of(client)
         events = []
@@ -203,7 +203,7 @@ class EventsTests(LiveTestCase):
         self.assertIn("board", events)
 
     def test_beat(self) -> None:
-        """A silence ends with a beat, a comment and an event; a stream has no deadline."""
+        """Without other events, a comment and a beat are sent; a stream has no deadline."""
         client = self.listen("/events/57330499")
         self.events_of(client)
         self.clock.pump([CHECK_INTERVAL] * int(BEAT_INTERVAL / CHECK_INTERVAL - 1))
@@ -230,7 +230,7 @@ class EventsTests(LiveTestCase):
         self.assertEqual(self.events_of(self.listen(Last_Event_ID="another")), ["board"])
 
     def test_slow_listener_gets_the_newest(self) -> None:
-        """A slow listener gets whole events, the newest when it reads, or its deadline passes."""
+        """A slow listener gets complete events, the newest once it reads, unless its deadline passes."""
         client = self.listen()
         self.events_of(client)
         client.handler.pauseProducing()
@@ -252,7 +252,7 @@ class EventsTests(LiveTestCase):
         self.assertTrue(client.closed)
 
     def test_listeners_leave(self) -> None:
-        """A listener that leaves or closes its side is removed, and so is a channel without listeners."""
+        """A listener that leaves or closes its side is removed, as is a channel without listeners."""
         left, closed = self.listen(), self.listen()
         left.leave()
         closed.half_close()
@@ -265,7 +265,7 @@ class EventsTests(LiveTestCase):
         self.assertGreater(request.bytes, 100)
 
     def test_drain(self) -> None:
-        """When the server stops, bye is the last event."""
+        """When the server stops, the last event is bye."""
         client = self.listen()
         self.events_of(client)
         drained = self.server.drain()
@@ -282,7 +282,7 @@ class EventsTests(LiveTestCase):
         self.serve()
         client = self.listen()
         drained = self.server.drain()
-        source.boards[0].callback(Board(CODE, (), NOW))
+        source.results[0].callback(Board(CODE, (), NOW))
         self.clock.advance(0)
         self.assertEqual(self.events_of(client), ["board", "bye"])
         self.assertTrue(client.closed)
@@ -290,7 +290,7 @@ class EventsTests(LiveTestCase):
         self.successResultOf(drained)
 
     def test_channels(self) -> None:
-        """The data may be JSON; each form, language and query has a channel of its own."""
+        """The data may be JSON; each form, language and query has its own channel."""
         for query in ("as=json", "as=json&limit=1", "lang=en", "lang=fr"):
             self.assertEqual(self.events_of(self.listen(f"/events/{CODE}?{query}")), ["board"])
         self.assertEqual(len(self.events.channels), 4)

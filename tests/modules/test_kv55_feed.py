@@ -1,4 +1,4 @@
-"""GET /kv55/<TimingPointCode>[,...] from the live feed, in memory."""
+"""Tests of GET /kv55/<TimingPointCode>[,...] from the live feed, in memory."""
 
 import gzip
 from collections.abc import Generator
@@ -26,7 +26,7 @@ MINUTE = 60
 
 
 def row(journey: str, minutes: int, **columns: str | None) -> dict[str, str | None]:
-    """Return a row of KV8: a journey planned and expected so many minutes after 01:00, which is NOW."""
+    """Return a row of KV8: a journey planned and expected this many minutes after 01:00, which is NOW."""
     time = f"{1 + minutes // 60:02}:{minutes % 60:02}:00"
     names = ("ExpectedArrivalTime", "ExpectedDepartureTime", "TargetArrivalTime", "TargetDepartureTime")
     return {"JourneyNumber": journey, **dict.fromkeys(names, time), **columns}
@@ -44,7 +44,7 @@ class LiveTestCase(WireTestCase):
     def up(self, state: State = "UP", last: float | None = None) -> None:
         self.feed.subscriber = cast(Subscriber, FakeSubscriber(state, last))
 
-    def get(self, path: str, **headers: str) -> Response:
+    def request(self, path: str, **headers: str) -> Response:
         client = self.client()
         client.get(path, **headers)
         response = client.response()
@@ -61,7 +61,7 @@ class Kv55LiveTestCase(LiveTestCase):
         self.module.setServiceParent(self.modules)
 
     def document(self, path: str = f"/kv55/{CODE}") -> etree._Element:
-        response = self.get(path)
+        response = self.request(path)
         self.assertEqual((response.status, response.headers["Content-Type"]), (200, "text/xml; charset=utf-8"))
         return etree.fromstring(response.body)
 
@@ -77,7 +77,7 @@ class DocumentTests(Kv55LiveTestCase):
     """The contents of a document."""
 
     def test_interface(self) -> None:
-        """It is a cacheable module."""
+        """The module is cacheable."""
         verifyObject(ICacheableModule, self.module)
 
     def test_trip(self) -> None:
@@ -141,7 +141,7 @@ class DocumentTests(Kv55LiveTestCase):
         self.assertEqual(statuses_of_trips, [*statuses, "PLANNED"])
 
     def test_order(self) -> None:
-        """Trips are in order of expected time, without those that only arrive."""
+        """Trips are in order of expected time, without arrivals at a last stop."""
         late = {"ExpectedArrivalTime": "01:40:00", "ExpectedDepartureTime": "01:40:00"}
         last = row("4", 7, JourneyStopType="LAST", TargetDepartureTime="00:00:00", ExpectedDepartureTime="00:00:00")
         ingest(self.feed, kv.passtimes(row("1", 30), row("2", 10, **late), row("3", 20), last))
@@ -168,7 +168,7 @@ class StopsTests(Kv55LiveTestCase):
     """The stops of a request."""
 
     def test_several(self) -> None:
-        """Several stops are in one document, in the order of the request and once each."""
+        """Several stops are in one document, each once, in the order of the request."""
         ingest(self.feed, kv.passtimes(row("1", 10), row("2", 5, TimingPointCode="31000002")))
         for path, codes in [
             (f"/kv55/{CODE},31000002", [CODE, "31000002"]),
@@ -182,13 +182,13 @@ class StopsTests(Kv55LiveTestCase):
         self.assertEqual(self.journeys(f"/kv55/{CODE},31000002"), {CODE: ["1"], "31000002": ["2"]})
 
     def test_some_unknown(self) -> None:
-        """Unknown stops among others are left out."""
+        """Unknown stops are left out if others are known."""
         self.up()
         ingest(self.feed, kv.passtimes(row("1", 10)))
         self.assertEqual(self.journeys(f"/kv55/5,{CODE},6"), {CODE: ["1"]})
 
     def test_leading_zero(self) -> None:
-        """A code is text: its leading zero counts."""
+        """A code is text: leading zeros are significant."""
         ingest(self.feed, kv.passtimes(row("1", 10, TimingPointCode="031102"), row("2", 10, TimingPointCode="31102")))
         self.assertEqual(self.journeys("/kv55/031102"), {"031102": ["1"]})
 
@@ -200,7 +200,7 @@ class StopsTests(Kv55LiveTestCase):
             "/kv55/5,x", "/kv55/%20", "/kv55/5%0a", "/kv55/%D9%A1", "/kv55/%3CError%3E", "/kv55/%00", "/kv55/%FF",
             "/kv55//5", f"/kv55/{hundred}",
         ):  # fmt: skip
-            response = self.get(path)
+            response = self.request(path)
             self.assertEqual((response.status, response.headers["Cache-Control"]), (404, "no-store"), path)
             document = etree.fromstring(response.body)
             self.assertEqual(document.findtext("Request/Error"), "Invalid TimingPointCode")
@@ -211,7 +211,7 @@ class FreshnessTests(Kv55LiveTestCase):
     """The freshness of boards, and the reasons for having none."""
 
     def error(self, code: str = CODE) -> tuple[int, str | None, str | None, str | None]:
-        response = self.get(f"/kv55/{code}")
+        response = self.request(f"/kv55/{code}")
         self.assertEqual(response.headers["Cache-Control"], "no-store")
         text = etree.fromstring(response.body).findtext("Request/Error")
         return response.status, response.headers["Retry-After"], response.headers["Feed-State"], text
@@ -220,7 +220,7 @@ class FreshnessTests(Kv55LiveTestCase):
         """A fresh board has its max-age and the feed's state."""
         self.up("UP", NOW)
         ingest(self.feed, kv.passtimes({}))
-        response = self.get(f"/kv55/{CODE}")
+        response = self.request(f"/kv55/{CODE}")
         for name, value in [
             ("Cache-Control", "public, max-age=10"),
             ("Cache-Status", "govi-cache; hit; ttl=10"),
@@ -248,19 +248,19 @@ class FreshnessTests(Kv55LiveTestCase):
             self.assertEqual(self.error(), (503, "30", state, f"Feed {state}"))
 
     def test_stale(self) -> None:
-        """A board of a silent operator is served as stale; so is one that is only planned."""
+        """Boards of a silent operator are served as stale, live or only planned."""
         self.up("DOWN", NOW)
         ingest(self.feed, kv.passtimes(row("1", 30)))
         self.clock.advance(60.5)
-        response = self.get(f"/kv55/{CODE}")
+        response = self.request(f"/kv55/{CODE}")
         self.assertEqual((response.status, response.headers["Age"]), (200, "61"))
         self.assertEqual(response.headers["Cache-Status"], "govi-cache; hit; ttl=-1")
         self.clock.advance(40)
-        self.assertEqual(self.get(f"/kv55/{CODE}").headers["Cache-Status"], "govi-cache; hit; ttl=-41")
+        self.assertEqual(self.request(f"/kv55/{CODE}").headers["Cache-Status"], "govi-cache; hit; ttl=-41")
         times = {"TargetArrivalTime": "01:30:00", "TargetDepartureTime": "01:30:00", "UserStopCode": "u9"}
         stop = {"UserStopCode": "u9", "TimingPointCode": "9"}
         ingest(self.feed, kv.planning(times, user_stops=[stop]), kv.calendar("2026-01-01"))
-        response = self.get("/kv55/9")
+        response = self.request("/kv55/9")
         self.assertEqual(
             (response.status, response.headers["Age"], response.headers["Feed-State"]), (200, "101", "DOWN")
         )
@@ -274,7 +274,7 @@ class FreshnessTests(Kv55LiveTestCase):
         self.assertEqual(self.error(), (503, "30", "DOWN", "Too old"))
 
     def test_several(self) -> None:
-        """Of several stops the servable ones are served; else old data is reported before an unknown stop."""
+        """Only servable stops are served; if there are none, old data takes precedence over an unknown stop."""
         self.up("UP", NOW)
         ingest(
             self.feed, kv.passtimes(row("1", 30)), kv.passtimes(row("2", 30, DataOwnerCode="B", TimingPointCode="2"))
@@ -289,48 +289,50 @@ class RepresentationTests(Kv55LiveTestCase):
     """The bytes of a response."""
 
     def test_rendered_once(self) -> None:
-        """A document is rendered once, until the stop changes or a departure leaves, and for each query."""
-        made = []
+        """A document is rendered once, until the stop changes or a departure leaves, and once per query."""
+        renderings = []
         document = self.module.document
 
-        def count(*arguments: Any, **more: Any) -> Generator[None, None, Representation]:
-            made.append(arguments)
-            return document(*arguments, **more)
+        def count(*arguments: Any, **keywords: Any) -> Generator[None, None, Representation]:
+            renderings.append(arguments)
+            return document(*arguments, **keywords)
 
         self.patch(self.module, "document", count)
         ingest(self.feed, kv.passtimes(row("1", 3), row("2", 60)))
-        first = self.get(f"/kv55/{CODE}")
+        first = self.request(f"/kv55/{CODE}")
         for _ in range(10):
             self.clock.advance(20)
-            self.assertEqual(self.get(f"/kv55/{CODE}?_=1").body, first.body)
-        self.assertEqual(len(made), 1)
-        self.get(f"/kv55/{CODE}", Accept_Encoding="gzip")
-        self.assertEqual(len(made), 2)
+            self.assertEqual(self.request(f"/kv55/{CODE}?_=1").body, first.body)
+        self.assertEqual(len(renderings), 1)
+        self.request(f"/kv55/{CODE}", Accept_Encoding="gzip")
+        self.assertEqual(len(renderings), 2)
         ingest(self.feed, kv.passtimes(row("2", 61, LastUpdateTimeStamp="2026-01-01T01:00:00+01:00")))
-        self.assertNotEqual(self.get(f"/kv55/{CODE}").body, first.body)
-        self.assertEqual(len(made), 3)
+        self.assertNotEqual(self.request(f"/kv55/{CODE}").body, first.body)
+        self.assertEqual(len(renderings), 3)
         self.clock.advance(41)
         self.assertEqual(self.journeys(), {CODE: ["2"]})
-        self.assertEqual(len(made), 4)
+        self.assertEqual(len(renderings), 4)
         self.assertEqual(self.journeys(f"/kv55/{CODE}?limit=1"), {CODE: ["2"]})
-        self.assertEqual(len(made), 5)
+        self.assertEqual(len(renderings), 5)
 
     def test_gzip(self) -> None:
         """Clients that accept gzip get the same document with gzip, under another entity tag."""
         ingest(self.feed, kv.passtimes({}))
         for path in (f"/kv55/{CODE}", f"/kv55/{CODE}?limit=5"):
-            plain = self.get(path)
-            packed = self.get(path, Accept_Encoding="gzip")
-            self.assertEqual((plain.headers["Content-Encoding"], packed.headers["Content-Encoding"]), (None, "gzip"))
-            self.assertEqual(gzip.decompress(packed.body), plain.body)
-            self.assertNotEqual(packed.headers["ETag"], plain.headers["ETag"])
-            self.assertEqual({plain.headers["Vary"], packed.headers["Vary"]}, {"Accept-Encoding"})
+            plain = self.request(path)
+            compressed = self.request(path, Accept_Encoding="gzip")
+            self.assertEqual(
+                (plain.headers["Content-Encoding"], compressed.headers["Content-Encoding"]), (None, "gzip")
+            )
+            self.assertEqual(gzip.decompress(compressed.body), plain.body)
+            self.assertNotEqual(compressed.headers["ETag"], plain.headers["ETag"])
+            self.assertEqual({plain.headers["Vary"], compressed.headers["Vary"]}, {"Accept-Encoding"})
 
     def test_conditional(self) -> None:
-        """A client that has the representation gets 304, one with a failed precondition 412."""
+        """A client with the current representation gets 304; a failed precondition is a 412."""
         ingest(self.feed, kv.passtimes({}))
-        etag = self.get(f"/kv55/{CODE}").headers["ETag"]
-        self.assertEqual(etag, make_representation(self.get(f"/kv55/{CODE}").body, "", False).etag)
+        etag = self.request(f"/kv55/{CODE}").headers["ETag"]
+        self.assertEqual(etag, make_representation(self.request(f"/kv55/{CODE}").body, "", False).etag)
         for headers, status in [
             ({"If_None_Match": etag}, 304),
             ({"If_None_Match": f'"x", W/{etag}'}, 304),
@@ -340,7 +342,7 @@ class RepresentationTests(Kv55LiveTestCase):
             ({"If_Match": '"x"', "If_None_Match": etag}, 412),
             ({"If_Modified_Since": "Thu, 01 Jan 2026 00:00:00 GMT"}, 200),
         ]:
-            response = self.get(f"/kv55/{CODE}", **headers)
+            response = self.request(f"/kv55/{CODE}", **headers)
             self.assertEqual((response.status, response.headers["Vary"]), (status, "Accept-Encoding"), headers)
             self.assertEqual(response.headers["Last-Modified"], None)
             if status == 304:
@@ -352,16 +354,16 @@ class RepresentationTests(Kv55LiveTestCase):
     def test_head(self) -> None:
         """HEAD gets the header fields of GET, without the body."""
         ingest(self.feed, kv.passtimes({}))
-        whole = self.get(f"/kv55/{CODE}")
+        full = self.request(f"/kv55/{CODE}")
         client = self.client()
         client.send(f"HEAD /kv55/{CODE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         head = client.response("HEAD")
-        self.assertEqual((head.headers["Content-Length"], head.body), (str(len(whole.body)), b""))
+        self.assertEqual((head.headers["Content-Length"], head.body), (str(len(full.body)), b""))
 
     def test_statistics(self) -> None:
-        """A hit has its phases, without a wait."""
+        """A hit has all phases but the wait."""
         ingest(self.feed, kv.passtimes({}))
-        self.get(f"/kv55/{CODE}")
+        self.request(f"/kv55/{CODE}")
         (hit,) = self.statistics[-1].requests
         self.assertEqual((set(hit.phases), hit.cache), ({"receive", "parse", "lookup", "render", "send"}, "hit"))
 
@@ -370,7 +372,7 @@ class QueryTests(Kv55LiveTestCase):
     """The filters."""
 
     def test_parse(self) -> None:
-        """Filters are parsed, unknown parameters are ignored."""
+        """Filters are parsed; unknown parameters are ignored."""
         for text, query in [
             ("", Query()),
             ("_=123&x", Query()),
@@ -386,8 +388,8 @@ class QueryTests(Kv55LiveTestCase):
             self.assertEqual(read_query(text), query, text)
 
     def test_invalid_values(self) -> None:
-        """An invalid value is a 400 that names the parameter, whatever the stop."""
-        digit = "%D9%A1"  # another script's 1
+        """An invalid value is a 400 that names the parameter, even for an unknown stop."""
+        digit = "%D9%A1"  # the digit 1 of another script
         for name, values in [
             ("limit", ["", "0", "00", "-1", "+1", "1.5", "10000", "x", "%201", digit]),
             ("horizon", ["", "0", "-5", "1441", "9999", "1e2", digit]),
@@ -395,12 +397,12 @@ class QueryTests(Kv55LiveTestCase):
         ]:
             for value in values:
                 self.assertRaises(InvalidParameter, read_query, f"{name}={value}")
-                response = self.get(f"/kv55/{CODE}?{name}={value}")
+                response = self.request(f"/kv55/{CODE}?{name}={value}")
                 self.assertEqual(
                     (response.status, response.headers["Cache-Control"]), (400, "no-store"), (name, value)
                 )
                 self.assertIn(name, response.body.decode())
-        self.assertEqual(self.get(f"/kv55/{CODE}?" + "a=b&" * 200).status, 400)
+        self.assertEqual(self.request(f"/kv55/{CODE}?" + "a=b&" * 200).status, 400)
 
     def test_filters(self) -> None:
         """A limit counts after the other filters; a line matches by either of its numbers."""

@@ -1,4 +1,4 @@
-"""GET /kv55/<TimingPointCode>, in memory."""
+"""Tests of GET /kv55/<TimingPointCode> from a gateway, in memory."""
 
 import gzip
 from dataclasses import replace
@@ -44,11 +44,11 @@ class Kv55Tests(WireTestCase):
 
     def fill(self) -> Response:
         client = self.request()
-        self.source.boards[-1].callback(self.board())
+        self.source.results[-1].callback(self.board())
         return client.response()
 
     def test_interface(self) -> None:
-        """It is a cacheable module."""
+        """The module is cacheable."""
         verifyObject(ICacheableModule, self.module)
 
     def test_miss_and_hit(self) -> None:
@@ -75,7 +75,7 @@ class Kv55Tests(WireTestCase):
         """Two hundred requests for one cold stop are one request to the source, and all get a response."""
         clients = [self.request() for _ in range(200)]
         self.assertEqual(len(self.source.requested), 1)
-        self.source.boards[0].callback(self.board())
+        self.source.results[0].callback(self.board())
         responses = [client.response() for client in clients]
         self.assertEqual({response.status for response in responses}, {200})
         self.assertEqual(responses[0].headers["Cache-Status"], "govi-cache; fwd=miss; ttl=60")
@@ -86,24 +86,24 @@ class Kv55Tests(WireTestCase):
         self.assertEqual(results, ["miss"] + ["joined"] * 199)
 
     def test_stale(self) -> None:
-        """A stale board is served at once while it is refreshed."""
+        """A stale board is served immediately while it is refreshed."""
         self.fill()
         self.clock.advance(61)
         response = self.request().response()
         self.assertEqual(response.headers["Cache-Status"], "govi-cache; hit; ttl=-1")
         self.assertEqual(len(self.source.requested), 2)
-        self.source.boards[1].callback(self.board("Veerstoep"))
+        self.source.results[1].callback(self.board("Veerstoep"))
         self.assertIn(b"Veerstoep", self.request().response().body)
 
     def test_failures(self) -> None:
-        """No response of the source is a 504, an unreadable one a 502; the next request asks the source again."""
+        """A missing callback is a 504, an unreadable one a 502; the next request queries the source again."""
         for failure, status, error in [
-            (SourceSilent("no answer within 10 s"), 504, "Timeout"),
+            (SourceSilent("no callback within 10 s"), 504, "Timeout"),
             (SourceUnreachable("refused"), 504, "Gateway unreachable"),
             (SourceBroken("not XML"), 502, "Unreadable answer"),
         ]:
             client = self.request()
-            self.source.boards[-1].errback(failure)
+            self.source.results[-1].errback(failure)
             response = client.response()
             self.assertEqual(response.status, status)
             self.assertEqual(response.headers["Retry-After"], "10")
@@ -115,10 +115,10 @@ class Kv55Tests(WireTestCase):
         self.assertEqual(len(self.source.requested), 3)
 
     def test_stale_board_after_a_failure(self) -> None:
-        """When the source fails, a board that arrived meanwhile is served, as stale as it is."""
+        """When the source fails, a board that arrived meanwhile is served with its age."""
         client = self.request()
         self.module.cache.put(replace(self.board(), received_at=self.clock.seconds() - 70))
-        self.source.boards[0].errback(SourceSilent("no answer within 10 s"))
+        self.source.results[0].errback(SourceSilent("no callback within 10 s"))
         response = client.response()
         self.assertEqual((response.status, response.headers["Cache-Status"]), (200, "govi-cache; hit; ttl=-10"))
         client.leave()
@@ -138,12 +138,12 @@ class Kv55Tests(WireTestCase):
         self.assertEqual(self.source.requested, [])
 
     def test_leading_zero(self) -> None:
-        """A code is text: its leading zero counts."""
+        """A code is text: leading zeros are significant."""
         self.request("/kv55/031102")
         self.assertEqual(self.source.requested[0], "031102")
 
     def test_conditional(self) -> None:
-        """A client that has the representation gets 304, with the fields for its further use."""
+        """A client with the current representation gets 304, with the header fields of a cache."""
         etag = self.fill().headers["ETag"]
         for value, status in [(etag, 304), (f'"x", W/{etag}', 304), ("*", 304), ('"x"', 200)]:
             response = self.request(If_None_Match=value).response()
@@ -158,8 +158,8 @@ class Kv55Tests(WireTestCase):
         self.assertEqual(gzip.decompress(compressed.body), plain.body)
         self.assertNotEqual(compressed.headers["ETag"], plain.headers["ETag"])
         self.assertEqual({plain.headers["Vary"], compressed.headers["Vary"]}, {"Accept-Encoding"})
-        refused = self.request(Accept_Encoding="gzip;q=0").response()
-        self.assertEqual((refused.headers["Content-Encoding"], refused.body), (None, plain.body))
+        identity = self.request(Accept_Encoding="gzip;q=0").response()
+        self.assertEqual((identity.headers["Content-Encoding"], identity.body), (None, plain.body))
         etag = compressed.headers["ETag"]
         self.assertEqual(self.request(Accept_Encoding="gzip", If_None_Match=etag).response().status, 304)
         self.assertEqual(self.request(If_None_Match=etag).response().status, 200)
@@ -172,17 +172,17 @@ class Kv55Tests(WireTestCase):
         self.assertEqual((unchanged.status, unchanged.headers["Last-Modified"]), (304, modified))
         self.clock.advance(70)
         self.request()
-        self.source.boards[-1].callback(self.board())
+        self.source.results[-1].callback(self.board())
         self.assertEqual(self.request(If_Modified_Since=modified).response().status, 200)
 
     def test_precondition(self) -> None:
-        """If-Match and If-Unmodified-Since are a 412 once the board is another."""
+        """If-Match and If-Unmodified-Since fail with 412 once the board has changed."""
         etag = self.fill().headers["ETag"]
         self.assertEqual(self.request(If_Match=etag).response().status, 200)
         self.assertEqual(self.request(If_Match='"x"').response().status, 412)
 
     def test_busy(self) -> None:
-        """While too many requests are pending, another stop is a 503; the same stop is joined."""
+        """While too many requests are pending, a request for another stop is a 503; one for a pending stop joins."""
         self.source = FakeSource()
         module = Kv55Gateway("kv55", BoardCache(self.source, self.clock, CacheSettings(flights=1)))
         self.server.find_module = lambda segment: module
@@ -190,19 +190,19 @@ class Kv55Tests(WireTestCase):
         response = busy.response()
         self.assertEqual((response.status, response.headers["Retry-After"]), (503, "10"))
         self.assertEqual(etree.fromstring(response.body).findtext("Request/Error"), "Busy")
-        self.source.boards[0].callback(self.board())
+        self.source.results[0].callback(self.board())
         self.assertEqual((first.response().status, joined.response().status), (200, 200))
         self.request("/kv55/5")
         self.assertEqual(self.source.requested, [CODE, "5"])
 
     def test_head(self) -> None:
         """HEAD gets the header fields of GET, without the body."""
-        whole = self.fill()
+        full = self.fill()
         client = self.client()
         client.send(b"HEAD /kv55/57330430 HTTP/1.1\r\nHost: x\r\n\r\n")
         head = client.response("HEAD")
-        self.assertEqual((head.headers["Content-Length"], head.body), (str(len(whole.body)), b""))
-        self.assertEqual(head.headers["ETag"], whole.headers["ETag"])
+        self.assertEqual((head.headers["Content-Length"], head.body), (str(len(full.body)), b""))
+        self.assertEqual(head.headers["ETag"], full.headers["ETag"])
 
     def test_query_is_ignored(self) -> None:
         """A query string, which some clients send to bypass caches, does not change the response."""
@@ -210,30 +210,30 @@ class Kv55Tests(WireTestCase):
         self.assertEqual(self.request(f"/kv55/{CODE}?_=123").response().status, 200)
 
     def test_post(self) -> None:
-        """POST is not allowed."""
+        """POST is a 405."""
         client = self.client()
         client.send(b"POST /kv55/5 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
         response = client.response()
         self.assertEqual((response.status, response.headers["Allow"]), (405, "GET, HEAD, OPTIONS"))
 
     def test_second_instance(self) -> None:
-        """A module of another name has another cache."""
+        """A module of another name has its own cache."""
         self.fill()
         self.request(f"/arriva/{CODE}")
         self.assertEqual(len(self.source.requested), 2)
 
     def test_one_client_leaves(self) -> None:
         """A client that leaves does not affect the others' request."""
-        leaver, stayer = self.request(), self.request()
-        leaver.leave()
-        self.source.boards[0].callback(self.board())
-        self.assertEqual(stayer.response().status, 200)
+        leaving, remaining = self.request(), self.request()
+        leaving.leave()
+        self.source.results[0].callback(self.board())
+        self.assertEqual(remaining.response().status, 200)
 
     def test_phases(self) -> None:
-        """A miss has all six phases, a hit all but the wait."""
+        """A miss has all six phases; a hit has all but the wait."""
         client = self.request()
         self.clock.advance(2)
-        self.source.boards[0].callback(self.board())
+        self.source.results[0].callback(self.board())
         client.get(f"/kv55/{CODE}")
         client.leave()
         miss, hit = self.statistics[0].requests

@@ -1,4 +1,4 @@
-"""OVapi's JSON from the live feed, in memory: names, order and forms of values are those of its responses of 2026."""
+"""Tests of OVapi's paths, in memory: names, order and forms of values are those of its responses of 2026."""
 
 import gzip
 import json
@@ -88,21 +88,21 @@ class OvapiTestCase(LiveTestCase):
             module.setServiceParent(self.modules)
 
     def json(self, path: str) -> Any:
-        response = self.get(path)
+        response = self.request(path)
         self.assertEqual(response.status, 200, path)
         self.assertEqual(response.headers["Content-Type"], "application/json;charset=utf-8")
         self.assertEqual(response.headers["Access-Control-Allow-Headers"], "X-Requested-With,Content-Type")
         return json.loads(response.body)
 
     def nothing(self, path: str, status: int = 404) -> Response:
-        response = self.get(path)
+        response = self.request(path)
         self.assertEqual((response.status, response.body), (status, b"[]"), path)
         self.assertEqual(response.headers["Content-Type"], "application/json;charset=utf-8")
         self.assertEqual(response.headers["Cache-Control"], "no-store")
         return response
 
     def assertSameJson(self, document: Any, expected: Any) -> None:
-        """Compare JSON by its bytes: the order of names and the types of values count."""
+        """Compare JSON by its bytes: the order of names and the types of values matter."""
         self.assertEqual(json.dumps(document, indent=1), json.dumps(expected, indent=1))
 
 
@@ -120,13 +120,13 @@ class FormTests(OvapiTestCase):
         """JSON has no spaces, is UTF-8, and its times have no offset."""
         ingest(self.feed, kv.planning(destinations=[{"DestinationName50": "'s-Gravenhage/\u00c9 \u2028"}]))
         ingest(self.feed, kv.passtimes({}))
-        body = self.get(f"/tpc/{CODE}").body
+        body = self.request(f"/tpc/{CODE}").body
         self.assertIn('"DestinationName50":"\'s-Gravenhage/\u00c9 \u2028","DataOwnerCode":"LIN"'.encode(), body)
         self.assertIn(b'"ExpectedDepartureTime":"2026-01-01T01:30:00",', body)
         self.assertTrue(body.startswith(b'{"30000001":{"Stop":{"Longitude":5.38'), body[:100])
 
     def test_pass(self) -> None:
-        """A pass has the names, order and forms of OVapi's, with calendar dates besides the operating date."""
+        """A pass has the names, order and forms of OVapi; its times have calendar dates."""
         ingest(self.feed, kv.planning(), kv.passtimes(ROW))
         passes = self.json(f"/tpc/{CODE}")[CODE]["Passes"]
         self.assertSameJson(passes, {JOURNEY: PASS})
@@ -137,9 +137,9 @@ class FormTests(OvapiTestCase):
         ingest(
             self.feed, kv.passtimes({**ROW, **dict.fromkeys(absent), "LineDirection": None, "DestinationCode": None})
         )
-        (one,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
+        (passtime,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
         self.assertEqual(
-            [name for name in PASS if name not in one],
+            [name for name in PASS if name not in passtime],
             ["LineDirection", "SideCode", "NumberOfCoaches", "MessageContent"],
         )
         for name, value in [
@@ -150,10 +150,10 @@ class FormTests(OvapiTestCase):
             ("DestinationName50", ""),
             ("LinePublicNumber", "L004"),
         ]:
-            self.assertEqual(one[name], value, name)
+            self.assertEqual(passtime[name], value, name)
 
     def test_values(self) -> None:
-        """Numbers are numbers; a text that is no number, or too large for JSON, stays a text."""
+        """Numbers are JSON numbers; a text that is not a number, or too large for JSON, stays a string."""
         for column, written, value in [
             ("JourneyNumber", "007", 7),
             ("JourneyNumber", "7a", "7a"),
@@ -171,16 +171,16 @@ class FormTests(OvapiTestCase):
         ]:
             self.setUp()
             ingest(self.feed, kv.passtimes({column: written}))
-            (one,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
-            self.assertEqual((one[column], type(one[column])), (value, type(value)), (column, written))
+            (passtime,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
+            self.assertEqual((passtime[column], type(passtime[column])), (value, type(value)), (column, written))
         for side in ("-", None):
             self.setUp()
             ingest(self.feed, kv.passtimes({"SideCode": side}))
-            (one,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
-            self.assertNotIn("SideCode", one)
+            (passtime,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
+            self.assertNotIn("SideCode", passtime)
 
     def test_times(self) -> None:
-        """A missing time gets the value of the other; at LAST no departure is at midnight."""
+        """A missing time gets the value of the other; at LAST the departure is not midnight."""
         cases: list[tuple[dict[str, str | None], list[str]]] = [
             ({}, ["01:09:00", "01:09:30", "01:10:20", "01:10:40"]),
             (
@@ -196,8 +196,8 @@ class FormTests(OvapiTestCase):
         for columns, times in cases:
             self.setUp()
             ingest(self.feed, kv.passtimes({**ROW, **columns}))
-            (one,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
-            self.assertEqual([one[name] for name in names], [f"2026-01-01T{time}" for time in times])
+            (passtime,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
+            self.assertEqual([passtime[name] for name in names], [f"2026-01-01T{time}" for time in times])
 
     def test_summer(self) -> None:
         """In summer the offset is +0200."""
@@ -207,9 +207,9 @@ class FormTests(OvapiTestCase):
             self.feed,
             kv.passtimes(row("1", 90, OperationDate=day, LastUpdateTimeStamp=f"{day}T01:59:50+02:00")),
         )
-        (one,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
-        self.assertEqual(one["LastUpdateTimeStamp"], "2026-06-30T01:59:50+0200")
-        self.assertEqual(one["ExpectedDepartureTime"], "2026-06-30T02:30:00")
+        (passtime,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
+        self.assertEqual(passtime["LastUpdateTimeStamp"], "2026-06-30T01:59:50+0200")
+        self.assertEqual(passtime["ExpectedDepartureTime"], "2026-06-30T02:30:00")
 
 
 class TpcTests(OvapiTestCase):
@@ -231,17 +231,17 @@ class TpcTests(OvapiTestCase):
         self.assertEqual(list(document), [CODE])
         self.assertEqual(list(document[CODE]), ["Stop", "Passes", "GeneralMessages"])
         self.assertSameJson(document[CODE]["Stop"], STOP)
-        self.assertEqual([one["JourneyNumber"] for one in document[CODE]["Passes"].values()], [3, 1, 2])
+        self.assertEqual([passtime["JourneyNumber"] for passtime in document[CODE]["Passes"].values()], [3, 1, 2])
         self.assertEqual(document[CODE]["GeneralMessages"], {})
 
     def test_departures(self) -> None:
-        """/departures leaves out passes that only arrive."""
+        """/departures omits arrivals at a last stop."""
         ingest(self.feed, kv.passtimes(row("1", 10), row("3", 5, JourneyStopType="LAST")))
         for path in (f"/tpc/{CODE}/departures", f"/tpc/{CODE},/departures/", f"/tpc/{CODE},{CODE}/departures"):
             self.assertEqual(list(self.json(path)[CODE]["Passes"]), ["LIN_77_L004_1_0"])
 
     def test_twice(self) -> None:
-        """Of a journey that calls twice, or runs on two days, the sooner pass is returned."""
+        """Of a journey that calls twice, or runs on two days, the earlier pass is returned."""
         ingest(
             self.feed,
             kv.passtimes(row("1", 20, UserStopOrderNumber="9"), row("1", 10), row("1", 30, FortifyOrderNumber="1")),
@@ -257,13 +257,13 @@ class TpcTests(OvapiTestCase):
         ingest(self.feed, kv.planning({"JourneyNumber": "3", **times}), kv.calendar("2026-01-01"))
         passes = self.json(f"/tpc/{CODE}")[CODE]["Passes"]
         self.assertEqual(
-            [(one["JourneyNumber"], one["TripStopStatus"], one["ProductFormulaType"]) for one in passes.values()],
+            [(p["JourneyNumber"], p["TripStopStatus"], p["ProductFormulaType"]) for p in passes.values()],
             [(3, "PLANNED", "18"), (1, "DRIVING", "EMPTY")],
         )
         self.assertEqual(list(self.json(f"/tpc/{CODE}?horizon=60")[CODE]["Passes"]), ["LIN_77_L004_3_0"])
 
     def test_several(self) -> None:
-        """Several stops are in one response, without unknown ones; trailing commas and slashes are ignored."""
+        """Several stops are in one response, which omits unknown ones; trailing commas and slashes are ignored."""
         self.up()
         ingest(self.feed, kv.passtimes({}, {"TimingPointCode": OTHER, "UserStopCode": "u2"}))
         for path, codes in [
@@ -279,11 +279,11 @@ class TpcTests(OvapiTestCase):
         ingest(self.feed, kv.planning(), kv.passtimes(row("1", 10), row("2", 20, LineDirection="2"), row("3", 30)))
         for query, journeys in [("limit=2", [1, 2]), ("direction=1&line=4", [1, 3]), ("horizon=20", [1, 2])]:
             passes = self.json(f"/tpc/{CODE}/departures?{query}")[CODE]["Passes"]
-            self.assertEqual([one["JourneyNumber"] for one in passes.values()], journeys)
-        self.assertEqual(self.get(f"/tpc/{CODE}?limit=0").status, 400)
+            self.assertEqual([passtime["JourneyNumber"] for passtime in passes.values()], journeys)
+        self.assertEqual(self.request(f"/tpc/{CODE}?limit=0").status, 400)
 
     def test_nothing(self) -> None:
-        """Another word, too long a path, no code and an unknown code are a 404 with []."""
+        """An invalid suffix, a too long path, no code and an unknown code are a 404 with []."""
         self.up()
         ingest(self.feed, kv.passtimes({}))
         hundred = ",".join(str(n) for n in range(101))
@@ -325,12 +325,12 @@ class TpcTests(OvapiTestCase):
         self.assertSameJson(self.json("/generalmessage"), {key: expected})
 
     def test_rendered_once_per_form(self) -> None:
-        """A stop's board is rendered once, until it changes, for each form and each place in a response."""
-        made: list[str] = []
+        """A stop's board is rendered once per form and place in a response, until it changes."""
+        codes: list[str] = []
         board = OvapiDocuments.board
 
         def count(*arguments: Any) -> Any:
-            made.append(arguments[1].code)
+            codes.append(arguments[1].code)
             return board(*arguments)
 
         self.patch(OvapiDocuments, "board", count)
@@ -338,19 +338,19 @@ class TpcTests(OvapiTestCase):
         for _ in range(3):
             for path in (f"/tpc/{CODE}", f"/tpc/{CODE}/departures", "/stopareacode/LdBrug"):
                 self.json(path)
-            packed = self.get(f"/tpc/{CODE}", Accept_Encoding="gzip")
-            self.assertEqual(gzip.decompress(packed.body), self.get(f"/tpc/{CODE}").body)
-        self.assertEqual(len(made), 4)
+            compressed = self.request(f"/tpc/{CODE}", Accept_Encoding="gzip")
+            self.assertEqual(gzip.decompress(compressed.body), self.request(f"/tpc/{CODE}").body)
+        self.assertEqual(len(codes), 4)
         ingest(self.feed, kv.passtimes(row("2", 20)))
         self.assertEqual(len(self.json(f"/tpc/{CODE}")[CODE]["Passes"]), 2)
-        self.assertEqual(len(made), 5)
+        self.assertEqual(len(codes), 5)
 
     def test_conditional(self) -> None:
-        """A client that has the representation gets 304."""
+        """A client with the current representation gets 304."""
         ingest(self.feed, kv.passtimes({}))
-        etag = self.get(f"/tpc/{CODE}").headers["ETag"]
-        self.assertEqual(self.get(f"/tpc/{CODE}", If_None_Match=etag).status, 304)
-        self.assertEqual(self.get(f"/tpc/{CODE}", If_Match='"x"').status, 412)
+        etag = self.request(f"/tpc/{CODE}").headers["ETag"]
+        self.assertEqual(self.request(f"/tpc/{CODE}", If_None_Match=etag).status, 304)
+        self.assertEqual(self.request(f"/tpc/{CODE}", If_Match='"x"').status, 412)
 
 
 class FreshnessTests(OvapiTestCase):
@@ -366,7 +366,7 @@ class FreshnessTests(OvapiTestCase):
         self.assertEqual(self.nothing("/tpc/5", 503).headers["Retry-After"], "30")
         ingest(self.feed, kv.passtimes({}))
         self.clock.advance(61)
-        response = self.get(f"/tpc/{CODE}")
+        response = self.request(f"/tpc/{CODE}")
         self.assertEqual(
             (response.status, response.headers["Age"], response.headers["Feed-State"]), (200, "61", "DOWN")
         )
@@ -375,7 +375,7 @@ class FreshnessTests(OvapiTestCase):
         self.assertEqual(self.nothing(f"/tpc/{CODE}", 503).headers["Retry-After"], "30")
 
     def test_others(self) -> None:
-        """The same holds for areas, lines and journeys; with a timetable alone a missing one is unknown."""
+        """Areas, lines and journeys have the same statuses; without a feed, missing ones are unknown."""
         paths = ("/stopareacode/x", "/line/LIN_x_1", "/journey/LIN_1_1_1_1")
         for path in paths:
             self.nothing(path, 404)
@@ -443,10 +443,10 @@ class LineTests(OvapiTestCase):
 
     def actuals(self) -> dict[str, tuple[int, str]]:
         document = self.json(f"/line/{LINE}/actuals")[LINE]["Actuals"]
-        return {key: (one["UserStopOrderNumber"], one["TripStopStatus"]) for key, one in document.items()}
+        return {key: (call["UserStopOrderNumber"], call["TripStopStatus"]) for key, call in document.items()}
 
     def test_all(self) -> None:
-        """The index describes every line in each direction, also those of KV8 alone."""
+        """The index describes every line in each direction, including those known only from KV8."""
         ingest(self.feed, kv.passtimes({"LinePlanningNumber": "L_5", "LineDirection": "2"}))
         document = self.json("/line/")
         self.assertSameJson(document[LINE], self.SHAPE)
@@ -456,9 +456,9 @@ class LineTests(OvapiTestCase):
     def test_line(self) -> None:
         """A line has its description, the positions of its journeys, the time in UTC, and its stops by pattern."""
         self.clock.advance(0.9)
-        whole = self.json(f"/line/{LINE},")
-        self.assertEqual(list(whole), [LINE])
-        document = whole[LINE]
+        lines = self.json(f"/line/{LINE},")
+        self.assertEqual(list(lines), [LINE])
+        document = lines[LINE]
         self.assertEqual(list(document), ["Line", "Actuals", "ServerTime", "Network"])
         self.assertSameJson(document["Line"], self.SHAPE)
         self.assertEqual(document["ServerTime"], "2026-01-01T00:00:00Z")
@@ -527,10 +527,10 @@ class JourneyTests(OvapiTestCase):
             self.nothing(path)
 
     def test_old(self) -> None:
-        """A journey of a silent operator becomes stale, and then is not served."""
+        """A journey of a silent operator becomes stale, and finally is not served."""
         ingest(self.feed, kv.passtimes(ROW))
         self.clock.advance(100)
-        self.assertEqual(self.get(f"/journey/{JOURNEY}").headers["Cache-Status"], "govi-cache; hit; ttl=-40")
+        self.assertEqual(self.request(f"/journey/{JOURNEY}").headers["Cache-Status"], "govi-cache; hit; ttl=-40")
         self.clock.advance(201)
         self.nothing(f"/journey/{JOURNEY}", 503)
 

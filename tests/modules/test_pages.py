@@ -1,4 +1,4 @@
-"""/stops, /near, /, /assets, /siri, /openapi.json and /docs, in memory."""
+"""Tests of /stops, /near, /, /assets and /siri, in memory."""
 
 import json
 from collections.abc import Iterator
@@ -46,8 +46,8 @@ class PagesTestCase(LiveTestCase):
             module.setServiceParent(self.modules)
         self.up()
 
-    def get(self, path: str, **headers: str) -> Response:
-        """Return the response to a request, after the index has been made."""
+    def request(self, path: str, **headers: str) -> Response:
+        """Return the response to a request, after the index has been built."""
         client = self.client()
         client.get(path, **headers)
         self.clock.pump([0.001] * 30)
@@ -56,12 +56,12 @@ class PagesTestCase(LiveTestCase):
         return response
 
     def json(self, path: str, status: int = 200) -> Any:
-        response = self.get(path)
+        response = self.request(path)
         self.assertEqual((response.status, response.headers.get_content_type()), (status, "application/json"), path)
         return json.loads(response.body)
 
     def page(self, path: str) -> Any:
-        response = self.get(path)
+        response = self.request(path)
         self.assertEqual((response.status, response.headers["Content-Type"]), (200, "text/html; charset=utf-8"))
         self.assertIn("default-src 'none'", response.headers["Content-Security-Policy"])
         return html.document_fromstring(response.body.decode())
@@ -86,7 +86,7 @@ class StopsTests(PagesTestCase):
         return [stop["TimingPointCode"] for stop in self.json(path)["Stops"]]
 
     def test_stops_are_found(self) -> None:
-        """Stops are found by name, in OVapi's form; those known from KV8 alone are found by their code."""
+        """Stops are found by name, in OVapi's form; those known only from KV8 are found by their code."""
         self.plan()
         ingest(self.feed, kv.passtimes(row("1", 5, TimingPointCode="555")))
         self.assertEqual(
@@ -97,7 +97,7 @@ class StopsTests(PagesTestCase):
         self.assertEqual(self.codes("/stops?q=nothing"), [])
 
     def test_new_stops_are_found_later(self) -> None:
-        """New stops are found once a new index is made, for which no request waits."""
+        """New stops are found once a new index has been built, for which no request waits."""
         self.plan()
         self.assertEqual(self.codes("/stops?q=nieuw"), [])
         point = {"TimingPointCode": "9", "TimingPointName": "Nieuw"}
@@ -110,7 +110,7 @@ class StopsTests(PagesTestCase):
         """Before any stop is known the response is a 503 with Retry-After, which is not cached."""
         paths = ("/stops?q=brug", "/near?lat=52&lon=5")
         for path in paths:
-            response = self.get(path)
+            response = self.request(path)
             self.assertEqual((response.status, response.headers["Cache-Control"]), (503, "no-store"), path)
             self.assertEqual(response.headers["Retry-After"], "30", path)
             declared = self.json("/openapi.json")["paths"][path.partition("?")[0]]["get"]["responses"]["503"]
@@ -118,18 +118,18 @@ class StopsTests(PagesTestCase):
         self.plan()
         self.clock.advance(10)
         for path in paths:
-            self.get(path)
-            self.assertEqual(self.get(path).status, 200, path)
+            self.request(path)
+            self.assertEqual(self.request(path).status, 200, path)
 
-    def test_client_leaves_before_the_index_is_made(self) -> None:
-        """A client that leaves before the first index is made does not affect the others."""
+    def test_client_leaves_before_the_index_is_built(self) -> None:
+        """A client that leaves before the first index is built does not affect the others."""
         self.plan()
-        gone, stays = self.client(), self.client()
-        gone.get("/stops?q=brug")
-        stays.get("/stops?q=brug")
-        gone.leave()
+        leaving, remaining = self.client(), self.client()
+        leaving.get("/stops?q=brug")
+        remaining.get("/stops?q=brug")
+        leaving.leave()
         self.clock.pump([0.001] * 30)
-        self.assertEqual(len(json.loads(stays.response().body)["Stops"]), 1)
+        self.assertEqual(len(json.loads(remaining.response().body)["Stops"]), 1)
 
     def test_nearest_stops(self) -> None:
         """The nearest stops come first, with their distances."""
@@ -154,11 +154,11 @@ class StopsTests(PagesTestCase):
             (f"/board/{CODE}?view=x", "view"),
             (f"/board/{','.join(map(str, range(101)))}", "TimingPointCodes"),
         ]:
-            response = self.get(path)
+            response = self.request(path)
             self.assertEqual((response.status, response.body.split()[0].decode()), (400, name), path)
-        self.assertEqual(self.get(f"/board/{CODE}?view=x").body, b"view must be wall\n")
+        self.assertEqual(self.request(f"/board/{CODE}?view=x").body, b"view must be wall\n")
         for path in ("/stops/", "/stops/x?q=a", "/near/", "//", "/docs/", "/openapi.json/x", "/siri", "/assets/"):
-            self.assertEqual(self.get(path).status, 404, path)
+            self.assertEqual(self.request(path).status, 404, path)
 
 
 class FrontTests(PagesTestCase):
@@ -185,7 +185,7 @@ class FrontTests(PagesTestCase):
         self.assertEqual(self.page(f"/board/{CODE}").xpath("string(//h1)"), "Kerkplein evil")
 
     def test_number_of_results(self) -> None:
-        """The number of results has texts for none, one, some and the maximum."""
+        """The number of results has a text for zero, one, several and the maximum."""
         for count, words in [
             (0, "Aucun arrêt trouvé"),
             (1, "1 arrêt"),
@@ -197,14 +197,14 @@ class FrontTests(PagesTestCase):
             self.assertEqual(len(page.xpath("//ul[@id='found']/li")), count)
 
     def test_language(self) -> None:
-        """The page is in the requested language, or else in the browser's, or else in Dutch."""
+        """The page is in the requested language, otherwise in the browser's, otherwise in Dutch."""
         for query, accept, lang in [
             ("", "", "nl"),
             ("", "pl", "nl"),
             ("", "fr-BE, nl;q=0.5", "fr"),
             ("?lang=de", "fr", "de"),
         ]:
-            response = self.get(f"/{query}", **{"Accept-Language": accept})
+            response = self.request(f"/{query}", **{"Accept-Language": accept})
             self.assertEqual(response.headers["Content-Language"], lang, (query, accept))
             self.assertEqual(response.headers["Vary"], "Accept-Language, Accept-Encoding")
             page = html.document_fromstring(response.body.decode())
@@ -219,9 +219,9 @@ class FrontTests(PagesTestCase):
         def words(lang: str, state: State) -> Iterator[str]:
             self.up(state)
             page = self.page(f"/?q=brug&lang={lang}")
-            shown = page.xpath("//title/text() | //body//text() | //@placeholder | //@aria-label | //@title")
+            visible = page.xpath("//title/text() | //body//text() | //@placeholder | //@aria-label | //@title")
             data = page.xpath("//@*[starts-with(name(), 'data-')]")
-            for text in (*shown, *data):
+            for text in (*visible, *data):
                 element = text.getparent()
                 if element.tag != "code" and not element.xpath("ancestor-or-self::*[@lang][not(self::html)]"):
                     yield " ".join(text.split())
@@ -231,15 +231,15 @@ class FrontTests(PagesTestCase):
             for first, second in combinations(texts, 2):
                 self.assertEqual(first & second, {"", "LIN", "20", "CC0 1.0", ".", "govi-cache 1"})
 
-    def test_requested_language_is_kept(self) -> None:
-        """The form and links to boards keep a requested language, but not the browser's."""
+    def test_requested_language_is_preserved(self) -> None:
+        """The form and links to boards preserve a requested language, but not the browser's."""
         self.plan()
         ingest(self.feed, kv.passtimes({}))
-        for query, kept in [("?q=brug&lang=de", "?lang=de"), ("?q=brug", "")]:
+        for query, suffix in [("?q=brug&lang=de", "?lang=de"), ("?q=brug", "")]:
             page = self.page(f"/{query}")
             boards = page.xpath("//a[starts-with(@href, '/board/')]/@href")
-            self.assertEqual(boards, [f"/board/{CODE}{kept}"] * 3)  # found, changed, and the example
-            self.assertEqual(page.xpath("//form//input[not(@disabled)]/@name"), ["q", "lang"] if kept else ["q"])
+            self.assertEqual(boards, [f"/board/{CODE}{suffix}"] * 3)  # found, changed, and the example
+            self.assertEqual(page.xpath("//form//input[not(@disabled)]/@name"), ["q", "lang"] if suffix else ["q"])
             self.assertEqual(page.xpath("//footer//a/@href"), [f"?q=brug&lang={lang}" for lang in LANGUAGES])
 
     def test_names_are_marked_as_dutch(self) -> None:
@@ -249,14 +249,14 @@ class FrontTests(PagesTestCase):
             (stop,) = self.page(f"/?q=brug&lang={lang}").xpath("//ul[@id='found']//a")
             self.assertEqual((stop.get("lang"), stop.text_content()), ("nl", f"Brug Lindedorp {CODE}"))
 
-    def test_pages_load_own_files_alone(self) -> None:
+    def test_pages_load_only_own_files(self) -> None:
         """All files that a page loads are served under /assets."""
         for path in ("/", "/docs"):
             page = self.page(path)
             loaded = page.xpath("//script/@src | //link/@href | //img/@src")
             self.assertTrue(loaded)
             for address in loaded:
-                self.assertEqual(self.get(address).status, 200, address)
+                self.assertEqual(self.request(address).status, 200, address)
             self.assertEqual(page.xpath("//@style | //style | //script[not(@src)] | //@onclick"), [])
 
     def test_changed_stops(self) -> None:
@@ -288,7 +288,7 @@ class FrontTests(PagesTestCase):
         )
 
     def test_without_a_feed(self) -> None:
-        """With a gateway alone there is no search, and the paths have a placeholder."""
+        """With only a gateway there is no search, and the paths have a placeholder."""
         module = Front([Source("kv55", "govi", "http://licence/")], None, None, "1")
         page = html.document_fromstring(front_page.page(module.content(), "nl", {}))
         self.assertEqual(page.xpath("//form"), [])
@@ -397,7 +397,7 @@ class SiriTests(PagesTestCase):
         )
 
     def test_silent_operator(self) -> None:
-        """Data of an operator that has fallen silent is neither monitored nor at the stop."""
+        """Departures of a silent operator are neither monitored nor at the stop."""
         ingest(self.feed, kv.passtimes(row("1", 3), row("2", 4, TripStopStatus="ARRIVED")))
         self.clock.advance(61)
         self.assertEqual(self.statuses(), [(False, "noReport", "noReport", False)] * 2)

@@ -49,55 +49,58 @@ def programs(source: str) -> Iterator[Program]:
 
 
 def strict(schema: Any) -> Any:
-    """Return a schema that rejects members that it does not name."""
+    """Return a schema that rejects undeclared members."""
     if isinstance(schema, dict):
         closed = {name: strict(value) for name, value in schema.items()}
         if "properties" in schema:
             closed.setdefault("additionalProperties", False)
         return closed
-    return [strict(one) for one in schema] if isinstance(schema, list) else schema
+    return [strict(item) for item in schema] if isinstance(schema, list) else schema
 
 
 def validate(value: Any, schema: Any, components: Any = None) -> None:
     """Validate a value and the formats of its texts. Raises ValidationError.
 
-    components: those of the document, which references of the schema refer to.
+    components: those of the document, to which references of the schema point.
     """
-    whole = {**schema, "components": components or {}}
-    Draft202012Validator(whole, format_checker=FormatChecker()).validate(value)
+    full_schema = {**schema, "components": components or {}}
+    Draft202012Validator(full_schema, format_checker=FormatChecker()).validate(value)
 
 
 def event_of(text: str) -> dict[str, str]:
     """Parse the first event of a stream."""
-    block = next(one for one in text.split("\n\n") if "event: " in one)
+    block = next(block for block in text.split("\n\n") if "event: " in block)
     return dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
 
 
 class DocumentationTests(SynchronousTestCase):
     """All modules of the program, over the demo's town."""
 
-    def check(self, document: Any, path: str, received: Response, method: str = "get") -> tuple[int, str]:
-        """Compare a response with the document: status, header fields, content type and body. Return what it is."""
-        response = document["paths"][path][method]["responses"][str(received.status)]
-        documented = {name.lower(): header for name, header in response.get("headers", {}).items()}
-        sent = {name.lower(): value for name, value in received.headers.items()}
-        self.assertLessEqual(set(sent) - HTTP_FIELDS, set(documented), received)
+    def check(self, document: Any, path: str, response: Response, method: str = "get") -> tuple[int, str]:
+        """Compare a response with the document: status, header fields, content type and body.
+
+        Return its status and content type.
+        """
+        described = document["paths"][path][method]["responses"][str(response.status)]
+        documented = {name.lower(): header for name, header in described.get("headers", {}).items()}
+        sent = {name.lower(): value for name, value in response.headers.items()}
+        self.assertLessEqual(set(sent) - HTTP_FIELDS, set(documented), response)
         for name, header in documented.items():
             if name in sent:
                 is_number = header["schema"].get("type") == "integer"
                 validate(int(sent[name]) if is_number else sent[name], header["schema"])
             else:
-                self.assertFalse(header["required"], (name, received))
-        content_type = received.headers.get_content_type()
-        if method == "head" or received.status == 304:
-            self.assertEqual((received.body, "content" in response), (b"", False))
+                self.assertFalse(header["required"], (name, response))
+        content_type = response.headers.get_content_type()
+        if method == "head" or response.status == 304:
+            self.assertEqual((response.body, "content" in described), (b"", False))
         else:
-            schema = response["content"][content_type]["schema"]
-            self.check_body(document["components"], schema, content_type, received.body.decode())
-        return received.status, content_type
+            schema = described["content"][content_type]["schema"]
+            self.check_body(document["components"], schema, content_type, response.body.decode())
+        return response.status, content_type
 
     def check_body(self, components: Any, schema: Any, content_type: str, text: str) -> None:
-        """Validate a body; of a stream, its first event and the JSON in it."""
+        """Validate a body; for a stream, its first event and the JSON in it."""
         closed = strict(components)
         if content_type == "application/json":
             validate(json.loads(text), strict(schema), closed)
@@ -135,13 +138,13 @@ class DocumentationTests(SynchronousTestCase):
             yield example.url, example.accept
 
     def test_every_path_sends_what_it_documents(self) -> None:
-        """Every path sends each response that it documents, and no other, in every state of feed and gateway."""
+        """Every path sends the responses that it documents and no others, in every state of feed and gateway."""
         seen: set[tuple[str, int, str]] = set()
         documented = set()
         for source in SOURCES:
             for program in programs(source):
                 document = json.loads(program.request("/openapi.json").body)
-                self.assertEqual({one.template for one in program.operations}, set(document["paths"]))
+                self.assertEqual({operation.template for operation in program.operations}, set(document["paths"]))
                 for operation in program.operations:
                     path = operation.template
                     documented |= {(path, spec.status, spec.content_type) for spec in operation.responses}
@@ -166,19 +169,19 @@ class DocumentationTests(SynchronousTestCase):
                     requests += [("GET", f"If-None-Match: {tag}\r\n", 304), ("GET", 'If-Match: "x"\r\n', 412)]
                 self.assertEqual(tag is not None, "304" in document["paths"][path]["get"]["responses"], path)
                 for method, more, status in requests:
-                    received = program.request(example.url, example.accept, method, more)
-                    self.assertEqual(received.status, status, (method, example.url))
-                    self.check(document, path, received)
+                    response = program.request(example.url, example.accept, method, more)
+                    self.assertEqual(response.status, status, (method, example.url))
+                    self.check(document, path, response)
 
     def test_references_are_resolved(self) -> None:
-        """Each reference of the document is to one of its schemas, and each schema is referred to."""
+        """Each reference of the document points to one of its schemas, and each schema is referenced."""
         for source in SOURCES:
             text = Program(source).request("/openapi.json").body.decode()
             references = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
             self.assertEqual(references, set(json.loads(text)["components"]["schemas"]))
 
     def test_every_path_is_documented(self) -> None:
-        """Every module describes itself, and no path responds that is not described."""
+        """Every module describes itself, and undocumented paths are a 404."""
         for source in SOURCES:
             program = Program(source)
             for module in program.modules:
@@ -186,13 +189,14 @@ class DocumentationTests(SynchronousTestCase):
                 verifyObject(ICacheableModule if is_cacheable else IWebModule, module)
                 verifyObject(IDocumented, module)
                 operations = IDocumented(module).describe()
-                self.assertEqual({one.template.split("/")[1] for one in operations}, {module.name})
+                self.assertEqual({operation.template.split("/")[1] for operation in operations}, {module.name})
             # All combinations of the templates' segments and the parameters' examples.
             operations = program.operations
-            words = {part for one in operations for part in one.template.split("/")[2:] if "{" not in part}
-            parameters = [parameter for one in operations for parameter in one.parameters]
+            templates = [operation.template for operation in operations]
+            words = {part for template in templates for part in template.split("/")[2:] if "{" not in part}
+            parameters = [parameter for operation in operations for parameter in operation.parameters]
             values = {str(parameter.example): "{}" for parameter in parameters if parameter.place == "path"}
-            documented = {re.sub(r"\{\w+\}", "{}", one.template).rstrip("/") for one in operations}
+            documented = {re.sub(r"\{\w+\}", "{}", template).rstrip("/") for template in templates}
             modules = [str(module.name) for module in program.modules]
             for module, *rest in product(modules, *[["", *words, *values]] * 2):
                 parts = ["", module, *filter(None, rest)]
@@ -206,7 +210,7 @@ class DocumentationTests(SynchronousTestCase):
         verifyObject(IDisplaySource, CacheDisplays(mock.Mock(), mock.Mock()))
 
     def test_examples_of_parameters_are_valid(self) -> None:
-        """A parameter's example is valid by its schema, and its parser accepts it."""
+        """A parameter's example is valid for its schema and its parser."""
         for operation in (operation for source in SOURCES for operation in Program(source).operations):
             names = [parameter.name for parameter in operation.parameters if parameter.place == "path"]
             segments = operation.template.split("{")[1:]
@@ -217,10 +221,10 @@ class DocumentationTests(SynchronousTestCase):
                     self.assertIsNotNone(parameter.type.parse(str(parameter.example)), parameter.name)
 
     def test_examples_are_current(self) -> None:
-        """The responses in examples.json are those that the modules send; make examples updates them."""
+        """The responses in examples.json equal those of the modules; `make examples` updates them."""
         self.assertEqual(examples.FILE.read_text(), examples.as_json())
-        for example, received in examples.examples():
-            self.assertEqual(received.status, example.status, example.url)
+        for example, response in examples.examples():
+            self.assertEqual(response.status, example.status, example.url)
 
     def test_docs(self) -> None:
         """The page has every path, with its examples and their responses."""

@@ -44,13 +44,13 @@ class AdminTests(OperationsTestCase):
     def test_not_ready_states_reasons(self) -> None:
         """If the last requested board cannot be served, the response is 503 with the reasons."""
         _, board = self.cache.board(CODE)
-        self.source.boards[-1].callback(Board(CODE, (Trip(),), NOW))
+        self.source.results[-1].callback(Board(CODE, (Trip(),), NOW))
         self.successResultOf(cast("Deferred[object]", board))
         self.clock.advance(301)
         self.subscriber.state = "DOWN"
         transport = self.get("/ready")
         self.assertEqual(transport.value(), b"")
-        self.source.boards[-1].errback(SourceSilent("no answer within 10 s"))
+        self.source.results[-1].errback(SourceSilent("no answer within 10 s"))
         self.assertRegex(transport.value(), b"^HTTP/1.[01] 503 ")
         self.assertIn(
             f"/kv55: stop {CODE}: 504 Gateway Timeout, Timeout\nLive feed DOWN: last".encode(),

@@ -89,7 +89,7 @@ class ManholeCommandsTests(SynchronousTestCase):
         refreshed = self.commands.refresh(CODE)
         assert isinstance(refreshed, Deferred)
         self.clock.advance(2)
-        self.source.boards[0].callback(self.board("Elsewhere"))
+        self.source.results[0].callback(self.board("Elsewhere"))
         text = self.successResultOf(refreshed)
         self.assertIn("received after 2.0 s", text)
         self.assertIn("Elsewhere", text)
@@ -99,7 +99,7 @@ class ManholeCommandsTests(SynchronousTestCase):
         """An immediate failure of refresh() is returned, not deferred."""
         self.source.immediate = SourceSilent("no response")
         self.assertEqual(self.commands.refresh(CODE), f"/kv55: {CODE}: no board (no response)")
-        for board in self.source.boards:
+        for board in self.source.results:
             board.addErrback(lambda failure: None)
 
     def test_commands_that_show_the_state(self) -> None:

@@ -23,7 +23,7 @@ class HealthMonitorTests(OperationsTestCase):
         for n in range(10):
             _, board = self.cache.board(str(n))
             cast("Deferred[object]", board).addErrback(lambda failure: failure.trap(SourceUnreachable))
-            self.source.boards[-1].errback(SourceUnreachable("refused"))
+            self.source.results[-1].errback(SourceUnreachable("refused"))
 
     def test_up_since_start(self) -> None:
         """Without problems the health is UP since the start."""

@@ -1,4 +1,4 @@
-"""Messages of the town's feed, as tests read them."""
+"""Read the messages of the town's feed in tests."""
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
@@ -47,7 +47,7 @@ DATED_KEY = (*PASS_KEY, "OperationDate")
 
 
 class TownMessages:
-    """The messages of a town feed, second by second. speed: of the town's time."""
+    """The messages of a town feed, second by second. speed: seconds of the town per second."""
 
     def __init__(self, start: float, speed: float = 1) -> None:
         self.start = start

@@ -13,7 +13,7 @@ from tests.simulator.messages import DATED_KEY, FRIDAY, MESSAGES, TOWN, Row, Tow
 
 
 class FaultsTests(SynchronousTestCase):
-    """Tests of the faults of the simulated feed."""
+    """Faults, alone and repeated."""
 
     def test_no_faults(self) -> None:
         """Without faults each message is sent once, in order, a large one in two frames."""
@@ -28,7 +28,7 @@ class FaultsTests(SynchronousTestCase):
         self.assertEqual(injector.release(), [])
 
     def test_same_seed(self) -> None:
-        """The same seed has the same faults, and another seed has others."""
+        """The same seed produces the same faults; another seed produces others."""
         faults = FeedFaults(garbage=0.3, duplicate=0.2, out_of_order=0.2)
         first, same, other = (
             [frames for message in MESSAGES for frames in injector.frames(message)]
@@ -59,7 +59,7 @@ class FaultsTests(SynchronousTestCase):
         self.assertLessEqual({"broken gzip", "truncated gzip", "time", "columns", "encoding"}, set(errors))
 
     def test_garbage_is_repeated(self) -> None:
-        """After a few cycles nearly every row was in an intact message."""
+        """After a few cycles, nearly every row has been in an intact message."""
         town = TownMessages(at(FRIDAY, 21))
         injector = FaultInjector(FeedFaults(garbage=0.2), Random(1))
         known: dict[tuple[str | None, ...], Row] = {}
@@ -85,7 +85,7 @@ class FaultsTests(SynchronousTestCase):
         self.assertTrue(0.4 < counts.count(2) / len(counts) < 0.6)
 
     def test_out_of_order(self) -> None:
-        """Some messages are sent after later ones, and none is lost."""
+        """Some messages are sent after later ones; no message is lost."""
         injector = FaultInjector(FeedFaults(out_of_order=0.3), Random(1))
         sent = [payload(frames) for message in MESSAGES for frames in injector.frames(message)]
         sent += [payload(frames) for frames in injector.release()]

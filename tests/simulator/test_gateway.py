@@ -15,7 +15,7 @@ from tests.doubles import FakePoster
 
 
 class SimulatedGatewayTests(WireTestCase):
-    """Tests of its responses."""
+    """The responses of the simulated gateway."""
 
     def simulate(self, behaviour: GatewayBehaviour) -> None:
         self.poster = FakePoster()
@@ -32,7 +32,7 @@ class SimulatedGatewayTests(WireTestCase):
         return client.response()
 
     def test_response(self) -> None:
-        """A request is acknowledged at once; its response follows after the delay, with the same number."""
+        """A request is acknowledged immediately; its callback follows after the delay, with the same number."""
         self.simulate(GatewayBehaviour(delay=2))
         response = self.request()
         self.assertEqual((response.status, etree.fromstring(response.body).tag), (200, "DRIS_55_RES"))
@@ -48,7 +48,7 @@ class SimulatedGatewayTests(WireTestCase):
         self.assertNotIn("License", envelope)
 
     def test_gzip(self) -> None:
-        """With gzip responses are compressed, with a Content-Encoding."""
+        """With --gzip callbacks are compressed, with a Content-Encoding."""
         self.simulate(GatewayBehaviour(gzip=True))
         self.request()
         self.clock.advance(1)
@@ -56,14 +56,14 @@ class SimulatedGatewayTests(WireTestCase):
         self.assertEqual(self.poster.encodings, ["gzip"])
 
     def test_unknown_stop(self) -> None:
-        """There is no response for an unknown stop."""
+        """A request for an unknown stop has no callback."""
         self.simulate(GatewayBehaviour())
         self.assertEqual(self.request("1").status, 200)
         self.clock.advance(60)
         self.assertEqual(self.poster.bodies, [])
 
     def test_loss(self) -> None:
-        """The configured fraction of responses is lost, the same ones with the same seed."""
+        """The configured fraction of callbacks is lost, the same ones with the same seed."""
         counts = []
         for _ in range(2):
             self.simulate(GatewayBehaviour(loss=0.5))
@@ -81,7 +81,7 @@ class SimulatedGatewayTests(WireTestCase):
         self.assertEqual(self.post(b"<DRIS_55/>").status, 400)
 
     def test_failed_callback(self) -> None:
-        """Failed callbacks are logged once a minute, and have no other effect."""
+        """Failed callbacks are logged once a minute and have no other effect."""
         self.simulate(GatewayBehaviour())
         for _ in range(3):
             self.request()

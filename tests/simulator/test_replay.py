@@ -18,7 +18,7 @@ from tests.simulator.messages import FRIDAY, MESSAGES, TOWN, at, key, read
 
 
 class ShiftTests(SynchronousTestCase):
-    """Tests of shifted dates."""
+    """Shifted dates."""
 
     def test_dates(self) -> None:
         """Dates and timestamps are shifted, with the UTC offset of their new date; nothing else changes."""
@@ -39,7 +39,7 @@ class ShiftTests(SynchronousTestCase):
         self.assertEqual(shift_dates(data.encode(), 183).decode(), expected)
 
     def test_no_shift(self) -> None:
-        """A shift of no days changes nothing."""
+        """A shift by zero days changes nothing."""
         self.assertEqual(shift_dates(MESSAGES[0].ctx, 0), MESSAGES[0].ctx)
 
     def test_there_and_back(self) -> None:
@@ -50,7 +50,7 @@ class ShiftTests(SynchronousTestCase):
 
 
 class ReplayTests(SynchronousTestCase):
-    """Tests of replayed recordings."""
+    """Replayed recordings."""
 
     def setUp(self) -> None:
         directory = tempfile.TemporaryDirectory()
@@ -67,7 +67,7 @@ class ReplayTests(SynchronousTestCase):
         return Replay(self.directory, today, speed)
 
     def test_ctx_files(self) -> None:
-        """Files of CTX are sent one per second, with the envelope of their group; unreadable ones are skipped."""
+        """CTX files are sent one per second, with the envelope of their group; unreadable ones are skipped."""
         calendar, planning, *_ = timetable_messages(TOWN, at(FRIDAY, 12))
         general, passtimes = general_message(at(FRIDAY, 12)), MESSAGES[-1]
         self.save("1.ctx", general.ctx)
@@ -86,7 +86,7 @@ class ReplayTests(SynchronousTestCase):
         )
 
     def test_pace(self) -> None:
-        """Recordings with times keep their pace; a clock that was set back makes no pause."""
+        """Recordings with times are sent at their original pace; a clock that was set back causes no pause."""
         message, now = MESSAGES[-1], at(FRIDAY, 12)
         lines = [self.line(message, now + seconds) for seconds in (0, 0.5, 30.5, 20)]
         self.save("1.jsonl", b"".join([*lines[:2], b"{}\n", b"nonsense\n", *lines[2:]]))
@@ -117,14 +117,14 @@ class ReplayTests(SynchronousTestCase):
         self.assertEqual(key(row, "MessageCodeDate", "MessageStartTime"), ("2026-12-03", "2026-12-03T12:00:00+01:00"))
 
     def test_date_of_kv7(self) -> None:
-        """Without KV8 the first day with most planned passtimes becomes today."""
+        """Without KV8, the day with the most planned passtimes becomes today, the first of several."""
         saturday = FRIDAY + timedelta(days=1)
         for number, message in enumerate(timetable_messages(TOWN, at(saturday + timedelta(days=1), 12))):
             self.save(f"{number}.ctx.gz", message.ctx)
         self.assertEqual(self.replay(FRIDAY).day, saturday + timedelta(days=2))  # a Monday
 
     def test_date_without_calendar(self) -> None:
-        """With planning alone the day on which it was sent becomes today."""
+        """With planning alone, the day on which it was sent becomes today."""
         self.save("1.ctx", timetable_messages(TOWN, at(FRIDAY, 12))[1].ctx)
         self.assertEqual(self.replay(FRIDAY).day, FRIDAY)
 

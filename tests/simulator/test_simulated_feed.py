@@ -53,7 +53,7 @@ class ThreeMessages(Replay):
 
 
 class SimulatedFeedTests(SynchronousTestCase):
-    """Tests of the service, in memory."""
+    """The service that publishes the feed, in memory."""
 
     def start(self, source: TownFeed | Replay, faults: FeedFaults | None = None, silence: float = 0) -> None:
         self.clock = Clock()
@@ -75,7 +75,7 @@ class SimulatedFeedTests(SynchronousTestCase):
         return TownFeed(TOWN, lambda: self.clock.seconds())
 
     def test_town(self) -> None:
-        """The town's messages are sent at once and every second; heartbeats every ten seconds."""
+        """The town's messages are sent at the start and every second; heartbeats every ten seconds."""
         self.start(self.town())
         self.assertEqual(self.publisher.heartbeats(), 2)
         self.clock.advance(0)
@@ -98,7 +98,7 @@ class SimulatedFeedTests(SynchronousTestCase):
         self.assertGreater(len(self.publisher.sent), count)
 
     def test_replay_waits_for_subscription(self) -> None:
-        """A replay waits for a subscription, and then has the recorded pace."""
+        """A replay waits for a subscription, then follows the recorded pace."""
         self.start(ThreeMessages(), FeedFaults(out_of_order=1))
         self.clock.pump([1] * 9)
         self.assertEqual(len(self.publisher.sent), 2)  # heartbeats

@@ -13,10 +13,10 @@ from govi_server.simulator.feed import SimulatedFeed
 
 
 class SimulatorTests(SynchronousTestCase):
-    """Tests of the simulator's service."""
+    """The simulator's service."""
 
     def test_default_endpoint(self) -> None:
-        """It listens on loopback by default."""
+        """The gateway listens on loopback by default."""
         reactor = MemoryReactorClock()
         options = tap.Options()
         options.parseOptions([])
@@ -27,7 +27,7 @@ class SimulatorTests(SynchronousTestCase):
         self.assertEqual(cast(Server, factory).logPrefix(), "simulated gateway")
 
     def test_invalid_endpoint(self) -> None:
-        """An invalid endpoint ends the command with one line."""
+        """An invalid endpoint ends the command with one line of error."""
         options = tap.Options()
         options.parseOptions(["--listen", "foo:1"])
         with self.assertRaises(SystemExit) as caught:
@@ -36,7 +36,7 @@ class SimulatorTests(SynchronousTestCase):
 
 
 class OptionsTests(SynchronousTestCase):
-    """Tests of the options of the feed."""
+    """The options of the feed."""
 
     def parse(self, *arguments: str) -> tap.Options:
         options = tap.Options()
@@ -44,7 +44,7 @@ class OptionsTests(SynchronousTestCase):
         return options
 
     def test_feed_option(self) -> None:
-        """There is a feed only with --feed."""
+        """The feed is enabled only by --feed."""
         reactor = MemoryReactorClock()
         without = tap.makeService(self.parse(), reactor)
         options = self.parse("--feed", "tcp://127.0.0.1:1", "--speed", "60", "--garbage", "0.1", "--silence", "5")

@@ -37,12 +37,12 @@ def expected(trip: Trip) -> float:
 
 
 class TimetableTests(SynchronousTestCase):
-    """Tests of the town's timetable."""
+    """The town's timetable."""
 
     town = TOWN
 
     def test_size(self) -> None:
-        """There are forty stops with codes of eight digits, and six lines with short public numbers."""
+        """The town has forty stops with codes of eight digits, and six lines with short public numbers."""
         self.assertEqual(len(self.town.stops), 40)
         for code, stop in self.town.stops.items():
             self.assertRegex(code, r"\A[0-9]{8}\Z")
@@ -75,7 +75,7 @@ class TimetableTests(SynchronousTestCase):
         self.assertEqual(len({stop.user_stop_code for stop in stops.values()}), len(stops))
 
     def test_every_stop_served_every_day(self) -> None:
-        """There is a departure from every stop on a weekday and at the weekend."""
+        """Every stop has a departure on a weekday and at the weekend."""
         for day in (FRIDAY, SATURDAY):
             served = {call.code for journey in self.town.journeys(day) for call in journey.calls[:-1]}
             self.assertEqual(served, set(self.town.stops))
@@ -105,7 +105,7 @@ class TimetableTests(SynchronousTestCase):
             self.assertIn((journey.line, journey.number), numbers)
 
     def test_headways(self) -> None:
-        """There are more journeys on weekdays than at weekends, most in the peak and fewest at night."""
+        """Journeys are more frequent on weekdays than at weekends, most in the peak and least at night."""
         friday = self.town.journeys(FRIDAY)
         self.assertGreater(len(friday), len(self.town.journeys(SATURDAY)))
         hours = [journey.calls[0].departure // HOUR for journey in friday]
@@ -114,7 +114,7 @@ class TimetableTests(SynchronousTestCase):
         self.assertGreater(hours.count(21), hours.count(26))
 
     def test_no_gap_at_the_station(self) -> None:
-        """In a week without a change of the clocks, the station has a departure every 65 minutes at least."""
+        """In a week without a clock change, the station has a departure at least every 65 minutes."""
         for town in (self.town, Town(20)):
             departures = sorted(
                 moment(day, call.departure)
@@ -127,7 +127,7 @@ class TimetableTests(SynchronousTestCase):
 
 
 class RealTimeTests(SynchronousTestCase):
-    """Tests of delays and cancellations, a pure function of seed, journey and time."""
+    """Delays and cancellations, a pure function of seed, journey and time."""
 
     town = TOWN
 
@@ -156,7 +156,7 @@ class RealTimeTests(SynchronousTestCase):
         self.assertGreater(sum(0 <= delay < 5 * MINUTE for delay in delays), 0.6 * len(delays))
 
     def test_seed(self) -> None:
-        """Another seed has other times, and other delays of the same journey."""
+        """Another seed produces other times, and other delays of the same journey."""
         other = Town(56)
         self.assertNotEqual(other.journeys(FRIDAY), self.town.journeys(FRIDAY))
         now, journeys = at(FRIDAY, 12), self.town.journeys(FRIDAY)[:10]
@@ -164,14 +164,14 @@ class RealTimeTests(SynchronousTestCase):
         self.assertNotEqual([other.delay(journey, now) for journey in journeys], delays)
 
     def test_departed_bus_does_not_return(self) -> None:
-        """A delay never grows faster than time, so a bus that has left does not come back."""
+        """A delay never grows faster than time, so a departed bus does not reappear."""
         for journey in self.town.journeys(FRIDAY)[::25]:
             start = int(moment(FRIDAY, journey.calls[0].departure))
             progress = [now - self.town.delay(journey, now) for now in range(start, start + HOUR)]
             self.assertEqual(progress, sorted(progress))
 
     def test_departed_bus_does_not_return_when_clocks_change(self) -> None:
-        """A bus that has left does not come back when the clocks change during the journey."""
+        """A departed bus does not reappear when the clocks change during the journey."""
         for day in (SPRING, AUTUMN):
             changed = 0
             for journey in self.town.journeys(day - timedelta(days=1)):
@@ -207,7 +207,7 @@ class RealTimeTests(SynchronousTestCase):
 
 
 class BoardTests(SynchronousTestCase):
-    """Tests of the departures from a stop."""
+    """The departures from a stop."""
 
     town = TOWN
 
@@ -220,7 +220,7 @@ class BoardTests(SynchronousTestCase):
         self.assertLessEqual(times[-1], now + 2 * HOUR)
 
     def test_seed(self) -> None:
-        """The same seed makes the same boards, and another seed others."""
+        """The same seed produces the same boards; another seed produces others."""
         now = at(FRIDAY, 8)
         same = Town()
         for code in self.town.stops:
@@ -228,7 +228,7 @@ class BoardTests(SynchronousTestCase):
         self.assertNotEqual(Town(56).board(STATION, now), self.town.board(STATION, now))
 
     def test_unknown_stop(self) -> None:
-        """An unknown stop is a KeyError."""
+        """An unknown stop raises KeyError."""
         self.assertRaises(KeyError, self.town.board, "57330000", at(FRIDAY, 8))
 
     def test_trip(self) -> None:
@@ -249,7 +249,7 @@ class BoardTests(SynchronousTestCase):
                 self.assertEqual(trip.expected_departure_time, trip.target_departure_time)
 
     def test_no_arrivals(self) -> None:
-        """At the end of a line the board has departures only."""
+        """At the end of a line the board has only departures."""
         trips = self.town.board("57330410", at(FRIDAY, 12)).trips
         self.assertEqual({trip.destination_name for trip in trips}, {"Lindewaard Station"})
 
@@ -262,7 +262,7 @@ class BoardTests(SynchronousTestCase):
         self.assertEqual(self.town.board(STATION, now, max_trips=5).trips, all_trips[:5])
 
     def test_station_always_has_departures(self) -> None:
-        """The station has departures at all times of a week, also at night."""
+        """The station has departures at all times of a week, including nights."""
         for now in range(at(FRIDAY, 0), at(FRIDAY + timedelta(days=7), 0), 10 * MINUTE):
             self.assertInOrder(STATION, now)
 
@@ -288,7 +288,7 @@ class BoardTests(SynchronousTestCase):
                 self.assertInOrder(STATION, now)
 
     def test_wall_clock(self) -> None:
-        """On the days on which the clocks change, later times are local times."""
+        """On days with a clock change, times after the change are local times."""
         for day, hour in ((SPRING, 1), (SPRING, 4), (AUTUMN, 1), (AUTUMN, 3), (SPRING, 8), (AUTUMN, 8)):
             (trip, *_) = self.town.board(STATION, at(day, hour)).trips
             hours = hour if trip.operating_date == day.isoformat() else hour + 24

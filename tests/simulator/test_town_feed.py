@@ -36,10 +36,10 @@ def tables() -> dict[str, list[Row]]:
 
 
 class TimetableTests(SynchronousTestCase):
-    """Tests of the messages of KV7."""
+    """The messages of KV7."""
 
     def test_columns(self) -> None:
-        """Tables have as many columns as in 2021."""
+        """Tables have the number of columns of 2021."""
         counts = {table: len(columns) for table, columns in COLUMNS.items()}
         expected = {
             "DATAOWNER": 4, "DESTINATION": 17, "TIMINGPOINT": 8, "USERTIMINGPOINT": 6, "STOPAREA": 3, "LINE": 9,
@@ -61,7 +61,7 @@ class TimetableTests(SynchronousTestCase):
         )
 
     def test_planned_passtimes(self) -> None:
-        """A journey has one first and one last stop; the departure from the last one is midnight."""
+        """A journey has one first and one last stop, where the departure time is midnight."""
         rows = tables()["LOCALSERVICEGROUPPASSTIME"]
         self.assertEqual(len({key(row, *PASS_KEY) for row in rows}), len(rows))
         for row in rows:
@@ -108,7 +108,7 @@ class TimetableTests(SynchronousTestCase):
         self.assertEqual((len(days), days[0], days[-1]), (8, "2026-05-07", "2026-05-14"))
 
     def test_names(self) -> None:
-        """Names are cut to the length of their columns, and vias are in columns of their own."""
+        """Names are truncated to the length of their columns; vias have columns of their own."""
         names = tables()["DESTINATION"]
         (row,) = (row for row in names if row["DestinationName50"] == "Elzenveen via Hogerdijk")
         self.assertEqual((row["DestinationName16"], row["DestinationDetail16"]), ("Elzenveen", "via Hogerdijk"))
@@ -119,7 +119,7 @@ class TimetableTests(SynchronousTestCase):
 
 
 class PasstimeTests(SynchronousTestCase):
-    """Tests of the messages of KV8."""
+    """The messages of KV8."""
 
     def rows(self, now: float) -> list[Row]:
         """Return the rows of a moment."""
@@ -222,7 +222,7 @@ class PasstimeTests(SynchronousTestCase):
         self.assertEqual(statuses, {"PLANNED", "DRIVING", "ARRIVED", "PASSED", "CANCEL"})
 
     def test_passed_row_is_final(self) -> None:
-        """The times of a passed stop no longer change, though the delay does."""
+        """The times of a passed stop no longer change, although the delay does."""
         for journey in TOWN.journeys(FRIDAY)[::100]:
             passed: dict[int, tuple[str | None, ...]] = {}
             start = moment(FRIDAY, journey.calls[0].departure)
@@ -255,8 +255,8 @@ class PasstimeTests(SynchronousTestCase):
             self.assertLessEqual(expected, sent)
         self.assertGreater(repetitions, 300)
 
-    def test_changes_are_sent_at_once(self) -> None:
-        """Every second the last rows sent are those of the moment."""
+    def test_changes_are_sent_within_a_second(self) -> None:
+        """Every second, the last rows sent are the current ones."""
         town = TownMessages(at(FRIDAY, 21), speed=10)
         known: dict[tuple[str | None, ...], Row] = {}
         column = COLUMNS["DATEDPASSTIME"].index("LastUpdateTimeStamp")
@@ -280,7 +280,7 @@ class PasstimeTests(SynchronousTestCase):
         self.assertLessEqual(counts[-1], 50)
 
     def test_general_message(self) -> None:
-        """A general message at the station is sent at once, repeated, and deleted by its key."""
+        """A general message at the station is sent immediately, repeated, and deleted by its key."""
         town = TownMessages(at(FRIDAY, 3), speed=10)
         sent: list[tuple[int, str]] = []
         for second in range(61):

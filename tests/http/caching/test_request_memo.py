@@ -112,7 +112,7 @@ class World:
 
     def resolve(self, _: str) -> None:
         """Have the source return the boards of one stop, and fail for the other."""
-        for code, board in zip(self.source.requested, self.source.boards, strict=True):
+        for code, board in zip(self.source.requested, self.source.results, strict=True):
             if board.called:
                 continue
             if code == CODES[0]:

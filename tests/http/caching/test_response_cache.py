@@ -140,7 +140,7 @@ class BoardsTestCase(LiveTestCase):
             mock.patch("govi_server.modules.siri.make_representation", wraps=make_representation) as rendered_siri,
         ):
             for _ in range(times):
-                self.assertEqual(self.get(path, **headers).status, 200)
+                self.assertEqual(self.request(path, **headers).status, 200)
         return rendered_board.call_count + rendered_siri.call_count
 
 
@@ -175,15 +175,15 @@ class RenderedOnceTests(BoardsTestCase):
         self.assertEqual(self.count_rendered(PAGE, 1), 0)
         self.up("RECOVERING")
         self.assertEqual(self.count_rendered(PAGE, 1), 1)
-        self.assertEqual(self.get(PAGE).headers["Feed-State"], "RECOVERING")
+        self.assertEqual(self.request(PAGE).headers["Feed-State"], "RECOVERING")
 
     def test_errors_are_not_stored(self) -> None:
         """Errors are not stored: those for unknown stops, and those for old data."""
         for path in ("/board/999", "/board/x", "/board/"):
-            self.assertEqual(self.get(path).status, 404)
+            self.assertEqual(self.request(path).status, 404)
         ingest(self.feed, kv.passtimes(row("1", 15)))
         self.clock.advance(6 * 60)
-        self.assertEqual(self.get(PAGE).status, 503)
+        self.assertEqual(self.request(PAGE).status, 503)
         self.assertEqual(len(self.boards.responses), 0)
 
     def test_board_of_a_gateway_is_rendered_twice(self) -> None:
@@ -194,7 +194,7 @@ class RenderedOnceTests(BoardsTestCase):
         module.setServiceParent(self.modules)
         waiting = self.client()
         waiting.get(PAGE)
-        source.boards[0].callback(Board(CODE, (), NOW))
+        source.results[0].callback(Board(CODE, (), NOW))
         self.assertEqual(waiting.response().status, 200)
         self.assertEqual(self.count_rendered(PAGE, 5), 1)
         waiting.leave()
@@ -209,7 +209,7 @@ class FreshnessTests(BoardsTestCase):
         """The minutes are right for as long as the response may be stored, here and by the client."""
         ingest(self.feed, kv.planning({"TargetDepartureTime": "01:07:00"}), kv.calendar("2026-01-01"))
         for _ in range(60):
-            response = self.get(PAGE, **JSON)
+            response = self.request(PAGE, **JSON)
             max_age = int(response.headers["Cache-Control"].removeprefix("public, max-age="))
             for departure in json.loads(response.body)["stops"][0]["departures"]:
                 expected = read_timestamp(departure["expected"] or departure["planned"])
@@ -222,23 +222,23 @@ class FreshnessTests(BoardsTestCase):
         """The Age of stale data is that of the current second."""
         ingest(self.feed, kv.passtimes(row("1", 15)))
         self.clock.advance(61)
-        self.get(PAGE)
+        self.request(PAGE)
         self.clock.advance(5)
-        self.assertEqual(self.get(PAGE).headers["Age"], "66")
+        self.assertEqual(self.request(PAGE).headers["Age"], "66")
 
     def test_not_modified_has_the_current_max_age(self) -> None:
         """A 304 has the max-age of the current second."""
-        tag = self.get(PAGE).headers["ETag"]
+        tag = self.request(PAGE).headers["ETag"]
         self.clock.advance(4)
-        response = self.get(PAGE, If_None_Match=tag)
+        response = self.request(PAGE, If_None_Match=tag)
         self.assertEqual((response.status, response.headers["Cache-Control"]), (304, "public, max-age=6"))
 
     def test_failure_is_not_stored(self) -> None:
         """A failing source causes a 500, and is called again for the next request."""
         with mock.patch.object(self.displays, "_display", side_effect=ZeroDivisionError):
-            self.assertEqual(self.get(PAGE).status, 500)
+            self.assertEqual(self.request(PAGE).status, 500)
         self.flushLoggedErrors(ZeroDivisionError)
-        self.assertEqual(self.get(PAGE).status, 200)
+        self.assertEqual(self.request(PAGE).status, 200)
 
     def test_displays_are_not_stored(self) -> None:
         """The displays from which a body was rendered, which are larger than it, are not stored."""
