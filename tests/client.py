@@ -1,4 +1,4 @@
-"""A client of a Server in memory: bytes in, bytes out, with a stepped clock."""
+"""A client of a server in memory, with a clock that the test advances."""
 
 import http.client
 import io
@@ -45,13 +45,13 @@ class _Socket:
 
 
 def read_responses(data: bytes, methods: Iterable[str] = ()) -> list[Response]:
-    """Parse all responses in data, to requests of these methods (GET after the last of them)."""
+    """Parse all responses in data, to requests with these methods, and GET for any further ones."""
     file = io.BytesIO(data)
     file.close = lambda: None  # type: ignore[method-assign]  # http.client closes it after each response
     responses = []
-    remaining = iter(methods)
+    request_methods = iter(methods)
     while file.tell() < len(data):
-        response = http.client.HTTPResponse(_Socket(file), method=next(remaining, "GET"))  # type: ignore[arg-type]
+        response = http.client.HTTPResponse(_Socket(file), method=next(request_methods, "GET"))  # type: ignore[arg-type]
         response.begin()
         responses.append(Response(response.status, response.reason, response.msg, response.read()))
     return responses
@@ -59,7 +59,7 @@ def read_responses(data: bytes, methods: Iterable[str] = ()) -> list[Response]:
 
 @implementer(IWebModule)
 class Parrot(Service):
-    """A module whose responses the path determines: /parrot/says, /parrot/waits, /parrot/fails and so on."""
+    """A module whose responses the path determines: /parrot/text/hello, /parrot/defer, /parrot/error and so on."""
 
     name = "parrot"
 
@@ -75,45 +75,45 @@ class Parrot(Service):
 
 
 class ParrotHandler(WebHandler):
-    """Responds as the path of its request determines."""
+    """Does what the path of its request names."""
 
     methods = ("GET", "HEAD", "POST")
     parrot: Parrot
 
     async def get(self) -> None:
-        action = self.env["path_info"].removeprefix("/parrot/")
-        if action.startswith("says/"):
-            self.send_response(action.removeprefix("says/"))
-        elif action.startswith("large/"):
-            self.send_response(b"x" * int(action.removeprefix("large/")))
-        elif action == "waits":
-            text: Deferred[str] = Deferred()
-            self.parrot.waiting.append(text)
-            body = await text
+        action, _, argument = self.env["path_info"].removeprefix("/parrot/").partition("/")
+        if action == "text":
+            self.send_response(argument)
+        elif action == "large":
+            self.send_response(b"x" * int(argument))
+        elif action == "defer":
+            body: Deferred[str] = Deferred()
+            self.parrot.waiting.append(body)
+            text = await body
             self.mark("wait")
-            self.send_response(body)
-        elif action == "gives-up":
+            self.send_response(text)
+        elif action == "timeout":
             self.request_handler.send_timeout()
-        elif action == "cleans-up":
+        elif action == "fail-when-cancelled":
             try:
                 await Deferred()
             finally:
                 raise ZeroDivisionError("on request")
-        elif action == "bad-query":
+        elif action == "invalid-parameter":
             raise InvalidParameter("q is missing")
-        elif action.startswith("stop/"):
-            self.request_handler.set_stop(action.removeprefix("stop/"))
+        elif action == "stop":
+            self.request_handler.set_stop(argument)
             self.send_response("")
-        elif action == "fails":
+        elif action == "error":
             raise ZeroDivisionError("on request")
-        elif action == "fails-after":
-            self.send_response("said")
+        elif action == "respond-then-fail":
+            self.send_response("sent")
             raise ZeroDivisionError("on request")
-        elif action == "repeats":
-            self.send_response("once")
-            self.send_response("twice")
-        elif action == "injects":
-            self.send_response("", headers={"X-Said": "a\r\nSet-Cookie: b"})
+        elif action == "respond-twice":
+            self.send_response("first")
+            self.send_response("second")
+        elif action == "inject-header":
+            self.send_response("", headers={"X-Injected": "a\r\nSet-Cookie: b"})
 
     async def post(self) -> None:
         self.send_response(self.env.body)
@@ -138,6 +138,7 @@ class Client:
         return data
 
     def responses(self, *methods: str) -> list[Response]:
+        """Return the responses that were sent since the last call, to requests with these methods."""
         return read_responses(self.received(), methods)
 
     def response(self, method: str = "GET") -> Response:
@@ -163,7 +164,7 @@ class Client:
 
 
 class WireTestCase(SynchronousTestCase):
-    """A test with a server, a Parrot, and the statistics of the server's connections."""
+    """A test case with a server that has a Parrot, and with the statistics of its connections."""
 
     limits: ServerSettings = ServerSettings()
 
@@ -174,9 +175,9 @@ class WireTestCase(SynchronousTestCase):
         modules = MultiService()
         self.parrot.setServiceParent(modules)
         Service().setServiceParent(modules)
-        deaf = Service()
-        deaf.setName("deaf")  # a service that is no web module
-        deaf.setServiceParent(modules)
+        bare = Service()
+        bare.setName("bare")  # a service that is not a web module
+        bare.setServiceParent(modules)
         self.server = Server(
             "",
             0,
@@ -193,7 +194,7 @@ class WireTestCase(SynchronousTestCase):
 
     @property
     def statistics(self) -> list[ConnectionStatistics]:
-        """Return the published statistics of connections."""
+        """The published statistics of connections."""
         return [event["statistics"] for event in self._events if "statistics" in event]
 
     def client(self) -> Client:

@@ -1,4 +1,4 @@
-"""Write etc/govi-cache.toml and docs/configuration.md from the settings: `make configuration`."""
+"""Generate etc/govi-cache.toml and docs/configuration.md from the settings: `make configuration`."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from govi_server.settings_loader import CONFIGURATION, Setting, Table
 ROOT = Path(__file__).parents[1]
 TOML = ROOT / "etc/govi-cache.toml"
 PAGE = ROOT / "docs/configuration.md"
-WIDTH = 118
+MAX_COLUMNS = 118
 
 TOML_HEAD = """\
 The configuration of govi-cache: twistd -n govi-cache --config etc/govi-cache.toml
@@ -45,7 +45,7 @@ govi-cache: --listen: invalid endpoint '9000'; did you mean 'tcp:9000'?
 
 
 def tables(table: Table = CONFIGURATION, name: str = "") -> Iterator[tuple[str, Table]]:
-    """Return a table and those in it, with their names in the file."""
+    """Yield a table and all tables in it, with their names in the file."""
     if table.settings:
         yield name, table
     for key, inner in table.tables.items():
@@ -53,14 +53,14 @@ def tables(table: Table = CONFIGURATION, name: str = "") -> Iterator[tuple[str, 
 
 
 def toml_value(value: Any) -> str:
-    """Return a default as TOML."""
+    """Return a default value as TOML."""
     if isinstance(value, int) and value > 9999:
         return f"{value:_}"
     return json.dumps(value)
 
 
 def toml_file() -> str:
-    """Return the annotated example."""
+    """Return the annotated example, etc/govi-cache.toml."""
     lines = [f"# {line}".rstrip() for line in TOML_HEAD.split("\n")]
     for name, table in tables():
         if name:
@@ -74,11 +74,11 @@ def toml_file() -> str:
 
 
 def _comment(text: str) -> list[str]:
-    return wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+    return wrap(text, MAX_COLUMNS, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
 
 
 def page() -> str:
-    """Return the page of all settings."""
+    """Return the page of all settings, docs/configuration.md."""
     parts = [PAGE_HEAD]
     for name, table in tables():
         parts.append(f"## `[{name}]`\n" if name else "## Top level\n")

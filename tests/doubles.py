@@ -1,4 +1,4 @@
-"""Test doubles: a source of boards, a poster of messages, a feed without a connection."""
+"""Doubles of the source of boards, the poster, and the feed's connection."""
 
 import gzip
 from collections.abc import Callable, Sequence
@@ -17,45 +17,47 @@ from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSe
 
 @implementer(IDepartureSource)
 class FakeSource:
-    """A source whose results the test determines.
+    """A source of boards that the test controls.
 
-    immediate: the result of every request, available when board() returns; None for a Deferred that the test fires.
+    immediate: the outcome that a request has before board() returns, or None for a Deferred that the test fires.
+    requested: the codes of the requests. results: their Deferreds.
     """
 
-    def __init__(self, immediate: Board | Exception | None = None) -> None:
-        self.immediate = immediate
+    def __init__(self) -> None:
+        self.immediate: Board | Exception | None = None
         self.requested: list[str] = []
         self.results: list[Deferred[Board]] = []
-        self.listeners: list[Callable[[Board], object]] = []
+        self._listeners: list[Callable[[Board], object]] = []
 
     def board(self, code: str) -> Deferred[Board]:
-        result: Deferred[Board] = Deferred()
+        board: Deferred[Board] = Deferred()
         self.requested.append(code)
-        self.results.append(result)
+        self.results.append(board)
         if isinstance(self.immediate, Board):
-            result.callback(self.immediate)
+            board.callback(self.immediate)
         elif self.immediate is not None:
-            result.errback(self.immediate)
-        return result
+            board.errback(self.immediate)
+        return board
 
     def listen(self, on_board: Callable[[Board], object]) -> None:
-        self.listeners.append(on_board)
+        self._listeners.append(on_board)
 
     def publish(self, board: Board) -> None:
-        """Pass a board that was not requested to the listeners."""
-        for on_board in self.listeners:
+        """Pass a board that no request waits for to the listeners."""
+        for on_board in self._listeners:
             on_board(board)
 
 
 @implementer(IPoster)
 class FakePoster:
-    """Stores messages; the test fires the Deferreds of their results.
+    """A poster that records its messages.
 
-    immediate: the error of every message, available when post() returns; None for a Deferred that the test fires.
+    immediate: the failure of every message before post() returns, or None for a Deferred that the test fires.
+    posts: the Deferreds of the messages. cancelled: those that were cancelled.
     """
 
-    def __init__(self, immediate: Exception | None = None) -> None:
-        self.immediate = immediate
+    def __init__(self) -> None:
+        self.immediate: Exception | None = None
         self.bodies: list[bytes] = []
         self.encodings: list[str | None] = []
         self.posts: list[Deferred[None]] = []
@@ -77,7 +79,7 @@ class FakePoster:
 
 
 class FakeSubscriber:
-    """The state that a Feed reads from its Subscriber, set by the test."""
+    """The state of a feed's connection, which the test sets, and the time of its last message."""
 
     def __init__(self, state: State = "UP", last: float | None = None) -> None:
         self.state = state
@@ -94,7 +96,7 @@ def live_feed(
     timetable: PlanningSettings = PlanningSettings(),
     cache_bytes: int = 1 << 20,
 ) -> Feed:
-    """Return a Feed that, without addresses, has only the messages that a test ingests."""
+    """Return a Feed that, without addresses, receives only the messages of the test."""
     return Feed(
         clock,
         addresses,
@@ -108,6 +110,6 @@ def live_feed(
 
 
 def ingest(feed: Feed, *messages: bytes, envelope: str = "/GOVI/KV8passtimes/LIN") -> None:
-    """Pass messages to a Feed, which must process each of them immediately."""
+    """Pass messages to a Feed, which ingests each before the call returns."""
     for message in messages:
         assert feed.received(envelope, gzip.compress(message, 1)) is None

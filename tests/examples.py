@@ -1,4 +1,4 @@
-"""The program's modules over the demo's town, in memory and always on the same morning.
+"""All modules of the program with the demo's data, in memory and always on the same morning.
 
 `make examples` writes their responses to the documented examples to govi_server/openapi/examples.json, for /docs.
 """
@@ -29,7 +29,7 @@ from govi_server.simulator.town_feed import TownFeed
 from tests.client import Client, Response
 from tests.doubles import FakeSubscriber
 
-MORNING = 1_768_453_565.0  # 2026-01-15T06:06:05+01:00, with few vehicles on the way
+MORNING = 1_768_453_565.0  # 2026-01-15T06:06:05+01:00, with few vehicles under way
 FILE = File(__file__).parents[1] / "govi_server/openapi/examples.json"
 
 SOURCES: dict[str, dict[str, Any]] = {
@@ -37,13 +37,13 @@ SOURCES: dict[str, dict[str, Any]] = {
     "feed": {"modules.kv55.source": "kv78turbo"},
     "gateway": {"modules.kv55.source": "govi", "modules.kv55.gateway_url": "http://127.0.0.1:1/"},
 }
-"""Sources of departures, as options."""
+"""Settings of each source of departures."""
 
 
 class Program:
-    """All modules of the program behind a server, without starting their services.
+    """All modules of the program behind a server; their services are not started.
 
-    has_data: whether the feed and the gateways have sent anything.
+    has_data: whether the feed and the gateways have sent data.
     """
 
     def __init__(self, source: str, has_data: bool = True) -> None:
@@ -64,10 +64,10 @@ class Program:
         )
         town = Town()
         if self.components.feed is not None:
-            self.turn("UP")
+            self.set_feed_state("UP")
             for message in TownFeed(town, self.clock.seconds).messages(0) if has_data else ():
-                processed = self.components.feed.received(message.envelope, gzip.compress(message.ctx))
-                while processed is not None and not processed.called:
+                ingested = self.components.feed.received(message.envelope, gzip.compress(message.ctx))
+                while ingested is not None and not ingested.called:
                     self.clock.advance(PAUSE_SECONDS)
         for gateway in self.components.gateways.values():
             for code in town.stops if has_data else ():
@@ -78,13 +78,13 @@ class Program:
         """The operations of all modules."""
         return [operation for module in self.modules for operation in IDocumented(module).describe()]
 
-    def turn(self, state: State) -> None:
-        """Put the feed into a state."""
+    def set_feed_state(self, state: State) -> None:
+        """Set the state of the feed's connection."""
         assert self.components.feed is not None
         self.components.feed.subscriber = cast(Subscriber, FakeSubscriber(state, self.clock.seconds()))
 
     def request(self, path: str, accept: str = "", method: str = "GET", more: str = "") -> Response:
-        """Send a request, wait for the response and disconnect; return what a stream has sent by then."""
+        """Send a request, wait for the response and disconnect; the body of a stream is what it has sent by then."""
         client = Client(self.server)
         fields = f"Accept: {accept}\r\n{more}" if accept else more
         client.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode())
@@ -98,7 +98,7 @@ class Program:
 
 
 def examples() -> Iterator[tuple[Example, Response]]:
-    """Yield every documented example with its response: the demo and the feed together have all paths."""
+    """Yield every documented example with its response; the demo and the feed together have all paths."""
     with mock.patch.object(Events, "retry", "retry: 4000\n"):
         for source in ("demo", "feed"):
             program = Program(source)
@@ -108,7 +108,7 @@ def examples() -> Iterator[tuple[Example, Response]]:
 
 
 def as_json() -> str:
-    """Return the responses to the examples by their keys: content type and body."""
+    """Return JSON of the content types and bodies of the examples' responses, by key."""
     responses: dict[str, tuple[str, str]] = {}
     for example, response in examples():
         responses.setdefault(example.key, (response.headers.get_content_type(), response.body.decode()))

@@ -34,7 +34,7 @@ LIVE = ModuleSettings(source="kv78turbo")
 
 
 class Reactor(MemoryReactorClock):
-    """A reactor whose thread pool runs calls at once, in the test's thread."""
+    """A reactor whose thread pool runs calls immediately, in the test's thread."""
 
     def getThreadPool(self) -> "Reactor":
         return self
@@ -50,7 +50,7 @@ class GarbageCollectionTests(SynchronousTestCase):
     """Tests of the garbage collector's thresholds."""
 
     def test_full_collections_are_rare(self) -> None:
-        """Full collections are rarer than Python's default, and those of young objects are not."""
+        """Full collections are rarer than Python's default; those of young objects are not."""
         before = gc.get_threshold()
         self.addCleanup(gc.set_threshold, *before)
         gc.set_threshold(700, 10, 10)
@@ -71,20 +71,20 @@ class ServiceTests(SynchronousTestCase):
         self.addCleanup(thread.stop)
 
     def start(self, **settings: Any) -> list[tuple[int, str]]:
-        """Start the service of a configuration; return the ports that it listens on, with their servers' names."""
+        """Start the service of a configuration; return its ports with the names of their servers."""
         self.service = make_service(Config(**settings), self.reactor)
         self.service.privilegedStartService()
         self.service.startService()
         return [(port, cast(Server, factory).logPrefix()) for port, factory, _, _ in self.reactor.tcpServers]
 
     def stop(self) -> None:
-        """Stop the service; ZeroMQ contexts with open sockets would block the garbage collector."""
+        """Stop the service. ZeroMQ contexts with open sockets would block the garbage collector."""
         stopped = self.service.stopService()
         self.reactor.pump([0.01] * 10)  # for the first sweep of the feed
         self.successResultOf(stopped)
 
-    def test_path_segment_is_taken(self) -> None:
-        """A module cannot have the name of another path."""
+    def test_name_in_use_is_rejected(self) -> None:
+        """A module cannot have the name of another path of the program."""
         for name, modules in (
             ("tpc", {"tpc": LIVE}),
             ("line", {"line": GATEWAY, "kv55": LIVE}),
@@ -95,14 +95,14 @@ class ServiceTests(SynchronousTestCase):
             error = f"modules.{name}: invalid name (/{name} is a path of the program)"
             self.assertEqual(str(caught.exception), error)
 
-    def test_invalid_probe(self) -> None:
-        """The stop that readiness requests must be a TimingPointCode."""
+    def test_invalid_probe_is_rejected(self) -> None:
+        """The stop of the readiness check must be a TimingPointCode."""
         with self.assertRaises(ConfigError) as caught:
             self.start(admin=AdminSettings(probe="x"))
         self.assertEqual(str(caught.exception), "admin.probe: invalid TimingPointCode 'x' (expected 1 to 10 digits)")
 
-    def test_demo(self) -> None:
-        """The demo has both simulators inside, and starts them before clients can connect."""
+    def test_demo_starts_its_simulators(self) -> None:
+        """The demo runs both simulators, and starts them before clients can connect."""
         self.addCleanup(self.stop)
         self.assertEqual(
             self.start(),
@@ -111,15 +111,15 @@ class ServiceTests(SynchronousTestCase):
         server = cast(Server, self.reactor.tcpServers[-1][1])
         self.assertEqual(cast(Front, server.find_module("")).content().example, STATION)
 
-    def test_gateway(self) -> None:
-        """With a gateway there is no simulator."""
+    def test_gateway_has_no_simulator(self) -> None:
+        """A module with a gateway starts no simulator."""
         self.assertEqual(
             self.start(modules={"kv55": GATEWAY}),
             [(8082, "kv55 callbacks"), (8081, "operators"), (8080, "govi-cache")],
         )
 
     def test_second_module(self) -> None:
-        """A second module has its own callback endpoint and path."""
+        """A second module has its own callback endpoint and its own path."""
         arriva = ModuleSettings(source="govi", callback="tcp:9082")
         ports = self.start(modules={"arriva": arriva, "kv55": ModuleSettings(source="govi")})
         self.assertEqual(
@@ -129,12 +129,12 @@ class ServiceTests(SynchronousTestCase):
         server = cast(Server, self.reactor.tcpServers[-1][1])
         for name in ("kv55", "arriva", "", "board", "assets", "docs", "openapi.json"):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
-        with self.assertRaises(KeyError):  # a gateway has no list of stops
+        with self.assertRaises(KeyError):  # gateways have no list of stops
             server.find_module("stops")
         self.assertIsInstance(cast(BoardPages, server.find_module("board")).source, CacheDisplays)
 
-    def test_live_feed(self) -> None:
-        """With a timetable alone there are no callbacks, and OVapi's paths are served beside /kv55."""
+    def test_timetable_alone(self) -> None:
+        """With only a timetable there is no callback endpoint, and OVapi's paths are served next to /kv55."""
         feed = FeedSettings(addresses=(), timetable=self.directory)
         ports = self.start(modules={"kv55": LIVE}, feed=feed)
         self.addCleanup(self.service.stopService)
@@ -146,14 +146,14 @@ class ServiceTests(SynchronousTestCase):
         self.assertIsInstance(cast(BoardPages, server.find_module("board")).source, FeedDisplays)
 
     def test_no_operators_endpoint(self) -> None:
-        """Without an admin endpoint only clients and callbacks can connect."""
+        """Without an admin endpoint the program listens only for clients and callbacks."""
         self.assertEqual(
             self.start(modules={"kv55": GATEWAY}, admin=AdminSettings(listen="")),
             [(8082, "kv55 callbacks"), (8080, "govi-cache")],
         )
 
     def test_stop_order(self) -> None:
-        """On SIGTERM the public server stops first, the sources later, and the statistics log last."""
+        """On SIGTERM the public server stops first, then the sources, then the statistics log."""
         statistics = StatisticsSettings(file=os.path.join(self.directory, "statistics.log"))
         snapshot = SnapshotSettings(file=os.path.join(self.directory, "snapshot"))
         self.start(modules={"kv55": GATEWAY}, statistics=statistics, snapshot=snapshot)

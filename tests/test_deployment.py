@@ -1,4 +1,4 @@
-"""Documents, alerts and dashboards against the program: all that exists is described, and nothing else."""
+"""Documents, alerts and dashboards are complete, and name only what exists in the program."""
 
 import gzip
 import json
@@ -28,20 +28,21 @@ class DeploymentTests(OperationsTestCase):
     """The pages for operators, the alerts and the dashboard."""
 
     def exported_metrics(self) -> set[str]:
+        """Return the names of all exported metrics."""
         self.log_requests(("/kv55/1", 200, "hit"))
-        self.log_flights()
+        self.log_gateway_events()
         self.feed.received("/GOVI/KV8passtimes/LIN", gzip.compress(kv.passtimes({})))
         self.feed.received("/GOVI/KV8passtimes/LIN", b"no gzip")
         lines = generate_latest(self.metrics.registry).decode().splitlines()
         names = {line.split("{")[0].split(" ")[0] for line in lines if line.startswith("govi_")}
         return {_SUFFIX.sub("", name) for name in names}
 
-    def log_flights(self) -> None:
-        for what in ("taken", "answered"):
-            self.metrics({"flight": GatewayEvent("kv55", what, 1.0)})
+    def log_gateway_events(self) -> None:
+        for name in ("taken", "answered"):
+            self.metrics({"flight": GatewayEvent("kv55", name, 1.0)})
 
-    def test_metrics(self) -> None:
-        """Every metric is described, and every metric that a file names is exported."""
+    def test_metrics_are_documented(self) -> None:
+        """Every metric is documented, and every metric that a file names is exported."""
         exported = self.exported_metrics()
         self.assertEqual(exported - set(_METRIC.findall(text("docs/metrics.md"))), set())
         alerts, dashboard = "etc/prometheus/alerts.yml", "etc/grafana/govi-cache.json"
@@ -49,17 +50,17 @@ class DeploymentTests(OperationsTestCase):
             named = {_SUFFIX.sub("", name) for name in _METRIC.findall(text(path))}
             self.assertEqual(named - exported, set(), path)
 
-    def test_incidents(self) -> None:
-        """Every kind of incident is described, and no other."""
+    def test_incidents_are_documented(self) -> None:
+        """Exactly the existing kinds of incidents are documented."""
         _, _, section = text("docs/metrics.md").partition("### Incidents")
         rows = re.findall(r"^\| (\w+) \| ([\w ]+) \| \S", section.partition("\n## ")[0], re.MULTILINE)
-        described = [row for row in rows if row != ("where", "kind")]
+        documented = [row for row in rows if row != ("where", "kind")]
         self.assertEqual(
-            sorted(described), sorted((where, kind) for where in INCIDENT_KINDS for kind in INCIDENT_KINDS[where])
+            sorted(documented), sorted((where, kind) for where in INCIDENT_KINDS for kind in INCIDENT_KINDS[where])
         )
 
-    def test_fields(self) -> None:
-        """Every field of the statistics log is described."""
+    def test_fields_are_documented(self) -> None:
+        """Every field of the statistics log is documented."""
         connection = ConnectionStatistics(
             "x", "192.0.2.0/24", NOW, requests=[RequestStatistics(NOW, module="kv55", stop="1")]
         )
@@ -67,8 +68,8 @@ class DeploymentTests(OperationsTestCase):
         for field in (*line, *line["requests"][0]):
             self.assertIn(f"`{field}`", text("docs/statistics.md"))
 
-    def test_alerts(self) -> None:
-        """Every alert leads to a section of the runbook, which names it."""
+    def test_alerts_are_in_the_runbook(self) -> None:
+        """Every alert is named in the runbook, and links to a section of it."""
         alerts, runbook = text("etc/prometheus/alerts.yml"), text("docs/operations.md")
         for name in re.findall(r"alert: (\w+)", alerts):
             self.assertIn(f"`{name}`", runbook)

@@ -1,4 +1,4 @@
-"""Tests of README and docs/: links have targets, and cited sections and named files exist."""
+"""The targets of links, the cited sections and the named files of the documents exist."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
 
-README_LINES = 150
+MAX_README_LINES = 150
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+)\)|src=\"([^\"]+)\"")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -27,7 +27,7 @@ def _anchors(path: Path) -> set[str]:
 
 
 def _broken_links(path: Path) -> Iterator[str]:
-    """Find the links of a document to files or anchors that do not exist."""
+    """Yield the links of a document to files or anchors that do not exist."""
     for link in map("".join, _LINK.findall(_CODE_BLOCK.sub("", path.read_text("utf-8")))):
         if "://" in link:
             continue
@@ -41,15 +41,15 @@ class DocumentTests(SynchronousTestCase):
     """README and docs/."""
 
     def test_readme_is_short(self) -> None:
-        """README has at most README_LINES lines."""
-        self.assertLessEqual(len((ROOT / "README.md").read_text("utf-8").splitlines()), README_LINES)
+        """README.md has at most MAX_README_LINES lines."""
+        self.assertLessEqual(len((ROOT / "README.md").read_text("utf-8").splitlines()), MAX_README_LINES)
 
-    def test_links_have_targets(self) -> None:
-        """Every relative link leads to an existing file and anchor."""
+    def test_link_targets_exist(self) -> None:
+        """Every link to a file or an anchor of the repository has an existing target."""
         self.assertEqual([link for path in DOCUMENTS for link in _broken_links(path)], [])
 
     def test_cited_sections_of_protocols_exist(self) -> None:
-        """Every section of docs/protocols.md that code cites exists."""
+        """Every section of docs/protocols.md that the code cites exists."""
         text = (ROOT / "docs/protocols.md").read_text("utf-8")
         sections = set(re.findall(r"^#+ ([1-9](?:\.[1-9])?) ", text, re.MULTILINE))
         sections |= set(re.findall(r"^\| ([1-9]\.[1-9]) \|", text, re.MULTILINE))
@@ -59,8 +59,8 @@ class DocumentTests(SynchronousTestCase):
         self.assertEqual(cited - sections, set())
 
     def test_named_files_exist(self) -> None:
-        """Every file that a document names exists."""
-        places = (ROOT, ROOT / "govi_server")
+        """Every file and directory that a document names exists."""
+        directories = (ROOT, ROOT / "govi_server")
         named = {name for path in DOCUMENTS for name in _FILE.findall(path.read_text("utf-8"))}
-        missing = {name for name in named if not any((place / name).exists() for place in places)}
+        missing = {name for name in named if not any((directory / name).exists() for directory in directories)}
         self.assertEqual(missing, set())

@@ -1,6 +1,6 @@
-"""Tests of failures of the whole program: clocks that jump, a silent feed.
+"""Tests of the whole program during failures: a clock that is set, a silent feed.
 
-Only its surroundings are doubles: the clock, the feed's sockets, and the requests to the gateway.
+Only the clock, the sockets of the feed and the poster of gateway requests are doubles.
 """
 
 import gzip
@@ -38,7 +38,7 @@ CODE = "57330430"
 LIVE = "30000001"
 PLANNED = "30000002"
 
-# One is on the board while the clock is set back by an hour, the other after an hour.
+# The first is on the board while the clock is set back by an hour, the second an hour later.
 JOURNEYS: list[kv.Row] = [
     {"JourneyNumber": "1001", "ExpectedArrivalTime": "01:45:00", "ExpectedDepartureTime": "01:45:00"},
     {"JourneyNumber": "1002", "ExpectedArrivalTime": "02:45:00", "ExpectedDepartureTime": "02:45:00"},
@@ -67,7 +67,7 @@ class ProgramTestCase(SynchronousTestCase):
         globalLogPublisher.addObserver(self.events)
         self.addCleanup(globalLogPublisher.removeObserver, self.events)
         for name, double in {
-            "govi_server.runtime.clock.Thread": Mock(),  # the test calls look() itself
+            "govi_server.runtime.clock.Thread": Mock(),  # the test calls check() itself
             "govi_server.application.ClockWatch": partial(ClockWatch, monotonic=lambda: self.running_for),
             "govi_server.application.Poster": lambda *_: self.poster,
             "govi_server.kv78turbo.subscriber.SubscriberSockets": lambda *_: self.sockets,
@@ -102,7 +102,7 @@ class ProgramTestCase(SynchronousTestCase):
     # Time
 
     def run_for(self, seconds: float) -> None:
-        """Advance the time, first in steps small enough for cooperative work."""
+        """Advance the time, first in small steps, for cooperative work."""
         self.reactor.pump([0.01] * 5)
         self.running_for += 0.05
         for _ in range(int(seconds)):
@@ -128,7 +128,7 @@ class ProgramTestCase(SynchronousTestCase):
         return self.request(path).response()
 
     def operators(self, path: str) -> Response:
-        """Return a response of the operators' endpoint."""
+        """Return the operators' response to a path."""
         protocol, transport = self.factory("operators").buildProtocol(None), StringTransport()
         protocol.makeConnection(transport)
         protocol.dataReceived(f"GET {path} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
@@ -140,7 +140,7 @@ class ProgramTestCase(SynchronousTestCase):
         return status
 
     def metric(self, name: str) -> float | None:
-        """Return the first metric that starts with this name and these labels."""
+        """Return the value of the first metric whose line starts with name."""
         lines = self.operators("/metrics").body.decode().splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name)), None)
 
@@ -153,7 +153,7 @@ class ProgramTestCase(SynchronousTestCase):
         return client.response().status
 
     def get_stop(self, code: str = CODE) -> Response:
-        """Request a stop, with an immediate response of the gateway if it gets a request; return the response."""
+        """Return the response for a stop; the gateway, if it gets a request, responds immediately."""
         posts = len(self.poster.posts)
         client = self.request(f"/kv55/{code}")
         if len(self.poster.posts) > posts:
@@ -162,7 +162,7 @@ class ProgramTestCase(SynchronousTestCase):
         return client.response()
 
     def publish(self, *feed_messages: bytes) -> None:
-        """Publish messages on the feed; by default the unchanged journeys."""
+        """Publish messages on the feed, by default the unchanged journeys."""
         for message in feed_messages or (kv.passtimes(*JOURNEYS),):
             self.sockets.sockets[-1].messages.append([b"/GOVI/KV8passtimes/LIN", gzip.compress(message)])
         for reader in self.reactor.getReaders():
@@ -170,14 +170,14 @@ class ProgramTestCase(SynchronousTestCase):
         self.run_for(0)
 
     def publish_for(self, seconds: int) -> None:
-        """Publish the journeys every twenty seconds for so long."""
+        """Publish the journeys every 20 s for so many seconds."""
         for _ in range(0, seconds, 20):
             self.publish()
             self.run_for(20)
         self.publish()
 
     def plan(self) -> None:
-        """Publish the planning of a stop without KV8."""
+        """Publish the timetable of a stop without KV8."""
         late = {"TargetArrivalTime": "02:45:00", "TargetDepartureTime": "02:45:00", "UserStopCode": "u2"}
         self.publish(
             kv.planning(
@@ -200,12 +200,12 @@ class ProgramTestCase(SynchronousTestCase):
 
 
 class FeedTests(ProgramTestCase):
-    """Tests of a feed that is silent for an hour."""
+    """Tests of a silent feed."""
 
     toml = FEED
 
     def test_silent_for_an_hour(self) -> None:
-        """Live departures turn from fresh to stale to 503, planned ones stay; afterwards all is as before."""
+        """Live departures become stale, then a 503, planned ones remain; all recovers when data arrives again."""
         self.plan()
         self.publish_for(120)
         response = self.get(f"/live/{LIVE}")
@@ -242,7 +242,7 @@ class FeedTests(ProgramTestCase):
         self.assertEqual(self.metric('govi_feed_state{state="DOWN"}'), 1)
         self.assertEqual(self.metric('govi_verdict{verdict="DOWN"}'), 1)
         self.assertGreater(self.metric('govi_feed_age_seconds{owner="LIN"}') or 0, HOUR)
-        self.assertEqual(self.warnings(), [])  # logged before; further attempts are not
+        self.assertEqual(self.warnings(), [])  # the silence was logged before, and reconnections are not
 
         self.publish_until_up()
         self.assertEqual(self.get(f"/live/{LIVE}").headers["Feed-State"], "UP")
@@ -251,7 +251,7 @@ class FeedTests(ProgramTestCase):
         self.assertEqual(self.warnings(), [])
 
     def publish_until_up(self) -> None:
-        """Publish again once there is a connection; the state is RECOVERING, then UP."""
+        """Publish again after the reconnection; the state is RECOVERING, then UP."""
         while self.status()["feed"]["address"] is None:
             self.run_for(1)
         self.publish()
@@ -272,8 +272,8 @@ class ClockTests(ProgramTestCase):
         self.run_for(10)
         self.assertEqual(self.status()["verdict"], "UP")
 
-    def test_set_back_requests_end_in_time(self) -> None:
-        """Requests without a response end at their deadline, and later ones do not wait for them."""
+    def test_set_back_deadlines_expire(self) -> None:
+        """Pending requests end at their deadline, and later requests do not wait for them."""
         pending = self.request("/kv55/1")
         silent = Client(self.factory("govi-cache"))
         self.poster.posts[-1].callback(None)
@@ -284,7 +284,7 @@ class ClockTests(ProgramTestCase):
         self.assertEqual(self.get_stop("1").status, 200)
 
     def test_set_back_boards_are_refetched(self) -> None:
-        """A board from the future is refetched, and a feed that is silent afterwards is stale, then too old."""
+        """A board from the future is refetched; data of a silent feed becomes stale, then too old."""
         self.set_clock(-HOUR)
         self.assertIn("fwd=miss", self.get_stop().headers["Cache-Status"])
         self.assertIn("hit", self.get_stop().headers["Cache-Status"])
@@ -298,7 +298,7 @@ class ClockTests(ProgramTestCase):
         self.assertEqual(self.get(f"/live/{LIVE}").status, 503)
 
     def test_set_back_status_and_snapshot(self) -> None:
-        """Health and history have nothing from the future, and snapshots are still written."""
+        """Health and history ignore the future, and snapshots are still written."""
         for code in range(10):
             client = self.request(f"/kv55/{code}")
             self.poster.posts[-1].errback(PostError("refused"))
@@ -313,12 +313,12 @@ class ClockTests(ProgramTestCase):
         self.get_stop()
         self.publish_for(120)
         self.assertTrue(os.path.exists(f"{self.directory}/snapshot"))
-        self.publish_for(HOUR)  # until the time of the failures has come again
+        self.publish_for(HOUR)  # until the time of the failures
         status = self.status()
         self.assertEqual((status["verdict"], sum(status["hour"]["outcomes"]["timeout"])), ("UP", 0))
 
-    def test_set_back_durations(self) -> None:
-        """A request in flight has no negative duration."""
+    def test_set_back_durations_are_not_negative(self) -> None:
+        """The duration of a request in flight is not negative."""
         client = self.request("/kv55/1")
         self.set_clock(-HOUR)
         self.poster.posts[-1].callback(None)
@@ -328,8 +328,8 @@ class ClockTests(ProgramTestCase):
         for metric in ('govi_request_phase_seconds_sum{phase="wait"}', "govi_gateway_callback_seconds_sum"):
             self.assertEqual(self.metric(metric), 0)
 
-    def test_breaker(self) -> None:
-        """An open breaker sends its probe in time, whichever way the clock is set."""
+    def test_open_breaker_sends_its_probe(self) -> None:
+        """An open breaker sends its probe in time after the clock is set back or forward."""
         for step in (-HOUR, HOUR):
             for code in range(10):
                 self.request(f"/kv55/{code}")
@@ -341,7 +341,7 @@ class ClockTests(ProgramTestCase):
             self.assertEqual(self.status()["gateways"]["kv55"]["breaker"], "closed")
 
     def test_set_forward(self) -> None:
-        """Boards in memory are an hour old at once and not served, requests in flight end, and all recovers."""
+        """Cached boards are too old immediately, requests in flight end, and all recovers."""
         waiting = self.request("/kv55/1")
         self.set_clock(HOUR)
         self.assertIn(waiting.response().status, (406, 504))
@@ -352,8 +352,8 @@ class ClockTests(ProgramTestCase):
         self.assertEqual(self.get(f"/live/{LIVE}").headers["Age"], None)
         self.assertEqual((self.status()["verdict"], self.status()["feed"]["state"]), ("UP", "UP"))
 
-    def test_small_step(self) -> None:
-        """A step of a few seconds, as by NTP, has no effect."""
+    def test_small_step_has_no_effect(self) -> None:
+        """A step of a few seconds, such as by NTP, has no effect."""
         for step in (-3.0, 3.0):
             waiting = self.request("/kv55/1")
             self.set_clock(step)

@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     } | _SERVER | _DOMAIN,
     "tap": {"application", "settings_loader"} | _BASE,
 }  # fmt: skip
-"""What the files of each room may import, besides those of their own room."""
+"""The other rooms from which the files of each room may import."""
 
 
 def _room(module: str) -> str:
@@ -63,7 +63,7 @@ def _modules() -> dict[str, Path]:
 
 
 def _imports(path: Path, modules: dict[str, Path]) -> Iterator[str]:
-    """Yield the modules of the package that a file imports: at the top, in functions, for types alone, as data."""
+    """Yield the modules of the package that a file imports, in functions and for types as well, or reads as data."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("govi_server"):
             for alias in node.names:
@@ -76,20 +76,22 @@ def _imports(path: Path, modules: dict[str, Path]) -> Iterator[str]:
 
 
 def _circles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """Return the groups of nodes that reach each other."""
+    """Return the groups of nodes that can reach each other."""
 
-    def reached(start: str) -> set[str]:
-        seen: set[str] = set()
+    def reachable_from(start: str) -> set[str]:
+        visited: set[str] = set()
         stack = list(graph[start])
         while stack:
             node = stack.pop()
-            if node not in seen:
-                seen.add(node)
+            if node not in visited:
+                visited.add(node)
                 stack.extend(graph[node])
-        return seen
+        return visited
 
-    reach = {node: reached(node) for node in graph}
-    groups = {frozenset(n for n in reach[node] if node in reach[n]) for node in graph if node in reach[node]}
+    reachable = {node: reachable_from(node) for node in graph}
+    groups = {
+        frozenset(n for n in reachable[node] if node in reachable[n]) for node in graph if node in reachable[node]
+    }
     return sorted(sorted(group) for group in groups)
 
 
@@ -101,17 +103,17 @@ class ImportTests(SynchronousTestCase):
         self.graph = {name: set(_imports(path, modules)) - {name} for name, path in modules.items()}
 
     def test_every_import_is_allowed(self) -> None:
-        """A file imports only its own room and those that the table allows to it."""
-        against = [
+        """A file imports only from its own room and from those that the table allows."""
+        violations = [
             f"{module} imports {imported}: {_room(module)} may not import {_room(imported)}"
             for module, imports in self.graph.items()
             for imported in sorted(imports)
             if _room(imported) not in ALLOWED.get(_room(module), set()) | {_room(module)}
         ]
-        self.assertEqual(against, [])
+        self.assertEqual(violations, [])
 
     def test_no_circles(self) -> None:
-        """No file imports itself by way of others, nor does a room."""
+        """No file or room imports itself through others."""
         self.assertEqual(_circles(self.graph), [])
         rooms: dict[str, set[str]] = {}
         for module, imports in self.graph.items():
@@ -119,11 +121,11 @@ class ImportTests(SynchronousTestCase):
         self.assertEqual(_circles(rooms), [])
 
     def test_every_room_is_in_the_table(self) -> None:
-        """The table names the rooms that exist, and no others."""
+        """The table contains exactly the existing rooms."""
         self.assertEqual({_room(module) for module in self.graph} - {""}, set(ALLOWED))
 
-    def test_request_handler_needs_no_domain(self) -> None:
-        """An HTTP worker imports request_handler without the rooms of the domain, and what those need."""
+    def test_request_handler_imports_no_domain(self) -> None:
+        """Importing request_handler loads no room of the domain, nor the libraries that only those require."""
         code = "import sys, govi_server.request_handler; print(*sys.modules)"
         output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
         loaded = {_room(name) for name in output.stdout.split() if name.startswith("govi_server.")}

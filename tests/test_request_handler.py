@@ -1,4 +1,4 @@
-"""One connection, in memory."""
+"""One connection to the server, in memory."""
 
 import doctest
 
@@ -20,12 +20,12 @@ class ReferenceTests(WireTestCase):
     """The handler without a connection."""
 
     def test_doctest(self) -> None:
-        """The documented example of parse_request() holds, item by item."""
+        """The documented example of parse_request() has the documented items."""
         result = doctest.testmod(receiver, extraglobs={"RequestHandler": RequestHandler})
         self.assertEqual((result.failed, result.attempted), (0, 3))
 
     def test_interfaces(self) -> None:
-        """It provides the interfaces that its transport calls."""
+        """The handler provides the interfaces that its transport calls."""
         handler = RequestHandler(self.server, None)
         verifyObject(IHalfCloseableProtocol, handler)
         verifyObject(IPushProducer, handler)
@@ -34,10 +34,10 @@ class ReferenceTests(WireTestCase):
 class ResponseTests(WireTestCase):
     """Responses to valid requests."""
 
-    def test_get(self) -> None:
+    def test_get_is_routed_by_its_first_segment(self) -> None:
         """A GET is routed to the module of its first segment, and the connection persists."""
         client = self.client()
-        client.send(b"GET /parrot/says/hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.send(b"GET /parrot/text/hello HTTP/1.1\r\nHost: x\r\n\r\n")
         self.assertEqual(
             client.received(),
             b"HTTP/1.1 200 Ok\r\n"
@@ -50,48 +50,48 @@ class ResponseTests(WireTestCase):
         )
         self.assertFalse(client.closed)
 
-    def test_pieces_make_no_difference(self) -> None:
-        """The response is the same however the bytes are divided, and with bare line feeds."""
+    def test_division_does_not_matter(self) -> None:
+        """Responses do not depend on how the bytes are divided; line ends may be bare line feeds."""
         requests = (
             b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
-            b"GET /parrot/says/b HTTP/1.1\nHost: x\n\n"
+            b"GET /parrot/text/b HTTP/1.1\nHost: x\n\n"
         )
         client = self.client()
         client.send(requests)
-        first = client.received()
-        self.assertEqual([response.body for response in read_responses(first)], [b"abc", b"b"])
+        data = client.received()
+        self.assertEqual([response.body for response in read_responses(data)], [b"abc", b"b"])
         client = self.client()
         for i in range(len(requests)):
             client.send(requests[i : i + 1])
-        self.assertEqual(client.received(), first)
+        self.assertEqual(client.received(), data)
 
-    def test_chunked(self) -> None:
-        """The chunks of a body are joined."""
+    def test_chunks_are_joined(self) -> None:
+        """The chunks of a body are joined, and the connection persists."""
         client = self.client()
         client.send(
             b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
             b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n"
         )
         self.assertEqual(client.response().body, b"abcde")
-        client.get("/parrot/says/on")
-        self.assertEqual(client.response().body, b"on")
+        client.get("/parrot/text/next")
+        self.assertEqual(client.response().body, b"next")
 
     def test_head_has_no_body(self) -> None:
         """The response to HEAD is that to GET without the body, and has its length."""
         client = self.client()
-        client.send(b"HEAD /parrot/says/hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.send(b"HEAD /parrot/text/hello HTTP/1.1\r\nHost: x\r\n\r\n")
         data = client.received()
         self.assertIn(b"Content-Length: 5\r\n", data)
         self.assertTrue(data.endswith(b"\r\n\r\n"))
 
-    def test_pipelining(self) -> None:
-        """Pipelined requests get their responses in order: a slow one delays the others."""
+    def test_pipelined_responses_are_in_order(self) -> None:
+        """Pipelined requests get their responses in order; a slow response delays those after it."""
         client = self.client()
         client.send(
-            b"GET /parrot/says/1 HTTP/1.1\r\nHost: x\r\n\r\n"
-            b"GET /parrot/waits HTTP/1.1\r\nHost: x\r\n\r\n"
-            b"GET /parrot/says/3 HTTP/1.1\r\nHost: x\r\n\r\n"
-            b"GET /parrot/waits HTTP/1.1\r\nHost: x\r\n\r\n"
+            b"GET /parrot/text/1 HTTP/1.1\r\nHost: x\r\n\r\n"
+            b"GET /parrot/defer HTTP/1.1\r\nHost: x\r\n\r\n"
+            b"GET /parrot/text/3 HTTP/1.1\r\nHost: x\r\n\r\n"
+            b"GET /parrot/defer HTTP/1.1\r\nHost: x\r\n\r\n"
         )
         self.assertEqual([response.body for response in client.responses()], [b"1"])
         self.parrot.waiting.pop().callback("2")
@@ -99,23 +99,23 @@ class ResponseTests(WireTestCase):
         self.parrot.waiting.pop().callback("4")
         self.assertEqual([response.body for response in client.responses()], [b"4"])
 
-    def test_unused_body_is_no_request(self) -> None:
-        """A body that no module reads is never parsed as the next request."""
+    def test_unused_body_is_not_a_request(self) -> None:
+        """A body that no module reads is never parsed as a request."""
         for path, method, status in [
-            (b"/parrot/says/a", b"GET", 200),
-            (b"/nobody", b"GET", 404),
+            (b"/parrot/text/a", b"GET", 200),
+            (b"/absent", b"GET", 404),
             (b"/parrot/x", b"DELETE", 405),
             (b"/parrot/x", b"BREW", 501),
         ]:
             client = self.client()
-            body = b"GET /parrot/says/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+            body = b"GET /parrot/text/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
             client.send(b"%b %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (method, path, len(body)) + body)
-            client.get("/parrot/says/next")
+            client.get("/parrot/text/next")
             first, second = client.responses()
             self.assertEqual((first.status, second.body), (status, b"next"))
 
-    def test_methods(self) -> None:
-        """A method that the module does not allow gets 405 with Allow, an unknown one 501."""
+    def test_unsupported_methods(self) -> None:
+        """A method that the module does not allow gets 405 with Allow; an unknown method gets 501."""
         client = self.client()
         client.send(b"PUT /parrot/x HTTP/1.1\r\nHost: x\r\n\r\nFOO /parrot/x HTTP/1.1\r\nHost: x\r\n\r\n")
         put, foo = client.responses()
@@ -123,8 +123,8 @@ class ResponseTests(WireTestCase):
         self.assertEqual(foo.status, 501)
 
     def test_not_found(self) -> None:
-        """A segment that names no service, or a service that is no web module, gets 404."""
-        for path in ("/", "/nobody/x", "/deaf/x", "/parrots", "/x/parrot"):
+        """A path gets 404 if its first segment names no service, or a service that is not a web module."""
+        for path in ("/", "/absent/x", "/bare/x", "/parrots", "/x/parrot"):
             client = self.client()
             client.get(path)
             self.assertEqual(client.response().status, 404, path)
@@ -132,11 +132,11 @@ class ResponseTests(WireTestCase):
     def test_gateway_timeout(self) -> None:
         """A module can send the 504 of an internal gateway."""
         client = self.client()
-        client.get("/parrot/gives-up")
+        client.get("/parrot/timeout")
         self.assertEqual(client.response().status, 504)
 
     def test_continue(self) -> None:
-        """A client that expects 100 Continue gets it before its body, in any case; HTTP/1.0 never does."""
+        """Expect: 100-continue, in any case, gets 100 Continue before the body; HTTP/1.0 never does."""
         client = self.client()
         client.send(b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n")
         self.assertEqual(client.received(), b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -145,35 +145,35 @@ class ResponseTests(WireTestCase):
         client.send(b"POST /parrot/x HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab")
         self.assertEqual(client.response().body, b"ab")
 
-    def test_http_1_0(self) -> None:
-        """HTTP/1.0 is closed after the response unless the client requests keep-alive."""
+    def test_http_1_0_persistence(self) -> None:
+        """An HTTP/1.0 connection is closed after the response unless the client requests keep-alive."""
         client = self.client()
-        client.send(b"GET /parrot/says/a HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n")
+        client.send(b"GET /parrot/text/a HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n")
         self.assertEqual(client.response().headers["Connection"], "keep-alive")
         self.assertFalse(client.closed)
-        client.send(b"GET /parrot/says/b HTTP/1.0\r\n\r\n")
+        client.send(b"GET /parrot/text/b HTTP/1.0\r\n\r\n")
         self.assertEqual(client.response().headers["Connection"], "close")
         self.assertTrue(client.closed)
 
     def test_connection_close(self) -> None:
-        """Connection: close is echoed and obeyed; requests after it get no response."""
+        """Connection: close is echoed, and closes the connection; requests after it get no response."""
         client = self.client()
         client.send(
-            b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\nConnection: foo, Close\r\n\r\n"
-            b"GET /parrot/says/b HTTP/1.1\r\nHost: x\r\n\r\n"
+            b"GET /parrot/text/a HTTP/1.1\r\nHost: x\r\nConnection: foo, Close\r\n\r\n"
+            b"GET /parrot/text/b HTTP/1.1\r\nHost: x\r\n\r\n"
         )
         self.assertEqual(client.response().headers["Connection"], "close")
         self.assertTrue(client.closed)
 
     def test_empty_lines_are_ignored(self) -> None:
-        """Empty lines before a request are ignored, and do not begin it."""
+        """Empty lines before a request are ignored, and do not start its deadline."""
         client = self.client()
-        client.get("/parrot/says/a")
+        client.get("/parrot/text/a")
         client.send(b"\r\n\r\n")
         client.send(b"\r")
         self.clock.advance(12.9)
         client.send(b"\n")
-        client.get("/parrot/says/b")
+        client.get("/parrot/text/b")
         self.assertEqual([response.body for response in client.responses()], [b"a", b"b"])
         client.send(b"\r")
         self.clock.advance(13)
@@ -188,7 +188,7 @@ class ResponseTests(WireTestCase):
 
 
 class SmallLimitsTests(WireTestCase):
-    """Oversized requests."""
+    """Requests over the limits."""
 
     limits = ServerSettings(request_line=256, head=512, body=256)
 
@@ -197,31 +197,31 @@ class SmallLimitsTests(WireTestCase):
             client = self.client()
             for piece in pieces:
                 client.send(piece)
-            client.send(b"GET /parrot/says/next HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.send(b"GET /parrot/text/next HTTP/1.1\r\nHost: x\r\n\r\n")
             response = client.response()
             self.assertEqual((response.status, response.headers["Connection"]), (status, "close"))
             self.assertTrue(client.closed)
 
-    def test_request_line(self) -> None:
-        """A request line over its limit gets 414, also before its end was received."""
+    def test_long_request_line(self) -> None:
+        """A request line over its limit gets 414, even before its end is received."""
         self.assert_rejected(b"GET /" + b"x" * 260 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414)
         self.assert_rejected(b"GET /" + b"x" * 600, 414)
 
-    def test_header_section(self) -> None:
+    def test_large_header_section(self) -> None:
         """A header section over its limit gets 431: one long line, many short ones, a line without an end."""
         start = b"GET / HTTP/1.1\r\nHost: x\r\n"
         self.assert_rejected(start + b"A: " + b"x" * 500 + b"\r\n\r\n", 431)
         self.assert_rejected(start + b"A: x\r\n" * 100 + b"\r\n", 431)
         self.assert_rejected(start + b"A: " + b"x" * 600, 431)
 
-    def test_body(self) -> None:
+    def test_large_body(self) -> None:
         """A body over its limit gets 413, before it is received if its length is known."""
         head = b"POST /parrot/x HTTP/1.1\r\nHost: x\r\n"
         self.assert_rejected(head + b"Content-Length: 257\r\n\r\n", 413)
         self.assert_rejected(head + b"Transfer-Encoding: chunked\r\n\r\n101\r\n", 413)
 
-    def test_no_continue(self) -> None:
-        """There is no 100 Continue for a body that would be rejected."""
+    def test_no_continue_for_large_body(self) -> None:
+        """A body over its limit is rejected without 100 Continue."""
         self.assert_rejected(
             b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 300\r\n\r\n", 413
         )
@@ -230,18 +230,18 @@ class SmallLimitsTests(WireTestCase):
 class RejectedTests(WireTestCase):
     """Malformed requests, and modules that fail."""
 
-    def test_bad_requests(self) -> None:
-        """A malformed request gets its status after the responses to earlier ones, and the connection is closed."""
+    def test_malformed_requests(self) -> None:
+        """A malformed request gets its status after the responses to earlier requests, and the connection closes."""
         for data, status in [
             (b"GET / HTTP/1.1\r\n\r\n", 400),
             (b"nonsense\r\n\r\n", 400),
             (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
             (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
-            (b"POST / HTTP/1.1\r\nHost: x\r\nExpect: miracles\r\nContent-Length: 1\r\n\r\n", 417),
+            (b"POST / HTTP/1.1\r\nHost: x\r\nExpect: unknown\r\nContent-Length: 1\r\n\r\n", 417),
             (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
         ]:
             client = self.client()
-            client.get("/parrot/waits")
+            client.get("/parrot/defer")
             client.send(data)
             self.assertEqual(client.received(), b"")
             self.parrot.waiting.pop().callback("first")
@@ -252,72 +252,72 @@ class RejectedTests(WireTestCase):
             client.leave()
 
     def test_module_fails(self) -> None:
-        """An exception in a module sends 500 and logs a traceback; the connection persists."""
+        """An exception in a module causes a 500 and a traceback in the log; the connection persists."""
         client = self.client()
-        client.get("/parrot/fails")
-        client.get("/parrot/says/on")
+        client.get("/parrot/error")
+        client.get("/parrot/text/next")
         failed, following = client.responses()
-        self.assertEqual((failed.status, following.body), (500, b"on"))
+        self.assertEqual((failed.status, following.body), (500, b"next"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_invalid_parameter(self) -> None:
-        """An InvalidParameter sends an uncacheable 400 with its text, and is not logged."""
+        """InvalidParameter causes an uncacheable 400 with its text, and is not logged."""
         client = self.client()
-        client.get("/parrot/bad-query")
-        client.get("/parrot/says/on")
+        client.get("/parrot/invalid-parameter")
+        client.get("/parrot/text/next")
         rejected, following = client.responses()
-        self.assertEqual((rejected.status, rejected.body, following.body), (400, b"q is missing\n", b"on"))
+        self.assertEqual((rejected.status, rejected.body, following.body), (400, b"q is missing\n", b"next"))
         self.assertEqual(rejected.headers["Cache-Control"], "no-store")
 
     def test_module_fails_after_its_response(self) -> None:
-        """An exception after the response is logged, and the client has the response."""
+        """An exception after the response is logged; the client has received the response."""
         client = self.client()
-        client.get("/parrot/fails-after")
-        client.get("/parrot/says/on")
-        self.assertEqual([response.body for response in client.responses()], [b"said", b"on"])
+        client.get("/parrot/respond-then-fail")
+        client.get("/parrot/text/next")
+        self.assertEqual([response.body for response in client.responses()], [b"sent", b"next"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_module_fails_after_the_connection_closed(self) -> None:
-        """An exception in a module is logged even if its connection has closed."""
+        """An exception in a module is logged even if the connection has closed."""
         client = self.client()
-        client.get("/parrot/cleans-up")
+        client.get("/parrot/fail-when-cancelled")
         client.leave()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_second_response_is_not_sent(self) -> None:
-        """A second response is never sent: it is an error of the module."""
+        """A second response to a request is not sent, and is logged as an error of the module."""
         client = self.client()
-        client.get("/parrot/repeats")
-        self.assertEqual(client.response().body, b"once")
+        client.get("/parrot/respond-twice")
+        self.assertEqual(client.response().body, b"first")
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_module_without_a_response(self) -> None:
-        """A module that returns without a response sends 500."""
+        """If a module returns without a response, the client gets 500."""
         client = self.client()
         client.get("/parrot/nothing")
         self.assertEqual(client.response().status, 500)
 
     def test_header_injection(self) -> None:
-        """A line end in the value of a header field never reaches the client."""
+        """A line end in the value of a header field is an error of the module, and is not sent."""
         client = self.client()
-        client.get("/parrot/injects")
+        client.get("/parrot/inject-header")
         response = client.response()
         self.assertEqual((response.status, response.headers["Set-Cookie"]), (500, None))
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
 
 def stop_reading(client: Client) -> None:
-    """Pause the producer after each write, as for a client that does not read."""
+    """Make a client stop reading: each write pauses the producer."""
 
     def write(data: bytes) -> None:
         client.transport.io.write(data)
         client.handler.pauseProducing()
 
-    client.transport.write = write  # type: ignore[method-assign]  # there is no such client ready-made
+    client.transport.write = write  # type: ignore[method-assign]  # StringTransport never pauses
 
 
 class DeadlineTests(WireTestCase):
-    """No client waits longer than 13 seconds."""
+    """The deadlines of connections and requests."""
 
     def assert_timeout(self, client: Client) -> None:
         data = client.received()
@@ -326,16 +326,16 @@ class DeadlineTests(WireTestCase):
         self.assertEqual(response.headers["Connection"], "close")
         self.assertTrue(client.closed)
 
-    def test_first_request(self) -> None:
-        """A client that sends nothing gets the 406 at 13 s from its accept, and not before."""
+    def test_silent_client(self) -> None:
+        """A client that sends nothing gets the 406 exactly 13 s after it connected."""
         client = self.client()
         self.clock.advance(12.99)
         self.assertEqual(client.received(), b"")
         self.clock.advance(0.01)
         self.assert_timeout(client)
 
-    def test_drips_do_not_renew_it(self) -> None:
-        """Drips of a header section or a body do not renew the deadline."""
+    def test_slow_sender_does_not_extend_the_deadline(self) -> None:
+        """Further bytes of a header section or a body do not extend the deadline."""
         for start in (b"GET / HTTP/1.1\r\n", b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"):
             client = self.client()
             client.send(start)
@@ -349,19 +349,19 @@ class DeadlineTests(WireTestCase):
     def test_slow_module(self) -> None:
         """A module that exceeds the deadline is cancelled, and its response is not sent."""
         client = self.client()
-        client.get("/parrot/waits")
+        client.get("/parrot/defer")
         self.clock.advance(13)
         self.assert_timeout(client)
-        waiting = self.parrot.waiting.pop()
-        self.assertTrue(waiting.called)  # it was cancelled
+        body = self.parrot.waiting.pop()
+        self.assertTrue(body.called)  # by the cancellation
         self.parrot.handlers[0].send_response("late")
         self.assertEqual(client.received(), b"")
 
     def test_idle_connection_is_closed(self) -> None:
-        """A connection that is idle after a response is closed without another."""
+        """A connection that is idle after a response is closed without another response."""
         client = self.client()
         self.clock.advance(5)
-        client.get("/parrot/says/a")
+        client.get("/parrot/text/a")
         client.received()
         self.clock.advance(12.99)
         self.assertFalse(client.closed)
@@ -369,14 +369,14 @@ class DeadlineTests(WireTestCase):
         self.assertTrue(client.closed)
         self.assertEqual(client.received(), b"")
 
-    def test_each_request_has_its_own(self) -> None:
-        """The deadline of a later request counts from its first byte."""
+    def test_each_request_has_its_own_deadline(self) -> None:
+        """The deadline of a later request starts at its first byte."""
         client = self.client()
-        client.get("/parrot/says/a")
+        client.get("/parrot/text/a")
         self.clock.advance(12)
         client.send(b"G")
         self.clock.advance(12.9)
-        client.send(b"ET /parrot/says/b HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.send(b"ET /parrot/text/b HTTP/1.1\r\nHost: x\r\n\r\n")
         self.assertEqual([response.body for response in client.responses()], [b"a", b"b"])
         client.send(b"G")
         client.received()
@@ -384,11 +384,11 @@ class DeadlineTests(WireTestCase):
         self.assert_timeout(client)
 
     def test_slow_reader_is_aborted(self) -> None:
-        """The connection of a client that does not read its response in time is aborted, without a 406 amid it."""
+        """A connection whose response is not read in time is aborted, without a 406 inside the response."""
         client = self.client()
         stop_reading(client)
-        client.get("/parrot/says/a")
-        client.get("/parrot/says/b")
+        client.get("/parrot/text/a")
+        client.get("/parrot/text/b")
         self.assertEqual([response.body for response in client.responses()], [b"a"])
         self.clock.advance(13)
         self.assertTrue(client.transport.disconnected)
@@ -397,7 +397,7 @@ class DeadlineTests(WireTestCase):
         self.assertEqual(self.statistics[0].end, "timeout")
 
     def test_lingering_connection_is_aborted(self) -> None:
-        """The connection of a client that does not close its side is aborted 2 s after the last response."""
+        """A connection that the client does not close is aborted 2 s after the last response."""
         client = self.client()
         client.send(b"GET / HTTP/1.1\r\n\r\n")
         self.assertTrue(client.closed)
@@ -407,11 +407,11 @@ class DeadlineTests(WireTestCase):
         self.clock.advance(0.1)
         self.assertTrue(client.transport.disconnected)
 
-    def test_no_call_is_left(self) -> None:
-        """After the last connection no delayed call is left."""
+    def test_no_delayed_call_remains(self) -> None:
+        """After the last connection no delayed call remains."""
         for _ in range(3):
             client = self.client()
-            client.get("/parrot/waits")
+            client.get("/parrot/defer")
             client.leave()
         self.successResultOf(self.server.drain())
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -421,11 +421,11 @@ class BackPressureTests(WireTestCase):
     """Clients that send more than they read."""
 
     def test_write_paused(self) -> None:
-        """While the client does not read, none of its requests is processed, and nothing more is received."""
+        """While the client does not read, its requests are not processed, and nothing more is received."""
         client = self.client()
         handler = client.handler
         stop_reading(client)
-        client.send(b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+        client.send(b"GET /parrot/text/a HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
         self.assertEqual(len(client.responses()), 1)
         self.assertEqual(client.transport.producerState, "paused")
         handler.resumeProducing()
@@ -437,10 +437,10 @@ class BackPressureTests(WireTestCase):
         self.assertEqual(client.transport.producerState, "producing")
 
     def test_pipelined_requests_yield(self) -> None:
-        """Many pipelined requests get their responses in order, in turns with other connections."""
+        """Many pipelined requests get their responses in order, but yield to other connections in between."""
         client = self.client()
-        paths = [b"GET /parrot/says/%d HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(100)]
-        client.send(b"".join(paths))
+        requests = [b"GET /parrot/text/%d HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(100)]
+        client.send(b"".join(requests))
         self.assertEqual(len(self.parrot.handlers), MAX_REQUESTS_IN_TURN)
         client.half_close()
         self.assertFalse(client.closed)
@@ -451,51 +451,50 @@ class BackPressureTests(WireTestCase):
         client.leave()
 
     def test_closed_while_yielding(self) -> None:
-        """A connection that closes while it waits for its turn leaves no delayed call."""
+        """A connection that closes while it yields leaves no delayed call."""
         client = self.client()
-        client.send(b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+        client.send(b"GET /parrot/text/a HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
         client.leave()
         self.successResultOf(self.server.drain())
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(len(self.parrot.handlers), MAX_REQUESTS_IN_TURN)
 
     def test_buffer_is_bounded(self) -> None:
-        """Of pipelined requests only a bounded number of bytes is received."""
+        """A bounded number of bytes of pipelined requests is received ahead."""
         client = self.client()
-        client.get("/parrot/waits")
+        client.get("/parrot/defer")
         sent = 0
         while client.transport.producerState == "producing" and sent < 1000:
-            client.send(b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
+            client.send(b"GET /parrot/text/a HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
             sent += 10
         self.assertLess(sent, 500)
 
     def test_read_ahead(self) -> None:
-        """While a request waits, about one header section is read ahead; reading resumes after its response."""
+        """While a request waits, at most about one header section is read ahead; reading resumes afterwards."""
         client = self.client()
-        client.get("/parrot/waits")
+        client.get("/parrot/defer")
         client.send(b"x" * (self.limits.head + 1))
         self.assertEqual(client.transport.producerState, "paused")
         self.parrot.waiting.pop().callback("")
         self.assertEqual([response.status for response in client.responses()], [200, 414])
 
-    def test_half_close(self) -> None:
+    def test_half_close_with_pending_requests(self) -> None:
         """A half-closed connection closes after the responses to all requests that were received."""
         client = self.client()
-        client.get("/parrot/waits")
-        client.get("/parrot/says/b")
+        client.get("/parrot/defer")
+        client.get("/parrot/text/b")
         client.half_close()
         self.assertFalse(client.closed)
         self.parrot.waiting.pop().callback("a")
-        a, b = client.responses()
-        self.assertEqual(
-            (a.body, a.headers["Connection"], b.body, b.headers["Connection"]), (b"a", None, b"b", "close")
-        )
+        first, last = client.responses()
+        self.assertEqual((first.body, first.headers["Connection"]), (b"a", None))
+        self.assertEqual((last.body, last.headers["Connection"]), (b"b", "close"))
         self.assertTrue(client.closed)
         client.leave()
         self.assertEqual(self.statistics[0].end, "client")
 
-    def test_half_close_idle(self) -> None:
-        """A connection that is half-closed without a whole request closes."""
+    def test_half_close_without_a_complete_request(self) -> None:
+        """A connection that is half-closed without a complete request closes."""
         for data in (b"", b"GET / HT"):
             client = self.client()
             client.send(data)
@@ -507,28 +506,28 @@ class BackPressureTests(WireTestCase):
 class StatisticsTests(WireTestCase):
     """The statistics of connections."""
 
-    def test_phases(self) -> None:
-        """A request has the phases that it reached, each with its duration."""
+    def test_phases_are_recorded(self) -> None:
+        """The phases that a request reached are recorded with their durations."""
         client = self.client()
         self.clock.advance(1)
-        client.send(b"GET /parrot/waits?x HTTP/1.1\r\n")
+        client.send(b"GET /parrot/defer?x HTTP/1.1\r\n")
         self.clock.advance(2)
         client.send(b"Host: x\r\n\r\n")
         self.clock.advance(4)
-        self.parrot.waiting.pop().callback("said")
-        client.get("/nobody")
+        self.parrot.waiting.pop().callback("text")
+        client.get("/absent")
         self.clock.advance(1)
         client.leave()
         (connection,) = self.statistics
         self.assertEqual((connection.end, connection.client), ("client", "192.168.1.0/24"))
         self.assertEqual(connection.ended - connection.began, 8)
         parrot, not_found = connection.requests
-        self.assertEqual((parrot.method, parrot.path, parrot.status, parrot.bytes), ("GET", "/parrot/waits", 200, 4))
+        self.assertEqual((parrot.method, parrot.path, parrot.status, parrot.bytes), ("GET", "/parrot/defer", 200, 4))
         self.assertEqual(parrot.phases, {"receive": 3, "parse": 0, "lookup": 0, "wait": 4, "send": 0})
         self.assertEqual((not_found.status, list(not_found.phases)), (404, ["receive", "parse", "lookup", "send"]))
 
-    def test_ends(self) -> None:
-        """The end of a connection is recorded: the client, the server, the deadline, or an error."""
+    def test_end_is_recorded(self) -> None:
+        """The cause of a connection's end is recorded: client, server, timeout or error."""
         client = self.client()
         client.leave()
         client = self.client()
@@ -538,13 +537,13 @@ class StatisticsTests(WireTestCase):
         self.clock.advance(13)
         client.leave()
         client = self.client()
-        client.get("/parrot/waits")
+        client.get("/parrot/defer")
         client.leave(ConnectionLost)
         self.assertEqual([connection.end for connection in self.statistics], ["client", "server", "timeout", "error"])
         statuses = [[request.status for request in connection.requests] for connection in self.statistics]
         self.assertEqual(statuses, [[], [404], [406], [None]])
 
-    def test_malformed_request(self) -> None:
+    def test_malformed_request_is_recorded(self) -> None:
         """A malformed request is recorded with its status, without a method."""
         client = self.client()
         client.send(b"nonsense\r\n\r\n")
@@ -553,51 +552,51 @@ class StatisticsTests(WireTestCase):
         self.assertEqual((request.method, request.path, request.status), (None, None, 400))
         self.assertEqual(list(request.phases), ["receive", "parse", "send"])
 
-    def test_module_and_stop(self) -> None:
-        """A request has the module that its path names, and the stop that the module sets."""
+    def test_module_and_stop_are_recorded(self) -> None:
+        """The module that the path names and the stop that the module sets are recorded."""
         client = self.client()
         client.get("/parrot/stop/57330430")
-        client.get("/parrot/says/x")
+        client.get("/parrot/text/x")
         client.get("/nothing")
         client.leave()
         requests = [(request.module, request.stop) for request in self.statistics[0].requests]
         self.assertEqual(requests, [("parrot", "57330430"), ("parrot", ""), (None, "")])
 
-    def test_abandoned_request(self) -> None:
-        """A request whose client closes during the wait is recorded with the time that it waited."""
+    def test_abandoned_request_is_recorded(self) -> None:
+        """A request whose client disconnects during the wait is recorded with the duration of the wait."""
         client = self.client()
-        client.get("/parrot/waits")
+        client.get("/parrot/defer")
         self.clock.advance(3)
         client.leave()
         self.assertTrue(self.parrot.waiting[0].called)
         (request,) = self.statistics[0].requests
         self.assertEqual((request.status, request.phases["wait"]), (None, 3))
 
-    def test_long_connection(self) -> None:
+    def test_open_connection_is_published_periodically(self) -> None:
         """The statistics of an open connection are published every minute, and every hundred requests."""
         client = self.client()
         for _ in range(13):
             self.clock.advance(5)
-            client.get("/parrot/says/x")
+            client.get("/parrot/text/x")
         (event,) = self.statistics
         self.assertEqual((event.end, event.ended - event.began, len(event.requests)), ("open", 60, 11))
         for _ in range(200):
-            client.get("/parrot/says/x")
+            client.get("/parrot/text/x")
         client.leave()
         self.assertEqual(
             [(event.end, len(event.requests)) for event in self.statistics[1:]],
             [("open", 100), ("open", 100), ("client", 2)],
         )
 
-    def test_long_path(self) -> None:
-        """A long path is truncated."""
+    def test_long_path_is_truncated(self) -> None:
+        """A recorded path has at most 200 characters."""
         client = self.client()
         client.get("/" + "x" * 3000)
         client.leave()
         self.assertEqual(len(self.statistics[0].requests[0].path or ""), 200)
 
 
-class AnythingTests(WireTestCase):
+class AnyInputTests(WireTestCase):
     """Arbitrary input."""
 
     @settings(deadline=None)
@@ -607,8 +606,8 @@ class AnythingTests(WireTestCase):
                 st.binary(max_size=40),
                 st.sampled_from(
                     [
-                        b"GET /parrot/says/a HTTP/1.1\r\nHost: x\r\n\r\n",
-                        b"GET /parrot/waits HTTP/1.1\r\nHost: x\r\n\r\n",
+                        b"GET /parrot/text/a HTTP/1.1\r\nHost: x\r\n\r\n",
+                        b"GET /parrot/defer HTTP/1.1\r\nHost: x\r\n\r\n",
                         b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n",
                         b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
                         b"3\r\nabc\r\n",
@@ -621,8 +620,8 @@ class AnythingTests(WireTestCase):
             max_size=12,
         )
     )
-    def test_anything(self, pieces: list[bytes]) -> None:
-        """Any bytes get whole responses, and in the end a closed connection without a delayed call."""
+    def test_any_input(self, pieces: list[bytes]) -> None:
+        """Any bytes get complete responses; afterwards the connection is closed, and no delayed call remains."""
         clock = Clock()
         clock.advance(NOW)
         server = Server("", 0, RequestHandler, clock=clock, find_module={"parrot": self.parrot}.__getitem__)

@@ -10,38 +10,38 @@ class DocumentedNamesTests(SynchronousTestCase):
     """The documented interface."""
 
     def test_names(self) -> None:
-        """The documented classes are found where the documentation says."""
+        """The documented classes have their documented import path."""
         for name in ("Server", "Connection", "TimeoutHandler"):
             self.assertTrue(isinstance(getattr(server, name), type), name)
 
 
 class DrainTests(WireTestCase):
-    """Draining: finishing the requests in flight."""
+    """Draining: requests in flight are finished."""
 
     def test_no_connections(self) -> None:
-        """Without connections it ends at once."""
+        """Without connections draining finishes immediately."""
         self.successResultOf(self.server.drain())
 
     def test_idle_connections_close(self) -> None:
-        """Connections without a request are closed at once: new ones, and those between requests."""
-        silent, between = self.client(), self.client()
-        between.get("/parrot/says/a")
-        between.received()
+        """Connections without a request are closed immediately: new ones, and those between requests."""
+        new, idle = self.client(), self.client()
+        idle.get("/parrot/text/a")
+        idle.received()
         drained = self.server.drain()
-        for client in (silent, between):
+        for client in (new, idle):
             self.assertTrue(client.closed)
             self.assertEqual(client.received(), b"")
         self.assertNoResult(drained)
-        silent.leave()
-        between.leave()
+        new.leave()
+        idle.leave()
         self.successResultOf(drained)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_requests_in_flight_finish(self) -> None:
-        """A request in flight gets its response with Connection: close, and those after it get none."""
+        """A request in flight gets its response with Connection: close; requests after it get no response."""
         client = self.client()
-        client.get("/parrot/waits")
-        client.get("/parrot/says/b")
+        client.get("/parrot/defer")
+        client.get("/parrot/text/b")
         drained = self.server.drain()
         self.assertFalse(client.closed)
         self.parrot.waiting.pop().callback("a")
@@ -50,8 +50,8 @@ class DrainTests(WireTestCase):
         client.leave()
         self.successResultOf(drained)
 
-    def test_lingering_connections(self) -> None:
-        """A lingering connection is left alone, and its recorded end does not change."""
+    def test_lingering_connection_is_unaffected(self) -> None:
+        """Draining does not affect a lingering connection or its recorded end."""
         client = self.client()
         self.clock.advance(13)
         drained = self.server.drain()
@@ -59,20 +59,20 @@ class DrainTests(WireTestCase):
         self.successResultOf(drained)
         self.assertEqual(self.statistics[0].end, "timeout")
 
-    def test_request_that_has_begun(self) -> None:
-        """A request of which a part was received is waited for."""
+    def test_partial_request_is_completed(self) -> None:
+        """The rest of a partially received request is awaited, and it gets its response."""
         client = self.client()
-        client.send(b"GET /parrot/says/a HTT")
+        client.send(b"GET /parrot/text/a HTT")
         self.server.drain()
         client.send(b"P/1.1\r\nHost: x\r\n\r\n")
         self.assertEqual(client.response().body, b"a")
         self.assertTrue(client.closed)
 
-    def test_limit(self) -> None:
-        """After 13 s a request in flight gets its 406, and connections that stay open are aborted."""
+    def test_draining_is_bounded(self) -> None:
+        """After 13 s a request in flight gets its 406, and connections that remain open are aborted."""
         client = self.client()
         self.clock.advance(1)
-        client.get("/parrot/waits")
+        client.get("/parrot/defer")
         lingering = self.client()
         drained = self.server.drain()
         self.assertTrue(lingering.closed)

@@ -204,7 +204,7 @@ INVALID = (
 
 
 class ConfigTestCase(SynchronousTestCase):
-    """Tests with a configuration file."""
+    """A test case that has a configuration file."""
 
     def setUp(self) -> None:
         directory = TemporaryDirectory()
@@ -212,7 +212,7 @@ class ConfigTestCase(SynchronousTestCase):
         self.path = os.path.join(directory.name, "govi-cache.toml")
 
     def load(self, toml: str | bytes, options: Mapping[str, Any] | None = None) -> Config:
-        """Write a configuration file; return the configuration that it and the options make."""
+        """Write a configuration file; load it with these options."""
         with open(self.path, "wb") as file:
             file.write(toml if isinstance(toml, bytes) else toml.encode())
         return load(self.path, options or {})
@@ -246,7 +246,7 @@ class LoadTests(ConfigTestCase):
         self.assertEqual([str(network) for network in parse_networks(kv55.allow)], ["127.0.0.0/8", "::1/128"])
 
     def test_default_limits(self) -> None:
-        """Deadlines and ages have the documented defaults: 13 s, 10 s, a minute, five minutes."""
+        """Deadlines and ages have the documented defaults."""
         config = load(None, {})
         self.assertEqual((config.limits.connection, config.limits.keep_alive, config.limits.drain), (13, 13, 13))
         self.assertEqual(config.gateway.answer, 10)
@@ -255,11 +255,11 @@ class LoadTests(ConfigTestCase):
 
     def test_empty_file_changes_nothing(self) -> None:
         """A file without settings leaves all defaults."""
-        for toml in ("", "# nothing\n", "[modules]\n", "[modules.kv55]\n[cache]\n[limits]\n"):
+        for toml in ("", "# no settings\n", "[modules]\n", "[modules.kv55]\n[cache]\n[limits]\n"):
             self.assertEqual(self.load(toml), Config())
 
     def test_file_overrides_defaults(self) -> None:
-        """Settings in the file override their defaults, and others keep theirs."""
+        """Settings of the file override their defaults; other settings have their defaults."""
         config = self.load("""
             listen = ["tcp:80", "unix:/run/govi"]
             [cache]
@@ -283,7 +283,7 @@ class LoadTests(ConfigTestCase):
         )
 
     def test_options_override_file(self) -> None:
-        """Options override the file key by key, and the file overrides the defaults."""
+        """Options override the file key by key; the file overrides the defaults."""
         config = self.load(
             """
             listen = ["tcp:80"]
@@ -315,13 +315,13 @@ class LoadTests(ConfigTestCase):
         )
 
     def test_options_override_defaults(self) -> None:
-        """Options override the defaults if there is no file."""
+        """Without a file, options override the defaults."""
         config = load(None, {"modules.kv55.callback": "tcp:0", "statistics.file": "a.log"})
         self.assertEqual(config.modules, {"kv55": ModuleSettings(callback="tcp:0")})
         self.assertEqual(config.statistics.file, "a.log")
 
     def test_modules_of_file_replace_default_module(self) -> None:
-        """Only the modules of the file exist: a demo next to a gateway would serve made-up departures."""
+        """A file with modules has no default module: a demo would serve fictitious departures next to real ones."""
         arriva = ModuleSettings(source="govi", callback="tcp:8084")
         for kv55, modules in (("", {}), ("[modules.kv55]\n", {"kv55": ModuleSettings()})):
             config = self.load(f'{kv55}[modules.arriva]\nsource = "govi"\ncallback = "tcp:8084"\n')
@@ -332,8 +332,8 @@ class LoadTests(ConfigTestCase):
         for name in ("a", "5", "KV55", "kv55-test"):
             self.assertIn(name, self.load(f"[modules.{name}]\ncallback = 'tcp:1'").modules)
 
-    def test_bounds(self) -> None:
-        """The smallest and largest numbers are valid."""
+    def test_bounds_are_valid(self) -> None:
+        """The smallest and the largest numbers are valid."""
         config = self.load("""
             [cache]
             fresh = 0.001
@@ -352,7 +352,7 @@ class LoadTests(ConfigTestCase):
         self.assertEqual(config.breaker.failures, 10**9)
 
     def test_live_modules_share_feed(self) -> None:
-        """Modules of the live feed share it, need no callback endpoints, and work with a timetable alone."""
+        """Modules of the live feed share it and need no callback endpoint; a timetable alone suffices."""
         config = self.load("""
             [modules.kv55]
             source = "kv78turbo"
@@ -367,33 +367,33 @@ class LoadTests(ConfigTestCase):
         self.assertFalse(self.load("[modules.tpc]\nsource = 'govi'").is_live)
 
     def test_stale_may_equal_fresh(self) -> None:
-        """A cache may serve nothing stale."""
+        """cache.stale may equal cache.fresh: no stale board is served."""
         self.assertEqual(self.load("[cache]\nfresh = 60\nstale = 60").cache.stale, 60)
 
     def test_endpoints_of_any_type(self) -> None:
-        """Every type of Twisted endpoint has a valid form, and operators' endpoints may be empty."""
+        """Endpoints of every Twisted type are valid; the operators' endpoint may be empty."""
         endpoints = ["systemd:domain=INET:index=0", "haproxy:tcp:8080", "tcp6:8080", "ssl:8443:privateKey=key.pem"]
         self.assertEqual(self.load(f"listen = {endpoints}").listen, tuple(endpoints))
         self.assertEqual(self.load("[admin]\nlisten = ''").admin.listen, "")
 
     def test_loads_are_independent(self) -> None:
-        """One configuration leaves nothing in the next one."""
+        """Loading a configuration does not affect later ones."""
         self.load("[modules.arriva]\ncallback = 'tcp:1'\n[modules.kv55]\nsource = 'govi'")
         self.assertEqual(load(None, {}), Config())
         self.assertEqual(list(Config().modules), ["kv55"])
 
 
 class ErrorTests(ConfigTestCase):
-    """Tests of invalid configurations: the error is one line that names the file and the key, or the option."""
+    """Tests of invalid configurations. The error is one line; it names the file and the key, or the option."""
 
     def test_invalid_settings(self) -> None:
-        """The error names the key, the value, and what was expected or meant."""
+        """The error names the key, the value, and the expected form or the nearest valid value."""
         for toml, error in INVALID:
             self.assertEqual(self.error(toml), f"{self.path}: {error}", toml)
             self.assertNotIn("\n", error)
 
-    def test_nearest_key(self) -> None:
-        """A misspelt key of any table is answered with the right one."""
+    def test_nearest_key_is_suggested(self) -> None:
+        """The error of a misspelt key, in any table, suggests the right key."""
         for key in SETTINGS:
             table, _, name = key.rpartition(".")
             section = f"[{table}]\n" if table else ""
@@ -401,16 +401,16 @@ class ErrorTests(ConfigTestCase):
                 self.error(f"{section}{name}_ = 1"), f"{self.path}: {key}_: unknown setting; did you mean {key!r}?"
             )
 
-    def test_callback_endpoint_is_taken(self) -> None:
-        """Two modules cannot share a callback endpoint, not even the default one."""
+    def test_shared_callback_endpoint(self) -> None:
+        """Two modules cannot share a callback endpoint, including the default one."""
         endpoint = "tcp:8082:interface=127.0.0.1"
         self.assertEqual(
             self.error("[modules.arriva]\n[modules.kv55]"),
             f"{self.path}: modules.kv55.callback: {endpoint!r} is already the endpoint of modules.arriva.callback",
         )
 
-    def test_gateway_url(self) -> None:
-        """A gateway's URL is checked to its port."""
+    def test_invalid_gateway_url(self) -> None:
+        """All parts of a gateway's URL are validated, including the port."""
         for url in (
             "http://[bad",
             "http://x:99999/",
@@ -425,7 +425,7 @@ class ErrorTests(ConfigTestCase):
             )
 
     def test_demo_has_its_own_gateway(self) -> None:
-        """The demo takes no gateway's URL, and its gateway must reach the callback endpoint."""
+        """The demo accepts no gateway URL, and its gateway must be able to reach the callback endpoint."""
         self.assertEqual(
             self.error("", {"modules.kv55.gateway_url": "http://localhost/"}),
             "--gateway-url: not used by source 'demo' (expected source 'govi')",
@@ -436,7 +436,7 @@ class ErrorTests(ConfigTestCase):
         )
 
     def test_error_is_one_short_line(self) -> None:
-        """Keys and values of any content make one line of error, and long ones are cut."""
+        """The error is one line for any keys and values; long ones are truncated."""
         for toml in (
             '"a\\nb" = 1',
             "[cache]\nfresh = 'a\\nb'",
@@ -449,7 +449,7 @@ class ErrorTests(ConfigTestCase):
             self.assertLess(len(error), 500)
 
     def test_error_in_options(self) -> None:
-        """The error of an option's value names the option, with or without a file."""
+        """The error of an option names the option, with or without a file."""
         options: tuple[tuple[dict[str, Any], str], ...] = (
             ({"modules.kv55.source": "gtfs"}, "--source: invalid value 'gtfs' (expected demo, govi or kv78turbo)"),
             (
@@ -470,15 +470,15 @@ class ErrorTests(ConfigTestCase):
             self.assertEqual(str(caught.exception), error)
 
     def test_conflict_of_file_and_option(self) -> None:
-        """A contradiction names the option if its value is the unexpected one, and the file otherwise."""
+        """The error of a conflict names the option if its value is the unexpected one, or else the file."""
         options = {"modules.kv55.source": "kv78turbo"}
         self.assertEqual(
             self.error("[modules.kv55]\nsource = 'govi'\ngateway_url = 'http://x/'", options),
             f"{self.path}: modules.kv55.gateway_url: not used by source 'kv78turbo' (expected source 'govi')",
         )
 
-    def test_option_resolves_conflict(self) -> None:
-        """Settings of the file may need those of the options."""
+    def test_file_may_depend_on_options(self) -> None:
+        """A setting of the file may require another that an option sets."""
         config = self.load("[manhole]\nlisten = 'tcp:1'", {"manhole.keys": "keys"})
         self.assertEqual((config.manhole.listen, config.manhole.keys), ("tcp:1", "keys"))
         self.assertEqual(
@@ -495,7 +495,7 @@ class ErrorTests(ConfigTestCase):
         )
 
     def test_unreadable_file(self) -> None:
-        """A file that cannot be opened is named with the reason."""
+        """The error of a file that cannot be read names it with the reason."""
         directory = os.path.dirname(self.path)
         for path, reason in (
             (self.path, "No such file or directory"),
@@ -507,15 +507,19 @@ class ErrorTests(ConfigTestCase):
             self.assertEqual(str(caught.exception), f"{path}: {reason}")
 
     def test_invalid_toml(self) -> None:
-        """A file that is not TOML is named with the position."""
-        for toml, where in (("listen = [\n'a'\n'b']", "line 3"), ("[cache]\n[cache]", "line 2"), ("a = 1\nb =", "")):
+        """The error of a file that is not TOML names it with the position."""
+        for toml, position in (
+            ("listen = [\n'a'\n'b']", "line 3"),
+            ("[cache]\n[cache]", "line 2"),
+            ("a = 1\nb =", ""),
+        ):
             error = self.error(toml)
             self.assertTrue(error.startswith(f"{self.path}: invalid TOML: "), error)
-            self.assertIn(where, error)
+            self.assertIn(position, error)
             self.assertNotIn("\n", error)
 
     def test_invalid_utf_8(self) -> None:
-        """A file that is not UTF-8 is named with the position of the byte."""
+        """The error of a file that is not UTF-8 names it with the position of the byte."""
         error = self.error(b"# caf\xe9\n")
         self.assertTrue(
             error.startswith(f"{self.path}: invalid TOML: 'utf-8' codec can't decode byte 0xe9 in position 5")
@@ -524,24 +528,24 @@ class ErrorTests(ConfigTestCase):
 
 
 class GeneratedFileTests(SynchronousTestCase):
-    """Tests of the files that `make configuration` writes."""
+    """Tests of the files that `make configuration` generates."""
 
     def test_annotated_example_is_current(self) -> None:
-        """etc/govi-cache.toml is what the settings make."""
+        """etc/govi-cache.toml equals the file generated from the settings."""
         self.assertEqual(configuration.TOML.read_text("utf-8"), configuration.toml_file())
 
     def test_page_is_current(self) -> None:
-        """docs/configuration.md is what the settings make."""
+        """docs/configuration.md equals the page generated from the settings."""
         self.assertEqual(configuration.PAGE.read_text("utf-8"), configuration.page())
 
     def test_annotated_example_is_the_default(self) -> None:
-        """etc/govi-cache.toml has every setting at its default."""
+        """etc/govi-cache.toml contains every setting with its default."""
         self.assertEqual(load(str(configuration.TOML), {}), Config())
         for key in SETTINGS:
             self.assertIn(f"\n{key.rpartition('.')[2]} = ", configuration.toml_file())
 
-    def test_errors_on_page(self) -> None:
-        """The errors that docs/configuration.md quotes are those of the program."""
+    def test_quoted_errors_are_current(self) -> None:
+        """docs/configuration.md quotes errors of the program."""
         for toml, options in (
             ("[cache]\nfrehs = 1", {}),
             ("[modules.kv55]\nsource = 'gtfs'", {}),

@@ -18,7 +18,7 @@ class PluginTests(SynchronousTestCase):
     """Tests of the plugins that twistd finds."""
 
     def test_plugins(self) -> None:
-        """Both commands exist and lead to their tap modules."""
+        """Both commands exist, with the options and services of their tap modules."""
         makers = {maker.tapname: maker for maker in getPlugins(IServiceMaker)}
         for name, module in [("govi-cache", tap), ("govi-simulator", simulator_tap)]:
             self.assertIs(makers[name].makeService, module.makeService)
@@ -26,16 +26,16 @@ class PluginTests(SynchronousTestCase):
 
 
 class OptionsTests(SynchronousTestCase):
-    """Tests of the options as settings."""
+    """Tests of the options and their settings."""
 
     def settings(self, *arguments: str) -> dict[str, object]:
-        """Return the settings that these arguments make."""
+        """Return the settings of these arguments."""
         options = Options()
         options.parseOptions(arguments)
         return options.settings()
 
-    def test_no_options(self) -> None:
-        """Options that are absent make no settings."""
+    def test_absent_options(self) -> None:
+        """An absent option sets nothing."""
         self.assertEqual(self.settings(), {})
 
     def test_all_options(self) -> None:
@@ -81,7 +81,7 @@ class OptionsTests(SynchronousTestCase):
             self.assertEqual(self.settings(*arguments), settings)
 
     def test_help(self) -> None:
-        """The help of an option is its setting's description, with the default."""
+        """The help text of an option is the description of its setting, with the default."""
         text = " ".join(str(Options()).split())
         for setting in SETTINGS.values():
             if setting.option is not None:
@@ -97,10 +97,10 @@ class OptionsTests(SynchronousTestCase):
 
 
 class ErrorTests(SynchronousTestCase):
-    """Tests of configurations that end the command with one line."""
+    """Tests of configurations with which the command exits."""
 
     def test_unusable_configuration(self) -> None:
-        """The error names the command, the file and the setting, or the option."""
+        """The error is one line; it names the command, the file and the setting, or the option."""
         directory = TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         path = os.path.join(directory.name, "config.toml")

@@ -1,8 +1,8 @@
-"""The corpus of tests/wire: requests, the expected responses, and the clause that requires them.
+"""The corpus of tests/wire: requests, the expected responses, and the clauses that require them.
 
-A case: ``name``, ``clause``, ``send`` (latin-1), ``status`` (of the responses, in order), and where it matters
-``closed`` (after the last response), of the first response ``header`` (name and value), ``absent`` (a field's name)
-and ``body``, and ``methods`` (of the requests, if one is HEAD).
+A case has ``name``, ``clause``, ``send`` (latin-1) and ``status`` (of the responses, in order). Optional are
+``closed`` (whether the connection is closed after the last response), ``methods`` (of the requests, if any is HEAD),
+and for the first response ``header`` (names and values), ``absent`` (the name of a field) and ``body``.
 """
 
 import tomllib
@@ -19,16 +19,16 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 
 class WireTests(WireTestCase):
-    """Every case, fed whole and in pieces."""
+    """Every case, sent at once and in pieces."""
 
-    def faults(self, case: dict[str, Any], size: int) -> list[str]:
-        """Feed a case in pieces of a size; return the differences from the expected responses."""
+    def differences(self, case: dict[str, Any], size: int) -> list[str]:
+        """Send a case in pieces of a size; return the differences from the expected responses."""
         client = self.client()
         data = case["send"].encode("latin-1")
         for i in range(0, len(data), size):
             client.send(data[i : i + size])
         received = client.received()
-        responses = read_responses(received, case.get("methods", "").split())  # which ignores the 100s
+        responses = read_responses(received, case.get("methods", "").split())  # skips the 100s
         client.leave()
         statuses = [100] * received.count(b"HTTP/1.1 100 Continue\r\n\r\n") + [
             response.status for response in responses
@@ -47,12 +47,12 @@ class WireTests(WireTestCase):
         return [f"{name} {actual!r}, not {expected!r}" for name, actual, expected in pairs if actual != expected]
 
     def test_cases(self) -> None:
-        """Every case has the expected responses, however its bytes are divided."""
+        """Every case gets the expected responses for any division of its bytes."""
         self.assertGreater(len(CASES), 150)
-        faults = [
-            f"{where}: {case['name']} ({case['clause']}), {size} at a time: {fault}"
-            for where, case in CASES
+        differences = [
+            f"{file}: {case['name']} ({case['clause']}), {size} bytes at a time: {difference}"
+            for file, case in CASES
             for size in (len(case["send"]), 7, 1)
-            for fault in self.faults(case, size)
+            for difference in self.differences(case, size)
         ]
-        self.assertEqual(faults, [])
+        self.assertEqual(differences, [])

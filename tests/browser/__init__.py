@@ -1,1 +1,1 @@
-"""The pages of the whole program in a browser: make test-browser."""
+"""Tests of the pages of the whole program in a browser: make test-browser."""

@@ -1,7 +1,7 @@
 """The installed Chromium.
 
-Playwright is an optional dependency (the group "browser"), which is imported where it is used: test runners import
-these modules without it.
+Playwright is an optional dependency (the group "browser"). It is imported where it is used, because test runners
+import these modules without it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DESKTOP: Any = {"width": 1024, "height": 768}
 PHONE: Any = {"width": 360, "height": 740}
 WALL: Any = {"width": 1280, "height": 720}
 
-# In place of the page's stream of events: one that is open, beats, and sends the events that a test makes it send.
+# Replaces the page's event stream by one that is open, sends beats, and sends the events of the test.
 STREAM = """
 window.EventSource = function () {
   const stream = window.stream = this;
@@ -28,7 +28,7 @@ window.EventSource = function () {
   setInterval(() => { if (stream.readyState === 1) { stream.emit("beat", ""); } }, 15000);
 };
 EventSource.prototype.close = function () { this.readyState = 2; };
-EventSource.prototype.addEventListener = function (name, use) { this.listeners[name] = use; };
+EventSource.prototype.addEventListener = function (name, listener) { this.listeners[name] = listener; };
 EventSource.prototype.emit = function (name, data) {
   if (this.listeners[name]) { this.listeners[name]({data: data}); }
 };
@@ -37,7 +37,7 @@ EventSource.prototype.emit = function (name, data) {
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Run Chromium: that of the system, or the one at the path in CHROMIUM."""
+    """Run the system's Chromium, or the program that the environment variable CHROMIUM names; yield it."""
     from playwright.sync_api import sync_playwright
 
     program = os.environ.get("CHROMIUM") or shutil.which("chromium")

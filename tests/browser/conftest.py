@@ -1,4 +1,4 @@
-"""Fixtures of the browser tests: servers in every state, and pages that must not log errors."""
+"""Fixtures of the browser tests: servers in every state, and pages, which must not log errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Run the browser."""
+    """Run the browser; yield it."""
     with chromium() as browser:
         yield browser
 
@@ -59,23 +59,24 @@ def town(folder: Path) -> Iterator[str]:
 
 @dataclass
 class BrowserLog:
-    """What a browser logged and requested."""
+    """The errors and requests of a browser."""
 
     errors: list[str] = field(default_factory=list)
-    """Errors and warnings of the console: a breach of the Content-Security-Policy is one."""
+    """Errors and warnings of the console, including violations of the Content-Security-Policy."""
     requests: list[str] = field(default_factory=list)
     """URLs."""
 
     def listen(self, context: BrowserContext) -> None:
+        """Record the errors and requests of a context."""
         context.on("console", self._console)
         context.on("weberror", lambda error: self.errors.append(str(error.error)))
         context.on("request", self._request)
 
     def _console(self, message: ConsoleMessage) -> None:
-        # A page that itself is a 404 or a 503 is an error in the console as well.
+        # The status of the page itself, a 404 or a 503, is also an error in the console.
         page = message.page
-        of_page = page is not None and message.location["url"] == page.url
-        if message.type in ("error", "warning") and not (of_page and "status of" in message.text):
+        is_about_page = page is not None and message.location["url"] == page.url
+        if message.type in ("error", "warning") and not (is_about_page and "status of" in message.text):
             self.errors.append(f"{message.text} ({message.location['url']})")
 
     def _request(self, request: Request) -> None:
@@ -101,7 +102,7 @@ class Visitor:
 
 @pytest.fixture
 def visitor(browser: Browser) -> Iterator[Visitor]:
-    """Return a visitor; fail if a page logged an error, or requested anything from another host."""
+    """Yield a visitor; fail if a page logged an error or sent a request to another host."""
     visitor = Visitor(browser)
     yield visitor
     hosts = {url.split("/")[2] for url in visitor.log.requests}

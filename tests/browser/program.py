@@ -1,4 +1,4 @@
-"""The whole program, always on the same morning, with a feed that tests publish.
+"""The whole program, always on the same morning, with a feed that the tests publish.
 
 The town of Waterdorp has a stop for every state of a board.
 """
@@ -26,9 +26,9 @@ from govi_server.simulator.town_feed import timetable_messages
 from tests import feed as kv
 
 MORNING = "2026-01-15T08:14:05+01:00"
-"""The time at which tests begin: a Thursday, far from midnight and from changes of the clock."""
+"""The time at which tests start: a Thursday, far from midnight and from the changes of summer time."""
 
-_BEGAN = datetime.fromisoformat(MORNING).timestamp()
+_START = datetime.fromisoformat(MORNING).timestamp()
 
 STATION = "/board/57330430"
 """The page of the simulator's station."""
@@ -43,7 +43,7 @@ PATHS = {
     "wall": f"/board/{_STATION}?view=wall",
     "wall of two": f"/board/{_STATION},{_CANCELLED}?view=wall",
 }
-"""The page of each state of a stop while there is a feed."""
+"""The page of each state of a stop while the feed is UP."""
 LOOKS = {
     **{look: ("served", path) for look, path in PATHS.items()},
     "last known": ("silent", PATHS["live"]),
@@ -58,15 +58,15 @@ CLOCK_STEP = 240
 # SIGUSR2 advances its clock.
 _TWISTD = """
 import signal, sys, time
-began, later, real = float(sys.argv.pop(1)), float(sys.argv.pop(1)), time.time
-ahead = began - real()
+start, step, real = float(sys.argv.pop(1)), float(sys.argv.pop(1)), time.time
+ahead = start - real()
 time.time = lambda: real() + ahead
-signal.signal(signal.SIGUSR2, lambda *_: globals().update(ahead=ahead + later))
+signal.signal(signal.SIGUSR2, lambda *_: globals().update(ahead=ahead + step))
 from twisted.scripts.twistd import run
 run()
 """
 
-# Data stays fresh while a test runs, and the feed is UP as soon as its first message has come.
+# Data stays fresh while a test runs, and the feed is UP as soon as its first message arrives.
 _CONFIG = """
 [feed.limits]
 fresh = {fresh}
@@ -78,7 +78,7 @@ silence = 600.0
 
 
 def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Wait until a condition is true; fail after some seconds."""
+    """Wait for a condition. Raises AssertionError after so many seconds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "the condition did not become true"
@@ -90,11 +90,11 @@ _SITES = {"govi-cache": "govi-cache", "govi-simulator": "simulated gateway"}  # 
 
 @contextmanager
 def twistd(folder: Path, *arguments: str) -> Iterator[str]:
-    """Run a twistd command in a context; yield the address that its log says it listens on."""
+    """Run a twistd command in a context; yield the address on which it listens, from its log."""
     log = folder / f"{arguments[0]}-{next(_numbers)}.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", _TWISTD, str(_BEGAN), str(CLOCK_STEP), "--nodaemon", "--pidfile=", *arguments],
+            [sys.executable, "-c", _TWISTD, str(_START), str(CLOCK_STEP), "--nodaemon", "--pidfile=", *arguments],
             cwd=folder,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -106,10 +106,10 @@ def twistd(folder: Path, *arguments: str) -> Iterator[str]:
 
     try:
         until(listens)
-        found = listens()
-        assert found is not None  # until() saw it
-        _processes[f"http://{found[1]}"] = process
-        yield found[1]
+        match = listens()
+        assert match is not None  # the condition of until()
+        _processes[f"http://{match[1]}"] = process
+        yield match[1]
     finally:
         process.terminate()
         try:
@@ -117,7 +117,7 @@ def twistd(folder: Path, *arguments: str) -> Iterator[str]:
         finally:
             process.kill()
     assert "Traceback" not in log.read_text(), log.read_text()
-    assert process.returncode == -signal.SIGTERM, log.read_text()  # twistd ends with the signal
+    assert process.returncode == -signal.SIGTERM, log.read_text()  # twistd exits by the signal
 
 
 _numbers = count()
@@ -125,13 +125,13 @@ _processes: dict[str, subprocess.Popen[bytes]] = {}  # by URL
 
 
 def advance_clock(url: str) -> None:
-    """Advance the clock of a server, as if no data had come meanwhile."""
+    """Advance the clock of a server by CLOCK_STEP, as if no data had arrived in that time."""
     _processes[url].send_signal(signal.SIGUSR2)
 
 
 @contextmanager
 def frozen(url: str) -> Iterator[None]:
-    """Suspend a server in a context: its connections stay open, but silent."""
+    """Suspend a server in a context; its connections stay open, but silent."""
     _processes[url].send_signal(signal.SIGSTOP)
     try:
         yield
@@ -143,7 +143,7 @@ def frozen(url: str) -> Iterator[None]:
 def cache(folder: Path, feed: str, *more: str, fresh: float = 900.0, listen: str = "127.0.0.1:0") -> Iterator[str]:
     """Run govi-cache with a feed in a context; yield its URL.
 
-    fresh: seconds for which data is fresh. listen: address and port, 0 for any.
+    fresh: seconds for which data is fresh. listen: address and port; port 0 is any.
     """
     config = folder / f"{next(_numbers)}.toml"
     config.write_text(_CONFIG.format(fresh=fresh))
@@ -157,13 +157,13 @@ def cache(folder: Path, feed: str, *more: str, fresh: float = 900.0, listen: str
 def town(folder: Path) -> Iterator[str]:
     """Run govi-cache and the simulator with its feed in a context; yield the URL."""
     feed = f"ipc://{folder}/town"
-    recorded = folder / "timetable"  # the feed repeats it once a minute only
-    recorded.mkdir()
-    for number, message in enumerate(timetable_messages(Town(), _BEGAN)):
-        (recorded / f"{number}.ctx").write_bytes(message.ctx)
+    timetable = folder / "timetable"  # the feed repeats it only once a minute
+    timetable.mkdir()
+    for number, message in enumerate(timetable_messages(Town(), _START)):
+        (timetable / f"{number}.ctx").write_bytes(message.ctx)
     with (
         twistd(folder, "govi-simulator", "--listen", "tcp:0:interface=127.0.0.1", "--feed", feed),
-        cache(folder, feed, "--timetable", str(recorded)) as url,
+        cache(folder, feed, "--timetable", str(timetable)) as url,
     ):
         until(lambda: document(url, STATION)["name"])
         until(lambda: state(url, STATION) == "live")
@@ -184,7 +184,7 @@ def served(folder: Path, fresh: float = 900.0, shown: str = "live") -> Iterator[
                 publisher.send(message)
 
             def settled() -> bool:
-                publisher.send(b"")  # the feed is UP with the first message after its recovery
+                publisher.send(b"")  # the feed is UP with the first message after recovery
                 return state(url, PATHS["live"]) == shown and state(url, PATHS["unknown"]) == "unknown"
 
             until(settled)
@@ -195,7 +195,7 @@ def served(folder: Path, fresh: float = 900.0, shown: str = "live") -> Iterator[
 
 @contextmanager
 def servers(folder: Path) -> Iterator[dict[str, str]]:
-    """Run servers with the feed of Waterdorp, with a silent feed and with none, in a context; yield their URLs."""
+    """Run servers with the feed of Waterdorp, a silent feed and no feed in a context; yield their URLs by name."""
     with (
         served(folder) as (url, _),
         served(folder, fresh=0.001, shown="last_known") as (silent, _),
@@ -205,13 +205,13 @@ def servers(folder: Path) -> Iterator[dict[str, str]]:
 
 
 class Publisher:
-    """Publishes the messages of a test."""
+    """A publisher of the messages of a test."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.XPUB)
-        self._socket.xpub_verbose = True  # of each subscriber
+        self._socket.xpub_verbose = True  # for each subscriber
         self._socket.bind(address)
 
     def wait(self) -> None:
@@ -219,7 +219,7 @@ class Publisher:
         n_subscriptions = 0
         while n_subscriptions < 2:
             assert self._socket.poll(20_000), "no subscriber"
-            n_subscriptions += self._socket.recv().startswith(b"\1")  # others unsubscribe
+            n_subscriptions += self._socket.recv().startswith(b"\1")  # others are cancellations
 
     def send(self, message: bytes) -> None:
         """Send a message; an empty one is a heartbeat."""
@@ -248,11 +248,11 @@ def document(url: str, path: str) -> dict[str, Any]:
     return stop
 
 
-# The feed of Waterdorp.
+# The feed of Waterdorp
 
 
 def passtimes(*rows: kv.Row, at: str = "08:14:00") -> bytes:
-    """Return a KV8 message of passtimes. at: when they were updated."""
+    """Return a KV8 message of passtimes. at: the time of their update."""
     stamp = f"2026-01-15T{at}+01:00"
     return kv.passtimes(*({"LastUpdateTimeStamp": stamp, **row} for row in rows), published=stamp)
 
@@ -266,7 +266,7 @@ def departure(
     status: str = "DRIVING",
     **columns: str,
 ) -> dict[str, str | None]:
-    """Return a row of KV8. planned and expected: HH:MM."""
+    """Return a row of KV8. planned, expected: HH:MM; expected is planned by default."""
     expected = f"{expected or planned}:00"
     return {
         "OperationDate": "2026-01-15",
@@ -372,4 +372,4 @@ WATERDORP = (
         published="2026-01-15T08:14:00+01:00",
     ),
 )
-"""Messages: the timetable, and the live data of this time of the morning."""
+"""The messages: the timetable, and the live data at this time of the morning."""

@@ -14,14 +14,14 @@ from tests.browser.chromium import PHONE, STREAM, WALL, chromium
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-COLORS = 128
-"""Colours of a picture: a board has few, apart from the edges of its letters."""
+MAX_COLORS = 128
+"""Colours of a picture; a board has few, apart from the edges of its letters."""
 
 _TABLE: Any = {"width": 760, "height": 300}
 
 
 class Picture(NamedTuple):
-    """The content of a picture."""
+    """The page of a picture, and how the browser shows it."""
 
     look: str
     size: Any = _TABLE
@@ -47,8 +47,8 @@ PICTURES = {
 }
 
 
-def take(browser: Browser, url: str, picture: Picture) -> bytes:
-    """Return a picture as PNG: of the whole page, or of what fits on a wall."""
+def screenshot(browser: Browser, url: str, picture: Picture) -> bytes:
+    """Return a screenshot as PNG: of the whole page, or of the visible part of a wall."""
     with browser.new_context(
         viewport=picture.size,
         device_scale_factor=2 if picture.size is PHONE else 1,
@@ -67,25 +67,25 @@ def take(browser: Browser, url: str, picture: Picture) -> bytes:
         return page.screenshot(full_page=picture.size is not WALL)
 
 
-def smaller(png: bytes) -> bytes:
-    """Return a picture with fewer colours, which looks the same."""
+def reduce_colors(png: bytes) -> bytes:
+    """Return a picture with MAX_COLORS colours, as PNG."""
     from PIL import Image
 
     output = io.BytesIO()
-    few = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
-    few.save(output, "PNG", optimize=True)
+    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(MAX_COLORS, dither=Image.Dither.NONE)
+    image.save(output, "PNG", optimize=True)
     return output.getvalue()
 
 
 def main(folder: Path) -> None:
-    """Take all pictures."""
+    """Write all screenshots to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as name, program.servers(Path(name)) as servers, chromium() as browser:
         for title, picture in PICTURES.items():
             server, path = program.LOOKS[picture.look]
-            made = smaller(take(browser, servers[server] + path, picture))
-            (folder / f"{title}.png").write_bytes(made)
-            print(f"{title}.png: {len(made)} bytes")
+            png = reduce_colors(screenshot(browser, servers[server] + path, picture))
+            (folder / f"{title}.png").write_bytes(png)
+            print(f"{title}.png: {len(png)} bytes")
 
 
 if __name__ == "__main__":

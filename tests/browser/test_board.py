@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 Waterdorp = tuple[str, Publisher]
 
-# Collects the content of live regions, which screen readers read when it changes.
+# Collects the content of live regions, which screen readers announce when it changes.
 ANNOUNCED = """() => {
   const live = "[aria-live]:not([aria-live=off]), [role=status], [role=alert], [role=log], output";
-  const of = node => (node.nodeType === 1 ? node : node.parentElement).closest(live);
+  const region = node => (node.nodeType === 1 ? node : node.parentElement).closest(live);
   window.announced = [];
   new MutationObserver(records => {
-    for (const part of new Set(records.map(record => of(record.target)))) {
+    for (const part of new Set(records.map(record => region(record.target)))) {
       if (part) { announced.push(part.textContent); }
     }
   }).observe(document, {subtree: true, childList: true, characterData: true, attributes: true});
 }"""
-FOUR = ("live", "planned", "cancelled", "none")
-# What the server would send now.
+FOUR_LOOKS = ("live", "planned", "cancelled", "none")
+# The board that the server would send now.
 FRAGMENT = """() => fetch(location.href, {cache: "no-store"}).then(response => response.text()).then(
   text => new DOMParser().parseFromString(text, "text/html").getElementById("board").innerHTML)"""
 
@@ -39,37 +39,37 @@ def rows(page: Page) -> list[list[str]]:
     ]
 
 
-def times_left(page: Page) -> list[str]:
-    """Return the times left of the departures that are counted down to."""
+def remaining_times(page: Page) -> list[str]:
+    """Return the remaining times of the departures with a countdown."""
     return page.locator("[data-at]:visible").all_inner_texts()
 
 
 def stop_clock(page: Page) -> Page:
-    """Stop the clock of a page, so that the test advances it."""
+    """Stop the clock of a page; the test advances it."""
     page.clock.install(time=0)
     page.clock.pause_at(1000)
     return page
 
 
-def test_page_has_what_programs_get(page: Page, town: str) -> None:
-    """The board has the stop's name, column headers, and the departures of the JSON document."""
+def test_page_equals_json_document(page: Page, town: str) -> None:
+    """The page has the name of the stop, column headers, and the departures of the JSON document."""
     page.goto(f"{town}{STATION}?lang=en")
     assert page.title() == "Departures Station"
     assert page.locator("h1").inner_text() == "Station"
     assert page.locator("p.town").inner_text() == "Lindewaard"
     assert page.locator("thead th").all_inner_texts() == ["Line", "Destination", "Departure"]
 
-    def agree() -> bool:
+    def departures_are_equal() -> bool:
         page.reload()
         departures = document(town, f"{STATION}?limit=20")["departures"]
         expected = [[departure["line"], departure["destination"]] for departure in departures]
         return len(expected) > 3 and [[line, to] for line, to, *_ in rows(page)] == expected
 
-    until(agree)  # a bus may leave between the two requests
+    until(departures_are_equal)  # a bus may leave between the two requests
 
 
 def test_rows_of_every_kind(page: Page, waterdorp: Waterdorp) -> None:
-    """Every kind of departure has its text; messages are above them."""
+    """Every kind of departure has its text; messages are above the table."""
     url, _ = waterdorp
     page.goto(url + PATHS["live"])
     assert rows(page) == [
@@ -88,30 +88,33 @@ def test_rows_of_every_kind(page: Page, waterdorp: Waterdorp) -> None:
     assert message["y"] + message["height"] <= table["y"]
 
 
-def test_counts_down(visitor: Visitor, waterdorp: Waterdorp) -> None:
-    """Without events the clock and the minutes go on, and departures that have left disappear."""
+def test_page_counts_down(visitor: Visitor, waterdorp: Waterdorp) -> None:
+    """Without events the clock and the countdowns continue, and past departures disappear."""
     url, _ = waterdorp
     page = stop_clock(visitor.open_page())
     page.add_init_script(STREAM)
     page.goto(f"{url}{PATHS['live']}?horizon=10")
-    times = times_left(page)
+    times = remaining_times(page)
     minutes = int(times[1].removesuffix(" min"))
     assert times == ["Nu", f"{minutes} min", f"{minutes + 3} min"]
     clock = page.locator(".clock")
     next_bus = page.locator("[data-at]").nth(1).get_attribute("data-at")
-    over = (int(next_bus or 0) - int(clock.get_attribute("data-now") or 0)) % 60
-    page.clock.run_for(1000 * over)
-    assert times_left(page)[1] == f"{minutes} min"
+    seconds = (int(next_bus or 0) - int(clock.get_attribute("data-now") or 0)) % 60
+    page.clock.run_for(1000 * seconds)
+    assert remaining_times(page)[1] == f"{minutes} min"
     page.clock.run_for(1000)
-    assert times_left(page)[1] == f"{minutes - 1} min"
+    assert remaining_times(page)[1] == f"{minutes - 1} min"
     hour, minute = clock.inner_text().split(":")
     page.clock.run_for(60_000)
-    assert times_left(page)[1] == f"{minutes - 2} min"
+    assert remaining_times(page)[1] == f"{minutes - 2} min"
     assert clock.inner_text() == f"{hour}:{int(minute) + 1}"
     page.clock.run_for(180_000)
-    assert times_left(page)[0] == "Nu"
+    assert remaining_times(page)[0] == "Nu"
     page.clock.run_for(200_000)
-    assert [line for line, *_ in rows(page)] == ["1", "7"]  # the first is at the stop until the server sends a change
+    assert [line for line, *_ in rows(page)] == [
+        "1",
+        "7",
+    ]  # the first remains at the stop until the server sends a change
     assert page.locator("#offline").is_hidden()
 
 
@@ -132,7 +135,7 @@ def test_page_polls_without_a_stream(visitor: Visitor, waterdorp: Waterdorp) -> 
 
 
 def test_lost_connection_is_shown(visitor: Visitor, waterdorp: Waterdorp) -> None:
-    """A page without connection goes on, and shows the age of its data until the connection is back."""
+    """A page without a connection continues, and shows the time of its last update until it reconnects."""
     url, _ = waterdorp
     page = stop_clock(visitor.open_page())
     page.add_init_script(STREAM)
@@ -144,7 +147,7 @@ def test_lost_connection_is_shown(visitor: Visitor, waterdorp: Waterdorp) -> Non
     assert page.locator("#offline").is_hidden()
     page.clock.run_for(5_000)
     assert page.locator("#offline").inner_text() == f"Geen verbinding. Laatst bijgewerkt om {clock}."
-    assert len(times_left(page)) > 3
+    assert len(remaining_times(page)) > 3
     soft = page.locator("tbody .platform").first.evaluate("node => getComputedStyle(node).color")
     assert page.locator(".on_time .state").first.evaluate("node => getComputedStyle(node).color") == soft
     page.context.set_offline(False)
@@ -155,7 +158,7 @@ def test_lost_connection_is_shown(visitor: Visitor, waterdorp: Waterdorp) -> Non
 
 
 def test_short_absence_is_not_shown(visitor: Visitor, waterdorp: Waterdorp) -> None:
-    """An absence of the server of less than a minute shows no warning, even after hours."""
+    """If the server is absent for less than a minute, the page shows no warning, even after hours."""
     url, _ = waterdorp
     page = stop_clock(visitor.open_page())
     page.add_init_script(STREAM)
@@ -175,7 +178,7 @@ def test_short_absence_is_not_shown(visitor: Visitor, waterdorp: Waterdorp) -> N
 
 
 def test_silent_stream_is_reopened(visitor: Visitor, waterdorp: Waterdorp) -> None:
-    """A stream that seems open but has no beats is reopened, and the page shows that it is offline."""
+    """A stream that is open but sends no beats is reopened, and meanwhile the page is marked offline."""
     url, _ = waterdorp
     page = stop_clock(visitor.open_page())
     page.add_init_script(STREAM)
@@ -195,7 +198,7 @@ def test_silent_stream_is_reopened(visitor: Visitor, waterdorp: Waterdorp) -> No
 
 
 def test_announcements(visitor: Visitor, waterdorp: Waterdorp) -> None:
-    """Screen readers get each cancellation once, and nothing while minutes go by."""
+    """A cancellation is announced once to screen readers; countdowns are not announced."""
     url, publisher = waterdorp
     on_time = departure(22, "1", "zee", "08:40", TimingPointCode="40000052")
     publisher.send(passtimes(on_time, departure(23, "1", "zee", "08:18", TimingPointCode="40000052")))
@@ -208,8 +211,8 @@ def test_announcements(visitor: Visitor, waterdorp: Waterdorp) -> None:
     assert page.evaluate("announced") == []
     publisher.send(passtimes({**on_time, "TripStopStatus": "CANCEL"}, at="08:14:10"))
     until(lambda: document(url, "/board/40000052")["departures"][1]["state"] == "cancelled")
-    for again in ("", "<!-- again -->"):
-        page.evaluate("html => stream.emit('board', html)", page.evaluate(FRAGMENT) + again)
+    for suffix in ("", "<!-- repeated -->"):
+        page.evaluate("html => stream.emit('board', html)", page.evaluate(FRAGMENT) + suffix)
         page.clock.run_for(600_000)
     assert page.evaluate("announced") == ["1, Zeedijk, 08:40 vervalt"]
     page.evaluate("stream.readyState = 0")
@@ -221,20 +224,20 @@ def test_announcements(visitor: Visitor, waterdorp: Waterdorp) -> None:
 
 
 def test_page_reloads_without_scripts(visitor: Visitor, waterdorp: Waterdorp) -> None:
-    """Without scripts the board is shown, and reloads itself."""
+    """Without scripts the page shows the board, and reloads itself."""
     url, _ = waterdorp
     page = visitor.open_page(java_script_enabled=False)
     page.goto(url + PATHS["live"])
     assert rows(page)[3] == ["35", "Ziekenhuis", "C", "was 08:22 08:26 4 min later"]
     n_requests = visitor.log.requests.count(url + PATHS["live"])
-    time = page.context.new_cdp_session(page)
+    session = page.context.new_cdp_session(page)
     with page.expect_request(url + PATHS["live"]):
-        time.send("Emulation.setVirtualTimePolicy", {"policy": "advance", "budget": 21_000})
+        session.send("Emulation.setVirtualTimePolicy", {"policy": "advance", "budget": 21_000})
     assert n_requests == 1
 
 
 def test_keyboard(page: Page, waterdorp: Waterdorp) -> None:
-    """Tab reaches all controls in order, and the focus is visible."""
+    """The Tab key reaches all controls in order, and the focus is visible."""
     url, _ = waterdorp
     page.goto(url + PATHS["live"])
     links = page.locator("a, button, input, select, [tabindex]")
@@ -251,8 +254,8 @@ def test_keyboard(page: Page, waterdorp: Waterdorp) -> None:
     assert page.locator("html").get_attribute("lang") == "de"
 
 
-def test_fits(page: Page, look: str) -> None:
-    """No board scrolls sideways, on a phone, a desktop or a wall."""
+def test_page_does_not_scroll_sideways(page: Page, look: str) -> None:
+    """No board scrolls sideways on a phone, a desktop or a wall."""
     page.goto(look)
     for size in (PHONE, DESKTOP, WALL):
         page.set_viewport_size(size)
@@ -260,23 +263,23 @@ def test_fits(page: Page, look: str) -> None:
 
 
 def test_wall_does_not_scroll(visitor: Visitor, waterdorp: Waterdorp) -> None:
-    """On a wall the whole board is visible without scrolling."""
+    """On a wall the board is visible without scrolling."""
     url, _ = waterdorp
     page = visitor.open_page()
-    full: Any = {"width": 1920, "height": 1080}
-    upright: Any = {"width": 1080, "height": 1920}
-    four = ",".join(path.removeprefix("/board/") for look, path in PATHS.items() if look in FOUR)
+    landscape: Any = {"width": 1920, "height": 1080}
+    portrait: Any = {"width": 1080, "height": 1920}
+    four = ",".join(path.removeprefix("/board/") for look, path in PATHS.items() if look in FOUR_LOOKS)
     looks = {PATHS["wall"]: 7, PATHS["wall of two"]: 7, f"/board/{four}?view=wall": 6}
-    for size in (WALL, full, upright):
+    for size in (WALL, landscape, portrait):
         page.set_viewport_size(size)
-        for look, most in looks.items():
+        for look, min_rows in looks.items():
             page.goto(url + look)
-            assert len(rows(page)) >= most
+            assert len(rows(page)) >= min_rows
             assert page.evaluate("document.documentElement.scrollHeight") <= size["height"], (look, size)
 
 
 def test_portrait_wall(visitor: Visitor, waterdorp: Waterdorp) -> None:
-    """On a portrait wall names are not cut off, since there is room below."""
+    """On a portrait wall names wrap instead of being cut off."""
     url, _ = waterdorp
     page = visitor.open_page(viewport={"width": 1080, "height": 1920})
     page.goto(url + PATHS["wall"])
@@ -286,7 +289,7 @@ def test_portrait_wall(visitor: Visitor, waterdorp: Waterdorp) -> None:
 
 
 def test_accessible(page: Page, look: str) -> None:
-    """axe finds no violation in any state of the board, in light and dark, on a phone and a desktop."""
+    """axe finds no violation in any state of the board, in both colour schemes, on a phone and a desktop."""
     from axe_playwright_python.sync_playwright import Axe
 
     page.goto(look)

@@ -1,4 +1,4 @@
-"""Updates of the board by its stream of events."""
+"""Updates of the board by its event stream."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ON_TIME = program.departure(61, "1", "zee", "08:40", TimingPointCode="40000061")
 
 
 def open_stream(page: Page, url: str) -> None:
-    """Open the page, and wait for its stream to begin."""
+    """Open a page, and wait until its stream is open."""
     with page.expect_response("**/events/**") as response:
         page.goto(url)
     assert response.value.status == 200
 
 
 def test_delay_is_shown(page: Page, waterdorp: tuple[str, program.Publisher]) -> None:
-    """A delay in the feed is on the page two seconds later, and the page is not requested again."""
+    """A delay in the feed is on the page within two seconds, without a request for the page."""
     url, publisher = waterdorp
     publisher.send(program.passtimes(ON_TIME))
     program.until(lambda: program.state(url, STOP) == "live")
@@ -37,8 +37,8 @@ def test_delay_is_shown(page: Page, waterdorp: tuple[str, program.Publisher]) ->
     assert url + STOP not in requests
 
 
-def test_hanging_server_is_noticed(visitor: Visitor, waterdorp: tuple[str, program.Publisher]) -> None:
-    """The page says within 95 s that a server hangs with its connections open, and stops when it is back."""
+def test_hanging_server_is_shown(visitor: Visitor, waterdorp: tuple[str, program.Publisher]) -> None:
+    """Within 95 s the page shows that a server hangs with open connections, until it has recovered."""
     url, _ = waterdorp
     page = visitor.open_page()
     page.clock.install(time=0)
@@ -58,8 +58,8 @@ def test_hanging_server_is_noticed(visitor: Visitor, waterdorp: tuple[str, progr
     program.until(has_recovered)
 
 
-def test_departures_stay_until_they_left(visitor: Visitor, folder: Path) -> None:
-    """The age of the data hides no departure: a wall shows all that the server sends, until they have left."""
+def test_old_departures_remain_until_they_have_left(visitor: Visitor, folder: Path) -> None:
+    """Departures with old data remain on a wall until they have left, as in the server's response."""
     with program.served(folder, fresh=60.0) as (url, _):
         program.advance_clock(url)
         path = program.PATHS["live"]
@@ -74,18 +74,18 @@ def test_departures_stay_until_they_left(visitor: Visitor, folder: Path) -> None
         page.clock.run_for(3_000)
         lines = page.locator("tbody tr:visible th .unseen")
         assert lines.all_inner_texts() == [departure["line"] for departure in departures]
-        with program.frozen(url):  # or it would send the time
+        with program.frozen(url):  # without updates from the server
             page.clock.run_for(480_000)
-        left = ("08:20", "08:23")
-        remaining = [departure for departure in departures if (departure["expected"] or "")[11:16] not in left]
+        departed = ("08:20", "08:23")
+        remaining = [departure for departure in departures if (departure["expected"] or "")[11:16] not in departed]
         assert lines.all_inner_texts() == [departure["line"] for departure in remaining]
         page.close()
 
 
-def test_restarted_server_is_found_again(visitor: Visitor, folder: Path) -> None:
-    """The page of a server that restarts resumes its stream, and shows no warning meanwhile."""
+def test_stream_resumes_after_restart(visitor: Visitor, folder: Path) -> None:
+    """When the server restarts, the page resumes its stream without a warning."""
     page = visitor.open_page()
-    publisher = program.Publisher(f"ipc://{folder}/farewell")
+    publisher = program.Publisher(f"ipc://{folder}/restart")
     try:
         with program.cache(folder, publisher.address) as url:
             publisher.wait()

@@ -23,37 +23,37 @@ def results(page: Page) -> tuple[str, list[list[str]]]:
     return page.locator("#search-status").inner_text(), page.locator("#found a").evaluate_all(read)
 
 
-def wait(page: Page, status: str) -> None:
-    """Wait for a status of the search."""
+def wait_for_status(page: Page, status: str) -> None:
+    """Wait until the status of the search has this text."""
     from playwright.sync_api import expect
 
     expect(page.locator("#search-status")).to_have_text(status)
 
 
 @pytest.mark.parametrize("requested", ["", *LANGUAGES])
-def test_typing_finds_what_the_form_finds(visitor: Visitor, town: str, requested: str) -> None:
-    """Results during typing equal those of the server, in the language requested or the browser's."""
-    lang, kept = (requested, f"&lang={requested}") if requested else ("de", "")
+def test_results_during_typing_equal_the_form(visitor: Visitor, town: str, requested: str) -> None:
+    """Results during typing equal those of the form, in the requested language or the browser's."""
+    lang, parameter = (requested, f"&lang={requested}") if requested else ("de", "")
     typed, loaded = (visitor.open_page(locale="pl" if requested else lang) for _ in range(2))
-    typed.goto(f"{town}/?{kept}")
+    typed.goto(f"{town}/?{parameter}")
     for query in ("nergens", "station", "ho", "5733"):
-        loaded.goto(f"{town}/?q={query}{kept}")
+        loaded.goto(f"{town}/?q={query}{parameter}")
         typed.get_by_role("searchbox").fill(query)
-        typed.wait_for_url(f"{town}/?q={query}{kept}")
-        wait(typed, results(loaded)[0])
+        typed.wait_for_url(f"{town}/?q={query}{parameter}")
+        wait_for_status(typed, results(loaded)[0])
         assert results(typed) == results(loaded)
         for page in (typed, loaded):
             links = page.locator("footer a").evaluate_all("links => links.map(link => link.href)")
             assert links == [f"{town}/?q={query}&lang={other}" for other in LANGUAGES]
     assert results(typed)[0] == TEXTS[lang]["found_most"].format(n=20).replace(" ;", "\N{NO-BREAK SPACE};")
     typed.get_by_role("searchbox").fill("")
-    wait(typed, "")
+    wait_for_status(typed, "")
     assert results(typed) == ("", [])
     assert typed.url == (f"{town}/?lang={lang}" if requested else f"{town}/")
 
 
 def test_names_are_cleaned(page: Page, town: str) -> None:
-    """Names in results during typing are formatted as the server formats them."""
+    """Names in results during typing are formatted as by the server."""
     stop = {"TimingPointCode": "1", "TimingPointName": "A\u202eb\x07 \u2028c", "TimingPointTown": "unknown"}
     page.goto(town)
     page.route("**/stops?*", lambda route: route.fulfill(json={"Stops": [stop]}))
@@ -68,18 +68,18 @@ def test_failures_are_reported(visitor: Visitor, town: str, lang: str) -> None:
     page = visitor.open_page(locale=lang)
     page.goto(town)
     texts = TEXTS[lang]
-    page.context.grant_permissions([])  # among them not this one
+    page.context.grant_permissions([])  # not that for the location
     page.get_by_role("button", name=texts["near"]).click()
-    wait(page, texts["not_located"])
+    wait_for_status(page, texts["not_located"])
     page.context.set_offline(True)
     page.get_by_role("searchbox").fill("station")
-    wait(page, texts["failed"])
+    wait_for_status(page, texts["failed"])
     assert all("ERR_INTERNET_DISCONNECTED" in error for error in visitor.log.errors)
     visitor.log.errors.clear()
 
 
 def test_nearest_stops(visitor: Visitor, town: str) -> None:
-    """A location finds the nearest stops with their distances, the nearest first."""
+    """A location yields the nearest stops with their distances, the nearest first."""
     page = visitor.open_page(geolocation=PLACE, permissions=["geolocation"])
     page.goto(f"{town}/?lang=nl")
     page.get_by_role("button", name="In de buurt").click()
@@ -91,7 +91,7 @@ def test_nearest_stops(visitor: Visitor, town: str) -> None:
 
 
 def test_form_works_without_scripts(visitor: Visitor, town: str) -> None:
-    """Without scripts the form finds stops, and keeps the requested language."""
+    """Without scripts the form finds stops, and the results are in the requested language."""
     page = visitor.open_page(java_script_enabled=False)
     page.goto(f"{town}/?lang=de")
     assert page.get_by_role("button").all_inner_texts() == ["Suchen"]
@@ -104,7 +104,7 @@ def test_form_works_without_scripts(visitor: Visitor, town: str) -> None:
 
 
 def test_keyboard(page: Page, town: str) -> None:
-    """Arrow keys move through the results, Tab reaches everything, and the focus is visible."""
+    """Arrow keys move through the results, Tab reaches all controls, and the focus is visible."""
     page.goto(town)
     page.keyboard.press("Tab")
     page.keyboard.type("5733")
@@ -125,7 +125,7 @@ def test_keyboard(page: Page, town: str) -> None:
 
 @pytest.mark.parametrize("path", [*(f"/?q=station&lang={lang}" for lang in LANGUAGES), "/docs"])
 def test_accessible(page: Page, town: str, path: str) -> None:
-    """axe finds no violation, in light and dark, on a phone and a desktop, and the page fits in their width."""
+    """axe finds no violation, in both colour schemes, on a phone and a desktop, and the page fits their width."""
     from axe_playwright_python.sync_playwright import Axe
 
     page.goto(f"{town}{path}")

@@ -22,7 +22,7 @@ MESSAGE = gzip.compress(CTX.encode(), mtime=0)
 
 
 class RecordTests(SynchronousTestCase):
-    """One line of a recording."""
+    """Lines of a recording."""
 
     def test_ctx_is_text(self) -> None:
         """CTX is recorded as text, including line ends and escapes."""
@@ -33,7 +33,7 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(read_record(line).ctx, CTX)
 
     def test_other_payload_is_base64(self) -> None:
-        """Payloads that are not complete gzip of UTF-8 are recorded unchanged."""
+        """A payload that is not complete gzip of UTF-8 is recorded unchanged."""
         for payload in (b"nonsense", MESSAGE[:-5], MESSAGE + b"x", gzip.compress(b"\xe9"), b""):
             line = write_record(make_record("x", payload, NOW))
             self.assertEqual(base64.b64decode(json.loads(line)["base64"]), payload)
@@ -41,12 +41,12 @@ class RecordTests(SynchronousTestCase):
             self.assertEqual(read_record(line).base64, base64.b64encode(payload).decode())
 
     def test_large_payload_is_base64(self) -> None:
-        """Payloads of more than 64 MiB are recorded compressed."""
+        """A payload of more than 64 MiB is recorded compressed."""
         payload = gzip.compress(bytes((64 << 20) + 1), 1)
         self.assertIsNone(make_record("x", payload, NOW).ctx)
 
     def test_invalid_record(self) -> None:
-        """An invalid record is a ValueError."""
+        """Reading an invalid record raises ValueError."""
         for line in (
             b"",
             b"{}",
@@ -61,7 +61,7 @@ class RecordTests(SynchronousTestCase):
 
 
 class Terminal(io.StringIO):
-    """A terminal."""
+    """A stream that is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -90,8 +90,8 @@ class RecorderTests(SynchronousTestCase):
     def progress_lines(self) -> list[str]:
         return self.progress.getvalue().splitlines()
 
-    def test_writes_every_second(self) -> None:
-        """Messages are in the file after a second, and all of them when the recorder stops."""
+    def test_messages_are_written_every_second(self) -> None:
+        """Messages are written after a second, and the last ones when the recorder stops."""
         recorder = self.start()
         recorder.received("a", MESSAGE)
         recorder.received("b", b"nonsense")
@@ -108,7 +108,7 @@ class RecorderTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_large_messages_are_written_immediately(self) -> None:
-        """Large messages are written before the second is over."""
+        """Large messages are written before a second has passed."""
         recorder = self.start()
         payload = gzip.compress(bytes(1 << 20))
         recorder.received("a", payload)
@@ -155,13 +155,13 @@ class RecorderTests(SynchronousTestCase):
 
     def test_existing_file_is_not_overwritten(self) -> None:
         """An existing recording is not overwritten."""
-        self.path.write_text("precious")
+        self.path.write_text("existing")
         error = self.assertRaises(StartupError, self.start)
         self.assertEqual(str(error), f"cannot write {self.path}: File exists")
-        self.assertEqual(self.path.read_text(), "precious")
+        self.assertEqual(self.path.read_text(), "existing")
 
     def test_missing_directory(self) -> None:
-        """A file that cannot be created is an error that names it."""
+        """The error of a file that cannot be created names it."""
         error = self.assertRaises(StartupError, self.start, Path("/nonexistent/x"))
         self.assertEqual(str(error), "cannot write /nonexistent/x: No such file or directory")
 
@@ -177,7 +177,7 @@ class RecorderTests(SynchronousTestCase):
         self.assertEqual(self.failures, 1)
 
     def test_incomplete_write_is_undone(self) -> None:
-        """An incomplete write is undone, so that each line is complete."""
+        """An incomplete write is undone, so that every line is complete."""
         recorder = self.start()
         recorder.received("a", MESSAGE)
         self.clock.advance(1)
@@ -199,14 +199,14 @@ class OptionsTests(SynchronousTestCase):
     """The options of the command line."""
 
     def test_several_feeds(self) -> None:
-        """There may be several addresses."""
+        """--feed may be repeated."""
         options = Options()
         options.parseOptions(["--feed", "tcp://a:1", "--feed", "tcp://b:1", "--output", "-"])
         self.assertEqual(options["feeds"], ["tcp://a:1", "tcp://b:1"])
         self.assertEqual((options["output"], options["prefix"]), ("-", "/GOVI/"))
 
     def test_unknown_option(self) -> None:
-        """An unknown option exits with one line."""
+        """The error of an unknown option is one line."""
         self.assertRaises(usage.UsageError, Options().parseOptions, ["--nonsense"])
         error = self.assertRaises(SystemExit, main, ["--nonsense"])
         self.assertEqual(str(error), "govi-record: option --nonsense not recognized")

@@ -27,7 +27,7 @@ class ProgressTests(SynchronousTestCase):
     """The progress bar."""
 
     def test_bar_appears_after_a_second(self) -> None:
-        """The bar appears after a second, is updated at most five times a second, and is removed at the end."""
+        """The bar appears after a second, changes at most five times a second, and is removed at the end."""
         now = [0.0]
         terminal = _Terminal()
         progress = Progress(terminal, 10_000_000, lambda: now[0])
@@ -39,7 +39,7 @@ class ProgressTests(SynchronousTestCase):
         self.assertTrue(terminal.getvalue().endswith("\r\x1b[K"))
 
     def test_unknown_total(self) -> None:
-        """For stdin the bar shows how much was read."""
+        """For stdin the progress is the amount of data read."""
         now = [0.0]
         terminal = _Terminal()
         progress = Progress(terminal, None, lambda: now[0])
@@ -48,7 +48,7 @@ class ProgressTests(SynchronousTestCase):
         self.assertIn("2 MB read", terminal.getvalue())
 
     def test_no_bar_without_a_terminal(self) -> None:
-        """There is no bar if stderr is not a terminal."""
+        """The bar is not shown if stderr is not a terminal."""
         now = [0.0]
         file = io.StringIO()
         progress = Progress(file, 1, lambda: now[0])
@@ -59,7 +59,7 @@ class ProgressTests(SynchronousTestCase):
 
 
 class FolderTestCase(SynchronousTestCase):
-    """Has a temporary folder."""
+    """A test case that has a temporary folder."""
 
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
@@ -67,7 +67,7 @@ class FolderTestCase(SynchronousTestCase):
         self.folder = Path(folder.name)
 
     def write(self, name: str, data: bytes) -> Path:
-        """Write a file, and return its path."""
+        """Write a file; return its path."""
         path = self.folder / name
         path.write_bytes(data)
         return path
@@ -76,32 +76,32 @@ class FolderTestCase(SynchronousTestCase):
 class RunTests(FolderTestCase):
     """The command."""
 
-    def run_it(self, *arguments: object) -> tuple[int, str, str]:
+    def run_command(self, *arguments: object) -> tuple[int, str, str]:
         """Run the command; return its exit status, stdout and stderr."""
         out, err = io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err):
-            status = run([str(each) for each in arguments], NOW)
+            status = run([str(argument) for argument in arguments], NOW)
         return status, out.getvalue(), err.getvalue()
 
     def test_gzip_is_recognized(self) -> None:
-        """Files may be gzip under any name, of several members, and need no final line end."""
+        """Files may be gzip with any name and several members, and may lack the last line end."""
         data = line() + b"\n"
         files = [
             self.write("statistics.log", data * 2 + line()),
             self.write("statistics.log.1", gzip.compress(data) + gzip.compress(data)),
             self.write("other", b""),
         ]
-        status, out, err = self.run_it("--json", *files)
+        status, out, err = self.run_command("--json", *files)
         self.assertEqual((status, err, json.loads(out)["requests"]), (0, "", 5))
 
     def test_unreadable_files_are_named(self) -> None:
-        """Each unreadable file is named in one line; the others count, and so does what could be read."""
+        """Each unreadable file is named in one line; other files, and the readable part of it, are counted."""
         data = b"".join(line(request("tpc", f"{random.random()}")) + b"\n" for _ in range(20_000))
         compressed = gzip.compress(data)
         cut = self.write("cut.gz", compressed[: len(compressed) // 2])
         garbled = self.write("garbled.gz", compressed[:20] + b"\xff" * 50)
         good = self.write("good", line())
-        status, out, err = self.run_it("--json", self.folder / "absent", cut, garbled, self.folder, "a\0b", good)
+        status, out, err = self.run_command("--json", self.folder / "absent", cut, garbled, self.folder, "a\0b", good)
         self.assertEqual((status, err.count("\n")), (1, 5))
         self.assertIn(f"cannot read {cut}: unexpected end of the gzip data\n", err)
         self.assertIn("absent: No such file or directory\n", err)
@@ -110,45 +110,45 @@ class RunTests(FolderTestCase):
         self.assertEqual(report["modules"]["kv55"]["requests"], 1)
 
     def test_stdin(self) -> None:
-        """- is stdin, gzip or not."""
+        """`-` is stdin, plain or gzip."""
         for data in (line(), gzip.compress(line())):
             with patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(data))):
-                status, out, _ = self.run_it("--json", "-")
+                status, out, _ = self.run_command("--json", "-")
             self.assertEqual((status, json.loads(out)["requests"]), (0, 1))
 
     def test_no_line_matches(self) -> None:
-        """If no line matches, stderr says so."""
+        """If no line matches, stderr has the counts of bad lines and lines outside the period."""
         log = self.write("log", line() + b"\nbroken\n")
-        status, out, err = self.run_it("--since", "1h", log)
+        status, out, err = self.run_command("--since", "1h", log)
         self.assertEqual((status, err), (0, "govi-stats: no line matches: 1 bad, 1 outside the period\n"))
         self.assertIn("Requests     0", out)
 
     def test_invalid_moment(self) -> None:
-        """An invalid moment is one line that names the option, and status 2."""
+        """The error of an invalid moment is one line that names the option; the exit status is 2."""
         for option in ("--since", "--until"):
-            status, out, err = self.run_it(option, "soon", self.write("log", line()))
+            status, out, err = self.run_command(option, "soon", self.write("log", line()))
             self.assertEqual((status, out, err.count("\n")), (2, "", 1))
             self.assertTrue(err.startswith(f"govi-stats: {option}: invalid moment 'soon'"), err)
 
     def test_html_report(self) -> None:
-        """The HTML report is written beside the text; if it cannot be written, the status is 1."""
+        """The HTML report is written in addition to the text; if that fails, the exit status is 1."""
         log = self.write("log", line())
         page = self.folder / "page.html"
-        status, out, err = self.run_it("--html", page, log)
+        status, out, err = self.run_command("--html", page, log)
         self.assertEqual((status, err), (0, ""))
         self.assertIn("Phases, in ms", out)
         self.assertTrue(page.read_text().startswith("<!DOCTYPE html>"))
         absent = self.folder / "absent" / "page.html"
-        status, _, err = self.run_it("--html", absent, log)
+        status, _, err = self.run_command("--html", absent, log)
         self.assertEqual((status, err), (1, f"govi-stats: cannot write {absent}: No such file or directory\n"))
         self.assertEqual(sorted(os.listdir(self.folder)), ["log", "page.html"])
 
 
 class WriteFileTests(FolderTestCase):
-    """How a file is written."""
+    """Writing a report."""
 
-    def test_file_is_replaced_as_a_whole(self) -> None:
-        """An existing file is replaced, not overwritten, and is as readable as any other new file."""
+    def test_file_is_replaced_atomically(self) -> None:
+        """An existing file is replaced, not overwritten, with the permissions of a new file."""
         path = self.write("page.html", b"old")
         opened = path.open()
         self.addCleanup(opened.close)
@@ -158,7 +158,7 @@ class WriteFileTests(FolderTestCase):
         os.umask(mask)
         self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o666 & ~mask)
 
-    def test_failure_leaves_nothing_behind(self) -> None:
+    def test_failure_leaves_no_temporary_file(self) -> None:
         """A file that cannot be written leaves no temporary file."""
         path = self.folder / "page.html"
         path.mkdir()

@@ -1,1 +1,1 @@
-"""Tests with schemathesis, which needs an environment of its own: make test-contract."""
+"""Tests with schemathesis, which requires its own environment: make test-contract."""

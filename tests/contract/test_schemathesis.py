@@ -1,6 +1,6 @@
 """Tests of the running program against /openapi.json, with schemathesis (make test-contract).
 
-It sends the examples, values at and beyond the bounds of parameters, and generated requests, with all its checks.
+Schemathesis sends the examples, values at and beyond the bounds of parameters, and generated requests.
 """
 
 import os
@@ -17,29 +17,29 @@ from tests.integration.conftest import free_port
 
 SETTINGS = Path(__file__).with_name("schemathesis.toml")
 
-# The feed is up after its first message, and requests for unknown stops time out quickly.
-_QUICK = """
+# The feed is UP after its first message, and requests for unknown stops time out quickly.
+_CONFIG = """
 [feed.subscriber]
 recovery = 0.1
 [gateway]
-answer = {answer}
+answer = {response_seconds}
 [breaker]
 failures = 1000000
 """
 
 
 @contextmanager
-def _cache(folder: Path, callback: int, answer: float, *more: str) -> Iterator[str]:
+def _cache(folder: Path, callback: int, response_seconds: float, *more: str) -> Iterator[str]:
     config = folder / "quick.toml"
-    config.write_text(_QUICK.format(answer=answer))
-    here = ["--listen", "tcp:0:interface=127.0.0.1", "--callback", f"tcp:{callback}:interface=127.0.0.1"]
-    with program.twistd(folder, "govi-cache", "--config", str(config), *here, "--admin", "", *more) as address:
+    config.write_text(_CONFIG.format(response_seconds=response_seconds))
+    endpoints = ["--listen", "tcp:0:interface=127.0.0.1", "--callback", f"tcp:{callback}:interface=127.0.0.1"]
+    with program.twistd(folder, "govi-cache", "--config", str(config), *endpoints, "--admin", "", *more) as address:
         yield f"http://{address}"
 
 
 @contextmanager
 def demo(folder: Path) -> Iterator[str]:
-    """Run the demo, a gateway and a feed; yield its URL."""
+    """Run the demo, which has a gateway and a feed, in a context; yield its URL."""
     with _cache(folder, 0, 0.4) as url:
         program.until(lambda: program.state(url, program.STATION) == "live")
         yield url
@@ -47,11 +47,11 @@ def demo(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def gateway(folder: Path) -> Iterator[str]:
-    """Run a server with a gateway alone; yield its URL."""
+    """Run a server with only a gateway in a context; yield its URL."""
     callback = free_port()
-    there = ["--listen", "tcp:0:interface=127.0.0.1", "--callback-url", f"http://127.0.0.1:{callback}/"]
+    endpoints = ["--listen", "tcp:0:interface=127.0.0.1", "--callback-url", f"http://127.0.0.1:{callback}/"]
     with (
-        program.twistd(folder, "govi-simulator", *there, "--delay", "0.01") as simulator,
+        program.twistd(folder, "govi-simulator", *endpoints, "--delay", "0.01") as simulator,
         _cache(folder, callback, 0.1, "--gateway-url", f"http://{simulator}/") as url,
     ):
         yield url
@@ -62,19 +62,19 @@ SERVERS: dict[str, tuple[Callable[[Path], AbstractContextManager[str]], str]] = 
     "feed": (program.town, "/kv55"),
     "gateway": (gateway, "/(kv55|board|events|$)"),
 }
-"""Servers with every source, each with the paths that differ from the first one's (a regular expression)."""
+"""Servers with every source; the regular expression matches the paths that differ from those of the demo."""
 
 
 @pytest.mark.parametrize("kind", SERVERS)
 def test_contract(kind: str, tmp_path: Path) -> None:
-    """Schemathesis finds no fault, with every source of departures.
+    """Schemathesis reports no failure with any source of departures.
 
-    $EXAMPLES is the number of generated requests for every operation (default 5), $PATHS a regular expression of the
-    paths to test.
+    Environment: EXAMPLES, the number of generated requests per operation (default 5); PATHS, a regular expression of
+    the paths to test.
     """
     serve, paths = SERVERS[kind]
     with serve(tmp_path) as url:
-        done = subprocess.run(
+        process = subprocess.run(
             [
                 Path(sys.executable).with_name("schemathesis"), "--config-file", SETTINGS,
                 "run", f"{url}/openapi.json", "--include-path-regex", f"^{os.environ.get('PATHS', paths)}",
@@ -84,5 +84,5 @@ def test_contract(kind: str, tmp_path: Path) -> None:
             capture_output=True,
             text=True,
         )  # fmt: skip
-    print(done.stdout, done.stderr)
-    assert done.returncode == 0
+    print(process.stdout, process.stderr)
+    assert process.returncode == 0

@@ -1,4 +1,4 @@
-"""The body of a request: the same however it is divided, and within its limit."""
+"""Request bodies: framing, limits, and independence of how the bytes are divided."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -19,7 +19,7 @@ TOO_LARGE = "413 Content Too Large"
 Outcome = tuple[bytes, bytes | None] | str
 """The body and the bytes after it, None if the body is incomplete; or the status of its rejection."""
 
-# What a chunked body is made of, and what breaks one.
+# Parts of valid and invalid chunked bodies.
 FRAGMENTS = (
     b"\r\n",
     b"\r",
@@ -41,11 +41,11 @@ FRAGMENTS = (
 chunked = partial(ChunkedBody, LIMIT)
 
 
-def fed(make: Callable[[], LengthBody | ChunkedBody], pieces: Iterable[bytes]) -> Outcome:
-    """Feed a reader until its body is complete."""
+def feed(make_reader: Callable[[], LengthBody | ChunkedBody], pieces: Iterable[bytes]) -> Outcome:
+    """Feed a new reader until its body is complete; return the outcome."""
     remaining = iter(pieces)
     try:
-        body = make()
+        body = make_reader()
         for piece in remaining:
             rest = body.feed(piece)
             if rest is not None:
@@ -55,35 +55,35 @@ def fed(make: Callable[[], LengthBody | ChunkedBody], pieces: Iterable[bytes]) -
     return body.body, None
 
 
-def one_by_one(data: bytes) -> list[bytes]:
-    """Divide into single bytes."""
+def single_bytes(data: bytes) -> list[bytes]:
+    """Divide data into single bytes."""
     return [data[at : at + 1] for at in range(len(data))]
 
 
-def cuts(data: bytes) -> Iterator[list[bytes]]:
-    """Divide in many ways: not at all, into single bytes, and in two at every index."""
+def divisions(data: bytes) -> Iterator[list[bytes]]:
+    """Yield divisions of data: none, into single bytes, and in two at every index."""
     yield [data]
-    yield one_by_one(data)
+    yield single_bytes(data)
     for at in range(len(data) + 1):
         yield [data[:at], data[at:]]
 
 
-def cut_at(data: bytes, places: Iterable[int]) -> list[bytes]:
-    """Divide at these indices, as far as data has them."""
-    edges = [0, *sorted({place for place in places if place < len(data)}), len(data)]
+def divide(data: bytes, indices: Iterable[int]) -> list[bytes]:
+    """Divide data at these indices, except those beyond its end."""
+    edges = [0, *sorted({index for index in indices if index < len(data)}), len(data)]
     return [data[start:end] for start, end in pairwise(edges)]
 
 
-def outcomes(make: Callable[[], LengthBody | ChunkedBody], data: bytes) -> set[Outcome]:
+def outcomes(make_reader: Callable[[], LengthBody | ChunkedBody], data: bytes) -> set[Outcome]:
     """Return the outcomes of data over all its divisions."""
-    return {fed(make, pieces) for pieces in cuts(data)}
+    return {feed(make_reader, pieces) for pieces in divisions(data)}
 
 
 class LengthBodyTests(SynchronousTestCase):
-    """A body of known length."""
+    """Bodies with a known length."""
 
-    def test_bodies(self) -> None:
-        """The body has its length, and the bytes after it are returned."""
+    def test_body_ends_at_its_length(self) -> None:
+        """A body ends at its length, and the bytes after it are returned."""
         table: dict[tuple[int, bytes], Outcome] = {
             (5, b"hello"): (b"hello", b""),
             (5, b"helloGET /"): (b"hello", b"GET /"),
@@ -95,25 +95,25 @@ class LengthBodyTests(SynchronousTestCase):
         for (length, data), expected in table.items():
             self.assertEqual(outcomes(partial(LengthBody, length, LIMIT), data), {expected}, data)
 
-    def test_empty(self) -> None:
-        """An empty body is complete at the first bytes, and consumes none."""
-        self.assertEqual(fed(partial(LengthBody, 0, LIMIT), [b"GET"]), (b"", b"GET"))
+    def test_empty_body_is_complete(self) -> None:
+        """An empty body is complete with the first bytes, and consumes none of them."""
+        self.assertEqual(feed(partial(LengthBody, 0, LIMIT), [b"GET"]), (b"", b"GET"))
 
-    def test_limit(self) -> None:
+    def test_oversized_body_is_rejected(self) -> None:
         """A body over the limit is rejected before any of it is received."""
         self.assertEqual(self.assertRaises(RequestError, LengthBody, LIMIT + 1, LIMIT).status, TOO_LARGE)
 
 
 class ChunkedBodyTests(SynchronousTestCase):
-    """A body in chunks."""
+    """Bodies in chunks."""
 
     def assertOutcomes(self, table: dict[bytes, Outcome]) -> None:
         """Assert the outcome of each body, however it is divided."""
         self.assertEqual({data: outcomes(chunked, data) for data in table}, {d: {o} for d, o in table.items()})
 
-    def test_line_limit(self) -> None:
-        """The limit of a line does not depend on its division."""
-        for size, refused in ((4096, False), (4097, True)):
+    def test_line_limit_holds_for_any_division(self) -> None:
+        """The limit of a framing line does not depend on how its bytes are divided."""
+        for size, is_rejected in ((4096, False), (4097, True)):
             for data in (
                 b"1;" + b"x" * (size - 2) + b"\r\na\r\n0\r\n\r\n",
                 b"1\r\na\r\n0\r\nX:" + b"x" * (size - 2) + b"\r\n\r\n",
@@ -123,16 +123,16 @@ class ChunkedBodyTests(SynchronousTestCase):
                     try:
                         rest = [reader.feed(data[:cut]), reader.feed(data[cut:])]
                     except RequestError:
-                        self.assertTrue(refused, (size, cut))
+                        self.assertTrue(is_rejected, (size, cut))
                     else:
-                        self.assertEqual((rest[-1], reader.body, refused), (b"", b"a", False), (size, cut))
+                        self.assertEqual((rest[-1], reader.body, is_rejected), (b"", b"a", False), (size, cut))
 
     def test_extensions_are_bounded(self) -> None:
-        """Extensions and trailers are bounded in total, not only each of them."""
+        """Chunk extensions are bounded in total, not only per chunk."""
         chunk = b"1;" + b"x" * 1000 + b"\r\na\r\n"
         self.assertRaises(RequestError, ChunkedBody(1000).feed, chunk * 40)
 
-    def test_bodies(self) -> None:
+    def test_chunks_are_joined(self) -> None:
         """The body is the content of the chunks, and the bytes after it are returned."""
         self.assertOutcomes(
             {
@@ -148,13 +148,13 @@ class ChunkedBodyTests(SynchronousTestCase):
             }
         )
 
-    def test_incomplete(self) -> None:
-        """An incomplete body is waited for."""
-        whole = b"5\r\nhello\r\n0\r\na: b\r\n\r\n"
-        for end in range(len(whole)):
-            self.assertEqual(outcomes(chunked, whole[:end]), {(b"hello"[: max(end - 3, 0)], None)}, whole[:end])
+    def test_incomplete_body(self) -> None:
+        """A body is incomplete up to its last byte."""
+        data = b"5\r\nhello\r\n0\r\na: b\r\n\r\n"
+        for end in range(len(data)):
+            self.assertEqual(outcomes(chunked, data[:end]), {(b"hello"[: max(end - 3, 0)], None)}, data[:end])
 
-    def test_extensions_and_trailers(self) -> None:
+    def test_extensions_and_trailers_are_ignored(self) -> None:
         """Chunk extensions and trailer fields are ignored."""
         self.assertOutcomes(
             {
@@ -167,7 +167,7 @@ class ChunkedBodyTests(SynchronousTestCase):
             }
         )
 
-    def test_broken_sizes(self) -> None:
+    def test_invalid_size_is_rejected(self) -> None:
         """A size consists of ASCII hexadecimal digits; int() accepts more."""
         sizes = (
             *(b"", b" ", b"x", b"-1", b"+1", b" 1", b"1 ", b"0x1", b"1_0", b"1.0", b"1,1", b"\xb2", b"\xa01", b"1\0"),
@@ -175,7 +175,7 @@ class ChunkedBodyTests(SynchronousTestCase):
         )
         self.assertOutcomes(dict.fromkeys((size + b"\r\nx\r\n0\r\n\r\n" for size in sizes), BAD))
 
-    def test_broken_framing(self) -> None:
+    def test_invalid_framing_is_rejected(self) -> None:
         """Lines end in CRLF, and a chunk is as long as its size."""
         self.assertOutcomes(
             dict.fromkeys(
@@ -197,7 +197,7 @@ class ChunkedBodyTests(SynchronousTestCase):
             )
         )
 
-    def test_broken_trailers(self) -> None:
+    def test_invalid_trailer_is_rejected(self) -> None:
         """A trailer line is a field line."""
         lines = (
             b"a",
@@ -214,8 +214,8 @@ class ChunkedBodyTests(SynchronousTestCase):
         )
         self.assertOutcomes(dict.fromkeys((b"0\r\n" + line + b"\r\n\r\n" for line in lines), BAD))
 
-    def test_limit(self) -> None:
-        """The chunks may have as many bytes as the limit together; one more is rejected with its size line."""
+    def test_oversized_chunks_are_rejected(self) -> None:
+        """The limit applies to all chunks together; the size line that exceeds it is rejected."""
         self.assertOutcomes(
             {
                 b"64\r\n" + b"x" * LIMIT + b"\r\n0\r\n\r\n": (b"x" * LIMIT, b""),
@@ -226,42 +226,42 @@ class ChunkedBodyTests(SynchronousTestCase):
             }
         )
 
-    def test_long_lines(self) -> None:
-        """A line of the framing has a limit, with an end or without."""
+    def test_long_line_is_rejected(self) -> None:
+        """A framing line over its limit is rejected, with or without a line end."""
         for data in (b"1;" + b"a" * 5000, b"1;" + b"a" * 5000 + b"\r\nx\r\n0\r\n\r\n", b"0" * 5000):
-            for pieces in ([data], one_by_one(data)):
-                self.assertEqual(fed(chunked, pieces), BAD)
+            for pieces in ([data], single_bytes(data)):
+                self.assertEqual(feed(chunked, pieces), BAD)
 
-    def test_many_trailers(self) -> None:
-        """Trailers are ignored up to a limit for all of them."""
+    def test_many_trailers_are_rejected(self) -> None:
+        """Trailers are ignored up to a limit on their total size."""
         trailer = b"a: " + b"b" * 3997
         table: dict[int, Outcome] = {7: (b"", b""), 9: BAD, 20: BAD}
         for count, expected in table.items():
             data = b"0\r\n" + (trailer + b"\r\n") * count + b"\r\n"
-            for pieces in ([data], one_by_one(data)):
-                self.assertEqual(fed(chunked, pieces), expected, count)
+            for pieces in ([data], single_bytes(data)):
+                self.assertEqual(feed(chunked, pieces), expected, count)
 
 
 class ReaderTests(SynchronousTestCase):
-    """The choice of a reader."""
+    """body_reader()."""
 
-    def test_reader(self) -> None:
-        """A length and CHUNKED have a reader each, with the limit."""
-        self.assertEqual(fed(partial(body_reader, 2, LIMIT), [b"abc"]), (b"ab", b"c"))
-        self.assertEqual(fed(partial(body_reader, CHUNKED, LIMIT), [b"1\r\na\r\n0\r\n\r\nc"]), (b"a", b"c"))
-        self.assertEqual(fed(partial(body_reader, 2, 1), [b"abc"]), TOO_LARGE)
-        self.assertEqual(fed(partial(body_reader, CHUNKED, 1), [b"2\r\n"]), TOO_LARGE)
+    def test_reader_of_each_framing(self) -> None:
+        """A length and CHUNKED each have their reader, with the limit."""
+        self.assertEqual(feed(partial(body_reader, 2, LIMIT), [b"abc"]), (b"ab", b"c"))
+        self.assertEqual(feed(partial(body_reader, CHUNKED, LIMIT), [b"1\r\na\r\n0\r\n\r\nc"]), (b"a", b"c"))
+        self.assertEqual(feed(partial(body_reader, 2, 1), [b"abc"]), TOO_LARGE)
+        self.assertEqual(feed(partial(body_reader, CHUNKED, 1), [b"2\r\n"]), TOO_LARGE)
 
 
 class AnyBodyTests(SynchronousTestCase):
     """Properties of every body."""
 
     @settings(max_examples=200, deadline=None)
-    @given(body=st.binary(), rest=st.binary(), places=st.lists(st.integers(1, 300)))
-    def test_length_body(self, body: bytes, rest: bytes, places: list[int]) -> None:
+    @given(body=st.binary(), rest=st.binary(), indices=st.lists(st.integers(1, 300)))
+    def test_length_body(self, body: bytes, rest: bytes, indices: list[int]) -> None:
         """A body and the bytes after it are received unchanged, in any pieces."""
-        pieces = cut_at(body + rest, places)
-        self.assertEqual(fed(partial(LengthBody, len(body), len(body)), pieces), (body, rest))
+        pieces = divide(body + rest, indices)
+        self.assertEqual(feed(partial(LengthBody, len(body), len(body)), pieces), (body, rest))
 
     @settings(max_examples=200, deadline=None)
     @given(
@@ -269,24 +269,24 @@ class AnyBodyTests(SynchronousTestCase):
         size_format=st.sampled_from(("%x", "%X", "%08x", "%X;a=b", "%x ;c")),
         trailers=st.lists(st.sampled_from((b"a: b", b"c:", b"d:\xff"))),
         rest=st.binary(),
-        places=st.lists(st.integers(1, 500)),
+        indices=st.lists(st.integers(1, 500)),
     )
     def test_chunked_body(
-        self, chunks: list[bytes], size_format: str, trailers: list[bytes], rest: bytes, places: list[int]
+        self, chunks: list[bytes], size_format: str, trailers: list[bytes], rest: bytes, indices: list[int]
     ) -> None:
-        """A body in whatever chunks comes out as it went in, in whatever pieces, and so does what follows."""
+        """A body in any chunks and the bytes after it are received unchanged, in any pieces."""
         body = b"".join(chunks)
         lines = [line for chunk in chunks for line in ((size_format % len(chunk)).encode(), chunk)]
         data = b"\r\n".join([*lines, b"0", *trailers, b"", rest])
-        for pieces in ([data], cut_at(data, places), one_by_one(data)):
-            self.assertEqual(fed(partial(ChunkedBody, len(body)), pieces), (body, rest))
+        for pieces in ([data], divide(data, indices), single_bytes(data)):
+            self.assertEqual(feed(partial(ChunkedBody, len(body)), pieces), (body, rest))
 
     @settings(max_examples=200, deadline=None)
     @given(st.binary() | st.lists(st.sampled_from(FRAGMENTS)).map(b"".join), st.lists(st.integers(1, 60)))
     @example(b"\n", [])
-    def test_any_bytes(self, data: bytes, places: list[int]) -> None:
-        """Any bytes are a chunked body, the beginning of one, or rejected, however they are divided."""
-        outcome = fed(chunked, [data])
-        self.assertEqual(fed(chunked, cut_at(data, places)), outcome)
-        self.assertEqual(fed(chunked, one_by_one(data)), outcome)
+    def test_any_bytes(self, data: bytes, indices: list[int]) -> None:
+        """Any bytes are a complete body, an incomplete one, or rejected, regardless of their division."""
+        outcome = feed(chunked, [data])
+        self.assertEqual(feed(chunked, divide(data, indices)), outcome)
+        self.assertEqual(feed(chunked, single_bytes(data)), outcome)
         self.assertTrue(outcome in (BAD, TOO_LARGE) or isinstance(outcome, tuple), outcome)

@@ -9,10 +9,10 @@ from tests.client import NOW
 
 
 class HttpDateTests(SynchronousTestCase):
-    """Parsing and formatting dates."""
+    """Parsing and formatting."""
 
-    def test_forms(self) -> None:
-        """All three forms are parsed."""
+    def test_all_forms_are_parsed(self) -> None:
+        """All three forms of RFC 9110, section 5.6.7, are parsed."""
         for text in (
             "Sun, 06 Nov 1994 08:49:37 GMT",
             "Sunday, 06-Nov-94 08:49:37 GMT",
@@ -20,21 +20,21 @@ class HttpDateTests(SynchronousTestCase):
         ):
             self.assertEqual(parse_http_date(text, NOW), 784111777, text)
 
-    def test_two_digits(self) -> None:
-        """A year of two digits is the next such year, if that is within 50 years, or else the last."""
-        for today, year, meant in (
+    def test_year_of_two_digits(self) -> None:
+        """A two-digit year of this century is in the past century if it is more than 50 years ahead."""
+        for current_year, year, expected in (
             (2026, 76, 2076),
             (2026, 77, 1977),
             (2026, 26, 2026),
             (2060, 9, 2009),
             (2099, 99, 2099),
         ):
-            moment = datetime(today, 6, 1, tzinfo=UTC).timestamp()
-            read = parse_http_date(f"Sunday, 06-Nov-{year:02} 08:49:37 GMT", moment)
-            self.assertEqual(datetime.fromtimestamp(read or 0, UTC).year, meant)
+            moment = datetime(current_year, 6, 1, tzinfo=UTC).timestamp()
+            parsed = parse_http_date(f"Sunday, 06-Nov-{year:02} 08:49:37 GMT", moment)
+            self.assertEqual(datetime.fromtimestamp(parsed or 0, UTC).year, expected)
 
     def test_round_trip(self) -> None:
-        """A formatted date is parsed."""
+        """A formatted date is parsed to the same moment."""
         for moment in (0, 951782400, 1767225600, 4102444799):
             self.assertEqual(parse_http_date(format_http_date(moment), NOW), moment)
 
@@ -42,8 +42,8 @@ class HttpDateTests(SynchronousTestCase):
         """A leap second is valid."""
         self.assertEqual(parse_http_date("Sat, 31 Dec 2016 23:59:60 GMT", NOW), 1483228800)
 
-    def test_invalid(self) -> None:
-        """An invalid date is None, never an error."""
+    def test_invalid_date(self) -> None:
+        """An invalid date is None, not an exception."""
         for text in (
             "",
             "now",

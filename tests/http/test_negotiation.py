@@ -5,7 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from govi_server.http.negotiation import best_language, best_type, prefers_gzip, weights
 from govi_server.http.request import Environ, parse
 
-KINDS = ("text/html", "text/plain", "application/json")
+TYPES = ("text/html", "text/plain", "application/json")
 LANGUAGES = ("nl", "en", "de", "fr")
 
 
@@ -19,9 +19,9 @@ class NegotiationTests(SynchronousTestCase):
             {"a/b": 0.5, "c/d": 0.25, "e/f": 1, "*/*": 0, "g/h": 1},
         )
 
-    def test_types(self) -> None:
-        """The type with the greatest weight of its most specific range is chosen, and the first of equals."""
-        for accept, kind in [
+    def test_best_type(self) -> None:
+        """The type with the greatest weight, that of its most specific range, is chosen; the first of equals."""
+        for accept, media_type in [
             ("", "text/html"),
             ("*/*", "text/html"),
             ("text/plain", "text/plain"),
@@ -38,10 +38,10 @@ class NegotiationTests(SynchronousTestCase):
             ("application/json, */*;q=0.9", "application/json"),
             ("application/json;q=0.9, */*", "text/html"),
         ]:
-            self.assertEqual(best_type(accept, KINDS), kind, accept)
+            self.assertEqual(best_type(accept, TYPES), media_type, accept)
 
-    def test_languages(self) -> None:
-        """The language with the greatest weight is chosen, whatever its region; Dutch by default."""
+    def test_best_language(self) -> None:
+        """The language with the greatest weight is chosen, regardless of its region; Dutch by default."""
         for accept, language in [
             ("", "nl"),
             ("*", "nl"),
@@ -65,7 +65,7 @@ class PrefersGzipTests(SynchronousTestCase):
     """Accept-Encoding."""
 
     def test_weights(self) -> None:
-        """gzip is preferred if its weight is above 0, and not below that of the plain bytes."""
+        """gzip is preferred if its weight is above 0, and at least that of identity."""
         table = {
             "gzip": True,
             "GZip": True,
@@ -101,7 +101,7 @@ class PrefersGzipTests(SynchronousTestCase):
         }
         self.assertEqual({value: prefers_gzip(request(f"Accept-Encoding: {value}")) for value in table}, table)
 
-    def test_fields(self) -> None:
-        """Without the field gzip is not preferred; two fields are one list."""
+    def test_repeated_field(self) -> None:
+        """Without the field gzip is not preferred; repeated fields are one list."""
         self.assertFalse(prefers_gzip(request()))
         self.assertTrue(prefers_gzip(request("Accept-Encoding: br", "accept-encoding: gzip")))

@@ -1,4 +1,4 @@
-"""Tests of parameters: their schemas, and parsing them."""
+"""Parameters: their schemas, and parsing."""
 
 from typing import Any
 
@@ -32,8 +32,8 @@ class ParameterTests(SynchronousTestCase):
         error = self.assertRaises(InvalidParameter, Parameter("x", String(), "", required=True).parse, {})
         self.assertEqual(str(error), "x is missing: it must be text")
 
-    def test_expected_values_in_errors(self) -> None:
-        """The types' texts follow "must be"."""
+    def test_text_of_each_type(self) -> None:
+        """The text of a type describes its values, and follows "must be" in an error."""
         for parameter_type, text in [
             (Enum(("1",)), "1"),
             (Enum(("1", "2", "3")), "1, 2 or 3"),
@@ -45,7 +45,7 @@ class ParameterTests(SynchronousTestCase):
             self.assertEqual(str(parameter_type), text)
 
     @given(st.text(st.characters(min_codepoint=33, max_codepoint=126)))
-    def test_hostile_queries(self, query: str) -> None:
+    def test_any_query_string(self, query: str) -> None:
         """Any query string is parsed, or raises InvalidParameter with a text."""
         try:
             self.assertIsInstance(parse_query(query), dict)

@@ -1,4 +1,4 @@
-"""From a header section to an environ: the documented example, what is accepted and what is rejected."""
+"""Parsing a header section: the documented example, valid requests and rejected ones."""
 
 import string
 from urllib.parse import unquote
@@ -43,9 +43,9 @@ BAD = "400 Bad Request"
 NOT_IMPLEMENTED = "501 Not Implemented"
 VERSION_NOT_SUPPORTED = "505 HTTP Version Not Supported"
 EXPECTATION_FAILED = "417 Expectation Failed"
-ACCEPTED = "taken"
+ACCEPTED = "accepted"
 
-# What a request is made of, and what breaks one, for any bytes that come near to a request.
+# Parts of valid and invalid requests.
 FRAGMENTS = (
     *(b"GET", b"OPTIONS", b" ", b"/", b"*", b"?", b"#", b"%41", b"%", b"http://", b"[::1]", b"a", b"5", b",", b":"),
     *(b" HTTP/1.1", b" HTTP/1.0", b" HTTP/2.0", b"\r\n", b"\n", b"\r", b"\t", b"\0", b"\xff", b"_"),
@@ -63,7 +63,7 @@ PATHS = st.text(st.sampled_from(URI.replace("?", ""))).map("/".__add__)
 
 
 def request(*fields: str, line: str = "GET / HTTP/1.1", host: str = "Host: a\n") -> Environ:
-    """Parse a request that is valid except for the given parts."""
+    """Return the environ of a request with these parts, and valid ones otherwise."""
     return parse(f"{line}\n{host}{''.join(field + chr(10) for field in fields)}\n")
 
 
@@ -84,26 +84,26 @@ def field_status(field: str) -> str:
 class ReferenceTests(SynchronousTestCase):
     """The documented request."""
 
-    def test_thirteen_items(self) -> None:
-        """The documented request has the documented items and no others, with either line end."""
+    def test_items_of_documented_request(self) -> None:
+        """The documented request has exactly the documented items, with either line end."""
         crlf = REFERENCE.replace("\n", "\r\n")
         for blob in (REFERENCE, crlf, REFERENCE.encode(), crlf.encode()):
             self.assertEqual(sorted(parse(blob).items()), REFERENCE_ITEMS)
 
-    def test_empty_line(self) -> None:
+    def test_final_empty_line_is_optional(self) -> None:
         """The empty line after the fields is optional."""
         for blob in (REFERENCE.rstrip("\n"), REFERENCE.rstrip("\n") + "\n", REFERENCE + "\n"):
             self.assertEqual(sorted(parse(blob).items()), REFERENCE_ITEMS)
 
-    def test_empty_body(self) -> None:
-        """An environ has no body until one was received."""
+    def test_parsed_request_has_empty_body(self) -> None:
+        """A parsed request has an empty body until its body is received."""
         self.assertEqual(parse(REFERENCE).body, b"")
 
 
 class RequestLineTests(SynchronousTestCase):
     """The request line."""
 
-    def test_accepted(self) -> None:
+    def test_parts_of_request_line(self) -> None:
         """A request line has the method as sent, the path decoded once, and the query as sent."""
         table = {
             "GET / HTTP/1.1": ("GET", "/", None),
@@ -128,10 +128,10 @@ class RequestLineTests(SynchronousTestCase):
         }
         for line, expected in table.items():
             env = request(line=line)
-            said = env["request_method"], env["path_info"], env.get("query_string")
-            self.assertEqual(said, expected, line)
+            parts = env["request_method"], env["path_info"], env.get("query_string")
+            self.assertEqual(parts, expected, line)
 
-    def test_rejected(self) -> None:
+    def test_invalid_request_line_is_rejected(self) -> None:
         """An invalid request line is rejected, an unsupported version with 505."""
         table = {
             "": BAD,
@@ -186,7 +186,7 @@ class RequestLineTests(SynchronousTestCase):
             self.assertEqual(request(line=f"GET / HTTP/{version}").http_1_0, http_1_0)
 
     def test_absolute_form(self) -> None:
-        """A target that is a URL has path, query and host, which replaces the field."""
+        """A target in absolute form has a path, a query, and a host that replaces the Host field."""
         table = {
             "http://b": ("b", "/", None),
             "http://b/": ("b", "/", None),
@@ -201,7 +201,7 @@ class RequestLineTests(SynchronousTestCase):
             self.assertEqual((env["http_host"], env.get_all("host")), (host, [host]), target)
 
     def test_absolute_form_needs_host(self) -> None:
-        """HTTP/1.1 needs one Host field even if the target is a URL."""
+        """HTTP/1.1 requires one Host field even with a target in absolute form."""
         self.assertEqual(status("GET http://b/ HTTP/1.1\n\n"), BAD)
         self.assertEqual(status("GET http://b/ HTTP/1.1\nHost: b\nHost: b\n\n"), BAD)
         self.assertEqual(parse("GET http://b/ HTTP/1.0\n\n")["http_host"], "b")
@@ -210,7 +210,7 @@ class RequestLineTests(SynchronousTestCase):
 class HostTests(SynchronousTestCase):
     """The host of a request."""
 
-    def test_hosts(self) -> None:
+    def test_valid_and_invalid_hosts(self) -> None:
         """A host is a name or an address, with or without a port."""
         table = {
             "cache.govi.openov.nl": ACCEPTED,
@@ -248,8 +248,8 @@ class HostTests(SynchronousTestCase):
         }
         self.assertEqual({host: status(f"GET / HTTP/1.1\nHost: {host}\n\n") for host in table}, table)
 
-    def test_once(self) -> None:
-        """HTTP/1.1 has one Host field; in HTTP/1.0 it is optional."""
+    def test_number_of_host_fields(self) -> None:
+        """HTTP/1.1 requires exactly one Host field; HTTP/1.0 allows none."""
         table = {
             "GET / HTTP/1.1\n\n": BAD,
             "GET / HTTP/1.1\nHost: a\nHost: a\n\n": BAD,
@@ -262,7 +262,7 @@ class HostTests(SynchronousTestCase):
         self.assertEqual({blob: status(blob) for blob in table}, table)
 
     def test_http_host(self) -> None:
-        """http_host is the host as sent, and absent without one."""
+        """http_host is the host as sent, and absent without a Host field."""
         self.assertEqual(request(host="Host:  A.example:80 \n")["http_host"], "A.example:80")
         self.assertNotIn("http_host", request(line="GET / HTTP/1.0", host=""))
 
@@ -270,8 +270,8 @@ class HostTests(SynchronousTestCase):
 class FieldTests(SynchronousTestCase):
     """The header fields."""
 
-    def test_accepted(self) -> None:
-        """Names are in lower case, values without surrounding blanks."""
+    def test_names_and_values(self) -> None:
+        """Names are in lower case, values without surrounding whitespace."""
         table = {
             "X-A: b": ("x-a", "b"),
             "X-A:b": ("x-a", "b"),
@@ -287,8 +287,8 @@ class FieldTests(SynchronousTestCase):
         for field, (name, value) in table.items():
             self.assertEqual(request(field).get_all(name), [value], field)
 
-    def test_rejected(self) -> None:
-        """A line that two parsers may parse differently is rejected."""
+    def test_ambiguous_line_is_rejected(self) -> None:
+        """A line that parsers interpret differently is rejected."""
         table = [
             "X-A : b",
             "X-A\t: b",
@@ -318,17 +318,17 @@ class FieldTests(SynchronousTestCase):
         ]
         self.assertEqual({field: field_status(field) for field in table}, dict.fromkeys(table, BAD))
 
-    def test_first_line_folded(self) -> None:
-        """Blanks at the beginning of the first field line do not fold it into the request line."""
+    def test_folded_first_line_is_rejected(self) -> None:
+        """A first field line that begins with whitespace is rejected."""
         self.assertEqual(status("GET / HTTP/1.1\n Host: a\n\n"), BAD)
 
-    def test_order_and_repetition(self) -> None:
+    def test_repeated_field(self) -> None:
         """A repeated field has all its values, in order."""
         env = request("Accept: a", "X-B: c", "ACCEPT: d")
         self.assertEqual(env.get_all("accept"), ["a", "d"])
 
-    def test_names_with_underscore(self) -> None:
-        """A client cannot set the items of the request line, or any name with an underscore."""
+    def test_names_with_underscore_are_dropped(self) -> None:
+        """A field with an underscore in its name is dropped: it could forge an item of the request line."""
         forged = ("path_info: /b", "request_method: DELETE", "Query_String: c", "HTTP_HOST: d", "X_Y: e")
         env = request(*forged, line="GET /a HTTP/1.1")
         self.assertEqual(
@@ -336,18 +336,18 @@ class FieldTests(SynchronousTestCase):
             [("host", "a"), ("http_host", "a"), ("path_info", "/a"), ("request_method", "GET")],
         )
 
-    def test_framing_with_underscore(self) -> None:
-        """A name that resembles one of the body's framing has no effect."""
+    def test_framing_with_underscore_has_no_effect(self) -> None:
+        """Content_Length and Transfer_Encoding do not frame a body."""
         self.assertEqual(request("Content_Length: 5", "Transfer_Encoding: chunked").body_length(), 0)
 
     def test_text_is_latin_1(self) -> None:
-        """Each byte is one character, and text outside of latin-1 is rejected."""
+        """Each byte is one character; text outside latin-1 is rejected."""
         blob = "GET / HTTP/1.1\nHost: a\nX-A: \xe9\xff\n\n"
         self.assertEqual(parse(blob).items(), parse(blob.encode("latin-1")).items())
         self.assertEqual(status("GET / HTTP/1.1\nHost: a\nX-A: \u20ac\n\n"), BAD)
 
     def test_values_are_text(self) -> None:
-        """Whatever its bytes, a value is a str, not a header object of the email package."""
+        """A value with any bytes is a str, not a header object of the email package."""
         for value in ("\xe9\xff", "=?utf-8?q?a?=", "\x80\x81"):
             self.assertIs(type(request(f"X-A: {value}")["x-a"]), str)
 
@@ -355,14 +355,14 @@ class FieldTests(SynchronousTestCase):
 class TokensTests(SynchronousTestCase):
     """Comma-separated fields."""
 
-    def test_tokens(self) -> None:
-        """The members of all lines are returned in lower case, without blanks and empty members."""
+    def test_tokens_of_all_lines(self) -> None:
+        """The members of all lines are returned in lower case, without whitespace and empty members."""
         env = request("Connection: Keep-Alive ,, \tTE", "connection:", "CONNECTION: Upgrade,")
         self.assertEqual(env.tokens("connection"), ["keep-alive", "te", "upgrade"])
         self.assertEqual(env.tokens("te"), [])
 
     def test_only_ascii_is_lowered(self) -> None:
-        """No character outside of ASCII becomes an ASCII one, as the Kelvin sign does in str.lower()."""
+        """A character outside ASCII never becomes an ASCII one, unlike the Kelvin sign in str.lower()."""
         env = Environ()
         env.http_1_0 = True
         env["connection"] = "\u212aeep-alive"
@@ -375,14 +375,14 @@ class TokensTests(SynchronousTestCase):
         self.assertEqual(status("GET / HTTP/1.0\nConnection: \u212aeep-alive\n\n"), BAD)
 
     def test_latin_1_is_not_lowered(self) -> None:
-        """The letters of the upper half do not change, nor do the neighbours of A and Z."""
+        """Letters outside ASCII do not change, nor do the neighbours of A and Z."""
         self.assertEqual(request("Connection: \xc9AZ@[").tokens("connection"), ["\xc9az@["])
 
 
 class KeepsAliveTests(SynchronousTestCase):
     """Whether the connection persists."""
 
-    def test_keeps_alive(self) -> None:
+    def test_persistence_by_version_and_field(self) -> None:
         """HTTP/1.1 persists without close, HTTP/1.0 only with keep-alive; close takes precedence."""
         table: dict[tuple[str, tuple[str, ...]], bool] = {
             ("1.1", ()): True,
@@ -407,14 +407,15 @@ class KeepsAliveTests(SynchronousTestCase):
 class ExpectsContinueTests(SynchronousTestCase):
     """Whether the client waits for 100 Continue."""
 
-    def said(self, version: str, lines: tuple[str, ...]) -> bool | str:
+    def outcome(self, version: str, lines: tuple[str, ...]) -> bool | str:
+        """Return the result of expects_continue(), or the status of the rejection."""
         env = request(*(f"Expect: {line}" for line in lines), line=f"POST / HTTP/{version}")
         try:
             return env.expects_continue()
         except RequestError as error:
             return error.status
 
-    def test_expects_continue(self) -> None:
+    def test_only_100_continue_is_supported(self) -> None:
         """Only 100-continue is supported, and HTTP/1.0 has no expectations."""
         table: dict[tuple[str, tuple[str, ...]], bool | str] = {
             ("1.1", ()): False,
@@ -428,19 +429,20 @@ class ExpectsContinueTests(SynchronousTestCase):
             ("1.0", ("100-continue",)): False,
             ("1.0", ("200-ok",)): False,
         }
-        self.assertEqual({key: self.said(*key) for key in table}, table)
+        self.assertEqual({key: self.outcome(*key) for key in table}, table)
 
 
 class BodyLengthTests(SynchronousTestCase):
     """The length of the body."""
 
-    def said(self, fields: tuple[str, ...], version: str = "1.1") -> int | str:
+    def outcome(self, fields: tuple[str, ...], version: str = "1.1") -> int | str:
+        """Return the length of the body, or the status of the rejection."""
         try:
             return request(*fields, line=f"POST / HTTP/{version}").body_length()
         except RequestError as error:
             return error.status
 
-    def test_content_length(self) -> None:
+    def test_content_length_consists_of_digits(self) -> None:
         """A length consists of ASCII digits; int() accepts more."""
         table: dict[str, int | str] = {
             "0": 0,
@@ -466,16 +468,16 @@ class BodyLengthTests(SynchronousTestCase):
             "\u0665".encode().decode("latin-1"): BAD,
             "\uff15".encode().decode("latin-1"): BAD,
         }
-        self.assertEqual({value: self.said((f"Content-Length: {value}",)) for value in table}, table)
+        self.assertEqual({value: self.outcome((f"Content-Length: {value}",)) for value in table}, table)
 
     def test_untrimmed_content_length(self) -> None:
-        """A length with a blank before it, which a parsed request cannot have, is rejected, too."""
+        """A length with leading whitespace, which a parsed request cannot have, is rejected as well."""
         env = Environ()
         env["content-length"] = " 5"
         self.assertEqual(self.assertRaises(RequestError, env.body_length).status, BAD)
 
-    def test_content_length_repeated(self) -> None:
-        """Equal lengths are one length, different ones are rejected."""
+    def test_repeated_content_length(self) -> None:
+        """Repeated equal lengths are one length; different ones are rejected."""
         table: dict[tuple[str, ...], int | str] = {
             (): 0,
             ("5", "5"): 5,
@@ -484,10 +486,10 @@ class BodyLengthTests(SynchronousTestCase):
             ("5", ""): BAD,
             ("+5", "+5"): BAD,
         }
-        said = {values: self.said(tuple(f"Content-Length: {value}" for value in values)) for values in table}
-        self.assertEqual(said, table)
+        lengths = {values: self.outcome(tuple(f"Content-Length: {value}" for value in values)) for values in table}
+        self.assertEqual(lengths, table)
 
-    def test_transfer_encoding(self) -> None:
+    def test_only_chunked_is_supported(self) -> None:
         """The only transfer coding is chunked."""
         table: dict[tuple[str, ...], int | str] = {
             ("chunked",): CHUNKED,
@@ -511,28 +513,28 @@ class BodyLengthTests(SynchronousTestCase):
             ('"chunked"',): BAD,
             ("\xa0chunked",): BAD,
         }
-        said = {values: self.said(tuple(f"Transfer-Encoding: {value}" for value in values)) for values in table}
-        self.assertEqual(said, table)
+        lengths = {values: self.outcome(tuple(f"Transfer-Encoding: {value}" for value in values)) for values in table}
+        self.assertEqual(lengths, table)
 
-    def test_both(self) -> None:
+    def test_length_and_transfer_coding_are_rejected(self) -> None:
         """A length together with a transfer coding is rejected, in either order."""
         length, chunked = "Content-Length: 5", "Transfer-Encoding: chunked"
-        self.assertEqual(self.said((length, chunked)), BAD)
-        self.assertEqual(self.said((chunked, length)), BAD)
-        self.assertEqual(self.said(("Content-Length: 0", "transfer-encoding:")), BAD)
+        self.assertEqual(self.outcome((length, chunked)), BAD)
+        self.assertEqual(self.outcome((chunked, length)), BAD)
+        self.assertEqual(self.outcome(("Content-Length: 0", "transfer-encoding:")), BAD)
 
-    def test_http_1_0(self) -> None:
-        """HTTP/1.0 has lengths but no transfer codings."""
-        self.assertEqual(self.said(("Content-Length: 5",), "1.0"), 5)
-        self.assertEqual(self.said(("Transfer-Encoding: chunked",), "1.0"), BAD)
-        self.assertEqual(self.said(("Transfer-Encoding: gzip",), "1.0"), BAD)
+    def test_http_1_0_has_no_transfer_coding(self) -> None:
+        """HTTP/1.0 has lengths, but no transfer codings."""
+        self.assertEqual(self.outcome(("Content-Length: 5",), "1.0"), 5)
+        self.assertEqual(self.outcome(("Transfer-Encoding: chunked",), "1.0"), BAD)
+        self.assertEqual(self.outcome(("Transfer-Encoding: gzip",), "1.0"), BAD)
 
 
 class SlowRequestTests(SynchronousTestCase):
-    """Requests that are made to be slow to parse."""
+    """Requests that are crafted to be slow to parse."""
 
-    def test_blanks(self) -> None:
-        """Many blanks before an invalid character are rejected; a quadratic parser would take minutes."""
+    def test_whitespace_is_parsed_in_linear_time(self) -> None:
+        """Much whitespace before an invalid character is rejected; a quadratic parser would run for minutes."""
         self.assertRaises(RequestError, parse, b"GET / HTTP/1.1\r\nHost: x\r\nA:" + b" \t" * 500_000 + b"\0\r\n\r\n")
 
 
@@ -544,7 +546,7 @@ class AnyRequestTests(SynchronousTestCase):
     @example(b"")
     @example(b"\r\n\r\n")
     def test_any_bytes(self, blob: bytes) -> None:
-        """Any bytes are a request, or rejected with a status, and so are its framing and expectations."""
+        """Any bytes are a request or rejected with a status; the same holds for its framing and expectations."""
         for data in (blob, b"GET / HTTP/1.1\r\nHost: a\r\n" + blob):
             try:
                 env = parse(data)
@@ -563,7 +565,7 @@ class AnyRequestTests(SynchronousTestCase):
         query=st.text(st.sampled_from(URI)),
         fields=st.lists(st.tuples(TOKENS.filter(lambda name: name.lower() != "host"), VALUES)),
     )
-    def test_round_trip(self, method: str, path: str, query: str, fields: list[tuple[str, str]]) -> None:
+    def test_all_parts_are_parsed(self, method: str, path: str, query: str, fields: list[tuple[str, str]]) -> None:
         """All parts of a request are in its environ, with either line end."""
         target = f"{path}?{query}" if query else path
         lines = [f"{method} {target} HTTP/1.1", "Host: a", *(f"{name}: {value}" for name, value in fields), "", ""]

@@ -13,47 +13,47 @@ DATE = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
 
 
 class FormatTests(SynchronousTestCase):
-    """From status, header fields and body to bytes."""
+    """Serializing a response."""
 
-    def test_response(self) -> None:
+    def test_parts_of_response(self) -> None:
         """A response is the status line, Date, the fields, Content-Length, an empty line and the body."""
         self.assertEqual(
             format_response("200 Ok", {"Content-Type": "text/plain", "X-A": "b"}, b"hello\n", now=NOW),
             b"HTTP/1.1 200 Ok\r\n" + DATE + b"Content-Type: text/plain\r\nX-A: b\r\nContent-Length: 6\r\n\r\nhello\n",
         )
 
-    def test_empty(self) -> None:
+    def test_empty_body_has_length(self) -> None:
         """A response with an empty body has a Content-Length of 0."""
         self.assertEqual(
             format_response("200 Ok", (), b"", now=NOW),
             b"HTTP/1.1 200 Ok\r\n" + DATE + b"Content-Length: 0\r\n\r\n",
         )
 
-    def test_any_bytes(self) -> None:
-        """The body is unchanged, whatever its bytes."""
+    def test_body_is_unchanged(self) -> None:
+        """A body of any bytes is unchanged."""
         body = bytes(range(256)) + b"\r\n\r\n"
         self.assertEqual(
             format_response("200 Ok", (), body, now=NOW),
             b"HTTP/1.1 200 Ok\r\n" + DATE + b"Content-Length: 260\r\n\r\n" + body,
         )
 
-    def test_head(self) -> None:
+    def test_head_has_no_body(self) -> None:
         """The response to HEAD is that to GET without the body, and has its length."""
         headers = {"Content-Type": "text/plain"}
-        whole = format_response("200 Ok", headers, b"hello\n", now=NOW)
+        response = format_response("200 Ok", headers, b"hello\n", now=NOW)
         self.assertEqual(
-            format_response("200 Ok", headers, b"hello\n", now=NOW, without_body=True) + b"hello\n", whole
+            format_response("200 Ok", headers, b"hello\n", now=NOW, without_body=True) + b"hello\n", response
         )
 
-    def test_connection(self) -> None:
-        """The Connection field comes last, if there is one."""
+    def test_connection_field_is_last(self) -> None:
+        """The Connection field, if any, is the last."""
         self.assertEqual(
             format_response("404 Not Found", (), b"", now=NOW, connection="close"),
             b"HTTP/1.1 404 Not Found\r\n" + DATE + b"Content-Length: 0\r\nConnection: close\r\n\r\n",
         )
 
-    def test_no_body(self) -> None:
-        """A status without a body has neither body nor length, for HEAD as for GET."""
+    def test_status_without_body(self) -> None:
+        """A status without a body has neither body nor length, with HEAD and with GET."""
         for status in ("304 Not Modified", "204 No Content", "103 Early Hints"):
             for without_body in (False, True):
                 self.assertEqual(
@@ -61,14 +61,14 @@ class FormatTests(SynchronousTestCase):
                     b"HTTP/1.1 " + status.encode() + b"\r\n" + DATE + b'ETag: "a"\r\n\r\n',
                 )
 
-    def test_date(self) -> None:
+    def test_date_is_the_current_second(self) -> None:
         """Date is the current second."""
         for now in (NOW, NOW + 0.25, NOW + 0.75):
             self.assertIn(DATE, format_response("200 Ok", (), b"", now=now))
         self.assertIn(b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n", format_response("200 Ok", (), b"", now=0))
 
-    def test_headers(self) -> None:
-        """Fields are a mapping or pairs, in order and repeated as given."""
+    def test_order_of_fields(self) -> None:
+        """Fields are a mapping or pairs; their order and repetitions are preserved."""
         table: list[tuple[Headers, bytes]] = [
             ({}, b""),
             ({"A": "b", "C": "d"}, b"A: b\r\nC: d\r\n"),
@@ -98,7 +98,7 @@ class FormatTests(SynchronousTestCase):
             ("A", "b\x1b[m"),
             ("A", "b\x7f"),
             ("A", "\u20ac"),
-            ("A", "\u010a"),  # of which a careless encoder makes a line feed
+            ("A", "\u010a"),  # its low byte is a line feed
             ("A", "\u2028"),
             ("A", "\ud800"),
             ("A\r\nC", "d"),
@@ -114,28 +114,28 @@ class FormatTests(SynchronousTestCase):
             self.assertRaises(ValueError, format_response, "200 Ok", {name: value}, b"", now=NOW)
             self.assertRaises(ValueError, format_response, "200 Ok", [("X", "y"), (name, value)], b"", now=NOW)
 
-    def test_statuses(self) -> None:
-        """A status is three digits, a blank and a reason, which may be empty."""
+    def test_form_of_status(self) -> None:
+        """A status is three digits, a space and a reason, which may be empty."""
         for status in ("200 Ok", "200 ", "413 Content Too Large", "599 a\tb"):
             self.assertTrue(format_response(status, (), b"", now=NOW).startswith(f"HTTP/1.1 {status}\r\n".encode()))
-        bad = ("", "200", "Ok", "20 Ok", "2000 Ok", "600 Ok", "099 Ok", " 200 Ok", "200  Ok\r\nA: b", "200 Ok\n")
-        for status in (*bad, "200 Ok\r", "200 \xe9", "200 \0", "\u0662\u0660\u0660 Ok", "2\xb20 Ok"):
+        invalid = ("", "200", "Ok", "20 Ok", "2000 Ok", "600 Ok", "099 Ok", " 200 Ok", "200  Ok\r\nA: b", "200 Ok\n")
+        for status in (*invalid, "200 Ok\r", "200 \xe9", "200 \0", "\u0662\u0660\u0660 Ok", "2\xb20 Ok"):
             self.assertRaises(ValueError, format_response, status, (), b"", now=NOW)
 
     def test_continue(self) -> None:
-        """100 Continue is a head of one line."""
+        """100 Continue is a status line without fields."""
         self.assertEqual(CONTINUE, b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 class PairsTests(SynchronousTestCase):
     """Header fields as pairs."""
 
-    def test_pairs(self) -> None:
-        """A mapping and pairs become a new list, to which more can be added."""
-        given = [("A", "b"), ("A", "c")]
-        listed = pairs(given)
-        self.assertEqual(listed, given)
-        self.assertIsNot(listed, given)
+    def test_pairs_are_a_new_list(self) -> None:
+        """The pairs of a mapping or of other pairs are a new list, which may be extended."""
+        headers = [("A", "b"), ("A", "c")]
+        listed = pairs(headers)
+        self.assertEqual(listed, headers)
+        self.assertIsNot(listed, headers)
         self.assertEqual(pairs({"A": "b"}), [("A", "b")])
         self.assertEqual(pairs(()), [])
 
@@ -143,23 +143,23 @@ class PairsTests(SynchronousTestCase):
 class RepresentationTests(SynchronousTestCase):
     """Bodies with their entity tags."""
 
-    def test_representation(self) -> None:
+    def test_parts_of_representation(self) -> None:
         """A representation has the body, its header fields, and its size."""
-        made = make_representation(b"hello", "text/plain", compressed=False)
-        self.assertEqual((made.body, len(made)), (b"hello", 5))
-        headers = (("Content-Type", "text/plain"), ("ETag", made.etag), ("Vary", "Accept-Encoding"))
-        self.assertEqual(made.headers, headers)
+        representation = make_representation(b"hello", "text/plain", compressed=False)
+        self.assertEqual((representation.body, len(representation)), (b"hello", 5))
+        headers = (("Content-Type", "text/plain"), ("ETag", representation.etag), ("Vary", "Accept-Encoding"))
+        self.assertEqual(representation.headers, headers)
 
-    def test_compressed(self) -> None:
-        """A compressed one has Content-Encoding and another entity tag, the same every time."""
-        made = [make_representation(b"hello" * 99, "text/plain", compressed=True) for _ in range(2)]
-        self.assertEqual(gzip.decompress(made[0].body), b"hello" * 99)
-        self.assertIn(("Content-Encoding", "gzip"), made[0].headers)
-        self.assertNotEqual(made[0].etag, make_representation(b"hello" * 99, "text/plain", compressed=False).etag)
-        self.assertEqual(made[0], made[1])
+    def test_compressed_representation(self) -> None:
+        """A compressed representation has Content-Encoding and its own, reproducible entity tag."""
+        first, second = (make_representation(b"hello" * 99, "text/plain", compressed=True) for _ in range(2))
+        self.assertEqual(gzip.decompress(first.body), b"hello" * 99)
+        self.assertIn(("Content-Encoding", "gzip"), first.headers)
+        self.assertNotEqual(first.etag, make_representation(b"hello" * 99, "text/plain", compressed=False).etag)
+        self.assertEqual(first, second)
 
-    def test_etag(self) -> None:
-        """An entity tag is strong, valid in a field, and of these bytes alone."""
+    def test_etag_differs_by_body(self) -> None:
+        """An entity tag is strong, valid in a field, and different for different bodies."""
         bodies = [b"", b"\0", b"hello", b"hello\n", b"Hello", b"x" * 100_000]
         etags = [make_representation(body, "text/plain", compressed=False).etag for body in bodies]
         self.assertEqual(len(set(etags)), len(bodies))
@@ -167,5 +167,5 @@ class RepresentationTests(SynchronousTestCase):
             self.assertRegex(etag, r'\A"[!#-~]+"\Z')
 
     def test_etag_survives_a_restart(self) -> None:
-        """The tag depends on the bytes alone, so that a client's copy outlives the process."""
+        """An entity tag depends on the bytes alone, so that clients can revalidate after a restart."""
         self.assertEqual(make_representation(b"hello", "text/plain", compressed=False).etag, '"a7b6eda801e5347d"')

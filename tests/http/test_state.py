@@ -1,4 +1,4 @@
-"""The table of a connection's states, and that connections keep to it whatever happens to them."""
+"""The table of a connection's states, and a property test: any sequence of events conforms to it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -56,20 +56,20 @@ class Scripted(Service):
 
 
 class ScriptedHandler(WebHandler):
-    """Does what the path names, in order: /scripted/wait/respond, /scripted/stream/wait."""
+    """Performs the actions of the path in order, for instance /scripted/wait/respond or /scripted/stream/wait."""
 
     module: Scripted
 
     async def get(self) -> None:
         for action in self.env["path_info"].split("/")[2:]:
             if action == "wait":
-                waiting: Deferred[None] = Deferred()
-                self.module.waiting.append(waiting)
-                await waiting
+                resumed: Deferred[None] = Deferred()
+                self.module.waiting.append(resumed)
+                await resumed
             elif action == "respond":
                 self.send_response("text")
             elif action == "fail":
-                raise ZeroDivisionError("by script")
+                raise ZeroDivisionError("on request")
             elif action == "stream":
                 stream = self.stream((), b"end")
                 self.module.streams.append(stream)
@@ -77,7 +77,7 @@ class ScriptedHandler(WebHandler):
 
 
 class Transport(StringTransport):
-    """Pauses its producer at every write while its peer does not read, as a transport does whose buffer is full."""
+    """Pauses its producer at every write while its peer does not read, as a transport with a full buffer does."""
 
     peer_reads = True
     world: "World"
@@ -89,7 +89,7 @@ class Transport(StringTransport):
 
 
 def write_some(sock: Transport, data: bytes) -> bytes:
-    """Send as to a socket that accepts everything, unless the peer does not read."""
+    """Send all data, unless the peer does not read; return the data that was not sent."""
     if sock.peer_reads:
         sock.io.write(data)
         return b""
@@ -97,14 +97,14 @@ def write_some(sock: Transport, data: bytes) -> bytes:
 
 
 def close_now(sock: Transport) -> bool:
-    """Close as a socket does on which nothing is queued, unless the peer does not read."""
+    """Close immediately, as a socket with an empty queue, unless the peer does not read; return whether it closed."""
     if sock.peer_reads:
         sock.world.lose(sock)
     return sock.peer_reads
 
 
 class World:
-    """A server with room for few connections, all that can happen to them, and the transitions that it causes."""
+    """A server with room for few connections; its methods are the events, and it records the transitions."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -129,11 +129,11 @@ class World:
         self.transitions: list[Transition] = []
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
+    def recorded(self) -> Iterator[None]:
         """Record every transition, and send as sockets do."""
         enter, last = Lifecycle.enter, dict[Lifecycle, State]()
 
-        def watch(connection: Lifecycle, state: State) -> None:
+        def record(connection: Lifecycle, state: State) -> None:
             previous = connection.state
             if last.get(connection, State.NEW) is not previous:
                 raise AssertionError(f"{previous} was not entered")
@@ -142,7 +142,7 @@ class World:
             enter(connection, state)
 
         with (
-            mock.patch.object(Lifecycle, "enter", watch),
+            mock.patch.object(Lifecycle, "enter", record),
             mock.patch("govi_server.sockets.transport.write_some", write_some),
             mock.patch("govi_server.request_handler.write_some", write_some),
             mock.patch("govi_server.server.close_now", close_now),
@@ -153,18 +153,18 @@ class World:
         name, *arguments = step
         getattr(self, name)(*arguments)
 
-    def of(self, which: int) -> tuple[RequestHandler, Transport] | None:
-        """Return a connection that is open, with its transport."""
+    def open_connection(self, which: int) -> tuple[RequestHandler, Transport] | None:
+        """Return an open connection with its transport, or None if all are closed."""
         if not self.handlers:
             return None
         handler = self.handlers[which % len(self.handlers)]
         return handler, cast(Transport, handler.transport)
 
-    # The steps.
+    # Events
 
     def connect(self) -> None:
         if self.server.draining and not self.server.connections:
-            return  # it has stopped
+            return  # the server has stopped
         handler = self.server.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1))
         if isinstance(handler, RequestHandler):
             transport = Transport(lenient=True)
@@ -174,29 +174,29 @@ class World:
 
     def send(self, which: int, data: bytes, size: int = 1 << 20) -> None:
         for i in range(0, len(data), size):
-            if found := self.of(which):
-                found[0].dataReceived(data[i : i + size])
+            if connection := self.open_connection(which):
+                connection[0].dataReceived(data[i : i + size])
 
     def read(self, which: int, peer_reads: bool) -> None:
-        """Let the peer stop reading, or read all that was written."""
-        if found := self.of(which):
-            transport = found[1]
+        """Make the peer stop reading, or read all that was written."""
+        if connection := self.open_connection(which):
+            transport = connection[1]
             transport.peer_reads = peer_reads
             if peer_reads and transport.producer is not None:
                 transport.producer.resumeProducing()
 
     def pause(self, which: int) -> None:
-        """Let a transport pause its producer without a write, as TLS may."""
-        if (found := self.of(which)) and found[1].producer is not None:
-            found[1].producer.pauseProducing()
+        """Make a transport pause its producer without a write, as TLS may."""
+        if (connection := self.open_connection(which)) and connection[1].producer is not None:
+            connection[1].producer.pauseProducing()
 
     def half_close(self, which: int) -> None:
-        if found := self.of(which):
-            found[0].readConnectionLost()
+        if connection := self.open_connection(which):
+            connection[0].readConnectionLost()
 
     def leave(self, which: int) -> None:
-        if found := self.of(which):
-            self.lose(found[1])
+        if connection := self.open_connection(which):
+            self.lose(connection[1])
 
     def lose(self, transport: Transport) -> None:
         (handler,) = (handler for handler in self.handlers if handler.transport is transport)
@@ -206,14 +206,14 @@ class World:
     def advance(self, seconds: float) -> None:
         self.clock.pump([seconds])
 
-    def go_on(self) -> None:
-        """Let the module that has waited longest go on."""
+    def resume(self) -> None:
+        """Resume the handler that has waited longest."""
         waiting = [deferred for deferred in self.scripted.waiting if not deferred.called]
         if waiting:
             waiting[0].callback(None)
 
     def publish(self) -> None:
-        """Let the streams have something to write."""
+        """Write an event to all streams."""
         for stream in self.scripted.streams:
             stream.write(b"event")
 
@@ -222,14 +222,14 @@ class World:
             self.server.drain()
 
     def close(self, which: int) -> None:
-        """Let the keep-alive deadline of a connection expire."""
-        if found := self.of(which):
-            found[0].connection.close()
+        """Close a connection, as its keep-alive deadline does."""
+        if connection := self.open_connection(which):
+            connection[0].connection.close()
 
     def disconnect(self, which: int) -> None:
-        """Let a connection's deadline expire."""
-        if found := self.of(which):
-            found[0].connection.disconnect()
+        """Disconnect a client, as the deadline of its connection does."""
+        if connection := self.open_connection(which):
+            connection[0].connection.disconnect()
 
 
 def request(path: str, *fields: str) -> bytes:
@@ -245,12 +245,12 @@ POST = b"POST /scripted HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-L
 MANY = RESPOND * (MAX_REQUESTS_IN_TURN + 1)
 CONNECT: Step = ("connect",)
 CROWD: list[Step] = [CONNECT] * MAX_CONNECTIONS
-STUCK: Step = ("read", 0, False)
-READS: Step = ("read", 0, True)
+STALL: Step = ("read", 0, False)
+READ: Step = ("read", 0, True)
 
 SCENARIOS: Mapping[str, list[Step]] = {
     "cached": [CONNECT, ("send", 0, CACHED), ("send", 0, CACHED), CONNECT, ("send", 1, CACHED), ("advance", 13)],
-    "cached, not read": [CONNECT, ("send", 0, CACHED), STUCK, ("send", 0, CACHED), READS, CONNECT, ("read", 1, False),
+    "cached, not read": [CONNECT, ("send", 0, CACHED), STALL, ("send", 0, CACHED), READ, CONNECT, ("read", 1, False),
                          ("send", 1, CACHED), ("advance", 13)],
     "cached, last": [CONNECT, ("send", 0, request(f"/kv55/{CODE}", "Connection: close")), CONNECT,
                      ("send", 0, request(f"/kv55/{CODE}", "Connection: close"))],
@@ -258,7 +258,7 @@ SCENARIOS: Mapping[str, list[Step]] = {
     "gone": [CONNECT, ("leave", 0), CONNECT, ("send", 0, RESPOND), ("leave", 0), CONNECT, ("send", 0, b"GET"),
              ("leave", 0), CONNECT, ("send", 0, WAIT), ("leave", 0), CONNECT, ("send", 0, MANY), ("leave", 0)],
     "half-closed": [*CROWD, ("half_close", 0), ("send", 1, b"GET"), ("half_close", 1), ("send", 2, WAIT),
-                    ("half_close", 2), ("go_on",)],
+                    ("half_close", 2), ("resume",)],
     "dropped": [*CROWD, CONNECT, ("send", 1, b"GET"), ("send", 2, RESPOND), CONNECT, CONNECT, ("leave", 0),
                 ("advance", 2)],
     "dropped amid a request": [*CROWD, ("send", 0, b"GET"), ("send", 1, WAIT), ("send", 2, WAIT), CONNECT],
@@ -266,17 +266,17 @@ SCENARIOS: Mapping[str, list[Step]] = {
     "malformed": [CONNECT, ("send", 0, b"\0"), CONNECT, ("read", 1, False), ("send", 1, b"\0")],
     "slow sender": [CONNECT, ("send", 0, RESPOND), ("send", 0, b"GET"), ("advance", 13)],
     "slow module": [CONNECT, ("send", 0, WAIT), ("advance", 13)],
-    "slow reader": [CONNECT, STUCK, ("send", 0, RESPOND), ("advance", 13)],
+    "slow reader": [CONNECT, STALL, ("send", 0, RESPOND), ("advance", 13)],
     "slow after its response": [CONNECT, ("send", 0, RESPOND_THEN_WAIT), ("advance", 13)],
-    "reads again": [CONNECT, STUCK, ("send", 0, RESPOND_THEN_WAIT), READS, ("go_on",), ("advance", 13)],
-    "stream": [CONNECT, ("send", 0, STREAM), ("publish",), ("advance", 60), STUCK, ("publish",), READS, ("publish",),
+    "reads again": [CONNECT, STALL, ("send", 0, RESPOND_THEN_WAIT), READ, ("resume",), ("advance", 13)],
+    "stream": [CONNECT, ("send", 0, STREAM), ("publish",), ("advance", 60), STALL, ("publish",), READ, ("publish",),
                ("drain",)],
-    "stream, not read": [CONNECT, ("send", 0, STREAM), STUCK, ("publish",), ("half_close", 0)],
+    "stream, not read": [CONNECT, ("send", 0, STREAM), STALL, ("publish",), ("half_close", 0)],
     "stream, gone": [CONNECT, ("send", 0, STREAM), ("leave", 0)],
     "pipelined": [CONNECT, ("send", 0, MANY), ("advance", 0)],
     "expired for its turn": [*CROWD, ("send", 0, MANY), ("disconnect", 0), ("send", 1, MANY), ("close", 1)],
 }  # fmt: skip
-"""What reaches every transition of the table."""
+"""Sequences of events that together cause every transition of the table."""
 
 DATA = st.sampled_from(
     [CACHED, RESPOND, WAIT, STREAM, RESPOND_THEN_WAIT, LAST, POST, POST + b"abc", MANY, CACHED * 2, WAIT + RESPOND,
@@ -294,7 +294,7 @@ STEPS = st.one_of(
     st.tuples(st.just("half_close"), WHICH),
     st.tuples(st.just("leave"), WHICH),
     st.tuples(st.just("advance"), st.sampled_from([0.0, 1.9, 2.0, 12.9, 13.0, 60.0])),
-    st.just(("go_on",)),
+    st.just(("resume",)),
     st.just(("publish",)),
     st.just(("drain",)),
     st.tuples(st.just("disconnect"), WHICH),
@@ -302,7 +302,7 @@ STEPS = st.one_of(
 
 
 class LifecycleTests(SynchronousTestCase):
-    """One connection's state, by itself."""
+    """The state of one connection."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -320,25 +320,25 @@ class LifecycleTests(SynchronousTestCase):
             self.connection.enter(state)
 
     def test_every_state_is_in_the_table(self) -> None:
-        """The table has a row for each state, and CLOSED alone is final."""
+        """The table has a row for each state, and only CLOSED is final."""
         self.assertEqual(set(TABLE), set(State))
         self.assertEqual([state for state, rule in TABLE.items() if not rule.transitions], [State.CLOSED])
 
-    def test_other_transitions_raise(self) -> None:
-        """A state that the table does not allow is not entered."""
+    def test_invalid_transition_raises(self) -> None:
+        """A transition that the table does not allow raises InvalidTransition, and the state does not change."""
         for state in set(State) - TABLE[State.NEW].transitions:
             self.assertRaises(InvalidTransition, self.connection.enter, state)
         self.assertIs(self.connection.state, State.NEW)
 
-    def test_shared_deadline_runs_on(self) -> None:
+    def test_states_of_a_request_share_a_deadline(self) -> None:
         """A request has one deadline from its first byte to the end of its response."""
         self.clock.advance(6)
         self.enter(State.RECEIVING, State.PROCESSING, State.SENDING, State.WRITE_PAUSED)
         self.clock.advance(7)
         self.assertEqual(self.expired, [Deadline.CONNECTION])
 
-    def test_next_request_has_its_own(self) -> None:
-        """A deadline that other states have interrupted begins anew."""
+    def test_interrupted_deadline_restarts(self) -> None:
+        """A deadline restarts after states that do not have it."""
         self.clock.advance(6)
         self.enter(State.RECEIVING, State.PROCESSING, State.STREAMING)
         self.clock.advance(60)
@@ -348,7 +348,7 @@ class LifecycleTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertEqual(self.expired, [Deadline.CONNECTION])
 
-    def test_entering_again_restarts(self) -> None:
+    def test_cached_response_restarts_keep_alive(self) -> None:
         """Each cached response restarts the keep-alive deadline."""
         self.enter(State.IDLE)
         self.clock.advance(12)
@@ -363,7 +363,7 @@ class ConnectionTests(SynchronousTestCase):
     """Connections of a server."""
 
     def assert_deadlines(self, world: World) -> None:
-        """Assert that each connection has the deadline that the table gives its state, and no other."""
+        """Assert that each connection has exactly the deadline of its state in the table."""
         connections = world.server.connections.values()
         for deadline, timeout in world.server.timeouts.items():
             expected = {connection for connection in connections if TABLE[connection.state].deadline is deadline}
@@ -371,9 +371,9 @@ class ConnectionTests(SynchronousTestCase):
         self.assertEqual(set(world.server.reports), {c for c in connections if not c.is_ending})
 
     def run_steps(self, steps: list[Step]) -> set[Transition]:
-        """Run steps and end all connections; return the transitions that happened."""
+        """Run steps and close all connections; return the transitions that occurred."""
         world = World()
-        with world.watched():
+        with world.recorded():
             for step in steps:
                 world.run(step)
                 self.assert_deadlines(world)
@@ -387,17 +387,17 @@ class ConnectionTests(SynchronousTestCase):
         self.flushLoggedErrors(ZeroDivisionError)  # of /scripted/fail; any other fails the test
         return set(world.transitions)
 
-    def test_every_transition_happens(self) -> None:
-        """The table allows nothing that does not happen."""
-        happened = set[Transition]().union(*map(self.run_steps, SCENARIOS.values()))
+    def test_every_transition_occurs(self) -> None:
+        """The table allows exactly the transitions that occur."""
+        occurred = set[Transition]().union(*map(self.run_steps, SCENARIOS.values()))
         allowed = {(state, next_state) for state, rule in TABLE.items() for next_state in rule.transitions}
-        self.assertEqual(allowed - happened, set())
-        self.assertEqual(happened - allowed, set())
+        self.assertEqual(allowed - occurred, set())
+        self.assertEqual(occurred - allowed, set())
 
     @settings(max_examples=300, deadline=None)
     @given(st.lists(STEPS, max_size=30))
     def test_any_events(self, steps: list[Step]) -> None:
-        """Whatever happens, only transitions of the table do, and each state has its deadline armed."""
-        happened = self.run_steps([CONNECT, *steps])
-        for state, next_state in happened:
+        """Any events cause only transitions of the table, and each state has its deadline armed."""
+        occurred = self.run_steps([CONNECT, *steps])
+        for state, next_state in occurred:
             self.assertIn(next_state, TABLE[state].transitions)

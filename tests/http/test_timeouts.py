@@ -14,7 +14,7 @@ class TimeoutHandlerTests(SynchronousTestCase):
         self.expired: list[tuple[float, str]] = []
         self.timeouts = TimeoutHandler(self.clock, 13, self._expire)
 
-    def _expire(self, connection: str) -> None:  # to the deadlines a connection is but a key
+    def _expire(self, connection: str) -> None:
         self.expired.append((self.clock.seconds(), connection))
 
     def start(self, connection: str) -> None:
@@ -23,26 +23,26 @@ class TimeoutHandlerTests(SynchronousTestCase):
     def stop(self, connection: str) -> None:
         self.timeouts.stop(connection)
 
-    def test_order(self) -> None:
-        """Each expires at its own time."""
+    def test_deadlines_expire_in_order(self) -> None:
+        """Each deadline expires at its own time."""
         for connection in "abc":
             self.start(connection)
             self.clock.advance(1)
         self.clock.pump([1] * 20)
         self.assertEqual(self.expired, [(13, "a"), (14, "b"), (15, "c")])
 
-    def test_stop(self) -> None:
-        """A removed deadline does not expire, and the others do."""
+    def test_stopped_deadline_does_not_expire(self) -> None:
+        """A stopped deadline does not expire; the others do."""
         for connection in "abc":
             self.start(connection)
         self.stop("a")
         self.stop("b")
-        self.stop("nobody")
+        self.stop("unknown")
         self.clock.advance(13)
         self.assertEqual(self.expired, [(13, "c")])
 
-    def test_restart(self) -> None:
-        """Setting a deadline again counts from then."""
+    def test_restarted_deadline(self) -> None:
+        """A restarted deadline counts from its restart."""
         self.start("a")
         self.clock.advance(10)
         self.start("a")
@@ -51,8 +51,8 @@ class TimeoutHandlerTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertEqual(self.expired, [(23, "a")])
 
-    def test_one_call(self) -> None:
-        """One call is scheduled for any number of connections, and none after all have expired."""
+    def test_single_delayed_call(self) -> None:
+        """A single call is scheduled for any number of connections, and none after all have expired."""
         for connection in range(1000):
             self.start(str(connection))
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
@@ -60,8 +60,8 @@ class TimeoutHandlerTests(SynchronousTestCase):
         self.assertEqual(len(self.expired), 1000)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_clock_is_set_back(self) -> None:
-        """After the clock was set back, deadlines set before and after it expire in time."""
+    def test_clock_set_back(self) -> None:
+        """Deadlines started before and after the clock is set back expire in time."""
         self.start("a")
         self.clock.rightNow -= 3600
         self.start("b")
@@ -69,8 +69,8 @@ class TimeoutHandlerTests(SynchronousTestCase):
         self.assertEqual(sorted(connection for _, connection in self.expired), ["a", "b"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_expiring_fails(self) -> None:
-        """A deadline whose call fails does not keep the others from expiring."""
+    def test_failing_callback(self) -> None:
+        """If the callback of a deadline fails, the others still expire."""
 
         def fail(connection: str) -> None:
             raise ZeroDivisionError(connection)
@@ -82,8 +82,8 @@ class TimeoutHandlerTests(SynchronousTestCase):
             self.clock.advance(13)
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
-    def test_expiring_sets_another(self) -> None:
-        """The expired call may set deadlines itself."""
+    def test_callback_may_start_deadlines(self) -> None:
+        """The callback of a deadline may start deadlines."""
         timeouts = TimeoutHandler[str](self.clock, 60, lambda connection: timeouts.start(connection))
         timeouts.start("a")
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Fixtures of the tests over real sockets: the service, the program, a gateway and clients."""
+"""Fixtures of the tests over real sockets: the service, the program, a gateway, and requests."""
 
 import gzip
 import random
@@ -80,7 +80,7 @@ def free_port() -> int:
 
 @dataclass
 class Response:
-    """A response with its whole body."""
+    """A response with its complete body."""
 
     code: int
     headers: Headers
@@ -92,7 +92,7 @@ class Response:
 
 
 async def request(method: str, url: str, body: bytes = b"", pool: HTTPConnectionPool | None = None) -> Response:
-    """Send a request over a connection of its own, or of the pool; return the response."""
+    """Send a request over a new connection, or one of the pool; return the response."""
     pool = pool or HTTPConnectionPool(reactor, persistent=False)
     response = await treq.request(method, url, data=body or None, pool=pool, unbuffered=True)
     return Response(response.code, response.headers, await response.content())
@@ -113,18 +113,18 @@ async def until(condition: Callable[[], object], seconds: float = 10) -> None:
 
 @dataclass
 class Govi(Resource):
-    """A gateway that receives requests on any path, and posts the configured responses to the callback URL."""
+    """A gateway that accepts requests on any path, and posts the configured responses to the callback URL."""
 
     callback_url: str
     responses: list[bytes] = field(default_factory=list)
-    """Bodies that are posted to the callback URL after each request, one after the other."""
+    """Bodies that are posted to the callback URL, in order, after each request."""
     code: int = 200
     """Status of the acknowledgement of a request."""
     requests: list[bytes] = field(default_factory=list)
     callbacks: list[Response] = field(default_factory=list)
     """The responses to the callbacks."""
     closes_connection: bool = False
-    """Whether the connection of the next request is closed without an acknowledgement."""
+    """Whether the gateway closes the connection of the next request without an acknowledgement."""
     is_incomplete: bool = False
     """Whether acknowledgements are shorter than their Content-Length."""
     isLeaf = True
@@ -219,7 +219,7 @@ def govi_response() -> bytes:
 
 
 def compressed(data: bytes) -> bytes:
-    """Return data as a gateway compresses it."""
+    """Return compressed data, as from a gateway that uses gzip."""
     return gzip.compress(data)
 
 
@@ -230,7 +230,7 @@ Twistd = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def twistd(tmp_path: Path) -> Iterator[Twistd]:
-    """Return a function that runs twistd in the test's directory, and kills its processes at the end."""
+    """Return a function that runs twistd in the test's directory; its processes are killed at the end."""
     started: list[subprocess.Popen[str]] = []
 
     def twistd(*arguments: str, files: int | None = None) -> "subprocess.Popen[str]":
@@ -252,7 +252,7 @@ def twistd(tmp_path: Path) -> Iterator[Twistd]:
 
 
 def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
-    """Read the output of a process up to a line with this text; return it."""
+    """Return the output of a process up to a line that contains text."""
     assert process.stdout is not None
     output = ""
     for line in process.stdout:
@@ -263,7 +263,7 @@ def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
 
 
 def arguments(port: int, *more: str) -> list[str]:
-    """Return the arguments of a govi-cache that listens on a port."""
+    """Return the arguments of twistd for a govi-cache that listens on a port."""
     return [
         "govi-cache", "--listen", f"tcp:{port}:interface=127.0.0.1",
         "--callback", f"tcp:{free_port()}:interface=127.0.0.1", "--admin", "", *more,

@@ -11,14 +11,14 @@ from tests.integration.conftest import reactor, until
 
 @pytest_twisted.ensureDeferred
 async def test_clock_set_back() -> None:
-    """A call due in a second is not delayed by an hour when the clock is set back by an hour."""
+    """A call that is due in a second remains so when the clock is set back by an hour."""
     ahead = 0.0
     watch = ClockWatch(reactor, lambda: time.monotonic() + ahead, every=0.01)
     watch.startService()
     fired: Deferred[None] = Deferred()
     call = reactor.callLater(3601, fired.callback, None)
     other = reactor.callLater(10, fired.errback, AssertionError("a later call was moved, too"))
-    ahead = 3600.0  # looks like the system clock being set back
+    ahead = 3600.0  # as if the system clock had been set back
     await until(lambda: call.getTime() - reactor.seconds() < 2)
     await fired
     watch.stopService()

@@ -1,4 +1,4 @@
-"""Tests of event streams of the program as an operator runs it."""
+"""Tests of event streams of the program as operators run it."""
 
 import gzip
 import json
@@ -32,7 +32,7 @@ recovery = 0.1
 
 
 def connect(port: int, path: str, receive_buffer: int | None = None) -> socket.socket:
-    """Return a socket that has requested a stream. receive: size of its receive buffer, in bytes."""
+    """Return a socket that has requested a stream. receive_buffer: the size of its buffer, in bytes."""
     client = socket.socket()
     client.settimeout(20)
     if receive_buffer is not None:
@@ -43,7 +43,7 @@ def connect(port: int, path: str, receive_buffer: int | None = None) -> socket.s
 
 
 def events(client: socket.socket) -> Iterator[tuple[str, str]]:
-    """Return the events with their data, until the server ends the stream."""
+    """Yield the events with their data, until the server ends the stream."""
     received = b""
     while more := client.recv(1 << 20):
         received += more
@@ -56,7 +56,7 @@ def events(client: socket.socket) -> Iterator[tuple[str, str]]:
 
 @pytest.fixture
 def publisher(tmp_path: Path) -> Iterator[Any]:
-    """Return a socket that publishes a feed."""
+    """Yield a socket that publishes a feed."""
     with zmq.Context() as context, context.socket(zmq.XPUB) as publisher:
         publisher.linger = 0
         publisher.bind(f"ipc://{tmp_path}/feed")
@@ -64,7 +64,7 @@ def publisher(tmp_path: Path) -> Iterator[Any]:
 
 
 def test_streams_end_on_sigterm(twistd: Twistd) -> None:
-    """On SIGTERM every stream gets a last event with the time to reconnect, and the program ends at once."""
+    """On SIGTERM every stream gets a last event with the time to reconnect, and the program exits."""
     port = free_port()
     process = twistd(*arguments(port))
     wait_for(process, "Try http://")
@@ -81,7 +81,7 @@ def test_streams_end_on_sigterm(twistd: Twistd) -> None:
 
 
 def passtimes(number: int) -> bytes:
-    """Return KV8 of departures in half an hour, with long notes that begin with a number."""
+    """Return a KV8 message of departures in half an hour, with long notes that begin with number."""
     now = datetime.now(LOCAL_ZONE)
     departure = now + timedelta(minutes=30)
     times = ("TargetArrivalTime", "TargetDepartureTime", "ExpectedArrivalTime", "ExpectedDepartureTime")
@@ -103,7 +103,7 @@ def number_in(data: str) -> int:
 
 
 def test_slow_reader(twistd: Twistd, publisher: Any, tmp_path: Path) -> None:
-    """A slow reader gets the latest board when it reads again; one that does not read is disconnected."""
+    """A slow reader gets the latest board when it reads again; a client that stops reading is disconnected."""
     port, admin = free_port(), free_port()
     (tmp_path / "config.toml").write_text(CONFIG)
     more = ["--config", "config.toml", "--feed", f"ipc://{tmp_path}/feed", "--statistics", "statistics.log"]
@@ -116,7 +116,7 @@ def test_slow_reader(twistd: Twistd, publisher: Any, tmp_path: Path) -> None:
     stream = events(reader)
 
     def publish(number: int) -> None:
-        """Change the board, and wait until the reader has it."""
+        """Change the board, and wait until the reader has received it."""
         publisher.send_multipart([b"/GOVI/KV8passtimes/LIN", gzip.compress(passtimes(number), 1)])
         while number_in(next(data for name, data in stream if name == "board")) != number:
             pass
@@ -129,7 +129,7 @@ def test_slow_reader(twistd: Twistd, publisher: Any, tmp_path: Path) -> None:
             received.append(number_in(data))
             if received[-1] == number:
                 break
-    assert len(received) <= number  # an empty board first, and not all of the later ones
+    assert len(received) <= number  # an empty board, and some of the later ones
     slow.close()
 
     def sent_to_disconnected() -> list[int]:
@@ -139,7 +139,7 @@ def test_slow_reader(twistd: Twistd, publisher: Any, tmp_path: Path) -> None:
 
     while not sent_to_disconnected():
         number += 1
-        assert number < 40, "the client is not disconnected"
+        assert number < 40, "the client was not disconnected"
         publish(number)
     (sent,) = sent_to_disconnected()
     assert sent < len(received) * PASSTIMES * (len(NOTE) + 1000)

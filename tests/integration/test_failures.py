@@ -20,7 +20,7 @@ QUICK = "[cache]\nfresh = 0.2\nstale = 1.0\n[breaker]\nfailures = 3\npause = 0.2
 
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
-    """Return the lines that the program logs."""
+    """Yield the lines that the program logs."""
     lines: list[str] = []
 
     def observe(event: LogEvent) -> None:
@@ -41,27 +41,29 @@ class Operators:
         self._url = f"http://127.0.0.1:{port}"
 
     async def ready(self) -> tuple[int, bytes]:
+        """Return the status and the body of /ready."""
         response = await request("GET", f"{self._url}/ready")
         return response.code, response.body
 
     async def health(self) -> tuple[str, list[str]]:
-        """Return the verdict and its reasons, without their times and advice."""
+        """Return the health and its reasons, without their times and advice."""
         status = json.loads((await request("GET", f"{self._url}/status.json")).body)
         return status["verdict"], [reason.partition(" since ")[0] for reason in status["why"]]
 
     async def metric(self, name: str) -> float | None:
+        """Return the value of a metric, or None."""
         lines = (await request("GET", f"{self._url}/metrics")).body.decode().splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), None)
 
 
 async def get_until(running: Running, code: int, cache: str = "") -> Response:
-    """Request a stop until the response has this status and Cache-Status; return it."""
+    """Request a stop until the response has this status and Cache-Status; return the response."""
     end = reactor.seconds() + 10
     while True:
         response = await running.get("031102")
         if response.code == code and cache in (response.header("cache-status") or ""):
             return response
-        assert reactor.seconds() < end, f"there was no response {code} {cache}"
+        assert reactor.seconds() < end, f"no response {code} {cache}"
         await sleep(0.02)
 
 
@@ -71,7 +73,7 @@ async def test_gateway_fails_and_recovers(start: Start, lines: list[str]) -> Non
     operators, port = Operators(), free_port()
     running = start(QUICK, *operators.arguments, "--gateway-url", f"http://127.0.0.1:{port}/")
     lines.clear()
-    # A gateway that has just recovered is degraded because of the requests that failed in the last minutes.
+    # After the recovery the health is DEGRADED because requests failed in the last minutes.
     for health in (("UP", []), ("DEGRADED", ["/kv55: requests failing"])):
         gateway = WrappingFactory(Site(running.govi))
         listening = reactor.listenTCP(port, gateway, interface="127.0.0.1")
@@ -113,7 +115,7 @@ async def assert_logged(running: Running, path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_full_disk(start: Start, lines: list[str], tmp_path: Path) -> None:
-    """With a full disk the server responds; lost lines are counted, and writing resumes when there is room."""
+    """With a full disk the server responds and counts lost lines; writing resumes when space is available."""
     operators, path = Operators(), tmp_path / "full.log"
     path.symlink_to("/dev/full")
     running = start("", *operators.arguments, "--statistics", str(path))
@@ -135,7 +137,7 @@ async def test_full_disk(start: Start, lines: list[str], tmp_path: Path) -> None
 
 @pytest_twisted.ensureDeferred
 async def test_removed_log(start: Start, lines: list[str], tmp_path: Path) -> None:
-    """A removed log is created again; a removed directory is logged once."""
+    """A removed statistics log is created again; a removed directory is logged once."""
     operators, directory = Operators(), tmp_path / "logs"
     directory.mkdir()
     path = directory / "statistics.log"

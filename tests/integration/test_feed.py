@@ -1,4 +1,4 @@
-"""Tests of the simulated feed and the recorder, as an operator runs them, over real sockets."""
+"""Tests of the simulated feed and the recorder as operators run them, over real sockets."""
 
 import json
 import signal
@@ -18,14 +18,14 @@ from tests.integration.conftest import free_port
 TWISTD = "from twisted.scripts.twistd import run; run()"
 RECORD = "from govi_server.command.record import main; main()"
 FAST = "3600"
-"""An hour per second, so that there are changes every second, also at night."""
+"""An hour per second, so that data changes every second, even at night."""
 
 Run = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """Return a function that runs a command in the test's directory, and kills its processes at the end."""
+    """Return a function that runs code in the test's directory; its processes are killed at the end."""
     started: list[subprocess.Popen[str]] = []
 
     def run(code: str, *arguments: str) -> "subprocess.Popen[str]":
@@ -46,14 +46,14 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 
 def simulator(feed: str, *more: str) -> list[str]:
-    """Return the arguments of a simulator that publishes on an address."""
+    """Return the arguments of twistd for a simulator that publishes on an address."""
     listen = f"tcp:{free_port()}:interface=127.0.0.1"
     return ["--nodaemon", "--pidfile=", "govi-simulator", "--listen", listen, "--feed", feed, *more]
 
 
 @pytest.fixture(scope="module")
 def town() -> Iterator[str]:
-    """Return the address of a feed of the town, for all tests."""
+    """Yield the address of a feed of the town that all tests share."""
     feed = f"tcp://127.0.0.1:{free_port()}"
     process = subprocess.Popen(
         [sys.executable, "-c", TWISTD, *simulator(feed, "--speed", FAST)],
@@ -70,7 +70,7 @@ def town() -> Iterator[str]:
 
 
 def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
-    """Read the output of a process up to a line with this text; return it."""
+    """Return the output of a process up to a line that contains text."""
     assert process.stdout is not None
     output = ""
     for line in process.stdout:
@@ -101,8 +101,8 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def sent_on(record: dict[str, str]) -> int:
-    """Return the ordinal of the date on which a message was sent."""
+def date_sent(record: dict[str, str]) -> int:
+    """Return the proleptic ordinal of the date on which a message was sent."""
     group, _, _ = record["ctx"].partition("\r\n")
     return datetime.fromisoformat(group.split("|")[7]).toordinal()
 
@@ -111,7 +111,7 @@ def test_record_and_replay(run: Run, town: str, tmp_path: Path) -> None:
     """The town's feed is recorded, and a replay of the recording has the same messages."""
     (tmp_path / "recordings").mkdir()
     first = tmp_path / "recordings" / "first.jsonl"
-    # Without KV7, which the town repeats at its own times.
+    # Only KV8: the town repeats KV7 at other times.
     recorder = run(RECORD, "--feed", town, "--output", str(first), "--prefix", "/GOVI/KV8")
     until(lambda: sum("KV8passtimes" in record["envelope"] for record in read_records(first)) >= 2)
     output = stop(recorder, signal.SIGINT)
@@ -134,13 +134,13 @@ def test_record_and_replay(run: Run, town: str, tmp_path: Path) -> None:
     stop(recorder, signal.SIGTERM)
     replayed = read_records(second)
     assert [record["envelope"] for record in replayed] == [record["envelope"] for record in records]
-    days = sent_on(replayed[0]) - sent_on(records[0])  # 0, except around midnight
+    days = date_sent(replayed[0]) - date_sent(records[0])  # 0, except around midnight
     for before, after in zip(records, replayed, strict=True):
         assert after["ctx"].encode() == shift_dates(before["ctx"].encode(), days)
 
 
 def test_address_in_use(run: Run, town: str) -> None:
-    """An address in use is one line that names it, and exit status 1."""
+    """The error of an address in use is one line that names it; the exit status is 1."""
     process = run(TWISTD, *simulator(town))
     output, _ = process.communicate(timeout=10)
     assert process.returncode == 1
@@ -149,7 +149,7 @@ def test_address_in_use(run: Run, town: str) -> None:
 
 
 def test_full_disk(run: Run, town: str) -> None:
-    """On a full disk the recorder ends with one line and exit status 1."""
+    """On a full disk the recorder exits with one line and status 1."""
     recorder = run(RECORD, "--feed", town, "--output", "/dev/full")
     output, _ = recorder.communicate(timeout=10)
     assert recorder.returncode == 1
@@ -158,7 +158,7 @@ def test_full_disk(run: Run, town: str) -> None:
 
 
 def test_invalid_address(run: Run) -> None:
-    """An invalid address is one line, and exit status 1."""
+    """The error of an invalid address is one line; the exit status is 1."""
     recorder = run(RECORD, "--feed", "nonsense")
     output, _ = recorder.communicate(timeout=10)
     assert recorder.returncode == 1

@@ -12,14 +12,14 @@ COMMAND = [sys.executable, "-c", "from govi_server.command.stats import main; ma
 
 
 def stats(*arguments: object, data: bytes | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command. data: its stdin."""
+    """Run the command with these arguments. data: its stdin."""
     text = None if data is None else data.decode("latin-1")
     command = [*COMMAND, *map(str, arguments)]
     return subprocess.run(command, input=text, capture_output=True, encoding="latin-1", timeout=30, check=False)
 
 
 def test_rotated_logs(tmp_path: Path) -> None:
-    """Rotated and gzipped logs are read in any order, and a truncated last line is counted as bad."""
+    """Rotated and compressed logs may be in any order; a truncated last line counts as bad."""
     parts = [
         b"".join(line(request(), time=f"2026-11-{day}T12:{minute:02}:00Z") + b"\n" for minute in range(20))
         for day in (21, 22, 23)
@@ -39,7 +39,7 @@ def test_rotated_logs(tmp_path: Path) -> None:
 
 
 def test_unreadable_file(tmp_path: Path) -> None:
-    """Text and HTML report what could be read; the exit status is 1 if a file could not."""
+    """The text and HTML reports cover the readable files; the exit status is 1 if a file is unreadable."""
     page = tmp_path / "page.html"
     process = stats("--html", page, tmp_path / "absent", "-", data=gzip.compress(line()))
     assert process.returncode == 1
@@ -49,19 +49,19 @@ def test_unreadable_file(tmp_path: Path) -> None:
 
 
 def test_no_readable_file(tmp_path: Path) -> None:
-    """If no file can be read, there is an error and no report."""
+    """If no file is readable, the command prints an error and no report."""
     process = stats(tmp_path / "absent")
     assert (process.returncode, process.stdout, process.stderr.count("\n")) == (1, "", 1)
 
 
 def test_invalid_moment(tmp_path: Path) -> None:
-    """An invalid moment is exit status 2 and one line."""
+    """The error of an invalid moment is one line; the exit status is 2."""
     process = stats("--since", "soon", tmp_path)
     assert (process.returncode, process.stdout, process.stderr.count("\n")) == (2, "", 1)
 
 
 def test_closed_stdout(tmp_path: Path) -> None:
-    """If stdout is closed, as with `| head`, it ends without a traceback."""
+    """If stdout is closed, as with `| head`, the command exits without a traceback."""
     log = tmp_path / "log"
     log.write_bytes(line())
     child = subprocess.Popen([*COMMAND, log], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -1,4 +1,4 @@
-"""Tests of requests over real sockets: a client, the server, and a gateway with callbacks."""
+"""Tests over real sockets with a client, the server, and a gateway with callbacks."""
 
 import json
 import socket
@@ -35,8 +35,8 @@ def trip_elements(document: bytes) -> list[tuple[str, str | None]]:
 
 @pytest.mark.parametrize("encode", [bytes, compressed])
 @pytest_twisted.ensureDeferred
-async def test_response(start: Start, govi_response: bytes, encode: Callable[[bytes], bytes]) -> None:
-    """The gateway's response, plain or gzip, is served in whole, and to the next client from the cache."""
+async def test_miss_and_hit(start: Start, govi_response: bytes, encode: Callable[[bytes], bytes]) -> None:
+    """The gateway's response, plain or gzip, is served completely, and to the next client from the cache."""
     running = start()
     running.govi.responses = [encode(govi_response)]
     first = await running.get("031102")
@@ -57,7 +57,7 @@ async def test_response(start: Start, govi_response: bytes, encode: Callable[[by
 
 @pytest_twisted.ensureDeferred
 async def test_requests_are_collapsed(start: Start) -> None:
-    """Two hundred requests for an uncached stop cause one gateway request, and all get its response."""
+    """Two hundred requests for an uncached stop share one gateway request and its response."""
     running = start()
     responses = await gatherResults([Deferred.fromCoroutine(running.get("031102")) for _ in range(200)])
     assert {response.code for response in responses} == {200}
@@ -76,10 +76,10 @@ async def test_requests_are_collapsed(start: Start) -> None:
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_gateway_fails(
+async def test_failing_gateway(
     start: Start, govi_response: bytes, responses: list[bytes], code: int, status: int
 ) -> None:
-    """A gateway that fails is a 504 or a 502 with an Error, and the next request is sent to it again."""
+    """A failing gateway causes a 504 or a 502 with an Error; the next request is sent to it again."""
     running = start(QUICK)
     running.govi.responses, running.govi.code = responses, code
     failed = await running.get("031102")
@@ -93,14 +93,14 @@ async def test_gateway_fails(
 
 @pytest_twisted.ensureDeferred
 async def test_unreachable_gateway(start: Start) -> None:
-    """A gateway that refuses connections is a 504."""
+    """A gateway that refuses connections causes a 504."""
     running = start("", "--gateway-url", "http://127.0.0.1:1/")
     assert (await running.get("031102")).code == 504
 
 
 @pytest_twisted.ensureDeferred
 async def test_response_for_another_stop(start: Start, govi_response: bytes) -> None:
-    """An unsolicited response is rejected, and never served."""
+    """An unsolicited response of the gateway is rejected, and not served."""
     running = start(QUICK)
     running.govi.responses = [govi_response.replace(b"031102", b"031103")]
     assert (await running.get("031102")).code == 504
@@ -111,7 +111,7 @@ async def test_response_for_another_stop(start: Start, govi_response: bytes) -> 
 
 @pytest_twisted.ensureDeferred
 async def test_two_responses(start: Start, govi_response: bytes) -> None:
-    """Of two responses the first is served, and the second is accepted and ignored."""
+    """If the gateway responds twice, the first response is served; the second is accepted and ignored."""
     running = start()
     running.govi.responses = [govi_response, govi_response.replace(b"24:33:10", b"24:44:44")]
     assert b"24:33:10" in (await running.get("031102")).body
@@ -122,7 +122,7 @@ async def test_two_responses(start: Start, govi_response: bytes) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_late_response(start: Start, govi_response: bytes) -> None:
-    """A response after the deadline of its request is served to the next client."""
+    """A gateway response after the deadline of its request is served to the next client."""
     running = start(QUICK)
     running.govi.responses = []
     assert (await running.get("031102")).code == 504
@@ -135,7 +135,7 @@ async def test_late_response(start: Start, govi_response: bytes) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_closed_persistent_connection(start: Start, govi_response: bytes) -> None:
-    """A request on a persistent connection that the gateway has closed is repeated on a new one."""
+    """A request over a persistent connection that the gateway has closed is repeated over a new one."""
     running = start(QUICK)
     assert (await running.get("031102")).code == 200
     running.govi.closes_connection = True
@@ -145,7 +145,7 @@ async def test_closed_persistent_connection(start: Start, govi_response: bytes) 
 
 
 def exchange(port: int, data: bytes, seconds: float = 10) -> bytes:
-    """Send bytes; return what is received up to the end of the connection."""
+    """Send data; return all data received until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", port), seconds) as client:
         client.sendall(data)
         received = b""
@@ -163,7 +163,7 @@ async def test_silent_client(start: Start) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_half_close(start: Start) -> None:
+async def test_half_closed_connection_gets_all_responses(start: Start) -> None:
     """A client that closes its side after its requests gets all responses."""
     running = start()
 
@@ -183,7 +183,7 @@ async def test_half_close(start: Start) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_connection_close(start: Start) -> None:
-    """With Connection: close the response is complete, and both sides of the connection are closed after it."""
+    """With Connection: close the response is complete, and the server then closes both sides."""
     running = start()
     await running.get("031102")
 
@@ -197,7 +197,7 @@ async def test_connection_close(start: Start) -> None:
                 all(client.send(b"x") for _ in range(100))
             return received
 
-    for _ in range(2):  # parsed, and by the request memo
+    for _ in range(2):  # on the slow path, and on the fast path
         head, _, body = (await deferToThread(converse)).partition(b"\r\n\r\n")
         assert f"Content-Length: {len(body)}".encode() in head.split(b"\r\n")
         assert body.endswith(b"</DRIS_55>\n")
@@ -205,8 +205,8 @@ async def test_connection_close(start: Start) -> None:
 
 @pytest.mark.parametrize("has_epoll", [True, False])
 @pytest_twisted.ensureDeferred
-async def test_no_delay(has_epoll: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A response does not wait for the acknowledgement of the previous one, with and without epoll."""
+async def test_nagle_algorithm_is_off(has_epoll: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TCP_NODELAY is set, with and without epoll: a response does not wait for the previous acknowledgement."""
     monkeypatch.setattr(poller, "IS_AVAILABLE", has_epoll)
     modules: dict[str, object] = {}
     server = Server("", 0, RequestHandler, clock=reactor, find_module=modules.__getitem__)
@@ -242,31 +242,31 @@ async def test_rejection_survives_unread_bytes(start: Start) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_client_that_does_not_read(start: Start) -> None:
+async def test_client_that_does_not_read_is_disconnected(start: Start) -> None:
     """A client that sends thousands of requests and reads no response is paused, then disconnected."""
     running = start("[limits]\nconnection = 0.5\n[gateway]\nanswer = 0.4\n")
     await running.get("031102")
     sent = 0
     with socket.create_connection(("127.0.0.1", running.port), 10) as client:
         client.setblocking(False)
-        line = b"GET /kv55/031102 HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
+        requests = b"GET /kv55/031102 HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
         is_disconnected = False
         for _ in range(1000):
             try:
-                sent += client.send(line)
+                sent += client.send(requests)
             except BlockingIOError:
                 await sleep(0.01)
             except ConnectionError:
                 is_disconnected = True
                 break
     assert is_disconnected
-    # Only the buffers of two sockets were sent, not all 39 MB.
+    # The buffers of two sockets, not all 39 MB
     assert sent < 30_000_000
 
 
 @pytest_twisted.ensureDeferred
-async def test_statistics(start: Start) -> None:
-    """After the end of a connection the statistics log has the six phases of a miss."""
+async def test_statistics_log(start: Start) -> None:
+    """After the end of a connection the statistics log has its requests, with the six phases of a miss."""
     running = start()
     pool = HTTPConnectionPool(reactor)
     await request("GET", running.url("031102"), pool=pool)
@@ -303,7 +303,7 @@ async def test_unix_socket(start: Start, tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_haproxy(start: Start) -> None:
-    """Behind haproxy the PROXY protocol names the client."""
+    """Behind haproxy the client's address is that of the PROXY protocol."""
     port = free_port()
     running = start("", "--listen", f"haproxy:tcp:{port}:interface=127.0.0.1")
     data = b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 80\r\nGET /nothing HTTP/1.0\r\n\r\n"
@@ -314,7 +314,7 @@ async def test_haproxy(start: Start) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_callback_behind_haproxy(start: Start, govi_response: bytes) -> None:
-    """Behind haproxy callbacks are accepted from the allowed networks only."""
+    """Behind haproxy, callbacks are accepted only from the allowed networks."""
     port = free_port()
     running = start(QUICK, "--callback", f"haproxy:tcp:{port}:interface=127.0.0.1")
     head = b"POST / HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(govi_response)
@@ -332,7 +332,7 @@ async def test_callback_behind_haproxy(start: Start, govi_response: bytes) -> No
 
 @pytest_twisted.ensureDeferred
 async def test_incomplete_acknowledgement(start: Start, govi_response: bytes) -> None:
-    """The status of an incomplete acknowledgement is enough to accept it."""
+    """An acknowledgement with an incomplete body is accepted by its status."""
     running = start(QUICK)
     running.govi.is_incomplete = True
     assert (await running.get("031102")).code == 200
@@ -340,7 +340,7 @@ async def test_incomplete_acknowledgement(start: Start, govi_response: bytes) ->
 
 @pytest_twisted.ensureDeferred
 async def test_tls(start: Start, tmp_path: Path) -> None:
-    """The server responds over TLS, with and without ALPN."""
+    """The server responds over TLS with and without ALPN."""
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     make_certificate(key, certificate)
     port = free_port()
@@ -367,7 +367,7 @@ async def test_tls(start: Start, tmp_path: Path) -> None:
 
 
 def make_certificate(key: Path, certificate: Path) -> None:
-    """Write the key and the self-signed certificate of localhost."""
+    """Write a key and a self-signed certificate for localhost."""
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
@@ -393,7 +393,7 @@ def make_certificate(key: Path, certificate: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_drain(start: Start) -> None:
-    """When the server stops, requests in flight are finished, and then no port is open."""
+    """When the service stops, requests in flight are finished, and the port is closed."""
     running = start()
     pending = Deferred.fromCoroutine(running.get("031102"))
     await until(lambda: running.govi.requests)

@@ -1,4 +1,4 @@
-"""Tests of the manhole over SSH, in a running program."""
+"""Tests of the manhole of a running program, over SSH."""
 
 import socket
 import subprocess
@@ -38,7 +38,7 @@ from tests.integration.conftest import (
 
 CODE = "57330430"
 
-FOREVER = "__import__('twisted.internet.defer').internet.defer.Deferred()"
+WAIT_FOREVER = "__import__('twisted.internet.defer').internet.defer.Deferred()"
 
 
 def new_key() -> Key:
@@ -46,6 +46,7 @@ def new_key() -> Key:
 
 
 def write(path: Path, *keys: Key) -> None:
+    """Write a file of authorized keys."""
     path.write_bytes(b"\n".join(key.public().toString("openssh") for key in keys) + b"\n")
     path.chmod(0o600)
 
@@ -66,7 +67,7 @@ class Output(Protocol):
 
 @dataclass
 class Running:
-    """A running program, and the key to log in with."""
+    """A running program, and an authorized key."""
 
     port: int
     manhole_port: int
@@ -75,7 +76,7 @@ class Running:
     process: "subprocess.Popen[str]"
 
     async def connect(self, command: str, key: Key | None = None, password: bytes | None = None) -> Output:
-        """Start a command in its own connection. Raises AuthenticationFailed."""
+        """Start a command over its own connection. Raises AuthenticationFailed."""
         host_key = Key.fromFile(f"{self.keys}.host")
         known = KnownHostsFile(FilePath(f"{self.keys}.known"))
         known.addHostKey(b"127.0.0.1", host_key.public())
@@ -92,7 +93,7 @@ class Running:
         return cast(Output, await endpoint.connect(Factory.forProtocol(Output)).addTimeout(10, reactor))
 
     async def run(self, command: str, key: Key | None = None) -> str:
-        """Run a command and return its output. Raises ProcessTerminated if its exit status is not 0."""
+        """Run a command; return its output. Raises ProcessTerminated if its exit status is not 0."""
         return await (await self.connect(command, key)).text.addTimeout(10, reactor)
 
 
@@ -116,7 +117,7 @@ def start_manhole(twistd: Twistd, tmp_path: Path) -> StartManhole:
 
 @pytest_twisted.ensureDeferred
 async def test_commands(start_manhole: StartManhole) -> None:
-    """The commands return what they did, and sessions log no warnings."""
+    """The commands report their effects, and sessions log no warnings."""
     running = start_manhole()
     assert "  connections  0 of " in await running.run("status()")
     assert await running.run("breaker()") == "  /kv55  closed\n"
@@ -126,9 +127,9 @@ async def test_commands(start_manhole: StartManhole) -> None:
     assert first.startswith("/kv55: received after ")
     assert first.endswith(f" s: {CODE}, {len(departures)} departures, 0 s old")
     assert departures
-    known = (await running.run(f'stop("{CODE}")')).splitlines()
-    assert known[1 : len(departures) + 1] == departures
-    assert known[len(departures) + 1].startswith(f"feed: {CODE} is ")
+    lines = (await running.run(f'stop("{CODE}")')).splitlines()
+    assert lines[1 : len(departures) + 1] == departures
+    assert lines[len(departures) + 1].startswith(f"feed: {CODE} is ")
     assert await running.run(f'purge("{CODE}")') == f"{CODE}: removed from /kv55\n"
     assert (await running.run(f'stop("{CODE}")')).splitlines()[0] == f"/kv55: {CODE} is not cached"
     assert await running.run("list(history.entries)") == "[]\n"
@@ -136,7 +137,7 @@ async def test_commands(start_manhole: StartManhole) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_exception_is_exit_status_1(start_manhole: StartManhole) -> None:
-    """An expression that raises ends with exit status 1, and the program goes on."""
+    """An expression that raises an exception exits with status 1; the program continues."""
     running = start_manhole()
     with pytest.raises(ProcessTerminated) as caught:
         await running.run("1 / 0")
@@ -146,7 +147,7 @@ async def test_exception_is_exit_status_1(start_manhole: StartManhole) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_log_level(start_manhole: StartManhole) -> None:
-    """Events below the level of their namespace are not written."""
+    """Events below the log level of their namespace are not written."""
     running = start_manhole()
     namespace = "govi_server.operations"
     assert f"  {namespace}  error\n" in await running.run(f'log_level("{namespace}", "error")')
@@ -176,7 +177,7 @@ async def test_login(start_manhole: StartManhole) -> None:
 
 @dataclass(eq=False)
 class Shell(SSHChannel):
-    """A terminal at the prompt."""
+    """A terminal with the prompt."""
 
     name = b"session"
     text: str = ""
@@ -203,10 +204,10 @@ class Shell(SSHChannel):
 
 @pytest_twisted.ensureDeferred
 async def test_prompt_lists_commands(start_manhole: StartManhole) -> None:
-    """The prompt lists the commands, runs them, and closes with exit status 0 on exit()."""
+    """The prompt lists the commands, runs them, and exits with status 0 on exit()."""
     running = start_manhole()
-    # The connection lasts as long as its command; the prompt is another channel of it.
-    connection = cast(Any, (await running.connect(FOREVER)).transport).conn
+    # The prompt is a second channel of a connection that lasts as long as its command.
+    connection = cast(Any, (await running.connect(WAIT_FOREVER)).transport).conn
     shell = Shell()
     connection.openChannel(shell)
     await until(lambda: ">>> " in shell.text)
@@ -222,7 +223,7 @@ async def test_prompt_lists_commands(start_manhole: StartManhole) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_drain(start_manhole: StartManhole) -> None:
-    """The program ends with exit status 0 once the request in flight has its response."""
+    """After drain() the program exits with status 0 once the request in flight has its response."""
     callback_port = free_port()
     govi = Govi(f"http://127.0.0.1:{callback_port}/KV55")
     listening = reactor.listenTCP(0, Site(govi), interface="127.0.0.1")
@@ -245,15 +246,16 @@ async def test_drain(start_manhole: StartManhole) -> None:
 
 
 def listens(port: int) -> bool:
+    """Return whether a port accepts connections."""
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_port_in_use(twistd: Twistd, tmp_path: Path) -> None:
-    """A port in use is reported in one line that names it; the exit status is 1."""
+    """The error of a port in use is one line that names it; the exit status is 1."""
     write(tmp_path / "keys", new_key())
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        endpoint = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
         process = twistd(*arguments(free_port(), "--manhole", endpoint, "--manhole-keys", "keys"))
         log, _ = process.communicate(timeout=10)
     assert process.returncode == 1
@@ -262,7 +264,7 @@ def test_port_in_use(twistd: Twistd, tmp_path: Path) -> None:
 
 
 def test_missing_keys_file(twistd: Twistd, tmp_path: Path) -> None:
-    """A missing file of keys is reported in one line; the exit status is 1."""
+    """The error of a missing file of keys is one line; the exit status is 1."""
     manhole = ["--manhole", f"tcp:{free_port()}:interface=127.0.0.1", "--manhole-keys", "keys"]
     process = twistd(*arguments(free_port(), *manhole))
     log, _ = process.communicate(timeout=10)

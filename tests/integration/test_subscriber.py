@@ -21,7 +21,7 @@ QUICK = SubscriberSettings(silence=0.3, recovery=0.3, back_off=0.1)
 
 
 class Publisher:
-    """A publisher in this process, with the subscriptions to it."""
+    """A publisher in this process, and the subscriptions to it."""
 
     def __init__(self, address: str, max_queued: int = 0) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -33,7 +33,7 @@ class Publisher:
         self.address = address
 
     def subscriptions(self) -> list[bytes]:
-        """Return the subscriptions and, with a first byte of 0, their ends since the last call."""
+        """Return the subscriptions since the last call; those with a first byte of 0 are cancellations."""
         messages = []
         while self._socket.poll(0):
             messages.append(self._socket.recv())
@@ -51,11 +51,12 @@ class Publisher:
 
 
 def tcp() -> str:
+    """Return an unused address."""
     return f"tcp://127.0.0.1:{free_port()}"
 
 
 def libzmq_threads() -> list[str]:
-    """Return the names of the threads of libzmq, which Python does not know."""
+    """Return the names of the threads of libzmq, which threading does not list."""
     names = []
     for task in Path("/proc/self/task").iterdir():
         try:
@@ -66,7 +67,7 @@ def libzmq_threads() -> list[str]:
 
 
 class Feed:
-    """Publishers and subscribers, with the received messages."""
+    """Publishers, subscribers, and the received messages."""
 
     def __init__(self) -> None:
         self.received: list[tuple[str, bytes]] = []
@@ -95,7 +96,7 @@ class Feed:
 
 @pytest_twisted.async_yield_fixture
 async def feed() -> AsyncIterator[Feed]:
-    """Return publishers and subscribers that are closed after the test."""
+    """Yield a Feed whose publishers and subscribers are closed after the test."""
     feed = Feed()
     yield feed
     for subscriber in feed.subscribers:
@@ -105,7 +106,7 @@ async def feed() -> AsyncIterator[Feed]:
 
 
 @pytest.fixture
-def nothing_left() -> Iterator[None]:
+def no_leaks() -> Iterator[None]:
     """Assert that a test leaves no reader, delayed call or file descriptor."""
     readers, calls = set(reactor.getReaders()), set(reactor.getDelayedCalls())
     descriptors = len(os.listdir("/proc/self/fd"))
@@ -116,16 +117,16 @@ def nothing_left() -> Iterator[None]:
 
 
 @pytest_twisted.ensureDeferred
-async def test_messages(feed: Feed) -> None:
-    """Messages arrive with their envelopes and joined frames; the state is RECOVERING, then UP."""
+async def test_messages_are_received(feed: Feed) -> None:
+    """Messages are received with their envelopes and joined frames; the state is RECOVERING, then UP."""
     publisher = feed.publish()
     subscriber = feed.subscribe(publisher.address)
     await publisher.subscribed()
     start = reactor.seconds()
-    publisher.send(ENVELOPE.encode(), b"one")
-    publisher.send(b"/GOVI/KV8generalmessages/GVB", b"t", b"", b"w" * 100_000, b"o")
+    publisher.send(ENVELOPE.encode(), b"first")
+    publisher.send(b"/GOVI/KV8generalmessages/GVB", b"s", b"", b"e" * 100_000, b"c")
     await feed.wait_for(2)
-    assert feed.received == [(ENVELOPE, b"one"), ("/GOVI/KV8generalmessages/GVB", b"t" + b"w" * 100_000 + b"o")]
+    assert feed.received == [(ENVELOPE, b"first"), ("/GOVI/KV8generalmessages/GVB", b"s" + b"e" * 100_000 + b"c")]
     assert subscriber.state == "RECOVERING"
     assert subscriber.address == publisher.address
     assert subscriber.last is not None
@@ -139,7 +140,7 @@ async def test_messages(feed: Feed) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_heartbeats(feed: Feed) -> None:
-    """Heartbeats alone keep the connection open, but the state is DOWN."""
+    """With heartbeats alone the connection stays open, but the state is DOWN."""
     publisher = feed.publish()
     subscriber = feed.subscribe(publisher.address)
     await publisher.subscribed()
@@ -149,7 +150,7 @@ async def test_heartbeats(feed: Feed) -> None:
         await sleep(0.05)
     assert (feed.received, subscriber.state, subscriber.last) == ([], "DOWN", None)
     assert subscriber.alive is not None
-    assert publisher.subscriptions() == []  # it was never renewed
+    assert publisher.subscriptions() == []  # no reconnection
 
 
 @pytest_twisted.ensureDeferred
@@ -167,7 +168,7 @@ async def test_prefixes(feed: Feed) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_burst(feed: Feed) -> None:
-    """Five thousand messages in a burst all arrive in order, and other work runs meanwhile."""
+    """Five thousand messages in a burst are received in order, and other work runs meanwhile."""
     publisher = feed.publish()
     feed.subscribe(publisher.address)
     await publisher.subscribed()
@@ -184,7 +185,7 @@ async def test_burst(feed: Feed) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_slow_consumer(feed: Feed) -> None:
-    """A slow consumer gets all messages, one at a time."""
+    """A slow consumer receives all messages, one at a time."""
     publisher = feed.publish()
     in_progress: list[bytes] = []
 
@@ -207,7 +208,7 @@ async def test_slow_consumer(feed: Feed) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_publisher_restarts(feed: Feed) -> None:
-    """After a publisher restarts, messages arrive again."""
+    """After a publisher restarts, messages are received again."""
     publisher = feed.publish()
     subscriber = feed.subscribe(publisher.address)
     await publisher.subscribed()
@@ -225,7 +226,7 @@ async def test_publisher_restarts(feed: Feed) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_short_absence(feed: Feed) -> None:
-    """libzmq itself reconnects to a publisher that was away for less than the silence."""
+    """libzmq reconnects to a publisher that was absent for less than the configured silence."""
     publisher = feed.publish()
     subscriber = feed.subscribe(publisher.address, limits=SubscriberSettings(silence=60, back_off=0.1))
     await publisher.subscribed()
@@ -242,7 +243,7 @@ async def test_short_absence(feed: Feed) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_next_address(feed: Feed) -> None:
-    """After a silence of the first address the subscriber moves to the second one."""
+    """After a silence of the first address the subscriber connects to the second one."""
     silent, publisher = feed.publish(), feed.publish()
     subscriber = feed.subscribe(silent.address, publisher.address)
     await silent.subscribed()
@@ -266,8 +267,8 @@ async def test_unreachable_addresses(feed: Feed) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_too_large_messages(feed: Feed) -> None:
-    """A too large frame ends the connection, which is renewed; a too large message of many frames is skipped."""
+async def test_oversized_messages(feed: Feed) -> None:
+    """A frame over the limit causes a reconnection; a message of several frames over the limit is skipped."""
     publisher = feed.publish()
     subscriber = feed.subscribe(publisher.address, limits=SubscriberSettings(silence=0.5, back_off=0.1, message=1000))
     await publisher.subscribed()
@@ -283,11 +284,11 @@ async def test_too_large_messages(feed: Feed) -> None:
     assert [data for _, data in feed.received] == [b"1", b"2"]
 
 
-@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.usefixtures("no_leaks")
 @pytest_twisted.ensureDeferred
-async def test_stop_leaves_nothing() -> None:
-    """A stop in any state leaves no reader, delayed call, thread or file descriptor."""
-    await deferToThread(lambda: None)  # starts the one thread of the reactor's pool
+async def test_stop_releases_all_resources() -> None:
+    """Stopping in any state leaves no reader, delayed call, thread or file descriptor."""
+    await deferToThread(lambda: None)  # starts the first thread of the reactor's pool
     before, python_threads = len(libzmq_threads()), threading.active_count()
     for wait in (0.0, 0.1, 0.35, 0.6):
         subscriber = Subscriber(reactor, [tcp(), tcp()], [""], lambda envelope, data: None, QUICK)
@@ -301,10 +302,10 @@ async def test_stop_leaves_nothing() -> None:
     assert threading.active_count() == python_threads
 
 
-@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.usefixtures("no_leaks")
 @pytest_twisted.ensureDeferred
 async def test_address_that_libzmq_rejects() -> None:
-    """An address that only libzmq rejects is one line that names it, and leaves no threads."""
+    """The error of an address that only libzmq rejects names it, and no thread remains."""
     before = len(libzmq_threads())
     subscriber = Subscriber(reactor, ["ipc://@"], [""], lambda envelope, data: None, QUICK)
     with pytest.raises(StartupError, match="ipc://@"):

@@ -1,4 +1,7 @@
-"""Tests of the commands as an operator runs them."""
+"""Tests of the commands as operators run them.
+
+These tests are plain functions: they wait for processes, not for the reactor.
+"""
 
 import json
 import os
@@ -16,11 +19,9 @@ from urllib.request import urlopen
 
 from tests.integration.conftest import TWISTD, Twistd, arguments, free_port, wait_for
 
-# Plain functions: they wait for processes, not for the reactor.
-
 
 def body_of(url: str) -> bytes:
-    """Return the body of the response to a GET, with any status."""
+    """Return the body of the response to a GET, for any status."""
     try:
         with urlopen(url, timeout=13) as response:
             return cast(bytes, response.read())
@@ -39,7 +40,7 @@ def becomes_true(condition: Callable[[], bool], seconds: float = 10) -> bool:
 
 
 def test_demo(twistd: Twistd) -> None:
-    """The demo responds at the URL that it logs, and ends cleanly on SIGTERM."""
+    """The demo responds at the URL that it logs, and exits cleanly on SIGTERM."""
     port = free_port()
     process = twistd(*arguments(port))
     output = wait_for(process, "Try http://")
@@ -58,7 +59,7 @@ def test_demo(twistd: Twistd) -> None:
 
 
 def test_too_many_open_files(twistd: Twistd) -> None:
-    """Near the limit of open files accepting pauses, with one line of log, and resumes when files are closed."""
+    """Near the limit of open files accepting pauses, with one log line, and resumes when files are closed."""
     port = free_port()
     process = twistd(*arguments(port))
     wait_for(process, "Try http://")
@@ -79,7 +80,7 @@ def test_too_many_open_files(twistd: Twistd) -> None:
 
 
 def test_drain(twistd: Twistd, tmp_path: Path) -> None:
-    """On SIGTERM requests in flight are finished, and are in the statistics log."""
+    """On SIGTERM requests in flight are finished, and logged in the statistics."""
     port, simulator_port, callback_port = free_port(), free_port(), free_port()
     simulator = twistd(
         "govi-simulator", "--listen", f"tcp:{simulator_port}:interface=127.0.0.1",
@@ -108,7 +109,7 @@ def test_drain(twistd: Twistd, tmp_path: Path) -> None:
 
 
 def test_port_in_use(twistd: Twistd) -> None:
-    """A port in use is one line that names it, and exit status 1."""
+    """The error of a port in use is one line that names it; the exit status is 1."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         endpoint = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
         process = twistd(*arguments(free_port(), "--listen", endpoint))
@@ -119,7 +120,7 @@ def test_port_in_use(twistd: Twistd) -> None:
 
 
 def test_port_in_use_of_daemon(tmp_path: Path) -> None:
-    """A daemon reports it to the process that started it, and leaves no pid file."""
+    """A daemon reports a port in use to the process that started it, and leaves no pid file."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         endpoint = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
         completed = subprocess.run(
@@ -131,7 +132,7 @@ def test_port_in_use_of_daemon(tmp_path: Path) -> None:
         )
     assert completed.returncode == 1
     assert f"cannot listen on {endpoint}" in completed.stderr
-    # The daemon runs for a moment after it has reported the error.
+    # The daemon exits shortly after it has reported the error.
     end = time.monotonic() + 10
     while (tmp_path / "twistd.pid").exists():
         assert time.monotonic() < end, "the pid file was not removed"
@@ -140,7 +141,7 @@ def test_port_in_use_of_daemon(tmp_path: Path) -> None:
 
 
 def test_limit_of_open_files(twistd: Twistd) -> None:
-    """A low limit of open files lowers the limit of connections, with one line of log."""
+    """A low limit of open files lowers the limit of connections, with one log line."""
     port = free_port()
     process = twistd(*arguments(port), files=200)
     output = wait_for(process, "Try http://")
@@ -159,7 +160,7 @@ def test_limit_of_open_files(twistd: Twistd) -> None:
 
 
 def test_unwritable_statistics(twistd: Twistd) -> None:
-    """An unwritable statistics log is one line that names it, and exit status 1."""
+    """The error of an unwritable statistics log is one line that names it; the exit status is 1."""
     process = twistd(*arguments(free_port(), "--statistics", "/nonexistent/log"))
     output, _ = process.communicate(timeout=10)
     assert process.returncode == 1
@@ -168,7 +169,7 @@ def test_unwritable_statistics(twistd: Twistd) -> None:
 
 
 def test_invalid_configuration(twistd: Twistd, tmp_path: Path) -> None:
-    """An unknown key is one line that names the file and the nearest key, and exit status 1."""
+    """The error of an unknown key is one line with the file and the nearest key; the exit status is 1."""
     (tmp_path / "config.toml").write_text("[cache]\nfrehs = 3\n")
     process = twistd("govi-cache", "--config", "config.toml")
     output, _ = process.communicate(timeout=10)

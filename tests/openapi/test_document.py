@@ -40,7 +40,7 @@ def programs(source: str) -> Iterator[Program]:
         yield program
         empty = Program(source, has_data=False)
         yield empty
-        empty.turn("DOWN")
+        empty.set_feed_state("DOWN")
         yield empty
     if source == "gateway":
         for error in (SourceSilent(), SourceBroken(), Busy()):

@@ -1,4 +1,4 @@
-"""A program's components with a gateway and a feed, for the tests of operations."""
+"""The components of a program with a gateway and a feed, for the tests of operations."""
 
 from typing import Any, cast
 
@@ -28,7 +28,7 @@ CODE = "57330430"
 
 
 class FakeSubscriber:
-    """The state of the feed's connection."""
+    """A connection to the feed in a state that the test sets."""
 
     def __init__(self) -> None:
         self.state: State = "UP"
@@ -39,7 +39,7 @@ class FakeSubscriber:
 
 
 class OperationsTestCase(WireTestCase):
-    """Has the components of a program with a gateway and a feed, and what observes them."""
+    """A test case that has the components of a program with a gateway and a feed, and their observers."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -70,7 +70,7 @@ class OperationsTestCase(WireTestCase):
     def log_requests(
         self, *requests: tuple[str, int | None, str], client: str = "192.0.2.0/24", wait: float = 0.0
     ) -> None:
-        """Log a connection with requests, each a path, a status and a cache result, routed as the handler does."""
+        """Log a connection with requests: path, status and cache result of each, routed as by the handler."""
         connection = ConnectionStatistics(self.server.name, client, self.clock.seconds())
         for path, status, cache in requests:
             request = RequestStatistics(self.clock.seconds(), "GET", path, status, 100, cast(Any, cache))
@@ -83,6 +83,6 @@ class OperationsTestCase(WireTestCase):
         Logger().info(statistics=connection)
 
     def metric(self, line: str) -> str | None:
-        """Return the value of a metric, by its name and labels."""
+        """Return the value of the metric with this name and these labels, or None."""
         lines = generate_latest(self.metrics.registry).decode().splitlines()
         return next((text.rpartition(" ")[2] for text in lines if text.rpartition(" ")[0] == line), None)

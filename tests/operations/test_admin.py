@@ -19,9 +19,10 @@ from tests.operations.case import CODE, OperationsTestCase
 
 
 class AdminTests(OperationsTestCase):
-    """The operators' port."""
+    """The operators' endpoint."""
 
     def get(self, path: str) -> StringTransport:
+        """Send a request; return the transport, which has the response."""
         admin = Admin(self.clock, self.metrics, self.status, Readiness(self.components, "", self.clock))
         protocol = admin.buildProtocol(cast(IAddress, None))
         transport = StringTransport()
@@ -31,17 +32,17 @@ class AdminTests(OperationsTestCase):
         return transport
 
     def test_content_types(self) -> None:
-        """Each path has its content type; any other path is a 404."""
+        """Each path has its content type; other paths get 404."""
         self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
         for path, content_type in {
             "/health": b"text/plain", "/status": b"text/html", "/": b"text/html", "/status.json": b"application/json",
             "/metrics": b"text/plain", "/ready": b"text/plain",
         }.items():  # fmt: skip
             self.assertRegex(self.get(path).value(), b"(?s)^HTTP/1.[01] 200 .*Content-Type: " + content_type)
-        self.assertRegex(self.get("/passwd").value(), b"^HTTP/1.[01] 404 ")
+        self.assertRegex(self.get("/absent").value(), b"^HTTP/1.[01] 404 ")
 
-    def test_not_ready_has_reasons(self) -> None:
-        """Not ready is a 503 with the reasons: the last requested board could not be served now."""
+    def test_not_ready_states_reasons(self) -> None:
+        """If the last requested board cannot be served, the response is 503 with the reasons."""
         _, board = self.cache.board(CODE)
         self.source.results[-1].callback(Board(CODE, (Trip(),), NOW))
         self.successResultOf(cast("Deferred[object]", board))
@@ -57,11 +58,12 @@ class AdminTests(OperationsTestCase):
         )
 
     def ready(self) -> str:
+        """Return the body of /ready."""
         response: bytes = self.get("/ready").value()
         return response.partition(b"\r\n\r\n")[2].decode()
 
     def test_not_ready_despite_cached_board(self) -> None:
-        """A server that accepts nothing, or whose gateway does not, is not ready, whatever is cached."""
+        """If the server or its gateway accepts nothing, the program is not ready, despite cached boards."""
         self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
         self.cache.put(Board(CODE, (Trip(),), NOW))
         self.cache.last_requested = CODE
@@ -76,7 +78,7 @@ class AdminTests(OperationsTestCase):
         self.assertIn("server is stopping\n", self.ready())
 
     def test_failing_module_is_not_ready(self) -> None:
-        """A failing module is not ready, since it gets a real request; which appears in no statistics."""
+        """A failing module is not ready: it gets a real request, which appears in no statistics."""
         self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
         self.feed.boards.rendered = None  # type: ignore[method-assign,assignment]
         self.assertRegex(self.ready(), "^/tpc: stop [0-9]+: 500 Internal Server Error\n$")
@@ -84,7 +86,7 @@ class AdminTests(OperationsTestCase):
         self.assertEqual(list(self.history.minutes()), [])
 
     def test_disconnected_check_is_cancelled(self) -> None:
-        """A check whose client has disconnected is cancelled."""
+        """A check is cancelled when its client disconnects."""
         self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
         self.cache.last_requested = CODE
         admin = Admin(self.clock, self.metrics, self.status, Readiness(self.components, "", self.clock))

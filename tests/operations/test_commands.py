@@ -27,7 +27,7 @@ CODE = "57330430"
 
 
 class ManholeCommandsTests(SynchronousTestCase):
-    """What the commands return."""
+    """The commands' texts and effects."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -59,32 +59,32 @@ class ManholeCommandsTests(SynchronousTestCase):
         self.assertEqual(len(text.splitlines()), len(self.commands.all()))
         self.assertIn("Restart=always", self.commands.help(self.commands.drain))
 
-    def test_text_is_shown_as_it_is(self) -> None:
-        """A prompt shows texts without quotes or escapes."""
+    def test_text_is_shown_unchanged(self) -> None:
+        """The prompt shows texts without quotes and escapes."""
         self.assertEqual(repr(Text("a\nb")), "a\nb")
 
     def test_stop_sends_no_request(self) -> None:
-        """A cached board is shown with its age and without control characters; no request is sent."""
+        """stop() shows a cached board with its age, without control characters, and sends no request."""
         self.assertEqual(self.commands.stop(CODE), f"/kv55: {CODE} is not cached")
         self.cache.put(self.board("Sta\x1b[2Jtion"))
         self.clock.advance(7)
         self.assertIn("1 departures, 7 s old\n  -  Sta?[2Jtion", self.commands.stop(CODE))
         self.assertEqual(self.source.requested, [])
 
-    def test_invalid_code(self) -> None:
-        """Commands that take a stop reject anything else."""
+    def test_invalid_code_is_rejected(self) -> None:
+        """Commands with a stop reject anything but a TimingPointCode."""
         for command in (self.commands.stop, self.commands.purge, self.commands.refresh):
             for invalid in ("x", "", 57330430):
                 self.assertIn("invalid TimingPointCode", cast(str, command(cast(str, invalid))))
 
-    def test_purge(self) -> None:
-        """A board is removed once."""
+    def test_purge_removes_a_board(self) -> None:
+        """purge() removes a board, and reports whether it was cached."""
         self.cache.put(self.board())
         self.assertEqual(self.commands.purge(CODE), f"{CODE}: removed from /kv55")
         self.assertEqual(self.commands.purge(CODE), f"{CODE}: not cached")
 
     def test_refresh_bypasses_the_cache(self) -> None:
-        """The source is requested despite the cached board; the new board is shown and cached."""
+        """refresh() requests a board even if it is cached; the new board is shown and cached."""
         self.cache.put(self.board())
         refreshed = self.commands.refresh(CODE)
         assert isinstance(refreshed, Deferred)
@@ -95,15 +95,15 @@ class ManholeCommandsTests(SynchronousTestCase):
         self.assertIn("Elsewhere", text)
         self.assertIn("Elsewhere", self.commands.stop(CODE))
 
-    def test_refresh_failure_is_returned_at_once(self) -> None:
-        """A failure that is known at once is returned, not deferred."""
-        self.source.immediate = SourceSilent("no answer")
-        self.assertEqual(self.commands.refresh(CODE), f"/kv55: {CODE}: no board (no answer)")
-        for result in self.source.results:
-            result.addErrback(lambda failure: None)
+    def test_immediate_failure_of_refresh_is_returned(self) -> None:
+        """An immediate failure of refresh() is returned, not deferred."""
+        self.source.immediate = SourceSilent("no response")
+        self.assertEqual(self.commands.refresh(CODE), f"/kv55: {CODE}: no board (no response)")
+        for board in self.source.results:
+            board.addErrback(lambda failure: None)
 
-    def test_status_breaker_flights_slow(self) -> None:
-        """The commands that show the state of the program do so, also if there is nothing to list."""
+    def test_commands_that_show_the_state(self) -> None:
+        """The commands that show the state of the program have a text for empty lists."""
         self.assertIn("UP since", self.commands.status())
         self.assertEqual(self.commands.breaker(), "  /kv55  closed")
         self.assertEqual(self.commands.flights(), "no pending requests")
@@ -112,8 +112,8 @@ class ManholeCommandsTests(SynchronousTestCase):
         self.cache.board(CODE)
         self.assertEqual(self.commands.flights(), f"  /kv55  {CODE}  2 waiting")
 
-    def test_drain_begins_after_the_response(self) -> None:
-        """Draining begins once, and after the response was sent."""
+    def test_drain_starts_after_the_response(self) -> None:
+        """Draining starts once, after the response is sent."""
         self.assertIn("draining 0 connections", self.commands.drain())
         self.assertIn("already draining", self.commands.drain())
         self.assertEqual(self.shut_downs, [])
@@ -121,6 +121,6 @@ class ManholeCommandsTests(SynchronousTestCase):
         self.assertEqual(self.shut_downs, [True])
 
     def test_log_level(self) -> None:
-        """A level is set for a namespace; an invalid one is rejected."""
+        """A level is set for a namespace; an invalid level is rejected."""
         self.assertIn("invalid log level 'loud' (expected debug, ", self.commands.log_level("a", "loud"))
         self.assertIn("a.b           warn", self.commands.log_level("a.b", "warn"))

@@ -13,25 +13,26 @@ from tests.operations.case import CODE, OperationsTestCase
 
 
 class HealthMonitorTests(OperationsTestCase):
-    """The health, and its reasons."""
+    """The health of the program, and its reasons."""
 
     def health(self) -> str:
         return self.monitor.health().status
 
     def fail_gateway(self) -> None:
+        """Fail ten requests, which opens the breaker."""
         for n in range(10):
             _, board = self.cache.board(str(n))
             cast("Deferred[object]", board).addErrback(lambda failure: failure.trap(SourceUnreachable))
             self.source.results[-1].errback(SourceUnreachable("refused"))
 
     def test_up_since_start(self) -> None:
-        """Without a problem the health is UP, since the start."""
+        """Without problems the health is UP since the start."""
         self.assertEqual(self.health(), "UP")
         self.clock.advance(100)
         self.assertEqual(self.monitor.health().since, NOW)
 
     def test_failing_sources(self) -> None:
-        """One failing source of two is DEGRADED, both are DOWN, and after that it is RECOVERING, then UP."""
+        """With one of two sources failing the health is DEGRADED, with both DOWN, then RECOVERING, then UP."""
         self.subscriber.state = "DOWN"
         health = self.monitor.health()
         self.assertEqual(health.status, "DEGRADED")
@@ -54,7 +55,7 @@ class HealthMonitorTests(OperationsTestCase):
         self.assertEqual(self.health(), "UP")
 
     def test_failing_requests(self) -> None:
-        """A few failed requests are not reported; many, for several stops, are, with details."""
+        """A few failed requests are not reported; many for several stops are reported with details."""
         self.log_requests(*[(f"/kv55/{CODE}", 200, "hit")] * 10)
         self.log_requests(*((f"/kv55/{n}", 504, "miss") for n in range(4)))
         self.assertEqual(self.health(), "UP")
@@ -71,7 +72,7 @@ class HealthMonitorTests(OperationsTestCase):
         self.assertEqual(self.health(), "RECOVERING")
 
     def test_stop_that_may_not_exist(self) -> None:
-        """A single stop that never had a board does not change the health, but is noted."""
+        """Failures of a single stop that never had a board are mentioned, but do not change the health."""
         self.log_requests(*[(f"/kv55/{CODE}", 200, "hit")] * 100, *[("/kv55/99999999", 504, "miss")] * 55)
         health = self.monitor.health()
         self.assertEqual(health.status, "UP")
@@ -79,13 +80,13 @@ class HealthMonitorTests(OperationsTestCase):
         stops = self.status.json()["stops"]
         self.assertEqual((stops["never_answered"], stops["most_failed"]), ({"99999999": 55}, {}))
 
-    def test_existing_stop(self) -> None:
-        """A single failing stop is reported if it had a board before: it exists."""
+    def test_failing_stop_that_exists(self) -> None:
+        """Failures of a single stop that had a board before change the health."""
         self.log_requests((f"/kv55/{CODE}", 200, "miss"), *[(f"/kv55/{CODE}", 502, "miss")] * 5)
         self.assertEqual(self.health(), "DEGRADED")
 
     def test_outage_of_the_only_source(self) -> None:
-        """A gateway that accepts requests but answers none is DOWN if it is the only source."""
+        """If the only source is a gateway that accepts requests without responding, the health is DOWN."""
         self.components.feed = None
         self.log_requests(*((f"/kv55/{n}", 200, "miss") for n in range(5)))
         self.assertEqual(self.health(), "UP")
@@ -98,15 +99,15 @@ class HealthMonitorTests(OperationsTestCase):
         self.log_requests(*[("/kv55/1", 200, "hit")] * 5)
         self.assertEqual(self.health(), "DEGRADED")
 
-    def test_clients_that_leave_count_as_unanswered(self) -> None:
-        """Requests whose client left before the deadline are unanswered as well."""
+    def test_requests_of_departed_clients_are_failures(self) -> None:
+        """Requests whose client disconnected before the response count as failed."""
         self.components.feed = None
         self.log_requests(*((f"/kv55/{n}", None, "miss") for n in range(5)))
         self.assertEqual(self.health(), "DOWN")
         self.assertIn("client left: 5", self.monitor.health().reasons[0])
 
-    def test_unknown_stops_are_no_outage(self) -> None:
-        """Stops that never had a board do not make an outage of a source that answers for others."""
+    def test_unknown_stops_are_not_an_outage(self) -> None:
+        """Failures of stops that never had a board are not an outage of a source that responds for others."""
         self.components.feed = None
         self.log_requests((f"/kv55/{CODE}", 200, "miss"))
         self.clock.advance(300)
@@ -116,7 +117,7 @@ class HealthMonitorTests(OperationsTestCase):
         self.assertEqual(self.health(), "DOWN")
 
     def test_outage_of_the_feed(self) -> None:
-        """A feed that is UP but has no boards is a failing source."""
+        """A feed that is UP but has no boards counts as failing."""
         del self.components.gateways["kv55"]
         self.log_requests(*((f"/{module}/{n}", 503, "none") for n in range(3) for module in ("kv55", "tpc")))
         health = self.monitor.health()
@@ -124,7 +125,7 @@ class HealthMonitorTests(OperationsTestCase):
         self.assertIn("0 of 6 answered in 3 min; 503: 6", health.reasons[0])
 
     def test_server_problems(self) -> None:
-        """Connections near their limit, too many open files, and files that are not writable are reported."""
+        """Connections near their limit, too many open files and unwritable files are reported."""
         self.server.access.limits = AccessSettings(connections=1, unlimited=())
         self.client()
         self.server.accepting.paused = True
@@ -134,7 +135,7 @@ class HealthMonitorTests(OperationsTestCase):
         self.assertEqual(len(reasons), 4)
         self.assertIn("(1 of 1 in use)", reasons[0])
 
-    def test_recovering_feed(self) -> None:
-        """A feed whose data is incomplete is RECOVERING."""
+    def test_feed_in_unknown_state(self) -> None:
+        """A feed in state UNKNOWN is reported with the age of its data."""
         self.subscriber.state = "UNKNOWN"
         self.assertEqual(self.monitor.health().reasons, ("Live feed UNKNOWN: last data received 0 s ago",))

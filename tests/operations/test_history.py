@@ -10,10 +10,10 @@ from tests.operations.case import CODE, OperationsTestCase
 
 
 class RecentHistoryTests(OperationsTestCase):
-    """The last hour, by the minute."""
+    """The last hour by minute."""
 
     def test_requests_are_counted_by_result(self) -> None:
-        """Requests are counted by result, and stops by requests, failures and waits."""
+        """Requests are counted by result; requests, failures and the longest waits by stop."""
         self.log_requests((f"/kv55/{CODE}", 200, "hit"), ("/kv55/1", 504, "miss"), ("/kv55/2", 503, "miss"))
         self.log_requests(("/kv55/3", 404, "none"), (f"/tpc/{CODE}/departures", 200, "stale"), wait=2.5)
         (minute,) = self.history.minutes()
@@ -23,7 +23,7 @@ class RecentHistoryTests(OperationsTestCase):
         self.assertEqual(minute.longest_waits, {"3": 2.5, CODE: 2.5})
 
     def test_module_and_stop_of_requests(self) -> None:
-        """Requests are counted for the module and the stop that their handling set, repeated ones too."""
+        """Requests on both paths are counted for the module and the stop that their handling set."""
         self.cache.put(Board(CODE, (Trip(),), NOW))
         client = self.client()
         for path in (f"/kv55/{CODE}", f"/kv55/{CODE}", f"/tpc/{CODE},1", "/elsewhere/1"):
@@ -35,7 +35,7 @@ class RecentHistoryTests(OperationsTestCase):
         self.assertEqual(self.metric('govi_requests_total{cache="none",module="other",status="404"}'), "1.0")
 
     def test_other_servers_are_ignored(self) -> None:
-        """Connections of other servers, such as callbacks, are not counted."""
+        """Connections of other servers, such as the callbacks', are not counted."""
         Logger().info(statistics=ConnectionStatistics("kv55 callbacks", "local", NOW))
         self.assertEqual(list(self.history.minutes()), [])
 
@@ -49,7 +49,7 @@ class RecentHistoryTests(OperationsTestCase):
         self.assertEqual(list(self.history.minutes()), [])
 
     def test_names_are_bounded(self) -> None:
-        """A minute counts only so many stops and clients separately."""
+        """A minute counts at most MAX_NAMES stops and clients separately."""
         for n in range(MAX_NAMES + 500):
             self.log_requests((f"/kv55/{n}", 404, "none"), client=f"client {n}")
         (minute,) = self.history.minutes()
@@ -57,7 +57,7 @@ class RecentHistoryTests(OperationsTestCase):
         self.assertEqual(len(minute.clients), MAX_NAMES + 1)
 
     def test_failures_of_feed_modules(self) -> None:
-        """A 503 of a feed module is a failure though it looked up no cache; other statuses and paths are not."""
+        """A 503 of a feed module is a failure although it has no cache result; other statuses and paths are not."""
         self.log_requests(
             ("/tpc/1", 503, "none"), ("/tpc/2", 404, "none"), ("/b", 503, "none"), ("/tpc/1", 501, "none")
         )

@@ -9,24 +9,24 @@ from govi_server.operations.log_levels import LogLevels
 
 
 class LogLevelsTests(SynchronousTestCase):
-    """Which events are written to the log."""
+    """The events that are written to the log."""
 
     def test_levels_filter_the_file_only(self) -> None:
-        """The file has the events that the levels admit; other observers see all; stopping removes the filters."""
+        """Levels filter the events of the file, not those of other observers; stopping removes the filters."""
         file = io.StringIO()
-        seen: list[LogEvent] = []
-        publisher = LogPublisher(textFileLogObserver(file), seen.append)  # type: ignore[arg-type]
+        events: list[LogEvent] = []
+        publisher = LogPublisher(textFileLogObserver(file), events.append)  # type: ignore[arg-type]
         levels, logger = LogLevels(publisher), Logger("a.b", observer=publisher)
         levels.startService()
-        seen.clear()
-        logger.debug("one")
+        events.clear()
+        logger.debug("first")
         levels.set("a", "debug")
-        logger.debug("two")
+        logger.debug("second")
         levels.set("a.b", "error")
-        logger.warn("three")
-        self.assertEqual(("one" in file.getvalue(), "two" in file.getvalue()), (False, True))
-        self.assertNotIn("three", file.getvalue())
-        self.assertEqual(len(seen), 3)
+        logger.warn("third")
+        self.assertEqual(("first" in file.getvalue(), "second" in file.getvalue()), (False, True))
+        self.assertNotIn("third", file.getvalue())
+        self.assertEqual(len(events), 3)
         levels.stopService()
-        logger.debug("four")
-        self.assertIn("four", file.getvalue())
+        logger.debug("fourth")
+        self.assertIn("fourth", file.getvalue())

@@ -1,4 +1,4 @@
-"""Tests of govi_server.operations.manhole: its keys."""
+"""Tests of the keys of govi_server.operations.manhole."""
 
 import os
 import warnings
@@ -15,7 +15,7 @@ with warnings.catch_warnings():  # conch imports spwd, which Python 3.13 does no
 
 
 class KeysTests(SynchronousTestCase):
-    """The keys of operators, and the server's own."""
+    """The keys of operators, and the host key."""
 
     def setUp(self) -> None:
         folder = TemporaryDirectory()
@@ -28,6 +28,7 @@ class KeysTests(SynchronousTestCase):
         os.chmod(self.path, mode)
 
     def error(self) -> str:
+        """Return the error of the file of keys, which must admit no key."""
         with self.assertRaises(StartupError) as caught:
             KeysFile(self.path).read()
         self.assertNotIn("\n", str(caught.exception))
@@ -35,7 +36,7 @@ class KeysTests(SynchronousTestCase):
         return str(caught.exception)
 
     def test_invalid_keys_file(self) -> None:
-        """An invalid file is reported in one line, and admits no key."""
+        """The error of an invalid file is one line, and the file admits no key."""
         key = host_key(self.path + ".host")
         public = key.public().toString("openssh")
         self.assertIn("No such file", self.error())
@@ -46,11 +47,11 @@ class KeysTests(SynchronousTestCase):
         for invalid in (b"nonsense", b'from="10.0.0.1" ' + public, b"-----BEGIN OPENSSH PRIVATE KEY-----"):
             self.write(b"# first\n" + invalid)
             self.assertIn("line 2: not a public key", self.error())
-        self.write(b"# me\n" + public + b"\n")
+        self.write(b"# operator\n" + public + b"\n")
         self.assertEqual(KeysFile(self.path).read(), [key.public()])
 
     def test_host_key_is_private(self) -> None:
-        """The host key is created once, private, and rejected if others can read it."""
+        """The host key is created once, readable by its owner alone, and rejected if others can read it."""
         key = host_key(self.path)
         self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o600)
         self.assertEqual(host_key(self.path), key)

@@ -21,7 +21,7 @@ class MetricsTests(OperationsTestCase):
     """Metrics for Prometheus."""
 
     def test_requests_by_module_status_and_cache(self) -> None:
-        """Requests are counted by module, status and cache result; paths without a module are one module."""
+        """Requests are counted by module, status and cache result; those without a module are one module."""
         self.log_requests(
             (f"/kv55/{CODE}", 200, "hit"), ("/a", 404, "none"), ("/b", 404, "none"), ("/tpc/1", None, "none")
         )
@@ -35,7 +35,7 @@ class MetricsTests(OperationsTestCase):
         self.assertEqual(self.metric('govi_connections_ended_total{end="client"}'), "1.0")
 
     def test_streams_are_counted_separately(self) -> None:
-        """Streams are counted separately, in the metrics, in the status and on its page."""
+        """Streams are counted separately in the metrics, in the status and on its page."""
         for stream in (True, True, False):
             handler = self.client().handler
             if stream:
@@ -56,8 +56,8 @@ class MetricsTests(OperationsTestCase):
         self.assertEqual(self.metric('govi_gateway_callback_seconds_sum{module="kv55"}'), "13.5")
         self.assertEqual(self.metric('govi_breaker_state{module="kv55",state="closed"}'), "1.0")
 
-    def test_failing_stops(self) -> None:
-        """Stops with failed requests are counted once each, for five minutes."""
+    def test_failing_stops_are_counted(self) -> None:
+        """Each stop with failed requests in the last five minutes is counted once."""
         self.log_requests(("/kv55/1", 504, "miss"), ("/kv55/1", 504, "miss"), ("/kv55/2", 502, "miss"))
         self.log_requests(("/kv55/3", None, "miss"), ("/kv55/4", 200, "miss"))
         self.assertEqual(self.metric('govi_failing_stops{module="kv55"}'), "2.0")
@@ -66,7 +66,7 @@ class MetricsTests(OperationsTestCase):
         self.assertEqual(self.metric('govi_failing_stops{module="kv55"}'), "0.0")
 
     def test_incident_kinds_are_complete(self) -> None:
-        """Each kind of incident is there from the start, at 0; and the table has exactly those that the code adds."""
+        """Each kind of incident is exported from the start, at 0; the table has exactly the kinds in the code."""
         for where, kinds in INCIDENT_KINDS.items():
             if where in ("statistics", "snapshot"):
                 continue  # these components are absent here
@@ -83,7 +83,7 @@ class MetricsTests(OperationsTestCase):
         self.assertIn("too many names", added)
 
     def test_cached_documents_of_the_feed(self) -> None:
-        """Documents that are cached for the feed's modules have the metrics of the gateways' caches."""
+        """The cache of the feed's documents has the same metrics as those of the gateways."""
         self.feed.received("/GOVI/KV8passtimes/LIN", gzip.compress(kv.passtimes({})))
         (code,) = self.feed.passtimes.stops
         for form in "abc":
@@ -93,7 +93,7 @@ class MetricsTests(OperationsTestCase):
         self.assertEqual(self.metric('govi_cache_evictions_total{module="feed"}'), "1.0")
 
     def test_feed_metrics(self) -> None:
-        """The feed's state, records, operators and incidents."""
+        """The feed has metrics of its state, records, operators and incidents."""
         self.feed.received("/GOVI/KV8passtimes/OWN", gzip.compress(kv.passtimes({})))
         self.feed.received("/GOVI/KV8passtimes/OWN", b"no gzip")
         self.clock.advance(7)
@@ -104,7 +104,7 @@ class MetricsTests(OperationsTestCase):
         self.assertEqual(self.metric('govi_feed_state{state="UP"}'), "1.0")
 
     def test_verdict_has_one_series_per_status(self) -> None:
-        """The current health status is 1, all others are 0."""
+        """The series of the current health status is 1, the others are 0."""
         self.subscriber.state = "DOWN"
         values = {status: self.metric(f'govi_verdict{{verdict="{status}"}}') for status in get_args(HealthStatus)}
         self.assertEqual(values, {"UP": "0.0", "RECOVERING": "0.0", "DEGRADED": "1.0", "DOWN": "0.0"})

@@ -26,7 +26,7 @@ from tests.doubles import FakeSource, ingest, live_feed
 CODE = "57330430"
 FEED_CODE = "30000001"
 VERSION_1 = Path(__file__).with_name("snapshot_1.bin")
-"""A snapshot that version 1 has written, with a board, planning, a live passtime and a message."""
+"""A snapshot that version 1 wrote, with a board, a planned passtime, a live one and a general message."""
 
 
 def snapshot_file(columns: Columns, *records: Record) -> bytes:
@@ -37,7 +37,7 @@ def snapshot_file(columns: Columns, *records: Record) -> bytes:
 
 
 class Program(NamedTuple):
-    """The parts of a program that a snapshot holds."""
+    """The components of a program that a snapshot contains."""
 
     cache: BoardCache
     feed: Feed
@@ -55,7 +55,7 @@ class SnapshotTests(SynchronousTestCase):
         self.program = self.make_program()
 
     def make_program(self) -> Program:
-        """Make the parts of a program that has just started."""
+        """Return the components of a program that has just started."""
         return Program(BoardCache(FakeSource(), self.clock), live_feed(self.clock))
 
     def make_snapshots(self, program: Program, path: str = "") -> Snapshots:
@@ -64,7 +64,7 @@ class SnapshotTests(SynchronousTestCase):
         return Snapshots({"kv55": program.cache}, program.feed, settings, self.clock, cooperator)
 
     def start(self, program: Program) -> Snapshots:
-        """Start a program's snapshots, and read the one that there is."""
+        """Start the snapshots of a program, which reads the existing one."""
         snapshots = self.make_snapshots(program)
         snapshots.startService()
         self.clock.pump([0.01] * 100)
@@ -82,7 +82,7 @@ class SnapshotTests(SynchronousTestCase):
         self.start(self.program).stopService()
 
     def restart(self) -> tuple[Program, list[str]]:
-        """Return a program that has read the snapshot, and what its snapshots logged."""
+        """Return a program that has read the snapshot, and the lines that its snapshots logged."""
         program = self.make_program()
         with capturedLogs() as events:
             self.start(program)
@@ -90,7 +90,7 @@ class SnapshotTests(SynchronousTestCase):
         return program, [line for line in lines if line.startswith("Snapshot ")]
 
     def test_restart_restores_memory(self) -> None:
-        """Boards, departures and planning are there after a clean stop and a start."""
+        """Boards, departures and planned passtimes are restored after a clean stop and a start."""
         self.save()
         program, _ = self.restart()
         before = self.program.feed.boards.board(FEED_CODE, 86400)
@@ -101,20 +101,20 @@ class SnapshotTests(SynchronousTestCase):
         self.assertEqual(program.feed.timetable.n_planned, 1)
 
     def test_future_times_are_dropped(self) -> None:
-        """An operator heard by a clock that was ahead is not fresh until then."""
+        """Times in the future, from a clock that was ahead, are dropped: they would keep operators fresh."""
         passtimes = self.program.feed.passtimes
         passtimes.restore_operators({"A": NOW + 3600, "B": NOW - 5}, {})
         self.assertEqual(passtimes.last_heard, {"B": NOW - 5})
 
     def test_expired_content_is_dropped(self) -> None:
-        """Boards and passtimes that are over by the next start are not restored."""
+        """Boards and passtimes that have expired by the next start are not restored."""
         self.save()
         self.clock.advance(2 * 86400)
         program, _ = self.restart()
         self.assertEqual((program.cache.entries, program.feed.passtimes.n_passtimes), (0, 0))
 
     def test_snapshot_every_minute(self) -> None:
-        """A whole snapshot is written each minute."""
+        """A complete snapshot is written every minute."""
         snapshots = self.start(self.program)
         self.fill()
         self.assertFalse(self.path.exists())
@@ -126,8 +126,8 @@ class SnapshotTests(SynchronousTestCase):
     def test_damaged_file_is_put_aside(self) -> None:
         """A damaged or foreign file is renamed with one log line, wherever the damage is."""
         self.save()
-        whole = self.path.read_bytes()
-        for data in (b"", b"foreign", whole[:-1], whole + b"x", whole[:100] + b"\xff" + whole[101:], HEADER):
+        content = self.path.read_bytes()
+        for data in (b"", b"foreign", content[:-1], content + b"x", content[:100] + b"\xff" + content[101:], HEADER):
             self.path.write_bytes(data)
             program, (line,) = self.restart()
             self.assertIn("; renamed to ", line)
@@ -136,7 +136,7 @@ class SnapshotTests(SynchronousTestCase):
             (self.path.parent / "snapshot.damaged").unlink()
 
     def test_write_errors_are_counted(self) -> None:
-        """A snapshot that cannot be written is logged and counted; the next one is tried."""
+        """A snapshot that cannot be written is logged and counted; the next attempt is made on time."""
         folder = self.path.parent / "folder"
         folder.mkdir()
         snapshots = self.make_snapshots(self.program, str(folder / "snapshot"))
@@ -156,7 +156,7 @@ class SnapshotTests(SynchronousTestCase):
         self.assertEqual(snapshots.incidents.counts, {"unwritable": 2})
 
     def test_missing_directory_fails_startup(self) -> None:
-        """The program does not start where a snapshot could never be written."""
+        """The program does not start if the snapshot's directory does not exist."""
         snapshots = self.make_snapshots(self.program, "/nonexistent/snapshot")
         error = self.assertRaises(StartupError, snapshots.startService)
         self.assertEqual(
@@ -164,16 +164,16 @@ class SnapshotTests(SynchronousTestCase):
         )
 
     def test_unread_snapshot_is_not_overwritten(self) -> None:
-        """A program that stops before it has read the snapshot leaves it as it was."""
+        """A program that stops before it has read the snapshot does not overwrite it."""
         self.save()
-        whole = self.path.read_bytes()
+        content = self.path.read_bytes()
         snapshots = self.make_snapshots(self.make_program())
         snapshots.startService()
         snapshots.stopService()
-        self.assertEqual(self.path.read_bytes(), whole)
+        self.assertEqual(self.path.read_bytes(), content)
 
     def test_version_1_is_restored(self) -> None:
-        """A snapshot of version 1, which does not name its columns, is restored."""
+        """A snapshot of version 1, without names of columns, is restored."""
         self.path.write_bytes(VERSION_1.read_bytes())
         program, (line,) = self.restart()
         self.assertIn("records restored", line)
@@ -186,7 +186,7 @@ class SnapshotTests(SynchronousTestCase):
         self.assertEqual(program.feed.passtimes.last_heard, {"LIN": NOW})
 
     def test_columns_are_mapped_by_name(self) -> None:
-        """Columns that the snapshot lacks are unknown, further ones are dropped, and their order is free."""
+        """Columns missing in the snapshot are None, unknown ones are dropped, and their order is free."""
         self.fill()
         stop = self.program.feed.passtimes.stops[FEED_CODE]
         ((key, values),) = stop.passtimes.items()
@@ -203,7 +203,7 @@ class SnapshotTests(SynchronousTestCase):
         self.assertEqual((passtime.trip_stop_status, passtime.wheelchair), ("DRIVING", "ACCESSIBLE"))
 
     def test_missing_key_column_drops_passtimes(self) -> None:
-        """Passtimes of a snapshot that lacks a column of the key are dropped, and the rest is restored."""
+        """If a column of the key is missing, passtimes are dropped, and the rest is restored."""
         self.fill()
         ((key, values),) = self.program.feed.passtimes.stops[FEED_CODE].passtimes.items()
         columns = Columns(KEY_NAMES[:-1], VALUE_NAMES)
@@ -228,7 +228,7 @@ class SnapshotTests(SynchronousTestCase):
             self.assertEqual(program.feed.passtimes.n_passtimes, 0)
 
     def test_rejected_record_names_the_snapshot(self) -> None:
-        """A rejected record of a snapshot is logged with the snapshot's path."""
+        """A rejected record is logged with the path of its snapshot."""
         self.fill()
         passtimes = self.program.feed.passtimes.stops[FEED_CODE].passtimes
         self.path.write_bytes(snapshot_file(Columns(), StopRecord("no code", passtimes, [])))

@@ -9,10 +9,10 @@ from tests.operations.case import CODE, OperationsTestCase
 
 
 class StatusTests(OperationsTestCase):
-    """The status."""
+    """The status of the program."""
 
     def test_status_is_json(self) -> None:
-        """The status is JSON, and has the last hour by minute."""
+        """The status is JSON, with the last hour by minute."""
         self.log_requests((f"/kv55/{CODE}", 200, "hit"), ("/kv55/1", 504, "miss"))
         Logger().info(flight=GatewayEvent("kv55", "taken", 0.05))
         Logger().warn("<b>something</b>")
@@ -24,7 +24,7 @@ class StatusTests(OperationsTestCase):
         self.assertEqual(status["feed"]["state"], "UP")
 
     def test_latencies_by_module(self) -> None:
-        """Latencies are shown by module, those of the last minutes beside the hour's, however many there are."""
+        """Latencies are shown by module, for the last hour and the last minutes, for any number of them."""
         self.components.gateways["other"] = self.components.gateways["kv55"]
         for _ in range(1000):
             Logger().info(flight=GatewayEvent("kv55", "answered", 0.1))
@@ -33,8 +33,8 @@ class StatusTests(OperationsTestCase):
             Logger().info(flight=GatewayEvent("kv55", "answered", 8))
         Logger().info(flight=GatewayEvent("other", "taken", 0.05))
         gateways = self.status.json()["gateways"]
-        responses = {name: gateways["kv55"][name]["answer_ms"] for name in ("hour", "lately")}
-        self.assertApproximates(responses["hour"]["p50"], 8000, 80)
-        self.assertEqual(responses["hour"]["p50"], responses["lately"]["p99"])
+        durations = {name: gateways["kv55"][name]["answer_ms"] for name in ("hour", "lately")}
+        self.assertApproximates(durations["hour"]["p50"], 8000, 80)
+        self.assertEqual(durations["hour"]["p50"], durations["lately"]["p99"])
         self.assertEqual(gateways["other"]["lately"]["answer_ms"]["p50"], None)
         self.assertApproximates(gateways["other"]["hour"]["acknowledgement_ms"]["p50"], 50, 0.5)

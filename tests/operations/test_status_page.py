@@ -21,7 +21,7 @@ class StatusPageTests(OperationsTestCase):
     """The status page."""
 
     def test_bars_differ_in_lightness(self) -> None:
-        """The bars differ from the background and from each other by lightness alone, in light and in dark."""
+        """The bars differ in lightness from the background and from each other, in both themes."""
         themes = re.findall(r"--panel: (#\w+);(.*?)}", page(self.status.json()).decode(), re.DOTALL)
         self.assertEqual(len(themes), 2)
         for panel, rules in themes:
@@ -32,8 +32,8 @@ class StatusPageTests(OperationsTestCase):
                 for other in bars.keys() - {name}:
                     self.assertGreaterEqual(contrast(lightness, bars[other]), 1.35, (name, other))
 
-    def test_small_shares_and_states_are_worded(self) -> None:
-        """A small share is not 0 %; a feed without a connection is trying; an event of today has no date."""
+    def test_texts_of_shares_feeds_and_events(self) -> None:
+        """A small share is below 1 %, not 0 %; a feed without a connection is shown; events of today have no date."""
         self.log_requests(("/kv55/1", 200, "joined"), *[("/kv55/1", 200, "hit")] * 999)
         self.subscriber.state = "DOWN"
         self.subscriber.attempts = 2
@@ -44,8 +44,8 @@ class StatusPageTests(OperationsTestCase):
         self.assertIn("reconnects</th><td>1", text)
         self.assertIn(f'>{utc_timestamp(NOW)[11:]}</time>\n<b class="middle">warn</b> something', text)
 
-    def test_page_stands_alone(self) -> None:
-        """The page begins with the health, reloads itself, loads nothing else, and escapes foreign text."""
+    def test_page_is_self_contained(self) -> None:
+        """The page shows the health, reloads itself, loads nothing else, and escapes foreign text."""
         Logger().warn("<script>alert(1)</script>")
         self.log_requests((f"/kv55/{CODE}", 200, "hit"), client="<i>")
         text = page(self.status.json()).decode()
@@ -57,7 +57,7 @@ class StatusPageTests(OperationsTestCase):
             self.assertNotIn(reference, text)
 
     def test_page_without_sources(self) -> None:
-        """There is a page without a gateway, a feed or a history."""
+        """The page is rendered without gateways, a feed and a history."""
         self.components.gateways.clear()
         self.components.feed = None
         self.assertIn(b"none in the last hour", page(self.status.json()))

@@ -1,4 +1,4 @@
-"""Untrusted gzip: bounded, complete, and with nothing after it."""
+"""Decompressing untrusted gzip: bounded, complete, and without bytes after the end."""
 
 import gzip
 import zlib
@@ -7,21 +7,22 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.runtime.gunzip import gunzip
 
-PLAIN = b"what leaves from a stop\n" * 10
+PLAIN = b"departures of a stop\n" * 10
 PACKED = gzip.compress(PLAIN, mtime=0)
 
 
 class GunzipTests(SynchronousTestCase):
-    """Contents and rejections."""
+    """gunzip()."""
 
-    def refused(self, data: bytes, limit: int = 1 << 20) -> str:
+    def error(self, data: bytes, limit: int = 1 << 20) -> str:
+        """Return the error of rejected data."""
         with self.assertRaises(ValueError) as caught:
             gunzip(data, limit)
         self.assertIs(type(caught.exception), ValueError)
         return str(caught.exception)
 
-    def test_whole(self) -> None:
-        """A complete file is decompressed: empty, of one member, of several, and padded with zeros."""
+    def test_complete_file(self) -> None:
+        """A complete file is decompressed: with one or several members, empty, and padded with zeros."""
         for data, plain in [
             (PACKED, PLAIN),
             (gzip.compress(b""), b""),
@@ -31,50 +32,50 @@ class GunzipTests(SynchronousTestCase):
         ]:
             self.assertEqual(gunzip(data, 1 << 20), plain)
 
-    def test_limit(self) -> None:
-        """The limit applies to all members together, and may be reached."""
+    def test_limit_is_inclusive(self) -> None:
+        """The limit is inclusive, and applies to all members together."""
         size = len(PLAIN)
         for data, limit in [(PACKED, size), (PACKED * 2, 2 * size), (PACKED + gzip.compress(b""), size)]:
             self.assertEqual(len(gunzip(data, limit)), limit)
         for data, limit in [(PACKED, size - 1), (PACKED * 2, 2 * size - 1), (PACKED + gzip.compress(b"x"), size)]:
-            self.assertEqual(self.refused(data, limit), f"more than {limit} bytes after gunzip")
+            self.assertEqual(self.error(data, limit), f"more than {limit} bytes after gunzip")
 
-    def test_bomb(self) -> None:
-        """A bomb is decompressed only up to the limit."""
+    def test_bomb_is_rejected(self) -> None:
+        """A decompression bomb is rejected at the limit."""
         bomb = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
         data = b"".join(bomb.compress(bytes(1 << 20)) for _ in range(64)) + bomb.flush()
-        self.assertEqual(self.refused(data, 1000), "more than 1000 bytes after gunzip")
+        self.assertEqual(self.error(data, 1000), "more than 1000 bytes after gunzip")
 
-    def test_truncated(self) -> None:
-        """A truncated file is rejected, however much is missing."""
+    def test_truncated_file_is_rejected(self) -> None:
+        """A file that is truncated at any byte is rejected."""
         for end in range(len(PACKED)):
-            self.assertEqual(self.refused(PACKED[:end]), "truncated gzip")
-        self.assertEqual(self.refused(PACKED + PACKED[:-1]), "truncated gzip")
+            self.assertEqual(self.error(PACKED[:end]), "truncated gzip")
+        self.assertEqual(self.error(PACKED + PACKED[:-1]), "truncated gzip")
 
-    def test_broken(self) -> None:
+    def test_broken_file_is_rejected(self) -> None:
         """Data that is not gzip, or has a wrong checksum or length, is rejected."""
         for data in (PLAIN, zlib.compress(PLAIN), b"\x1f\x8b\x09" + PACKED[3:]):
-            self.assertIn("broken gzip: ", self.refused(data))
+            self.assertIn("broken gzip: ", self.error(data))
         for at in range(len(PACKED) - 8, len(PACKED)):
-            wrong = bytearray(PACKED)
-            wrong[at] ^= 1
-            self.assertIn("broken gzip: ", self.refused(bytes(wrong)))
+            broken = bytearray(PACKED)
+            broken[at] ^= 1
+            self.assertIn("broken gzip: ", self.error(bytes(broken)))
 
-    def test_flipped(self) -> None:
-        """With any single bit flipped, the content is the right one, or the file is rejected."""
-        refused = 0
+    def test_flipped_bit(self) -> None:
+        """With any single bit flipped, the file is rejected, or its content is unchanged."""
+        n_rejected = 0
         for at in range(len(PACKED) * 8):
-            wrong = bytearray(PACKED)
-            wrong[at // 8] ^= 1 << at % 8
+            broken = bytearray(PACKED)
+            broken[at // 8] ^= 1 << at % 8
             try:
-                plain = gunzip(bytes(wrong), 1 << 20)
+                plain = gunzip(bytes(broken), 1 << 20)
             except ValueError:
-                refused += 1
+                n_rejected += 1
             else:
                 self.assertEqual(plain, PLAIN)
-        self.assertGreater(refused, (len(PACKED) - 10) * 8)  # nothing but the head may say something else
+        self.assertGreater(n_rejected, (len(PACKED) - 10) * 8)  # only bits of the header may be irrelevant
 
-    def test_behind(self) -> None:
+    def test_bytes_after_the_end_are_rejected(self) -> None:
         """Bytes after the end are rejected, and so are too many members."""
         for data in (PACKED + b"x", PACKED + b"\0\0x", PACKED + b"\0" + PACKED, PACKED * 17):
-            self.assertEqual(self.refused(data), "bytes after the end of the gzip")
+            self.assertEqual(self.error(data), "bytes after the end of the gzip")

@@ -11,7 +11,7 @@ from govi_server.runtime.ordered_services import Drain, OrderedMultiService
 
 
 class Recorder(Service):
-    """Records the calls to it."""
+    """Records its calls."""
 
     def __init__(self, name: str, calls: list[str]) -> None:
         self.name = name
@@ -27,37 +27,37 @@ class Recorder(Service):
 
 
 class Broken(Recorder):
-    """Fails to start, and to stop."""
+    """Fails to start and to stop."""
 
     def startService(self) -> None:
-        raise StartupError("no luck today")
+        raise StartupError("cannot listen")
 
     def stopService(self) -> Deferred[None]:
-        raise ZeroDivisionError("nor now")
+        raise ZeroDivisionError("cannot stop")
 
 
 class OrderedMultiServiceTests(SynchronousTestCase):
-    """Services in order."""
+    """Ordered services."""
 
-    def test_order(self) -> None:
-        """Services stop in reverse order, each after the next one has stopped."""
+    def test_services_stop_in_reverse_order(self) -> None:
+        """Services stop in reverse order, each after the stop of the previous one."""
         calls: list[str] = []
         services = OrderedMultiService()
-        parts = [Recorder(name, calls) for name in "abc"]
-        for part in parts:
-            services.addService(part)
+        recorders = [Recorder(name, calls) for name in "abc"]
+        for recorder in recorders:
+            services.addService(recorder)
         services.startService()
         stopped = services.stopService()
         self.assertEqual(calls, ["start a", "start b", "start c", "stop c"])
-        parts[2].stopped.callback(None)
+        recorders[2].stopped.callback(None)
         self.assertEqual(calls[4:], ["stop b"])
-        parts[1].stopped.callback(None)
+        recorders[1].stopped.callback(None)
         self.assertNoResult(stopped)
-        parts[0].stopped.callback(None)
+        recorders[0].stopped.callback(None)
         self.successResultOf(stopped)
         self.assertEqual(calls[4:], ["stop b", "stop a"])
 
-    def test_cannot_start(self) -> None:
+    def test_failure_to_start_ends_the_program(self) -> None:
         """A service that cannot start ends the program with a log line and status 1."""
         observer = EventLoggingObserver()
         globalLogPublisher.addObserver(observer)
@@ -67,10 +67,10 @@ class OrderedMultiServiceTests(SynchronousTestCase):
         with self.assertRaises(SystemExit) as caught:
             services.startService()
         self.assertEqual(caught.exception.code, 1)
-        self.assertEqual([str(event["error"]) for event in observer if "error" in event], ["no luck today"])
+        self.assertEqual([str(event["error"]) for event in observer if "error" in event], ["cannot listen"])
 
-    def test_cannot_stop(self) -> None:
-        """A service that fails to stop does not keep the others from stopping."""
+    def test_failure_to_stop_is_logged(self) -> None:
+        """If a service fails to stop, the failure is logged, and the others stop."""
         calls: list[str] = []
         services = OrderedMultiService()
         first = Recorder("a", calls)
@@ -83,9 +83,9 @@ class OrderedMultiServiceTests(SynchronousTestCase):
 
 
 class DrainTests(SynchronousTestCase):
-    """A Drain."""
+    """Drain."""
 
-    def test_drain(self) -> None:
+    def test_drain_stops_when_the_server_is_drained(self) -> None:
         """A Drain has stopped when its server is drained."""
         drained: Deferred[None] = Deferred()
         self.assertIs(Drain(lambda: drained).stopService(), drained)

@@ -7,7 +7,7 @@ from govi_server.runtime.templates import environment
 
 
 class TemplateTests(SynchronousTestCase):
-    """The environment that all templates share."""
+    """The environment of all templates."""
 
     def test_values_are_escaped(self) -> None:
         """Markup in a value is text, in elements and in quoted attributes."""
@@ -18,7 +18,7 @@ class TemplateTests(SynchronousTestCase):
         self.assertEqual(template.render(text="<b>&\"'"), f"<p title=\"{escaped}\" lang='{escaped}'>{escaped}</p>")
 
     def test_missing_value_is_an_error(self) -> None:
-        """A template that uses a value that it does not get fails, in place of showing nothing."""
+        """A template raises an error for a missing value instead of rendering an empty string."""
         for source in ("{{ text }}", "{% if text %}{% endif %}", "{{ row.text }}"):
             template = environment("govi_server.pages").from_string(source)
             self.assertRaises(UndefinedError, template.render, row={})

@@ -9,7 +9,7 @@ from govi_server.runtime.throttled_warnings import WARNING_INTERVAL, ThrottledWa
 
 
 class ThrottledWarningsTests(SynchronousTestCase):
-    """What is counted, and what is logged."""
+    """Counts and log lines of incidents."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -21,7 +21,7 @@ class ThrottledWarningsTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def add(self, kind: str, n: int) -> None:
-        self.incidents.add(kind, "{what} went wrong", what=f"number {n}")
+        self.incidents.add(kind, "{name} went wrong", name=f"number {n}")
 
     def lines(self) -> list[str]:
         """Return the lines logged since the last call."""
@@ -29,16 +29,16 @@ class ThrottledWarningsTests(SynchronousTestCase):
         self.events._events.clear()
         return lines
 
-    def test_first(self) -> None:
-        """The first of a kind is logged at once, as a warning with its fields."""
+    def test_first_incident_is_logged(self) -> None:
+        """The first incident of a kind is logged immediately, as a warning with its fields."""
         self.add("late", 1)
         self.assertEqual(self.incidents.counts, {"late": 1})
         self.assertEqual([event["log_level"] for event in self.events], [LogLevel.warn])
-        self.assertEqual(self.events[0]["what"], "number 1")
+        self.assertEqual(self.events[0]["name"], "number 1")
         self.assertEqual(self.lines(), ["number 1 went wrong"])
 
-    def test_within_the_interval(self) -> None:
-        """For a minute, others of the kind are only counted."""
+    def test_incidents_within_the_interval_are_counted(self) -> None:
+        """Further incidents of the kind are only counted for a minute."""
         self.add("late", 1)
         self.lines()
         for n, seconds in enumerate((0, 0, 30, WARNING_INTERVAL - 30.5), 2):
@@ -47,8 +47,8 @@ class ThrottledWarningsTests(SynchronousTestCase):
         self.assertEqual(self.lines(), [])
         self.assertEqual(self.incidents.counts, {"late": 5})
 
-    def test_after_a_minute(self) -> None:
-        """After a minute the next one is logged, with the number of those that were not."""
+    def test_incident_after_the_interval_is_logged(self) -> None:
+        """After a minute the next incident is logged, with the number of those not logged."""
         for n in range(1, 5):
             self.add("late", n)
         self.lines()
@@ -61,14 +61,14 @@ class ThrottledWarningsTests(SynchronousTestCase):
         self.assertEqual(self.lines(), ["number 7 went wrong (and 1 more of this kind since the last such line)"])
         self.assertEqual(self.incidents.counts, {"late": 7})
 
-    def test_none_missed(self) -> None:
-        """If none was left out, the line has no number."""
+    def test_line_without_number(self) -> None:
+        """If all previous incidents were logged, the line has no number."""
         for n in (1, 2):
             self.add("late", n)
             self.assertEqual(self.lines(), [f"number {n} went wrong"])
             self.clock.advance(WARNING_INTERVAL)
 
-    def test_kinds_apart(self) -> None:
+    def test_kinds_are_separate(self) -> None:
         """Each kind is counted and logged separately."""
         for n, kind in enumerate(("late", "broken", "late", "silent", "broken")):
             self.add(kind, n)
@@ -83,7 +83,7 @@ class ThrottledWarningsTests(SynchronousTestCase):
         self.assertEqual([line.split(" went")[0] for line in self.lines()], ["number 0", "number 6", "number 12"])
 
     def test_clock_set_back(self) -> None:
-        """A clock that is set back does not extend the interval."""
+        """The interval does not become longer when the clock is set back."""
         self.add("late", 1)
         self.add("late", 2)
         self.lines()
@@ -93,7 +93,7 @@ class ThrottledWarningsTests(SynchronousTestCase):
         self.add("late", 4)
         self.assertEqual(self.lines(), [])
 
-    def test_braces(self) -> None:
-        """The value of a field is logged unchanged, also with braces."""
-        self.incidents.add("broken", "the answer is {why}", why="{missed} {0} %s")
-        self.assertEqual(self.lines(), ["the answer is {missed} {0} %s"])
+    def test_braces_in_values(self) -> None:
+        """The value of a field is logged unchanged, even with braces."""
+        self.incidents.add("broken", "cannot read: {reason}", reason="{missed} {0} %s")
+        self.assertEqual(self.lines(), ["cannot read: {missed} {0} %s"])

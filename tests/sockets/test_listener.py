@@ -8,16 +8,16 @@ from govi_server.sockets.listener import Listener, server_service
 from tests.client import WireTestCase
 
 
-class _TakenPort(MemoryReactorClock):
+class _PortInUse(MemoryReactorClock):
     def listenTCP(self, port, factory, backlog=50, interface=""):  # type: ignore[no-untyped-def]  # as in its base
         raise CannotListenError(interface, port, OSError(98, "Address already in use"))
 
 
 class ListenerTests(WireTestCase):
-    """Listening."""
+    """Listener, and the services of a server."""
 
-    def test_listens(self) -> None:
-        """It listens on every endpoint, and reports its address."""
+    def test_listens_on_every_endpoint(self) -> None:
+        """The server listens on every endpoint, and each address is reported."""
         reactor = MemoryReactorClock()
         addresses: list[object] = []
         services = server_service(
@@ -31,12 +31,12 @@ class ListenerTests(WireTestCase):
         )
         self.assertEqual(len(addresses), 2)
 
-    def test_stops_before_it_drains(self) -> None:
-        """It stops listening first, and has stopped when the last connection is closed."""
+    def test_stops_listening_before_draining(self) -> None:
+        """The services stop listening first, and have stopped when the last connection is closed."""
         services = server_service(MemoryReactorClock(), self.server, ["tcp:8080"])
         services.startService()
         client = self.client()
-        client.get("/parrot/waits")
+        client.get("/parrot/defer")
         stopped = services.stopService()
         self.assertNoResult(stopped)
         self.assertTrue(self.server.draining)
@@ -45,15 +45,15 @@ class ListenerTests(WireTestCase):
         client.leave()
         self.successResultOf(stopped)
 
-    def test_taken(self) -> None:
-        """The error of a taken port has the endpoint and the server's name."""
-        listener = Listener(_TakenPort(), "tcp:8080", self.server)
+    def test_port_in_use(self) -> None:
+        """The error of a port in use contains the endpoint and the name of the server."""
+        listener = Listener(_PortInUse(), "tcp:8080", self.server)
         with self.assertRaises(StartupError) as caught:
             listener.privilegedStartService()
         self.assertEqual(str(caught.exception), "cannot listen on tcp:8080 for govi-cache: Address already in use")
 
     def test_invalid_endpoint(self) -> None:
-        """The error of an invalid endpoint quotes it."""
+        """The error of an invalid endpoint contains the endpoint."""
         for text in ("", "foo:1", "tcp", "tcp:x", "tcp:1:foo=2", "ssl:1:privateKey=/nonexistent"):
             with self.assertRaises(StartupError) as caught:
                 Listener(MemoryReactorClock(), text, self.server)

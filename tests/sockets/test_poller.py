@@ -1,4 +1,4 @@
-"""The poller, with real sockets, Twisted's transports, and a reactor that does nothing by itself."""
+"""The poller, with real sockets, Twisted's transports, and a reactor that the test runs."""
 
 import socket
 from typing import Any
@@ -16,7 +16,7 @@ from govi_server.sockets.poller import MAX_EVENTS, Poller
 
 
 class Recorder(Protocol):
-    """Records what it is called with."""
+    """Records received data and the reasons of lost connections."""
 
     def __init__(self) -> None:
         self.received: list[bytes] = []
@@ -32,24 +32,24 @@ class Recorder(Protocol):
 
 @implementer(IHalfCloseableProtocol)
 class HalfCloseable(Recorder):
-    """Stays open when the peer has closed its sending side."""
+    """Stays open after the peer's half-close."""
 
     def readConnectionLost(self) -> None:
-        self.received.append(b"that was all")
+        self.received.append(b"read side lost")
 
     def writeConnectionLost(self) -> None:
-        self.received.append(b"goodbye")
+        self.received.append(b"write side lost")
 
 
 class Failing(Recorder):
-    """Fails at all data."""
+    """Raises an exception when it receives data."""
 
     def dataReceived(self, data: bytes) -> None:
         raise ZeroDivisionError
 
 
 class FailingTwice(Failing):
-    """Fails when the connection is lost, too."""
+    """Raises another exception when the connection is lost."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
@@ -57,14 +57,14 @@ class FailingTwice(Failing):
 
 
 class Exiting(Recorder):
-    """Raises SystemExit in a callback."""
+    """Raises SystemExit when it receives data."""
 
     def dataReceived(self, data: bytes) -> None:
         raise SystemExit
 
 
 class Closing(Recorder):
-    """Closes connections when it receives data, its own by default."""
+    """Closes connections, by default its own, when it receives data."""
 
     def __init__(self, closes: "list[Closing] | None" = None) -> None:
         super().__init__()
@@ -72,13 +72,13 @@ class Closing(Recorder):
 
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)
-        for one in self.closes:
-            transport: Any = one.transport
+        for protocol in self.closes:
+            transport: Any = protocol.transport
             transport.connectionLost(connectionDone)
 
 
 class PollerTests(SynchronousTestCase):
-    """Connections that are polled."""
+    """Polling connections."""
 
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
@@ -86,89 +86,89 @@ class PollerTests(SynchronousTestCase):
 
     def connect(self, protocol: Protocol) -> socket.socket:
         """Connect a protocol; return the peer's socket."""
-        ours, theirs = socket.socketpair()
-        self.addCleanup(theirs.close)
+        ours, peer = socket.socketpair()
+        self.addCleanup(peer.close)
         ours.setblocking(False)
-        theirs.setblocking(False)
+        peer.setblocking(False)
         server: Any = Server
         transport = server(ours, protocol, ("127.0.0.1", 1), None, 0, self.poller)
         protocol.makeConnection(transport)
         self.addCleanup(lambda: transport.connected and transport.connectionLost(connectionDone))
-        return theirs
+        return peer
 
-    def test_reads(self) -> None:
-        """Data is delivered to its connection."""
+    def test_data_is_delivered(self) -> None:
+        """Data is delivered to the protocol of its connection."""
         first, second = Recorder(), Recorder()
-        one, other = self.connect(first), self.connect(second)
-        one.send(b"to the first")
+        first_peer, second_peer = self.connect(first), self.connect(second)
+        first_peer.send(b"to the first")
         self.poller.doRead()
-        other.send(b"to the second")
+        second_peer.send(b"to the second")
         self.poller.doRead()
         self.assertEqual((first.received, second.received), ([b"to the first"], [b"to the second"]))
 
-    def test_pause(self) -> None:
-        """A paused connection receives nothing until it resumes."""
+    def test_paused_connection_receives_nothing(self) -> None:
+        """A paused connection receives no data until it resumes."""
         protocol = Recorder()
         other = self.connect(protocol)
         transport: Any = protocol.transport
         transport.pauseProducing()
         transport.pauseProducing()
-        other.send(b"wait")
+        other.send(b"data")
         self.poller.doRead()
         self.assertEqual(protocol.received, [])
         transport.resumeProducing()
         self.poller.doRead()
-        self.assertEqual(protocol.received, [b"wait"])
+        self.assertEqual(protocol.received, [b"data"])
 
-    def test_writes(self) -> None:
-        """What the socket does not accept at once is sent as the peer reads."""
+    def test_buffered_data_is_sent(self) -> None:
+        """Data that the socket does not accept immediately is sent while the peer reads."""
         protocol = Recorder()
         other = self.connect(protocol)
         size = 4 << 20
         assert protocol.transport is not None
         protocol.transport.write(b"x" * size)
         protocol.transport.loseConnection()
-        got = 0
+        received = 0
         while not protocol.lost:
             self.poller.doRead()
             try:
-                got += len(other.recv(1 << 20))
+                received += len(other.recv(1 << 20))
             except BlockingIOError:
                 continue
         while data := other.recv(1 << 20):
-            got += len(data)
-        self.assertEqual((got, protocol.lost), (size, [ConnectionDone]))
+            received += len(data)
+        self.assertEqual((received, protocol.lost), (size, [ConnectionDone]))
 
-    def test_reactor(self) -> None:
-        """The reactor polls the poller while there is a connection, and no connection itself."""
+    def test_reactor_polls_the_poller(self) -> None:
+        """While connections exist, the reactor polls the poller instead of them."""
         self.assertEqual(self.reactor.getReaders(), [])
         first, second = Recorder(), Recorder()
-        one, other = self.connect(first), self.connect(second)
+        first_peer, second_peer = self.connect(first), self.connect(second)
         self.assertEqual(self.reactor.getReaders(), [self.poller])
-        one.close()
+        first_peer.close()
         self.poller.doRead()
         self.assertEqual(self.reactor.getReaders(), [self.poller])
-        other.close()
+        second_peer.close()
         self.poller.doRead()
         self.assertEqual(self.reactor.getReaders(), [])
         self.assertEqual((first.lost, second.lost), ([ConnectionDone], [ConnectionDone]))
 
     def test_half_close(self) -> None:
-        """A protocol for half-closed connections is called at the peer's half close, and can write."""
+        """A half-closeable protocol is called at the peer's half-close, and can still write."""
         protocol = HalfCloseable()
         other = self.connect(protocol)
-        other.send(b"the last")
+        other.send(b"last")
         other.shutdown(socket.SHUT_WR)
         self.poller.doRead()
         self.poller.doRead()
-        self.assertEqual((protocol.received, protocol.lost), ([b"the last", b"that was all"], []))
+        self.assertEqual((protocol.received, protocol.lost), ([b"last", b"read side lost"], []))
         assert protocol.transport is not None
-        protocol.transport.write(b"answer")
+        protocol.transport.write(b"response")
         self.poller.doRead()
-        self.assertEqual(other.recv(100), b"answer")
+        self.assertEqual(other.recv(100), b"response")
 
     def test_lost_while_paused(self) -> None:
-        """A paused connection that breaks is lost when it writes."""
+        """A paused connection whose peer has closed is lost when it writes."""
         protocol = Recorder()
         other = self.connect(protocol)
         transport: Any = protocol.transport
@@ -179,39 +179,39 @@ class PollerTests(SynchronousTestCase):
         self.poller.doRead()
         self.assertEqual(protocol.lost, [ConnectionLost])
 
-    def test_abort(self) -> None:
-        """An aborted connection is lost in the reactor's next turn, and not polled any more."""
+    def test_aborted_connection_is_not_polled(self) -> None:
+        """An aborted connection is no longer polled, and is lost in the next iteration of the reactor."""
         protocol = Recorder()
         other = self.connect(protocol)
         transport: Any = protocol.transport
         transport.abortConnection()
-        other.send(b"too late")
+        other.send(b"late")
         self.poller.doRead()
         self.reactor.advance(0)
         self.assertEqual((protocol.received, protocol.lost, self.reactor.getReaders()), ([], [ConnectionAborted], []))
 
-    def test_failing(self) -> None:
-        """The connection of a protocol that fails is closed, the failure is logged, and others are served."""
-        clumsy, other = Failing(), Recorder()
-        for theirs in (self.connect(clumsy), self.connect(other)):
-            theirs.send(b"something")
+    def test_failing_protocol(self) -> None:
+        """If a protocol fails, its connection is closed, the failure is logged, and others are served."""
+        failing, other = Failing(), Recorder()
+        for peer in (self.connect(failing), self.connect(other)):
+            peer.send(b"data")
         self.poller.doRead()
-        self.assertEqual((clumsy.lost, other.received), ([ZeroDivisionError], [b"something"]))
+        self.assertEqual((failing.lost, other.received), ([ZeroDivisionError], [b"data"]))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_failing_when_lost(self) -> None:
-        """However a connection fails, others are served, and the reactor goes on polling."""
-        hopeless, exiting, other = FailingTwice(), Exiting(), Recorder()
-        for theirs in [self.connect(protocol) for protocol in (hopeless, exiting, other)]:
-            theirs.send(b"something")
+        """If protocols fail twice or raise SystemExit, others are served, and the reactor continues to poll."""
+        failing, exiting, other = FailingTwice(), Exiting(), Recorder()
+        for peer in [self.connect(protocol) for protocol in (failing, exiting, other)]:
+            peer.send(b"data")
         self.poller.doRead()
-        self.assertEqual((hopeless.lost, exiting.lost), ([ZeroDivisionError], [SystemExit]))
-        self.assertEqual((other.received, self.reactor.getReaders()), ([b"something"], [self.poller]))
+        self.assertEqual((failing.lost, exiting.lost), ([ZeroDivisionError], [SystemExit]))
+        self.assertEqual((other.received, self.reactor.getReaders()), ([b"data"], [self.poller]))
         logged = self.flushLoggedErrors(ZeroDivisionError, IndexError, SystemExit)
         self.assertEqual(len(logged), 3)
 
-    def test_the_reactor_stops(self) -> None:
-        """When the reactor stops, all connections are lost, also if one fails."""
+    def test_reactor_stops(self) -> None:
+        """When the reactor stops, all connections are lost, even if a protocol fails."""
         protocols = [Recorder(), FailingTwice(), Recorder()]
         for protocol in protocols:
             self.connect(protocol)
@@ -219,31 +219,33 @@ class PollerTests(SynchronousTestCase):
         self.assertEqual([protocol.lost for protocol in protocols], [[ConnectionLost]] * 3)
         self.assertEqual((len(self.flushLoggedErrors(IndexError)), self.reactor.getReaders()), (1, []))
 
-    def test_closes_while_writable(self) -> None:
-        """A connection that closes at its data is not written to in the same turn."""
+    def test_closed_connection_is_not_written(self) -> None:
+        """A connection that closes when it receives data is not written in the same iteration."""
         protocol = Closing()
         other = self.connect(protocol)
         transport: Any = protocol.transport
         transport.startWriting()
-        other.send(b"something")
+        other.send(b"data")
         self.poller.doRead()
-        self.assertEqual((protocol.received, protocol.lost), ([b"something"], [ConnectionDone]))
+        self.assertEqual((protocol.received, protocol.lost), ([b"data"], [ConnectionDone]))
 
-    def test_closed_by_another(self) -> None:
-        """A connection that another has closed in the same turn receives nothing."""
+    def test_connection_closed_by_another(self) -> None:
+        """A connection that another has closed in the same iteration receives no data."""
         first, second = Closing([]), Closing([])
         first.closes, second.closes = [second], [first]
-        for theirs in [self.connect(one) for one in (first, second)]:
-            theirs.send(b"something")
+        for peer in [self.connect(protocol) for protocol in (first, second)]:
+            peer.send(b"data")
         self.poller.doRead()
-        self.assertEqual(sorted((len(one.received), len(one.lost)) for one in (first, second)), [(0, 1), (1, 0)])
+        self.assertEqual(
+            sorted((len(protocol.received), len(protocol.lost)) for protocol in (first, second)), [(0, 1), (1, 0)]
+        )
 
     def test_max_events(self) -> None:
-        """At most MAX_EVENTS connections are served in a turn, all in order."""
+        """At most MAX_EVENTS connections are served per iteration, and all in turn."""
         protocols = [Recorder() for _ in range(MAX_EVENTS + 10)]
-        for theirs in [self.connect(protocol) for protocol in protocols]:
-            theirs.send(b"x")
+        for peer in [self.connect(protocol) for protocol in protocols]:
+            peer.send(b"x")
         self.poller.doRead()
-        self.assertEqual(sum(len(one.received) for one in protocols), MAX_EVENTS)
+        self.assertEqual(sum(len(protocol.received) for protocol in protocols), MAX_EVENTS)
         self.poller.doRead()
-        self.assertEqual([one.received for one in protocols], [[b"x"]] * len(protocols))
+        self.assertEqual([protocol.received for protocol in protocols], [[b"x"]] * len(protocols))

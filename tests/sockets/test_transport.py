@@ -1,4 +1,4 @@
-"""Writing and closing at once."""
+"""Writing and closing immediately, without the transport's queue."""
 
 from typing import Any, cast
 
@@ -12,10 +12,10 @@ from govi_server.sockets.transport import IClientTransport, close_now, write_now
 
 
 class Socket(Connection):
-    """A connection whose socket accepts so many bytes, or fails. calls: those made, in order."""
+    """A connection whose socket accepts so many bytes, or raises an error. calls: calls and data, in order."""
 
-    def __init__(self, takes: int | OSError, queued: bytes = b"") -> None:
-        self._takes = takes
+    def __init__(self, accepts: int | OSError, queued: bytes = b"") -> None:
+        self._accepts = accepts
         self.socket = cast(Any, self)
         self.dataBuffer = queued
         self._tempDataBuffer: list[bytes] = []
@@ -23,9 +23,9 @@ class Socket(Connection):
 
     def send(self, data: bytes) -> int:
         self.calls.append(("send", data))
-        if isinstance(self._takes, OSError):
-            raise self._takes
-        return self._takes
+        if isinstance(self._accepts, OSError):
+            raise self._accepts
+        return self._accepts
 
     def write(self, data: bytes) -> None:
         self.calls.append(("write", data))
@@ -36,50 +36,50 @@ class Socket(Connection):
 
 
 class WriteTests(SynchronousTestCase):
-    """What is sent at once, and what is queued."""
+    """write_now()."""
 
-    def calls(self, sock: Socket) -> list[tuple[str, bytes]]:
+    def calls_of_write(self, sock: Socket) -> list[tuple[str, bytes]]:
         write_now(cast(IClientTransport, sock), b"abcd")
         return sock.calls
 
-    def test_at_once(self) -> None:
+    def test_accepted_data_is_not_queued(self) -> None:
         """Data that the socket accepts is not queued."""
-        self.assertEqual(self.calls(Socket(4)), [("send", b"abcd")])
+        self.assertEqual(self.calls_of_write(Socket(4)), [("send", b"abcd")])
 
-    def test_partial(self) -> None:
-        """Data that the socket does not accept is queued, and nothing twice."""
-        self.assertEqual(self.calls(Socket(3)), [("send", b"abcd"), ("write", b"d")])
-        self.assertEqual(self.calls(Socket(BlockingIOError())), [("send", b"abcd"), ("write", b"abcd")])
+    def test_rest_is_queued(self) -> None:
+        """Only the data that the socket does not accept is queued."""
+        self.assertEqual(self.calls_of_write(Socket(3)), [("send", b"abcd"), ("write", b"d")])
+        self.assertEqual(self.calls_of_write(Socket(BlockingIOError())), [("send", b"abcd"), ("write", b"abcd")])
 
-    def test_order(self) -> None:
-        """Data after queued data is queued."""
-        self.assertEqual(self.calls(Socket(4, b"x")), [("write", b"abcd")])
+    def test_order_is_preserved(self) -> None:
+        """Data is queued after data that is already queued."""
+        self.assertEqual(self.calls_of_write(Socket(4, b"x")), [("write", b"abcd")])
         sock = Socket(4)
         sock._tempDataBuffer = [b"x"]
-        self.assertEqual(self.calls(sock), [("write", b"abcd")])
+        self.assertEqual(self.calls_of_write(sock), [("write", b"abcd")])
 
-    def test_lost(self) -> None:
-        """A lost connection is left to the transport."""
-        self.assertEqual(self.calls(Socket(ConnectionResetError())), [("send", b"abcd"), ("write", b"abcd")])
+    def test_lost_connection(self) -> None:
+        """The transport handles a lost connection."""
+        self.assertEqual(self.calls_of_write(Socket(ConnectionResetError())), [("send", b"abcd"), ("write", b"abcd")])
 
     def test_other_transports(self) -> None:
-        """A transport that is not a socket writes in its own way."""
+        """A transport that is not a socket writes by its own method."""
         transport = StringTransport()
         write_now(cast(IClientTransport, transport), b"abcd")
         self.assertEqual(transport.value(), b"abcd")
 
 
 class CloseTests(SynchronousTestCase):
-    """What is closed at once."""
+    """close_now()."""
 
-    def test_at_once(self) -> None:
-        """A connection with nothing queued is closed at once."""
+    def test_connection_without_queued_data_is_closed(self) -> None:
+        """A connection without queued data is closed immediately."""
         sock = Socket(4)
         self.assertTrue(close_now(cast(IClientTransport, sock)))
         self.assertEqual(sock.calls, [("lost", b"")])
 
-    def test_queued(self) -> None:
-        """A connection with queued data, or one that is not a socket, is not."""
+    def test_connection_with_queued_data_is_not_closed(self) -> None:
+        """A connection with queued data, or one that is not a socket, is not closed."""
         sock = Socket(4, b"x")
         self.assertFalse(close_now(cast(IClientTransport, sock)))
         self.assertEqual(sock.calls, [])

@@ -9,10 +9,10 @@ from tests.statistics.logs import NOW
 
 
 class ReadMomentTests(SynchronousTestCase):
-    """Moments of --since and --until."""
+    """Parsing the moments of --since and --until."""
 
-    def test_moments(self) -> None:
-        """ISO 8601 is Dutch time unless it has an offset, a date is its midnight, and an age is relative to now."""
+    def test_valid_moments(self) -> None:
+        """ISO 8601 is Dutch time unless it has an offset; a date is its midnight; an age is relative to now."""
         for text, expected in (
             ("2026-11-22", datetime(2026, 11, 21, 23, tzinfo=UTC)),
             ("2026-07-01T12:00", datetime(2026, 7, 1, 10, tzinfo=UTC)),
@@ -25,7 +25,7 @@ class ReadMomentTests(SynchronousTestCase):
             self.assertEqual(read_moment(text, NOW).timestamp(), expected.timestamp(), text)
 
     def test_invalid_moments(self) -> None:
-        """Anything else raises ValueError."""
+        """An invalid moment raises ValueError."""
         for text in ("", "2x", "-2h", "h", "yesterday", "2026-13-01", "999999w", "\u0662h"):
             self.assertRaises(ValueError, read_moment, text, NOW)
 
@@ -41,7 +41,7 @@ class NumberTests(SynchronousTestCase):
         )
 
     def test_share_is_rounded_to_0_or_100_only_if_exact(self) -> None:
-        """A small share is not 0 %, and nearly all is not 100 %."""
+        """A small share is not rounded to 0 %, nor a large one to 100 %."""
         self.assertEqual(
             [share(part, total) for part, total in ((0, 0), (0, 9), (1, 10**6), (1, 3), (10**6 - 1, 10**6), (9, 9))],
             ["-", "0.0%", "0.1%", "33.3%", "99.9%", "100.0%"],

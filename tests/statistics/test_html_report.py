@@ -14,13 +14,13 @@ _SVG = "svg"
 
 
 def tree(text: str) -> etree._Element:
-    """Parse a page as XML, which fails on anything that is not closed or escaped."""
+    """Parse a page as XML, which fails if anything is not closed or escaped."""
     body = text[text.index("<body>") : text.index("</html>")].replace("<br>", "<br/>")
     return etree.fromstring(body)
 
 
 def plot(text: str, title: str) -> etree._Element:
-    """Return the plot with a title."""
+    """Return the plot with this title."""
     for figure in tree(text).iter("figure"):
         caption = figure.find("figcaption")
         if caption is not None and (caption.text or "").strip() == title:
@@ -30,8 +30,8 @@ def plot(text: str, title: str) -> etree._Element:
     raise AssertionError(f"no plot {title}")
 
 
-def week() -> LogSummary:
-    """Return the summary of three days, without the second."""
+def three_days() -> LogSummary:
+    """Return the summary of three days with no requests on the second."""
     return summarize(
         *(
             line(
@@ -53,15 +53,15 @@ class PageTests(SynchronousTestCase):
 
     def test_page_is_self_contained(self) -> None:
         """The page has no scripts and loads nothing."""
-        text = page(week(), NOW)
+        text = page(three_days(), NOW)
         self.assertNotRegex(text, r"(?i)<script|<link|<img|https?:|url\(|@import|\son\w+=")
         self.assertIn("prefers-color-scheme: dark", text)
         self.assertIn('name="viewport"', text)
 
     def test_plots_are_described(self) -> None:
-        """Each plot is there, with a description in words."""
-        text = page(week(), NOW)
-        captions = [(each.text or "").strip() for each in tree(text).iter("figcaption")]
+        """The page has every plot, with a description."""
+        text = page(three_days(), NOW)
+        captions = [(caption.text or "").strip() for caption in tree(text).iter("figcaption")]
         for title in (
             "From memory",
             "From the source",
@@ -75,46 +75,46 @@ class PageTests(SynchronousTestCase):
             self.assertGreater(len(plot(text, title).get("aria-label") or ""), 20)
 
     def test_histograms_count_every_response(self) -> None:
-        """Hits and misses have histograms of their own, whose bars add up to the number of responses."""
-        text = page(week(), NOW)
+        """Hits and misses have separate histograms, whose bars add up to the number of responses."""
+        text = page(three_days(), NOW)
         for title, expected in (("From memory", 48), ("From the source", 96)):
-            bars = [each.findtext("title") or "" for each in plot(text, title).iter("rect")]
+            bars = [bar.findtext("title") or "" for bar in plot(text, title).iter("rect")]
             self.assertEqual(sum(int(bar.rpartition(" ")[2]) for bar in bars), expected)
-        slow = [each.findtext("title") for each in plot(text, "From the source").iter("rect")]
+        slow = [bar.findtext("title") for bar in plot(text, "From the source").iter("rect")]
         self.assertIn("up to 10 s: 48", slow)
         self.assertIn("up to 500 ms: 48", slow)
 
     def test_gap_in_the_log_is_a_gap_in_the_line(self) -> None:
-        """Periods without requests interrupt a line."""
-        path = next(plot(page(week(), NOW), "Hit ratio").iter("path")).get("d") or ""
+        """A period without requests interrupts the line of a plot."""
+        path = next(plot(page(three_days(), NOW), "Hit ratio").iter("path")).get("d") or ""
         self.assertEqual((path.count("M"), path.count("L")), (2, 46))
 
     def test_two_hours_are_shown_by_minute(self) -> None:
-        """A log of less than two hours is shown by the minute, with labels at round times."""
+        """A log of less than two hours is shown by minute, with labels at round times."""
         summary = summarize(*(line(request(), time=(NOW + timedelta(minutes=n)).isoformat()) for n in range(119)))
         text = page(summary, NOW)
         path = next(plot(text, "Hit ratio").iter("path")).get("d") or ""
         self.assertEqual((path.count("M"), path.count("L")), (1, 118))
-        labels = [each.text for each in plot(text, "Hit ratio").iter("text")]
+        labels = [label.text for label in plot(text, "Hit ratio").iter("text")]
         self.assertEqual([label for label in labels if label and ":" in label], ["13:00", "13:30", "14:00", "14:30"])
         summary.add_line(line(request(), time=(NOW + timedelta(minutes=120)).isoformat()))
         self.assertEqual((summary.width, len(summary.periods())), ("hour", 3))
 
     def test_midnights_are_labelled_with_the_day(self) -> None:
-        """Midnights are labelled with their day, before and after the night in which clocks are set back."""
-        begins = datetime(2026, 10, 24, 12, tzinfo=UTC)
-        summary = summarize(*(line(request(), time=(begins + timedelta(hours=n)).isoformat()) for n in range(60)))
-        labels = [each.text for each in plot(page(summary, NOW), "Hit ratio").iter("text")]
+        """Midnights are labelled with their day, before and after the end of summer time."""
+        start = datetime(2026, 10, 24, 12, tzinfo=UTC)
+        summary = summarize(*(line(request(), time=(start + timedelta(hours=n)).isoformat()) for n in range(60)))
+        labels = [label.text for label in plot(page(summary, NOW), "Hit ratio").iter("text")]
         self.assertEqual(labels[3:], ["Sun 25", "12:00", "Mon 26", "12:00", "Tue 27"])
 
     def test_bad_lines_are_counted(self) -> None:
-        """Bad lines are among the totals if there are any."""
+        """The totals include the number of bad lines, if any."""
         self.assertNotIn("Bad lines", page(summarize(line()), NOW))
         self.assertIn("Bad lines", page(summarize(line(), b"broken"), NOW))
 
     def test_shapes_are_within_the_image(self) -> None:
-        """Nothing is drawn outside of an image."""
-        for svg in tree(page(week(), NOW)).iter(_SVG):
+        """All shapes are within their image."""
+        for svg in tree(page(three_days(), NOW)).iter(_SVG):
             for bar in svg.iter("rect"):
                 self.assertGreaterEqual(float(bar.get("y") or -1), 0)
                 self.assertLessEqual(float(bar.get("x") or 999) + float(bar.get("width") or 999), 360)
@@ -123,7 +123,7 @@ class PageTests(SynchronousTestCase):
                     self.assertTrue(0 <= float(x) <= 360 and 0 <= float(y) <= 172, (x, y))
 
     def test_extreme_logs(self) -> None:
-        """Logs without lines, with one line, without responses, with zeros and with huge times have a page."""
+        """The page is rendered for no lines, one line, no responses, and times that are 0 or huge."""
         for summary in (
             summarize(),
             summarize(line()),
@@ -135,13 +135,13 @@ class PageTests(SynchronousTestCase):
         self.assertIn("No line matched", page(summarize(), NOW))
 
     def test_logged_text_is_escaped(self) -> None:
-        """Markup in a logged name stays text."""
+        """Markup in a logged name is escaped."""
         text = page(summarize(line(request('<script>"&\x27'))), NOW)
         self.assertNotIn("<script", text)
         self.assertIn("&lt;script&gt;", text)
 
     def test_contrast(self) -> None:
-        """Texts and plots contrast with both backgrounds, in light and in dark (WCAG AA)."""
+        """Texts and plots contrast with both backgrounds in both themes (WCAG AA)."""
         themes = re.findall(r"--(\w+): #(\w{3,6})", page(summarize(), NOW))
         colours = ("back", "card", "text", "dim", "line", "memory", "source", "bad")
         self.assertEqual([name for name, _ in themes], [*colours, *colours])
@@ -153,7 +153,7 @@ class PageTests(SynchronousTestCase):
 
 
 def luminance(colour: str) -> float:
-    """Return the relative luminance of a colour (WCAG 2)."""
+    """Return the relative luminance of a colour (WCAG 2), from 0 to 1."""
     colour = colour if len(colour) == 6 else "".join(digit * 2 for digit in colour)
     parts = [int(colour[index : index + 2], 16) / 255 for index in (0, 2, 4)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)

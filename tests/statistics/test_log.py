@@ -1,4 +1,4 @@
-"""Tests of govi_server.statistics.log, and of the addresses in it."""
+"""Tests of govi_server.statistics.log, and of the clients' addresses in it."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.client import NOW, Client, WireTestCase
 
 
 class FormatTests(SynchronousTestCase):
-    """A line of the log."""
+    """Formatting a line of the log."""
 
     def test_connection_is_one_line_of_json(self) -> None:
         """A connection is one line of JSON, with times in milliseconds."""
@@ -55,7 +55,7 @@ class FormatTests(SynchronousTestCase):
         )
 
     def test_unknown_module_and_stop_are_omitted(self) -> None:
-        """A request without a module and a stop has no such fields; the front page's module is empty."""
+        """Without a module or a stop the fields are omitted; the module of the front page is the empty string."""
         requests = [RequestStatistics(NOW), RequestStatistics(NOW, module="")]
         connection = ConnectionStatistics("govi-cache", "local", NOW, requests=requests)
         first, second = json.loads(format_line({"statistics": connection}, "govi-cache") or "")["requests"]
@@ -63,37 +63,37 @@ class FormatTests(SynchronousTestCase):
         self.assertEqual(second.keys() - first.keys(), {"module"})
 
     def test_other_events_have_no_line(self) -> None:
-        """Other events have no line, nor have connections of another server."""
+        """Other events and connections of other servers have no line."""
         self.assertIsNone(format_line({"log_format": "hello"}, "govi-cache"))
         other = ConnectionStatistics("callbacks", "local", NOW)
         self.assertIsNone(format_line({"statistics": other}, "govi-cache"))
 
 
 class PublisherTests(SynchronousTestCase):
-    """The publisher of events about connections."""
+    """The publisher of connections' statistics."""
 
     def test_failing_observer_is_logged(self) -> None:
-        """Events about connections do not reach the log; a failing observer is logged, and the others go on."""
+        """A failing observer is logged, and others get the event; the event itself is not logged."""
         publisher = statistics_publisher()
-        seen: list[LogEvent] = []
+        observed: list[LogEvent] = []
 
         def fail(event: LogEvent) -> None:
             raise ZeroDivisionError
 
-        for observer in (fail, seen.append):
+        for observer in (fail, observed.append):
             publisher.addObserver(cast(ILogObserver, observer))
         with capturedLogs() as logged:
             publisher({"statistics": ConnectionStatistics("govi-cache", "local", NOW)})
-        self.assertEqual(len([event for event in seen if "statistics" in event]), 1)
+        self.assertEqual(len([event for event in observed if "statistics" in event]), 1)
         self.assertEqual(["statistics" in event for event in logged], [False])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
 class AddressTests(SynchronousTestCase):
-    """The names of clients in the log."""
+    """The addresses of clients in the log."""
 
     def test_addresses_are_truncated(self) -> None:
-        """Only the network of an address is recorded."""
+        """An address is truncated to its network."""
         for addr, expected in [
             (IPv4Address("TCP", "192.0.2.77", 1), "192.0.2.0/24"),
             (IPv6Address("TCP", "2001:db8:1:2:3:4:5:6", 1), "2001:db8:1::/48"),
@@ -104,13 +104,13 @@ class AddressTests(SynchronousTestCase):
             self.assertEqual(truncated(ip_of(addr)), expected)
 
     def test_mapped_ipv4_address(self) -> None:
-        """An IPv4 address that is mapped into IPv6 is an IPv4 address."""
+        """An IPv4 address mapped into IPv6 becomes the IPv4 address."""
         self.assertEqual(str(ip_of(IPv6Address("TCP", "::ffff:127.0.0.1", 1))), "127.0.0.1")
         self.assertIsNone(ip_of(UNIXAddress(None)))
 
 
 class StatisticsLogTests(WireTestCase):
-    """The log as a service."""
+    """The service that writes the log."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -122,45 +122,46 @@ class StatisticsLogTests(WireTestCase):
         with open(self.path, encoding="utf-8") as file:
             return [json.loads(line) for line in file]
 
-    def talk(self) -> None:
+    def log_connection(self) -> None:
+        """Open a connection, send a request, and close it."""
         client: Client = self.client()
-        client.get("/parrot/says/a")
+        client.get("/parrot/text/a")
         client.leave()
 
     def test_log_is_written_while_running(self) -> None:
-        """Each connection is one line while the service runs; other events are not logged."""
+        """While the service runs, each connection is one line; other events are not written."""
         log = StatisticsLog("govi-cache", self.path, 10**6, 3, Clock())
-        self.talk()
+        self.log_connection()
         log.startService()
-        self.talk()
+        self.log_connection()
         Logger().info("something else")
-        self.talk()
+        self.log_connection()
         log.stopService()
-        self.talk()
+        self.log_connection()
         self.assertEqual(len(self.lines()), 2)
         log.startService()
-        self.talk()
+        self.log_connection()
         log.stopService()
         self.assertEqual(len(self.lines()), 3)
 
     def test_full_file_is_rotated(self) -> None:
-        """A full file is rotated, and only so many old ones are kept."""
+        """A full file is rotated, and only the configured number of old files remains."""
         log = StatisticsLog("govi-cache", self.path, 256, 2, Clock())
         log.startService()
         for _ in range(10):
-            self.talk()
+            self.log_connection()
         log.stopService()
         folder = os.path.dirname(self.path)
         self.assertEqual(sorted(os.listdir(folder)), ["statistics.log", "statistics.log.1", "statistics.log.2"])
 
     def test_full_disk(self) -> None:
-        """A line that cannot be written is lost and counted, and logged once; the next one is written completely."""
+        """Lines that cannot be written are lost, counted, and logged once; later lines are complete."""
         log = StatisticsLog("govi-cache", "/dev/full", 10**6, 2, self.clock)
         log._open = lambda: LogFile("full", "/dev", defaultMode=None)  # type: ignore[method-assign]
         with capturedLogs() as events:
             log.startService()
             for _ in range(3):
-                self.talk()
+                self.log_connection()
             warnings = [event for event in events if event["log_level"] is LogLevel.warn]
             self.assertEqual(log.incidents.counts, {"unwritable": 3})
             self.assertEqual(len(warnings), 1)
@@ -168,15 +169,15 @@ class StatisticsLogTests(WireTestCase):
             del log._open
             log._path = self.path
             with open(self.path, "w", encoding="utf-8") as file:
-                file.write('{"time":')  # as much as fitted
-            self.talk()
+                file.write('{"time":')  # the part that fitted on the disk
+            self.log_connection()
             log.stopService()
         with open(self.path, encoding="utf-8") as file:
             partial, complete = file
         self.assertEqual((partial, complete[0], complete[-2:]), ('{"time":\n', "{", "}\n"))
 
     def test_unwritable_file_fails_startup(self) -> None:
-        """A file that cannot be opened is named in the error."""
+        """The error of a file that cannot be opened names it."""
         log = StatisticsLog("govi-cache", "/nonexistent/statistics.log", 256, 2, Clock())
         with self.assertRaises(StartupError) as caught:
             log.startService()

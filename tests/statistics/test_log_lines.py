@@ -15,14 +15,14 @@ from tests.statistics.logs import line
 
 
 class ParseLineTests(SynchronousTestCase):
-    """What a valid line is."""
+    """Parsing a line."""
 
     def test_phases_are_those_of_the_server(self) -> None:
-        """The phases are those that the server records."""
+        """The phases of a line are those that the server records."""
         self.assertEqual(Phases.__struct_fields__, get_args(Phase))
 
     def test_invalid_lines(self) -> None:
-        """Truncated lines, other programs' lines and impossible values are invalid."""
+        """Truncated lines, lines of other programs and impossible values are invalid."""
         valid = line()
         self.assertIsNotNone(parse_line(valid))
         for invalid in (
@@ -32,7 +32,7 @@ class ParseLineTests(SynchronousTestCase):
             b"{}",
             b"[]",
             b"null",
-            valid.replace(b'"client", "requests"', b'"nobody", "requests"'),
+            valid.replace(b'"client", "requests"', b'"unknown", "requests"'),
             valid.replace(b'"hit"', b'"hits"'),
             valid.replace(b"50.0", b'"50"'),
             valid.replace(b"50.0", b"1e300"),
@@ -50,27 +50,27 @@ class ParseLineTests(SynchronousTestCase):
 
     @given(st.binary(max_size=300))
     def test_no_data_raises(self, data: bytes) -> None:
-        """Arbitrary data is invalid, and raises nothing."""
+        """Arbitrary data is invalid, and raises no exception."""
         self.assertIsNone(parse_line(data))
 
     def test_unknown_members_are_ignored(self) -> None:
-        """Members that are unknown are ignored, also among the phases."""
+        """Unknown members are ignored, including unknown phases."""
         newer = line().replace(b'"end"', b'"a": {"b": 1}, "end"').replace(b'"parse"', b'"new": 1, "parse"')
         self.assertEqual(parse_line(newer), parse_line(line()))
 
 
 class SplitLinesTests(SynchronousTestCase):
-    """How text is split into lines."""
+    """Splitting chunks into lines."""
 
     @given(st.binary(max_size=60), st.lists(st.integers(0, 60)))
     def test_lines_do_not_depend_on_chunks(self, text: bytes, cuts: list[int]) -> None:
-        """Chunks may end anywhere; blank lines are skipped."""
-        marks = [0, *sorted(cuts), len(text)]
-        chunks = [text[begin:end] for begin, end in itertools.pairwise(marks)]
-        self.assertEqual(list(split_lines(chunks)), [each for each in text.split(b"\n") if each.strip()])
+        """The lines do not depend on the chunks; blank lines are skipped."""
+        bounds = [0, *sorted(cuts), len(text)]
+        chunks = [text[start:end] for start, end in itertools.pairwise(bounds)]
+        self.assertEqual(list(split_lines(chunks)), [line for line in text.split(b"\n") if line.strip()])
 
-    def test_long_line_is_cut(self) -> None:
-        """A line of any length takes bounded memory, and remains one line."""
+    def test_long_line_is_truncated(self) -> None:
+        """A long line is truncated, so that memory is bounded, and remains one line."""
         with patch.object(log_lines, "MAX_LINE_BYTES", 10):
             lines = list(split_lines([b"a\n", *[b"xxxxxx"] * 9, b"x\nb\nc"]))
         self.assertEqual(lines, [b"a", b"x" * 10, b"b", b"c"])

@@ -26,14 +26,16 @@ class QuantileSketchTests(SynchronousTestCase):
         self.assertEqual((sketch.count, sketch.maximum), (len(times), max(times)))
 
     @given(st.lists(st.floats(-5, 1e5)), st.lists(st.floats(-5, 1e5)))
-    def test_merged_sketch_equals_sketch_of_all_times(self, some: list[float], others: list[float]) -> None:
-        """A merged sketch is the same as one that counted all times; negative times count as 0."""
+    def test_merged_sketch_equals_sketch_of_all_times(
+        self, first_times: list[float], second_times: list[float]
+    ) -> None:
+        """A merged sketch equals the sketch of all times; negative times count as 0."""
         first, second, both = QuantileSketch(), QuantileSketch(), QuantileSketch()
-        for time in some:
+        for time in first_times:
             first.add(time)
-        for time in others:
+        for time in second_times:
             second.add(time)
-        for time in some + others:
+        for time in first_times + second_times:
             both.add(max(0.0, time))
         first.merge(second)
         bounds = [0.1, 1.0, 1000.0]
@@ -41,7 +43,7 @@ class QuantileSketchTests(SynchronousTestCase):
         self.assertEqual((first.quantile(0.5), first.maximum), (both.quantile(0.5), both.maximum))
 
     def test_bucket_counts(self) -> None:
-        """Times are counted between bounds, including times of 0 and those above the last bound."""
+        """Times are counted between bounds, including those of 0 and those above the last bound."""
         sketch = QuantileSketch()
         for time in (0.0, 0.5, 5.0, 6.0, 5000.0):
             sketch.add(time)

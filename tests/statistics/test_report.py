@@ -12,7 +12,7 @@ class TextTests(SynchronousTestCase):
     """The report as text."""
 
     def test_text_is_ascii_in_80_columns(self) -> None:
-        """The text has all figures, in ASCII and 80 columns, whatever the log has."""
+        """The text is ASCII in 80 columns for any log, and has all figures."""
         lines = [
             line(
                 request(stop=str(hour), cache="miss", wait=10_000.0 + hour),
@@ -31,15 +31,15 @@ class TextTests(SynchronousTestCase):
         self.assertRegex(text, r"\n47 +1 +0 +1 +10,047 +10,047\n")
 
     def test_long_log_is_listed_by_day(self) -> None:
-        """More than two days are listed by day."""
+        """A log of more than two days is listed by day."""
         text = as_text(summarize(*(line(time=(NOW - timedelta(hours=hour)).isoformat()) for hour in range(49))))
         self.assertIn("Responses by day", text)
         self.assertRegex(text, r"\nMon 2026-11-23 +24 ")
 
     def test_period_is_in_dutch_time(self) -> None:
-        """The period is in Dutch time."""
+        """The period is shown in Dutch time."""
         self.assertIn("2026-11-23 13:30:00 to 2026-11-23 13:30:00 CET", as_text(summarize(line())))
 
-    def test_long_name_is_cut(self) -> None:
-        """A name that is wider than its column is cut."""
+    def test_long_name_is_truncated(self) -> None:
+        """A name that is wider than its column is truncated."""
         self.assertEqual(plain("x" * 23), "x" * 19 + "...")

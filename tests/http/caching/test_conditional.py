@@ -14,7 +14,7 @@ class NotModifiedTests(SynchronousTestCase):
     """If-None-Match and If-Modified-Since."""
 
     def test_none_match(self) -> None:
-        """A client has the representation if its tag is in the list, weak or not, or the list is a star."""
+        """The representation is not modified if the list has its tag, weak or strong, or is `*`."""
         table = {
             "": False,
             '"a"': True,
@@ -38,13 +38,13 @@ class NotModifiedTests(SynchronousTestCase):
         }
         self.assertEqual({v: not_modified(request(f"If-None-Match: {v}"), '"a"', 0) for v in table}, table)
 
-    def test_two_fields(self) -> None:
-        """Two fields are one list."""
+    def test_repeated_field(self) -> None:
+        """Repeated fields are one list."""
         self.assertTrue(not_modified(request('If-None-Match: "b"', 'If-None-Match: "a"'), '"a"', 0))
 
     def test_modified_since(self) -> None:
-        """A client of the same date or a later one has the representation; an invalid date is ignored."""
-        made = 784111777.9  # its second is the one that Last-Modified tells
+        """The representation is not modified since its own date or a later one; an invalid date is ignored."""
+        modified = 784111777.9  # Last-Modified is its second
         for value, expected in [
             ("Sun, 06 Nov 1994 08:49:37 GMT", True),
             ("Sun, 06 Nov 1994 08:49:38 GMT", True),
@@ -52,15 +52,15 @@ class NotModifiedTests(SynchronousTestCase):
             ("yesterday", False),
             ("Sun, 06 Nov 1994 08:49:38 GMT\nIf-Modified-Since: Sun, 06 Nov 1994 08:49:38 GMT", False),
         ]:
-            self.assertEqual(not_modified(request(f"If-Modified-Since: {value}"), '"a"', made), expected, value)
+            self.assertEqual(not_modified(request(f"If-Modified-Since: {value}"), '"a"', modified), expected, value)
 
-    def test_tag_goes_before_date(self) -> None:
-        """With a tag the date is ignored."""
+    def test_tag_takes_precedence(self) -> None:
+        """With If-None-Match the date is ignored."""
         late = "If-Modified-Since: Sun, 06 Nov 2033 08:49:37 GMT"
         self.assertFalse(not_modified(request('If-None-Match: "b"', late), '"a"', 0))
 
-    def test_neither(self) -> None:
-        """Without conditions the representation is sent."""
+    def test_unconditional_request(self) -> None:
+        """Without a condition the representation is sent."""
         self.assertFalse(not_modified(request(), '"a"', 0))
 
 
@@ -68,7 +68,7 @@ class PreconditionTests(SynchronousTestCase):
     """If-Match and If-Unmodified-Since."""
 
     def test_match(self) -> None:
-        """The precondition holds if the tag is in the list, strong, or the list is a star."""
+        """The precondition holds if the list has the tag, strong, or is `*`."""
         table = {
             '"a"': False,
             '"b", "a"': False,
@@ -83,7 +83,7 @@ class PreconditionTests(SynchronousTestCase):
         self.assertEqual({v: precondition_failed(request(f"If-Match: {v}"), '"a"', 0) for v in table}, table)
 
     def test_unmodified_since(self) -> None:
-        """A date counts where there is no tag; an invalid one is ignored."""
+        """The date is compared if there is no If-Match; an invalid date is ignored."""
         for fields, expected in [
             (["If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT"], False),
             (["If-Unmodified-Since: Sun, 06 Nov 1994 08:49:36 GMT"], True),

@@ -1,4 +1,4 @@
-"""The fast path of a repeated request sends what the slow path would send."""
+"""The fast path for repeated requests, which must send the same bytes as the slow path."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,13 +49,13 @@ HEADERS = {"Access-Control-Allow-Origin": "*"}
 
 
 class NoMemo(RequestMemo):
-    """Stores nothing: every request takes the slow path."""
+    """A memo that stores nothing: every request uses the slow path."""
 
     def store(self, header_section: bytes, entry: MemoEntry) -> None: ...
 
 
-class Ticking(Clock):
-    """A clock that advances while it is read."""
+class TickingClock(Clock):
+    """A clock that advances each time it is read."""
 
     tick = 0.0
 
@@ -65,10 +65,10 @@ class Ticking(Clock):
 
 
 class World:
-    """A server with clients, and all that is visible of it from outside."""
+    """A server with clients, and its externally visible state."""
 
     def __init__(self, memo: RequestMemo, limits: AccessSettings) -> None:
-        self.clock = Ticking()
+        self.clock = TickingClock()
         self.clock.advance(NOW)
         self.source = FakeSource()
         self.cache = BoardCache(self.source, self.clock)
@@ -85,22 +85,22 @@ class World:
         )
         self.server.request_memo = memo
         self.clients: list[Client] = []
-        self.full = False
+        self.is_full = False
         self.boards = 0
         for code in CODES:
             self.put(code)
-        self.clock.advance(0.125)  # a board's ttl is a whole second less as soon as it ages
+        self.clock.advance(0.125)  # the ttl decreases by a second as soon as the board ages
 
     def connect(self, host: str) -> None:
         client = Client(self.server, IPv4Address("TCP", host, 1))
         write = client.transport.write
 
-        def choke(data: bytes) -> None:
+        def write_and_pause(data: bytes) -> None:
             write(data)
-            if self.full:
+            if self.is_full:
                 client.handler.pauseProducing()
 
-        client.transport.write = choke  # type: ignore[method-assign]
+        client.transport.write = write_and_pause  # type: ignore[method-assign]
         self.clients.append(client)
 
     def put(self, code: str) -> None:
@@ -118,16 +118,17 @@ class World:
             if code == CODES[0]:
                 board.callback(Board(code, (), self.clock.seconds()))
             else:
-                board.errback(SourceSilent("no answer"))
+                board.errback(SourceSilent("no response"))
 
     def send(self, which: int, data: bytes) -> None:
         client = self.clients[which % len(self.clients)]
         if not client.closed:
             client.send(data)
 
-    def choke(self, full: bool) -> None:
-        self.full = full
-        if not full:
+    def fill_buffers(self, is_full: bool) -> None:
+        """Make the transports' buffers full or empty."""
+        self.is_full = is_full
+        if not is_full:
             for client in self.clients:
                 if client.handler.connection.state is State.WRITE_PAUSED and not client.closed:
                     client.handler.resumeProducing()
@@ -145,7 +146,7 @@ class World:
             self.server.drain()
 
     def state(self) -> list[object]:
-        """Return what clients received, the requests to the source, the deadlines, and what the limits count."""
+        """Return the clients' data, the requests to the source, the deadlines, and the counts of the limits."""
         server = self.server
         number = {client.handler.connection: i for i, client in enumerate(self.clients)}
         return [
@@ -156,7 +157,7 @@ class World:
                 for timeout in (*server.timeouts.values(), server.reports)
             ],
             list(self.server.access._busy_until.items()),
-            set(self.cache._entries),  # their order is exact to the second
+            set(self.cache._entries),  # without their order, which may differ within a second
             sorted((call.getTime(), cast(Any, call).func.__qualname__) for call in self.clock.getDelayedCalls()),
         ]
 
@@ -172,7 +173,7 @@ def statistics() -> Iterator[Callable[[], list[Any]]]:
         globalLogPublisher.removeObserver(events)
 
 
-def block(path: str, *fields: str, method: str = "GET", version: str = "1.1") -> bytes:
+def header_section(path: str, *fields: str, method: str = "GET", version: str = "1.1") -> bytes:
     lines = "".join(f"{field}\r\n" for field in fields)
     return f"{method} {path} HTTP/{version}\r\nHost: x\r\n{lines}\r\n".encode("latin-1")
 
@@ -183,7 +184,7 @@ def etag_of(board: int) -> str:
     while world.boards < board:
         world.put(CODES[0])
     world.connect("192.0.2.1")
-    world.send(0, block(f"/kv55/{CODES[0]}"))
+    world.send(0, header_section(f"/kv55/{CODES[0]}"))
     return world.clients[0].response().headers["ETag"]
 
 
@@ -203,11 +204,11 @@ FIELDS = (
     "Expect: 100-continue",
     "Cache-Control: no-cache",
 )
-CLOSING = block(f"/kv55/{CODES[0]}", "Connection: close")
-HOME = "127.0.0.1"
+CLOSING = header_section(f"/kv55/{CODES[0]}", "Connection: close")
+LOCAL = "127.0.0.1"
 PATHS = (*(f"/kv55/{code}" for code in CODES), f"/kv55/{CODES[0]}?x=1", "/kv55/x", "/nothing", "*")
-BLOCKS = st.builds(
-    lambda path, fields, method, version: block(path, *fields, method=method, version=version),
+HEADER_SECTIONS = st.builds(
+    lambda path, fields, method, version: header_section(path, *fields, method=method, version=version),
     st.sampled_from([PATHS[0]] * 9 + list(PATHS)),
     st.one_of(st.just([]), st.lists(st.sampled_from(FIELDS), max_size=2)),
     st.sampled_from(["GET", "GET", "GET", "HEAD", "POST", "OPTIONS"]),
@@ -223,7 +224,7 @@ STEPS = st.one_of(
     st.tuples(st.just("purge"), st.sampled_from(CODES)),
     st.tuples(st.just("resolve"), st.just("")),
     st.tuples(st.just("connect"), st.sampled_from(["127.0.0.1", "192.0.2.1"])),
-    st.tuples(st.just("choke"), st.booleans()),
+    st.tuples(st.just("fill_buffers"), st.booleans()),
     st.tuples(st.just("pause"), st.integers(0, 2)),
     st.tuples(st.just("half_close"), st.integers(0, 2)),
     st.tuples(st.just("drain"), st.none()),
@@ -232,62 +233,84 @@ LIMITS = (AccessSettings(rate=1, burst=4), AccessSettings(rate=1, burst=4, proxi
 
 
 class EquivalenceTests(SynchronousTestCase):
-    """Two servers, of which only one has a memo, receive the same and send the same."""
+    """A server with a memo and one without receive the same bytes and send the same bytes."""
 
     @settings(max_examples=200, deadline=None)
-    @given(st.sampled_from(LIMITS), st.lists(BLOCKS, min_size=4, max_size=4), st.lists(STEPS, max_size=30))
+    @given(st.sampled_from(LIMITS), st.lists(HEADER_SECTIONS, min_size=4, max_size=4), st.lists(STEPS, max_size=30))
     @example(
         LIMITS[0],
-        [block(PATHS[0]), block(PATHS[0], FIELDS[4]), block(PATHS[0], method="HEAD"), CLOSING],
+        [
+            header_section(PATHS[0]),
+            header_section(PATHS[0], FIELDS[4]),
+            header_section(PATHS[0], method="HEAD"),
+            CLOSING,
+        ],
         [
             *(("send", 0, [0]), ("send", 0, [0]), ("send", 0, [1]), ("put", CODES[0]), ("send", 0, [1])),
-            *(("choke", True), ("send", 0, [0]), ("send", 0, [2]), ("choke", False), ("send", 0, [3])),
+            *(("fill_buffers", True), ("send", 0, [0]), ("send", 0, [2]), ("fill_buffers", False), ("send", 0, [3])),
             *(("send", 1, [0, 2]), ("send", 1, [0, 2]), ("send", 1, [3])),
         ],
     )
     @example(  # the last request of a connection, of HTTP/1.1 and of HTTP/1.0
         LIMITS[0],
-        [CLOSING, block(PATHS[0], version="1.0"), block(PATHS[0], FIELDS[3], version="1.0"), block(PATHS[0])],
-        [step for which in (0, 1, 2, 2, 3) for _ in range(2) for step in (("connect", HOME), ("send", -1, [which]))],
+        [
+            CLOSING,
+            header_section(PATHS[0], version="1.0"),
+            header_section(PATHS[0], FIELDS[3], version="1.0"),
+            header_section(PATHS[0]),
+        ],
+        [step for which in (0, 1, 2, 2, 3) for _ in range(2) for step in (("connect", LOCAL), ("send", -1, [which]))],
     )
     @example(  # a proxy's connection with requests of its clients and its own
         LIMITS[1],
-        [block(PATHS[0]), block(PATHS[0], FIELDS[10]), block(PATHS[0]), block(PATHS[0])],
+        [
+            header_section(PATHS[0]),
+            header_section(PATHS[0], FIELDS[10]),
+            header_section(PATHS[0]),
+            header_section(PATHS[0]),
+        ],
         [("send", 0, [0]), ("send", 1, [1]), ("send", 1, [0]), ("send", 1, [1]), ("send", 1, [0])],
     )
     @example(  # a client that does not read
         LIMITS[0],
-        [block(PATHS[0])] * 4,
+        [header_section(PATHS[0])] * 4,
         [
-            *(("send", 0, [0]), ("choke", True), ("send", 0, [0]), ("send", 0, [0]), ("advance", 12.9)),
-            *(("send", 0, [0]), ("choke", False), ("send", 0, [0]), ("choke", True), ("send", 0, [0])),
+            *(("send", 0, [0]), ("fill_buffers", True), ("send", 0, [0]), ("send", 0, [0]), ("advance", 12.9)),
+            *(("send", 0, [0]), ("fill_buffers", False), ("send", 0, [0]), ("fill_buffers", True), ("send", 0, [0])),
             ("advance", 300.0),
         ],
     )
-    @example(  # a client that does not read its first response: the first deadline goes on
+    @example(  # a client that does not read its first response: the first deadline continues
         LIMITS[0],
-        [block(PATHS[0])] * 4,
-        [("send", 0, [0]), ("advance", 1.0), ("choke", True), ("send", 0, [0]), ("send", 1, [0]), ("advance", 12.9)],
+        [header_section(PATHS[0])] * 4,
+        [
+            ("send", 0, [0]),
+            ("advance", 1.0),
+            ("fill_buffers", True),
+            ("send", 0, [0]),
+            ("send", 1, [0]),
+            ("advance", 12.9),
+        ],
     )
     @example(  # the server drains while a client does not read
         LIMITS[0],
-        [block(PATHS[0])] * 4,
-        [("send", 0, [0]), ("choke", True), ("send", 0, [0]), ("drain", None), ("choke", False)],
+        [header_section(PATHS[0])] * 4,
+        [("send", 0, [0]), ("fill_buffers", True), ("send", 0, [0]), ("drain", None), ("fill_buffers", False)],
     )
-    @example(  # the transport asks for a pause between two requests
+    @example(  # the transport pauses between two requests
         LIMITS[0],
-        [block(PATHS[0])] * 4,
-        [("send", 0, [0]), ("pause", 0), ("send", 0, [0]), ("choke", False), ("send", 0, [0])],
+        [header_section(PATHS[0])] * 4,
+        [("send", 0, [0]), ("pause", 0), ("send", 0, [0]), ("fill_buffers", False), ("send", 0, [0])],
     )
     @example(  # a request while the server drains
         LIMITS[0],
-        [block(PATHS[0])] * 4,
-        [("send", 0, [0]), ("drain", None), ("connect", HOME), ("send", -1, [0])],
+        [header_section(PATHS[0])] * 4,
+        [("send", 0, [0]), ("drain", None), ("connect", LOCAL), ("send", -1, [0])],
     )
     def test_same_with_and_without_memo(
-        self, limits: AccessSettings, blocks: list[bytes], steps: list[tuple[Any, ...]]
+        self, limits: AccessSettings, sections: list[bytes], steps: list[tuple[Any, ...]]
     ) -> None:
-        """Bytes, statistics, deadlines, limits and requests to the source are the same, in any order of events."""
+        """Bytes, statistics, deadlines, limits and requests to the source are the same for any events."""
         worlds, results = (World(RequestMemo(), limits), World(NoMemo(), limits)), []
         for world in worlds:
             with statistics() as events:
@@ -297,7 +320,7 @@ class EquivalenceTests(SynchronousTestCase):
                     if kind == "advance":
                         world.clock.pump([arguments[0]])
                     elif kind == "send" and isinstance(arguments[1], list):
-                        world.send(arguments[0], b"".join(blocks[which] for which in arguments[1]))
+                        world.send(arguments[0], b"".join(sections[which] for which in arguments[1]))
                     else:
                         getattr(world, kind)(*arguments)
                 state = world.state()
@@ -309,27 +332,30 @@ class EquivalenceTests(SynchronousTestCase):
 
 
 class FastPathTests(SynchronousTestCase):
-    """Which requests take the fast path, and which do not."""
+    """The requests that use the fast path, and those that do not."""
 
     def setUp(self) -> None:
         self.world = World(RequestMemo(), AccessSettings(rate=1, burst=3, proxies=("203.0.113.1/32",)))
 
-    def parsed(self, *blocks: bytes, host: str = "127.0.0.1") -> int:
-        """Send header sections, each on a connection of its own; return how many were parsed."""
+    def count_parsed(self, *sections: bytes, host: str = "127.0.0.1") -> int:
+        """Send header sections, each over its own connection; return the number that were parsed."""
         with mock.patch.object(environ, "parse", wraps=environ.parse) as parse:
-            for data in blocks:
+            for data in sections:
                 self.world.connect(host)
                 self.world.send(-1, data)
         return parse.call_count
 
     def test_header_section_is_parsed_once(self) -> None:
-        """A header section is parsed once, on however many connections it comes."""
-        self.assertEqual(self.parsed(*[block(PATHS[0])] * 9, *[block(PATHS[1], "Connection: close")] * 9), 2)
+        """A header section is parsed once, on any number of connections."""
+        self.assertEqual(
+            self.count_parsed(*[header_section(PATHS[0])] * 9, *[header_section(PATHS[1], "Connection: close")] * 9),
+            2,
+        )
         self.assertEqual([len(client.responses()) for client in self.world.clients], [1] * 18)
 
-    def test_head_is_serialized_once_a_second(self) -> None:
-        """A response is one write, and is serialized once a second."""
-        self.parsed(block(PATHS[0]))
+    def test_response_is_serialized_once_a_second(self) -> None:
+        """A response is sent in one write, and serialized once a second."""
+        self.count_parsed(header_section(PATHS[0]))
         client = self.world.clients[0]
         with (
             mock.patch.object(client.transport, "write") as write,
@@ -343,25 +369,25 @@ class FastPathTests(SynchronousTestCase):
         self.assertEqual((write.call_count, serialize.call_count), (6, 2))
 
     def test_board_is_looked_up_once_a_second(self) -> None:
-        """A board is looked up once a second for each header section; serialized responses last no longer."""
-        self.parsed(block(PATHS[0]))
+        """A board is looked up once a second per header section; serialized responses are dropped after it."""
+        self.count_parsed(header_section(PATHS[0]))
         client = self.world.clients[0]
         with mock.patch.object(self.world.cache, "fresh", wraps=self.world.cache.fresh) as fresh:
             for _ in range(5):
                 client.get(f"/kv55/{CODES[0]}")
             self.assertEqual((fresh.call_count, len(self.world.server.request_memo._serialized)), (1, 1))
             self.world.clock.advance(1)
-            self.parsed(block(PATHS[1]), block(PATHS[1]))
-        self.assertEqual(list(self.world.server.request_memo._serialized), [block(PATHS[1])])
+            self.count_parsed(header_section(PATHS[1]), header_section(PATHS[1]))
+        self.assertEqual(list(self.world.server.request_memo._serialized), [header_section(PATHS[1])])
 
     def test_age_and_date_advance(self) -> None:
-        """Age advances with the board's age, and Date with the clock, also within a second."""
+        """Age advances with the age of the board, and Date with the clock, even within a second."""
         self.world.clock.advance(0.375)
         self.world.put(CODES[0])
         ages = []
         for seconds in (0.0, 0.25, 0.25, 0.25, 0.25, 0.25):
             self.world.clock.advance(seconds)
-            self.parsed(*[block(PATHS[0])] * 2)
+            self.count_parsed(*[header_section(PATHS[0])] * 2)
             headers = [client.response().headers for client in self.world.clients[-2:]]
             self.assertEqual(headers[0].items(), headers[1].items())
             ages.append((headers[0]["Age"], headers[0]["Date"][-6:-4], headers[0]["Cache-Status"][-2:]))
@@ -369,7 +395,7 @@ class FastPathTests(SynchronousTestCase):
         self.assertEqual(ages, [*steps, ("1", "01", "58")])
 
     def test_ttl_advances(self) -> None:
-        """The ttl is right where `cache.fresh` is no whole number of seconds."""
+        """The ttl is right if `cache.fresh` is not a whole number of seconds."""
         headers = []
         for memo in (RequestMemo(), NoMemo()):
             self.world = World(memo, AccessSettings())
@@ -377,25 +403,25 @@ class FastPathTests(SynchronousTestCase):
             self.world.put(CODES[0])
             for _ in range(20):
                 self.world.clock.advance(0.125)
-                self.parsed(*[block(PATHS[0])] * 3)
+                self.count_parsed(*[header_section(PATHS[0])] * 3)
             headers.append([client.response().headers.items() for client in self.world.clients])
         self.assertEqual(*headers)
 
     def request_from(self, at: float, *, until: float) -> list[tuple[str, str]]:
-        """Send requests from a moment on while time passes; return the Date and ttl of each response."""
-        self.parsed(*[block(PATHS[0])] * 2)
+        """Send requests from one time to another; return the Date and Cache-Status of each response."""
+        self.count_parsed(*[header_section(PATHS[0])] * 2)
         clock = self.world.clock
         clock.advance(at - clock.seconds())
         clock.tick = 1e-4
         responses = []
         while clock.seconds() < until:
-            self.parsed(block(PATHS[0]))
+            self.count_parsed(header_section(PATHS[0]))
             headers = self.world.clients[-1].response().headers
             responses.append((headers["Date"][-6:-4], headers["Cache-Status"]))
         return responses
 
-    def test_date_at_the_begin_of_a_second(self) -> None:
-        """A response that is made while a second begins has the Date of either second."""
+    def test_date_at_the_start_of_a_second(self) -> None:
+        """A response that is serialized while a second starts has the Date of either second."""
         for early in range(1, 12):
             with self.subTest(early):
                 self.setUp()
@@ -403,133 +429,133 @@ class FastPathTests(SynchronousTestCase):
                 self.assertEqual([date for date, _ in responses][2:], ["02"] * (len(responses) - 2))
 
     def test_board_becomes_stale(self) -> None:
-        """A board that becomes stale while it is looked up is not served as fresh, nor as stale without a refresh."""
+        """A board that becomes stale during its look-up is not served as fresh, nor as stale without a refresh."""
         for early in range(1, 12):
             with self.subTest(early):
                 self.setUp()
                 self.request_from(NOW + 60 - early * 1e-4, until=NOW + 60.02)
                 self.assertEqual(self.world.source.requested, [CODES[0]])
 
-    def test_new_board_is_served_at_once(self) -> None:
-        """A new board is served at once, although the last one was served in the same second."""
-        self.parsed(*[block(PATHS[0])] * 3)
+    def test_new_board_is_served_immediately(self) -> None:
+        """A new board is served immediately, even if the previous one was served in the same second."""
+        self.count_parsed(*[header_section(PATHS[0])] * 3)
         self.world.put(CODES[0])
-        self.parsed(*[block(PATHS[0])] * 3)
+        self.count_parsed(*[header_section(PATHS[0])] * 3)
         tags = [client.response().headers["ETag"] for client in self.world.clients]
         self.assertEqual(tags, [tags[0]] * 3 + [tags[-1]] * 3)
         self.assertNotEqual(tags[0], tags[-1])
 
     def test_serialized_responses_are_bounded(self) -> None:
-        """At most MAX_ENTRIES responses of a second are stored."""
+        """At most MAX_ENTRIES serialized responses are stored."""
         with mock.patch.object(request_memo, "MAX_ENTRIES", 3):
             for n in range(9):
-                self.parsed(*[block(PATHS[0], f"X: {n}")] * 2)
+                self.count_parsed(*[header_section(PATHS[0], f"X: {n}")] * 2)
                 self.assertLessEqual(len(self.world.server.request_memo._serialized), 3)
 
     def test_board_is_rendered_once_per_form(self) -> None:
-        """A board is rendered once for each of its forms."""
+        """A board is rendered once in each form."""
         with mock.patch(
             "govi_server.modules.kv55_gateway.make_representation", wraps=make_representation
         ) as rendered:
-            self.parsed(*[block(PATHS[0])] * 3, *[block(PATHS[0], FIELDS[0])] * 3)
+            self.count_parsed(*[header_section(PATHS[0])] * 3, *[header_section(PATHS[0], FIELDS[0])] * 3)
         self.assertEqual(rendered.call_count, 2)
 
     def test_conditional_request(self) -> None:
-        """A conditional request takes the fast path, with a 304 until the board changes."""
-        request = block(PATHS[0], f"If-None-Match: {etag_of(1)}")
-        self.assertEqual(self.parsed(request, request), 1)
+        """A conditional request uses the fast path, with a 304 until the board changes."""
+        request = header_section(PATHS[0], f"If-None-Match: {etag_of(1)}")
+        self.assertEqual(self.count_parsed(request, request), 1)
         self.world.put(CODES[0])
-        self.assertEqual(self.parsed(request), 0)
+        self.assertEqual(self.count_parsed(request), 0)
         self.assertEqual([client.response().status for client in self.world.clients], [304, 304, 200])
 
     def test_slow_path(self) -> None:
-        """A request whose response depends on more than its bytes, or is not cached, is parsed each time."""
+        """A request is parsed each time if its response is not cached, or depends on more than its bytes."""
         for data in (
-            block(PATHS[0], "If-Match: *"),
-            block(PATHS[0], "If-Unmodified-Since: Thu, 01 Jan 2026 00:00:00 GMT"),
-            block(PATHS[0], "X-Forwarded-For: 192.0.2.9"),
-            block(PATHS[0], "Forwarded: for=192.0.2.9"),
-            block(PATHS[0], "Content-Length: 3") + b"abc",
-            block(PATHS[0], method="POST"),
-            block(PATHS[0], f"X-Padding: {'x' * MAX_HEADER_SECTION_BYTES}"),
-            block("/kv55/x"),
-            block("/nothing"),
-            block(PATHS[0]) + block(PATHS[0]),
-            block("/nothing") + block(PATHS[0]),
+            header_section(PATHS[0], "If-Match: *"),
+            header_section(PATHS[0], "If-Unmodified-Since: Thu, 01 Jan 2026 00:00:00 GMT"),
+            header_section(PATHS[0], "X-Forwarded-For: 192.0.2.9"),
+            header_section(PATHS[0], "Forwarded: for=192.0.2.9"),
+            header_section(PATHS[0], "Content-Length: 3") + b"abc",
+            header_section(PATHS[0], method="POST"),
+            header_section(PATHS[0], f"X-Padding: {'x' * MAX_HEADER_SECTION_BYTES}"),
+            header_section("/kv55/x"),
+            header_section("/nothing"),
+            header_section(PATHS[0]) + header_section(PATHS[0]),
+            header_section("/nothing") + header_section(PATHS[0]),
         ):
             with self.subTest(data[:80]):
-                self.assertEqual(self.parsed(data, data), 2 * data.count(b" HTTP/1.1"))
+                self.assertEqual(self.count_parsed(data, data), 2 * data.count(b" HTTP/1.1"))
                 self.assertEqual(len(self.world.server.request_memo), 0)
 
-    def test_header_section_in_pieces(self) -> None:
-        """A header section that arrives in pieces is parsed, although it is stored."""
-        self.parsed(block(PATHS[0]))
-        whole = block(PATHS[0])
+    def test_header_section_in_pieces_is_parsed(self) -> None:
+        """A header section that arrives in pieces is parsed, even if it is stored."""
+        self.count_parsed(header_section(PATHS[0]))
+        section = header_section(PATHS[0])
         client = self.world.clients[0]
         client.response()
-        client.send(whole[:20])
-        client.send(whole[20:])
-        client.send(whole)
+        client.send(section[:20])
+        client.send(section[20:])
+        client.send(section)
         self.assertEqual([response.status for response in client.responses()], [200, 200])
 
-    def test_rate_limit(self) -> None:
-        """The rate limit of a client holds on the fast path."""
-        self.parsed(*[block(PATHS[0])] * 5, host="192.0.2.1")
+    def test_rate_limit_applies(self) -> None:
+        """The rate limit of a client applies to the fast path."""
+        self.count_parsed(*[header_section(PATHS[0])] * 5, host="192.0.2.1")
         statuses = [client.response().status for client in self.world.clients]
         self.assertEqual(statuses, [200, 200, 200, 429, 429])
 
     def test_request_cost(self) -> None:
-        """A request for several stops costs as many on the fast path."""
+        """A request for several stops is charged for each of them on the fast path."""
         module = BoardPages(CacheDisplays(self.world.cache, self.world.clock), self.world.clock)
         module.setServiceParent(self.world.modules)
-        self.assertEqual(self.parsed(*[block(f"/board/{','.join(CODES)}")] * 2, host="192.0.2.1"), 2)
+        self.assertEqual(self.count_parsed(*[header_section(f"/board/{','.join(CODES)}")] * 2, host="192.0.2.1"), 2)
         self.assertEqual([client.response().status for client in self.world.clients], [200, 429])
 
-    def test_miss_takes_the_slow_path(self) -> None:
-        """When the board is gone, the slow path requests it from the source."""
-        self.parsed(block(PATHS[0]))
+    def test_miss_uses_the_slow_path(self) -> None:
+        """If the board was removed, the slow path requests it from the source."""
+        self.count_parsed(header_section(PATHS[0]))
         self.world.purge(CODES[0])
-        self.assertEqual(self.parsed(block(PATHS[0])), 1)
+        self.assertEqual(self.count_parsed(header_section(PATHS[0])), 1)
         self.assertEqual(self.world.source.requested, [CODES[0]])
 
     def test_failing_module(self) -> None:
-        """A failing module gets its 500 and its traceback from the slow path."""
-        self.parsed(block(PATHS[0]))
+        """If a module fails, the slow path sends the 500 and logs the traceback."""
+        self.count_parsed(header_section(PATHS[0]))
         with mock.patch.object(self.world.cache, "fresh", side_effect=ZeroDivisionError):
-            self.parsed(block(PATHS[0]))
+            self.count_parsed(header_section(PATHS[0]))
         self.assertEqual(self.world.clients[-1].response().status, 500)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_entries_are_bounded(self) -> None:
         """At most MAX_ENTRIES header sections are stored; the least recently used is evicted."""
         with mock.patch.object(request_memo, "MAX_ENTRIES", 3):
-            self.parsed(*(block(f"/kv55/{code}", f"X: {n}") for n in range(3) for code in CODES[:1]))
-            self.parsed(block(PATHS[0], "X: 0"), block(PATHS[0], "X: 3"))
+            self.count_parsed(*(header_section(f"/kv55/{code}", f"X: {n}") for n in range(3) for code in CODES[:1]))
+            self.count_parsed(header_section(PATHS[0], "X: 0"), header_section(PATHS[0], "X: 3"))
         self.assertEqual(len(self.world.server.request_memo), 3)
-        self.assertEqual(self.parsed(block(PATHS[0], "X: 0"), block(PATHS[0], "X: 1")), 1)
+        self.assertEqual(self.count_parsed(header_section(PATHS[0], "X: 0"), header_section(PATHS[0], "X: 1")), 1)
 
-    def test_connection_is_not_held(self) -> None:
+    def test_entry_does_not_hold_a_connection(self) -> None:
         """An entry holds no reference to a connection."""
-        self.parsed(block(PATHS[0], FIELDS[4]))
+        self.count_parsed(header_section(PATHS[0], FIELDS[4]))
         (entry,) = self.world.server.request_memo._entries.values()
         self.assertNotIn(self.world.clients[0].handler, vars(entry.condition).values())
 
     def test_only_conditions_are_stored(self) -> None:
-        """Of the fields, an entry holds those on which its response depends."""
+        """An entry holds only the fields on which its response depends."""
         fields = ('If-None-Match: "1"', "Accept: text/xml", 'If-None-Match: "2"')
-        self.parsed(block(PATHS[0], *fields))
+        self.count_parsed(header_section(PATHS[0], *fields))
         (entry,) = self.world.server.request_memo._entries.values()
         self.assertEqual(dict(entry.condition or {}), {"if-none-match": '"1","2"'})
 
 
-PATHS_LIVE = (
+LIVE_PATHS = (
     *(f"/live/{STOP}", f"/live/{STOP}/", f"/live/{STOP}?limit=1", "/live/1", f"/tpc/{STOP}", f"/tpc/{STOP}/"),
     *(f"/board/{STOP}", f"/board/{STOP},1?lang=en", f"/board/{STOP}?limit=0", f"{PATH}?MonitoringRef={STOP}", PATH),
     *(f"/tpc/{STOP}/departures", f"/tpc/{STOP}/x", f"/tpc/{STOP},1", f"/tpc/{STOP}?limit=1", "/tpc/", "/lastupdate"),
 )
 
 
-PATHS_FAST = (f"/live/{STOP}", f"/tpc/{STOP}", f"/board/{STOP}", f"{PATH}?MonitoringRef={STOP}")
+FAST_PATHS = (f"/live/{STOP}", f"/tpc/{STOP}", f"/board/{STOP}", f"{PATH}?MonitoringRef={STOP}")
 STATES: tuple[FeedState, ...] = ("UP", "DOWN")
 
 
@@ -548,21 +574,21 @@ class FeedTests(SynchronousTestCase):
             module.setServiceParent(world.modules)
         return world, feed, subscriber
 
-    def test_same_with_memo(self) -> None:
-        """Bytes and statistics are the same while the feed's data ages, and the feed goes down and comes back."""
+    def test_same_with_and_without_memo(self) -> None:
+        """Bytes and statistics are the same while data ages, and while the feed goes down and up again."""
         results = []
         for memo in (RequestMemo(), NoMemo()):
             world, feed, subscriber = self.world(memo)
             with statistics() as events, mock.patch.object(environ, "parse", wraps=environ.parse) as parse:
                 for step in range(4):
-                    if step != 2:  # the feed is silent for a time, and its data ages
+                    if step != 2:  # the feed is silent for one step, and its data ages
                         ingest(feed, kv.passtimes({"JourneyNumber": f"{step}", "ExpectedDepartureTime": "01:59:00"}))
                     for state in STATES:
                         subscriber.state = state
-                        for path in PATHS_LIVE:
+                        for path in LIVE_PATHS:
                             for fields in ((), ("Accept-Encoding: gzip",)):
                                 world.connect("127.0.0.1")
-                                world.send(-1, block(path, *fields))
+                                world.send(-1, header_section(path, *fields))
                         world.clock.pump([200.0])
                 for client in world.clients:
                     client.leave()
@@ -572,8 +598,8 @@ class FeedTests(SynchronousTestCase):
         statuses = {client.responses()[0].status for client in world.clients}
         self.assertEqual(statuses, {200, 400, 404, 503})
 
-    def test_module_and_stop(self) -> None:
-        """The statistics have the module and the stop of a request, on either path."""
+    def test_module_and_stop_are_recorded(self) -> None:
+        """The statistics have the module and the stop of a request on both paths."""
         world, feed, _ = self.world(RequestMemo())
         ingest(feed, kv.passtimes({"TimingPointCode": STOP, "ExpectedDepartureTime": "01:59:00"}))
         stops = {
@@ -585,7 +611,7 @@ class FeedTests(SynchronousTestCase):
             for path in stops:
                 world.connect("127.0.0.1")
                 for _ in range(3):
-                    world.send(-1, block(path))
+                    world.send(-1, header_section(path))
                 world.clients[-1].leave()
         for connection, (path, stop) in zip(events(), stops.items(), strict=True):
             recorded = [(request["module"], request["stop"]) for request in connection["requests"]]
@@ -595,7 +621,7 @@ class FeedTests(SynchronousTestCase):
     @given(
         st.lists(
             st.one_of(
-                st.tuples(st.just("request"), st.sampled_from(PATHS_FAST)),
+                st.tuples(st.just("request"), st.sampled_from(FAST_PATHS)),
                 st.tuples(st.just("advance"), st.sampled_from([0.03, 0.25, 0.5, 1.0, 29.75, 30.0, 59.75])),
                 st.tuples(st.just("state"), st.sampled_from(STATES)),
                 st.tuples(st.just("passtime"), st.sampled_from([STOP, "30000002"])),
@@ -604,8 +630,8 @@ class FeedTests(SynchronousTestCase):
             max_size=40,
         )
     )
-    def test_same_in_any_order(self, steps: list[tuple[str, Any]]) -> None:
-        """Bytes are the same, within a second, too, while data, time and the feed's state change in any order."""
+    def test_same_for_any_events(self, steps: list[tuple[str, Any]]) -> None:
+        """Bytes are the same for any order of changes of data, time and the feed's state, even within a second."""
         results = []
         for memo in (RequestMemo(), NoMemo()):
             world, feed, subscriber = self.world(memo)
@@ -613,7 +639,7 @@ class FeedTests(SynchronousTestCase):
             for number, (kind, value) in enumerate(steps):
                 if kind == "request":
                     world.connect("127.0.0.1")
-                    world.send(-1, block(value))
+                    world.send(-1, header_section(value))
                 elif kind == "advance":
                     world.clock.pump([value])
                 elif kind == "state":

@@ -1,4 +1,4 @@
-"""Boards that are rendered once for all clients: ResponseCache behind /board and /siri."""
+"""ResponseCache, and /board and /siri, which render a board once for all clients."""
 
 import json
 from math import ceil
@@ -31,7 +31,7 @@ JSON = {"Accept": "application/json"}
 
 
 class ResponseCacheTests(LiveTestCase):
-    """ResponseCache itself."""
+    """ResponseCache without a module."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -51,8 +51,8 @@ class ResponseCacheTests(LiveTestCase):
         response = self.responses.lookup(request)
         return None if response is None else dict(response.headers)["Max-Age"]
 
-    def test_max_age_is_what_is_left(self) -> None:
-        """A response lasts as long as caches on the way may keep it; its max-age is what is left of that."""
+    def test_max_age_decreases(self) -> None:
+        """A response expires with its max-age, which decreases every second."""
         self.store("a")
         self.assertEqual(self.max_age("a"), "10")
         self.clock.advance(0.5)
@@ -63,7 +63,7 @@ class ResponseCacheTests(LiveTestCase):
         self.assertIsNone(self.max_age("a"))
 
     def test_validity_ends_with_the_max_age(self) -> None:
-        """A response may be sent again, byte for byte, until its max-age is another, while its source is current."""
+        """A serialized response is valid until its max-age decreases, while its source is current."""
         self.store("a")
         for seconds in (0.25, 0.5, 0.5, 8.5):
             self.clock.advance(seconds)
@@ -71,24 +71,24 @@ class ResponseCacheTests(LiveTestCase):
             assert response is not None
             assert response.validity is not None
             since, until, validator = response.validity
-            now, ahead = self.clock.seconds(), until - self.clock.seconds()
+            now, remaining = self.clock.seconds(), until - self.clock.seconds()
             self.assertEqual((since, until, validator.is_current), (now, NOW + ceil(now - NOW), True))
-            self.clock.advance(ahead - 2**-10)
+            self.clock.advance(remaining - 2**-10)
             self.assertEqual(self.responses.lookup("a").headers, response.headers)  # type: ignore[union-attr]
             self.clock.rightNow = now
         self.version = 2
         self.assertFalse(validator.is_current)
 
     def test_new_version_invalidates(self) -> None:
-        """A response is valid until its source has news."""
+        """A response is valid until the version of its source changes."""
         self.store("a")
         self.version = 2
         self.assertIsNone(self.max_age("a"))
         self.store("a")
         self.assertEqual((self.max_age("a"), len(self.responses)), ("10", 1))
 
-    def test_lifetimes(self) -> None:
-        """A response that states its age is stored for a second, one that had to wait not at all."""
+    def test_lifetime_by_cache_result(self) -> None:
+        """A stale response, which states its age, is stored for a second; one that waited is not stored."""
         for cache in ("stale", "miss", "joined"):
             self.store(cache, cache)
         self.assertEqual([self.max_age(cache) for cache in ("stale", "miss", "joined")], ["10", None, None])
@@ -102,7 +102,7 @@ class ResponseCacheTests(LiveTestCase):
         self.assertIsNone(self.max_age("a"))
 
     def test_oldest_is_evicted(self) -> None:
-        """The oldest response is evicted when all are too large together; one that is too large is not stored."""
+        """The oldest responses are evicted to respect the size limit; a response over it is not stored."""
         for request in "abc":
             self.store(request, size=40)
         self.assertEqual([self.max_age(request) for request in "abc"], [None, "10", "10"])
@@ -110,7 +110,7 @@ class ResponseCacheTests(LiveTestCase):
         self.assertEqual([self.max_age(request) for request in "bcd"], ["10", "10", None])
 
     def test_number_of_entries_is_bounded(self) -> None:
-        """A small response counts for MIN_ENTRY_BYTES."""
+        """A small response counts as MIN_ENTRY_BYTES."""
         self.patch(response_cache, "MIN_ENTRY_BYTES", 50)
         for request in "abc":
             self.store(request)
@@ -118,7 +118,7 @@ class ResponseCacheTests(LiveTestCase):
 
 
 class BoardsTestCase(LiveTestCase):
-    """The modules behind a server."""
+    """A test case that has the modules behind a server."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -133,8 +133,8 @@ class BoardsTestCase(LiveTestCase):
     def set_expected(self, minutes: int) -> None:
         ingest(self.feed, kv.passtimes(row("1", 5, ExpectedDepartureTime=f"01:{minutes:02}:00")))
 
-    def rendered(self, path: str, times: int, **headers: str) -> int:
-        """Send so many requests; return how many bodies were rendered."""
+    def count_rendered(self, path: str, times: int, **headers: str) -> int:
+        """Send so many requests; return the number of rendered bodies."""
         with (
             mock.patch.object(board_module, "make_representation", wraps=make_representation) as rendered_board,
             mock.patch("govi_server.modules.siri.make_representation", wraps=make_representation) as rendered_siri,
@@ -145,7 +145,7 @@ class BoardsTestCase(LiveTestCase):
 
 
 class RenderedOnceTests(BoardsTestCase):
-    """How often a body is rendered."""
+    """The number of times a body is rendered."""
 
     def test_interfaces(self) -> None:
         """Both are cacheable modules."""
@@ -153,7 +153,7 @@ class RenderedOnceTests(BoardsTestCase):
         verifyObject(ICacheableModule, self.siri)
 
     def test_rendered_once_per_form(self) -> None:
-        """A board is rendered once in each form, language and coding, until there is news."""
+        """A board is rendered once in each form, language and coding, until it changes."""
         siri = f"{PATH}?MonitoringRef={CODE}"
         forms: list[tuple[str, dict[str, str]]] = [
             (PAGE, {}), (PAGE, JSON), (PAGE, {"Accept": "text/plain"}), (f"{PAGE}?lang=en", {}),
@@ -164,21 +164,21 @@ class RenderedOnceTests(BoardsTestCase):
         for minutes in (8, 9):
             self.set_expected(minutes)
             for path, headers in forms:
-                self.assertEqual(self.rendered(path, 5, **headers), 1, (path, headers))
+                self.assertEqual(self.count_rendered(path, 5, **headers), 1, (path, headers))
         self.clock.advance(MAX_AGE)
-        self.assertEqual(self.rendered(PAGE, 5), 1)
+        self.assertEqual(self.count_rendered(PAGE, 5), 1)
 
-    def test_only_news_of_the_stop_or_the_feed_invalidate(self) -> None:
-        """News of another stop changes nothing; another state of the feed does."""
-        self.rendered(PAGE, 1)
+    def test_other_stops_do_not_invalidate(self) -> None:
+        """Changes of other stops do not invalidate a board; a change of the feed's state does."""
+        self.count_rendered(PAGE, 1)
         ingest(self.feed, kv.passtimes(row("2", 5, TimingPointCode="555")))
-        self.assertEqual(self.rendered(PAGE, 1), 0)
+        self.assertEqual(self.count_rendered(PAGE, 1), 0)
         self.up("RECOVERING")
-        self.assertEqual(self.rendered(PAGE, 1), 1)
+        self.assertEqual(self.count_rendered(PAGE, 1), 1)
         self.assertEqual(self.request(PAGE).headers["Feed-State"], "RECOVERING")
 
     def test_errors_are_not_stored(self) -> None:
-        """Responses without departures are not stored: of unknown stops, or of old data."""
+        """Errors are not stored: those for unknown stops, and those for old data."""
         for path in ("/board/999", "/board/x", "/board/"):
             self.assertEqual(self.request(path).status, 404)
         ingest(self.feed, kv.passtimes(row("1", 15)))
@@ -187,7 +187,7 @@ class RenderedOnceTests(BoardsTestCase):
         self.assertEqual(len(self.boards.responses), 0)
 
     def test_board_of_a_gateway_is_rendered_twice(self) -> None:
-        """The response to a miss is not stored; those that follow are hits of one rendering."""
+        """The response to a miss is not stored; the hits after it share one rendering."""
         source = FakeSource()
         module = BoardPages(CacheDisplays(BoardCache(source, self.clock), self.clock), self.clock)
         self.modules.removeService(self.boards)
@@ -196,17 +196,17 @@ class RenderedOnceTests(BoardsTestCase):
         waiting.get(PAGE)
         source.results[0].callback(Board(CODE, (), NOW))
         self.assertEqual(waiting.response().status, 200)
-        self.assertEqual(self.rendered(PAGE, 5), 1)
+        self.assertEqual(self.count_rendered(PAGE, 5), 1)
         waiting.leave()
         caches = [request.cache for connection in self.statistics for request in connection.requests]
         self.assertEqual(sorted(caches), ["hit"] * 5 + ["miss"])
 
 
 class FreshnessTests(BoardsTestCase):
-    """A stored response never overstates the remaining time."""
+    """The age of stored responses."""
 
     def test_minutes_are_never_overstated(self) -> None:
-        """The minutes hold for as long as the response may be stored, here and by the client."""
+        """The minutes are right for as long as the response may be stored, here and by the client."""
         ingest(self.feed, kv.planning({"TargetDepartureTime": "01:07:00"}), kv.calendar("2026-01-01"))
         for _ in range(60):
             response = self.request(PAGE, **JSON)
@@ -214,8 +214,8 @@ class FreshnessTests(BoardsTestCase):
             for departure in json.loads(response.body)["stops"][0]["departures"]:
                 expected = read_timestamp(departure["expected"] or departure["planned"])
                 assert expected is not None
-                left = expected - (self.clock.seconds() + max_age)
-                self.assertLessEqual(departure["minutes"] * 60, max(left, 0), departure)
+                remaining = expected - (self.clock.seconds() + max_age)
+                self.assertLessEqual(departure["minutes"] * 60, max(remaining, 0), departure)
             self.clock.advance(3.7)
 
     def test_age_is_current(self) -> None:
@@ -227,22 +227,22 @@ class FreshnessTests(BoardsTestCase):
         self.assertEqual(self.request(PAGE).headers["Age"], "66")
 
     def test_not_modified_has_the_current_max_age(self) -> None:
-        """A 304 has the max-age that is left."""
+        """A 304 has the max-age of the current second."""
         tag = self.request(PAGE).headers["ETag"]
         self.clock.advance(4)
         response = self.request(PAGE, If_None_Match=tag)
         self.assertEqual((response.status, response.headers["Cache-Control"]), (304, "public, max-age=6"))
 
     def test_failure_is_not_stored(self) -> None:
-        """A failing source is a 500, and is called again."""
+        """A failing source causes a 500, and is called again for the next request."""
         with mock.patch.object(self.displays, "_display", side_effect=ZeroDivisionError):
             self.assertEqual(self.request(PAGE).status, 500)
         self.flushLoggedErrors(ZeroDivisionError)
         self.assertEqual(self.request(PAGE).status, 200)
 
     def test_displays_are_not_stored(self) -> None:
-        """The displays from which a body was rendered, which are larger, are not stored with it."""
-        self.rendered(PAGE, 1)
+        """The displays from which a body was rendered, which are larger than it, are not stored."""
+        self.count_rendered(PAGE, 1)
         (entry,) = self.boards.responses._entries.values()
         stored = [cell.cell_contents for cell in cast(Any, entry.make).__closure__]
         self.assertFalse([value for value in stored if isinstance(value, (DepartureDisplay, StopsDisplay))])
