@@ -10,8 +10,6 @@ from govi_server import request_handler
 class NoStatistics:
     """A ConnectionRecorder that records nothing."""
 
-    in_request = True
-
     def __init__(self, *_: Any) -> None: ...
 
     def __getattr__(self, name: str) -> Any:

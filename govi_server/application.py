@@ -15,7 +15,7 @@ from twisted.logger import ILogObserver, Logger, LogPublisher
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
 from govi_server.departures.stop_index_cache import StopIndexCache
-from govi_server.departures.timing_point import is_timing_point_code
+from govi_server.departures.timing_point import TIMING_POINT_CODE_FORMAT, is_timing_point_code
 from govi_server.errors import ConfigError, StartupError
 from govi_server.http.client_limits import UNLIMITED, ClientLimits
 from govi_server.http.cors import public_headers
@@ -91,7 +91,9 @@ def make_service(config: Config, reactor: Any) -> OrderedMultiService:
     """
     gc.set_threshold(*gc.get_threshold()[:2], GC_OLD_THRESHOLD)
     if config.admin.probe and not is_timing_point_code(config.admin.probe):
-        raise ConfigError(f"admin.probe: invalid TimingPointCode {config.admin.probe!r} (expected 1 to 10 digits)")
+        raise ConfigError(
+            f"admin.probe: invalid TimingPointCode {config.admin.probe!r} (expected {TIMING_POINT_CODE_FORMAT})"
+        )
     services, modules = OrderedMultiService(), MultiService()
     statistics = statistics_publisher()
     server = _public_server(config, modules, statistics, reactor)

@@ -17,6 +17,7 @@ from govi_server.http.caching.request_memo import MemoEntry
 from govi_server.http.client_limits import Client, request_cost
 from govi_server.http.parameters import InvalidParameter
 from govi_server.http.request import Environ, RequestError
+from govi_server.http.response import NO_STORE
 from govi_server.http.sender import Sender, connection_field
 from govi_server.http.state import Input, State
 from govi_server.server import Connection, Server
@@ -292,7 +293,7 @@ class RequestHandler(Sender):
         has_response = self.connection.state is not State.PROCESSING
         if failure.check(InvalidParameter) and not has_response:
             self.mark("lookup")
-            self.send_response(f"{failure.value}\n", "400 Bad Request", {"Cache-Control": "no-store"})
+            self.send_response(f"{failure.value}\n", "400 Bad Request", [NO_STORE])
             return
         self.log.failure("{path!r} failed", failure, path=self._path)
         if not has_response:

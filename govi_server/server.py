@@ -23,8 +23,7 @@ from govi_server.http.caching.request_memo import RequestMemo
 from govi_server.http.client_limits import UNLIMITED, Client, ClientLimits
 from govi_server.http.request import Environ
 from govi_server.http.response import Headers, format_response, pairs
-from govi_server.http.state import TABLE, Deadline, Lifecycle, State
-from govi_server.http.timeouts import TimeoutHandler
+from govi_server.http.state import TABLE, Deadline, Lifecycle, State, TimeoutHandler
 from govi_server.settings import ServerSettings
 from govi_server.sockets.accepting import AcceptThrottle
 from govi_server.sockets.transport import IClientTransport, close_now
@@ -220,7 +219,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         self.draining = False
         self.connections: dict[ConnectionHandler, Connection] = {}
         self.timeouts = {
-            Deadline.CONNECTION: TimeoutHandler(clock, limits.connection, Connection.disconnect),
+            Deadline.REQUEST: TimeoutHandler(clock, limits.connection, Connection.disconnect),
             Deadline.KEEP_ALIVE: TimeoutHandler(clock, limits.keep_alive, Connection.close),
             Deadline.LINGER: TimeoutHandler(clock, LINGER_SECONDS, Connection.abort),
             Deadline.CLOSE: TimeoutHandler(clock, LINGER_SECONDS, Connection.abort),
@@ -260,7 +259,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
             return True
         incomplete = (
             connection
-            for connection in islice(self.timeouts[Deadline.CONNECTION], MAX_EVICTION_CANDIDATES)
+            for connection in islice(self.timeouts[Deadline.REQUEST], MAX_EVICTION_CANDIDATES)
             if connection.state in (State.NEW, State.RECEIVING)
         )
         for connection in chain(self.timeouts[Deadline.LINGER], self.timeouts[Deadline.KEEP_ALIVE], incomplete):

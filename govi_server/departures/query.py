@@ -36,6 +36,10 @@ class Query:
     horizon: float | None = None
     """Seconds; None selects the module's own default."""
 
+    def horizon_or(self, default: float) -> float:
+        """Return the horizon of the request, or the module's default (seconds)."""
+        return default if self.horizon is None else self.horizon
+
     def select(
         self, departures: Iterable[_Departure], public_number: Callable[[_Departure], str]
     ) -> list[_Departure]:

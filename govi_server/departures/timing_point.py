@@ -9,8 +9,15 @@ from pyproj import Transformer
 _RD_X, _RD_Y = range(1, 400_000), range(200_000, 700_000)
 """Valid RD coordinates in metres: the Netherlands and its border regions."""
 
-TIMING_POINT_CODE_PATTERN = "[0-9]{1,10}"
+MAX_TIMING_POINT_CODE = 10
+"""Digits of a TimingPointCode."""
+
+TIMING_POINT_CODE_PATTERN = f"[0-9]{{1,{MAX_TIMING_POINT_CODE}}}"
 """A regular expression for a TimingPointCode: ASCII digits (docs/protocols.md, section 2.4)."""
+
+TIMING_POINT_CODE_FORMAT = f"1 to {MAX_TIMING_POINT_CODE} digits"
+"""The same in words."""
+
 _CODE = re.compile(TIMING_POINT_CODE_PATTERN)
 
 
@@ -49,5 +56,5 @@ def _transformer() -> Transformer:
 
 
 def is_timing_point_code(text: str) -> bool:
-    """Return whether a text is a TimingPointCode: 1 to 10 ASCII digits (docs/protocols.md, section 2.4)."""
+    """Return whether a text is a TimingPointCode: 1 to 10 ASCII digits."""
     return _CODE.fullmatch(text) is not None

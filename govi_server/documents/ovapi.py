@@ -30,7 +30,7 @@ from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.runtime.clock import LOCAL_ZONE
 
-HORIZON = 90 * MINUTE
+OVAPI_HORIZON = 90 * MINUTE
 """Seconds ahead for which departures are returned without a horizon parameter (docs/protocols.md, section 3.2)."""
 
 _DIGITS = re.compile(r"[0-9]{1,15}")
@@ -181,9 +181,11 @@ class OvapiDocuments:
         live = self._feed.passtimes.lines.get((operator, number, direction), ())
         journeys = [key.decode().replace("|", "_") for key in live]
         passtimes = [current_passtime(self._feed.boards.journey(journey), now) for journey in journeys]
-        planned = self._timetable.first_passtimes(operator, number, direction, now, now + HORIZON)
+        planned = self._timetable.first_passtimes(operator, number, direction, now, now + OVAPI_HORIZON)
         passtimes.extend(passtime for _, passtime in planned if passtime.journey not in set(journeys))
-        within = [passtime for passtime in passtimes if passtime is not None and passtime.expected <= now + HORIZON]
+        within = [
+            passtime for passtime in passtimes if passtime is not None and passtime.expected <= now + OVAPI_HORIZON
+        ]
         return self.passes(sorted(within, key=lambda passtime: passtime.expected))
 
     def journey(self, key: str) -> Journey | None:

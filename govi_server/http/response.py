@@ -17,6 +17,9 @@ _FRAMING = ("content-length", "transfer-encoding", "connection")  # reserved to 
 _STATUS = re.compile(r"[1-5][0-9]{2} [\t -~]*")
 
 
+NO_STORE = ("Cache-Control", "no-store")
+"""The header field of responses that caches must not store."""
+
 Fields = tuple[tuple[str, str], ...]
 """Header fields as a hashable value."""
 

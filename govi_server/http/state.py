@@ -3,11 +3,77 @@
 Entering a state is the only way to set a deadline.
 """
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum, auto
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from govi_server.http.timeouts import TimeoutHandler
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+_Connection = TypeVar("_Connection")
+
+
+class TimeoutHandler(Generic[_Connection]):
+    """Deadlines of one length for many connections: calls expire with each connection that reaches its deadline.
+
+    As all deadlines are equally long, they expire in the order in which they were set. So one dictionary and one
+    callLater serve them all, and setting a deadline is O(1). (The dictionary is an OrderedDict, since repeatedly
+    removing the first key of a plain dict needs quadratic time.)
+    """
+
+    log = Logger()
+
+    def __init__(self, clock: IReactorTime, limit: float, expire: Callable[[_Connection], None]) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._expire = expire
+        self._started_at: OrderedDict[_Connection, float] = OrderedDict()
+        self._call: IDelayedCall | None = None
+        self._last_start = 0.0
+
+    def start(self, connection: _Connection) -> None:
+        """Set a connection's deadline, counted from now."""
+        started_at, now = self._started_at, self._clock.seconds()
+        started_at[connection] = now
+        started_at.move_to_end(connection)
+        if self._call is None:
+            self._call = self._clock.callLater(self._limit, self._check)
+        elif now < self._last_start and self._call.active() and self._call.getTime() - now > self._limit:
+            self._call.reset(self._limit)  # the clock was set back
+        self._last_start = now
+
+    def stop(self, connection: _Connection) -> None:
+        """Remove a connection's deadline, if it is set."""
+        self._started_at.pop(connection, None)
+
+    def __iter__(self) -> Iterator[_Connection]:
+        """Iterate over the connections that have a deadline, the earliest first."""
+        return iter(self._started_at)
+
+    def cancel(self) -> None:
+        """Remove all deadlines."""
+        self._started_at.clear()
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        self._call = None
+
+    def _check(self) -> None:
+        """Expire connections past their deadline, and schedule the next check."""
+        now = self._clock.seconds()
+        while self._started_at:
+            connection, started_at = next(iter(self._started_at.items()))
+            remaining = started_at + self._limit - now
+            # More than the limit (plus a second for rounding) means that the clock was set back: expire it as well.
+            if 0 < remaining < self._limit + 1:
+                self._call = self._clock.callLater(remaining, self._check)
+                return
+            del self._started_at[connection]
+            try:
+                self._expire(connection)
+            except Exception:
+                self.log.failure("Handling a deadline failed")  # the other deadlines are still checked
+        self._call = None
 
 
 class State(Enum):
@@ -46,7 +112,7 @@ class State(Enum):
 class Deadline(Enum):
     """The kinds of deadlines; server.Server has a TimeoutHandler for each."""
 
-    CONNECTION = auto()
+    REQUEST = auto()
     """From the first byte of a request (for the first request: from accept) until its response was sent.
 
     Then the client gets a 406, or the connection is aborted. The deadline runs on through all consecutive states that
@@ -85,14 +151,15 @@ def _rule(deadline: Deadline | None, input: Input, *transitions: State) -> Rule:
 
 _S, _D, _I = State, Deadline, Input
 
+
 TABLE: Mapping[State, Rule] = {
     # NEW and IDLE go to IDLE when the response was cached: such a request is served in a single step.
-    _S.NEW: _rule(_D.CONNECTION, _I.PARSED, _S.IDLE, _S.RECEIVING, _S.SENDING, _S.LINGERING, _S.CLOSING, _S.CLOSED),
+    _S.NEW: _rule(_D.REQUEST, _I.PARSED, _S.IDLE, _S.RECEIVING, _S.SENDING, _S.LINGERING, _S.CLOSING, _S.CLOSED),
     _S.IDLE: _rule(_D.KEEP_ALIVE, _I.PARSED, _S.IDLE, _S.RECEIVING, _S.SENDING, _S.LINGERING, _S.CLOSING, _S.CLOSED),
-    _S.RECEIVING: _rule(_D.CONNECTION, _I.PARSED, _S.PROCESSING, _S.SENDING, _S.LINGERING, _S.CLOSING, _S.CLOSED),
-    _S.PROCESSING: _rule(_D.CONNECTION, _I.BUFFERED, _S.SENDING, _S.STREAMING, _S.CLOSED),
-    _S.SENDING: _rule(_D.CONNECTION, _I.BUFFERED, _S.WRITE_PAUSED, _S.IDLE, _S.YIELDING, _S.LINGERING, _S.CLOSED),
-    _S.WRITE_PAUSED: _rule(_D.CONNECTION, _I.BUFFERED, _S.SENDING, _S.STREAMING, _S.LINGERING, _S.CLOSED),
+    _S.RECEIVING: _rule(_D.REQUEST, _I.PARSED, _S.PROCESSING, _S.SENDING, _S.LINGERING, _S.CLOSING, _S.CLOSED),
+    _S.PROCESSING: _rule(_D.REQUEST, _I.BUFFERED, _S.SENDING, _S.STREAMING, _S.CLOSED),
+    _S.SENDING: _rule(_D.REQUEST, _I.BUFFERED, _S.WRITE_PAUSED, _S.IDLE, _S.YIELDING, _S.LINGERING, _S.CLOSED),
+    _S.WRITE_PAUSED: _rule(_D.REQUEST, _I.BUFFERED, _S.SENDING, _S.STREAMING, _S.LINGERING, _S.CLOSED),
     _S.STREAMING: _rule(None, _I.BUFFERED, _S.WRITE_PAUSED, _S.LINGERING, _S.CLOSED),
     _S.YIELDING: _rule(_D.KEEP_ALIVE, _I.BUFFERED, _S.IDLE, _S.SENDING, _S.LINGERING, _S.CLOSING, _S.CLOSED),
     _S.LINGERING: _rule(_D.LINGER, _I.DISCARDED, _S.CLOSED),
@@ -101,8 +168,10 @@ TABLE: Mapping[State, Rule] = {
 }
 """The row of each state, in the order of a connection's life."""
 
+
 for _state, _row in TABLE.items():
     _state.rule = _row
+
 
 IN_REQUEST = frozenset((_S.RECEIVING, _S.PROCESSING, _S.SENDING, _S.WRITE_PAUSED, _S.STREAMING))
 """The states with an unfinished request."""

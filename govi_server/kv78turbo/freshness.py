@@ -1,6 +1,7 @@
 """The freshness of operators' and stops' data, by its age and the state of the feed."""
 
 from collections.abc import Iterable
+from math import floor
 from typing import Literal, Protocol
 
 from govi_server.kv78turbo.stop_departures import StopDepartures
@@ -31,6 +32,11 @@ class FeedStatus(Protocol):
 
     def is_known_stop(self, code: str) -> bool:
         """Return whether a TimingPointCode exists."""
+
+
+def stale_ttl(feed: FeedStatus, age: float) -> int:
+    """Return the ttl of stale data for Cache-Status (RFC 9211): seconds since it stopped being fresh, negative."""
+    return min(floor(feed.limits.fresh - age), -1)
 
 
 def operator_freshness(feed: FeedStatus, operator: str) -> tuple[Freshness, float]:

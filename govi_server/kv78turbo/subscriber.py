@@ -37,8 +37,6 @@ MAX_SECONDS_WITHOUT_DATA = 300.0
 LATE_CALL_SECONDS = 1.0
 """A call this late means that the clock was set, or that the process was suspended."""
 
-SUBSCRIBER_DEFAULTS = SubscriberSettings()
-
 
 class Subscriber(Service):
     """Maintains one connection to the feed, and passes on its messages in order.

@@ -10,14 +10,14 @@ from zope.interface import implementer
 
 from govi_server.departures.display import DepartureDisplay, StopDisplay
 from govi_server.departures.query import DEFAULT_HORIZON, Query
-from govi_server.documents import board as plain
+from govi_server.documents import board as board_documents
 from govi_server.http.caching.cached_response import CachedResponse, Validity, VersionValidator
 from govi_server.http.caching.representation import Representation, make_representation
 from govi_server.http.caching.response_cache import MAX_AGE, ResponseCache
 from govi_server.http.negotiation import best_type, prefers_gzip
 from govi_server.http.parameters import Integer, Parameter, parse_query
 from govi_server.http.request import Environ
-from govi_server.http.response import Fields
+from govi_server.http.response import NO_STORE, Fields
 from govi_server.modules.display_source import IDisplaySource, StopsDisplay
 from govi_server.modules.feed_responses import INVALID_PARAMETER, RETRY_AFTER
 from govi_server.modules.query_parameters import (
@@ -39,23 +39,23 @@ from govi_server.runtime.cooperative import CooperativeRunner
 from govi_server.web_handler import ErrorResponse, Fetch, ICacheableModule, Mark, Responder
 
 HTML, TEXT, JSON = "text/html", "text/plain", "application/json"
-FORMATS: tuple[tuple[str, Any], ...] = ((HTML, str), (TEXT, str), (JSON, plain.Board))
+FORMATS: tuple[tuple[str, Any], ...] = ((HTML, str), (TEXT, str), (JSON, board_documents.Board))
 """The content types of a board, each with the type of its body."""
 
 
 class _Fields:
     """A parameter type: names of fields, separated by commas."""
 
-    _name = f"(?:{'|'.join(plain.FIELDS)})"
+    _name = f"(?:{'|'.join(board_documents.FIELDS)})"
     schema = {"type": "string", "pattern": f"^,*{_name}(?:,+{_name})*,*$"}
 
     def parse(self, text: str) -> tuple[str, ...] | None:
         """Parse the names; return None if one is unknown."""
         names = tuple(split(text))
-        return names if names and set(names) <= set(plain.FIELDS) else None
+        return names if names and set(names) <= set(board_documents.FIELDS) else None
 
     def __str__(self) -> str:
-        return f"some of {', '.join(plain.FIELDS)}"
+        return f"some of {', '.join(board_documents.FIELDS)}"
 
 
 # The minimum fits the longest word that replaces a time.
@@ -196,7 +196,7 @@ class BoardPages(Service):
         if any(stop.state != "unknown" for stop in displays.display.stops):
             status = "503 Service Unavailable"
             headers = (*headers, ("Retry-After", f"{RETRY_AFTER}"))
-        headers = (*representation.headers, ("Cache-Control", "no-store"), *headers)
+        headers = (*representation.headers, NO_STORE, *headers)
         return ErrorResponse(status, headers, representation.body, displays.result)
 
     async def _represent(self, displays: StopsDisplay, request: BoardRequest) -> tuple[Representation, Fields]:
@@ -214,11 +214,17 @@ class BoardPages(Service):
         """Format a display."""
         now = self.clock.seconds()
         if board_format.content_type == TEXT:
-            steps = plain.lines(
-                display, board_format.lang, now, board_format.fields or plain.LINE_FIELDS, board_format.chars
+            steps = board_documents.lines(
+                display,
+                board_format.lang,
+                now,
+                board_format.fields or board_documents.LINE_FIELDS,
+                board_format.chars,
             )
         elif board_format.content_type == JSON:
-            steps = plain.document(display, board_format.lang, now, board_format.fields or plain.FIELDS)
+            steps = board_documents.document(
+                display, board_format.lang, now, board_format.fields or board_documents.FIELDS
+            )
         else:
             steps = board_page.page(display, board_format.lang, now, dict(board_format.query))
         return (await self._runner.run(steps)).encode()

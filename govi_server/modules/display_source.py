@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Generator, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, floor
+from math import ceil
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -17,6 +17,7 @@ from govi_server.http.caching.cached_response import cache_status
 from govi_server.http.parameters import InvalidParameter, Parameter
 from govi_server.kv78turbo.display import stop_display
 from govi_server.kv78turbo.feed import Feed
+from govi_server.kv78turbo.freshness import stale_ttl
 from govi_server.modules.query_parameters import FILTERS, HORIZON, LIMIT, LINE
 from govi_server.statistics.records import CacheResult
 
@@ -65,12 +66,12 @@ class FeedDisplays:
         ages = [stop.age for stop in display.stops if stop.as_of is not None]
         headers: list[tuple[str, str]] = [("Feed-State", self.feed.state)]
         if ages:
-            ttl = min(floor(self.feed.limits.fresh - max(ages)), -1)
-            headers += [("Age", f"{ceil(max(ages))}"), ("Cache-Status", cache_status("stale", ttl))]
+            status = cache_status("stale", stale_ttl(self.feed, max(ages)))
+            headers += [("Age", f"{ceil(max(ages))}"), ("Cache-Status", status)]
         return StopsDisplay(display, "stale" if ages else "hit", tuple(headers))
 
     def _display(self, codes: list[str], query: Query) -> Generator[None, None, DepartureDisplay]:
-        horizon = query.horizon or DEFAULT_HORIZON
+        horizon = query.horizon_or(DEFAULT_HORIZON)
         stops = []
         for code in codes:
             board = self.feed.boards.board(code, horizon)
@@ -100,7 +101,7 @@ class CacheDisplays:
         """Return the display of the stops, which are requested concurrently."""
         if query.direction is not None:
             raise InvalidParameter("direction is not supported by this source")
-        horizon = query.horizon or DEFAULT_HORIZON
+        horizon = query.horizon_or(DEFAULT_HORIZON)
         boards = [self._cache.board(code) for code in codes]
         # A DeferredList leaves no failure unhandled while other boards are awaited; cancelling it ends all waits.
         entries = await DeferredList(

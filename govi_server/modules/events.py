@@ -23,9 +23,10 @@ from zope.interface import implementer
 from govi_server.departures.display import DepartureDisplay
 from govi_server.departures.query import Query
 from govi_server.departures.times import MINUTE, local_timestamp
-from govi_server.documents import board as plain
+from govi_server.documents import board as board_documents
 from govi_server.http.parameters import Enum, Parameter, parse_query
 from govi_server.http.request import Environ
+from govi_server.http.response import NO_STORE
 from govi_server.http.stream import Stream
 from govi_server.modules.display_source import IDisplaySource
 from govi_server.modules.feed_responses import INVALID_PARAMETER
@@ -78,7 +79,7 @@ class BoardEvent(Struct, tag_field="event", tag="board"):
         Meta(
             extra_json_schema={
                 "anyOf": [
-                    {"contentMediaType": "application/json", "contentSchema": reference(plain.Board)},
+                    {"contentMediaType": "application/json", "contentSchema": reference(board_documents.Board)},
                     {"contentMediaType": "text/html"},
                 ]
             }
@@ -106,7 +107,7 @@ Event = BoardEvent | Beat | Bye
 
 _HEADERS = (
     ("Content-Type", f"{CONTENT_TYPE}; charset=utf-8"),
-    ("Cache-Control", "no-store"),
+    NO_STORE,
     ("X-Accel-Buffering", "no"),  # otherwise nginx buffers events
 )
 # The comment prevents proxies from closing the connection. Scripts in browsers do not see comments, so the event lets
@@ -156,7 +157,7 @@ class Channel:
             ages, number = self.ages, self.id
         # Clients that join later receive the same ages, so that the next event is due for all listeners together.
         stops = (replace(stop, age=max(stop.age, age)) for stop, age in zip(display.stops, ages, strict=True))
-        render = plain.document if self.as_json else board_page.fragment
+        render = board_documents.document if self.as_json else board_page.fragment
         steps = render(replace(display, stops=tuple(stops)).delayed(RENDER_INTERVAL), self.lang, now)
         text = (await runner.run(steps)).rstrip("\n")
         lines = "".join(f"data: {line}\n" for line in text.split("\n"))
@@ -318,7 +319,7 @@ class EventsHandler(WebHandler):
         module = self._module
         if not codes:
             self.mark("lookup")
-            self.send_response("Invalid TimingPointCode\n", "404 Not Found", {"Cache-Control": "no-store"})
+            self.send_response("Invalid TimingPointCode\n", "404 Not Found", [NO_STORE])
             return
         self.request_handler.set_stop(stop_of(codes))
         query, lang = read_page(self.env, len(codes))

@@ -1,14 +1,14 @@
 """Responses of the live feed's URL modules: header fields about freshness, and errors."""
 
 from collections.abc import Iterable
-from math import ceil, floor
+from math import ceil
 
 from govi_server.http.caching.cached_response import CachedResponse, Validity, cached_response
 from govi_server.http.caching.representation import Representation
 from govi_server.http.caching.response_cache import MAX_AGE
-from govi_server.http.response import Fields
+from govi_server.http.response import NO_STORE, Fields
 from govi_server.kv78turbo.feed import Feed
-from govi_server.kv78turbo.freshness import SERVABLE, Freshness
+from govi_server.kv78turbo.freshness import SERVABLE, Freshness, stale_ttl
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.openapi.description import ResponseSpec
 
@@ -68,8 +68,7 @@ def feed_response(
     state, age = freshness
     headers = (*headers, ("Feed-State", feed.state))
     if state == "stale":
-        ttl = min(floor(feed.limits.fresh - age), -1)
-        return cached_response(representation, "stale", max_age, ttl, ceil(age), headers)
+        return cached_response(representation, "stale", max_age, stale_ttl(feed, age), ceil(age), headers)
     return cached_response(representation, "hit", max_age, max_age, None, headers, validity)
 
 
@@ -90,7 +89,7 @@ def board_response(
 
 def no_departures(feed: Feed, reason: Freshness) -> tuple[str, Fields]:
     """Return the status and header fields of an error response for a reason."""
-    headers = (("Cache-Control", "no-store"), ("Feed-State", feed.state))
+    headers = (NO_STORE, ("Feed-State", feed.state))
     if reason == "unknown":
         return "404 Not Found", headers
     return "503 Service Unavailable", (*headers, ("Retry-After", f"{RETRY_AFTER}"))

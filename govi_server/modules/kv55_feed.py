@@ -13,7 +13,7 @@ from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import Representation, make_representation
 from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.request import Environ
-from govi_server.http.response import Fields
+from govi_server.http.response import NO_STORE, Fields
 from govi_server.kv55 import messages
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE, Freshness
@@ -76,7 +76,7 @@ class Kv55Feed(Service):
         text = env["path_info"].removeprefix(f"/{self.name}").removeprefix("/").removesuffix("/")
         codes, compressed = split(text), prefers_gzip(env)
         if not codes or len(codes) > MAX_CODES or not all(map(is_timing_point_code, codes)):
-            headers = (("Cache-Control", "no-store"),)
+            headers = (NO_STORE,)
             return Responder(lambda: _error("404 Not Found", text, "Invalid TimingPointCode", headers))
         query = read_query(env.get("query_string", ""))
         if len(codes) == 1 and query == Query():
@@ -96,7 +96,7 @@ class Kv55Feed(Service):
     ) -> CachedResponse | ErrorResponse:
         """Return the servable boards of the stops."""
         feed = self.feed
-        boards = await feed.runner.run(feed.boards.boards(codes, query.horizon or DEFAULT_HORIZON))
+        boards = await feed.runner.run(feed.boards.boards(codes, query.horizon_or(DEFAULT_HORIZON)))
         mark("lookup")
         freshness = {board.code: feed.freshness(board) for board in boards}
         served = [board for board in boards if freshness[board.code][0] in SERVABLE]

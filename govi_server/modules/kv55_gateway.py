@@ -16,6 +16,7 @@ from govi_server.http.caching.representation import Representation, make_represe
 from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.parameters import Parameter
 from govi_server.http.request import Environ
+from govi_server.http.response import NO_STORE
 from govi_server.kv55 import messages
 from govi_server.modules.feed_responses import DRIS_55
 from govi_server.modules.query_parameters import TIMING_POINT_CODE, echoed
@@ -117,7 +118,7 @@ class Kv55Gateway(Service):
 
 def _error(status: str, code: str, reason: str, result: Result | None = None) -> ErrorResponse:
     """Return a DRIS_55 document with Error. result: the cache result; None without a lookup."""
-    headers = [("Content-Type", messages.CONTENT_TYPE), ("Cache-Control", "no-store")]
+    headers = [("Content-Type", messages.CONTENT_TYPE), NO_STORE]
     if result is not None:
         headers += [("Retry-After", RETRY_AFTER), ("Cache-Status", cache_status(result))]
     return ErrorResponse(status, tuple(headers), messages.write_error(echoed(code), reason), result or "none")

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from govi_server.departures.query import Query
 from govi_server.departures.timing_point import is_timing_point_code
-from govi_server.documents.ovapi import HORIZON, OvapiDocuments
+from govi_server.documents.ovapi import OVAPI_HORIZON, OvapiDocuments
 from govi_server.documents.ovapi_structs import Journey, LastUpdate, Line, LineActuals, Message, StopArea
 from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import Representation, make_representation
@@ -23,8 +23,8 @@ from govi_server.http.request import Environ
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE, Freshness
 from govi_server.kv78turbo.stop_departures import StopDepartures
+from govi_server.modules import ovapi_operations
 from govi_server.modules.feed_responses import board_response, feed_response, no_departures, oldest, reason_of
-from govi_server.modules.ovapi_operations import OPERATIONS
 from govi_server.modules.query_parameters import MAX_CODES, read_query, split, stop_of
 from govi_server.openapi.description import IDocumented, Operation
 from govi_server.runtime.cooperative import run_now
@@ -49,6 +49,9 @@ class OvapiRequest(NamedTuple):
 
 class OvapiPaths:
     """The responses under one first segment of OVapi: everything of its kind, or the members of a list."""
+
+    operations: list[Operation]
+    """Their descriptions."""
 
     suffixes: tuple[str, ...] = ()
     """Valid segments after the list."""
@@ -95,7 +98,7 @@ class OvapiPaths:
             code: member for code in request.codes if (member := self.member(code, request.suffix)) is not None
         }
         freshness = {code: self.feed.operator_freshness(code.partition("_")[0]) for code in members}
-        served = {code: member for code, member in members.items() if freshness[code][0] != "old"}
+        served = {code: member for code, member in members.items() if freshness[code][0] in SERVABLE}
         if served:
             return self._response(served, request, [freshness[code] for code in served])
         if members:
@@ -123,6 +126,8 @@ class OvapiPaths:
 
 class StopPaths(OvapiPaths):
     """/tpc/, /tpc/<TimingPointCode,...>[/departures]."""
+
+    operations = ovapi_operations.STOPS
 
     suffixes = ("departures",)
     has_boards = True
@@ -155,7 +160,7 @@ class StopPaths(OvapiPaths):
         ((area, code),) = stops
         form = ("ovapi", request.suffix, request.compressed, area)
         board, document = self.feed.boards.rendered(
-            code, HORIZON, form, lambda board: run_now(self.boards_document({area: [board]}, request))
+            code, OVAPI_HORIZON, form, lambda board: run_now(self.boards_document({area: [board]}, request))
         )
         return board_response(self.feed, board, document, OVAPI_HEADERS) or self.error_response(
             reason_of(self.feed, [board])
@@ -165,7 +170,7 @@ class StopPaths(OvapiPaths):
         self, areas: dict[str, Sequence[str]], request: OvapiRequest, mark: Mark
     ) -> CachedResponse | ErrorResponse:
         """Return the servable boards of the stops."""
-        feed, horizon = self.feed, request.query.horizon or HORIZON
+        feed, horizon = self.feed, request.query.horizon_or(OVAPI_HORIZON)
         boards = {area: await feed.runner.run(feed.boards.boards(codes, horizon)) for area, codes in areas.items()}
         mark("lookup")
         stops = [board for of_area in boards.values() for board in of_area]
@@ -193,6 +198,8 @@ class StopPaths(OvapiPaths):
 class StopAreaPaths(StopPaths):
     """/stopareacode/, /stopareacode/<StopAreaCode,...>[/departures]."""
 
+    operations = ovapi_operations.STOP_AREAS
+
     def everything(self) -> dict[str, StopArea]:
         """Return every stop area, described by one of its stops."""
         areas = self.feed.timetable.points_of_area.items()
@@ -211,6 +218,8 @@ class StopAreaPaths(StopPaths):
 class LinePaths(OvapiPaths):
     """/line/, /line/<DataOwnerCode_LinePlanningNumber_LineDirection,...>[/actuals]."""
 
+    operations = ovapi_operations.LINES
+
     suffixes = ("actuals",)
 
     def everything(self) -> dict[str, Line | None]:
@@ -228,6 +237,8 @@ class LinePaths(OvapiPaths):
 class JourneyPaths(OvapiPaths):
     """/journey/, /journey/<DataOwnerCode_LocalServiceLevelCode_LinePlanningNumber_JourneyNumber_Fortify...,...>."""
 
+    operations = ovapi_operations.JOURNEYS
+
     def everything(self) -> dict[str, int]:
         """Return the number of stops of every live journey."""
         return {key.decode().replace("|", "_"): len(codes) for key, codes in self.feed.passtimes.journeys.items()}
@@ -239,6 +250,8 @@ class JourneyPaths(OvapiPaths):
 
 class GeneralMessagePaths(OvapiPaths):
     """/generalmessage: all current messages."""
+
+    operations = ovapi_operations.GENERAL_MESSAGES
 
     def everything(self) -> dict[str, Message]:
         """Return the messages of all stops."""
@@ -253,6 +266,8 @@ class GeneralMessagePaths(OvapiPaths):
 
 class LastUpdatePaths(OvapiPaths):
     """/lastupdate: the latest timestamps of data owners and subscriptions."""
+
+    operations = ovapi_operations.LAST_UPDATE
 
     def everything(self) -> LastUpdate:
         """Return the timestamps."""
@@ -280,7 +295,7 @@ class Ovapi(Service):
 
     def describe(self) -> list[Operation]:
         """Return the operations of its paths."""
-        return OPERATIONS[str(self.name)]
+        return self._paths.operations
 
     def responder(self, env: Environ) -> Responder:
         """Parse a path and its query. Raises InvalidParameter."""

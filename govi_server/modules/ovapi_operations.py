@@ -1,4 +1,4 @@
-"""The operations of OVapi's paths, by the first segment of the path."""
+"""The operations of OVapi's paths, for each first segment."""
 
 from typing import Any
 
@@ -65,69 +65,71 @@ def _operation(
     return Operation(template, summary, tuple(responses), parameters, examples=examples, section="OVapi")
 
 
-OPERATIONS: dict[str, list[Operation]] = {
-    "tpc": [
-        _operation("/tpc/", "All stops, with their numbers of live passes", dict[str, int]),
-        _operation(
-            "/tpc/{TimingPointCodes}",
-            "Boards of stops",
-            StopBoards,
-            CODES,
-            filters=FILTERS,
-            example="/tpc/57330430?limit=1",
-        ),
-        _operation(
-            "/tpc/{TimingPointCodes}/departures",
-            "Boards of stops, without passes that only arrive",
-            StopBoards,
-            CODES,
-            filters=FILTERS,
-        ),
-    ],
-    "stopareacode": [
-        _operation("/stopareacode/", "All stop areas", dict[str, StopArea]),
-        _operation(
-            "/stopareacode/{StopAreaCodes}",
-            "Boards of all stops in stop areas",
-            AreaBoards,
-            _AREAS,
-            filters=FILTERS,
-        ),
-        _operation(
-            "/stopareacode/{StopAreaCodes}/departures",
-            "Boards of all stops in stop areas, without passes that only arrive",
-            AreaBoards,
-            _AREAS,
-            filters=FILTERS,
-        ),
-    ],
-    "line": [
-        _operation("/line/", "All lines, by direction", dict[str, Line]),
-        _operation(
-            "/line/{Lines}",
-            "Lines with their stops and the current passes of their journeys",
-            dict[str, LineNetwork],
-            _LINES,
-        ),
-        _operation(
-            "/line/{Lines}/actuals", "Lines with the current passes of their journeys", dict[str, LineActuals], _LINES
-        ),
-    ],
-    "journey": [
-        _operation("/journey/", "All live journeys, with their numbers of stops", dict[str, int]),
-        _operation("/journey/{Journeys}", "Journeys with their passes", dict[str, Journey], _JOURNEYS),
-    ],
-    "generalmessage": [
-        _operation("/generalmessage", "All current general messages", dict[str, Message], example="/generalmessage")
-    ],
-    "lastupdate": [
-        _operation(
-            "/lastupdate",
-            "Latest timestamps of data owners and subscriptions",
-            LastUpdate,
-            is_never_empty=True,
-            example="/lastupdate",
-        )
-    ],
-}
-"""OVapi's operations."""
+STOPS: list[Operation] = [
+    _operation("/tpc/", "All stops, with their numbers of live passes", dict[str, int]),
+    _operation(
+        "/tpc/{TimingPointCodes}",
+        "Boards of stops",
+        StopBoards,
+        CODES,
+        filters=FILTERS,
+        example="/tpc/57330430?limit=1",
+    ),
+    _operation(
+        "/tpc/{TimingPointCodes}/departures",
+        "Boards of stops, without passes that only arrive",
+        StopBoards,
+        CODES,
+        filters=FILTERS,
+    ),
+]
+
+STOP_AREAS: list[Operation] = [
+    _operation("/stopareacode/", "All stop areas", dict[str, StopArea]),
+    _operation(
+        "/stopareacode/{StopAreaCodes}",
+        "Boards of all stops in stop areas",
+        AreaBoards,
+        _AREAS,
+        filters=FILTERS,
+    ),
+    _operation(
+        "/stopareacode/{StopAreaCodes}/departures",
+        "Boards of all stops in stop areas, without passes that only arrive",
+        AreaBoards,
+        _AREAS,
+        filters=FILTERS,
+    ),
+]
+
+LINES: list[Operation] = [
+    _operation("/line/", "All lines, by direction", dict[str, Line]),
+    _operation(
+        "/line/{Lines}",
+        "Lines with their stops and the current passes of their journeys",
+        dict[str, LineNetwork],
+        _LINES,
+    ),
+    _operation(
+        "/line/{Lines}/actuals", "Lines with the current passes of their journeys", dict[str, LineActuals], _LINES
+    ),
+]
+
+JOURNEYS: list[Operation] = [
+    _operation("/journey/", "All live journeys, with their numbers of stops", dict[str, int]),
+    _operation("/journey/{Journeys}", "Journeys with their passes", dict[str, Journey], _JOURNEYS),
+]
+
+GENERAL_MESSAGES: list[Operation] = [
+    _operation("/generalmessage", "All current general messages", dict[str, Message], example="/generalmessage")
+]
+
+LAST_UPDATE: list[Operation] = [
+    _operation(
+        "/lastupdate",
+        "Latest timestamps of data owners and subscriptions",
+        LastUpdate,
+        is_never_empty=True,
+        example="/lastupdate",
+    )
+]

@@ -5,7 +5,12 @@ from dataclasses import replace
 
 from govi_server.departures.query import Query
 from govi_server.departures.times import MINUTE
-from govi_server.departures.timing_point import TIMING_POINT_CODE_PATTERN, is_timing_point_code
+from govi_server.departures.timing_point import (
+    MAX_TIMING_POINT_CODE,
+    TIMING_POINT_CODE_FORMAT,
+    TIMING_POINT_CODE_PATTERN,
+    is_timing_point_code,
+)
 from govi_server.http.negotiation import best_language
 from govi_server.http.parameters import Enum, Integer, InvalidParameter, Parameter, String, parse_query
 from govi_server.http.request import Environ
@@ -19,7 +24,7 @@ CODES = Parameter(
     "TimingPointCodes",
     String(
         pattern=f",*{TIMING_POINT_CODE_PATTERN}(?:,+{TIMING_POINT_CODE_PATTERN}){{0,{MAX_CODES - 1}}},*",
-        name="TimingPointCodes, 1 to 10 digits each",
+        name=f"TimingPointCodes, {TIMING_POINT_CODE_FORMAT} each",
     ),
     f"Stops, {MAX_CODES} at most, separated by commas.",
     "57330430,57330080",
@@ -91,7 +96,9 @@ def read_query(text: str) -> Query:
     )
 
 
-TIMING_POINT_CODE = String(10, TIMING_POINT_CODE_PATTERN, 1, "a TimingPointCode, 1 to 10 digits")
+TIMING_POINT_CODE = String(
+    MAX_TIMING_POINT_CODE, TIMING_POINT_CODE_PATTERN, 1, f"a TimingPointCode, {TIMING_POINT_CODE_FORMAT}"
+)
 
 
 def split(text: str) -> list[str]:

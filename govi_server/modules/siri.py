@@ -19,7 +19,7 @@ from govi_server.http.caching.response_cache import ResponseCache
 from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.parameters import Integer, InvalidParameter, Json, Parameter, String, parse_query
 from govi_server.http.request import Environ
-from govi_server.http.response import Fields
+from govi_server.http.response import NO_STORE, Fields
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE
 from govi_server.modules.feed_responses import (
@@ -136,7 +136,7 @@ class Siri(Service):
             request = parse_siri_request(env)
         except InvalidParameter as error:
             condition = other_error(str(error))
-            return Responder(lambda: self._error("400 Bad Request", (("Cache-Control", "no-store"),), condition))
+            return Responder(lambda: self._error("400 Bad Request", (NO_STORE,), condition))
         return Responder(partial(self._respond, request))
 
     def _respond(self, request: SiriRequest) -> CachedResponse | Fetch:

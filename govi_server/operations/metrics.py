@@ -89,8 +89,10 @@ class Metrics(Collector):
             if connection.end != "open":
                 self._ends[connection.end] += 1
         requests = [request for connection in batch.connections for request in connection.requests]
-        for (_, module, _, status, cache), n in batch.requests.items():
-            labels = "other" if module is None else module, "none" if status is None else str(status), cache
+        for (path, module, _, status, cache), n in batch.requests.items():
+            # A request that was rejected before its path was known counts as one of the front page.
+            name = module if module is not None else "other" if path else ""
+            labels = name, "none" if status is None else str(status), cache
             self._requests[labels] += n
         self._bytes += sum([request.bytes for request in requests])
         times = [(r.receive, r.parse, r.lookup, r.wait, r.render, r.send) for r in requests]

@@ -81,7 +81,16 @@ def format_line(event: LogEvent, server: str) -> str | None:
         _milliseconds(max(statistics.ended - statistics.began, 0.0)),
         statistics.end,
         [
-            _Request(r.method, r.path, r.status, r.bytes, r.cache, _phases(r), r.module, r.stop)
+            _Request(
+                method=r.method,
+                path=r.path,
+                status=r.status,
+                bytes=r.bytes,
+                cache=r.cache,
+                phases=_phases(r),
+                module=r.module,
+                stop=r.stop,
+            )
             for r in statistics.requests
         ],
     )

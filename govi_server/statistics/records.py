@@ -115,11 +115,6 @@ class ConnectionRecorder:
         self._connection = ConnectionStatistics(server, client, now)
         self._request: RequestStatistics | None = RequestStatistics(now)
 
-    @property
-    def in_request(self) -> bool:
-        """Whether a request has begun; the first one begins with the connection."""
-        return self._request is not None
-
     def begin(self) -> None:
         """Begin a request."""
         self._request = RequestStatistics(self._clock.seconds())

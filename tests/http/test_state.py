@@ -21,9 +21,8 @@ from govi_server.departures.board import Board, Trip
 from govi_server.departures.cache import BoardCache
 from govi_server.http.client_limits import UNLIMITED, ClientLimits
 from govi_server.http.request import Environ
-from govi_server.http.state import TABLE, Deadline, InvalidTransition, Lifecycle, State
+from govi_server.http.state import TABLE, Deadline, InvalidTransition, Lifecycle, State, TimeoutHandler
 from govi_server.http.stream import Stream
-from govi_server.http.timeouts import TimeoutHandler
 from govi_server.modules.kv55_gateway import Kv55Gateway
 from govi_server.request_handler import MAX_REQUESTS_IN_TURN, RequestHandler
 from govi_server.server import Server
@@ -335,7 +334,7 @@ class LifecycleTests(SynchronousTestCase):
         self.clock.advance(6)
         self.enter(State.RECEIVING, State.PROCESSING, State.SENDING, State.WRITE_PAUSED)
         self.clock.advance(7)
-        self.assertEqual(self.expired, [Deadline.CONNECTION])
+        self.assertEqual(self.expired, [Deadline.REQUEST])
 
     def test_interrupted_deadline_restarts(self) -> None:
         """A deadline restarts after states that do not have it."""
@@ -346,7 +345,7 @@ class LifecycleTests(SynchronousTestCase):
         self.clock.advance(12)
         self.assertEqual(self.expired, [])
         self.clock.advance(1)
-        self.assertEqual(self.expired, [Deadline.CONNECTION])
+        self.assertEqual(self.expired, [Deadline.REQUEST])
 
     def test_cached_response_restarts_keep_alive(self) -> None:
         """Each cached response restarts the keep-alive deadline."""

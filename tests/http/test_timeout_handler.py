@@ -3,7 +3,7 @@
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.http.timeouts import TimeoutHandler
+from govi_server.http.state import TimeoutHandler
 
 
 class TimeoutHandlerTests(SynchronousTestCase):
