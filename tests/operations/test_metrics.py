@@ -23,15 +23,17 @@ class MetricsTests(OperationsTestCase):
     def test_requests_by_module_status_and_cache(self) -> None:
         """Requests are counted by module, status and cache result; those without a module are one module."""
         self.log_requests(
-            (f"/kv55/{CODE}", 200, "hit"), ("/a", 404, "none"), ("/b", 404, "none"), ("/tpc/1", None, "none")
-        )
+            (f"/kv55/{CODE}", 200, "hit"), ("/a", 404, "none"), ("/b", 404, "none"), ("/tpc/1", None, "none"),
+            ("", 400, "none"),
+        )  # fmt: skip
         for labels, value in {
             'cache="hit",module="kv55",status="200"': "1.0",
             'cache="none",module="other",status="404"': "2.0",
             'cache="none",module="tpc",status="none"': "1.0",
+            'cache="none",module="",status="400"': "1.0",  # rejected before its path was known
         }.items():
             self.assertEqual(self.metric(f"govi_requests_total{{{labels}}}"), value)
-        self.assertEqual(self.metric('govi_request_phase_seconds_count{phase="lookup"}'), "4.0")
+        self.assertEqual(self.metric('govi_request_phase_seconds_count{phase="lookup"}'), "5.0")
         self.assertEqual(self.metric('govi_connections_ended_total{end="client"}'), "1.0")
 
     def test_streams_are_counted_separately(self) -> None:
