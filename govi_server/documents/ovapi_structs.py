@@ -1,7 +1,7 @@
 """OVapi's JSON documents as Structs, which define the bytes and the JSON Schemas.
 
 Names, order and types are OVapi's (docs/protocols.md, section 3.2). The docstrings are the descriptions in
-/openapi.json.
+/openapi.json. Text columns of KV8 become members by a line in kv78turbo/kv8_columns.py.
 """
 
 from collections.abc import Callable, Iterable

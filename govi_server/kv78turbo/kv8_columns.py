@@ -1,8 +1,8 @@
-"""The columns of KV8's passing times (DATEDPASSTIME), and the validation, storage and parsing of rows.
+"""The columns of KV8's passing times (DATEDPASSTIME), and how one row is checked, stored and parsed.
 
-COLUMNS is the only list of columns: it defines the stored form, Passtime's fields, the header of a snapshot, and the
-text members of OVapi's JSON and its schema. To store another column and include it in OVapi's JSON, add a line to
-_VALUE_COLUMNS.
+To store a further column, in snapshots as well, and to write it into OVapi's JSON and its schema as a text, add a line
+to _VALUE_COLUMNS and nothing else. For a member of another type or name, give the column a field, and add that field
+to Passtime (passtime.py) and the member to documents/ovapi_structs.py and documents/ovapi.py.
 """
 
 import math
@@ -52,7 +52,7 @@ _KEY_COLUMNS = (
     Column("UserStopOrderNumber", "user_stop_order_number", _or_empty, _REQUIRED),
     Column("UserStopCode", "user_stop_code", _or_empty, _REQUIRED),
 )
-# The first seven are read when a row arrives; _VALID_VALUES and compare_timestamps() rely on the order of five.
+# Add columns at the end: rows are checked, compared and merged by the positions of the first seven.
 _VALUE_COLUMNS = (
     Column("LastUpdateTimeStamp", "last_update", lambda value: read_timestamp(value or "")),
     Column("ExpectedArrivalTime", "expected_arrival_time", is_required=True),

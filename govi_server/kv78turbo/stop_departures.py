@@ -58,6 +58,11 @@ class _Candidate(NamedTuple):
 class StopDeparturesCache:
     """Joins KV7 and KV8, and caches renderings of the departures.
 
+    A cached rendering costs 1.1 us; joining a stop with 20 passtimes costs 430 us or more, and rendering is added to
+    that. The size bounds the renderings; the least recently used is evicted first (an OrderedDict, as in
+    departures/cache). A rendering is invalidated by data about its stop, by a newer timetable, and when the first of
+    its departures is hidden, enters the horizon or becomes too old.
+
     now: returns the time in epoch seconds. size: maximum bytes of renderings. stale: seconds after which an
     operator's data is too old.
     """
