@@ -1,7 +1,7 @@
 """The columns of KV8's passing times (DATEDPASSTIME), and how one row is checked, stored and parsed.
 
-To store a further column, in snapshots as well, and to write it into OVapi's JSON and its schema as a text, add a line
-to _VALUE_COLUMNS and nothing else. For a member of another type or name, give the column a field, and add that field
+To store a further column, in snapshots as well, and to write it into OVapi's JSON and its schema as a text, only add
+a line to _VALUE_COLUMNS. For a member of another type or name, give the column a field, and add that field
 to Passtime (passtime.py) and the member to documents/ovapi_structs.py and documents/ovapi.py.
 """
 

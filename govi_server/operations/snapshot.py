@@ -1,7 +1,7 @@
 """Warm restarts: memory is saved to a snapshot at an interval, and restored at the next start.
 
-A snapshot is a file with a header that names the stored columns of KV8 (those of kv78turbo/kv8_columns), records, and a checksum. A damaged file is
-renamed. Snapshots contain passing times of the next hours, and only public data.
+A snapshot is a file with a header that names the stored columns of KV8 (those of kv78turbo/kv8_columns), records, and
+a checksum. A damaged file is renamed. Snapshots contain passing times of the next hours, and only public data.
 """
 
 import os
