@@ -95,7 +95,7 @@ class RunTests(FolderTestCase):
         self.assertEqual((status, err, json.loads(out)["requests"]), (0, "", 5))
 
     def test_unreadable_files_are_named(self) -> None:
-        """Each unreadable file is named in one line; other files, and the readable part of it, are counted."""
+        """Each unreadable file is named in one line; other files, and readable parts, are counted."""
         data = b"".join(line(request("tpc", f"{random.random()}")) + b"\n" for _ in range(20_000))
         compressed = gzip.compress(data)
         cut = self.write("cut.gz", compressed[: len(compressed) // 2])

@@ -108,7 +108,7 @@ class ChunkedBodyTests(SynchronousTestCase):
     """Bodies in chunks."""
 
     def assertOutcomes(self, table: dict[bytes, Outcome]) -> None:
-        """Assert the outcome of each body, however it is divided."""
+        """Assert the outcome of each body, for any division."""
         self.assertEqual({data: outcomes(chunked, data) for data in table}, {d: {o} for d, o in table.items()})
 
     def test_line_limit_holds_for_any_division(self) -> None:

@@ -21,7 +21,7 @@ class HttpDateTests(SynchronousTestCase):
             self.assertEqual(parse_http_date(text, NOW), 784111777, text)
 
     def test_year_of_two_digits(self) -> None:
-        """A two-digit year of this century is in the past century if it is more than 50 years ahead."""
+        """A two-digit year of this century is in the previous century if it is more than 50 years ahead."""
         for current_year, year, expected in (
             (2026, 76, 2076),
             (2026, 77, 1977),
