@@ -1,4 +1,4 @@
-"""Servers of one constant response, the file that BENCH_BODY names: the least that other frameworks cost.
+"""Servers of one constant response, the file that BENCH_BODY names: the minimal cost of other frameworks.
 
 python bench/constant.py "aiohttp" | "twisted.web[ with its access log]" | "bare Twisted protocol" PORT
 """
@@ -55,7 +55,7 @@ def twisted_web(port: int, logs: bool) -> None:
 
 
 def bare(port: int) -> None:
-    """Respond with a protocol that looks up the received bytes and writes at once: the least that Twisted costs."""
+    """Respond with a protocol that looks up the received bytes and writes immediately: Twisted's minimal cost."""
     from twisted.internet import protocol, reactor
 
     def make_response(data: bytes) -> bytes:

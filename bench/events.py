@@ -1,9 +1,9 @@
 """Measures the cost of many event streams of one stop: python bench/events.py [--listeners 5000] [--changes 15]
 
-Starts `twistd govi-cache` with a feed of its own, on the first core, and opens that many streams of one stop from the
-last. Then the feed publishes new delays of the stop's 20 departures, again and again. Results are medians over the
-changes: processor time of the server, the time between the first and the last stream's event, and the longest wait of
-another client for a response meanwhile. Loopback only; stops what it started.
+Starts `twistd govi-cache` with its own feed on the first core, and opens that many streams of one stop from the last
+core. Then the feed repeatedly publishes new delays of the 20 departures of the stop. Results are medians over the
+changes: the processor time of the server, the time between the first and the last stream's event, and the longest
+wait of another client for a response meanwhile. Loopback only; the server is stopped at the end.
 """
 
 import argparse
@@ -25,11 +25,11 @@ from peers import FIRST_PORT, Running, govi_cache
 PASSTIMES = 20
 PATH = "/events/40000000"
 SETTLE_SECONDS = 1.0
-"""Seconds from a change to the reading of its cost: the server looks for changes twice a second."""
+"""Pause before a measurement, in seconds: the server checks for changes twice a second."""
 
 
 class Listeners:
-    """Streams of the stop over plain sockets, which cost little compared to the server."""
+    """Streams of the stop over plain sockets, whose cost is small compared to that of the server."""
 
     def __init__(self, port: int, count: int) -> None:
         self._selector = selectors.DefaultSelector()
@@ -40,13 +40,13 @@ class Listeners:
             self._selector.register(client, selectors.EVENT_READ, bytearray())
 
     def wait_for_event(self) -> tuple[float, float, int]:
-        """Wait until all have an event; return the times of the first and the last, and the size."""
+        """Wait until every stream has an event; return the times of the first and the last, and the size in bytes."""
         times: list[float] = []
         size = 0
         while len(times) < self._count:
             ready = self._selector.select(20)
             if not ready:
-                raise SystemExit(f"only {len(times)} of {self._count} streams got the event")
+                raise SystemExit(f"only {len(times)} of {self._count} streams have received the event")
             for key, _ in ready:
                 key.data.extend(key.fileobj.recv(1 << 16))  # type: ignore[union-attr]  # they are sockets
                 if key.data.endswith(b"\n\n") and b"event: board\n" in key.data:
@@ -57,7 +57,7 @@ class Listeners:
 
 
 def send_requests(port: int, pipe: Connection) -> None:
-    """Send requests over one connection; send the longest duration through the pipe on request."""
+    """Send requests over one connection; for each message in the pipe, send the longest duration since the last."""
     client = socket.create_connection(("127.0.0.1", port))
     longest = 0.0
     while True:
@@ -74,12 +74,12 @@ def send_requests(port: int, pipe: Connection) -> None:
 
 
 def changes(server: Running, publisher: zmq.Socket[bytes], count: int, n: int) -> None:
-    """Measure n changes with so many streams."""
+    """Measure n changes with count streams."""
     rows = Rows(None, 1, PASSTIMES)
 
-    def publish(late: int) -> None:
+    def publish(minutes_late: int) -> None:
         publisher.send_multipart(
-            [b"/GOVI/KV8passtimes/BENCH", rows.message(0, time.time(), 60 * late, rows=PASSTIMES)]
+            [b"/GOVI/KV8passtimes/BENCH", rows.message(0, time.time(), 60 * minutes_late, rows=PASSTIMES)]
         )
 
     publish(0)
@@ -88,19 +88,19 @@ def changes(server: Running, publisher: zmq.Socket[bytes], count: int, n: int) -
     start = server.cpu()
     listeners = Listeners(server.port, count)
     listeners.wait_for_event()
-    joined = server.cpu() - start
+    connect_cost = server.cpu() - start
     time.sleep(SETTLE_SECONDS)
     memory = (server.memory() - before) / count
     ours, theirs = multiprocessing.Pipe()
     other = multiprocessing.Process(target=send_requests, args=(server.port, theirs), daemon=True)
     other.start()
     costs, spans, waits, size = [], [], [], 0
-    for late in range(1, n + 1):
+    for minutes_late in range(1, n + 1):
         time.sleep(SETTLE_SECONDS)
         ours.send(None)
         ours.recv()
         start = server.cpu()
-        publish(late)
+        publish(minutes_late)
         first, last, size = listeners.wait_for_event()
         ours.send(None)
         waits.append(ours.recv())
@@ -109,7 +109,7 @@ def changes(server: Running, publisher: zmq.Socket[bytes], count: int, n: int) -
     other.terminate()
     print(f"{count:,} streams, {n} changes of {size:,} bytes")
     print(f"memory of a stream:               {memory / 1000:8.1f} kB")
-    print(f"processor time of a new stream:   {joined / count * 1e6:8.0f} us")
+    print(f"processor time of a new stream:   {connect_cost / count * 1e6:8.0f} us")
     print(f"processor time of a change:       {statistics.median(costs) * 1000:8.0f} ms", end="")
     print(f" ({statistics.median(costs) / count * 1e6:.1f} us per stream)")
     print(f"from the first to the last event: {statistics.median(spans) * 1000:8.0f} ms")

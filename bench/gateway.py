@@ -1,9 +1,9 @@
-"""A GOVI gateway for measurements: responds for any stop, after a delay, with the departures that its code encodes.
+"""A GOVI gateway for measurements: responds for any stop after a delay, with the departures that its code encodes.
 
     python bench/gateway.py PORT CALLBACK-URL DELAY
 
-A TimingPointCode ends with the number of its departures, three digits. GET / returns JSON: the count of requests, and
-the time of the last response (epoch seconds).
+The last three digits of a TimingPointCode are the number of its departures. GET / returns JSON: the number of
+requests, and the time of the last response (epoch seconds).
 """
 
 import json
@@ -39,7 +39,7 @@ TRIP = Trip(
 
 @implementer(IWebModule)
 class Gateway(Service):
-    """Receives requests, and posts the responses later."""
+    """Acknowledges requests, and posts the responses after the delay."""
 
     def __init__(self, callback: str, delay: float) -> None:
         self.poster = Poster(reactor, lambda: callback)
@@ -54,7 +54,7 @@ class Gateway(Service):
         return handler
 
     def respond(self, question: messages.Question) -> None:
-        """Post a response."""
+        """Post the response to a request."""
         envelope = (
             ("SubscriberID", question.subscriber_id),
             ("Version", messages.VERSION),

@@ -1,10 +1,11 @@
-"""Measures the cost of a response, and that of other servers with the same bytes: make bench.
+"""Measures the cost of a response, and that of the same response by other servers: make bench.
 
     python bench/hits.py [--quick] [--write FILE.md]
 
-The cost is the server's processor time, user and system, per response. All servers run on the first core and are
-loaded in turn from the last one, round by round, so that noise affects all alike. Results are medians of the rounds,
-and medians of the ratios within a round. Requires wrk (apt install wrk) and two cores; peers.py has the servers.
+The cost is the processor time of the server, user and system, per response. All servers run on the first core and
+are loaded in turn from the last one, round by round, so that noise affects all equally. Results are medians of the
+rounds, and medians of the ratios within a round. Requires wrk (apt install wrk) and two cores. The servers are in
+peers.py.
 """
 
 import argparse
@@ -29,24 +30,24 @@ REFERENCE = "nginx proxy_cache"
 """The server whose cost is 1."""
 
 TRIPS = {"0.5 kB": 0, "4 kB": 6, "40 kB": 66}
-"""Departures of a board with a document of about this size; bench/gateway.py reads them from the stop's code."""
+"""Departures of a board whose document has about this size; they are the last digits of the stop's code."""
 
 GATEWAY, CALLBACK = FIRST_PORT + 90, FIRST_PORT + 2
 
 
 class Report:
-    """The results: printed, and collected for a file."""
+    """The printed results, and their text for a file."""
 
     def __init__(self) -> None:
         self.text = ""
 
     def line(self, line: str = "") -> None:
-        """Add a line."""
+        """Print and add a line."""
         print(line, flush=True)
         self.text += f"{line}\n"
 
     def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Add a table."""
+        """Print and add a table."""
         self.line(f"\n## {title}\n")
         for row in (head, ["---"] * len(head), *rows):
             self.line(f"| {' | '.join(row)} |")
@@ -82,7 +83,7 @@ def _ratio(loads: list[Load], reference: list[Load]) -> str:
 
 
 def peers(report: Report, folder: Path, quick: bool) -> None:
-    """Measure hits of the demo over persistent and over new connections, also of the other servers."""
+    """Measure hits of the demo, over persistent and over new connections, by govi-cache and the other servers."""
     with ExitStack() as running:
         govi = running.enter_context(govi_cache(folder, FIRST_PORT, path=DEMO))
         servers = [govi]
@@ -105,8 +106,10 @@ def statistics_cost(report: Report, folder: Path, quick: bool) -> None:
     """Measure the cost of the statistics of a hit."""
     with ExitStack() as running:
         servers = [
-            running.enter_context(govi_cache(folder, FIRST_PORT + 10 * none, path=DEMO, without_statistics=none))
-            for none in (False, True)
+            running.enter_context(
+                govi_cache(folder, FIRST_PORT + 10 * is_without, path=DEMO, without_statistics=is_without)
+            )
+            for is_without in (False, True)
         ]
         with_statistics, without = rounds(servers, DEMO, 2 if quick else 15, 1).values()
     differences = [(a.cost - b.cost) * 1e6 for a, b in zip(with_statistics, without, strict=True)]
@@ -120,7 +123,7 @@ def statistics_cost(report: Report, folder: Path, quick: bool) -> None:
 
 
 def sizes(report: Report, folder: Path, quick: bool) -> None:
-    """Measure hits of other sizes."""
+    """Measure hits of several sizes."""
     for title, trips in TRIPS.items():
         if quick and title != "40 kB":
             continue
@@ -156,9 +159,9 @@ def boards(report: Report, folder: Path, _: bool) -> None:
 
 
 def many_connections(report: Report, folder: Path, quick: bool) -> None:
-    """Measure hits over 50 and over 9,900 connections, and the memory of a connection.
+    """Measure hits over 50 and over 9,900 connections, and the memory per connection.
 
-    The many are loaded for two different times: the difference is the cost of responses, without that of connecting.
+    The many connections are loaded twice, for different times: the difference excludes the cost of connecting.
     """
     few, many, sizes = [], [], []
     for _ in range(1 if quick else 5):
@@ -180,7 +183,7 @@ def many_connections(report: Report, folder: Path, quick: bool) -> None:
 
 
 def misses(report: Report, folder: Path, quick: bool) -> None:
-    """Measure many concurrent misses of one stop, and of many stops."""
+    """Measure many concurrent misses for one stop, and for many stops."""
     n = 500 if quick else 5000
     rows = []
     small = folder / "small.toml"
@@ -197,10 +200,10 @@ def misses(report: Report, folder: Path, quick: bool) -> None:
             before = counts(gateway)["requests"]
             times = request_all(govi.port, paths)
             after = counts(gateway)
-            late = f"{(max(times) - after['last_response']) * 1000:.0f} ms"
+            delay = f"{(max(times) - after['last_response']) * 1000:.0f} ms"
             time.sleep(1)
             memory = f"{govi.memory() / 1e6:.0f} MB"
-            rows.append((title, f"{len(times):,}", f"{after['requests'] - before:,.0f}", late, memory))
+            rows.append((title, f"{len(times):,}", f"{after['requests'] - before:,.0f}", delay, memory))
     head = (
         "gateway with a delay of 1 s",
         "responses",

@@ -2,9 +2,9 @@
 
     python bench/ingest.py [--capture FILE.ctx] [--timetable DIR] [--seconds 20]
 
-Rows are variations of one record of 65 columns: the first of --capture, a recorded KV8 message, or a made-up one.
+Rows are variations of one record of 65 columns: the first of --capture, a recorded KV8 message, or a fictitious one.
 Each part runs in its own process. The last part starts `twistd govi-cache` and publishes 10,000 rows per second to it
-over ZeroMQ, while a client requests stops that these rows change. Loopback only; stops what it started.
+over ZeroMQ, while a client requests stops that these rows change. Loopback only; the server is stopped at the end.
 """
 
 import argparse
@@ -31,8 +31,7 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.runtime.clock import LOCAL_ZONE
 from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSettings, SubscriberSettings
 
-ROWS = 50
-"""Rows of a message."""
+ROWS_PER_MESSAGE = 50
 
 LABELS = (
     "DataOwnerCode|OperationDate|LinePlanningNumber|JourneyNumber|FortifyOrderNumber|UserStopOrderNumber|UserStopCode|"
@@ -55,7 +54,7 @@ RECORD = (
 
 
 class Rows:
-    """Makes messages of rows: passtime n is that of stop n modulo the number of stops."""
+    """Creates messages of rows. Passtime n belongs to stop n modulo the number of stops."""
 
     def __init__(self, capture: str | None, stops: int, per_stop: int) -> None:
         labels, record = LABELS, RECORD
@@ -68,8 +67,8 @@ class Rows:
         self.labels = labels
         self.stops, self.per_stop = stops, per_stop
 
-    def message(self, first: int, now: float, late: int, rows: int = ROWS) -> bytes:
-        """Return a message of rows from passtime first on, all so many seconds late, published now."""
+    def message(self, first: int, now: float, late: int, rows: int = ROWS_PER_MESSAGE) -> bytes:
+        """Return a message of rows of the passtimes from first on, which are late seconds late, published now."""
         local = datetime.fromtimestamp(now, LOCAL_ZONE)
         seconds = local.hour * 3600 + local.minute * 60
         stamp = local_timestamp(now)
@@ -113,7 +112,7 @@ def make_feed(clock: Clock, folder: str = "") -> Feed:
 
 
 def at_noon() -> Clock:
-    """Return a clock at noon of today, so that all rows are of one day."""
+    """Return a clock at noon of today, so that all rows have the same operating date."""
     clock = Clock()
     clock.rightNow = datetime.now(LOCAL_ZONE).replace(hour=12, minute=0, second=0).timestamp()
     return clock
@@ -131,7 +130,7 @@ def ingest(capture: str | None) -> None:
     rows, count = Rows(capture, 10_000, 20), 200_000
     feed = make_feed(clock)
     for name, late, later in (("new rows", 0, 0), ("changes", 60, 30), ("repetitions", 60, 30)):
-        messages = [rows.message(n, clock.seconds() + later, late) for n in range(0, count, ROWS)]
+        messages = [rows.message(n, clock.seconds() + later, late) for n in range(0, count, ROWS_PER_MESSAGE)]
         rates = []
         for tenth in range(10):
             start = time.process_time()
@@ -183,15 +182,16 @@ def publish(capture: str | None, port: int, rate: int, seconds: float) -> None:
     publisher.bind(f"tcp://127.0.0.1:{port}")
     start, n = time.time(), 0
     messages = [
-        [rows.message(first, start + late, late) for first in range(0, 50_000, ROWS)] for late in range(0, 60, 5)
+        [rows.message(first, start + late, late) for first in range(0, 50_000, ROWS_PER_MESSAGE)]
+        for late in range(0, 60, 5)
     ]
     start = time.monotonic()
     while time.monotonic() - start < seconds:
         cycle = messages[n // 1000 % len(messages)]
         publisher.send_multipart([b"/GOVI/KV8passtimes/BENCH", cycle[n % 1000]])
         n += 1
-        time.sleep(max(0.0, start + n * ROWS / rate - time.monotonic()))
-    print(f"published   : {n * ROWS / (time.monotonic() - start):7,.0f} rows per second")
+        time.sleep(max(0.0, start + n * ROWS_PER_MESSAGE / rate - time.monotonic()))
+    print(f"published   : {n * ROWS_PER_MESSAGE / (time.monotonic() - start):7,.0f} rows per second")
 
 
 def free_port() -> int:
@@ -232,12 +232,12 @@ def hits(capture: str | None, seconds: float) -> None:
             while request_stop(client, 0) != 200 or request_stop(client, 2_499) != 200:
                 time.sleep(0.1)
             durations = []
-            chance = random.Random(55)
+            rng = random.Random(55)
             start = time.monotonic()
             used = cpu(server.pid)
             while time.monotonic() - start < seconds:
                 sent = time.perf_counter()
-                assert request_stop(client, chance.randrange(2_500)) == 200
+                assert request_stop(client, rng.randrange(2_500)) == 200
                 durations.append((time.perf_counter() - sent) * 1000)
                 time.sleep(0.002)
             used = (cpu(server.pid) - used) / (time.monotonic() - start)

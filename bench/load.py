@@ -16,7 +16,7 @@ from peers import CLIENT, Running
 
 @dataclass(frozen=True)
 class Load:
-    """The work of a server under load. used: processor seconds. memory: in bytes, after half of the time."""
+    """The work of a server under load. used: processor seconds. memory: bytes, half-way through the load."""
 
     responses: int
     rate: float
@@ -32,15 +32,15 @@ class Load:
 def wrk(
     server: Running, path: str, seconds: float, *, connections: int = 50, close: bool = False, accept: str = "*/*"
 ) -> Load:
-    """Send requests as fast as the server responds. accept: the media type."""
-    field = ["-H", f"Accept: {accept}", *(["-H", "Connection: close"] if close else [])]
+    """Send requests as fast as the server responds. accept: the value of Accept."""
+    fields = ["-H", f"Accept: {accept}", *(["-H", "Connection: close"] if close else [])]
     memory: list[int] = []
     half_way = threading.Timer(seconds / 2, lambda: memory.append(server.memory()))
     before = server.cpu()
     half_way.start()
     output = subprocess.run(
-        ["taskset", "-c", str(CLIENT), "wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout=20s", *field,
-         f"http://127.0.0.1:{server.port}{path}"],
+        ["taskset", "-c", str(CLIENT), "wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout=20s",
+         *fields, f"http://127.0.0.1:{server.port}{path}"],
         capture_output=True, text=True, check=True, preexec_fn=raise_file_limit,
     ).stdout  # fmt: skip
     used = server.cpu() - before
@@ -62,7 +62,7 @@ def raise_file_limit() -> None:
 def request_all(port: int, paths: list[str]) -> list[float]:
     """Request paths concurrently, each over its own connection; return the times of the 200s (epoch seconds).
 
-    Plain sockets cost little compared to the server.
+    The cost of plain sockets is small compared to that of the server.
     """
     os.sched_setaffinity(0, {CLIENT})
     waiting = selectors.DefaultSelector()

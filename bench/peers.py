@@ -1,6 +1,6 @@
 """The measured servers: govi-cache, and others that serve the same bytes. Loopback only.
 
-Each runs on the first available core, and its load comes from the last one.
+Each runs on the first available core; the load runs on the last one.
 """
 
 import getpass
@@ -57,7 +57,7 @@ class Peer:
         return not self.requires or shutil.which(self.requires) is not None or find_spec(self.requires) is not None
 
 
-LOGS = "with its access log"
+ACCESS_LOG = "with its access log"
 
 PEERS = (
     Peer("govi-cache"),
@@ -75,7 +75,7 @@ PEERS = (
 
 
 class Running:
-    """A running server: its process and the children of it."""
+    """A running server, with its process and the children of the process."""
 
     def __init__(self, name: str, port: int, process: subprocess.Popen[bytes]) -> None:
         self.name = name
@@ -83,11 +83,11 @@ class Running:
         self.process = process
 
     def cpu(self) -> float:
-        """Return the processor seconds used by all its processes and threads."""
+        """Return the processor seconds of all processes and threads."""
         return sum(_cpu_seconds(pid) for pid in _descendants(self.process.pid))
 
     def memory(self) -> int:
-        """Return its resident memory in bytes."""
+        """Return the resident memory of all processes, in bytes."""
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in _descendants(self.process.pid))
         return pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -108,7 +108,7 @@ def _cpu_seconds(pid: int) -> float:
 def running_server(
     name: str, port: int, command: Sequence[str], folder: Path, path: str = "", core: int = SERVER
 ) -> Iterator[Running]:
-    """Run a server until the end of the context; its output goes to a file. path: requested until it responds."""
+    """Run a server in a context; yield it once it responds to a GET of path. Its output goes to a file."""
     with open(folder / f"{name.split()[0]}-{port}.log", "wb") as log:
         process = subprocess.Popen(
             ["taskset", "-c", str(core), *command],
@@ -135,7 +135,7 @@ def running_server(
 def govi_cache(
     folder: Path, port: int, *options: str, path: str, without_statistics: bool = False
 ) -> AbstractContextManager[Running]:
-    """Run govi-cache, by default with the demo."""
+    """Run govi-cache in a context, by default with the demo."""
     twistd = (
         [str(HERE / "without_statistics.py")]
         if without_statistics
@@ -152,7 +152,7 @@ def govi_cache(
 
 
 def peer(server: Peer, port: int, govi: int, path: str, folder: Path) -> AbstractContextManager[Running]:
-    """Run another server, which serves govi-cache's response to a path."""
+    """Run another server in a context; it serves the response of govi-cache to a path."""
     python = [sys.executable]
     body = urllib.request.urlopen(f"http://127.0.0.1:{govi}{path}").read()
     directory = folder / f"{port}"
@@ -175,7 +175,7 @@ def peer(server: Peer, port: int, govi: int, path: str, folder: Path) -> Abstrac
         command = [*python, "-m", "granian", "--interface", "asgi", "--port", str(port), "constant:app", "--no-ws"]
     elif kind == "uvicorn":
         command = [*python, "-m", "uvicorn", "--port", str(port), "--loop", "uvloop", "--http", "httptools"]
-        command += ["constant:app", *(() if LOGS in server.name else ("--no-access-log",))]
+        command += ["constant:app", *(() if ACCESS_LOG in server.name else ("--no-access-log",))]
     else:
         command = [*python, str(HERE / "constant.py"), server.name, str(port)]
     return running_server(server.name, port, command, folder, path)

@@ -1,4 +1,4 @@
-"""Measures the search for stops, over as many made-up stops as the Netherlands have: python bench/search.py"""
+"""Measures the search among as many fictitious stops as the Netherlands have: python bench/search.py"""
 
 import random
 import statistics

@@ -1,10 +1,10 @@
-"""Attacks a server for a while, and reports the latencies and failures of a well-behaved client.
+"""Attacks a server, and reports the latencies and failures of a well-behaved client.
 
     python bench/soak.py [--seconds 40] [--idle 2000]
 
-Starts `twistd govi-cache` on loopback with its demo. Attackers have addresses of their own (127.0.1.x), to which the
-limits of one client apply; the good client has 127.0.0.1, and sends a request every 50 ms over a new connection. It
-waits 20 s after the attack, and counts the connections that are still open. Stops what it started.
+Starts `twistd govi-cache` with the demo on loopback. Attackers have addresses 127.0.1.x, to which the limits per
+client apply. The well-behaved client has the address 127.0.0.1, and sends a request every 50 ms over a new
+connection. 20 s after the attack the connections that are still open are counted. The server is stopped at the end.
 """
 
 import argparse
@@ -88,12 +88,12 @@ async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def repeat(attack: Attack, address: str, until: float, counts: Counter[str]) -> None:
     """Repeat an attack until a time of the loop's clock."""
     loop = asyncio.get_running_loop()
-    while (left := until - loop.time()) > 0:
+    while (remaining := until - loop.time()) > 0:
         with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
             reader, writer = await asyncio.open_connection("127.0.0.1", PORT, local_addr=(address, 0))
             counts[attack.__name__] += 1
             try:
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(remaining):
                     await attack(reader, writer)
             finally:
                 writer.transport.abort()
@@ -101,7 +101,7 @@ async def repeat(attack: Attack, address: str, until: float, counts: Counter[str
 
 
 async def send_request(latencies: list[float], failures: Counter[str]) -> None:
-    """Send one request as the good client."""
+    """Send one request as the well-behaved client; record its latency, or its failure."""
     start = time.perf_counter()
     try:
         async with asyncio.timeout(13):
@@ -131,7 +131,7 @@ async def good_client(seconds: float) -> tuple[list[float], Counter[str]]:
 
 
 def run_good_client(seconds: float) -> tuple[list[float], Counter[str]]:
-    """Run the good client, in its own process: that of the attackers is busy."""
+    """Run the well-behaved client. It has its own process, because that of the attackers is busy."""
     return asyncio.run(good_client(seconds))
 
 
@@ -154,7 +154,7 @@ def connections(pid: int) -> int:
 
 
 async def soak(pid: int, seconds: float, idlers: int) -> bool:
-    """Attack and report; return whether no request failed and no connection is left open."""
+    """Attack and report; return whether no request failed and no connection remained open."""
     counts: Counter[str] = Counter()
     await send_request([], Counter())  # so that later ones are hits
     before = memory(pid)
@@ -173,18 +173,18 @@ async def soak(pid: int, seconds: float, idlers: int) -> bool:
     peak = memory(pid)
     await asyncio.gather(*tasks)
     await asyncio.sleep(20)
-    left = connections(pid)
+    n_open = connections(pid)
     quantiles = statistics.quantiles(latencies, n=100)
     print("attacks:", ", ".join(f"{name} {number}" for name, number in counts.items()))
     print(f"good client: {len(latencies)} requests, {sum(failures.values())} failed {dict(failures) or ''}")
     print(f"good client: p50 {quantiles[49] * 1000:.1f} ms, p99 {quantiles[98] * 1000:.1f} ms")
     print(f"memory: {before:.0f} MB before, {peak:.0f} MB at the end, {memory(pid):.0f} MB 20 s later")
-    print(f"connections left open after 20 s: {left}")
-    return not failures and not left
+    print(f"connections open after 20 s: {n_open}")
+    return not failures and not n_open
 
 
 def main() -> int:
-    """Run the soak; return 0 if the good client had every response and no connection was left open."""
+    """Run the soak; return 0 if no request failed, no connection remained open, and no traceback was logged."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=40, help="duration of the attack")
     parser.add_argument("--idle", type=int, default=2000, help="number of silent connections")
@@ -202,7 +202,7 @@ def main() -> int:
             )  # fmt: skip
         try:
             time.sleep(3)
-            is_well = asyncio.run(soak(server.pid, options.seconds, options.idle))
+            has_passed = asyncio.run(soak(server.pid, options.seconds, options.idle))
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(30)
@@ -211,7 +211,7 @@ def main() -> int:
         print(f"tracebacks in the server's log: {tracebacks}")
         if tracebacks:
             print(log_text[log_text.index("Traceback") :][:2000])
-    return 0 if is_well and not tracebacks else 1
+    return 0 if has_passed and not tracebacks else 1
 
 
 if __name__ == "__main__":

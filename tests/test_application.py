@@ -118,7 +118,7 @@ class ServiceTests(SynchronousTestCase):
             [(8082, "kv55 callbacks"), (8081, "operators"), (8080, "govi-cache")],
         )
 
-    def test_second_module(self) -> None:
+    def test_second_module_has_its_own_endpoint(self) -> None:
         """A second module has its own callback endpoint and its own path."""
         arriva = ModuleSettings(source="govi", callback="tcp:9082")
         ports = self.start(modules={"arriva": arriva, "kv55": ModuleSettings(source="govi")})
@@ -133,7 +133,7 @@ class ServiceTests(SynchronousTestCase):
             server.find_module("stops")
         self.assertIsInstance(cast(BoardPages, server.find_module("board")).source, CacheDisplays)
 
-    def test_timetable_alone(self) -> None:
+    def test_timetable_needs_no_callbacks(self) -> None:
         """With only a timetable there is no callback endpoint, and OVapi's paths are served next to /kv55."""
         feed = FeedSettings(addresses=(), timetable=self.directory)
         ports = self.start(modules={"kv55": LIVE}, feed=feed)
@@ -152,7 +152,7 @@ class ServiceTests(SynchronousTestCase):
             [(8082, "kv55 callbacks"), (8080, "govi-cache")],
         )
 
-    def test_stop_order(self) -> None:
+    def test_services_stop_in_order(self) -> None:
         """On SIGTERM the public server stops first, then the sources, then the statistics log."""
         statistics = StatisticsSettings(file=os.path.join(self.directory, "statistics.log"))
         snapshot = SnapshotSettings(file=os.path.join(self.directory, "snapshot"))

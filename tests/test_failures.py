@@ -340,7 +340,7 @@ class ClockTests(ProgramTestCase):
             self.assertEqual(self.get_stop("77").status, 200)
             self.assertEqual(self.status()["gateways"]["kv55"]["breaker"], "closed")
 
-    def test_set_forward(self) -> None:
+    def test_set_forward_expires_boards(self) -> None:
         """Cached boards are too old immediately, requests in flight end, and all recovers."""
         waiting = self.request("/kv55/1")
         self.set_clock(HOUR)

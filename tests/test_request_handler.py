@@ -19,12 +19,12 @@ from tests.client import NOW, Client, WireTestCase, read_responses
 class ReferenceTests(WireTestCase):
     """The handler without a connection."""
 
-    def test_doctest(self) -> None:
+    def test_documented_example_holds(self) -> None:
         """The documented example of parse_request() has the documented items."""
         result = doctest.testmod(receiver, extraglobs={"RequestHandler": RequestHandler})
         self.assertEqual((result.failed, result.attempted), (0, 3))
 
-    def test_interfaces(self) -> None:
+    def test_handler_provides_interfaces(self) -> None:
         """The handler provides the interfaces that its transport calls."""
         handler = RequestHandler(self.server, None)
         verifyObject(IHalfCloseableProtocol, handler)
@@ -114,7 +114,7 @@ class ResponseTests(WireTestCase):
             first, second = client.responses()
             self.assertEqual((first.status, second.body), (status, b"next"))
 
-    def test_unsupported_methods(self) -> None:
+    def test_unsupported_methods_are_rejected(self) -> None:
         """A method that the module does not allow gets 405 with Allow; an unknown method gets 501."""
         client = self.client()
         client.send(b"PUT /parrot/x HTTP/1.1\r\nHost: x\r\n\r\nFOO /parrot/x HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -122,20 +122,20 @@ class ResponseTests(WireTestCase):
         self.assertEqual((put.status, put.headers["Allow"]), (405, "GET, HEAD, POST, OPTIONS"))
         self.assertEqual(foo.status, 501)
 
-    def test_not_found(self) -> None:
+    def test_unknown_module_is_not_found(self) -> None:
         """A path gets 404 if its first segment names no service, or a service that is not a web module."""
         for path in ("/", "/absent/x", "/bare/x", "/parrots", "/x/parrot"):
             client = self.client()
             client.get(path)
             self.assertEqual(client.response().status, 404, path)
 
-    def test_gateway_timeout(self) -> None:
+    def test_module_may_send_504(self) -> None:
         """A module can send the 504 of an internal gateway."""
         client = self.client()
         client.get("/parrot/timeout")
         self.assertEqual(client.response().status, 504)
 
-    def test_continue(self) -> None:
+    def test_continue_is_sent_before_the_body(self) -> None:
         """Expect: 100-continue, in any case, gets 100 Continue before the body; HTTP/1.0 never does."""
         client = self.client()
         client.send(b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n")
@@ -155,7 +155,7 @@ class ResponseTests(WireTestCase):
         self.assertEqual(client.response().headers["Connection"], "close")
         self.assertTrue(client.closed)
 
-    def test_connection_close(self) -> None:
+    def test_connection_close_closes_the_connection(self) -> None:
         """Connection: close is echoed, and closes the connection; requests after it get no response."""
         client = self.client()
         client.send(
@@ -202,19 +202,19 @@ class SmallLimitsTests(WireTestCase):
             self.assertEqual((response.status, response.headers["Connection"]), (status, "close"))
             self.assertTrue(client.closed)
 
-    def test_long_request_line(self) -> None:
+    def test_long_request_line_is_rejected(self) -> None:
         """A request line over its limit gets 414, even before its end is received."""
         self.assert_rejected(b"GET /" + b"x" * 260 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414)
         self.assert_rejected(b"GET /" + b"x" * 600, 414)
 
-    def test_large_header_section(self) -> None:
+    def test_large_header_section_is_rejected(self) -> None:
         """A header section over its limit gets 431: one long line, many short ones, a line without an end."""
         start = b"GET / HTTP/1.1\r\nHost: x\r\n"
         self.assert_rejected(start + b"A: " + b"x" * 500 + b"\r\n\r\n", 431)
         self.assert_rejected(start + b"A: x\r\n" * 100 + b"\r\n", 431)
         self.assert_rejected(start + b"A: " + b"x" * 600, 431)
 
-    def test_large_body(self) -> None:
+    def test_large_body_is_rejected(self) -> None:
         """A body over its limit gets 413, before it is received if its length is known."""
         head = b"POST /parrot/x HTTP/1.1\r\nHost: x\r\n"
         self.assert_rejected(head + b"Content-Length: 257\r\n\r\n", 413)
@@ -230,7 +230,7 @@ class SmallLimitsTests(WireTestCase):
 class RejectedTests(WireTestCase):
     """Malformed requests, and modules that fail."""
 
-    def test_malformed_requests(self) -> None:
+    def test_malformed_requests_are_rejected(self) -> None:
         """A malformed request gets its status after the responses to earlier requests, and the connection closes."""
         for data, status in [
             (b"GET / HTTP/1.1\r\n\r\n", 400),
@@ -251,7 +251,7 @@ class RejectedTests(WireTestCase):
             self.assertTrue(client.closed)
             client.leave()
 
-    def test_module_fails(self) -> None:
+    def test_failing_module_causes_500(self) -> None:
         """An exception in a module causes a 500 and a traceback in the log; the connection persists."""
         client = self.client()
         client.get("/parrot/error")
@@ -260,7 +260,7 @@ class RejectedTests(WireTestCase):
         self.assertEqual((failed.status, following.body), (500, b"next"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_invalid_parameter(self) -> None:
+    def test_invalid_parameter_causes_400(self) -> None:
         """InvalidParameter causes an uncacheable 400 with its text, and is not logged."""
         client = self.client()
         client.get("/parrot/invalid-parameter")
@@ -269,7 +269,7 @@ class RejectedTests(WireTestCase):
         self.assertEqual((rejected.status, rejected.body, following.body), (400, b"q is missing\n", b"next"))
         self.assertEqual(rejected.headers["Cache-Control"], "no-store")
 
-    def test_module_fails_after_its_response(self) -> None:
+    def test_failure_after_the_response_is_logged(self) -> None:
         """An exception after the response is logged; the client has received the response."""
         client = self.client()
         client.get("/parrot/respond-then-fail")
@@ -277,7 +277,7 @@ class RejectedTests(WireTestCase):
         self.assertEqual([response.body for response in client.responses()], [b"sent", b"next"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_module_fails_after_the_connection_closed(self) -> None:
+    def test_failure_after_the_connection_closed_is_logged(self) -> None:
         """An exception in a module is logged even if the connection has closed."""
         client = self.client()
         client.get("/parrot/fail-when-cancelled")
@@ -291,13 +291,13 @@ class RejectedTests(WireTestCase):
         self.assertEqual(client.response().body, b"first")
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
-    def test_module_without_a_response(self) -> None:
+    def test_module_without_a_response_causes_500(self) -> None:
         """If a module returns without a response, the client gets 500."""
         client = self.client()
         client.get("/parrot/nothing")
         self.assertEqual(client.response().status, 500)
 
-    def test_header_injection(self) -> None:
+    def test_header_injection_is_not_sent(self) -> None:
         """A line end in the value of a header field is an error of the module, and is not sent."""
         client = self.client()
         client.get("/parrot/inject-header")
@@ -326,7 +326,7 @@ class DeadlineTests(WireTestCase):
         self.assertEqual(response.headers["Connection"], "close")
         self.assertTrue(client.closed)
 
-    def test_silent_client(self) -> None:
+    def test_silent_client_times_out(self) -> None:
         """A client that sends nothing gets the 406 exactly 13 s after it connected."""
         client = self.client()
         self.clock.advance(12.99)
@@ -346,7 +346,7 @@ class DeadlineTests(WireTestCase):
             self.clock.advance(1)
             self.assert_timeout(client)
 
-    def test_slow_module(self) -> None:
+    def test_slow_module_times_out(self) -> None:
         """A module that exceeds the deadline is cancelled, and its response is not sent."""
         client = self.client()
         client.get("/parrot/defer")
@@ -420,7 +420,7 @@ class DeadlineTests(WireTestCase):
 class BackPressureTests(WireTestCase):
     """Clients that send more than they read."""
 
-    def test_write_paused(self) -> None:
+    def test_requests_are_not_processed_while_writing_is_paused(self) -> None:
         """While the client does not read, its requests are not processed, and nothing more is received."""
         client = self.client()
         handler = client.handler
@@ -469,7 +469,7 @@ class BackPressureTests(WireTestCase):
             sent += 10
         self.assertLess(sent, 500)
 
-    def test_read_ahead(self) -> None:
+    def test_reading_ahead_is_bounded(self) -> None:
         """While a request waits, at most about one header section is read ahead; reading resumes afterwards."""
         client = self.client()
         client.get("/parrot/defer")
@@ -620,7 +620,7 @@ class AnyInputTests(WireTestCase):
             max_size=12,
         )
     )
-    def test_any_input(self, pieces: list[bytes]) -> None:
+    def test_any_input_gets_complete_responses(self, pieces: list[bytes]) -> None:
         """Any bytes get complete responses; afterwards the connection is closed, and no delayed call remains."""
         clock = Clock()
         clock.advance(NOW)

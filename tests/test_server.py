@@ -9,7 +9,7 @@ from tests.client import WireTestCase
 class DocumentedNamesTests(SynchronousTestCase):
     """The documented interface."""
 
-    def test_names(self) -> None:
+    def test_documented_names_are_importable(self) -> None:
         """The documented classes have their documented import path."""
         for name in ("Server", "Connection", "TimeoutHandler"):
             self.assertTrue(isinstance(getattr(server, name), type), name)
@@ -18,7 +18,7 @@ class DocumentedNamesTests(SynchronousTestCase):
 class DrainTests(WireTestCase):
     """Draining: requests in flight are finished."""
 
-    def test_no_connections(self) -> None:
+    def test_draining_without_connections(self) -> None:
         """Without connections draining finishes immediately."""
         self.successResultOf(self.server.drain())
 

@@ -227,7 +227,7 @@ class ConfigTestCase(SynchronousTestCase):
 class LoadTests(ConfigTestCase):
     """Tests of valid configurations."""
 
-    def test_defaults(self) -> None:
+    def test_default_settings(self) -> None:
         """Without a file and options every setting has its documented default."""
         config = load(None, {})
         self.assertEqual(config, Config())
@@ -327,7 +327,7 @@ class LoadTests(ConfigTestCase):
             config = self.load(f'{kv55}[modules.arriva]\nsource = "govi"\ncallback = "tcp:8084"\n')
             self.assertEqual(config.modules, {**modules, "arriva": arriva})
 
-    def test_module_names(self) -> None:
+    def test_valid_module_names(self) -> None:
         """A module's name is a path segment of letters, digits and hyphens."""
         for name in ("a", "5", "KV55", "kv55-test"):
             self.assertIn(name, self.load(f"[modules.{name}]\ncallback = 'tcp:1'").modules)
@@ -386,7 +386,7 @@ class LoadTests(ConfigTestCase):
 class ErrorTests(ConfigTestCase):
     """Tests of invalid configurations. The error is one line; it names the file and the key, or the option."""
 
-    def test_invalid_settings(self) -> None:
+    def test_invalid_setting_is_named(self) -> None:
         """The error names the key, the value, and the expected form or the nearest valid value."""
         for toml, error in INVALID:
             self.assertEqual(self.error(toml), f"{self.path}: {error}", toml)
@@ -494,7 +494,7 @@ class ErrorTests(ConfigTestCase):
             f"{self.path}: listen: invalid value 5 (expected an array of endpoints)",
         )
 
-    def test_unreadable_file(self) -> None:
+    def test_unreadable_file_is_named(self) -> None:
         """The error of a file that cannot be read names it with the reason."""
         directory = os.path.dirname(self.path)
         for path, reason in (
@@ -506,7 +506,7 @@ class ErrorTests(ConfigTestCase):
                 load(path, {})
             self.assertEqual(str(caught.exception), f"{path}: {reason}")
 
-    def test_invalid_toml(self) -> None:
+    def test_position_in_invalid_toml(self) -> None:
         """The error of a file that is not TOML names it with the position."""
         for toml, position in (
             ("listen = [\n'a'\n'b']", "line 3"),
@@ -518,7 +518,7 @@ class ErrorTests(ConfigTestCase):
             self.assertIn(position, error)
             self.assertNotIn("\n", error)
 
-    def test_invalid_utf_8(self) -> None:
+    def test_position_of_invalid_utf_8(self) -> None:
         """The error of a file that is not UTF-8 names it with the position of the byte."""
         error = self.error(b"# caf\xe9\n")
         self.assertTrue(

@@ -17,7 +17,7 @@ from govi_server.tap import Options
 class PluginTests(SynchronousTestCase):
     """Tests of the plugins that twistd finds."""
 
-    def test_plugins(self) -> None:
+    def test_commands_are_found(self) -> None:
         """Both commands exist, with the options and services of their tap modules."""
         makers = {maker.tapname: maker for maker in getPlugins(IServiceMaker)}
         for name, module in [("govi-cache", tap), ("govi-simulator", simulator_tap)]:
@@ -34,11 +34,11 @@ class OptionsTests(SynchronousTestCase):
         options.parseOptions(arguments)
         return options.settings()
 
-    def test_absent_options(self) -> None:
+    def test_absent_options_set_nothing(self) -> None:
         """An absent option sets nothing."""
         self.assertEqual(self.settings(), {})
 
-    def test_all_options(self) -> None:
+    def test_every_option_sets_its_setting(self) -> None:
         """Every option sets its setting."""
         self.assertEqual(
             self.settings(
@@ -80,7 +80,7 @@ class OptionsTests(SynchronousTestCase):
         ]:
             self.assertEqual(self.settings(*arguments), settings)
 
-    def test_help(self) -> None:
+    def test_help_has_the_descriptions(self) -> None:
         """The help text of an option is the description of its setting, with the default."""
         text = " ".join(str(Options()).split())
         for setting in SETTINGS.values():
@@ -99,7 +99,7 @@ class OptionsTests(SynchronousTestCase):
 class ErrorTests(SynchronousTestCase):
     """Tests of configurations with which the command exits."""
 
-    def test_unusable_configuration(self) -> None:
+    def test_unusable_configuration_is_reported_in_one_line(self) -> None:
         """The error is one line; it names the command, the file and the setting, or the option."""
         directory = TemporaryDirectory()
         self.addCleanup(directory.cleanup)

@@ -46,7 +46,7 @@ class WireTests(WireTestCase):
             pairs += [("CORS", response.headers["Access-Control-Allow-Origin"], "*")]
         return [f"{name} {actual!r}, not {expected!r}" for name, actual, expected in pairs if actual != expected]
 
-    def test_cases(self) -> None:
+    def test_every_case_for_any_division(self) -> None:
         """Every case gets the expected responses for any division of its bytes."""
         self.assertGreater(len(CASES), 150)
         differences = [

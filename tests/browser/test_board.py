@@ -197,7 +197,7 @@ def test_silent_stream_is_reopened(visitor: Visitor, waterdorp: Waterdorp) -> No
     visitor.log.errors.clear()
 
 
-def test_announcements(visitor: Visitor, waterdorp: Waterdorp) -> None:
+def test_cancellation_is_announced_once(visitor: Visitor, waterdorp: Waterdorp) -> None:
     """A cancellation is announced once to screen readers; countdowns are not announced."""
     url, publisher = waterdorp
     on_time = departure(22, "1", "zee", "08:40", TimingPointCode="40000052")
@@ -236,7 +236,7 @@ def test_page_reloads_without_scripts(visitor: Visitor, waterdorp: Waterdorp) ->
     assert n_requests == 1
 
 
-def test_keyboard(page: Page, waterdorp: Waterdorp) -> None:
+def test_keyboard_reaches_all_controls(page: Page, waterdorp: Waterdorp) -> None:
     """The Tab key reaches all controls in order, and the focus is visible."""
     url, _ = waterdorp
     page.goto(url + PATHS["live"])
@@ -278,7 +278,7 @@ def test_wall_does_not_scroll(visitor: Visitor, waterdorp: Waterdorp) -> None:
             assert page.evaluate("document.documentElement.scrollHeight") <= size["height"], (look, size)
 
 
-def test_portrait_wall(visitor: Visitor, waterdorp: Waterdorp) -> None:
+def test_names_wrap_on_portrait_wall(visitor: Visitor, waterdorp: Waterdorp) -> None:
     """On a portrait wall names wrap instead of being cut off."""
     url, _ = waterdorp
     page = visitor.open_page(viewport={"width": 1080, "height": 1920})
@@ -288,7 +288,7 @@ def test_portrait_wall(visitor: Visitor, waterdorp: Waterdorp) -> None:
         assert name.evaluate("node => getComputedStyle(node).textOverflow") == "clip"
 
 
-def test_accessible(page: Page, look: str) -> None:
+def test_board_is_accessible(page: Page, look: str) -> None:
     """axe finds no violation in any state of the board, in both colour schemes, on a phone and a desktop."""
     from axe_playwright_python.sync_playwright import Axe
 

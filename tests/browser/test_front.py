@@ -78,7 +78,7 @@ def test_failures_are_reported(visitor: Visitor, town: str, lang: str) -> None:
     visitor.log.errors.clear()
 
 
-def test_nearest_stops(visitor: Visitor, town: str) -> None:
+def test_nearest_stops_are_found(visitor: Visitor, town: str) -> None:
     """A location yields the nearest stops with their distances, the nearest first."""
     page = visitor.open_page(geolocation=PLACE, permissions=["geolocation"])
     page.goto(f"{town}/?lang=nl")
@@ -103,7 +103,7 @@ def test_form_works_without_scripts(visitor: Visitor, town: str) -> None:
     page.wait_for_url(f"{town}/board/57330430?lang=de")
 
 
-def test_keyboard(page: Page, town: str) -> None:
+def test_keyboard_reaches_all_controls(page: Page, town: str) -> None:
     """Arrow keys move through the results, Tab reaches all controls, and the focus is visible."""
     page.goto(town)
     page.keyboard.press("Tab")
@@ -124,7 +124,7 @@ def test_keyboard(page: Page, town: str) -> None:
 
 
 @pytest.mark.parametrize("path", [*(f"/?q=station&lang={lang}" for lang in LANGUAGES), "/docs"])
-def test_accessible(page: Page, town: str, path: str) -> None:
+def test_page_is_accessible(page: Page, town: str, path: str) -> None:
     """axe finds no violation, in both colour schemes, on a phone and a desktop, and the page fits their width."""
     from axe_playwright_python.sync_playwright import Axe
 

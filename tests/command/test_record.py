@@ -45,7 +45,7 @@ class RecordTests(SynchronousTestCase):
         payload = gzip.compress(bytes((64 << 20) + 1), 1)
         self.assertIsNone(make_record("x", payload, NOW).ctx)
 
-    def test_invalid_record(self) -> None:
+    def test_invalid_record_raises_value_error(self) -> None:
         """Reading an invalid record raises ValueError."""
         for line in (
             b"",
@@ -160,7 +160,7 @@ class RecorderTests(SynchronousTestCase):
         self.assertEqual(str(error), f"cannot write {self.path}: File exists")
         self.assertEqual(self.path.read_text(), "existing")
 
-    def test_missing_directory(self) -> None:
+    def test_missing_directory_is_named(self) -> None:
         """The error of a file that cannot be created names it."""
         error = self.assertRaises(StartupError, self.start, Path("/nonexistent/x"))
         self.assertEqual(str(error), "cannot write /nonexistent/x: No such file or directory")
@@ -198,14 +198,14 @@ class RecorderTests(SynchronousTestCase):
 class OptionsTests(SynchronousTestCase):
     """The options of the command line."""
 
-    def test_several_feeds(self) -> None:
+    def test_feed_option_is_repeatable(self) -> None:
         """--feed may be repeated."""
         options = Options()
         options.parseOptions(["--feed", "tcp://a:1", "--feed", "tcp://b:1", "--output", "-"])
         self.assertEqual(options["feeds"], ["tcp://a:1", "tcp://b:1"])
         self.assertEqual((options["output"], options["prefix"]), ("-", "/GOVI/"))
 
-    def test_unknown_option(self) -> None:
+    def test_unknown_option_is_reported_in_one_line(self) -> None:
         """The error of an unknown option is one line."""
         self.assertRaises(usage.UsageError, Options().parseOptions, ["--nonsense"])
         error = self.assertRaises(SystemExit, main, ["--nonsense"])

@@ -38,7 +38,7 @@ class ProgressTests(SynchronousTestCase):
         progress.clear()
         self.assertTrue(terminal.getvalue().endswith("\r\x1b[K"))
 
-    def test_unknown_total(self) -> None:
+    def test_progress_of_stdin_is_an_amount(self) -> None:
         """For stdin the progress is the amount of data read."""
         now = [0.0]
         terminal = _Terminal()
@@ -95,7 +95,7 @@ class RunTests(FolderTestCase):
         self.assertEqual((status, err, json.loads(out)["requests"]), (0, "", 5))
 
     def test_unreadable_files_are_named(self) -> None:
-        """Each unreadable file is named in one line; other files, and the readable part of it, are counted."""
+        """Each unreadable file is named in one line; other files, and readable parts, are counted."""
         data = b"".join(line(request("tpc", f"{random.random()}")) + b"\n" for _ in range(20_000))
         compressed = gzip.compress(data)
         cut = self.write("cut.gz", compressed[: len(compressed) // 2])
@@ -109,7 +109,7 @@ class RunTests(FolderTestCase):
         self.assertGreater(report["lines"]["counted"], 5000)
         self.assertEqual(report["modules"]["kv55"]["requests"], 1)
 
-    def test_stdin(self) -> None:
+    def test_hyphen_is_stdin(self) -> None:
         """`-` is stdin, plain or gzip."""
         for data in (line(), gzip.compress(line())):
             with patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(data))):
@@ -123,14 +123,14 @@ class RunTests(FolderTestCase):
         self.assertEqual((status, err), (0, "govi-stats: no line matches: 1 bad, 1 outside the period\n"))
         self.assertIn("Requests     0", out)
 
-    def test_invalid_moment(self) -> None:
+    def test_invalid_moment_is_reported_in_one_line(self) -> None:
         """The error of an invalid moment is one line that names the option; the exit status is 2."""
         for option in ("--since", "--until"):
             status, out, err = self.run_command(option, "soon", self.write("log", line()))
             self.assertEqual((status, out, err.count("\n")), (2, "", 1))
             self.assertTrue(err.startswith(f"govi-stats: {option}: invalid moment 'soon'"), err)
 
-    def test_html_report(self) -> None:
+    def test_html_report_is_written(self) -> None:
         """The HTML report is written in addition to the text; if that fails, the exit status is 1."""
         log = self.write("log", line())
         page = self.folder / "page.html"

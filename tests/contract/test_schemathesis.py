@@ -66,7 +66,7 @@ SERVERS: dict[str, tuple[Callable[[Path], AbstractContextManager[str]], str]] = 
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-def test_contract(kind: str, tmp_path: Path) -> None:
+def test_program_conforms_to_its_description(kind: str, tmp_path: Path) -> None:
     """Schemathesis reports no failure with any source of departures.
 
     Environment: EXAMPLES, the number of generated requests per operation (default 5); PATHS, a regular expression of

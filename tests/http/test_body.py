@@ -108,7 +108,7 @@ class ChunkedBodyTests(SynchronousTestCase):
     """Bodies in chunks."""
 
     def assertOutcomes(self, table: dict[bytes, Outcome]) -> None:
-        """Assert the outcome of each body, however it is divided."""
+        """Assert the outcome of each body, for any division."""
         self.assertEqual({data: outcomes(chunked, data) for data in table}, {d: {o} for d, o in table.items()})
 
     def test_line_limit_holds_for_any_division(self) -> None:
@@ -148,7 +148,7 @@ class ChunkedBodyTests(SynchronousTestCase):
             }
         )
 
-    def test_incomplete_body(self) -> None:
+    def test_body_without_its_end_is_incomplete(self) -> None:
         """A body is incomplete up to its last byte."""
         data = b"5\r\nhello\r\n0\r\na: b\r\n\r\n"
         for end in range(len(data)):
@@ -258,7 +258,7 @@ class AnyBodyTests(SynchronousTestCase):
 
     @settings(max_examples=200, deadline=None)
     @given(body=st.binary(), rest=st.binary(), indices=st.lists(st.integers(1, 300)))
-    def test_length_body(self, body: bytes, rest: bytes, indices: list[int]) -> None:
+    def test_any_body_with_a_length(self, body: bytes, rest: bytes, indices: list[int]) -> None:
         """A body and the bytes after it are received unchanged, in any pieces."""
         pieces = divide(body + rest, indices)
         self.assertEqual(feed(partial(LengthBody, len(body), len(body)), pieces), (body, rest))
@@ -271,7 +271,7 @@ class AnyBodyTests(SynchronousTestCase):
         rest=st.binary(),
         indices=st.lists(st.integers(1, 500)),
     )
-    def test_chunked_body(
+    def test_any_chunked_body(
         self, chunks: list[bytes], size_format: str, trailers: list[bytes], rest: bytes, indices: list[int]
     ) -> None:
         """A body in any chunks and the bytes after it are received unchanged, in any pieces."""
@@ -284,7 +284,7 @@ class AnyBodyTests(SynchronousTestCase):
     @settings(max_examples=200, deadline=None)
     @given(st.binary() | st.lists(st.sampled_from(FRAGMENTS)).map(b"".join), st.lists(st.integers(1, 60)))
     @example(b"\n", [])
-    def test_any_bytes(self, data: bytes, indices: list[int]) -> None:
+    def test_any_bytes_have_one_outcome(self, data: bytes, indices: list[int]) -> None:
         """Any bytes are a complete body, an incomplete one, or rejected, regardless of their division."""
         outcome = feed(chunked, [data])
         self.assertEqual(feed(chunked, divide(data, indices)), outcome)

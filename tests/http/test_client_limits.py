@@ -68,7 +68,7 @@ class ConnectionTests(ClientLimitsTestCase):
         hosts = ["198.51.100.1", "::ffff:198.51.100.1", "198.51.100.1"]
         self.assertEqual([self.acquire_connection(at(host)) for host in hosts], [True, True, False])
 
-    def test_unlimited_networks(self) -> None:
+    def test_configured_networks_are_unlimited(self) -> None:
         """The configured networks and unix sockets are unlimited."""
         for addr in (at("127.0.0.1"), at("2001:db8:ffff::1"), UNIXAddress(b"/x"), None):
             self.assertTrue(all(self.acquire_connection(addr) for _ in range(9)))
@@ -104,7 +104,7 @@ class RateTests(ClientLimitsTestCase):
                 waits = [limits.seconds_to_wait(limits.peer(at("198.51.100.1")).rate_key) for _ in range(burst + 5)]
                 self.assertEqual([wait == 0 for wait in waits], [True] * burst + [False] * 5, (rate, burst))
 
-    def test_request_cost(self) -> None:
+    def test_request_is_charged_its_cost(self) -> None:
         """A request is charged its cost, at most the burst."""
         limits = ClientLimits(self.clock, AccessSettings(rate=2, burst=10))
         self.assertEqual([limits.seconds_to_wait("a", 4) for _ in range(3)], [0, 0, 1])
@@ -184,7 +184,7 @@ class ForwardedTests(ClientLimitsTestCase):
 
     @settings(deadline=None)
     @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60))
-    def test_any_value(self, value: str) -> None:
+    def test_any_field_value_has_an_address(self, value: str) -> None:
         """Any value of the fields results in an address."""
         for name in ("Forwarded", "X-Forwarded-For"):
             self.address("192.0.2.1", f"{name}: {value}")

@@ -21,7 +21,7 @@ class HttpDateTests(SynchronousTestCase):
             self.assertEqual(parse_http_date(text, NOW), 784111777, text)
 
     def test_year_of_two_digits(self) -> None:
-        """A two-digit year of this century is in the past century if it is more than 50 years ahead."""
+        """A two-digit year of this century is in the previous century if it is more than 50 years ahead."""
         for current_year, year, expected in (
             (2026, 76, 2076),
             (2026, 77, 1977),
@@ -33,16 +33,16 @@ class HttpDateTests(SynchronousTestCase):
             parsed = parse_http_date(f"Sunday, 06-Nov-{year:02} 08:49:37 GMT", moment)
             self.assertEqual(datetime.fromtimestamp(parsed or 0, UTC).year, expected)
 
-    def test_round_trip(self) -> None:
+    def test_formatted_date_is_parsed(self) -> None:
         """A formatted date is parsed to the same moment."""
         for moment in (0, 951782400, 1767225600, 4102444799):
             self.assertEqual(parse_http_date(format_http_date(moment), NOW), moment)
 
-    def test_leap_second(self) -> None:
+    def test_leap_second_is_valid(self) -> None:
         """A leap second is valid."""
         self.assertEqual(parse_http_date("Sat, 31 Dec 2016 23:59:60 GMT", NOW), 1483228800)
 
-    def test_invalid_date(self) -> None:
+    def test_invalid_date_is_none(self) -> None:
         """An invalid date is None, not an exception."""
         for text in (
             "",

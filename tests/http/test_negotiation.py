@@ -12,14 +12,14 @@ LANGUAGES = ("nl", "en", "de", "fr")
 class NegotiationTests(SynchronousTestCase):
     """Weights, media types and languages."""
 
-    def test_weights(self) -> None:
+    def test_weights_of_members(self) -> None:
         """A member has its weight, or 1; invalid members are ignored."""
         self.assertEqual(
             weights("a/b;q=0.5, C/D ; level=1;Q=0.25 ,e/f;v=2,*/*;q=0,g/h;q=2, ,;q=1"),
             {"a/b": 0.5, "c/d": 0.25, "e/f": 1, "*/*": 0, "g/h": 1},
         )
 
-    def test_best_type(self) -> None:
+    def test_type_with_greatest_weight_is_chosen(self) -> None:
         """The type with the greatest weight, that of its most specific range, is chosen; the first of equals."""
         for accept, media_type in [
             ("", "text/html"),
@@ -40,7 +40,7 @@ class NegotiationTests(SynchronousTestCase):
         ]:
             self.assertEqual(best_type(accept, TYPES), media_type, accept)
 
-    def test_best_language(self) -> None:
+    def test_language_with_greatest_weight_is_chosen(self) -> None:
         """The language with the greatest weight is chosen, regardless of its region; Dutch by default."""
         for accept, language in [
             ("", "nl"),
@@ -64,7 +64,7 @@ def request(*fields: str) -> Environ:
 class PrefersGzipTests(SynchronousTestCase):
     """Accept-Encoding."""
 
-    def test_weights(self) -> None:
+    def test_gzip_is_preferred_by_weight(self) -> None:
         """gzip is preferred if its weight is above 0, and at least that of identity."""
         table = {
             "gzip": True,
@@ -101,7 +101,7 @@ class PrefersGzipTests(SynchronousTestCase):
         }
         self.assertEqual({value: prefers_gzip(request(f"Accept-Encoding: {value}")) for value in table}, table)
 
-    def test_repeated_field(self) -> None:
+    def test_repeated_field_is_one_list(self) -> None:
         """Without the field gzip is not preferred; repeated fields are one list."""
         self.assertFalse(prefers_gzip(request()))
         self.assertTrue(prefers_gzip(request("Accept-Encoding: br", "accept-encoding: gzip")))

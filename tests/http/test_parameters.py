@@ -26,7 +26,7 @@ class ParameterTests(SynchronousTestCase):
         else:
             Draft202012Validator(parameter_type.schema).validate(value)
 
-    def test_missing_parameter(self) -> None:
+    def test_missing_parameter_is_none_or_an_error(self) -> None:
         """A missing parameter is None, or an error if it is required."""
         self.assertIsNone(Parameter("x", String(), "").parse({}))
         error = self.assertRaises(InvalidParameter, Parameter("x", String(), "", required=True).parse, {})

@@ -180,12 +180,12 @@ class RequestLineTests(SynchronousTestCase):
         }
         self.assertEqual({line: status(f"{line}\r\nHost: a\r\n\r\n") for line in table}, table)
 
-    def test_version(self) -> None:
+    def test_http_1_0_is_distinguished(self) -> None:
         """The environ distinguishes HTTP/1.0 from HTTP/1.1 and later."""
         for version, http_1_0 in (("1.0", True), ("1.1", False), ("1.2", False)):
             self.assertEqual(request(line=f"GET / HTTP/{version}").http_1_0, http_1_0)
 
-    def test_absolute_form(self) -> None:
+    def test_absolute_form_replaces_host(self) -> None:
         """A target in absolute form has a path, a query, and a host that replaces the Host field."""
         table = {
             "http://b": ("b", "/", None),
@@ -200,7 +200,7 @@ class RequestLineTests(SynchronousTestCase):
             self.assertEqual((env["path_info"], env.get("query_string")), (path, query), target)
             self.assertEqual((env["http_host"], env.get_all("host")), (host, [host]), target)
 
-    def test_absolute_form_needs_host(self) -> None:
+    def test_absolute_form_requires_host(self) -> None:
         """HTTP/1.1 requires one Host field even with a target in absolute form."""
         self.assertEqual(status("GET http://b/ HTTP/1.1\n\n"), BAD)
         self.assertEqual(status("GET http://b/ HTTP/1.1\nHost: b\nHost: b\n\n"), BAD)
@@ -261,7 +261,7 @@ class HostTests(SynchronousTestCase):
         }
         self.assertEqual({blob: status(blob) for blob in table}, table)
 
-    def test_http_host(self) -> None:
+    def test_http_host_is_the_host_as_sent(self) -> None:
         """http_host is the host as sent, and absent without a Host field."""
         self.assertEqual(request(host="Host:  A.example:80 \n")["http_host"], "A.example:80")
         self.assertNotIn("http_host", request(line="GET / HTTP/1.0", host=""))
@@ -322,7 +322,7 @@ class FieldTests(SynchronousTestCase):
         """A first field line that begins with whitespace is rejected."""
         self.assertEqual(status("GET / HTTP/1.1\n Host: a\n\n"), BAD)
 
-    def test_repeated_field(self) -> None:
+    def test_repeated_field_has_all_values(self) -> None:
         """A repeated field has all its values, in order."""
         env = request("Accept: a", "X-B: c", "ACCEPT: d")
         self.assertEqual(env.get_all("accept"), ["a", "d"])
@@ -545,7 +545,7 @@ class AnyRequestTests(SynchronousTestCase):
     @given(st.binary() | st.lists(st.sampled_from(FRAGMENTS)).map(b"".join))
     @example(b"")
     @example(b"\r\n\r\n")
-    def test_any_bytes(self, blob: bytes) -> None:
+    def test_any_bytes_are_parsed_or_rejected(self, blob: bytes) -> None:
         """Any bytes are a request or rejected with a status; the same holds for its framing and expectations."""
         for data in (blob, b"GET / HTTP/1.1\r\nHost: a\r\n" + blob):
             try:

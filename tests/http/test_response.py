@@ -85,7 +85,7 @@ class FormatTests(SynchronousTestCase):
                 b"HTTP/1.1 200 Ok\r\n" + DATE + expected + b"Content-Length: 0\r\n\r\n",
             )
 
-    def test_header_injection(self) -> None:
+    def test_header_injection_is_rejected(self) -> None:
         """A field with a line end is rejected."""
         table = [
             ("A", "b\r\nC: d"),
@@ -122,7 +122,7 @@ class FormatTests(SynchronousTestCase):
         for status in (*invalid, "200 Ok\r", "200 \xe9", "200 \0", "\u0662\u0660\u0660 Ok", "2\xb20 Ok"):
             self.assertRaises(ValueError, format_response, status, (), b"", now=NOW)
 
-    def test_continue(self) -> None:
+    def test_continue_has_no_fields(self) -> None:
         """100 Continue is a status line without fields."""
         self.assertEqual(CONTINUE, b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -150,7 +150,7 @@ class RepresentationTests(SynchronousTestCase):
         headers = (("Content-Type", "text/plain"), ("ETag", representation.etag), ("Vary", "Accept-Encoding"))
         self.assertEqual(representation.headers, headers)
 
-    def test_compressed_representation(self) -> None:
+    def test_compressed_representation_has_its_own_tag(self) -> None:
         """A compressed representation has Content-Encoding and its own, reproducible entity tag."""
         first, second = (make_representation(b"hello" * 99, "text/plain", compressed=True) for _ in range(2))
         self.assertEqual(gzip.decompress(first.body), b"hello" * 99)

@@ -152,12 +152,9 @@ class World:
         name, *arguments = step
         getattr(self, name)(*arguments)
 
-    def open_connection(self, which: int) -> tuple[RequestHandler, Transport] | None:
-        """Return an open connection with its transport, or None if all are closed."""
-        if not self.handlers:
-            return None
-        handler = self.handlers[which % len(self.handlers)]
-        return handler, cast(Transport, handler.transport)
+    def handler(self, which: int) -> RequestHandler | None:
+        """Return the handler of an open connection, or None if all are closed."""
+        return self.handlers[which % len(self.handlers)] if self.handlers else None
 
     # Events
 
@@ -173,29 +170,31 @@ class World:
 
     def send(self, which: int, data: bytes, size: int = 1 << 20) -> None:
         for i in range(0, len(data), size):
-            if connection := self.open_connection(which):
-                connection[0].dataReceived(data[i : i + size])
+            if handler := self.handler(which):
+                handler.dataReceived(data[i : i + size])
 
     def read(self, which: int, peer_reads: bool) -> None:
         """Make the peer stop reading, or read all that was written."""
-        if connection := self.open_connection(which):
-            transport = connection[1]
+        if handler := self.handler(which):
+            transport = cast(Transport, handler.transport)
             transport.peer_reads = peer_reads
             if peer_reads and transport.producer is not None:
                 transport.producer.resumeProducing()
 
     def pause(self, which: int) -> None:
         """Make a transport pause its producer without a write, as TLS may."""
-        if (connection := self.open_connection(which)) and connection[1].producer is not None:
-            connection[1].producer.pauseProducing()
+        if handler := self.handler(which):
+            transport = cast(Transport, handler.transport)
+            if transport.producer is not None:
+                transport.producer.pauseProducing()
 
     def half_close(self, which: int) -> None:
-        if connection := self.open_connection(which):
-            connection[0].readConnectionLost()
+        if handler := self.handler(which):
+            handler.readConnectionLost()
 
     def leave(self, which: int) -> None:
-        if connection := self.open_connection(which):
-            self.lose(connection[1])
+        if handler := self.handler(which):
+            self.lose(cast(Transport, handler.transport))
 
     def lose(self, transport: Transport) -> None:
         (handler,) = (handler for handler in self.handlers if handler.transport is transport)
@@ -222,13 +221,13 @@ class World:
 
     def close(self, which: int) -> None:
         """Close a connection, as its keep-alive deadline does."""
-        if connection := self.open_connection(which):
-            connection[0].connection.close()
+        if handler := self.handler(which):
+            handler.connection.close()
 
     def disconnect(self, which: int) -> None:
         """Disconnect a client, as the deadline of its connection does."""
-        if connection := self.open_connection(which):
-            connection[0].connection.disconnect()
+        if handler := self.handler(which):
+            handler.connection.disconnect()
 
 
 def request(path: str, *fields: str) -> bytes:
@@ -395,7 +394,7 @@ class ConnectionTests(SynchronousTestCase):
 
     @settings(max_examples=300, deadline=None)
     @given(st.lists(STEPS, max_size=30))
-    def test_any_events(self, steps: list[Step]) -> None:
+    def test_any_events_conform_to_the_table(self, steps: list[Step]) -> None:
         """Any events cause only transitions of the table, and each state has its deadline armed."""
         occurred = self.run_steps([CONNECT, *steps])
         for state, next_state in occurred:

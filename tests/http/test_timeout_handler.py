@@ -41,7 +41,7 @@ class TimeoutHandlerTests(SynchronousTestCase):
         self.clock.advance(13)
         self.assertEqual(self.expired, [(13, "c")])
 
-    def test_restarted_deadline(self) -> None:
+    def test_restarted_deadline_expires_later(self) -> None:
         """A restarted deadline counts from its restart."""
         self.start("a")
         self.clock.advance(10)
@@ -69,7 +69,7 @@ class TimeoutHandlerTests(SynchronousTestCase):
         self.assertEqual(sorted(connection for _, connection in self.expired), ["a", "b"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_failing_callback(self) -> None:
+    def test_failing_callback_does_not_affect_others(self) -> None:
         """If the callback of a deadline fails, the others still expire."""
 
         def fail(connection: str) -> None:

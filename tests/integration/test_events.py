@@ -102,7 +102,7 @@ def number_in(data: str) -> int:
     return int(departures[0]["note"].split()[0]) if departures else -1
 
 
-def test_slow_reader(twistd: Twistd, publisher: Any, tmp_path: Path) -> None:
+def test_slow_reader_gets_the_latest_board(twistd: Twistd, publisher: Any, tmp_path: Path) -> None:
     """A slow reader gets the latest board when it reads again; a client that stops reading is disconnected."""
     port, admin = free_port(), free_port()
     (tmp_path / "config.toml").write_text(CONFIG)

@@ -114,7 +114,7 @@ async def assert_logged(running: Running, path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_full_disk(start: Start, lines: list[str], tmp_path: Path) -> None:
+async def test_full_disk_does_not_affect_responses(start: Start, lines: list[str], tmp_path: Path) -> None:
     """With a full disk the server responds and counts lost lines; writing resumes when space is available."""
     operators, path = Operators(), tmp_path / "full.log"
     path.symlink_to("/dev/full")
@@ -136,7 +136,7 @@ async def test_full_disk(start: Start, lines: list[str], tmp_path: Path) -> None
 
 
 @pytest_twisted.ensureDeferred
-async def test_removed_log(start: Start, lines: list[str], tmp_path: Path) -> None:
+async def test_removed_log_is_created_again(start: Start, lines: list[str], tmp_path: Path) -> None:
     """A removed statistics log is created again; a removed directory is logged once."""
     operators, directory = Operators(), tmp_path / "logs"
     directory.mkdir()

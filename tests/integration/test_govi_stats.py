@@ -18,7 +18,7 @@ def stats(*arguments: object, data: bytes | None = None) -> subprocess.Completed
     return subprocess.run(command, input=text, capture_output=True, encoding="latin-1", timeout=30, check=False)
 
 
-def test_rotated_logs(tmp_path: Path) -> None:
+def test_rotated_logs_are_read_in_any_order(tmp_path: Path) -> None:
     """Rotated and compressed logs may be in any order; a truncated last line counts as bad."""
     parts = [
         b"".join(line(request(), time=f"2026-11-{day}T12:{minute:02}:00Z") + b"\n" for minute in range(20))
@@ -38,7 +38,7 @@ def test_rotated_logs(tmp_path: Path) -> None:
     assert json.loads(one_day.stdout)["requests"] == 20
 
 
-def test_unreadable_file(tmp_path: Path) -> None:
+def test_unreadable_file_is_skipped(tmp_path: Path) -> None:
     """The text and HTML reports cover the readable files; the exit status is 1 if a file is unreadable."""
     page = tmp_path / "page.html"
     process = stats("--html", page, tmp_path / "absent", "-", data=gzip.compress(line()))
@@ -54,13 +54,13 @@ def test_no_readable_file(tmp_path: Path) -> None:
     assert (process.returncode, process.stdout, process.stderr.count("\n")) == (1, "", 1)
 
 
-def test_invalid_moment(tmp_path: Path) -> None:
+def test_invalid_moment_is_reported_in_one_line(tmp_path: Path) -> None:
     """The error of an invalid moment is one line; the exit status is 2."""
     process = stats("--since", "soon", tmp_path)
     assert (process.returncode, process.stdout, process.stderr.count("\n")) == (2, "", 1)
 
 
-def test_closed_stdout(tmp_path: Path) -> None:
+def test_closed_stdout_ends_the_command(tmp_path: Path) -> None:
     """If stdout is closed, as with `| head`, the command exits without a traceback."""
     log = tmp_path / "log"
     log.write_bytes(line())

@@ -76,7 +76,7 @@ async def test_requests_are_collapsed(start: Start) -> None:
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_failing_gateway(
+async def test_failing_gateway_causes_504_or_502(
     start: Start, govi_response: bytes, responses: list[bytes], code: int, status: int
 ) -> None:
     """A failing gateway causes a 504 or a 502 with an Error; the next request is sent to it again."""
@@ -92,14 +92,14 @@ async def test_failing_gateway(
 
 
 @pytest_twisted.ensureDeferred
-async def test_unreachable_gateway(start: Start) -> None:
+async def test_unreachable_gateway_causes_504(start: Start) -> None:
     """A gateway that refuses connections causes a 504."""
     running = start("", "--gateway-url", "http://127.0.0.1:1/")
     assert (await running.get("031102")).code == 504
 
 
 @pytest_twisted.ensureDeferred
-async def test_response_for_another_stop(start: Start, govi_response: bytes) -> None:
+async def test_unsolicited_response_is_rejected(start: Start, govi_response: bytes) -> None:
     """An unsolicited response of the gateway is rejected, and not served."""
     running = start(QUICK)
     running.govi.responses = [govi_response.replace(b"031102", b"031103")]
@@ -110,7 +110,7 @@ async def test_response_for_another_stop(start: Start, govi_response: bytes) -> 
 
 
 @pytest_twisted.ensureDeferred
-async def test_two_responses(start: Start, govi_response: bytes) -> None:
+async def test_second_response_is_ignored(start: Start, govi_response: bytes) -> None:
     """If the gateway responds twice, the first response is served; the second is accepted and ignored."""
     running = start()
     running.govi.responses = [govi_response, govi_response.replace(b"24:33:10", b"24:44:44")]
@@ -121,7 +121,7 @@ async def test_two_responses(start: Start, govi_response: bytes) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_late_response(start: Start, govi_response: bytes) -> None:
+async def test_late_response_is_cached(start: Start, govi_response: bytes) -> None:
     """A gateway response after the deadline of its request is served to the next client."""
     running = start(QUICK)
     running.govi.responses = []
@@ -134,7 +134,7 @@ async def test_late_response(start: Start, govi_response: bytes) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_closed_persistent_connection(start: Start, govi_response: bytes) -> None:
+async def test_request_over_closed_connection_is_repeated(start: Start, govi_response: bytes) -> None:
     """A request over a persistent connection that the gateway has closed is repeated over a new one."""
     running = start(QUICK)
     assert (await running.get("031102")).code == 200
@@ -155,7 +155,7 @@ def exchange(port: int, data: bytes, seconds: float = 10) -> bytes:
 
 
 @pytest_twisted.ensureDeferred
-async def test_silent_client(start: Start) -> None:
+async def test_silent_client_is_disconnected(start: Start) -> None:
     """A client that sends nothing gets the 406 at its deadline, and is disconnected."""
     running = start("[limits]\nconnection = 0.5\n[gateway]\nanswer = 0.4\n")
     received = await deferToThread(exchange, running.port, b"")
@@ -182,7 +182,7 @@ async def test_half_closed_connection_gets_all_responses(start: Start) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_connection_close(start: Start) -> None:
+async def test_connection_close_closes_both_sides(start: Start) -> None:
     """With Connection: close the response is complete, and the server then closes both sides."""
     running = start()
     await running.get("031102")
@@ -265,7 +265,7 @@ async def test_client_that_does_not_read_is_disconnected(start: Start) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_statistics_log(start: Start) -> None:
+async def test_connection_is_in_the_statistics_log(start: Start) -> None:
     """After the end of a connection the statistics log has its requests, with the six phases of a miss."""
     running = start()
     pool = HTTPConnectionPool(reactor)
@@ -283,7 +283,7 @@ async def test_statistics_log(start: Start) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_unix_socket(start: Start, tmp_path: Path) -> None:
+async def test_server_listens_on_unix_socket(start: Start, tmp_path: Path) -> None:
     """The server can listen on a unix socket."""
     path = tmp_path / "http"
     start("", "--listen", f"unix:{path}")
@@ -302,7 +302,7 @@ async def test_unix_socket(start: Start, tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_haproxy(start: Start) -> None:
+async def test_client_address_behind_haproxy(start: Start) -> None:
     """Behind haproxy the client's address is that of the PROXY protocol."""
     port = free_port()
     running = start("", "--listen", f"haproxy:tcp:{port}:interface=127.0.0.1")
@@ -331,7 +331,7 @@ async def test_callback_behind_haproxy(start: Start, govi_response: bytes) -> No
 
 
 @pytest_twisted.ensureDeferred
-async def test_incomplete_acknowledgement(start: Start, govi_response: bytes) -> None:
+async def test_incomplete_acknowledgement_is_accepted(start: Start, govi_response: bytes) -> None:
     """An acknowledgement with an incomplete body is accepted by its status."""
     running = start(QUICK)
     running.govi.is_incomplete = True
@@ -339,7 +339,7 @@ async def test_incomplete_acknowledgement(start: Start, govi_response: bytes) ->
 
 
 @pytest_twisted.ensureDeferred
-async def test_tls(start: Start, tmp_path: Path) -> None:
+async def test_server_responds_over_tls(start: Start, tmp_path: Path) -> None:
     """The server responds over TLS with and without ALPN."""
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     make_certificate(key, certificate)
@@ -392,7 +392,7 @@ def make_certificate(key: Path, certificate: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_drain(start: Start) -> None:
+async def test_requests_in_flight_are_finished(start: Start) -> None:
     """When the service stops, requests in flight are finished, and the port is closed."""
     running = start()
     pending = Deferred.fromCoroutine(running.get("031102"))

@@ -116,7 +116,7 @@ def start_manhole(twistd: Twistd, tmp_path: Path) -> StartManhole:
 
 
 @pytest_twisted.ensureDeferred
-async def test_commands(start_manhole: StartManhole) -> None:
+async def test_commands_report_their_effects(start_manhole: StartManhole) -> None:
     """The commands report their effects, and sessions log no warnings."""
     running = start_manhole()
     assert "  connections  0 of " in await running.run("status()")
@@ -146,7 +146,7 @@ async def test_exception_is_exit_status_1(start_manhole: StartManhole) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_log_level(start_manhole: StartManhole) -> None:
+async def test_log_level_filters_events(start_manhole: StartManhole) -> None:
     """Events below the log level of their namespace are not written."""
     running = start_manhole()
     namespace = "govi_server.operations"
@@ -160,7 +160,7 @@ async def test_log_level(start_manhole: StartManhole) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_login(start_manhole: StartManhole) -> None:
+async def test_only_listed_keys_are_accepted(start_manhole: StartManhole) -> None:
     """A listed key is accepted; other keys, passwords, and keys removed from the list are rejected."""
     running = start_manhole()
     other = new_key()
@@ -222,7 +222,7 @@ async def test_prompt_lists_commands(start_manhole: StartManhole) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_drain(start_manhole: StartManhole) -> None:
+async def test_program_exits_after_drain(start_manhole: StartManhole) -> None:
     """After drain() the program exits with status 0 once the request in flight has its response."""
     callback_port = free_port()
     govi = Govi(f"http://127.0.0.1:{callback_port}/KV55")

@@ -139,7 +139,7 @@ async def test_messages_are_received(feed: Feed) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_heartbeats(feed: Feed) -> None:
+async def test_heartbeats_keep_the_connection_open(feed: Feed) -> None:
     """With heartbeats alone the connection stays open, but the state is DOWN."""
     publisher = feed.publish()
     subscriber = feed.subscribe(publisher.address)
@@ -154,7 +154,7 @@ async def test_heartbeats(feed: Feed) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_prefixes(feed: Feed) -> None:
+async def test_only_subscribed_prefixes_are_received(feed: Feed) -> None:
     """Only envelopes with one of the prefixes are received."""
     publisher = feed.publish()
     feed.subscribe(publisher.address, prefixes=("/GOVI/KV8pass", "/GOVI/KV8gen"))
@@ -167,7 +167,7 @@ async def test_prefixes(feed: Feed) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_burst(feed: Feed) -> None:
+async def test_burst_is_received_in_order(feed: Feed) -> None:
     """Five thousand messages in a burst are received in order, and other work runs meanwhile."""
     publisher = feed.publish()
     feed.subscribe(publisher.address)
@@ -184,7 +184,7 @@ async def test_burst(feed: Feed) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_slow_consumer(feed: Feed) -> None:
+async def test_slow_consumer_receives_all_messages(feed: Feed) -> None:
     """A slow consumer receives all messages, one at a time."""
     publisher = feed.publish()
     in_progress: list[bytes] = []
@@ -207,7 +207,7 @@ async def test_slow_consumer(feed: Feed) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_publisher_restarts(feed: Feed) -> None:
+async def test_restarted_publisher_is_received_again(feed: Feed) -> None:
     """After a publisher restarts, messages are received again."""
     publisher = feed.publish()
     subscriber = feed.subscribe(publisher.address)
@@ -225,7 +225,7 @@ async def test_publisher_restarts(feed: Feed) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_short_absence(feed: Feed) -> None:
+async def test_short_absence_of_the_publisher(feed: Feed) -> None:
     """libzmq reconnects to a publisher that was absent for less than the configured silence."""
     publisher = feed.publish()
     subscriber = feed.subscribe(publisher.address, limits=SubscriberSettings(silence=60, back_off=0.1))
@@ -242,7 +242,7 @@ async def test_short_absence(feed: Feed) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_next_address(feed: Feed) -> None:
+async def test_silent_address_is_followed_by_the_next(feed: Feed) -> None:
     """After a silence of the first address the subscriber connects to the second one."""
     silent, publisher = feed.publish(), feed.publish()
     subscriber = feed.subscribe(silent.address, publisher.address)
@@ -256,7 +256,7 @@ async def test_next_address(feed: Feed) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_unreachable_addresses(feed: Feed) -> None:
+async def test_unreachable_addresses_are_skipped(feed: Feed) -> None:
     """Unknown hosts and closed ports are tried in turn with the other addresses."""
     publisher = feed.publish()
     subscriber = feed.subscribe("tcp://nowhere.invalid:7817", tcp(), publisher.address)
@@ -267,7 +267,7 @@ async def test_unreachable_addresses(feed: Feed) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_oversized_messages(feed: Feed) -> None:
+async def test_oversized_messages_are_not_received(feed: Feed) -> None:
     """A frame over the limit causes a reconnection; a message of several frames over the limit is skipped."""
     publisher = feed.publish()
     subscriber = feed.subscribe(publisher.address, limits=SubscriberSettings(silence=0.5, back_off=0.1, message=1000))

@@ -39,7 +39,7 @@ def becomes_true(condition: Callable[[], bool], seconds: float = 10) -> bool:
     return False
 
 
-def test_demo(twistd: Twistd) -> None:
+def test_demo_responds_at_its_logged_url(twistd: Twistd) -> None:
     """The demo responds at the URL that it logs, and exits cleanly on SIGTERM."""
     port = free_port()
     process = twistd(*arguments(port))
@@ -79,7 +79,7 @@ def test_too_many_open_files(twistd: Twistd) -> None:
     assert "Traceback" not in output + rest
 
 
-def test_drain(twistd: Twistd, tmp_path: Path) -> None:
+def test_requests_in_flight_are_finished_on_sigterm(twistd: Twistd, tmp_path: Path) -> None:
     """On SIGTERM requests in flight are finished, and logged in the statistics."""
     port, simulator_port, callback_port = free_port(), free_port(), free_port()
     simulator = twistd(
@@ -159,7 +159,7 @@ def test_limit_of_open_files(twistd: Twistd) -> None:
     assert "Traceback" not in rest
 
 
-def test_unwritable_statistics(twistd: Twistd) -> None:
+def test_unwritable_statistics_log_is_reported(twistd: Twistd) -> None:
     """The error of an unwritable statistics log is one line that names it; the exit status is 1."""
     process = twistd(*arguments(free_port(), "--statistics", "/nonexistent/log"))
     output, _ = process.communicate(timeout=10)
@@ -168,7 +168,7 @@ def test_unwritable_statistics(twistd: Twistd) -> None:
     assert "Traceback" not in output
 
 
-def test_invalid_configuration(twistd: Twistd, tmp_path: Path) -> None:
+def test_invalid_configuration_is_reported_in_one_line(twistd: Twistd, tmp_path: Path) -> None:
     """The error of an unknown key is one line with the file and the nearest key; the exit status is 1."""
     (tmp_path / "config.toml").write_text("[cache]\nfrehs = 3\n")
     process = twistd("govi-cache", "--config", "config.toml")

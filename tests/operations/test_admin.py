@@ -31,7 +31,7 @@ class AdminTests(OperationsTestCase):
         protocol.dataReceived(f"GET {path} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
         return transport
 
-    def test_content_types(self) -> None:
+    def test_each_path_has_its_content_type(self) -> None:
         """Each path has its content type; other paths get 404."""
         self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
         for path, content_type in {

@@ -120,7 +120,7 @@ class ManholeCommandsTests(SynchronousTestCase):
         self.clock.advance(DRAIN_DELAY_SECONDS)
         self.assertEqual(self.shut_downs, [True])
 
-    def test_log_level(self) -> None:
+    def test_log_level_is_set_for_a_namespace(self) -> None:
         """A level is set for a namespace; an invalid level is rejected."""
         self.assertIn("invalid log level 'loud' (expected debug, ", self.commands.log_level("a", "loud"))
         self.assertIn("a.b           warn", self.commands.log_level("a.b", "warn"))

@@ -31,7 +31,7 @@ class HealthMonitorTests(OperationsTestCase):
         self.clock.advance(100)
         self.assertEqual(self.monitor.health().since, NOW)
 
-    def test_failing_sources(self) -> None:
+    def test_health_by_number_of_failing_sources(self) -> None:
         """With one of two sources failing the health is DEGRADED, with both DOWN, then RECOVERING, then UP."""
         self.subscriber.state = "DOWN"
         health = self.monitor.health()
@@ -54,7 +54,7 @@ class HealthMonitorTests(OperationsTestCase):
         self.clock.advance(RECOVERY_SECONDS + 1)
         self.assertEqual(self.health(), "UP")
 
-    def test_failing_requests(self) -> None:
+    def test_many_failing_requests_are_reported(self) -> None:
         """A few failed requests are not reported; many for several stops are reported with details."""
         self.log_requests(*[(f"/kv55/{CODE}", 200, "hit")] * 10)
         self.log_requests(*((f"/kv55/{n}", 504, "miss") for n in range(4)))
@@ -124,7 +124,7 @@ class HealthMonitorTests(OperationsTestCase):
         self.assertEqual(health.status, "DOWN")
         self.assertIn("0 of 6 answered in 3 min; 503: 6", health.reasons[0])
 
-    def test_server_problems(self) -> None:
+    def test_server_problems_are_reported(self) -> None:
         """Connections near their limit, too many open files and unwritable files are reported."""
         self.server.access.limits = AccessSettings(connections=1, unlimited=())
         self.client()

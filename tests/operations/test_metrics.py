@@ -49,7 +49,7 @@ class MetricsTests(OperationsTestCase):
         self.assertEqual((status["connections"]["open"], status["connections"]["streams"]), (3, 2))
         self.assertIn(b"event streams</th><td>2", page(status))
 
-    def test_gateway_latencies(self) -> None:
+    def test_gateway_latencies_are_counted(self) -> None:
         """Acknowledgements and callbacks are counted separately."""
         Logger().info(flight=GatewayEvent("kv55", "taken", 0.05))
         Logger().info(flight=GatewayEvent("kv55", "answered", 1.5))
@@ -94,7 +94,7 @@ class MetricsTests(OperationsTestCase):
         self.assertEqual(self.metric('govi_cache_bytes{module="feed"}'), "1.048576e+06")
         self.assertEqual(self.metric('govi_cache_evictions_total{module="feed"}'), "1.0")
 
-    def test_feed_metrics(self) -> None:
+    def test_feed_has_metrics(self) -> None:
         """The feed has metrics of its state, records, operators and incidents."""
         self.feed.received("/GOVI/KV8passtimes/OWN", gzip.compress(kv.passtimes({})))
         self.feed.received("/GOVI/KV8passtimes/OWN", b"no gzip")

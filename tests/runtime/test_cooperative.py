@@ -68,6 +68,6 @@ class CooperativeRunnerTests(SynchronousTestCase):
             self.failureResultOf(result, ValueError)
         self.assertEqual(self.successResultOf(self.begin("b", 1, 0)), "b")
 
-    def test_run_now(self) -> None:
+    def test_run_now_does_not_pause(self) -> None:
         """run_now() does all work without a pause."""
         self.assertEqual(run_now(self.work("a", 3)), "a")

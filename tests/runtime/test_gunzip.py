@@ -21,7 +21,7 @@ class GunzipTests(SynchronousTestCase):
         self.assertIs(type(caught.exception), ValueError)
         return str(caught.exception)
 
-    def test_complete_file(self) -> None:
+    def test_complete_file_is_decompressed(self) -> None:
         """A complete file is decompressed: with one or several members, empty, and padded with zeros."""
         for data, plain in [
             (PACKED, PLAIN),
@@ -61,7 +61,7 @@ class GunzipTests(SynchronousTestCase):
             broken[at] ^= 1
             self.assertIn("broken gzip: ", self.error(bytes(broken)))
 
-    def test_flipped_bit(self) -> None:
+    def test_flipped_bit_never_changes_the_content(self) -> None:
         """With any single bit flipped, the file is rejected, or its content is unchanged."""
         n_rejected = 0
         for at in range(len(PACKED) * 8):

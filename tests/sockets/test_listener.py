@@ -45,14 +45,14 @@ class ListenerTests(WireTestCase):
         client.leave()
         self.successResultOf(stopped)
 
-    def test_port_in_use(self) -> None:
+    def test_port_in_use_is_reported(self) -> None:
         """The error of a port in use contains the endpoint and the name of the server."""
         listener = Listener(_PortInUse(), "tcp:8080", self.server)
         with self.assertRaises(StartupError) as caught:
             listener.privilegedStartService()
         self.assertEqual(str(caught.exception), "cannot listen on tcp:8080 for govi-cache: Address already in use")
 
-    def test_invalid_endpoint(self) -> None:
+    def test_invalid_endpoint_is_reported(self) -> None:
         """The error of an invalid endpoint contains the endpoint."""
         for text in ("", "foo:1", "tcp", "tcp:x", "tcp:1:foo=2", "ssl:1:privateKey=/nonexistent"):
             with self.assertRaises(StartupError) as caught:

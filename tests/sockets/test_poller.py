@@ -153,7 +153,7 @@ class PollerTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getReaders(), [])
         self.assertEqual((first.lost, second.lost), ([ConnectionDone], [ConnectionDone]))
 
-    def test_half_close(self) -> None:
+    def test_half_closed_connection_can_write(self) -> None:
         """A half-closeable protocol is called at the peer's half-close, and can still write."""
         protocol = HalfCloseable()
         other = self.connect(protocol)
@@ -190,7 +190,7 @@ class PollerTests(SynchronousTestCase):
         self.reactor.advance(0)
         self.assertEqual((protocol.received, protocol.lost, self.reactor.getReaders()), ([], [ConnectionAborted], []))
 
-    def test_failing_protocol(self) -> None:
+    def test_connection_of_failing_protocol_is_closed(self) -> None:
         """If a protocol fails, its connection is closed, the failure is logged, and others are served."""
         failing, other = Failing(), Recorder()
         for peer in (self.connect(failing), self.connect(other)):
@@ -199,7 +199,7 @@ class PollerTests(SynchronousTestCase):
         self.assertEqual((failing.lost, other.received), ([ZeroDivisionError], [b"data"]))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_failing_when_lost(self) -> None:
+    def test_failures_do_not_affect_others(self) -> None:
         """If protocols fail twice or raise SystemExit, others are served, and the reactor continues to poll."""
         failing, exiting, other = FailingTwice(), Exiting(), Recorder()
         for peer in [self.connect(protocol) for protocol in (failing, exiting, other)]:
@@ -210,7 +210,7 @@ class PollerTests(SynchronousTestCase):
         logged = self.flushLoggedErrors(ZeroDivisionError, IndexError, SystemExit)
         self.assertEqual(len(logged), 3)
 
-    def test_reactor_stops(self) -> None:
+    def test_connections_are_lost_when_the_reactor_stops(self) -> None:
         """When the reactor stops, all connections are lost, even if a protocol fails."""
         protocols = [Recorder(), FailingTwice(), Recorder()]
         for protocol in protocols:
@@ -240,7 +240,7 @@ class PollerTests(SynchronousTestCase):
             sorted((len(protocol.received), len(protocol.lost)) for protocol in (first, second)), [(0, 1), (1, 0)]
         )
 
-    def test_max_events(self) -> None:
+    def test_events_per_iteration_are_bounded(self) -> None:
         """At most MAX_EVENTS connections are served per iteration, and all in turn."""
         protocols = [Recorder() for _ in range(MAX_EVENTS + 10)]
         for peer in [self.connect(protocol) for protocol in protocols]:

@@ -58,11 +58,11 @@ class WriteTests(SynchronousTestCase):
         sock._tempDataBuffer = [b"x"]
         self.assertEqual(self.calls_of_write(sock), [("write", b"abcd")])
 
-    def test_lost_connection(self) -> None:
+    def test_lost_connection_is_left_to_the_transport(self) -> None:
         """The transport handles a lost connection."""
         self.assertEqual(self.calls_of_write(Socket(ConnectionResetError())), [("send", b"abcd"), ("write", b"abcd")])
 
-    def test_other_transports(self) -> None:
+    def test_other_transports_use_their_own_write(self) -> None:
         """A transport that is not a socket writes by its own method."""
         transport = StringTransport()
         write_now(cast(IClientTransport, transport), b"abcd")

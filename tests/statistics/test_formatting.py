@@ -11,7 +11,7 @@ from tests.statistics.logs import NOW
 class ReadMomentTests(SynchronousTestCase):
     """Parsing the moments of --since and --until."""
 
-    def test_valid_moments(self) -> None:
+    def test_forms_of_moments(self) -> None:
         """ISO 8601 is Dutch time unless it has an offset; a date is its midnight; an age is relative to now."""
         for text, expected in (
             ("2026-11-22", datetime(2026, 11, 21, 23, tzinfo=UTC)),
@@ -24,7 +24,7 @@ class ReadMomentTests(SynchronousTestCase):
         ):
             self.assertEqual(read_moment(text, NOW).timestamp(), expected.timestamp(), text)
 
-    def test_invalid_moments(self) -> None:
+    def test_invalid_moment_raises_value_error(self) -> None:
         """An invalid moment raises ValueError."""
         for text in ("", "2x", "-2h", "h", "yesterday", "2026-13-01", "999999w", "\u0662h"):
             self.assertRaises(ValueError, read_moment, text, NOW)

@@ -122,7 +122,7 @@ class PageTests(SynchronousTestCase):
                 for x, y in re.findall(r"[ML]([-\d.]+) ([-\d.]+)", path.get("d") or ""):
                     self.assertTrue(0 <= float(x) <= 360 and 0 <= float(y) <= 172, (x, y))
 
-    def test_extreme_logs(self) -> None:
+    def test_extreme_logs_are_rendered(self) -> None:
         """The page is rendered for no lines, one line, no responses, and times that are 0 or huge."""
         for summary in (
             summarize(),
@@ -140,7 +140,7 @@ class PageTests(SynchronousTestCase):
         self.assertNotIn("<script", text)
         self.assertIn("&lt;script&gt;", text)
 
-    def test_contrast(self) -> None:
+    def test_contrast_is_sufficient(self) -> None:
         """Texts and plots contrast with both backgrounds in both themes (WCAG AA)."""
         themes = re.findall(r"--(\w+): #(\w{3,6})", page(summarize(), NOW))
         colours = ("back", "card", "text", "dim", "line", "memory", "source", "bad")

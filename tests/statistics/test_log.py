@@ -154,7 +154,7 @@ class StatisticsLogTests(WireTestCase):
         folder = os.path.dirname(self.path)
         self.assertEqual(sorted(os.listdir(folder)), ["statistics.log", "statistics.log.1", "statistics.log.2"])
 
-    def test_full_disk(self) -> None:
+    def test_line_is_lost_on_full_disk(self) -> None:
         """Lines that cannot be written are lost, counted, and logged once; later lines are complete."""
         log = StatisticsLog("govi-cache", "/dev/full", 10**6, 2, self.clock)
         log._open = lambda: LogFile("full", "/dev", defaultMode=None)  # type: ignore[method-assign]

@@ -21,7 +21,7 @@ class ParseLineTests(SynchronousTestCase):
         """The phases of a line are those that the server records."""
         self.assertEqual(Phases.__struct_fields__, get_args(Phase))
 
-    def test_invalid_lines(self) -> None:
+    def test_invalid_lines_are_none(self) -> None:
         """Truncated lines, lines of other programs and impossible values are invalid."""
         valid = line()
         self.assertIsNotNone(parse_line(valid))

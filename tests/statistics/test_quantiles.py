@@ -42,7 +42,7 @@ class QuantileSketchTests(SynchronousTestCase):
         self.assertEqual(first.bucket_counts(bounds), both.bucket_counts(bounds))
         self.assertEqual((first.quantile(0.5), first.maximum), (both.quantile(0.5), both.maximum))
 
-    def test_bucket_counts(self) -> None:
+    def test_times_are_counted_between_bounds(self) -> None:
         """Times are counted between bounds, including those of 0 and those above the last bound."""
         sketch = QuantileSketch()
         for time in (0.0, 0.5, 5.0, 6.0, 5000.0):

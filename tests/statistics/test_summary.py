@@ -61,7 +61,7 @@ class LogSummaryTests(SynchronousTestCase):
         self.assertEqual(report["failed"], 3)
         self.assertEqual(report["periods"][0]["statuses"], {"2xx": 1, "3xx": 1, "4xx": 3, "5xx": 2})
 
-    def test_memory_ratio(self) -> None:
+    def test_memory_ratio_excludes_other_requests(self) -> None:
         """Hit and stale count as from memory; requests without a cache result are excluded."""
         requests = [request(cache=cache) for cache in ("hit", "stale", "miss", "joined", "none", "none")]
         self.assertEqual(as_json(summarize(line(*requests)))["memory_ratio"], 0.5)
@@ -133,7 +133,7 @@ class LogSummaryTests(SynchronousTestCase):
             report = as_json(summarize(*(line(request(f"module{index}")) for index in range(20))))
         self.assertEqual((len(report["modules"]), report["elsewhere"]["requests"]), (5, 15))
 
-    def test_slowest_stops(self) -> None:
+    def test_slowest_stops_have_the_longest_mean(self) -> None:
         """The slowest stops have the longest mean response time, without responses from memory."""
         summary = summarize(
             line(request(stop="1", cache="miss", wait=100.0), request(stop="1")),

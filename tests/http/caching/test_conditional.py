@@ -13,7 +13,7 @@ def request(*fields: str) -> Environ:
 class NotModifiedTests(SynchronousTestCase):
     """If-None-Match and If-Modified-Since."""
 
-    def test_none_match(self) -> None:
+    def test_if_none_match(self) -> None:
         """The representation is not modified if the list has its tag, weak or strong, or is `*`."""
         table = {
             "": False,
@@ -38,11 +38,11 @@ class NotModifiedTests(SynchronousTestCase):
         }
         self.assertEqual({v: not_modified(request(f"If-None-Match: {v}"), '"a"', 0) for v in table}, table)
 
-    def test_repeated_field(self) -> None:
+    def test_repeated_field_is_one_list(self) -> None:
         """Repeated fields are one list."""
         self.assertTrue(not_modified(request('If-None-Match: "b"', 'If-None-Match: "a"'), '"a"', 0))
 
-    def test_modified_since(self) -> None:
+    def test_if_modified_since(self) -> None:
         """The representation is not modified since its own date or a later one; an invalid date is ignored."""
         modified = 784111777.9  # Last-Modified is its second
         for value, expected in [
@@ -59,7 +59,7 @@ class NotModifiedTests(SynchronousTestCase):
         late = "If-Modified-Since: Sun, 06 Nov 2033 08:49:37 GMT"
         self.assertFalse(not_modified(request('If-None-Match: "b"', late), '"a"', 0))
 
-    def test_unconditional_request(self) -> None:
+    def test_unconditional_request_gets_the_representation(self) -> None:
         """Without a condition the representation is sent."""
         self.assertFalse(not_modified(request(), '"a"', 0))
 
@@ -67,7 +67,7 @@ class NotModifiedTests(SynchronousTestCase):
 class PreconditionTests(SynchronousTestCase):
     """If-Match and If-Unmodified-Since."""
 
-    def test_match(self) -> None:
+    def test_if_match(self) -> None:
         """The precondition holds if the list has the tag, strong, or is `*`."""
         table = {
             '"a"': False,
@@ -82,7 +82,7 @@ class PreconditionTests(SynchronousTestCase):
         }
         self.assertEqual({v: precondition_failed(request(f"If-Match: {v}"), '"a"', 0) for v in table}, table)
 
-    def test_unmodified_since(self) -> None:
+    def test_if_unmodified_since(self) -> None:
         """The date is compared if there is no If-Match; an invalid date is ignored."""
         for fields, expected in [
             (["If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT"], False),

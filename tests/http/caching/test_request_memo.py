@@ -394,7 +394,7 @@ class FastPathTests(SynchronousTestCase):
         steps = [("0", "00", "60"), ("0", "00", "59"), ("0", "01", "59"), ("0", "01", "59"), ("1", "01", "59")]
         self.assertEqual(ages, [*steps, ("1", "01", "58")])
 
-    def test_ttl_advances(self) -> None:
+    def test_ttl_with_a_fraction_of_a_second(self) -> None:
         """The ttl is right if `cache.fresh` is not a whole number of seconds."""
         headers = []
         for memo in (RequestMemo(), NoMemo()):
@@ -460,7 +460,7 @@ class FastPathTests(SynchronousTestCase):
             self.count_parsed(*[header_section(PATHS[0])] * 3, *[header_section(PATHS[0], FIELDS[0])] * 3)
         self.assertEqual(rendered.call_count, 2)
 
-    def test_conditional_request(self) -> None:
+    def test_conditional_request_uses_the_fast_path(self) -> None:
         """A conditional request uses the fast path, with a 304 until the board changes."""
         request = header_section(PATHS[0], f"If-None-Match: {etag_of(1)}")
         self.assertEqual(self.count_parsed(request, request), 1)
@@ -468,7 +468,7 @@ class FastPathTests(SynchronousTestCase):
         self.assertEqual(self.count_parsed(request), 0)
         self.assertEqual([client.response().status for client in self.world.clients], [304, 304, 200])
 
-    def test_slow_path(self) -> None:
+    def test_other_requests_use_the_slow_path(self) -> None:
         """A request is parsed each time if its response is not cached, or depends on more than its bytes."""
         for data in (
             header_section(PATHS[0], "If-Match: *"),
@@ -504,7 +504,7 @@ class FastPathTests(SynchronousTestCase):
         statuses = [client.response().status for client in self.world.clients]
         self.assertEqual(statuses, [200, 200, 200, 429, 429])
 
-    def test_request_cost(self) -> None:
+    def test_request_cost_applies(self) -> None:
         """A request for several stops is charged for each of them on the fast path."""
         module = BoardPages(CacheDisplays(self.world.cache, self.world.clock), self.world.clock)
         module.setServiceParent(self.world.modules)
@@ -518,7 +518,7 @@ class FastPathTests(SynchronousTestCase):
         self.assertEqual(self.count_parsed(header_section(PATHS[0])), 1)
         self.assertEqual(self.world.source.requested, [CODES[0]])
 
-    def test_failing_module(self) -> None:
+    def test_failing_module_uses_the_slow_path(self) -> None:
         """If a module fails, the slow path sends the 500 and logs the traceback."""
         self.count_parsed(header_section(PATHS[0]))
         with mock.patch.object(self.world.cache, "fresh", side_effect=ZeroDivisionError):

@@ -147,7 +147,7 @@ class BoardsTestCase(LiveTestCase):
 class RenderedOnceTests(BoardsTestCase):
     """The number of times a body is rendered."""
 
-    def test_interfaces(self) -> None:
+    def test_modules_are_cacheable(self) -> None:
         """Both are cacheable modules."""
         verifyObject(ICacheableModule, self.boards)
         verifyObject(ICacheableModule, self.siri)
