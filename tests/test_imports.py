@@ -1,4 +1,4 @@
-"""Tests of the direction of imports between the rooms of govi_server (docs/architecture.md)."""
+"""Tests of the direction of imports between the packages of govi_server (docs/architecture.md)."""
 
 import ast
 import subprocess
@@ -44,17 +44,17 @@ ALLOWED: dict[str, set[str]] = {
     } | _SERVER | _DOMAIN,
     "tap": {"application", "settings_loader"} | _BASE,
 }  # fmt: skip
-"""The other rooms from which the files of each room may import."""
+"""The other packages from which the files of each package may import."""
 
 
-def _room(module: str) -> str:
-    """Return the room of a module: its folder, or its own name at the root of the package."""
+def _package(module: str) -> str:
+    """Return the package of a module: its directory, or its own name at the root of govi_server."""
     parts = module.split(".")[1:]
     return "http.caching" if parts[:2] == ["http", "caching"] else parts[0] if parts else ""
 
 
 def _modules() -> dict[str, Path]:
-    """Return the paths of all modules of the package, by dotted name."""
+    """Return the paths of all modules of govi_server, by dotted name."""
     names = {}
     for path in sorted((ROOT / "govi_server").rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -63,7 +63,7 @@ def _modules() -> dict[str, Path]:
 
 
 def _imports(path: Path, modules: dict[str, Path]) -> Iterator[str]:
-    """Yield the modules of the package that a file imports, in functions and for types as well, or reads as data."""
+    """Yield the modules of govi_server that a file imports, in functions and for types as well, or reads as data."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("govi_server"):
             for alias in node.names:
@@ -103,32 +103,34 @@ class ImportTests(SynchronousTestCase):
         self.graph = {name: set(_imports(path, modules)) - {name} for name, path in modules.items()}
 
     def test_every_import_is_allowed(self) -> None:
-        """A file imports only from its own room and from those that the table allows."""
+        """A file imports only from its own package and from those that the table allows."""
         violations = [
-            f"{module} imports {imported}: {_room(module)} may not import {_room(imported)}"
+            f"{module} imports {imported}: {_package(module)} may not import {_package(imported)}"
             for module, imports in self.graph.items()
             for imported in sorted(imports)
-            if _room(imported) not in ALLOWED.get(_room(module), set()) | {_room(module)}
+            if _package(imported) not in ALLOWED.get(_package(module), set()) | {_package(module)}
         ]
         self.assertEqual(violations, [])
 
     def test_no_circles(self) -> None:
-        """No file or room imports itself through others."""
+        """No file or package imports itself through others."""
         self.assertEqual(_circles(self.graph), [])
-        rooms: dict[str, set[str]] = {}
+        packages: dict[str, set[str]] = {}
         for module, imports in self.graph.items():
-            rooms.setdefault(_room(module), set()).update({_room(name) for name in imports} - {_room(module)})
-        self.assertEqual(_circles(rooms), [])
+            packages.setdefault(_package(module), set()).update(
+                {_package(name) for name in imports} - {_package(module)}
+            )
+        self.assertEqual(_circles(packages), [])
 
-    def test_every_room_is_in_the_table(self) -> None:
-        """The table contains exactly the existing rooms."""
-        self.assertEqual({_room(module) for module in self.graph} - {""}, set(ALLOWED))
+    def test_every_package_is_in_the_table(self) -> None:
+        """The table contains exactly the existing packages."""
+        self.assertEqual({_package(module) for module in self.graph} - {""}, set(ALLOWED))
 
     def test_request_handler_imports_no_domain(self) -> None:
-        """Importing request_handler loads no room of the domain, nor the libraries that only those require."""
+        """Importing request_handler loads no package of the domain, nor the libraries that only those require."""
         code = "import sys, govi_server.request_handler; print(*sys.modules)"
         output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-        loaded = {_room(name) for name in output.stdout.split() if name.startswith("govi_server.")}
+        loaded = {_package(name) for name in output.stdout.split() if name.startswith("govi_server.")}
         self.assertIn("request_handler", loaded)
         self.assertEqual(loaded - _SERVER - {"request_handler", "server", "web_handler"}, set())
         self.assertEqual({"lxml", "zmq", "pyproj"} & set(output.stdout.split()), set())

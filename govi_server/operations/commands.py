@@ -70,16 +70,18 @@ class ManholeCommands:
         """Show the health and its reasons, connections, sources and incidents."""
         status = self._status.json()
         rows = [
-            ("verdict", f"{status['verdict']} since {status['since']}"),
+            ("health", f"{status['verdict']} since {status['since']}"),
             *(("", reason) for reason in status["why"]),
             ("version", f"{status['version']}, started {status['started']}"),
             ("connections", f"{status['connections']['open']} of {status['connections']['limit']}"),
         ]
         for name, gateway in status["gateways"].items():
             boards = gateway["cache"]["boards"]
-            rows.append((f"/{name}", f"breaker {gateway['breaker']}, {gateway['flights']} flights, {boards} boards"))
+            rows.append(
+                (f"/{name}", f"breaker {gateway['breaker']}, {gateway['flights']} gateway requests, {boards} boards")
+            )
         if feed := status["feed"]:
-            rows.append(("feed", f"{feed['state']}, age {feed['age']} s, {feed['passes']} passtimes"))
+            rows.append(("feed", f"{feed['state']}, age {feed['age']} s, {feed['passes']} passing times"))
         for component, counts in status["incidents"].items():
             rows.append((component, ", ".join(f"{kind}: {n}" for kind, n in counts.items())))
         return _table(rows, len(rows))
