@@ -294,7 +294,8 @@ class PasstimeSettings(Struct, frozen=True):
 
     passes: Annotated[
         Count,
-        "Maximum number of passing times, about 400 bytes each; the Netherlands has a few hundred thousand in two hours.",
+        "Maximum number of passing times, about 400 bytes each; the Netherlands has a few hundred thousand in two "
+        "hours.",
     ] = 4_000_000
     stops: Annotated[Count, "Maximum number of stops, three times those of the Netherlands."] = 200_000
     messages: Annotated[Count, "Maximum number of general messages, each for one stop."] = 100_000

@@ -87,13 +87,13 @@ class ManholeCommands:
         return _table(rows, len(rows))
 
     def flights(self) -> Text:
-        """List the pending requests to gateways, with the number of clients that wait for each."""
+        """List the gateway requests in flight, with the number of clients that wait for each."""
         rows = [
             (f"/{name}", code, f"{waiting} waiting")
             for name, gateway in self._components.gateways.items()
             for code, waiting in sorted(gateway.cache.pending.items(), key=lambda flight: -flight[1])
         ]
-        return _table(rows) if rows else Text("no pending requests")
+        return _table(rows) if rows else Text("no gateway requests in flight")
 
     def stop(self, code: str) -> Text:
         """Show the boards of a stop in memory, stop("31000226"), and their ages; sends no request."""
