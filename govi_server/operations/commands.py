@@ -228,7 +228,9 @@ def _feed_board(feed: Feed, code: str) -> str:
         )
         for passtime in board.passtimes
     ]
-    summary = f"feed: {code} is {freshness}, {age:.0f} s old, {len(rows)} passtimes, {len(board.messages)} messages"
+    summary = (
+        f"feed: {code} is {freshness}, {age:.0f} s old, {len(rows)} passing times, {len(board.messages)} messages"
+    )
     return f"{summary}\n{_table(rows)}" if rows else summary
 
 
