@@ -203,7 +203,8 @@ class AccessSettings(Struct, frozen=True):
         "Lowered to what the system's limit of open files permits.",
     ] = 10_000
     per_client: Annotated[
-        Count, "Maximum open connections of one client; another one gets 429 and is closed. A browser opens six."
+        Count,
+        "Maximum open connections of one client; further connections get 429 and are closed. A browser opens six.",
     ] = 100
     rate: Annotated[
         Rate, "Maximum sustained rate of one client, then 429; a request for several stops counts for each."
@@ -261,7 +262,7 @@ class FeedLimitSettings(Struct, frozen=True):
     """Size and age of the live feed's messages."""
 
     message: Annotated[
-        Bytes, "Maximum size of a message after gunzip; a night's planning of the largest operator fits."
+        Bytes, "Maximum size of a message after gunzip; one night's planning of the largest operator fits."
     ] = 64 << 20
     fresh: Annotated[
         Seconds,
@@ -293,7 +294,8 @@ class PasstimeSettings(Struct, frozen=True):
 
     passes: Annotated[
         Count,
-        "Maximum number of passtimes, about 400 bytes each; the Netherlands has a few 100,000 in two hours.",
+        "Maximum number of passing times, about 400 bytes each; the Netherlands has a few hundred thousand in two "
+        "hours.",
     ] = 4_000_000
     stops: Annotated[Count, "Maximum number of stops, three times those of the Netherlands."] = 200_000
     messages: Annotated[Count, "Maximum number of general messages, each for one stop."] = 100_000
@@ -302,9 +304,7 @@ class PasstimeSettings(Struct, frozen=True):
 class PlanningSettings(Struct, frozen=True):
     """Sizes of the timetable's tables; records beyond them are rejected and counted."""
 
-    planned: Annotated[Count, "Maximum number of planned passtimes of all service levels, about 250 bytes each."] = (
-        20_000_000
-    )
+    planned: Annotated[Count, "Maximum number of planned passing times, about 250 bytes each."] = 20_000_000
     names: Annotated[
         Count,
         "Maximum rows of each other table (stops, lines, ...); the Netherlands has 60,000 stops.",

@@ -1,4 +1,4 @@
-"""Tests of the direction of imports between the rooms of govi_server (docs/architecture.md)."""
+"""Tests of the direction of imports between the packages of govi_server (docs/architecture.md)."""
 
 import ast
 import subprocess
@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     } | _SERVER | _DOMAIN,
     "tap": {"application", "settings_loader"} | _BASE,
 }  # fmt: skip
-"""The other rooms from which the files of each room may import."""
+"""The other packages from which the files of each package may import."""
 
 ONLY = {
     ("openapi", "http"): {"http.parameters"},
@@ -53,17 +53,17 @@ ONLY = {
         "modules.display_source", "modules.feed_responses", "modules.ovapi_operations", "modules.query_parameters",
     },
 }  # fmt: skip
-"""Of some rooms, only these files: URL modules share code, but do not import each other."""
+"""Of some packages, only these files: URL modules share code, but do not import each other."""
 
 
-def _room(module: str) -> str:
-    """Return the room of a module: its folder, or its own name at the root of the package."""
+def _package(module: str) -> str:
+    """Return the package of a module: its directory, or its own name at the root of govi_server."""
     parts = module.split(".")[1:]
     return "http.caching" if parts[:2] == ["http", "caching"] else parts[0] if parts else ""
 
 
 def _modules() -> dict[str, Path]:
-    """Return the paths of all modules of the package, by dotted name."""
+    """Return the paths of all modules of govi_server, by dotted name."""
     names = {}
     for path in sorted((ROOT / "govi_server").rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -72,7 +72,7 @@ def _modules() -> dict[str, Path]:
 
 
 def _imports(path: Path, modules: dict[str, Path]) -> Iterator[str]:
-    """Yield the modules of the package that a file imports, in functions and for types as well, or reads as data."""
+    """Yield the modules of govi_server that a file imports, in functions and for types as well, or reads as data."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
             raise AssertionError(f"{path}: relative import")
@@ -88,11 +88,11 @@ def _imports(path: Path, modules: dict[str, Path]) -> Iterator[str]:
 
 def _is_allowed(module: str, imported: str) -> bool:
     """Return whether one module may import another."""
-    rooms = room, imported_room = _room(module), _room(imported)
-    only = ONLY.get(rooms)
+    packages = package, imported_package = _package(module), _package(imported)
+    only = ONLY.get(packages)
     if only is not None and imported.partition(".")[2] not in only:
         return False
-    return imported_room in ALLOWED.get(room, set()) | {room}
+    return imported_package in ALLOWED.get(package, set()) | {package}
 
 
 def _circles(graph: dict[str, set[str]]) -> list[list[str]]:
@@ -123,9 +123,9 @@ class ImportTests(SynchronousTestCase):
         self.graph = {name: set(_imports(path, modules)) - {name} for name, path in modules.items()}
 
     def test_every_import_is_allowed(self) -> None:
-        """A file imports only from its own room and from those that the table allows."""
+        """A file imports only from its own package and from those that the table allows."""
         violations = [
-            f"{module} imports {imported}: {_room(module)} may not import {_room(imported)}"
+            f"{module} imports {imported}: {_package(module)} may not import {_package(imported)}"
             for module, imports in self.graph.items()
             for imported in sorted(imports)
             if not _is_allowed(module, imported)
@@ -133,22 +133,24 @@ class ImportTests(SynchronousTestCase):
         self.assertEqual(violations, [])
 
     def test_no_circles(self) -> None:
-        """No file or room imports itself through others."""
+        """No file or package imports itself through others."""
         self.assertEqual(_circles(self.graph), [])
-        rooms: dict[str, set[str]] = {}
+        packages: dict[str, set[str]] = {}
         for module, imports in self.graph.items():
-            rooms.setdefault(_room(module), set()).update({_room(name) for name in imports} - {_room(module)})
-        self.assertEqual(_circles(rooms), [])
+            packages.setdefault(_package(module), set()).update(
+                {_package(name) for name in imports} - {_package(module)}
+            )
+        self.assertEqual(_circles(packages), [])
 
-    def test_every_room_is_in_the_table(self) -> None:
-        """The table contains exactly the existing rooms."""
-        self.assertEqual({_room(module) for module in self.graph} - {""}, set(ALLOWED))
+    def test_every_package_is_in_the_table(self) -> None:
+        """The table contains exactly the existing packages."""
+        self.assertEqual({_package(module) for module in self.graph} - {""}, set(ALLOWED))
 
     def test_request_handler_imports_no_domain(self) -> None:
-        """Importing request_handler loads no room of the domain, nor the libraries that only those require."""
+        """Importing request_handler loads no package of the domain, nor the libraries that only those require."""
         code = "import sys, govi_server.request_handler; print(*sys.modules)"
         output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-        loaded = {_room(name) for name in output.stdout.split() if name.startswith("govi_server.")}
+        loaded = {_package(name) for name in output.stdout.split() if name.startswith("govi_server.")}
         self.assertIn("request_handler", loaded)
         self.assertEqual(loaded - _SERVER - {"request_handler", "server", "web_handler"}, set())
         self.assertEqual({"lxml", "zmq", "pyproj"} & set(output.stdout.split()), set())

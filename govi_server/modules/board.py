@@ -144,13 +144,13 @@ class BoardPages(Service):
                 "Departure boards as a page, as lines of text or as JSON, depending on Accept",
                 responses,
                 (CODES, *self.source.filters, LANG, VIEW, CHARS, FIELDS),
-                "Text has a line for each departure, exactly chars long, with the minutes left if below ten, else "
-                "the time. A stop without departures has a line with a message. In JSON, the state of a stop is "
+                "Text has a line for each departure, exactly chars long, with the remaining minutes if below ten, "
+                "else the time. A stop without departures has a line with a message. In JSON, the state of a stop is "
                 "live, planned, last_known (as_of is the time of its data), none, unknown or down; that of a "
                 "departure is on_time, late, early, planned, unknown, cancelled, stopped or last_known. time is "
-                "ready for display, words is a text in the language of the response. minutes is the minimum time "
-                "left, null if the departure is cancelled or its delay is unknown; expected is null without an "
-                "expected time.",
+                "ready for display, words is a text in the language of the response. minutes is a lower bound of the "
+                "remaining minutes, null if the departure is cancelled or its delay is unknown; expected is null "
+                "without an expected time.",
                 EXAMPLES,
             )
         ]

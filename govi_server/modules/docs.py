@@ -15,6 +15,7 @@ from govi_server.http.caching.representation import make_representation
 from govi_server.http.caching.response_cache import MAX_AGE
 from govi_server.http.client_limits import UNLIMITED
 from govi_server.http.negotiation import prefers_gzip
+from govi_server.http.parameters import Enum
 from govi_server.http.request import Environ
 from govi_server.kv78turbo.subscriber import State
 from govi_server.openapi.description import SECTIONS, Example, HeaderField, IDocumented, Operation, ResponseSpec
@@ -38,8 +39,8 @@ DOCS_MAX_AGE = 300
 TITLE = "govi-cache"
 
 DESCRIPTION = (
-    "Departures of public transport stops, served from memory. All requests are GET (HEAD and OPTIONS also work) and "
-    "need no key; pages of any origin may read the responses. Unknown parameters are ignored. "
+    "Departures of public transport stops, served from memory. All requests are GET requests (HEAD and OPTIONS also "
+    "work) and need no key; pages of any origin may read the responses. Unknown parameters are ignored. "
     "A TimingPointCode has 1 to 10 digits; leading zeros are significant."
 )
 
@@ -104,6 +105,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
             {
                 "name": parameter.name,
                 "description": parameter.description,
+                "label": "Values" if isinstance(parameter.type, Enum) else "Type",
                 "kind": str(parameter.type),
                 "required": parameter.required,
             }

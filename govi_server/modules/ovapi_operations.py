@@ -66,7 +66,7 @@ def _operation(
 
 
 STOPS: list[Operation] = [
-    _operation("/tpc/", "All stops, with their numbers of live passes", dict[str, int]),
+    _operation("/tpc/", "All stops, with the number of live passing times at each", dict[str, int]),
     _operation(
         "/tpc/{TimingPointCodes}",
         "Boards of stops",
@@ -77,7 +77,7 @@ STOPS: list[Operation] = [
     ),
     _operation(
         "/tpc/{TimingPointCodes}/departures",
-        "Boards of stops, without passes that only arrive",
+        "Boards of stops, without arrivals at a last stop",
         StopBoards,
         CODES,
         filters=FILTERS,
@@ -95,7 +95,7 @@ STOP_AREAS: list[Operation] = [
     ),
     _operation(
         "/stopareacode/{StopAreaCodes}/departures",
-        "Boards of all stops in stop areas, without passes that only arrive",
+        "Boards of all stops in stop areas, without arrivals at a last stop",
         AreaBoards,
         _AREAS,
         filters=FILTERS,
@@ -106,18 +106,21 @@ LINES: list[Operation] = [
     _operation("/line/", "All lines, by direction", dict[str, Line]),
     _operation(
         "/line/{Lines}",
-        "Lines with their stops and the current passes of their journeys",
+        "Vehicle positions (the current stop of each journey) and stops of lines",
         dict[str, LineNetwork],
         _LINES,
     ),
     _operation(
-        "/line/{Lines}/actuals", "Lines with the current passes of their journeys", dict[str, LineActuals], _LINES
+        "/line/{Lines}/actuals",
+        "Vehicle positions of lines (the current stop of each journey)",
+        dict[str, LineActuals],
+        _LINES,
     ),
 ]
 
 JOURNEYS: list[Operation] = [
-    _operation("/journey/", "All live journeys, with their numbers of stops", dict[str, int]),
-    _operation("/journey/{Journeys}", "Journeys with their passes", dict[str, Journey], _JOURNEYS),
+    _operation("/journey/", "All live journeys, with the number of stops of each", dict[str, int]),
+    _operation("/journey/{Journeys}", "Stops of journeys", dict[str, Journey], _JOURNEYS),
 ]
 
 GENERAL_MESSAGES: list[Operation] = [

@@ -47,6 +47,7 @@ COMMON_RESPONSES = (
     ResponseSpec(405, "Only GET, HEAD and OPTIONS are supported; Allow lists the methods.", headers=("Allow",)),
     ResponseSpec(406, "The deadline of 13 seconds has passed."),
     ResponseSpec(412, "The representation has changed (If-Match, If-Unmodified-Since)."),
+    ResponseSpec(413, "The request body is too large."),
     ResponseSpec(414, "The request line is too long."),
     ResponseSpec(429, "The client has sent too many requests.", headers=("Retry-After",)),
     ResponseSpec(431, "The header section is too large."),

@@ -70,28 +70,30 @@ class ManholeCommands:
         """Show the health and its reasons, connections, sources and incidents."""
         status = self._status.json()
         rows = [
-            ("verdict", f"{status['verdict']} since {status['since']}"),
+            ("health", f"{status['verdict']} since {status['since']}"),
             *(("", reason) for reason in status["why"]),
             ("version", f"{status['version']}, started {status['started']}"),
             ("connections", f"{status['connections']['open']} of {status['connections']['limit']}"),
         ]
         for name, gateway in status["gateways"].items():
             boards = gateway["cache"]["boards"]
-            rows.append((f"/{name}", f"breaker {gateway['breaker']}, {gateway['flights']} flights, {boards} boards"))
+            rows.append(
+                (f"/{name}", f"breaker {gateway['breaker']}, {gateway['flights']} gateway requests, {boards} boards")
+            )
         if feed := status["feed"]:
-            rows.append(("feed", f"{feed['state']}, age {feed['age']} s, {feed['passes']} passtimes"))
+            rows.append(("feed", f"{feed['state']}, age {feed['age']} s, {feed['passes']} passing times"))
         for component, counts in status["incidents"].items():
             rows.append((component, ", ".join(f"{kind}: {n}" for kind, n in counts.items())))
         return _table(rows, len(rows))
 
     def flights(self) -> Text:
-        """List the pending requests to gateways, with the number of clients that wait for each."""
+        """List the gateway requests in flight, with the number of clients that wait for each."""
         rows = [
             (f"/{name}", code, f"{waiting} waiting")
             for name, gateway in self._components.gateways.items()
             for code, waiting in sorted(gateway.cache.pending.items(), key=lambda flight: -flight[1])
         ]
-        return _table(rows) if rows else Text("no pending requests")
+        return _table(rows) if rows else Text("no gateway requests in flight")
 
     def stop(self, code: str) -> Text:
         """Show the boards of a stop in memory, stop("31000226"), and their ages; sends no request."""
@@ -226,7 +228,9 @@ def _feed_board(feed: Feed, code: str) -> str:
         )
         for passtime in board.passtimes
     ]
-    summary = f"feed: {code} is {freshness}, {age:.0f} s old, {len(rows)} passtimes, {len(board.messages)} messages"
+    summary = (
+        f"feed: {code} is {freshness}, {age:.0f} s old, {len(rows)} passing times, {len(board.messages)} messages"
+    )
     return f"{summary}\n{_table(rows)}" if rows else summary
 
 

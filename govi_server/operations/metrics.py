@@ -198,8 +198,8 @@ class Metrics(Collector):
         for operator, last_heard in feed.passtimes.last_heard.items():
             age.add_metric((operator,), max(now - last_heard, 0.0))
         yield age
-        yield _gauge("govi_feed_passes", "Live passtimes in memory.", feed.passtimes.n_passtimes)
-        yield _gauge("govi_feed_planned_passes", "Planned passtimes in memory.", feed.timetable.n_planned)
+        yield _gauge("govi_feed_passes", "Live passing times in memory.", feed.passtimes.n_passtimes)
+        yield _gauge("govi_feed_planned_passes", "Planned passing times in memory.", feed.timetable.n_planned)
         yield _gauge("govi_feed_messages", "General messages in memory.", feed.passtimes.n_messages)
 
 

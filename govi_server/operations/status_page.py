@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from govi_server.operations.history import OTHERS
 from govi_server.runtime.templates import environment
+from govi_server.statistics.records import SEVERAL
 
 REFRESH_SECONDS = 10
 """Interval at which the page reloads."""
@@ -18,6 +20,9 @@ _PAGE = _ENVIRONMENT.get_template("status.html")
 
 _VERDICT_COLORS = {"UP": "good", "RECOVERING": "middle", "DEGRADED": "middle", "DOWN": "bad"}
 _STATE_COLORS = {"UP": "good", "closed": "good", "DOWN": "bad", "open": "bad"}
+
+_LIST_NAMES = {SEVERAL: "(several stops)", OTHERS: "(others)"}
+"""Texts of names in lists that are no TimingPointCode or client."""
 
 _CHART_HEIGHT = 128
 _GAP = 1
@@ -36,6 +41,7 @@ def page(status: Mapping[str, Any]) -> bytes:
         max_events=MAX_EVENTS,
         verdict_color=_VERDICT_COLORS.get(status["verdict"], "bad"),
         state_colors=_STATE_COLORS,
+        list_names=_LIST_NAMES,
         chart=_chart(outcomes),
         totals=[(outcome, n, _share(n, total)) for outcome, n in totals.items()],
     ).encode()

@@ -64,7 +64,7 @@ class Options(usage.Options):
             None,
             "Directory of recordings (.jsonl, .ctx, also .gz) to publish instead of the town, once, from "
             "the first subscription on. Their dates are shifted: the day of the earliest KV8 becomes today, or "
-            "without KV8 the day with the most planned passtimes.",
+            "without KV8 the day with the most planned passing times.",
         ],
     ]
     optFlags = [["gzip", "z", "Compress the responses."]]

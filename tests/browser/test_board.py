@@ -54,7 +54,7 @@ def stop_clock(page: Page) -> Page:
 def test_page_equals_json_document(page: Page, town: str) -> None:
     """The page has the name of the stop, column headers, and the departures of the JSON document."""
     page.goto(f"{town}{STATION}?lang=en")
-    assert page.title() == "Departures Station"
+    assert page.title() == "Station \N{EN DASH} departures"
     assert page.locator("h1").inner_text() == "Station"
     assert page.locator("p.town").inner_text() == "Lindewaard"
     assert page.locator("thead th").all_inner_texts() == ["Line", "Destination", "Departure"]

@@ -121,7 +121,7 @@ async def test_commands_report_their_effects(start_manhole: StartManhole) -> Non
     running = start_manhole()
     assert "  connections  0 of " in await running.run("status()")
     assert await running.run("breaker()") == "  /kv55  closed\n"
-    assert await running.run("flights()") == "no pending requests\n"
+    assert await running.run("flights()") == "no gateway requests in flight\n"
     assert (await running.run(f'stop("{CODE}")')).splitlines()[0] == f"/kv55: {CODE} is not cached"
     first, *departures = (await running.run(f'refresh("{CODE}")')).splitlines()
     assert first.startswith("/kv55: received after ")

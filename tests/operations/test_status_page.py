@@ -44,6 +44,15 @@ class StatusPageTests(OperationsTestCase):
         self.assertIn("reconnects</th><td>1", text)
         self.assertIn(f'>{utc_timestamp(NOW)[11:]}</time>\n<b class="middle">warn</b> something', text)
 
+    def test_list_names_minutes_and_incidents_are_written_out(self) -> None:
+        """Requests for several stops, the current minute and the absence of incidents have texts of their own."""
+        self.log_requests(("/tpc/several", 200, "hit"))
+        text = page(self.status.json()).decode()
+        self.assertIn("<title>just now: 1 hit</title>", text)
+        self.assertIn("(several stops)</th><td>1", text)
+        self.assertIn('<h2>Incidents since start</h2>\n<p class="soft">none</p>', text)
+        self.assertIn("<h1>UP</h1>\n<p>since", text)
+
     def test_page_is_self_contained(self) -> None:
         """The page shows the health, reloads itself, loads nothing else, and escapes foreign text."""
         Logger().warn("<script>alert(1)</script>")
