@@ -15,6 +15,7 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.operations.components import Components, GatewayComponents
 from govi_server.operations.log_levels import LogLevels
 from govi_server.operations.status import Status
+from govi_server.runtime.text import pluralize
 
 MAX_ROWS = 20
 """Rows of a table that are listed."""
@@ -76,8 +77,9 @@ class ManholeCommands:
             ("connections", f"{status['connections']['open']} of {status['connections']['limit']}"),
         ]
         for name, gateway in status["gateways"].items():
-            boards = gateway["cache"]["boards"]
-            rows.append((f"/{name}", f"breaker {gateway['breaker']}, {gateway['flights']} flights, {boards} boards"))
+            requests = pluralize(gateway["flights"], "gateway request")
+            boards = pluralize(gateway["cache"]["boards"], "board")
+            rows.append((f"/{name}", f"breaker {gateway['breaker']}, {requests} in flight, {boards}"))
         if feed := status["feed"]:
             rows.append(("feed", f"{feed['state']}, age {feed['age']} s, {feed['passes']} passtimes"))
         for component, counts in status["incidents"].items():
@@ -85,13 +87,13 @@ class ManholeCommands:
         return _table(rows, len(rows))
 
     def flights(self) -> Text:
-        """List the pending requests to gateways, with the number of clients that wait for each."""
+        """List the gateway requests in flight, with the number of clients that wait for each."""
         rows = [
             (f"/{name}", code, f"{waiting} waiting")
             for name, gateway in self._components.gateways.items()
-            for code, waiting in sorted(gateway.cache.pending.items(), key=lambda flight: -flight[1])
+            for code, waiting in sorted(gateway.cache.pending.items(), key=lambda item: -item[1])
         ]
-        return _table(rows) if rows else Text("no pending requests")
+        return _table(rows) if rows else Text("no gateway requests in flight")
 
     def stop(self, code: str) -> Text:
         """Show the boards of a stop in memory, stop("31000226"), and their ages; sends no request."""

@@ -106,7 +106,7 @@ class ManholeCommandsTests(SynchronousTestCase):
         """The commands that show the state of the program have a text for empty lists."""
         self.assertIn("UP since", self.commands.status())
         self.assertEqual(self.commands.breaker(), "  /kv55  closed")
-        self.assertEqual(self.commands.flights(), "no pending requests")
+        self.assertEqual(self.commands.flights(), "no gateway requests in flight")
         self.assertIn("no waits", self.commands.slow())
         self.cache.board(CODE)
         self.cache.board(CODE)
