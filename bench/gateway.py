@@ -53,17 +53,17 @@ class Gateway(Service):
         handler.gateway = self
         return handler
 
-    def respond(self, question: messages.Question) -> None:
-        """Post the response to a request."""
+    def respond(self, request: messages.GatewayRequest) -> None:
+        """Post a response."""
         envelope = (
-            ("SubscriberID", question.subscriber_id),
+            ("SubscriberID", request.subscriber_id),
             ("Version", messages.VERSION),
             ("DossierName", messages.DOSSIER),
-            ("RequestTimestamp", question.request_timestamp),
-            ("SequenceNumber", question.sequence_number),
+            ("RequestTimestamp", request.request_timestamp),
+            ("SequenceNumber", request.sequence_number),
         )
         self.last_response = reactor.seconds()
-        board = Board(question.code, (TRIP,) * int(question.code[-3:]), self.last_response, envelope)
+        board = Board(request.code, (TRIP,) * int(request.code[-3:]), self.last_response, envelope)
         self.poster.post(messages.write_dris_55([board], None)).addErrback(lambda failure: print(failure.value))
 
 
@@ -81,10 +81,10 @@ class Handler(WebHandler):
 
     async def post(self) -> None:
         """Acknowledge a request."""
-        question = messages.read_dris_55_req(self.env.body)
+        request = messages.read_dris_55_req(self.env.body)
         self.gateway.requests += 1
-        reactor.callLater(self.gateway.delay, self.gateway.respond, question)
-        self.send_response(messages.write_dris_55_res(reactor.seconds(), question.subscriber_id))
+        reactor.callLater(self.gateway.delay, self.gateway.respond, request)
+        self.send_response(messages.write_dris_55_res(reactor.seconds(), request.subscriber_id))
 
 
 if __name__ == "__main__":

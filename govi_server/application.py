@@ -1,7 +1,6 @@
 """The service tree of govi-cache, made from a Config; the only module that imports all packages."""
 
 import gc
-import importlib.metadata
 import os
 from typing import Any, cast
 
@@ -51,8 +50,10 @@ from govi_server.request_handler import RequestHandler
 from govi_server.runtime.clock import ClockWatch
 from govi_server.runtime.cooperative import make_cooperator
 from govi_server.runtime.ordered_services import Drain, Observers, OrderedMultiService
+from govi_server.runtime.version import VERSION
 from govi_server.server import Server
 from govi_server.settings import AccessSettings, Config, ManholeSettings, ModuleSettings, parse_networks
+from govi_server.settings_loader import setting_name
 from govi_server.simulator.feed import make_town_feed
 from govi_server.simulator.gateway import GatewayBehaviour, make_gateway_server
 from govi_server.simulator.town import STATION
@@ -115,7 +116,7 @@ def make_service(config: Config, reactor: Any) -> OrderedMultiService:
         caches = {name: gateway.cache for name, gateway in components.gateways.items()}
         components.snapshots = Snapshots(caches, components.feed, config.snapshot, reactor, make_cooperator(reactor))
         services.addService(components.snapshots)
-    services.addService(server_service(reactor, server, config.listen, _log_example))
+    services.addService(server_service(reactor, setting_name("listen"), config.listen, server, _log_url))
     return services
 
 
@@ -147,10 +148,10 @@ def _within_open_files(access: AccessSettings) -> AccessSettings:
     return msgspec.structs.replace(access, connections=connections)
 
 
-def _log_example(address: IAddress) -> None:
-    """Log an example URL when the server listens on an address."""
+def _log_url(address: IAddress) -> None:
+    """Log the URL of the front page when the server listens on an address."""
     if isinstance(address, IPv4Address | IPv6Address):
-        log.info("Try http://localhost:{port}/kv55/{code}", port=address.port, code=STATION)
+        log.info("Open http://localhost:{port}/", port=address.port)
 
 
 # URL modules and their sources
@@ -192,11 +193,10 @@ def _add_pages(
         displays = FeedDisplays(components.feed)
     else:
         displays = CacheDisplays(next(iter(components.gateways.values())).cache, reactor)
-    version = importlib.metadata.version("govi-server")
     sources = [Source(name, module.source, _license(module)) for name, module in config.modules.items()]
-    documentation = Documentation(lambda: modules, version, config.access)
+    documentation = Documentation(lambda: modules, VERSION, config.access)
     for page in (
-        Front(sources, components.feed, stop_index, version, STATION if config.is_demo else ""),
+        Front(sources, components.feed, stop_index, VERSION, STATION if config.is_demo else ""),
         BoardPages(displays, reactor),
         Events(displays, reactor, make_cooperator(reactor)),
         Assets(),
@@ -249,8 +249,7 @@ def _add_gateway(
     is_demo = settings.source == "demo"
     callback_address, simulator_address = _ListeningAddress(), _ListeningAddress()
     poster = Poster(reactor, simulator_address.url if is_demo else lambda: settings.gateway_url)
-    description = f"simulated gateway of /{name}" if is_demo else f"gateway {settings.gateway_url}"
-    gateway = Gateway(poster, reactor, description, settings.subscriber_id, config.gateway, name)
+    gateway = Gateway(poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name)
     callback = Callback(gateway, parse_networks(settings.allow), reactor.seconds, settings.subscriber_id)
     callback_server = Server(
         "",
@@ -263,12 +262,15 @@ def _add_gateway(
         name=f"{name} callbacks",
         observer=observer,
     )
-    services.addService(server_service(reactor, callback_server, [settings.callback], callback_address.set))
+    setting = setting_name(f"modules.{name}.callback")
+    services.addService(server_service(reactor, setting, [settings.callback], callback_server, callback_address.set))
     if is_demo:
         simulator = make_gateway_server(reactor, GatewayBehaviour(), callback_address.url)
-        services.addService(server_service(reactor, simulator, ["tcp:0:interface=127.0.0.1"], simulator_address.set))
+        any_port = ["tcp:0:interface=127.0.0.1"]
+        services.addService(server_service(reactor, simulator.name, any_port, simulator, simulator_address.set))
     services.addService(gateway)
-    log.info("/{name}: departures from {gateway}", name=name, gateway=description)
+    source = "the simulated gateway" if is_demo else f"the gateway {settings.gateway_url}"
+    log.info("/{name}: departures from {source}", name=name, source=source)
     return gateway
 
 
@@ -302,7 +304,7 @@ def _operations(
     health_monitor = HealthMonitor(components, history, reactor)
     metrics = Metrics(components, health_monitor, batcher)
     metrics.registry.register(FailingStops(history))
-    status = Status(components, history, health_monitor, reactor, importlib.metadata.version("govi-server"))
+    status = Status(components, history, health_monitor, reactor, VERSION)
     health_timer = TimerService(HEALTH_INTERVAL, health_monitor.health)
     health_timer.clock = reactor
 
@@ -312,7 +314,7 @@ def _operations(
     services.addService(health_timer)
     if config.admin.listen:
         admin = Admin(reactor, metrics, status, Readiness(components, config.admin.probe, reactor))
-        services.addService(Listener(reactor, config.admin.listen, admin))
+        services.addService(Listener(reactor, setting_name("admin.listen"), config.admin.listen, admin))
     if config.manhole.listen:
         _add_manhole(services, config.manhole, components, history, status, reactor)
     return services
@@ -330,7 +332,8 @@ def _add_manhole(
     try:
         from govi_server.operations.manhole import KeysFile, Manhole
     except ImportError as error:
-        raise StartupError(f"manhole.listen requires: pip install 'govi-server[manhole]' ({error})") from None
+        extra = "requires the extra \"manhole\": pip install '.[manhole]' in the checkout"
+        raise StartupError(f"{setting_name('manhole.listen')}: {extra} ({error})") from None
     levels = LogLevels()
     commands = ManholeCommands(components, status, levels, reactor, reactor.stop)
     namespace = {
@@ -340,4 +343,4 @@ def _add_manhole(
     manhole = Manhole(reactor, KeysFile(settings.keys), commands, namespace)
     services.addService(levels)
     services.addService(Drain(manhole.close))
-    services.addService(Listener(reactor, settings.listen, cast(Any, manhole)))
+    services.addService(Listener(reactor, setting_name("manhole.listen"), settings.listen, cast(Any, manhole)))

@@ -297,13 +297,13 @@ class RequestHandler(Sender):
             return
         self.log.failure("{path!r} failed", failure, path=self._path)
         if not has_response:
-            self.send_response("Something went wrong here\n", "500 Internal Server Error")
+            self.send_response("Internal server error\n", "500 Internal Server Error")
 
     def _processed(self, _: None) -> None:
         self._processing = None
         if self.connection.state is State.PROCESSING:
             self.log.error("{path!r} had no response", path=self._path)
-            self.send_response("Something went wrong here\n", "500 Internal Server Error")
+            self.send_response("Internal server error\n", "500 Internal Server Error")
         if self.connection.state in (State.SENDING, State.STREAMING):
             self._finish()
 

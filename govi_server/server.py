@@ -24,6 +24,7 @@ from govi_server.http.client_limits import UNLIMITED, Client, ClientLimits
 from govi_server.http.request import Environ
 from govi_server.http.response import Headers, format_response, pairs
 from govi_server.http.state import TABLE, Deadline, Lifecycle, State, TimeoutHandler
+from govi_server.runtime.text import pluralize
 from govi_server.settings import ServerSettings
 from govi_server.sockets.accepting import AcceptThrottle
 from govi_server.sockets.transport import IClientTransport, close_now
@@ -303,7 +304,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         if self.connections:
             requests = sum(not connection.is_ending for connection in self.connections.values())
             if requests:
-                self.log.info("{name}: draining {n} requests", name=self.name, n=requests)
+                self.log.info("{name}: draining {requests}", name=self.name, requests=pluralize(requests, "request"))
             self._drain_limit = self.clock.callLater(self.limits.drain, self._disconnect_all)
         else:
             self._end()

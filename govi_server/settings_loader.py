@@ -119,8 +119,16 @@ def _read(path: str) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # invalid TOML or UTF-8, or a number of thousands of digits
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: invalid TOML: not UTF-8 (invalid byte at offset {error.start})") from None
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise ConfigError(f"{path}: invalid TOML: {error}") from None
+
+
+def setting_name(key: str) -> str:
+    """Return the name of a setting in errors: its dotted key and, if it has one, its option."""
+    setting = SETTINGS.get(key)
+    return f"{key} (--{setting.option.name})" if setting is not None and setting.option is not None else key
 
 
 def _option_name(key: str) -> str:
@@ -203,8 +211,8 @@ def _conflicts(config: Config) -> Problems:
             yield f"{key}.stale", f"invalid value {ages.stale:g} (expected at least {key}.fresh, {ages.fresh:g})"
     answer, connection = config.gateway.answer, config.limits.connection
     if answer >= connection:
-        reason = f"expected less than limits.connection, {connection:g}, or clients get a 406 instead of a 504"
-        yield "gateway.answer", f"invalid value {answer:g} ({reason})"
+        bound = f"it must be below limits.connection ({connection:g}), so that clients get a 504, not a 406"
+        yield "gateway.answer", f"{answer:g} is too large: {bound}"
 
 
 # Messages.

@@ -1,13 +1,14 @@
 """The command ``twistd govi-cache``: its options and its service."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.application.service import IService
 from twisted.python import usage
 
 from govi_server.application import NAME, make_service
 from govi_server.errors import ConfigError, StartupError
+from govi_server.runtime.version import version_text
 from govi_server.settings_loader import SETTINGS, load
 
 SOURCE = "modules.kv55.source"
@@ -60,6 +61,11 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         self.arrays: dict[str, list[str]] = {}
+
+    def opt_version(self) -> NoReturn:
+        """Print the version and exit."""
+        print(version_text(NAME))
+        raise SystemExit
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of this command line, by their dotted keys."""

@@ -224,7 +224,7 @@ class FeedTests(ProgramTestCase):
         self.assertIn("ttl=-", response.headers["Cache-Status"])
         self.assertEqual(self.get(f"/live/{PLANNED}").headers["Feed-State"], "DOWN")
         (line,) = self.warnings()
-        self.assertIn("Feed tcp://feed.example:7817: silent for 60 s (DOWN)", line)
+        self.assertIn("Feed tcp://feed.example:7817: no data for 60 s (DOWN)", line)
 
         self.run_for(HOUR)
         response = self.get(f"/live/{LIVE}")

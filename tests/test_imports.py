@@ -39,10 +39,10 @@ ALLOWED: dict[str, set[str]] = {
     "simulator": {"request_handler", "server", "web_handler", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
     "command": {"statistics", "kv78turbo"} | _DOMAIN,
     "application": {
-        "request_handler", "server", "web_handler", "openapi", "documents", "pages", "modules", "operations",
-        "simulator", "kv55", "kv78turbo",
+        "settings_loader", "request_handler", "server", "web_handler", "openapi", "documents", "pages", "modules",
+        "operations", "simulator", "kv55", "kv78turbo",
     } | _SERVER | _DOMAIN,
-    "tap": {"application", "settings_loader"} | _BASE,
+    "tap": {"application", "settings_loader"} | _RUNTIME,
 }  # fmt: skip
 """The other packages from which the files of each package may import."""
 

@@ -106,7 +106,7 @@ class ErrorTests(SynchronousTestCase):
         path = os.path.join(directory.name, "config.toml")
         for toml, arguments, expected in [
             ("cache.fresh = -1", [], f"govi-cache: {path}: cache.fresh: invalid value -1 (expected "),
-            ("", ["--listen", "foo:1"], "govi-cache: invalid endpoint 'foo:1': "),
+            ("", ["--listen", "foo:1"], "govi-cache: listen (--listen): invalid endpoint 'foo:1': "),
             ("", ["--listen", "9000"], "govi-cache: --listen: invalid endpoint '9000'; did you mean 'tcp:9000'?"),
             (
                 "",
@@ -114,7 +114,11 @@ class ErrorTests(SynchronousTestCase):
                 "govi-cache: --source: invalid value 'magic' (expected demo, govi or kv78turbo)",
             ),
             ("", ["--feed", "foo"], "govi-cache: --feed: invalid feed address 'foo'; did you mean 'tcp://foo'?"),
-            ("", ["--feed", "tcp://foo"], "govi-cache: invalid feed address 'tcp://foo' (expected tcp://host:port)"),
+            (
+                "",
+                ["--feed", "tcp://foo"],
+                "govi-cache: feed.addresses (--feed): invalid feed address 'tcp://foo' (expected tcp://host:port)",
+            ),
             (
                 "",
                 ["--manhole", "tcp:1"],

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from gzip import compress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -19,6 +19,7 @@ from twisted.python import usage
 from govi_server.errors import StartupError
 from govi_server.kv78turbo.recording import make_record, write_record
 from govi_server.kv78turbo.subscriber import Subscriber
+from govi_server.runtime.version import version_text
 from govi_server.settings import FEED_ADDRESS
 
 _MAX_PENDING_BYTES = 1 << 20
@@ -179,6 +180,11 @@ class Options(usage.Options):
         self["feeds"].append(address)
 
     opt_f = opt_feed
+
+    def opt_version(self) -> NoReturn:
+        """Print the version and exit."""
+        print(version_text("govi-record"))
+        raise SystemExit
 
 
 class Recording(MultiService):

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+from govi_server.runtime.version import version_text
 from govi_server.statistics.formatting import read_moment
 from govi_server.statistics.html_report import page
 from govi_server.statistics.log_lines import split_lines
@@ -178,6 +179,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "3d, 1w.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="a log, possibly rotated or gzipped; - reads stdin")
+    parser.add_argument("--version", action="version", version=version_text("govi-stats"))
     parser.add_argument("--since", metavar="MOMENT", help="skip lines written before this moment")
     parser.add_argument("--until", metavar="MOMENT", help="skip lines written at or after this moment")
     parser.add_argument("--json", action="store_true", help="write a JSON object instead of text")

@@ -11,6 +11,7 @@ from zope.interface import implementer
 
 from govi_server.departures.board import Board
 from govi_server.departures.source import IDepartureSource, SourceUnreachable
+from govi_server.runtime.text import pluralize
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import BreakerSettings
 
@@ -32,7 +33,7 @@ class CircuitBreaker:
         source: IDepartureSource,
         clock: IReactorTime,
         limits: BreakerSettings = BreakerSettings(),
-        name: str = "the source",
+        name: str = "Source",
     ) -> None:
         self._source = source
         self._clock = clock
@@ -74,9 +75,9 @@ class CircuitBreaker:
             if self.state == "closed":
                 self.incidents.add(
                     "opened",
-                    "Breaker of {source}: open after {n} failures, one probe every {pause:g} s: {reason}",
+                    "{source}: circuit breaker opened after {failures}; probing every {pause:g} s ({reason})",
                     source=self._name,
-                    n=self._failures,
+                    failures=pluralize(self._failures, "failure"),
                     pause=self._limits.pause,
                     reason=self._last_error,
                 )

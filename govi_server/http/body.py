@@ -27,7 +27,7 @@ def _bad_request(reason: str) -> RequestError:
 
 
 def _too_large(limit: int) -> RequestError:
-    return RequestError("413 Content Too Large", f"the body exceeds {limit} bytes")
+    return RequestError("413 Content Too Large", f"The body exceeds {limit} bytes")
 
 
 class LengthBody:
@@ -83,7 +83,7 @@ class ChunkedBody:
             if end < 0 and len(line) <= _MAX_LINE_BYTES + 1 and b"\n" not in line:
                 break  # the line may be incomplete; the extra byte may be the CR of its CRLF
             if end < 0 or len(line) > _MAX_LINE_BYTES:
-                raise _bad_request("a line of the chunked body is too long or does not end in CRLF")
+                raise _bad_request("A line of the chunked body is too long or does not end in CRLF")
             position = end + 2
             if not self._in_trailer:
                 self._begin_chunk(line)
@@ -104,14 +104,14 @@ class ChunkedBody:
         position = start + len(content)
         line_end = data[position : position + self._missing]
         if not b"\r\n"[2 - self._missing :].startswith(line_end):
-            raise _bad_request("a chunk is longer than its size")
+            raise _bad_request("A chunk is longer than its size")
         self._missing -= len(line_end)
         return len(content) + len(line_end)
 
     def _begin_chunk(self, line: bytes) -> None:
         match = _CHUNK.fullmatch(line)
         if match is None:
-            raise _bad_request("invalid chunk size (expected a hexadecimal number)")
+            raise _bad_request("Invalid chunk size (expected a hexadecimal number)")
         self._count_extra(max(len(line) - _SIZE_BYTES, 0))
         size = int(match[1], 16)
         self._size += size
@@ -123,12 +123,12 @@ class ChunkedBody:
     def _skip_trailer(self, line: bytes) -> None:
         self._count_extra(len(line))
         if not _TRAILER.fullmatch(line):
-            raise _bad_request("invalid trailer field (expected 'name: value')")
+            raise _bad_request("Invalid trailer field (expected 'name: value')")
 
     def _count_extra(self, size: int) -> None:
         self._extras += size
         if self._extras > _MAX_EXTRA_BYTES:
-            raise _bad_request("too many chunk extensions or trailers")
+            raise _bad_request("Too many chunk extensions or trailers")
 
 
 def body_reader(length: int, limit: int) -> LengthBody | ChunkedBody:

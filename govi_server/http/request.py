@@ -104,7 +104,7 @@ class Environ(HTTPMessage):
         """Return whether the client waits for 100 Continue (RFC 9110 section 10.1.1). Raises RequestError."""
         expectations = [] if self.http_1_0 else self.tokens("expect")
         if any(expectation != "100-continue" for expectation in expectations):
-            raise RequestError("417 Expectation Failed", "the only supported expectation is 100-continue")
+            raise RequestError("417 Expectation Failed", "The only supported expectation is 100-continue")
         return bool(expectations)
 
     def body_length(self) -> int:
@@ -120,15 +120,15 @@ class Environ(HTTPMessage):
             if lengths:
                 raise _bad_request("Content-Length and Transfer-Encoding are mutually exclusive")
             if codings[-1:] != ["chunked"] or codings.count("chunked") > 1:
-                raise _bad_request("the final transfer coding is not chunked")
+                raise _bad_request("The final transfer coding is not chunked")
             if len(codings) > 1:
-                raise RequestError("501 Not Implemented", "the only supported transfer coding is chunked")
+                raise RequestError("501 Not Implemented", "The only supported transfer coding is chunked")
             return CHUNKED
         if not lengths:
             return 0
         match = _LENGTH.fullmatch(lengths[0])
         if len(set(lengths)) > 1 or not match:
-            raise _bad_request("invalid Content-Length (expected one number)")
+            raise _bad_request("Invalid Content-Length (expected one number)")
         return int(match[1][:18])  # 18 digits exceed any limit; int() rejects thousands of digits
 
 
@@ -141,7 +141,7 @@ def parse(http_blob: str | bytes) -> Environ:
         try:
             http_blob = http_blob.encode("latin-1")
         except UnicodeEncodeError:
-            raise _bad_request("invalid characters (expected latin-1)") from None
+            raise _bad_request("Invalid characters (expected latin-1)") from None
     request_line, *lines = http_blob.replace(b"\r\n", b"\n").split(b"\n")
     while lines and not lines[-1]:
         lines.pop()
@@ -157,7 +157,7 @@ def parse(http_blob: str | bytes) -> Environ:
 def _parse_field(line: bytes) -> tuple[str, str]:
     match = _FIELD.fullmatch(line)
     if match is None:
-        raise _bad_request("invalid header field (expected 'name: value')")
+        raise _bad_request("Invalid header field (expected 'name: value')")
     return ascii_lower(match[1].decode("ascii")), match[2].strip(b" \t").decode("latin-1")
 
 
@@ -165,20 +165,20 @@ def _set_request_line(env: Environ, line: bytes) -> None:
     """Set the items of the request line, and the effective host."""
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
-        raise _bad_request("invalid request line (expected 'METHOD target HTTP/1.1')")
+        raise _bad_request("Invalid request line (expected 'METHOD target HTTP/1.1')")
     method, target, major = match[1].decode("ascii"), match[2].decode("ascii"), match[3]
     if major != b"1":
-        raise RequestError("505 HTTP Version Not Supported", "the supported versions are HTTP/1.1 and HTTP/1.0")
+        raise RequestError("505 HTTP Version Not Supported", "The supported versions are HTTP/1.1 and HTTP/1.0")
     env.http_1_0 = match[4] == b"0"
     hosts = env.get_all("host", [])
     if len(hosts) > 1 or not (hosts or env.http_1_0):
-        raise _bad_request("a request must have exactly one Host")
+        raise _bad_request("Exactly one Host field is required")
     if hosts and not _is_host(hosts[0]):
-        raise _bad_request("invalid Host")
+        raise _bad_request("Invalid Host")
     if absolute := _ABSOLUTE.fullmatch(target):
         # The host in the target replaces Host (RFC 9112 section 3.2.2).
         if not _is_host(absolute[1]):
-            raise _bad_request("invalid host in the request target")
+            raise _bad_request("Invalid host in the request target")
         hosts = [absolute[1]]
         del env["host"]
         env["host"] = absolute[1]
@@ -186,7 +186,7 @@ def _set_request_line(env: Environ, line: bytes) -> None:
     elif method == "CONNECT" and _is_host(target):
         target = "*"  # without a path, like a request about the entire server
     elif not target.startswith("/") and (method, target) != ("OPTIONS", "*"):
-        raise _bad_request("invalid request target (expected a path or an http URL)")
+        raise _bad_request("Invalid request target (expected a path or an http URL)")
     path, _, query = target.partition("?")
     env["request_method"] = method
     if hosts:

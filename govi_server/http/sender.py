@@ -86,11 +86,11 @@ class Sender(RequestReceiver):
 
     def send_not_found(self) -> None:
         """Send 404: the path names nothing."""
-        self.send_response("There is nothing here\n", "404 Not Found")
+        self.send_response("No such path; see /docs\n", "404 Not Found")
 
     def send_timeout(self) -> None:
         """Send 504: an internal gateway did not respond in time."""
-        self.send_response("The gateway did not answer in time\n", "504 Gateway Timeout")
+        self.send_response("The gateway did not respond in time\n", "504 Gateway Timeout")
 
     def handle_timeout(self) -> bool:
         """Send 406 to a request past its deadline unless its response has begun; return whether it was sent."""

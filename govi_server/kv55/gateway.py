@@ -16,21 +16,21 @@ from zope.interface import Interface, implementer
 from govi_server.departures.board import Board
 from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
 from govi_server.kv55 import messages
-from govi_server.kv55.messages import BadMessage, Question
+from govi_server.kv55.messages import BadMessage, GatewayRequest
 from govi_server.runtime.throttled_warnings import WARNING_INTERVAL, ThrottledWarnings
 from govi_server.settings import SUBSCRIBER_ID, GatewaySettings
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayEvent:
-    """An event in the life of a question, logged under the key ``flight`` without a text."""
+    """An event in the life of a gateway request, logged under the key ``flight`` without a text."""
 
     module: str
     """The gateway's module."""
     name: Literal["taken", "answered", "late"]
     """Acknowledged, responded to in time, or responded to after the deadline."""
     seconds: float
-    """Since the question was sent."""
+    """Since the request was sent."""
 
 
 class IPoster(Interface):
@@ -44,7 +44,7 @@ class IPoster(Interface):
 
 
 MAX_LATE_SECONDS = 300.0
-"""After its question; later callbacks are unsolicited."""
+"""After its request; later callbacks are unsolicited."""
 
 
 class Unsolicited(Exception):
@@ -52,24 +52,24 @@ class Unsolicited(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class PendingQuestion:
-    """A question to the gateway, pending or resolved."""
+class PendingRequest:
+    """A gateway request, pending or resolved."""
 
     code: str
     number: str
     sent_at: float
     """Epoch seconds."""
     board: Deferred[Board] | None
-    """The caller's; None once the question is resolved."""
+    """The caller's; None once the request is resolved."""
     deadline: IDelayedCall | None = None
     accepted: bool = False
-    """Whether the gateway has acknowledged the question."""
+    """Whether the gateway has acknowledged the request."""
     answered: bool = False
     error: str = ""
-    """Why a callback that may have been for this question was unreadable."""
+    """Why a callback that may have been for this request was unreadable."""
 
     def claim(self) -> Callable[[Board | NoBoard], None]:
-        """End the question; return a function that passes its result to the caller."""
+        """End the request; return a function that passes its result to the caller."""
         board, self.board = self.board, None
         if self.deadline is not None and self.deadline.active():
             self.deadline.cancel()
@@ -77,7 +77,7 @@ class PendingQuestion:
         return partial(_fire, board)
 
     def resolve(self, result: Board | NoBoard) -> None:
-        """End the question with a result."""
+        """End the request with a result."""
         self.claim()(result)
 
 
@@ -91,43 +91,43 @@ def _fire(board: Deferred[Board] | None, result: Board | NoBoard) -> None:
 
 
 @dataclass(slots=True)
-class _Questions:
-    """The questions to which a callback may respond, by code and in order."""
+class _SentRequests:
+    """The requests to which a callback may respond, by code and in order."""
 
-    by_code: dict[str, list[PendingQuestion]] = field(default_factory=dict)
-    in_order: deque[PendingQuestion] = field(default_factory=deque)
+    by_code: dict[str, list[PendingRequest]] = field(default_factory=dict)
+    in_order: deque[PendingRequest] = field(default_factory=deque)
 
-    def add(self, question: PendingQuestion) -> None:
-        self.by_code.setdefault(question.code, []).append(question)
-        self.in_order.append(question)
+    def add(self, request: PendingRequest) -> None:
+        self.by_code.setdefault(request.code, []).append(request)
+        self.in_order.append(request)
 
     def remove_old(self, before: float, limit: int) -> None:
-        """Remove questions sent before a moment or beyond a number, oldest first, up to one that is pending."""
+        """Remove requests sent before a moment or beyond a number, oldest first, up to one that is pending."""
         while self.in_order and (self.in_order[0].sent_at < before or len(self.in_order) > limit):
             if self.in_order[0].board is not None:
                 return
-            question = self.in_order.popleft()
-            questions = self.by_code[question.code]
-            questions.remove(question)
-            if not questions:
-                del self.by_code[question.code]
+            request = self.in_order.popleft()
+            requests = self.by_code[request.code]
+            requests.remove(request)
+            if not requests:
+                del self.by_code[request.code]
 
-    def find(self, code: str, number: str | None) -> PendingQuestion | None:
-        """Return the question to which a callback responds; None if it has none.
+    def find(self, code: str, number: str | None) -> PendingRequest | None:
+        """Return the request to which a callback responds; None if it has none.
 
         Questions match by code, and by sequence number if the gateway echoes it; some always send the same number
         (docs/protocols.md, section 1.2). Otherwise return the latest one that is pending, or unanswered, or any.
         """
-        questions = self.by_code.get(code, [])
-        unanswered = [question for question in questions if not question.answered]
-        by_number = [question for question in unanswered if question.number == number]
-        pending = [question for question in unanswered if question.board is not None]
-        return next((group[-1] for group in (by_number, pending, unanswered, questions) if group), None)
+        requests = self.by_code.get(code, [])
+        unanswered = [request for request in requests if not request.answered]
+        by_number = [request for request in unanswered if request.number == number]
+        pending = [request for request in unanswered if request.board is not None]
+        return next((group[-1] for group in (by_number, pending, unanswered, requests) if group), None)
 
 
 @dataclass(slots=True)
 class Delivery:
-    """A callback, matched with its questions. To be acknowledged before serve() is called."""
+    """A callback, matched with its requests. To be acknowledged before serve() is called."""
 
     log: Logger
     error: BadMessage | Unsolicited | None = None
@@ -145,7 +145,7 @@ class Delivery:
 
 @implementer(IDepartureSource)
 class Gateway(Service):
-    """Sends the gateway a question for each requested stop, and matches its callbacks with the questions.
+    """Sends a gateway request for each requested stop, and matches the callbacks with the requests.
 
     poster: sends the messages. description: the gateway's name in the log. module: its label in metrics.
     """
@@ -168,7 +168,7 @@ class Gateway(Service):
         self._subscriber_id = subscriber_id
         self._limits = limits
         self._number = 0
-        self._questions = _Questions()
+        self._requests = _SentRequests()
         self._posts: set[Deferred[None]] = set()
         self._listeners: list[Callable[[Board], object]] = []
         self._failing_since: float | None = None
@@ -185,24 +185,24 @@ class Gateway(Service):
         now = self._clock.seconds()
         self._number += 1
         board: Deferred[Board] = Deferred()
-        question = PendingQuestion(code, str(self._number), now, board)
-        self._questions.add(question)
-        self._questions.remove_old(now - MAX_LATE_SECONDS, self._limits.remembered)
-        request = messages.write_dris_55_req(Question(code, question.number, self._subscriber_id), now)
-        posted = maybeDeferred(self._poster.post, request)
+        request = PendingRequest(code, str(self._number), now, board)
+        self._requests.add(request)
+        self._requests.remove_old(now - MAX_LATE_SECONDS, self._limits.remembered)
+        document = messages.write_dris_55_req(GatewayRequest(code, request.number, self._subscriber_id), now)
+        posted = maybeDeferred(self._poster.post, document)
         # The callback may overtake the acknowledgement, which then may never arrive: the POST has its own deadline.
         posted.addTimeout(self._limits.answer, self._clock)
         self._posts.add(posted)
         posted.addBoth(self._posted, posted)
-        question.deadline = self._clock.callLater(self._limits.answer, self._expire, question)
-        posted.addCallbacks(self._on_accepted, self._on_rejected, callbackArgs=(question,), errbackArgs=(question,))
+        request.deadline = self._clock.callLater(self._limits.answer, self._expire, request)
+        posted.addCallbacks(self._on_accepted, self._on_rejected, callbackArgs=(request,), errbackArgs=(request,))
         posted.addErrback(
             lambda failure: self.log.failure("Requesting {gateway} failed", failure, gateway=self.description)
         )
         return board
 
     def deliver(self, data: bytes) -> Delivery:
-        """Match a callback's body, gzip or plain, with the questions.
+        """Match a callback's body, gzip or plain, with the requests.
 
         Serve the Delivery after responding to the callback: that response must not wait for a thousand clients of the
         stop.
@@ -215,8 +215,8 @@ class Gateway(Service):
             self._deliver_error(data, str(error), delivery)
             delivery.error = error
             return delivery
-        requested = [self._deliver_board(board, delivery) for board in boards]
-        if not any(requested):
+        matched = [self._deliver_board(board, delivery) for board in boards]
+        if not any(matched):
             codes = ", ".join(board.code for board in boards[:5])
             text = "{gateway}: unsolicited callback for stop {codes} rejected"
             self.incidents.add("unsolicited", text, gateway=self.description, codes=codes)
@@ -229,91 +229,91 @@ class Gateway(Service):
         self.incidents.add("refused", text, gateway=self.description, client=client)
 
     def stopService(self) -> Deferred[None]:
-        """End the pending questions and the connections to the gateway."""
+        """End the pending requests and the connections to the gateway."""
         super().stopService()
-        for question in list(self._questions.in_order):
-            question.resolve(SourceSilent("the server is stopping"))
+        for request in list(self._requests.in_order):
+            request.resolve(SourceSilent("the server is stopping"))
         for posted in list(self._posts):
             posted.cancel()
         return self._poster.close()
 
     def _deliver_board(self, board: Board, delivery: Delivery) -> bool:
-        """Match a board with a question; return whether it was requested."""
-        question = self._questions.find(board.code, dict(board.envelope).get("SequenceNumber"))
-        if question is None or self._clock.seconds() - question.sent_at > MAX_LATE_SECONDS:
+        """Match a board with a request; return whether it was requested."""
+        request = self._requests.find(board.code, dict(board.envelope).get("SequenceNumber"))
+        if request is None or self._clock.seconds() - request.sent_at > MAX_LATE_SECONDS:
             return False
-        if question.board is not None:
-            question.answered = True
+        if request.board is not None:
+            request.answered = True
             self._on_recovery()
-            self._publish(question, "answered")
-            delivery.results.append(partial(question.claim(), board))
-        elif question.answered:
+            self._publish(request, "answered")
+            delivery.results.append(partial(request.claim(), board))
+        elif request.answered:
             text = "{gateway}: repeated response for stop {code}"
             self.incidents.add("repeated", text, gateway=self.description, code=board.code)
         else:
-            question.answered = True
-            self._publish(question, "late")
-            seconds = round(self._since(question), 1)
+            request.answered = True
+            self._publish(request, "late")
+            seconds = round(self._since(request), 1)
             text = "{gateway}: response for stop {code} after {seconds} s, stored"
             self.incidents.add("late", text, gateway=self.description, code=board.code, seconds=seconds)
             delivery.results.extend(partial(on_board, board) for on_board in self._listeners)
         return True
 
     def _deliver_error(self, data: bytes, reason: str, delivery: Delivery) -> None:
-        """Fail the question of an unreadable callback, which without a code may be any pending one."""
+        """Fail the request of an unreadable callback, which without a code may be any pending one."""
         text = "{gateway}: unreadable callback ({reason})"
         self.incidents.add("broken", text, gateway=self.description, reason=reason)
         code = messages.code_in(data[: self._limits.message])
         if code is None:
-            for question in self._questions.in_order:
-                if question.board is not None:
-                    question.error = reason
-        elif match := self._questions.find(code, None):
+            for request in self._requests.in_order:
+                if request.board is not None:
+                    request.error = reason
+        elif match := self._requests.find(code, None):
             delivery.results.append(partial(match.claim(), SourceBroken(reason)))
 
-    def _since(self, question: PendingQuestion) -> float:
-        """Return the seconds since a question was sent; 0 if the clock was set back."""
-        return max(self._clock.seconds() - question.sent_at, 0.0)
+    def _since(self, request: PendingRequest) -> float:
+        """Return the seconds since a request was sent; 0 if the clock was set back."""
+        return max(self._clock.seconds() - request.sent_at, 0.0)
 
-    def _publish(self, question: PendingQuestion, name: Literal["taken", "answered", "late"]) -> None:
-        self.log.info(flight=GatewayEvent(self._module, name, self._since(question)))
+    def _publish(self, request: PendingRequest, name: Literal["taken", "answered", "late"]) -> None:
+        self.log.info(flight=GatewayEvent(self._module, name, self._since(request)))
 
     def _posted(self, result: Failure | None, posted: Deferred[None]) -> Failure | None:
         self._posts.discard(posted)
         return result
 
-    def _on_accepted(self, _: None, question: PendingQuestion) -> None:
-        question.accepted = True
-        self._publish(question, "taken")
+    def _on_accepted(self, _: None, request: PendingRequest) -> None:
+        request.accepted = True
+        self._publish(request, "taken")
         self._on_recovery()
 
-    def _on_rejected(self, failure: Failure, question: PendingQuestion) -> None:
+    def _on_rejected(self, failure: Failure, request: PendingRequest) -> None:
         if failure.check(TimeoutError):
-            self._expire(question)
-        elif question.board is not None:
+            self._expire(request)
+        elif request.board is not None:
             self._on_failure(failure.getErrorMessage())
-            question.resolve(SourceUnreachable(failure.getErrorMessage()))
+            request.resolve(SourceUnreachable(failure.getErrorMessage()))
 
-    def _expire(self, question: PendingQuestion) -> None:
-        """End a question at its deadline, with the error for the stage that it has reached."""
+    def _expire(self, request: PendingRequest) -> None:
+        """End a request at its deadline, with the error for the stage that it has reached."""
         limit = f"{self._limits.answer:g} s"
-        if question.board is None:
+        if request.board is None:
             return
-        if question.error:
-            question.resolve(SourceBroken(question.error))
-        elif question.accepted:
-            text = "{gateway}: accepted the question for stop {code}, no response within {limit}"
-            self.incidents.add("silent", text, gateway=self.description, code=question.code, limit=limit)
-            question.resolve(SourceSilent(f"no response within {limit}"))
+        if request.error:
+            request.resolve(SourceBroken(request.error))
+        elif request.accepted:
+            text = "{gateway}: no response for stop {code} within {limit} (request was accepted)"
+            self.incidents.add("silent", text, gateway=self.description, code=request.code, limit=limit)
+            request.resolve(SourceSilent(f"no response within {limit}"))
         else:
-            self._on_failure(f"question not accepted within {limit}")
-            question.resolve(SourceUnreachable(f"question not accepted within {limit}"))
+            self._on_failure(f"request not accepted within {limit}")
+            request.resolve(SourceUnreachable(f"request not accepted within {limit}"))
 
     def _on_failure(self, reason: str) -> None:
         if self._failing_since is None:
             self._failing_since = now = self._clock.seconds()
             if self._warned_at is not None and 0 <= now - self._warned_at < WARNING_INTERVAL:
-                return  # also if the gateway fails for every other question
+                return  # also if every other request fails
             self._warned_at, self._is_warned = now, True
             self.log.warn("{gateway}: failing ({reason})", gateway=self.description, reason=reason)
 
@@ -323,5 +323,5 @@ class Gateway(Service):
             self._failing_since = None
             if self._is_warned:
                 self._is_warned = False
-                text = "{gateway}: accepting questions again after {seconds} s"
+                text = "{gateway}: accepting requests again after {seconds} s"
                 self.log.info(text, gateway=self.description, seconds=seconds)

@@ -177,7 +177,7 @@ def write_error(code: str, error: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class GatewayRequest:
     """A DRIS_55_REQ: a request for the departures of one stop."""
 
     code: str
@@ -186,26 +186,26 @@ class Question:
     request_timestamp: str = ""
 
 
-def write_dris_55_req(question: Question, now: float) -> bytes:
+def write_dris_55_req(request: GatewayRequest, now: float) -> bytes:
     """Return a DRIS_55_REQ sent now (epoch seconds)."""
     header = (
-        ("SubscriberID", question.subscriber_id),
+        ("SubscriberID", request.subscriber_id),
         ("Version", VERSION),
         ("DossierName", DOSSIER),
         ("SendTimestamp", local_timestamp(now)),
     )
-    request = (
-        ("RequestTimestamp", question.request_timestamp or utc_timestamp(now)),
-        ("SequenceNumber", question.sequence_number),
+    elements = (
+        ("RequestTimestamp", request.request_timestamp or utc_timestamp(now)),
+        ("SequenceNumber", request.sequence_number),
     )
-    return _document("DRIS_55_REQ", header, _lines(2, request), _point(question.code))
+    return _document("DRIS_55_REQ", header, _lines(2, elements), _point(request.code))
 
 
-def read_dris_55_req(data: bytes) -> Question:
+def read_dris_55_req(data: bytes) -> GatewayRequest:
     """Parse a DRIS_55_REQ. Raises BadMessage."""
     document = _parse(data, "DRIS_55_REQ")
     request = _require(document, "Request")
-    return Question(
+    return GatewayRequest(
         _require_code(_require(request, "TimingPoint")),
         request.findtext("SequenceNumber", "0"),
         document.findtext("SubscriberID", SUBSCRIBER_ID),

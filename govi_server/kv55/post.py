@@ -1,9 +1,10 @@
 """Posts messages over HTTP, for both sides of KV55 (docs/protocols.md, section 1.1)."""
 
+import os
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
-from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, DNSLookupError, TimeoutError
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -39,6 +40,13 @@ MAX_RESPONSE_BYTES = 1 << 20
 
 # The errors of a POST on a persistent connection that the peer has closed.
 _BROKEN = (ConnectionDone, ConnectionLost, RequestNotSent, RequestTransmissionFailed, ResponseNeverReceived)
+
+
+_REASONS = {
+    TimeoutError: f"no connection within {CONNECT_TIMEOUT:g} s",
+    ConnectionDone: "connection closed without a response",
+    ConnectionLost: "connection lost",
+}
 
 
 class PostError(Exception):
@@ -158,4 +166,7 @@ def _reason(error: Exception) -> str:
     reasons = getattr(error, "reasons", None)
     if reasons:
         return _reason(reasons[-1].value)
-    return str(error).rstrip(".") or type(error).__name__
+    if isinstance(error, ConnectError) and isinstance(error.osError, int):
+        return os.strerror(error.osError).lower()
+    known = (text for error_class, text in _REASONS.items() if isinstance(error, error_class))
+    return next(known, str(error).rstrip(".") or type(error).__name__)

@@ -104,7 +104,9 @@ class Feed(MultiService):
 
     def subscribe(self, addresses: Sequence[str]) -> None:
         """Subscribe to a feed at these addresses, tried in turn. Raises StartupError for an invalid one."""
-        self.subscriber = Subscriber(self.clock, addresses, PREFIXES, self.received, self._subscriber_limits)
+        self.subscriber = Subscriber(
+            self.clock, addresses, PREFIXES, self.received, self._subscriber_limits, setting="feed.addresses (--feed)"
+        )
         self.subscriber.setServiceParent(self)
 
     @property

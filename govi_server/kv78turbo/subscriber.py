@@ -16,8 +16,8 @@ from govi_server.kv78turbo.zmq_sockets import (
     Socket,
     SocketDescriptor,
     SubscriberSockets,
-    check_address,
     has_message,
+    is_address,
 )
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import SubscriberSettings
@@ -43,7 +43,8 @@ class Subscriber(Service):
 
     reactor: an IReactorTime, IReactorFDSet and IReactorThreads. addresses: used in turn, one at a time. prefixes:
     envelope prefixes to subscribe to; "" for all. received: called with a message's envelope and its data, one gzip
-    file; if it returns a Deferred, reading pauses until that fires. Raises StartupError for an invalid address.
+    file; if it returns a Deferred, reading pauses until that fires. setting: names the addresses in errors. Raises
+    StartupError for an invalid address.
 
     When the system clock is set back, silence is measured from that moment.
     """
@@ -58,14 +59,17 @@ class Subscriber(Service):
         received: Callable[[str, bytes], Deferred[None] | None],
         limits: SubscriberSettings = SubscriberSettings(),
         *,
+        setting: str = "--feed",
         _sockets: SubscriberSockets | None = None,
     ) -> None:
         if not addresses or not prefixes:
-            raise StartupError("KV78turbo needs at least one address and one envelope prefix")
+            raise StartupError(f"{setting}: requires at least one address and one envelope prefix")
         for address in addresses:
-            check_address(address)
+            if not is_address(address):
+                raise StartupError(f"{setting}: invalid feed address {address!r} (expected tcp://host:port)")
         self._reactor = reactor
         self._addresses = addresses
+        self._setting = setting
         self._received = received
         self._limits = limits
         self._sockets = _sockets or SubscriberSockets(reactor, prefixes, limits)
@@ -101,7 +105,9 @@ class Subscriber(Service):
             self._connect()
         except zmq.ZMQError as error:
             self._sockets.close()
-            raise StartupError(f"cannot connect to the feed {self._addresses[0]!r}: {error.strerror}") from None
+            raise StartupError(
+                f"{self._setting}: cannot connect to {self._addresses[0]!r}: {error.strerror}"
+            ) from None
         super().startService()
 
     def stopService(self) -> Deferred[None]:
@@ -144,7 +150,7 @@ class Subscriber(Service):
         self._state = "DOWN"
         self.log.emit(
             level,
-            "Feed {address}: {reason} (DOWN), connecting to {next} in {seconds:g} s",
+            "Feed {address}: {reason} (DOWN); reconnecting to {next} in {seconds:g} s",
             address=address,
             reason=reason,
             next=self._next_address,
@@ -172,7 +178,7 @@ class Subscriber(Service):
         if not self._is_silent(now):
             self._last_frame = now
         elif now - self._last_frame >= silence:
-            self._reconnect(self.address, f"silent for {silence:g} s")
+            self._reconnect(self.address, f"no data for {silence:g} s")
             return
         elif self._state == "UNKNOWN":
             self._set_state("DOWN", f"only heartbeats for {silence:g} s")
@@ -271,7 +277,7 @@ class Subscriber(Service):
             if now < self._recovering_since:  # the clock was set back
                 self._recovering_since = now
             if now - self._recovering_since >= self._limits.recovery:
-                self._set_state("UP", f"data received for {self._limits.recovery:g} s")
+                self._set_state("UP", f"complete after {self._limits.recovery:g} s of data")
 
     def _set_state(self, state: State, event: str) -> None:
         self._state = state

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from govi_server.errors import StartupError
 from govi_server.kv78turbo.ctx import CHUNK_BYTES
+from govi_server.runtime.text import pluralize
 
 SCAN_INTERVAL = 60.0
 """Seconds between two scans of the directory."""
@@ -50,7 +51,7 @@ class TimetableDirectory(Service):
         try:
             os.listdir(self._path)
         except OSError as error:
-            raise StartupError(f"cannot read the timetable in {self._path}: {error.strerror}") from None
+            raise StartupError(f"feed.timetable (--timetable): cannot read {self._path}: {error.strerror}") from None
         self._scan()
 
     def stopService(self) -> None:
@@ -72,7 +73,10 @@ class TimetableDirectory(Service):
         if n_files:
             seconds = self._clock.seconds() - started
             self.log.info(
-                "Timetable {path}: {n} files read in {seconds:.1f} s", path=self._path, n=n_files, seconds=seconds
+                "Timetable {path}: {files} read in {seconds:.1f} s",
+                path=self._path,
+                files=pluralize(n_files, "file"),
+                seconds=seconds,
             )
         if self.running:
             self._call = self._clock.callLater(SCAN_INTERVAL, self._scan)

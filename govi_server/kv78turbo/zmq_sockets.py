@@ -12,7 +12,6 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from govi_server.errors import StartupError
 from govi_server.settings import SubscriberSettings
 
 FIRST_BACK_OFF = 1.0
@@ -101,13 +100,10 @@ def has_message(socket: Socket) -> bool:
     return bool(cast(int, socket.get(zmq.EVENTS)) & zmq.POLLIN)
 
 
-def check_address(address: str) -> None:
-    """Raise StartupError for an address that libzmq would reject, or never reach."""
+def is_address(address: str) -> bool:
+    """Return whether libzmq accepts an address and can reach it."""
     scheme, _, path = address.partition("://")
     if scheme == "tcp":
         tcp = _TCP.fullmatch(path)
-        is_valid = tcp is not None and 0 < int(tcp[1]) < 65536
-    else:
-        is_valid = scheme in ("ipc", "inproc") and 0 < len(os.fsencode(path)) <= zmq.IPC_PATH_MAX_LEN
-    if not is_valid:
-        raise StartupError(f"invalid feed address {address!r} (expected tcp://host:port)")
+        return tcp is not None and 0 < int(tcp[1]) < 65536
+    return scheme in ("ipc", "inproc") and 0 < len(os.fsencode(path)) <= zmq.IPC_PATH_MAX_LEN

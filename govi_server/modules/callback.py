@@ -56,7 +56,7 @@ class CallbackHandler(WebHandler):
         self.mark("lookup")
         if not self._module.allows(address):
             self._module.gateway.refuse(truncated(address))
-            self.send_response("You may not send callbacks\n", "403 Forbidden")
+            self.send_response("Callbacks from this address are not allowed\n", "403 Forbidden")
             return
         delivery = self._module.gateway.deliver(self.env.body)
         if delivery.error is None:

@@ -15,6 +15,7 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.operations.components import Components, GatewayComponents
 from govi_server.operations.log_levels import LogLevels
 from govi_server.operations.status import Status
+from govi_server.runtime.text import pluralize
 
 MAX_ROWS = 20
 """Rows of a table that are listed."""
@@ -76,10 +77,9 @@ class ManholeCommands:
             ("connections", f"{status['connections']['open']} of {status['connections']['limit']}"),
         ]
         for name, gateway in status["gateways"].items():
-            boards = gateway["cache"]["boards"]
-            rows.append(
-                (f"/{name}", f"breaker {gateway['breaker']}, {gateway['flights']} gateway requests, {boards} boards")
-            )
+            requests = pluralize(gateway["flights"], "gateway request")
+            boards = pluralize(gateway["cache"]["boards"], "board")
+            rows.append((f"/{name}", f"breaker {gateway['breaker']}, {requests} in flight, {boards}"))
         if feed := status["feed"]:
             rows.append(("feed", f"{feed['state']}, age {feed['age']} s, {feed['passes']} passing times"))
         for component, counts in status["incidents"].items():
@@ -91,7 +91,7 @@ class ManholeCommands:
         rows = [
             (f"/{name}", code, f"{waiting} waiting")
             for name, gateway in self._components.gateways.items()
-            for code, waiting in sorted(gateway.cache.pending.items(), key=lambda flight: -flight[1])
+            for code, waiting in sorted(gateway.cache.pending.items(), key=lambda item: -item[1])
         ]
         return _table(rows) if rows else Text("no gateway requests in flight")
 

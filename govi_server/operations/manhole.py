@@ -30,6 +30,9 @@ from govi_server.errors import StartupError
 from govi_server.operations.commands import ManholeCommands, clean
 from govi_server.sockets.accepting import AcceptThrottle
 
+SETTING = "manhole.keys (--manhole-keys)"
+"""The name of the keys' setting in errors."""
+
 log = Logger()
 
 
@@ -54,9 +57,9 @@ class KeysFile:
                 mode = os.fstat(file.fileno()).st_mode
                 lines = [line.strip() for line in file]
         except OSError as error:
-            raise StartupError(f"manhole.keys: cannot read {self.path}: {error.strerror}") from None
+            raise StartupError(f"{SETTING}: cannot read {self.path}: {error.strerror}") from None
         if mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise StartupError(f"manhole.keys: {self.path} is writable by others (expected chmod go-w)")
+            raise StartupError(f"{SETTING}: {self.path} is writable by others (expected chmod go-w)")
         keys = []
         for number, line in enumerate(lines, 1):
             if not line or line.startswith(b"#"):
@@ -67,10 +70,10 @@ class KeysFile:
                 key = None
             # A key with options, such as from=, is rejected, because ignoring them would admit others.
             if key is None or not key.isPublic():
-                raise StartupError(f"manhole.keys: {self.path}, line {number}: not a public key")
+                raise StartupError(f"{SETTING}: {self.path}, line {number}: not a public key")
             keys.append(key)
         if not keys:
-            raise StartupError(f"manhole.keys: {self.path} contains no keys")
+            raise StartupError(f"{SETTING}: {self.path} contains no keys")
         return keys
 
     def getAuthorizedKeys(self, username: bytes) -> Iterable[Key]:
@@ -104,14 +107,14 @@ def host_key(path: str) -> Key:
             log.info("Manhole: created host key {path}", path=path)
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_mode & 0o077:
-                raise StartupError(f"manhole host key {path}: readable by others (expected chmod 600)")
+                raise StartupError(f"{SETTING}: host key {path}: readable by others (expected chmod 600)")
             key: Key = Key.fromString(file.read())
     except OSError as error:
-        raise StartupError(f"manhole host key {path}: {error.strerror}") from None
+        raise StartupError(f"{SETTING}: host key {path}: {error.strerror}") from None
     except (BadKeyError, EncryptedKeyError, ValueError) as error:
-        raise StartupError(f"manhole host key {path}: {error}") from None
+        raise StartupError(f"{SETTING}: host key {path}: {error}") from None
     if key.isPublic():
-        raise StartupError(f"manhole host key {path}: is a public key (expected a private one)")
+        raise StartupError(f"{SETTING}: host key {path}: is a public key (expected a private one)")
     return key
 
 

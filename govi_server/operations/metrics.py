@@ -167,9 +167,9 @@ class Metrics(Collector):
         entries = GaugeMetricFamily("govi_cache_entries", "Cached boards.", labels=labels)
         size = GaugeMetricFamily("govi_cache_bytes", "Bytes of cached documents.", labels=labels)
         evicted = CounterMetricFamily("govi_cache_evictions", "Boards evicted from the cache.", labels=labels)
-        flights = GaugeMetricFamily("govi_flights", "Pending requests to the gateway.", labels=labels)
+        flights = GaugeMetricFamily("govi_flights", "Gateway requests in flight.", labels=labels)
         waiting = GaugeMetricFamily(
-            "govi_flights_waiting", "Client requests that wait for the gateway.", labels=labels
+            "govi_flights_waiting", "Client requests that wait for a gateway request.", labels=labels
         )
         breaker = GaugeMetricFamily(
             "govi_breaker_state", "1 for the current state of the circuit breaker.", labels=("module", "state")

@@ -27,6 +27,7 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv7_reader import Update
 from govi_server.kv78turbo.kv8_columns import KEY_NAMES, VALUE_NAMES
+from govi_server.runtime.text import pluralize
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import SnapshotSettings
 
@@ -249,7 +250,7 @@ class Snapshots(Service):
         """Restore the snapshot, if it exists. Raises StartupError if snapshots cannot be written."""
         if not os.access(self._path.parent, os.W_OK | os.X_OK):
             reason = "is not writable" if self._path.parent.is_dir() else "is not a directory"
-            raise StartupError(f"cannot write the snapshot {self._path}: {self._path.parent} {reason}")
+            raise StartupError(f"snapshot.file (--snapshot): cannot write {self._path}: {self._path.parent} {reason}")
         super().startService()
         try:
             data = self._path.read_bytes()
@@ -306,7 +307,10 @@ class Snapshots(Service):
             return
         seconds = self._clock.seconds() - started
         self.log.info(
-            "Snapshot {path}: {n} records restored in {seconds:.1f} s", path=self._path, n=n_records, seconds=seconds
+            "Snapshot {path}: {records} restored in {seconds:.1f} s",
+            path=self._path,
+            records=pluralize(n_records, "record"),
+            seconds=seconds,
         )
 
     def _rename_damaged(self, reason: str) -> None:

@@ -43,7 +43,9 @@ class Publisher:
         match = _ADDRESS.fullmatch(address)
         port = match and match[1]
         if match is None or not (port in (None, "*") or 0 < int(port) < 65536):  # libzmq accepts any number
-            raise StartupError(f"--feed: invalid feed address {address!r} (expected such as tcp://127.0.0.1:7817)")
+            raise StartupError(
+                f"--feed: invalid feed address {address!r} (expected, for example, tcp://127.0.0.1:7817)"
+            )
         self._address = address
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
@@ -60,7 +62,7 @@ class Publisher:
             socket.close()
             self._context.term()
             reason = zmq.strerror(error.errno or 0)
-            raise StartupError(f"cannot listen on {self._address} for the simulated feed: {reason}") from None
+            raise StartupError(f"--feed: cannot listen on {self._address}: {reason}") from None
         self._socket = socket
         return cast(bytes, socket.last_endpoint).decode().rstrip("\0")
 
@@ -120,7 +122,7 @@ class SimulatedFeed(Service):
         """Listen. Raises StartupError, for example if the address is in use."""
         super().privilegedStartService()
         address = self._publisher.open()
-        self.log.info("Listening on {address} for the feed of {source}", address=address, source=self._source)
+        self.log.info("Simulated feed: listening on {address} for {source}", address=address, source=self._source)
         self._on_listening(address)
 
     def startService(self) -> None:

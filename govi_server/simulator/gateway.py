@@ -16,7 +16,7 @@ from govi_server.departures.times import local_timestamp
 from govi_server.http.request import Environ
 from govi_server.kv55 import messages
 from govi_server.kv55.gateway import IPoster
-from govi_server.kv55.messages import BadMessage, Question
+from govi_server.kv55.messages import BadMessage, GatewayRequest
 from govi_server.kv55.post import Poster
 from govi_server.request_handler import RequestHandler
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
@@ -60,44 +60,44 @@ class SimulatedGateway(Service):
         self._losses = Random(behaviour.seed)
         self._warnings = ThrottledWarnings(self.log, clock)
 
-    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "QuestionHandler":
+    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "GatewayRequestHandler":
         """Return the handler of a request."""
-        return QuestionHandler(self, request_handler, env)
+        return GatewayRequestHandler(self, request_handler, env)
 
-    def receive(self, question: Question) -> None:
+    def receive(self, request: GatewayRequest) -> None:
         """Schedule the response to a request, unless the stop is unknown or the response is lost."""
-        if question.code not in self._town.stops:
-            self.log.info("Stop {code}: unknown, no response", code=question.code)
+        if request.code not in self._town.stops:
+            self.log.info("Stop {code}: unknown, no response", code=request.code)
         elif self._losses.random() < self._behaviour.loss:
-            self.log.info("Stop {code}: response lost", code=question.code)
+            self.log.info("Stop {code}: response lost", code=request.code)
         else:
-            self.log.info("Stop {code}: request received", code=question.code)
-            self.clock.callLater(self._behaviour.delay, self._post_response, question)
+            self.log.info("Stop {code}: request received", code=request.code)
+            self.clock.callLater(self._behaviour.delay, self._post_response, request)
 
-    def _post_response(self, question: Question) -> None:
+    def _post_response(self, request: GatewayRequest) -> None:
         now = self.clock.seconds()
-        board = self._town.board(question.code, now, max_trips=MAX_TRIPS)
+        board = self._town.board(request.code, now, max_trips=MAX_TRIPS)
         envelope = (
-            ("SubscriberID", question.subscriber_id),
+            ("SubscriberID", request.subscriber_id),
             ("Version", messages.VERSION),
             ("DossierName", messages.DOSSIER),
             ("SendTimestamp", local_timestamp(now)),
-            ("RequestTimestamp", question.request_timestamp),
-            ("SequenceNumber", question.sequence_number),
+            ("RequestTimestamp", request.request_timestamp),
+            ("SequenceNumber", request.sequence_number),
         )
         body = messages.write_dris_55([replace(board, envelope=envelope)], license_url=None)
         if self._behaviour.gzip:
             posted = self._callback.post(gzip.compress(body), "gzip")
         else:
             posted = self._callback.post(body)
-        posted.addErrback(self._callback_failed, question.code)
+        posted.addErrback(self._callback_failed, request.code)
 
     def _callback_failed(self, failure: Failure, code: str) -> None:
         text = "Stop {code}: callback failed ({why})"
         self._warnings.add("callback failed", text, code=code, why=failure.getErrorMessage())
 
 
-class QuestionHandler(WebHandler):
+class GatewayRequestHandler(WebHandler):
     """Acknowledges a DRIS_55_REQ with a DRIS_55_RES."""
 
     methods = ("POST",)
@@ -109,12 +109,12 @@ class QuestionHandler(WebHandler):
     async def post(self) -> None:
         """Acknowledge a request; respond 400 if it is invalid."""
         try:
-            question = messages.read_dris_55_req(self.env.body)
+            request = messages.read_dris_55_req(self.env.body)
         except BadMessage as error:
             self.send_response(f"{error}\n", "400 Bad Request")
             return
-        self._module.receive(question)
-        body = messages.write_dris_55_res(self._module.clock.seconds(), question.subscriber_id)
+        self._module.receive(request)
+        body = messages.write_dris_55_res(self._module.clock.seconds(), request.subscriber_id)
         self.send_response(body, headers={"Content-Type": messages.CONTENT_TYPE})
 
 

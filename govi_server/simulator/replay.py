@@ -18,6 +18,7 @@ from govi_server.errors import StartupError
 from govi_server.kv78turbo import ctx
 from govi_server.kv78turbo.recording import read_record
 from govi_server.runtime.clock import LOCAL_ZONE
+from govi_server.runtime.text import pluralize
 from govi_server.simulator.town_feed import Message
 
 _DATE = re.compile(rb"(?<=\|)\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\d[0-9.]*(?:Z|[+-]\d\d:?\d\d)?)?(?=[|\r\n]|\Z)")
@@ -68,17 +69,18 @@ class Replay:
         try:
             paths = sorted(path for path in directory.iterdir() if path.name.endswith(_SUFFIXES))
         except OSError as error:
-            raise StartupError(f"cannot read {directory}: {error.strerror}") from None
+            raise StartupError(f"--replay: cannot read {directory}: {error.strerror}") from None
         survey = _Survey()
         self._files = [path for path in paths if self._survey_file(path, survey)]
         if not self._files:
-            raise StartupError(f"no recordings in {directory} (expected readable {', '.join(_SUFFIXES)})")
+            raise StartupError(f"--replay: no recordings in {directory} (expected readable {', '.join(_SUFFIXES)})")
         self._message_count = survey.message_count
         self.day = survey.day()
         self.days = 0 if self.day is None else (today - self.day).days
 
     def __str__(self) -> str:
-        text = f"{self._message_count} messages in {len(self._files)} files of {self._directory}"
+        messages, files = pluralize(self._message_count, "message"), pluralize(len(self._files), "file")
+        text = f"{messages} in {files} of {self._directory}"
         return text if self.day is None else f"{text}, with {self.day} as today (dates {self.days:+} days)"
 
     def __iter__(self) -> Iterator[tuple[list[Message], float]]:

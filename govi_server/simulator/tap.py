@@ -1,15 +1,17 @@
 """The command ``twistd govi-simulator``: its options and its service."""
 
 from collections.abc import Callable
+from math import nan
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.application.service import IService
 from twisted.python import usage
 
 from govi_server.departures.times import local_date
 from govi_server.errors import StartupError
+from govi_server.runtime.version import version_text
 from govi_server.settings import is_http_url
 from govi_server.simulator.feed import Publisher, SimulatedFeed
 from govi_server.simulator.feed_faults import FaultInjector, FeedFaults
@@ -20,21 +22,38 @@ from govi_server.simulator.town_feed import TownFeed
 from govi_server.sockets.listener import server_service
 
 
-def _number(minimum: float, maximum: float) -> Callable[[str], float]:
-    """Return a parser of numbers, which raises ValueError for a number out of bounds."""
+def _number(name: str, noun: str, minimum: float, maximum: float) -> Callable[[str], float]:
+    """Return a parser of an option's number, which raises UsageError for one that is invalid or out of bounds."""
 
     def parse(text: str) -> float:
-        number = float(text)
+        try:
+            number = float(text)
+        except ValueError:
+            number = nan
         if not minimum <= number <= maximum:
-            raise ValueError(f"invalid value {text!r} (expected a number from {minimum:g} to {maximum:g})")
+            expected = f"{noun} from {minimum:g} to {maximum:g}"
+            raise usage.UsageError(f"--{name}: invalid value {text!r} (expected {expected})")
         return number
 
     return parse
 
 
-_fraction = _number(0, 1)
-_seconds = _number(0, 3600)
-_speed = _number(0.01, 10_000)
+def _fraction(name: str) -> Callable[[str], float]:
+    return _number(name, "a fraction", 0, 1)
+
+
+def _seconds(name: str) -> Callable[[str], float]:
+    return _number(name, "a number of seconds", 0, 3600)
+
+
+def _seed(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise usage.UsageError(f"--seed: invalid value {text!r} (expected a whole number)") from None
+
+
+_BEHAVIOUR = GatewayBehaviour()
 
 
 class Options(usage.Options):
@@ -49,15 +68,33 @@ class Options(usage.Options):
     optParameters = [
         ["listen", "l", "tcp:8083:interface=127.0.0.1", "Endpoint that receives the requests."],
         ["callback-url", "c", "http://127.0.0.1:8082/", "URL that the responses are posted to."],
-        ["delay", "d", 0.3, "Seconds from a request to its response.", _seconds],
-        ["drop", None, 0.0, "Fraction of requests without a response (the gateway's loss), from 0 to 1.", _fraction],
-        ["seed", "s", 55, "Seed of timetable, delays, cancellations and faults.", int],
+        ["delay", "d", _BEHAVIOUR.delay, "Seconds from a request to its response.", _seconds("delay")],
+        ["drop", None, _BEHAVIOUR.loss, "Fraction of requests without a response, from 0 to 1.", _fraction("drop")],
+        ["seed", "s", _BEHAVIOUR.seed, "Seed of timetable, delays, cancellations and faults.", _seed],
         ["feed", "f", None, "ZeroMQ address that KV7 and KV8 are published on, such as tcp://127.0.0.1:7817."],
-        ["speed", None, 1.0, "Speed of the feed's time: 60 is a minute per second.", _speed],
-        ["garbage", None, 0.0, "Fraction of the feed's messages that are replaced by corrupt ones.", _fraction],
-        ["silence", None, 0.0, "Seconds without any message of the feed, every three minutes.", _seconds],
-        ["duplicate", None, 0.0, "Fraction of the feed's messages that are sent twice.", _fraction],
-        ["out-of-order", None, 0.0, "Fraction of the feed's messages that are sent after later ones.", _fraction],
+        [
+            "speed",
+            None,
+            1.0,
+            "Speed of the feed's time: 60 is a minute per second.",
+            _number("speed", "a number", 0.01, 10_000),
+        ],
+        [
+            "garbage",
+            None,
+            0.0,
+            "Fraction of the feed's messages that are replaced by corrupt ones.",
+            _fraction("garbage"),
+        ],
+        ["silence", None, 0.0, "Seconds without any message of the feed, every three minutes.", _seconds("silence")],
+        ["duplicate", None, 0.0, "Fraction of the feed's messages that are sent twice.", _fraction("duplicate")],
+        [
+            "out-of-order",
+            None,
+            0.0,
+            "Fraction of the feed's messages that are sent after later ones.",
+            _fraction("out-of-order"),
+        ],
         [
             "replay",
             None,
@@ -68,6 +105,11 @@ class Options(usage.Options):
         ],
     ]
     optFlags = [["gzip", "z", "Compress the responses."]]
+
+    def opt_version(self) -> NoReturn:
+        """Print the version and exit."""
+        print(version_text("govi-simulator"))
+        raise SystemExit
 
 
 _FEED_OPTIONS = ("replay", "speed", "garbage", "silence", "duplicate", "out-of-order")
@@ -82,13 +124,15 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         from twisted.internet import reactor
     url = options["callback-url"]
     if not is_http_url(url):
-        raise SystemExit(f"govi-simulator: --callback-url: invalid URL {url!r} (expected such as http://localhost/)")
+        raise SystemExit(
+            f"govi-simulator: --callback-url: invalid URL {url!r} (expected, for example, http://localhost/)"
+        )
     behaviour = GatewayBehaviour(
         delay=options["delay"], loss=options["drop"], gzip=bool(options["gzip"]), seed=options["seed"]
     )
     server = make_gateway_server(reactor, behaviour, lambda: str(url))
     try:
-        services = server_service(reactor, server, [options["listen"]])
+        services = server_service(reactor, "--listen", [options["listen"]], server)
         if options["feed"]:
             services.addService(_make_feed(options, reactor))
         else:

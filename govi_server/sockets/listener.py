@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from errno import EADDRINUSE
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY
 from typing import Any, Protocol, cast
 
@@ -39,10 +40,10 @@ class DrainingFactory(ListeningFactory, Protocol):
 
 
 class Listener(StreamServerEndpointService):
-    """Listens on an endpoint described by a string, such as tcp:8080 or unix:/run/govi.
+    """Listens on an endpoint described by a string such as tcp:8080 or unix:/run/govi.
 
-    reactor: the reactor of the endpoint. server: the factory of its connections. listening: called with the address
-    once it listens. Raises StartupError for an invalid endpoint.
+    reactor: the reactor of the endpoint. setting: the name of the endpoint in errors. server: the factory of its
+    connections. listening: called with the address once it listens. Raises StartupError for an invalid endpoint.
     """
 
     log = Logger()
@@ -50,17 +51,19 @@ class Listener(StreamServerEndpointService):
     def __init__(
         self,
         reactor: object,
-        description: str,
+        setting: str,
+        endpoint: str,
         server: ListeningFactory,
         listening: Callable[[IAddress], None] = lambda address: None,
     ) -> None:
         try:
-            super().__init__(serverFromString(reactor, description), cast(IProtocolFactory, server))
+            super().__init__(serverFromString(reactor, endpoint), cast(IProtocolFactory, server))
         except Exception as error:  # the exceptions differ by the kind of endpoint
-            raise StartupError(f"invalid endpoint {description!r}: {error}") from None
+            raise StartupError(f"{setting}: invalid endpoint {endpoint!r}: {error}") from None
         self._raiseSynchronously = True  # as in strports.service: a server that cannot listen must not stay up
         self._reactor = reactor
-        self._description = description
+        self._setting = setting
+        self._endpoint = endpoint
         self._server = server
         self._listening = listening
 
@@ -69,12 +72,18 @@ class Listener(StreamServerEndpointService):
         try:
             super().privilegedStartService()
         except CannotListenError as error:
-            reason = getattr(error.socketError, "strerror", None) or error.socketError
-            raise StartupError(f"cannot listen on {self._description} for {self._server.name}: {reason}") from None
+            raise self._error(error.socketError) from None
         except (OSError, OverflowError) as error:  # a unix or systemd endpoint, or a port above 65535
-            raise StartupError(f"cannot listen on {self._description} for {self._server.name}: {error}") from None
+            raise self._error(error) from None
         assert self._waitingForPort is not None
         self._waitingForPort.addCallback(self._started)
+
+    def _error(self, error: object) -> StartupError:
+        if getattr(error, "errno", None) == EADDRINUSE:
+            reason = "address already in use; is another govi-cache running?"
+        else:
+            reason = getattr(error, "strerror", None) or str(error)
+        return StartupError(f"{self._setting}: cannot listen on {self._endpoint}: {reason}")
 
     def _started(self, port: tcp.Port) -> tcp.Port:
         address = port.getHost()
@@ -98,15 +107,19 @@ class Listener(StreamServerEndpointService):
 
 def server_service(
     reactor: object,
-    server: DrainingFactory,
+    setting: str,
     endpoints: Sequence[str],
+    server: DrainingFactory,
     listening: Callable[[IAddress], None] = lambda address: None,
 ) -> OrderedMultiService:
-    """Return the service of a server that listens on endpoints; at the end it stops listening and then drains."""
+    """Return the service of a server that listens on endpoints; at the end it stops listening and then drains.
+
+    setting: the name of the endpoints in errors.
+    """
     services = OrderedMultiService()
     services.addService(Drain(server.drain))
     for endpoint in endpoints:
-        services.addService(Listener(reactor, endpoint, server, listening))
+        services.addService(Listener(reactor, setting, endpoint, server, listening))
     return services
 
 

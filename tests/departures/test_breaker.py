@@ -16,7 +16,7 @@ from tests.doubles import FakeSource
 
 BOARD = Board("57330430", (), 1_000_000.0)
 
-OPENED = "Breaker of the source: open after 3 failures, one probe every 5 s: refused"
+OPENED = "Source: circuit breaker opened after 3 failures; probing every 5 s (refused)"
 
 
 class BreakerTests(SynchronousTestCase):

@@ -195,6 +195,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
                 "--callback", f"tcp:{callback_port}:interface=127.0.0.1",
                 "--gateway-url", f"http://127.0.0.1:{listening.getHost().port}/TMI_Post/KV55/openOV",
                 "--statistics", str(statistics),
+                "--admin", "",
                 *more,
             ]
         )  # fmt: skip

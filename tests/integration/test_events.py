@@ -4,8 +4,10 @@ import gzip
 import json
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -23,9 +25,9 @@ NOTE = "x" * 20_000
 """A note on each departure, so that a few events exceed the buffers of sockets."""
 CONFIG = """
 [limits]
-connection = 4.0
+connection = {connection}
 [gateway]
-answer = 3.0
+answer = 1.0
 [feed.subscriber]
 recovery = 0.1
 """
@@ -67,7 +69,7 @@ def test_streams_end_on_sigterm(twistd: Twistd) -> None:
     """On SIGTERM every stream gets a last event with the time to reconnect, and the program exits."""
     port = free_port()
     process = twistd(*arguments(port))
-    wait_for(process, "Try http://")
+    wait_for(process, "Open http://")
     clients = [connect(port, "/events/57330430") for _ in range(20)]
     streams = [events(client) for client in clients]
     assert {next(stream)[0] for stream in streams} == {"board"}
@@ -102,48 +104,76 @@ def number_in(data: str) -> int:
     return int(departures[0]["note"].split()[0]) if departures else -1
 
 
-def test_slow_reader_gets_the_latest_board(twistd: Twistd, publisher: Any, tmp_path: Path) -> None:
-    """A slow reader gets the latest board when it reads again; a client that stops reading is disconnected."""
+def start_with_feed(twistd: Twistd, publisher: Any, directory: Path, connection: float) -> tuple[int, int]:
+    """Start a govi-cache that is subscribed to the publisher; return its public and its operators' port.
+
+    connection: seconds after which a client that does not read is disconnected.
+    """
     port, admin = free_port(), free_port()
-    (tmp_path / "config.toml").write_text(CONFIG)
-    more = ["--config", "config.toml", "--feed", f"ipc://{tmp_path}/feed", "--statistics", "statistics.log"]
+    (directory / "config.toml").write_text(CONFIG.format(connection=connection))
+    more = ["--config", "config.toml", "--feed", f"ipc://{directory}/feed", "--statistics", "statistics.log"]
     process = twistd(*arguments(port, *more, "--admin", f"tcp:{admin}:interface=127.0.0.1"))
-    wait_for(process, "Listening on")
+    wait_for(process, "for govi-cache")
     for _ in range(2):  # for KV7 and KV8
         publisher.recv()
-    path = f"/events/{STOP}?as=json&limit={PASSTIMES}"
-    reader, slow, stalled = connect(port, path), connect(port, path, 4096), connect(port, path, 4096)
-    stream = events(reader)
+    return port, admin
 
-    def publish(number: int) -> None:
-        """Change the board, and wait until the reader has received it."""
-        publisher.send_multipart([b"/GOVI/KV8passtimes/LIN", gzip.compress(passtimes(number), 1)])
+
+def publish(publisher: Any, number: int) -> None:
+    """Change the board."""
+    publisher.send_multipart([b"/GOVI/KV8passtimes/LIN", gzip.compress(passtimes(number), 1)])
+
+
+PATH = f"/events/{STOP}?as=json&limit={PASSTIMES}"
+
+
+def test_slow_reader_gets_the_latest_board(twistd: Twistd, publisher: Any, tmp_path: Path) -> None:
+    """A client that pauses reading gets the latest board when it reads again, and not all boards before it."""
+    port, _ = start_with_feed(twistd, publisher, tmp_path, connection=300)
+    reader, slow = connect(port, PATH), connect(port, PATH, 4096)
+    stream = events(reader)
+    last = 8
+    for number in range(1, last + 1):
+        publish(publisher, number)
         while number_in(next(data for name, data in stream if name == "board")) != number:
             pass
-
-    for number in range(1, 5):
-        publish(number)
     received = []
     for name, data in events(slow):
         if name == "board":
             received.append(number_in(data))
-            if received[-1] == number:
+            if received[-1] == last:
                 break
-    assert len(received) <= number  # an empty board, and some of the later ones
+    assert received[-1] == last
+    assert len(received) < last  # an empty board, those in the buffers of sockets, and the last one
+    reader.close()
     slow.close()
+
+
+def test_stalled_reader_is_disconnected(twistd: Twistd, publisher: Any, tmp_path: Path) -> None:
+    """A client that stops reading is disconnected, and boards do not accumulate for it."""
+    port, admin = start_with_feed(twistd, publisher, tmp_path, connection=2)
+    stalled = connect(port, PATH, 4096)
 
     def sent_to_disconnected() -> list[int]:
         """Return the bytes sent to each client that was disconnected."""
         lines = map(json.loads, (tmp_path / "statistics.log").read_text().splitlines())
         return [entry["bytes"] for line in lines if line["end"] == "timeout" for entry in line["requests"]]
 
-    while not sent_to_disconnected():
-        number += 1
-        assert number < 40, "the client was not disconnected"
-        publish(number)
+    def streams() -> int:
+        """Return the number of open streams."""
+        with urlopen(f"http://127.0.0.1:{admin}/status.json") as status:
+            return int(json.load(status)["connections"]["streams"])
+
+    end = time.monotonic() + 60
+    for number in count(1):
+        if sent_to_disconnected():
+            break
+        assert time.monotonic() < end, "the client was not disconnected"
+        publish(publisher, number)
+        time.sleep(0.1)
     (sent,) = sent_to_disconnected()
-    assert sent < len(received) * PASSTIMES * (len(NOTE) + 1000)
-    with urlopen(f"http://127.0.0.1:{admin}/status.json") as status:
-        assert json.load(status)["connections"]["streams"] == 1
-    reader.close()
+    assert sent < 5 * PASSTIMES * (len(NOTE) + 1000)  # the buffers of sockets and one more board
+    while streams():
+        assert time.monotonic() < end, "the stream has not ended"
+        time.sleep(0.05)
     stalled.close()

@@ -126,7 +126,7 @@ def test_record_and_replay(run: Run, town: str, tmp_path: Path) -> None:
 
     feed = f"tcp://127.0.0.1:{free_port()}"
     replay = run(TWISTD, *simulator(feed, "--replay", "recordings", "--speed", "50"))
-    assert f"{len(records)} messages in 1 files of recordings" in wait_for(replay, f"Listening on {feed}")
+    assert f"{len(records)} messages in 1 file of recordings" in wait_for(replay, f"listening on {feed}")
     recorder = run(RECORD, "--feed", feed, "--output", "second.jsonl", "--prefix", "/GOVI/KV8")
     wait_for(replay, "Simulated feed: sent all of")
     second = tmp_path / "second.jsonl"
@@ -144,7 +144,7 @@ def test_address_in_use(run: Run, town: str) -> None:
     process = run(TWISTD, *simulator(town))
     output, _ = process.communicate(timeout=10)
     assert process.returncode == 1
-    assert f"cannot listen on {town} for the simulated feed: Address already in use\n" in output
+    assert f"--feed: cannot listen on {town}: Address already in use\n" in output
     assert "Traceback" not in output
 
 
@@ -162,5 +162,5 @@ def test_invalid_address(run: Run) -> None:
     recorder = run(RECORD, "--feed", "nonsense")
     output, _ = recorder.communicate(timeout=10)
     assert recorder.returncode == 1
-    assert output.startswith("govi-record: invalid feed address 'nonsense'")
+    assert output.startswith("govi-record: --feed: invalid feed address 'nonsense'")
     assert output.count("\n") == 1

@@ -211,7 +211,7 @@ async def test_nagle_algorithm_is_off(has_epoll: bool, monkeypatch: pytest.Monke
     modules: dict[str, object] = {}
     server = Server("", 0, RequestHandler, clock=reactor, find_module=modules.__getitem__)
     addresses: list[IAddress] = []
-    listener = server_service(reactor, server, ["tcp:0:interface=127.0.0.1"], addresses.append)
+    listener = server_service(reactor, "--listen", ["tcp:0:interface=127.0.0.1"], server, addresses.append)
     listener.privilegedStartService()
     listener.startService()
     try:
@@ -362,7 +362,7 @@ async def test_server_responds_over_tls(start: Start, tmp_path: Path) -> None:
     for protocols, selected in [(["h2", "http/1.1"], "http/1.1"), ([], None)]:
         received, negotiated = await deferToThread(converse, protocols)
         assert received.startswith(b"HTTP/1.1 404 Not Found")
-        assert received.endswith(b"There is nothing here\n")
+        assert received.endswith(b"No such path; see /docs\n")
         assert negotiated == selected
 
 

@@ -109,7 +109,7 @@ def start_manhole(twistd: Twistd, tmp_path: Path) -> StartManhole:
         write(keys, key)
         manhole = ["--manhole", f"tcp:{manhole_port}:interface=127.0.0.1", "--manhole-keys", "keys"]
         process = twistd(*arguments(port, *manhole, *more))
-        wait_for(process, "Try http://")
+        wait_for(process, "Open http://")
         return Running(port, manhole_port, keys, key, process)
 
     return start
@@ -259,7 +259,7 @@ def test_port_in_use(twistd: Twistd, tmp_path: Path) -> None:
         process = twistd(*arguments(free_port(), "--manhole", endpoint, "--manhole-keys", "keys"))
         log, _ = process.communicate(timeout=10)
     assert process.returncode == 1
-    assert log.count(f"cannot listen on {endpoint} for the manhole: Address already in use\n") == 1
+    assert log.count(f"manhole.listen (--manhole): cannot listen on {endpoint}: address already in use") == 1
     assert "Traceback" not in log
 
 
@@ -268,5 +268,5 @@ def test_missing_keys_file(twistd: Twistd, tmp_path: Path) -> None:
     manhole = ["--manhole", f"tcp:{free_port()}:interface=127.0.0.1", "--manhole-keys", "keys"]
     process = twistd(*arguments(free_port(), *manhole))
     log, _ = process.communicate(timeout=10)
-    error = f"manhole.keys: cannot read {tmp_path}/keys: No such file or directory"
+    error = f"manhole.keys (--manhole-keys): cannot read {tmp_path}/keys: No such file or directory"
     assert (process.returncode, log) == (1, f"govi-cache: {error}\n")

@@ -40,13 +40,13 @@ def becomes_true(condition: Callable[[], bool], seconds: float = 10) -> bool:
 
 
 def test_demo_responds_at_its_logged_url(twistd: Twistd) -> None:
-    """The demo responds at the URL that it logs, and exits cleanly on SIGTERM."""
+    """The demo responds below the URL that it logs, and exits cleanly on SIGTERM."""
     port = free_port()
     process = twistd(*arguments(port))
-    output = wait_for(process, "Try http://")
-    address = output.split("Try ")[1].strip()
-    assert address == f"http://localhost:{port}/kv55/57330430"
-    with urlopen(address.replace("localhost", "127.0.0.1"), timeout=13) as response:
+    output = wait_for(process, "Open http://")
+    address = output.split("Open ")[1].strip()
+    assert address == f"http://localhost:{port}/"
+    with urlopen(f"{address.replace('localhost', '127.0.0.1')}kv55/57330430", timeout=13) as response:
         assert b"<TimingPointCode>57330430</TimingPointCode>" in response.read()
     assert becomes_true(
         lambda: b"Lindewaard, Station" in body_of(f"http://127.0.0.1:{port}/tpc/57330430")
@@ -62,7 +62,7 @@ def test_too_many_open_files(twistd: Twistd) -> None:
     """Near the limit of open files accepting pauses, with one log line, and resumes when files are closed."""
     port = free_port()
     process = twistd(*arguments(port))
-    wait_for(process, "Try http://")
+    wait_for(process, "Open http://")
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (300, 300))
     clients = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(200)]
     output = wait_for(process, "govi-cache: accepting paused (too many open files)")
@@ -115,7 +115,10 @@ def test_port_in_use(twistd: Twistd) -> None:
         process = twistd(*arguments(free_port(), "--listen", endpoint))
         output, _ = process.communicate(timeout=10)
     assert process.returncode == 1
-    assert f"cannot listen on {endpoint} for govi-cache: Address already in use\n" in output
+    assert (
+        f"listen (--listen): cannot listen on {endpoint}: address already in use; is another govi-cache running?\n"
+        in output
+    )
     assert "Traceback" not in output
 
 
@@ -144,7 +147,7 @@ def test_limit_of_open_files(twistd: Twistd) -> None:
     """A low limit of open files lowers the limit of connections, with one log line."""
     port = free_port()
     process = twistd(*arguments(port), files=200)
-    output = wait_for(process, "Try http://")
+    output = wait_for(process, "Open http://")
     assert "Accepting at most 25 connections: the limit of open files is 200" in output
     clients = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(150)]
     try:

@@ -1,4 +1,4 @@
-"""Tests of kv55.gateway: questions, callbacks, incidents and log lines."""
+"""Tests of kv55.gateway: gateway requests, callbacks, incidents and log lines."""
 
 import gzip
 from typing import Any
@@ -64,20 +64,20 @@ class GatewayTestCase(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def set_up_gateway(self, limits: GatewaySettings) -> None:
-        """Set up a gateway without questions."""
+        """Set up a gateway without requests."""
         self.poster = FakePoster()
         self.gateway = Gateway(self.poster, self.clock, "GOVI", limits=limits)
         self.gateway.listen(self.late.append)
 
     def request(self, code: str = CODE, accepted: bool = True) -> Deferred[Board]:
-        """Request a stop; the gateway acknowledges the question, or does not respond to it yet."""
+        """Request a stop; the gateway acknowledges the request, or does not respond to it yet."""
         board = self.gateway.board(code)
         if accepted:
             self.poster.posts[-1].callback(None)
         return board
 
     def request_without_response(self, code: str = CODE) -> str:
-        """Request a stop, let the deadline pass, and return the question's number."""
+        """Request a stop, let the deadline pass, and return the request's number."""
         board = self.request(code)
         self.clock.advance(10)
         self.failureResultOf(board, SourceSilent)
@@ -91,16 +91,16 @@ class GatewayTestCase(SynchronousTestCase):
             raise delivery.error
 
     def number(self) -> str:
-        """Return the number of the last question."""
+        """Return the number of the last request."""
         return read_dris_55_req(self.poster.bodies[-1]).sequence_number
 
     def assertResolved(self, board: Deferred[Board], expected: str = "143", code: str = CODE) -> None:
-        """Assert that a question was resolved with the board of this journey."""
+        """Assert that a request was resolved with the board of this journey."""
         result = self.successResultOf(board)
         self.assertEqual((result.code, journey(result)), (code, expected))
 
     def assertFails(self, board: Deferred[Board], error: type[NoBoard], text: str) -> None:
-        """Assert that a question failed with this error and text."""
+        """Assert that a request failed with this error and text."""
         failure = self.failureResultOf(board, error)
         self.assertEqual(failure.getErrorMessage(), text)
 
@@ -113,7 +113,7 @@ class GatewayTestCase(SynchronousTestCase):
         return [(event["log_level"], formatEvent(event)) for event in self.events if "flight" not in event]
 
 
-class QuestionTests(GatewayTestCase):
+class RequestTests(GatewayTestCase):
     """The messages that are posted to the gateway."""
 
     def test_provides(self) -> None:
@@ -121,7 +121,7 @@ class QuestionTests(GatewayTestCase):
         verifyObject(IDepartureSource, self.gateway)
 
     def test_message(self) -> None:
-        """A question is a DRIS_55_REQ for one stop, with all elements of the interface in their order."""
+        """A request is a DRIS_55_REQ for one stop, with all elements of the interface in their order."""
         self.gateway = Gateway(self.poster, self.clock, "GOVI", "us & them")
         board = self.request("031102")
         self.assertEqual(len(self.poster.bodies), 1)
@@ -146,7 +146,7 @@ class QuestionTests(GatewayTestCase):
         self.assertResolved(board, code="031102")
 
     def test_questions_are_numbered(self) -> None:
-        """Questions are numbered from 1, regardless of their stops and outcomes."""
+        """Requests are numbered from 1, regardless of their stops and outcomes."""
         for number, code in enumerate(("1", "2", "2", "3", "1"), 1):
             board = self.request(code)
             self.assertEqual((self.number(), len(self.poster.bodies)), (str(number), number))
@@ -158,7 +158,7 @@ class QuestionTests(GatewayTestCase):
                 self.failureResultOf(board, SourceSilent)
 
     def test_questions_are_not_joined(self) -> None:
-        """Each request sends a question of its own; the cache joins requests."""
+        """Each call sends its own gateway request; the cache collapses them."""
         boards = [self.request(), self.request()]
         self.assertEqual(len(self.poster.bodies), 2)
         for number, board in enumerate(boards, 1):
@@ -169,8 +169,8 @@ class QuestionTests(GatewayTestCase):
 class ResponseTests(GatewayTestCase):
     """Callbacks before the deadline."""
 
-    def test_callback_resolves_question(self) -> None:
-        """A callback, gzip or plain, resolves the question of its stop; the board has the time of its receipt."""
+    def test_callback_resolves_request(self) -> None:
+        """A callback, gzip or plain, resolves the request of its stop; the board has the time of its receipt."""
         for data in (callback(CODE), gzip.compress(callback(CODE)), gzip.compress(callback(CODE), mtime=0)):
             board = self.request()
             self.clock.advance(0.25)
@@ -220,7 +220,7 @@ class ResponseTests(GatewayTestCase):
             self.assertEqual(self.late, [])
 
     def test_always_the_same_number(self) -> None:
-        """A gateway that always sends 56 resolves every question, including those long after number 56."""
+        """A gateway that always sends 56 resolves every request, including those long after number 56."""
         for number in range(1, 62):
             board = self.request()
             self.assertEqual(self.number(), str(number))
@@ -318,7 +318,7 @@ class DeliveryTests(GatewayTestCase):
         self.assertResolved(board, code="2")
 
     def test_same_stop_twice(self) -> None:
-        """Two boards of a stop in one callback resolve two questions."""
+        """Two boards of a stop in one callback resolve two requests."""
         older, newer = self.request(), self.request()
         delivery = self.gateway.deliver(callback(CODE, CODE))
         delivery.serve()
@@ -328,14 +328,14 @@ class DeliveryTests(GatewayTestCase):
 
 
 class DeadlineTests(GatewayTestCase):
-    """Questions without a response in time, and questions that are not accepted."""
+    """Requests without a response in time, and requests that are not accepted."""
 
     def test_default_deadline(self) -> None:
         """The default deadline is ten seconds, below the thirteen of a connection."""
         self.assertEqual(GatewaySettings().answer, 10.0)
 
     def test_no_response(self) -> None:
-        """A question that was accepted fails after ten seconds with SourceSilent."""
+        """A request that was accepted fails after ten seconds with SourceSilent."""
         board = self.request()
         self.clock.advance(9.9375)
         self.assertNoResult(board)
@@ -344,18 +344,18 @@ class DeadlineTests(GatewayTestCase):
         self.assertCounts(silent=1)
 
     def test_not_accepted(self) -> None:
-        """A question that was not accepted within ten seconds fails with SourceUnreachable; its POST is cancelled."""
+        """A request that was not accepted within ten seconds fails with SourceUnreachable; its POST is cancelled."""
         board = self.request(accepted=False)
         self.clock.advance(9.9375)
         self.assertNoResult(board)
         self.assertEqual(self.poster.cancelled, [])
         self.clock.advance(0.0625)
-        self.assertFails(board, SourceUnreachable, "question not accepted within 10 s")
+        self.assertFails(board, SourceUnreachable, "request not accepted within 10 s")
         self.assertEqual(self.poster.cancelled, self.poster.posts)
         self.assertCounts()
 
     def test_accepted_late(self) -> None:
-        """The ten seconds count from the question, not from its acknowledgement."""
+        """The ten seconds count from the request, not from its acknowledgement."""
         board = self.request(accepted=False)
         self.clock.advance(9)
         self.poster.posts[0].callback(None)
@@ -363,7 +363,7 @@ class DeadlineTests(GatewayTestCase):
         self.assertFails(board, SourceSilent, "no response within 10 s")
 
     def test_post_fails(self) -> None:
-        """A failed POST fails its question immediately, with the same text."""
+        """A failed POST fails its request immediately, with the same text."""
         for seconds in (0, 3):
             board = self.request(accepted=False)
             self.clock.advance(seconds)
@@ -383,7 +383,7 @@ class DeadlineTests(GatewayTestCase):
         self.assertFails(board, SourceSilent, "no response within 2.5 s")
 
     def test_each_question_has_its_deadline(self) -> None:
-        """A lost question delays only its own callers: each question has its own deadline."""
+        """A lost request delays only its own callers: each request has its own deadline."""
         boards = []
         for _ in range(4):
             boards.append(self.request())
@@ -405,7 +405,7 @@ class UnreadableTests(GatewayTestCase):
         return str(caught.exception)
 
     def test_unreadable_callback_with_code(self) -> None:
-        """An unreadable callback with a code fails only that stop's question, immediately."""
+        """An unreadable callback with a code fails only that stop's request, immediately."""
         for data in (BROKEN, write_error(CODE, "Timeout"), callback(CODE)[:-20]):
             board, other = self.request(), self.request("1")
             error = self.deliver_unreadable(data)
@@ -415,7 +415,7 @@ class UnreadableTests(GatewayTestCase):
             self.assertFails(other, SourceSilent, "no response within 10 s")
 
     def test_unreadable_callback_without_code(self) -> None:
-        """After an unreadable callback without a code, pending questions fail with its error at their deadline."""
+        """After an unreadable callback without a code, pending requests fail with its error at their deadline."""
         for data in (BROKEN_EARLY, b"", b"nonsense", b"\x1f\x8bnonsense", gzip.compress(BROKEN_EARLY)):
             accepted = self.request("1")
             self.clock.advance(5)
@@ -431,7 +431,7 @@ class UnreadableTests(GatewayTestCase):
             self.assertIs(self.poster.cancelled[-1], self.poster.posts[-2])
 
     def test_unreadable_compressed_callback(self) -> None:
-        """An unreadable callback fails the question of its code, compressed or not."""
+        """An unreadable callback fails the request of its code, compressed or not."""
         board, other = self.request(), self.request("1")
         self.deliver_unreadable(gzip.compress(write_error(CODE, "Timeout")))
         self.failureResultOf(board, SourceBroken)
@@ -439,14 +439,14 @@ class UnreadableTests(GatewayTestCase):
         self.failureResultOf(other, SourceSilent)
 
     def test_unreadable_callback_with_unknown_code(self) -> None:
-        """An unreadable callback for a stop that was not requested fails no question."""
+        """An unreadable callback for a stop that was not requested fails no request."""
         board = self.request()
         self.deliver_unreadable(write_error("999", "Timeout"))
         self.clock.advance(10)
         self.failureResultOf(board, SourceSilent)
 
     def test_readable_callback_follows(self) -> None:
-        """A readable callback after an unreadable one resolves the question."""
+        """A readable callback after an unreadable one resolves the request."""
         board = self.request()
         self.deliver_unreadable(BROKEN_EARLY)
         self.clock.advance(1)
@@ -455,21 +455,21 @@ class UnreadableTests(GatewayTestCase):
         self.assertEqual(self.late, [])
 
     def test_readable_callback_follows_late(self) -> None:
-        """A readable callback for a question that an unreadable one failed is late, and passed to the listeners."""
+        """A readable callback for a request that an unreadable one failed is late, and passed to the listeners."""
         board = self.request()
         self.deliver_unreadable(BROKEN)
         self.failureResultOf(board, SourceBroken)
         self.deliver(callback(CODE))
         self.assertEqual([board.code for board in self.late], [CODE])
 
-    def test_unreadable_callback_fails_the_pending_question(self) -> None:
-        """An unreadable callback fails the pending question, not one past its deadline."""
+    def test_unreadable_callback_fails_the_pending_request(self) -> None:
+        """An unreadable callback fails the pending request, not one past its deadline."""
         self.request_without_response()
         board = self.request()
         self.assertFails(board, SourceBroken, self.deliver_unreadable(BROKEN))
 
-    def test_unreadable_callback_without_questions(self) -> None:
-        """An unreadable callback without a pending question does not affect later ones."""
+    def test_unreadable_callback_without_requests(self) -> None:
+        """An unreadable callback without a pending request does not affect later ones."""
         self.deliver_unreadable(BROKEN)
         self.request_without_response()
         self.deliver_unreadable(BROKEN)
@@ -490,7 +490,7 @@ class UnreadableTests(GatewayTestCase):
 
 
 class UnsolicitedTests(GatewayTestCase):
-    """Callbacks without a pending question."""
+    """Callbacks without a pending request."""
 
     def test_unsolicited_callback(self) -> None:
         """A callback that was not requested is rejected, counted, and not passed to listeners."""
@@ -502,7 +502,7 @@ class UnsolicitedTests(GatewayTestCase):
         self.assertEqual(self.late, [])
 
     def test_callback_for_another_stop(self) -> None:
-        """A callback for another stop is rejected regardless of its number; the question stays pending."""
+        """A callback for another stop is rejected regardless of its number; the request stays pending."""
         board = self.request()
         for number in (None, self.number()):
             self.assertRaises(Unsolicited, self.deliver, callback("1", "2", number=number))
@@ -525,7 +525,7 @@ class UnsolicitedTests(GatewayTestCase):
         self.assertCounts(silent=1, late=1)
 
     def test_late_callback_after_failed_post(self) -> None:
-        """A callback to a question whose POST failed is passed to the listeners."""
+        """A callback to a request whose POST failed is passed to the listeners."""
         board = self.request(accepted=False)
         self.poster.posts[0].errback(PostError("broken off"))
         self.failureResultOf(board, SourceUnreachable)
@@ -533,7 +533,7 @@ class UnsolicitedTests(GatewayTestCase):
         self.assertEqual(len(self.late), 1)
 
     def test_callback_is_late_for_five_minutes(self) -> None:
-        """A callback is late until five minutes after its question, and unsolicited after that."""
+        """A callback is late until five minutes after its request, and unsolicited after that."""
         self.assertEqual(MAX_LATE_SECONDS, 300.0)
         for seconds, late in ((10, True), (299, True), (300, True), (300.5, False), (3600, False)):
             self.set_up_gateway(GatewaySettings())
@@ -570,8 +570,8 @@ class UnsolicitedTests(GatewayTestCase):
         self.clock.advance(300.5)
         self.assertRaises(Unsolicited, self.deliver, callback(CODE))
 
-    def test_late_callback_with_a_newer_question(self) -> None:
-        """A late callback with an older question's number reaches the listeners; the newer question stays pending."""
+    def test_late_callback_with_a_newer_request(self) -> None:
+        """A late callback with an older request's number reaches the listeners; the newer request stays pending."""
         older = self.request_without_response()
         board = self.request()
         newer = self.number()
@@ -583,8 +583,8 @@ class UnsolicitedTests(GatewayTestCase):
         self.assertEqual(len(self.late), 1)
         self.assertCounts(silent=1, late=1)
 
-    def test_callback_without_number_with_a_newer_question(self) -> None:
-        """A callback without a number resolves the pending question, if any."""
+    def test_callback_without_number_with_a_newer_request(self) -> None:
+        """A callback without a number resolves the pending request, if any."""
         self.request_without_response()
         board = self.request()
         self.deliver(callback(CODE))
@@ -614,10 +614,10 @@ class UnsolicitedTests(GatewayTestCase):
 
 
 class MemoryTests(GatewayTestCase):
-    """The bounds of stored questions."""
+    """The bounds of stored requests."""
 
     def test_oldest_questions_are_removed(self) -> None:
-        """Beyond the limit the oldest questions are removed: late callbacks to them are unsolicited."""
+        """Beyond the limit the oldest requests are removed: late callbacks to them are unsolicited."""
         self.set_up_gateway(GatewaySettings(remembered=3))
         codes = [str(n) for n in range(8)]
         for code in codes:
@@ -629,7 +629,7 @@ class MemoryTests(GatewayTestCase):
         self.assertEqual([board.code for board in self.late], codes[-3:])
 
     def test_pending_questions_are_not_removed(self) -> None:
-        """Pending questions are not removed, regardless of their number."""
+        """Pending requests are not removed, regardless of their number."""
         self.set_up_gateway(GatewaySettings(remembered=1))
         boards = {str(n): self.request(str(n)) for n in range(20)}
         for code, board in boards.items():
@@ -637,18 +637,18 @@ class MemoryTests(GatewayTestCase):
             self.assertResolved(board, code=code)
 
     def test_questions_are_bounded(self) -> None:
-        """At most one question more than the limit is stored, regardless of the number of stops."""
+        """At most one request more than the limit is stored, regardless of the number of stops."""
         self.set_up_gateway(GatewaySettings(remembered=10))
         for n in range(100):
             board = self.request(str(n))
             self.deliver(callback(str(n)))
             self.successResultOf(board)
-        questions = self.gateway._questions
-        self.assertLessEqual(len(questions.in_order), 11)
-        self.assertEqual(set(questions.by_code), {question.code for question in questions.in_order})
+        requests = self.gateway._requests
+        self.assertLessEqual(len(requests.in_order), 11)
+        self.assertEqual(set(requests.by_code), {request.code for request in requests.in_order})
 
     def test_old_questions_are_removed(self) -> None:
-        """Questions that are too old for a late callback are removed with the next question."""
+        """Requests that are too old for a late callback are removed with the next request."""
         for n in range(100):
             board = self.request(str(n % 7))
             self.deliver(callback(str(n % 7)))
@@ -657,15 +657,15 @@ class MemoryTests(GatewayTestCase):
         board = self.request()
         self.deliver(callback(CODE))
         self.successResultOf(board)
-        self.assertEqual(len(self.gateway._questions.in_order), 1)
-        self.assertEqual(list(self.gateway._questions.by_code), [CODE])
+        self.assertEqual(len(self.gateway._requests.in_order), 1)
+        self.assertEqual(list(self.gateway._requests.by_code), [CODE])
 
 
 class StopTests(GatewayTestCase):
     """The end of the service."""
 
-    def test_stop_fails_pending_questions(self) -> None:
-        """Pending questions fail, no delayed call is left, and the connections are closed."""
+    def test_stop_fails_pending_requests(self) -> None:
+        """Pending requests fail, no delayed call is left, and the connections are closed."""
         self.gateway.startService()
         boards = [self.request("1"), self.request("2", accepted=False), self.request("1")]
         self.request_and_respond("3")
@@ -683,7 +683,7 @@ class StopTests(GatewayTestCase):
         self.assertResolved(board, code=code)
 
     def test_post_is_cancelled_at_its_deadline(self) -> None:
-        """The POST of a question that is never acknowledged is cancelled at the deadline."""
+        """The POST of a request that is never acknowledged is cancelled at the deadline."""
         board = self.request(accepted=False)
         self.deliver(callback(CODE))
         self.assertResolved(board)
@@ -693,15 +693,15 @@ class StopTests(GatewayTestCase):
         self.assertEqual(self.lines(), [])
 
     def test_events(self) -> None:
-        """Events have the seconds until a question was acknowledged, and until its callback."""
+        """Events have the seconds until a request was acknowledged, and until its callback."""
         self.request()
         self.clock.advance(2)
         self.deliver(callback(CODE))
         events = [event["flight"] for event in self.events if "flight" in event]
         self.assertEqual([(event.name, event.seconds) for event in events], [("taken", 0.0), ("answered", 2.0)])
 
-    def test_stop_without_questions(self) -> None:
-        """A gateway without questions can be stopped."""
+    def test_stop_without_requests(self) -> None:
+        """A gateway without requests can be stopped."""
         self.gateway.startService()
         self.successResultOf(self.gateway.stopService())
         self.assertTrue(self.poster.closed)
@@ -719,14 +719,14 @@ class StopTests(GatewayTestCase):
 class LogTests(GatewayTestCase):
     """The log lines."""
 
-    def fail_question(self) -> None:
-        """Send a question whose POST fails."""
+    def fail_request(self) -> None:
+        """Send a request whose POST fails."""
         board = self.request(accepted=False)
         self.poster.posts[-1].errback(PostError("connection refused"))
         self.failureResultOf(board, SourceUnreachable)
 
-    def resolve_question(self) -> None:
-        """Send a question and its callback."""
+    def resolve_request(self) -> None:
+        """Send a request and its callback."""
         board = self.request()
         self.deliver(callback(CODE))
         self.successResultOf(board)
@@ -734,48 +734,48 @@ class LogTests(GatewayTestCase):
     def test_success_is_not_logged(self) -> None:
         """Without failures nothing is logged."""
         for _ in range(3):
-            self.resolve_question()
+            self.resolve_request()
         self.assertEqual(self.lines(), [])
 
     def test_failure_and_recovery_are_logged_once(self) -> None:
         """A failing gateway is logged once, and its recovery once."""
         for _ in range(3):
-            self.fail_question()
+            self.fail_request()
             self.clock.advance(0.5)
         self.assertEqual(self.lines(), [(LogLevel.warn, "GOVI: failing (connection refused)")])
         for _ in range(3):
-            self.resolve_question()
-        self.assertEqual(self.lines()[1:], [(LogLevel.info, "GOVI: accepting questions again after 1.5 s")])
+            self.resolve_request()
+        self.assertEqual(self.lines()[1:], [(LogLevel.info, "GOVI: accepting requests again after 1.5 s")])
 
     def test_flapping_gateway_is_logged_once_a_minute(self) -> None:
         """Each failure is logged, but at most one a minute."""
         for _ in range(7):
-            self.fail_question()
-            self.resolve_question()
+            self.fail_request()
+            self.resolve_request()
             self.clock.advance(15)
         self.assertEqual([level for level, _ in self.lines()], [LogLevel.warn, LogLevel.info] * 2)
 
     def test_gateway_that_does_not_accept_is_failing(self) -> None:
-        """A gateway that does not accept questions is failing."""
+        """A gateway that does not accept requests is failing."""
         for _ in range(2):
             board = self.request(accepted=False)
             self.clock.advance(10)
             self.failureResultOf(board, SourceUnreachable)
-        self.assertEqual(self.lines(), [(LogLevel.warn, "GOVI: failing (question not accepted within 10 s)")])
+        self.assertEqual(self.lines(), [(LogLevel.warn, "GOVI: failing (request not accepted within 10 s)")])
 
     def test_acknowledgement_is_recovery(self) -> None:
-        """A gateway that acknowledges a question has recovered, with or without a response."""
-        self.fail_question()
+        """A gateway that acknowledges a request has recovered, with or without a response."""
+        self.fail_request()
         self.request_without_response()
-        self.assertEqual(self.lines()[1], (LogLevel.info, "GOVI: accepting questions again after 0.0 s"))
+        self.assertEqual(self.lines()[1], (LogLevel.info, "GOVI: accepting requests again after 0.0 s"))
 
     def test_callback_is_recovery(self) -> None:
         """A callback that arrives before the response to its POST is a recovery."""
-        self.fail_question()
+        self.fail_request()
         board = self.request(accepted=False)
         self.deliver(callback(CODE))
         self.successResultOf(board)
-        self.assertEqual(self.lines()[1:], [(LogLevel.info, "GOVI: accepting questions again after 0.0 s")])
+        self.assertEqual(self.lines()[1:], [(LogLevel.info, "GOVI: accepting requests again after 0.0 s")])
         self.poster.posts[-1].callback(None)
         self.assertEqual(len(self.lines()), 2)
 
@@ -793,7 +793,7 @@ class LogTests(GatewayTestCase):
             [
                 (LogLevel.warn, line)
                 for line in (
-                    "GOVI: accepted the question for stop 57330430, no response within 10 s",
+                    "GOVI: no response for stop 57330430 within 10 s (request was accepted)",
                     "GOVI: response for stop 57330430 after 12.5 s, stored",
                     "GOVI: repeated response for stop 57330430",
                     "GOVI: unsolicited callback for stop 1, 2 rejected",

@@ -17,7 +17,7 @@ from govi_server.departures.timing_point import is_timing_point_code
 from govi_server.kv55.messages import (
     LICENSE,
     BadMessage,
-    Question,
+    GatewayRequest,
     code_in,
     read_dris_55,
     read_dris_55_req,
@@ -495,7 +495,7 @@ class BadMessageTests(SynchronousTestCase):
         self.assertBad(
             {
                 "another root": b"<html/>",
-                "a request": write_dris_55_req(Question("031102", "1"), WINTER),
+                "a request": write_dris_55_req(GatewayRequest("031102", "1"), WINTER),
                 "an acknowledgement": write_dris_55_res(WINTER),
                 "a namespace": GOVI.replace(b"<DRIS_55>", b'<DRIS_55 xmlns="urn:kv55">'),
                 "the root of K55's errors": b"<DRIS_55 />",
@@ -606,12 +606,12 @@ class ErrorTests(SynchronousTestCase):
             )
 
 
-class QuestionTests(SynchronousTestCase):
+class GatewayRequestTests(SynchronousTestCase):
     """DRIS_55_REQ."""
 
     def test_structure(self) -> None:
-        """A question has all elements of the interface in its order."""
-        document = write_dris_55_req(Question("031102", "56"), WINTER)
+        """A gateway request has all elements of the interface in its order."""
+        document = write_dris_55_req(GatewayRequest("031102", "56"), WINTER)
         self.assertEqual(ElementTree.fromstring(document).tag, "DRIS_55_REQ")
         self.assertEqual(
             leaves(document),
@@ -627,28 +627,28 @@ class QuestionTests(SynchronousTestCase):
         )
 
     def test_round_trip(self) -> None:
-        """A question is the same after writing and reading."""
-        for question in (
-            Question("031102", "56", "openOV", "2012-01-22T22:45:49"),
-            Question("0", "", "", "now"),
-            Question("1234567890", "1", "<you & me>", "2012"),
+        """A gateway request is the same after writing and reading."""
+        for request in (
+            GatewayRequest("031102", "56", "openOV", "2012-01-22T22:45:49"),
+            GatewayRequest("0", "", "", "now"),
+            GatewayRequest("1234567890", "1", "<you & me>", "2012"),
         ):
-            self.assertEqual(read_dris_55_req(write_dris_55_req(question, SUMMER)), question)
+            self.assertEqual(read_dris_55_req(write_dris_55_req(request, SUMMER)), request)
 
     def test_request_timestamp(self) -> None:
-        """A question without a RequestTimestamp gets its time of sending."""
-        question = read_dris_55_req(write_dris_55_req(Question("1", "2"), SUMMER))
-        self.assertEqual(question, Question("1", "2", "openOV", "2012-07-01T10:00:00"))
+        """A gateway request without a RequestTimestamp gets its time of sending."""
+        request = read_dris_55_req(write_dris_55_req(GatewayRequest("1", "2"), SUMMER))
+        self.assertEqual(request, GatewayRequest("1", "2", "openOV", "2012-07-01T10:00:00"))
 
     def test_only_the_stop_is_required(self) -> None:
         """Only the stop is required."""
         point = "<TimingPoint><TimingPointCode>031102</TimingPointCode></TimingPoint>"
         message = f"<DRIS_55_REQ><Request>{point}</Request></DRIS_55_REQ>".encode()
-        self.assertEqual(read_dris_55_req(message), Question("031102", "0", "openOV", ""))
+        self.assertEqual(read_dris_55_req(message), GatewayRequest("031102", "0", "openOV", ""))
 
     def test_other_documents_are_rejected(self) -> None:
-        """A document without a question about a stop is rejected."""
-        good = write_dris_55_req(Question("031102", "56"), WINTER)
+        """A document without a request for a stop is rejected."""
+        good = write_dris_55_req(GatewayRequest("031102", "56"), WINTER)
         table = {
             "nothing": b"",
             "cut off": good[:-5],
@@ -828,7 +828,7 @@ class CodeTests(SynchronousTestCase):
             GOVI[:500]: "031102",
             b"\0\xff<TimingPointCode>1</TimingPointCode><TimingPointCode>2</TimingPointCode>": "1",
             b"<TimingPointCode>a</TimingPointCode><TimingPointCode>02</TimingPointCode>": "02",
-            write_dris_55_req(Question("0042", "1"), WINTER): "0042",
+            write_dris_55_req(GatewayRequest("0042", "1"), WINTER): "0042",
             b"": None,
             b"<TimingPointCode></TimingPointCode>": None,
             b"<TimingPointCode>12345678901</TimingPointCode>": None,

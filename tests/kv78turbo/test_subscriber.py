@@ -371,7 +371,7 @@ class StateTests(SubscriberTestCase):
             self.lines(),
             [
                 f"Feed {ADDRESS}: receiving data (RECOVERING)",
-                f"Feed {ADDRESS}: data received for 60 s (UP)",
+                f"Feed {ADDRESS}: complete after 60 s of data (UP)",
             ],
         )
 
@@ -420,7 +420,7 @@ class StateTests(SubscriberTestCase):
         self.assertEqual((self.subscriber.state, self.subscriber.address), ("DOWN", None))
         self.assertEqual(
             self.lines()[1:],
-            [f"Feed {ADDRESS}: silent for 60 s (DOWN), connecting to {ADDRESS} in 1 s"],
+            [f"Feed {ADDRESS}: no data for 60 s (DOWN); reconnecting to {ADDRESS} in 1 s"],
         )
         self.wait(1)
         self.assertEqual(self.subscriber.address, ADDRESS)

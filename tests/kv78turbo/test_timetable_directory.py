@@ -175,7 +175,7 @@ class TimetableDirectoryTests(SynchronousTestCase):
             path = os.path.join(self.path, name)
             with self.assertRaises(StartupError) as caught:
                 self.make_directory(path).startService()
-            self.assertEqual(str(caught.exception), f"cannot read the timetable in {path}: {reason}")
+            self.assertEqual(str(caught.exception), f"feed.timetable (--timetable): cannot read {path}: {reason}")
 
     def test_missing_directory_is_logged(self) -> None:
         """A directory that disappears is logged, and read once it is back."""

@@ -160,7 +160,8 @@ class SnapshotTests(SynchronousTestCase):
         snapshots = self.make_snapshots(self.program, "/nonexistent/snapshot")
         error = self.assertRaises(StartupError, snapshots.startService)
         self.assertEqual(
-            str(error), "cannot write the snapshot /nonexistent/snapshot: /nonexistent is not a directory"
+            str(error),
+            "snapshot.file (--snapshot): cannot write /nonexistent/snapshot: /nonexistent is not a directory",
         )
 
     def test_unread_snapshot_is_not_overwritten(self) -> None:

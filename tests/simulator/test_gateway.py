@@ -5,7 +5,7 @@ import gzip
 from lxml import etree
 from twisted.logger import LogLevel, capturedLogs
 
-from govi_server.kv55.messages import Question, read_dris_55, write_dris_55_req
+from govi_server.kv55.messages import GatewayRequest, read_dris_55, write_dris_55_req
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.simulator.gateway import GatewayBehaviour, SimulatedGateway
@@ -23,7 +23,7 @@ class SimulatedGatewayTests(WireTestCase):
         self.server = Server("", 0, RequestHandler, clock=self.clock, find_module=lambda segment: gateway)
 
     def request(self, code: str = STATION, number: int = 7) -> Response:
-        return self.post(write_dris_55_req(Question(code, str(number), "us"), NOW))
+        return self.post(write_dris_55_req(GatewayRequest(code, str(number), "us"), NOW))
 
     def post(self, body: bytes) -> Response:
         client = Client(self.server)

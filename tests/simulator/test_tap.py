@@ -10,6 +10,7 @@ from govi_server.runtime.ordered_services import OrderedMultiService
 from govi_server.server import Server
 from govi_server.simulator import tap
 from govi_server.simulator.feed import SimulatedFeed
+from govi_server.simulator.gateway import GatewayBehaviour
 
 
 class SimulatorTests(SynchronousTestCase):
@@ -32,7 +33,7 @@ class SimulatorTests(SynchronousTestCase):
         options.parseOptions(["--listen", "foo:1"])
         with self.assertRaises(SystemExit) as caught:
             tap.makeService(options, MemoryReactorClock())
-        self.assertIn("govi-simulator: invalid endpoint 'foo:1': ", str(caught.exception))
+        self.assertIn("govi-simulator: --listen: invalid endpoint 'foo:1': ", str(caught.exception))
 
 
 class OptionsTests(SynchronousTestCase):
@@ -64,8 +65,23 @@ class OptionsTests(SynchronousTestCase):
             ("--duplicate", "-1"),
             ("--out-of-order", "nan"),
             ("--silence", "-1"),
+            ("--seed", "x"),
         ):
-            self.assertRaises(usage.UsageError, self.parse, "--feed", "tcp://127.0.0.1:1", option, value)
+            error = self.assertRaises(usage.UsageError, self.parse, "--feed", "tcp://127.0.0.1:1", option, value)
+            self.assertTrue(str(error).startswith(f"{option}: invalid value {value!r} (expected "), error)
+
+    def test_invalid_fraction(self) -> None:
+        """The error of an invalid number names the option and the expected values."""
+        error = self.assertRaises(usage.UsageError, self.parse, "--drop", "3")
+        self.assertEqual(str(error), "--drop: invalid value '3' (expected a fraction from 0 to 1)")
+
+    def test_defaults_are_those_of_the_demo(self) -> None:
+        """Without options the gateway behaves as in the demo."""
+        options = self.parse()
+        defaults = GatewayBehaviour()
+        self.assertEqual(
+            (options["delay"], options["drop"], options["seed"]), (defaults.delay, defaults.loss, defaults.seed)
+        )
 
     def test_unusable_options(self) -> None:
         """Options of the feed require --feed with a valid address, and a replay requires a directory."""

@@ -1,5 +1,7 @@
 """Listening on endpoints."""
 
+from errno import EADDRINUSE
+
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 
@@ -10,7 +12,7 @@ from tests.client import WireTestCase
 
 class _PortInUse(MemoryReactorClock):
     def listenTCP(self, port, factory, backlog=50, interface=""):  # type: ignore[no-untyped-def]  # as in its base
-        raise CannotListenError(interface, port, OSError(98, "Address already in use"))
+        raise CannotListenError(interface, port, OSError(EADDRINUSE, "Address already in use"))
 
 
 class ListenerTests(WireTestCase):
@@ -21,7 +23,7 @@ class ListenerTests(WireTestCase):
         reactor = MemoryReactorClock()
         addresses: list[object] = []
         services = server_service(
-            reactor, self.server, ["tcp:8080", "tcp:8443:interface=127.0.0.1"], addresses.append
+            reactor, "--listen", ["tcp:8080", "tcp:8443:interface=127.0.0.1"], self.server, addresses.append
         )
         services.privilegedStartService()
         services.startService()
@@ -33,7 +35,7 @@ class ListenerTests(WireTestCase):
 
     def test_stops_listening_before_draining(self) -> None:
         """The services stop listening first, and have stopped when the last connection is closed."""
-        services = server_service(MemoryReactorClock(), self.server, ["tcp:8080"])
+        services = server_service(MemoryReactorClock(), "--listen", ["tcp:8080"], self.server)
         services.startService()
         client = self.client()
         client.get("/parrot/defer")
@@ -46,15 +48,18 @@ class ListenerTests(WireTestCase):
         self.successResultOf(stopped)
 
     def test_port_in_use_is_reported(self) -> None:
-        """The error of a port in use contains the endpoint and the name of the server."""
-        listener = Listener(_PortInUse(), "tcp:8080", self.server)
+        """The error of a port in use names the setting and the endpoint, and the probable cause."""
+        listener = Listener(_PortInUse(), "--listen", "tcp:8080", self.server)
         with self.assertRaises(StartupError) as caught:
             listener.privilegedStartService()
-        self.assertEqual(str(caught.exception), "cannot listen on tcp:8080 for govi-cache: Address already in use")
+        self.assertEqual(
+            str(caught.exception),
+            "--listen: cannot listen on tcp:8080: address already in use; is another govi-cache running?",
+        )
 
     def test_invalid_endpoint_is_reported(self) -> None:
-        """The error of an invalid endpoint contains the endpoint."""
+        """The error of an invalid endpoint names the setting and the endpoint."""
         for text in ("", "foo:1", "tcp", "tcp:x", "tcp:1:foo=2", "ssl:1:privateKey=/nonexistent"):
             with self.assertRaises(StartupError) as caught:
-                Listener(MemoryReactorClock(), text, self.server)
-            self.assertIn(repr(text), str(caught.exception))
+                Listener(MemoryReactorClock(), "--listen", text, self.server)
+            self.assertIn(f"--listen: invalid endpoint {text!r}: ", str(caught.exception))
