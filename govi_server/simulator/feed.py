@@ -122,7 +122,7 @@ class SimulatedFeed(Service):
         """Listen. Raises StartupError, for example if the address is in use."""
         super().privilegedStartService()
         address = self._publisher.open()
-        self.log.info("Simulated feed: listening on {address} for {source}", address=address, source=self._source)
+        self.log.info("Simulated feed: listening on {address} ({source})", address=address, source=self._source)
         self._on_listening(address)
 
     def startService(self) -> None:

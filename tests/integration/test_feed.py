@@ -62,7 +62,7 @@ def town() -> Iterator[str]:
         text=True,
     )
     try:
-        wait_for(process, f"Listening on {feed} for the feed of the town")
+        wait_for(process, f"Simulated feed: listening on {feed} (the town)")
         yield feed
     finally:
         process.kill()
