@@ -32,7 +32,7 @@ def read_moment(text: str, now: datetime) -> datetime:
         moment = moment if moment.tzinfo else moment.replace(tzinfo=LOCAL_ZONE)
         moment.timestamp()
     except (ValueError, OverflowError):
-        expected = "expected for example 2026-11-22, 2026-11-22T15:30, 2h or 3d"
+        expected = "expected, for example, 2026-11-22, 2026-11-22T15:30, 2h or 3d"
         raise ValueError(f"invalid moment {text!r} ({expected})") from None
     return moment
 

@@ -140,7 +140,7 @@ class StatisticsLog(Service):
             self._file = self._open()
         except (OSError, ValueError) as error:  # ValueError: the name contains NUL
             reason = getattr(error, "strerror", None) or error
-            raise StartupError(f"cannot write the statistics log {self._path}: {reason}") from None
+            raise StartupError(f"statistics.file (--statistics): cannot write {self._path}: {reason}") from None
         self._publisher.addObserver(self._observer)
         super().startService()
         self.log.info("Statistics log {path}: opened", path=self._path)

@@ -167,7 +167,8 @@ def test_unwritable_statistics_log_is_reported(twistd: Twistd) -> None:
     process = twistd(*arguments(free_port(), "--statistics", "/nonexistent/log"))
     output, _ = process.communicate(timeout=10)
     assert process.returncode == 1
-    assert output.endswith("cannot write the statistics log /nonexistent/log: No such file or directory\n")
+    error = "statistics.file (--statistics): cannot write /nonexistent/log: No such file or directory"
+    assert output.endswith(f"{error}\n")
     assert "Traceback" not in output
 
 

@@ -183,5 +183,5 @@ class StatisticsLogTests(WireTestCase):
             log.startService()
         self.assertEqual(
             str(caught.exception),
-            "cannot write the statistics log /nonexistent/statistics.log: No such file or directory",
+            "statistics.file (--statistics): cannot write /nonexistent/statistics.log: No such file or directory",
         )
