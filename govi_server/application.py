@@ -45,7 +45,7 @@ from govi_server.operations.metrics import FailingStops, Metrics
 from govi_server.operations.readiness import Readiness
 from govi_server.operations.snapshot import Snapshots
 from govi_server.operations.status import Status
-from govi_server.pages.front_page import Source
+from govi_server.pages.front_page import SourceDescription
 from govi_server.request_handler import RequestHandler
 from govi_server.runtime.clock import ClockWatch
 from govi_server.runtime.cooperative import make_cooperator
@@ -193,7 +193,7 @@ def _add_pages(
         displays = FeedDisplays(components.feed)
     else:
         displays = CacheDisplays(next(iter(components.gateways.values())).cache, reactor)
-    sources = [Source(name, module.source, _license(module)) for name, module in config.modules.items()]
+    sources = [SourceDescription(name, module.source, _license(module)) for name, module in config.modules.items()]
     documentation = Documentation(lambda: modules, VERSION, config.access)
     for page in (
         Front(sources, components.feed, stop_index, VERSION, STATION if config.is_demo else ""),

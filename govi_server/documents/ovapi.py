@@ -17,10 +17,10 @@ from govi_server.documents.ovapi_structs import (
     LineActuals,
     LineNetwork,
     Message,
-    Pass,
+    PassDocument,
     Stop,
     StopArea,
-    StopBoard,
+    StopDocument,
     StopNearby,
     StopOfLine,
 )
@@ -65,7 +65,7 @@ class OvapiDocuments:
         stop = self.stop(code)
         return StopArea(stop.TimingPointTown, stop.TimingPointName, stop.StopAreaCode, stop.Longitude, stop.Latitude)
 
-    def passtime(self, passtime: Passtime) -> Pass:
+    def passtime(self, passtime: Passtime) -> PassDocument:
         """Return the description of a passtime."""
         timetable = self._timetable
         line = timetable.lines.get((passtime.data_owner_code, passtime.line_planning_number))
@@ -74,7 +74,7 @@ class OvapiDocuments:
         arrival, departure = passtime.target_arrival_time, passtime.target_departure_time
         expected_arrival, expected_departure = passtime.expected_arrival_time, passtime.expected_departure_time
         day = passtime.operation_date
-        return Pass(
+        return PassDocument(
             IsTimingStop=passtime.is_timing_stop,
             DestinationName50=timetable.destination(passtime),
             DataOwnerCode=passtime.data_owner_code,
@@ -113,9 +113,9 @@ class OvapiDocuments:
             **dict(passtime.extra),
         )
 
-    def passes(self, passtimes: Iterable[Passtime]) -> dict[str, Pass]:
+    def passes(self, passtimes: Iterable[Passtime]) -> dict[str, PassDocument]:
         """Return the passes of a stop by journey, in order; if a journey calls twice, the earlier pass."""
-        passes: dict[str, Pass] = {}
+        passes: dict[str, PassDocument] = {}
         for passtime in passtimes:
             if passtime.journey not in passes:
                 passes[passtime.journey] = self.passtime(passtime)
@@ -129,10 +129,10 @@ class OvapiDocuments:
             if value is not None
         }
 
-    def board(self, board: StopDepartures, query: Query, departures: bool) -> StopBoard:
+    def board(self, board: StopDepartures, query: Query, departures: bool) -> StopDocument:
         """Return a stop with its passes and messages. departures: omit passes that only arrive."""
         passtimes = (passtime for passtime in board.passtimes if passtime.is_departure or not departures)
-        return StopBoard(
+        return StopDocument(
             self.stop(board.code),
             self.passes(query.select(passtimes, self._timetable.public_number)),
             {message.key: self.message(message) for message in board.messages},
@@ -175,7 +175,7 @@ class OvapiDocuments:
             for pattern, stops in sorted(patterns.items())
         }
 
-    def _actuals(self, operator: str, number: str, direction: str) -> dict[str, Pass]:
+    def _actuals(self, operator: str, number: str, direction: str) -> dict[str, PassDocument]:
         """Return the current pass of each journey of a line, including journeys that begin within the horizon."""
         now = self._feed.clock.seconds()
         live = self._feed.passtimes.lines.get((operator, number, direction), ())

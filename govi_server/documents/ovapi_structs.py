@@ -67,7 +67,7 @@ def _with_text_members(names: Iterable[str]) -> Callable[[_Extended], _Extended]
 
 
 @_with_text_members(EXTRA_NAMES)
-class Pass(Struct, kw_only=True, gc=False):
+class PassDocument(Struct, kw_only=True, gc=False):
     """A journey at a stop. Times are local, without an offset; unknown members are absent.
 
     A time that the operator does not publish has the value of another of the four.
@@ -113,11 +113,11 @@ Message = dict[str, str]
 """A general message: its KV8 columns by name."""
 
 
-class StopBoard(Struct):
+class StopDocument(Struct):
     """A stop with its passes and its general messages, by their keys."""
 
     Stop: "Stop"
-    Passes: dict[str, Pass]
+    Passes: dict[str, PassDocument]
     GeneralMessages: dict[str, Message]
 
 
@@ -139,7 +139,7 @@ class LineActuals(Struct):
     """A line with the pass of each journey at its current or next stop."""
 
     Line: "Line"
-    Actuals: dict[str, Pass]
+    Actuals: dict[str, PassDocument]
     ServerTime: _ServerTime
 
 
@@ -153,7 +153,7 @@ class Journey(Struct):
     """A journey: its passes by UserStopOrderNumber."""
 
     ServerTime: _ServerTime
-    Stops: dict[str, Pass]
+    Stops: dict[str, PassDocument]
 
 
 class LastUpdateTimeStamps(Struct):
@@ -182,10 +182,10 @@ class StopsNearby(Struct):
     Stops: Annotated[list[StopNearby], Meta(max_length=MAX_RESULTS)]
 
 
-StopBoards = dict[str, StopBoard]
+StopDocuments = dict[str, StopDocument]
 """/tpc/{TimingPointCodes}: boards by TimingPointCode."""
 
-AreaBoards = dict[str, StopBoards]
+AreaBoards = dict[str, StopDocuments]
 """/stopareacode/{StopAreaCodes}: boards by StopAreaCode and TimingPointCode."""
 
 Nothing = Annotated[list[str], Meta(max_length=0)]

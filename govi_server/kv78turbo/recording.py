@@ -12,7 +12,7 @@ MAX_CTX_BYTES = 64 << 20
 """Larger messages are recorded as received, compressed."""
 
 
-class Record(Struct, omit_defaults=True):
+class RecordedMessage(Struct, omit_defaults=True):
     """One message of a recording, with either ctx or base64."""
 
     time: str
@@ -23,20 +23,20 @@ class Record(Struct, omit_defaults=True):
     """The payload as received, if it is not gzip of UTF-8."""
 
 
-_decode = msgspec.json.Decoder(Record).decode
+_decode = msgspec.json.Decoder(RecordedMessage).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def make_record(envelope: str, payload: bytes, now: float) -> Record:
+def make_record(envelope: str, payload: bytes, now: float) -> RecordedMessage:
     """Return the record of a message received now (epoch seconds)."""
     time = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     try:
-        return Record(time, envelope, ctx=gunzip(payload, MAX_CTX_BYTES).decode())
+        return RecordedMessage(time, envelope, ctx=gunzip(payload, MAX_CTX_BYTES).decode())
     except ValueError:
-        return Record(time, envelope, base64=base64.b64encode(payload).decode())
+        return RecordedMessage(time, envelope, base64=base64.b64encode(payload).decode())
 
 
-def read_record(line: bytes) -> Record:
+def read_record(line: bytes) -> RecordedMessage:
     """Parse a line of a recording. Raises ValueError if it is invalid."""
     try:
         record = _decode(line)
@@ -48,6 +48,6 @@ def read_record(line: bytes) -> Record:
     return record
 
 
-def write_record(record: Record) -> bytes:
+def write_record(record: RecordedMessage) -> bytes:
     """Format a line of a recording."""
     return _encode(record) + b"\n"

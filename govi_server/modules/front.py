@@ -19,7 +19,7 @@ from govi_server.modules.feed_responses import INVALID_PARAMETER
 from govi_server.modules.query_parameters import LANG, VARY, language
 from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
 from govi_server.pages.assets import PAGE_HEADERS
-from govi_server.pages.front_page import FeedStatus, FrontPage, LinkedStop, OperatorStatus, Source, page
+from govi_server.pages.front_page import FeedStatus, FrontPage, LinkedStop, OperatorStatus, SourceDescription, page
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 MAX_CHANGED_STOPS = 12
@@ -48,7 +48,7 @@ class Front(Service):
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[SourceDescription],
         feed: Feed | None,
         index_cache: StopIndexCache | None,
         version: str,

@@ -12,7 +12,7 @@ from govi_server.documents.ovapi_structs import (
     Message,
     Nothing,
     StopArea,
-    StopBoards,
+    StopDocuments,
 )
 from govi_server.http.parameters import Parameter, String
 from govi_server.modules.feed_responses import FEED_HEADERS, INVALID_PARAMETER, NOT_FOUND_HEADERS, UNAVAILABLE_HEADERS
@@ -70,7 +70,7 @@ STOPS: list[Operation] = [
     _operation(
         "/tpc/{TimingPointCodes}",
         "Boards of stops",
-        StopBoards,
+        StopDocuments,
         CODES,
         filters=FILTERS,
         example="/tpc/57330430?limit=1",
@@ -78,7 +78,7 @@ STOPS: list[Operation] = [
     _operation(
         "/tpc/{TimingPointCodes}/departures",
         "Boards of stops, without arrivals at a last stop",
-        StopBoards,
+        StopDocuments,
         CODES,
         filters=FILTERS,
     ),

@@ -24,7 +24,7 @@ DRAIN_DELAY_SECONDS = 0.5
 """Time for the result of drain() to reach the client before draining closes the session."""
 
 
-class Text(str):
+class CommandOutput(str):
     """The result of a command, which a prompt shows as it is, not as a literal."""
 
     def __repr__(self) -> str:
@@ -57,17 +57,17 @@ class ManholeCommands:
         methods = inspect.getmembers(type(self), inspect.isfunction)
         return {name: getattr(self, name) for name, _ in methods if name != "all" and not name.startswith("_")}
 
-    def help(self, command: object = None) -> Text:
+    def help(self, command: object = None) -> CommandOutput:
         """List the commands; help(command) describes one of them."""
         if command is not None:  # unlike pydoc, which would start a pager that waits for the server's keyboard
-            return Text(inspect.getdoc(command) or "no help available")
+            return CommandOutput(inspect.getdoc(command) or "no help available")
         rows = [
             (name + str(inspect.signature(method)).partition(" ->")[0].replace("'", ""), _first_line(method))
             for name, method in self.all().items()
         ]
         return _table(rows, len(rows))
 
-    def status(self) -> Text:
+    def status(self) -> CommandOutput:
         """Show the health and its reasons, connections, sources and incidents."""
         status = self._status.json()
         rows = [
@@ -86,16 +86,16 @@ class ManholeCommands:
             rows.append((component, ", ".join(f"{kind}: {n}" for kind, n in counts.items())))
         return _table(rows, len(rows))
 
-    def flights(self) -> Text:
+    def flights(self) -> CommandOutput:
         """List the gateway requests in flight, with the number of clients that wait for each."""
         rows = [
             (f"/{name}", code, f"{waiting} waiting")
             for name, gateway in self._components.gateways.items()
             for code, waiting in sorted(gateway.cache.pending.items(), key=lambda item: -item[1])
         ]
-        return _table(rows) if rows else Text("no gateway requests in flight")
+        return _table(rows) if rows else CommandOutput("no gateway requests in flight")
 
-    def stop(self, code: str) -> Text:
+    def stop(self, code: str) -> CommandOutput:
         """Show the boards of a stop in memory, stop("31000226"), and their ages; sends no request."""
         if error := _code_error(code):
             return error
@@ -108,41 +108,41 @@ class ManholeCommands:
                 texts.append(f"/{name}: {_board(entry.board, gateway.cache.age(entry))}")
         if self._components.feed is not None:
             texts.append(_feed_board(self._components.feed, code))
-        return Text("\n".join(texts))
+        return CommandOutput("\n".join(texts))
 
-    def slow(self) -> Text:
+    def slow(self) -> CommandOutput:
         """List the stops with the longest waits of the last hour."""
         slowest = self._status.json()["stops"]["slowest_ms"]
         rows = [(stop, f"{milliseconds} ms") for stop, milliseconds in slowest.items()]
-        return _table(rows) if rows else Text("no waits for a stop in the last hour")
+        return _table(rows) if rows else CommandOutput("no waits for a stop in the last hour")
 
-    def breaker(self) -> Text:
+    def breaker(self) -> CommandOutput:
         """Show the circuit breaker of each gateway: closed (normal), open (no requests) or half-open (probing).
 
         A breaker cannot be closed by hand: a probe is sent every few seconds, and closes it if it succeeds.
         """
         rows = [(f"/{name}", gateway.breaker.state) for name, gateway in self._components.gateways.items()]
-        return _table(rows) if rows else Text("no gateway is configured")
+        return _table(rows) if rows else CommandOutput("no gateway is configured")
 
-    def purge(self, code: str) -> Text:
+    def purge(self, code: str) -> CommandOutput:
         """Remove a stop's boards from the caches: the next client waits for a new board."""
         if error := _code_error(code):
             return error
         purged = [f"/{name}" for name, gateway in self._components.gateways.items() if gateway.cache.purge(code)]
-        return Text(f"{code}: removed from {', '.join(purged)}" if purged else f"{code}: not cached")
+        return CommandOutput(f"{code}: removed from {', '.join(purged)}" if purged else f"{code}: not cached")
 
-    def refresh(self, code: str) -> Text | Deferred[Text]:
+    def refresh(self, code: str) -> CommandOutput | Deferred[CommandOutput]:
         """Request a stop from the gateways now, bypassing the cache; show and cache the boards."""
         if error := _code_error(code):
             return error
         if not self._components.gateways:
-            return Text("no gateway is configured: the live feed needs no requests")
-        text: Deferred[Text] = Deferred.fromCoroutine(self._refresh(code))
+            return CommandOutput("no gateway is configured: the live feed needs no requests")
+        text: Deferred[CommandOutput] = Deferred.fromCoroutine(self._refresh(code))
         # A prompt shows a fired Deferred as its address, so return the result if it is available.
         result = getattr(text, "result", None)
-        return result if isinstance(result, Text) else text
+        return result if isinstance(result, CommandOutput) else text
 
-    def log_level(self, namespace: str | None = None, level: str = "info") -> Text:
+    def log_level(self, namespace: str | None = None, level: str = "info") -> CommandOutput:
         """Set the log level of a namespace, log_level("twisted.conch", "debug"); "" is the default for all.
 
         Levels are debug, info, warn, error and critical. A level also applies to nested namespaces, such as
@@ -153,27 +153,27 @@ class ManholeCommands:
                 self._levels.set(namespace, level)
             except InvalidLogLevelError:
                 known = ", ".join(constant.name for constant in LogLevel.iterconstants())
-                return Text(f"invalid log level {level!r} (expected {known})")
+                return CommandOutput(f"invalid log level {level!r} (expected {known})")
         levels = self._levels.levels.items()
         return _table([("(all others)", "info"), *((name or "(all)", level) for name, level in levels)])
 
-    def drain(self) -> Text:
+    def drain(self) -> CommandOutput:
         """Shut down as SIGTERM does: stop listening, finish requests in flight, close, exit with status 0.
 
         A supervisor may start the program again, as systemd does with Restart=always.
         """
         connections = len(self._components.server.connections)
         if self._is_draining or self._components.server.draining:
-            return Text(f"already draining; {connections} connections left")
+            return CommandOutput(f"already draining; {connections} connections left")
         self._is_draining = True
         self._clock.callLater(DRAIN_DELAY_SECONDS, self._shut_down)
-        return Text(f"draining {connections} connections; new ones are refused")
+        return CommandOutput(f"draining {connections} connections; new ones are refused")
 
-    async def _refresh(self, code: str) -> Text:
+    async def _refresh(self, code: str) -> CommandOutput:
         texts = []
         for name, gateway in self._components.gateways.items():
             texts.append(f"/{name}: {await self._request(gateway, code)}")
-        return Text("\n".join(texts))
+        return CommandOutput("\n".join(texts))
 
     async def _request(self, gateway: GatewayComponents, code: str) -> str:
         began = self._clock.seconds()
@@ -190,11 +190,11 @@ def _first_line(method: object) -> str:
     return (inspect.getdoc(method) or "").partition("\n")[0]
 
 
-def _code_error(code: object) -> Text | None:
+def _code_error(code: object) -> CommandOutput | None:
     """Return an error text if a value is not a TimingPointCode, else None."""
     if isinstance(code, str) and is_timing_point_code(code):
         return None
-    return Text(f'invalid TimingPointCode {code!r} (expected digits in quotes, such as "31000226")')
+    return CommandOutput(f'invalid TimingPointCode {code!r} (expected digits in quotes, such as "31000226")')
 
 
 def _board(board: Board, age: float) -> str:
@@ -240,7 +240,7 @@ def clean(value: object) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def _table(rows: Sequence[Sequence[object]], limit: int = MAX_ROWS) -> Text:
+def _table(rows: Sequence[Sequence[object]], limit: int = MAX_ROWS) -> CommandOutput:
     texts = [[clean(cell) for cell in row] for row in rows[:limit]]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     lines = [
@@ -248,4 +248,4 @@ def _table(rows: Sequence[Sequence[object]], limit: int = MAX_ROWS) -> Text:
     ]
     if len(rows) > limit:
         lines.append(f"  and {len(rows) - limit} more")
-    return Text("\n".join(lines))
+    return CommandOutput("\n".join(lines))

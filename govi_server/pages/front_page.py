@@ -39,7 +39,7 @@ _DOCUMENTED = {"/docs": "link_docs", "/openapi.json": "link_openapi"}
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceDescription:
     """The source of a module's departures. kind: demo, govi or kv78turbo; license: the URL of its data's licence."""
 
     module: str
@@ -84,7 +84,7 @@ class FeedStatus:
 class FrontPage:
     """The content of the page."""
 
-    sources: Sequence[Source]
+    sources: Sequence[SourceDescription]
     feed: FeedStatus | None
     """None without a live feed: a gateway's stops cannot be searched."""
     is_demo: bool

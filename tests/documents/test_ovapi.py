@@ -8,7 +8,7 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.documents.ovapi import OvapiDocuments, current_passtime
-from govi_server.documents.ovapi_structs import Pass
+from govi_server.documents.ovapi_structs import PassDocument
 from govi_server.kv78turbo.kv8_columns import COLUMNS
 from govi_server.kv78turbo.passtime import Passtime
 from tests.client import NOW
@@ -82,7 +82,7 @@ class ColumnTests(LiveTestCase):
         members = self.members(extra=tuple((name, "a text") for name in names))
         self.assertEqual(list(members)[-len(names) :], names)
         self.assertEqual([members[name] for name in names], ["a text"] * len(names))
-        schema = msgspec.json.schema(Pass)["$defs"]["Pass"]
+        schema = msgspec.json.schema(PassDocument)["$defs"]["PassDocument"]
         for name in names:
             self.assertEqual(schema["properties"][name], {"type": "string"})
             self.assertNotIn(name, schema["required"])

@@ -19,7 +19,7 @@ from govi_server.modules.ovapi import ovapi_modules
 from govi_server.modules.siri import PATH, Duration, Siri
 from govi_server.modules.stops import Near, Stops
 from govi_server.pages import front_page
-from govi_server.pages.front_page import Source
+from govi_server.pages.front_page import SourceDescription
 from govi_server.pages.texts import LANGUAGES, TEXTS
 from tests import feed as kv
 from tests.client import Response
@@ -36,7 +36,7 @@ class PagesTestCase(LiveTestCase):
         super().setUp()
         finder = StopIndexCache(self.feed, self.clock)
         documentation = Documentation(lambda: self.modules, "1")
-        self.front = Front([Source("kv55", "kv78turbo", LICENSE)], self.feed, finder, "1")
+        self.front = Front([SourceDescription("kv55", "kv78turbo", LICENSE)], self.feed, finder, "1")
         modules: list[Any] = [
             *ovapi_modules(self.feed),
             *(Kv55Feed("kv55", self.feed), Stops(self.feed, finder), Near(self.feed, finder), Siri(self.feed)),
@@ -289,7 +289,7 @@ class FrontTests(PagesTestCase):
 
     def test_without_a_feed(self) -> None:
         """With only a gateway there is no search, and the paths have a placeholder."""
-        module = Front([Source("kv55", "govi", "http://licence/")], None, None, "1")
+        module = Front([SourceDescription("kv55", "govi", "http://licence/")], None, None, "1")
         page = html.document_fromstring(front_page.page(module.content(), "nl", {}))
         self.assertEqual(page.xpath("//form"), [])
         self.assertIn("/kv55/<TimingPointCode>", page.text_content())

@@ -12,7 +12,7 @@ from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
 from govi_server.departures.source import SourceSilent
 from govi_server.kv55.gateway import Gateway
-from govi_server.operations.commands import DRAIN_DELAY_SECONDS, ManholeCommands, Text
+from govi_server.operations.commands import DRAIN_DELAY_SECONDS, CommandOutput, ManholeCommands
 from govi_server.operations.components import Components, GatewayComponents
 from govi_server.operations.health import HealthMonitor
 from govi_server.operations.history import RecentHistory
@@ -61,7 +61,7 @@ class ManholeCommandsTests(SynchronousTestCase):
 
     def test_text_is_shown_unchanged(self) -> None:
         """The prompt shows texts without quotes and escapes."""
-        self.assertEqual(repr(Text("a\nb")), "a\nb")
+        self.assertEqual(repr(CommandOutput("a\nb")), "a\nb")
 
     def test_stop_sends_no_request(self) -> None:
         """stop() shows a cached board with its age, without control characters, and sends no request."""
