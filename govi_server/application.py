@@ -71,7 +71,7 @@ MAX_CALLBACK_CONNECTIONS = 1024
 """Open connections from gateways; the longest idle one is closed to make room."""
 
 HEALTH_INTERVAL = 10.0
-"""Seconds between two health checks, which determine when a failure began."""
+"""Seconds between health checks, which determine when a failure began."""
 
 RESERVED_FILES = 1536
 """Open files besides clients' connections: connections to gateways, callbacks, logs, and connections being closed."""

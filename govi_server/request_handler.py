@@ -295,14 +295,14 @@ class RequestHandler(Sender):
             self.mark("lookup")
             self.send_response(f"{failure.value}\n", "400 Bad Request", [NO_STORE])
             return
-        self.log.failure("{path!r} failed", failure, path=self._path)
+        self.log.failure("{path!r}: unhandled exception of the module", failure, path=self._path)
         if not has_response:
             self.send_response("Internal server error\n", "500 Internal Server Error")
 
     def _processed(self, _: None) -> None:
         self._processing = None
         if self.connection.state is State.PROCESSING:
-            self.log.error("{path!r} had no response", path=self._path)
+            self.log.error("{path!r}: the module returned without a response", path=self._path)
             self.send_response("Internal server error\n", "500 Internal Server Error")
         if self.connection.state in (State.SENDING, State.STREAMING):
             self._finish()

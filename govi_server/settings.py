@@ -3,7 +3,7 @@
 etc/govi-cache.toml and docs/configuration.md (`make configuration`), the options of ``twistd govi-cache --help`` and
 the messages about invalid values are generated from it. Rules that need the domain are in application.
 
-Over 350 lines, to define all settings in one place.
+Longer than 350 lines, the usual maximum, so that all settings are in one place.
 """
 
 import re
@@ -174,7 +174,7 @@ class SnapshotSettings(Struct, frozen=True):
     """Snapshots of the boards in memory, which the next start restores."""
 
     file: Annotated[str, "File of the snapshot, in an existing directory; empty: none.", Option("snapshot")] = ""
-    every: Annotated[Seconds, "Time between two snapshots; another one is written at a clean shutdown."] = 60.0
+    every: Annotated[Seconds, "Time between snapshots; another one is written at a clean shutdown."] = 60.0
 
 
 class ServerSettings(Struct, frozen=True):

@@ -25,11 +25,11 @@ from govi_server.settings import FEED_ADDRESS
 _MAX_PENDING_BYTES = 1 << 20
 """More pending bytes are written immediately instead of once a second."""
 _PROGRESS_INTERVAL = 60
-"""Seconds between two progress lines if they are not on a terminal."""
+"""Seconds between progress lines if they are not on a terminal."""
 
 
 class _File:
-    """A new file that grows by complete writes: incomplete ones are undone.
+    """A new file that is only extended by complete writes; partial ones are rolled back.
 
     Raises StartupError if the file exists or cannot be created.
     """

@@ -29,7 +29,7 @@ FIRST_UPDATE_SECONDS = 1.0
 """Seconds after which the progress bar appears."""
 
 UPDATE_INTERVAL = 0.2
-"""Seconds between two updates of the progress bar."""
+"""Seconds between updates of the progress bar."""
 
 
 class Progress:

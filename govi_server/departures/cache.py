@@ -160,7 +160,7 @@ class BoardCache:
     def _fallback(self, failure: Failure, code: str) -> Entry | Failure:
         """Return the stop's entry if it is within the stale limit, else the source's failure."""
         if not failure.check(NoBoard):
-            self.log.failure("The source failed for {code}", failure, code=code)
+            self.log.failure("Stop {code}: unexpected error of the source", failure, code=code)
         entry = self._entries.get(code)
         return entry if entry is not None and 0 <= self.age(entry) <= self.limits.stale else failure
 

@@ -80,7 +80,7 @@ class StopDisplay:
     """The time of the data (epoch seconds), if it is stale."""
     age: float = 0.0
     """The age of the data in seconds, subtracted from the remaining time."""
-    late: float = 0.0
+    lag: float = 0.0
     """Seconds by which the display may lag, also subtracted."""
 
     @property
@@ -90,7 +90,7 @@ class StopDisplay:
 
     def seconds_left(self, row: DisplayRow, now: float) -> float:
         """Return the minimum remaining time in seconds. Planned times do not age."""
-        return row.expected - now - self.late - (0.0 if row.state == "planned" else self.age)
+        return row.expected - now - self.lag - (0.0 if row.state == "planned" else self.age)
 
     def minutes(self, row: DisplayRow, now: float) -> int | None:
         """Return the minimum remaining whole minutes; None if they are unreliable."""
@@ -109,7 +109,7 @@ class DepartureDisplay:
 
     def delayed(self, seconds: float) -> "DepartureDisplay":
         """Return a copy for display up to this many seconds later."""
-        return replace(self, stops=tuple(replace(stop, late=stop.late + seconds) for stop in self.stops))
+        return replace(self, stops=tuple(replace(stop, lag=stop.lag + seconds) for stop in self.stops))
 
     def first(self, limit: int | None) -> "DepartureDisplay":
         """Return a copy with at most this many rows per stop."""

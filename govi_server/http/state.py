@@ -15,7 +15,7 @@ _Connection = TypeVar("_Connection")
 
 
 class TimeoutHandler(Generic[_Connection]):
-    """Deadlines of one length for many connections: calls expire with each connection that reaches its deadline.
+    """Deadlines of one length for many connections: calls expire(connection) at each deadline.
 
     As all deadlines are equally long, they expire in the order in which they were set. So one dictionary and one
     callLater serve them all, and setting a deadline is O(1). (The dictionary is an OrderedDict, since repeatedly

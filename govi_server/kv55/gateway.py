@@ -44,7 +44,7 @@ class IPoster(Interface):
 
 
 MAX_LATE_SECONDS = 300.0
-"""After its request; later callbacks are unsolicited."""
+"""Time after its request up to which a callback is late rather than unsolicited."""
 
 
 class Unsolicited(Exception):
@@ -115,7 +115,7 @@ class _SentRequests:
     def find(self, code: str, number: str | None) -> PendingRequest | None:
         """Return the request to which a callback responds; None if it has none.
 
-        Questions match by code, and by sequence number if the gateway echoes it; some always send the same number
+        Callbacks match by code, and by sequence number if the gateway echoes it; some always send the same one
         (docs/protocols.md, section 1.2). Otherwise return the latest one that is pending, or unanswered, or any.
         """
         requests = self.by_code.get(code, [])

@@ -27,7 +27,7 @@ MAX_CONNECTIONS = 256
 """Concurrent POSTs, each on its own connection; further ones wait."""
 
 IDLE_TIMEOUT = 15
-"""Seconds until an idle connection is closed: sooner than most servers do, which might hit the next POST."""
+"""Seconds until an idle connection is closed, before most servers would close it under the next POST."""
 
 CONNECT_TIMEOUT = 5.0
 """Seconds."""

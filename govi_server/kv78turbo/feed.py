@@ -26,7 +26,7 @@ PREFIXES = ("/GOVI/KV8", "/GOVI/KV7")
 """Subscribed envelope prefixes, which match old and new names (docs/protocols.md, section 2.2)."""
 
 SWEEP_INTERVAL = 60.0
-"""Seconds between two sweeps, which remove expired data."""
+"""Seconds between sweeps, which remove expired data."""
 
 MAX_SUBSCRIPTIONS = 1000
 """Subscriptions whose latest timestamp is stored; the feed has some dozens."""

@@ -103,7 +103,7 @@ class TimetableReader:
     def read(self, message: Iterable[Records | None]) -> Iterator[Update | None]:
         """Yield None after each step, and an Update whenever one is complete.
 
-        None in the message marks a step of other work.
+        A None in the message stands for a step without KV7 records.
         """
         update = Update()
         group = None

@@ -289,7 +289,7 @@ class Passtimes:
                 self._version = stop.version = self._version + 1
 
     def restore_operators(self, last_heard: dict[str, float], last_update: dict[str, str]) -> None:
-        """Restore the operators' latest updates, except those of a future time, from a clock that was ahead."""
+        """Restore the operators' latest updates, except those in the future, saved while the clock was ahead."""
         now = self._now()
         past = {operator: time for operator, time in last_heard.items() if time <= now}
         self.last_heard = {**past, **self.last_heard}

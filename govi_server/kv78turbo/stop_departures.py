@@ -43,7 +43,7 @@ class StopDepartures:
     has_planning: bool
     """Whether KV7 has passtimes of this stop."""
     valid_until: float
-    """Epoch seconds until which they do not change with time alone."""
+    """Epoch seconds until which they stay the same unless new data arrives."""
 
 
 class _Candidate(NamedTuple):

@@ -88,7 +88,7 @@ class Subscriber(Service):
         """The next check for silence, or the end of the back-off."""
         self.incidents = ThrottledWarnings(self.log, reactor)
         self.address: str | None = None
-        """The current address; None between two attempts."""
+        """The current address; None between attempts."""
         self.last: float | None = None
         """Epoch seconds of the last message with data."""
         self.alive: float | None = None
@@ -192,7 +192,9 @@ class Subscriber(Service):
         assert self._timer is not None
         if self._consuming is not None:
             self.incidents.add(
-                "slow", "Feed {address}: messages wait for the last one to be ingested", address=self.address
+                "slow",
+                "Feed {address}: messages are queueing behind one that is still being processed",
+                address=self.address,
             )
             return False
         if has_message(self._socket):

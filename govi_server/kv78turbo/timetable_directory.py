@@ -16,7 +16,7 @@ from govi_server.kv78turbo.ctx import CHUNK_BYTES
 from govi_server.runtime.text import pluralize
 
 SCAN_INTERVAL = 60.0
-"""Seconds between two scans of the directory."""
+"""Seconds between scans of the directory."""
 
 
 class TimetableDirectory(Service):

@@ -18,7 +18,7 @@ from govi_server.http.negotiation import best_type, prefers_gzip
 from govi_server.http.parameters import Integer, Parameter, parse_query
 from govi_server.http.request import Environ
 from govi_server.http.response import NO_STORE, Fields
-from govi_server.modules.display_source import IDisplaySource, StopsDisplay
+from govi_server.modules.display_source import DisplayResult, IDisplaySource
 from govi_server.modules.feed_responses import INVALID_PARAMETER, RETRY_AFTER
 from govi_server.modules.query_parameters import (
     CODES,
@@ -163,7 +163,7 @@ class BoardPages(Service):
         if codes:
             return Responder(partial(self._respond, request), stop_of(codes))
         unknown = StopDisplay(echoed(text) or "?", "unknown")
-        displays = StopsDisplay(DepartureDisplay((unknown,), DEFAULT_HORIZON), "none", ())
+        displays = DisplayResult(DepartureDisplay((unknown,), DEFAULT_HORIZON), "none", ())
         return Responder(lambda: partial(self._not_found, request, displays))
 
     def _respond(self, request: BoardRequest) -> CachedResponse | Fetch:
@@ -186,11 +186,11 @@ class BoardPages(Service):
 
         return self.responses.store(request, validator, make)
 
-    async def _not_found(self, request: BoardRequest, displays: StopsDisplay, mark: Mark) -> ErrorResponse:
+    async def _not_found(self, request: BoardRequest, displays: DisplayResult, mark: Mark) -> ErrorResponse:
         mark("lookup", displays.result)
         return self._error(displays, *await self._represent(displays, request))
 
-    def _error(self, displays: StopsDisplay, representation: Representation, headers: Fields) -> ErrorResponse:
+    def _error(self, displays: DisplayResult, representation: Representation, headers: Fields) -> ErrorResponse:
         """Return the error response of stops without data."""
         status = "404 Not Found"
         if any(stop.state != "unknown" for stop in displays.display.stops):
@@ -199,7 +199,7 @@ class BoardPages(Service):
         headers = (*representation.headers, NO_STORE, *headers)
         return ErrorResponse(status, headers, representation.body, displays.result)
 
-    async def _represent(self, displays: StopsDisplay, request: BoardRequest) -> tuple[Representation, Fields]:
+    async def _represent(self, displays: DisplayResult, request: BoardRequest) -> tuple[Representation, Fields]:
         """Render a board; return it with its header fields."""
         board_format = request.format
         # Clients that cache it for MAX_AGE must not overstate the remaining time.

@@ -29,7 +29,7 @@ class IDisplaySource(Interface):
     headers: "tuple[str, ...]" = Attribute("Names of the header fields of every display.")
     optional_headers: "tuple[str, ...]" = Attribute("Names of the header fields of some displays.")
 
-    def display(codes: "list[str]", query: "Query") -> "Awaitable[StopsDisplay]":
+    def display(codes: "list[str]", query: "Query") -> "Awaitable[DisplayResult]":
         """Return the display of stops, known or unknown. Raises InvalidParameter for an unsupported filter."""
 
     def version(codes: "Sequence[str]") -> object:
@@ -37,7 +37,7 @@ class IDisplaySource(Interface):
 
 
 @dataclass(frozen=True, slots=True)
-class StopsDisplay:
+class DisplayResult:
     """A display, with its cache result and the header fields about its freshness."""
 
     display: DepartureDisplay
@@ -60,7 +60,7 @@ class FeedDisplays:
         """Return a token that changes with the feed's state and with data about these stops."""
         return (self.feed.state, *map(self.feed.boards.version, codes))
 
-    async def display(self, codes: list[str], query: Query) -> StopsDisplay:
+    async def display(self, codes: list[str], query: Query) -> DisplayResult:
         """Return the display of the stops."""
         display = await self.feed.runner.run(self._display(codes, query))
         ages = [stop.age for stop in display.stops if stop.as_of is not None]
@@ -68,7 +68,7 @@ class FeedDisplays:
         if ages:
             status = cache_status("stale", stale_ttl(self.feed, max(ages)))
             headers += [("Age", f"{ceil(max(ages))}"), ("Cache-Status", status)]
-        return StopsDisplay(display, "stale" if ages else "hit", tuple(headers))
+        return DisplayResult(display, "stale" if ages else "hit", tuple(headers))
 
     def _display(self, codes: list[str], query: Query) -> Generator[None, None, DepartureDisplay]:
         horizon = query.horizon_or(DEFAULT_HORIZON)
@@ -97,7 +97,7 @@ class CacheDisplays:
         """Return a token that changes with the boards of these stops."""
         return tuple(entry and entry.board.received_at for entry in map(self._cache.peek, codes))
 
-    async def display(self, codes: list[str], query: Query) -> StopsDisplay:
+    async def display(self, codes: list[str], query: Query) -> DisplayResult:
         """Return the display of the stops, which are requested concurrently."""
         if query.direction is not None:
             raise InvalidParameter("direction is not supported by this source")
@@ -113,7 +113,7 @@ class CacheDisplays:
         results = {result for result, _ in boards}
         order: tuple[Result, ...] = ("miss", "joined", "stale", "hit")
         worst = next(result for result in order if result in results)
-        return StopsDisplay(DepartureDisplay(tuple(stops), horizon).first(query.limit), worst, ())
+        return DisplayResult(DepartureDisplay(tuple(stops), horizon).first(query.limit), worst, ())
 
     def _stop(self, code: str, entry: Entry | Failure, lines: frozenset[str], horizon: float) -> StopDisplay:
         if isinstance(entry, Failure):

@@ -40,7 +40,7 @@ from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 CONTENT_TYPE = "text/event-stream"
 
 CHECK_INTERVAL = 0.5
-"""Seconds between two checks for changes of a board."""
+"""Seconds between checks for changes of a board."""
 
 RENDER_INTERVAL = 10.0
 """Seconds after which an unchanged board is rendered again, since time passes. Clients that join in between receive
@@ -272,7 +272,7 @@ class Events(MultiService):
         if not 0 <= now - channel.last_event_at < BEAT_INTERVAL:
             channel.last_event_at = now
             beat = self._for_each(list(channel.listeners), lambda stream: stream.write(_BEAT))
-            beat.addErrback(lambda failure: self.log.failure("A beat failed", failure))
+            beat.addErrback(lambda failure: self.log.failure("Sending a heartbeat failed", failure))
         if channel.sending is None and (outdated := channel.outdated):
             channel.sending = self._for_each(outdated, channel.send).addBoth(self._sent, channel)
 
@@ -303,7 +303,7 @@ class Events(MultiService):
 
     def _log_failure(self, result: object) -> None:
         if isinstance(result, Failure) and not result.check(CancelledError):
-            self.log.failure("The events of a board failed", result)
+            self.log.failure("Updating an event stream failed", result)
 
 
 class EventsHandler(WebHandler):

@@ -26,7 +26,7 @@ MAX_CHANGED_STOPS = 12
 """Stops in the list of the latest changes."""
 
 CHANGES_INTERVAL = 5.0
-"""Seconds between two updates of the list, each of which reads all stops."""
+"""Seconds between updates of the list, each of which reads all stops."""
 
 CONTENT_TYPE = "text/html; charset=utf-8"
 

@@ -18,7 +18,7 @@ INCIDENT_KINDS = {
     "statistics": ("unwritable",),
     "snapshot": ("unwritable",),
 }
-"""The kinds of incidents by component. The metrics have the module's name in the place of "gateway"."""
+"""The kinds of incidents by component. Metrics show the module's name instead of "gateway"."""
 
 
 @dataclass(frozen=True, slots=True)

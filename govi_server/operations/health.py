@@ -18,25 +18,25 @@ WINDOW_MINUTES = 5
 """Minutes of requests from which health is derived."""
 
 OUTAGE_WINDOW_MINUTES = 3
-"""The same for outages: older responses may have been from memory."""
+"""The shorter window for outages: earlier requests may still have been served from memory."""
 
 MAX_FAILURE_RATIO = 0.01
 """Fraction of requests that may fail without a report."""
 
 OUTAGE_FAILURE_RATIO = 0.95
-"""Fraction of failed requests from which a source has an outage."""
+"""Fraction of failed requests at which a source counts as down."""
 
 MIN_FAILURES = 5
 """Fewer failed requests are not reported."""
 
 MIN_STOPS = 3
-"""If fewer stops fail, they may not exist: the gateway does not respond for stops that do not exist."""
+"""With fewer failing stops, the stops themselves may not exist: a gateway does not respond for unknown stops."""
 
 RECOVERY_SECONDS = 60.0
 """Time without problems after which RECOVERING becomes UP."""
 
 MAX_CONNECTIONS_RATIO = 0.9
-"""Fraction of connections in use from which they are reported."""
+"""Fraction of the connection limit at which a problem is reported."""
 
 _FEED = "Live feed"
 _CHECK_DISK = "check the free space on its disk and the permissions of its directory"
@@ -163,7 +163,9 @@ class HealthMonitor:
             action = "the server reconnects automatically; check that outgoing connections to its port are allowed"
             failing[_FEED] = _Problem(f"{_FEED} DOWN", _feed_age(feed), action)
         elif feed is not None and (details := self._outage(_FEED)):
-            failing[_FEED] = _Problem(f"{_FEED}: no departures", details, "check the last message of each operator")
+            failing[_FEED] = _Problem(
+                f"{_FEED}: no departures", details, "check when each transport operator last sent data"
+            )
         return failing
 
     def _requests(self, source: str, minutes: int) -> _BoardRequests:

@@ -1,6 +1,6 @@
 """Metrics for Prometheus, counted from the events of the logs or read when they are scraped.
 
-Counting a request with the counters of prometheus_client needs ten times as long as everything else in a cached
+Counting a request with the counters of prometheus_client takes ten times as long as everything else in a cached
 response. So requests are counted in plain integers, which the library only formats.
 """
 

@@ -111,7 +111,7 @@ class DamagedSnapshot(Exception):
 
 
 def records_of(caches: Mapping[str, BoardCache], feed: Feed | None) -> Iterator[Record]:
-    """Yield the records to save; they include changes between two steps as far as those are not yet saved."""
+    """Yield the records to save; a change made between steps is included unless its part was already yielded."""
     for name, cache in caches.items():
         for board in cache.boards():
             yield BoardRecord(name, StoredBoard(board.code, board.trips, board.received_at, board.envelope))

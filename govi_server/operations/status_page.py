@@ -22,7 +22,7 @@ _VERDICT_COLORS = {"UP": "good", "RECOVERING": "middle", "DEGRADED": "middle", "
 _STATE_COLORS = {"UP": "good", "closed": "good", "DOWN": "bad", "open": "bad"}
 
 _LIST_NAMES = {SEVERAL: "(several stops)", OTHERS: "(others)"}
-"""Texts of names in lists that are no TimingPointCode or client."""
+"""Display names of list entries that are neither a TimingPointCode nor a client."""
 
 _CHART_HEIGHT = 128
 _GAP = 1

@@ -15,7 +15,7 @@ MIN_STEP_SECONDS = 1.0
 """Smaller steps of the clock are ignored: deadlines are several seconds long."""
 
 CHECK_INTERVAL = 1.0
-"""Seconds between two checks of the clock."""
+"""Seconds between checks of the clock."""
 
 
 class ClockWatch(Service):

@@ -14,7 +14,7 @@ SLICE_SECONDS = 0.002
 """Time that work runs before it returns control to the reactor."""
 
 PAUSE_SECONDS = 0.001
-"""Pause between two slices."""
+"""Pause between slices."""
 
 _T = TypeVar("_T")
 

@@ -6,7 +6,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 
 WARNING_INTERVAL = 60.0
-"""Seconds between two log lines of one kind of incident; in between, incidents are only counted."""
+"""Seconds between log lines of one kind of incident; in between, incidents are only counted."""
 
 
 class ThrottledWarnings:

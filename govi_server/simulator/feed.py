@@ -22,11 +22,11 @@ from govi_server.simulator.town import Town
 from govi_server.simulator.town_feed import Message, TownFeed
 
 HEARTBEAT_INTERVAL = 10
-"""Seconds between two heartbeats, which are envelopes without data."""
+"""Seconds between heartbeats, which are envelopes without data."""
 SILENCE_INTERVAL = 3 * MINUTE
-"""Seconds between two silences, if enabled."""
+"""Seconds between silences, if enabled."""
 SUBSCRIPTION_DELAY = 0.1
-"""Seconds between two checks for a subscriber, and from its first subscription to the first message."""
+"""Seconds between checks for a subscriber, and from its first subscription to the first message."""
 ANY_PORT = "tcp://127.0.0.1:*"
 """A free port on the loopback interface."""
 

@@ -11,7 +11,7 @@ SPARE_FILES = 128
 """Files that can still be opened when accepting pauses: more than the reactor accepts in one turn."""
 
 CONNECTIONS_PER_CHECK = 16
-"""Connections accepted between two checks."""
+"""Connections accepted between checks."""
 
 PAUSE_SECONDS = 1.0
 """Interval of the checks while accepting is paused."""

@@ -1,7 +1,7 @@
-"""Poll the connections of a server with an epoll object, which is a single readable file to the reactor.
+"""Poll the connections of a server with an epoll object, which the reactor sees as one descriptor.
 
-The reactor calls each file that it polls within a new log context (callWithLogger of twisted.python.log), whose only
-use is a prefix in the legacy log. Without the contexts, a bare protocol needs 10.0 us per response instead of 13.7
+The reactor calls each descriptor that it polls within a new log context (callWithLogger of twisted.python.log), whose
+only use is a prefix in the legacy log. Without them, a bare protocol needs 10.0 us per response instead of 13.7
 (docs/performance.md).
 """
 
@@ -20,7 +20,7 @@ IS_AVAILABLE = hasattr(select, "epoll")
 """Whether the platform has epoll: Linux. Elsewhere the reactor polls connections itself."""
 
 MAX_EVENTS = 100
-"""Connections that are served before the reactor continues with its delayed calls and other files."""
+"""Connections that are served before the reactor continues with its delayed calls and other descriptors."""
 
 _DONE = Failure(ConnectionDone())
 _FAILURES: dict[type[BaseException], Failure] = {ConnectionDone: _DONE, ConnectionLost: Failure(ConnectionLost())}
@@ -28,7 +28,7 @@ _FAILURES: dict[type[BaseException], Failure] = {ConnectionDone: _DONE, Connecti
 
 @implementer(IReadDescriptor)
 class Poller:
-    """The subset of a reactor that transports use; to the reactor, a file that is readable if any transport is ready.
+    """The subset of a reactor that transports use; to the reactor, one descriptor that is readable if any is ready.
 
     Calls transports as Twisted's own poll reactors do. reactor: an IReactorFDSet and IReactorTime.
     """

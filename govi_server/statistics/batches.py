@@ -1,6 +1,6 @@
 """Batches of connection statistics.
 
-Most requests are alike: counting a hundred of them together needs a tenth of the time of counting them one by one.
+Most requests are alike: counting a hundred of them together takes a tenth of the time of counting them one by one.
 """
 
 from collections import Counter

@@ -31,7 +31,7 @@ class Validator(Protocol):
 
     @property
     def is_current(self) -> bool:
-        """Whether the data was not replaced by newer data."""
+        """Whether the data is still the latest."""
 
 
 class VersionValidator:

@@ -17,7 +17,7 @@ from govi_server.http.caching.representation import make_representation
 from govi_server.http.caching.response_cache import MAX_AGE, ResponseCache
 from govi_server.modules import board as board_module
 from govi_server.modules.board import BoardPages
-from govi_server.modules.display_source import CacheDisplays, FeedDisplays, StopsDisplay
+from govi_server.modules.display_source import CacheDisplays, DisplayResult, FeedDisplays
 from govi_server.modules.siri import PATH, Siri
 from govi_server.statistics.records import CacheResult
 from govi_server.web_handler import ICacheableModule
@@ -245,4 +245,4 @@ class FreshnessTests(BoardsTestCase):
         self.count_rendered(PAGE, 1)
         (entry,) = self.boards.responses._entries.values()
         stored = [cell.cell_contents for cell in cast(Any, entry.make).__closure__]
-        self.assertFalse([value for value in stored if isinstance(value, (DepartureDisplay, StopsDisplay))])
+        self.assertFalse([value for value in stored if isinstance(value, (DepartureDisplay, DisplayResult))])
