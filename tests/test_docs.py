@@ -6,6 +6,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from govi_server.http.state import TABLE, Deadline
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
 
@@ -64,3 +66,19 @@ class DocumentTests(SynchronousTestCase):
         named = {name for path in DOCUMENTS for name in _FILE.findall(path.read_text("utf-8"))}
         missing = {name for name in named if not any((directory / name).exists() for directory in directories)}
         self.assertEqual(missing, set())
+
+    def test_states_of_a_connection_are_documented(self) -> None:
+        """The architecture's table of states has the rows of http/state.py."""
+        text = (ROOT / "docs/architecture.md").read_text("utf-8")
+        rows = re.findall(r"^\| ([A-Z_]+) \| .* \| (.*) \| (parsed|buffered|discarded) \|$", text, re.MULTILINE)
+        names = {
+            Deadline.REQUEST: "request", Deadline.KEEP_ALIVE: "keep-alive", Deadline.LINGER: "2 s",
+            Deadline.CLOSE: "2 s",
+        }  # fmt: skip
+        expected = [
+            (state.name, names[rule.deadline] if rule.deadline is not None else "none", rule.input.name.lower())
+            for state, rule in TABLE.items()
+        ]
+        self.assertEqual(
+            [(name, deadline.partition(":")[0], received) for name, deadline, received in rows], expected
+        )
