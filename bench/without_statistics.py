@@ -10,8 +10,6 @@ from govi_server import request_handler
 class NoStatistics:
     """A ConnectionRecorder that records nothing."""
 
-    stop = ""
-
     def __init__(self, *_: Any) -> None: ...
 
     def ignore(self, *_: Any, **__: Any) -> None:

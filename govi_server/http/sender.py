@@ -149,7 +149,7 @@ class Sender(RequestReceiver):
 
     def set_stop(self, stop: str) -> None:
         """Set the stop of the current request; see web_handler.ResponseSender."""
-        self.record.stop = stop
+        self.record.set_stop(stop)
 
     def finish_record(self) -> None:
         """Record that the current response was sent."""

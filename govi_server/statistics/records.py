@@ -137,13 +137,8 @@ class ConnectionRecorder:
         if self._request is not None:
             self._request.module = module
 
-    @property
-    def stop(self) -> str:
-        """The stop of the request, SEVERAL for more than one, "" for none."""
-        return "" if self._request is None else self._request.stop
-
-    @stop.setter
-    def stop(self, stop: str) -> None:
+    def set_stop(self, stop: str) -> None:
+        """Set the stop of the request: SEVERAL for more than one, "" for none."""
         if self._request is not None:
             self._request.stop = stop
 

@@ -88,10 +88,10 @@ class RequestMemo:
         now: epoch seconds.
         """
         serialized = self._serialized.get(header_section)
-        if (
-            serialized is not None and serialized.since <= now < serialized.until and serialized.validator.is_current  # type: ignore[union-attr]  # stored responses have a validator
-        ):
-            return serialized
+        if serialized is not None and serialized.since <= now < serialized.until:
+            validator = serialized.validator
+            if validator is not None and validator.is_current:
+                return serialized
         entry = self._entries.get(header_section)
         if entry is None:
             return None
