@@ -14,16 +14,24 @@ from zope.interface import implementer
 
 from govi_server.http.caching.conditional import conditions
 from govi_server.http.caching.request_memo import MemoEntry
-from govi_server.http.client_limits import Client, request_cost
+from govi_server.http.client_limits import Client
 from govi_server.http.parameters import InvalidParameter
 from govi_server.http.request import Environ, RequestError
 from govi_server.http.response import NO_STORE
 from govi_server.http.sender import Sender, connection_field
 from govi_server.http.state import Input, State
+from govi_server.runtime.cooperative import current_work
 from govi_server.server import Connection, Server
 from govi_server.sockets.transport import IClientTransport, write_some
 from govi_server.statistics.records import MAX_PATH, ConnectionRecorder
-from govi_server.web_handler import CacheableHandler, ICacheableModule, IWebModule, Responder, WebHandler
+from govi_server.web_handler import (
+    CacheableHandler,
+    ICacheableModule,
+    IWebModule,
+    Responder,
+    TooManyRequests,
+    WebHandler,
+)
 
 # The request methods that a module may implement, with the corresponding method of WebHandler.
 _HANDLER_METHODS = {"GET": "get", "HEAD": "head", "POST": "post"}
@@ -198,7 +206,7 @@ class RequestHandler(Sender):
         if response is None:
             return False
         client, entry, body = connection.client, response.entry, response.body
-        if server.access.seconds_to_wait(client.rate_key, entry.request_cost) > 0:
+        if server.access.seconds_to_wait(client.rate_key) > 0:
             return False
         looked_up = clock.seconds()
         unsent = write_some(self.sock, response.head + body)
@@ -228,8 +236,7 @@ class RequestHandler(Sender):
         method, path, keep_alive = env["request_method"], env["path_info"][:MAX_PATH], env.keeps_alive()
         connection = connection_field(env, keep_alive)
         entry = MemoEntry(
-            method, path, request_cost(env), responder.respond, conditions(env), not keep_alive, connection,
-            segment, responder.stop,
+            method, path, responder.respond, conditions(env), not keep_alive, connection, segment, responder.stop,
         )  # fmt: skip
         self.server.request_memo.store(header_section, entry)
 
@@ -247,14 +254,10 @@ class RequestHandler(Sender):
     def process(self, env: Environ) -> Deferred[None]:
         """Route a request to the module for its first path segment; return a Deferred that fires afterwards."""
         method, path = env["request_method"], env["path_info"]
-        client = self.server.client(self.connection, env)
-        wait = self.server.access.seconds_to_wait(client.rate_key, request_cost(env))
+        current_work.set(path[:MAX_PATH])
+        wait = self.server.access.seconds_to_wait(self.server.client(self.connection, env).rate_key)
         if wait > 0:
-            self.mark("lookup")
-            if not self.server.access.limits.proxies:
-                self.keep_alive = False  # without proxies all requests are this client's: discard pipelined ones
-            self.send_response("Too many requests\n", "429 Too Many Requests", {"Retry-After": f"{ceil(wait)}"})
-            return succeed(None)
+            raise TooManyRequests(wait)
         if method not in _KNOWN_METHODS:
             self.send_response("Unknown method\n", "501 Not Implemented")
             return succeed(None)
@@ -276,6 +279,14 @@ class RequestHandler(Sender):
             return succeed(None)
         return Deferred.fromCoroutine(getattr(handler, _HANDLER_METHODS[method])())
 
+    def charge(self, cost: int) -> None:
+        """Charge the work of the current request to its client; see web_handler.ResponseSender."""
+        if self._env is not None:
+            client = self.server.client(self.connection, self._env)
+            wait = self.server.access.seconds_to_wait_for_work(client.rate_key, cost)
+            if wait > 0:
+                raise TooManyRequests(wait)
+
     def _handler(self, segment: str, env: Environ) -> WebHandler | None:
         """Return the handler of a request to a module; None if no module has this name."""
         try:
@@ -287,13 +298,20 @@ class RequestHandler(Sender):
         return IWebModule(module).web_handler(self, env) if IWebModule.providedBy(module) else None
 
     def _failed(self, failure: Failure) -> None:
-        """Send 400 for an InvalidParameter; log any other exception of a module and send 500."""
+        """Send 400 for an InvalidParameter, 429 for TooManyRequests; log any other exception and send 500."""
         if self.connection.is_ending and failure.check(CancelledError):
             return  # cancelled by handle_closing()
         has_response = self.connection.state is not State.PROCESSING
         if failure.check(InvalidParameter) and not has_response:
             self.mark("lookup")
             self.send_response(f"{failure.value}\n", "400 Bad Request", [NO_STORE])
+            return
+        if isinstance(failure.value, TooManyRequests) and not has_response:
+            self.mark("lookup")
+            if not self.server.access.limits.proxies:
+                self.keep_alive = False  # without proxies all requests are this client's: discard pipelined ones
+            retry_after = {"Retry-After": f"{ceil(failure.value.seconds)}"}
+            self.send_response("Too many requests\n", "429 Too Many Requests", retry_after)
             return
         self.log.failure("{path!r}: unhandled exception of the module", failure, path=self._path)
         if not has_response:

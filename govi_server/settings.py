@@ -189,8 +189,8 @@ class ServerSettings(Struct, frozen=True):
     drain: Annotated[Seconds, "Time for requests in flight to finish when the server is stopped."] = 13.0
     request_line: Annotated[
         Bytes, "Maximum length of the request line, then 414; RFC 9112, section 3 recommends at least 8000."
-    ] = 8192
-    head: Annotated[Bytes, "Maximum length of request line and header section together, then 431."] = 16384
+    ] = 16384
+    head: Annotated[Bytes, "Maximum length of request line and header section together, then 431."] = 24576
     body: Annotated[Bytes, "Maximum length of a request body, then 413; ten times the largest board."] = 1 << 20
 
 

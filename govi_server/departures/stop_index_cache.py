@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from govi_server.departures.stop_index import StopIndex
 from govi_server.departures.timing_point import TimingPoint
-from govi_server.runtime.cooperative import make_cooperator
+from govi_server.runtime.cooperative import CooperativeRunner
 
 REBUILD_PAUSE_FACTOR = 10
 """Pause after a build, as a multiple of its duration: at night KV7 changes every second."""
@@ -16,6 +16,9 @@ REBUILD_PAUSE_FACTOR = 10
 
 class KnownStops(Protocol):
     """The stops to index."""
+
+    runner: CooperativeRunner
+    """Builds the index."""
 
     @property
     def stops_version(self) -> object:
@@ -36,7 +39,7 @@ class StopIndexCache:
     def __init__(self, stops: KnownStops, clock: IReactorTime) -> None:
         self._stops = stops
         self._clock = clock
-        self._cooperator = make_cooperator(clock)
+        self._cooperator = stops.runner.cooperator
         self._index: StopIndex | None = None
         self._version: object = None
         self._not_before = 0.0

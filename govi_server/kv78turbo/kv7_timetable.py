@@ -1,12 +1,13 @@
 """The KV7 timetable in memory: applies updates, removes expired data, and serves lookups."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import date, timedelta
 from typing import TypeVar
 
-from govi_server.departures.times import local_date, moment, read_time
+from govi_server.departures.times import DAY, local_date, moment, read_time
 from govi_server.departures.timing_point import TimingPoint
-from govi_server.kv78turbo.ctx import Records, Reject, texts
+from govi_server.kv78turbo.ctx import NULL, Records, Reject, text, texts
+from govi_server.kv78turbo.kv7_journeys import Journey, JourneyIndex, group_of, user_stop_of
 from govi_server.kv78turbo.kv7_reader import (
     EMPTY,
     VALUE_NAMES,
@@ -19,12 +20,15 @@ from govi_server.kv78turbo.kv7_reader import (
     seconds_of,
 )
 from govi_server.kv78turbo.passtime import Passtime
+from govi_server.runtime.cooperative import STEP_ITEMS
 from govi_server.settings import PlanningSettings
 
 UNDATED_SECONDS = 7 * 86400.0
 """How long the passtimes of a service level without dates are retained: its calendar is often published later."""
 
 PLANNING_DEFAULTS = PlanningSettings()
+
+_NO_VALUES = b"|".join([NULL] * len(VALUE_NAMES))
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -55,7 +59,7 @@ class Timetable:
         self._user_stops: dict[str, dict[UserStop, None]] = {}
         self._planned: dict[UserStop, dict[Group, dict[bytes, bytes]]] = {}
         self._published: dict[Group, tuple[float, dict[UserStop, None]]] = {}
-        self._groups_of_line: dict[tuple[str, str], dict[Group, None]] = {}
+        self.journeys = JourneyIndex()
         self._dates: dict[Level, tuple[float, frozenset[date]]] = {}
 
     def read(self, message: Iterable[Records | None], reject: Reject) -> Iterator[Update | None]:
@@ -133,13 +137,12 @@ class Timetable:
             group_stops = {}
         for stop, passtimes in stops.items():
             stored = self._planned.setdefault(stop, {}).setdefault(group, {})
+            self.journeys.add(group, (key for key in passtimes if key not in stored))
             self.n_planned -= len(stored)
             stored.update(passtimes)
             self.n_planned += len(stored)
             group_stops[stop] = None
         self._published[group] = (published, group_stops)
-        operator, _, line = group.decode().split("|")
-        self._groups_of_line.setdefault((operator, line), {})[group] = None
 
     def _remove_group(self, group: Group) -> None:
         _, stops = self._published.pop(group)
@@ -148,10 +151,7 @@ class Timetable:
             self.n_planned -= len(groups.pop(group, ()))
             if not groups:
                 del self._planned[stop]
-        operator, _, line = group.decode().split("|")
-        del self._groups_of_line[operator, line][group]
-        if not self._groups_of_line[operator, line]:
-            del self._groups_of_line[operator, line]
+        self.journeys.remove(group)
 
     def sweep(self) -> None:
         """Remove the service levels whose last date has passed, and those without dates for UNDATED_SECONDS."""
@@ -207,19 +207,23 @@ class Timetable:
         """Return whether passtimes of a stop are planned, on any date."""
         return any(stop in self._planned for stop in self._user_stops.get(code, ()))
 
-    def passtimes(self, code: str, since: float, until: float) -> Iterator[tuple[bytes, Passtime]]:
+    def passtimes(self, code: str, since: float, until: float) -> Iterator[tuple[bytes, Passtime] | None]:
         """Yield the planned passtimes of a stop between two moments (epoch seconds), each with its key in KV8.
 
-        A passtime applies on the dates of its service level.
+        A passtime applies on the dates of its service level. Yields None for a step without one.
         """
-        first = local_date(since)
-        dates = [first + timedelta(n) for n in range(-1, (local_date(until) - first).days + 1)]
-        for stop in self._user_stops.get(code, ()):
-            for group, passtimes in self._planned.get(stop, {}).items():
-                level = self._dates.get(_level(group))
-                valid = [day for day in dates if level is not None and day in level[1]]
-                for key, values in passtimes.items() if valid else ():
+        dates = _dates_around(since, until)
+        for stop in list(self._user_stops.get(code, ())):
+            for group, passtimes in list(self._planned.get(stop, {}).items()):
+                valid = self._valid_dates(group, dates)
+                for n, (key, values) in enumerate(list(passtimes.items()) if valid else ()):
+                    if n % STEP_ITEMS == 0:
+                        yield None
                     yield from self._on_dates(valid, key, values, code, since, until)
+
+    def _valid_dates(self, group: Group, dates: list[date]) -> list[date]:
+        level = self._dates.get(_level(group))
+        return [] if level is None else [day for day in dates if day in level[1]]
 
     def _on_dates(
         self, dates: list[date], key: bytes, values: bytes, code: str, since: float, until: float
@@ -275,56 +279,59 @@ class Timetable:
             product_formula_type=columns["ProductFormulaType"],
         )
 
-    def journey(self, prefix: bytes, now: float) -> dict[bytes, Passtime]:
-        """Return the planned passtimes of a journey around a moment, by their keys in KV8.
-
-        prefix: the first five columns of the key, each with its separator.
-        """
-        group = b"|".join(prefix.split(b"|", 3)[:3])
-        _, dates = self._dates.get(_level(group), (0.0, frozenset[date]()))
-        valid = sorted(dates & {local_date(now) + timedelta(n) for n in (-1, 0, 1)})
-        passtimes: dict[bytes, Passtime] = {}
-        for stop in self._published.get(group, (0.0, {}))[1] if valid else ():
-            code = self._code_of.get(stop)
-            for key, values in self._planned[stop][group].items() if code is not None else ():
-                if code is not None and key.startswith(prefix):
-                    passtimes.update(self._on_dates(valid, key, values, code, 0.0, now + 7 * 86400))
-        return passtimes
+    def journey(self, journey: Journey, now: float) -> Iterator[tuple[bytes, Passtime]]:
+        """Yield the planned passtimes of a journey around a moment, with their keys in KV8."""
+        group = group_of(journey)
+        valid = self._valid_dates(group, [local_date(now) + timedelta(n) for n in (-1, 0, 1)])
+        for key in list(self.journeys.of_journey(journey)) if valid else ():
+            yield from self._journey_passtime(group, key, valid, 0.0, now + 7 * DAY)
 
     def first_passtimes(
         self, operator: str, line: str, direction: str, since: float, until: float
-    ) -> list[tuple[bytes, Passtime]]:
-        """Return the first passtime of each planned journey of a line, as passtimes() does for a stop."""
-        stops = {
-            stop for group in self._groups_of_line.get((operator, line), ()) for stop in self._published[group][1]
-        }
-        codes = {code for stop in stops if (code := self._code_of.get(stop)) is not None}
-        return [
-            (key, passtime)
-            for code in codes
-            for key, passtime in self.passtimes(code, since, until)
-            if (passtime.data_owner_code, passtime.line_planning_number) == (operator, line)
-            and (passtime.line_direction, passtime.journey_stop_type) == (direction, "FIRST")
-        ]
+    ) -> Iterator[tuple[bytes, Passtime] | None]:
+        """Yield the first passtime of each planned journey of a line, as passtimes() does for a stop."""
+        dates = _dates_around(since, until)
+        for group, keys in self.journeys.of_line(operator, line):
+            yield None
+            valid = self._valid_dates(group, dates)
+            for key in keys if valid else ():
+                _, _, stop_type, _, of_direction, _ = self._values(group, key).split(b"|", 5)
+                if stop_type == b"FIRST" and (text(of_direction) or "") == direction:
+                    yield from self._journey_passtime(group, key, valid, since, until)
 
-    def patterns(self, operator: str, line: str, direction: str) -> dict[str, dict[int, tuple[str, bool]]]:
-        """Return the patterns of a line in a direction: TimingPointCode and IsTimingStop by UserStopOrderNumber."""
+    def patterns(
+        self, operator: str, line: str, direction: str
+    ) -> Generator[None, None, dict[str, dict[int, tuple[str, bool]]]]:
+        """Return the patterns of a line in a direction: TimingPointCode and IsTimingStop by UserStopOrderNumber.
+
+        Yields after each journey.
+        """
         patterns: dict[str, dict[int, tuple[str, bool]]] = {}
-        for group in self._groups_of_line.get((operator, line), ()):
-            for stop in self._published[group][1]:
-                code = self._code_of.get(stop)
-                if code is None:
-                    continue
-                for key, values in self._planned[stop][group].items():
-                    columns = dict(zip(VALUE_NAMES, texts(values), strict=True))
-                    pattern, order = columns["JourneyPatternCode"], int(key.split(b"|")[5])
-                    if (
-                        pattern
-                        and columns["LineDirection"] == direction
-                        and columns["JourneyStopType"] != "INFOPOINT"
-                    ):
-                        patterns.setdefault(pattern, {})[order] = (code, columns["IsTimingStop"] == "1")
+        for group, keys in self.journeys.of_line(operator, line):
+            yield
+            for key in keys:
+                code = self._code_of.get(user_stop_of(key))
+                _, _, stop_type, pattern, of_direction, *_, timing, _ = texts(self._values(group, key))
+                if code is not None and pattern and of_direction == direction and stop_type != "INFOPOINT":
+                    patterns.setdefault(pattern, {})[int(key.split(b"|")[5])] = (code, timing == "1")
         return patterns
+
+    def _values(self, group: Group, key: bytes) -> bytes:
+        """Return the values of a planned passtime; null ones if it was removed after its look-up began."""
+        return self._planned.get(user_stop_of(key), {}).get(group, {}).get(key, _NO_VALUES)
+
+    def _journey_passtime(
+        self, group: Group, key: bytes, dates: list[date], since: float, until: float
+    ) -> Iterator[tuple[bytes, Passtime]]:
+        code = self._code_of.get(user_stop_of(key))
+        if code is not None:
+            yield from self._on_dates(dates, key, self._values(group, key), code, since, until)
+
+
+def _dates_around(since: float, until: float) -> list[date]:
+    """Return the operating dates with passtimes between two moments (epoch seconds)."""
+    first = local_date(since)
+    return [first + timedelta(n) for n in range(-1, (local_date(until) - first).days + 1)]
 
 
 def _level(group: Group) -> Level:

@@ -4,7 +4,7 @@ Events are `board`, with a fragment of the page or JSON as data, `beat` after a 
 the server stops. Requests for the same board share a channel, which checks for changes and renders the board once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from random import Random
@@ -15,7 +15,6 @@ from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -24,6 +23,7 @@ from govi_server.departures.display import DepartureDisplay
 from govi_server.departures.query import Query
 from govi_server.departures.times import MINUTE, local_timestamp
 from govi_server.documents import board as board_documents
+from govi_server.http.event_stream import data_field
 from govi_server.http.parameters import Enum, Parameter, parse_query
 from govi_server.http.request import Environ
 from govi_server.http.response import NO_STORE
@@ -45,6 +45,10 @@ CHECK_INTERVAL = 0.5
 RENDER_INTERVAL = 10.0
 """Seconds after which an unchanged board is rendered again, since time passes. Clients that join in between receive
 the same rendering, so its remaining times are reduced by this."""
+
+RENDER_PAUSE_PER_STOP = 0.1
+"""Seconds for each stop of a board after which it is rendered again, even if it changes all the time: half a percent
+of the processor for each board with listeners. This matters for boards of more than five stops."""
 
 AGE_TOLERANCE = 5.0
 """Seconds by which data may be older than in the last event before a new event is sent, with less remaining time.
@@ -128,8 +132,12 @@ class Channel:
         """Each with the id of the board that it received last."""
         self.version: object = None
         self.rendered_at = 0.0
-        self.content: object = None
-        """The content of the last event, without ages."""
+        self.pause = RENDER_PAUSE_PER_STOP * len(codes)
+        """Seconds after which a changed board is rendered again."""
+        self.render_interval = max(RENDER_INTERVAL, self.pause)
+        """Seconds after which an unchanged board is rendered again."""
+        self.content = b""
+        """The digest of the last event's content, without ages."""
         self.ages: list[float] = []
         """The age of each stop in the last event."""
         self.id = ""
@@ -144,25 +152,20 @@ class Channel:
         Newer data with the same content is not a change: otherwise every repetition of the feed would be an event.
         """
         zone = local_timestamp(now)[19:]  # a change of it sets the clock on the page
-        without_ages = [
-            replace(stop, age=0.0, as_of=None if stop.as_of is None else stop.as_of // MINUTE)
-            for stop in display.stops
-        ]
-        content = (zone, without_ages)
+        content = await runner.run(_digest(display, zone))
         ages = [stop.age if any(row.state != "planned" for row in stop.rows) else 0.0 for stop in display.stops]
         is_older = any(map(lambda age, stated: age > stated + AGE_TOLERANCE, ages, self.ages))
         if content != self.content or is_older:
-            number = blake2b(repr((content, ages)).encode("utf-8", "replace"), digest_size=6).hexdigest()
+            number = blake2b(repr(ages).encode(), key=content, digest_size=6).hexdigest()
         else:
             ages, number = self.ages, self.id
         # Clients that join later receive the same ages, so that the next event is due for all listeners together.
         stops = (replace(stop, age=max(stop.age, age)) for stop, age in zip(display.stops, ages, strict=True))
-        render = board_documents.document if self.as_json else board_page.fragment
-        steps = render(replace(display, stops=tuple(stops)).delayed(RENDER_INTERVAL), self.lang, now)
-        text = (await runner.run(steps)).rstrip("\n")
-        lines = "".join(f"data: {line}\n" for line in text.split("\n"))
+        write = board_documents.document if self.as_json else board_page.fragment
+        pieces = write(replace(display, stops=tuple(stops)).delayed(self.render_interval), self.lang, now)
+        data = await runner.run(data_field(pieces))
         self.content, self.ages, self.id = content, ages, number
-        self.event = f"id: {self.id}\nevent: board\n{lines}\n".encode()
+        self.event = b"id: %b\nevent: board\n%b\n" % (self.id.encode(), data)
 
     @property
     def outdated(self) -> list[Stream]:
@@ -175,6 +178,17 @@ class Channel:
             self.listeners[stream] = self.id
 
 
+def _digest(display: DepartureDisplay, zone: str) -> Generator[None, None, bytes]:
+    """Return a digest of a display's content, without ages, in steps."""
+    digest = blake2b(zone.encode(), digest_size=16)
+    for stop in display.stops:
+        as_of = None if stop.as_of is None else stop.as_of // MINUTE
+        for part in (replace(stop, age=0.0, as_of=as_of, rows=()), *stop.rows):
+            digest.update(repr(part).encode("utf-8", "replace"))
+            yield
+    return digest.digest()
+
+
 @implementer(IWebModule, IDocumented)
 class Events(MultiService):
     """Serves streams of the displays of a source."""
@@ -182,12 +196,11 @@ class Events(MultiService):
     name = "events"
     log = Logger()
 
-    def __init__(self, source: IDisplaySource, clock: IReactorTime, cooperator: Cooperator) -> None:
+    def __init__(self, source: IDisplaySource, clock: IReactorTime) -> None:
         super().__init__()
         self._source = source
         self._clock = clock
-        self._cooperator = cooperator
-        self._runner = CooperativeRunner(clock)
+        self._runner = source.runner
         self._random = Random()
         self.channels: dict[object, Channel] = {}
         timer = TimerService(CHECK_INTERVAL, self._check_all)
@@ -220,6 +233,10 @@ class Events(MultiService):
             )
         ]
 
+    def cost(self, codes: Sequence[str], query: Query) -> int:
+        """Return the cost of a first event; see web_handler.Responder."""
+        return self._source.cost(codes, query)
+
     @property
     def retry(self) -> str:
         """The field with the time after which a client reconnects."""
@@ -251,7 +268,10 @@ class Events(MultiService):
         """Remove a listener."""
         del channel.listeners[stream]
 
-    def _check_all(self) -> None:
+    def _check_all(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._runner.run(self._check_in_steps()))
+
+    def _check_in_steps(self) -> Generator[None, None, None]:
         for channel in list(self.channels.values()):
             if channel.listeners:
                 self._check(channel)
@@ -259,12 +279,13 @@ class Events(MultiService):
                 del self.channels[channel.key]
                 if channel.rendering is not None:
                     channel.rendering.cancel()
+            yield
 
     def _check(self, channel: Channel) -> None:
         """Render a board if it may have changed, and send its events."""
         now = self._clock.seconds()
-        version = self._source.version(channel.codes)
-        is_due = version != channel.version or not 0 <= now - channel.rendered_at < RENDER_INTERVAL
+        version, age = self._source.version(channel.codes), now - channel.rendered_at
+        is_due = not 0 <= age < (channel.pause if version != channel.version else channel.render_interval)
         if channel.rendering is None and is_due:
             channel.version, channel.rendered_at = version, now
             channel.rendering = Deferred.fromCoroutine(self._render(channel))
@@ -284,7 +305,7 @@ class Events(MultiService):
                 send(stream)
                 yield
 
-        return self._cooperator.coiterate(steps())
+        return self._runner.cooperator.coiterate(steps())
 
     async def _render(self, channel: Channel) -> None:
         displays = await self._source.display(list(channel.codes), channel.query)
@@ -324,6 +345,7 @@ class EventsHandler(WebHandler):
         self.request_handler.set_stop(stop_of(codes))
         query, lang = read_page(self.env, len(codes))
         as_json = AS.parse(parse_query(self.env.get("query_string", ""))) == "json"
+        self.request_handler.charge(module.cost(codes, query))
         channel = await module.channel(codes, query, lang, as_json)
         self.mark("lookup")
         if self.env["request_method"] == "HEAD":

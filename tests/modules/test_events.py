@@ -30,7 +30,8 @@ class EventsTests(LiveTestCase):
         self.up()
         self.at_a_time, self.pause = 10_000, 0.0
         self.cooperator = Cooperator(self._slice, cast(Any, self._call_later))
-        self.events = Events(FeedDisplays(self.feed), self.clock, self.cooperator)
+        self.feed.runner.cooperator = self.cooperator
+        self.events = Events(FeedDisplays(self.feed), self.clock)
         self.serve()
         self.set_expected(5)
 
@@ -98,7 +99,7 @@ class EventsTests(LiveTestCase):
         self.modules.removeService(self.events)
         source = FakeSource()
         displays = CacheDisplays(BoardCache(source, self.clock), self.clock)
-        self.events = Events(displays, self.clock, self.cooperator)
+        self.events = Events(displays, self.clock)
         self.serve()
         with mock.patch.object(board_page, "fragment", wraps=board_page.fragment) as fragment:
             clients = [self.listen() for _ in range(1000)]
@@ -278,7 +279,7 @@ class EventsTests(LiveTestCase):
         """A client that waits for the first board while the server stops gets it, and bye."""
         self.modules.removeService(self.events)
         source = FakeSource()
-        self.events = Events(CacheDisplays(BoardCache(source, self.clock), self.clock), self.clock, self.cooperator)
+        self.events = Events(CacheDisplays(BoardCache(source, self.clock), self.clock), self.clock)
         self.serve()
         client = self.listen()
         drained = self.server.drain()
