@@ -1,9 +1,7 @@
 """Cooperative work in slices."""
 
 from collections.abc import Generator
-from typing import cast
 
-from twisted.internet.base import DelayedCall
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,7 +15,7 @@ class TurnClock(Clock):
     def turn(self, turns: int = 1) -> None:
         """Make the calls that are due, but not those that they schedule."""
         for _ in range(turns):
-            due = [cast(DelayedCall, call) for call in self.calls if call.getTime() <= self.seconds()]
+            due = [call for call in self.calls if call.getTime() <= self.seconds()]
             for call in due:
                 self.calls.remove(call)
                 call.called = 1
