@@ -18,7 +18,7 @@ from govi_server.http.client_limits import Client
 from govi_server.http.parameters import InvalidParameter
 from govi_server.http.request import Environ, RequestError
 from govi_server.http.response import NO_STORE
-from govi_server.http.sender import Sender, connection_field
+from govi_server.http.sender import MAX_COPIED_BYTES, Sender, connection_field
 from govi_server.http.state import Input, State
 from govi_server.runtime.cooperative import current_work
 from govi_server.server import Connection, Server
@@ -203,7 +203,7 @@ class RequestHandler(Sender):
             return False
         received = clock.seconds()
         response = server.request_memo.lookup(header_section, received, server.headers)
-        if response is None:
+        if response is None or len(response.body) > MAX_COPIED_BYTES:
             return False
         client, entry, body = connection.client, response.entry, response.body
         if server.access.seconds_to_wait(client.rate_key) > 0:

@@ -31,6 +31,7 @@ MAX_DISTANCE_METRES = 10_000
 _CELL_METRES = 1000
 """Side length of the grid cells by which positions are indexed."""
 
+_TRANSFORMER = Transformer.from_crs("EPSG:4326", "EPSG:28992", always_xy=True)  # takes 30 ms
 _WORD = re.compile(r"\w+")
 _LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "_": " "})  # not decomposed by NFKD
 
@@ -154,7 +155,7 @@ class StopIndex:
 
     def near(self, latitude: float, longitude: float, limit: int = MAX_STOPS) -> list[tuple[str, int]]:
         """Return the codes of the nearest stops with their distances in metres, nearest first."""
-        x, y = _rd().transform(longitude, latitude)
+        x, y = _TRANSFORMER.transform(longitude, latitude)
         if not (math.isfinite(x) and math.isfinite(y)):
             return []
         column, row = int(x // _CELL_METRES), int(y // _CELL_METRES)
@@ -186,8 +187,3 @@ def _cells(column: int, row: int, ring: int) -> Iterator[tuple[int, int]]:
     for dx in range(-ring, ring + 1):
         for dy in range(-ring, ring + 1) if abs(dx) == ring else {-ring, ring}:
             yield column + dx, row + dy
-
-
-@lru_cache(maxsize=1)
-def _rd() -> Transformer:
-    return Transformer.from_crs("EPSG:4326", "EPSG:28992", always_xy=True)

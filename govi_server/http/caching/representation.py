@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from govi_server.http.dates import format_http_date
+from govi_server.http.parameters import InvalidParameter
 from govi_server.http.response import Fields, format_lines
 from govi_server.runtime.cooperative import run_now
 
 STEP_BYTES = 1 << 14
 """Bytes of a body that are compressed in one step, which takes a millisecond at most."""
+
+MAX_BODY_BYTES = 32 << 20
+"""Larger bodies, before compression, are not made. Boards of 1,000 stops with 30 departures each fit."""
 
 _GZIP_WINDOW = zlib.MAX_WBITS | 16
 
@@ -51,13 +55,18 @@ def represent(
     """Return a representation of a body in pieces, with a strong entity tag (RFC 9110 section 8.8.3), in steps.
 
     pieces: of any size; each, even an empty one, ends a step. compressed: whether to compress the body with gzip.
-    modified: epoch seconds, for Last-Modified. vary: the names of the request fields on which it depends.
+    modified: epoch seconds, for Last-Modified. vary: the names of the request fields on which it depends. Raises
+    InvalidParameter for a body larger than MAX_BODY_BYTES.
     """
+    size = 0
     digest = blake2b(digest_size=8)
     # The header has no time, so equal bodies compress to equal bytes.
     compressor = zlib.compressobj(wbits=_GZIP_WINDOW) if compressed else None
     coded: list[bytes] = []
     for piece in pieces:
+        size += len(piece)
+        if size > MAX_BODY_BYTES:
+            raise InvalidParameter(f"The response would exceed {MAX_BODY_BYTES >> 20} MiB; request less at once")
         for start in range(0, max(len(piece), 1), STEP_BYTES):
             data = piece[start : start + STEP_BYTES]
             if compressor is not None:
