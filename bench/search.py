@@ -86,9 +86,9 @@ def main() -> None:
     measure("three letters", find, (draw.choice(words)[:3] for _ in range(500)))
     measure("town and half a name", find, (f"{draw.choice(towns)} {draw.choice(words)[:4]}" for _ in range(500)))
     measure("six single letters", find, ("s d k b w l" for _ in range(20)))
-    index.near(52, 5)
+    run_now(index.near(52, 5))
     places = (f"{draw.uniform(51, 53)} {draw.uniform(4, 6.5)}" for _ in range(500))
-    measure("near", lambda place: index.near(*map(float, place.split())), places)
+    measure("near", lambda place: run_now(index.near(*map(float, place.split()))), places)
 
 
 if __name__ == "__main__":

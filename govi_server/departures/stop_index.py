@@ -4,12 +4,12 @@ import math
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from heapq import nsmallest
 from itertools import islice
 from typing import NamedTuple
 
+from cachetools import LRUCache
 from pyproj import Transformer
 
 from govi_server.departures.display import place
@@ -24,6 +24,12 @@ MAX_QUERY_CHARACTERS = 100
 
 MAX_QUERY_WORDS = 6
 """Words beyond these are ignored."""
+
+MAX_RESULTS = 1024
+"""Results that are cached."""
+
+COST_STOPS = 20_000
+"""Indexed stops for each word of a query that cost a client as much as one request."""
 
 MAX_DISTANCE_METRES = 10_000
 """The search radius around a position."""
@@ -79,10 +85,7 @@ class StopIndex:
         self._cells: dict[tuple[int, int], list[int]] = {}
         self._name_words: list[str] = []
         self._town_words: list[str] = []
-        self.find = lru_cache(maxsize=1024)(self._find)  # clients search while the query is typed
-        """Return the codes of the stops that match a query, best first: an exact code, an exact name, all words in
-        name or town (names that begin with the query first), a name that begins with the query, a name with words
-        that begin with the query's, and name, town and code with words that do."""
+        self._results: LRUCache[str, tuple[str, ...]] = LRUCache(MAX_RESULTS)  # clients search while they type
 
     @classmethod
     def make(
@@ -113,19 +116,37 @@ class StopIndex:
     def __len__(self) -> int:
         return len(self._places)
 
-    def _find(self, query: str) -> tuple[str, ...]:
+    def cost(self, query: str) -> int:
+        """Return the cost of a search: one for every COST_STOPS of each word."""
+        words = 0 if query in self._results else len(query.split()[:MAX_QUERY_WORDS])
+        return max(words * len(self) // COST_STOPS, 1)
+
+    def find(self, query: str) -> Generator[None, None, tuple[str, ...]]:
+        """Return the codes of the stops that match a query, in steps.
+
+        Best first: an exact code, an exact name, all words in name or town (names that begin with the query first), a
+        name that begins with the query, a name with words that begin with the query's, and name, town and code with
+        words that do.
+        """
+        codes = self._results.get(query)
+        if codes is None:
+            codes = self._results[query] = yield from self._find(query)
+        return codes
+
+    def _find(self, query: str) -> Generator[None, None, tuple[str, ...]]:
         text = folded(query[:MAX_QUERY_CHARACTERS])
-        words = text.split()[:MAX_QUERY_WORDS]
+        words = [*dict.fromkeys(text.split()[:MAX_QUERY_WORDS])]
         matches: dict[int, None] = {}
         for group in self._ranked(text, words) if words else ():
+            yield
             new = (i for i in group if i not in matches)
             matches.update(dict.fromkeys(islice(new, MAX_STOPS - len(matches))))
             if len(matches) == MAX_STOPS:
                 break
         return tuple(self._places[i].code for i in matches)
 
-    def _ranked(self, text: str, words: list[str]) -> Iterator[Iterable[int]]:
-        """Yield the matching stops in groups, best first."""
+    def _ranked(self, text: str, words: list[str]) -> Generator[Iterable[int], None, None]:
+        """Yield the matching stops in groups, best first; an empty group after each step."""
         if text in self._of_code:
             yield (self._of_code[text],)
         yield self._full_names.get(text, ())
@@ -133,18 +154,22 @@ class StopIndex:
         begin = bisect_left(self._places, _Place(text, "", ""))
         with_prefix = range(begin, self._end(begin, text))
         # Whole words rank above prefixes: "Utrecht" finds the town before the Utrechtseweg.
-        with_words = set.intersection(*({*self._names.get(word, ()), *self._towns.get(word, ())} for word in words))
+        with_words = yield from _intersection(
+            {*self._names.get(word, ()), *self._towns.get(word, ())} for word in words
+        )
         yield [i for i in with_prefix if i in with_words]
         yield nsmallest(MAX_STOPS, with_words)
         yield with_prefix
-        by_name = [_places_with_prefix(self._name_words, self._names, word) for word in words]
-        yield nsmallest(MAX_STOPS, set.intersection(*by_name))
-        by_code = [{self._of_code[code] for code in _with_prefix(self._codes, word)} for word in words]
-        by_any = [
-            names | codes | _places_with_prefix(self._town_words, self._towns, word)
-            for word, names, codes in zip(words, by_name, by_code, strict=True)
-        ]
-        yield nsmallest(2 * MAX_STOPS, set.intersection(*by_any))
+        by_name = yield from _intersection(_places_with_prefix(self._name_words, self._names, word) for word in words)
+        yield nsmallest(MAX_STOPS, by_name)
+        by_any = yield from _intersection(map(self._places_with, words))
+        yield nsmallest(2 * MAX_STOPS, by_any)
+
+    def _places_with(self, prefix: str) -> set[int]:
+        """Return the stops with a prefix in a word of name or town, or in the code."""
+        names = _places_with_prefix(self._name_words, self._names, prefix)
+        names |= _places_with_prefix(self._town_words, self._towns, prefix)
+        return names.union(self._of_code[code] for code in _with_prefix(self._codes, prefix))
 
     def _end(self, begin: int, text: str) -> int:
         """Return the end of the places whose names begin with a text, up to twice MAX_STOPS of them."""
@@ -153,8 +178,10 @@ class StopIndex:
             end += 1
         return end
 
-    def near(self, latitude: float, longitude: float, limit: int = MAX_STOPS) -> list[tuple[str, int]]:
-        """Return the codes of the nearest stops with their distances in metres, nearest first."""
+    def near(
+        self, latitude: float, longitude: float, limit: int = MAX_STOPS
+    ) -> Generator[None, None, list[tuple[str, int]]]:
+        """Return the codes of the nearest stops with their distances in metres, nearest first, in steps."""
         x, y = _TRANSFORMER.transform(longitude, latitude)
         if not (math.isfinite(x) and math.isfinite(y)):
             return []
@@ -162,6 +189,7 @@ class StopIndex:
         distances: list[tuple[float, int]] = []
         for ring in range(MAX_DISTANCE_METRES // _CELL_METRES + 1):
             for cell in _cells(column, row, ring):
+                yield
                 for i in self._cells.get(cell, ()):
                     point = self._points[self._places[i].code]
                     distances.append((math.hypot(point.x - x, point.y - y), i))
@@ -170,6 +198,15 @@ class StopIndex:
                 break
         nearest = nsmallest(limit, distances)
         return [(self._places[i].code, round(metres)) for metres, i in nearest if metres <= MAX_DISTANCE_METRES]
+
+
+def _intersection(sets: Iterable[set[int]]) -> Generator[tuple[()], None, set[int]]:
+    """Return the intersection of sets, in steps."""
+    common: set[int] | None = None
+    for members in sets:
+        common = members if common is None else common & members
+        yield ()
+    return common or set()
 
 
 def _with_prefix(ordered: list[str], prefix: str) -> list[str]:

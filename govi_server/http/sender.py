@@ -15,7 +15,6 @@ from govi_server.http.stream import Stream
 from govi_server.sockets.transport import IClientTransport, write_now
 from govi_server.statistics.records import CacheResult, ConnectionRecorder, Phase
 
-
 MAX_COPIED_BYTES = 1 << 16
 """Larger bodies are written by themselves: joining them with their head would copy them."""
 

@@ -138,7 +138,7 @@ class TurnWatch(Service):
 
 
 def describe(frame: FrameType | None) -> str:
-    """Return the innermost functions of this program on a stack, and the work that they are for, as printable text."""
+    """Return the innermost functions of this program on a stack, and the work that they are for; printable."""
     functions: list[str] = []
     work = ""
     while frame is not None:
