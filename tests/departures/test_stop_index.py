@@ -149,7 +149,7 @@ class NearTests(SynchronousTestCase):
         near = index(stops).near
         distances = [("1", 0), ("3", 10), ("2", 500), ("4", MAX_DISTANCE_METRES - 1)]
         self.assertEqual(run_now(near(latitude, longitude)), distances)
-        self.assertEqual(near(latitude, longitude, 2), [("1", 0), ("3", 10)])
+        self.assertEqual(run_now(near(latitude, longitude, 2)), [("1", 0), ("3", 10)])
 
     def test_nearest_across_squares(self) -> None:
         """A stop in the next square precedes one that is further away in the same square."""
