@@ -1,18 +1,19 @@
 """The KV7 timetable in memory: applies updates, removes expired data, and serves lookups."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date, timedelta
-from typing import TypeVar
+from typing import NamedTuple
 
 from govi_server.departures.times import local_date, moment, read_time
-from govi_server.departures.timing_point import TimingPoint
+from govi_server.kv78turbo.bounded_table import BoundedTable
 from govi_server.kv78turbo.ctx import Records, Reject, texts
+from govi_server.kv78turbo.kv7_names import RETENTION_SECONDS, Names
 from govi_server.kv78turbo.kv7_reader import (
     EMPTY,
     VALUE_NAMES,
     Group,
     Level,
-    Line,
     TimetableReader,
     Update,
     UserStop,
@@ -24,10 +25,39 @@ from govi_server.settings import PlanningSettings
 UNDATED_SECONDS = 7 * 86400.0
 """How long the passtimes of a service level without dates are retained: its calendar is often published later."""
 
+MAX_LINE_PASSTIMES = 50_000
+"""Planned passtimes of a line on one service level: 500 journeys to 100 stops."""
+
+MAX_LINE_STOPS = 2000
+"""User stops of a line."""
+
+MAX_STOP_GROUPS = 3000
+"""Groups of passtimes of a user stop: 30 lines on 100 service levels."""
+
+STEP_ENTRIES = 100
+"""Groups, or service levels, per step."""
+
 PLANNING_DEFAULTS = PlanningSettings()
 
-_K = TypeVar("_K")
-_V = TypeVar("_V")
+
+class _Publication(NamedTuple):
+    """The latest publication of a group."""
+
+    published: float
+    """Epoch seconds."""
+    stops: tuple[UserStop, ...]
+    n_planned: int
+
+
+class _Calendar(NamedTuple):
+    """The latest publication of a service level's dates."""
+
+    published: float
+    dates: frozenset[date]
+
+
+_NO_PUBLICATION = _Publication(0.0, (), 0)
+_NO_CALENDAR = _Calendar(0.0, frozenset())
 
 
 class Timetable:
@@ -38,123 +68,129 @@ class Timetable:
         self._limits = limits
         self.version = 0
         """Changes with each update."""
-        self.lines: dict[tuple[str, str], Line] = {}
+        self._names = names = Names(limits.names)
+        self.lines = names.lines
         """By DataOwnerCode and LinePlanningNumber."""
-        self.destinations: dict[tuple[str, str], str] = {}
+        self.destinations = names.destinations
         """DestinationName50 by DataOwnerCode and DestinationCode."""
-        self.timing_points: dict[str, TimingPoint] = {}
+        self.timing_points = names.timing_points
         """By TimingPointCode."""
-        self.stop_areas: dict[str, str | None] = {}
+        self.stop_areas = names.stop_areas
         """StopAreaName by StopAreaCode."""
-        self.points_of_area: dict[str, dict[str, None]] = {}
+        self.points_of_area = names.points_of_area
         """TimingPointCodes by StopAreaCode."""
-        self.directions: dict[tuple[str, str, str], str | None] = {}
+        self.directions = names.directions
         """A DestinationCode by DataOwnerCode, LinePlanningNumber and LineDirection."""
-        self.n_planned = 0
-        self._code_of: dict[UserStop, str] = {}
-        self._user_stops: dict[str, dict[UserStop, None]] = {}
+        self._code_of = names.code_of
+        self._user_stops = names.user_stops
         self._planned: dict[UserStop, dict[Group, dict[bytes, bytes]]] = {}
-        self._published: dict[Group, tuple[float, dict[UserStop, None]]] = {}
+        self._published: BoundedTable[Group, _Publication] = BoundedTable(
+            limits.planned, UNDATED_SECONDS, size_of=lambda publication: publication.n_planned, remove=self._remove_group
+        )
         self._groups_of_line: dict[tuple[str, str], dict[Group, None]] = {}
-        self._dates: dict[Level, tuple[float, frozenset[date]]] = {}
+        self._groups_of_operator: Counter[str] = Counter()
+        self._dates: BoundedTable[Level, _Calendar] = BoundedTable(limits.names, RETENTION_SECONDS)
 
-    def read(self, message: Iterable[Records | None], reject: Reject) -> Iterator[Update | None]:
-        """Parse a message in steps; see TimetableReader.read()."""
-        return TimetableReader(self._now, self._is_full, reject).read(message)
+    @property
+    def n_planned(self) -> int:
+        """The number of planned passtimes."""
+        return self._published.size
 
-    def _is_full(self, further: int) -> bool:
-        return self.n_planned + further >= self._limits.planned
+    def read(
+        self, message: Iterable[Records | None], reject: Reject, is_confirmed: bool = False
+    ) -> Iterator[Update | None]:
+        """Parse a message in steps; see TimetableReader."""
+        return TimetableReader(self._now, self._limits.planned // 2, reject, is_confirmed).read(message)
 
     # Applying updates.
 
-    def apply(self, update: Update, reject: Reject) -> None:
-        """Apply an update.
+    def apply(self, update: Update, reject: Reject) -> Iterator[None]:
+        """Apply an update; yields after each step.
 
         The latest publication of a service level's line supersedes earlier ones as a whole, as does that of a service
         level's dates; updates of the same publication are combined.
         """
-        for line_key, line in self._fitting(self.lines, update.lines, reject):
-            self.lines[line_key] = line
-        for destination, name in self._fitting(self.destinations, update.destinations, reject):
-            self.destinations[destination] = name
-        for direction, destination_code in self._fitting(self.directions, update.directions, reject):
-            self.directions[direction] = destination_code
-        for area, area_name in self._fitting(self.stop_areas, update.stop_areas, reject):
-            self.stop_areas[area] = area_name
-        for code, point in self._fitting(self.timing_points, update.timing_points, reject):
-            self._set_point(code, point)
-        for stop, code in self._fitting(self._code_of, update.user_stops, reject):
-            self._set_code(stop, code)
+        now = self._now()
+        yield from self._names.apply(update, now, reject)
         for group, stops in update.planned.items():
-            self._set_group(group, stops, update.published)
-        levels = dict.fromkeys(update.levels | update.dates.keys())
-        for level, _ in self._fitting(self._dates, levels, reject):
-            self._set_dates(level, frozenset(update.dates.get(level, ())), update.published)
+            if not self._set_group(group, stops, update.published, now):
+                reject("too many planned passes")
+            elif update.is_confirmed:
+                self._published.confirm(group)
+            yield
+        for number, level in enumerate(update.levels | update.dates.keys(), 1):
+            if not self._set_dates(level, frozenset(update.dates.get(level, ())), update.published, now):
+                reject("too many names")
+            elif update.is_confirmed:
+                self._dates.confirm(level)
+            if number % STEP_ENTRIES == 0:
+                yield
         self.version += 1
 
-    def _fitting(self, table: Mapping[_K, object], items: Mapping[_K, _V], reject: Reject) -> Iterator[tuple[_K, _V]]:
-        """Yield the items that are in a table already or fit into it."""
-        for key, value in items.items():
-            if key in table or len(table) < self._limits.names:
-                yield key, value
-            else:
-                reject("too many names")
+    def _set_dates(self, level: Level, dates: frozenset[date], published: float, now: float) -> bool:
+        """Set the dates of a service level; return whether there is room for it."""
+        latest = self._dates.get(level, _NO_CALENDAR)
+        if published < latest.published:
+            return True
+        return self._dates.put(
+            level, _Calendar(published, dates if published > latest.published else latest.dates | dates), now
+        )
 
-    def _set_point(self, code: str, point: TimingPoint) -> None:
-        old = self.timing_points.get(code)
-        if old is not None and old.stop_area is not None and old.stop_area != point.stop_area:
-            self.points_of_area[old.stop_area].pop(code, None)
-        self.timing_points[code] = point
-        if point.stop_area is not None:
-            self.points_of_area.setdefault(point.stop_area, {})[code] = None
-
-    def _set_code(self, stop: UserStop, code: str) -> None:
-        old = self._code_of.get(stop)
-        if old is not None and old != code:
-            del self._user_stops[old][stop]
-            if not self._user_stops[old]:
-                del self._user_stops[old]
-        self._code_of[stop] = code
-        self._user_stops.setdefault(code, {})[stop] = None
-
-    def _set_dates(self, level: Level, dates: frozenset[date], published: float) -> None:
-        latest, latest_dates = self._dates.get(level, (0.0, frozenset()))
-        if published > latest:
-            self._dates[level] = (published, dates)
-        elif published == latest:
-            self._dates[level] = (published, latest_dates | dates)
-
-    def _set_group(self, group: Group, stops: dict[UserStop, dict[bytes, bytes]], published: float) -> None:
-        latest, group_stops = self._published.get(group, (0.0, {}))
-        if published < latest:
-            return
-        if published > latest and group_stops:
+    def _set_group(
+        self, group: Group, stops: dict[UserStop, dict[bytes, bytes]], published: float, now: float
+    ) -> bool:
+        """Set, or add to, the passtimes of a service level's line; return whether there is room for them."""
+        latest = self._published.get(group, _NO_PUBLICATION)
+        if published < latest.published:
+            return True
+        if published == latest.published:
+            stored = {stop: self._planned[stop][group] for stop in latest.stops}
+            stops = stored | {stop: {**stored.get(stop, {}), **passtimes} for stop, passtimes in stops.items()}
+        n_planned = sum(map(len, stops.values()))
+        others = max((len(self._planned.get(stop, ())) for stop in stops.keys() - {*latest.stops}), default=0)
+        if n_planned > MAX_LINE_PASSTIMES or len(stops) > MAX_LINE_STOPS or others >= MAX_STOP_GROUPS:
+            return False
+        is_confirmed = False
+        if group in self._published:
+            self._published.repeat(group, now)
+            is_confirmed = self._published.is_confirmed(group)
             self._remove_group(group)
-            group_stops = {}
+        if not self._published.put(group, _Publication(published, tuple(stops), n_planned), now):
+            return False
+        if is_confirmed:
+            self._published.confirm(group)
         for stop, passtimes in stops.items():
-            stored = self._planned.setdefault(stop, {}).setdefault(group, {})
-            self.n_planned -= len(stored)
-            stored.update(passtimes)
-            self.n_planned += len(stored)
-            group_stops[stop] = None
-        self._published[group] = (published, group_stops)
+            self._planned.setdefault(stop, {})[group] = passtimes
         operator, _, line = group.decode().split("|")
         self._groups_of_line.setdefault((operator, line), {})[group] = None
+        self._groups_of_operator[operator] += 1
+        return True
 
     def _remove_group(self, group: Group) -> None:
-        _, stops = self._published.pop(group)
-        for stop in stops:
+        for stop in self._published[group].stops:
             groups = self._planned[stop]
-            self.n_planned -= len(groups.pop(group, ()))
+            del groups[group]
             if not groups:
                 del self._planned[stop]
+        self._published.discard(group)
         operator, _, line = group.decode().split("|")
         del self._groups_of_line[operator, line][group]
         if not self._groups_of_line[operator, line]:
             del self._groups_of_line[operator, line]
+        self._groups_of_operator[operator] -= 1
+        if not self._groups_of_operator[operator]:
+            del self._groups_of_operator[operator]
 
-    def sweep(self) -> None:
-        """Remove the service levels whose last date has passed, and those without dates for UNDATED_SECONDS."""
+    def sweep(
+        self,
+        is_live_operator: Callable[[str], object] = frozenset[str]().__contains__,
+        is_live_stop: Callable[[str], object] = frozenset[str]().__contains__,
+    ) -> Iterator[None]:
+        """Remove expired passtimes and dates, and names that are not used any more; yields after each step.
+
+        Service levels are removed when their last date has passed, and those without dates after UNDATED_SECONDS.
+        is_live_operator, is_live_stop: return whether KV8 has an operator, or a TimingPointCode.
+        """
         now = self._now()
         yesterday = local_date(now) - timedelta(1)
         before = self.n_planned
@@ -162,30 +198,39 @@ class Timetable:
         def is_expired(published: float, dates: frozenset[date]) -> bool:
             return max(dates) < yesterday if dates else now - published > UNDATED_SECONDS
 
-        for group, (published, _) in list(self._published.items()):
-            _, dates = self._dates.get(_level(group), (0.0, frozenset[date]()))
-            if is_expired(published, dates):
+        for number, group in enumerate(list(self._published), 1):
+            dates = self._dates.get(_level(group), _NO_CALENDAR).dates
+            if group in self._published and is_expired(self._published[group].published, dates):
                 self._remove_group(group)
-        for level, (published, dates) in list(self._dates.items()):
-            if is_expired(published, dates):
-                del self._dates[level]
+            if number % STEP_ENTRIES == 0:
+                yield
+        for number, level in enumerate(list(self._dates), 1):
+            if level in self._dates and is_expired(*self._dates[level]):
+                self._dates.discard(level)
+            if number % STEP_ENTRIES == 0:
+                yield
         self.version += before != self.n_planned
+        yield from self._names.sweep(
+            now, lambda operator: operator in self._groups_of_operator or is_live_operator(operator), is_live_stop
+        )
 
     def updates(self) -> Iterator[Update]:
         """Yield updates that restore the timetable when they are applied."""
-        yield Update(
-            lines=dict(self.lines),
-            destinations=dict(self.destinations),
-            timing_points=dict(self.timing_points),
-            user_stops=dict(self._code_of),
-            stop_areas=dict(self.stop_areas),
-            directions=dict(self.directions),
-        )
-        for level, (published, dates) in list(self._dates.items()):
-            yield Update(published, levels={level}, dates={level: set(dates)})
+        yield from self._names.updates()
+        for level in list(self._dates):
+            if level in self._dates:
+                published, dates = self._dates[level]
+                is_confirmed = self._dates.is_confirmed(level)
+                yield Update(published, levels={level}, dates={level: {*dates}}, is_confirmed=is_confirmed)
         for group in list(self._published):
-            published, stops = self._published.get(group, (0.0, {}))
-            yield Update(published, planned={group: {stop: dict(self._planned[stop][group]) for stop in stops}})
+            publication = self._published.get(group, _NO_PUBLICATION)
+            for start in range(0, len(publication.stops), STEP_ENTRIES):
+                stops = publication.stops[start : start + STEP_ENTRIES]
+                planned = {stop: self._planned[stop][group] for stop in stops}
+                is_confirmed = self._published.is_confirmed(group)
+                yield Update(publication.published, planned={group: planned}, is_confirmed=is_confirmed)
+                if self._published.get(group) is not publication:  # it was superseded meanwhile
+                    break
 
     # Lookups.
 
@@ -203,6 +248,10 @@ class Timetable:
         """Return whether KV7 has a TimingPointCode."""
         return code in self.timing_points or code in self._user_stops
 
+    def confirm_stop(self, code: str) -> None:
+        """Record that a stop was requested, so that its name is not evicted."""
+        self.timing_points.confirm(code)
+
     def has_planning(self, code: str) -> bool:
         """Return whether passtimes of a stop are planned, on any date."""
         return any(stop in self._planned for stop in self._user_stops.get(code, ()))
@@ -216,8 +265,8 @@ class Timetable:
         dates = [first + timedelta(n) for n in range(-1, (local_date(until) - first).days + 1)]
         for stop in self._user_stops.get(code, ()):
             for group, passtimes in self._planned.get(stop, {}).items():
-                level = self._dates.get(_level(group))
-                valid = [day for day in dates if level is not None and day in level[1]]
+                calendar = self._dates.get(_level(group), _NO_CALENDAR)
+                valid = [day for day in dates if day in calendar.dates]
                 for key, values in passtimes.items() if valid else ():
                     yield from self._on_dates(valid, key, values, code, since, until)
 
@@ -243,7 +292,7 @@ class Timetable:
         arrives, departs = (
             None if time is None else moment(day, read_time(time) or 0) for time in (arrival, departure)
         )
-        published = self._published.get(b"|".join(key.split(b"|", 3)[:3]))
+        publication = self._published.get(b"|".join(key.split(b"|", 3)[:3]))
         return Passtime(
             data_owner_code=operator,
             local_service_level_code=level,
@@ -255,7 +304,7 @@ class Timetable:
             user_stop_code=stop,
             timing_point_code=code,
             timing_point_data_owner_code="ALGEMEEN",
-            last_update=None if published is None else published[0],
+            last_update=None if publication is None else publication.published,
             target_arrival_time=arrival,
             expected_arrival_time=arrival,
             target_departure_time=departure,
@@ -281,10 +330,10 @@ class Timetable:
         prefix: the first five columns of the key, each with its separator.
         """
         group = b"|".join(prefix.split(b"|", 3)[:3])
-        _, dates = self._dates.get(_level(group), (0.0, frozenset[date]()))
+        dates = self._dates.get(_level(group), _NO_CALENDAR).dates
         valid = sorted(dates & {local_date(now) + timedelta(n) for n in (-1, 0, 1)})
         passtimes: dict[bytes, Passtime] = {}
-        for stop in self._published.get(group, (0.0, {}))[1] if valid else ():
+        for stop in self._published.get(group, _NO_PUBLICATION).stops if valid else ():
             code = self._code_of.get(stop)
             for key, values in self._planned[stop][group].items() if code is not None else ():
                 if code is not None and key.startswith(prefix):
@@ -296,7 +345,7 @@ class Timetable:
     ) -> list[tuple[bytes, Passtime]]:
         """Return the first passtime of each planned journey of a line, as passtimes() does for a stop."""
         stops = {
-            stop for group in self._groups_of_line.get((operator, line), ()) for stop in self._published[group][1]
+            stop for group in self._groups_of_line.get((operator, line), ()) for stop in self._published[group].stops
         }
         codes = {code for stop in stops if (code := self._code_of.get(stop)) is not None}
         return [
@@ -311,7 +360,7 @@ class Timetable:
         """Return the patterns of a line in a direction: TimingPointCode and IsTimingStop by UserStopOrderNumber."""
         patterns: dict[str, dict[int, tuple[str, bool]]] = {}
         for group in self._groups_of_line.get((operator, line), ()):
-            for stop in self._published[group][1]:
+            for stop in self._published[group].stops:
                 code = self._code_of.get(stop)
                 if code is None:
                     continue
