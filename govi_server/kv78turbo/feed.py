@@ -44,7 +44,6 @@ REJECT_REASONS = {
     "key": "missing or invalid key",
     "time": "invalid time",
     "date": "invalid or distant date",
-    "future": "timestamp in the future",
     "older": "older than the stored record",
     "TimingPointCode": "invalid TimingPointCode",
     "too many owners": "too many operators",

@@ -280,9 +280,8 @@ class Timetable:
         for day in dates:
             time = None if seconds is None else moment(day, seconds)
             if time is not None and since <= time <= until:
-                parts = key.split(b"|")
-                parts.insert(5, day.isoformat().encode())
-                yield b"|".join(parts), self._passtime(key, values, code, day)
+                *journey, order, _ = key.split(b"|")
+                yield b"|".join((*journey, day.isoformat().encode(), order)), self._passtime(key, values, code, day)
 
     def _passtime(self, key: bytes, values: bytes, code: str, day: date) -> Passtime:
         operator, level, line, journey, fortify, order, stop = (part or "" for part in texts(key))

@@ -41,7 +41,8 @@ def _or_unknown(value: str | None) -> str:
 
 _REQUIRED = True
 
-# The journey's columns, then the operating date, which distinguishes a journey's runs on different days.
+# The journey's columns, then the operating date, which distinguishes a journey's runs on different days, and the
+# number of the stop in the journey. The stop itself may change: see passtime_index.
 _KEY_COLUMNS = (
     Column("DataOwnerCode", "data_owner_code", _or_empty, _REQUIRED),
     Column("LocalServiceLevelCode", "local_service_level_code", _or_empty, _REQUIRED),
@@ -50,7 +51,6 @@ _KEY_COLUMNS = (
     Column("FortifyOrderNumber", "fortify_order_number", _or_empty, _REQUIRED),
     Column("OperationDate", "operation_date", lambda value: read_date(value or ""), _REQUIRED),
     Column("UserStopOrderNumber", "user_stop_order_number", _or_empty, _REQUIRED),
-    Column("UserStopCode", "user_stop_code", _or_empty, _REQUIRED),
 )
 # Add columns at the end: rows are checked, compared and merged by the positions of the first seven.
 _VALUE_COLUMNS = (
@@ -80,6 +80,7 @@ _VALUE_COLUMNS = (
     Column("AdviceContent"),
     Column("LinePublicNumber", "line_public_number"),
     Column("DestinationName", "destination_name"),
+    Column("UserStopCode", "user_stop_code", _or_empty, _REQUIRED),
 )
 # Passtimes are stored under it, not with it.
 _STOP_COLUMN = Column("TimingPointCode", "timing_point_code", _or_empty, _REQUIRED)
@@ -107,11 +108,12 @@ _JOURNEY_COLUMNS = 5
 
 _TIME = rb"(?:(?:[0-3][0-9]|4[0-7]):[0-5][0-9]:[0-5][0-9]|\\0|)\|"
 _DAY = rb"20[0-9]{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
-_TIMESTAMP = rb"(?:\\0||%bT(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][0-9.:+\-Z]{0,13})\|" % _DAY
+_OFFSET = rb"(?:Z|[+-][01][0-9](?::?[0-5][0-9])?)?"
+_TIMESTAMP = rb"(?:\\0||%bT(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?%b)\|" % (_DAY, _OFFSET)
 _NO_TIMES = rb"[^|]*\|(?:(?:\\0)?\|){4}"
 _VALID_VALUES = re.compile(rb"(?!%b)%b" % (_NO_TIMES, _TIMESTAMP + _TIME * 4))
 # No column is null or has an escape, and the order of the stop is a number.
-_VALID_KEY = re.compile(rb"[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[0-9]{1,5}\|[^|\\]+\Z")
+_VALID_KEY = re.compile(rb"[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[0-9]{1,5}\Z")
 
 EMPTY = frozenset({NULL, b""})
 """Fields without a value."""
@@ -170,24 +172,6 @@ def line_of(key: bytes, values: bytes) -> tuple[str, str, str]:
     return operator, line, text(values.split(b"|", _DIRECTION + 1)[_DIRECTION]) or ""
 
 
-def timestamp_of(values: bytes) -> float | None:
-    """Return the LastUpdateTimeStamp in epoch seconds; None if unknown."""
-    return read_timestamp(values.partition(b"|")[0].decode())
-
-
-def compare_timestamps(old: bytes, new: bytes) -> int:
-    """Compare the timestamps of two values: 1 if the old one is newer, 0 if equal or the new one is unknown."""
-    before, after = old.partition(b"|")[0], new.partition(b"|")[0]
-    if before == after:
-        return 0
-    if len(before) == len(after) and before[-6:] == after[-6:]:  # same format and offset: compare as text
-        return 1 if before > after else -1
-    older, newer = read_timestamp(before.decode()), read_timestamp(after.decode())
-    if newer is None:
-        return 0
-    return -1 if older is None else (older > newer) - (older < newer)
-
-
 @lru_cache(maxsize=1 << 16)
 def _epoch(day: bytes, time: bytes) -> float | None:
     seconds = read_time(time.decode())
@@ -202,8 +186,8 @@ def expires_at(key: bytes, values: bytes) -> float:
     return max((time for time in times if time is not None), default=0.0) + HIDDEN_AFTER_SECONDS
 
 
-def parse_passtime(key: bytes, values: bytes, code: str) -> Passtime:
-    """Parse a stored passtime of a TimingPointCode."""
+def parse_passtime(key: bytes, values: bytes, code: str, updated: float = math.inf) -> Passtime:
+    """Parse a stored passtime of a TimingPointCode. updated: its last update is not later (epoch seconds)."""
     fields: dict[str, Any] = {}
     extra: list[tuple[str, str]] = []
     for (name, field, parse), value in zip(_FIELD_PARSERS, texts(key + b"|" + values), strict=True):
@@ -211,6 +195,8 @@ def parse_passtime(key: bytes, values: bytes, code: str) -> Passtime:
             fields[field] = value if parse is None else parse(value)
         elif value:
             extra.append((name, value))
+    if fields["last_update"] is not None:
+        fields["last_update"] = min(fields["last_update"], updated)
     is_last = fields["journey_stop_type"] == "LAST"
     seconds: dict[str, int | None] = {}
     for field in ("target_arrival_time", "expected_arrival_time", "target_departure_time", "expected_departure_time"):

@@ -8,28 +8,21 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 
-from govi_server.departures.times import local_date, local_timestamp
+from govi_server.departures.times import local_date
 from govi_server.departures.timing_point import TIMING_POINT_CODE_PATTERN
 from govi_server.kv78turbo.ctx import NULL, Records, Reject, texts
 from govi_server.kv78turbo.general_message import GeneralMessage, Row, message_key, parse_message
 from govi_server.kv78turbo.kv8_columns import (
     EMPTY,
-    STATUS,
-    WHEELCHAIR,
     TableLayout,
-    compare_timestamps,
     expires_at,
     is_valid_key,
     is_valid_values,
-    journey_of,
-    line_of,
     table_layout,
-    timestamp_of,
 )
+from govi_server.kv78turbo.passtime_index import LiveStop, PasstimeIndex, StoredPasstime, merge
+from govi_server.kv78turbo.stamps import Stamp, is_older, read_stamp, stamp_of
 from govi_server.settings import PasstimeSettings
-
-MAX_AHEAD_SECONDS = 900.0
-"""How far a publisher's clock may be ahead of ours."""
 
 DAYS_BACK, DAYS_AHEAD = 2, 7
 """Operating dates that are accepted, relative to today."""
@@ -41,23 +34,19 @@ MAX_LAYOUTS = 100
 """Cached table layouts; publishers use a few."""
 
 _CODE = re.compile(TIMING_POINT_CODE_PATTERN.encode())
-_UNKNOWN = EMPTY | {b"UNKNOWN"}
-_SECONDS_DIGITS = len("2021-06-06T18:26:05")
 
 PASSTIME_DEFAULTS = PasstimeSettings()
 
 
-class LiveStop:
-    """The live passtimes and messages of one stop."""
+class _Stamps(dict[bytes, Stamp | None]):
+    """The stamps of one message's timestamps, each parsed once. received: the stamp of its receipt."""
 
-    __slots__ = ("messages", "passtimes", "version")
+    def __init__(self, received: Stamp) -> None:
+        self._received = received
 
-    def __init__(self) -> None:
-        self.passtimes: dict[bytes, bytes] = {}
-        """Stored values by key."""
-        self.messages: dict[str, GeneralMessage] | None = None
-        self.version = 0
-        """Changes with each update."""
+    def __missing__(self, text: bytes) -> Stamp | None:
+        self[text] = stamp = None if text in EMPTY else read_stamp(text.decode(), self._received)
+        return stamp
 
 
 class Passtimes:
@@ -66,23 +55,23 @@ class Passtimes:
     def __init__(self, now: Callable[[], float], limits: PasstimeSettings = PASSTIME_DEFAULTS) -> None:
         self._now = now
         self._limits = limits
-        self._version = 0
+        self._index = PasstimeIndex()
         self._layouts: dict[tuple[str, ...], TableLayout | None] = {}
         self._today: date | None = None
         self._dates: frozenset[bytes] = frozenset()
-        self._line_of: dict[bytes, tuple[str, str, str]] = {}
-        self.stops: dict[str, LiveStop] = {}
-        """By TimingPointCode. Stops are never removed; at night they have no passtimes."""
-        self.journeys: dict[bytes, list[str]] = {}
-        """The TimingPointCodes of each journey with passtimes, by journey_of() its keys."""
-        self.lines: dict[tuple[str, str, str], dict[bytes, None]] = {}
-        """The journeys by DataOwnerCode, LinePlanningNumber and LineDirection."""
+        self.stops = self._index.stops
+        self.journeys = self._index.journeys
+        self.lines = self._index.lines
         self.last_update: dict[str, str] = {}
         """The latest LastUpdateTimeStamp of each operator."""
         self.last_heard: dict[str, float] = {}
         """When the latest data of each operator arrived, in epoch seconds."""
-        self.n_passtimes = 0
         self.n_messages = 0
+
+    @property
+    def n_passtimes(self) -> int:
+        """The number of stored passtimes."""
+        return self._index.n_passtimes
 
     def ingest(self, records: Records, reject: Reject) -> int:
         """Store records of KV8 and return their number; return 0 for other tables."""
@@ -107,9 +96,7 @@ class Passtimes:
         now = self._now()
         self._set_dates(now)
         key_of, values_of, code_at, type_at, date_at, operator_at, splits, has_missing = layout
-        join, dates = b"|".join, self._dates
-        # A row from further ahead would supersede all rows that arrive after it.
-        latest = local_timestamp(now + MAX_AHEAD_SECONDS)[:_SECONDS_DIGITS].encode()
+        join, dates, stamps = b"|".join, self._dates, _Stamps(stamp_of(now))
         latest_values: dict[bytes, bytes] = {}  # of each operator
         for line in records.lines:
             fields = line.split(b"|", splits)
@@ -124,10 +111,8 @@ class Passtimes:
                 reject("key")
             elif not is_valid_values(values):
                 reject("time")
-            elif latest < values[:_SECONDS_DIGITS] < b"3" and _is_ahead(values, now):
-                reject("future")
             else:
-                self._store(key, values, fields[code_at], reject)
+                self._store(key, values, fields[code_at], stamps, now, reject)
                 latest_values[fields[operator_at]] = values
         for name, values in latest_values.items():
             operator, timestamp = name.decode(), values.partition(b"|")[0]
@@ -141,55 +126,46 @@ class Passtimes:
         else:
             reject("too many owners")
 
-    def _store(self, key: bytes, values: bytes, raw_code: bytes, reject: Reject) -> None:
-        """Store a passtime, unless a newer one is stored."""
-        stop = self._stop(raw_code, reject)
-        if stop is None:
+    def _store(self, key: bytes, values: bytes, raw_code: bytes, stamps: _Stamps, now: float, reject: Reject) -> None:
+        """Store a passtime, unless a newer version is stored."""
+        stop = self.stops.get(raw_code.decode())
+        stored = stop.passtimes.get(key) if stop is not None else None
+        if stored is not None and stored.values == values:
+            stored.last_heard = now
             return
-        stored = stop.passtimes.get(key)
+        stamp = stamps[values.partition(b"|")[0]]
+        if stored is None:
+            stored = self._index.find(key)  # it may have been at another stop
         if stored is None:
             if self.n_passtimes >= self._limits.passes:
                 reject("too many passes")
                 return
-            self._add(key, values, raw_code.decode())
-        else:
-            if stored == values:
-                return
-            order = compare_timestamps(stored, values)
-            if order > 0:
-                reject("older")
-                return
-            values = _merged(stored, values, order)
-            if values == stored:
-                return
-        stop.passtimes[key] = values
-        self._version = stop.version = self._version + 1
-
-    def _add(self, key: bytes, values: bytes, code: str) -> None:
-        """Add a new passtime to its journey and line."""
-        self.n_passtimes += 1
-        journey = journey_of(key)
-        for other in self.journeys.get(journey, ()):
-            if key in self.stops[other].passtimes:  # moved here from another TimingPoint
-                self._remove(other, key)
-                break
-        codes = self.journeys.get(journey)
-        if codes is not None:
-            codes.append(code)
+            stop = self._stop(raw_code, reject)
+            if stop is not None:
+                self._index.add(key, StoredPasstime(stop.code, values, stamp, stamp, now))
             return
-        self.journeys[journey] = [code]
-        line = self._line_of[journey] = line_of(key, values)
-        self.lines.setdefault(line, {})[journey] = None
+        is_rejected = is_older(stamp, stored.stamp)
+        if not is_rejected:
+            stop = self._stop(raw_code, reject)
+            if stop is None:
+                return
+        code = stored.code if is_rejected or stop is None else stop.code
+        latest = merge(stored, StoredPasstime(code, values, stamp, stamp, stored.last_heard if is_rejected else now))
+        if is_rejected and latest.values == stored.values:
+            reject("older")
+        else:
+            self._index.update(key, stored, latest)
 
     def _stop(self, raw_code: bytes, reject: Reject) -> LiveStop | None:
-        stop = self.stops.get(raw_code.decode())
+        code = raw_code.decode()
+        stop = self.stops.get(code)
         if stop is None:
             if not _CODE.fullmatch(raw_code):
                 reject("TimingPointCode")
             elif len(self.stops) >= self._limits.stops:
                 reject("too many stops")
             else:
-                stop = self.stops[raw_code.decode()] = LiveStop()
+                stop = self.stops[code] = LiveStop(code)
         return stop
 
     def _layout(self, labels: tuple[str, ...]) -> TableLayout | None:
@@ -206,25 +182,9 @@ class Passtimes:
             days = range(-DAYS_BACK, DAYS_AHEAD + 1)
             self._dates = frozenset((today + timedelta(n)).isoformat().encode() for n in days)
 
-    def _remove(self, code: str, key: bytes) -> None:
-        """Remove a passtime from its stop, journey and line."""
-        stop = self.stops[code]
-        del stop.passtimes[key]
-        self._version = stop.version = self._version + 1
-        self.n_passtimes -= 1
-        journey = journey_of(key)
-        codes = self.journeys[journey]
-        codes.remove(code)
-        if not codes:
-            del self.journeys[journey]
-            line = self._line_of.pop(journey)
-            del self.lines[line][journey]
-            if not self.lines[line]:
-                del self.lines[line]
-
     def has_passtime(self, key: bytes) -> bool:
         """Return whether a passtime with this key is stored, at any TimingPoint."""
-        return any(key in self.stops[code].passtimes for code in self.journeys.get(journey_of(key), ()))
+        return self._index.find(key) is not None
 
     # General messages.
 
@@ -263,30 +223,43 @@ class Passtimes:
         if stop.messages is None:
             stop.messages = {}
         stop.messages[key] = message
-        self._version = stop.version = self._version + 1
+        self._index.changed(stop)
 
     def _delete_message(self, key: str, code: str, row: Row, reject: Reject) -> None:
         stop = self.stops.get(code)
         if stop is not None and stop.messages is not None and stop.messages.pop(key, None) is not None:
             self.n_messages -= 1
-            self._version = stop.version = self._version + 1
+            self._index.changed(stop)
 
     # Restoring a snapshot.
 
-    def restore_stop(
-        self, code: str, passtimes: dict[bytes, bytes], messages: list[GeneralMessage], now: float, reject: Reject
-    ) -> None:
-        """Store a snapshot's passtimes and messages of a stop that are valid and not expired."""
-        for key, values in passtimes.items():
-            if is_valid_key(key) and is_valid_values(values) and expires_at(key, values) > now:
-                self._store(key, values, code.encode(), reject)
+    def restore_passtime(self, key: bytes, restored: StoredPasstime, reject: Reject) -> None:
+        """Store a passtime of a snapshot if it is valid and not expired. What is already stored arrived later."""
+        now = self._now()
+        if not (is_valid_key(key) and is_valid_values(restored.values)) or expires_at(key, restored.values) <= now:
+            return
+        restored.last_heard = min(restored.last_heard, now)
+        if restored.stamp is None:  # older snapshots do not contain it
+            restored.stamp = restored.access_stamp = _Stamps(stamp_of(now))[restored.values.partition(b"|")[0]]
+        stored = self._index.find(key)
+        if stored is not None:
+            restored.last_heard = stored.last_heard
+            self._index.update(key, stored, merge(restored, stored))
+        elif self.n_passtimes >= self._limits.passes:
+            reject("too many passes")
+        elif self._stop(restored.code.encode(), reject) is not None:
+            self._index.add(key, restored)
+
+    def restore_messages(self, code: str, messages: list[GeneralMessage], reject: Reject) -> None:
+        """Store a snapshot's messages of a stop that have not ended."""
+        now = self._now()
         stop = self._stop(code.encode(), reject)
         for message in messages:
             if stop is not None and (message.ends is None or message.ends > now):
                 stop.messages = stop.messages or {}
                 self.n_messages += message.key not in stop.messages
                 stop.messages.setdefault(message.key, message)
-                self._version = stop.version = self._version + 1
+                self._index.changed(stop)
 
     def restore_operators(self, last_heard: dict[str, float], last_update: dict[str, str]) -> None:
         """Restore the operators' latest updates, except those in the future, saved while the clock was ahead."""
@@ -305,31 +278,12 @@ class Passtimes:
         for code in list(self.stops):
             stop = self.stops[code]
             now = self._now()
-            for key, values in list(stop.passtimes.items()):
-                if expires_at(key, values) <= now:
-                    self._remove(code, key)
+            for key, passtime in list(stop.passtimes.items()):
+                if expires_at(key, passtime.values) <= now:
+                    self._index.remove(key, passtime)
             if stop.messages:
                 for message in list(stop.messages.values()):
                     if message.ends is not None and message.ends <= now:
                         del stop.messages[message.key]
                         self.n_messages -= 1
             yield
-
-
-def _is_ahead(values: bytes, now: float) -> bool:
-    timestamp = timestamp_of(values)
-    return timestamp is not None and timestamp > now + MAX_AHEAD_SECONDS
-
-
-def _merged(stored: bytes, values: bytes, order: int) -> bytes:
-    """Return new values, completed from the stored ones. order: the result of compare_timestamps()."""
-    old, new = stored.split(b"|", WHEELCHAIR + 1), values.split(b"|", WHEELCHAIR + 1)
-    if order == 0 and old[STATUS] == b"CANCEL" and new[STATUS] != b"CANCEL":
-        return stored  # only a newer update revokes a cancellation
-    lacks_timestamp = new[0] in EMPTY
-    lacks_wheelchair = new[WHEELCHAIR] in _UNKNOWN and old[WHEELCHAIR] not in _UNKNOWN
-    if lacks_timestamp:
-        new[0] = old[0]  # otherwise, an older update could supersede it
-    if lacks_wheelchair:
-        new[WHEELCHAIR] = old[WHEELCHAIR]  # known accessibility stays (docs/protocols.md, section 5.7)
-    return b"|".join(new) if lacks_timestamp or lacks_wheelchair else values

@@ -1,5 +1,6 @@
 """The departures of a stop, joined from KV7 and KV8, and their renderings, cached until they change."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
@@ -11,8 +12,10 @@ from govi_server.departures.times import HOUR, MINUTE
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_columns import parse_passtime
-from govi_server.kv78turbo.kv8_passtimes import LiveStop, Passtimes
+from govi_server.kv78turbo.kv8_passtimes import Passtimes
 from govi_server.kv78turbo.passtime import Passtime
+from govi_server.kv78turbo.passtime_index import LiveStop, StoredPasstime
+from govi_server.kv78turbo.stamps import TICKS
 
 PAST_SECONDS = HOUR / 2
 """How far back planned passtimes are looked up: KV8 may report them as late."""
@@ -138,8 +141,8 @@ class StopDeparturesCache:
         """Yield the passtimes of KV8, then those that only KV7 has."""
         last_heard = self.passtimes.last_heard
         planned = dict(self.timetable.passtimes(code, now - PAST_SECONDS, now + horizon + MAX_VALID_SECONDS))
-        for key, values in stop.passtimes.items() if stop is not None else ():
-            kv8, kv7 = parse_passtime(key, values, code), planned.pop(key, None)
+        for key, stored in stop.passtimes.items() if stop is not None else ():
+            kv8, kv7 = _parse(key, stored), planned.pop(key, None)
             reliable_until = min(last_heard.get(kv8.data_owner_code, 0.0), now) + self._stale
             yield _Candidate(kv8 if kv7 is None else _joined(kv8, kv7), True, reliable_until)
         for key, kv7 in planned.items():
@@ -195,15 +198,18 @@ class StopDeparturesCache:
         # Only the number of a line may contain the separator.
         prefix = "|".join((*parts[:2], "_".join(parts[2:-2]), *parts[-2:], "")).encode()
         by_key: dict[bytes, Passtime] = self.timetable.journey(prefix, now)
-        for code in self.passtimes.journeys.get(prefix[:-1], ()):
-            for passtime_key, values in self.passtimes.stops[code].passtimes.items():
-                if passtime_key.startswith(prefix):
-                    kv8, kv7 = parse_passtime(passtime_key, values, code), by_key.get(passtime_key)
-                    by_key[passtime_key] = kv8 if kv7 is None else _joined(kv8, kv7)
+        for passtime_key, stored in self.passtimes.journeys.get(prefix[:-1], {}).items():
+            kv8, kv7 = _parse(passtime_key, stored), by_key.get(passtime_key)
+            by_key[passtime_key] = kv8 if kv7 is None else _joined(kv8, kv7)
         if not by_key:
             return []
         nearest = min(by_key.values(), key=lambda passtime: abs(passtime.expected - now)).operation_date
         return [passtime for passtime in by_key.values() if passtime.operation_date == nearest]
+
+
+def _parse(key: bytes, stored: StoredPasstime) -> Passtime:
+    updated = math.inf if stored.stamp is None else stored.stamp / TICKS
+    return parse_passtime(key, stored.values, stored.code, updated)
 
 
 def _joined(kv8: Passtime, kv7: Passtime) -> Passtime:

@@ -27,6 +27,8 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv7_reader import Update
 from govi_server.kv78turbo.kv8_columns import KEY_NAMES, VALUE_NAMES
+from govi_server.kv78turbo.passtime_index import StoredPasstime
+from govi_server.kv78turbo.stamps import Stamp
 from govi_server.runtime.text import pluralize
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import SnapshotSettings
@@ -72,6 +74,8 @@ class StopRecord(Struct, tag="stop", array_like=True):
     code: str
     passtimes: dict[bytes, bytes]
     messages: list[GeneralMessage]
+    states: list[tuple[Stamp | None, Stamp | None, float]] = []
+    """Of each passtime: stamp, access_stamp and last_heard (see StoredPasstime)."""
 
 
 class OperatorsRecord(Struct, tag="heard", array_like=True):
@@ -125,7 +129,23 @@ def records_of(caches: Mapping[str, BoardCache], feed: Feed | None) -> Iterator[
         passtimes = list(stop.passtimes.items())
         messages = list((stop.messages or {}).values())
         for start in range(0, max(len(passtimes), 1), MAX_PASSTIMES):
-            yield StopRecord(code, dict(passtimes[start : start + MAX_PASSTIMES]), messages if start == 0 else [])
+            part = passtimes[start : start + MAX_PASSTIMES]
+            yield _stop_record(code, part, messages if start == 0 else [])
+            for key, passtime in part:
+                if passtime.code != code:  # moved to a stop whose records may have been yielded already
+                    yield _stop_record(passtime.code, [(key, passtime)], [])
+
+
+def _stop_record(
+    code: str, passtimes: list[tuple[bytes, StoredPasstime]], messages: list[GeneralMessage]
+) -> StopRecord:
+    here = [(key, passtime) for key, passtime in passtimes if passtime.code == code]
+    return StopRecord(
+        code,
+        {key: passtime.values for key, passtime in here},
+        messages,
+        [(passtime.stamp, passtime.access_stamp, passtime.last_heard) for _, passtime in here],
+    )
 
 
 def restore(
@@ -143,7 +163,11 @@ def restore(
     elif isinstance(record, OperatorsRecord):
         feed.passtimes.restore_operators(record.last_heard, record.last_update)
     else:
-        feed.passtimes.restore_stop(record.code, record.passtimes, record.messages, now, reject)
+        if len(record.states) != len(record.passtimes):  # before they were saved
+            record.states = [(None, None, 0.0)] * len(record.passtimes)
+        for (key, values), state in zip(record.passtimes.items(), record.states, strict=True):
+            feed.passtimes.restore_passtime(key, StoredPasstime(record.code, values, *state), reject)
+        feed.passtimes.restore_messages(record.code, record.messages, reject)
 
 
 def write(records: Iterator[Record], path: Path) -> Iterator[None]:
@@ -189,7 +213,7 @@ def read(data: bytes) -> Iterator[Record]:
 
 def _records(data: memoryview, columns: Columns) -> Iterator[Record]:
     decode = msgspec.msgpack.Decoder(Record).decode
-    key_of, values_of = _converter(columns.key, KEY_NAMES), _converter(columns.values, VALUE_NAMES)
+    convert = _converter(columns)
     start = 0
     while start < len(data):
         (length,) = _LENGTH.unpack_from(data, start)
@@ -199,20 +223,23 @@ def _records(data: memoryview, columns: Columns) -> Iterator[Record]:
         except msgspec.MsgspecError as error:
             raise DamagedSnapshot(f"unreadable record: {error}") from None
         if isinstance(record, StopRecord):
-            record.passtimes = {key_of(key): values_of(values) for key, values in record.passtimes.items()}
+            record.passtimes = dict(convert(key, values) for key, values in record.passtimes.items())
         yield record
         start += length
 
 
-def _converter(stored: tuple[str, ...], current: tuple[str, ...]) -> Callable[[bytes], bytes]:
-    """Return a function that maps stored fields to the current columns by name; missing columns become null."""
-    index = {name: i for i, name in enumerate(stored)}
-    select = itemgetter(*(index.get(name, -1) for name in current))
+def _converter(stored: Columns) -> Callable[[bytes, bytes], tuple[bytes, bytes]]:
+    """Return a function that maps stored keys and values to the current columns by name; missing ones become null."""
+    index = {name: i for i, name in enumerate(stored.key + stored.values)}
+    key_of, values_of = (itemgetter(*(index.get(name, -1) for name in names)) for names in (KEY_NAMES, VALUE_NAMES))
 
-    def convert(fields: bytes) -> bytes:
-        if fields.count(b"|") != len(stored) - 1:
+    def convert(key: bytes, values: bytes) -> tuple[bytes, bytes]:
+        if key.count(b"|") != len(stored.key) - 1 or values.count(b"|") != len(stored.values) - 1:
             raise DamagedSnapshot("the fields of a passtime do not match the columns")
-        return fields if stored == current else b"|".join(select([*fields.split(b"|"), NULL]))
+        if stored == Columns():
+            return key, values
+        fields = [*key.split(b"|"), *values.split(b"|"), NULL]
+        return b"|".join(key_of(fields)), b"|".join(values_of(fields))
 
     return convert
 

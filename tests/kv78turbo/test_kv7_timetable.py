@@ -65,7 +65,7 @@ class LookUpTests(TimetableTestCase):
         """A planned passtime exists on each date of its service level, with the key that it has in KV8."""
         self.ingest(feed.planning({}), feed.calendar("2026-01-01", "2026-01-02", "2026-01-05"))
         (key, passtime), *more = self.timetable.passtimes(CODE, NOW, NOW + 2 * DAY)
-        self.assertEqual(key, b"LIN|77|L004|1001|0|2026-01-01|3|u1")
+        self.assertEqual(key, b"LIN|77|L004|1001|0|2026-01-01|3")
         self.assertEqual([other.operation_date for _, other in more], [date(2026, 1, 2)])
         self.assertEqual(
             (passtime.trip_stop_status, passtime.target_departure, passtime.wheelchair),

@@ -81,6 +81,11 @@ class SnapshotTests(SynchronousTestCase):
         self.fill()
         self.start(self.program).stopService()
 
+    def stored_values(self) -> dict[bytes, bytes]:
+        """Return the values of the stored passtimes by key."""
+        passtimes = self.program.feed.passtimes.stops[FEED_CODE].passtimes
+        return {key: passtime.values for key, passtime in passtimes.items()}
+
     def restart(self) -> tuple[Program, list[str]]:
         """Return a program that has read the snapshot, and the lines that its snapshots logged."""
         program = self.make_program()
@@ -190,8 +195,8 @@ class SnapshotTests(SynchronousTestCase):
         """Columns missing in the snapshot are None, unknown ones are dropped, and their order is free."""
         self.fill()
         stop = self.program.feed.passtimes.stops[FEED_CODE]
-        ((key, values),) = stop.passtimes.items()
-        row = dict(zip(KEY_NAMES + VALUE_NAMES, (key + b"|" + values).split(b"|"), strict=True))
+        ((key, stored),) = stop.passtimes.items()
+        row = dict(zip(KEY_NAMES + VALUE_NAMES, (key + b"|" + stored.values).split(b"|"), strict=True))
         old_values = (*(name for name in reversed(VALUE_NAMES) if name != "DestinationCode"), "Abolished")
         columns = Columns(KEY_NAMES[::-1], old_values)
         old_key = b"|".join(row[name] for name in columns.key)
@@ -206,10 +211,10 @@ class SnapshotTests(SynchronousTestCase):
     def test_missing_key_column_drops_passtimes(self) -> None:
         """If a column of the key is missing, passtimes are dropped, and the rest is restored."""
         self.fill()
-        ((key, values),) = self.program.feed.passtimes.stops[FEED_CODE].passtimes.items()
+        ((key, stored),) = self.program.feed.passtimes.stops[FEED_CODE].passtimes.items()
         columns = Columns(KEY_NAMES[:-1], VALUE_NAMES)
         (message,) = (self.program.feed.passtimes.stops[FEED_CODE].messages or {}).values()
-        record = StopRecord(FEED_CODE, {key.rpartition(b"|")[0]: values}, [message])
+        record = StopRecord(FEED_CODE, {key.rpartition(b"|")[0]: stored.values}, [message])
         self.path.write_bytes(snapshot_file(columns, record))
         program, _ = self.restart()
         self.assertEqual((program.feed.passtimes.n_passtimes, program.feed.passtimes.n_messages), (0, 1))
@@ -217,7 +222,7 @@ class SnapshotTests(SynchronousTestCase):
     def test_foreign_columns_are_put_aside(self) -> None:
         """A snapshot with an unreadable header, or with passtimes that do not fit it, is renamed."""
         self.fill()
-        passtimes = self.program.feed.passtimes.stops[FEED_CODE].passtimes
+        passtimes = self.stored_values()
         valid = snapshot_file(Columns(), StopRecord(FEED_CODE, passtimes, []))
         content = valid[len(HEADER) : -8].replace(b'{"key":[', b'{"key":{')
         unreadable = HEADER + content + bytes(4) + struct.pack(">I", zlib.crc32(content))
@@ -231,7 +236,7 @@ class SnapshotTests(SynchronousTestCase):
     def test_rejected_record_names_the_snapshot(self) -> None:
         """A rejected record is logged with the path of its snapshot."""
         self.fill()
-        passtimes = self.program.feed.passtimes.stops[FEED_CODE].passtimes
+        passtimes = self.stored_values()
         self.path.write_bytes(snapshot_file(Columns(), StopRecord("no code", passtimes, [])))
         with capturedLogs() as events:
             self.start(self.make_program())
