@@ -7,7 +7,9 @@ since invented entries arrive many at once.
 """
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from itertools import islice
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 CONFIRM_SECONDS = 10.0
@@ -19,6 +21,9 @@ COHORT_SECONDS = 1.0
 MAX_COHORTS = 128
 """More cohorts are merged, the oldest first; the number bounds the search for the largest."""
 
+MAX_VICTIMS = 64
+"""Entries of a cohort that are selected for eviction at once."""
+
 MAX_EVICTIONS = 300
 """Entries evicted for a new one, which must be brief; if that is not enough, the next new entry evicts others."""
 
@@ -29,6 +34,18 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
+def largest_cohort(numbers: Iterable[tuple[K, int]]) -> list[K]:
+    """Return the keys of the largest cohort among some entries, the oldest first; none if all are confirmed.
+
+    numbers: each entry's key with the number of its cohort.
+    """
+    cohorts: dict[int, list[K]] = {}
+    for key, number in numbers:
+        if number:
+            cohorts.setdefault(number, []).append(key)
+    return max(cohorts.values(), key=len, default=[])
+
+
 class _Cohort(Generic[K]):
     """The unconfirmed entries that arrived in the same second."""
 
@@ -36,10 +53,10 @@ class _Cohort(Generic[K]):
 
     def __init__(self, began: float) -> None:
         self.began = began
+        self.keys: dict[K, None] = {}
+        """In order of arrival."""
         self.size = 0
         """The sum of their sizes."""
-        self.keys: deque[K] = deque()
-        """In order of arrival, including keys that were confirmed or removed since."""
 
 
 class Probation(Generic[K]):
@@ -47,15 +64,16 @@ class Probation(Generic[K]):
 
     The table stores the number of each entry's cohort, 0 if it is confirmed. Sizes have the unit of the limit: bytes,
     or 1 for each entry. limit: the table's maximum size, of which at most three quarters are confirmed, so that
-    there is always room for new entries. cohort_of: returns an entry's number, 0 if it does not exist.
+    there is always room for new entries.
     """
 
-    def __init__(self, limit: int, cohort_of: Callable[[K], int]) -> None:
+    def __init__(self, limit: int) -> None:
         self._max_confirmed = limit * 3 // 4
-        self._cohort_of = cohort_of
         self._cohorts: dict[int, _Cohort[K]] = {}
         self._latest = 0
         self._size = 0
+        self._evicting: _Cohort[K] = _Cohort(0.0)
+        self._victims: deque[K] = deque()
 
     def add(self, key: K, size: int, now: float) -> int:
         """Add an entry; return the number of its cohort."""
@@ -65,59 +83,61 @@ class Probation(Generic[K]):
             cohort = self._cohorts[self._latest] = _Cohort(now)
             if len(self._cohorts) > MAX_COHORTS:
                 self._merge_oldest()
-        cohort.keys.append(key)
+        cohort.keys[key] = None
         cohort.size += size
         self._size += size
         return self._latest
 
-    def resize(self, number: int, difference: int) -> None:
+    def resize(self, number: int, growth: int) -> None:
         """Change the size of an entry."""
         if number:
-            self._cohorts[self._current(number)].size += difference
-            self._size += difference
+            self._cohort(number).size += growth
+            self._size += growth
 
-    def repeat(self, number: int, size: int, now: float, total: int) -> int:
+    def repeat(self, key: K, number: int, size: int, now: float, total: int) -> int:
         """Confirm an entry that is received again; return its number from now on. total: the table's size."""
-        if number and not 0 <= now - self._cohorts[self._current(number)].began < CONFIRM_SECONDS:
-            return self.confirm(number, size, total)
+        if number and not 0 <= now - self._cohort(number).began < CONFIRM_SECONDS:
+            return self.confirm(key, number, size, total)
         return number
 
-    def confirm(self, number: int, size: int, total: int) -> int:
+    def confirm(self, key: K, number: int, size: int, total: int) -> int:
         """Confirm an entry, unless too many are confirmed already; return its number from now on."""
         if not number or total - self._size + size > self._max_confirmed:
             return number
-        self.discard(number, size)
+        self.discard(key, number, size)
         return 0
 
-    def discard(self, number: int, size: int) -> None:
-        """Remove an entry, whose number the table changes or removes as well."""
+    def discard(self, key: K, number: int, size: int) -> None:
+        """Remove an entry."""
         if number:
-            number = self._current(number)
-            cohort = self._cohorts[number]
+            cohort = self._cohort(number)
+            del cohort.keys[key]
             cohort.size -= size
             self._size -= size
-            if not cohort.size:
-                del self._cohorts[number]
+            if not cohort.keys:
+                del self._cohorts[max(number, next(iter(self._cohorts)))]
 
     def victim(self) -> K | None:
         """Return the entry to evict next; None if all are confirmed."""
-        if not self._cohorts:
-            return None
-        number, cohort = max(self._cohorts.items(), key=lambda item: item[1].size)
-        while (own := self._cohort_of(cohort.keys[0])) == 0 or self._current(own) != number:
-            cohort.keys.popleft()
-        return cohort.keys[0]
+        while self._victims and self._victims[0] not in self._evicting.keys:
+            self._victims.popleft()
+        if not self._victims and self._cohorts:
+            # Several at once, because a dict is slow to find its first key after others were deleted.
+            self._evicting = max(self._cohorts.values(), key=attrgetter("size"))
+            keys = self._evicting.keys
+            self._victims.extend(islice(keys, min(MAX_VICTIMS, (len(keys) + 1) // 2)))
+        return self._victims[0] if self._victims else None
 
-    def _current(self, number: int) -> int:
-        """Return the number of the cohort that has a cohort's entries: it may have been merged with later ones."""
-        return max(number, next(iter(self._cohorts)))
+    def _cohort(self, number: int) -> _Cohort[K]:
+        """Return the cohort with a number, or the oldest one, with which it was merged."""
+        return self._cohorts[max(number, next(iter(self._cohorts)))]
 
     def _merge_oldest(self) -> None:
         """Merge the two oldest cohorts, under the number of the later one."""
         numbers = iter(self._cohorts)
         oldest, later = next(numbers), next(numbers)
         merged = self._cohorts.pop(oldest)
-        merged.keys.extend(self._cohorts[later].keys)
+        merged.keys.update(self._cohorts[later].keys)
         merged.size += self._cohorts[later].size
         self._cohorts[later] = merged
 
@@ -148,7 +168,7 @@ class BoundedTable(dict[K, V]):
         self._size_of = size_of
         self._remove = remove or self.discard
         self._cohorts: dict[K, int] = {}
-        self._probation: Probation[K] = Probation(limit, lambda key: self._cohorts.get(key, 0))
+        self._probation: Probation[K] = Probation(limit)
         self._last_heard: dict[K, float] = {}
         self.size = 0
         """The sum of the sizes."""
@@ -158,6 +178,10 @@ class BoundedTable(dict[K, V]):
     def last_heard(self, key: K) -> float:
         """Return when an entry was last received or used (epoch seconds)."""
         return self._last_heard[key]
+
+    def cohort(self, key: K) -> int:
+        """Return the number of an entry's cohort, 0 if it is confirmed."""
+        return self._cohorts.get(key, 0)
 
     def is_confirmed(self, key: K) -> bool:
         """Return whether an entry is confirmed."""
@@ -190,13 +214,13 @@ class BoundedTable(dict[K, V]):
         """Record that an entry is received again."""
         self._last_heard[key] = now
         number = self._cohorts.get(key)
-        if number is not None and not self._probation.repeat(number, self._size_of(self[key]), now, self.size):
+        if number is not None and not self._probation.repeat(key, number, self._size_of(self[key]), now, self.size):
             del self._cohorts[key]
 
     def confirm(self, key: K) -> None:
         """Record that an entry is in use, so that it is not evicted."""
         number = self._cohorts.get(key)
-        if number is not None and not self._probation.confirm(number, self._size_of(self[key]), self.size):
+        if number is not None and not self._probation.confirm(key, number, self._size_of(self[key]), self.size):
             del self._cohorts[key]
 
     def discard(self, key: K) -> None:
@@ -204,7 +228,7 @@ class BoundedTable(dict[K, V]):
         if key in self:
             size = self._size_of(self.pop(key))
             del self._last_heard[key]
-            self._probation.discard(self._cohorts.pop(key, 0), size)
+            self._probation.discard(key, self._cohorts.pop(key, 0), size)
             self.size -= size
             self.generation += 1
 

@@ -14,8 +14,15 @@ from typing import Any, NamedTuple
 
 from govi_server.departures.display import HIDDEN_AFTER_SECONDS
 from govi_server.departures.times import MINUTE, moment, moments, read_date, read_time, read_timestamp
-from govi_server.kv78turbo.ctx import NULL, text, texts
+from govi_server.kv78turbo.ctx import NULL, Reject, text, texts
 from govi_server.kv78turbo.passtime import Passtime
+
+
+MAX_CODE_BYTES = 32
+"""Maximum length of a code: the longest in the captures has 13 bytes (docs/protocols.md, section 2.4)."""
+
+_MAX_TEXT_BYTES = 512
+"""Maximum length of a text: the longest in the captures has 108 characters, and those of KV15 have up to 255."""
 
 
 class Column(NamedTuple):
@@ -29,6 +36,8 @@ class Column(NamedTuple):
     """Converts the column's text, or None for null, to the field's value; by default they are the same."""
     is_required: bool = False
     """Whether tables without it are rejected, because their rows cannot be displayed."""
+    max_bytes: int = MAX_CODE_BYTES
+    """Longer values are omitted."""
 
 
 def _or_empty(value: str | None) -> str:
@@ -70,16 +79,16 @@ _VALUE_COLUMNS = (
     Column("NumberOfCoaches", "number_of_coaches"),
     Column("OperatorCode", "operator_code"),
     Column("TimingPointDataOwnerCode", "timing_point_data_owner_code"),
-    Column("MessageContent"),
+    Column("MessageContent", max_bytes=_MAX_TEXT_BYTES),
     Column("MessageType"),
     Column("ReasonType"),
     Column("SubReasonType"),
-    Column("ReasonContent"),
+    Column("ReasonContent", max_bytes=_MAX_TEXT_BYTES),
     Column("AdviceType"),
     Column("SubAdviceType"),
-    Column("AdviceContent"),
+    Column("AdviceContent", max_bytes=_MAX_TEXT_BYTES),
     Column("LinePublicNumber", "line_public_number"),
-    Column("DestinationName", "destination_name"),
+    Column("DestinationName", "destination_name", max_bytes=100),
     Column("UserStopCode", "user_stop_code", _or_empty, _REQUIRED),
 )
 # Passtimes are stored under it, not with it.
@@ -113,7 +122,10 @@ _TIMESTAMP = rb"(?:\\0||%bT(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{
 _NO_TIMES = rb"[^|]*\|(?:(?:\\0)?\|){4}"
 _VALID_VALUES = re.compile(rb"(?!%b)%b" % (_NO_TIMES, _TIMESTAMP + _TIME * 4))
 # No column is null or has an escape, and the order of the stop is a number.
-_VALID_KEY = re.compile(rb"[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[0-9]{1,5}\Z")
+_VALID_KEY = re.compile(rb"(?:[^|\\]{1,%d}\|){6}[0-9]{1,5}\Z" % MAX_CODE_BYTES)
+_MAX_VALUE_BYTES = tuple(column.max_bytes for column in _VALUE_COLUMNS)
+MAX_SHORT_BYTES = 384
+"""Values of up to this length in total are stored without examining each: those without a text have about 200."""
 
 EMPTY = frozenset({NULL, b""})
 """Fields without a value."""
@@ -164,6 +176,16 @@ def table_layout(labels: tuple[str, ...]) -> TableLayout | None:
 def journey_of(key: bytes) -> bytes:
     """Return the columns of a key that identify the journey."""
     return b"|".join(key.split(b"|", _JOURNEY_COLUMNS)[:_JOURNEY_COLUMNS])
+
+
+def without_long_values(values: bytes, reject: Reject) -> bytes:
+    """Return values without those that are longer than their column permits."""
+    fields = values.split(b"|")
+    for i, maximum in enumerate(_MAX_VALUE_BYTES):
+        if len(fields[i]) > maximum:
+            reject("long value")
+            fields[i] = NULL
+    return b"|".join(fields)
 
 
 def line_of(key: bytes, values: bytes) -> tuple[str, str, str]:

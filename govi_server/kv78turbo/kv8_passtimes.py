@@ -5,22 +5,32 @@ kv8_columns.parse_passtime() parses them when a stop is requested.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import date, timedelta
 
 from govi_server.departures.times import local_date
 from govi_server.departures.timing_point import TIMING_POINT_CODE_PATTERN
+from govi_server.kv78turbo.bounded_table import BoundedTable
 from govi_server.kv78turbo.ctx import NULL, Records, Reject, texts
 from govi_server.kv78turbo.general_message import GeneralMessage, Row, message_key, parse_message
 from govi_server.kv78turbo.kv8_columns import (
     EMPTY,
+    MAX_CODE_BYTES,
+    MAX_SHORT_BYTES,
     TableLayout,
     expires_at,
     is_valid_key,
     is_valid_values,
     table_layout,
+    without_long_values,
 )
-from govi_server.kv78turbo.passtime_index import LiveStop, PasstimeIndex, StoredPasstime, merge
+from govi_server.kv78turbo.passtime_index import (
+    RETENTION_SECONDS,
+    LiveStop,
+    PasstimeIndex,
+    StoredPasstime,
+    merge,
+)
 from govi_server.kv78turbo.stamps import Stamp, is_older, read_stamp, stamp_of
 from govi_server.settings import PasstimeSettings
 
@@ -32,6 +42,9 @@ MAX_OPERATORS = 1000
 
 MAX_LAYOUTS = 100
 """Cached table layouts; publishers use a few."""
+
+STEP_REMOVALS = 500
+"""Passtimes that a step of ingesting may remove to make room: about two milliseconds of work."""
 
 _CODE = re.compile(TIMING_POINT_CODE_PATTERN.encode())
 
@@ -55,7 +68,7 @@ class Passtimes:
     def __init__(self, now: Callable[[], float], limits: PasstimeSettings = PASSTIME_DEFAULTS) -> None:
         self._now = now
         self._limits = limits
-        self._index = PasstimeIndex()
+        self._index = PasstimeIndex(limits, self._remove_messages)
         self._layouts: dict[tuple[str, ...], TableLayout | None] = {}
         self._today: date | None = None
         self._dates: frozenset[bytes] = frozenset()
@@ -64,7 +77,9 @@ class Passtimes:
         self.lines = self._index.lines
         self.last_update: dict[str, str] = {}
         """The latest LastUpdateTimeStamp of each operator."""
-        self.last_heard: dict[str, float] = {}
+        self.last_heard: BoundedTable[str, float] = BoundedTable(
+            MAX_OPERATORS, RETENTION_SECONDS, remove=self._remove_operator
+        )
         """When the latest data of each operator arrived, in epoch seconds."""
         self.n_messages = 0
 
@@ -73,10 +88,15 @@ class Passtimes:
         """The number of stored passtimes."""
         return self._index.n_passtimes
 
-    def ingest(self, records: Records, reject: Reject) -> int:
-        """Store records of KV8 and return their number; return 0 for other tables."""
+    @property
+    def n_bytes(self) -> int:
+        """The memory of the stored passtimes."""
+        return self._index.n_bytes
+
+    def ingest(self, records: Records, reject: Reject) -> Generator[None, None, int]:
+        """Store records of KV8 in steps and return their number; return 0 for other tables."""
         if records.table == "DATEDPASSTIME":
-            self._ingest_passtimes(records, reject)
+            yield from self._ingest_passtimes(records, reject)
         elif records.table == "GENERALMESSAGEUPDATE":
             self._ingest_messages(records, self._update_message, reject)
         elif records.table == "GENERALMESSAGEDELETE":
@@ -87,7 +107,7 @@ class Passtimes:
 
     # Passtimes.
 
-    def _ingest_passtimes(self, records: Records, reject: Reject) -> None:
+    def _ingest_passtimes(self, records: Records, reject: Reject) -> Iterator[None]:
         layout = self._layout(records.labels)
         if layout is None:
             for _ in records.lines:
@@ -98,7 +118,11 @@ class Passtimes:
         key_of, values_of, code_at, type_at, date_at, operator_at, splits, has_missing = layout
         join, dates, stamps = b"|".join, self._dates, _Stamps(stamp_of(now))
         latest_values: dict[bytes, bytes] = {}  # of each operator
+        n_removed = self._index.n_removed
         for line in records.lines:
+            if self._index.n_removed > n_removed + STEP_REMOVALS:
+                n_removed = self._index.n_removed
+                yield
             fields = line.split(b"|", splits)
             if fields[type_at] == b"INFOPOINT":
                 continue  # not for passengers
@@ -112,6 +136,8 @@ class Passtimes:
             elif not is_valid_values(values):
                 reject("time")
             else:
+                if len(values) > MAX_SHORT_BYTES:
+                    values = without_long_values(values, reject)
                 self._store(key, values, fields[code_at], stamps, now, reject)
                 latest_values[fields[operator_at]] = values
         for name, values in latest_values.items():
@@ -121,28 +147,31 @@ class Passtimes:
                 self.last_update[operator] = timestamp.decode()
 
     def _set_last_heard(self, operator: str, now: float, reject: Reject) -> None:
-        if operator in self.last_heard or len(self.last_heard) < MAX_OPERATORS:
-            self.last_heard[operator] = now
-        else:
+        if len(operator) > MAX_CODE_BYTES:
+            reject("key")
+        elif not self.last_heard.put(operator, now, now):
             reject("too many owners")
+
+    def _remove_operator(self, operator: str) -> None:
+        self.last_heard.discard(operator)
+        self.last_update.pop(operator, None)
 
     def _store(self, key: bytes, values: bytes, raw_code: bytes, stamps: _Stamps, now: float, reject: Reject) -> None:
         """Store a passtime, unless a newer version is stored."""
         stop = self.stops.get(raw_code.decode())
         stored = stop.passtimes.get(key) if stop is not None else None
         if stored is not None and stored.values == values:
-            stored.last_heard = now
+            self._index.repeat(key, stored, now)
             return
         stamp = stamps[values.partition(b"|")[0]]
         if stored is None:
             stored = self._index.find(key)  # it may have been at another stop
         if stored is None:
-            if self.n_passtimes >= self._limits.passes:
-                reject("too many passes")
-                return
-            stop = self._stop(raw_code, reject)
-            if stop is not None:
-                self._index.add(key, StoredPasstime(stop.code, values, stamp, stamp, now))
+            passtime = StoredPasstime(raw_code.decode(), values, stamp, stamp, now)
+            if (full := self._index.make_room(key, passtime)) is not None:
+                reject(full)
+            elif self._stop(raw_code, reject) is not None:
+                self._index.add(key, passtime, now)
             return
         is_rejected = is_older(stamp, stored.stamp)
         if not is_rejected:
@@ -155,6 +184,8 @@ class Passtimes:
             reject("older")
         else:
             self._index.update(key, stored, latest)
+            if not is_rejected:
+                self._index.repeat(key, stored, now)
 
     def _stop(self, raw_code: bytes, reject: Reject) -> LiveStop | None:
         code = raw_code.decode()
@@ -162,11 +193,15 @@ class Passtimes:
         if stop is None:
             if not _CODE.fullmatch(raw_code):
                 reject("TimingPointCode")
-            elif len(self.stops) >= self._limits.stops:
-                reject("too many stops")
+            elif self.stops.put(code, LiveStop(code), self._now()):
+                stop = self.stops[code]
             else:
-                stop = self.stops[code] = LiveStop(code)
+                reject("too many stops")
         return stop
+
+    def confirm_stop(self, code: str) -> None:
+        """Record that a stop was requested, so that it is not evicted."""
+        self.stops.confirm(code)
 
     def _layout(self, labels: tuple[str, ...]) -> TableLayout | None:
         if labels not in self._layouts:
@@ -231,6 +266,11 @@ class Passtimes:
             self.n_messages -= 1
             self._index.changed(stop)
 
+    def _remove_messages(self, stop: LiveStop) -> None:
+        """Remove all messages of a stop."""
+        self.n_messages -= len(stop.messages or ())
+        stop.messages = None
+
     # Restoring a snapshot.
 
     def restore_passtime(self, key: bytes, restored: StoredPasstime, reject: Reject) -> None:
@@ -245,10 +285,10 @@ class Passtimes:
         if stored is not None:
             restored.last_heard = stored.last_heard
             self._index.update(key, stored, merge(restored, stored))
-        elif self.n_passtimes >= self._limits.passes:
-            reject("too many passes")
+        elif (full := self._index.make_room(key, restored)) is not None:
+            reject(full)
         elif self._stop(restored.code.encode(), reject) is not None:
-            self._index.add(key, restored)
+            self._index.add(key, restored, now)
 
     def restore_messages(self, code: str, messages: list[GeneralMessage], reject: Reject) -> None:
         """Store a snapshot's messages of a stop that have not ended."""
@@ -264,9 +304,13 @@ class Passtimes:
     def restore_operators(self, last_heard: dict[str, float], last_update: dict[str, str]) -> None:
         """Restore the operators' latest updates, except those in the future, saved while the clock was ahead."""
         now = self._now()
-        past = {operator: time for operator, time in last_heard.items() if time <= now}
-        self.last_heard = {**past, **self.last_heard}
-        self.last_update = {**last_update, **self.last_update}
+        for operator, time in last_heard.items():
+            if operator not in self.last_heard and len(operator) <= MAX_CODE_BYTES and time <= now:
+                self.last_heard.put(operator, time, now)
+        self.last_update = {
+            **{operator: text for operator, text in last_update.items() if operator in self.last_heard},
+            **self.last_update,
+        }
 
     # Removing expired data.
 
@@ -276,10 +320,12 @@ class Passtimes:
         # After the clock was set back, operators would seem fresh until it has caught up.
         self.last_heard.update({operator: now for operator, time in self.last_heard.items() if time > now})
         for code in list(self.stops):
-            stop = self.stops[code]
+            stop = self.stops.get(code)
+            if stop is None:
+                continue
             now = self._now()
             for key, passtime in list(stop.passtimes.items()):
-                if expires_at(key, passtime.values) <= now:
+                if expires_at(key, passtime.values) <= now or now - passtime.last_heard > RETENTION_SECONDS:
                     self._index.remove(key, passtime)
             if stop.messages:
                 for message in list(stop.messages.values()):
@@ -287,3 +333,5 @@ class Passtimes:
                         del stop.messages[message.key]
                         self.n_messages -= 1
             yield
+        yield from self.last_heard.sweep(now, lambda operator: False)
+        yield from self.stops.sweep(now, lambda code: self.stops[code].passtimes or self.stops[code].messages)

@@ -5,16 +5,37 @@ same passtime may move to another UserStopCode or TimingPointCode. Each operatio
 passtimes a stop or a journey has.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 from msgspec import Struct
 
+from govi_server.kv78turbo.bounded_table import MAX_EVICTIONS, BoundedTable, Probation, largest_cohort
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv8_columns import EMPTY, STATUS, WHEELCHAIR, journey_of, line_of
 from govi_server.kv78turbo.stamps import Stamp, is_older
+from govi_server.settings import PasstimeSettings
+
+Full = Literal["stop full", "journey full", "too many passes"]
+"""Why a passtime has no room: keys of feed.REJECT_REASONS."""
 
 LineKey = tuple[str, str, str]
 """DataOwnerCode, LinePlanningNumber and LineDirection."""
+
+MAX_STOP_PASSTIMES = 1000
+"""Passtimes of a stop: the busiest one in the captures has 105 a day, a busy station ten times as many."""
+
+MAX_JOURNEY_PASSTIMES = 400
+"""Passtimes of a journey: 200 stops on two operating dates."""
+
+OVERHEAD_BYTES = 400
+"""Bytes of a passtime besides its values: its key, the object, and its entries in three tables."""
+
+MAX_STEP_EVICTIONS = 32
+"""Passtimes evicted at once to make room at a stop or in a journey; later ones have room as well."""
+
+RETENTION_SECONDS = 86400.0
+"""How long stops without passtimes are retained, and passtimes that the feed has not repeated."""
 
 _NO_PASSTIMES: Mapping[bytes, "StoredPasstime"] = {}
 _UNKNOWN = EMPTY | {b"UNKNOWN"}
@@ -33,6 +54,13 @@ class StoredPasstime(Struct, gc=False, eq=False):
     """When its wheelchair accessibility was true, which a newer row may not know; ignored if that is unknown."""
     last_heard: float
     """When the feed last sent it (epoch seconds); one object for all rows of a message."""
+    cohort: int = 0
+    """Until it is confirmed, the number of its cohort (see bounded_table)."""
+
+    @property
+    def size(self) -> int:
+        """The bytes of its values and key, and of the tables that refer to it."""
+        return len(self.values) + OVERHEAD_BYTES
 
 
 def merge(first: StoredPasstime, second: StoredPasstime) -> StoredPasstime:
@@ -76,26 +104,78 @@ class LiveStop:
 
 
 class PasstimeIndex:
-    """Stops, journeys and lines with their passtimes."""
+    """Stops, journeys and lines with their passtimes.
 
-    def __init__(self) -> None:
+    remove_messages: called with a stop that is evicted, to remove its messages.
+    """
+
+    def __init__(self, limits: PasstimeSettings, remove_messages: Callable[[LiveStop], object]) -> None:
         self._version = 0
+        self._max_bytes = limits.bytes
+        self._min_size = limits.bytes // limits.passes  # so that the limit in bytes limits the number as well
+        self._remove_messages = remove_messages
+        self._probation: Probation[bytes] = Probation(limits.bytes)
         self._line_of: dict[bytes, LineKey] = {}
-        self.stops: dict[str, LiveStop] = {}
-        """By TimingPointCode. Stops are never removed; at night they have no passtimes."""
+        self.stops: BoundedTable[str, LiveStop] = BoundedTable(
+            limits.stops, RETENTION_SECONDS, remove=self._remove_stop
+        )
+        """By TimingPointCode. At night they have no passtimes."""
         self.journeys: dict[bytes, dict[bytes, StoredPasstime]] = {}
         """The passtimes of each journey by their keys; the journeys by journey_of() these."""
         self.lines: dict[LineKey, dict[bytes, None]] = {}
         """The journeys of each line."""
         self.n_passtimes = 0
+        self.n_removed = 0
+        """The number of passtimes removed until now."""
+        self.n_bytes = 0
+        """The sum of the passtimes' sizes."""
+
+    def _size(self, passtime: StoredPasstime) -> int:
+        return max(passtime.size, self._min_size)
 
     def find(self, key: bytes) -> StoredPasstime | None:
         """Return the passtime with a key, at whichever stop it is; None if there is none."""
         return self.journeys.get(journey_of(key), _NO_PASSTIMES).get(key)
 
-    def add(self, key: bytes, passtime: StoredPasstime) -> None:
-        """Add a passtime whose key is not in the index, and whose stop is."""
+    def make_room(self, key: bytes, passtime: StoredPasstime) -> Full | None:
+        """Make room for a new passtime by evicting unconfirmed ones; return what is full if that is not possible."""
+        stop = self.stops.get(passtime.code)
+        if stop is not None and not self._make_room_in(stop.passtimes, MAX_STOP_PASSTIMES):
+            return "stop full"
+        if not self._make_room_in(self.journeys.get(journey_of(key), _NO_PASSTIMES), MAX_JOURNEY_PASSTIMES):
+            return "journey full"
+        size = self._size(passtime)
+        for _ in range(MAX_EVICTIONS):
+            if self.n_bytes + size <= self._max_bytes:
+                return None
+            victim = self._probation.victim()
+            if victim is None:
+                break
+            self.remove(victim, self.journeys[journey_of(victim)][victim])
+        return "too many passes"
+
+    def _make_room_in(self, passtimes: Mapping[bytes, StoredPasstime], limit: int) -> bool:
+        """Evict some passtimes of a stop or a journey if it has as many as it may have; return whether it has room."""
+        if len(passtimes) >= limit:
+            cohort = largest_cohort((key, passtime.cohort) for key, passtime in passtimes.items())
+            for key in cohort[: min(MAX_STEP_EVICTIONS, (len(cohort) + 1) // 2)]:
+                self.remove(key, passtimes[key])
+        return len(passtimes) < limit
+
+    def repeat(self, key: bytes, passtime: StoredPasstime, now: float) -> None:
+        """Record that a passtime and its stop are received again."""
+        passtime.last_heard = now
+        self.stops.repeat(passtime.code, now)
+        if passtime.cohort:
+            size = self._size(passtime)
+            passtime.cohort = self._probation.repeat(key, passtime.cohort, size, now, self.n_bytes)
+
+    def add(self, key: bytes, passtime: StoredPasstime, now: float) -> None:
+        """Add a passtime whose key is not in the index, and whose stop is. There must be room for it."""
         journey = journey_of(key)
+        size = self._size(passtime)
+        passtime.cohort = self._probation.add(key, size, now)
+        self.n_bytes += size
         passtimes = self.journeys.get(journey)
         if passtimes is None:
             passtimes = self.journeys[journey] = {}
@@ -110,6 +190,9 @@ class PasstimeIndex:
     def update(self, key: bytes, passtime: StoredPasstime, latest: StoredPasstime) -> None:
         """Set a stored passtime to its latest version, whose stop is in the index and may be another one."""
         is_changed, code = passtime.values != latest.values, passtime.code
+        growth = self._size(latest) - self._size(passtime)
+        self.n_bytes += growth
+        self._probation.resize(passtime.cohort, growth)
         passtime.values, passtime.stamp, passtime.access_stamp = latest.values, latest.stamp, latest.access_stamp
         passtime.last_heard = latest.last_heard
         if code != latest.code:
@@ -126,6 +209,10 @@ class PasstimeIndex:
         del stop.passtimes[key]
         self.changed(stop)
         self.n_passtimes -= 1
+        self.n_removed += 1
+        size = self._size(passtime)
+        self.n_bytes -= size
+        self._probation.discard(key, passtime.cohort, size)
         journey = journey_of(key)
         passtimes = self.journeys[journey]
         del passtimes[key]
@@ -135,6 +222,14 @@ class PasstimeIndex:
             del self.lines[line][journey]
             if not self.lines[line]:
                 del self.lines[line]
+
+    def _remove_stop(self, code: str) -> None:
+        """Remove a stop with its passtimes and messages."""
+        stop = self.stops[code]
+        for key, passtime in list(stop.passtimes.items()):
+            self.remove(key, passtime)
+        self._remove_messages(stop)
+        self.stops.discard(code)
 
     def changed(self, stop: LiveStop) -> None:
         """Change the version of a stop."""

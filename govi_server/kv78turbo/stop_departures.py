@@ -102,6 +102,8 @@ class StopDeparturesCache:
         """Return a stop's departures that are expected within the horizon (seconds) and not hidden yet."""
         now = self._now()
         stop = self.passtimes.stops.get(code)
+        self.passtimes.confirm_stop(code)
+        self.timetable.confirm_stop(code)
         valid_until = now + MAX_VALID_SECONDS
         visible: list[tuple[float, str, _Candidate]] = []
         stale_operators: set[str] = set()
