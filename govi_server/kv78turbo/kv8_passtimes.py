@@ -168,9 +168,7 @@ class Passtimes:
             stored = self._index.find(key)  # it may have been at another stop
         if stored is None:
             passtime = StoredPasstime(raw_code.decode(), values, stamp, stamp, now)
-            if (full := self._index.make_room(key, passtime)) is not None:
-                reject(full)
-            elif self._stop(raw_code, reject) is not None:
+            if self._index.make_room(key, passtime, reject) and self._stop(raw_code, reject) is not None:
                 self._index.add(key, passtime, now)
             return
         is_rejected = is_older(stamp, stored.stamp)
@@ -189,15 +187,14 @@ class Passtimes:
 
     def _stop(self, raw_code: bytes, reject: Reject) -> LiveStop | None:
         code = raw_code.decode()
-        stop = self.stops.get(code)
-        if stop is None:
-            if not _CODE.fullmatch(raw_code):
-                reject("TimingPointCode")
-            elif self.stops.put(code, LiveStop(code), self._now()):
-                stop = self.stops[code]
-            else:
-                reject("too many stops")
-        return stop
+        now = self._now()
+        if code in self.stops:
+            self.stops.repeat(code, now)
+        elif not _CODE.fullmatch(raw_code):
+            reject("TimingPointCode")
+        elif not self.stops.put(code, LiveStop(code), now):
+            reject("too many stops")
+        return self.stops.get(code)
 
     def confirm_stop(self, code: str) -> None:
         """Record that a stop was requested, so that it is not evicted."""
@@ -285,9 +282,7 @@ class Passtimes:
         if stored is not None:
             restored.last_heard = stored.last_heard
             self._index.update(key, stored, merge(restored, stored))
-        elif (full := self._index.make_room(key, restored)) is not None:
-            reject(full)
-        elif self._stop(restored.code.encode(), reject) is not None:
+        elif self._index.make_room(key, restored, reject) and self._stop(restored.code.encode(), reject) is not None:
             self._index.add(key, restored, now)
 
     def restore_messages(self, code: str, messages: list[GeneralMessage], reject: Reject) -> None:

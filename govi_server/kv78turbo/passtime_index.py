@@ -6,18 +6,15 @@ passtimes a stop or a journey has.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 from msgspec import Struct
 
-from govi_server.kv78turbo.bounded_table import MAX_EVICTIONS, BoundedTable, Probation, largest_cohort
+from govi_server.kv78turbo.bounded_table import BoundedTable, Probation, largest_cohort
+from govi_server.kv78turbo.ctx import Reject
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv8_columns import EMPTY, STATUS, WHEELCHAIR, journey_of, line_of
 from govi_server.kv78turbo.stamps import Stamp, is_older
 from govi_server.settings import PasstimeSettings
-
-Full = Literal["stop full", "journey full", "too many passes"]
-"""Why a passtime has no room: keys of feed.REJECT_REASONS."""
 
 LineKey = tuple[str, str, str]
 """DataOwnerCode, LinePlanningNumber and LineDirection."""
@@ -137,22 +134,23 @@ class PasstimeIndex:
         """Return the passtime with a key, at whichever stop it is; None if there is none."""
         return self.journeys.get(journey_of(key), _NO_PASSTIMES).get(key)
 
-    def make_room(self, key: bytes, passtime: StoredPasstime) -> Full | None:
-        """Make room for a new passtime by evicting unconfirmed ones; return what is full if that is not possible."""
+    def make_room(self, key: bytes, passtime: StoredPasstime, reject: Reject) -> bool:
+        """Make room for a new passtime by evicting unconfirmed ones; reject it and return False if there is none."""
         stop = self.stops.get(passtime.code)
         if stop is not None and not self._make_room_in(stop.passtimes, MAX_STOP_PASSTIMES):
-            return "stop full"
+            reject("stop full")
+            return False
         if not self._make_room_in(self.journeys.get(journey_of(key), _NO_PASSTIMES), MAX_JOURNEY_PASSTIMES):
-            return "journey full"
+            reject("journey full")
+            return False
         size = self._size(passtime)
-        for _ in range(MAX_EVICTIONS):
-            if self.n_bytes + size <= self._max_bytes:
-                return None
+        while self.n_bytes + size > self._max_bytes:
             victim = self._probation.victim()
             if victim is None:
-                break
+                reject("too many passes")
+                return False
             self.remove(victim, self.journeys[journey_of(victim)][victim])
-        return "too many passes"
+        return True
 
     def _make_room_in(self, passtimes: Mapping[bytes, StoredPasstime], limit: int) -> bool:
         """Evict some passtimes of a stop or a journey if it has as many as it may have; return whether it has room."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 from msgspec import Struct
@@ -41,6 +42,9 @@ HEADER_1 = b"govi-cache snapshot 1\n"
 
 MAX_PASSTIMES = 500
 """Passtimes in a record, which needs about a millisecond."""
+
+STEP_BYTES = 1 << 20
+"""Bytes of which a step computes the checksum, which needs about a millisecond."""
 
 _LENGTH = struct.Struct(">I")
 
@@ -125,7 +129,9 @@ def records_of(caches: Mapping[str, BoardCache], feed: Feed | None) -> Iterator[
         yield PlanningRecord(update)
     yield OperatorsRecord(dict(feed.passtimes.last_heard), dict(feed.passtimes.last_update))
     for code in list(feed.passtimes.stops):
-        stop = feed.passtimes.stops[code]
+        stop = feed.passtimes.stops.get(code)
+        if stop is None:
+            continue
         passtimes = list(stop.passtimes.items())
         messages = list((stop.messages or {}).values())
         for start in range(0, max(len(passtimes), 1), MAX_PASSTIMES):
@@ -150,8 +156,8 @@ def _stop_record(
 
 def restore(
     record: Record, caches: Mapping[str, BoardCache], feed: Feed | None, now: float, reject: Callable[[str], object]
-) -> None:
-    """Restore a record, except data that is too old. reject: called with the kind of each rejected item."""
+) -> Iterator[None]:
+    """Restore a record in steps, except data that is too old. reject: called with the kind of each rejected item."""
     if isinstance(record, BoardRecord):
         cache, board = caches.get(record.module), record.board
         if cache is not None and 0 <= now - board.received_at <= cache.limits.stale:
@@ -159,7 +165,7 @@ def restore(
     elif feed is None:
         return
     elif isinstance(record, PlanningRecord):
-        feed.timetable.apply(record.update, reject)
+        yield from feed.timetable.apply(record.update, reject)
     elif isinstance(record, OperatorsRecord):
         feed.passtimes.restore_operators(record.last_heard, record.last_update)
     else:
@@ -193,39 +199,43 @@ def write(records: Iterator[Record], path: Path) -> Iterator[None]:
         temporary.unlink(missing_ok=True)
 
 
-def read(data: bytes) -> Iterator[Record]:
-    """Verify the checksum of a snapshot, and return an iterator over its records. Both raise DamagedSnapshot."""
-    if not data.startswith((HEADER, HEADER_1)):
+def read(file: BinaryIO) -> Iterator[Record | None]:
+    """Verify the checksum of a snapshot, yielding None after each step, then yield its records.
+
+    Raises DamagedSnapshot.
+    """
+    header = file.readline(len(HEADER))
+    if header not in (HEADER, HEADER_1):
         raise DamagedSnapshot("not a snapshot of this program")
-    start, end = len(HEADER), len(data) - 2 * _LENGTH.size
-    if end < start or data[end:] != _LENGTH.pack(0) + _LENGTH.pack(zlib.crc32(data[start:end])):
+    begin, end = file.tell(), os.fstat(file.fileno()).st_size - 2 * _LENGTH.size
+    checksum = 0
+    for start in range(begin, end, STEP_BYTES):
+        checksum = zlib.crc32(file.read(min(STEP_BYTES, end - start)), checksum)
+        yield None
+    if end < begin or file.read() != _LENGTH.pack(0) + _LENGTH.pack(checksum):
         raise DamagedSnapshot("incomplete")
+    file.seek(begin)
     columns = COLUMNS_1
-    if data.startswith(HEADER):
-        line = data[start:end].partition(b"\n")[0]
-        start += len(line) + 1
+    if header == HEADER:
         try:
-            columns = msgspec.json.decode(line, type=Columns)
+            columns = msgspec.json.decode(file.readline(end - begin), type=Columns)
         except msgspec.MsgspecError as error:
             raise DamagedSnapshot(f"invalid header: {error}") from None
-    return _records(memoryview(data)[start:end], columns)
+    yield from _records(file, end, columns)
 
 
-def _records(data: memoryview, columns: Columns) -> Iterator[Record]:
+def _records(file: BinaryIO, end: int, columns: Columns) -> Iterator[Record]:
     decode = msgspec.msgpack.Decoder(Record).decode
     convert = _converter(columns)
-    start = 0
-    while start < len(data):
-        (length,) = _LENGTH.unpack_from(data, start)
-        start += _LENGTH.size
+    while file.tell() < end:
+        (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
         try:
-            record = decode(data[start : start + length])
+            record = decode(file.read(length))
         except msgspec.MsgspecError as error:
             raise DamagedSnapshot(f"unreadable record: {error}") from None
         if isinstance(record, StopRecord):
             record.passtimes = dict(convert(key, values) for key, values in record.passtimes.items())
         yield record
-        start += length
 
 
 def _converter(stored: Columns) -> Callable[[bytes, bytes], tuple[bytes, bytes]]:
@@ -279,15 +289,10 @@ class Snapshots(Service):
             reason = "is not writable" if self._path.parent.is_dir() else "is not a directory"
             raise StartupError(f"snapshot.file (--snapshot): cannot write {self._path}: {self._path.parent} {reason}")
         super().startService()
-        try:
-            data = self._path.read_bytes()
-        except FileNotFoundError:
-            self._schedule()
-        except OSError as error:
-            self.log.warn("Snapshot {path}: cannot be read: {error}", path=self._path, error=str(error))
-            self._schedule()
+        if self._path.exists():
+            self._run(self._restore())
         else:
-            self._run(self._restore(data))
+            self._schedule()
 
     def stopService(self) -> None:
         """Save a last snapshot, unless restoring is incomplete; synchronously, since no more requests are served."""
@@ -321,16 +326,21 @@ class Snapshots(Service):
             text = "Snapshot {path}: cannot be written: {error}"
             self.incidents.add("unwritable", text, path=self._path, error=str(error))
 
-    def _restore(self, data: bytes) -> Iterator[None]:
+    def _restore(self) -> Iterator[None]:
         started, n_records = self._clock.seconds(), 0
         reject = partial(self._feed.reject, str(self._path)) if self._feed is not None else lambda kind: None
         try:
-            for record in read(data):
-                restore(record, self._caches, self._feed, started, reject)
-                n_records += 1
-                yield
+            with open(self._path, "rb") as file:
+                for record in read(file):
+                    if record is not None:
+                        yield from restore(record, self._caches, self._feed, started, reject)
+                        n_records += 1
+                    yield
         except DamagedSnapshot as error:
             self._rename_damaged(str(error))
+            return
+        except OSError as error:
+            self.log.warn("Snapshot {path}: cannot be read: {error}", path=self._path, error=str(error))
             return
         seconds = self._clock.seconds() - started
         self.log.info(
