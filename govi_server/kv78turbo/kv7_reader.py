@@ -70,7 +70,7 @@ MAX_STOP_PASSTIMES = 1500
 """Planned passtimes of a line at a stop on one service level: one each minute of a day of 25 hours."""
 
 MAX_PLANNED_BYTES = 192
-"""Length of a planned passtime's key and values: those of the captures have up to 100 bytes."""
+"""Length of a planned passtime's key and values: those of the captures have up to 107 bytes."""
 
 # No column is null or has an escape, and the order of the stop is a number.
 _CODE = rb"[^|\\]{1,%d}" % MAX_CODE_CHARACTERS

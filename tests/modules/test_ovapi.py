@@ -163,7 +163,7 @@ class FormTests(OvapiTestCase):
             ("JourneyNumber", "\u00b2", "\u00b2"),
             ("JourneyPatternCode", "999999999999999", 999999999999999),
             ("JourneyPatternCode", "9" * 30, "9" * 30),
-            ("NumberOfCoaches", "9" * 5000, "9" * 5000),
+            ("NumberOfCoaches", "9" * 30, "9" * 30),
             ("LineDirection", "2", 2),
             ("IsTimingStop", "0", False),
             ("IsTimingStop", None, False),
