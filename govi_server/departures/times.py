@@ -3,15 +3,21 @@
 import re
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from typing import NamedTuple
 
 from govi_server.runtime.clock import LOCAL_ZONE
 
 MINUTE = 60
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
+HALF_DAY = 12 * HOUR
 
 MAX_EARLY_SECONDS = 10 * MINUTE
 """How early a vehicle may be, to select one of the two moments of a planned time in the repeated hour."""
+
+# The moments that a datetime can represent both in UTC and in local time, whose offset in winter is an hour.
+_FIRST_MOMENT = datetime.min.replace(tzinfo=UTC).timestamp()
+_LAST_MOMENT = (datetime.max - timedelta(hours=1)).replace(microsecond=0, tzinfo=UTC).timestamp()
 
 _TIME = re.compile(r"([0-3][0-9]|4[0-7]):([0-5][0-9]):([0-5][0-9])")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -24,8 +30,54 @@ def read_time(text: str) -> int | None:
 
 
 def write_time(seconds: int) -> str:
-    """Format seconds as HH:MM:SS, which may exceed 24:00:00."""
+    """Format seconds as HH:MM:SS, which may exceed 24:00:00; with a minus sign before midnight: -00:02:00."""
+    if seconds < 0:
+        return f"-{write_time(-seconds)}"
     return f"{seconds // HOUR:02}:{seconds // MINUTE % 60:02}:{seconds % 60:02}"
+
+
+class PassingTimes(NamedTuple):
+    """The times of a vehicle at a stop, in seconds on an operating date; None if unknown."""
+
+    target_arrival: int | None = None
+    target_departure: int | None = None
+    expected_arrival: int | None = None
+    expected_departure: int | None = None
+
+
+def resolve(
+    operating_date: date, times: PassingTimes, updated: float | None, is_recorded: bool = False
+) -> PassingTimes:
+    """Return times on the days that make sense: no two are more than twelve hours apart.
+
+    Some publishers count the hours past midnight from 0 again: a target of 23:58 is expected at 00:03. A time from
+    24:00 on is certain, otherwise the first known one is of the operating date, and all others are of the day nearest
+    to it. Times before noon that are all more than twelve hours before the update belong to the next day.
+
+    updated: when the times were sent (epoch seconds), None if unknown. is_recorded: whether the event has happened;
+    its expected time is then the actual one, and without a target is of the day nearest to the update.
+    """
+    known = [time for time in times if time is not None]
+    if not known:
+        return times
+    latest = max(known)
+    if latest - min(known) > HALF_DAY:
+        certain = next((time for time in known if time >= DAY), known[0])
+        times = PassingTimes(*(None if time is None else _nearest(time, certain) for time in times))
+        latest = max(time for time in times if time is not None)
+    if updated is None:
+        return times
+    days = 0
+    if is_recorded and times.target_arrival is None and times.target_departure is None and latest < DAY:
+        days = round((updated - moment(operating_date, latest)) / DAY)
+    elif latest < HALF_DAY and updated - moment(operating_date, latest) > HALF_DAY:
+        days = 1
+    return PassingTimes(*(None if time is None else time + days * DAY for time in times)) if days else times
+
+
+def _nearest(time: int, reference: int) -> int:
+    """Return a time of day, in seconds, on the day on which it is nearest to a reference."""
+    return time - DAY * round((time - reference) / DAY)
 
 
 @lru_cache(maxsize=1024)
@@ -86,20 +138,26 @@ def _day(day: date) -> tuple[float, bool]:
 def read_timestamp(text: str) -> float | None:
     """Parse an ISO 8601 timestamp, 2021-06-06T18:26:05+02:00, into epoch seconds; return None if it is invalid.
 
-    A timestamp without an offset is local time of the Netherlands.
+    A timestamp without an offset is local time of the Netherlands. All years from 1 to 9999 are valid: messages
+    without an end may last until 9999-12-31.
     """
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         return None
-    if not text.isascii() or not 1971 <= time.year <= 2999:
+    if not text.isascii():
         return None
     return (time if time.tzinfo else time.replace(tzinfo=LOCAL_ZONE)).timestamp()
 
 
+def local_datetime(moment: float) -> datetime:
+    """Return a moment as local time of the Netherlands; the nearest possible one before the year 1 or after 9999."""
+    return datetime.fromtimestamp(min(max(moment, _FIRST_MOMENT), _LAST_MOMENT), LOCAL_ZONE)
+
+
 def local_timestamp(moment: float) -> str:
     """Format a moment as local time of the Netherlands with its offset: 2012-01-22T23:45:49+01:00."""
-    return datetime.fromtimestamp(moment, LOCAL_ZONE).isoformat(timespec="seconds")
+    return local_datetime(moment).isoformat(timespec="seconds")
 
 
 def utc_timestamp(moment: float) -> str:
