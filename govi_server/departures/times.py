@@ -36,6 +36,13 @@ def write_time(seconds: int) -> str:
     return f"{seconds // HOUR:02}:{seconds // MINUTE % 60:02}:{seconds % 60:02}"
 
 
+def parse_resolved(time: str) -> int:
+    """Parse a time that write_time() has formatted, of any day, into seconds."""
+    hours, minutes, seconds = map(int, time.removeprefix("-").split(":"))
+    total = hours * HOUR + minutes * MINUTE + seconds
+    return -total if time.startswith("-") else total
+
+
 class PassingTimes(NamedTuple):
     """The times of a vehicle at a stop, in seconds on an operating date; None if unknown."""
 
@@ -44,31 +51,56 @@ class PassingTimes(NamedTuple):
     expected_arrival: int | None = None
     expected_departure: int | None = None
 
+    def at_stop(self, journey_stop_type: str) -> "PassingTimes":
+        """Return the times as they apply to a JourneyStopType.
+
+        Nothing departs at a LAST stop: what is published as a departure can only be the arrival. 00:00:00 stands for
+        none there (docs/protocols.md, section 2.5), and for an arrival at a FIRST stop.
+        """
+        target_arrival, target_departure, expected_arrival, expected_departure = self
+        if journey_stop_type == "LAST":
+            return PassingTimes(
+                target_arrival=(target_departure or None) if target_arrival is None else target_arrival,
+                expected_arrival=(expected_departure or None) if expected_arrival is None else expected_arrival,
+            )
+        if journey_stop_type == "FIRST" and (target_arrival == 0 or expected_arrival == 0):
+            return self._replace(
+                target_arrival=(target_arrival or None) if target_departure else target_arrival,
+                expected_arrival=(expected_arrival or None) if expected_departure else expected_arrival,
+            )
+        return self
+
+
+def nearest_days(times: PassingTimes) -> PassingTimes:
+    """Return times on the days on which no two are more than twelve hours apart.
+
+    Some publishers count the hours past midnight from 0 again: a target of 23:58 is expected at 00:03. A time from
+    24:00 on is certain; without one, the first known time is of the operating date.
+    """
+    known = [time for time in times if time is not None]
+    if not known or max(known) - min(known) <= HALF_DAY:
+        return times
+    certain = next((time for time in known if time >= DAY), known[0])
+    return PassingTimes(*(None if time is None else _nearest(time, certain) for time in times))
+
 
 def resolve(
     operating_date: date, times: PassingTimes, updated: float | None, is_recorded: bool = False
 ) -> PassingTimes:
-    """Return times on the days that make sense: no two are more than twelve hours apart.
+    """Return times on the days that make sense, near each other and to their update.
 
-    Some publishers count the hours past midnight from 0 again: a target of 23:58 is expected at 00:03. A time from
-    24:00 on is certain, otherwise the first known one is of the operating date, and all others are of the day nearest
-    to it. Times before noon that are all more than twelve hours before the update belong to the next day.
+    Times before noon that are more than twelve hours before the update belong to the next day: their publisher
+    does not count hours past 24.
 
     updated: when the times were sent (epoch seconds), None if unknown. is_recorded: whether the event has happened;
-    its expected time is then the actual one, and without a target is of the day nearest to the update.
+    without a target, its time is then of the day nearest to the update.
     """
-    known = [time for time in times if time is not None]
-    if not known:
-        return times
-    latest = max(known)
-    if latest - min(known) > HALF_DAY:
-        certain = next((time for time in known if time >= DAY), known[0])
-        times = PassingTimes(*(None if time is None else _nearest(time, certain) for time in times))
-        latest = max(time for time in times if time is not None)
-    if updated is None:
+    times = nearest_days(times)
+    latest = max((time for time in times if time is not None), default=None)
+    if updated is None or latest is None or latest >= DAY:
         return times
     days = 0
-    if is_recorded and times.target_arrival is None and times.target_departure is None and latest < DAY:
+    if is_recorded and times.target_arrival is None and times.target_departure is None:
         days = round((updated - moment(operating_date, latest)) / DAY)
     elif latest < HALF_DAY and updated - moment(operating_date, latest) > HALF_DAY:
         days = 1

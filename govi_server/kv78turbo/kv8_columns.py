@@ -224,22 +224,13 @@ _seconds = lru_cache(maxsize=1 << 16)(read_time)
 _time = lru_cache(maxsize=1 << 16)(write_time)
 
 
-def _passing_times(day: date, times: Iterable[str], updated: float | None, status: str, stop_type: str) -> PassingTimes:
-    """Return the times of a passtime on the days that make sense. times: the texts of its columns, in order.
-
-    Nothing departs at a LAST stop: a departure there can only be the arrival. 00:00:00 stands for none, as it does for
-    an arrival at a FIRST stop.
-    """
+def _passing_times(
+    day: date, times: Iterable[str], updated: float | None, status: str, stop_type: str
+) -> PassingTimes:
+    """Return the times of a passtime on the days that make sense. times: the texts of its columns, in order."""
     expected_arrival, expected_departure, target_arrival, target_departure = map(_seconds, times)
-    if stop_type == "LAST":
-        target_arrival = (target_departure or None) if target_arrival is None else target_arrival
-        expected_arrival = (expected_departure or None) if expected_arrival is None else expected_arrival
-        target_departure = expected_departure = None
-    elif stop_type == "FIRST":
-        target_arrival = (target_arrival or None) if target_departure else target_arrival
-        expected_arrival = (expected_arrival or None) if expected_departure else expected_arrival
     literal = PassingTimes(target_arrival, target_departure, expected_arrival, expected_departure)
-    return resolve(day, literal, updated, is_recorded=status in _RECORDED)
+    return resolve(day, literal.at_stop(stop_type), updated, is_recorded=status in _RECORDED)
 
 
 def expires_at(key: bytes, values: bytes) -> float:
@@ -257,8 +248,8 @@ def parse_passtime(key: bytes, values: bytes, code: str) -> Passtime:
     """Parse a stored passtime of a TimingPointCode."""
     fields: dict[str, Any] = {}
     extra: list[tuple[str, str]] = []
-    for (name, field, parse), text in zip(_FIELD_PARSERS, texts(key + b"|" + values), strict=True):
-        value = parse(text)
+    for (name, field, parse), column in zip(_FIELD_PARSERS, texts(key + b"|" + values), strict=True):
+        value = parse(column)
         if field:
             fields[field] = value
         elif value is not None:

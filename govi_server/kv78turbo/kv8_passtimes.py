@@ -243,10 +243,7 @@ class Passtimes:
             ingest(key, str(row["TimingPointCode"]), row, reject)
 
     def _update_message(self, key: str, code: str, row: Row, reject: Reject) -> None:
-        message = parse_message(key, row)
-        if message is None:
-            reject("time")
-            return
+        message = parse_message(key, row, reject)
         stop = self._stop(code.encode(), reject)
         if stop is None:
             return

@@ -77,7 +77,7 @@ class ParseTests(SynchronousTestCase):
             self.assertIsNone(read_date(text), text)
 
     def test_valid_and_invalid_timestamps(self) -> None:
-        """A timestamp is a moment with its offset, or local time of the Netherlands without one."""
+        """A timestamp is a moment with its offset, or local time of the Netherlands without one, of any year."""
         table = {
             "2026-01-01T01:00:00+01:00": NOW,
             "2026-01-01T00:00:00Z": NOW,
@@ -87,7 +87,14 @@ class ParseTests(SynchronousTestCase):
             "2025-12-31T12:00:00-12:00": NOW,
             "2021-06-06T18:26:05+02:00": utc("2021-06-06T16:26:05"),
             "2021-06-06T18:26:05": utc("2021-06-06T16:26:05"),
-            **dict.fromkeys(("", "\\0", "x", "1970-01-01T00:00:00Z", "0001-01-01T00:00:00", "9999-12-31T23:59:59")),
+            "1970-01-01T00:00:00Z": 0.0,
+            "9999-12-31T23:59:59+01:00": 253402297199.0,
+            "9999-12-31T23:59:59": 253402297199.0,
+            "9999-12-31T23:59:59-23:59": 253402300799.0 + 86340,
+            "0001-01-01T00:00:00Z": -62135596800.0,
+            "0001-01-01T00:00:00+23:59": -62135596800.0 - 86340,
+            "1900-01-01T00:00:00Z": -2208988800.0,
+            **dict.fromkeys(("", "\\0", "x", "0000-01-01T00:00:00", "10000-01-01T00:00:00")),
             **dict.fromkeys(("2026-13-01T00:00:00Z", "2026-01-01T99:99:99+01:00", "2026-01-01T01:00:00+99:99")),
             **dict.fromkeys(("2026-01-0\u0661T00:00:00Z", " 2026-01-01T00:00:00Z", "2026-01-01\u202801:00:00")),
         }
@@ -107,7 +114,11 @@ class ParseTests(SynchronousTestCase):
             self.assertEqual(day.isoformat(), text)
             moment(day, 2 * DAY - 1, NOW)
         if time is not None:
-            self.assertEqual(read_timestamp(local_timestamp(time)), time // 1)
+            # The only years that local time cannot represent are before 1 and after 9999.
+            first, last = read_timestamp("0001-01-01T00:00:00Z"), read_timestamp("9999-12-31T23:59:59")
+            assert first is not None
+            assert last is not None
+            self.assertEqual(read_timestamp(local_timestamp(time)), min(max(time // 1, first), last))
 
 
 class FormatTests(SynchronousTestCase):
