@@ -89,20 +89,20 @@ def resolve(
 ) -> PassingTimes:
     """Return times on the days that make sense, near each other and to their update.
 
-    Times before noon that are more than twelve hours before the update belong to the next day: their publisher
-    does not count hours past 24.
+    If all are more than twelve hours before the update, and planned before noon, they belong to the next day: their
+    publisher does not count hours past 24.
 
     updated: when the times were sent (epoch seconds), None if unknown. is_recorded: whether the event has happened;
     without a target, its time is then of the day nearest to the update.
     """
     times = nearest_days(times)
-    latest = max((time for time in times if time is not None), default=None)
-    if updated is None or latest is None or latest >= DAY:
+    known = [time for time in times if time is not None]
+    if updated is None or not known or max(known) >= DAY:
         return times
     days = 0
     if is_recorded and times.target_arrival is None and times.target_departure is None:
-        days = round((updated - moment(operating_date, latest)) / DAY)
-    elif latest < HALF_DAY and updated - moment(operating_date, latest) > HALF_DAY:
+        days = round((updated - moment(operating_date, max(known))) / DAY)
+    elif known[0] < HALF_DAY and updated - moment(operating_date, max(known)) > HALF_DAY:
         days = 1
     return PassingTimes(*(None if time is None else time + days * DAY for time in times)) if days else times
 

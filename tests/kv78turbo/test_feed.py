@@ -13,7 +13,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.times import HOUR
 from govi_server.kv78turbo import ctx
-from govi_server.kv78turbo.feed import MAX_SUBSCRIPTIONS, MAX_SYNCHRONOUS_BYTES, REJECT_REASONS, VALUE_KINDS, SWEEP_INTERVAL
+from govi_server.kv78turbo.feed import (
+    MAX_SUBSCRIPTIONS,
+    MAX_SYNCHRONOUS_BYTES,
+    REJECT_REASONS,
+    SWEEP_INTERVAL,
+    VALUE_KINDS,
+)
 from govi_server.kv78turbo.freshness import Freshness
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.runtime.cooperative import SLICE_SECONDS

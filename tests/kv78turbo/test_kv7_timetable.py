@@ -244,11 +244,12 @@ class RejectedTests(TimetableTestCase):
             self.setUp()
             self.ingest(feed.planning({"JourneyNumber": "2"}, row), feed.calendar("2026-01-01"))
             self.assertEqual((self.rejected, self.timetable.n_planned), ({kind: 1}, 1), row)
-        for row, counts in (
+        values: tuple[tuple[feed.Row, dict[str, int]], ...] = (
             ({"TargetDepartureTime": "99:99:99"}, {"value": 1}),
             ({"TargetArrivalTime": "1:00:00"}, {"value": 1}),
             ({"TargetArrivalTime": "1:00:00", "TargetDepartureTime": None}, {"value": 1, "time": 1}),
-        ):
+        )
+        for row, counts in values:
             self.setUp()
             self.ingest(feed.planning({"JourneyNumber": "2"}, row), feed.calendar("2026-01-01"))
             self.assertEqual((self.rejected, self.timetable.n_planned), (counts, 2 - counts.get("time", 0)), row)

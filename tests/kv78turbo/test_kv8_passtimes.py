@@ -780,7 +780,12 @@ class MessageTests(PasstimesTestCase):
     def test_dates_at_the_ends_of_time(self) -> None:
         """The years 1 to 9999 are valid: a message may have begun long ago, and have no end in sight."""
         for start in ("0001-01-01T00:00:00", "0001-01-01T00:00:00+23:59", "1900-01-01T00:00:00+01:00", "1970-01-01"):
-            for end in ("9999-12-31T23:59:59+01:00", "9999-12-31T23:59:59-23:59", "2999-01-01T00:00:00", "9999-12-31"):
+            for end in (
+                "9999-12-31T23:59:59+01:00",
+                "9999-12-31T23:59:59-23:59",
+                "2999-01-01T00:00:00",
+                "9999-12-31",
+            ):
                 self.reset()
                 self.ingest(feed.general_message({"MessageStartTime": start, "MessageEndTime": end}))
                 self.assertEqual((self.rejected, self.is_current()), ({}, True), (start, end))
