@@ -163,14 +163,15 @@ class OvapiDocuments:
         if key not in self._timetable.directions and key not in self._feed.passtimes.lines:
             return None
         line = self._timetable.lines.get((operator, number))
-        destination = self._timetable.directions.get(key) or UNKNOWN
+        destination = self._timetable.directions.get(key)
+        destination_name = self._timetable.destinations.get((operator, destination or ""), destination)
         public_number = (line and line.public_number) or number
         return Line(
             LineWheelchairAccessible=UNKNOWN,
             TransportType=(line and line.transport_type) or UNKNOWN,
-            DestinationName50=self._timetable.destinations.get((operator, destination), destination),
+            DestinationName50=destination_name or UNKNOWN_NAME,
             DataOwnerCode=operator,
-            DestinationCode=destination,
+            DestinationCode=destination or UNKNOWN,
             LinePublicNumber=public_number,
             LinePlanningNumber=number,
             LineName=(line and line.name) or public_number,

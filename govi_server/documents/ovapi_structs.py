@@ -141,7 +141,7 @@ class Line(Struct):
     LinePublicNumber: str
     LinePlanningNumber: str
     LineName: str
-    LineDirection: _Integer
+    LineDirection: _Integer = UNSET
 
 
 class LineActuals(Struct):

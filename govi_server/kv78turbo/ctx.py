@@ -12,6 +12,12 @@ from typing import NamedTuple
 NULL = b"\\0"
 """A field without a value, as opposed to an empty one."""
 
+KEY_FIELD = rb"[^|\\!-~]*+[!-\[\]-{}~][^|\\]*"
+"""A regular expression for a field of a key: neither null, escaped nor blank, since it has a visible ASCII character.
+
+The quantifier of its beginning is possessive, because a search of all beginnings would take quadratic time.
+"""
+
 MAX_LINE_BYTES = 1 << 16
 """Longer lines are rejected: the longest one in the captures has less than 1,000 bytes."""
 

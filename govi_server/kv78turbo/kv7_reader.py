@@ -20,7 +20,7 @@ from govi_server.departures.times import (
     read_timestamp,
 )
 from govi_server.departures.timing_point import TimingPoint
-from govi_server.kv78turbo.ctx import NULL, Records, Reject, text, texts
+from govi_server.kv78turbo.ctx import KEY_FIELD, NULL, Records, Reject, text, texts
 from govi_server.runtime.text import nonblank
 
 Group = bytes
@@ -59,8 +59,8 @@ VALUE_NAMES = (
 
 _STOP_TYPE, _DIRECTION, _DESTINATION = map(VALUE_NAMES.index, ("JourneyStopType", "LineDirection", "DestinationCode"))
 _REQUIRED_NAMES = {*KEY_NAMES, *VALUE_NAMES[:3]}
-# No column is null, blank or has an escape, and the order of the stop is a number.
-_VALID_KEY = re.compile(rb"(?:(?! *\|)[^|\\]+\|){5}[0-9]{1,5}\|(?! *\Z)[^|\\]+\Z")
+# The order of the stop is a number.
+_VALID_KEY = re.compile(rb"(?:%b\|){5}[0-9]{1,5}\|%b\Z" % (KEY_FIELD, KEY_FIELD))
 
 EMPTY = (NULL, b"")
 """Fields without a value."""

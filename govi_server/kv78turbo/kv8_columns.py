@@ -25,7 +25,7 @@ from govi_server.departures.times import (
     resolve,
     write_time,
 )
-from govi_server.kv78turbo.ctx import NULL, Reject, text, texts
+from govi_server.kv78turbo.ctx import KEY_FIELD, NULL, Reject, text, texts
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.runtime.text import nonblank
 
@@ -127,8 +127,8 @@ _NO_TIME, _NO_DEPARTURE = rb"(?:\\0)?\|", rb"(?:\\0|00:00:00)?\|"
 _NO_ARRIVAL = rb"[^|]*\|(?:%b%b){2}[^|]*\|[^|]*\|LAST\|" % (_NO_TIME, _NO_DEPARTURE)
 _VALID_VALUES = re.compile(rb"(?!%b|%b)%b" % (_NO_TIMES, _NO_ARRIVAL, _TIMESTAMP + _TIME * 4))
 _CHECKED = (re.compile(_TIMESTAMP), *[re.compile(_TIME)] * 4)
-# No column is null, blank or has an escape, and the order of the stop is a number.
-_VALID_KEY = re.compile(rb"(?:(?! *\|)[^|\\]+\|){6}[0-9]{1,5}\|(?! *\Z)[^|\\]+\Z")
+# The order of the stop is a number.
+_VALID_KEY = re.compile(rb"(?:%b\|){6}[0-9]{1,5}\|%b\Z" % (KEY_FIELD, KEY_FIELD))
 
 EMPTY = frozenset({NULL, b""})
 """Fields without a value."""

@@ -1,5 +1,6 @@
 """Tests of departures.times: parsing times, and the moments they denote, including clock changes."""
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 
 from hypothesis import example, given, settings
@@ -259,8 +260,8 @@ def local(day: date, time: str) -> float:
     return moment(day, seconds)
 
 
-def resolved(day: date, updated: float | None, recorded: bool = False, **times: str) -> dict[str, str]:
-    """Return the resolved times of texts."""
+def resolved(day: date, updated: float | None, times: Mapping[str, str], recorded: bool = False) -> dict[str, str]:
+    """Return the resolved times of texts, by their names."""
     literal = PassingTimes(**{name: read_time(text) for name, text in times.items()})
     result = resolve(day, literal, updated, recorded)
     return {name: write_time(time) for name, time in result._asdict().items() if time is not None}
@@ -280,7 +281,7 @@ class ResolveTests(SynchronousTestCase):
                 names = [f"{when}_{kind}" for kind in kinds for when in ("target", "expected")]
                 written = dict(zip(names, times * len(kinds), strict=True))
                 table = dict(zip(names, expected * len(kinds), strict=True))
-                self.assertEqual(resolved(day, at, recorded, **written), table, (night, kinds, times))
+                self.assertEqual(resolved(day, at, written, recorded), table, (night, kinds, times))
 
     def test_late_and_early_over_midnight(self) -> None:
         """A time is of the day on which it is nearest to the other; a time from 24:00 on is certain."""
@@ -321,7 +322,7 @@ class ResolveTests(SynchronousTestCase):
             else:  # on a night in which the clock changes, the bound is an hour earlier or later
                 day = date(2026, 11, 29)
                 names = {"target_departure": times[0], "expected_departure": times[1]}
-                self.assertEqual(tuple(resolved(day, local(day, updated), **names).values()), expected)
+                self.assertEqual(tuple(resolved(day, local(day, updated), names).values()), expected)
 
     def test_recorded_without_target(self) -> None:
         """A recorded time without a target is of the day nearest to its update."""
@@ -335,19 +336,19 @@ class ResolveTests(SynchronousTestCase):
             for day in (night - timedelta(1) for night in NIGHTS):
                 for name in ("expected_departure", "expected_arrival"):
                     at = local(day, updated)
-                    self.assertEqual(resolved(day, at, True, **{name: time}), {name: expected}, (day, updated))
+                    self.assertEqual(resolved(day, at, {name: time}, True), {name: expected}, (day, updated))
         for day in NIGHTS:  # the operating date is that of a target past midnight
             before = local(day - timedelta(1), "23:58:10")
             self.assertEqual(
-                resolved(day, before, True, expected_arrival="23:58:00"), {"expected_arrival": "-00:02:00"}
+                resolved(day, before, {"expected_arrival": "23:58:00"}, True), {"expected_arrival": "-00:02:00"}
             )
 
     def test_stay_over_midnight(self) -> None:
         """A vehicle may arrive before midnight and depart after it."""
         times = dict(zip(TIMES, ("23:59:00", "00:01:00", "00:02:00", "00:03:00"), strict=True))
         expected = dict(zip(TIMES, ("23:59:00", "24:01:00", "24:02:00", "24:03:00"), strict=True))
-        self.assertEqual(resolved(AUTUMN, None, **times), expected)
-        self.assertEqual(resolved(AUTUMN, local(AUTUMN, "23:50:00"), **times), expected)
+        self.assertEqual(resolved(AUTUMN, None, times), expected)
+        self.assertEqual(resolved(AUTUMN, local(AUTUMN, "23:50:00"), times), expected)
 
     def test_unknown_times(self) -> None:
         """Unknown times stay unknown."""

@@ -236,6 +236,7 @@ class RejectedTests(TimetableTestCase):
 
     def test_invalid_records_are_counted(self) -> None:
         """Invalid records are counted by kind; others are stored."""
+        row: feed.Row
         for row, kind in (
             ({"JourneyNumber": None}, "key"),
             ({"UserStopOrderNumber": "x"}, "key"),
