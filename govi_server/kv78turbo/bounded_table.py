@@ -1,9 +1,9 @@
 """Tables of what senders name, which make room for new entries without losing those in use.
 
-A sender may name any number of stops, operators or lines that do not exist. So each new entry is on probation until it
-is confirmed: it is received again later, as the feed repeats all that is real, or requested by a client. Only entries on
-probation are evicted. They are grouped by the second of their arrival; the oldest of the largest group goes first,
-since invented entries arrive many at once.
+A sender may name any number of stops, operators or lines that do not exist. So each new entry is on probation until
+it is confirmed: it is received again later, as the feed repeats all that is real, or requested by a client. Only
+entries on probation are evicted. They are grouped into cohorts by the second of their arrival; the oldest of the
+largest cohort is evicted first, since invented entries arrive many at once.
 """
 
 from collections import deque

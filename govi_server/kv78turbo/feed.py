@@ -44,7 +44,8 @@ REJECT_REASONS = {
     "escape": "unknown escape sequence",
     "key column": "required column missing in its table",
     "key": "missing or invalid key",
-    "time": "invalid time",
+    "time": "no valid time",
+    "value": "invalid time or timestamp",
     "date": "invalid or distant date",
     "older": "older than the stored record",
     "TimingPointCode": "invalid TimingPointCode",
@@ -58,9 +59,10 @@ REJECT_REASONS = {
     "too many planned passes": "too many planned passtimes",
     "too many names": "too many lines, destinations or stops",
 }
-"""Reasons for which records are rejected, or a value of a record ("long value"), by kind of incident."""
+"""Reasons for which records, or single values of them, are rejected, by kind of incident."""
 
-_LONG_VALUE = "long value"
+VALUE_KINDS = frozenset({"encoding", "escape", "long value", "value"})
+"""Kinds that cost only the invalid value: the record is stored without it."""
 
 
 class Feed(MultiService):
@@ -103,7 +105,8 @@ class Feed(MultiService):
         sweeper.clock = reactor
         sweeper.setServiceParent(self)
         if folder:
-            TimetableDirectory(folder, reactor, self._cooperator, partial(self.ingest, is_confirmed=True)).setServiceParent(self)
+            ingest = partial(self.ingest, is_confirmed=True)
+            TimetableDirectory(folder, reactor, self._cooperator, ingest).setServiceParent(self)
         self._subscriber_limits = subscriber
         self.subscriber: Subscriber | None = None
         if addresses:
@@ -193,19 +196,15 @@ class Feed(MultiService):
                 yield records if records.lines else None
 
     def reject(self, sender: str, kind: str) -> None:
-        """Count a rejected record, or value of a record, and log it. kind: a key of REJECT_REASONS."""
-        text = "{subject} of {sender!r} rejected: {reason} ({counted_as})"
-        subject = "Value" if kind == _LONG_VALUE else "Record"
-        self.incidents.add(
-            kind, text, subject=subject, sender=sender, reason=REJECT_REASONS[kind], counted_as=kind
-        )
+        """Count a rejected record or value, and log it. kind: a key of REJECT_REASONS."""
+        rejected = "Value in a record" if kind in VALUE_KINDS else "Record"
+        text = rejected + " of {sender!r} rejected: {reason} ({counted_as})"
+        self.incidents.add(kind, text, sender=sender, reason=REJECT_REASONS[kind], counted_as=kind)
 
     def _sweep(self) -> Deferred[None]:
         def steps() -> Iterator[None]:
             yield from self.passtimes.sweep()
-            yield from self.timetable.sweep(
-                self.passtimes.last_heard.__contains__, self.passtimes.stops.__contains__
-            )
+            yield from self.timetable.sweep(self.passtimes.last_heard.__contains__, self.passtimes.stops.__contains__)
             yield from self.subscriptions.sweep(self.clock.seconds(), lambda subscription: False)
 
         done: Deferred[None] = self._cooperator.coiterate(steps()).addCallback(lambda _: None)

@@ -10,8 +10,8 @@ from govi_server.kv78turbo.ctx import Reject
 from govi_server.kv78turbo.kv7_reader import Line, Update, UserStop
 
 RETENTION_SECONDS = 7 * 86400.0
-"""How long names are retained that are neither published again nor used: KV7 is published every night, but not by every
-operator."""
+"""How long names are retained that are neither published again nor used: some operators do not publish KV7 every
+night."""
 
 MAX_USER_STOPS = 100
 """User stops of a TimingPoint: a few operators have some each."""

@@ -1,7 +1,7 @@
 """Parses KV7: lines, destinations, stops, calendars and planned passtimes (docs/protocols.md, sections 2.3 and 2.4).
 
-A message is parsed into Updates, which Timetable.apply() applies. The passtimes of a group of records are in
-one Update, so that they take effect together; many names or dates are divided into several. Planned passtimes stay bytes
+A message is parsed into Updates, which Timetable.apply() applies. The passtimes of a group of records are in one
+Update, so that they take effect together; many names or dates are divided into several. Planned passtimes stay bytes
 until their stop is requested.
 """
 
@@ -12,9 +12,18 @@ from datetime import date, timedelta
 from functools import lru_cache
 from operator import itemgetter
 
-from govi_server.departures.times import DAY, local_date, read_date, read_time, read_timestamp
+from govi_server.departures.times import (
+    DAY,
+    PassingTimes,
+    local_date,
+    nearest_days,
+    read_date,
+    read_time,
+    read_timestamp,
+)
 from govi_server.departures.timing_point import TimingPoint
-from govi_server.kv78turbo.ctx import NULL, Records, Reject, text, texts
+from govi_server.kv78turbo.ctx import KEY_FIELD, NULL, Records, Reject, text, texts
+from govi_server.runtime.text import nonblank
 
 Group = bytes
 """DataOwnerCode|LocalServiceLevelCode|LinePlanningNumber: published as a whole."""
@@ -72,9 +81,13 @@ MAX_STOP_PASSTIMES = 1500
 MAX_PLANNED_BYTES = 192
 """Length of a planned passtime's key and values: those of the captures have up to 107 bytes."""
 
-# No column is null or has an escape, and the order of the stop is a number.
-_CODE = rb"[^|\\]{1,%d}" % MAX_CODE_CHARACTERS
-_VALID_KEY = re.compile(rb"(?:%b\|){5}[0-9]{1,5}\|%b\Z" % (_CODE, _CODE))
+MAX_KEY_BYTES = 128
+"""Length of the key of a planned passtime: those of the captures have up to 50 bytes."""
+
+# The order of the stop is a number.
+_VALID_KEY = re.compile(
+    rb"(?!.{%d})(?:%b\|){5}[0-9]{1,5}\|%b\Z" % (MAX_KEY_BYTES + 1, KEY_FIELD, KEY_FIELD), re.DOTALL
+)
 
 EMPTY = (NULL, b"")
 """Fields without a value."""
@@ -175,7 +188,7 @@ class TimetableReader:
     def _published(self, timestamp: str) -> float:
         """Return when a group was published (epoch seconds); now if unknown, or more than a day in the future."""
         now, published = self._now(), read_timestamp(timestamp)
-        return now if published is None or published > now + DAY else published
+        return now if published is None or not 0 < published <= now + DAY else published
 
     def _rows(self, records: Records, *labels: str) -> Iterator[list[str | None]]:
         """Yield these columns of each row, None for missing ones; rows without the first two are rejected."""
@@ -188,7 +201,7 @@ class TimetableReader:
         for line in records.lines:
             fields = texts(line)
             row = [None if position is None else fields[position] for position in positions]
-            if not (row[0] and row[1] and len(row[0]) <= MAX_CODE_CHARACTERS and len(row[1]) <= MAX_CODE_CHARACTERS):
+            if not (_is_code(row[0]) and _is_code(row[1])):
                 self._reject("key")
                 continue
             if len(line) > MAX_NAME_CHARACTERS:
@@ -204,12 +217,12 @@ class TimetableReader:
             *("LineColor", "LineTextColor"),
         )
         for operator, line, *columns in self._rows(records, *labels):
-            update.lines[str(operator), str(line)] = Line(*columns)
+            update.lines[str(operator), str(line)] = Line(*map(nonblank, columns))
 
     def _read_destinations(self, records: Records, update: Update) -> None:
         for operator, code, name in self._rows(records, "DataOwnerCode", "DestinationCode", "DestinationName50"):
-            if name is not None:
-                update.destinations[str(operator), str(code)] = name
+            if nonblank(name) is not None:
+                update.destinations[str(operator), str(code)] = str(name)
 
     def _read_timing_points(self, records: Records, update: Update) -> None:
         labels = (
@@ -217,16 +230,18 @@ class TimetableReader:
             *("LocationX_EW", "LocationY_NS"),
         )
         for _, code, name, town, area, x, y in self._rows(records, *labels):
-            update.timing_points[str(code)] = TimingPoint(name, town, area or None, _metres(x), _metres(y))
+            update.timing_points[str(code)] = TimingPoint(
+                nonblank(name), nonblank(town), nonblank(area), _metres(x), _metres(y)
+            )
 
     def _read_user_stops(self, records: Records, update: Update) -> None:
         for operator, stop, code in self._rows(records, "DataOwnerCode", "UserStopCode", "TimingPointCode"):
-            if code and len(code) <= MAX_CODE_CHARACTERS:
+            if code is not None and _is_code(code):
                 update.user_stops[f"{operator}|{stop}".encode()] = code
 
     def _read_stop_areas(self, records: Records, update: Update) -> None:
         for _, code, name in self._rows(records, "DataOwnerCode", "StopAreaCode", "StopAreaName"):
-            update.stop_areas[str(code)] = name
+            update.stop_areas[str(code)] = nonblank(name)
 
     def _read_passtimes(self, records: Records, update: Update) -> None:
         index = {label: i for i, label in enumerate(records.labels)}
@@ -240,9 +255,13 @@ class TimetableReader:
         for line in records.lines:
             fields = [*line.split(b"|"), NULL]
             key = b"|".join(key_of(fields))
+            invalid = [position for position in (arrival, departure) if not _is_time(fields[position])]
+            for position in invalid:
+                self._reject("value")
+                fields[position] = NULL
             if not _VALID_KEY.match(key):
                 self._reject("key")
-            elif not (_is_time(fields[arrival]) and _is_time(fields[departure])):
+            elif invalid and fields[arrival] in EMPTY and fields[departure] in EMPTY:
                 self._reject("time")
             elif len(key) + sum(map(len, values := values_of(fields))) > MAX_PLANNED_BYTES:
                 self._reject("length")
@@ -286,9 +305,13 @@ def _add_passtime(update: Update, key: bytes, values: tuple[bytes, ...]) -> bool
     passtimes[key] = b"|".join(values)
     if values[_STOP_TYPE] == b"FIRST":
         direction, destination = text(values[_DIRECTION]), text(values[_DESTINATION])
-        update.directions[operator.decode(), line.decode(), direction or ""] = destination
+        update.directions[operator.decode(), line.decode(), direction or ""] = nonblank(destination)
     update.n_planned += 1
     return True
+
+
+def _is_code(value: str | None) -> bool:
+    return nonblank(value) is not None and len(str(value)) <= MAX_CODE_CHARACTERS
 
 
 def _metres(value: str | None) -> int:
@@ -297,11 +320,17 @@ def _metres(value: str | None) -> int:
 
 
 @lru_cache(maxsize=1 << 16)
-def seconds_of(time: bytes) -> int | None:
-    """Return a time in seconds; None if it is invalid."""
-    return read_time(time.decode())
+def planned_times(arrival: bytes, departure: bytes, stop_type: bytes) -> PassingTimes:
+    """Return the planned times at a stop, on the days that make sense. stop_type: JourneyStopType."""
+    times = PassingTimes(read_time(arrival.decode()), read_time(departure.decode()))
+    return nearest_days(times.at_stop(stop_type.decode()))
 
 
 def _is_time(time: bytes) -> bool:
     # A longer one would stay in the cache.
-    return time in EMPTY or (len(time) == len(b"HH:MM:SS") and seconds_of(time) is not None)
+    return time in EMPTY or (len(time) == len(b"HH:MM:SS") and _is_valid_time(time))
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_valid_time(time: bytes) -> bool:
+    return read_time(time.decode()) is not None

@@ -16,12 +16,13 @@ from govi_server.kv78turbo.general_message import GeneralMessage, Row, message_k
 from govi_server.kv78turbo.kv8_columns import (
     EMPTY,
     MAX_CODE_BYTES,
-    MAX_SHORT_BYTES,
     TableLayout,
     expires_at,
+    has_user_stop,
     is_valid_key,
     is_valid_values,
     table_layout,
+    without_invalid,
     without_long_values,
 )
 from govi_server.kv78turbo.passtime_index import (
@@ -133,11 +134,11 @@ class Passtimes:
                 reject("date")
             elif not is_valid_key(key):
                 reject("key")
-            elif not is_valid_values(values):
+            elif not (is_valid_values(values) or is_valid_values(values := without_invalid(values, reject))):
                 reject("time")
+            elif not has_user_stop(values := without_long_values(values, reject)):
+                reject("key")
             else:
-                if len(values) > MAX_SHORT_BYTES:
-                    values = without_long_values(values, reject)
                 self._store(key, values, fields[code_at], stamps, now, reject)
                 latest_values[fields[operator_at]] = values
         for name, values in latest_values.items():
@@ -234,10 +235,7 @@ class Passtimes:
             ingest(key, str(row["TimingPointCode"]), row, reject)
 
     def _update_message(self, key: str, code: str, row: Row, reject: Reject) -> None:
-        message = parse_message(key, row)
-        if message is None:
-            reject("time")
-            return
+        message = parse_message(key, row, reject)
         stop = self._stop(code.encode(), reject)
         if stop is None:
             return

@@ -153,7 +153,7 @@ class PasstimeIndex:
         return True
 
     def _make_room_in(self, passtimes: Mapping[bytes, StoredPasstime], limit: int) -> bool:
-        """Evict some passtimes of a stop or a journey if it has as many as it may have; return whether it has room."""
+        """Evict some passtimes of a stop or a journey if it has the maximum; return whether there is room."""
         if len(passtimes) >= limit:
             cohort = largest_cohort((key, passtime.cohort) for key, passtime in passtimes.items())
             for key in cohort[: min(MAX_STEP_EVICTIONS, (len(cohort) + 1) // 2)]:
