@@ -14,6 +14,7 @@ from govi_server.kv78turbo import ctx
 from govi_server.kv78turbo.freshness import Freshness, freshness, operator_freshness
 from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
+from govi_server.kv78turbo.stamps import latest_timestamp
 from govi_server.kv78turbo.stop_departures import StopDepartures, StopDeparturesCache
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.kv78turbo.timetable_directory import TimetableDirectory
@@ -181,7 +182,8 @@ class Feed(MultiService):
             if self.passtimes.ingest(records, reject):
                 _, subscription, timestamp = records.group
                 if subscription in self.subscriptions or len(self.subscriptions) < MAX_SUBSCRIPTIONS:
-                    self.subscriptions[subscription] = timestamp
+                    latest = latest_timestamp(self.subscriptions.get(subscription), timestamp, self.clock.seconds())
+                    self.subscriptions[subscription] = latest or ""
                 yield None
             else:
                 yield records if records.lines else None

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from govi_server.departures.times import read_timestamp
+from govi_server.kv78turbo.stamps import Stamp
 
 Row = Mapping[str, str | None]
 """A row of GENERALMESSAGEUPDATE or GENERALMESSAGEDELETE, by label."""
@@ -28,11 +29,8 @@ class GeneralMessage:
     starts: float
     ends: float | None
     """Epoch seconds; None if it ends by deletion."""
-
-    @property
-    def timestamp(self) -> float:
-        """MessageTimeStamp in epoch seconds; 0 if unknown."""
-        return read_timestamp(dict(self.fields).get("MessageTimeStamp") or "") or 0.0
+    stamp: Stamp = 0
+    """When it was true; 0 if it is from a snapshot without stamps and has no MessageTimeStamp."""
 
     def is_current(self, now: float) -> bool:
         """Return whether it applies at a moment (epoch seconds)."""
@@ -45,11 +43,11 @@ def message_key(row: Row) -> str | None:
     return "_".join(map(str, parts)) if all(parts) else None
 
 
-def parse_message(key: str, row: Row) -> GeneralMessage | None:
+def parse_message(key: str, row: Row, stamp: Stamp) -> GeneralMessage | None:
     """Parse a row of GENERALMESSAGEUPDATE; return None if one of its times is invalid."""
     start, end = row.get("MessageStartTime"), row.get("MessageEndTime")
     starts = read_timestamp(start) if start else 0.0
     ends = read_timestamp(end) if end else None
     if starts is None or (end and ends is None):
         return None
-    return GeneralMessage(key, tuple(row.items()), starts, ends)
+    return GeneralMessage(key, tuple(row.items()), starts, ends, stamp)

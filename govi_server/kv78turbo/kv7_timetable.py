@@ -92,6 +92,16 @@ class Timetable:
             self._set_dates(level, frozenset(update.dates.get(level, ())), update.published)
         self.version += 1
 
+    def restore(self, update: Update, reject: Reject) -> None:
+        """Apply an update of a snapshot: names and stops that are known already are newer."""
+        _discard(update.lines, self.lines)
+        _discard(update.destinations, self.destinations)
+        _discard(update.directions, self.directions)
+        _discard(update.stop_areas, self.stop_areas)
+        _discard(update.timing_points, self.timing_points)
+        _discard(update.user_stops, self._code_of)
+        self.apply(update, reject)
+
     def _fitting(self, table: Mapping[_K, object], items: Mapping[_K, _V], reject: Reject) -> Iterator[tuple[_K, _V]]:
         """Yield the items that are in a table already or fit into it."""
         for key, value in items.items():
@@ -328,3 +338,9 @@ class Timetable:
 
 def _level(group: Group) -> Level:
     return group.rpartition(b"|")[0]
+
+
+def _discard(table: dict[_K, _V], known: Mapping[_K, object]) -> None:
+    """Remove the keys from a table that another one has."""
+    for key in table.keys() & known.keys():
+        del table[key]
