@@ -179,6 +179,14 @@ class BoundedTable(dict[K, V]):
         """Return when an entry was last received or used (epoch seconds)."""
         return self._last_heard[key]
 
+    def restore_last_heard(self, key: K, time: float) -> None:
+        """Set when a restored entry was last received (epoch seconds)."""
+        self._last_heard[key] = time
+
+    def is_idle(self, key: K, now: float) -> bool:
+        """Return whether an entry was not received within the retention."""
+        return now - self._last_heard[key] > self._retention
+
     def cohort(self, key: K) -> int:
         """Return the number of an entry's cohort, 0 if it is confirmed."""
         return self._cohorts.get(key, 0)
@@ -242,7 +250,7 @@ class BoundedTable(dict[K, V]):
             # After the clock was set back, the time is in the future.
             if is_used(key) or self._last_heard[key] > now:
                 self._last_heard[key] = now
-            elif now - self._last_heard[key] > self._retention:
+            elif self.is_idle(key, now):
                 self._remove(key)
 
     def _evict(self) -> bool:

@@ -16,6 +16,7 @@ from govi_server.kv78turbo.bounded_table import BoundedTable
 from govi_server.kv78turbo.freshness import Freshness, freshness, operator_freshness
 from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
+from govi_server.kv78turbo.stamps import latest_timestamp
 from govi_server.kv78turbo.stop_departures import StopDepartures, StopDeparturesCache
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.kv78turbo.timetable_directory import TimetableDirectory
@@ -190,7 +191,9 @@ class Feed(MultiService):
             self.n_records += len(records.lines)
             if (yield from self.passtimes.ingest(records, reject)):
                 _, subscription, timestamp = records.group
-                self.subscriptions.put(subscription, timestamp, self.clock.seconds())
+                now = self.clock.seconds()
+                latest = latest_timestamp(self.subscriptions.get(subscription), timestamp, now)
+                self.subscriptions.put(subscription, latest or "", now)
                 yield None
             else:
                 yield records if records.lines else None

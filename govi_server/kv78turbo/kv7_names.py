@@ -60,6 +60,15 @@ class Names:
         yield from store(self.timing_points, self._put_point, update.timing_points)
         yield from store(self.code_of, self._put_user_stop, update.user_stops)
 
+    def discard_known(self, update: Update) -> None:
+        """Remove the names from an update that are stored already."""
+        _discard(update.lines, self.lines)
+        _discard(update.destinations, self.destinations)
+        _discard(update.directions, self.directions)
+        _discard(update.stop_areas, self.stop_areas)
+        _discard(update.timing_points, self.timing_points)
+        _discard(update.user_stops, self.code_of)
+
     def _put_point(self, code: str, point: TimingPoint, now: float) -> bool:
         old = self.timing_points.get(code)
         if not self.timing_points.put(code, point, now):
@@ -136,3 +145,9 @@ def _parts(table: BoundedTable[K, _V], is_confirmed: bool) -> Iterator[dict[K, _
     keys = iter(list(table))
     while part := list(islice(keys, STEP_NAMES)):
         yield {key: table[key] for key in part if key in table and table.is_confirmed(key) == is_confirmed}
+
+
+def _discard(table: dict[K, _V], known: Mapping[K, object]) -> None:
+    """Remove the keys from a table that another one has."""
+    for key in [key for key in table if key in known]:
+        del table[key]

@@ -130,6 +130,11 @@ class Timetable:
                 yield
         self.version += 1
 
+    def restore(self, update: Update, reject: Reject) -> Iterator[None]:
+        """Apply an update of a snapshot in steps: names that are known already are newer."""
+        self._names.discard_known(update)
+        yield from self.apply(update, reject)
+
     def _set_dates(self, level: Level, dates: frozenset[date], published: float, now: float) -> bool:
         """Set the dates of a service level; return whether there is room for it."""
         latest = self._dates.get(level, _NO_CALENDAR)

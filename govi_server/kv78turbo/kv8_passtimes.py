@@ -6,13 +6,14 @@ kv8_columns.parse_passtime() parses them when a stop is requested.
 
 import re
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 
 from govi_server.departures.times import local_date
 from govi_server.departures.timing_point import TIMING_POINT_CODE_PATTERN
 from govi_server.kv78turbo.bounded_table import BoundedTable
-from govi_server.kv78turbo.ctx import NULL, Records, Reject, texts
-from govi_server.kv78turbo.general_message import GeneralMessage, Row, message_key, parse_message
+from govi_server.kv78turbo.ctx import NULL, Records, Reject
+from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv8_columns import (
     EMPTY,
     MAX_CODE_BYTES,
@@ -25,6 +26,7 @@ from govi_server.kv78turbo.kv8_columns import (
     without_invalid,
     without_long_values,
 )
+from govi_server.kv78turbo.message_store import MessageStore
 from govi_server.kv78turbo.passtime_index import (
     RETENTION_SECONDS,
     LiveStop,
@@ -32,7 +34,15 @@ from govi_server.kv78turbo.passtime_index import (
     StoredPasstime,
     merge,
 )
-from govi_server.kv78turbo.stamps import Stamp, is_older, read_stamp, stamp_of
+from govi_server.kv78turbo.stamps import (
+    TOMBSTONE_SECONDS,
+    Stamp,
+    Tombstones,
+    is_older,
+    latest_timestamp,
+    read_stamp,
+    stamp_of,
+)
 from govi_server.settings import PasstimeSettings
 
 DAYS_BACK, DAYS_AHEAD = 2, 7
@@ -69,7 +79,7 @@ class Passtimes:
     def __init__(self, now: Callable[[], float], limits: PasstimeSettings = PASSTIME_DEFAULTS) -> None:
         self._now = now
         self._limits = limits
-        self._index = PasstimeIndex(limits, self._remove_messages)
+        self._index = PasstimeIndex(limits, lambda stop: self._messages.remove_stop(stop))
         self._layouts: dict[tuple[str, ...], TableLayout | None] = {}
         self._today: date | None = None
         self._dates: frozenset[bytes] = frozenset()
@@ -82,12 +92,25 @@ class Passtimes:
             MAX_OPERATORS, RETENTION_SECONDS, remove=self._remove_operator
         )
         """When the latest data of each operator arrived, in epoch seconds."""
-        self.n_messages = 0
+        self.tombstones: Tombstones[bytes] = Tombstones()
+        """Of passtimes that have expired."""
+        self._messages = MessageStore(self.stops, self._stop, self._set_last_heard, self._index.changed, limits)
+        self.message_tombstones = self._messages.tombstones
+
+    @property
+    def n_messages(self) -> int:
+        """The number of stored general messages."""
+        return self._messages.n_messages
 
     @property
     def n_passtimes(self) -> int:
         """The number of stored passtimes."""
         return self._index.n_passtimes
+
+    @property
+    def n_message_bytes(self) -> int:
+        """The memory of the stored general messages."""
+        return self._messages.n_bytes
 
     @property
     def n_bytes(self) -> int:
@@ -98,10 +121,8 @@ class Passtimes:
         """Store records of KV8 in steps and return their number; return 0 for other tables."""
         if records.table == "DATEDPASSTIME":
             yield from self._ingest_passtimes(records, reject)
-        elif records.table == "GENERALMESSAGEUPDATE":
-            self._ingest_messages(records, self._update_message, reject)
-        elif records.table == "GENERALMESSAGEDELETE":
-            self._ingest_messages(records, self._delete_message, reject)
+        elif records.table in ("GENERALMESSAGEUPDATE", "GENERALMESSAGEDELETE"):
+            self._messages.ingest(records, self._now(), reject)
         else:
             return 0
         return len(records.lines)
@@ -142,10 +163,11 @@ class Passtimes:
                 self._store(key, values, fields[code_at], stamps, now, reject)
                 latest_values[fields[operator_at]] = values
         for name, values in latest_values.items():
-            operator, timestamp = name.decode(), values.partition(b"|")[0]
+            operator, timestamp = name.decode(), values.partition(b"|")[0].decode()
             self._set_last_heard(operator, now, reject)
-            if timestamp not in EMPTY and operator in self.last_heard:
-                self.last_update[operator] = timestamp.decode()
+            latest = latest_timestamp(self.last_update.get(operator), timestamp, now)
+            if latest is not None and operator in self.last_heard:
+                self.last_update[operator] = latest
 
     def _set_last_heard(self, operator: str, now: float, reject: Reject) -> None:
         if len(operator) > MAX_CODE_BYTES:
@@ -169,7 +191,9 @@ class Passtimes:
             stored = self._index.find(key)  # it may have been at another stop
         if stored is None:
             passtime = StoredPasstime(raw_code.decode(), values, stamp, stamp, now)
-            if self._index.make_room(key, passtime, reject) and self._stop(raw_code, reject) is not None:
+            if is_older(stamp, self.tombstones.stamp(key)):
+                reject("older")
+            elif self._index.make_room(key, passtime, reject) and self._stop(raw_code, reject) is not None:
                 self._index.add(key, passtime, now)
             return
         is_rejected = is_older(stamp, stored.stamp)
@@ -198,8 +222,11 @@ class Passtimes:
         return self.stops.get(code)
 
     def confirm_stop(self, code: str) -> None:
-        """Record that a stop was requested, so that it is not evicted."""
-        self.stops.confirm(code)
+        """Record that a stop was requested, so that it and its messages are not evicted."""
+        stop = self.stops.get(code)
+        if stop is not None:
+            self.stops.confirm(code)
+            self._messages.confirm(stop)
 
     def _layout(self, labels: tuple[str, ...]) -> TableLayout | None:
         if labels not in self._layouts:
@@ -215,56 +242,13 @@ class Passtimes:
             days = range(-DAYS_BACK, DAYS_AHEAD + 1)
             self._dates = frozenset((today + timedelta(n)).isoformat().encode() for n in days)
 
+    def message_last_heard(self, key: str) -> float:
+        """Return when the feed last sent a stored message (epoch seconds)."""
+        return self._messages.last_heard(key)
+
     def has_passtime(self, key: bytes) -> bool:
         """Return whether a passtime with this key is stored, at any TimingPoint."""
         return self._index.find(key) is not None
-
-    # General messages.
-
-    def _ingest_messages(
-        self, records: Records, ingest: Callable[[str, str, Row, Reject], None], reject: Reject
-    ) -> None:
-        now = self._now()
-        for line in records.lines:
-            row = dict(zip(records.labels, texts(line), strict=True))
-            key = message_key(row)
-            if key is None:
-                reject("key")
-                continue
-            self._set_last_heard(str(row["DataOwnerCode"]), now, reject)
-            ingest(key, str(row["TimingPointCode"]), row, reject)
-
-    def _update_message(self, key: str, code: str, row: Row, reject: Reject) -> None:
-        message = parse_message(key, row, reject)
-        stop = self._stop(code.encode(), reject)
-        if stop is None:
-            return
-        stored = stop.messages.get(key) if stop.messages is not None else None
-        if stored == message:
-            return
-        if stored is None:
-            if self.n_messages >= self._limits.messages:
-                reject("too many messages")
-                return
-            self.n_messages += 1
-        elif stored.timestamp > message.timestamp:
-            reject("older")
-            return
-        if stop.messages is None:
-            stop.messages = {}
-        stop.messages[key] = message
-        self._index.changed(stop)
-
-    def _delete_message(self, key: str, code: str, row: Row, reject: Reject) -> None:
-        stop = self.stops.get(code)
-        if stop is not None and stop.messages is not None and stop.messages.pop(key, None) is not None:
-            self.n_messages -= 1
-            self._index.changed(stop)
-
-    def _remove_messages(self, stop: LiveStop) -> None:
-        """Remove all messages of a stop."""
-        self.n_messages -= len(stop.messages or ())
-        stop.messages = None
 
     # Restoring a snapshot.
 
@@ -277,22 +261,36 @@ class Passtimes:
         if restored.stamp is None:  # older snapshots do not contain it
             restored.stamp = restored.access_stamp = _Stamps(stamp_of(now))[restored.values.partition(b"|")[0]]
         stored = self._index.find(key)
-        if stored is not None:
-            restored.last_heard = stored.last_heard
-            self._index.update(key, stored, merge(restored, stored))
+        if is_older(restored.stamp, self.tombstones.stamp(key)):
+            reject("older")
+        elif stored is not None:
+            if self._stop(restored.code.encode(), reject) is not None:
+                self._index.update(key, stored, merge(restored, stored))
         elif self._index.make_room(key, restored, reject) and self._stop(restored.code.encode(), reject) is not None:
             self._index.add(key, restored, now)
 
-    def restore_messages(self, code: str, messages: list[GeneralMessage], reject: Reject) -> None:
-        """Store a snapshot's messages of a stop that have not ended."""
+    def restore_message(self, code: str, message: GeneralMessage, last_heard: float, reject: Reject) -> None:
+        """Store a message of a snapshot. last_heard: when the feed last sent it (epoch seconds)."""
         now = self._now()
-        stop = self._stop(code.encode(), reject)
-        for message in messages:
-            if stop is not None and (message.ends is None or message.ends > now):
-                stop.messages = stop.messages or {}
-                self.n_messages += message.key not in stop.messages
-                stop.messages.setdefault(message.key, message)
-                self._index.changed(stop)
+        if not message.stamp:  # older snapshots do not contain it
+            stamp = read_stamp(dict(message.fields).get("MessageTimeStamp") or "", stamp_of(now))
+            message = replace(message, stamp=stamp or 0)
+        self._messages.restore(code, message, min(last_heard, now), now, reject)
+
+    def restore_tombstones(
+        self, passtimes: dict[bytes, tuple[Stamp, float]], messages: dict[str, tuple[Stamp, float]]
+    ) -> None:
+        """Restore the tombstones of a snapshot, and remove what is older and has been stored since."""
+        now = self._now()
+        for key, (stamp, until) in passtimes.items():
+            if now < until <= now + TOMBSTONE_SECONDS:
+                stored = self._index.find(key)
+                if stored is not None and is_older(stored.stamp, stamp):
+                    self._index.remove(key, stored)
+                self.tombstones.put(key, stamp, until)
+        for message, (stamp, until) in messages.items():
+            if now < until <= now + TOMBSTONE_SECONDS:
+                self._messages.restore_tombstone(message, stamp, until)
 
     def restore_operators(self, last_heard: dict[str, float], last_update: dict[str, str]) -> None:
         """Restore the operators' latest updates, except those in the future, saved while the clock was ahead."""
@@ -318,13 +316,18 @@ class Passtimes:
                 continue
             now = self._now()
             for key, passtime in list(stop.passtimes.items()):
-                if expires_at(key, passtime.values) <= now or now - passtime.last_heard > RETENTION_SECONDS:
+                if expires_at(key, passtime.values) <= now or _is_forgotten(passtime, now):
                     self._index.remove(key, passtime)
-            if stop.messages:
-                for message in list(stop.messages.values()):
-                    if message.ends is not None and message.ends <= now:
-                        del stop.messages[message.key]
-                        self.n_messages -= 1
+                    if passtime.stamp is not None:  # an older version might be expected later
+                        self.tombstones.put(key, passtime.stamp, now + TOMBSTONE_SECONDS)
+            self._messages.sweep_stop(stop, now)
             yield
         yield from self.last_heard.sweep(now, lambda operator: False)
         yield from self.stops.sweep(now, lambda code: self.stops[code].passtimes or self.stops[code].messages)
+        self.tombstones.sweep(now)
+        self.message_tombstones.sweep(now)
+
+
+def _is_forgotten(passtime: StoredPasstime, now: float) -> bool:
+    """Return whether the feed no longer repeats a passtime. Old snapshots do not contain when it last did."""
+    return 0 < passtime.last_heard < now - RETENTION_SECONDS

@@ -71,12 +71,13 @@ def merge(first: StoredPasstime, second: StoredPasstime) -> StoredPasstime:
     is_revoked = before[STATUS] == b"CANCEL" and after[STATUS] != b"CANCEL"
     is_kept = is_older(second.stamp, first.stamp) or (is_revoked and not is_newer)
     latest, fields = (first, before) if is_kept else (second, after)
-    stamp, access, access_stamp = latest.stamp, before[WHEELCHAIR], first.access_stamp
-    if access in _UNKNOWN or (
-        after[WHEELCHAIR] not in _UNKNOWN and not is_older(second.access_stamp, first.access_stamp)
-    ):
+    stamp, access, access_stamp = latest.stamp, fields[WHEELCHAIR], latest.access_stamp
+    is_known, was_known = after[WHEELCHAIR] not in _UNKNOWN, before[WHEELCHAIR] not in _UNKNOWN
+    if is_known and not (was_known and is_older(second.access_stamp, first.access_stamp)):
         access = after[WHEELCHAIR]
         access_stamp = first.stamp if second.access_stamp is None else second.access_stamp
+    elif was_known:
+        access, access_stamp = before[WHEELCHAIR], first.access_stamp
     values = latest.values
     if stamp is None and first.stamp is not None:  # otherwise, an older version could supersede it
         stamp, fields[0] = first.stamp, before[0]

@@ -7,11 +7,11 @@ a checksum. A damaged file is renamed. Snapshots contain passing times of the ne
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -46,6 +46,7 @@ MAX_PASSTIMES = 500
 STEP_BYTES = 1 << 20
 """Bytes of which a step computes the checksum, which needs about a millisecond."""
 
+_T = TypeVar("_T")
 _LENGTH = struct.Struct(">I")
 
 
@@ -80,6 +81,8 @@ class StopRecord(Struct, tag="stop", array_like=True):
     messages: list[GeneralMessage]
     states: list[tuple[Stamp | None, Stamp | None, float]] = []
     """Of each passtime: stamp, access_stamp and last_heard (see StoredPasstime)."""
+    messages_heard: list[float] = []
+    """When each message was last received (epoch seconds)."""
 
 
 class OperatorsRecord(Struct, tag="heard", array_like=True):
@@ -87,6 +90,9 @@ class OperatorsRecord(Struct, tag="heard", array_like=True):
 
     last_heard: dict[str, float]
     last_update: dict[str, str]
+    passtime_tombstones: dict[bytes, tuple[Stamp, float]] = {}
+    message_tombstones: dict[str, tuple[Stamp, float]] = {}
+    """Of removed records: their stamp, and when it is dropped (epoch seconds)."""
 
 
 class PlanningRecord(Struct, tag="planning", array_like=True):
@@ -128,28 +134,34 @@ def records_of(caches: Mapping[str, BoardCache], feed: Feed | None) -> Iterator[
     for update in feed.timetable.updates():
         yield PlanningRecord(update)
     yield OperatorsRecord(dict(feed.passtimes.last_heard), dict(feed.passtimes.last_update))
+    for passtimes in _parts(feed.passtimes.tombstones.items()):
+        yield OperatorsRecord({}, {}, dict(passtimes))
+    for messages in _parts(feed.passtimes.message_tombstones.items()):
+        yield OperatorsRecord({}, {}, {}, dict(messages))
     for code in list(feed.passtimes.stops):
         stop = feed.passtimes.stops.get(code)
         if stop is None:
             continue
-        passtimes = list(stop.passtimes.items())
-        messages = list((stop.messages or {}).values())
-        for start in range(0, max(len(passtimes), 1), MAX_PASSTIMES):
-            part = passtimes[start : start + MAX_PASSTIMES]
-            yield _stop_record(code, part, messages if start == 0 else [])
+        heard = [feed.passtimes.message_last_heard(key) for key in stop.messages or ()]
+        yield StopRecord(code, {}, list((stop.messages or {}).values()), [], heard)
+        for part in _parts(list(stop.passtimes.items())):
+            yield _stop_record(code, part)
             for key, passtime in part:
                 if passtime.code != code:  # moved to a stop whose records may have been yielded already
-                    yield _stop_record(passtime.code, [(key, passtime)], [])
+                    yield _stop_record(passtime.code, [(key, passtime)])
 
 
-def _stop_record(
-    code: str, passtimes: list[tuple[bytes, StoredPasstime]], messages: list[GeneralMessage]
-) -> StopRecord:
+def _parts(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """Yield items in parts of a record each."""
+    return (items[start : start + MAX_PASSTIMES] for start in range(0, len(items), MAX_PASSTIMES))
+
+
+def _stop_record(code: str, passtimes: Sequence[tuple[bytes, StoredPasstime]]) -> StopRecord:
     here = [(key, passtime) for key, passtime in passtimes if passtime.code == code]
     return StopRecord(
         code,
         {key: passtime.values for key, passtime in here},
-        messages,
+        [],
         [(passtime.stamp, passtime.access_stamp, passtime.last_heard) for _, passtime in here],
     )
 
@@ -160,20 +172,26 @@ def restore(
     """Restore a record in steps, except data that is too old. reject: called with the kind of each rejected item."""
     if isinstance(record, BoardRecord):
         cache, board = caches.get(record.module), record.board
+        present = cache.peek(board.code) if cache is not None else None
+        if present is not None and present.board.received_at >= board.received_at:
+            return  # it arrived since the start
         if cache is not None and 0 <= now - board.received_at <= cache.limits.stale:
             cache.put(Board(board.code, board.trips, board.received_at, board.envelope))
     elif feed is None:
         return
     elif isinstance(record, PlanningRecord):
-        yield from feed.timetable.apply(record.update, reject)
+        yield from feed.timetable.restore(record.update, reject)
     elif isinstance(record, OperatorsRecord):
         feed.passtimes.restore_operators(record.last_heard, record.last_update)
+        feed.passtimes.restore_tombstones(record.passtime_tombstones, record.message_tombstones)
     else:
         if len(record.states) != len(record.passtimes):  # before they were saved
             record.states = [(None, None, 0.0)] * len(record.passtimes)
         for (key, values), state in zip(record.passtimes.items(), record.states, strict=True):
             feed.passtimes.restore_passtime(key, StoredPasstime(record.code, values, *state), reject)
-        feed.passtimes.restore_messages(record.code, record.messages, reject)
+        heard = record.messages_heard or [now] * len(record.messages)
+        for message, last_heard in zip(record.messages, heard, strict=True):
+            feed.passtimes.restore_message(record.code, message, last_heard, reject)
 
 
 def write(records: Iterator[Record], path: Path) -> Iterator[None]:

@@ -150,12 +150,12 @@ class IngestTests(FeedTestCase):
     def test_subscriptions_are_limited(self) -> None:
         """The number of stored subscriptions is limited; stored ones are still updated."""
         row = kv.table("DATEDPASSTIME", [{}])
-        for name in [*range(MAX_SUBSCRIPTIONS + 5), 0]:
-            ingest(
-                self.feed, ctx.write("KV8turbo_passtimes", str(name), f"stamp {len(self.feed.subscriptions)}", [row])
-            )
+        for name in range(MAX_SUBSCRIPTIONS + 5):
+            ingest(self.feed, ctx.write("KV8turbo_passtimes", str(name), kv.PUBLISHED, [row]))
+        latest = "2026-01-01T00:59:51+01:00"
+        ingest(self.feed, ctx.write("KV8turbo_passtimes", "0", latest, [row]))
         self.assertEqual(len(self.feed.subscriptions), MAX_SUBSCRIPTIONS)
-        self.assertEqual(self.feed.subscriptions["0"], f"stamp {MAX_SUBSCRIPTIONS}")
+        self.assertEqual(self.feed.subscriptions["0"], latest)
 
     def test_last_update_of_subscriptions_and_operators(self) -> None:
         """The latest timestamp of each subscription and operator is stored."""
@@ -163,9 +163,14 @@ class IngestTests(FeedTestCase):
         self.clock.advance(5)
         self.receive(kv.passtimes({"DataOwnerCode": "B", "LastUpdateTimeStamp": "2026-01-01T00:58:00+01:00"}))
         self.receive(kv.planning({}, published="2026-01-01T00:30:00+01:00"))
+        older = {"LastUpdateTimeStamp": "2026-01-01T00:58:30+01:00"}
+        self.receive(kv.passtimes(older, published="2026-01-01T00:58:31+01:00"))
         self.assertEqual(self.feed.subscriptions, {"openOV LIN": kv.PUBLISHED})
-        self.assertEqual(self.feed.passtimes.last_heard, {"LIN": NOW, "B": NOW + 5})
+        self.assertEqual(self.feed.passtimes.last_heard, {"LIN": NOW + 5, "B": NOW + 5})
         self.assertEqual(self.feed.passtimes.last_update, {"LIN": kv.PUBLISHED, "B": "2026-01-01T00:58:00+01:00"})
+        # A timestamp after the receipt counts as received.
+        self.receive(kv.passtimes({"LastUpdateTimeStamp": "2026-01-01T02:00:00+01:00"}))
+        self.assertEqual(self.feed.passtimes.last_update["LIN"], "2026-01-01T01:00:05+01:00")
 
 
 class BadInputTests(FeedTestCase):

@@ -105,6 +105,19 @@ class SnapshotTests(SynchronousTestCase):
         self.assertEqual(program.feed.passtimes.last_heard, self.program.feed.passtimes.last_heard)
         self.assertEqual(program.feed.timetable.n_planned, 1)
 
+    def test_newer_content_is_kept(self) -> None:
+        """Boards and names that arrived since the start are not replaced by those of the snapshot."""
+        self.save()
+        self.clock.advance(10)
+        program = self.make_program()
+        program.cache.put(Board(CODE, (), NOW + 5))
+        ingest(program.feed, kv.planning(lines=[{"LinePublicNumber": "N4"}]))
+        self.start(program)
+        entry = program.cache.peek(CODE)
+        assert entry is not None
+        self.assertEqual(entry.board.received_at, NOW + 5)
+        self.assertEqual(program.feed.timetable.lines["LIN", "L004"].public_number, "N4")
+
     def test_future_times_are_dropped(self) -> None:
         """Times in the future, from a clock that was ahead, are dropped: they would keep operators fresh."""
         passtimes = self.program.feed.passtimes
