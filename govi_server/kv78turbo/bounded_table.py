@@ -174,6 +174,8 @@ class BoundedTable(dict[K, V]):
         """The sum of the sizes."""
         self.generation = 0
         """Changes when a key is added or removed."""
+        self.n_evicted = 0
+        """The number of entries evicted to make room."""
 
     def last_heard(self, key: K) -> float:
         """Return when an entry was last received or used (epoch seconds)."""
@@ -258,4 +260,5 @@ class BoundedTable(dict[K, V]):
         victim = self._probation.victim()
         if victim is not None:
             self._remove(victim)
+            self.n_evicted += 1
         return victim is not None

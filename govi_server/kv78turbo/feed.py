@@ -98,6 +98,7 @@ class Feed(MultiService):
         self.subscriptions: BoundedTable[str, str] = BoundedTable(MAX_SUBSCRIPTIONS, SUBSCRIPTION_RETENTION_SECONDS)
         """The timestamp of the last KV8 message of each subscription."""
         self.n_records = 0
+        self._reported_evictions: dict[str, int] = {}
         self._cooperator = make_cooperator(reactor)
         self._ingester = CooperativeRunner(reactor)
         self.runner = CooperativeRunner(reactor)
@@ -156,6 +157,15 @@ class Feed(MultiService):
         """The TimingPointCodes of KV8."""
         return self.passtimes.stops
 
+    @property
+    def evictions(self) -> dict[str, int]:
+        """The number of entries evicted to make room, by table; planned passtimes count by line."""
+        return {
+            **self.passtimes.evictions,
+            **self.timetable.evictions,
+            "subscriptions": self.subscriptions.n_evicted,
+        }
+
     # Ingesting.
 
     def received(self, envelope: str, payload: bytes) -> Deferred[None] | None:
@@ -209,9 +219,18 @@ class Feed(MultiService):
             yield from self.passtimes.sweep()
             yield from self.timetable.sweep(self.passtimes.last_heard.__contains__, self.passtimes.stops.__contains__)
             yield from self.subscriptions.sweep(self.clock.seconds(), lambda subscription: False)
+            self._report_evictions()
 
         done: Deferred[None] = self._cooperator.coiterate(steps()).addCallback(lambda _: None)
         return done
+
+    def _report_evictions(self) -> None:
+        evictions = self.evictions
+        for table, number in evictions.items():
+            if number != self._reported_evictions.get(table, 0):
+                text = "Table of {table} is full: entries that were received only once are evicted"
+                self.incidents.add("evicted", text, table=table)
+        self._reported_evictions = evictions
 
     # Freshness.
 

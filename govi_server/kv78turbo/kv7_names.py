@@ -124,6 +124,12 @@ class Names:
         yield from self.timing_points.sweep(now, lambda code: code in self.user_stops or is_live_stop(code))
         yield from self.stop_areas.sweep(now, self.points_of_area.__contains__)
 
+    @property
+    def n_evicted(self) -> int:
+        """The number of names evicted to make room."""
+        tables = (self.lines, self.destinations, self.timing_points, self.stop_areas, self.directions, self.code_of)
+        return sum(table.n_evicted for table in tables)
+
     def updates(self) -> Iterator[Update]:
         """Yield updates that restore the names when they are applied."""
         for is_confirmed in (True, False):

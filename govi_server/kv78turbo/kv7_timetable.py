@@ -99,6 +99,14 @@ class Timetable:
         """The number of planned passtimes."""
         return self._published.size
 
+    @property
+    def evictions(self) -> dict[str, int]:
+        """The number of entries evicted to make room, by table."""
+        return {
+            "planned passes": self._published.n_evicted,
+            "names": self._names.n_evicted + self._dates.n_evicted,
+        }
+
     def read(
         self, message: Iterable[Records | None], reject: Reject, is_confirmed: bool = False
     ) -> Iterator[Update | None]:

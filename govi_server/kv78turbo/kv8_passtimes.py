@@ -117,6 +117,16 @@ class Passtimes:
         """The memory of the stored passtimes."""
         return self._index.n_bytes
 
+    @property
+    def evictions(self) -> dict[str, int]:
+        """The number of entries evicted to make room, by table."""
+        return {
+            "passes": self._index.n_evicted,
+            "stops": self.stops.n_evicted,
+            "messages": self._messages.n_evicted,
+            "owners": self.last_heard.n_evicted,
+        }
+
     def ingest(self, records: Records, reject: Reject) -> Generator[None, None, int]:
         """Store records of KV8 in steps and return their number; return 0 for other tables."""
         if records.table == "DATEDPASSTIME":

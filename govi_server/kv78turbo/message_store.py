@@ -73,6 +73,11 @@ class MessageStore:
         """The memory of the stored messages."""
         return self._messages.size
 
+    @property
+    def n_evicted(self) -> int:
+        """The number of messages evicted to make room."""
+        return self._messages.n_evicted
+
     def last_heard(self, key: str) -> float:
         """Return when a message was last received (epoch seconds)."""
         return self._messages.last_heard(key)

@@ -125,6 +125,8 @@ class PasstimeIndex:
         self.n_passtimes = 0
         self.n_removed = 0
         """The number of passtimes removed until now."""
+        self.n_evicted = 0
+        """The number of passtimes evicted to make room for others."""
         self.n_bytes = 0
         """The sum of the passtimes' sizes."""
 
@@ -150,7 +152,7 @@ class PasstimeIndex:
             if victim is None:
                 reject("too many passes")
                 return False
-            self.remove(victim, self.journeys[journey_of(victim)][victim])
+            self._evict(victim, self.journeys[journey_of(victim)][victim])
         return True
 
     def _make_room_in(self, passtimes: Mapping[bytes, StoredPasstime], limit: int) -> bool:
@@ -158,8 +160,12 @@ class PasstimeIndex:
         if len(passtimes) >= limit:
             cohort = largest_cohort((key, passtime.cohort) for key, passtime in passtimes.items())
             for key in cohort[: min(MAX_STEP_EVICTIONS, (len(cohort) + 1) // 2)]:
-                self.remove(key, passtimes[key])
+                self._evict(key, passtimes[key])
         return len(passtimes) < limit
+
+    def _evict(self, key: bytes, passtime: StoredPasstime) -> None:
+        self.remove(key, passtime)
+        self.n_evicted += 1
 
     def repeat(self, key: bytes, passtime: StoredPasstime, now: float) -> None:
         """Record that a passtime and its stop are received again."""

@@ -766,12 +766,19 @@ class MessageTests(PasstimesTestCase):
         self.assertEqual((self.passtimes.stops[CODE].messages, self.passtimes.n_messages), ({}, 0))
 
     def test_message_without_times(self) -> None:
-        """A message without start and end is current until it is deleted."""
-        for unknown in (None, ""):
-            self.ingest(feed.general_message({"MessageStartTime": unknown, "MessageEndTime": unknown}))
-            self.clock.advance(365 * 24 * HOUR)
+        """A message without start and end is current while the feed repeats it, and for a day afterwards."""
+        for start, end in ((None, None), ("", ""), ("", "9999-12-31T23:59:59+01:00")):
+            self.reset()
+            for _ in range(3):
+                self.ingest(feed.general_message({"MessageStartTime": start, "MessageEndTime": end}))
+                self.clock.advance(24 * HOUR)
+                self.sweep()
+                self.assertTrue(self.is_current())
+            self.clock.advance(1)
             self.sweep()
-            self.assertTrue(self.is_current())
+            self.assertEqual(self.passtimes.n_messages, 0)
+            self.ingest(feed.general_message({"MessageStartTime": start, "MessageEndTime": end}))
+            self.assertTrue(self.is_current())  # it is not taken for a late repeat of a deleted one
 
     def test_newer_message_supersedes(self) -> None:
         """A newer message with the same key replaces an older one, which is rejected when it arrives later."""
@@ -837,10 +844,12 @@ class MessageTests(PasstimesTestCase):
         self.assertEqual((self.rejected, self.passtimes.n_messages), ({}, 0))
 
     def test_messages_are_limited(self) -> None:
-        """New messages beyond the limit are rejected; stored ones are still replaced."""
+        """New messages beyond the limit replace unconfirmed ones; others are still updated."""
         self.reset(messages=2)
         self.ingest(feed.general_message(*({"MessageCodeNumber": str(n)} for n in range(4))))
-        self.ingest(feed.general_message({"MessageCodeNumber": "0", "MessageContent": "other"}))
-        self.assertEqual((self.rejected, self.passtimes.n_messages), ({"too many messages": 2}, 2))
-        first = next(iter((self.passtimes.stops[CODE].messages or {}).values()))
-        self.assertEqual(dict(first.fields)["MessageContent"], "other")
+        self.ingest(feed.general_message({"MessageCodeNumber": "2", "MessageContent": "other"}))
+        self.assertEqual((self.rejected, self.passtimes.n_messages), ({}, 2))
+        texts = [
+            dict(message.fields)["MessageContent"] for message in (self.passtimes.stops[CODE].messages or {}).values()
+        ]
+        self.assertEqual(texts, ["other", "Line 4 does not call at Brug."])

@@ -171,7 +171,8 @@ class OrderTests(SynchronousTestCase):
         for n in range(len(further) + 1):
             if n == min(restored, len(further)):
                 for part in saved:
-                    restore(part, {}, feed, NOW, lambda kind: None)
+                    for _ in restore(part, {}, feed, NOW, lambda kind: None):
+                        pass
             if n < len(further):
                 further[n].change(feed)
         self.assertEqual(self.state(feed), self.in_order(records))
