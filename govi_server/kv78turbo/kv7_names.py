@@ -5,7 +5,7 @@ from itertools import islice
 from typing import TypeVar
 
 from govi_server.departures.timing_point import TimingPoint
-from govi_server.kv78turbo.bounded_table import BoundedTable, K
+from govi_server.kv78turbo.bounded_table import BoundedTable, K, largest_cohort
 from govi_server.kv78turbo.ctx import Reject
 from govi_server.kv78turbo.kv7_reader import Line, Update, UserStop
 
@@ -92,10 +92,14 @@ class Names:
 
     def _put_user_stop(self, stop: UserStop, code: str, now: float) -> bool:
         if self.code_of.get(stop) != code:
-            if len(self.user_stops.get(code, ())) >= MAX_USER_STOPS:
-                return False
             if stop in self.code_of:
                 self._remove_user_stop(stop)
+            stops = self.user_stops.get(code, {})
+            if len(stops) >= MAX_USER_STOPS:
+                for other in largest_cohort((other, self.code_of.cohort(other)) for other in stops)[:1]:
+                    self._remove_user_stop(other)
+            if len(stops) >= MAX_USER_STOPS:
+                return False
         if not self.code_of.put(stop, code, now):
             return False
         self.user_stops.setdefault(code, {})[stop] = None

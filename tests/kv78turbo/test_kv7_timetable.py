@@ -12,7 +12,8 @@ from govi_server.departures.times import HOUR
 from govi_server.departures.timing_point import wgs84
 from govi_server.kv78turbo import ctx
 from govi_server.kv78turbo.kv7_reader import Update
-from govi_server.kv78turbo.kv7_timetable import UNDATED_SECONDS, Timetable
+from govi_server.kv78turbo.kv7_tables import UNDATED_SECONDS
+from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.runtime.clock import LOCAL_ZONE
 from govi_server.settings import PlanningSettings
 from tests import feed

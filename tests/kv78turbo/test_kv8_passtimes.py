@@ -849,7 +849,6 @@ class MessageTests(PasstimesTestCase):
         self.ingest(feed.general_message(*({"MessageCodeNumber": str(n)} for n in range(4))))
         self.ingest(feed.general_message({"MessageCodeNumber": "2", "MessageContent": "other"}))
         self.assertEqual((self.rejected, self.passtimes.n_messages), ({}, 2))
-        texts = [
-            dict(message.fields)["MessageContent"] for message in (self.passtimes.stops[CODE].messages or {}).values()
-        ]
+        messages = (self.passtimes.stops[CODE].messages or {}).values()
+        texts = [dict(message.fields)["MessageContent"] for message in messages]
         self.assertEqual(texts, ["other", "Line 4 does not call at Brug."])
