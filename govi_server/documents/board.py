@@ -98,7 +98,7 @@ def document(display: DepartureDisplay, lang: str, now: float, fields: Sequence[
     for n, stop in enumerate(display.stops):
         description = BoardStop(
             code=stop.code,
-            name=stop.name,
+            name=stop.name or stop.code,
             town=stop.town,
             state=stop.state,
             words=stop_words(stop, display.horizon, lang),

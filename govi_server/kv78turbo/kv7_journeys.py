@@ -1,53 +1,36 @@
 """Planned passtimes by journey, so that a journey or a line is looked up without those of others."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Mapping
 
 from govi_server.kv78turbo.kv7_reader import Group, UserStop
+from govi_server.runtime.cooperative import STEP_ITEMS
 
 Journey = bytes
 """The first five columns of a planned passtime's key, each with its separator."""
 
+Journeys = dict[Journey, tuple[bytes, ...]]
+"""The keys of planned passtimes by journey: 20 bytes for each, besides the keys, which are shared."""
 
-class JourneyIndex:
-    """The keys of planned passtimes by group and journey: 20 bytes for each, besides the keys, which are shared."""
 
-    def __init__(self) -> None:
-        self._journeys: dict[Group, dict[Journey, list[bytes]]] = {}
-        self._groups: dict[tuple[str, str], dict[Group, int]] = {}
-        """The number of passtimes by DataOwnerCode and LinePlanningNumber, and by group."""
-
-    def add(self, group: Group, keys: Iterable[bytes]) -> None:
-        """Add passtimes of a group that are not in the index."""
-        journeys = self._journeys.setdefault(group, {})
-        n = 0
+def journeys_of(stops: Mapping[UserStop, Iterable[bytes]]) -> Generator[None, None, Journeys]:
+    """Return the keys of a group by journey, in steps. stops: the keys by stop."""
+    journeys: dict[Journey, list[bytes]] = {}
+    n = 0
+    for keys in stops.values():
         for key in keys:
             journeys.setdefault(journey_of(key), []).append(key)
             n += 1
-        groups = self._groups.setdefault(_line_of(group), {})
-        groups[group] = groups.get(group, 0) + n
+            if n % STEP_ITEMS == 0:
+                yield
+    return {journey: tuple(keys) for journey, keys in journeys.items()}
 
-    def remove(self, group: Group) -> None:
-        """Remove a group."""
-        if self._journeys.pop(group, None) is not None:
-            line = _line_of(group)
-            groups = self._groups[line]
-            del groups[group]
-            if not groups:
-                del self._groups[line]
 
-    def of_journey(self, journey: Journey) -> list[bytes]:
-        """Return the keys of a journey."""
-        return self._journeys.get(group_of(journey), {}).get(journey, [])
-
-    def of_line(self, operator: str, line: str) -> Iterator[tuple[Group, list[bytes]]]:
-        """Yield the keys of each journey of a line, with its group, even if groups are removed meanwhile."""
-        for group in list(self._groups.get((operator, line), ())):
-            for keys in list(self._journeys.get(group, {}).values()):
-                yield group, keys
-
-    def line_size(self, operator: str, line: str) -> int:
-        """Return the number of passtimes of a line, of all service levels."""
-        return sum(self._groups.get((operator, line), {}).values())
+def merged(first: Journeys, second: Journeys) -> Journeys:
+    """Return the journeys of both."""
+    journeys = dict(first)
+    for journey, keys in second.items():
+        journeys[journey] = tuple(dict.fromkeys((*first.get(journey, ()), *keys)))
+    return journeys
 
 
 def group_of(key: bytes) -> Group:
@@ -63,8 +46,3 @@ def journey_of(key: bytes) -> Journey:
 def user_stop_of(key: bytes) -> UserStop:
     """Return the user stop of a planned passtime's key."""
     return key.partition(b"|")[0] + b"|" + key.rpartition(b"|")[2]
-
-
-def _line_of(group: Group) -> tuple[str, str]:
-    operator, _, line = group.decode().split("|")
-    return operator, line

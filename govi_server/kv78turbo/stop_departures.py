@@ -1,5 +1,6 @@
 """The departures of a stop, joined from KV7 and KV8, and their renderings, cached until they change."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sized
 from dataclasses import dataclass, replace
@@ -13,8 +14,10 @@ from govi_server.departures.times import HOUR, MINUTE
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_columns import parse_passtime
-from govi_server.kv78turbo.kv8_passtimes import LiveStop, Passtimes
+from govi_server.kv78turbo.kv8_passtimes import Passtimes
 from govi_server.kv78turbo.passtime import Passtime
+from govi_server.kv78turbo.passtime_index import LiveStop, StoredPasstime
+from govi_server.kv78turbo.stamps import TICKS
 from govi_server.runtime.cooperative import run_now, sort_in_steps
 
 PAST_SECONDS = HOUR / 2
@@ -113,6 +116,8 @@ class StopDeparturesCache:
         """Return a stop's departures that are expected within the horizon (seconds) and not hidden yet, in steps."""
         now = self._now()
         stop = self.passtimes.stops.get(code)
+        self.passtimes.confirm_stop(code)
+        self.timetable.confirm_stop(code)
         valid_until = now + MAX_VALID_SECONDS
         visible: list[tuple[float, str, _Candidate]] = []
         stale_operators: set[str] = set()
@@ -161,8 +166,8 @@ class StopDeparturesCache:
             if match is not None:
                 planned[match[0]] = match[1]
             yield None
-        for key, values in list(stop.passtimes.items()) if stop is not None else ():
-            kv8, kv7 = parse_passtime(key, values, code), planned.pop(key, None)
+        for key, stored in list(stop.passtimes.items()) if stop is not None else ():
+            kv8, kv7 = _parse(key, stored), planned.pop(key, None)
             reliable_until = min(last_heard.get(kv8.data_owner_code, 0.0), now) + self._stale
             yield _Candidate(kv8 if kv7 is None else _joined(kv8, kv7), True, reliable_until)
         for key, kv7 in planned.items():
@@ -231,12 +236,10 @@ class StopDeparturesCache:
         for match in self.timetable.journey(prefix, now) if prefix else ():
             by_key[match[0]] = match[1]
             yield
-        for code in list(self.passtimes.journeys.get(prefix[:-1], ())):
-            for passtime_key, values in list(self.passtimes.stops[code].passtimes.items()):
-                if passtime_key.startswith(prefix):
-                    kv8, kv7 = parse_passtime(passtime_key, values, code), by_key.get(passtime_key)
-                    by_key[passtime_key] = kv8 if kv7 is None else _joined(kv8, kv7)
-                    yield
+        for passtime_key, stored in list(self.passtimes.journeys.get(prefix[:-1], {}).items()):
+            kv8, kv7 = _parse(passtime_key, stored), by_key.get(passtime_key)
+            by_key[passtime_key] = kv8 if kv7 is None else _joined(kv8, kv7)
+            yield
         if not by_key:
             return []
         nearest = min(by_key.values(), key=lambda passtime: abs(passtime.expected - now)).operation_date
@@ -246,7 +249,7 @@ class StopDeparturesCache:
         """Return the cost of a journey for its client: one for every 20 passtimes."""
         prefix = _journey_prefix(key)
         live = len(self.passtimes.journeys.get(prefix[:-1], ()))
-        return max(ceil((live + len(self.timetable.journeys.of_journey(prefix))) / COST_PASSTIMES), 1)
+        return max(ceil((live + self.timetable.journey_size(prefix)) / COST_PASSTIMES), 1)
 
 
 def _journey_prefix(key: str) -> bytes:
@@ -256,7 +259,18 @@ def _journey_prefix(key: str) -> bytes:
     return "|".join((*parts[:2], "_".join(parts[2:-2]), *parts[-2:], "")).encode() if len(parts) >= 5 else b""
 
 
+def _parse(key: bytes, stored: StoredPasstime) -> Passtime:
+    updated = math.inf if stored.stamp is None else stored.stamp / TICKS
+    return parse_passtime(key, stored.values, stored.code, updated)
+
+
 def _joined(kv8: Passtime, kv7: Passtime) -> Passtime:
     """Return KV8's passtime, completed from KV7 (docs/protocols.md, section 5.7)."""
-    wheelchair = kv7.wheelchair if kv8.wheelchair == "UNKNOWN" else kv8.wheelchair
-    return structs.replace(kv8, wheelchair=wheelchair, product_formula_type=kv7.product_formula_type)
+    return structs.replace(
+        kv8,
+        wheelchair=kv7.wheelchair if kv8.wheelchair == "UNKNOWN" else kv8.wheelchair,
+        product_formula_type=kv7.product_formula_type,
+        destination_code=kv8.destination_code or kv7.destination_code,
+        line_direction=kv8.line_direction or kv7.line_direction,
+        journey_pattern_code=kv8.journey_pattern_code or kv7.journey_pattern_code,
+    )

@@ -255,7 +255,7 @@ class StopAreaPaths(StopPaths):
     def all(self) -> Members:
         """Make every stop area, described by one of its stops, in steps."""
         for area, codes in list(self.feed.timetable.points_of_area.items()):
-            yield (area, _encode(self.documents.stop_area(next(iter(codes))))) if codes else None
+            yield (area, _encode(self.documents.stop_area(area, next(iter(codes))))) if codes else None
 
     def members(self, request: OvapiRequest, served: ServedData) -> Members:
         """Make the boards of the areas' stops that are served, in steps."""

@@ -6,7 +6,7 @@ from govi_server.kv78turbo.kv8_columns import COLUMNS, VALUE_NAMES, parse_passti
 from govi_server.kv78turbo.passtime import Passtime
 from tests import feed
 
-KEY = b"LIN|77|L004|1001|0|2026-01-01|3|u1"
+KEY = b"LIN|77|L004|1001|0|2026-01-01|3"
 
 
 def values(**columns: bytes) -> bytes:

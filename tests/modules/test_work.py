@@ -206,7 +206,7 @@ class CostTests(WorkTestCase):
         return sum(charged)
 
     def test_charge_covers_the_work(self) -> None:
-        """A request is charged for each stop and two hours, and for every 20 passtimes: of KV8, if it is for stops."""
+        """A request is charged for each stop and two hours, and for every 20 passtimes (for stops: of KV8)."""
         for path in (path for paths in PATHS.values() for path in paths):
             self.counts.update(dict.fromkeys(self.counts, 0))
             charged = self.charged(path)

@@ -81,6 +81,11 @@ class SnapshotTests(SynchronousTestCase):
         self.fill()
         self.start(self.program).stopService()
 
+    def stored_values(self) -> dict[bytes, bytes]:
+        """Return the values of the stored passtimes by key."""
+        passtimes = self.program.feed.passtimes.stops[FEED_CODE].passtimes
+        return {key: passtime.values for key, passtime in passtimes.items()}
+
     def restart(self) -> tuple[Program, list[str]]:
         """Return a program that has read the snapshot, and the lines that its snapshots logged."""
         program = self.make_program()
@@ -99,6 +104,19 @@ class SnapshotTests(SynchronousTestCase):
         self.assertEqual(program.feed.boards.board(FEED_CODE, 86400), before)
         self.assertEqual(program.feed.passtimes.last_heard, self.program.feed.passtimes.last_heard)
         self.assertEqual(program.feed.timetable.n_planned, 1)
+
+    def test_newer_content_is_kept(self) -> None:
+        """Boards and names that arrived since the start are not replaced by those of the snapshot."""
+        self.save()
+        self.clock.advance(10)
+        program = self.make_program()
+        program.cache.put(Board(CODE, (), NOW + 5))
+        ingest(program.feed, kv.planning(lines=[{"LinePublicNumber": "N4"}]))
+        self.start(program)
+        entry = program.cache.peek(CODE)
+        assert entry is not None
+        self.assertEqual(entry.board.received_at, NOW + 5)
+        self.assertEqual(program.feed.timetable.lines["LIN", "L004"].public_number, "N4")
 
     def test_future_times_are_dropped(self) -> None:
         """Times in the future, from a clock that was ahead, are dropped: they would keep operators fresh."""
@@ -189,8 +207,8 @@ class SnapshotTests(SynchronousTestCase):
         """Columns missing in the snapshot are None, unknown ones are dropped, and their order is free."""
         self.fill()
         stop = self.program.feed.passtimes.stops[FEED_CODE]
-        ((key, values),) = stop.passtimes.items()
-        row = dict(zip(KEY_NAMES + VALUE_NAMES, (key + b"|" + values).split(b"|"), strict=True))
+        ((key, stored),) = stop.passtimes.items()
+        row = dict(zip(KEY_NAMES + VALUE_NAMES, (key + b"|" + stored.values).split(b"|"), strict=True))
         old_values = (*(name for name in reversed(VALUE_NAMES) if name != "DestinationCode"), "Abolished")
         columns = Columns(KEY_NAMES[::-1], old_values)
         old_key = b"|".join(row[name] for name in columns.key)
@@ -205,10 +223,10 @@ class SnapshotTests(SynchronousTestCase):
     def test_missing_key_column_drops_passtimes(self) -> None:
         """If a column of the key is missing, passtimes are dropped, and the rest is restored."""
         self.fill()
-        ((key, values),) = self.program.feed.passtimes.stops[FEED_CODE].passtimes.items()
+        ((key, stored),) = self.program.feed.passtimes.stops[FEED_CODE].passtimes.items()
         columns = Columns(KEY_NAMES[:-1], VALUE_NAMES)
         (message,) = (self.program.feed.passtimes.stops[FEED_CODE].messages or {}).values()
-        record = StopRecord(FEED_CODE, {key.rpartition(b"|")[0]: values}, [message])
+        record = StopRecord(FEED_CODE, {key.rpartition(b"|")[0]: stored.values}, [message])
         self.path.write_bytes(snapshot_file(columns, record))
         program, _ = self.restart()
         self.assertEqual((program.feed.passtimes.n_passtimes, program.feed.passtimes.n_messages), (0, 1))
@@ -216,7 +234,7 @@ class SnapshotTests(SynchronousTestCase):
     def test_foreign_columns_are_put_aside(self) -> None:
         """A snapshot with an unreadable header, or with passtimes that do not fit it, is renamed."""
         self.fill()
-        passtimes = self.program.feed.passtimes.stops[FEED_CODE].passtimes
+        passtimes = self.stored_values()
         valid = snapshot_file(Columns(), StopRecord(FEED_CODE, passtimes, []))
         content = valid[len(HEADER) : -8].replace(b'{"key":[', b'{"key":{')
         unreadable = HEADER + content + bytes(4) + struct.pack(">I", zlib.crc32(content))
@@ -230,7 +248,7 @@ class SnapshotTests(SynchronousTestCase):
     def test_rejected_record_names_the_snapshot(self) -> None:
         """A rejected record is logged with the path of its snapshot."""
         self.fill()
-        passtimes = self.program.feed.passtimes.stops[FEED_CODE].passtimes
+        passtimes = self.stored_values()
         self.path.write_bytes(snapshot_file(Columns(), StopRecord("no code", passtimes, [])))
         with capturedLogs() as events:
             self.start(self.make_program())
