@@ -19,6 +19,7 @@ import threading
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import zmq
 from ingest import LABELS, RECORD
@@ -44,16 +45,20 @@ class Town:
         self.seconds = local.hour * 3600 + local.minute * 60
 
     def code(self, line: int, order: int) -> str:
+        """Return the TimingPointCode of a stop of a line."""
         return f"{40000000 + (line * 37 + order * 11) % self.stops}"
 
     @property
     def codes(self) -> list[str]:
+        """The TimingPointCodes of all stops."""
         return [f"{40000000 + n}" for n in range(self.stops)]
 
     def line(self, n: int) -> str:
+        """Return the key of a line."""
         return f"OWN_L{n}_1"
 
     def journey(self, n: int) -> str:
+        """Return the key of a journey."""
         line, nth = divmod(n, JOURNEYS_PER_LINE)
         return f"OWN_77_L{line}_{1000 + nth}_0"
 
@@ -73,7 +78,7 @@ class Town:
             )
             for n, code in enumerate(self.codes)
         ]
-        tables = [
+        tables: list[ctx.Table] = [
             (
                 "TIMINGPOINT",
                 (
@@ -100,7 +105,7 @@ class Town:
         ]
         (self.folder / "0-points.ctx").write_bytes(ctx.write("KV7turbo_planning", "OWN", stamp, tables))
         days = [(self.today + timedelta(n)).isoformat() for n in range(-1, 3)]
-        calendar = [
+        calendar: list[ctx.Table] = [
             ("LOCALSERVICEGROUP", ("DataOwnerCode", "LocalServiceLevelCode"), [("OWN", "77")]),
             (
                 "LOCALSERVICEGROUPVALIDITY",
@@ -230,6 +235,7 @@ class Town:
 
 
 def free_port() -> int:
+    """Return a free port."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -243,6 +249,7 @@ class Watch(threading.Thread):
         self.port, self.path, self.worst, self.running = port, path, 0.0, True
 
     def run(self) -> None:
+        """Request until running is false."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         while self.running:
             began = time.perf_counter()
@@ -264,11 +271,13 @@ def get(port: int, path: str, headers: dict[str, str]) -> tuple[int, int, float]
 
 
 def cpu(pid: int) -> float:
+    """Return the processor time of a process in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
+    """Start the server, measure, and stop it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stops", type=int, default=5000)
     parser.add_argument("--planned", type=int, default=4)
@@ -303,7 +312,16 @@ def main() -> None:
             print(Path(log_path).read_text()[-6000:])
 
 
-def measure(pid, port, admin, town, messages, publisher, options) -> None:  # type: ignore[no-untyped-def]
+def measure(
+    pid: int,
+    port: int,
+    admin: int,
+    town: Town,
+    messages: list[bytes],
+    publisher: Any,
+    options: argparse.Namespace,
+) -> None:
+    """Load the feed, and print a table of requests."""
     while True:
         try:
             get(port, "/lastupdate", {})
@@ -366,6 +384,7 @@ def measure(pid, port, admin, town, messages, publisher, options) -> None:  # ty
 
 
 def http_text(port: int, path: str) -> str:
+    """Return a body of the operators' port."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", path)
     return connection.getresponse().read().decode()

@@ -207,9 +207,13 @@ class AccessSettings(Struct, frozen=True):
         "Maximum open connections of one client; further connections get 429 and are closed. A browser opens six.",
     ] = 100
     rate: Annotated[
-        Rate, "Maximum sustained rate of one client, then 429; a request for several stops counts for each."
+        Rate,
+        "Maximum sustained rate of one client, then 429; a request counts for its work: for each stop, or 20 "
+        "passing times.",
     ] = 50
-    burst: Annotated[Count, "Requests of one client that may arrive together before the rate applies."] = 500
+    burst: Annotated[
+        Count, "Requests of one client that may arrive together before the rate applies; the most that one costs."
+    ] = 500
     unlimited: Annotated[Networks, "Networks that are exempt from the limits of one client."] = (
         "127.0.0.0/8",
         "::1/128",

@@ -251,15 +251,13 @@ class OvapiDocuments:
         """Return the latest timestamps of data owners and subscriptions, in steps."""
         timestamps = []
         for texts in (self._feed.passtimes.last_update, self._feed.subscriptions):
-            names = sorted(texts)
-            moments = yield from map_in_steps(lambda name: read_timestamp(texts.get(name, "")), names)
-            timestamps.append(
-                {
-                    name: _with_offset(moment)
-                    for name, moment in zip(names, moments, strict=True)
-                    if moment is not None
-                }
-            )
+            moments: dict[str, str] = {}
+            for name, text in sorted(texts.items()):
+                moment = read_timestamp(text)
+                if moment is not None:
+                    moments[name] = _with_offset(moment)
+                yield
+            timestamps.append(moments)
         return LastUpdate(LastUpdateTimeStamps(*timestamps), self.server_time())
 
 

@@ -22,7 +22,7 @@ IS_AVAILABLE = hasattr(select, "epoll")
 MAX_EVENTS = 100
 """Connections that are served before the reactor continues with its delayed calls and other descriptors."""
 
-MAX_TURN_SECONDS = 0.004
+MAX_TURN_SECONDS = 0.003
 """Time after which the other ready connections are served in the next turn of the reactor."""
 
 _DONE = Failure(ConnectionDone())
@@ -42,8 +42,8 @@ class Poller:
         self._reactor = reactor
         self._epoll = select.epoll()
         self._watched: dict[int, tuple[Connection, int]] = {}
-        self._postponed: frozenset[int] = frozenset()
-        """Descriptors that were ready, but not served in the last turn."""
+        self._postponed: dict[int, int] = {}
+        """Descriptors that were ready, but not served in the last turn, with their order."""
 
     # The interface to transports.
 
@@ -109,11 +109,12 @@ class Poller:
         began = seconds()
         events = self._epoll.poll(0, MAX_EVENTS)
         if self._postponed:
-            events.sort(key=lambda event: event[0] not in self._postponed)  # or else they could wait forever
-            self._postponed = frozenset()
+            # First, or else they could wait forever.
+            events.sort(key=lambda event: self._postponed.get(event[0], MAX_EVENTS))
+            self._postponed = {}
         for n, (fd, event) in enumerate(events):
             if n and not 0 <= seconds() - began < MAX_TURN_SECONDS:
-                self._postponed = frozenset(fd for fd, _ in events[n:])
+                self._postponed = {fd: order for order, (fd, _) in enumerate(events[n:])}
                 break
             transport, watched = self._watched.get(fd, (None, 0))
             if transport is None:
