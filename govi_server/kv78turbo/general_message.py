@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from govi_server.departures.times import read_timestamp
 from govi_server.kv78turbo.ctx import Reject
+from govi_server.runtime.text import nonblank
 
 Row = Mapping[str, str | None]
 """A row of GENERALMESSAGEUPDATE or GENERALMESSAGEDELETE, by label."""
@@ -43,8 +44,8 @@ class GeneralMessage:
 
 
 def message_key(row: Row) -> str | None:
-    """Return OVapi's key of a row's message; None if a part is missing."""
-    parts = [row.get(label) for label in _KEY]
+    """Return OVapi's key of a row's message; None if a part is missing or blank."""
+    parts = [nonblank(row.get(label)) for label in _KEY]
     return "_".join(map(str, parts)) if all(parts) else None
 
 

@@ -43,6 +43,12 @@ class Column(NamedTuple):
     """Whether tables without it are rejected, because their rows cannot be displayed."""
 
 
+# Most passtimes share their times and timestamps with many others.
+_seconds = lru_cache(maxsize=1 << 16)(read_time)
+_timestamp = lru_cache(maxsize=1 << 12)(read_timestamp)
+_time = lru_cache(maxsize=1 << 16)(write_time)
+
+
 def _or_empty(value: str | None) -> str:
     return value or ""
 
@@ -219,10 +225,6 @@ _TIME_FIELDS = ("expected_arrival_time", "expected_departure_time", "target_arri
 """The fields of Passtime with times, in the order of their columns."""
 _RECORDED = ("ARRIVED", "PASSED")
 """TripStopStatuses of events that have happened."""
-
-_seconds = lru_cache(maxsize=1 << 16)(read_time)
-_timestamp = lru_cache(maxsize=1 << 12)(read_timestamp)
-_time = lru_cache(maxsize=1 << 16)(write_time)
 
 
 def _passing_times(
