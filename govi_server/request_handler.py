@@ -15,6 +15,7 @@ from zope.interface import implementer
 from govi_server.http.caching.conditional import conditions
 from govi_server.http.caching.request_memo import MemoEntry
 from govi_server.http.client_limits import Client, request_cost
+from govi_server.http.cors import is_preflight
 from govi_server.http.parameters import InvalidParameter
 from govi_server.http.request import Environ, RequestError
 from govi_server.http.response import NO_STORE
@@ -264,11 +265,14 @@ class RequestHandler(Sender):
             self.mark("lookup")
             self.send_methods(env, tuple(_HANDLER_METHODS))
             return succeed(None)
-        segment = path.lstrip("/").partition("/")[0]
+        segment = path[1:].partition("/")[0]
         handler = self._handler(segment, env)
         self.mark("lookup")
         if handler is None:
-            self.send_not_found()
+            if is_preflight(env):  # otherwise scripts could not read the 404
+                self.send_methods(env, WebHandler.methods)
+            else:
+                self.send_not_found()
             return succeed(None)
         self.record.set_module(segment)
         if method not in handler.methods:

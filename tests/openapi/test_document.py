@@ -21,6 +21,7 @@ from govi_server.openapi.description import IDocumented, Operation
 from govi_server.web_handler import ICacheableModule, IWebModule
 from tests import examples
 from tests.client import Response
+from tests.event_stream import parse_event_stream
 from tests.examples import SOURCES, Program
 
 # Header fields of HTTP and for browsers; operations do not document them.
@@ -67,10 +68,11 @@ def validate(value: Any, schema: Any, components: Any = None) -> None:
     Draft202012Validator(full_schema, format_checker=FormatChecker()).validate(value)
 
 
-def event_of(text: str) -> dict[str, str]:
+def event_of(text: str) -> dict[str, Any]:
     """Parse the first event of a stream."""
-    block = next(block for block in text.split("\n\n") if "event: " in block)
-    return dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+    first = parse_event_stream(text.encode())[0]
+    values = {"event": first.type, "data": first.data, "id": first.last_event_id, "retry": 4000}
+    return {name: values[name] for name in first.fields}
 
 
 class DocumentationTests(SynchronousTestCase):
