@@ -149,7 +149,9 @@ class AdminSettings(Struct, frozen=True):
         str, OPTIONAL_ENDPOINT, "Endpoint for operators, never public; empty: disabled.", Option("admin")
     ] = "tcp:8081:interface=127.0.0.1"
     probe: Annotated[
-        str, "TimingPointCode that /ready requests from each gateway; empty: the stop that clients requested last."
+        str,
+        "TimingPointCode that /ready requests from each gateway, at most every 5 s; empty: the stop whose board "
+        "clients received last.",
     ] = ""
 
 

@@ -23,8 +23,7 @@ def parse_event_stream(stream: bytes) -> list[StreamEvent]:
     event_type = data = last_event_id = ""
     fields: list[str] = []
     text = stream.decode("utf-8", "replace").removeprefix("\ufeff")
-    *lines, incomplete = re.split("\r\n|\n|\r", text)
-    for line in lines:
+    for line in re.split("\r\n|\n|\r", text)[:-1]:
         if not line:
             if data:
                 events.append(StreamEvent(event_type or "message", data[:-1], last_event_id, tuple(fields)))

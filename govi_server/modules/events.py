@@ -224,7 +224,8 @@ class Events(MultiService):
                 responses,
                 (CODES, *self._source.filters, LANG, VIEW, AS),
                 "A board event with the complete board is sent immediately and after every change; with as=json, it "
-                "is the JSON of /board on one line of data. A client that has the board gets a beat first. After {BEAT_INTERVAL:.0f} seconds without events a beat "
+                "is the JSON of /board on one line of data. A client that has the board gets a beat first. "
+                f"After {BEAT_INTERVAL:.0f} seconds without events a beat "
                 "is sent, so a connection that has been silent for a minute is lost. bye is the last event before "
                 "the server stops. Reconnect after the milliseconds of retry, with the last id in Last-Event-ID: "
                 "a board is sent only if it differs. Ignore events with other names.",

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from datetime import datetime
 from typing import Any, cast
 from unittest import mock
@@ -303,7 +303,7 @@ class EventsTests(LiveTestCase):
     def test_stream_of_every_kind_has_no_block_without_data(self) -> None:
         """From the first byte to the bye, each block of each stream is an event, and retry is part of the first."""
         (number,) = re.findall(r"id: (\w+)", self.listen().received().decode())
-        headers = ({}, {"Last_Event_ID": number}, {"Last_Event_ID": "another"}, {"Last_Event_ID": ""})
+        headers: list[dict[str, str]] = [{}, *({"Last_Event_ID": last} for last in (number, "another", ""))]
         queries = ("", "?as=json", "?as=html&view=wall", "?lang=fr")
         clients = [self.listen(f"/events/{CODE}{query}", **fields) for query in queries for fields in headers]
         clients.append(self.listen("/events/57330499"))
@@ -321,7 +321,7 @@ class EventsTests(LiveTestCase):
     def test_line_ends_in_texts_of_the_feed(self) -> None:
         """No line end in a text begins a field of the stream."""
 
-        def fragment(*_: object) -> Iterator[None]:
+        def fragment(*_: object) -> Generator[None, None, str]:
             yield
             return "a\rid: x\r\ndata: b\n\revent: c\u2028d"
 
