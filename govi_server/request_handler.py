@@ -6,7 +6,7 @@ from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, INegotiated, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -224,7 +224,7 @@ class RequestHandler(Sender):
         """Store the request in the memo, if its response depends only on the header section."""
         header_section = self._header_section
         has_precondition = "if-match" in env or "if-unmodified-since" in env  # too rare for the fast path
-        if header_section is None or has_precondition or self.server.access.is_forwarded(env):
+        if header_section is None or has_precondition or env.is_https or self.server.access.is_forwarded(env):
             return
         method, path, keep_alive = env["request_method"], env["path_info"][:MAX_PATH], env.keeps_alive()
         connection = connection_field(env, keep_alive)
@@ -258,6 +258,10 @@ class RequestHandler(Sender):
             return succeed(None)
         if method not in _KNOWN_METHODS:
             self.send_response("Unknown method\n", "501 Not Implemented")
+            return succeed(None)
+        if env.is_https and not (INegotiated.providedBy(self.sock) or self.server.access.is_gateway(self.peer)):
+            self.mark("lookup")
+            self.send_response("https requires a connection with TLS\n", "421 Misdirected Request")
             return succeed(None)
         if method == "CONNECT":
             self.keep_alive = False  # the following bytes may be meant for the host in the target

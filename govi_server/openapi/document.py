@@ -49,6 +49,7 @@ COMMON_RESPONSES = (
     ResponseSpec(412, "The representation has changed (If-Match, If-Unmodified-Since)."),
     ResponseSpec(413, "The request body is too large."),
     ResponseSpec(414, "The request line is too long."),
+    ResponseSpec(421, "The request target is an https URL, but the connection has no TLS."),
     ResponseSpec(429, "The client has sent too many requests.", headers=("Retry-After",)),
     ResponseSpec(431, "The header section is too large."),
     ResponseSpec(500, "An internal error occurred."),
