@@ -230,6 +230,7 @@ class Events(MultiService):
                 "the server stops. Reconnect after the milliseconds of retry, with the last id in Last-Event-ID: "
                 "a board is sent only if it differs. Ignore events with other names.",
                 EXAMPLES,
+                noun="Events",
             )
         ]
 
