@@ -1,6 +1,7 @@
 """Tests of govi_server.operations.admin and readiness."""
 
 import gzip
+import re
 from typing import cast
 
 from twisted.internet.interfaces import IAddress
@@ -18,14 +19,14 @@ from tests.operations.case import CODE, OperationsTestCase
 class AdminTests(OperationsTestCase):
     """The operators' endpoint."""
 
-    def get(self, path: str) -> StringTransport:
+    def get(self, path: str, method: str = "GET", version: str = "1.0") -> StringTransport:
         """Send a request; return the transport, which has the response."""
         admin = Admin(self.clock, self.metrics, self.status, Readiness(self.components, "", self.clock))
         protocol = admin.buildProtocol(cast(IAddress, None))
         transport = StringTransport()
         assert protocol is not None
         protocol.makeConnection(transport)
-        protocol.dataReceived(f"GET {path} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
+        protocol.dataReceived(f"{method} {path} HTTP/{version}\r\nHost: localhost\r\n\r\n".encode())
         return transport
 
     def test_each_path_has_its_content_type(self) -> None:
@@ -37,6 +38,18 @@ class AdminTests(OperationsTestCase):
         }.items():  # fmt: skip
             self.assertRegex(self.get(path).value(), b"(?s)^HTTP/1.[01] 200 .*Content-Type: " + content_type)
         self.assertRegex(self.get("/absent").value(), b"^HTTP/1.[01] 404 ")
+
+    def test_head(self) -> None:
+        """HEAD has the head of GET, on every path and in every version, and no body."""
+        for path in ("/", "/health", "/ready", "/metrics", "/status", "/status.json", "/absent", "/ready/x"):
+            for version in ("1.0", "1.1"):
+                (got, body), (head, nothing) = (
+                    re.sub(rb"\r\nDate: [^\r]*", b"", self.get(path, method, version).value()).split(b"\r\n\r\n", 1)
+                    for method in ("GET", "HEAD")
+                )
+                self.assertEqual((sorted(head.split(b"\r\n")), nothing), (sorted(got.split(b"\r\n")), b""), path)
+                if path != "/metrics":  # its values differ by the time of their processing
+                    self.assertIn(f"Content-Length: {len(body)}".encode(), head, path)
 
     def test_not_ready_states_reasons(self) -> None:
         """If the gateway does not respond and the feed is down, the response is 503 with the reasons."""
