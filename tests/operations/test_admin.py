@@ -42,13 +42,15 @@ class AdminTests(OperationsTestCase):
     def test_head(self) -> None:
         """HEAD has the head of GET, on every path and in every version, and no body."""
         for path in ("/", "/health", "/ready", "/metrics", "/status", "/status.json", "/absent", "/ready/x"):
+            # The values of /metrics differ by the time of their processing.
+            varying = rb"\r\n(?:Date|Content-Length): [^\r]*" if path == "/metrics" else rb"\r\nDate: [^\r]*"
             for version in ("1.0", "1.1"):
                 (got, body), (head, nothing) = (
-                    re.sub(rb"\r\nDate: [^\r]*", b"", self.get(path, method, version).value()).split(b"\r\n\r\n", 1)
+                    re.sub(varying, b"", self.get(path, method, version).value()).split(b"\r\n\r\n", 1)
                     for method in ("GET", "HEAD")
                 )
                 self.assertEqual((sorted(head.split(b"\r\n")), nothing), (sorted(got.split(b"\r\n")), b""), path)
-                if path != "/metrics":  # its values differ by the time of their processing
+                if path != "/metrics":
                     self.assertIn(f"Content-Length: {len(body)}".encode(), head, path)
 
     def test_not_ready_states_reasons(self) -> None:
