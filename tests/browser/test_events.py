@@ -103,3 +103,29 @@ def test_stream_resumes_after_restart(visitor: Visitor, folder: Path) -> None:
     # The browser logs every failed attempt to reconnect.
     assert all("/events/" in error for error in visitor.log.errors)
     visitor.log.errors.clear()
+
+
+def test_stream_of_another_site(page: Page, waterdorp: tuple[str, program.Publisher]) -> None:
+    """A page of another site receives events, none of them empty, and may send Last-Event-ID itself."""
+    url, publisher = waterdorp
+    publisher.send(program.passtimes(ON_TIME))
+    program.until(lambda: program.state(url, STOP) == "live")
+    page.goto("about:blank")  # of no site: its requests have Origin: null
+    stream = url + STOP.replace("/board/", "/events/") + "?as=json"
+    events, last_id, first = page.evaluate(
+        """async (url) => {
+          const events = [], source = new EventSource(url);
+          for (const name of ["message", "board", "beat"]) source.addEventListener(name, () => events.push(name));
+          const event = await new Promise((resolve) => source.addEventListener("board", resolve));
+          await new Promise((resolve) => setTimeout(resolve, 500));
+          source.close();
+          const response = await fetch(url, {headers: {"Last-Event-ID": event.lastEventId}});
+          const reader = response.body.getReader(), first = new TextDecoder().decode((await reader.read()).value);
+          await reader.cancel();
+          return [events, event.lastEventId, first];
+        }""",
+        stream,
+    )
+    assert set(events) == {"board"}
+    assert last_id
+    assert "event: beat\n" in first
