@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TypeVar, cast
 
 from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import Deferred, TimeoutError, gatherResults
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -105,6 +105,8 @@ class Readiness:
         self._checked_at: float | None = None
         self._check_in_progress: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
+        self._failure: Failure | None = None
+        """The unexpected exception of the last check, if any."""
         self._gateway_problems: dict[str, str] = {}
         """By module; "" without a problem."""
         self._silent_probes: Counter[str] = Counter()
@@ -123,13 +125,16 @@ class Readiness:
             waiting: Deferred[None] = Deferred(self._waiting.remove)
             self._waiting.append(waiting)
             await waiting
+        if self._failure is not None:
+            self._failure.raiseException()
         return [*self._server_problems(), *self._source_problems()]
 
     def _checked(self, result: Failure | None) -> None:
         self._check_in_progress = None
+        self._failure = result
         waiting, self._waiting = self._waiting, []
         for check in waiting:
-            check.callback(result)  # a Failure is passed to the errbacks
+            check.callback(None)
 
     def _source_problems(self) -> Iterator[str]:
         """Yield the problems of the sources: their current states, and the results of the last check."""
@@ -148,7 +153,7 @@ class Readiness:
         """Send a request to each source."""
         gateways = self._components.gateways.items()
         checks = [Deferred.fromCoroutine(self._check_gateway(name, gateway)) for name, gateway in gateways]
-        problems = await gatherResults(checks, consumeErrors=True)
+        problems = [await check for check in checks]
         self._gateway_problems = dict(zip(self._components.gateways, problems, strict=True))
         self._feed_problem = await self._check_feed()
 

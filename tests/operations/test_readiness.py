@@ -1,13 +1,18 @@
 """Tests of govi_server.operations.readiness."""
 
 from itertools import count
+from unittest import mock
 
 from twisted.internet.defer import Deferred
 
 from govi_server.departures.board import Board, Trip
+from govi_server.departures.breaker import CircuitBreaker
+from govi_server.departures.cache import BoardCache
 from govi_server.departures.source import SourceBroken, SourceSilent, SourceUnreachable
+from govi_server.operations.components import GatewayComponents
 from govi_server.operations.readiness import CHECK_INTERVAL, MAX_PROBE_SECONDS, UNKNOWN_STOP_SECONDS, Readiness
 from tests.client import NOW
+from tests.doubles import FakeSource
 from tests.operations.case import CODE, OperationsTestCase
 
 MAX_DELAY = 15
@@ -142,6 +147,32 @@ class ReadinessTests(OperationsTestCase):
         last = self.fetch()
         last.cancel()
         self.assertEqual(self.successResultOf(last), [])
+
+    def test_unexpected_exception_is_never_ready(self) -> None:
+        """An exception in a check is raised for each fetch until the next check, whether or not it waits."""
+        self.cache.put(self.board())
+        self.source.board = mock.Mock(side_effect=ZeroDivisionError)  # type: ignore[method-assign]
+        for _ in range(2):
+            self.failureResultOf(self.fetch(), ZeroDivisionError)
+        del self.source.board
+        self.source.immediate = self.board()
+        self.clock.advance(CHECK_INTERVAL)
+        self.assertEqual(self.successResultOf(self.fetch()), [])
+
+    def test_each_gateway_must_work(self) -> None:
+        """With several gateways, the reasons name those that fail; they are requested at the same time."""
+        gateways = self.components.gateways
+        source = FakeSource()
+        breaker = CircuitBreaker(source, self.clock)
+        gateways["other"] = GatewayComponents(gateways["kv55"].gateway, breaker, BoardCache(breaker, self.clock))
+        gateways["other"].cache.put(self.board())
+        self.cache.put(self.board())
+        for outcomes, failing in (((REFUSED, None), ["kv55", "other"]), ((self.board(), REFUSED), ["other"])):
+            self.source.immediate, source.immediate = outcomes
+            problems = self.fetch()
+            self.clock.advance(MAX_PROBE_SECONDS)
+            self.assertEqual([p.split(":")[0] for p in self.successResultOf(problems)], [f"/{n}" for n in failing])
+            self.clock.advance(CHECK_INTERVAL)
 
     def test_late_response_is_stored(self) -> None:
         """A response after the time of a check is stored, and no error is logged."""
