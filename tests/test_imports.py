@@ -50,8 +50,8 @@ ONLY = {
     ("openapi", "http"): {"http.parameters"},
     ("documents", "pages"): {"pages.texts"},
     ("modules", "modules"): {
-        "modules.display_source", "modules.feed_responses", "modules.ovapi_operations", "modules.ovapi_paths",
-        "modules.query_parameters",
+        "modules.display_source", "modules.event_channel", "modules.feed_responses", "modules.ovapi_operations",
+        "modules.ovapi_paths", "modules.query_parameters",
     },
 }  # fmt: skip
 """Of some packages, only these files: URL modules share code, but do not import each other."""

@@ -5,12 +5,10 @@ the server stops. Requests for the same board share a channel, which checks for 
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import replace
-from hashlib import blake2b
 from random import Random
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
@@ -19,22 +17,18 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from govi_server.departures.display import DepartureDisplay
 from govi_server.departures.query import Query
-from govi_server.departures.times import MINUTE, local_timestamp
 from govi_server.documents import board as board_documents
-from govi_server.http.event_stream import data_field
 from govi_server.http.parameters import Enum, Parameter, parse_query
 from govi_server.http.request import Environ
 from govi_server.http.response import NO_STORE
 from govi_server.http.stream import Stream
 from govi_server.modules.display_source import IDisplaySource
+from govi_server.modules.event_channel import Channel
 from govi_server.modules.feed_responses import INVALID_PARAMETER
 from govi_server.modules.query_parameters import CODES, LANG, VIEW, read_codes, read_page, stop_of
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.openapi.schema import reference
-from govi_server.pages import board_page
-from govi_server.runtime.cooperative import CooperativeRunner
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 CONTENT_TYPE = "text/event-stream"
@@ -42,21 +36,8 @@ CONTENT_TYPE = "text/event-stream"
 CHECK_INTERVAL = 0.5
 """Seconds between checks for changes of a board."""
 
-RENDER_INTERVAL = 10.0
-"""Seconds after which an unchanged board is rendered again, since time passes. Clients that join in between receive
-the same rendering, so its remaining times are reduced by this."""
-
-RENDER_PAUSE_PER_STOP = 0.1
-"""Seconds for each stop of a board after which it is rendered again, even if it changes all the time: half a percent
-of the processor for each board with listeners. This matters for boards of more than five stops."""
-
-AGE_TOLERANCE = 5.0
-"""Seconds by which data may be older than in the last event before a new event is sent, with less remaining time.
-Ages are compared when the board is rendered, so pages overstate the remaining time by at most RENDER_INTERVAL plus
-this."""
-
-BEAT_INTERVAL = 15.0
-"""Seconds without an event before a beat."""
+BEAT_INTERVAL = 10.0
+"""Seconds without an event before a beat: proxies close connections that are silent for 15 s."""
 
 RETRY_RANGE = (2000, 8000)
 """Milliseconds until a client reconnects; random, so that not all clients reconnect together."""
@@ -74,6 +55,9 @@ EXAMPLES = (
 )
 
 
+_Retry = Annotated[int, Meta(ge=RETRY_RANGE[0], le=RETRY_RANGE[1])] | UnsetType
+
+
 class BoardEvent(Struct, tag_field="event", tag="board"):
     """The complete board, on connecting and after every change: JSON or a fragment of the board's page."""
 
@@ -89,21 +73,25 @@ class BoardEvent(Struct, tag_field="event", tag="board"):
             }
         ),
     ]
+    retry: _Retry = UNSET
+    """Milliseconds until a client reconnects: in the first event and in a bye."""
 
 
 _NoData = Annotated[str, Meta(max_length=0)]
 
 
 class Beat(Struct, tag_field="event", tag="beat"):
-    """A heartbeat after some seconds without events."""
+    """A heartbeat: after some seconds without events, or instead of a first board that the client has."""
 
     data: _NoData
+    retry: _Retry = UNSET
 
 
 class Bye(Struct, tag_field="event", tag="bye"):
     """The last event before the server stops."""
 
     data: _NoData
+    retry: _Retry = UNSET
 
 
 Event = BoardEvent | Beat | Bye
@@ -117,76 +105,6 @@ _HEADERS = (
 # The comment prevents proxies from closing the connection. Scripts in browsers do not see comments, so the event lets
 # them distinguish a lost connection from an idle one.
 _BEAT = b":\nevent: beat\ndata:\n\n"
-
-
-class Channel:
-    """The listeners of one board: stops with a query, a language and a format."""
-
-    def __init__(self, key: object, codes: tuple[str, ...], query: Query, lang: str, as_json: bool) -> None:
-        self.key = key
-        self.codes = codes
-        self.query = query
-        self.lang = lang
-        self.as_json = as_json
-        self.listeners: dict[Stream, str] = {}
-        """Each with the id of the board that it received last."""
-        self.version: object = None
-        self.rendered_at = 0.0
-        self.pause = RENDER_PAUSE_PER_STOP * len(codes)
-        """Seconds after which a changed board is rendered again."""
-        self.render_interval = max(RENDER_INTERVAL, self.pause)
-        """Seconds after which an unchanged board is rendered again."""
-        self.content = b""
-        """The digest of the last event's content, without ages."""
-        self.ages: list[float] = []
-        """The age of each stop in the last event."""
-        self.id = ""
-        self.event = b""
-        self.last_event_at = 0.0
-        self.rendering: Deferred[None] | None = None
-        self.sending: Deferred[None] | None = None
-
-    async def update(self, display: DepartureDisplay, now: float, runner: CooperativeRunner) -> None:
-        """Render a display, with a new id if its content has changed or its data is older than in the last event.
-
-        Newer data with the same content is not a change: otherwise every repetition of the feed would be an event.
-        """
-        zone = local_timestamp(now)[19:]  # a change of it sets the clock on the page
-        content = await runner.run(_digest(display, zone))
-        ages = [stop.age if any(row.state != "planned" for row in stop.rows) else 0.0 for stop in display.stops]
-        is_older = any(map(lambda age, stated: age > stated + AGE_TOLERANCE, ages, self.ages))
-        if content != self.content or is_older:
-            number = blake2b(repr(ages).encode(), key=content, digest_size=6).hexdigest()
-        else:
-            ages, number = self.ages, self.id
-        # Clients that join later receive the same ages, so that the next event is due for all listeners together.
-        stops = (replace(stop, age=max(stop.age, age)) for stop, age in zip(display.stops, ages, strict=True))
-        write = board_documents.document if self.as_json else board_page.fragment
-        pieces = write(replace(display, stops=tuple(stops)).delayed(self.render_interval), self.lang, now)
-        data = await runner.run(data_field(pieces))
-        self.content, self.ages, self.id = content, ages, number
-        self.event = b"id: %b\nevent: board\n%b\n" % (self.id.encode(), data)
-
-    @property
-    def outdated(self) -> list[Stream]:
-        """The listeners that have not received the last event."""
-        return [stream for stream, board_id in self.listeners.items() if board_id != self.id]
-
-    def send(self, stream: Stream) -> None:
-        """Send the last event to a listener, unless it has received it, has left, or does not read."""
-        if self.listeners.get(stream, self.id) != self.id and stream.write(self.event):
-            self.listeners[stream] = self.id
-
-
-def _digest(display: DepartureDisplay, zone: str) -> Generator[None, None, bytes]:
-    """Return a digest of a display's content, without ages, in steps."""
-    digest = blake2b(zone.encode(), digest_size=16)
-    for stop in display.stops:
-        as_of = None if stop.as_of is None else stop.as_of // MINUTE
-        for part in (replace(stop, age=0.0, as_of=as_of, rows=()), *stop.rows):
-            digest.update(repr(part).encode("utf-8", "replace"))
-            yield
-    return digest.digest()
 
 
 @implementer(IWebModule, IDocumented)
@@ -225,11 +143,13 @@ class Events(MultiService):
                 responses,
                 (CODES, *self._source.filters, LANG, VIEW, AS),
                 "A board event with the complete board is sent immediately and after every change; with as=json, it "
-                f"is the JSON of /board on one line of data. After {BEAT_INTERVAL:.0f} seconds without events a beat "
+                "is the JSON of /board on one line of data. A client that has the board gets a beat first. "
+                f"After {BEAT_INTERVAL:.0f} seconds without events a beat "
                 "is sent, so a connection that has been silent for a minute is lost. bye is the last event before "
                 "the server stops. Reconnect after the milliseconds of retry, with the last id in Last-Event-ID: "
                 "a board is sent only if it differs. Ignore events with other names.",
                 EXAMPLES,
+                noun="Events",
             )
         ]
 
@@ -259,10 +179,12 @@ class Events(MultiService):
         return self.channels.setdefault(key, channel)
 
     def join(self, channel: Channel, stream: Stream, last: str) -> None:
-        """Add a listener. last: the id of the board that it received last."""
-        channel.listeners[stream] = last
-        stream.write(f"{self.retry}\n".encode())
-        channel.send(stream)
+        """Add a listener, and send it the board, or a beat if it has it. last: the id of its last board."""
+        channel.listeners[stream] = channel.id
+        # retry is part of an event: some clients report a block of lines without data as an empty event.
+        event = _BEAT if last == channel.id else channel.event
+        if not stream.write(self.retry.encode() + event):
+            channel.listeners[stream] = last
 
     def leave(self, channel: Channel, stream: Stream) -> None:
         """Remove a listener."""
@@ -348,9 +270,6 @@ class EventsHandler(WebHandler):
         self.request_handler.charge(module.cost(codes, query))
         channel = await module.channel(codes, query, lang, as_json)
         self.mark("lookup")
-        if self.env["request_method"] == "HEAD":
-            self.send_response(b"", headers=_HEADERS)
-            return
         stream = self.stream(_HEADERS, f"{module.retry}event: bye\ndata:\n\n".encode())
         module.join(channel, stream, self.env.get("last-event-id", ""))
         try:

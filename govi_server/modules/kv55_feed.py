@@ -28,6 +28,7 @@ from govi_server.modules.feed_responses import (
     UNAVAILABLE_HEADERS,
     ServedData,
     board_response,
+    dris_55_noun,
     feed_response,
     no_departures,
 )
@@ -68,7 +69,8 @@ class Kv55Feed(Service):
             Example("An unknown stop", f"/{self.name}/1", status=404),
         )
         template, summary = f"/{self.name}/{{TimingPointCodes}}", "The departures of stops, as DRIS_55"
-        return [Operation(template, summary, responses, (CODES, *FILTERS), DRIS_55, examples)]
+        noun = dris_55_noun(f"{self.name}")
+        return [Operation(template, summary, responses, (CODES, *FILTERS), DRIS_55, examples, noun=noun)]
 
     def responder(self, env: Environ) -> Responder:
         """Parse the TimingPointCodes, the filters and the content coding. Raises InvalidParameter."""
@@ -155,7 +157,7 @@ class Kv55Feed(Service):
             data_owner_code=passtime.data_owner_code,
             line_planning_number=passtime.line_planning_number,
             line_public_number=timetable.public_number(passtime),
-            destination_name=timetable.destination(passtime) or None,
+            destination_name=timetable.destination(passtime),
             journey_number=passtime.journey_number,
             fortify_order_number=passtime.fortify_order_number,
             target_arrival_time=_of_day(arrival),

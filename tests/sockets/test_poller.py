@@ -257,7 +257,7 @@ class PollerTests(SynchronousTestCase):
 
         class Slow(Recorder):
             def dataReceived(self, data: bytes) -> None:
-                clock.rightNow += MAX_TURN_SECONDS / 2
+                clock.rightNow += 0.6 * MAX_TURN_SECONDS
                 order.append(self)
 
         protocols = [Slow() for _ in range(7)]
