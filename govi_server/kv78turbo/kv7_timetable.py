@@ -1,9 +1,11 @@
 """The KV7 timetable in memory, and its lookups."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import date, timedelta
+from functools import partial
+from typing import NamedTuple
 
-from govi_server.departures.times import DAY, PassingTimes, local_date, moment, write_time
+from govi_server.departures.times import PassingTimes, local_date, moment, write_time
 from govi_server.kv78turbo.ctx import NULL, text, texts
 from govi_server.kv78turbo.kv7_journeys import Journey, group_of, user_stop_of
 from govi_server.kv78turbo.kv7_reader import VALUE_NAMES, Group, planned_times
@@ -13,6 +15,17 @@ from govi_server.runtime.cooperative import STEP_ITEMS
 from govi_server.runtime.text import nonblank
 
 _NO_VALUES = b"|".join([NULL] * len(VALUE_NAMES))
+
+
+class PlannedCall(NamedTuple):
+    """A planned passtime on one date, which is made when it is needed."""
+
+    key: bytes
+    """Its key in KV8."""
+    day: date
+    time: float
+    """Its departure, or its arrival at the last stop (epoch seconds)."""
+    make: Callable[[], Passtime]
 
 
 class Timetable(TimetableTables):
@@ -67,17 +80,23 @@ class Timetable(TimetableTables):
     def _on_dates(
         self, dates: list[date], key: bytes, values: bytes, code: str, since: float, until: float
     ) -> Iterator[tuple[bytes, Passtime]]:
+        for call in self._calls(dates, key, values, code):
+            if since <= call.time <= until:
+                yield call.key, call.make()
+
+    def _calls(self, dates: list[date], key: bytes, values: bytes, code: str) -> Iterator[PlannedCall]:
+        """Yield a planned passtime on each date."""
         arrival, departure, stop_type, _ = values.split(b"|", 3)
         if stop_type == b"INFOPOINT":
             return
         times = planned_times(arrival, departure, stop_type)
         seconds = times.target_arrival if times.target_departure is None else times.target_departure
+        *journey, order, _ = key.split(b"|")
         for day in dates:
             time = None if seconds is None else moment(day, seconds)
-            if time is not None and since <= time <= until:
-                *journey, order, _ = key.split(b"|")
+            if time is not None:
                 kv8_key = b"|".join((*journey, day.isoformat().encode(), order))
-                yield kv8_key, self._passtime(key, values, code, day, times)
+                yield PlannedCall(kv8_key, day, time, partial(self._passtime, key, values, code, day, times))
 
     def _passtime(self, key: bytes, values: bytes, code: str, day: date, times: PassingTimes) -> Passtime:
         operator, level, line, journey, fortify, order, stop = (part or "" for part in texts(key))
@@ -116,12 +135,14 @@ class Timetable(TimetableTables):
             product_formula_type=columns["ProductFormulaType"],
         )
 
-    def journey(self, journey: Journey, now: float) -> Iterator[tuple[bytes, Passtime]]:
-        """Yield the planned passtimes of a journey around a moment, with their keys in KV8."""
+    def journey(self, journey: Journey, now: float) -> Iterator[PlannedCall]:
+        """Yield the planned passtimes of a journey yesterday, today and tomorrow."""
         group = group_of(journey)
         valid = self._valid_dates(group, [local_date(now) + timedelta(n) for n in (-1, 0, 1)])
         for key in list(self._keys_of(journey)) if valid else ():
-            yield from self._journey_passtime(group, key, valid, 0.0, now + 7 * DAY)
+            code = self._code_of.get(user_stop_of(key))
+            if code is not None:
+                yield from self._calls(valid, key, self._values(group, key), code)
 
     def first_passtimes(
         self, operator: str, line: str, direction: str, since: float, until: float

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from govi_server.departures.times import HOUR, MINUTE
 from govi_server.kv78turbo.general_message import GeneralMessage
-from govi_server.kv78turbo.kv7_timetable import Timetable
+from govi_server.kv78turbo.kv7_timetable import PlannedCall, Timetable
 from govi_server.kv78turbo.kv8_columns import parse_passtime
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
 from govi_server.kv78turbo.passtime import Passtime
@@ -232,18 +232,27 @@ class StopDeparturesCache:
         """Return the passtimes of a journey, GVB_20260421_7_7189_0, on the date nearest to now, in steps."""
         prefix = _journey_prefix(key)
         now = self._now()
-        by_key: dict[bytes, Passtime] = {}
-        for match in self.timetable.journey(prefix, now) if prefix else ():
-            by_key[match[0]] = match[1]
-            yield
+        live: dict[bytes, Passtime] = {}
         for passtime_key, stored in list(self.passtimes.journeys.get(prefix[:-1], {}).items()):
-            kv8, kv7 = _parse(passtime_key, stored), by_key.get(passtime_key)
-            by_key[passtime_key] = kv8 if kv7 is None else _joined(kv8, kv7)
+            live[passtime_key] = _parse(passtime_key, stored)
             yield
-        if not by_key:
-            return []
-        nearest = min(by_key.values(), key=lambda passtime: abs(passtime.expected - now)).operation_date
-        return [passtime for passtime in by_key.values() if passtime.operation_date == nearest]
+        planned: dict[bytes, PlannedCall] = {}
+        for call in self.timetable.journey(prefix, now) if prefix else ():
+            planned[call.key] = call
+            yield
+        moments = [(abs(passtime.expected - now), passtime.operation_date) for passtime in live.values()]
+        moments.extend((abs(call.time - now), call.day) for call in planned.values() if call.key not in live)
+        nearest = min(moments, default=(0.0, None))[1]
+        passtimes = []
+        for passtime_key, call in planned.items():
+            if call.day == nearest:
+                kv8, kv7 = live.get(passtime_key), call.make()
+                passtimes.append(kv7 if kv8 is None else _joined(kv8, kv7))
+                yield
+        passtimes.extend(
+            passtime for key, passtime in live.items() if passtime.operation_date == nearest and key not in planned
+        )
+        return passtimes
 
     def journey_cost(self, key: str) -> int:
         """Return the cost of a journey for its client: one for every 20 passtimes."""

@@ -17,7 +17,10 @@ from twisted.internet.task import Cooperator
 from twisted.python.failure import Failure
 
 SLICE_SECONDS = 0.002
-"""Time that work runs before it returns control to the reactor."""
+"""Time that short work, and as long that long work, runs before it returns control to the reactor."""
+
+SHORT_STEPS = 300
+"""Steps of short work: the board of a stop with a hundred passtimes, or some ten milliseconds."""
 
 STEP_ITEMS = 200
 """Items per step of work that needs a few microseconds for each, such as sorting."""
@@ -72,12 +75,15 @@ def sort_in_steps(
 class CooperativeRunner:
     """Runs work immediately if it fits into a slice, and otherwise in slices that alternate with other work.
 
-    Waiting work takes turns, step by step. cooperator: for iterators that run in the same slices.
+    Waiting work takes turns, step by step. Work of at most SHORT_STEPS steps has slices of its own, so that it does
+    not wait for work that is longer. cooperator: for iterators that run in the slices of long work.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self.cooperator = Cooperator(lambda: _begin_slice(clock), lambda call: clock.callLater(0, call))
+        self._short, self.cooperator = (
+            Cooperator(lambda: _begin_slice(clock), lambda call: clock.callLater(0, call)) for _ in range(2)
+        )
         self._waiting = 0
         self._rests_until = 0.0
         self._shared: dict[Hashable, _SharedWork] = {}
@@ -90,7 +96,9 @@ class CooperativeRunner:
             if self._waiting or self._is_resting or not self._fits(remaining):
                 self._waiting += 1
                 try:
-                    await self.cooperator.coiterate(remaining)
+                    await self._short.coiterate(islice(remaining, SHORT_STEPS))
+                    if not results:
+                        await self.cooperator.coiterate(remaining)
                 finally:
                     self._waiting -= 1
         finally:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, cast
 from unittest import mock
@@ -323,9 +323,9 @@ class EventsTests(LiveTestCase):
     def test_line_ends_in_texts_of_the_feed(self) -> None:
         """No line end in a text begins a field of the stream."""
 
-        def fragment(*_: object) -> Generator[None, None, str]:
-            yield
-            return "a\rid: x\r\ndata: b\n\revent: c\u2028d"
+        def fragment(*_: object) -> Iterator[str]:
+            yield "a\rid: x\r\ndata: b"
+            yield "\n\revent: c\u2028d"
 
         with mock.patch.object(board_page, "fragment", fragment):
             stream = self.listen().received().partition(b"\r\n\r\n")[2]

@@ -14,7 +14,7 @@ STEP_BYTES = 1 << 14
 """Bytes of a body that are compressed in one step, which takes a millisecond at most."""
 
 MAX_BODY_BYTES = 32 << 20
-"""Larger bodies, before compression, are not made. Boards of 1,000 stops with 30 departures each fit."""
+"""Larger bodies, as sent, are not made. Boards of 1,000 stops with 30 departures each fit, or 500 with gzip."""
 
 _GZIP_WINDOW = zlib.MAX_WBITS | 16
 
@@ -64,9 +64,6 @@ def represent(
     compressor = zlib.compressobj(wbits=_GZIP_WINDOW) if compressed else None
     coded: list[bytes] = []
     for piece in pieces:
-        size += len(piece)
-        if size > MAX_BODY_BYTES:
-            raise InvalidParameter(f"The response would exceed {MAX_BODY_BYTES >> 20} MiB; request less at once")
         for start in range(0, max(len(piece), 1), STEP_BYTES):
             data = piece[start : start + STEP_BYTES]
             if compressor is not None:
@@ -74,6 +71,10 @@ def represent(
             if data:
                 digest.update(data)
                 coded.append(data)
+                size += len(data)
+            if size > MAX_BODY_BYTES:
+                limit = f"{MAX_BODY_BYTES >> 20} MiB"
+                raise InvalidParameter(f"The response would exceed {limit}; request less at once, or accept gzip")
             yield
     if compressor is not None:
         coded.append(compressor.flush())
