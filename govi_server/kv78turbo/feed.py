@@ -21,7 +21,7 @@ from govi_server.kv78turbo.stop_departures import StopDepartures, StopDepartures
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.kv78turbo.timetable_directory import TimetableDirectory
 from govi_server.runtime.cooperative import CooperativeRunner, make_cooperator
-from govi_server.runtime.gunzip import gunzip_steps
+from govi_server.runtime.gunzip import decompress
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSettings, SubscriberSettings
 
@@ -36,6 +36,9 @@ MAX_SUBSCRIPTIONS = 1000
 
 SUBSCRIPTION_RETENTION_SECONDS = 86400.0
 """How long a subscription without messages is stored."""
+
+MAX_BUFFERED_BYTES = 1 << 18
+"""Larger messages are decompressed a second time while they are ingested, so that they need no memory."""
 
 REJECT_REASONS = {
     "length": "line too long",
@@ -174,14 +177,21 @@ class Feed(MultiService):
         return None if done.called and not isinstance(done.result, Failure) else done
 
     def _ingest_message(self, envelope: str, payload: bytes) -> Generator[None, None, None]:
+        """Ingest a message in steps, after all of it was decompressed once: a broken message has no effect."""
+        chunks: list[bytes] = []
+        size = 0
         try:
-            chunks = yield from gunzip_steps(payload, self.limits.message)
+            for chunk in decompress(payload, self.limits.message):
+                size += len(chunk)
+                chunks = [*chunks, chunk] if size <= MAX_BUFFERED_BYTES else []
+                yield
         except ValueError as error:
             self.incidents.add(
                 "broken message", "Message {envelope!r} dropped: {error}", envelope=envelope, error=str(error)
             )
             return
-        yield from self.ingest(iter(chunks), envelope.rpartition("/")[2])
+        content = iter(chunks) if size <= MAX_BUFFERED_BYTES else decompress(payload, self.limits.message)
+        yield from self.ingest(content, envelope.rpartition("/")[2])
 
     def ingest(self, chunks: Iterator[bytes], sender: str, is_confirmed: bool = False) -> Iterator[None]:
         """Ingest CTX in steps: KV8 records immediately, KV7 records when their group is complete.
