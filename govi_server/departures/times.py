@@ -128,7 +128,7 @@ def _read_date(text: str) -> date | None:
 
 def local_date(moment: float) -> date:
     """Return the local date in the Netherlands at a moment (epoch seconds)."""
-    return datetime.fromtimestamp(moment, LOCAL_ZONE).date()
+    return local_datetime(moment).date()
 
 
 def moment(operating_date: date, seconds: int, after: float = 0.0) -> float:

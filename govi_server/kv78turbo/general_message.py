@@ -7,6 +7,7 @@ from sys import getsizeof
 from govi_server.departures.times import read_timestamp
 from govi_server.kv78turbo.ctx import Reject
 from govi_server.kv78turbo.stamps import Stamp
+from govi_server.runtime.text import nonblank
 
 Row = Mapping[str, str | None]
 """A row of GENERALMESSAGEUPDATE or GENERALMESSAGEDELETE, by label."""
@@ -64,8 +65,8 @@ class GeneralMessage:
 
 
 def message_key(row: Row) -> str | None:
-    """Return OVapi's key of a row's message; None if a part is missing."""
-    parts = [row.get(label) for label in _KEY]
+    """Return OVapi's key of a row's message; None if a part is missing, blank or too long."""
+    parts = [nonblank(row.get(label)) for label in _KEY]
     return "_".join(map(str, parts)) if all(part and len(part) <= MAX_CODE_CHARACTERS for part in parts) else None
 
 

@@ -54,6 +54,12 @@ class Column(NamedTuple):
     """Longer values are omitted."""
 
 
+# Most passtimes share their times and timestamps with many others.
+_seconds = lru_cache(maxsize=1 << 16)(read_time)
+_timestamp = lru_cache(maxsize=1 << 12)(read_timestamp)
+_time = lru_cache(maxsize=1 << 16)(write_time)
+
+
 def _or_empty(value: str | None) -> str:
     return value or ""
 
@@ -77,7 +83,7 @@ _KEY_COLUMNS = (
 )
 # Add columns at the end: rows are checked, compared and merged by the positions of the first eight.
 _VALUE_COLUMNS = (
-    Column("LastUpdateTimeStamp", "last_update", lambda value: read_timestamp(value or "")),
+    Column("LastUpdateTimeStamp", "last_update", lambda value: _timestamp(value or "")),
     Column("ExpectedArrivalTime", "expected_arrival_time", is_required=True),
     Column("ExpectedDepartureTime", "expected_departure_time", is_required=True),
     Column("TargetArrivalTime", "target_arrival_time", is_required=True),
@@ -236,9 +242,6 @@ _TIME_FIELDS = ("expected_arrival_time", "expected_departure_time", "target_arri
 _RECORDED = ("ARRIVED", "PASSED")
 """TripStopStatuses of events that have happened."""
 
-_seconds = lru_cache(maxsize=1 << 16)(read_time)
-_time = lru_cache(maxsize=1 << 16)(write_time)
-
 
 def _passing_times(
     day: date, times: Iterable[str], updated: float | None, status: str, stop_type: str
@@ -255,8 +258,11 @@ def expires_at(key: bytes, values: bytes) -> float:
     timestamp, *times, status, _, stop_type = values.decode().split("|", _STOP_TYPE + 1)[: _STOP_TYPE + 1]
     if day is None:
         return 0.0
-    resolved = _passing_times(day, times, read_timestamp(timestamp), status, stop_type)
-    latest = max((time for time in resolved if time is not None), default=None)
+    if min(times) >= "12" and max(times) < "24":  # all known, and of the operating date
+        latest = _seconds(max(times))
+    else:
+        resolved = _passing_times(day, times, _timestamp(timestamp), status, stop_type)
+        latest = max((time for time in resolved if time is not None), default=None)
     return 0.0 if latest is None else moment(day, latest, math.inf) + HIDDEN_AFTER_SECONDS
 
 

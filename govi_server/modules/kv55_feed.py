@@ -141,7 +141,7 @@ class Kv55Feed(Service):
             data_owner_code=passtime.data_owner_code,
             line_planning_number=passtime.line_planning_number,
             line_public_number=timetable.public_number(passtime),
-            destination_name=timetable.destination(passtime) or None,
+            destination_name=timetable.destination(passtime),
             journey_number=passtime.journey_number,
             fortify_order_number=passtime.fortify_order_number,
             target_arrival_time=_of_day(arrival),

@@ -140,7 +140,8 @@ class FormatTests(SynchronousTestCase):
             self.assertEqual((local_timestamp(at), utc_timestamp(at)), (local, universal))
 
     def test_local_date(self) -> None:
-        """The local date changes at local midnight, in winter and in summer."""
+        """The local date changes at local midnight, in winter and in summer, and is always one of the calendar."""
+        self.assertEqual((local_date(-1e12), local_date(1e12)), (date(1, 1, 1), date(9999, 12, 31)))
         for midnight, after in (("2026-01-01T23:00:00", date(2026, 1, 2)), ("2026-07-01T22:00:00", date(2026, 7, 2))):
             self.assertEqual(local_date(utc(midnight)), after)
             self.assertEqual(local_date(utc(midnight) - 0.001), after - timedelta(1))
