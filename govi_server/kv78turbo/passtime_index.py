@@ -33,6 +33,8 @@ class StoredPasstime(Struct, gc=False, eq=False):
     """When its wheelchair accessibility was true, which a newer row may not know; ignored if that is unknown."""
     last_heard: float
     """When the feed last sent it (epoch seconds); one object for all rows of a message."""
+    is_repeated: bool
+    """Whether the feed sent it more than once."""
 
 
 def merge(first: StoredPasstime, second: StoredPasstime) -> StoredPasstime:
@@ -59,7 +61,7 @@ def merge(first: StoredPasstime, second: StoredPasstime) -> StoredPasstime:
     if fields[0] != values.partition(b"|")[0] or fields[WHEELCHAIR] != access:
         fields[WHEELCHAIR] = access
         values = b"|".join(fields)
-    return StoredPasstime(latest.code, values, stamp, access_stamp, second.last_heard)
+    return StoredPasstime(latest.code, values, stamp, access_stamp, second.last_heard, second.is_repeated)
 
 
 class LiveStop:
@@ -112,7 +114,7 @@ class PasstimeIndex:
         """Set a stored passtime to its latest version, whose stop is in the index and may be another one."""
         is_changed, code = passtime.values != latest.values, passtime.code
         passtime.values, passtime.stamp, passtime.access_stamp = latest.values, latest.stamp, latest.access_stamp
-        passtime.last_heard = latest.last_heard
+        passtime.last_heard, passtime.is_repeated = latest.last_heard, latest.is_repeated
         if code != latest.code:
             passtime.code = latest.code
             del self.stops[code].passtimes[key]

@@ -144,7 +144,7 @@ class Kv55Feed(Service):
             expected_arrival_time=passtime.expected_arrival_time or passtime.target_arrival_time,
             target_departure_time=passtime.target_departure_time,
             expected_departure_time=passtime.expected_departure_time or passtime.target_departure_time,
-            trip_stop_status=passtime.trip_stop_status,
+            trip_stop_status=passtime.reported_status,
         )
 
 
