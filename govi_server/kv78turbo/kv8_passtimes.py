@@ -34,6 +34,7 @@ from govi_server.kv78turbo.passtime_index import (
     StoredPasstime,
     merge,
 )
+from govi_server.kv78turbo.repetition import MIN_OVERDUE_SECONDS, Census, Repetition
 from govi_server.kv78turbo.stamps import (
     TOMBSTONE_SECONDS,
     Stamp,
@@ -92,6 +93,10 @@ class Passtimes:
             MAX_OPERATORS, RETENTION_SECONDS, remove=self._remove_operator
         )
         """When the latest data of each operator arrived, in epoch seconds."""
+        self.repetitions: dict[str, Repetition] = {}
+        """How often each operator repeats its passtimes; of the operators in last_heard."""
+        self.reliability_version = 0
+        """Changes when the passtimes of an operator begin or cease to be overdue without repetitions."""
         self.tombstones: Tombstones[bytes] = Tombstones()
         """Of passtimes that have expired."""
         self._messages = MessageStore(self.stops, self._stop, self._set_last_heard, self._index.changed, limits)
@@ -149,7 +154,7 @@ class Passtimes:
         self._set_dates(now)
         key_of, values_of, code_at, type_at, date_at, operator_at, splits, has_missing = layout
         join, dates, stamps = b"|".join, self._dates, _Stamps(stamp_of(now))
-        latest_values: dict[bytes, bytes] = {}  # of each operator
+        latest_rows: dict[bytes, tuple[bytes, float | None]] = {}  # of each operator, and when it was last heard
         n_removed = self._index.n_removed
         for line in records.lines:
             if self._index.n_removed > n_removed + STEP_REMOVALS:
@@ -170,11 +175,13 @@ class Passtimes:
             elif not has_user_stop(values := without_long_values(values, reject)):
                 reject("key")
             else:
-                self._store(key, values, fields[code_at], stamps, now, reject)
-                latest_values[fields[operator_at]] = values
-        for name, values in latest_values.items():
+                last_heard = self._store(key, values, fields[code_at], stamps, now, reject)
+                latest_rows[fields[operator_at]] = values, last_heard
+        for name, (values, last_heard) in latest_rows.items():
             operator, timestamp = name.decode(), values.partition(b"|")[0].decode()
             self._set_last_heard(operator, now, reject)
+            if last_heard is not None and operator in self.repetitions:
+                self._learn_interval(self.repetitions[operator], last_heard, now, len(records.lines))
             latest = latest_timestamp(self.last_update.get(operator), timestamp, now)
             if latest is not None and operator in self.last_heard:
                 self.last_update[operator] = latest
@@ -182,43 +189,63 @@ class Passtimes:
     def _set_last_heard(self, operator: str, now: float, reject: Reject) -> None:
         if len(operator) > MAX_CODE_BYTES:
             reject("key")
-        elif not self.last_heard.put(operator, now, now):
+        elif self.last_heard.put(operator, now, now):
+            self.repetitions.setdefault(operator, Repetition()).heard(now)
+        else:
             reject("too many owners")
 
     def _remove_operator(self, operator: str) -> None:
         self.last_heard.discard(operator)
         self.last_update.pop(operator, None)
+        self.repetitions.pop(operator, None)
 
-    def _store(self, key: bytes, values: bytes, raw_code: bytes, stamps: _Stamps, now: float, reject: Reject) -> None:
-        """Store a passtime, unless a newer version is stored."""
+    def _store(
+        self, key: bytes, values: bytes, raw_code: bytes, stamps: _Stamps, now: float, reject: Reject
+    ) -> float | None:
+        """Store a passtime, unless a newer version is stored; return when it was last heard, None if never."""
         stop = self.stops.get(raw_code.decode())
         stored = stop.passtimes.get(key) if stop is not None else None
-        if stored is not None and stored.values == values:
+        if stop is not None and stored is not None and stored.values == values:
+            last_heard, stored.is_repeated = stored.last_heard, True
             self._index.repeat(key, stored, now)
-            return
+            if not 0 <= now - last_heard <= MIN_OVERDUE_SECONDS:
+                self._index.changed(stop)  # it may have been overdue
+            return last_heard
         stamp = stamps[values.partition(b"|")[0]]
         if stored is None:
             stored = self._index.find(key)  # it may have been at another stop
         if stored is None:
-            passtime = StoredPasstime(raw_code.decode(), values, stamp, stamp, now)
-            if is_older(stamp, self.tombstones.stamp(key)):
-                reject("older")
-            elif self._index.make_room(key, passtime, reject) and self._stop(raw_code, reject) is not None:
-                self._index.add(key, passtime, now)
-            return
+            self._store_new(key, values, raw_code, stamp, now, reject)
+            return None
         is_rejected = is_older(stamp, stored.stamp)
-        if not is_rejected:
-            stop = self._stop(raw_code, reject)
-            if stop is None:
-                return
-        code = stored.code if is_rejected or stop is None else stop.code
-        latest = merge(stored, StoredPasstime(code, values, stamp, stamp, stored.last_heard if is_rejected else now))
+        stop = self.stops[stored.code] if is_rejected else self._stop(raw_code, reject)
+        if stop is None:
+            return None
+        last_heard = stored.last_heard
+        row = StoredPasstime(stop.code, values, stamp, stamp, last_heard if is_rejected else now, True)
+        latest = merge(stored, row)
         if is_rejected and latest.values == stored.values:
             reject("older")
         else:
             self._index.update(key, stored, latest)
             if not is_rejected:
                 self._index.repeat(key, stored, now)
+        return None if is_rejected else last_heard
+
+    def _store_new(
+        self, key: bytes, values: bytes, raw_code: bytes, stamp: Stamp | None, now: float, reject: Reject
+    ) -> None:
+        passtime = StoredPasstime(raw_code.decode(), values, stamp, stamp, now, False)
+        if is_older(stamp, self.tombstones.stamp(key)):
+            reject("older")
+        elif self._index.make_room(key, passtime, reject) and self._stop(raw_code, reject) is not None:
+            self._index.add(key, passtime, now)
+
+    def _learn_interval(self, repetition: Repetition, last_heard: float, now: float, n_rows: int) -> None:
+        """Learn from a passtime that an operator repeats, an example of the rows of its message."""
+        was_learned = repetition.is_learned
+        repetition.add_gap(last_heard, now, n_rows)
+        self.reliability_version += repetition.is_learned != was_learned
 
     def _stop(self, raw_code: bytes, reject: Reject) -> LiveStop | None:
         code = raw_code.decode()
@@ -267,7 +294,8 @@ class Passtimes:
         now = self._now()
         if not (is_valid_key(key) and is_valid_values(restored.values)) or expires_at(key, restored.values) <= now:
             return
-        restored.last_heard = min(restored.last_heard, now)
+        operator = key.partition(b"|")[0].decode()
+        restored.last_heard = min(restored.last_heard or self.last_heard.get(operator, now), now)
         if restored.stamp is None:  # older snapshots do not contain it
             restored.stamp = restored.access_stamp = _Stamps(stamp_of(now))[restored.values.partition(b"|")[0]]
         stored = self._index.find(key)
@@ -302,7 +330,9 @@ class Passtimes:
             if now < until <= now + TOMBSTONE_SECONDS:
                 self._messages.restore_tombstone(message, stamp, until)
 
-    def restore_operators(self, last_heard: dict[str, float], last_update: dict[str, str]) -> None:
+    def restore_operators(
+        self, last_heard: dict[str, float], last_update: dict[str, str], intervals: dict[str, float]
+    ) -> None:
         """Restore the operators' latest updates, except those in the future, saved while the clock was ahead."""
         now = self._now()
         for operator, time in last_heard.items():
@@ -312,6 +342,9 @@ class Passtimes:
             **{operator: text for operator, text in last_update.items() if operator in self.last_heard},
             **self.last_update,
         }
+        for operator, time in last_heard.items():
+            if operator in self.last_heard and time <= now:
+                self.repetitions.setdefault(operator, Repetition()).restore(time, intervals.get(operator))
 
     # Removing expired data.
 
@@ -320,22 +353,41 @@ class Passtimes:
         now = self._now()
         # After the clock was set back, operators would seem fresh until it has caught up.
         self.last_heard.update({operator: now for operator, time in self.last_heard.items() if time > now})
+        censuses: dict[bytes, Census] = {}
         for code in list(self.stops):
             stop = self.stops.get(code)
             if stop is None:
                 continue
             now = self._now()
             for key, passtime in list(stop.passtimes.items()):
-                if expires_at(key, passtime.values) <= now or _is_forgotten(passtime, now):
-                    self._index.remove(key, passtime)
-                    if passtime.stamp is not None:  # an older version might be expected later
-                        self.tombstones.put(key, passtime.stamp, now + TOMBSTONE_SECONDS)
+                passtime.last_heard = min(passtime.last_heard, now)
+                if expires_at(key, passtime.values) > now and not _is_forgotten(passtime, now):
+                    self._count(key, passtime, now, censuses)
+                    continue
+                self._index.remove(key, passtime)
+                if passtime.stamp is not None:  # an older version might be expected later
+                    self.tombstones.put(key, passtime.stamp, now + TOMBSTONE_SECONDS)
             self._messages.sweep_stop(stop, now)
             yield
+        for operator, repetition in self.repetitions.items():
+            census = censuses.get(operator.encode())
+            was_learned = repetition.is_learned
+            repetition.is_complete = census is None or census.is_complete
+            self.reliability_version += repetition.is_learned != was_learned
         yield from self.last_heard.sweep(now, lambda operator: False)
         yield from self.stops.sweep(now, lambda code: self.stops[code].passtimes or self.stops[code].messages)
         self.tombstones.sweep(now)
         self.message_tombstones.sweep(now)
+
+    def _count(self, key: bytes, passtime: StoredPasstime, now: float, censuses: dict[bytes, Census]) -> None:
+        operator = key.partition(b"|")[0]
+        census = censuses.get(operator)
+        if census is None:
+            census = censuses[operator] = Census()
+        census.n_passtimes += 1
+        if not passtime.is_repeated:
+            repetition = self.repetitions.get(operator.decode())
+            census.n_sent_once += repetition is not None and repetition.is_overdue(passtime.last_heard, now)
 
 
 def _is_forgotten(passtime: StoredPasstime, now: float) -> bool:
