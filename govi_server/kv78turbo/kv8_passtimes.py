@@ -11,12 +11,10 @@ from datetime import date, timedelta
 
 from govi_server.departures.times import local_date
 from govi_server.departures.timing_point import TIMING_POINT_CODE_PATTERN
-from govi_server.kv78turbo.bounded_table import BoundedTable
 from govi_server.kv78turbo.ctx import NULL, Records, Reject
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv8_columns import (
     EMPTY,
-    MAX_CODE_BYTES,
     TableLayout,
     expires_at,
     has_user_stop,
@@ -27,6 +25,7 @@ from govi_server.kv78turbo.kv8_columns import (
     without_long_values,
 )
 from govi_server.kv78turbo.message_store import MessageStore
+from govi_server.kv78turbo.operators import Operators
 from govi_server.kv78turbo.passtime_index import (
     RETENTION_SECONDS,
     LiveStop,
@@ -34,13 +33,12 @@ from govi_server.kv78turbo.passtime_index import (
     StoredPasstime,
     merge,
 )
-from govi_server.kv78turbo.repetition import MIN_OVERDUE_SECONDS, Census, Repetition
+from govi_server.kv78turbo.repetition import MIN_OVERDUE_SECONDS, Census
 from govi_server.kv78turbo.stamps import (
     TOMBSTONE_SECONDS,
     Stamp,
     Tombstones,
     is_older,
-    latest_timestamp,
     read_stamp,
     stamp_of,
 )
@@ -48,9 +46,6 @@ from govi_server.settings import PasstimeSettings
 
 DAYS_BACK, DAYS_AHEAD = 2, 7
 """Operating dates that are accepted, relative to today."""
-
-MAX_OPERATORS = 1000
-"""Operators whose latest update is stored; the feed has about thirty."""
 
 MAX_LAYOUTS = 100
 """Cached table layouts; publishers use a few."""
@@ -87,20 +82,19 @@ class Passtimes:
         self.stops = self._index.stops
         self.journeys = self._index.journeys
         self.lines = self._index.lines
-        self.last_update: dict[str, str] = {}
-        """The latest LastUpdateTimeStamp of each operator."""
-        self.last_heard: BoundedTable[str, float] = BoundedTable(
-            MAX_OPERATORS, RETENTION_SECONDS, remove=self._remove_operator
-        )
-        """When the latest data of each operator arrived, in epoch seconds."""
-        self.repetitions: dict[str, Repetition] = {}
-        """How often each operator repeats its passtimes; of the operators in last_heard."""
-        self.reliability_version = 0
-        """Changes when the passtimes of an operator begin or cease to be overdue without repetitions."""
+        self._operators = Operators()
+        self.last_heard = self._operators.last_heard
+        self.last_update = self._operators.last_update
+        self.repetitions = self._operators.repetitions
         self.tombstones: Tombstones[bytes] = Tombstones()
         """Of passtimes that have expired."""
-        self._messages = MessageStore(self.stops, self._stop, self._set_last_heard, self._index.changed, limits)
+        self._messages = MessageStore(self.stops, self._stop, self._operators.heard, self._index.changed, limits)
         self.message_tombstones = self._messages.tombstones
+
+    @property
+    def reliability_version(self) -> int:
+        """Changes when the passtimes of an operator begin or cease to be overdue without repetitions."""
+        return self._operators.reliability_version
 
     @property
     def n_messages(self) -> int:
@@ -178,26 +172,10 @@ class Passtimes:
                 last_heard = self._store(key, values, fields[code_at], stamps, now, reject)
                 latest_rows[fields[operator_at]] = values, last_heard
         for name, (values, last_heard) in latest_rows.items():
-            operator, timestamp = name.decode(), values.partition(b"|")[0].decode()
-            self._set_last_heard(operator, now, reject)
-            if last_heard is not None and operator in self.repetitions:
-                self._learn_interval(self.repetitions[operator], last_heard, now, len(records.lines))
-            latest = latest_timestamp(self.last_update.get(operator), timestamp, now)
-            if latest is not None and operator in self.last_heard:
-                self.last_update[operator] = latest
-
-    def _set_last_heard(self, operator: str, now: float, reject: Reject) -> None:
-        if len(operator) > MAX_CODE_BYTES:
-            reject("key")
-        elif self.last_heard.put(operator, now, now):
-            self.repetitions.setdefault(operator, Repetition()).heard(now)
-        else:
-            reject("too many owners")
-
-    def _remove_operator(self, operator: str) -> None:
-        self.last_heard.discard(operator)
-        self.last_update.pop(operator, None)
-        self.repetitions.pop(operator, None)
+            operator = name.decode()
+            self._operators.heard(operator, now, reject)
+            self._operators.learn(operator, last_heard, now, len(records.lines))
+            self._operators.updated(operator, values.partition(b"|")[0].decode(), now)
 
     def _store(
         self, key: bytes, values: bytes, raw_code: bytes, stamps: _Stamps, now: float, reject: Reject
@@ -240,12 +218,6 @@ class Passtimes:
             reject("older")
         elif self._index.make_room(key, passtime, reject) and self._stop(raw_code, reject) is not None:
             self._index.add(key, passtime, now)
-
-    def _learn_interval(self, repetition: Repetition, last_heard: float, now: float, n_rows: int) -> None:
-        """Learn from a passtime that an operator repeats, an example of the rows of its message."""
-        was_learned = repetition.is_learned
-        repetition.add_gap(last_heard, now, n_rows)
-        self.reliability_version += repetition.is_learned != was_learned
 
     def _stop(self, raw_code: bytes, reject: Reject) -> LiveStop | None:
         code = raw_code.decode()
@@ -333,27 +305,16 @@ class Passtimes:
     def restore_operators(
         self, last_heard: dict[str, float], last_update: dict[str, str], intervals: dict[str, float]
     ) -> None:
-        """Restore the operators' latest updates, except those in the future, saved while the clock was ahead."""
-        now = self._now()
-        for operator, time in last_heard.items():
-            if operator not in self.last_heard and len(operator) <= MAX_CODE_BYTES and time <= now:
-                self.last_heard.put(operator, time, now)
-        self.last_update = {
-            **{operator: text for operator, text in last_update.items() if operator in self.last_heard},
-            **self.last_update,
-        }
-        for operator, time in last_heard.items():
-            if operator in self.last_heard and time <= now:
-                self.repetitions.setdefault(operator, Repetition()).restore(time, intervals.get(operator))
+        """Restore the operators' latest updates, and the intervals of their repetitions."""
+        self._operators.restore(last_heard, last_update, intervals, self._now())
 
     # Removing expired data.
 
     def sweep(self) -> Iterator[None]:
         """Remove expired passtimes and messages; yields after each stop."""
         now = self._now()
-        # After the clock was set back, operators would seem fresh until it has caught up.
-        self.last_heard.update({operator: now for operator, time in self.last_heard.items() if time > now})
-        censuses: dict[bytes, Census] = {}
+        self._operators.set_back(now)
+        censuses: dict[str, Census] = {}
         for code in list(self.stops):
             stop = self.stops.get(code)
             if stop is None:
@@ -362,32 +323,17 @@ class Passtimes:
             for key, passtime in list(stop.passtimes.items()):
                 passtime.last_heard = min(passtime.last_heard, now)
                 if expires_at(key, passtime.values) > now and not _is_forgotten(passtime, now):
-                    self._count(key, passtime, now, censuses)
+                    self._operators.count(key, passtime, now, censuses)
                     continue
                 self._index.remove(key, passtime)
                 if passtime.stamp is not None:  # an older version might be expected later
                     self.tombstones.put(key, passtime.stamp, now + TOMBSTONE_SECONDS)
             self._messages.sweep_stop(stop, now)
             yield
-        for operator, repetition in self.repetitions.items():
-            census = censuses.get(operator.encode())
-            was_learned = repetition.is_learned
-            repetition.is_complete = census is None or census.is_complete
-            self.reliability_version += repetition.is_learned != was_learned
-        yield from self.last_heard.sweep(now, lambda operator: False)
+        yield from self._operators.sweep(censuses, now)
         yield from self.stops.sweep(now, lambda code: self.stops[code].passtimes or self.stops[code].messages)
         self.tombstones.sweep(now)
         self.message_tombstones.sweep(now)
-
-    def _count(self, key: bytes, passtime: StoredPasstime, now: float, censuses: dict[bytes, Census]) -> None:
-        operator = key.partition(b"|")[0]
-        census = censuses.get(operator)
-        if census is None:
-            census = censuses[operator] = Census()
-        census.n_passtimes += 1
-        if not passtime.is_repeated:
-            repetition = self.repetitions.get(operator.decode())
-            census.n_sent_once += repetition is not None and repetition.is_overdue(passtime.last_heard, now)
 
 
 def _is_forgotten(passtime: StoredPasstime, now: float) -> bool:

@@ -13,8 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from govi_server.kv78turbo import ctx
 from govi_server.kv78turbo.feed import MAX_SUBSCRIPTIONS, Feed
 from govi_server.kv78turbo.kv8_columns import COLUMNS
-from govi_server.kv78turbo.kv8_passtimes import MAX_OPERATORS, Passtimes
+from govi_server.kv78turbo.kv8_passtimes import Passtimes
 from govi_server.kv78turbo.message_store import MAX_STOP_MESSAGES
+from govi_server.kv78turbo.operators import MAX_OPERATORS
 from govi_server.kv78turbo.passtime_index import MAX_JOURNEY_PASSTIMES, MAX_STOP_PASSTIMES, StoredPasstime
 from govi_server.operations.snapshot import records_of, restore
 from govi_server.settings import PasstimeSettings, PlanningSettings
