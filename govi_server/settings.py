@@ -316,13 +316,15 @@ class PasstimeSettings(Struct, frozen=True):
 class PlanningSettings(Struct, frozen=True):
     """Sizes of the timetable's tables. A full table evicts what was published only once, or rejects new records."""
 
-    planned: Annotated[Count, "Maximum number of planned passing times, about 250 bytes each and at most 400."] = (
-        20_000_000
-    )
+    planned: Annotated[
+        Count,
+        "Maximum number of planned passing times, about 250 bytes each; those with more than 192 bytes of text are "
+        "rejected.",
+    ] = 20_000_000
     names: Annotated[
         Count,
-        "Maximum rows of each other table (stops, lines, ...), at most 1,000 bytes each; the Netherlands has 60,000 "
-        "stops.",
+        "Maximum rows of each other table (stops, lines, ...), with texts of at most 100 characters; the Netherlands "
+        "has 60,000 stops.",
     ] = 500_000
 
 

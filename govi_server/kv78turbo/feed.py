@@ -10,18 +10,20 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from govi_server.departures.display import Reliability
 from govi_server.departures.timing_point import TimingPoint
 from govi_server.kv78turbo import ctx
 from govi_server.kv78turbo.bounded_table import BoundedTable
-from govi_server.kv78turbo.freshness import Freshness, freshness, operator_freshness
+from govi_server.kv78turbo.freshness import Freshness, freshness, operator_freshness, reliability
 from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
+from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stamps import latest_timestamp
 from govi_server.kv78turbo.stop_departures import Rendered, StopDepartures, StopDeparturesCache
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.kv78turbo.timetable_directory import TimetableDirectory
 from govi_server.runtime.cooperative import CooperativeRunner
-from govi_server.runtime.gunzip import gunzip_steps
+from govi_server.runtime.gunzip import decompress
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSettings, SubscriberSettings
 
@@ -36,6 +38,9 @@ MAX_SUBSCRIPTIONS = 1000
 
 SUBSCRIPTION_RETENTION_SECONDS = 86400.0
 """How long a subscription without messages is stored."""
+
+MAX_BUFFERED_BYTES = 1 << 18
+"""Larger messages are decompressed a second time while they are ingested, so that they need no memory."""
 
 REJECT_REASONS = {
     "length": "line too long",
@@ -176,14 +181,21 @@ class Feed(MultiService):
         return None if done.called and not isinstance(done.result, Failure) else done
 
     def _ingest_message(self, envelope: str, payload: bytes) -> Generator[None, None, None]:
+        """Ingest a message in steps, after all of it was decompressed once: a broken message has no effect."""
+        chunks: list[bytes] = []
+        size = 0
         try:
-            chunks = yield from gunzip_steps(payload, self.limits.message)
+            for chunk in decompress(payload, self.limits.message):
+                size += len(chunk)
+                chunks = [*chunks, chunk] if size <= MAX_BUFFERED_BYTES else []
+                yield
         except ValueError as error:
             self.incidents.add(
                 "broken message", "Message {envelope!r} dropped: {error}", envelope=envelope, error=str(error)
             )
             return
-        yield from self.ingest(iter(chunks), envelope.rpartition("/")[2])
+        content = iter(chunks) if size <= MAX_BUFFERED_BYTES else decompress(payload, self.limits.message)
+        yield from self.ingest(content, envelope.rpartition("/")[2])
 
     def ingest(self, chunks: Iterator[bytes], sender: str, is_confirmed: bool = False) -> Iterator[None]:
         """Ingest CTX in steps: KV8 records immediately, KV7 records when their group is complete.
@@ -265,6 +277,10 @@ class Feed(MultiService):
     def operator_freshness(self, operator: str) -> tuple[Freshness, float]:
         """Return how fresh an operator's latest data is, and its age in seconds."""
         return operator_freshness(self, operator)
+
+    def reliability(self, passtime: Passtime) -> Reliability:
+        """Return how far a passtime can be relied on."""
+        return reliability(self, passtime)
 
     def freshness(self, departures: StopDepartures) -> tuple[Freshness, float]:
         """Return how fresh a stop's departures are, and the age in seconds of the oldest data among them."""

@@ -11,12 +11,10 @@ from datetime import date, timedelta
 
 from govi_server.departures.times import local_date
 from govi_server.departures.timing_point import TIMING_POINT_CODE_PATTERN
-from govi_server.kv78turbo.bounded_table import BoundedTable
 from govi_server.kv78turbo.ctx import NULL, Records, Reject
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv8_columns import (
     EMPTY,
-    MAX_CODE_BYTES,
     TableLayout,
     expires_at,
     has_user_stop,
@@ -27,6 +25,7 @@ from govi_server.kv78turbo.kv8_columns import (
     without_long_values,
 )
 from govi_server.kv78turbo.message_store import MessageStore
+from govi_server.kv78turbo.operators import Operators
 from govi_server.kv78turbo.passtime_index import (
     RETENTION_SECONDS,
     LiveStop,
@@ -34,12 +33,12 @@ from govi_server.kv78turbo.passtime_index import (
     StoredPasstime,
     merge,
 )
+from govi_server.kv78turbo.repetition import MIN_OVERDUE_SECONDS, Census
 from govi_server.kv78turbo.stamps import (
     TOMBSTONE_SECONDS,
     Stamp,
     Tombstones,
     is_older,
-    latest_timestamp,
     read_stamp,
     stamp_of,
 )
@@ -47,9 +46,6 @@ from govi_server.settings import PasstimeSettings
 
 DAYS_BACK, DAYS_AHEAD = 2, 7
 """Operating dates that are accepted, relative to today."""
-
-MAX_OPERATORS = 1000
-"""Operators whose latest update is stored; the feed has about thirty."""
 
 MAX_LAYOUTS = 100
 """Cached table layouts; publishers use a few."""
@@ -86,16 +82,19 @@ class Passtimes:
         self.stops = self._index.stops
         self.journeys = self._index.journeys
         self.lines = self._index.lines
-        self.last_update: dict[str, str] = {}
-        """The latest LastUpdateTimeStamp of each operator."""
-        self.last_heard: BoundedTable[str, float] = BoundedTable(
-            MAX_OPERATORS, RETENTION_SECONDS, remove=self._remove_operator
-        )
-        """When the latest data of each operator arrived, in epoch seconds."""
+        self._operators = Operators()
+        self.last_heard = self._operators.last_heard
+        self.last_update = self._operators.last_update
+        self.repetitions = self._operators.repetitions
         self.tombstones: Tombstones[bytes] = Tombstones()
         """Of passtimes that have expired."""
-        self._messages = MessageStore(self.stops, self._stop, self._set_last_heard, self._index.changed, limits)
+        self._messages = MessageStore(self.stops, self._stop, self._operators.heard, self._index.changed, limits)
         self.message_tombstones = self._messages.tombstones
+
+    @property
+    def reliability_version(self) -> int:
+        """Changes when the passtimes of an operator begin or cease to be overdue without repetitions."""
+        return self._operators.reliability_version
 
     @property
     def n_messages(self) -> int:
@@ -149,7 +148,7 @@ class Passtimes:
         self._set_dates(now)
         key_of, values_of, code_at, type_at, date_at, operator_at, splits, has_missing = layout
         join, dates, stamps = b"|".join, self._dates, _Stamps(stamp_of(now))
-        latest_values: dict[bytes, bytes] = {}  # of each operator
+        latest_rows: dict[bytes, tuple[bytes, float | None]] = {}  # of each operator, and when it was last heard
         n_removed = self._index.n_removed
         for line in records.lines:
             if self._index.n_removed > n_removed + STEP_REMOVALS:
@@ -170,55 +169,55 @@ class Passtimes:
             elif not has_user_stop(values := without_long_values(values, reject)):
                 reject("key")
             else:
-                self._store(key, values, fields[code_at], stamps, now, reject)
-                latest_values[fields[operator_at]] = values
-        for name, values in latest_values.items():
-            operator, timestamp = name.decode(), values.partition(b"|")[0].decode()
-            self._set_last_heard(operator, now, reject)
-            latest = latest_timestamp(self.last_update.get(operator), timestamp, now)
-            if latest is not None and operator in self.last_heard:
-                self.last_update[operator] = latest
+                last_heard = self._store(key, values, fields[code_at], stamps, now, reject)
+                latest_rows[fields[operator_at]] = values, last_heard
+        for name, (values, last_heard) in latest_rows.items():
+            operator = name.decode()
+            self._operators.heard(operator, now, reject)
+            self._operators.learn(operator, last_heard, now, len(records.lines))
+            self._operators.updated(operator, values.partition(b"|")[0].decode(), now)
 
-    def _set_last_heard(self, operator: str, now: float, reject: Reject) -> None:
-        if len(operator) > MAX_CODE_BYTES:
-            reject("key")
-        elif not self.last_heard.put(operator, now, now):
-            reject("too many owners")
-
-    def _remove_operator(self, operator: str) -> None:
-        self.last_heard.discard(operator)
-        self.last_update.pop(operator, None)
-
-    def _store(self, key: bytes, values: bytes, raw_code: bytes, stamps: _Stamps, now: float, reject: Reject) -> None:
-        """Store a passtime, unless a newer version is stored."""
+    def _store(
+        self, key: bytes, values: bytes, raw_code: bytes, stamps: _Stamps, now: float, reject: Reject
+    ) -> float | None:
+        """Store a passtime, unless a newer version is stored; return when it was last heard, None if never."""
         stop = self.stops.get(raw_code.decode())
         stored = stop.passtimes.get(key) if stop is not None else None
-        if stored is not None and stored.values == values:
+        if stop is not None and stored is not None and stored.values == values:
+            last_heard, stored.is_repeated = stored.last_heard, True
             self._index.repeat(key, stored, now)
-            return
+            if not 0 <= now - last_heard <= MIN_OVERDUE_SECONDS:
+                self._index.changed(stop)  # it may have been overdue
+            return last_heard
         stamp = stamps[values.partition(b"|")[0]]
         if stored is None:
             stored = self._index.find(key)  # it may have been at another stop
         if stored is None:
-            passtime = StoredPasstime(raw_code.decode(), values, stamp, stamp, now)
-            if is_older(stamp, self.tombstones.stamp(key)):
-                reject("older")
-            elif self._index.make_room(key, passtime, reject) and self._stop(raw_code, reject) is not None:
-                self._index.add(key, passtime, now)
-            return
+            self._store_new(key, values, raw_code, stamp, now, reject)
+            return None
         is_rejected = is_older(stamp, stored.stamp)
-        if not is_rejected:
-            stop = self._stop(raw_code, reject)
-            if stop is None:
-                return
-        code = stored.code if is_rejected or stop is None else stop.code
-        latest = merge(stored, StoredPasstime(code, values, stamp, stamp, stored.last_heard if is_rejected else now))
+        stop = self.stops[stored.code] if is_rejected else self._stop(raw_code, reject)
+        if stop is None:
+            return None
+        last_heard = stored.last_heard
+        row = StoredPasstime(stop.code, values, stamp, stamp, last_heard if is_rejected else now, True)
+        latest = merge(stored, row)
         if is_rejected and latest.values == stored.values:
             reject("older")
         else:
             self._index.update(key, stored, latest)
             if not is_rejected:
                 self._index.repeat(key, stored, now)
+        return None if is_rejected else last_heard
+
+    def _store_new(
+        self, key: bytes, values: bytes, raw_code: bytes, stamp: Stamp | None, now: float, reject: Reject
+    ) -> None:
+        passtime = StoredPasstime(raw_code.decode(), values, stamp, stamp, now, False)
+        if is_older(stamp, self.tombstones.stamp(key)):
+            reject("older")
+        elif self._index.make_room(key, passtime, reject) and self._stop(raw_code, reject) is not None:
+            self._index.add(key, passtime, now)
 
     def _stop(self, raw_code: bytes, reject: Reject) -> LiveStop | None:
         code = raw_code.decode()
@@ -267,7 +266,8 @@ class Passtimes:
         now = self._now()
         if not (is_valid_key(key) and is_valid_values(restored.values)) or expires_at(key, restored.values) <= now:
             return
-        restored.last_heard = min(restored.last_heard, now)
+        operator = key.partition(b"|")[0].decode()
+        restored.last_heard = min(restored.last_heard or self.last_heard.get(operator, now), now)
         if restored.stamp is None:  # older snapshots do not contain it
             restored.stamp = restored.access_stamp = _Stamps(stamp_of(now))[restored.values.partition(b"|")[0]]
         stored = self._index.find(key)
@@ -302,37 +302,35 @@ class Passtimes:
             if now < until <= now + TOMBSTONE_SECONDS:
                 self._messages.restore_tombstone(message, stamp, until)
 
-    def restore_operators(self, last_heard: dict[str, float], last_update: dict[str, str]) -> None:
-        """Restore the operators' latest updates, except those in the future, saved while the clock was ahead."""
-        now = self._now()
-        for operator, time in last_heard.items():
-            if operator not in self.last_heard and len(operator) <= MAX_CODE_BYTES and time <= now:
-                self.last_heard.put(operator, time, now)
-        self.last_update = {
-            **{operator: text for operator, text in last_update.items() if operator in self.last_heard},
-            **self.last_update,
-        }
+    def restore_operators(
+        self, last_heard: dict[str, float], last_update: dict[str, str], intervals: dict[str, float]
+    ) -> None:
+        """Restore the operators' latest updates, and the intervals of their repetitions."""
+        self._operators.restore(last_heard, last_update, intervals, self._now())
 
     # Removing expired data.
 
     def sweep(self) -> Iterator[None]:
         """Remove expired passtimes and messages; yields after each stop."""
         now = self._now()
-        # After the clock was set back, operators would seem fresh until it has caught up.
-        self.last_heard.update({operator: now for operator, time in self.last_heard.items() if time > now})
+        self._operators.set_back(now)
+        censuses: dict[str, Census] = {}
         for code in list(self.stops):
             stop = self.stops.get(code)
             if stop is None:
                 continue
             now = self._now()
             for key, passtime in list(stop.passtimes.items()):
-                if expires_at(key, passtime.values) <= now or _is_forgotten(passtime, now):
-                    self._index.remove(key, passtime)
-                    if passtime.stamp is not None:  # an older version might be expected later
-                        self.tombstones.put(key, passtime.stamp, now + TOMBSTONE_SECONDS)
+                passtime.last_heard = min(passtime.last_heard, now)
+                if expires_at(key, passtime.values) > now and not _is_forgotten(passtime, now):
+                    self._operators.count(key, passtime, now, censuses)
+                    continue
+                self._index.remove(key, passtime)
+                if passtime.stamp is not None:  # an older version might be expected later
+                    self.tombstones.put(key, passtime.stamp, now + TOMBSTONE_SECONDS)
             self._messages.sweep_stop(stop, now)
             yield
-        yield from self.last_heard.sweep(now, lambda operator: False)
+        yield from self._operators.sweep(censuses, now)
         yield from self.stops.sweep(now, lambda code: self.stops[code].passtimes or self.stops[code].messages)
         self.tombstones.sweep(now)
         self.message_tombstones.sweep(now)

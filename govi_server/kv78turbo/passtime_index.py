@@ -51,6 +51,8 @@ class StoredPasstime(Struct, gc=False, eq=False):
     """When its wheelchair accessibility was true, which a newer row may not know; ignored if that is unknown."""
     last_heard: float
     """When the feed last sent it (epoch seconds); one object for all rows of a message."""
+    is_repeated: bool
+    """Whether the feed sent it more than once."""
     cohort: int = 0
     """Until it is confirmed, the number of its cohort (see bounded_table)."""
 
@@ -84,7 +86,7 @@ def merge(first: StoredPasstime, second: StoredPasstime) -> StoredPasstime:
     if fields[0] != values.partition(b"|")[0] or fields[WHEELCHAIR] != access:
         fields[WHEELCHAIR] = access
         values = b"|".join(fields)
-    return StoredPasstime(latest.code, values, stamp, access_stamp, second.last_heard)
+    return StoredPasstime(latest.code, values, stamp, access_stamp, second.last_heard, second.is_repeated)
 
 
 class LiveStop:
@@ -199,7 +201,7 @@ class PasstimeIndex:
         self.n_bytes += growth
         self._probation.resize(passtime.cohort, growth)
         passtime.values, passtime.stamp, passtime.access_stamp = latest.values, latest.stamp, latest.access_stamp
-        passtime.last_heard = latest.last_heard
+        passtime.last_heard, passtime.is_repeated = latest.last_heard, latest.is_repeated
         if code != latest.code:
             passtime.code = latest.code
             del self.stops[code].passtimes[key]

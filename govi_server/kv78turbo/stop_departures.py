@@ -36,6 +36,7 @@ stop."""
 COST_SECONDS = 2 * HOUR
 """The horizon of a typical stop's board, for the same cost."""
 
+_Version = tuple[int, int, int]
 Rendered = TypeVar("Rendered", bound=Sized)
 
 
@@ -65,7 +66,9 @@ class _Candidate(NamedTuple):
     passtime: Passtime
     is_realtime: bool
     reliable_until: float
-    """Epoch seconds."""
+    """When it is omitted because its operator's latest data is too old (epoch seconds)."""
+    changes_at: float
+    """When it becomes less reliable (epoch seconds)."""
 
 
 class StopDeparturesCache:
@@ -88,7 +91,9 @@ class StopDeparturesCache:
         self._now = now
         self._size = size
         self._stale = stale
-        self._entries: OrderedDict[tuple[str, object], tuple[tuple[int, int], StopDepartures, Sized]] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, object], tuple[tuple[int, int, int], StopDepartures, Sized]] = (
+            OrderedDict()
+        )
         self.bytes = 0
         """The size of all renderings."""
         self.evicted = 0
@@ -103,10 +108,11 @@ class StopDeparturesCache:
         """Return whether KV7 or KV8 has a TimingPointCode."""
         return code in self.passtimes.stops or self.timetable.is_known_stop(code)
 
-    def version(self, code: str) -> tuple[int, int]:
+    def version(self, code: str) -> _Version:
         """Return a token that changes whenever the data of a stop may have changed."""
         stop = self.passtimes.stops.get(code)
-        return (stop.version if stop is not None else 0, self.timetable.version)
+        stop_version = stop.version if stop is not None else 0
+        return stop_version, self.timetable.version, self.passtimes.reliability_version
 
     def board(self, code: str, horizon: float) -> StopDepartures:
         """Return a stop's departures without a pause; see board_steps()."""
@@ -137,7 +143,7 @@ class StopDeparturesCache:
             if expected > now + horizon:
                 valid_until = min(valid_until, expected - horizon)
                 continue
-            valid_until = min(valid_until, hidden_after)
+            valid_until = min(valid_until, hidden_after, candidate.changes_at)
             visible.append((expected, passtime.journey, candidate))
         messages = tuple(stop.messages.values()) if stop is not None and stop.messages else ()
         changes = (time for message in messages for time in (message.starts, message.ends))
@@ -146,11 +152,11 @@ class StopDeparturesCache:
         candidates = [candidate for _, _, candidate in visible]
         return StopDepartures(
             code,
-            tuple(passtime for passtime, _, _ in candidates),
+            tuple(candidate.passtime for candidate in candidates),
             tuple(message for message in messages if message.is_current(now)),
             bool(candidates),
-            frozenset(passtime.data_owner_code for passtime, is_realtime, _ in candidates if is_realtime),
-            frozenset(stale_operators.union(passtime.data_owner_code for passtime, _, _ in candidates)),
+            frozenset(item.passtime.data_owner_code for item in candidates if item.is_realtime),
+            frozenset(stale_operators.union(item.passtime.data_owner_code for item in candidates)),
             frozenset(stale_operators),
             self.timetable.has_planning(code),
             valid_until,
@@ -167,12 +173,24 @@ class StopDeparturesCache:
                 planned[match[0]] = match[1]
             yield None
         for key, stored in list(stop.passtimes.items()) if stop is not None else ():
-            kv8, kv7 = _parse(key, stored), planned.pop(key, None)
+            (kv8, seconds), kv7 = self._parse(key, stored, now), planned.pop(key, None)
             reliable_until = min(last_heard.get(kv8.data_owner_code, 0.0), now) + self._stale
-            yield _Candidate(kv8 if kv7 is None else _joined(kv8, kv7), True, reliable_until)
+            yield _Candidate(kv8 if kv7 is None else _joined(kv8, kv7), True, reliable_until, now + seconds)
         for key, kv7 in planned.items():
             if not self.passtimes.has_passtime(key):
-                yield _Candidate(kv7, False, now + MAX_VALID_SECONDS)
+                yield _Candidate(kv7, False, now + MAX_VALID_SECONDS, now + MAX_VALID_SECONDS)
+
+    def _parse(self, key: bytes, stored: StoredPasstime, now: float) -> tuple[Passtime, float]:
+        """Return a passtime of KV8, and for how many seconds its reliability lasts."""
+        updated = math.inf if stored.stamp is None else stored.stamp / TICKS
+        passtime = parse_passtime(key, stored.values, stored.code, updated)
+        repetition = self.passtimes.repetitions.get(passtime.data_owner_code)
+        if repetition is None:
+            return passtime, MAX_VALID_SECONDS
+        reliability, seconds = repetition.reliability(stored.last_heard, now, self._stale)
+        if reliability != "current":
+            passtime = structs.replace(passtime, reliability=reliability, last_heard=stored.last_heard)
+        return passtime, seconds
 
     def cost(self, code: str, horizon: float) -> int:
         """Return the cost of a board for its client: one for every two hours, and for every 20 live passtimes."""
@@ -234,7 +252,7 @@ class StopDeparturesCache:
         now = self._now()
         live: dict[bytes, Passtime] = {}
         for passtime_key, stored in list(self.passtimes.journeys.get(prefix[:-1], {}).items()):
-            live[passtime_key] = _parse(passtime_key, stored)
+            live[passtime_key], _ = self._parse(passtime_key, stored, now)
             yield
         planned: dict[bytes, PlannedCall] = {}
         for call in self.timetable.journey(prefix, now) if prefix else ():
@@ -266,11 +284,6 @@ def _journey_prefix(key: str) -> bytes:
     parts = key.split("_")
     # Only the number of a line may contain the separator.
     return "|".join((*parts[:2], "_".join(parts[2:-2]), *parts[-2:], "")).encode() if len(parts) >= 5 else b""
-
-
-def _parse(key: bytes, stored: StoredPasstime) -> Passtime:
-    updated = math.inf if stored.stamp is None else stored.stamp / TICKS
-    return parse_passtime(key, stored.values, stored.code, updated)
 
 
 def _joined(kv8: Passtime, kv7: Passtime) -> Passtime:

@@ -79,8 +79,8 @@ class StopRecord(Struct, tag="stop", array_like=True):
     code: str
     passtimes: dict[bytes, bytes]
     messages: list[GeneralMessage]
-    states: list[tuple[Stamp | None, Stamp | None, float]] = []
-    """Of each passtime: stamp, access_stamp and last_heard (see StoredPasstime)."""
+    states: list[tuple[Stamp | None, Stamp | None, float, bool]] = []
+    """Of each passtime: stamp, access_stamp, last_heard and is_repeated (see StoredPasstime)."""
     messages_heard: list[float] = []
     """When each message was last received (epoch seconds)."""
 
@@ -93,6 +93,8 @@ class OperatorsRecord(Struct, tag="heard", array_like=True):
     passtime_tombstones: dict[bytes, tuple[Stamp, float]] = {}
     message_tombstones: dict[str, tuple[Stamp, float]] = {}
     """Of removed records: their stamp, and when it is dropped (epoch seconds)."""
+    intervals: dict[str, float] = {}
+    """Seconds between two repetitions of the operators' passtimes."""
 
 
 class PlanningRecord(Struct, tag="planning", array_like=True):
@@ -133,7 +135,10 @@ def records_of(caches: Mapping[str, BoardCache], feed: Feed | None) -> Iterator[
         return
     for update in feed.timetable.updates():
         yield PlanningRecord(update)
-    yield OperatorsRecord(dict(feed.passtimes.last_heard), dict(feed.passtimes.last_update))
+    repetitions = feed.passtimes.repetitions.items()
+    intervals = {operator: item.interval for operator, item in repetitions if item.interval is not None}
+    last_heard, last_update = dict(feed.passtimes.last_heard), dict(feed.passtimes.last_update)
+    yield OperatorsRecord(last_heard, last_update, intervals=intervals)
     for passtimes in _parts(feed.passtimes.tombstones.items()):
         yield OperatorsRecord({}, {}, dict(passtimes))
     for messages in _parts(feed.passtimes.message_tombstones.items()):
@@ -162,7 +167,7 @@ def _stop_record(code: str, passtimes: Sequence[tuple[bytes, StoredPasstime]]) -
         code,
         {key: passtime.values for key, passtime in here},
         [],
-        [(passtime.stamp, passtime.access_stamp, passtime.last_heard) for _, passtime in here],
+        [(passtime.stamp, passtime.access_stamp, passtime.last_heard, passtime.is_repeated) for _, passtime in here],
     )
 
 
@@ -182,11 +187,11 @@ def restore(
     elif isinstance(record, PlanningRecord):
         yield from feed.timetable.restore(record.update, reject)
     elif isinstance(record, OperatorsRecord):
-        feed.passtimes.restore_operators(record.last_heard, record.last_update)
+        feed.passtimes.restore_operators(record.last_heard, record.last_update, record.intervals)
         feed.passtimes.restore_tombstones(record.passtime_tombstones, record.message_tombstones)
     else:
         if len(record.states) != len(record.passtimes):  # before they were saved
-            record.states = [(None, None, 0.0)] * len(record.passtimes)
+            record.states = [(None, None, 0.0, False)] * len(record.passtimes)
         for (key, values), state in zip(record.passtimes.items(), record.states, strict=True):
             feed.passtimes.restore_passtime(key, StoredPasstime(record.code, values, *state), reject)
         heard = record.messages_heard or [now] * len(record.messages)

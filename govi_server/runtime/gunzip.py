@@ -4,9 +4,7 @@ gzip.decompress() has no limit: it expands 97 kB to as much as 100 MB.
 """
 
 import zlib
-from collections.abc import Generator
-
-from govi_server.runtime.cooperative import run_now
+from collections.abc import Iterator
 
 GZIP_MAGIC = b"\x1f\x8b"
 """The first bytes of gzip data."""
@@ -17,18 +15,17 @@ MAX_MEMBERS = 16
 INPUT_BYTES = 1 << 12
 """Compressed bytes passed to zlib at once: the rest of them is copied after each step."""
 
-STEP_BYTES = 1 << 15
-"""Maximum decompressed bytes of a step, which takes about 0.1 ms."""
+CHUNK_BYTES = 1 << 15
+"""Maximum size of a chunk, which takes about 0.1 ms."""
 
 
 def gunzip(data: bytes, limit: int) -> bytes:
     """Return the content of a gzip file. limit: its maximum size in bytes. Raises ValueError with the reason."""
-    return b"".join(run_now(gunzip_steps(data, limit)))
+    return b"".join(decompress(data, limit))
 
 
-def gunzip_steps(data: bytes, limit: int) -> Generator[None, None, list[bytes]]:
-    """Decompress as gunzip() does, but yield after each step; return the content in chunks of up to STEP_BYTES."""
-    chunks: list[bytes] = []
+def decompress(data: bytes, limit: int) -> Iterator[bytes]:
+    """Yield the content of a gzip file as gunzip() does, in chunks of up to CHUNK_BYTES, some of which are empty."""
     size = position = 0
     for _ in range(MAX_MEMBERS):
         member = zlib.decompressobj(zlib.MAX_WBITS | 16)
@@ -38,7 +35,7 @@ def gunzip_steps(data: bytes, limit: int) -> Generator[None, None, list[bytes]]:
                 compressed = data[position : position + INPUT_BYTES]
                 position += len(compressed)
             try:
-                chunk = member.decompress(compressed, STEP_BYTES)
+                chunk = member.decompress(compressed, CHUNK_BYTES)
             except zlib.error as error:
                 raise ValueError(f"broken gzip: {error}") from None
             if not (compressed or chunk):
@@ -46,12 +43,9 @@ def gunzip_steps(data: bytes, limit: int) -> Generator[None, None, list[bytes]]:
             size += len(chunk)
             if size > limit:
                 raise ValueError(f"more than {limit} bytes after gunzip")
-            chunks.append(chunk)
-            yield
+            yield chunk
         position -= len(member.unused_data)
         if not data.startswith(GZIP_MAGIC, position):
             break
-    # Padding is short in practice, and a step here would only matter for data without any content.
     if data[position:].strip(b"\0"):
         raise ValueError("bytes after the end of the gzip")
-    return chunks

@@ -50,7 +50,7 @@ class TurnWatch(Service):
     def __init__(self, reactor: Any, cpu_seconds: Callable[[], float] = time.thread_time) -> None:
         self._reactor = reactor
         self._cpu_seconds = cpu_seconds
-        self._run_until_current: Callable[[], None] = reactor.runUntilCurrent
+        self._run_until_current: Callable[[], None] = lambda: None
         self._began = 0.0
         self._thread = 0
         self._stopped = Event()
@@ -73,6 +73,7 @@ class TurnWatch(Service):
         super().startService()
         self._thread = get_ident()
         self._began = self._cpu_seconds()
+        self._run_until_current = self._reactor.runUntilCurrent
         self._reactor.runUntilCurrent = self._begin_turn
         gc.callbacks.append(self._on_collection)
         Thread(target=self._watch, name="turns", daemon=True).start()

@@ -14,7 +14,8 @@ from govi_server.departures.times import HOUR, MINUTE, local_timestamp
 from govi_server.kv78turbo.ctx import read
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv8_columns import parse_passtime
-from govi_server.kv78turbo.kv8_passtimes import MAX_OPERATORS, Passtimes
+from govi_server.kv78turbo.kv8_passtimes import Passtimes
+from govi_server.kv78turbo.operators import MAX_OPERATORS
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.runtime.cooperative import run_now
 from govi_server.settings import PasstimeSettings

@@ -326,8 +326,9 @@ class GeneralMessageTests(FeedValuesTestCase):
         """Every document is valid; a bad value costs only itself, that of a key its row."""
         variants = list(product(kv.TABLES["GENERALMESSAGEUPDATE"], VALUES))
         rows: list[tuple[Row, Change]] = [
-            ({"MessageCodeNumber": str(n)}, {column: VALUES[name]}) for n, (column, name) in enumerate(variants)
-        ]
+            ({"MessageCodeNumber": str(n), "TimingPointCode": str(n % 10)}, {column: VALUES[name]})
+            for n, (column, name) in enumerate(variants)
+        ]  # a stop has at most MAX_STOP_MESSAGES
         ingest(self.feed, kv.passtimes({}))
         self.ingest("GENERALMESSAGEUPDATE", *rows)
         self.check_stops()

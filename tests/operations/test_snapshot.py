@@ -121,7 +121,7 @@ class SnapshotTests(SynchronousTestCase):
     def test_future_times_are_dropped(self) -> None:
         """Times in the future, from a clock that was ahead, are dropped: they would keep operators fresh."""
         passtimes = self.program.feed.passtimes
-        passtimes.restore_operators({"A": NOW + 3600, "B": NOW - 5}, {})
+        passtimes.restore_operators({"A": NOW + 3600, "B": NOW - 5}, {}, {})
         self.assertEqual(passtimes.last_heard, {"B": NOW - 5})
 
     def test_expired_content_is_dropped(self) -> None:
