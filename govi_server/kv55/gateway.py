@@ -223,10 +223,10 @@ class Gateway(Service):
             delivery.error = Unsolicited(f"stop {codes} was not requested")
         return delivery
 
-    def refuse(self, client: str) -> None:
-        """Count and log a callback from a client that is not allowed to send any."""
-        text = "{gateway}: callback from {client}, which is not in the module's `allow`, rejected"
-        self.incidents.add("refused", text, gateway=self.description, client=client)
+    def refuse(self, origin: str, setting: str) -> None:
+        """Count and log a callback that is not allowed. setting: the one that does not name its origin."""
+        text = "{gateway}: callback from {origin}, which is not in {setting}, rejected"
+        self.incidents.add("refused", text, gateway=self.description, origin=origin, setting=setting)
 
     def stopService(self) -> Deferred[None]:
         """End the pending requests and the connections to the gateway."""

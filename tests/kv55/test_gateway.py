@@ -609,7 +609,7 @@ class UnsolicitedTests(GatewayTestCase):
 
     def test_refused_client(self) -> None:
         """A callback from a client that is not allowed is counted."""
-        self.gateway.refuse("192.0.2.0/24")
+        self.gateway.refuse("192.0.2.0/24", "the module's `allow`")
         self.assertCounts(refused=1)
 
 
@@ -787,7 +787,7 @@ class LogTests(GatewayTestCase):
         self.deliver(callback(CODE))
         self.assertRaises(Unsolicited, self.deliver, callback("1", "2"))
         self.assertRaises(BadMessage, self.deliver, write_error("1", "Timeout"))
-        self.gateway.refuse("192.0.2.0/24")
+        self.gateway.refuse("192.0.2.0/24", "the module's `allow`")
         self.assertEqual(
             self.lines(),
             [
