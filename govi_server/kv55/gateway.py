@@ -16,7 +16,8 @@ from zope.interface import Interface, implementer
 from govi_server.departures.board import Board
 from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
 from govi_server.kv55 import messages
-from govi_server.kv55.messages import BadMessage, GatewayRequest
+from govi_server.kv55.messages import GatewayRequest
+from govi_server.kv55.parsing import BadMessage, unpack
 from govi_server.runtime.throttled_warnings import WARNING_INTERVAL, ThrottledWarnings
 from govi_server.settings import SUBSCRIBER_ID, GatewaySettings
 
@@ -209,7 +210,7 @@ class Gateway(Service):
         """
         delivery = Delivery(self.log)
         try:
-            data = messages.unpack(data, self._limits.message)
+            data = unpack(data, self._limits.message)
             boards = messages.read_dris_55(data, self._clock.seconds())
         except BadMessage as error:
             self._deliver_error(data, str(error), delivery)
