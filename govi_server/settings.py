@@ -247,7 +247,7 @@ class CacheSettings(Struct, frozen=True):
         Count, "Maximum number of boards, more than the Netherlands has stops; the least recently used is evicted."
     ] = 50_000
     bytes: Annotated[
-        Bytes, "Maximum size of rendered documents; those of the least recently used board are evicted."
+        Bytes, "Maximum size of boards and their rendered documents; the least recently used board is evicted first."
     ] = 256 << 20
     flights: Annotated[Count, "Maximum gateway requests in flight, then 503."] = 10_000
 

@@ -166,7 +166,7 @@ class Metrics(Collector):
     def _gateway_metrics(self) -> Iterator[Metric]:
         labels = ("module",)
         entries = GaugeMetricFamily("govi_cache_entries", "Cached boards.", labels=labels)
-        size = GaugeMetricFamily("govi_cache_bytes", "Bytes of cached documents.", labels=labels)
+        size = GaugeMetricFamily("govi_cache_bytes", "Bytes of cached boards and documents.", labels=labels)
         evicted = CounterMetricFamily("govi_cache_evictions", "Boards evicted from the cache.", labels=labels)
         flights = GaugeMetricFamily("govi_flights", "Gateway requests in flight.", labels=labels)
         waiting = GaugeMetricFamily(
