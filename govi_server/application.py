@@ -125,8 +125,7 @@ def make_service(config: Config, reactor: Any) -> OrderedMultiService:
 
 def _public_server(config: Config, modules: MultiService, statistics: LogPublisher, reactor: Any) -> Server:
     if config.access.proxies:
-        field = config.access.header or "no header field"
-        log.info("access.header: clients behind a proxy are named by {field}", field=field)
+        log.info("access.header: proxies name clients in {name}", name=config.access.header or "no header field")
     return Server(
         "",
         0,
@@ -253,9 +252,8 @@ def _add_gateway(
     callback_address, simulator_address = _ListeningAddress(), _ListeningAddress()
     poster = Poster(reactor, simulator_address.url if is_demo else lambda: settings.gateway_url)
     gateway = Gateway(poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name)
-    callback = Callback(
-        gateway, parse_networks(settings.allow), reactor.seconds, settings.subscriber_id, config.admin.hosts
-    )
+    allow = parse_networks(settings.allow)
+    callback = Callback(gateway, allow, reactor.seconds, settings.subscriber_id, config.admin.hosts)
     callback_server = Server(
         "",
         0,

@@ -68,7 +68,8 @@ INVALID = (
     ),
     (
         "[access]\nheader = ['Forwarded']",
-        "access.header: invalid value ['Forwarded'] (expected 'X-Forwarded-For', 'Forwarded' or '')",
+        "access.header: invalid value ['Forwarded'] (expected 'X-Forwarded-For', 'Forwarded' or ''); did you mean "
+        "'Forwarded'?",
     ),
     ("[access]\nheader = 1", "access.header: invalid value 1 (expected 'X-Forwarded-For', 'Forwarded' or '')"),
     (
