@@ -25,11 +25,11 @@ LICENSE = "http://openov.nl/license/GOVI-1.0-TravelInfo"
 
 CONTENT_TYPE = "text/xml; charset=utf-8"
 
-MAX_DOCUMENT_BYTES = 192 << 10
-"""Size of the documents of all boards in a message: a board of 350 trips, where GOVI's have five (docs/protocols.md,
+MAX_DOCUMENT_BYTES = 128 << 10
+"""Size of the documents of all boards in a message: a board of 180 trips, where GOVI's have five (docs/protocols.md,
 section 1.2). Parsing, rendering or compressing as much takes a few milliseconds, in which no client is served."""
 
-MAX_TRIPS = 1_000
+MAX_TRIPS = 500
 """Trips of a message. Empty ones are small, but reading and writing each takes a few microseconds."""
 
 MAX_UNKNOWN_ELEMENTS = 3_000
@@ -120,7 +120,7 @@ class _BoardReader:
 
     def board(self, point: etree._Element) -> Board:
         code = _require_code(point)
-        self._count(self._empty_size)  # each document has its own envelope
+        self._count(self._empty_size + len(code))  # each document has its own envelope
         return Board(code, tuple(self._read_trip(trip) for trip in point.iterfind("Trip")), self._now, self._envelope)
 
     def _read_trip(self, element: etree._Element) -> Trip:

@@ -28,7 +28,7 @@ from zope.interface import implementer
 
 from govi_server.errors import StartupError
 from govi_server.operations.commands import ManholeCommands
-from govi_server.runtime.text import printable
+from govi_server.runtime.text import escape_unprintable, printable
 from govi_server.sockets.accepting import AcceptThrottle
 
 SETTING = "manhole.keys (--manhole-keys)"
@@ -145,6 +145,11 @@ class Prompt(ColoredManhole):
         except SystemExit:  # ends the session, not the server
             self.handle_QUIT()
 
+    def addOutput(self, data: Any, isAsync: bool | None = None) -> None:
+        """Write output to the terminal; values and exceptions may quote texts from outside."""
+        text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
+        super().addOutput(escape_unprintable(text, kept="\n\t"), isAsync)
+
     def terminalSize(self, width: int, height: int) -> None:
         """Set the size of the terminal; the base class would also clear the screen and thus the greeting."""
         self.width, self.height = width, height
@@ -211,7 +216,8 @@ class Session(TerminalSession):
 
     def _send_value(self, value: object, proto: Any) -> None:
         if value is not None:
-            proto.outReceived(f"{value!r}\n".encode("utf-8", "replace"))
+            text = escape_unprintable(repr(value), kept="\n\t")
+            proto.outReceived(f"{text}\n".encode())
         proto.processEnded(Failure(ProcessDone(0)))
 
     def _send_error(self, failure: Failure, proto: Any) -> None:

@@ -147,7 +147,7 @@ class BoundsTests(SynchronousTestCase):
     def test_ordinary_boards_are_read(self) -> None:
         """Boards many times as long as GOVI's are read, with a few unknown elements in each trip."""
         extended = TRIP.replace("</Trip>", "<x:Platform xmlns:x='urn:x'>1</x:Platform><Color>red</Color></Trip>")
-        for data in (message(TRIP * 250), message(extended * 150), message(TRIP, points=100)):
+        for data in (message(TRIP * 180), message(extended * 140), message(TRIP, points=100)):
             trips = [len(board.trips) for board in read_dris_55(data, NOW)]
             self.assertEqual(sum(trips), data.count(b"<Trip>"))
 
