@@ -16,6 +16,7 @@ from govi_server.departures.board import Board, Trip
 from govi_server.departures.times import local_timestamp, utc_timestamp
 from govi_server.departures.timing_point import TIMING_POINT_CODE_PATTERN, is_timing_point_code
 from govi_server.kv55.parsing import MAX_NAMESPACES, BadMessage, parse_document
+from govi_server.runtime.text import nonblank
 from govi_server.settings import SUBSCRIBER_ID
 
 VERSION = "0.0.1"
@@ -53,6 +54,8 @@ _TRIP = {
     "ExpectedDepartureTime": "expected_departure_time",
     "TripStopStatus": "trip_stop_status",
 }
+_NAMES = ("LinePublicNumber", "DestinationName")
+"""The names of a Trip. A blank one is omitted: clients read an empty element's text without a check."""
 _values_of = attrgetter(*_TRIP.values())
 # The elements around the TimingPoints: before Request, and at the start of Request.
 _DOCUMENT = ("SubscriberID", "Version", "DossierName", "SendTimestamp", "License")
@@ -258,7 +261,11 @@ def _point(code: str, *trips: str) -> str:
 
 
 def _write_trip(trip: Trip) -> str:
-    values = [(name, text) for name, text in zip(_TRIP, _values_of(trip), strict=True) if text is not None]
+    values = [
+        (name, text)
+        for name, text in zip(_TRIP, _values_of(trip), strict=True)
+        if text is not None and (name not in _NAMES or nonblank(text) is not None)
+    ]
     extra = "".join(f"        {element}\n" for element in trip.extra)  # as received
     content = _lines(4, values) + extra
     return f"      <Trip>\n{content}      </Trip>\n" if content else "      <Trip/>\n"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from typing import cast
 
 import msgspec
@@ -12,7 +13,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.http import HTTPChannel, Request
-from twisted.web.pages import notFound
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
@@ -50,12 +50,8 @@ class _Request(server.Request):
         host = cast(Admin, self.channel.factory).rejected_host([host.decode("latin-1").strip() for host in hosts])
         if host is None:
             super().process()
-            return
-        code, _, phrase = MISDIRECTED.partition(" ")
-        self.setResponseCode(int(code), phrase.encode())
-        self.setHeader("content-type", _TEXT)
-        self.write(rejection(host).encode())
-        self.finish()
+        else:
+            _send(self, int(MISDIRECTED.partition(" ")[0]), rejection(host))
 
 
 class _Channel(HTTPChannel):
@@ -102,10 +98,7 @@ class Admin(Site):
         root.putChild(b"ready", _Ready(readiness))
         root.putChild(b"metrics", _Page(CONTENT_TYPE_LATEST, lambda: generate_latest(metrics.registry)))
         root.putChild(b"status", _Page(_HTML, lambda: page(status.json())))
-        root.putChild(
-            b"status.json",
-            _Page("application/json", lambda: _status_json(status)),
-        )
+        root.putChild(b"status.json", _Page("application/json", lambda: _status_json(status)))
 
     def logPrefix(self) -> str:
         """Return the name in Twisted's own log lines."""
@@ -129,7 +122,7 @@ def _status_json(status: Status) -> bytes:
 
 class _Root(Resource):
     def getChild(self, path: bytes, request: Request) -> IResource:
-        return notFound()
+        return _Page(_TEXT, lambda: b"no such path\n", 404)
 
 
 class _Page(Resource):
@@ -137,13 +130,14 @@ class _Page(Resource):
 
     isLeaf = True
 
-    def __init__(self, content_type: str, render: Callable[[], bytes]) -> None:
+    def __init__(self, content_type: str, render: Callable[[], bytes], status: int = 200) -> None:
         super().__init__()
+        self._status = status
         self._content_type = content_type
         self._render = render
 
     def render_GET(self, request: Request) -> bytes:
-        _set_head(request, 200, self._content_type)
+        _set_head(request, self._status, self._content_type)
         return self._render()
 
 
@@ -165,22 +159,27 @@ class _Ready(Resource):
         return NOT_DONE_YET
 
     def _respond(self, problems: list[str], request: Request) -> None:
-        _set_head(request, 503 if problems else 200, _TEXT)
-        request.write(("".join(f"{problem}\n" for problem in problems) or "ready\n").encode())
-        request.finish()
+        _send(request, 503 if problems else 200, "".join(f"{problem}\n" for problem in problems) or "ready\n")
 
     def _failed(self, failure: Failure, request: Request) -> None:
         if failure.check(CancelledError):
             return  # the client has disconnected
         self.log.failure("/ready: check failed", failure)
-        _set_head(request, 500, _TEXT)
-        request.write(b"readiness check failed; see the log\n")
-        request.finish()
+        _send(request, 500, "readiness check failed; see the log\n")
 
 
 def _set_head(request: Request, status: int, content_type: str) -> None:
-    request.setResponseCode(status)
+    request.setResponseCode(status, HTTPStatus(status).phrase.encode())  # Twisted lacks that of 421
     request.setHeader("content-type", content_type)
     request.setHeader("cache-control", "no-store")
     if content_type == _HTML:
         request.setHeader(POLICY, _PAGE_POLICY)
+
+
+def _send(request: Request, status: int, text: str) -> None:
+    """Send a response with its length, which HEAD states as well."""
+    body = text.encode()
+    _set_head(request, status, _TEXT)
+    request.setHeader("content-length", f"{len(body)}")
+    request.write(body)
+    request.finish()

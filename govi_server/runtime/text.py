@@ -58,3 +58,15 @@ def escape_json(document: str) -> str:
 def _escape_utf16(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+
+
+def nonblank(text: str | None) -> str | None:
+    """Return a text, or None if it is blank: without any printable character except spaces."""
+    if not text:
+        return None
+    return text if _is_visible(text[0]) or any(map(_is_visible, text)) else None
+
+
+def _is_visible(character: str) -> bool:
+    # str.isprintable() is False for control and format characters, and for all spaces but U+0020.
+    return character.isprintable() and character != " "
