@@ -124,6 +124,8 @@ def make_service(config: Config, reactor: Any) -> OrderedMultiService:
 
 
 def _public_server(config: Config, modules: MultiService, statistics: LogPublisher, reactor: Any) -> Server:
+    if config.access.proxies:
+        log.info("access.header: proxies name clients in {name}", name=config.access.header or "no header field")
     return Server(
         "",
         0,
@@ -250,7 +252,8 @@ def _add_gateway(
     callback_address, simulator_address = _ListeningAddress(), _ListeningAddress()
     poster = Poster(reactor, simulator_address.url if is_demo else lambda: settings.gateway_url)
     gateway = Gateway(poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name)
-    callback = Callback(gateway, parse_networks(settings.allow), reactor.seconds, settings.subscriber_id)
+    allow = parse_networks(settings.allow)
+    callback = Callback(gateway, allow, reactor.seconds, settings.subscriber_id, config.admin.hosts)
     callback_server = Server(
         "",
         0,
@@ -313,7 +316,8 @@ def _operations(
     services.addService(Observers((history, metrics)))
     services.addService(health_timer)
     if config.admin.listen:
-        admin = Admin(reactor, metrics, status, Readiness(components, config.admin.probe, reactor))
+        readiness = Readiness(components, config.admin.probe, reactor)
+        admin = Admin(reactor, metrics, status, readiness, config.admin.hosts)
         services.addService(Listener(reactor, setting_name("admin.listen"), config.admin.listen, admin))
     if config.manhole.listen:
         _add_manhole(services, config.manhole, components, history, status, reactor)

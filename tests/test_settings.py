@@ -57,6 +57,34 @@ INVALID = (
     ("[limits]\nhead = 1e4", f"limits.head: invalid value 10000.0 (expected {BYTES}); did you mean 10000?"),
     ("cache = [60, 300]", "cache: invalid value [60, 300] (expected a table)"),
     ("[cache]\nfresh = true", f"cache.fresh: invalid value true (expected {SECONDS})"),
+    (
+        "[access]\nheader = 'X-Real-IP'",
+        "access.header: invalid value 'X-Real-IP' (expected 'X-Forwarded-For', 'Forwarded' or '')",
+    ),
+    (
+        "[access]\nheader = 'x-forwarded-for'",
+        "access.header: invalid value 'x-forwarded-for' (expected "
+        "'X-Forwarded-For', 'Forwarded' or ''); did you mean 'X-Forwarded-For'?",
+    ),
+    (
+        "[access]\nheader = ['Forwarded']",
+        "access.header: invalid value ['Forwarded'] (expected 'X-Forwarded-For', 'Forwarded' or ''); did you mean "
+        "'Forwarded'?",
+    ),
+    ("[access]\nheader = 1", "access.header: invalid value 1 (expected 'X-Forwarded-For', 'Forwarded' or '')"),
+    (
+        "[admin]\nhosts = 'a.example'",
+        "admin.hosts: invalid value 'a.example' (expected an array of hosts); did you mean ['a.example']?",
+    ),
+    (
+        "[admin]\nhosts = ['a.example:8081']",
+        "admin.hosts[0]: invalid host 'a.example:8081'; did you mean 'a.example'?",
+    ),
+    (
+        "[admin]\nhosts = ['http://a.example/']",
+        "admin.hosts[0]: invalid host 'http://a.example/'; did you mean 'a.example'?",
+    ),
+    ("[admin]\nhosts = ['*']", "admin.hosts[0]: invalid host '*' (expected a string such as 'status.example.org')"),
     ("[cache]\nentries = '1k'", f"cache.entries: invalid value '1k' (expected {COUNT})"),
     ("[gateway]\nmessage = 1.5", f"gateway.message: invalid value 1.5 (expected {BYTES})"),
     ("[breaker]\nfailures = {}", f"breaker.failures: invalid value {{}} (expected {COUNT})"),

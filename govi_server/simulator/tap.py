@@ -11,6 +11,8 @@ from twisted.python import usage
 
 from govi_server.departures.times import local_date
 from govi_server.errors import StartupError
+from govi_server.runtime.printable_log import install
+from govi_server.runtime.text import printable
 from govi_server.runtime.version import version_text
 from govi_server.settings import is_http_url
 from govi_server.simulator.feed import Publisher, SimulatedFeed
@@ -122,6 +124,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     """
     if reactor is None:
         from twisted.internet import reactor
+    install()
     url = options["callback-url"]
     if not is_http_url(url):
         raise SystemExit(
@@ -141,7 +144,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
                     raise StartupError(f"--{name}: requires --feed, the address to publish on")
         return services
     except StartupError as error:
-        raise SystemExit(f"govi-simulator: {error}") from None
+        raise SystemExit(f"govi-simulator: {printable(str(error))}") from None
 
 
 def _make_feed(options: Options, reactor: Any) -> SimulatedFeed:

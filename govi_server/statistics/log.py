@@ -12,6 +12,7 @@ from twisted.logger import ILogObserver, LogEvent, Logger, LogPublisher, globalL
 from twisted.python.logfile import LogFile
 
 from govi_server.errors import StartupError
+from govi_server.runtime.text import escape_json
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.statistics.records import CacheResult, ConnectionStatistics, End, RequestStatistics
 
@@ -94,7 +95,7 @@ def format_line(event: LogEvent, server: str) -> str | None:
             for r in statistics.requests
         ],
     )
-    return _encode(line).decode() + "\n"
+    return escape_json(_encode(line).decode()) + "\n"
 
 
 def _phases(request: RequestStatistics) -> _Phases:

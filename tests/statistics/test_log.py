@@ -54,6 +54,17 @@ class FormatTests(SynchronousTestCase):
             },
         )
 
+    def test_control_characters_are_escaped(self) -> None:
+        """No path or method, whatever it contains, has a character that a terminal obeys, or ends a line."""
+        for text in ("".join(map(chr, range(256))), "\x1b[2J\x9b\x7f\x85", "\u202e\u2028\ufeff", "\xad"):
+            request = RequestStatistics(NOW, text, text, 200, 1, "hit")
+            connection = ConnectionStatistics("govi-cache", "local", NOW, NOW, "client", [request])
+            line = format_line({"statistics": connection}, "govi-cache")
+            assert line is not None
+            self.assertTrue(line[:-1].replace("\N{NO-BREAK SPACE}", "").isprintable(), line)
+            (logged,) = json.loads(line)["requests"]
+            self.assertEqual((logged["method"], logged["path"]), (text, text))
+
     def test_unknown_module_and_stop_are_omitted(self) -> None:
         """Without a module or a stop the fields are omitted; the module of the front page is the empty string."""
         requests = [RequestStatistics(NOW), RequestStatistics(NOW, module="")]
