@@ -148,10 +148,19 @@ def _within_open_files(access: AccessSettings) -> AccessSettings:
     return msgspec.structs.replace(access, connections=connections)
 
 
-def _log_url(address: IAddress) -> None:
+def _log_url(address: IAddress, scheme: str) -> None:
     """Log the URL of the front page when the server listens on an address."""
-    if isinstance(address, IPv4Address | IPv6Address):
-        log.info("Open http://localhost:{port}/", port=address.port)
+    if url := _local_url(address, scheme):
+        log.info("Open {url}", url=url.replace("//127.0.0.1:", "//localhost:").replace("//[::1]:", "//localhost:"))
+
+
+def _local_url(address: IAddress, scheme: str) -> str | None:
+    """Return the URL of a listening address, as it is reached from this machine; None for a UNIX socket."""
+    if isinstance(address, IPv4Address):
+        return f"{scheme}://{'127.0.0.1' if address.host == '0.0.0.0' else address.host}:{address.port}/"
+    if isinstance(address, IPv6Address):
+        return f"{scheme}://[{'::1' if address.host == '::' else address.host}]:{address.port}/"
+    return None
 
 
 # URL modules and their sources
@@ -278,18 +287,13 @@ class _ListeningAddress:
     """The URL of a local port, which is known once it listens."""
 
     def __init__(self) -> None:
-        self._authority = "unknown.invalid"
+        self._url = "http://unknown.invalid/"
 
-    def set(self, address: IAddress) -> None:
-        if isinstance(address, IPv4Address):
-            host = "127.0.0.1" if address.host == "0.0.0.0" else address.host
-            self._authority = f"{host}:{address.port}"
-        elif isinstance(address, IPv6Address):
-            host = "::1" if address.host == "::" else address.host
-            self._authority = f"[{host}]:{address.port}"
+    def set(self, address: IAddress, scheme: str) -> None:
+        self._url = _local_url(address, scheme) or self._url
 
     def url(self) -> str:
-        return f"http://{self._authority}/"
+        return self._url
 
 
 # Operations

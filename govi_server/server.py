@@ -239,7 +239,6 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
     # Twisted accepts any protocol, including RejectConnection.
     def buildProtocol(self, addr: IAddress | None) -> ConnectionHandler | RejectConnection:  # type: ignore[override]
         """Return the handler of an accepted connection, or a RejectConnection if it exceeds a limit."""
-        self.accepting.check()
         client = self.access.peer(addr)
         if not self.access.acquire_connection(client):
             rejection = RejectConnection(self, "429 Too Many Requests", "Too many connections from your address\n")
@@ -251,12 +250,13 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         return rejection
 
     def _has_room(self) -> bool:
-        """Return whether another connection fits the limit, after dropping one if necessary.
+        """Return whether another connection fits the limit, and open files, after dropping one if necessary.
 
         Lingering connections are dropped first, then idle ones, then those whose request is incomplete; of each kind,
         the connection that has been in its state longest.
         """
-        if len(self.connections) < self.access.limits.connections:
+        fits = len(self.connections) < self.access.limits.connections
+        if fits and not self.accepting.paused:
             return True
         incomplete = (
             connection
@@ -266,7 +266,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         for connection in chain(self.timeouts[Deadline.LINGER], self.timeouts[Deadline.KEEP_ALIVE], incomplete):
             connection.drop()
             return True
-        return False
+        return fits
 
     @property
     def streams(self) -> int:

@@ -256,7 +256,6 @@ class Manhole(ConchFactory):
     def buildProtocol(self, addr: Any) -> Any:
         """Return the protocol of a new connection."""
         protocol: Any = super().buildProtocol(addr)
-        self.accepting.check()
         self.connections.add(protocol)
         lost = protocol.connectionLost
 

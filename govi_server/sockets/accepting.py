@@ -1,20 +1,31 @@
-"""The limit of open files: it is raised at startup, and accepting pauses near it."""
+"""The limit of open files: it is raised at startup, and near it connections are accepted one by one."""
 
 import os
 import resource
+from collections.abc import Callable
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
-SPARE_FILES = 128
-"""Files that can still be opened when accepting pauses: more than the reactor accepts in one turn."""
+MAX_SPARE_FILES = 128
+"""Files that are not used for accepted connections, but left for gateways, logs, snapshots and ZeroMQ, which aborts
+the process if it cannot open one; an eighth of a limit below 1,024."""
 
-CONNECTIONS_PER_CHECK = 16
-"""Connections accepted between checks."""
+COUNT_INTERVAL = 1.0
+"""Seconds after which open files are counted again; earlier after many accepted connections."""
 
 PAUSE_SECONDS = 1.0
-"""Interval of the checks while accepting is paused."""
+"""Interval at which a connection is accepted, and files are counted, while accepting is paused."""
+
+UNLIMITED = 1 << 30
+"""The limit of open files if there is none."""
+
+
+def file_limit() -> int:
+    """Return the limit of open files."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return UNLIMITED if soft == resource.RLIM_INFINITY else soft
 
 
 def raise_limit(target: int) -> int:
@@ -23,14 +34,31 @@ def raise_limit(target: int) -> int:
     if soft < target and soft != resource.RLIM_INFINITY:
         soft = target if hard == resource.RLIM_INFINITY else min(target, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return target if soft == resource.RLIM_INFINITY else soft
+    return min(target, file_limit())
+
+
+def count_open_files() -> int:
+    """Return the number of open files of this process."""
+    try:
+        # Since Linux 6.2 the size is the number of files.
+        return os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))
+    except OSError:  # no /proc, or no file is left to list it
+        pass
+    try:
+        lowest = os.open(os.devnull, os.O_RDONLY)
+    except OSError:
+        return file_limit()
+    os.close(lowest)
+    return lowest  # a new file has the lowest free descriptor
 
 
 class AcceptThrottle:
-    """Pauses the ports of a server while hardly any more files can be opened.
+    """Accepts the connections of a server's ports, as many as open files permit.
 
     Otherwise Twisted would accept and close each further connection, and log the client's address. Connections that
-    are not accepted wait in the kernel's queue. name: the server's name in log lines.
+    are not accepted wait in the kernel's queue. While hardly any files are left, accepting is paused: one connection
+    is accepted at an interval, so that clients are served even if the files stay in use. name: the server's name in
+    log lines.
     """
 
     log = Logger()
@@ -39,9 +67,11 @@ class AcceptThrottle:
         self._clock = clock
         self._name = name
         self._ports: list[Port] = []
-        self._accepted = 0
+        self._available = 0
+        self._counted_at: float | None = None
+        self._retry: IDelayedCall | None = None
         self.paused = False
-        """Whether accepting is paused."""
+        """Whether hardly any files are left."""
 
     def add(self, port: Port) -> None:
         """Add a listening port."""
@@ -50,35 +80,58 @@ class AcceptThrottle:
     def remove(self, port: Port) -> None:
         """Remove a port that stops listening."""
         self._ports.remove(port)
+        if not self._ports and self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
 
-    def check(self) -> None:
-        """Pause if too few files are left; must be called for each accepted connection."""
-        self._accepted += 1
-        if self._accepted % CONNECTIONS_PER_CHECK:
+    def accept(self, port: Port, accept: Callable[[], None]) -> None:
+        """Accept connections that wait at a port. accept: the port's doRead()."""
+        if not self.paused and self._count() < 1:
+            self._pause()
             return
-        if not self.paused and self._ports and not self._files_left():
-            self.paused = True
-            self.log.warn("{name}: accepting paused (too many open files)", name=self._name)
-            for port in self._ports:
-                port.stopReading()
-            self._clock.callLater(PAUSE_SECONDS, self._resume)
+        before = port.sessionno
+        port.numberAccepts = 1 if self.paused else min(port.numberAccepts, self._available)
+        accept()
+        self._available -= port.sessionno - before
+        if self.paused:
+            self._stop_reading()
+
+    def _count(self) -> int:
+        """Return how many connections may be accepted: half of the files that remain, to be counted again then."""
+        now = self._clock.seconds()
+        if self._available < 1 or self._counted_at is None or not 0 <= now - self._counted_at < COUNT_INTERVAL:
+            self._counted_at = now
+            self._available = (_free_files() - _spare_files() + 1) // 2
+        return self._available
+
+    def _pause(self) -> None:
+        self.paused = True
+        self.log.warn("{name}: accepting paused (too many open files)", name=self._name)
+        self._stop_reading()
+        self._retry = self._clock.callLater(PAUSE_SECONDS, self._resume)
 
     def _resume(self) -> None:
-        if self._ports and not self._files_left():
-            self._clock.callLater(PAUSE_SECONDS, self._resume)
-            return
-        self.paused = False
-        if self._ports:
+        """Resume if enough files are left; otherwise let each port accept one connection if any are left."""
+        self._retry = None
+        self._available = 0
+        if self._count() < 1:
+            self._retry = self._clock.callLater(PAUSE_SECONDS, self._resume)
+            if _free_files() <= _spare_files() // 2:
+                return
+        else:
+            self.paused = False
             self.log.info("{name}: accepting resumed", name=self._name)
         for port in self._ports:
             port.startReading()
 
-    def _files_left(self) -> bool:
-        """Return whether enough files are left: a new file has the lowest free descriptor."""
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        try:
-            lowest = os.open(os.devnull, os.O_RDONLY)
-        except OSError:
-            return False
-        os.close(lowest)
-        return soft == resource.RLIM_INFINITY or lowest < soft - min(SPARE_FILES, soft // 2)
+    def _stop_reading(self) -> None:
+        for port in self._ports:
+            port.stopReading()
+
+
+def _free_files() -> int:
+    return file_limit() - count_open_files()
+
+
+def _spare_files() -> int:
+    return min(MAX_SPARE_FILES, file_limit() // 8)

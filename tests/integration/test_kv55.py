@@ -211,7 +211,8 @@ async def test_nagle_algorithm_is_off(has_epoll: bool, monkeypatch: pytest.Monke
     modules: dict[str, object] = {}
     server = Server("", 0, RequestHandler, clock=reactor, find_module=modules.__getitem__)
     addresses: list[IAddress] = []
-    listener = server_service(reactor, "--listen", ["tcp:0:interface=127.0.0.1"], server, addresses.append)
+    any_port = ["tcp:0:interface=127.0.0.1"]
+    listener = server_service(reactor, "--listen", any_port, server, lambda address, _: addresses.append(address))
     listener.privilegedStartService()
     listener.startService()
     try:

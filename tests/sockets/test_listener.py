@@ -21,9 +21,13 @@ class ListenerTests(WireTestCase):
     def test_listens_on_every_endpoint(self) -> None:
         """The server listens on every endpoint, and each address is reported."""
         reactor = MemoryReactorClock()
-        addresses: list[object] = []
+        schemes: list[str] = []
         services = server_service(
-            reactor, "--listen", ["tcp:8080", "tcp:8443:interface=127.0.0.1"], self.server, addresses.append
+            reactor,
+            "--listen",
+            ["tcp:8080", "tcp:8443:interface=127.0.0.1"],
+            self.server,
+            lambda address, scheme: schemes.append(scheme),
         )
         services.privilegedStartService()
         services.startService()
@@ -31,7 +35,7 @@ class ListenerTests(WireTestCase):
             [(port, factory) for port, factory, _, _ in reactor.tcpServers],
             [(8080, self.server), (8443, self.server)],
         )
-        self.assertEqual(len(addresses), 2)
+        self.assertEqual(schemes, ["http", "http"])
 
     def test_stops_listening_before_draining(self) -> None:
         """The services stop listening first, and have stopped when the last connection is closed."""
