@@ -49,7 +49,9 @@ from govi_server.pages.front_page import SourceDescription
 from govi_server.request_handler import RequestHandler
 from govi_server.runtime.clock import ClockWatch
 from govi_server.runtime.cooperative import make_cooperator
+from govi_server.runtime.log_file import LogFile
 from govi_server.runtime.ordered_services import Drain, Observers, OrderedMultiService
+from govi_server.runtime.program import Program
 from govi_server.runtime.version import VERSION
 from govi_server.server import Server
 from govi_server.settings import AccessSettings, Config, ManholeSettings, ModuleSettings, parse_networks
@@ -83,8 +85,10 @@ GC_OLD_THRESHOLD = 100
 log = Logger()
 
 
-def make_service(config: Config, reactor: Any) -> OrderedMultiService:
-    """Return the service tree of a configuration. Raises ConfigError or StartupError.
+def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) -> OrderedMultiService:
+    """Return the service tree of a configuration, which logs to a file if there is one.
+
+    Raises ConfigError or StartupError.
 
     Services start in this order and stop in reverse order, one after another. So on SIGTERM the public server first
     stops listening and drains; then the last snapshot is written, the operators' endpoints close, the sources and
@@ -95,7 +99,7 @@ def make_service(config: Config, reactor: Any) -> OrderedMultiService:
         raise ConfigError(
             f"admin.probe: invalid TimingPointCode {config.admin.probe!r} (expected {TIMING_POINT_CODE_FORMAT})"
         )
-    services, modules = OrderedMultiService(), MultiService()
+    services, modules = Program(reactor, log_file), MultiService()
     statistics = statistics_publisher()
     server = _public_server(config, modules, statistics, reactor)
     components = Components(server)
@@ -107,6 +111,7 @@ def make_service(config: Config, reactor: Any) -> OrderedMultiService:
             NAME, path, config.statistics.rotate, config.statistics.keep, reactor, statistics
         )
         services.addService(components.statistics)
+        services.logs.append(components.statistics)
     add_modules(services, modules, config, components, reactor)
     components.modules = tuple(str(module.name) for module in modules)
     services.addService(modules)

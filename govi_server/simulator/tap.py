@@ -11,6 +11,7 @@ from twisted.python import usage
 
 from govi_server.departures.times import local_date
 from govi_server.errors import StartupError
+from govi_server.runtime.program import Program, open_log_file
 from govi_server.runtime.version import version_text
 from govi_server.settings import is_http_url
 from govi_server.simulator.feed import Publisher, SimulatedFeed
@@ -132,7 +133,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     )
     server = make_gateway_server(reactor, behaviour, lambda: str(url))
     try:
-        services = server_service(reactor, "--listen", [options["listen"]], server)
+        services = Program(reactor, open_log_file(options.parent))
+        services.addService(server_service(reactor, "--listen", [options["listen"]], server))
         if options["feed"]:
             services.addService(_make_feed(options, reactor))
         else:
