@@ -54,12 +54,12 @@ from govi_server.runtime.ordered_services import Drain, Observers, OrderedMultiS
 from govi_server.runtime.program import Program
 from govi_server.runtime.version import VERSION
 from govi_server.server import Server
-from govi_server.settings import AccessSettings, Config, ManholeSettings, ModuleSettings, parse_networks
+from govi_server.settings import Config, ManholeSettings, ModuleSettings, parse_networks
 from govi_server.settings_loader import setting_name
 from govi_server.simulator.feed import make_town_feed
 from govi_server.simulator.gateway import GatewayBehaviour, make_gateway_server
 from govi_server.simulator.town import STATION
-from govi_server.sockets.accepting import raise_limit
+from govi_server.sockets.accepting import fit_connections
 from govi_server.sockets.listener import Listener, server_service
 from govi_server.statistics.batches import StatisticsBatcher
 from govi_server.statistics.log import StatisticsLog, statistics_publisher
@@ -74,9 +74,6 @@ MAX_CALLBACK_CONNECTIONS = 1024
 
 HEALTH_INTERVAL = 10.0
 """Seconds between health checks, which determine when a failure began."""
-
-RESERVED_FILES = 1536
-"""Open files besides clients' connections: connections to gateways, callbacks, logs, and connections being closed."""
 
 GC_OLD_THRESHOLD = 100
 """Collections of the middle generation before the garbage collector scans all objects; Python's default is 10. With
@@ -129,6 +126,7 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
 
 
 def _public_server(config: Config, modules: MultiService, statistics: LogPublisher, reactor: Any) -> Server:
+    connections = fit_connections(config.access.connections, len(config.listen) + len(config.modules))
     return Server(
         "",
         0,
@@ -137,20 +135,10 @@ def _public_server(config: Config, modules: MultiService, statistics: LogPublish
         find_module=modules.getServiceNamed,
         limits=config.limits,
         headers=public_headers("Feed-State"),
-        access=ClientLimits(reactor, _within_open_files(config.access)),
+        access=ClientLimits(reactor, msgspec.structs.replace(config.access, connections=connections)),
         name=NAME,
         observer=statistics,
     )
-
-
-def _within_open_files(access: AccessSettings) -> AccessSettings:
-    """Raise the limit of open files as far as permitted; lower the limit of connections to fit."""
-    files = raise_limit(access.connections + RESERVED_FILES)
-    connections = max(files - RESERVED_FILES, files // 8)
-    if connections >= access.connections:
-        return access
-    log.warn("Accepting at most {n} connections: the limit of open files is {files}", n=connections, files=files)
-    return msgspec.structs.replace(access, connections=connections)
 
 
 def _log_url(address: IAddress, scheme: str) -> None:

@@ -8,6 +8,20 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
+from govi_server.errors import StartupError
+
+RESERVED_FILES = 1536
+"""Open files besides clients' connections: connections to gateways, callbacks, logs, and connections being closed."""
+
+OWN_FILES = 48
+"""Files that are open without any connection: 36 of the demo, and those that are opened for a moment."""
+
+FILES_PER_ENDPOINT = 2
+"""Files of an endpoint: its socket, and the poller of its connections."""
+
+MIN_CONNECTIONS = 4
+"""Fewer clients are not worth starting for."""
+
 MAX_SPARE_FILES = 128
 """Files that are not used for accepted connections, but left for gateways, logs, snapshots and ZeroMQ, which aborts
 the process if it cannot open one; an eighth of a limit below 1,024."""
@@ -22,13 +36,36 @@ UNLIMITED = 1 << 30
 """The limit of open files if there is none."""
 
 
+log = Logger()
+
+
 def file_limit() -> int:
     """Return the limit of open files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return UNLIMITED if soft == resource.RLIM_INFINITY else soft
 
 
-def raise_limit(target: int) -> int:
+def fit_connections(connections: int, endpoints: int) -> int:
+    """Raise the limit of open files as far as permitted; return how many connections fit, at most the wanted number.
+
+    endpoints: the number of endpoints of the program. Raises StartupError if hardly any connection fits.
+    """
+    files = _raise_limit(connections + RESERVED_FILES)
+    own = OWN_FILES + FILES_PER_ENDPOINT * endpoints
+    fitting = max(files - RESERVED_FILES, (files - own) // 2)
+    if fitting >= connections:
+        return connections
+    if fitting < MIN_CONNECTIONS:
+        needed = own + 2 * MIN_CONNECTIONS
+        raise StartupError(
+            f"the limit of open files is {files} (expected at least {needed}); raise it with ulimit -n, or "
+            "LimitNOFILE= of the systemd unit"
+        )
+    log.warn("Accepting at most {n} connections: the limit of open files is {files}", n=fitting, files=files)
+    return fitting
+
+
+def _raise_limit(target: int) -> int:
     """Raise the limit of open files to a target, or as far as allowed; return the smaller of limit and target."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < target and soft != resource.RLIM_INFINITY:
@@ -60,8 +97,6 @@ class AcceptThrottle:
     is accepted at an interval, so that clients are served even if the files stay in use. name: the server's name in
     log lines.
     """
-
-    log = Logger()
 
     def __init__(self, clock: IReactorTime, name: str) -> None:
         self._clock = clock
@@ -106,7 +141,7 @@ class AcceptThrottle:
 
     def _pause(self) -> None:
         self.paused = True
-        self.log.warn("{name}: accepting paused (too many open files)", name=self._name)
+        log.warn("{name}: accepting paused (too many open files)", name=self._name)
         self._stop_reading()
         self._retry = self._clock.callLater(PAUSE_SECONDS, self._resume)
 
@@ -120,7 +155,7 @@ class AcceptThrottle:
                 return
         else:
             self.paused = False
-            self.log.info("{name}: accepting resumed", name=self._name)
+            log.info("{name}: accepting resumed", name=self._name)
         for port in self._ports:
             port.startReading()
 
