@@ -52,14 +52,14 @@ class AdoptedEndpoint:
         self._reactor = reactor
         try:
             self._socket = socket.socket(fileno=os.dup(fd))
-            is_listening = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         except OSError as error:
             raise ValueError(f"descriptor {fd} is not a socket ({error.strerror})") from None
-        family, kind = self._socket.family, self._socket.type
-        if not is_listening or kind != socket.SOCK_STREAM or family not in _FAMILIES:
+        is_listening = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if not is_listening or self._socket.type != socket.SOCK_STREAM or self._socket.family not in _FAMILIES:
+            self._socket.close()
             raise ValueError(
-                f"descriptor {fd} is not a listening TCP or UNIX stream socket (in its .socket unit, expected "
-                f"ListenStream= and Accept=no)"
+                f"descriptor {fd} is not a listening TCP or UNIX socket (expected ListenStream= and Accept=no in its "
+                ".socket unit)"
             )
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
@@ -89,10 +89,13 @@ class _AdoptedUNIXPort(unix.Port):
     def adopt(cls, reactor: Any, fd: int, factory: IProtocolFactory) -> "_AdoptedUNIXPort":
         """Return the port of a listening socket."""
         port: _AdoptedUNIXPort = cls._fromListeningDescriptor(reactor, fd, factory)
-        port._bindPath = b""  # the base uses it for nothing but these changes and log lines
+        port._bindPath = b"\0"  # an abstract name, as of a socket without a file
         port.backlog = socket.SOMAXCONN  # the base calls listen() again
         port.startListening()
         return port
+
+    def _logConnectionLostMsg(self) -> None:
+        """Log nothing: the base logs the name."""
 
 
 class InheritedSocket(NamedTuple):

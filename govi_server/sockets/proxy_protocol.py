@@ -137,6 +137,8 @@ class ProxyProtocol(ProtocolWrapper):
     def dataReceived(self, data: bytes) -> None:
         """Receive bytes; after an invalid header, close the connection."""
         if self._header is None:
+            if self.disconnecting:
+                return
             self._received += data
             try:
                 self._header = parse_header(self._received)
