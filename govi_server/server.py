@@ -259,7 +259,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         the connection that has been in its state longest.
         """
         fits = len(self.connections) < self.access.limits.connections
-        if fits and not self.accepting.paused:
+        if fits and not self.accepting.scarce:
             return True
         incomplete = (
             connection

@@ -31,7 +31,7 @@ class Admin(Site):
     def __init__(self, clock: IReactorTime, metrics: Metrics, status: Status, readiness: Readiness) -> None:
         root = _Root()
         super().__init__(root, reactor=clock)
-        self.accepting = AcceptThrottle(clock, self.name)
+        self.accepting = AcceptThrottle(clock, self.name, drops=False)
         root.putChild(b"", _Page("text/html; charset=utf-8", lambda: page(status.json())))
         root.putChild(b"health", _Page(_TEXT, lambda: b"alive\n"))
         root.putChild(b"ready", _Ready(readiness))

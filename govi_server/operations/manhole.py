@@ -244,7 +244,7 @@ class Manhole(ConchFactory):
         public: Any = {key.sshType(): key.public()}
         private: Any = {key.sshType(): key}
         self.publicKeys, self.privateKeys = public, private
-        self.accepting = AcceptThrottle(clock, self.name)
+        self.accepting = AcceptThrottle(clock, self.name, drops=False)
         self.connections: set[Any] = set()
         namespace = {**objects, **commands.all()}
         greeting = (

@@ -1,4 +1,4 @@
-"""The limit of open files: it is raised at startup, and near it connections are accepted one by one."""
+"""The limit of open files: it is raised at startup, and near it fewer connections are accepted."""
 
 import os
 import resource
@@ -93,20 +93,26 @@ class AcceptThrottle:
     """Accepts the connections of a server's ports, as many as open files permit.
 
     Otherwise Twisted would accept and close each further connection, and log the client's address. Connections that
-    are not accepted wait in the kernel's queue. While hardly any files are left, accepting is paused: one connection
-    is accepted at an interval, so that clients are served even if the files stay in use. name: the server's name in
-    log lines.
+    are not accepted wait in the kernel's queue. When only the spare files are left, the server drops a connection for
+    each one that it accepts. When even half of them are in use, accepting is paused: one connection is accepted at an
+    interval, so that no client waits forever if the files stay in use.
+
+    name: the server's name in log lines. drops: whether the server drops connections; otherwise accepting is paused
+    before spare files are used.
     """
 
-    def __init__(self, clock: IReactorTime, name: str) -> None:
+    def __init__(self, clock: IReactorTime, name: str, drops: bool = True) -> None:
         self._clock = clock
         self._name = name
+        self._drops = drops
         self._ports: list[Port] = []
         self._available = 0
         self._counted_at: float | None = None
         self._retry: IDelayedCall | None = None
+        self.scarce = False
+        """Whether only spare files are left."""
         self.paused = False
-        """Whether hardly any files are left."""
+        """Whether accepting is paused."""
 
     def add(self, port: Port) -> None:
         """Add a listening port."""
@@ -121,23 +127,28 @@ class AcceptThrottle:
 
     def accept(self, port: Port, accept: Callable[[], None]) -> None:
         """Accept connections that wait at a port. accept: the port's doRead()."""
-        if not self.paused and self._count() < 1:
+        self._count()
+        if not self.paused and self._available < 1 and self._is_exhausted():
             self._pause()
             return
         before = port.sessionno
-        port.numberAccepts = 1 if self.paused else min(port.numberAccepts, self._available)
+        port.numberAccepts = min(port.numberAccepts, max(1, self._available))
         accept()
         self._available -= port.sessionno - before
         if self.paused:
             self._stop_reading()
 
-    def _count(self) -> int:
-        """Return how many connections may be accepted: half of the files that remain, to be counted again then."""
+    def _count(self) -> None:
+        """Count how many connections may be accepted until the next count: half of the files that are not spare."""
         now = self._clock.seconds()
         if self._available < 1 or self._counted_at is None or not 0 <= now - self._counted_at < COUNT_INTERVAL:
             self._counted_at = now
             self._available = (_free_files() - _spare_files() + 1) // 2
-        return self._available
+            self.scarce = self._available < 1
+
+    def _is_exhausted(self, fraction: int = 1) -> bool:
+        """Return whether accepting must pause, or even only a fraction of the files that are left then is left."""
+        return _free_files() <= _spare_files() // (2 if self._drops else 1) // fraction
 
     def _pause(self) -> None:
         self.paused = True
@@ -146,16 +157,15 @@ class AcceptThrottle:
         self._retry = self._clock.callLater(PAUSE_SECONDS, self._resume)
 
     def _resume(self) -> None:
-        """Resume if enough files are left; otherwise let each port accept one connection if any are left."""
+        """Resume if files were closed; otherwise let each port accept one connection while any are left."""
         self._retry = None
-        self._available = 0
-        if self._count() < 1:
-            self._retry = self._clock.callLater(PAUSE_SECONDS, self._resume)
-            if _free_files() <= _spare_files() // 2:
-                return
-        else:
+        if not self._is_exhausted():
             self.paused = False
             log.info("{name}: accepting resumed", name=self._name)
+        else:
+            self._retry = self._clock.callLater(PAUSE_SECONDS, self._resume)
+            if self._is_exhausted(fraction=2):
+                return
         for port in self._ports:
             port.startReading()
 

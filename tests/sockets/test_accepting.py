@@ -68,13 +68,13 @@ class FilesTestCase(SynchronousTestCase):
 class ThrottleTests(FilesTestCase):
     """AcceptThrottle."""
 
-    def listen(self, files: Files, waiting: int) -> tuple[AcceptThrottle, Port, Clock]:
+    def listen(self, files: Files, waiting: int, drops: bool = True) -> tuple[AcceptThrottle, Port, Clock]:
         clock, port = Clock(), Port(files, waiting)
-        throttle = AcceptThrottle(clock, "server")
+        throttle = AcceptThrottle(clock, "server", drops)
         throttle.add(cast(Any, port))
         return throttle, port, clock
 
-    def run_turns(self, throttle: AcceptThrottle, port: Port, turns: int = 200) -> None:
+    def run_turns(self, throttle: AcceptThrottle, port: Port, turns: int = 500) -> None:
         """Run turns of a reactor, which reads a port at which connections wait."""
         for _ in range(turns):
             if port.is_reading and port.waiting:
@@ -87,13 +87,26 @@ class ThrottleTests(FilesTestCase):
         self.assertEqual((port.waiting, throttle.paused), (0, False))
 
     def test_spare_files_are_left(self) -> None:
-        """At any limit, accepting stops while an eighth of it is left, at most 128 files; never earlier."""
+        """An eighth of the limit is spare, at most 128 files; servers that drop connections use half of them."""
         for limit, used, spare in [(56, 36, 7), (64, 36, 8), (100, 36, 12), (1024, 36, 128), (16_384, 40, 128)]:
-            files = self.set_files(limit, used)
-            throttle, port, _ = self.listen(files, 20_000)
-            self.run_turns(throttle, port)
-            self.assertTrue(throttle.paused)
-            self.assertEqual(files.limit - files.most_used, spare)
+            for drops, left in [(False, spare), (True, spare // 2)]:
+                files = self.set_files(limit, used)
+                throttle, port, _ = self.listen(files, 20_000, drops)
+                self.run_turns(throttle, port)
+                self.assertTrue(throttle.paused and throttle.scarce)
+                self.assertEqual(files.limit - files.most_used, left)
+
+    def test_connections_are_accepted_one_by_one_from_spare_files(self) -> None:
+        """When only spare files are left, one connection is accepted in a turn, so that one can be dropped for it."""
+        files = self.set_files(64, 57)
+        throttle, port, _ = self.listen(files, 100)
+        for accepted in range(1, 50):
+            self.run_turns(throttle, port, turns=1)
+            self.assertEqual((port.sessionno, throttle.scarce, throttle.paused), (accepted, True, False))
+            files.used = 57
+        files.used = 40
+        self.run_turns(throttle, port, turns=1)
+        self.assertFalse(throttle.scarce)
 
     def test_accepting_resumes_when_files_are_closed(self) -> None:
         """Accepting resumes within a second after files were closed, with one log line of each kind."""
@@ -117,8 +130,8 @@ class ThrottleTests(FilesTestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_a_connection_is_accepted_each_second_while_others_use_the_files(self) -> None:
-        """While files stay in use, one connection is accepted each second, until half of the spare files are left."""
-        files = self.set_files(64, 58)
+        """While files stay in use, one connection is accepted each second, until half of those are left."""
+        files = self.set_files(64, 60)
         throttle, port, clock = self.listen(files, 100)
         self.run_turns(throttle, port)
         self.assertEqual(port.sessionno, 0)
