@@ -100,8 +100,8 @@ class Options(usage.Options):
             "replay",
             None,
             None,
-            "Directory of recordings (.jsonl, .ctx, also .gz) to publish instead of the town, once, from "
-            "the first subscription on. Their dates are shifted: the day of the earliest KV8 becomes today, or "
+            "Recording (.jsonl, .ctx, also .gz), or directory of recordings, to publish instead of the town, once, "
+            "from the first subscription on. Their dates are shifted: the day of the earliest KV8 becomes today, or "
             "without KV8 the day with the most planned passing times.",
         ],
     ]

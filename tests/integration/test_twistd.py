@@ -71,7 +71,7 @@ def test_accepting_pauses_while_others_use_all_files(twistd: Twistd) -> None:
     """If the limit of open files is used up by others, accepting pauses, with one log line, and resumes."""
     port = free_port()
     process = twistd(*arguments(port))
-    output = wait_for(process, "Open http://")
+    output = wait_for(process, "(RECOVERING)")  # the last files are open
     used = len(os.listdir(f"/proc/{process.pid}/fd"))
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (used + 1, 300))
     with socket.create_connection(("127.0.0.1", port), 20) as client:
