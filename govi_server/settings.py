@@ -27,8 +27,14 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 
 def parse_networks(texts: Sequence[str]) -> list[Network]:
-    """Parse networks such as 192.0.2.0/24. Raises ValueError."""
-    return [ip_network(text) for text in texts]
+    """Parse networks such as 192.0.2.0/24; mapped IPv4 (RFC 4291) becomes IPv4, as of clients. Raises ValueError."""
+    networks: list[Network] = []
+    for network in map(ip_network, texts):
+        mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+        networks.append(
+            IPv4Network((mapped, network.prefixlen - 96)) if mapped and network.prefixlen >= 96 else network
+        )
+    return networks
 
 
 def is_http_url(text: str) -> bool:

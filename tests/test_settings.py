@@ -282,6 +282,16 @@ class LoadTests(ConfigTestCase):
         self.assertEqual(config.feed.timetable, "")
         self.assertEqual([str(network) for network in parse_networks(kv55.allow)], ["127.0.0.0/8", "::1/128"])
 
+    def test_mapped_networks(self) -> None:
+        """Networks of IPv4 addresses within IPv6 are IPv4 networks, as the addresses of clients are."""
+        networks = parse_networks(
+            ["::ffff:192.0.2.0/120", "::ffff:192.0.2.7", "::ffff:0:0/96", "::/0", "2001:db8::/96"]
+        )
+        self.assertEqual(
+            [str(network) for network in networks],
+            ["192.0.2.0/24", "192.0.2.7/32", "0.0.0.0/0", "::/0", "2001:db8::/96"],
+        )
+
     def test_default_limits(self) -> None:
         """Deadlines and ages have the documented defaults."""
         config = load(None, {})

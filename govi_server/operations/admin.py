@@ -90,7 +90,7 @@ class Admin(Site):
     ) -> None:
         root = _Root()
         super().__init__(root, reactor=clock)
-        self.accepting = AcceptThrottle(clock, self.name)
+        self.accepting = AcceptThrottle(clock, self.name, drops=False)
         self._hosts = hosts
         self._warnings = ThrottledWarnings(self._log, clock)
         root.putChild(b"", _Page(_HTML, lambda: page(status.json())))

@@ -254,7 +254,7 @@ class Manhole(ConchFactory):
         public: Any = {key.sshType(): key.public()}
         private: Any = {key.sshType(): key}
         self.publicKeys, self.privateKeys = public, private
-        self.accepting = AcceptThrottle(clock, self.name)
+        self.accepting = AcceptThrottle(clock, self.name, drops=False)
         self.connections: set[Any] = set()
         namespace = {**objects, **commands.all()}
         greeting = (
@@ -266,7 +266,6 @@ class Manhole(ConchFactory):
     def buildProtocol(self, addr: Any) -> Any:
         """Return the protocol of a new connection."""
         protocol: Any = super().buildProtocol(addr)
-        self.accepting.check()
         self.connections.add(protocol)
         lost = protocol.connectionLost
 

@@ -12,6 +12,7 @@ from twisted.python import usage
 from govi_server.departures.times import local_date
 from govi_server.errors import StartupError
 from govi_server.runtime.printable_log import install
+from govi_server.runtime.program import Program, open_log_file
 from govi_server.runtime.text import printable
 from govi_server.runtime.version import version_text
 from govi_server.settings import is_http_url
@@ -101,8 +102,8 @@ class Options(usage.Options):
             "replay",
             None,
             None,
-            "Directory of recordings (.jsonl, .ctx, also .gz) to publish instead of the town, once, from "
-            "the first subscription on. Their dates are shifted: the day of the earliest KV8 becomes today, or "
+            "Recording (.jsonl, .ctx, also .gz), or directory of recordings, to publish instead of the town, once, "
+            "from the first subscription on. Their dates are shifted: the day of the earliest KV8 becomes today, or "
             "without KV8 the day with the most planned passing times.",
         ],
     ]
@@ -135,7 +136,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     )
     server = make_gateway_server(reactor, behaviour, lambda: str(url))
     try:
-        services = server_service(reactor, "--listen", [options["listen"]], server)
+        services = Program(reactor, open_log_file(options.parent))
+        services.addService(server_service(reactor, "--listen", [options["listen"]], server))
         if options["feed"]:
             services.addService(_make_feed(options, reactor))
         else:

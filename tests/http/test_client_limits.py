@@ -268,6 +268,19 @@ class ServerTests(WireTestCase):
         newcomer.get("/parrot/text/b")
         self.assertEqual(newcomer.response().body, b"b")
 
+    def test_idle_connection_is_dropped_while_files_are_scarce(self) -> None:
+        """While only spare files are left, an idle connection makes room; without one, the new one is accepted."""
+        self.server.accepting.scarce = True
+        idle = self.connect()
+        idle.get("/parrot/text/a")
+        busy = self.connect()
+        self.assertTrue(idle.closed)
+        idle.leave()
+        busy.get("/parrot/defer")
+        newcomer = self.connect()
+        newcomer.get("/parrot/text/a")
+        self.assertEqual(newcomer.response().body, b"a")
+
     def test_lingering_connection_is_dropped_first(self) -> None:
         """A lingering connection makes room before an idle one, and each only once."""
         idle, *lingering = (self.connect() for _ in range(3))
