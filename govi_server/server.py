@@ -22,22 +22,20 @@ from zope.interface import implementer
 from govi_server.http.caching.request_memo import RequestMemo
 from govi_server.http.client_limits import UNLIMITED, Client, ClientLimits
 from govi_server.http.request import Environ
-from govi_server.http.response import Headers, format_response, pairs
+from govi_server.http.response import RETRY_AFTER, Headers, format_response, pairs
 from govi_server.http.state import TABLE, Deadline, Lifecycle, State, TimeoutHandler
+from govi_server.http.unfinished import UnfinishedRequests
 from govi_server.runtime.text import pluralize
 from govi_server.settings import ServerSettings
 from govi_server.sockets.accepting import AcceptThrottle
 from govi_server.sockets.transport import IClientTransport, close_now
-from govi_server.statistics.records import ConnectionRecorder, End
+from govi_server.statistics.records import MAX_RECORDS, MAX_REQUESTS, MIN_REQUESTS, ConnectionRecorder, End
 
 LINGER_SECONDS = 2.0
 """Time for a client to read the last response and close, before the connection is aborted."""
 
 MAX_EVICTION_CANDIDATES = 100
 """Connections that are searched for an incomplete request to drop if no connection is idle."""
-
-RETRY_AFTER_SECONDS = "5"
-"""Retry-After of the response to a rejected connection."""
 
 REPORT_INTERVAL = 60.0
 """Seconds after which the statistics of an open connection are published."""
@@ -60,6 +58,9 @@ class ConnectionHandler(Protocol):
     def handle_timeout(self) -> bool:
         """Send 406 to a request past its deadline unless its response has begun; return whether it was sent."""
 
+    def handle_overload(self) -> bool:
+        """Send 503 to a request that holds too much, unless its response has begun; return whether it was sent."""
+
     def handle_closing(self, previous: State) -> None:
         """End the current request, after the connection has left its previous state for an ending one."""
 
@@ -79,13 +80,14 @@ class Connection(Lifecycle):
     sock: its transport. handler: its protocol.
     """
 
-    __slots__ = ("_client", "_server", "end", "handler", "sock")
+    __slots__ = ("_client", "_held", "_server", "end", "handler", "sock")
 
     def __init__(self, sock: IClientTransport, handler: ConnectionHandler, server: "Server") -> None:
         super().__init__(server.state_timeouts)
         self.sock = sock
         self.handler = handler
         self._server = server
+        self._held = 0
         # Behind haproxy the client is unknown until the PROXY header has arrived.
         self._client = handler.accepted_from if isinstance(sock, tcp.Connection) else None
         self.end: End | None = None
@@ -110,6 +112,19 @@ class Connection(Lifecycle):
         else:
             self.abort("timeout")
 
+    def hold(self, size: int) -> None:
+        """Set the bytes that the connection holds of unfinished requests; it is ended if all hold too many."""
+        if size != self._held:
+            before, self._held = self._held, size
+            self._server.unfinished.change(self, before, size)
+
+    def reject(self) -> None:
+        """End the connection because it holds too much: send 503 and close, or abort during a response."""
+        if self.handler.handle_overload():
+            self.close()
+        else:
+            self.abort()
+
     def close(self, end: End = "server", nothing_follows: bool = False) -> None:
         """Close the sending side after all written bytes; the client has LINGER_SECONDS to close the other side.
 
@@ -122,7 +137,6 @@ class Connection(Lifecycle):
             return
         self._leave(State.LINGERING, end)
         self.sock.resumeProducing()
-        self.sock.unregisterProducer()
         if ITCPTransport.providedBy(self.sock) and not INegotiated.providedBy(self.sock):
             self.sock.loseWriteConnection()
         else:  # TLS closes with its own alert
@@ -134,7 +148,6 @@ class Connection(Lifecycle):
             self.abort()
             return
         self._leave(State.CLOSING, "server")
-        self.sock.unregisterProducer()
         self.sock.loseConnection()
 
     def abort(self, end: End = "server") -> None:
@@ -144,27 +157,34 @@ class Connection(Lifecycle):
         self.sock.abortConnection()
 
     def lost(self, end: End) -> None:
-        """Remove the connection, whose transport is closed."""
+        """Remove the connection, whose transport is closed, and break its reference cycles.
+
+        Otherwise the garbage collector would free what the client has sent, much later.
+        """
         if self.state is not State.CLOSED:
             self._leave(State.CLOSED, end)
         self._server.closed(self)
+        del self.handler
 
     def _leave(self, state: State, end: End) -> None:
         """Enter an ending state, in which no more requests are served."""
         self.end = self.end or end
-        previous = self.state
+        previous, was_ending = self.state, self.is_ending
         self.enter(state)
+        if not was_ending:
+            self.sock.unregisterProducer()  # a TLS transport would keep it
         self._server.reports.stop(self)
         self.handler.handle_closing(previous)
+        self.hold(0)
 
 
 class RejectConnection(protocol.Protocol):
     """Rejects a connection: sends a short response and closes."""
 
     def __init__(self, server: "Server", status: str, text: str) -> None:
-        headers = {"Content-Type": "text/plain; charset=utf-8", "Retry-After": RETRY_AFTER_SECONDS}
+        fields = [("Content-Type", "text/plain; charset=utf-8"), RETRY_AFTER]
         self._response = format_response(
-            status, [*headers.items(), *server.headers], text.encode(), now=server.clock.seconds(), connection="close"
+            status, [*fields, *server.headers], text.encode(), now=server.clock.seconds(), connection="close"
         )
 
     def connectionMade(self) -> None:
@@ -185,7 +205,8 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
     a connection from the server and a transport. clock: the source of all times and delayed calls. find_module:
     returns the module for a path's first segment, or raises KeyError, as MultiService.getServiceNamed does. headers:
     header fields of every response. access: the limits of clients, none by default. name: the name in log lines and
-    statistics. observer: receives the statistics of connections as log events; the global log by default.
+    statistics. observer: receives the statistics of connections as log events; the global log by default. unfinished:
+    bounds the unfinished requests, also of other servers; only of this one by default.
     """
 
     noisy = False
@@ -204,6 +225,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         access: ClientLimits | None = None,
         name: str = "govi-cache",
         observer: ILogObserver = globalLogPublisher,
+        unfinished: UnfinishedRequests | None = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -215,10 +237,12 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         self.name = name
         self.access = access or ClientLimits(clock, UNLIMITED)
         self.observer = observer
+        self.unfinished = unfinished or UnfinishedRequests(clock, limits.unfinished, self.access.limits.connections)
         self.accepting = AcceptThrottle(clock, name)
         self.request_memo = RequestMemo()
         self.draining = False
         self.connections: dict[ConnectionHandler, Connection] = {}
+        self.max_records = MAX_REQUESTS
         self.timeouts = {
             Deadline.REQUEST: TimeoutHandler(clock, limits.connection, Connection.disconnect),
             Deadline.KEEP_ALIVE: TimeoutHandler(clock, limits.keep_alive, Connection.close),
@@ -261,7 +285,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         incomplete = (
             connection
             for connection in islice(self.timeouts[Deadline.REQUEST], MAX_EVICTION_CANDIDATES)
-            if connection.state in (State.NEW, State.RECEIVING)
+            if connection.state in (State.NEW, State.RECEIVING, State.DISCARDING)
         )
         for connection in chain(self.timeouts[Deadline.LINGER], self.timeouts[Deadline.KEEP_ALIVE], incomplete):
             connection.drop()
@@ -297,7 +321,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         self.draining = True
         self._drained = drained = Deferred[None]()
         for connection in list(self.connections.values()):
-            if connection.state in (State.NEW, State.IDLE):
+            if connection.state in (State.NEW, State.IDLE, State.DISCARDING):
                 connection.close()
             else:
                 connection.handler.end_stream()
@@ -327,15 +351,20 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
     def opened(self, handler: ConnectionHandler, sock: IClientTransport) -> Connection:
         """Add a connection and start the deadline of its first request."""
         self.connections[handler] = connection = Connection(sock, handler, self)
+        self._set_max_records()
         self.reports.start(connection)
         return connection
 
     def closed(self, connection: Connection) -> None:
         """Remove a connection."""
         del self.connections[connection.handler]
+        self._set_max_records()
         self.access.release_connection(connection.handler.accepted_from)
         if self._drained is not None and not self.connections:
             self._end()
+
+    def _set_max_records(self) -> None:
+        self.max_records = min(max(MAX_RECORDS // (len(self.connections) or 1), MIN_REQUESTS), MAX_REQUESTS)
 
     def _report(self, connection: Connection) -> None:
         connection.handler.record.flush("open")

@@ -192,6 +192,11 @@ class ServerSettings(Struct, frozen=True):
     ] = 8192
     head: Annotated[Bytes, "Maximum length of request line and header section together, then 431."] = 16384
     body: Annotated[Bytes, "Maximum length of a request body, then 413; ten times the largest board."] = 1 << 20
+    unfinished: Annotated[
+        Bytes,
+        "Maximum bytes of unfinished requests of all connections together, callbacks included; then the oldest one "
+        "that holds more than an equal share gets 503. Enough for 10,000 requests of 6 kB each.",
+    ] = 64 << 20
 
 
 class AccessSettings(Struct, frozen=True):

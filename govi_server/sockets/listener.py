@@ -14,11 +14,13 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from govi_server.errors import StartupError
 from govi_server.runtime.ordered_services import Drain, OrderedMultiService
 from govi_server.sockets import poller
 from govi_server.sockets.accepting import AcceptThrottle
+from govi_server.sockets.tls import TLSTransport
 
 BACKLOG = 1024
 """Connections that may wait to be accepted; clients of further ones retry after a second. Twisted's default is 50."""
@@ -89,6 +91,8 @@ class Listener(StreamServerEndpointService):
         address = port.getHost()
         self.log.info("Listening on {address} for {name}", address=_format_address(address), name=self._server.name)
         self._server.accepting.add(port)
+        if isinstance(port.factory, TLSMemoryBIOFactory):  # of an ssl endpoint
+            port.factory.protocol = TLSTransport
         if isinstance(port, tcp.Port):
             _prepare(port, self._reactor)
         self._listening(address)
