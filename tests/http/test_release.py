@@ -120,17 +120,15 @@ def created_objects() -> Counter[str]:
     )
 
 
-def set_attribute(failure: Failure, name: str, value: object) -> None:
-    """Set an attribute of a Failure, except for the traceback that pytest attaches to it."""
-    if name != "_twisted_raw_excinfo":
-        BaseException.__setattr__(failure, name, value)
+original_init = Failure.__init__
+"""Without the patch that pytest applies while a test runs, which lets each Failure refer to a traceback."""
 
 
 class ReleaseTests(SynchronousTestCase):
     """Objects that are left when all connections of a server have ended."""
 
     def setUp(self) -> None:
-        self.patch(Failure, "__setattr__", set_attribute)
+        self.patch(Failure, "__init__", original_init)
 
     def left_after(self, steps: list[Step]) -> Counter[str]:
         """Return the objects that are left after steps, although the server forgot its connections."""
