@@ -124,11 +124,19 @@ original_init = Failure.__init__
 """Without the patch that pytest applies while a test runs, which lets each Failure refer to a traceback."""
 
 
+def clean_failure(failure: Failure) -> None:
+    """Do what the method does, which pytest-twisted replaces by one that does nothing."""
+    failure.tb = None
+    if failure.value is not None:
+        failure.value.__traceback__ = None
+
+
 class ReleaseTests(SynchronousTestCase):
     """Objects that are left when all connections of a server have ended."""
 
     def setUp(self) -> None:
         self.patch(Failure, "__init__", original_init)
+        self.patch(Failure, "cleanFailure", clean_failure)
 
     def left_after(self, steps: list[Step]) -> Counter[str]:
         """Return the objects that are left after steps, although the server forgot its connections."""
