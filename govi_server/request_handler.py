@@ -6,7 +6,7 @@ from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -59,7 +59,6 @@ class RequestHandler(Sender):
         self.sock = cast(IClientTransport, sock)  # None until connectionMade()
         self._processing: Deferred[None] | None = None
         self._requests_in_turn = 0
-        self._next_turn: IDelayedCall | None = None
         self._discarded_bytes = 0
         self._header_section: bytes | None = None
         """The received bytes, if they may be exactly the header section of the current request."""
@@ -122,9 +121,7 @@ class RequestHandler(Sender):
     def handle_closing(self, previous: State) -> None:
         """End the current request, after the connection has left its previous state for an ending one."""
         self.abandon_record(previous)
-        if self._next_turn is not None:
-            self._next_turn.cancel()
-            self._next_turn = None
+        self.server.turns.remove(self)
         self.clear_buffer()
         if self._processing is not None:
             self._processing.cancel()
@@ -368,16 +365,15 @@ class RequestHandler(Sender):
         """Continue with the next request: at once, or after other connections if this one sends many."""
         self._requests_in_turn += 1
         if not self._is_parsing:
-            self._resume()
+            self.resume()
         elif self._requests_in_turn < MAX_REQUESTS_IN_TURN:
             self.connection.enter(_IDLE)  # dataReceived() continues with the next request
         else:
             self.connection.enter(State.YIELDING)
-            self._next_turn = self.server.clock.callLater(0, self._resume)
+            self.server.turns.add(self)
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
         """Continue with the next request, part of which may be in the buffer."""
-        self._next_turn = None
         self.connection.enter(_IDLE)
         self.sock.resumeProducing()
         self._receive(b"")

@@ -24,6 +24,7 @@ from govi_server.http.client_limits import UNLIMITED, Client, ClientLimits
 from govi_server.http.request import Environ
 from govi_server.http.response import RETRY_AFTER, Headers, format_response, pairs
 from govi_server.http.state import TABLE, Deadline, Lifecycle, State, TimeoutHandler
+from govi_server.http.turns import Turns
 from govi_server.http.unfinished import UnfinishedRequests
 from govi_server.runtime.text import pluralize
 from govi_server.settings import ServerSettings
@@ -36,6 +37,9 @@ LINGER_SECONDS = 2.0
 
 MAX_EVICTION_CANDIDATES = 100
 """Connections that are searched for an incomplete request to drop if no connection is idle."""
+
+TLS_BYTES = 40 << 10
+"""Memory of a TLS connection in OpenSSL, about."""
 
 REPORT_INTERVAL = 60.0
 """Seconds after which the statistics of an open connection are published."""
@@ -240,6 +244,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         self.unfinished = unfinished or UnfinishedRequests(clock, limits.unfinished, self.access.limits.connections)
         self.accepting = AcceptThrottle(clock, name)
         self.request_memo = RequestMemo()
+        self.turns = Turns(clock)
         self.draining = False
         self.connections: dict[ConnectionHandler, Connection] = {}
         self.max_records = MAX_REQUESTS
@@ -359,6 +364,8 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         """Remove a connection."""
         del self.connections[connection.handler]
         self._set_max_records()
+        if INegotiated.providedBy(connection.sock):
+            self.unfinished.freed.add(TLS_BYTES)
         self.access.release_connection(connection.handler.accepted_from)
         if self._drained is not None and not self.connections:
             self._end()

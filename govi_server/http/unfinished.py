@@ -6,6 +6,7 @@ from typing import Protocol
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from govi_server.runtime.malloc import FreedMemory
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 
 UNFINISHED = "unfinished"
@@ -33,6 +34,7 @@ class UnfinishedRequests:
         self.limit = limit
         self.bytes = 0
         self.incidents = ThrottledWarnings(self.log, clock)
+        self.freed = FreedMemory(clock)
         self._share = limit // connections
         # Ordered by the time at which they exceeded their share; see TimeoutHandler.
         self._large: OrderedDict[Holder, None] = OrderedDict()
@@ -40,6 +42,8 @@ class UnfinishedRequests:
     def change(self, holder: Holder, before: int, after: int) -> None:
         """Change the number of bytes that a connection holds; reject others, or itself, if they are too many."""
         self.bytes += after - before
+        if after < before:
+            self.freed.add(before - after)
         if after > self._share:
             self._large[holder] = None
         elif before > self._share:
