@@ -125,6 +125,8 @@ class RequestHandler(Sender):
         self.clear_buffer()
         if self._processing is not None:
             self._processing.cancel()
+        self._header_section = None
+        self.next_request()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Cancel this client's wait, if any, and publish the statistics; shared gateway requests continue."""

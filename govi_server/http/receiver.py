@@ -83,10 +83,8 @@ class RequestReceiver(Protocol):
             self._is_parsing = False
 
     def clear_buffer(self) -> None:
-        """Discard the received bytes, and what is held of the current request."""
+        """Discard the bytes that were not parsed."""
         self._buffer = b""
-        self._body = None
-        self._request_size = 0
 
     def _take(self, size: int) -> bytes:
         """Remove bytes from the start of the buffer and return them."""

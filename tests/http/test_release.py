@@ -1,18 +1,15 @@
 """Whatever a connection held is freed when it ends, without the garbage collector."""
 
-import gc
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from types import CoroutineType, FrameType, TracebackType
+from collections.abc import Mapping
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.request_handler import MAX_REQUESTS_IN_TURN
+from tests.garbage import clean_failure, created_objects, original_init, without_collector
 from tests.http.test_state import (
     CACHED,
     CONNECT,
@@ -33,9 +30,6 @@ from tests.http.test_state import (
     World,
     request,
 )  # fmt: skip
-
-FRAMEWORK = (Deferred, FrameType, TracebackType, CoroutineType)
-"""Types, besides those of the program, that refer to what a connection held."""
 
 CACHED_OBJECTS = Counter(Client=2, MemoEntry=1, Board=2, Trip=2, Entry=2, CachedResponse=9, Representation=9)
 """Objects that a server caches, whatever its connections do; there may be fewer."""
@@ -98,37 +92,6 @@ WAYS: Mapping[str, list[Step]] = {
     **SCENARIOS,
 }  # fmt: skip
 """Every way in which a connection ends. At its end, those that are open leave."""
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    """Disable the garbage collector, and let created_objects() ignore the objects that exist now."""
-    gc.disable()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        gc.enable()
-
-
-def created_objects() -> Counter[str]:
-    """Return the number of objects by type: those of the program, and of the framework that may refer to them."""
-    types = Counter(type(each) for each in gc.get_objects())
-    return Counter(
-        {t.__name__: n for t, n in types.items() if str(t.__module__).startswith("govi_server.") or t in FRAMEWORK}
-    )
-
-
-original_init = Failure.__init__
-"""Without the patch that pytest applies while a test runs, which lets each Failure refer to a traceback."""
-
-
-def clean_failure(failure: Failure) -> None:
-    """Do what the method does, which pytest-twisted replaces by one that does nothing."""
-    failure.tb = None
-    if failure.value is not None:
-        failure.value.__traceback__ = None
 
 
 class ReleaseTests(SynchronousTestCase):
