@@ -1,7 +1,7 @@
 """Return freed memory to the kernel.
 
-free() only shortens the heap at its end. After 2,374 connections with 16 kB of a header section each had closed, 37 MB
-of freed memory stayed resident.
+free() only shortens the heap at its end: after 2,374 connections with 16 kB of a header section each had closed, 37
+MB of free memory stayed resident.
 """
 
 import ctypes

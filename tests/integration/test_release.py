@@ -155,7 +155,7 @@ async def test_nothing_is_left(kind: str, tmp_path: Path, monkeypatch: pytest.Mo
                     client.send(data)
                 clients.append((client, how))
         if kind in ("ssl", "haproxy"):  # without a TLS handshake or a PROXY header
-            client = socket.create_connection(address)
+            client = await connect("tcp", address, tls)
             client.send(b"nonsense" * 20)
             clients.append((client, "wait"))
         await sleep(0.2)
