@@ -15,12 +15,13 @@ from zope.interface import implementer
 from govi_server.http.caching.conditional import conditions
 from govi_server.http.caching.request_memo import MemoEntry
 from govi_server.http.client_limits import Client, request_cost
+from govi_server.http.connection import Connection
 from govi_server.http.parameters import InvalidParameter
 from govi_server.http.request import Environ, RequestError
 from govi_server.http.response import NO_STORE
 from govi_server.http.sender import Sender, connection_field
 from govi_server.http.state import Input, State
-from govi_server.server import Connection, Server
+from govi_server.server import Server
 from govi_server.sockets.transport import IClientTransport, write_some
 from govi_server.statistics.records import MAX_PATH, ConnectionRecorder
 from govi_server.web_handler import CacheableHandler, ICacheableModule, IWebModule, Responder, WebHandler

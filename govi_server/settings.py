@@ -204,7 +204,7 @@ class AccessSettings(Struct, frozen=True):
 
     connections: Annotated[
         Count,
-        "Maximum open connections of all clients, about 10 kB each; the longest idle one is closed to make room. "
+        "Maximum open connections of all clients, about 4 kB each; the longest idle one is closed to make room. "
         "Lowered to what the system's limit of open files permits.",
     ] = 10_000
     per_client: Annotated[

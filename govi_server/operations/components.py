@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
+from govi_server.http.unfinished import UNFINISHED
 from govi_server.kv55.gateway import Gateway
 from govi_server.kv78turbo.feed import REJECT_REASONS, Feed
 from govi_server.operations.snapshot import Snapshots
@@ -17,6 +18,7 @@ INCIDENT_KINDS = {
     "subscriber": ("empty", "envelope", "not consumed", "slow", "too large"),
     "statistics": ("unwritable",),
     "snapshot": ("unwritable",),
+    "connections": (UNFINISHED,),
 }
 """The kinds of incidents by component. Metrics show the module's name instead of "gateway"."""
 
@@ -55,3 +57,4 @@ class Components:
             yield "statistics", self.statistics.incidents.counts
         if self.snapshots is not None:
             yield "snapshot", self.snapshots.incidents.counts
+        yield "connections", self.server.unfinished.incidents.counts

@@ -9,9 +9,10 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from govi_server.http.connection import ConnectionHandler
 from govi_server.operations.components import Components
 from govi_server.operations.health import describe_feed
-from govi_server.server import ConnectionHandler, Server
+from govi_server.server import Server
 from govi_server.sockets.transport import IClientTransport
 
 _ERROR = re.compile(b"<Error>(.{1,200}?)</Error>")

@@ -91,8 +91,6 @@ class Listener(StreamServerEndpointService):
         address = port.getHost()
         self.log.info("Listening on {address} for {name}", address=_format_address(address), name=self._server.name)
         self._server.accepting.add(port)
-        if isinstance(port.factory, TLSMemoryBIOFactory):  # of an ssl endpoint
-            port.factory.protocol = TLSTransport
         if isinstance(port, tcp.Port):
             _prepare(port, self._reactor)
         self._listening(address)
@@ -128,7 +126,9 @@ def server_service(
 
 
 def _prepare(port: tcp.Port, reactor: object) -> None:
-    """Set the poller, the backlog and TCP_NODELAY."""
+    """Set the transport of TLS, the poller, the backlog and TCP_NODELAY."""
+    if isinstance(port.factory, TLSMemoryBIOFactory):  # of an ssl endpoint
+        port.factory.protocol = TLSTransport
     if poller.IS_AVAILABLE:
         transport: Any = port.transport
         connections = poller.Poller(reactor)

@@ -157,7 +157,7 @@ class World:
             mock.patch.object(Lifecycle, "enter", record),
             mock.patch("govi_server.sockets.transport.write_some", write_some),
             mock.patch("govi_server.request_handler.write_some", write_some),
-            mock.patch("govi_server.server.close_now", close_now),
+            mock.patch("govi_server.http.connection.close_now", close_now),
         ):
             yield
 
