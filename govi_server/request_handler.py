@@ -6,20 +6,21 @@ from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IAddress, INegotiated
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from govi_server.http.caching.conditional import conditions
 from govi_server.http.caching.request_memo import MemoEntry
 from govi_server.http.client_limits import Client, request_cost
 from govi_server.http.connection import Connection
+from govi_server.http.cors import is_preflight
+from govi_server.http.flow_control import FlowControl
 from govi_server.http.parameters import InvalidParameter
 from govi_server.http.request import Environ, RequestError
 from govi_server.http.response import NO_STORE
-from govi_server.http.sender import Sender, connection_field
+from govi_server.http.sender import connection_field
 from govi_server.http.state import Input, State
 from govi_server.server import Server
 from govi_server.sockets.transport import IClientTransport, write_some
@@ -42,8 +43,7 @@ _log = Logger()  # not an attribute, so that log events do not refer to a connec
 _NEW, _IDLE, _PARSED = State.NEW, State.IDLE, Input.PARSED
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer)
-class RequestHandler(Sender):
+class RequestHandler(FlowControl):
     """Receives requests, routes them to modules, and sends the responses.
 
     As its transport's producer, it is paused while the client does not read its responses.
@@ -58,7 +58,6 @@ class RequestHandler(Sender):
         super().__init__()
         self.server = server
         self.sock = cast(IClientTransport, sock)  # None until connectionMade()
-        self._processing: Deferred[None] | None = None
         self._requests_in_turn = 0
         self._discarded_bytes = 0
         self._header_section: bytes | None = None
@@ -78,46 +77,6 @@ class RequestHandler(Sender):
     def peer(self) -> IAddress:
         """The client's address."""
         return self.connection.addr
-
-    @property
-    def paused(self) -> bool:
-        """Whether received bytes are buffered."""
-        return self.connection.state.rule.input is not _PARSED
-
-    def readConnectionLost(self) -> None:
-        """Close after the responses to all complete requests: the client has closed its sending side."""
-        self.read_closed = True
-        if self.connection.is_ending:
-            self.sock.loseConnection()
-        elif not self.paused or self.is_streaming:
-            self.connection.close("client")
-
-    def writeConnectionLost(self) -> None:
-        """Wait until the client closes its side as well."""
-
-    def pauseProducing(self) -> None:
-        """Stop receiving: the client does not read its responses."""
-        if self.connection.state in (State.SENDING, State.STREAMING):
-            self.connection.enter(State.WRITE_PAUSED)
-            self.connection.hold(self.held + self._response_size)
-        self.sock.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        """Continue: the client has read its responses."""
-        if self.connection.state is not State.WRITE_PAUSED:
-            if not self.paused:
-                self.sock.resumeProducing()
-        elif self._processing is None:
-            self.connection.enter(State.SENDING)
-            self._finish()
-        else:
-            self.connection.enter(State.STREAMING if self.is_streaming else State.SENDING)
-            self.connection.hold(self.held)
-            if self.is_streaming:
-                self.sock.resumeProducing()
-
-    def stopProducing(self) -> None:
-        """Do nothing: connectionLost() follows."""
 
     def handle_closing(self, previous: State) -> None:
         """End the current request, after the connection has left its previous state for an ending one."""
@@ -187,7 +146,7 @@ class RequestHandler(Sender):
             return
         self.keep_alive = False
         self.send_response(f"{error}\n", error.status)
-        self._finish()
+        self.finish_request()
 
     # From requests to responses.
 
@@ -230,7 +189,7 @@ class RequestHandler(Sender):
         """Store the request in the memo, if its response depends only on the header section."""
         header_section = self._header_section
         has_precondition = "if-match" in env or "if-unmodified-since" in env  # too rare for the fast path
-        if header_section is None or has_precondition or self.server.access.is_forwarded(env):
+        if header_section is None or has_precondition or env.is_https or self.server.access.is_forwarded(env):
             return
         method, path, keep_alive = env["request_method"], env["path_info"][:MAX_PATH], env.keeps_alive()
         connection = connection_field(env, keep_alive)
@@ -265,17 +224,24 @@ class RequestHandler(Sender):
         if method not in _KNOWN_METHODS:
             self.send_response("Unknown method\n", "501 Not Implemented")
             return succeed(None)
+        if env.is_https and not (INegotiated.providedBy(self.sock) or self.server.access.is_gateway(self.peer)):
+            self.mark("lookup")
+            self.send_response("https requires a connection with TLS\n", "421 Misdirected Request")
+            return succeed(None)
         if method == "CONNECT":
             self.keep_alive = False  # the following bytes may be meant for the host in the target
         if path == "*":  # the entire server
             self.mark("lookup")
             self.send_methods(env, tuple(_HANDLER_METHODS))
             return succeed(None)
-        segment = path.lstrip("/").partition("/")[0]
+        segment = path[1:].partition("/")[0]
         handler = self._handler(segment, env)
         self.mark("lookup")
         if handler is None:
-            self.send_not_found()
+            if is_preflight(env):  # otherwise scripts could not read the 404
+                self.send_methods(env, WebHandler.methods)
+            else:
+                self.send_not_found()
             return succeed(None)
         self.record.set_module(segment)
         if method not in handler.methods:
@@ -332,14 +298,14 @@ class RequestHandler(Sender):
             _log.error("{path!r}: the module returned without a response", path=self._path)
             self.send_response("Internal server error\n", "500 Internal Server Error")
         if self.connection.state in (State.SENDING, State.STREAMING):
-            self._finish()
+            self.finish_request()
 
     @property
     def _path(self) -> str | None:
         """The path of the current request, for log lines."""
         return None if self._env is None else self._env["path_info"][:MAX_PATH]
 
-    def _finish(self) -> None:
+    def finish_request(self) -> None:
         """End the current request, whose response was written; continue with the next request, or close."""
         self.finish_record()
         env, header_section, self._header_section = self._env, self._header_section, None

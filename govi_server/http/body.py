@@ -27,7 +27,8 @@ def _bad_request(reason: str) -> RequestError:
     return RequestError("400 Bad Request", reason)
 
 
-def _too_large(limit: int) -> RequestError:
+def too_large(limit: int) -> RequestError:
+    """Return the error of a body that exceeds a limit, in bytes."""
     return RequestError("413 Content Too Large", f"The body exceeds {limit} bytes")
 
 
@@ -58,7 +59,7 @@ class LengthBody(_Content):
     def __init__(self, length: int, limit: int, is_discarded: bool = False) -> None:
         super().__init__(is_discarded)
         if length > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         self._missing = length
 
     def feed(self, data: bytes) -> bytes | None:
@@ -128,7 +129,7 @@ class ChunkedBody(_Content):
         size = int(match[1], 16)
         self._announced += size
         if self._announced > self._limit:
-            raise _too_large(self._limit)
+            raise too_large(self._limit)
         self._missing = size + 2 if size else 0
         self._in_trailer = not size
 

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 
 from govi_server.http import request as environ
-from govi_server.http.body import ChunkedBody, LengthBody, body_reader
+from govi_server.http.body import ChunkedBody, LengthBody, body_reader, too_large
 from govi_server.http.request import Environ, RequestError
 from govi_server.http.response import CONTINUE
 from govi_server.settings import ServerSettings
@@ -158,6 +158,8 @@ class RequestReceiver(Protocol):
             env = self.parse_request(header_section)
             self._body_length = env.body_length()
             self._expects_continue = env.expects_continue()
+            if self._body_length > self.limits.body:
+                raise too_large(self.limits.body)
         except RequestError as error:
             self.mark("parse")
             self.protocol_error(error)

@@ -9,9 +9,6 @@ from twisted.logger import Logger
 from govi_server.runtime.malloc import FreedMemory
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 
-UNFINISHED = "unfinished"
-"""The kind of the incident that a request was rejected."""
-
 
 class Holder(Protocol):
     """A connection, which holds received bytes or an unsent response."""
@@ -51,7 +48,7 @@ class UnfinishedRequests:
         while self.bytes > self.limit and self._large:
             oldest, _ = self._large.popitem(last=False)
             self.incidents.add(
-                UNFINISHED,
+                "unfinished",
                 "A request was rejected: unfinished requests hold more than {limit} bytes",
                 limit=self.limit,
             )

@@ -26,6 +26,7 @@ from govi_server.modules.feed_responses import (
     NOT_FOUND_HEADERS,
     UNAVAILABLE_HEADERS,
     board_response,
+    dris_55_noun,
     feed_response,
     no_departures,
     oldest,
@@ -69,7 +70,8 @@ class Kv55Feed(Service):
             Example("An unknown stop", f"/{self.name}/1", status=404),
         )
         template, summary = f"/{self.name}/{{TimingPointCodes}}", "The departures of stops, as DRIS_55"
-        return [Operation(template, summary, responses, (CODES, *FILTERS), DRIS_55, examples)]
+        noun = dris_55_noun(f"{self.name}")
+        return [Operation(template, summary, responses, (CODES, *FILTERS), DRIS_55, examples, noun=noun)]
 
     def responder(self, env: Environ) -> Responder:
         """Parse the TimingPointCodes, the filters and the content coding. Raises InvalidParameter."""

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
-from govi_server.http.unfinished import UNFINISHED
 from govi_server.kv55.gateway import Gateway
 from govi_server.kv78turbo.feed import REJECT_REASONS, Feed
 from govi_server.operations.snapshot import Snapshots
@@ -18,7 +17,7 @@ INCIDENT_KINDS = {
     "subscriber": ("empty", "envelope", "not consumed", "slow", "too large"),
     "statistics": ("unwritable",),
     "snapshot": ("unwritable",),
-    "connections": (UNFINISHED,),
+    "connections": ("unfinished",),
 }
 """The kinds of incidents by component. Metrics show the module's name instead of "gateway"."""
 

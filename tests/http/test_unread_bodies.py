@@ -22,7 +22,7 @@ REJECTED = (
 )
 """Requests whose body no module reads, with their status."""
 
-LENGTHS = (1, MAX_DISCARDED_BODY_BYTES, MAX_DISCARDED_BODY_BYTES + 1, 900_001, 1 << 40)
+LENGTHS = (1, MAX_DISCARDED_BODY_BYTES, MAX_DISCARDED_BODY_BYTES + 1, 900_001, 1 << 20)
 
 
 def head(method: bytes, path: bytes, *fields: bytes) -> bytes:
