@@ -25,6 +25,7 @@ from govi_server.kv78turbo.kv8_columns import (
     line_of,
     table_layout,
     timestamp_of,
+    without_invalid,
 )
 from govi_server.settings import PasstimeSettings
 
@@ -122,7 +123,7 @@ class Passtimes:
                 reject("date")
             elif not is_valid_key(key):
                 reject("key")
-            elif not is_valid_values(values):
+            elif not (is_valid_values(values) or is_valid_values(values := without_invalid(values, reject))):
                 reject("time")
             elif latest < values[:_SECONDS_DIGITS] < b"3" and _is_ahead(values, now):
                 reject("future")
@@ -242,10 +243,7 @@ class Passtimes:
             ingest(key, str(row["TimingPointCode"]), row, reject)
 
     def _update_message(self, key: str, code: str, row: Row, reject: Reject) -> None:
-        message = parse_message(key, row)
-        if message is None:
-            reject("time")
-            return
+        message = parse_message(key, row, reject)
         stop = self._stop(code.encode(), reject)
         if stop is None:
             return

@@ -208,5 +208,11 @@ class StopDeparturesCache:
 
 def _joined(kv8: Passtime, kv7: Passtime) -> Passtime:
     """Return KV8's passtime, completed from KV7 (docs/protocols.md, section 5.7)."""
-    wheelchair = kv7.wheelchair if kv8.wheelchair == "UNKNOWN" else kv8.wheelchair
-    return structs.replace(kv8, wheelchair=wheelchair, product_formula_type=kv7.product_formula_type)
+    return structs.replace(
+        kv8,
+        wheelchair=kv7.wheelchair if kv8.wheelchair == "UNKNOWN" else kv8.wheelchair,
+        product_formula_type=kv7.product_formula_type,
+        destination_code=kv8.destination_code or kv7.destination_code,
+        line_direction=kv8.line_direction or kv7.line_direction,
+        journey_pattern_code=kv8.journey_pattern_code or kv7.journey_pattern_code,
+    )
