@@ -12,6 +12,7 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
+from govi_server.operations.admin_channel import BodilessRequest, ReleasingChannel
 from govi_server.operations.metrics import Metrics
 from govi_server.operations.readiness import Readiness
 from govi_server.operations.status import Status
@@ -26,6 +27,8 @@ class Admin(Site):
 
     name = "operators"
     noisy = False
+    protocol = ReleasingChannel  # type: ignore[assignment]  # Twisted wraps it for HTTP/2, which operators do not need
+    requestFactory = BodilessRequest
 
     def __init__(self, clock: IReactorTime, metrics: Metrics, status: Status, readiness: Readiness) -> None:
         root = _Root()
