@@ -9,7 +9,7 @@ from twisted.application.internet import TimerService
 from twisted.application.service import IService, MultiService
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
-from twisted.logger import ILogObserver, Logger, LogPublisher
+from twisted.logger import Logger, LogPublisher
 
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
@@ -18,6 +18,7 @@ from govi_server.departures.timing_point import TIMING_POINT_CODE_FORMAT, is_tim
 from govi_server.errors import ConfigError, StartupError
 from govi_server.http.client_limits import UNLIMITED, ClientLimits
 from govi_server.http.cors import public_headers
+from govi_server.http.unfinished import UnfinishedRequests
 from govi_server.kv55 import messages
 from govi_server.kv55.gateway import Gateway
 from govi_server.kv55.post import Poster
@@ -140,6 +141,9 @@ def _public_server(config: Config, modules: MultiService, statistics: LogPublish
         access=ClientLimits(reactor, msgspec.structs.replace(config.access, connections=connections)),
         name=NAME,
         observer=statistics,
+        unfinished=UnfinishedRequests(
+            reactor, config.limits.unfinished, connections + MAX_CALLBACK_CONNECTIONS * len(config.modules)
+        ),
     )
 
 
@@ -180,7 +184,7 @@ def add_modules(
             _add_module(modules, Kv55Feed(name, components.feed, _license(settings)))
             log.info("/{name}: departures from the KV78turbo feed", name=name)
         else:
-            gateway = _add_gateway(services, name, settings, config, components.server.observer, reactor)
+            gateway = _add_gateway(services, name, settings, config, components.server, reactor)
             breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.description)
             cache = BoardCache(breaker, reactor, config.cache)
             components.gateways[name] = GatewayComponents(gateway, breaker, cache)
@@ -246,10 +250,13 @@ def _add_gateway(
     name: str,
     settings: ModuleSettings,
     config: Config,
-    observer: ILogObserver,
+    server: Server,
     reactor: Any,
 ) -> Gateway:
-    """Add a module's gateway and its callback endpoint, and in the demo the simulated gateway."""
+    """Add a module's gateway and its callback endpoint, and in the demo the simulated gateway.
+
+    server: the public server, with which callbacks share the observer and the bytes of unfinished requests.
+    """
     is_demo = settings.source == "demo"
     callback_address, simulator_address = _ListeningAddress(), _ListeningAddress()
     poster = Poster(reactor, simulator_address.url if is_demo else lambda: settings.gateway_url)
@@ -265,7 +272,8 @@ def _add_gateway(
         limits=msgspec.structs.replace(config.limits, body=config.gateway.message, drain=CALLBACK_DRAIN_SECONDS),
         access=ClientLimits(reactor, msgspec.structs.replace(UNLIMITED, connections=MAX_CALLBACK_CONNECTIONS)),
         name=f"{name} callbacks",
-        observer=observer,
+        observer=server.observer,
+        unfinished=server.unfinished,
     )
     setting = setting_name(f"modules.{name}.callback")
     services.addService(server_service(reactor, setting, [settings.callback], callback_server, callback_address.set))

@@ -215,6 +215,11 @@ class ServerSettings(Struct, frozen=True):
     ] = 8192
     head: Annotated[Bytes, "Maximum length of request line and header section together, then 431."] = 16384
     body: Annotated[Bytes, "Maximum length of a request body, then 413; ten times the largest board."] = 1 << 20
+    unfinished: Annotated[
+        Bytes,
+        "Maximum bytes of unfinished requests of all connections together, callbacks included; then the oldest one "
+        "that holds more than an equal share gets 503. Enough for 10,000 requests of 6 kB each.",
+    ] = 64 << 20
 
 
 class AccessSettings(Struct, frozen=True):
@@ -222,7 +227,7 @@ class AccessSettings(Struct, frozen=True):
 
     connections: Annotated[
         Count,
-        "Maximum open connections of all clients, about 10 kB each; the longest idle one is closed to make room. "
+        "Maximum open connections of all clients, about 4 kB each; the longest idle one is closed to make room. "
         "Lowered to what the system's limit of open files permits.",
     ] = 10_000
     per_client: Annotated[

@@ -20,6 +20,9 @@ _STATUS = re.compile(r"[1-5][0-9]{2} [\t -~]*")
 NO_STORE = ("Cache-Control", "no-store")
 """The header field of responses that caches must not store."""
 
+RETRY_AFTER = ("Retry-After", "5")
+"""The header field of a response to a request that the server has no room for, in seconds."""
+
 Fields = tuple[tuple[str, str], ...]
 """Header fields as a hashable value."""
 

@@ -63,6 +63,10 @@ class CallbackHandler(WebHandler):
         super().__init__(request_handler, env)
         self._module = module
 
+    def reads_body(self) -> bool:
+        """Return whether the client may send callbacks; only its callback is received."""
+        return self._module.allows(ip_of(self.request_handler.peer))
+
     async def post(self) -> None:
         """Respond to a callback: 403 if no board in it was requested, 400 if it is unreadable."""
         address = ip_of(self.request_handler.peer)

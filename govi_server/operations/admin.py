@@ -11,13 +11,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web import server
-from twisted.web.http import HTTPChannel, Request
+from twisted.web.http import Request
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from govi_server.http.hosts import MISDIRECTED, rejected_host, rejection
 from govi_server.http.response import POLICY, format_response, with_safety_headers
+from govi_server.operations.admin_channel import BodilessRequest, ReleasingChannel
 from govi_server.operations.metrics import Metrics
 from govi_server.operations.readiness import Readiness
 from govi_server.operations.status import Status
@@ -37,7 +37,7 @@ _TARGET_HOST = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#]*@)?([^/?#]*)")
 """The host in a request target in absolute form."""
 
 
-class _Request(server.Request):
+class _Request(BodilessRequest):
     """A request whose response has the headers of all responses; rejected if its host may belong to another site."""
 
     def process(self) -> None:
@@ -54,7 +54,7 @@ class _Request(server.Request):
             _send(self, int(MISDIRECTED.partition(" ")[0]), rejection(host))
 
 
-class _Channel(HTTPChannel):
+class _Channel(ReleasingChannel):
     """A connection whose rejections of malformed requests have the headers of all responses as well."""
 
     def _respondToBadRequestAndDisconnect(self) -> None:

@@ -118,6 +118,9 @@ class Metrics(Collector):
         yield _gauge(
             "govi_connections_limit", "Maximum number of open connections.", server.access.limits.connections
         )
+        yield _gauge(
+            "govi_unfinished_request_bytes", "Bytes of unfinished requests of all ports.", server.unfinished.bytes
+        )
         yield _gauge("govi_streams", "Connections with a stream of server-sent events.", server.streams)
         yield _gauge("govi_accepting", "1 while connections are accepted.", not server.accepting.paused)
 

@@ -15,6 +15,7 @@ from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import log as legacy_log
 
 from govi_server.errors import StartupError
@@ -23,6 +24,7 @@ from govi_server.sockets import poller
 from govi_server.sockets.accepting import AcceptThrottle
 from govi_server.sockets.endpoint_syntax import check_endpoint, parser_error
 from govi_server.sockets.endpoints import ProxyEndpoint, parse_endpoint
+from govi_server.sockets.tls import TLSTransport
 
 BACKLOG = 1024
 """Connections that may wait to be accepted; clients of further ones retry after a second. Twisted's default is 50."""
@@ -149,8 +151,10 @@ def server_service(
 
 
 def _prepare(port: tcp.Port, reactor: object, accepting: AcceptThrottle) -> None:
-    """Set the throttle, the poller, the backlog and TCP_NODELAY."""
+    """Set the throttle, the transport of TLS, the poller, the backlog and TCP_NODELAY."""
     port.doRead = partial(accepting.accept, port, port.doRead)  # type: ignore[method-assign]
+    if isinstance(port.factory, TLSMemoryBIOFactory):  # of an ssl endpoint
+        port.factory.protocol = TLSTransport
     if poller.IS_AVAILABLE:
         transport: Any = port.transport
         connections = poller.Poller(reactor)

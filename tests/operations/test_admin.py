@@ -4,9 +4,12 @@ import gzip
 import re
 from typing import cast
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.testing import StringTransport
 from twisted.logger import formatEvent
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel, Request
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.source import SourceSilent, SourceUnreachable
@@ -14,6 +17,7 @@ from govi_server.operations.admin import Admin
 from govi_server.operations.readiness import Readiness
 from tests import feed as kv
 from tests.client import NOW, Response, read_responses
+from tests.garbage import created_objects, without_collector
 from tests.operations.case import CODE, OperationsTestCase
 
 
@@ -109,6 +113,22 @@ class AdminTests(OperationsTestCase):
         }.items():  # fmt: skip
             self.assertRegex(self.get(path).value(), b"(?s)^HTTP/1.[01] 200 .*Content-Type: " + content_type)
         self.assertRegex(self.get("/absent").value(), b"^HTTP/1.[01] 404 ")
+
+    def test_bodies_are_not_held(self) -> None:
+        """A body is discarded; a connection that ends amid it leaves nothing to the garbage collector."""
+        admin = Admin(self.clock, self.metrics, self.status, Readiness(self.components, "", self.clock))
+        for field in (b"Content-Length: 1000000", b"Transfer-Encoding: chunked"):
+            protocol = cast(HTTPChannel, admin.buildProtocol(cast(IAddress, None)))
+            transport = StringTransport()
+            with without_collector():
+                protocol.makeConnection(transport)
+                protocol.dataReceived(b"POST / HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\nfffff\r\n" % field)
+                protocol.dataReceived(b"x" * 90_000)
+                self.assertEqual(protocol.requests[0].content.getvalue(), b"")
+                transport.unregisterProducer()
+                protocol.connectionLost(Failure(ConnectionDone()))
+                del protocol
+                self.assertEqual(created_objects((HTTPChannel, Request)), {})
 
     def test_head(self) -> None:
         """HEAD has the head of GET, on every path and in every version, and no body."""
