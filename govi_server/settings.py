@@ -324,24 +324,31 @@ class SubscriberSettings(Struct, frozen=True):
 
 
 class PasstimeSettings(Struct, frozen=True):
-    """Sizes of the live feed's tables; records beyond them are rejected and counted."""
+    """Sizes of the live feed's tables. A full table evicts what the feed sent only once, or rejects new records."""
 
     passes: Annotated[
-        Count,
-        "Maximum number of passing times, about 400 bytes each; the Netherlands has a few hundred thousand in two "
-        "hours.",
+        Count, "Maximum number of passing times; the Netherlands has a few hundred thousand in two hours."
     ] = 4_000_000
+    bytes: Annotated[
+        Bytes, "Maximum memory of the passing times, about 600 bytes each; those with long texts need up to 3,000."
+    ] = 2 << 30
     stops: Annotated[Count, "Maximum number of stops, three times those of the Netherlands."] = 200_000
     messages: Annotated[Count, "Maximum number of general messages, each for one stop."] = 100_000
+    message_bytes: Annotated[Bytes, "Maximum memory of the general messages."] = 256 << 20
 
 
 class PlanningSettings(Struct, frozen=True):
-    """Sizes of the timetable's tables; records beyond them are rejected and counted."""
+    """Sizes of the timetable's tables. A full table evicts what was published only once, or rejects new records."""
 
-    planned: Annotated[Count, "Maximum number of planned passing times, about 250 bytes each."] = 20_000_000
+    planned: Annotated[
+        Count,
+        "Maximum number of planned passing times, about 250 bytes each; those with more than 192 bytes of text are "
+        "rejected.",
+    ] = 20_000_000
     names: Annotated[
         Count,
-        "Maximum rows of each other table (stops, lines, ...); the Netherlands has 60,000 stops.",
+        "Maximum rows of each other table (stops, lines, ...), with texts of at most 100 characters; the Netherlands "
+        "has 60,000 stops.",
     ] = 500_000
 
 

@@ -23,6 +23,10 @@ RowState = Literal["on_time", "late", "early", "planned", "unknown", "cancelled"
 """The state of a departure. "planned": known from the timetable only; "unknown": its delay is unknown; "stopped": the
 vehicle is at the stop; "last_known": its source has become stale."""
 
+Reliability = Literal["current", "unknown", "last_known"]
+"""How far a departure's latest data can be relied on: "unknown": it should have been sent again since; "last_known":
+the same for long, or its source has become stale."""
+
 StopState = Literal["live", "planned", "last_known", "none", "unknown", "down"]
 """The state of a stop. "planned": known from the timetable only; "none": no departures at present; "unknown": the
 stop does not exist; "down": no data is available."""
@@ -141,10 +145,12 @@ def badge(color: str | None, preferred: str | None) -> tuple[str | None, str | N
     return color, None if color is None else text_color(color, preferred)
 
 
-def row_state(status: str, planned: float | None, expected: float | None, is_stale: bool = False) -> RowState | None:
+def row_state(
+    status: str, planned: float | None, expected: float | None, reliability: Reliability = "current"
+) -> RowState | None:
     """Return the state of a departure with a TripStopStatus; None if it has departed.
 
-    planned, expected: epoch seconds, None if unknown. is_stale: whether the source's latest data is stale.
+    planned, expected: epoch seconds, None if unknown.
     """
     minutes = None
     if planned is not None and expected is not None:
@@ -155,11 +161,11 @@ def row_state(status: str, planned: float | None, expected: float | None, is_sta
         return "cancelled"
     if status == "PLANNED" and not minutes:
         return "planned"
-    if status == "ARRIVED" and not is_stale:
+    if status == "ARRIVED" and reliability == "current":
         return "stopped"
-    if minutes is None or status not in _BEFORE_DEPARTURE:
+    if minutes is None or status not in _BEFORE_DEPARTURE or reliability == "unknown":
         return "unknown"
-    if is_stale:
+    if reliability == "last_known":
         return "last_known"
     return "late" if minutes > 0 else "early" if minutes < 0 else "on_time"
 
@@ -206,7 +212,7 @@ def _row(trip: Trip, received_at: float, is_stale: bool) -> DisplayRow | None:
     best = expected if expected is not None else planned
     assert best is not None  # one of the times is known
     status = trip.trip_stop_status or "DRIVING"  # GOVI's responses may lack it (docs/protocols.md, section 1.2)
-    state = row_state(status, planned, expected, is_stale)
+    state = row_state(status, planned, expected, "last_known" if is_stale else "current")
     if state is None:
         return None
     return DisplayRow(

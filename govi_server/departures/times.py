@@ -112,9 +112,13 @@ def _nearest(time: int, reference: int) -> int:
     return time - DAY * round((time - reference) / DAY)
 
 
-@lru_cache(maxsize=1024)
 def read_date(text: str) -> date | None:
     """Parse YYYY-MM-DD; return None if it is invalid, or its year is not from 1971 to 2999."""
+    return _read_date(text) if len(text) == len("YYYY-MM-DD") else None  # a longer text would stay in the cache
+
+
+@lru_cache(maxsize=1024)
+def _read_date(text: str) -> date | None:
     try:
         day = date.fromisoformat(text) if _DATE.fullmatch(text) else None
     except ValueError:

@@ -112,7 +112,7 @@ class OvapiDocuments:
             SideCode=UNSET if passtime.side_code in (None, "-", "Left", "Right") else passtime.side_code,
             TimingPointDataOwnerCode=passtime.timing_point_data_owner_code or TIMING_POINT_DATA_OWNER,
             TimingPointTown=_town(point),
-            TripStopStatus=passtime.trip_stop_status,
+            TripStopStatus=passtime.reported_status,
             UserStopCode=passtime.user_stop_code,
             JourneyStopType=passtime.journey_stop_type,
             TargetArrivalTime=_local_time(day, arrival or departure or expected_arrival or expected_departure),
@@ -236,11 +236,11 @@ def current_passtime(passtimes: Iterable[Passtime], now: float) -> Passtime | No
     passtimes = sorted(passtimes, key=_stop_order)
     if not passtimes or any(passtime.trip_stop_status == "CANCEL" for passtime in passtimes):
         return None
-    visited = [passtime for passtime in passtimes if passtime.trip_stop_status in ("ARRIVED", "PASSED")]
+    visited = [passtime for passtime in passtimes if passtime.reported_status in ("ARRIVED", "PASSED")]
     if visited:
         return visited[-1] if visited[-1].is_departure else None
     upcoming = (
-        passtime for passtime in passtimes if passtime.hidden_after > now and passtime.trip_stop_status != "UNKNOWN"
+        passtime for passtime in passtimes if passtime.hidden_after > now and passtime.reported_status != "UNKNOWN"
     )
     return next(upcoming, None)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from govi_server.departures.display import RowState, platform, row_state
+from govi_server.departures.display import Reliability, RowState, platform, row_state
 from govi_server.departures.times import local_timestamp
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import Freshness
@@ -192,19 +192,19 @@ class SiriDocuments:
 
     def _call(self, passtime: Passtime) -> MonitoredCall:
         point = self._timetable.timing_points.get(passtime.timing_point_code)
-        stale = self._feed.operator_freshness(passtime.data_owner_code)[0] != "fresh"
+        reliability = self._feed.reliability(passtime)
         status = passtime.trip_stop_status
         call = MonitoredCall(
             StopPointRef=Value(passtime.timing_point_code),
             Order=int(passtime.user_stop_order_number),
             StopPointName=[Value((point and point.name) or passtime.timing_point_code)],
-            VehicleAtStop=status == "ARRIVED" and not stale,
+            VehicleAtStop=status == "ARRIVED" and reliability == "current",
             DestinationDisplay=_values(self._timetable.destination(passtime)),
         )
         quay = _value(platform(passtime.side_code))
         aimed, expected = passtime.target_arrival, passtime.expected_arrival
         if aimed is not None or expected is not None:
-            call.ArrivalStatus = _status(status, aimed, expected, stale, passed="arrived")
+            call.ArrivalStatus = _status(status, aimed, expected, reliability, passed="arrived")
             call.AimedArrivalTime = _timestamp(aimed)
             call.ExpectedArrivalTime = _expected(call.ArrivalStatus, expected)
             call.ArrivalPlatformName = quay
@@ -212,7 +212,7 @@ class SiriDocuments:
         if aimed is not None or expected is not None:
             # A vehicle at the stop has yet to depart, on time or not.
             status = "DRIVING" if status == "ARRIVED" else status
-            call.DepartureStatus = _status(status, aimed, expected, stale, passed="departed")
+            call.DepartureStatus = _status(status, aimed, expected, reliability, passed="departed")
             call.AimedDepartureTime = _timestamp(aimed)
             call.ExpectedDepartureTime = _expected(call.DepartureStatus, expected)
             call.DeparturePlatformName = quay
@@ -220,10 +220,10 @@ class SiriDocuments:
 
 
 def _status(
-    status: str, aimed: float | None, expected: float | None, stale: bool, passed: _CallStatus
+    status: str, aimed: float | None, expected: float | None, reliability: Reliability, passed: _CallStatus
 ) -> _CallStatus:
     """Return SIRI's status of an arrival or departure. passed: the status after the vehicle has left the stop."""
-    state = row_state(status, aimed, expected, stale)
+    state = row_state(status, aimed, expected, reliability)
     return passed if state is None else _STATUSES.get(state, "noReport")
 
 

@@ -125,6 +125,11 @@ class _SentRequests:
         pending = [request for request in unanswered if request.board is not None]
         return next((group[-1] for group in (by_number, pending, unanswered, requests) if group), None)
 
+    def is_superseded(self, request: PendingRequest) -> bool:
+        """Return whether a later request for the same stop was answered."""
+        requests = self.by_code[request.code]
+        return any(later.answered for later in requests[requests.index(request) + 1 :])
+
 
 @dataclass(slots=True)
 class Delivery:
@@ -255,9 +260,12 @@ class Gateway(Service):
             request.answered = True
             self._publish(request, "late")
             seconds = round(self._since(request), 1)
-            text = "{gateway}: response for stop {code} after {seconds} s, stored"
-            self.incidents.add("late", text, gateway=self.description, code=board.code, seconds=seconds)
-            delivery.results.extend(partial(on_board, board) for on_board in self._listeners)
+            is_superseded = self._requests.is_superseded(request)
+            use = "superseded by that of a later request" if is_superseded else "stored"
+            text = "{gateway}: response for stop {code} after {seconds} s, {use}"
+            self.incidents.add("late", text, gateway=self.description, code=board.code, seconds=seconds, use=use)
+            if not is_superseded:
+                delivery.results.extend(partial(on_board, board) for on_board in self._listeners)
         return True
 
     def _deliver_error(self, data: bytes, reason: str, delivery: Delivery) -> None:

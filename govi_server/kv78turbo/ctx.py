@@ -22,7 +22,19 @@ MAX_LINE_BYTES = 1 << 16
 """Longer lines are rejected: the longest one in the captures has less than 1,000 bytes."""
 
 CHUNK_BYTES = 1 << 15
-"""Bytes parsed per step: about a hundred records, or a millisecond of work."""
+"""Maximum bytes parsed per step: about a hundred records."""
+
+STEP_LINES = 64
+"""Maximum lines parsed per step: a millisecond of work, or two if all of them are ingested."""
+
+MAX_LABELS = 256
+"""Tables with more columns are rejected: KV8 has 65."""
+
+MAX_LABEL_CHARACTERS = 64
+"""Tables with longer labels are rejected: the longest in the captures has 29 characters."""
+
+MAX_GROUP_TEXT_CHARACTERS = 64
+"""Texts of a group are truncated: the longest in the captures has 29 characters."""
 
 Reject = Callable[[str], object]
 """Counts and logs a rejected record; the argument is a key of feed.REJECT_REASONS."""
@@ -77,7 +89,7 @@ def read_group(message: bytes) -> Group:
     line = message.partition(b"\n")[0].rstrip(b"\r")
     fields = line[2:].decode(errors="replace").split("|") if line.startswith(b"\\G") else []
     fields += [""] * 8
-    return Group(fields[0], fields[2], fields[7])
+    return Group(*(fields[i][:MAX_GROUP_TEXT_CHARACTERS] for i in (0, 2, 7)))
 
 
 def chunked(data: bytes) -> Iterator[bytes]:
@@ -86,11 +98,11 @@ def chunked(data: bytes) -> Iterator[bytes]:
 
 
 def read(chunks: Iterable[bytes], reject: Reject) -> Iterator[Records]:
-    """Parse CTX from chunks of any size; yield the records of each chunk by table.
+    """Parse CTX from chunks of up to CHUNK_BYTES; yield the records in steps, by table.
 
-    A table may occur any number of times. Invalid records are rejected as "columns", "labels" (missing) or "length";
-    fields with an invalid "escape" or "encoding" are rejected alone, and null in their record. For a large chunk
-    without records, empty Records are yielded to keep steps short.
+    A table may occur any number of times. Invalid records are rejected as "columns", "labels" (missing or invalid) or
+    "length"; fields with an invalid "escape" or "encoding" are rejected alone, and null in their record. A step may
+    have no records.
     """
     reader = _Reader(reject)
     rest = b""
@@ -98,12 +110,7 @@ def read(chunks: Iterable[bytes], reject: Reject) -> Iterator[Records]:
         rest += chunk
         body, newline, rest = rest.rpartition(b"\n")
         if newline:
-            is_empty = True
-            for records in reader.read(body):
-                is_empty = False
-                yield records
-            if is_empty and len(body) >= CHUNK_BYTES // 2:
-                yield reader.records([])
+            yield from reader.read(body)
         if len(rest) > MAX_LINE_BYTES:
             reader.skip_line()
             rest = b""
@@ -131,11 +138,14 @@ class _Reader:
         return Records(self._group, self._table, self._labels, lines)
 
     def read(self, body: bytes) -> Iterator[Records]:
-        """Parse complete lines; the last one lacks its line end."""
+        """Parse complete lines; the last one lacks its line end. Yields after at most STEP_LINES."""
         separators = len(self._labels) - 1
         is_text, may_be_long = _is_text(body), len(body) > MAX_LINE_BYTES
         rows: list[bytes] = []
-        for line in body.split(b"\n"):
+        for number, line in enumerate(body.split(b"\n"), 1):
+            if number % STEP_LINES == 0:
+                yield self.records(rows)
+                rows = []
             if self._skips_line:  # the end of the skipped line
                 self._skips_line = False
                 continue
@@ -170,7 +180,8 @@ class _Reader:
     def _control(self, line: bytes) -> None:
         kind, fields = line[1:2], line[2:].decode(errors="replace").split("|")
         if kind == b"L":
-            self._labels = tuple(fields)
+            is_valid = len(fields) <= MAX_LABELS and all(len(label) <= MAX_LABEL_CHARACTERS for label in fields)
+            self._labels = tuple(fields) if is_valid else ()
             return
         self._labels = ()
         if kind == b"T":

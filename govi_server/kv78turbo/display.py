@@ -26,9 +26,19 @@ def stop_display(feed: Feed, departures: StopDepartures, selected: Iterable[Pass
     name, town = place(point.name, point.town) if point is not None else ("", "")
     if freshness not in SERVABLE:
         return StopDisplay(departures.code, "unknown" if freshness == "unknown" else "down", name=name, town=town)
-    rows = tuple(row for passtime in selected if passtime.is_departure and (row := _row(feed, passtime)) is not None)
+    shown = [
+        (passtime, row)
+        for passtime in selected
+        if passtime.is_departure and (row := _row(feed, passtime)) is not None
+    ]
+    rows = tuple(row for _, row in shown)
     texts = (clean(dict(message.fields).get("MessageContent")) for message in departures.messages)
     is_stale = freshness == "stale"
+    live = [passtime for passtime, row in shown if row.state != "planned"]
+    if live and all(passtime.reliability != "current" for passtime in live):  # none is repeated any more
+        is_stale = True
+        now = feed.clock.seconds()
+        age = max(age, *(now - (passtime.last_heard or now) for passtime in live))
     return StopDisplay(
         departures.code,
         stop_state(rows, is_stale),
@@ -44,8 +54,7 @@ def stop_display(feed: Feed, departures: StopDepartures, selected: Iterable[Pass
 def _row(feed: Feed, passtime: Passtime) -> DisplayRow | None:
     planned, reported = passtime.target_departure, passtime.expected_departure
     expected = reported if reported is not None else passtime.expected
-    is_stale = feed.operator_freshness(passtime.data_owner_code)[0] != "fresh"
-    state = row_state(passtime.trip_stop_status, planned, reported, is_stale)
+    state = row_state(passtime.trip_stop_status, planned, reported, feed.reliability(passtime))
     if state is None:
         return None
     timetable = feed.timetable

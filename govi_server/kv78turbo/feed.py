@@ -1,6 +1,6 @@
 """The live feed: ingests the messages of KV7 and KV8, and stores their data."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -8,17 +8,22 @@ from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from govi_server.departures.display import Reliability
 from govi_server.departures.timing_point import TimingPoint
 from govi_server.kv78turbo import ctx
-from govi_server.kv78turbo.freshness import Freshness, freshness, operator_freshness
+from govi_server.kv78turbo.bounded_table import BoundedTable
+from govi_server.kv78turbo.freshness import Freshness, freshness, operator_freshness, reliability
 from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
+from govi_server.kv78turbo.passtime import Passtime
+from govi_server.kv78turbo.stamps import latest_timestamp
 from govi_server.kv78turbo.stop_departures import StopDepartures, StopDeparturesCache
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.kv78turbo.timetable_directory import TimetableDirectory
 from govi_server.runtime.cooperative import CooperativeRunner, make_cooperator
-from govi_server.runtime.gunzip import gunzip
+from govi_server.runtime.gunzip import decompress
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSettings, SubscriberSettings
 
@@ -31,8 +36,11 @@ SWEEP_INTERVAL = 60.0
 MAX_SUBSCRIPTIONS = 1000
 """Subscriptions whose latest timestamp is stored; the feed has some dozens."""
 
-MAX_SYNCHRONOUS_BYTES = 1 << 18
-"""Larger messages are ingested cooperatively."""
+SUBSCRIPTION_RETENTION_SECONDS = 86400.0
+"""How long a subscription without messages is stored."""
+
+MAX_BUFFERED_BYTES = 1 << 18
+"""Larger messages are decompressed a second time while they are ingested, so that they need no memory."""
 
 REJECT_REASONS = {
     "length": "line too long",
@@ -45,11 +53,13 @@ REJECT_REASONS = {
     "time": "no valid time",
     "value": "invalid time or timestamp",
     "date": "invalid or distant date",
-    "future": "timestamp in the future",
     "older": "older than the stored record",
     "TimingPointCode": "invalid TimingPointCode",
+    "long value": "longer than its column permits",
     "too many owners": "too many operators",
     "too many passes": "too many passtimes",
+    "stop full": "too many passtimes at its stop",
+    "journey full": "too many passtimes of its journey",
     "too many stops": "too many stops",
     "too many messages": "too many general messages",
     "too many planned passes": "too many planned passtimes",
@@ -57,7 +67,7 @@ REJECT_REASONS = {
 }
 """Reasons for which records, or single values of them, are rejected, by kind of incident."""
 
-VALUE_KINDS = frozenset({"encoding", "escape", "value"})
+VALUE_KINDS = frozenset({"encoding", "escape", "long value", "value"})
 """Kinds that cost only the invalid value: the record is stored without it."""
 
 
@@ -90,17 +100,20 @@ class Feed(MultiService):
         self.passtimes = Passtimes(reactor.seconds, passtimes)
         self.timetable = Timetable(reactor.seconds, timetable)
         self.boards = StopDeparturesCache(self.passtimes, self.timetable, reactor.seconds, cache_bytes, limits.stale)
-        self.subscriptions: dict[str, str] = {}
+        self.subscriptions: BoundedTable[str, str] = BoundedTable(MAX_SUBSCRIPTIONS, SUBSCRIPTION_RETENTION_SECONDS)
         """The timestamp of the last KV8 message of each subscription."""
         self.n_records = 0
+        self._reported_evictions: dict[str, int] = {}
         self._cooperator = make_cooperator(reactor)
+        self._ingester = CooperativeRunner(reactor)
         self.runner = CooperativeRunner(reactor)
         """Runs requests for many stops."""
         sweeper = TimerService(SWEEP_INTERVAL, self._sweep)
         sweeper.clock = reactor
         sweeper.setServiceParent(self)
         if folder:
-            TimetableDirectory(folder, reactor, self._cooperator, self.ingest).setServiceParent(self)
+            ingest = partial(self.ingest, is_confirmed=True)
+            TimetableDirectory(folder, reactor, self._cooperator, ingest).setServiceParent(self)
         self._subscriber_limits = subscriber
         self.subscriber: Subscriber | None = None
         if addresses:
@@ -137,7 +150,7 @@ class Feed(MultiService):
     @property
     def stops_version(self) -> tuple[int, int]:
         """A token that changes whenever the known stops may have changed."""
-        return self.timetable.version, len(self.passtimes.stops)
+        return self.timetable.version, self.passtimes.stops.generation
 
     @property
     def timing_points(self) -> Mapping[str, TimingPoint]:
@@ -149,44 +162,60 @@ class Feed(MultiService):
         """The TimingPointCodes of KV8."""
         return self.passtimes.stops
 
+    @property
+    def evictions(self) -> dict[str, int]:
+        """The number of entries evicted to make room, by table; planned passtimes count by line."""
+        return {
+            **self.passtimes.evictions,
+            **self.timetable.evictions,
+            "subscriptions": self.subscriptions.n_evicted,
+        }
+
     # Ingesting.
 
     def received(self, envelope: str, payload: bytes) -> Deferred[None] | None:
-        """Ingest a message of the feed; for a large one, return a Deferred that fires when it is done."""
+        """Ingest a message of the feed; return a Deferred that fires when it is done, if it needs several turns."""
+        done = Deferred.fromCoroutine(self._ingester.run(self._ingest_message(envelope, payload)))
+        return None if done.called and not isinstance(done.result, Failure) else done
+
+    def _ingest_message(self, envelope: str, payload: bytes) -> Generator[None, None, None]:
+        """Ingest a message in steps, after all of it was decompressed once: a broken message has no effect."""
+        chunks: list[bytes] = []
+        size = 0
         try:
-            message = gunzip(payload, self.limits.message)
+            for chunk in decompress(payload, self.limits.message):
+                size += len(chunk)
+                chunks = [*chunks, chunk] if size <= MAX_BUFFERED_BYTES else []
+                yield
         except ValueError as error:
             self.incidents.add(
                 "broken message", "Message {envelope!r} dropped: {error}", envelope=envelope, error=str(error)
             )
-            return None
-        steps = self.ingest(ctx.chunked(message), envelope.rpartition("/")[2])
-        if len(message) > MAX_SYNCHRONOUS_BYTES:
-            done: Deferred[None] = self._cooperator.coiterate(steps).addCallback(lambda _: None)
-            return done
-        for _ in steps:
-            pass
-        return None
+            return
+        content = iter(chunks) if size <= MAX_BUFFERED_BYTES else decompress(payload, self.limits.message)
+        yield from self.ingest(content, envelope.rpartition("/")[2])
 
-    def ingest(self, chunks: Iterator[bytes], sender: str) -> Iterator[None]:
+    def ingest(self, chunks: Iterator[bytes], sender: str, is_confirmed: bool = False) -> Iterator[None]:
         """Ingest CTX in steps: KV8 records immediately, KV7 records when their group is complete.
 
-        sender: the source of the records, for the log.
+        sender: the source of the records, for the log. is_confirmed: whether it is known to be real.
         """
         reject = partial(self.reject, sender)
-        for update in self.timetable.read(self._planning(ctx.read(chunks, reject), reject), reject):
+        records = self._planning(ctx.read(chunks, reject), reject)
+        for update in self.timetable.read(records, reject, is_confirmed):
             if update is not None:
-                self.timetable.apply(update, reject)
+                yield from self.timetable.apply(update, reject)
             yield
 
     def _planning(self, message: Iterator[ctx.Records], reject: ctx.Reject) -> Iterator[ctx.Records | None]:
         """Ingest the records of KV8, and yield all others; yield None for a step without any."""
         for records in message:
             self.n_records += len(records.lines)
-            if self.passtimes.ingest(records, reject):
+            if (yield from self.passtimes.ingest(records, reject)):
                 _, subscription, timestamp = records.group
-                if subscription in self.subscriptions or len(self.subscriptions) < MAX_SUBSCRIPTIONS:
-                    self.subscriptions[subscription] = timestamp
+                now = self.clock.seconds()
+                latest = latest_timestamp(self.subscriptions.get(subscription), timestamp, now)
+                self.subscriptions.put(subscription, latest or "", now)
                 yield None
             else:
                 yield records if records.lines else None
@@ -200,10 +229,20 @@ class Feed(MultiService):
     def _sweep(self) -> Deferred[None]:
         def steps() -> Iterator[None]:
             yield from self.passtimes.sweep()
-            self.timetable.sweep()
+            yield from self.timetable.sweep(self.passtimes.last_heard.__contains__, self.passtimes.stops.__contains__)
+            yield from self.subscriptions.sweep(self.clock.seconds(), lambda subscription: False)
+            self._report_evictions()
 
         done: Deferred[None] = self._cooperator.coiterate(steps()).addCallback(lambda _: None)
         return done
+
+    def _report_evictions(self) -> None:
+        evictions = self.evictions
+        for table, number in evictions.items():
+            if number != self._reported_evictions.get(table, 0):
+                text = "Table of {table} is full: entries that were received only once are evicted"
+                self.incidents.add("evicted", text, table=table)
+        self._reported_evictions = evictions
 
     # Freshness.
 
@@ -220,6 +259,10 @@ class Feed(MultiService):
     def operator_freshness(self, operator: str) -> tuple[Freshness, float]:
         """Return how fresh an operator's latest data is, and its age in seconds."""
         return operator_freshness(self, operator)
+
+    def reliability(self, passtime: Passtime) -> Reliability:
+        """Return how far a passtime can be relied on."""
+        return reliability(self, passtime)
 
     def freshness(self, departures: StopDepartures) -> tuple[Freshness, float]:
         """Return how fresh a stop's departures are, and the age in seconds of the oldest data among them."""

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from math import floor
 from typing import Literal, Protocol
 
+from govi_server.departures.display import Reliability
+from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.settings import FeedLimitSettings
 
@@ -47,6 +49,13 @@ def operator_freshness(feed: FeedStatus, operator: str) -> tuple[Freshness, floa
     if age > feed.limits.stale:
         return "old", age
     return ("fresh" if age <= feed.limits.fresh else "stale"), age
+
+
+def reliability(feed: FeedStatus, passtime: Passtime) -> Reliability:
+    """Return how far a passtime can be relied on: it is no more reliable than its operator's latest data."""
+    if passtime.reliability == "current" and operator_freshness(feed, passtime.data_owner_code)[0] != "fresh":
+        return "last_known"
+    return passtime.reliability
 
 
 def freshness(feed: FeedStatus, departures: StopDepartures) -> tuple[Freshness, float]:

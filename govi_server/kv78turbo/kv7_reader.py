@@ -1,19 +1,21 @@
 """Parses KV7: lines, destinations, stops, calendars and planned passtimes (docs/protocols.md, sections 2.3 and 2.4).
 
-A message is parsed into an Update, which Timetable.apply() applies as a whole. Planned passtimes stay bytes until
-their stop is requested.
+A message is parsed into Updates, which Timetable.apply() applies. The passtimes of a group of records are in one
+Update, so that they take effect together; many names or dates are divided into several. Planned passtimes stay bytes
+until their stop is requested.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache
 from operator import itemgetter
 
 from govi_server.departures.times import (
     DAY,
     PassingTimes,
+    local_date,
     nearest_days,
     read_date,
     read_time,
@@ -59,8 +61,33 @@ VALUE_NAMES = (
 
 _STOP_TYPE, _DIRECTION, _DESTINATION = map(VALUE_NAMES.index, ("JourneyStopType", "LineDirection", "DestinationCode"))
 _REQUIRED_NAMES = {*KEY_NAMES, *VALUE_NAMES[:3]}
+MAX_CODE_CHARACTERS = 32
+"""Maximum length of a code, in bytes for those of passtimes: the longest in the captures has 13 (docs/protocols.md,
+section 2.4). Records with a longer key are rejected, other values are omitted."""
+
+MAX_NAME_CHARACTERS = 100
+"""Maximum length of a name, twice that of its column (DestinationName50). Longer ones are omitted."""
+
+DAYS_BACK, DAYS_AHEAD = 2, 400
+"""Operating dates that are stored, relative to today; calendars are for 30 days (docs/protocols.md, section 2.3)."""
+
+MAX_UPDATE_NAMES = 5000
+MAX_UPDATE_LEVELS = 1000
+"""Names, and service levels, in an Update, beyond which it is divided: a file may have any number."""
+
+MAX_STOP_PASSTIMES = 1500
+"""Planned passtimes of a line at a stop on one service level: one each minute of a day of 25 hours."""
+
+MAX_PLANNED_BYTES = 192
+"""Length of a planned passtime's key and values: those of the captures have up to 107 bytes."""
+
+MAX_KEY_BYTES = 128
+"""Length of the key of a planned passtime: those of the captures have up to 50 bytes."""
+
 # The order of the stop is a number.
-_VALID_KEY = re.compile(rb"(?:%b\|){5}[0-9]{1,5}\|%b\Z" % (KEY_FIELD, KEY_FIELD))
+_VALID_KEY = re.compile(
+    rb"(?!.{%d})(?:%b\|){5}[0-9]{1,5}\|%b\Z" % (MAX_KEY_BYTES + 1, KEY_FIELD, KEY_FIELD), re.DOTALL
+)
 
 EMPTY = (NULL, b"")
 """Fields without a value."""
@@ -94,26 +121,44 @@ class Update:
     dates: dict[Level, set[date]] = field(default_factory=dict)
     directions: dict[tuple[str, str, str], str | None] = field(default_factory=dict)
     n_planned: int = 0
+    is_confirmed: bool = False
+    """Whether its entries are evicted last: they are from a timetable directory, or were published repeatedly."""
+
+    @property
+    def n_names(self) -> int:
+        """The number of names."""
+        return sum(
+            len(names)
+            for names in (
+                *(self.lines, self.destinations, self.timing_points),
+                *(self.user_stops, self.stop_areas, self.directions),
+            )
+        )
 
 
 class TimetableReader:
     """Reads one message of KV7.
 
-    now: returns the time in epoch seconds. is_full: returns whether no room is left after this many further
-    planned passtimes.
+    now: returns the time in epoch seconds. max_planned: maximum planned passtimes in an update. is_confirmed: whether
+    its updates are.
     """
 
-    def __init__(self, now: Callable[[], float], is_full: Callable[[int], bool], reject: Reject) -> None:
+    def __init__(
+        self, now: Callable[[], float], max_planned: int, reject: Reject, is_confirmed: bool = False
+    ) -> None:
         self._now = now
-        self._is_full = is_full
+        self._max_planned = max_planned
         self._reject = reject
+        self._is_confirmed = is_confirmed
+        today = local_date(now())
+        self._dates = today - timedelta(DAYS_BACK), today + timedelta(DAYS_AHEAD)
 
     def read(self, message: Iterable[Records | None]) -> Iterator[Update | None]:
         """Yield None after each step, and an Update whenever one is complete.
 
         A None in the message stands for a step without KV7 records.
         """
-        update = Update()
+        update = self._update(0.0)
         group = None
         for records in message:
             if records is None:
@@ -123,13 +168,22 @@ class TimetableReader:
                 if group is not None:
                     yield update
                 group = records.group
-                update = Update(self._published(group.timestamp))
+                update = self._update(self._published(group.timestamp))
             read_table = _TABLES.get(records.table)
             if read_table is not None:
                 read_table(self, records, update)
+            if update.n_names > MAX_UPDATE_NAMES or len(update.levels) + len(update.dates) > MAX_UPDATE_LEVELS:
+                planned, update.planned = update.planned, {}
+                n_planned, update.n_planned = update.n_planned, 0
+                yield update
+                update = self._update(update.published)
+                update.planned, update.n_planned = planned, n_planned
             yield None
         if group is not None:
             yield update
+
+    def _update(self, published: float) -> Update:
+        return Update(published, is_confirmed=self._is_confirmed)
 
     def _published(self, timestamp: str) -> float:
         """Return when a group was published (epoch seconds); now if unknown, or more than a day in the future."""
@@ -147,10 +201,15 @@ class TimetableReader:
         for line in records.lines:
             fields = texts(line)
             row = [None if position is None else fields[position] for position in positions]
-            if nonblank(row[0]) and nonblank(row[1]):
-                yield row
-            else:
+            if not (_is_code(row[0]) and _is_code(row[1])):
                 self._reject("key")
+                continue
+            if len(line) > MAX_NAME_CHARACTERS:
+                for i, value in enumerate(row):
+                    if value is not None and len(value) > MAX_NAME_CHARACTERS:
+                        self._reject("long value")
+                        row[i] = None
+            yield row
 
     def _read_lines(self, records: Records, update: Update) -> None:
         labels = (
@@ -177,8 +236,8 @@ class TimetableReader:
 
     def _read_user_stops(self, records: Records, update: Update) -> None:
         for operator, stop, code in self._rows(records, "DataOwnerCode", "UserStopCode", "TimingPointCode"):
-            if nonblank(code) is not None:
-                update.user_stops[f"{operator}|{stop}".encode()] = str(code)
+            if code is not None and _is_code(code):
+                update.user_stops[f"{operator}|{stop}".encode()] = code
 
     def _read_stop_areas(self, records: Records, update: Update) -> None:
         for _, code, name in self._rows(records, "DataOwnerCode", "StopAreaCode", "StopAreaName"):
@@ -204,10 +263,10 @@ class TimetableReader:
                 self._reject("key")
             elif invalid and fields[arrival] in EMPTY and fields[departure] in EMPTY:
                 self._reject("time")
-            elif self._is_full(update.n_planned):
+            elif len(key) + sum(map(len, values := values_of(fields))) > MAX_PLANNED_BYTES:
+                self._reject("length")
+            elif update.n_planned >= self._max_planned or not _add_passtime(update, key, values):
                 self._reject("too many planned passes")
-            else:
-                _add_passtime(update, key, values_of(fields))
 
     def _read_levels(self, records: Records, update: Update) -> None:
         for operator, level in self._rows(records, "DataOwnerCode", "LocalServiceLevelCode"):
@@ -217,9 +276,10 @@ class TimetableReader:
         labels = ("DataOwnerCode", "LocalServiceLevelCode", "OperationDate")
         for operator, level, text_date in self._rows(records, *labels):
             operation_date = read_date(text_date or "")
-            if operation_date is None:
+            first, last = self._dates
+            if operation_date is None or operation_date > last:
                 self._reject("date")
-            else:
+            elif operation_date >= first:  # the first days of a calendar are often in the past
                 update.dates.setdefault(f"{operator}|{level}".encode(), set()).add(operation_date)
 
 
@@ -235,14 +295,23 @@ _TABLES: dict[str, Callable[[TimetableReader, Records, Update], None]] = {
 }
 
 
-def _add_passtime(update: Update, key: bytes, values: tuple[bytes, ...]) -> None:
+def _add_passtime(update: Update, key: bytes, values: tuple[bytes, ...]) -> bool:
+    """Add a planned passtime, unless its line has too many at its stop; return whether it was added."""
     operator, level, line, *_, stop = key.split(b"|")
     group = update.planned.setdefault(b"|".join((operator, level, line)), {})
-    group.setdefault(operator + b"|" + stop, {})[key] = b"|".join(values)
+    passtimes = group.setdefault(operator + b"|" + stop, {})
+    if len(passtimes) >= MAX_STOP_PASSTIMES:
+        return False
+    passtimes[key] = b"|".join(values)
     if values[_STOP_TYPE] == b"FIRST":
         direction, destination = text(values[_DIRECTION]), text(values[_DESTINATION])
         update.directions[operator.decode(), line.decode(), direction or ""] = nonblank(destination)
     update.n_planned += 1
+    return True
+
+
+def _is_code(value: str | None) -> bool:
+    return nonblank(value) is not None and len(str(value)) <= MAX_CODE_CHARACTERS
 
 
 def _metres(value: str | None) -> int:
@@ -257,6 +326,11 @@ def planned_times(arrival: bytes, departure: bytes, stop_type: bytes) -> Passing
     return nearest_days(times.at_stop(stop_type.decode()))
 
 
-@lru_cache(maxsize=1 << 16)
 def _is_time(time: bytes) -> bool:
-    return time in EMPTY or read_time(time.decode()) is not None
+    # A longer one would stay in the cache.
+    return time in EMPTY or (len(time) == len(b"HH:MM:SS") and _is_valid_time(time))
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_valid_time(time: bytes) -> bool:
+    return read_time(time.decode()) is not None

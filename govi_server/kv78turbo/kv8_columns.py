@@ -29,6 +29,15 @@ from govi_server.kv78turbo.ctx import KEY_FIELD, NULL, Reject, text, texts
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.runtime.text import nonblank
 
+MAX_CODE_BYTES = 32
+"""Maximum length of a code: the longest in the captures has 13 bytes (docs/protocols.md, section 2.4)."""
+
+MAX_KEY_BYTES = 128
+"""Maximum length of a key: those of the captures have up to 50 bytes."""
+
+_MAX_TEXT_BYTES = 512
+"""Maximum length of a text: the longest in the captures has 108 characters, and those of KV15 have up to 255."""
+
 
 class Column(NamedTuple):
     """A column of DATEDPASSTIME."""
@@ -41,6 +50,8 @@ class Column(NamedTuple):
     """Converts the column's text, or None for null, to the field's value; by default a blank text is unknown."""
     is_required: bool = False
     """Whether tables without it are rejected, because their rows cannot be displayed."""
+    max_bytes: int = MAX_CODE_BYTES
+    """Longer values are omitted."""
 
 
 # Most passtimes share their times and timestamps with many others.
@@ -59,7 +70,8 @@ def _or_unknown(value: str | None) -> str:
 
 _REQUIRED = True
 
-# The journey's columns, then the operating date, which distinguishes a journey's runs on different days.
+# The journey's columns, then the operating date, which distinguishes a journey's runs on different days, and the
+# number of the stop in the journey. The stop itself may change: see passtime_index.
 _KEY_COLUMNS = (
     Column("DataOwnerCode", "data_owner_code", _or_empty, _REQUIRED),
     Column("LocalServiceLevelCode", "local_service_level_code", _or_empty, _REQUIRED),
@@ -68,7 +80,6 @@ _KEY_COLUMNS = (
     Column("FortifyOrderNumber", "fortify_order_number", _or_empty, _REQUIRED),
     Column("OperationDate", "operation_date", lambda value: read_date(value or ""), _REQUIRED),
     Column("UserStopOrderNumber", "user_stop_order_number", _or_empty, _REQUIRED),
-    Column("UserStopCode", "user_stop_code", _or_empty, _REQUIRED),
 )
 # Add columns at the end: rows are checked, compared and merged by the positions of the first eight.
 _VALUE_COLUMNS = (
@@ -88,16 +99,17 @@ _VALUE_COLUMNS = (
     Column("NumberOfCoaches", "number_of_coaches"),
     Column("OperatorCode", "operator_code"),
     Column("TimingPointDataOwnerCode", "timing_point_data_owner_code"),
-    Column("MessageContent"),
+    Column("MessageContent", max_bytes=_MAX_TEXT_BYTES),
     Column("MessageType"),
     Column("ReasonType"),
     Column("SubReasonType"),
-    Column("ReasonContent"),
+    Column("ReasonContent", max_bytes=_MAX_TEXT_BYTES),
     Column("AdviceType"),
     Column("SubAdviceType"),
-    Column("AdviceContent"),
+    Column("AdviceContent", max_bytes=_MAX_TEXT_BYTES),
     Column("LinePublicNumber", "line_public_number"),
-    Column("DestinationName", "destination_name"),
+    Column("DestinationName", "destination_name", max_bytes=100),
+    Column("UserStopCode", "user_stop_code", _or_empty, _REQUIRED),
 )
 # Passtimes are stored under it, not with it.
 _STOP_COLUMN = Column("TimingPointCode", "timing_point_code", _or_empty, _REQUIRED)
@@ -126,7 +138,8 @@ _JOURNEY_COLUMNS = 5
 
 _TIME = rb"(?:(?:[0-3][0-9]|4[0-7]):[0-5][0-9]:[0-5][0-9]|\\0|)\|"
 _DAY = rb"20[0-9]{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
-_TIMESTAMP = rb"(?:\\0||%bT(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][0-9.:+\-Z]{0,13})\|" % _DAY
+_OFFSET = rb"(?:Z|[+-][01][0-9](?::?[0-5][0-9])?)?"
+_TIMESTAMP = rb"(?:\\0||%bT(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?%b)\|" % (_DAY, _OFFSET)
 _NO_TIMES = rb"[^|]*\|(?:(?:\\0)?\|){4}"
 # At a last stop, departures at midnight are none (docs/protocols.md, section 5.8).
 _NO_TIME, _NO_DEPARTURE = rb"(?:\\0)?\|", rb"(?:\\0|00:00:00)?\|"
@@ -134,7 +147,11 @@ _NO_ARRIVAL = rb"[^|]*\|(?:%b%b){2}[^|]*\|[^|]*\|LAST\|" % (_NO_TIME, _NO_DEPART
 _VALID_VALUES = re.compile(rb"(?!%b|%b)%b" % (_NO_TIMES, _NO_ARRIVAL, _TIMESTAMP + _TIME * 4))
 _CHECKED = (re.compile(_TIMESTAMP), *[re.compile(_TIME)] * 4)
 # The order of the stop is a number.
-_VALID_KEY = re.compile(rb"(?:%b\|){6}[0-9]{1,5}\|%b\Z" % (KEY_FIELD, KEY_FIELD))
+_VALID_KEY = re.compile(rb"(?!.{%d})(?:%b\|){6}[0-9]{1,5}\Z" % (MAX_KEY_BYTES + 1, KEY_FIELD), re.DOTALL)
+_USER_STOP = re.compile(KEY_FIELD)
+_MAX_VALUE_BYTES = tuple(column.max_bytes for column in _VALUE_COLUMNS)
+# Values of up to this length in total are not examined one by one: those without a text have about 200 bytes.
+_MAX_SHORT_BYTES = 384
 
 EMPTY = frozenset({NULL, b""})
 """Fields without a value."""
@@ -197,28 +214,27 @@ def journey_of(key: bytes) -> bytes:
     return b"|".join(key.split(b"|", _JOURNEY_COLUMNS)[:_JOURNEY_COLUMNS])
 
 
+def has_user_stop(values: bytes) -> bool:
+    """Return whether the UserStopCode of values, the last of them, is valid."""
+    return _USER_STOP.fullmatch(values.rpartition(b"|")[2]) is not None
+
+
+def without_long_values(values: bytes, reject: Reject) -> bytes:
+    """Return values with null for those that are longer than their column permits, unless the total is short."""
+    if len(values) <= _MAX_SHORT_BYTES:
+        return values
+    fields = values.split(b"|")
+    for i, maximum in enumerate(_MAX_VALUE_BYTES):
+        if len(fields[i]) > maximum:
+            reject("long value")
+            fields[i] = NULL
+    return b"|".join(fields)
+
+
 def line_of(key: bytes, values: bytes) -> tuple[str, str, str]:
     """Return DataOwnerCode, LinePlanningNumber and LineDirection."""
     operator, _, line, _ = key.decode().split("|", 3)
     return operator, line, text(values.split(b"|", _DIRECTION + 1)[_DIRECTION]) or ""
-
-
-def timestamp_of(values: bytes) -> float | None:
-    """Return the LastUpdateTimeStamp in epoch seconds; None if unknown."""
-    return read_timestamp(values.partition(b"|")[0].decode())
-
-
-def compare_timestamps(old: bytes, new: bytes) -> int:
-    """Compare the timestamps of two values: 1 if the old one is newer, 0 if equal or the new one is unknown."""
-    before, after = old.partition(b"|")[0], new.partition(b"|")[0]
-    if before == after:
-        return 0
-    if len(before) == len(after) and before[-6:] == after[-6:]:  # same format and offset: compare as text
-        return 1 if before > after else -1
-    older, newer = read_timestamp(before.decode()), read_timestamp(after.decode())
-    if newer is None:
-        return 0
-    return -1 if older is None else (older > newer) - (older < newer)
 
 
 _TIME_FIELDS = ("expected_arrival_time", "expected_departure_time", "target_arrival_time", "target_departure_time")
@@ -250,8 +266,8 @@ def expires_at(key: bytes, values: bytes) -> float:
     return 0.0 if latest is None else moment(day, latest, math.inf) + HIDDEN_AFTER_SECONDS
 
 
-def parse_passtime(key: bytes, values: bytes, code: str) -> Passtime:
-    """Parse a stored passtime of a TimingPointCode."""
+def parse_passtime(key: bytes, values: bytes, code: str, updated: float = math.inf) -> Passtime:
+    """Parse a stored passtime of a TimingPointCode. updated: its last update is not later (epoch seconds)."""
     fields: dict[str, Any] = {}
     extra: list[tuple[str, str]] = []
     for (name, field, parse), column in zip(_FIELD_PARSERS, texts(key + b"|" + values), strict=True):
@@ -260,12 +276,14 @@ def parse_passtime(key: bytes, values: bytes, code: str) -> Passtime:
             fields[field] = value
         elif value is not None:
             extra.append((name, value))
-    day, status, updated = fields["operation_date"], fields["trip_stop_status"], fields["last_update"]
+    if fields["last_update"] is not None:
+        fields["last_update"] = min(fields["last_update"], updated)
+    day, status, last_update = fields["operation_date"], fields["trip_stop_status"], fields["last_update"]
     columns = [fields[field] or "" for field in _TIME_FIELDS]
-    times = _passing_times(day, columns, updated, status, fields["journey_stop_type"])
+    times = _passing_times(day, columns, last_update, status, fields["journey_stop_type"])
     # Past events are reported afterwards, and expected ones may already be some seconds late.
     late = _REPORT_SECONDS if status in _RECORDED else MINUTE
-    after = 0.0 if updated is None else updated - late
+    after = 0.0 if last_update is None else last_update - late
     target_arrival, expected_arrival = moments(day, times.target_arrival, times.expected_arrival, after)
     target_departure, expected_departure = moments(day, times.target_departure, times.expected_departure, after)
     for name, time in zip(PassingTimes._fields, times, strict=True):

@@ -5,60 +5,68 @@ kv8_columns.parse_passtime() parses them when a stop is requested.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 
-from govi_server.departures.times import local_date, local_timestamp
+from govi_server.departures.times import local_date
 from govi_server.departures.timing_point import TIMING_POINT_CODE_PATTERN
-from govi_server.kv78turbo.ctx import NULL, Records, Reject, texts
-from govi_server.kv78turbo.general_message import GeneralMessage, Row, message_key, parse_message
+from govi_server.kv78turbo.ctx import NULL, Records, Reject
+from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv8_columns import (
     EMPTY,
-    STATUS,
-    WHEELCHAIR,
     TableLayout,
-    compare_timestamps,
     expires_at,
+    has_user_stop,
     is_valid_key,
     is_valid_values,
-    journey_of,
-    line_of,
     table_layout,
-    timestamp_of,
     without_invalid,
+    without_long_values,
+)
+from govi_server.kv78turbo.message_store import MessageStore
+from govi_server.kv78turbo.operators import Operators
+from govi_server.kv78turbo.passtime_index import (
+    RETENTION_SECONDS,
+    LiveStop,
+    PasstimeIndex,
+    StoredPasstime,
+    merge,
+)
+from govi_server.kv78turbo.repetition import MIN_OVERDUE_SECONDS, Census
+from govi_server.kv78turbo.stamps import (
+    TOMBSTONE_SECONDS,
+    Stamp,
+    Tombstones,
+    is_older,
+    read_stamp,
+    stamp_of,
 )
 from govi_server.settings import PasstimeSettings
-
-MAX_AHEAD_SECONDS = 900.0
-"""How far a publisher's clock may be ahead of ours."""
 
 DAYS_BACK, DAYS_AHEAD = 2, 7
 """Operating dates that are accepted, relative to today."""
 
-MAX_OPERATORS = 1000
-"""Operators whose latest update is stored; the feed has about thirty."""
-
 MAX_LAYOUTS = 100
 """Cached table layouts; publishers use a few."""
 
+STEP_REMOVALS = 500
+"""Passtimes that a step of ingesting may remove to make room: about two milliseconds of work."""
+
 _CODE = re.compile(TIMING_POINT_CODE_PATTERN.encode())
-_UNKNOWN = EMPTY | {b"UNKNOWN"}
-_SECONDS_DIGITS = len("2021-06-06T18:26:05")
 
 PASSTIME_DEFAULTS = PasstimeSettings()
 
 
-class LiveStop:
-    """The live passtimes and messages of one stop."""
+class _Stamps(dict[bytes, Stamp | None]):
+    """The stamps of one message's timestamps, each parsed once. received: the stamp of its receipt."""
 
-    __slots__ = ("messages", "passtimes", "version")
+    def __init__(self, received: Stamp) -> None:
+        self._received = received
 
-    def __init__(self) -> None:
-        self.passtimes: dict[bytes, bytes] = {}
-        """Stored values by key."""
-        self.messages: dict[str, GeneralMessage] | None = None
-        self.version = 0
-        """Changes with each update."""
+    def __missing__(self, text: bytes) -> Stamp | None:
+        self[text] = stamp = None if text in EMPTY else read_stamp(text.decode(), self._received)
+        return stamp
 
 
 class Passtimes:
@@ -67,39 +75,70 @@ class Passtimes:
     def __init__(self, now: Callable[[], float], limits: PasstimeSettings = PASSTIME_DEFAULTS) -> None:
         self._now = now
         self._limits = limits
-        self._version = 0
+        self._index = PasstimeIndex(limits, lambda stop: self._messages.remove_stop(stop))
         self._layouts: dict[tuple[str, ...], TableLayout | None] = {}
         self._today: date | None = None
         self._dates: frozenset[bytes] = frozenset()
-        self._line_of: dict[bytes, tuple[str, str, str]] = {}
-        self.stops: dict[str, LiveStop] = {}
-        """By TimingPointCode. Stops are never removed; at night they have no passtimes."""
-        self.journeys: dict[bytes, list[str]] = {}
-        """The TimingPointCodes of each journey with passtimes, by journey_of() its keys."""
-        self.lines: dict[tuple[str, str, str], dict[bytes, None]] = {}
-        """The journeys by DataOwnerCode, LinePlanningNumber and LineDirection."""
-        self.last_update: dict[str, str] = {}
-        """The latest LastUpdateTimeStamp of each operator."""
-        self.last_heard: dict[str, float] = {}
-        """When the latest data of each operator arrived, in epoch seconds."""
-        self.n_passtimes = 0
-        self.n_messages = 0
+        self.stops = self._index.stops
+        self.journeys = self._index.journeys
+        self.lines = self._index.lines
+        self._operators = Operators()
+        self.last_heard = self._operators.last_heard
+        self.last_update = self._operators.last_update
+        self.repetitions = self._operators.repetitions
+        self.tombstones: Tombstones[bytes] = Tombstones()
+        """Of passtimes that have expired."""
+        self._messages = MessageStore(self.stops, self._stop, self._operators.heard, self._index.changed, limits)
+        self.message_tombstones = self._messages.tombstones
 
-    def ingest(self, records: Records, reject: Reject) -> int:
-        """Store records of KV8 and return their number; return 0 for other tables."""
+    @property
+    def reliability_version(self) -> int:
+        """Changes when the passtimes of an operator begin or cease to be overdue without repetitions."""
+        return self._operators.reliability_version
+
+    @property
+    def n_messages(self) -> int:
+        """The number of stored general messages."""
+        return self._messages.n_messages
+
+    @property
+    def n_passtimes(self) -> int:
+        """The number of stored passtimes."""
+        return self._index.n_passtimes
+
+    @property
+    def n_message_bytes(self) -> int:
+        """The memory of the stored general messages."""
+        return self._messages.n_bytes
+
+    @property
+    def n_bytes(self) -> int:
+        """The memory of the stored passtimes."""
+        return self._index.n_bytes
+
+    @property
+    def evictions(self) -> dict[str, int]:
+        """The number of entries evicted to make room, by table."""
+        return {
+            "passes": self._index.n_evicted,
+            "stops": self.stops.n_evicted,
+            "messages": self._messages.n_evicted,
+            "owners": self.last_heard.n_evicted,
+        }
+
+    def ingest(self, records: Records, reject: Reject) -> Generator[None, None, int]:
+        """Store records of KV8 in steps and return their number; return 0 for other tables."""
         if records.table == "DATEDPASSTIME":
-            self._ingest_passtimes(records, reject)
-        elif records.table == "GENERALMESSAGEUPDATE":
-            self._ingest_messages(records, self._update_message, reject)
-        elif records.table == "GENERALMESSAGEDELETE":
-            self._ingest_messages(records, self._delete_message, reject)
+            yield from self._ingest_passtimes(records, reject)
+        elif records.table in ("GENERALMESSAGEUPDATE", "GENERALMESSAGEDELETE"):
+            self._messages.ingest(records, self._now(), reject)
         else:
             return 0
         return len(records.lines)
 
     # Passtimes.
 
-    def _ingest_passtimes(self, records: Records, reject: Reject) -> None:
+    def _ingest_passtimes(self, records: Records, reject: Reject) -> Iterator[None]:
         layout = self._layout(records.labels)
         if layout is None:
             for _ in records.lines:
@@ -108,11 +147,13 @@ class Passtimes:
         now = self._now()
         self._set_dates(now)
         key_of, values_of, code_at, type_at, date_at, operator_at, splits, has_missing = layout
-        join, dates = b"|".join, self._dates
-        # A row from further ahead would supersede all rows that arrive after it.
-        latest = local_timestamp(now + MAX_AHEAD_SECONDS)[:_SECONDS_DIGITS].encode()
-        latest_values: dict[bytes, bytes] = {}  # of each operator
+        join, dates, stamps = b"|".join, self._dates, _Stamps(stamp_of(now))
+        latest_rows: dict[bytes, tuple[bytes, float | None]] = {}  # of each operator, and when it was last heard
+        n_removed = self._index.n_removed
         for line in records.lines:
+            if self._index.n_removed > n_removed + STEP_REMOVALS:
+                n_removed = self._index.n_removed
+                yield
             fields = line.split(b"|", splits)
             if fields[type_at] == b"INFOPOINT":
                 continue  # not for passengers
@@ -125,73 +166,76 @@ class Passtimes:
                 reject("key")
             elif not (is_valid_values(values) or is_valid_values(values := without_invalid(values, reject))):
                 reject("time")
-            elif latest < values[:_SECONDS_DIGITS] < b"3" and _is_ahead(values, now):
-                reject("future")
+            elif not has_user_stop(values := without_long_values(values, reject)):
+                reject("key")
             else:
-                self._store(key, values, fields[code_at], reject)
-                latest_values[fields[operator_at]] = values
-        for name, values in latest_values.items():
-            operator, timestamp = name.decode(), values.partition(b"|")[0]
-            self._set_last_heard(operator, now, reject)
-            if timestamp not in EMPTY and operator in self.last_heard:
-                self.last_update[operator] = timestamp.decode()
+                last_heard = self._store(key, values, fields[code_at], stamps, now, reject)
+                latest_rows[fields[operator_at]] = values, last_heard
+        for name, (values, last_heard) in latest_rows.items():
+            operator = name.decode()
+            self._operators.heard(operator, now, reject)
+            self._operators.learn(operator, last_heard, now, len(records.lines))
+            self._operators.updated(operator, values.partition(b"|")[0].decode(), now)
 
-    def _set_last_heard(self, operator: str, now: float, reject: Reject) -> None:
-        if operator in self.last_heard or len(self.last_heard) < MAX_OPERATORS:
-            self.last_heard[operator] = now
-        else:
-            reject("too many owners")
-
-    def _store(self, key: bytes, values: bytes, raw_code: bytes, reject: Reject) -> None:
-        """Store a passtime, unless a newer one is stored."""
-        stop = self._stop(raw_code, reject)
-        if stop is None:
-            return
-        stored = stop.passtimes.get(key)
+    def _store(
+        self, key: bytes, values: bytes, raw_code: bytes, stamps: _Stamps, now: float, reject: Reject
+    ) -> float | None:
+        """Store a passtime, unless a newer version is stored; return when it was last heard, None if never."""
+        stop = self.stops.get(raw_code.decode())
+        stored = stop.passtimes.get(key) if stop is not None else None
+        if stop is not None and stored is not None and stored.values == values:
+            last_heard, stored.is_repeated = stored.last_heard, True
+            self._index.repeat(key, stored, now)
+            if not 0 <= now - last_heard <= MIN_OVERDUE_SECONDS:
+                self._index.changed(stop)  # it may have been overdue
+            return last_heard
+        stamp = stamps[values.partition(b"|")[0]]
         if stored is None:
-            if self.n_passtimes >= self._limits.passes:
-                reject("too many passes")
-                return
-            self._add(key, values, raw_code.decode())
+            stored = self._index.find(key)  # it may have been at another stop
+        if stored is None:
+            self._store_new(key, values, raw_code, stamp, now, reject)
+            return None
+        is_rejected = is_older(stamp, stored.stamp)
+        stop = self.stops[stored.code] if is_rejected else self._stop(raw_code, reject)
+        if stop is None:
+            return None
+        last_heard = stored.last_heard
+        row = StoredPasstime(stop.code, values, stamp, stamp, last_heard if is_rejected else now, True)
+        latest = merge(stored, row)
+        if is_rejected and latest.values == stored.values:
+            reject("older")
         else:
-            if stored == values:
-                return
-            order = compare_timestamps(stored, values)
-            if order > 0:
-                reject("older")
-                return
-            values = _merged(stored, values, order)
-            if values == stored:
-                return
-        stop.passtimes[key] = values
-        self._version = stop.version = self._version + 1
+            self._index.update(key, stored, latest)
+            if not is_rejected:
+                self._index.repeat(key, stored, now)
+        return None if is_rejected else last_heard
 
-    def _add(self, key: bytes, values: bytes, code: str) -> None:
-        """Add a new passtime to its journey and line."""
-        self.n_passtimes += 1
-        journey = journey_of(key)
-        for other in self.journeys.get(journey, ()):
-            if key in self.stops[other].passtimes:  # moved here from another TimingPoint
-                self._remove(other, key)
-                break
-        codes = self.journeys.get(journey)
-        if codes is not None:
-            codes.append(code)
-            return
-        self.journeys[journey] = [code]
-        line = self._line_of[journey] = line_of(key, values)
-        self.lines.setdefault(line, {})[journey] = None
+    def _store_new(
+        self, key: bytes, values: bytes, raw_code: bytes, stamp: Stamp | None, now: float, reject: Reject
+    ) -> None:
+        passtime = StoredPasstime(raw_code.decode(), values, stamp, stamp, now, False)
+        if is_older(stamp, self.tombstones.stamp(key)):
+            reject("older")
+        elif self._index.make_room(key, passtime, reject) and self._stop(raw_code, reject) is not None:
+            self._index.add(key, passtime, now)
 
     def _stop(self, raw_code: bytes, reject: Reject) -> LiveStop | None:
-        stop = self.stops.get(raw_code.decode())
-        if stop is None:
-            if not _CODE.fullmatch(raw_code):
-                reject("TimingPointCode")
-            elif len(self.stops) >= self._limits.stops:
-                reject("too many stops")
-            else:
-                stop = self.stops[raw_code.decode()] = LiveStop()
-        return stop
+        code = raw_code.decode()
+        now = self._now()
+        if code in self.stops:
+            self.stops.repeat(code, now)
+        elif not _CODE.fullmatch(raw_code):
+            reject("TimingPointCode")
+        elif not self.stops.put(code, LiveStop(code), now):
+            reject("too many stops")
+        return self.stops.get(code)
+
+    def confirm_stop(self, code: str) -> None:
+        """Record that a stop was requested, so that it and its messages are not evicted."""
+        stop = self.stops.get(code)
+        if stop is not None:
+            self.stops.confirm(code)
+            self._messages.confirm(stop)
 
     def _layout(self, labels: tuple[str, ...]) -> TableLayout | None:
         if labels not in self._layouts:
@@ -207,127 +251,91 @@ class Passtimes:
             days = range(-DAYS_BACK, DAYS_AHEAD + 1)
             self._dates = frozenset((today + timedelta(n)).isoformat().encode() for n in days)
 
-    def _remove(self, code: str, key: bytes) -> None:
-        """Remove a passtime from its stop, journey and line."""
-        stop = self.stops[code]
-        del stop.passtimes[key]
-        self._version = stop.version = self._version + 1
-        self.n_passtimes -= 1
-        journey = journey_of(key)
-        codes = self.journeys[journey]
-        codes.remove(code)
-        if not codes:
-            del self.journeys[journey]
-            line = self._line_of.pop(journey)
-            del self.lines[line][journey]
-            if not self.lines[line]:
-                del self.lines[line]
+    def message_last_heard(self, key: str) -> float:
+        """Return when the feed last sent a stored message (epoch seconds)."""
+        return self._messages.last_heard(key)
 
     def has_passtime(self, key: bytes) -> bool:
         """Return whether a passtime with this key is stored, at any TimingPoint."""
-        return any(key in self.stops[code].passtimes for code in self.journeys.get(journey_of(key), ()))
-
-    # General messages.
-
-    def _ingest_messages(
-        self, records: Records, ingest: Callable[[str, str, Row, Reject], None], reject: Reject
-    ) -> None:
-        now = self._now()
-        for line in records.lines:
-            row = dict(zip(records.labels, texts(line), strict=True))
-            key = message_key(row)
-            if key is None:
-                reject("key")
-                continue
-            self._set_last_heard(str(row["DataOwnerCode"]), now, reject)
-            ingest(key, str(row["TimingPointCode"]), row, reject)
-
-    def _update_message(self, key: str, code: str, row: Row, reject: Reject) -> None:
-        message = parse_message(key, row, reject)
-        stop = self._stop(code.encode(), reject)
-        if stop is None:
-            return
-        stored = stop.messages.get(key) if stop.messages is not None else None
-        if stored == message:
-            return
-        if stored is None:
-            if self.n_messages >= self._limits.messages:
-                reject("too many messages")
-                return
-            self.n_messages += 1
-        elif stored.timestamp > message.timestamp:
-            reject("older")
-            return
-        if stop.messages is None:
-            stop.messages = {}
-        stop.messages[key] = message
-        self._version = stop.version = self._version + 1
-
-    def _delete_message(self, key: str, code: str, row: Row, reject: Reject) -> None:
-        stop = self.stops.get(code)
-        if stop is not None and stop.messages is not None and stop.messages.pop(key, None) is not None:
-            self.n_messages -= 1
-            self._version = stop.version = self._version + 1
+        return self._index.find(key) is not None
 
     # Restoring a snapshot.
 
-    def restore_stop(
-        self, code: str, passtimes: dict[bytes, bytes], messages: list[GeneralMessage], now: float, reject: Reject
-    ) -> None:
-        """Store a snapshot's passtimes and messages of a stop that are valid and not expired."""
-        for key, values in passtimes.items():
-            if is_valid_key(key) and is_valid_values(values) and expires_at(key, values) > now:
-                self._store(key, values, code.encode(), reject)
-        stop = self._stop(code.encode(), reject)
-        for message in messages:
-            if stop is not None and (message.ends is None or message.ends > now):
-                stop.messages = stop.messages or {}
-                self.n_messages += message.key not in stop.messages
-                stop.messages.setdefault(message.key, message)
-                self._version = stop.version = self._version + 1
-
-    def restore_operators(self, last_heard: dict[str, float], last_update: dict[str, str]) -> None:
-        """Restore the operators' latest updates, except those in the future, saved while the clock was ahead."""
+    def restore_passtime(self, key: bytes, restored: StoredPasstime, reject: Reject) -> None:
+        """Store a passtime of a snapshot if it is valid and not expired. What is already stored arrived later."""
         now = self._now()
-        past = {operator: time for operator, time in last_heard.items() if time <= now}
-        self.last_heard = {**past, **self.last_heard}
-        self.last_update = {**last_update, **self.last_update}
+        if not (is_valid_key(key) and is_valid_values(restored.values)) or expires_at(key, restored.values) <= now:
+            return
+        operator = key.partition(b"|")[0].decode()
+        restored.last_heard = min(restored.last_heard or self.last_heard.get(operator, now), now)
+        if restored.stamp is None:  # older snapshots do not contain it
+            restored.stamp = restored.access_stamp = _Stamps(stamp_of(now))[restored.values.partition(b"|")[0]]
+        stored = self._index.find(key)
+        if is_older(restored.stamp, self.tombstones.stamp(key)):
+            reject("older")
+        elif stored is not None:
+            if self._stop(restored.code.encode(), reject) is not None:
+                self._index.update(key, stored, merge(restored, stored))
+        elif self._index.make_room(key, restored, reject) and self._stop(restored.code.encode(), reject) is not None:
+            self._index.add(key, restored, now)
+
+    def restore_message(self, code: str, message: GeneralMessage, last_heard: float, reject: Reject) -> None:
+        """Store a message of a snapshot. last_heard: when the feed last sent it (epoch seconds)."""
+        now = self._now()
+        if not message.stamp:  # older snapshots do not contain it
+            stamp = read_stamp(dict(message.fields).get("MessageTimeStamp") or "", stamp_of(now))
+            message = replace(message, stamp=stamp or 0)
+        self._messages.restore(code, message, min(last_heard, now), now, reject)
+
+    def restore_tombstones(
+        self, passtimes: dict[bytes, tuple[Stamp, float]], messages: dict[str, tuple[Stamp, float]]
+    ) -> None:
+        """Restore the tombstones of a snapshot, and remove what is older and has been stored since."""
+        now = self._now()
+        for key, (stamp, until) in passtimes.items():
+            if now < until <= now + TOMBSTONE_SECONDS:
+                stored = self._index.find(key)
+                if stored is not None and is_older(stored.stamp, stamp):
+                    self._index.remove(key, stored)
+                self.tombstones.put(key, stamp, until)
+        for message, (stamp, until) in messages.items():
+            if now < until <= now + TOMBSTONE_SECONDS:
+                self._messages.restore_tombstone(message, stamp, until)
+
+    def restore_operators(
+        self, last_heard: dict[str, float], last_update: dict[str, str], intervals: dict[str, float]
+    ) -> None:
+        """Restore the operators' latest updates, and the intervals of their repetitions."""
+        self._operators.restore(last_heard, last_update, intervals, self._now())
 
     # Removing expired data.
 
     def sweep(self) -> Iterator[None]:
         """Remove expired passtimes and messages; yields after each stop."""
         now = self._now()
-        # After the clock was set back, operators would seem fresh until it has caught up.
-        self.last_heard.update({operator: now for operator, time in self.last_heard.items() if time > now})
+        self._operators.set_back(now)
+        censuses: dict[str, Census] = {}
         for code in list(self.stops):
-            stop = self.stops[code]
+            stop = self.stops.get(code)
+            if stop is None:
+                continue
             now = self._now()
-            for key, values in list(stop.passtimes.items()):
-                if expires_at(key, values) <= now:
-                    self._remove(code, key)
-            if stop.messages:
-                for message in list(stop.messages.values()):
-                    if message.ends is not None and message.ends <= now:
-                        del stop.messages[message.key]
-                        self.n_messages -= 1
+            for key, passtime in list(stop.passtimes.items()):
+                passtime.last_heard = min(passtime.last_heard, now)
+                if expires_at(key, passtime.values) > now and not _is_forgotten(passtime, now):
+                    self._operators.count(key, passtime, now, censuses)
+                    continue
+                self._index.remove(key, passtime)
+                if passtime.stamp is not None:  # an older version might be expected later
+                    self.tombstones.put(key, passtime.stamp, now + TOMBSTONE_SECONDS)
+            self._messages.sweep_stop(stop, now)
             yield
+        yield from self._operators.sweep(censuses, now)
+        yield from self.stops.sweep(now, lambda code: self.stops[code].passtimes or self.stops[code].messages)
+        self.tombstones.sweep(now)
+        self.message_tombstones.sweep(now)
 
 
-def _is_ahead(values: bytes, now: float) -> bool:
-    timestamp = timestamp_of(values)
-    return timestamp is not None and timestamp > now + MAX_AHEAD_SECONDS
-
-
-def _merged(stored: bytes, values: bytes, order: int) -> bytes:
-    """Return new values, completed from the stored ones. order: the result of compare_timestamps()."""
-    old, new = stored.split(b"|", WHEELCHAIR + 1), values.split(b"|", WHEELCHAIR + 1)
-    if order == 0 and old[STATUS] == b"CANCEL" and new[STATUS] != b"CANCEL":
-        return stored  # only a newer update revokes a cancellation
-    lacks_timestamp = new[0] in EMPTY
-    lacks_wheelchair = new[WHEELCHAIR] in _UNKNOWN and old[WHEELCHAIR] not in _UNKNOWN
-    if lacks_timestamp:
-        new[0] = old[0]  # otherwise, an older update could supersede it
-    if lacks_wheelchair:
-        new[WHEELCHAIR] = old[WHEELCHAIR]  # known accessibility stays (docs/protocols.md, section 5.7)
-    return b"|".join(new) if lacks_timestamp or lacks_wheelchair else values
+def _is_forgotten(passtime: StoredPasstime, now: float) -> bool:
+    """Return whether the feed no longer repeats a passtime. Old snapshots do not contain when it last did."""
+    return 0 < passtime.last_heard < now - RETENTION_SECONDS

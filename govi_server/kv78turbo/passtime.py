@@ -4,7 +4,7 @@ from datetime import date
 
 from msgspec import Struct
 
-from govi_server.departures.display import HIDDEN_AFTER_SECONDS
+from govi_server.departures.display import HIDDEN_AFTER_SECONDS, Reliability
 
 
 class Passtime(Struct, frozen=True, kw_only=True, gc=False):
@@ -47,8 +47,18 @@ class Passtime(Struct, frozen=True, kw_only=True, gc=False):
     product_formula_type: str | None = None
     line_public_number: str | None = None
     destination_name: str | None = None
+    reliability: Reliability = "current"
+    """Whether KV8 still repeats it."""
+    last_heard: float | None = None
+    """When KV8 last sent it (epoch seconds); None if it is reliable."""
     extra: tuple[tuple[str, str], ...] = ()
     """The other columns of KV8 that have a value: (name, text)."""
+
+    @property
+    def reported_status(self) -> str:
+        """The TripStopStatus; UNKNOWN if it is no longer reliable. What has passed or is cancelled stays so."""
+        is_final = self.trip_stop_status in ("PASSED", "CANCEL", "PLANNED")
+        return self.trip_stop_status if is_final or self.reliability == "current" else "UNKNOWN"
 
     @property
     def is_departure(self) -> bool:

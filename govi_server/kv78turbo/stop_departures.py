@@ -1,5 +1,6 @@
 """The departures of a stop, joined from KV7 and KV8, and their renderings, cached until they change."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
@@ -11,8 +12,10 @@ from govi_server.departures.times import HOUR, MINUTE
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_columns import parse_passtime
-from govi_server.kv78turbo.kv8_passtimes import LiveStop, Passtimes
+from govi_server.kv78turbo.kv8_passtimes import Passtimes
 from govi_server.kv78turbo.passtime import Passtime
+from govi_server.kv78turbo.passtime_index import LiveStop, StoredPasstime
+from govi_server.kv78turbo.stamps import TICKS
 
 PAST_SECONDS = HOUR / 2
 """How far back planned passtimes are looked up: KV8 may report them as late."""
@@ -23,6 +26,7 @@ MAX_VALID_SECONDS = 10 * MINUTE
 STALE_RETRY_SECONDS = 5.0
 """How long departures that omit a stale operator are valid: it may report again."""
 
+_Version = tuple[int, int, int]
 _Rendered = TypeVar("_Rendered", bound=Sized)
 
 
@@ -52,7 +56,9 @@ class _Candidate(NamedTuple):
     passtime: Passtime
     is_realtime: bool
     reliable_until: float
-    """Epoch seconds."""
+    """When it is omitted because its operator's latest data is too old (epoch seconds)."""
+    changes_at: float
+    """When it becomes less reliable (epoch seconds)."""
 
 
 class StopDeparturesCache:
@@ -75,7 +81,9 @@ class StopDeparturesCache:
         self._now = now
         self._size = size
         self._stale = stale
-        self._entries: OrderedDict[tuple[str, object], tuple[tuple[int, int], StopDepartures, Sized]] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, object], tuple[tuple[int, int, int], StopDepartures, Sized]] = (
+            OrderedDict()
+        )
         self.bytes = 0
         """The size of all renderings."""
         self.evicted = 0
@@ -90,15 +98,18 @@ class StopDeparturesCache:
         """Return whether KV7 or KV8 has a TimingPointCode."""
         return code in self.passtimes.stops or self.timetable.is_known_stop(code)
 
-    def version(self, code: str) -> tuple[int, int]:
+    def version(self, code: str) -> _Version:
         """Return a token that changes whenever the data of a stop may have changed."""
         stop = self.passtimes.stops.get(code)
-        return (stop.version if stop is not None else 0, self.timetable.version)
+        stop_version = stop.version if stop is not None else 0
+        return stop_version, self.timetable.version, self.passtimes.reliability_version
 
     def board(self, code: str, horizon: float) -> StopDepartures:
         """Return a stop's departures that are expected within the horizon (seconds) and not hidden yet."""
         now = self._now()
         stop = self.passtimes.stops.get(code)
+        self.passtimes.confirm_stop(code)
+        self.timetable.confirm_stop(code)
         valid_until = now + MAX_VALID_SECONDS
         visible: list[tuple[float, str, _Candidate]] = []
         stale_operators: set[str] = set()
@@ -115,7 +126,7 @@ class StopDeparturesCache:
             if expected > now + horizon:
                 valid_until = min(valid_until, expected - horizon)
                 continue
-            valid_until = min(valid_until, hidden_after)
+            valid_until = min(valid_until, hidden_after, candidate.changes_at)
             visible.append((expected, passtime.journey, candidate))
         messages = tuple(stop.messages.values()) if stop is not None and stop.messages else ()
         changes = (time for message in messages for time in (message.starts, message.ends))
@@ -124,11 +135,11 @@ class StopDeparturesCache:
         candidates = [candidate for _, _, candidate in visible]
         return StopDepartures(
             code,
-            tuple(passtime for passtime, _, _ in candidates),
+            tuple(candidate.passtime for candidate in candidates),
             tuple(message for message in messages if message.is_current(now)),
             bool(candidates),
-            frozenset(passtime.data_owner_code for passtime, is_realtime, _ in candidates if is_realtime),
-            frozenset(stale_operators.union(passtime.data_owner_code for passtime, _, _ in candidates)),
+            frozenset(item.passtime.data_owner_code for item in candidates if item.is_realtime),
+            frozenset(stale_operators.union(item.passtime.data_owner_code for item in candidates)),
             frozenset(stale_operators),
             self.timetable.has_planning(code),
             valid_until,
@@ -138,13 +149,25 @@ class StopDeparturesCache:
         """Yield the passtimes of KV8, then those that only KV7 has."""
         last_heard = self.passtimes.last_heard
         planned = dict(self.timetable.passtimes(code, now - PAST_SECONDS, now + horizon + MAX_VALID_SECONDS))
-        for key, values in stop.passtimes.items() if stop is not None else ():
-            kv8, kv7 = parse_passtime(key, values, code), planned.pop(key, None)
+        for key, stored in stop.passtimes.items() if stop is not None else ():
+            (kv8, seconds), kv7 = self._parse(key, stored, now), planned.pop(key, None)
             reliable_until = min(last_heard.get(kv8.data_owner_code, 0.0), now) + self._stale
-            yield _Candidate(kv8 if kv7 is None else _joined(kv8, kv7), True, reliable_until)
+            yield _Candidate(kv8 if kv7 is None else _joined(kv8, kv7), True, reliable_until, now + seconds)
         for key, kv7 in planned.items():
             if not self.passtimes.has_passtime(key):
-                yield _Candidate(kv7, False, now + MAX_VALID_SECONDS)
+                yield _Candidate(kv7, False, now + MAX_VALID_SECONDS, now + MAX_VALID_SECONDS)
+
+    def _parse(self, key: bytes, stored: StoredPasstime, now: float) -> tuple[Passtime, float]:
+        """Return a passtime of KV8, and for how many seconds its reliability lasts."""
+        updated = math.inf if stored.stamp is None else stored.stamp / TICKS
+        passtime = parse_passtime(key, stored.values, stored.code, updated)
+        repetition = self.passtimes.repetitions.get(passtime.data_owner_code)
+        if repetition is None:
+            return passtime, MAX_VALID_SECONDS
+        reliability, seconds = repetition.reliability(stored.last_heard, now, self._stale)
+        if reliability != "current":
+            passtime = structs.replace(passtime, reliability=reliability, last_heard=stored.last_heard)
+        return passtime, seconds
 
     def boards(self, codes: Iterable[str], horizon: float) -> Generator[None, None, list[StopDepartures]]:
         """Return the departures of several stops; yields after each."""
@@ -196,11 +219,9 @@ class StopDeparturesCache:
         # Only the number of a line may contain the separator.
         prefix = "|".join((*parts[:2], "_".join(parts[2:-2]), *parts[-2:], "")).encode()
         by_key: dict[bytes, Passtime] = self.timetable.journey(prefix, now)
-        for code in self.passtimes.journeys.get(prefix[:-1], ()):
-            for passtime_key, values in self.passtimes.stops[code].passtimes.items():
-                if passtime_key.startswith(prefix):
-                    kv8, kv7 = parse_passtime(passtime_key, values, code), by_key.get(passtime_key)
-                    by_key[passtime_key] = kv8 if kv7 is None else _joined(kv8, kv7)
+        for passtime_key, stored in self.passtimes.journeys.get(prefix[:-1], {}).items():
+            (kv8, _), kv7 = self._parse(passtime_key, stored, now), by_key.get(passtime_key)
+            by_key[passtime_key] = kv8 if kv7 is None else _joined(kv8, kv7)
         if not by_key:
             return []
         nearest = min(by_key.values(), key=lambda passtime: abs(passtime.expected - now)).operation_date

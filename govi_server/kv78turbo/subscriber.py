@@ -1,5 +1,6 @@
 """The connection to the KV78turbo feed (docs/protocols.md, section 2.2)."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -39,6 +40,10 @@ FIRST_FRAME_SECONDS = 10.0
 
 LATE_CALL_SECONDS = 1.0
 """A call this late means that the clock was set, or that the process was suspended."""
+
+
+_ENVELOPE = re.compile(rb"[ -~]{0,200}")
+"""Printable ASCII: envelopes are logged with rejected records. Known ones have up to 50 characters."""
 
 
 class Subscriber(Service):
@@ -263,11 +268,10 @@ class Subscriber(Service):
         if size > self._limits.message:  # libzmq's limit is for each frame
             self._drop("too large", "{size} bytes", size=size)
             return
-        try:
-            envelope = frames[0].decode("ascii")
-        except UnicodeDecodeError:
+        if not _ENVELOPE.fullmatch(frames[0]):
             self._drop("envelope", "invalid envelope {envelope}", envelope=frames[0][:100])
             return
+        envelope = frames[0].decode()
         data = b"".join(frames[1:])
         if not data:
             self._drop("empty", "no data in {envelope}", envelope=envelope)

@@ -83,19 +83,18 @@ class TimetableDirectory(Service):
 
     def _changed_files(self) -> list[str]:
         """Return the files that are new or have changed since they were read."""
-        changed = []
+        files = {}
         try:
             with os.scandir(self._path) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
-                    if not entry.name.endswith((".ctx", ".gz")) or not entry.is_file():
-                        continue
-                    status = entry.stat()
-                    version = (status.st_mtime_ns, status.st_size)
-                    if self._read_files.get(entry.path) != version:
-                        self._read_files[entry.path] = version
-                        changed.append(entry.path)
+                    if entry.name.endswith((".ctx", ".gz")) and entry.is_file():
+                        status = entry.stat()
+                        files[entry.path] = (status.st_mtime_ns, status.st_size)
         except OSError as error:
             self.log.warn("Timetable {path}: cannot be read: {error}", path=self._path, error=str(error))
+            return []
+        changed = [path for path, version in files.items() if self._read_files.get(path) != version]
+        self._read_files = files
         return changed
 
     def _ingest_files(self, paths: list[str]) -> Iterator[None]:

@@ -150,7 +150,7 @@ class Kv55Feed(Service):
             expected_arrival_time=_of_day(expected_arrival or arrival),
             target_departure_time=_of_day(departure or expected_departure or arrival or expected_arrival),
             expected_departure_time=_of_day(expected_departure or departure or expected_arrival or arrival),
-            trip_stop_status=passtime.trip_stop_status,
+            trip_stop_status=passtime.reported_status,
         )
 
 

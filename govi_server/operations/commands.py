@@ -224,7 +224,7 @@ def _feed_board(feed: Feed, code: str) -> str:
             feed.timetable.destination(passtime),
             passtime.target_departure_time or passtime.target_arrival_time,
             passtime.expected_departure_time or passtime.expected_arrival_time,
-            passtime.trip_stop_status,
+            passtime.reported_status,
         )
         for passtime in board.passtimes
     ]

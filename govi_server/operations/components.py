@@ -13,7 +13,7 @@ from govi_server.statistics.log import StatisticsLog
 
 INCIDENT_KINDS = {
     "gateway": ("broken", "late", "opened", "refused", "repeated", "silent", "unsolicited"),
-    "feed": ("broken message", *REJECT_REASONS),
+    "feed": ("broken message", "evicted", *REJECT_REASONS),
     "subscriber": ("empty", "envelope", "not consumed", "slow", "too large"),
     "statistics": ("unwritable",),
     "snapshot": ("unwritable",),

@@ -205,6 +205,17 @@ class Metrics(Collector):
         yield _gauge("govi_feed_passes", "Live passing times in memory.", feed.passtimes.n_passtimes)
         yield _gauge("govi_feed_planned_passes", "Planned passing times in memory.", feed.timetable.n_planned)
         yield _gauge("govi_feed_messages", "General messages in memory.", feed.passtimes.n_messages)
+        yield _gauge("govi_feed_passes_bytes", "Bytes of the live passing times in memory.", feed.passtimes.n_bytes)
+        yield _gauge(
+            "govi_feed_messages_bytes", "Bytes of the general messages in memory.", feed.passtimes.n_message_bytes
+        )
+        yield _gauge("govi_feed_stops", "Stops of the live feed in memory.", len(feed.passtimes.stops))
+        evictions = CounterMetricFamily(
+            "govi_feed_evictions", "Entries of a full table evicted to make room.", labels=("table",)
+        )
+        for table, n in feed.evictions.items():
+            evictions.add_metric((table,), n)
+        yield evictions
 
 
 class FailingStops(Collector):

@@ -8,11 +8,12 @@ import glob
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from tempfile import mkstemp
+from typing import BinaryIO, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -29,6 +30,8 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv7_reader import Update
 from govi_server.kv78turbo.kv8_columns import KEY_NAMES, VALUE_NAMES
+from govi_server.kv78turbo.passtime_index import StoredPasstime
+from govi_server.kv78turbo.stamps import Stamp
 from govi_server.runtime.text import pluralize
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import SnapshotSettings
@@ -42,6 +45,10 @@ HEADER_1 = b"govi-cache snapshot 1\n"
 MAX_PASSTIMES = 500
 """Passtimes in a record, which needs about a millisecond."""
 
+STEP_BYTES = 1 << 20
+"""Bytes of which a step computes the checksum, which needs about a millisecond."""
+
+_T = TypeVar("_T")
 _LENGTH = struct.Struct(">I")
 
 
@@ -74,6 +81,10 @@ class StopRecord(Struct, tag="stop", array_like=True):
     code: str
     passtimes: dict[bytes, bytes]
     messages: list[GeneralMessage]
+    states: list[tuple[Stamp | None, Stamp | None, float, bool]] = []
+    """Of each passtime: stamp, access_stamp, last_heard and is_repeated (see StoredPasstime)."""
+    messages_heard: list[float] = []
+    """When each message was last received (epoch seconds)."""
 
 
 class OperatorsRecord(Struct, tag="heard", array_like=True):
@@ -81,6 +92,11 @@ class OperatorsRecord(Struct, tag="heard", array_like=True):
 
     last_heard: dict[str, float]
     last_update: dict[str, str]
+    passtime_tombstones: dict[bytes, tuple[Stamp, float]] = {}
+    message_tombstones: dict[str, tuple[Stamp, float]] = {}
+    """Of removed records: their stamp, and when it is dropped (epoch seconds)."""
+    intervals: dict[str, float] = {}
+    """Seconds between two repetitions of the operators' passtimes."""
 
 
 class PlanningRecord(Struct, tag="planning", array_like=True):
@@ -121,31 +137,68 @@ def records_of(caches: Mapping[str, BoardCache], feed: Feed | None) -> Iterator[
         return
     for update in feed.timetable.updates():
         yield PlanningRecord(update)
-    yield OperatorsRecord(dict(feed.passtimes.last_heard), dict(feed.passtimes.last_update))
+    repetitions = feed.passtimes.repetitions.items()
+    intervals = {operator: item.interval for operator, item in repetitions if item.interval is not None}
+    last_heard, last_update = dict(feed.passtimes.last_heard), dict(feed.passtimes.last_update)
+    yield OperatorsRecord(last_heard, last_update, intervals=intervals)
+    for passtimes in _parts(feed.passtimes.tombstones.items()):
+        yield OperatorsRecord({}, {}, dict(passtimes))
+    for messages in _parts(feed.passtimes.message_tombstones.items()):
+        yield OperatorsRecord({}, {}, {}, dict(messages))
     for code in list(feed.passtimes.stops):
-        stop = feed.passtimes.stops[code]
-        passtimes = list(stop.passtimes.items())
-        messages = list((stop.messages or {}).values())
-        for start in range(0, max(len(passtimes), 1), MAX_PASSTIMES):
-            yield StopRecord(code, dict(passtimes[start : start + MAX_PASSTIMES]), messages if start == 0 else [])
+        stop = feed.passtimes.stops.get(code)
+        if stop is None:
+            continue
+        heard = [feed.passtimes.message_last_heard(key) for key in stop.messages or ()]
+        yield StopRecord(code, {}, list((stop.messages or {}).values()), [], heard)
+        for part in _parts(list(stop.passtimes.items())):
+            yield _stop_record(code, part)
+            for key, passtime in part:
+                if passtime.code != code:  # moved to a stop whose records may have been yielded already
+                    yield _stop_record(passtime.code, [(key, passtime)])
+
+
+def _parts(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """Yield items in parts of a record each."""
+    return (items[start : start + MAX_PASSTIMES] for start in range(0, len(items), MAX_PASSTIMES))
+
+
+def _stop_record(code: str, passtimes: Sequence[tuple[bytes, StoredPasstime]]) -> StopRecord:
+    here = [(key, passtime) for key, passtime in passtimes if passtime.code == code]
+    return StopRecord(
+        code,
+        {key: passtime.values for key, passtime in here},
+        [],
+        [(passtime.stamp, passtime.access_stamp, passtime.last_heard, passtime.is_repeated) for _, passtime in here],
+    )
 
 
 def restore(
     record: Record, caches: Mapping[str, BoardCache], feed: Feed | None, now: float, reject: Callable[[str], object]
-) -> None:
-    """Restore a record, except data that is too old. reject: called with the kind of each rejected item."""
+) -> Iterator[None]:
+    """Restore a record in steps, except data that is too old. reject: called with the kind of each rejected item."""
     if isinstance(record, BoardRecord):
         cache, board = caches.get(record.module), record.board
+        present = cache.peek(board.code) if cache is not None else None
+        if present is not None and present.board.received_at >= board.received_at:
+            return  # it arrived since the start
         if cache is not None and 0 <= now - board.received_at <= cache.limits.stale:
             cache.put(Board(board.code, board.trips, board.received_at, board.envelope))
     elif feed is None:
         return
     elif isinstance(record, PlanningRecord):
-        feed.timetable.apply(record.update, reject)
+        yield from feed.timetable.restore(record.update, reject)
     elif isinstance(record, OperatorsRecord):
-        feed.passtimes.restore_operators(record.last_heard, record.last_update)
+        feed.passtimes.restore_operators(record.last_heard, record.last_update, record.intervals)
+        feed.passtimes.restore_tombstones(record.passtime_tombstones, record.message_tombstones)
     else:
-        feed.passtimes.restore_stop(record.code, record.passtimes, record.messages, now, reject)
+        if len(record.states) != len(record.passtimes):  # before they were saved
+            record.states = [(None, None, 0.0, False)] * len(record.passtimes)
+        for (key, values), state in zip(record.passtimes.items(), record.states, strict=True):
+            feed.passtimes.restore_passtime(key, StoredPasstime(record.code, values, *state), reject)
+        heard = record.messages_heard or [now] * len(record.messages)
+        for message, last_heard in zip(record.messages, heard, strict=True):
+            feed.passtimes.restore_message(record.code, message, last_heard, reject)
 
 
 def write(records: Iterator[Record], path: Path) -> Iterator[None]:
@@ -172,50 +225,57 @@ def write(records: Iterator[Record], path: Path) -> Iterator[None]:
         Path(temporary).unlink(missing_ok=True)
 
 
-def read(data: bytes) -> Iterator[Record]:
-    """Verify the checksum of a snapshot, and return an iterator over its records. Both raise DamagedSnapshot."""
-    if not data.startswith((HEADER, HEADER_1)):
+def read(file: BinaryIO) -> Iterator[Record | None]:
+    """Verify the checksum of a snapshot, yielding None after each step, then yield its records.
+
+    Raises DamagedSnapshot.
+    """
+    header = file.readline(len(HEADER))
+    if header not in (HEADER, HEADER_1):
         raise DamagedSnapshot("not a snapshot of this program")
-    start, end = len(HEADER), len(data) - 2 * _LENGTH.size
-    if end < start or data[end:] != _LENGTH.pack(0) + _LENGTH.pack(zlib.crc32(data[start:end])):
+    begin, end = file.tell(), os.fstat(file.fileno()).st_size - 2 * _LENGTH.size
+    checksum = 0
+    for start in range(begin, end, STEP_BYTES):
+        checksum = zlib.crc32(file.read(min(STEP_BYTES, end - start)), checksum)
+        yield None
+    if end < begin or file.read() != _LENGTH.pack(0) + _LENGTH.pack(checksum):
         raise DamagedSnapshot("incomplete")
+    file.seek(begin)
     columns = COLUMNS_1
-    if data.startswith(HEADER):
-        line = data[start:end].partition(b"\n")[0]
-        start += len(line) + 1
+    if header == HEADER:
         try:
-            columns = msgspec.json.decode(line, type=Columns)
+            columns = msgspec.json.decode(file.readline(end - begin), type=Columns)
         except msgspec.MsgspecError as error:
             raise DamagedSnapshot(f"invalid header: {error}") from None
-    return _records(memoryview(data)[start:end], columns)
+    yield from _records(file, end, columns)
 
 
-def _records(data: memoryview, columns: Columns) -> Iterator[Record]:
+def _records(file: BinaryIO, end: int, columns: Columns) -> Iterator[Record]:
     decode = msgspec.msgpack.Decoder(Record).decode
-    key_of, values_of = _converter(columns.key, KEY_NAMES), _converter(columns.values, VALUE_NAMES)
-    start = 0
-    while start < len(data):
-        (length,) = _LENGTH.unpack_from(data, start)
-        start += _LENGTH.size
+    convert = _converter(columns)
+    while file.tell() < end:
+        (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
         try:
-            record = decode(data[start : start + length])
+            record = decode(file.read(length))
         except msgspec.MsgspecError as error:
             raise DamagedSnapshot(f"unreadable record: {error}") from None
         if isinstance(record, StopRecord):
-            record.passtimes = {key_of(key): values_of(values) for key, values in record.passtimes.items()}
+            record.passtimes = dict(convert(key, values) for key, values in record.passtimes.items())
         yield record
-        start += length
 
 
-def _converter(stored: tuple[str, ...], current: tuple[str, ...]) -> Callable[[bytes], bytes]:
-    """Return a function that maps stored fields to the current columns by name; missing columns become null."""
-    index = {name: i for i, name in enumerate(stored)}
-    select = itemgetter(*(index.get(name, -1) for name in current))
+def _converter(stored: Columns) -> Callable[[bytes, bytes], tuple[bytes, bytes]]:
+    """Return a function that maps stored keys and values to the current columns by name; missing ones become null."""
+    index = {name: i for i, name in enumerate(stored.key + stored.values)}
+    key_of, values_of = (itemgetter(*(index.get(name, -1) for name in names)) for names in (KEY_NAMES, VALUE_NAMES))
 
-    def convert(fields: bytes) -> bytes:
-        if fields.count(b"|") != len(stored) - 1:
+    def convert(key: bytes, values: bytes) -> tuple[bytes, bytes]:
+        if key.count(b"|") != len(stored.key) - 1 or values.count(b"|") != len(stored.values) - 1:
             raise DamagedSnapshot("the fields of a passtime do not match the columns")
-        return fields if stored == current else b"|".join(select([*fields.split(b"|"), NULL]))
+        if stored == Columns():
+            return key, values
+        fields = [*key.split(b"|"), *values.split(b"|"), NULL]
+        return b"|".join(key_of(fields)), b"|".join(values_of(fields))
 
     return convert
 
@@ -257,15 +317,10 @@ class Snapshots(Service):
         super().startService()
         for unfinished in self._path.parent.glob(f"{glob.escape(self._path.name)}.*.new"):
             unfinished.unlink(missing_ok=True)  # the process was killed while it wrote
-        try:
-            data = self._path.read_bytes()
-        except FileNotFoundError:
-            self._schedule()
-        except OSError as error:
-            self.log.warn("Snapshot {path}: cannot be read: {error}", path=self._path, error=str(error))
-            self._schedule()
+        if self._path.exists():
+            self._run(self._restore())
         else:
-            self._run(self._restore(data))
+            self._schedule()
 
     def stopService(self) -> None:
         """Save a last snapshot, unless restoring is incomplete; synchronously, since no more requests are served."""
@@ -299,16 +354,21 @@ class Snapshots(Service):
             text = "Snapshot {path}: cannot be written: {error}"
             self.incidents.add("unwritable", text, path=self._path, error=str(error))
 
-    def _restore(self, data: bytes) -> Iterator[None]:
+    def _restore(self) -> Iterator[None]:
         started, n_records = self._clock.seconds(), 0
         reject = partial(self._feed.reject, str(self._path)) if self._feed is not None else lambda kind: None
         try:
-            for record in read(data):
-                restore(record, self._caches, self._feed, started, reject)
-                n_records += 1
-                yield
+            with open(self._path, "rb") as file:
+                for record in read(file):
+                    if record is not None:
+                        yield from restore(record, self._caches, self._feed, started, reject)
+                        n_records += 1
+                    yield
         except DamagedSnapshot as error:
             self._rename_damaged(str(error))
+            return
+        except OSError as error:
+            self.log.warn("Snapshot {path}: cannot be read: {error}", path=self._path, error=str(error))
             return
         seconds = self._clock.seconds() - started
         self.log.info(

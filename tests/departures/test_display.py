@@ -9,6 +9,7 @@ from govi_server.departures.board import Board, Trip
 from govi_server.departures.display import (
     DepartureDisplay,
     DisplayRow,
+    Reliability,
     RowState,
     StopDisplay,
     board_display,
@@ -34,26 +35,33 @@ class StateTests(SynchronousTestCase):
 
     def test_row_states(self) -> None:
         """The state follows from status and times; a departure without an expected time is never on time."""
-        for status, expected, is_stale, state in [
-            ("DRIVING", 600.0, False, "on_time"),
-            ("DRIVING", 659.0, False, "on_time"),
-            ("DRIVING", 660.0, False, "late"),
-            ("DRIVING", 599.0, False, "early"),
-            ("DRIVING", None, False, "unknown"),
-            ("DRIVING", 660.0, True, "last_known"),
-            ("ARRIVED", 600.0, False, "stopped"),
-            ("ARRIVED", 600.0, True, "last_known"),
-            ("PLANNED", 600.0, False, "planned"),
-            ("PLANNED", None, True, "planned"),
-            ("PLANNED", 700.0, False, "late"),
-            ("CANCEL", 600.0, False, "cancelled"),
-            ("CANCEL", None, True, "cancelled"),
-            ("UNKNOWN", 600.0, False, "unknown"),
-            ("OFFROUTE", 600.0, False, "unknown"),
-            ("SOMETHING", 600.0, True, "unknown"),
-            ("PASSED", 600.0, False, None),
-        ]:
-            self.assertEqual(row_state(status, 600.0, expected, is_stale), state, (status, expected, is_stale))
+        cases: list[tuple[str, float | None, Reliability, RowState | None]] = [
+            ("DRIVING", 600.0, "current", "on_time"),
+            ("DRIVING", 659.0, "current", "on_time"),
+            ("DRIVING", 660.0, "current", "late"),
+            ("DRIVING", 599.0, "current", "early"),
+            ("DRIVING", None, "current", "unknown"),
+            ("DRIVING", 660.0, "last_known", "last_known"),
+            ("ARRIVED", 600.0, "current", "stopped"),
+            ("ARRIVED", 600.0, "last_known", "last_known"),
+            ("PLANNED", 600.0, "current", "planned"),
+            ("PLANNED", None, "last_known", "planned"),
+            ("PLANNED", 700.0, "current", "late"),
+            ("CANCEL", 600.0, "current", "cancelled"),
+            ("CANCEL", None, "last_known", "cancelled"),
+            ("UNKNOWN", 600.0, "current", "unknown"),
+            ("OFFROUTE", 600.0, "current", "unknown"),
+            ("SOMETHING", 600.0, "last_known", "unknown"),
+            ("PASSED", 600.0, "current", None),
+            ("DRIVING", 660.0, "unknown", "unknown"),
+            ("ARRIVED", 600.0, "unknown", "unknown"),
+            ("PLANNED", 600.0, "unknown", "planned"),
+            ("CANCEL", 600.0, "unknown", "cancelled"),
+            ("CANCEL", 600.0, "last_known", "cancelled"),
+            ("PASSED", 600.0, "unknown", None),
+        ]
+        for status, expected, reliability, state in cases:
+            self.assertEqual(row_state(status, 600.0, expected, reliability), state, (status, expected, reliability))
 
     def test_stop_states(self) -> None:
         """A stop is live if one of its departures is, unless its data is stale."""

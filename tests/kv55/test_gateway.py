@@ -291,6 +291,15 @@ class DeliveryTests(GatewayTestCase):
         delivery.serve()
         self.assertEqual(len(self.late), 1)
 
+    def test_late_board_does_not_supersede_a_later_one(self) -> None:
+        """A late response is not stored if a later request for the stop was answered."""
+        number = self.request_without_response()
+        board = self.request()
+        self.deliver(callback(CODE, number=self.number()))
+        self.assertResolved(board, code=CODE)
+        self.deliver(callback(CODE, number=number))
+        self.assertEqual(self.late, [])
+
     def test_deadline_and_stop_before_serve(self) -> None:
         """A delivered board is not lost when the deadline passes or the service stops before it is served."""
         boards = [self.request("1"), self.request("2")]

@@ -6,7 +6,7 @@ from govi_server.kv78turbo.kv8_columns import COLUMNS, VALUE_NAMES, parse_passti
 from govi_server.kv78turbo.passtime import Passtime
 from tests import feed
 
-KEY = b"LIN|77|L004|1001|0|2026-01-01|3|u1"
+KEY = b"LIN|77|L004|1001|0|2026-01-01|3"
 
 
 def values(**columns: bytes) -> bytes:
@@ -28,6 +28,7 @@ class ColumnTests(SynchronousTestCase):
     def test_fields_are_those_of_passtime(self) -> None:
         """Each field of a column is a field of Passtime; its other fields are derived, or come from KV7."""
         derived = {"target_arrival", "expected_arrival", "target_departure", "expected_departure", "extra"}
+        derived |= {"reliability", "last_heard"}
         names = set(Passtime.__struct_fields__)
         self.assertEqual(names - {column.field for column in COLUMNS}, derived | {"product_formula_type"})
         self.assertEqual({column.field for column in COLUMNS if column.field} - names, set())

@@ -65,7 +65,8 @@ class StopDeparturesTestCase(SynchronousTestCase):
         self.clock.advance(minutes * MINUTE)
         for _ in self.feed.passtimes.sweep():
             pass
-        self.feed.timetable.sweep()
+        for _ in self.feed.timetable.sweep():
+            pass
 
 
 class JoinTests(StopDeparturesTestCase):
@@ -311,7 +312,7 @@ class CacheTests(StopDeparturesTestCase):
         for message, n_renderings in [
             (kv.passtimes(live("1", 30)), 1),
             (kv.passtimes(live("1", 30)), 1),
-            (kv.passtimes(live("1", 30, TimingPointCode="30000002", UserStopCode="u2")), 1),
+            (kv.passtimes(live("1", 30, TimingPointCode="30000002", UserStopOrderNumber="4")), 1),
             (kv.passtimes(live("2", 30)), 2),
             (kv.general_message({}), 3),
             (kv.general_message({}), 3),

@@ -213,7 +213,7 @@ class PasstimeTests(FeedValuesTestCase):
             passtimes = [passtime for stop in self.check_stops().values() for passtime in stop["Passes"].values()]
             found = {passtime["UserStopCode"] for passtime in passtimes}
             lost = {variant for n, variant in enumerate(variants) if f"u{n}" not in found}
-            self.assertEqual({column for column, _ in lost}, {*KEY_NAMES, "TimingPointCode"})
+            self.assertEqual({column for column, _ in lost}, {*KEY_NAMES, "UserStopCode", "TimingPointCode"})
 
     def test_broken_key_costs_the_row(self) -> None:
         """A row with a blank or broken column of its key is rejected; the other rows of its message are stored."""
@@ -326,8 +326,9 @@ class GeneralMessageTests(FeedValuesTestCase):
         """Every document is valid; a bad value costs only itself, that of a key its row."""
         variants = list(product(kv.TABLES["GENERALMESSAGEUPDATE"], VALUES))
         rows: list[tuple[Row, Change]] = [
-            ({"MessageCodeNumber": str(n)}, {column: VALUES[name]}) for n, (column, name) in enumerate(variants)
-        ]
+            ({"MessageCodeNumber": str(n), "TimingPointCode": str(n % 10)}, {column: VALUES[name]})
+            for n, (column, name) in enumerate(variants)
+        ]  # a stop has at most MAX_STOP_MESSAGES
         ingest(self.feed, kv.passtimes({}))
         self.ingest("GENERALMESSAGEUPDATE", *rows)
         self.check_stops()

@@ -227,7 +227,10 @@ class TpcTests(OvapiTestCase):
     def test_all(self) -> None:
         """The index has the number of live passtimes of each stop; stops of KV7 alone have 0."""
         ingest(self.feed, kv.planning({}, points=[{}, {"TimingPointCode": "5"}]), kv.calendar("2026-01-01"))
-        ingest(self.feed, kv.passtimes({}, {"JourneyNumber": "2"}, {"TimingPointCode": OTHER, "UserStopCode": "u2"}))
+        ingest(
+            self.feed,
+            kv.passtimes({}, {"JourneyNumber": "2"}, {"TimingPointCode": OTHER, "UserStopOrderNumber": "4"}),
+        )
         for path in ("/tpc", "/tpc/"):
             self.assertEqual(self.json(path), {CODE: 2, "5": 0, OTHER: 1})
 
@@ -412,7 +415,8 @@ class StopAreaTests(OvapiTestCase):
 
     def test_areas(self) -> None:
         """The stops of an area are under its code, without a ServerTime."""
-        ingest(self.feed, kv.passtimes({"TimingPointCode": OTHER, "UserStopCode": "u2"}, {"JourneyStopType": "LAST"}))
+        rows = {"TimingPointCode": OTHER}, {"JourneyStopType": "LAST", "UserStopOrderNumber": "4"}
+        ingest(self.feed, kv.passtimes(*rows))
         document = self.json("/stopareacode/x,LdBrug,y/departures/")
         self.assertEqual(
             {area: list(stops) for area, stops in document.items()}, {"x": ["5"], "LdBrug": [CODE, OTHER]}

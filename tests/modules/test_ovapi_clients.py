@@ -221,7 +221,11 @@ class ClientTests(FeedValuesTestCase):
             points = [{}, {"TimingPointCode": OTHER}]
             ingest(self.feed, kv.planning({"JourneyNumber": "99"}, points=points), kv.calendar("2026-01-01"))
         self.ingest("DATEDPASSTIME", *rows)
-        ingest(self.feed, kv.passtimes({"TimingPointCode": OTHER, "UserStopCode": "u2"}), kv.general_message({}))
+        ingest(
+            self.feed,
+            kv.passtimes({"JourneyNumber": "9", "TimingPointCode": OTHER, "UserStopCode": "u2"}),
+            kv.general_message({}),
+        )
 
     def get(self, path: str) -> bytes:
         response = self.program.request(path)

@@ -1,0 +1,259 @@
+"""The tables of the KV7 timetable: applies updates, and removes expired data."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date, timedelta
+from typing import NamedTuple
+
+from govi_server.departures.times import local_date
+from govi_server.kv78turbo.bounded_table import BoundedTable, largest_cohort
+from govi_server.kv78turbo.ctx import Records, Reject
+from govi_server.kv78turbo.kv7_names import RETENTION_SECONDS, Names
+from govi_server.kv78turbo.kv7_reader import (
+    Group,
+    Level,
+    TimetableReader,
+    Update,
+    UserStop,
+)
+from govi_server.settings import PlanningSettings
+
+UNDATED_SECONDS = 7 * 86400.0
+"""How long the passtimes of a service level without dates are retained: its calendar is often published later."""
+
+MAX_LINE_PASSTIMES = 50_000
+"""Planned passtimes of a line on one service level: 500 journeys to 100 stops."""
+
+MAX_LINE_STOPS = 2000
+"""User stops of a line."""
+
+MAX_STOP_GROUPS = 3000
+"""Groups of passtimes of a user stop: 30 lines on 100 service levels."""
+
+STEP_ENTRIES = 100
+"""Groups, or service levels, per step."""
+
+PLANNING_DEFAULTS = PlanningSettings()
+
+
+class Publication(NamedTuple):
+    """The latest publication of a group."""
+
+    published: float
+    """Epoch seconds."""
+    stops: tuple[UserStop, ...]
+    n_planned: int
+
+
+class Calendar(NamedTuple):
+    """The latest publication of a service level's dates."""
+
+    published: float
+    dates: frozenset[date]
+
+
+NO_PUBLICATION = Publication(0.0, (), 0)
+NO_CALENDAR = Calendar(0.0, frozenset())
+
+
+class TimetableTables:
+    """Stores the timetable of KV7. now: returns the time in epoch seconds."""
+
+    def __init__(self, now: Callable[[], float], limits: PlanningSettings = PLANNING_DEFAULTS) -> None:
+        self._now = now
+        self._limits = limits
+        self.version = 0
+        """Changes with each update."""
+        self._names = names = Names(limits.names)
+        self.lines = names.lines
+        """By DataOwnerCode and LinePlanningNumber."""
+        self.destinations = names.destinations
+        """DestinationName50 by DataOwnerCode and DestinationCode."""
+        self.timing_points = names.timing_points
+        """By TimingPointCode."""
+        self.stop_areas = names.stop_areas
+        """StopAreaName by StopAreaCode."""
+        self.points_of_area = names.points_of_area
+        """TimingPointCodes by StopAreaCode."""
+        self.directions = names.directions
+        """A DestinationCode by DataOwnerCode, LinePlanningNumber and LineDirection."""
+        self._code_of = names.code_of
+        self._user_stops = names.user_stops
+        self._planned: dict[UserStop, dict[Group, dict[bytes, bytes]]] = {}
+        self._published: BoundedTable[Group, Publication] = BoundedTable(
+            limits.planned,
+            UNDATED_SECONDS,
+            size_of=lambda publication: publication.n_planned,
+            remove=self._remove_group,
+        )
+        self._groups_of_line: dict[tuple[str, str], dict[Group, None]] = {}
+        self._groups_of_operator: Counter[str] = Counter()
+        self._dates: BoundedTable[Level, Calendar] = BoundedTable(limits.names, RETENTION_SECONDS)
+
+    @property
+    def n_planned(self) -> int:
+        """The number of planned passtimes."""
+        return self._published.size
+
+    @property
+    def evictions(self) -> dict[str, int]:
+        """The number of entries evicted to make room, by table."""
+        return {
+            "planned passes": self._published.n_evicted,
+            "names": self._names.n_evicted + self._dates.n_evicted,
+        }
+
+    def read(
+        self, message: Iterable[Records | None], reject: Reject, is_confirmed: bool = False
+    ) -> Iterator[Update | None]:
+        """Parse a message in steps; see TimetableReader."""
+        return TimetableReader(self._now, self._limits.planned // 2, reject, is_confirmed).read(message)
+
+    # Applying updates.
+
+    def apply(self, update: Update, reject: Reject) -> Iterator[None]:
+        """Apply an update; yields after each step.
+
+        The latest publication of a service level's line supersedes earlier ones as a whole, as does that of a service
+        level's dates; updates of the same publication are combined.
+        """
+        now = self._now()
+        yield from self._names.apply(update, now, reject)
+        for group, stops in update.planned.items():
+            if not self._set_group(group, stops, update.published, now):
+                reject("too many planned passes")
+            elif update.is_confirmed:
+                self._published.confirm(group)
+            yield
+        for number, level in enumerate(update.levels | update.dates.keys(), 1):
+            if not self._set_dates(level, frozenset(update.dates.get(level, ())), update.published, now):
+                reject("too many names")
+            elif update.is_confirmed:
+                self._dates.confirm(level)
+            if number % STEP_ENTRIES == 0:
+                yield
+        self.version += 1
+
+    def restore(self, update: Update, reject: Reject) -> Iterator[None]:
+        """Apply an update of a snapshot in steps: names that are known already are newer."""
+        self._names.discard_known(update)
+        yield from self.apply(update, reject)
+
+    def _set_dates(self, level: Level, dates: frozenset[date], published: float, now: float) -> bool:
+        """Set the dates of a service level; return whether there is room for it."""
+        latest = self._dates.get(level, NO_CALENDAR)
+        if published < latest.published:
+            return True
+        return self._dates.put(
+            level, Calendar(published, dates if published > latest.published else latest.dates | dates), now
+        )
+
+    def _set_group(
+        self, group: Group, stops: dict[UserStop, dict[bytes, bytes]], published: float, now: float
+    ) -> bool:
+        """Set, or add to, the passtimes of a service level's line; return whether there is room for them."""
+        latest = self._published.get(group, NO_PUBLICATION)
+        if published < latest.published:
+            return True
+        if published == latest.published:
+            stored = {stop: self._planned[stop][group] for stop in latest.stops}
+            stops = stored | {stop: {**stored.get(stop, {}), **passtimes} for stop, passtimes in stops.items()}
+        n_planned = sum(map(len, stops.values()))
+        if n_planned > MAX_LINE_PASSTIMES or len(stops) > MAX_LINE_STOPS:
+            return False
+        if not all(self._make_room_at(stop) for stop in stops.keys() - {*latest.stops}):
+            return False
+        is_confirmed = False
+        if group in self._published:
+            self._published.repeat(group, now)
+            is_confirmed = self._published.is_confirmed(group)
+            self._remove_group(group)
+        if not self._published.put(group, Publication(published, tuple(stops), n_planned), now):
+            return False
+        if is_confirmed:
+            self._published.confirm(group)
+        for stop, passtimes in stops.items():
+            self._planned.setdefault(stop, {})[group] = passtimes
+        operator, _, line = group.decode().split("|")
+        self._groups_of_line.setdefault((operator, line), {})[group] = None
+        self._groups_of_operator[operator] += 1
+        return True
+
+    def _make_room_at(self, stop: UserStop) -> bool:
+        """Evict a group of a user stop if it has the maximum; return whether there is room."""
+        groups = self._planned.get(stop, {})
+        if len(groups) >= MAX_STOP_GROUPS:
+            for group in largest_cohort((group, self._published.cohort(group)) for group in groups)[:1]:
+                self._remove_group(group)
+        return len(groups) < MAX_STOP_GROUPS
+
+    def _remove_group(self, group: Group) -> None:
+        for stop in self._published[group].stops:
+            groups = self._planned[stop]
+            del groups[group]
+            if not groups:
+                del self._planned[stop]
+        self._published.discard(group)
+        operator, _, line = group.decode().split("|")
+        del self._groups_of_line[operator, line][group]
+        if not self._groups_of_line[operator, line]:
+            del self._groups_of_line[operator, line]
+        self._groups_of_operator[operator] -= 1
+        if not self._groups_of_operator[operator]:
+            del self._groups_of_operator[operator]
+
+    def sweep(
+        self,
+        is_live_operator: Callable[[str], object] = frozenset[str]().__contains__,
+        is_live_stop: Callable[[str], object] = frozenset[str]().__contains__,
+    ) -> Iterator[None]:
+        """Remove expired passtimes and dates, and names that are not used any more; yields after each step.
+
+        Service levels are removed when their last date has passed, and those without dates after UNDATED_SECONDS.
+        is_live_operator, is_live_stop: return whether KV8 has an operator, or a TimingPointCode.
+        """
+        now = self._now()
+        yesterday = local_date(now) - timedelta(1)
+        before = self.n_planned
+
+        def is_expired(published: float, dates: frozenset[date]) -> bool:
+            return max(dates) < yesterday if dates else now - published > UNDATED_SECONDS
+
+        for number, group in enumerate(list(self._published), 1):
+            dates = self._dates.get(level_of(group), NO_CALENDAR).dates
+            if group in self._published and is_expired(self._published[group].published, dates):
+                self._remove_group(group)
+            if number % STEP_ENTRIES == 0:
+                yield
+        for number, level in enumerate(list(self._dates), 1):
+            if level in self._dates and is_expired(*self._dates[level]):
+                self._dates.discard(level)
+            if number % STEP_ENTRIES == 0:
+                yield
+        self.version += before != self.n_planned
+        yield from self._names.sweep(
+            now, lambda operator: operator in self._groups_of_operator or is_live_operator(operator), is_live_stop
+        )
+
+    def updates(self) -> Iterator[Update]:
+        """Yield updates that restore the timetable when they are applied."""
+        yield from self._names.updates()
+        for level in list(self._dates):
+            if level in self._dates:
+                published, dates = self._dates[level]
+                is_confirmed = self._dates.is_confirmed(level)
+                yield Update(published, levels={level}, dates={level: {*dates}}, is_confirmed=is_confirmed)
+        for group in list(self._published):
+            publication = self._published.get(group, NO_PUBLICATION)
+            for start in range(0, len(publication.stops), STEP_ENTRIES):
+                stops = publication.stops[start : start + STEP_ENTRIES]
+                planned = {stop: self._planned[stop][group] for stop in stops}
+                is_confirmed = self._published.is_confirmed(group)
+                yield Update(publication.published, planned={group: planned}, is_confirmed=is_confirmed)
+                if self._published.get(group) is not publication:  # it was superseded meanwhile
+                    break
+
+
+def level_of(group: Group) -> Level:
+    """Return the service level of a group."""
+    return group.rpartition(b"|")[0]

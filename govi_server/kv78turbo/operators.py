@@ -1,0 +1,99 @@
+"""The operators of KV8: when each was last heard, and how often it repeats its passtimes."""
+
+from collections.abc import Iterator
+
+from govi_server.kv78turbo.bounded_table import BoundedTable
+from govi_server.kv78turbo.ctx import Reject
+from govi_server.kv78turbo.kv8_columns import MAX_CODE_BYTES
+from govi_server.kv78turbo.passtime_index import RETENTION_SECONDS, StoredPasstime
+from govi_server.kv78turbo.repetition import Census, Repetition
+from govi_server.kv78turbo.stamps import latest_timestamp
+
+MAX_OPERATORS = 1000
+"""Operators whose latest update is stored; the feed has about thirty."""
+
+
+class Operators:
+    """Stores the latest data of each operator."""
+
+    def __init__(self) -> None:
+        self.last_heard: BoundedTable[str, float] = BoundedTable(
+            MAX_OPERATORS, RETENTION_SECONDS, remove=self._remove
+        )
+        """When the latest data of each operator arrived, in epoch seconds."""
+        self.last_update: dict[str, str] = {}
+        """The latest LastUpdateTimeStamp of each operator."""
+        self.repetitions: dict[str, Repetition] = {}
+        """How often each operator repeats its passtimes; of the operators in last_heard."""
+        self.reliability_version = 0
+        """Changes when the passtimes of an operator begin or cease to be overdue without repetitions."""
+
+    def heard(self, operator: str, now: float, reject: Reject) -> None:
+        """Record that an operator sent data."""
+        if len(operator) > MAX_CODE_BYTES:
+            reject("key")
+        elif self.last_heard.put(operator, now, now):
+            self.repetitions.setdefault(operator, Repetition()).heard(now)
+        else:
+            reject("too many owners")
+
+    def updated(self, operator: str, timestamp: str, now: float) -> None:
+        """Record the LastUpdateTimeStamp of an operator's row."""
+        latest = latest_timestamp(self.last_update.get(operator), timestamp, now)
+        if latest is not None and operator in self.last_heard:
+            self.last_update[operator] = latest
+
+    def learn(self, operator: str, last_heard: float | None, now: float, n_rows: int) -> None:
+        """Learn from a passtime that an operator repeats, an example of the rows of its message.
+
+        last_heard: when it was sent before; None if never.
+        """
+        repetition = self.repetitions.get(operator)
+        if repetition is not None and last_heard is not None:
+            was_learned = repetition.is_learned
+            repetition.add_gap(last_heard, now, n_rows)
+            self.reliability_version += repetition.is_learned != was_learned
+
+    def restore(
+        self, last_heard: dict[str, float], last_update: dict[str, str], intervals: dict[str, float], now: float
+    ) -> None:
+        """Restore the operators' latest updates, except those in the future, saved while the clock was ahead."""
+        for operator, time in last_heard.items():
+            if time > now or len(operator) > MAX_CODE_BYTES:
+                continue
+            if operator in self.last_heard or self.last_heard.put(operator, time, now):
+                self.repetitions.setdefault(operator, Repetition()).restore(time, intervals.get(operator))
+        for operator, timestamp in last_update.items():
+            if operator in self.last_heard:
+                self.last_update.setdefault(operator, timestamp)
+
+    def _remove(self, operator: str) -> None:
+        self.last_heard.discard(operator)
+        self.last_update.pop(operator, None)
+        self.repetitions.pop(operator, None)
+
+    # Sweeping.
+
+    def set_back(self, now: float) -> None:
+        """Correct times in the future: after the clock was set back, operators would seem fresh until then."""
+        self.last_heard.update({operator: now for operator, time in self.last_heard.items() if time > now})
+
+    def count(self, key: bytes, passtime: StoredPasstime, now: float, censuses: dict[str, Census]) -> None:
+        """Count a passtime in the census of its operator."""
+        operator = key.partition(b"|")[0].decode()
+        census = censuses.get(operator)
+        if census is None:
+            census = censuses[operator] = Census()
+        census.n_passtimes += 1
+        if not passtime.is_repeated:
+            repetition = self.repetitions.get(operator)
+            census.n_sent_once += repetition is not None and repetition.is_overdue(passtime.last_heard, now)
+
+    def sweep(self, censuses: dict[str, Census], now: float) -> Iterator[None]:
+        """Conclude from a census of all passtimes, and remove the operators that no longer send data; in steps."""
+        for operator, repetition in self.repetitions.items():
+            census = censuses.get(operator)
+            was_learned = repetition.is_learned
+            repetition.is_complete = census is None or census.is_complete
+            self.reliability_version += repetition.is_learned != was_learned
+        yield from self.last_heard.sweep(now, lambda operator: False)

@@ -1,0 +1,158 @@
+"""How often an operator repeats its passtimes, and which of them are overdue (docs/protocols.md, section 2.10).
+
+The feed repeats passtimes until they have passed. One that it no longer repeats is unreliable, although its operator
+still sends others. How often an operator repeats is learned from the gaps between its rows for the same passtime.
+"""
+
+import math
+from collections import deque
+
+from govi_server.departures.display import Reliability
+from govi_server.departures.times import MINUTE
+
+OVERDUE_INTERVALS = 5
+"""Intervals without a repetition after which a passtime is overdue."""
+
+MIN_OVERDUE_SECONDS = 1.0 * MINUTE
+"""A passtime is never overdue earlier."""
+
+UNKNOWN_LIMIT_SECONDS = 5.0 * MINUTE
+"""Twice the silence that is an outage while the interval is unknown."""
+
+MIN_GAPS = 3
+"""Gaps before an interval is known."""
+
+MAX_GAPS = 256
+"""Latest gaps of an operator that are stored."""
+
+GAPS_PER_UPDATE = 8
+"""The interval is updated when one in so many gaps is new."""
+
+MIN_GAP_SECONDS = 0.5
+"""Shorter gaps are of messages that are sent twice."""
+
+QUANTILE = 0.8
+"""The fraction of observed time that lies in gaps up to the interval. Passtimes that are updated more often have more
+gaps, and some return after a long absence."""
+
+MIN_OVERDUE_GAPS = 10
+"""Gaps of overdue passtimes from which an operator is found to repeat more slowly. Fewer are of a journey that was
+absent."""
+
+MIN_CENSUS = 50
+"""Passtimes of an operator from which it is concluded that it sends most of them only once."""
+
+_MAX_OUTAGES = 8
+
+
+class Repetition:
+    """The repetitions of one operator. Times are epoch seconds."""
+
+    __slots__ = ("_gaps", "_last_heard", "_limit", "_n_new", "_outages", "interval", "is_complete")
+
+    def __init__(self) -> None:
+        self.interval: float | None = None
+        """Seconds between two repetitions; None until it is learned."""
+        self.is_complete = True
+        """Whether the operator repeats all of its passtimes, or at least half of them."""
+        self._limit = UNKNOWN_LIMIT_SECONDS
+        self._n_new = 0
+        self._gaps: deque[tuple[float, float]] = deque(maxlen=MAX_GAPS)  # seconds, and their number of rows
+        self._last_heard: float | None = None
+        self._outages: deque[tuple[float, float]] = deque(maxlen=_MAX_OUTAGES)  # start and end
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether passtimes can be overdue."""
+        return self.interval is not None and self.is_complete
+
+    def restore(self, last_heard: float, interval: float | None) -> None:
+        """Continue after a restart, unless data has arrived since. The pause is an outage."""
+        if self._last_heard is None:
+            self._last_heard = last_heard
+        if interval is not None and self.interval is None:
+            self._gaps.extend([(interval, 1.0)] * MIN_OVERDUE_GAPS)
+            self._set_interval(interval)
+
+    def heard(self, now: float) -> None:
+        """Record that data of the operator arrived, before the gaps of its rows."""
+        last = self._last_heard
+        self._last_heard = now
+        if last is not None and now > last + self._limit / 2:
+            self._outages.append((last + self._limit / 2, now))
+        elif last is not None and now < last:  # the clock was set back
+            self._outages.clear()
+
+    def add_gap(self, last_heard: float, now: float, n_rows: float = 1) -> None:
+        """Learn from a passtime that was repeated. n_rows: number of rows that it is an example of."""
+        gap = now - last_heard
+        if gap < MIN_GAP_SECONDS or self.age(last_heard, now) < gap:
+            return  # the operator was silent meanwhile
+        self._gaps.append((gap, n_rows))
+        self._n_new += 1
+        if len(self._gaps) >= MIN_GAPS and len(self._gaps) <= GAPS_PER_UPDATE * self._n_new:
+            self._n_new = 0
+            self._set_interval(self._quantile())
+
+    def _quantile(self) -> float:
+        """Return the interval: the time-weighted quantile of the gaps. Those of overdue passtimes weigh less."""
+        gaps = sorted(self._gaps)
+        limit = self._limit if self.interval is not None else gaps[-1][0]
+        usual = [item for item in gaps if item[0] <= limit]
+        if usual and len(gaps) - len(usual) < MIN_OVERDUE_GAPS:
+            gaps = usual
+        rest = QUANTILE * sum(min(gap, limit) * n_rows for gap, n_rows in gaps)
+        for gap, n_rows in gaps:
+            rest -= min(gap, limit) * n_rows
+            if rest <= 0:
+                return gap
+        return gaps[-1][0]
+
+    def _set_interval(self, interval: float) -> None:
+        self.interval = interval
+        self._limit = max(OVERDUE_INTERVALS * interval, MIN_OVERDUE_SECONDS)
+
+    def age(self, last_heard: float, now: float) -> float:
+        """Return the seconds since a passtime was sent, without those in which the operator sent nothing at all.
+
+        Such an outage begins after half the time after which a passtime is overdue: in the rest, the operator can
+        repeat everything.
+        """
+        silent = sum(end - max(start, last_heard) for start, end in self._outages if end > last_heard)
+        if self._last_heard is not None:
+            silent += max(now - max(self._last_heard + self._limit / 2, last_heard), 0.0)
+        return max(now - last_heard - silent, 0.0)
+
+    def is_overdue(self, last_heard: float, now: float) -> bool:
+        """Return whether a passtime should have been repeated since."""
+        return self.interval is not None and self.age(last_heard, now) > self._limit
+
+    def reliability(self, last_heard: float, now: float, stale: float) -> tuple[Reliability, float]:
+        """Return the reliability of a passtime, and for how many seconds, unless it is repeated or the state changes.
+
+        stale: the age in seconds after which an overdue passtime is last known.
+        """
+        if not self.is_learned:
+            return "current", math.inf
+        age = self.age(last_heard, now)
+        if age <= self._limit:
+            return "current", self._limit - age
+        if age <= stale:
+            return "unknown", stale - age
+        return "last_known", math.inf
+
+
+class Census:
+    """Counts an operator's passtimes, to find out whether it repeats all of them."""
+
+    __slots__ = ("n_passtimes", "n_sent_once")
+
+    def __init__(self) -> None:
+        self.n_passtimes = 0
+        self.n_sent_once = 0
+        """Overdue passtimes that were never repeated. Those that were repeated before count as reliably repeated."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether most passtimes are repeated, as far as there are enough to tell."""
+        return self.n_passtimes < MIN_CENSUS or self.n_sent_once <= self.n_passtimes / 2

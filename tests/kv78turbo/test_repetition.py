@@ -1,0 +1,300 @@
+"""Tests of kv78turbo.repetition: learning how often an operator repeats, and passtimes that it no longer repeats."""
+
+import json
+from collections.abc import Iterable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from govi_server.departures.display import Reliability
+from govi_server.departures.times import HOUR, MINUTE
+from govi_server.documents.ovapi import OvapiDocuments
+from govi_server.documents.siri import SiriDocuments
+from govi_server.kv78turbo.display import stop_display
+from govi_server.kv78turbo.feed import Feed
+from govi_server.kv78turbo.repetition import MIN_CENSUS, Repetition
+from govi_server.kv78turbo.stop_departures import StopDepartures
+from govi_server.modules.kv55_feed import Kv55Feed
+from govi_server.operations.snapshot import records_of, restore
+from tests import feed as kv
+from tests.client import NOW
+from tests.doubles import ingest, live_feed
+
+CODE = "30000001"
+HORIZON = 6.0 * HOUR
+
+
+def row(journey: str, **columns: str | None) -> kv.Row:
+    """Return a row of a journey that is expected at 03:00, updated before the test."""
+    times = ("TargetArrivalTime", "TargetDepartureTime", "ExpectedArrivalTime", "ExpectedDepartureTime")
+    return {"JourneyNumber": journey, **dict.fromkeys(times, "03:00:00"), **columns}
+
+
+class RepetitionTestCase(SynchronousTestCase):
+    """A feed without a connection, on a stepped clock."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(NOW)
+        self.feed = live_feed(self.clock)
+
+    def send(self, journeys: Iterable[str] = "AB", **columns: str | None) -> None:
+        ingest(self.feed, kv.passtimes(*(row(journey, **columns) for journey in journeys)))
+
+    def repeat(self, journeys: Iterable[str], interval: float, seconds: float, **columns: str | None) -> None:
+        """Send journeys every so many seconds, for some seconds, and sweep every minute."""
+        swept = self.clock.seconds()
+        for _ in range(int(seconds / interval)):
+            self.clock.advance(interval)
+            self.send(journeys, **columns)
+            if self.clock.seconds() >= swept + MINUTE:
+                swept = self.clock.seconds()
+                self.sweep()
+
+    def sweep(self) -> None:
+        for _ in self.feed.passtimes.sweep():
+            pass
+
+    def board(self, feed: Feed | None = None) -> StopDepartures:
+        return (feed or self.feed).boards.board(CODE, HORIZON)
+
+    def states(self, feed: Feed | None = None) -> dict[str, Reliability]:
+        """Return the reliability of each journey."""
+        return {passtime.journey_number: passtime.reliability for passtime in self.board(feed).passtimes}
+
+    def assert_states(self, a: Reliability, b: Reliability = "current") -> None:
+        self.assertEqual(self.states(), {"A": a, "B": b})
+
+
+class IntervalTests(SynchronousTestCase):
+    """Learning the interval."""
+
+    def learn(self, *gaps: float) -> float | None:
+        """Return the interval that is learned from gaps."""
+        repetition, now = Repetition(), NOW
+        for gap in gaps:
+            repetition.heard(now)
+            repetition.add_gap(now - gap, now)
+        return repetition.interval
+
+    def test_unknown_before_some_gaps(self) -> None:
+        """The interval is unknown before three gaps."""
+        self.assertEqual([self.learn(), self.learn(9), self.learn(9, 9), self.learn(9, 9, 9)], [None, None, None, 9])
+
+    def test_most_of_the_time_counts(self) -> None:
+        """Frequent updates of a few passtimes do not shorten the interval, and long absences do not extend it."""
+        for gaps in ([5.0] * 4 + [30.0], [30.0] * 20 + [900.0], [1.0, 2.0, 3.0] * 5 + [30.0] * 10):
+            self.assertEqual(self.learn(*gaps * 5), 30)
+
+    def test_interval_follows_the_operator(self) -> None:
+        """An operator that begins to repeat more slowly or faster has a new interval."""
+        for first, second in ((5.0, 120.0), (120.0, 5.0), (30.0, 600.0)):
+            self.assertEqual(self.learn(*[first] * 300, *[second] * 300), second)
+
+    def test_messages_sent_twice(self) -> None:
+        """The two copies of a message are not a repetition."""
+        self.assertIsNone(self.learn(*[0.0, 0.1] * 20))
+
+    @settings(deadline=None, max_examples=50)
+    @given(st.floats(1, 600), st.lists(st.floats(0.9, 1.1), min_size=20, max_size=60))
+    def test_any_interval(self, interval: float, jitter: list[float]) -> None:
+        """The interval is learned, whatever it is."""
+        learned = self.learn(*(interval * factor for factor in jitter))
+        assert learned is not None
+        self.assertTrue(0.85 * interval <= learned <= 1.15 * interval)
+
+
+class OverdueTests(RepetitionTestCase):
+    """Passtimes that are no longer repeated."""
+
+    def test_overdue_after_five_intervals(self) -> None:
+        """A passtime is unknown after five intervals, at least a minute, and last known after the stale limit."""
+        for interval, overdue in ((4, 60), (20, 100), (40, 200)):
+            self.setUp()
+            self.send()
+            self.repeat("AB", interval, 10 * interval)
+            self.repeat("B", interval, overdue)
+            self.assert_states("current")
+            self.repeat("B", interval, interval)
+            self.assert_states("unknown")
+            self.repeat("B", interval, 300 - overdue)
+            self.assert_states("last_known")
+            self.send("A")
+            self.assert_states("current")
+
+    def test_operators_are_independent(self) -> None:
+        """The interval of one operator does not apply to another."""
+        self.send("A", DataOwnerCode="SLOW")
+        self.send("B")
+        self.repeat("B", 5, 20 * MINUTE)
+        # Its operator is stale, and so it is omitted.
+        self.assertEqual(self.states(), {"B": "current"})
+
+    def test_sent_once(self) -> None:
+        """An operator that never repeats has no overdue passtimes."""
+        self.send()
+        for n in range(100):
+            self.clock.advance(10)
+            self.send([f"C{n}"])
+        self.assertEqual(set(self.states().values()), {"current"})
+
+    def test_few_are_repeated(self) -> None:
+        """No passtime is overdue if the operator sends most of its passtimes only once."""
+        once = [f"once{n}" for n in range(MIN_CENSUS)]
+        self.send(["A", "B", *once])
+        self.repeat("B", 10, 10 * MINUTE)
+        self.assertEqual(set(self.states().values()), {"current"})
+        # Passtimes that were repeated before are overdue, however many.
+        self.repeat(["A", "B", *once], 10, MINUTE)
+        self.repeat("B", 10, 2 * MINUTE)
+        self.assertEqual(self.states(), {"A": "unknown", "B": "current", **dict.fromkeys(once, "unknown")})
+
+    def test_outage(self) -> None:
+        """When all data fails, no passtime is overdue, neither during the outage nor in the repetition after it."""
+        for outage in (45, 2 * MINUTE, 4 * MINUTE):
+            self.setUp()
+            self.send()
+            self.repeat("AB", 10, 2 * MINUTE)
+            for _ in range(outage // 5):
+                self.clock.advance(5)
+                self.assert_states("current", "current")
+            self.send("B")
+            self.repeat("B", 5, 25)
+            self.assert_states("current")
+            self.repeat("B", 5, MINUTE)
+            self.assert_states("unknown")
+
+    def test_overdue_before_an_outage(self) -> None:
+        """An outage does not make an overdue passtime reliable."""
+        self.send()
+        self.repeat("AB", 10, 2 * MINUTE)
+        self.repeat("B", 10, 70)
+        self.clock.advance(3 * MINUTE)
+        self.assert_states("unknown")
+        self.send("B")
+        self.assert_states("unknown")
+
+    def test_clock_set(self) -> None:
+        """After the clock was set, a passtime that is still repeated is reliable; one that is not becomes overdue."""
+        for step in (-HOUR, -20, 20, 4 * MINUTE):
+            self.setUp()
+            self.send()
+            self.repeat("AB", 10, 2 * MINUTE)
+            self.clock.rightNow += step
+            self.repeat("AB", 10, 10)
+            self.assert_states("current")
+            self.repeat("AB", 10, 2 * MINUTE)
+            self.repeat("B", 10, 2 * MINUTE)
+            self.assert_states("unknown")
+
+    def test_restart(self) -> None:
+        """After a restart passtimes are as reliable as before, and the interval is known."""
+        self.send()
+        self.repeat("AB", 10, 2 * MINUTE)
+        self.repeat("B", 10, 80)
+        saved = list(records_of({}, self.feed))
+        self.clock.advance(2 * MINUTE)
+        restarted = live_feed(self.clock)
+        for record in saved:
+            for _ in restore(record, {}, restarted, self.clock.seconds(), self.fail):
+                pass
+        self.feed = restarted
+        self.assert_states("unknown")
+        self.send("B")
+        self.assert_states("unknown")
+        self.repeat("B", 10, 70)
+        self.repeat("AB", 10, 10)
+        self.assert_states("current")
+        self.repeat("A", 10, 70)
+        self.assert_states("current", "unknown")
+
+    def test_operator_that_only_sends_messages(self) -> None:
+        """General messages and new journeys of an operator do not make its other passtimes reliable."""
+        for sent in (kv.general_message({}), kv.passtimes(row("new"))):
+            self.setUp()
+            self.send()
+            self.repeat("AB", 10, MINUTE)
+            for _ in range(8):
+                self.clock.advance(10)
+                ingest(self.feed, sent)
+            states = self.states()
+            self.assertEqual((states["A"], states["B"]), ("unknown", "unknown"))
+
+    def test_return_after_an_absence(self) -> None:
+        """A journey that returns does not extend the interval."""
+        self.send()
+        self.repeat("AB", 10, MINUTE)
+        self.repeat("B", 10, 4 * MINUTE)
+        self.repeat("AB", 10, 20)
+        self.repeat("A", 10, 70)
+        self.assert_states("current", "unknown")
+
+    def test_final_states_stay(self) -> None:
+        """What has passed or is cancelled stays so when it is no longer repeated."""
+        self.send("AB")
+        self.repeat("AB", 10, MINUTE)
+        self.send("A", TripStopStatus="CANCEL", LastUpdateTimeStamp="2026-01-01T00:59:59+01:00")
+        self.repeat("B", 10, 2 * MINUTE)
+        status = {passtime.journey_number: passtime.reported_status for passtime in self.board().passtimes}
+        self.assertEqual(status, {"A": "CANCEL", "B": "DRIVING"})
+        (state,) = (row.state for row in stop_display(self.feed, self.board(), self.board().passtimes).rows[:1])
+        self.assertEqual(state, "cancelled")
+
+    def test_all_outputs(self) -> None:
+        """Board, OVapi, KV55 and SIRI report an overdue passtime as unknown, and cached responses are renewed."""
+        rendered: list[StopDepartures] = []
+
+        def render_board(board: StopDepartures) -> bytes:
+            rendered.append(board)
+            return b""
+
+        def render() -> tuple[dict[str, str], ...]:
+            self.feed.boards.rendered(CODE, HORIZON, "test", render_board)
+            return tuple(outputs(self.feed, rendered[-1]))
+
+        self.send()
+        self.repeat("AB", 10, 2 * MINUTE)
+        live = dict.fromkeys("AB", "DRIVING")
+        self.assertEqual(render(), (dict.fromkeys("AB", "on_time"), live, live, live, dict.fromkeys("AB", "onTime")))
+        self.repeat("B", 10, 70)
+        unknown = {"A": "UNKNOWN", "B": "DRIVING"}
+        self.assertEqual(
+            render(), ({"A": "unknown", "B": "on_time"}, unknown, unknown, unknown, {"A": "noReport", "B": "onTime"})
+        )
+        self.send("A")
+        self.assertEqual(render()[1], live)
+        self.repeat("B", 10, 5 * MINUTE + 10)
+        self.assertEqual(render()[0], {"A": "last_known", "B": "on_time"})
+
+    def test_stop_without_repeated_departures(self) -> None:
+        """The display of a stop is that of stale data if none of its departures is repeated."""
+        self.send()
+        self.send("C", TimingPointCode="2")
+        self.repeat("AB", 10, MINUTE)
+        self.repeat("C", 10, 2 * MINUTE, TimingPointCode="2")
+        board = self.board()
+        display = stop_display(self.feed, board, board.passtimes)
+        self.assertEqual((display.state, display.as_of), ("last_known", NOW + MINUTE))
+
+
+def outputs(feed: Feed, board: StopDepartures) -> list[dict[str, str]]:
+    """Return the state of each journey in each kind of output."""
+    rows = stop_display(feed, board, board.passtimes).rows
+    documents = OvapiDocuments(feed)
+    journeys = (documents.journey(passtime.journey) for passtime in board.passtimes)
+    trips = [Kv55Feed("kv55", feed)._trip(passtime) for passtime in board.passtimes]
+    visits = json.loads(SiriDocuments(feed).delivery(SiriDocuments(feed).visits(board, None, None)))
+    calls = visits["Siri"]["ServiceDelivery"]["StopMonitoringDelivery"][0]["MonitoredStopVisit"]
+    names = [passtime.journey_number for passtime in board.passtimes]
+    return [
+        {name: row.state for name, row in zip(names, rows, strict=True)},
+        {passtime.journey_number: documents.passtime(passtime).TripStopStatus for passtime in board.passtimes},
+        {name: journey.Stops["3"].TripStopStatus for name, journey in zip(names, journeys, strict=True) if journey},
+        {trip.journey_number or "": trip.trip_stop_status or "" for trip in trips},
+        {
+            name: call["MonitoredVehicleJourney"]["MonitoredCall"]["DepartureStatus"]
+            for name, call in zip(names, calls, strict=True)
+        },
+    ]
