@@ -53,7 +53,7 @@ from govi_server.runtime.ordered_services import Drain, Observers, OrderedMultiS
 from govi_server.runtime.version import VERSION
 from govi_server.server import Server
 from govi_server.settings import AccessSettings, Config, ManholeSettings, ModuleSettings, parse_networks
-from govi_server.settings_loader import setting_name
+from govi_server.settings_loader import setting_name, shown
 from govi_server.simulator.feed import make_town_feed
 from govi_server.simulator.gateway import GatewayBehaviour, make_gateway_server
 from govi_server.simulator.town import STATION
@@ -93,7 +93,7 @@ def make_service(config: Config, reactor: Any) -> OrderedMultiService:
     gc.set_threshold(*gc.get_threshold()[:2], GC_OLD_THRESHOLD)
     if config.admin.probe and not is_timing_point_code(config.admin.probe):
         raise ConfigError(
-            f"admin.probe: invalid TimingPointCode {config.admin.probe!r} (expected {TIMING_POINT_CODE_FORMAT})"
+            f"admin.probe: invalid TimingPointCode {shown(config.admin.probe)} (expected {TIMING_POINT_CODE_FORMAT})"
         )
     services, modules = OrderedMultiService(), MultiService()
     statistics = statistics_publisher()

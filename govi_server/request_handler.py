@@ -6,7 +6,7 @@ from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, INegotiated, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -15,6 +15,7 @@ from zope.interface import implementer
 from govi_server.http.caching.conditional import conditions
 from govi_server.http.caching.request_memo import MemoEntry
 from govi_server.http.client_limits import Client, request_cost
+from govi_server.http.cors import is_preflight
 from govi_server.http.parameters import InvalidParameter
 from govi_server.http.request import Environ, RequestError
 from govi_server.http.response import NO_STORE
@@ -223,7 +224,7 @@ class RequestHandler(Sender):
         """Store the request in the memo, if its response depends only on the header section."""
         header_section = self._header_section
         has_precondition = "if-match" in env or "if-unmodified-since" in env  # too rare for the fast path
-        if header_section is None or has_precondition or self.server.access.is_forwarded(env):
+        if header_section is None or has_precondition or env.is_https or self.server.access.is_forwarded(env):
             return
         method, path, keep_alive = env["request_method"], env["path_info"][:MAX_PATH], env.keeps_alive()
         connection = connection_field(env, keep_alive)
@@ -258,17 +259,24 @@ class RequestHandler(Sender):
         if method not in _KNOWN_METHODS:
             self.send_response("Unknown method\n", "501 Not Implemented")
             return succeed(None)
+        if env.is_https and not (INegotiated.providedBy(self.sock) or self.server.access.is_gateway(self.peer)):
+            self.mark("lookup")
+            self.send_response("https requires a connection with TLS\n", "421 Misdirected Request")
+            return succeed(None)
         if method == "CONNECT":
             self.keep_alive = False  # the following bytes may be meant for the host in the target
         if path == "*":  # the entire server
             self.mark("lookup")
             self.send_methods(env, tuple(_HANDLER_METHODS))
             return succeed(None)
-        segment = path.lstrip("/").partition("/")[0]
+        segment = path[1:].partition("/")[0]
         handler = self._handler(segment, env)
         self.mark("lookup")
         if handler is None:
-            self.send_not_found()
+            if is_preflight(env):  # otherwise scripts could not read the 404
+                self.send_methods(env, WebHandler.methods)
+            else:
+                self.send_not_found()
             return succeed(None)
         self.record.set_module(segment)
         if method not in handler.methods:

@@ -74,13 +74,17 @@ def _string(noun: str, example: str, is_valid: Callable[[str], object]) -> Setti
     return SettingType(noun, expected, lambda value: isinstance(value, str) and bool(is_valid(value)))
 
 
-TEXT = SettingType("value", "a string", lambda value: isinstance(value, str))
+TEXT = SettingType(
+    "value",
+    "a string without control characters",
+    lambda value: isinstance(value, str) and re.search(r"[\x00-\x1f\x7f]", value) is None,
+)
 SOURCE = SettingType("value", "demo, govi or kv78turbo", SOURCES.__contains__)
 ENDPOINT = _string("endpoint", "tcp:8080", re.compile(r"[a-z][a-z0-9]*:.+").fullmatch)
 OPTIONAL_ENDPOINT = ENDPOINT._replace(is_valid=lambda value: value == "" or ENDPOINT.is_valid(value))
 URL = _string("URL", "http://localhost:8083/", is_http_url)
 NETWORK = _string("network", "192.0.2.0/24", _is_network)
-FEED = _string("feed address", "tcp://localhost:7817", re.compile(r"[a-z]+://.+").fullmatch)
+FEED = _string("feed address", "tcp://localhost:7817", re.compile(r"[a-z]+://.{1,300}").fullmatch)
 
 _SECONDS = "a number of seconds above 0, at most 86400"
 Seconds = Annotated[
@@ -149,7 +153,9 @@ class AdminSettings(Struct, frozen=True):
         str, OPTIONAL_ENDPOINT, "Endpoint for operators, never public; empty: disabled.", Option("admin")
     ] = "tcp:8081:interface=127.0.0.1"
     probe: Annotated[
-        str, "TimingPointCode that /ready requests from each gateway; empty: the stop that clients requested last."
+        str,
+        "TimingPointCode that /ready requests from each gateway, at most every 5 s; empty: the stop whose board "
+        "clients received last.",
     ] = ""
 
 

@@ -3,7 +3,8 @@
 import inspect
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date, time
 from difflib import get_close_matches
 from ipaddress import ip_network
@@ -66,7 +67,7 @@ def _setting(hint: Any, default: Any) -> Setting:
 
 def _joined(name: str, key: str) -> str:
     """Return the dotted key of a key in the table of this name."""
-    key = key if _BARE_KEY.fullmatch(key) else _shown(key)
+    key = key if _BARE_KEY.fullmatch(key) else shown(key)
     return f"{name}.{key}" if name else key
 
 
@@ -99,6 +100,7 @@ def load(path: str | None, options: Mapping[str, Any]) -> Config:
         values = _read(path)
         for key, problem in _invalid_in_table(values, CONFIGURATION, ""):
             raise ConfigError(f"{prefix}{key}: {problem}")
+    modules = list(values.get("modules", {}))
     for key, value in options.items():
         *tables, name = key.split(".")
         table = values
@@ -108,21 +110,31 @@ def load(path: str | None, options: Mapping[str, Any]) -> Config:
     for key, problem in _invalid_in_table(values, CONFIGURATION, ""):
         raise ConfigError(f"{_option_name(key)}: {problem}")
     config = msgspec.convert(values, Config)
-    for key, problem in _conflicts(config):
+    for key, problem in (*_unused_options(modules, options, config), *_conflicts(config)):
         raise ConfigError(f"{_option_name(key) if key in options else f'{prefix}{key}'}: {problem}")
     return config
 
 
 def _read(path: str) -> dict[str, Any]:
+    if not path:
+        raise ConfigError("--config: invalid value '' (expected a file)")
     try:
         with open(path, "rb") as file:
-            return tomllib.load(file)
+            data = file.read()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in data[:4]:
+        raise ConfigError(f"{path}: invalid TOML: UTF-16 or UTF-32 (expected UTF-8)")
+    try:
+        return tomllib.loads(data.removeprefix(BOM_UTF8).decode())  # some editors of Windows write the mark
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: invalid TOML: not UTF-8 (invalid byte at offset {error.start})") from None
-    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: invalid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: invalid TOML: too many nested arrays or tables") from None
+    except ValueError:  # of int()
+        raise ConfigError(f"{path}: invalid TOML: a number has too many digits") from None
 
 
 def setting_name(key: str) -> str:
@@ -146,7 +158,7 @@ Problems = Iterator[tuple[str, str]]
 
 def _invalid_in_table(values: object, table: Table, name: str) -> Problems:
     if not isinstance(values, Mapping):
-        yield name, f"invalid value {_shown(values)} (expected a table)"
+        yield name, f"invalid value {shown(values)} (expected a table)"
         return
     for key, value in values.items():
         path = _joined(name, key)
@@ -162,13 +174,13 @@ def _invalid_in_table(values: object, table: Table, name: str) -> Problems:
 
 def _invalid_modules(modules: object) -> Problems:
     if not isinstance(modules, Mapping):
-        yield "modules", f"invalid value {_shown(modules)} (expected a table)"
+        yield "modules", f"invalid value {shown(modules)} (expected a table)"
         return
     for name, values in modules.items():
         if _MODULE_NAME.fullmatch(name):
             yield from _invalid_in_table(values, MODULE, _joined("modules", name))
         else:
-            yield "modules", f"invalid name {_shown(name)} (expected letters, digits and hyphens)"
+            yield "modules", f"invalid name {shown(name)} (expected letters, digits and hyphens)"
 
 
 def _invalid_values(value: Any, setting: Setting, path: str) -> Problems:
@@ -178,14 +190,28 @@ def _invalid_values(value: Any, setting: Setting, path: str) -> Problems:
         if not setting_type.is_valid(value):
             yield path, _invalid(value, setting_type)
     elif not isinstance(value, list):
-        suggestion = f"; did you mean [{_shown(value)}]?" if setting_type.is_valid(value) else ""
+        suggestion = f"; did you mean [{shown(value)}]?" if setting_type.is_valid(value) else ""
         noun = setting_type.noun
         plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-        yield path, f"invalid value {_shown(value)} (expected an array of {plural}){suggestion}"
+        yield path, f"invalid value {shown(value)} (expected an array of {plural}){suggestion}"
     else:
         for index, element in enumerate(value):
             if not setting_type.is_valid(element):
                 yield f"{path}[{index}]", _invalid(element, setting_type)
+
+
+def _unused_options(in_file: Collection[str], options: Mapping[str, Any], config: Config) -> Problems:
+    """Yield the options that have no effect, or an unexpected one. in_file: the names of the file's modules."""
+    adds_module = in_file and "kv55" not in in_file and "modules.kv55.callback" in options
+    if adds_module and "modules.kv55.source" not in options:
+        others = _alternatives([_joined("modules", name) for name in in_file])
+        yield "modules.kv55.callback", f"there is no module kv55, only {others} (expected --source to add it)"
+    source = next(iter(config.modules.values())).source
+    for key, is_used in (("feed.addresses", config.is_live), ("feed.timetable", config.is_live or config.is_demo)):
+        if key in options and not is_used:
+            yield key, f"not used by source {source!r} (expected source 'kv78turbo')"
+    if "manhole.keys" in options and not config.manhole.listen:
+        yield "manhole.keys", "not used without manhole.listen (--manhole)"
 
 
 def _conflicts(config: Config) -> Problems:
@@ -234,11 +260,11 @@ def _alternatives(words: list[str]) -> str:
 
 def _invalid(value: object, setting_type: SettingType) -> str:
     """Return the message for an invalid value: the expected values, or a valid value that was probably intended."""
-    text = f"invalid {setting_type.noun} {_shown(value)}"
+    text = f"invalid {setting_type.noun} {shown(value)}"
     guess = next((guess for guess in _guesses(value, setting_type) if setting_type.is_valid(guess)), None)
     if guess is None or setting_type.noun == "value":
         text += f" (expected {setting_type.expected})"
-    return text if guess is None else f"{text}; did you mean {_shown(guess)}?"
+    return text if guess is None else f"{text}; did you mean {shown(guess)}?"
 
 
 def _guesses(value: object, setting_type: SettingType) -> list[Any]:
@@ -288,7 +314,7 @@ _repr = Repr()
 _repr.maxstring = _repr.maxother = 120
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """Format a value as in TOML, on one line and truncated."""
     if isinstance(value, bool):
         return str(value).lower()

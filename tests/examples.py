@@ -43,12 +43,12 @@ SOURCES: dict[str, dict[str, Any]] = {
 class Program:
     """All modules of the program behind a server; their services are not started.
 
-    has_data: whether the feed and the gateways have sent data.
+    has_data: whether the feed and the gateways have sent data. now: epoch seconds.
     """
 
-    def __init__(self, source: str, has_data: bool = True) -> None:
+    def __init__(self, source: str, has_data: bool = True, now: float = MORNING) -> None:
         self.clock = MemoryReactorClock()
-        self.clock.advance(MORNING)
+        self.clock.advance(now)
         self.modules = MultiService()
         self.server = Server(
             "",

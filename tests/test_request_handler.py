@@ -546,7 +546,7 @@ class StatisticsTests(WireTestCase):
     def test_malformed_request_is_recorded(self) -> None:
         """A malformed request is recorded with its status, without a method."""
         client = self.client()
-        client.send(b"nonsense\r\n\r\n")
+        client.send(b"nonsense HTTP/1.1\r\n\r\n")
         client.leave()
         (request,) = self.statistics[0].requests
         self.assertEqual((request.method, request.path, request.status), (None, None, 400))

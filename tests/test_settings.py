@@ -60,7 +60,10 @@ INVALID = (
     ("[cache]\nentries = '1k'", f"cache.entries: invalid value '1k' (expected {COUNT})"),
     ("[gateway]\nmessage = 1.5", f"gateway.message: invalid value 1.5 (expected {BYTES})"),
     ("[breaker]\nfailures = {}", f"breaker.failures: invalid value {{}} (expected {COUNT})"),
-    ("[statistics]\nfile = false", "statistics.file: invalid value false (expected a string)"),
+    (
+        "[statistics]\nfile = false",
+        "statistics.file: invalid value false (expected a string without control characters)",
+    ),
     ("modules = 'kv55'", "modules: invalid value 'kv55' (expected a table)"),
     ("[[modules]]", "modules: invalid value [{}] (expected a table)"),
     ("[modules]\nkv55 = 'demo'", "modules.kv55: invalid value 'demo' (expected a table)"),
@@ -69,7 +72,10 @@ INVALID = (
         "[modules.kv55]\ngateway_url = 1",
         "modules.kv55.gateway_url: invalid URL 1 (expected a string such as 'http://localhost:8083/')",
     ),
-    ("[modules.kv55]\nsubscriber_id = 1", "modules.kv55.subscriber_id: invalid value 1 (expected a string)"),
+    (
+        "[modules.kv55]\nsubscriber_id = 1",
+        "modules.kv55.subscriber_id: invalid value 1 (expected a string without control characters)",
+    ),
     ("[modules.kv55]\ncallback = 8082", "modules.kv55.callback: invalid endpoint 8082; did you mean 'tcp:8082'?"),
     (
         "[modules.kv55]\nallow = '::1'",
@@ -79,7 +85,10 @@ INVALID = (
         "[modules.kv55]\nallow = [1]",
         "modules.kv55.allow[0]: invalid network 1 (expected a string such as '192.0.2.0/24')",
     ),
-    ("[modules.kv55]\nlicense = false", "modules.kv55.license: invalid value false (expected a string)"),
+    (
+        "[modules.kv55]\nlicense = false",
+        "modules.kv55.license: invalid value false (expected a string without control characters)",
+    ),
     # numbers out of bounds
     ("[limits]\nconnection = 0", f"limits.connection: invalid value 0 (expected {SECONDS})"),
     ("[limits]\nkeep_alive = -1", f"limits.keep_alive: invalid value -1 (expected {SECONDS})"),
@@ -179,7 +188,7 @@ INVALID = (
         "feed.addresses: invalid value 'tcp://x:1' (expected an array of feed addresses); did you mean ['tcp://x:1']?",
     ),
     ("[feed]\naddresses = ['x:1']", "feed.addresses[0]: invalid feed address 'x:1'; did you mean 'tcp://x:1'?"),
-    ("[feed]\ntimetable = 5", "feed.timetable: invalid value 5 (expected a string)"),
+    ("[feed]\ntimetable = 5", "feed.timetable: invalid value 5 (expected a string without control characters)"),
     (
         "[modules.kv55]\nsource = 'kv78turbo'\n[feed]\naddresses = []",
         "feed.addresses: invalid value [] (expected at least one feed address, or feed.timetable)",
@@ -509,6 +518,8 @@ class ErrorTests(ConfigTestCase):
     def test_position_in_invalid_toml(self) -> None:
         """The error of a file that is not TOML names it with the position."""
         for toml, position in (
+            ("a = " + "[" * 5000, "too many nested arrays or tables"),
+            ("a = " + "9" * 5000, "a number has too many digits"),
             ("listen = [\n'a'\n'b']", "line 3"),
             ("[cache]\n[cache]", "line 2"),
             ("a = 1\nb =", ""),
@@ -523,6 +534,52 @@ class ErrorTests(ConfigTestCase):
         error = self.error(b"# caf\xe9\n")
         self.assertTrue(error.startswith(f"{self.path}: invalid TOML: not UTF-8 (invalid byte at offset 5)"))
         self.assertNotIn("\n", error)
+
+    def test_byte_order_mark(self) -> None:
+        """A UTF-8 byte order mark and CRLF are accepted; the error of UTF-16 and UTF-32 names them."""
+        toml = "listen = ['tcp:1']\r\n[cache]\r\nfresh = 30\r\n"
+        config = self.load(toml.encode("utf-8-sig"))
+        self.assertEqual((config.listen, config.cache.fresh), (("tcp:1",), 30))
+        for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"):
+            self.assertEqual(
+                self.error(toml.encode(encoding)), f"{self.path}: invalid TOML: UTF-16 or UTF-32 (expected UTF-8)"
+            )
+
+    def test_empty_name_of_the_file(self) -> None:
+        """The error of an empty file name names the option."""
+        with self.assertRaises(ConfigError) as caught:
+            load("", {})
+        self.assertEqual(str(caught.exception), "--config: invalid value '' (expected a file)")
+
+    def test_unused_options(self) -> None:
+        """An option that would have no effect, or would add a module that its user does not expect, is an error."""
+        unused: tuple[tuple[str, dict[str, Any], str], ...] = (
+            (
+                "",
+                {"modules.kv55.source": "demo", "feed.addresses": ["tcp://x:1"]},
+                "--feed: not used by source 'demo'",
+            ),
+            ("", {"modules.kv55.source": "govi", "feed.timetable": "t"}, "--timetable: not used by source 'govi'"),
+            ("[modules.a]\nsource = 'govi'", {"feed.timetable": "t"}, "--timetable: not used by source 'govi'"),
+            ("", {"manhole.keys": "k"}, "--manhole-keys: not used without manhole.listen (--manhole)"),
+            (
+                "[modules.Foo]\n[modules.bar]\ncallback='tcp:1'",
+                {"modules.kv55.callback": "tcp:2"},
+                "--callback: there is no module kv55, only modules.Foo or modules.bar (expected --source to add it)",
+            ),
+        )
+        for toml, options, error in unused:
+            self.assertEqual(self.error(toml, options).partition(" (expected source")[0], error)
+        used: tuple[tuple[str, dict[str, Any]], ...] = (
+            ("[modules.a]\nsource = 'kv78turbo'", {"feed.addresses": ["tcp://x:1"]}),
+            ("[modules.a]\ncallback='tcp:1'", {"modules.kv55.source": "govi", "modules.kv55.callback": "tcp:2"}),
+            ("[modules.kv55]\n", {"modules.kv55.callback": "tcp:2"}),
+            ("", {"feed.timetable": "t"}),
+            ("", {"modules.kv55.callback": "tcp:2"}),
+            ("[manhole]\nlisten = 'tcp:1'", {"manhole.keys": "k"}),
+        )
+        for toml, options in used:
+            self.load(toml, options)
 
 
 class GeneratedFileTests(SynchronousTestCase):

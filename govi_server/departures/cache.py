@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sized
+from itertools import islice
 from typing import Literal, TypeVar
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
@@ -52,8 +53,8 @@ class BoardCache:
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self.bytes = 0
         """The size of all renderings."""
-        self.last_requested = ""
-        """The stop of the latest board that was requested and received."""
+        self.last_request: tuple[str, float] | None = None
+        """The stop and the time of the latest request to the source; it may not exist."""
         self.evicted = 0
         """Boards evicted to make room before they expired."""
         # The waiters of each pending request: a dict is an ordered set that removes one of many in constant time.
@@ -90,6 +91,10 @@ class BoardCache:
             return None
         self._entries.move_to_end(code)
         return entry
+
+    def recent(self, n: int) -> list[str]:
+        """Return the stops of the boards that were used or received last, at most n, the latest first."""
+        return list(islice(reversed(self._entries), n))
 
     @property
     def entries(self) -> int:
@@ -152,6 +157,7 @@ class BoardCache:
     def _start_request(self, code: str) -> None:
         """Request a board from the source, for all waiters present when it arrives."""
         self._pending.setdefault(code, {})
+        self.last_request = code, self._clock.seconds()
         entry: Deferred[Entry] = maybeDeferred(self._source.board, code).addCallbacks(
             self.put, lambda failure: self._fallback(failure, code)
         )
@@ -165,8 +171,6 @@ class BoardCache:
         return entry if entry is not None and 0 <= self.age(entry) <= self.limits.stale else failure
 
     def _resolve(self, result: Entry | Failure, code: str) -> None:
-        if isinstance(result, Entry):
-            self.last_requested = code
         self._serve(self._pending.pop(code), result)
 
     def _serve(self, waiters: dict[Deferred[Entry], None], result: Entry | Failure) -> None:

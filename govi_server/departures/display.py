@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.colors import text_color
-from govi_server.departures.times import HOUR, MINUTE, moments, read_date, read_time
+from govi_server.departures.times import HOUR, MINUTE, PassingTimes, moments, read_date, read_time, resolve
 
 COUNTDOWN_SECONDS = 10 * MINUTE
 """Remaining time below which minutes are displayed instead of a time."""
@@ -206,8 +206,9 @@ def _row(trip: Trip, received_at: float, is_stale: bool) -> DisplayRow | None:
     target, reported = (read_time(text or "") for text in (trip.target_departure_time, trip.expected_departure_time))
     if day is None or (target is None and reported is None):
         return None
+    times = resolve(day, PassingTimes(target_departure=target, expected_departure=reported), received_at)
     # In the repeated hour, a time is the first of the two unless that was more than half an hour ago.
-    planned, expected = moments(day, target, reported, received_at - HOUR / 2)
+    planned, expected = moments(day, times.target_departure, times.expected_departure, received_at - HOUR / 2)
     best = expected if expected is not None else planned
     assert best is not None  # one of the times is known
     status = trip.trip_stop_status or "DRIVING"  # GOVI's responses may lack it (docs/protocols.md, section 1.2)
@@ -215,7 +216,7 @@ def _row(trip: Trip, received_at: float, is_stale: bool) -> DisplayRow | None:
     if state is None:
         return None
     return DisplayRow(
-        clean(trip.line_public_number or trip.line_planning_number),
+        clean(trip.line_public_number) or clean(trip.line_planning_number),
         clean(trip.destination_name),
         best if planned is None else planned,
         best,

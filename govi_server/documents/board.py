@@ -101,7 +101,7 @@ def document(
         stops.append(
             BoardStop(
                 code=stop.code,
-                name=stop.name,
+                name=stop.name or stop.code,
                 town=stop.town,
                 state=stop.state,
                 words=stop_words(stop, display.horizon, lang),

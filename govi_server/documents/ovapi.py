@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from msgspec import UNSET, UnsetType
 
 from govi_server.departures.query import Query
-from govi_server.departures.times import DAY, MINUTE, read_time, read_timestamp, write_time
+from govi_server.departures.times import DAY, MINUTE, local_datetime, parse_resolved, read_timestamp, write_time
 from govi_server.departures.timing_point import TimingPoint
 from govi_server.documents.ovapi_structs import (
     Journey,
@@ -28,12 +28,21 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import StopDepartures
-from govi_server.runtime.clock import LOCAL_ZONE
 
 OVAPI_HORIZON = 90 * MINUTE
 """Seconds ahead for which departures are returned without a horizon parameter (docs/protocols.md, section 3.2)."""
 
-_DIGITS = re.compile(r"[0-9]{1,15}")
+UNKNOWN = "UNKNOWN"
+"""Stands for codes and enumerations that are not known; OVapi never returns null for them."""
+
+UNKNOWN_NAME = "unknown"
+"""Stands for names that are not known and have no code, as OVapi writes a TimingPointTown."""
+
+TIMING_POINT_DATA_OWNER = "ALGEMEEN"
+"""The DataOwnerCode of all TimingPoints (docs/protocols.md, section 2.4)."""
+
+_SECONDS_LENGTH = len("2017-04-11T21:51:08")
+_DIGITS = re.compile(r"[0-9]{1,15}")  # more are too large for common JSON parsers
 
 
 class OvapiDocuments:
@@ -55,15 +64,15 @@ class OvapiDocuments:
         """Return the description of a stop at a distance in metres."""
         return StopNearby(*self._stop_members(code), metres)
 
-    def _stop_members(self, code: str) -> tuple[float | None, float | None, str, str, str, str | None]:
+    def _stop_members(self, code: str) -> tuple[float | None, float | None, str, str, str, str | None, str, str]:
         point = self._timetable.timing_points.get(code)
         area = point.stop_area if point is not None else None
-        return (*_position(point), _town(point), _name(point, code), code, area)
+        return (*_position(point), _town(point), _name(point, code), code, area, UNKNOWN, UNKNOWN)
 
-    def stop_area(self, code: str) -> StopArea:
-        """Return the description of the area of a stop."""
+    def stop_area(self, area: str, code: str) -> StopArea:
+        """Return the description of an area. code: one of its stops."""
         stop = self.stop(code)
-        return StopArea(stop.TimingPointTown, stop.TimingPointName, stop.StopAreaCode, stop.Longitude, stop.Latitude)
+        return StopArea(stop.TimingPointTown, stop.TimingPointName, area, stop.Longitude, stop.Latitude)
 
     def passtime(self, passtime: Passtime) -> PassDocument:
         """Return the description of a passtime."""
@@ -76,32 +85,32 @@ class OvapiDocuments:
         day = passtime.operation_date
         return PassDocument(
             IsTimingStop=passtime.is_timing_stop,
-            DestinationName50=timetable.destination(passtime),
+            DestinationName50=timetable.destination(passtime) or UNKNOWN_NAME,
             DataOwnerCode=passtime.data_owner_code,
             OperatorCode=passtime.operator_code or passtime.data_owner_code,
             FortifyOrderNumber=_number(passtime.fortify_order_number),
-            TransportType=line.transport_type if line is not None else None,
+            TransportType=(line and line.transport_type) or UNKNOWN,
             Latitude=latitude,
             Longitude=longitude,
             JourneyNumber=_number(passtime.journey_number),
-            JourneyPatternCode=_number_or_absent(passtime.journey_pattern_code),
+            JourneyPatternCode=_number(passtime.journey_pattern_code),
             LocalServiceLevelCode=_number(passtime.local_service_level_code),
-            LineDirection=_number_or_absent(passtime.line_direction),
+            LineDirection=_number(passtime.line_direction),
             OperationDate=day.isoformat(),
             TimingPointCode=passtime.timing_point_code,
             WheelChairAccessible=passtime.wheelchair,
-            LineName=line.name if line is not None else None,
+            LineName=timetable.line_name(passtime),
             LinePublicNumber=timetable.public_number(passtime),
-            LastUpdateTimeStamp=_with_offset(passtime.last_update),
-            DestinationCode=passtime.destination_code,
+            LastUpdateTimeStamp=_with_offset(self._last_update(passtime)),
+            DestinationCode=passtime.destination_code or UNKNOWN,
             # Clients read all four times, so a known time substitutes for an unknown one.
             ExpectedDepartureTime=_local_time(day, expected_departure or departure or expected_arrival or arrival),
-            UserStopOrderNumber=_number(passtime.user_stop_order_number),
+            UserStopOrderNumber=int(passtime.user_stop_order_number),
             ProductFormulaType=passtime.product_formula_type or "EMPTY",
             TimingPointName=_name(point, passtime.timing_point_code),
             LinePlanningNumber=passtime.line_planning_number,
             SideCode=UNSET if passtime.side_code in (None, "-", "Left", "Right") else passtime.side_code,
-            TimingPointDataOwnerCode=_or_absent(passtime.timing_point_data_owner_code),
+            TimingPointDataOwnerCode=passtime.timing_point_data_owner_code or TIMING_POINT_DATA_OWNER,
             TimingPointTown=_town(point),
             TripStopStatus=passtime.reported_status,
             UserStopCode=passtime.user_stop_code,
@@ -109,9 +118,19 @@ class OvapiDocuments:
             TargetArrivalTime=_local_time(day, arrival or departure or expected_arrival or expected_departure),
             TargetDepartureTime=_local_time(day, departure or arrival or expected_departure or expected_arrival),
             ExpectedArrivalTime=_local_time(day, expected_arrival or arrival or expected_departure or departure),
-            NumberOfCoaches=_number_or_absent(passtime.number_of_coaches),
+            NumberOfCoaches=_number(passtime.number_of_coaches),
+            StopAreaCode=(point and point.stop_area) or UNSET,
+            TimingPointWheelChairAccessible=UNKNOWN,
+            TimingPointVisualAccessible=UNKNOWN,
             **dict(passtime.extra),
         )
+
+    def _last_update(self, passtime: Passtime) -> float:
+        """Return when a passtime was updated; without a timestamp, when its operator was last heard."""
+        if passtime.last_update is not None:
+            return passtime.last_update
+        now: float = self._feed.clock.seconds()
+        return self._feed.passtimes.last_heard.get(passtime.data_owner_code, now)
 
     def passes(self, passtimes: Iterable[Passtime]) -> dict[str, PassDocument]:
         """Return the passes of a stop by journey, in order; if a journey calls twice, the earlier pass."""
@@ -145,15 +164,17 @@ class OvapiDocuments:
             return None
         line = self._timetable.lines.get((operator, number))
         destination = self._timetable.directions.get(key)
+        destination_name = self._timetable.destinations.get((operator, destination or ""), destination)
+        public_number = (line and line.public_number) or number
         return Line(
-            LineWheelchairAccessible="UNKNOWN",
-            TransportType=line.transport_type if line is not None else None,
-            DestinationName50=self._timetable.destinations.get((operator, destination or ""), destination),
+            LineWheelchairAccessible=UNKNOWN,
+            TransportType=(line and line.transport_type) or UNKNOWN,
+            DestinationName50=destination_name or UNKNOWN_NAME,
             DataOwnerCode=operator,
-            DestinationCode=destination,
-            LinePublicNumber=(line.public_number if line is not None else None) or number,
+            DestinationCode=destination or UNKNOWN,
+            LinePublicNumber=public_number,
             LinePlanningNumber=number,
-            LineName=line.name if line is not None else None,
+            LineName=(line and line.name) or public_number,
             LineDirection=_number(direction),
         )
 
@@ -199,7 +220,11 @@ class OvapiDocuments:
         operators, subscriptions = self._feed.passtimes.last_update, self._feed.subscriptions
         timestamps = LastUpdateTimeStamps(
             *(
-                {name: _with_offset(read_timestamp(text)) for name, text in sorted(texts.items())}
+                {
+                    name: _with_offset(moment)
+                    for name, text in sorted(texts.items())
+                    if (moment := read_timestamp(text)) is not None
+                }
                 for texts in (operators, subscriptions)
             )
         )
@@ -225,38 +250,30 @@ def _stop_order(passtime: Passtime) -> tuple[int, str]:
     return len(passtime.user_stop_order_number), passtime.user_stop_order_number
 
 
-def _with_offset(moment: float | None) -> str | None:
+def _with_offset(moment: float) -> str:
     """Format epoch seconds as OVapi does: 2026-04-21T23:13:58+0200."""
-    return None if moment is None else f"{datetime.fromtimestamp(moment, LOCAL_ZONE):%Y-%m-%dT%H:%M:%S%z}"
+    return f"{local_datetime(moment):%Y-%m-%dT%H:%M:%S%z}"
 
 
 def _local_timestamp(timestamp: str) -> str:
     """Format a timestamp without its offset: 2017-04-11T21:51:08; return it unchanged if it is invalid."""
     moment = read_timestamp(timestamp)
-    return timestamp if moment is None else f"{datetime.fromtimestamp(moment, LOCAL_ZONE):%Y-%m-%dT%H:%M:%S}"
+    return timestamp if moment is None else local_datetime(moment).isoformat(timespec="seconds")[:_SECONDS_LENGTH]
 
 
-def _local_time(day: date, time: str | None) -> str | UnsetType:
+def _local_time(day: date, time: str | None) -> str:
     """Format a time of an operating date with its calendar date: 24:10:00 is 00:10:00 on the next day."""
-    seconds = read_time(time or "")
-    if seconds is None:
-        return UNSET
-    if seconds < DAY:
+    if time is None:
+        return ""
+    if "0" <= time < "24":
         return f"{day}T{time}"
-    return f"{day + timedelta(days=seconds // DAY)}T{write_time(seconds % DAY)}"
+    days, of_day = divmod(parse_resolved(time), DAY)
+    return f"{day + timedelta(days)}T{write_time(of_day)}"
 
 
-def _number(text: str) -> int | str:
-    """Parse a number; return the text unchanged if it is not one, or too large for common JSON parsers."""
-    return int(text) if _DIGITS.fullmatch(text) else text
-
-
-def _number_or_absent(text: str | None) -> int | str | UnsetType:
-    return UNSET if text is None else _number(text)
-
-
-def _or_absent(text: str | None) -> str | UnsetType:
-    return UNSET if text is None else text
+def _number(text: str | None) -> int | UnsetType:
+    """Parse a number; absent if it is unknown, not a number, or too large."""
+    return int(text) if text is not None and _DIGITS.fullmatch(text) else UNSET
 
 
 def _position(point: TimingPoint | None) -> tuple[float | None, float | None]:
@@ -265,8 +282,8 @@ def _position(point: TimingPoint | None) -> tuple[float | None, float | None]:
 
 
 def _town(point: TimingPoint | None) -> str:
-    return (point.town if point is not None else None) or "unknown"
+    return (point and point.town) or UNKNOWN_NAME
 
 
 def _name(point: TimingPoint | None, code: str) -> str:
-    return (point.name if point is not None else None) or code
+    return (point and point.name) or code

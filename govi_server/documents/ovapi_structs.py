@@ -14,12 +14,15 @@ from govi_server.departures.stop_index import MAX_STOPS as MAX_RESULTS
 from govi_server.kv78turbo.kv8_columns import EXTRA_NAMES
 
 _ServerTime = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-_Number = int | str
-"""A number; text that is not numeric stays text."""
+_Integer = int | UnsetType
+"""A number; absent if its text is not numeric or too large, because typed clients reject any other type."""
 
 
 class Stop(Struct, gc=False):
-    """A stop. The position is in degrees (WGS 84), null if it is unknown."""
+    """A stop. The position is in degrees (WGS 84), null if it is unknown.
+
+    The feed has no accessibility of stops: it is UNKNOWN.
+    """
 
     Longitude: float | None
     Latitude: float | None
@@ -27,6 +30,8 @@ class Stop(Struct, gc=False):
     TimingPointName: str
     TimingPointCode: str
     StopAreaCode: str | None
+    TimingPointWheelChairAccessible: str
+    TimingPointVisualAccessible: str
 
 
 class StopNearby(Stop, gc=False):
@@ -47,7 +52,7 @@ class StopArea(Struct, gc=False):
 
     TimingPointTown: str
     TimingPointName: str
-    StopAreaCode: str | None
+    StopAreaCode: str
     Longitude: float | None
     Latitude: float | None
 
@@ -70,43 +75,47 @@ def _with_text_members(names: Iterable[str]) -> Callable[[_Extended], _Extended]
 class PassDocument(Struct, kw_only=True, gc=False):
     """A journey at a stop. Times are local, without an offset; unknown members are absent.
 
-    A time that the operator does not publish has the value of another of the four.
+    A time that the operator does not publish has the value of another of the four. Names that are unknown have the
+    value of their code.
     """
 
     IsTimingStop: bool
     DestinationName50: str
     DataOwnerCode: str
     OperatorCode: str
-    FortifyOrderNumber: _Number
-    TransportType: str | None
+    FortifyOrderNumber: _Integer = UNSET
+    TransportType: str
     Latitude: float | None
     Longitude: float | None
-    JourneyNumber: _Number
-    JourneyPatternCode: _Number | UnsetType = UNSET
-    LocalServiceLevelCode: _Number
-    LineDirection: _Number | UnsetType = UNSET
+    JourneyNumber: _Integer = UNSET
+    JourneyPatternCode: _Integer = UNSET
+    LocalServiceLevelCode: _Integer = UNSET
+    LineDirection: _Integer = UNSET
     OperationDate: str
     TimingPointCode: str
     WheelChairAccessible: str
-    LineName: str | None
+    LineName: str
     LinePublicNumber: str
-    LastUpdateTimeStamp: str | None
-    DestinationCode: str | None
-    ExpectedDepartureTime: str | UnsetType = UNSET
-    UserStopOrderNumber: _Number
+    LastUpdateTimeStamp: str
+    DestinationCode: str
+    ExpectedDepartureTime: str
+    UserStopOrderNumber: int
     ProductFormulaType: str
     TimingPointName: str
     LinePlanningNumber: str
     SideCode: str | UnsetType = UNSET
-    TimingPointDataOwnerCode: str | UnsetType = UNSET
+    TimingPointDataOwnerCode: str
     TimingPointTown: str
     TripStopStatus: str
     UserStopCode: str
     JourneyStopType: str
-    TargetArrivalTime: str | UnsetType = UNSET
-    TargetDepartureTime: str | UnsetType = UNSET
-    ExpectedArrivalTime: str | UnsetType = UNSET
-    NumberOfCoaches: _Number | UnsetType = UNSET
+    TargetArrivalTime: str
+    TargetDepartureTime: str
+    ExpectedArrivalTime: str
+    NumberOfCoaches: _Integer = UNSET
+    StopAreaCode: str | UnsetType = UNSET
+    TimingPointWheelChairAccessible: str
+    TimingPointVisualAccessible: str
 
 
 Message = dict[str, str]
@@ -125,14 +134,14 @@ class Line(Struct):
     """A line in one direction."""
 
     LineWheelchairAccessible: str
-    TransportType: str | None
-    DestinationName50: str | None
+    TransportType: str
+    DestinationName50: str
     DataOwnerCode: str
-    DestinationCode: str | None
+    DestinationCode: str
     LinePublicNumber: str
     LinePlanningNumber: str
-    LineName: str | None
-    LineDirection: _Number
+    LineName: str
+    LineDirection: _Integer = UNSET
 
 
 class LineActuals(Struct):
@@ -159,8 +168,8 @@ class Journey(Struct):
 class LastUpdateTimeStamps(Struct):
     """The latest timestamp of each data owner and of each subscription of the feed."""
 
-    DataOwner: dict[str, str | None]
-    Subscription: dict[str, str | None]
+    DataOwner: dict[str, str]
+    Subscription: dict[str, str]
 
 
 class LastUpdate(Struct):

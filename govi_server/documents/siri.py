@@ -47,7 +47,7 @@ class MonitoredCall(Struct, kw_only=True):
     Order: int
     StopPointName: list[Value]
     VehicleAtStop: bool
-    DestinationDisplay: list[Value]
+    DestinationDisplay: list[Value] | UnsetType = UNSET
     AimedArrivalTime: str | UnsetType = UNSET
     ExpectedArrivalTime: str | UnsetType = UNSET
     ArrivalStatus: _CallStatus | UnsetType = UNSET
@@ -69,7 +69,7 @@ class MonitoredVehicleJourney(Struct, kw_only=True):
     PublishedLineName: list[Value]
     OperatorRef: Value
     DestinationRef: Value | UnsetType = UNSET
-    DestinationName: list[Value]
+    DestinationName: list[Value] | UnsetType = UNSET
     Monitored: bool
     MonitoredCall: "MonitoredCall"
 
@@ -184,7 +184,7 @@ class SiriDocuments:
                 PublishedLineName=[Value(self._timetable.public_number(passtime))],
                 OperatorRef=Value(passtime.operator_code or passtime.data_owner_code),
                 DestinationRef=_value(passtime.destination_code),
-                DestinationName=[Value(self._timetable.destination(passtime))],
+                DestinationName=_values(self._timetable.destination(passtime)),
                 Monitored={call.ArrivalStatus, call.DepartureStatus} - {UNSET, "noReport"} != set(),
                 MonitoredCall=call,
             ),
@@ -199,7 +199,7 @@ class SiriDocuments:
             Order=int(passtime.user_stop_order_number),
             StopPointName=[Value((point and point.name) or passtime.timing_point_code)],
             VehicleAtStop=status == "ARRIVED" and reliability == "current",
-            DestinationDisplay=[Value(self._timetable.destination(passtime))],
+            DestinationDisplay=_values(self._timetable.destination(passtime)),
         )
         quay = _value(platform(passtime.side_code))
         aimed, expected = passtime.target_arrival, passtime.expected_arrival
@@ -242,3 +242,7 @@ def _line(passtime: Passtime) -> str:
 
 def _value(text: str | None) -> Value | UnsetType:
     return UNSET if text is None else Value(text)
+
+
+def _values(text: str) -> list[Value] | UnsetType:
+    return [Value(text)] if text else UNSET

@@ -101,6 +101,11 @@ class ClientLimits:
         address = self.address(addr, env)
         return self._client(None if address is None else str(address))
 
+    def is_gateway(self, addr: IAddress | None) -> bool:
+        """Return whether a peer is a trusted gateway (RFC 9110 section 7.4): a proxy, or on a unix socket."""
+        address = ip_of(addr)
+        return address is None or _is_within(address, self._proxies)
+
     def is_forwarded(self, env: Environ) -> bool:
         """Return whether a proxy forwards a request, so that its client is not the peer of its connection."""
         return bool(self._proxies) and ("forwarded" in env or "x-forwarded-for" in env)

@@ -1,7 +1,18 @@
 """Header fields for cross-origin requests (CORS, Fetch standard): any site may read any public response."""
 
+from govi_server.http.request import Environ
+
 OVAPI_HEADERS = (("Access-Control-Allow-Headers", "X-Requested-With,Content-Type"),)
 """Header fields that OVapi sends with every response (docs/protocols.md, section 3)."""
+
+REQUEST_FIELDS = (
+    "Accept", "Accept-Encoding", "Accept-Language", "Cache-Control", "Content-Type", "If-Match", "If-Modified-Since",
+    "If-None-Match", "If-Unmodified-Since", "Last-Event-ID", "Pragma", "X-Requested-With",
+)  # fmt: skip
+"""Request fields that scripts may send: those that the program reads, and those that HTTP libraries add."""
+
+RESPONSE_FIELDS = ("Age", "Allow", "Cache-Status", "ETag", "Retry-After")
+"""Response fields that scripts may read, besides those that the Fetch standard always permits."""
 
 
 def public_headers(*module_fields: str) -> dict[str, str]:
@@ -9,8 +20,13 @@ def public_headers(*module_fields: str) -> dict[str, str]:
 
     module_fields: names of the URL modules' own response fields that scripts may read.
     """
-    exposed = sorted(("Age", "Cache-Status", "ETag", "Retry-After", *module_fields))
-    return {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": ", ".join(exposed)}
+    exposed = ", ".join(sorted((*RESPONSE_FIELDS, *module_fields)))
+    return {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": exposed}
+
+
+def is_preflight(env: Environ) -> bool:
+    """Return whether a request is a preflight request."""
+    return env["request_method"] == "OPTIONS" and "access-control-request-method" in env
 
 
 def preflight_headers(allow: str) -> dict[str, str]:
@@ -20,8 +36,6 @@ def preflight_headers(allow: str) -> dict[str, str]:
     """
     return {
         "Access-Control-Allow-Methods": allow,
-        "Access-Control-Allow-Headers": ", ".join(
-            ("X-Requested-With", "Content-Type", "Cache-Control", "If-None-Match", "If-Modified-Since")
-        ),
+        "Access-Control-Allow-Headers": ", ".join(REQUEST_FIELDS),
         "Access-Control-Max-Age": "86400",
     }

@@ -48,10 +48,11 @@ class RequestReceiver(LineReceiver):
     def dataReceived(self, data: bytes) -> None:
         """Receive bytes; reject input that cannot be a request, such as a TLS ClientHello, before its line ends."""
         super().dataReceived(data)
-        if self._buffer not in (b"", b"\r") and not (self.paused or self._busyReceiving or self._lines or self._body):
-            self.request_begins()
-            if not _FIRST_BYTE.match(self._buffer):
-                self.protocol_error(_not_http())
+        if self._buffer in (b"", b"\r") or self.paused or self._busyReceiving or self._body:
+            return
+        self.request_begins()
+        if not (self._lines or _FIRST_BYTE.match(self._buffer)) or _has_bare_cr(self._buffer):
+            self.protocol_error(_not_http())
 
     def lineReceived(self, line: bytes) -> None:
         """Collect the lines of the header section."""
@@ -61,9 +62,10 @@ class RequestReceiver(LineReceiver):
                 return  # empty lines before a request are ignored (RFC 9112 section 2.2)
         self.request_begins()
         self._lines_size += len(line) + 1
-        if not self._lines and (not _FIRST_BYTE.match(line) or self._empty_lines > MAX_EMPTY_LINES):
+        is_first = not self._lines
+        if _has_bare_cr(line) or (is_first and self._is_not_http(line)):
             self.protocol_error(_not_http())
-        elif not self._lines and len(line) > self.limits.request_line:
+        elif is_first and len(line) > self.limits.request_line:
             self._reject_request_line(line)
         elif self._lines_size > self.limits.head:
             self.protocol_error(_header_section_too_large())
@@ -79,6 +81,10 @@ class RequestReceiver(LineReceiver):
             self.protocol_error(_header_section_too_large())
         else:
             self._reject_request_line(line)
+
+    def _is_not_http(self, line: bytes) -> bool:
+        """Return whether a line cannot be a request line, so that its client is not left waiting for a response."""
+        return not _FIRST_BYTE.match(line) or b" HTTP/" not in line or self._empty_lines > MAX_EMPTY_LINES
 
     def _reject_request_line(self, line: bytes) -> None:
         self._lines = [line[:5]]  # enough for is_head
@@ -173,6 +179,14 @@ class RequestReceiver(LineReceiver):
     def protocol_error(self, error: RequestError) -> None:
         """Reject a malformed or oversized request, after which the start of the next one is unknown."""
         raise NotImplementedError
+
+
+def _has_bare_cr(line: bytes) -> bool:
+    """Return whether a line has a CR before its last byte: a recipient could take it for a line end, or for a space.
+
+    RFC 9112 section 2.2. In CR CR LF, the first is such a CR.
+    """
+    return line.find(b"\r", 0, -1) >= 0
 
 
 def _not_http() -> RequestError:

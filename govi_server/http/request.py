@@ -17,7 +17,7 @@ _REQUEST_LINE = re.compile(rb"(%b) (%b) HTTP/([0-9])\.([0-9])" % (_TOKEN, _TARGE
 # because an expression that excludes them needs quadratic time.
 _FIELD = re.compile(rb"(%b):([\t -~\x80-\xff]*)" % _TOKEN)
 
-_ABSOLUTE = re.compile(r"[Hh][Tt][Tt][Pp][Ss]?://([^/?]*)(.*)")
+_ABSOLUTE = re.compile(r"[Hh][Tt][Tt][Pp]([Ss]?)://([^/?]*)(.*)")
 # uri-host [":" port]: a registered name, an IPv4 address or an address in brackets (RFC 3986 section 3.2.2), not
 # empty (RFC 9110 section 4.2.1).
 _CHARACTER = r"[A-Za-z0-9\-._~!$&'()*+,;=]"
@@ -52,10 +52,11 @@ class Environ(HTTPMessage):
 
     Items, with lower-case names: the header fields as sent, and ``request_method``, ``http_host`` (if the request
     has a host), ``path_info`` (percent-decoded), ``query_string`` (if there is one). Attributes: ``http_1_0``,
-    ``body``.
+    ``is_https`` (whether the request target is an https URL), ``body``.
     """
 
     http_1_0 = False
+    is_https = False
     body = b""
 
     def __init__(self) -> None:
@@ -177,12 +178,14 @@ def _set_request_line(env: Environ, line: bytes) -> None:
         raise _bad_request("Invalid Host")
     if absolute := _ABSOLUTE.fullmatch(target):
         # The host in the target replaces Host (RFC 9112 section 3.2.2).
-        if not _is_host(absolute[1]):
+        scheme_s, host, target = absolute.groups()
+        if not _is_host(host):
             raise _bad_request("Invalid host in the request target")
-        hosts = [absolute[1]]
+        hosts = [host]
         del env["host"]
-        env["host"] = absolute[1]
-        target = absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
+        env["host"] = host
+        env.is_https = bool(scheme_s)
+        target = target if target.startswith("/") else "/" + target
     elif method == "CONNECT" and _is_host(target):
         target = "*"  # without a path, like a request about the entire server
     elif not target.startswith("/") and (method, target) != ("OPTIONS", "*"):

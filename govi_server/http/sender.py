@@ -6,7 +6,7 @@ from typing import Protocol
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
-from govi_server.http.cors import preflight_headers
+from govi_server.http.cors import is_preflight, preflight_headers
 from govi_server.http.receiver import RequestReceiver
 from govi_server.http.request import Environ
 from govi_server.http.response import Fields, Headers, format_head, format_response, pairs
@@ -108,8 +108,7 @@ class Sender(RequestReceiver):
         and with 405 otherwise."""
         allow = ", ".join((*methods, "OPTIONS"))
         if env["request_method"] == "OPTIONS":
-            is_preflight = "access-control-request-method" in env
-            preflight = preflight_headers(allow) if is_preflight else {}
+            preflight = preflight_headers(allow) if is_preflight(env) else {}
             self.send_response(b"", "204 No Content", {"Allow": allow, **preflight})
         else:
             self.send_response("Method not allowed\n", "405 Method Not Allowed", {"Allow": allow})
@@ -117,8 +116,8 @@ class Sender(RequestReceiver):
     def stream(self, headers: Headers, final_chunk: bytes) -> Stream:
         """Begin a response that lasts until the client or the server closes the connection.
 
-        It has no deadline while the client reads it; the module awaits Stream.ended. Raises CancelledError if the
-        connection has ended, and RuntimeError for a second response.
+        It has no deadline while the client reads it; the module awaits Stream.ended. For HEAD it has already ended.
+        Raises CancelledError if the connection has ended, and RuntimeError for a second response.
         """
         if not self._may_respond():
             raise CancelledError
@@ -126,10 +125,12 @@ class Sender(RequestReceiver):
         self._describe()
         fields = [*pairs(headers), *self.server.headers]
         head = format_head("200 Ok", fields, None, now=self.server.clock.seconds(), connection="close")
-        self._stream = Stream(self.sock, self.connection, final_chunk)
+        self._stream = Stream(self.sock, self.connection, b"" if self.is_head else final_chunk)
         self.connection.enter(State.STREAMING)
         write_now(self.sock, head)
-        if self.server.draining:  # draining began while the module prepared the stream
+        if self.is_head:
+            self._stream.end()
+        elif self.server.draining:  # draining began while the module prepared the stream
             self.server.clock.callLater(0, self.end_stream)
         return self._stream
 

@@ -22,8 +22,8 @@ class Stream:
         """Fires when the server ends the stream; cancelled with the request when the client closes the connection."""
 
     def write(self, data: bytes) -> bool:
-        """Write all of data, or nothing while the client does not read; return whether it was written."""
-        if self._connection.state is not State.STREAMING:
+        """Write all of data, or nothing while the client does not read and after the end; return whether it was."""
+        if self._connection.state is not State.STREAMING or self.ended.called:
             return False
         self.size += len(data)
         write_now(self._sock, data)

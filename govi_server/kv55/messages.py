@@ -17,6 +17,7 @@ from govi_server.departures.board import Board, Trip
 from govi_server.departures.times import local_timestamp, utc_timestamp
 from govi_server.departures.timing_point import TIMING_POINT_CODE_PATTERN, is_timing_point_code
 from govi_server.runtime.gunzip import GZIP_MAGIC, gunzip
+from govi_server.runtime.text import nonblank
 from govi_server.settings import SUBSCRIBER_ID
 
 VERSION = "0.0.1"
@@ -41,6 +42,8 @@ _TRIP = {
     "ExpectedDepartureTime": "expected_departure_time",
     "TripStopStatus": "trip_stop_status",
 }
+_NAMES = ("LinePublicNumber", "DestinationName")
+"""The names of a Trip. A blank one is omitted: clients read an empty element's text without a check."""
 _values_of = attrgetter(*_TRIP.values())
 # The elements around the TimingPoints: before Request, and at the start of Request.
 _DOCUMENT = ("SubscriberID", "Version", "DossierName", "SendTimestamp", "License")
@@ -239,7 +242,11 @@ def _point(code: str, *trips: str) -> str:
 
 
 def _write_trip(trip: Trip) -> str:
-    values = [(name, text) for name, text in zip(_TRIP, _values_of(trip), strict=True) if text is not None]
+    values = [
+        (name, text)
+        for name, text in zip(_TRIP, _values_of(trip), strict=True)
+        if text is not None and (name not in _NAMES or nonblank(text) is not None)
+    ]
     extra = "".join(f"        {element}\n" for element in trip.extra)  # as received
     content = _lines(4, values) + extra
     return f"      <Trip>\n{content}      </Trip>\n" if content else "      <Trip/>\n"

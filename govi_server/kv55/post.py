@@ -26,8 +26,9 @@ from govi_server.kv55.gateway import IPoster
 MAX_CONNECTIONS = 256
 """Concurrent POSTs, each on its own connection; further ones wait."""
 
-IDLE_TIMEOUT = 15
-"""Seconds until an idle connection is closed, before most servers would close it under the next POST."""
+IDLE_TIMEOUT = 4
+"""Seconds until an idle connection is closed, before most servers would close it under the next POST (Apache after
+5 s). Shorter than the interval of the checks of /ready, which so find out whether the gateway accepts connections."""
 
 CONNECT_TIMEOUT = 5.0
 """Seconds."""

@@ -12,6 +12,12 @@ from typing import NamedTuple
 NULL = b"\\0"
 """A field without a value, as opposed to an empty one."""
 
+KEY_FIELD = rb"[^|\\!-~]*+[!-\[\]-{}~][^|\\]*"
+"""A regular expression for a field of a key: neither null, escaped nor blank, since it has a visible ASCII character.
+
+The quantifier of its beginning is possessive, because a search of all beginnings would take quadratic time.
+"""
+
 MAX_LINE_BYTES = 1 << 16
 """Longer lines are rejected: the longest one in the captures has less than 1,000 bytes."""
 
@@ -27,6 +33,7 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _NULL_TEXT = NULL.decode()
 # A record with known escapes only; \0 must be an entire field.
 _FIELD = rb"(?:\\0|(?:[^\\|]|\\[prni])*)"
+_VALID_FIELD = re.compile(_FIELD, re.DOTALL)
 _RECORD = re.compile(rb"%b(?:\|%b)*" % (_FIELD, _FIELD), re.DOTALL)
 
 
@@ -81,8 +88,9 @@ def chunked(data: bytes) -> Iterator[bytes]:
 def read(chunks: Iterable[bytes], reject: Reject) -> Iterator[Records]:
     """Parse CTX from chunks of any size; yield the records of each chunk by table.
 
-    A table may occur any number of times. Invalid records are rejected as "columns", "escape", "encoding", "labels"
-    (missing) or "length". For a large chunk without records, empty Records are yielded to keep steps short.
+    A table may occur any number of times. Invalid records are rejected as "columns", "labels" (missing) or "length";
+    fields with an invalid "escape" or "encoding" are rejected alone, and null in their record. For a large chunk
+    without records, empty Records are yielded to keep steps short.
     """
     reader = _Reader(reject)
     rest = b""
@@ -150,8 +158,10 @@ class _Reader:
                 self._reject("columns")
             elif not is_text and not _is_text(line):
                 self._reject("encoding")
+                rows.append(_without_invalid(line))
             elif not _is_plain(line) and not _RECORD.fullmatch(line):
                 self._reject("escape")
+                rows.append(_without_invalid(line))
             else:
                 rows.append(line)
         if rows:
@@ -175,6 +185,12 @@ def _is_text(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _without_invalid(line: bytes) -> bytes:
+    """Return a record with null for fields that are not UTF-8 or have an unknown escape."""
+    fields = line.split(b"|")
+    return b"|".join(field if _VALID_FIELD.fullmatch(field) and _is_text(field) else NULL for field in fields)
 
 
 def _is_plain(line: bytes) -> bool:

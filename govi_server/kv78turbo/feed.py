@@ -45,7 +45,8 @@ REJECT_REASONS = {
     "escape": "unknown escape sequence",
     "key column": "required column missing in its table",
     "key": "missing or invalid key",
-    "time": "invalid time",
+    "time": "no valid time",
+    "value": "invalid time or timestamp",
     "date": "invalid or distant date",
     "older": "older than the stored record",
     "TimingPointCode": "invalid TimingPointCode",
@@ -56,7 +57,10 @@ REJECT_REASONS = {
     "too many planned passes": "too many planned passtimes",
     "too many names": "too many lines, destinations or stops",
 }
-"""Reasons for which records are rejected, by kind of incident."""
+"""Reasons for which records, or single values of them, are rejected, by kind of incident."""
+
+VALUE_KINDS = frozenset({"encoding", "escape", "value"})
+"""Kinds that cost only the invalid value: the record is stored without it."""
 
 
 class Feed(MultiService):
@@ -191,8 +195,9 @@ class Feed(MultiService):
                 yield records if records.lines else None
 
     def reject(self, sender: str, kind: str) -> None:
-        """Count a rejected record, and log it. kind: a key of REJECT_REASONS."""
-        text = "Record of {sender!r} rejected: {reason} ({counted_as})"
+        """Count a rejected record or value, and log it. kind: a key of REJECT_REASONS."""
+        rejected = "Value in a record" if kind in VALUE_KINDS else "Record"
+        text = rejected + " of {sender!r} rejected: {reason} ({counted_as})"
         self.incidents.add(kind, text, sender=sender, reason=REJECT_REASONS[kind], counted_as=kind)
 
     def _sweep(self) -> Deferred[None]:

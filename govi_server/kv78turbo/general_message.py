@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from govi_server.departures.times import read_timestamp
+from govi_server.kv78turbo.ctx import Reject
 from govi_server.kv78turbo.stamps import Stamp
+from govi_server.runtime.text import nonblank
 
 Row = Mapping[str, str | None]
 """A row of GENERALMESSAGEUPDATE or GENERALMESSAGEDELETE, by label."""
@@ -16,6 +18,8 @@ _KEY = (
     "TimingPointDataOwnerCode",
     "TimingPointCode",
 )
+
+_TIME_LABELS = ("MessageStartTime", "MessageEndTime", "MessageTimeStamp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +42,19 @@ class GeneralMessage:
 
 
 def message_key(row: Row) -> str | None:
-    """Return OVapi's key of a row's message; None if a part is missing."""
-    parts = [row.get(label) for label in _KEY]
+    """Return OVapi's key of a row's message; None if a part is missing or blank."""
+    parts = [nonblank(row.get(label)) for label in _KEY]
     return "_".join(map(str, parts)) if all(parts) else None
 
 
-def parse_message(key: str, row: Row, stamp: Stamp) -> GeneralMessage | None:
-    """Parse a row of GENERALMESSAGEUPDATE; return None if one of its times is invalid."""
-    start, end = row.get("MessageStartTime"), row.get("MessageEndTime")
-    starts = read_timestamp(start) if start else 0.0
-    ends = read_timestamp(end) if end else None
-    if starts is None or (end and ends is None):
-        return None
-    return GeneralMessage(key, tuple(row.items()), starts, ends, stamp)
+def parse_message(key: str, row: Row, stamp: Stamp, reject: Reject) -> GeneralMessage:
+    """Parse a row of GENERALMESSAGEUPDATE. Invalid times are rejected as "value", and unknown."""
+    fields = dict(row)
+    for label in _TIME_LABELS:
+        value = fields.get(label)
+        if value and read_timestamp(value) is None:
+            fields[label] = None
+            reject("value")
+    start, end = fields.get("MessageStartTime"), fields.get("MessageEndTime")
+    starts, ends = read_timestamp(start or ""), read_timestamp(end or "")
+    return GeneralMessage(key, tuple(fields.items()), starts or 0.0, ends, stamp)

@@ -11,9 +11,17 @@ from datetime import date
 from functools import lru_cache
 from operator import itemgetter
 
-from govi_server.departures.times import DAY, read_date, read_time, read_timestamp
+from govi_server.departures.times import (
+    DAY,
+    PassingTimes,
+    nearest_days,
+    read_date,
+    read_time,
+    read_timestamp,
+)
 from govi_server.departures.timing_point import TimingPoint
-from govi_server.kv78turbo.ctx import NULL, Records, Reject, text, texts
+from govi_server.kv78turbo.ctx import KEY_FIELD, NULL, Records, Reject, text, texts
+from govi_server.runtime.text import nonblank
 
 Group = bytes
 """DataOwnerCode|LocalServiceLevelCode|LinePlanningNumber: published as a whole."""
@@ -51,8 +59,8 @@ VALUE_NAMES = (
 
 _STOP_TYPE, _DIRECTION, _DESTINATION = map(VALUE_NAMES.index, ("JourneyStopType", "LineDirection", "DestinationCode"))
 _REQUIRED_NAMES = {*KEY_NAMES, *VALUE_NAMES[:3]}
-# No column is null or has an escape, and the order of the stop is a number.
-_VALID_KEY = re.compile(rb"[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[0-9]{1,5}\|[^|\\]+\Z")
+# The order of the stop is a number.
+_VALID_KEY = re.compile(rb"(?:%b\|){5}[0-9]{1,5}\|%b\Z" % (KEY_FIELD, KEY_FIELD))
 
 EMPTY = (NULL, b"")
 """Fields without a value."""
@@ -126,7 +134,7 @@ class TimetableReader:
     def _published(self, timestamp: str) -> float:
         """Return when a group was published (epoch seconds); now if unknown, or more than a day in the future."""
         now, published = self._now(), read_timestamp(timestamp)
-        return now if published is None or published > now + DAY else published
+        return now if published is None or not 0 < published <= now + DAY else published
 
     def _rows(self, records: Records, *labels: str) -> Iterator[list[str | None]]:
         """Yield these columns of each row, None for missing ones; rows without the first two are rejected."""
@@ -139,7 +147,7 @@ class TimetableReader:
         for line in records.lines:
             fields = texts(line)
             row = [None if position is None else fields[position] for position in positions]
-            if row[0] and row[1]:
+            if nonblank(row[0]) and nonblank(row[1]):
                 yield row
             else:
                 self._reject("key")
@@ -150,12 +158,12 @@ class TimetableReader:
             *("LineColor", "LineTextColor"),
         )
         for operator, line, *columns in self._rows(records, *labels):
-            update.lines[str(operator), str(line)] = Line(*columns)
+            update.lines[str(operator), str(line)] = Line(*map(nonblank, columns))
 
     def _read_destinations(self, records: Records, update: Update) -> None:
         for operator, code, name in self._rows(records, "DataOwnerCode", "DestinationCode", "DestinationName50"):
-            if name is not None:
-                update.destinations[str(operator), str(code)] = name
+            if nonblank(name) is not None:
+                update.destinations[str(operator), str(code)] = str(name)
 
     def _read_timing_points(self, records: Records, update: Update) -> None:
         labels = (
@@ -163,16 +171,18 @@ class TimetableReader:
             *("LocationX_EW", "LocationY_NS"),
         )
         for _, code, name, town, area, x, y in self._rows(records, *labels):
-            update.timing_points[str(code)] = TimingPoint(name, town, area or None, _metres(x), _metres(y))
+            update.timing_points[str(code)] = TimingPoint(
+                nonblank(name), nonblank(town), nonblank(area), _metres(x), _metres(y)
+            )
 
     def _read_user_stops(self, records: Records, update: Update) -> None:
         for operator, stop, code in self._rows(records, "DataOwnerCode", "UserStopCode", "TimingPointCode"):
-            if code:
-                update.user_stops[f"{operator}|{stop}".encode()] = code
+            if nonblank(code) is not None:
+                update.user_stops[f"{operator}|{stop}".encode()] = str(code)
 
     def _read_stop_areas(self, records: Records, update: Update) -> None:
         for _, code, name in self._rows(records, "DataOwnerCode", "StopAreaCode", "StopAreaName"):
-            update.stop_areas[str(code)] = name
+            update.stop_areas[str(code)] = nonblank(name)
 
     def _read_passtimes(self, records: Records, update: Update) -> None:
         index = {label: i for i, label in enumerate(records.labels)}
@@ -186,9 +196,13 @@ class TimetableReader:
         for line in records.lines:
             fields = [*line.split(b"|"), NULL]
             key = b"|".join(key_of(fields))
+            invalid = [position for position in (arrival, departure) if not _is_time(fields[position])]
+            for position in invalid:
+                self._reject("value")
+                fields[position] = NULL
             if not _VALID_KEY.match(key):
                 self._reject("key")
-            elif not (_is_time(fields[arrival]) and _is_time(fields[departure])):
+            elif invalid and fields[arrival] in EMPTY and fields[departure] in EMPTY:
                 self._reject("time")
             elif self._is_full(update.n_planned):
                 self._reject("too many planned passes")
@@ -227,7 +241,7 @@ def _add_passtime(update: Update, key: bytes, values: tuple[bytes, ...]) -> None
     group.setdefault(operator + b"|" + stop, {})[key] = b"|".join(values)
     if values[_STOP_TYPE] == b"FIRST":
         direction, destination = text(values[_DIRECTION]), text(values[_DESTINATION])
-        update.directions[operator.decode(), line.decode(), direction or ""] = destination
+        update.directions[operator.decode(), line.decode(), direction or ""] = nonblank(destination)
     update.n_planned += 1
 
 
@@ -237,10 +251,12 @@ def _metres(value: str | None) -> int:
 
 
 @lru_cache(maxsize=1 << 16)
-def seconds_of(time: bytes) -> int | None:
-    """Return a time in seconds; None if it is invalid."""
-    return read_time(time.decode())
+def planned_times(arrival: bytes, departure: bytes, stop_type: bytes) -> PassingTimes:
+    """Return the planned times at a stop, on the days that make sense. stop_type: JourneyStopType."""
+    times = PassingTimes(read_time(arrival.decode()), read_time(departure.decode()))
+    return nearest_days(times.at_stop(stop_type.decode()))
 
 
+@lru_cache(maxsize=1 << 16)
 def _is_time(time: bytes) -> bool:
-    return seconds_of(time) is not None or time in EMPTY
+    return time in EMPTY or read_time(time.decode()) is not None

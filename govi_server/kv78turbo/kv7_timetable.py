@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, timedelta
 from typing import TypeVar
 
-from govi_server.departures.times import local_date, moment, read_time
+from govi_server.departures.times import PassingTimes, local_date, moment, write_time
 from govi_server.departures.timing_point import TimingPoint
 from govi_server.kv78turbo.ctx import Records, Reject, texts
 from govi_server.kv78turbo.kv7_reader import (
-    EMPTY,
     VALUE_NAMES,
     Group,
     Level,
@@ -16,9 +15,10 @@ from govi_server.kv78turbo.kv7_reader import (
     TimetableReader,
     Update,
     UserStop,
-    seconds_of,
+    planned_times,
 )
 from govi_server.kv78turbo.passtime import Passtime
+from govi_server.runtime.text import nonblank
 from govi_server.settings import PlanningSettings
 
 UNDATED_SECONDS = 7 * 86400.0
@@ -205,9 +205,14 @@ class Timetable:
         return passtime.line_public_number or (line and line.public_number) or passtime.line_planning_number
 
     def destination(self, passtime: Passtime) -> str:
-        """Return the name of a passtime's destination, or its code if unknown."""
+        """Return the name of a passtime's destination, or its code if unknown; "" without either."""
         code = passtime.destination_code or ""
         return passtime.destination_name or self.destinations.get((passtime.data_owner_code, code), code)
+
+    def line_name(self, passtime: Passtime) -> str:
+        """Return the LineName of a passtime, or its public number if unknown."""
+        line = self.lines.get((passtime.data_owner_code, passtime.line_planning_number))
+        return (line and line.name) or self.public_number(passtime)
 
     def is_known_stop(self, code: str) -> bool:
         """Return whether KV7 has a TimingPointCode."""
@@ -237,21 +242,20 @@ class Timetable:
         arrival, departure, stop_type, _ = values.split(b"|", 3)
         if stop_type == b"INFOPOINT":
             return
-        seconds = seconds_of(arrival if stop_type == b"LAST" or departure in EMPTY else departure)
+        times = planned_times(arrival, departure, stop_type)
+        seconds = times.target_arrival if times.target_departure is None else times.target_departure
         for day in dates:
             time = None if seconds is None else moment(day, seconds)
             if time is not None and since <= time <= until:
                 *journey, order, _ = key.split(b"|")
-                yield b"|".join((*journey, day.isoformat().encode(), order)), self._passtime(key, values, code, day)
+                identity = b"|".join((*journey, day.isoformat().encode(), order))
+                yield identity, self._passtime(key, values, code, day, times)
 
-    def _passtime(self, key: bytes, values: bytes, code: str, day: date) -> Passtime:
+    def _passtime(self, key: bytes, values: bytes, code: str, day: date, times: PassingTimes) -> Passtime:
         operator, level, line, journey, fortify, order, stop = (part or "" for part in texts(key))
-        columns = dict(zip(VALUE_NAMES, texts(values), strict=True))
-        arrival = columns["TargetArrivalTime"] or None
-        departure = None if columns["JourneyStopType"] == "LAST" else columns["TargetDepartureTime"] or None
-        arrives, departs = (
-            None if time is None else moment(day, read_time(time) or 0) for time in (arrival, departure)
-        )
+        columns = dict(zip(VALUE_NAMES, map(nonblank, texts(values)), strict=True))
+        arrival, departure = (None if time is None else write_time(time) for time in times[:2])
+        arrives, departs = (None if time is None else moment(day, time) for time in times[:2])
         published = self._published.get(b"|".join(key.split(b"|", 3)[:3]))
         return Passtime(
             data_owner_code=operator,

@@ -7,15 +7,27 @@ to Passtime (passtime.py) and the member to documents/ovapi_structs.py and docum
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import date
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from govi_server.departures.display import HIDDEN_AFTER_SECONDS
-from govi_server.departures.times import MINUTE, moment, moments, read_date, read_time, read_timestamp
-from govi_server.kv78turbo.ctx import NULL, text, texts
+from govi_server.departures.times import (
+    MINUTE,
+    PassingTimes,
+    moment,
+    moments,
+    read_date,
+    read_time,
+    read_timestamp,
+    resolve,
+    write_time,
+)
+from govi_server.kv78turbo.ctx import KEY_FIELD, NULL, Reject, text, texts
 from govi_server.kv78turbo.passtime import Passtime
+from govi_server.runtime.text import nonblank
 
 
 class Column(NamedTuple):
@@ -25,10 +37,16 @@ class Column(NamedTuple):
     """Its label in KV8."""
     field: str = ""
     """The field of Passtime; "" for a text in Passtime.extra, a member of the same name in OVapi's JSON."""
-    parse: Callable[[str | None], Any] | None = None
-    """Converts the column's text, or None for null, to the field's value; by default they are the same."""
+    parse: Callable[[str | None], Any] = nonblank
+    """Converts the column's text, or None for null, to the field's value; by default a blank text is unknown."""
     is_required: bool = False
     """Whether tables without it are rejected, because their rows cannot be displayed."""
+
+
+# Most passtimes share their times and timestamps with many others.
+_seconds = lru_cache(maxsize=1 << 16)(read_time)
+_timestamp = lru_cache(maxsize=1 << 12)(read_timestamp)
+_time = lru_cache(maxsize=1 << 16)(write_time)
 
 
 def _or_empty(value: str | None) -> str:
@@ -36,7 +54,7 @@ def _or_empty(value: str | None) -> str:
 
 
 def _or_unknown(value: str | None) -> str:
-    return value or "UNKNOWN"
+    return nonblank(value) or "UNKNOWN"
 
 
 _REQUIRED = True
@@ -52,9 +70,9 @@ _KEY_COLUMNS = (
     Column("OperationDate", "operation_date", lambda value: read_date(value or ""), _REQUIRED),
     Column("UserStopOrderNumber", "user_stop_order_number", _or_empty, _REQUIRED),
 )
-# Add columns at the end: rows are checked, compared and merged by the positions of the first seven.
+# Add columns at the end: rows are checked, compared and merged by the positions of the first eight.
 _VALUE_COLUMNS = (
-    Column("LastUpdateTimeStamp", "last_update", lambda value: read_timestamp(value or "")),
+    Column("LastUpdateTimeStamp", "last_update", lambda value: _timestamp(value or "")),
     Column("ExpectedArrivalTime", "expected_arrival_time", is_required=True),
     Column("ExpectedDepartureTime", "expected_departure_time", is_required=True),
     Column("TargetArrivalTime", "target_arrival_time", is_required=True),
@@ -80,7 +98,7 @@ _VALUE_COLUMNS = (
     Column("AdviceContent"),
     Column("LinePublicNumber", "line_public_number"),
     Column("DestinationName", "destination_name"),
-    Column("UserStopCode", "user_stop_code", _or_empty, _REQUIRED),
+    Column("UserStopCode", "user_stop_code", is_required=True),
 )
 # Passtimes are stored under it, not with it.
 _STOP_COLUMN = Column("TimingPointCode", "timing_point_code", _or_empty, _REQUIRED)
@@ -100,6 +118,7 @@ VALUE_NAMES = tuple(column.name for column in _VALUE_COLUMNS)
 STATUS = VALUE_NAMES.index("TripStopStatus")
 WHEELCHAIR = VALUE_NAMES.index("WheelChairAccessible")
 """Positions of columns in the values."""
+_STOP_TYPE = VALUE_NAMES.index("JourneyStopType")
 _DIRECTION = VALUE_NAMES.index("LineDirection")
 _FIELD_PARSERS = tuple((column.name, column.field, column.parse) for column in (*_KEY_COLUMNS, *_VALUE_COLUMNS))
 _REQUIRED_NAMES = {column.name for column in COLUMNS if column.is_required}
@@ -111,9 +130,13 @@ _DAY = rb"20[0-9]{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
 _OFFSET = rb"(?:Z|[+-][01][0-9](?::?[0-5][0-9])?)?"
 _TIMESTAMP = rb"(?:\\0||%bT(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?%b)\|" % (_DAY, _OFFSET)
 _NO_TIMES = rb"[^|]*\|(?:(?:\\0)?\|){4}"
-_VALID_VALUES = re.compile(rb"(?!%b)%b" % (_NO_TIMES, _TIMESTAMP + _TIME * 4))
-# No column is null or has an escape, and the order of the stop is a number.
-_VALID_KEY = re.compile(rb"[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[^|\\]+\|[0-9]{1,5}\Z")
+# At a last stop, departures at midnight are none (docs/protocols.md, section 5.8).
+_NO_TIME, _NO_DEPARTURE = rb"(?:\\0)?\|", rb"(?:\\0|00:00:00)?\|"
+_NO_ARRIVAL = rb"[^|]*\|(?:%b%b){2}[^|]*\|[^|]*\|LAST\|" % (_NO_TIME, _NO_DEPARTURE)
+_VALID_VALUES = re.compile(rb"(?!%b|%b)%b" % (_NO_TIMES, _NO_ARRIVAL, _TIMESTAMP + _TIME * 4))
+_CHECKED = (re.compile(_TIMESTAMP), *[re.compile(_TIME)] * 4)
+# The order of the stop is a number.
+_VALID_KEY = re.compile(rb"(?:%b\|){6}[0-9]{1,5}\Z" % KEY_FIELD)
 
 EMPTY = frozenset({NULL, b""})
 """Fields without a value."""
@@ -126,6 +149,16 @@ is_valid_key = _VALID_KEY.match
 
 is_valid_values = _VALID_VALUES.match
 """Return a match if the timestamp and times of stored values are valid, and at least one time is known."""
+
+
+def without_invalid(values: bytes, reject: Reject) -> bytes:
+    """Return stored values with null for an invalid timestamp and invalid times, which are rejected as "value"."""
+    fields = values.split(b"|", len(_CHECKED))
+    for i, pattern in enumerate(_CHECKED):
+        if not pattern.fullmatch(fields[i] + b"|"):
+            fields[i] = NULL
+            reject("value")
+    return b"|".join(fields)
 
 
 class TableLayout(NamedTuple):
@@ -172,47 +205,63 @@ def line_of(key: bytes, values: bytes) -> tuple[str, str, str]:
     return operator, line, text(values.split(b"|", _DIRECTION + 1)[_DIRECTION]) or ""
 
 
-@lru_cache(maxsize=1 << 16)
-def _epoch(day: bytes, time: bytes) -> float | None:
-    seconds = read_time(time.decode())
-    date = read_date(day.decode())
-    return None if seconds is None or date is None else moment(date, seconds, math.inf)
+_TIME_FIELDS = ("expected_arrival_time", "expected_departure_time", "target_arrival_time", "target_departure_time")
+"""The fields of Passtime with times, in the order of their columns."""
+_RECORDED = ("ARRIVED", "PASSED")
+"""TripStopStatuses of events that have happened."""
 
 
-def expires_at(key: bytes, values: bytes) -> float:
-    """Return when a passtime may be removed (epoch seconds); a time in the repeated hour is its second moment."""
-    day = key.split(b"|", _JOURNEY_COLUMNS + 2)[_JOURNEY_COLUMNS]
-    times = (_epoch(day, time) for time in values.split(b"|", 5)[1:5])
-    return max((time for time in times if time is not None), default=0.0) + HIDDEN_AFTER_SECONDS
+def _passing_times(
+    day: date, times: Iterable[str], updated: float | None, status: str, stop_type: str
+) -> PassingTimes:
+    """Return the times of a passtime on the days that make sense. times: the texts of its columns, in order."""
+    expected_arrival, expected_departure, target_arrival, target_departure = map(_seconds, times)
+    literal = PassingTimes(target_arrival, target_departure, expected_arrival, expected_departure)
+    return resolve(day, literal.at_stop(stop_type), updated, is_recorded=status in _RECORDED)
 
 
-def parse_passtime(key: bytes, values: bytes, code: str, updated: float = math.inf) -> Passtime:
-    """Parse a stored passtime of a TimingPointCode. updated: its last update is not later (epoch seconds)."""
+def expires_at(key: bytes, values: bytes, updated_by: float = math.inf) -> float:
+    """Return when a passtime may be removed (epoch seconds); a time in the repeated hour is its second moment.
+
+    updated_by: its last update is not later (epoch seconds).
+    """
+    day = read_date(key.split(b"|", _JOURNEY_COLUMNS + 2)[_JOURNEY_COLUMNS].decode())
+    timestamp, *times, status, _, stop_type = values.decode().split("|", _STOP_TYPE + 1)[: _STOP_TYPE + 1]
+    if day is None:
+        return 0.0
+    if min(times) >= "12" and max(times) < "24":  # all known, and of the operating date
+        latest = _seconds(max(times))
+    else:
+        updated = _timestamp(timestamp)
+        updated = None if updated is None else min(updated, updated_by)
+        resolved = _passing_times(day, times, updated, status, stop_type)
+        latest = max((time for time in resolved if time is not None), default=None)
+    return 0.0 if latest is None else moment(day, latest, math.inf) + HIDDEN_AFTER_SECONDS
+
+
+def parse_passtime(key: bytes, values: bytes, code: str, updated_by: float = math.inf) -> Passtime:
+    """Parse a stored passtime of a TimingPointCode. updated_by: its last update is not later (epoch seconds)."""
     fields: dict[str, Any] = {}
     extra: list[tuple[str, str]] = []
-    for (name, field, parse), value in zip(_FIELD_PARSERS, texts(key + b"|" + values), strict=True):
+    for (name, field, parse), column in zip(_FIELD_PARSERS, texts(key + b"|" + values), strict=True):
+        value = parse(column)
         if field:
-            fields[field] = value if parse is None else parse(value)
-        elif value:
+            fields[field] = value
+        elif value is not None:
             extra.append((name, value))
+    fields["user_stop_code"] = fields["user_stop_code"] or code
     if fields["last_update"] is not None:
-        fields["last_update"] = min(fields["last_update"], updated)
-    is_last = fields["journey_stop_type"] == "LAST"
-    seconds: dict[str, int | None] = {}
-    for field in ("target_arrival_time", "expected_arrival_time", "target_departure_time", "expected_departure_time"):
-        seconds[field] = None if is_last and "departure" in field else read_time(fields[field] or "")
-        if seconds[field] is None:
-            fields[field] = None
+        fields["last_update"] = min(fields["last_update"], updated_by)
+    day, status, updated = fields["operation_date"], fields["trip_stop_status"], fields["last_update"]
+    columns = [fields[field] or "" for field in _TIME_FIELDS]
+    times = _passing_times(day, columns, updated, status, fields["journey_stop_type"])
     # Past events are reported afterwards, and expected ones may already be some seconds late.
-    late = _REPORT_SECONDS if fields["trip_stop_status"] in ("ARRIVED", "PASSED") else MINUTE
-    after = 0.0 if fields["last_update"] is None else fields["last_update"] - late
-    day = fields["operation_date"]
-    target_arrival, expected_arrival = moments(
-        day, seconds["target_arrival_time"], seconds["expected_arrival_time"], after
-    )
-    target_departure, expected_departure = moments(
-        day, seconds["target_departure_time"], seconds["expected_departure_time"], after
-    )
+    late = _REPORT_SECONDS if status in _RECORDED else MINUTE
+    after = 0.0 if updated is None else updated - late
+    target_arrival, expected_arrival = moments(day, times.target_arrival, times.expected_arrival, after)
+    target_departure, expected_departure = moments(day, times.target_departure, times.expected_departure, after)
+    for name, time in zip(PassingTimes._fields, times, strict=True):
+        fields[f"{name}_time"] = None if time is None else _time(time)
     return Passtime(
         timing_point_code=code,
         target_arrival=target_arrival,

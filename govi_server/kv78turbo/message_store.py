@@ -63,11 +63,7 @@ class MessageStore:
                 self._update(key, row, published if stamp is None else stamp, reject)
 
     def _update(self, key: str, row: Row, stamp: Stamp, reject: Reject) -> None:
-        message = parse_message(key, row, stamp)
-        if message is None:
-            reject("time")
-        else:
-            self._put(message, str(row["TimingPointCode"]), reject)
+        self._put(parse_message(key, row, stamp, reject), str(row["TimingPointCode"]), reject)
 
     def _put(self, message: GeneralMessage, code: str, reject: Reject) -> None:
         """Store a message, unless a newer one is stored or was removed."""

@@ -26,7 +26,7 @@ class Passtime(Struct, frozen=True, kw_only=True, gc=False):
     timing_point_data_owner_code: str | None = None
     last_update: float | None = None
     target_arrival_time: str | None = None
-    """HH:MM:SS on the operating date, past 24:00:00 on the next day."""
+    """HH:MM:SS on the operating date; past 24:00:00 on the next day, and with a minus sign on the day before."""
     expected_arrival_time: str | None = None
     target_departure_time: str | None = None
     expected_departure_time: str | None = None

@@ -5,13 +5,14 @@ same passtime may move to another UserStopCode or TimingPointCode. Each operatio
 passtimes a stop or a journey has.
 """
 
+import math
 from collections.abc import Mapping
 
 from msgspec import Struct
 
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv8_columns import EMPTY, STATUS, WHEELCHAIR, journey_of, line_of
-from govi_server.kv78turbo.stamps import Stamp, is_older
+from govi_server.kv78turbo.stamps import TICKS, Stamp, is_older
 
 LineKey = tuple[str, str, str]
 """DataOwnerCode, LinePlanningNumber and LineDirection."""
@@ -35,6 +36,11 @@ class StoredPasstime(Struct, gc=False, eq=False):
     """When the feed last sent it (epoch seconds); one object for all rows of a message."""
     is_repeated: bool
     """Whether the feed sent it more than once."""
+
+    @property
+    def updated_by(self) -> float:
+        """The moment of its stamp (epoch seconds), which its LastUpdateTimeStamp may be after."""
+        return math.inf if self.stamp is None else self.stamp / TICKS
 
 
 def merge(first: StoredPasstime, second: StoredPasstime) -> StoredPasstime:

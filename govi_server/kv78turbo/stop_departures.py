@@ -1,6 +1,5 @@
 """The departures of a stop, joined from KV7 and KV8, and their renderings, cached until they change."""
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
@@ -15,7 +14,6 @@ from govi_server.kv78turbo.kv8_columns import parse_passtime
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.passtime_index import LiveStop, StoredPasstime
-from govi_server.kv78turbo.stamps import TICKS
 
 PAST_SECONDS = HOUR / 2
 """How far back planned passtimes are looked up: KV8 may report them as late."""
@@ -157,8 +155,7 @@ class StopDeparturesCache:
 
     def _parse(self, key: bytes, stored: StoredPasstime, now: float) -> tuple[Passtime, float]:
         """Return a passtime of KV8, and for how many seconds its reliability lasts."""
-        updated = math.inf if stored.stamp is None else stored.stamp / TICKS
-        passtime = parse_passtime(key, stored.values, stored.code, updated)
+        passtime = parse_passtime(key, stored.values, stored.code, stored.updated_by)
         repetition = self.passtimes.repetitions.get(passtime.data_owner_code)
         if repetition is None:
             return passtime, MAX_VALID_SECONDS
@@ -227,5 +224,11 @@ class StopDeparturesCache:
 
 def _joined(kv8: Passtime, kv7: Passtime) -> Passtime:
     """Return KV8's passtime, completed from KV7 (docs/protocols.md, section 5.7)."""
-    wheelchair = kv7.wheelchair if kv8.wheelchair == "UNKNOWN" else kv8.wheelchair
-    return structs.replace(kv8, wheelchair=wheelchair, product_formula_type=kv7.product_formula_type)
+    return structs.replace(
+        kv8,
+        wheelchair=kv7.wheelchair if kv8.wheelchair == "UNKNOWN" else kv8.wheelchair,
+        product_formula_type=kv7.product_formula_type,
+        destination_code=kv8.destination_code or kv7.destination_code,
+        line_direction=kv8.line_direction or kv7.line_direction,
+        journey_pattern_code=kv8.journey_pattern_code or kv7.journey_pattern_code,
+    )

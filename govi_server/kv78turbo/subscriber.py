@@ -34,6 +34,9 @@ MAX_TURN_MESSAGES = 200
 MAX_SECONDS_WITHOUT_DATA = 300.0
 """How long the feed may send only heartbeats: at night it sends little data."""
 
+FIRST_FRAME_SECONDS = 10.0
+"""Time for the first frame after the start, before a line of the log names the probable cause."""
+
 LATE_CALL_SECONDS = 1.0
 """A call this late means that the clock was set, or that the process was suspended."""
 
@@ -86,6 +89,7 @@ class Subscriber(Service):
         """The next turn of reading."""
         self._timer: IDelayedCall | None = None
         """The next check for silence, or the end of the back-off."""
+        self._first_frame_call: IDelayedCall | None = None
         self.incidents = ThrottledWarnings(self.log, reactor)
         self.address: str | None = None
         """The current address; None between attempts."""
@@ -109,10 +113,13 @@ class Subscriber(Service):
                 f"{self._setting}: cannot connect to {self._addresses[0]!r}: {error.strerror}"
             ) from None
         super().startService()
+        self._first_frame_call = self._reactor.callLater(FIRST_FRAME_SECONDS, self._check_first_frame)
 
     def stopService(self) -> Deferred[None]:
         """Close the connection; fires when libzmq's threads have ended."""
         super().stopService()
+        if self._first_frame_call is not None and self._first_frame_call.active():
+            self._first_frame_call.cancel()
         self._close()
         return self._sockets.close()
 
@@ -169,6 +176,16 @@ class Subscriber(Service):
             self._connect()
         except zmq.ZMQError as error:  # libzmq rejects a further address, or there are too many open files
             self._reconnect(address, f"cannot connect: {error.strerror}")
+
+    def _check_first_frame(self) -> None:
+        """Log that nothing was received: libzmq retries refused connections without reporting them."""
+        if self.alive is None and self._state == "UNKNOWN":
+            self.log.warn(
+                "Feed {address}: nothing received for {seconds:g} s; check the address, and that outgoing "
+                "connections to its port are allowed",
+                address=self.address,
+                seconds=FIRST_FRAME_SECONDS,
+            )
 
     def _check_silence(self) -> None:
         """Reconnect after the maximum silence; otherwise schedule the next check."""

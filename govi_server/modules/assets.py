@@ -42,7 +42,7 @@ class Assets(Service):
             *(ResponseSpec(200, "The file.", content_type, headers=headers) for content_type in content_types),
             ResponseSpec(404, "No such file."),
         )
-        return [Operation("/assets/{name}", "Files of the pages", responses, (name,), section="Pages")]
+        return [Operation("/assets/{name}", "Files of the pages", responses, (name,), section="Pages", noun="Asset")]
 
 
 class AssetsHandler(WebHandler):

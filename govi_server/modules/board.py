@@ -152,6 +152,7 @@ class BoardPages(Service):
                 "remaining minutes, null if the departure is cancelled or its delay is unknown; expected is null "
                 "without an expected time.",
                 EXAMPLES,
+                noun="Board",
             )
         ]
 

@@ -156,8 +156,9 @@ def _response(spec: ResponseSpec) -> dict[str, str]:
 class DocsModule(Service):
     """Serves the documentation in one format. content: returns its bytes."""
 
-    def __init__(self, name: str, summary: str, content_type: str, content: Callable[[], bytes]) -> None:
+    def __init__(self, name: str, noun: str, summary: str, content_type: str, content: Callable[[], bytes]) -> None:
         self.name = name
+        self._noun = noun
         self.content_type = content_type
         self.content = content
         self._summary = summary
@@ -171,7 +172,7 @@ class DocsModule(Service):
         media_type = self.content_type.partition(";")[0]
         body = OpenApi if media_type == JSON else str
         responses = (ResponseSpec(200, "The documentation.", media_type, body, ("Cache-Control", "ETag")),)
-        return [Operation(f"/{self.name}", self._summary, responses, section="Pages")]
+        return [Operation(f"/{self.name}", self._summary, responses, section="Pages", noun=self._noun)]
 
 
 class DocsHandler(WebHandler):
@@ -199,6 +200,6 @@ def openapi_modules(documentation: Documentation) -> list[DocsModule]:
     """Return the modules of both formats."""
     html = "text/html; charset=utf-8"
     return [
-        DocsModule("openapi.json", "This documentation for programs", JSON, lambda: documentation.json),
-        DocsModule("docs", "This documentation as a page", html, lambda: documentation.page),
+        DocsModule("openapi.json", "OpenApi", "This documentation for programs", JSON, lambda: documentation.json),
+        DocsModule("docs", "Docs", "This documentation as a page", html, lambda: documentation.page),
     ]

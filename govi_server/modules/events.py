@@ -4,13 +4,14 @@ Events are `board`, with a fragment of the page or JSON as data, `beat` after a 
 the server stops. Requests for the same board share a channel, which checks for changes and renders the board once.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import blake2b
 from random import Random
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
@@ -51,8 +52,8 @@ AGE_TOLERANCE = 5.0
 Ages are compared when the board is rendered, so pages overstate the remaining time by at most RENDER_INTERVAL plus
 this."""
 
-BEAT_INTERVAL = 15.0
-"""Seconds without an event before a beat."""
+BEAT_INTERVAL = 10.0
+"""Seconds without an event before a beat: proxies close connections that are silent for 15 s."""
 
 RETRY_RANGE = (2000, 8000)
 """Milliseconds until a client reconnects; random, so that not all clients reconnect together."""
@@ -70,6 +71,9 @@ EXAMPLES = (
 )
 
 
+_Retry = Annotated[int, Meta(ge=RETRY_RANGE[0], le=RETRY_RANGE[1])] | UnsetType
+
+
 class BoardEvent(Struct, tag_field="event", tag="board"):
     """The complete board, on connecting and after every change: JSON or a fragment of the board's page."""
 
@@ -85,21 +89,25 @@ class BoardEvent(Struct, tag_field="event", tag="board"):
             }
         ),
     ]
+    retry: _Retry = UNSET
+    """Milliseconds until a client reconnects: in the first event and in a bye."""
 
 
 _NoData = Annotated[str, Meta(max_length=0)]
 
 
 class Beat(Struct, tag_field="event", tag="beat"):
-    """A heartbeat after some seconds without events."""
+    """A heartbeat: after some seconds without events, or instead of a first board that the client has."""
 
     data: _NoData
+    retry: _Retry = UNSET
 
 
 class Bye(Struct, tag_field="event", tag="bye"):
     """The last event before the server stops."""
 
     data: _NoData
+    retry: _Retry = UNSET
 
 
 Event = BoardEvent | Beat | Bye
@@ -113,6 +121,10 @@ _HEADERS = (
 # The comment prevents proxies from closing the connection. Scripts in browsers do not see comments, so the event lets
 # them distinguish a lost connection from an idle one.
 _BEAT = b":\nevent: beat\ndata:\n\n"
+
+
+# Of an event stream; a lone CR in the data would begin another field.
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 class Channel:
@@ -160,7 +172,7 @@ class Channel:
         render = board_documents.document if self.as_json else board_page.fragment
         steps = render(replace(display, stops=tuple(stops)).delayed(RENDER_INTERVAL), self.lang, now)
         text = (await runner.run(steps)).rstrip("\n")
-        lines = "".join(f"data: {line}\n" for line in text.split("\n"))
+        lines = "".join(f"data: {line}\n" for line in _LINE_END.split(text))
         self.content, self.ages, self.id = content, ages, number
         self.event = f"id: {self.id}\nevent: board\n{lines}\n".encode()
 
@@ -212,11 +224,13 @@ class Events(MultiService):
                 responses,
                 (CODES, *self._source.filters, LANG, VIEW, AS),
                 "A board event with the complete board is sent immediately and after every change; with as=json, it "
-                f"is the JSON of /board on one line of data. After {BEAT_INTERVAL:.0f} seconds without events a beat "
+                "is the JSON of /board on one line of data. A client that has the board gets a beat first. "
+                f"After {BEAT_INTERVAL:.0f} seconds without events a beat "
                 "is sent, so a connection that has been silent for a minute is lost. bye is the last event before "
                 "the server stops. Reconnect after the milliseconds of retry, with the last id in Last-Event-ID: "
                 "a board is sent only if it differs. Ignore events with other names.",
                 EXAMPLES,
+                noun="Events",
             )
         ]
 
@@ -242,10 +256,12 @@ class Events(MultiService):
         return self.channels.setdefault(key, channel)
 
     def join(self, channel: Channel, stream: Stream, last: str) -> None:
-        """Add a listener. last: the id of the board that it received last."""
-        channel.listeners[stream] = last
-        stream.write(f"{self.retry}\n".encode())
-        channel.send(stream)
+        """Add a listener, and send it the board, or a beat if it has it. last: the id of its last board."""
+        channel.listeners[stream] = channel.id
+        # retry is part of an event: some clients report a block of lines without data as an empty event.
+        event = _BEAT if last == channel.id else channel.event
+        if not stream.write(self.retry.encode() + event):
+            channel.listeners[stream] = last
 
     def leave(self, channel: Channel, stream: Stream) -> None:
         """Remove a listener."""
@@ -326,9 +342,6 @@ class EventsHandler(WebHandler):
         as_json = AS.parse(parse_query(self.env.get("query_string", ""))) == "json"
         channel = await module.channel(codes, query, lang, as_json)
         self.mark("lookup")
-        if self.env["request_method"] == "HEAD":
-            self.send_response(b"", headers=_HEADERS)
-            return
         stream = self.stream(_HEADERS, f"{module.retry}event: bye\ndata:\n\n".encode())
         module.join(channel, stream, self.env.get("last-event-id", ""))
         try:

@@ -22,6 +22,12 @@ DRIS_55 = (
     "of a Trip may be missing."
 )
 
+
+def dris_55_noun(module: str) -> str:
+    """Return the noun of the operation of a module that serves DRIS_55: Kv55Document for kv55."""
+    return "".join(f"{part[:1].upper()}{part[1:]}" for part in module.split("-")) + "Document"
+
+
 INVALID_PARAMETER = ResponseSpec(400, "A parameter is invalid; the body names it.", headers=("Cache-Control",))
 
 RETRY_AFTER = 30

@@ -74,7 +74,7 @@ class Front(Service):
         )
         parameters = (QUERY, LANG) if self.index_cache is not None else (LANG,)
         summary = "Page to find a stop, with the state and the licence of the data"
-        return [Operation("/", summary, responses, parameters, section="Pages")]
+        return [Operation("/", summary, responses, parameters, section="Pages", noun="FrontPage")]
 
     def content(self, results: Iterable[str] | None = None) -> FrontPage:
         """Return the page's content. results: codes of the stops that a search returned."""

@@ -8,6 +8,7 @@ from zope.interface import implementer
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.query import DEFAULT_HORIZON, Query
+from govi_server.departures.times import DAY, parse_resolved, write_time
 from govi_server.departures.timing_point import is_timing_point_code
 from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import Representation, make_representation
@@ -26,6 +27,7 @@ from govi_server.modules.feed_responses import (
     NOT_FOUND_HEADERS,
     UNAVAILABLE_HEADERS,
     board_response,
+    dris_55_noun,
     feed_response,
     no_departures,
     oldest,
@@ -69,7 +71,8 @@ class Kv55Feed(Service):
             Example("An unknown stop", f"/{self.name}/1", status=404),
         )
         template, summary = f"/{self.name}/{{TimingPointCodes}}", "The departures of stops, as DRIS_55"
-        return [Operation(template, summary, responses, (CODES, *FILTERS), DRIS_55, examples)]
+        noun = dris_55_noun(f"{self.name}")
+        return [Operation(template, summary, responses, (CODES, *FILTERS), DRIS_55, examples, noun=noun)]
 
     def responder(self, env: Environ) -> Responder:
         """Parse the TimingPointCodes, the filters and the content coding. Raises InvalidParameter."""
@@ -131,7 +134,10 @@ class Kv55Feed(Service):
         return make_representation(body, messages.CONTENT_TYPE, compressed)
 
     def _trip(self, passtime: Passtime) -> Trip:
+        """Return the trip of a passtime. Clients require its departure times: a known time substitutes for each."""
         timetable = self.feed.timetable
+        arrival, expected_arrival = passtime.target_arrival_time, passtime.expected_arrival_time
+        departure, expected_departure = passtime.target_departure_time, passtime.expected_departure_time
         return Trip(
             operating_date=passtime.operation_date.isoformat(),
             data_owner_code=passtime.data_owner_code,
@@ -140,12 +146,19 @@ class Kv55Feed(Service):
             destination_name=timetable.destination(passtime),
             journey_number=passtime.journey_number,
             fortify_order_number=passtime.fortify_order_number,
-            target_arrival_time=passtime.target_arrival_time,
-            expected_arrival_time=passtime.expected_arrival_time or passtime.target_arrival_time,
-            target_departure_time=passtime.target_departure_time,
-            expected_departure_time=passtime.expected_departure_time or passtime.target_departure_time,
+            target_arrival_time=_of_day(arrival),
+            expected_arrival_time=_of_day(expected_arrival or arrival),
+            target_departure_time=_of_day(departure or expected_departure or arrival or expected_arrival),
+            expected_departure_time=_of_day(expected_departure or departure or expected_arrival or arrival),
             trip_stop_status=passtime.reported_status,
         )
+
+
+def _of_day(time: str | None) -> str | None:
+    """Return a time as KV55 writes it, without a day: one before the operating date is a time of the day before."""
+    if time is None or not time.startswith("-"):
+        return time
+    return write_time(parse_resolved(time) % DAY)
 
 
 def _error(status: str, code: str, reason: str, headers: Fields) -> ErrorResponse:

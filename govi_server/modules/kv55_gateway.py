@@ -18,7 +18,7 @@ from govi_server.http.parameters import Parameter
 from govi_server.http.request import Environ
 from govi_server.http.response import NO_STORE
 from govi_server.kv55 import messages
-from govi_server.modules.feed_responses import DRIS_55
+from govi_server.modules.feed_responses import DRIS_55, dris_55_noun
 from govi_server.modules.query_parameters import TIMING_POINT_CODE, echoed
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.web_handler import ErrorResponse, Fetch, ICacheableModule, Mark, Responder
@@ -62,7 +62,8 @@ class Kv55Gateway(Service):
             Example("An invalid TimingPointCode", f"/{self.name}/station", status=404),
         )
         template, summary = f"/{self.name}/{{TimingPointCode}}", "The departures of a stop, as DRIS_55"
-        return [Operation(template, summary, responses, (code,), DRIS_55, examples)]
+        noun = dris_55_noun(f"{self.name}")
+        return [Operation(template, summary, responses, (code,), DRIS_55, examples, noun=noun)]
 
     def responder(self, env: Environ) -> Responder:
         """Parse the TimingPointCode and the content coding."""

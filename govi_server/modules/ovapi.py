@@ -203,7 +203,7 @@ class StopAreaPaths(StopPaths):
     def everything(self) -> dict[str, StopArea]:
         """Return every stop area, described by one of its stops."""
         areas = self.feed.timetable.points_of_area.items()
-        return {area: self.documents.stop_area(next(iter(codes))) for area, codes in areas if codes}
+        return {area: self.documents.stop_area(area, next(iter(codes))) for area, codes in areas if codes}
 
     def stop(self, request: OvapiRequest) -> str:
         """Return "": the request names areas."""

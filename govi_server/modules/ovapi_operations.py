@@ -43,6 +43,7 @@ _JOURNEYS = Parameter(
 
 
 def _operation(
+    noun: str,
     template: str,
     summary: str,
     body: Any,
@@ -62,12 +63,13 @@ def _operation(
         responses.append(INVALID_PARAMETER)
     parameters = (*([] if parameter is None else [parameter]), *filters)
     examples = (Example("The complete document", example),) if example else ()
-    return Operation(template, summary, tuple(responses), parameters, examples=examples, section="OVapi")
+    return Operation(template, summary, tuple(responses), parameters, examples=examples, section="OVapi", noun=noun)
 
 
 STOPS: list[Operation] = [
-    _operation("/tpc/", "All stops, with the number of live passing times at each", dict[str, int]),
+    _operation("StopCounts", "/tpc/", "All stops, with the number of live passing times at each", dict[str, int]),
     _operation(
+        "StopBoards",
         "/tpc/{TimingPointCodes}",
         "Boards of stops",
         StopDocuments,
@@ -76,6 +78,7 @@ STOPS: list[Operation] = [
         example="/tpc/57330430?limit=1",
     ),
     _operation(
+        "StopDepartures",
         "/tpc/{TimingPointCodes}/departures",
         "Boards of stops, without arrivals at a last stop",
         StopDocuments,
@@ -85,8 +88,9 @@ STOPS: list[Operation] = [
 ]
 
 STOP_AREAS: list[Operation] = [
-    _operation("/stopareacode/", "All stop areas", dict[str, StopArea]),
+    _operation("StopAreas", "/stopareacode/", "All stop areas", dict[str, StopArea]),
     _operation(
+        "StopAreaBoards",
         "/stopareacode/{StopAreaCodes}",
         "Boards of all stops in stop areas",
         AreaBoards,
@@ -94,6 +98,7 @@ STOP_AREAS: list[Operation] = [
         filters=FILTERS,
     ),
     _operation(
+        "StopAreaDepartures",
         "/stopareacode/{StopAreaCodes}/departures",
         "Boards of all stops in stop areas, without arrivals at a last stop",
         AreaBoards,
@@ -103,14 +108,16 @@ STOP_AREAS: list[Operation] = [
 ]
 
 LINES: list[Operation] = [
-    _operation("/line/", "All lines, by direction", dict[str, Line]),
+    _operation("Lines", "/line/", "All lines, by direction", dict[str, Line]),
     _operation(
+        "LineNetworks",
         "/line/{Lines}",
         "Vehicle positions (the current stop of each journey) and stops of lines",
         dict[str, LineNetwork],
         _LINES,
     ),
     _operation(
+        "LineActuals",
         "/line/{Lines}/actuals",
         "Vehicle positions of lines (the current stop of each journey)",
         dict[str, LineActuals],
@@ -119,16 +126,23 @@ LINES: list[Operation] = [
 ]
 
 JOURNEYS: list[Operation] = [
-    _operation("/journey/", "All live journeys, with the number of stops of each", dict[str, int]),
-    _operation("/journey/{Journeys}", "Stops of journeys", dict[str, Journey], _JOURNEYS),
+    _operation("JourneyCounts", "/journey/", "All live journeys, with the number of stops of each", dict[str, int]),
+    _operation("Journeys", "/journey/{Journeys}", "Stops of journeys", dict[str, Journey], _JOURNEYS),
 ]
 
 GENERAL_MESSAGES: list[Operation] = [
-    _operation("/generalmessage", "All current general messages", dict[str, Message], example="/generalmessage")
+    _operation(
+        "GeneralMessages",
+        "/generalmessage",
+        "All current general messages",
+        dict[str, Message],
+        example="/generalmessage",
+    )
 ]
 
 LAST_UPDATE: list[Operation] = [
     _operation(
+        "LastUpdate",
         "/lastupdate",
         "Latest timestamps of data owners and subscriptions",
         LastUpdate,

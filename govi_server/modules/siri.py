@@ -125,6 +125,7 @@ class Siri(Service):
                 "Times have an offset. Unknown values are absent: a departure without ExpectedDepartureTime has an "
                 "unknown delay, or is cancelled (DepartureStatus).",
                 EXAMPLES,
+                noun="StopMonitoring",
             )
         ]
 

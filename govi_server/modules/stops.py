@@ -44,6 +44,7 @@ class Stops(Service):
     """Serves /stops."""
 
     name = "stops"
+    noun = "Stops"
     parameters: tuple[Parameter, ...] = (QUERY,)
     summary = "Find stops by name, town or code"
     results = f"The matching stops, best match first, at most {MAX_STOPS}."
@@ -73,6 +74,7 @@ class Stops(Service):
                 self.parameters,
                 examples=self.examples,
                 section="Stops",
+                noun=self.noun,
             )
         ]
 
@@ -85,6 +87,7 @@ class Near(Stops):
     """Serves /near."""
 
     name = "near"
+    noun = "NearestStops"
     parameters = (LATITUDE, LONGITUDE)
     summary = "Find the nearest stops"
     results = f"The stops within ten kilometres, nearest first, at most {MAX_STOPS}."

@@ -76,6 +76,8 @@ class Operation:
     description: str = ""
     examples: tuple[Example, ...] = ()
     section: str = field(default="Departures", kw_only=True)
+    noun: str = field(kw_only=True)
+    """What it returns, in camel case: getBoard and headBoard are the operationIds of the noun Board."""
 
     @property
     def query(self) -> tuple[Parameter, ...]:

@@ -1,7 +1,8 @@
 """The OpenAPI 3.1 document of the modules' operations."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from importlib.resources import files
@@ -49,6 +50,7 @@ COMMON_RESPONSES = (
     ResponseSpec(412, "The representation has changed (If-Match, If-Unmodified-Since)."),
     ResponseSpec(413, "The request body is too large."),
     ResponseSpec(414, "The request line is too long."),
+    ResponseSpec(421, "The request target is an https URL, but the connection has no TLS."),
     ResponseSpec(429, "The client has sent too many requests.", headers=("Retry-After",)),
     ResponseSpec(431, "The header section is too large."),
     ResponseSpec(500, "An internal error occurred."),
@@ -105,7 +107,13 @@ def document(operations: Iterable[Operation], info: Info, header_fields: Mapping
     """Return the document. header_fields: those named by the operations' responses."""
     operations = list(operations)
     schemas = Schemas()
-    paths = {operation.template: dict(_methods(operation, schemas, header_fields)) for operation in operations}
+    paths: dict[str, dict[str, dict[str, Any]]] = {}
+    nouns: Counter[str] = Counter()
+    for operation in operations:
+        nouns[operation.noun] += 1
+        number = nouns[operation.noun]  # above 1 for modules whose names differ only in hyphens or the first letter
+        noun = operation.noun if number == 1 else f"{operation.noun}{number}"
+        paths[operation.template] = dict(_methods(operation, noun, schemas, header_fields))
     return OpenApi(
         openapi="3.1.0",
         info=info,
@@ -117,7 +125,7 @@ def document(operations: Iterable[Operation], info: Info, header_fields: Mapping
 
 
 def _methods(
-    operation: Operation, schemas: Schemas, fields: Mapping[str, HeaderField]
+    operation: Operation, noun: str, schemas: Schemas, fields: Mapping[str, HeaderField]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     common: dict[str, Any] = {
         "tags": [operation.section],
@@ -127,12 +135,12 @@ def _methods(
     if operation.description:
         common["description"] = operation.description
     responses = _responses(operation, schemas, fields)
-    yield "get", {**common, "operationId": f"get {operation.template}", "responses": responses}
+    yield "get", {**common, "operationId": f"get{noun}", "responses": responses}
     without_content = {
         status: {name: value for name, value in response.items() if name != "content"}
         for status, response in responses.items()
     }
-    yield "head", {**common, "operationId": f"head {operation.template}", "responses": without_content}
+    yield "head", {**common, "operationId": f"head{noun}", "responses": without_content}
 
 
 def _responses(
@@ -167,8 +175,22 @@ def _examples(operation: Operation, spec: ResponseSpec) -> dict[str, Any]:
     for example in operation.examples:
         content_type, body = EXAMPLE_RESPONSES.get(example.key, ("", ""))
         if (example.status, content_type) == (spec.status, spec.content_type):
-            examples[example.title] = {"value": json.loads(body) if content_type == JSON else body}
+            parse = _PARSERS.get(content_type, str)
+            examples[example.title] = {"value": parse(body)}
     return {"examples": examples} if examples else {}
+
+
+def _first_event(stream: str) -> dict[str, str | int]:
+    """Return the first event of an event stream by field, as the schema describes it."""
+    event: dict[str, str | int] = {}
+    for line in stream.partition("\n\n")[0].split("\n"):
+        name, _, value = line.partition(": ")
+        event[name] = int(value) if name == "retry" else f"{event[name]}\n{value}" if name in event else value
+    return event
+
+
+_PARSERS: Mapping[str, Callable[[str], Any]] = {JSON: json.loads, "text/event-stream": _first_event}
+"""From a body to the value that its schema describes, by content type; str for all others."""
 
 
 def _common_responses(operation: Operation) -> Iterator[ResponseSpec]:

@@ -9,7 +9,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request
-from twisted.web.pages import notFound
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
@@ -49,7 +48,7 @@ class Admin(Site):
 
 class _Root(Resource):
     def getChild(self, path: bytes, request: Request) -> IResource:
-        return notFound()
+        return _Page(_TEXT, lambda: b"no such path\n", 404)
 
 
 class _Page(Resource):
@@ -57,13 +56,14 @@ class _Page(Resource):
 
     isLeaf = True
 
-    def __init__(self, content_type: str, render: Callable[[], bytes]) -> None:
+    def __init__(self, content_type: str, render: Callable[[], bytes], status: int = 200) -> None:
         super().__init__()
+        self._status = status
         self._content_type = content_type
         self._render = render
 
     def render_GET(self, request: Request) -> bytes:
-        _set_head(request, 200, self._content_type)
+        _set_head(request, self._status, self._content_type)
         return self._render()
 
 
@@ -85,20 +85,25 @@ class _Ready(Resource):
         return NOT_DONE_YET
 
     def _respond(self, problems: list[str], request: Request) -> None:
-        _set_head(request, 503 if problems else 200, _TEXT)
-        request.write(("".join(f"{problem}\n" for problem in problems) or "ready\n").encode())
-        request.finish()
+        _send(request, 503 if problems else 200, "".join(f"{problem}\n" for problem in problems) or "ready\n")
 
     def _failed(self, failure: Failure, request: Request) -> None:
         if failure.check(CancelledError):
             return  # the client has disconnected
         self.log.failure("/ready: check failed", failure)
-        _set_head(request, 500, _TEXT)
-        request.write(b"readiness check failed; see the log\n")
-        request.finish()
+        _send(request, 500, "readiness check failed; see the log\n")
 
 
 def _set_head(request: Request, status: int, content_type: str) -> None:
     request.setResponseCode(status)
     request.setHeader("content-type", content_type)
     request.setHeader("cache-control", "no-store")
+
+
+def _send(request: Request, status: int, text: str) -> None:
+    """Send a response with its length, which HEAD states as well."""
+    body = text.encode()
+    _set_head(request, status, _TEXT)
+    request.setHeader("content-length", f"{len(body)}")
+    request.write(body)
+    request.finish()

@@ -187,11 +187,19 @@ class HealthMonitor:
         if unanswered < MIN_FAILURES or unanswered < total * OUTAGE_FAILURE_RATIO:
             return ""
         stops = requests.stops["failed"] | requests.stops["left"]
-        existing = self._existing_stops(source)
-        # Stops that never had a board may not exist.
-        if not existing & stops and (existing or len(stops) < MIN_STOPS):
+        if self._may_not_exist(source, stops, are_others_answered=bool(self._existing_stops(source))):
             return ""
         return f"{requests.answered:,} of {total:,} answered in {OUTAGE_WINDOW_MINUTES} min; {requests.by_status()}"
+
+    def _may_not_exist(self, source: str, stops: set[str], are_others_answered: bool) -> bool:
+        """Return whether none of these stops is known to exist.
+
+        The feed knows its stops, among which paths such as /stops are not. A stop of a gateway exists if it had a
+        board; without any board, MIN_STOPS failing stops count as existing.
+        """
+        if source == _FEED and self._components.feed is not None:
+            return not any(map(self._components.feed.is_known_stop, stops))
+        return not self._existing_stops(source) & stops and (are_others_answered or len(stops) < MIN_STOPS)
 
     def _existing_stops(self, source: str) -> set[str]:
         """Return the stops that had a board in the last hour."""
@@ -211,8 +219,10 @@ class HealthMonitor:
             stops = requests.stops["failed"]
             name = source if source == _FEED else f"/{source}"
             count = f"{failed:,} of {total:,} in {WINDOW_MINUTES} min"
-            if len(stops) < MIN_STOPS and not self._existing_stops(source) & stops:
-                notes.append(f"{name}: {count} failed, all for {', '.join(sorted(stops))}, which may not exist")
+            is_fault = requests.unanswered[500] > 0
+            if not is_fault and self._may_not_exist(source, stops, are_others_answered=False):
+                names = [*sorted(stops)[:MIN_STOPS], *(["..."] if len(stops) > MIN_STOPS else [])]
+                notes.append(f"{name}: {count} failed, all for {', '.join(names)}, which may not exist")
             else:
                 details = f"{count}, stops: {len(stops):,}; {requests.by_status()}"
                 problems.append(_Problem(f"{name}: requests failing", details, "check the stops with 5xx responses"))

@@ -19,6 +19,7 @@ from govi_server.errors import StartupError
 from govi_server.runtime.ordered_services import Drain, OrderedMultiService
 from govi_server.sockets import poller
 from govi_server.sockets.accepting import AcceptThrottle
+from govi_server.sockets.endpoint_syntax import check_endpoint, parser_error
 
 BACKLOG = 1024
 """Connections that may wait to be accepted; clients of further ones retry after a second. Twisted's default is 50."""
@@ -57,9 +58,10 @@ class Listener(StreamServerEndpointService):
         listening: Callable[[IAddress], None] = lambda address: None,
     ) -> None:
         try:
+            check_endpoint(endpoint)
             super().__init__(serverFromString(reactor, endpoint), cast(IProtocolFactory, server))
         except Exception as error:  # the exceptions differ by the kind of endpoint
-            raise StartupError(f"{setting}: invalid endpoint {endpoint!r}: {error}") from None
+            raise StartupError(f"{setting}: invalid endpoint {endpoint[:120]!r}: {parser_error(error)}") from None
         self._raiseSynchronously = True  # as in strports.service: a server that cannot listen must not stay up
         self._reactor = reactor
         self._setting = setting

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from tests.browser import program
@@ -10,7 +12,7 @@ from tests.browser.chromium import WALL
 from tests.browser.conftest import Visitor
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 STOP = "/board/40000061"
 ON_TIME = program.departure(61, "1", "zee", "08:40", TimingPointCode="40000061")
@@ -103,3 +105,54 @@ def test_stream_resumes_after_restart(visitor: Visitor, folder: Path) -> None:
     # The browser logs every failed attempt to reconnect.
     assert all("/events/" in error for error in visitor.log.errors)
     visitor.log.errors.clear()
+
+
+class Site(BaseHTTPRequestHandler):
+    """Another site, with one page."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<p>Another site")
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_stream_of_another_site(browser: Browser, waterdorp: tuple[str, program.Publisher]) -> None:
+    """A page of another site receives events, none of them empty, and may send Last-Event-ID itself."""
+    url, publisher = waterdorp
+    publisher.send(program.passtimes(ON_TIME))
+    program.until(lambda: program.state(url, STOP) == "live")
+    site = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    thread = Thread(target=site.serve_forever)
+    thread.start()
+    context = browser.new_context()
+    try:
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{site.server_port}/")
+        events, last_id, first = page.evaluate(
+            """async (url) => {
+              const events = [], source = new EventSource(url);
+              for (const name of ["message", "board", "beat", "error"])
+                source.addEventListener(name, () => events.push(name));
+              const event = await new Promise((resolve) => {
+                source.addEventListener("board", resolve);
+                source.addEventListener("error", resolve);
+              });
+              source.close();
+              const response = await fetch(url, {headers: {"Last-Event-ID": event.lastEventId}});
+              const chunk = await response.body.getReader().read();
+              return [events, event.lastEventId, new TextDecoder().decode(chunk.value)];
+            }""",
+            url + STOP.replace("/board/", "/events/") + "?as=json",
+        )
+    finally:
+        context.close()
+        site.shutdown()
+        site.server_close()
+        thread.join()
+    assert events == ["board"]
+    assert last_id
+    assert "event: beat\n" in first

@@ -206,3 +206,24 @@ class BoardDisplayTests(SynchronousTestCase):
             expected_departure_time="25:30:00",
         )
         self.assertEqual(self.display(trip).rows[0].expected, NOW + 1800)
+
+    def test_hours_from_0_past_midnight(self) -> None:
+        """A time past midnight may count its hours from 0 again: a late departure does not vanish."""
+        for day, target, expected, received, minutes, delay in (
+            ("2025-12-31", "23:58:00", "00:03:00", "2025-12-31T23:50:00+01:00", 13, 5),
+            ("2025-12-31", "24:10:00", "00:11:00", "2025-12-31T23:50:00+01:00", 21, 1),
+            ("2025-12-31", "00:05:00", "00:06:00", "2025-12-31T23:50:00+01:00", 16, 1),
+            ("2026-01-01", "00:02:00", "23:58:00", "2025-12-31T23:50:00+01:00", 8, -4),
+            ("2025-12-31", "23:58:00", "00:03:00", "2026-01-01T00:01:00+01:00", 2, 5),
+        ):
+            received_at = datetime.fromisoformat(received).timestamp()
+            trip = replace(
+                self.trip, operating_date=day, target_departure_time=target, expected_departure_time=expected
+            )
+            (row,) = board_display(Board(CODE, (trip,), received_at), received_at, False, frozenset(), 7200.0).rows
+            self.assertEqual((row.expected - received_at, row.delay), (minutes * 60, delay), (target, expected))
+
+    def test_blank_line_number(self) -> None:
+        """A blank LinePublicNumber is no number."""
+        for blank in ("", " ", "\u00a0", "\u200b"):
+            self.assertEqual(self.display(replace(self.trip, line_public_number=blank)).rows[0].line, "L004")

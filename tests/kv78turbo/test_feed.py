@@ -13,7 +13,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.times import HOUR
 from govi_server.kv78turbo import ctx
-from govi_server.kv78turbo.feed import MAX_SUBSCRIPTIONS, MAX_SYNCHRONOUS_BYTES, REJECT_REASONS, SWEEP_INTERVAL
+from govi_server.kv78turbo.feed import (
+    MAX_SUBSCRIPTIONS,
+    MAX_SYNCHRONOUS_BYTES,
+    REJECT_REASONS,
+    SWEEP_INTERVAL,
+    VALUE_KINDS,
+)
 from govi_server.kv78turbo.freshness import Freshness
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.runtime.cooperative import SLICE_SECONDS
@@ -204,18 +210,23 @@ class BadInputTests(FeedTestCase):
         self.assertEqual(self.journeys(), ["1001"])
 
     def test_invalid_records_are_rejected(self) -> None:
-        """An invalid record is counted under its kind and logged; the message's other records are ingested."""
+        """An invalid record is counted under its kind and logged; the message's other records are ingested.
+
+        An invalid value is counted and logged, too; its record is ingested without it.
+        """
         table = kv.table("DATEDPASSTIME", [{}])
         labels, valid = len(table[1]), kv.passtimes({}).splitlines()[-1]
         rows = [
             ("columns", b"LIN|2026-01-01"),
             ("columns", valid + b"|"),
-            ("escape", valid.replace(b"L004", b"L\\x")),
-            ("encoding", valid.replace(b"L004", b"L\xff")),
             ("date", valid.replace(b"2026-01-01|", b"2026-02-01|", 1)),
             ("date", valid.replace(b"2026-01-01|", b"2026-99-99|", 1)),
-            ("time", valid.replace(b"01:30:00", b"01:60:00", 1)),
-            ("time", valid.replace(b"01:30:00", b"48:00:00", 1)),
+            ("time", valid.replace(b"01:30:00", b"")),
+            ("escape", valid.replace(b"D1", b"D\\x")),
+            ("encoding", valid.replace(b"D1", b"D\xff")),
+            ("value", valid.replace(b"01:30:00", b"01:60:00", 1)),
+            ("value", valid.replace(b"01:30:00", b"48:00:00", 1)),
+            ("value", valid.replace(kv.PUBLISHED.encode(), b"soon")),
             ("key", valid.replace(b"L004", b"")),
             ("key", valid.replace(b"L004", b"\\0")),
             ("TimingPointCode", valid.replace(CODE.encode(), b"+5")),
@@ -227,8 +238,9 @@ class BadInputTests(FeedTestCase):
             other = kv.passtimes({"JourneyNumber": "2"}).splitlines()[-1]
             self.receive(b"\r\n".join([*kv.passtimes().splitlines(), row, other, b""]))
             self.assertEqual(self.feed.incidents.counts, {kind: 1}, row)
-            self.assertEqual(self.journeys(), ["2"])
-            line = f"Record of 'LIN' rejected: {REJECT_REASONS[kind]} ({kind})"
+            self.assertEqual(self.journeys(), ["1001", "2"] if kind in VALUE_KINDS else ["2"], row)
+            what = "Value in a record" if kind in VALUE_KINDS else "Record"
+            line = f"{what} of 'LIN' rejected: {REJECT_REASONS[kind]} ({kind})"
             self.assertEqual([formatEvent(event) for event in self.events], [line])
 
     def test_rejected_records_are_logged_once_a_minute(self) -> None:
@@ -302,11 +314,11 @@ class TimetableDirectoryTests(SynchronousTestCase):
         self.write("a.ctx", kv.planning(*({"JourneyNumber": str(n)} for n in range(2000))))
         self.feed.startService()
         self.addCleanup(self.feed.stopService)
-        ingest(self.feed, kv.passtimes({"ExpectedArrivalTime": "99:99:99"}))
+        ingest(self.feed, kv.passtimes({"UserStopOrderNumber": "x"}))
         self.clock.pump([0.01] * 50)
         self.assertEqual(self.feed.timetable.n_planned, 2000)
         (line,) = [formatEvent(event) for event in self.events]
-        self.assertEqual(line, "Record of 'LIN' rejected: invalid time (time)")
+        self.assertEqual(line, "Record of 'LIN' rejected: missing or invalid key (key)")
 
 
 class FreshnessTests(FeedTestCase):

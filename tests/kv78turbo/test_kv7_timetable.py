@@ -236,9 +236,8 @@ class RejectedTests(TimetableTestCase):
 
     def test_invalid_records_are_counted(self) -> None:
         """Invalid records are counted by kind; others are stored."""
+        row: feed.Row
         for row, kind in (
-            ({"TargetDepartureTime": "99:99:99"}, "time"),
-            ({"TargetArrivalTime": "1:00:00"}, "time"),
             ({"JourneyNumber": None}, "key"),
             ({"UserStopOrderNumber": "x"}, "key"),
             ({"LinePlanningNumber": ""}, "key"),
@@ -246,6 +245,15 @@ class RejectedTests(TimetableTestCase):
             self.setUp()
             self.ingest(feed.planning({"JourneyNumber": "2"}, row), feed.calendar("2026-01-01"))
             self.assertEqual((self.rejected, self.timetable.n_planned), ({kind: 1}, 1), row)
+        values: tuple[tuple[feed.Row, dict[str, int]], ...] = (
+            ({"TargetDepartureTime": "99:99:99"}, {"value": 1}),
+            ({"TargetArrivalTime": "1:00:00"}, {"value": 1}),
+            ({"TargetArrivalTime": "1:00:00", "TargetDepartureTime": None}, {"value": 1, "time": 1}),
+        )
+        for row, counts in values:
+            self.setUp()
+            self.ingest(feed.planning({"JourneyNumber": "2"}, row), feed.calendar("2026-01-01"))
+            self.assertEqual((self.rejected, self.timetable.n_planned), (counts, 2 - counts.get("time", 0)), row)
         self.setUp()
         self.ingest(feed.calendar("2026-13-01", "1970-01-01", "2026-01-01"))
         self.assertEqual(self.rejected, {"date": 2})

@@ -41,10 +41,11 @@ class ColumnTests(SynchronousTestCase):
     def test_first_values_are_checked(self) -> None:
         """The columns that are checked on arrival come first, in the order of the check."""
         self.assertEqual(
-            VALUE_NAMES[:7],
+            VALUE_NAMES[:8],
             (
                 *("LastUpdateTimeStamp", "ExpectedArrivalTime", "ExpectedDepartureTime", "TargetArrivalTime"),
                 *("TargetDepartureTime", "TripStopStatus", "WheelChairAccessible"),
+                "JourneyStopType",
             ),
         )
 

@@ -22,6 +22,12 @@ from tests.client import NOW
 
 CODE = "30000001"
 TIMES = ("TargetArrivalTime", "TargetDepartureTime", "ExpectedArrivalTime", "ExpectedDepartureTime")
+TIME_FIELDS = {
+    "TargetArrivalTime": "target_arrival_time",
+    "TargetDepartureTime": "target_departure_time",
+    "ExpectedArrivalTime": "expected_arrival_time",
+    "ExpectedDepartureTime": "expected_departure_time",
+}
 KEY = (
     *("DataOwnerCode", "LocalServiceLevelCode", "LinePlanningNumber", "JourneyNumber", "FortifyOrderNumber"),
     *("OperationDate", "UserStopOrderNumber"),
@@ -90,7 +96,7 @@ class PasstimesTestCase(SynchronousTestCase):
     def stored(self, code: str = CODE) -> list[Passtime]:
         stop = self.passtimes.stops.get(code)
         passtimes = stop.passtimes.items() if stop is not None else ()
-        return [parse_passtime(key, stored.values, stored.code) for key, stored in passtimes]
+        return [parse_passtime(key, stored.values, stored.code, stored.updated_by) for key, stored in passtimes]
 
     def only(self) -> Passtime:
         (passtime,) = self.stored()
@@ -192,14 +198,14 @@ class ParseTests(PasstimesTestCase):
         )
 
     def test_escapes_and_null(self) -> None:
-        """Escapes are decoded, and null is not an empty text."""
+        """Escapes are decoded, and an empty text is unknown, like null."""
         content = "Lift | at Brug\r\nbroken \\ é"
         self.ingest_rows(
             {"MessageContent": content, "AdviceContent": "", "ReasonType": "1", "SideCode": "", "OperatorCode": None}
         )
         passtime = self.only()
         self.assertEqual(passtime.extra, (("MessageContent", content), ("ReasonType", "1")))
-        self.assertEqual((passtime.side_code, passtime.operator_code), ("", None))
+        self.assertEqual((passtime.side_code, passtime.operator_code), (None, None))
 
     def test_open_enumerations(self) -> None:
         """Unknown values of enumerations are stored unchanged; missing ones are UNKNOWN."""
@@ -286,6 +292,11 @@ class RejectedTests(PasstimesTestCase):
         self.assertEqual([passtime.journey_number for passtime in self.stored()], ["1", "2"], row)
         self.assert_consistent()
 
+    def assert_value_rejected(self, row: feed.Row, field: str) -> None:
+        self.reset()
+        self.ingest_rows(row)
+        self.assertEqual((self.rejected, getattr(self.only(), field)), ({"value": 1}, None), row)
+
     def test_invalid_and_distant_dates(self) -> None:
         """Invalid operating dates are rejected, as are those that are not near today."""
         for day in ("1970-01-01", "2025-12-29", "2026-01-09", "2027-01-01", "2026-01-32", "01-01-2026", "tomorrow"):
@@ -304,7 +315,7 @@ class RejectedTests(PasstimesTestCase):
         self.assertEqual((len(self.stored()), self.rejected), (2, {"date": 2}))
 
     def test_invalid_times(self) -> None:
-        """Rows with an invalid time, or without any time, are rejected."""
+        """An invalid time is unknown; rows without any valid time are rejected."""
         for time in (
             "99:99:99",
             "48:00:00",
@@ -317,26 +328,82 @@ class RejectedTests(PasstimesTestCase):
             "é",
             "a|b",
         ):
-            for column in TIMES:
-                self.assert_rejected({column: time}, "time")
+            for column, field in TIME_FIELDS.items():
+                self.assert_value_rejected({column: time}, field)
+            self.reset()
+            self.ingest_rows(dict.fromkeys(TIMES, time))
+            self.assertEqual((self.rejected, self.passtimes.n_passtimes), ({"value": 4, "time": 1}, 0))
         for unknown in (None, ""):
             self.assert_rejected(dict.fromkeys(TIMES, unknown), "time")
+            for departure in (unknown, "00:00:00"):
+                departures = dict.fromkeys(("ExpectedDepartureTime", "TargetDepartureTime"), departure)
+                last = {**dict.fromkeys(TIMES, unknown), **departures, "JourneyStopType": "LAST"}
+                self.assert_rejected(last, "time")
 
     def test_invalid_timestamps(self) -> None:
-        """Invalid timestamps are rejected."""
+        """Invalid timestamps are unknown."""
         for stamp in (
             *("now", "1970-01-01T00:00:00Z", "2026-01-01", "2026-01-01T29:59:59+01:00", "2026-13-01T00:00:00Z"),
             *("2026-01-32T00:00:00Z", "2026-01-01T00:59:00é"),
         ):
-            self.assert_rejected({"LastUpdateTimeStamp": stamp}, "time")
+            self.assert_value_rejected({"LastUpdateTimeStamp": stamp}, "last_update")
 
     def test_invalid_keys(self) -> None:
         """Null, empty and invalid fields of the key are rejected."""
         for column in KEY:
-            for value in (None, "", "a|b", "\\"):
+            for value in (None, "", "a|b", "\\", " ", "   "):
                 self.assert_rejected({column: value}, "date" if column == "OperationDate" else "key")
         for order in ("x", "²", "-1", "+1", " 1", "1_0", "1.5", "123456"):
             self.assert_rejected({"UserStopOrderNumber": order}, "key")
+
+    def test_missing_user_stop(self) -> None:
+        """A row without a UserStopCode is at the user stop of its TimingPointCode."""
+        for unknown in (None, "", " "):
+            self.reset()
+            self.ingest_rows({"UserStopCode": unknown})
+            self.assertEqual((self.only().user_stop_code, self.rejected), (CODE, {}))
+
+    def test_timestamp_after_receipt(self) -> None:
+        """A timestamp after the receipt counts as received: the publisher's correction, received later, is newer."""
+        for stamp in ("2026-01-01T01:15:00+01:00", "2026-01-03T00:00:00+01:00", "2099-01-01T00:00:00Z"):
+            for correction in ("2026-01-01T01:00:01+01:00", "2026-01-01T01:05:00+01:00"):
+                self.setUp()
+                self.ingest_rows({"LastUpdateTimeStamp": stamp})
+                self.assertEqual((self.only().last_update, self.only().expected), (NOW, NOW + 30 * MINUTE))
+                self.clock.advance(1)
+                self.ingest_rows({"LastUpdateTimeStamp": correction, "TripStopStatus": "CANCEL"})
+                self.ingest_rows(stamped(59))
+                self.assertEqual((self.only().trip_stop_status, self.rejected), ("CANCEL", {"older": 1}))
+                self.clock.advance(32 * MINUTE)
+                self.sweep()
+                self.assertEqual(self.stored(), [])
+
+    def test_fractions_of_a_second(self) -> None:
+        """Up to seven fractional digits are read, and compared as numbers."""
+        for older, newer in (
+            (".9", ".95"),
+            (".1234567", ".1234568"),
+            ("", ".0000001"),
+            (".12", ".123"),
+            (".5", ".50001"),
+        ):
+            for first, second in ((older, newer), (newer, older)):
+                self.reset()
+                for fraction in (first, second):
+                    stamp = f"2026-01-01T00:59:50{fraction}+01:00"
+                    self.ingest_rows({"LastUpdateTimeStamp": stamp, "MessageContent": fraction or "none"})
+                self.assertEqual(self.only().extra, (("MessageContent", newer),))
+                self.assertEqual(self.rejected, {"older": 1} if first == newer else {})
+
+    def test_timestamp_without_offset_in_repeated_hour(self) -> None:
+        """A timestamp without an offset is in the second occurrence of the repeated hour, once that has begun."""
+        day = {"OperationDate": "2026-10-25", **at("03:30:00")}
+        self.go_to("2026-10-25T02:58:00+02:00")
+        self.ingest_rows({**day, "LastUpdateTimeStamp": "2026-10-25T02:58:00"})
+        self.go_to("2026-10-25T02:05:00+01:00")
+        self.ingest_rows({**day, "LastUpdateTimeStamp": "2026-10-25T02:05:00", "TripStopStatus": "CANCEL"})
+        self.ingest_rows({**day, "LastUpdateTimeStamp": "2026-10-25T02:57:00"})
+        self.assertEqual((self.only().trip_stop_status, self.rejected), ("CANCEL", {"older": 1}))
 
     def test_invalid_timing_point_codes(self) -> None:
         """A TimingPointCode is 1 to 10 digits."""
@@ -389,8 +456,8 @@ class RejectedTests(PasstimesTestCase):
 
     def test_invalid_rows_are_not_stored(self) -> None:
         """Many invalid rows are counted, and nothing is stored."""
-        self.ingest(feed.passtimes(*({"ExpectedArrivalTime": "99:99:99"} for _ in range(5_000))))
-        self.assertEqual((self.rejected, self.passtimes.stops, self.passtimes.last_heard), ({"time": 5_000}, {}, {}))
+        self.ingest(feed.passtimes(*({"UserStopOrderNumber": "x"} for _ in range(5_000))))
+        self.assertEqual((self.rejected, self.passtimes.stops, self.passtimes.last_heard), ({"key": 5_000}, {}, {}))
 
     @settings(deadline=None)
     @given(
@@ -768,21 +835,39 @@ class MessageTests(PasstimesTestCase):
         self.assertEqual(self.passtimes.n_messages, 1)
 
     def test_invalid_messages_are_rejected(self) -> None:
-        """Messages with an incomplete key, an invalid stop or an invalid time are rejected."""
+        """Messages with an incomplete key or an invalid stop are rejected; of an invalid time, only the time."""
         for column in tuple(feed.TABLES["GENERALMESSAGEDELETE"]):
             for unknown in (None, ""):
                 self.reset()
                 self.ingest(feed.general_message({column: unknown}), feed.general_message_delete({column: unknown}))
                 self.assertEqual((self.rejected, self.passtimes.n_messages), ({"key": 2}, 0))
-        for kind, row in (
-            ("TimingPointCode", {"TimingPointCode": "x"}),
-            ("time", {"MessageEndTime": "99:99:99"}),
-            ("time", {"MessageStartTime": "1970-01-01T00:00:00Z"}),
-            ("time", {"MessageStartTime": "soon"}),
-        ):
-            self.reset()
-            self.ingest(feed.general_message(row, {"MessageCodeNumber": "28"}))
-            self.assertEqual((self.rejected, self.passtimes.n_messages), ({kind: 1}, 1), row)
+        self.reset()
+        self.ingest(feed.general_message({"TimingPointCode": "x"}, {"MessageCodeNumber": "28"}))
+        self.assertEqual((self.rejected, self.passtimes.n_messages), ({"TimingPointCode": 1}, 1))
+        for label in ("MessageStartTime", "MessageEndTime", "MessageTimeStamp"):
+            for value in ("99:99:99", "soon", "2026-01-01T24:60:00+01:00", "2026-01-01T00:00:00+99:99"):
+                self.reset()
+                self.ingest(feed.general_message({label: value}))
+                self.assertEqual((self.rejected, self.is_current()), ({"value": 1}, True), (label, value))
+                self.assertIsNone(dict(self.message().fields)[label])
+
+    def test_dates_at_the_ends_of_time(self) -> None:
+        """The years 1 to 9999 are valid: a message may have begun long ago, and have no end in sight."""
+        for start in ("0001-01-01T00:00:00", "0001-01-01T00:00:00+23:59", "1900-01-01T00:00:00+01:00", "1970-01-01"):
+            for end in (
+                "9999-12-31T23:59:59+01:00",
+                "9999-12-31T23:59:59-23:59",
+                "2999-01-01T00:00:00",
+                "9999-12-31",
+            ):
+                self.reset()
+                self.ingest(feed.general_message({"MessageStartTime": start, "MessageEndTime": end}))
+                self.assertEqual((self.rejected, self.is_current()), ({}, True), (start, end))
+                self.sweep()
+                self.assertEqual(self.passtimes.n_messages, 1)
+        self.reset()
+        self.ingest(feed.general_message({"MessageEndTime": "1900-01-01T00:00:00"}))
+        self.assertEqual((self.rejected, self.is_current()), ({}, False))
 
     def test_missing_columns(self) -> None:
         """Messages without a column of the key are rejected; other columns may be missing."""

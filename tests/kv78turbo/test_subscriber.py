@@ -454,7 +454,21 @@ class ReconnectTests(SubscriberTestCase):
             at += 60 + wait
         self.assertEqual(self.sockets.connects, expected)
         self.assertTrue(all(socket.closed for socket in self.sockets.sockets[:-1]))
-        self.assertEqual(len(self.lines()), 8)
+        self.assertEqual(len(self.lines()), 1 + 8)
+
+    def test_missing_first_frame_is_logged(self) -> None:
+        """If nothing was received 10 s after the start, as from a refused connection, a line names the cause."""
+        self.wait(9)
+        self.assertEqual(self.lines(), [])
+        self.wait(1)
+        (line,) = self.lines()
+        self.assertTrue(line.startswith(f"Feed {ADDRESS}: nothing received for 10 s; check the address"), line)
+
+    def test_first_frame_is_not_missing(self) -> None:
+        """A heartbeat within 10 s shows that the connection works."""
+        self.receive(ENVELOPE.encode())
+        self.wait(30)
+        self.assertEqual(self.lines(), [])
 
     def test_data_resets_back_off(self) -> None:
         """Data resets the back-off to 1 s; heartbeats do not."""

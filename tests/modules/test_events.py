@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import datetime
 from typing import Any, cast
 from unittest import mock
@@ -19,6 +19,7 @@ from govi_server.pages import board_page
 from tests import feed as kv
 from tests.client import NOW, Client
 from tests.doubles import FakeSource, ingest
+from tests.event_stream import parse_event_stream
 from tests.modules.test_kv55_feed import CODE, LiveTestCase, row
 
 
@@ -66,7 +67,7 @@ class EventsTests(LiveTestCase):
         self.assertIn("Content-Type: text/event-stream", text)
         self.assertIn("Connection: close", text)
         self.assertNotIn("Content-Length", text)
-        self.assertRegex(text, r"\r\n\r\nretry: \d{4}\n\nid: \w+\nevent: board\ndata: <time ")
+        self.assertRegex(text, r"\r\n\r\nretry: \d{4}\nid: \w+\nevent: board\ndata: <time ")
 
     def test_change_is_sent_once(self) -> None:
         """A change is rendered once and sent to all listeners at the next check; without a change nothing is sent."""
@@ -120,7 +121,7 @@ class EventsTests(LiveTestCase):
         second = self.listen()
         first.leave()
         self.clock.advance(CHECK_INTERVAL)
-        self.assertEqual(self.events_of(second), ["board"])
+        self.assertEqual(self.events_of(second), ["beat", "board"])
 
     def test_listener_joins_later(self) -> None:
         """A listener that joins later gets the current time and minutes, which never exceed what remains."""
@@ -223,10 +224,14 @@ class EventsTests(LiveTestCase):
         self.assertEqual(self.events_of(client), ["beat"])
 
     def test_last_event_id(self) -> None:
-        """A client that reconnects with the id of the last board does not get it again."""
+        """A client that reconnects with the id of the last board gets a beat with the retry time instead."""
         text = self.listen().received().decode()
         (number,) = [line.removeprefix("id: ") for line in text.splitlines() if line.startswith("id: ")]
-        self.assertEqual(self.events_of(self.listen(Last_Event_ID=number)), [])
+        client = self.listen(Last_Event_ID=number)
+        self.assertRegex(client.received(), rb"\r\n\r\nretry: \d{4}\n:\nevent: beat\ndata:\n\n$")
+        self.set_expected(9)
+        self.clock.advance(CHECK_INTERVAL)
+        self.assertEqual(self.events_of(client), ["board"])
         self.assertEqual(self.events_of(self.listen(Last_Event_ID="another")), ["board"])
 
     def test_slow_listener_gets_the_newest(self) -> None:
@@ -294,6 +299,37 @@ class EventsTests(LiveTestCase):
         for query in ("as=json", "as=json&limit=1", "lang=en", "lang=fr"):
             self.assertEqual(self.events_of(self.listen(f"/events/{CODE}?{query}")), ["board"])
         self.assertEqual(len(self.events.channels), 4)
+
+    def test_stream_of_every_kind_has_no_block_without_data(self) -> None:
+        """From the first byte to the bye, each block of each stream is an event, and retry is part of the first."""
+        (number,) = re.findall(r"id: (\w+)", self.listen().received().decode())
+        headers: list[dict[str, str]] = [{}, *({"Last_Event_ID": last} for last in (number, "another", ""))]
+        queries = ("", "?as=json", "?as=html&view=wall", "?lang=fr")
+        clients = [self.listen(f"/events/{CODE}{query}", **fields) for query in queries for fields in headers]
+        clients.append(self.listen("/events/57330499"))
+        self.clock.pump([CHECK_INTERVAL] * int(3 * BEAT_INTERVAL / CHECK_INTERVAL))
+        self.set_expected(8)
+        self.clock.advance(CHECK_INTERVAL)
+        self.server.drain()
+        for client in clients:
+            first, *events = parse_event_stream(client.received().partition(b"\r\n\r\n")[2])
+            self.assertEqual(first.fields[0], "retry")
+            self.assertIn(first.type, ("board", "beat"))
+            self.assertEqual({event.fields[0] for event in events[:-1]} - {"id", "event"}, set())
+            self.assertEqual((events[-1].type, events[-1].fields[0]), ("bye", "retry"))
+
+    def test_line_ends_in_texts_of_the_feed(self) -> None:
+        """No line end in a text begins a field of the stream."""
+
+        def fragment(*_: object) -> Generator[None, None, str]:
+            yield
+            return "a\rid: x\r\ndata: b\n\revent: c\u2028d"
+
+        with mock.patch.object(board_page, "fragment", fragment):
+            stream = self.listen().received().partition(b"\r\n\r\n")[2]
+        (event,) = parse_event_stream(stream)
+        self.assertEqual((event.type, event.data), ("board", "a\nid: x\ndata: b\n\nevent: c\u2028d"))
+        self.assertNotEqual(event.last_event_id, "x")
 
     def test_invalid_requests(self) -> None:
         """An invalid stop is 404, an invalid parameter 400; HEAD has no stream."""

@@ -16,11 +16,15 @@ from zope.interface.verify import verifyObject
 
 from govi_server.departures.cache import BoardCache
 from govi_server.departures.source import Busy, SourceBroken, SourceSilent
+from govi_server.http.client_limits import UNLIMITED
 from govi_server.modules.display_source import CacheDisplays, FeedDisplays, IDisplaySource
+from govi_server.modules.docs import Documentation
+from govi_server.modules.kv55_gateway import Kv55Gateway
 from govi_server.openapi.description import IDocumented, Operation
 from govi_server.web_handler import ICacheableModule, IWebModule
 from tests import examples
 from tests.client import Response
+from tests.event_stream import parse_event_stream
 from tests.examples import SOURCES, Program
 
 # Header fields of HTTP and for browsers; operations do not document them.
@@ -67,10 +71,11 @@ def validate(value: Any, schema: Any, components: Any = None) -> None:
     Draft202012Validator(full_schema, format_checker=FormatChecker()).validate(value)
 
 
-def event_of(text: str) -> dict[str, str]:
+def event_of(text: str) -> dict[str, Any]:
     """Parse the first event of a stream."""
-    block = next(block for block in text.split("\n\n") if "event: " in block)
-    return dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+    first = parse_event_stream(text.encode())[0]
+    values = {"event": first.type, "data": first.data, "id": first.last_event_id, "retry": 4000}
+    return {name: values[name] for name in first.fields}
 
 
 class DocumentationTests(SynchronousTestCase):
@@ -219,6 +224,56 @@ class DocumentationTests(SynchronousTestCase):
                 if parameter.example is not None:
                     validate(parameter.example, parameter.type.schema)
                     self.assertIsNotNone(parameter.type.parse(str(parameter.example)), parameter.name)
+
+    def test_operation_ids_are_names_of_functions(self) -> None:
+        """Each operationId is unique and a verb with a noun in camel case, also for modules with similar names."""
+        names = ("kv55", "Kv55", "kv-55", "a-b", "aB", "stop")
+        modules = [Kv55Gateway(name, mock.Mock()) for name in names]
+        description = Documentation(lambda: modules, "1", UNLIMITED)
+        texts = [Program(source).request("/openapi.json").body for source in SOURCES]
+        for text in (*texts, description.json):
+            paths = json.loads(text)["paths"]
+            ids = [operation["operationId"] for path in paths.values() for operation in path.values()]
+            self.assertEqual(len({name.lower() for name in ids}), len(ids))
+            for name in ids:
+                self.assertRegex(name, "^(get|head)[A-Z][A-Za-z0-9]+$")
+        documented = {
+            operation["operationId"] for path in json.loads(texts[0])["paths"].values() for operation in path.values()
+        }
+        self.assertLessEqual({"getBoard", "headBoard", "getEvents", "getStops", "getKv55Document"}, documented)
+
+    def test_every_array_has_items(self) -> None:
+        """Each array of each schema describes its items: generators leave out responses whose arrays do not."""
+
+        def arrays(value: Any) -> Iterator[Any]:
+            members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+            for member in members:
+                yield from arrays(member)
+            if isinstance(value, dict) and value.get("type") == "array":
+                yield value
+
+        for source in SOURCES:
+            found = list(arrays(json.loads(Program(source).request("/openapi.json").body)))
+            self.assertGreater(len(found), 1)
+            self.assertEqual([array for array in found if not array.get("items")], [])
+
+    def test_examples_fit_their_schemas(self) -> None:
+        """Each example of a parameter and of a response is valid for the schema beside it."""
+        checked = set()
+        for source in SOURCES:
+            document = json.loads(Program(source).request("/openapi.json").body)
+            for path, operations in document["paths"].items():
+                for operation in operations.values():
+                    for parameter in operation["parameters"]:
+                        if "example" in parameter:
+                            validate(parameter["example"], parameter["schema"])
+                    for response in operation["responses"].values():
+                        for content_type, media in response.get("content", {}).items():
+                            for example in media.get("examples", {}).values():
+                                validate(example["value"], strict(media["schema"]), strict(document["components"]))
+                                checked.add((path, content_type))
+        self.assertIn(("/events/{TimingPointCodes}", "text/event-stream"), checked)
+        self.assertIn(("/board/{TimingPointCodes}", "application/json"), checked)
 
     def test_examples_are_current(self) -> None:
         """The responses in examples.json equal those of the modules; `make examples` updates them."""

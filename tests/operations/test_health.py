@@ -8,7 +8,9 @@ from govi_server.departures.source import SourceUnreachable
 from govi_server.departures.times import utc_timestamp
 from govi_server.operations.health import RECOVERY_SECONDS
 from govi_server.settings import AccessSettings
+from tests import feed as kv
 from tests.client import NOW
+from tests.doubles import ingest
 from tests.operations.case import CODE, OperationsTestCase
 
 
@@ -119,10 +121,31 @@ class HealthMonitorTests(OperationsTestCase):
     def test_outage_of_the_feed(self) -> None:
         """A feed that is UP but has no boards counts as failing."""
         del self.components.gateways["kv55"]
+        ingest(self.feed, kv.passtimes({"TimingPointCode": "0"}))
         self.log_requests(*((f"/{module}/{n}", 503, "none") for n in range(3) for module in ("kv55", "tpc")))
         health = self.monitor.health()
         self.assertEqual(health.status, "DOWN")
         self.assertIn("0 of 6 answered in 3 min; 503: 6", health.reasons[0])
+
+    def test_requests_before_the_first_stop_are_no_failures(self) -> None:
+        """503s of /stops, and of stops that the feed does not know, are mentioned, but do not change the health."""
+        del self.components.gateways["kv55"]
+        self.components.modules = ("stops", "near", "tpc")
+        self.log_requests(
+            *((path, 503, "none") for path in ("/stops", "/near", "/tpc/999", "/tpc/998") for _ in range(9))
+        )
+        health = self.monitor.health()
+        self.assertEqual(health.status, "UP")
+        self.assertIn("36 of 36 in 5 min failed, all for ", health.reasons[0])
+        self.assertIn(", ..., which may not exist", health.reasons[0])
+        ingest(self.feed, kv.passtimes({"TimingPointCode": "999"}))
+        self.assertEqual(self.health(), "DOWN")
+
+    def test_fault_of_a_page_is_reported(self) -> None:
+        """A 500 changes the health, also of a path without a stop."""
+        self.components.modules = ("stops",)
+        self.log_requests(*[("/stops", 500, "none")] * 5)
+        self.assertEqual(self.health(), "DEGRADED")
 
     def test_server_problems_are_reported(self) -> None:
         """Connections near their limit, too many open files and unwritable files are reported."""
