@@ -33,6 +33,9 @@ from govi_server.statistics.records import ConnectionRecorder, End
 LINGER_SECONDS = 2.0
 """Time for a client to read the last response and close, before the connection is aborted."""
 
+DRAIN_GRACE_SECONDS = 1.0
+"""Time at shutdown for a request that is on its way, before a connection without a request is closed."""
+
 MAX_EVICTION_CANDIDATES = 100
 """Connections that are searched for an incomplete request to drop if no connection is idle."""
 
@@ -230,7 +233,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         }
         self.reports = TimeoutHandler(clock, REPORT_INTERVAL, self._report)
         self._drained: Deferred[None] | None = None
-        self._drain_limit: IDelayedCall | None = None
+        self._drain_calls: list[IDelayedCall] = []
 
     def logPrefix(self) -> str:
         """Return the name in Twisted's own log lines."""
@@ -239,7 +242,6 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
     # Twisted accepts any protocol, including RejectConnection.
     def buildProtocol(self, addr: IAddress | None) -> ConnectionHandler | RejectConnection:  # type: ignore[override]
         """Return the handler of an accepted connection, or a RejectConnection if it exceeds a limit."""
-        self.accepting.check()
         client = self.access.peer(addr)
         if not self.access.acquire_connection(client):
             rejection = RejectConnection(self, "429 Too Many Requests", "Too many connections from your address\n")
@@ -251,12 +253,13 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         return rejection
 
     def _has_room(self) -> bool:
-        """Return whether another connection fits the limit, after dropping one if necessary.
+        """Return whether another connection fits the limit, and open files, after dropping one if necessary.
 
         Lingering connections are dropped first, then idle ones, then those whose request is incomplete; of each kind,
         the connection that has been in its state longest.
         """
-        if len(self.connections) < self.access.limits.connections:
+        fits = len(self.connections) < self.access.limits.connections
+        if fits and not self.accepting.scarce:
             return True
         incomplete = (
             connection
@@ -266,7 +269,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         for connection in chain(self.timeouts[Deadline.LINGER], self.timeouts[Deadline.KEEP_ALIVE], incomplete):
             connection.drop()
             return True
-        return False
+        return fits
 
     @property
     def streams(self) -> int:
@@ -292,34 +295,39 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
     def drain(self) -> Deferred[None]:
         """Finish the requests in flight and close all connections; return a Deferred that fires afterwards.
 
+        Connections without a request are closed after a short time, in which a request on its way still arrives.
         Requests that exceed limits.drain are disconnected in the same way as requests past their deadline.
         """
         self.draining = True
         self._drained = drained = Deferred[None]()
-        for connection in list(self.connections.values()):
-            if connection.state in (State.NEW, State.IDLE):
-                connection.close()
-            else:
-                connection.handler.end_stream()
-        if self.connections:
-            requests = sum(not connection.is_ending for connection in self.connections.values())
-            if requests:
-                self.log.info("{name}: draining {requests}", name=self.name, requests=pluralize(requests, "request"))
-            self._drain_limit = self.clock.callLater(self.limits.drain, self._disconnect_all)
-        else:
+        connections = list(self.connections.values())
+        for connection in connections:
+            connection.handler.end_stream()
+        requests = sum(not (connection.is_ending or connection.is_idle) for connection in connections)
+        if requests:
+            self.log.info("{name}: draining {requests}", name=self.name, requests=pluralize(requests, "request"))
+        self._drain_calls = [
+            self.clock.callLater(min(DRAIN_GRACE_SECONDS, self.limits.drain), self._close_idle),
+            self.clock.callLater(self.limits.drain, self._disconnect_all),
+        ]
+        if not connections:
             self._end()
         return drained
 
+    def _close_idle(self) -> None:
+        for connection in [connection for connection in self.connections.values() if connection.is_idle]:
+            connection.close()
+
     def _disconnect_all(self) -> None:
-        self._drain_limit = None
         for connection in list(self.connections.values()):
             connection.disconnect()
 
     def _end(self) -> None:
         for timeout in (*self.timeouts.values(), self.reports):
             timeout.cancel()
-        if self._drain_limit is not None:
-            self._drain_limit.cancel()
+        for call in self._drain_calls:
+            if call.active():
+                call.cancel()
         if self._drained is not None:
             self._drained.callback(None)
             self._drained = None

@@ -8,6 +8,9 @@ from twisted.python import usage
 
 from govi_server.application import NAME, make_service
 from govi_server.errors import ConfigError, StartupError
+from govi_server.runtime.printable_log import install
+from govi_server.runtime.program import open_log_file
+from govi_server.runtime.text import printable
 from govi_server.runtime.version import version_text
 from govi_server.settings_loader import SETTINGS, load
 
@@ -88,12 +91,13 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     """
     if reactor is None:
         from twisted.internet import reactor
+    install()
     path = options["config"]
     try:
         config = load(path, options.settings())
         try:
-            return make_service(config, reactor)
+            return make_service(config, reactor, open_log_file(options.parent))
         except ConfigError as error:  # about a setting without an option
             raise ConfigError(f"{path}: {error}") from None
     except (ConfigError, StartupError) as error:
-        raise SystemExit(f"{NAME}: {error}") from None
+        raise SystemExit(f"{NAME}: {printable(str(error))}") from None

@@ -44,6 +44,8 @@ class ResponseTests(WireTestCase):
             b"Date: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
             b"Content-Type: text/plain; charset=utf-8\r\n"
             b"Access-Control-Allow-Origin: *\r\n"
+            b"X-Content-Type-Options: nosniff\r\n"
+            b"Content-Security-Policy: default-src 'none'; sandbox\r\n"
             b"Content-Length: 5\r\n"
             b"\r\n"
             b"hello",

@@ -198,6 +198,11 @@ class Lifecycle:
         """Whether the connection serves no more requests."""
         return self.state.rule.input is Input.DISCARDED
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no part of a request was received, or none since the last response."""
+        return self.state in (State.NEW, State.IDLE)
+
     def enter(self, state: State) -> None:
         """Enter a state and set its deadline, counted from now; a deadline that both states share runs on.
 

@@ -189,14 +189,15 @@ class StopDeparturesCache:
         departures = self.board(code, horizon)
         rendered = render(departures)
         self._remove(key)
-        if not self.is_known_stop(code):  # otherwise, requests for unknown codes would evict known stops
+        # Otherwise, requests for unknown codes would evict known stops.
+        if not self.is_known_stop(code) or len(rendered) > self._size:
             return departures, rendered
+        while self.bytes + len(rendered) > self._size:
+            self.evicted += 1
+            self._remove(next(iter(self._entries)))
         # Its passtimes are several times as large, and not needed any more.
         self._entries[key] = (version, replace(departures, passtimes=(), messages=()), rendered)
         self.bytes += len(rendered)
-        while self.bytes > self._size:
-            self.evicted += 1
-            self._remove(next(iter(self._entries)))
         return departures, rendered
 
     def _remove(self, key: tuple[str, object]) -> None:

@@ -208,7 +208,7 @@ class BoardPages(Service):
         representation = make_representation(
             body, f"{board_format.content_type}; charset=utf-8", request.compressed, vary=f"Accept, {VARY}"
         )
-        type_headers = _HEADERS if board_format.content_type == HTML else (("X-Content-Type-Options", "nosniff"),)
+        type_headers = _HEADERS if board_format.content_type == HTML else ()
         return representation, (*displays.headers, ("Content-Language", board_format.lang), *type_headers)
 
     async def write(self, display: DepartureDisplay, board_format: BoardFormat) -> bytes:

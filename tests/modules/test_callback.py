@@ -32,7 +32,9 @@ class CallbackTests(WireTestCase):
 
     def post(self, body: bytes, path: str = "/", addr: IAddress = LOCAL, extra: str = "") -> Response:
         client = Client(self.server, addr)
-        client.send(f"POST {path} HTTP/1.1\r\nHost: x\r\n{extra}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        client.send(
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{extra}Content-Length: {len(body)}\r\n\r\n".encode() + body
+        )
         return client.response()
 
     def callback(self, code: str = "031102") -> bytes:
@@ -85,7 +87,7 @@ class CallbackTests(WireTestCase):
         received: list[bytes] = []
         client = Client(self.server, LOCAL)
         self.gateway.board("031102").addBoth(lambda _: received.append(client.received()))
-        client.send(f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        client.send(f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         (data,) = received
         return data
 
