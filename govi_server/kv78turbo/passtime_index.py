@@ -61,6 +61,11 @@ class StoredPasstime(Struct, gc=False, eq=False):
         """The bytes of its values and key, and of the tables that refer to it."""
         return len(self.values) + OVERHEAD_BYTES
 
+    @property
+    def updated_by(self) -> float:
+        """The moment of its stamp (epoch seconds), which its LastUpdateTimeStamp may be after."""
+        return math.inf if self.stamp is None else self.stamp / TICKS
+
 
 def merge(first: StoredPasstime, second: StoredPasstime) -> StoredPasstime:
     """Return a passtime from two versions of it, in order of arrival (docs/protocols.md, section 5.7).

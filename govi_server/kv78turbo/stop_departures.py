@@ -1,6 +1,5 @@
 """The departures of a stop, joined from KV7 and KV8, and their renderings, cached until they change."""
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
@@ -15,7 +14,6 @@ from govi_server.kv78turbo.kv8_columns import parse_passtime
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.passtime_index import LiveStop, StoredPasstime
-from govi_server.kv78turbo.stamps import TICKS
 
 PAST_SECONDS = HOUR / 2
 """How far back planned passtimes are looked up: KV8 may report them as late."""
@@ -159,8 +157,7 @@ class StopDeparturesCache:
 
     def _parse(self, key: bytes, stored: StoredPasstime, now: float) -> tuple[Passtime, float]:
         """Return a passtime of KV8, and for how many seconds its reliability lasts."""
-        updated = math.inf if stored.stamp is None else stored.stamp / TICKS
-        passtime = parse_passtime(key, stored.values, stored.code, updated)
+        passtime = parse_passtime(key, stored.values, stored.code, stored.updated_by)
         repetition = self.passtimes.repetitions.get(passtime.data_owner_code)
         if repetition is None:
             return passtime, MAX_VALID_SECONDS
