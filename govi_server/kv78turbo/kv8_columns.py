@@ -282,7 +282,7 @@ def parse_passtime(key: bytes, values: bytes, code: str, updated_by: float = mat
         elif value is not None:
             extra.append((name, value))
     if fields["last_update"] is not None:
-        fields["last_update"] = min(fields["last_update"], updated)
+        fields["last_update"] = min(fields["last_update"], updated_by)
     day, status, last_update = fields["operation_date"], fields["trip_stop_status"], fields["last_update"]
     columns = [fields[field] or "" for field in _TIME_FIELDS]
     times = _passing_times(day, columns, last_update, status, fields["journey_stop_type"])

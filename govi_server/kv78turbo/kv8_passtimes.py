@@ -324,7 +324,7 @@ class Passtimes:
             now = self._now()
             for key, passtime in list(stop.passtimes.items()):
                 passtime.last_heard = min(passtime.last_heard, now)
-                if expires_at(key, passtime.values) > now and not _is_forgotten(passtime, now):
+                if expires_at(key, passtime.values, passtime.updated_by) > now and not _is_forgotten(passtime, now):
                     self._operators.count(key, passtime, now, censuses)
                     continue
                 self._index.remove(key, passtime)

@@ -5,6 +5,7 @@ same passtime may move to another UserStopCode or TimingPointCode. Each operatio
 passtimes a stop or a journey has.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 from msgspec import Struct
@@ -13,7 +14,7 @@ from govi_server.kv78turbo.bounded_table import BoundedTable, Probation, largest
 from govi_server.kv78turbo.ctx import Reject
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv8_columns import EMPTY, STATUS, WHEELCHAIR, journey_of, line_of
-from govi_server.kv78turbo.stamps import Stamp, is_older
+from govi_server.kv78turbo.stamps import TICKS, Stamp, is_older
 from govi_server.settings import PasstimeSettings
 
 LineKey = tuple[str, str, str]
