@@ -10,7 +10,7 @@ from twisted.application.service import IService, MultiService
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IAddress
-from twisted.logger import ILogObserver, Logger, LogPublisher
+from twisted.logger import Logger, LogPublisher
 
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
@@ -19,6 +19,7 @@ from govi_server.departures.timing_point import TIMING_POINT_CODE_FORMAT, is_tim
 from govi_server.errors import ConfigError, StartupError
 from govi_server.http.client_limits import UNLIMITED, ClientLimits
 from govi_server.http.cors import public_headers
+from govi_server.http.unfinished import UnfinishedRequests
 from govi_server.kv55 import messages
 from govi_server.kv55.gateway import Gateway
 from govi_server.kv55.post import Poster
@@ -50,16 +51,18 @@ from govi_server.pages.front_page import SourceDescription
 from govi_server.request_handler import RequestHandler
 from govi_server.runtime.clock import ClockWatch
 from govi_server.runtime.cooperative import CooperativeRunner
+from govi_server.runtime.log_file import LogFile
 from govi_server.runtime.ordered_services import Drain, Observers, OrderedMultiService
+from govi_server.runtime.program import Program
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.runtime.version import VERSION
 from govi_server.server import Server
-from govi_server.settings import AccessSettings, Config, ManholeSettings, ModuleSettings, parse_networks
+from govi_server.settings import Config, ManholeSettings, ModuleSettings, parse_networks
 from govi_server.settings_loader import setting_name, shown
 from govi_server.simulator.feed import make_town_feed
 from govi_server.simulator.gateway import GatewayBehaviour, make_gateway_server
 from govi_server.simulator.town import STATION
-from govi_server.sockets.accepting import raise_limit
+from govi_server.sockets.accepting import fit_connections
 from govi_server.sockets.listener import Listener, server_service
 from govi_server.statistics.batches import StatisticsBatcher
 from govi_server.statistics.log import StatisticsLog, statistics_publisher
@@ -75,9 +78,6 @@ MAX_CALLBACK_CONNECTIONS = 1024
 HEALTH_INTERVAL = 10.0
 """Seconds between health checks, which determine when a failure began."""
 
-RESERVED_FILES = 1536
-"""Open files besides clients' connections: connections to gateways, callbacks, logs, and connections being closed."""
-
 GC_OLD_THRESHOLD = 100
 """Collections of the middle generation before the garbage collector scans all objects; Python's default is 10. With
 5,000 requests in flight, a full scan pauses the server for a third of a second, and frees little."""
@@ -85,8 +85,10 @@ GC_OLD_THRESHOLD = 100
 log = Logger()
 
 
-def make_service(config: Config, reactor: Any) -> OrderedMultiService:
-    """Return the service tree of a configuration. Raises ConfigError or StartupError.
+def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) -> OrderedMultiService:
+    """Return the service tree of a configuration, which logs to a file if there is one.
+
+    Raises ConfigError or StartupError.
 
     Services start in this order and stop in reverse order, one after another. So on SIGTERM the public server first
     stops listening and drains; then the last snapshot is written, the operators' endpoints close, the sources and
@@ -97,7 +99,7 @@ def make_service(config: Config, reactor: Any) -> OrderedMultiService:
         raise ConfigError(
             f"admin.probe: invalid TimingPointCode {shown(config.admin.probe)} (expected {TIMING_POINT_CODE_FORMAT})"
         )
-    services, modules = OrderedMultiService(), MultiService()
+    services, modules = Program(reactor, log_file), MultiService()
     statistics = statistics_publisher()
     server = _public_server(config, modules, statistics, reactor)
     components = Components(server)
@@ -112,6 +114,7 @@ def make_service(config: Config, reactor: Any) -> OrderedMultiService:
             NAME, path, config.statistics.rotate, config.statistics.keep, reactor, statistics
         )
         services.addService(components.statistics)
+        services.logs.append(components.statistics)
     runner = add_modules(services, modules, config, components, reactor)
     components.modules = tuple(str(module.name) for module in modules)
     services.addService(modules)
@@ -129,6 +132,9 @@ def make_service(config: Config, reactor: Any) -> OrderedMultiService:
 
 
 def _public_server(config: Config, modules: MultiService, statistics: LogPublisher, reactor: Any) -> Server:
+    if config.access.proxies:
+        log.info("access.header: proxies name clients in {name}", name=config.access.header or "no header field")
+    connections = fit_connections(config.access.connections, len(config.listen) + len(config.modules))
     return Server(
         "",
         0,
@@ -137,26 +143,28 @@ def _public_server(config: Config, modules: MultiService, statistics: LogPublish
         find_module=modules.getServiceNamed,
         limits=config.limits,
         headers=public_headers("Feed-State"),
-        access=ClientLimits(reactor, _within_open_files(config.access)),
+        access=ClientLimits(reactor, msgspec.structs.replace(config.access, connections=connections)),
         name=NAME,
         observer=statistics,
+        unfinished=UnfinishedRequests(
+            reactor, config.limits.unfinished, connections + MAX_CALLBACK_CONNECTIONS * len(config.modules)
+        ),
     )
 
 
-def _within_open_files(access: AccessSettings) -> AccessSettings:
-    """Raise the limit of open files as far as permitted; lower the limit of connections to fit."""
-    files = raise_limit(access.connections + RESERVED_FILES)
-    connections = max(files - RESERVED_FILES, files // 8)
-    if connections >= access.connections:
-        return access
-    log.warn("Accepting at most {n} connections: the limit of open files is {files}", n=connections, files=files)
-    return msgspec.structs.replace(access, connections=connections)
-
-
-def _log_url(address: IAddress) -> None:
+def _log_url(address: IAddress, scheme: str) -> None:
     """Log the URL of the front page when the server listens on an address."""
-    if isinstance(address, IPv4Address | IPv6Address):
-        log.info("Open http://localhost:{port}/", port=address.port)
+    if url := _local_url(address, scheme):
+        log.info("Open {url}", url=url.replace("//127.0.0.1:", "//localhost:").replace("//[::1]:", "//localhost:"))
+
+
+def _local_url(address: IAddress, scheme: str) -> str | None:
+    """Return the URL of a listening address, as it is reached from this machine; None for a UNIX socket."""
+    if isinstance(address, IPv4Address):
+        return f"{scheme}://{'127.0.0.1' if address.host == '0.0.0.0' else address.host}:{address.port}/"
+    if isinstance(address, IPv6Address):
+        return f"{scheme}://[{'::1' if address.host == '::' else address.host}]:{address.port}/"
+    return None
 
 
 # URL modules and their sources
@@ -182,7 +190,7 @@ def add_modules(
             _add_module(modules, Kv55Feed(name, components.feed, _license(settings)))
             log.info("/{name}: departures from the KV78turbo feed", name=name)
         else:
-            gateway = _add_gateway(services, name, settings, config, components.server.observer, reactor)
+            gateway = _add_gateway(services, name, settings, config, components.server, reactor)
             breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.description)
             cache = BoardCache(breaker, reactor, config.cache, runner)
             components.gateways[name] = GatewayComponents(gateway, breaker, cache)
@@ -250,15 +258,19 @@ def _add_gateway(
     name: str,
     settings: ModuleSettings,
     config: Config,
-    observer: ILogObserver,
+    server: Server,
     reactor: Any,
 ) -> Gateway:
-    """Add a module's gateway and its callback endpoint, and in the demo the simulated gateway."""
+    """Add a module's gateway and its callback endpoint, and in the demo the simulated gateway.
+
+    server: the public server, with which callbacks share the observer and the bytes of unfinished requests.
+    """
     is_demo = settings.source == "demo"
     callback_address, simulator_address = _ListeningAddress(), _ListeningAddress()
     poster = Poster(reactor, simulator_address.url if is_demo else lambda: settings.gateway_url)
     gateway = Gateway(poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name)
-    callback = Callback(gateway, parse_networks(settings.allow), reactor.seconds, settings.subscriber_id)
+    allow = parse_networks(settings.allow)
+    callback = Callback(gateway, allow, reactor.seconds, settings.subscriber_id, config.admin.hosts)
     callback_server = Server(
         "",
         0,
@@ -268,7 +280,8 @@ def _add_gateway(
         limits=msgspec.structs.replace(config.limits, body=config.gateway.message, drain=CALLBACK_DRAIN_SECONDS),
         access=ClientLimits(reactor, msgspec.structs.replace(UNLIMITED, connections=MAX_CALLBACK_CONNECTIONS)),
         name=f"{name} callbacks",
-        observer=observer,
+        observer=server.observer,
+        unfinished=server.unfinished,
     )
     setting = setting_name(f"modules.{name}.callback")
     services.addService(server_service(reactor, setting, [settings.callback], callback_server, callback_address.set))
@@ -286,18 +299,13 @@ class _ListeningAddress:
     """The URL of a local port, which is known once it listens."""
 
     def __init__(self) -> None:
-        self._authority = "unknown.invalid"
+        self._url = "http://unknown.invalid/"
 
-    def set(self, address: IAddress) -> None:
-        if isinstance(address, IPv4Address):
-            host = "127.0.0.1" if address.host == "0.0.0.0" else address.host
-            self._authority = f"{host}:{address.port}"
-        elif isinstance(address, IPv6Address):
-            host = "::1" if address.host == "::" else address.host
-            self._authority = f"[{host}]:{address.port}"
+    def set(self, address: IAddress, scheme: str) -> None:
+        self._url = _local_url(address, scheme) or self._url
 
     def url(self) -> str:
-        return f"http://{self._authority}/"
+        return self._url
 
 
 # Operations
@@ -321,7 +329,8 @@ def _operations(
     services.addService(Observers((history, metrics)))
     services.addService(health_timer)
     if config.admin.listen:
-        admin = Admin(reactor, metrics, status, Readiness(components, config.admin.probe, reactor))
+        readiness = Readiness(components, config.admin.probe, reactor)
+        admin = Admin(reactor, metrics, status, readiness, config.admin.hosts)
         services.addService(Listener(reactor, setting_name("admin.listen"), config.admin.listen, admin))
     if config.manhole.listen:
         _add_manhole(services, config.manhole, components, history, status, reactor)

@@ -6,23 +6,24 @@ from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, INegotiated, IPushProducer
+from twisted.internet.interfaces import IAddress, INegotiated
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from govi_server.http.caching.conditional import conditions
 from govi_server.http.caching.request_memo import MemoEntry
 from govi_server.http.client_limits import Client
+from govi_server.http.connection import Connection
 from govi_server.http.cors import is_preflight
+from govi_server.http.flow_control import FlowControl
 from govi_server.http.parameters import InvalidParameter
 from govi_server.http.request import Environ, RequestError
 from govi_server.http.response import NO_STORE
-from govi_server.http.sender import MAX_COPIED_BYTES, Sender, connection_field
+from govi_server.http.sender import MAX_COPIED_BYTES, connection_field
 from govi_server.http.state import Input, State
 from govi_server.runtime.cooperative import current_work
-from govi_server.server import Connection, Server
+from govi_server.server import Server
 from govi_server.sockets.transport import IClientTransport, write_some
 from govi_server.statistics.records import MAX_PATH, ConnectionRecorder
 from govi_server.web_handler import (
@@ -44,18 +45,18 @@ MAX_REQUESTS_IN_TURN = 4
 MAX_DISCARDED_BYTES = 4 << 20
 """Bytes that a lingering connection may still receive before it is aborted."""
 
+_log = Logger()  # not an attribute, so that log events do not refer to a connection
+
 # For speed: the metaclass of Enum makes State.IDLE a slow look-up.
 _NEW, _IDLE, _PARSED = State.NEW, State.IDLE, Input.PARSED
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer)
-class RequestHandler(Sender):
+class RequestHandler(FlowControl):
     """Receives requests, routes them to modules, and sends the responses.
 
     As its transport's producer, it is paused while the client does not read its responses.
     """
 
-    log = Logger()
     server: Server
     connection: Connection
     accepted_from: Client
@@ -65,9 +66,7 @@ class RequestHandler(Sender):
         super().__init__()
         self.server = server
         self.sock = cast(IClientTransport, sock)  # None until connectionMade()
-        self._processing: Deferred[None] | None = None
         self._requests_in_turn = 0
-        self._next_turn: IDelayedCall | None = None
         self._discarded_bytes = 0
         self._header_section: bytes | None = None
         """The received bytes, if they may be exactly the header section of the current request."""
@@ -78,65 +77,24 @@ class RequestHandler(Sender):
         """Start the deadline of the first request."""
         self.sock = sock = cast(IClientTransport, self.transport)
         self.limits = self.server.limits
-        self.MAX_LENGTH = self.limits.head
-        server = self.server
-        self.record = ConnectionRecorder(server.name, self.accepted_from.name, server.clock, server.observer)
+        self.record = ConnectionRecorder(self.server, self.accepted_from.name)
         sock.registerProducer(self, True)
-        self.connection = server.opened(self, sock)
+        self.connection = self.server.opened(self, sock)
 
     @property
     def peer(self) -> IAddress:
         """The client's address."""
         return self.connection.addr
 
-    @property
-    def paused(self) -> bool:  # type: ignore[override]  # LineReceiver only reads it
-        """Whether received bytes are buffered."""
-        return self.connection.state.rule.input is not _PARSED
-
-    def readConnectionLost(self) -> None:
-        """Close after the responses to all complete requests: the client has closed its sending side."""
-        self.read_closed = True
-        if self.connection.is_ending:
-            self.sock.loseConnection()
-        elif not self.paused or self.is_streaming:
-            self.connection.close("client")
-
-    def writeConnectionLost(self) -> None:
-        """Wait until the client closes its side as well."""
-
-    def pauseProducing(self) -> None:
-        """Stop receiving: the client does not read its responses."""
-        if self.connection.state in (State.SENDING, State.STREAMING):
-            self.connection.enter(State.WRITE_PAUSED)
-        self.sock.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        """Continue: the client has read its responses."""
-        if self.connection.state is not State.WRITE_PAUSED:
-            if not self.paused:
-                self.sock.resumeProducing()
-        elif self._processing is None:
-            self.connection.enter(State.SENDING)
-            self._finish()
-        elif self.is_streaming:
-            self.connection.enter(State.STREAMING)
-            self.sock.resumeProducing()
-        else:
-            self.connection.enter(State.SENDING)
-
-    def stopProducing(self) -> None:
-        """Do nothing: connectionLost() follows."""
-
     def handle_closing(self, previous: State) -> None:
         """End the current request, after the connection has left its previous state for an ending one."""
         self.abandon_record(previous)
-        if self._next_turn is not None:
-            self._next_turn.cancel()
-            self._next_turn = None
-        self.clearLineBuffer()
+        self.server.turns.remove(self)
+        self.clear_buffer()
         if self._processing is not None:
             self._processing.cancel()
+        self._header_section = None
+        self.next_request()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Cancel this client's wait, if any, and publish the statistics; shared gateway requests continue."""
@@ -167,15 +125,18 @@ class RequestHandler(Sender):
 
     def _receive(self, data: bytes) -> None:
         """Parse or buffer bytes."""
-        if not self._busyReceiving:
+        if not self._is_parsing:
             self._requests_in_turn = 0
         super().dataReceived(data)
-        if self._busyReceiving or self.connection.is_ending:
+        if self._is_parsing or self.connection.is_ending:
             return
+        self.connection.hold(self.held)
+        if self.connection.is_ending:
+            return  # all connections together held too much
         if not self.paused:
             if self.read_closed:
                 self.connection.close("client")
-        elif len(self._buffer) > self.MAX_LENGTH:
+        elif len(self._buffer) > self.limits.head:
             self.sock.pauseProducing()  # until after the response
 
     def request_begins(self) -> None:
@@ -188,9 +149,12 @@ class RequestHandler(Sender):
 
     def protocol_error(self, error: RequestError) -> None:
         """Reject a malformed or oversized request, and close the connection."""
+        if self.connection.state is State.DISCARDING:
+            self.connection.close()  # the response was sent before the rest of the body
+            return
         self.keep_alive = False
         self.send_response(f"{error}\n", error.status)
-        self._finish()
+        self.finish_request()
 
     # From requests to responses.
 
@@ -212,6 +176,7 @@ class RequestHandler(Sender):
         looked_up = clock.seconds()
         unsent = write_some(self.sock, response.head + body)
         if unsent:
+            self._response_size = len(unsent)
             connection.enter(State.SENDING)
             self.sock.write(unsent)
         is_sent = not unsent or connection.state is State.SENDING
@@ -244,7 +209,7 @@ class RequestHandler(Sender):
     def request_received(self, env: Environ) -> None:
         """Process a request; bytes that arrive meanwhile are buffered."""
         self.connection.enter(State.PROCESSING)
-        if self._buffer or self._body is not None:
+        if self._buffer or self.has_body:
             self._header_section = None
         self.record.set_client(self.server.client(self.connection, env).name)
         self.keep_alive = env.keeps_alive()
@@ -285,7 +250,19 @@ class RequestHandler(Sender):
         if method not in handler.methods:
             self.send_methods(env, handler.methods)
             return succeed(None)
-        return Deferred.fromCoroutine(getattr(handler, _HANDLER_METHODS[method])())
+        return Deferred.fromCoroutine(self._handle(handler, method))
+
+    async def _handle(self, handler: WebHandler, method: str) -> None:
+        """Call the handler's method. Bodies that no handler reads are not received before the response."""
+        if method == "POST" and self.has_body and handler.reads_body():
+            received = self.receive_body()
+            self.connection.enter(State.RECEIVING)
+            await received
+        await getattr(handler, _HANDLER_METHODS[method])()
+
+    def body_received(self) -> None:
+        """Continue with a request whose body was received."""
+        self.connection.enter(State.PROCESSING)
 
     def charge(self, cost: int) -> None:
         """Charge the work of the current request to its client; see web_handler.ResponseSender."""
@@ -306,6 +283,10 @@ class RequestHandler(Sender):
         return IWebModule(module).web_handler(self, env) if IWebModule.providedBy(module) else None
 
     def _failed(self, failure: Failure) -> None:
+        self._respond_to(failure)
+        failure.cleanFailure()  # its traceback refers to frames that refer to it, and to this connection
+
+    def _respond_to(self, failure: Failure) -> None:
         """Send 400 for an InvalidParameter, 429 for TooManyRequests; log any other exception and send 500."""
         if self.connection.is_ending and failure.check(CancelledError):
             return  # cancelled by handle_closing()
@@ -321,46 +302,65 @@ class RequestHandler(Sender):
             retry_after = {"Retry-After": f"{ceil(failure.value.seconds)}"}
             self.send_response("Too many requests\n", "429 Too Many Requests", retry_after)
             return
-        self.log.failure("{path!r}: unhandled exception of the module", failure, path=self._path)
+        if isinstance(failure.value, RequestError) and not has_response:
+            self.keep_alive = False
+            self.send_response(f"{failure.value}\n", failure.value.status)
+            return
+        _log.failure("{path!r}: unhandled exception of the module", failure, path=self._path)
         if not has_response:
             self.send_response("Internal server error\n", "500 Internal Server Error")
 
     def _processed(self, _: None) -> None:
         self._processing = None
         if self.connection.state is State.PROCESSING:
-            self.log.error("{path!r}: the module returned without a response", path=self._path)
+            _log.error("{path!r}: the module returned without a response", path=self._path)
             self.send_response("Internal server error\n", "500 Internal Server Error")
         if self.connection.state in (State.SENDING, State.STREAMING):
-            self._finish()
+            self.finish_request()
 
     @property
     def _path(self) -> str | None:
         """The path of the current request, for log lines."""
         return None if self._env is None else self._env["path_info"][:MAX_PATH]
 
-    def _finish(self) -> None:
+    def finish_request(self) -> None:
         """End the current request, whose response was written; continue with the next request, or close."""
         self.finish_record()
         env, header_section, self._header_section = self._env, self._header_section, None
-        self.next_request()
         if not self.keep_alive:
             # Only Connection: close in a request that arrived alone promises that nothing follows.
             is_last = header_section is not None and env is not None and not env.keeps_alive()
             nothing_follows = (is_last or self.read_closed) and not self._buffer
+            self.next_request()
             self.connection.close("client" if self.read_closed else "server", nothing_follows)
             return
+        self.discard_body()
+        if not self.has_body:
+            self._begin_next()
+            return
+        self.connection.enter(State.DISCARDING)
+        if not self._is_parsing:
+            self.sock.resumeProducing()
+            self._receive(b"")
+
+    def body_discarded(self) -> None:
+        """Begin the next request."""
+        self.next_request()
+        self._begin_next()
+
+    def _begin_next(self) -> None:
+        """Continue with the next request: at once, or after other connections if this one sends many."""
         self._requests_in_turn += 1
-        if not self._busyReceiving:
-            self._resume()
+        if not self._is_parsing:
+            self.resume()
         elif self._requests_in_turn < MAX_REQUESTS_IN_TURN:
             self.connection.enter(_IDLE)  # dataReceived() continues with the next request
         else:
             self.connection.enter(State.YIELDING)
-            self._next_turn = self.server.clock.callLater(0, self._resume)
+            self.server.turns.add(self)
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
         """Continue with the next request, part of which may be in the buffer."""
-        self._next_turn = None
         self.connection.enter(_IDLE)
         self.sock.resumeProducing()
         self._receive(b"")

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from itertools import chain, islice
-from typing import Protocol, cast
+from typing import cast
 
-from twisted.internet import protocol, tcp
+from twisted.internet import protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -12,159 +12,42 @@ from twisted.internet.interfaces import (
     INegotiated,
     IProtocolNegotiationFactory,
     IReactorTime,
-    ITCPTransport,
 )
-from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.internet.protocol import ServerFactory
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from govi_server.http.caching.request_memo import RequestMemo
 from govi_server.http.client_limits import UNLIMITED, Client, ClientLimits
+from govi_server.http.connection import LINGER_SECONDS, Connection, ConnectionHandler
 from govi_server.http.request import Environ
-from govi_server.http.response import Headers, format_response, pairs
-from govi_server.http.state import TABLE, Deadline, Lifecycle, State, TimeoutHandler
+from govi_server.http.response import RETRY_AFTER, Headers, format_response, pairs
+from govi_server.http.state import TABLE, Deadline, State, TimeoutHandler
+from govi_server.http.turns import Turns
+from govi_server.http.unfinished import UnfinishedRequests
 from govi_server.runtime.text import pluralize
 from govi_server.settings import ServerSettings
 from govi_server.sockets.accepting import AcceptThrottle
-from govi_server.sockets.transport import IClientTransport, close_now
-from govi_server.statistics.records import ConnectionRecorder, End
+from govi_server.sockets.transport import IClientTransport
+from govi_server.statistics.records import MAX_RECORDS, MAX_REQUESTS, MIN_REQUESTS
 
-LINGER_SECONDS = 2.0
-"""Time for a client to read the last response and close, before the connection is aborted."""
+DRAIN_GRACE_SECONDS = 1.0
+"""Time at shutdown for a request that is on its way, before a connection without a request is closed."""
 
 MAX_EVICTION_CANDIDATES = 100
 """Connections that are searched for an incomplete request to drop if no connection is idle."""
 
-RETRY_AFTER_SECONDS = "5"
-"""Retry-After of the response to a rejected connection."""
-
 REPORT_INTERVAL = 60.0
 """Seconds after which the statistics of an open connection are published."""
-
-
-class ConnectionHandler(Protocol):
-    """The protocol of one connection, as far as its Server uses it."""
-
-    accepted_from: Client
-    """The client at the time of accept."""
-    record: ConnectionRecorder
-
-    @property
-    def is_streaming(self) -> bool:
-        """Whether the current response is a stream."""
-
-    def end_stream(self) -> None:
-        """End the current response if it is a stream."""
-
-    def handle_timeout(self) -> bool:
-        """Send 406 to a request past its deadline unless its response has begun; return whether it was sent."""
-
-    def handle_closing(self, previous: State) -> None:
-        """End the current request, after the connection has left its previous state for an ending one."""
-
-    def makeConnection(self, transport: IClientTransport) -> None:
-        """Begin with a connected transport."""
-
-    def dataReceived(self, data: bytes) -> None:
-        """Receive bytes."""
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """End, because the transport is closed."""
-
-
-class Connection(Lifecycle):
-    """The connection to one client: its state, its deadline, and its end.
-
-    sock: its transport. handler: its protocol.
-    """
-
-    __slots__ = ("_client", "_server", "end", "handler", "sock")
-
-    def __init__(self, sock: IClientTransport, handler: ConnectionHandler, server: "Server") -> None:
-        super().__init__(server.state_timeouts)
-        self.sock = sock
-        self.handler = handler
-        self._server = server
-        # Behind haproxy the client is unknown until the PROXY header has arrived.
-        self._client = handler.accepted_from if isinstance(sock, tcp.Connection) else None
-        self.end: End | None = None
-        """The side or event that ended the connection; None while it is open."""
-
-    @property
-    def addr(self) -> IAddress:
-        """The client's address; behind haproxy, haproxy's until its header has arrived."""
-        return self.sock.getPeer()
-
-    @property
-    def client(self) -> Client:
-        """The client of the requests, unless a proxy forwards them."""
-        if self._client is None:
-            self._client = self._server.access.peer(self.addr)
-        return self._client
-
-    def disconnect(self) -> None:
-        """End the connection after a deadline: send '406 Gateway timeout' and close, or abort during a response."""
-        if self.handler.handle_timeout():
-            self.close("timeout")
-        else:
-            self.abort("timeout")
-
-    def close(self, end: End = "server", nothing_follows: bool = False) -> None:
-        """Close the sending side after all written bytes; the client has LINGER_SECONDS to close the other side.
-
-        If both sides were closed together, the kernel would discard the response if bytes from the client are still
-        unread (RFC 9112 section 9.6). nothing_follows: the client sends nothing more, so both sides are closed
-        together, which saves a third of the cost of a connection.
-        """
-        self.end = self.end or end
-        if nothing_follows and close_now(self.sock):
-            return
-        self._leave(State.LINGERING, end)
-        self.sock.resumeProducing()
-        self.sock.unregisterProducer()
-        if ITCPTransport.providedBy(self.sock) and not INegotiated.providedBy(self.sock):
-            self.sock.loseWriteConnection()
-        else:  # TLS closes with its own alert
-            self.sock.loseConnection()
-
-    def drop(self) -> None:
-        """Close an idle connection without a response, or abort a lingering one, to make room for another."""
-        if self.is_ending:
-            self.abort()
-            return
-        self._leave(State.CLOSING, "server")
-        self.sock.unregisterProducer()
-        self.sock.loseConnection()
-
-    def abort(self, end: End = "server") -> None:
-        """Close the connection immediately and discard unsent bytes."""
-        if self.state is not State.CLOSED:
-            self._leave(State.CLOSED, end)
-        self.sock.abortConnection()
-
-    def lost(self, end: End) -> None:
-        """Remove the connection, whose transport is closed."""
-        if self.state is not State.CLOSED:
-            self._leave(State.CLOSED, end)
-        self._server.closed(self)
-
-    def _leave(self, state: State, end: End) -> None:
-        """Enter an ending state, in which no more requests are served."""
-        self.end = self.end or end
-        previous = self.state
-        self.enter(state)
-        self._server.reports.stop(self)
-        self.handler.handle_closing(previous)
 
 
 class RejectConnection(protocol.Protocol):
     """Rejects a connection: sends a short response and closes."""
 
     def __init__(self, server: "Server", status: str, text: str) -> None:
-        headers = {"Content-Type": "text/plain; charset=utf-8", "Retry-After": RETRY_AFTER_SECONDS}
+        fields = [("Content-Type", "text/plain; charset=utf-8"), RETRY_AFTER]
         self._response = format_response(
-            status, [*headers.items(), *server.headers], text.encode(), now=server.clock.seconds(), connection="close"
+            status, [*fields, *server.headers], text.encode(), now=server.clock.seconds(), connection="close"
         )
 
     def connectionMade(self) -> None:
@@ -185,7 +68,8 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
     a connection from the server and a transport. clock: the source of all times and delayed calls. find_module:
     returns the module for a path's first segment, or raises KeyError, as MultiService.getServiceNamed does. headers:
     header fields of every response. access: the limits of clients, none by default. name: the name in log lines and
-    statistics. observer: receives the statistics of connections as log events; the global log by default.
+    statistics. observer: receives the statistics of connections as log events; the global log by default. unfinished:
+    bounds the unfinished requests, also of other servers; only of this one by default.
     """
 
     noisy = False
@@ -204,6 +88,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         access: ClientLimits | None = None,
         name: str = "govi-cache",
         observer: ILogObserver = globalLogPublisher,
+        unfinished: UnfinishedRequests | None = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -215,10 +100,13 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         self.name = name
         self.access = access or ClientLimits(clock, UNLIMITED)
         self.observer = observer
+        self.unfinished = unfinished or UnfinishedRequests(clock, limits.unfinished, self.access.limits.connections)
         self.accepting = AcceptThrottle(clock, name)
         self.request_memo = RequestMemo()
+        self.turns = Turns(clock)
         self.draining = False
         self.connections: dict[ConnectionHandler, Connection] = {}
+        self.max_records = MAX_REQUESTS
         self.timeouts = {
             Deadline.REQUEST: TimeoutHandler(clock, limits.connection, Connection.disconnect),
             Deadline.KEEP_ALIVE: TimeoutHandler(clock, limits.keep_alive, Connection.close),
@@ -230,7 +118,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         }
         self.reports = TimeoutHandler(clock, REPORT_INTERVAL, self._report)
         self._drained: Deferred[None] | None = None
-        self._drain_limit: IDelayedCall | None = None
+        self._drain_calls: list[IDelayedCall] = []
 
     def logPrefix(self) -> str:
         """Return the name in Twisted's own log lines."""
@@ -239,7 +127,6 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
     # Twisted accepts any protocol, including RejectConnection.
     def buildProtocol(self, addr: IAddress | None) -> ConnectionHandler | RejectConnection:  # type: ignore[override]
         """Return the handler of an accepted connection, or a RejectConnection if it exceeds a limit."""
-        self.accepting.check()
         client = self.access.peer(addr)
         if not self.access.acquire_connection(client):
             rejection = RejectConnection(self, "429 Too Many Requests", "Too many connections from your address\n")
@@ -251,22 +138,23 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         return rejection
 
     def _has_room(self) -> bool:
-        """Return whether another connection fits the limit, after dropping one if necessary.
+        """Return whether another connection fits the limit, and open files, after dropping one if necessary.
 
         Lingering connections are dropped first, then idle ones, then those whose request is incomplete; of each kind,
         the connection that has been in its state longest.
         """
-        if len(self.connections) < self.access.limits.connections:
+        fits = len(self.connections) < self.access.limits.connections
+        if fits and not self.accepting.scarce:
             return True
         incomplete = (
             connection
             for connection in islice(self.timeouts[Deadline.REQUEST], MAX_EVICTION_CANDIDATES)
-            if connection.state in (State.NEW, State.RECEIVING)
+            if connection.state in (State.NEW, State.RECEIVING, State.DISCARDING)
         )
         for connection in chain(self.timeouts[Deadline.LINGER], self.timeouts[Deadline.KEEP_ALIVE], incomplete):
             connection.drop()
             return True
-        return False
+        return fits
 
     @property
     def streams(self) -> int:
@@ -292,34 +180,42 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
     def drain(self) -> Deferred[None]:
         """Finish the requests in flight and close all connections; return a Deferred that fires afterwards.
 
+        Connections without a request are closed after a short time, in which a request on its way still arrives.
         Requests that exceed limits.drain are disconnected in the same way as requests past their deadline.
         """
         self.draining = True
         self._drained = drained = Deferred[None]()
-        for connection in list(self.connections.values()):
-            if connection.state in (State.NEW, State.IDLE):
+        connections = list(self.connections.values())
+        for connection in connections:
+            if connection.state is State.DISCARDING:
                 connection.close()
             else:
                 connection.handler.end_stream()
-        if self.connections:
-            requests = sum(not connection.is_ending for connection in self.connections.values())
-            if requests:
-                self.log.info("{name}: draining {requests}", name=self.name, requests=pluralize(requests, "request"))
-            self._drain_limit = self.clock.callLater(self.limits.drain, self._disconnect_all)
-        else:
+        requests = sum(not (connection.is_ending or connection.is_idle) for connection in connections)
+        if requests:
+            self.log.info("{name}: draining {requests}", name=self.name, requests=pluralize(requests, "request"))
+        self._drain_calls = [
+            self.clock.callLater(min(DRAIN_GRACE_SECONDS, self.limits.drain), self._close_idle),
+            self.clock.callLater(self.limits.drain, self._disconnect_all),
+        ]
+        if not connections:
             self._end()
         return drained
 
+    def _close_idle(self) -> None:
+        for connection in [connection for connection in self.connections.values() if connection.is_idle]:
+            connection.close()
+
     def _disconnect_all(self) -> None:
-        self._drain_limit = None
         for connection in list(self.connections.values()):
             connection.disconnect()
 
     def _end(self) -> None:
         for timeout in (*self.timeouts.values(), self.reports):
             timeout.cancel()
-        if self._drain_limit is not None:
-            self._drain_limit.cancel()
+        for call in self._drain_calls:
+            if call.active():
+                call.cancel()
         if self._drained is not None:
             self._drained.callback(None)
             self._drained = None
@@ -327,15 +223,20 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
     def opened(self, handler: ConnectionHandler, sock: IClientTransport) -> Connection:
         """Add a connection and start the deadline of its first request."""
         self.connections[handler] = connection = Connection(sock, handler, self)
+        self._set_max_records()
         self.reports.start(connection)
         return connection
 
     def closed(self, connection: Connection) -> None:
         """Remove a connection."""
         del self.connections[connection.handler]
+        self._set_max_records()
         self.access.release_connection(connection.handler.accepted_from)
         if self._drained is not None and not self.connections:
             self._end()
+
+    def _set_max_records(self) -> None:
+        self.max_records = min(max(MAX_RECORDS // (len(self.connections) or 1), MIN_REQUESTS), MAX_REQUESTS)
 
     def _report(self, connection: Connection) -> None:
         connection.handler.record.flush("open")

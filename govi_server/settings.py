@@ -21,13 +21,20 @@ GATEWAY_URL = "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV"
 """The GOVI gateway (docs/protocols.md, section 1.1)."""
 SUBSCRIBER_ID = "openOV"
 SOURCES = ("demo", "govi", "kv78turbo")
+PROXY_HEADERS = ("X-Forwarded-For", "Forwarded", "")
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
 
 def parse_networks(texts: Sequence[str]) -> list[Network]:
-    """Parse networks such as 192.0.2.0/24. Raises ValueError."""
-    return [ip_network(text) for text in texts]
+    """Parse networks such as 192.0.2.0/24; mapped IPv4 (RFC 4291) becomes IPv4, as of clients. Raises ValueError."""
+    networks: list[Network] = []
+    for network in map(ip_network, texts):
+        mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+        networks.append(
+            IPv4Network((mapped, network.prefixlen - 96)) if mapped and network.prefixlen >= 96 else network
+        )
+    return networks
 
 
 def is_http_url(text: str) -> bool:
@@ -84,6 +91,10 @@ ENDPOINT = _string("endpoint", "tcp:8080", re.compile(r"[a-z][a-z0-9]*:.+").full
 OPTIONAL_ENDPOINT = ENDPOINT._replace(is_valid=lambda value: value == "" or ENDPOINT.is_valid(value))
 URL = _string("URL", "http://localhost:8083/", is_http_url)
 NETWORK = _string("network", "192.0.2.0/24", _is_network)
+HOST = _string("host", "status.example.org", re.compile(r"[A-Za-z0-9._-]+").fullmatch)
+PROXY_HEADER = SettingType(
+    "value", f"{', '.join(map(repr, PROXY_HEADERS[:-1]))} or {PROXY_HEADERS[-1]!r}", PROXY_HEADERS.__contains__
+)
 FEED = _string("feed address", "tcp://localhost:7817", re.compile(r"[a-z]+://.{1,300}").fullmatch)
 
 _SECONDS = "a number of seconds above 0, at most 86400"
@@ -152,6 +163,12 @@ class AdminSettings(Struct, frozen=True):
     listen: Annotated[
         str, OPTIONAL_ENDPOINT, "Endpoint for operators, never public; empty: disabled.", Option("admin")
     ] = "tcp:8081:interface=127.0.0.1"
+    hosts: Annotated[
+        tuple[Annotated[str, HOST], ...],
+        "Names in URLs of this endpoint besides IP addresses and localhost, such as status.example.org; requests for "
+        "other hosts get 421, since DNS rebinding would let any web page read the status. Also for callback "
+        "endpoints, if the peer is on loopback.",
+    ] = ()
     probe: Annotated[
         str,
         "TimingPointCode that /ready requests from each gateway, at most every 5 s; empty: the stop whose board "
@@ -198,6 +215,11 @@ class ServerSettings(Struct, frozen=True):
     ] = 16384
     head: Annotated[Bytes, "Maximum length of request line and header section together, then 431."] = 24576
     body: Annotated[Bytes, "Maximum length of a request body, then 413; ten times the largest board."] = 1 << 20
+    unfinished: Annotated[
+        Bytes,
+        "Maximum bytes of unfinished requests of all connections together, callbacks included; then the oldest one "
+        "that holds more than an equal share gets 503. Enough for 10,000 requests of 6 kB each.",
+    ] = 64 << 20
 
 
 class AccessSettings(Struct, frozen=True):
@@ -205,7 +227,7 @@ class AccessSettings(Struct, frozen=True):
 
     connections: Annotated[
         Count,
-        "Maximum open connections of all clients, about 10 kB each; the longest idle one is closed to make room. "
+        "Maximum open connections of all clients, about 4 kB each; the longest idle one is closed to make room. "
         "Lowered to what the system's limit of open files permits.",
     ] = 10_000
     per_client: Annotated[
@@ -226,9 +248,15 @@ class AccessSettings(Struct, frozen=True):
     )
     proxies: Annotated[
         Networks,
-        "Networks of trusted proxies: their Forwarded or X-Forwarded-For names the client, and their connections "
-        "are not limited. From other peers these fields are ignored.",
+        "Networks of trusted proxies: the header field in access.header names the client, and their connections are "
+        "not limited. From other peers the field is ignored.",
     ] = ()
+    header: Annotated[
+        str,
+        PROXY_HEADER,
+        "The header field that the proxies set: X-Forwarded-For, Forwarded (RFC 7239), or empty for none. No other "
+        "is read: proxies pass on fields that they do not set, with what clients wrote in them.",
+    ] = "X-Forwarded-For"
 
 
 class CacheSettings(Struct, frozen=True):
@@ -240,7 +268,7 @@ class CacheSettings(Struct, frozen=True):
         Count, "Maximum number of boards, more than the Netherlands has stops; the least recently used is evicted."
     ] = 50_000
     bytes: Annotated[
-        Bytes, "Maximum size of rendered documents; those of the least recently used board are evicted."
+        Bytes, "Maximum size of boards and their rendered documents; the least recently used board is evicted first."
     ] = 256 << 20
     flights: Annotated[Count, "Maximum gateway requests in flight, then 503."] = 10_000
 

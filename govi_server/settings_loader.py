@@ -15,7 +15,18 @@ import msgspec
 from msgspec import Struct
 
 from govi_server.errors import ConfigError
-from govi_server.settings import GATEWAY_URL, SOURCE, SOURCES, TEXT, Config, ModuleSettings, Option, SettingType
+from govi_server.settings import (
+    GATEWAY_URL,
+    PROXY_HEADER,
+    PROXY_HEADERS,
+    SOURCE,
+    SOURCES,
+    TEXT,
+    Config,
+    ModuleSettings,
+    Option,
+    SettingType,
+)
 
 _MODULE_NAME = re.compile(r"[A-Za-z0-9-]+")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -279,8 +290,14 @@ def _guesses(value: object, setting_type: SettingType) -> list[Any]:
             return [f"tcp://{text}"]
         case "network":
             return _networks(text)
+        case "host":
+            return [text.rpartition("://")[2].partition("/")[0].partition(":")[0]]
         case _:
-            return get_close_matches(text.lower(), SOURCES, 1) if setting_type is SOURCE else _numbers(text)
+            if setting_type in (SOURCE, PROXY_HEADER):
+                values = SOURCES if setting_type is SOURCE else PROXY_HEADERS
+                lower = {value.lower(): value for value in values}
+                return [lower[match] for match in get_close_matches(text.lower(), lower, 1)]
+            return _numbers(text)
 
 
 def _endpoints(text: str) -> list[str]:

@@ -9,6 +9,9 @@ from twisted.python import usage
 
 from govi_server.application import NAME, make_service
 from govi_server.errors import ConfigError, StartupError
+from govi_server.runtime.printable_log import install
+from govi_server.runtime.program import open_log_file
+from govi_server.runtime.text import printable
 from govi_server.runtime.version import version_text
 from govi_server.settings_loader import SETTINGS, load
 
@@ -89,15 +92,16 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     """
     if reactor is None:
         from twisted.internet import reactor
+    install()
     path = options["config"]
     try:
         config = load(path, options.settings())
         try:
-            service = make_service(config, reactor)
+            service = make_service(config, reactor, open_log_file(options.parent))
         except ConfigError as error:  # about a setting without an option
             raise ConfigError(f"{path}: {error}") from None
     except (ConfigError, StartupError) as error:
-        raise SystemExit(f"{NAME}: {error}") from None
+        raise SystemExit(f"{NAME}: {printable(str(error))}") from None
     # A collection of all objects, among them 80,000 of modules that are never freed, would take 50 ms.
     gc.collect()
     gc.freeze()

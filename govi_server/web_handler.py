@@ -134,6 +134,10 @@ class WebHandler:
         self.request_handler = request_handler
         self.env = env
 
+    def reads_body(self) -> bool:
+        """Return whether post() reads env.body. Otherwise it is called before the body is received."""
+        return True
+
     async def get(self) -> None:
         """Respond to a GET."""
         raise NotImplementedError("a WebHandler must implement the methods that it allows")

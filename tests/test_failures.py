@@ -131,7 +131,7 @@ class ProgramTestCase(SynchronousTestCase):
         """Return the operators' response to a path."""
         protocol, transport = self.factory("operators").buildProtocol(None), StringTransport()
         protocol.makeConnection(transport)
-        protocol.dataReceived(f"GET {path} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
+        protocol.dataReceived(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
         (response,) = read_responses(transport.value())
         return response
 
@@ -149,7 +149,7 @@ class ProgramTestCase(SynchronousTestCase):
         board = Board(code, (Trip(operating_date="2026-01-01", data_owner_code="LIN"),), 0.0)
         body = messages.write_dris_55([board], None)
         client = Client(self.factory("kv55 callbacks"), addr=IPv4Address("TCP", "127.0.0.1", 4711))
-        client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        client.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         return client.response().status
 
     def get_stop(self, code: str = CODE) -> Response:

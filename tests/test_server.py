@@ -23,11 +23,13 @@ class DrainTests(WireTestCase):
         self.successResultOf(self.server.drain())
 
     def test_idle_connections_close(self) -> None:
-        """Connections without a request are closed immediately: new ones, and those between requests."""
+        """Connections without a request are closed after a second: new ones, and those between requests."""
         new, idle = self.client(), self.client()
         idle.get("/parrot/text/a")
         idle.received()
         drained = self.server.drain()
+        self.assertFalse(new.closed or idle.closed)
+        self.clock.advance(1)
         for client in (new, idle):
             self.assertTrue(client.closed)
             self.assertEqual(client.received(), b"")
@@ -36,6 +38,19 @@ class DrainTests(WireTestCase):
         idle.leave()
         self.successResultOf(drained)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_requests_on_their_way_are_answered(self) -> None:
+        """The first request of an accepted connection, and the next of an idle one, are answered shortly after."""
+        new, idle = self.client(), self.client()
+        idle.get("/parrot/text/a")
+        idle.received()
+        self.server.drain()
+        self.clock.advance(0.5)
+        for client in (new, idle):
+            client.get("/parrot/text/b")
+            response = client.response()
+            self.assertEqual((response.body, response.headers["Connection"]), (b"b", "close"))
+            self.assertTrue(client.closed)
 
     def test_requests_in_flight_finish(self) -> None:
         """A request in flight gets its response with Connection: close; requests after it get no response."""
@@ -75,8 +90,9 @@ class DrainTests(WireTestCase):
         client.get("/parrot/defer")
         lingering = self.client()
         drained = self.server.drain()
+        self.clock.advance(1)
         self.assertTrue(lingering.closed)
-        self.clock.pump([12, 1])
+        self.clock.pump([11, 1])
         self.assertEqual(client.response().status, 406)
         self.clock.advance(2)
         self.assertTrue(client.transport.disconnected)

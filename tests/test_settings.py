@@ -57,6 +57,34 @@ INVALID = (
     ("[limits]\nhead = 1e4", f"limits.head: invalid value 10000.0 (expected {BYTES}); did you mean 10000?"),
     ("cache = [60, 300]", "cache: invalid value [60, 300] (expected a table)"),
     ("[cache]\nfresh = true", f"cache.fresh: invalid value true (expected {SECONDS})"),
+    (
+        "[access]\nheader = 'X-Real-IP'",
+        "access.header: invalid value 'X-Real-IP' (expected 'X-Forwarded-For', 'Forwarded' or '')",
+    ),
+    (
+        "[access]\nheader = 'x-forwarded-for'",
+        "access.header: invalid value 'x-forwarded-for' (expected "
+        "'X-Forwarded-For', 'Forwarded' or ''); did you mean 'X-Forwarded-For'?",
+    ),
+    (
+        "[access]\nheader = ['Forwarded']",
+        "access.header: invalid value ['Forwarded'] (expected 'X-Forwarded-For', 'Forwarded' or ''); did you mean "
+        "'Forwarded'?",
+    ),
+    ("[access]\nheader = 1", "access.header: invalid value 1 (expected 'X-Forwarded-For', 'Forwarded' or '')"),
+    (
+        "[admin]\nhosts = 'a.example'",
+        "admin.hosts: invalid value 'a.example' (expected an array of hosts); did you mean ['a.example']?",
+    ),
+    (
+        "[admin]\nhosts = ['a.example:8081']",
+        "admin.hosts[0]: invalid host 'a.example:8081'; did you mean 'a.example'?",
+    ),
+    (
+        "[admin]\nhosts = ['http://a.example/']",
+        "admin.hosts[0]: invalid host 'http://a.example/'; did you mean 'a.example'?",
+    ),
+    ("[admin]\nhosts = ['*']", "admin.hosts[0]: invalid host '*' (expected a string such as 'status.example.org')"),
     ("[cache]\nentries = '1k'", f"cache.entries: invalid value '1k' (expected {COUNT})"),
     ("[gateway]\nmessage = 1.5", f"gateway.message: invalid value 1.5 (expected {BYTES})"),
     ("[breaker]\nfailures = {}", f"breaker.failures: invalid value {{}} (expected {COUNT})"),
@@ -253,6 +281,16 @@ class LoadTests(ConfigTestCase):
         self.assertEqual(config.feed.addresses, ("tcp://pubsub.besteffort.ndovloket.nl:7817",))
         self.assertEqual(config.feed.timetable, "")
         self.assertEqual([str(network) for network in parse_networks(kv55.allow)], ["127.0.0.0/8", "::1/128"])
+
+    def test_mapped_networks(self) -> None:
+        """Networks of IPv4 addresses within IPv6 are IPv4 networks, as the addresses of clients are."""
+        networks = parse_networks(
+            ["::ffff:192.0.2.0/120", "::ffff:192.0.2.7", "::ffff:0:0/96", "::/0", "2001:db8::/96"]
+        )
+        self.assertEqual(
+            [str(network) for network in networks],
+            ["192.0.2.0/24", "192.0.2.7/32", "0.0.0.0/0", "::/0", "2001:db8::/96"],
+        )
 
     def test_default_limits(self) -> None:
         """Deadlines and ages have the documented defaults."""

@@ -19,6 +19,8 @@ from twisted.python import usage
 from govi_server.errors import StartupError
 from govi_server.kv78turbo.recording import make_record, write_record
 from govi_server.kv78turbo.subscriber import Subscriber
+from govi_server.runtime.printable_log import install
+from govi_server.runtime.text import printable
 from govi_server.runtime.version import version_text
 from govi_server.settings import FEED_ADDRESS
 
@@ -219,20 +221,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options.parseOptions(arguments)
     except usage.UsageError as error:
-        raise SystemExit(f"govi-record: {error}") from None
+        raise SystemExit(f"govi-record: {printable(str(error))}") from None
     from twisted.internet import reactor as the_reactor  # the import installs the reactor
 
     reactor: Any = the_reactor
+    install()
     globalLogBeginner.beginLoggingTo([_observer(sys.stderr)], redirectStandardIO=False)
     try:
         recording = Recording(reactor, options, sys.stderr)
         recording.startService()
     except StartupError as error:
-        raise SystemExit(f"govi-record: {error}") from None
+        raise SystemExit(f"govi-record: {printable(str(error))}") from None
     reactor.addSystemEventTrigger("before", "shutdown", recording.stopService)
     reactor.run()
     if recording.recorder.error is not None:
-        raise SystemExit(f"govi-record: {recording.recorder.error}")
+        raise SystemExit(f"govi-record: {printable(recording.recorder.error)}")
 
 
 def _observer(out: TextIO) -> FileLogObserver:

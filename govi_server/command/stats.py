@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+from govi_server.runtime.text import escape_json, printable
 from govi_server.runtime.version import version_text
 from govi_server.statistics.formatting import read_moment
 from govi_server.statistics.html_report import page
@@ -206,7 +207,7 @@ def run(arguments: Sequence[str] | None, now: datetime) -> int:
     if not summary.lines:
         _print_error(f"no line matches: {summary.bad:,} bad, {summary.outside:,} outside the period")
     if options.json:
-        print(json.dumps(as_json(summary), indent=2))
+        print(escape_json(json.dumps(as_json(summary), indent=2)))
     else:
         print(as_text(summary), end="")
     if options.html:
@@ -220,7 +221,7 @@ def run(arguments: Sequence[str] | None, now: datetime) -> int:
 
 
 def _print_error(text: str) -> None:
-    print(f"govi-stats: {text}", file=sys.stderr)
+    print(f"govi-stats: {printable(text)}", file=sys.stderr)
 
 
 def main() -> None:

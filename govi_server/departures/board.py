@@ -1,8 +1,11 @@
 """A stop's departures: the values that sources create and modules render."""
 
 from dataclasses import dataclass
+from itertools import chain
+from sys import getsizeof
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 
 class Trip(Struct, frozen=True, gc=False):
@@ -42,3 +45,10 @@ class Board:
     """When the source's response was complete, in epoch seconds; the board's age counts from here."""
     envelope: tuple[tuple[str, str], ...] = ()
     """Header elements (name, text) of the source's message; empty for a board without a message."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that its trips and texts occupy."""
+        trips = ((trip, *astuple(trip)[:-1], *trip.extra) for trip in self.trips)
+        values = chain(chain.from_iterable(self.envelope), chain.from_iterable(trips))
+        return sum(getsizeof(value) for value in values if value is not None)

@@ -27,8 +27,8 @@ class Entry:
 
     def __init__(self, board: Board) -> None:
         self.board = board
-        self.size = 0
-        """Bytes of all renderings."""
+        self.size = board.size
+        """Bytes of the board and all renderings."""
         self.is_current = True
         """Whether the entry is still in the cache."""
         self._forms: dict[object, Sized] = {}
@@ -39,8 +39,8 @@ class BoardCache:
 
     An entry also holds renderings of its board, which saves 190 us per request for 20 departures
     (docs/performance.md). The settings bound the numbers of entries, bytes and pending requests; the least recently
-    used entries are evicted first. An OrderedDict looks up an entry in 0.09 us, cachetools' LRUCache in 0.28 us. An
-    entry is invalidated by a newer board, or when it exceeds the stale limit.
+    used entries are evicted first, to make room before anything is stored. An OrderedDict looks up an entry in 0.09
+    us, cachetools' LRUCache in 0.28 us. An entry is invalidated by a newer board, or when it exceeds the stale limit.
     """
 
     log = Logger()
@@ -59,7 +59,7 @@ class BoardCache:
         """Resumes waiting requests, and runs the work on many boards."""
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self.bytes = 0
-        """The size of all renderings."""
+        """The size of all boards and renderings."""
         self.last_request: tuple[str, float] | None = None
         """The stop and the time of the latest request to the source; it may not exist."""
         self.evicted = 0
@@ -128,10 +128,18 @@ class BoardCache:
         return was_cached
 
     def put(self, board: Board) -> Entry:
-        """Store a board, replacing the stop's previous one; return its entry."""
+        """Store a board, replacing the stop's previous one; return its entry.
+
+        A board larger than the cache is not stored.
+        """
         self._remove(board.code)
-        entry = self._entries[board.code] = Entry(board)
-        self._shrink()
+        entry = Entry(board)
+        if entry.size > self.limits.bytes:
+            entry.is_current = False
+            return entry
+        self._make_room(entry.size, 1)
+        self._entries[board.code] = entry
+        self.bytes += entry.size
         return entry
 
     def boards(self) -> list[Board]:
@@ -141,19 +149,21 @@ class BoardCache:
     def rendered(self, entry: Entry, form: object, render: Callable[[Board], _Form]) -> _Form:
         """Return a rendering of an entry's board, stored with the entry.
 
-        form: the rendering's key, always used with the same function. A rendering larger than the cache is not
-        stored.
+        form: the rendering's key, always used with the same function. A rendering that does not fit into the cache
+        with its board is not stored.
         """
         stored: _Form | None = entry._forms.get(form)  # type: ignore[assignment]  # the key determines the type
         if stored is not None:
             return stored
         rendered = render(entry.board)
-        if len(rendered) <= self.limits.bytes:
-            entry._forms[form] = rendered
+        if entry.size + len(rendered) <= self.limits.bytes:
             if self._entries.get(entry.board.code) is entry:
-                entry.size += len(rendered)
+                self._entries.move_to_end(entry.board.code)  # or else it would make room for itself
+                self._make_room(len(rendered), 0)
+            if self._entries.get(entry.board.code) is entry:  # not expired
                 self.bytes += len(rendered)
-                self._shrink()
+            entry.size += len(rendered)
+            entry._forms[form] = rendered
         return rendered
 
     def _on_board(self, board: Board) -> None:
@@ -186,13 +196,13 @@ class BoardCache:
             entry.is_current = False
             self.bytes -= entry.size
 
-    def _shrink(self) -> None:
-        """Evict entries, the least recently used first, while they exceed the limits or have expired."""
+    def _make_room(self, size: int, entries: int) -> None:
+        """Evict expired entries, and the least recently used ones until so many bytes and entries fit."""
         while self._entries:
             code, entry = next(iter(self._entries.items()))
-            exceeds_limits = len(self._entries) > self.limits.entries or self.bytes > self.limits.bytes
+            fits = len(self._entries) + entries <= self.limits.entries and self.bytes + size <= self.limits.bytes
             if self.age(entry) <= self.limits.stale:
-                if not exceeds_limits:
+                if fits:
                     return
                 self.evicted += 1
             self._remove(code)

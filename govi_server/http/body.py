@@ -1,10 +1,11 @@
 """Read the body of a request, with Content-Length or chunked. Pure: no transport, no clock.
 
 ``feed(data)`` accepts bytes in pieces of any size. It returns None until the body is complete, and then the bytes
-that follow it; it raises RequestError. ``body`` is the body so far.
+that follow it; it raises RequestError. ``body`` is the body so far, empty if it is discarded; ``size`` its bytes.
 """
 
 import re
+from io import BytesIO
 
 from govi_server.http.request import CHUNKED, RequestError
 
@@ -26,48 +27,60 @@ def _bad_request(reason: str) -> RequestError:
     return RequestError("400 Bad Request", reason)
 
 
-def _too_large(limit: int) -> RequestError:
+def too_large(limit: int) -> RequestError:
+    """Return the error of a body that exceeds a limit, in bytes."""
     return RequestError("413 Content Too Large", f"The body exceeds {limit} bytes")
 
 
-class LengthBody:
-    """A body of a known length (Content-Length)."""
+class _Content:
+    """The content of a body, in one buffer: a list of small pieces would need many times their bytes."""
 
-    def __init__(self, length: int, limit: int) -> None:
-        if length > limit:
-            raise _too_large(limit)
-        self._missing = length
-        self._pieces: list[bytes] = []
+    def __init__(self, is_discarded: bool) -> None:
+        self._content = None if is_discarded else BytesIO()
 
     @property
     def body(self) -> bytes:
-        """The bytes received so far."""
-        return b"".join(self._pieces)
+        """The bytes received so far; not a copy."""
+        return b"" if self._content is None else self._content.getvalue()
+
+    @property
+    def size(self) -> int:
+        """The bytes that are held."""
+        return 0 if self._content is None else self._content.tell()
+
+    def _append(self, piece: bytes) -> None:
+        if self._content is not None:
+            self._content.write(piece)
+
+
+class LengthBody(_Content):
+    """A body of a known length (Content-Length)."""
+
+    def __init__(self, length: int, limit: int, is_discarded: bool = False) -> None:
+        super().__init__(is_discarded)
+        if length > limit:
+            raise too_large(limit)
+        self._missing = length
 
     def feed(self, data: bytes) -> bytes | None:
         """Receive bytes; return those that follow the body, or None until it is complete."""
         piece, rest = data[: self._missing], data[self._missing :]
-        self._pieces.append(piece)
+        self._append(piece)
         self._missing -= len(piece)
         return None if self._missing else rest
 
 
-class ChunkedBody:
+class ChunkedBody(_Content):
     """A chunked body (RFC 9112 section 7.1). A bare LF does not end a line."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, is_discarded: bool = False) -> None:
+        super().__init__(is_discarded)
         self._limit = limit
-        self._size = 0
-        self._pieces: list[bytes] = []
+        self._announced = 0  # the sizes of all chunks so far
         self._pending = b""
         self._missing = 0  # bytes of the current chunk, including its CRLF, that are still to be received
         self._extras = 0
         self._in_trailer = False
-
-    @property
-    def body(self) -> bytes:
-        """The bytes received so far."""
-        return b"".join(self._pieces)
 
     def feed(self, data: bytes) -> bytes | None:
         """Receive bytes; return those that follow the body, or None until it is complete."""
@@ -97,7 +110,7 @@ class ChunkedBody:
     def _receive_chunk(self, data: bytes, start: int) -> int:
         """Receive the part of the current chunk that begins at an index; return its length in bytes."""
         content = data[start : start + max(self._missing - 2, 0)]
-        self._pieces.append(content)
+        self._append(content)
         self._missing -= len(content)
         if self._missing > 2:
             return len(content)
@@ -114,9 +127,9 @@ class ChunkedBody:
             raise _bad_request("Invalid chunk size (expected a hexadecimal number)")
         self._count_extra(max(len(line) - _SIZE_BYTES, 0))
         size = int(match[1], 16)
-        self._size += size
-        if self._size > self._limit:
-            raise _too_large(self._limit)
+        self._announced += size
+        if self._announced > self._limit:
+            raise too_large(self._limit)
         self._missing = size + 2 if size else 0
         self._in_trailer = not size
 
@@ -131,6 +144,9 @@ class ChunkedBody:
             raise _bad_request("Too many chunk extensions or trailers")
 
 
-def body_reader(length: int, limit: int) -> LengthBody | ChunkedBody:
-    """Return the reader of a body. length: in bytes, or CHUNKED. limit: the largest body accepted, in bytes."""
-    return ChunkedBody(limit) if length == CHUNKED else LengthBody(length, limit)
+def body_reader(length: int, limit: int, is_discarded: bool = False) -> LengthBody | ChunkedBody:
+    """Return the reader of a body.
+
+    length: in bytes, or CHUNKED. limit: the largest body accepted, in bytes. is_discarded: whether to drop its bytes.
+    """
+    return ChunkedBody(limit, is_discarded) if length == CHUNKED else LengthBody(length, limit, is_discarded)

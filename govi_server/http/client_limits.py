@@ -10,7 +10,7 @@ from typing import NamedTuple
 from twisted.internet.interfaces import IAddress, IReactorTime
 
 from govi_server.http.addresses import Address, host_of, ip_of, ip_of_host, parse_ip, truncated
-from govi_server.http.request import Environ
+from govi_server.http.request import Environ, ascii_lower
 from govi_server.settings import AccessSettings, Network, parse_networks
 
 ROUNDING_SECONDS = 1e-3
@@ -46,6 +46,7 @@ class ClientLimits:
         self.limits = limits
         self._unlimited = parse_networks(limits.unlimited)
         self._proxies = parse_networks(limits.proxies)
+        self._header = ascii_lower(limits.header)
         # Keyed by text: hashing an ipaddress object costs more than the cache saves.
         self._client = lru_cache(maxsize=MAX_CLIENTS // 10)(self._make_client)
         self._connections: Counter[str] = Counter()
@@ -111,19 +112,19 @@ class ClientLimits:
 
     def is_forwarded(self, env: Environ) -> bool:
         """Return whether a proxy forwards a request, so that its client is not the peer of its connection."""
-        return bool(self._proxies) and ("forwarded" in env or "x-forwarded-for" in env)
+        return bool(self._proxies) and self._header in env
 
     def address(self, addr: IAddress | None, env: Environ) -> Address | None:
-        """Return the address of a request's client: the peer's, or the one in the header fields of trusted proxies.
+        """Return the address of a request's client: the peer's, or the one in the header field of trusted proxies.
 
-        Forwarded (RFC 7239) takes precedence over X-Forwarded-For. Each proxy appends its peer, so the fields are
-        read from the end: the client is the first address that is not a trusted proxy. If any proxy is trusted, so is
-        a peer on a unix socket.
+        Each proxy appends its peer, so the field is read from the end: the client is the first address that is not a
+        trusted proxy. If any proxy is trusted, so is a peer on a unix socket.
         """
         address = ip_of(addr)
-        if not self._proxies:
+        if not self.is_forwarded(env):
             return address
-        for text in reversed(_forwarded_addresses(env)):
+        elements = ",".join(env.get_all(self._header, [])).split(",")
+        for text in reversed(_forwarded_addresses(elements, self._header == "forwarded")):
             if address is not None and not _is_within(address, self._proxies):
                 break
             try:
@@ -145,18 +146,15 @@ _FOR = re.compile(r'(?:^|;)[ \t]*[Ff][Oo][Rr]=(?:"([^"\\]*)"|([^;, \t"]*))')
 _NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)|([0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*))(?::[0-9]{1,5})?")
 
 
-def _forwarded_addresses(env: Environ) -> list[str]:
+def _forwarded_addresses(elements: Sequence[str], have_parameters: bool) -> list[str]:
     """Return the addresses that a request was forwarded for, the nearest last; "" for an invalid address.
 
-    Invalid addresses are not left out, or else an element written by the client could pass for a proxy's.
+    elements: of X-Forwarded-For, or of Forwarded, which have parameters. Invalid addresses are not left out, or else
+    an element written by the client could pass for a proxy's. Empty elements are (RFC 9110 section 5.6.1.2).
     """
-    if "forwarded" in env:
-        elements = map(_FOR.search, ",".join(env.get_all("forwarded", [])).split(","))
-        nodes = [(match[1] or match[2] or "") if match else "" for match in elements]
-    elif "x-forwarded-for" in env:
-        nodes = ",".join(env.get_all("x-forwarded-for", [])).split(",")
-    else:
-        nodes = []
+    nodes = [node for node in (element.strip(" \t") for element in elements) if node]
+    if have_parameters:
+        nodes = [(match[1] or match[2] or "") if match else "" for match in map(_FOR.search, nodes)]
     addresses = (_NODE.fullmatch(node.strip(" \t")) for node in nodes)
     return [next(filter(None, match.groups()), "") if match else "" for match in addresses]
 

@@ -20,8 +20,19 @@ _STATUS = re.compile(r"[1-5][0-9]{2} [\t -~]*")
 NO_STORE = ("Cache-Control", "no-store")
 """The header field of responses that caches must not store."""
 
+RETRY_AFTER = ("Retry-After", "5")
+"""The header field of a response to a request that the server has no room for, in seconds."""
+
 Fields = tuple[tuple[str, str], ...]
 """Header fields as a hashable value."""
+
+POLICY = "Content-Security-Policy"
+
+SAFETY_HEADERS: Fields = (("X-Content-Type-Options", "nosniff"), (POLICY, "default-src 'none'; sandbox"))
+"""Header fields of every response of every port: a browser runs and loads nothing, whatever a source sent.
+
+Pages replace the policy with their own: see pages/assets.py.
+"""
 
 
 def pairs(headers: Headers) -> list[tuple[str, str]]:
@@ -54,7 +65,7 @@ def is_bodiless(status: str) -> bool:
 def format_head(
     status: str, headers: Iterable[tuple[str, str]], length: int | None, *, now: float, connection: str = ""
 ) -> bytes:
-    """Return the head of a response, including the final empty line.
+    """Return the head of a response, including SAFETY_HEADERS and the final empty line.
 
     status: code and reason, such as '200 Ok'. length: bytes of the body; None for a body that ends with the
     connection. now: epoch seconds, for Date. connection: the Connection field, '' for none. Raises ValueError for an
@@ -64,7 +75,7 @@ def format_head(
         raise ValueError(f"invalid status {status!r}")
     lines = [f"HTTP/1.1 {status}", f"Date: {format_http_date(now)}"]
     bodiless = is_bodiless(status)
-    for name, value in headers:
+    for name, value in with_safety_headers(headers):
         line = _line(name, value)
         if not (bodiless and name.lower() == "content-type"):
             lines.append(line)
@@ -73,6 +84,13 @@ def format_head(
     if connection:
         lines.append(f"Connection: {connection}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def with_safety_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the header fields of a response with those of SAFETY_HEADERS that it does not have."""
+    fields = list(headers)
+    names = {name.lower() for name, _ in fields}
+    return [*fields, *(field for field in SAFETY_HEADERS if field[0].lower() not in names)]
 
 
 def format_lines(headers: Iterable[tuple[str, str]]) -> str:

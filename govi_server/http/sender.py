@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from govi_server.http.cors import is_preflight, preflight_headers
 from govi_server.http.receiver import RequestReceiver
 from govi_server.http.request import Environ
-from govi_server.http.response import Fields, Headers, format_head, format_response, pairs
+from govi_server.http.response import RETRY_AFTER, Fields, Headers, format_head, format_response, pairs
 from govi_server.http.state import IN_REQUEST, Lifecycle, State
 from govi_server.http.stream import Stream
 from govi_server.sockets.transport import IClientTransport, write_now
@@ -53,6 +53,8 @@ class Sender(RequestReceiver):
         self.read_closed = False
         """Whether the client has closed its sending side."""
         self._stream: Stream | None = None
+        self._response_size = 0
+        """Bytes of the last response, of which the client may not have read all."""
 
     def send_response(self, response: str | bytes, status: str = "200 Ok", headers: Headers | None = None) -> None:
         """Send a response with a body, a status such as '404 Not Found', and header fields.
@@ -97,12 +99,19 @@ class Sender(RequestReceiver):
 
     def handle_timeout(self) -> bool:
         """Send 406 to a request past its deadline unless its response has begun; return whether it was sent."""
+        return self._end_request("Gateway timeout\n", "406 Gateway timeout", ())
+
+    def handle_overload(self) -> bool:
+        """Send 503 to a request that holds too much, unless its response has begun; return whether it was sent."""
+        return self._end_request("Too many unfinished requests\n", "503 Service Unavailable", [RETRY_AFTER])
+
+    def _end_request(self, text: str, status: str, headers: Headers) -> bool:
         state = self.connection.state
         if self.connection.is_ending or state in _RESPONDED:
             return False
         self.mark("wait" if state is State.PROCESSING else "receive")
         self.keep_alive = False
-        self.send_response("Gateway timeout\n", "406 Gateway timeout")
+        self.send_response(text, status, headers)
         self.mark("send")
         return True
 
@@ -178,7 +187,7 @@ class Sender(RequestReceiver):
             return False
         if self.connection.state in _RESPONDED:
             raise RuntimeError("the request already has a response")
-        if self.server.draining or (self.read_closed and not self._buffer):
+        if self.server.draining or self.has_long_body or (self.read_closed and not self._buffer):
             self.keep_alive = False
         return True
 
@@ -187,6 +196,7 @@ class Sender(RequestReceiver):
         self._describe()
         self.record.set_response(status, size)
         self.connection.enter(State.SENDING)
+        self._response_size = len(head) + len(body)
         if len(body) <= MAX_COPIED_BYTES:
             write_now(self.sock, head + body)
         else:
@@ -198,7 +208,7 @@ class Sender(RequestReceiver):
             self.record.describe(self._env["request_method"], self._env["path_info"])
 
 
-_RESPONDED = frozenset((State.SENDING, State.WRITE_PAUSED, State.STREAMING))
+_RESPONDED = frozenset((State.SENDING, State.WRITE_PAUSED, State.STREAMING, State.DISCARDING))
 
 
 def connection_field(env: Environ | None, keep_alive: bool) -> str:

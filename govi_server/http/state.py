@@ -103,6 +103,8 @@ class State(Enum):
     """A response was written faster than the client reads; the transport has paused its producer."""
     STREAMING = auto()
     """The head of an endless response was written; the module writes the body as events occur."""
+    DISCARDING = auto()
+    """The response was sent; the rest of the request's body, which no module reads, is received and discarded."""
     YIELDING = auto()
     """Pipelined requests wait while other connections are served."""
     LINGERING = auto()
@@ -164,10 +166,14 @@ TABLE: Mapping[State, Rule] = {
     _S.NEW: _rule(_D.REQUEST, _I.PARSED, _S.IDLE, _S.RECEIVING, _S.SENDING, _S.LINGERING, _S.CLOSING, _S.CLOSED),
     _S.IDLE: _rule(_D.KEEP_ALIVE, _I.PARSED, _S.IDLE, _S.RECEIVING, _S.SENDING, _S.LINGERING, _S.CLOSING, _S.CLOSED),
     _S.RECEIVING: _rule(_D.REQUEST, _I.PARSED, _S.PROCESSING, _S.SENDING, _S.LINGERING, _S.CLOSING, _S.CLOSED),
-    _S.PROCESSING: _rule(_D.REQUEST, _I.BUFFERED, _S.SENDING, _S.STREAMING, _S.CLOSED),
-    _S.SENDING: _rule(_D.REQUEST, _I.BUFFERED, _S.WRITE_PAUSED, _S.IDLE, _S.YIELDING, _S.LINGERING, _S.CLOSED),
+    # PROCESSING goes back to RECEIVING when the module reads the body.
+    _S.PROCESSING: _rule(_D.REQUEST, _I.BUFFERED, _S.RECEIVING, _S.SENDING, _S.STREAMING, _S.CLOSED),
+    _S.SENDING: _rule(
+        _D.REQUEST, _I.BUFFERED, _S.WRITE_PAUSED, _S.IDLE, _S.DISCARDING, _S.YIELDING, _S.LINGERING, _S.CLOSED
+    ),
     _S.WRITE_PAUSED: _rule(_D.REQUEST, _I.BUFFERED, _S.SENDING, _S.STREAMING, _S.LINGERING, _S.CLOSED),
     _S.STREAMING: _rule(None, _I.BUFFERED, _S.WRITE_PAUSED, _S.LINGERING, _S.CLOSED),
+    _S.DISCARDING: _rule(_D.REQUEST, _I.PARSED, _S.IDLE, _S.YIELDING, _S.LINGERING, _S.CLOSING, _S.CLOSED),
     _S.YIELDING: _rule(_D.KEEP_ALIVE, _I.BUFFERED, _S.IDLE, _S.SENDING, _S.LINGERING, _S.CLOSING, _S.CLOSED),
     _S.LINGERING: _rule(_D.LINGER, _I.DISCARDED, _S.CLOSED),
     _S.CLOSING: _rule(_D.CLOSE, _I.DISCARDED, _S.CLOSED),
@@ -204,6 +210,11 @@ class Lifecycle:
     def is_ending(self) -> bool:
         """Whether the connection serves no more requests."""
         return self.state.rule.input is Input.DISCARDED
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no part of a request was received, or none since the last response."""
+        return self.state in (State.NEW, State.IDLE)
 
     def enter(self, state: State) -> None:
         """Enter a state and set its deadline, counted from now; a deadline that both states share runs on.

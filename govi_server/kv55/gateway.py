@@ -16,7 +16,8 @@ from zope.interface import Interface, implementer
 from govi_server.departures.board import Board
 from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
 from govi_server.kv55 import messages
-from govi_server.kv55.messages import BadMessage, GatewayRequest
+from govi_server.kv55.messages import GatewayRequest
+from govi_server.kv55.parsing import BadMessage, unpack
 from govi_server.runtime.throttled_warnings import WARNING_INTERVAL, ThrottledWarnings
 from govi_server.settings import SUBSCRIBER_ID, GatewaySettings
 
@@ -214,7 +215,7 @@ class Gateway(Service):
         """
         delivery = Delivery(self.log)
         try:
-            data = messages.unpack(data, self._limits.message)
+            data = unpack(data, self._limits.message)
             boards = messages.read_dris_55(data, self._clock.seconds())
         except BadMessage as error:
             self._deliver_error(data, str(error), delivery)
@@ -228,10 +229,10 @@ class Gateway(Service):
             delivery.error = Unsolicited(f"stop {codes} was not requested")
         return delivery
 
-    def refuse(self, client: str) -> None:
-        """Count and log a callback from a client that is not allowed to send any."""
-        text = "{gateway}: callback from {client}, which is not in the module's `allow`, rejected"
-        self.incidents.add("refused", text, gateway=self.description, client=client)
+    def refuse(self, origin: str, setting: str) -> None:
+        """Count and log a callback that is not allowed. setting: the one that does not name its origin."""
+        text = "{gateway}: callback from {origin}, which is not in {setting}, rejected"
+        self.incidents.add("refused", text, gateway=self.description, origin=origin, setting=setting)
 
     def stopService(self) -> Deferred[None]:
         """End the pending requests and the connections to the gateway."""

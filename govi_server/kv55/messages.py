@@ -1,7 +1,6 @@
 """Parses and writes KV55's messages: DRIS_55_REQ, DRIS_55 and DRIS_55_RES (docs/protocols.md, section 1.2).
 
-The parser allows no entities, DTD or network access; sizes are bounded before and after gunzip. The writer escapes
-all text. Unreadable messages raise BadMessage.
+The documents made of a message are bounded. The writer escapes all text. Unreadable messages raise BadMessage.
 """
 
 import re
@@ -16,7 +15,7 @@ from lxml import etree
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.times import local_timestamp, utc_timestamp
 from govi_server.departures.timing_point import TIMING_POINT_CODE_PATTERN, is_timing_point_code
-from govi_server.runtime.gunzip import GZIP_MAGIC, gunzip
+from govi_server.kv55.parsing import MAX_NAMESPACES, BadMessage, parse_document
 from govi_server.runtime.text import nonblank
 from govi_server.settings import SUBSCRIBER_ID
 
@@ -26,6 +25,19 @@ LICENSE = "http://openov.nl/license/GOVI-1.0-TravelInfo"
 """The licence of GOVI's travel information, which openOV places before Request (docs/protocols.md, section 1.1)."""
 
 CONTENT_TYPE = "text/xml; charset=utf-8"
+
+MAX_DOCUMENT_BYTES = 128 << 10
+"""Size of the documents of all boards in a message: a board of 180 trips, where GOVI's have five (docs/protocols.md,
+section 1.2). Parsing, rendering or compressing as much takes a few milliseconds, in which no client is served."""
+
+MAX_TRIPS = 500
+"""Trips of a message. Empty ones are small, but reading and writing each takes a few microseconds."""
+
+MAX_UNKNOWN_ELEMENTS = 3_000
+"""Unknown elements of the trips of a message: serializing each takes a microsecond."""
+
+MAX_NAMESPACE_COMPARISONS = 1_000_000
+"""Of the names in unknown elements with the namespaces in use there, each of a few nanoseconds."""
 
 # The elements of a Trip in the interface's order, with the fields of Trip.
 _TRIP = {
@@ -56,50 +68,10 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SPECIAL = re.compile("[^\t\n\x20-%'-;=?-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-class BadMessage(ValueError):
-    """A message is malformed, of another type, or too large; the error's message states the reason."""
-
-
-def unpack(data: bytes, limit: int) -> bytes:
-    """Gunzip a message if it is gzip, regardless of its header fields (docs/protocols.md, section 1.1).
-
-    limit: maximum bytes of the result. Raises BadMessage.
-    """
-    if data.startswith(GZIP_MAGIC):
-        try:
-            return gunzip(data, limit)
-        except ValueError as error:
-            raise BadMessage(str(error)) from None
-    if len(data) > limit:
-        raise BadMessage(f"more than {limit} bytes")
-    return data
-
-
 def code_in(data: bytes) -> str | None:
     """Return the first TimingPointCode in bytes that may be invalid XML; None without one."""
     match = _CODE_IN_BYTES.search(data)
     return match[1].decode("ascii") if match else None
-
-
-def _parse(data: bytes, root: str) -> etree._Element:
-    """Parse an XML document with this root element. Raises BadMessage."""
-    parser = etree.XMLParser(
-        resolve_entities=False,
-        no_network=True,
-        load_dtd=False,
-        huge_tree=False,
-        remove_comments=True,
-        remove_pis=True,
-    )
-    try:
-        element = etree.fromstring(data, parser)
-    except (etree.XMLSyntaxError, ValueError) as error:
-        raise BadMessage(f"not well-formed XML: {ascii(str(error))[1:-1][:200]}") from None
-    if element.getroottree().docinfo.doctype:
-        raise BadMessage("a document type is not allowed")
-    if element.tag != root:
-        raise BadMessage(f"the document is {str(element.tag)[:80]!r}, not {root}")
-    return element
 
 
 def _texts(parent: etree._Element, names: Iterable[str]) -> tuple[tuple[str, str], ...]:
@@ -124,31 +96,78 @@ def _require_code(timing_point: etree._Element) -> str:
 
 def read_dris_55(data: bytes, now: float) -> list[Board]:
     """Parse a DRIS_55 response into a Board for each TimingPoint, received now (epoch seconds). Raises BadMessage."""
-    document = _parse(data, "DRIS_55")
+    document = parse_document(data, "DRIS_55")
     request = _require(document, "Request")
     error = request.findtext("Error")
     if error is not None:
         raise BadMessage(f"the response is an error: {error[:80]!r}")
-    envelope = _texts(document, _DOCUMENT) + _texts(request, _REQUEST)
-    boards = [
-        Board(_require_code(point), tuple(_read_trip(trip) for trip in point.iterfind("Trip")), now, envelope)
-        for point in request.iterfind("TimingPoint")
-    ]
+    reader = _BoardReader(now, _texts(document, _DOCUMENT) + _texts(request, _REQUEST))
+    boards = [reader.board(point) for point in request.iterfind("TimingPoint")]
     if not boards:
         raise BadMessage("Request without TimingPoint")
     return boards
 
 
-def _read_trip(element: etree._Element) -> Trip:
-    known: dict[str, str] = {}
-    extra: list[str] = []
-    for child in element:
-        value = _TRIP.get(cast(str, child.tag))  # only comments have other tags, and they are removed
-        if value is None or value in known or len(child) or child.keys():
-            extra.append(etree.tostring(child, encoding="unicode", with_tail=False))
-        else:
-            known[value] = child.text or ""
-    return Trip(**known, extra=tuple(extra))
+class _BoardReader:
+    """Reads the boards of a message, up to the size of all their documents. Raises BadMessage beyond it."""
+
+    def __init__(self, now: float, envelope: tuple[tuple[str, str], ...]) -> None:
+        self._now = now
+        self._envelope = envelope
+        self._remaining = MAX_DOCUMENT_BYTES
+        self._remaining_trips = MAX_TRIPS
+        self._check(sum(len(text) for _, text in envelope))  # before it is escaped
+        self._empty_size = len(write_dris_55([Board("", (), now, envelope)]))
+        self._elsewhere = etree.Element("elsewhere")
+        self._unknown_elements = self._comparisons = 0
+
+    def board(self, point: etree._Element) -> Board:
+        code = _require_code(point)
+        self._count(self._empty_size + len(code))  # each document has its own envelope
+        return Board(code, tuple(self._read_trip(trip) for trip in point.iterfind("Trip")), self._now, self._envelope)
+
+    def _read_trip(self, element: etree._Element) -> Trip:
+        known: dict[str, str] = {}
+        extra: list[str] = []
+        size = 0
+        self._remaining_trips -= 1
+        if self._remaining_trips < 0:
+            raise BadMessage(f"more than {MAX_TRIPS} trips")
+        for child in list(element):
+            value = _TRIP.get(cast(str, child.tag))  # only comments have other tags, and they are removed
+            if value is None or value in known or len(child) or child.keys():
+                extra.append(text := self._serialize(child))
+            else:
+                known[value] = text = child.text or ""
+            size += len(text)
+            self._check(size)
+        trip = Trip(**known, extra=tuple(extra))
+        self._count(len(_write_trip(trip).encode()))
+        return trip
+
+    def _serialize(self, element: etree._Element) -> str:
+        """Return the XML of an unknown element, with only those namespaces of the message that it uses."""
+        self._unknown_elements += 1
+        if self._unknown_elements > MAX_UNKNOWN_ELEMENTS:
+            raise BadMessage(f"more than {MAX_UNKNOWN_ELEMENTS} unknown elements")
+        if len(element) or element.keys():
+            names = sum(1 + len(inner.keys()) for inner in element.iter())
+            self._comparisons += names * min(names, MAX_NAMESPACES)
+            if self._comparisons > MAX_NAMESPACE_COMPARISONS:
+                raise BadMessage("too many names in unknown elements")
+        # In its own document, an element gets all the declarations that are in scope; a moved one only those it uses.
+        self._elsewhere.append(element)
+        xml = etree.tostring(element, encoding="unicode", with_tail=False)
+        self._elsewhere.clear()
+        return xml
+
+    def _count(self, size: int) -> None:
+        self._check(size)
+        self._remaining -= size
+
+    def _check(self, size: int) -> None:
+        if size > self._remaining:
+            raise BadMessage(f"boards of more than {MAX_DOCUMENT_BYTES} bytes")
 
 
 def write_dris_55(boards: Sequence[Board], license_url: str | None = LICENSE) -> bytes:
@@ -229,7 +248,7 @@ def write_dris_55_req(request: GatewayRequest, now: float) -> bytes:
 
 def read_dris_55_req(data: bytes) -> GatewayRequest:
     """Parse a DRIS_55_REQ. Raises BadMessage."""
-    document = _parse(data, "DRIS_55_REQ")
+    document = parse_document(data, "DRIS_55_REQ")
     request = _require(document, "Request")
     return GatewayRequest(
         _require_code(_require(request, "TimingPoint")),

@@ -252,8 +252,11 @@ def _passing_times(
     return resolve(day, literal.at_stop(stop_type), updated, is_recorded=status in _RECORDED)
 
 
-def expires_at(key: bytes, values: bytes) -> float:
-    """Return when a passtime may be removed (epoch seconds); a time in the repeated hour is its second moment."""
+def expires_at(key: bytes, values: bytes, updated_by: float = math.inf) -> float:
+    """Return when a passtime may be removed (epoch seconds); a time in the repeated hour is its second moment.
+
+    updated_by: its last update is not later (epoch seconds).
+    """
     day = read_date(key.split(b"|", _JOURNEY_COLUMNS + 2)[_JOURNEY_COLUMNS].decode())
     timestamp, *times, status, _, stop_type = values.decode().split("|", _STOP_TYPE + 1)[: _STOP_TYPE + 1]
     if day is None:
@@ -261,13 +264,15 @@ def expires_at(key: bytes, values: bytes) -> float:
     if min(times) >= "12" and max(times) < "24":  # all known, and of the operating date
         latest = _seconds(max(times))
     else:
-        resolved = _passing_times(day, times, _timestamp(timestamp), status, stop_type)
+        updated = _timestamp(timestamp)
+        updated = None if updated is None else min(updated, updated_by)
+        resolved = _passing_times(day, times, updated, status, stop_type)
         latest = max((time for time in resolved if time is not None), default=None)
     return 0.0 if latest is None else moment(day, latest, math.inf) + HIDDEN_AFTER_SECONDS
 
 
-def parse_passtime(key: bytes, values: bytes, code: str, updated: float = math.inf) -> Passtime:
-    """Parse a stored passtime of a TimingPointCode. updated: its last update is not later (epoch seconds)."""
+def parse_passtime(key: bytes, values: bytes, code: str, updated_by: float = math.inf) -> Passtime:
+    """Parse a stored passtime of a TimingPointCode. updated_by: its last update is not later (epoch seconds)."""
     fields: dict[str, Any] = {}
     extra: list[tuple[str, str]] = []
     for (name, field, parse), column in zip(_FIELD_PARSERS, texts(key + b"|" + values), strict=True):
@@ -277,7 +282,7 @@ def parse_passtime(key: bytes, values: bytes, code: str, updated: float = math.i
         elif value is not None:
             extra.append((name, value))
     if fields["last_update"] is not None:
-        fields["last_update"] = min(fields["last_update"], updated)
+        fields["last_update"] = min(fields["last_update"], updated_by)
     day, status, last_update = fields["operation_date"], fields["trip_stop_status"], fields["last_update"]
     columns = [fields[field] or "" for field in _TIME_FIELDS]
     times = _passing_times(day, columns, last_update, status, fields["journey_stop_type"])

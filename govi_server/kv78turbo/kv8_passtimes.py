@@ -264,12 +264,14 @@ class Passtimes:
     def restore_passtime(self, key: bytes, restored: StoredPasstime, reject: Reject) -> None:
         """Store a passtime of a snapshot if it is valid and not expired. What is already stored arrived later."""
         now = self._now()
-        if not (is_valid_key(key) and is_valid_values(restored.values)) or expires_at(key, restored.values) <= now:
+        if not (is_valid_key(key) and is_valid_values(restored.values)):
             return
         operator = key.partition(b"|")[0].decode()
         restored.last_heard = min(restored.last_heard or self.last_heard.get(operator, now), now)
         if restored.stamp is None:  # older snapshots do not contain it
             restored.stamp = restored.access_stamp = _Stamps(stamp_of(now))[restored.values.partition(b"|")[0]]
+        if expires_at(key, restored.values, restored.updated_by) <= now:
+            return
         stored = self._index.find(key)
         if is_older(restored.stamp, self.tombstones.stamp(key)):
             reject("older")
@@ -322,7 +324,7 @@ class Passtimes:
             now = self._now()
             for key, passtime in list(stop.passtimes.items()):
                 passtime.last_heard = min(passtime.last_heard, now)
-                if expires_at(key, passtime.values) > now and not _is_forgotten(passtime, now):
+                if expires_at(key, passtime.values, passtime.updated_by) > now and not _is_forgotten(passtime, now):
                     self._operators.count(key, passtime, now, censuses)
                     continue
                 self._index.remove(key, passtime)

@@ -5,6 +5,7 @@ same passtime may move to another UserStopCode or TimingPointCode. Each operatio
 passtimes a stop or a journey has.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 from msgspec import Struct
@@ -13,7 +14,7 @@ from govi_server.kv78turbo.bounded_table import BoundedTable, Probation, largest
 from govi_server.kv78turbo.ctx import Reject
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv8_columns import EMPTY, STATUS, WHEELCHAIR, journey_of, line_of
-from govi_server.kv78turbo.stamps import Stamp, is_older
+from govi_server.kv78turbo.stamps import TICKS, Stamp, is_older
 from govi_server.settings import PasstimeSettings
 
 LineKey = tuple[str, str, str]
@@ -60,6 +61,11 @@ class StoredPasstime(Struct, gc=False, eq=False):
     def size(self) -> int:
         """The bytes of its values and key, and of the tables that refer to it."""
         return len(self.values) + OVERHEAD_BYTES
+
+    @property
+    def updated_by(self) -> float:
+        """The moment of its stamp (epoch seconds), which its LastUpdateTimeStamp may be after."""
+        return math.inf if self.stamp is None else self.stamp / TICKS
 
 
 def merge(first: StoredPasstime, second: StoredPasstime) -> StoredPasstime:

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from govi_server.runtime.gunzip import gunzip
+from govi_server.runtime.text import escape_json
 
 MAX_CTX_BYTES = 64 << 20
 """Larger messages are recorded as received, compressed."""
@@ -50,4 +51,4 @@ def read_record(line: bytes) -> RecordedMessage:
 
 def write_record(record: RecordedMessage) -> bytes:
     """Format a line of a recording."""
-    return _encode(record) + b"\n"
+    return f"{escape_json(_encode(record).decode())}\n".encode()

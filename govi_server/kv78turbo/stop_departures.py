@@ -1,6 +1,5 @@
 """The departures of a stop, joined from KV7 and KV8, and their renderings, cached until they change."""
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sized
 from dataclasses import dataclass, replace
@@ -17,7 +16,6 @@ from govi_server.kv78turbo.kv8_columns import parse_passtime
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.passtime_index import LiveStop, StoredPasstime
-from govi_server.kv78turbo.stamps import TICKS
 from govi_server.runtime.cooperative import run_now, sort_in_steps
 
 PAST_SECONDS = HOUR / 2
@@ -182,8 +180,7 @@ class StopDeparturesCache:
 
     def _parse(self, key: bytes, stored: StoredPasstime, now: float) -> tuple[Passtime, float]:
         """Return a passtime of KV8, and for how many seconds its reliability lasts."""
-        updated = math.inf if stored.stamp is None else stored.stamp / TICKS
-        passtime = parse_passtime(key, stored.values, stored.code, updated)
+        passtime = parse_passtime(key, stored.values, stored.code, stored.updated_by)
         repetition = self.passtimes.repetitions.get(passtime.data_owner_code)
         if repetition is None:
             return passtime, MAX_VALID_SECONDS
@@ -231,14 +228,15 @@ class StopDeparturesCache:
         departures = yield from self.board_steps(code, horizon)
         rendered = yield from render(departures)
         self._remove(key)
-        if not self.is_known_stop(code):  # otherwise, requests for unknown codes would evict known stops
+        # Otherwise, requests for unknown codes would evict known stops.
+        if not self.is_known_stop(code) or len(rendered) > self._size:
             return departures, rendered
+        while self.bytes + len(rendered) > self._size:
+            self.evicted += 1
+            self._remove(next(iter(self._entries)))
         # Its passtimes are several times as large, and not needed any more.
         self._entries[key] = (version, replace(departures, passtimes=(), messages=()), rendered)
         self.bytes += len(rendered)
-        while self.bytes > self._size:
-            self.evicted += 1
-            self._remove(next(iter(self._entries)))
         return departures, rendered
 
     def _remove(self, key: tuple[str, object]) -> None:

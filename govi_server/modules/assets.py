@@ -61,8 +61,5 @@ class AssetsHandler(WebHandler):
             self.request_handler.send_not_found()
             return
         is_versioned = self.env.get("query_string", "") == f"v={version(name)}"
-        headers = (
-            ("Cache-Control", _IMMUTABLE if is_versioned else _REVALIDATE),
-            ("X-Content-Type-Options", "nosniff"),
-        )
+        headers = (("Cache-Control", _IMMUTABLE if is_versioned else _REVALIDATE),)
         self.send_representation(CachedResponse(representation, headers, "none"))

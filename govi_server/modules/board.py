@@ -209,7 +209,7 @@ class BoardPages(Service):
         content_type, vary = f"{board_format.content_type}; charset=utf-8", f"Accept, {VARY}"
         encoded = (piece.encode() for piece in pieces)
         representation = await self._runner.run(represent(encoded, content_type, request.compressed, vary=vary))
-        type_headers = _HEADERS if board_format.content_type == HTML else (("X-Content-Type-Options", "nosniff"),)
+        type_headers = _HEADERS if board_format.content_type == HTML else ()
         return representation, (*displays.headers, ("Content-Language", board_format.lang), *type_headers)
 
     def write(self, display: DepartureDisplay, board_format: BoardFormat) -> Iterator[str]:

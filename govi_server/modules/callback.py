@@ -6,6 +6,7 @@ from twisted.application.service import Service
 from zope.interface import implementer
 
 from govi_server.http.addresses import Address, ip_of, truncated
+from govi_server.http.hosts import MISDIRECTED, rejected_host, rejection
 from govi_server.http.request import Environ
 from govi_server.kv55.gateway import Gateway, Unsolicited
 from govi_server.kv55.messages import CONTENT_TYPE, write_dris_55_res
@@ -18,6 +19,7 @@ class Callback(Service):
     """Delivers callbacks to a gateway.
 
     allow: the networks that may send them, besides peers on a unix socket. now: returns the time in epoch seconds.
+    hosts: names of the server in requests from loopback, besides its addresses and localhost.
     """
 
     def __init__(
@@ -26,11 +28,13 @@ class Callback(Service):
         allow: Sequence[Network],
         now: Callable[[], float],
         subscriber_id: str,
+        hosts: Sequence[str] = (),
     ) -> None:
         self.gateway = gateway
         self.now = now
         self.subscriber_id = subscriber_id
         self._allow = allow
+        self._hosts = hosts
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "CallbackHandler":
         """Return the handler of one callback."""
@@ -39,6 +43,15 @@ class Callback(Service):
     def allows(self, address: Address | None) -> bool:
         """Return whether an address may send callbacks; None is a unix socket."""
         return address is None or any(address in network for network in self._allow)
+
+    def rejected_host(self, address: Address | None, env: Environ) -> str | None:
+        """Return the request's host if it may belong to another site; None if it does not.
+
+        Only for a peer on loopback, which may be a browser. A gateway may use any name for this server.
+        """
+        if address is None or not address.is_loopback or "http_host" not in env:
+            return None
+        return rejected_host([env["http_host"]], self._hosts)
 
 
 class CallbackHandler(WebHandler):
@@ -50,13 +63,22 @@ class CallbackHandler(WebHandler):
         super().__init__(request_handler, env)
         self._module = module
 
+    def reads_body(self) -> bool:
+        """Return whether the client may send callbacks; only its callback is received."""
+        return self._module.allows(ip_of(self.request_handler.peer))
+
     async def post(self) -> None:
         """Respond to a callback: 403 if no board in it was requested, 400 if it is unreadable."""
         address = ip_of(self.request_handler.peer)
         self.mark("lookup")
         if not self._module.allows(address):
-            self._module.gateway.refuse(truncated(address))
+            self._module.gateway.refuse(truncated(address), "the module's `allow`")
             self.send_response("Callbacks from this address are not allowed\n", "403 Forbidden")
+            return
+        host = self._module.rejected_host(address, self.env)
+        if host is not None:
+            self._module.gateway.refuse(f"{truncated(address)} for host {host!r}", "admin.hosts")
+            self.send_response(rejection(host), MISDIRECTED)
             return
         delivery = self._module.gateway.deliver(self.env.body)
         if delivery.error is None:

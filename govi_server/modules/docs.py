@@ -47,6 +47,8 @@ DESCRIPTION = (
 ALL_HEADER_FIELDS = {**HEADER_FIELDS, "Feed-State": HeaderField("The state of the live feed.", State)}
 """The header fields of all responses: the server's and the live feed's."""
 
+HTML = "text/html; charset=utf-8"
+
 _PAGE = TEMPLATES.get_template("docs.html")
 
 
@@ -197,14 +199,14 @@ class DocsHandler(WebHandler):
             self._module.content(), self._module.content_type, prefers_gzip(self.env)
         )
         self.mark("render")
-        headers = (*PAGE_HEADERS, ("Cache-Control", f"public, max-age={DOCS_MAX_AGE}"))
+        page_headers = PAGE_HEADERS if self._module.content_type == HTML else ()
+        headers = (*page_headers, ("Cache-Control", f"public, max-age={DOCS_MAX_AGE}"))
         self.send_representation(CachedResponse(representation, headers, "none"))
 
 
 def openapi_modules(documentation: Documentation) -> list[DocsModule]:
     """Return the modules of both formats."""
-    html = "text/html; charset=utf-8"
     return [
         DocsModule("openapi.json", "OpenApi", "This documentation for programs", JSON, lambda: documentation.json),
-        DocsModule("docs", "Docs", "This documentation as a page", html, lambda: documentation.page),
+        DocsModule("docs", "Docs", "This documentation as a page", HTML, lambda: documentation.page),
     ]

@@ -15,6 +15,7 @@ from govi_server.http.negotiation import best_language
 from govi_server.http.parameters import Enum, Integer, InvalidParameter, Parameter, String, parse_query
 from govi_server.http.request import Environ
 from govi_server.pages.texts import LANGUAGES
+from govi_server.runtime.text import printable
 from govi_server.statistics.records import SEVERAL
 
 MAX_CODES = 1000
@@ -42,11 +43,11 @@ MAX_ECHO_LENGTH = 100
 
 
 def echoed(code: str) -> str:
-    """Return an invalid code as it is echoed in a response, truncated to MAX_ECHO_LENGTH.
+    """Return an invalid code as it is echoed in a response, printable and truncated to MAX_ECHO_LENGTH.
 
     Paths are decoded as latin-1, while most clients send UTF-8.
     """
-    return code[:MAX_ECHO_LENGTH].encode("latin-1").decode("utf-8", "replace")
+    return printable(code[:MAX_ECHO_LENGTH].encode("latin-1").decode("utf-8", "replace"), MAX_ECHO_LENGTH)
 
 
 VIEW = Parameter("view", Enum(("wall",)), "For a large screen, read from a distance.")

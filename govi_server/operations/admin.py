@@ -1,6 +1,9 @@
 """The web site for operators, on a separate port: /health, /ready, /metrics, /status and /status.json."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import cast
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -12,31 +15,90 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
+from govi_server.http.hosts import MISDIRECTED, rejected_host, rejection
+from govi_server.http.response import POLICY, format_response, with_safety_headers
+from govi_server.operations.admin_channel import BodilessRequest, ReleasingChannel
 from govi_server.operations.metrics import Metrics
 from govi_server.operations.readiness import Readiness
 from govi_server.operations.status import Status
 from govi_server.operations.status_page import page
+from govi_server.runtime.text import escape_json
+from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.sockets.accepting import AcceptThrottle
 
 _TEXT = "text/plain; charset=utf-8"
+_HTML = "text/html; charset=utf-8"
+_PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The policy of the status page, which has inline styles and reloads itself: no scripts, nothing is loaded."""
+
+_TARGET_HOST = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#]*@)?([^/?#]*)")
+"""The host in a request target in absolute form."""
+
+
+class _Request(BodilessRequest):
+    """A request whose response has the headers of all responses; rejected if its host may belong to another site."""
+
+    def process(self) -> None:
+        """Process the request."""
+        for name, value in with_safety_headers(()):
+            self.setHeader(name, value)
+        hosts = self.requestHeaders.getRawHeaders(b"host", [])
+        if target := _TARGET_HOST.match(self.uri):
+            hosts = [*hosts, target[1]]
+        host = cast(Admin, self.channel.factory).rejected_host([host.decode("latin-1").strip() for host in hosts])
+        if host is None:
+            super().process()
+        else:
+            _send(self, int(MISDIRECTED.partition(" ")[0]), rejection(host))
+
+
+class _Channel(ReleasingChannel):
+    """A connection whose rejections of malformed requests have the headers of all responses as well."""
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        # Overridden although it is private: it writes a response of its own, without header fields.
+        assert self.transport is not None
+        headers = {"Content-Type": _TEXT}
+        now = cast(Admin, self.factory).reactor.seconds()
+        self.transport.write(
+            format_response("400 Bad Request", headers, b"Bad request\n", now=now, connection="close")
+        )
+        self.loseConnection()
 
 
 class Admin(Site):
-    """The web site for operators and their tools. name: the name in log lines."""
+    """The web site for operators and their tools. hosts: names of the server besides its addresses and localhost.
+
+    name: the name in log lines.
+    """
 
     name = "operators"
     noisy = False
+    protocol = _Channel  # type: ignore[assignment]  # Twisted wraps it for HTTP/2, which operators do not need
+    requestFactory = _Request
+    _log = Logger()
 
-    def __init__(self, clock: IReactorTime, metrics: Metrics, status: Status, readiness: Readiness) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        metrics: Metrics,
+        status: Status,
+        readiness: Readiness,
+        hosts: Sequence[str] = (),
+    ) -> None:
         root = _Root()
         super().__init__(root, reactor=clock)
-        self.accepting = AcceptThrottle(clock, self.name)
-        root.putChild(b"", _Page("text/html; charset=utf-8", lambda: page(status.json())))
+        self.accepting = AcceptThrottle(clock, self.name, drops=False)
+        self._hosts = hosts
+        self._warnings = ThrottledWarnings(self._log, clock)
+        root.putChild(b"", _Page(_HTML, lambda: page(status.json())))
         root.putChild(b"health", _Page(_TEXT, lambda: b"alive\n"))
         root.putChild(b"ready", _Ready(readiness))
         root.putChild(b"metrics", _Page(CONTENT_TYPE_LATEST, lambda: generate_latest(metrics.registry)))
-        root.putChild(b"status", _Page("text/html; charset=utf-8", lambda: page(status.json())))
-        root.putChild(b"status.json", _Page("application/json", lambda: msgspec.json.encode(status.json())))
+        root.putChild(b"status", _Page(_HTML, lambda: page(status.json())))
+        root.putChild(b"status.json", _Page("application/json", lambda: _status_json(status)))
 
     def logPrefix(self) -> str:
         """Return the name in Twisted's own log lines."""
@@ -44,6 +106,18 @@ class Admin(Site):
 
     def log(self, request: Request) -> None:
         """Do not log requests: metrics are scraped every few seconds."""
+
+    def rejected_host(self, hosts: Sequence[str]) -> str | None:
+        """Return a host of a request that may belong to another site, after logging it; None if there is none."""
+        host = rejected_host(hosts, self._hosts)
+        if host is not None:
+            text = "{name}: request for host {host!r} rejected; admin.hosts lists the allowed names"
+            self._warnings.add("host", text, name=self.name, host=host)
+        return host
+
+
+def _status_json(status: Status) -> bytes:
+    return escape_json(msgspec.json.encode(status.json()).decode()).encode()
 
 
 class _Root(Resource):
@@ -95,9 +169,11 @@ class _Ready(Resource):
 
 
 def _set_head(request: Request, status: int, content_type: str) -> None:
-    request.setResponseCode(status)
+    request.setResponseCode(status, HTTPStatus(status).phrase.encode())  # Twisted lacks that of 421
     request.setHeader("content-type", content_type)
     request.setHeader("cache-control", "no-store")
+    if content_type == _HTML:
+        request.setHeader(POLICY, _PAGE_POLICY)
 
 
 def _send(request: Request, status: int, text: str) -> None:

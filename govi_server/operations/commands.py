@@ -15,7 +15,7 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.operations.components import Components, GatewayComponents
 from govi_server.operations.log_levels import LogLevels
 from govi_server.operations.status import Status
-from govi_server.runtime.text import pluralize
+from govi_server.runtime.text import pluralize, printable
 
 MAX_ROWS = 20
 """Rows of a table that are listed."""
@@ -180,7 +180,7 @@ class ManholeCommands:
         try:
             board = await gateway.breaker.board(code)
         except NoBoard as error:
-            return f"{code}: no board ({clean(error)})"
+            return f"{code}: no board ({printable(str(error))})"
         entry = gateway.cache.put(board)
         seconds = self._clock.seconds() - began
         return f"received after {seconds:.1f} s: {_board(board, gateway.cache.age(entry))}"
@@ -234,14 +234,8 @@ def _feed_board(feed: Feed, code: str) -> str:
     return f"{summary}\n{_table(rows)}" if rows else summary
 
 
-def clean(value: object) -> str:
-    """Return a value as text that is safe for a terminal, without control characters from sources."""
-    text = "-" if value is None else str(value)
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
 def _table(rows: Sequence[Sequence[object]], limit: int = MAX_ROWS) -> CommandOutput:
-    texts = [[clean(cell) for cell in row] for row in rows[:limit]]
+    texts = [["-" if cell is None else printable(str(cell)) for cell in row] for row in rows[:limit]]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     lines = [
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in texts

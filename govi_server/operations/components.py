@@ -18,6 +18,7 @@ INCIDENT_KINDS = {
     "subscriber": ("empty", "envelope", "not consumed", "slow", "too large"),
     "statistics": ("unwritable",),
     "snapshot": ("unwritable",),
+    "connections": ("unfinished",),
 }
 """The kinds of incidents by component. Metrics show the module's name instead of "gateway"."""
 
@@ -57,3 +58,4 @@ class Components:
             yield "statistics", self.statistics.incidents.counts
         if self.snapshots is not None:
             yield "snapshot", self.snapshots.incidents.counts
+        yield "connections", self.server.unfinished.incidents.counts

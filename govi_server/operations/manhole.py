@@ -27,17 +27,21 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from govi_server.errors import StartupError
-from govi_server.operations.commands import ManholeCommands, clean
+from govi_server.operations.commands import ManholeCommands
+from govi_server.runtime.text import escape_unprintable, printable
 from govi_server.sockets.accepting import AcceptThrottle
 
 SETTING = "manhole.keys (--manhole-keys)"
 """The name of the keys' setting in errors."""
 
+MAX_NAME_CHARACTERS = 64
+"""Characters of an operator's name in log lines; SSH clients choose any."""
+
 log = Logger()
 
 
 def _log_command(operator: str, line: bytes) -> None:
-    log.info("Manhole: {operator}: {line}", operator=operator, line=clean(line.decode("utf-8", "replace")))
+    log.info("Manhole: {operator}: {line}", operator=operator, line=printable(line.decode("utf-8", "replace")))
 
 
 @implementer(IAuthorizedKeysDB)
@@ -92,7 +96,7 @@ class Checker(SSHPublicKeyChecker):
         name = super()._verifyKey(pubKey, credentials)
         if name is None:  # the signature is wrong
             raise UnauthorizedLogin("wrong signature")
-        operator = f"{clean(name.decode('utf-8', 'replace'))} (key {pubKey.fingerprint()})"
+        operator = f"{printable(name.decode('utf-8', 'replace'), MAX_NAME_CHARACTERS)} (key {pubKey.fingerprint()})"
         log.info("Manhole: login of {operator}", operator=operator)
         return operator.encode()
 
@@ -140,6 +144,11 @@ class Prompt(ColoredManhole):
             super().lineReceived(line)
         except SystemExit:  # ends the session, not the server
             self.handle_QUIT()
+
+    def addOutput(self, data: Any, isAsync: bool | None = None) -> None:
+        """Write output to the terminal; values and exceptions may quote texts from outside."""
+        text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
+        super().addOutput(escape_unprintable(text, kept="\n\t"), isAsync)
 
     def terminalSize(self, width: int, height: int) -> None:
         """Set the size of the terminal; the base class would also clear the screen and thus the greeting."""
@@ -207,11 +216,12 @@ class Session(TerminalSession):
 
     def _send_value(self, value: object, proto: Any) -> None:
         if value is not None:
-            proto.outReceived(f"{value!r}\n".encode("utf-8", "replace"))
+            text = escape_unprintable(repr(value), kept="\n\t")
+            proto.outReceived(f"{text}\n".encode())
         proto.processEnded(Failure(ProcessDone(0)))
 
     def _send_error(self, failure: Failure, proto: Any) -> None:
-        proto.errReceived(f"{type(failure.value).__name__}: {failure.getErrorMessage()}\n".encode("utf-8", "replace"))
+        proto.errReceived(f"{type(failure.value).__name__}: {printable(failure.getErrorMessage())}\n".encode())
         proto.processEnded(Failure(ProcessTerminated(1)))
 
 
@@ -225,7 +235,7 @@ class _DiscardInput:
 class _Transport(SSHServerTransport):
     def receiveError(self, reasonCode: int, description: bytes) -> None:
         """Log that a client disconnects, which the base class logs as an error."""
-        text = clean(description.decode("utf-8", "replace"))
+        text = printable(description.decode("utf-8", "replace"))
         log.info("Manhole: client disconnected: {text} (code {code})", text=text, code=reasonCode)
 
 
@@ -244,7 +254,7 @@ class Manhole(ConchFactory):
         public: Any = {key.sshType(): key.public()}
         private: Any = {key.sshType(): key}
         self.publicKeys, self.privateKeys = public, private
-        self.accepting = AcceptThrottle(clock, self.name)
+        self.accepting = AcceptThrottle(clock, self.name, drops=False)
         self.connections: set[Any] = set()
         namespace = {**objects, **commands.all()}
         greeting = (
@@ -256,7 +266,6 @@ class Manhole(ConchFactory):
     def buildProtocol(self, addr: Any) -> Any:
         """Return the protocol of a new connection."""
         protocol: Any = super().buildProtocol(addr)
-        self.accepting.check()
         self.connections.add(protocol)
         lost = protocol.connectionLost
 

@@ -20,6 +20,7 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.operations.components import INCIDENT_KINDS, Components
 from govi_server.operations.health import WINDOW_MINUTES, HealthMonitor, HealthStatus
 from govi_server.operations.history import RecentHistory
+from govi_server.runtime.text import printable
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.statistics.batches import Batch, StatisticsBatcher
 from govi_server.statistics.records import PHASES
@@ -120,6 +121,9 @@ class Metrics(Collector):
         yield _gauge(
             "govi_connections_limit", "Maximum number of open connections.", server.access.limits.connections
         )
+        yield _gauge(
+            "govi_unfinished_request_bytes", "Bytes of unfinished requests of all ports.", server.unfinished.bytes
+        )
         yield _gauge("govi_streams", "Connections with a stream of server-sent events.", server.streams)
         yield _gauge("govi_accepting", "1 while connections are accepted.", not server.accepting.paused)
 
@@ -174,7 +178,7 @@ class Metrics(Collector):
     def _gateway_metrics(self) -> Iterator[Metric]:
         labels = ("module",)
         entries = GaugeMetricFamily("govi_cache_entries", "Cached boards.", labels=labels)
-        size = GaugeMetricFamily("govi_cache_bytes", "Bytes of cached documents.", labels=labels)
+        size = GaugeMetricFamily("govi_cache_bytes", "Bytes of cached boards and documents.", labels=labels)
         evicted = CounterMetricFamily("govi_cache_evictions", "Boards evicted from the cache.", labels=labels)
         flights = GaugeMetricFamily("govi_flights", "Gateway requests in flight.", labels=labels)
         waiting = GaugeMetricFamily(
@@ -205,7 +209,7 @@ class Metrics(Collector):
         yield _states("govi_feed_state", "1 for the current state of the feed.", "state", _FEED_STATES, feed.state)
         age = GaugeMetricFamily("govi_feed_age_seconds", "Age of an operator's latest data.", labels=("owner",))
         for operator, last_heard in feed.passtimes.last_heard.items():
-            age.add_metric((operator,), max(now - last_heard, 0.0))
+            age.add_metric((printable(operator),), max(now - last_heard, 0.0))
         yield age
         yield _gauge("govi_feed_passes", "Live passing times in memory.", feed.passtimes.n_passtimes)
         yield _gauge("govi_feed_planned_passes", "Planned passing times in memory.", feed.timetable.n_planned)

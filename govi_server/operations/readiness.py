@@ -12,9 +12,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from govi_server.departures.source import NoBoard, SourceUnreachable
+from govi_server.http.connection import ConnectionHandler
 from govi_server.operations.components import Components, GatewayComponents
 from govi_server.operations.health import describe_feed
-from govi_server.server import ConnectionHandler, Server
+from govi_server.server import Server
 from govi_server.sockets.transport import IClientTransport
 
 CHECK_INTERVAL = 5.0

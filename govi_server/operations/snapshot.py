@@ -4,6 +4,7 @@ A snapshot is a file with a header that names the stored columns of KV8 (those o
 a checksum. A damaged file is renamed. Snapshots contain passing times of the next hours, and only public data.
 """
 
+import glob
 import os
 import struct
 import zlib
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
+from tempfile import mkstemp
 from typing import BinaryIO, TypeVar
 
 import msgspec
@@ -201,12 +203,13 @@ def restore(
 
 def write(records: Iterator[Record], path: Path) -> Iterator[None]:
     """Write a snapshot step by step; replace the previous one when it is complete. Raises OSError."""
-    temporary = path.with_name(path.name + ".new")
     encode = msgspec.msgpack.Encoder().encode
     columns = msgspec.json.encode(Columns()) + b"\n"
     checksum = zlib.crc32(columns)
+    # A file of its own, in case another process writes a snapshot of the same name.
+    number, temporary = mkstemp(".new", f"{path.name}.", path.parent)
     try:
-        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        with open(number, "wb") as file:
             file.write(HEADER + columns)
             for record in records:
                 data = encode(record)
@@ -219,7 +222,7 @@ def write(records: Iterator[Record], path: Path) -> Iterator[None]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
 
 
 def read(file: BinaryIO) -> Iterator[Record | None]:
@@ -312,6 +315,8 @@ class Snapshots(Service):
             reason = "is not writable" if self._path.parent.is_dir() else "is not a directory"
             raise StartupError(f"snapshot.file (--snapshot): cannot write {self._path}: {self._path.parent} {reason}")
         super().startService()
+        for unfinished in self._path.parent.glob(f"{glob.escape(self._path.name)}.*.new"):
+            unfinished.unlink(missing_ok=True)  # the process was killed while it wrote
         if self._path.exists():
             self._run(self._restore())
         else:

@@ -8,15 +8,15 @@ from govi_server.runtime.templates import environment
 
 
 def policy(directives: str) -> tuple[tuple[str, str], ...]:
-    """Return the security header fields of a page. directives: additions to the Content-Security-Policy.
+    """Return a page's own security header fields. directives: additions to the Content-Security-Policy.
 
-    Pages only load files of this server. Inline styles and scripts are forbidden, so no name can inject them.
+    Pages only load files of this server. Inline styles and scripts are forbidden, so no name can inject them. The
+    policy replaces that of other responses: http/response.py, SAFETY_HEADERS.
     """
     sources = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
     return (
         ("Content-Security-Policy", f"{sources}; base-uri 'none'; {directives}"),
         ("Referrer-Policy", "no-referrer"),
-        ("X-Content-Type-Options", "nosniff"),
     )
 
 

@@ -1,6 +1,8 @@
-"""HTML templates with Jinja2, which escapes every value and fails for undefined names."""
+"""HTML templates with Jinja2: every value and control character is escaped, and undefined names fail."""
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from govi_server.runtime.text import escape_unprintable
 
 
 def environment(package: str) -> Environment:
@@ -13,4 +15,15 @@ def environment(package: str) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         auto_reload=False,
+        finalize=_printable,
     )
+
+
+def _printable(value: object) -> object:
+    """Return a value of a template, a text with its control characters escaped.
+
+    Markup is returned as it is, since it was made from such values.
+    """
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return escape_unprintable(value, kept="\n\t")
+    return value

@@ -111,6 +111,7 @@ class SimulatedFeed(Service):
         self._faults = faults
         self._silence = silence
         self._on_listening = on_listening
+        self._address = ""
         self._is_silent = False
         self._messages: Iterator[tuple[list[Message], float]] = iter(())
         self._next_messages: IDelayedCall | None = None
@@ -121,13 +122,13 @@ class SimulatedFeed(Service):
     def privilegedStartService(self) -> None:
         """Listen. Raises StartupError, for example if the address is in use."""
         super().privilegedStartService()
-        address = self._publisher.open()
-        self.log.info("Simulated feed: listening on {address} ({source})", address=address, source=self._source)
-        self._on_listening(address)
+        self._address = self._publisher.open()
+        self._on_listening(self._address)
 
     def startService(self) -> None:
         """Start publishing, immediately or at the first subscription."""
         super().startService()
+        self.log.info("Simulated feed: listening on {address} ({source})", address=self._address, source=self._source)
         self._heartbeat.start(HEARTBEAT_INTERVAL)
         if self._silence:
             self._next_silence = self._clock.callLater(SILENCE_INTERVAL, self._start_silence)

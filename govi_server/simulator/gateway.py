@@ -16,7 +16,8 @@ from govi_server.departures.times import local_timestamp
 from govi_server.http.request import Environ
 from govi_server.kv55 import messages
 from govi_server.kv55.gateway import IPoster
-from govi_server.kv55.messages import BadMessage, GatewayRequest
+from govi_server.kv55.messages import GatewayRequest
+from govi_server.kv55.parsing import BadMessage
 from govi_server.kv55.post import Poster
 from govi_server.request_handler import RequestHandler
 from govi_server.runtime.throttled_warnings import ThrottledWarnings

@@ -48,7 +48,7 @@ def _shift_field(field: bytes, days: int) -> bytes:
 
 
 class Replay:
-    """Replays the messages in the files of a directory once, ordered by file name, with shifted dates.
+    """Replays the messages of a file, or of the files of a directory by their names, once, with shifted dates.
 
     Files are .jsonl and .jsonl.gz of govi-record, replayed at the recorded pace, and .ctx and .ctx.gz, one message
     each, replayed at one per second. speed: a factor of this pace.
@@ -63,24 +63,25 @@ class Replay:
     log = Logger()
     waits_for_subscription = True  # messages are sent only once
 
-    def __init__(self, directory: Path, today: date, speed: float) -> None:
-        self._directory = directory
+    def __init__(self, path: Path, today: date, speed: float) -> None:
+        self._path = path
         self._speed = speed
         try:
-            paths = sorted(path for path in directory.iterdir() if path.name.endswith(_SUFFIXES))
+            files = [path] if path.is_file() else sorted(path.iterdir())
         except OSError as error:
-            raise StartupError(f"--replay: cannot read {directory}: {error.strerror}") from None
+            raise StartupError(f"--replay: cannot read {path}: {error.strerror}") from None
         survey = _Survey()
-        self._files = [path for path in paths if self._survey_file(path, survey)]
+        recordings = [file for file in files if file.name.endswith(_SUFFIXES)]
+        self._files = [file for file in recordings if self._survey_file(file, survey)]
         if not self._files:
-            raise StartupError(f"--replay: no recordings in {directory} (expected readable {', '.join(_SUFFIXES)})")
+            raise StartupError(f"--replay: no recordings in {path} (expected readable {', '.join(_SUFFIXES)})")
         self._message_count = survey.message_count
         self.day = survey.day()
         self.days = 0 if self.day is None else (today - self.day).days
 
     def __str__(self) -> str:
         messages, files = pluralize(self._message_count, "message"), pluralize(len(self._files), "file")
-        text = f"{messages} in {files} of {self._directory}"
+        text = f"{messages} in {files} of {self._path}"
         return text if self.day is None else f"{text}, with {self.day} as today (dates {self.days:+} days)"
 
     def __iter__(self) -> Iterator[tuple[list[Message], float]]:

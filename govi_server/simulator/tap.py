@@ -11,6 +11,9 @@ from twisted.python import usage
 
 from govi_server.departures.times import local_date
 from govi_server.errors import StartupError
+from govi_server.runtime.printable_log import install
+from govi_server.runtime.program import Program, open_log_file
+from govi_server.runtime.text import printable
 from govi_server.runtime.version import version_text
 from govi_server.settings import is_http_url
 from govi_server.simulator.feed import Publisher, SimulatedFeed
@@ -99,8 +102,8 @@ class Options(usage.Options):
             "replay",
             None,
             None,
-            "Directory of recordings (.jsonl, .ctx, also .gz) to publish instead of the town, once, from "
-            "the first subscription on. Their dates are shifted: the day of the earliest KV8 becomes today, or "
+            "Recording (.jsonl, .ctx, also .gz), or directory of recordings, to publish instead of the town, once, "
+            "from the first subscription on. Their dates are shifted: the day of the earliest KV8 becomes today, or "
             "without KV8 the day with the most planned passing times.",
         ],
     ]
@@ -122,6 +125,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     """
     if reactor is None:
         from twisted.internet import reactor
+    install()
     url = options["callback-url"]
     if not is_http_url(url):
         raise SystemExit(
@@ -132,7 +136,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     )
     server = make_gateway_server(reactor, behaviour, lambda: str(url))
     try:
-        services = server_service(reactor, "--listen", [options["listen"]], server)
+        services = Program(reactor, open_log_file(options.parent))
+        services.addService(server_service(reactor, "--listen", [options["listen"]], server))
         if options["feed"]:
             services.addService(_make_feed(options, reactor))
         else:
@@ -141,7 +146,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
                     raise StartupError(f"--{name}: requires --feed, the address to publish on")
         return services
     except StartupError as error:
-        raise SystemExit(f"govi-simulator: {error}") from None
+        raise SystemExit(f"govi-simulator: {printable(str(error))}") from None
 
 
 def _make_feed(options: Options, reactor: Any) -> SimulatedFeed:

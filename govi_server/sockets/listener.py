@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from errno import EADDRINUSE
+from functools import partial
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY
 from typing import Any, Protocol, cast
 
@@ -10,19 +11,31 @@ from twisted.application.internet import StreamServerEndpointService
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python import log as legacy_log
 
 from govi_server.errors import StartupError
 from govi_server.runtime.ordered_services import Drain, OrderedMultiService
 from govi_server.sockets import poller
 from govi_server.sockets.accepting import AcceptThrottle
 from govi_server.sockets.endpoint_syntax import check_endpoint, parser_error
+from govi_server.sockets.endpoints import ProxyEndpoint, parse_endpoint
+from govi_server.sockets.tls import TLSTransport
 
 BACKLOG = 1024
 """Connections that may wait to be accepted; clients of further ones retry after a second. Twisted's default is 50."""
+
+
+OnListening = Callable[[IAddress, str], None]
+"""Called with the address of an endpoint that listens, and the scheme of its URL."""
+
+
+def _ignore(address: IAddress, scheme: str) -> None:
+    pass
 
 
 class ListeningFactory(Protocol):
@@ -44,7 +57,8 @@ class Listener(StreamServerEndpointService):
     """Listens on an endpoint described by a string such as tcp:8080 or unix:/run/govi.
 
     reactor: the reactor of the endpoint. setting: the name of the endpoint in errors. server: the factory of its
-    connections. listening: called with the address once it listens. Raises StartupError for an invalid endpoint.
+    connections. listening: called at the start of the service, when all endpoints of the program listen, unless
+    clients must send a PROXY header. Raises StartupError for an invalid endpoint.
     """
 
     log = Logger()
@@ -55,11 +69,11 @@ class Listener(StreamServerEndpointService):
         setting: str,
         endpoint: str,
         server: ListeningFactory,
-        listening: Callable[[IAddress], None] = lambda address: None,
+        listening: OnListening = _ignore,
     ) -> None:
         try:
             check_endpoint(endpoint)
-            super().__init__(serverFromString(reactor, endpoint), cast(IProtocolFactory, server))
+            super().__init__(parse_endpoint(reactor, endpoint), cast(IProtocolFactory, server))
         except Exception as error:  # the exceptions differ by the kind of endpoint
             raise StartupError(f"{setting}: invalid endpoint {endpoint[:120]!r}: {parser_error(error)}") from None
         self._raiseSynchronously = True  # as in strports.service: a server that cannot listen must not stay up
@@ -72,13 +86,20 @@ class Listener(StreamServerEndpointService):
     def privilegedStartService(self) -> None:
         """Start listening. Raises StartupError, for example if the port is in use."""
         try:
-            super().privilegedStartService()
+            # Twisted logs each port that listens, even if the next one cannot; an event without text is not written.
+            legacy_log.callWithContext({"log_format": ""}, super().privilegedStartService)
         except CannotListenError as error:
             raise self._error(error.socketError) from None
         except (OSError, OverflowError) as error:  # a unix or systemd endpoint, or a port above 65535
             raise self._error(error) from None
         assert self._waitingForPort is not None
-        self._waitingForPort.addCallback(self._started)
+        self._waitingForPort.addCallback(self._prepare)
+
+    def startService(self) -> None:
+        """Start listening, unless privilegedStartService() did, and report the address."""
+        super().startService()
+        assert self._waitingForPort is not None
+        self._waitingForPort.addCallback(self._report)
 
     def _error(self, error: object) -> StartupError:
         if getattr(error, "errno", None) == EADDRINUSE:
@@ -87,13 +108,17 @@ class Listener(StreamServerEndpointService):
             reason = getattr(error, "strerror", None) or str(error)
         return StartupError(f"{self._setting}: cannot listen on {self._endpoint}: {reason}")
 
-    def _started(self, port: tcp.Port) -> tcp.Port:
-        address = port.getHost()
-        self.log.info("Listening on {address} for {name}", address=_format_address(address), name=self._server.name)
+    def _prepare(self, port: tcp.Port) -> tcp.Port:
         self._server.accepting.add(port)
         if isinstance(port, tcp.Port):
-            _prepare(port, self._reactor)
-        self._listening(address)
+            _prepare(port, self._reactor, self._server.accepting)
+        return port
+
+    def _report(self, port: tcp.Port) -> tcp.Port:
+        address = port.getHost()
+        self.log.info("Listening on {address} for {name}", address=_format_address(address), name=self._server.name)
+        if not isinstance(self.endpoint, ProxyEndpoint):
+            self._listening(address, "https" if isinstance(self.endpoint, SSL4ServerEndpoint) else "http")
         return port
 
     def stopService(self) -> Deferred[Any]:
@@ -112,7 +137,7 @@ def server_service(
     setting: str,
     endpoints: Sequence[str],
     server: DrainingFactory,
-    listening: Callable[[IAddress], None] = lambda address: None,
+    listening: OnListening = _ignore,
 ) -> OrderedMultiService:
     """Return the service of a server that listens on endpoints; at the end it stops listening and then drains.
 
@@ -125,14 +150,17 @@ def server_service(
     return services
 
 
-def _prepare(port: tcp.Port, reactor: object) -> None:
-    """Set the poller, the backlog and TCP_NODELAY."""
+def _prepare(port: tcp.Port, reactor: object, accepting: AcceptThrottle) -> None:
+    """Set the throttle, the transport of TLS, the poller, the backlog and TCP_NODELAY."""
+    port.doRead = partial(accepting.accept, port, port.doRead)  # type: ignore[method-assign]
+    if isinstance(port.factory, TLSMemoryBIOFactory):  # of an ssl endpoint
+        port.factory.protocol = TLSTransport
     if poller.IS_AVAILABLE:
         transport: Any = port.transport
         connections = poller.Poller(reactor)
         # Declared as a class, but only called, with the reactor as its last argument.
         port.transport = cast(type[tcp.Server], lambda *args: transport(*args[:-1], connections))
-    if port.backlog < BACKLOG:
+    if port.backlog is not None and port.backlog < BACKLOG:  # that of an adopted socket is set by systemd
         port.socket.listen(BACKLOG)  # changes the backlog of a listening socket (listen(2) of Linux)
     if port.addressFamily in (AF_INET, AF_INET6):
         # Connections inherit it. Otherwise the second of two small responses waits for the client's delayed

@@ -1,6 +1,5 @@
 """The statistics log: one line of JSON per closed connection."""
 
-import os
 from datetime import UTC, datetime
 from typing import cast
 
@@ -9,9 +8,10 @@ from msgspec import Struct
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import ILogObserver, LogEvent, Logger, LogPublisher, globalLogPublisher
-from twisted.python.logfile import LogFile
 
 from govi_server.errors import StartupError
+from govi_server.runtime.log_file import LogFile
+from govi_server.runtime.text import escape_json
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.statistics.records import CacheResult, ConnectionStatistics, End, RequestStatistics
 
@@ -94,7 +94,7 @@ def format_line(event: LogEvent, server: str) -> str | None:
             for r in statistics.requests
         ],
     )
-    return _encode(line).decode() + "\n"
+    return escape_json(_encode(line).decode()) + "\n"
 
 
 def _phases(request: RequestStatistics) -> _Phases:
@@ -133,14 +133,17 @@ class StatisticsLog(Service):
         self._keep_files = keep_files
         self._file: LogFile | None = None
         self._observer = cast(ILogObserver, self._write)
+        self.writable = False
+        """Whether the last line was written."""
 
     def startService(self) -> None:
         """Open the file and start observing. Raises StartupError."""
         try:
-            self._file = self._open()
+            self._file = LogFile(self._path, self._rotate_bytes, self._keep_files)
         except (OSError, ValueError) as error:  # ValueError: the name contains NUL
             reason = getattr(error, "strerror", None) or error
             raise StartupError(f"statistics.file (--statistics): cannot write {self._path}: {reason}") from None
+        self.writable = True
         self._publisher.addObserver(self._observer)
         super().startService()
         self.log.info("Statistics log {path}: opened", path=self._path)
@@ -149,36 +152,24 @@ class StatisticsLog(Service):
         """Stop observing and close the file."""
         super().stopService()
         self._publisher.removeObserver(self._observer)
-        self._close()
-
-    @property
-    def writable(self) -> bool:
-        """Whether the last line was written."""
-        return self._file is not None
-
-    def _open(self) -> LogFile:
-        directory, name = os.path.split(self._path)
-        return LogFile(name, directory, rotateLength=self._rotate_bytes, maxRotatedFiles=self._keep_files)
-
-    def _close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
 
+    def reopen(self) -> None:
+        """Close the file and open the one that has its name now. Raises OSError."""
+        if self._file is not None:
+            self._file.reopen()
+
     def _write(self, event: LogEvent) -> None:
         line = format_line(event, self._server)
-        if line is None:
+        if line is None or self._file is None:
             return
         try:
-            if self._file is not None and not os.path.exists(self._path):
-                self._close()  # the file was removed: closing it frees its disk space
-            if self._file is None:
-                self._file = self._open()
-                if self._file.size:
-                    line = "\n" + line  # the last line may be incomplete
             self._file.write(line)
+            self.writable = True
         except OSError as error:
-            self._close()
+            self.writable = False
             self.incidents.add(
                 "unwritable",
                 "Statistics log {path}: cannot be written ({error})",

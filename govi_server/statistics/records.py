@@ -24,6 +24,12 @@ MAX_PATH = 200
 MAX_REQUESTS = 100
 """Requests of a connection after which its statistics are published, before its next regular report."""
 
+MIN_REQUESTS = 8
+"""The same if many connections are open, since each recorded request needs some 200 bytes until it is published."""
+
+MAX_RECORDS = 10_000
+"""Unpublished requests of all connections, unless each has fewer than MIN_REQUESTS."""
+
 SEVERAL = "several"
 """The name that stands for the stops of a request for more than one."""
 
@@ -36,7 +42,7 @@ class RequestStatistics(msgspec.Struct, gc=False):
     """
 
     marked: float
-    """The end of the last phase, or the start of the first one (epoch seconds)."""
+    """The end of the last phase, or the start of the first one (epoch seconds); meaningless in a finished request."""
     method: str | None = None
     path: str | None = None
     status: int | None = None
@@ -100,29 +106,36 @@ class ConnectionStatistics(msgspec.Struct):
     requests: list[RequestStatistics] = []
 
 
+class RecordingServer(Protocol):
+    """The server of a connection."""
+
+    name: str
+    clock: IReactorTime
+    observer: ILogObserver
+    """Receives the events."""
+    max_records: int
+    """Requests of a connection after which its statistics are published."""
+
+
 class ConnectionRecorder:
-    """Records the requests of a connection, one after the other.
+    """Records the requests of a connection of a server, one after the other. client: the name of the client."""
 
-    server: the name of the server. client: the name of the client. observer: receives the events.
-    """
+    __slots__ = ("_connection", "_request", "_server")
 
-    __slots__ = ("_clock", "_connection", "_observer", "_request")
-
-    def __init__(self, server: str, client: str, clock: IReactorTime, observer: ILogObserver) -> None:
-        self._clock = clock
-        self._observer = observer
-        now = clock.seconds()
-        self._connection = ConnectionStatistics(server, client, now)
+    def __init__(self, server: RecordingServer, client: str) -> None:
+        self._server = server
+        now = server.clock.seconds()
+        self._connection = ConnectionStatistics(server.name, client, now)
         self._request: RequestStatistics | None = RequestStatistics(now)
 
     def begin(self) -> None:
         """Begin a request."""
-        self._request = RequestStatistics(self._clock.seconds())
+        self._request = RequestStatistics(self._server.clock.seconds())
 
     def mark(self, phase: Phase, cache: CacheResult | None = None) -> None:
         """Record the end of a phase of the request. cache: the result of its cache look-up, if any."""
         if self._request is not None:
-            self._request.mark(phase, self._clock.seconds())
+            self._request.mark(phase, self._server.clock.seconds())
             if cache is not None:
                 self._request.cache = cache
 
@@ -183,7 +196,7 @@ class ConnectionRecorder:
         """End the request: its response was sent."""
         request, self._request = self._request, None
         if request is not None:
-            request.mark("send", self._clock.seconds())
+            request.mark("send", self._server.clock.seconds())
             self._add(request)
 
     def abandon(self, phase: Phase) -> None:
@@ -191,13 +204,14 @@ class ConnectionRecorder:
         request, self._request = self._request, None
         if request is not None:
             if request.status is None:
-                request.mark(phase, self._clock.seconds())
+                request.mark(phase, self._server.clock.seconds())
             self._add(request)
 
     def _add(self, request: RequestStatistics) -> None:
+        request.marked = 0.0  # frees a number
         requests = self._connection.requests
         requests.append(request)
-        if len(requests) >= MAX_REQUESTS:
+        if len(requests) >= self._server.max_records:
             self.flush("open")
 
     def set_client(self, client: str) -> None:
@@ -209,12 +223,12 @@ class ConnectionRecorder:
 
     def flush(self, end: End) -> None:
         """Publish the connection, since it was accepted or last flushed, as an event."""
-        connection, now = self._connection, self._clock.seconds()
+        connection, now = self._connection, self._server.clock.seconds()
         connection.ended = now
         connection.end = end
         if end == "open":
             self._connection = ConnectionStatistics(connection.server, connection.client, now)
         # Creating the event with a Logger would cost more than all its observers together.
-        self._observer(
+        self._server.observer(
             {"log_level": LogLevel.info, "log_namespace": __name__, "log_time": now, "statistics": connection}
         )

@@ -1,6 +1,7 @@
 """The cache of boards: results, waiters, failures and bounds."""
 
 import gc
+from collections import OrderedDict
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
@@ -422,6 +423,10 @@ class FailureTests(CacheTestCase):
 class BoundsTests(CacheTestCase):
     """The bounds of the cache: the least recently used board is evicted."""
 
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(Board, "size", 0)  # so that only forms count: see BoardSizeTests
+
     def limit(self, **limits: int) -> None:
         self.cache = BoardCache(self.source, self.clock, CacheSettings(**limits))
 
@@ -531,6 +536,64 @@ class BoundsTests(CacheTestCase):
         self.source.results[0].callback(board)
         self.assertIs(self.successResultOf(second).board, board)
         self.wait("miss")
+
+
+class BoardSizeTests(CacheTestCase):
+    """The bytes of boards, which count as those of their renderings do."""
+
+    def long_board(self, code: str, characters: int = 10_000) -> Board:
+        return Board(code, (Trip(destination_name="x" * characters, extra=("<y/>" * 10,)),), self.clock.seconds())
+
+    def test_size_is_that_in_memory(self) -> None:
+        """The size of a board includes every text of its trips and its envelope, and each trip."""
+        size = self.long_board("1").size
+        for larger in (
+            Board("1", self.long_board("1").trips, NOW, (("SequenceNumber", "x" * 1000),)),
+            Board("1", (*self.long_board("1").trips, *[Trip()] * 10), NOW),
+            Board("1", (Trip(destination_name="x" * 10_000, extra=("<y/>" * 300,)),), NOW),
+            Board("1", (Trip(destination_name="\u0416" + "x" * 10_000, extra=("<y/>" * 10,)),), NOW),
+        ):
+            self.assertGreater(larger.size, size + 1000)
+
+    def test_limits_hold_before_insertion(self) -> None:
+        """At no time are there more bytes or entries than the limits, whatever is stored or rendered."""
+        self.cache = BoardCache(self.source, self.clock, CacheSettings(bytes=50_000, entries=6))
+        seen: list[tuple[int, int]] = []
+
+        class Entries(OrderedDict[str, Entry]):
+            def __setitem__(inner, code: str, entry: Entry) -> None:
+                seen.append((self.cache.bytes + entry.size, len(inner) + 1))
+                super().__setitem__(code, entry)
+
+        self.cache._entries = Entries()
+        for n in range(50):
+            entry = self.cache.put(self.long_board(str(n), n * 1000))
+            self.cache.rendered(entry, "form", lambda board: b"." * board.size)
+            total = sum(entry.size for entry in self.cache._entries.values())
+            self.assertEqual(self.cache.bytes, total)
+            seen.append((total, len(self.cache._entries)))
+            self.assertEqual(entry.is_current, str(n) in self.cache._entries)
+        self.assertLessEqual(max(size for size, _ in seen), 50_000)
+        self.assertEqual(max(entries for _, entries in seen), 6)
+
+    def test_too_large_board_is_served_and_not_stored(self) -> None:
+        """A board larger than the cache is served to those that wait for it, and evicts no others."""
+        self.cache = BoardCache(self.source, self.clock, CacheSettings(bytes=20_000))
+        self.cache.put(self.long_board("2"))
+        waiting = self.wait("miss")
+        board = self.long_board(CODE, 30_000)
+        self.source.results[0].callback(board)
+        entry = self.successResultOf(waiting)
+        self.assertIs(entry.board, board)
+        self.assertEqual(self.cache.rendered(entry, "form", lambda board: b"x"), b"x")
+        self.assertEqual((list(self.cache._entries), entry.is_current), (["2"], False))
+
+    def test_expired_entry_is_rendered(self) -> None:
+        """Rendering an entry that has expired removes it, and counts nothing."""
+        entry = self.cache.put(self.long_board("1"))
+        self.clock.advance(301)
+        self.cache.rendered(entry, "form", lambda board: b"x")
+        self.assertEqual((self.cache.entries, self.cache.bytes), (0, 0))
 
 
 class RenderedTests(CacheTestCase):

@@ -152,41 +152,78 @@ class ForwardedTests(ClientLimitsTestCase):
         for field in ("X-Forwarded-For: 203.0.113.9", "Forwarded: for=203.0.113.9"):
             self.assertEqual(self.address("198.51.100.1", field), "198.51.100.1")
 
-    def test_fields_of_trusted_proxy(self) -> None:
-        """Every form of a trusted proxy's fields is parsed; the last address that is not a proxy is the client."""
-        for field, client in [
-            ("X-Forwarded-For: 203.0.113.9", "203.0.113.9"),
-            ("X-Forwarded-For: 10.0.0.1, 203.0.113.9", "203.0.113.9"),
-            ("X-Forwarded-For: 203.0.113.9, 192.0.2.2", "203.0.113.9"),
-            ("X-Forwarded-For: 203.0.113.9:4711", "203.0.113.9"),
-            ("X-Forwarded-For: 2001:db8::9", "2001:db8::9"),
-            ("X-Forwarded-For: [2001:db8::9]:4711", "2001:db8::9"),
-            ("X-Forwarded-For: ::ffff:203.0.113.9", "203.0.113.9"),
-            ("Forwarded: for=203.0.113.9;proto=http;by=192.0.2.1", "203.0.113.9"),
-            ('Forwarded: proto=http; FOR="203.0.113.9:4711"', "203.0.113.9"),
-            ('Forwarded: for="[2001:db8::9]:4711"', "2001:db8::9"),
-            ("Forwarded: for=10.0.0.1, for=203.0.113.9", "203.0.113.9"),
+    def test_field_of_trusted_proxy(self) -> None:
+        """Every form of a trusted proxy's field is parsed; the last address that is not a proxy is the client."""
+        for header, value, client in [
+            ("X-Forwarded-For", "203.0.113.9", "203.0.113.9"),
+            ("X-Forwarded-For", "10.0.0.1, 203.0.113.9", "203.0.113.9"),
+            ("X-Forwarded-For", "203.0.113.9, 192.0.2.2", "203.0.113.9"),
+            ("X-Forwarded-For", "203.0.113.9:4711", "203.0.113.9"),
+            ("X-Forwarded-For", "2001:db8::9", "2001:db8::9"),
+            ("X-Forwarded-For", "[2001:db8::9]:4711", "2001:db8::9"),
+            ("X-Forwarded-For", "::ffff:203.0.113.9", "203.0.113.9"),
+            ("Forwarded", "for=203.0.113.9;proto=http;by=192.0.2.1", "203.0.113.9"),
+            ("Forwarded", 'proto=http; FOR="203.0.113.9:4711"', "203.0.113.9"),
+            ("Forwarded", 'for="[2001:db8::9]:4711"', "2001:db8::9"),
+            ("Forwarded", "for=10.0.0.1, for=203.0.113.9", "203.0.113.9"),
             # An element without an address ends the search: the sender of those before it is unknown.
-            ("Forwarded: for=203.0.113.9, for=unknown", "192.0.2.1"),
-            ("Forwarded: for=203.0.113.9, for=_hidden", "192.0.2.1"),
-            ("Forwarded: for=203.0.113.9, proto=http", "192.0.2.1"),
-            ("X-Forwarded-For: 203.0.113.9, ", "192.0.2.1"),
-            ("X-Forwarded-For: 203.0.113.9, 999.1.1.1", "192.0.2.1"),
-            ("X-Forwarded-For: ", "192.0.2.1"),
-            ("Via: x", "192.0.2.1"),
+            ("Forwarded", "for=203.0.113.9, for=unknown", "192.0.2.1"),
+            ("Forwarded", "for=203.0.113.9, for=_hidden", "192.0.2.1"),
+            ("Forwarded", "for=203.0.113.9, proto=http", "192.0.2.1"),
+            ("X-Forwarded-For", "203.0.113.9, 999.1.1.1", "192.0.2.1"),
+            ("X-Forwarded-For", "203.0.113.9, unknown", "192.0.2.1"),
         ]:
-            self.assertEqual(self.address("192.0.2.1", field), client, field)
+            self.limits = self.limits_of(header)
+            self.assertEqual(self.address("192.0.2.1", f"{header}: {value}"), client, value)
 
-    def test_forwarded_takes_precedence(self) -> None:
-        """Forwarded takes precedence over X-Forwarded-For; two fields of one name are one list."""
-        fields = ("X-Forwarded-For: 203.0.113.1", "Forwarded: for=203.0.113.2", "Forwarded: for=203.0.113.3")
-        self.assertEqual(self.address("192.0.2.1", *fields), "203.0.113.3")
+    def test_empty_elements_are_ignored(self) -> None:
+        """Empty list elements are legal, and ignored, wherever they are (RFC 9110 section 5.6.1.2)."""
+        for header, first, last in (
+            ("X-Forwarded-For", "10.0.0.1", "203.0.113.9"),
+            ("Forwarded", "for=10.0.0.1", "for=203.0.113.9"),
+        ):
+            self.limits = self.limits_of(header)
+            for template in (
+                "{0},{1},",
+                "{0},{1} ,\t,",
+                ",{1}",
+                " , ,{1}",
+                "{0},,{1}",
+                "{0},{1},\n{name}: ",
+                "{0},\n{name}:{1}",
+            ):
+                value = template.format(first, last, name=header)
+                self.assertEqual(self.address("192.0.2.1", f"{header}: {value}"), "203.0.113.9", value)
+            for value in ("", ",", " ,, "):
+                self.assertEqual(self.address("192.0.2.1", f"{header}: {value}"), "192.0.2.1", value)
+
+    def test_only_the_configured_field_is_read(self) -> None:
+        """A field that the proxy does not set comes from the client, and is not read."""
+        fields = {"X-Forwarded-For": "X-Forwarded-For: 203.0.113.1", "Forwarded": "Forwarded: for=203.0.113.2"}
+        others = ("X-Real-IP: 203.0.113.3", "Via: 203.0.113.4", "X_Forwarded_For: 203.0.113.5")
+        for header, clients in {
+            "X-Forwarded-For": ("203.0.113.1", "192.0.2.1"),
+            "Forwarded": ("192.0.2.1", "203.0.113.2"),
+            "": ("192.0.2.1", "192.0.2.1"),
+        }.items():
+            self.limits = self.limits_of(header)
+            for field, client in zip(fields.values(), clients, strict=True):
+                self.assertEqual(self.address("192.0.2.1", field, *others), client, (header, field))
+                is_forwarded = self.limits.is_forwarded(request(field, *others))
+                self.assertEqual(is_forwarded, client != "192.0.2.1", (header, field))
+            both = self.address("192.0.2.1", *fields.values())
+            self.assertEqual(both, max(clients, key=lambda client: client != "192.0.2.1"))
+
+    def limits_of(self, header: str) -> ClientLimits:
+        """Return the limits behind proxies that set a header field."""
+        return ClientLimits(self.clock, AccessSettings(proxies=("192.0.2.0/28",), header=header))
 
     @settings(deadline=None)
     @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60))
     def test_any_field_value_has_an_address(self, value: str) -> None:
         """Any value of the fields results in an address."""
         for name in ("Forwarded", "X-Forwarded-For"):
+            self.limits = self.limits_of(name)
             self.address("192.0.2.1", f"{name}: {value}")
 
 
@@ -230,6 +267,19 @@ class ServerTests(WireTestCase):
         clients[1].leave()
         newcomer.get("/parrot/text/b")
         self.assertEqual(newcomer.response().body, b"b")
+
+    def test_idle_connection_is_dropped_while_files_are_scarce(self) -> None:
+        """While only spare files are left, an idle connection makes room; without one, the new one is accepted."""
+        self.server.accepting.scarce = True
+        idle = self.connect()
+        idle.get("/parrot/text/a")
+        busy = self.connect()
+        self.assertTrue(idle.closed)
+        idle.leave()
+        busy.get("/parrot/defer")
+        newcomer = self.connect()
+        newcomer.get("/parrot/text/a")
+        self.assertEqual(newcomer.response().body, b"a")
 
     def test_lingering_connection_is_dropped_first(self) -> None:
         """A lingering connection makes room before an idle one, and each only once."""
@@ -289,6 +339,15 @@ class ServerTests(WireTestCase):
         directlyProvides(transport, INegotiated)
         protocol.makeConnection(transport)
         self.assertEqual((transport.value(), transport.disconnected), (b"", True))
+
+    def test_field_of_the_client_does_not_lift_its_limit(self) -> None:
+        """Behind a proxy that sets X-Forwarded-For, a client's own Forwarded does not lift its limit or rename it."""
+        client = self.connect()
+        for n in range(4):
+            client.get("/parrot/text/a", X_Forwarded_For="203.0.113.9", Forwarded=f"for=198.51.{n}.1")
+        self.assertEqual([response.status for response in client.responses()], [200, 200, 429, 429])
+        client.leave()
+        self.assertEqual({line.client for line in self.statistics}, {"203.0.113.0/24"})
 
     def test_rate_behind_a_proxy(self) -> None:
         """Behind a proxy each client has its own rate, and its own lines in the statistics."""

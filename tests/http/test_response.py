@@ -12,6 +12,7 @@ from govi_server.runtime.cooperative import run_now
 # 6 November 1994, 08:49:37 UTC: the date of RFC 9110's examples.
 NOW = 784111777.0
 DATE = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+SAFETY = b"X-Content-Type-Options: nosniff\r\nContent-Security-Policy: default-src 'none'; sandbox\r\n"
 
 
 class FormatTests(SynchronousTestCase):
@@ -21,14 +22,18 @@ class FormatTests(SynchronousTestCase):
         """A response is the status line, Date, the fields, Content-Length, an empty line and the body."""
         self.assertEqual(
             format_response("200 Ok", {"Content-Type": "text/plain", "X-A": "b"}, b"hello\n", now=NOW),
-            b"HTTP/1.1 200 Ok\r\n" + DATE + b"Content-Type: text/plain\r\nX-A: b\r\nContent-Length: 6\r\n\r\nhello\n",
+            b"HTTP/1.1 200 Ok\r\n"
+            + DATE
+            + b"Content-Type: text/plain\r\nX-A: b\r\n"
+            + SAFETY
+            + b"Content-Length: 6\r\n\r\nhello\n",
         )
 
     def test_empty_body_has_length(self) -> None:
         """A response with an empty body has a Content-Length of 0."""
         self.assertEqual(
             format_response("200 Ok", (), b"", now=NOW),
-            b"HTTP/1.1 200 Ok\r\n" + DATE + b"Content-Length: 0\r\n\r\n",
+            b"HTTP/1.1 200 Ok\r\n" + DATE + SAFETY + b"Content-Length: 0\r\n\r\n",
         )
 
     def test_body_is_unchanged(self) -> None:
@@ -36,7 +41,7 @@ class FormatTests(SynchronousTestCase):
         body = bytes(range(256)) + b"\r\n\r\n"
         self.assertEqual(
             format_response("200 Ok", (), body, now=NOW),
-            b"HTTP/1.1 200 Ok\r\n" + DATE + b"Content-Length: 260\r\n\r\n" + body,
+            b"HTTP/1.1 200 Ok\r\n" + DATE + SAFETY + b"Content-Length: 260\r\n\r\n" + body,
         )
 
     def test_head_has_no_body(self) -> None:
@@ -51,7 +56,7 @@ class FormatTests(SynchronousTestCase):
         """The Connection field, if any, is the last."""
         self.assertEqual(
             format_response("404 Not Found", (), b"", now=NOW, connection="close"),
-            b"HTTP/1.1 404 Not Found\r\n" + DATE + b"Content-Length: 0\r\nConnection: close\r\n\r\n",
+            b"HTTP/1.1 404 Not Found\r\n" + DATE + SAFETY + b"Content-Length: 0\r\nConnection: close\r\n\r\n",
         )
 
     def test_status_without_body(self) -> None:
@@ -60,7 +65,7 @@ class FormatTests(SynchronousTestCase):
             for without_body in (False, True):
                 self.assertEqual(
                     format_response(status, {"ETag": '"a"'}, b"hello", now=NOW, without_body=without_body),
-                    b"HTTP/1.1 " + status.encode() + b"\r\n" + DATE + b'ETag: "a"\r\n\r\n',
+                    b"HTTP/1.1 " + status.encode() + b"\r\n" + DATE + b'ETag: "a"\r\n' + SAFETY + b"\r\n",
                 )
 
     def test_date_is_the_current_second(self) -> None:
@@ -84,8 +89,16 @@ class FormatTests(SynchronousTestCase):
         for headers, expected in table:
             self.assertEqual(
                 format_response("200 Ok", headers, b"", now=NOW),
-                b"HTTP/1.1 200 Ok\r\n" + DATE + expected + b"Content-Length: 0\r\n\r\n",
+                b"HTTP/1.1 200 Ok\r\n" + DATE + expected + SAFETY + b"Content-Length: 0\r\n\r\n",
             )
+
+    def test_page_has_its_own_policy(self) -> None:
+        """The policy of a page replaces that of other responses, whatever the case of its name."""
+        for name in ("Content-Security-Policy", "content-security-policy"):
+            response = format_response("200 Ok", {name: "default-src 'self'"}, b"", now=NOW).lower()
+            self.assertEqual(response.count(b"content-security-policy"), 1)
+            self.assertIn(b"\r\ncontent-security-policy: default-src 'self'\r\n", response)
+            self.assertIn(b"\r\nx-content-type-options: nosniff\r\n", response)
 
     def test_header_injection_is_rejected(self) -> None:
         """A field with a line end is rejected."""

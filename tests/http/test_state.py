@@ -13,13 +13,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import ILogObserver
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.cache import BoardCache
+from govi_server.departures.source import NoBoard
 from govi_server.http.client_limits import UNLIMITED, ClientLimits
+from govi_server.http.parameters import InvalidParameter
 from govi_server.http.request import Environ
 from govi_server.http.state import (
     MAX_EXPIRED_IN_TURN,
@@ -65,7 +68,11 @@ class Scripted(Service):
 class ScriptedHandler(WebHandler):
     """Performs the actions of the path in order, for instance /scripted/wait/respond or /scripted/stream/wait."""
 
+    methods = ("GET", "HEAD", "POST")
     module: Scripted
+
+    async def post(self) -> None:
+        self.send_response(self.env.body)
 
     async def get(self) -> None:
         for action in self.env["path_info"].split("/")[2:]:
@@ -77,6 +84,8 @@ class ScriptedHandler(WebHandler):
                 self.send_response("text")
             elif action == "fail":
                 raise ZeroDivisionError("on request")
+            elif action == "invalid":
+                raise InvalidParameter("q is missing")
             elif action == "stream":
                 stream = self.stream((), b"end")
                 self.module.streams.append(stream)
@@ -119,7 +128,8 @@ class World:
         self.scripted = Scripted()
         modules = MultiService()
         self.scripted.setServiceParent(modules)
-        cache = BoardCache(FakeSource(), self.clock)
+        self.source = FakeSource()
+        cache = BoardCache(self.source, self.clock)
         Kv55Gateway("kv55", cache).setServiceParent(modules)
         cache.put(Board(CODE, (Trip(journey_number="1"),), self.clock.seconds()))
         self.server = Server(
@@ -128,6 +138,7 @@ class World:
             RequestHandler,
             clock=self.clock,
             find_module=modules.getServiceNamed,
+            observer=cast(ILogObserver, lambda event: None),
             access=ClientLimits(
                 self.clock, AccessSettings(connections=MAX_CONNECTIONS, unlimited=UNLIMITED.unlimited)
             ),
@@ -145,6 +156,8 @@ class World:
             if last.get(connection, State.NEW) is not previous:
                 raise AssertionError(f"{previous} was not entered")
             last[connection] = state
+            if state is State.CLOSED:
+                del last[connection]
             self.transitions.append((previous, state))
             enter(connection, state)
 
@@ -152,7 +165,7 @@ class World:
             mock.patch.object(Lifecycle, "enter", record),
             mock.patch("govi_server.sockets.transport.write_some", write_some),
             mock.patch("govi_server.request_handler.write_some", write_some),
-            mock.patch("govi_server.server.close_now", close_now),
+            mock.patch("govi_server.http.connection.close_now", close_now),
         ):
             yield
 
@@ -218,6 +231,23 @@ class World:
         if waiting:
             waiting[0].callback(None)
 
+    def board(self) -> None:
+        """Deliver the board that was requested first."""
+        if self.source.results:
+            board = Board(self.source.requested.pop(0), (Trip(journey_number="1"),), self.clock.seconds())
+            self.source.results.pop(0).callback(board)
+
+    def no_board(self) -> None:
+        """Fail the request of the source that was made first."""
+        if self.source.results:
+            self.source.requested.pop(0)
+            self.source.results.pop(0).errback(NoBoard("on request"))
+
+    def forget_source(self) -> None:
+        """Forget the requests of the source."""
+        self.source.requested.clear()
+        self.source.results.clear()
+
     def publish(self) -> None:
         """Write an event to all streams."""
         for stream in self.scripted.streams:
@@ -248,6 +278,7 @@ RESPOND, WAIT, STREAM = request("/scripted/respond"), request("/scripted/wait/re
 RESPOND_THEN_WAIT = request("/scripted/respond/wait")
 LAST = request("/scripted/respond", "Connection: close")
 POST = b"POST /scripted HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+DELETE = b"DELETE /scripted HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
 MANY = RESPOND * (MAX_REQUESTS_IN_TURN + 1)
 CONNECT: Step = ("connect",)
 CROWD: list[Step] = [CONNECT] * MAX_CONNECTIONS
@@ -279,13 +310,19 @@ SCENARIOS: Mapping[str, list[Step]] = {
                ("drain",)],
     "stream, not read": [CONNECT, ("send", 0, STREAM), STALL, ("publish",), ("half_close", 0)],
     "stream, gone": [CONNECT, ("send", 0, STREAM), ("leave", 0)],
+    "unread body": [*CROWD, ("send", 0, DELETE), ("send", 0, b"abc" + DELETE), ("send", 0, b"ab"), ("half_close", 0),
+                    ("send", 2, DELETE), ("leave", 2)],
+    "dropped amid an unread body": [*CROWD, ("send", 0, DELETE), ("send", 1, WAIT), ("send", 2, WAIT), CONNECT],
+    "unread bodies": [CONNECT, ("send", 0, (DELETE + b"abc") * (MAX_REQUESTS_IN_TURN + 1)), ("advance", 0)],
+    "read body": [CONNECT, ("send", 0, POST), ("send", 0, b"abc")],
     "pipelined": [CONNECT, ("send", 0, MANY), ("advance", 0)],
     "expired for its turn": [*CROWD, ("send", 0, MANY), ("disconnect", 0), ("send", 1, MANY), ("close", 1)],
 }  # fmt: skip
 """Sequences of events that together cause every transition of the table."""
 
 DATA = st.sampled_from(
-    [CACHED, RESPOND, WAIT, STREAM, RESPOND_THEN_WAIT, LAST, POST, POST + b"abc", MANY, CACHED * 2, WAIT + RESPOND,
+    [CACHED, RESPOND, WAIT, STREAM, RESPOND_THEN_WAIT, LAST, POST, POST + b"abc", DELETE, DELETE + b"abc", MANY,
+     CACHED * 2, WAIT + RESPOND,
      request("/scripted/fail"), request("/scripted/respond/fail"), request("/scripted/wait/stream"),
      request("/nothing"), b"abc", b"\r\n", b"\r", b"GET /scripted", b"\0"]
 )  # fmt: skip

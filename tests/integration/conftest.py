@@ -6,6 +6,7 @@ import resource
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -261,6 +262,16 @@ def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
         if text in line:
             return output
     raise AssertionError(f"the process ended without {text!r}: {output}")
+
+
+def becomes_true(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    """Return whether a condition becomes true within so many seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def arguments(port: int, *more: str) -> list[str]:

@@ -17,17 +17,16 @@ from govi_server.departures.times import local_timestamp, utc_timestamp
 from govi_server.departures.timing_point import is_timing_point_code
 from govi_server.kv55.messages import (
     LICENSE,
-    BadMessage,
     GatewayRequest,
     code_in,
     read_dris_55,
     read_dris_55_req,
-    unpack,
     write_dris_55,
     write_dris_55_req,
     write_dris_55_res,
     write_error,
 )
+from govi_server.kv55.parsing import BadMessage, unpack
 from govi_server.runtime.text import nonblank
 
 MANY = 1 << 20

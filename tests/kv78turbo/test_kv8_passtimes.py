@@ -98,7 +98,7 @@ class PasstimesTestCase(SynchronousTestCase):
     def stored(self, code: str = CODE) -> list[Passtime]:
         stop = self.passtimes.stops.get(code)
         passtimes = stop.passtimes.items() if stop is not None else ()
-        return [parse_passtime(key, stored.values, stored.code) for key, stored in passtimes]
+        return [parse_passtime(key, stored.values, stored.code, stored.updated_by) for key, stored in passtimes]
 
     def only(self) -> Passtime:
         (passtime,) = self.stored()
@@ -357,6 +357,55 @@ class RejectedTests(PasstimesTestCase):
                 self.assert_rejected({column: value}, "date" if column == "OperationDate" else "key")
         for order in ("x", "²", "-1", "+1", " 1", "1_0", "1.5", "123456"):
             self.assert_rejected({"UserStopOrderNumber": order}, "key")
+
+    def test_missing_user_stop(self) -> None:
+        """A row without a UserStopCode is at the user stop of its TimingPointCode."""
+        for unknown in (None, "", " "):
+            self.reset()
+            self.ingest_rows({"UserStopCode": unknown})
+            self.assertEqual((self.only().user_stop_code, self.rejected), (CODE, {}))
+
+    def test_timestamp_after_receipt(self) -> None:
+        """A timestamp after the receipt counts as received: the publisher's correction, received later, is newer."""
+        for stamp in ("2026-01-01T01:15:00+01:00", "2026-01-03T00:00:00+01:00", "2099-01-01T00:00:00Z"):
+            for correction in ("2026-01-01T01:00:01+01:00", "2026-01-01T01:05:00+01:00"):
+                self.setUp()
+                self.ingest_rows({"LastUpdateTimeStamp": stamp})
+                self.assertEqual((self.only().last_update, self.only().expected), (NOW, NOW + 30 * MINUTE))
+                self.clock.advance(1)
+                self.ingest_rows({"LastUpdateTimeStamp": correction, "TripStopStatus": "CANCEL"})
+                self.ingest_rows(stamped(59))
+                self.assertEqual((self.only().trip_stop_status, self.rejected), ("CANCEL", {"older": 1}))
+                self.clock.advance(32 * MINUTE)
+                self.sweep()
+                self.assertEqual(self.stored(), [])
+
+    def test_fractions_of_a_second(self) -> None:
+        """Up to seven fractional digits are read, and compared as numbers."""
+        for older, newer in (
+            (".9", ".95"),
+            (".1234567", ".1234568"),
+            ("", ".0000001"),
+            (".12", ".123"),
+            (".5", ".50001"),
+        ):
+            for first, second in ((older, newer), (newer, older)):
+                self.reset()
+                for fraction in (first, second):
+                    stamp = f"2026-01-01T00:59:50{fraction}+01:00"
+                    self.ingest_rows({"LastUpdateTimeStamp": stamp, "MessageContent": fraction or "none"})
+                self.assertEqual(self.only().extra, (("MessageContent", newer),))
+                self.assertEqual(self.rejected, {"older": 1} if first == newer else {})
+
+    def test_timestamp_without_offset_in_repeated_hour(self) -> None:
+        """A timestamp without an offset is in the second occurrence of the repeated hour, once that has begun."""
+        day = {"OperationDate": "2026-10-25", **at("03:30:00")}
+        self.go_to("2026-10-25T02:58:00+02:00")
+        self.ingest_rows({**day, "LastUpdateTimeStamp": "2026-10-25T02:58:00"})
+        self.go_to("2026-10-25T02:05:00+01:00")
+        self.ingest_rows({**day, "LastUpdateTimeStamp": "2026-10-25T02:05:00", "TripStopStatus": "CANCEL"})
+        self.ingest_rows({**day, "LastUpdateTimeStamp": "2026-10-25T02:57:00"})
+        self.assertEqual((self.only().trip_stop_status, self.rejected), ("CANCEL", {"older": 1}))
 
     def test_invalid_timing_point_codes(self) -> None:
         """A TimingPointCode is 1 to 10 digits."""

@@ -32,7 +32,9 @@ class CallbackTests(WireTestCase):
 
     def post(self, body: bytes, path: str = "/", addr: IAddress = LOCAL, extra: str = "") -> Response:
         client = Client(self.server, addr)
-        client.send(f"POST {path} HTTP/1.1\r\nHost: x\r\n{extra}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        client.send(
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{extra}Content-Length: {len(body)}\r\n\r\n".encode() + body
+        )
         return client.response()
 
     def callback(self, code: str = "031102") -> bytes:
@@ -56,6 +58,15 @@ class CallbackTests(WireTestCase):
     def test_unsolicited(self) -> None:
         """A callback without a requested board is rejected with 403."""
         self.assertEqual(self.post(self.callback()).status, 403)
+
+    def test_refused_before_its_body(self) -> None:
+        """A callback from another network gets 403 before its body, which is not held."""
+        for field in ("Content-Length: 900000", "Transfer-Encoding: chunked"):
+            client = Client(self.server, IPv4Address("TCP", "192.0.2.1", 1))
+            client.send(f"POST / HTTP/1.1\r\nHost: x\r\n{field}\r\n\r\n".encode())
+            self.assertEqual(client.response().status, 403)
+            client.send(b"9\r\n" + b"x" * 60_000)
+            self.assertEqual(self.server.unfinished.bytes, 0)
 
     def test_unreadable(self) -> None:
         """An unreadable callback is rejected with 400 and the reason."""
@@ -85,7 +96,7 @@ class CallbackTests(WireTestCase):
         received: list[bytes] = []
         client = Client(self.server, LOCAL)
         self.gateway.board("031102").addBoth(lambda _: received.append(client.received()))
-        client.send(f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        client.send(f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         (data,) = received
         return data
 

@@ -78,6 +78,30 @@ def event_of(text: str) -> dict[str, Any]:
     return {name: values[name] for name in first.fields}
 
 
+def requests(operation: Operation, content_types: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield URLs and Accept fields for a path: valid ones, unknown codes and invalid parameters."""
+    good, bad = operation.template, operation.template
+    for parameter in operation.parameters:
+        if parameter.place == "path":
+            good = good.replace(f"{{{parameter.name}}}", str(parameter.example))
+            bad = bad.replace(f"{{{parameter.name}}}", "nothing")
+    required = [parameter for parameter in operation.query if parameter.required]
+    query = "&".join(f"{parameter.name}={quote(str(parameter.example))}" for parameter in required)
+    for accept in content_types:
+        yield f"{good}?{query}", accept
+        yield f"{bad}?{query}", accept
+    for parameter in operation.parameters:
+        for value in parameter.type.schema.get("enum", ()) if parameter.place == "path" else ():
+            yield operation.template.replace(f"{{{parameter.name}}}", value), ""
+    for parameter in operation.query:
+        if parameter.example is not None:
+            yield f"{good}?{query}&{parameter.name}={quote(str(parameter.example))}", ""
+        yield f"{good}?{query}&{parameter.name}={'x' * 200}", ""
+    yield good, ""
+    for example in operation.examples:
+        yield example.url, example.accept
+
+
 class DocumentationTests(SynchronousTestCase):
     """All modules of the program, over the demo's town."""
 
@@ -119,29 +143,6 @@ class DocumentationTests(SynchronousTestCase):
         else:
             validate(text, schema)
 
-    def requests(self, operation: Operation, content_types: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """Yield URLs and Accept fields for a path: valid ones, unknown codes and invalid parameters."""
-        good, bad = operation.template, operation.template
-        for parameter in operation.parameters:
-            if parameter.place == "path":
-                good = good.replace(f"{{{parameter.name}}}", str(parameter.example))
-                bad = bad.replace(f"{{{parameter.name}}}", "nothing")
-        required = [parameter for parameter in operation.query if parameter.required]
-        query = "&".join(f"{parameter.name}={quote(str(parameter.example))}" for parameter in required)
-        for accept in content_types:
-            yield f"{good}?{query}", accept
-            yield f"{bad}?{query}", accept
-        for parameter in operation.parameters:
-            for value in parameter.type.schema.get("enum", ()) if parameter.place == "path" else ():
-                yield operation.template.replace(f"{{{parameter.name}}}", value), ""
-        for parameter in operation.query:
-            if parameter.example is not None:
-                yield f"{good}?{query}&{parameter.name}={quote(str(parameter.example))}", ""
-            yield f"{good}?{query}&{parameter.name}={'x' * 200}", ""
-        yield good, ""
-        for example in operation.examples:
-            yield example.url, example.accept
-
     def test_every_path_sends_what_it_documents(self) -> None:
         """Every path sends the responses that it documents and no others, in every state of feed and gateway."""
         seen: set[tuple[str, int, str]] = set()
@@ -154,7 +155,7 @@ class DocumentationTests(SynchronousTestCase):
                     path = operation.template
                     documented |= {(path, spec.status, spec.content_type) for spec in operation.responses}
                     content_types = document["paths"][path]["get"]["responses"]["200"]["content"]
-                    for url, accept in self.requests(operation, content_types):
+                    for url, accept in requests(operation, content_types):
                         response = (path, *self.check(document, path, program.request(url, accept)))
                         if response not in seen:
                             self.check(document, path, program.request(url, accept, "HEAD"), "head")

@@ -4,15 +4,20 @@ import gzip
 import re
 from typing import cast
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.testing import StringTransport
+from twisted.logger import formatEvent
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel, Request
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.source import SourceSilent, SourceUnreachable
 from govi_server.operations.admin import Admin
 from govi_server.operations.readiness import Readiness
 from tests import feed as kv
-from tests.client import NOW
+from tests.client import NOW, Response, read_responses
+from tests.garbage import created_objects, without_collector
 from tests.operations.case import CODE, OperationsTestCase
 
 
@@ -21,13 +26,83 @@ class AdminTests(OperationsTestCase):
 
     def get(self, path: str, method: str = "GET", version: str = "1.0") -> StringTransport:
         """Send a request; return the transport, which has the response."""
-        admin = Admin(self.clock, self.metrics, self.status, Readiness(self.components, "", self.clock))
+        return self.send(f"{method} {path} HTTP/{version}\r\nHost: localhost\r\n\r\n".encode())
+
+    def send(self, data: bytes, hosts: tuple[str, ...] = ()) -> StringTransport:
+        """Send bytes to an endpoint with these names; return the transport, which has the response."""
+        readiness = Readiness(self.components, "", self.clock)
+        admin = Admin(self.clock, self.metrics, self.status, readiness, hosts)
         protocol = admin.buildProtocol(cast(IAddress, None))
         transport = StringTransport()
         assert protocol is not None
         protocol.makeConnection(transport)
-        protocol.dataReceived(f"{method} {path} HTTP/{version}\r\nHost: localhost\r\n\r\n".encode())
+        protocol.dataReceived(data)
         return transport
+
+    def response(self, data: bytes, hosts: tuple[str, ...] = ()) -> Response:
+        """Return the response to bytes."""
+        (response,) = read_responses(self.send(data, hosts).value(), [data.partition(b" ")[0].decode("latin-1")])
+        return response
+
+    def test_foreign_hosts_are_rejected(self) -> None:
+        """A request for a host that may belong to another site gets 421, on every path, and is logged."""
+        for path in ("/", "/health", "/ready", "/metrics", "/status", "/status.json", "/absent", "*"):
+            for method in ("GET", "HEAD", "POST", "OPTIONS"):
+                fields = b"Host: attacker.example:8081\r\n"
+                response = self.response(f"{method} {path} HTTP/1.1\r\n".encode() + fields + b"\r\n")
+                self.assertEqual(response.status, 421, (method, path))
+                self.assertEqual(b"admin.hosts" in response.body, method != "HEAD")
+        for data in (
+            b"GET /status.json HTTP/1.1\r\nHost: localhost\r\nHost: attacker.example\r\n\r\n",
+            b"GET /status.json HTTP/1.1\r\nHost: attacker.example\r\nHost: localhost\r\n\r\n",
+            b"GET http://attacker.example/status.json HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"GET /status.json HTTP/1.1\r\nHost: \xff\x9b\r\n\r\n",
+            b"GET /status.json HTTP/1.0\r\nHost:\r\n\r\n",
+        ):
+            self.assertEqual(self.response(data).status, 421, data)
+        lines = [formatEvent(event) for event in self._events]
+        rejections = {line for line in lines if line.endswith("; admin.hosts lists the allowed names")}
+        self.assertIn("operators: request for host 'attacker.example:8081' rejected", "".join(rejections))
+        self.assertTrue(all(line.isprintable() for line in rejections), rejections)
+
+    def test_own_hosts_are_served(self) -> None:
+        """Addresses, localhost, the names of the setting and requests without a host are served."""
+        for fields in (
+            b"Host: localhost:8081",
+            b"Host: 10.0.0.1:8081",
+            b"Host: [::1]",
+            b"Host: Govi.example.",
+            b"X: y",
+        ):
+            data = b"GET /health HTTP/1.1\r\n" + fields + b"\r\n\r\n"
+            self.assertEqual(self.response(data, ("govi.example",)).status, 200, fields)
+
+    def test_every_response_has_the_safety_headers(self) -> None:
+        """Every response has the headers that keep a browser from running what is in it; pages have their policy."""
+        self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
+        requests = [
+            f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+            for path in ("/", "/health", "/ready", "/metrics", "/status", "/status.json", "/absent", "/a/b", "*")
+            for method in ("GET", "HEAD", "POST", "OPTIONS", "BREW")
+            for host in ("localhost", "attacker.example")
+        ]
+        malformed = [
+            b"GET\r\n\r\n",
+            b"\x16\x03\x01\r\n",
+            b"GET / HTTP/1.1\r\nA\r\n\r\n",
+            b"GET / HTTP/1.1\r\n" + (b"A: " + b"x" * 5000 + b"\r\n") * 5,
+        ]
+        statuses = set()
+        for data in (*requests, *malformed):
+            response = self.response(data)
+            policy = response.headers.get_all("Content-Security-Policy")
+            self.assertEqual(response.headers.get_all("X-Content-Type-Options"), ["nosniff"], data)
+            is_page = response.status == 200 and response.headers.get_content_type() == "text/html"
+            self.assertEqual(policy == ["default-src 'none'; sandbox"], not is_page, data)
+            self.assertIn("default-src 'none'", (policy or [""])[0])
+            statuses.add(response.status)
+        self.assertLessEqual({200, 400, 404, 405, 421, 501}, statuses)
+        self.flushWarnings()  # Twisted's responses to other methods use its own deprecated class
 
     def test_each_path_has_its_content_type(self) -> None:
         """Each path has its content type; other paths get 404."""
@@ -38,6 +113,22 @@ class AdminTests(OperationsTestCase):
         }.items():  # fmt: skip
             self.assertRegex(self.get(path).value(), b"(?s)^HTTP/1.[01] 200 .*Content-Type: " + content_type)
         self.assertRegex(self.get("/absent").value(), b"^HTTP/1.[01] 404 ")
+
+    def test_bodies_are_not_held(self) -> None:
+        """A body is discarded; a connection that ends amid it leaves nothing to the garbage collector."""
+        admin = Admin(self.clock, self.metrics, self.status, Readiness(self.components, "", self.clock))
+        for field in (b"Content-Length: 1000000", b"Transfer-Encoding: chunked"):
+            protocol = cast(HTTPChannel, admin.buildProtocol(cast(IAddress, None)))
+            transport = StringTransport()
+            with without_collector():
+                protocol.makeConnection(transport)
+                protocol.dataReceived(b"POST / HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\nfffff\r\n" % field)
+                protocol.dataReceived(b"x" * 90_000)
+                self.assertEqual(protocol.requests[0].content.getvalue(), b"")
+                transport.unregisterProducer()
+                protocol.connectionLost(Failure(ConnectionDone()))
+                del protocol
+                self.assertEqual(created_objects((HTTPChannel, Request)), {})
 
     def test_head(self) -> None:
         """HEAD has the head of GET, on every path and in every version, and no body."""

@@ -68,7 +68,7 @@ class ManholeCommandsTests(SynchronousTestCase):
         self.assertEqual(self.commands.stop(CODE), f"/kv55: {CODE} is not cached")
         self.cache.put(self.board("Sta\x1b[2Jtion"))
         self.clock.advance(7)
-        self.assertIn("1 departures, 7 s old\n  -  Sta?[2Jtion", self.commands.stop(CODE))
+        self.assertIn("1 departures, 7 s old\n  -  Sta\\x1b[2Jtion", self.commands.stop(CODE))
         self.assertEqual(self.source.requested, [])
 
     def test_invalid_code_is_rejected(self) -> None:

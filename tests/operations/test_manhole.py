@@ -4,14 +4,34 @@ import os
 import warnings
 from tempfile import TemporaryDirectory
 
+from twisted.conch.insults import insults
 from twisted.conch.ssh.keys import Key
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.errors import StartupError
 
 with warnings.catch_warnings():  # conch imports spwd, which Python 3.13 does not have
     warnings.filterwarnings("ignore", "'spwd' is deprecated", DeprecationWarning)
-    from govi_server.operations.manhole import KeysFile, host_key
+    from govi_server.operations.manhole import KeysFile, Prompt, host_key
+
+
+class PromptTests(SynchronousTestCase):
+    """The terminal of a session."""
+
+    def test_output_is_printable(self) -> None:
+        """Values, printed texts and exceptions reach the terminal without control characters from outside."""
+        text = "\x1b[2J\x9b\x7f\u202e\u2028"
+        prompt = Prompt({"text": text}, "", "operator")
+        transport = StringTransport()
+        terminal = insults.ServerProtocol(lambda: prompt)
+        terminal.makeConnection(transport)
+        transport.clear()
+        for line in (b"text", b"print(text)", b"raise ValueError(text)", b"1/0 if text else 1"):
+            prompt.lineReceived(line)
+        output = transport.value().decode()
+        self.assertIn("ValueError", output)
+        self.assertEqual({c for c in output if not c.isprintable()} - {"\r", "\n"}, set())
 
 
 class KeysTests(SynchronousTestCase):

@@ -16,7 +16,16 @@ from govi_server.departures.cache import BoardCache
 from govi_server.errors import StartupError
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.kv8_columns import KEY_NAMES, VALUE_NAMES
-from govi_server.operations.snapshot import HEADER, Columns, OperatorsRecord, Record, Snapshots, StopRecord
+from govi_server.operations.snapshot import (
+    HEADER,
+    Columns,
+    OperatorsRecord,
+    Record,
+    Snapshots,
+    StopRecord,
+    read,
+    write,
+)
 from govi_server.runtime.cooperative import CooperativeRunner
 from govi_server.settings import SnapshotSettings
 from tests import feed as kv
@@ -140,6 +149,17 @@ class SnapshotTests(SynchronousTestCase):
         self.assertTrue(self.path.read_bytes().startswith(HEADER))
         self.assertEqual([path.name for path in self.path.parent.iterdir()], ["snapshot"])
         snapshots.stopService()
+
+    def test_two_programs_write_one_file(self) -> None:
+        """Snapshots that two programs write at the same time are complete; what a killed program left is removed."""
+        first, second = (write(iter([OperatorsRecord({name: NOW}, {})] * 3), self.path) for name in "AB")
+        for _ in zip(first, second, strict=True):
+            pass
+        with open(self.path, "rb") as file:
+            self.assertEqual(sum(record is not None for record in read(file)), 3)
+        self.path.with_name("snapshot.x.new").touch()
+        self.start(self.program).stopService()
+        self.assertEqual([path.name for path in self.path.parent.iterdir()], ["snapshot"])
 
     def test_damaged_file_is_put_aside(self) -> None:
         """A damaged or foreign file is renamed with one log line, wherever the damage is."""

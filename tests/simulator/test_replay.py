@@ -85,6 +85,15 @@ class ReplayTests(SynchronousTestCase):
             str(replay), f"4 messages in 4 files of {self.directory}, with 2026-05-08 as today (dates +0 days)"
         )
 
+    def test_single_file(self) -> None:
+        """A single recording is replayed, and not the others in its directory."""
+        message = MESSAGES[-1]
+        self.save("1.ctx", message.ctx)
+        self.save("2.ctx.gz", message.ctx)
+        replay = Replay(self.directory / "2.ctx.gz", FRIDAY, 1)
+        self.assertEqual(list(replay), [([message], 0.0)])
+        self.assertIn(f"1 message in 1 file of {self.directory}/2.ctx.gz", str(replay))
+
     def test_pace(self) -> None:
         """Recordings with times are sent at their original pace; a clock that was set back causes no pause."""
         message, now = MESSAGES[-1], at(FRIDAY, 12)

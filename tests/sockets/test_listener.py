@@ -4,6 +4,7 @@ from errno import EADDRINUSE
 
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import capturedLogs, formatEvent
 
 from govi_server.errors import StartupError
 from govi_server.sockets.listener import Listener, server_service
@@ -21,9 +22,13 @@ class ListenerTests(WireTestCase):
     def test_listens_on_every_endpoint(self) -> None:
         """The server listens on every endpoint, and each address is reported."""
         reactor = MemoryReactorClock()
-        addresses: list[object] = []
+        schemes: list[str] = []
         services = server_service(
-            reactor, "--listen", ["tcp:8080", "tcp:8443:interface=127.0.0.1"], self.server, addresses.append
+            reactor,
+            "--listen",
+            ["tcp:8080", "tcp:8443:interface=127.0.0.1"],
+            self.server,
+            lambda address, scheme: schemes.append(scheme),
         )
         services.privilegedStartService()
         services.startService()
@@ -31,7 +36,25 @@ class ListenerTests(WireTestCase):
             [(port, factory) for port, factory, _, _ in reactor.tcpServers],
             [(8080, self.server), (8443, self.server)],
         )
-        self.assertEqual(len(addresses), 2)
+        self.assertEqual(schemes, ["http", "http"])
+
+    def test_addresses_are_reported_when_all_endpoints_listen(self) -> None:
+        """No address is logged or reported before the services start, and that of a proxy's endpoint is not a URL."""
+        schemes: list[str] = []
+        endpoints = ["tcp:8080", "haproxy:tcp:8081"]
+        with capturedLogs() as events:
+            services = server_service(
+                MemoryReactorClock(),
+                "--listen",
+                endpoints,
+                self.server,
+                lambda address, scheme: schemes.append(scheme),
+            )
+            services.privilegedStartService()
+            self.assertEqual((schemes, list(events)), ([], []))
+            services.startService()
+        self.assertEqual(schemes, ["http"])
+        self.assertEqual([formatEvent(event).partition(" on ")[0] for event in events], ["Listening", "Listening"])
 
     def test_stops_listening_before_draining(self) -> None:
         """The services stop listening first, and have stopped when the last connection is closed."""

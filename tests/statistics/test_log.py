@@ -2,13 +2,13 @@
 
 import json
 import os
+import resource
 from tempfile import TemporaryDirectory
 from typing import cast
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, capturedLogs, formatEvent
-from twisted.python.logfile import LogFile
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.errors import StartupError
@@ -53,6 +53,17 @@ class FormatTests(SynchronousTestCase):
                 ],
             },
         )
+
+    def test_control_characters_are_escaped(self) -> None:
+        """No path or method, whatever it contains, has a character that a terminal obeys, or ends a line."""
+        for text in ("".join(map(chr, range(256))), "\x1b[2J\x9b\x7f\x85", "\u202e\u2028\ufeff", "\xad"):
+            request = RequestStatistics(NOW, text, text, 200, 1, "hit")
+            connection = ConnectionStatistics("govi-cache", "local", NOW, NOW, "client", [request])
+            line = format_line({"statistics": connection}, "govi-cache")
+            assert line is not None
+            self.assertTrue(line[:-1].replace("\N{NO-BREAK SPACE}", "").isprintable(), line)
+            (logged,) = json.loads(line)["requests"]
+            self.assertEqual((logged["method"], logged["path"]), (text, text))
 
     def test_unknown_module_and_stop_are_omitted(self) -> None:
         """Without a module or a stop the fields are omitted; the module of the front page is the empty string."""
@@ -156,25 +167,35 @@ class StatisticsLogTests(WireTestCase):
 
     def test_line_is_lost_on_full_disk(self) -> None:
         """Lines that cannot be written are lost, counted, and logged once; later lines are complete."""
-        log = StatisticsLog("govi-cache", "/dev/full", 10**6, 2, self.clock)
-        log._open = lambda: LogFile("full", "/dev", defaultMode=None)  # type: ignore[method-assign]
+        log = StatisticsLog("govi-cache", self.path, 10**6, 2, self.clock)
+        log.startService()
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         with capturedLogs() as events:
-            log.startService()
-            for _ in range(3):
-                self.log_connection()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))  # as if the disk were full after eight bytes
+            try:
+                for _ in range(3):
+                    self.log_connection()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+            self.assertFalse(log.writable)
             warnings = [event for event in events if event["log_level"] is LogLevel.warn]
             self.assertEqual(log.incidents.counts, {"unwritable": 3})
             self.assertEqual(len(warnings), 1)
-            self.assertIn("Statistics log /dev/full: cannot be written ([Errno 28]", formatEvent(warnings[0]))
-            del log._open
-            log._path = self.path
-            with open(self.path, "w", encoding="utf-8") as file:
-                file.write('{"time":')  # the part that fitted on the disk
+            self.assertIn(f"Statistics log {self.path}: cannot be written ([Errno ", formatEvent(warnings[0]))
             self.log_connection()
-            log.stopService()
+        self.assertTrue(log.writable)
+        log.stopService()
         with open(self.path, encoding="utf-8") as file:
             partial, complete = file
         self.assertEqual((partial, complete[0], complete[-2:]), ('{"time":\n', "{", "}\n"))
+
+    def test_full_device(self) -> None:
+        """A device that is always full does not prevent the start."""
+        log = StatisticsLog("govi-cache", "/dev/full", 10**6, 2, self.clock)
+        log.startService()
+        self.log_connection()
+        log.stopService()
+        self.assertEqual((log.writable, log.incidents.counts), (False, {"unwritable": 1}))
 
     def test_unwritable_file_fails_startup(self) -> None:
         """The error of a file that cannot be opened names it."""

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from govi_server.http.caching.representation import Representation
 from govi_server.http.dates import format_http_date
-from govi_server.http.response import Fields, format_lines
+from govi_server.http.response import POLICY, SAFETY_HEADERS, Fields, format_lines
 from govi_server.statistics.records import CacheResult
 
 _CACHE_STATUS: dict[CacheResult, str] = {
@@ -83,7 +83,9 @@ class CachedResponse(NamedTuple):
         # Equivalent to response.format_head(), but 2 us faster: most lines are already formatted.
         representation = self.representation
         date = format_http_date(now)
-        lines = f"{representation.lines}{format_lines(self.headers)}{_server_lines(server_headers)}"
+        fields = format_lines(self.headers)
+        safety = _PAGE_SAFETY_LINES if POLICY in fields else _SAFETY_LINES
+        lines = f"{representation.lines}{fields}{_server_lines(server_headers)}{safety}"
         end = f"Connection: {connection}\r\n\r\n" if connection else "\r\n"
         if unchanged:
             return f"HTTP/1.1 304 Not Modified\r\nDate: {date}\r\n{lines}{end}".encode("latin-1"), b"", 304
@@ -93,6 +95,8 @@ class CachedResponse(NamedTuple):
         return head, b"" if method == "HEAD" else body, 200
 
 
+_SAFETY_LINES = format_lines(SAFETY_HEADERS)
+_PAGE_SAFETY_LINES = format_lines(field for field in SAFETY_HEADERS if field[0] != POLICY)  # a page has its own
 _server_lines = lru_cache(maxsize=16)(format_lines)  # one entry per server
 
 

@@ -1,0 +1,101 @@
+"""The root of the services that twistd runs: its log, and the signals that concern log files."""
+
+import os
+import signal
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any, Protocol, cast
+
+from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, Logger, textFileLogObserver
+from twisted.python.components import Componentized
+
+from govi_server.errors import StartupError
+from govi_server.runtime.log_file import LogFile
+from govi_server.runtime.ordered_services import OrderedMultiService
+
+
+class ReopenableLog(Protocol):
+    """A log that is written to a file."""
+
+    def reopen(self) -> None:
+        """Close the file and open the one that has its name now. Raises OSError."""
+
+
+def open_log_file(options: Mapping[str, Any] | None) -> LogFile | None:
+    """Return the log file that options of twistd select; None if it logs elsewhere. Raises StartupError.
+
+    twistd's own class does not append, so that a file that logrotate truncates would begin with NUL bytes.
+    """
+    if options is None or options.get("syslog") or options.get("logger"):
+        return None
+    path = options["logfile"]
+    if path == "-" or (options["nodaemon"] and not path):
+        return None
+    path = os.path.abspath(path or "twistd.log")
+    try:
+        return LogFile(path)
+    except (OSError, ValueError) as error:
+        raise StartupError(f"--logfile: cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+class Program(OrderedMultiService):
+    """The root of a program's services, which logs to a file, or if that is None as twistd does.
+
+    SIGHUP reopens the files of its logs. SIGUSR1 rotates the file, as it does with twistd's own class.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, log_file: LogFile | None = None) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._log_file = log_file
+        self._handlers: dict[signal.Signals, Any] = {}
+        self.logs: list[ReopenableLog] = [] if log_file is None else [log_file]
+        """The logs that SIGHUP reopens."""
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Attach to the application, before twistd starts its log."""
+        super().setServiceParent(parent)
+        if self._log_file is not None:
+            observer = textFileLogObserver(cast(Any, self._log_file))
+            cast(Componentized, parent).setComponent(ILogObserver, observer)
+
+    def startService(self) -> None:
+        """Handle the signals, and start the services."""
+        self._handle(signal.SIGHUP)
+        if self._log_file is not None:
+            self._handle(signal.SIGUSR1)
+        super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop the services; return a Deferred that fires afterwards."""
+        return super().stopService().addCallback(self._restore_handlers)
+
+    def _handle(self, number: signal.Signals) -> None:
+        self._handlers[number] = signal.signal(number, self._received)
+
+    def _restore_handlers(self, _: None) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        self._reactor.callFromThread(self.reopen if number == signal.SIGHUP else self._rotate)
+
+    def reopen(self) -> None:
+        """Reopen the files of the logs."""
+        for log in self.logs:
+            try:
+                log.reopen()
+            except OSError as error:
+                self.log.error("Log file cannot be reopened: {error}", error=str(error))
+        self.log.info("Log files reopened (SIGHUP)")
+
+    def _rotate(self) -> None:
+        assert self._log_file is not None
+        try:
+            self._log_file.rotate()
+        except OSError as error:
+            self.log.error("Log file cannot be rotated: {error}", error=str(error))
