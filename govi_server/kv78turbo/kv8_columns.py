@@ -109,7 +109,7 @@ _VALUE_COLUMNS = (
     Column("AdviceContent", max_bytes=_MAX_TEXT_BYTES),
     Column("LinePublicNumber", "line_public_number"),
     Column("DestinationName", "destination_name", max_bytes=100),
-    Column("UserStopCode", "user_stop_code", _or_empty, _REQUIRED),
+    Column("UserStopCode", "user_stop_code", is_required=True),
 )
 # Passtimes are stored under it, not with it.
 _STOP_COLUMN = Column("TimingPointCode", "timing_point_code", _or_empty, _REQUIRED)
@@ -148,7 +148,6 @@ _VALID_VALUES = re.compile(rb"(?!%b|%b)%b" % (_NO_TIMES, _NO_ARRIVAL, _TIMESTAMP
 _CHECKED = (re.compile(_TIMESTAMP), *[re.compile(_TIME)] * 4)
 # The order of the stop is a number.
 _VALID_KEY = re.compile(rb"(?!.{%d})(?:%b\|){6}[0-9]{1,5}\Z" % (MAX_KEY_BYTES + 1, KEY_FIELD), re.DOTALL)
-_USER_STOP = re.compile(KEY_FIELD)
 _MAX_VALUE_BYTES = tuple(column.max_bytes for column in _VALUE_COLUMNS)
 # Values of up to this length in total are not examined one by one: those without a text have about 200 bytes.
 _MAX_SHORT_BYTES = 384
@@ -214,11 +213,6 @@ def journey_of(key: bytes) -> bytes:
     return b"|".join(key.split(b"|", _JOURNEY_COLUMNS)[:_JOURNEY_COLUMNS])
 
 
-def has_user_stop(values: bytes) -> bool:
-    """Return whether the UserStopCode of values, the last of them, is valid."""
-    return _USER_STOP.fullmatch(values.rpartition(b"|")[2]) is not None
-
-
 def without_long_values(values: bytes, reject: Reject) -> bytes:
     """Return values with null for those that are longer than their column permits, unless the total is short."""
     if len(values) <= _MAX_SHORT_BYTES:
@@ -281,6 +275,7 @@ def parse_passtime(key: bytes, values: bytes, code: str, updated_by: float = mat
             fields[field] = value
         elif value is not None:
             extra.append((name, value))
+    fields["user_stop_code"] = fields["user_stop_code"] or code
     if fields["last_update"] is not None:
         fields["last_update"] = min(fields["last_update"], updated_by)
     day, status, last_update = fields["operation_date"], fields["trip_stop_status"], fields["last_update"]

@@ -17,7 +17,6 @@ from govi_server.kv78turbo.kv8_columns import (
     EMPTY,
     TableLayout,
     expires_at,
-    has_user_stop,
     is_valid_key,
     is_valid_values,
     table_layout,
@@ -166,9 +165,8 @@ class Passtimes:
                 reject("key")
             elif not (is_valid_values(values) or is_valid_values(values := without_invalid(values, reject))):
                 reject("time")
-            elif not has_user_stop(values := without_long_values(values, reject)):
-                reject("key")
             else:
+                values = without_long_values(values, reject)
                 last_heard = self._store(key, values, fields[code_at], stamps, now, reject)
                 latest_rows[fields[operator_at]] = values, last_heard
         for name, (values, last_heard) in latest_rows.items():

@@ -211,9 +211,9 @@ class PasstimeTests(FeedValuesTestCase):
             ingest(self.feed, *planning)
             self.ingest("DATEDPASSTIME", *rows)
             passtimes = [passtime for stop in self.check_stops().values() for passtime in stop["Passes"].values()]
-            found = {passtime["UserStopCode"] for passtime in passtimes}
-            lost = {variant for n, variant in enumerate(variants) if f"u{n}" not in found}
-            self.assertEqual({column for column, _ in lost}, {*KEY_NAMES, "UserStopCode", "TimingPointCode"})
+            found = {passtime.get("JourneyNumber") for passtime in passtimes}
+            lost = {variant for n, variant in enumerate(variants) if n not in found}
+            self.assertEqual({column for column, _ in lost}, {*KEY_NAMES, "TimingPointCode"})
 
     def test_broken_key_costs_the_row(self) -> None:
         """A row with a blank or broken column of its key is rejected; the other rows of its message are stored."""
