@@ -22,6 +22,7 @@ from govi_server.http.request import Environ, RequestError
 from govi_server.http.response import NO_STORE
 from govi_server.http.sender import connection_field
 from govi_server.http.state import Input, State
+from govi_server.runtime.failures import release
 from govi_server.server import Server
 from govi_server.sockets.transport import IClientTransport, write_some
 from govi_server.statistics.records import MAX_PATH, ConnectionRecorder
@@ -273,7 +274,8 @@ class RequestHandler(FlowControl):
 
     def _failed(self, failure: Failure) -> None:
         self._respond_to(failure)
-        failure.cleanFailure()  # its traceback refers to frames that refer to it, and to this connection
+        failure.cleanFailure()
+        release(failure.value)  # its traceback refers to this connection
 
     def _respond_to(self, failure: Failure) -> None:
         """Send 400 for an InvalidParameter; log any other exception of a module and send 500."""
