@@ -8,6 +8,7 @@ import msgspec
 from twisted.application.internet import TimerService
 from twisted.application.service import IService, MultiService
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger, LogPublisher
 
@@ -49,10 +50,11 @@ from govi_server.operations.status import Status
 from govi_server.pages.front_page import SourceDescription
 from govi_server.request_handler import RequestHandler
 from govi_server.runtime.clock import ClockWatch
-from govi_server.runtime.cooperative import make_cooperator
+from govi_server.runtime.cooperative import CooperativeRunner
 from govi_server.runtime.log_file import LogFile
 from govi_server.runtime.ordered_services import Drain, Observers, OrderedMultiService
 from govi_server.runtime.program import Program
+from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.runtime.version import VERSION
 from govi_server.server import Server
 from govi_server.settings import Config, ManholeSettings, ModuleSettings, parse_networks
@@ -104,6 +106,9 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
     components = Components(server)
 
     services.addService(ClockWatch(reactor))
+    if isinstance(reactor, ReactorBase):  # tests use other clocks
+        components.turns = TurnWatch(reactor)
+        services.addService(components.turns)
     if config.statistics.file:
         path = os.path.abspath(config.statistics.file)  # twistd changes its directory before the file is opened
         components.statistics = StatisticsLog(
@@ -111,14 +116,14 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
         )
         services.addService(components.statistics)
         services.logs.append(components.statistics)
-    add_modules(services, modules, config, components, reactor)
+    runner = add_modules(services, modules, config, components, reactor)
     components.modules = tuple(str(module.name) for module in modules)
     services.addService(modules)
     if config.admin.listen or config.manhole.listen:
         services.addService(_operations(config, components, statistics, reactor))
     if config.snapshot.file:
         caches = {name: gateway.cache for name, gateway in components.gateways.items()}
-        components.snapshots = Snapshots(caches, components.feed, config.snapshot, reactor, make_cooperator(reactor))
+        components.snapshots = Snapshots(caches, components.feed, config.snapshot, reactor, runner.cooperator)
         services.addService(components.snapshots)
     services.addService(server_service(reactor, setting_name("listen"), config.listen, server, _log_url))
     return services
@@ -168,14 +173,15 @@ def _local_url(address: IAddress, scheme: str) -> str | None:
 
 def add_modules(
     services: OrderedMultiService, modules: MultiService, config: Config, components: Components, reactor: Any
-) -> None:
+) -> CooperativeRunner:
     """Add the URL modules, by path segment, and the services of their sources. A new URL module is added here.
 
-    Modules that provide IDocumented are described in /openapi.json and /docs. Raises ConfigError.
+    Modules that provide IDocumented are described in /openapi.json and /docs. Returns the runner of all their work.
+    Raises ConfigError.
     """
-    stop_index = None
+    runner, stop_index = CooperativeRunner(reactor), None
     if config.is_live or config.is_demo:
-        components.feed = feed = _add_feed(services, config, reactor)
+        components.feed = feed = _add_feed(services, config, runner, reactor)
         stop_index = StopIndexCache(feed, reactor)
         for live_module in (*ovapi_modules(feed), Stops(feed, stop_index), Near(feed, stop_index), Siri(feed)):
             _add_module(modules, live_module)
@@ -187,10 +193,11 @@ def add_modules(
         else:
             gateway = _add_gateway(services, name, settings, config, components.server, reactor)
             breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.description)
-            cache = BoardCache(breaker, reactor, config.cache)
+            cache = BoardCache(breaker, reactor, config.cache, runner)
             components.gateways[name] = GatewayComponents(gateway, breaker, cache)
             _add_module(modules, Kv55Gateway(name, cache, _license(settings)))
     _add_pages(modules, config, components, stop_index, reactor)
+    return runner
 
 
 def _add_pages(
@@ -207,7 +214,7 @@ def _add_pages(
     for page in (
         Front(sources, components.feed, stop_index, VERSION, STATION if config.is_demo else ""),
         BoardPages(displays, reactor),
-        Events(displays, reactor, make_cooperator(reactor)),
+        Events(displays, reactor),
         Assets(),
         *openapi_modules(documentation),
     ):
@@ -226,7 +233,7 @@ def _license(settings: ModuleSettings) -> str:
     return settings.license or (kv55_feed if settings.source == "kv78turbo" else messages).LICENSE
 
 
-def _add_feed(services: OrderedMultiService, config: Config, reactor: Any) -> Feed:
+def _add_feed(services: OrderedMultiService, config: Config, runner: CooperativeRunner, reactor: Any) -> Feed:
     """Add the live feed, and in the demo the simulated feed that it subscribes to."""
     settings = config.feed
     feed = Feed(
@@ -238,6 +245,7 @@ def _add_feed(services: OrderedMultiService, config: Config, reactor: Any) -> Fe
         passtimes=settings.passtimes,
         timetable=settings.planning,
         cache_bytes=config.cache.bytes,
+        runner=runner,
     )
     if config.is_demo:
         seed = GatewayBehaviour().seed

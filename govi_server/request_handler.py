@@ -13,20 +13,28 @@ from twisted.python.failure import Failure
 
 from govi_server.http.caching.conditional import conditions
 from govi_server.http.caching.request_memo import MemoEntry
-from govi_server.http.client_limits import Client, request_cost
+from govi_server.http.client_limits import Client
 from govi_server.http.connection import Connection
 from govi_server.http.cors import is_preflight
 from govi_server.http.flow_control import FlowControl
 from govi_server.http.parameters import InvalidParameter
 from govi_server.http.request import Environ, RequestError
 from govi_server.http.response import NO_STORE
-from govi_server.http.sender import connection_field
+from govi_server.http.sender import MAX_COPIED_BYTES, connection_field
 from govi_server.http.state import Input, State
+from govi_server.runtime.cooperative import current_work
 from govi_server.runtime.failures import release
 from govi_server.server import Server
 from govi_server.sockets.transport import IClientTransport, write_some
 from govi_server.statistics.records import MAX_PATH, ConnectionRecorder
-from govi_server.web_handler import CacheableHandler, ICacheableModule, IWebModule, Responder, WebHandler
+from govi_server.web_handler import (
+    CacheableHandler,
+    ICacheableModule,
+    IWebModule,
+    Responder,
+    TooManyRequests,
+    WebHandler,
+)
 
 # The request methods that a module may implement, with the corresponding method of WebHandler.
 _HANDLER_METHODS = {"GET": "get", "HEAD": "head", "POST": "post"}
@@ -161,10 +169,10 @@ class RequestHandler(FlowControl):
             return False
         received = clock.seconds()
         response = server.request_memo.lookup(header_section, received, server.headers)
-        if response is None:
+        if response is None or len(response.body) > MAX_COPIED_BYTES:
             return False
         client, entry, body = connection.client, response.entry, response.body
-        if server.access.seconds_to_wait(client.rate_key, entry.request_cost) > 0:
+        if server.access.seconds_to_wait(client.rate_key) > 0:
             return False
         looked_up = clock.seconds()
         unsent = write_some(self.sock, response.head + body)
@@ -195,8 +203,7 @@ class RequestHandler(FlowControl):
         method, path, keep_alive = env["request_method"], env["path_info"][:MAX_PATH], env.keeps_alive()
         connection = connection_field(env, keep_alive)
         entry = MemoEntry(
-            method, path, request_cost(env), responder.respond, conditions(env), not keep_alive, connection,
-            segment, responder.stop,
+            method, path, responder.respond, conditions(env), not keep_alive, connection, segment, responder.stop,
         )  # fmt: skip
         self.server.request_memo.store(header_section, entry)
 
@@ -214,14 +221,10 @@ class RequestHandler(FlowControl):
     def process(self, env: Environ) -> Deferred[None]:
         """Route a request to the module for its first path segment; return a Deferred that fires afterwards."""
         method, path = env["request_method"], env["path_info"]
-        client = self.server.client(self.connection, env)
-        wait = self.server.access.seconds_to_wait(client.rate_key, request_cost(env))
+        current_work.set(path[:MAX_PATH])
+        wait = self.server.access.seconds_to_wait(self.server.client(self.connection, env).rate_key)
         if wait > 0:
-            self.mark("lookup")
-            if not self.server.access.limits.proxies:
-                self.keep_alive = False  # without proxies all requests are this client's: discard pipelined ones
-            self.send_response("Too many requests\n", "429 Too Many Requests", {"Retry-After": f"{ceil(wait)}"})
-            return succeed(None)
+            raise TooManyRequests(wait)
         if method not in _KNOWN_METHODS:
             self.send_response("Unknown method\n", "501 Not Implemented")
             return succeed(None)
@@ -262,6 +265,14 @@ class RequestHandler(FlowControl):
         """Continue with a request whose body was received."""
         self.connection.enter(State.PROCESSING)
 
+    def charge(self, cost: int) -> None:
+        """Charge the work of the current request to its client; see web_handler.ResponseSender."""
+        if self._env is not None:
+            client = self.server.client(self.connection, self._env)
+            wait = self.server.access.seconds_to_wait_for_work(client.rate_key, cost)
+            if wait > 0:
+                raise TooManyRequests(wait)
+
     def _handler(self, segment: str, env: Environ) -> WebHandler | None:
         """Return the handler of a request to a module; None if no module has this name."""
         try:
@@ -278,13 +289,20 @@ class RequestHandler(FlowControl):
         release(failure.value)  # its traceback refers to this connection
 
     def _respond_to(self, failure: Failure) -> None:
-        """Send 400 for an InvalidParameter; log any other exception of a module and send 500."""
+        """Send 400 for an InvalidParameter, 429 for TooManyRequests; log any other exception and send 500."""
         if self.connection.is_ending and failure.check(CancelledError):
             return  # cancelled by handle_closing()
         has_response = self.connection.state is not State.PROCESSING
         if failure.check(InvalidParameter) and not has_response:
             self.mark("lookup")
             self.send_response(f"{failure.value}\n", "400 Bad Request", [NO_STORE])
+            return
+        if isinstance(failure.value, TooManyRequests) and not has_response:
+            self.mark("lookup")
+            if not self.server.access.limits.proxies:
+                self.keep_alive = False  # without proxies all requests are this client's: discard pipelined ones
+            retry_after = {"Retry-After": f"{ceil(failure.value.seconds)}"}
+            self.send_response("Too many requests\n", "429 Too Many Requests", retry_after)
             return
         if isinstance(failure.value, RequestError) and not has_response:
             self.keep_alive = False

@@ -212,8 +212,8 @@ class ServerSettings(Struct, frozen=True):
     drain: Annotated[Seconds, "Time for requests in flight to finish when the server is stopped."] = 13.0
     request_line: Annotated[
         Bytes, "Maximum length of the request line, then 414; RFC 9112, section 3 recommends at least 8000."
-    ] = 8192
-    head: Annotated[Bytes, "Maximum length of request line and header section together, then 431."] = 16384
+    ] = 16384
+    head: Annotated[Bytes, "Maximum length of request line and header section together, then 431."] = 24576
     body: Annotated[Bytes, "Maximum length of a request body, then 413; ten times the largest board."] = 1 << 20
     unfinished: Annotated[
         Bytes,
@@ -235,9 +235,13 @@ class AccessSettings(Struct, frozen=True):
         "Maximum open connections of one client; further connections get 429 and are closed. A browser opens six.",
     ] = 100
     rate: Annotated[
-        Rate, "Maximum sustained rate of one client, then 429; a request for several stops counts for each."
+        Rate,
+        "Maximum sustained rate of one client, then 429; a request counts for its work: for each stop, or 20 "
+        "passing times.",
     ] = 50
-    burst: Annotated[Count, "Requests of one client that may arrive together before the rate applies."] = 500
+    burst: Annotated[
+        Count, "Requests of one client that may arrive together before the rate applies; the most that one costs."
+    ] = 500
     unlimited: Annotated[Networks, "Networks that are exempt from the limits of one client."] = (
         "127.0.0.0/8",
         "::1/128",

@@ -1,5 +1,6 @@
 """The command ``twistd govi-cache``: its options and its service."""
 
+import gc
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -96,8 +97,12 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     try:
         config = load(path, options.settings())
         try:
-            return make_service(config, reactor, open_log_file(options.parent))
+            service = make_service(config, reactor, open_log_file(options.parent))
         except ConfigError as error:  # about a setting without an option
             raise ConfigError(f"{path}: {error}") from None
     except (ConfigError, StartupError) as error:
         raise SystemExit(f"{NAME}: {printable(str(error))}") from None
+    # A collection of all objects, among them 80,000 of modules that are never freed, would take 50 ms.
+    gc.collect()
+    gc.freeze()
+    return service

@@ -46,6 +46,12 @@ class ResponseSender(Protocol):
     def mark(self, phase: Phase, cache: CacheResult | None = None) -> None:
         """Record the end of a phase of the current request, and the cache's result."""
 
+    def charge(self, cost: int) -> None:
+        """Charge the work of the request to its client, before it is done. cost: see Responder.
+
+        Raises TooManyRequests if the client must wait.
+        """
+
     def set_stop(self, stop: str) -> None:
         """Set the stop of the current request for its statistics; "several" for more than one."""
 
@@ -55,6 +61,14 @@ class Mark(Protocol):
 
     def __call__(self, phase: Phase, cache: CacheResult | None = None) -> None:
         """Record the end of a phase of the current request, and the cache's result."""
+
+
+class TooManyRequests(Exception):
+    """A client has exceeded its rate; a 429 is sent. seconds: until it may send the request again."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
 
 
 class ErrorResponse(NamedTuple):
@@ -82,6 +96,12 @@ class Responder(NamedTuple):
     """
     stop: str = ""
     """The stop of the request, for its statistics: see ResponseSender.set_stop()."""
+    cost: int = 1
+    """The cost of fetching the response for its client; a response from memory costs 1.
+
+    It is the work to be done: one for each stop and two hours, for 20 passtimes, or for 100 names that are listed,
+    which is about half a millisecond.
+    """
 
 
 class IWebModule(Interface):
@@ -191,6 +211,7 @@ class CacheableHandler(WebHandler):
         elif isinstance(response, ErrorResponse):
             self.mark("lookup", response.cache)
         else:
+            self.request_handler.charge(responder.cost)
             response = await response(self.mark)
         if isinstance(response, CachedResponse):
             self.send_representation(response)

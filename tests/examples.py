@@ -20,7 +20,6 @@ from govi_server.modules.events import Events
 from govi_server.openapi.description import Example, IDocumented, Operation
 from govi_server.operations.components import Components
 from govi_server.request_handler import RequestHandler
-from govi_server.runtime.cooperative import PAUSE_SECONDS
 from govi_server.runtime.ordered_services import OrderedMultiService
 from govi_server.server import Server
 from govi_server.settings_loader import load
@@ -68,7 +67,7 @@ class Program:
             for message in TownFeed(town, self.clock.seconds).messages(0) if has_data else ():
                 ingested = self.components.feed.received(message.envelope, gzip.compress(message.ctx))
                 while ingested is not None and not ingested.called:
-                    self.clock.advance(PAUSE_SECONDS)
+                    self.clock.advance(0)
         for gateway in self.components.gateways.values():
             for code in town.stops if has_data else ():
                 gateway.cache.put(town.board(code, self.clock.seconds(), max_trips=2))
@@ -88,7 +87,7 @@ class Program:
         client = Client(self.server)
         fields = f"Accept: {accept}\r\n{more}" if accept else more
         client.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode())
-        for pause in (*[PAUSE_SECONDS] * 30, 11):  # for a stop index, and for a gateway that does not respond
+        for pause in (*[0.001] * 30, 11):  # for a stop index, and for a gateway that does not respond
             if client.transport.value():
                 break
             self.clock.advance(pause)

@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "sockets": _RUNTIME,
     "statistics": _RUNTIME,
     "http": _HTTP,
-    "http.caching": {"http", "statistics"},
+    "http.caching": {"http", "statistics", "runtime"},
     "openapi": {"http"},
     "server": _SERVER,
     "web_handler": _SERVER,
@@ -50,7 +50,8 @@ ONLY = {
     ("openapi", "http"): {"http.parameters"},
     ("documents", "pages"): {"pages.texts"},
     ("modules", "modules"): {
-        "modules.display_source", "modules.feed_responses", "modules.ovapi_operations", "modules.query_parameters",
+        "modules.display_source", "modules.event_channel", "modules.feed_responses", "modules.ovapi_operations",
+        "modules.ovapi_paths", "modules.query_parameters",
     },
 }  # fmt: skip
 """Of some packages, only these files: URL modules share code, but do not import each other."""

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from govi_server.departures.board import Board
 from govi_server.departures.source import Busy, IDepartureSource, NoBoard
+from govi_server.runtime.cooperative import CooperativeRunner
 from govi_server.settings import CacheSettings
 
 Result = Literal["hit", "stale", "joined", "miss"]
@@ -45,11 +46,17 @@ class BoardCache:
     log = Logger()
 
     def __init__(
-        self, source: IDepartureSource, clock: IReactorTime, limits: CacheSettings = CacheSettings()
+        self,
+        source: IDepartureSource,
+        clock: IReactorTime,
+        limits: CacheSettings = CacheSettings(),
+        runner: CooperativeRunner | None = None,
     ) -> None:
         self._source = source
         self._clock = clock
         self.limits = limits
+        self.runner = runner or CooperativeRunner(clock)
+        """Resumes waiting requests, and runs the work on many boards."""
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self.bytes = 0
         """The size of all boards and renderings."""
@@ -162,7 +169,7 @@ class BoardCache:
     def _on_board(self, board: Board) -> None:
         """Store a board that arrived late, and serve the waiters of a newer request for its stop."""
         entry = self.put(board)
-        self._serve(self._pending.get(board.code, {}), entry)
+        self.runner.resume(self._pending.get(board.code, {}), entry)
 
     def _start_request(self, code: str) -> None:
         """Request a board from the source, for all waiters present when it arrives."""
@@ -181,18 +188,7 @@ class BoardCache:
         return entry if entry is not None and 0 <= self.age(entry) <= self.limits.stale else failure
 
     def _resolve(self, result: Entry | Failure, code: str) -> None:
-        self._serve(self._pending.pop(code), result)
-
-    def _serve(self, waiters: dict[Deferred[Entry], None], result: Entry | Failure) -> None:
-        waiting = list(waiters)
-        waiters.clear()
-        for waiter in waiting:
-            if waiter.called:
-                continue  # cancelled by a waiter served earlier
-            if isinstance(result, Entry):
-                waiter.callback(result)
-            else:
-                waiter.errback(result)
+        self.runner.resume(self._pending.pop(code), result)
 
     def _remove(self, code: str) -> None:
         entry = self._entries.pop(code, None)

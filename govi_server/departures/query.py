@@ -1,6 +1,6 @@
 """The departures that a request selects."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -42,13 +42,18 @@ class Query:
 
     def select(
         self, departures: Iterable[_Departure], public_number: Callable[[_Departure], str]
-    ) -> list[_Departure]:
-        """Return the selected departures, in order. public_number: returns a departure's LinePublicNumber."""
-        selected = []
+    ) -> Iterator[_Departure | None]:
+        """Yield the selected departures, in order, and None for each that is not.
+
+        public_number: returns a departure's LinePublicNumber.
+        """
+        n = 0
         for departure in departures:
-            if self.lines and not {departure.line_planning_number, public_number(departure)} & self.lines:
-                continue
-            if self.direction is not None and departure.line_direction != self.direction:
-                continue
-            selected.append(departure)
-        return selected[: self.limit]
+            is_line = not self.lines or {departure.line_planning_number, public_number(departure)} & self.lines
+            if is_line and self.direction in (None, departure.line_direction):
+                yield departure
+                n += 1
+                if n == self.limit:
+                    return
+            else:
+                yield None

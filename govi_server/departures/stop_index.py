@@ -4,16 +4,17 @@ import math
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from heapq import merge, nsmallest
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from heapq import nsmallest
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
+from cachetools import LRUCache
 from pyproj import Transformer
 
 from govi_server.departures.display import place
 from govi_server.departures.timing_point import TimingPoint
+from govi_server.runtime.cooperative import map_in_steps, sort_in_steps
 
 MAX_STOPS = 20
 """Stops per result."""
@@ -24,15 +25,19 @@ MAX_QUERY_CHARACTERS = 100
 MAX_QUERY_WORDS = 6
 """Words beyond these are ignored."""
 
+MAX_RESULTS = 1024
+"""Results that are cached."""
+
+COST_STOPS = 20_000
+"""Indexed stops for each word of a query that cost a client as much as one request."""
+
 MAX_DISTANCE_METRES = 10_000
 """The search radius around a position."""
-
-_STEP_STOPS = 200
-"""Stops per step of building an index: about two milliseconds of work."""
 
 _CELL_METRES = 1000
 """Side length of the grid cells by which positions are indexed."""
 
+_TRANSFORMER = Transformer.from_crs("EPSG:4326", "EPSG:28992", always_xy=True)  # takes 30 ms
 _WORD = re.compile(r"\w+")
 _LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "_": " "})  # not decomposed by NFKD
 
@@ -80,10 +85,7 @@ class StopIndex:
         self._cells: dict[tuple[int, int], list[int]] = {}
         self._name_words: list[str] = []
         self._town_words: list[str] = []
-        self.find = lru_cache(maxsize=1024)(self._find)  # clients search while the query is typed
-        """Return the codes of the stops that match a query, best first: an exact code, an exact name, all words in
-        name or town (names that begin with the query first), a name that begins with the query, a name with words
-        that begin with the query's, and name, town and code with words that do."""
+        self._results: LRUCache[str, tuple[str, ...]] = LRUCache(MAX_RESULTS)  # clients search while they type
 
     @classmethod
     def make(
@@ -91,12 +93,12 @@ class StopIndex:
     ) -> Iterator[None]:
         """Build an index in steps, and pass it to built()."""
         index = cls(dict(points))  # a snapshot
-        index._codes = yield from _ordered([*{**points, **dict.fromkeys(codes)}])
-        places = yield from _each(lambda code: _place(code, index._points.get(code)), index._codes)
-        index._places = yield from _ordered(places)
-        yield from _each(index._add, range(len(places)))
-        index._name_words = yield from _ordered([*index._names])
-        index._town_words = yield from _ordered([*index._towns])
+        index._codes = yield from sort_in_steps([*{**points, **dict.fromkeys(codes)}])
+        places = yield from map_in_steps(lambda code: _place(code, index._points.get(code)), index._codes)
+        index._places = yield from sort_in_steps(places)
+        yield from map_in_steps(index._add, range(len(places)))
+        index._name_words = yield from sort_in_steps([*index._names])
+        index._town_words = yield from sort_in_steps([*index._towns])
         built(index)
 
     def _add(self, i: int) -> None:
@@ -114,19 +116,37 @@ class StopIndex:
     def __len__(self) -> int:
         return len(self._places)
 
-    def _find(self, query: str) -> tuple[str, ...]:
+    def cost(self, query: str) -> int:
+        """Return the cost of a search: one for every COST_STOPS of each word."""
+        words = 0 if query in self._results else len(query.split()[:MAX_QUERY_WORDS])
+        return max(words * len(self) // COST_STOPS, 1)
+
+    def find(self, query: str) -> Generator[None, None, tuple[str, ...]]:
+        """Return the codes of the stops that match a query, in steps.
+
+        Best first: an exact code, an exact name, all words in name or town (names that begin with the query first), a
+        name that begins with the query, a name with words that begin with the query's, and name, town and code with
+        words that do.
+        """
+        codes = self._results.get(query)
+        if codes is None:
+            codes = self._results[query] = yield from self._find(query)
+        return codes
+
+    def _find(self, query: str) -> Generator[None, None, tuple[str, ...]]:
         text = folded(query[:MAX_QUERY_CHARACTERS])
-        words = text.split()[:MAX_QUERY_WORDS]
+        words = [*dict.fromkeys(text.split()[:MAX_QUERY_WORDS])]
         matches: dict[int, None] = {}
         for group in self._ranked(text, words) if words else ():
+            yield
             new = (i for i in group if i not in matches)
             matches.update(dict.fromkeys(islice(new, MAX_STOPS - len(matches))))
             if len(matches) == MAX_STOPS:
                 break
         return tuple(self._places[i].code for i in matches)
 
-    def _ranked(self, text: str, words: list[str]) -> Iterator[Iterable[int]]:
-        """Yield the matching stops in groups, best first."""
+    def _ranked(self, text: str, words: list[str]) -> Generator[Iterable[int], None, None]:
+        """Yield the matching stops in groups, best first; an empty group after each step."""
         if text in self._of_code:
             yield (self._of_code[text],)
         yield self._full_names.get(text, ())
@@ -134,18 +154,22 @@ class StopIndex:
         begin = bisect_left(self._places, _Place(text, "", ""))
         with_prefix = range(begin, self._end(begin, text))
         # Whole words rank above prefixes: "Utrecht" finds the town before the Utrechtseweg.
-        with_words = set.intersection(*({*self._names.get(word, ()), *self._towns.get(word, ())} for word in words))
+        with_words = yield from _intersection(
+            {*self._names.get(word, ()), *self._towns.get(word, ())} for word in words
+        )
         yield [i for i in with_prefix if i in with_words]
         yield nsmallest(MAX_STOPS, with_words)
         yield with_prefix
-        by_name = [_places_with_prefix(self._name_words, self._names, word) for word in words]
-        yield nsmallest(MAX_STOPS, set.intersection(*by_name))
-        by_code = [{self._of_code[code] for code in _with_prefix(self._codes, word)} for word in words]
-        by_any = [
-            names | codes | _places_with_prefix(self._town_words, self._towns, word)
-            for word, names, codes in zip(words, by_name, by_code, strict=True)
-        ]
-        yield nsmallest(2 * MAX_STOPS, set.intersection(*by_any))
+        by_name = yield from _intersection(_places_with_prefix(self._name_words, self._names, word) for word in words)
+        yield nsmallest(MAX_STOPS, by_name)
+        by_any = yield from _intersection(map(self._places_with, words))
+        yield nsmallest(2 * MAX_STOPS, by_any)
+
+    def _places_with(self, prefix: str) -> set[int]:
+        """Return the stops with a prefix in a word of name or town, or in the code."""
+        names = _places_with_prefix(self._name_words, self._names, prefix)
+        names |= _places_with_prefix(self._town_words, self._towns, prefix)
+        return names.union(self._of_code[code] for code in _with_prefix(self._codes, prefix))
 
     def _end(self, begin: int, text: str) -> int:
         """Return the end of the places whose names begin with a text, up to twice MAX_STOPS of them."""
@@ -154,15 +178,18 @@ class StopIndex:
             end += 1
         return end
 
-    def near(self, latitude: float, longitude: float, limit: int = MAX_STOPS) -> list[tuple[str, int]]:
-        """Return the codes of the nearest stops with their distances in metres, nearest first."""
-        x, y = _rd().transform(longitude, latitude)
+    def near(
+        self, latitude: float, longitude: float, limit: int = MAX_STOPS
+    ) -> Generator[None, None, list[tuple[str, int]]]:
+        """Return the codes of the nearest stops with their distances in metres, nearest first, in steps."""
+        x, y = _TRANSFORMER.transform(longitude, latitude)
         if not (math.isfinite(x) and math.isfinite(y)):
             return []
         column, row = int(x // _CELL_METRES), int(y // _CELL_METRES)
         distances: list[tuple[float, int]] = []
         for ring in range(MAX_DISTANCE_METRES // _CELL_METRES + 1):
             for cell in _cells(column, row, ring):
+                yield
                 for i in self._cells.get(cell, ()):
                     point = self._points[self._places[i].code]
                     distances.append((math.hypot(point.x - x, point.y - y), i))
@@ -173,31 +200,13 @@ class StopIndex:
         return [(self._places[i].code, round(metres)) for metres, i in nearest if metres <= MAX_DISTANCE_METRES]
 
 
-_T = TypeVar("_T")
-_U = TypeVar("_U")
-
-
-def _each(function: Callable[[_T], _U], items: Sequence[_T]) -> Generator[None, None, list[_U]]:
-    """Return the results of a function for each item, in steps."""
-    results: list[_U] = []
-    for begin in range(0, len(items), _STEP_STOPS):
-        results.extend(map(function, items[begin : begin + _STEP_STOPS]))
-        yield
-    return results
-
-
-def _ordered(items: list[Any]) -> Generator[None, None, list[Any]]:
-    """Sort items in steps: sorting 60,000 in one step takes 0.1 s."""
-    runs = []
-    for begin in range(0, len(items), _STEP_STOPS):
-        runs.append(sorted(items[begin : begin + _STEP_STOPS]))
-        yield
-    merged = merge(*runs)
-    ordered: list[Any] = []
-    while step := list(islice(merged, _STEP_STOPS)):
-        ordered.extend(step)
-        yield
-    return ordered
+def _intersection(sets: Iterable[set[int]]) -> Generator[tuple[()], None, set[int]]:
+    """Return the intersection of sets, in steps."""
+    common: set[int] | None = None
+    for members in sets:
+        common = members if common is None else common & members
+        yield ()
+    return common or set()
 
 
 def _with_prefix(ordered: list[str], prefix: str) -> list[str]:
@@ -215,8 +224,3 @@ def _cells(column: int, row: int, ring: int) -> Iterator[tuple[int, int]]:
     for dx in range(-ring, ring + 1):
         for dy in range(-ring, ring + 1) if abs(dx) == ring else {-ring, ring}:
             yield column + dx, row + dy
-
-
-@lru_cache(maxsize=1)
-def _rd() -> Transformer:
-    return Transformer.from_crs("EPSG:4326", "EPSG:28992", always_xy=True)

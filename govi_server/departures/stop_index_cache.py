@@ -5,10 +5,11 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from govi_server.departures.stop_index import StopIndex
 from govi_server.departures.timing_point import TimingPoint
-from govi_server.runtime.cooperative import make_cooperator
+from govi_server.runtime.cooperative import CooperativeRunner
 
 REBUILD_PAUSE_FACTOR = 10
 """Pause after a build, as a multiple of its duration: at night KV7 changes every second."""
@@ -16,6 +17,9 @@ REBUILD_PAUSE_FACTOR = 10
 
 class KnownStops(Protocol):
     """The stops to index."""
+
+    runner: CooperativeRunner
+    """Builds the index."""
 
     @property
     def stops_version(self) -> object:
@@ -36,23 +40,23 @@ class StopIndexCache:
     def __init__(self, stops: KnownStops, clock: IReactorTime) -> None:
         self._stops = stops
         self._clock = clock
-        self._cooperator = make_cooperator(clock)
+        self.runner = stops.runner
         self._index: StopIndex | None = None
         self._version: object = None
         self._not_before = 0.0
-        self._waiters: list[Deferred[StopIndex]] | None = None
+        self._waiters: dict[Deferred[StopIndex], None] | None = None
 
     def index(self) -> Deferred[StopIndex]:
         """Return the index, the previous one during a rebuild. Fails with RuntimeError if the first build fails."""
         now, version = self._clock.seconds(), self._stops.stops_version
         if version != self._version and self._waiters is None and now >= self._not_before:
-            self._version, self._waiters = version, []
+            self._version, self._waiters = version, {}
             steps = StopIndex.make(self._stops.timing_points, self._stops.stop_codes, self._built)
-            self._cooperator.coiterate(steps).addBoth(self._ended, now)
+            self.runner.cooperator.coiterate(steps).addBoth(self._ended, now)
         if self._waiters is not None and not self._index:
             waiters = self._waiters
-            waiter: Deferred[StopIndex] = Deferred(lambda cancelled: waiters.remove(cancelled))
-            waiters.append(waiter)
+            waiter: Deferred[StopIndex] = Deferred(lambda cancelled: waiters.pop(cancelled, None))
+            waiters[waiter] = None
             return waiter
         assert self._index is not None
         return succeed(self._index)
@@ -61,14 +65,11 @@ class StopIndexCache:
         self._index = index
 
     def _ended(self, result: object, started: float) -> object:
-        waiters, self._waiters = self._waiters or [], None
+        waiters, self._waiters = self._waiters or {}, None
         if self._index is None:
             self._version = None
         now = self._clock.seconds()
         self._not_before = now + REBUILD_PAUSE_FACTOR * max(now - started, 0.0)
-        for waiter in list(waiters):
-            if self._index is not None:
-                waiter.callback(self._index)
-            else:
-                waiter.errback(RuntimeError("building the stop index failed"))
+        failure = Failure(RuntimeError("building the stop index failed"))
+        self.runner.resume(waiters, failure if self._index is None else self._index)
         return result

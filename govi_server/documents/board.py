@@ -3,7 +3,7 @@
 The Structs define the JSON and its schema in /openapi.json, with their docstrings as descriptions.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -91,54 +91,73 @@ class Board(Struct):
     stops: list[BoardStop]
 
 
-def document(
-    display: DepartureDisplay, lang: str, now: float, fields: Sequence[str] = FIELDS
-) -> Generator[None, None, str]:
-    """Return a board as JSON, in steps. fields: the members of each departure."""
+def document(display: DepartureDisplay, lang: str, now: float, fields: Sequence[str] = FIELDS) -> Iterator[str]:
+    """Write a board as JSON, in pieces. fields: the members of each departure."""
     members = [(name, _MEMBERS[name].value) for name in fields]
-    stops = []
-    for stop in display.stops:
-        stops.append(
-            BoardStop(
-                code=stop.code,
-                name=stop.name or stop.code,
-                town=stop.town,
-                state=stop.state,
-                words=stop_words(stop, display.horizon, lang),
-                as_of=None if stop.as_of is None else local_timestamp(stop.as_of),
-                messages=stop.messages,
-                departures=[{name: value(stop, row, now, lang) for name, value in members} for row in stop.rows],
-            )
+    begin, end = _split_array(Board([]))
+    for n, stop in enumerate(display.stops):
+        description = BoardStop(
+            code=stop.code,
+            name=stop.name or stop.code,
+            town=stop.town,
+            state=stop.state,
+            words=stop_words(stop, display.horizon, lang),
+            as_of=None if stop.as_of is None else local_timestamp(stop.as_of),
+            messages=stop.messages,
+            departures=[],
         )
-        yield
-    return msgspec.json.format(msgspec.json.encode(Board(stops)), indent=0).decode() + "\n"
+        begin_stop, end_stop = _split_array(description)
+        yield f"{', ' if n else begin}{begin_stop}"
+        for m, row in enumerate(stop.rows):
+            departure = _json({name: value(stop, row, now, lang) for name, value in members})
+            yield f"{', ' if m else ''}{departure}"
+        yield end_stop
+    yield f"{end}\n"
+
+
+def _json(value: object) -> str:
+    """Encode a value as JSON, on one line, with spaces between members."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=0).decode()
+
+
+def _split_array(value: object) -> tuple[str, str]:
+    """Encode a value whose last member is an empty array; return what precedes and follows the array's elements."""
+    begin, _, end = _json(value).rpartition("[]")
+    return f"{begin}[", f"]{end}"
 
 
 def lines(
     display: DepartureDisplay, lang: str, now: float, fields: Sequence[str] = LINE_FIELDS, width: int | None = None
-) -> Generator[None, None, str]:
-    """Return a board as lines of text, in steps: one for each departure and for each stop without departures.
+) -> Iterator[str]:
+    """Write a board as lines of text, in pieces: one for each departure and for each stop without departures.
 
     width: the exact length of a line in characters; times are not shortened for it. None: no limit or padding.
     """
     rows: list[list[str]] = []
+    widths = [0] * len(fields)
     texts = [_MEMBERS[name].text or _MEMBERS[name].value for name in fields]
     for stop in display.stops:
-        rows.extend([str(text(stop, row, now, lang) or "") for text in texts] for row in stop.rows)
-        yield
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in stop.rows:
+            cells = [str(text(stop, row, now, lang) or "") for text in texts]
+            rows.append(cells)
+            widths = [max(column, len(cell)) for column, cell in zip(widths, cells, strict=True)]
+            yield ""
     if rows and width is not None:
         _fit(widths, fields, width)
-    lines = []
-    for row in rows:
+    for texts_of_row in rows:
         cells = [
             cell[:column].rjust(column) if _is_time(name) else shortened(cell, column).ljust(column)
-            for name, cell, column in zip(fields, row, widths, strict=True)
+            for name, cell, column in zip(fields, texts_of_row, widths, strict=True)
             if column
         ]
-        lines.append(" ".join(cells))
-    lines += [words for stop in display.stops if not stop.rows and (words := stop_words(stop, display.horizon, lang))]
-    return "".join((line.rstrip() if width is None else line[:width].ljust(width)) + "\n" for line in lines)
+        yield _line(" ".join(cells), width)
+    for stop in display.stops:
+        words = "" if stop.rows else stop_words(stop, display.horizon, lang)
+        yield _line(words, width) if words else ""
+
+
+def _line(text: str, width: int | None) -> str:
+    return (text.rstrip() if width is None else text[:width].ljust(width)) + "\n"
 
 
 def _is_time(name: str) -> bool:

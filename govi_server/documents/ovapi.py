@@ -1,10 +1,13 @@
 """Makes OVapi's documents from the feed, with its formats of values (docs/protocols.md, section 3.2)."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from datetime import UTC, date, datetime, timedelta
+from math import ceil
+from typing import cast
 
-from msgspec import UNSET, UnsetType
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
 
 from govi_server.departures.query import Query
 from govi_server.departures.times import DAY, MINUTE, local_datetime, parse_resolved, read_timestamp, write_time
@@ -27,10 +30,13 @@ from govi_server.documents.ovapi_structs import (
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.passtime import Passtime
-from govi_server.kv78turbo.stop_departures import StopDepartures
+from govi_server.kv78turbo.stop_departures import COST_PASSTIMES, StopDepartures
+from govi_server.runtime.cooperative import map_in_steps, sort_in_steps
 
 OVAPI_HORIZON = 90 * MINUTE
 """Seconds ahead for which departures are returned without a horizon parameter (docs/protocols.md, section 3.2)."""
+
+_encode = msgspec.json.Encoder().encode
 
 UNKNOWN = "UNKNOWN"
 """Stands for codes and enumerations that are not known; OVapi never returns null for them."""
@@ -132,13 +138,21 @@ class OvapiDocuments:
         now: float = self._feed.clock.seconds()
         return self._feed.passtimes.last_heard.get(passtime.data_owner_code, now)
 
-    def passes(self, passtimes: Iterable[Passtime]) -> dict[str, PassDocument]:
-        """Return the passes of a stop by journey, in order; if a journey calls twice, the earlier pass."""
+    def passes(self, passtimes: Iterable[Passtime | None]) -> Generator[None, None, dict[str, PassDocument]]:
+        """Return the passes of a stop by journey, in order, in steps; if a journey calls twice, the earlier pass.
+
+        passtimes: may contain None for a step without one.
+        """
         passes: dict[str, PassDocument] = {}
         for passtime in passtimes:
-            if passtime.journey not in passes:
-                passes[passtime.journey] = self.passtime(passtime)
+            if passtime is not None and passtime.journey not in passes:
+                passes[passtime.journey] = self._encoded(passtime)
+            yield
         return passes
+
+    def _encoded(self, passtime: Passtime) -> PassDocument:
+        """Return the description of a passtime, encoded: what is left to encode at the end is small."""
+        return cast(PassDocument, Raw(_encode(self.passtime(passtime))))
 
     def message(self, message: GeneralMessage) -> Message:
         """Return a general message: its non-null columns, with times in local time."""
@@ -148,14 +162,12 @@ class OvapiDocuments:
             if value is not None
         }
 
-    def board(self, board: StopDepartures, query: Query, departures: bool) -> StopDocument:
-        """Return a stop with its passes and messages. departures: omit passes that only arrive."""
+    def board(self, board: StopDepartures, query: Query, departures: bool) -> Generator[None, None, bytes]:
+        """Return a StopDocument with passes and messages, in steps. departures: omit passes that only arrive."""
         passtimes = (passtime for passtime in board.passtimes if passtime.is_departure or not departures)
-        return StopDocument(
-            self.stop(board.code),
-            self.passes(query.select(passtimes, self._timetable.public_number)),
-            {message.key: self.message(message) for message in board.messages},
-        )
+        passes = yield from self.passes(query.select(passtimes, self._timetable.public_number))
+        messages = yield from map_in_steps(lambda message: (message.key, self.message(message)), board.messages, 10)
+        return _encode(StopDocument(self.stop(board.code), passes, dict(messages)))
 
     def line(self, operator: str, number: str, direction: str) -> Line | None:
         """Return the description of a line in one direction; None if it is unknown."""
@@ -178,57 +190,75 @@ class OvapiDocuments:
             LineDirection=_number(direction),
         )
 
-    def line_document(self, operator: str, number: str, direction: str, network: bool) -> LineActuals | None:
-        """Return a line with the passes of its journeys, and with network its stops; None if it is unknown."""
+    def line_document(
+        self, operator: str, number: str, direction: str, network: bool
+    ) -> Generator[None, None, bytes | None]:
+        """Return a LineActuals, or with network a LineNetwork, in steps; None if the line is unknown."""
         line = self.line(operator, number, direction)
         if line is None:
             return None
-        members = line, self._actuals(operator, number, direction), self.server_time()
-        return LineNetwork(*members, self._network(operator, number, direction)) if network else LineActuals(*members)
+        actuals = yield from self._actuals(operator, number, direction)
+        members = line, actuals, self.server_time()
+        if not network:
+            return _encode(LineActuals(*members))
+        return _encode(LineNetwork(*members, (yield from self._network(operator, number, direction))))
 
-    def _network(self, operator: str, number: str, direction: str) -> dict[str, dict[str, StopOfLine]]:
-        patterns = self._timetable.patterns(operator, number, direction)
-        return {
-            pattern: {
+    def _network(
+        self, operator: str, number: str, direction: str
+    ) -> Generator[None, None, dict[str, dict[str, StopOfLine]]]:
+        patterns = yield from self._timetable.patterns(operator, number, direction)
+        network: dict[str, dict[str, StopOfLine]] = {}
+        for pattern, stops in sorted(patterns.items()):
+            yield
+            network[pattern] = {
                 str(order): StopOfLine(*self._stop_members(code), timing, order)
                 for order, (code, timing) in sorted(stops.items())
             }
-            for pattern, stops in sorted(patterns.items())
-        }
+        return network
 
-    def _actuals(self, operator: str, number: str, direction: str) -> dict[str, PassDocument]:
+    def _actuals(self, operator: str, number: str, direction: str) -> Generator[None, None, dict[str, PassDocument]]:
         """Return the current pass of each journey of a line, including journeys that begin within the horizon."""
         now = self._feed.clock.seconds()
-        live = self._feed.passtimes.lines.get((operator, number, direction), ())
-        journeys = [key.decode().replace("|", "_") for key in live]
-        passtimes = [current_passtime(self._feed.boards.journey(journey), now) for journey in journeys]
-        planned = self._timetable.first_passtimes(operator, number, direction, now, now + OVAPI_HORIZON)
-        passtimes.extend(passtime for _, passtime in planned if passtime.journey not in set(journeys))
-        within = [
-            passtime for passtime in passtimes if passtime is not None and passtime.expected <= now + OVAPI_HORIZON
-        ]
-        return self.passes(sorted(within, key=lambda passtime: passtime.expected))
+        live = list(self._feed.passtimes.lines.get((operator, number, direction), ()))
+        journeys = dict.fromkeys(key.decode().replace("|", "_") for key in live)
+        within: list[Passtime] = []
+        for journey in journeys:
+            passtime = current_passtime((yield from self._feed.boards.journey(journey)), now)
+            if passtime is not None and passtime.expected <= now + OVAPI_HORIZON:
+                within.append(passtime)
+        for match in self._timetable.first_passtimes(operator, number, direction, now, now + OVAPI_HORIZON):
+            yield
+            if match is not None and match[1].journey not in journeys:
+                within.append(match[1])
+        within = yield from sort_in_steps(within, lambda passtime: passtime.expected)
+        return (yield from self.passes(within))
 
-    def journey(self, key: str) -> Journey | None:
-        """Return a journey with its passes in order; None if it is unknown."""
-        passtimes = sorted(self._feed.boards.journey(key), key=_stop_order)
-        stops = {passtime.user_stop_order_number: self.passtime(passtime) for passtime in passtimes}
-        return Journey(self.server_time(), stops) if stops else None
+    def line_cost(self, operator: str, number: str, direction: str) -> int:
+        """Return the cost of a line: one for every live journey, and for every 20 planned passtimes."""
+        live = len(self._feed.passtimes.lines.get((operator, number, direction), ()))
+        return max(live + ceil(self._timetable.line_size(operator, number) / COST_PASSTIMES), 1)
 
-    def last_update(self) -> LastUpdate:
-        """Return the latest timestamps of data owners and subscriptions."""
-        operators, subscriptions = self._feed.passtimes.last_update, self._feed.subscriptions
-        timestamps = LastUpdateTimeStamps(
-            *(
-                {
-                    name: _with_offset(moment)
-                    for name, text in sorted(texts.items())
-                    if (moment := read_timestamp(text)) is not None
-                }
-                for texts in (operators, subscriptions)
-            )
-        )
-        return LastUpdate(timestamps, self.server_time())
+    def journey(self, key: str) -> Generator[None, None, bytes | None]:
+        """Return a Journey with its passes in order, in steps; None if it is unknown."""
+        passtimes = yield from sort_in_steps((yield from self._feed.boards.journey(key)), _stop_order)
+        stops: dict[str, PassDocument] = {}
+        for passtime in passtimes:
+            stops[passtime.user_stop_order_number] = self._encoded(passtime)
+            yield
+        return _encode(Journey(self.server_time(), stops)) if stops else None
+
+    def last_update(self) -> Generator[None, None, LastUpdate]:
+        """Return the latest timestamps of data owners and subscriptions, in steps."""
+        timestamps = []
+        for texts in (self._feed.passtimes.last_update, self._feed.subscriptions):
+            moments: dict[str, str] = {}
+            for name, text in sorted(texts.items()):
+                moment = read_timestamp(text)
+                if moment is not None:
+                    moments[name] = _with_offset(moment)
+                yield
+            timestamps.append(moments)
+        return LastUpdate(LastUpdateTimeStamps(*timestamps), self.server_time())
 
 
 def current_passtime(passtimes: Iterable[Passtime], now: float) -> Passtime | None:

@@ -4,10 +4,11 @@ Names, nesting and enumerations are those of SIRI 2.0 (CEN/TS 15531-3). Times ar
 reliable by the same rules as on the departure board.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Generator
+from typing import Annotated, Literal, cast
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from govi_server.departures.display import Reliability, RowState, platform, row_state
 from govi_server.departures.times import local_timestamp
@@ -154,15 +155,23 @@ class SiriDocuments:
         delivery = StopMonitoringDelivery(now, "2.0", error is UNSET, visits, error)
         return msgspec.json.encode(SiriResponse(Siri(ServiceDelivery(now, Value("govi-cache"), [delivery]))))
 
-    def visits(self, board: StopDepartures, line: str | None, limit: int | None) -> list[MonitoredStopVisit]:
-        """Return the visits of a board; line: a LineRef, LinePlanningNumber or LinePublicNumber, None for all."""
-        passtimes = [
-            passtime
-            for passtime in board.passtimes
-            if line is None
-            or line in (_line(passtime), passtime.line_planning_number, self._timetable.public_number(passtime))
-        ]
-        return [self._visit(passtime) for passtime in passtimes[:limit]]
+    def visits(
+        self, board: StopDepartures, line: str | None, limit: int | None
+    ) -> Generator[None, None, list[MonitoredStopVisit]]:
+        """Return the visits of a board, in steps.
+
+        line: a LineRef, LinePlanningNumber or LinePublicNumber, None for all.
+        """
+        visits: list[MonitoredStopVisit] = []
+        for passtime in board.passtimes:
+            yield
+            numbers = _line(passtime), passtime.line_planning_number, self._timetable.public_number(passtime)
+            if line is None or line in numbers:
+                visit = Raw(msgspec.json.encode(self._visit(passtime)))  # what is left to encode at the end is small
+                visits.append(cast(MonitoredStopVisit, visit))
+                if len(visits) == limit:
+                    break
+        return visits
 
     def _visit(self, passtime: Passtime) -> MonitoredStopVisit:
         line = self._timetable.lines.get((passtime.data_owner_code, passtime.line_planning_number))

@@ -20,11 +20,6 @@ MAX_CLIENTS = 100_000
 """Clients whose request rate is tracked; the least recently active is evicted first."""
 
 
-def request_cost(env: Environ) -> int:
-    """Return the cost of a request against the rate limit: the number of comma-separated items in its path."""
-    return env["path_info"].count(",") + 1
-
-
 UNLIMITED = AccessSettings(unlimited=("0.0.0.0/0", "::/0"))
 
 
@@ -78,7 +73,7 @@ class ClientLimits:
     def seconds_to_wait(self, rate_key: str | None, cost: int = 1) -> float:
         """Charge a request to a client's rate; return the seconds to wait. A rejected request is not charged.
 
-        cost: see request_cost().
+        cost: 1 for a request with a cached response, or about a half millisecond of work; see web_handler.Responder.
         """
         if rate_key is None:
             return 0.0
@@ -92,6 +87,14 @@ class ClientLimits:
         if len(self._busy_until) > MAX_CLIENTS:
             self._busy_until.popitem(last=False)
         return wait if wait > ROUNDING_SECONDS else 0.0
+
+    def seconds_to_wait_for_work(self, rate_key: str | None, cost: int) -> float:
+        """Charge the work of a request that was charged 1 on arrival; return as seconds_to_wait() does.
+
+        cost: of the request in total. What exceeds `burst` is free, since no client could ever pay it.
+        """
+        further = min(cost, self.limits.burst) - 1
+        return self.seconds_to_wait(rate_key, further) if further > 0 else 0.0
 
     def peer(self, addr: IAddress | None) -> Client:
         """Return the client of a connection."""

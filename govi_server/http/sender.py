@@ -15,6 +15,9 @@ from govi_server.http.stream import Stream
 from govi_server.sockets.transport import IClientTransport, write_now
 from govi_server.statistics.records import CacheResult, ConnectionRecorder, Phase
 
+MAX_COPIED_BYTES = 1 << 16
+"""Larger bodies are written by themselves: joining them with their head would copy them."""
+
 
 class SendingServer(Protocol):
     """The server of a connection."""
@@ -74,7 +77,7 @@ class Sender(RequestReceiver):
             connection=connection_field(self._env, self.keep_alive),
             without_body=self.is_head,
         )
-        self._send(data, int(status[:3]), 0 if self.is_head else len(body))
+        self._send(data, b"", int(status[:3]), 0 if self.is_head else len(body))
 
     def send_representation(self, response: SerializableResponse, unchanged: bool) -> None:
         """Send a cached response. unchanged: send 304, since the client has its representation."""
@@ -84,7 +87,7 @@ class Sender(RequestReceiver):
             connection = connection_field(self._env, self.keep_alive)
             now = self.server.clock.seconds()
             head, body, status = response.serialize(method, unchanged, self.server.headers, now, connection)
-            self._send(head + body, status, len(body))
+            self._send(head, body, status, len(body))
 
     def send_not_found(self) -> None:
         """Send 404: the path names nothing."""
@@ -188,13 +191,17 @@ class Sender(RequestReceiver):
             self.keep_alive = False
         return True
 
-    def _send(self, data: bytes, status: int, size: int) -> None:
-        """Send a complete response; size: bytes of its body."""
+    def _send(self, head: bytes, body: bytes, status: int, size: int) -> None:
+        """Send a complete response; size: bytes of its body. The head may include the body."""
         self._describe()
         self.record.set_response(status, size)
         self.connection.enter(State.SENDING)
-        self._response_size = len(data)
-        write_now(self.sock, data)
+        self._response_size = len(head) + len(body)
+        if len(body) <= MAX_COPIED_BYTES:
+            write_now(self.sock, head + body)
+        else:
+            write_now(self.sock, head)
+            self.sock.write(body)
 
     def _describe(self) -> None:
         if self._env is not None:

@@ -13,6 +13,10 @@ from twisted.logger import Logger
 
 _Connection = TypeVar("_Connection")
 
+MAX_EXPIRED_IN_TURN = 20
+"""Connections whose deadline is handled in one turn of the reactor: a response and the end of each, a tenth of a
+millisecond or more."""
+
 
 class TimeoutHandler(Generic[_Connection]):
     """Deadlines of one length for many connections: calls expire(connection) at each deadline.
@@ -59,9 +63,12 @@ class TimeoutHandler(Generic[_Connection]):
         self._call = None
 
     def _check(self) -> None:
-        """Expire connections past their deadline, and schedule the next check."""
+        """Expire connections past their deadline, at most some in a turn, and schedule the next check."""
         now = self._clock.seconds()
-        while self._started_at:
+        for _ in range(MAX_EXPIRED_IN_TURN):
+            if not self._started_at:
+                self._call = None
+                return
             connection, started_at = next(iter(self._started_at.items()))
             remaining = started_at + self._limit - now
             # More than the limit (plus a second for rounding) means that the clock was set back: expire it as well.
@@ -73,7 +80,7 @@ class TimeoutHandler(Generic[_Connection]):
                 self._expire(connection)
             except Exception:
                 self.log.failure("Handling a deadline failed")  # the other deadlines are still checked
-        self._call = None
+        self._call = self._clock.callLater(0, self._check)
 
 
 class State(Enum):

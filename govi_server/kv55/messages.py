@@ -4,7 +4,7 @@ The documents made of a message are bounded. The writer escapes all text. Unread
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import cast
@@ -171,25 +171,48 @@ class _BoardReader:
 
 
 def write_dris_55(boards: Sequence[Board], license_url: str | None = LICENSE) -> bytes:
-    """Return the DRIS_55 document of one or more boards.
-
-    The header is a copy of the first board's; a board without a message gets the elements that the interface
-    requires. license_url: the License of a header without one; None to omit it.
-    """
+    """Return the DRIS_55 document of one or more boards; see dris_55_pieces()."""
     first = boards[0]
-    header = dict(first.envelope) or {
+    points = ((board.code, board.trips) for board in boards)
+    return b"".join(dris_55_pieces(points, first.envelope, first.received_at, license_url))
+
+
+def dris_55_pieces(
+    points: Iterable[tuple[str, Iterable[Trip | None]] | None],
+    envelope: tuple[tuple[str, str], ...],
+    received_at: float,
+    license_url: str | None = LICENSE,
+) -> Iterator[bytes]:
+    """Write a DRIS_55 document in pieces, one for each departure.
+
+    points: stops with their departures; None for a step without one. envelope: the header of the message that it is
+    made from, completed with the elements that the interface requires if it is empty. received_at: epoch seconds.
+    license_url: the License of a header without one; None to omit it.
+    """
+    header = dict(envelope) or {
         "SubscriberID": SUBSCRIBER_ID,
         "Version": VERSION,
         "DossierName": DOSSIER,
-        "SendTimestamp": local_timestamp(first.received_at),
-        "RequestTimestamp": utc_timestamp(first.received_at),
+        "SendTimestamp": local_timestamp(received_at),
+        "RequestTimestamp": utc_timestamp(received_at),
         "SequenceNumber": "0",
     }
     if license_url is not None:
         header.setdefault("License", license_url)
     request = _lines(2, [(name, header[name]) for name in _REQUEST if name in header])
-    points = [_point(board.code, *map(_write_trip, board.trips)) for board in boards]
-    return _document("DRIS_55", [(name, header[name]) for name in _DOCUMENT if name in header], request, *points)
+    document = _document("DRIS_55", [(name, header[name]) for name in _DOCUMENT if name in header], request, _CONTENT)
+    begin, end = document.split(_CONTENT.encode())
+    yield begin
+    for point in points:
+        if point is None:
+            yield b""
+            continue
+        begin, end_of_point = _point(point[0], _CONTENT).encode().split(_CONTENT.encode())
+        yield begin
+        for trip in point[1]:
+            yield b"" if trip is None else _write_trip(trip).encode()
+        yield end_of_point
+    yield end
 
 
 def write_error(code: str, error: str) -> bytes:
@@ -254,6 +277,10 @@ def _document(root: str, header: Iterable[tuple[str, str]], *request: str) -> by
     """Return a document with header elements, and a Request if it has any content."""
     content = f"  <Request>\n{''.join(request)}  </Request>\n" if request else ""
     return f"<?xml version='1.0' encoding='UTF-8'?>\n<{root}>\n{_lines(1, header)}{content}</{root}>\n".encode()
+
+
+_CONTENT = "<>"
+"""Stands for content that is written in pieces; escaped text cannot contain it."""
 
 
 def _point(code: str, *trips: str) -> str:

@@ -1,6 +1,6 @@
 """Displays of the live feed's departures, with names from KV7."""
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 
 from govi_server.departures.colors import read_color
 from govi_server.departures.display import (
@@ -19,18 +19,21 @@ from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import StopDepartures
 
 
-def stop_display(feed: Feed, departures: StopDepartures, selected: Iterable[Passtime]) -> StopDisplay:
-    """Return the display of a stop. selected: the passtimes to show."""
+def stop_display(
+    feed: Feed, departures: StopDepartures, selected: Iterable[Passtime | None]
+) -> Generator[None, None, StopDisplay]:
+    """Return the display of a stop, in steps. selected: the passtimes to show; None for a step without one."""
     freshness, age = feed.freshness(departures)
     point = feed.timetable.timing_points.get(departures.code)
     name, town = place(point.name, point.town) if point is not None else ("", "")
     if freshness not in SERVABLE:
         return StopDisplay(departures.code, "unknown" if freshness == "unknown" else "down", name=name, town=town)
-    shown = [
-        (passtime, row)
-        for passtime in selected
-        if passtime.is_departure and (row := _row(feed, passtime)) is not None
-    ]
+    shown: list[tuple[Passtime, DisplayRow]] = []
+    for passtime in selected:
+        yield
+        row = _row(feed, passtime) if passtime is not None and passtime.is_departure else None
+        if passtime is not None and row is not None:
+            shown.append((passtime, row))
     rows = tuple(row for _, row in shown)
     texts = (clean(dict(message.fields).get("MessageContent")) for message in departures.messages)
     is_stale = freshness == "stale"

@@ -1,6 +1,6 @@
 """The live feed: ingests the messages of KV7 and KV8, and stores their data."""
 
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,10 @@ from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stamps import latest_timestamp
-from govi_server.kv78turbo.stop_departures import StopDepartures, StopDeparturesCache
+from govi_server.kv78turbo.stop_departures import Rendered, StopDepartures, StopDeparturesCache
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.kv78turbo.timetable_directory import TimetableDirectory
-from govi_server.runtime.cooperative import CooperativeRunner, make_cooperator
+from govi_server.runtime.cooperative import CooperativeRunner
 from govi_server.runtime.gunzip import decompress
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSettings, SubscriberSettings
@@ -92,6 +92,7 @@ class Feed(MultiService):
         passtimes: PasstimeSettings,
         timetable: PlanningSettings,
         cache_bytes: int,
+        runner: CooperativeRunner | None = None,
     ) -> None:
         super().__init__()
         self.clock = reactor
@@ -104,10 +105,11 @@ class Feed(MultiService):
         """The timestamp of the last KV8 message of each subscription."""
         self.n_records = 0
         self._reported_evictions: dict[str, int] = {}
-        self._cooperator = make_cooperator(reactor)
+        self.runner = runner or CooperativeRunner(reactor)
+        """Runs the work of requests."""
         self._ingester = CooperativeRunner(reactor)
-        self.runner = CooperativeRunner(reactor)
-        """Runs requests for many stops."""
+        """Runs the work of ingesting, which must not wait for requests."""
+        self._cooperator = self._ingester.cooperator
         sweeper = TimerService(SWEEP_INTERVAL, self._sweep)
         sweeper.clock = reactor
         sweeper.setServiceParent(self)
@@ -243,6 +245,22 @@ class Feed(MultiService):
                 text = "Table of {table} is full: entries that were received only once are evicted"
                 self.incidents.add("evicted", text, table=table)
         self._reported_evictions = evictions
+
+    # Requests.
+
+    async def rendered(
+        self,
+        code: str,
+        horizon: float,
+        form: object,
+        render: Callable[[StopDepartures], Generator[None, None, Rendered]],
+    ) -> tuple[StopDepartures, Rendered]:
+        """Return a stop's departures and a rendering of them; see StopDeparturesCache.render().
+
+        Requests at the same time share it.
+        """
+        steps = partial(self.boards.render, code, horizon, form, render)
+        return await self.runner.run_shared((code, form), steps)
 
     # Freshness.
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from govi_server.departures.times import local_date
 from govi_server.kv78turbo.bounded_table import BoundedTable, largest_cohort
 from govi_server.kv78turbo.ctx import Records, Reject
+from govi_server.kv78turbo.kv7_journeys import Journeys, journeys_of, merged
 from govi_server.kv78turbo.kv7_names import RETENTION_SECONDS, Names
 from govi_server.kv78turbo.kv7_reader import (
     Group,
@@ -80,6 +81,7 @@ class TimetableTables:
         self._code_of = names.code_of
         self._user_stops = names.user_stops
         self._planned: dict[UserStop, dict[Group, dict[bytes, bytes]]] = {}
+        self._journeys: dict[Group, Journeys] = {}
         self._published: BoundedTable[Group, Publication] = BoundedTable(
             limits.planned,
             UNDATED_SECONDS,
@@ -120,7 +122,8 @@ class TimetableTables:
         now = self._now()
         yield from self._names.apply(update, now, reject)
         for group, stops in update.planned.items():
-            if not self._set_group(group, stops, update.published, now):
+            journeys = yield from journeys_of(stops)
+            if not self._set_group(group, stops, journeys, update.published, now):
                 reject("too many planned passes")
             elif update.is_confirmed:
                 self._published.confirm(group)
@@ -149,7 +152,12 @@ class TimetableTables:
         )
 
     def _set_group(
-        self, group: Group, stops: dict[UserStop, dict[bytes, bytes]], published: float, now: float
+        self,
+        group: Group,
+        stops: dict[UserStop, dict[bytes, bytes]],
+        journeys: Journeys,
+        published: float,
+        now: float,
     ) -> bool:
         """Set, or add to, the passtimes of a service level's line; return whether there is room for them."""
         latest = self._published.get(group, NO_PUBLICATION)
@@ -158,6 +166,7 @@ class TimetableTables:
         if published == latest.published:
             stored = {stop: self._planned[stop][group] for stop in latest.stops}
             stops = stored | {stop: {**stored.get(stop, {}), **passtimes} for stop, passtimes in stops.items()}
+            journeys = merged(self._journeys.get(group, {}), journeys)
         n_planned = sum(map(len, stops.values()))
         if n_planned > MAX_LINE_PASSTIMES or len(stops) > MAX_LINE_STOPS:
             return False
@@ -174,6 +183,7 @@ class TimetableTables:
             self._published.confirm(group)
         for stop, passtimes in stops.items():
             self._planned.setdefault(stop, {})[group] = passtimes
+        self._journeys[group] = journeys
         operator, _, line = group.decode().split("|")
         self._groups_of_line.setdefault((operator, line), {})[group] = None
         self._groups_of_operator[operator] += 1
@@ -193,6 +203,7 @@ class TimetableTables:
             del groups[group]
             if not groups:
                 del self._planned[stop]
+        del self._journeys[group]
         self._published.discard(group)
         operator, _, line = group.decode().split("|")
         del self._groups_of_line[operator, line][group]

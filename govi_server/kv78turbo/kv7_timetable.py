@@ -1,14 +1,31 @@
 """The KV7 timetable in memory, and its lookups."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import date, timedelta
+from functools import partial
+from typing import NamedTuple
 
 from govi_server.departures.times import PassingTimes, local_date, moment, write_time
-from govi_server.kv78turbo.ctx import texts
-from govi_server.kv78turbo.kv7_reader import VALUE_NAMES, planned_times
-from govi_server.kv78turbo.kv7_tables import NO_CALENDAR, NO_PUBLICATION, TimetableTables, level_of
+from govi_server.kv78turbo.ctx import NULL, text, texts
+from govi_server.kv78turbo.kv7_journeys import Journey, group_of, user_stop_of
+from govi_server.kv78turbo.kv7_reader import VALUE_NAMES, Group, planned_times
+from govi_server.kv78turbo.kv7_tables import NO_CALENDAR, TimetableTables, level_of
 from govi_server.kv78turbo.passtime import Passtime
+from govi_server.runtime.cooperative import STEP_ITEMS
 from govi_server.runtime.text import nonblank
+
+_NO_VALUES = b"|".join([NULL] * len(VALUE_NAMES))
+
+
+class PlannedCall(NamedTuple):
+    """A planned passtime on one date, which is made when it is needed."""
+
+    key: bytes
+    """Its key in KV8."""
+    day: date
+    time: float
+    """Its departure, or its arrival at the last stop (epoch seconds)."""
+    make: Callable[[], Passtime]
 
 
 class Timetable(TimetableTables):
@@ -41,34 +58,45 @@ class Timetable(TimetableTables):
         """Return whether passtimes of a stop are planned, on any date."""
         return any(stop in self._planned for stop in self._user_stops.get(code, ()))
 
-    def passtimes(self, code: str, since: float, until: float) -> Iterator[tuple[bytes, Passtime]]:
+    def passtimes(self, code: str, since: float, until: float) -> Iterator[tuple[bytes, Passtime] | None]:
         """Yield the planned passtimes of a stop between two moments (epoch seconds), each with its key in KV8.
 
-        A passtime applies on the dates of its service level.
+        A passtime applies on the dates of its service level. Yields None for a step without one.
         """
-        first = local_date(since)
-        dates = [first + timedelta(n) for n in range(-1, (local_date(until) - first).days + 1)]
-        for stop in self._user_stops.get(code, ()):
-            for group, passtimes in self._planned.get(stop, {}).items():
-                calendar = self._dates.get(level_of(group), NO_CALENDAR)
-                valid = [day for day in dates if day in calendar.dates]
-                for key, values in passtimes.items() if valid else ():
+        dates = _dates_around(since, until)
+        for stop in list(self._user_stops.get(code, ())):
+            for group, passtimes in list(self._planned.get(stop, {}).items()):
+                yield None
+                valid = self._valid_dates(group, dates)
+                for n, (key, values) in enumerate(list(passtimes.items()) if valid else (), 1):
+                    if n % STEP_ITEMS == 0:
+                        yield None
                     yield from self._on_dates(valid, key, values, code, since, until)
+
+    def _valid_dates(self, group: Group, dates: list[date]) -> list[date]:
+        calendar = self._dates.get(level_of(group), NO_CALENDAR)
+        return [day for day in dates if day in calendar.dates]
 
     def _on_dates(
         self, dates: list[date], key: bytes, values: bytes, code: str, since: float, until: float
     ) -> Iterator[tuple[bytes, Passtime]]:
+        for call in self._calls(dates, key, values, code):
+            if since <= call.time <= until:
+                yield call.key, call.make()
+
+    def _calls(self, dates: list[date], key: bytes, values: bytes, code: str) -> Iterator[PlannedCall]:
+        """Yield a planned passtime on each date."""
         arrival, departure, stop_type, _ = values.split(b"|", 3)
         if stop_type == b"INFOPOINT":
             return
         times = planned_times(arrival, departure, stop_type)
         seconds = times.target_arrival if times.target_departure is None else times.target_departure
+        *journey, order, _ = key.split(b"|")
         for day in dates:
             time = None if seconds is None else moment(day, seconds)
-            if time is not None and since <= time <= until:
-                *journey, order, _ = key.split(b"|")
+            if time is not None:
                 kv8_key = b"|".join((*journey, day.isoformat().encode(), order))
-                yield kv8_key, self._passtime(key, values, code, day, times)
+                yield PlannedCall(kv8_key, day, time, partial(self._passtime, key, values, code, day, times))
 
     def _passtime(self, key: bytes, values: bytes, code: str, day: date, times: PassingTimes) -> Passtime:
         operator, level, line, journey, fortify, order, stop = (part or "" for part in texts(key))
@@ -107,53 +135,76 @@ class Timetable(TimetableTables):
             product_formula_type=columns["ProductFormulaType"],
         )
 
-    def journey(self, prefix: bytes, now: float) -> dict[bytes, Passtime]:
-        """Return the planned passtimes of a journey around a moment, by their keys in KV8.
-
-        prefix: the first five columns of the key, each with its separator.
-        """
-        group = b"|".join(prefix.split(b"|", 3)[:3])
-        dates = self._dates.get(level_of(group), NO_CALENDAR).dates
-        valid = sorted(dates & {local_date(now) + timedelta(n) for n in (-1, 0, 1)})
-        passtimes: dict[bytes, Passtime] = {}
-        for stop in self._published.get(group, NO_PUBLICATION).stops if valid else ():
-            code = self._code_of.get(stop)
-            for key, values in self._planned[stop][group].items() if code is not None else ():
-                if code is not None and key.startswith(prefix):
-                    passtimes.update(self._on_dates(valid, key, values, code, 0.0, now + 7 * 86400))
-        return passtimes
+    def journey(self, journey: Journey, now: float) -> Iterator[PlannedCall]:
+        """Yield the planned passtimes of a journey yesterday, today and tomorrow."""
+        group = group_of(journey)
+        valid = self._valid_dates(group, [local_date(now) + timedelta(n) for n in (-1, 0, 1)])
+        for key in list(self._keys_of(journey)) if valid else ():
+            code = self._code_of.get(user_stop_of(key))
+            if code is not None:
+                yield from self._calls(valid, key, self._values(group, key), code)
 
     def first_passtimes(
         self, operator: str, line: str, direction: str, since: float, until: float
-    ) -> list[tuple[bytes, Passtime]]:
-        """Return the first passtime of each planned journey of a line, as passtimes() does for a stop."""
-        stops = {
-            stop for group in self._groups_of_line.get((operator, line), ()) for stop in self._published[group].stops
-        }
-        codes = {code for stop in stops if (code := self._code_of.get(stop)) is not None}
-        return [
-            (key, passtime)
-            for code in codes
-            for key, passtime in self.passtimes(code, since, until)
-            if (passtime.data_owner_code, passtime.line_planning_number) == (operator, line)
-            and (passtime.line_direction, passtime.journey_stop_type) == (direction, "FIRST")
-        ]
+    ) -> Iterator[tuple[bytes, Passtime] | None]:
+        """Yield the first passtime of each planned journey of a line, as passtimes() does for a stop."""
+        dates = _dates_around(since, until)
+        for group, keys in self._journeys_of(operator, line):
+            yield None
+            valid = self._valid_dates(group, dates)
+            for key in keys if valid else ():
+                _, _, stop_type, _, of_direction, _ = self._values(group, key).split(b"|", 5)
+                if stop_type == b"FIRST" and (text(of_direction) or "") == direction:
+                    yield from self._journey_passtime(group, key, valid, since, until)
 
-    def patterns(self, operator: str, line: str, direction: str) -> dict[str, dict[int, tuple[str, bool]]]:
-        """Return the patterns of a line in a direction: TimingPointCode and IsTimingStop by UserStopOrderNumber."""
+    def patterns(
+        self, operator: str, line: str, direction: str
+    ) -> Generator[None, None, dict[str, dict[int, tuple[str, bool]]]]:
+        """Return the patterns of a line in a direction: TimingPointCode and IsTimingStop by UserStopOrderNumber.
+
+        Yields after each journey.
+        """
         patterns: dict[str, dict[int, tuple[str, bool]]] = {}
-        for group in self._groups_of_line.get((operator, line), ()):
-            for stop in self._published[group].stops:
-                code = self._code_of.get(stop)
-                if code is None:
-                    continue
-                for key, values in self._planned[stop][group].items():
-                    columns = dict(zip(VALUE_NAMES, texts(values), strict=True))
-                    pattern, order = columns["JourneyPatternCode"], int(key.split(b"|")[5])
-                    if (
-                        pattern
-                        and columns["LineDirection"] == direction
-                        and columns["JourneyStopType"] != "INFOPOINT"
-                    ):
-                        patterns.setdefault(pattern, {})[order] = (code, columns["IsTimingStop"] == "1")
+        for group, keys in self._journeys_of(operator, line):
+            yield
+            for key in keys:
+                code = self._code_of.get(user_stop_of(key))
+                _, _, stop_type, pattern, of_direction, *_, timing, _ = texts(self._values(group, key))
+                if code is not None and pattern and of_direction == direction and stop_type != "INFOPOINT":
+                    patterns.setdefault(pattern, {})[int(key.split(b"|")[5])] = (code, timing == "1")
         return patterns
+
+    def journey_size(self, journey: Journey) -> int:
+        """Return the number of a journey's planned passtimes on one date."""
+        return len(self._keys_of(journey))
+
+    def line_size(self, operator: str, line: str) -> int:
+        """Return the number of planned passtimes of a line, of all service levels."""
+        groups = self._groups_of_line.get((operator, line), ())
+        return sum(self._published[group].n_planned for group in groups)
+
+    def _keys_of(self, journey: Journey) -> Sequence[bytes]:
+        return self._journeys.get(group_of(journey), {}).get(journey, ())
+
+    def _journeys_of(self, operator: str, line: str) -> Iterator[tuple[Group, Sequence[bytes]]]:
+        """Yield the keys of each journey of a line, with its group, even if groups are removed meanwhile."""
+        for group in list(self._groups_of_line.get((operator, line), ())):
+            for keys in list(self._journeys.get(group, {}).values()):
+                yield group, keys
+
+    def _values(self, group: Group, key: bytes) -> bytes:
+        """Return the values of a planned passtime; null ones if it was removed after its look-up began."""
+        return self._planned.get(user_stop_of(key), {}).get(group, {}).get(key, _NO_VALUES)
+
+    def _journey_passtime(
+        self, group: Group, key: bytes, dates: list[date], since: float, until: float
+    ) -> Iterator[tuple[bytes, Passtime]]:
+        code = self._code_of.get(user_stop_of(key))
+        if code is not None:
+            yield from self._on_dates(dates, key, self._values(group, key), code, since, until)
+
+
+def _dates_around(since: float, until: float) -> list[date]:
+    """Return the operating dates with passtimes between two moments (epoch seconds)."""
+    first = local_date(since)
+    return [first + timedelta(n) for n in range(-1, (local_date(until) - first).days + 1)]

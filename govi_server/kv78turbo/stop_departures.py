@@ -1,19 +1,22 @@
 """The departures of a stop, joined from KV7 and KV8, and their renderings, cached until they change."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Iterator, Sized
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from math import ceil
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec import structs
 
 from govi_server.departures.times import HOUR, MINUTE
 from govi_server.kv78turbo.general_message import GeneralMessage
-from govi_server.kv78turbo.kv7_timetable import Timetable
+from govi_server.kv78turbo.kv7_timetable import PlannedCall, Timetable
 from govi_server.kv78turbo.kv8_columns import parse_passtime
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.passtime_index import LiveStop, StoredPasstime
+from govi_server.runtime.cooperative import run_now, sort_in_steps
 
 PAST_SECONDS = HOUR / 2
 """How far back planned passtimes are looked up: KV8 may report them as late."""
@@ -24,8 +27,15 @@ MAX_VALID_SECONDS = 10 * MINUTE
 STALE_RETRY_SECONDS = 5.0
 """How long departures that omit a stale operator are valid: it may report again."""
 
+COST_PASSTIMES = 20
+"""Passtimes that cost a client as much as one request: half a millisecond of work, as for the board of a typical
+stop."""
+
+COST_SECONDS = 2 * HOUR
+"""The horizon of a typical stop's board, for the same cost."""
+
 _Version = tuple[int, int, int]
-_Rendered = TypeVar("_Rendered", bound=Sized)
+Rendered = TypeVar("Rendered", bound=Sized)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +113,11 @@ class StopDeparturesCache:
         return stop_version, self.timetable.version, self.passtimes.reliability_version
 
     def board(self, code: str, horizon: float) -> StopDepartures:
-        """Return a stop's departures that are expected within the horizon (seconds) and not hidden yet."""
+        """Return a stop's departures without a pause; see board_steps()."""
+        return run_now(self.board_steps(code, horizon))
+
+    def board_steps(self, code: str, horizon: float) -> Generator[None, None, StopDepartures]:
+        """Return a stop's departures that are expected within the horizon (seconds) and not hidden yet, in steps."""
         now = self._now()
         stop = self.passtimes.stops.get(code)
         self.passtimes.confirm_stop(code)
@@ -112,6 +126,9 @@ class StopDeparturesCache:
         visible: list[tuple[float, str, _Candidate]] = []
         stale_operators: set[str] = set()
         for candidate in self._candidates(code, stop, now, horizon):
+            yield
+            if candidate is None:
+                continue
             passtime = candidate.passtime
             hidden_after, expected = passtime.hidden_after, passtime.expected
             if hidden_after <= now:
@@ -129,7 +146,7 @@ class StopDeparturesCache:
         messages = tuple(stop.messages.values()) if stop is not None and stop.messages else ()
         changes = (time for message in messages for time in (message.starts, message.ends))
         valid_until = min([valid_until, *(time for time in changes if time is not None and time > now)])
-        visible.sort(key=lambda item: item[:2])
+        visible = yield from sort_in_steps(visible, itemgetter(0, 1))
         candidates = [candidate for _, _, candidate in visible]
         return StopDepartures(
             code,
@@ -143,11 +160,17 @@ class StopDeparturesCache:
             valid_until,
         )
 
-    def _candidates(self, code: str, stop: LiveStop | None, now: float, horizon: float) -> Iterator[_Candidate]:
-        """Yield the passtimes of KV8, then those that only KV7 has."""
+    def _candidates(
+        self, code: str, stop: LiveStop | None, now: float, horizon: float
+    ) -> Iterator[_Candidate | None]:
+        """Yield the passtimes of KV8, then those that only KV7 has; None for a step without one."""
         last_heard = self.passtimes.last_heard
-        planned = dict(self.timetable.passtimes(code, now - PAST_SECONDS, now + horizon + MAX_VALID_SECONDS))
-        for key, stored in stop.passtimes.items() if stop is not None else ():
+        planned: dict[bytes, Passtime] = {}
+        for match in self.timetable.passtimes(code, now - PAST_SECONDS, now + horizon + MAX_VALID_SECONDS):
+            if match is not None:
+                planned[match[0]] = match[1]
+            yield None
+        for key, stored in list(stop.passtimes.items()) if stop is not None else ():
             (kv8, seconds), kv7 = self._parse(key, stored, now), planned.pop(key, None)
             reliable_until = min(last_heard.get(kv8.data_owner_code, 0.0), now) + self._stale
             yield _Candidate(kv8 if kv7 is None else _joined(kv8, kv7), True, reliable_until, now + seconds)
@@ -166,30 +189,44 @@ class StopDeparturesCache:
             passtime = structs.replace(passtime, reliability=reliability, last_heard=stored.last_heard)
         return passtime, seconds
 
-    def boards(self, codes: Iterable[str], horizon: float) -> Generator[None, None, list[StopDepartures]]:
-        """Return the departures of several stops; yields after each."""
-        boards = []
-        for code in codes:
-            boards.append(self.board(code, horizon))
-            yield
-        return boards
+    def cost(self, code: str, horizon: float) -> int:
+        """Return the cost of a board for its client: one for every two hours, and for every 20 live passtimes."""
+        stop = self.passtimes.stops.get(code)
+        live = 0 if stop is None else len(stop.passtimes)
+        return max(ceil(horizon / COST_SECONDS), ceil(live / COST_PASSTIMES), 1)
 
-    def rendered(
-        self, code: str, horizon: float, form: object, render: Callable[[StopDepartures], _Rendered]
-    ) -> tuple[StopDepartures, _Rendered]:
-        """Return a stop's departures and their rendering, cached until the departures change.
+    def lookup(self, code: str, form: object) -> tuple[StopDepartures, Any] | None:
+        """Return a stop's departures and their cached rendering; None if they may have changed since.
 
-        Cached departures lack passtimes and messages. form: the cache key, always rendered by the same function.
+        The departures lack passtimes and messages. form: see render().
+        """
+        key = (code, form)
+        entry = self._entries.get(key)
+        # A longer validity dates from before the clock was set back.
+        if (
+            entry is None
+            or entry[0] != self.version(code)
+            or not 0 < entry[1].valid_until - self._now() <= MAX_VALID_SECONDS
+        ):
+            return None
+        self._entries.move_to_end(key)
+        return entry[1], entry[2]
+
+    def render(
+        self,
+        code: str,
+        horizon: float,
+        form: object,
+        render: Callable[[StopDepartures], Generator[None, None, Rendered]],
+    ) -> Generator[None, None, tuple[StopDepartures, Rendered]]:
+        """Return a stop's departures and a rendering of them, in steps; store them for lookup().
+
+        form: the cache key, always rendered by the same function.
         """
         key = (code, form)
         version = self.version(code)
-        entry = self._entries.get(key)
-        # A longer validity dates from before the clock was set back.
-        if entry is not None and entry[0] == version and 0 < entry[1].valid_until - self._now() <= MAX_VALID_SECONDS:
-            self._entries.move_to_end(key)
-            return entry[1], entry[2]  # type: ignore[return-value]  # the form determines the type
-        departures = self.board(code, horizon)
-        rendered = render(departures)
+        departures = yield from self.board_steps(code, horizon)
+        rendered = yield from render(departures)
         self._remove(key)
         # Otherwise, requests for unknown codes would evict known stops.
         if not self.is_known_stop(code) or len(rendered) > self._size:
@@ -207,22 +244,44 @@ class StopDeparturesCache:
         if entry is not None:
             self.bytes -= len(entry[2])
 
-    def journey(self, key: str) -> list[Passtime]:
-        """Return the passtimes of a journey, GVB_20260421_7_7189_0, on the operating date nearest to now."""
-        parts = key.split("_")
-        if len(parts) < 5:
-            return []
+    def journey(self, key: str) -> Generator[None, None, list[Passtime]]:
+        """Return the passtimes of a journey, GVB_20260421_7_7189_0, on the date nearest to now, in steps."""
+        prefix = _journey_prefix(key)
         now = self._now()
-        # Only the number of a line may contain the separator.
-        prefix = "|".join((*parts[:2], "_".join(parts[2:-2]), *parts[-2:], "")).encode()
-        by_key: dict[bytes, Passtime] = self.timetable.journey(prefix, now)
-        for passtime_key, stored in self.passtimes.journeys.get(prefix[:-1], {}).items():
-            (kv8, _), kv7 = self._parse(passtime_key, stored, now), by_key.get(passtime_key)
-            by_key[passtime_key] = kv8 if kv7 is None else _joined(kv8, kv7)
-        if not by_key:
-            return []
-        nearest = min(by_key.values(), key=lambda passtime: abs(passtime.expected - now)).operation_date
-        return [passtime for passtime in by_key.values() if passtime.operation_date == nearest]
+        live: dict[bytes, Passtime] = {}
+        for passtime_key, stored in list(self.passtimes.journeys.get(prefix[:-1], {}).items()):
+            live[passtime_key], _ = self._parse(passtime_key, stored, now)
+            yield
+        planned: dict[bytes, PlannedCall] = {}
+        for call in self.timetable.journey(prefix, now) if prefix else ():
+            planned[call.key] = call
+            yield
+        moments = [(abs(passtime.expected - now), passtime.operation_date) for passtime in live.values()]
+        moments.extend((abs(call.time - now), call.day) for call in planned.values() if call.key not in live)
+        nearest = min(moments, default=(0.0, None))[1]
+        passtimes = []
+        for passtime_key, call in planned.items():
+            if call.day == nearest:
+                kv8, kv7 = live.get(passtime_key), call.make()
+                passtimes.append(kv7 if kv8 is None else _joined(kv8, kv7))
+                yield
+        passtimes.extend(
+            passtime for key, passtime in live.items() if passtime.operation_date == nearest and key not in planned
+        )
+        return passtimes
+
+    def journey_cost(self, key: str) -> int:
+        """Return the cost of a journey for its client: one for every 20 passtimes."""
+        prefix = _journey_prefix(key)
+        live = len(self.passtimes.journeys.get(prefix[:-1], ()))
+        return max(ceil((live + self.timetable.journey_size(prefix)) / COST_PASSTIMES), 1)
+
+
+def _journey_prefix(key: str) -> bytes:
+    """Return what the keys of a journey's passtimes begin with; empty if its key is invalid."""
+    parts = key.split("_")
+    # Only the number of a line may contain the separator.
+    return "|".join((*parts[:2], "_".join(parts[2:-2]), *parts[-2:], "")).encode() if len(parts) >= 5 else b""
 
 
 def _joined(kv8: Passtime, kv7: Passtime) -> Passtime:

@@ -1,5 +1,6 @@
 """GET /board/<TimingPointCode>[,...]: a departure board for travellers, as a page, as lines of text, or as JSON."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from govi_server.departures.display import DepartureDisplay, StopDisplay
 from govi_server.departures.query import DEFAULT_HORIZON, Query
 from govi_server.documents import board as board_documents
 from govi_server.http.caching.cached_response import CachedResponse, Validity, VersionValidator
-from govi_server.http.caching.representation import Representation, make_representation
+from govi_server.http.caching.representation import Representation, represent
 from govi_server.http.caching.response_cache import MAX_AGE, ResponseCache
 from govi_server.http.negotiation import best_type, prefers_gzip
 from govi_server.http.parameters import Integer, Parameter, parse_query
@@ -35,7 +36,6 @@ from govi_server.modules.query_parameters import (
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.pages import board_page
 from govi_server.pages.assets import policy
-from govi_server.runtime.cooperative import CooperativeRunner
 from govi_server.web_handler import ErrorResponse, Fetch, ICacheableModule, Mark, Responder
 
 HTML, TEXT, JSON = "text/html", "text/plain", "application/json"
@@ -122,7 +122,7 @@ class BoardPages(Service):
         self.source = source
         self.clock = clock
         self.responses = ResponseCache(clock)
-        self._runner = CooperativeRunner(clock)
+        self._runner = source.runner
 
     def describe(self) -> list[Operation]:
         """Return the operation of its path."""
@@ -162,7 +162,8 @@ class BoardPages(Service):
         codes = read_codes(text)
         request = parse_board_request(env, codes)
         if codes:
-            return Responder(partial(self._respond, request), stop_of(codes))
+            cost = self.source.cost(codes, request.query)
+            return Responder(partial(self._respond, request), stop_of(codes), cost)
         unknown = StopDisplay(echoed(text) or "?", "unknown")
         displays = DisplayResult(DepartureDisplay((unknown,), DEFAULT_HORIZON), "none", ())
         return Responder(lambda: partial(self._not_found, request, displays))
@@ -204,28 +205,19 @@ class BoardPages(Service):
         """Render a board; return it with its header fields."""
         board_format = request.format
         # Clients that cache it for MAX_AGE must not overstate the remaining time.
-        body = await self.write(displays.display.delayed(MAX_AGE), board_format)
-        representation = make_representation(
-            body, f"{board_format.content_type}; charset=utf-8", request.compressed, vary=f"Accept, {VARY}"
-        )
+        pieces = self.write(displays.display.delayed(MAX_AGE), board_format)
+        content_type, vary = f"{board_format.content_type}; charset=utf-8", f"Accept, {VARY}"
+        encoded = (piece.encode() for piece in pieces)
+        representation = await self._runner.run(represent(encoded, content_type, request.compressed, vary=vary))
         type_headers = _HEADERS if board_format.content_type == HTML else ()
         return representation, (*displays.headers, ("Content-Language", board_format.lang), *type_headers)
 
-    async def write(self, display: DepartureDisplay, board_format: BoardFormat) -> bytes:
-        """Format a display."""
-        now = self.clock.seconds()
+    def write(self, display: DepartureDisplay, board_format: BoardFormat) -> Iterator[str]:
+        """Format a display, in pieces."""
+        now, lang, fields = self.clock.seconds(), board_format.lang, board_format.fields
         if board_format.content_type == TEXT:
-            steps = board_documents.lines(
-                display,
-                board_format.lang,
-                now,
-                board_format.fields or board_documents.LINE_FIELDS,
-                board_format.chars,
-            )
-        elif board_format.content_type == JSON:
-            steps = board_documents.document(
-                display, board_format.lang, now, board_format.fields or board_documents.FIELDS
-            )
-        else:
-            steps = board_page.page(display, board_format.lang, now, dict(board_format.query))
-        return (await self._runner.run(steps)).encode()
+            fields = fields or board_documents.LINE_FIELDS
+            return board_documents.lines(display, lang, now, fields, board_format.chars)
+        if board_format.content_type == JSON:
+            return board_documents.document(display, lang, now, fields or board_documents.FIELDS)
+        return board_page.page(display, lang, now, dict(board_format.query))

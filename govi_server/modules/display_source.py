@@ -19,12 +19,14 @@ from govi_server.kv78turbo.display import stop_display
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import stale_ttl
 from govi_server.modules.query_parameters import FILTERS, HORIZON, LIMIT, LINE
+from govi_server.runtime.cooperative import CooperativeRunner, map_in_steps
 from govi_server.statistics.records import CacheResult
 
 
 class IDisplaySource(Interface):
     """A source of departure displays."""
 
+    runner: "CooperativeRunner" = Attribute("Runs the work on displays.")
     filters: "tuple[Parameter, ...]" = Attribute("The supported filters.")
     headers: "tuple[str, ...]" = Attribute("Names of the header fields of every display.")
     optional_headers: "tuple[str, ...]" = Attribute("Names of the header fields of some displays.")
@@ -34,6 +36,9 @@ class IDisplaySource(Interface):
 
     def version(codes: "Sequence[str]") -> object:
         """Return a token that changes whenever these stops' displays may have changed."""
+
+    def cost(codes: "Sequence[str]", query: "Query") -> int:
+        """Return the cost of the display of stops; see web_handler.Responder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +60,20 @@ class FeedDisplays:
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
+        self.runner = feed.runner
 
     def version(self, codes: Sequence[str]) -> object:
         """Return a token that changes with the feed's state and with data about these stops."""
         return (self.feed.state, *map(self.feed.boards.version, codes))
 
+    def cost(self, codes: Sequence[str], query: Query) -> int:
+        """Return the cost of the display of stops; see web_handler.Responder."""
+        horizon = query.horizon_or(DEFAULT_HORIZON)
+        return sum(self.feed.boards.cost(code, horizon) for code in codes)
+
     async def display(self, codes: list[str], query: Query) -> DisplayResult:
         """Return the display of the stops."""
-        display = await self.feed.runner.run(self._display(codes, query))
+        display = await self.runner.run(self._display(codes, query))
         ages = [stop.age for stop in display.stops if stop.as_of is not None]
         headers: list[tuple[str, str]] = [("Feed-State", self.feed.state)]
         if ages:
@@ -74,11 +85,11 @@ class FeedDisplays:
         horizon = query.horizon_or(DEFAULT_HORIZON)
         stops = []
         for code in codes:
-            board = self.feed.boards.board(code, horizon)
+            board = yield from self.feed.boards.board_steps(code, horizon)
             passtimes = replace(query, limit=None).select(board.passtimes, self.feed.timetable.public_number)
-            stops.append(stop_display(self.feed, board, passtimes))
-            yield
-        return DepartureDisplay(tuple(stops), horizon).first(query.limit)
+            stop = yield from stop_display(self.feed, board, passtimes)
+            stops.append(replace(stop, rows=stop.rows[: query.limit]))
+        return DepartureDisplay(tuple(stops), horizon)
 
 
 @implementer(IDisplaySource)
@@ -92,28 +103,49 @@ class CacheDisplays:
     def __init__(self, cache: BoardCache, clock: IReactorTime) -> None:
         self._cache = cache
         self._clock = clock
+        self.runner = cache.runner
 
     def version(self, codes: Sequence[str]) -> object:
         """Return a token that changes with the boards of these stops."""
         return tuple(entry and entry.board.received_at for entry in map(self._cache.peek, codes))
+
+    def cost(self, codes: Sequence[str], query: Query) -> int:
+        """Return the cost of the display of stops; see web_handler.Responder."""
+        return len(codes)
 
     async def display(self, codes: list[str], query: Query) -> DisplayResult:
         """Return the display of the stops, which are requested concurrently."""
         if query.direction is not None:
             raise InvalidParameter("direction is not supported by this source")
         horizon = query.horizon_or(DEFAULT_HORIZON)
-        boards = [self._cache.board(code) for code in codes]
+        boards = await self.runner.run(self._boards(codes))
         # A DeferredList leaves no failure unhandled while other boards are awaited; cancelling it ends all waits.
         entries = await DeferredList(
             [entry if isinstance(entry, Deferred) else succeed(entry) for _, entry in boards], consumeErrors=True
         )
-        stops = [
-            self._stop(code, entry, query.lines, horizon) for code, (_, entry) in zip(codes, entries, strict=True)
-        ]
+        received = [(code, entry) for code, (_, entry) in zip(codes, entries, strict=True)]
+        stops = await self.runner.run(
+            map_in_steps(lambda stop: self._stop(*stop, query.lines, horizon), received, size=1)
+        )
         results = {result for result, _ in boards}
         order: tuple[Result, ...] = ("miss", "joined", "stale", "hit")
         worst = next(result for result in order if result in results)
         return DisplayResult(DepartureDisplay(tuple(stops), horizon).first(query.limit), worst, ())
+
+    def _boards(self, codes: list[str]) -> Generator[None, None, list[tuple[Result, Entry | Deferred[Entry]]]]:
+        """Look the stops up, in steps: for each that is missing, a request to the gateway is sent."""
+        boards: list[tuple[Result, Entry | Deferred[Entry]]] = []
+        try:
+            for code in codes:
+                boards.append(self._cache.board(code))
+                yield
+        except GeneratorExit:  # the request was cancelled
+            for _, entry in boards:
+                if isinstance(entry, Deferred):
+                    entry.addErrback(lambda failure: None)
+                    entry.cancel()
+            raise
+        return boards
 
     def _stop(self, code: str, entry: Entry | Failure, lines: frozenset[str], horizon: float) -> StopDisplay:
         if isinstance(entry, Failure):

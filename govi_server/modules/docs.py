@@ -169,6 +169,11 @@ class DocsModule(Service):
         """Return the handler of one request."""
         return DocsHandler(self, request_handler, env)
 
+    def startService(self) -> None:
+        """Make the documentation, which takes tens of milliseconds, before the first request."""
+        super().startService()
+        self.content()
+
     def describe(self) -> list[Operation]:
         """Return the operation of its path."""
         media_type = self.content_type.partition(";")[0]

@@ -4,10 +4,7 @@ Events are `board`, with a fragment of the page or JSON as data, `beat` after a 
 the server stops. Requests for the same board share a channel, which checks for changes and renders the board once.
 """
 
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from hashlib import blake2b
+from collections.abc import Callable, Generator, Iterator, Sequence
 from random import Random
 from typing import Annotated
 
@@ -16,41 +13,28 @@ from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from govi_server.departures.display import DepartureDisplay
 from govi_server.departures.query import Query
-from govi_server.departures.times import MINUTE, local_timestamp
 from govi_server.documents import board as board_documents
 from govi_server.http.parameters import Enum, Parameter, parse_query
 from govi_server.http.request import Environ
 from govi_server.http.response import NO_STORE
 from govi_server.http.stream import Stream
 from govi_server.modules.display_source import IDisplaySource
+from govi_server.modules.event_channel import Channel
 from govi_server.modules.feed_responses import INVALID_PARAMETER
 from govi_server.modules.query_parameters import CODES, LANG, VIEW, read_codes, read_page, stop_of
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.openapi.schema import reference
-from govi_server.pages import board_page
-from govi_server.runtime.cooperative import CooperativeRunner
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 CONTENT_TYPE = "text/event-stream"
 
 CHECK_INTERVAL = 0.5
 """Seconds between checks for changes of a board."""
-
-RENDER_INTERVAL = 10.0
-"""Seconds after which an unchanged board is rendered again, since time passes. Clients that join in between receive
-the same rendering, so its remaining times are reduced by this."""
-
-AGE_TOLERANCE = 5.0
-"""Seconds by which data may be older than in the last event before a new event is sent, with less remaining time.
-Ages are compared when the board is rendered, so pages overstate the remaining time by at most RENDER_INTERVAL plus
-this."""
 
 BEAT_INTERVAL = 10.0
 """Seconds without an event before a beat: proxies close connections that are silent for 15 s."""
@@ -123,70 +107,6 @@ _HEADERS = (
 _BEAT = b":\nevent: beat\ndata:\n\n"
 
 
-# Of an event stream; a lone CR in the data would begin another field.
-_LINE_END = re.compile(r"\r\n|\r|\n")
-
-
-class Channel:
-    """The listeners of one board: stops with a query, a language and a format."""
-
-    def __init__(self, key: object, codes: tuple[str, ...], query: Query, lang: str, as_json: bool) -> None:
-        self.key = key
-        self.codes = codes
-        self.query = query
-        self.lang = lang
-        self.as_json = as_json
-        self.listeners: dict[Stream, str] = {}
-        """Each with the id of the board that it received last."""
-        self.version: object = None
-        self.rendered_at = 0.0
-        self.content: object = None
-        """The content of the last event, without ages."""
-        self.ages: list[float] = []
-        """The age of each stop in the last event."""
-        self.id = ""
-        self.event = b""
-        self.last_event_at = 0.0
-        self.rendering: Deferred[None] | None = None
-        self.sending: Deferred[None] | None = None
-
-    async def update(self, display: DepartureDisplay, now: float, runner: CooperativeRunner) -> None:
-        """Render a display, with a new id if its content has changed or its data is older than in the last event.
-
-        Newer data with the same content is not a change: otherwise every repetition of the feed would be an event.
-        """
-        zone = local_timestamp(now)[19:]  # a change of it sets the clock on the page
-        without_ages = [
-            replace(stop, age=0.0, as_of=None if stop.as_of is None else stop.as_of // MINUTE)
-            for stop in display.stops
-        ]
-        content = (zone, without_ages)
-        ages = [stop.age if any(row.state != "planned" for row in stop.rows) else 0.0 for stop in display.stops]
-        is_older = any(map(lambda age, stated: age > stated + AGE_TOLERANCE, ages, self.ages))
-        if content != self.content or is_older:
-            number = blake2b(repr((content, ages)).encode("utf-8", "replace"), digest_size=6).hexdigest()
-        else:
-            ages, number = self.ages, self.id
-        # Clients that join later receive the same ages, so that the next event is due for all listeners together.
-        stops = (replace(stop, age=max(stop.age, age)) for stop, age in zip(display.stops, ages, strict=True))
-        render = board_documents.document if self.as_json else board_page.fragment
-        steps = render(replace(display, stops=tuple(stops)).delayed(RENDER_INTERVAL), self.lang, now)
-        text = (await runner.run(steps)).rstrip("\n")
-        lines = "".join(f"data: {line}\n" for line in _LINE_END.split(text))
-        self.content, self.ages, self.id = content, ages, number
-        self.event = f"id: {self.id}\nevent: board\n{lines}\n".encode()
-
-    @property
-    def outdated(self) -> list[Stream]:
-        """The listeners that have not received the last event."""
-        return [stream for stream, board_id in self.listeners.items() if board_id != self.id]
-
-    def send(self, stream: Stream) -> None:
-        """Send the last event to a listener, unless it has received it, has left, or does not read."""
-        if self.listeners.get(stream, self.id) != self.id and stream.write(self.event):
-            self.listeners[stream] = self.id
-
-
 @implementer(IWebModule, IDocumented)
 class Events(MultiService):
     """Serves streams of the displays of a source."""
@@ -194,12 +114,11 @@ class Events(MultiService):
     name = "events"
     log = Logger()
 
-    def __init__(self, source: IDisplaySource, clock: IReactorTime, cooperator: Cooperator) -> None:
+    def __init__(self, source: IDisplaySource, clock: IReactorTime) -> None:
         super().__init__()
         self._source = source
         self._clock = clock
-        self._cooperator = cooperator
-        self._runner = CooperativeRunner(clock)
+        self._runner = source.runner
         self._random = Random()
         self.channels: dict[object, Channel] = {}
         timer = TimerService(CHECK_INTERVAL, self._check_all)
@@ -234,6 +153,10 @@ class Events(MultiService):
             )
         ]
 
+    def cost(self, codes: Sequence[str], query: Query) -> int:
+        """Return the cost of a first event; see web_handler.Responder."""
+        return self._source.cost(codes, query)
+
     @property
     def retry(self) -> str:
         """The field with the time after which a client reconnects."""
@@ -267,7 +190,10 @@ class Events(MultiService):
         """Remove a listener."""
         del channel.listeners[stream]
 
-    def _check_all(self) -> None:
+    def _check_all(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._runner.run(self._check_in_steps()))
+
+    def _check_in_steps(self) -> Generator[None, None, None]:
         for channel in list(self.channels.values()):
             if channel.listeners:
                 self._check(channel)
@@ -275,12 +201,13 @@ class Events(MultiService):
                 del self.channels[channel.key]
                 if channel.rendering is not None:
                     channel.rendering.cancel()
+            yield
 
     def _check(self, channel: Channel) -> None:
         """Render a board if it may have changed, and send its events."""
         now = self._clock.seconds()
-        version = self._source.version(channel.codes)
-        is_due = version != channel.version or not 0 <= now - channel.rendered_at < RENDER_INTERVAL
+        version, age = self._source.version(channel.codes), now - channel.rendered_at
+        is_due = not 0 <= age < (channel.pause if version != channel.version else channel.render_interval)
         if channel.rendering is None and is_due:
             channel.version, channel.rendered_at = version, now
             channel.rendering = Deferred.fromCoroutine(self._render(channel))
@@ -300,7 +227,7 @@ class Events(MultiService):
                 send(stream)
                 yield
 
-        return self._cooperator.coiterate(steps())
+        return self._runner.cooperator.coiterate(steps())
 
     async def _render(self, channel: Channel) -> None:
         displays = await self._source.display(list(channel.codes), channel.query)
@@ -340,6 +267,7 @@ class EventsHandler(WebHandler):
         self.request_handler.set_stop(stop_of(codes))
         query, lang = read_page(self.env, len(codes))
         as_json = AS.parse(parse_query(self.env.get("query_string", ""))) == "json"
+        self.request_handler.charge(module.cost(codes, query))
         channel = await module.channel(codes, query, lang, as_json)
         self.mark("lookup")
         stream = self.stream(_HEADERS, f"{module.retry}event: bye\ndata:\n\n".encode())

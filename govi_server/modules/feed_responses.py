@@ -1,6 +1,5 @@
 """Responses of the live feed's URL modules: header fields about freshness, and errors."""
 
-from collections.abc import Iterable
 from math import ceil
 
 from govi_server.http.caching.cached_response import CachedResponse, Validity, cached_response
@@ -52,11 +51,37 @@ class StopValidator:
         return self._feed.boards.version(self._code) == self._version and self._feed.state == self._state
 
 
-def oldest(freshness: Iterable[tuple[Freshness, float]]) -> tuple[Freshness, float]:
-    """Return the overall freshness of stops, "fresh" or "stale", and the age of the oldest data in seconds."""
-    pairs = list(freshness)
-    is_stale = any(state == "stale" for state, _ in pairs)
-    return "stale" if is_stale else "fresh", max((age for _, age in pairs), default=0.0)
+class ServedData:
+    """The freshness of the data that a response serves, and the reasons why other data is omitted."""
+
+    def __init__(self) -> None:
+        self._ages: list[float] = []
+        self._is_stale = False
+        self._reasons: set[Freshness] = set()
+
+    def add(self, freshness: tuple[Freshness, float]) -> bool:
+        """Add data with its freshness and age in seconds; return whether it is served."""
+        state, age = freshness
+        if state not in SERVABLE:
+            self._reasons.add(state)
+            return False
+        self._ages.append(age)
+        self._is_stale = self._is_stale or state == "stale"
+        return True
+
+    def __bool__(self) -> bool:
+        return bool(self._ages)
+
+    @property
+    def freshness(self) -> tuple[Freshness, float]:
+        """The overall freshness, "fresh" or "stale", and the age of the oldest data in seconds."""
+        return "stale" if self._is_stale else "fresh", max(self._ages, default=0.0)
+
+    @property
+    def reason(self) -> Freshness:
+        """Why nothing is served: "old" before "down" before "unknown"."""
+        order: tuple[Freshness, ...] = ("old", "down", "unknown")
+        return next((reason for reason in order if reason in self._reasons), "unknown")
 
 
 def feed_response(
@@ -69,7 +94,7 @@ def feed_response(
 ) -> CachedResponse:
     """Return a response with a representation of stops, and the header fields about their freshness.
 
-    freshness: see oldest(). max_age: seconds for which clients may cache it.
+    freshness: see ServedData. max_age: seconds for which clients may cache it.
     """
     state, age = freshness
     headers = (*headers, ("Feed-State", feed.state))
@@ -99,10 +124,3 @@ def no_departures(feed: Feed, reason: Freshness) -> tuple[str, Fields]:
     if reason == "unknown":
         return "404 Not Found", headers
     return "503 Service Unavailable", (*headers, ("Retry-After", f"{RETRY_AFTER}"))
-
-
-def reason_of(feed: Feed, boards: Iterable[StopDepartures]) -> Freshness:
-    """Return why none of these boards is servable: "old" before "down" before "unknown"."""
-    reasons = {feed.freshness(board)[0] for board in boards}
-    order: tuple[Freshness, ...] = ("old", "down", "unknown")
-    return next((reason for reason in order if reason in reasons), "unknown")

@@ -132,7 +132,9 @@ class FrontHandler(WebHandler):
         index_cache, results = self._module.index_cache, None
         query = (QUERY.parse(parameters) or "") if index_cache is not None else ""
         if index_cache is not None and query.strip():
-            results = (await index_cache.index()).find(query)
+            index = await index_cache.index()
+            self.request_handler.charge(index.cost(query))
+            results = await index_cache.runner.run(index.find(query))
         self.mark("lookup")
         passed_on = {name: parameters[name] for name in ("q", "lang") if parameters.get(name)}
         body = page(self._module.content(results), lang, passed_on).encode()

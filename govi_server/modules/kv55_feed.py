@@ -1,23 +1,23 @@
 """GET /kv55/<TimingPointCode>[,<TimingPointCode>...] from the live feed: DRIS_55 documents without a gateway."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from functools import partial
 
 from twisted.application.service import Service
 from zope.interface import implementer
 
-from govi_server.departures.board import Board, Trip
+from govi_server.departures.board import Trip
 from govi_server.departures.query import DEFAULT_HORIZON, Query
 from govi_server.departures.times import DAY, parse_resolved, write_time
 from govi_server.departures.timing_point import is_timing_point_code
 from govi_server.http.caching.cached_response import CachedResponse
-from govi_server.http.caching.representation import Representation, make_representation
+from govi_server.http.caching.representation import Representation, represent
 from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.request import Environ
 from govi_server.http.response import NO_STORE, Fields
 from govi_server.kv55 import messages
 from govi_server.kv78turbo.feed import Feed
-from govi_server.kv78turbo.freshness import SERVABLE, Freshness
+from govi_server.kv78turbo.freshness import Freshness
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.modules.feed_responses import (
@@ -26,17 +26,15 @@ from govi_server.modules.feed_responses import (
     INVALID_PARAMETER,
     NOT_FOUND_HEADERS,
     UNAVAILABLE_HEADERS,
+    ServedData,
     board_response,
     dris_55_noun,
     feed_response,
     no_departures,
-    oldest,
-    reason_of,
 )
-from govi_server.modules.query_parameters import CODES, FILTERS, MAX_CODES, echoed, read_query, split, stop_of
+from govi_server.modules.query_parameters import CODES, FILTERS, echoed, read_list, read_query, stop_of
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
-from govi_server.runtime.cooperative import run_now
-from govi_server.web_handler import ErrorResponse, ICacheableModule, Mark, Responder
+from govi_server.web_handler import ErrorResponse, Fetch, ICacheableModule, Mark, Responder
 
 LICENSE = "http://creativecommons.org/publicdomain/zero/1.0/"
 """The feed is in the public domain (docs/protocols.md, section 2.2)."""
@@ -77,61 +75,77 @@ class Kv55Feed(Service):
     def responder(self, env: Environ) -> Responder:
         """Parse the TimingPointCodes, the filters and the content coding. Raises InvalidParameter."""
         text = env["path_info"].removeprefix(f"/{self.name}").removeprefix("/").removesuffix("/")
-        codes, compressed = split(text), prefers_gzip(env)
-        if not codes or len(codes) > MAX_CODES or not all(map(is_timing_point_code, codes)):
+        codes, compressed = read_list(text, "TimingPointCodes"), prefers_gzip(env)
+        if not codes or not all(map(is_timing_point_code, codes)):
             headers = (NO_STORE,)
             return Responder(lambda: _error("404 Not Found", text, "Invalid TimingPointCode", headers))
         query = read_query(env.get("query_string", ""))
+        horizon = query.horizon_or(DEFAULT_HORIZON)
+        cost = sum(self.feed.boards.cost(code, horizon) for code in codes)
         if len(codes) == 1 and query == Query():
-            return Responder(partial(self._respond, codes[0], text, compressed), stop_of(codes))
+            return Responder(partial(self._respond, codes[0], text, compressed), stop_of(codes), cost)
         fetch = partial(self._fetch, codes, text, query, compressed)
-        return Responder(lambda: fetch, stop_of(codes))
+        return Responder(lambda: fetch, stop_of(codes), cost)
 
-    def _respond(self, code: str, text: str, compressed: bool) -> CachedResponse | ErrorResponse:
-        """Return the board of a single stop, whose document is cached until the board changes."""
+    def _respond(self, code: str, text: str, compressed: bool) -> CachedResponse | ErrorResponse | Fetch:
+        """Return the board of a single stop if it is cached, or else a function that fetches it."""
         form = ("dris_55", self.license_url, compressed)
-        render = self._gzip if compressed else self._plain
-        board, document = self.feed.boards.rendered(code, DEFAULT_HORIZON, form, render)
-        return board_response(self.feed, board, document) or self._unavailable(text, [board])
+        cached = self.feed.boards.lookup(code, form)
+        if cached is None:
+            return partial(self._fetch_board, code, text, form)
+        return self._board_response(text, *cached)
+
+    async def _fetch_board(
+        self, code: str, text: str, form: tuple[str, str, bool], mark: Mark
+    ) -> CachedResponse | ErrorResponse:
+        """Return the board of a single stop, whose document is cached until the board changes."""
+
+        def render(board: StopDepartures) -> Generator[None, None, Representation]:
+            return represent(self._pieces([self._point(board, Query())]), messages.CONTENT_TYPE, form[-1])
+
+        mark("lookup")
+        return self._board_response(text, *await self.feed.rendered(code, DEFAULT_HORIZON, form, render))
+
+    def _board_response(
+        self, text: str, board: StopDepartures, document: Representation
+    ) -> CachedResponse | ErrorResponse:
+        response = board_response(self.feed, board, document)
+        return response or self._unavailable(text, self.feed.freshness(board)[0])
 
     async def _fetch(
         self, codes: list[str], text: str, query: Query, compressed: bool, mark: Mark
     ) -> CachedResponse | ErrorResponse:
         """Return the servable boards of the stops."""
-        feed = self.feed
-        boards = await feed.runner.run(feed.boards.boards(codes, query.horizon_or(DEFAULT_HORIZON)))
         mark("lookup")
-        freshness = {board.code: feed.freshness(board) for board in boards}
-        served = [board for board in boards if freshness[board.code][0] in SERVABLE]
+        served = ServedData()
+        pieces = self._pieces(self._points(codes, query, served))
+        document = await self.feed.runner.run(represent(pieces, messages.CONTENT_TYPE, compressed))
         if not served:
-            return self._unavailable(text, boards)
-        document = await feed.runner.run(self.document(served, query, compressed))
-        return feed_response(feed, document, oldest(freshness[board.code] for board in served))
+            return self._unavailable(text, served.reason)
+        return feed_response(self.feed, document, served.freshness)
 
-    def _unavailable(self, text: str, boards: list[StopDepartures]) -> ErrorResponse:
-        reason = reason_of(self.feed, boards)
+    def _unavailable(self, text: str, reason: Freshness) -> ErrorResponse:
         status, headers = no_departures(self.feed, reason)
         return _error(status, text, _REASONS.get(reason, f"Feed {self.feed.state}"), headers)
 
-    def _plain(self, board: StopDepartures) -> Representation:
-        return run_now(self.document([board], Query(), compressed=False))
+    def _pieces(self, points: Iterable[tuple[str, Iterable[Trip | None]] | None]) -> Iterator[bytes]:
+        """Write the DRIS_55 document of stops."""
+        return messages.dris_55_pieces(points, (), self.feed.clock.seconds(), self.license_url)
 
-    def _gzip(self, board: StopDepartures) -> Representation:
-        return run_now(self.document([board], Query(), compressed=True))
+    def _points(
+        self, codes: list[str], query: Query, served: ServedData
+    ) -> Generator[tuple[str, Iterable[Trip | None]] | None, None, None]:
+        """Make the departures of the stops that are served, in steps. served: their freshness is added to it."""
+        for code in codes:
+            board = yield from self.feed.boards.board_steps(code, query.horizon_or(DEFAULT_HORIZON))
+            if served.add(self.feed.freshness(board)):
+                yield self._point(board, query)
 
-    def document(
-        self, boards: list[StopDepartures], query: Query, compressed: bool
-    ) -> Generator[None, None, Representation]:
-        """Render the DRIS_55 document of the stops' departures in steps; arrivals are omitted."""
-        now, public_number = self.feed.clock.seconds(), self.feed.timetable.public_number
-        selected = []
-        for board in boards:
-            departures = (passtime for passtime in board.passtimes if passtime.is_departure)
-            trips = tuple(map(self._trip, query.select(departures, public_number)))
-            selected.append(Board(board.code, trips, now))
-            yield
-        body = messages.write_dris_55(selected, self.license_url)
-        return make_representation(body, messages.CONTENT_TYPE, compressed)
+    def _point(self, board: StopDepartures, query: Query) -> tuple[str, Iterator[Trip | None]]:
+        """Return a stop with its departures; arrivals are omitted. None is a step without one."""
+        departures = (passtime for passtime in board.passtimes if passtime.is_departure)
+        selected = query.select(departures, self.feed.timetable.public_number)
+        return board.code, (None if passtime is None else self._trip(passtime) for passtime in selected)
 
     def _trip(self, passtime: Passtime) -> Trip:
         """Return the trip of a passtime. Clients require its departure times: a known time substitutes for each."""

@@ -18,8 +18,8 @@ from govi_server.pages.texts import LANGUAGES
 from govi_server.runtime.text import printable
 from govi_server.statistics.records import SEVERAL
 
-MAX_CODES = 100
-"""Stops per request."""
+MAX_CODES = 1000
+"""Members of a list: stops, areas, lines or journeys. A client of OVapi requests 500 stops at once."""
 
 CODES = Parameter(
     "TimingPointCodes",
@@ -63,11 +63,20 @@ def read_page(env: Environ, stops: int) -> tuple[Query, str]:
     return query, lang
 
 
+def read_list(text: str, name: str) -> list[str]:
+    """Return the distinct members of a comma-separated list, in order; empty ones are ignored.
+
+    name: of the list, for errors. Raises InvalidParameter for more than MAX_CODES.
+    """
+    members = split(text)
+    if len(members) > MAX_CODES:
+        raise InvalidParameter(f"{name} must be at most {MAX_CODES}, not {len(members)}")
+    return members
+
+
 def read_codes(text: str) -> tuple[str, ...]:
     """Parse comma-separated TimingPointCodes; return () if one is invalid. Raises InvalidParameter for too many."""
-    codes = tuple(split(text))
-    if len(codes) > MAX_CODES:
-        raise InvalidParameter(f"TimingPointCodes must be at most {MAX_CODES}")
+    codes = tuple(read_list(text, "TimingPointCodes"))
     return codes if all(map(is_timing_point_code, codes)) else ()
 
 

@@ -14,7 +14,7 @@ from govi_server.departures.query import DEFAULT_HORIZON
 from govi_server.departures.times import DAY, HOUR, MINUTE
 from govi_server.documents.siri import ERRORS, ErrorCondition, SiriDocuments, SiriResponse, other_error
 from govi_server.http.caching.cached_response import CachedResponse, Validity
-from govi_server.http.caching.representation import make_representation
+from govi_server.http.caching.representation import represent
 from govi_server.http.caching.response_cache import ResponseCache
 from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.parameters import Integer, InvalidParameter, Json, Parameter, String, parse_query
@@ -94,6 +94,10 @@ def parse_siri_request(env: Environ) -> SiriRequest:
     )
 
 
+def _horizon(request: SiriRequest) -> float:
+    return DEFAULT_HORIZON if request.preview is None else request.preview
+
+
 @implementer(ICacheableModule, IDocumented)
 class Siri(Service):
     """Serves SIRI Lite's stop monitoring."""
@@ -138,7 +142,8 @@ class Siri(Service):
         except InvalidParameter as error:
             condition = other_error(str(error))
             return Responder(lambda: self._error("400 Bad Request", (NO_STORE,), condition))
-        return Responder(partial(self._respond, request))
+        cost = self._feed.boards.cost(request.code, _horizon(request))
+        return Responder(partial(self._respond, request), cost=cost)
 
     def _respond(self, request: SiriRequest) -> CachedResponse | Fetch:
         return self.responses.lookup(request) or partial(self._fetch, request)
@@ -147,13 +152,14 @@ class Siri(Service):
         """Return the stop's visits, or an ErrorCondition."""
         feed = self._feed
         validator = StopValidator(feed, request.code)
-        board = feed.boards.board(request.code, DEFAULT_HORIZON if request.preview is None else request.preview)
+        board = await feed.runner.run(feed.boards.board_steps(request.code, _horizon(request)))
         freshness = feed.freshness(board)
         mark("lookup")
         if freshness[0] not in SERVABLE:
             return self._error(*no_departures(feed, freshness[0]), ERRORS[freshness[0]])
-        body = self._documents.delivery(self._documents.visits(board, request.line, request.limit))
-        representation = make_representation(body, CONTENT_TYPE, request.compressed)
+        visits = await feed.runner.run(self._documents.visits(board, request.line, request.limit))
+        pieces = (self._documents.delivery(visits),)
+        representation = await feed.runner.run(represent(pieces, CONTENT_TYPE, request.compressed))
 
         def make(max_age: int, validity: Validity | None) -> CachedResponse:
             return feed_response(feed, representation, freshness, (), max_age, validity)

@@ -1,5 +1,6 @@
 """GET /stops?q= and GET /near?lat=&lon=: stops by name, town or code, or near a position, as JSON."""
 
+from collections.abc import Generator
 from typing import Any
 
 import msgspec
@@ -78,9 +79,14 @@ class Stops(Service):
             )
         ]
 
-    def stops(self, index: StopIndex, query: str) -> documents.Stops | documents.StopsNearby:
-        """Return the stops that match a query."""
-        return documents.Stops([self.documents.stop(code) for code in index.find(query)])
+    def cost(self, index: StopIndex, query: str) -> int:
+        """Return the cost of a search; see web_handler.Responder."""
+        return index.cost(query)
+
+    def stops(self, index: StopIndex, query: str) -> Generator[None, None, documents.Stops | documents.StopsNearby]:
+        """Return the stops that match a query, in steps."""
+        codes = yield from index.find(query)
+        return documents.Stops([self.documents.stop(code) for code in codes])
 
 
 class Near(Stops):
@@ -94,11 +100,14 @@ class Near(Stops):
     body = documents.StopsNearby
     examples = (Example("Near the town centre", "/near?lat=52.2203&lon=5.4801"),)
 
-    def stops(self, index: StopIndex, *position: Any) -> documents.StopsNearby:
-        """Return the stops near a position: latitude and longitude."""
-        return documents.StopsNearby(
-            [self.documents.stop_nearby(code, metres) for code, metres in index.near(*position)]
-        )
+    def cost(self, index: StopIndex, *position: Any) -> int:
+        """Return the cost of a search; see web_handler.Responder."""
+        return 1
+
+    def stops(self, index: StopIndex, *position: Any) -> Generator[None, None, documents.StopsNearby]:
+        """Return the stops near a position, latitude and longitude, in steps."""
+        nearest = yield from index.near(*position)
+        return documents.StopsNearby([self.documents.stop_nearby(code, metres) for code, metres in nearest])
 
 
 class StopsHandler(WebHandler):
@@ -121,7 +130,9 @@ class StopsHandler(WebHandler):
         if not len(index):
             self.send_response("No stops are known yet\n", *no_departures(self._module.feed, "down"))
             return
-        body = msgspec.json.encode(self._module.stops(index, *arguments))
+        self.request_handler.charge(self._module.cost(index, *arguments))
+        stops = await self._module.feed.runner.run(self._module.stops(index, *arguments))
+        body = msgspec.json.encode(stops)
         representation = make_representation(body, CONTENT_TYPE, prefers_gzip(self.env))
         headers = (("Cache-Control", f"public, max-age={MAX_AGE}"),)
         self.send_representation(CachedResponse(representation, headers, "none"))

@@ -8,6 +8,7 @@ from govi_server.departures.cache import BoardCache
 from govi_server.kv55.gateway import Gateway
 from govi_server.kv78turbo.feed import REJECT_REASONS, Feed
 from govi_server.operations.snapshot import Snapshots
+from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.server import Server
 from govi_server.statistics.log import StatisticsLog
 
@@ -43,6 +44,7 @@ class Components:
     feed: Feed | None = None
     statistics: StatisticsLog | None = None
     snapshots: Snapshots | None = None
+    turns: TurnWatch | None = None
 
     def incidents(self) -> Iterator[tuple[str, Mapping[str, int]]]:
         """Yield the name of each component with the counts of its incidents by kind."""

@@ -21,6 +21,7 @@ from govi_server.operations.components import INCIDENT_KINDS, Components
 from govi_server.operations.health import WINDOW_MINUTES, HealthMonitor, HealthStatus
 from govi_server.operations.history import RecentHistory
 from govi_server.runtime.text import printable
+from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.statistics.batches import Batch, StatisticsBatcher
 from govi_server.statistics.records import PHASES
 
@@ -106,6 +107,8 @@ class Metrics(Collector):
         yield from self._requests_metrics()
         yield from self._phase_metrics()
         yield from self._server_metrics()
+        if self._components.turns is not None:
+            yield from self._turn_metrics(self._components.turns)
         yield self._incidents()
         yield from self._gateway_metrics()
         if self._components.feed is not None:
@@ -123,6 +126,12 @@ class Metrics(Collector):
         )
         yield _gauge("govi_streams", "Connections with a stream of server-sent events.", server.streams)
         yield _gauge("govi_accepting", "1 while connections are accepted.", not server.accepting.paused)
+
+    def _turn_metrics(self, turns: TurnWatch) -> Iterator[Metric]:
+        text = "Processor time of a turn of the reactor, during which all clients wait."
+        yield HistogramMetricFamily("govi_turn_seconds", text, buckets=turns.histogram, sum_value=turns.seconds)
+        text = "Turns of 100 ms or more of processor time; the log names their work."
+        yield CounterMetricFamily("govi_slow_turns", text, turns.slow_turns)
 
     def _incidents(self) -> Metric:
         metric = CounterMetricFamily("govi_incidents", "Incidents by component and kind.", labels=("where", "kind"))

@@ -4,7 +4,7 @@ The page is a template. The fragment, which every event carries, is formatted in
 for 20 departures instead of 203 us (CPython 3.11, Jinja2 3.1.6).
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from html import escape
 from urllib.parse import urlencode
@@ -20,6 +20,8 @@ REFRESH_SECONDS = 10
 """Seconds after which a browser without scripts reloads the page."""
 
 _PAGE = TEMPLATES.get_template("board.html")
+_FRAGMENT = "<!-- fragment -->"
+"""Stands for the fragment in the page, which is written in pieces; escaped text cannot contain it."""
 _CLOCK = slice(11, 16)  # hours and minutes of a timestamp: formatting both is slower
 _DUTCH = ' lang="nl"'  # the language of the sources' texts, for screen readers and hyphenation
 
@@ -29,11 +31,11 @@ _MAX_UNFITTED = 3
 """Characters of a line's number that always fit into its badge; longer numbers are condensed."""
 
 
-def page(display: DepartureDisplay, lang: str, now: float, query: Mapping[str, str]) -> Generator[None, None, str]:
-    """Render the page, in steps. query: the request's valid parameters, which the page's links pass on."""
+def page(display: DepartureDisplay, lang: str, now: float, query: Mapping[str, str]) -> Iterator[str]:
+    """Write the page, in pieces. query: the request's valid parameters, which the page's links pass on."""
     codes = ",".join(stop.code for stop in display.stops)
     names = ", ".join(stop_name(stop, lang) for stop in display.stops)
-    return _PAGE.render(
+    begin, end = _PAGE.render(
         lang=lang,
         texts=TEXTS[lang],
         title=TEXTS[lang]["title"].format(stop=names),
@@ -42,29 +44,30 @@ def page(display: DepartureDisplay, lang: str, now: float, query: Mapping[str, s
         refresh=REFRESH_SECONDS,
         events=f"/events/{codes}?{urlencode({**query, 'lang': lang})}",
         languages=language_links(query),
-        fragment=(yield from fragment(display, lang, now)),
-    )
+        fragment=_FRAGMENT,
+    ).split(_FRAGMENT)
+    yield begin
+    yield from fragment(display, lang, now)
+    yield end
 
 
-def fragment(display: DepartureDisplay, lang: str, now: float) -> Generator[None, None, str]:
-    """Render the content of the page's main element, in steps: the clock and the board of each stop.
+def fragment(display: DepartureDisplay, lang: str, now: float) -> Iterator[str]:
+    """Write the content of the page's main element, in pieces: the clock and the board of each stop.
 
     now: epoch seconds. The page's script replaces the element's content with it, and counts down from this moment.
     """
     offset = datetime.fromtimestamp(now, LOCAL_ZONE).utcoffset()
     assert offset is not None  # the time has a zone
     timestamp = local_timestamp(now)
-    parts = [
+    yield (
         f'<time class="clock" datetime="{timestamp}" data-now="{now:.0f}" '
         f'data-offset="{offset.total_seconds():.0f}">{timestamp[_CLOCK]}</time>\n'
-    ]
+    )
     for stop in display.stops:
-        parts.append(_stop(stop, display.horizon, lang, now))
-        yield
-    return "".join(parts)
+        yield from _stop(stop, display.horizon, lang, now)
 
 
-def _stop(stop: StopDisplay, horizon: float, lang: str, now: float) -> str:
+def _stop(stop: StopDisplay, horizon: float, lang: str, now: float) -> Iterator[str]:
     town = f'<p class="town">{escape(stop.town)}</p>' if stop.town else ""
     dutch = _DUTCH if stop.name else ""
     parts = [f'<section class="stop"><header{dutch}><h1>{escape(stop_name(stop, lang))}</h1>{town}</header>']
@@ -73,18 +76,22 @@ def _stop(stop: StopDisplay, horizon: float, lang: str, now: float) -> str:
         parts.append(f'<ul class="messages" aria-label="{escape(TEXTS[lang]["messages"])}">{items}</ul>')
     if notice := stop_words(stop, horizon, lang):
         parts.append(f'<p class="notice {stop.state}" data-news>{escape(notice)}</p>')
+    yield "\n".join(parts)
     if stop.rows:
-        parts.append(_table(stop, lang, now))
-    return "\n".join(parts) + "</section>\n"
+        yield "\n"
+        yield from _table(stop, lang, now)
+    yield "</section>\n"
 
 
-def _table(stop: StopDisplay, lang: str, now: float) -> str:
+def _table(stop: StopDisplay, lang: str, now: float) -> Iterator[str]:
     texts = TEXTS[lang]
     with_platform = any(row.platform for row in stop.rows)
     names = ["line", "destination", *(["platform"] if with_platform else []), "time"]
     head = "".join(f'<th scope="col" class="{name}">{escape(texts[name])}</th>' for name in names)
-    rows = "".join(_row(stop, row, with_platform, lang, now) for row in stop.rows)
-    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table>"
+    yield f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n"
+    for row in stop.rows:
+        yield _row(stop, row, with_platform, lang, now)
+    yield "</tbody></table>"
 
 
 def _row(stop: StopDisplay, row: DisplayRow, with_platform: bool, lang: str, now: float) -> str:

@@ -1,22 +1,35 @@
 """Run long work in slices, between which the reactor serves other requests.
 
-Twisted's cooperate() runs for 10 ms at a time and needs a reactor turn for even the shortest work. Slices reduced the
-longest wait of other requests, while boards of many stops are rendered, from 5.9 to 0.23 s.
+Work is a generator that yields after each step of at most about a millisecond. All work of a runner shares one slice
+per turn of the reactor, so the turn stays short however much work waits. Twisted's cooperate() runs for 10 ms at a
+time, and needs a reactor turn for even the shortest work.
 """
 
-from collections.abc import Callable, Generator
-from typing import TypeVar
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
+from contextvars import ContextVar
+from heapq import merge
+from itertools import islice
+from typing import Any, TypeVar
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator
+from twisted.python.failure import Failure
 
 SLICE_SECONDS = 0.002
-"""Time that work runs before it returns control to the reactor."""
+"""Time that short work, and as long that long work, runs before it returns control to the reactor."""
 
-PAUSE_SECONDS = 0.001
-"""Pause between slices."""
+SHORT_STEPS = 300
+"""Steps of short work: the board of a stop with a hundred passtimes, or some ten milliseconds."""
+
+STEP_ITEMS = 200
+"""Items per step of work that needs a few microseconds for each, such as sorting."""
+
+current_work: ContextVar[str] = ContextVar("current_work", default="")
+"""The work that the current coroutine is for, such as the path of its request; named if a turn is slow."""
 
 _T = TypeVar("_T")
+_U = TypeVar("_U")
 
 
 def run_now(steps: Generator[None, None, _T]) -> _T:
@@ -29,42 +42,143 @@ def run_now(steps: Generator[None, None, _T]) -> _T:
             return result
 
 
-def make_cooperator(clock: IReactorTime) -> Cooperator:
-    """Return a Cooperator, which runs work in the form of iterators, with these slices and pauses."""
-    return Cooperator(lambda: _begin_slice(clock), lambda call: clock.callLater(PAUSE_SECONDS, call))
+def map_in_steps(
+    function: Callable[[_T], _U], items: Iterable[_T], size: int = STEP_ITEMS
+) -> Generator[None, None, list[_U]]:
+    """Return the results of a function for each item. size: items per step."""
+    results: list[_U] = []
+    remaining = iter(items)
+    while step := list(islice(remaining, size)):
+        results.extend(map(function, step))
+        yield
+    return results
+
+
+def sort_in_steps(
+    items: list[_T], key: Callable[[_T], Any] | None = None, size: int = STEP_ITEMS
+) -> Generator[None, None, list[_T]]:
+    """Return sorted items: sorting 60,000 in one step takes 0.1 s. size: items per step."""
+    if len(items) <= size:
+        return sorted(items, key=key)  # type: ignore[type-var,arg-type]  # items are comparable without a key
+    runs = []
+    for start in range(0, len(items), size):
+        runs.append(sorted(items[start : start + size], key=key))  # type: ignore[type-var,arg-type]
+        yield
+    merged: Iterator[_T] = merge(*runs, key=key)  # type: ignore[arg-type]
+    ordered: list[_T] = []
+    while step := list(islice(merged, size)):
+        ordered.extend(step)
+        yield
+    return ordered
 
 
 class CooperativeRunner:
-    """Runs work immediately if it fits into a slice, and otherwise in slices that alternate with other work."""
+    """Runs work immediately if it fits into a slice, and otherwise in slices that alternate with other work.
+
+    Waiting work takes turns, step by step. Work of at most SHORT_STEPS steps has slices of its own, so that it does
+    not wait for work that is longer. cooperator: for iterators that run in the slices of long work.
+    """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._cooperator = make_cooperator(clock)
+        self._short, self.cooperator = (
+            Cooperator(lambda: _begin_slice(clock), lambda call: clock.callLater(0, call)) for _ in range(2)
+        )
         self._waiting = 0
+        self._rests_until = 0.0
+        self._shared: dict[Hashable, _SharedWork] = {}
 
     async def run(self, steps: Generator[None, None, _T]) -> _T:
         """Run work; return its result."""
         results: list[_T] = []
-
-        def work() -> Generator[None, None, None]:
-            results.append((yield from steps))
-
-        remaining = work()
+        remaining = _named(steps, current_work.get(), results)
         try:
-            if self._waiting or not self._fits(remaining):
+            if self._waiting or self._is_resting or not self._fits(remaining):
                 self._waiting += 1
                 try:
-                    await self._cooperator.coiterate(remaining)
+                    await self._short.coiterate(islice(remaining, SHORT_STEPS))
+                    if not results:
+                        await self.cooperator.coiterate(remaining)
                 finally:
                     self._waiting -= 1
         finally:
             remaining.close()  # when the caller is cancelled
         return results[0]
 
-    def _fits(self, work: Generator[None, None, None]) -> bool:
+    async def run_shared(self, key: Hashable, make_steps: Callable[[], Generator[None, None, _T]]) -> _T:
+        """Run work once for all callers with the same key at the same time; return its result.
+
+        The work is cancelled when all callers are.
+        """
+        shared = self._shared.get(key)
+        if shared is None:
+            work: Deferred[Any] = Deferred.fromCoroutine(self.run(make_steps()))
+            if not work.called:
+                shared = self._shared[key] = _SharedWork(work)
+                work.addBoth(self._end_shared, key, shared)
+            else:
+                return await work  # type: ignore[no-any-return]
+        return await shared.wait()  # type: ignore[no-any-return]
+
+    def _end_shared(self, result: object, key: Hashable, shared: "_SharedWork") -> None:
+        del self._shared[key]
+        self.resume(shared.waiters, result)
+
+    def resume(self, waiters: dict[Deferred[Any], None], result: object) -> None:
+        """Fire Deferreds with a result or a Failure, in slices, except those that are cancelled meanwhile."""
+        waiting = list(waiters)
+        waiters.clear()
+
+        def steps() -> Generator[None, None, None]:
+            for waiter in waiting:
+                if waiter.called:
+                    continue  # cancelled
+                if isinstance(result, Failure):
+                    waiter.errback(result)
+                else:
+                    waiter.callback(result)
+                yield
+
+        Deferred.fromCoroutine(self.run(steps()))
+
+    @property
+    def _is_resting(self) -> bool:
+        """Whether immediate work has used its share of the time: several requests may arrive in one turn."""
+        return 0 < self._rests_until - self._clock.seconds() <= 2 * SLICE_SECONDS  # longer: the clock was set back
+
+    def _fits(self, work: Iterator[None]) -> bool:
         """Run work for one slice; return whether it is finished."""
+        began = self._clock.seconds()
         is_over = _begin_slice(self._clock)
-        return all(not is_over() for _ in work)
+        is_finished = all(not is_over() for _ in work)
+        ended = self._clock.seconds()
+        self._rests_until = ended + min(max(ended - began, 0.0), SLICE_SECONDS)
+        return is_finished
+
+
+class _SharedWork:
+    """Work in progress, and the callers that wait for it."""
+
+    def __init__(self, work: Deferred[Any]) -> None:
+        self._work = work
+        self.waiters: dict[Deferred[Any], None] = {}
+
+    def wait(self) -> Deferred[Any]:
+        """Return a Deferred of the result; when all of them are cancelled, so is the work."""
+        waiter: Deferred[Any] = Deferred(self._cancel)
+        self.waiters[waiter] = None
+        return waiter
+
+    def _cancel(self, waiter: Deferred[Any]) -> None:
+        if waiter in self.waiters:
+            del self.waiters[waiter]
+            if not self.waiters:
+                self._work.cancel()
+
+
+def _named(steps: Generator[None, None, _T], current_work: str, results: list[_T]) -> Generator[None, None, None]:
+    """Run steps, and append their result. The watch over turns finds the name of the work in this frame."""
+    results.append((yield from steps))
 
 
 def _begin_slice(clock: IReactorTime) -> Callable[[], bool]:

@@ -22,6 +22,9 @@ IS_AVAILABLE = hasattr(select, "epoll")
 MAX_EVENTS = 100
 """Connections that are served before the reactor continues with its delayed calls and other descriptors."""
 
+MAX_TURN_SECONDS = 0.003
+"""Time after which the other ready connections are served in the next turn of the reactor."""
+
 _DONE = Failure(ConnectionDone())
 _FAILURES: dict[type[BaseException], Failure] = {ConnectionDone: _DONE, ConnectionLost: Failure(ConnectionLost())}
 
@@ -39,6 +42,8 @@ class Poller:
         self._reactor = reactor
         self._epoll = select.epoll()
         self._watched: dict[int, tuple[Connection, int]] = {}
+        self._postponed: dict[int, int] = {}
+        """Descriptors that were ready, but not served in the last turn, with their order."""
 
     # The interface to transports.
 
@@ -100,7 +105,17 @@ class Poller:
 
     def doRead(self) -> None:
         """Serve the transports that are readable or writable."""
-        for fd, event in self._epoll.poll(0, MAX_EVENTS):
+        seconds = self._reactor.seconds
+        began = seconds()
+        events = self._epoll.poll(0, MAX_EVENTS)
+        if self._postponed:
+            # First, or else they could wait forever.
+            events.sort(key=lambda event: self._postponed.get(event[0], MAX_EVENTS))
+            self._postponed = {}
+        for n, (fd, event) in enumerate(events):
+            if n and not 0 <= seconds() - began < MAX_TURN_SECONDS:
+                self._postponed = {fd: order for order, (fd, _) in enumerate(events[n:])}
+                break
             transport, watched = self._watched.get(fd, (None, 0))
             if transport is None:
                 continue  # an earlier event has closed it

@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.stop_index import MAX_DISTANCE_METRES, MAX_STOPS, StopIndex, folded
 from govi_server.departures.timing_point import TimingPoint, wgs84
+from govi_server.runtime.cooperative import run_now
 
 
 def point(name: str | None, town: str | None = None, x: int = 0, y: int = 0) -> TimingPoint:
@@ -58,7 +59,7 @@ class FindTests(SynchronousTestCase):
         self.index = index(STOPS, "800", "1")
 
     def find(self, query: str) -> str:
-        return " ".join(self.index.find(query))
+        return " ".join(run_now(self.index.find(query)))
 
     def test_order_of_matches(self) -> None:
         """Exact codes precede exact names, full words and prefixes; equal matches are sorted by name."""
@@ -93,14 +94,14 @@ class FindTests(SynchronousTestCase):
         roads = {f"{n}": point(f"Dorp{n}, Utrechtseweg", f"Dorp{n}") for n in range(2 * MAX_STOPS)}
         town = {"91": point("Utrecht, Neude", "Utrecht"), "92": point("Amsterdam, Aan Utrecht", "Amsterdam")}
         stops = index({**roads, **town, "93": point("Utrecht Poort", "Ede")})
-        self.assertEqual(stops.find("utrecht")[:3], ("93", "92", "91"))
-        self.assertEqual(len(stops.find("utrecht")), MAX_STOPS)
+        self.assertEqual(run_now(stops.find("utrecht"))[:3], ("93", "92", "91"))
+        self.assertEqual(len(run_now(stops.find("utrecht"))), MAX_STOPS)
 
     def test_matches_are_limited(self) -> None:
         """The number of matches is limited; each stop occurs once."""
         stops = index({f"{n:04}": point(f"Halte {n:04}", "Halte") for n in range(500)})
-        self.assertEqual(stops.find("halte"), tuple(f"{n:04}" for n in range(MAX_STOPS)))
-        self.assertEqual(len(stops.find("0")), MAX_STOPS)
+        self.assertEqual(run_now(stops.find("halte")), tuple(f"{n:04}" for n in range(MAX_STOPS)))
+        self.assertEqual(len(run_now(stops.find("0"))), MAX_STOPS)
 
     def test_changes_during_build_are_ignored(self) -> None:
         """Changes of the stops during the build of an index are not in it."""
@@ -112,12 +113,12 @@ class FindTests(SynchronousTestCase):
         points["1"] = point("Elders")
         for _ in steps:
             pass
-        self.assertEqual(built[0].find("neude"), ("1",))
+        self.assertEqual(run_now(built[0].find("neude")), ("1",))
 
     @given(st.text() | st.text("utrech 123,é").map(lambda text: text * 50))
     def test_any_query(self, query: str) -> None:
         """Any query returns a limited number of known stops, each once."""
-        matches = self.index.find(query)
+        matches = run_now(self.index.find(query))
         self.assertLessEqual({*matches}, {*STOPS, "800"})
         self.assertEqual(len({*matches}), len(matches))
         self.assertLessEqual(len(matches), MAX_STOPS)
@@ -128,7 +129,7 @@ class FindTests(SynchronousTestCase):
         stops = index({code: point(name, town) for code, (name, town) in names.items()})
         for code, (name, _) in names.items():
             if folded((name or "")[:100]) and len(folded(name or "").split()) <= 6 and len(name or "") <= 100:
-                self.assertIn(code, stops.find(name or ""))
+                self.assertIn(code, run_now(stops.find(name or "")))
 
 
 class NearTests(SynchronousTestCase):
@@ -147,17 +148,17 @@ class NearTests(SynchronousTestCase):
         longitude, latitude = wgs84(155_000, 463_000)
         near = index(stops).near
         distances = [("1", 0), ("3", 10), ("2", 500), ("4", MAX_DISTANCE_METRES - 1)]
-        self.assertEqual(near(latitude, longitude), distances)
-        self.assertEqual(near(latitude, longitude, 2), [("1", 0), ("3", 10)])
+        self.assertEqual(run_now(near(latitude, longitude)), distances)
+        self.assertEqual(run_now(near(latitude, longitude, 2)), [("1", 0), ("3", 10)])
 
     def test_nearest_across_squares(self) -> None:
         """A stop in the next square precedes one that is further away in the same square."""
         stops = {"1": point("A", None, 155_990, 463_500), "2": point("B", None, 154_999, 463_500)}
         longitude, latitude = wgs84(155_001, 463_500)
-        self.assertEqual(index(stops).near(latitude, longitude, 1), [("2", 2)])
+        self.assertEqual(run_now(index(stops).near(latitude, longitude, 1)), [("2", 2)])
 
     @given(st.floats(-90, 90), st.floats(-180, 180))
     def test_any_position(self, latitude: float, longitude: float) -> None:
         """Any position on earth is valid."""
         stops = index({"1": point("A", None, 155_000, 463_000)})
-        self.assertIn(len(stops.near(latitude, longitude)), (0, 1))
+        self.assertIn(len(run_now(stops.near(latitude, longitude))), (0, 1))

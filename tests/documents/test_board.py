@@ -10,7 +10,6 @@ from govi_server.departures.display import DepartureDisplay, DisplayRow, RowStat
 from govi_server.documents.board import LINE_FIELDS, document, lines
 from govi_server.modules.board import CHARS
 from govi_server.pages.texts import LANGUAGES, TEXTS
-from govi_server.runtime.cooperative import run_now
 from tests.client import NOW
 
 CODE = "57330430"
@@ -30,12 +29,12 @@ def display(*rows: DisplayRow, state: StopState = "live", **values: object) -> D
 
 def lines_of(*arguments: Any) -> str:
     """Return a display as lines of text."""
-    return run_now(lines(*arguments))
+    return "".join(lines(*arguments))
 
 
 def stops_of(*arguments: Any) -> Any:
     """Return the stops in the JSON of a display."""
-    return json.loads(run_now(document(*arguments)))["stops"]
+    return json.loads("".join(document(*arguments)))["stops"]
 
 
 class LineTests(SynchronousTestCase):
@@ -116,7 +115,7 @@ class DocumentTests(SynchronousTestCase):
         late = row(3, 5, "late", color="#f6c900", text_color="#000000", note='vol "één"')
         board = display(late, messages=("Omleiding",))
         self.assertEqual(
-            run_now(document(board, "en", NOW)),
+            "".join(document(board, "en", NOW)),
             f'{{"stops": [{{"code": "{CODE}", "name": "Brug", "town": "Lindedorp", "state": "live", "words": "", '
             '"as_of": null, "messages": ["Omleiding"], "departures": [{"line": "4", "destination": "Strand", '
             '"platform": null, "time": "5 min", "minutes": 5, "planned": "2026-01-01T01:03:00+01:00", '

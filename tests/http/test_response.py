@@ -4,8 +4,10 @@ import gzip
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.http.caching.representation import make_representation
+from govi_server.http.caching.representation import make_representation, represent
+from govi_server.http.parameters import InvalidParameter
 from govi_server.http.response import CONTINUE, Headers, format_response, pairs
+from govi_server.runtime.cooperative import run_now
 
 # 6 November 1994, 08:49:37 UTC: the date of RFC 9110's examples.
 NOW = 784111777.0
@@ -182,3 +184,23 @@ class RepresentationTests(SynchronousTestCase):
     def test_etag_survives_a_restart(self) -> None:
         """An entity tag depends on the bytes alone, so that clients can revalidate after a restart."""
         self.assertEqual(make_representation(b"hello", "text/plain", compressed=False).etag, '"a7b6eda801e5347d"')
+
+    def test_pieces_are_one_body(self) -> None:
+        """A body in pieces of any size has the same representation, made in steps."""
+        body = bytes(range(256)) * 400
+        for compressed in (False, True):
+            whole = make_representation(body, "text/plain", compressed)
+            for size in (1000, 20_000, len(body)):
+                pieces = [body[start : start + size] for start in range(0, len(body), size)]
+                self.assertGreaterEqual(sum(1 for _ in represent(pieces, "text/plain", compressed)), 5)
+                representation = run_now(represent(pieces, "text/plain", compressed))
+                content = gzip.decompress(representation.body) if compressed else representation.body
+                self.assertEqual(content, body)
+                if not compressed:
+                    self.assertEqual(representation, whole)
+
+    def test_size_is_bounded(self) -> None:
+        """A body that is too large is not made."""
+        pieces = (b"x" * (1 << 20) for _ in range(1000))
+        self.assertRaises(InvalidParameter, run_now, represent(pieces, "text/plain", compressed=False))
+        self.assertGreater(sum(1 for _ in pieces), 900)

@@ -24,7 +24,15 @@ from govi_server.departures.source import NoBoard
 from govi_server.http.client_limits import UNLIMITED, ClientLimits
 from govi_server.http.parameters import InvalidParameter
 from govi_server.http.request import Environ
-from govi_server.http.state import TABLE, Deadline, InvalidTransition, Lifecycle, State, TimeoutHandler
+from govi_server.http.state import (
+    MAX_EXPIRED_IN_TURN,
+    TABLE,
+    Deadline,
+    InvalidTransition,
+    Lifecycle,
+    State,
+    TimeoutHandler,
+)
 from govi_server.http.stream import Stream
 from govi_server.modules.kv55_gateway import Kv55Gateway
 from govi_server.request_handler import MAX_REQUESTS_IN_TURN, RequestHandler
@@ -402,6 +410,29 @@ class LifecycleTests(SynchronousTestCase):
         self.assertEqual(self.expired, [])
         self.clock.advance(1)
         self.assertEqual(self.expired, [Deadline.KEEP_ALIVE])
+
+
+class TimeoutHandlerTests(SynchronousTestCase):
+    """Many deadlines at the same time."""
+
+    def test_deadlines_expire_in_several_turns(self) -> None:
+        """A thousand deadlines that pass together are handled in several turns of the reactor."""
+        clock = Clock()
+        expired: list[int] = []
+        timeouts: TimeoutHandler[int] = TimeoutHandler(clock, 13.0, expired.append)
+        for n in range(1000):
+            timeouts.start(n)
+        clock.rightNow += 13
+        turns = 0
+        while len(expired) < 1000:
+            (call,) = clock.calls
+            clock.calls.clear()
+            before = len(expired)
+            call.func(*call.args, **call.kw)
+            self.assertLessEqual(len(expired) - before, MAX_EXPIRED_IN_TURN)
+            turns += 1
+        self.assertEqual(turns, 1000 // MAX_EXPIRED_IN_TURN)
+        self.assertEqual(expired, [*range(1000)])
 
 
 class ConnectionTests(SynchronousTestCase):

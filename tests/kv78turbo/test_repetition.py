@@ -1,7 +1,7 @@
 """Tests of kv78turbo.repetition: learning how often an operator repeats, and passtimes that it no longer repeats."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +18,7 @@ from govi_server.kv78turbo.repetition import MIN_CENSUS, Repetition
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.modules.kv55_feed import Kv55Feed
 from govi_server.operations.snapshot import records_of, restore
+from govi_server.runtime.cooperative import run_now
 from tests import feed as kv
 from tests.client import NOW
 from tests.doubles import ingest, live_feed
@@ -239,19 +240,23 @@ class OverdueTests(RepetitionTestCase):
         self.repeat("B", 10, 2 * MINUTE)
         status = {passtime.journey_number: passtime.reported_status for passtime in self.board().passtimes}
         self.assertEqual(status, {"A": "CANCEL", "B": "DRIVING"})
-        (state,) = (row.state for row in stop_display(self.feed, self.board(), self.board().passtimes).rows[:1])
+        (state,) = (
+            row.state for row in run_now(stop_display(self.feed, self.board(), self.board().passtimes)).rows[:1]
+        )
         self.assertEqual(state, "cancelled")
 
     def test_all_outputs(self) -> None:
         """Board, OVapi, KV55 and SIRI report an overdue passtime as unknown, and cached responses are renewed."""
         rendered: list[StopDepartures] = []
 
-        def render_board(board: StopDepartures) -> bytes:
+        def render_board(board: StopDepartures) -> Generator[None, None, bytes]:
             rendered.append(board)
+            yield
             return b""
 
         def render() -> tuple[dict[str, str], ...]:
-            self.feed.boards.rendered(CODE, HORIZON, "test", render_board)
+            boards = self.feed.boards
+            boards.lookup(CODE, "test") or run_now(boards.render(CODE, HORIZON, "test", render_board))
             return tuple(outputs(self.feed, rendered[-1]))
 
         self.send()
@@ -275,23 +280,27 @@ class OverdueTests(RepetitionTestCase):
         self.repeat("AB", 10, MINUTE)
         self.repeat("C", 10, 2 * MINUTE, TimingPointCode="2")
         board = self.board()
-        display = stop_display(self.feed, board, board.passtimes)
+        display = run_now(stop_display(self.feed, board, board.passtimes))
         self.assertEqual((display.state, display.as_of), ("last_known", NOW + MINUTE))
 
 
 def outputs(feed: Feed, board: StopDepartures) -> list[dict[str, str]]:
     """Return the state of each journey in each kind of output."""
-    rows = stop_display(feed, board, board.passtimes).rows
+    rows = run_now(stop_display(feed, board, board.passtimes)).rows
     documents = OvapiDocuments(feed)
-    journeys = (documents.journey(passtime.journey) for passtime in board.passtimes)
+    journeys = (run_now(documents.journey(passtime.journey)) for passtime in board.passtimes)
     trips = [Kv55Feed("kv55", feed)._trip(passtime) for passtime in board.passtimes]
-    visits = json.loads(SiriDocuments(feed).delivery(SiriDocuments(feed).visits(board, None, None)))
+    visits = json.loads(SiriDocuments(feed).delivery(run_now(SiriDocuments(feed).visits(board, None, None))))
     calls = visits["Siri"]["ServiceDelivery"]["StopMonitoringDelivery"][0]["MonitoredStopVisit"]
     names = [passtime.journey_number for passtime in board.passtimes]
     return [
         {name: row.state for name, row in zip(names, rows, strict=True)},
         {passtime.journey_number: documents.passtime(passtime).TripStopStatus for passtime in board.passtimes},
-        {name: journey.Stops["3"].TripStopStatus for name, journey in zip(names, journeys, strict=True) if journey},
+        {
+            name: json.loads(journey)["Stops"]["3"]["TripStopStatus"]
+            for name, journey in zip(names, journeys, strict=True)
+            if journey
+        },
         {trip.journey_number or "": trip.trip_stop_status or "" for trip in trips},
         {
             name: call["MonitoredVehicleJourney"]["MonitoredCall"]["DepartureStatus"]

@@ -1,5 +1,6 @@
 """Tests of kv78turbo.stop_departures: joining KV7 and KV8, and caching rendered documents."""
 
+from collections.abc import Generator
 from dataclasses import replace
 from datetime import date
 
@@ -8,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.times import HOUR, MINUTE
 from govi_server.kv78turbo.stop_departures import MAX_VALID_SECONDS, StopDepartures
+from govi_server.runtime.cooperative import run_now
 from govi_server.settings import FeedLimitSettings
 from tests import feed as kv
 from tests.client import NOW
@@ -281,21 +283,27 @@ class CacheTests(StopDeparturesTestCase):
         super().setUp()
         self.n_renderings = 0
 
-    def render(self, board: StopDepartures) -> bytes:
+    def render(self, board: StopDepartures) -> Generator[None, None, bytes]:
         self.n_renderings += 1
+        yield
         return b"%d passtimes" % len(board.passtimes)
 
+    def lookup(self, code: str = CODE, form: object = "form") -> tuple[StopDepartures, bytes]:
+        """Return the cached rendering, or else render."""
+        cached = self.boards.lookup(code, form)
+        return cached or run_now(self.boards.render(code, HORIZON, form, self.render))
+
     def rendered(self, code: str = CODE, form: object = "form") -> bytes:
-        return self.boards.rendered(code, HORIZON, form, self.render)[1]
+        return self.lookup(code, form)[1]
 
     def test_rendered_once(self) -> None:
         """A form is rendered at the first request, then cached with its departures."""
         ingest(self.feed, kv.passtimes(live("1", 30)))
         self.assertEqual(self.n_renderings, 0)
-        first = self.boards.rendered(CODE, HORIZON, "form", self.render)
+        first = self.lookup()
         for _ in range(5):
             self.clock.advance(MINUTE)
-            again = self.boards.rendered(CODE, HORIZON, "form", self.render)
+            again = self.lookup()
             self.assertEqual(again[0], replace(first[0], passtimes=(), messages=()))
             self.assertIs(again[1], first[1])
         self.assertEqual(self.n_renderings, 1)
@@ -375,7 +383,7 @@ class JourneyTests(StopDeparturesTestCase):
     def journey(self, key: str = "LIN_77_L004_1_0") -> list[tuple[str, str, str]]:
         return sorted(
             (passtime.user_stop_order_number, passtime.timing_point_code, passtime.trip_stop_status)
-            for passtime in self.boards.journey(key)
+            for passtime in run_now(self.boards.journey(key))
         )
 
     def test_unknown_journey(self) -> None:
@@ -402,7 +410,9 @@ class JourneyTests(StopDeparturesTestCase):
         ingest(self.feed, kv.passtimes(live("1", 35, TimingPointCode="30000002", **second)))
         self.assertEqual(self.journey(), [("3", CODE, "PLANNED"), ("4", "30000002", "DRIVING")])
         live_passtime = next(
-            passtime for passtime in self.boards.journey("LIN_77_L004_1_0") if passtime.trip_stop_status == "DRIVING"
+            passtime
+            for passtime in run_now(self.boards.journey("LIN_77_L004_1_0"))
+            if passtime.trip_stop_status == "DRIVING"
         )
         self.assertEqual(live_passtime.product_formula_type, "18")
 
@@ -411,7 +421,8 @@ class JourneyTests(StopDeparturesTestCase):
         rows = [live("1", 30, OperationDate=day) for day in ("2026-01-01", "2026-01-02")]
         ingest(self.feed, kv.passtimes(*rows))
         self.assertEqual(
-            [passtime.operation_date for passtime in self.boards.journey("LIN_77_L004_1_0")], [date(2026, 1, 1)]
+            [passtime.operation_date for passtime in run_now(self.boards.journey("LIN_77_L004_1_0"))],
+            [date(2026, 1, 1)],
         )
 
     def test_separator_in_line_number(self) -> None:

@@ -15,7 +15,6 @@ from govi_server.http.caching.response_cache import MAX_AGE
 from govi_server.pages import board_page
 from govi_server.pages.assets import TYPES, address, content
 from govi_server.pages.texts import LANGUAGES, TEXTS, row_words, stop_words
-from govi_server.runtime.cooperative import run_now
 from tests.client import NOW
 
 CODE = "57330430"
@@ -24,17 +23,17 @@ MINUTE = 60
 
 def page_of(*arguments: Any) -> str:
     """Return a page."""
-    return run_now(board_page.page(*arguments))
+    return "".join(board_page.page(*arguments))
 
 
 def fragment_of(*arguments: Any) -> str:
     """Return the part of a page that is updated."""
-    return run_now(board_page.fragment(*arguments))
+    return "".join(board_page.fragment(*arguments))
 
 
 def lines_of(*what: Any) -> str:
     """Write lines."""
-    return run_now(lines(*what))
+    return "".join(lines(*what))
 
 
 # Texts of a departure five minutes from now, two minutes later than planned, in each language.

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, cast
 from unittest import mock
@@ -14,7 +14,8 @@ from govi_server.departures.board import Board
 from govi_server.departures.cache import BoardCache
 from govi_server.departures.times import read_timestamp
 from govi_server.modules.display_source import CacheDisplays, FeedDisplays
-from govi_server.modules.events import AGE_TOLERANCE, BEAT_INTERVAL, CHECK_INTERVAL, RENDER_INTERVAL, Events
+from govi_server.modules.event_channel import AGE_TOLERANCE, RENDER_INTERVAL
+from govi_server.modules.events import BEAT_INTERVAL, CHECK_INTERVAL, Events
 from govi_server.pages import board_page
 from tests import feed as kv
 from tests.client import NOW, Client
@@ -31,7 +32,8 @@ class EventsTests(LiveTestCase):
         self.up()
         self.at_a_time, self.pause = 10_000, 0.0
         self.cooperator = Cooperator(self._slice, cast(Any, self._call_later))
-        self.events = Events(FeedDisplays(self.feed), self.clock, self.cooperator)
+        self.feed.runner.cooperator = self.cooperator
+        self.events = Events(FeedDisplays(self.feed), self.clock)
         self.serve()
         self.set_expected(5)
 
@@ -99,7 +101,7 @@ class EventsTests(LiveTestCase):
         self.modules.removeService(self.events)
         source = FakeSource()
         displays = CacheDisplays(BoardCache(source, self.clock), self.clock)
-        self.events = Events(displays, self.clock, self.cooperator)
+        self.events = Events(displays, self.clock)
         self.serve()
         with mock.patch.object(board_page, "fragment", wraps=board_page.fragment) as fragment:
             clients = [self.listen() for _ in range(1000)]
@@ -283,7 +285,7 @@ class EventsTests(LiveTestCase):
         """A client that waits for the first board while the server stops gets it, and bye."""
         self.modules.removeService(self.events)
         source = FakeSource()
-        self.events = Events(CacheDisplays(BoardCache(source, self.clock), self.clock), self.clock, self.cooperator)
+        self.events = Events(CacheDisplays(BoardCache(source, self.clock), self.clock), self.clock)
         self.serve()
         client = self.listen()
         drained = self.server.drain()
@@ -321,9 +323,9 @@ class EventsTests(LiveTestCase):
     def test_line_ends_in_texts_of_the_feed(self) -> None:
         """No line end in a text begins a field of the stream."""
 
-        def fragment(*_: object) -> Generator[None, None, str]:
-            yield
-            return "a\rid: x\r\ndata: b\n\revent: c\u2028d"
+        def fragment(*_: object) -> Iterator[str]:
+            yield "a\rid: x\r\ndata: b"
+            yield "\n\revent: c\u2028d"
 
         with mock.patch.object(board_page, "fragment", fragment):
             stream = self.listen().received().partition(b"\r\n\r\n")[2]

@@ -1,7 +1,7 @@
 """Tests of GET /kv55/<TimingPointCode>[,...] from the live feed, in memory."""
 
 import gzip
-from collections.abc import Generator
+from collections.abc import Iterator
 from typing import Any, cast
 
 from lxml import etree
@@ -9,8 +9,9 @@ from twisted.application.service import MultiService
 from zope.interface.verify import verifyObject
 
 from govi_server.departures.query import Query
-from govi_server.http.caching.representation import Representation, make_representation
+from govi_server.http.caching.representation import make_representation
 from govi_server.http.parameters import InvalidParameter
+from govi_server.kv55 import messages
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.modules.kv55_feed import Kv55Feed
 from govi_server.modules.query_parameters import read_query
@@ -194,11 +195,10 @@ class StopsTests(Kv55LiveTestCase):
 
     def test_invalid_codes(self) -> None:
         """An invalid TimingPointCode is a 404 with the Error of the interface."""
-        hundred = ",".join(map(str, range(1, 102)))
         for path in (
             "/kv55", "/kv55/", "/kv55/,", "/kv55/x", "/kv55/+5", "/kv55/5/6", "/kv55/1_000", "/kv55/12345678901",
             "/kv55/5,x", "/kv55/%20", "/kv55/5%0a", "/kv55/%D9%A1", "/kv55/%3CError%3E", "/kv55/%00", "/kv55/%FF",
-            "/kv55//5", f"/kv55/{hundred}",
+            "/kv55//5",
         ):  # fmt: skip
             response = self.request(path)
             self.assertEqual((response.status, response.headers["Cache-Control"]), (404, "no-store"), path)
@@ -291,13 +291,13 @@ class RepresentationTests(Kv55LiveTestCase):
     def test_rendered_once(self) -> None:
         """A document is rendered once, until the stop changes or a departure leaves, and once per query."""
         renderings = []
-        document = self.module.document
+        write = messages.dris_55_pieces
 
-        def count(*arguments: Any, **keywords: Any) -> Generator[None, None, Representation]:
+        def count(*arguments: Any) -> Iterator[bytes]:
             renderings.append(arguments)
-            return document(*arguments, **keywords)
+            return write(*arguments)
 
-        self.patch(self.module, "document", count)
+        self.patch(messages, "dris_55_pieces", count)
         ingest(self.feed, kv.passtimes(row("1", 3), row("2", 60)))
         first = self.request(f"/kv55/{CODE}")
         for _ in range(10):

@@ -298,11 +298,10 @@ class TpcTests(OvapiTestCase):
         """An invalid suffix, a too long path, no code and an unknown code are a 404 with []."""
         self.up()
         ingest(self.feed, kv.passtimes({}))
-        hundred = ",".join(str(n) for n in range(101))
         for path in (
             "/tpc/5", "/tpc/x", "/tpc/,", "/tpc//", "/tpc//departures", f"/tpc/{CODE}/arrivals",
             f"/tpc/{CODE}/departures/5",
-            f"/tpc/{CODE}/departures//", "/tpc/%D9%A1", "/tpc/%00", f"/tpc/{CODE},{hundred}",
+            f"/tpc/{CODE}/departures//", "/tpc/%D9%A1", "/tpc/%00",
         ):  # fmt: skip
             self.nothing(path)
 

@@ -152,7 +152,7 @@ class StopsTests(PagesTestCase):
             ("/near?lat=nan&lon=5", "lat"),
             ("/near?lat=52&lon=1e9", "lon"),
             (f"/board/{CODE}?view=x", "view"),
-            (f"/board/{','.join(map(str, range(101)))}", "TimingPointCodes"),
+            (f"/board/{','.join(map(str, range(1001)))}", "TimingPointCodes"),
         ]:
             response = self.request(path)
             self.assertEqual((response.status, response.body.split()[0].decode()), (400, name), path)

@@ -19,6 +19,7 @@ from govi_server.operations.history import RecentHistory
 from govi_server.operations.metrics import FailingStops, Metrics
 from govi_server.operations.status import Status
 from govi_server.runtime.ordered_services import Observers
+from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.statistics.batches import StatisticsBatcher
 from govi_server.statistics.records import ConnectionStatistics, RequestStatistics
 from tests.client import NOW, WireTestCase
@@ -43,7 +44,7 @@ class OperationsTestCase(WireTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.components = Components(self.server)
+        self.components = Components(self.server, turns=TurnWatch(None))
         self.source = FakeSource()
         gateway = Gateway(FakePoster(), self.clock, "the gateway")
         breaker = CircuitBreaker(self.source, self.clock)

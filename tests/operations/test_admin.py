@@ -182,7 +182,7 @@ class AdminTests(OperationsTestCase):
     def test_failing_module_is_not_ready(self) -> None:
         """A failing module is not ready: it gets a real request, which appears in no statistics."""
         self.feed.received("/GOVI/KV7planning", gzip.compress(kv.planning({})))
-        self.feed.boards.rendered = None  # type: ignore[method-assign,assignment]
+        self.feed.boards.lookup = None  # type: ignore[method-assign,assignment]
         self.assertRegex(self.ready(), "^/tpc: stop [0-9]+: 500 Internal Server Error\n$")
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
         self.assertEqual(list(self.history.minutes()), [])

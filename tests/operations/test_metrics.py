@@ -13,6 +13,7 @@ from govi_server.kv55.gateway import GatewayEvent
 from govi_server.operations.components import INCIDENT_KINDS
 from govi_server.operations.health import HealthStatus
 from govi_server.operations.status_page import page
+from govi_server.runtime.cooperative import map_in_steps, run_now
 from tests import feed as kv
 from tests.operations.case import CODE, OperationsTestCase
 
@@ -89,7 +90,7 @@ class MetricsTests(OperationsTestCase):
         self.feed.received("/GOVI/KV8passtimes/LIN", gzip.compress(kv.passtimes({})))
         (code,) = self.feed.passtimes.stops
         for form in "abc":
-            self.feed.boards.rendered(code, 7200, form, lambda board: b"x" * (1 << 19))
+            run_now(self.feed.boards.render(code, 7200, form, lambda board: map_in_steps(int, b"0" * (1 << 19))))
         self.assertEqual(self.metric('govi_cache_entries{module="feed"}'), "2.0")
         self.assertEqual(self.metric('govi_cache_bytes{module="feed"}'), "1.048576e+06")
         self.assertEqual(self.metric('govi_cache_evictions_total{module="feed"}'), "1.0")

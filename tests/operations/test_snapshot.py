@@ -26,7 +26,7 @@ from govi_server.operations.snapshot import (
     read,
     write,
 )
-from govi_server.runtime.cooperative import make_cooperator
+from govi_server.runtime.cooperative import CooperativeRunner
 from govi_server.settings import SnapshotSettings
 from tests import feed as kv
 from tests.client import NOW
@@ -69,7 +69,7 @@ class SnapshotTests(SynchronousTestCase):
 
     def make_snapshots(self, program: Program, path: str = "") -> Snapshots:
         settings = SnapshotSettings(path or str(self.path), 60.0)
-        cooperator = make_cooperator(self.clock)
+        cooperator = CooperativeRunner(self.clock).cooperator
         return Snapshots({"kv55": program.cache}, program.feed, settings, self.clock, cooperator)
 
     def start(self, program: Program) -> Snapshots:
@@ -181,7 +181,6 @@ class SnapshotTests(SynchronousTestCase):
         snapshots.startService()
         self.assertTrue(snapshots.writable)
         folder.rmdir()
-        self.clock.advance(60)
         self.clock.advance(60)
         self.assertEqual(snapshots.incidents.counts, {"unwritable": 1})
         self.assertFalse(snapshots.writable)

@@ -6,14 +6,27 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.runtime.cooperative import PAUSE_SECONDS, SLICE_SECONDS, CooperativeRunner, run_now
+from govi_server.runtime.cooperative import SLICE_SECONDS, CooperativeRunner, map_in_steps, run_now, sort_in_steps
+
+
+class TurnClock(Clock):
+    """A clock that makes calls without a delay in the next turn, as the reactor does."""
+
+    def turn(self, turns: int = 1) -> None:
+        """Make the calls that are due, but not those that they schedule."""
+        for _ in range(turns):
+            due = [call for call in self.calls if call.getTime() <= self.seconds()]
+            for call in due:
+                self.calls.remove(call)
+                call.called = 1
+                call.func(*call.args, **call.kw)
 
 
 class CooperativeRunnerTests(SynchronousTestCase):
     """Work whose steps each last some time."""
 
     def setUp(self) -> None:
-        self.clock = Clock()
+        self.clock = TurnClock()
         self.runner = CooperativeRunner(self.clock)
         self.done: list[str] = []
 
@@ -38,8 +51,8 @@ class CooperativeRunnerTests(SynchronousTestCase):
         self.assertEqual(self.done, ["a"])
         for n in range(1, 7):
             self.assertLessEqual(len(self.done), n)
-            self.clock.advance(PAUSE_SECONDS)
-        self.clock.pump([PAUSE_SECONDS] * 4)
+            self.clock.turn()
+        self.clock.turn(4)
         self.assertEqual([self.successResultOf(result) for result in results], ["a", "b"])
         self.assertEqual(sorted(self.done), ["a"] * 3 + ["b"] * 3)
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -47,11 +60,11 @@ class CooperativeRunnerTests(SynchronousTestCase):
     def test_cancelled_work_stops(self) -> None:
         """Cancelled work stops."""
         result = self.begin("a", 9)
-        self.clock.advance(PAUSE_SECONDS)
+        self.clock.turn()
         result.cancel()
         self.failureResultOf(result, CancelledError)
         done = len(self.done)
-        self.clock.pump([PAUSE_SECONDS] * 10)
+        self.clock.turn(10)
         self.assertEqual((len(self.done), self.clock.getDelayedCalls()), (done, []))
         self.assertEqual(self.successResultOf(self.begin("b", 1, 0)), "b")
 
@@ -64,10 +77,82 @@ class CooperativeRunnerTests(SynchronousTestCase):
 
         for steps in (0, 3):
             result = Deferred.fromCoroutine(self.runner.run(fail_after(steps)))
-            self.clock.pump([PAUSE_SECONDS] * 5)
+            self.clock.turn(5)
             self.failureResultOf(result, ValueError)
         self.assertEqual(self.successResultOf(self.begin("b", 1, 0)), "b")
 
     def test_run_now_does_not_pause(self) -> None:
         """run_now() does all work without a pause."""
         self.assertEqual(run_now(self.work("a", 3)), "a")
+
+    def test_work_in_one_turn_is_limited(self) -> None:
+        """Of many requests in one turn, only as many are worked on immediately as fit into one slice."""
+        results = [self.begin(str(n), 4, SLICE_SECONDS / 5) for n in range(20)]
+        self.assertEqual(len(self.done), 4)
+        for n in range(1, 30):
+            self.clock.turn()
+            self.assertLessEqual(len(self.done), 4 + n * 6)
+        self.assertEqual([self.successResultOf(result) for result in results], [str(n) for n in range(20)])
+
+    def test_work_takes_turns(self) -> None:
+        """Short work does not wait for the end of long work that began earlier."""
+        long = self.begin("long", 1000, SLICE_SECONDS / 4)
+        short = self.begin("short", 2, SLICE_SECONDS / 4)
+        self.clock.turn(3)
+        self.assertEqual(self.successResultOf(short), "short")
+        self.assertNoResult(long)
+        long.cancel()
+        self.failureResultOf(long, CancelledError)
+
+    def test_shared_work_is_done_once(self) -> None:
+        """Callers with the same key at the same time share work; cancelled ones do not stop it for the others."""
+
+        def begin() -> Deferred[str]:
+            return Deferred.fromCoroutine(self.runner.run_shared("key", lambda: self.work("a", 5)))
+
+        results = [begin() for _ in range(3)]
+        results[0].cancel()
+        self.failureResultOf(results[0], CancelledError)
+        self.clock.turn(10)
+        self.assertEqual([self.successResultOf(result) for result in results[1:]], ["a", "a"])
+        self.assertEqual(len(self.done), 5)
+        again = begin()
+        self.clock.turn(10)
+        self.assertEqual((self.successResultOf(again), len(self.done)), ("a", 10))
+
+    def test_abandoned_shared_work_stops(self) -> None:
+        """Shared work stops when all of its callers are cancelled."""
+        results = [Deferred.fromCoroutine(self.runner.run_shared("key", lambda: self.work("a", 9))) for _ in range(2)]
+        for result in results:
+            result.cancel()
+            self.failureResultOf(result, CancelledError)
+        done = len(self.done)
+        self.clock.turn(10)
+        self.assertEqual((len(self.done), self.clock.getDelayedCalls()), (done, []))
+
+    def test_waiters_are_resumed_in_slices(self) -> None:
+        """A thousand waiters are resumed in several turns, except those that are cancelled meanwhile."""
+        resumed: list[int] = []
+
+        def resume(result: str, n: int) -> None:
+            self.clock.rightNow += SLICE_SECONDS / 10
+            resumed.append(n)
+
+        waiters: list[Deferred[str]] = [Deferred() for _ in range(1000)]
+        for n, waiter in enumerate(waiters):
+            waiter.addCallbacks(resume, lambda failure: None, callbackArgs=(n,))
+        self.runner.resume(dict.fromkeys(waiters), "a")
+        self.assertLess(len(resumed), 20)
+        waiters[-1].cancel()
+        self.clock.turn(200)
+        self.assertEqual(resumed, [*range(999)])
+
+    def test_sorting_and_mapping_in_steps(self) -> None:
+        """Items are sorted and mapped as by sorted() and map(), in steps."""
+        items = [n * 7919 % 10_007 for n in range(10_007)]
+        for key in (None, lambda n: -n):
+            steps = sort_in_steps(items, key)
+            self.assertGreater(sum(1 for _ in sort_in_steps(items, key)), 50)
+            self.assertEqual(run_now(steps), sorted(items, key=key))
+        self.assertEqual(run_now(map_in_steps(str, items)), [*map(str, items)])
+        self.assertEqual(sum(1 for _ in map_in_steps(str, items, 1000)), 11)

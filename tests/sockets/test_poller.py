@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from govi_server.sockets.poller import MAX_EVENTS, Poller
+from govi_server.sockets.poller import MAX_EVENTS, MAX_TURN_SECONDS, Poller
 
 
 class Recorder(Protocol):
@@ -249,3 +249,22 @@ class PollerTests(SynchronousTestCase):
         self.assertEqual(sum(len(protocol.received) for protocol in protocols), MAX_EVENTS)
         self.poller.doRead()
         self.assertEqual([protocol.received for protocol in protocols], [[b"x"]] * len(protocols))
+
+    def test_time_of_an_iteration_is_bounded(self) -> None:
+        """After MAX_TURN_SECONDS the other connections are served in the next iteration, before any other again."""
+        clock = self.reactor
+        order: list[Recorder] = []
+
+        class Slow(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                clock.rightNow += 0.6 * MAX_TURN_SECONDS
+                order.append(self)
+
+        protocols = [Slow() for _ in range(7)]
+        peers = [self.connect(protocol) for protocol in protocols]
+        for _ in range(4):
+            for peer in peers:
+                peer.send(b"x")
+            self.poller.doRead()
+        self.assertEqual(len(order), 8)
+        self.assertEqual({*order[:7]}, {*protocols})

@@ -25,8 +25,6 @@ class MemoEntry(NamedTuple):
 
     method: str
     path: str
-    request_cost: int
-    """See client_limits.request_cost()."""
     respond: Callable[[], object]
     """Returns the CachedResponse, or anything else if none is available now: see web_handler.Responder."""
     condition: Environ | None

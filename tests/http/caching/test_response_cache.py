@@ -13,7 +13,7 @@ from govi_server.departures.display import DepartureDisplay
 from govi_server.departures.times import read_timestamp
 from govi_server.http.caching import response_cache
 from govi_server.http.caching.cached_response import CachedResponse, Validity, VersionValidator
-from govi_server.http.caching.representation import make_representation
+from govi_server.http.caching.representation import make_representation, represent
 from govi_server.http.caching.response_cache import MAX_AGE, ResponseCache
 from govi_server.modules import board as board_module
 from govi_server.modules.board import BoardPages
@@ -136,8 +136,8 @@ class BoardsTestCase(LiveTestCase):
     def count_rendered(self, path: str, times: int, **headers: str) -> int:
         """Send so many requests; return the number of rendered bodies."""
         with (
-            mock.patch.object(board_module, "make_representation", wraps=make_representation) as rendered_board,
-            mock.patch("govi_server.modules.siri.make_representation", wraps=make_representation) as rendered_siri,
+            mock.patch.object(board_module, "represent", wraps=represent) as rendered_board,
+            mock.patch("govi_server.modules.siri.represent", wraps=represent) as rendered_siri,
         ):
             for _ in range(times):
                 self.assertEqual(self.request(path, **headers).status, 200)

@@ -1,0 +1,99 @@
+"""A board of event streams: its listeners, and its last event."""
+
+from collections.abc import Generator
+from dataclasses import replace
+from hashlib import blake2b
+
+from twisted.internet.defer import Deferred
+
+from govi_server.departures.display import DepartureDisplay
+from govi_server.departures.query import Query
+from govi_server.departures.times import MINUTE, local_timestamp
+from govi_server.documents import board as board_documents
+from govi_server.http.event_stream import data_field
+from govi_server.http.stream import Stream
+from govi_server.pages import board_page
+from govi_server.runtime.cooperative import CooperativeRunner
+
+RENDER_INTERVAL = 10.0
+"""Seconds after which an unchanged board is rendered again, since time passes. Clients that join in between receive
+the same rendering, so its remaining times are reduced by this."""
+
+RENDER_PAUSE_PER_STOP = 0.1
+"""Seconds for each stop of a board after which it is rendered again, even if it changes all the time: half a percent
+of the processor for each board with listeners. This matters for boards of more than five stops."""
+
+AGE_TOLERANCE = 5.0
+"""Seconds by which data may be older than in the last event before a new event is sent, with less remaining time.
+Ages are compared when the board is rendered, so pages overstate the remaining time by at most RENDER_INTERVAL plus
+this."""
+
+
+class Channel:
+    """The listeners of one board: stops with a query, a language and a format."""
+
+    def __init__(self, key: object, codes: tuple[str, ...], query: Query, lang: str, as_json: bool) -> None:
+        self.key = key
+        self.codes = codes
+        self.query = query
+        self.lang = lang
+        self.as_json = as_json
+        self.listeners: dict[Stream, str] = {}
+        """Each with the id of the board that it received last."""
+        self.version: object = None
+        self.rendered_at = 0.0
+        self.pause = RENDER_PAUSE_PER_STOP * len(codes)
+        """Seconds after which a changed board is rendered again."""
+        self.render_interval = max(RENDER_INTERVAL, self.pause)
+        """Seconds after which an unchanged board is rendered again."""
+        self.content = b""
+        """The digest of the last event's content, without ages."""
+        self.ages: list[float] = []
+        """The age of each stop in the last event."""
+        self.id = ""
+        self.event = b""
+        self.last_event_at = 0.0
+        self.rendering: Deferred[None] | None = None
+        self.sending: Deferred[None] | None = None
+
+    async def update(self, display: DepartureDisplay, now: float, runner: CooperativeRunner) -> None:
+        """Render a display, with a new id if its content has changed or its data is older than in the last event.
+
+        Newer data with the same content is not a change: otherwise every repetition of the feed would be an event.
+        """
+        zone = local_timestamp(now)[19:]  # a change of it sets the clock on the page
+        content = await runner.run(_digest(display, zone))
+        ages = [stop.age if any(row.state != "planned" for row in stop.rows) else 0.0 for stop in display.stops]
+        is_older = any(map(lambda age, stated: age > stated + AGE_TOLERANCE, ages, self.ages))
+        if content != self.content or is_older:
+            number = blake2b(repr(ages).encode(), key=content, digest_size=6).hexdigest()
+        else:
+            ages, number = self.ages, self.id
+        # Clients that join later receive the same ages, so that the next event is due for all listeners together.
+        stops = (replace(stop, age=max(stop.age, age)) for stop, age in zip(display.stops, ages, strict=True))
+        write = board_documents.document if self.as_json else board_page.fragment
+        pieces = write(replace(display, stops=tuple(stops)).delayed(self.render_interval), self.lang, now)
+        data = await runner.run(data_field(pieces))
+        self.content, self.ages, self.id = content, ages, number
+        self.event = b"id: %b\nevent: board\n%b\n" % (self.id.encode(), data)
+
+    @property
+    def outdated(self) -> list[Stream]:
+        """The listeners that have not received the last event."""
+        return [stream for stream, board_id in self.listeners.items() if board_id != self.id]
+
+    def send(self, stream: Stream) -> None:
+        """Send the last event to a listener, unless it has received it, has left, or does not read."""
+        if self.listeners.get(stream, self.id) != self.id and stream.write(self.event):
+            self.listeners[stream] = self.id
+
+
+def _digest(display: DepartureDisplay, zone: str) -> Generator[None, None, bytes]:
+    """Return a digest of a display's content, without ages, in steps."""
+    digest = blake2b(zone.encode(), digest_size=16)
+    for stop in display.stops:
+        as_of = None if stop.as_of is None else stop.as_of // MINUTE
+        for part in (replace(stop, age=0.0, as_of=as_of, rows=()), *stop.rows):
+            digest.update(repr(part).encode("utf-8", "replace"))
+            yield
+    return digest.digest()
