@@ -23,6 +23,7 @@ from govi_server.http.response import NO_STORE
 from govi_server.http.sender import MAX_COPIED_BYTES, connection_field
 from govi_server.http.state import Input, State
 from govi_server.runtime.cooperative import current_work
+from govi_server.runtime.failures import release
 from govi_server.server import Server
 from govi_server.sockets.transport import IClientTransport, write_some
 from govi_server.statistics.records import MAX_PATH, ConnectionRecorder
@@ -284,7 +285,8 @@ class RequestHandler(FlowControl):
 
     def _failed(self, failure: Failure) -> None:
         self._respond_to(failure)
-        failure.cleanFailure()  # its traceback refers to frames that refer to it, and to this connection
+        failure.cleanFailure()
+        release(failure.value)  # its traceback refers to this connection
 
     def _respond_to(self, failure: Failure) -> None:
         """Send 400 for an InvalidParameter, 429 for TooManyRequests; log any other exception and send 500."""

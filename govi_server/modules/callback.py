@@ -64,8 +64,9 @@ class CallbackHandler(WebHandler):
         self._module = module
 
     def reads_body(self) -> bool:
-        """Return whether the client may send callbacks; only its callback is received."""
-        return self._module.allows(ip_of(self.request_handler.peer))
+        """Return whether the client may send callbacks; otherwise its body is not received."""
+        address = ip_of(self.request_handler.peer)
+        return self._module.allows(address) and self._module.rejected_host(address, self.env) is None
 
     async def post(self) -> None:
         """Respond to a callback: 403 if no board in it was requested, 400 if it is unreadable."""

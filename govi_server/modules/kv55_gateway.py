@@ -21,6 +21,7 @@ from govi_server.kv55 import messages
 from govi_server.modules.feed_responses import DRIS_55, dris_55_noun
 from govi_server.modules.query_parameters import TIMING_POINT_CODE, echoed
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
+from govi_server.runtime.failures import release
 from govi_server.web_handler import ErrorResponse, Fetch, ICacheableModule, Mark, Responder
 
 RETRY_AFTER = "10"
@@ -90,6 +91,7 @@ class Kv55Gateway(Service):
                     mark("wait")
             return self._cached_response(entry, result, compressed)
         except NoBoard as error:
+            release(error)
             status, reason = next(
                 failure for error_class, failure in _FAILURES.items() if isinstance(error, error_class)
             )

@@ -42,7 +42,7 @@ class RequestStatistics(msgspec.Struct, gc=False):
     """
 
     marked: float
-    """The end of the last phase, or the start of the first one (epoch seconds); meaningless in a finished request."""
+    """The end of the last phase, or the start of the first one (epoch seconds); 0.0 in a finished request."""
     method: str | None = None
     path: str | None = None
     status: int | None = None
@@ -177,10 +177,11 @@ class ConnectionRecorder:
         lookup = looked_up - received if looked_up > received else 0.0
         send = None if sent is None else max(sent - looked_up, 0.0)
         request = RequestStatistics(
-            looked_up, known.method, known.path, status, size, cache,
+            0.0, known.method, known.path, status, size, cache,
             receive, 0.0, lookup, None, 0.0, send, known.module, known.stop,
         )  # fmt: skip
         if sent is None:
+            request.marked = looked_up
             self._request = request
         else:
             self._request = None
@@ -197,6 +198,7 @@ class ConnectionRecorder:
         request, self._request = self._request, None
         if request is not None:
             request.mark("send", self._server.clock.seconds())
+            request.marked = 0.0
             self._add(request)
 
     def abandon(self, phase: Phase) -> None:
@@ -205,10 +207,10 @@ class ConnectionRecorder:
         if request is not None:
             if request.status is None:
                 request.mark(phase, self._server.clock.seconds())
+            request.marked = 0.0
             self._add(request)
 
     def _add(self, request: RequestStatistics) -> None:
-        request.marked = 0.0  # frees a number
         requests = self._connection.requests
         requests.append(request)
         if len(requests) >= self._server.max_records:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.application.service import MultiService, Service
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -86,6 +86,11 @@ class ScriptedHandler(WebHandler):
                 raise ZeroDivisionError("on request")
             elif action == "invalid":
                 raise InvalidParameter("q is missing")
+            elif action in ("await-failed", "await-invalid"):
+                failed: Deferred[None] = fail(
+                    ZeroDivisionError("on request") if action == "await-failed" else InvalidParameter("q")
+                )
+                await failed
             elif action == "stream":
                 stream = self.stream((), b"end")
                 self.module.streams.append(stream)
@@ -237,6 +242,10 @@ class World:
             board = Board(self.source.requested.pop(0), (Trip(journey_number="1"),), self.clock.seconds())
             self.source.results.pop(0).callback(board)
 
+    def break_source(self) -> None:
+        """Make the source fail at once from now on, as an open circuit breaker does."""
+        self.source.immediate = NoBoard("on request")
+
     def no_board(self) -> None:
         """Fail the request of the source that was made first."""
         if self.source.results:
@@ -244,7 +253,8 @@ class World:
             self.source.results.pop(0).errback(NoBoard("on request"))
 
     def forget_source(self) -> None:
-        """Forget the requests of the source."""
+        """Forget the requests of the source, and its error."""
+        self.source.immediate = None
         self.source.requested.clear()
         self.source.results.clear()
 

@@ -60,13 +60,14 @@ class CallbackTests(WireTestCase):
         self.assertEqual(self.post(self.callback()).status, 403)
 
     def test_refused_before_its_body(self) -> None:
-        """A callback from another network gets 403 before its body, which is not held."""
+        """A callback from another network, or for another host, is rejected before its body, which is not held."""
         for field in ("Content-Length: 900000", "Transfer-Encoding: chunked"):
-            client = Client(self.server, IPv4Address("TCP", "192.0.2.1", 1))
-            client.send(f"POST / HTTP/1.1\r\nHost: x\r\n{field}\r\n\r\n".encode())
-            self.assertEqual(client.response().status, 403)
-            client.send(b"9\r\n" + b"x" * 60_000)
-            self.assertEqual(self.server.unfinished.bytes, 0)
+            for host, status in (("192.0.2.1", 403), ("127.0.0.1", 421)):
+                client = Client(self.server, IPv4Address("TCP", host, 1))
+                client.send(f"POST / HTTP/1.1\r\nHost: attacker.example\r\n{field}\r\n\r\n".encode())
+                self.assertEqual(client.response().status, status)
+                client.send(b"9\r\n" + b"x" * 60_000)
+                self.assertEqual(self.server.unfinished.bytes, 0)
 
     def test_unreadable(self) -> None:
         """An unreadable callback is rejected with 400 and the reason."""
