@@ -40,6 +40,8 @@ class Channel:
         self.as_json = as_json
         self.listeners: dict[Stream, str] = {}
         """Each with the id of the board that it received last."""
+        self.waiters: dict[Deferred[None], None] = {}
+        """Requests that wait for the first event."""
         self.version: object = None
         self.rendered_at = 0.0
         self.pause = RENDER_PAUSE_PER_STOP * len(codes)
@@ -76,6 +78,13 @@ class Channel:
         data = await runner.run(data_field(pieces))
         self.content, self.ages, self.id = content, ages, number
         self.event = b"id: %b\nevent: board\n%b\n" % (self.id.encode(), data)
+        runner.resume(self.waiters, None)
+
+    def first_event(self) -> Deferred[None]:
+        """Return a Deferred that fires when the board has been rendered for the first time."""
+        waiter: Deferred[None] = Deferred(lambda cancelled: self.waiters.pop(cancelled, None))
+        self.waiters[waiter] = None
+        return waiter
 
     @property
     def outdated(self) -> list[Stream]:

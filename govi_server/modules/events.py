@@ -169,13 +169,15 @@ class Events(MultiService):
         if channel is None:
             version, now = self._source.version(codes), self._clock.seconds()
             displays = await self._source.display(list(codes), query)
-            if key in self.channels:  # created by a concurrent request
-                return self.channels[key]
-            channel = self.channels[key] = Channel(key, *key)
-            channel.last_event_at = now
-            await channel.update(displays.display, self._clock.seconds(), self._runner)
-            # Set afterwards: if this client leaves while the board is rendered, the next check renders it.
-            channel.version, channel.rendered_at = version, now
+            if key not in self.channels:  # created by a concurrent request
+                channel = self.channels[key] = Channel(key, *key)
+                channel.last_event_at = now
+                await channel.update(displays.display, self._clock.seconds(), self._runner)
+                # Set afterwards: if this client leaves while the board is rendered, the next check renders it.
+                channel.version, channel.rendered_at = version, now
+            channel = self.channels[key]
+        if not channel.event:
+            await channel.first_event()
         return self.channels.setdefault(key, channel)
 
     def join(self, channel: Channel, stream: Stream, last: str) -> None:
@@ -195,7 +197,7 @@ class Events(MultiService):
 
     def _check_in_steps(self) -> Generator[None, None, None]:
         for channel in list(self.channels.values()):
-            if channel.listeners:
+            if channel.listeners or channel.waiters:
                 self._check(channel)
             else:
                 del self.channels[channel.key]

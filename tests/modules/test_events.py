@@ -123,7 +123,7 @@ class EventsTests(LiveTestCase):
         second = self.listen()
         first.leave()
         self.clock.advance(CHECK_INTERVAL)
-        self.assertEqual(self.events_of(second), ["beat", "board"])
+        self.assertEqual(self.events_of(second), ["board"])
 
     def test_listener_joins_later(self) -> None:
         """A listener that joins later gets the current time and minutes, which never exceed what remains."""
