@@ -1,7 +1,7 @@
 """The departures of a stop, joined from KV7 and KV8, and their renderings, cached until they change."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from math import ceil
 from operator import itemgetter
@@ -112,6 +112,11 @@ class StopDeparturesCache:
         stop_version = stop.version if stop is not None else 0
         return stop_version, self.timetable.version, self.passtimes.reliability_version
 
+    def versions(self, codes: Iterable[str]) -> tuple[int, ...]:
+        """Return a token that changes whenever the data of some stops may have changed, without a call for each."""
+        versions = [0 if stop is None else stop.version for stop in map(self.passtimes.stops.get, codes)]
+        return self.timetable.version, self.passtimes.reliability_version, *versions
+
     def board(self, code: str, horizon: float) -> StopDepartures:
         """Return a stop's departures without a pause; see board_steps()."""
         return run_now(self.board_steps(code, horizon))
@@ -189,11 +194,11 @@ class StopDeparturesCache:
             passtime = structs.replace(passtime, reliability=reliability, last_heard=stored.last_heard)
         return passtime, seconds
 
-    def cost(self, code: str, horizon: float) -> int:
-        """Return the cost of a board for its client: one for every two hours, and for every 20 live passtimes."""
-        stop = self.passtimes.stops.get(code)
-        live = 0 if stop is None else len(stop.passtimes)
-        return max(ceil(horizon / COST_SECONDS), ceil(live / COST_PASSTIMES), 1)
+    def cost(self, codes: Iterable[str], horizon: float) -> int:
+        """Return the cost of boards for their client: one for every two hours, and for every 20 live passtimes."""
+        least = max(ceil(horizon / COST_SECONDS), 1)
+        live = (0 if stop is None else len(stop.passtimes) for stop in map(self.passtimes.stops.get, codes))
+        return sum([least if n <= least * COST_PASSTIMES else ceil(n / COST_PASSTIMES) for n in live])
 
     def lookup(self, code: str, form: object) -> tuple[StopDepartures, Any] | None:
         """Return a stop's departures and their cached rendering; None if they may have changed since.
