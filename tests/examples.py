@@ -64,7 +64,7 @@ class Program:
         town = Town()
         if self.components.feed is not None:
             self.set_feed_state("UP")
-            for message in filter(None, TownFeed(town, self.clock.seconds).messages(0)) if has_data else ():
+            for message in TownFeed(town, self.clock.seconds).messages(0) if has_data else ():
                 ingested = self.components.feed.received(message.envelope, gzip.compress(message.ctx))
                 while ingested is not None and not ingested.called:
                     self.clock.advance(0)

@@ -7,7 +7,6 @@ Records stay bytes, which is fast and compact; text() decodes a field. A line th
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import NamedTuple
 
 NULL = b"\\0"
@@ -41,9 +40,6 @@ Reject = Callable[[str], object]
 """Counts and logs a rejected record; the argument is a key of feed.REJECT_REASONS."""
 
 _MEANINGS = {"p": "|", "r": "\r", "n": "\n", "i": "\\"}
-WRITTEN_ROWS = 50
-"""Rows of a piece of a message that is written."""
-
 _ESCAPES = {ord("|"): r"\p", ord("\r"): r"\r", ord("\n"): r"\n", ord("\\"): r"\i"}
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _NULL_TEXT = NULL.decode()
@@ -223,18 +219,9 @@ Table = tuple[str, Sequence[str], Iterable[Sequence[str | None]]]
 
 def write(label: str, subscription: str, timestamp: str, tables: Iterable[Table]) -> bytes:
     """Format a message: one group with its tables, as in the captures (CRLF; U+FEFF ends the group line)."""
-    return b"".join(write_in_pieces(label, subscription, timestamp, tables))
-
-
-def write_in_pieces(label: str, subscription: str, timestamp: str, tables: Iterable[Table]) -> Iterator[bytes]:
-    """Format a message in pieces of some rows; see write()."""
-    yield f"\\G{label}|{label}|{subscription}|||UTF-8|0.1|{timestamp}|\ufeff\r\n".encode()
+    lines = [f"\\G{label}|{label}|{subscription}|||UTF-8|0.1|{timestamp}|\ufeff"]
     for name, labels, rows in tables:
-        yield f"\\T{name}|{name}|start object\r\n\\L{'|'.join(labels)}\r\n".encode()
-        remaining = iter(rows)
-        while piece := list(islice(remaining, WRITTEN_ROWS)):
-            yield "".join(f"{_write_row(row)}\r\n" for row in piece).encode()
-
-
-def _write_row(row: Iterable[str | None]) -> str:
-    return "|".join(r"\0" if value is None else value.translate(_ESCAPES) for value in row)
+        lines.append(f"\\T{name}|{name}|start object")
+        lines.append("\\L" + "|".join(labels))
+        lines.extend("|".join(r"\0" if value is None else value.translate(_ESCAPES) for value in row) for row in rows)
+    return "".join(f"{line}\r\n" for line in lines).encode()

@@ -11,12 +11,11 @@ from typing import cast
 import zmq
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import CooperativeTask, LoopingCall
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from govi_server.departures.times import MINUTE
 from govi_server.errors import StartupError
-from govi_server.runtime.cooperative import CooperativeRunner
 from govi_server.simulator.feed_faults import FaultInjector, FeedFaults
 from govi_server.simulator.replay import Replay
 from govi_server.simulator.town import Town
@@ -115,8 +114,6 @@ class SimulatedFeed(Service):
         self._address = ""
         self._is_silent = False
         self._messages: Iterator[tuple[list[Message], float]] = iter(())
-        self._cooperator = CooperativeRunner(clock).cooperator
-        self._sending: CooperativeTask[Iterator[None]] | None = None
         self._next_messages: IDelayedCall | None = None
         self._next_silence: IDelayedCall | None = None  # the next start or end of a silence
         self._heartbeat = LoopingCall(self._send_heartbeat)
@@ -144,9 +141,6 @@ class SimulatedFeed(Service):
         super().stopService()
         if self._heartbeat.running:
             self._heartbeat.stop()
-        if self._sending is not None:
-            self._sending.stop()
-            self._sending = None
         for call in (self._next_messages, self._next_silence):
             if call is not None and call.active():
                 call.cancel()
@@ -159,20 +153,13 @@ class SimulatedFeed(Service):
 
     def _send_messages(self) -> None:
         self._publisher.has_new_subscription()  # so that they do not accumulate
-        self._sending = self._cooperator.cooperate(self._send_until_pause())
-
-    def _send_until_pause(self) -> Iterator[None]:
-        """Send the next messages in steps, up to the next pause."""
-        for messages, pause in self._messages:
-            for message in messages:
-                for frames in self._faults.frames(message):
-                    self._send(frames)
-            if pause:
-                self._next_messages = self._clock.callLater(pause, self._send_messages)
-                self._sending = None
-                return
-            yield
-        self._sending = None
+        messages, pause = next(self._messages, ([], None))
+        for message in messages:
+            for frames in self._faults.frames(message):
+                self._send(frames)
+        if pause is not None:
+            self._next_messages = self._clock.callLater(pause, self._send_messages)
+            return
         for frames in self._faults.release():
             self._send(frames)
         self.log.info("Simulated feed: sent all of {source}", source=self._source)

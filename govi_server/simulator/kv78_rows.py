@@ -1,6 +1,6 @@
 """The rows of the town in the tables of KV7 and KV8 (docs/protocols.md, sections 2.3 to 2.5). Pure."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 
 from govi_server.departures.times import HOUR, MINUTE, local_date, local_timestamp, moment, write_time
@@ -77,7 +77,7 @@ def calendar_rows(town: Town, days: Sequence[date]) -> dict[str, list[Row]]:
     }
 
 
-def planning_rows(town: Town, line: Line, days: Sequence[date]) -> dict[str, Iterable[Row]]:
+def planning_rows(town: Town, line: Line, days: Sequence[date]) -> dict[str, list[Row]]:
     """Return the rows of a planning message, by table: a line, its stops and destinations, and its passtimes."""
     stops = [town.stops[code] for code in line.route]
     planning, public = line.line_planning_number, line.line_public_number
@@ -103,13 +103,13 @@ def planning_rows(town: Town, line: Line, days: Sequence[date]) -> dict[str, Ite
         "USERTIMINGPOINT": [(OPERATOR, stop.user_stop_code, _STOP_OWNER, stop.code, "1", "1") for stop in stops],
         "STOPAREA": [(_STOP_OWNER, STATION_AREA, f"{town.stops[STATION].town}, Station")],
         "LINE": [(OPERATOR, planning, public, line.name, planning[1:], "BUS", None, *line.colors)],
-        "LOCALSERVICEGROUPPASSTIME": (
+        "LOCALSERVICEGROUPPASSTIME": [
             row
             for day in day_of_level.values()
             for journey in town.journeys(day)
             if journey.line is line
             for row in _planned_passtimes(town, journey)
-        ),
+        ],
     }
 
 
@@ -171,15 +171,11 @@ def _is_timing_stop(stop_type: str, call: Call) -> str:
 # KV8
 
 
-def journeys_in_kv8(town: Town, now: float) -> Iterator[Journey | None]:
-    """Yield the journeys in KV8 now (epoch seconds): those under way, about to start, or just ended.
-
-    None is a step without a journey.
-    """
+def journeys_in_kv8(town: Town, now: float) -> Iterator[Journey]:
+    """Return the journeys in KV8 now (epoch seconds): those under way, about to start, or just ended."""
     today = local_date(now)
     for day in (today + timedelta(days=days) for days in (-1, 0, 1)):
         for journey in town.journeys(day):
-            yield None
             # When the clocks change, a journey may take an hour more or less than its times suggest.
             start, end = journey.calls[0].departure, journey.calls[-1].arrival
             if moment(day, start) - BEFORE_START <= now < moment(day, end) + 2 * HOUR:

@@ -1,7 +1,7 @@
 """A fictional Dutch town and its buses. Pure: timetable and delays are functions of a seed, a date and a time."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import lru_cache
@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.times import HOUR, MINUTE, local_date, moment, write_time
-from govi_server.runtime.cooperative import run_now
 
 # Stops by town, each with its position east and north of the station, in 100 m. A TimingPointCode is 57330, the two
 # digits here, and 0.
@@ -140,8 +139,6 @@ class Journey:
 
 
 _Departure = tuple[float, Journey, Call]  # with its time (epoch seconds)
-_Plan = tuple[tuple[Journey, ...], dict[str, list[_Departure]]]  # of an operating date; departures by stop, in order
-_MAX_PLANS = 9  # a timetable has eight dates, a board three
 _time = itemgetter(0)
 
 
@@ -175,29 +172,11 @@ class Town:
             )
             for planning, public, name, destinations, route, *_ in _LINES
         )
-        self._plans: dict[date, _Plan] = {}
+        self._plan = lru_cache(maxsize=8)(self._make_plan)  # a board needs three dates
 
     def journeys(self, operating_date: date) -> tuple[Journey, ...]:
         """Return all journeys of an operating date, line by line."""
         return self._plan(operating_date)[0]
-
-    def prepare(self, day: date) -> Generator[None, None, None]:
-        """Plan an operating date in steps, unless it is planned already; otherwise that is done when it is needed."""
-        if day in self._plans:
-            return
-        journeys: list[Journey] = []
-        departures: dict[str, list[_Departure]] = {code: [] for code in self.stops}
-        for journey in self._make_journeys(day):
-            journeys.append(journey)
-            for call in journey.calls[:-1]:  # nothing departs from the last stop
-                departures[call.code].append((moment(day, call.departure), journey, call))
-            yield
-        for planned in departures.values():
-            planned.sort(key=_time)
-            yield
-        if len(self._plans) >= _MAX_PLANS:
-            del self._plans[next(iter(self._plans))]
-        self._plans[day] = tuple(journeys), departures
 
     def cancelled(self, journey: Journey) -> bool:
         """Return whether a journey is cancelled."""
@@ -274,9 +253,16 @@ class Town:
         number = f"{journey.line.line_planning_number}/{journey.number}/{journey.fortify_order}"
         return _draw_outcome(f"{self.seed}/{journey.operating_date}/{number}")
 
-    def _plan(self, day: date) -> "_Plan":
-        run_now(self.prepare(day))
-        return self._plans[day]
+    def _make_plan(self, day: date) -> tuple[tuple[Journey, ...], dict[str, list[_Departure]]]:
+        """Return the journeys of an operating date, and by stop code the planned departures, in order."""
+        journeys = tuple(self._make_journeys(day))
+        departures: dict[str, list[_Departure]] = {code: [] for code in self.stops}
+        for journey in journeys:
+            for call in journey.calls[:-1]:  # nothing departs from the last stop
+                departures[call.code].append((moment(day, call.departure), journey, call))
+        for planned in departures.values():
+            planned.sort(key=_time)
+        return journeys, departures
 
     def _make_journeys(self, day: date) -> Iterator[Journey]:
         weekend = is_weekend(day)

@@ -1,14 +1,13 @@
 """The messages of the KV78turbo feed of the town (docs/protocols.md, section 2). Pure, given its clock."""
 
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, timedelta
 from itertools import count
 from typing import NamedTuple
 
 from govi_server.departures.times import local_date, local_timestamp
 from govi_server.kv78turbo import ctx
-from govi_server.runtime.cooperative import run_now
 from govi_server.simulator.kv78_rows import (
     COLUMNS,
     OPERATOR,
@@ -39,35 +38,24 @@ class Message(NamedTuple):
     """The recorded payload to send, if it is not compressed CTX."""
 
 
-def _message(kind: str, now: float, rows: Mapping[str, Iterable[Row]]) -> Generator[None, None, Message]:
-    """Return a message of KV7planning, KV7calendar, KV8passtimes or KV8generalmessages, in steps.
-
-    rows: by table.
-    """
+def _message(kind: str, now: float, rows: Mapping[str, Iterable[Row]]) -> Message:
+    """Return a message of KV7planning, KV7calendar, KV8passtimes or KV8generalmessages; rows are by table."""
     tables = ((table, COLUMNS[table], table_rows) for table, table_rows in rows.items())
     label = f"{kind[:3]}turbo_{kind[3:]}"
-    pieces = []
-    for piece in ctx.write_in_pieces(label, OPERATOR, local_timestamp(now), tables):
-        pieces.append(piece)
-        yield
-    return Message(f"/GOVI/{kind}/{OPERATOR}", b"".join(pieces))
+    return Message(f"/GOVI/{kind}/{OPERATOR}", ctx.write(label, OPERATOR, local_timestamp(now), tables))
 
 
-def timetable_messages(town: Town, now: float) -> Generator[None, None, list[Message]]:
-    """Return KV7, in steps: the calendar of eight days from yesterday, and the planning of each line."""
+def timetable_messages(town: Town, now: float) -> list[Message]:
+    """Return KV7: the calendar of eight days from yesterday, and the planning of each line."""
     yesterday = local_date(now) - timedelta(days=1)
     days = [yesterday + timedelta(days=days) for days in range(8)]
-    for day in days:
-        yield from town.prepare(day)
-    messages = [(yield from _message("KV7calendar", now, calendar_rows(town, days)))]
-    for line in town.lines:
-        messages.append((yield from _message("KV7planning", now, planning_rows(town, line, days))))
-    return messages
+    calendar = _message("KV7calendar", now, calendar_rows(town, days))
+    return [calendar, *(_message("KV7planning", now, planning_rows(town, line, days)) for line in town.lines)]
 
 
 def general_message(now: float) -> Message:
     """Return the general message at the station, or its deletion."""
-    return run_now(_message("KV8generalmessages", now, general_message_rows(now)))
+    return _message("KV8generalmessages", now, general_message_rows(now))
 
 
 class TownFeed:
@@ -90,43 +78,33 @@ class TownFeed:
         return "the town"
 
     def __iter__(self) -> Iterator[tuple[list[Message], float]]:
-        """Yield the messages of each second, with the seconds until the next ones; without messages, it is a step."""
+        """Yield the messages of each second, with the seconds until the next ones."""
         for second in count():
-            for message in self.messages(second):
-                yield [] if message is None else [message], 0.0
-            yield [], 1.0
+            yield list(self.messages(second)), 1.0
 
-    def messages(self, second: int) -> Iterator[Message | None]:
-        """Yield the messages of a second since the start; None is a step without one."""
+    def messages(self, second: int) -> Iterator[Message]:
+        """Yield the messages of a second since the start."""
         now = self._now()
         today = local_date(now)
         if today != self._timetable_date:
-            self._timetable_date, self._timetable = today, (yield from timetable_messages(self._town, now))
+            self._timetable_date, self._timetable = today, timetable_messages(self._town, now)
             yield from self._timetable
         elif second % TIMETABLE_CYCLE_SECONDS == 0:
             yield from self._timetable
-        rows = []
-        for row in self._rows_to_send(second, now):
-            if row is None:
-                yield None
-                continue
-            rows.append(row)
+        rows = list(self._rows_to_send(second, now))
         for start in range(0, len(rows), MAX_ROWS):
-            yield (yield from _message("KV8passtimes", now, {"DATEDPASSTIME": rows[start : start + MAX_ROWS]}))
+            yield _message("KV8passtimes", now, {"DATEDPASSTIME": rows[start : start + MAX_ROWS]})
         message = general_message(now)
         _, _, content = message.ctx.partition(b"\n")  # without the group line, which has the time
         if content != self._general_message or second % CYCLE_SECONDS == 0:
             self._general_message = content
             yield message
 
-    def _rows_to_send(self, second: int, now: float) -> Iterator[Row | None]:
-        """Yield the rows that have changed or are due in the cycle; None is a step without one."""
+    def _rows_to_send(self, second: int, now: float) -> Iterator[Row]:
+        """Yield the rows that have changed or are due in the cycle."""
         previous_rows, self._rows = self._rows, {}
         timestamp = local_timestamp(now)
         for journey in journeys_in_kv8(self._town, now):
-            if journey is None:
-                yield None
-                continue
             line = journey.line.line_planning_number
             key = (journey.operating_date, line, journey.number, journey.fortify_order)
             rows = passtime_rows(self._town, journey, now)

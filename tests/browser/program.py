@@ -21,7 +21,6 @@ from typing import Any
 
 import zmq
 
-from govi_server.runtime.cooperative import run_now
 from govi_server.simulator.town import Town
 from govi_server.simulator.town_feed import timetable_messages
 from tests import feed as kv
@@ -160,7 +159,7 @@ def town(folder: Path) -> Iterator[str]:
     feed = f"ipc://{folder}/town"
     timetable = folder / "timetable"  # the feed repeats it only once a minute
     timetable.mkdir()
-    for number, message in enumerate(run_now(timetable_messages(Town(), _START))):
+    for number, message in enumerate(timetable_messages(Town(), _START)):
         (timetable / f"{number}.ctx").write_bytes(message.ctx)
     with (
         twistd(folder, "govi-simulator", "--listen", "tcp:0:interface=127.0.0.1", "--feed", feed),

@@ -62,7 +62,7 @@ class TownMessages:
     def next_second(self) -> list[Message]:
         """Return the messages of the next second."""
         self.second += 1
-        return [message for message in self.feed.messages(self.second) if message is not None]
+        return list(self.feed.messages(self.second))
 
     def rows(self) -> list[Row]:
         """Return the KV8 rows of the next second."""

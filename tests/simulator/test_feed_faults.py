@@ -73,7 +73,7 @@ class FaultsTests(SynchronousTestCase):
                         known[key(row, *DATED_KEY)] = row
         rows = {
             key(dict(zip(COLUMNS["DATEDPASSTIME"], row, strict=True)), *DATED_KEY)
-            for journey in filter(None, journeys_in_kv8(TOWN, town.now))
+            for journey in journeys_in_kv8(TOWN, town.now)
             for row in passtime_rows(TOWN, journey, town.now)
         }
         self.assertLess(len(rows - set(known)), 0.05 * len(rows))  # the latest may be corrupt

@@ -11,7 +11,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.errors import StartupError
 from govi_server.kv78turbo.recording import make_record, write_record
-from govi_server.runtime.cooperative import run_now
 from govi_server.simulator.feed_faults import FaultInjector, FeedFaults
 from govi_server.simulator.replay import Replay, shift_dates
 from govi_server.simulator.town_feed import Message, general_message, timetable_messages
@@ -69,7 +68,7 @@ class ReplayTests(SynchronousTestCase):
 
     def test_ctx_files(self) -> None:
         """CTX files are sent one per second, with the envelope of their group; unreadable ones are skipped."""
-        calendar, planning, *_ = run_now(timetable_messages(TOWN, at(FRIDAY, 12)))
+        calendar, planning, *_ = timetable_messages(TOWN, at(FRIDAY, 12))
         general, passtimes = general_message(at(FRIDAY, 12)), MESSAGES[-1]
         self.save("1.ctx", general.ctx)
         self.save("2.ctx.gz", calendar.ctx)
@@ -119,7 +118,7 @@ class ReplayTests(SynchronousTestCase):
         """The day on which the earliest KV8 was sent becomes today, even with a timetable."""
         self.save("1.ctx", general_message(at(FRIDAY, 12)).ctx)
         self.save("2.ctx", general_message(at(FRIDAY - timedelta(days=2), 23)).ctx)
-        for number, message in enumerate(run_now(timetable_messages(TOWN, at(FRIDAY - timedelta(days=30), 12)))):
+        for number, message in enumerate(timetable_messages(TOWN, at(FRIDAY - timedelta(days=30), 12))):
             self.save(f"3-{number}.ctx", message.ctx)
         replay = self.replay(date(2026, 12, 1))
         self.assertEqual((replay.day, replay.days), (FRIDAY - timedelta(days=2), 209))
@@ -129,13 +128,13 @@ class ReplayTests(SynchronousTestCase):
     def test_date_of_kv7(self) -> None:
         """Without KV8, the day with the most planned passtimes becomes today, the first of several."""
         saturday = FRIDAY + timedelta(days=1)
-        for number, message in enumerate(run_now(timetable_messages(TOWN, at(saturday + timedelta(days=1), 12)))):
+        for number, message in enumerate(timetable_messages(TOWN, at(saturday + timedelta(days=1), 12))):
             self.save(f"{number}.ctx.gz", message.ctx)
         self.assertEqual(self.replay(FRIDAY).day, saturday + timedelta(days=2))  # a Monday
 
     def test_date_without_calendar(self) -> None:
         """With planning alone, the day on which it was sent becomes today."""
-        self.save("1.ctx", run_now(timetable_messages(TOWN, at(FRIDAY, 12)))[1].ctx)
+        self.save("1.ctx", timetable_messages(TOWN, at(FRIDAY, 12))[1].ctx)
         self.assertEqual(self.replay(FRIDAY).day, FRIDAY)
 
     def test_nothing_to_replay(self) -> None:

@@ -85,28 +85,6 @@ class SimulatedFeedTests(SynchronousTestCase):
         self.assertEqual(self.publisher.heartbeats(), 4)
         self.assertGreater(len(self.publisher.sent), first + 2)
 
-    def test_messages_are_made_in_slices(self) -> None:
-        """No turn of the reactor makes a whole timetable, nor what happens in a second."""
-        self.start(self.town())
-        steps = 0
-        seconds = self.clock.seconds
-
-        def slow() -> float:  # each look at the clock takes a millisecond
-            nonlocal steps
-            steps += 1
-            self.clock.rightNow += 0.001
-            return seconds()
-
-        self.clock.seconds = slow  # type: ignore[method-assign]
-        sent, turns = len(self.publisher.sent), 0
-        while len(self.publisher.sent) < sent + 7:  # the calendar, and the planning of six lines
-            call = self.clock.calls.pop(0)
-            call.called, before = 1, steps
-            call.func(*call.args, **call.kw)
-            self.assertLess(steps - before, 10)
-            turns += 1
-        self.assertGreater(turns, 50)
-
     def test_silence(self) -> None:
         """During a silence nothing is sent, not even heartbeats; then sending continues."""
         self.start(ThreeMessages(), silence=30)

@@ -6,7 +6,6 @@ from functools import cache
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.times import HOUR, MINUTE, moment, read_time
-from govi_server.runtime.cooperative import run_now
 from govi_server.simulator.kv78_rows import COLUMNS, journeys_in_kv8, passtime_rows
 from govi_server.simulator.town import STATION
 from govi_server.simulator.town_feed import (
@@ -33,7 +32,7 @@ from tests.simulator.messages import (
 @cache
 def tables() -> dict[str, list[Row]]:
     """Return the rows of a Friday's timetable, by table."""
-    return read(run_now(timetable_messages(TOWN, at(FRIDAY, 12))))
+    return read(timetable_messages(TOWN, at(FRIDAY, 12)))
 
 
 class TimetableTests(SynchronousTestCase):
@@ -51,7 +50,7 @@ class TimetableTests(SynchronousTestCase):
 
     def test_envelopes(self) -> None:
         """The calendar comes first, then the planning of each line; the group names the kind of message."""
-        calendar, *planning = run_now(timetable_messages(TOWN, at(FRIDAY, 12)))
+        calendar, *planning = timetable_messages(TOWN, at(FRIDAY, 12))
         self.assertEqual(calendar.envelope, "/GOVI/KV7calendar/LINDEBUS")
         self.assertEqual({message.envelope for message in planning}, {"/GOVI/KV7planning/LINDEBUS"})
         self.assertEqual(len(planning), len(TOWN.lines))
@@ -125,7 +124,7 @@ class PasstimeTests(SynchronousTestCase):
     def rows(self, now: float) -> list[Row]:
         """Return the rows of a moment."""
         columns = COLUMNS["DATEDPASSTIME"]
-        journeys = filter(None, journeys_in_kv8(TOWN, now))
+        journeys = journeys_in_kv8(TOWN, now)
         return [
             dict(zip(columns, row, strict=True)) for journey in journeys for row in passtime_rows(TOWN, journey, now)
         ]
@@ -151,7 +150,7 @@ class PasstimeTests(SynchronousTestCase):
         for days, hour, minute in ((0, 0, 20), (0, 4, 40), (0, 17, 0), (1, 0, 10), (3, 9, 0)):
             self.assertJoins(tables(), at(FRIDAY + timedelta(days=days), hour, minute))
         for day in (SPRING, AUTUMN):
-            timetable_of_day = read(run_now(timetable_messages(TOWN, at(day, 12))))
+            timetable_of_day = read(timetable_messages(TOWN, at(day, 12)))
             self.assertJoins(timetable_of_day, at(day, 1, 50))
             self.assertJoins(timetable_of_day, at(day, 4))
 
@@ -250,7 +249,7 @@ class PasstimeTests(SynchronousTestCase):
                     last[key(row, *DATED_KEY)] = row
             expected = {
                 (journey.line.line_planning_number, str(journey.number), str(journey.fortify_order))
-                for journey in filter(None, journeys_in_kv8(TOWN, town.now))
+                for journey in journeys_in_kv8(TOWN, town.now)
             }
             sent = {key(row, "LinePlanningNumber", "JourneyNumber", "FortifyOrderNumber") for row in cycle.values()}
             self.assertLessEqual(expected, sent)
@@ -264,7 +263,7 @@ class PasstimeTests(SynchronousTestCase):
         for _ in range(10):
             for row in town.rows():
                 known[key(row, *DATED_KEY)] = row
-            for journey in filter(None, journeys_in_kv8(TOWN, town.now)):
+            for journey in journeys_in_kv8(TOWN, town.now):
                 for values in passtime_rows(TOWN, journey, town.now):
                     row = dict(zip(COLUMNS["DATEDPASSTIME"], values, strict=True))
                     last = tuple(known[key(row, *DATED_KEY)].values())
