@@ -7,6 +7,7 @@ stamp, so that an older one does not bring it back.
 
 import re
 from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 from govi_server.departures.times import HOUR, MINUTE, local_timestamp, read_timestamp
@@ -113,3 +114,28 @@ class Tombstones(Generic[_Key]):
     def _drop_oldest(self) -> None:
         key, _ = self._removed.popitem(last=False)
         self._bytes -= TOMBSTONE_BYTES + len(key)
+
+
+class FirstReceipts:
+    """When records stamped after their receipt were first received.
+
+    Such a record counts as received then, also when it is repeated: it would otherwise undo its own corrections.
+    """
+
+    def __init__(self) -> None:
+        self._receipts: Tombstones[bytes] = Tombstones()
+
+    def stamp(self, key: bytes, record: Hashable, stamp: Stamp | None, now: float) -> Stamp | None:
+        """Return the stamp of a record from read_stamp(), or the one of its first receipt."""
+        is_ahead = stamp == stamp_of(now)
+        if not (is_ahead or self._receipts):
+            return stamp
+        key = b"%b|%d" % (key, hash(record))
+        first = self._receipts.stamp(key)
+        if first is None and is_ahead and stamp is not None:
+            self._receipts.put(key, stamp, now + TOMBSTONE_SECONDS)
+        return stamp if first is None else first
+
+    def sweep(self, now: float) -> None:
+        """Drop the receipts that are too old to be repeated."""
+        self._receipts.sweep(now)

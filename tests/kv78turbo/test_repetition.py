@@ -146,8 +146,13 @@ class OverdueTests(RepetitionTestCase):
             for second in range(10, last_known_after + 20, 10):
                 self.clock.advance(10)
                 self.send("B")
-                state = "current" if second <= unknown_after else "unknown"
-                self.assert_states("last_known" if second > last_known_after else state)
+                self.assert_states(
+                    "current"
+                    if second <= unknown_after
+                    else "unknown"
+                    if second <= last_known_after
+                    else "last_known"
+                )
 
     def test_operators_are_independent(self) -> None:
         """The interval of one operator does not apply to another."""
