@@ -189,7 +189,8 @@ class Passtimes:
             if not 0 <= now - last_heard <= MIN_OVERDUE_SECONDS:
                 self._index.changed(stop)  # it may have been overdue
             return last_heard
-        stamp = self._receipts.stamp(key, values, stamps[values.partition(b"|")[0]], now)
+        timestamp = values.partition(b"|")[0]
+        stamp = self._receipts.stamp(key, timestamp, stamps[timestamp], now)
         if stored is None:
             stored = self._index.find(key)  # it may have been at another stop
         if stored is None:

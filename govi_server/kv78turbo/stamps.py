@@ -7,7 +7,6 @@ stamp, so that an older one does not bring it back.
 
 import re
 from collections import OrderedDict
-from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 from govi_server.departures.times import HOUR, MINUTE, local_timestamp, read_timestamp
@@ -120,17 +119,18 @@ class FirstReceipts:
     """When records stamped after their receipt were first received.
 
     Such a record counts as received then, also when it is repeated: it would otherwise undo its own corrections.
+    Records with the same timestamp are the same version.
     """
 
     def __init__(self) -> None:
         self._receipts: Tombstones[bytes] = Tombstones()
 
-    def stamp(self, key: bytes, record: Hashable, stamp: Stamp | None, now: float) -> Stamp | None:
-        """Return the stamp of a record from read_stamp(), or the one of its first receipt."""
+    def stamp(self, key: bytes, text: bytes, stamp: Stamp | None, now: float) -> Stamp | None:
+        """Return the stamp of a record, or the one of its first receipt. text, stamp: of and from read_stamp()."""
         is_ahead = stamp == stamp_of(now)
         if not (is_ahead or self._receipts):
             return stamp
-        key = b"%b|%d" % (key, hash(record))
+        key = b"%b|%b" % (key, text)
         first = self._receipts.stamp(key)
         if first is None and is_ahead and stamp is not None:
             self._receipts.put(key, stamp, now + TOMBSTONE_SECONDS)

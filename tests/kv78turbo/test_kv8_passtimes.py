@@ -392,8 +392,11 @@ class RejectedTests(PasstimesTestCase):
                 self.clock.advance(seconds)
                 self.ingest_rows(row)
                 self.assertEqual((self.only().trip_stop_status, self.rejected), ("CANCEL", {"older": 1}))
-                self.ingest_rows({**row, "TripStopStatus": "ARRIVED"})
+                later = {"LastUpdateTimeStamp": "2026-01-01T01:15:00+01:00", "TripStopStatus": "ARRIVED"}
+                self.ingest_rows(later)
                 self.assertEqual(self.only().trip_stop_status, "ARRIVED")
+                self.ingest_rows({**later, "TripStopStatus": "DRIVING"})
+                self.assertEqual(self.only().trip_stop_status, "DRIVING")
         self.clock.advance(HOUR)
         self.sweep()
         self.assertFalse(self.passtimes._receipts._receipts)
