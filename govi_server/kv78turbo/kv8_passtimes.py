@@ -185,6 +185,7 @@ class Passtimes:
         stored = stop.passtimes.get(key) if stop is not None else None
         if stop is not None and stored is not None and stored.values == values:
             last_heard, stored.is_repeated = stored.last_heard, True
+            self.stops.repeat(stop.code, now)
             self._index.repeat(key, stored, now)
             if not 0 <= now - last_heard <= MIN_OVERDUE_SECONDS:
                 self._index.changed(stop)  # it may have been overdue
