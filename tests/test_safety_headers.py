@@ -54,16 +54,17 @@ class ModuleTests(SynchronousTestCase):
     """The responses of all modules, in all states of their sources."""
 
     def test_every_module(self) -> None:
-        """Every path has them: with GET, HEAD, OPTIONS and other methods, errors, 304, 412, streams, fast path."""
+        """Every path has them, with all parameters, methods and conditions: errors, 304, 412, streams, fast path."""
         statuses = set()
         for source in SOURCES:
             for program in programs(source):
                 for operation in program.operations:
                     content_types = {type_ for spec in operation.responses for type_ in [spec.content_type] if type_}
-                    for url, accept in requests(operation, content_types):
-                        for response in self.responses(program, url, accept):
-                            statuses.add(response.status)
-                            self.assertIsNone(header_problem(response), (source, url, accept, response.status))
+                    (first, *others) = requests(operation, content_types)
+                    responses = [*self.responses(program, *first), *(program.request(*other) for other in others)]
+                    for response in responses:
+                        statuses.add(response.status)
+                        self.assertIsNone(header_problem(response), (source, operation.template, response.status))
         self.assertLessEqual({200, 204, 304, 400, 404, 405, 412, 501, 502, 503, 504}, statuses)
 
     def responses(self, program: Program, url: str, accept: str) -> Iterator[Response]:

@@ -167,17 +167,12 @@ class Events(MultiService):
         key = (codes, query, lang, as_json)
         channel = self.channels.get(key)
         if channel is None:
-            version, now = self._source.version(codes), self._clock.seconds()
-            displays = await self._source.display(list(codes), query)
-            if key not in self.channels:  # created by a concurrent request
-                channel = self.channels[key] = Channel(key, *key)
-                channel.last_event_at = now
-                await channel.update(displays.display, self._clock.seconds(), self._runner)
-                # Set afterwards: if this client leaves while the board is rendered, the next check renders it.
-                channel.version, channel.rendered_at = version, now
-            channel = self.channels[key]
+            channel = self.channels[key] = Channel(key, *key)
+            channel.last_event_at = self._clock.seconds()
         if not channel.event:
-            await channel.first_event()
+            first_event = channel.first_event()
+            self._render_if_due(channel)
+            await first_event
         return self.channels.setdefault(key, channel)
 
     def join(self, channel: Channel, stream: Stream, last: str) -> None:
@@ -205,8 +200,8 @@ class Events(MultiService):
                     channel.rendering.cancel()
             yield
 
-    def _check(self, channel: Channel) -> None:
-        """Render a board if it may have changed, and send its events."""
+    def _render_if_due(self, channel: Channel) -> None:
+        """Begin to render a board that may have changed."""
         now = self._clock.seconds()
         version, age = self._source.version(channel.codes), now - channel.rendered_at
         is_due = not 0 <= age < (channel.pause if version != channel.version else channel.render_interval)
@@ -214,6 +209,11 @@ class Events(MultiService):
             channel.version, channel.rendered_at = version, now
             channel.rendering = Deferred.fromCoroutine(self._render(channel))
             channel.rendering.addBoth(self._rendered, channel)
+
+    def _check(self, channel: Channel) -> None:
+        """Render a board if it may have changed, and send its events."""
+        self._render_if_due(channel)
+        now = self._clock.seconds()
         if not 0 <= now - channel.last_event_at < BEAT_INTERVAL:
             channel.last_event_at = now
             beat = self._for_each(list(channel.listeners), lambda stream: stream.write(_BEAT))
@@ -240,7 +240,11 @@ class Events(MultiService):
 
     def _rendered(self, result: object, channel: Channel) -> None:
         channel.rendering = None
-        self._log_failure(result)
+        if isinstance(result, Failure) and not channel.event:
+            self.channels.pop(channel.key, None)
+            self._runner.resume(channel.waiters, result)
+        else:
+            self._log_failure(result)
 
     def _sent(self, result: object, channel: Channel) -> None:
         channel.sending = None

@@ -20,9 +20,9 @@ from tests import feed as kv
 from tests.integration.conftest import Twistd, arguments, free_port, wait_for
 
 STOP = "30000001"
-PASSTIMES = 100
-NOTE = "x" * 20_000
-"""A note on each departure, so that a few events exceed the buffers of sockets."""
+PASSTIMES = 900
+NOTE = "x" * 500
+"""A note on each departure, as long as the feed allows, so that a few events exceed the buffers of sockets."""
 CONFIG = """
 [limits]
 connection = {connection}

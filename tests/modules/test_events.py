@@ -112,18 +112,22 @@ class EventsTests(LiveTestCase):
 
     def test_first_listener_leaves(self) -> None:
         """A listener that joins while the first board is rendered gets it, although the first listener leaves."""
+        blocked: Deferred[None] = Deferred()
+        display = self.events._source.display
 
-        class Runner:
-            async def run(self, steps: object) -> str:
-                await Deferred()
-                return ""
+        async def blocked_display(*args: Any) -> object:
+            await blocked
+            return await display(*args)
 
-        with mock.patch.object(self.events, "_runner", Runner()):
+        with mock.patch.object(self.events._source, "display", blocked_display):
             first = self.listen()
-        second = self.listen()
-        first.leave()
-        self.clock.advance(CHECK_INTERVAL)
-        self.assertEqual(self.events_of(second), ["board"])
+            self.clock.advance(5 * CHECK_INTERVAL)
+            second = self.listen()
+            first.leave()
+            self.clock.advance(CHECK_INTERVAL)
+            self.assertEqual(self.events_of(second), [])
+            blocked.callback(None)
+            self.assertEqual(self.events_of(second), ["board"])
 
     def test_listener_joins_later(self) -> None:
         """A listener that joins later gets the current time and minutes, which never exceed what remains."""
