@@ -59,16 +59,16 @@ class _Channel(ReleasingChannel):
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         # Overridden although it is private: it writes a response of its own, without header fields.
-        self._reject("400 Bad Request", b"Bad request\n")
+        self._close_with("400 Bad Request", b"Bad request\n")
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Reject a line of the header section that is too long; the base closes the connection without a response."""
         if self.requests:  # the request line was received
-            self._reject("431 Request Header Fields Too Large", b"Header field too long\n")
+            self._close_with("431 Request Header Fields Too Large", b"Header field too long\n")
         else:
-            self._reject("414 URI Too Long", b"Request line too long\n")
+            self._close_with("414 URI Too Long", b"Request line too long\n")
 
-    def _reject(self, status: str, body: bytes) -> None:
+    def _close_with(self, status: str, body: bytes) -> None:
         assert self.transport is not None
         now = cast(Admin, self.factory).reactor.seconds()
         self.transport.write(format_response(status, {"Content-Type": _TEXT}, body, now=now, connection="close"))
