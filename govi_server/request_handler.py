@@ -25,6 +25,7 @@ from govi_server.http.state import Input, State
 from govi_server.runtime.cooperative import current_work
 from govi_server.runtime.failures import release
 from govi_server.server import Server
+from govi_server.sockets.proxy_protocol import ProxyProtocol
 from govi_server.sockets.transport import IClientTransport, write_some
 from govi_server.statistics.records import MAX_PATH, ConnectionRecorder
 from govi_server.web_handler import (
@@ -228,7 +229,7 @@ class RequestHandler(FlowControl):
         if method not in _KNOWN_METHODS:
             self.send_response("Unknown method\n", "501 Not Implemented")
             return succeed(None)
-        if env.is_https and not (INegotiated.providedBy(self.sock) or self.server.access.is_gateway(self.peer)):
+        if env.is_https and not self._may_be_secure():
             self.mark("lookup")
             self.send_response("https requires a connection with TLS\n", "421 Misdirected Request")
             return succeed(None)
@@ -260,6 +261,12 @@ class RequestHandler(FlowControl):
             self.connection.enter(State.RECEIVING)
             await received
         await getattr(handler, _HANDLER_METHODS[method])()
+
+    def _may_be_secure(self) -> bool:
+        """Return whether the client may use TLS, here or with a trusted gateway (RFC 9110 section 7.4)."""
+        if INegotiated.providedBy(self.sock) or isinstance(self.sock, ProxyProtocol):
+            return True
+        return self.server.access.is_gateway(self.peer)
 
     def body_received(self) -> None:
         """Continue with a request whose body was received."""

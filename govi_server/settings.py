@@ -304,7 +304,7 @@ class FeedLimitSettings(Struct, frozen=True):
     ] = 64 << 20
     fresh: Annotated[
         Seconds,
-        "Age of an operator's latest data up to which it is fresh; the feed repeats all data every 30 seconds.",
+        "Age of an operator's latest data up to which it is fresh; two of its intervals if it repeats more slowly.",
     ] = 60.0
     stale: Annotated[Seconds, "Age of an operator's latest data up to which it is served, as stale; then 503."] = (
         300.0

@@ -133,7 +133,7 @@ def _read(path: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"--config: cannot read {path}: {error.strerror}") from None
     if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in data[:4]:
         raise ConfigError(f"{path}: invalid TOML: UTF-16 or UTF-32 (expected UTF-8)")
     try:
@@ -287,7 +287,7 @@ def _guesses(value: object, setting_type: SettingType) -> list[Any]:
         case "URL" if isinstance(value, str):
             return [f"http://{text.rpartition('://')[2]}"]
         case "feed address" if isinstance(value, str):
-            return [f"tcp://{text}"]
+            return [f"tcp://{text.rpartition('://')[2]}"]
         case "network":
             return _networks(text)
         case "host":

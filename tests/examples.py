@@ -6,6 +6,7 @@
 import gzip
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path as File
 from typing import Any, cast
 from unittest import mock
@@ -64,7 +65,7 @@ class Program:
         town = Town()
         if self.components.feed is not None:
             self.set_feed_state("UP")
-            for message in TownFeed(town, self.clock.seconds).messages(0) if has_data else ():
+            for message in chain.from_iterable(TownFeed(town, self.clock.seconds).steps(0)) if has_data else ():
                 ingested = self.components.feed.received(message.envelope, gzip.compress(message.ctx))
                 while ingested is not None and not ingested.called:
                     self.clock.advance(0)

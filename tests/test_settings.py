@@ -509,6 +509,10 @@ class ErrorTests(ConfigTestCase):
                 {"feed.addresses": ["localhost:7817"]},
                 "--feed: invalid feed address 'localhost:7817'; did you mean 'tcp://localhost:7817'?",
             ),
+            (
+                {"feed.addresses": ["tcp://"]},
+                "--feed: invalid feed address 'tcp://' (expected a string such as 'tcp://localhost:7817')",
+            ),
         )
         for values, error in options:
             self.assertEqual(self.error("[cache]", values), error)
@@ -551,7 +555,7 @@ class ErrorTests(ConfigTestCase):
         ):
             with self.assertRaises(ConfigError) as caught:
                 load(path, {})
-            self.assertEqual(str(caught.exception), f"{path}: {reason}")
+            self.assertEqual(str(caught.exception), f"--config: cannot read {path}: {reason}")
 
     def test_position_in_invalid_toml(self) -> None:
         """The error of a file that is not TOML names it with the position."""

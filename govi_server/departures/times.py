@@ -72,7 +72,7 @@ class PassingTimes(NamedTuple):
 
 
 def nearest_days(times: PassingTimes) -> PassingTimes:
-    """Return times on the days on which no two are more than twelve hours apart.
+    """Return times on the days on which no event's target and expected time are more than twelve hours apart.
 
     Some publishers count the hours past midnight from 0 again: a target of 23:58 is expected at 00:03. A time from
     24:00 on is certain; without one, the first known time is of the operating date.
@@ -81,7 +81,13 @@ def nearest_days(times: PassingTimes) -> PassingTimes:
     if not known or max(known) - min(known) <= HALF_DAY:
         return times
     certain = next((time for time in known if time >= DAY), known[0])
-    return PassingTimes(*(None if time is None else _nearest(time, certain) for time in times))
+    arrival, departure = (_nearest(time, certain) for time in times[:2])
+    return PassingTimes(
+        arrival,
+        departure,
+        _nearest(times.expected_arrival, certain if arrival is None else arrival),
+        _nearest(times.expected_departure, certain if departure is None else departure),
+    )
 
 
 def resolve(
@@ -107,9 +113,9 @@ def resolve(
     return PassingTimes(*(None if time is None else time + days * DAY for time in times)) if days else times
 
 
-def _nearest(time: int, reference: int) -> int:
+def _nearest(time: int | None, reference: int) -> int | None:
     """Return a time of day, in seconds, on the day on which it is nearest to a reference."""
-    return time - DAY * round((time - reference) / DAY)
+    return None if time is None else time - DAY * round((time - reference) / DAY)
 
 
 def read_date(text: str) -> date | None:

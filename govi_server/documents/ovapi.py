@@ -44,6 +44,9 @@ UNKNOWN = "UNKNOWN"
 UNKNOWN_NAME = "unknown"
 """Stands for names that are not known and have no code, as OVapi writes a TimingPointTown."""
 
+UNKNOWN_POSITION = 3.3135424, 47.974766
+"""The longitude and latitude that OVapi has for (0, 0) in RD, an unknown position; typed clients reject null."""
+
 TIMING_POINT_DATA_OWNER = "ALGEMEEN"
 """The DataOwnerCode of all TimingPoints (docs/protocols.md, section 2.4)."""
 
@@ -70,7 +73,7 @@ class OvapiDocuments:
         """Return the description of a stop at a distance in metres."""
         return StopNearby(*self._stop_members(code), metres)
 
-    def _stop_members(self, code: str) -> tuple[float | None, float | None, str, str, str, str | None, str, str]:
+    def _stop_members(self, code: str) -> tuple[float, float, str, str, str, str | None, str, str]:
         point = self._timetable.timing_points.get(code)
         area = point.stop_area if point is not None else None
         return (*_position(point), _town(point), _name(point, code), code, area, UNKNOWN, UNKNOWN)
@@ -306,9 +309,8 @@ def _number(text: str | None) -> int | UnsetType:
     return int(text) if text is not None and _DIGITS.fullmatch(text) else UNSET
 
 
-def _position(point: TimingPoint | None) -> tuple[float | None, float | None]:
-    position = point.position if point is not None else None
-    return (None, None) if position is None else position
+def _position(point: TimingPoint | None) -> tuple[float, float]:
+    return (point and point.position) or UNKNOWN_POSITION
 
 
 def _town(point: TimingPoint | None) -> str:

@@ -19,13 +19,13 @@ _Integer = int | UnsetType
 
 
 class Stop(Struct, gc=False):
-    """A stop. The position is in degrees (WGS 84), null if it is unknown.
+    """A stop. The position is in degrees (WGS 84); 3.3135424, 47.974766 stands for an unknown one, as in OVapi.
 
     The feed has no accessibility of stops: it is UNKNOWN.
     """
 
-    Longitude: float | None
-    Latitude: float | None
+    Longitude: float
+    Latitude: float
     TimingPointTown: str
     TimingPointName: str
     TimingPointCode: str
@@ -53,8 +53,8 @@ class StopArea(Struct, gc=False):
     TimingPointTown: str
     TimingPointName: str
     StopAreaCode: str
-    Longitude: float | None
-    Latitude: float | None
+    Longitude: float
+    Latitude: float
 
 
 _Extended = TypeVar("_Extended", bound=type[Struct])
@@ -85,8 +85,8 @@ class PassDocument(Struct, kw_only=True, gc=False):
     OperatorCode: str
     FortifyOrderNumber: _Integer = UNSET
     TransportType: str
-    Latitude: float | None
-    Longitude: float | None
+    Latitude: float
+    Longitude: float
     JourneyNumber: _Integer = UNSET
     JourneyPatternCode: _Integer = UNSET
     LocalServiceLevelCode: _Integer = UNSET

@@ -270,6 +270,12 @@ class Feed(MultiService):
         ages = [now - last_heard[operator] for operator in operators if operator in last_heard]
         return max(0.0, *ages) if ages else None
 
+    def fresh_seconds(self, operator: str) -> float:
+        """Return the age in seconds up to which an operator's latest data is fresh: it may repeat it slowly."""
+        repetition = self.passtimes.repetitions.get(operator)
+        fresh, stale = self.limits.fresh, self.limits.stale
+        return fresh if repetition is None else repetition.fresh_seconds(fresh, stale)
+
     def is_known_stop(self, code: str) -> bool:
         """Return whether KV7 or KV8 has a TimingPointCode."""
         return self.boards.is_known_stop(code)

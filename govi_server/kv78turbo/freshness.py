@@ -32,6 +32,9 @@ class FeedStatus(Protocol):
     def oldest_age(self, operators: Iterable[str]) -> float | None:
         """Return the age in seconds of the most outdated of these operators; None if none has sent any data."""
 
+    def fresh_seconds(self, operator: str) -> float:
+        """Return the age in seconds up to which an operator's latest data is fresh."""
+
     def is_known_stop(self, code: str) -> bool:
         """Return whether a TimingPointCode exists."""
 
@@ -48,7 +51,7 @@ def operator_freshness(feed: FeedStatus, operator: str) -> tuple[Freshness, floa
         return ("fresh" if feed.is_complete else "stale"), 0.0
     if age > feed.limits.stale:
         return "old", age
-    return ("fresh" if age <= feed.limits.fresh else "stale"), age
+    return ("fresh" if age <= feed.fresh_seconds(operator) else "stale"), age
 
 
 def reliability(feed: FeedStatus, passtime: Passtime) -> Reliability:
@@ -58,13 +61,21 @@ def reliability(feed: FeedStatus, passtime: Passtime) -> Reliability:
     return passtime.reliability
 
 
+def seconds_fresh(feed: FeedStatus, departures: StopDepartures) -> float:
+    """Return for how many seconds a stop's departures remain fresh without new data; negative if they are stale."""
+    return min(
+        (feed.fresh_seconds(operator) - (feed.oldest_age((operator,)) or 0.0) for operator in departures.operators),
+        default=feed.limits.fresh,
+    )
+
+
 def freshness(feed: FeedStatus, departures: StopDepartures) -> tuple[Freshness, float]:
     """Return how fresh a stop's departures are, and the age in seconds of the oldest data among them."""
     # Operators that have sent no data only have planned passtimes, which do not age.
     age = feed.oldest_age(departures.operators) or 0.0
     if departures.stale_operators and not departures.has_passtimes:
         return "old", age
-    if age > feed.limits.fresh:
+    if seconds_fresh(feed, departures) < 0:
         return "stale", age
     if departures.realtime_operators or feed.is_complete:
         is_known = departures.has_passtimes or feed.is_known_stop(departures.code)

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from govi_server.departures.display import HIDDEN_AFTER_SECONDS
 from govi_server.departures.times import (
+    DAY,
+    HALF_DAY,
     MINUTE,
     PassingTimes,
     moment,
@@ -210,7 +212,7 @@ def table_layout(labels: tuple[str, ...]) -> TableLayout | None:
 
 def journey_of(key: bytes) -> bytes:
     """Return the columns of a key that identify the journey."""
-    return b"|".join(key.split(b"|", _JOURNEY_COLUMNS)[:_JOURNEY_COLUMNS])
+    return key.rsplit(b"|", len(_KEY_COLUMNS) - _JOURNEY_COLUMNS)[0]
 
 
 def without_long_values(values: bytes, reject: Reject) -> bytes:
@@ -233,16 +235,21 @@ def line_of(key: bytes, values: bytes) -> tuple[str, str, str]:
 
 _TIME_FIELDS = ("expected_arrival_time", "expected_departure_time", "target_arrival_time", "target_departure_time")
 """The fields of Passtime with times, in the order of their columns."""
+_RESOLVED_FIELDS = tuple(f"{name}_time" for name in PassingTimes._fields)
 _RECORDED = ("ARRIVED", "PASSED")
 """TripStopStatuses of events that have happened."""
 
 
-def _passing_times(
-    day: date, times: Iterable[str], updated: float | None, status: str, stop_type: str
-) -> PassingTimes:
-    """Return the times of a passtime on the days that make sense. times: the texts of its columns, in order."""
+def _literal_times(times: Iterable[str]) -> PassingTimes:
+    """Return times as they are written. times: the texts of their columns, in order."""
     expected_arrival, expected_departure, target_arrival, target_departure = map(_seconds, times)
-    literal = PassingTimes(target_arrival, target_departure, expected_arrival, expected_departure)
+    return PassingTimes(target_arrival, target_departure, expected_arrival, expected_departure)
+
+
+def _passing_times(
+    day: date, literal: PassingTimes, updated: float | None, status: str, stop_type: str
+) -> PassingTimes:
+    """Return the times of a passtime on the days that make sense; the same object if these are the literal ones."""
     return resolve(day, literal.at_stop(stop_type), updated, is_recorded=status in _RECORDED)
 
 
@@ -255,13 +262,20 @@ def expires_at(key: bytes, values: bytes, updated_by: float = math.inf) -> float
     timestamp, *times, status, _, stop_type = values.decode().split("|", _STOP_TYPE + 1)[: _STOP_TYPE + 1]
     if day is None:
         return 0.0
-    if min(times) >= "12" and max(times) < "24":  # all known, and of the operating date
-        latest = _seconds(max(times))
-    else:
-        updated = _timestamp(timestamp)
-        updated = None if updated is None else min(updated, updated_by)
-        resolved = _passing_times(day, times, updated, status, stop_type)
-        latest = max((time for time in resolved if time is not None), default=None)
+    updated = _timestamp(timestamp)
+    updated = None if updated is None else min(updated, updated_by)
+    earliest, latest = _seconds(min(times)), _seconds(max(times))
+    # Nearly always all are known, and of the operating date.
+    if (
+        earliest
+        and latest
+        and latest < DAY
+        and latest - earliest <= HALF_DAY
+        and (earliest >= HALF_DAY or updated is None or updated < moment(day, latest) + HALF_DAY)
+    ):
+        return moment(day, latest, math.inf) + HIDDEN_AFTER_SECONDS
+    resolved = _passing_times(day, _literal_times(times), updated, status, stop_type)
+    latest = max((time for time in resolved if time is not None), default=None)
     return 0.0 if latest is None else moment(day, latest, math.inf) + HIDDEN_AFTER_SECONDS
 
 
@@ -280,14 +294,16 @@ def parse_passtime(key: bytes, values: bytes, code: str, updated_by: float = mat
         fields["last_update"] = min(fields["last_update"], updated_by)
     day, status, last_update = fields["operation_date"], fields["trip_stop_status"], fields["last_update"]
     columns = [fields[field] or "" for field in _TIME_FIELDS]
-    times = _passing_times(day, columns, last_update, status, fields["journey_stop_type"])
+    literal = _literal_times(columns)
+    times = _passing_times(day, literal, last_update, status, fields["journey_stop_type"])
     # Past events are reported afterwards, and expected ones may already be some seconds late.
     late = _REPORT_SECONDS if status in _RECORDED else MINUTE
     after = 0.0 if last_update is None else last_update - late
     target_arrival, expected_arrival = moments(day, times.target_arrival, times.expected_arrival, after)
     target_departure, expected_departure = moments(day, times.target_departure, times.expected_departure, after)
-    for name, time in zip(PassingTimes._fields, times, strict=True):
-        fields[f"{name}_time"] = None if time is None else _time(time)
+    if times is not literal:
+        for field, time in zip(_RESOLVED_FIELDS, times, strict=True):
+            fields[field] = None if time is None else _time(time)
     return Passtime(
         timing_point_code=code,
         target_arrival=target_arrival,

@@ -35,6 +35,7 @@ from govi_server.kv78turbo.passtime_index import (
 from govi_server.kv78turbo.repetition import MIN_OVERDUE_SECONDS, Census
 from govi_server.kv78turbo.stamps import (
     TOMBSTONE_SECONDS,
+    FirstReceipts,
     Stamp,
     Tombstones,
     is_older,
@@ -87,6 +88,7 @@ class Passtimes:
         self.repetitions = self._operators.repetitions
         self.tombstones: Tombstones[bytes] = Tombstones()
         """Of passtimes that have expired."""
+        self._receipts = FirstReceipts()
         self._messages = MessageStore(self.stops, self._stop, self._operators.heard, self._index.changed, limits)
         self.message_tombstones = self._messages.tombstones
 
@@ -183,11 +185,13 @@ class Passtimes:
         stored = stop.passtimes.get(key) if stop is not None else None
         if stop is not None and stored is not None and stored.values == values:
             last_heard, stored.is_repeated = stored.last_heard, True
+            self.stops.repeat(stop.code, now)
             self._index.repeat(key, stored, now)
             if not 0 <= now - last_heard <= MIN_OVERDUE_SECONDS:
                 self._index.changed(stop)  # it may have been overdue
             return last_heard
-        stamp = stamps[values.partition(b"|")[0]]
+        timestamp = values.partition(b"|")[0]
+        stamp = self._receipts.stamp(key, timestamp, stamps[timestamp], now)
         if stored is None:
             stored = self._index.find(key)  # it may have been at another stop
         if stored is None:
@@ -333,7 +337,8 @@ class Passtimes:
         yield from self._operators.sweep(censuses, now)
         yield from self.stops.sweep(now, lambda code: self.stops[code].passtimes or self.stops[code].messages)
         self.tombstones.sweep(now)
-        self.message_tombstones.sweep(now)
+        self._messages.sweep(now)
+        self._receipts.sweep(now)
 
 
 def _is_forgotten(passtime: StoredPasstime, now: float) -> bool:

@@ -11,6 +11,7 @@ from govi_server.kv78turbo.passtime_index import LiveStop
 from govi_server.kv78turbo.stamps import (
     TICKS,
     TOMBSTONE_SECONDS,
+    FirstReceipts,
     Stamp,
     Tombstones,
     is_older,
@@ -62,6 +63,7 @@ class MessageStore:
             remove=self._evict,
         )
         self.tombstones: Tombstones[str] = Tombstones()
+        self._receipts = FirstReceipts()
 
     @property
     def n_messages(self) -> int:
@@ -96,9 +98,11 @@ class MessageStore:
                 continue
             self._set_heard(str(row["DataOwnerCode"]), now, reject)
             if records.table == "GENERALMESSAGEDELETE":
-                self._delete(key, str(row["TimingPointCode"]), published, now, reject)
+                stamp = self._receipts.stamp(key.encode(), records.group.timestamp.encode(), published, now)
+                self._delete(key, str(row["TimingPointCode"]), stamp or published, now, reject)
             else:
-                stamp = read_stamp(row.get("MessageTimeStamp") or "", received)
+                timestamp = row.get("MessageTimeStamp") or ""
+                stamp = self._receipts.stamp(key.encode(), timestamp.encode(), read_stamp(timestamp, received), now)
                 message = parse_message(key, row, published if stamp is None else stamp, reject)
                 self._put(message, str(row["TimingPointCode"]), now, reject)
 
@@ -184,6 +188,11 @@ class MessageStore:
         if stored is not None and stored.stamp <= stamp:
             self._remove(stored, until - TOMBSTONE_SECONDS)
         self.tombstones.put(key, stamp, until)
+
+    def sweep(self, now: float) -> None:
+        """Drop what is known of removed and repeated messages and is no longer needed."""
+        self.tombstones.sweep(now)
+        self._receipts.sweep(now)
 
     def sweep_stop(self, stop: LiveStop, now: float) -> None:
         """Remove a stop's messages that have ended, and those without an end that the feed no longer sends."""

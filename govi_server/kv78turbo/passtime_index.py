@@ -58,11 +58,6 @@ class StoredPasstime(Struct, gc=False, eq=False):
     """Until it is confirmed, the number of its cohort (see bounded_table)."""
 
     @property
-    def size(self) -> int:
-        """The bytes of its values and key, and of the tables that refer to it."""
-        return len(self.values) + OVERHEAD_BYTES
-
-    @property
     def updated_by(self) -> float:
         """The moment of its stamp (epoch seconds), which its LastUpdateTimeStamp may be after."""
         return math.inf if self.stamp is None else self.stamp / TICKS
@@ -139,7 +134,8 @@ class PasstimeIndex:
         """The sum of the passtimes' sizes."""
 
     def _size(self, passtime: StoredPasstime) -> int:
-        return max(passtime.size, self._min_size)
+        """Return the bytes of a passtime and of the tables that refer to it."""
+        return max(len(passtime.values) + OVERHEAD_BYTES, self._min_size)
 
     def find(self, key: bytes) -> StoredPasstime | None:
         """Return the passtime with a key, at whichever stop it is; None if there is none."""
@@ -176,9 +172,8 @@ class PasstimeIndex:
         self.n_evicted += 1
 
     def repeat(self, key: bytes, passtime: StoredPasstime, now: float) -> None:
-        """Record that a passtime and its stop are received again."""
+        """Record that a passtime is received again."""
         passtime.last_heard = now
-        self.stops.repeat(passtime.code, now)
         if passtime.cohort:
             size = self._size(passtime)
             passtime.cohort = self._probation.repeat(key, passtime.cohort, size, now, self.n_bytes)

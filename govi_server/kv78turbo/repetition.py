@@ -19,6 +19,9 @@ MIN_OVERDUE_SECONDS = 1.0 * MINUTE
 UNKNOWN_LIMIT_SECONDS = 5.0 * MINUTE
 """Twice the silence that is an outage while the interval is unknown."""
 
+FRESH_INTERVALS = 2
+"""Intervals of silence after which an operator's data is stale: one repetition may be lost."""
+
 MIN_GAPS = 3
 """Gaps before an interval is known."""
 
@@ -127,16 +130,22 @@ class Repetition:
         """Return whether a passtime should have been repeated since."""
         return self.interval is not None and self.age(last_heard, now) > self._limit
 
+    def fresh_seconds(self, fresh: float, stale: float) -> float:
+        """Return how long the operator may be silent before its data is stale, from fresh to stale seconds."""
+        return fresh if self.interval is None else max(fresh, min(FRESH_INTERVALS * self.interval, stale))
+
     def reliability(self, last_heard: float, now: float, stale: float) -> tuple[Reliability, float]:
         """Return the reliability of a passtime, and for how many seconds, unless it is repeated or the state changes.
 
-        stale: the age in seconds after which an overdue passtime is last known.
+        stale: the age in seconds after which an overdue passtime is last known; it is unknown before, for at least a
+        minute.
         """
         if not self.is_learned:
             return "current", math.inf
         age = self.age(last_heard, now)
         if age <= self._limit:
             return "current", self._limit - age
+        stale = max(stale, self._limit + MINUTE)
         if age <= stale:
             return "unknown", stale - age
         return "last_known", math.inf

@@ -113,3 +113,29 @@ class Tombstones(Generic[_Key]):
     def _drop_oldest(self) -> None:
         key, _ = self._removed.popitem(last=False)
         self._bytes -= TOMBSTONE_BYTES + len(key)
+
+
+class FirstReceipts:
+    """When records stamped after their receipt were first received.
+
+    Such a record counts as received then, also when it is repeated: it would otherwise undo its own corrections.
+    Records with the same timestamp are the same version.
+    """
+
+    def __init__(self) -> None:
+        self._receipts: Tombstones[bytes] = Tombstones()
+
+    def stamp(self, key: bytes, text: bytes, stamp: Stamp | None, now: float) -> Stamp | None:
+        """Return the stamp of a record, or the one of its first receipt. text, stamp: of and from read_stamp()."""
+        is_ahead = stamp == stamp_of(now)
+        if not (is_ahead or self._receipts):
+            return stamp
+        key = b"%b|%b" % (key, text)
+        first = self._receipts.stamp(key)
+        if first is None and is_ahead and stamp is not None:
+            self._receipts.put(key, stamp, now + TOMBSTONE_SECONDS)
+        return stamp if first is None else first
+
+    def sweep(self, now: float) -> None:
+        """Drop the receipts that are too old to be repeated."""
+        self._receipts.sweep(now)

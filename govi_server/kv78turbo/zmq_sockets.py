@@ -21,7 +21,7 @@ KEEPALIVE_IDLE_SECONDS = 60
 """When TCP's keep-alive begins; the system's default is two hours."""
 
 # The format that libzmq's connect() expects; libzmq itself accepts any number as a port.
-_TCP = re.compile(r"[A-Za-z0-9\[:][A-Za-z0-9.:%_\[\]-]*:(\d{1,5})", re.ASCII)
+_TCP = re.compile(r"(?:\[[A-Za-z0-9.:%_-]+\]|[A-Za-z0-9:][A-Za-z0-9.:%_-]*):(\d{1,5})", re.ASCII)
 
 Socket = zmq.Socket[bytes]
 

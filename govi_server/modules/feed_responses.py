@@ -7,7 +7,7 @@ from govi_server.http.caching.representation import Representation
 from govi_server.http.caching.response_cache import MAX_AGE
 from govi_server.http.response import NO_STORE, Fields
 from govi_server.kv78turbo.feed import Feed
-from govi_server.kv78turbo.freshness import SERVABLE, Freshness, stale_ttl
+from govi_server.kv78turbo.freshness import SERVABLE, Freshness, seconds_fresh, stale_ttl
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.openapi.description import ResponseSpec
 
@@ -107,13 +107,13 @@ def board_response(
     feed: Feed, board: StopDepartures, representation: Representation, headers: Fields = ()
 ) -> CachedResponse | None:
     """Return a response with a representation of a stop's departures; None if they are not servable."""
-    freshness = state, age = feed.freshness(board)
-    if state not in SERVABLE:
+    freshness = feed.freshness(board)
+    if freshness[0] not in SERVABLE:
         return None
     validity = None
-    if state == "fresh":
+    if freshness[0] == "fresh":
         now = feed.clock.seconds()
-        until = min(board.valid_until, now + feed.limits.fresh - age)
+        until = min(board.valid_until, now + seconds_fresh(feed, board))
         validity = Validity(now, until, StopValidator(feed, board.code))
     return feed_response(feed, representation, freshness, headers, validity=validity)
 

@@ -51,7 +51,7 @@ class _Request(BodilessRequest):
         if host is None:
             super().process()
         else:
-            _send(self, int(MISDIRECTED.partition(" ")[0]), rejection(host))
+            _send(self, int(MISDIRECTED.partition(" ")[0]), _TEXT, rejection(host).encode())
 
 
 class _Channel(ReleasingChannel):
@@ -59,12 +59,19 @@ class _Channel(ReleasingChannel):
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         # Overridden although it is private: it writes a response of its own, without header fields.
+        self._close_with("400 Bad Request", b"Bad request\n")
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Reject a line of the header section that is too long; the base closes the connection without a response."""
+        if self.requests:  # the request line was received
+            self._close_with("431 Request Header Fields Too Large", b"Header field too long\n")
+        else:
+            self._close_with("414 URI Too Long", b"Request line too long\n")
+
+    def _close_with(self, status: str, body: bytes) -> None:
         assert self.transport is not None
-        headers = {"Content-Type": _TEXT}
         now = cast(Admin, self.factory).reactor.seconds()
-        self.transport.write(
-            format_response("400 Bad Request", headers, b"Bad request\n", now=now, connection="close")
-        )
+        self.transport.write(format_response(status, {"Content-Type": _TEXT}, body, now=now, connection="close"))
         self.loseConnection()
 
 
@@ -136,9 +143,9 @@ class _Page(Resource):
         self._content_type = content_type
         self._render = render
 
-    def render_GET(self, request: Request) -> bytes:
-        _set_head(request, self._status, self._content_type)
-        return self._render()
+    def render_GET(self, request: Request) -> int:
+        _send(request, self._status, self._content_type, self._render())
+        return NOT_DONE_YET
 
 
 class _Ready(Resource):
@@ -159,27 +166,23 @@ class _Ready(Resource):
         return NOT_DONE_YET
 
     def _respond(self, problems: list[str], request: Request) -> None:
-        _send(request, 503 if problems else 200, "".join(f"{problem}\n" for problem in problems) or "ready\n")
+        text = "".join(f"{problem}\n" for problem in problems) or "ready\n"
+        _send(request, 503 if problems else 200, _TEXT, text.encode())
 
     def _failed(self, failure: Failure, request: Request) -> None:
         if failure.check(CancelledError):
             return  # the client has disconnected
         self.log.failure("/ready: check failed", failure)
-        _send(request, 500, "readiness check failed; see the log\n")
+        _send(request, 500, _TEXT, b"readiness check failed; see the log\n")
 
 
-def _set_head(request: Request, status: int, content_type: str) -> None:
+def _send(request: Request, status: int, content_type: str, body: bytes) -> None:
+    """Send a response with its length. For HEAD, which states it as well, Twisted omits the body."""
     request.setResponseCode(status, HTTPStatus(status).phrase.encode())  # Twisted lacks that of 421
     request.setHeader("content-type", content_type)
     request.setHeader("cache-control", "no-store")
+    request.setHeader("content-length", f"{len(body)}")
     if content_type == _HTML:
         request.setHeader(POLICY, _PAGE_POLICY)
-
-
-def _send(request: Request, status: int, text: str) -> None:
-    """Send a response with its length, which HEAD states as well."""
-    body = text.encode()
-    _set_head(request, status, _TEXT)
-    request.setHeader("content-length", f"{len(body)}")
     request.write(body)
     request.finish()

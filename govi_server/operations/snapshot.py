@@ -322,9 +322,14 @@ class Snapshots(Service):
 
     def startService(self) -> None:
         """Restore the snapshot, if it exists. Raises StartupError if snapshots cannot be written."""
+        reason = ""
         if not os.access(self._path.parent, os.W_OK | os.X_OK):
-            reason = "is not writable" if self._path.parent.is_dir() else "is not a directory"
-            raise StartupError(f"snapshot.file (--snapshot): cannot write {self._path}: {self._path.parent} {reason}")
+            is_directory = self._path.parent.is_dir()
+            reason = f"{self._path.parent} is not {'writable' if is_directory else 'a directory'}"
+        elif self._path.is_dir():
+            reason = "it is a directory"
+        if reason:
+            raise StartupError(f"snapshot.file (--snapshot): cannot write {self._path}: {reason}")
         super().startService()
         for unfinished in self._path.parent.glob(f"{glob.escape(self._path.name)}.*.new"):
             unfinished.unlink(missing_ok=True)  # the process was killed while it wrote

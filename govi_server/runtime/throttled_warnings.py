@@ -18,18 +18,20 @@ class ThrottledWarnings:
         self._clock = clock
         self._logged: dict[str, tuple[float, int]] = {}  # time and count of the last log line by kind
 
-    def add(self, kind: str, format: str, **fields: object) -> None:
+    def add(self, kind: str, format: str, **fields: object) -> bool:
         """Count an incident; log the first of its kind, then at most one a minute with the number of unlogged ones.
 
+        Return whether it was logged.
         kind: a constant text, such as "late". format, fields: as in Logger.warn().
         """
         self.counts[kind] += 1
         now = self._clock.seconds()
         logged_at, count = self._logged.get(kind, (None, 0))
         if logged_at is not None and 0 <= now - logged_at < WARNING_INTERVAL:
-            return
+            return False
         unlogged = self.counts[kind] - count - 1
         self._logged[kind] = (now, self.counts[kind])
         if unlogged:
             format += " (and {missed} more of this kind since the last such line)"
         self._log.emit(LogLevel.warn, format, missed=unlogged, **fields)
+        return True

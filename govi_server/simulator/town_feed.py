@@ -27,6 +27,8 @@ TIMETABLE_CYCLE_SECONDS = 60
 """The period in which KV7 is repeated. The real feed sends it at night, which is too late for a demo."""
 MAX_ROWS = 50
 """Rows per KV8 message."""
+JOURNEYS_PER_STEP = 5
+"""Journeys whose rows are made in one turn of the reactor: about 2 ms of work."""
 
 
 class Message(NamedTuple):
@@ -45,12 +47,13 @@ def _message(kind: str, now: float, rows: Mapping[str, Iterable[Row]]) -> Messag
     return Message(f"/GOVI/{kind}/{OPERATOR}", ctx.write(label, OPERATOR, local_timestamp(now), tables))
 
 
-def timetable_messages(town: Town, now: float) -> list[Message]:
-    """Return KV7: the calendar of eight days from yesterday, and the planning of each line."""
+def timetable_messages(town: Town, now: float) -> Iterator[Message]:
+    """Yield KV7: the calendar of eight days from yesterday, and the planning of each line."""
     yesterday = local_date(now) - timedelta(days=1)
     days = [yesterday + timedelta(days=days) for days in range(8)]
-    calendar = _message("KV7calendar", now, calendar_rows(town, days))
-    return [calendar, *(_message("KV7planning", now, planning_rows(town, line, days)) for line in town.lines)]
+    yield _message("KV7calendar", now, calendar_rows(town, days))
+    for line in town.lines:
+        yield _message("KV7planning", now, planning_rows(town, line, days))
 
 
 def general_message(now: float) -> Message:
@@ -78,30 +81,41 @@ class TownFeed:
         return "the town"
 
     def __iter__(self) -> Iterator[tuple[list[Message], float]]:
-        """Yield the messages of each second, with the seconds until the next ones."""
+        """Yield the messages of each second in steps, with the seconds until the next step."""
         for second in count():
-            yield list(self.messages(second)), 1.0
+            for messages in self.steps(second):
+                yield messages, 0.0
+            yield [], 1.0
 
-    def messages(self, second: int) -> Iterator[Message]:
-        """Yield the messages of a second since the start."""
+    def steps(self, second: int) -> Iterator[list[Message]]:
+        """Yield the messages of a second since the start, one at most in each step."""
         now = self._now()
         today = local_date(now)
         if today != self._timetable_date:
-            self._timetable_date, self._timetable = today, timetable_messages(self._town, now)
-            yield from self._timetable
+            self._timetable_date, self._timetable = today, []
+            for message in timetable_messages(self._town, now):
+                self._timetable.append(message)
+                yield [message]
         elif second % TIMETABLE_CYCLE_SECONDS == 0:
-            yield from self._timetable
-        rows = list(self._rows_to_send(second, now))
-        for start in range(0, len(rows), MAX_ROWS):
-            yield _message("KV8passtimes", now, {"DATEDPASSTIME": rows[start : start + MAX_ROWS]})
+            yield from ([message] for message in self._timetable)
+        rows: list[Row] = []
+        for number, due in enumerate(self._rows_to_send(second, now)):
+            rows.extend(due)
+            while len(rows) >= MAX_ROWS:
+                yield [_message("KV8passtimes", now, {"DATEDPASSTIME": rows[:MAX_ROWS]})]
+                del rows[:MAX_ROWS]
+            if number % JOURNEYS_PER_STEP == 0:
+                yield []
+        if rows:
+            yield [_message("KV8passtimes", now, {"DATEDPASSTIME": rows})]
         message = general_message(now)
         _, _, content = message.ctx.partition(b"\n")  # without the group line, which has the time
         if content != self._general_message or second % CYCLE_SECONDS == 0:
             self._general_message = content
-            yield message
+            yield [message]
 
-    def _rows_to_send(self, second: int, now: float) -> Iterator[Row]:
-        """Yield the rows that have changed or are due in the cycle."""
+    def _rows_to_send(self, second: int, now: float) -> Iterator[list[Row]]:
+        """Yield the rows of each journey that have changed or are due in the cycle."""
         previous_rows, self._rows = self._rows, {}
         timestamp = local_timestamp(now)
         for journey in journeys_in_kv8(self._town, now):
@@ -115,6 +129,8 @@ class TownFeed:
             ]
             self._rows[key] = current
             is_due = zlib.crc32(repr(key).encode()) % CYCLE_SECONDS == second % CYCLE_SECONDS
-            for (row, updated), (old, _) in zip(current, previous, strict=True):
-                if is_due or row != old:
-                    yield (*row[:UPDATED_COLUMN], updated, *row[UPDATED_COLUMN + 1 :])
+            yield [
+                (*row[:UPDATED_COLUMN], updated, *row[UPDATED_COLUMN + 1 :])
+                for (row, updated), (old, _) in zip(current, previous, strict=True)
+                if is_due or row != old
+            ]

@@ -9,6 +9,7 @@ from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
 from govi_server.errors import StartupError
+from govi_server.runtime.throttled_warnings import ThrottledWarnings
 
 RESERVED_FILES = 1536
 """Open files besides clients' connections: connections to gateways, callbacks, logs, and connections being closed."""
@@ -109,6 +110,8 @@ class AcceptThrottle:
         self._available = 0
         self._counted_at: float | None = None
         self._retry: IDelayedCall | None = None
+        self._warnings = ThrottledWarnings(log, clock)
+        self._is_pause_logged = False
         self.scarce = False
         """Whether only spare files are left."""
         self.paused = False
@@ -152,7 +155,8 @@ class AcceptThrottle:
 
     def _pause(self) -> None:
         self.paused = True
-        log.warn("{name}: accepting paused (too many open files)", name=self._name)
+        text = "{name}: accepting paused (too many open files)"
+        self._is_pause_logged = self._warnings.add("paused", text, name=self._name)
         self._stop_reading()
         self._retry = self._clock.callLater(PAUSE_SECONDS, self._resume)
 
@@ -161,7 +165,8 @@ class AcceptThrottle:
         self._retry = None
         if not self._is_exhausted():
             self.paused = False
-            log.info("{name}: accepting resumed", name=self._name)
+            if self._is_pause_logged:
+                log.info("{name}: accepting resumed", name=self._name)
         else:
             self._retry = self._clock.callLater(PAUSE_SECONDS, self._resume)
             if self._is_exhausted(fraction=2):

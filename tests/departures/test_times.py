@@ -373,6 +373,21 @@ class ResolveTests(SynchronousTestCase):
             self.assertEqual(PassingTimes(*literal).at_stop(stop_type), expected, (stop_type, literal))
 
     @settings(deadline=None, max_examples=400)
+    @given(st.tuples(*[st.none() | st.integers(0, 2 * DAY - 1)] * 4), st.integers(-DAY, 2 * DAY), st.booleans())
+    @example((10 * HOUR, 21 * HOUR, 10 * HOUR, 23 * HOUR), 10 * HOUR, False)
+    def test_any_times(
+        self, times: tuple[int | None, int | None, int | None, int | None], updated: int, is_recorded: bool
+    ) -> None:
+        """The target and the expected time of an event are never more than twelve hours apart."""
+        result = resolve(SPRING, PassingTimes(*times), moment(SPRING, updated), is_recorded)
+        for before, after in zip(times, result, strict=True):
+            self.assertTrue(before is after is None or (before is not None and after is not None))
+            self.assertEqual((before or 0) % DAY, (after or 0) % DAY)
+        for target, expected in zip(result[:2], result[2:], strict=True):
+            if target is not None and expected is not None:
+                self.assertLessEqual(abs(target - expected), 12 * HOUR)
+
+    @settings(deadline=None, max_examples=400)
     @given(
         st.sampled_from(NIGHTS),
         st.integers(-12 * HOUR, 12 * HOUR - 1),

@@ -2,11 +2,13 @@
 
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.interfaces import IAddress, INegotiated
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import alsoProvides
 
 from govi_server.http.client_limits import ClientLimits
 from govi_server.settings import AccessSettings
+from govi_server.sockets.proxy_protocol import ProxyFactory
 from tests.client import Client
 from tests.examples import Program
 
@@ -37,6 +39,16 @@ class HttpsTargetTests(SynchronousTestCase):
             for _ in range(3):
                 client.send(REQUEST)
                 self.assertEqual(client.response().status, status)
+
+    def test_proxy_protocol(self) -> None:
+        """A proxy that sends a PROXY header is a trusted gateway: the client's connection to it may have had TLS."""
+        server = self.program.server
+        for header in (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", b"PROXY UNKNOWN\r\n"):
+            transport = StringTransport(peerAddress=PEER)
+            protocol = ProxyFactory(server, server.clock).buildProtocol(PEER)
+            protocol.makeConnection(transport)
+            protocol.dataReceived(header + REQUEST)
+            self.assertRegex(transport.value(), b"^HTTP/1.1 200 ")
 
     def test_fast_path(self) -> None:
         """A request that was served with TLS gets a 421 without; http needs no TLS."""

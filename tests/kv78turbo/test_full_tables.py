@@ -16,7 +16,12 @@ from govi_server.kv78turbo.kv8_columns import COLUMNS
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
 from govi_server.kv78turbo.message_store import MAX_STOP_MESSAGES
 from govi_server.kv78turbo.operators import MAX_OPERATORS
-from govi_server.kv78turbo.passtime_index import MAX_JOURNEY_PASSTIMES, MAX_STOP_PASSTIMES, StoredPasstime
+from govi_server.kv78turbo.passtime_index import (
+    MAX_JOURNEY_PASSTIMES,
+    MAX_STOP_PASSTIMES,
+    OVERHEAD_BYTES,
+    StoredPasstime,
+)
 from govi_server.operations.snapshot import records_of, restore
 from govi_server.settings import PasstimeSettings, PlanningSettings
 from tests import feed as kv
@@ -317,7 +322,7 @@ class BytesTests(SynchronousTestCase):
         self.assertGreater(min(passtimes.n_passtimes, passtimes.n_messages), 20)
         self.assertLess(passtimes.n_passtimes, 80)
         stored = [passtime for stop in passtimes.stops.values() for passtime in stop.passtimes.values()]
-        self.assertEqual(passtimes.n_bytes, sum(passtime.size for passtime in stored))
+        self.assertEqual(passtimes.n_bytes, sum(len(passtime.values) + OVERHEAD_BYTES for passtime in stored))
 
     def stored_bytes(self) -> int:
         """Return the total length of the texts and bytes that the feed refers to."""

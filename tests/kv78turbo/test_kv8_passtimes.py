@@ -380,6 +380,44 @@ class RejectedTests(PasstimesTestCase):
                 self.sweep()
                 self.assertEqual(self.stored(), [])
 
+    def test_repeat_with_a_timestamp_after_receipt(self) -> None:
+        """A repeated row counts as first received: it undoes no correction, neither soon nor after its timestamp."""
+        row = {"LastUpdateTimeStamp": "2026-01-01T01:10:00+01:00", "WheelChairAccessible": "UNKNOWN"}
+        for correction in ("2026-01-01T01:00:01+01:00", "2026-01-01T01:05:00+01:00", "2026-01-01T01:10:01+01:00"):
+            for seconds in (1, 5 * MINUTE, 11 * MINUTE):
+                self.setUp()
+                self.ingest_rows(row)
+                self.clock.advance(1)
+                self.ingest_rows({"LastUpdateTimeStamp": correction, "TripStopStatus": "CANCEL"})
+                self.clock.advance(seconds)
+                self.ingest_rows(row)
+                self.assertEqual((self.only().trip_stop_status, self.rejected), ("CANCEL", {"older": 1}))
+                later = {"LastUpdateTimeStamp": "2026-01-01T01:15:00+01:00", "TripStopStatus": "ARRIVED"}
+                self.ingest_rows(later)
+                self.assertEqual(self.only().trip_stop_status, "ARRIVED")
+                self.ingest_rows({**later, "TripStopStatus": "DRIVING"})
+                self.assertEqual(self.only().trip_stop_status, "DRIVING")
+        self.clock.advance(HOUR)
+        self.sweep()
+        self.assertFalse(self.passtimes._receipts._receipts)
+
+    def test_repeated_message_with_a_timestamp_after_receipt(self) -> None:
+        """A repeated message or deletion counts as first received."""
+        ahead = "2026-01-01T01:10:00+01:00"
+        update = feed.general_message({"MessageTimeStamp": ahead})
+        deletion = feed.general_message_delete({}, published=ahead)
+        later = feed.general_message({"MessageTimeStamp": "2026-01-01T01:00:20+01:00"})
+        for messages, n_messages in (
+            ((update, feed.general_message_delete({}, published="2026-01-01T01:00:20+01:00"), update), 0),
+            ((update, later, update), 1),
+            ((deletion, later, deletion), 1),
+        ):
+            self.setUp()
+            for message in messages:
+                self.ingest(message)
+                self.clock.advance(30)
+            self.assertEqual((self.passtimes.n_messages, self.rejected), (n_messages, {"older": 1}))
+
     def test_fractions_of_a_second(self) -> None:
         """Up to seven fractional digits are read, and compared as numbers."""
         for older, newer in (

@@ -14,6 +14,7 @@ from govi_server.documents.ovapi import OvapiDocuments
 from govi_server.documents.siri import SiriDocuments
 from govi_server.kv78turbo.display import stop_display
 from govi_server.kv78turbo.feed import Feed
+from govi_server.kv78turbo.freshness import seconds_fresh
 from govi_server.kv78turbo.repetition import MIN_CENSUS, Repetition
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.modules.kv55_feed import Kv55Feed
@@ -124,6 +125,34 @@ class OverdueTests(RepetitionTestCase):
             self.assert_states("last_known")
             self.send("A")
             self.assert_states("current")
+
+    def test_slow_operator(self) -> None:
+        """An operator is fresh between its repetitions, and its overdue passtimes are unknown before last known."""
+        for interval, unknown_after, last_known_after in ((70, 350, 410), (90, 450, 510), (120, 600, 660)):
+            self.setUp()
+            self.send()
+            self.repeat("AB", interval, 10 * interval)
+            self.clock.advance(interval - 1)
+            board = self.board()
+            self.assertEqual(
+                (self.feed.freshness(board)[0], seconds_fresh(self.feed, board)), ("fresh", interval + 1)
+            )
+            self.assertEqual({self.feed.reliability(passtime) for passtime in board.passtimes}, {"current"})
+            self.clock.advance(interval + 2)
+            self.assertEqual(self.feed.freshness(self.board())[0], "stale")
+            self.setUp()
+            self.send()
+            self.repeat("AB", interval, 10 * interval)
+            for second in range(10, last_known_after + 20, 10):
+                self.clock.advance(10)
+                self.send("B")
+                self.assert_states(
+                    "current"
+                    if second <= unknown_after
+                    else "unknown"
+                    if second <= last_known_after
+                    else "last_known"
+                )
 
     def test_operators_are_independent(self) -> None:
         """The interval of one operator does not apply to another."""

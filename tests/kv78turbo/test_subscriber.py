@@ -560,7 +560,7 @@ class AddressTests(SynchronousTestCase):
             "", "feed.example:7817", "tcp://feed.example", "tcp://feed.example:", "tcp://feed.example:x",
             "tcp://feed.example:0", "tcp://feed.example:65536", "tcp://:7817", "tcp://*:7817", "tcp://a b:1",
             "tcp://\u00e9:1", "tcp://x:\u0661", "tcp://x:1/path", "http://x:1", "udp://x:1", "tcp:/x:1", "ipc://",
-            "inproc://", "ipc://" + 200 * "x", "tcp://x:1\n",
+            "inproc://", "ipc://" + 200 * "x", "tcp://x:1\n", "tcp://[::1:1", "tcp://::1]:1", "tcp://[]:1",
         ):  # fmt: skip
             with self.assertRaises(StartupError) as caught:
                 self.subscriber(ADDRESS, address)

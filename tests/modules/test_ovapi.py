@@ -7,7 +7,7 @@ from typing import Any
 from zope.interface.verify import verifyObject
 
 from govi_server.departures.timing_point import wgs84
-from govi_server.documents.ovapi import OvapiDocuments, current_passtime
+from govi_server.documents.ovapi import UNKNOWN_POSITION, OvapiDocuments, current_passtime
 from govi_server.modules.ovapi import PATHS, ovapi_modules
 from govi_server.web_handler import ICacheableModule
 from tests import feed as kv
@@ -148,7 +148,7 @@ class FormTests(OvapiTestCase):
             ["LineDirection", "SideCode", "NumberOfCoaches", "StopAreaCode", "MessageContent"],
         )
         for name, value in [
-            *((name, None) for name in ("Longitude", "Latitude")),
+            *zip(("Longitude", "Latitude"), UNKNOWN_POSITION, strict=True),
             *((name, "UNKNOWN") for name in ("TransportType", "DestinationCode")),
             ("OperatorCode", "LIN"),
             ("TimingPointName", CODE),

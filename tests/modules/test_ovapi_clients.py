@@ -44,13 +44,15 @@ REAL: dict[str, dict[str, str]] = {
         "LinePlanningNumber": "string", "LineName": "string", "LineDirection": "integer",
     },
     "StopOfLine": {"IsTimingStop": "boolean", "UserStopOrderNumber": "integer"},
-    "StopArea": {"TimingPointTown": "string", "TimingPointName": "string", "StopAreaCode": "string"},
+    "StopArea": {
+        "TimingPointTown": "string", "TimingPointName": "string", "StopAreaCode": "string",
+        "Longitude": "number", "Latitude": "number",
+    },
 }  # fmt: skip
-POSITION = ("Longitude", "Latitude")  # null if unknown, where OVapi has a place in France
 
 
 class ZodStop(Struct):
-    """The stop of a web client with a zod schema; positions are known once KV7 has them."""
+    """The stop of a web client with a zod schema."""
 
     Longitude: float
     Latitude: float
@@ -194,7 +196,7 @@ class TypeTests(FeedValuesTestCase):
             for name, real in members.items():
                 declared = properties[name].get("type") or {kind["type"] for kind in properties[name]["anyOf"]}
                 kind = real.removesuffix("?")
-                self.assertEqual(declared, {kind, "null"} if name in POSITION else kind, (struct, name))
+                self.assertEqual(declared, kind, (struct, name))
 
     def test_only_numbers_may_be_absent(self) -> None:
         """A text that is never absent in real responses is required; a number may be absent."""
@@ -256,9 +258,8 @@ class ClientTests(FeedValuesTestCase):
         for planning in (False, True):
             self.responses(({}, {}), planning=planning)
             self.read(has_numbers=True)
-            if planning:  # the position of a stop is unknown before
-                body = self.get(f"/tpc/{CODE},{OTHER}")
-                self.assertEqual(len(msgspec.json.decode(body, type=dict[str, ZodDocument])[CODE].Passes), 2)
+            body = self.get(f"/tpc/{CODE},{OTHER}")
+            self.assertEqual(len(msgspec.json.decode(body, type=dict[str, ZodDocument])[CODE].Passes), 1 + planning)
 
     def test_any_value(self) -> None:
         """Every client shows every departure, whatever a column that is no key contains."""

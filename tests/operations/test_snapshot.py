@@ -206,14 +206,16 @@ class SnapshotTests(SynchronousTestCase):
         snapshots.stopService()
         self.assertEqual(snapshots.incidents.counts, {"unwritable": 2})
 
-    def test_missing_directory_fails_startup(self) -> None:
-        """The program does not start if the snapshot's directory does not exist."""
-        snapshots = self.make_snapshots(self.program, "/nonexistent/snapshot")
-        error = self.assertRaises(StartupError, snapshots.startService)
-        self.assertEqual(
-            str(error),
-            "snapshot.file (--snapshot): cannot write /nonexistent/snapshot: /nonexistent is not a directory",
-        )
+    def test_impossible_file_fails_startup(self) -> None:
+        """The program does not start if the snapshot's directory does not exist, or its file is a directory."""
+        folder = self.path.parent
+        for path, reason in (
+            ("/nonexistent/snapshot", "/nonexistent is not a directory"),
+            (str(folder), "it is a directory"),
+        ):
+            error = self.assertRaises(StartupError, self.make_snapshots(self.program, path).startService)
+            self.assertEqual(str(error), f"snapshot.file (--snapshot): cannot write {path}: {reason}")
+        self.assertTrue(folder.is_dir())
 
     def test_unread_snapshot_is_not_overwritten(self) -> None:
         """A program that stops before it has read the snapshot does not overwrite it."""

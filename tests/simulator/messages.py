@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
+from itertools import chain
 
 from govi_server.departures.times import MINUTE
 from govi_server.kv78turbo import ctx
@@ -62,7 +63,7 @@ class TownMessages:
     def next_second(self) -> list[Message]:
         """Return the messages of the next second."""
         self.second += 1
-        return list(self.feed.messages(self.second))
+        return list(chain.from_iterable(self.feed.steps(self.second)))
 
     def rows(self) -> list[Row]:
         """Return the KV8 rows of the next second."""

@@ -134,7 +134,7 @@ class ReplayTests(SynchronousTestCase):
 
     def test_date_without_calendar(self) -> None:
         """With planning alone, the day on which it was sent becomes today."""
-        self.save("1.ctx", timetable_messages(TOWN, at(FRIDAY, 12))[1].ctx)
+        self.save("1.ctx", list(timetable_messages(TOWN, at(FRIDAY, 12)))[1].ctx)
         self.assertEqual(self.replay(FRIDAY).day, FRIDAY)
 
     def test_nothing_to_replay(self) -> None:

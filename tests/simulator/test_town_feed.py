@@ -2,14 +2,17 @@
 
 from datetime import date, timedelta
 from functools import cache
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.times import HOUR, MINUTE, moment, read_time
+from govi_server.simulator import town_feed
 from govi_server.simulator.kv78_rows import COLUMNS, journeys_in_kv8, passtime_rows
 from govi_server.simulator.town import STATION
 from govi_server.simulator.town_feed import (
     CYCLE_SECONDS,
+    JOURNEYS_PER_STEP,
     TIMETABLE_CYCLE_SECONDS,
     general_message,
     timetable_messages,
@@ -278,6 +281,20 @@ class PasstimeTests(SynchronousTestCase):
         ]
         self.assertEqual(set(counts[:-1]), {50})
         self.assertLessEqual(counts[-1], 50)
+
+    def test_steps_are_short(self) -> None:
+        """A step makes one message at most, and the rows of a few journeys: the demo's clients wait meanwhile."""
+        for start in (at(FRIDAY, 8), at(FRIDAY, 23, 59) + 59):
+            town = TownMessages(start)
+            for second in range(3):
+                town.second = second
+                with patch.object(town_feed, "passtime_rows", wraps=passtime_rows) as made:
+                    before, steps = 0, 0
+                    for messages in town.feed.steps(second):
+                        self.assertLessEqual(len(messages), 1)
+                        self.assertLessEqual(made.call_count - before, JOURNEYS_PER_STEP)
+                        before, steps = made.call_count, steps + 1
+                self.assertGreater(steps, made.call_count / JOURNEYS_PER_STEP)
 
     def test_general_message(self) -> None:
         """A general message at the station is sent immediately, repeated, and deleted by its key."""

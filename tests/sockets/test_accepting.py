@@ -129,6 +129,25 @@ class ThrottleTests(FilesTestCase):
         throttle.remove(cast(Any, port))
         self.assertEqual(clock.getDelayedCalls(), [])
 
+    def test_frequent_pauses_are_logged_once_a_minute(self) -> None:
+        """Pauses that alternate with accepting are logged at most once a minute, with the number of omitted ones."""
+        files = self.set_files(64, 36)
+        throttle, port, clock = self.listen(files, 100_000)
+        with capturedLogs() as events:
+            for _ in range(61):
+                self.run_turns(throttle, port)
+                files.used = 36
+                clock.advance(1)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                "server: accepting paused (too many open files)",
+                "server: accepting resumed",
+                "server: accepting paused (too many open files) (and 59 more of this kind since the last such line)",
+                "server: accepting resumed",
+            ],
+        )
+
     def test_a_connection_is_accepted_each_second_while_others_use_the_files(self) -> None:
         """While files stay in use, one connection is accepted each second, until half of those are left."""
         files = self.set_files(64, 60)
