@@ -8,7 +8,6 @@ from twisted.internet import protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
     INegotiated,
     IProtocolNegotiationFactory,
     IReactorTime,
@@ -118,7 +117,13 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         }
         self.reports = TimeoutHandler(clock, REPORT_INTERVAL, self._report)
         self._drained: Deferred[None] | None = None
-        self._drain_calls: list[IDelayedCall] = []
+        grace = min(DRAIN_GRACE_SECONDS, limits.drain)
+        # From the start of draining: deadlines of connections, so that no turn of the reactor ends all of them.
+        self._drain_timeouts = (
+            TimeoutHandler(clock, 0.0, _end_stream),
+            TimeoutHandler(clock, grace, _close_idle),
+            TimeoutHandler(clock, limits.drain, Connection.disconnect),
+        )
 
     def logPrefix(self) -> str:
         """Return the name in Twisted's own log lines."""
@@ -187,35 +192,21 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         self._drained = drained = Deferred[None]()
         connections = list(self.connections.values())
         for connection in connections:
-            if connection.state is State.DISCARDING:
-                connection.close()
-            else:
-                connection.handler.end_stream()
+            self._start_draining(connection)
         requests = sum(not (connection.is_ending or connection.is_idle) for connection in connections)
         if requests:
             self.log.info("{name}: draining {requests}", name=self.name, requests=pluralize(requests, "request"))
-        self._drain_calls = [
-            self.clock.callLater(min(DRAIN_GRACE_SECONDS, self.limits.drain), self._close_idle),
-            self.clock.callLater(self.limits.drain, self._disconnect_all),
-        ]
         if not connections:
             self._end()
         return drained
 
-    def _close_idle(self) -> None:
-        for connection in [connection for connection in self.connections.values() if connection.is_idle]:
-            connection.close()
-
-    def _disconnect_all(self) -> None:
-        for connection in list(self.connections.values()):
-            connection.disconnect()
+    def _start_draining(self, connection: Connection) -> None:
+        for timeout in self._drain_timeouts:
+            timeout.start(connection)
 
     def _end(self) -> None:
-        for timeout in (*self.timeouts.values(), self.reports):
+        for timeout in (*self.timeouts.values(), self.reports, *self._drain_timeouts):
             timeout.cancel()
-        for call in self._drain_calls:
-            if call.active():
-                call.cancel()
         if self._drained is not None:
             self._drained.callback(None)
             self._drained = None
@@ -225,6 +216,8 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         self.connections[handler] = connection = Connection(sock, handler, self)
         self._set_max_records()
         self.reports.start(connection)
+        if self._drained is not None:
+            self._start_draining(connection)
         return connection
 
     def closed(self, connection: Connection) -> None:
@@ -232,8 +225,11 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         del self.connections[connection.handler]
         self._set_max_records()
         self.access.release_connection(connection.handler.accepted_from)
-        if self._drained is not None and not self.connections:
-            self._end()
+        if self._drained is not None:
+            for timeout in self._drain_timeouts:
+                timeout.stop(connection)
+            if not self.connections:
+                self._end()
 
     def _set_max_records(self) -> None:
         self.max_records = min(max(MAX_RECORDS // (len(self.connections) or 1), MIN_REQUESTS), MAX_REQUESTS)
@@ -241,3 +237,16 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
     def _report(self, connection: Connection) -> None:
         connection.handler.record.flush("open")
         self.reports.start(connection)
+
+
+def _end_stream(connection: Connection) -> None:
+    """End what has no end of its own: a stream, or the discarding of a body."""
+    if connection.state is State.DISCARDING:
+        connection.close()
+    else:
+        connection.handler.end_stream()
+
+
+def _close_idle(connection: Connection) -> None:
+    if connection.is_idle:
+        connection.close()

@@ -3,6 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server import server
+from govi_server.http.state import MAX_EXPIRED_IN_TURN
 from tests.client import WireTestCase
 
 
@@ -82,6 +83,23 @@ class DrainTests(WireTestCase):
         client.send(b"P/1.1\r\nHost: x\r\n\r\n")
         self.assertEqual(client.response().body, b"a")
         self.assertTrue(client.closed)
+
+    def test_connections_end_in_several_turns(self) -> None:
+        """Many connections are not all ended in the same turn of the reactor."""
+        clients = [self.client() for _ in range(3 * MAX_EXPIRED_IN_TURN)]
+        drained = self.server.drain()
+        self.clock.advance(0)
+        self.clock.rightNow += 1
+        most = 0
+        while not all(client.closed for client in clients):
+            before = sum(client.closed for client in clients)
+            call = self.clock.calls.pop(0)
+            call.func(*call.args, **call.kw)
+            most = max(most, sum(client.closed for client in clients) - before)
+        self.assertEqual(most, MAX_EXPIRED_IN_TURN)
+        for client in clients:
+            client.leave()
+        self.successResultOf(drained)
 
     def test_draining_is_bounded(self) -> None:
         """After 13 s a request in flight gets its 406, and connections that remain open are aborted."""

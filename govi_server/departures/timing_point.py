@@ -1,6 +1,7 @@
 """TimingPoints: the format of their codes, and their positions."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,6 +21,7 @@ TIMING_POINT_CODE_FORMAT = f"1 to {MAX_TIMING_POINT_CODE} digits"
 
 _TRANSFORMER = Transformer.from_crs("EPSG:28992", "EPSG:4326", always_xy=True)  # takes 30 ms
 _CODE = re.compile(TIMING_POINT_CODE_PATTERN)
+_CODES = re.compile(f"{TIMING_POINT_CODE_PATTERN}(?:,{TIMING_POINT_CODE_PATTERN})*+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +56,8 @@ def wgs84(x: int, y: int) -> tuple[float, float]:
 def is_timing_point_code(text: str) -> bool:
     """Return whether a text is a TimingPointCode: 1 to 10 ASCII digits."""
     return _CODE.fullmatch(text) is not None
+
+
+def are_timing_point_codes(texts: Iterable[str]) -> bool:
+    """Return whether texts without commas are all TimingPointCodes, at least one: a tenth of the time for 1,000."""
+    return _CODES.fullmatch(",".join(texts)) is not None

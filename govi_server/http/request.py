@@ -11,7 +11,8 @@ from typing import Any
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # The characters of a URI (RFC 3986 section 2), but no fragment (RFC 9112 section 3.2).
-_TARGET = rb"(?:[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+"
+# Possessive quantifiers (++) never backtrack: a target of 9 kB takes microseconds.
+_TARGET = rb"(?:[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=]++|%[0-9A-Fa-f]{2})++"
 _REQUEST_LINE = re.compile(rb"(%b) (%b) HTTP/([0-9])\.([0-9])" % (_TOKEN, _TARGET))
 # A value consists of visible characters, obs-text, spaces and tabs. Surrounding spaces and tabs are stripped later,
 # because an expression that excludes them needs quadratic time.

@@ -17,6 +17,10 @@ MAX_EXPIRED_IN_TURN = 20
 """Connections whose deadline is handled in one turn of the reactor: a response and the end of each, a tenth of a
 millisecond or more."""
 
+MAX_EXPIRY_SECONDS = 0.002
+"""Time after which the others are handled in the next turn: the end of one frees what its request has made so far,
+such as a thousand boards."""
+
 
 class TimeoutHandler(Generic[_Connection]):
     """Deadlines of one length for many connections: calls expire(connection) at each deadline.
@@ -80,6 +84,8 @@ class TimeoutHandler(Generic[_Connection]):
                 self._expire(connection)
             except Exception:
                 self.log.failure("Handling a deadline failed")  # the other deadlines are still checked
+            if not 0 <= self._clock.seconds() - now < MAX_EXPIRY_SECONDS:
+                break
         self._call = self._clock.callLater(0, self._check)
 
 

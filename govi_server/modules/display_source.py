@@ -64,12 +64,12 @@ class FeedDisplays:
 
     def version(self, codes: Sequence[str]) -> object:
         """Return a token that changes with the feed's state and with data about these stops."""
-        return (self.feed.state, *map(self.feed.boards.version, codes))
+        return self.feed.state, *self.feed.boards.versions(codes)
 
     def cost(self, codes: Sequence[str], query: Query) -> int:
         """Return the cost of the display of stops; see web_handler.Responder."""
         horizon = query.horizon_or(DEFAULT_HORIZON)
-        return sum(self.feed.boards.cost(code, horizon) for code in codes)
+        return self.feed.boards.cost(codes, horizon)
 
     async def display(self, codes: list[str], query: Query) -> DisplayResult:
         """Return the display of the stops."""

@@ -9,7 +9,7 @@ from zope.interface import implementer
 from govi_server.departures.board import Trip
 from govi_server.departures.query import DEFAULT_HORIZON, Query
 from govi_server.departures.times import DAY, parse_resolved, write_time
-from govi_server.departures.timing_point import is_timing_point_code
+from govi_server.departures.timing_point import are_timing_point_codes
 from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import Representation, represent
 from govi_server.http.negotiation import prefers_gzip
@@ -76,12 +76,12 @@ class Kv55Feed(Service):
         """Parse the TimingPointCodes, the filters and the content coding. Raises InvalidParameter."""
         text = env["path_info"].removeprefix(f"/{self.name}").removeprefix("/").removesuffix("/")
         codes, compressed = read_list(text, "TimingPointCodes"), prefers_gzip(env)
-        if not codes or not all(map(is_timing_point_code, codes)):
+        if not are_timing_point_codes(codes):
             headers = (NO_STORE,)
             return Responder(lambda: _error("404 Not Found", text, "Invalid TimingPointCode", headers))
         query = read_query(env.get("query_string", ""))
         horizon = query.horizon_or(DEFAULT_HORIZON)
-        cost = sum(self.feed.boards.cost(code, horizon) for code in codes)
+        cost = self.feed.boards.cost(codes, horizon)
         if len(codes) == 1 and query == Query():
             return Responder(partial(self._respond, codes[0], text, compressed), stop_of(codes), cost)
         fetch = partial(self._fetch, codes, text, query, compressed)

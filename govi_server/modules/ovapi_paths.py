@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from govi_server.departures.query import Query
-from govi_server.departures.timing_point import is_timing_point_code
+from govi_server.departures.timing_point import are_timing_point_codes
 from govi_server.documents.json_pieces import json_object
 from govi_server.documents.ovapi import OVAPI_HORIZON, OvapiDocuments
 from govi_server.http.caching.cached_response import CachedResponse
@@ -162,7 +162,7 @@ class StopPaths(OvapiPaths):
             areas = self.feed.timetable.points_of_area
             return Responder(lambda: self.error_response("unknown" if areas or self.feed.is_complete else "down"))
         horizon = request.query.horizon_or(OVAPI_HORIZON)
-        cost = sum(self.feed.boards.cost(code, horizon) for _, code in stops)
+        cost = self.feed.boards.cost((code for _, code in stops), horizon)
         if len(stops) > 1 or request.query != Query():
             fetch = partial(self.fetch, request)
             return Responder(lambda: fetch, self.stop(request), cost)
@@ -170,7 +170,7 @@ class StopPaths(OvapiPaths):
 
     def stop(self, request: OvapiRequest) -> str:
         """Return the stop of a request, for its statistics."""
-        return stop_of(request.codes) if all(map(is_timing_point_code, request.codes)) else ""
+        return stop_of(request.codes) if are_timing_point_codes(request.codes) else ""
 
     def stops(self, member: str) -> Collection[str]:
         """Return the stops of a member of the list."""

@@ -9,7 +9,7 @@ from govi_server.departures.timing_point import (
     MAX_TIMING_POINT_CODE,
     TIMING_POINT_CODE_FORMAT,
     TIMING_POINT_CODE_PATTERN,
-    is_timing_point_code,
+    are_timing_point_codes,
 )
 from govi_server.http.negotiation import best_language
 from govi_server.http.parameters import Enum, Integer, InvalidParameter, Parameter, String, parse_query
@@ -77,7 +77,7 @@ def read_list(text: str, name: str) -> list[str]:
 def read_codes(text: str) -> tuple[str, ...]:
     """Parse comma-separated TimingPointCodes; return () if one is invalid. Raises InvalidParameter for too many."""
     codes = tuple(read_list(text, "TimingPointCodes"))
-    return codes if all(map(is_timing_point_code, codes)) else ()
+    return codes if are_timing_point_codes(codes) else ()
 
 
 LIMIT = Parameter("limit", Integer("departures", 1, 9999), "The maximum number of departures of each stop.", 5)
@@ -113,7 +113,7 @@ TIMING_POINT_CODE = String(
 
 def split(text: str) -> list[str]:
     """Return the distinct members of a comma-separated list, in order; empty ones are ignored."""
-    return list(dict.fromkeys(code for code in text.split(",") if code))
+    return list(filter(None, dict.fromkeys(text.split(","))))
 
 
 def stop_of(codes: Sequence[str]) -> str:

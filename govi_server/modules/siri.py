@@ -142,7 +142,7 @@ class Siri(Service):
         except InvalidParameter as error:
             condition = other_error(str(error))
             return Responder(lambda: self._error("400 Bad Request", (NO_STORE,), condition))
-        cost = self._feed.boards.cost(request.code, _horizon(request))
+        cost = self._feed.boards.cost((request.code,), _horizon(request))
         return Responder(partial(self._respond, request), cost=cost)
 
     def _respond(self, request: SiriRequest) -> CachedResponse | Fetch:

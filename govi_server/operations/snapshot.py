@@ -211,11 +211,16 @@ def write(records: Iterator[Record], path: Path) -> Iterator[None]:
     try:
         with open(number, "wb") as file:
             file.write(HEADER + columns)
+            begun = 0
             for record in records:
                 data = encode(record)
                 data = _LENGTH.pack(len(data)) + data
                 checksum = zlib.crc32(data, checksum)
                 file.write(data)
+                if file.tell() - begun > STEP_BYTES:
+                    file.flush()
+                    _begin_writeback(number)
+                    begun = file.tell()
                 yield
             file.write(_LENGTH.pack(0) + _LENGTH.pack(checksum))
             file.flush()
@@ -223,6 +228,12 @@ def write(records: Iterator[Record], path: Path) -> Iterator[None]:
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _begin_writeback(descriptor: int) -> None:
+    """Let the kernel write a file to disk from now on: otherwise fsync() waits for all of it, 50 ms for 100 MB."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # Linux writes pages before it drops them
 
 
 def read(file: BinaryIO) -> Iterator[Record | None]:

@@ -29,6 +29,8 @@ from govi_server.sockets.tls import TLSTransport
 BACKLOG = 1024
 """Connections that may wait to be accepted; clients of further ones retry after a second. Twisted's default is 50."""
 
+READ_BYTES = 12 << 10
+"""Bytes that are read from a connection at once. Twisted's 64 kB, in chunks of one byte each, need 40 ms to parse."""
 
 OnListening = Callable[[IAddress, str], None]
 """Called with the address of an endpoint that listens, and the scheme of its URL."""
@@ -158,8 +160,14 @@ def _prepare(port: tcp.Port, reactor: object, accepting: AcceptThrottle) -> None
     if poller.IS_AVAILABLE:
         transport: Any = port.transport
         connections = poller.Poller(reactor)
+
+        def accepted(*args: Any) -> tcp.Server:
+            server: tcp.Server = transport(*args[:-1], connections)
+            server.bufferSize = READ_BYTES
+            return server
+
         # Declared as a class, but only called, with the reactor as its last argument.
-        port.transport = cast(type[tcp.Server], lambda *args: transport(*args[:-1], connections))
+        port.transport = cast(type[tcp.Server], accepted)
     if port.backlog is not None and port.backlog < BACKLOG:  # that of an adopted socket is set by systemd
         port.socket.listen(BACKLOG)  # changes the backlog of a listening socket (listen(2) of Linux)
     if port.addressFamily in (AF_INET, AF_INET6):

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from typing import Any, cast
 
+from msgspec import structs
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.display import DepartureDisplay, DisplayRow, RowState, StopDisplay, StopState
@@ -19,7 +20,7 @@ MINUTE = 60
 def row(planned: float, expected: float, state: RowState = "on_time", line: str = "4", **values: str) -> DisplayRow:
     """Return a row that is planned and expected this many minutes after NOW."""
     base = DisplayRow(line, "Strand", NOW + planned * MINUTE, NOW + expected * MINUTE, state)
-    return replace(base, **values)  # type: ignore[arg-type]
+    return structs.replace(base, **values)
 
 
 def display(*rows: DisplayRow, state: StopState = "live", **values: object) -> DepartureDisplay:

@@ -31,7 +31,9 @@ from tests.http.test_state import (
     request,
 )  # fmt: skip
 
-CACHED_OBJECTS = Counter(Client=2, MemoEntry=1, Board=2, Trip=2, Entry=2, CachedResponse=9, Representation=9)
+CACHED_OBJECTS = Counter(
+    Client=2, MemoEntry=1, SerializedResponse=1, Board=2, Trip=2, Entry=2, CachedResponse=9, Representation=9
+)
 """Objects that a server caches, whatever its connections do; there may be fewer."""
 
 MISS = request("/kv55/57330431")

@@ -26,6 +26,7 @@ from govi_server.http.parameters import InvalidParameter
 from govi_server.http.request import Environ
 from govi_server.http.state import (
     MAX_EXPIRED_IN_TURN,
+    MAX_EXPIRY_SECONDS,
     TABLE,
     Deadline,
     InvalidTransition,
@@ -266,6 +267,7 @@ class World:
     def drain(self) -> None:
         if not self.server.draining:
             self.server.drain()
+            self.clock.advance(0)
 
     def close(self, which: int) -> None:
         """Close a connection, as its keep-alive deadline does."""
@@ -433,6 +435,25 @@ class TimeoutHandlerTests(SynchronousTestCase):
             turns += 1
         self.assertEqual(turns, 1000 // MAX_EXPIRED_IN_TURN)
         self.assertEqual(expired, [*range(1000)])
+
+    def test_expensive_deadlines_expire_in_turns_of_their_own(self) -> None:
+        """After a deadline whose handling took long, the others are handled in later turns."""
+        clock = Clock()
+        expired: list[int] = []
+
+        def expire(n: int) -> None:
+            expired.append(n)
+            clock.rightNow += MAX_EXPIRY_SECONDS
+
+        timeouts: TimeoutHandler[int] = TimeoutHandler(clock, 13.0, expire)
+        for n in range(5):
+            timeouts.start(n)
+        clock.rightNow += 13
+        for n in range(1, 6):
+            (call,) = clock.calls
+            clock.calls.clear()
+            call.func(*call.args, **call.kw)
+            self.assertEqual(len(expired), n)
 
 
 class ConnectionTests(SynchronousTestCase):

@@ -112,6 +112,7 @@ class UnreadBodyTests(WireTestCase):
         client = self.client()
         client.send(head(b"PUT", b"/parrot/x", b"Content-Length: 3") + b"a")
         self.server.drain()
+        self.clock.advance(0)
         self.assertTrue(client.closed)
 
 

@@ -144,6 +144,11 @@ class BoundsTests(SynchronousTestCase):
         )
         self.assertLess(len(write_dris_55([board])), 2 * len(data))
 
+    def test_attributes_of_unknown_elements_are_bounded(self) -> None:
+        """The attributes of unknown elements count as much as the elements."""
+        self.assertRaises(BadMessage, read_dris_55, message(unknown("<q a='b' c='d'/>" * 1_500)), NOW)
+        self.assertEqual(len(read_dris_55(message(unknown("<q a='b' c='d'/>" * 1_000)), NOW)), 1)
+
     def test_ordinary_boards_are_read(self) -> None:
         """Boards many times as long as GOVI's are read, with a few unknown elements in each trip."""
         extended = TRIP.replace("</Trip>", "<x:Platform xmlns:x='urn:x'>1</x:Platform><Color>red</Color></Trip>")

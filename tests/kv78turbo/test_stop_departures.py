@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.times import HOUR, MINUTE
-from govi_server.kv78turbo.stop_departures import MAX_VALID_SECONDS, StopDepartures
+from govi_server.kv78turbo.stop_departures import ENTRY_BYTES, MAX_VALID_SECONDS, StopDepartures
 from govi_server.runtime.cooperative import run_now
 from govi_server.settings import FeedLimitSettings
 from tests import feed as kv
@@ -359,10 +359,20 @@ class CacheTests(StopDeparturesTestCase):
         """Beyond the size limit the least recently used entries are evicted."""
         codes = ["1", "2", "3"]
         ingest(self.feed, kv.passtimes(*(live("1", 30, TimingPointCode=code) for code in codes)))
-        self.feed.boards._size = 2 * len("1 passtimes")
+        self.feed.boards._size = 2 * (len("1 passtimes") + ENTRY_BYTES)
         for code, n_renderings in [("1", 1), ("2", 2), ("1", 2), ("3", 3), ("1", 3), ("2", 4), ("3", 5)]:
             self.rendered(code)
             self.assertEqual(self.n_renderings, n_renderings)
+
+    def test_small_entries_are_bounded(self) -> None:
+        """An entry counts as the memory that it needs, which is much more than a small body."""
+        codes = [str(code) for code in range(20)]
+        ingest(self.feed, kv.passtimes(*(live("1", 30, TimingPointCode=code) for code in codes)))
+        self.feed.boards._size = 10 * ENTRY_BYTES
+        for code in codes:
+            self.rendered(code)
+        self.assertEqual(self.boards.entries, 9)
+        self.assertGreater(self.boards.bytes, 9 * ENTRY_BYTES)
 
     def test_too_large_for_the_cache(self) -> None:
         """Documents larger than the cache are returned but not cached."""

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from itertools import product
 from typing import Any
 
+from msgspec import structs
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.colors import MIN_CONTRAST, contrast
@@ -59,7 +60,7 @@ STOP_WORDS: dict[StopState, tuple[str, str, str, str]] = {
 def row(planned: float, expected: float, state: RowState = "on_time", line: str = "4", **values: str) -> DisplayRow:
     """Return a row. planned and expected: times in minutes after NOW."""
     row = DisplayRow(line, "Strand", NOW + planned * MINUTE, NOW + expected * MINUTE, state)
-    return replace(row, **values)  # type: ignore[arg-type]
+    return structs.replace(row, **values)
 
 
 def make_display(*rows: DisplayRow, state: StopState = "live", **values: object) -> DepartureDisplay:

@@ -280,6 +280,7 @@ class EventsTests(LiveTestCase):
         client = self.listen()
         self.events_of(client)
         drained = self.server.drain()
+        self.clock.advance(0)
         self.assertEqual(self.events_of(client), ["bye"])
         self.assertTrue(client.closed)
         client.leave()
@@ -317,6 +318,7 @@ class EventsTests(LiveTestCase):
         self.set_expected(8)
         self.clock.advance(CHECK_INTERVAL)
         self.server.drain()
+        self.clock.advance(0)
         for client in clients:
             first, *events = parse_event_stream(client.received().partition(b"\r\n\r\n")[2])
             self.assertEqual(first.fields[0], "retry")

@@ -1,7 +1,9 @@
 """Tests of operations.snapshot: a warm restart."""
 
+import os
 import struct
 import zlib
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -18,11 +20,13 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.kv8_columns import KEY_NAMES, VALUE_NAMES
 from govi_server.operations.snapshot import (
     HEADER,
+    BoardRecord,
     Columns,
     OperatorsRecord,
     Record,
     Snapshots,
     StopRecord,
+    StoredBoard,
     read,
     write,
 )
@@ -149,6 +153,16 @@ class SnapshotTests(SynchronousTestCase):
         self.assertTrue(self.path.read_bytes().startswith(HEADER))
         self.assertEqual([path.name for path in self.path.parent.iterdir()], ["snapshot"])
         snapshots.stopService()
+
+    def test_large_snapshot_is_written_to_disk_in_between(self) -> None:
+        """The kernel writes parts of a large snapshot while the next ones are made, so that its end is brief."""
+        synced: list[int] = []
+        self.patch(os, "posix_fadvise", lambda number, *arguments: synced.append(os.fstat(number).st_size))
+        board = BoardRecord("kv55", StoredBoard(CODE, (Trip(destination_name="x" * 100_000),), NOW))
+        for _ in write(iter([board] * 50), self.path):
+            pass
+        self.assertGreater(len(synced), 3)
+        self.assertLess(max(after - before for before, after in pairwise([0, *synced])), 2 << 20)
 
     def test_two_programs_write_one_file(self) -> None:
         """Snapshots that two programs write at the same time are complete; what a killed program left is removed."""

@@ -1,13 +1,17 @@
 """Listening on endpoints."""
 
 from errno import EADDRINUSE
+from socket import socket, socketpair
+from typing import Any
 
 from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.internet.tcp import Port
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, formatEvent
 
 from govi_server.errors import StartupError
-from govi_server.sockets.listener import Listener, server_service
+from govi_server.sockets.listener import READ_BYTES, Listener, server_service
 from tests.client import WireTestCase
 
 
@@ -69,6 +73,22 @@ class ListenerTests(WireTestCase):
         self.assertEqual(client.response().body, b"a")
         client.leave()
         self.successResultOf(stopped)
+
+    def test_little_is_read_at_once(self) -> None:
+        """A connection reads few bytes at once: a body in chunks of a byte each is slow to parse."""
+        reactor = MemoryReactorClock()
+        listener = Listener(reactor, "--listen", "tcp:8080", self.server)
+        port = Port(8080, ServerFactory(), reactor=reactor)
+        port.socket = socket()
+        self.addCleanup(port.socket.close)
+        listener._prepare(port)
+        ours, theirs = socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        transport: Any = port.transport
+        address = ("127.0.0.1", 50000)
+        connection = transport(ours, Protocol(), address, port, 1, reactor)
+        self.assertEqual(connection.bufferSize, READ_BYTES)
 
     def test_port_in_use_is_reported(self) -> None:
         """The error of a port in use names the setting and the endpoint, and the probable cause."""
