@@ -1,4 +1,7 @@
-"""The service tree of govi-cache, made from a Config; the only module that imports all packages."""
+"""The service tree of govi-cache, made from a Config; the only module that imports all packages.
+
+Longer than other modules, since every component is made here, each in a few lines.
+"""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""Tests of operations.snapshot: a warm restart."""
+"""Tests of operations.snapshot and operations.snapshot_file: a warm restart."""
 
 import os
 import struct
@@ -18,13 +18,13 @@ from govi_server.departures.cache import BoardCache
 from govi_server.errors import StartupError
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.kv8_columns import KEY_NAMES, VALUE_NAMES
-from govi_server.operations.snapshot import (
+from govi_server.operations.snapshot import Snapshots
+from govi_server.operations.snapshot_file import (
     HEADER,
     BoardRecord,
     Columns,
     OperatorsRecord,
     Record,
-    Snapshots,
     StopRecord,
     StoredBoard,
     read,
