@@ -10,15 +10,13 @@ from unittest.mock import patch
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.kv78turbo import ctx
-from govi_server.kv78turbo.feed import MAX_SUBSCRIPTIONS, Feed
+from govi_server.kv78turbo import ctx, operators, passtime_index
+from govi_server.kv78turbo import feed as feed_module
+from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.kv8_columns import COLUMNS
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
 from govi_server.kv78turbo.message_store import MAX_STOP_MESSAGES
-from govi_server.kv78turbo.operators import MAX_OPERATORS
 from govi_server.kv78turbo.passtime_index import (
-    MAX_JOURNEY_PASSTIMES,
-    MAX_STOP_PASSTIMES,
     OVERHEAD_BYTES,
     StoredPasstime,
 )
@@ -30,8 +28,8 @@ from tests.doubles import ingest, live_feed
 
 CODE = "30000001"
 ROWS_PER_MESSAGE = 100
-LIMIT = 200
-"""Of the tables whose limit is a setting."""
+LIMIT = 100
+"""Of the tables whose limit is a setting, or a constant that is lowered here."""
 
 
 def passtimes(*columns: str) -> Callable[[Sequence[str]], bytes]:
@@ -80,12 +78,11 @@ def journeys(feed: Feed) -> list[str]:
 
 TABLES = (
     Table("passtimes", passtimes("TimingPointCode"), journeys),
-    Table("passtimes at a stop", passtimes(), journeys, MAX_STOP_PASSTIMES),
+    Table("passtimes at a stop", passtimes(), journeys),
     Table(
         "passtimes of a journey",
         lambda names: kv.passtimes(*({"UserStopOrderNumber": name, "TimingPointCode": name} for name in names)),
         lambda feed: [key.rpartition(b"|")[2].decode() for keys in feed.passtimes.journeys.values() for key in keys],
-        MAX_JOURNEY_PASSTIMES,
     ),
     Table("stops", passtimes("TimingPointCode"), lambda feed: feed.passtimes.stops),
     Table(
@@ -94,9 +91,9 @@ TABLES = (
         lambda feed: [line for _, line, _ in feed.passtimes.lines],
         2 * LIMIT,
     ),
-    Table("operators", passtimes("DataOwnerCode"), lambda feed: feed.passtimes.last_heard, MAX_OPERATORS),
-    Table("updates of operators", passtimes("DataOwnerCode"), lambda feed: feed.passtimes.last_update, MAX_OPERATORS),
-    Table("subscriptions", subscriptions, lambda feed: feed.subscriptions, MAX_SUBSCRIPTIONS),
+    Table("operators", passtimes("DataOwnerCode"), lambda feed: feed.passtimes.last_heard),
+    Table("updates of operators", passtimes("DataOwnerCode"), lambda feed: feed.passtimes.last_update),
+    Table("subscriptions", subscriptions, lambda feed: feed.subscriptions),
     Table(
         "messages",
         lambda names: kv.general_message(*({"MessageCodeNumber": name, "TimingPointCode": name} for name in names)),
@@ -156,15 +153,17 @@ class FullTablesTests(SynchronousTestCase):
     """Invented entries beyond the limit of each table, and real ones."""
 
     def setUp(self) -> None:
+        self.patch(passtime_index, "MAX_STOP_PASSTIMES", LIMIT)
+        self.patch(passtime_index, "MAX_JOURNEY_PASSTIMES", LIMIT)
+        self.patch(operators, "MAX_OPERATORS", LIMIT)
+        self.patch(feed_module, "MAX_SUBSCRIPTIONS", LIMIT)
         self.clock = Clock()
         self.clock.advance(NOW)
         self.feed = self.make_feed()
 
     def make_feed(self) -> Feed:
         limits = PasstimeSettings(passes=2 * LIMIT, bytes=LIMIT * 3000, stops=LIMIT, messages=LIMIT)
-        if self.table.name == "passtimes at a stop" or self.table.limit >= MAX_OPERATORS:
-            limits = PasstimeSettings()
-        elif self.table.name == "passtimes":
+        if self.table.name == "passtimes":
             limits = PasstimeSettings(passes=LIMIT)
         return live_feed(self.clock, passtimes=limits, timetable=PlanningSettings(planned=LIMIT, names=LIMIT))
 

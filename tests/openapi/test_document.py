@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import product
 from typing import Any
 from unittest import mock
@@ -33,6 +34,18 @@ HTTP_FIELDS = {
     "access-control-allow-origin", "access-control-expose-headers", "access-control-allow-headers",
     "content-security-policy", "referrer-policy", "x-content-type-options",
 }  # fmt: skip
+
+
+@lru_cache
+def document_of(source: str) -> bytes:
+    """Return the document of a program."""
+    return Program(source).request("/openapi.json").body
+
+
+@lru_cache
+def operations_of(source: str) -> list[Operation]:
+    """Return the operations of a program."""
+    return list(Program(source).operations)
 
 
 def programs(source: str) -> Iterator[Program]:
@@ -182,7 +195,7 @@ class DocumentationTests(SynchronousTestCase):
     def test_references_are_resolved(self) -> None:
         """Each reference of the document points to one of its schemas, and each schema is referenced."""
         for source in SOURCES:
-            text = Program(source).request("/openapi.json").body.decode()
+            text = document_of(source).decode()
             references = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
             self.assertEqual(references, set(json.loads(text)["components"]["schemas"]))
 
@@ -217,7 +230,7 @@ class DocumentationTests(SynchronousTestCase):
 
     def test_examples_of_parameters_are_valid(self) -> None:
         """A parameter's example is valid for its schema and its parser."""
-        for operation in (operation for source in SOURCES for operation in Program(source).operations):
+        for operation in (operation for source in SOURCES for operation in operations_of(source)):
             names = [parameter.name for parameter in operation.parameters if parameter.place == "path"]
             segments = operation.template.split("{")[1:]
             self.assertEqual(sorted(names), sorted(segment.split("}")[0] for segment in segments))
@@ -231,7 +244,7 @@ class DocumentationTests(SynchronousTestCase):
         names = ("kv55", "Kv55", "kv-55", "a-b", "aB", "stop")
         modules = [Kv55Gateway(name, mock.Mock()) for name in names]
         description = Documentation(lambda: modules, "1", UNLIMITED)
-        texts = [Program(source).request("/openapi.json").body for source in SOURCES]
+        texts = [document_of(source) for source in SOURCES]
         for text in (*texts, description.json):
             paths = json.loads(text)["paths"]
             ids = [operation["operationId"] for path in paths.values() for operation in path.values()]
@@ -254,7 +267,7 @@ class DocumentationTests(SynchronousTestCase):
                 yield value
 
         for source in SOURCES:
-            found = list(arrays(json.loads(Program(source).request("/openapi.json").body)))
+            found = list(arrays(json.loads(document_of(source))))
             self.assertGreater(len(found), 1)
             self.assertEqual([array for array in found if not array.get("items")], [])
 
@@ -262,7 +275,7 @@ class DocumentationTests(SynchronousTestCase):
         """Each example of a parameter and of a response is valid for the schema beside it."""
         checked = set()
         for source in SOURCES:
-            document = json.loads(Program(source).request("/openapi.json").body)
+            document = json.loads(document_of(source))
             for path, operations in document["paths"].items():
                 for operation in operations.values():
                     for parameter in operation["parameters"]:
