@@ -1,10 +1,11 @@
 """Tests of govi_server.statistics.log, and of the clients' addresses in it."""
 
+import errno
 import json
 import os
-import resource
 from tempfile import TemporaryDirectory
 from typing import cast
+from unittest import mock
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
@@ -169,14 +170,18 @@ class StatisticsLogTests(WireTestCase):
         """Lines that cannot be written are lost, counted, and logged once; later lines are complete."""
         log = StatisticsLog("govi-cache", self.path, 10**6, 2, self.clock)
         log.startService()
-        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        write = os.write
+
+        def fill_disk(number: int, data: bytes) -> int:
+            """Write eight bytes, after which the disk is full."""
+            if os.fstat(number).st_size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(number, data[:8])
+
         with capturedLogs() as events:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))  # as if the disk were full after eight bytes
-            try:
+            with mock.patch("os.write", fill_disk):
                 for _ in range(3):
                     self.log_connection()
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
             self.assertFalse(log.writable)
             warnings = [event for event in events if event["log_level"] is LogLevel.warn]
             self.assertEqual(log.incidents.counts, {"unwritable": 3})
