@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.colors import text_color
+from govi_server.departures.fragments import Fragments
 from govi_server.departures.times import HOUR, MINUTE, PassingTimes, moments, read_date, read_time, resolve
 
 COUNTDOWN_SECONDS = 10 * MINUTE
@@ -56,6 +57,8 @@ class DisplayRow(Struct, frozen=True, gc=False):
     """The colour of legible text on it; None without a line colour."""
     note: str = ""
     """A remark on this departure."""
+    fragments: Fragments | None = None
+    """What was made of it, if it is stored."""
 
     @property
     def delay(self) -> int:
@@ -66,6 +69,11 @@ class DisplayRow(Struct, frozen=True, gc=False):
     def is_expected(self) -> bool:
         """Whether the expected time was reported, rather than taken from the timetable."""
         return self.state not in ("planned", "unknown", "cancelled")
+
+    @property
+    def counts_down(self) -> bool:
+        """Whether its remaining time is reliable."""
+        return self.state not in ("cancelled", "unknown")
 
     @property
     def moved(self) -> bool:
@@ -102,7 +110,7 @@ class StopDisplay:
 
     def minutes(self, row: DisplayRow, now: float) -> int | None:
         """Return the minimum remaining whole minutes; None if they are unreliable."""
-        if row.state in ("cancelled", "unknown"):
+        if not row.counts_down:
             return None
         return max(floor(self.seconds_left(row, now) / MINUTE), 0)
 

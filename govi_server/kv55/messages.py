@@ -142,7 +142,7 @@ class _BoardReader:
             size += len(text)
             self._check(size)
         trip = Trip(**known, extra=tuple(extra))
-        self._count(len(_write_trip(trip).encode()))
+        self._count(len(write_trip(trip)))
         return trip
 
     def _serialize(self, element: etree._Element) -> str:
@@ -173,21 +173,21 @@ class _BoardReader:
 def write_dris_55(boards: Sequence[Board], license_url: str | None = LICENSE) -> bytes:
     """Return the DRIS_55 document of one or more boards; see dris_55_pieces()."""
     first = boards[0]
-    points = ((board.code, board.trips) for board in boards)
+    points = ((board.code, map(write_trip, board.trips)) for board in boards)
     return b"".join(dris_55_pieces(points, first.envelope, first.received_at, license_url))
 
 
 def dris_55_pieces(
-    points: Iterable[tuple[str, Iterable[Trip | None]] | None],
+    points: Iterable[tuple[str, Iterable[bytes]] | None],
     envelope: tuple[tuple[str, str], ...],
     received_at: float,
     license_url: str | None = LICENSE,
 ) -> Iterator[bytes]:
-    """Write a DRIS_55 document in pieces, one for each departure.
+    """Write a DRIS_55 document in pieces.
 
-    points: stops with their departures; None for a step without one. envelope: the header of the message that it is
-    made from, completed with the elements that the interface requires if it is empty. received_at: epoch seconds.
-    license_url: the License of a header without one; None to omit it.
+    points: stops with their departures as written by write_trip(), in pieces; None for a step without a stop.
+    envelope: the header of the message that it is made from, completed with the elements that the interface requires
+    if it is empty. received_at: epoch seconds. license_url: the License of a header without one; None to omit it.
     """
     header = dict(envelope) or {
         "SubscriberID": SUBSCRIBER_ID,
@@ -209,8 +209,7 @@ def dris_55_pieces(
             continue
         begin, end_of_point = _point(point[0], _CONTENT).encode().split(_CONTENT.encode())
         yield begin
-        for trip in point[1]:
-            yield b"" if trip is None else _write_trip(trip).encode()
+        yield from point[1]
         yield end_of_point
     yield end
 
@@ -287,7 +286,8 @@ def _point(code: str, *trips: str) -> str:
     return f"    <TimingPoint>\n{_lines(3, [('TimingPointCode', code)])}{''.join(trips)}    </TimingPoint>\n"
 
 
-def _write_trip(trip: Trip) -> str:
+def write_trip(trip: Trip) -> bytes:
+    """Return the Trip element of a departure."""
     values = [
         (name, text)
         for name, text in zip(_TRIP, _values_of(trip), strict=True)
@@ -295,7 +295,7 @@ def _write_trip(trip: Trip) -> str:
     ]
     extra = "".join(f"        {element}\n" for element in trip.extra)  # as received
     content = _lines(4, values) + extra
-    return f"      <Trip>\n{content}      </Trip>\n" if content else "      <Trip/>\n"
+    return f"      <Trip>\n{content}      </Trip>\n".encode() if content else b"      <Trip/>\n"
 
 
 def _lines(depth: int, elements: Iterable[tuple[str, str]]) -> str:

@@ -10,14 +10,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from govi_server.departures.display import Reliability
 from govi_server.departures.timing_point import TimingPoint
 from govi_server.kv78turbo import ctx
 from govi_server.kv78turbo.bounded_table import BoundedTable
-from govi_server.kv78turbo.freshness import Freshness, freshness, operator_freshness, reliability
+from govi_server.kv78turbo.freshness import Freshness, freshness, operator_freshness, outdated_operators
 from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
-from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stamps import latest_timestamp
 from govi_server.kv78turbo.stop_departures import Rendered, StopDepartures, StopDeparturesCache
 from govi_server.kv78turbo.subscriber import State, Subscriber
@@ -284,9 +282,9 @@ class Feed(MultiService):
         """Return how fresh an operator's latest data is, and its age in seconds."""
         return operator_freshness(self, operator)
 
-    def reliability(self, passtime: Passtime) -> Reliability:
-        """Return how far a passtime can be relied on."""
-        return reliability(self, passtime)
+    def outdated_operators(self, departures: StopDepartures) -> frozenset[str]:
+        """Return the operators of a stop's departures whose latest data is not fresh."""
+        return outdated_operators(self, departures)
 
     def freshness(self, departures: StopDepartures) -> tuple[Freshness, float]:
         """Return how fresh a stop's departures are, and the age in seconds of the oldest data among them."""

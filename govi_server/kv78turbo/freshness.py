@@ -54,9 +54,17 @@ def operator_freshness(feed: FeedStatus, operator: str) -> tuple[Freshness, floa
     return ("fresh" if age <= feed.fresh_seconds(operator) else "stale"), age
 
 
-def reliability(feed: FeedStatus, passtime: Passtime) -> Reliability:
-    """Return how far a passtime can be relied on: it is no more reliable than its operator's latest data."""
-    if passtime.reliability == "current" and operator_freshness(feed, passtime.data_owner_code)[0] != "fresh":
+def outdated_operators(feed: FeedStatus, departures: StopDepartures) -> frozenset[str]:
+    """Return the operators of a stop's departures whose latest data is not fresh."""
+    return frozenset([name for name in departures.operators if operator_freshness(feed, name)[0] != "fresh"])
+
+
+def reliability(passtime: Passtime, outdated: frozenset[str]) -> Reliability:
+    """Return how far a passtime can be relied on: it is no more reliable than its operator's latest data.
+
+    outdated: see outdated_operators().
+    """
+    if passtime.reliability == "current" and passtime.data_owner_code in outdated:
         return "last_known"
     return passtime.reliability
 

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from functools import partial
 from typing import NamedTuple
 
-from govi_server.departures.times import PassingTimes, local_date, moment, write_time
+from govi_server.departures.times import PassingTimes, local_date, moment, read_date, write_time
 from govi_server.kv78turbo.ctx import NULL, text, texts
 from govi_server.kv78turbo.kv7_journeys import Journey, group_of, user_stop_of
 from govi_server.kv78turbo.kv7_reader import VALUE_NAMES, Group, planned_times
@@ -58,8 +58,8 @@ class Timetable(TimetableTables):
         """Return whether passtimes of a stop are planned, on any date."""
         return any(stop in self._planned for stop in self._user_stops.get(code, ()))
 
-    def passtimes(self, code: str, since: float, until: float) -> Iterator[tuple[bytes, Passtime] | None]:
-        """Yield the planned passtimes of a stop between two moments (epoch seconds), each with its key in KV8.
+    def passtimes(self, code: str, since: float, until: float) -> Iterator[PlannedCall | None]:
+        """Yield the planned passtimes of a stop between two moments (epoch seconds).
 
         A passtime applies on the dates of its service level. Yields None for a step without one.
         """
@@ -73,16 +73,34 @@ class Timetable(TimetableTables):
                         yield None
                     yield from self._on_dates(valid, key, values, code, since, until)
 
+    def find(self, key: bytes, code: str) -> Generator[None, None, Passtime | None]:
+        """Return the planned passtime with a key of KV8 at a TimingPoint, in steps; None if there is none."""
+        operator, level, line, number, fortify, date_text, order = key.split(b"|")
+        day = read_date(date_text.decode())
+        group = b"|".join((operator, level, line))
+        if day is None or group not in self._published or not self._valid_dates(group, [day]):
+            return None
+        for n, stop in enumerate(list(self._user_stops.get(code, ())), 1):
+            if n % STEP_ITEMS == 0:
+                yield
+            of_operator, _, user_stop = stop.partition(b"|")
+            planned_key = b"|".join((group, number, fortify, order, user_stop))
+            values = self._planned.get(stop, {}).get(group, {}).get(planned_key)
+            if of_operator == operator and values is not None:
+                for call in self._calls([day], planned_key, values, code):
+                    return call.make()
+        return None
+
     def _valid_dates(self, group: Group, dates: list[date]) -> list[date]:
         calendar = self._dates.get(level_of(group), NO_CALENDAR)
         return [day for day in dates if day in calendar.dates]
 
     def _on_dates(
         self, dates: list[date], key: bytes, values: bytes, code: str, since: float, until: float
-    ) -> Iterator[tuple[bytes, Passtime]]:
+    ) -> Iterator[PlannedCall]:
         for call in self._calls(dates, key, values, code):
             if since <= call.time <= until:
-                yield call.key, call.make()
+                yield call
 
     def _calls(self, dates: list[date], key: bytes, values: bytes, code: str) -> Iterator[PlannedCall]:
         """Yield a planned passtime on each date."""
@@ -146,7 +164,7 @@ class Timetable(TimetableTables):
 
     def first_passtimes(
         self, operator: str, line: str, direction: str, since: float, until: float
-    ) -> Iterator[tuple[bytes, Passtime] | None]:
+    ) -> Iterator[PlannedCall | None]:
         """Yield the first passtime of each planned journey of a line, as passtimes() does for a stop."""
         dates = _dates_around(since, until)
         for group, keys in self._journeys_of(operator, line):
@@ -198,7 +216,7 @@ class Timetable(TimetableTables):
 
     def _journey_passtime(
         self, group: Group, key: bytes, dates: list[date], since: float, until: float
-    ) -> Iterator[tuple[bytes, Passtime]]:
+    ) -> Iterator[PlannedCall]:
         code = self._code_of.get(user_stop_of(key))
         if code is not None:
             yield from self._on_dates(dates, key, self._values(group, key), code, since, until)

@@ -18,6 +18,7 @@ from govi_server.http.parameters import InvalidParameter, Parameter
 from govi_server.kv78turbo.display import stop_display
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import stale_ttl
+from govi_server.kv78turbo.joined_stop import JoinedPasstime
 from govi_server.modules.query_parameters import FILTERS, HORIZON, LIMIT, LINE
 from govi_server.runtime.cooperative import CooperativeRunner, map_in_steps
 from govi_server.statistics.records import CacheResult
@@ -81,13 +82,16 @@ class FeedDisplays:
             headers += [("Age", f"{ceil(max(ages))}"), ("Cache-Status", status)]
         return DisplayResult(display, "stale" if ages else "hit", tuple(headers))
 
+    def _public_number(self, entry: JoinedPasstime) -> str:
+        return self.feed.timetable.public_number(entry.passtime)
+
     def _display(self, codes: list[str], query: Query) -> Generator[None, None, DepartureDisplay]:
         horizon = query.horizon_or(DEFAULT_HORIZON)
         stops = []
         for code in codes:
             board = yield from self.feed.boards.board_steps(code, horizon)
-            passtimes = replace(query, limit=None).select(board.passtimes, self.feed.timetable.public_number)
-            stop = yield from stop_display(self.feed, board, passtimes)
+            entries = replace(query, limit=None).select(board.entries, self._public_number)
+            stop = yield from stop_display(self.feed, board, entries)
             stops.append(replace(stop, rows=stop.rows[: query.limit]))
         return DepartureDisplay(tuple(stops), horizon)
 

@@ -10,6 +10,7 @@ from html import escape
 from urllib.parse import urlencode
 
 from govi_server.departures.display import DepartureDisplay, DisplayRow, StopDisplay
+from govi_server.departures.fragments import make_part, pieces
 from govi_server.departures.times import MINUTE, local_timestamp
 from govi_server.pages.assets import TEMPLATES
 from govi_server.pages.links import language_links
@@ -22,6 +23,8 @@ REFRESH_SECONDS = 10
 _PAGE = TEMPLATES.get_template("board.html")
 _FRAGMENT = "<!-- fragment -->"
 """Stands for the fragment in the page, which is written in pieces; escaped text cannot contain it."""
+_LEFT = "<>"
+"""Stands for the remaining time in a row."""
 _CLOCK = slice(11, 16)  # hours and minutes of a timestamp: formatting both is slower
 _DUTCH = ' lang="nl"'  # the language of the sources' texts, for screen readers and hyphenation
 
@@ -89,12 +92,20 @@ def _table(stop: StopDisplay, lang: str, now: float) -> Iterator[str]:
     names = ["line", "destination", *(["platform"] if with_platform else []), "time"]
     head = "".join(f'<th scope="col" class="{name}">{escape(texts[name])}</th>' for name in names)
     yield f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n"
-    for row in stop.rows:
-        yield _row(stop, row, with_platform, lang, now)
+    form = f"html {lang} {with_platform}"
+
+    def row_part(row: DisplayRow) -> tuple[str, bool]:
+        part, was_stored = make_part(
+            row.fragments, form, lambda: tuple(_row(row, with_platform, lang).split(_LEFT)), (row.state,)
+        )
+        return (part[0] if len(part) == 1 else _left(stop, row, lang, now).join(part)), was_stored
+
+    yield from pieces(map(row_part, stop.rows), "")
     yield "</tbody></table>"
 
 
-def _row(stop: StopDisplay, row: DisplayRow, with_platform: bool, lang: str, now: float) -> str:
+def _row(row: DisplayRow, with_platform: bool, lang: str) -> str:
+    """Render a row, in which _LEFT stands for what changes with time: the remaining time."""
     # Screen readers announce new cancellations, but not the countdown.
     news = " data-news" if row.state == "cancelled" else ""
     note = f'<span class="note">{escape(row.note)}</span>' if row.note else ""
@@ -103,25 +114,28 @@ def _row(stop: StopDisplay, row: DisplayRow, with_platform: bool, lang: str, now
     return (
         f'<tr class="{row.state}"{news}><th scope="row" class="line">{_badge(row)}</th>'
         f'<td class="destination"{_DUTCH}>{destination}{note}</td>{platform}'
-        f'<td class="time">{_time(stop, row, lang, now)}</td></tr>\n'
+        f'<td class="time">{_time(row, lang)}</td></tr>\n'
     )
 
 
-def _time(stop: StopDisplay, row: DisplayRow, lang: str, now: float) -> str:
+def _time(row: DisplayRow, lang: str) -> str:
     """Render the content of a time cell: the departure time, the planned one if it differs, and the state."""
     timestamp = local_timestamp(row.planned)
     planned = f'<time datetime="{timestamp}">{timestamp[_CLOCK]}</time>'
     if row.state == "cancelled":
         when = f"<s>{planned}</s>"
-    elif stop.minutes(row, now) is None:
+    elif not row.counts_down:
         when = f'<span class="left">{planned}</span>'
     else:
         was = f'<s><span class="unseen">{escape(TEXTS[lang]["was"])} </span>{planned}</s> ' if row.moved else ""
         minute = row.expected - row.expected % MINUTE  # programs read the displayed minute
-        left = escape(left_words(stop, row, now, lang))
-        at = now + stop.seconds_left(row, now)
-        when = f'{was}<time class="left" datetime="{local_timestamp(minute)}" data-at="{at:.0f}">{left}</time>'
+        when = f'{was}<time class="left" datetime="{local_timestamp(minute)}" data-at="{_LEFT}</time>'
     return f'<span class="when">{when}</span> <span class="state">{escape(row_words(row, lang))}</span>'
+
+
+def _left(stop: StopDisplay, row: DisplayRow, lang: str, now: float) -> str:
+    """Return when a departure leaves at the earliest, and the time or minutes left."""
+    return f'{now + stop.seconds_left(row, now):.0f}">{escape(left_words(stop, row, now, lang))}'
 
 
 def _badge(row: DisplayRow) -> str:

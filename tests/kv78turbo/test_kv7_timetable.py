@@ -59,7 +59,7 @@ class TimetableTestCase(SynchronousTestCase):
         """Return operating date, journey and departure of the planned passtimes."""
         return sorted(
             (passtime.operation_date.isoformat(), passtime.journey_number, passtime.target_departure_time)
-            for _, passtime in filter(None, self.timetable.passtimes(code, since, until))
+            for passtime in (call.make() for call in self.timetable.passtimes(code, since, until) if call)
         )
 
     def journeys(self) -> list[str]:
@@ -75,9 +75,10 @@ class LookUpTests(TimetableTestCase):
     def test_passtime_on_each_date(self) -> None:
         """A planned passtime exists on each date of its service level, with the key that it has in KV8."""
         self.ingest(feed.planning({}), feed.calendar("2026-01-01", "2026-01-02", "2026-01-05"))
-        (key, passtime), *more = filter(None, self.timetable.passtimes(CODE, NOW, NOW + 2 * DAY))
+        call, *more = filter(None, self.timetable.passtimes(CODE, NOW, NOW + 2 * DAY))
+        key, passtime = call.key, call.make()
         self.assertEqual(key, b"LIN|77|L004|1001|0|2026-01-01|3")
-        self.assertEqual([other.operation_date for _, other in more], [date(2026, 1, 2)])
+        self.assertEqual([other.day for other in more], [date(2026, 1, 2)])
         self.assertEqual(
             (passtime.trip_stop_status, passtime.target_departure, passtime.wheelchair),
             ("PLANNED", NOW + 1800, "ACCESSIBLE"),
@@ -119,7 +120,9 @@ class LookUpTests(TimetableTestCase):
             self.ingest(feed.planning(*rows), feed.calendar(day))
             moments = [
                 passtime.target_departure or 0
-                for _, passtime in filter(None, self.timetable.passtimes(CODE, midnight, midnight + 2 * DAY))
+                for passtime in (
+                    call.make() for call in self.timetable.passtimes(CODE, midnight, midnight + 2 * DAY) if call
+                )
             ]
             self.assertEqual(max(moments) - min(moments), hours * HOUR)
 
@@ -129,7 +132,8 @@ class LookUpTests(TimetableTestCase):
         self.ingest(
             feed.planning(last, {"JourneyStopType": "INFOPOINT", "JourneyNumber": "2"}), feed.calendar("2026-01-01")
         )
-        ((_, passtime),) = filter(None, self.timetable.passtimes(CODE, NOW - DAY, NOW + DAY))
+        (call,) = filter(None, self.timetable.passtimes(CODE, NOW - DAY, NOW + DAY))
+        passtime = call.make()
         self.assertEqual((passtime.target_departure, passtime.target_arrival), (None, NOW + 1800))
         self.assertFalse(passtime.is_departure)
 

@@ -14,7 +14,7 @@ from govi_server.documents.ovapi import OvapiDocuments
 from govi_server.documents.siri import SiriDocuments
 from govi_server.kv78turbo.display import stop_display
 from govi_server.kv78turbo.feed import Feed
-from govi_server.kv78turbo.freshness import seconds_fresh
+from govi_server.kv78turbo.freshness import reliability, seconds_fresh
 from govi_server.kv78turbo.repetition import MIN_CENSUS, Repetition
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.modules.kv55_feed import Kv55Feed
@@ -134,10 +134,14 @@ class OverdueTests(RepetitionTestCase):
             self.repeat("AB", interval, 10 * interval)
             self.clock.advance(interval - 1)
             board = self.board()
+            outdated = self.feed.outdated_operators(board)
             self.assertEqual(
                 (self.feed.freshness(board)[0], seconds_fresh(self.feed, board)), ("fresh", interval + 1)
             )
-            self.assertEqual({self.feed.reliability(passtime) for passtime in board.passtimes}, {"current"})
+            self.assertEqual(
+                {reliability(passtime, outdated) for passtime in board.passtimes},
+                {"current"},
+            )
             self.clock.advance(interval + 2)
             self.assertEqual(self.feed.freshness(self.board())[0], "stale")
             self.setUp()
@@ -270,7 +274,7 @@ class OverdueTests(RepetitionTestCase):
         status = {passtime.journey_number: passtime.reported_status for passtime in self.board().passtimes}
         self.assertEqual(status, {"A": "CANCEL", "B": "DRIVING"})
         (state,) = (
-            row.state for row in run_now(stop_display(self.feed, self.board(), self.board().passtimes)).rows[:1]
+            row.state for row in run_now(stop_display(self.feed, self.board(), self.board().entries)).rows[:1]
         )
         self.assertEqual(state, "cancelled")
 
@@ -309,13 +313,13 @@ class OverdueTests(RepetitionTestCase):
         self.repeat("AB", 10, MINUTE)
         self.repeat("C", 10, 2 * MINUTE, TimingPointCode="2")
         board = self.board()
-        display = run_now(stop_display(self.feed, board, board.passtimes))
+        display = run_now(stop_display(self.feed, board, board.entries))
         self.assertEqual((display.state, display.as_of), ("last_known", NOW + MINUTE))
 
 
 def outputs(feed: Feed, board: StopDepartures) -> list[dict[str, str]]:
     """Return the state of each journey in each kind of output."""
-    rows = run_now(stop_display(feed, board, board.passtimes)).rows
+    rows = run_now(stop_display(feed, board, board.entries)).rows
     documents = OvapiDocuments(feed)
     journeys = (run_now(documents.journey(passtime.journey)) for passtime in board.passtimes)
     trips = [Kv55Feed("kv55", feed)._trip(passtime) for passtime in board.passtimes]

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.times import HOUR, MINUTE
-from govi_server.kv78turbo.stop_departures import ENTRY_BYTES, MAX_VALID_SECONDS, StopDepartures
+from govi_server.kv78turbo.stop_departures import MAX_VALID_SECONDS, RENDERING_BYTES, StopDepartures
 from govi_server.runtime.cooperative import run_now
 from govi_server.settings import FeedLimitSettings
 from tests import feed as kv
@@ -304,7 +304,7 @@ class CacheTests(StopDeparturesTestCase):
         for _ in range(5):
             self.clock.advance(MINUTE)
             again = self.lookup()
-            self.assertEqual(again[0], replace(first[0], passtimes=(), messages=()))
+            self.assertEqual(again[0], replace(first[0], entries=(), messages=()))
             self.assertIs(again[1], first[1])
         self.assertEqual(self.n_renderings, 1)
 
@@ -359,7 +359,7 @@ class CacheTests(StopDeparturesTestCase):
         """Beyond the size limit the least recently used entries are evicted."""
         codes = ["1", "2", "3"]
         ingest(self.feed, kv.passtimes(*(live("1", 30, TimingPointCode=code) for code in codes)))
-        self.feed.boards._size = 2 * (len("1 passtimes") + ENTRY_BYTES)
+        self.feed.boards.memory.max_bytes = 2 * (len("1 passtimes") + RENDERING_BYTES)
         for code, n_renderings in [("1", 1), ("2", 2), ("1", 2), ("3", 3), ("1", 3), ("2", 4), ("3", 5)]:
             self.rendered(code)
             self.assertEqual(self.n_renderings, n_renderings)
@@ -368,16 +368,16 @@ class CacheTests(StopDeparturesTestCase):
         """An entry counts as the memory that it needs, which is much more than a small body."""
         codes = [str(code) for code in range(20)]
         ingest(self.feed, kv.passtimes(*(live("1", 30, TimingPointCode=code) for code in codes)))
-        self.feed.boards._size = 10 * ENTRY_BYTES
+        self.feed.boards.memory.max_bytes = 10 * RENDERING_BYTES
         for code in codes:
             self.rendered(code)
-        self.assertEqual(self.boards.entries, 9)
-        self.assertGreater(self.boards.bytes, 9 * ENTRY_BYTES)
+        self.assertEqual(len(self.boards.memory), 9)
+        self.assertGreater(self.boards.memory.bytes, 9 * RENDERING_BYTES)
 
     def test_too_large_for_the_cache(self) -> None:
         """Documents larger than the cache are returned but not cached."""
         ingest(self.feed, kv.passtimes(live("1", 30)))
-        self.feed.boards._size = 5
+        self.feed.boards.memory.max_bytes = 5
         self.assertEqual([self.rendered(), self.rendered()], [b"1 passtimes"] * 2)
         self.assertEqual(self.n_renderings, 2)
 

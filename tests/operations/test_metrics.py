@@ -10,7 +10,7 @@ from twisted.logger import Logger
 import govi_server
 from govi_server.http.state import State
 from govi_server.kv55.gateway import GatewayEvent
-from govi_server.kv78turbo.stop_departures import ENTRY_BYTES
+from govi_server.kv78turbo.stop_departures import RENDERING_BYTES
 from govi_server.operations.components import INCIDENT_KINDS
 from govi_server.operations.health import HealthStatus
 from govi_server.operations.status_page import page
@@ -93,7 +93,7 @@ class MetricsTests(OperationsTestCase):
         for form in "abc":
             run_now(
                 self.feed.boards.render(
-                    code, 7200, form, lambda board: map_in_steps(int, b"0" * ((1 << 19) - ENTRY_BYTES))
+                    code, 7200, form, lambda board: map_in_steps(int, b"0" * ((1 << 19) - RENDERING_BYTES))
                 )
             )
         self.assertEqual(self.metric('govi_cache_entries{module="feed"}'), "2.0")
