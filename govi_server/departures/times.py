@@ -19,6 +19,8 @@ MAX_EARLY_SECONDS = 10 * MINUTE
 _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC).timestamp()
 _LAST_MOMENT = (datetime.max - timedelta(hours=1)).replace(microsecond=0, tzinfo=UTC).timestamp()
 
+_SECONDS_LENGTH = len("2012-01-22T22:45:49")
+
 _TIME = re.compile(r"([0-3][0-9]|4[0-7]):([0-5][0-9]):([0-5][0-9])")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
@@ -204,4 +206,4 @@ def local_timestamp(moment: float) -> str:
 
 def utc_timestamp(moment: float) -> str:
     """Format a moment in UTC without an offset, like KV55's RequestTimestamp: 2012-01-22T22:45:49."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")[:_SECONDS_LENGTH]

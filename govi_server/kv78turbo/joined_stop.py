@@ -38,11 +38,18 @@ _Order = tuple[float, str, bytes]
 
 
 class JoinedPasstime(Struct, gc=False, eq=False):
-    """A passtime of a stop, with the parts of documents that were made of it. Without gc: it is in no cycle."""
+    """A passtime of a stop, with the parts of documents that were made of it.
+
+    Without gc: it is in no cycle. What every board reads is stored, because a property takes a microsecond.
+    """
 
     key: bytes
     """Its key in KV8."""
     passtime: Passtime
+    operator: str
+    is_departure: bool
+    """Whether passengers can board."""
+    expected: float
     order: _Order
     """Its expected time, its journey and its key, by which boards are sorted."""
     hidden_after: float
@@ -63,11 +70,6 @@ class JoinedPasstime(Struct, gc=False, eq=False):
         return self.order[1]
 
     @property
-    def is_departure(self) -> bool:
-        """Whether passengers can board."""
-        return self.passtime.is_departure
-
-    @property
     def line_planning_number(self) -> str:
         """LinePlanningNumber, by which queries select."""
         return self.passtime.line_planning_number
@@ -76,12 +78,6 @@ class JoinedPasstime(Struct, gc=False, eq=False):
     def line_direction(self) -> str | None:
         """LineDirection, by which queries select."""
         return self.passtime.line_direction
-
-    @property
-    def size(self) -> int:
-        """The memory that it needs in bytes, about."""
-        size = PASSTIME_BYTES + self.fragments.size
-        return size if self.unreliable is None else size + self.unreliable.size
 
     def with_reliability(self, reliability: Reliability, last_heard: float) -> "JoinedPasstime":
         """Return the passtime with a reliability other than "current", and fragments of its own."""
@@ -120,7 +116,10 @@ class JoinedStop:
     @property
     def size(self) -> int:
         """The memory that it needs in bytes, about."""
-        return STOP_BYTES + sum([entry.size for entry in self.passtimes])
+        fragments = sum([entry.fragments.size for entry in self.passtimes])
+        unreliable = [entry.unreliable for entry in self.passtimes if entry.unreliable is not None]
+        copies = sum([PASSTIME_BYTES + entry.fragments.size for entry in unreliable])
+        return STOP_BYTES + PASSTIME_BYTES * len(self.passtimes) + fragments + copies
 
     def update(
         self,
@@ -218,8 +217,20 @@ def _joined(
     values: bytes = b"",
     stamp: Stamp | None = None,
 ) -> JoinedPasstime:
-    order = passtime.expected, passtime.journey, key
-    return JoinedPasstime(key, passtime, order, passtime.hidden_after, Fragments({}), stored, values, stamp)
+    expected = passtime.expected
+    return JoinedPasstime(
+        key,
+        passtime,
+        passtime.data_owner_code,
+        passtime.is_departure,
+        expected,
+        (expected, passtime.journey, key),
+        passtime.hidden_after,
+        Fragments({}),
+        stored,
+        values,
+        stamp,
+    )
 
 
 def completed(kv8: Passtime, kv7: Passtime) -> Passtime:

@@ -1,11 +1,10 @@
 """The departures of a stop, joined from KV7 and KV8, and their renderings, cached until they change."""
 
 from collections.abc import Callable, Generator, Iterable, Sized
-from dataclasses import dataclass, replace
 from math import ceil, inf
 from typing import Any, NamedTuple, TypeVar
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from govi_server.departures.times import HOUR, MINUTE
 from govi_server.kv78turbo.general_message import GeneralMessage
@@ -42,8 +41,7 @@ _Version = tuple[int, int, int]
 Rendered = TypeVar("Rendered", bound=Sized)
 
 
-@dataclass(frozen=True, slots=True)
-class StopDepartures:
+class StopDepartures(Struct, frozen=True):
     """The passtimes of a stop within a horizon, in order of expected time, and its messages, at one moment."""
 
     code: str
@@ -132,7 +130,8 @@ class StopDeparturesCache:
         """Return the joined passtimes of a stop, up to date, in steps."""
         planning = self.timetable.version
         joined: JoinedStop | None = self.memory.get(code)
-        if joined is None or joined.planning != planning:
+        is_new = joined is None or joined.planning != planning
+        if joined is None or is_new:
             joined = JoinedStop(planning)
         stop = self.passtimes.stops.get(code)
         live, version = ({}, 0) if stop is None else (stop.passtimes, stop.version)
@@ -140,7 +139,7 @@ class StopDeparturesCache:
         until = now + horizon + MAX_VALID_SECONDS
         yield from joined.update(code, live, version, self.timetable, now - PAST_SECONDS, until)
         # Otherwise, requests for unknown codes would evict known stops.
-        if self.is_known_stop(code):
+        if is_new and self.is_known_stop(code):
             self.memory.put(code, joined, joined.size)
         return joined
 
@@ -156,12 +155,12 @@ class StopDeparturesCache:
         visible_operators: set[str] = set()
         stale_operators: set[str] = set()
         for n, entry in enumerate(passtimes, 1):
-            if n % STEP_PASSTIMES == 0:
+            if not n % STEP_PASSTIMES:
                 yield
-            if entry.hidden_after <= now:
+            hidden_after = entry.hidden_after
+            if hidden_after <= now:
                 continue
-            name, stored = entry.passtime.data_owner_code, entry.stored
-            changes_at = inf
+            name, stored = entry.operator, entry.stored
             if stored is not None:
                 operator = operators.get(name)
                 if operator is None:
@@ -172,15 +171,18 @@ class StopDeparturesCache:
                 changes_at = stored.last_heard + operator.limit
                 if changes_at < now:
                     entry, changes_at = self._with_reliability(entry, stored, operator, now)
+                if entry.expected <= end:
+                    realtime_operators.add(name)
+                    if changes_at < valid_until:
+                        valid_until = changes_at
             elif self.passtimes.has_passtime(entry.key):
                 continue  # at another stop
-            if entry.order[0] > end:
-                valid_until = min(valid_until, entry.order[0] - horizon)
+            if entry.expected > end:
+                valid_until = min(valid_until, entry.expected - horizon)
                 continue
             visible_operators.add(name)
-            if stored is not None:
-                realtime_operators.add(name)
-            valid_until = min(valid_until, entry.hidden_after, changes_at)
+            if hidden_after < valid_until:
+                valid_until = hidden_after
             entries.append(entry)
         for operator in operators.values():
             is_stale = operator.reliable_until < now
@@ -267,7 +269,7 @@ class StopDeparturesCache:
         rendered = yield from render(departures)
         if self.is_known_stop(code):
             # Its passtimes are several times as large, and not needed any more.
-            rendering = version, replace(departures, entries=(), messages=()), rendered
+            rendering = version, structs.replace(departures, entries=(), messages=()), rendered
             self.memory.put((code, form), rendering, len(rendered) + RENDERING_BYTES)
         self.measure(code)
         return departures, rendered

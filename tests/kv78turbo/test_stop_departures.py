@@ -1,9 +1,9 @@
 """Tests of kv78turbo.stop_departures: joining KV7 and KV8, and caching rendered documents."""
 
 from collections.abc import Generator
-from dataclasses import replace
 from datetime import date
 
+from msgspec import structs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -304,7 +304,7 @@ class CacheTests(StopDeparturesTestCase):
         for _ in range(5):
             self.clock.advance(MINUTE)
             again = self.lookup()
-            self.assertEqual(again[0], replace(first[0], entries=(), messages=()))
+            self.assertEqual(again[0], structs.replace(first[0], entries=(), messages=()))
             self.assertIs(again[1], first[1])
         self.assertEqual(self.n_renderings, 1)
 

@@ -116,7 +116,7 @@ class SnapshotTests(SynchronousTestCase):
         self.assertEqual((len(before.passtimes), len(before.messages)), (1, 1))
         after = program.feed.boards.board(FEED_CODE, 86400)
         self.assertEqual(after.passtimes, before.passtimes)
-        self.assertEqual(replace(after, entries=()), replace(before, entries=()))
+        self.assertEqual(msgspec.structs.replace(after, entries=()), msgspec.structs.replace(before, entries=()))
         self.assertEqual(program.feed.passtimes.last_heard, self.program.feed.passtimes.last_heard)
         self.assertEqual(program.feed.timetable.n_planned, 1)
 
