@@ -1,7 +1,7 @@
 """The departures of a stop, joined from KV7 and KV8, and their renderings, cached until they change."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from math import ceil
 from operator import itemgetter
@@ -37,7 +37,7 @@ COST_SECONDS = 2 * HOUR
 ENTRY_BYTES = 2 << 10
 """Memory of a cached entry besides the rendered body, about: 1,730 bytes were measured."""
 
-_Version = tuple[int, int, int]
+_Version = tuple[int, tuple[int, int], int]
 Rendered = TypeVar("Rendered", bound=Sized)
 
 
@@ -77,8 +77,8 @@ class StopDeparturesCache:
 
     A cached rendering costs 1.1 us; joining a stop with 20 passtimes costs 430 us or more, and rendering is added to
     that. The size bounds the entries; the least recently used is evicted first (an OrderedDict, as in
-    departures/cache). A rendering is invalidated by data about its stop, by a newer timetable, and when the first of
-    its departures is hidden, enters the horizon or becomes too old.
+    departures/cache). A rendering is invalidated by data about its stop, by new names of lines and destinations, and
+    when the first of its departures is hidden, enters the horizon or becomes too old.
 
     now: returns the time in epoch seconds. size: maximum bytes of entries. stale: seconds after which an
     operator's data is too old.
@@ -92,9 +92,7 @@ class StopDeparturesCache:
         self._now = now
         self._size = size
         self._stale = stale
-        self._entries: OrderedDict[tuple[str, object], tuple[tuple[int, int, int], StopDepartures, Sized]] = (
-            OrderedDict()
-        )
+        self._entries: OrderedDict[tuple[str, object], tuple[_Version, StopDepartures, Sized]] = OrderedDict()
         self.bytes = 0
         """The size of all entries."""
         self.evicted = 0
@@ -113,12 +111,12 @@ class StopDeparturesCache:
         """Return a token that changes whenever the data of a stop may have changed."""
         stop = self.passtimes.stops.get(code)
         stop_version = stop.version if stop is not None else 0
-        return stop_version, self.timetable.version, self.passtimes.reliability_version
+        return stop_version, self.timetable.version_of(code), self.passtimes.reliability_version
 
-    def versions(self, codes: Iterable[str]) -> tuple[int, ...]:
+    def versions(self, codes: Collection[str]) -> tuple[int | None, ...]:
         """Return a token that changes whenever the data of some stops may have changed, without a call for each."""
         versions = [0 if stop is None else stop.version for stop in map(self.passtimes.stops.get, codes)]
-        return self.timetable.version, self.passtimes.reliability_version, *versions
+        return self.passtimes.reliability_version, *self.timetable.versions_of(codes), *versions
 
     def board(self, code: str, horizon: float) -> StopDepartures:
         """Return a stop's departures without a pause; see board_steps()."""
