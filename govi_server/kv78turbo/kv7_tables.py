@@ -9,7 +9,7 @@ from govi_server.departures.times import local_date
 from govi_server.kv78turbo.bounded_table import BoundedTable, largest_cohort
 from govi_server.kv78turbo.ctx import Records, Reject
 from govi_server.kv78turbo.kv7_journeys import Journeys, journeys_of, merged
-from govi_server.kv78turbo.kv7_names import RETENTION_SECONDS, Names
+from govi_server.kv78turbo.kv7_names import RETENTION_SECONDS, Names, remove_member
 from govi_server.kv78turbo.kv7_reader import (
     Group,
     Level,
@@ -64,7 +64,7 @@ class TimetableTables:
         self._now = now
         self._limits = limits
         self.version = 0
-        """Changes with each update."""
+        """Changes with each update; that of a stop is version_of()."""
         self._names = names = Names(limits.names)
         self.lines = names.lines
         """By DataOwnerCode and LinePlanningNumber."""
@@ -90,7 +90,18 @@ class TimetableTables:
         )
         self._groups_of_line: dict[tuple[str, str], dict[Group, None]] = {}
         self._groups_of_operator: Counter[str] = Counter()
-        self._dates: BoundedTable[Level, Calendar] = BoundedTable(limits.names, RETENTION_SECONDS)
+        self._groups_of_level: dict[Level, dict[Group, None]] = {}
+        self._dates: BoundedTable[Level, Calendar] = BoundedTable(
+            limits.names, RETENTION_SECONDS, remove=self._evict_level
+        )
+
+    def version_of(self, code: str) -> tuple[int, int]:
+        """Return a token that changes whenever a stop's planned passtimes or names on its board may have changed."""
+        return self._names.shared_version, self._names.versions.get(code, 0)
+
+    def versions_of(self, codes: Iterable[str]) -> tuple[int | None, ...]:
+        """Return a token that changes whenever that of one of these stops does, without a call for each."""
+        return self._names.shared_version, *map(self._names.versions.get, codes)
 
     @property
     def n_planned(self) -> int:
@@ -129,10 +140,13 @@ class TimetableTables:
                 self._published.confirm(group)
             yield
         for number, level in enumerate(update.levels | update.dates.keys(), 1):
+            dates = self._dates.get(level, NO_CALENDAR).dates
             if not self._set_dates(level, frozenset(update.dates.get(level, ())), update.published, now):
                 reject("too many names")
             elif update.is_confirmed:
                 self._dates.confirm(level)
+            if self._dates.get(level, NO_CALENDAR).dates != dates:
+                yield from self._change_stops_of_level(level)
             if number % STEP_ENTRIES == 0:
                 yield
         self.version += 1
@@ -150,6 +164,19 @@ class TimetableTables:
         return self._dates.put(
             level, Calendar(published, dates if published > latest.published else latest.dates | dates), now
         )
+
+    def _change_stops_of_level(self, level: Level) -> Iterator[None]:
+        for group in list(self._groups_of_level.get(level, ())):
+            self._change_stops(self._published.get(group, NO_PUBLICATION).stops)
+            yield
+
+    def _change_stops(self, stops: Iterable[UserStop]) -> None:
+        for stop in stops:
+            self._names.change_user_stop(stop)
+
+    def _evict_level(self, level: Level) -> None:
+        self._dates.discard(level)
+        self._names.n_shared_changes += 1  # its stops may be too many to change in one step
 
     def _set_group(
         self,
@@ -186,7 +213,9 @@ class TimetableTables:
         self._journeys[group] = journeys
         operator, _, line = group.decode().split("|")
         self._groups_of_line.setdefault((operator, line), {})[group] = None
+        self._groups_of_level.setdefault(level_of(group), {})[group] = None
         self._groups_of_operator[operator] += 1
+        self._change_stops(stops)
         return True
 
     def _make_room_at(self, stop: UserStop) -> bool:
@@ -198,7 +227,8 @@ class TimetableTables:
         return len(groups) < MAX_STOP_GROUPS
 
     def _remove_group(self, group: Group) -> None:
-        for stop in self._published[group].stops:
+        stops = self._published[group].stops
+        for stop in stops:
             groups = self._planned[stop]
             del groups[group]
             if not groups:
@@ -206,12 +236,12 @@ class TimetableTables:
         del self._journeys[group]
         self._published.discard(group)
         operator, _, line = group.decode().split("|")
-        del self._groups_of_line[operator, line][group]
-        if not self._groups_of_line[operator, line]:
-            del self._groups_of_line[operator, line]
+        remove_member(self._groups_of_line, (operator, line), group)
+        remove_member(self._groups_of_level, level_of(group), group)
         self._groups_of_operator[operator] -= 1
         if not self._groups_of_operator[operator]:
             del self._groups_of_operator[operator]
+        self._change_stops(stops)
 
     def sweep(
         self,

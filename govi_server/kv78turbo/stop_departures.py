@@ -1,6 +1,6 @@
 """The departures of a stop, joined from KV7 and KV8, and their renderings, cached until they change."""
 
-from collections.abc import Callable, Generator, Iterable, Sized
+from collections.abc import Callable, Collection, Generator, Iterable, Sized
 from math import ceil, inf
 from typing import Any, NamedTuple, TypeVar
 
@@ -37,7 +37,7 @@ RENDERING_BYTES = 2 << 10
 STEP_PASSTIMES = 32
 """Passtimes that are examined in one step."""
 
-_Version = tuple[int, int, int]
+_Version = tuple[int, tuple[int, int], int]
 Rendered = TypeVar("Rendered", bound=Sized)
 
 
@@ -108,12 +108,12 @@ class StopDeparturesCache:
         """Return a token that changes whenever the data of a stop may have changed."""
         stop = self.passtimes.stops.get(code)
         stop_version = stop.version if stop is not None else 0
-        return stop_version, self.timetable.version, self.passtimes.reliability_version
+        return stop_version, self.timetable.version_of(code), self.passtimes.reliability_version
 
-    def versions(self, codes: Iterable[str]) -> tuple[int, ...]:
+    def versions(self, codes: Collection[str]) -> tuple[int | None, ...]:
         """Return a token that changes whenever the data of some stops may have changed, without a call for each."""
         versions = [0 if stop is None else stop.version for stop in map(self.passtimes.stops.get, codes)]
-        return self.timetable.version, self.passtimes.reliability_version, *versions
+        return self.passtimes.reliability_version, *self.timetable.versions_of(codes), *versions
 
     def board(self, code: str, horizon: float) -> StopDepartures:
         """Return a stop's departures without a pause; see board_steps()."""
@@ -128,7 +128,7 @@ class StopDeparturesCache:
 
     def _joined_stop(self, code: str, horizon: float) -> Generator[None, None, JoinedStop]:
         """Return the joined passtimes of a stop, up to date, in steps."""
-        planning = self.timetable.version
+        planning = self.timetable.version_of(code)
         joined: JoinedStop | None = self.memory.get(code)
         is_new = joined is None or joined.planning != planning
         if joined is None or is_new:

@@ -247,6 +247,118 @@ class PublicationTests(TimetableTestCase):
         self.assertTrue(other.is_known_stop(CODE))
 
 
+CODES = ("30000001", "30000002", "30000003")
+OTHER = {"UserStopCode": "u2", "TimingPointCode": CODES[1]}
+LATER = "2026-01-01T01:00:00+01:00"
+
+MESSAGES = (
+    *(feed.planning({"UserStopCode": f"u{n}"}, user_stops=[], points=[], destinations=[]) for n in (1, 2)),
+    *(feed.planning({"UserStopCode": f"u{n}", "JourneyNumber": "2"}, published=LATER) for n in (1, 2)),
+    feed.planning({"UserStopCode": "u2", "LocalServiceLevelCode": "78"}, user_stops=[OTHER], points=[OTHER]),
+    feed.planning(user_stops=[{"TimingPointCode": CODES[2]}]),
+    feed.planning(points=[{"TimingPointName": "New"}], destinations=[{"DestinationName50": "New"}]),
+    feed.planning(lines=[{"LinePublicNumber": "5"}, {"LinePlanningNumber": "L005"}, {"LinePlanningNumber": "L006"}]),
+    feed.planning(points=[{"TimingPointCode": code} for code in CODES]),
+    feed.calendar("2026-01-01"),
+    feed.calendar("2026-01-01", "2026-01-02"),
+    feed.calendar("2026-01-02", published=LATER),
+    *(feed.calendar("2026-01-01", level={"LocalServiceLevelCode": level}) for level in ("78", "79", "80")),
+)
+"""Messages that change each other's data."""
+
+
+class VersionTests(TimetableTestCase):
+    """The versions of stops, which validate cached boards."""
+
+    def versions(self) -> list[tuple[int, int]]:
+        return [self.timetable.version_of(code) for code in CODES]
+
+    def changed(self, *messages: bytes) -> list[str]:
+        """Ingest messages; return the codes whose version has changed."""
+        before = self.versions()
+        self.ingest(*messages)
+        return [code for code, old, new in zip(CODES, before, self.versions(), strict=True) if old != new]
+
+    def view(self, code: str) -> object:
+        """Return what the board of a stop depends on."""
+        timetable = self.timetable
+        return timetable.timing_points.get(code), [
+            (key, passtime, timetable.line_name(passtime), timetable.public_number(passtime), names)
+            for key, passtime in filter(None, timetable.passtimes(code, NOW, NOW + 2 * DAY))
+            for names in [timetable.destination(passtime)]
+        ]
+
+    def test_changes_of_one_stop(self) -> None:
+        """Planned passtimes, dates and the stop's own names change the version of that stop only."""
+        one, other = {"UserStopCode": "u1"}, {"UserStopCode": "u2", "LocalServiceLevelCode": "78"}
+        self.ingest(feed.planning(one, other, points=[{}, OTHER], user_stops=[{}, OTHER]))
+        for changed, message in (
+            (CODES[:1], feed.planning({"JourneyNumber": "2"}, points=(), user_stops=(), published=LATER)),
+            (CODES[:1], feed.planning({"LinePlanningNumber": "L005"}, points=(), user_stops=(), published=LATER)),
+            (CODES[1:2], feed.calendar("2026-01-01", level={"LocalServiceLevelCode": "78"})),
+            (CODES[:1], feed.calendar("2026-01-01")),
+            (CODES[1:2], feed.planning(points=[{**OTHER, "TimingPointName": "New"}])),
+            (CODES[:2], feed.planning(user_stops=[{"TimingPointCode": CODES[1]}])),
+        ):
+            self.assertEqual(self.changed(message), [*changed])
+
+    def test_repeated_names_and_dates_change_nothing(self) -> None:
+        """Names and dates that are published again do not change versions; new and different names change all."""
+        calendar = feed.calendar("2026-01-01")
+        self.ingest(feed.planning({}), calendar)
+        self.assertEqual(self.changed(feed.planning(published=LATER), feed.calendar("2026-01-01")), [])
+        self.assertEqual(self.changed(feed.planning(destinations=[{"DestinationName50": "New"}])), [*CODES])
+        line: feed.Row = {"LinePlanningNumber": "L005"}
+        self.assertEqual(self.changed(feed.planning(lines=[line], destinations=())), [*CODES])
+        self.assertEqual(self.changed(feed.planning(destinations=[{"DestinationCode": "D2"}])), [*CODES])
+
+    def test_evicted_dates(self) -> None:
+        """Dates that are evicted change versions."""
+        self.timetable = self.make_timetable(PlanningSettings(names=2))
+        self.ingest(feed.planning({}), feed.calendar("2026-01-01"))
+        self.assertEqual(len(self.departures()), 1)
+        levels: tuple[feed.Row, ...] = ({"LocalServiceLevelCode": "78"}, {"LocalServiceLevelCode": "79"})
+        self.assertEqual(self.changed(*(feed.calendar("2026-01-01", level=level) for level in levels)), [*CODES])
+        self.assertEqual(self.departures(), [])
+
+    def test_stops_together(self) -> None:
+        """The token of several stops changes with each of them."""
+        tokens = [self.timetable.versions_of(CODES)]
+        for message in (feed.planning({}), feed.planning(points=[OTHER]), feed.planning(lines=[{"LineName": "New"}])):
+            self.ingest(message)
+            tokens.append(self.timetable.versions_of(CODES))
+        self.assertEqual(len({*tokens}), len(tokens))
+
+    @settings(deadline=None)
+    @given(st.lists(st.sampled_from([*MESSAGES, None]), max_size=12), st.sampled_from((2, 100)))
+    def test_same_version_means_same_board(self, messages: list[bytes | None], limit: int) -> None:
+        """A board that was made at any step is current as long as the version of its stop is the same."""
+        self.setUp()
+        self.timetable = self.make_timetable(PlanningSettings(names=limit, planned=2 * limit))
+        seen: dict[tuple[str, tuple[int, int]], list[object]] = {}
+
+        def look() -> None:
+            for code in CODES:
+                seen.setdefault((code, self.timetable.version_of(code)), []).append(self.view(code))
+
+        for message in messages:
+            if message is None:
+                self.clock.rightNow += 4 * DAY
+                steps = self.timetable.sweep()
+            else:
+                steps = (
+                    None
+                    for update in self.timetable.read(ctx.read([message], self.reject), self.reject)
+                    for _ in (self.timetable.apply(update, self.reject) if update else ())
+                )
+            for _ in steps:
+                look()
+            for code in CODES:
+                for view in seen.get((code, self.timetable.version_of(code)), ()):
+                    self.assertEqual(view, self.view(code))
+            look()
+
+
 class RejectedTests(TimetableTestCase):
     """Rejected records, and limits."""
 
