@@ -94,7 +94,7 @@ class Passtimes:
 
     @property
     def reliability_version(self) -> int:
-        """Changes when the passtimes of an operator begin or cease to be overdue without repetitions."""
+        """Changes when passtimes may begin or cease to be overdue for other reasons than time and repetition."""
         return self._operators.reliability_version
 
     @property
@@ -186,9 +186,7 @@ class Passtimes:
         if stop is not None and stored is not None and stored.values == values:
             last_heard, stored.is_repeated = stored.last_heard, True
             self.stops.repeat(stop.code, now)
-            self._index.repeat(key, stored, now)
-            if not 0 <= now - last_heard <= MIN_OVERDUE_SECONDS:
-                self._index.changed(stop)  # it may have been overdue
+            self._repeat(key, stored, last_heard, now)
             return last_heard
         timestamp = values.partition(b"|")[0]
         stamp = self._receipts.stamp(key, timestamp, stamps[timestamp], now)
@@ -209,8 +207,16 @@ class Passtimes:
         else:
             self._index.update(key, stored, latest)
             if not is_rejected:
-                self._index.repeat(key, stored, now)
+                self._repeat(key, stored, last_heard, now)
         return None if is_rejected else last_heard
+
+    def _repeat(self, key: bytes, stored: StoredPasstime, last_heard: float, now: float) -> None:
+        """Record that a passtime is received again, before at last_heard. This changes its stop if it was overdue."""
+        self._index.repeat(key, stored, now)
+        if now - last_heard > MIN_OVERDUE_SECONDS and self._operators.was_overdue(
+            key.partition(b"|")[0].decode(), last_heard, now
+        ):
+            self._index.changed(self.stops[stored.code])
 
     def _store_new(
         self, key: bytes, values: bytes, raw_code: bytes, stamp: Stamp | None, now: float, reject: Reject

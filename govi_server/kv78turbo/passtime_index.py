@@ -201,7 +201,9 @@ class PasstimeIndex:
         growth = self._size(latest) - self._size(passtime)
         self.n_bytes += growth
         self._probation.resize(passtime.cohort, growth)
-        passtime.values, passtime.stamp, passtime.access_stamp = latest.values, latest.stamp, latest.access_stamp
+        if is_changed:  # otherwise it stays the same object, by which parsed values are cached
+            passtime.values = latest.values
+        passtime.stamp, passtime.access_stamp = latest.stamp, latest.access_stamp
         passtime.last_heard, passtime.is_repeated = latest.last_heard, latest.is_repeated
         if code != latest.code:
             passtime.code = latest.code
