@@ -83,7 +83,8 @@ _KEY_COLUMNS = (
     Column("OperationDate", "operation_date", lambda value: read_date(value or ""), _REQUIRED),
     Column("UserStopOrderNumber", "user_stop_order_number", _or_empty, _REQUIRED),
 )
-# Add columns at the end: rows are checked, compared and merged by the positions of the first eight.
+# Add columns at the end: rows are checked, compared and merged by the positions of the first eight. Nearly all rows have
+# no value in any column after UserStopCode, and are stored without these.
 _VALUE_COLUMNS = (
     Column("LastUpdateTimeStamp", "last_update", lambda value: _timestamp(value or "")),
     Column("ExpectedArrivalTime", "expected_arrival_time", is_required=True),
@@ -101,6 +102,7 @@ _VALUE_COLUMNS = (
     Column("NumberOfCoaches", "number_of_coaches"),
     Column("OperatorCode", "operator_code"),
     Column("TimingPointDataOwnerCode", "timing_point_data_owner_code"),
+    Column("UserStopCode", "user_stop_code", is_required=True),
     Column("MessageContent", max_bytes=_MAX_TEXT_BYTES),
     Column("MessageType"),
     Column("ReasonType"),
@@ -111,7 +113,6 @@ _VALUE_COLUMNS = (
     Column("AdviceContent", max_bytes=_MAX_TEXT_BYTES),
     Column("LinePublicNumber", "line_public_number"),
     Column("DestinationName", "destination_name", max_bytes=100),
-    Column("UserStopCode", "user_stop_code", is_required=True),
 )
 # Passtimes are stored under it, not with it.
 _STOP_COLUMN = Column("TimingPointCode", "timing_point_code", _or_empty, _REQUIRED)
@@ -128,6 +129,9 @@ KEY_NAMES = tuple(column.name for column in _KEY_COLUMNS)
 VALUE_NAMES = tuple(column.name for column in _VALUE_COLUMNS)
 """The columns of a stored passtime's values, in order."""
 
+NO_RARE_VALUES = (b"|" + NULL) * (len(VALUE_NAMES) - 1 - VALUE_NAMES.index("UserStopCode"))
+"""The columns after UserStopCode if they are null: stored values do not contain them."""
+
 STATUS = VALUE_NAMES.index("TripStopStatus")
 WHEELCHAIR = VALUE_NAMES.index("WheelChairAccessible")
 """Positions of columns in the values."""
@@ -139,14 +143,15 @@ _JOURNEY_COLUMNS = 5
 """Columns of the key that identify the journey."""
 
 _TIME = rb"(?:(?:[0-3][0-9]|4[0-7]):[0-5][0-9]:[0-5][0-9]|\\0|)\|"
+_USUAL_TIME = rb"[0-3][0-9]:[0-5][0-9]:[0-5][0-9]\|"
 _DAY = rb"20[0-9]{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
 _OFFSET = rb"(?:Z|[+-][01][0-9](?::?[0-5][0-9])?)?"
 _TIMESTAMP = rb"(?:\\0||%bT(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?%b)\|" % (_DAY, _OFFSET)
-_NO_TIMES = rb"[^|]*\|(?:(?:\\0)?\|){4}"
 # At a last stop, departures at midnight are none (docs/protocols.md, section 5.8).
 _NO_TIME, _NO_DEPARTURE = rb"(?:\\0)?\|", rb"(?:\\0|00:00:00)?\|"
-_NO_ARRIVAL = rb"[^|]*\|(?:%b%b){2}[^|]*\|[^|]*\|LAST\|" % (_NO_TIME, _NO_DEPARTURE)
-_VALID_VALUES = re.compile(rb"(?!%b|%b)%b" % (_NO_TIMES, _NO_ARRIVAL, _TIMESTAMP + _TIME * 4))
+_NO_ARRIVAL = rb"(?:%b%b){2}[^|]*\|[^|]*\|LAST\|" % (_NO_TIME, _NO_DEPARTURE)
+_SOME_TIMES = rb"(?!%b|%b)%b" % (_NO_TIME * 4, _NO_ARRIVAL, _TIME * 4)
+_VALID_VALUES = re.compile(rb"%b(?:%b|%b)" % (_TIMESTAMP, _USUAL_TIME * 4, _SOME_TIMES))
 _CHECKED = (re.compile(_TIMESTAMP), *[re.compile(_TIME)] * 4)
 # The order of the stop is a number.
 _VALID_KEY = re.compile(rb"(?!.{%d})(?:%b\|){6}[0-9]{1,5}\Z" % (MAX_KEY_BYTES + 1, KEY_FIELD), re.DOTALL)
@@ -165,6 +170,11 @@ is_valid_key = _VALID_KEY.match
 
 is_valid_values = _VALID_VALUES.match
 """Return a match if the timestamp and times of stored values are valid, and at least one time is known."""
+
+
+def all_values(values: bytes) -> bytes:
+    """Return stored values with those that are not stored because they are null."""
+    return values + NO_RARE_VALUES if values.count(b"|") < len(VALUE_NAMES) - 1 else values
 
 
 def without_invalid(values: bytes, reject: Reject) -> bytes:
@@ -220,8 +230,8 @@ def without_long_values(values: bytes, reject: Reject) -> bytes:
     if len(values) <= _MAX_SHORT_BYTES:
         return values
     fields = values.split(b"|")
-    for i, maximum in enumerate(_MAX_VALUE_BYTES):
-        if len(fields[i]) > maximum:
+    for i, (field, maximum) in enumerate(zip(fields, _MAX_VALUE_BYTES, strict=False)):
+        if len(field) > maximum:
             reject("long value")
             fields[i] = NULL
     return b"|".join(fields)
@@ -283,7 +293,7 @@ def parse_passtime(key: bytes, values: bytes, code: str, updated_by: float = mat
     """Parse a stored passtime of a TimingPointCode. updated_by: its last update is not later (epoch seconds)."""
     fields: dict[str, Any] = {}
     extra: list[tuple[str, str]] = []
-    for (name, field, parse), column in zip(_FIELD_PARSERS, texts(key + b"|" + values), strict=True):
+    for (name, field, parse), column in zip(_FIELD_PARSERS, texts(key + b"|" + all_values(values)), strict=True):
         value = parse(column)
         if field:
             fields[field] = value

@@ -15,6 +15,7 @@ from govi_server.kv78turbo.ctx import NULL, Records, Reject
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv8_columns import (
     EMPTY,
+    NO_RARE_VALUES,
     TableLayout,
     expires_at,
     is_valid_key,
@@ -94,7 +95,7 @@ class Passtimes:
 
     @property
     def reliability_version(self) -> int:
-        """Changes when the passtimes of an operator begin or cease to be overdue without repetitions."""
+        """Changes when passtimes may begin or cease to be overdue for other reasons than time and repetition."""
         return self._operators.reliability_version
 
     @property
@@ -148,7 +149,7 @@ class Passtimes:
         now = self._now()
         self._set_dates(now)
         key_of, values_of, code_at, type_at, date_at, operator_at, splits, has_missing = layout
-        join, dates, stamps = b"|".join, self._dates, _Stamps(stamp_of(now))
+        join, dates, stops, stamps = b"|".join, self._dates, self.stops, _Stamps(stamp_of(now))
         latest_rows: dict[bytes, tuple[bytes, float | None]] = {}  # of each operator, and when it was last heard
         n_removed = self._index.n_removed
         for line in records.lines:
@@ -160,17 +161,26 @@ class Passtimes:
                 continue  # not for passengers
             if has_missing:
                 fields.append(NULL)
-            key, values = join(key_of(fields)), join(values_of(fields))
             if fields[date_at] not in dates:
                 reject("date")
-            elif not is_valid_key(key):
-                reject("key")
-            elif not (is_valid_values(values) or is_valid_values(values := without_invalid(values, reject))):
-                reject("time")
-            else:
+                continue
+            key, values = join(key_of(fields)), join(values_of(fields)).removesuffix(NO_RARE_VALUES)
+            stop = stops.get(fields[code_at].decode())
+            stored = stop.passtimes.get(key) if stop is not None else None
+            if stored is None or stored.values != values:  # otherwise it is as valid as when it was stored
+                if stored is None and not is_valid_key(key):
+                    reject("key")
+                    continue
+                if not (is_valid_values(values) or is_valid_values(values := without_invalid(values, reject))):
+                    reject("time")
+                    continue
                 values = without_long_values(values, reject)
-                last_heard = self._store(key, values, fields[code_at], stamps, now, reject)
-                latest_rows[fields[operator_at]] = values, last_heard
+            if stored is not None and stored.values == values:
+                last_heard: float | None = stored.last_heard
+                self._repeat(key, stored, now)
+            else:
+                last_heard = self._store(key, stored, values, fields[code_at], stamps, now, reject)
+            latest_rows[fields[operator_at]] = values, last_heard
         for name, (values, last_heard) in latest_rows.items():
             operator = name.decode()
             self._operators.heard(operator, now, reject)
@@ -178,18 +188,19 @@ class Passtimes:
             self._operators.updated(operator, values.partition(b"|")[0].decode(), now)
 
     def _store(
-        self, key: bytes, values: bytes, raw_code: bytes, stamps: _Stamps, now: float, reject: Reject
+        self,
+        key: bytes,
+        stored: StoredPasstime | None,
+        values: bytes,
+        raw_code: bytes,
+        stamps: _Stamps,
+        now: float,
+        reject: Reject,
     ) -> float | None:
-        """Store a passtime, unless a newer version is stored; return when it was last heard, None if never."""
-        stop = self.stops.get(raw_code.decode())
-        stored = stop.passtimes.get(key) if stop is not None else None
-        if stop is not None and stored is not None and stored.values == values:
-            last_heard, stored.is_repeated = stored.last_heard, True
-            self.stops.repeat(stop.code, now)
-            self._index.repeat(key, stored, now)
-            if not 0 <= now - last_heard <= MIN_OVERDUE_SECONDS:
-                self._index.changed(stop)  # it may have been overdue
-            return last_heard
+        """Store a passtime, unless a newer version is stored; return when it was last heard, None if never.
+
+        stored: what its stop has of it.
+        """
         timestamp = values.partition(b"|")[0]
         stamp = self._receipts.stamp(key, timestamp, stamps[timestamp], now)
         if stored is None:
@@ -207,10 +218,22 @@ class Passtimes:
         if is_rejected and latest.values == stored.values:
             reject("older")
         else:
-            self._index.update(key, stored, latest)
             if not is_rejected:
-                self._index.repeat(key, stored, now)
+                self._repeat(key, stored, now)
+            self._index.update(key, stored, latest)
         return None if is_rejected else last_heard
+
+    def _repeat(self, key: bytes, stored: StoredPasstime, now: float) -> None:
+        """Record that a passtime is received again. This changes its stop if the passtime was overdue."""
+        last_heard, stored.last_heard, stored.is_repeated = stored.last_heard, now, True
+        if stored.cohort:
+            self._index.repeat(key, stored, now)
+        if stored.code in self.stops.unconfirmed:  # the others are in use while they have passtimes
+            self.stops.repeat(stored.code, now)
+        if now - last_heard > MIN_OVERDUE_SECONDS and self._operators.was_overdue(
+            key.partition(b"|")[0].decode(), last_heard, now
+        ):
+            self._index.changed(self.stops[stored.code])
 
     def _store_new(
         self, key: bytes, values: bytes, raw_code: bytes, stamp: Stamp | None, now: float, reject: Reject
@@ -266,6 +289,7 @@ class Passtimes:
     def restore_passtime(self, key: bytes, restored: StoredPasstime, reject: Reject) -> None:
         """Store a passtime of a snapshot if it is valid and not expired. What is already stored arrived later."""
         now = self._now()
+        restored.values = restored.values.removesuffix(NO_RARE_VALUES)
         if not (is_valid_key(key) and is_valid_values(restored.values)):
             return
         operator = key.partition(b"|")[0].decode()

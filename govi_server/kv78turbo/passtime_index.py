@@ -172,11 +172,8 @@ class PasstimeIndex:
         self.n_evicted += 1
 
     def repeat(self, key: bytes, passtime: StoredPasstime, now: float) -> None:
-        """Record that a passtime is received again."""
-        passtime.last_heard = now
-        if passtime.cohort:
-            size = self._size(passtime)
-            passtime.cohort = self._probation.repeat(key, passtime.cohort, size, now, self.n_bytes)
+        """Confirm a passtime that is received again, if it is time."""
+        passtime.cohort = self._probation.repeat(key, passtime.cohort, self._size(passtime), now, self.n_bytes)
 
     def add(self, key: bytes, passtime: StoredPasstime, now: float) -> None:
         """Add a passtime whose key is not in the index, and whose stop is. There must be room for it."""
@@ -192,6 +189,7 @@ class PasstimeIndex:
         passtimes[key] = passtime
         self.n_passtimes += 1
         stop = self.stops[passtime.code]
+        passtime.code = stop.code  # one object for all
         stop.passtimes[key] = passtime
         self.changed(stop)
 
@@ -201,15 +199,18 @@ class PasstimeIndex:
         growth = self._size(latest) - self._size(passtime)
         self.n_bytes += growth
         self._probation.resize(passtime.cohort, growth)
-        passtime.values, passtime.stamp, passtime.access_stamp = latest.values, latest.stamp, latest.access_stamp
+        if is_changed:  # otherwise it stays the same object, by which parsed values are cached
+            passtime.values = latest.values
+        passtime.stamp, passtime.access_stamp = latest.stamp, latest.access_stamp
         passtime.last_heard, passtime.is_repeated = latest.last_heard, latest.is_repeated
+        stop = self.stops[latest.code]
         if code != latest.code:
-            passtime.code = latest.code
+            passtime.code = stop.code
             del self.stops[code].passtimes[key]
             self.changed(self.stops[code])
-            self.stops[latest.code].passtimes[key] = passtime
+            stop.passtimes[key] = passtime
         if is_changed or code != latest.code:
-            self.changed(self.stops[latest.code])
+            self.changed(stop)
 
     def remove(self, key: bytes, passtime: StoredPasstime) -> None:
         """Remove a passtime from its stop, journey and line."""
