@@ -247,7 +247,7 @@ def _add_feed(services: OrderedMultiService, config: Config, runner: Cooperative
         subscriber=settings.subscriber,
         passtimes=settings.passtimes,
         timetable=settings.planning,
-        cache_bytes=config.cache.bytes,
+        cache_bytes=settings.cache.bytes,
         runner=runner,
     )
     if config.is_demo:

@@ -356,6 +356,16 @@ class PlanningSettings(Struct, frozen=True):
     ] = 500_000
 
 
+class FeedCacheSettings(Struct, frozen=True):
+    """What is remembered of the stops that were requested."""
+
+    bytes: Annotated[
+        Bytes,
+        "Maximum memory of joined passing times, of the parts of documents that are made of them, and of rendered "
+        "documents, 50,000 bytes for a stop; the least recently used is evicted.",
+    ] = 256 << 20
+
+
 class FeedSettings(Struct, frozen=True):
     """The live feed KV78turbo, for all modules with source kv78turbo."""
 
@@ -373,6 +383,7 @@ class FeedSettings(Struct, frozen=True):
     limits: FeedLimitSettings = FeedLimitSettings()
     subscriber: SubscriberSettings = SubscriberSettings()
     passtimes: PasstimeSettings = PasstimeSettings()
+    cache: FeedCacheSettings = FeedCacheSettings()
     planning: PlanningSettings = PlanningSettings()
 
 

@@ -35,6 +35,9 @@ class Fragments(Struct, gc=False, eq=False):
     def __hash__(self) -> int:
         return 0
 
+    def __repr__(self) -> str:
+        return "Fragments()"
+
     def store(self, form: str, part: Any) -> None:
         """Store a part, always of the same type for a form: a text, or a tuple of texts and numbers."""
         if form in self.parts:

@@ -74,7 +74,7 @@ class Feed(MultiService):
 
     reactor: provides time, and watches ZeroMQ's file descriptor. addresses: the feed's addresses, tried in turn;
     without any, only the timetable is available until subscribe() is called. folder: the timetable directory, ""
-    for none. cache_bytes: maximum bytes of cached renderings.
+    for none. cache_bytes: maximum memory of what is remembered of requested stops.
     """
 
     log = Logger()

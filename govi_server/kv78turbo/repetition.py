@@ -69,11 +69,6 @@ class Repetition:
         """The age in seconds above which a passtime is overdue; infinite until an interval is learned."""
         return self._limit if self.interval is not None and self.is_complete else math.inf
 
-    @property
-    def least_seconds(self) -> float:
-        """How long a passtime is current at least after it was sent, without another repetition."""
-        return self._limit if self.is_learned else math.inf
-
     def restore(self, last_heard: float, interval: float | None) -> None:
         """Continue after a restart, unless data has arrived since. The pause is an outage."""
         if self._last_heard is None:

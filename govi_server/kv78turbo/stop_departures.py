@@ -208,7 +208,7 @@ class StopDeparturesCache:
     def _operator(self, name: str, now: float) -> _Operator:
         repetition = self.passtimes.repetitions.get(name)
         reliable_until = min(self.passtimes.last_heard.get(name, 0.0), now) + self._stale
-        return _Operator(reliable_until, repetition, inf if repetition is None else repetition.least_seconds)
+        return _Operator(reliable_until, repetition, inf if repetition is None else repetition.limit)
 
     def _with_reliability(
         self, entry: JoinedPasstime, stored: StoredPasstime, operator: _Operator, now: float

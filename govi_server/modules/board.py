@@ -121,7 +121,7 @@ class BoardPages(Service):
     def __init__(self, source: IDisplaySource, clock: IReactorTime) -> None:
         self.source = source
         self.clock = clock
-        self.responses = ResponseCache(clock)
+        self.responses = ResponseCache(clock, source.memory)
         self._runner = source.runner
 
     def describe(self) -> list[Operation]:

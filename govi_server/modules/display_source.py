@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Generator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -20,14 +21,19 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import stale_ttl
 from govi_server.kv78turbo.joined_stop import JoinedPasstime
 from govi_server.modules.query_parameters import FILTERS, HORIZON, LIMIT, LINE
+from govi_server.runtime.bounded_memory import BoundedMemory
 from govi_server.runtime.cooperative import CooperativeRunner, map_in_steps
 from govi_server.statistics.records import CacheResult
+
+MAX_RESPONSE_BYTES = 32 << 20
+"""Maximum size of the stored responses with displays of gateways' boards."""
 
 
 class IDisplaySource(Interface):
     """A source of departure displays."""
 
     runner: "CooperativeRunner" = Attribute("Runs the work on displays.")
+    memory: "BoundedMemory[Any]" = Attribute("Stores responses with displays.")
     filters: "tuple[Parameter, ...]" = Attribute("The supported filters.")
     headers: "tuple[str, ...]" = Attribute("Names of the header fields of every display.")
     optional_headers: "tuple[str, ...]" = Attribute("Names of the header fields of some displays.")
@@ -62,6 +68,7 @@ class FeedDisplays:
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
         self.runner = feed.runner
+        self.memory = feed.boards.memory
 
     def version(self, codes: Sequence[str]) -> object:
         """Return a token that changes with the feed's state and with data about these stops."""
@@ -108,6 +115,7 @@ class CacheDisplays:
         self._cache = cache
         self._clock = clock
         self.runner = cache.runner
+        self.memory: BoundedMemory[Any] = BoundedMemory(MAX_RESPONSE_BYTES)
 
     def version(self, codes: Sequence[str]) -> object:
         """Return a token that changes with the boards of these stops."""

@@ -283,8 +283,9 @@ class VersionTests(TimetableTestCase):
         """Return what the board of a stop depends on."""
         timetable = self.timetable
         return timetable.timing_points.get(code), [
-            (key, passtime, timetable.line_name(passtime), timetable.public_number(passtime), names)
-            for key, passtime in filter(None, timetable.passtimes(code, NOW, NOW + 2 * DAY))
+            (call.key, passtime, timetable.line_name(passtime), timetable.public_number(passtime), names)
+            for call in filter(None, timetable.passtimes(code, NOW, NOW + 2 * DAY))
+            for passtime in [call.make()]
             for names in [timetable.destination(passtime)]
         ]
 

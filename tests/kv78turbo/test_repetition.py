@@ -320,7 +320,7 @@ class OverdueTests(RepetitionTestCase):
 class VersionTests(RepetitionTestCase):
     """What a repetition invalidates."""
 
-    def versions(self) -> tuple[int, ...]:
+    def versions(self) -> tuple[object, ...]:
         """Return what cached departures of the stop depend on."""
         return self.feed.boards.version(CODE)
 

@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.times import HOUR, MINUTE
+from govi_server.kv78turbo.joined_stop import PASSTIME_BYTES, STOP_BYTES
 from govi_server.kv78turbo.stop_departures import MAX_VALID_SECONDS, RENDERING_BYTES, StopDepartures
 from govi_server.runtime.cooperative import run_now
 from govi_server.settings import FeedLimitSettings
@@ -358,21 +359,24 @@ class CacheTests(StopDeparturesTestCase):
     def test_least_recently_used_is_evicted(self) -> None:
         """Beyond the size limit the least recently used entries are evicted."""
         codes = ["1", "2", "3"]
-        ingest(self.feed, kv.passtimes(*(live("1", 30, TimingPointCode=code) for code in codes)))
-        self.feed.boards.memory.max_bytes = 2 * (len("1 passtimes") + RENDERING_BYTES)
-        for code, n_renderings in [("1", 1), ("2", 2), ("1", 2), ("3", 3), ("1", 3), ("2", 4), ("3", 5)]:
+        ingest(self.feed, kv.passtimes(*(live(code, 30, TimingPointCode=code) for code in codes)))
+        size = STOP_BYTES + PASSTIME_BYTES + RENDERING_BYTES + len("1 passtimes")
+        self.feed.boards.memory.max_bytes = 2 * size
+        for code, n_renderings in [("1", 1), ("2", 2), ("1", 2), ("3", 3), ("1", 3), ("2", 4)]:
             self.rendered(code)
             self.assertEqual(self.n_renderings, n_renderings)
 
     def test_small_entries_are_bounded(self) -> None:
         """An entry counts as the memory that it needs, which is much more than a small body."""
         codes = [str(code) for code in range(20)]
-        ingest(self.feed, kv.passtimes(*(live("1", 30, TimingPointCode=code) for code in codes)))
-        self.feed.boards.memory.max_bytes = 10 * RENDERING_BYTES
+        ingest(self.feed, kv.passtimes(*(live(code, 30, TimingPointCode=code) for code in codes)))
+        size = STOP_BYTES + PASSTIME_BYTES + RENDERING_BYTES
+        self.feed.boards.memory.max_bytes = 10 * size
         for code in codes:
             self.rendered(code)
-        self.assertEqual(len(self.boards.memory), 9)
-        self.assertGreater(self.boards.memory.bytes, 9 * RENDERING_BYTES)
+        self.assertLessEqual(len(self.boards.memory), 20)
+        self.assertGreater(self.boards.memory.bytes, 9 * size)
+        self.assertGreater(self.boards.memory.n_evicted, 18)
 
     def test_too_large_for_the_cache(self) -> None:
         """Documents larger than the cache are returned but not cached."""
