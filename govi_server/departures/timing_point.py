@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 
+from msgspec import Struct
 from pyproj import Transformer
 
 _RD_X, _RD_Y = range(1, 400_000), range(200_000, 700_000)
@@ -24,8 +24,7 @@ _CODE = re.compile(TIMING_POINT_CODE_PATTERN)
 _CODES = re.compile(f"{TIMING_POINT_CODE_PATTERN}(?:,{TIMING_POINT_CODE_PATTERN})*+")
 
 
-@dataclass(frozen=True, slots=True)
-class TimingPoint:
+class TimingPoint(Struct, frozen=True, gc=False):
     """A stop's name and position; texts are None if unknown."""
 
     name: str | None

@@ -20,7 +20,7 @@ from govi_server.kv78turbo.stamps import latest_timestamp
 from govi_server.kv78turbo.stop_departures import Rendered, StopDepartures, StopDeparturesCache
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.kv78turbo.timetable_directory import TimetableDirectory
-from govi_server.runtime.cooperative import CooperativeRunner
+from govi_server.runtime.cooperative import CooperativeRunner, named
 from govi_server.runtime.gunzip import decompress
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSettings, SubscriberSettings
@@ -175,7 +175,8 @@ class Feed(MultiService):
 
     def received(self, envelope: str, payload: bytes) -> Deferred[None] | None:
         """Ingest a message of the feed; return a Deferred that fires when it is done, if it needs several turns."""
-        done = Deferred.fromCoroutine(self._ingester.run(self._ingest_message(envelope, payload)))
+        steps = named(self._ingest_message(envelope, payload), envelope)
+        done = Deferred.fromCoroutine(self._ingester.run(steps))
         return None if done.called and not isinstance(done.result, Failure) else done
 
     def _ingest_message(self, envelope: str, payload: bytes) -> Generator[None, None, None]:

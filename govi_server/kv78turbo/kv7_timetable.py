@@ -9,7 +9,7 @@ from govi_server.departures.times import PassingTimes, local_date, moment, read_
 from govi_server.kv78turbo.ctx import NULL, text, texts
 from govi_server.kv78turbo.kv7_journeys import Journey, group_of, user_stop_of
 from govi_server.kv78turbo.kv7_reader import VALUE_NAMES, Group, planned_times
-from govi_server.kv78turbo.kv7_tables import NO_CALENDAR, TimetableTables, level_of
+from govi_server.kv78turbo.kv7_tables import NO_CALENDAR, NO_PUBLICATION, TimetableTables, level_of
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.runtime.cooperative import STEP_ITEMS
 from govi_server.runtime.text import nonblank
@@ -56,7 +56,7 @@ class Timetable(TimetableTables):
 
     def has_planning(self, code: str) -> bool:
         """Return whether passtimes of a stop are planned, on any date."""
-        return any(stop in self._planned for stop in self._user_stops.get(code, ()))
+        return any(stop in self._groups_of_stop for stop in self._user_stops.get(code, ()))
 
     def passtimes(self, code: str, since: float, until: float) -> Iterator[PlannedCall | None]:
         """Yield the planned passtimes of a stop between two moments (epoch seconds).
@@ -65,10 +65,11 @@ class Timetable(TimetableTables):
         """
         dates = _dates_around(since, until)
         for stop in list(self._user_stops.get(code, ())):
-            for group, passtimes in list(self._planned.get(stop, {}).items()):
+            for group in list(self._groups_of_stop.get(stop, ())):
                 yield None
                 valid = self._valid_dates(group, dates)
-                for n, (key, values) in enumerate(list(passtimes.items()) if valid else (), 1):
+                passtimes = self._published.get(group, NO_PUBLICATION).passtimes(stop)
+                for n, (key, values) in enumerate(passtimes.items() if valid else (), 1):
                     if n % STEP_ITEMS == 0:
                         yield None
                     yield from self._on_dates(valid, key, values, code, since, until)
@@ -121,7 +122,7 @@ class Timetable(TimetableTables):
         columns = dict(zip(VALUE_NAMES, map(nonblank, texts(values)), strict=True))
         arrival, departure = (None if time is None else write_time(time) for time in times[:2])
         arrives, departs = (None if time is None else moment(day, time) for time in times[:2])
-        publication = self._published.get(b"|".join(key.split(b"|", 3)[:3]))
+        published = self._published.get(group_of(key), NO_PUBLICATION).published
         return Passtime(
             data_owner_code=operator,
             local_service_level_code=level,
@@ -133,7 +134,7 @@ class Timetable(TimetableTables):
             user_stop_code=stop,
             timing_point_code=code,
             timing_point_data_owner_code="ALGEMEEN",
-            last_update=None if publication is None else publication.published,
+            last_update=published or None,
             target_arrival_time=arrival,
             expected_arrival_time=arrival,
             target_departure_time=departure,
@@ -202,17 +203,17 @@ class Timetable(TimetableTables):
         return sum(self._published[group].n_planned for group in groups)
 
     def _keys_of(self, journey: Journey) -> Sequence[bytes]:
-        return self._journeys.get(group_of(journey), {}).get(journey, ())
+        return self._published.get(group_of(journey), NO_PUBLICATION).journeys.get(journey, ())
 
     def _journeys_of(self, operator: str, line: str) -> Iterator[tuple[Group, Sequence[bytes]]]:
         """Yield the keys of each journey of a line, with its group, even if groups are removed meanwhile."""
         for group in list(self._groups_of_line.get((operator, line), ())):
-            for keys in list(self._journeys.get(group, {}).values()):
+            for keys in self._published.get(group, NO_PUBLICATION).journeys.values():
                 yield group, keys
 
     def _values(self, group: Group, key: bytes) -> bytes:
         """Return the values of a planned passtime; null ones if it was removed after its look-up began."""
-        return self._planned.get(user_stop_of(key), {}).get(group, {}).get(key, _NO_VALUES)
+        return self._published.get(group, NO_PUBLICATION).passtimes(user_stop_of(key)).get(key, _NO_VALUES)
 
     def _journey_passtime(
         self, group: Group, key: bytes, dates: list[date], since: float, until: float

@@ -5,6 +5,7 @@ per turn of the reactor, so the turn stays short however much work waits. Twiste
 time, and needs a reactor turn for even the shortest work.
 """
 
+import sys
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from contextvars import ContextVar
 from heapq import merge
@@ -28,6 +29,10 @@ STEP_ITEMS = 200
 current_work: ContextVar[str] = ContextVar("current_work", default="")
 """The work that the current coroutine is for, such as the path of its request; named if a turn is slow."""
 
+work_names: dict[int, str] = {}
+"""The names of running work, by the id of its frame in named(). The watch over turns reads them in another thread,
+where reading a frame's variables can crash the interpreter (CPython 3.11)."""
+
 _T = TypeVar("_T")
 _U = TypeVar("_U")
 
@@ -40,6 +45,16 @@ def run_now(steps: Generator[None, None, _T]) -> _T:
         except StopIteration as end:
             result: _T = end.value
             return result
+
+
+def named(steps: Iterator[None], name: str) -> Generator[None, None, None]:
+    """Run steps that are named in the log if they make a turn slow."""
+    frame = id(sys._getframe())
+    work_names[frame] = name
+    try:
+        yield from steps
+    finally:
+        del work_names[frame]
 
 
 def map_in_steps(
@@ -91,7 +106,7 @@ class CooperativeRunner:
     async def run(self, steps: Generator[None, None, _T]) -> _T:
         """Run work; return its result."""
         results: list[_T] = []
-        remaining = _named(steps, current_work.get(), results)
+        remaining = named(_collected(steps, results), current_work.get())
         try:
             if self._waiting or self._is_resting or not self._fits(remaining):
                 self._waiting += 1
@@ -176,8 +191,8 @@ class _SharedWork:
                 self._work.cancel()
 
 
-def _named(steps: Generator[None, None, _T], current_work: str, results: list[_T]) -> Generator[None, None, None]:
-    """Run steps, and append their result. The watch over turns finds the name of the work in this frame."""
+def _collected(steps: Generator[None, None, _T], results: list[_T]) -> Generator[None, None, None]:
+    """Run steps, and append their result."""
     results.append((yield from steps))
 
 

@@ -139,7 +139,7 @@ TABLES = (
     Table(
         "planned passtimes",
         planned("LinePlanningNumber", "UserStopCode"),
-        lambda feed: [stop.partition(b"|")[2].decode() for stop in feed.timetable._planned],
+        lambda feed: [stop.partition(b"|")[2].decode() for stop in feed.timetable._groups_of_stop],
     ),
     Table(
         "service levels",
@@ -266,7 +266,7 @@ class FullTablesTests(SynchronousTestCase):
             self.assertEqual(passtimes.n_messages, sum(len(stop.messages or ()) for stop in stops), table.name)
             self.assertEqual(
                 timetable.n_planned,
-                sum(len(planned) for groups in timetable._planned.values() for planned in groups.values()),
+                sum(len(stop.by_key) for group in timetable._published.values() for stop in group.stops.values()),
                 table.name,
             )
 

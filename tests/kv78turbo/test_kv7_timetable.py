@@ -1,6 +1,8 @@
 """Tests of kv78turbo.kv7_timetable and kv7_reader: reading, applying and looking up planning."""
 
+import gc
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from govi_server.departures.times import HOUR
 from govi_server.departures.timing_point import wgs84
 from govi_server.kv78turbo import ctx
 from govi_server.kv78turbo.kv7_reader import Update
-from govi_server.kv78turbo.kv7_tables import UNDATED_SECONDS
+from govi_server.kv78turbo.kv7_tables import STEP_ENTRIES, UNDATED_SECONDS
 from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.runtime.clock import LOCAL_ZONE
 from govi_server.runtime.cooperative import run_now
@@ -245,6 +247,61 @@ class PublicationTests(TimetableTestCase):
         self.timetable = other
         self.assertEqual((self.departures(), other.n_planned, other.directions), (before, 1, {}))
         self.assertTrue(other.is_known_stop(CODE))
+
+
+class WorkTests(TimetableTestCase):
+    """The work of each step, and of the garbage collector."""
+
+    def removed(self, steps: Iterator[None]) -> list[int]:
+        """Return how many planned passtimes each step removes."""
+        removed = []
+        before = self.timetable.n_planned
+        for _ in steps:
+            removed.append(before - self.timetable.n_planned)
+            before = self.timetable.n_planned
+        return removed
+
+    def test_sweep_removes_a_group_per_step(self) -> None:
+        """The passtimes of a night, which expire together, are removed in steps of one line each."""
+        lines = [{"LinePlanningNumber": f"L{n}", "JourneyNumber": str(i)} for n in range(20) for i in range(3)]
+        self.ingest(feed.planning(*lines), feed.calendar("2026-01-01"))
+        self.clock.advance(3 * DAY)
+        self.assertEqual(max(self.removed(self.timetable.sweep())), 3)
+        self.assertEqual(self.timetable.n_planned, 0)
+
+    def test_parts_are_combined_in_steps(self) -> None:
+        """Passtimes that are added to a publication are merged in steps; what arrives meanwhile is not lost."""
+        stops = [{"UserStopCode": f"u{n}", "UserStopOrderNumber": str(n)} for n in range(2 * STEP_ENTRIES)]
+        self.ingest(feed.planning(*stops, published="2026-01-01T00:59:00+01:00"))
+        updates: list[Update] = []
+        for rows in ([{"JourneyNumber": "2", **stop} for stop in stops], [{"JourneyNumber": "3"}]):
+            message = feed.planning(*rows, published="2026-01-01T00:59:00+01:00")
+            updates += filter(None, self.timetable.read(ctx.read([message], self.fail), self.fail))
+        merging = self.timetable.apply(updates[0], self.fail)
+        for _ in range(3):
+            next(merging)
+        self.assertEqual(self.timetable.n_planned, len(stops))
+        self.apply(updates[1])
+        self.assertEqual(self.timetable.n_planned, len(stops) + 1)
+        for _ in merging:
+            pass
+        self.assertEqual(self.timetable.n_planned, 2 * len(stops) + 1)
+
+    def test_planned_passtimes_are_not_garbage_collected(self) -> None:
+        """A full collection visits no objects of planned passtimes, of which a country has millions."""
+        rows = [
+            {"LinePlanningNumber": f"L{line}", "UserStopCode": f"u{n}", "UserStopOrderNumber": str(n)}
+            for line in range(20)
+            for n in range(50)
+        ]
+        points = [{"UserStopCode": f"u{n}", "TimingPointCode": str(n)} for n in range(50)]
+        message = feed.planning(*rows, points=points, user_stops=points)
+        gc.collect()
+        before = len(gc.get_objects())
+        self.ingest(message)
+        gc.collect()
+        self.assertEqual((self.timetable.n_planned, len(self.timetable.timing_points)), (1000, 50))
+        self.assertLess(len(gc.get_objects()) - before, 20)
 
 
 CODES = ("30000001", "30000002", "30000003")
