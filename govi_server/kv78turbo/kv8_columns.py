@@ -83,8 +83,8 @@ _KEY_COLUMNS = (
     Column("OperationDate", "operation_date", lambda value: read_date(value or ""), _REQUIRED),
     Column("UserStopOrderNumber", "user_stop_order_number", _or_empty, _REQUIRED),
 )
-# Add columns at the end: rows are checked, compared and merged by the positions of the first eight. Nearly all rows have
-# no value in any column after UserStopCode, and are stored without these.
+# Add columns at the end: rows are checked, compared and merged by the positions of the first eight. Nearly all rows
+# have no value in any column after UserStopCode, and are stored without these.
 _VALUE_COLUMNS = (
     Column("LastUpdateTimeStamp", "last_update", lambda value: _timestamp(value or "")),
     Column("ExpectedArrivalTime", "expected_arrival_time", is_required=True),

@@ -70,6 +70,16 @@ def merge(first: StoredPasstime, second: StoredPasstime) -> StoredPasstime:
     accessibility. Only a newer version revokes a cancellation.
     """
     before, after = first.values.split(b"|", WHEELCHAIR + 1), second.values.split(b"|", WHEELCHAIR + 1)
+    if (
+        second.stamp is not None
+        and first.stamp is not None
+        and first.stamp <= second.stamp
+        and before[STATUS] != b"CANCEL"
+        and before[WHEELCHAIR] == after[WHEELCHAIR]
+        and not is_older(second.access_stamp, first.access_stamp)
+        and second.access_stamp is not None
+    ):
+        return second
     is_newer = is_older(first.stamp, second.stamp) or (first.stamp is None and second.stamp is not None)
     is_revoked = before[STATUS] == b"CANCEL" and after[STATUS] != b"CANCEL"
     is_kept = is_older(second.stamp, first.stamp) or (is_revoked and not is_newer)
@@ -143,11 +153,15 @@ class PasstimeIndex:
 
     def make_room(self, key: bytes, passtime: StoredPasstime, reject: Reject) -> bool:
         """Make room for a new passtime by evicting unconfirmed ones; reject it and return False if there is none."""
-        stop = self.stops.get(passtime.code)
-        if stop is not None and not self._make_room_in(stop.passtimes, MAX_STOP_PASSTIMES):
+        stop, passtimes = self.stops.get(passtime.code), self.journeys.get(journey_of(key), _NO_PASSTIMES)
+        if (
+            stop is not None
+            and len(stop.passtimes) >= MAX_STOP_PASSTIMES
+            and not self._make_room_in(stop.passtimes, MAX_STOP_PASSTIMES)
+        ):
             reject("stop full")
             return False
-        if not self._make_room_in(self.journeys.get(journey_of(key), _NO_PASSTIMES), MAX_JOURNEY_PASSTIMES):
+        if len(passtimes) >= MAX_JOURNEY_PASSTIMES and not self._make_room_in(passtimes, MAX_JOURNEY_PASSTIMES):
             reject("journey full")
             return False
         size = self._size(passtime)
@@ -196,10 +210,11 @@ class PasstimeIndex:
     def update(self, key: bytes, passtime: StoredPasstime, latest: StoredPasstime) -> None:
         """Set a stored passtime to its latest version, whose stop is in the index and may be another one."""
         is_changed, code = passtime.values != latest.values, passtime.code
-        growth = self._size(latest) - self._size(passtime)
-        self.n_bytes += growth
-        self._probation.resize(passtime.cohort, growth)
-        if is_changed:  # otherwise it stays the same object, by which parsed values are cached
+        if is_changed:  # otherwise the values stay the same object, by which parsed ones are cached
+            if len(latest.values) != len(passtime.values):
+                growth = self._size(latest) - self._size(passtime)
+                self.n_bytes += growth
+                self._probation.resize(passtime.cohort, growth)
             passtime.values = latest.values
         passtime.stamp, passtime.access_stamp = latest.stamp, latest.access_stamp
         passtime.last_heard, passtime.is_repeated = latest.last_heard, latest.is_repeated
