@@ -154,7 +154,9 @@ _SOME_TIMES = rb"(?!%b|%b)%b" % (_NO_TIME * 4, _NO_ARRIVAL, _TIME * 4)
 _VALID_VALUES = re.compile(rb"%b(?:%b|%b)" % (_TIMESTAMP, _USUAL_TIME * 4, _SOME_TIMES))
 _CHECKED = (re.compile(_TIMESTAMP), *[re.compile(_TIME)] * 4)
 # The order of the stop is a number.
-_VALID_KEY = re.compile(rb"(?!.{%d})(?:%b\|){6}[0-9]{1,5}\Z" % (MAX_KEY_BYTES + 1, KEY_FIELD), re.DOTALL)
+_VALID_KEY = re.compile(
+    rb"(?!.{%d})(?:(?:%b\|){6}|(?:%b\|){6})[0-9]{1,5}\Z" % (MAX_KEY_BYTES + 1, rb"[!-\[\]-{}~]+", KEY_FIELD), re.DOTALL
+)
 _MAX_VALUE_BYTES = tuple(column.max_bytes for column in _VALUE_COLUMNS)
 # Values of up to this length in total are not examined one by one: those without a text have about 200 bytes.
 _MAX_SHORT_BYTES = 384

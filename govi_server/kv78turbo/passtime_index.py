@@ -26,7 +26,7 @@ MAX_STOP_PASSTIMES = 1000
 MAX_JOURNEY_PASSTIMES = 400
 """Passtimes of a journey: 200 stops on two operating dates."""
 
-OVERHEAD_BYTES = 400
+OVERHEAD_BYTES = 340
 """Bytes of a passtime besides its values: its key, the object, and its entries in three tables."""
 
 MAX_STEP_EVICTIONS = 32
@@ -145,7 +145,8 @@ class PasstimeIndex:
 
     def _size(self, passtime: StoredPasstime) -> int:
         """Return the bytes of a passtime and of the tables that refer to it."""
-        return max(len(passtime.values) + OVERHEAD_BYTES, self._min_size)
+        size = len(passtime.values) + OVERHEAD_BYTES
+        return size if size > self._min_size else self._min_size
 
     def find(self, key: bytes) -> StoredPasstime | None:
         """Return the passtime with a key, at whichever stop it is; None if there is none."""
