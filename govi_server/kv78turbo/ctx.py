@@ -76,9 +76,11 @@ def text(field: bytes) -> str | None:
 
 def texts(record: bytes) -> list[str | None]:
     """Decode all fields of a record; null is None."""
+    fields = record.decode()
+    if "\\" not in fields:
+        return fields.split("|")  # type: ignore[return-value]  # a list without None
     return [
-        None if field == _NULL_TEXT else _unescaped(field) if "\\" in field else field
-        for field in record.decode().split("|")
+        None if field == _NULL_TEXT else _unescaped(field) if "\\" in field else field for field in fields.split("|")
     ]
 
 
