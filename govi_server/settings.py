@@ -334,7 +334,7 @@ class PasstimeSettings(Struct, frozen=True):
         Count, "Maximum number of passing times; the Netherlands has a few hundred thousand in two hours."
     ] = 4_000_000
     bytes: Annotated[
-        Bytes, "Maximum memory of the passing times, about 600 bytes each; those with long texts need up to 3,000."
+        Bytes, "Maximum memory of the passing times, about 500 bytes each; those with long texts need up to 3,000."
     ] = 2 << 30
     stops: Annotated[Count, "Maximum number of stops, three times those of the Netherlands."] = 200_000
     messages: Annotated[Count, "Maximum number of general messages, each for one stop."] = 100_000

@@ -130,7 +130,8 @@ class Probation(Generic[K]):
 
     def _cohort(self, number: int) -> _Cohort[K]:
         """Return the cohort with a number, or the oldest one, with which it was merged."""
-        return self._cohorts[max(number, next(iter(self._cohorts)))]
+        cohort = self._cohorts.get(number)
+        return self._cohorts[next(iter(self._cohorts))] if cohort is None else cohort
 
     def _merge_oldest(self) -> None:
         """Merge the two oldest cohorts, under the number of the later one."""

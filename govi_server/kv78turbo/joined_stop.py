@@ -1,7 +1,7 @@
 """The passtimes of a stop, joined from KV7 and KV8 and in order, updated when some of them change."""
 
 from bisect import bisect_left, insort
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, MutableMapping
 from operator import attrgetter
 
 from msgspec import Struct, structs
@@ -101,12 +101,18 @@ class JoinedStop:
     """The joined passtimes of a stop.
 
     planning: a token of the timetable that they are joined with; with another one, a new JoinedStop is made.
+    planned_at: the stop is stored in it under the keys of passtimes that only KV7 has.
     """
 
-    __slots__ = ("_entries", "_planned_since", "_planned_until", "_version", "passtimes", "planning")
+    __slots__ = (
+        "__weakref__", "_entries", "_planned_at", "_planned_since", "_planned_until", "_version", "code", "passtimes",
+        "planning",
+    )  # fmt: skip
 
-    def __init__(self, planning: object) -> None:
+    def __init__(self, code: str, planning: object, planned_at: MutableMapping[bytes, "JoinedStop"]) -> None:
+        self.code = code
         self.planning = planning
+        self._planned_at = planned_at
         self.passtimes: list[JoinedPasstime] = []
         """All passtimes in order."""
         self._entries: dict[bytes, JoinedPasstime] = {}
@@ -123,7 +129,6 @@ class JoinedStop:
 
     def update(
         self,
-        code: str,
         live: Mapping[bytes, StoredPasstime],
         version: int,
         timetable: Timetable,
@@ -147,7 +152,7 @@ class JoinedStop:
                 or entry.values is not stored.values
                 or entry.stamp != stored.stamp
             ):
-                changed.append((yield from _live_passtime(key, stored, code, timetable)))
+                changed.append((yield from _live_passtime(key, stored, self.code, timetable)))
                 yield
             elif n % STEP_PASSTIMES == 0:
                 yield
@@ -156,7 +161,7 @@ class JoinedStop:
             for entry in changed:
                 self._replace(entry)
         else:  # a passtime that KV8 does not have any more may still be planned
-            yield from self._replace_all(code, changed, removed, timetable, since, until + AHEAD_SECONDS)
+            yield from self._replace_all(changed, removed, timetable, since, until + AHEAD_SECONDS)
         self._version = version
 
     def _replace(self, entry: JoinedPasstime) -> None:
@@ -168,7 +173,6 @@ class JoinedStop:
 
     def _replace_all(
         self,
-        code: str,
         changed: list[JoinedPasstime],
         removed: list[bytes],
         timetable: Timetable,
@@ -179,7 +183,7 @@ class JoinedStop:
         for key in removed:
             entries.pop(key, None)
         entries.update((entry.key, entry) for entry in changed)
-        for call in timetable.passtimes(code, since, until):
+        for call in timetable.passtimes(self.code, since, until):
             if call is None:
                 yield
             elif call.key not in entries:
@@ -188,6 +192,7 @@ class JoinedStop:
                     entry = _planned_passtime(call)
                     yield
                 entries[call.key] = entry
+                self._planned_at[call.key] = self
         passtimes = yield from sort_in_steps(list(entries.values()), _order)
         self._entries, self.passtimes = entries, passtimes
         self._planned_since, self._planned_until = since, until

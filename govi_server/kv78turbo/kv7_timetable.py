@@ -54,6 +54,10 @@ class Timetable(TimetableTables):
         """Record that a stop was requested, so that its name is not evicted."""
         self.timing_points.confirm(code)
 
+    def invalidate_stop(self, code: str) -> None:
+        """Change the token of a stop: its planned passtimes are to be joined anew."""
+        self._names.change(code)
+
     def has_planning(self, code: str) -> bool:
         """Return whether passtimes of a stop are planned, on any date."""
         return any(stop in self._groups_of_stop for stop in self._user_stops.get(code, ()))
@@ -86,7 +90,7 @@ class Timetable(TimetableTables):
                 yield
             of_operator, _, user_stop = stop.partition(b"|")
             planned_key = b"|".join((group, number, fortify, order, user_stop))
-            values = self._planned.get(stop, {}).get(group, {}).get(planned_key)
+            values = self._published.get(group, NO_PUBLICATION).passtimes(stop).get(planned_key)
             if of_operator == operator and values is not None:
                 for call in self._calls([day], planned_key, values, code):
                     return call.make()

@@ -46,7 +46,7 @@ class MessageStore:
     def __init__(
         self,
         stops: Mapping[str, LiveStop],
-        add_stop: Callable[[bytes, Reject], LiveStop | None],
+        add_stop: Callable[[str, float, Reject], LiveStop | None],
         set_heard: Callable[[str, float, Reject], None],
         changed: Callable[[LiveStop], None],
         limits: PasstimeSettings,
@@ -122,7 +122,7 @@ class MessageStore:
         if message.size > MAX_MESSAGE_BYTES:
             reject("length")
             return
-        stop = self._add_stop(code.encode(), reject)
+        stop = self._add_stop(code, now, reject)
         if stop is None:
             return
         if stored is None and len(stop.messages or ()) >= MAX_STOP_MESSAGES:

@@ -59,7 +59,11 @@ class Operators:
     def was_overdue(self, operator: str, last_heard: float, now: float) -> bool:
         """Return whether a passtime that is repeated now was overdue."""
         repetition = self.repetitions.get(operator)
-        return repetition is not None and repetition.age(last_heard, now) > repetition.limit
+        return (
+            repetition is not None
+            and now - last_heard > (limit := repetition.limit)  # outages only make it less
+            and repetition.age(last_heard, now) > limit
+        )
 
     def restore(
         self, last_heard: dict[str, float], last_update: dict[str, str], intervals: dict[str, float], now: float

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Generator, Iterable, Sized
 from math import ceil, inf
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 from msgspec import Struct, structs
 
@@ -99,6 +100,9 @@ class StopDeparturesCache:
         self._stale = stale
         self.memory: BoundedMemory[Any] = BoundedMemory(size)
         """JoinedStops by TimingPointCode, and renderings by TimingPointCode and form."""
+        self._planned_at: WeakValueDictionary[bytes, JoinedStop] = WeakValueDictionary()
+        """The stops that only KV7 has a passtime of, by its key."""
+        passtimes.watch_keys(self._key_changed)
 
     def is_known_stop(self, code: str) -> bool:
         """Return whether KV7 or KV8 has a TimingPointCode."""
@@ -114,6 +118,12 @@ class StopDeparturesCache:
         """Return a token that changes whenever the data of some stops may have changed, without a call for each."""
         versions = [0 if stop is None else stop.version for stop in map(self.passtimes.stops.get, codes)]
         return self.passtimes.reliability_version, *self.timetable.versions_of(codes), *versions
+
+    def _key_changed(self, key: bytes) -> None:
+        """Invalidate the stop that has a passtime from KV7, because KV8 has it now, perhaps at another stop."""
+        joined = self._planned_at.get(key)
+        if joined is not None:
+            self.timetable.invalidate_stop(joined.code)
 
     def board(self, code: str, horizon: float) -> StopDepartures:
         """Return a stop's departures without a pause; see board_steps()."""
@@ -132,12 +142,12 @@ class StopDeparturesCache:
         joined: JoinedStop | None = self.memory.get(code)
         is_new = joined is None or joined.planning != planning
         if joined is None or is_new:
-            joined = JoinedStop(planning)
+            joined = JoinedStop(code, planning, self._planned_at)
         stop = self.passtimes.stops.get(code)
         live, version = ({}, 0) if stop is None else (stop.passtimes, stop.version)
         now = self._now()
         until = now + horizon + MAX_VALID_SECONDS
-        yield from joined.update(code, live, version, self.timetable, now - PAST_SECONDS, until)
+        yield from joined.update(live, version, self.timetable, now - PAST_SECONDS, until)
         # Otherwise, requests for unknown codes would evict known stops.
         if is_new and self.is_known_stop(code):
             self.memory.put(code, joined, joined.size)

@@ -344,6 +344,28 @@ class BytesTests(SynchronousTestCase):
         return total
 
 
+class MoveTests(SynchronousTestCase):
+    """Passtimes that move to a new stop while the table of stops is full."""
+
+    def test_move_from_a_stop_that_is_evicted(self) -> None:
+        """A passtime moves although its stop is evicted to make room for the other one."""
+        clock = Clock()
+        clock.advance(NOW)
+        feed = live_feed(clock, passtimes=PasstimeSettings(stops=2))
+        ingest(feed, kv.passtimes({"TimingPointCode": "1"}, {"TimingPointCode": "2", "JourneyNumber": "2"}))
+        (key,) = feed.passtimes.stops["1"].passtimes
+        saved = list(records_of({}, feed))
+        ingest(feed, kv.passtimes({"TimingPointCode": "3"}))
+        self.assertEqual({code: len(stop.passtimes) for code, stop in feed.passtimes.stops.items()}, {"2": 1, "3": 1})
+        self.assertIn(key, feed.passtimes.stops["3"].passtimes)
+        for record in saved:  # in which it is at the stop that was evicted
+            for _ in restore(record, {}, feed, clock.seconds(), self.fail):
+                pass
+        self.assertEqual(
+            sum(len(stop.passtimes) for stop in feed.passtimes.stops.values()), feed.passtimes.n_passtimes
+        )
+
+
 class StepTests(SynchronousTestCase):
     """The size of steps."""
 
