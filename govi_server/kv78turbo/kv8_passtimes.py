@@ -205,6 +205,7 @@ class Passtimes:
         if is_older(stamp, stored.stamp):
             latest = merge(stored, StoredPasstime(stored.code, values, stamp, stamp, last_heard, True))
             if latest.values == stored.values:
+                stored.access_stamp = latest.access_stamp  # it may confirm the accessibility
                 reject("older")
             else:
                 self._index.update(key, stored, latest)
