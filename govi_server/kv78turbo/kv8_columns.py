@@ -300,8 +300,8 @@ def expires_at(key: bytes, values: bytes, updated_by: float = math.inf) -> float
 def _parse_common(values: bytes) -> dict[str, Any]:
     """Parse the last values of a stored passtime, which others share, into fields of Passtime.
 
-    Cached, which saves a quarter of parse_passtime(), and memory of its results, which share the fields. The cache has
-    5 MB, or 15 MB if all values have long texts; nothing invalidates it.
+    Cached, which saves a quarter of parse_passtime(), and memory of its results, which share the fields. The cache
+    has 5 MB, or 15 MB if all values have long texts; nothing invalidates it.
     """
     fields: dict[str, Any] = {}
     extra: list[tuple[str, str]] = []
