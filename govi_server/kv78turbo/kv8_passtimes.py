@@ -61,10 +61,10 @@ class _Stamps(dict[bytes, Stamp | None]):
 
     def __init__(self, now: float) -> None:
         self.now = now
-        self._received = stamp_of(now)
+        self.received = stamp_of(now)
 
     def __missing__(self, text: bytes) -> Stamp | None:
-        self[text] = stamp = None if text in EMPTY else read_stamp(text.decode(), self._received)
+        self[text] = stamp = None if text in EMPTY else read_stamp(text.decode(), self.received)
         return stamp
 
 
@@ -195,7 +195,7 @@ class Passtimes:
         """
         now = stamps.now
         timestamp = values.partition(b"|")[0]
-        stamp = self._receipts.stamp(key, timestamp, stamps[timestamp], now)
+        stamp = self._receipts.stamp(key, timestamp, stamps[timestamp], stamps.received)
         if stored is None:
             stored = self._index.find(key)  # it may have been at another stop
             if stored is None:

@@ -98,11 +98,13 @@ class MessageStore:
                 continue
             self._set_heard(str(row["DataOwnerCode"]), now, reject)
             if records.table == "GENERALMESSAGEDELETE":
-                stamp = self._receipts.stamp(key.encode(), records.group.timestamp.encode(), published, now)
+                stamp = self._receipts.stamp(key.encode(), records.group.timestamp.encode(), published, received)
                 self._delete(key, str(row["TimingPointCode"]), stamp or published, now, reject)
             else:
                 timestamp = row.get("MessageTimeStamp") or ""
-                stamp = self._receipts.stamp(key.encode(), timestamp.encode(), read_stamp(timestamp, received), now)
+                stamp = self._receipts.stamp(
+                    key.encode(), timestamp.encode(), read_stamp(timestamp, received), received
+                )
                 message = parse_message(key, row, published if stamp is None else stamp, reject)
                 self._put(message, str(row["TimingPointCode"]), now, reject)
 
