@@ -4,12 +4,11 @@ A departure is on time only if fresh data of its source includes an expected tim
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from math import floor
 from typing import Literal
 from unicodedata import normalize
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.colors import text_color
@@ -81,8 +80,7 @@ class DisplayRow(Struct, frozen=True, gc=False):
         return self.delay != 0 and self.is_expected
 
 
-@dataclass(frozen=True, slots=True)
-class StopDisplay:
+class StopDisplay(Struct, frozen=True):
     """The display of one stop."""
 
     code: str
@@ -115,8 +113,7 @@ class StopDisplay:
         return max(floor(self.seconds_left(row, now) / MINUTE), 0)
 
 
-@dataclass(frozen=True, slots=True)
-class DepartureDisplay:
+class DepartureDisplay(Struct, frozen=True):
     """The display of one or more stops."""
 
     stops: tuple[StopDisplay, ...]
@@ -125,11 +122,13 @@ class DepartureDisplay:
 
     def delayed(self, seconds: float) -> "DepartureDisplay":
         """Return a copy for display up to this many seconds later."""
-        return replace(self, stops=tuple(replace(stop, lag=stop.lag + seconds) for stop in self.stops))
+        stops = [structs.replace(stop, lag=stop.lag + seconds) for stop in self.stops]
+        return DepartureDisplay(tuple(stops), self.horizon)
 
     def first(self, limit: int | None) -> "DepartureDisplay":
         """Return a copy with at most this many rows per stop."""
-        return replace(self, stops=tuple(replace(stop, rows=stop.rows[:limit]) for stop in self.stops))
+        stops = [structs.replace(stop, rows=stop.rows[:limit]) for stop in self.stops]
+        return DepartureDisplay(tuple(stops), self.horizon)
 
 
 def clean(text: str | None) -> str:

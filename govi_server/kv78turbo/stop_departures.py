@@ -22,9 +22,6 @@ from govi_server.runtime.cooperative import run_now
 MAX_VALID_SECONDS = 10 * MINUTE
 """The maximum validity of departures, and how far beyond the horizon planned passtimes are looked up."""
 
-STALE_RETRY_SECONDS = 5.0
-"""How long departures that omit a stale operator are valid: it may report again."""
-
 COST_PASSTIMES = 20
 """Passtimes that cost a client as much as one request: half a millisecond of work, as for the board of a typical
 stop."""
@@ -194,9 +191,9 @@ class StopDeparturesCache:
             if hidden_after < valid_until:
                 valid_until = hidden_after
             entries.append(entry)
-        for operator in operators.values():
-            is_stale = operator.reliable_until < now
-            valid_until = min(valid_until, now + STALE_RETRY_SECONDS if is_stale else operator.reliable_until)
+        for name, operator in operators.items():
+            if name not in stale_operators:
+                valid_until = min(valid_until, operator.reliable_until)
         stop = self.passtimes.stops.get(code)
         messages = tuple(stop.messages.values()) if stop is not None and stop.messages else ()
         if messages:
@@ -214,6 +211,10 @@ class StopDeparturesCache:
             self.timetable.has_planning(code),
             valid_until,
         )
+
+    def _is_reliable(self, name: str) -> bool:
+        """Return whether the latest data of an operator is not too old."""
+        return self._operator(name, now := self._now()).reliable_until >= now
 
     def _operator(self, name: str, now: float) -> _Operator:
         repetition = self.passtimes.repetitions.get(name)
@@ -259,6 +260,7 @@ class StopDeparturesCache:
             entry is None
             or entry[0] != self.version(code)
             or not 0 < entry[1].valid_until - self._now() <= MAX_VALID_SECONDS
+            or any(map(self._is_reliable, entry[1].stale_operators))
         ):
             return None
         return entry[1], entry[2]

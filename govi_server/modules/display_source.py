@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
+from msgspec import structs
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -95,11 +96,12 @@ class FeedDisplays:
     def _display(self, codes: list[str], query: Query) -> Generator[None, None, DepartureDisplay]:
         horizon = query.horizon_or(DEFAULT_HORIZON)
         stops = []
+        unlimited = replace(query, limit=None)
         for code in codes:
             board = yield from self.feed.boards.board_steps(code, horizon)
-            entries = replace(query, limit=None).select(board.entries, self._public_number)
+            entries = unlimited.select(board.entries, self._public_number)
             stop = yield from stop_display(self.feed, board, entries)
-            stops.append(replace(stop, rows=stop.rows[: query.limit]))
+            stops.append(structs.replace(stop, rows=stop.rows[: query.limit]))
         return DepartureDisplay(tuple(stops), horizon)
 
 

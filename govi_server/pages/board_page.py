@@ -6,8 +6,12 @@ for 20 departures instead of 203 us (CPython 3.11, Jinja2 3.1.6).
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import lru_cache
 from html import escape
 from urllib.parse import urlencode
+
+from markupsafe import Markup
+from markupsafe import escape as markup_escape
 
 from govi_server.departures.display import DepartureDisplay, DisplayRow, StopDisplay
 from govi_server.departures.fragments import make_part, pieces
@@ -16,13 +20,14 @@ from govi_server.pages.assets import TEMPLATES
 from govi_server.pages.links import language_links
 from govi_server.pages.texts import TEXTS, left_words, row_words, stop_name, stop_words
 from govi_server.runtime.clock import LOCAL_ZONE
+from govi_server.runtime.text import escape_unprintable
 
 REFRESH_SECONDS = 10
 """Seconds after which a browser without scripts reloads the page."""
 
 _PAGE = TEMPLATES.get_template("board.html")
-_FRAGMENT = "<!-- fragment -->"
-"""Stands for the fragment in the page, which is written in pieces; escaped text cannot contain it."""
+_GAP = "<!-- gap -->"
+"""Stands for what differs between pages; escaped text cannot contain it."""
 _LEFT = "<>"
 """Stands for the remaining time in a row."""
 _CLOCK = slice(11, 16)  # hours and minutes of a timestamp: formatting both is slower
@@ -36,22 +41,33 @@ _MAX_UNFITTED = 3
 
 def page(display: DepartureDisplay, lang: str, now: float, query: Mapping[str, str]) -> Iterator[str]:
     """Write the page, in pieces. query: the request's valid parameters, which the page's links pass on."""
-    codes = ",".join(stop.code for stop in display.stops)
-    names = ", ".join(stop_name(stop, lang) for stop in display.stops)
-    begin, end = _PAGE.render(
-        lang=lang,
-        texts=TEXTS[lang],
-        title=TEXTS[lang]["title"].format(stop=names),
-        view=query.get("view", ""),
-        count="single" if len(display.stops) == 1 else "several",
-        refresh=REFRESH_SECONDS,
-        events=f"/events/{codes}?{urlencode({**query, 'lang': lang})}",
-        languages=language_links(query),
-        fragment=_FRAGMENT,
-    ).split(_FRAGMENT)
-    yield begin
+    codes = ",".join([stop.code for stop in display.stops])
+    names = ", ".join([stop_name(stop, lang) for stop in display.stops])
+    begin, head, body, end = _frame(lang, len(display.stops) == 1, tuple(query.items()))
+    yield f"{begin}{_escaped(names)}{head}{_escaped(codes)}{body}"
     yield from fragment(display, lang, now)
     yield end
+
+
+@lru_cache(maxsize=256)  # as boards of all stops have few parameters; rendering it takes as long as 20 departures
+def _frame(lang: str, is_single: bool, query: tuple[tuple[str, str], ...]) -> list[str]:
+    """Return what boards with the same parameters share, around the stops' names, their codes and the fragment."""
+    return _PAGE.render(
+        lang=lang,
+        texts=TEXTS[lang],
+        title=Markup(escape(TEXTS[lang]["title"])).format(stop=Markup(_GAP)),
+        view=dict(query).get("view", ""),
+        count="single" if is_single else "several",
+        refresh=REFRESH_SECONDS,
+        events=Markup(f"/events/{_GAP}?{escape(urlencode({**dict(query), 'lang': lang}))}"),
+        languages=language_links(dict(query)),
+        fragment=Markup(_GAP),
+    ).split(_GAP)
+
+
+def _escaped(text: str) -> str:
+    """Return a text as a template writes it."""
+    return markup_escape(escape_unprintable(text, kept="\n\t"))
 
 
 def fragment(display: DepartureDisplay, lang: str, now: float) -> Iterator[str]:

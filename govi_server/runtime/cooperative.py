@@ -100,7 +100,8 @@ class CooperativeRunner:
             Cooperator(lambda: _begin_slice(clock), lambda call: clock.callLater(0, call)) for _ in range(2)
         )
         self._waiting = 0
-        self._rests_until = 0.0
+        self._credit = SLICE_SECONDS
+        self._credited_at = clock.seconds()
         self._shared: dict[Hashable, _SharedWork] = {}
 
     async def run(self, steps: Generator[None, None, _T]) -> _T:
@@ -108,7 +109,7 @@ class CooperativeRunner:
         results: list[_T] = []
         remaining = named(_collected(steps, results), current_work.get())
         try:
-            if self._waiting or self._is_resting or not self._fits(remaining):
+            if self._waiting or not self._has_credit() or not self._fits(remaining):
                 self._waiting += 1
                 try:
                     await self._short.coiterate(islice(remaining, SHORT_STEPS))
@@ -156,18 +157,24 @@ class CooperativeRunner:
 
         Deferred.fromCoroutine(self.run(steps()))
 
-    @property
-    def _is_resting(self) -> bool:
-        """Whether immediate work has used its share of the time: several requests may arrive in one turn."""
-        return 0 < self._rests_until - self._clock.seconds() <= 2 * SLICE_SECONDS  # longer: the clock was set back
+    def _has_credit(self) -> bool:
+        """Return whether immediate work may use more time: several requests may arrive in one turn.
+
+        It may use a slice at once, and half of the time in the long run. Waiting for the next turn costs as much as
+        the work on a small board.
+        """
+        now = self._clock.seconds()
+        idle, self._credited_at = now - self._credited_at, now
+        self._credit = min(self._credit + max(idle, 0.0), SLICE_SECONDS)
+        return self._credit > 0
 
     def _fits(self, work: Iterator[None]) -> bool:
-        """Run work for one slice; return whether it is finished."""
+        """Run work for the rest of a slice; return whether it is finished."""
         began = self._clock.seconds()
-        is_over = _begin_slice(self._clock)
+        is_over = _begin_slice(self._clock, self._credit)
         is_finished = all(not is_over() for _ in work)
-        ended = self._clock.seconds()
-        self._rests_until = ended + min(max(ended - began, 0.0), SLICE_SECONDS)
+        self._credited_at = self._clock.seconds()
+        self._credit -= min(max(self._credited_at - began, 0.0), SLICE_SECONDS)  # the clock may be set
         return is_finished
 
 
@@ -196,7 +203,7 @@ def _collected(steps: Generator[None, None, _T], results: list[_T]) -> Generator
     results.append((yield from steps))
 
 
-def _begin_slice(clock: IReactorTime) -> Callable[[], bool]:
+def _begin_slice(clock: IReactorTime, seconds: float = SLICE_SECONDS) -> Callable[[], bool]:
     """Begin a slice; return a function that returns whether it is over."""
     began = clock.seconds()
-    return lambda: not 0 <= clock.seconds() - began < SLICE_SECONDS
+    return lambda: not 0 <= clock.seconds() - began < seconds

@@ -147,7 +147,7 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual(self.state(feed), self.in_order(records))
 
     def test_older_row_confirms_accessibility(self) -> None:
-        """An older row that confirms the accessibility, which a newer one does not know, protects it from older ones."""
+        """An older row confirms the accessibility, which a newer one does not know, against still older ones."""
         feed = self.make_feed()
         for minute, access in ((0, "ACCESSIBLE"), (4, "UNKNOWN"), (3, "ACCESSIBLE"), (2, "NOTACCESSIBLE")):
             passtime(30 * minute, {"WheelChairAccessible": access}).change(feed)
