@@ -249,6 +249,17 @@ class StopDeparturesCache:
         live = (0 if stop is None else len(stop.passtimes) for stop in map(self.passtimes.stops.get, codes))
         return sum([least if n <= least * COST_PASSTIMES else ceil(n / COST_PASSTIMES) for n in live])
 
+    def is_cheap(self, code: str, horizon: float) -> bool:
+        """Return whether a board costs a few hundred microseconds at most: few passtimes, most of them joined."""
+        joined: JoinedStop | None = self.memory.get(code)
+        return (
+            joined is not None
+            and len(joined.passtimes) <= COST_PASSTIMES
+            and horizon <= COST_SECONDS
+            and self.cost((code,), horizon) == 1
+            and joined.planning == self.timetable.version_of(code)
+        )
+
     def lookup(self, code: str, form: object) -> tuple[StopDepartures, Any] | None:
         """Return a stop's departures and their cached rendering; None if they may have changed since.
 

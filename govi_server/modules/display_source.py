@@ -15,16 +15,18 @@ from govi_server.departures.cache import BoardCache, Entry, Result
 from govi_server.departures.display import DepartureDisplay, StopDisplay, board_display
 from govi_server.departures.query import DEFAULT_HORIZON, Query
 from govi_server.departures.source import NoBoard
-from govi_server.http.caching.cached_response import cache_status
+from govi_server.http.caching.cached_response import CachedResponse, cache_status
 from govi_server.http.parameters import InvalidParameter, Parameter
 from govi_server.kv78turbo.display import stop_display
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import stale_ttl
 from govi_server.kv78turbo.joined_stop import JoinedPasstime
+from govi_server.modules.feed_responses import respond_now
 from govi_server.modules.query_parameters import FILTERS, HORIZON, LIMIT, LINE
 from govi_server.runtime.bounded_memory import BoundedMemory
 from govi_server.runtime.cooperative import CooperativeRunner, map_in_steps
 from govi_server.statistics.records import CacheResult
+from govi_server.web_handler import ErrorResponse, Fetch
 
 MAX_RESPONSE_BYTES = 32 << 20
 """Maximum size of the stored responses with displays of gateways' boards."""
@@ -47,6 +49,9 @@ class IDisplaySource(Interface):
 
     def cost(codes: "Sequence[str]", query: "Query") -> int:
         """Return the cost of the display of stops; see web_handler.Responder."""
+
+    def respond_now(codes: "Sequence[str]", query: "Query", fetch: "Fetch") -> "Any":
+        """Return the response that fetch returns if it is made from memory with little work, else fetch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,12 @@ class FeedDisplays:
         """Return the cost of the display of stops; see web_handler.Responder."""
         horizon = query.horizon_or(DEFAULT_HORIZON)
         return self.feed.boards.cost(codes, horizon)
+
+    def respond_now(self, codes: Sequence[str], query: Query, fetch: Fetch) -> CachedResponse | ErrorResponse | Fetch:
+        """Return the response that fetch returns if it is made from memory with little work, else fetch."""
+        if len(codes) > 1:
+            return fetch
+        return respond_now(self.feed, codes[0], query.horizon_or(DEFAULT_HORIZON), fetch)
 
     async def display(self, codes: list[str], query: Query) -> DisplayResult:
         """Return the display of the stops."""
@@ -126,6 +137,10 @@ class CacheDisplays:
     def cost(self, codes: Sequence[str], query: Query) -> int:
         """Return the cost of the display of stops; see web_handler.Responder."""
         return len(codes)
+
+    def respond_now(self, codes: Sequence[str], query: Query, fetch: Fetch) -> CachedResponse | ErrorResponse | Fetch:
+        """Return fetch: it may need a gateway request."""
+        return fetch
 
     async def display(self, codes: list[str], query: Query) -> DisplayResult:
         """Return the display of the stops, which are requested concurrently."""

@@ -33,6 +33,7 @@ from govi_server.modules.feed_responses import (
     dris_55_noun,
     feed_response,
     no_departures,
+    respond_now,
 )
 from govi_server.modules.query_parameters import CODES, FILTERS, echoed, read_list, read_query, stop_of
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
@@ -94,7 +95,7 @@ class Kv55Feed(Service):
         form = ("dris_55", self.license_url, compressed)
         cached = self.feed.boards.lookup(code, form)
         if cached is None:
-            return partial(self._fetch_board, code, text, form)
+            return respond_now(self.feed, code, DEFAULT_HORIZON, partial(self._fetch_board, code, text, form))
         return self._board_response(text, *cached)
 
     async def _fetch_board(

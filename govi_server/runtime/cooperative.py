@@ -6,7 +6,7 @@ time, and needs a reactor turn for even the shortest work.
 """
 
 import sys
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable, Iterator
 from contextvars import ContextVar
 from heapq import merge
 from itertools import islice
@@ -55,6 +55,17 @@ def named(steps: Iterator[None], name: str) -> Generator[None, None, None]:
         yield from steps
     finally:
         del work_names[frame]
+
+
+def result_now(coroutine: Coroutine[Any, Any, _T]) -> _T | None:
+    """Run a coroutine to its end; return its result, or None and close it if it would have to wait."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: _T = end.value
+        return result
+    coroutine.close()
+    return None
 
 
 def map_in_steps(

@@ -80,6 +80,9 @@ class RequestMemo:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, header_section: bytes) -> bool:
+        return header_section in self._entries
+
     def lookup(self, header_section: bytes, now: float, server_headers: Fields) -> SerializedResponse | None:
         """Return the response to a header section; None if it is unknown or its response is not cached now.
 
