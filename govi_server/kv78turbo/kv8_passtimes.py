@@ -13,7 +13,6 @@ from govi_server.departures.timing_point import is_timing_point_code
 from govi_server.kv78turbo.ctx import NULL, Records, Reject
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv8_columns import (
-    EMPTY,
     NO_RARE_VALUES,
     TableLayout,
     expires_at,
@@ -36,6 +35,7 @@ from govi_server.kv78turbo.repetition import MIN_OVERDUE_SECONDS, Census
 from govi_server.kv78turbo.stamps import (
     TOMBSTONE_SECONDS,
     FirstReceipts,
+    ReceivedStamps,
     Stamp,
     Tombstones,
     is_older,
@@ -54,18 +54,6 @@ STEP_REMOVALS = 500
 """Passtimes that a step of ingesting may remove to make room: about two milliseconds of work."""
 
 PASSTIME_DEFAULTS = PasstimeSettings()
-
-
-class _Stamps(dict[bytes, Stamp | None]):
-    """The stamps of one message's timestamps, each parsed once. now: when it was received (epoch seconds)."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-        self.received = stamp_of(now)
-
-    def __missing__(self, text: bytes) -> Stamp | None:
-        self[text] = stamp = None if text in EMPTY else read_stamp(text.decode(), self.received)
-        return stamp
 
 
 class Passtimes:
@@ -147,7 +135,7 @@ class Passtimes:
         now = self._now()
         self._set_dates(now)
         key_of, values_of, code_at, type_at, date_at, operator_at, splits, has_missing = layout
-        join, dates, stops, stamps = b"|".join, self._dates, self.stops, _Stamps(now)
+        join, dates, stops, stamps = b"|".join, self._dates, self.stops, ReceivedStamps(now)
         latest_rows: dict[bytes, tuple[bytes, float | None]] = {}  # of each operator, and when it was last heard
         n_removed = self._index.n_removed
         for line in records.lines:
@@ -187,7 +175,13 @@ class Passtimes:
             self._operators.updated(operator, values.partition(b"|")[0].decode(), now)
 
     def _store(
-        self, key: bytes, stored: StoredPasstime | None, values: bytes, code: str, stamps: _Stamps, reject: Reject
+        self,
+        key: bytes,
+        stored: StoredPasstime | None,
+        values: bytes,
+        code: str,
+        stamps: ReceivedStamps,
+        reject: Reject,
     ) -> float | None:
         """Store a passtime, unless a newer version is stored; return when it was last heard, None if never.
 
@@ -299,7 +293,7 @@ class Passtimes:
         operator = key.partition(b"|")[0].decode()
         restored.last_heard = min(restored.last_heard or self.last_heard.get(operator, now), now)
         if restored.stamp is None:  # older snapshots do not contain it
-            restored.stamp = restored.access_stamp = _Stamps(now)[restored.values.partition(b"|")[0]]
+            restored.stamp = restored.access_stamp = ReceivedStamps(now)[restored.values.partition(b"|")[0]]
         if expires_at(key, restored.values, restored.updated_by) <= now:
             return
         if is_older(restored.stamp, self.tombstones.stamp(key)):

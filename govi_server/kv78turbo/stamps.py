@@ -68,6 +68,18 @@ def read_stamp(text: str, received: Stamp) -> Stamp | None:
     return min(stamp, received)
 
 
+class ReceivedStamps(dict[bytes, Stamp | None]):
+    """The stamps of a message's timestamps, each parsed once. now: when it was received (epoch seconds)."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+        self.received = stamp_of(now)
+
+    def __missing__(self, text: bytes) -> Stamp | None:
+        self[text] = stamp = read_stamp(text.decode(), self.received)
+        return stamp
+
+
 def is_older(stamp: Stamp | None, stored: Stamp | None) -> bool:
     """Return whether a record is older than the stored one, and must not change it.
 
