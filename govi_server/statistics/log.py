@@ -1,6 +1,7 @@
 """The statistics log: one line of JSON per closed connection."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import cast
 
 import msgspec
@@ -13,7 +14,7 @@ from govi_server.errors import StartupError
 from govi_server.runtime.log_file import LogFile
 from govi_server.runtime.text import escape_json
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
-from govi_server.statistics.records import CacheResult, ConnectionStatistics, End, RequestStatistics
+from govi_server.statistics.records import CacheResult, ConnectionStatistics, End, Exchange
 
 
 def statistics_publisher() -> LogPublisher:
@@ -80,26 +81,49 @@ def format_line(event: LogEvent, server: str) -> str | None:
         statistics.client,
         _milliseconds(max(statistics.ended - statistics.began, 0.0)),
         statistics.end,
-        [
-            _Request(
-                method=r.method,
-                path=r.path,
-                status=r.status,
-                bytes=r.bytes,
-                cache=r.cache,
-                phases=_phases(r),
-                module=r.module,
-                stop=r.stop,
-            )
-            for r in statistics.requests
-        ],
+        [],
     )
-    return escape_json(_encode(line).decode()) + "\n"
+    requests = []
+    for request in statistics.requests:
+        before, after = _around_phases(request.exchange)
+        phases = _phases(request.receive, request.parse, request.lookup, request.wait, request.render, request.send)
+        requests.append(f"{before}{phases}{after}")
+    return f"{_text(line).removesuffix(']}')}{','.join(requests)}]}}\n"
 
 
-def _phases(request: RequestStatistics) -> _Phases:
-    times = (request.receive, request.parse, request.lookup, request.wait, request.render, request.send)
-    return _Phases(*[None if seconds is None else _milliseconds(seconds) for seconds in times])
+@lru_cache(maxsize=1024)
+def _around_phases(exchange: Exchange) -> tuple[str, str]:
+    """Return the JSON of a request before and after its phases.
+
+    Cached, since hits share their exchange: a third of a microsecond instead of one. Exchanges of finished requests
+    do not change.
+    """
+    request = _Request(
+        method=exchange.method,
+        path=exchange.path,
+        status=exchange.status,
+        bytes=exchange.bytes,
+        cache=exchange.cache,
+        phases=_Phases(),
+        module=exchange.module,
+        stop=exchange.stop,
+    )
+    before, name, after = _text(request).partition('"phases":')  # no string contains it, since " is escaped
+    return before + name, after.removeprefix("{}")
+
+
+@lru_cache(maxsize=4096)
+def _phases(*times: float | None) -> str:
+    """Return the JSON of phases in seconds, which are in the order of PHASES.
+
+    Cached, since the phases of hits recur: they are a few microseconds, in steps of a quarter, the resolution of
+    epoch seconds.
+    """
+    return _text(_Phases(*[None if seconds is None else _milliseconds(seconds) for seconds in times]))
+
+
+def _text(struct: Struct) -> str:
+    return escape_json(_encode(struct).decode())
 
 
 def _milliseconds(seconds: float) -> float:

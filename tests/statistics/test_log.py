@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from govi_server.errors import StartupError
 from govi_server.http.addresses import ip_of, truncated
 from govi_server.statistics.log import StatisticsLog, format_line, statistics_publisher
-from govi_server.statistics.records import ConnectionStatistics, RequestStatistics
+from govi_server.statistics.records import ConnectionStatistics, Exchange, RequestStatistics
 from tests.client import NOW, Client, WireTestCase
 
 
@@ -24,8 +24,8 @@ class FormatTests(SynchronousTestCase):
 
     def test_connection_is_one_line_of_json(self) -> None:
         """A connection is one line of JSON, with times in milliseconds."""
-        request = RequestStatistics(NOW, "GET", "/kv55/1\n\u2028é", 200, 4321, "joined")
-        request.module, request.stop = "kv55", "1"
+        exchange = Exchange("GET", "/kv55/1\n\u2028é", 200, 4321, "joined", "kv55", "1")
+        request = RequestStatistics(exchange, NOW)
         request.mark("receive", NOW + 0.001)
         request.mark("wait", NOW + 0.4)
         request.mark("receive", NOW + 0.5)
@@ -58,7 +58,7 @@ class FormatTests(SynchronousTestCase):
     def test_control_characters_are_escaped(self) -> None:
         """No path or method, whatever it contains, has a character that a terminal obeys, or ends a line."""
         for text in ("".join(map(chr, range(256))), "\x1b[2J\x9b\x7f\x85", "\u202e\u2028\ufeff", "\xad"):
-            request = RequestStatistics(NOW, text, text, 200, 1, "hit")
+            request = RequestStatistics(Exchange(text, text, 200, 1, "hit"))
             connection = ConnectionStatistics("govi-cache", "local", NOW, NOW, "client", [request])
             line = format_line({"statistics": connection}, "govi-cache")
             assert line is not None
@@ -68,7 +68,7 @@ class FormatTests(SynchronousTestCase):
 
     def test_unknown_module_and_stop_are_omitted(self) -> None:
         """Without a module or a stop the fields are omitted; the module of the front page is the empty string."""
-        requests = [RequestStatistics(NOW), RequestStatistics(NOW, module="")]
+        requests = [RequestStatistics(Exchange()), RequestStatistics(Exchange(module=""))]
         connection = ConnectionStatistics("govi-cache", "local", NOW, requests=requests)
         first, second = json.loads(format_line({"statistics": connection}, "govi-cache") or "")["requests"]
         self.assertEqual(first.keys(), {"method", "path", "status", "bytes", "cache", "phases"})
