@@ -8,13 +8,23 @@ import msgspec
 from msgspec import Struct
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, LogEvent, Logger, LogPublisher, globalLogPublisher
 
 from govi_server.errors import StartupError
 from govi_server.runtime.log_file import LogFile
-from govi_server.runtime.text import escape_json
+from govi_server.runtime.text import escape_json, pluralize
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.statistics.records import CacheResult, ConnectionStatistics, End, Exchange
+
+FLUSH_INTERVAL = 1.0
+"""Seconds between writes: a line is in the file at most so late, and a killed process loses no more."""
+
+BATCH_BYTES = 64 << 10
+"""Bytes of lines that are written at once, without waiting for FLUSH_INTERVAL."""
+
+MAX_UNWRITTEN_BYTES = 1 << 20
+"""Bytes of lines that are kept while the file cannot be written; further lines are lost."""
 
 
 def statistics_publisher() -> LogPublisher:
@@ -134,7 +144,8 @@ def _milliseconds(seconds: float) -> float:
 class StatisticsLog(Service):
     """Writes the statistics log of a server, JSON lines in a file that is rotated by size, while it runs.
 
-    Lines that cannot be written, for example because the disk is full, are lost and counted; serving continues.
+    Lines are buffered, and written together. While they cannot be written, for example because the disk is full,
+    serving continues, and the log is retried every FLUSH_INTERVAL.
     """
 
     log = Logger()
@@ -156,9 +167,13 @@ class StatisticsLog(Service):
         self._rotate_bytes = rotate_bytes
         self._keep_files = keep_files
         self._file: LogFile | None = None
-        self._observer = cast(ILogObserver, self._write)
+        self._observer = cast(ILogObserver, self._observe)
+        self._unwritten = bytearray()
+        """Complete lines."""
+        self._timer = LoopingCall(self.flush)
+        self._timer.clock = clock
         self.writable = False
-        """Whether the last line was written."""
+        """Whether the last lines were written."""
 
     def startService(self) -> None:
         """Open the file and start observing. Raises StartupError."""
@@ -169,34 +184,51 @@ class StatisticsLog(Service):
             raise StartupError(f"statistics.file (--statistics): cannot write {self._path}: {reason}") from None
         self.writable = True
         self._publisher.addObserver(self._observer)
+        self._timer.start(FLUSH_INTERVAL, now=False)
         super().startService()
         self.log.info("Statistics log {path}: opened", path=self._path)
 
     def stopService(self) -> None:
-        """Stop observing and close the file."""
+        """Stop observing, write the last lines, and close the file."""
         super().stopService()
+        if self._file is None:
+            return
         self._publisher.removeObserver(self._observer)
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._timer.stop()
+        self.flush()
+        if lost := self._unwritten.count(b"\n"):
+            lines = pluralize(lost, "line")
+            self.log.error("Statistics log {path}: {lines} lost at the end", path=self._path, lines=lines)
+            self._unwritten.clear()
+        self._file.close()
+        self._file = None
 
     def reopen(self) -> None:
-        """Close the file and open the one that has its name now. Raises OSError."""
+        """Write the buffered lines, close the file, and open the one that has its name now. Raises OSError."""
         if self._file is not None:
+            self.flush()
             self._file.reopen()
 
-    def _write(self, event: LogEvent) -> None:
-        line = format_line(event, self._server)
-        if line is None or self._file is None:
-            return
+    def flush(self) -> None:
+        """Write the buffered lines; those that cannot be written remain."""
+        assert self._file is not None
         try:
-            self._file.write(line)
+            while self._unwritten:
+                del self._unwritten[: self._file.append(self._unwritten)]
             self.writable = True
         except OSError as error:
             self.writable = False
-            self.incidents.add(
-                "unwritable",
-                "Statistics log {path}: cannot be written ({error})",
-                path=self._path,
-                error=str(error),
-            )
+            text = "Statistics log {path}: cannot be written ({error})"
+            self.incidents.add("unwritable", text, path=self._path, error=str(error))
+
+    def _observe(self, event: LogEvent) -> None:
+        line = format_line(event, self._server)
+        if line is None:
+            return
+        if len(self._unwritten) >= MAX_UNWRITTEN_BYTES:
+            text = "Statistics log {path}: a line is lost, because the file cannot be written"
+            self.incidents.add("lost", text, path=self._path)
+            return
+        self._unwritten += line.encode()
+        if self.writable and len(self._unwritten) >= BATCH_BYTES:
+            self.flush()
