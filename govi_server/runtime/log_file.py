@@ -50,7 +50,7 @@ class LogFile:
                 written += os.write(self._file, data[written:])
         complete = written if written == len(data) else data.rfind(b"\n", 0, written) + 1
         self._is_incomplete = complete < written
-        return max(complete - (len(data) - len(lines)), 0)
+        return complete - (len(data) - len(lines))
 
     def flush(self) -> None:
         """Do nothing: lines are not buffered."""
