@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from load import Load, raise_file_limit, request_all, wrk
-from peers import CLIENT, CORES, FIRST_PORT, PEERS, Running, govi_cache, peer, running_server
+from peers import CLIENT, CORES, FIRST_PORT, HERE, LOGGING_PEER, PEERS, Running, govi_cache, peer, running_server
 
 DEMO = "/kv55/57330430"
 REFERENCE = "nginx proxy_cache"
@@ -103,23 +103,32 @@ def peers(report: Report, folder: Path, quick: bool) -> None:
 
 
 def statistics_cost(report: Report, folder: Path, quick: bool) -> None:
-    """Measure the cost of the statistics of a hit."""
+    """Measure hits with the statistics log, without it, and without statistics; beside them nginx with its log."""
+    variants: tuple[tuple[str, list[str], Path | None], ...] = (
+        ("govi-cache with its statistics log", [f"--statistics={folder / 'statistics.log'}"], None),
+        ("govi-cache without the log", [], None),
+        ("govi-cache without statistics", [], HERE / "without_statistics.py"),
+    )
     with ExitStack() as running:
         servers = [
             running.enter_context(
-                govi_cache(folder, FIRST_PORT + 10 * is_without, path=DEMO, without_statistics=is_without)
+                govi_cache(folder, FIRST_PORT + 10 * i, *options, path=DEMO, name=name, twistd=twistd)
             )
-            for is_without in (False, True)
+            for i, (name, options, twistd) in enumerate(variants)
         ]
-        with_statistics, without = rounds(servers, DEMO, 2 if quick else 15, 1).values()
-    differences = [(a.cost - b.cost) * 1e6 for a, b in zip(with_statistics, without, strict=True)]
+        if LOGGING_PEER.is_installed:
+            servers.append(running.enter_context(peer(LOGGING_PEER, FIRST_PORT + 30, servers[0].port, DEMO, folder)))
+        results = rounds(servers, DEMO, 2 if quick else 15, 1)
+    with_log = next(iter(results.values()))
     rows = []
-    for title, pick in (("median", statistics.median), ("least", min)):
-        a, b = (pick([load.cost for load in loads]) * 1e6 for loads in (with_statistics, without))
+    for name, loads in results.items():
+        costs = [load.cost * 1e6 for load in loads]
+        less = statistics.median((a.cost - b.cost) * 1e6 for a, b in zip(with_log, loads, strict=True))
         rows.append(
-            (title, f"{a:.1f}", f"{b:.1f}", f"{a - b if pick is min else statistics.median(differences):.1f}")
+            (name, f"{statistics.median(costs):.1f}", f"{min(costs):.1f}", f"{less:.1f}", _ratio(with_log, loads))
         )
-    report.table("Statistics of a hit, us", ("", "with", "without", "difference"), rows)
+    head = ("server", "us/response", "least", "with the log less this, us", "with the log to this")
+    report.table("Statistics of a hit", head, rows)
 
 
 def sizes(report: Report, folder: Path, quick: bool) -> None:

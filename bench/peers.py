@@ -26,7 +26,7 @@ NGINX = """
 user {user}; worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 20000; }}
 http {{
-    access_log off; keepalive_requests 100000000; keepalive_timeout 60s; default_type text/xml;
+    access_log {log}; keepalive_requests 100000000; keepalive_timeout 60s; default_type text/xml;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
     proxy_cache_path {folder}/cache keys_zone=boards:10m;
@@ -58,6 +58,9 @@ class Peer:
 
 
 ACCESS_LOG = "with its access log"
+
+LOGGING_PEER = Peer(f"nginx proxy_cache {ACCESS_LOG}", "nginx", "apt install nginx-light")
+"""The peer of a govi-cache with a statistics log: it also writes its lines together, after a second at most."""
 
 PEERS = (
     Peer("govi-cache"),
@@ -133,21 +136,16 @@ def running_server(
 
 
 def govi_cache(
-    folder: Path, port: int, *options: str, path: str, without_statistics: bool = False
+    folder: Path, port: int, *options: str, path: str, name: str = "govi-cache", twistd: Path | None = None
 ) -> AbstractContextManager[Running]:
-    """Run govi-cache in a context, by default with the demo."""
-    twistd = (
-        [str(HERE / "without_statistics.py")]
-        if without_statistics
-        else [str(Path(sys.executable).with_name("twistd"))]
-    )
+    """Run govi-cache in a context, by default with the demo. twistd: a program to run instead of it."""
+    twistd = twistd or Path(sys.executable).with_name("twistd")
     endpoints = [
         f"--listen=tcp:{port}:interface=127.0.0.1",
         f"--admin=tcp:{port + 1}:interface=127.0.0.1",
         f"--callback=tcp:{port + 2}:interface=127.0.0.1",
     ]
-    name = "govi-cache without statistics" if without_statistics else "govi-cache"
-    command = [sys.executable, *twistd, "--nodaemon", "--pidfile=", "govi-cache", *endpoints, *options]
+    command = [sys.executable, str(twistd), "--nodaemon", "--pidfile=", "govi-cache", *endpoints, *options]
     return running_server(name, port, command, folder, path)
 
 
@@ -164,8 +162,9 @@ def peer(server: Peer, port: int, govi: int, path: str, folder: Path) -> Abstrac
     kind = server.name.split()[0]
     if kind == "nginx":
         location = PROXY_CACHE.format(govi=govi) if "proxy" in server.name else f"root {directory};"
+        log = f"{directory}/access.log combined buffer=64k flush=1s" if ACCESS_LOG in server.name else "off"
         conf = directory / "nginx.conf"
-        conf.write_text(NGINX.format(user=getpass.getuser(), folder=directory, port=port, location=location))
+        conf.write_text(NGINX.format(user=getpass.getuser(), folder=directory, port=port, location=location, log=log))
         command = ["nginx", "-p", str(directory), "-c", str(conf)]
     elif kind == "varnish":
         vcl = directory / "default.vcl"

@@ -192,9 +192,7 @@ class RequestHandler(FlowControl):
             self.sock.write(unsent)
         is_sent = not unsent or connection.state is State.SENDING
         sent = clock.seconds() if is_sent else None
-        self.record.add_known_request(
-            client.name, entry, response.status, len(body), response.cache, received, looked_up, sent
-        )
+        self.record.add_known_request(client.name, response.exchange, received, looked_up, sent)
         self.keep_alive = not entry.closes
         if not is_sent:
             return True  # resumeProducing() finishes the request

@@ -272,8 +272,10 @@ class EventsTests(LiveTestCase):
         self.clock.advance(CHECK_INTERVAL)
         self.assertEqual((self.events.channels, self.server.streams, self.server.connections), ({}, 0, {}))
         (request,) = self.statistics[0].requests
-        self.assertEqual((request.path, request.status, request.send), (f"/events/{CODE}", 200, None))
-        self.assertGreater(request.bytes, 100)
+        self.assertEqual(
+            (request.exchange.path, request.exchange.status, request.send), (f"/events/{CODE}", 200, None)
+        )
+        self.assertGreater(request.exchange.bytes, 100)
 
     def test_drain(self) -> None:
         """When the server stops, the last event is bye."""

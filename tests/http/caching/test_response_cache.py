@@ -203,7 +203,7 @@ class RenderedOnceTests(BoardsTestCase):
         self.assertEqual(waiting.response().status, 200)
         self.assertEqual(self.count_rendered(PAGE, 5), 1)
         waiting.leave()
-        caches = [request.cache for connection in self.statistics for request in connection.requests]
+        caches = [request.exchange.cache for connection in self.statistics for request in connection.requests]
         self.assertEqual(sorted(caches), ["hit"] * 5 + ["miss"])
 
 
