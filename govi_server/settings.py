@@ -361,8 +361,8 @@ class FeedCacheSettings(Struct, frozen=True):
 
     bytes: Annotated[
         Bytes,
-        "Maximum memory of joined passing times, of the parts of documents that are made of them, and of rendered "
-        "documents, 50,000 bytes for a stop; the least recently used is evicted.",
+        "Maximum memory of joined passing times and of the parts of documents that are made of them, 40,000 bytes "
+        "for a stop; rendered documents use up to half as much again. The least recently used are evicted.",
     ] = 256 << 20
 
 

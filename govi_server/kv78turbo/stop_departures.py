@@ -29,6 +29,9 @@ stop."""
 COST_SECONDS = 2 * HOUR
 """The horizon of a typical stop's board, for the same cost."""
 
+DOCUMENTS_SHARE = 0.5
+"""The maximum memory of documents, in relation to that of joined passtimes and fragments."""
+
 RENDERING_BYTES = 2 << 10
 """Memory of a cached rendering besides its body, about: 1,730 bytes were measured."""
 
@@ -79,13 +82,13 @@ class StopDeparturesCache:
 
     A cached rendering costs 1.1 us. Without it, but with the joined passtimes and their fragments, a board of 20
     passtimes costs 20 us, and 25 us for each passtime that has changed; without both, 1.3 ms.
-    They share one memory, in which the least recently used is evicted. Joined passtimes
-    are updated when the version of their stop changes, and invalidated by a newer timetable. A rendering is
-    invalidated by data about its stop, by a newer timetable, and when the first of its departures is hidden, enters
-    the horizon or becomes too old.
+    Both are bounded in bytes, and the least recently used is evicted first. Joined passtimes are updated when the
+    version of their stop changes, and made anew when its planning or names have changed. A rendering is invalidated
+    by data about its stop, by new planning or names, and when the first of its departures is hidden, enters the
+    horizon or becomes too old.
 
-    now: returns the time in epoch seconds. size: maximum bytes of the memory. stale: seconds after which an
-    operator's data is too old.
+    now: returns the time in epoch seconds. size: maximum bytes of joined passtimes with their fragments. stale:
+    seconds after which an operator's data is too old.
     """
 
     def __init__(
@@ -95,8 +98,10 @@ class StopDeparturesCache:
         self.timetable = timetable
         self._now = now
         self._stale = stale
-        self.memory: BoundedMemory[Any] = BoundedMemory(size)
-        """JoinedStops by TimingPointCode, and renderings by TimingPointCode and form."""
+        self.joined: BoundedMemory[JoinedStop] = BoundedMemory(size)
+        """By TimingPointCode."""
+        self.documents: BoundedMemory[Any] = BoundedMemory(round(size * DOCUMENTS_SHARE))
+        """Renderings by TimingPointCode and form, and the responses of modules."""
         self._planned_at: WeakValueDictionary[bytes, JoinedStop] = WeakValueDictionary()
         """The stops that only KV7 has a passtime of, by its key."""
         passtimes.watch_keys(self._key_changed)
@@ -136,7 +141,7 @@ class StopDeparturesCache:
     def _joined_stop(self, code: str, horizon: float) -> Generator[None, None, JoinedStop]:
         """Return the joined passtimes of a stop, up to date, in steps."""
         planning = self.timetable.version_of(code)
-        joined: JoinedStop | None = self.memory.get(code)
+        joined = self.joined.get(code)
         is_new = joined is None or joined.planning != planning
         if joined is None or is_new:
             joined = JoinedStop(code, planning, self._planned_at)
@@ -147,7 +152,7 @@ class StopDeparturesCache:
         yield from joined.update(live, version, self.timetable, now - PAST_SECONDS, until)
         # Otherwise, requests for unknown codes would evict known stops.
         if is_new and self.is_known_stop(code):
-            self.memory.put(code, joined, joined.size)
+            self.joined.put(code, joined, joined.size)
         return joined
 
     def _select(
@@ -251,7 +256,7 @@ class StopDeparturesCache:
 
     def is_cheap(self, code: str, horizon: float) -> bool:
         """Return whether a board costs a few hundred microseconds at most: few passtimes, most of them joined."""
-        joined: JoinedStop | None = self.memory.get(code)
+        joined = self.joined.get(code)
         return (
             joined is not None
             and len(joined.passtimes) <= COST_PASSTIMES
@@ -265,7 +270,7 @@ class StopDeparturesCache:
 
         The departures lack passtimes and messages. form: see render().
         """
-        entry = self.memory.get((code, form))
+        entry = self.documents.get((code, form))
         # A longer validity dates from before the clock was set back.
         if (
             entry is None
@@ -293,15 +298,15 @@ class StopDeparturesCache:
         if self.is_known_stop(code):
             # Its passtimes are several times as large, and not needed any more.
             rendering = version, structs.replace(departures, entries=(), messages=()), rendered
-            self.memory.put((code, form), rendering, len(rendered) + RENDERING_BYTES)
+            self.documents.put((code, form), rendering, len(rendered) + RENDERING_BYTES)
         self.measure(code)
         return departures, rendered
 
     def measure(self, code: str) -> None:
         """Account for the fragments that were made of a stop's passtimes."""
-        joined = self.memory.get(code)
+        joined = self.joined.get(code)
         if joined is not None:
-            self.memory.put(code, joined, joined.size)
+            self.joined.put(code, joined, joined.size)
 
     def journey(self, key: str) -> Generator[None, None, list[Passtime]]:
         """Return the passtimes of a journey, GVB_20260421_7_7189_0, on the date nearest to now, in steps."""

@@ -74,7 +74,7 @@ class FeedDisplays:
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
         self.runner = feed.runner
-        self.memory = feed.boards.memory
+        self.memory = feed.boards.documents
 
     def version(self, codes: Sequence[str]) -> object:
         """Return a token that changes with the feed's state and with data about these stops."""

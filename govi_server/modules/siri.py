@@ -108,7 +108,7 @@ class Siri(Service):
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self._documents = SiriDocuments(feed)
-        self.responses = ResponseCache(feed.clock, feed.boards.memory)
+        self.responses = ResponseCache(feed.clock, feed.boards.documents)
 
     def describe(self) -> list[Operation]:
         """Return the operation of its path."""

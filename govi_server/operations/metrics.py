@@ -201,9 +201,10 @@ class Metrics(Collector):
                 breaker.add_metric((name, state), state == gateway.breaker.state)
         if self._components.feed is not None:  # /kv55 and the OVapi paths share a cache of documents
             boards = self._components.feed.boards
-            entries.add_metric(("feed",), len(boards.memory))
-            size.add_metric(("feed",), boards.memory.bytes)
-            evicted.add_metric(("feed",), boards.memory.n_evicted)
+            memories = boards.joined, boards.documents
+            entries.add_metric(("feed",), sum(map(len, memories)))
+            size.add_metric(("feed",), sum(memory.bytes for memory in memories))
+            evicted.add_metric(("feed",), sum(memory.n_evicted for memory in memories))
         yield from (entries, size, evicted, flights, waiting, breaker)
 
     def _feed_metrics(self, feed: Feed) -> Iterator[Metric]:

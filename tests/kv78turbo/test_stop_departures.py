@@ -360,8 +360,7 @@ class CacheTests(StopDeparturesTestCase):
         """Beyond the size limit the least recently used entries are evicted."""
         codes = ["1", "2", "3"]
         ingest(self.feed, kv.passtimes(*(live(code, 30, TimingPointCode=code) for code in codes)))
-        size = STOP_BYTES + PASSTIME_BYTES + RENDERING_BYTES + len("1 passtimes")
-        self.feed.boards.memory.max_bytes = 2 * size
+        self.boards.documents.max_bytes = 2 * (RENDERING_BYTES + len("1 passtimes"))
         for code, n_renderings in [("1", 1), ("2", 2), ("1", 2), ("3", 3), ("1", 3), ("2", 4)]:
             self.rendered(code)
             self.assertEqual(self.n_renderings, n_renderings)
@@ -370,18 +369,29 @@ class CacheTests(StopDeparturesTestCase):
         """An entry counts as the memory that it needs, which is much more than a small body."""
         codes = [str(code) for code in range(20)]
         ingest(self.feed, kv.passtimes(*(live(code, 30, TimingPointCode=code) for code in codes)))
-        size = STOP_BYTES + PASSTIME_BYTES + RENDERING_BYTES
-        self.feed.boards.memory.max_bytes = 10 * size
+        self.boards.documents.max_bytes = 10 * RENDERING_BYTES
         for code in codes:
             self.rendered(code)
-        self.assertLessEqual(len(self.boards.memory), 20)
-        self.assertGreater(self.boards.memory.bytes, 9 * size)
-        self.assertGreater(self.boards.memory.n_evicted, 18)
+        self.assertEqual(len(self.boards.documents), 9)
+        self.assertGreater(self.boards.documents.bytes, 9 * RENDERING_BYTES)
+
+    def test_joined_passtimes_are_bounded(self) -> None:
+        """The joined passtimes of the stops that were used least recently are evicted, with their fragments."""
+        codes = [str(code) for code in range(20)]
+        ingest(self.feed, kv.passtimes(*(live(code, 30, TimingPointCode=code) for code in codes)))
+        self.boards.joined.max_bytes = 10 * (STOP_BYTES + PASSTIME_BYTES + 300)
+        for code in codes:
+            (entry,) = self.board(code=code).entries
+            entry.fragments.store("form", b"x" * 100)
+            self.rendered(code)
+        self.assertEqual([self.boards.joined.get(code) is None for code in codes], [True] * 10 + [False] * 10)
+        self.assertGreater(self.boards.joined.bytes, 10 * (STOP_BYTES + PASSTIME_BYTES + 100))
+        self.assertEqual(self.boards.joined.n_evicted, 10)
 
     def test_too_large_for_the_cache(self) -> None:
         """Documents larger than the cache are returned but not cached."""
         ingest(self.feed, kv.passtimes(live("1", 30)))
-        self.feed.boards.memory.max_bytes = 5
+        self.feed.boards.documents.max_bytes = 5
         self.assertEqual([self.rendered(), self.rendered()], [b"1 passtimes"] * 2)
         self.assertEqual(self.n_renderings, 2)
 

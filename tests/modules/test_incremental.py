@@ -4,6 +4,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from govi_server.modules.display_source import FeedDisplays
 from govi_server.modules.kv55_feed import Kv55Feed
 from govi_server.modules.ovapi import ovapi_modules
 from govi_server.modules.siri import PATH, Siri
+from govi_server.runtime.bounded_memory import BoundedMemory
 from tests import feed as kv
 from tests.client import NOW, Response
 from tests.doubles import ingest
@@ -163,7 +165,7 @@ def sweep(test: "IncrementalTests") -> None:
 
 def evict(test: "IncrementalTests") -> None:
     """Evict everything that is remembered."""
-    test.forget()
+    test.forget(test.feed.boards.joined, test.feed.boards.documents)
 
 
 def check(test: "IncrementalTests") -> None:
@@ -198,11 +200,10 @@ class IncrementalTests(LiveTestCase):
         for module in modules:
             module.setServiceParent(self.modules)
 
-    def forget(self, documents_only: bool = False) -> None:
-        """Evict what is remembered, or only the documents and not the passtimes of stops."""
-        memory = self.feed.boards.memory
-        for key in list(memory._values):
-            if not (documents_only and isinstance(key, str)):
+    def forget(self, *memories: BoundedMemory[Any]) -> None:
+        """Evict everything."""
+        for memory in memories:
+            for key in list(memory._values):
                 memory.discard(key)
 
     def documents(self) -> dict[tuple[str, str], _Document]:
@@ -216,13 +217,18 @@ class IncrementalTests(LiveTestCase):
 
     def from_nothing(self) -> dict[tuple[str, str], _Document]:
         """Return the responses made from nothing; what is remembered stays so."""
-        memory = self.feed.boards.memory
-        remembered = memory._values, memory.bytes
-        memory._values, memory.bytes = OrderedDict(), 0
+        boards = self.feed.boards
+        joined, documents = boards.joined, boards.documents
+        remembered, planned_at = (joined._values, joined.bytes), dict(boards._planned_at)
+        joined._values, joined.bytes = OrderedDict(), 0
+        self.forget(documents)
         try:
             return self.documents()
         finally:
-            memory._values, memory.bytes = remembered
+            joined._values, joined.bytes = remembered
+            boards._planned_at.clear()
+            boards._planned_at.update(planned_at)
+            self.forget(documents)
 
     @settings(deadline=None, max_examples=EXAMPLES)
     @given(st.lists(ACTIONS, min_size=1, max_size=14))
@@ -234,7 +240,7 @@ class IncrementalTests(LiveTestCase):
 
     def check(self) -> None:
         stored = {path: self.request(path).body for path in self.stored_paths()}
-        self.forget(documents_only=True)
+        self.forget(self.feed.boards.documents)
         documents, expected = self.documents(), self.from_nothing()
         for request, document in expected.items():
             self.assertEqual(documents[request], document, request)

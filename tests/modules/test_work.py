@@ -183,7 +183,7 @@ class StepTests(WorkTestCase):
 
     def test_steps_are_short(self) -> None:
         """All passtimes are handled in steps, each of which handles few of them."""
-        self.feed.boards.memory.max_bytes = 0  # nothing is remembered of the previous request
+        self.feed.boards.joined.max_bytes = 0  # nothing is remembered of the previous request
         handled = 0
         for path in (path for paths in PATHS.values() for path in paths):
             self.counts.update(dict.fromkeys(self.counts, 0))
@@ -208,7 +208,7 @@ class CostTests(WorkTestCase):
 
     def test_charge_covers_the_work(self) -> None:
         """A request is charged for each stop and two hours, and for every 20 passtimes (for stops: of KV8)."""
-        self.feed.boards.memory.max_bytes = 0
+        self.feed.boards.joined.max_bytes = 0
         for path in (path for paths in PATHS.values() for path in paths):
             self.counts.update(dict.fromkeys(self.counts, 0))
             charged = self.charged(path)
