@@ -9,9 +9,10 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
-from peers import CLIENT, Running
+from peers import CLIENT, HERE, Running
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,27 @@ def wrk(
     server: Running, path: str, seconds: float, *, connections: int = 50, close: bool = False, accept: str = "*/*"
 ) -> Load:
     """Send requests as fast as the server responds. accept: the value of Accept."""
-    fields = ["-H", f"Accept: {accept}", *(["-H", "Connection: close"] if close else [])]
+    fields = [f"Accept: {accept}", *(["Connection: close"] if close else [])]
+    return _wrk(server, seconds, connections, fields, [f"http://127.0.0.1:{server.port}{path}"])
+
+
+def wrk_random(
+    server: Running, paths: Path, seconds: float, *, connections: int = 20, accept: str, encoding: str = "identity"
+) -> Load:
+    """Send requests for random paths of a file as fast as the server responds."""
+    script = ["-s", str(HERE / "random_paths.lua"), f"http://127.0.0.1:{server.port}/", "--", str(paths)]
+    seed = f"{time.time_ns() % 1_000_000}"
+    return _wrk(server, seconds, connections, [f"Accept: {accept}", f"Accept-Encoding: {encoding}"], [*script, seed])
+
+
+def _wrk(server: Running, seconds: float, connections: int, fields: list[str], arguments: list[str]) -> Load:
     memory: list[int] = []
     half_way = threading.Timer(seconds / 2, lambda: memory.append(server.memory()))
     before = server.cpu()
     half_way.start()
     output = subprocess.run(
         ["taskset", "-c", str(CLIENT), "wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout=20s",
-         *fields, f"http://127.0.0.1:{server.port}{path}"],
+         *(f"-H{field}" for field in fields), *arguments],
         capture_output=True, text=True, check=True, preexec_fn=raise_file_limit,
     ).stdout  # fmt: skip
     used = server.cpu() - before
