@@ -1,22 +1,38 @@
-"""A live feed for measurements: python bench/feed.py PORT [--stops 2000] [--rate 1000] [--changed 0.5]
+"""A live feed for measurements: python bench/feed.py PORT [--stops 2000] [--rate 1000] [--changed 0.5] [--planning N]
 
-Publishes KV8 over ZeroMQ as the public feed does (docs/protocols.md, section 2): gzip of CTX, the 65 columns of
-version 8.1.2.2, one operator per message. When a subscriber arrives, all passtimes are sent once; from then on they are
-repeated for ever, in random order, so many rows per second. A repeated row is literally the row that was sent before,
-or has a new expected time and LastUpdateTimeStamp, and replaces a passtime that has passed with the one two hours later.
+Publishes KV8 over ZeroMQ: gzip of CTX, the 65 columns of 2021, messages of 25 to 100 rows of one operator. When the
+server has subscribed, the names of KV7 and all passtimes are sent once; "all passtimes sent" is printed. From then on
+all passtimes are repeated, in random order, so many rows per second for ever. The share --changed of the rows has a new
+expected time and LastUpdateTimeStamp. The others are the previous rows of their passtimes, byte for byte: the captures
+have each message only once, and in them LastUpdateTimeStamp is the time of the operator's update, not that of the
+publication. A passtime that has passed is replaced by the one two hours later.
 
-Writes a line to standard output when all passtimes have been sent.
+For a line on the standard input, the planning of one operator's coming days, N planned passtimes for all stops, is sent
+between the other messages, at the pace of the CXX capture of 2021; "planning sent" is printed.
 """
 
 import argparse
 import gzip
 import random
+import select
+import sys
 import time
 from array import array
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 
 import zmq
+from rows import (
+    calendar_tables,
+    journey_stop_type,
+    kv7_message,
+    kv8_message,
+    line_tables,
+    passtime_row,
+    planned_row,
+    planned_table,
+    stop_tables,
+)
 
 from govi_server.departures.times import local_timestamp, write_time
 from govi_server.runtime.clock import LOCAL_ZONE
@@ -28,149 +44,195 @@ HEADWAY_SECONDS = 360
 """Between two passtimes of a stop."""
 
 STOPS_PER_LINE = 20
-
 OPERATORS = 10
 
-LABELS = (
-    "DataOwnerCode|OperationDate|LinePlanningNumber|JourneyNumber|FortifyOrderNumber|UserStopOrderNumber|UserStopCode|"
-    "LocalServiceLevelCode|JourneyPatternCode|LineDirection|LastUpdateTimeStamp|DestinationCode|IsTimingStop|"
-    "ExpectedArrivalTime|ExpectedDepartureTime|TripStopStatus|MessageContent|MessageType|SideCode|NumberOfCoaches|"
-    "WheelChairAccessible|OperatorCode|ReasonType|SubReasonType|ReasonContent|AdviceType|SubAdviceType|AdviceContent|"
-    "TimingPointDataOwnerCode|TimingPointCode|JourneyStopType|TargetArrivalTime|TargetDepartureTime|"
-    "RecordedArrivalTime|RecordedDepartureTime|DetectedUserStopCode|DistanceSinceDetectedUserStop|Detected_RD_X|"
-    "Detected_RD_Y|VehicleNumber|BlockCode|LineVeTagNumber|VejoJourneyNumber|VehicleJourneyType|VejoBlockNumCode|"
-    "JourneyModificationType|VejoDepartureTime|VejoArrivalTime|VejoTripStatusType|ExtraJourney|CancelledJourney|"
-    "ShowCancelledTrip|ShowFlexibleTrip|Monitored|MonitoringError|ExtraCall|CancelledCall|ShowCancelledStop|"
-    "AimedQuayRef|ExpectedQuayRef|ActualQuayRef|Occupancy|LineDestIcon|LineDestColor|LineDestTextColor"
-)
-RECORD = (
-    r"OWN|2026-01-01|3051|7039|0|20|54002060|6787227|298074|1|2026-01-01T18:26:05+01:00|3042|0|18:24:55|18:24:51|"
-    r"DRIVING|\0|\0|-|1|UNKNOWN|\0|\0|\0|\0|\0|\0|\0|ALGEMEEN|42013502|INTERMEDIATE|18:26:02|18:26:02|18:24:51|"
-    r"18:25:05|54002060|700|80485|454340|5172|206|51|7039|PUJO|\0|NONE|17:55:00|18:30:00|\0|0|0|TRUE|\0|1|\0|0|0|TRUE|"
-    r"\0|\0|\0|UNKNOWN|\0|\0|\0"
-)
-_COLUMNS = {label: i for i, label in enumerate(LABELS.split("|"))}
+PLANNING_ROWS = 2500
+"""Planned passtimes of a message."""
+
+PLANNING_INTERVAL = 0.57
+"""Seconds between two messages of planning: the capture has 53,011 rows in 12 s."""
+
+Message = tuple[str, bytes]
+"""Envelope and content."""
 
 
-def code(stop: int) -> str:
+def stop_code(stop: int) -> str:
     """Return the TimingPointCode of stop n."""
     return f"{40000000 + stop}"
 
 
-def operator(stop: int) -> int:
-    """Return the number of the operator of a stop's line."""
-    return stop // STOPS_PER_LINE % OPERATORS
+def line_of(stop: int) -> int:
+    """Return the LinePlanningNumber of the line of stop n."""
+    return 1000 + stop // STOPS_PER_LINE
 
 
-class Feed:
-    """Creates the messages. Passtime n belongs to stop n modulo the number of stops."""
+def operator_of(stop: int) -> str:
+    """Return the DataOwnerCode of the line of stop n."""
+    return f"OP{stop // STOPS_PER_LINE % OPERATORS}"
+
+
+class Passtimes:
+    """The passtimes of all stops. Passtime n belongs to stop n modulo the number of stops.
+
+    changed: the share of the repeated rows that are changed. now: the time in epoch seconds.
+    """
 
     def __init__(self, stops: int, changed: float, now: float, seed: int = 17) -> None:
-        self.stops, self.changed, self.start = stops, changed, now
-        self.count = stops * PER_STOP
+        self._stops, self._changed, self._start = stops, changed, now
         self._rng = random.Random(seed)
         local = datetime.fromtimestamp(now, LOCAL_ZONE)
-        self._date = local.date().isoformat()
+        self._date = local.date()
         self._second = local.hour * 3600 + local.minute * 60 + local.second
-        self._journeys = array("i", (n // stops for n in range(self.count)))
-        self._delays = array("i", [0]) * self.count  # in seconds
-        self._updated = array("d", [now]) * self.count
+        count = stops * PER_STOP
+        self._journeys = array("i", (n // stops for n in range(count)))
+        self._delays = array("i", [0]) * count  # in seconds
+        self._updated = array("d", [0.0]) * count
 
     def _planned(self, n: int) -> int:
         """Return the seconds from the start to the planned departure of passtime n."""
-        order = n % self.stops % STOPS_PER_LINE
-        return 60 + order * 15 + self._journeys[n] * HEADWAY_SECONDS
+        return 60 + n % self._stops % STOPS_PER_LINE * 15 + self._journeys[n] * HEADWAY_SECONDS
 
-    def _change(self, n: int, now: float) -> None:
-        self._updated[n] = now
-        self._delays[n] = max(0, self._delays[n] + self._rng.choice((-30, -15, 15, 30, 60)))
-
-    def row(self, n: int, now: float) -> str:
-        """Return the next row of passtime n: a changed one, or the same one again."""
-        if self.start + self._planned(n) + self._delays[n] < now:
+    def _row(self, n: int, now: float) -> str:
+        """Return the next row of passtime n: a changed one, or the previous one again."""
+        if self._start + self._planned(n) + self._delays[n] < now:
             self._journeys[n] += PER_STOP
-            self._delays[n] = 0
+            self._delays[n], self._updated[n] = 0, now
+        elif not self._updated[n]:
             self._updated[n] = now
-        elif self._rng.random() < self.changed:
-            self._change(n, now)
-        stop = n % self.stops
+        elif self._rng.random() < self._changed:
+            change = self._rng.choice((-30, -15, 15, 30, 60))
+            self._delays[n], self._updated[n] = abs(self._delays[n] + change), now
+        stop = n % self._stops
+        code = stop_code(stop)
         planned = self._second + self._planned(n)
         target, expected = write_time(planned), write_time(planned + self._delays[n])
-        fields = RECORD.split("|")
-        for label, value in (
-            ("DataOwnerCode", f"OP{operator(stop)}"),
-            ("OperationDate", self._date),
-            ("LinePlanningNumber", f"{1000 + stop // STOPS_PER_LINE}"),
-            ("JourneyNumber", f"{1 + self._journeys[n]}"),
-            ("UserStopOrderNumber", f"{1 + stop % STOPS_PER_LINE}"),
-            ("UserStopCode", code(stop)),
-            ("LastUpdateTimeStamp", local_timestamp(self._updated[n])),
-            ("DestinationCode", f"D{stop // STOPS_PER_LINE}"),
-            ("TimingPointCode", code(stop)),
-            ("TargetArrivalTime", target),
-            ("TargetDepartureTime", target),
-            ("ExpectedArrivalTime", expected),
-            ("ExpectedDepartureTime", expected),
-        ):
-            fields[_COLUMNS[label]] = value
-        return "|".join(fields)
+        values = {
+            "DataOwnerCode": operator_of(stop),
+            "OperationDate": self._date.isoformat(),
+            "LinePlanningNumber": f"{line_of(stop)}",
+            "JourneyNumber": f"{1 + self._journeys[n]}",
+            "UserStopOrderNumber": f"{1 + stop % STOPS_PER_LINE}",
+            "UserStopCode": code,
+            "LastUpdateTimeStamp": local_timestamp(self._updated[n]),
+            "DestinationCode": f"D{line_of(stop)}",
+            "TimingPointCode": code,
+            "TargetArrivalTime": target,
+            "TargetDepartureTime": target,
+            "ExpectedArrivalTime": expected,
+            "ExpectedDepartureTime": expected,
+        }
+        return passtime_row(values)
 
-    def message(self, passtimes: Sequence[int], now: float) -> bytes:
-        """Return the next message with these passtimes."""
-        head = f"\\GKV8turbo_passtimes|KV8turbo_passtimes|bench|||UTF-8|0.1|{local_timestamp(now)}|\ufeff"
-        lines = [head, "\\TDATEDPASSTIME|DATEDPASSTIME|start object", f"\\L{LABELS}"]
-        lines += [self.row(n, now) for n in passtimes]
-        return gzip.compress("\r\n".join([*lines, ""]).encode(), 6)
+    def names(self, now: float) -> Iterator[Message]:
+        """Generate KV7 with the names of stops, lines and destinations, a message for each line."""
+        for first in range(0, self._stops, STOPS_PER_LINE):
+            codes = [stop_code(stop) for stop in range(first, min(first + STOPS_PER_LINE, self._stops))]
+            operator = operator_of(first)
+            tables = [*stop_tables(operator, codes), *line_tables(operator, [f"{line_of(first)}"])]
+            yield f"/GOVI/KV7planning/{operator}", gzip.compress(kv7_message(operator, now, tables))
 
-    def groups(self) -> list[list[int]]:
-        """Return all passtimes in random order, in groups of 25 to 100 of one operator."""
-        shuffled = list(range(self.count))
-        self._rng.shuffle(shuffled)
-        shuffled.sort(key=lambda n: operator(n % self.stops))
-        groups = []
-        while shuffled:
-            size = self._rng.randint(25, 100)
-            first = operator(shuffled[-1] % self.stops)
-            group = [n for n in shuffled[-size:] if operator(n % self.stops) == first]
-            del shuffled[-len(group) :]
-            groups.append(group)
-        self._rng.shuffle(groups)
-        return groups
+    def planning(self, rows: int, now: float) -> list[Message]:
+        """Return KV7 of one operator: its calendar from tomorrow on, and so many planned passtimes."""
+        operator, level, planned = "NIGHT", "77", []
+        calendar = calendar_tables(operator, level, self._date + timedelta(1), 7)
+        messages = [("/GOVI/KV7calendar/NIGHT", gzip.compress(kv7_message(operator, now, calendar)))]
+        for n in range(rows):
+            journey, stop = divmod(n, self._stops)
+            order = 1 + stop % STOPS_PER_LINE
+            when = write_time(5 * 3600 + journey * 600 + order * 60)
+            stop_type = journey_stop_type(order, STOPS_PER_LINE)
+            line = f"{line_of(stop)}"
+            planned.append(planned_row(operator, level, line, 1 + journey, order, stop_code(stop), when, stop_type))
+            if len(planned) == PLANNING_ROWS or n + 1 == rows:
+                lines = sorted({row[2] for row in planned})
+                tables = [*line_tables(operator, lines), planned_table(planned)]
+                messages.append(("/GOVI/KV7planning/NIGHT", gzip.compress(kv7_message(operator, now, tables))))
+                planned = []
+        return messages
+
+    def groups(self) -> Iterator[list[int]]:
+        """Generate all passtimes in random order, in groups for a message."""
+        passtimes = list(range(len(self._journeys)))
+        self._rng.shuffle(passtimes)
+        of_operators: dict[str, list[int]] = {}
+        for n in passtimes:
+            group = of_operators.setdefault(operator_of(n % self._stops), [])
+            group.append(n)
+            if len(group) >= self._rng.randint(25, 100):
+                yield group
+                group.clear()
+        yield from filter(None, of_operators.values())
+
+    def message(self, group: Sequence[int], now: float) -> Message:
+        """Return the next message of a group of passtimes."""
+        operator = operator_of(group[0] % self._stops)
+        return f"/GOVI/KV8passtimes/{operator}", kv8_message([self._row(n, now) for n in group], now)
 
 
-def publish(port: int, feed: Feed, rate: int) -> None:
-    """Publish for ever."""
-    publisher = zmq.Context.instance().socket(zmq.XPUB)
-    publisher.set_hwm(100_000)
-    publisher.bind(f"tcp://127.0.0.1:{port}")
-    publisher.recv()
-    time.sleep(1)  # the server subscribes to KV7, KV8 and general messages
-    changed, feed.changed = feed.changed, 0.0
-    for is_first in (True, False):
-        due = time.monotonic()
-        while True:
-            for group in feed.groups():
-                message = feed.message(group, time.time())
-                publisher.send_multipart(
-                    [f"/GOVI/KV8passtimes/OP{operator(group[0] % feed.stops)}".encode(), message]
-                )
-                due += len(group) / (20 * rate if is_first else rate)
-                time.sleep(max(0.0, due - time.monotonic()))
-            if is_first:
-                print("all passtimes sent", flush=True)
-                feed.changed = changed
-                break
+class Publisher:
+    """Publishes on a port, at a given rate."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = zmq.Context.instance().socket(zmq.XPUB)
+        self._socket.set_hwm(100_000)
+        self._socket.bind(f"tcp://127.0.0.1:{port}")
+        self.due = 0.0
+        """When the next row may be published (monotonic seconds)."""
+
+    def wait_for_subscriptions(self) -> None:
+        """Wait for the subscriptions to KV7 and KV8."""
+        for _ in range(2):
+            self._socket.recv()
+        self.due = time.monotonic()
+
+    def publish(self, message: Message, seconds: float) -> None:
+        """Publish a message; the next one is due so many seconds later."""
+        envelope, content = message
+        self._socket.send_multipart([envelope.encode(), content])
+        self.due += seconds
+
+    def wait(self) -> bool:
+        """Wait until the next message is due; return whether the standard input has a line before."""
+        return bool(select.select([sys.stdin], [], [], max(0.0, self.due - time.monotonic()))[0])
 
 
 def main() -> None:
-    """Publish until terminated."""
+    """Publish until the standard input ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("port", type=int)
     parser.add_argument("--stops", type=int, default=2000)
     parser.add_argument("--rate", type=int, default=1000, help="rows per second")
     parser.add_argument("--changed", type=float, default=0.5, help="share of the rows that are changed")
+    parser.add_argument("--planning", type=int, default=0, help="planned passtimes, sent when a line is read")
     options = parser.parse_args()
-    publish(options.port, Feed(options.stops, options.changed, time.time()), options.rate)
+    passtimes = Passtimes(options.stops, options.changed, time.time())
+    planning = passtimes.planning(options.planning, time.time())
+    publisher = Publisher(options.port)
+    publisher.wait_for_subscriptions()
+    for message in passtimes.names(time.time()):
+        publisher.publish(message, 0.001)
+    for group in passtimes.groups():
+        publisher.publish(passtimes.message(group, time.time()), len(group) / (20 * options.rate))
+        time.sleep(max(0.0, publisher.due - time.monotonic()))
+    print("all passtimes sent", flush=True)
+    unsent: Iterator[Message] = iter(())
+    next_planning = float("inf")
+    while True:
+        for group in passtimes.groups():
+            publisher.publish(passtimes.message(group, time.time()), len(group) / options.rate)
+            while time.monotonic() < publisher.due:
+                if publisher.wait():
+                    if not sys.stdin.readline():
+                        return
+                    unsent, next_planning = iter(planning), 0.0
+            if time.monotonic() > next_planning:
+                next_planning = time.monotonic() + PLANNING_INTERVAL
+                planned = next(unsent, None)
+                if planned is None:
+                    next_planning = float("inf")
+                    print("planning sent", flush=True)
+                else:
+                    publisher.publish(planned, 0.0)
 
 
 if __name__ == "__main__":

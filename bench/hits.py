@@ -11,7 +11,6 @@ peers.py.
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -19,11 +18,11 @@ import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 
 from load import Load, raise_file_limit, request_all, wrk
 from peers import CLIENT, CORES, FIRST_PORT, PEERS, Running, govi_cache, peer, running_server
+from report import Report
 
 DEMO = "/kv55/57330430"
 REFERENCE = "nginx proxy_cache"
@@ -33,24 +32,6 @@ TRIPS = {"0.5 kB": 0, "4 kB": 6, "40 kB": 66}
 """Departures of a board whose document has about this size; they are the last digits of the stop's code."""
 
 GATEWAY, CALLBACK = FIRST_PORT + 90, FIRST_PORT + 2
-
-
-class Report:
-    """The printed results, and their text for a file."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def line(self, line: str = "") -> None:
-        """Print and add a line."""
-        print(line, flush=True)
-        self.text += f"{line}\n"
-
-    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print and add a table."""
-        self.line(f"\n## {title}\n")
-        for row in (head, ["---"] * len(head), *rows):
-            self.line(f"| {' | '.join(row)} |")
 
 
 def rounds(servers: Sequence[Running], path: str, n: int, seconds: float, **options: bool) -> dict[str, list[Load]]:
@@ -229,17 +210,6 @@ def counts(gateway: Running) -> dict[str, float]:
     return document
 
 
-def machine() -> str:
-    """Return a description of the machine."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return (
-        f"{datetime.now(UTC):%Y-%m-%d}; {cpu}, {len(CORES)} cores, load {os.getloadavg()[0]:.1f} before; "
-        f"Linux {platform.release().partition('-')[0]}; Python {platform.python_version()}; "
-        f"servers on core {CORES[0]}, wrk on {CORES[-1]}"
-    )
-
-
 PARTS: dict[str, Callable[[Report, Path, bool], None]] = {
     "peers": peers,
     "statistics": statistics_cost,
@@ -260,15 +230,13 @@ def main() -> None:
     if len(CORES) < 2:
         parser.error("two cores are required, for servers and load")
     raise_file_limit()
-    report = Report()
-    report.line("# The cost of a response\n")
-    report.line(f"By `make {'bench-quick' if options.quick else 'bench'}`. {machine()}.")
+    report = Report("The cost of a response", f"By `make {'bench-quick' if options.quick else 'bench'}`.")
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)  # varnish runs as its own user
         for part in options.part or (part for part in PARTS if not (options.quick and part == "boards")):
             PARTS[part](report, Path(folder), options.quick)
     if options.write:
-        Path(options.write).write_text(report.text)
+        report.write(Path(options.write))
 
 
 if __name__ == "__main__":

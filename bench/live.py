@@ -1,198 +1,303 @@
-"""Measures responses for random stops while the live feed changes them: make bench-live.
+"""Measures responses for random stops while a live feed changes them: make bench-live.
 
-    python bench/live.py [--stops 2000] [--form /kv55]... [--gzip] [--quick] [--write FILE.md]
+    python bench/live.py [--part random]... [--stops 2000]... [--form /kv55]... [--gzip] [--quick] [--write FILE.md]
 
-The feed is that of feed.py. The server is alone on the first core; feed and load are on the last one. The cost is the
-processor time of the server, user and system, less what the feed alone takes, per response. Requires wrk
-(apt install wrk) and two cores.
+The server is alone on the first core; the feed (feed.py) and the load are on the last one. The cost of a response is
+the processor time of the server, user and system, less what the feed alone takes, which is measured before each load.
+All stops have been requested before, in each form. Requires wrk and two cores (apt install wrk nginx-light; pip install
+'uvicorn[standard]'; without nginx or uvicorn, these are not measured).
 """
 
 import argparse
-import gzip
-import http.client
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from feed import code
-from hits import Report, machine
-from load import raise_file_limit, wrk_random
-from peers import CLIENT, CORES, FIRST_PORT, HERE, Running, govi_cache
+from fed import FedServer, fed_server, held_connections
+from feed import stop_code
+from load import BoardRequests, Load, pin_to_client_core, raise_file_limit
+from open_loop import Latencies, open_loop, request_each
+from peers import (
+    CORES,
+    FIRST_PORT,
+    NGINX_WITH_LOG,
+    UVICORN,
+    Running,
+    nginx_for_5_seconds,
+    uvicorn_with_documents,
+)
+from report import Report
 
-CONFIG = """
-[feed.subscriber]
-recovery = 2.0  # the feed is complete when all passtimes were sent once
-"""
+FORMS: dict[str, tuple[str, str, bytes]] = {
+    "/kv55": ("/kv55/{}", "text/xml", b"<Trip>"),
+    "/tpc": ("/tpc/{}", "application/json", b'"ExpectedDepartureTime"'),
+    "/siri": ("/siri/stop-monitoring.json?MonitoringRef={}", "application/json", b'"ExpectedDepartureTime"'),
+    "/board HTML": ("/board/{}", "text/html", b"<tr"),
+    "/board JSON": ("/board/{}", "application/json", b'"expected"'),
+    "/board text": ("/board/{}", "text/plain", b"\n"),
+}
+"""Path, media type, and what a body contains for each departure."""
+
+SHORT_FORMS = ("/kv55", "/board HTML")
+"""The forms of short measurements, and of those of other servers."""
+
+MIN_DEPARTURES = 5
+"""Departures in a complete body; each form shows its own horizon of the 20 in two hours."""
+
+HELD_SECONDS = 50.0
 
 
 @dataclass(frozen=True)
-class Form:
-    """A path with a place for the stop, the media type to request, and what a complete body contains."""
+class Options:
+    """What to measure. forms: names of FORMS; rate: rows per second; changed: the share of rows that are changed."""
 
-    path: str
-    accept: str
-    contains: bytes
-    count: int
+    stops: Sequence[int]
+    forms: Sequence[str]
+    rate: int
+    changed: float
+    encoding: str
+    rounds: int
+    seconds: float
+    port: int
+    is_quick: bool
 
+    def feed(self, stops: int) -> str:
+        """Describe the feed."""
+        return f"{stops:,} stops of 20 passtimes, {self.rate:,} rows/s, {self.changed:.0%} of them changed"
 
-FORMS = {
-    "/kv55": Form("/kv55/{}", "text/xml", b"<Trip>", 5),
-    "/tpc": Form("/tpc/{}", "application/json", b'"ExpectedDepartureTime"', 10),
-    "/siri": Form(
-        "/siri/stop-monitoring.json?MonitoringRef={}",
-        "application/json",
-        b'"ExpectedDepartureTime"',
-        10,
-    ),
-    "/board HTML": Form("/board/{}", "text/html", b"<tr", 5),
-    "/board JSON": Form("/board/{}", "application/json", b'"expected"', 5),
-    "/board text": Form("/board/{}", "text/plain", b"\n", 5),
-}
-
-
-def request_each(port: int, form: Form, stops: int, encoding: str = "identity") -> tuple[int, int]:
-    """Request each stop once; return the bytes of the bodies, uncompressed, and the fewest occurrences."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    size, fewest = 0, 1 << 30
-    for stop in range(stops):
-        path = form.path.format(code(stop))
-        connection.request("GET", path, headers={"Accept": form.accept, "Accept-Encoding": encoding})
-        response = connection.getresponse()
-        body = response.read()
-        if response.getheader("Content-Encoding") == "gzip":
-            body = gzip.decompress(body)
-        occurrences = body.count(form.contains)
-        if response.status != 200 or occurrences < form.count:
-            raise SystemExit(
-                f"{path}: {response.status} with {occurrences} {form.contains!r}\n{body[:3000].decode()}"
-            )
-        size += len(body)
-        fewest = min(fewest, occurrences)
-    connection.close()
-    return size, fewest
+    def requests(self, form: str, stops: int) -> BoardRequests:
+        """Return the requests for a form of the boards of so many stops."""
+        path, accept, contains = FORMS[form]
+        paths = [path.format(stop_code(stop)) for stop in range(stops)]
+        return BoardRequests(paths, accept, contains, MIN_DEPARTURES, self.encoding)
 
 
-@contextmanager
-def fed_server(folder: Path, port: int, stops: int, rate: int, changed: float, *options: str) -> Iterator[Running]:
-    """Run govi-cache with a feed in a context; yield it once all passtimes were sent."""
-    config = folder / "live.toml"
-    config.write_text(CONFIG)
-    feed_port = port + 5
-    publisher = subprocess.Popen(
-        ["taskset", "-c", str(CLIENT), sys.executable, str(HERE / "feed.py"), str(feed_port),
-         f"--stops={stops}", f"--rate={rate}", f"--changed={changed}"],
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        arguments = (
-            f"--config={config}",
-            "--source=kv78turbo",
-            f"--feed=tcp://127.0.0.1:{feed_port}",
-            f"--statistics={folder / 'statistics.log'}",
-            *options,
+@dataclass
+class Costs:
+    """The processor seconds of responses in rounds of a load, without the feed, and the responses per second."""
+
+    costs: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+
+    def add(self, load: Load, feed_share: float) -> None:
+        """Add a round."""
+        self.rates.append(load.rate)
+        self.costs.append(load.cost - feed_share / load.rate)
+
+    @property
+    def rate(self) -> float:
+        """The median of the responses per second."""
+        return statistics.median(self.rates)
+
+    def columns(self) -> tuple[str, str]:
+        """Return the median and the least in microseconds."""
+        return f"{statistics.median(self.costs) * 1e6:.1f}", f"{min(self.costs) * 1e6:.1f}"
+
+    def ratio(self, other: "Costs") -> str:
+        """Return the median of the ratios to another load in the same rounds."""
+        return f"{statistics.median(a / b for a, b in zip(self.costs, other.costs, strict=True)):.2f}"
+
+
+LATENCY_HEAD = ("requests/s", "p50", "p90", "p99", "p99.9", "max", "client's own p99.9")
+
+
+def latency_columns(rate: float, latencies: Latencies) -> tuple[str, ...]:
+    """Return the columns of LATENCY_HEAD, in milliseconds."""
+    times = [latencies.quantile(q) for q in (0.5, 0.9, 0.99, 0.999, 1.0)] + [latencies.late_quantile(0.999)]
+    return (f"{rate:,.0f}", *(f"{seconds * 1000:.2f}" for seconds in times))
+
+
+def random_stops(report: Report, folder: Path, options: Options) -> None:
+    """Measure random stops and a repeated hit at saturation, and random stops at half of it, with an open loop."""
+    for stops in options.stops:
+        with fed_server(folder, options.port, stops, options.rate, options.changed) as fed:
+            sizes = {form: request_each(options.port, options.requests(form, stops)).size for form in options.forms}
+            memory = fed.server.memory()
+            shares = [fed.feed_share(5)]
+            rows, latency_rows = [], []
+            for form in options.forms:
+                requests, repeated = options.requests(form, stops), options.requests(form, 1)
+                random, hit = Costs(), Costs()
+                for is_first in (True, *[False] * options.rounds):
+                    shares.append(fed.feed_share(1 if is_first else 2))
+                    for costs, load in ((random, requests), (hit, repeated)):
+                        result = load.wrk(fed.server, 1 if is_first else options.seconds)
+                        if not is_first:  # the first warms up
+                            costs.add(result, shares[-1])
+                rate = random.rate / 2
+                latencies = open_loop(options.port, requests, rate, options.seconds * options.rounds)
+                ratio = random.ratio(hit)
+                rows.append(
+                    (form, f"{sizes[form]:,.0f}", *random.columns(), *hit.columns(), ratio, f"{random.rate:,.0f}")
+                )
+                latency_rows.append((form, *latency_columns(rate, latencies)))
+                print(rows[-1], latency_rows[-1], flush=True)
+            shares.append(fed.feed_share(5))
+        head = ("path", "bytes", "random stop, us", "least", "repeated hit, us", "least", "ratio", "random stops/s")
+        encoding = "" if options.encoding == "identity" else f", {options.encoding}"
+        report.table(f"Random stops: {options.feed(stops)}; 20 connections{encoding}", head, rows)
+        report.line(
+            f"\nThe feed alone, after all stops were requested in each form: {statistics.median(shares):.1%} of a core "
+            f"(least {min(shares):.1%}). Memory after each stop was requested: {memory / 1e6:,.0f} MB."
         )
-        with govi_cache(folder, port, *arguments, path="/docs") as server:
-            assert publisher.stdout is not None
-            if not publisher.stdout.readline():
-                raise SystemExit("the feed ended")
-            time.sleep(3)
-            yield server
-    finally:
-        publisher.terminate()
-        publisher.wait()
+        title = f"Random stops of {stops:,} at half of that rate, open loop, ms from when a request was due"
+        report.table(title, ("path", *LATENCY_HEAD), latency_rows)
 
 
-def feed_alone(server: Running, seconds: float) -> float:
-    """Return the processor time of the server per second without requests."""
-    start, used = time.monotonic(), server.cpu()
-    time.sleep(seconds)
-    return (server.cpu() - used) / (time.monotonic() - start)
-
-
-def saturation(report: Report, server: Running, folder: Path, options: argparse.Namespace) -> None:
-    """Measure random stops and a repeated hit, as fast as the server responds."""
-    encoding = "gzip" if options.gzip else "identity"
-    forms = {name: FORMS[name] for name in options.form or FORMS}
-    sizes = {}
-    for name, form in forms.items():
-        size, _ = request_each(server.port, form, options.stops, encoding)
-        sizes[name] = size / options.stops
-    n, seconds = (1, 2) if options.quick else (options.rounds, options.seconds)
-    rows, shares = [], [feed_alone(server, 4)]
-    for name, form in forms.items():
-        files = {}
-        for kind, stops in (("random", options.stops), ("hit", 1)):
-            files[kind] = folder / f"{kind}.txt"
-            files[kind].write_text("".join(form.path.format(code(stop)) + "\n" for stop in range(stops)))
-            wrk_random(server, files[kind], 1, accept=form.accept, encoding=encoding)
-        costs: dict[str, list[float]] = {kind: [] for kind in files}
-        rates: dict[str, list[float]] = {kind: [] for kind in files}
-        for _ in range(n):
-            shares.append(feed_alone(server, 2))
-            for kind, file in files.items():
-                load = wrk_random(server, file, seconds, accept=form.accept, encoding=encoding)
-                duration = load.responses / load.rate
-                costs[kind].append((load.used - shares[-1] * duration) / load.responses)
-                rates[kind].append(load.rate)
-        request_each(server.port, form, min(options.stops, 100), encoding)
-        ratios = [a / b for a, b in zip(costs["random"], costs["hit"], strict=True)]
-        rows.append(
-            (
-                name,
-                f"{sizes[name]:,.0f}",
-                *(f"{pick(costs['random']) * 1e6:.1f}" for pick in (statistics.median, min)),
-                *(f"{pick(costs['hit']) * 1e6:.1f}" for pick in (statistics.median, min)),
-                f"{statistics.median(ratios):.1f}",
-                f"{statistics.median(rates['random']):,.0f}",
-            )
+def peers(report: Report, folder: Path, options: Options) -> None:
+    """Measure the same boards through nginx, and as constant documents."""
+    stops = options.stops[0]
+    for form in SHORT_FORMS[: 1 if options.is_quick else None]:
+        requests, repeated = options.requests(form, stops), options.requests(form, 1)
+        with ExitStack() as stack:
+            fed = stack.enter_context(fed_server(folder, options.port, stops, options.rate, options.changed))
+            request_each(options.port, requests)
+            servers: list[tuple[Running, Sequence[Running]]] = [(fed.server, (fed.server,))]
+            if NGINX_WITH_LOG.is_installed:
+                nginx = stack.enter_context(nginx_for_5_seconds(folder, options.port + 6, options.port))
+                servers.append((nginx, (nginx, fed.server)))
+            if UVICORN.is_installed:
+                uvicorn = stack.enter_context(
+                    uvicorn_with_documents(folder, options.port + 7, options.port, requests.paths, requests.accept)
+                )
+                servers.append((uvicorn, (uvicorn,)))
+            results = [(Costs(), Costs()) for _ in servers]
+            for is_first in (True, *[False] * options.rounds):
+                for (server, working), result in zip(servers, results, strict=True):
+                    share = fed.feed_share(2) if fed.server in working else 0.0
+                    for costs, load in zip(result, (requests, repeated), strict=True):
+                        measured = load.wrk(server, 1 if is_first else options.seconds, working=working)
+                        if not is_first:
+                            costs.add(measured, share)
+            rows = []
+            for (server, _), (random, hit) in zip(servers, results, strict=True):
+                latencies = open_loop(server.port, requests, random.rate / 2, options.seconds * options.rounds)
+                ratio = random.ratio(results[0][0])
+                rows.append(
+                    (
+                        server.name,
+                        *random.columns(),
+                        ratio,
+                        *hit.columns(),
+                        *latency_columns(random.rate / 2, latencies),
+                    )
+                )
+        head = ("server", "random stop, us", "least", "to govi-cache", "repeated hit, us", "least", *LATENCY_HEAD)
+        report.table(
+            f"{form} by other servers: {options.feed(stops)}; latencies in ms at half of the saturation", head, rows
         )
-        report.line(f"{name}: random {rows[-1][2]} us, hit {rows[-1][4]} us, ratio {rows[-1][6]}")
-    shares.append(feed_alone(server, 4))
-    head = ("path", "bytes", "random stop, us", "least", "repeated hit, us", "least", "ratio", "random stops/s")
-    report.table(
-        f"Random stops of {options.stops:,} under the feed: 20 connections, {options.rate:,} rows/s, "
-        f"{options.changed:.0%} changed, {encoding}",
-        head,
-        rows,
-    )
     report.line(
-        f"\nThe feed alone: {statistics.median(shares):.1%} of a core (least {min(shares):.1%}); "
-        f"memory {server.memory() / 1e6:.0f} MB."
+        "\nnginx caches for 5 s in front of the same govi-cache: the cost is that of both processes, and its boards may "
+        "be 5 s older. uvicorn has the documents of one moment in a dict, and no feed. All servers share the first core."
     )
+
+
+def held(report: Report, folder: Path, options: Options) -> None:
+    """Measure an open loop at half of saturation while connections are held and planning is loaded."""
+    stops, form = options.stops[0], options.forms[0]
+    idle, n_streams, planning, seconds = (
+        (200, 50, 20_000, 6.0) if options.is_quick else (2000, 500, 200_000, HELD_SECONDS)
+    )
+    requests = options.requests(form, stops)
+    with fed_server(folder, options.port, stops, options.rate, options.changed, planning) as fed:
+        request_each(options.port, requests)
+        rate = Costs()
+        for _ in range(options.rounds):
+            rate.add(requests.wrk(fed.server, options.seconds), 0.0)
+        rows = []
+        paths = [f"/events/{stop_code(stop)}" for stop in range(n_streams)]
+        with held_connections(options.port, requests.paths[0], idle, paths) as streams:
+            for title, is_loading in (("without planning", False), ("while planning is loaded", True)):
+                before, events = fed.metrics(), streams.events
+                if is_loading:
+                    fed.start_planning()
+                latencies = open_loop(options.port, requests, rate.rate / 2, seconds)
+                if is_loading:
+                    fed.wait_for_feed()
+                after = fed.metrics()
+                turns = [_longer_turns(before, after, bound) for bound in ("0.01", "0.05")]
+                n_events = f"{(streams.events - events) / seconds:.0f}"
+                rows.append((title, *latency_columns(rate.rate / 2, latencies), *turns, n_events))
+            loaded = fed.metrics()["govi_feed_planned_passes"]
+    title = (
+        f"Everything at once: {form}, {options.feed(stops)}; {idle:,} idle connections, {n_streams} event streams of "
+        f"as many stops, {loaded:,.0f} planned passtimes loaded; ms"
+    )
+    report.table(title, ("", *LATENCY_HEAD, "turns above 10 ms", "above 50 ms", "events/s"), rows)
+
+
+def _longer_turns(before: dict[str, float], after: dict[str, float], bound: str) -> str:
+    """Return the number of turns of the reactor that used more processor time than a bound in seconds."""
+    longer = [
+        metrics['govi_turn_seconds_bucket{le="+Inf"}'] - metrics[f'govi_turn_seconds_bucket{{le="{bound}"}}']
+        for metrics in (before, after)
+    ]
+    return f"{longer[1] - longer[0]:.0f}"
+
+
+def memory(report: Report, folder: Path, options: Options) -> None:
+    """Measure memory when all stops of a country have been requested in each form."""
+    stops = 10_000 if options.is_quick else 100_000
+    with fed_server(folder, options.port, stops, options.rate, options.changed) as fed:
+        rows = [("all passtimes received", f"{fed.server.memory() / 1e6:,.0f}", "", f"{fed.feed_share(5):.1%}")]
+        for form in options.forms:
+            before = fed.server.cpu()
+            request_each(options.port, options.requests(form, stops))
+            cost = (fed.server.cpu() - before) / stops
+            size = f"{fed.server.memory() / 1e6:,.0f}"
+            rows.append((f"{form} of each stop requested", size, f"{cost * 1e6:.0f}", f"{fed.feed_share(5):.1%}"))
+    head = ("", "memory, MB", "us/response, with the feed", "the feed alone, of a core")
+    report.table(f"Memory: {options.feed(stops)}", head, rows)
+
+
+PARTS: dict[str, Callable[[Report, Path, Options], None]] = {
+    "random": random_stops,
+    "peers": peers,
+    "held": held,
+    "memory": memory,
+}
 
 
 def main() -> None:
     """Run the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stops", type=int, default=2000)
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this part; repeatable")
+    parser.add_argument("--stops", type=int, action="append", help="number of stops; repeatable (2000 and 5000)")
+    parser.add_argument("--form", choices=FORMS, action="append", help="only this form; repeatable")
     parser.add_argument("--rate", type=int, default=1000, help="rows per second of the feed")
     parser.add_argument("--changed", type=float, default=0.5, help="share of the rows that are changed")
-    parser.add_argument("--form", choices=FORMS, action="append", help="only this form; repeatable")
     parser.add_argument("--gzip", action="store_true", help="request compressed responses")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3, help="duration of a load")
+    parser.add_argument("--rounds", type=int, help="rounds of each load (3)")
+    parser.add_argument("--seconds", type=float, help="duration of a load (3)")
     parser.add_argument("--port", type=int, default=FIRST_PORT, help="first of ten ports")
     parser.add_argument("--quick", action="store_true", help="shorter measurements")
-    parser.add_argument("--write", metavar="FILE", help="file that the report is written to")
-    options = parser.parse_args()
+    parser.add_argument("--write", metavar="FILE", help="file in which the chapter of this report is replaced")
+    arguments = parser.parse_args()
     if len(CORES) < 2:
         parser.error("two cores are required, for server and load")
+    quick = arguments.quick
+    options = Options(
+        stops=arguments.stops or ((2000,) if quick else (2000, 5000)),
+        forms=arguments.form or (SHORT_FORMS if quick else tuple(FORMS)),
+        rate=arguments.rate,
+        changed=arguments.changed,
+        encoding="gzip" if arguments.gzip else "identity",
+        rounds=arguments.rounds or (1 if quick else 3),
+        seconds=arguments.seconds or (2.0 if quick else 3.0),
+        port=arguments.port,
+        is_quick=quick,
+    )
     raise_file_limit()
-    report = Report()
-    report.line(f"{machine()}.")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with fed_server(folder, options.port, options.stops, options.rate, options.changed) as server:
-            print(f"server: process {server.process.pid}, port {server.port}", flush=True)
-            saturation(report, server, folder, options)
-    if options.write:
-        Path(options.write).write_text(report.text)
+    pin_to_client_core()
+    report = Report("Random stops under a live feed", f"By `make bench-{'quick' if quick else 'live'}`.")
+    with tempfile.TemporaryDirectory() as folder:
+        for part in arguments.part or (("random",) if quick else PARTS):
+            PARTS[part](report, Path(folder), options)
+    if arguments.write:
+        report.write(Path(arguments.write))
 
 
 if __name__ == "__main__":
