@@ -1,4 +1,4 @@
-"""An ASGI application that serves documents from a dict: a JSON file of targets and bodies, named by BENCH_DOCUMENTS."""
+"""An ASGI application that serves documents from a dict, which it reads from the file that BENCH_DOCUMENTS names."""
 
 import json
 import os

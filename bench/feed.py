@@ -1,14 +1,14 @@
 """A live feed for measurements: python bench/feed.py PORT [--stops 2000] [--rate 1000] [--changed 0.5] [--planning N]
 
 Publishes KV8 over ZeroMQ: gzip of CTX, the 65 columns of 2021, messages of 25 to 100 rows of one operator. When the
-server has subscribed, the names of KV7 and all passtimes are sent once; "all passtimes sent" is printed. From then on
-all passtimes are repeated, in random order, so many rows per second for ever. The share --changed of the rows has a new
-expected time and LastUpdateTimeStamp. The others are the previous rows of their passtimes, byte for byte: the captures
-have each message only once, and in them LastUpdateTimeStamp is the time of the operator's update, not that of the
-publication. A passtime that has passed is replaced by the one two hours later.
+server has subscribed, the names of KV7 and all passtimes are sent once; "all passtimes sent" is printed. From then
+on all passtimes are repeated, in random order, so many rows per second for ever. The share --changed of the rows has
+a new expected time and LastUpdateTimeStamp. The others are the previous rows of their passtimes, byte for byte: the
+captures have each message only once, but in them LastUpdateTimeStamp is when the operator updated a passtime, not
+when it was published. A passtime that has passed is replaced by the one two hours later.
 
-For a line on the standard input, the planning of one operator's coming days, N planned passtimes for all stops, is sent
-between the other messages, at the pace of the CXX capture of 2021; "planning sent" is printed.
+For a line on the standard input, the planning of one operator's coming days, N planned passtimes for all stops, is
+sent between the other messages, at the pace of the CXX capture of 2021; "planning sent" is printed.
 """
 
 import argparse

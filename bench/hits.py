@@ -1,4 +1,4 @@
-"""Measures the cost of a response, and that of the same response by other servers: make bench.
+"""Measures the cost of a response, and that of the same response by other servers: make bench-hits.
 
     python bench/hits.py [--quick] [--write FILE.md]
 
@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from load import Load, raise_file_limit, request_all, wrk
-from peers import CLIENT, CORES, FIRST_PORT, PEERS, Running, govi_cache, peer, running_server
+from peers import CLIENT, CORES, FIRST_PORT, NGINX_WITH_LOG, PEERS, Running, govi_cache, peer, running_server
 from report import Report
 
 DEMO = "/kv55/57330430"
@@ -34,20 +34,22 @@ TRIPS = {"0.5 kB": 0, "4 kB": 6, "40 kB": 66}
 GATEWAY, CALLBACK = FIRST_PORT + 90, FIRST_PORT + 2
 
 
-def rounds(servers: Sequence[Running], path: str, n: int, seconds: float, **options: bool) -> dict[str, list[Load]]:
+def rounds(
+    servers: Sequence[Running], path: str, n: int, seconds: float, close: bool = False
+) -> dict[str, list[Load]]:
     """Load the servers in turn; return their loads by name."""
     for server in servers:
-        wrk(server, path, 1, **options)  # warm up
+        wrk(server, path, 1, close=close)  # warm up
     loads: dict[str, list[Load]] = {server.name: [] for server in servers}
     for _ in range(n):
         for server in servers:
-            loads[server.name].append(wrk(server, path, seconds, **options))
+            loads[server.name].append(wrk(server, path, seconds, close=close))
     return loads
 
 
-def report_costs(report: Report, title: str, results: dict[str, list[Load]]) -> None:
+def report_costs(report: Report, title: str, results: dict[str, list[Load]], reference: str = REFERENCE) -> None:
     """Add a table of costs, and of their ratios to those of govi-cache and of the reference."""
-    references = ("govi-cache", REFERENCE)
+    references = ("govi-cache", reference)
     rows = []
     for name, loads in results.items():
         cost = statistics.median(load.cost for load in loads)
@@ -81,6 +83,19 @@ def peers(report: Report, folder: Path, quick: bool) -> None:
         report_costs(report, f"Hits: 50 persistent connections, {size} bytes", rounds(servers, DEMO, n, seconds))
         results = rounds(servers, DEMO, n, seconds, close=True)
         report_costs(report, f"Hits: a new connection per request, {size} bytes", results)
+
+
+def logs(report: Report, folder: Path, quick: bool) -> None:
+    """Measure hits with the logs that an installation has: statistics, and the access log of nginx, buffered."""
+    if not NGINX_WITH_LOG.is_installed:
+        report.line(f"not installed: {NGINX_WITH_LOG.name} ({NGINX_WITH_LOG.install})")
+        return
+    with ExitStack() as running:
+        log = f"--statistics={folder / 'statistics.log'}"
+        govi = running.enter_context(govi_cache(folder, FIRST_PORT, log, path=DEMO))
+        other = running.enter_context(peer(NGINX_WITH_LOG, FIRST_PORT + 60, govi.port, DEMO, folder))
+        results = rounds((govi, other), DEMO, 2 if quick else 7, 1 if quick else 2)
+    report_costs(report, "Hits: 50 persistent connections, with logs", results, NGINX_WITH_LOG.name)
 
 
 def statistics_cost(report: Report, folder: Path, quick: bool) -> None:
@@ -212,6 +227,7 @@ def counts(gateway: Running) -> dict[str, float]:
 
 PARTS: dict[str, Callable[[Report, Path, bool], None]] = {
     "peers": peers,
+    "logs": logs,
     "statistics": statistics_cost,
     "sizes": sizes,
     "boards": boards,
@@ -230,7 +246,7 @@ def main() -> None:
     if len(CORES) < 2:
         parser.error("two cores are required, for servers and load")
     raise_file_limit()
-    report = Report("The cost of a response", f"By `make {'bench-quick' if options.quick else 'bench'}`.")
+    report = Report("The cost of a response", f"By `make {'bench-quick' if options.quick else 'bench-hits'}`.")
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)  # varnish runs as its own user
         for part in options.part or (part for part in PARTS if not (options.quick and part == "boards")):

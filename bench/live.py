@@ -4,8 +4,8 @@
 
 The server is alone on the first core; the feed (feed.py) and the load are on the last one. The cost of a response is
 the processor time of the server, user and system, less what the feed alone takes, which is measured before each load.
-All stops have been requested before, in each form. Requires wrk and two cores (apt install wrk nginx-light; pip install
-'uvicorn[standard]'; without nginx or uvicorn, these are not measured).
+All stops have been requested before, in each form. Requires two cores and wrk (apt install wrk); nginx and uvicorn are
+measured if they are installed (apt install nginx-light, pip install 'uvicorn[standard]').
 """
 
 import argparse
@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fed import FedServer, fed_server, held_connections
+from fed import fed_server, held_connections
 from feed import stop_code
 from load import BoardRequests, Load, pin_to_client_core, raise_file_limit
 from open_loop import Latencies, open_loop, request_each
@@ -140,8 +140,8 @@ def random_stops(report: Report, folder: Path, options: Options) -> None:
         encoding = "" if options.encoding == "identity" else f", {options.encoding}"
         report.table(f"Random stops: {options.feed(stops)}; 20 connections{encoding}", head, rows)
         report.line(
-            f"\nThe feed alone, after all stops were requested in each form: {statistics.median(shares):.1%} of a core "
-            f"(least {min(shares):.1%}). Memory after each stop was requested: {memory / 1e6:,.0f} MB."
+            f"\nThe feed alone, after all stops were requested in each form: {statistics.median(shares):.1%} of a "
+            f"core (least {min(shares):.1%}). Memory after each stop was requested: {memory / 1e6:,.0f} MB."
         )
         title = f"Random stops of {stops:,} at half of that rate, open loop, ms from when a request was due"
         report.table(title, ("path", *LATENCY_HEAD), latency_rows)
@@ -190,8 +190,8 @@ def peers(report: Report, folder: Path, options: Options) -> None:
             f"{form} by other servers: {options.feed(stops)}; latencies in ms at half of the saturation", head, rows
         )
     report.line(
-        "\nnginx caches for 5 s in front of the same govi-cache: the cost is that of both processes, and its boards may "
-        "be 5 s older. uvicorn has the documents of one moment in a dict, and no feed. All servers share the first core."
+        "\nnginx caches for 5 s in front of the same govi-cache: the cost is that of both processes, and its boards "
+        "may be 5 s older. uvicorn has the documents of one moment in a dict, and no feed. All servers share a core."
     )
 
 

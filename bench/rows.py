@@ -56,10 +56,17 @@ def stop_tables(operator: str, codes: Sequence[str]) -> list[ctx.Table]:
     """Return the tables of an operator's stops. The code of stop n is 40000000 + n; stop areas have ten stops."""
     numbers = [(code, int(code) - 40000000) for code in codes]
     points = [
-        ("ALGEMEEN", code, f"Town {n % 500}, Stop {n}", f"Town {n % 500}", f"{100 + n % 70}000", f"{400 + n // 70}000",
-         f"Area{n // 10}")
+        (
+            "ALGEMEEN",
+            code,
+            f"Town {n % 500}, Stop {n}",
+            f"Town {n % 500}",
+            f"{100 + n % 70}000",
+            f"{400 + n // 70}000",
+        )
+        + (f"Area{n // 10}",)
         for code, n in numbers
-    ]  # fmt: skip
+    ]
     labels = (
         "DataOwnerCode", "TimingPointCode", "TimingPointName", "TimingPointTown", "LocationX_EW", "LocationY_NS",
         "StopAreaCode",
