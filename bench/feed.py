@@ -173,7 +173,7 @@ class Publisher:
     """Publishes on a port, at a given rate."""
 
     def __init__(self, port: int) -> None:
-        self._socket = zmq.Context.instance().socket(zmq.XPUB)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.XPUB)
         self._socket.set_hwm(100_000)
         self._socket.bind(f"tcp://127.0.0.1:{port}")
         self.due = 0.0

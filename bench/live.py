@@ -4,8 +4,8 @@
 
 The server is alone on the first core; the feed (feed.py) and the load are on the last one. The cost of a response is
 the processor time of the server, user and system, less what the feed alone takes, which is measured before each load.
-All stops have been requested before, in each form. Requires two cores and wrk (apt install wrk); nginx and uvicorn are
-measured if they are installed (apt install nginx-light, pip install 'uvicorn[standard]').
+All stops have been requested before, in each form. Requires two cores and wrk (apt install wrk); nginx and uvicorn
+are measured if they are installed (apt install nginx-light, pip install 'uvicorn[standard]').
 """
 
 import argparse

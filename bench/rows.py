@@ -54,26 +54,15 @@ def kv7_message(operator: str, now: float, tables: Iterable[ctx.Table]) -> bytes
 
 def stop_tables(operator: str, codes: Sequence[str]) -> list[ctx.Table]:
     """Return the tables of an operator's stops. The code of stop n is 40000000 + n; stop areas have ten stops."""
-    numbers = [(code, int(code) - 40000000) for code in codes]
-    points = [
-        (
-            "ALGEMEEN",
-            code,
-            f"Town {n % 500}, Stop {n}",
-            f"Town {n % 500}",
-            f"{100 + n % 70}000",
-            f"{400 + n // 70}000",
-        )
-        + (f"Area{n // 10}",)
-        for code, n in numbers
-    ]
-    labels = (
-        "DataOwnerCode", "TimingPointCode", "TimingPointName", "TimingPointTown", "LocationX_EW", "LocationY_NS",
-        "StopAreaCode",
-    )  # fmt: skip
+    labels = ("DataOwnerCode", "TimingPointCode", "TimingPointName", "TimingPointTown")
+    points = []
+    for code in codes:
+        n = int(code) - 40000000
+        place = (f"{100 + n % 70}000", f"{400 + n // 70}000", f"Area{n // 10}")
+        points.append(("ALGEMEEN", code, f"Town {n % 500}, Stop {n}", f"Town {n % 500}", *place))
     user_points = [(operator, code, code) for code in codes]
     return [
-        ("TIMINGPOINT", labels, points),
+        ("TIMINGPOINT", (*labels, "LocationX_EW", "LocationY_NS", "StopAreaCode"), points),
         ("USERTIMINGPOINT", ("DataOwnerCode", "UserStopCode", "TimingPointCode"), user_points),
     ]
 
