@@ -106,8 +106,9 @@ LATENCY_HEAD = ("requests/s", "p50", "p90", "p99", "p99.9", "max", "client's own
 
 def latency_columns(rate: float, latencies: Latencies) -> tuple[str, ...]:
     """Return the columns of LATENCY_HEAD, in milliseconds."""
+    overload = ", overload" if latencies.is_overloaded else ""
     times = [latencies.quantile(q) for q in (0.5, 0.9, 0.99, 0.999, 1.0)] + [latencies.late_quantile(0.999)]
-    return (f"{rate:,.0f}", *(f"{seconds * 1000:.2f}" for seconds in times))
+    return (f"{rate:,.0f}{overload}", *(f"{seconds * 1000:.2f}" for seconds in times))
 
 
 def random_stops(report: Report, folder: Path, options: Options) -> None:

@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from load import BoardRequests, pin_to_client_core
 
 TIMEOUT_SECONDS = 20.0
+MAX_BACKLOG_SECONDS = 10.0
+"""Time from when a request was due after which the server counts as overloaded, and no more are sent."""
+
 SAMPLE = 50
 """One response in so many has its body checked."""
 
@@ -35,6 +38,9 @@ class Latencies:
     late: Sequence[float]
     size: float
     """Mean bytes of a response."""
+
+    is_overloaded: bool
+    """Whether requests were not sent, since others had waited for MAX_BACKLOG_SECONDS."""
 
     def quantile(self, q: float) -> float:
         """Return a quantile of the times; 1.0 is the maximum."""
@@ -104,6 +110,8 @@ def _client(port: int, boards: BoardRequests, gaps: Iterable[float], n_connectio
             connection.socket.sendall(rng.choice(requests) if is_open else requests[n_sent])
             n_sent += 1
             now = clock()
+        if is_open and n_sent < count and now - dues[n_sent] > MAX_BACKLOG_SECONDS:
+            count = n_sent
         wait = dues[n_sent] - now - 0.001 if is_open and free and n_sent < count else TIMEOUT_SECONDS
         ready = poller.poll(max(0.0, wait))
         if not ready and wait == TIMEOUT_SECONDS:
@@ -128,4 +136,5 @@ def _client(port: int, boards: BoardRequests, gaps: Iterable[float], n_connectio
             size += len(data)
             connection.data, connection.end = b"", 0
             free.append(connection)
-    return Latencies(array("d", sorted(times)), array("d", sorted(late)), size / count)
+    is_overloaded = is_open and count < len(dues)
+    return Latencies(array("d", sorted(times)), array("d", sorted(late)), size / count, is_overloaded)
