@@ -66,9 +66,9 @@ def fed_server(
     """Run govi-cache with a feed in a context; yield it once all passtimes have been sent."""
     config, feed_port = folder / "live.toml", port + 5
     config.write_text(CONFIG)
-    publisher = subprocess.Popen(
-        ["taskset", "-c", str(CLIENT), sys.executable, str(HERE / "feed.py"), str(feed_port), f"--stops={stops}",
-         f"--rate={rate}", f"--changed={changed}", f"--planning={planning}"],
+    publisher = subprocess.Popen(  # nice: the client of an open loop must not wait for it
+        ["nice", "taskset", "-c", str(CLIENT), sys.executable, str(HERE / "feed.py"), str(feed_port),
+         f"--stops={stops}", f"--rate={rate}", f"--changed={changed}", f"--planning={planning}"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     options = (

@@ -6,6 +6,7 @@ sends the requests of all connections at the same moments, and counts from when 
 """
 
 import gc
+import multiprocessing
 import random
 import select
 import socket
@@ -68,7 +69,8 @@ def request_each(port: int, boards: BoardRequests, connections: int = 20) -> Lat
 
 
 def _run(port: int, boards: BoardRequests, gaps: list[float], connections: int) -> Latencies:
-    with ProcessPoolExecutor(1, initializer=pin_to_client_core) as executor:
+    context = multiprocessing.get_context("spawn")  # without open files: select() takes only low numbers
+    with ProcessPoolExecutor(1, context, initializer=pin_to_client_core) as executor:
         return executor.submit(_client, port, boards, gaps, connections).result()
 
 
@@ -112,11 +114,10 @@ def _client(port: int, boards: BoardRequests, gaps: Iterable[float], n_connectio
             now = clock()
         if is_open and n_sent < count and now - dues[n_sent] > MAX_BACKLOG_SECONDS:
             count = n_sent
-        wait = dues[n_sent] - now - 0.001 if is_open and free and n_sent < count else TIMEOUT_SECONDS
-        ready = poller.poll(max(0.0, wait))
-        if not ready and wait == TIMEOUT_SECONDS:
+        wait = dues[n_sent] - now if is_open and free and n_sent < count else TIMEOUT_SECONDS
+        if wait > 0 and not select.select([poller], [], [], wait)[0] and wait == TIMEOUT_SECONDS:
             raise SystemExit("the server does not respond")
-        for descriptor, _ in ready:
+        for descriptor, _ in poller.poll(0):  # whose own timeouts are whole milliseconds
             connection = connections[descriptor]
             received = connection.socket.recv(1 << 18)
             if not received:
