@@ -36,10 +36,10 @@ class FedServer:
             lines = response.read().decode().splitlines()
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 
-    def is_complete(self, passtimes: int) -> bool:
-        """Return whether the server has so many passtimes, and reports that its feed is complete."""
+    def is_complete(self, records: int) -> bool:
+        """Return whether the server has received so many records, and reports that its feed is complete."""
         metrics = self.metrics()
-        return metrics["govi_feed_passes"] >= passtimes and metrics['govi_feed_state{state="UP"}'] == 1
+        return metrics["govi_feed_records_total"] >= records and metrics['govi_feed_state{state="UP"}'] == 1
 
     def feed_share(self, seconds: float) -> float:
         """Return the share of a core that the server uses without requests."""

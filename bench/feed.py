@@ -71,6 +71,11 @@ def operator_of(stop: int) -> str:
     return f"OP{stop // STOPS_PER_LINE % OPERATORS}"
 
 
+def planning_seconds(rows: int) -> float:
+    """Return how long it takes to send so many planned passtimes."""
+    return rows / PLANNING_ROWS * PLANNING_INTERVAL
+
+
 class Passtimes:
     """The passtimes of all stops. Passtime n belongs to stop n modulo the number of stops.
 

@@ -11,13 +11,14 @@ are measured if they are installed (apt install nginx-light, pip install 'uvicor
 import argparse
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fed import fed_server, held_connections
-from feed import stop_code
+from feed import planning_seconds, stop_code
 from load import BoardRequests, Load, pin_to_client_core, raise_file_limit
 from open_loop import Latencies, open_loop, request_each
 from peers import (
@@ -47,12 +48,14 @@ SHORT_FORMS = ("/kv55", "/board HTML")
 MIN_DEPARTURES = 5
 """Departures in a complete body; each form shows its own horizon of the 20 in two hours."""
 
-HELD_SECONDS = 50.0
-
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure. forms: names of FORMS; rate: rows per second; changed: the share of rows that are changed."""
+    """What to measure.
+
+    forms: names of FORMS; rate: rows per second; changed: the share of rows that are changed; planning: planned
+    passtimes that are loaded.
+    """
 
     stops: Sequence[int]
     forms: Sequence[str]
@@ -61,6 +64,7 @@ class Options:
     encoding: str
     rounds: int
     seconds: float
+    planning: int
     port: int
     is_quick: bool
 
@@ -199,11 +203,10 @@ def peers(report: Report, folder: Path, options: Options) -> None:
 def held(report: Report, folder: Path, options: Options) -> None:
     """Measure an open loop at half of saturation while connections are held and planning is loaded."""
     stops, form = options.stops[0], options.forms[0]
-    idle, n_streams, planning, seconds = (
-        (200, 50, 20_000, 6.0) if options.is_quick else (2000, 500, 200_000, HELD_SECONDS)
-    )
+    idle, n_streams = (200, 50) if options.is_quick else (2000, 500)
+    duration = planning_seconds(options.planning) + 2
     requests = options.requests(form, stops)
-    with fed_server(folder, options.port, stops, options.rate, options.changed, planning) as fed:
+    with fed_server(folder, options.port, stops, options.rate, options.changed, options.planning) as fed:
         request_each(options.port, requests)
         rate = Costs()
         for _ in range(options.rounds):
@@ -211,16 +214,18 @@ def held(report: Report, folder: Path, options: Options) -> None:
         rows = []
         paths = [f"/events/{stop_code(stop)}" for stop in range(n_streams)]
         with held_connections(options.port, requests.paths[0], idle, paths) as streams:
-            for title, is_loading in (("without planning", False), ("while planning is loaded", True)):
-                before, events = fed.metrics(), streams.events
+            for is_loading, title in enumerate(("without planning", "while planning is loaded")):
+                before, events, start = fed.metrics(), streams.events, time.monotonic()
                 if is_loading:
                     fed.start_planning()
-                latencies = open_loop(options.port, requests, rate.rate / 2, seconds)
+                latencies = open_loop(
+                    options.port, requests, rate.rate / 2, duration if is_loading else min(duration, 30.0)
+                )
                 if is_loading:
                     fed.wait_for_feed()
                 after = fed.metrics()
                 turns = [_longer_turns(before, after, bound) for bound in ("0.01", "0.05")]
-                n_events = f"{(streams.events - events) / seconds:.0f}"
+                n_events = f"{(streams.events - events) / (time.monotonic() - start):.0f}"
                 rows.append((title, *latency_columns(rate.rate / 2, latencies), *turns, n_events))
             loaded = fed.metrics()["govi_feed_planned_passes"]
     title = (
@@ -270,6 +275,7 @@ def main() -> None:
     parser.add_argument("--form", choices=FORMS, action="append", help="only this form; repeatable")
     parser.add_argument("--rate", type=int, default=1000, help="rows per second of the feed")
     parser.add_argument("--changed", type=float, default=0.5, help="share of the rows that are changed")
+    parser.add_argument("--planning", type=int, help="planned passtimes that are loaded in part held (200000)")
     parser.add_argument("--gzip", action="store_true", help="request compressed responses")
     parser.add_argument("--rounds", type=int, help="rounds of each load (3)")
     parser.add_argument("--seconds", type=float, help="duration of a load (3)")
@@ -286,6 +292,7 @@ def main() -> None:
         rate=arguments.rate,
         changed=arguments.changed,
         encoding="gzip" if arguments.gzip else "identity",
+        planning=arguments.planning or (20_000 if quick else 200_000),
         rounds=arguments.rounds or (1 if quick else 3),
         seconds=arguments.seconds or (2.0 if quick else 3.0),
         port=arguments.port,
