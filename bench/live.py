@@ -3,9 +3,9 @@
     python bench/live.py [--part random]... [--stops 2000]... [--form /kv55]... [--gzip] [--quick] [--write FILE.md]
 
 The server is alone on the first core; the feed (feed.py) and the load are on the last one. The cost of a response is
-the processor time of the server, user and system, less what the feed alone takes, which is measured before each load.
-All stops have been requested before, in each form. Requires two cores and wrk (apt install wrk); nginx and uvicorn
-are measured if they are installed (apt install nginx-light, pip install 'uvicorn[standard]').
+the processor time of the server, user and system, less what the feed alone takes. All stops have been requested
+before, in each form. Requires two cores and wrk (apt install wrk); nginx and uvicorn are measured if they are
+installed (apt install nginx-light, pip install 'uvicorn[standard]').
 """
 
 import argparse
@@ -72,6 +72,11 @@ class Options:
         """Describe the feed."""
         return f"{stops:,} stops of 20 passtimes, {self.rate:,} rows/s, {self.changed:.0%} of them changed"
 
+    @property
+    def feed_seconds(self) -> float:
+        """How long the feed alone is measured: the tables are swept once a minute."""
+        return 5.0 if self.is_quick else 60.0
+
     def requests(self, form: str, stops: int) -> BoardRequests:
         """Return the requests for a form of the boards of so many stops."""
         path, accept, contains = FORMS[form]
@@ -80,27 +85,27 @@ class Options:
 
 
 @dataclass
-class Costs:
-    """The processor seconds of responses in rounds of a load, without the feed, and the responses per second."""
+class Rounds:
+    """A load, repeated. feed_share: of a core, what the feed alone takes, which is subtracted."""
 
-    costs: list[float] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)
+    loads: list[Load] = field(default_factory=list)
+    feed_share: float = 0.0
 
-    def add(self, load: Load, feed_share: float) -> None:
-        """Add a round."""
-        self.rates.append(load.rate)
-        self.costs.append(load.cost - feed_share / load.rate)
+    @property
+    def costs(self) -> list[float]:
+        """The processor seconds per response."""
+        return [load.cost - self.feed_share / load.rate for load in self.loads]
 
     @property
     def rate(self) -> float:
         """The median of the responses per second."""
-        return statistics.median(self.rates)
+        return statistics.median(load.rate for load in self.loads)
 
     def columns(self) -> tuple[str, str]:
-        """Return the median and the least in microseconds."""
+        """Return the median and the least cost in microseconds."""
         return f"{statistics.median(self.costs) * 1e6:.1f}", f"{min(self.costs) * 1e6:.1f}"
 
-    def ratio(self, other: "Costs") -> str:
+    def ratio(self, other: "Rounds") -> str:
         """Return the median of the ratios to another load in the same rounds."""
         return f"{statistics.median(a / b for a, b in zip(self.costs, other.costs, strict=True)):.2f}"
 
@@ -118,35 +123,45 @@ def latency_columns(rate: float, latencies: Latencies) -> tuple[str, ...]:
 def random_stops(report: Report, folder: Path, options: Options) -> None:
     """Measure random stops and a repeated hit at saturation, and random stops at half of it, with an open loop."""
     for stops in options.stops:
+        sizes, results, latency_rows = {}, {}, []
         with fed_server(folder, options.port, stops, options.rate, options.changed) as fed:
-            sizes = {form: request_each(options.port, options.requests(form, stops)).size for form in options.forms}
-            memory = fed.server.memory()
-            shares = [fed.feed_share(5)]
-            rows, latency_rows = [], []
             for form in options.forms:
-                requests, repeated = options.requests(form, stops), options.requests(form, 1)
-                random, hit = Costs(), Costs()
-                for is_first in (True, *[False] * options.rounds):
-                    shares.append(fed.feed_share(1 if is_first else 2))
-                    for costs, load in ((random, requests), (hit, repeated)):
-                        result = load.wrk(fed.server, 1 if is_first else options.seconds)
-                        if not is_first:  # the first warms up
-                            costs.add(result, shares[-1])
-                rate = random.rate / 2
-                latencies = open_loop(options.port, requests, rate, options.seconds * options.rounds)
-                ratio = random.ratio(hit)
-                rows.append(
-                    (form, f"{sizes[form]:,.0f}", *random.columns(), *hit.columns(), ratio, f"{random.rate:,.0f}")
-                )
-                latency_rows.append((form, *latency_columns(rate, latencies)))
-                print(rows[-1], latency_rows[-1], flush=True)
-            shares.append(fed.feed_share(5))
-        head = ("path", "bytes", "random stop, us", "least", "repeated hit, us", "least", "ratio", "random stops/s")
+                sizes[form] = request_each(options.port, options.requests(form, stops)).size
+            memory, before = fed.server.memory(), fed.feed_share(options.feed_seconds)
+            for form in options.forms:
+                loads = options.requests(form, stops), options.requests(form, 1)
+                results[form] = random, _ = Rounds(), Rounds()
+                for load in loads:
+                    load.wrk(fed.server, 1)  # warm up
+                for _ in range(options.rounds):
+                    for rounds, load in zip(results[form], loads, strict=True):
+                        rounds.loads.append(load.wrk(fed.server, options.seconds))
+                latencies = open_loop(options.port, loads[0], random.rate / 2, options.seconds * options.rounds)
+                latency_rows.append((form, *latency_columns(random.rate / 2, latencies)))
+                print(form, *(f"{rounds.columns()[0]} us" for rounds in results[form]), flush=True)
+            after = fed.feed_share(options.feed_seconds)
+        rows = []
+        for form, (random, hit) in results.items():
+            random.feed_share = hit.feed_share = (before + after) / 2
+            row = (form, f"{sizes[form]:,.0f}", *random.columns(), *hit.columns(), random.ratio(hit))
+            rows.append((*row, f"{random.rate:,.0f}", f"{hit.rate:,.0f}"))
         encoding = "" if options.encoding == "identity" else f", {options.encoding}"
+        head = (
+            "path",
+            "bytes",
+            "random stop, us",
+            "least",
+            "repeated hit, us",
+            "least",
+            "ratio",
+            "random/s",
+            "hits/s",
+        )
         report.table(f"Random stops: {options.feed(stops)}; 20 connections{encoding}", head, rows)
         report.line(
-            f"\nThe feed alone, after all stops were requested in each form: {statistics.median(shares):.1%} of a "
-            f"core (least {min(shares):.1%}). Memory after each stop was requested: {memory / 1e6:,.0f} MB."
+            f"\nThe feed alone, when all stops have been requested in each form: {before:.1%} of a core before the "
+            f"loads, {after:.1%} after them, over {options.feed_seconds:.0f} s. Memory before them: "
+            f"{memory / 1e6:,.0f} MB."
         )
         title = f"Random stops of {stops:,} at half of that rate, open loop, ms from when a request was due"
         report.table(title, ("path", *LATENCY_HEAD), latency_rows)
@@ -156,44 +171,38 @@ def peers(report: Report, folder: Path, options: Options) -> None:
     """Measure the same boards through nginx, and as constant documents."""
     stops = options.stops[0]
     for form in SHORT_FORMS[: 1 if options.is_quick else None]:
-        requests, repeated = options.requests(form, stops), options.requests(form, 1)
+        loads = options.requests(form, stops), options.requests(form, 1)
         with ExitStack() as stack:
             fed = stack.enter_context(fed_server(folder, options.port, stops, options.rate, options.changed))
-            request_each(options.port, requests)
+            request_each(options.port, loads[0])
+            share = fed.feed_share(options.feed_seconds)
             servers: list[tuple[Running, Sequence[Running]]] = [(fed.server, (fed.server,))]
             if NGINX_WITH_LOG.is_installed:
                 nginx = stack.enter_context(nginx_for_5_seconds(folder, options.port + 6, options.port))
                 servers.append((nginx, (nginx, fed.server)))
             if UVICORN.is_installed:
-                uvicorn = stack.enter_context(
-                    uvicorn_with_documents(folder, options.port + 7, options.port, requests.paths, requests.accept)
-                )
-                servers.append((uvicorn, (uvicorn,)))
-            results = [(Costs(), Costs()) for _ in servers]
-            for is_first in (True, *[False] * options.rounds):
+                paths, accept = loads[0].paths, loads[0].accept
+                uvicorn = uvicorn_with_documents(folder, options.port + 7, options.port, paths, accept)
+                running = stack.enter_context(uvicorn)
+                servers.append((running, (running,)))
+            results = []
+            for server, working in servers:
+                feed_share = share if fed.server in working else 0.0
+                results.append((Rounds(feed_share=feed_share), Rounds(feed_share=feed_share)))
+                for load in loads:
+                    load.wrk(server, 1)  # warm up
+            for _ in range(options.rounds):
                 for (server, working), result in zip(servers, results, strict=True):
-                    share = fed.feed_share(2) if fed.server in working else 0.0
-                    for costs, load in zip(result, (requests, repeated), strict=True):
-                        measured = load.wrk(server, 1 if is_first else options.seconds, working=working)
-                        if not is_first:
-                            costs.add(measured, share)
+                    for rounds, load in zip(result, loads, strict=True):
+                        rounds.loads.append(load.wrk(server, options.seconds, working=working))
             rows = []
             for (server, _), (random, hit) in zip(servers, results, strict=True):
-                latencies = open_loop(server.port, requests, random.rate / 2, options.seconds * options.rounds)
-                ratio = random.ratio(results[0][0])
-                rows.append(
-                    (
-                        server.name,
-                        *random.columns(),
-                        ratio,
-                        *hit.columns(),
-                        *latency_columns(random.rate / 2, latencies),
-                    )
-                )
+                latencies = open_loop(server.port, loads[0], random.rate / 2, options.seconds * options.rounds)
+                row = (server.name, *random.columns(), random.ratio(results[0][0]), *hit.columns())
+                rows.append((*row, *latency_columns(random.rate / 2, latencies)))
         head = ("server", "random stop, us", "least", "to govi-cache", "repeated hit, us", "least", *LATENCY_HEAD)
-        report.table(
-            f"{form} by other servers: {options.feed(stops)}; latencies in ms at half of the saturation", head, rows
-        )
+        title = f"{form} by other servers: {options.feed(stops)}; latencies in ms at half of the saturation of each"
+        report.table(title, head, rows)
     report.line(
         "\nnginx caches for 5 s in front of the same govi-cache: the cost is that of both processes, and its boards "
         "may be 5 s older. uvicorn has the documents of one moment in a dict, and no feed. All servers share a core."
@@ -208,9 +217,8 @@ def held(report: Report, folder: Path, options: Options) -> None:
     requests = options.requests(form, stops)
     with fed_server(folder, options.port, stops, options.rate, options.changed, options.planning) as fed:
         request_each(options.port, requests)
-        rate = Costs()
-        for _ in range(options.rounds):
-            rate.add(requests.wrk(fed.server, options.seconds), 0.0)
+        rounds = Rounds([requests.wrk(fed.server, options.seconds) for _ in range(options.rounds)])
+        rate = rounds.rate / 2
         rows = []
         paths = [f"/events/{stop_code(stop)}" for stop in range(n_streams)]
         with held_connections(options.port, requests.paths[0], idle, paths) as streams:
@@ -218,15 +226,13 @@ def held(report: Report, folder: Path, options: Options) -> None:
                 before, events, start = fed.metrics(), streams.events, time.monotonic()
                 if is_loading:
                     fed.start_planning()
-                latencies = open_loop(
-                    options.port, requests, rate.rate / 2, duration if is_loading else min(duration, 30.0)
-                )
+                latencies = open_loop(options.port, requests, rate, duration if is_loading else min(duration, 30.0))
                 if is_loading:
                     fed.wait_for_feed()
                 after = fed.metrics()
                 turns = [_longer_turns(before, after, bound) for bound in ("0.01", "0.05")]
                 n_events = f"{(streams.events - events) / (time.monotonic() - start):.0f}"
-                rows.append((title, *latency_columns(rate.rate / 2, latencies), *turns, n_events))
+                rows.append((title, *latency_columns(rate, latencies), *turns, n_events))
             loaded = fed.metrics()["govi_feed_planned_passes"]
     title = (
         f"Everything at once: {form}, {options.feed(stops)}; {idle:,} idle connections, {n_streams} event streams of "
@@ -248,13 +254,15 @@ def memory(report: Report, folder: Path, options: Options) -> None:
     """Measure memory when all stops of a country have been requested in each form."""
     stops = 10_000 if options.is_quick else 100_000
     with fed_server(folder, options.port, stops, options.rate, options.changed) as fed:
-        rows = [("all passtimes received", f"{fed.server.memory() / 1e6:,.0f}", "", f"{fed.feed_share(5):.1%}")]
+        share = f"{fed.feed_share(options.feed_seconds):.1%}"
+        rows = [("all passtimes received", f"{fed.server.memory() / 1e6:,.0f}", "", share)]
         for form in options.forms:
             before = fed.server.cpu()
             request_each(options.port, options.requests(form, stops))
             cost = (fed.server.cpu() - before) / stops
             size = f"{fed.server.memory() / 1e6:,.0f}"
-            rows.append((f"{form} of each stop requested", size, f"{cost * 1e6:.0f}", f"{fed.feed_share(5):.1%}"))
+            share = f"{fed.feed_share(options.feed_seconds):.1%}"
+            rows.append((f"{form} of each stop requested", size, f"{cost * 1e6:.0f}", share))
     head = ("", "memory, MB", "us/response, with the feed", "the feed alone, of a core")
     report.table(f"Memory: {options.feed(stops)}", head, rows)
 
