@@ -5,7 +5,7 @@ BIN = .venv/bin
 FEED = tcp://127.0.0.1:7817
 
 .PHONY: run run-feed test test-units test-integration test-browser test-contract configuration examples screenshots \
-    bench bench-quick check pin clean
+    bench bench-hits bench-live bench-quick check pin clean
 
 run: .venv/ready  ## Serve the demo on port 8080.
 	$(BIN)/twistd --nodaemon --pidfile= govi-cache
@@ -41,11 +41,17 @@ examples: .venv/ready  ## Write the example responses of /docs, govi_server/open
 screenshots: .venv/browser  ## Take the screenshots in docs/images.
 	$(BIN)/python -m tests.browser.screenshots docs/images
 
-bench: .venv/ready  ## Measure the cost of a response, also of other installed servers; takes ten minutes.
+bench: .venv/ready bench-hits bench-live  ## Measure the cost of a response, also of other installed servers.
+
+bench-hits: .venv/ready  ## The part of the benchmark with repeated requests; takes ten minutes.
 	$(BIN)/python bench/hits.py --write bench/results.md
 
-bench-quick: .venv/ready  ## A shorter benchmark, in a minute.
+bench-live: .venv/ready  ## The part of the benchmark with random stops under a live feed; takes half an hour.
+	$(BIN)/python bench/live.py --write bench/results.md
+
+bench-quick: .venv/ready  ## A shorter benchmark, in two minutes.
 	$(BIN)/python bench/hits.py --quick
+	$(BIN)/python bench/live.py --quick
 
 check: .venv/ready  ## Check style and types, and run the unit tests with trial.
 	$(BIN)/ruff check .
