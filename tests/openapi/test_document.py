@@ -249,7 +249,7 @@ class DocumentationTests(SynchronousTestCase):
             self.assertEqual(sorted(names), sorted(segment.split("}")[0] for segment in segments))
             for parameter in operation.parameters:
                 if parameter.example is not None:
-                    Draft202012Validator(parameter.type.schema).validate(parameter.example)
+                    Draft202012Validator(dict(parameter.type.schema)).validate(parameter.example)
                     self.assertIsNotNone(parameter.type.parse(str(parameter.example)), parameter.name)
 
     def test_operation_ids_are_names_of_functions(self) -> None:
