@@ -148,7 +148,9 @@ class ServiceTests(SynchronousTestCase):
 
     def test_unused_callback_endpoint_is_logged(self) -> None:
         """A callback endpoint of a module that receives no callbacks is a warning; the default is none."""
-        events = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+        events = EventLoggingObserver()
+        globalLogPublisher.addObserver(events)
+        self.addCleanup(globalLogPublisher.removeObserver, events)
         timetable = FeedSettings(timetable=self.directory)
         for module in (LIVE, ModuleSettings(source="kv78turbo", callback="tcp:9"), GATEWAY):
             make_service(Config(modules={"kv55": module}, feed=timetable), self.reactor)
