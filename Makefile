@@ -4,8 +4,11 @@ BIN = .venv/bin
 # The simulator's ZeroMQ address in run-feed.
 FEED = tcp://127.0.0.1:7817
 
-.PHONY: run run-feed test test-units test-integration test-browser test-contract configuration examples screenshots \
-    bench bench-hits bench-live bench-quick check pin clean
+# Programs started by tests write bytecode; otherwise each would compile the whole package.
+export PYTHONDONTWRITEBYTECODE =
+
+.PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract configuration examples \
+    screenshots bench bench-hits bench-live bench-quick lint check pin clean
 
 run: .venv/ready  ## Serve the demo on port 8080.
 	$(BIN)/twistd --nodaemon --pidfile= govi-cache
@@ -15,8 +18,6 @@ run-feed: .venv/ready  ## Serve the simulator's live feed on port 8080, over Zer
 	$(BIN)/twistd --nodaemon --pidfile= govi-simulator --feed $(FEED) & simulator=$$!; \
 	$(BIN)/twistd --nodaemon --pidfile= govi-cache --feed $(FEED) & cache=$$!; wait $$cache
 
-# Programs started by tests write bytecode; otherwise each would compile the whole package.
-test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/ready  ## Run the unit tests and, in parallel, the integration tests, which mostly wait.
 	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-units test-integration
 
@@ -25,6 +26,9 @@ test-units: .venv/ready
 
 test-integration: .venv/ready
 	$(BIN)/pytest tests/integration
+
+test-trial: .venv/ready
+	$(BIN)/python -m twisted.trial --temp-directory=.venv/trial tests
 
 test-browser: .venv/browser  ## Test the pages in Chromium (apt install chromium).
 	$(BIN)/pytest tests/browser
@@ -53,11 +57,12 @@ bench-quick: .venv/ready  ## A shorter benchmark, in two minutes.
 	$(BIN)/python bench/hits.py --quick
 	$(BIN)/python bench/live.py --quick
 
-check: .venv/ready  ## Check style and types, and run the unit tests with trial.
+check: lint test-trial  ## Check style and types, and run the unit tests with trial.
+
+lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m twisted.trial --temp-directory=.venv/trial tests
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "govi-cache needs Python 3.11 or newer: make PYTHON=python3.11")'

@@ -193,6 +193,8 @@ def add_modules(
             assert components.feed is not None
             _add_module(modules, Kv55Feed(name, components.feed, _license(settings)))
             log.info("/{name}: departures from the KV78turbo feed", name=name)
+            if settings.callback != ModuleSettings().callback:
+                log.warn("{key}: not used by source 'kv78turbo'", key=setting_name(f"modules.{name}.callback"))
         else:
             gateway = _add_gateway(services, name, settings, config, components.server, reactor)
             breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.description)

@@ -8,7 +8,8 @@ from typing import Any, cast
 from unittest.mock import patch
 
 from twisted.application.service import IService, MultiService, Service
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import EventLoggingObserver, MemoryReactorClock
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server import application
@@ -144,6 +145,17 @@ class ServiceTests(SynchronousTestCase):
         for name in ("kv55", "board", "stops", "near", "siri", *PATHS):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
         self.assertIsInstance(cast(BoardPages, server.find_module("board")).source, FeedDisplays)
+
+    def test_unused_callback_endpoint_is_logged(self) -> None:
+        """A callback endpoint of a module that receives no callbacks is a warning; the default is none."""
+        events = EventLoggingObserver()
+        globalLogPublisher.addObserver(events)
+        self.addCleanup(globalLogPublisher.removeObserver, events)
+        timetable = FeedSettings(timetable=self.directory)
+        for module in (LIVE, ModuleSettings(source="kv78turbo", callback="tcp:9"), GATEWAY):
+            make_service(Config(modules={"kv55": module}, feed=timetable), self.reactor)
+        warnings = [formatEvent(event) for event in events if event["log_level"] == LogLevel.warn]
+        self.assertEqual(warnings, ["modules.kv55.callback (--callback): not used by source 'kv78turbo'"])
 
     def test_no_operators_endpoint(self) -> None:
         """Without an admin endpoint the program listens only for clients and callbacks."""

@@ -147,7 +147,7 @@ def moment(operating_date: date, seconds: int, after: float = 0.0) -> float:
     that is before ``after``. A time in the hour that is skipped in spring is read from a clock not yet changed.
     """
     days, of_day = divmod(seconds, DAY)
-    day = operating_date + timedelta(days)
+    day = operating_date + timedelta(days) if days else operating_date
     midnight, changes = _day(day)
     if not changes:
         return midnight + of_day

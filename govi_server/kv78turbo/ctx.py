@@ -242,5 +242,10 @@ def write(label: str, subscription: str, timestamp: str, tables: Iterable[Table]
     for name, labels, rows in tables:
         lines.append(f"\\T{name}|{name}|start object")
         lines.append("\\L" + "|".join(labels))
-        lines.extend("|".join(r"\0" if value is None else value.translate(_ESCAPES) for value in row) for row in rows)
+        lines.extend("|".join(map(_field, row)) for row in rows)
     return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+@lru_cache(maxsize=4096)  # rows repeat most of their values
+def _field(value: str | None) -> str:
+    return _NULL_TEXT if value is None else value.translate(_ESCAPES)
