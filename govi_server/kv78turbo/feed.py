@@ -263,17 +263,19 @@ class Feed(MultiService):
 
     # Freshness.
 
-    def oldest_age(self, operators: Iterable[str]) -> float | None:
-        """Return the age in seconds of the most outdated of these operators; None if none has sent any data."""
-        now, last_heard = self.clock.seconds(), self.passtimes.last_heard
-        ages = [now - last_heard[operator] for operator in operators if operator in last_heard]
-        return max(0.0, *ages) if ages else None
+    def ages(self, operators: Iterable[str]) -> list[tuple[float | None, float]]:
+        """Return the age of each operator's latest data, None without any, and the age up to which it is fresh.
 
-    def fresh_seconds(self, operator: str) -> float:
-        """Return the age in seconds up to which an operator's latest data is fresh: it may repeat it slowly."""
-        repetition = self.passtimes.repetitions.get(operator)
+        Ages are in seconds. An operator may repeat its data slowly.
+        """
+        now, last_heard, repetitions = self.clock.seconds(), self.passtimes.last_heard, self.passtimes.repetitions
         fresh, stale = self.limits.fresh, self.limits.stale
-        return fresh if repetition is None else repetition.fresh_seconds(fresh, stale)
+        ages: list[tuple[float | None, float]] = []
+        for operator in operators:
+            time, repetition = last_heard.get(operator), repetitions.get(operator)
+            age = None if time is None else max(now - time, 0.0)
+            ages.append((age, fresh if repetition is None else repetition.fresh_seconds(fresh, stale)))
+        return ages
 
     def is_known_stop(self, code: str) -> bool:
         """Return whether KV7 or KV8 has a TimingPointCode."""

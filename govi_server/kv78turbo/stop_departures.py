@@ -26,6 +26,9 @@ COST_PASSTIMES = 20
 """Passtimes that cost a client as much as one request: half a millisecond of work, as for the board of a typical
 stop."""
 
+MAX_CHEAP_PASSTIMES = 2 * COST_PASSTIMES
+"""Joined passtimes of a stop whose board costs no more than one request, even if some have changed."""
+
 COST_SECONDS = 2 * HOUR
 """The horizon of a typical stop's board, for the same cost."""
 
@@ -259,9 +262,8 @@ class StopDeparturesCache:
         joined = self.joined.get(code)
         return (
             joined is not None
-            and len(joined.passtimes) <= COST_PASSTIMES
+            and len(joined.passtimes) <= MAX_CHEAP_PASSTIMES
             and horizon <= COST_SECONDS
-            and self.cost((code,), horizon) == 1
             and joined.planning == self.timetable.version_of(code)
         )
 
