@@ -11,6 +11,9 @@ MAX_FORMS = 12
 FORM_BYTES = 100
 """Memory of a stored part besides its text, about."""
 
+OBJECT_BYTES = 200
+"""Memory of what is stored besides texts, such as the row of a display, about."""
+
 STEP_PARTS = 32
 """Stored parts that are joined in one step: some ten microseconds of work."""
 
@@ -50,8 +53,10 @@ class Fragments(Struct, gc=False, eq=False):
 
 
 def _size_of(form: str, part: Any) -> int:
-    texts = part if isinstance(part, tuple) else (part,)
-    return FORM_BYTES + len(form) + sum([len(text) for text in texts if isinstance(text, str | bytes)])
+    if isinstance(part, str | bytes):
+        return FORM_BYTES + len(form) + len(part)
+    texts = sum([len(text) if isinstance(text, str | bytes) else OBJECT_BYTES for text in part])
+    return FORM_BYTES + len(form) + texts
 
 
 _Part = TypeVar("_Part")

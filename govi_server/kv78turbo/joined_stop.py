@@ -22,7 +22,7 @@ PAST_SECONDS = HOUR / 2
 AHEAD_SECONDS = HOUR / 2
 """How much farther ahead than necessary planned passtimes are looked up, so that they are looked up twice an hour."""
 
-PASSTIME_BYTES = 1100
+PASSTIME_BYTES = 1400
 """Memory of a joined passtime besides its fragments, about."""
 
 STOP_BYTES = 500
@@ -106,7 +106,7 @@ class JoinedStop:
 
     __slots__ = (
         "__weakref__", "_entries", "_planned_at", "_planned_since", "_planned_until", "_version", "code", "passtimes",
-        "planning",
+        "planning", "realtime_operators",
     )  # fmt: skip
 
     def __init__(self, code: str, planning: object, planned_at: MutableMapping[bytes, "JoinedStop"]) -> None:
@@ -115,6 +115,8 @@ class JoinedStop:
         self._planned_at = planned_at
         self.passtimes: list[JoinedPasstime] = []
         """All passtimes in order."""
+        self.realtime_operators: frozenset[str] = frozenset()
+        """The operators of those that KV8 has, and perhaps of some that it had."""
         self._entries: dict[bytes, JoinedPasstime] = {}
         self._version = 0
         self._planned_since = self._planned_until = 0.0
@@ -158,10 +160,13 @@ class JoinedStop:
                 yield
         removed = [key for key, entry in self._entries.items() if entry.stored is not None and key not in live]
         if covers and not removed and len(changed) <= MAX_INSERTED:
+            self.passtimes = list(self.passtimes)  # the previous list may be in use, between two steps
             for entry in changed:
                 self._replace(entry)
         else:  # a passtime that KV8 does not have any more may still be planned
             yield from self._replace_all(changed, removed, timetable, since, until + AHEAD_SECONDS)
+        if not self.realtime_operators.issuperset([entry.operator for entry in changed]):
+            self.realtime_operators = frozenset([e.operator for e in self.passtimes if e.stored is not None])
         self._version = version
 
     def _replace(self, entry: JoinedPasstime) -> None:

@@ -38,6 +38,12 @@ DOCUMENTS_SHARE = 0.5
 RENDERING_BYTES = 2 << 10
 """Memory of a cached rendering besides its body, about: 1,730 bytes were measured."""
 
+MEASURE_SECONDS = 1.0
+"""How often the fragments of the stops that were used since are counted."""
+
+MAX_UNMEASURED = 256
+"""Stops after which they are counted earlier: ten megabytes."""
+
 STEP_PASSTIMES = 32
 """Passtimes that are examined in one step."""
 
@@ -105,6 +111,8 @@ class StopDeparturesCache:
         """By TimingPointCode."""
         self.documents: BoundedMemory[Any] = BoundedMemory(round(size * DOCUMENTS_SHARE))
         """Renderings by TimingPointCode and form, and the responses of modules."""
+        self._used: dict[str, JoinedStop] = {}
+        self._measured_at = now()
         self._planned_at: WeakValueDictionary[bytes, JoinedStop] = WeakValueDictionary()
         """The stops that only KV7 has a passtime of, by its key."""
         passtimes.watch_keys(self._key_changed)
@@ -139,10 +147,13 @@ class StopDeparturesCache:
         self.passtimes.confirm_stop(code)
         self.timetable.confirm_stop(code)
         joined = yield from self._joined_stop(code, horizon)
-        return (yield from self._select(code, joined.passtimes, horizon))
+        return (yield from self._select(joined, horizon))
 
     def _joined_stop(self, code: str, horizon: float) -> Generator[None, None, JoinedStop]:
         """Return the joined passtimes of a stop, up to date, in steps."""
+        now = self._now()
+        if not 0 <= now - self._measured_at < MEASURE_SECONDS or len(self._used) >= MAX_UNMEASURED:
+            self._measure(now)
         planning = self.timetable.version_of(code)
         joined = self.joined.get(code)
         is_new = joined is None or joined.planning != planning
@@ -156,52 +167,61 @@ class StopDeparturesCache:
         # Otherwise, requests for unknown codes would evict known stops.
         if is_new and self.is_known_stop(code):
             self.joined.put(code, joined, joined.size)
+        self._used[code] = joined
         return joined
 
-    def _select(
-        self, code: str, passtimes: list[JoinedPasstime], horizon: float
-    ) -> Generator[None, None, StopDepartures]:
+    def _measure(self, now: float) -> None:
+        """Account for the fragments that were made of stops since they were used."""
+        for code, joined in self._used.items():
+            if self.joined.get(code) is joined:
+                self.joined.put(code, joined, joined.size)
+        self._used.clear()
+        self._measured_at = now
+
+    def _select(self, joined: JoinedStop, horizon: float) -> Generator[None, None, StopDepartures]:
         """Return those of a stop's passtimes that are displayed now, in steps."""
         now = self._now()
         end, valid_until = now + horizon, now + MAX_VALID_SECONDS
+        operators = {name: self._operator(name, now) for name in joined.realtime_operators}
+        has_stale = any(operator.reliable_until < now for operator in operators.values())
         entries: list[JoinedPasstime] = []
-        operators: dict[str, _Operator] = {}
         realtime_operators: set[str] = set()
         visible_operators: set[str] = set()
         stale_operators: set[str] = set()
-        for n, entry in enumerate(passtimes, 1):
+        for n, entry in enumerate(joined.passtimes, 1):
             if not n % STEP_PASSTIMES:
                 yield
             hidden_after = entry.hidden_after
             if hidden_after <= now:
                 continue
+            if entry.expected > end:
+                valid_until = min(valid_until, entry.expected - horizon)
+                if not has_stale:
+                    break
             name, stored = entry.operator, entry.stored
             if stored is not None:
-                operator = operators.get(name)
-                if operator is None:
-                    operator = operators[name] = self._operator(name, now)
+                operator = operators[name]
                 if operator.reliable_until < now:
                     stale_operators.add(name)
+                    continue
+                if entry.expected > end:
                     continue
                 changes_at = stored.last_heard + operator.limit
                 if changes_at < now:
                     entry, changes_at = self._with_reliability(entry, stored, operator, now)
-                if entry.expected <= end:
-                    realtime_operators.add(name)
-                    if changes_at < valid_until:
-                        valid_until = changes_at
-            elif self.passtimes.has_passtime(entry.key):
-                continue  # at another stop
-            if entry.expected > end:
-                valid_until = min(valid_until, entry.expected - horizon)
-                continue
+                realtime_operators.add(name)
+                if changes_at < valid_until:
+                    valid_until = changes_at
+            elif entry.expected > end or self.passtimes.has_passtime(entry.key):
+                continue  # it may be at another stop
             visible_operators.add(name)
             if hidden_after < valid_until:
                 valid_until = hidden_after
             entries.append(entry)
-        for name, operator in operators.items():
-            if name not in stale_operators:
+        for operator in operators.values():
+            if operator.reliable_until >= now:
                 valid_until = min(valid_until, operator.reliable_until)
+        code = joined.code
         stop = self.passtimes.stops.get(code)
         messages = tuple(stop.messages.values()) if stop is not None and stop.messages else ()
         if messages:
@@ -301,14 +321,7 @@ class StopDeparturesCache:
             # Its passtimes are several times as large, and not needed any more.
             rendering = version, structs.replace(departures, entries=(), messages=()), rendered
             self.documents.put((code, form), rendering, len(rendered) + RENDERING_BYTES)
-        self.measure(code)
         return departures, rendered
-
-    def measure(self, code: str) -> None:
-        """Account for the fragments that were made of a stop's passtimes."""
-        joined = self.joined.get(code)
-        if joined is not None:
-            self.joined.put(code, joined, joined.size)
 
     def journey(self, key: str) -> Generator[None, None, list[Passtime]]:
         """Return the passtimes of a journey, GVB_20260421_7_7189_0, on the date nearest to now, in steps."""

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.times import HOUR, MINUTE
 from govi_server.kv78turbo.joined_stop import PASSTIME_BYTES, STOP_BYTES
-from govi_server.kv78turbo.stop_departures import MAX_VALID_SECONDS, RENDERING_BYTES, StopDepartures
+from govi_server.kv78turbo.stop_departures import MAX_VALID_SECONDS, MEASURE_SECONDS, RENDERING_BYTES, StopDepartures
 from govi_server.runtime.cooperative import run_now
 from govi_server.settings import FeedLimitSettings
 from tests import feed as kv
@@ -383,10 +383,21 @@ class CacheTests(StopDeparturesTestCase):
         for code in codes:
             (entry,) = self.board(code=code).entries
             entry.fragments.store("form", b"x" * 100)
-            self.rendered(code)
+            self.clock.advance(MEASURE_SECONDS)
+        self.board(code=codes[-1])
         self.assertEqual([self.boards.joined.get(code) is None for code in codes], [True] * 10 + [False] * 10)
         self.assertGreater(self.boards.joined.bytes, 10 * (STOP_BYTES + PASSTIME_BYTES + 100))
         self.assertEqual(self.boards.joined.n_evicted, 10)
+
+    def test_change_between_two_steps(self) -> None:
+        """Departures that are selected in steps do not change when another request joins a changed passtime."""
+        ingest(self.feed, kv.passtimes(*(live(str(n), 1 + n / 2) for n in range(100))))
+        expected = self.board().passtimes
+        steps = self.boards.board_steps(CODE, HORIZON)
+        next(steps)
+        ingest(self.feed, kv.passtimes(live("99", 1), live("0", 55), published="2026-01-01T00:59:55+01:00"))
+        self.assertNotEqual(self.board().passtimes, expected)
+        self.assertEqual(run_now(steps).passtimes, expected)
 
     def test_too_large_for_the_cache(self) -> None:
         """Documents larger than the cache are returned but not cached."""
