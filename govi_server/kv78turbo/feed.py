@@ -107,8 +107,9 @@ class Feed(MultiService):
         self._reported_evictions: dict[str, int] = {}
         self.runner = runner or CooperativeRunner(reactor)
         """Runs the work of requests."""
-        self._ingester = CooperativeRunner(reactor)
-        """Runs the work of ingesting, which must not wait for requests."""
+        self._ingester = CooperativeRunner(reactor, self.runner)
+        """Runs the work of ingesting, which must not wait for requests; large messages and files leave them most of
+        the time."""
         self._cooperator = self._ingester.cooperator
         sweeper = TimerService(SWEEP_INTERVAL, self._sweep)
         sweeper.clock = reactor

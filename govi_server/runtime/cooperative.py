@@ -20,6 +20,10 @@ from twisted.python.failure import Failure
 SLICE_SECONDS = 0.002
 """Time that short work, and as long that long work, runs before it returns control to the reactor."""
 
+BUSY_PAUSE = 4 * SLICE_SECONDS
+"""Time between two slices of long work while short work waits, so that it gets a fifth of the processor: loading a
+timetable must not use half of it at any load."""
+
 SHORT_STEPS = 300
 """Steps of short work: the board of a stop with a hundred passtimes, or some ten milliseconds."""
 
@@ -91,13 +95,18 @@ class CooperativeRunner:
     """Runs work immediately if it fits into a slice, and otherwise in slices that alternate with other work.
 
     Waiting work takes turns, step by step. Work of at most SHORT_STEPS steps has slices of its own, so that it does
-    not wait for work that is longer. cooperator: for iterators that run in the slices of long work.
+    not wait for work that is longer. cooperator: for iterators that run in the slices of long work. first: the runner
+    whose short work slows the long work of this one; by default this one.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, first: "CooperativeRunner | None" = None) -> None:
         self._clock = clock
-        self._short, self.cooperator = (
-            Cooperator(lambda: _begin_slice(clock), lambda call: clock.callLater(0, call)) for _ in range(2)
+        self._n_short = 0
+        self._first = first or self
+        self._short = Cooperator(lambda: _begin_slice(clock), lambda call: clock.callLater(0, call))
+        self.cooperator = Cooperator(
+            lambda: _begin_slice(clock),
+            lambda call: clock.callLater(BUSY_PAUSE if self._first._n_short else 0, call),
         )
         self._waiting = 0
         self._rests_until = 0.0
@@ -111,7 +120,11 @@ class CooperativeRunner:
             if self._waiting or self._is_resting or not self._fits(remaining):
                 self._waiting += 1
                 try:
-                    await self._short.coiterate(islice(remaining, SHORT_STEPS))
+                    self._n_short += 1
+                    try:
+                        await self._short.coiterate(islice(remaining, SHORT_STEPS))
+                    finally:
+                        self._n_short -= 1
                     if not results:
                         await self.cooperator.coiterate(remaining)
                 finally:

@@ -104,6 +104,22 @@ class CooperativeRunnerTests(SynchronousTestCase):
         long.cancel()
         self.failureResultOf(long, CancelledError)
 
+    def test_long_work_leaves_time_to_short_work(self) -> None:
+        """While short work waits, long work of this runner or another one gets a fifth of the time; otherwise all."""
+        other = CooperativeRunner(self.clock, self.runner)
+        for runner in (self.runner, other):
+            self.done.clear()
+            long = runner.cooperator.cooperate(self.work("long", 10_000))
+            self.clock.turn(100)
+            self.assertGreaterEqual(len(self.done), 100)
+            self.done.clear()
+            short = self.begin("short", 100)
+            self.clock.turn(101)
+            self.successResultOf(short)
+            self.assertEqual(self.done.count("short"), 100)
+            self.assertAlmostEqual(self.done.count("long"), 25, delta=2)
+            long.stop()
+
     def test_shared_work_is_done_once(self) -> None:
         """Callers with the same key at the same time share work; cancelled ones do not stop it for the others."""
 
