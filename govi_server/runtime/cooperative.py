@@ -33,6 +33,9 @@ STEP_ITEMS = 200
 current_work: ContextVar[str] = ContextVar("current_work", default="")
 """The work that the current coroutine is for, such as the path of its request; named if a turn is slow."""
 
+is_background: ContextVar[bool] = ContextVar("is_background", default=False)
+"""Whether no request waits for the work of the current coroutine, which is then done in the slices of long work."""
+
 work_names: dict[int, str] = {}
 """The names of running work, by the id of its frame in named(). The watch over turns reads them in another thread,
 where reading a frame's variables can crash the interpreter (CPython 3.11)."""
@@ -117,7 +120,9 @@ class CooperativeRunner:
         results: list[_T] = []
         remaining = named(_collected(steps, results), current_work.get())
         try:
-            if self._waiting or self._is_resting or not self._fits(remaining):
+            if is_background.get():
+                await self.cooperator.coiterate(remaining)
+            elif self._waiting or self._is_resting or not self._fits(remaining):
                 self._waiting += 1
                 try:
                     self._n_short += 1

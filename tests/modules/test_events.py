@@ -84,6 +84,18 @@ class EventsTests(LiveTestCase):
             self.assertEqual([self.events_of(client) for client in clients], [["board"]] * 3)
         self.assertEqual(fragment.call_count, 1)
 
+    def test_refresh_does_not_delay_requests(self) -> None:
+        """A board that is rendered again waits in the background; the first board of a client does not."""
+        client = self.listen()
+        self.events_of(client)
+        self.pause = 0.1
+        self.set_expected(9)
+        self.clock.advance(CHECK_INTERVAL)
+        self.assertEqual(self.events_of(client), [])
+        self.assertEqual(self.events_of(self.listen(f"/events/{CODE}?limit=1")), ["board"])
+        self.clock.pump([self.pause] * 4)
+        self.assertEqual(self.events_of(client), ["board"])
+
     def test_rendered_once_for_all_listeners(self) -> None:
         """A thousand listeners cost one rendering when they join, and one per change."""
         with mock.patch.object(board_page, "fragment", wraps=board_page.fragment) as fragment:

@@ -6,7 +6,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.runtime.cooperative import SLICE_SECONDS, CooperativeRunner, map_in_steps, run_now, sort_in_steps
+from govi_server.runtime.cooperative import (
+    SLICE_SECONDS,
+    CooperativeRunner,
+    is_background,
+    map_in_steps,
+    run_now,
+    sort_in_steps,
+)
 
 
 class TurnClock(Clock):
@@ -119,6 +126,20 @@ class CooperativeRunnerTests(SynchronousTestCase):
             self.assertEqual(self.done.count("short"), 100)
             self.assertAlmostEqual(self.done.count("long"), 25, delta=2)
             long.stop()
+
+    def test_requests_do_not_wait_for_background_work(self) -> None:
+        """However much background work there is, other work is done immediately."""
+
+        async def run_in_background(name: str) -> str:
+            is_background.set(True)
+            return await self.runner.run(self.work(name, 2))
+
+        background = [Deferred.fromCoroutine(run_in_background(str(n))) for n in range(100)]
+        self.clock.turn(2)
+        self.clock.rightNow += SLICE_SECONDS
+        self.assertEqual(self.successResultOf(self.begin("request", 1, SLICE_SECONDS / 2)), "request")
+        self.clock.turn(200)
+        self.assertEqual([self.successResultOf(result) for result in background], [str(n) for n in range(100)])
 
     def test_shared_work_is_done_once(self) -> None:
         """Callers with the same key at the same time share work; cancelled ones do not stop it for the others."""
