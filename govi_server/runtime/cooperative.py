@@ -104,14 +104,14 @@ class CooperativeRunner:
 
     def __init__(self, clock: IReactorTime, first: "CooperativeRunner | None" = None) -> None:
         self._clock = clock
-        self._n_short = 0
         self._first = first or self
         self._short = Cooperator(lambda: _begin_slice(clock), lambda call: clock.callLater(0, call))
         self.cooperator = Cooperator(
             lambda: _begin_slice(clock),
-            lambda call: clock.callLater(BUSY_PAUSE if self._first._n_short else 0, call),
+            lambda call: clock.callLater(BUSY_PAUSE if self._first._waiting else 0, call),
         )
         self._waiting = 0
+        """Short work that waits for its slices."""
         self._rests_until = 0.0
         self._shared: dict[Hashable, _SharedWork] = {}
 
@@ -120,20 +120,15 @@ class CooperativeRunner:
         results: list[_T] = []
         remaining = named(_collected(steps, results), current_work.get())
         try:
-            if is_background.get():
-                await self.cooperator.coiterate(remaining)
-            elif self._waiting or self._is_resting or not self._fits(remaining):
-                self._waiting += 1
-                try:
-                    self._n_short += 1
+            if self._waiting or self._is_resting or not self._fits(remaining):
+                if not is_background.get():
+                    self._waiting += 1
                     try:
                         await self._short.coiterate(islice(remaining, SHORT_STEPS))
                     finally:
-                        self._n_short -= 1
-                    if not results:
-                        await self.cooperator.coiterate(remaining)
-                finally:
-                    self._waiting -= 1
+                        self._waiting -= 1
+                if not results:
+                    await self.cooperator.coiterate(remaining)
         finally:
             remaining.close()  # when the caller is cancelled
         return results[0]
