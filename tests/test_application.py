@@ -1,6 +1,5 @@
 """Tests of the service tree of a configuration."""
 
-import gc
 import os
 from collections.abc import Callable
 from tempfile import TemporaryDirectory
@@ -12,7 +11,6 @@ from twisted.internet.testing import EventLoggingObserver, MemoryReactorClock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server import application
 from govi_server.application import make_service
 from govi_server.errors import ConfigError
 from govi_server.modules.board import BoardPages
@@ -45,18 +43,6 @@ class Reactor(MemoryReactorClock):
 
     def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
         call(*arguments)
-
-
-class GarbageCollectionTests(SynchronousTestCase):
-    """Tests of the garbage collector's thresholds."""
-
-    def test_full_collections_are_rare(self) -> None:
-        """Full collections are rarer than Python's default; those of young objects are not."""
-        before = gc.get_threshold()
-        self.addCleanup(gc.set_threshold, *before)
-        gc.set_threshold(700, 10, 10)
-        make_service(Config(), MemoryReactorClock())
-        self.assertEqual(gc.get_threshold(), (700, 10, application.GC_OLD_THRESHOLD))
 
 
 class ServiceTests(SynchronousTestCase):

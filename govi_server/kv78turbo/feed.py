@@ -20,12 +20,13 @@ from govi_server.kv78turbo.stamps import latest_timestamp
 from govi_server.kv78turbo.stop_departures import Rendered, StopDepartures, StopDeparturesCache
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.kv78turbo.timetable_directory import TimetableDirectory
-from govi_server.runtime.cooperative import CooperativeRunner, named
+from govi_server.runtime.cooperative import CooperativeRunner, is_background, named
 from govi_server.runtime.gunzip import decompress
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSettings, SubscriberSettings
 
-PREFIXES = ("/GOVI/KV8", "/GOVI/KV7")
+PLANNING_PREFIX = "/GOVI/KV7"
+PREFIXES = ("/GOVI/KV8", PLANNING_PREFIX)
 """Subscribed envelope prefixes, which match old and new names (docs/protocols.md, section 2.2)."""
 
 SWEEP_INTERVAL = 60.0
@@ -105,8 +106,9 @@ class Feed(MultiService):
         self._reported_evictions: dict[str, int] = {}
         self.runner = runner or CooperativeRunner(reactor)
         """Runs the work of requests."""
-        self._ingester = CooperativeRunner(reactor)
-        """Runs the work of ingesting, which must not wait for requests."""
+        self._ingester = CooperativeRunner(reactor, self.runner)
+        """Runs the work of ingesting, which must not wait for requests; large messages and files leave them most of
+        the time."""
         self._cooperator = self._ingester.cooperator
         sweeper = TimerService(SWEEP_INTERVAL, self._sweep)
         sweeper.clock = reactor
@@ -175,9 +177,12 @@ class Feed(MultiService):
 
     def received(self, envelope: str, payload: bytes) -> Deferred[None] | None:
         """Ingest a message of the feed; return a Deferred that fires when it is done, if it needs several turns."""
-        steps = named(self._ingest_message(envelope, payload), envelope)
-        done = Deferred.fromCoroutine(self._ingester.run(steps))
+        done = Deferred.fromCoroutine(self._receive(envelope, payload))
         return None if done.called and not isinstance(done.result, Failure) else done
+
+    async def _receive(self, envelope: str, payload: bytes) -> None:
+        is_background.set(envelope.startswith(PLANNING_PREFIX))
+        await self._ingester.run(named(self._ingest_message(envelope, payload), envelope))
 
     def _ingest_message(self, envelope: str, payload: bytes) -> Generator[None, None, None]:
         """Ingest a message in steps, after all of it was decompressed once: a broken message has no effect."""

@@ -263,12 +263,14 @@ class TimetableTables:
         def is_expired(published: float, dates: frozenset[date]) -> bool:
             return max(dates) < yesterday if dates else now - published > UNDATED_SECONDS
 
-        for number, group in enumerate(list(self._published), 1):
+        groups = list(self._published)
+        while groups:
+            group = groups.pop()  # the last reference, with which the group's memory is returned to the kernel
             dates = self._dates.get(level_of(group), NO_CALENDAR).dates
             if group in self._published and is_expired(self._published[group].published, dates):
                 self._remove_group(group)
                 yield
-            elif number % STEP_ENTRIES == 0:
+            elif len(groups) % STEP_ENTRIES == 0:
                 yield
         for number, level in enumerate(list(self._dates), 1):
             if level in self._dates and is_expired(*self._dates[level]):

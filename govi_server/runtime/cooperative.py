@@ -20,6 +20,10 @@ from twisted.python.failure import Failure
 SLICE_SECONDS = 0.002
 """Time that short work, and as long that long work, runs before it returns control to the reactor."""
 
+BUSY_PAUSE = 4 * SLICE_SECONDS
+"""Time between two slices of long work while short work waits, so that it gets a fifth of the processor: loading a
+timetable must not use half of it at any load."""
+
 SHORT_STEPS = 300
 """Steps of short work: the board of a stop with a hundred passtimes, or some ten milliseconds."""
 
@@ -28,6 +32,9 @@ STEP_ITEMS = 200
 
 current_work: ContextVar[str] = ContextVar("current_work", default="")
 """The work that the current coroutine is for, such as the path of its request; named if a turn is slow."""
+
+is_background: ContextVar[bool] = ContextVar("is_background", default=False)
+"""Whether no request waits for the work of the current coroutine, which is then done in the slices of long work."""
 
 work_names: dict[int, str] = {}
 """The names of running work, by the id of its frame in named(). The watch over turns reads them in another thread,
@@ -102,15 +109,20 @@ class CooperativeRunner:
     """Runs work immediately if it fits into a slice, and otherwise in slices that alternate with other work.
 
     Waiting work takes turns, step by step. Work of at most SHORT_STEPS steps has slices of its own, so that it does
-    not wait for work that is longer. cooperator: for iterators that run in the slices of long work.
+    not wait for work that is longer. cooperator: for iterators that run in the slices of long work. first: the runner
+    whose short work slows the long work of this one; by default this one.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, first: "CooperativeRunner | None" = None) -> None:
         self._clock = clock
-        self._short, self.cooperator = (
-            Cooperator(lambda: _begin_slice(clock), lambda call: clock.callLater(0, call)) for _ in range(2)
+        self._first = first or self
+        self._short = Cooperator(lambda: _begin_slice(clock), lambda call: clock.callLater(0, call))
+        self.cooperator = Cooperator(
+            lambda: _begin_slice(clock),
+            lambda call: clock.callLater(BUSY_PAUSE if self._first._waiting else 0, call),
         )
         self._waiting = 0
+        """Short work that waits for its slices."""
         self._credit = SLICE_SECONDS
         self._credited_at = clock.seconds()
         self._shared: dict[Hashable, _SharedWork] = {}
@@ -121,13 +133,14 @@ class CooperativeRunner:
         remaining = named(_collected(steps, results), current_work.get())
         try:
             if self._waiting or not self._has_credit() or not self._fits(remaining):
-                self._waiting += 1
-                try:
-                    await self._short.coiterate(islice(remaining, SHORT_STEPS))
-                    if not results:
-                        await self.cooperator.coiterate(remaining)
-                finally:
-                    self._waiting -= 1
+                if not is_background.get():
+                    self._waiting += 1
+                    try:
+                        await self._short.coiterate(islice(remaining, SHORT_STEPS))
+                    finally:
+                        self._waiting -= 1
+                if not results:
+                    await self.cooperator.coiterate(remaining)
         finally:
             remaining.close()  # when the caller is cancelled
         return results[0]
