@@ -4,7 +4,7 @@ import re
 from types import SimpleNamespace
 from typing import Any, cast
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
@@ -86,6 +86,7 @@ class EndpointTests(SynchronousTestCase):
         """Valid endpoints have no error."""
         self.assertEqual([(endpoint, error_of(endpoint)) for endpoint in VALID if error_of(endpoint)], [])
 
+    @settings(deadline=None)  # an endpoint may load the trusted certificates
     @given(
         st.sampled_from(("tcp", "tcp6", "ssl", "tls", "unix", "systemd", "haproxy", "haproxy:tcp", "", "x")),
         st.lists(
