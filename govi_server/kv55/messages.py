@@ -15,7 +15,9 @@ from msgspec.structs import astuple
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.times import local_timestamp, utc_timestamp
 from govi_server.departures.timing_point import TIMING_POINT_CODE_PATTERN, is_timing_point_code
+from govi_server.kv55.elements import DOCUMENT, REQUEST, TRIP
 from govi_server.kv55.parsing import MAX_NAMESPACES, BadMessage, parse_document
+from govi_server.kv55.plain_messages import read_plain_dris_55
 from govi_server.runtime.text import nonblank
 from govi_server.settings import SUBSCRIBER_ID
 
@@ -39,32 +41,10 @@ MAX_UNKNOWN_ELEMENTS = 3_000
 MAX_NAMESPACE_COMPARISONS = 1_000_000
 """Of the names in unknown elements with the namespaces in use there, each of a few nanoseconds."""
 
-# The elements of a Trip in the interface's order, with the fields of Trip in the same order.
-_TRIP = {
-    "OperatingDate": "operating_date",
-    "DataOwnerCode": "data_owner_code",
-    "LinePlanningNumber": "line_planning_number",
-    "LinePublicNumber": "line_public_number",
-    "DestinationName": "destination_name",
-    "JourneyNumber": "journey_number",
-    "FortifyOrderNumber": "fortify_order_number",
-    "TargetArrivalTime": "target_arrival_time",
-    "ExpectedArrivalTime": "expected_arrival_time",
-    "TargetDepartureTime": "target_departure_time",
-    "ExpectedDepartureTime": "expected_departure_time",
-    "TripStopStatus": "trip_stop_status",
-}
-_NAMES = [list(_TRIP).index(name) for name in ("LinePublicNumber", "DestinationName")]
+# The elements of a Trip, with the fields of Trip.
+_FIELDS = dict(zip(TRIP, Trip.__struct_fields__, strict=False))
+_NAMES = [TRIP.index(name) for name in ("LinePublicNumber", "DestinationName")]
 """The indices of the names. A blank one is omitted: clients read an empty element's text without a check."""
-# The elements around the TimingPoints: before Request, and at the start of Request.
-_DOCUMENT = ("SubscriberID", "Version", "DossierName", "SendTimestamp", "License")
-_REQUEST = ("RequestTimestamp", "SequenceNumber")
-
-MAX_EXPANSION = 5
-"""Bytes that a byte of a message's text becomes at most in a document: an ampersand in a CDATA section."""
-
-_MARKUP_BYTES = sum(len(f"        <{name}></{name}>\n") for name in _TRIP) + len("      <Trip>\n      </Trip>\n")
-"""Bytes of a trip's document without its texts, at most."""
 
 _CODE_IN_BYTES = re.compile(f"<TimingPointCode>({TIMING_POINT_CODE_PATTERN})</TimingPointCode>".encode())
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -80,9 +60,8 @@ def code_in(data: bytes) -> str | None:
 
 
 def _texts(parent: etree._Element, names: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Return the present children of these names, the first of each name, as (name, text)."""
-    children = {child.tag: child for child in reversed(parent)}
-    return tuple((name, children[name].text or "") for name in names if name in children)
+    """Return the present children of these names, as (name, text)."""
+    return tuple((name, parent.findtext(name, "")) for name in names if parent.find(name) is not None)
 
 
 def _require(parent: etree._Element, path: str) -> etree._Element:
@@ -102,38 +81,27 @@ def _require_code(timing_point: etree._Element) -> str:
 
 def read_dris_55(data: bytes, now: float) -> list[Board]:
     """Parse a DRIS_55 response into a Board for each TimingPoint, received now (epoch seconds). Raises BadMessage."""
+    plain = read_plain_dris_55(data, now)
+    if plain is not None:
+        return [plain]
     document = parse_document(data, "DRIS_55")
     request = _require(document, "Request")
     error = request.findtext("Error")
     if error is not None:
         raise BadMessage(f"the response is an error: {error[:80]!r}")
-    points = request.findall("TimingPoint")
-    if not points:
+    reader = _BoardReader(now, _texts(document, DOCUMENT) + _texts(request, REQUEST))
+    boards = [reader.board(point) for point in request.iterfind("TimingPoint")]
+    if not boards:
         raise BadMessage("Request without TimingPoint")
-    is_plain = not _has_unusual_elements(request)
-    reader = _BoardReader(now, _texts(document, _DOCUMENT) + _texts(request, _REQUEST), is_plain)
-    if is_plain and len(points) == 1:
-        reader.is_small = MAX_EXPANSION * len(data) + len(points[0]) * _MARKUP_BYTES <= MAX_DOCUMENT_BYTES
-    return [reader.board(point) for point in points]
-
-
-# Two paths, since libxml2 compares each node of one with each of the other in their union.
-_has_unusual_elements = etree.XPath("boolean(TimingPoint/Trip/*/*) or boolean(TimingPoint/Trip/*/@*)")
+    return boards
 
 
 class _BoardReader:
-    """Reads the boards of a message, up to the size of all their documents. Raises BadMessage beyond it.
+    """Reads the boards of a message, up to the size of all their documents. Raises BadMessage beyond it."""
 
-    is_plain: whether the elements of all trips have neither children nor attributes. Then a trip is read at once, in
-    a quarter of the time.
-    """
-
-    def __init__(self, now: float, envelope: tuple[tuple[str, str], ...], is_plain: bool) -> None:
+    def __init__(self, now: float, envelope: tuple[tuple[str, str], ...]) -> None:
         self._now = now
         self._envelope = envelope
-        self._is_plain = is_plain
-        self.is_small = False
-        """Whether the documents cannot exceed the limit, so that measuring them, a third of the time, is omitted."""
         self._remaining = MAX_DOCUMENT_BYTES
         self._remaining_trips = MAX_TRIPS
         self._check(sum(len(text) for _, text in envelope))  # before it is escaped
@@ -147,34 +115,23 @@ class _BoardReader:
         return Board(code, tuple(self._read_trip(trip) for trip in point.iterfind("Trip")), self._now, self._envelope)
 
     def _read_trip(self, element: etree._Element) -> Trip:
-        self._remaining_trips -= 1
-        if self._remaining_trips < 0:
-            raise BadMessage(f"more than {MAX_TRIPS} trips")
-        values: dict[str, str] = {}
-        extra: tuple[str, ...] = ()
-        if self._is_plain:
-            values = {cast(str, child.tag): child.text or "" for child in element}
-        if len(values) != len(element) or not values.keys() <= _TRIP.keys():
-            values, extra = self._read_elements(element)
-        trip = Trip(*map(values.get, _TRIP), extra)
-        if not self.is_small:
-            self._count(len(_write_trip(trip).encode()))
-        return trip
-
-    def _read_elements(self, element: etree._Element) -> tuple[dict[str, str], tuple[str, ...]]:
-        """Return the texts of the known elements of a trip by name, and its other elements, which may be repeated."""
         known: dict[str, str] = {}
         extra: list[str] = []
         size = 0
+        self._remaining_trips -= 1
+        if self._remaining_trips < 0:
+            raise BadMessage(f"more than {MAX_TRIPS} trips")
         for child in list(element):
-            name = cast(str, child.tag)  # only comments have other tags, and they are removed
-            if name not in _TRIP or name in known or len(child) or child.keys():
+            field = _FIELDS.get(cast(str, child.tag))  # only comments have other tags, and they are removed
+            if field is None or field in known or len(child) or child.keys():
                 extra.append(text := self._serialize(child))
             else:
-                known[name] = text = child.text or ""
+                known[field] = text = child.text or ""
             size += len(text)
             self._check(size)
-        return known, tuple(extra)
+        trip = Trip(**known, extra=tuple(extra))
+        self._count(len(_write_trip(trip).encode()))
+        return trip
 
     def _serialize(self, element: etree._Element) -> str:
         """Return the XML of an unknown element, with only those namespaces of the message that it uses."""
@@ -230,8 +187,8 @@ def dris_55_pieces(
     }
     if license_url is not None:
         header.setdefault("License", license_url)
-    request = _lines(2, [(name, header[name]) for name in _REQUEST if name in header])
-    document = _document("DRIS_55", [(name, header[name]) for name in _DOCUMENT if name in header], request, _CONTENT)
+    request = _lines(2, [(name, header[name]) for name in REQUEST if name in header])
+    document = _document("DRIS_55", [(name, header[name]) for name in DOCUMENT if name in header], request, _CONTENT)
     begin, end = document.split(_CONTENT.encode())
     yield begin
     for point in points:
@@ -325,7 +282,7 @@ def _write_trip(trip: Trip) -> str:
     if _SPECIAL.search("".join(filter(None, values))) is not None:  # a search per trip, not one per text
         values = [None if text is None else _escape(text) for text in values]
     content = "".join(
-        [f"        <{name}>{text}</{name}>\n" for name, text in zip(_TRIP, values) if text is not None]  # noqa: B905
+        [f"        <{name}>{text}</{name}>\n" for name, text in zip(TRIP, values) if text is not None]  # noqa: B905
     )
     if extra:
         content += "".join([f"        {element}\n" for element in extra])  # as received

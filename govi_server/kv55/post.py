@@ -148,9 +148,7 @@ class Poster:
 
     def _send(self, connection: PostConnection, post: _Post) -> None:
         post.attempt = status = connection.send(post.request)
-        status.addCallbacks(
-            self._responded, self._failed, callbackArgs=(post,), errbackArgs=(post, connection)
-        )
+        status.addCallbacks(self._responded, self._failed, callbackArgs=(post,), errbackArgs=(post, connection))
 
     def _responded(self, status: tuple[int, str], post: _Post) -> None:
         code, phrase = status
