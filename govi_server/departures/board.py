@@ -49,6 +49,6 @@ class Board:
     @property
     def size(self) -> int:
         """Bytes of memory that its trips and texts occupy."""
-        trips = ((trip, *astuple(trip)[:-1], *trip.extra) for trip in self.trips)
-        values = chain(chain.from_iterable(self.envelope), chain.from_iterable(trips))
-        return sum(getsizeof(value) for value in values if value is not None)
+        values = chain.from_iterable((*self.envelope, *map(astuple, self.trips)))
+        extra = chain.from_iterable(trip.extra for trip in self.trips)
+        return sum(map(getsizeof, chain(self.trips, filter(None, values), extra)))  # shared: None and ""

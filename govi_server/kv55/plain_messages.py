@@ -68,11 +68,13 @@ def read_plain_dris_55(data: bytes, now: float) -> Board | None:
         position = trip.end()
     if _is_end(text, position) is None or len(trips) > MAX_PLAIN_TRIPS:
         return None
-    envelope = (*_texts(header["document"], DOCUMENT), *_texts(header["request"], REQUEST))
-    return Board(header["code"], tuple(trips), now, envelope)
+    envelope = [*_texts(header["document"], DOCUMENT), *_texts(header["request"], REQUEST)]
+    if has_references:
+        envelope = [(name, unescape(value, _QUOTES)) for name, value in envelope]
+    return Board(header["code"], tuple(trips), now, tuple(envelope))
 
 
 def _texts(elements: str, names: Iterable[str]) -> list[tuple[str, str]]:
     """Return the present elements of these names, the first of each name, as (name, text)."""
     texts = dict(reversed(_find_elements(elements)))
-    return [(name, unescape(texts[name], _QUOTES)) for name in names if name in texts]
+    return [(name, texts[name]) for name in names if name in texts]

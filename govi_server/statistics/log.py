@@ -17,7 +17,7 @@ from govi_server.statistics.records import CacheResult, ConnectionStatistics, En
 
 
 def statistics_publisher() -> LogPublisher:
-    """Return a publisher for events about connections, which may be thousands per second.
+    """Return a publisher for events about connections and gateway requests, which may be thousands per second.
 
     They bypass the text log, which would examine each of them; only failures of their observers reach it.
     """
@@ -25,7 +25,7 @@ def statistics_publisher() -> LogPublisher:
 
 
 def _forward_failure(event: LogEvent) -> None:
-    if "statistics" not in event:
+    if "log_failure" in event:
         globalLogPublisher(event)
 
 
