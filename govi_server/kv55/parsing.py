@@ -46,7 +46,7 @@ def unpack(data: bytes, limit: int) -> bytes:
 
 def parse_document(data: bytes, root: str) -> etree._Element:
     """Parse an XML document with this root element. Raises BadMessage."""
-    check_markup(data)
+    _check_markup(data)
     parser = etree.XMLParser(
         resolve_entities=False,
         no_network=True,
@@ -66,7 +66,7 @@ def parse_document(data: bytes, root: str) -> etree._Element:
     return element
 
 
-def check_markup(data: bytes) -> None:
+def _check_markup(data: bytes) -> None:
     """Raise BadMessage if parsing a document would take long, or if its bytes do not show this."""
     start = data[:MAX_DECLARATION_BYTES].replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xfe\xff \t\r\n")
     if not start.startswith(b"<") or b"\0\0" in data[:8]:  # empty, EBCDIC or UTF-32
@@ -76,8 +76,6 @@ def check_markup(data: bytes) -> None:
         encoding = _DECLARED_ENCODING.search(declaration)
         if not end or (encoding is not None and _ENCODING.fullmatch(encoding[1]) is None):
             raise BadMessage("not well-formed XML: unsupported encoding, or an invalid declaration")
-    if len(data) <= MAX_MARKUP:
-        return  # too short to exceed the limits; counting takes a tenth of the time of parsing
     if data.count(b"<") + data.count(b"=") > MAX_MARKUP:
         raise BadMessage(f"more than {MAX_MARKUP} tags and attributes")
     if data.count(b"xmlns") + data.count(b"x\0m\0l\0n\0s") > MAX_NAMESPACES:
