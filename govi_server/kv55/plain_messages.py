@@ -57,10 +57,10 @@ def read_plain_dris_55(data: bytes, now: float) -> Board | None:
     position, trips = header.end(), []
     has_references = "&" in text
     while trip := _read_trip(text, position):
-        values = trip.groups()
+        values: Iterable[str | None] = trip.groups()
         if has_references:
-            values = tuple(value and unescape(value, _QUOTES) for value in values)
-        trips.append(Trip(*values))
+            values = [value and unescape(value, _QUOTES) for value in values]
+        trips.append(Trip(*values))  # type: ignore[arg-type]  # without extra
         position = trip.end()
     if _is_end(text, position) is None or len(trips) > MAX_PLAIN_TRIPS:
         return None

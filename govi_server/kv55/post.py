@@ -210,7 +210,7 @@ class Poster:
                 closed.callback(None)
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException | None) -> str:
     """Return the cause of a failed POST as a short text."""
     if isinstance(error, ConnectError) and isinstance(error.osError, int):
         return os.strerror(error.osError).lower()

@@ -71,7 +71,8 @@ class PostConnection(Protocol):
         Fails with PostError, or with the reason for which the connection was lost. Cancelling it aborts the
         connection.
         """
-        self._status = status = Deferred(lambda status: self.abort())
+        status: Deferred[tuple[int, str]] = Deferred(lambda status: self.abort())
+        self._status = status
         self._buffer = b""
         write_now(self._sock, request)
         return status
