@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import _ChunkedTransferDecoder, _IdentityTransferDecoder
+from twisted.web.http import _ChunkedTransferDecoder, _IdentityTransferDecoder, _MalformedChunkedDataError
 
 from govi_server.sockets.transport import IClientTransport, write_now
 
@@ -130,11 +130,12 @@ class PostConnection(Protocol):
     def _receive_body(self, data: bytes) -> None:
         assert self._body is not None
         self._body_size += len(data)
+        if self._body_size > MAX_RESPONSE_BYTES:
+            self.abort()
+            return
         try:
-            if self._body_size > MAX_RESPONSE_BYTES:
-                raise ValueError("too large")
             self._body.dataReceived(data)
-        except ValueError:  # or malformed
+        except _MalformedChunkedDataError:
             self.abort()
 
     def _body_ended(self, rest: bytes) -> None:

@@ -154,7 +154,7 @@ def server_service(
 
 def _prepare(port: tcp.Port, reactor: object, accepting: AcceptThrottle) -> None:
     """Set the throttle, the transport of TLS, the poller, the backlog and TCP_NODELAY."""
-    port.doRead = partial(accepting.accept, port, port.doRead)  # type: ignore[method-assign]
+    accept = partial(accepting.accept, port, port.doRead)
     if isinstance(port.factory, TLSMemoryBIOFactory):  # of an ssl endpoint
         port.factory.protocol = TLSTransport
     if poller.IS_AVAILABLE:
@@ -168,6 +168,13 @@ def _prepare(port: tcp.Port, reactor: object, accepting: AcceptThrottle) -> None
 
         # Declared as a class, but only called, with the reactor as its last argument.
         port.transport = cast(type[tcp.Server], accepted)
+        accept_all = accept
+
+        def accept() -> None:
+            if not connections.is_behind:  # or else thousands of new requests would delay those of other clients
+                accept_all()
+
+    port.doRead = accept  # type: ignore[method-assign]
     if port.backlog is not None and port.backlog < BACKLOG:  # that of an adopted socket is set by systemd
         port.socket.listen(BACKLOG)  # changes the backlog of a listening socket (listen(2) of Linux)
     if port.addressFamily in (AF_INET, AF_INET6):
