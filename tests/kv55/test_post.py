@@ -33,7 +33,7 @@ class Peer:
         self.connection = connection
         self.transport = StringTransport()
         self.is_aborted = False
-        self.transport.abortConnection = self.abort
+        self.transport.abortConnection = self.abort  # type: ignore[method-assign]
         connection.makeConnection(self.transport)
 
     def abort(self) -> None:
@@ -45,7 +45,7 @@ class Peer:
 
     def requests(self) -> bytes:
         """Return the bytes that were received since the last call."""
-        data = self.transport.value()
+        data: bytes = self.transport.value()
         self.transport.clear()
         return data
 
@@ -73,7 +73,7 @@ class Endpoint:
 
     def accept(self) -> Peer:
         factory, connected = self.pending.pop(0)
-        connection = factory.buildProtocol(None)  # type: ignore[arg-type]
+        connection = factory.buildProtocol(None)
         peer = Peer(connection)
         connected.callback(connection)
         return peer
