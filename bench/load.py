@@ -105,7 +105,7 @@ class HitWatch:
         self.longest = 0.0
         """Seconds of the longest wait for a response."""
         self.most_used = 0.0
-        """The most processor time of the server during a wait, in seconds: its pauses without those of the machine."""
+        """The most processor time of the server in a wait, in seconds: its pauses without those of the machine."""
 
     def __enter__(self) -> "HitWatch":
         self._thread.start()

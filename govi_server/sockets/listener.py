@@ -27,8 +27,8 @@ from govi_server.sockets.endpoints import ProxyEndpoint, parse_endpoint
 from govi_server.sockets.tls import TLSTransport
 
 BACKLOG = 4096
-"""Connections that may wait to be accepted, as far as the kernel permits (net.core.somaxconn); clients of further ones
-retry after a second. Twisted's default is 50."""
+"""Connections that may wait to be accepted, if the kernel permits (net.core.somaxconn); clients of further ones retry
+after a second. Twisted's default is 50."""
 
 READ_BYTES = 12 << 10
 """Bytes that are read from a connection at once. Twisted's 64 kB, in chunks of one byte each, need 40 ms to parse."""
