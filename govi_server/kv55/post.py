@@ -26,6 +26,10 @@ from govi_server.runtime.text import printable
 MAX_CONNECTIONS = 256
 """Concurrent POSTs, each on its own connection; further ones wait."""
 
+MAX_CONNECTING = 32
+"""Connections that are opened at a time: often all of them are established in the same turn of the reactor, each with
+a quarter of a millisecond of work."""
+
 IDLE_TIMEOUT = 4
 """Seconds until an idle connection is closed, before most servers would close it under the next POST (Apache after
 5 s). Shorter than the interval of the checks of /ready, which so find out whether the gateway accepts connections."""
@@ -88,6 +92,7 @@ class Poster:
         self._url = url
         self._address: _Address | None = None
         self._active = 0
+        self._connecting = 0
         self._waiting: deque[_Post] = deque()
         self._connections: set[PostConnection] = set()
         self._idle: dict[PostConnection, float] = {}
@@ -103,10 +108,8 @@ class Poster:
         address = self._current_address()
         coding = f"Content-Encoding: {encoding}\r\n" if encoding else ""
         post = _Post(address, f"{address.head}{coding}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body)
-        if self._active < MAX_CONNECTIONS:
-            self._start(post)
-        else:
-            self._waiting.append(post)
+        self._waiting.append(post)
+        self._start_waiting()
         return post.result
 
     def close(self) -> Deferred[None]:
@@ -127,19 +130,33 @@ class Poster:
 
     # A POST.
 
-    def _start(self, post: _Post) -> None:
-        self._active += 1
-        if self._idle:
-            connection, _ = self._idle.popitem()
-            self._send(connection, post)
-        else:
-            self._connect(post)
+    def _start_waiting(self) -> None:
+        """Start the POSTs that wait, as far as the limits permit."""
+        while self._waiting and self._active < MAX_CONNECTIONS:
+            if not self._idle and self._connecting >= MAX_CONNECTING:
+                return
+            post = self._waiting.popleft()
+            if post.is_cancelled:
+                continue
+            self._active += 1
+            if self._idle:
+                connection, _ = self._idle.popitem()
+                self._send(connection, post)
+            else:
+                self._connect(post)
 
     def _connect(self, post: _Post) -> None:
+        self._connecting += 1
         factory = Factory.forProtocol(self._make_connection)
         factory.noisy = False  # do not log the start and end of each connection
         post.attempt = connecting = post.address.endpoint.connect(factory)
+        connecting.addBoth(self._connected)
         connecting.addCallbacks(self._send, self._failed, callbackArgs=(post,), errbackArgs=(post,))
+        connecting.addCallback(lambda _: self._start_waiting())
+
+    def _connected(self, result: PostConnection | Failure) -> PostConnection | Failure:
+        self._connecting -= 1
+        return result
 
     def _make_connection(self) -> PostConnection:
         connection = PostConnection(self._reactor, self._released, self._lost)
@@ -164,10 +181,7 @@ class Poster:
 
     def _finish(self, post: _Post, error: PostError | None) -> None:
         self._active -= 1
-        while self._waiting and self._active < MAX_CONNECTIONS:
-            waiting = self._waiting.popleft()
-            if not waiting.is_cancelled:
-                self._start(waiting)
+        self._start_waiting()
         post.attempt = None
         if post.is_cancelled:
             return

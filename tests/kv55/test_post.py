@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.kv55 import post
 from govi_server.kv55.gateway import IPoster
-from govi_server.kv55.post import IDLE_TIMEOUT, MAX_CONNECTIONS, Poster
+from govi_server.kv55.post import IDLE_TIMEOUT, MAX_CONNECTING, MAX_CONNECTIONS, Poster
 from govi_server.kv55.post_connection import (
     BODY_TIMEOUT,
     MAX_HEAD_BYTES,
@@ -107,6 +107,14 @@ class PosterTests(SynchronousTestCase):
         """A Poster provides IPoster."""
         self.assertTrue(IPoster.providedBy(self.poster))
 
+    def test_refused_connections(self) -> None:
+        """When connections are refused, the POSTs that wait try in turn."""
+        results = [self.poster.post(b"") for _ in range(2 * MAX_CONNECTING)]
+        for result in results:
+            self.endpoint.refuse()
+            self.assert_fails(result, "connection refused")
+        self.assertEqual(self.endpoint.pending, [])
+
     def test_request(self) -> None:
         """A POST has the path, the host and the length."""
         result = self.poster.post(b"<a/>", "gzip")
@@ -170,8 +178,9 @@ class PosterTests(SynchronousTestCase):
         self.assertEqual(len(self.endpoint.pending), 1)
 
     def test_concurrent_posts_are_bounded(self) -> None:
-        """Further POSTs wait for one of MAX_CONNECTIONS; cancelled ones are not sent."""
+        """Few connections are opened at a time; further POSTs wait for one of MAX_CONNECTIONS, unless cancelled."""
         results = [self.poster.post(b"<%d/>" % n) for n in range(MAX_CONNECTIONS + 3)]
+        self.assertEqual(len(self.endpoint.pending), MAX_CONNECTING)
         peers = [self.endpoint.accept() for _ in range(MAX_CONNECTIONS)]
         self.assertEqual(self.endpoint.pending, [])
         results[MAX_CONNECTIONS].cancel()
