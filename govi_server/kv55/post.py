@@ -34,6 +34,9 @@ IDLE_TIMEOUT = 4
 """Seconds until an idle connection is closed, before most servers would close it under the next POST (Apache after
 5 s). Shorter than the interval of the checks of /ready, which so find out whether the gateway accepts connections."""
 
+MAX_CLOSED_IN_TURN = 20
+"""Idle connections that are closed in one turn of the reactor."""
+
 CONNECT_TIMEOUT = 5.0
 """Seconds."""
 
@@ -201,10 +204,12 @@ class Poster:
         """Close the connections that have been idle for too long; also if the clock was set back."""
         self._idle_check = None
         now = self._reactor.seconds()
-        self._close_idle(sum(not 0 <= now - since < IDLE_TIMEOUT for since in self._idle.values()))
+        expired = sum(not 0 <= now - since < IDLE_TIMEOUT for since in self._idle.values())
+        self._close_idle(min(expired, MAX_CLOSED_IN_TURN))
         if self._idle:
-            since = next(iter(self._idle.values()))
-            self._idle_check = self._reactor.callLater(since + IDLE_TIMEOUT - now, self._check_idle)
+            remaining = next(iter(self._idle.values())) + IDLE_TIMEOUT - now
+            delay = 0 if expired > MAX_CLOSED_IN_TURN else remaining
+            self._idle_check = self._reactor.callLater(delay, self._check_idle)
 
     def _close_idle(self, n: int) -> None:
         """Close the n connections that have been idle longest."""

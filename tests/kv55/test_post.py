@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.kv55 import post
 from govi_server.kv55.gateway import IPoster
-from govi_server.kv55.post import IDLE_TIMEOUT, MAX_CONNECTING, MAX_CONNECTIONS, Poster
+from govi_server.kv55.post import IDLE_TIMEOUT, MAX_CLOSED_IN_TURN, MAX_CONNECTING, MAX_CONNECTIONS, Poster
 from govi_server.kv55.post_connection import (
     BODY_TIMEOUT,
     MAX_HEAD_BYTES,
@@ -167,6 +167,19 @@ class PosterTests(SynchronousTestCase):
         for _, peer in peers:
             peer.lose()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_few_idle_connections_are_closed_in_a_turn(self) -> None:
+        """Of many connections that have been idle for too long, few are closed in a turn, the others in the next."""
+        posted = [self.posted() for _ in range(2 * MAX_CLOSED_IN_TURN + 1)]
+        for _, peer in posted:
+            peer.send(OK)
+        (check,) = self.clock.getDelayedCalls()
+        check.cancel()
+        self.clock.advance(IDLE_TIMEOUT)
+        check.func()
+        self.assertEqual(sum(peer.is_closed for _, peer in posted), MAX_CLOSED_IN_TURN)
+        self.clock.advance(0)
+        self.assertTrue(all(peer.is_closed for _, peer in posted))
 
     def test_connection_to_another_address_is_not_used(self) -> None:
         """When the address changes, idle connections are closed."""
