@@ -4,8 +4,11 @@ BIN = .venv/bin
 # The simulator's ZeroMQ address in run-feed.
 FEED = tcp://127.0.0.1:7817
 
-.PHONY: run run-feed test test-units test-integration test-browser test-contract configuration examples screenshots \
-    bench bench-quick check pin clean
+# Programs started by tests write bytecode; otherwise each would compile the whole package.
+export PYTHONDONTWRITEBYTECODE =
+
+.PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract configuration examples \
+    screenshots bench bench-hits bench-live bench-quick lint check pin clean
 
 run: .venv/ready  ## Serve the demo on port 8080.
 	$(BIN)/twistd --nodaemon --pidfile= govi-cache
@@ -15,8 +18,6 @@ run-feed: .venv/ready  ## Serve the simulator's live feed on port 8080, over Zer
 	$(BIN)/twistd --nodaemon --pidfile= govi-simulator --feed $(FEED) & simulator=$$!; \
 	$(BIN)/twistd --nodaemon --pidfile= govi-cache --feed $(FEED) & cache=$$!; wait $$cache
 
-# Programs started by tests write bytecode; otherwise each would compile the whole package.
-test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/ready  ## Run the unit tests and, in parallel, the integration tests, which mostly wait.
 	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-units test-integration
 
@@ -25,6 +26,9 @@ test-units: .venv/ready
 
 test-integration: .venv/ready
 	$(BIN)/pytest tests/integration
+
+test-trial: .venv/ready
+	$(BIN)/python -m twisted.trial --temp-directory=.venv/trial tests
 
 test-browser: .venv/browser  ## Test the pages in Chromium (apt install chromium).
 	$(BIN)/pytest tests/browser
@@ -41,17 +45,24 @@ examples: .venv/ready  ## Write the example responses of /docs, govi_server/open
 screenshots: .venv/browser  ## Take the screenshots in docs/images.
 	$(BIN)/python -m tests.browser.screenshots docs/images
 
-bench: .venv/ready  ## Measure the cost of a response, also of other installed servers; takes ten minutes.
+bench: .venv/ready bench-hits bench-live  ## Measure the cost of a response, also of other installed servers.
+
+bench-hits: .venv/ready  ## The part of the benchmark with repeated requests; takes ten minutes.
 	$(BIN)/python bench/hits.py --write bench/results.md
 
-bench-quick: .venv/ready  ## A shorter benchmark, in a minute.
-	$(BIN)/python bench/hits.py --quick
+bench-live: .venv/ready  ## The part of the benchmark with random stops under a live feed; takes half an hour.
+	$(BIN)/python bench/live.py --write bench/results.md
 
-check: .venv/ready  ## Check style and types, and run the unit tests with trial.
+bench-quick: .venv/ready  ## A shorter benchmark, in two minutes.
+	$(BIN)/python bench/hits.py --quick
+	$(BIN)/python bench/live.py --quick
+
+check: lint test-trial  ## Check style and types, and run the unit tests with trial.
+
+lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m twisted.trial --temp-directory=.venv/trial tests
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "govi-cache needs Python 3.11 or newer: make PYTHON=python3.11")'

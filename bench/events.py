@@ -75,7 +75,7 @@ def send_requests(port: int, pipe: Connection) -> None:
 
 def changes(server: Running, publisher: zmq.Socket[bytes], count: int, n: int) -> None:
     """Measure n changes with count streams."""
-    rows = Rows(None, 1, PASSTIMES)
+    rows = Rows(1)
 
     def publish(minutes_late: int) -> None:
         publisher.send_multipart(

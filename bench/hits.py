@@ -1,4 +1,4 @@
-"""Measures the cost of a response, and that of the same response by other servers: make bench.
+"""Measures the cost of a response, and that of the same response by other servers: make bench-hits.
 
     python bench/hits.py [--quick] [--write FILE.md]
 
@@ -11,7 +11,6 @@ peers.py.
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -20,11 +19,11 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 
 from load import HitWatch, Load, raise_file_limit, request_all, request_each, wrk
-from peers import CLIENT, CORES, FIRST_PORT, PEERS, Running, govi_cache, peer, running_server
+from peers import CLIENT, CORES, FIRST_PORT, HERE, NGINX_WITH_LOG, PEERS, Running, govi_cache, peer, running_server
+from report import Report
 
 DEMO = "/kv55/57330430"
 REFERENCE = "nginx proxy_cache"
@@ -39,38 +38,22 @@ HIT = "/kv55/57330000"
 """The path of an empty board."""
 
 
-class Report:
-    """The printed results, and their text for a file."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def line(self, line: str = "") -> None:
-        """Print and add a line."""
-        print(line, flush=True)
-        self.text += f"{line}\n"
-
-    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print and add a table."""
-        self.line(f"\n## {title}\n")
-        for row in (head, ["---"] * len(head), *rows):
-            self.line(f"| {' | '.join(row)} |")
-
-
-def rounds(servers: Sequence[Running], path: str, n: int, seconds: float, **options: bool) -> dict[str, list[Load]]:
+def rounds(
+    servers: Sequence[Running], path: str, n: int, seconds: float, close: bool = False
+) -> dict[str, list[Load]]:
     """Load the servers in turn; return their loads by name."""
     for server in servers:
-        wrk(server, path, 1, **options)  # warm up
+        wrk(server, path, 1, close=close)  # warm up
     loads: dict[str, list[Load]] = {server.name: [] for server in servers}
     for _ in range(n):
         for server in servers:
-            loads[server.name].append(wrk(server, path, seconds, **options))
+            loads[server.name].append(wrk(server, path, seconds, close=close))
     return loads
 
 
-def report_costs(report: Report, title: str, results: dict[str, list[Load]]) -> None:
+def report_costs(report: Report, title: str, results: dict[str, list[Load]], reference: str = REFERENCE) -> None:
     """Add a table of costs, and of their ratios to those of govi-cache and of the reference."""
-    references = ("govi-cache", REFERENCE)
+    references = ("govi-cache", reference)
     rows = []
     for name, loads in results.items():
         cost = statistics.median(load.cost for load in loads)
@@ -107,23 +90,34 @@ def peers(report: Report, folder: Path, quick: bool) -> None:
 
 
 def statistics_cost(report: Report, folder: Path, quick: bool) -> None:
-    """Measure the cost of the statistics of a hit."""
+    """Measure hits with the statistics log, without it, and without statistics; beside them nginx with its log."""
+    variants: tuple[tuple[str, list[str], Path | None], ...] = (
+        ("govi-cache with its statistics log", [f"--statistics={folder / 'statistics.log'}"], None),
+        ("govi-cache without the log", [], None),
+        ("govi-cache without statistics", [], HERE / "without_statistics.py"),
+    )
     with ExitStack() as running:
         servers = [
             running.enter_context(
-                govi_cache(folder, FIRST_PORT + 10 * is_without, path=DEMO, without_statistics=is_without)
+                govi_cache(folder, FIRST_PORT + 10 * i, *options, path=DEMO, name=name, twistd=twistd)
             )
-            for is_without in (False, True)
+            for i, (name, options, twistd) in enumerate(variants)
         ]
-        with_statistics, without = rounds(servers, DEMO, 2 if quick else 15, 1).values()
-    differences = [(a.cost - b.cost) * 1e6 for a, b in zip(with_statistics, without, strict=True)]
+        if NGINX_WITH_LOG.is_installed:
+            servers.append(
+                running.enter_context(peer(NGINX_WITH_LOG, FIRST_PORT + 30, servers[0].port, DEMO, folder))
+            )
+        results = rounds(servers, DEMO, 2 if quick else 15, 1)
+    with_log = next(iter(results.values()))
     rows = []
-    for title, pick in (("median", statistics.median), ("least", min)):
-        a, b = (pick([load.cost for load in loads]) * 1e6 for loads in (with_statistics, without))
+    for name, loads in results.items():
+        costs = [load.cost * 1e6 for load in loads]
+        less = statistics.median((a.cost - b.cost) * 1e6 for a, b in zip(with_log, loads, strict=True))
         rows.append(
-            (title, f"{a:.1f}", f"{b:.1f}", f"{a - b if pick is min else statistics.median(differences):.1f}")
+            (name, f"{statistics.median(costs):.1f}", f"{min(costs):.1f}", f"{less:.1f}", _ratio(with_log, loads))
         )
-    report.table("Statistics of a hit, us", ("", "with", "without", "difference"), rows)
+    head = ("server", "us/response", "least", "with the log less this, us", "with the log to this")
+    report.table("Statistics of a hit", head, rows)
 
 
 def sizes(report: Report, folder: Path, quick: bool) -> None:
@@ -273,17 +267,6 @@ def counts(gateway: Running) -> dict[str, float]:
     return document
 
 
-def machine() -> str:
-    """Return a description of the machine."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return (
-        f"{datetime.now(UTC):%Y-%m-%d}; {cpu}, {len(CORES)} cores, load {os.getloadavg()[0]:.1f} before; "
-        f"Linux {platform.release().partition('-')[0]}; Python {platform.python_version()}; "
-        f"servers on core {CORES[0]}, wrk on {CORES[-1]}"
-    )
-
-
 PARTS: dict[str, Callable[[Report, Path, bool], None]] = {
     "peers": peers,
     "statistics": statistics_cost,
@@ -304,15 +287,13 @@ def main() -> None:
     if len(CORES) < 2:
         parser.error("two cores are required, for servers and load")
     raise_file_limit()
-    report = Report()
-    report.line("# The cost of a response\n")
-    report.line(f"By `make {'bench-quick' if options.quick else 'bench'}`. {machine()}.")
+    report = Report("The cost of a response", f"By `make {'bench-quick' if options.quick else 'bench-hits'}`.")
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)  # varnish runs as its own user
         for part in options.part or (part for part in PARTS if not (options.quick and part == "boards")):
             PARTS[part](report, Path(folder), options.quick)
     if options.write:
-        Path(options.write).write_text(report.text)
+        report.write(Path(options.write))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Each runs on the first available core; the load runs on the last one.
 """
 
 import getpass
+import json
 import os
 import shutil
 import signal
@@ -26,17 +27,21 @@ NGINX = """
 user {user}; worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 20000; }}
 http {{
-    access_log off; keepalive_requests 100000000; keepalive_timeout 60s; default_type text/xml;
+    access_log {access_log}; keepalive_requests 100000000; keepalive_timeout 60s; default_type text/xml;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
     proxy_cache_path {folder}/cache keys_zone=boards:10m;
+    upstream govi {{ server 127.0.0.1:{govi}; keepalive 8; }}
     server {{ listen 127.0.0.1:{port} backlog=1024; {location} }}
 }}
 """
 PROXY_CACHE = """location / {{
-    proxy_pass http://127.0.0.1:{govi};
-    proxy_cache boards; proxy_cache_valid 200 1h; proxy_ignore_headers Cache-Control;
+    proxy_pass http://govi; proxy_http_version 1.1; proxy_set_header Connection "";
+    proxy_cache boards; proxy_cache_valid 200 {valid}; proxy_ignore_headers Cache-Control;
 }}"""
+BUFFERED_LOG = "access.log combined buffer=64k flush=1s"
+"""nginx's access log as it is configured where it is busy."""
+
 VARNISH = """vcl 4.1;
 backend default {{ .host = "127.0.0.1"; .port = "{govi}"; }}
 sub vcl_backend_response {{ set beresp.ttl = 1h; }}
@@ -59,13 +64,16 @@ class Peer:
 
 ACCESS_LOG = "with its access log"
 
+NGINX_WITH_LOG = Peer(f"nginx proxy_cache {ACCESS_LOG}", "nginx", "apt install nginx-light")
+UVICORN = Peer("uvicorn (uvloop, httptools)", "uvicorn", "pip install 'uvicorn[standard]'")
+
 PEERS = (
     Peer("govi-cache"),
     Peer("nginx proxy_cache", "nginx", "apt install nginx-light"),
     Peer("nginx from a file", "nginx", "apt install nginx-light"),
     Peer("varnish", "varnishd", "apt install varnish"),
     Peer("granian", "granian", "pip install granian"),
-    Peer("uvicorn (uvloop, httptools)", "uvicorn", "pip install 'uvicorn[standard]'"),
+    UVICORN,
     Peer("uvicorn with its access log, the default", "uvicorn", "pip install 'uvicorn[standard]'"),
     Peer("aiohttp", "aiohttp", "pip install aiohttp"),
     Peer("twisted.web"),
@@ -133,27 +141,40 @@ def running_server(
 
 
 def govi_cache(
-    folder: Path, port: int, *options: str, path: str, without_statistics: bool = False
+    folder: Path, port: int, *options: str, path: str, name: str = "govi-cache", twistd: Path | None = None
 ) -> AbstractContextManager[Running]:
-    """Run govi-cache in a context, by default with the demo."""
-    twistd = (
-        [str(HERE / "without_statistics.py")]
-        if without_statistics
-        else [str(Path(sys.executable).with_name("twistd"))]
-    )
+    """Run govi-cache in a context, by default with the demo. twistd: a program to run instead of it."""
+    twistd = twistd or Path(sys.executable).with_name("twistd")
     endpoints = [
         f"--listen=tcp:{port}:interface=127.0.0.1",
         f"--admin=tcp:{port + 1}:interface=127.0.0.1",
         f"--callback=tcp:{port + 2}:interface=127.0.0.1",
     ]
-    name = "govi-cache without statistics" if without_statistics else "govi-cache"
-    command = [sys.executable, *twistd, "--nodaemon", "--pidfile=", "govi-cache", *endpoints, *options]
+    command = [sys.executable, str(twistd), "--nodaemon", "--pidfile=", "govi-cache", *endpoints, *options]
     return running_server(name, port, command, folder, path)
+
+
+def nginx(name: str, folder: Path, port: int, location: str, govi: int, path: str) -> AbstractContextManager[Running]:
+    """Run nginx in a context. location: its configuration of /; govi: the port of govi-cache."""
+    access_log = f"{folder / BUFFERED_LOG}" if ACCESS_LOG in name else "off"
+    config = folder / "nginx.conf"
+    config.write_text(
+        NGINX.format(
+            user=getpass.getuser(), folder=folder, port=port, location=location, govi=govi, access_log=access_log
+        )
+    )
+    return running_server(name, port, ["nginx", "-p", str(folder), "-c", str(config)], folder, path)
+
+
+def uvicorn(name: str, folder: Path, port: int, app: str, path: str) -> AbstractContextManager[Running]:
+    """Run uvicorn in a context. app: a module of this directory and its application."""
+    command = [sys.executable, "-m", "uvicorn", "--port", str(port), "--loop", "uvloop", "--http", "httptools", app]
+    log = () if ACCESS_LOG in name else ("--no-access-log",)
+    return running_server(name, port, [*command, *log], folder, path)
 
 
 def peer(server: Peer, port: int, govi: int, path: str, folder: Path) -> AbstractContextManager[Running]:
     """Run another server in a context; it serves the response of govi-cache to a path."""
-    python = [sys.executable]
     body = urllib.request.urlopen(f"http://127.0.0.1:{govi}{path}").read()
     directory = folder / f"{port}"
     directory.mkdir()
@@ -163,19 +184,46 @@ def peer(server: Peer, port: int, govi: int, path: str, folder: Path) -> Abstrac
     os.environ["BENCH_BODY"] = str(file)
     kind = server.name.split()[0]
     if kind == "nginx":
-        location = PROXY_CACHE.format(govi=govi) if "proxy" in server.name else f"root {directory};"
-        conf = directory / "nginx.conf"
-        conf.write_text(NGINX.format(user=getpass.getuser(), folder=directory, port=port, location=location))
-        command = ["nginx", "-p", str(directory), "-c", str(conf)]
-    elif kind == "varnish":
+        location = PROXY_CACHE.format(valid="1h") if "proxy" in server.name else f"location / {{ root {directory}; }}"
+        return nginx(server.name, directory, port, location, govi, path)
+    if kind == "uvicorn":
+        return uvicorn(server.name, directory, port, "constant:app", path)
+    if kind == "varnish":
         vcl = directory / "default.vcl"
         vcl.write_text(VARNISH.format(govi=govi))
         command = ["varnishd", "-F", "-n", str(directory / "varnish"), "-a", f"127.0.0.1:{port}", "-f", str(vcl)]
     elif kind == "granian":
-        command = [*python, "-m", "granian", "--interface", "asgi", "--port", str(port), "constant:app", "--no-ws"]
-    elif kind == "uvicorn":
-        command = [*python, "-m", "uvicorn", "--port", str(port), "--loop", "uvloop", "--http", "httptools"]
-        command += ["constant:app", *(() if ACCESS_LOG in server.name else ("--no-access-log",))]
+        command = [
+            sys.executable,
+            "-m",
+            "granian",
+            "--interface",
+            "asgi",
+            "--port",
+            str(port),
+            "constant:app",
+            "--no-ws",
+        ]
     else:
-        command = [*python, str(HERE / "constant.py"), server.name, str(port)]
-    return running_server(server.name, port, command, folder, path)
+        command = [sys.executable, str(HERE / "constant.py"), server.name, str(port)]
+    return running_server(server.name, port, command, directory, path)
+
+
+def nginx_for_5_seconds(folder: Path, port: int, govi: int) -> AbstractContextManager[Running]:
+    """Run nginx in a context: a cache of 5 s, with its access log, in front of govi-cache."""
+    name = f"nginx proxy_cache 5 s {ACCESS_LOG}"
+    return nginx(name, folder, port, PROXY_CACHE.format(valid="5s"), govi, "/docs")
+
+
+def uvicorn_with_documents(
+    folder: Path, port: int, govi: int, paths: Sequence[str], accept: str
+) -> AbstractContextManager[Running]:
+    """Run uvicorn in a context, without a log: it serves the responses of govi-cache to these paths from a dict."""
+    bodies = {}
+    for path in paths:
+        request = urllib.request.Request(f"http://127.0.0.1:{govi}{path}", headers={"Accept": accept})
+        bodies[path] = urllib.request.urlopen(request).read().decode()
+    file = folder / "documents.json"
+    file.write_text(json.dumps({"type": accept, "bodies": bodies}))
+    os.environ["BENCH_DOCUMENTS"] = str(file)
+    return uvicorn("uvicorn, documents in a dict", folder, port, "documents:app", paths[0])

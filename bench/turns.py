@@ -8,12 +8,7 @@ a board every 10 ms. Loopback only; the server is stopped at the end.
 """
 
 import argparse
-import gzip
 import http.client
-import os
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -22,10 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-from ingest import LABELS, RECORD
+from peers import FIRST_PORT, Running, govi_cache
+from rows import (
+    calendar_tables,
+    journey_stop_type,
+    kv7_message,
+    kv8_message,
+    line_tables,
+    passtime_row,
+    planned_row,
+    planned_table,
+    stop_tables,
+)
 
 from govi_server.departures.times import local_timestamp, write_time
-from govi_server.kv78turbo import ctx
 from govi_server.runtime.clock import LOCAL_ZONE
 
 STOPS_PER_JOURNEY = 20
@@ -63,115 +68,34 @@ class Town:
         return f"OWN_77_L{line}_{1000 + nth}_0"
 
     def write_timetable(self) -> None:
-        """Write KV7: a group for each line."""
-        stamp = local_timestamp(self.now)
-        areas = [f"Area{n}" for n in range(self.stops // 10)]
-        points = [
-            (
-                "ALGEMEEN",
-                code,
-                f"Town {n % 500}, Stop {n}",
-                f"Town {n % 500}",
-                str(100000 + n % 70 * 1000),
-                str(400000 + n // 70 * 1000),
-                areas[n % len(areas)],
-            )
-            for n, code in enumerate(self.codes)
-        ]
-        tables: list[ctx.Table] = [
-            (
-                "TIMINGPOINT",
-                (
-                    "DataOwnerCode",
-                    "TimingPointCode",
-                    "TimingPointName",
-                    "TimingPointTown",
-                    "LocationX_EW",
-                    "LocationY_NS",
-                    "StopAreaCode",
-                ),
-                points,
-            ),
-            (
-                "USERTIMINGPOINT",
-                ("DataOwnerCode", "UserStopCode", "TimingPointCode"),
-                [("OWN", code, code) for code in self.codes],
-            ),
-            (
-                "LINE",
-                ("DataOwnerCode", "LinePlanningNumber", "LinePublicNumber", "LineName", "TransportType"),
-                [("OWN", f"L{n}", str(n), f"Line {n}", "BUS") for n in range(self.n_lines)],
-            ),
-        ]
-        (self.folder / "0-points.ctx").write_bytes(ctx.write("KV7turbo_planning", "OWN", stamp, tables))
-        days = [(self.today + timedelta(n)).isoformat() for n in range(-1, 3)]
-        calendar: list[ctx.Table] = [
-            ("LOCALSERVICEGROUP", ("DataOwnerCode", "LocalServiceLevelCode"), [("OWN", "77")]),
-            (
-                "LOCALSERVICEGROUPVALIDITY",
-                ("DataOwnerCode", "LocalServiceLevelCode", "OperationDate"),
-                [("OWN", "77", day) for day in days],
-            ),
-        ]
-        (self.folder / "1-calendar.ctx").write_bytes(ctx.write("KV7turbo_calendar", "OWN", stamp, calendar))
-        labels = (
-            "DataOwnerCode",
-            "LocalServiceLevelCode",
-            "LinePlanningNumber",
-            "JourneyNumber",
-            "FortifyOrderNumber",
-            "UserStopOrderNumber",
-            "UserStopCode",
-            "JourneyPatternCode",
-            "LineDirection",
-            "DestinationCode",
-            "TargetArrivalTime",
-            "TargetDepartureTime",
-            "JourneyStopType",
-            "IsTimingStop",
-        )
-        rows = []
+        """Write KV7: names, a calendar, and planned passtimes."""
+        lines = [f"L{n}" for n in range(self.n_lines)]
+        planned = []
         for line in range(self.n_lines):
             for nth in range(JOURNEYS_PER_LINE * self.planned):
                 for order in range(STOPS_PER_JOURNEY):
                     when = write_time(self.seconds + 300 + nth * 360 + order * 120)
-                    kind = "FIRST" if order == 0 else "LAST" if order == STOPS_PER_JOURNEY - 1 else "INTERMEDIATE"
-                    rows.append(
-                        (
-                            "OWN",
-                            "77",
-                            f"L{line}",
-                            str(1000 + nth),
-                            "0",
-                            str(order + 1),
-                            self.code(line, order),
-                            "900",
-                            "1",
-                            "D1",
-                            when,
-                            when,
-                            kind,
-                            "1",
-                        )
-                    )
-        (self.folder / "2-planned.ctx").write_bytes(
-            ctx.write("KV7turbo_planning", "OWN", stamp, [("LOCALSERVICEGROUPPASSTIME", labels, rows)])
-        )
+                    stop_type = journey_stop_type(order + 1, STOPS_PER_JOURNEY)
+                    code = self.code(line, order)
+                    planned.append(planned_row("OWN", "77", f"L{line}", 1000 + nth, order + 1, code, when, stop_type))
+        messages = {
+            "0-points": [*stop_tables("OWN", self.codes), *line_tables("OWN", lines)],
+            "1-calendar": calendar_tables("OWN", "77", self.today - timedelta(1), 4),
+            "2-planned": [planned_table(planned)],
+        }
+        for name, tables in messages.items():
+            (self.folder / f"{name}.ctx").write_bytes(kv7_message("OWN", self.now, tables))
 
     def messages(self) -> list[bytes]:
         """Return KV8, a message for each line."""
-        columns = {label: i for i, label in enumerate(LABELS.split("|"))}
         stamp = local_timestamp(self.now)
-        head = f"\\GKV8turbo_passtimes|KV8turbo_passtimes|bench|||UTF-8|0.1|{stamp}|\ufeff\n"
         messages = []
         for line in range(self.n_lines):
-            lines = [head + "\\TDATEDPASSTIME|DATEDPASSTIME|start object", "\\L" + LABELS]
+            rows = []
             for nth in range(JOURNEYS_PER_LINE):
                 for order in range(STOPS_PER_JOURNEY):
                     planned = self.seconds + 300 + nth * 360 + order * 120
-                    kind = "FIRST" if order == 0 else "LAST" if order == STOPS_PER_JOURNEY - 1 else "INTERMEDIATE"
-                    fields = RECORD.split("|")
-                    for label, value in {
+                    values = {
                         "OperationDate": self.today.isoformat(),
                         "JourneyNumber": str(1000 + nth),
                         "LocalServiceLevelCode": "77",
@@ -181,15 +105,14 @@ class Town:
                         "UserStopCode": self.code(line, order),
                         "TimingPointCode": self.code(line, order),
                         "LastUpdateTimeStamp": stamp,
-                        "JourneyStopType": kind,
+                        "JourneyStopType": journey_stop_type(order + 1, STOPS_PER_JOURNEY),
                         "TargetArrivalTime": write_time(planned),
                         "TargetDepartureTime": write_time(planned),
                         "ExpectedArrivalTime": write_time(planned + 60),
                         "ExpectedDepartureTime": write_time(planned + 60),
-                    }.items():
-                        fields[columns[label]] = value
-                    lines.append("|".join(fields))
-            messages.append(gzip.compress("\n".join([*lines, ""]).encode(), 1))
+                    }
+                    rows.append(passtime_row(values))
+            messages.append(kv8_message(rows, self.now))
         return messages
 
     def requests(self) -> dict[str, tuple[str, dict[str, str]]]:
@@ -234,13 +157,6 @@ class Town:
         }
 
 
-def free_port() -> int:
-    """Return a free port."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 class Watch(threading.Thread):
     """A client that requests a board every 10 ms; worst: its longest wait in seconds."""
 
@@ -270,12 +186,6 @@ def get(port: int, path: str, headers: dict[str, str]) -> tuple[int, int, float]
     return response.status, len(body), time.perf_counter() - began
 
 
-def cpu(pid: int) -> float:
-    """Return the processor time of a process in seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def main() -> None:
     """Start the server, measure, and stop it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -284,8 +194,9 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--at-once", type=int, default=30)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        directory = Path(folder, "kv7")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        directory = folder / "kv7"
         directory.mkdir()
         town = Town(options.stops, options.planned, directory)
         town.write_timetable()
@@ -293,41 +204,20 @@ def main() -> None:
         publisher = zmq.Context().socket(zmq.PUB)
         publisher.set_hwm(100_000)
         feed_port = publisher.bind_to_random_port("tcp://127.0.0.1")
-        port, admin = free_port(), free_port()
-        command = [
-            os.path.join(os.path.dirname(sys.executable), "twistd"), "-n", "--pidfile=", "govi-cache",
-            "--listen", f"tcp:{port}:interface=127.0.0.1", "--admin", f"tcp:{admin}:interface=127.0.0.1",
-            "--callback", f"tcp:{free_port()}:interface=127.0.0.1", "--source", "kv78turbo",
-            "--feed", f"tcp://127.0.0.1:{feed_port}", "--timetable", str(directory),
-            "--statistics", os.path.join(folder, "statistics.log"), "--snapshot", os.path.join(folder, "snapshot"),
-        ]  # fmt: skip
-        log_path = os.path.join(folder, "log")
-        with open(log_path, "w") as log:
-            server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+        arguments = (
+            "--source=kv78turbo", f"--feed=tcp://127.0.0.1:{feed_port}", f"--timetable={directory}",
+            f"--statistics={folder / 'statistics.log'}", f"--snapshot={folder / 'snapshot'}",
+        )  # fmt: skip
         try:
-            measure(server.pid, port, admin, town, messages, publisher, options)
+            with govi_cache(folder, FIRST_PORT, *arguments, path="/lastupdate") as server:
+                measure(server, town, messages, publisher, options)
         finally:
-            server.terminate()
-            server.wait(30)
-            print(Path(log_path).read_text()[-6000:])
+            print(next(folder.glob("govi-cache*.log")).read_text()[-6000:])
 
 
-def measure(
-    pid: int,
-    port: int,
-    admin: int,
-    town: Town,
-    messages: list[bytes],
-    publisher: Any,
-    options: argparse.Namespace,
-) -> None:
+def measure(server: Running, town: Town, messages: list[bytes], publisher: Any, options: argparse.Namespace) -> None:
     """Load the feed, and print a table of requests."""
-    while True:
-        try:
-            get(port, "/lastupdate", {})
-            break
-        except OSError:
-            time.sleep(0.1)
+    port, admin = server.port, server.port + 1
     good = Watch(port, "/openapi.json")
     good.path = f"/kv55/{town.codes[0]}"
     good.start()
@@ -349,11 +239,11 @@ def measure(
     print("| request | path bytes | status | kB | seconds | processor s | longest wait of another client, ms |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, (path, headers) in requests.items():
-        good.worst, before = 0.0, cpu(pid)
+        good.worst, before = 0.0, server.cpu()
         status, size, seconds = get(port, path, headers)
         time.sleep(0.1)
         print(
-            f"| {name} | {len(path)} | {status} | {size / 1000:.0f} | {seconds:.2f} | {cpu(pid) - before:.2f} | "
+            f"| {name} | {len(path)} | {status} | {size / 1000:.0f} | {seconds:.2f} | {server.cpu() - before:.2f} | "
             f"{good.worst * 1000:.0f} |",
             flush=True,
         )
@@ -366,7 +256,7 @@ def measure(
         if name not in requests:
             continue
         path, headers = requests[name]
-        good.worst, before, began = 0.0, cpu(pid), time.perf_counter()
+        good.worst, before, began = 0.0, server.cpu(), time.perf_counter()
         threads = [threading.Thread(target=get, args=(port, path, headers)) for _ in range(options.at_once)]
         for thread in threads:
             thread.start()
@@ -374,7 +264,7 @@ def measure(
             thread.join()
         print(
             f"| {options.at_once} x {name} at once | | | | {time.perf_counter() - began:.2f} | "
-            f"{cpu(pid) - before:.2f} | {good.worst * 1000:.0f} |",
+            f"{server.cpu() - before:.2f} | {good.worst * 1000:.0f} |",
             flush=True,
         )
     for line in http_text(admin, "/metrics").splitlines():

@@ -3,7 +3,6 @@
 Longer than other modules, since every component is made here, each in a few lines.
 """
 
-import gc
 import os
 from typing import Any, cast
 
@@ -54,6 +53,7 @@ from govi_server.pages.front_page import SourceDescription
 from govi_server.request_handler import RequestHandler
 from govi_server.runtime.clock import ClockWatch
 from govi_server.runtime.cooperative import CooperativeRunner
+from govi_server.runtime.garbage_collection import GarbageCollection
 from govi_server.runtime.log_file import LogFile
 from govi_server.runtime.ordered_services import Drain, Observers, OrderedMultiService
 from govi_server.runtime.program import Program
@@ -81,11 +81,6 @@ MAX_CALLBACK_CONNECTIONS = 1024
 HEALTH_INTERVAL = 10.0
 """Seconds between health checks, which determine when a failure began."""
 
-GC_OLD_THRESHOLD = 100
-"""Collections of the middle generation before the garbage collector scans all objects; Python's default is 10. With
-5,000 requests in flight, a full scan pauses the server for a third of a second, and frees little: connections leave
-nothing to it (tests/http/test_release.py), only each new connection to a gateway does, some kilobytes."""
-
 log = Logger()
 
 
@@ -98,7 +93,6 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
     stops listening and drains; then the last snapshot is written, the operators' endpoints close, the sources and
     their callback endpoints stop, and finally the statistics log is closed.
     """
-    gc.set_threshold(*gc.get_threshold()[:2], GC_OLD_THRESHOLD)
     if config.admin.probe and not is_timing_point_code(config.admin.probe):
         raise ConfigError(
             f"admin.probe: invalid TimingPointCode {shown(config.admin.probe)} (expected {TIMING_POINT_CODE_FORMAT})"
@@ -112,6 +106,7 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
     if isinstance(reactor, ReactorBase):  # tests use other clocks
         components.turns = TurnWatch(reactor)
         services.addService(components.turns)
+        services.addService(GarbageCollection(reactor))
     if config.statistics.file:
         path = os.path.abspath(config.statistics.file)  # twistd changes its directory before the file is opened
         components.statistics = StatisticsLog(
@@ -193,6 +188,8 @@ def add_modules(
             assert components.feed is not None
             _add_module(modules, Kv55Feed(name, components.feed, _license(settings)))
             log.info("/{name}: departures from the KV78turbo feed", name=name)
+            if settings.callback != ModuleSettings().callback:
+                log.warn("{key}: not used by source 'kv78turbo'", key=setting_name(f"modules.{name}.callback"))
         else:
             gateway = _add_gateway(services, name, settings, config, components.server, reactor)
             breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.description)
@@ -247,7 +244,7 @@ def _add_feed(services: OrderedMultiService, config: Config, runner: Cooperative
         subscriber=settings.subscriber,
         passtimes=settings.passtimes,
         timetable=settings.planning,
-        cache_bytes=config.cache.bytes,
+        cache_bytes=settings.cache.bytes,
         runner=runner,
     )
     if config.is_demo:

@@ -73,6 +73,8 @@ class RequestHandler(FlowControl):
         self.sock = cast(IClientTransport, sock)  # None until connectionMade()
         self._requests_in_turn = 0
         self._discarded_bytes = 0
+        self._is_charged = False
+        """Whether the client was charged for the current request before it was parsed."""
         self._header_section: bytes | None = None
         """The received bytes, if they may be exactly the header section of the current request."""
 
@@ -119,13 +121,15 @@ class RequestHandler(FlowControl):
             if self._respond_from_memo(data):
                 return
             self._header_section = data
-        elif self.connection.is_ending:
+            self._receive(data)
+            self._is_charged = False
+            return
+        if self.connection.is_ending:
             self._discarded_bytes += len(data)
             if self._discarded_bytes > MAX_DISCARDED_BYTES:
                 self.connection.abort()
             return
-        else:
-            self._header_section = None
+        self._header_section = None
         self._receive(data)
 
     def _receive(self, data: bytes) -> None:
@@ -171,13 +175,15 @@ class RequestHandler(FlowControl):
         server, connection, clock = self.server, self.connection, self.server.clock
         if server.draining:
             return False
+        client, memo = connection.client, server.request_memo
+        if header_section not in memo or server.access.seconds_to_wait(client.rate_key) > 0:
+            return False
         received = clock.seconds()
-        response = server.request_memo.lookup(header_section, received, server.headers)
+        response = memo.lookup(header_section, received, server.headers)
         if response is None or len(response.body) > MAX_COPIED_BYTES:
+            self._is_charged = True
             return False
-        client, entry, body = connection.client, response.entry, response.body
-        if server.access.seconds_to_wait(client.rate_key) > 0:
-            return False
+        entry, body = response.entry, response.body
         looked_up = clock.seconds()
         unsent = write_some(self.sock, response.head + body)
         if unsent:
@@ -186,9 +192,7 @@ class RequestHandler(FlowControl):
             self.sock.write(unsent)
         is_sent = not unsent or connection.state is State.SENDING
         sent = clock.seconds() if is_sent else None
-        self.record.add_known_request(
-            client.name, entry, response.status, len(body), response.cache, received, looked_up, sent
-        )
+        self.record.add_known_request(client.name, response.exchange, received, looked_up, sent)
         self.keep_alive = not entry.closes
         if not is_sent:
             return True  # resumeProducing() finishes the request
@@ -226,9 +230,10 @@ class RequestHandler(FlowControl):
         """Route a request to the module for its first path segment; return a Deferred that fires afterwards."""
         method, path = env["request_method"], env["path_info"]
         current_work.set(path[:MAX_PATH])
-        wait = self.server.access.seconds_to_wait(self.server.client(self.connection, env).rate_key)
-        if wait > 0:
-            raise TooManyRequests(wait)
+        if not self._is_charged:
+            wait = self.server.access.seconds_to_wait(self.server.client(self.connection, env).rate_key)
+            if wait > 0:
+                raise TooManyRequests(wait)
         if method not in _KNOWN_METHODS:
             self.send_response("Unknown method\n", "501 Not Implemented")
             return succeed(None)

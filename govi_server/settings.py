@@ -334,7 +334,7 @@ class PasstimeSettings(Struct, frozen=True):
         Count, "Maximum number of passing times; the Netherlands has a few hundred thousand in two hours."
     ] = 4_000_000
     bytes: Annotated[
-        Bytes, "Maximum memory of the passing times, about 600 bytes each; those with long texts need up to 3,000."
+        Bytes, "Maximum memory of the passing times, about 500 bytes each; those with long texts need up to 3,000."
     ] = 2 << 30
     stops: Annotated[Count, "Maximum number of stops, three times those of the Netherlands."] = 200_000
     messages: Annotated[Count, "Maximum number of general messages, each for one stop."] = 100_000
@@ -356,6 +356,16 @@ class PlanningSettings(Struct, frozen=True):
     ] = 500_000
 
 
+class FeedCacheSettings(Struct, frozen=True):
+    """What is remembered of the stops that were requested."""
+
+    bytes: Annotated[
+        Bytes,
+        "Maximum memory of joined passing times and of the parts of documents that are made of them, 40,000 bytes "
+        "for a stop; rendered documents use up to half as much again. The least recently used are evicted.",
+    ] = 256 << 20
+
+
 class FeedSettings(Struct, frozen=True):
     """The live feed KV78turbo, for all modules with source kv78turbo."""
 
@@ -373,6 +383,7 @@ class FeedSettings(Struct, frozen=True):
     limits: FeedLimitSettings = FeedLimitSettings()
     subscriber: SubscriberSettings = SubscriberSettings()
     passtimes: PasstimeSettings = PasstimeSettings()
+    cache: FeedCacheSettings = FeedCacheSettings()
     planning: PlanningSettings = PlanningSettings()
 
 

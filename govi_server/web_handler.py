@@ -1,7 +1,7 @@
 """The interfaces between a connection and the URL modules, and the base class of handlers."""
 
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.interfaces import IAddress
 from zope.interface import Interface
@@ -81,7 +81,7 @@ class ErrorResponse(NamedTuple):
     cache: CacheResult = "none"
 
 
-Fetch = Callable[[Mark], Awaitable[CachedResponse | ErrorResponse]]
+Fetch = Callable[[Mark], Coroutine[Any, Any, CachedResponse | ErrorResponse]]
 """Fetches the data of a response and renders it; marks the phases before rendering."""
 
 
@@ -89,7 +89,7 @@ class Responder(NamedTuple):
     """A parsed request to a cacheable module."""
 
     respond: Callable[[], CachedResponse | ErrorResponse | Fetch]
-    """Returns the cached response, or else the function that fetches it.
+    """Returns the response if it is cached or made with little work, or else the function that fetches it.
 
     The fast path also calls it, for each repetition of the request, and falls back to the slow path unless it returns
     a CachedResponse. So nothing is fetched before the request has passed the client's limits.

@@ -6,6 +6,7 @@
 import gzip
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path as File
 from typing import Any, cast
@@ -39,6 +40,15 @@ SOURCES: dict[str, dict[str, Any]] = {
 }
 """Settings of each source of departures."""
 
+TOWN = Town()
+
+
+@lru_cache(maxsize=4)
+def messages(now: float) -> list[tuple[str, bytes]]:
+    """Return the envelopes and payloads of all messages about the town at a moment, in epoch seconds."""
+    steps = TownFeed(TOWN, lambda: now).steps(0)
+    return [(message.envelope, gzip.compress(message.ctx, 1)) for message in chain.from_iterable(steps)]
+
 
 class Program:
     """All modules of the program behind a server; their services are not started.
@@ -62,16 +72,15 @@ class Program:
         application.add_modules(
             OrderedMultiService(), self.modules, load(None, SOURCES[source]), self.components, self.clock
         )
-        town = Town()
         if self.components.feed is not None:
             self.set_feed_state("UP")
-            for message in chain.from_iterable(TownFeed(town, self.clock.seconds).steps(0)) if has_data else ():
-                ingested = self.components.feed.received(message.envelope, gzip.compress(message.ctx))
+            for envelope, payload in messages(now) if has_data else ():
+                ingested = self.components.feed.received(envelope, payload)
                 while ingested is not None and not ingested.called:
                     self.clock.advance(0)
         for gateway in self.components.gateways.values():
-            for code in town.stops if has_data else ():
-                gateway.cache.put(town.board(code, self.clock.seconds(), max_trips=2))
+            for code in TOWN.stops if has_data else ():
+                gateway.cache.put(TOWN.board(code, self.clock.seconds(), max_trips=2))
 
     @property
     def operations(self) -> list[Operation]:

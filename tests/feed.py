@@ -181,7 +181,7 @@ def table(name: str, rows: Iterable[Row], columns: Sequence[str] | None = None) 
     """Return a table for message(), with rows merged into a complete one. columns: its columns; None for all."""
     complete = TABLES[name]
     labels = list(complete) if columns is None else list(columns)
-    return name, labels, [[{**complete, **row}.get(label) for label in labels] for row in rows]
+    return name, labels, [[*map({**complete, **row}.get, labels)] for row in rows]
 
 
 def message(label: str, *tables: ctx.Table, published: str = PUBLISHED) -> bytes:

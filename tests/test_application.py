@@ -1,6 +1,5 @@
 """Tests of the service tree of a configuration."""
 
-import gc
 import os
 from collections.abc import Callable
 from tempfile import TemporaryDirectory
@@ -8,10 +7,10 @@ from typing import Any, cast
 from unittest.mock import patch
 
 from twisted.application.service import IService, MultiService, Service
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import EventLoggingObserver, MemoryReactorClock
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server import application
 from govi_server.application import make_service
 from govi_server.errors import ConfigError
 from govi_server.modules.board import BoardPages
@@ -44,18 +43,6 @@ class Reactor(MemoryReactorClock):
 
     def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
         call(*arguments)
-
-
-class GarbageCollectionTests(SynchronousTestCase):
-    """Tests of the garbage collector's thresholds."""
-
-    def test_full_collections_are_rare(self) -> None:
-        """Full collections are rarer than Python's default; those of young objects are not."""
-        before = gc.get_threshold()
-        self.addCleanup(gc.set_threshold, *before)
-        gc.set_threshold(700, 10, 10)
-        make_service(Config(), MemoryReactorClock())
-        self.assertEqual(gc.get_threshold(), (700, 10, application.GC_OLD_THRESHOLD))
 
 
 class ServiceTests(SynchronousTestCase):
@@ -144,6 +131,17 @@ class ServiceTests(SynchronousTestCase):
         for name in ("kv55", "board", "stops", "near", "siri", *PATHS):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
         self.assertIsInstance(cast(BoardPages, server.find_module("board")).source, FeedDisplays)
+
+    def test_unused_callback_endpoint_is_logged(self) -> None:
+        """A callback endpoint of a module that receives no callbacks is a warning; the default is none."""
+        events = EventLoggingObserver()
+        globalLogPublisher.addObserver(events)
+        self.addCleanup(globalLogPublisher.removeObserver, events)
+        timetable = FeedSettings(timetable=self.directory)
+        for module in (LIVE, ModuleSettings(source="kv78turbo", callback="tcp:9"), GATEWAY):
+            make_service(Config(modules={"kv55": module}, feed=timetable), self.reactor)
+        warnings = [formatEvent(event) for event in events if event["log_level"] == LogLevel.warn]
+        self.assertEqual(warnings, ["modules.kv55.callback (--callback): not used by source 'kv78turbo'"])
 
     def test_no_operators_endpoint(self) -> None:
         """Without an admin endpoint the program listens only for clients and callbacks."""

@@ -10,7 +10,7 @@ from prometheus_client import generate_latest
 from govi_server.kv55.gateway import GatewayEvent
 from govi_server.operations.components import INCIDENT_KINDS
 from govi_server.statistics.log import format_line
-from govi_server.statistics.records import ConnectionStatistics, RequestStatistics
+from govi_server.statistics.records import ConnectionStatistics, Exchange, RequestStatistics
 from tests import feed as kv
 from tests.client import NOW
 from tests.operations.case import OperationsTestCase
@@ -61,9 +61,8 @@ class DeploymentTests(OperationsTestCase):
 
     def test_fields_are_documented(self) -> None:
         """Every field of the statistics log is documented."""
-        connection = ConnectionStatistics(
-            "x", "192.0.2.0/24", NOW, requests=[RequestStatistics(NOW, module="kv55", stop="1")]
-        )
+        request = RequestStatistics(Exchange(module="kv55", stop="1"))
+        connection = ConnectionStatistics("x", "192.0.2.0/24", NOW, requests=[request])
         line = json.loads(format_line({"statistics": connection}, "x") or "")
         for field in (*line, *line["requests"][0]):
             self.assertIn(f"`{field}`", text("docs/statistics.md"))

@@ -85,7 +85,7 @@ class HeadTests(SynchronousTestCase):
 
     def test_rejected_requests(self) -> None:
         """HEAD equals GET for requests that no module receives."""
-        program = Program("demo")
+        program = Program("demo", has_data=False)
         for target, fields, version in (
             ("*", "", "1.1"), ("/x", "Host: y\r\n", "1.1"), ("/x", "", "2.0"), ("/x", "Expect: x\r\n", "1.1"),
             ("/x", "a b: c\r\n", "1.1"), (f"/{'x' * 30000}", "", "1.1"), ("/x", f"A: {'x' * 40000}\r\n", "1.1"),

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -88,6 +89,13 @@ def _imports(path: Path, modules: dict[str, Path]) -> Iterator[str]:
             yield from (str(argument.value) for argument in node.args if isinstance(argument, ast.Constant))
 
 
+@cache
+def _graph() -> dict[str, set[str]]:
+    """Return the modules that each module imports."""
+    modules = _modules()
+    return {name: set(_imports(path, modules)) - {name} for name, path in modules.items()}
+
+
 def _is_allowed(module: str, imported: str) -> bool:
     """Return whether one module may import another."""
     packages = package, imported_package = _package(module), _package(imported)
@@ -121,8 +129,7 @@ class ImportTests(SynchronousTestCase):
     """The direction of imports."""
 
     def setUp(self) -> None:
-        modules = _modules()
-        self.graph = {name: set(_imports(path, modules)) - {name} for name, path in modules.items()}
+        self.graph = _graph()
 
     def test_every_import_is_allowed(self) -> None:
         """A file imports only from its own package and from those that the table allows."""

@@ -524,9 +524,13 @@ class StatisticsTests(WireTestCase):
         self.assertEqual((connection.end, connection.client), ("client", "192.168.1.0/24"))
         self.assertEqual(connection.ended - connection.began, 8)
         parrot, not_found = connection.requests
-        self.assertEqual((parrot.method, parrot.path, parrot.status, parrot.bytes), ("GET", "/parrot/defer", 200, 4))
+        exchange = parrot.exchange
+        self.assertEqual((exchange.method, exchange.path), ("GET", "/parrot/defer"))
+        self.assertEqual((exchange.status, exchange.bytes), (200, 4))
         self.assertEqual(parrot.phases, {"receive": 3, "parse": 0, "lookup": 0, "wait": 4, "send": 0})
-        self.assertEqual((not_found.status, list(not_found.phases)), (404, ["receive", "parse", "lookup", "send"]))
+        self.assertEqual(
+            (not_found.exchange.status, list(not_found.phases)), (404, ["receive", "parse", "lookup", "send"])
+        )
 
     def test_end_is_recorded(self) -> None:
         """The cause of a connection's end is recorded: client, server, timeout or error."""
@@ -542,7 +546,7 @@ class StatisticsTests(WireTestCase):
         client.get("/parrot/defer")
         client.leave(ConnectionLost)
         self.assertEqual([connection.end for connection in self.statistics], ["client", "server", "timeout", "error"])
-        statuses = [[request.status for request in connection.requests] for connection in self.statistics]
+        statuses = [[request.exchange.status for request in connection.requests] for connection in self.statistics]
         self.assertEqual(statuses, [[], [404], [406], [None]])
 
     def test_malformed_request_is_recorded(self) -> None:
@@ -551,7 +555,8 @@ class StatisticsTests(WireTestCase):
         client.send(b"nonsense HTTP/1.1\r\n\r\n")
         client.leave()
         (request,) = self.statistics[0].requests
-        self.assertEqual((request.method, request.path, request.status), (None, None, 400))
+        exchange = request.exchange
+        self.assertEqual((exchange.method, exchange.path, exchange.status), (None, None, 400))
         self.assertEqual(list(request.phases), ["receive", "parse", "send"])
 
     def test_module_and_stop_are_recorded(self) -> None:
@@ -561,7 +566,7 @@ class StatisticsTests(WireTestCase):
         client.get("/parrot/text/x")
         client.get("/nothing")
         client.leave()
-        requests = [(request.module, request.stop) for request in self.statistics[0].requests]
+        requests = [(r.exchange.module, r.exchange.stop) for r in self.statistics[0].requests]
         self.assertEqual(requests, [("parrot", "57330430"), ("parrot", ""), (None, "")])
 
     def test_abandoned_request_is_recorded(self) -> None:
@@ -572,7 +577,7 @@ class StatisticsTests(WireTestCase):
         client.leave()
         self.assertTrue(self.parrot.waiting[0].called)
         (request,) = self.statistics[0].requests
-        self.assertEqual((request.status, request.phases["wait"]), (None, 3))
+        self.assertEqual((request.exchange.status, request.phases["wait"]), (None, 3))
 
     def test_open_connection_is_published_periodically(self) -> None:
         """The statistics of an open connection are published every minute, and every hundred requests."""
@@ -595,7 +600,7 @@ class StatisticsTests(WireTestCase):
         client = self.client()
         client.get("/" + "x" * 3000)
         client.leave()
-        self.assertEqual(len(self.statistics[0].requests[0].path or ""), 200)
+        self.assertEqual(len(self.statistics[0].requests[0].exchange.path or ""), 200)
 
 
 class AnyInputTests(WireTestCase):

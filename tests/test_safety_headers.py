@@ -81,7 +81,7 @@ class RejectionTests(SynchronousTestCase):
     """Responses that no module sends."""
 
     def setUp(self) -> None:
-        self.program = Program("demo")
+        self.program = Program("demo", has_data=False)
 
     def check(self, response: Response) -> int:
         """Check the headers of a response; return its status."""

@@ -209,7 +209,7 @@ INVALID = (
     # the live feed
     (
         "[feed]\nurl = ''",
-        "feed.url: unknown setting (expected addresses, timetable, limits, subscriber, passtimes or planning)",
+        "feed.url: unknown setting (expected addresses, timetable, limits, subscriber, passtimes, cache or planning)",
     ),
     (
         "[feed]\naddresses = 'tcp://x:1'",

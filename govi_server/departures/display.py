@@ -4,15 +4,15 @@ A departure is on time only if fresh data of its source includes an expected tim
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from math import floor
 from typing import Literal
 from unicodedata import normalize
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.colors import text_color
+from govi_server.departures.fragments import Fragments
 from govi_server.departures.times import HOUR, MINUTE, PassingTimes, moments, read_date, read_time, resolve
 
 COUNTDOWN_SECONDS = 10 * MINUTE
@@ -56,6 +56,8 @@ class DisplayRow(Struct, frozen=True, gc=False):
     """The colour of legible text on it; None without a line colour."""
     note: str = ""
     """A remark on this departure."""
+    fragments: Fragments | None = None
+    """What was made of it, if it is stored."""
 
     @property
     def delay(self) -> int:
@@ -68,13 +70,17 @@ class DisplayRow(Struct, frozen=True, gc=False):
         return self.state not in ("planned", "unknown", "cancelled")
 
     @property
+    def counts_down(self) -> bool:
+        """Whether its remaining time is reliable."""
+        return self.state not in ("cancelled", "unknown")
+
+    @property
     def moved(self) -> bool:
         """Whether it is known to depart earlier or later than planned."""
         return self.delay != 0 and self.is_expected
 
 
-@dataclass(frozen=True, slots=True)
-class StopDisplay:
+class StopDisplay(Struct, frozen=True):
     """The display of one stop."""
 
     code: str
@@ -102,13 +108,12 @@ class StopDisplay:
 
     def minutes(self, row: DisplayRow, now: float) -> int | None:
         """Return the minimum remaining whole minutes; None if they are unreliable."""
-        if row.state in ("cancelled", "unknown"):
+        if not row.counts_down:
             return None
         return max(floor(self.seconds_left(row, now) / MINUTE), 0)
 
 
-@dataclass(frozen=True, slots=True)
-class DepartureDisplay:
+class DepartureDisplay(Struct, frozen=True):
     """The display of one or more stops."""
 
     stops: tuple[StopDisplay, ...]
@@ -117,11 +122,13 @@ class DepartureDisplay:
 
     def delayed(self, seconds: float) -> "DepartureDisplay":
         """Return a copy for display up to this many seconds later."""
-        return replace(self, stops=tuple(replace(stop, lag=stop.lag + seconds) for stop in self.stops))
+        stops = [structs.replace(stop, lag=stop.lag + seconds) for stop in self.stops]
+        return DepartureDisplay(tuple(stops), self.horizon)
 
     def first(self, limit: int | None) -> "DepartureDisplay":
         """Return a copy with at most this many rows per stop."""
-        return replace(self, stops=tuple(replace(stop, rows=stop.rows[:limit]) for stop in self.stops))
+        stops = [structs.replace(stop, rows=stop.rows[:limit]) for stop in self.stops]
+        return DepartureDisplay(tuple(stops), self.horizon)
 
 
 def clean(text: str | None) -> str:

@@ -48,6 +48,9 @@ class Query:
         public_number: returns a departure's LinePublicNumber.
         """
         n = 0
+        if self.limit is None and not self.lines and self.direction is None:
+            yield from departures
+            return
         for departure in departures:
             is_line = not self.lines or {departure.line_planning_number, public_number(departure)} & self.lines
             if is_line and self.direction in (None, departure.line_direction):

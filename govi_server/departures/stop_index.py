@@ -10,10 +10,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from cachetools import LRUCache
-from pyproj import Transformer
 
 from govi_server.departures.display import place
-from govi_server.departures.timing_point import TimingPoint
+from govi_server.departures.timing_point import TimingPoint, rd
 from govi_server.runtime.cooperative import map_in_steps, sort_in_steps
 
 MAX_STOPS = 20
@@ -37,7 +36,6 @@ MAX_DISTANCE_METRES = 10_000
 _CELL_METRES = 1000
 """Side length of the grid cells by which positions are indexed."""
 
-_TRANSFORMER = Transformer.from_crs("EPSG:4326", "EPSG:28992", always_xy=True)  # takes 30 ms
 _WORD = re.compile(r"\w+")
 _LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "_": " "})  # not decomposed by NFKD
 
@@ -182,7 +180,7 @@ class StopIndex:
         self, latitude: float, longitude: float, limit: int = MAX_STOPS
     ) -> Generator[None, None, list[tuple[str, int]]]:
         """Return the codes of the nearest stops with their distances in metres, nearest first, in steps."""
-        x, y = _TRANSFORMER.transform(longitude, latitude)
+        x, y = rd(longitude, latitude)
         if not (math.isfinite(x) and math.isfinite(y)):
             return []
         column, row = int(x // _CELL_METRES), int(y // _CELL_METRES)

@@ -19,6 +19,8 @@ MAX_EARLY_SECONDS = 10 * MINUTE
 _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC).timestamp()
 _LAST_MOMENT = (datetime.max - timedelta(hours=1)).replace(microsecond=0, tzinfo=UTC).timestamp()
 
+_SECONDS_LENGTH = len("2012-01-22T22:45:49")
+
 _TIME = re.compile(r"([0-3][0-9]|4[0-7]):([0-5][0-9]):([0-5][0-9])")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
@@ -145,7 +147,7 @@ def moment(operating_date: date, seconds: int, after: float = 0.0) -> float:
     that is before ``after``. A time in the hour that is skipped in spring is read from a clock not yet changed.
     """
     days, of_day = divmod(seconds, DAY)
-    day = operating_date + timedelta(days)
+    day = operating_date + timedelta(days) if days else operating_date
     midnight, changes = _day(day)
     if not changes:
         return midnight + of_day
@@ -204,4 +206,4 @@ def local_timestamp(moment: float) -> str:
 
 def utc_timestamp(moment: float) -> str:
     """Format a moment in UTC without an offset, like KV55's RequestTimestamp: 2012-01-22T22:45:49."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")[:_SECONDS_LENGTH]

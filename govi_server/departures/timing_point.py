@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 
+from msgspec import Struct
 from pyproj import Transformer
+from pyproj.enums import TransformDirection
 
 _RD_X, _RD_Y = range(1, 400_000), range(200_000, 700_000)
 """Valid RD coordinates in metres: the Netherlands and its border regions."""
@@ -24,8 +25,7 @@ _CODE = re.compile(TIMING_POINT_CODE_PATTERN)
 _CODES = re.compile(f"{TIMING_POINT_CODE_PATTERN}(?:,{TIMING_POINT_CODE_PATTERN})*+")
 
 
-@dataclass(frozen=True, slots=True)
-class TimingPoint:
+class TimingPoint(Struct, frozen=True, gc=False):
     """A stop's name and position; texts are None if unknown."""
 
     name: str | None
@@ -51,6 +51,12 @@ def wgs84(x: int, y: int) -> tuple[float, float]:
     """Return longitude and latitude of RD coordinates in degrees, precise to 0.1 m."""
     longitude, latitude = _TRANSFORMER.transform(x, y)
     return round(longitude, 7), round(latitude, 7)
+
+
+def rd(longitude: float, latitude: float) -> tuple[float, float]:
+    """Return RD coordinates, in metres, of a position in degrees; infinite ones far outside of the Netherlands."""
+    x, y = _TRANSFORMER.transform(longitude, latitude, direction=TransformDirection.INVERSE)
+    return x, y
 
 
 def is_timing_point_code(text: str) -> bool:

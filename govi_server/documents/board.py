@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
 from govi_server.departures.display import DepartureDisplay, DisplayRow, RowState, StopDisplay, StopState
+from govi_server.departures.fragments import STEP_PARTS, make_part, pieces
 from govi_server.departures.times import local_timestamp
 from govi_server.pages.texts import TEXTS, clock, left_words, row_words, stop_words
 
@@ -23,6 +24,8 @@ class _Member(NamedTuple):
     value: _Value
     text: _Value | None = None
     """For times: the text in a line, aligned right and never shortened. Other members are as in the JSON."""
+    counts_down: bool = False
+    """Whether the value depends on the current time."""
 
 
 def _time(stop: StopDisplay, row: DisplayRow, now: float, lang: str) -> str:
@@ -39,8 +42,8 @@ _MEMBERS: dict[str, _Member] = {
     "line": _Member(str, lambda stop, row, now, lang: row.line),
     "destination": _Member(str, lambda stop, row, now, lang: row.destination),
     "platform": _Member(str | None, lambda stop, row, now, lang: row.platform),
-    "time": _Member(str, _time, _time_in_line),
-    "minutes": _Member(int | None, lambda stop, row, now, lang: stop.minutes(row, now), left_words),
+    "time": _Member(str, _time, _time_in_line, counts_down=True),
+    "minutes": _Member(int | None, lambda stop, row, now, lang: stop.minutes(row, now), left_words, counts_down=True),
     "planned": _Member(
         _Timestamp,
         lambda stop, row, now, lang: local_timestamp(row.planned),
@@ -94,6 +97,19 @@ class Board(Struct):
 def document(display: DepartureDisplay, lang: str, now: float, fields: Sequence[str] = FIELDS) -> Iterator[str]:
     """Write a board as JSON, in pieces. fields: the members of each departure."""
     members = [(name, _MEMBERS[name].value) for name in fields]
+    counting_down = [value for name, value in members if _MEMBERS[name].counts_down]
+    form = f"json {lang} {','.join(fields)}"
+
+    def departure(stop: StopDisplay, row: DisplayRow, follows: bool) -> tuple[str, bool]:
+        state = row.state, *[value(stop, row, now, lang) for value in counting_down]
+        part, was_stored = make_part(
+            row.fragments,
+            form,
+            lambda: _json({name: value(stop, row, now, lang) for name, value in members}),
+            state,
+        )
+        return f", {part}" if follows else part, was_stored
+
     begin, end = _split_array(Board([]))
     for n, stop in enumerate(display.stops):
         description = BoardStop(
@@ -108,9 +124,7 @@ def document(display: DepartureDisplay, lang: str, now: float, fields: Sequence[
         )
         begin_stop, end_stop = _split_array(description)
         yield f"{', ' if n else begin}{begin_stop}"
-        for m, row in enumerate(stop.rows):
-            departure = _json({name: value(stop, row, now, lang) for name, value in members})
-            yield f"{', ' if m else ''}{departure}"
+        yield from pieces((departure(stop, row, n > 0) for n, row in enumerate(stop.rows)), "")
         yield end_stop
     yield f"{end}\n"
 
@@ -133,27 +147,36 @@ def lines(
 
     width: the exact length of a line in characters; times are not shortened for it. None: no limit or padding.
     """
-    rows: list[list[str]] = []
+    rows: list[tuple[DisplayRow, tuple[str, ...]]] = []
     widths = [0] * len(fields)
     texts = [_MEMBERS[name].text or _MEMBERS[name].value for name in fields]
     for stop in display.stops:
         for row in stop.rows:
-            cells = [str(text(stop, row, now, lang) or "") for text in texts]
-            rows.append(cells)
+            cells = tuple([str(text(stop, row, now, lang) or "") for text in texts])
             widths = [max(column, len(cell)) for column, cell in zip(widths, cells, strict=True)]
-            yield ""
+            rows.append((row, cells))
+            if len(rows) % STEP_PARTS == 0:
+                yield ""
     if rows and width is not None:
         _fit(widths, fields, width)
-    for texts_of_row in rows:
-        cells = [
-            cell[:column].rjust(column) if _is_time(name) else shortened(cell, column).ljust(column)
-            for name, cell, column in zip(fields, texts_of_row, widths, strict=True)
-            if column
-        ]
-        yield _line(" ".join(cells), width)
+    form = f"line {','.join(fields)}"
+
+    def line(row: DisplayRow, cells: tuple[str, ...]) -> tuple[str, bool]:
+        return make_part(row.fragments, form, lambda: _row(cells, fields, widths, width), (cells, widths, width))
+
+    yield from pieces((line(row, cells) for row, cells in rows), "")
     for stop in display.stops:
         words = "" if stop.rows else stop_words(stop, display.horizon, lang)
         yield _line(words, width) if words else ""
+
+
+def _row(cells: Sequence[str], fields: Sequence[str], widths: Sequence[int], width: int | None) -> str:
+    columns = [
+        cell[:column].rjust(column) if _is_time(name) else shortened(cell, column).ljust(column)
+        for name, cell, column in zip(fields, cells, widths, strict=True)
+        if column
+    ]
+    return _line(" ".join(columns), width)
 
 
 def _line(text: str, width: int | None) -> str:

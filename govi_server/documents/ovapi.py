@@ -3,12 +3,14 @@
 import re
 from collections.abc import Generator, Iterable
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from math import ceil
 from typing import cast
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from govi_server.departures.fragments import STEP_PARTS, make_part
 from govi_server.departures.query import Query
 from govi_server.departures.times import DAY, MINUTE, local_datetime, parse_resolved, read_timestamp, write_time
 from govi_server.departures.timing_point import TimingPoint
@@ -29,6 +31,7 @@ from govi_server.documents.ovapi_structs import (
 )
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.general_message import GeneralMessage
+from govi_server.kv78turbo.joined_stop import JoinedPasstime
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import COST_PASSTIMES, StopDepartures
 from govi_server.runtime.cooperative import map_in_steps, sort_in_steps
@@ -141,6 +144,20 @@ class OvapiDocuments:
         now: float = self._feed.clock.seconds()
         return self._feed.passtimes.last_heard.get(passtime.data_owner_code, now)
 
+    def passes_of(self, entries: Iterable[JoinedPasstime | None]) -> Generator[None, None, dict[str, PassDocument]]:
+        """Return the passes of a stop by journey; see passes()."""
+        passes: dict[str, PassDocument] = {}
+        for n, entry in enumerate(entries, 1):
+            was_stored = False
+            if entry is not None and entry.journey not in passes:
+                # Without a timestamp, it depends on the moment.
+                fragments = None if entry.passtime.last_update is None else entry.fragments
+                part, was_stored = make_part(fragments, "ovapi", partial(self._encoded, entry.passtime))
+                passes[entry.journey] = cast(PassDocument, Raw(part))
+            if not was_stored or n % STEP_PARTS == 0:
+                yield
+        return passes
+
     def passes(self, passtimes: Iterable[Passtime | None]) -> Generator[None, None, dict[str, PassDocument]]:
         """Return the passes of a stop by journey, in order, in steps; if a journey calls twice, the earlier pass.
 
@@ -149,13 +166,12 @@ class OvapiDocuments:
         passes: dict[str, PassDocument] = {}
         for passtime in passtimes:
             if passtime is not None and passtime.journey not in passes:
-                passes[passtime.journey] = self._encoded(passtime)
+                passes[passtime.journey] = cast(PassDocument, Raw(self._encoded(passtime)))
             yield
         return passes
 
-    def _encoded(self, passtime: Passtime) -> PassDocument:
-        """Return the description of a passtime, encoded: what is left to encode at the end is small."""
-        return cast(PassDocument, Raw(_encode(self.passtime(passtime))))
+    def _encoded(self, passtime: Passtime) -> bytes:
+        return _encode(self.passtime(passtime))
 
     def message(self, message: GeneralMessage) -> Message:
         """Return a general message: its non-null columns, with times in local time."""
@@ -167,10 +183,13 @@ class OvapiDocuments:
 
     def board(self, board: StopDepartures, query: Query, departures: bool) -> Generator[None, None, bytes]:
         """Return a StopDocument with passes and messages, in steps. departures: omit passes that only arrive."""
-        passtimes = (passtime for passtime in board.passtimes if passtime.is_departure or not departures)
-        passes = yield from self.passes(query.select(passtimes, self._timetable.public_number))
+        entries = (entry for entry in board.entries if entry.is_departure or not departures)
+        passes = yield from self.passes_of(query.select(entries, self._public_number))
         messages = yield from map_in_steps(lambda message: (message.key, self.message(message)), board.messages, 10)
         return _encode(StopDocument(self.stop(board.code), passes, dict(messages)))
+
+    def _public_number(self, entry: JoinedPasstime) -> str:
+        return self._timetable.public_number(entry.passtime)
 
     def line(self, operator: str, number: str, direction: str) -> Line | None:
         """Return the description of a line in one direction; None if it is unknown."""
@@ -229,10 +248,11 @@ class OvapiDocuments:
             passtime = current_passtime((yield from self._feed.boards.journey(journey)), now)
             if passtime is not None and passtime.expected <= now + OVAPI_HORIZON:
                 within.append(passtime)
-        for match in self._timetable.first_passtimes(operator, number, direction, now, now + OVAPI_HORIZON):
+        for call in self._timetable.first_passtimes(operator, number, direction, now, now + OVAPI_HORIZON):
             yield
-            if match is not None and match[1].journey not in journeys:
-                within.append(match[1])
+            planned = None if call is None else call.make()
+            if planned is not None and planned.journey not in journeys:
+                within.append(planned)
         within = yield from sort_in_steps(within, lambda passtime: passtime.expected)
         return (yield from self.passes(within))
 
@@ -246,7 +266,7 @@ class OvapiDocuments:
         passtimes = yield from sort_in_steps((yield from self._feed.boards.journey(key)), _stop_order)
         stops: dict[str, PassDocument] = {}
         for passtime in passtimes:
-            stops[passtime.user_stop_order_number] = self._encoded(passtime)
+            stops[passtime.user_stop_order_number] = cast(PassDocument, Raw(self._encoded(passtime)))
             yield
         return _encode(Journey(self.server_time(), stops)) if stops else None
 

@@ -5,15 +5,17 @@ reliable by the same rules as on the departure board.
 """
 
 from collections.abc import Generator
+from functools import partial
 from typing import Annotated, Literal, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from govi_server.departures.display import Reliability, RowState, platform, row_state
+from govi_server.departures.fragments import STEP_PARTS, make_part
 from govi_server.departures.times import local_timestamp
 from govi_server.kv78turbo.feed import Feed
-from govi_server.kv78turbo.freshness import Freshness
+from govi_server.kv78turbo.freshness import Freshness, reliability
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import StopDepartures
 
@@ -162,21 +164,34 @@ class SiriDocuments:
 
         line: a LineRef, LinePlanningNumber or LinePublicNumber, None for all.
         """
+        outdated = self._feed.outdated_operators(board)
         visits: list[MonitoredStopVisit] = []
-        for passtime in board.passtimes:
-            yield
-            numbers = _line(passtime), passtime.line_planning_number, self._timetable.public_number(passtime)
-            if line is None or line in numbers:
-                visit = Raw(msgspec.json.encode(self._visit(passtime)))  # what is left to encode at the end is small
-                visits.append(cast(MonitoredStopVisit, visit))
+        for n, entry in enumerate(board.entries, 1):
+            was_stored = False
+            if line is None or line in self._line_refs(entry.passtime):
+                reliable = reliability(entry.passtime, outdated)
+                # Without a timestamp, it depends on the moment.
+                fragments = None if entry.passtime.last_update is None else entry.fragments
+                make = partial(self._encoded, entry.passtime, reliable)
+                visit, was_stored = make_part(fragments, f"siri {reliable}", make)
+                visits.append(cast(MonitoredStopVisit, Raw(visit)))
                 if len(visits) == limit:
                     break
+            if not was_stored or n % STEP_PARTS == 0:
+                yield
         return visits
 
-    def _visit(self, passtime: Passtime) -> MonitoredStopVisit:
+    def _line_refs(self, passtime: Passtime) -> tuple[str, ...]:
+        """Return the texts by which a request may select the line of a passtime."""
+        return _line(passtime), passtime.line_planning_number, self._timetable.public_number(passtime)
+
+    def _encoded(self, passtime: Passtime, reliable: Reliability) -> bytes:
+        return msgspec.json.encode(self._visit(passtime, reliable))
+
+    def _visit(self, passtime: Passtime, reliable: Reliability) -> MonitoredStopVisit:
         line = self._timetable.lines.get((passtime.data_owner_code, passtime.line_planning_number))
         mode = _MODES.get(line.transport_type or "") if line is not None else None
-        call = self._call(passtime)
+        call = self._call(passtime, reliable)
         # ItemIdentifier and DatedVehicleJourneyRef are OVapi's key of the journey, with SIRI's separator.
         journey = passtime.journey.replace("_", ":")
         day = passtime.operation_date.isoformat()
@@ -199,21 +214,20 @@ class SiriDocuments:
             ),
         )
 
-    def _call(self, passtime: Passtime) -> MonitoredCall:
+    def _call(self, passtime: Passtime, reliable: Reliability) -> MonitoredCall:
         point = self._timetable.timing_points.get(passtime.timing_point_code)
-        reliability = self._feed.reliability(passtime)
         status = passtime.trip_stop_status
         call = MonitoredCall(
             StopPointRef=Value(passtime.timing_point_code),
             Order=int(passtime.user_stop_order_number),
             StopPointName=[Value((point and point.name) or passtime.timing_point_code)],
-            VehicleAtStop=status == "ARRIVED" and reliability == "current",
+            VehicleAtStop=status == "ARRIVED" and reliable == "current",
             DestinationDisplay=_values(self._timetable.destination(passtime)),
         )
         quay = _value(platform(passtime.side_code))
         aimed, expected = passtime.target_arrival, passtime.expected_arrival
         if aimed is not None or expected is not None:
-            call.ArrivalStatus = _status(status, aimed, expected, reliability, passed="arrived")
+            call.ArrivalStatus = _status(status, aimed, expected, reliable, passed="arrived")
             call.AimedArrivalTime = _timestamp(aimed)
             call.ExpectedArrivalTime = _expected(call.ArrivalStatus, expected)
             call.ArrivalPlatformName = quay
@@ -221,7 +235,7 @@ class SiriDocuments:
         if aimed is not None or expected is not None:
             # A vehicle at the stop has yet to depart, on time or not.
             status = "DRIVING" if status == "ARRIVED" else status
-            call.DepartureStatus = _status(status, aimed, expected, reliability, passed="departed")
+            call.DepartureStatus = _status(status, aimed, expected, reliable, passed="departed")
             call.AimedDepartureTime = _timestamp(aimed)
             call.ExpectedDepartureTime = _expected(call.DepartureStatus, expected)
             call.DeparturePlatformName = quay

@@ -135,7 +135,7 @@ class _BoardReader:
             size += len(text)
             self._check(size)
         trip = Trip(**known, extra=tuple(extra))
-        self._count(len(_write_trip(trip).encode()))
+        self._count(len(write_trip(trip)))
         return trip
 
     def _serialize(self, element: etree._Element) -> str:
@@ -166,21 +166,21 @@ class _BoardReader:
 def write_dris_55(boards: Sequence[Board], license_url: str | None = LICENSE) -> bytes:
     """Return the DRIS_55 document of one or more boards; see dris_55_pieces()."""
     first = boards[0]
-    points = ((board.code, board.trips) for board in boards)
+    points = ((board.code, map(write_trip, board.trips)) for board in boards)
     return b"".join(dris_55_pieces(points, first.envelope, first.received_at, license_url))
 
 
 def dris_55_pieces(
-    points: Iterable[tuple[str, Iterable[Trip | None]] | None],
+    points: Iterable[tuple[str, Iterable[bytes]] | None],
     envelope: tuple[tuple[str, str], ...],
     received_at: float,
     license_url: str | None = LICENSE,
 ) -> Iterator[bytes]:
-    """Write a DRIS_55 document in pieces, one for each departure.
+    """Write a DRIS_55 document in pieces.
 
-    points: stops with their departures; None for a step without one. envelope: the header of the message that it is
-    made from, completed with the elements that the interface requires if it is empty. received_at: epoch seconds.
-    license_url: the License of a header without one; None to omit it.
+    points: stops with their departures as written by write_trip(), in pieces; None for a step without a stop.
+    envelope: the header of the message that it is made from, completed with the elements that the interface requires
+    if it is empty. received_at: epoch seconds. license_url: the License of a header without one; None to omit it.
     """
     header = dict(envelope) or {
         "SubscriberID": SUBSCRIBER_ID,
@@ -202,8 +202,7 @@ def dris_55_pieces(
             continue
         begin, end_of_point = _point(point[0], _CONTENT).encode().split(_CONTENT.encode())
         yield begin
-        for trip in point[1]:
-            yield b"" if trip is None else _write_trip(trip).encode()
+        yield from point[1]
         yield end_of_point
     yield end
 
@@ -280,7 +279,8 @@ def _point(code: str, *trips: str) -> str:
     return f"    <TimingPoint>\n{_lines(3, [('TimingPointCode', code)])}{''.join(trips)}    </TimingPoint>\n"
 
 
-def _write_trip(trip: Trip) -> str:
+def write_trip(trip: Trip) -> bytes:
+    """Return the Trip element of a departure."""
     *values, extra = astuple(trip)
     for i in _NAMES:
         text = values[i]
@@ -289,11 +289,11 @@ def _write_trip(trip: Trip) -> str:
     if _SPECIAL.search("".join(filter(None, values))) is not None:  # a search per trip, not one per text
         values = [None if text is None else _escape(text) for text in values]
     content = "".join(
-        [f"        <{name}>{text}</{name}>\n" for name, text in zip(TRIP, values) if text is not None]  # noqa: B905
+        [f"        <{name}>{text}</{name}>\n" for name, text in zip(TRIP, values, strict=True) if text is not None]
     )
     if extra:
         content += "".join([f"        {element}\n" for element in extra])  # as received
-    return f"      <Trip>\n{content}      </Trip>\n" if content else "      <Trip/>\n"
+    return f"      <Trip>\n{content}      </Trip>\n".encode() if content else b"      <Trip/>\n"
 
 
 def _lines(depth: int, elements: Iterable[tuple[str, str]]) -> str:

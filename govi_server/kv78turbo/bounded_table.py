@@ -130,7 +130,8 @@ class Probation(Generic[K]):
 
     def _cohort(self, number: int) -> _Cohort[K]:
         """Return the cohort with a number, or the oldest one, with which it was merged."""
-        return self._cohorts[max(number, next(iter(self._cohorts)))]
+        cohort = self._cohorts.get(number)
+        return self._cohorts[next(iter(self._cohorts))] if cohort is None else cohort
 
     def _merge_oldest(self) -> None:
         """Merge the two oldest cohorts, under the number of the later one."""
@@ -167,7 +168,8 @@ class BoundedTable(dict[K, V]):
         self._retention = retention
         self._size_of = size_of
         self._remove = remove or self.discard
-        self._cohorts: dict[K, int] = {}
+        self.unconfirmed: dict[K, int] = {}
+        """The number of the cohort of each unconfirmed entry."""
         self._probation: Probation[K] = Probation(limit)
         self._last_heard: dict[K, float] = {}
         self.size = 0
@@ -191,11 +193,11 @@ class BoundedTable(dict[K, V]):
 
     def cohort(self, key: K) -> int:
         """Return the number of an entry's cohort, 0 if it is confirmed."""
-        return self._cohorts.get(key, 0)
+        return self.unconfirmed.get(key, 0)
 
     def is_confirmed(self, key: K) -> bool:
         """Return whether an entry is confirmed."""
-        return key not in self._cohorts
+        return key not in self.unconfirmed
 
     def put(self, key: K, value: V, now: float) -> bool:
         """Store an entry that is received now; evict others if there is no room. Return whether it was stored."""
@@ -210,35 +212,35 @@ class BoundedTable(dict[K, V]):
             return False
         self.size += growth
         if key in self:
-            self._probation.resize(self._cohorts.get(key, 0), growth)
+            self._probation.resize(self.unconfirmed.get(key, 0), growth)
             self[key] = value
             self.repeat(key, now)
         else:
             self[key] = value
             self._last_heard[key] = now
-            self._cohorts[key] = self._probation.add(key, size, now)
+            self.unconfirmed[key] = self._probation.add(key, size, now)
             self.generation += 1
         return True
 
     def repeat(self, key: K, now: float) -> None:
         """Record that an entry is received again."""
         self._last_heard[key] = now
-        number = self._cohorts.get(key)
+        number = self.unconfirmed.get(key)
         if number is not None and not self._probation.repeat(key, number, self._size_of(self[key]), now, self.size):
-            del self._cohorts[key]
+            del self.unconfirmed[key]
 
     def confirm(self, key: K) -> None:
         """Record that an entry is in use, so that it is not evicted."""
-        number = self._cohorts.get(key)
+        number = self.unconfirmed.get(key)
         if number is not None and not self._probation.confirm(key, number, self._size_of(self[key]), self.size):
-            del self._cohorts[key]
+            del self.unconfirmed[key]
 
     def discard(self, key: K) -> None:
         """Remove an entry if it exists."""
         if key in self:
             size = self._size_of(self.pop(key))
             del self._last_heard[key]
-            self._probation.discard(key, self._cohorts.pop(key, 0), size)
+            self._probation.discard(key, self.unconfirmed.pop(key, 0), size)
             self.size -= size
             self.generation += 1
 

@@ -7,6 +7,7 @@ Records stay bytes, which is fast and compact; text() decodes a field. A line th
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 NULL = b"\\0"
@@ -43,6 +44,7 @@ _MEANINGS = {"p": "|", "r": "\r", "n": "\n", "i": "\\"}
 _ESCAPES = {ord("|"): r"\p", ord("\r"): r"\r", ord("\n"): r"\n", ord("\\"): r"\i"}
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _NULL_TEXT = NULL.decode()
+_CONTROL = (b"\\G", b"\\T", b"\\L")
 # A record with known escapes only; \0 must be an entire field.
 _FIELD = rb"(?:\\0|(?:[^\\|]|\\[prni])*)"
 _VALID_FIELD = re.compile(_FIELD, re.DOTALL)
@@ -74,9 +76,11 @@ def text(field: bytes) -> str | None:
 
 def texts(record: bytes) -> list[str | None]:
     """Decode all fields of a record; null is None."""
+    fields = record.decode()
+    if "\\" not in fields:
+        return fields.split("|")  # type: ignore[return-value]  # a list without None
     return [
-        None if field == _NULL_TEXT else _unescaped(field) if "\\" in field else field
-        for field in record.decode().split("|")
+        None if field == _NULL_TEXT else _unescaped(field) if "\\" in field else field for field in fields.split("|")
     ]
 
 
@@ -139,22 +143,30 @@ class _Reader:
 
     def read(self, body: bytes) -> Iterator[Records]:
         """Parse complete lines; the last one lacks its line end. Yields after at most STEP_LINES."""
+        lines = body.split(b"\n")
+        if b"\r" in body:
+            lines = [line if len(line) > MAX_LINE_BYTES else line.removesuffix(b"\r") for line in lines]
+        # A message begins with the lines of its group, table and labels; usually only valid records follow.
+        begin = next((n for n, line in enumerate(lines) if not line.startswith(_CONTROL)), len(lines))
+        yield from self._read_lines(lines[:begin], is_valid=False)
+        is_valid = not self._skips_line and len(body) <= MAX_LINE_BYTES and _is_text(body)
+        is_valid = is_valid and _is_plain(b"|".join(lines[begin:]))
+        for start in range(begin, len(lines), STEP_LINES):
+            yield from self._read_lines(lines[start : start + STEP_LINES], is_valid)
+
+    def _read_lines(self, lines: list[bytes], is_valid: bool) -> Iterator[Records]:
+        """Parse lines. is_valid: whether they are short records, with valid text and escapes."""
         separators = len(self._labels) - 1
-        is_text, may_be_long = _is_text(body), len(body) > MAX_LINE_BYTES
+        if is_valid and separators > 0 and {line.count(b"|") for line in lines} == {separators}:
+            yield self.records(lines)
+            return
         rows: list[bytes] = []
-        for number, line in enumerate(body.split(b"\n"), 1):
-            if number % STEP_LINES == 0:
-                yield self.records(rows)
-                rows = []
+        for line in lines:
             if self._skips_line:  # the end of the skipped line
                 self._skips_line = False
-                continue
-            if may_be_long and len(line) > MAX_LINE_BYTES:
+            elif len(line) > MAX_LINE_BYTES:
                 self._reject("length")
-                continue
-            if line[-1:] == b"\r":
-                line = line[:-1]
-            if line[:1] == b"\\" and line[1:2] in (b"G", b"T", b"L"):
+            elif line.startswith(_CONTROL):
                 if rows:
                     yield self.records(rows)
                     rows = []
@@ -166,7 +178,7 @@ class _Reader:
                 self._reject("labels")
             elif line.count(b"|") != separators:
                 self._reject("columns")
-            elif not is_text and not _is_text(line):
+            elif not _is_text(line):
                 self._reject("encoding")
                 rows.append(_without_invalid(line))
             elif not _is_plain(line) and not _RECORD.fullmatch(line):
@@ -174,20 +186,27 @@ class _Reader:
                 rows.append(_without_invalid(line))
             else:
                 rows.append(line)
-        if rows:
+        if rows or len(lines) == STEP_LINES:
             yield self.records(rows)
 
     def _control(self, line: bytes) -> None:
-        kind, fields = line[1:2], line[2:].decode(errors="replace").split("|")
+        kind = line[1:2]
         if kind == b"L":
-            is_valid = len(fields) <= MAX_LABELS and all(len(label) <= MAX_LABEL_CHARACTERS for label in fields)
-            self._labels = tuple(fields) if is_valid else ()
+            self._labels = _read_labels(line)
             return
         self._labels = ()
         if kind == b"T":
-            self._table = fields[0]
+            self._table = line[2:].partition(b"|")[0].decode(errors="replace")
         else:
             self._group, self._table = read_group(line), ""
+
+
+@lru_cache(maxsize=64)  # a publisher's tables have the same labels in each message
+def _read_labels(line: bytes) -> tuple[str, ...]:
+    """Return the labels of a line; none if they are invalid."""
+    labels = line[2:].decode(errors="replace").split("|")
+    is_valid = len(labels) <= MAX_LABELS and all(len(label) <= MAX_LABEL_CHARACTERS for label in labels)
+    return tuple(labels) if is_valid else ()
 
 
 def _is_text(data: bytes) -> bool:
@@ -204,13 +223,13 @@ def _without_invalid(line: bytes) -> bytes:
     return b"|".join(field if _VALID_FIELD.fullmatch(field) and _is_text(field) else NULL for field in fields)
 
 
-def _is_plain(line: bytes) -> bool:
-    r"""Return whether all escapes of a record are \0 as entire fields: a fast check that most records pass."""
-    escapes = line.count(b"\\")
+def _is_plain(fields: bytes) -> bool:
+    r"""Return whether all escapes in fields are \0 as entire fields: a fast check that most records pass."""
+    escapes = fields.count(b"\\")
     if not escapes:
         return True
-    nulls = line.count(b"\\0|") + line.endswith(NULL)
-    return escapes == line.count(b"|\\0") + line.startswith(NULL) == nulls
+    nulls = fields.count(b"\\0|") + fields.endswith(NULL)
+    return escapes == fields.count(b"|\\0") + fields.startswith(NULL) == nulls
 
 
 Table = tuple[str, Sequence[str], Iterable[Sequence[str | None]]]
@@ -223,5 +242,10 @@ def write(label: str, subscription: str, timestamp: str, tables: Iterable[Table]
     for name, labels, rows in tables:
         lines.append(f"\\T{name}|{name}|start object")
         lines.append("\\L" + "|".join(labels))
-        lines.extend("|".join(r"\0" if value is None else value.translate(_ESCAPES) for value in row) for row in rows)
+        lines.extend("|".join(map(_field, row)) for row in rows)
     return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+@lru_cache(maxsize=4096)  # rows repeat most of their values
+def _field(value: str | None) -> str:
+    return _NULL_TEXT if value is None else value.translate(_ESCAPES)

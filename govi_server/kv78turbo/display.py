@@ -1,10 +1,12 @@
 """Displays of the live feed's departures, with names from KV7."""
 
 from collections.abc import Generator, Iterable
+from functools import partial
 
 from govi_server.departures.colors import read_color
 from govi_server.departures.display import (
     DisplayRow,
+    Reliability,
     StopDisplay,
     badge,
     clean,
@@ -13,14 +15,16 @@ from govi_server.departures.display import (
     row_state,
     stop_state,
 )
+from govi_server.departures.fragments import STEP_PARTS, make_part
 from govi_server.kv78turbo.feed import Feed
-from govi_server.kv78turbo.freshness import SERVABLE
+from govi_server.kv78turbo.freshness import SERVABLE, reliability
+from govi_server.kv78turbo.joined_stop import JoinedPasstime
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import StopDepartures
 
 
 def stop_display(
-    feed: Feed, departures: StopDepartures, selected: Iterable[Passtime | None]
+    feed: Feed, departures: StopDepartures, selected: Iterable[JoinedPasstime | None]
 ) -> Generator[None, None, StopDisplay]:
     """Return the display of a stop, in steps. selected: the passtimes to show; None for a step without one."""
     freshness, age = feed.freshness(departures)
@@ -28,16 +32,23 @@ def stop_display(
     name, town = place(point.name, point.town) if point is not None else ("", "")
     if freshness not in SERVABLE:
         return StopDisplay(departures.code, "unknown" if freshness == "unknown" else "down", name=name, town=town)
-    shown: list[tuple[Passtime, DisplayRow]] = []
-    for passtime in selected:
-        yield
-        row = _row(feed, passtime) if passtime is not None and passtime.is_departure else None
-        if passtime is not None and row is not None:
-            shown.append((passtime, row))
-    rows = tuple(row for _, row in shown)
+    outdated = feed.outdated_operators(departures)
+    rows: list[DisplayRow] = []
+    live: list[Passtime] = []
+    for n, entry in enumerate(selected, 1):
+        if entry is None:
+            yield
+            continue
+        reliable = reliability(entry.passtime, outdated)
+        row, was_stored = make_part(entry.fragments, f"row {reliable}", partial(_row, feed, entry, reliable))
+        if not was_stored or n % STEP_PARTS == 0:
+            yield
+        if row:
+            rows.extend(row)
+            if row[0].state != "planned":
+                live.append(entry.passtime)
     texts = (clean(dict(message.fields).get("MessageContent")) for message in departures.messages)
     is_stale = freshness == "stale"
-    live = [passtime for passtime, row in shown if row.state != "planned"]
     if live and all(passtime.reliability != "current" for passtime in live):  # none is repeated any more
         is_stale = True
         now = feed.clock.seconds()
@@ -45,7 +56,7 @@ def stop_display(
     return StopDisplay(
         departures.code,
         stop_state(rows, is_stale),
-        rows,
+        tuple(rows),
         name,
         town,
         tuple(dict.fromkeys(text for text in texts if text)),
@@ -54,16 +65,18 @@ def stop_display(
     )
 
 
-def _row(feed: Feed, passtime: Passtime) -> DisplayRow | None:
+def _row(feed: Feed, entry: JoinedPasstime, reliable: Reliability) -> tuple[DisplayRow, ...]:
+    """Return the row of a passtime; none if it has departed, or only arrives."""
+    passtime = entry.passtime
     planned, reported = passtime.target_departure, passtime.expected_departure
     expected = reported if reported is not None else passtime.expected
-    state = row_state(passtime.trip_stop_status, planned, reported, feed.reliability(passtime))
-    if state is None:
-        return None
+    state = row_state(passtime.trip_stop_status, planned, reported, reliable)
+    if state is None or not passtime.is_departure:
+        return ()
     timetable = feed.timetable
     line = timetable.lines.get((passtime.data_owner_code, passtime.line_planning_number))
     color, text_color = (line.color, line.text_color) if line is not None else (None, None)
-    return DisplayRow(
+    row = DisplayRow(
         clean(timetable.public_number(passtime)),
         clean(timetable.destination(passtime)),
         expected if planned is None else planned,
@@ -72,4 +85,6 @@ def _row(feed: Feed, passtime: Passtime) -> DisplayRow | None:
         platform(passtime.side_code),
         *badge(read_color(color), read_color(text_color)),
         clean(dict(passtime.extra).get("MessageContent")),
+        entry.fragments,
     )
+    return (row,)

@@ -10,24 +10,23 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from govi_server.departures.display import Reliability
 from govi_server.departures.timing_point import TimingPoint
 from govi_server.kv78turbo import ctx
 from govi_server.kv78turbo.bounded_table import BoundedTable
-from govi_server.kv78turbo.freshness import Freshness, freshness, operator_freshness, reliability
+from govi_server.kv78turbo.freshness import Freshness, freshness, operator_freshness, outdated_operators
 from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
-from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stamps import latest_timestamp
 from govi_server.kv78turbo.stop_departures import Rendered, StopDepartures, StopDeparturesCache
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.kv78turbo.timetable_directory import TimetableDirectory
-from govi_server.runtime.cooperative import CooperativeRunner
+from govi_server.runtime.cooperative import CooperativeRunner, is_background, named
 from govi_server.runtime.gunzip import decompress
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSettings, SubscriberSettings
 
-PREFIXES = ("/GOVI/KV8", "/GOVI/KV7")
+PLANNING_PREFIX = "/GOVI/KV7"
+PREFIXES = ("/GOVI/KV8", PLANNING_PREFIX)
 """Subscribed envelope prefixes, which match old and new names (docs/protocols.md, section 2.2)."""
 
 SWEEP_INTERVAL = 60.0
@@ -76,7 +75,7 @@ class Feed(MultiService):
 
     reactor: provides time, and watches ZeroMQ's file descriptor. addresses: the feed's addresses, tried in turn;
     without any, only the timetable is available until subscribe() is called. folder: the timetable directory, ""
-    for none. cache_bytes: maximum bytes of cached renderings.
+    for none. cache_bytes: maximum memory of what is remembered of requested stops.
     """
 
     log = Logger()
@@ -107,8 +106,9 @@ class Feed(MultiService):
         self._reported_evictions: dict[str, int] = {}
         self.runner = runner or CooperativeRunner(reactor)
         """Runs the work of requests."""
-        self._ingester = CooperativeRunner(reactor)
-        """Runs the work of ingesting, which must not wait for requests."""
+        self._ingester = CooperativeRunner(reactor, self.runner)
+        """Runs the work of ingesting, which must not wait for requests; large messages and files leave them most of
+        the time."""
         self._cooperator = self._ingester.cooperator
         sweeper = TimerService(SWEEP_INTERVAL, self._sweep)
         sweeper.clock = reactor
@@ -177,8 +177,12 @@ class Feed(MultiService):
 
     def received(self, envelope: str, payload: bytes) -> Deferred[None] | None:
         """Ingest a message of the feed; return a Deferred that fires when it is done, if it needs several turns."""
-        done = Deferred.fromCoroutine(self._ingester.run(self._ingest_message(envelope, payload)))
+        done = Deferred.fromCoroutine(self._receive(envelope, payload))
         return None if done.called and not isinstance(done.result, Failure) else done
+
+    async def _receive(self, envelope: str, payload: bytes) -> None:
+        is_background.set(envelope.startswith(PLANNING_PREFIX))
+        await self._ingester.run(named(self._ingest_message(envelope, payload), envelope))
 
     def _ingest_message(self, envelope: str, payload: bytes) -> Generator[None, None, None]:
         """Ingest a message in steps, after all of it was decompressed once: a broken message has no effect."""
@@ -264,17 +268,19 @@ class Feed(MultiService):
 
     # Freshness.
 
-    def oldest_age(self, operators: Iterable[str]) -> float | None:
-        """Return the age in seconds of the most outdated of these operators; None if none has sent any data."""
-        now, last_heard = self.clock.seconds(), self.passtimes.last_heard
-        ages = [now - last_heard[operator] for operator in operators if operator in last_heard]
-        return max(0.0, *ages) if ages else None
+    def ages(self, operators: Iterable[str]) -> list[tuple[float | None, float]]:
+        """Return the age of each operator's latest data, None without any, and the age up to which it is fresh.
 
-    def fresh_seconds(self, operator: str) -> float:
-        """Return the age in seconds up to which an operator's latest data is fresh: it may repeat it slowly."""
-        repetition = self.passtimes.repetitions.get(operator)
+        Ages are in seconds. An operator may repeat its data slowly.
+        """
+        now, last_heard, repetitions = self.clock.seconds(), self.passtimes.last_heard, self.passtimes.repetitions
         fresh, stale = self.limits.fresh, self.limits.stale
-        return fresh if repetition is None else repetition.fresh_seconds(fresh, stale)
+        ages: list[tuple[float | None, float]] = []
+        for operator in operators:
+            time, repetition = last_heard.get(operator), repetitions.get(operator)
+            age = None if time is None else max(now - time, 0.0)
+            ages.append((age, fresh if repetition is None else repetition.fresh_seconds(fresh, stale)))
+        return ages
 
     def is_known_stop(self, code: str) -> bool:
         """Return whether KV7 or KV8 has a TimingPointCode."""
@@ -284,9 +290,9 @@ class Feed(MultiService):
         """Return how fresh an operator's latest data is, and its age in seconds."""
         return operator_freshness(self, operator)
 
-    def reliability(self, passtime: Passtime) -> Reliability:
-        """Return how far a passtime can be relied on."""
-        return reliability(self, passtime)
+    def outdated_operators(self, departures: StopDepartures) -> frozenset[str]:
+        """Return the operators of a stop's departures whose latest data is not fresh."""
+        return outdated_operators(self, departures)
 
     def freshness(self, departures: StopDepartures) -> tuple[Freshness, float]:
         """Return how fresh a stop's departures are, and the age in seconds of the oldest data among them."""

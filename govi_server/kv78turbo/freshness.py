@@ -29,11 +29,8 @@ class FeedStatus(Protocol):
     def age(self) -> float | None:
         """Seconds since the feed's latest data; None before the first."""
 
-    def oldest_age(self, operators: Iterable[str]) -> float | None:
-        """Return the age in seconds of the most outdated of these operators; None if none has sent any data."""
-
-    def fresh_seconds(self, operator: str) -> float:
-        """Return the age in seconds up to which an operator's latest data is fresh."""
+    def ages(self, operators: Iterable[str]) -> Iterable[tuple[float | None, float]]:
+        """Return the age of each operator's latest data, None without any, and the age up to which it is fresh."""
 
     def is_known_stop(self, code: str) -> bool:
         """Return whether a TimingPointCode exists."""
@@ -46,36 +43,43 @@ def stale_ttl(feed: FeedStatus, age: float) -> int:
 
 def operator_freshness(feed: FeedStatus, operator: str) -> tuple[Freshness, float]:
     """Return how fresh an operator's latest data is, and its age in seconds."""
-    age = feed.oldest_age((operator,))
+    ((age, fresh_seconds),) = feed.ages((operator,))
     if age is None:
         return ("fresh" if feed.is_complete else "stale"), 0.0
     if age > feed.limits.stale:
         return "old", age
-    return ("fresh" if age <= feed.fresh_seconds(operator) else "stale"), age
+    return ("fresh" if age <= fresh_seconds else "stale"), age
 
 
-def reliability(feed: FeedStatus, passtime: Passtime) -> Reliability:
-    """Return how far a passtime can be relied on: it is no more reliable than its operator's latest data."""
-    if passtime.reliability == "current" and operator_freshness(feed, passtime.data_owner_code)[0] != "fresh":
+def outdated_operators(feed: FeedStatus, departures: StopDepartures) -> frozenset[str]:
+    """Return the operators of a stop's departures whose latest data is not fresh."""
+    return frozenset([name for name in departures.operators if operator_freshness(feed, name)[0] != "fresh"])
+
+
+def reliability(passtime: Passtime, outdated: frozenset[str]) -> Reliability:
+    """Return how far a passtime can be relied on: it is no more reliable than its operator's latest data.
+
+    outdated: see outdated_operators().
+    """
+    if passtime.reliability == "current" and passtime.data_owner_code in outdated:
         return "last_known"
     return passtime.reliability
 
 
 def seconds_fresh(feed: FeedStatus, departures: StopDepartures) -> float:
     """Return for how many seconds a stop's departures remain fresh without new data; negative if they are stale."""
-    return min(
-        (feed.fresh_seconds(operator) - (feed.oldest_age((operator,)) or 0.0) for operator in departures.operators),
-        default=feed.limits.fresh,
-    )
+    ages = feed.ages(departures.operators)
+    return min([fresh_seconds - (age or 0.0) for age, fresh_seconds in ages], default=feed.limits.fresh)
 
 
 def freshness(feed: FeedStatus, departures: StopDepartures) -> tuple[Freshness, float]:
     """Return how fresh a stop's departures are, and the age in seconds of the oldest data among them."""
     # Operators that have sent no data only have planned passtimes, which do not age.
-    age = feed.oldest_age(departures.operators) or 0.0
+    ages = feed.ages(departures.operators)
+    age = max([age or 0.0 for age, _ in ages], default=0.0)
     if departures.stale_operators and not departures.has_passtimes:
         return "old", age
-    if seconds_fresh(feed, departures) < 0:
+    if any((age or 0.0) > fresh_seconds for age, fresh_seconds in ages):
         return "stale", age
     if departures.realtime_operators or feed.is_complete:
         is_known = departures.has_passtimes or feed.is_known_stop(departures.code)

@@ -25,14 +25,6 @@ def journeys_of(stops: Mapping[UserStop, Iterable[bytes]]) -> Generator[None, No
     return {journey: tuple(keys) for journey, keys in journeys.items()}
 
 
-def merged(first: Journeys, second: Journeys) -> Journeys:
-    """Return the journeys of both."""
-    journeys = dict(first)
-    for journey, keys in second.items():
-        journeys[journey] = tuple(dict.fromkeys((*first.get(journey, ()), *keys)))
-    return journeys
-
-
 def group_of(key: bytes) -> Group:
     """Return the group of a planned passtime's key, or of a journey."""
     return b"|".join(key.split(b"|", 3)[:3])

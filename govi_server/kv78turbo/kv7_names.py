@@ -1,6 +1,7 @@
 """The names of KV7 in memory: lines, destinations, stops and stop areas, in tables of limited size."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -38,6 +39,30 @@ class Names:
         )
         self.points_of_area: dict[str, dict[str, None]] = {}
         self.user_stops: dict[str, dict[UserStop, None]] = {}
+        self.versions: dict[str, int] = {}
+        """By TimingPointCode: changes with the stop's own names, user stops and planned passtimes; never repeats."""
+        self._latest_version = 0
+        self.n_shared_changes = 0
+        """The number of changes that concern any stop, besides new and removed lines and destinations."""
+
+    @property
+    def shared_version(self) -> int:
+        """A number that changes with what concerns any stop: the names of lines and destinations."""
+        return self.n_shared_changes + self.lines.generation + self.destinations.generation
+
+    def change(self, code: str) -> None:
+        """Record that data of a stop has changed."""
+        self._latest_version += 1
+        if code in self.timing_points or code in self.user_stops:
+            self.versions[code] = self._latest_version
+        else:
+            self.versions.pop(code, None)
+
+    def change_user_stop(self, stop: UserStop) -> None:
+        """Record that data of a user stop has changed."""
+        code = self.code_of.get(stop)
+        if code is not None:
+            self.change(code)
 
     def apply(self, update: Update, now: float, reject: Reject) -> Iterator[None]:
         """Store the names of an update; yields after each step."""
@@ -53,8 +78,8 @@ class Names:
                 if number % STEP_NAMES == 0:
                     yield
 
-        yield from store(self.lines, self.lines.put, update.lines)
-        yield from store(self.destinations, self.destinations.put, update.destinations)
+        yield from store(self.lines, partial(self._put_shared, self.lines), update.lines)
+        yield from store(self.destinations, partial(self._put_shared, self.destinations), update.destinations)
         yield from store(self.directions, self.directions.put, update.directions)
         yield from store(self.stop_areas, self.stop_areas.put, update.stop_areas)
         yield from store(self.timing_points, self._put_point, update.timing_points)
@@ -69,10 +94,17 @@ class Names:
         _discard(update.timing_points, self.timing_points)
         _discard(update.user_stops, self.code_of)
 
+    def _put_shared(self, table: BoundedTable[K, _V], key: K, value: _V, now: float) -> bool:
+        old = table.get(key)
+        self.n_shared_changes += old is not None and old != value
+        return table.put(key, value, now)
+
     def _put_point(self, code: str, point: TimingPoint, now: float) -> bool:
         old = self.timing_points.get(code)
         if not self.timing_points.put(code, point, now):
             return False
+        if old != point:
+            self.change(code)
         if old is not None and old.stop_area != point.stop_area:
             self._leave_area(code, old)
         if point.stop_area is not None:
@@ -82,16 +114,15 @@ class Names:
     def _remove_point(self, code: str) -> None:
         self._leave_area(code, self.timing_points[code])
         self.timing_points.discard(code)
+        self.change(code)
 
     def _leave_area(self, code: str, point: TimingPoint) -> None:
         if point.stop_area is not None:
-            points = self.points_of_area[point.stop_area]
-            del points[code]
-            if not points:
-                del self.points_of_area[point.stop_area]
+            remove_member(self.points_of_area, point.stop_area, code)
 
     def _put_user_stop(self, stop: UserStop, code: str, now: float) -> bool:
-        if self.code_of.get(stop) != code:
+        is_new = self.code_of.get(stop) != code
+        if is_new:
             if stop in self.code_of:
                 self._remove_user_stop(stop)
             stops = self.user_stops.get(code, {})
@@ -103,15 +134,15 @@ class Names:
         if not self.code_of.put(stop, code, now):
             return False
         self.user_stops.setdefault(code, {})[stop] = None
+        if is_new:
+            self.change(code)
         return True
 
     def _remove_user_stop(self, stop: UserStop) -> None:
         code = self.code_of[stop]
-        stops = self.user_stops[code]
-        del stops[stop]
-        if not stops:
-            del self.user_stops[code]
+        remove_member(self.user_stops, code, stop)
         self.code_of.discard(stop)
+        self.change(code)
 
     def sweep(
         self, now: float, is_active: Callable[[str], object], is_live_stop: Callable[[str], object]
@@ -148,6 +179,13 @@ class Names:
                 yield Update(is_confirmed=is_confirmed, stop_areas=areas)
             for directions in _parts(self.directions, is_confirmed):
                 yield Update(is_confirmed=is_confirmed, directions=directions)
+
+
+def remove_member(members: dict[K, dict[_V, None]], key: K, member: _V) -> None:
+    """Remove a member of a key, and the key without any."""
+    del members[key][member]
+    if not members[key]:
+        del members[key]
 
 
 def _parts(table: BoundedTable[K, _V], is_confirmed: bool) -> Iterator[dict[K, _V]]:

@@ -12,6 +12,8 @@ from datetime import date, timedelta
 from functools import lru_cache
 from operator import itemgetter
 
+from msgspec import Struct
+
 from govi_server.departures.times import (
     DAY,
     PassingTimes,
@@ -33,6 +35,9 @@ UserStop = bytes
 
 Level = bytes
 """DataOwnerCode|LocalServiceLevelCode"""
+
+Passtimes = dict[UserStop, dict[bytes, bytes]]
+"""Planned passtimes by user stop: their keys and values, the columns of KEY_NAMES and VALUE_NAMES joined by |."""
 
 KEY_NAMES = (
     "DataOwnerCode",
@@ -93,8 +98,7 @@ EMPTY = (NULL, b"")
 """Fields without a value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True, gc=False):
     """A line; texts are None if unknown."""
 
     public_number: str | None
@@ -116,7 +120,7 @@ class Update:
     timing_points: dict[str, TimingPoint] = field(default_factory=dict)
     user_stops: dict[UserStop, str] = field(default_factory=dict)
     stop_areas: dict[str, str | None] = field(default_factory=dict)
-    planned: dict[Group, dict[UserStop, dict[bytes, bytes]]] = field(default_factory=dict)
+    planned: dict[Group, Passtimes] = field(default_factory=dict)
     levels: set[Level] = field(default_factory=set)
     dates: dict[Level, set[date]] = field(default_factory=dict)
     directions: dict[tuple[str, str, str], str | None] = field(default_factory=dict)

@@ -1,22 +1,19 @@
 """The tables of the KV7 timetable: applies updates, and removes expired data."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import date, timedelta
+from itertools import islice
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from govi_server.departures.times import local_date
 from govi_server.kv78turbo.bounded_table import BoundedTable, largest_cohort
 from govi_server.kv78turbo.ctx import Records, Reject
-from govi_server.kv78turbo.kv7_journeys import Journeys, journeys_of, merged
-from govi_server.kv78turbo.kv7_names import RETENTION_SECONDS, Names
-from govi_server.kv78turbo.kv7_reader import (
-    Group,
-    Level,
-    TimetableReader,
-    Update,
-    UserStop,
-)
+from govi_server.kv78turbo.kv7_journeys import Journeys, journeys_of
+from govi_server.kv78turbo.kv7_names import RETENTION_SECONDS, Names, remove_member
+from govi_server.kv78turbo.kv7_reader import Group, Level, Passtimes, TimetableReader, Update, UserStop
 from govi_server.settings import PlanningSettings
 
 UNDATED_SECONDS = 7 * 86400.0
@@ -37,13 +34,28 @@ STEP_ENTRIES = 100
 PLANNING_DEFAULTS = PlanningSettings()
 
 
-class Publication(NamedTuple):
+class StopPasstimes(Struct, frozen=True, eq=False, gc=False):
+    """The planned passtimes of a group at a user stop.
+
+    A national timetable has 300,000 of these dicts. A dict of them would be visited by each full garbage collection,
+    for 27 ms in all; a dict of Structs without gc is not.
+    """
+
+    by_key: dict[bytes, bytes]
+
+
+class Publication(Struct, frozen=True, eq=False, gc=False):
     """The latest publication of a group."""
 
     published: float
     """Epoch seconds."""
-    stops: tuple[UserStop, ...]
+    stops: dict[UserStop, StopPasstimes]
+    journeys: Journeys
     n_planned: int
+
+    def passtimes(self, stop: UserStop) -> dict[bytes, bytes]:
+        """Return the passtimes at a user stop."""
+        return self.stops.get(stop, _NO_PASSTIMES).by_key
 
 
 class Calendar(NamedTuple):
@@ -53,7 +65,8 @@ class Calendar(NamedTuple):
     dates: frozenset[date]
 
 
-NO_PUBLICATION = Publication(0.0, (), 0)
+_NO_PASSTIMES = StopPasstimes({})
+NO_PUBLICATION = Publication(0.0, {}, {}, 0)
 NO_CALENDAR = Calendar(0.0, frozenset())
 
 
@@ -64,7 +77,7 @@ class TimetableTables:
         self._now = now
         self._limits = limits
         self.version = 0
-        """Changes with each update."""
+        """Changes with each update; that of a stop is version_of()."""
         self._names = names = Names(limits.names)
         self.lines = names.lines
         """By DataOwnerCode and LinePlanningNumber."""
@@ -80,17 +93,27 @@ class TimetableTables:
         """A DestinationCode by DataOwnerCode, LinePlanningNumber and LineDirection."""
         self._code_of = names.code_of
         self._user_stops = names.user_stops
-        self._planned: dict[UserStop, dict[Group, dict[bytes, bytes]]] = {}
-        self._journeys: dict[Group, Journeys] = {}
         self._published: BoundedTable[Group, Publication] = BoundedTable(
             limits.planned,
             UNDATED_SECONDS,
             size_of=lambda publication: publication.n_planned,
             remove=self._remove_group,
         )
+        self._groups_of_stop: dict[UserStop, dict[Group, None]] = {}
         self._groups_of_line: dict[tuple[str, str], dict[Group, None]] = {}
         self._groups_of_operator: Counter[str] = Counter()
-        self._dates: BoundedTable[Level, Calendar] = BoundedTable(limits.names, RETENTION_SECONDS)
+        self._groups_of_level: dict[Level, dict[Group, None]] = {}
+        self._dates: BoundedTable[Level, Calendar] = BoundedTable(
+            limits.names, RETENTION_SECONDS, remove=self._evict_level
+        )
+
+    def version_of(self, code: str) -> tuple[int, int]:
+        """Return a token that changes whenever a stop's planned passtimes or names on its board may have changed."""
+        return self._names.shared_version, self._names.versions.get(code, 0)
+
+    def versions_of(self, codes: Iterable[str]) -> tuple[int | None, ...]:
+        """Return a token that changes whenever that of one of these stops does, without a call for each."""
+        return self._names.shared_version, *map(self._names.versions.get, codes)
 
     @property
     def n_planned(self) -> int:
@@ -122,17 +145,19 @@ class TimetableTables:
         now = self._now()
         yield from self._names.apply(update, now, reject)
         for group, stops in update.planned.items():
-            journeys = yield from journeys_of(stops)
-            if not self._set_group(group, stops, journeys, update.published, now):
+            if not (yield from self._set_group(group, stops, update.published, now)):
                 reject("too many planned passes")
             elif update.is_confirmed:
                 self._published.confirm(group)
             yield
         for number, level in enumerate(update.levels | update.dates.keys(), 1):
+            dates = self._dates.get(level, NO_CALENDAR).dates
             if not self._set_dates(level, frozenset(update.dates.get(level, ())), update.published, now):
                 reject("too many names")
             elif update.is_confirmed:
                 self._dates.confirm(level)
+            if self._dates.get(level, NO_CALENDAR).dates != dates:
+                yield from self._change_stops_of_level(level)
             if number % STEP_ENTRIES == 0:
                 yield
         self.version += 1
@@ -151,67 +176,75 @@ class TimetableTables:
             level, Calendar(published, dates if published > latest.published else latest.dates | dates), now
         )
 
+    def _change_stops_of_level(self, level: Level) -> Iterator[None]:
+        for group in list(self._groups_of_level.get(level, ())):
+            self._change_stops(self._published.get(group, NO_PUBLICATION).stops)
+            yield
+
+    def _change_stops(self, stops: Iterable[UserStop]) -> None:
+        for stop in stops:
+            self._names.change_user_stop(stop)
+
+    def _evict_level(self, level: Level) -> None:
+        self._dates.discard(level)
+        self._names.n_shared_changes += 1  # its stops may be too many to change in one step
+
     def _set_group(
-        self,
-        group: Group,
-        stops: dict[UserStop, dict[bytes, bytes]],
-        journeys: Journeys,
-        published: float,
-        now: float,
-    ) -> bool:
-        """Set, or add to, the passtimes of a service level's line; return whether there is room for them."""
-        latest = self._published.get(group, NO_PUBLICATION)
-        if published < latest.published:
-            return True
-        if published == latest.published:
-            stored = {stop: self._planned[stop][group] for stop in latest.stops}
-            stops = stored | {stop: {**stored.get(stop, {}), **passtimes} for stop, passtimes in stops.items()}
-            journeys = merged(self._journeys.get(group, {}), journeys)
-        n_planned = sum(map(len, stops.values()))
+        self, group: Group, planned: Passtimes, published: float, now: float
+    ) -> Generator[None, None, bool]:
+        """Set, or add to, the passtimes of a service level's line in steps; return whether there is room for them."""
+        while True:
+            latest = self._published.get(group, NO_PUBLICATION)
+            if published < latest.published:
+                return True
+            passtimes = planned if published > latest.published else (yield from _merged(latest, planned))
+            journeys = yield from journeys_of(passtimes)
+            if self._published.get(group, NO_PUBLICATION) is latest:  # not superseded meanwhile
+                break
+        n_planned = sum(map(len, passtimes.values()))
+        stops = {stop: StopPasstimes(by_key) for stop, by_key in passtimes.items()}
         if n_planned > MAX_LINE_PASSTIMES or len(stops) > MAX_LINE_STOPS:
             return False
-        if not all(self._make_room_at(stop) for stop in stops.keys() - {*latest.stops}):
+        if not all(self._make_room_at(stop) for stop in stops.keys() - latest.stops.keys()):
             return False
         is_confirmed = False
         if group in self._published:
             self._published.repeat(group, now)
             is_confirmed = self._published.is_confirmed(group)
             self._remove_group(group)
-        if not self._published.put(group, Publication(published, tuple(stops), n_planned), now):
+        if not self._published.put(group, Publication(published, stops, journeys, n_planned), now):
             return False
         if is_confirmed:
             self._published.confirm(group)
-        for stop, passtimes in stops.items():
-            self._planned.setdefault(stop, {})[group] = passtimes
-        self._journeys[group] = journeys
+        for stop in stops:
+            self._groups_of_stop.setdefault(stop, {})[group] = None
         operator, _, line = group.decode().split("|")
         self._groups_of_line.setdefault((operator, line), {})[group] = None
+        self._groups_of_level.setdefault(level_of(group), {})[group] = None
         self._groups_of_operator[operator] += 1
+        self._change_stops(stops)
         return True
 
     def _make_room_at(self, stop: UserStop) -> bool:
         """Evict a group of a user stop if it has the maximum; return whether there is room."""
-        groups = self._planned.get(stop, {})
+        groups = self._groups_of_stop.get(stop, {})
         if len(groups) >= MAX_STOP_GROUPS:
             for group in largest_cohort((group, self._published.cohort(group)) for group in groups)[:1]:
                 self._remove_group(group)
         return len(groups) < MAX_STOP_GROUPS
 
     def _remove_group(self, group: Group) -> None:
-        for stop in self._published[group].stops:
-            groups = self._planned[stop]
-            del groups[group]
-            if not groups:
-                del self._planned[stop]
-        del self._journeys[group]
+        stops = self._published[group].stops
         self._published.discard(group)
+        for stop in stops:
+            remove_member(self._groups_of_stop, stop, group)
         operator, _, line = group.decode().split("|")
-        del self._groups_of_line[operator, line][group]
-        if not self._groups_of_line[operator, line]:
-            del self._groups_of_line[operator, line]
+        remove_member(self._groups_of_line, (operator, line), group)
+        remove_member(self._groups_of_level, level_of(group), group)
         self._groups_of_operator[operator] -= 1
         if not self._groups_of_operator[operator]:
             del self._groups_of_operator[operator]
+        self._change_stops(stops)
 
     def sweep(
         self,
@@ -230,11 +263,14 @@ class TimetableTables:
         def is_expired(published: float, dates: frozenset[date]) -> bool:
             return max(dates) < yesterday if dates else now - published > UNDATED_SECONDS
 
-        for number, group in enumerate(list(self._published), 1):
+        groups = list(self._published)
+        while groups:
+            group = groups.pop()  # the last reference, with which the group's memory is returned to the kernel
             dates = self._dates.get(level_of(group), NO_CALENDAR).dates
             if group in self._published and is_expired(self._published[group].published, dates):
                 self._remove_group(group)
-            if number % STEP_ENTRIES == 0:
+                yield
+            elif len(groups) % STEP_ENTRIES == 0:
                 yield
         for number, level in enumerate(list(self._dates), 1):
             if level in self._dates and is_expired(*self._dates[level]):
@@ -256,13 +292,22 @@ class TimetableTables:
                 yield Update(published, levels={level}, dates={level: {*dates}}, is_confirmed=is_confirmed)
         for group in list(self._published):
             publication = self._published.get(group, NO_PUBLICATION)
-            for start in range(0, len(publication.stops), STEP_ENTRIES):
-                stops = publication.stops[start : start + STEP_ENTRIES]
-                planned = {stop: self._planned[stop][group] for stop in stops}
+            stops = iter(publication.stops.items())
+            while planned := {stop: passtimes.by_key for stop, passtimes in islice(stops, STEP_ENTRIES)}:
                 is_confirmed = self._published.is_confirmed(group)
                 yield Update(publication.published, planned={group: planned}, is_confirmed=is_confirmed)
                 if self._published.get(group) is not publication:  # it was superseded meanwhile
                     break
+
+
+def _merged(latest: Publication, planned: Passtimes) -> Generator[None, None, Passtimes]:
+    """Return the passtimes of a publication with further ones, in steps."""
+    merged = {stop: passtimes.by_key for stop, passtimes in latest.stops.items()}
+    for number, (stop, by_key) in enumerate(planned.items(), 1):
+        merged[stop] = {**merged.get(stop, {}), **by_key}
+        if number % STEP_ENTRIES == 0:
+            yield
+    return merged
 
 
 def level_of(group: Group) -> Level:

@@ -5,11 +5,11 @@ from datetime import date, timedelta
 from functools import partial
 from typing import NamedTuple
 
-from govi_server.departures.times import PassingTimes, local_date, moment, write_time
+from govi_server.departures.times import PassingTimes, local_date, moment, read_date, write_time
 from govi_server.kv78turbo.ctx import NULL, text, texts
 from govi_server.kv78turbo.kv7_journeys import Journey, group_of, user_stop_of
 from govi_server.kv78turbo.kv7_reader import VALUE_NAMES, Group, planned_times
-from govi_server.kv78turbo.kv7_tables import NO_CALENDAR, TimetableTables, level_of
+from govi_server.kv78turbo.kv7_tables import NO_CALENDAR, NO_PUBLICATION, TimetableTables, level_of
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.runtime.cooperative import STEP_ITEMS
 from govi_server.runtime.text import nonblank
@@ -54,24 +54,47 @@ class Timetable(TimetableTables):
         """Record that a stop was requested, so that its name is not evicted."""
         self.timing_points.confirm(code)
 
+    def invalidate_stop(self, code: str) -> None:
+        """Change the token of a stop: its planned passtimes are to be joined anew."""
+        self._names.change(code)
+
     def has_planning(self, code: str) -> bool:
         """Return whether passtimes of a stop are planned, on any date."""
-        return any(stop in self._planned for stop in self._user_stops.get(code, ()))
+        return any(stop in self._groups_of_stop for stop in self._user_stops.get(code, ()))
 
-    def passtimes(self, code: str, since: float, until: float) -> Iterator[tuple[bytes, Passtime] | None]:
-        """Yield the planned passtimes of a stop between two moments (epoch seconds), each with its key in KV8.
+    def passtimes(self, code: str, since: float, until: float) -> Iterator[PlannedCall | None]:
+        """Yield the planned passtimes of a stop between two moments (epoch seconds).
 
         A passtime applies on the dates of its service level. Yields None for a step without one.
         """
         dates = _dates_around(since, until)
         for stop in list(self._user_stops.get(code, ())):
-            for group, passtimes in list(self._planned.get(stop, {}).items()):
+            for group in list(self._groups_of_stop.get(stop, ())):
                 yield None
                 valid = self._valid_dates(group, dates)
-                for n, (key, values) in enumerate(list(passtimes.items()) if valid else (), 1):
+                passtimes = self._published.get(group, NO_PUBLICATION).passtimes(stop)
+                for n, (key, values) in enumerate(passtimes.items() if valid else (), 1):
                     if n % STEP_ITEMS == 0:
                         yield None
                     yield from self._on_dates(valid, key, values, code, since, until)
+
+    def find(self, key: bytes, code: str) -> Generator[None, None, Passtime | None]:
+        """Return the planned passtime with a key of KV8 at a TimingPoint, in steps; None if there is none."""
+        operator, level, line, number, fortify, date_text, order = key.split(b"|")
+        day = read_date(date_text.decode())
+        group = b"|".join((operator, level, line))
+        if day is None or group not in self._published or not self._valid_dates(group, [day]):
+            return None
+        for n, stop in enumerate(list(self._user_stops.get(code, ())), 1):
+            if n % STEP_ITEMS == 0:
+                yield
+            of_operator, _, user_stop = stop.partition(b"|")
+            planned_key = b"|".join((group, number, fortify, order, user_stop))
+            values = self._published.get(group, NO_PUBLICATION).passtimes(stop).get(planned_key)
+            if of_operator == operator and values is not None:
+                for call in self._calls([day], planned_key, values, code):
+                    return call.make()
+        return None
 
     def _valid_dates(self, group: Group, dates: list[date]) -> list[date]:
         calendar = self._dates.get(level_of(group), NO_CALENDAR)
@@ -79,10 +102,10 @@ class Timetable(TimetableTables):
 
     def _on_dates(
         self, dates: list[date], key: bytes, values: bytes, code: str, since: float, until: float
-    ) -> Iterator[tuple[bytes, Passtime]]:
+    ) -> Iterator[PlannedCall]:
         for call in self._calls(dates, key, values, code):
             if since <= call.time <= until:
-                yield call.key, call.make()
+                yield call
 
     def _calls(self, dates: list[date], key: bytes, values: bytes, code: str) -> Iterator[PlannedCall]:
         """Yield a planned passtime on each date."""
@@ -103,7 +126,7 @@ class Timetable(TimetableTables):
         columns = dict(zip(VALUE_NAMES, map(nonblank, texts(values)), strict=True))
         arrival, departure = (None if time is None else write_time(time) for time in times[:2])
         arrives, departs = (None if time is None else moment(day, time) for time in times[:2])
-        publication = self._published.get(b"|".join(key.split(b"|", 3)[:3]))
+        published = self._published.get(group_of(key), NO_PUBLICATION).published
         return Passtime(
             data_owner_code=operator,
             local_service_level_code=level,
@@ -115,7 +138,7 @@ class Timetable(TimetableTables):
             user_stop_code=stop,
             timing_point_code=code,
             timing_point_data_owner_code="ALGEMEEN",
-            last_update=None if publication is None else publication.published,
+            last_update=published or None,
             target_arrival_time=arrival,
             expected_arrival_time=arrival,
             target_departure_time=departure,
@@ -146,7 +169,7 @@ class Timetable(TimetableTables):
 
     def first_passtimes(
         self, operator: str, line: str, direction: str, since: float, until: float
-    ) -> Iterator[tuple[bytes, Passtime] | None]:
+    ) -> Iterator[PlannedCall | None]:
         """Yield the first passtime of each planned journey of a line, as passtimes() does for a stop."""
         dates = _dates_around(since, until)
         for group, keys in self._journeys_of(operator, line):
@@ -184,21 +207,21 @@ class Timetable(TimetableTables):
         return sum(self._published[group].n_planned for group in groups)
 
     def _keys_of(self, journey: Journey) -> Sequence[bytes]:
-        return self._journeys.get(group_of(journey), {}).get(journey, ())
+        return self._published.get(group_of(journey), NO_PUBLICATION).journeys.get(journey, ())
 
     def _journeys_of(self, operator: str, line: str) -> Iterator[tuple[Group, Sequence[bytes]]]:
         """Yield the keys of each journey of a line, with its group, even if groups are removed meanwhile."""
         for group in list(self._groups_of_line.get((operator, line), ())):
-            for keys in list(self._journeys.get(group, {}).values()):
+            for keys in self._published.get(group, NO_PUBLICATION).journeys.values():
                 yield group, keys
 
     def _values(self, group: Group, key: bytes) -> bytes:
         """Return the values of a planned passtime; null ones if it was removed after its look-up began."""
-        return self._planned.get(user_stop_of(key), {}).get(group, {}).get(key, _NO_VALUES)
+        return self._published.get(group, NO_PUBLICATION).passtimes(user_stop_of(key)).get(key, _NO_VALUES)
 
     def _journey_passtime(
         self, group: Group, key: bytes, dates: list[date], since: float, until: float
-    ) -> Iterator[tuple[bytes, Passtime]]:
+    ) -> Iterator[PlannedCall]:
         code = self._code_of.get(user_stop_of(key))
         if code is not None:
             yield from self._on_dates(dates, key, self._values(group, key), code, since, until)

@@ -4,17 +4,16 @@ A country has millions of passtimes, so each is stored as two byte strings, key 
 kv8_columns.parse_passtime() parses them when a stop is requested.
 """
 
-import re
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 
 from govi_server.departures.times import local_date
-from govi_server.departures.timing_point import TIMING_POINT_CODE_PATTERN
+from govi_server.departures.timing_point import is_timing_point_code
 from govi_server.kv78turbo.ctx import NULL, Records, Reject
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.kv8_columns import (
-    EMPTY,
+    NO_RARE_VALUES,
     TableLayout,
     expires_at,
     is_valid_key,
@@ -36,6 +35,7 @@ from govi_server.kv78turbo.repetition import MIN_OVERDUE_SECONDS, Census
 from govi_server.kv78turbo.stamps import (
     TOMBSTONE_SECONDS,
     FirstReceipts,
+    ReceivedStamps,
     Stamp,
     Tombstones,
     is_older,
@@ -53,20 +53,7 @@ MAX_LAYOUTS = 100
 STEP_REMOVALS = 500
 """Passtimes that a step of ingesting may remove to make room: about two milliseconds of work."""
 
-_CODE = re.compile(TIMING_POINT_CODE_PATTERN.encode())
-
 PASSTIME_DEFAULTS = PasstimeSettings()
-
-
-class _Stamps(dict[bytes, Stamp | None]):
-    """The stamps of one message's timestamps, each parsed once. received: the stamp of its receipt."""
-
-    def __init__(self, received: Stamp) -> None:
-        self._received = received
-
-    def __missing__(self, text: bytes) -> Stamp | None:
-        self[text] = stamp = None if text in EMPTY else read_stamp(text.decode(), self._received)
-        return stamp
 
 
 class Passtimes:
@@ -94,7 +81,7 @@ class Passtimes:
 
     @property
     def reliability_version(self) -> int:
-        """Changes when the passtimes of an operator begin or cease to be overdue without repetitions."""
+        """Changes when passtimes may begin or cease to be overdue for other reasons than time and repetition."""
         return self._operators.reliability_version
 
     @property
@@ -148,7 +135,7 @@ class Passtimes:
         now = self._now()
         self._set_dates(now)
         key_of, values_of, code_at, type_at, date_at, operator_at, splits, has_missing = layout
-        join, dates, stamps = b"|".join, self._dates, _Stamps(stamp_of(now))
+        join, dates, stops, stamps = b"|".join, self._dates, self.stops, ReceivedStamps(now)
         latest_rows: dict[bytes, tuple[bytes, float | None]] = {}  # of each operator, and when it was last heard
         n_removed = self._index.n_removed
         for line in records.lines:
@@ -160,17 +147,27 @@ class Passtimes:
                 continue  # not for passengers
             if has_missing:
                 fields.append(NULL)
-            key, values = join(key_of(fields)), join(values_of(fields))
             if fields[date_at] not in dates:
                 reject("date")
-            elif not is_valid_key(key):
-                reject("key")
-            elif not (is_valid_values(values) or is_valid_values(values := without_invalid(values, reject))):
-                reject("time")
-            else:
+                continue
+            key, values = join(key_of(fields)), join(values_of(fields)).removesuffix(NO_RARE_VALUES)
+            code = fields[code_at].decode()
+            stop = stops.get(code)
+            stored = stop.passtimes.get(key) if stop is not None else None
+            if stored is None or stored.values != values:  # otherwise it is as valid as when it was stored
+                if stored is None and not is_valid_key(key):
+                    reject("key")
+                    continue
+                if not (is_valid_values(values) or is_valid_values(values := without_invalid(values, reject))):
+                    reject("time")
+                    continue
                 values = without_long_values(values, reject)
-                last_heard = self._store(key, values, fields[code_at], stamps, now, reject)
-                latest_rows[fields[operator_at]] = values, last_heard
+            if stored is not None and stored.values == values:
+                last_heard: float | None = stored.last_heard
+                self._repeat(key, stored, stored.last_heard, now)
+            else:
+                last_heard = self._store(key, stored, values, code, stamps, reject)
+            latest_rows[fields[operator_at]] = values, last_heard
         for name, (values, last_heard) in latest_rows.items():
             operator = name.decode()
             self._operators.heard(operator, now, reject)
@@ -178,55 +175,75 @@ class Passtimes:
             self._operators.updated(operator, values.partition(b"|")[0].decode(), now)
 
     def _store(
-        self, key: bytes, values: bytes, raw_code: bytes, stamps: _Stamps, now: float, reject: Reject
+        self,
+        key: bytes,
+        stored: StoredPasstime | None,
+        values: bytes,
+        code: str,
+        stamps: ReceivedStamps,
+        reject: Reject,
     ) -> float | None:
-        """Store a passtime, unless a newer version is stored; return when it was last heard, None if never."""
-        stop = self.stops.get(raw_code.decode())
-        stored = stop.passtimes.get(key) if stop is not None else None
-        if stop is not None and stored is not None and stored.values == values:
-            last_heard, stored.is_repeated = stored.last_heard, True
-            self.stops.repeat(stop.code, now)
-            self._index.repeat(key, stored, now)
-            if not 0 <= now - last_heard <= MIN_OVERDUE_SECONDS:
-                self._index.changed(stop)  # it may have been overdue
-            return last_heard
+        """Store a passtime, unless a newer version is stored; return when it was last heard, None if never.
+
+        stored: its version at this stop.
+        """
+        now = stamps.now
         timestamp = values.partition(b"|")[0]
-        stamp = self._receipts.stamp(key, timestamp, stamps[timestamp], now)
+        stamp = self._receipts.stamp(key, timestamp, stamps[timestamp], stamps.received)
         if stored is None:
             stored = self._index.find(key)  # it may have been at another stop
-        if stored is None:
-            self._store_new(key, values, raw_code, stamp, now, reject)
-            return None
-        is_rejected = is_older(stamp, stored.stamp)
-        stop = self.stops[stored.code] if is_rejected else self._stop(raw_code, reject)
-        if stop is None:
-            return None
+            if stored is None:
+                self._store_new(key, values, code, stamp, now, reject)
+                return None
         last_heard = stored.last_heard
-        row = StoredPasstime(stop.code, values, stamp, stamp, last_heard if is_rejected else now, True)
-        latest = merge(stored, row)
-        if is_rejected and latest.values == stored.values:
-            reject("older")
-        else:
-            self._index.update(key, stored, latest)
-            if not is_rejected:
-                self._index.repeat(key, stored, now)
-        return None if is_rejected else last_heard
+        if is_older(stamp, stored.stamp):
+            latest = merge(stored, StoredPasstime(stored.code, values, stamp, stamp, last_heard, True))
+            if latest.values == stored.values:
+                stored.access_stamp = latest.access_stamp  # it may confirm the accessibility
+                reject("older")
+            else:
+                self._index.update(key, stored, latest)
+            return None
+        if code != stored.code:
+            if self._stop(code, now, reject) is None:
+                return None
+            if stored.code not in self.stops:  # evicted to make room for this one
+                self._store_new(key, values, code, stamp, now, reject)
+                return None
+        self._index.update(key, stored, merge(stored, StoredPasstime(code, values, stamp, stamp, now, True)))
+        self._repeat(key, stored, last_heard, now)
+        return last_heard
+
+    def _repeat(self, key: bytes, stored: StoredPasstime, last_heard: float, now: float) -> None:
+        """Record that a passtime is received again, before at last_heard. This changes its stop if it was overdue."""
+        stored.last_heard, stored.is_repeated = now, True
+        if stored.cohort:
+            self._index.repeat(key, stored, now)
+        if stored.code in self.stops.unconfirmed:  # a confirmed one is in use while it has passtimes
+            self.stops.repeat(stored.code, now)
+        if now - last_heard > MIN_OVERDUE_SECONDS and self._operators.was_overdue(
+            key.partition(b"|")[0].decode(), last_heard, now
+        ):
+            self._index.changed(self.stops[stored.code])
 
     def _store_new(
-        self, key: bytes, values: bytes, raw_code: bytes, stamp: Stamp | None, now: float, reject: Reject
+        self, key: bytes, values: bytes, code: str, stamp: Stamp | None, now: float, reject: Reject
     ) -> None:
-        passtime = StoredPasstime(raw_code.decode(), values, stamp, stamp, now, False)
         if is_older(stamp, self.tombstones.stamp(key)):
             reject("older")
-        elif self._index.make_room(key, passtime, reject) and self._stop(raw_code, reject) is not None:
+        else:
+            self._add(key, StoredPasstime(code, values, stamp, stamp, now, False), now, reject)
+
+    def _add(self, key: bytes, passtime: StoredPasstime, now: float, reject: Reject) -> None:
+        """Add a passtime that is not stored, if there is room."""
+        if self._index.make_room(key, passtime, reject) and self._stop(passtime.code, now, reject) is not None:
             self._index.add(key, passtime, now)
 
-    def _stop(self, raw_code: bytes, reject: Reject) -> LiveStop | None:
-        code = raw_code.decode()
-        now = self._now()
+    def _stop(self, code: str, now: float, reject: Reject) -> LiveStop | None:
+        """Return a stop that is received, added if it is new; reject it and return None if there is no room."""
         if code in self.stops:
             self.stops.repeat(code, now)
-        elif not _CODE.fullmatch(raw_code):
+        elif not is_timing_point_code(code):
             reject("TimingPointCode")
         elif not self.stops.put(code, LiveStop(code), now):
             reject("too many stops")
@@ -257,6 +274,10 @@ class Passtimes:
         """Return when the feed last sent a stored message (epoch seconds)."""
         return self._messages.last_heard(key)
 
+    def watch_keys(self, key_changed: Callable[[bytes], object]) -> None:
+        """Call a function with the key of each passtime that is added or removed."""
+        self._index.key_changed = key_changed
+
     def has_passtime(self, key: bytes) -> bool:
         """Return whether a passtime with this key is stored, at any TimingPoint."""
         return self._index.find(key) is not None
@@ -266,22 +287,25 @@ class Passtimes:
     def restore_passtime(self, key: bytes, restored: StoredPasstime, reject: Reject) -> None:
         """Store a passtime of a snapshot if it is valid and not expired. What is already stored arrived later."""
         now = self._now()
+        restored.values = restored.values.removesuffix(NO_RARE_VALUES)
         if not (is_valid_key(key) and is_valid_values(restored.values)):
             return
         operator = key.partition(b"|")[0].decode()
         restored.last_heard = min(restored.last_heard or self.last_heard.get(operator, now), now)
         if restored.stamp is None:  # older snapshots do not contain it
-            restored.stamp = restored.access_stamp = _Stamps(stamp_of(now))[restored.values.partition(b"|")[0]]
+            restored.stamp = restored.access_stamp = ReceivedStamps(now)[restored.values.partition(b"|")[0]]
         if expires_at(key, restored.values, restored.updated_by) <= now:
             return
-        stored = self._index.find(key)
         if is_older(restored.stamp, self.tombstones.stamp(key)):
             reject("older")
-        elif stored is not None:
-            if self._stop(restored.code.encode(), reject) is not None:
+        elif self._index.find(key) is None:
+            self._add(key, restored, now, reject)
+        elif self._stop(restored.code, now, reject) is not None:
+            stored = self._index.find(key)
+            if stored is None:  # its stop was evicted to make room for this one
+                self._add(key, restored, now, reject)
+            else:
                 self._index.update(key, stored, merge(restored, stored))
-        elif self._index.make_room(key, restored, reject) and self._stop(restored.code.encode(), reject) is not None:
-            self._index.add(key, restored, now)
 
     def restore_message(self, code: str, message: GeneralMessage, last_heard: float, reject: Reject) -> None:
         """Store a message of a snapshot. last_heard: when the feed last sent it (epoch seconds)."""

@@ -46,7 +46,7 @@ class MessageStore:
     def __init__(
         self,
         stops: Mapping[str, LiveStop],
-        add_stop: Callable[[bytes, Reject], LiveStop | None],
+        add_stop: Callable[[str, float, Reject], LiveStop | None],
         set_heard: Callable[[str, float, Reject], None],
         changed: Callable[[LiveStop], None],
         limits: PasstimeSettings,
@@ -98,11 +98,13 @@ class MessageStore:
                 continue
             self._set_heard(str(row["DataOwnerCode"]), now, reject)
             if records.table == "GENERALMESSAGEDELETE":
-                stamp = self._receipts.stamp(key.encode(), records.group.timestamp.encode(), published, now)
+                stamp = self._receipts.stamp(key.encode(), records.group.timestamp.encode(), published, received)
                 self._delete(key, str(row["TimingPointCode"]), stamp or published, now, reject)
             else:
                 timestamp = row.get("MessageTimeStamp") or ""
-                stamp = self._receipts.stamp(key.encode(), timestamp.encode(), read_stamp(timestamp, received), now)
+                stamp = self._receipts.stamp(
+                    key.encode(), timestamp.encode(), read_stamp(timestamp, received), received
+                )
                 message = parse_message(key, row, published if stamp is None else stamp, reject)
                 self._put(message, str(row["TimingPointCode"]), now, reject)
 
@@ -122,7 +124,7 @@ class MessageStore:
         if message.size > MAX_MESSAGE_BYTES:
             reject("length")
             return
-        stop = self._add_stop(code.encode(), reject)
+        stop = self._add_stop(code, now, reject)
         if stop is None:
             return
         if stored is None and len(stop.messages or ()) >= MAX_STOP_MESSAGES:

@@ -1,5 +1,6 @@
 """The operators of KV8: when each was last heard, and how often it repeats its passtimes."""
 
+import math
 from collections.abc import Iterator
 
 from govi_server.kv78turbo.bounded_table import BoundedTable
@@ -26,14 +27,15 @@ class Operators:
         self.repetitions: dict[str, Repetition] = {}
         """How often each operator repeats its passtimes; of the operators in last_heard."""
         self.reliability_version = 0
-        """Changes when the passtimes of an operator begin or cease to be overdue without repetitions."""
+        """Changes when the passtimes of an operator may begin or cease to be overdue for another reason than time and
+        their own repetition: rarely, since it invalidates everything cached."""
 
     def heard(self, operator: str, now: float, reject: Reject) -> None:
         """Record that an operator sent data."""
         if len(operator) > MAX_CODE_BYTES:
             reject("key")
         elif self.last_heard.put(operator, now, now):
-            self.repetitions.setdefault(operator, Repetition()).heard(now)
+            self.reliability_version += self.repetitions.setdefault(operator, Repetition()).heard(now)
         else:
             reject("too many owners")
 
@@ -50,9 +52,18 @@ class Operators:
         """
         repetition = self.repetitions.get(operator)
         if repetition is not None and last_heard is not None:
-            was_learned = repetition.is_learned
+            limit = repetition.limit
             repetition.add_gap(last_heard, now, n_rows)
-            self.reliability_version += repetition.is_learned != was_learned
+            self.reliability_version += repetition.limit != limit
+
+    def was_overdue(self, operator: str, last_heard: float, now: float) -> bool:
+        """Return whether a passtime that is repeated now was overdue."""
+        repetition = self.repetitions.get(operator)
+        return (
+            repetition is not None
+            and now - last_heard > (limit := repetition.limit)  # outages only make it less
+            and repetition.age(last_heard, now) > limit
+        )
 
     def restore(
         self, last_heard: dict[str, float], last_update: dict[str, str], intervals: dict[str, float], now: float
@@ -63,6 +74,7 @@ class Operators:
                 continue
             if operator in self.last_heard or self.last_heard.put(operator, time, now):
                 self.repetitions.setdefault(operator, Repetition()).restore(time, intervals.get(operator))
+                self.reliability_version += 1
         for operator, timestamp in last_update.items():
             if operator in self.last_heard:
                 self.last_update.setdefault(operator, timestamp)
@@ -70,7 +82,8 @@ class Operators:
     def _remove(self, operator: str) -> None:
         self.last_heard.discard(operator)
         self.last_update.pop(operator, None)
-        self.repetitions.pop(operator, None)
+        repetition = self.repetitions.pop(operator, None)
+        self.reliability_version += repetition is not None and repetition.limit != math.inf
 
     # Sweeping.
 
@@ -93,7 +106,7 @@ class Operators:
         """Conclude from a census of all passtimes, and remove the operators that no longer send data; in steps."""
         for operator, repetition in self.repetitions.items():
             census = censuses.get(operator)
-            was_learned = repetition.is_learned
+            limit = repetition.limit
             repetition.is_complete = census is None or census.is_complete
-            self.reliability_version += repetition.is_learned != was_learned
+            self.reliability_version += repetition.limit != limit
         yield from self.last_heard.sweep(now, lambda operator: False)

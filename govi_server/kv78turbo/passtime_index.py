@@ -26,7 +26,7 @@ MAX_STOP_PASSTIMES = 1000
 MAX_JOURNEY_PASSTIMES = 400
 """Passtimes of a journey: 200 stops on two operating dates."""
 
-OVERHEAD_BYTES = 400
+OVERHEAD_BYTES = 340
 """Bytes of a passtime besides its values: its key, the object, and its entries in three tables."""
 
 MAX_STEP_EVICTIONS = 32
@@ -70,6 +70,16 @@ def merge(first: StoredPasstime, second: StoredPasstime) -> StoredPasstime:
     accessibility. Only a newer version revokes a cancellation.
     """
     before, after = first.values.split(b"|", WHEELCHAIR + 1), second.values.split(b"|", WHEELCHAIR + 1)
+    if (
+        second.stamp is not None
+        and first.stamp is not None
+        and first.stamp <= second.stamp
+        and before[STATUS] != b"CANCEL"
+        and before[WHEELCHAIR] == after[WHEELCHAIR]
+        and not is_older(second.access_stamp, first.access_stamp)
+        and second.access_stamp is not None
+    ):
+        return second
     is_newer = is_older(first.stamp, second.stamp) or (first.stamp is None and second.stamp is not None)
     is_revoked = before[STATUS] == b"CANCEL" and after[STATUS] != b"CANCEL"
     is_kept = is_older(second.stamp, first.stamp) or (is_revoked and not is_newer)
@@ -121,6 +131,8 @@ class PasstimeIndex:
             limits.stops, RETENTION_SECONDS, remove=self._remove_stop
         )
         """By TimingPointCode. At night they have no passtimes."""
+        self.key_changed: Callable[[bytes], object] = lambda key: None
+        """Called with the key of a passtime that is added or removed."""
         self.journeys: dict[bytes, dict[bytes, StoredPasstime]] = {}
         """The passtimes of each journey by their keys; the journeys by journey_of() these."""
         self.lines: dict[LineKey, dict[bytes, None]] = {}
@@ -135,7 +147,8 @@ class PasstimeIndex:
 
     def _size(self, passtime: StoredPasstime) -> int:
         """Return the bytes of a passtime and of the tables that refer to it."""
-        return max(len(passtime.values) + OVERHEAD_BYTES, self._min_size)
+        size = len(passtime.values) + OVERHEAD_BYTES
+        return size if size > self._min_size else self._min_size
 
     def find(self, key: bytes) -> StoredPasstime | None:
         """Return the passtime with a key, at whichever stop it is; None if there is none."""
@@ -143,11 +156,15 @@ class PasstimeIndex:
 
     def make_room(self, key: bytes, passtime: StoredPasstime, reject: Reject) -> bool:
         """Make room for a new passtime by evicting unconfirmed ones; reject it and return False if there is none."""
-        stop = self.stops.get(passtime.code)
-        if stop is not None and not self._make_room_in(stop.passtimes, MAX_STOP_PASSTIMES):
+        stop, passtimes = self.stops.get(passtime.code), self.journeys.get(journey_of(key), _NO_PASSTIMES)
+        if (
+            stop is not None
+            and len(stop.passtimes) >= MAX_STOP_PASSTIMES
+            and not self._make_room_in(stop.passtimes, MAX_STOP_PASSTIMES)
+        ):
             reject("stop full")
             return False
-        if not self._make_room_in(self.journeys.get(journey_of(key), _NO_PASSTIMES), MAX_JOURNEY_PASSTIMES):
+        if len(passtimes) >= MAX_JOURNEY_PASSTIMES and not self._make_room_in(passtimes, MAX_JOURNEY_PASSTIMES):
             reject("journey full")
             return False
         size = self._size(passtime)
@@ -172,11 +189,8 @@ class PasstimeIndex:
         self.n_evicted += 1
 
     def repeat(self, key: bytes, passtime: StoredPasstime, now: float) -> None:
-        """Record that a passtime is received again."""
-        passtime.last_heard = now
-        if passtime.cohort:
-            size = self._size(passtime)
-            passtime.cohort = self._probation.repeat(key, passtime.cohort, size, now, self.n_bytes)
+        """Confirm a passtime that is received again, if it is time."""
+        passtime.cohort = self._probation.repeat(key, passtime.cohort, self._size(passtime), now, self.n_bytes)
 
     def add(self, key: bytes, passtime: StoredPasstime, now: float) -> None:
         """Add a passtime whose key is not in the index, and whose stop is. There must be room for it."""
@@ -192,30 +206,39 @@ class PasstimeIndex:
         passtimes[key] = passtime
         self.n_passtimes += 1
         stop = self.stops[passtime.code]
+        passtime.code = stop.code  # one object for all
         stop.passtimes[key] = passtime
         self.changed(stop)
+        self.key_changed(key)
 
     def update(self, key: bytes, passtime: StoredPasstime, latest: StoredPasstime) -> None:
         """Set a stored passtime to its latest version, whose stop is in the index and may be another one."""
-        is_changed, code = passtime.values != latest.values, passtime.code
-        growth = self._size(latest) - self._size(passtime)
-        self.n_bytes += growth
-        self._probation.resize(passtime.cohort, growth)
-        passtime.values, passtime.stamp, passtime.access_stamp = latest.values, latest.stamp, latest.access_stamp
+        code = passtime.code
+        is_changed = passtime.stamp != latest.stamp
+        if passtime.values != latest.values:
+            is_changed = True  # otherwise, the values stay the same object, by which parsed ones are cached
+            if len(latest.values) != len(passtime.values):
+                growth = self._size(latest) - self._size(passtime)
+                self.n_bytes += growth
+                self._probation.resize(passtime.cohort, growth)
+            passtime.values = latest.values
+        passtime.stamp, passtime.access_stamp = latest.stamp, latest.access_stamp
         passtime.last_heard, passtime.is_repeated = latest.last_heard, latest.is_repeated
+        stop = self.stops[latest.code]
         if code != latest.code:
-            passtime.code = latest.code
+            passtime.code = stop.code
             del self.stops[code].passtimes[key]
             self.changed(self.stops[code])
-            self.stops[latest.code].passtimes[key] = passtime
+            stop.passtimes[key] = passtime
         if is_changed or code != latest.code:
-            self.changed(self.stops[latest.code])
+            self.changed(stop)
 
     def remove(self, key: bytes, passtime: StoredPasstime) -> None:
         """Remove a passtime from its stop, journey and line."""
         stop = self.stops[passtime.code]
         del stop.passtimes[key]
         self.changed(stop)
+        self.key_changed(key)
         self.n_passtimes -= 1
         self.n_removed += 1
         size = self._size(passtime)

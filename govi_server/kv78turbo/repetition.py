@@ -11,7 +11,7 @@ from govi_server.departures.display import Reliability
 from govi_server.departures.times import MINUTE
 
 OVERDUE_INTERVALS = 5
-"""Intervals without a repetition after which a passtime is overdue."""
+"""Intervals without a repetition after which a passtime is overdue; four to six while the interval fluctuates."""
 
 MIN_OVERDUE_SECONDS = 1.0 * MINUTE
 """A passtime is never overdue earlier."""
@@ -65,9 +65,9 @@ class Repetition:
         self._outages: deque[tuple[float, float]] = deque(maxlen=_MAX_OUTAGES)  # start and end
 
     @property
-    def is_learned(self) -> bool:
-        """Whether passtimes can be overdue."""
-        return self.interval is not None and self.is_complete
+    def limit(self) -> float:
+        """The age in seconds above which a passtime is overdue; infinite until an interval is learned."""
+        return self._limit if self.interval is not None and self.is_complete else math.inf
 
     def restore(self, last_heard: float, interval: float | None) -> None:
         """Continue after a restart, unless data has arrived since. The pause is an outage."""
@@ -77,14 +77,19 @@ class Repetition:
             self._gaps.extend([(interval, 1.0)] * MIN_OVERDUE_GAPS)
             self._set_interval(interval)
 
-    def heard(self, now: float) -> None:
-        """Record that data of the operator arrived, before the gaps of its rows."""
+    def heard(self, now: float) -> bool:
+        """Record that data of the operator arrived, before the gaps of its rows.
+
+        Return whether passtimes that were overdue may be current again, because the clock was set back.
+        """
         last = self._last_heard
         self._last_heard = now
         if last is not None and now > last + self._limit / 2:
             self._outages.append((last + self._limit / 2, now))
-        elif last is not None and now < last:  # the clock was set back
+        elif last is not None and now < last:
             self._outages.clear()
+            return True
+        return False
 
     def add_gap(self, last_heard: float, now: float, n_rows: float = 1) -> None:
         """Learn from a passtime that was repeated. n_rows: number of rows that it is an example of."""
@@ -112,8 +117,11 @@ class Repetition:
         return gaps[-1][0]
 
     def _set_interval(self, interval: float) -> None:
+        limit = max(OVERDUE_INTERVALS * interval, MIN_OVERDUE_SECONDS)
+        # A new limit invalidates everything cached, so the limit does not follow small fluctuations.
+        if self.interval is None or abs(limit - self._limit) > interval:
+            self._limit = limit
         self.interval = interval
-        self._limit = max(OVERDUE_INTERVALS * interval, MIN_OVERDUE_SECONDS)
 
     def age(self, last_heard: float, now: float) -> float:
         """Return the seconds since a passtime was sent, without those in which the operator sent nothing at all.
@@ -140,12 +148,13 @@ class Repetition:
         stale: the age in seconds after which an overdue passtime is last known; it is unknown before, for at least a
         minute.
         """
-        if not self.is_learned:
+        limit = self.limit
+        if limit == math.inf:
             return "current", math.inf
         age = self.age(last_heard, now)
-        if age <= self._limit:
-            return "current", self._limit - age
-        stale = max(stale, self._limit + MINUTE)
+        if age <= limit:
+            return "current", limit - age
+        stale = max(stale, limit + MINUTE)
         if age <= stale:
             return "unknown", stale - age
         return "last_known", math.inf

@@ -7,6 +7,7 @@ stamp, so that an older one does not bring it back.
 
 import re
 from collections import OrderedDict
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from govi_server.departures.times import HOUR, MINUTE, local_timestamp, read_timestamp
@@ -16,6 +17,9 @@ TICKS = 10_000_000
 
 Stamp = int
 """Ticks since the epoch."""
+
+MAX_TIMESTAMP_CHARACTERS = 64
+"""Longer timestamps are invalid: those of the captures have 25 characters."""
 
 TOMBSTONE_SECONDS = 30 * MINUTE
 """How long an older repeat of a removed record may arrive: longer than it can be queued on its way."""
@@ -31,6 +35,10 @@ _FRACTION = re.compile(r"[.,]([0-9]+)")
 _LOCAL_LENGTH = len("2021-06-06T18:26:05")
 
 
+# Rows of many messages, and the operators' latest ones, have the same timestamps.
+_seconds = lru_cache(maxsize=1 << 12)(read_timestamp)
+
+
 def stamp_of(moment: float) -> Stamp:
     """Return the stamp of a moment (epoch seconds)."""
     return int(moment * TICKS)
@@ -43,12 +51,14 @@ def read_stamp(text: str, received: Stamp) -> Stamp | None:
     corrections would otherwise be older than what they correct. A timestamp without an offset is local time, in the
     repeated hour its second occurrence, unless that is later than the receipt.
     """
+    if len(text) > MAX_TIMESTAMP_CHARACTERS:  # a longer text would stay in the cache
+        return None
     match = _FRACTION.search(text)
     whole, fraction = text, 0
     if match is not None:
         whole = text[: match.start()] + text[match.end() :]
         fraction = int(match[1][:7].ljust(7, "0"))
-    seconds = read_timestamp(whole)
+    seconds = _seconds(whole)
     if seconds is None:
         return None
     stamp = int(seconds) * TICKS + fraction
@@ -56,6 +66,18 @@ def read_stamp(text: str, received: Stamp) -> Stamp | None:
     if len(whole) == _LOCAL_LENGTH and later <= received and local_timestamp(seconds + HOUR).startswith(whole):
         return later
     return min(stamp, received)
+
+
+class ReceivedStamps(dict[bytes, Stamp | None]):
+    """The stamps of a message's timestamps, each parsed once. now: when it was received (epoch seconds)."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+        self.received = stamp_of(now)
+
+    def __missing__(self, text: bytes) -> Stamp | None:
+        self[text] = stamp = read_stamp(text.decode(), self.received)
+        return stamp
 
 
 def is_older(stamp: Stamp | None, stored: Stamp | None) -> bool:
@@ -125,15 +147,15 @@ class FirstReceipts:
     def __init__(self) -> None:
         self._receipts: Tombstones[bytes] = Tombstones()
 
-    def stamp(self, key: bytes, text: bytes, stamp: Stamp | None, now: float) -> Stamp | None:
+    def stamp(self, key: bytes, text: bytes, stamp: Stamp | None, received: Stamp) -> Stamp | None:
         """Return the stamp of a record, or the one of its first receipt. text, stamp: of and from read_stamp()."""
-        is_ahead = stamp == stamp_of(now)
+        is_ahead = stamp == received
         if not (is_ahead or self._receipts):
             return stamp
         key = b"%b|%b" % (key, text)
         first = self._receipts.stamp(key)
         if first is None and is_ahead and stamp is not None:
-            self._receipts.put(key, stamp, now + TOMBSTONE_SECONDS)
+            self._receipts.put(key, stamp, received / TICKS + TOMBSTONE_SECONDS)
         return stamp if first is None else first
 
     def sweep(self, now: float) -> None:

@@ -1,52 +1,62 @@
 """The departures of a stop, joined from KV7 and KV8, and their renderings, cached until they change."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sized
-from dataclasses import dataclass, replace
-from math import ceil
-from operator import itemgetter
+from collections.abc import Callable, Collection, Generator, Iterable, Sized
+from math import ceil, inf
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from govi_server.departures.times import HOUR, MINUTE
 from govi_server.kv78turbo.general_message import GeneralMessage
+from govi_server.kv78turbo.joined_stop import PAST_SECONDS, JoinedPasstime, JoinedStop, completed
 from govi_server.kv78turbo.kv7_timetable import PlannedCall, Timetable
 from govi_server.kv78turbo.kv8_columns import parse_passtime
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
 from govi_server.kv78turbo.passtime import Passtime
-from govi_server.kv78turbo.passtime_index import LiveStop, StoredPasstime
-from govi_server.runtime.cooperative import run_now, sort_in_steps
-
-PAST_SECONDS = HOUR / 2
-"""How far back planned passtimes are looked up: KV8 may report them as late."""
+from govi_server.kv78turbo.passtime_index import StoredPasstime
+from govi_server.kv78turbo.repetition import Repetition
+from govi_server.runtime.bounded_memory import BoundedMemory
+from govi_server.runtime.cooperative import run_now
 
 MAX_VALID_SECONDS = 10 * MINUTE
 """The maximum validity of departures, and how far beyond the horizon planned passtimes are looked up."""
-
-STALE_RETRY_SECONDS = 5.0
-"""How long departures that omit a stale operator are valid: it may report again."""
 
 COST_PASSTIMES = 20
 """Passtimes that cost a client as much as one request: half a millisecond of work, as for the board of a typical
 stop."""
 
+MAX_CHEAP_PASSTIMES = 2 * COST_PASSTIMES
+"""Joined passtimes of a stop whose board costs no more than one request, even if some have changed."""
+
 COST_SECONDS = 2 * HOUR
 """The horizon of a typical stop's board, for the same cost."""
 
-ENTRY_BYTES = 2 << 10
-"""Memory of a cached entry besides the rendered body, about: 1,730 bytes were measured."""
+DOCUMENTS_SHARE = 0.5
+"""The maximum memory of documents, in relation to that of joined passtimes and fragments."""
 
-_Version = tuple[int, int, int]
+RENDERING_BYTES = 2 << 10
+"""Memory of a cached rendering besides its body, about: 1,730 bytes were measured."""
+
+MEASURE_SECONDS = 1.0
+"""How often the fragments of the stops that were used since are counted."""
+
+MAX_UNMEASURED = 256
+"""Stops after which they are counted earlier: ten megabytes."""
+
+STEP_PASSTIMES = 32
+"""Passtimes that are examined in one step."""
+
+_Version = tuple[int, tuple[int, int], int]
 Rendered = TypeVar("Rendered", bound=Sized)
 
 
-@dataclass(frozen=True, slots=True)
-class StopDepartures:
+class StopDepartures(Struct, frozen=True):
     """The passtimes of a stop within a horizon, in order of expected time, and its messages, at one moment."""
 
     code: str
-    passtimes: tuple[Passtime, ...]
+    entries: tuple[JoinedPasstime, ...]
+    """The passtimes, with the parts of documents that were made of them."""
     messages: tuple[GeneralMessage, ...]
     has_passtimes: bool
     realtime_operators: frozenset[str]
@@ -60,28 +70,34 @@ class StopDepartures:
     valid_until: float
     """Epoch seconds until which they stay the same unless new data arrives."""
 
+    @property
+    def passtimes(self) -> tuple[Passtime, ...]:
+        """The passtimes."""
+        return tuple([entry.passtime for entry in self.entries])
 
-class _Candidate(NamedTuple):
-    """A passtime that may be displayed."""
 
-    passtime: Passtime
-    is_realtime: bool
+class _Operator(NamedTuple):
+    """The state of an operator at one moment. Times are epoch seconds."""
+
     reliable_until: float
-    """When it is omitted because its operator's latest data is too old (epoch seconds)."""
-    changes_at: float
-    """When it becomes less reliable (epoch seconds)."""
+    """When its passtimes are omitted, because its latest data is too old."""
+    repetition: Repetition | None
+    limit: float
+    """Seconds for which a passtime is reliable at least after it was heard."""
 
 
 class StopDeparturesCache:
-    """Joins KV7 and KV8, and caches renderings of the departures.
+    """Joins KV7 and KV8, and caches the joined passtimes of stops and renderings of their departures.
 
-    A cached rendering costs 1.1 us; joining a stop with 20 passtimes costs 430 us or more, and rendering is added to
-    that. The size bounds the entries; the least recently used is evicted first (an OrderedDict, as in
-    departures/cache). A rendering is invalidated by data about its stop, by a newer timetable, and when the first of
-    its departures is hidden, enters the horizon or becomes too old.
+    A cached rendering costs 1.1 us. Without it, but with the joined passtimes and their fragments, a board of 20
+    passtimes costs 20 us, and 25 us for each passtime that has changed; without both, 1.3 ms.
+    Both are bounded in bytes, and the least recently used is evicted first. Joined passtimes are updated when the
+    version of their stop changes, and made anew when its planning or names have changed. A rendering is invalidated
+    by data about its stop, by new planning or names, and when the first of its departures is hidden, enters the
+    horizon or becomes too old.
 
-    now: returns the time in epoch seconds. size: maximum bytes of entries. stale: seconds after which an
-    operator's data is too old.
+    now: returns the time in epoch seconds. size: maximum bytes of joined passtimes with their fragments. stale:
+    seconds after which an operator's data is too old.
     """
 
     def __init__(
@@ -90,20 +106,16 @@ class StopDeparturesCache:
         self.passtimes = passtimes
         self.timetable = timetable
         self._now = now
-        self._size = size
         self._stale = stale
-        self._entries: OrderedDict[tuple[str, object], tuple[tuple[int, int, int], StopDepartures, Sized]] = (
-            OrderedDict()
-        )
-        self.bytes = 0
-        """The size of all entries."""
-        self.evicted = 0
-        """Entries evicted to make room."""
-
-    @property
-    def entries(self) -> int:
-        """The number of cached entries."""
-        return len(self._entries)
+        self.joined: BoundedMemory[JoinedStop] = BoundedMemory(size)
+        """By TimingPointCode."""
+        self.documents: BoundedMemory[Any] = BoundedMemory(round(size * DOCUMENTS_SHARE))
+        """Renderings by TimingPointCode and form, and the responses of modules."""
+        self._used: dict[str, JoinedStop] = {}
+        self._measured_at = now()
+        self._planned_at: WeakValueDictionary[bytes, JoinedStop] = WeakValueDictionary()
+        """The stops that only KV7 has a passtime of, by its key."""
+        passtimes.watch_keys(self._key_changed)
 
     def is_known_stop(self, code: str) -> bool:
         """Return whether KV7 or KV8 has a TimingPointCode."""
@@ -113,12 +125,18 @@ class StopDeparturesCache:
         """Return a token that changes whenever the data of a stop may have changed."""
         stop = self.passtimes.stops.get(code)
         stop_version = stop.version if stop is not None else 0
-        return stop_version, self.timetable.version, self.passtimes.reliability_version
+        return stop_version, self.timetable.version_of(code), self.passtimes.reliability_version
 
-    def versions(self, codes: Iterable[str]) -> tuple[int, ...]:
+    def versions(self, codes: Collection[str]) -> tuple[int | None, ...]:
         """Return a token that changes whenever the data of some stops may have changed, without a call for each."""
         versions = [0 if stop is None else stop.version for stop in map(self.passtimes.stops.get, codes)]
-        return self.timetable.version, self.passtimes.reliability_version, *versions
+        return self.passtimes.reliability_version, *self.timetable.versions_of(codes), *versions
+
+    def _key_changed(self, key: bytes) -> None:
+        """Invalidate the stop that has a passtime from KV7, because KV8 has it now, perhaps at another stop."""
+        joined = self._planned_at.get(key)
+        if joined is not None:
+            self.timetable.invalidate_stop(joined.code)
 
     def board(self, code: str, horizon: float) -> StopDepartures:
         """Return a stop's departures without a pause; see board_steps()."""
@@ -126,76 +144,132 @@ class StopDeparturesCache:
 
     def board_steps(self, code: str, horizon: float) -> Generator[None, None, StopDepartures]:
         """Return a stop's departures that are expected within the horizon (seconds) and not hidden yet, in steps."""
-        now = self._now()
-        stop = self.passtimes.stops.get(code)
         self.passtimes.confirm_stop(code)
         self.timetable.confirm_stop(code)
-        valid_until = now + MAX_VALID_SECONDS
-        visible: list[tuple[float, str, _Candidate]] = []
+        joined = yield from self._joined_stop(code, horizon)
+        return (yield from self._select(joined, horizon))
+
+    def _joined_stop(self, code: str, horizon: float) -> Generator[None, None, JoinedStop]:
+        """Return the joined passtimes of a stop, up to date, in steps."""
+        now = self._now()
+        if not 0 <= now - self._measured_at < MEASURE_SECONDS or len(self._used) >= MAX_UNMEASURED:
+            self._measure(now)
+        planning = self.timetable.version_of(code)
+        joined = self.joined.get(code)
+        is_new = joined is None or joined.planning != planning
+        if joined is None or is_new:
+            joined = JoinedStop(code, planning, self._planned_at)
+        stop = self.passtimes.stops.get(code)
+        live, version = ({}, 0) if stop is None else (stop.passtimes, stop.version)
+        now = self._now()
+        until = now + horizon + MAX_VALID_SECONDS
+        yield from joined.update(live, version, self.timetable, now - PAST_SECONDS, until)
+        # Otherwise, requests for unknown codes would evict known stops.
+        if is_new and self.is_known_stop(code):
+            self.joined.put(code, joined, joined.size)
+        self._used[code] = joined
+        return joined
+
+    def _measure(self, now: float) -> None:
+        """Account for the fragments that were made of stops since they were used."""
+        for code, joined in self._used.items():
+            if self.joined.get(code) is joined:
+                self.joined.put(code, joined, joined.size)
+        self._used.clear()
+        self._measured_at = now
+
+    def _select(self, joined: JoinedStop, horizon: float) -> Generator[None, None, StopDepartures]:
+        """Return those of a stop's passtimes that are displayed now, in steps."""
+        now = self._now()
+        end, valid_until = now + horizon, now + MAX_VALID_SECONDS
+        operators = {name: self._operator(name, now) for name in joined.realtime_operators}
+        has_stale = any(operator.reliable_until < now for operator in operators.values())
+        entries: list[JoinedPasstime] = []
+        realtime_operators: set[str] = set()
+        visible_operators: set[str] = set()
         stale_operators: set[str] = set()
-        for candidate in self._candidates(code, stop, now, horizon):
-            yield
-            if candidate is None:
-                continue
-            passtime = candidate.passtime
-            hidden_after, expected = passtime.hidden_after, passtime.expected
+        for n, entry in enumerate(joined.passtimes, 1):
+            if not n % STEP_PASSTIMES:
+                yield
+            hidden_after = entry.hidden_after
             if hidden_after <= now:
                 continue
-            if candidate.reliable_until < now:
-                stale_operators.add(passtime.data_owner_code)
-                valid_until = min(valid_until, now + STALE_RETRY_SECONDS)
-                continue
-            valid_until = min(valid_until, candidate.reliable_until)
-            if expected > now + horizon:
-                valid_until = min(valid_until, expected - horizon)
-                continue
-            valid_until = min(valid_until, hidden_after, candidate.changes_at)
-            visible.append((expected, passtime.journey, candidate))
+            if entry.expected > end:
+                valid_until = min(valid_until, entry.expected - horizon)
+                if not has_stale:
+                    break
+            name, stored = entry.operator, entry.stored
+            if stored is not None:
+                operator = operators[name]
+                if operator.reliable_until < now:
+                    stale_operators.add(name)
+                    continue
+                if entry.expected > end:
+                    continue
+                changes_at = stored.last_heard + operator.limit
+                if changes_at < now:
+                    entry, changes_at = self._with_reliability(entry, stored, operator, now)
+                realtime_operators.add(name)
+                if changes_at < valid_until:
+                    valid_until = changes_at
+            elif entry.expected > end or self.passtimes.has_passtime(entry.key):
+                continue  # it may be at another stop
+            visible_operators.add(name)
+            if hidden_after < valid_until:
+                valid_until = hidden_after
+            entries.append(entry)
+        for operator in operators.values():
+            if operator.reliable_until >= now:
+                valid_until = min(valid_until, operator.reliable_until)
+        code = joined.code
+        stop = self.passtimes.stops.get(code)
         messages = tuple(stop.messages.values()) if stop is not None and stop.messages else ()
-        changes = (time for message in messages for time in (message.starts, message.ends))
-        valid_until = min([valid_until, *(time for time in changes if time is not None and time > now)])
-        visible = yield from sort_in_steps(visible, itemgetter(0, 1))
-        candidates = [candidate for _, _, candidate in visible]
+        if messages:
+            changes = (time for message in messages for time in (message.starts, message.ends))
+            valid_until = min([valid_until, *(time for time in changes if time is not None and time > now)])
+            messages = tuple(message for message in messages if message.is_current(now))
         return StopDepartures(
             code,
-            tuple(candidate.passtime for candidate in candidates),
-            tuple(message for message in messages if message.is_current(now)),
-            bool(candidates),
-            frozenset(item.passtime.data_owner_code for item in candidates if item.is_realtime),
-            frozenset(stale_operators.union(item.passtime.data_owner_code for item in candidates)),
+            tuple(entries),
+            messages,
+            bool(entries),
+            frozenset(realtime_operators),
+            frozenset(visible_operators | stale_operators),
             frozenset(stale_operators),
             self.timetable.has_planning(code),
             valid_until,
         )
 
-    def _candidates(
-        self, code: str, stop: LiveStop | None, now: float, horizon: float
-    ) -> Iterator[_Candidate | None]:
-        """Yield the passtimes of KV8, then those that only KV7 has; None for a step without one."""
-        last_heard = self.passtimes.last_heard
-        planned: dict[bytes, Passtime] = {}
-        for match in self.timetable.passtimes(code, now - PAST_SECONDS, now + horizon + MAX_VALID_SECONDS):
-            if match is not None:
-                planned[match[0]] = match[1]
-            yield None
-        for key, stored in list(stop.passtimes.items()) if stop is not None else ():
-            (kv8, seconds), kv7 = self._parse(key, stored, now), planned.pop(key, None)
-            reliable_until = min(last_heard.get(kv8.data_owner_code, 0.0), now) + self._stale
-            yield _Candidate(kv8 if kv7 is None else _joined(kv8, kv7), True, reliable_until, now + seconds)
-        for key, kv7 in planned.items():
-            if not self.passtimes.has_passtime(key):
-                yield _Candidate(kv7, False, now + MAX_VALID_SECONDS, now + MAX_VALID_SECONDS)
+    def _is_reliable(self, name: str) -> bool:
+        """Return whether the latest data of an operator is not too old."""
+        return self._operator(name, now := self._now()).reliable_until >= now
 
-    def _parse(self, key: bytes, stored: StoredPasstime, now: float) -> tuple[Passtime, float]:
-        """Return a passtime of KV8, and for how many seconds its reliability lasts."""
+    def _operator(self, name: str, now: float) -> _Operator:
+        repetition = self.passtimes.repetitions.get(name)
+        reliable_until = min(self.passtimes.last_heard.get(name, 0.0), now) + self._stale
+        return _Operator(reliable_until, repetition, inf if repetition is None else repetition.limit)
+
+    def _with_reliability(
+        self, entry: JoinedPasstime, stored: StoredPasstime, operator: _Operator, now: float
+    ) -> tuple[JoinedPasstime, float]:
+        """Return a passtime with its reliability, and when that changes (epoch seconds)."""
+        if operator.repetition is None:
+            return entry, inf
+        reliability, seconds = operator.repetition.reliability(stored.last_heard, now, self._stale)
+        if reliability != "current":
+            entry = entry.with_reliability(reliability, stored.last_heard)
+        return entry, now + seconds
+
+    def _parse(self, key: bytes, stored: StoredPasstime, now: float) -> Passtime:
+        """Return a passtime of KV8 with its reliability."""
         passtime = parse_passtime(key, stored.values, stored.code, stored.updated_by)
         repetition = self.passtimes.repetitions.get(passtime.data_owner_code)
         if repetition is None:
-            return passtime, MAX_VALID_SECONDS
-        reliability, seconds = repetition.reliability(stored.last_heard, now, self._stale)
-        if reliability != "current":
-            passtime = structs.replace(passtime, reliability=reliability, last_heard=stored.last_heard)
-        return passtime, seconds
+            return passtime
+        reliability, _ = repetition.reliability(stored.last_heard, now, self._stale)
+        if reliability == "current":
+            return passtime
+        return structs.replace(passtime, reliability=reliability, last_heard=stored.last_heard)
 
     def cost(self, codes: Iterable[str], horizon: float) -> int:
         """Return the cost of boards for their client: one for every two hours, and for every 20 live passtimes."""
@@ -203,21 +277,30 @@ class StopDeparturesCache:
         live = (0 if stop is None else len(stop.passtimes) for stop in map(self.passtimes.stops.get, codes))
         return sum([least if n <= least * COST_PASSTIMES else ceil(n / COST_PASSTIMES) for n in live])
 
+    def is_cheap(self, code: str, horizon: float) -> bool:
+        """Return whether a board costs a few hundred microseconds at most: few passtimes, most of them joined."""
+        joined = self.joined.get(code)
+        return (
+            joined is not None
+            and len(joined.passtimes) <= MAX_CHEAP_PASSTIMES
+            and horizon <= COST_SECONDS
+            and joined.planning == self.timetable.version_of(code)
+        )
+
     def lookup(self, code: str, form: object) -> tuple[StopDepartures, Any] | None:
         """Return a stop's departures and their cached rendering; None if they may have changed since.
 
         The departures lack passtimes and messages. form: see render().
         """
-        key = (code, form)
-        entry = self._entries.get(key)
+        entry = self.documents.get((code, form))
         # A longer validity dates from before the clock was set back.
         if (
             entry is None
             or entry[0] != self.version(code)
             or not 0 < entry[1].valid_until - self._now() <= MAX_VALID_SECONDS
+            or any(map(self._is_reliable, entry[1].stale_operators))
         ):
             return None
-        self._entries.move_to_end(key)
         return entry[1], entry[2]
 
     def render(
@@ -231,26 +314,14 @@ class StopDeparturesCache:
 
         form: the cache key, always rendered by the same function.
         """
-        key = (code, form)
         version = self.version(code)
         departures = yield from self.board_steps(code, horizon)
         rendered = yield from render(departures)
-        self._remove(key)
-        # Otherwise, requests for unknown codes would evict known stops.
-        if not self.is_known_stop(code) or _size_of(rendered) > self._size:
-            return departures, rendered
-        while self.bytes + _size_of(rendered) > self._size:
-            self.evicted += 1
-            self._remove(next(iter(self._entries)))
-        # Its passtimes are several times as large, and not needed any more.
-        self._entries[key] = (version, replace(departures, passtimes=(), messages=()), rendered)
-        self.bytes += _size_of(rendered)
+        if self.is_known_stop(code):
+            # Its passtimes are several times as large, and not needed any more.
+            rendering = version, structs.replace(departures, entries=(), messages=()), rendered
+            self.documents.put((code, form), rendering, len(rendered) + RENDERING_BYTES)
         return departures, rendered
-
-    def _remove(self, key: tuple[str, object]) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self.bytes -= _size_of(entry[2])
 
     def journey(self, key: str) -> Generator[None, None, list[Passtime]]:
         """Return the passtimes of a journey, GVB_20260421_7_7189_0, on the date nearest to now, in steps."""
@@ -258,7 +329,7 @@ class StopDeparturesCache:
         now = self._now()
         live: dict[bytes, Passtime] = {}
         for passtime_key, stored in list(self.passtimes.journeys.get(prefix[:-1], {}).items()):
-            live[passtime_key], _ = self._parse(passtime_key, stored, now)
+            live[passtime_key] = self._parse(passtime_key, stored, now)
             yield
         planned: dict[bytes, PlannedCall] = {}
         for call in self.timetable.journey(prefix, now) if prefix else ():
@@ -271,7 +342,7 @@ class StopDeparturesCache:
         for passtime_key, call in planned.items():
             if call.day == nearest:
                 kv8, kv7 = live.get(passtime_key), call.make()
-                passtimes.append(kv7 if kv8 is None else _joined(kv8, kv7))
+                passtimes.append(kv7 if kv8 is None else completed(kv8, kv7))
                 yield
         passtimes.extend(
             passtime for key, passtime in live.items() if passtime.operation_date == nearest and key not in planned
@@ -285,24 +356,8 @@ class StopDeparturesCache:
         return max(ceil((live + self.timetable.journey_size(prefix)) / COST_PASSTIMES), 1)
 
 
-def _size_of(rendered: Sized) -> int:
-    return len(rendered) + ENTRY_BYTES
-
-
 def _journey_prefix(key: str) -> bytes:
     """Return what the keys of a journey's passtimes begin with; empty if its key is invalid."""
     parts = key.split("_")
     # Only the number of a line may contain the separator.
     return "|".join((*parts[:2], "_".join(parts[2:-2]), *parts[-2:], "")).encode() if len(parts) >= 5 else b""
-
-
-def _joined(kv8: Passtime, kv7: Passtime) -> Passtime:
-    """Return KV8's passtime, completed from KV7 (docs/protocols.md, section 5.7)."""
-    return structs.replace(
-        kv8,
-        wheelchair=kv7.wheelchair if kv8.wheelchair == "UNKNOWN" else kv8.wheelchair,
-        product_formula_type=kv7.product_formula_type,
-        destination_code=kv8.destination_code or kv7.destination_code,
-        line_direction=kv8.line_direction or kv7.line_direction,
-        journey_pattern_code=kv8.journey_pattern_code or kv7.journey_pattern_code,
-    )

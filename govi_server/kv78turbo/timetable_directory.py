@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from govi_server.errors import StartupError
 from govi_server.kv78turbo.ctx import CHUNK_BYTES
+from govi_server.runtime.cooperative import named
 from govi_server.runtime.text import pluralize
 
 SCAN_INTERVAL = 60.0
@@ -102,7 +103,7 @@ class TimetableDirectory(Service):
             try:
                 with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
                     chunks = iter(lambda file=file: file.read(CHUNK_BYTES), b"")  # type: ignore[misc]  # a lambda's default has no type
-                    yield from self._ingest(chunks, path)
+                    yield from named(self._ingest(chunks, path), path)
             except (OSError, EOFError, zlib.error) as error:
                 self.log.warn("Timetable file {path}: not read to its end: {error}", path=path, error=str(error))
             except Exception:  # the content of one file must not stop the scans

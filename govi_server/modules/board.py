@@ -121,7 +121,7 @@ class BoardPages(Service):
     def __init__(self, source: IDisplaySource, clock: IReactorTime) -> None:
         self.source = source
         self.clock = clock
-        self.responses = ResponseCache(clock)
+        self.responses = ResponseCache(clock, source.memory)
         self._runner = source.runner
 
     def describe(self) -> list[Operation]:
@@ -168,8 +168,14 @@ class BoardPages(Service):
         displays = DisplayResult(DepartureDisplay((unknown,), DEFAULT_HORIZON), "none", ())
         return Responder(lambda: partial(self._not_found, request, displays))
 
-    def _respond(self, request: BoardRequest) -> CachedResponse | Fetch:
-        return self.responses.lookup(request) or partial(self._fetch, request)
+    def _respond(self, request: BoardRequest) -> CachedResponse | ErrorResponse | Fetch:
+        cached = self.responses.lookup(request)
+        if cached is not None:
+            return cached
+        response: CachedResponse | ErrorResponse | Fetch = self.source.respond_now(
+            request.codes, request.query, partial(self._fetch, request)
+        )
+        return response
 
     async def _fetch(self, request: BoardRequest, mark: Mark) -> CachedResponse | ErrorResponse:
         """Fetch and render the board; return it, or an error."""

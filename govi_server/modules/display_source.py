@@ -3,7 +3,9 @@
 from collections.abc import Awaitable, Generator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import Any
 
+from msgspec import structs
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -13,20 +15,28 @@ from govi_server.departures.cache import BoardCache, Entry, Result
 from govi_server.departures.display import DepartureDisplay, StopDisplay, board_display
 from govi_server.departures.query import DEFAULT_HORIZON, Query
 from govi_server.departures.source import NoBoard
-from govi_server.http.caching.cached_response import cache_status
+from govi_server.http.caching.cached_response import CachedResponse, cache_status
 from govi_server.http.parameters import InvalidParameter, Parameter
 from govi_server.kv78turbo.display import stop_display
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import stale_ttl
+from govi_server.kv78turbo.joined_stop import JoinedPasstime
+from govi_server.modules.feed_responses import respond_now
 from govi_server.modules.query_parameters import FILTERS, HORIZON, LIMIT, LINE
+from govi_server.runtime.bounded_memory import BoundedMemory
 from govi_server.runtime.cooperative import CooperativeRunner, map_in_steps
 from govi_server.statistics.records import CacheResult
+from govi_server.web_handler import ErrorResponse, Fetch
+
+MAX_RESPONSE_BYTES = 32 << 20
+"""Maximum size of the stored responses with displays of gateways' boards."""
 
 
 class IDisplaySource(Interface):
     """A source of departure displays."""
 
     runner: "CooperativeRunner" = Attribute("Runs the work on displays.")
+    memory: "BoundedMemory[Any]" = Attribute("Stores responses with displays.")
     filters: "tuple[Parameter, ...]" = Attribute("The supported filters.")
     headers: "tuple[str, ...]" = Attribute("Names of the header fields of every display.")
     optional_headers: "tuple[str, ...]" = Attribute("Names of the header fields of some displays.")
@@ -39,6 +49,9 @@ class IDisplaySource(Interface):
 
     def cost(codes: "Sequence[str]", query: "Query") -> int:
         """Return the cost of the display of stops; see web_handler.Responder."""
+
+    def respond_now(codes: "Sequence[str]", query: "Query", fetch: "Fetch") -> "Any":
+        """Return the response that fetch returns if it is made from memory with little work, else fetch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +74,7 @@ class FeedDisplays:
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
         self.runner = feed.runner
+        self.memory = feed.boards.documents
 
     def version(self, codes: Sequence[str]) -> object:
         """Return a token that changes with the feed's state and with data about these stops."""
@@ -70,6 +84,12 @@ class FeedDisplays:
         """Return the cost of the display of stops; see web_handler.Responder."""
         horizon = query.horizon_or(DEFAULT_HORIZON)
         return self.feed.boards.cost(codes, horizon)
+
+    def respond_now(self, codes: Sequence[str], query: Query, fetch: Fetch) -> CachedResponse | ErrorResponse | Fetch:
+        """Return the response that fetch returns if it is made from memory with little work, else fetch."""
+        if len(codes) > 1:
+            return fetch
+        return respond_now(self.feed, codes[0], query.horizon_or(DEFAULT_HORIZON), fetch)
 
     async def display(self, codes: list[str], query: Query) -> DisplayResult:
         """Return the display of the stops."""
@@ -81,14 +101,18 @@ class FeedDisplays:
             headers += [("Age", f"{ceil(max(ages))}"), ("Cache-Status", status)]
         return DisplayResult(display, "stale" if ages else "hit", tuple(headers))
 
+    def _public_number(self, entry: JoinedPasstime) -> str:
+        return self.feed.timetable.public_number(entry.passtime)
+
     def _display(self, codes: list[str], query: Query) -> Generator[None, None, DepartureDisplay]:
         horizon = query.horizon_or(DEFAULT_HORIZON)
         stops = []
+        unlimited = replace(query, limit=None)
         for code in codes:
             board = yield from self.feed.boards.board_steps(code, horizon)
-            passtimes = replace(query, limit=None).select(board.passtimes, self.feed.timetable.public_number)
-            stop = yield from stop_display(self.feed, board, passtimes)
-            stops.append(replace(stop, rows=stop.rows[: query.limit]))
+            entries = unlimited.select(board.entries, self._public_number)
+            stop = yield from stop_display(self.feed, board, entries)
+            stops.append(structs.replace(stop, rows=stop.rows[: query.limit]))
         return DepartureDisplay(tuple(stops), horizon)
 
 
@@ -104,6 +128,7 @@ class CacheDisplays:
         self._cache = cache
         self._clock = clock
         self.runner = cache.runner
+        self.memory: BoundedMemory[Any] = BoundedMemory(MAX_RESPONSE_BYTES)
 
     def version(self, codes: Sequence[str]) -> object:
         """Return a token that changes with the boards of these stops."""
@@ -112,6 +137,10 @@ class CacheDisplays:
     def cost(self, codes: Sequence[str], query: Query) -> int:
         """Return the cost of the display of stops; see web_handler.Responder."""
         return len(codes)
+
+    def respond_now(self, codes: Sequence[str], query: Query, fetch: Fetch) -> CachedResponse | ErrorResponse | Fetch:
+        """Return fetch: it may need a gateway request."""
+        return fetch
 
     async def display(self, codes: list[str], query: Query) -> DisplayResult:
         """Return the display of the stops, which are requested concurrently."""

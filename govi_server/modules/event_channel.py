@@ -1,9 +1,9 @@
 """A board of event streams: its listeners, and its last event."""
 
 from collections.abc import Generator
-from dataclasses import replace
 from hashlib import blake2b
 
+from msgspec import structs
 from twisted.internet.defer import Deferred
 
 from govi_server.departures.display import DepartureDisplay
@@ -72,9 +72,9 @@ class Channel:
         else:
             ages, number = self.ages, self.id
         # Clients that join later receive the same ages, so that the next event is due for all listeners together.
-        stops = (replace(stop, age=max(stop.age, age)) for stop, age in zip(display.stops, ages, strict=True))
+        stops = (structs.replace(stop, age=max(stop.age, age)) for stop, age in zip(display.stops, ages, strict=True))
         write = board_documents.document if self.as_json else board_page.fragment
-        pieces = write(replace(display, stops=tuple(stops)).delayed(self.render_interval), self.lang, now)
+        pieces = write(structs.replace(display, stops=tuple(stops)).delayed(self.render_interval), self.lang, now)
         data = await runner.run(data_field(pieces))
         self.content, self.ages, self.id = content, ages, number
         self.event = b"id: %b\nevent: board\n%b\n" % (self.id.encode(), data)
@@ -102,7 +102,7 @@ def _digest(display: DepartureDisplay, zone: str) -> Generator[None, None, bytes
     digest = blake2b(zone.encode(), digest_size=16)
     for stop in display.stops:
         as_of = None if stop.as_of is None else stop.as_of // MINUTE
-        for part in (replace(stop, age=0.0, as_of=as_of, rows=()), *stop.rows):
+        for part in (structs.replace(stop, age=0.0, as_of=as_of, rows=()), *stop.rows):
             digest.update(repr(part).encode("utf-8", "replace"))
             yield
     return digest.digest()

@@ -29,6 +29,7 @@ from govi_server.modules.feed_responses import INVALID_PARAMETER
 from govi_server.modules.query_parameters import CODES, LANG, VIEW, read_codes, read_page, stop_of
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.openapi.schema import reference
+from govi_server.runtime.cooperative import is_background
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 CONTENT_TYPE = "text/event-stream"
@@ -218,6 +219,10 @@ class Events(MultiService):
             channel.last_event_at = now
             beat = self._for_each(list(channel.listeners), lambda stream: stream.write(_BEAT))
             beat.addErrback(lambda failure: self.log.failure("Sending a heartbeat failed", failure))
+        self._send_if_outdated(channel)
+
+    def _send_if_outdated(self, channel: Channel) -> None:
+        """Begin to send a board to the listeners that have not received it."""
         if channel.sending is None and (outdated := channel.outdated):
             channel.sending = self._for_each(outdated, channel.send).addBoth(self._sent, channel)
 
@@ -232,6 +237,8 @@ class Events(MultiService):
         return self._runner.cooperator.coiterate(steps())
 
     async def _render(self, channel: Channel) -> None:
+        # Hundreds are due together after a restart, and other requests would wait for all of them.
+        is_background.set(bool(channel.event))
         displays = await self._source.display(list(channel.codes), channel.query)
         last_id, now = channel.id, self._clock.seconds()
         await channel.update(displays.display, now, self._runner)
@@ -245,6 +252,7 @@ class Events(MultiService):
             self._runner.resume(channel.waiters, result)
         else:
             self._log_failure(result)
+            self._send_if_outdated(channel)
 
     def _sent(self, result: object, channel: Channel) -> None:
         channel.sending = None

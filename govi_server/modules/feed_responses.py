@@ -10,6 +10,9 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE, Freshness, seconds_fresh, stale_ttl
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.openapi.description import ResponseSpec
+from govi_server.runtime.cooperative import result_now
+from govi_server.statistics.records import CacheResult, Phase
+from govi_server.web_handler import ErrorResponse, Fetch
 
 FEED_HEADERS = ("Cache-Control", "Cache-Status", "ETag", "Feed-State")
 NOT_FOUND_HEADERS = ("Cache-Control", "Feed-State")
@@ -116,6 +119,17 @@ def board_response(
         until = min(board.valid_until, now + seconds_fresh(feed, board))
         validity = Validity(now, until, StopValidator(feed, board.code))
     return feed_response(feed, representation, freshness, headers, validity=validity)
+
+
+def respond_now(feed: Feed, code: str, horizon: float, fetch: Fetch) -> CachedResponse | ErrorResponse | Fetch:
+    """Return the response with a stop's departures if they are made from memory with little work, else fetch."""
+    if not feed.boards.is_cheap(code, horizon):
+        return fetch
+    return result_now(fetch(_ignore_mark)) or fetch
+
+
+def _ignore_mark(phase: Phase, cache: CacheResult | None = None) -> None:
+    """Do nothing: all of it is the look-up."""
 
 
 def no_departures(feed: Feed, reason: Freshness) -> tuple[str, Fields]:

@@ -7,6 +7,7 @@ from twisted.application.service import Service
 from zope.interface import implementer
 
 from govi_server.departures.board import Trip
+from govi_server.departures.fragments import make_part, pieces
 from govi_server.departures.query import DEFAULT_HORIZON, Query
 from govi_server.departures.times import DAY, parse_resolved, write_time
 from govi_server.departures.timing_point import are_timing_point_codes
@@ -18,6 +19,7 @@ from govi_server.http.response import NO_STORE, Fields
 from govi_server.kv55 import messages
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import Freshness
+from govi_server.kv78turbo.joined_stop import JoinedPasstime
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.modules.feed_responses import (
@@ -31,6 +33,7 @@ from govi_server.modules.feed_responses import (
     dris_55_noun,
     feed_response,
     no_departures,
+    respond_now,
 )
 from govi_server.modules.query_parameters import CODES, FILTERS, echoed, read_list, read_query, stop_of
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
@@ -92,7 +95,7 @@ class Kv55Feed(Service):
         form = ("dris_55", self.license_url, compressed)
         cached = self.feed.boards.lookup(code, form)
         if cached is None:
-            return partial(self._fetch_board, code, text, form)
+            return respond_now(self.feed, code, DEFAULT_HORIZON, partial(self._fetch_board, code, text, form))
         return self._board_response(text, *cached)
 
     async def _fetch_board(
@@ -128,24 +131,30 @@ class Kv55Feed(Service):
         status, headers = no_departures(self.feed, reason)
         return _error(status, text, _REASONS.get(reason, f"Feed {self.feed.state}"), headers)
 
-    def _pieces(self, points: Iterable[tuple[str, Iterable[Trip | None]] | None]) -> Iterator[bytes]:
+    def _pieces(self, points: Iterable[tuple[str, Iterable[bytes]] | None]) -> Iterator[bytes]:
         """Write the DRIS_55 document of stops."""
         return messages.dris_55_pieces(points, (), self.feed.clock.seconds(), self.license_url)
 
     def _points(
         self, codes: list[str], query: Query, served: ServedData
-    ) -> Generator[tuple[str, Iterable[Trip | None]] | None, None, None]:
+    ) -> Generator[tuple[str, Iterable[bytes]] | None, None, None]:
         """Make the departures of the stops that are served, in steps. served: their freshness is added to it."""
         for code in codes:
             board = yield from self.feed.boards.board_steps(code, query.horizon_or(DEFAULT_HORIZON))
             if served.add(self.feed.freshness(board)):
                 yield self._point(board, query)
 
-    def _point(self, board: StopDepartures, query: Query) -> tuple[str, Iterator[Trip | None]]:
-        """Return a stop with its departures; arrivals are omitted. None is a step without one."""
-        departures = (passtime for passtime in board.passtimes if passtime.is_departure)
-        selected = query.select(departures, self.feed.timetable.public_number)
-        return board.code, (None if passtime is None else self._trip(passtime) for passtime in selected)
+    def _point(self, board: StopDepartures, query: Query) -> tuple[str, Iterator[bytes]]:
+        """Return a stop with its departures in pieces; arrivals are omitted."""
+        departures = (entry for entry in board.entries if entry.is_departure)
+        selected = query.select(departures, self._public_number)
+        return board.code, pieces((None if entry is None else self._part(entry) for entry in selected), b"")
+
+    def _part(self, entry: JoinedPasstime) -> tuple[bytes, bool]:
+        return make_part(entry.fragments, "kv55", lambda: messages.write_trip(self._trip(entry.passtime)))
+
+    def _public_number(self, entry: JoinedPasstime) -> str:
+        return self.feed.timetable.public_number(entry.passtime)
 
     def _trip(self, passtime: Passtime) -> Trip:
         """Return the trip of a passtime. Clients require its departure times: a known time substitutes for each."""

@@ -21,7 +21,7 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import Freshness
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.modules import ovapi_operations
-from govi_server.modules.feed_responses import ServedData, board_response, feed_response, no_departures
+from govi_server.modules.feed_responses import ServedData, board_response, feed_response, no_departures, respond_now
 from govi_server.modules.query_parameters import MAX_CODES, read_list, read_query, stop_of
 from govi_server.openapi.description import Operation
 from govi_server.web_handler import ErrorResponse, Fetch, Mark, Responder
@@ -180,7 +180,9 @@ class StopPaths(OvapiPaths):
         """Return the board of a list's only stop if it is cached, or else a function that fetches it."""
         form = ("ovapi", request.suffix, request.compressed, "" if member == code else member)
         cached = self.feed.boards.lookup(code, form)
-        return partial(self._fetch_board, request, code, form) if cached is None else self._board_response(*cached)
+        if cached is not None:
+            return self._board_response(*cached)
+        return respond_now(self.feed, code, OVAPI_HORIZON, partial(self._fetch_board, request, code, form))
 
     async def _fetch_board(
         self, request: OvapiRequest, code: str, form: tuple[str, str, bool, str], mark: Mark

@@ -29,6 +29,7 @@ from govi_server.modules.feed_responses import (
     StopValidator,
     feed_response,
     no_departures,
+    respond_now,
 )
 from govi_server.modules.query_parameters import TIMING_POINT_CODE
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
@@ -107,7 +108,7 @@ class Siri(Service):
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self._documents = SiriDocuments(feed)
-        self.responses = ResponseCache(feed.clock)
+        self.responses = ResponseCache(feed.clock, feed.boards.documents)
 
     def describe(self) -> list[Operation]:
         """Return the operation of its path."""
@@ -145,8 +146,9 @@ class Siri(Service):
         cost = self._feed.boards.cost((request.code,), _horizon(request))
         return Responder(partial(self._respond, request), cost=cost)
 
-    def _respond(self, request: SiriRequest) -> CachedResponse | Fetch:
-        return self.responses.lookup(request) or partial(self._fetch, request)
+    def _respond(self, request: SiriRequest) -> CachedResponse | ErrorResponse | Fetch:
+        fetch = partial(self._fetch, request)
+        return self.responses.lookup(request) or respond_now(self._feed, request.code, _horizon(request), fetch)
 
     async def _fetch(self, request: SiriRequest, mark: Mark) -> CachedResponse | ErrorResponse:
         """Return the stop's visits, or an ErrorCondition."""

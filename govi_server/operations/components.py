@@ -16,7 +16,7 @@ INCIDENT_KINDS = {
     "gateway": ("broken", "late", "opened", "refused", "repeated", "silent", "unsolicited"),
     "feed": ("broken message", "evicted", *REJECT_REASONS),
     "subscriber": ("empty", "envelope", "not consumed", "slow", "too large"),
-    "statistics": ("unwritable",),
+    "statistics": ("lost", "unwritable"),
     "snapshot": ("unwritable",),
     "connections": ("unfinished",),
 }

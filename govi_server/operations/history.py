@@ -6,7 +6,6 @@ Bounded: at most HISTORY_MINUTES, each with at most MAX_NAMES of the names that 
 from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Literal, get_args
 
 from twisted.internet.interfaces import IReactorTime
@@ -157,14 +156,15 @@ def board_result(status: int | None, cache: CacheResult) -> BoardResult | None:
 def _count(minute: Minute, batch: Batch) -> None:
     for connection in batch.connections:
         _add(minute.clients, connection.client, len(connection.requests))
-    for (path, module, stop, status, cache), n in batch.requests.items():
-        result = None if module is None else board_result(status, cache)
+    for exchange, n in batch.exchanges.items():
+        module, stop, status = exchange.module, exchange.stop, exchange.status
+        result = None if module is None else board_result(status, exchange.cache)
         if module is not None and result is not None:
             requests = minute.modules[module]
             requests.results[result, status] += n
             stops = requests.stops[_outcome(result, status)]
             if len(stops) < MAX_NAMES:
-                stops.add(path or "" if stop in ("", SEVERAL) else stop)
+                stops.add(exchange.path or "" if stop in ("", SEVERAL) else stop)
         if status is not None:
             minute.statuses[status] += n
         if stop:
@@ -174,9 +174,8 @@ def _count(minute: Minute, batch: Batch) -> None:
             if status == 404:
                 _add(minute.unknown_stops, stop, n)
     longest = minute.longest_waits
-    for request in chain.from_iterable(connection.requests for connection in batch.connections):
-        wait = request.wait  # first, since most requests have none
-        if wait and (stop := request.stop) and (stop in longest or len(longest) < MAX_NAMES):
+    for wait, stop in [(r.wait, r.exchange.stop) for c in batch.connections for r in c.requests if r.wait]:
+        if stop and (stop in longest or len(longest) < MAX_NAMES):
             longest[stop] = max(wait, longest.get(stop, 0.0))
 
 

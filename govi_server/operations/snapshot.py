@@ -19,6 +19,7 @@ from govi_server.departures.board import Board
 from govi_server.departures.cache import BoardCache
 from govi_server.errors import StartupError
 from govi_server.kv78turbo.feed import Feed
+from govi_server.kv78turbo.kv8_columns import all_values
 from govi_server.kv78turbo.passtime_index import StoredPasstime
 from govi_server.operations.snapshot_file import (
     BoardRecord,
@@ -80,7 +81,7 @@ def _stop_record(code: str, passtimes: Sequence[tuple[bytes, StoredPasstime]]) -
     here = [(key, passtime) for key, passtime in passtimes if passtime.code == code]
     return StopRecord(
         code,
-        {key: passtime.values for key, passtime in here},
+        {key: all_values(passtime.values) for key, passtime in here},
         [],
         [(passtime.stamp, passtime.access_stamp, passtime.last_heard, passtime.is_repeated) for _, passtime in here],
     )

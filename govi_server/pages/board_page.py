@@ -6,22 +6,30 @@ for 20 departures instead of 203 us (CPython 3.11, Jinja2 3.1.6).
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import lru_cache
 from html import escape
 from urllib.parse import urlencode
 
+from markupsafe import Markup
+from markupsafe import escape as markup_escape
+
 from govi_server.departures.display import DepartureDisplay, DisplayRow, StopDisplay
+from govi_server.departures.fragments import make_part, pieces
 from govi_server.departures.times import MINUTE, local_timestamp
 from govi_server.pages.assets import TEMPLATES
 from govi_server.pages.links import language_links
 from govi_server.pages.texts import TEXTS, left_words, row_words, stop_name, stop_words
 from govi_server.runtime.clock import LOCAL_ZONE
+from govi_server.runtime.text import escape_unprintable
 
 REFRESH_SECONDS = 10
 """Seconds after which a browser without scripts reloads the page."""
 
 _PAGE = TEMPLATES.get_template("board.html")
-_FRAGMENT = "<!-- fragment -->"
-"""Stands for the fragment in the page, which is written in pieces; escaped text cannot contain it."""
+_GAP = "<!-- gap -->"
+"""Stands for what differs between pages; escaped text cannot contain it."""
+_LEFT = "<>"
+"""Stands for the remaining time in a row."""
 _CLOCK = slice(11, 16)  # hours and minutes of a timestamp: formatting both is slower
 _DUTCH = ' lang="nl"'  # the language of the sources' texts, for screen readers and hyphenation
 
@@ -33,22 +41,33 @@ _MAX_UNFITTED = 3
 
 def page(display: DepartureDisplay, lang: str, now: float, query: Mapping[str, str]) -> Iterator[str]:
     """Write the page, in pieces. query: the request's valid parameters, which the page's links pass on."""
-    codes = ",".join(stop.code for stop in display.stops)
-    names = ", ".join(stop_name(stop, lang) for stop in display.stops)
-    begin, end = _PAGE.render(
-        lang=lang,
-        texts=TEXTS[lang],
-        title=TEXTS[lang]["title"].format(stop=names),
-        view=query.get("view", ""),
-        count="single" if len(display.stops) == 1 else "several",
-        refresh=REFRESH_SECONDS,
-        events=f"/events/{codes}?{urlencode({**query, 'lang': lang})}",
-        languages=language_links(query),
-        fragment=_FRAGMENT,
-    ).split(_FRAGMENT)
-    yield begin
+    codes = ",".join([stop.code for stop in display.stops])
+    names = ", ".join([stop_name(stop, lang) for stop in display.stops])
+    begin, head, body, end = _frame(lang, len(display.stops) == 1, tuple(query.items()))
+    yield f"{begin}{_escaped(names)}{head}{_escaped(codes)}{body}"
     yield from fragment(display, lang, now)
     yield end
+
+
+@lru_cache(maxsize=256)  # as boards of all stops have few parameters; rendering it takes as long as 20 departures
+def _frame(lang: str, is_single: bool, query: tuple[tuple[str, str], ...]) -> list[str]:
+    """Return what boards with the same parameters share, around the stops' names, their codes and the fragment."""
+    return _PAGE.render(
+        lang=lang,
+        texts=TEXTS[lang],
+        title=Markup(escape(TEXTS[lang]["title"])).format(stop=Markup(_GAP)),
+        view=dict(query).get("view", ""),
+        count="single" if is_single else "several",
+        refresh=REFRESH_SECONDS,
+        events=Markup(f"/events/{_GAP}?{escape(urlencode({**dict(query), 'lang': lang}))}"),
+        languages=language_links(dict(query)),
+        fragment=Markup(_GAP),
+    ).split(_GAP)
+
+
+def _escaped(text: str) -> str:
+    """Return a text as a template writes it."""
+    return markup_escape(escape_unprintable(text, kept="\n\t"))
 
 
 def fragment(display: DepartureDisplay, lang: str, now: float) -> Iterator[str]:
@@ -89,12 +108,20 @@ def _table(stop: StopDisplay, lang: str, now: float) -> Iterator[str]:
     names = ["line", "destination", *(["platform"] if with_platform else []), "time"]
     head = "".join(f'<th scope="col" class="{name}">{escape(texts[name])}</th>' for name in names)
     yield f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n"
-    for row in stop.rows:
-        yield _row(stop, row, with_platform, lang, now)
+    form = f"html {lang} {with_platform}"
+
+    def row_part(row: DisplayRow) -> tuple[str, bool]:
+        part, was_stored = make_part(
+            row.fragments, form, lambda: tuple(_row(row, with_platform, lang).split(_LEFT)), (row.state,)
+        )
+        return (part[0] if len(part) == 1 else _left(stop, row, lang, now).join(part)), was_stored
+
+    yield from pieces(map(row_part, stop.rows), "")
     yield "</tbody></table>"
 
 
-def _row(stop: StopDisplay, row: DisplayRow, with_platform: bool, lang: str, now: float) -> str:
+def _row(row: DisplayRow, with_platform: bool, lang: str) -> str:
+    """Render a row, in which _LEFT stands for what changes with time: the remaining time."""
     # Screen readers announce new cancellations, but not the countdown.
     news = " data-news" if row.state == "cancelled" else ""
     note = f'<span class="note">{escape(row.note)}</span>' if row.note else ""
@@ -103,25 +130,28 @@ def _row(stop: StopDisplay, row: DisplayRow, with_platform: bool, lang: str, now
     return (
         f'<tr class="{row.state}"{news}><th scope="row" class="line">{_badge(row)}</th>'
         f'<td class="destination"{_DUTCH}>{destination}{note}</td>{platform}'
-        f'<td class="time">{_time(stop, row, lang, now)}</td></tr>\n'
+        f'<td class="time">{_time(row, lang)}</td></tr>\n'
     )
 
 
-def _time(stop: StopDisplay, row: DisplayRow, lang: str, now: float) -> str:
+def _time(row: DisplayRow, lang: str) -> str:
     """Render the content of a time cell: the departure time, the planned one if it differs, and the state."""
     timestamp = local_timestamp(row.planned)
     planned = f'<time datetime="{timestamp}">{timestamp[_CLOCK]}</time>'
     if row.state == "cancelled":
         when = f"<s>{planned}</s>"
-    elif stop.minutes(row, now) is None:
+    elif not row.counts_down:
         when = f'<span class="left">{planned}</span>'
     else:
         was = f'<s><span class="unseen">{escape(TEXTS[lang]["was"])} </span>{planned}</s> ' if row.moved else ""
         minute = row.expected - row.expected % MINUTE  # programs read the displayed minute
-        left = escape(left_words(stop, row, now, lang))
-        at = now + stop.seconds_left(row, now)
-        when = f'{was}<time class="left" datetime="{local_timestamp(minute)}" data-at="{at:.0f}">{left}</time>'
+        when = f'{was}<time class="left" datetime="{local_timestamp(minute)}" data-at="{_LEFT}</time>'
     return f'<span class="when">{when}</span> <span class="state">{escape(row_words(row, lang))}</span>'
+
+
+def _left(stop: StopDisplay, row: DisplayRow, lang: str, now: float) -> str:
+    """Return when a departure leaves at the earliest, and the time or minutes left."""
+    return f'{now + stop.seconds_left(row, now):.0f}">{escape(left_words(stop, row, now, lang))}'
 
 
 def _badge(row: DisplayRow) -> str:

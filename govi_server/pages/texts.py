@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from importlib.resources import files
 
 from govi_server.departures.display import COUNTDOWN_SECONDS, DisplayRow, RowState, StopDisplay, StopState
@@ -28,7 +29,12 @@ _NOTICES: tuple[StopState, ...] = ("planned", "last_known", "none", "unknown", "
 
 def clock(moment: float) -> str:
     """Format a moment (epoch seconds) as a wall clock in the Netherlands: 23:45."""
-    local = datetime.fromtimestamp(moment, LOCAL_ZONE)
+    return _clock(moment // MINUTE)
+
+
+@lru_cache(maxsize=4096)  # the departures of a day share them
+def _clock(minute: float) -> str:
+    local = datetime.fromtimestamp(minute * MINUTE, LOCAL_ZONE)
     return f"{local.hour:02}:{local.minute:02}"
 
 

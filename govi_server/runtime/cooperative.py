@@ -5,7 +5,8 @@ per turn of the reactor, so the turn stays short however much work waits. Twiste
 time, and needs a reactor turn for even the shortest work.
 """
 
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable, Iterator
 from contextvars import ContextVar
 from heapq import merge
 from itertools import islice
@@ -19,6 +20,10 @@ from twisted.python.failure import Failure
 SLICE_SECONDS = 0.002
 """Time that short work, and as long that long work, runs before it returns control to the reactor."""
 
+BUSY_PAUSE = 4 * SLICE_SECONDS
+"""Time between two slices of long work while short work waits, so that it gets a fifth of the processor: loading a
+timetable must not use half of it at any load."""
+
 SHORT_STEPS = 300
 """Steps of short work: the board of a stop with a hundred passtimes, or some ten milliseconds."""
 
@@ -27,6 +32,13 @@ STEP_ITEMS = 200
 
 current_work: ContextVar[str] = ContextVar("current_work", default="")
 """The work that the current coroutine is for, such as the path of its request; named if a turn is slow."""
+
+is_background: ContextVar[bool] = ContextVar("is_background", default=False)
+"""Whether no request waits for the work of the current coroutine, which is then done in the slices of long work."""
+
+work_names: dict[int, str] = {}
+"""The names of running work, by the id of its frame in named(). The watch over turns reads them in another thread,
+where reading a frame's variables can crash the interpreter (CPython 3.11)."""
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
@@ -40,6 +52,27 @@ def run_now(steps: Generator[None, None, _T]) -> _T:
         except StopIteration as end:
             result: _T = end.value
             return result
+
+
+def named(steps: Iterator[None], name: str) -> Generator[None, None, None]:
+    """Run steps that are named in the log if they make a turn slow."""
+    frame = id(sys._getframe())
+    work_names[frame] = name
+    try:
+        yield from steps
+    finally:
+        del work_names[frame]
+
+
+def result_now(coroutine: Coroutine[Any, Any, _T]) -> _T | None:
+    """Run a coroutine to its end; return its result, or None and close it if it would have to wait."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: _T = end.value
+        return result
+    coroutine.close()
+    return None
 
 
 def map_in_steps(
@@ -76,31 +109,38 @@ class CooperativeRunner:
     """Runs work immediately if it fits into a slice, and otherwise in slices that alternate with other work.
 
     Waiting work takes turns, step by step. Work of at most SHORT_STEPS steps has slices of its own, so that it does
-    not wait for work that is longer. cooperator: for iterators that run in the slices of long work.
+    not wait for work that is longer. cooperator: for iterators that run in the slices of long work. first: the runner
+    whose short work slows the long work of this one; by default this one.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, first: "CooperativeRunner | None" = None) -> None:
         self._clock = clock
-        self._short, self.cooperator = (
-            Cooperator(lambda: _begin_slice(clock), lambda call: clock.callLater(0, call)) for _ in range(2)
+        self._first = first or self
+        self._short = Cooperator(lambda: _begin_slice(clock), lambda call: clock.callLater(0, call))
+        self.cooperator = Cooperator(
+            lambda: _begin_slice(clock),
+            lambda call: clock.callLater(BUSY_PAUSE if self._first._waiting else 0, call),
         )
         self._waiting = 0
-        self._rests_until = 0.0
+        """Short work that waits for its slices."""
+        self._credit = SLICE_SECONDS
+        self._credited_at = clock.seconds()
         self._shared: dict[Hashable, _SharedWork] = {}
 
     async def run(self, steps: Generator[None, None, _T]) -> _T:
         """Run work; return its result."""
         results: list[_T] = []
-        remaining = _named(steps, current_work.get(), results)
+        remaining = named(_collected(steps, results), current_work.get())
         try:
-            if self._waiting or self._is_resting or not self._fits(remaining):
-                self._waiting += 1
-                try:
-                    await self._short.coiterate(islice(remaining, SHORT_STEPS))
-                    if not results:
-                        await self.cooperator.coiterate(remaining)
-                finally:
-                    self._waiting -= 1
+            if self._waiting or not self._has_credit() or not self._fits(remaining):
+                if not is_background.get():
+                    self._waiting += 1
+                    try:
+                        await self._short.coiterate(islice(remaining, SHORT_STEPS))
+                    finally:
+                        self._waiting -= 1
+                if not results:
+                    await self.cooperator.coiterate(remaining)
         finally:
             remaining.close()  # when the caller is cancelled
         return results[0]
@@ -141,18 +181,24 @@ class CooperativeRunner:
 
         Deferred.fromCoroutine(self.run(steps()))
 
-    @property
-    def _is_resting(self) -> bool:
-        """Whether immediate work has used its share of the time: several requests may arrive in one turn."""
-        return 0 < self._rests_until - self._clock.seconds() <= 2 * SLICE_SECONDS  # longer: the clock was set back
+    def _has_credit(self) -> bool:
+        """Return whether immediate work may use more time: several requests may arrive in one turn.
+
+        It may use a slice at once, and half of the time in the long run. Waiting for the next turn costs as much as
+        the work on a small board.
+        """
+        now = self._clock.seconds()
+        idle, self._credited_at = now - self._credited_at, now
+        self._credit = min(self._credit + max(idle, 0.0), SLICE_SECONDS)
+        return self._credit > 0
 
     def _fits(self, work: Iterator[None]) -> bool:
-        """Run work for one slice; return whether it is finished."""
+        """Run work for the rest of a slice; return whether it is finished."""
         began = self._clock.seconds()
-        is_over = _begin_slice(self._clock)
+        is_over = _begin_slice(self._clock, self._credit)
         is_finished = all(not is_over() for _ in work)
-        ended = self._clock.seconds()
-        self._rests_until = ended + min(max(ended - began, 0.0), SLICE_SECONDS)
+        self._credited_at = self._clock.seconds()
+        self._credit -= min(max(self._credited_at - began, 0.0), SLICE_SECONDS)  # the clock may be set
         return is_finished
 
 
@@ -176,12 +222,12 @@ class _SharedWork:
                 self._work.cancel()
 
 
-def _named(steps: Generator[None, None, _T], current_work: str, results: list[_T]) -> Generator[None, None, None]:
-    """Run steps, and append their result. The watch over turns finds the name of the work in this frame."""
+def _collected(steps: Generator[None, None, _T], results: list[_T]) -> Generator[None, None, None]:
+    """Run steps, and append their result."""
     results.append((yield from steps))
 
 
-def _begin_slice(clock: IReactorTime) -> Callable[[], bool]:
+def _begin_slice(clock: IReactorTime, seconds: float = SLICE_SECONDS) -> Callable[[], bool]:
     """Begin a slice; return a function that returns whether it is over."""
     began = clock.seconds()
-    return lambda: not 0 <= clock.seconds() - began < SLICE_SECONDS
+    return lambda: not 0 <= clock.seconds() - began < seconds

@@ -11,8 +11,8 @@ from stat import S_IMODE
 class LogFile:
     """A file to which lines are appended.
 
-    Each line is appended by one system call, so that the lines of several processes do not mix, and another program
-    may truncate the file. If it is renamed or removed, the next line creates it again, with the same permissions.
+    Lines are appended by one system call, so that those of several processes do not mix, and another program may
+    truncate the file. If it is renamed or removed, the next line creates it again, with the same permissions.
 
     path: absolute, since twistd changes its directory. rotate_bytes: the size at which the file is renamed to
     <path>.1, and <path>.1 to <path>.2; None for no limit. keep_files: the number of renamed files that are kept.
@@ -24,21 +24,33 @@ class LogFile:
         self._rotate_bytes = rotate_bytes
         self._keep_files = keep_files
         self._file = -1
+        self._identity = (0, 0)
         self._is_incomplete = False
+        """Whether the last line in the file was written in part."""
         self._size = 0
         self._open()
 
     def write(self, text: str) -> None:
-        """Append lines. Raises OSError, for example if the disk is full; then they are lost."""
-        self._follow()
+        """Append lines. Raises OSError, for example if the disk is full; then the rest is lost."""
         data = text.encode("utf-8", "backslashreplace")
-        if self._is_incomplete:  # a line was written in part
-            data = b"\n" + data
+        while data:
+            data = data[self.append(data) :]
+
+    def append(self, lines: bytes | bytearray) -> int:
+        """Append lines; return the number of bytes of those that are in the file.
+
+        They are fewer if the disk is full, which the next call reports; it also ends a line that was written in part.
+        Raises OSError if no byte can be written.
+        """
+        self._follow()
+        data = b"\n" + lines if self._is_incomplete else lines
         written = os.write(self._file, data)
-        while written < len(data):
-            self._is_incomplete = True
-            written += os.write(self._file, data[written:])
-        self._is_incomplete = False
+        with suppress(OSError):
+            while written < len(data):
+                written += os.write(self._file, data[written:])
+        complete = written if written == len(data) else data.rfind(b"\n", 0, written) + 1
+        self._is_incomplete = complete < written
+        return complete - (len(data) - len(lines))
 
     def flush(self) -> None:
         """Do nothing: lines are not buffered."""
@@ -96,7 +108,9 @@ class LogFile:
                 with suppress(OSError):  # the file of another user
                     os.fchmod(file, S_IMODE(previous.st_mode))
         self._file = file
-        self._identity = status.st_dev, status.st_ino
+        identity = status.st_dev, status.st_ino
+        if identity != self._identity:
+            self._identity, self._is_incomplete = identity, False
 
     def _is_current(self) -> bool:
         """Return whether the open file still has its name."""

@@ -17,6 +17,8 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.logger import Logger
 
+from govi_server.runtime.cooperative import work_names
+
 SLOW_TURN_SECONDS = 0.1
 """Processor time of a turn from which it is logged."""
 
@@ -34,9 +36,6 @@ MAX_WORK_CHARACTERS = 100
 
 _FRAMES = 3
 """Innermost functions that are named."""
-
-_WORK_NAMES = ("current_work", "envelope", "path")
-"""Local variables that name the work of a function: the path of a request, a message, a file."""
 
 
 class TurnWatch(Service):
@@ -139,7 +138,10 @@ class TurnWatch(Service):
 
 
 def describe(frame: FrameType | None) -> str:
-    """Return the innermost functions of this program on a stack, and the work that they are for; printable."""
+    """Return the innermost functions of this program on a stack, and the work that they are for; printable.
+
+    The variables of frames are not read, see work_names.
+    """
     functions: list[str] = []
     work = ""
     while frame is not None:
@@ -148,8 +150,7 @@ def describe(frame: FrameType | None) -> str:
             if len(functions) < _FRAMES:
                 module = code.co_filename.rpartition("govi_server/")[2]
                 functions.append(f"{code.co_qualname} ({module}:{frame.f_lineno})")
-            values = (frame.f_locals.get(name) for name in _WORK_NAMES)
-            work = work or next((str(value) for value in values if value), "")
+            work = work or work_names.get(id(frame), "")
         frame = frame.f_back
     names = " < ".join(functions) or "another library"
     return f"{names}, for {work[:MAX_WORK_CHARACTERS]!r}" if work else names

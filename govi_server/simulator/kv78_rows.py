@@ -175,9 +175,12 @@ def journeys_in_kv8(town: Town, now: float) -> Iterator[Journey]:
     """Return the journeys in KV8 now (epoch seconds): those under way, about to start, or just ended."""
     today = local_date(now)
     for day in (today + timedelta(days=days) for days in (-1, 0, 1)):
+        time = now - moment(day, 0)  # on that date, within an hour if the clocks change
         for journey in town.journeys(day):
-            # When the clocks change, a journey may take an hour more or less than its times suggest.
             start, end = journey.calls[0].departure, journey.calls[-1].arrival
+            if not start - BEFORE_START - HOUR <= time < end + 3 * HOUR:
+                continue  # as nearly all are, which is found out without their moments
+            # When the clocks change, a journey may take an hour more or less than its times suggest.
             if moment(day, start) - BEFORE_START <= now < moment(day, end) + 2 * HOUR:
                 expected_end = moment(day, end + town.delay(journey, now))
                 if now < expected_end + AFTER_END:

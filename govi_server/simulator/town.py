@@ -272,8 +272,11 @@ class Town:
             for direction, step, destination in zip((1, 2), (1, -1), line.destinations, strict=True):
                 shift = random.randrange(15) * MINUTE
                 starts = _starts(weekend_headways if weekend else weekday_headways, shift)
+                course = tuple(_calls(line.route[::step], legs[::step], 0))
                 for number, start in zip(count(1000 + direction, 2), starts):  # odd in direction 1, even in 2
-                    calls = tuple(_calls(line.route[::step], legs[::step], start))
+                    calls = tuple(
+                        Call(code, start + arrival, start + departure) for code, arrival, departure in course
+                    )
                     for fortify_order in (0, 1) if start in _RUSH and not weekend else (0,):
                         yield Journey(line, direction, day, number, fortify_order, destination, calls)
 

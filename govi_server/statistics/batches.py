@@ -9,13 +9,10 @@ from typing import NamedTuple
 
 from twisted.logger import LogEvent
 
-from govi_server.statistics.records import CacheResult, ConnectionStatistics
+from govi_server.statistics.records import ConnectionStatistics, Exchange
 
 MAX_BATCH = 100
 """Connections, or requests, in a batch."""
-
-RequestKey = tuple[str | None, str | None, str, int | None, CacheResult]
-"""A request's path, module, stop, status and cache result."""
 
 
 class Batch(NamedTuple):
@@ -24,8 +21,8 @@ class Batch(NamedTuple):
     minute: int
     """The start of the minute in epoch seconds."""
     connections: list[ConnectionStatistics]
-    requests: Counter[RequestKey]
-    """The number of their requests by key."""
+    exchanges: Counter[Exchange]
+    """The number of their requests by exchange. Different objects may have equal values."""
 
 
 class StatisticsBatcher:
@@ -63,8 +60,6 @@ class StatisticsBatcher:
         """Pass an incomplete batch to the listeners; must be called before their counts are read."""
         if self._connections:
             connections, self._connections, self._requests = self._connections, [], 0
-            requests = Counter(
-                [(r.path, r.module, r.stop, r.status, r.cache) for c in connections for r in c.requests]
-            )
+            exchanges = Counter([request.exchange for c in connections for request in c.requests])
             for listener in self._listeners:
-                listener(Batch(self._minute, connections, requests))
+                listener(Batch(self._minute, connections, exchanges))

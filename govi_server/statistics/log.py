@@ -1,19 +1,31 @@
 """The statistics log: one line of JSON per closed connection."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
+from math import modf
 from typing import cast
 
 import msgspec
 from msgspec import Struct
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, LogEvent, Logger, LogPublisher, globalLogPublisher
 
 from govi_server.errors import StartupError
 from govi_server.runtime.log_file import LogFile
-from govi_server.runtime.text import escape_json
+from govi_server.runtime.text import escape_json, pluralize
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
-from govi_server.statistics.records import CacheResult, ConnectionStatistics, End, RequestStatistics
+from govi_server.statistics.records import CacheResult, ConnectionStatistics, End, Exchange
+
+FLUSH_INTERVAL = 1.0
+"""Seconds between writes: a line is in the file at most so late, and a killed process loses no more."""
+
+BATCH_BYTES = 64 << 10
+"""Bytes of lines that are written at once, without waiting for FLUSH_INTERVAL."""
+
+MAX_UNWRITTEN_BYTES = 1 << 20
+"""Bytes of lines that are kept while the file cannot be written; further lines are lost."""
 
 
 def statistics_publisher() -> LogPublisher:
@@ -76,30 +88,66 @@ def format_line(event: LogEvent, server: str) -> str | None:
     if not isinstance(statistics, ConnectionStatistics) or statistics.server != server:
         return None
     line = _Line(
-        datetime.fromtimestamp(statistics.ended, UTC).isoformat(timespec="milliseconds"),
+        _time(statistics.ended),
         statistics.client,
         _milliseconds(max(statistics.ended - statistics.began, 0.0)),
         statistics.end,
-        [
-            _Request(
-                method=r.method,
-                path=r.path,
-                status=r.status,
-                bytes=r.bytes,
-                cache=r.cache,
-                phases=_phases(r),
-                module=r.module,
-                stop=r.stop,
-            )
-            for r in statistics.requests
-        ],
+        [],
     )
-    return escape_json(_encode(line).decode()) + "\n"
+    requests = []
+    for request in statistics.requests:
+        before, after = _around_phases(request.exchange)
+        phases = _phases(request.receive, request.parse, request.lookup, request.wait, request.render, request.send)
+        requests.append(f"{before}{phases}{after}")
+    return f"{_text(line).removesuffix(']}')}{','.join(requests)}]}}\n"
 
 
-def _phases(request: RequestStatistics) -> _Phases:
-    times = (request.receive, request.parse, request.lookup, request.wait, request.render, request.send)
-    return _Phases(*[None if seconds is None else _milliseconds(seconds) for seconds in times])
+def _time(seconds: float) -> str:
+    """Return a time in ISO 8601, rounded to microseconds and cut to milliseconds, as datetime.isoformat() does."""
+    fraction, second = modf(seconds)
+    epoch, milliseconds = divmod(int(second) * 1000 + round(fraction * 1_000_000) // 1000, 1000)
+    return f"{_second(epoch)}.{milliseconds:03}+00:00"
+
+
+@lru_cache(maxsize=16)
+def _second(epoch: int) -> str:
+    """Return an epoch second in ISO 8601, without its offset. Cached, since datetime needs 2 us or more."""
+    return datetime.fromtimestamp(epoch, UTC).replace(tzinfo=None).isoformat()
+
+
+@lru_cache(maxsize=1024)
+def _around_phases(exchange: Exchange) -> tuple[str, str]:
+    """Return the JSON of a request before and after its phases.
+
+    Cached, since hits share their exchange: a third of a microsecond instead of one. Exchanges of finished requests
+    do not change.
+    """
+    request = _Request(
+        method=exchange.method,
+        path=exchange.path,
+        status=exchange.status,
+        bytes=exchange.bytes,
+        cache=exchange.cache,
+        phases=_Phases(),
+        module=exchange.module,
+        stop=exchange.stop,
+    )
+    before, name, after = _text(request).partition('"phases":')  # no string contains it, since " is escaped
+    return before + name, after.removeprefix("{}")
+
+
+@lru_cache(maxsize=4096)
+def _phases(*times: float | None) -> str:
+    """Return the JSON of phases in seconds, which are in the order of PHASES.
+
+    Cached, since the phases of hits recur: they are a few microseconds, in steps of a quarter, the resolution of
+    epoch seconds.
+    """
+    return _text(_Phases(*[None if seconds is None else _milliseconds(seconds) for seconds in times]))
+
+
+def _text(struct: Struct) -> str:
+    return escape_json(_encode(struct).decode())
 
 
 def _milliseconds(seconds: float) -> float:
@@ -110,7 +158,8 @@ def _milliseconds(seconds: float) -> float:
 class StatisticsLog(Service):
     """Writes the statistics log of a server, JSON lines in a file that is rotated by size, while it runs.
 
-    Lines that cannot be written, for example because the disk is full, are lost and counted; serving continues.
+    Lines are buffered, and written together. While they cannot be written, for example because the disk is full,
+    serving continues, and the log is retried every FLUSH_INTERVAL.
     """
 
     log = Logger()
@@ -132,9 +181,13 @@ class StatisticsLog(Service):
         self._rotate_bytes = rotate_bytes
         self._keep_files = keep_files
         self._file: LogFile | None = None
-        self._observer = cast(ILogObserver, self._write)
+        self._observer = cast(ILogObserver, self._observe)
+        self._unwritten = bytearray()
+        """Complete lines."""
+        self._timer = LoopingCall(self.flush)
+        self._timer.clock = clock
         self.writable = False
-        """Whether the last line was written."""
+        """Whether the last lines were written."""
 
     def startService(self) -> None:
         """Open the file and start observing. Raises StartupError."""
@@ -145,34 +198,51 @@ class StatisticsLog(Service):
             raise StartupError(f"statistics.file (--statistics): cannot write {self._path}: {reason}") from None
         self.writable = True
         self._publisher.addObserver(self._observer)
+        self._timer.start(FLUSH_INTERVAL, now=False)
         super().startService()
         self.log.info("Statistics log {path}: opened", path=self._path)
 
     def stopService(self) -> None:
-        """Stop observing and close the file."""
+        """Stop observing, write the last lines, and close the file."""
         super().stopService()
+        if self._file is None:
+            return
         self._publisher.removeObserver(self._observer)
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._timer.stop()
+        self.flush()
+        if lost := self._unwritten.count(b"\n"):
+            lines = pluralize(lost, "line")
+            self.log.error("Statistics log {path}: {lines} lost at the end", path=self._path, lines=lines)
+            self._unwritten.clear()
+        self._file.close()
+        self._file = None
 
     def reopen(self) -> None:
-        """Close the file and open the one that has its name now. Raises OSError."""
+        """Write the buffered lines, close the file, and open the one that has its name now. Raises OSError."""
         if self._file is not None:
+            self.flush()
             self._file.reopen()
 
-    def _write(self, event: LogEvent) -> None:
-        line = format_line(event, self._server)
-        if line is None or self._file is None:
-            return
+    def flush(self) -> None:
+        """Write the buffered lines; those that cannot be written remain."""
+        assert self._file is not None
         try:
-            self._file.write(line)
+            while self._unwritten:
+                del self._unwritten[: self._file.append(self._unwritten)]
             self.writable = True
         except OSError as error:
             self.writable = False
-            self.incidents.add(
-                "unwritable",
-                "Statistics log {path}: cannot be written ({error})",
-                path=self._path,
-                error=str(error),
-            )
+            text = "Statistics log {path}: cannot be written ({error})"
+            self.incidents.add("unwritable", text, path=self._path, error=str(error))
+
+    def _observe(self, event: LogEvent) -> None:
+        line = format_line(event, self._server)
+        if line is None:
+            return
+        if len(self._unwritten) >= MAX_UNWRITTEN_BYTES:
+            text = "Statistics log {path}: a line is lost, because the file cannot be written"
+            self.incidents.add("lost", text, path=self._path)
+            return
+        self._unwritten += line.encode()
+        if self.writable and len(self._unwritten) >= BATCH_BYTES:
+            self.flush()

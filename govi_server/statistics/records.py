@@ -34,31 +34,40 @@ SEVERAL = "several"
 """The name that stands for the stops of a request for more than one."""
 
 
-class RequestStatistics(msgspec.Struct, gc=False):
-    """A request. Phases are in seconds; None for those that it did not reach.
+class Exchange(msgspec.Struct, gc=False, eq=False):
+    """A request and its response, without times. Repetitions with the same response share one object.
 
-    A Struct, because it is small and fast to create, once for each cached response. The garbage collector does not
+    Compared by identity, so that repetitions can be counted and formatted together. The garbage collector does not
     track it, because it cannot be part of a reference cycle.
     """
 
-    marked: float
-    """The end of the last phase, or the start of the first one (epoch seconds); 0.0 in a finished request."""
     method: str | None = None
     path: str | None = None
     status: int | None = None
     bytes: int = 0
     """Bytes of the response body."""
     cache: CacheResult = "none"
+    module: str | None = None
+    """The name of the module that the request was routed to, "" for the front page; None for no module."""
+    stop: str = ""
+    """The stop of the request, SEVERAL for more than one, "" for none."""
+
+
+class RequestStatistics(msgspec.Struct, gc=False):
+    """A request and its phases in seconds; None for those that it did not reach.
+
+    A Struct without cycles, as Exchange, because one is created for each cached response.
+    """
+
+    exchange: Exchange
+    marked: float = 0.0
+    """The end of the last phase, or the start of the first one (epoch seconds); 0.0 in a finished request."""
     receive: float | None = None
     parse: float | None = None
     lookup: float | None = None
     wait: float | None = None
     render: float | None = None
     send: float | None = None
-    module: str | None = None
-    """The name of the module that the request was routed to, "" for the front page; None for no module."""
-    stop: str = ""
-    """The stop of the request, SEVERAL for more than one, "" for none."""
 
     @property
     def phases(self) -> dict[Phase, float]:
@@ -71,26 +80,6 @@ class RequestStatistics(msgspec.Struct, gc=False):
         # Not below 0, even if the clock was set back.
         setattr(self, phase, (getattr(self, phase) or 0.0) + max(now - self.marked, 0.0))
         self.marked = now
-
-
-class KnownRequest(Protocol):
-    """A request that was parsed before: the values for its statistics."""
-
-    @property
-    def method(self) -> str:
-        """The method, at most MAX_PATH characters."""
-
-    @property
-    def path(self) -> str:
-        """The path, at most MAX_PATH characters."""
-
-    @property
-    def module(self) -> str:
-        """The name of the module."""
-
-    @property
-    def stop(self) -> str:
-        """The stop, SEVERAL for more than one, "" for none."""
 
 
 class ConnectionStatistics(msgspec.Struct):
@@ -126,72 +115,60 @@ class ConnectionRecorder:
         self._server = server
         now = server.clock.seconds()
         self._connection = ConnectionStatistics(server.name, client, now)
-        self._request: RequestStatistics | None = RequestStatistics(now)
+        self._request: RequestStatistics | None = RequestStatistics(Exchange(), now)
 
     def begin(self) -> None:
         """Begin a request."""
-        self._request = RequestStatistics(self._server.clock.seconds())
+        self._request = RequestStatistics(Exchange(), self._server.clock.seconds())
 
     def mark(self, phase: Phase, cache: CacheResult | None = None) -> None:
         """Record the end of a phase of the request. cache: the result of its cache look-up, if any."""
         if self._request is not None:
             self._request.mark(phase, self._server.clock.seconds())
             if cache is not None:
-                self._request.cache = cache
+                self._request.exchange.cache = cache
 
     def describe(self, method: str, path: str) -> None:
         """Set the method and path of the request."""
         if self._request is not None:
-            self._request.method = method[:MAX_PATH]
-            self._request.path = path[:MAX_PATH]
+            self._request.exchange.method = method[:MAX_PATH]
+            self._request.exchange.path = path[:MAX_PATH]
 
     def set_module(self, module: str) -> None:
         """Set the module that the request was routed to."""
         if self._request is not None:
-            self._request.module = module
+            self._request.exchange.module = module
 
     def set_stop(self, stop: str) -> None:
         """Set the stop of the request: SEVERAL for more than one, "" for none."""
         if self._request is not None:
-            self._request.stop = stop
+            self._request.exchange.stop = stop
 
     def add_known_request(
-        self,
-        client: str,
-        known: KnownRequest,
-        status: int,
-        size: int,
-        cache: CacheResult,
-        received: float,
-        looked_up: float,
-        sent: float | None,
+        self, client: str, exchange: Exchange, received: float, looked_up: float, sent: float | None
     ) -> None:
         """Record a request of a client with a cached response.
 
-        size: bytes of the body. received, looked_up, sent: the times at which its header section was received, and
-        the response looked up and sent (epoch seconds). sent is None if sending continues; then finish() must follow.
+        received, looked_up, sent: the times at which its header section was received, and the response looked up and
+        sent (epoch seconds). sent is None if sending continues; then finish() must follow.
         """
-        self.set_client(client)
+        if client != self._connection.client:
+            self.set_client(client)
         began = received if self._request is None else self._request.marked
         receive = received - began if received > began else 0.0  # as in mark()
         lookup = looked_up - received if looked_up > received else 0.0
-        send = None if sent is None else max(sent - looked_up, 0.0)
-        request = RequestStatistics(
-            0.0, known.method, known.path, status, size, cache,
-            receive, 0.0, lookup, None, 0.0, send, known.module, known.stop,
-        )  # fmt: skip
         if sent is None:
-            request.marked = looked_up
-            self._request = request
-        else:
-            self._request = None
-            self._add(request)
+            self._request = RequestStatistics(exchange, looked_up, receive, 0.0, lookup, None, 0.0)
+            return
+        send = sent - looked_up if sent > looked_up else 0.0
+        self._request = None
+        self._add(RequestStatistics(exchange, 0.0, receive, 0.0, lookup, None, 0.0, send))
 
     def set_response(self, status: int, size: int) -> None:
         """Set the status of the response, and the bytes of its body."""
         if self._request is not None:
-            self._request.status = status
-            self._request.bytes = size
+            self._request.exchange.status = status
+            self._request.exchange.bytes = size
 
     def finish(self) -> None:
         """End the request: its response was sent."""
@@ -205,7 +182,7 @@ class ConnectionRecorder:
         """End the request because its connection ended. phase: the current one if no response was sent."""
         request, self._request = self._request, None
         if request is not None:
-            if request.status is None:
+            if request.exchange.status is None:
                 request.mark(phase, self._server.clock.seconds())
             request.marked = 0.0
             self._add(request)

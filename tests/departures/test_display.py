@@ -27,7 +27,7 @@ MINUTE = 60
 
 def row(planned: float = 10, expected: float = 10, state: RowState = "on_time", **values: str) -> DisplayRow:
     """Return a row that is planned and expected some minutes after NOW."""
-    return DisplayRow("1", "Strand", NOW + planned * MINUTE, NOW + expected * MINUTE, state, **values)
+    return DisplayRow("1", "Strand", NOW + planned * MINUTE, NOW + expected * MINUTE, state, **values)  # type: ignore[arg-type]  # values are texts
 
 
 class StateTests(SynchronousTestCase):

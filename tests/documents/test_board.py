@@ -1,7 +1,6 @@
 """Tests of documents.board: the departure board as lines of text and as JSON."""
 
 import json
-from dataclasses import replace
 from typing import Any, cast
 
 from msgspec import structs
@@ -25,7 +24,7 @@ def row(planned: float, expected: float, state: RowState = "on_time", line: str 
 
 def display(*rows: DisplayRow, state: StopState = "live", **values: object) -> DepartureDisplay:
     """Return the display of one stop."""
-    return DepartureDisplay((replace(StopDisplay(CODE, state, rows, "Brug", "Lindedorp"), **values),), 7200.0)  # type: ignore[arg-type]
+    return DepartureDisplay((structs.replace(StopDisplay(CODE, state, rows, "Brug", "Lindedorp"), **values),), 7200.0)
 
 
 def lines_of(*arguments: Any) -> str:

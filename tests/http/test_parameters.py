@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
+from jsonschema_rs import Draft202012Validator
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.http.parameters import Enum, Integer, InvalidParameter, Number, Parameter, String, parse_query

@@ -47,11 +47,11 @@ def unprintable(text: str) -> set[str]:
 
 
 def send(port: int, data: bytes) -> None:
-    """Send bytes, and wait for the end of the response or the connection."""
+    """Send bytes and no more, and wait for the end of the connection."""
     with closing(socket.create_connection(("127.0.0.1", port), 5)) as sock:
-        sock.settimeout(0.2)
         try:
             sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
             while sock.recv(1 << 16):
                 pass
         except OSError:

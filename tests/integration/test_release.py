@@ -124,6 +124,7 @@ async def test_nothing_is_left(kind: str, tmp_path: Path, monkeypatch: pytest.Mo
     """Nothing is left of connections of each kind, however they end."""
     monkeypatch.setattr(Failure, "__init__", original_init)
     monkeypatch.setattr(Failure, "cleanFailure", clean_failure)
+    monkeypatch.setattr("govi_server.server.LINGER_SECONDS", 0.3)
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     make_certificate(key, certificate)
     tls = ssl.create_default_context(cafile=str(certificate))

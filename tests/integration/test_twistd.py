@@ -277,6 +277,26 @@ def test_truncated_log_has_no_nul_bytes(twistd: Twistd, tmp_path: Path) -> None:
         assert b"\0" not in log.read_bytes()
 
 
+def test_rotation_and_shutdown_lose_no_line(twistd: Twistd, tmp_path: Path) -> None:
+    """Every request is in the statistics log, though it is renamed while lines wait, and SIGTERM follows at once."""
+    port = free_port()
+    process = twistd(*arguments(port, "--statistics", "statistics.log"))
+    wait_for(process, "Open http://")
+    log = tmp_path / "statistics.log"
+    for number in range(5):
+        for _ in range(10):
+            body_of(f"http://127.0.0.1:{port}/kv55/57330430")
+        log.rename(tmp_path / f"statistics.log.{number}")
+        if number % 2:
+            assert becomes_true(log.exists)  # with the lines that waited
+        else:
+            log.touch()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    lines = [line for path in tmp_path.glob("statistics.log*") for line in path.read_text().splitlines()]
+    assert sum(len(json.loads(line)["requests"]) for line in lines) == 50
+
+
 def test_two_programs_share_a_statistics_log(twistd: Twistd, tmp_path: Path) -> None:
     """Two programs may write one statistics log; every line is complete."""
     ports = [free_port(), free_port()]

@@ -142,5 +142,5 @@ class BoundedTableTests(SynchronousTestCase):
             self.assertLessEqual(confirmed, 30 + 5)  # confirmed entries may grow
             self.assertEqual(set(table._last_heard), set(table))
             cohorts = table._probation._cohorts.values()
-            self.assertEqual({key for cohort in cohorts for key in cohort.keys}, set(table._cohorts))
+            self.assertEqual({key for cohort in cohorts for key in cohort.keys}, set(table.unconfirmed))
             self.assertEqual([cohort.size for cohort in cohorts], [sum(table[k] for k in c.keys) for c in cohorts])

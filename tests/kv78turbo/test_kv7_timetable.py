@@ -1,6 +1,8 @@
 """Tests of kv78turbo.kv7_timetable and kv7_reader: reading, applying and looking up planning."""
 
+import gc
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from govi_server.departures.times import HOUR
 from govi_server.departures.timing_point import wgs84
 from govi_server.kv78turbo import ctx
 from govi_server.kv78turbo.kv7_reader import Update
-from govi_server.kv78turbo.kv7_tables import UNDATED_SECONDS
+from govi_server.kv78turbo.kv7_tables import STEP_ENTRIES, UNDATED_SECONDS
 from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.runtime.clock import LOCAL_ZONE
 from govi_server.runtime.cooperative import run_now
@@ -59,7 +61,7 @@ class TimetableTestCase(SynchronousTestCase):
         """Return operating date, journey and departure of the planned passtimes."""
         return sorted(
             (passtime.operation_date.isoformat(), passtime.journey_number, passtime.target_departure_time)
-            for _, passtime in filter(None, self.timetable.passtimes(code, since, until))
+            for passtime in (call.make() for call in self.timetable.passtimes(code, since, until) if call)
         )
 
     def journeys(self) -> list[str]:
@@ -75,9 +77,10 @@ class LookUpTests(TimetableTestCase):
     def test_passtime_on_each_date(self) -> None:
         """A planned passtime exists on each date of its service level, with the key that it has in KV8."""
         self.ingest(feed.planning({}), feed.calendar("2026-01-01", "2026-01-02", "2026-01-05"))
-        (key, passtime), *more = filter(None, self.timetable.passtimes(CODE, NOW, NOW + 2 * DAY))
+        call, *more = filter(None, self.timetable.passtimes(CODE, NOW, NOW + 2 * DAY))
+        key, passtime = call.key, call.make()
         self.assertEqual(key, b"LIN|77|L004|1001|0|2026-01-01|3")
-        self.assertEqual([other.operation_date for _, other in more], [date(2026, 1, 2)])
+        self.assertEqual([other.day for other in more], [date(2026, 1, 2)])
         self.assertEqual(
             (passtime.trip_stop_status, passtime.target_departure, passtime.wheelchair),
             ("PLANNED", NOW + 1800, "ACCESSIBLE"),
@@ -119,7 +122,9 @@ class LookUpTests(TimetableTestCase):
             self.ingest(feed.planning(*rows), feed.calendar(day))
             moments = [
                 passtime.target_departure or 0
-                for _, passtime in filter(None, self.timetable.passtimes(CODE, midnight, midnight + 2 * DAY))
+                for passtime in (
+                    call.make() for call in self.timetable.passtimes(CODE, midnight, midnight + 2 * DAY) if call
+                )
             ]
             self.assertEqual(max(moments) - min(moments), hours * HOUR)
 
@@ -129,7 +134,8 @@ class LookUpTests(TimetableTestCase):
         self.ingest(
             feed.planning(last, {"JourneyStopType": "INFOPOINT", "JourneyNumber": "2"}), feed.calendar("2026-01-01")
         )
-        ((_, passtime),) = filter(None, self.timetable.passtimes(CODE, NOW - DAY, NOW + DAY))
+        (call,) = filter(None, self.timetable.passtimes(CODE, NOW - DAY, NOW + DAY))
+        passtime = call.make()
         self.assertEqual((passtime.target_departure, passtime.target_arrival), (None, NOW + 1800))
         self.assertFalse(passtime.is_departure)
 
@@ -241,6 +247,174 @@ class PublicationTests(TimetableTestCase):
         self.timetable = other
         self.assertEqual((self.departures(), other.n_planned, other.directions), (before, 1, {}))
         self.assertTrue(other.is_known_stop(CODE))
+
+
+class WorkTests(TimetableTestCase):
+    """The work of each step, and of the garbage collector."""
+
+    def removed(self, steps: Iterator[None]) -> list[int]:
+        """Return how many planned passtimes each step removes."""
+        removed = []
+        before = self.timetable.n_planned
+        for _ in steps:
+            removed.append(before - self.timetable.n_planned)
+            before = self.timetable.n_planned
+        return removed
+
+    def test_sweep_removes_a_group_per_step(self) -> None:
+        """The passtimes of a night, which expire together, are removed in steps of one line each."""
+        lines = [{"LinePlanningNumber": f"L{n}", "JourneyNumber": str(i)} for n in range(20) for i in range(3)]
+        self.ingest(feed.planning(*lines), feed.calendar("2026-01-01"))
+        self.clock.advance(3 * DAY)
+        self.assertEqual(max(self.removed(self.timetable.sweep())), 3)
+        self.assertEqual(self.timetable.n_planned, 0)
+
+    def test_parts_are_combined_in_steps(self) -> None:
+        """Passtimes that are added to a publication are merged in steps; what arrives meanwhile is not lost."""
+        stops = [{"UserStopCode": f"u{n}", "UserStopOrderNumber": str(n)} for n in range(2 * STEP_ENTRIES)]
+        self.ingest(feed.planning(*stops, published="2026-01-01T00:59:00+01:00"))
+        updates: list[Update] = []
+        for rows in ([{"JourneyNumber": "2", **stop} for stop in stops], [{"JourneyNumber": "3"}]):
+            message = feed.planning(*rows, published="2026-01-01T00:59:00+01:00")
+            updates += filter(None, self.timetable.read(ctx.read([message], self.fail), self.fail))
+        merging = self.timetable.apply(updates[0], self.fail)
+        for _ in range(3):
+            next(merging)
+        self.assertEqual(self.timetable.n_planned, len(stops))
+        self.apply(updates[1])
+        self.assertEqual(self.timetable.n_planned, len(stops) + 1)
+        for _ in merging:
+            pass
+        self.assertEqual(self.timetable.n_planned, 2 * len(stops) + 1)
+
+    def test_planned_passtimes_are_not_garbage_collected(self) -> None:
+        """A full collection visits no objects of planned passtimes, of which a country has millions."""
+        rows = [
+            {"LinePlanningNumber": f"L{line}", "UserStopCode": f"u{n}", "UserStopOrderNumber": str(n)}
+            for line in range(20)
+            for n in range(50)
+        ]
+        points = [{"UserStopCode": f"u{n}", "TimingPointCode": str(n)} for n in range(50)]
+        message = feed.planning(*rows, points=points, user_stops=points)
+        gc.collect()
+        before = len(gc.get_objects())
+        self.ingest(message)
+        gc.collect()
+        self.assertEqual((self.timetable.n_planned, len(self.timetable.timing_points)), (1000, 50))
+        self.assertLess(len(gc.get_objects()) - before, 20)
+
+
+CODES = ("30000001", "30000002", "30000003")
+OTHER = {"UserStopCode": "u2", "TimingPointCode": CODES[1]}
+LATER = "2026-01-01T01:00:00+01:00"
+
+MESSAGES = (
+    *(feed.planning({"UserStopCode": f"u{n}"}, user_stops=[], points=[], destinations=[]) for n in (1, 2)),
+    *(feed.planning({"UserStopCode": f"u{n}", "JourneyNumber": "2"}, published=LATER) for n in (1, 2)),
+    feed.planning({"UserStopCode": "u2", "LocalServiceLevelCode": "78"}, user_stops=[OTHER], points=[OTHER]),
+    feed.planning(user_stops=[{"TimingPointCode": CODES[2]}]),
+    feed.planning(points=[{"TimingPointName": "New"}], destinations=[{"DestinationName50": "New"}]),
+    feed.planning(lines=[{"LinePublicNumber": "5"}, {"LinePlanningNumber": "L005"}, {"LinePlanningNumber": "L006"}]),
+    feed.planning(points=[{"TimingPointCode": code} for code in CODES]),
+    feed.calendar("2026-01-01"),
+    feed.calendar("2026-01-01", "2026-01-02"),
+    feed.calendar("2026-01-02", published=LATER),
+    *(feed.calendar("2026-01-01", level={"LocalServiceLevelCode": level}) for level in ("78", "79", "80")),
+)
+"""Messages that change each other's data."""
+
+
+class VersionTests(TimetableTestCase):
+    """The versions of stops, which validate cached boards."""
+
+    def versions(self) -> list[tuple[int, int]]:
+        return [self.timetable.version_of(code) for code in CODES]
+
+    def changed(self, *messages: bytes) -> list[str]:
+        """Ingest messages; return the codes whose version has changed."""
+        before = self.versions()
+        self.ingest(*messages)
+        return [code for code, old, new in zip(CODES, before, self.versions(), strict=True) if old != new]
+
+    def view(self, code: str) -> object:
+        """Return what the board of a stop depends on."""
+        timetable = self.timetable
+        return timetable.timing_points.get(code), [
+            (call.key, passtime, timetable.line_name(passtime), timetable.public_number(passtime), names)
+            for call in filter(None, timetable.passtimes(code, NOW, NOW + 2 * DAY))
+            for passtime in [call.make()]
+            for names in [timetable.destination(passtime)]
+        ]
+
+    def test_changes_of_one_stop(self) -> None:
+        """Planned passtimes, dates and the stop's own names change the version of that stop only."""
+        one, other = {"UserStopCode": "u1"}, {"UserStopCode": "u2", "LocalServiceLevelCode": "78"}
+        self.ingest(feed.planning(one, other, points=[{}, OTHER], user_stops=[{}, OTHER]))
+        for changed, message in (
+            (CODES[:1], feed.planning({"JourneyNumber": "2"}, points=(), user_stops=(), published=LATER)),
+            (CODES[:1], feed.planning({"LinePlanningNumber": "L005"}, points=(), user_stops=(), published=LATER)),
+            (CODES[1:2], feed.calendar("2026-01-01", level={"LocalServiceLevelCode": "78"})),
+            (CODES[:1], feed.calendar("2026-01-01")),
+            (CODES[1:2], feed.planning(points=[{**OTHER, "TimingPointName": "New"}])),
+            (CODES[:2], feed.planning(user_stops=[{"TimingPointCode": CODES[1]}])),
+        ):
+            self.assertEqual(self.changed(message), [*changed])
+
+    def test_repeated_names_and_dates_change_nothing(self) -> None:
+        """Names and dates that are published again do not change versions; new and different names change all."""
+        calendar = feed.calendar("2026-01-01")
+        self.ingest(feed.planning({}), calendar)
+        self.assertEqual(self.changed(feed.planning(published=LATER), feed.calendar("2026-01-01")), [])
+        self.assertEqual(self.changed(feed.planning(destinations=[{"DestinationName50": "New"}])), [*CODES])
+        line: feed.Row = {"LinePlanningNumber": "L005"}
+        self.assertEqual(self.changed(feed.planning(lines=[line], destinations=())), [*CODES])
+        self.assertEqual(self.changed(feed.planning(destinations=[{"DestinationCode": "D2"}])), [*CODES])
+
+    def test_evicted_dates(self) -> None:
+        """Dates that are evicted change versions."""
+        self.timetable = self.make_timetable(PlanningSettings(names=2))
+        self.ingest(feed.planning({}), feed.calendar("2026-01-01"))
+        self.assertEqual(len(self.departures()), 1)
+        levels: tuple[feed.Row, ...] = ({"LocalServiceLevelCode": "78"}, {"LocalServiceLevelCode": "79"})
+        self.assertEqual(self.changed(*(feed.calendar("2026-01-01", level=level) for level in levels)), [*CODES])
+        self.assertEqual(self.departures(), [])
+
+    def test_stops_together(self) -> None:
+        """The token of several stops changes with each of them."""
+        tokens = [self.timetable.versions_of(CODES)]
+        for message in (feed.planning({}), feed.planning(points=[OTHER]), feed.planning(lines=[{"LineName": "New"}])):
+            self.ingest(message)
+            tokens.append(self.timetable.versions_of(CODES))
+        self.assertEqual(len({*tokens}), len(tokens))
+
+    @settings(deadline=None)
+    @given(st.lists(st.sampled_from([*MESSAGES, None]), max_size=12), st.sampled_from((2, 100)))
+    def test_same_version_means_same_board(self, messages: list[bytes | None], limit: int) -> None:
+        """A board that was made at any step is current as long as the version of its stop is the same."""
+        self.setUp()
+        self.timetable = self.make_timetable(PlanningSettings(names=limit, planned=2 * limit))
+        seen: dict[tuple[str, tuple[int, int]], list[object]] = {}
+
+        def look() -> None:
+            for code in CODES:
+                seen.setdefault((code, self.timetable.version_of(code)), []).append(self.view(code))
+
+        for message in messages:
+            if message is None:
+                self.clock.rightNow += 4 * DAY
+                steps = self.timetable.sweep()
+            else:
+                steps = (
+                    None
+                    for update in self.timetable.read(ctx.read([message], self.reject), self.reject)
+                    for _ in (self.timetable.apply(update, self.reject) if update else ())
+                )
+            for _ in steps:
+                look()
+            for code in CODES:
+                for view in seen.get((code, self.timetable.version_of(code)), ()):
+                    self.assertEqual(view, self.view(code))
+            look()
 
 
 class RejectedTests(TimetableTestCase):

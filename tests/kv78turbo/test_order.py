@@ -146,6 +146,14 @@ class OrderTests(SynchronousTestCase):
             record.change(feed)
         self.assertEqual(self.state(feed), self.in_order(records))
 
+    def test_older_row_confirms_accessibility(self) -> None:
+        """An older row confirms the accessibility, which a newer one does not know, against still older ones."""
+        feed = self.make_feed()
+        for minute, access in ((0, "ACCESSIBLE"), (4, "UNKNOWN"), (3, "ACCESSIBLE"), (2, "NOTACCESSIBLE")):
+            passtime(30 * minute, {"WheelChairAccessible": access}).change(feed)
+        ((_, stored),) = feed.passtimes.stops["30000001"].passtimes.items()
+        self.assertIn(b"|ACCESSIBLE|", stored.values)
+
     @settings(deadline=None, max_examples=100)
     @given(arrivals(["expiring passtimes", "messages"]))
     def test_removed_records(self, case: tuple[list[Record], list[Record]]) -> None:

@@ -14,7 +14,7 @@ from govi_server.documents.ovapi import OvapiDocuments
 from govi_server.documents.siri import SiriDocuments
 from govi_server.kv78turbo.display import stop_display
 from govi_server.kv78turbo.feed import Feed
-from govi_server.kv78turbo.freshness import seconds_fresh
+from govi_server.kv78turbo.freshness import reliability, seconds_fresh
 from govi_server.kv78turbo.repetition import MIN_CENSUS, Repetition
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.modules.kv55_feed import Kv55Feed
@@ -134,10 +134,14 @@ class OverdueTests(RepetitionTestCase):
             self.repeat("AB", interval, 10 * interval)
             self.clock.advance(interval - 1)
             board = self.board()
+            outdated = self.feed.outdated_operators(board)
             self.assertEqual(
                 (self.feed.freshness(board)[0], seconds_fresh(self.feed, board)), ("fresh", interval + 1)
             )
-            self.assertEqual({self.feed.reliability(passtime) for passtime in board.passtimes}, {"current"})
+            self.assertEqual(
+                {reliability(passtime, outdated) for passtime in board.passtimes},
+                {"current"},
+            )
             self.clock.advance(interval + 2)
             self.assertEqual(self.feed.freshness(self.board())[0], "stale")
             self.setUp()
@@ -270,7 +274,7 @@ class OverdueTests(RepetitionTestCase):
         status = {passtime.journey_number: passtime.reported_status for passtime in self.board().passtimes}
         self.assertEqual(status, {"A": "CANCEL", "B": "DRIVING"})
         (state,) = (
-            row.state for row in run_now(stop_display(self.feed, self.board(), self.board().passtimes)).rows[:1]
+            row.state for row in run_now(stop_display(self.feed, self.board(), self.board().entries)).rows[:1]
         )
         self.assertEqual(state, "cancelled")
 
@@ -309,13 +313,83 @@ class OverdueTests(RepetitionTestCase):
         self.repeat("AB", 10, MINUTE)
         self.repeat("C", 10, 2 * MINUTE, TimingPointCode="2")
         board = self.board()
-        display = run_now(stop_display(self.feed, board, board.passtimes))
+        display = run_now(stop_display(self.feed, board, board.entries))
         self.assertEqual((display.state, display.as_of), ("last_known", NOW + MINUTE))
+
+
+class VersionTests(RepetitionTestCase):
+    """What a repetition invalidates."""
+
+    def versions(self) -> tuple[object, ...]:
+        """Return what cached departures of the stop depend on."""
+        return self.feed.boards.version(CODE)
+
+    def test_repetition_of_reliable_passtimes(self) -> None:
+        """A repetition invalidates nothing, however long its interval is and whatever the row does not know."""
+        for interval in (4, 40, 100):
+            for columns in ({}, {"WheelChairAccessible": "UNKNOWN"}):
+                self.setUp()
+                self.send()
+                self.repeat("AB", interval, 20 * interval)
+                versions = self.versions()
+                self.repeat("AB", interval, 20 * interval, **columns)
+                self.assertEqual(self.versions(), versions)
+
+    def test_repetition_of_an_overdue_passtime(self) -> None:
+        """A passtime that was overdue changes its stop when it is repeated, and not before."""
+        for columns in ({}, {"WheelChairAccessible": "UNKNOWN"}):
+            self.setUp()
+            self.send()
+            self.repeat("AB", 10, 2 * MINUTE)
+            versions = self.versions()
+            self.repeat("B", 10, 70)
+            self.assert_states("unknown")
+            self.assertEqual(self.versions(), versions)
+            self.send("A", **columns)
+            self.assertEqual(self.feed.passtimes.reliability_version, versions[2])
+            self.assertNotEqual(self.versions(), versions)
+            self.assert_states("current")
+
+    def test_repeated_values_stay_the_same_object(self) -> None:
+        """What a row does not change is the same object, by which parsed values are cached."""
+        self.send("A")
+        (stored,) = self.feed.passtimes.stops[CODE].passtimes.values()
+        values = stored.values
+        for columns in ({}, {"WheelChairAccessible": "UNKNOWN"}):
+            self.clock.advance(10)
+            self.send("A", **columns)
+            self.assertIs(stored.values, values)
+        self.send("A", TripStopStatus="ARRIVED")
+        self.assertIsNot(stored.values, values)
+
+    def test_fluctuating_interval(self) -> None:
+        """An interval that fluctuates invalidates nothing; one that differs by more than a fifth does."""
+        self.send()
+        self.repeat("AB", 30, 300)
+        versions = self.versions()
+        for interval in (31, 28, 33, 27, 34) * 4:
+            self.repeat("AB", interval, 5 * interval)
+        self.assertEqual(self.versions(), versions)
+        self.repeat("B", 10, 140)
+        self.assert_states("current")
+        self.repeat("B", 10, 20)
+        self.assert_states("unknown")
+        self.repeat("AB", 60, HOUR)
+        self.assertNotEqual(self.feed.passtimes.reliability_version, versions[2])
+
+    def test_clock_set_back(self) -> None:
+        """A clock that is set back invalidates everything: what was overdue may be current again."""
+        self.send()
+        self.repeat("AB", 10, 2 * MINUTE)
+        version = self.feed.passtimes.reliability_version
+        self.clock.rightNow -= 20
+        self.send("B")
+        self.assertNotEqual(self.feed.passtimes.reliability_version, version)
 
 
 def outputs(feed: Feed, board: StopDepartures) -> list[dict[str, str]]:
     """Return the state of each journey in each kind of output."""
-    rows = run_now(stop_display(feed, board, board.passtimes)).rows
+    rows = run_now(stop_display(feed, board, board.entries)).rows
     documents = OvapiDocuments(feed)
     journeys = (run_now(documents.journey(passtime.journey)) for passtime in board.passtimes)
     trips = [Kv55Feed("kv55", feed)._trip(passtime) for passtime in board.passtimes]

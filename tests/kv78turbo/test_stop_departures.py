@@ -1,14 +1,15 @@
 """Tests of kv78turbo.stop_departures: joining KV7 and KV8, and caching rendered documents."""
 
 from collections.abc import Generator
-from dataclasses import replace
 from datetime import date
 
+from msgspec import structs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.times import HOUR, MINUTE
-from govi_server.kv78turbo.stop_departures import ENTRY_BYTES, MAX_VALID_SECONDS, StopDepartures
+from govi_server.kv78turbo.joined_stop import PASSTIME_BYTES, STOP_BYTES
+from govi_server.kv78turbo.stop_departures import MAX_VALID_SECONDS, MEASURE_SECONDS, RENDERING_BYTES, StopDepartures
 from govi_server.runtime.cooperative import run_now
 from govi_server.settings import FeedLimitSettings
 from tests import feed as kv
@@ -304,7 +305,7 @@ class CacheTests(StopDeparturesTestCase):
         for _ in range(5):
             self.clock.advance(MINUTE)
             again = self.lookup()
-            self.assertEqual(again[0], replace(first[0], passtimes=(), messages=()))
+            self.assertEqual(again[0], structs.replace(first[0], entries=(), messages=()))
             self.assertIs(again[1], first[1])
         self.assertEqual(self.n_renderings, 1)
 
@@ -358,26 +359,50 @@ class CacheTests(StopDeparturesTestCase):
     def test_least_recently_used_is_evicted(self) -> None:
         """Beyond the size limit the least recently used entries are evicted."""
         codes = ["1", "2", "3"]
-        ingest(self.feed, kv.passtimes(*(live("1", 30, TimingPointCode=code) for code in codes)))
-        self.feed.boards._size = 2 * (len("1 passtimes") + ENTRY_BYTES)
-        for code, n_renderings in [("1", 1), ("2", 2), ("1", 2), ("3", 3), ("1", 3), ("2", 4), ("3", 5)]:
+        ingest(self.feed, kv.passtimes(*(live(code, 30, TimingPointCode=code) for code in codes)))
+        self.boards.documents.max_bytes = 2 * (RENDERING_BYTES + len("1 passtimes"))
+        for code, n_renderings in [("1", 1), ("2", 2), ("1", 2), ("3", 3), ("1", 3), ("2", 4)]:
             self.rendered(code)
             self.assertEqual(self.n_renderings, n_renderings)
 
     def test_small_entries_are_bounded(self) -> None:
         """An entry counts as the memory that it needs, which is much more than a small body."""
         codes = [str(code) for code in range(20)]
-        ingest(self.feed, kv.passtimes(*(live("1", 30, TimingPointCode=code) for code in codes)))
-        self.feed.boards._size = 10 * ENTRY_BYTES
+        ingest(self.feed, kv.passtimes(*(live(code, 30, TimingPointCode=code) for code in codes)))
+        self.boards.documents.max_bytes = 10 * RENDERING_BYTES
         for code in codes:
             self.rendered(code)
-        self.assertEqual(self.boards.entries, 9)
-        self.assertGreater(self.boards.bytes, 9 * ENTRY_BYTES)
+        self.assertEqual(len(self.boards.documents), 9)
+        self.assertGreater(self.boards.documents.bytes, 9 * RENDERING_BYTES)
+
+    def test_joined_passtimes_are_bounded(self) -> None:
+        """The joined passtimes of the stops that were used least recently are evicted, with their fragments."""
+        codes = [str(code) for code in range(20)]
+        ingest(self.feed, kv.passtimes(*(live(code, 30, TimingPointCode=code) for code in codes)))
+        self.boards.joined.max_bytes = 10 * (STOP_BYTES + PASSTIME_BYTES + 300)
+        for code in codes:
+            (entry,) = self.board(code=code).entries
+            entry.fragments.store("form", b"x" * 100)
+            self.clock.advance(MEASURE_SECONDS)
+        self.board(code=codes[-1])
+        self.assertEqual([self.boards.joined.get(code) is None for code in codes], [True] * 10 + [False] * 10)
+        self.assertGreater(self.boards.joined.bytes, 10 * (STOP_BYTES + PASSTIME_BYTES + 100))
+        self.assertEqual(self.boards.joined.n_evicted, 10)
+
+    def test_change_between_two_steps(self) -> None:
+        """Departures that are selected in steps do not change when another request joins a changed passtime."""
+        ingest(self.feed, kv.passtimes(*(live(str(n), 1 + n / 2) for n in range(100))))
+        expected = self.board().passtimes
+        steps = self.boards.board_steps(CODE, HORIZON)
+        next(steps)
+        ingest(self.feed, kv.passtimes(live("99", 1), live("0", 55), published="2026-01-01T00:59:55+01:00"))
+        self.assertNotEqual(self.board().passtimes, expected)
+        self.assertEqual(run_now(steps).passtimes, expected)
 
     def test_too_large_for_the_cache(self) -> None:
         """Documents larger than the cache are returned but not cached."""
         ingest(self.feed, kv.passtimes(live("1", 30)))
-        self.feed.boards._size = 5
+        self.feed.boards.documents.max_bytes = 5
         self.assertEqual([self.rendered(), self.rendered()], [b"1 passtimes"] * 2)
         self.assertEqual(self.n_renderings, 2)
 

@@ -1,7 +1,6 @@
 """Tests of the departure board as a page, and of its texts and colours."""
 
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import product
 from typing import Any
@@ -65,7 +64,7 @@ def row(planned: float, expected: float, state: RowState = "on_time", line: str 
 
 def make_display(*rows: DisplayRow, state: StopState = "live", **values: object) -> DepartureDisplay:
     """Return the display of one stop."""
-    return DepartureDisplay((replace(StopDisplay(CODE, state, rows, "Brug", "Lindedorp"), **values),), 7200.0)  # type: ignore[arg-type]
+    return DepartureDisplay((structs.replace(StopDisplay(CODE, state, rows, "Brug", "Lindedorp"), **values),), 7200.0)
 
 
 class Reader(HTMLParser):

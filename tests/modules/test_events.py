@@ -17,6 +17,7 @@ from govi_server.modules.display_source import CacheDisplays, FeedDisplays
 from govi_server.modules.event_channel import AGE_TOLERANCE, RENDER_INTERVAL
 from govi_server.modules.events import BEAT_INTERVAL, CHECK_INTERVAL, Events
 from govi_server.pages import board_page
+from govi_server.runtime.cooperative import CooperativeRunner
 from tests import feed as kv
 from tests.client import NOW, Client
 from tests.doubles import FakeSource, ingest
@@ -83,6 +84,21 @@ class EventsTests(LiveTestCase):
             self.clock.advance(CHECK_INTERVAL)
             self.assertEqual([self.events_of(client) for client in clients], [["board"]] * 3)
         self.assertEqual(fragment.call_count, 1)
+
+    def test_refresh_does_not_delay_requests(self) -> None:
+        """A board that is rendered again waits in the background; the first board of a client does not."""
+        client = self.listen()
+        self.events_of(client)
+        self.pause = 0.1
+        self.set_expected(9)
+        self.patch(CooperativeRunner, "_fits", lambda runner, steps: False)
+        self.clock.advance(CHECK_INTERVAL)
+        self.assertEqual(self.events_of(client), [])
+        other = self.listen(f"/events/{CODE}?limit=1")
+        self.clock.advance(0)
+        self.assertEqual((self.events_of(other), self.events_of(client)), (["board"], []))
+        self.clock.pump([self.pause] * 9)
+        self.assertEqual(self.events_of(client), ["board"])
 
     def test_rendered_once_for_all_listeners(self) -> None:
         """A thousand listeners cost one rendering when they join, and one per change."""
@@ -272,8 +288,10 @@ class EventsTests(LiveTestCase):
         self.clock.advance(CHECK_INTERVAL)
         self.assertEqual((self.events.channels, self.server.streams, self.server.connections), ({}, 0, {}))
         (request,) = self.statistics[0].requests
-        self.assertEqual((request.path, request.status, request.send), (f"/events/{CODE}", 200, None))
-        self.assertGreater(request.bytes, 100)
+        self.assertEqual(
+            (request.exchange.path, request.exchange.status, request.send), (f"/events/{CODE}", 200, None)
+        )
+        self.assertGreater(request.exchange.bytes, 100)
 
     def test_drain(self) -> None:
         """When the server stops, the last event is bye."""

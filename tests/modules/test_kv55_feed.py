@@ -264,7 +264,7 @@ class FreshnessTests(Kv55LiveTestCase):
         self.assertEqual(
             (response.status, response.headers["Age"], response.headers["Feed-State"]), (200, "101", "DOWN")
         )
-        self.assertEqual(self.statistics[-1].requests[0].cache, "stale")
+        self.assertEqual(self.statistics[-1].requests[0].exchange.cache, "stale")
 
     def test_old(self) -> None:
         """A board that is too old is not served."""
@@ -365,7 +365,9 @@ class RepresentationTests(Kv55LiveTestCase):
         ingest(self.feed, kv.passtimes({}))
         self.request(f"/kv55/{CODE}")
         (hit,) = self.statistics[-1].requests
-        self.assertEqual((set(hit.phases), hit.cache), ({"receive", "parse", "lookup", "render", "send"}, "hit"))
+        self.assertEqual(
+            (set(hit.phases), hit.exchange.cache), ({"receive", "parse", "lookup", "render", "send"}, "hit")
+        )
 
 
 class QueryTests(Kv55LiveTestCase):

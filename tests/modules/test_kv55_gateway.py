@@ -82,7 +82,7 @@ class Kv55Tests(WireTestCase):
         self.assertEqual(responses[199].headers["Cache-Status"], "govi-cache; fwd=miss; collapsed; ttl=60")
         for client in clients:
             client.leave()
-        results = [connection.requests[0].cache for connection in self.statistics]
+        results = [connection.requests[0].exchange.cache for connection in self.statistics]
         self.assertEqual(results, ["miss"] + ["joined"] * 199)
 
     def test_stale(self) -> None:
@@ -122,7 +122,7 @@ class Kv55Tests(WireTestCase):
         response = client.response()
         self.assertEqual((response.status, response.headers["Cache-Status"]), (200, "govi-cache; hit; ttl=-10"))
         client.leave()
-        self.assertEqual(self.statistics[0].requests[0].cache, "stale")
+        self.assertEqual(self.statistics[0].requests[0].exchange.cache, "stale")
 
     def test_invalid_codes(self) -> None:
         """An invalid TimingPointCode is a 404 with the Error of the interface, and no request to the source."""
@@ -238,5 +238,5 @@ class Kv55Tests(WireTestCase):
         client.leave()
         miss, hit = self.statistics[0].requests
         self.assertEqual(set(miss.phases), {"receive", "parse", "lookup", "wait", "render", "send"})
-        self.assertEqual((miss.phases["wait"], miss.cache), (2, "miss"))
-        self.assertEqual((set(hit.phases), hit.cache), (set(miss.phases) - {"wait"}, "hit"))
+        self.assertEqual((miss.phases["wait"], miss.exchange.cache), (2, "miss"))
+        self.assertEqual((set(hit.phases), hit.exchange.cache), (set(miss.phases) - {"wait"}, "hit"))

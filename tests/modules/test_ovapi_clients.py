@@ -192,7 +192,7 @@ class TypeTests(FeedValuesTestCase):
     def test_types_are_those_of_real_responses(self) -> None:
         """Each member has the type of real responses and is never null, unless it may be null or absent there."""
         for struct, members in REAL.items():
-            properties = self.document["components"]["schemas"][struct]["properties"]
+            properties = self.document.content["components"]["schemas"][struct]["properties"]
             for name, real in members.items():
                 declared = properties[name].get("type") or {kind["type"] for kind in properties[name]["anyOf"]}
                 kind = real.removesuffix("?")
@@ -201,7 +201,7 @@ class TypeTests(FeedValuesTestCase):
     def test_only_numbers_may_be_absent(self) -> None:
         """A text that is never absent in real responses is required; a number may be absent."""
         for struct, members in REAL.items():
-            required = {*self.document["components"]["schemas"][struct]["required"]}
+            required = {*self.document.content["components"]["schemas"][struct]["required"]}
             absent = {name for name in members if name not in required}
             optional = {name for name, real in members.items() if real.endswith("?") or real == "integer"}
             self.assertLessEqual(absent, optional, struct)
@@ -209,7 +209,7 @@ class TypeTests(FeedValuesTestCase):
     def test_no_type_is_ambiguous(self) -> None:
         """No member is of more than one type, except null."""
         for struct in REAL:
-            for name, schema in self.document["components"]["schemas"][struct]["properties"].items():
+            for name, schema in self.document.content["components"]["schemas"][struct]["properties"].items():
                 self.assertLessEqual(len({kind["type"] for kind in schema.get("anyOf", ())} - {"null"}), 1, name)
 
 

@@ -5,6 +5,7 @@ Table-driven over all operations that the modules describe: a new one must be ad
 
 import re
 from collections.abc import Callable, Generator, Iterator
+from functools import cache
 from typing import Any
 from unittest import mock
 
@@ -97,6 +98,27 @@ def rows(status: str) -> Iterator[dict[str, str | None]]:
                 }  # fmt: skip
 
 
+@cache
+def messages() -> list[bytes]:
+    """Return the messages of the feed: planned journeys, twice as many as are under way, on one day."""
+    points = [
+        {"TimingPointCode": code, "StopAreaCode": AREAS[n % len(AREAS)], "TimingPointName": f"Lindedorp, L {code}"}
+        for n, code in enumerate(CODES)
+    ]
+    stops = [{"UserStopCode": code, "TimingPointCode": code} for code in CODES]
+    planned = [
+        {**row, "JourneyNumber": str(int(row["JourneyNumber"] or 0) + later)}
+        for row in rows("PLANNED")
+        for later in (0, 1)
+    ]
+    published = local_timestamp(MORNING)
+    return [
+        kv.planning(*planned, points=points, user_stops=stops, published=published),
+        kv.calendar(DAY, published=published),
+        kv.passtimes(*rows("DRIVING"), published=published),
+    ]
+
+
 class WorkTestCase(SynchronousTestCase):
     """All modules, with a feed of lines that call at every stop."""
 
@@ -105,26 +127,7 @@ class WorkTestCase(SynchronousTestCase):
         assert self.program.components.feed is not None
         self.feed = self.program.components.feed
         self.limit(1_000_000)
-        points = [
-            {
-                "TimingPointCode": code,
-                "StopAreaCode": AREAS[n % len(AREAS)],
-                "TimingPointName": f"Lindedorp, L {code}",
-            }
-            for n, code in enumerate(CODES)
-        ]
-        stops = [{"UserStopCode": code, "TimingPointCode": code} for code in CODES]
-        planned = [
-            {**row, "JourneyNumber": str(int(row["JourneyNumber"] or 0) + later)}
-            for row in rows("PLANNED")
-            for later in (0, 1)
-        ]
-        published = local_timestamp(MORNING)
-        self.ingest(
-            kv.planning(*planned, points=points, user_stops=stops, published=published),
-            kv.calendar(DAY, published=published),
-            kv.passtimes(*rows("DRIVING"), published=published),
-        )
+        self.ingest(*messages())
         self.counts = {"all": 0, "live": 0, "parsed": 0, "in steps": 0, "largest step": 0}
         for i, (owner, name) in enumerate(COUNTED):
             self.patch(owner, name, self.counted(getattr(owner, name), parses=i < 2))
@@ -183,6 +186,7 @@ class StepTests(WorkTestCase):
 
     def test_steps_are_short(self) -> None:
         """All passtimes are handled in steps, each of which handles few of them."""
+        self.feed.boards.joined.max_bytes = 0  # nothing is remembered of the previous request
         handled = 0
         for path in (path for paths in PATHS.values() for path in paths):
             self.counts.update(dict.fromkeys(self.counts, 0))
@@ -207,6 +211,7 @@ class CostTests(WorkTestCase):
 
     def test_charge_covers_the_work(self) -> None:
         """A request is charged for each stop and two hours, and for every 20 passtimes (for stops: of KV8)."""
+        self.feed.boards.joined.max_bytes = 0
         for path in (path for paths in PATHS.values() for path in paths):
             self.counts.update(dict.fromkeys(self.counts, 0))
             charged = self.charged(path)

@@ -21,7 +21,7 @@ from govi_server.operations.status import Status
 from govi_server.runtime.ordered_services import Observers
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.statistics.batches import StatisticsBatcher
-from govi_server.statistics.records import ConnectionStatistics, RequestStatistics
+from govi_server.statistics.records import ConnectionStatistics, Exchange, RequestStatistics
 from tests.client import NOW, WireTestCase
 from tests.doubles import FakePoster, FakeSource, live_feed
 
@@ -74,12 +74,12 @@ class OperationsTestCase(WireTestCase):
         """Log a connection with requests: path, status and cache result of each, routed as by the handler."""
         connection = ConnectionStatistics(self.server.name, client, self.clock.seconds())
         for path, status, cache in requests:
-            request = RequestStatistics(self.clock.seconds(), "GET", path, status, 100, cast(Any, cache))
+            exchange = Exchange("GET", path, status, 100, cast(Any, cache))
             segment, _, rest = path.lstrip("/").partition("/")
             if segment in self.components.modules:
-                request.module, request.stop = segment, rest.partition("/")[0]
-            request.wait, request.lookup = (wait, None) if wait else (None, 0.001)
-            connection.requests.append(request)
+                exchange.module, exchange.stop = segment, rest.partition("/")[0]
+            phases = {"wait": wait} if wait else {"lookup": 0.001}
+            connection.requests.append(RequestStatistics(exchange, **phases))
         connection.ended, connection.end = self.clock.seconds(), "client"
         Logger().info(statistics=connection)
 

@@ -10,7 +10,8 @@ from twisted.logger import Logger
 import govi_server
 from govi_server.http.state import State
 from govi_server.kv55.gateway import GatewayEvent
-from govi_server.kv78turbo.stop_departures import ENTRY_BYTES
+from govi_server.kv78turbo.joined_stop import PASSTIME_BYTES, STOP_BYTES
+from govi_server.kv78turbo.stop_departures import RENDERING_BYTES
 from govi_server.operations.components import INCIDENT_KINDS
 from govi_server.operations.health import HealthStatus
 from govi_server.operations.status_page import page
@@ -93,12 +94,13 @@ class MetricsTests(OperationsTestCase):
         for form in "abc":
             run_now(
                 self.feed.boards.render(
-                    code, 7200, form, lambda board: map_in_steps(int, b"0" * ((1 << 19) - ENTRY_BYTES))
+                    code, 7200, form, lambda board: map_in_steps(int, b"0" * ((1 << 19) - RENDERING_BYTES))
                 )
             )
-        self.assertEqual(self.metric('govi_cache_entries{module="feed"}'), "2.0")
-        self.assertEqual(self.metric('govi_cache_bytes{module="feed"}'), "1.048576e+06")
-        self.assertEqual(self.metric('govi_cache_evictions_total{module="feed"}'), "1.0")
+        size = STOP_BYTES + PASSTIME_BYTES + (1 << 19)
+        self.assertEqual(self.metric('govi_cache_entries{module="feed"}'), "2.0")  # the joined stop and a document
+        self.assertEqual(self.metric('govi_cache_bytes{module="feed"}'), f"{size:.1f}")
+        self.assertEqual(self.metric('govi_cache_evictions_total{module="feed"}'), "2.0")
 
     def test_feed_has_metrics(self) -> None:
         """The feed has metrics of its state, records, operators and incidents."""

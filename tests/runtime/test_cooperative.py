@@ -6,7 +6,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.runtime.cooperative import SLICE_SECONDS, CooperativeRunner, map_in_steps, run_now, sort_in_steps
+from govi_server.runtime.cooperative import (
+    SLICE_SECONDS,
+    CooperativeRunner,
+    is_background,
+    map_in_steps,
+    run_now,
+    sort_in_steps,
+)
 
 
 class TurnClock(Clock):
@@ -88,7 +95,7 @@ class CooperativeRunnerTests(SynchronousTestCase):
     def test_work_in_one_turn_is_limited(self) -> None:
         """Of many requests in one turn, only as many are worked on immediately as fit into one slice."""
         results = [self.begin(str(n), 4, SLICE_SECONDS / 5) for n in range(20)]
-        self.assertEqual(len(self.done), 4)
+        self.assertEqual(len(self.done), 5)
         for n in range(1, 30):
             self.clock.turn()
             self.assertLessEqual(len(self.done), 4 + n * 6)
@@ -103,6 +110,36 @@ class CooperativeRunnerTests(SynchronousTestCase):
         self.assertNoResult(long)
         long.cancel()
         self.failureResultOf(long, CancelledError)
+
+    def test_long_work_leaves_time_to_short_work(self) -> None:
+        """While short work waits, long work of this runner or another one gets a fifth of the time; otherwise all."""
+        other = CooperativeRunner(self.clock, self.runner)
+        for runner in (self.runner, other):
+            self.done.clear()
+            long = runner.cooperator.cooperate(self.work("long", 10_000))
+            self.clock.turn(100)
+            self.assertGreaterEqual(len(self.done), 100)
+            self.done.clear()
+            short = self.begin("short", 100)
+            self.clock.turn(101)
+            self.successResultOf(short)
+            self.assertEqual(self.done.count("short"), 100)
+            self.assertAlmostEqual(self.done.count("long"), 25, delta=2)
+            long.stop()
+
+    def test_requests_do_not_wait_for_background_work(self) -> None:
+        """However much background work there is, other work is done immediately."""
+
+        async def run_in_background(name: str) -> str:
+            is_background.set(True)
+            return await self.runner.run(self.work(name, 2))
+
+        background = [Deferred.fromCoroutine(run_in_background(str(n))) for n in range(100)]
+        self.clock.turn(2)
+        self.clock.rightNow += SLICE_SECONDS
+        self.assertEqual(self.successResultOf(self.begin("request", 1, SLICE_SECONDS / 2)), "request")
+        self.clock.turn(200)
+        self.assertEqual([self.successResultOf(result) for result in background], [str(n) for n in range(100)])
 
     def test_shared_work_is_done_once(self) -> None:
         """Callers with the same key at the same time share work; cancelled ones do not stop it for the others."""

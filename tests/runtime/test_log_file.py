@@ -1,5 +1,6 @@
 """Log files that others rotate or write, too."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -16,8 +17,27 @@ WRITER = """
 import sys
 from govi_server.runtime.log_file import LogFile
 log = LogFile(sys.argv[1], rotate_bytes=20_000, keep_files=1000)
-for i in range(500):
-    log.write(sys.argv[2] * (1 + i % 300) + "\\n")
+for i in range(0, 500, 5):
+    lines = "".join(sys.argv[2] * (1 + j % 300) + "\\n" for j in range(i, i + 5)).encode()
+    assert log.append(lines) == len(lines)
+"""
+
+FULL_DISK = """
+import resource, signal, sys
+from govi_server.runtime.log_file import LogFile
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+log = LogFile(sys.argv[1])
+lines = bytearray().join(b"%050d\\n" % i for i in range(100))
+_, limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit))
+try:
+    while lines:
+        del lines[:log.append(lines)]
+except OSError as error:
+    print(error.strerror)
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+while lines:
+    del lines[:log.append(lines)]
 """
 
 
@@ -120,6 +140,42 @@ class LogFileTests(SynchronousTestCase):
         self.assertEqual(self.contents(), {"x.log": "a\nb\nc\n"})
         log.write("d\n")
         self.assertEqual(self.contents(), {"x.log": "d\n", "x.log.1": "a\nb\nc\n"})
+
+    def test_lines_on_a_full_disk(self) -> None:
+        """Lines that do not fit can be appended later; the one that was written in part is ended first."""
+        program = [sys.executable, "-c", FULL_DISK, str(self.path)]
+        output = subprocess.run(program, stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout
+        self.assertEqual(output, "File too large\n")
+        lines = self.path.read_text().split("\n")
+        self.assertEqual(lines.pop(19), "0" * 31)  # 19 lines of 51 bytes fit 1,000
+        self.assertEqual(lines, [f"{i:050}" for i in range(100)] + [""])
+
+    def append_in_part(self) -> LogFile:
+        """Append a line and a half, after which the disk is full; return the log."""
+        log, write = self.open(), os.write
+
+        def fill_disk(number: int, data: bytes) -> int:
+            if os.fstat(number).st_size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(number, data[:3])
+
+        with patch("os.write", fill_disk):
+            self.assertEqual(log.append(b"a\nbb\n"), 2)
+            self.assertRaises(OSError, log.append, b"bb\n")
+        return log
+
+    def test_line_in_part_is_ended(self) -> None:
+        """A line that was written in part is ended before the next one."""
+        log = self.append_in_part()
+        self.assertEqual(log.append(b"bb\n"), 3)
+        self.assertEqual(self.path.read_text(), "a\nb\nbb\n")
+
+    def test_line_in_part_stays_in_a_renamed_file(self) -> None:
+        """A new file does not begin with the end of a line that was written in part to the old one."""
+        log = self.append_in_part()
+        self.path.rename(self.directory / "x.log.1")
+        self.assertEqual(log.append(b"bb\n"), 3)
+        self.assertEqual(self.contents(), {"x.log.1": "a\nb", "x.log": "bb\n"})
 
     def test_two_processes_write_and_rotate_one_file(self) -> None:
         """All lines of processes that write and rotate one file are complete."""

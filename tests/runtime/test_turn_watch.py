@@ -2,14 +2,15 @@
 
 import gc
 import sys
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Iterator
+from unittest import mock
 
 from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.runtime import turn_watch
+from govi_server.runtime.cooperative import named, run_now, work_names
 from govi_server.runtime.turn_watch import MAX_LOGGED, SLOW_TURN_SECONDS, TurnWatch, describe
 
 
@@ -112,21 +113,26 @@ class DescribeTests(SynchronousTestCase):
     """Names of what runs."""
 
     def test_work_is_printable_and_bounded(self) -> None:
-        """The work is named by the path in a frame of the program, escaped and truncated."""
+        """The work is named, escaped and truncated."""
         described: list[str] = []
 
-        def work(path: str) -> None:
+        def steps() -> Iterator[None]:
             described.append(describe(sys._getframe()))
+            yield
 
-        filename = turn_watch.__file__
-        code = work.__code__.replace(co_filename=filename)
-        cast(object, setattr(work, "__code__", code))
-        work("/kv55/\x1b]0;\x9b\n" + "5" * 1000)
+        steps.__code__ = steps.__code__.replace(co_filename=turn_watch.__file__)
+        run_now(named(steps(), "/kv55/\x1b]0;\x9b\n" + "5" * 1000))
         (text,) = described
         self.assertTrue(text.isprintable(), text)
         self.assertLess(len(text), 400)
         self.assertIn("for '/kv55/\\x1b]0;\\x9b\\n555", text)
         self.assertIn("(runtime/turn_watch.py:", text)
+        self.assertEqual(work_names, {})
+
+    def test_variables_are_not_read(self) -> None:
+        """The variables of another thread's frames are not read, which would crash the interpreter."""
+        frame = mock.Mock(spec=["f_code", "f_lineno", "f_back"], f_code=describe.__code__, f_lineno=5, f_back=None)
+        self.assertEqual(describe(frame), "describe (runtime/turn_watch.py:5)")
 
     def test_other_libraries(self) -> None:
         """Without a frame of the program, no function is named."""

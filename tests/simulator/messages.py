@@ -29,8 +29,8 @@ def read(messages: Iterable[Message]) -> dict[str, list[Row]]:
     for message in messages:
         for records in ctx.read([message.ctx], rejected.append):
             for line in records.lines:
-                values = map(ctx.text, line.split(b"|"))
-                tables.setdefault(records.table, []).append(dict(zip(records.labels, values, strict=True)))
+                row = dict(zip(records.labels, ctx.texts(line), strict=True))
+                tables.setdefault(records.table, []).append(row)
     assert not rejected, rejected
     return tables
 

@@ -11,10 +11,10 @@ from govi_server.departures.board import Trip
 from govi_server.departures.times import HOUR, MINUTE, moment, read_time
 from govi_server.runtime.clock import LOCAL_ZONE
 from govi_server.simulator.town import STATION, STATION_AREA, Call, Journey, Town
+from tests.simulator.messages import TOWN
 
 FRIDAY = date(2026, 5, 8)
 SATURDAY = date(2026, 5, 9)
-TOWN = Town()
 SPRING, AUTUMN = date(2026, 3, 29), date(2026, 10, 25)  # the clock changes
 
 

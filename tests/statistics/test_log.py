@@ -3,10 +3,16 @@
 import errno
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from tempfile import TemporaryDirectory
 from typing import cast
 from unittest import mock
 
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, capturedLogs, formatEvent
@@ -14,9 +20,83 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.errors import StartupError
 from govi_server.http.addresses import ip_of, truncated
-from govi_server.statistics.log import StatisticsLog, format_line, statistics_publisher
-from govi_server.statistics.records import ConnectionStatistics, RequestStatistics
+from govi_server.runtime.text import escape_json
+from govi_server.statistics.log import (
+    BATCH_BYTES,
+    FLUSH_INTERVAL,
+    MAX_UNWRITTEN_BYTES,
+    StatisticsLog,
+    format_line,
+    statistics_publisher,
+)
+from govi_server.statistics.records import (
+    CACHE_RESULTS,
+    ENDS,
+    PHASES,
+    ConnectionStatistics,
+    Exchange,
+    RequestStatistics,
+)
 from tests.client import NOW, Client, WireTestCase
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(
+    ['"phases":{}', '\\"phases":{}', "{}", "]}", "/kv55/57330430", "\x9b\u202e"]
+)
+SECONDS = st.integers(0, 2000).map(lambda steps: steps * 2.0**-22) | st.floats(0, 1e9)
+EXCHANGES = st.lists(
+    st.builds(
+        Exchange,
+        method=st.none() | TEXTS,
+        path=st.none() | TEXTS,
+        status=st.none() | st.integers(100, 999),
+        bytes=st.integers(0, 1 << 40),
+        cache=st.sampled_from(CACHE_RESULTS),
+        module=st.none() | TEXTS,
+        stop=TEXTS,
+    ),
+    min_size=1,
+    max_size=3,
+)
+CONNECTIONS = EXCHANGES.flatmap(
+    lambda exchanges: st.builds(
+        ConnectionStatistics,
+        server=st.just("x"),
+        client=TEXTS,
+        began=st.floats(0, 1e10),
+        ended=st.floats(0, 1e10),
+        end=st.sampled_from(ENDS),
+        requests=st.lists(
+            st.builds(
+                RequestStatistics,
+                exchange=st.sampled_from(exchanges),
+                **{phase: st.none() | SECONDS for phase in PHASES},
+            )
+        ),
+    )
+)
+
+
+def milliseconds(seconds: float) -> float:
+    """Convert seconds to milliseconds with three decimals."""
+    return int(seconds * 1_000_000 + 0.5) / 1000
+
+
+def as_document(request: RequestStatistics) -> dict[str, object]:
+    """Return the document of a request in a line."""
+    exchange = request.exchange
+    document: dict[str, object] = {
+        "method": exchange.method,
+        "path": exchange.path,
+        "status": exchange.status,
+        "bytes": exchange.bytes,
+        "cache": exchange.cache,
+        "phases": {phase: milliseconds(seconds) for phase, seconds in request.phases.items()},
+    }
+    if exchange.module is not None:
+        document["module"] = exchange.module
+    if exchange.stop:
+        document["stop"] = exchange.stop
+    return document
 
 
 class FormatTests(SynchronousTestCase):
@@ -24,8 +104,8 @@ class FormatTests(SynchronousTestCase):
 
     def test_connection_is_one_line_of_json(self) -> None:
         """A connection is one line of JSON, with times in milliseconds."""
-        request = RequestStatistics(NOW, "GET", "/kv55/1\n\u2028é", 200, 4321, "joined")
-        request.module, request.stop = "kv55", "1"
+        exchange = Exchange("GET", "/kv55/1\n\u2028é", 200, 4321, "joined", "kv55", "1")
+        request = RequestStatistics(exchange, NOW)
         request.mark("receive", NOW + 0.001)
         request.mark("wait", NOW + 0.4)
         request.mark("receive", NOW + 0.5)
@@ -58,7 +138,7 @@ class FormatTests(SynchronousTestCase):
     def test_control_characters_are_escaped(self) -> None:
         """No path or method, whatever it contains, has a character that a terminal obeys, or ends a line."""
         for text in ("".join(map(chr, range(256))), "\x1b[2J\x9b\x7f\x85", "\u202e\u2028\ufeff", "\xad"):
-            request = RequestStatistics(NOW, text, text, 200, 1, "hit")
+            request = RequestStatistics(Exchange(text, text, 200, 1, "hit"))
             connection = ConnectionStatistics("govi-cache", "local", NOW, NOW, "client", [request])
             line = format_line({"statistics": connection}, "govi-cache")
             assert line is not None
@@ -68,11 +148,25 @@ class FormatTests(SynchronousTestCase):
 
     def test_unknown_module_and_stop_are_omitted(self) -> None:
         """Without a module or a stop the fields are omitted; the module of the front page is the empty string."""
-        requests = [RequestStatistics(NOW), RequestStatistics(NOW, module="")]
+        requests = [RequestStatistics(Exchange()), RequestStatistics(Exchange(module=""))]
         connection = ConnectionStatistics("govi-cache", "local", NOW, requests=requests)
         first, second = json.loads(format_line({"statistics": connection}, "govi-cache") or "")["requests"]
         self.assertEqual(first.keys(), {"method", "path", "status", "bytes", "cache", "phases"})
         self.assertEqual(second.keys() - first.keys(), {"module"})
+
+    @settings(deadline=None)
+    @given(CONNECTIONS)
+    def test_line_equals_the_straightforward_encoding(self, connection: ConnectionStatistics) -> None:
+        """A line has the bytes of its document encoded as a whole, whatever it contains and was formatted before."""
+        document = {
+            "time": datetime.fromtimestamp(connection.ended, UTC).isoformat(timespec="milliseconds"),
+            "client": connection.client,
+            "duration": milliseconds(max(connection.ended - connection.began, 0.0)),
+            "end": connection.end,
+            "requests": [as_document(request) for request in connection.requests],
+        }
+        expected = escape_json(msgspec.json.encode(document).decode()) + "\n"
+        self.assertEqual(format_line({"statistics": connection}, "x"), expected)
 
     def test_other_events_have_no_line(self) -> None:
         """Other events and connections of other servers have no line."""
@@ -134,15 +228,37 @@ class StatisticsLogTests(WireTestCase):
         with open(self.path, encoding="utf-8") as file:
             return [json.loads(line) for line in file]
 
+    def start(self, rotate_bytes: int = 10**6, path: str | None = None) -> StatisticsLog:
+        log = StatisticsLog("govi-cache", path or self.path, rotate_bytes, 2, self.clock)
+        log.startService()
+        self.addCleanup(log.stopService)
+        return log
+
     def log_connection(self) -> None:
         """Open a connection, send a request, and close it."""
         client: Client = self.client()
         client.get("/parrot/text/a")
         client.leave()
 
+    @contextmanager
+    def full_disk(self, free: int = 0) -> Iterator[None]:
+        """Let the disk be full after a number of further bytes."""
+        write, remaining = os.write, [free]
+
+        def fill_disk(number: int, data: bytes) -> int:
+            if not remaining[0]:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            written = write(number, data[: remaining[0]])
+            remaining[0] -= written
+            return written
+
+        with mock.patch("os.write", fill_disk):
+            yield
+
     def test_log_is_written_while_running(self) -> None:
         """While the service runs, each connection is one line; other events are not written."""
-        log = StatisticsLog("govi-cache", self.path, 10**6, 3, Clock())
+        clock = Clock()
+        log = StatisticsLog("govi-cache", self.path, 10**6, 3, clock)
         self.log_connection()
         log.startService()
         self.log_connection()
@@ -155,52 +271,116 @@ class StatisticsLogTests(WireTestCase):
         self.log_connection()
         log.stopService()
         self.assertEqual(len(self.lines()), 3)
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_lines_are_written_together(self) -> None:
+        """The lines of an interval are written at its end by one call."""
+        self.start()
+        with mock.patch("os.write", wraps=os.write) as write:
+            for _ in range(10):
+                self.log_connection()
+            self.assertEqual(write.call_count, 0)
+            self.clock.advance(FLUSH_INTERVAL)
+            self.assertEqual(write.call_count, 1)
+        self.assertEqual(len(self.lines()), 10)
+
+    def test_full_batch_is_written(self) -> None:
+        """Under load lines are written sooner, in batches of about the same size, so that the buffer is bounded."""
+        self.start(rotate_bytes=10**9)
+        sizes: list[int] = []
+        for _ in range(1000):
+            before = os.path.getsize(self.path)
+            self.log_connection()
+            if written := os.path.getsize(self.path) - before:
+                sizes.append(written)
+        self.assertGreater(len(sizes), 1)
+        self.assertTrue(all(BATCH_BYTES <= size < BATCH_BYTES + 1000 for size in sizes), sizes)
+
+    def test_reopening_writes(self) -> None:
+        """Lines are written before the file is reopened."""
+        log = self.start()
+        self.log_connection()
+        log.reopen()
+        self.assertEqual(len(self.lines()), 1)
+
+    def test_renamed_and_truncated_files_lose_no_line(self) -> None:
+        """Lines that are buffered while another program renames or truncates the file are written to the new one."""
+        self.start()
+        self.log_connection()
+        self.clock.advance(FLUSH_INTERVAL)
+        self.log_connection()
+        os.rename(self.path, f"{self.path}.1")
+        self.log_connection()
+        self.clock.advance(FLUSH_INTERVAL)
+        self.assertEqual(len(self.lines()), 2)
+        self.log_connection()
+        os.truncate(self.path, 0)
+        self.clock.advance(FLUSH_INTERVAL)
+        self.assertEqual(len(self.lines()), 1)
 
     def test_full_file_is_rotated(self) -> None:
         """A full file is rotated, and only the configured number of old files remains."""
-        log = StatisticsLog("govi-cache", self.path, 256, 2, Clock())
-        log.startService()
+        self.start(rotate_bytes=256)
         for _ in range(10):
             self.log_connection()
-        log.stopService()
+            self.clock.advance(FLUSH_INTERVAL)
         folder = os.path.dirname(self.path)
         self.assertEqual(sorted(os.listdir(folder)), ["statistics.log", "statistics.log.1", "statistics.log.2"])
 
-    def test_line_is_lost_on_full_disk(self) -> None:
-        """Lines that cannot be written are lost, counted, and logged once; later lines are complete."""
-        log = StatisticsLog("govi-cache", self.path, 10**6, 2, self.clock)
-        log.startService()
-        write = os.write
+    def test_lines_wait_for_space_on_a_full_disk(self) -> None:
+        """Lines that do not fit the disk are written when there is space; the failure is logged once.
 
-        def fill_disk(number: int, data: bytes) -> int:
-            """Write eight bytes, after which the disk is full."""
-            if os.fstat(number).st_size:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return write(number, data[:8])
-
-        with capturedLogs() as events:
-            with mock.patch("os.write", fill_disk):
-                for _ in range(3):
-                    self.log_connection()
+        A line that was written in part is ended, and written again.
+        """
+        log = self.start()
+        with capturedLogs() as events, self.full_disk(free=8):
+            for _ in range(3):
+                self.log_connection()
+                self.clock.advance(FLUSH_INTERVAL)
             self.assertFalse(log.writable)
-            warnings = [event for event in events if event["log_level"] is LogLevel.warn]
-            self.assertEqual(log.incidents.counts, {"unwritable": 3})
-            self.assertEqual(len(warnings), 1)
-            self.assertIn(f"Statistics log {self.path}: cannot be written ([Errno ", formatEvent(warnings[0]))
-            self.log_connection()
+        warnings = [event for event in events if event["log_level"] is LogLevel.warn]
+        self.assertEqual(log.incidents.counts, {"unwritable": 3})
+        self.assertEqual(len(warnings), 1)
+        self.assertIn(f"Statistics log {self.path}: cannot be written ([Errno ", formatEvent(warnings[0]))
+        self.clock.advance(FLUSH_INTERVAL)
         self.assertTrue(log.writable)
-        log.stopService()
         with open(self.path, encoding="utf-8") as file:
-            partial, complete = file
-        self.assertEqual((partial, complete[0], complete[-2:]), ('{"time":\n', "{", "}\n"))
+            partial, *complete = file
+        self.assertEqual((partial, len(complete)), ('{"time":\n', 3))
+        for line in complete:
+            json.loads(line)
+
+    def test_lost_lines_are_counted(self) -> None:
+        """On a full disk a bounded number of lines waits; further ones are lost and counted, and logged once."""
+        log = self.start(rotate_bytes=10**9)
+        with capturedLogs() as events, self.full_disk():
+            for count in range(10_000):
+                self.log_connection()
+                if log.incidents.counts["lost"] == 100:
+                    break
+                if count % 100 == 0:
+                    self.clock.advance(FLUSH_INTERVAL / 10)
+        lost = [event for event in events if "lost" in event.get("log_format", "")]
+        self.assertEqual(len(lost), 1)
+        self.clock.advance(FLUSH_INTERVAL)
+        self.log_connection()
+        self.clock.advance(FLUSH_INTERVAL)
+        self.assertEqual(len(self.lines()) + 100, count + 1 + 1)
+        self.assertLess(os.path.getsize(self.path), MAX_UNWRITTEN_BYTES + 1000)
+        self.assertTrue(log.writable)
 
     def test_full_device(self) -> None:
-        """A device that is always full does not prevent the start."""
+        """A device that is always full does not prevent the start; at the end lost lines are logged."""
         log = StatisticsLog("govi-cache", "/dev/full", 10**6, 2, self.clock)
         log.startService()
         self.log_connection()
-        log.stopService()
-        self.assertEqual((log.writable, log.incidents.counts), (False, {"unwritable": 1}))
+        with capturedLogs() as events:
+            log.stopService()
+            self.assertEqual((log.writable, log.incidents.counts), (False, {"unwritable": 1}))
+            log.startService()
+            log.stopService()  # without the lines that were lost
+        texts = [formatEvent(event) for event in events if event["log_level"] is LogLevel.error]
+        self.assertEqual(texts, ["Statistics log /dev/full: 1 line lost at the end"])
 
     def test_unwritable_file_fails_startup(self) -> None:
         """The error of a file that cannot be opened names it."""

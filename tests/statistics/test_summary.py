@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.statistics import summary as summary_module
 from govi_server.statistics.log import format_line
-from govi_server.statistics.records import ConnectionStatistics, RequestStatistics
+from govi_server.statistics.records import ConnectionStatistics, Exchange, RequestStatistics
 from govi_server.statistics.report import as_json, as_text
 from tests.statistics.logs import NOW, line, request, summarize
 
@@ -21,8 +21,8 @@ class LogSummaryTests(SynchronousTestCase):
 
     def test_line_of_the_server_is_valid(self) -> None:
         """A line that the server wrote is valid, with all its values."""
-        recorded = RequestStatistics(1e9, "GET", "/kv55/57330430", 200, 4321, "miss")
-        recorded.module, recorded.stop = "kv55", "57330430"
+        exchange = Exchange("GET", "/kv55/57330430", 200, 4321, "miss", "kv55", "57330430")
+        recorded = RequestStatistics(exchange, 1e9)
         recorded.mark("receive", 1e9 + 1)
         recorded.mark("wait", 1e9 + 1.25)
         connection = ConnectionStatistics("x", "local", 1e9, 1e9 + 2, "client", [recorded])

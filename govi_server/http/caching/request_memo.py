@@ -12,7 +12,7 @@ from govi_server.http.caching.cached_response import CachedResponse, Validator
 from govi_server.http.caching.conditional import not_modified
 from govi_server.http.request import Environ
 from govi_server.http.response import Fields
-from govi_server.statistics.records import CacheResult
+from govi_server.statistics.records import Exchange
 
 MAX_ENTRIES = 10_000
 
@@ -56,8 +56,8 @@ class SerializedResponse(NamedTuple):
     head: bytes
     body: bytes
     """Empty in a response to HEAD, and in a 304."""
-    status: int
-    cache: CacheResult
+    exchange: Exchange
+    """For statistics."""
 
 
 class RequestMemo:
@@ -79,6 +79,9 @@ class RequestMemo:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __contains__(self, header_section: bytes) -> bool:
+        return header_section in self._entries
 
     def lookup(self, header_section: bytes, now: float, server_headers: Fields) -> SerializedResponse | None:
         """Return the response to a header section; None if it is unknown or its response is not cached now.
@@ -112,12 +115,13 @@ class RequestMemo:
         head, body, status = response.serialize(
             entry.method, entry.unchanged(response), server_headers, now, entry.connection
         )
+        exchange = Exchange(entry.method, entry.path, status, len(body), response.cache, entry.module, entry.stop)
         if validity is None:
-            return SerializedResponse(entry, now, now, None, head, body, status, response.cache)
+            return SerializedResponse(entry, now, now, None, head, body, exchange)
         since, until, validator = validity
         second = int(now)
         until = min(until, second + 1)
-        serialized = SerializedResponse(entry, since, until, validator, head, body, status, response.cache)
+        serialized = SerializedResponse(entry, since, until, validator, head, body, exchange)
         if now < until:
             if second != self._second or len(self._serialized) >= MAX_ENTRIES:
                 self._second = second

@@ -7,22 +7,20 @@ makes no difference, so it is stored until its validator is no longer current, f
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
-from cachetools import FIFOCache
 from twisted.internet.interfaces import IReactorTime
 
 from govi_server.http.caching.cached_response import CachedResponse, Validator, Validity
+from govi_server.runtime.bounded_memory import BoundedMemory
 from govi_server.statistics.records import CacheResult
 
 MAX_AGE = 10
 """Seconds for which a client may cache a board: the feed changes it by the second, and displays request it twice a
 minute."""
 
-MAX_BYTES = 32 << 20
-"""Total size of the stored bodies."""
-
 MIN_ENTRY_BYTES = 6 << 10
-"""Smaller bodies count as this size, which bounds the number of entries to 5,461."""
+"""Smaller bodies count as this size: a response needs some memory besides its body."""
 
 # Seconds for which a response is stored. A stale response states its age in seconds. A response that had to wait is
 # not stored, because the next one is a hit.
@@ -39,31 +37,26 @@ class _Entry:
     validator: Validator
     make: MakeResponse
     lifetime: float
-    size: int
 
 
 class ResponseCache:
     """Responses by request.
 
-    Saves rendering: 75 us instead of 9,126 for a page of 86 departures (docs/performance.md). MAX_BYTES and
-    MIN_ENTRY_BYTES bound it; the oldest entry is evicted. An entry is invalid when its validator is no longer
-    current, or MAX_AGE seconds after it was stored.
+    Saves rendering: 75 us instead of 9,126 for a page of 86 departures (docs/performance.md). Its memory bounds it;
+    the least recently used is evicted. An entry is invalid when its validator is no longer current, or MAX_AGE
+    seconds after it was stored.
+
+    memory: may be shared with other values.
     """
 
-    def __init__(self, clock: IReactorTime, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, clock: IReactorTime, memory: BoundedMemory[Any]) -> None:
         self._clock = clock
-        self._entries: FIFOCache[Hashable, _Entry] = FIFOCache(max_bytes, lambda entry: entry.size)
-
-    def __len__(self) -> int:
-        return len(self._entries)
+        self._memory = memory
 
     def lookup(self, request: Hashable) -> CachedResponse | None:
         """Return the response to a request, with the remaining max-age; None if no valid response is stored."""
-        try:
-            entry = self._entries[request]  # get() would compute the hash of the request twice
-        except KeyError:
-            return None
-        if not entry.validator.is_current:
+        entry: _Entry | None = self._memory.get((self, request))
+        if entry is None or not entry.validator.is_current:
             return None
         stored_at, now = entry.stored_at, self._clock.seconds()
         age = ceil(now - stored_at)
@@ -80,6 +73,6 @@ class ResponseCache:
         response = make(MAX_AGE, None)
         lifetime = _LIFETIMES.get(response.cache)
         size = max(len(response.representation), MIN_ENTRY_BYTES)
-        if lifetime is not None and size <= self._entries.maxsize:
-            self._entries[request] = _Entry(self._clock.seconds(), validator, make, lifetime, size)
+        if lifetime is not None:
+            self._memory.put((self, request), _Entry(self._clock.seconds(), validator, make, lifetime), size)
         return response

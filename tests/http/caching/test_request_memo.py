@@ -618,7 +618,8 @@ class FeedTests(SynchronousTestCase):
                     world.send(-1, header_section(path))
                 world.clients[-1].leave()
         for connection, (path, stop) in zip(events(), stops.items(), strict=True):
-            recorded = [(request["module"], request["stop"]) for request in connection["requests"]]
+            exchanges = [request["exchange"] for request in connection["requests"]]
+            recorded = [(exchange["module"], exchange["stop"]) for exchange in exchanges]
             self.assertEqual(recorded, [(path.split("/")[1], stop)] * 3, path)
 
     @settings(max_examples=60, deadline=None)

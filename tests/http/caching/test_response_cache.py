@@ -19,6 +19,7 @@ from govi_server.modules import board as board_module
 from govi_server.modules.board import BoardPages
 from govi_server.modules.display_source import CacheDisplays, DisplayResult, FeedDisplays
 from govi_server.modules.siri import PATH, Siri
+from govi_server.runtime.bounded_memory import BoundedMemory
 from govi_server.statistics.records import CacheResult
 from govi_server.web_handler import ICacheableModule
 from tests import feed as kv
@@ -36,7 +37,8 @@ class ResponseCacheTests(LiveTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.patch(response_cache, "MIN_ENTRY_BYTES", 1)
-        self.responses = ResponseCache(self.clock, 100)
+        self.memory: BoundedMemory[Any] = BoundedMemory(100)
+        self.responses = ResponseCache(self.clock, self.memory)
         self.version = 1
 
     def store(self, request: str, cache: CacheResult = "hit", size: int = 10) -> None:
@@ -85,7 +87,7 @@ class ResponseCacheTests(LiveTestCase):
         self.version = 2
         self.assertIsNone(self.max_age("a"))
         self.store("a")
-        self.assertEqual((self.max_age("a"), len(self.responses)), ("10", 1))
+        self.assertEqual((self.max_age("a"), len(self.memory)), ("10", 1))
 
     def test_lifetime_by_cache_result(self) -> None:
         """A stale response, which states its age, is stored for a second; one that waited is not stored."""
@@ -102,7 +104,7 @@ class ResponseCacheTests(LiveTestCase):
         self.assertIsNone(self.max_age("a"))
 
     def test_oldest_is_evicted(self) -> None:
-        """The oldest responses are evicted to respect the size limit; a response over it is not stored."""
+        """The least recently used responses are evicted; a response over the size limit is not stored."""
         for request in "abc":
             self.store(request, size=40)
         self.assertEqual([self.max_age(request) for request in "abc"], [None, "10", "10"])
@@ -119,6 +121,9 @@ class ResponseCacheTests(LiveTestCase):
 
 class BoardsTestCase(LiveTestCase):
     """A test case that has the modules behind a server."""
+
+    def stored_responses(self) -> list[Any]:
+        return [entry for entry, _ in self.displays.memory._values.values() if hasattr(entry, "validator")]
 
     def setUp(self) -> None:
         super().setUp()
@@ -184,7 +189,7 @@ class RenderedOnceTests(BoardsTestCase):
         ingest(self.feed, kv.passtimes(row("1", 15)))
         self.clock.advance(6 * 60)
         self.assertEqual(self.request(PAGE).status, 503)
-        self.assertEqual(len(self.boards.responses), 0)
+        self.assertEqual(self.stored_responses(), [])
 
     def test_board_of_a_gateway_is_rendered_twice(self) -> None:
         """The response to a miss is not stored; the hits after it share one rendering."""
@@ -198,7 +203,7 @@ class RenderedOnceTests(BoardsTestCase):
         self.assertEqual(waiting.response().status, 200)
         self.assertEqual(self.count_rendered(PAGE, 5), 1)
         waiting.leave()
-        caches = [request.cache for connection in self.statistics for request in connection.requests]
+        caches = [request.exchange.cache for connection in self.statistics for request in connection.requests]
         self.assertEqual(sorted(caches), ["hit"] * 5 + ["miss"])
 
 
@@ -243,6 +248,6 @@ class FreshnessTests(BoardsTestCase):
     def test_displays_are_not_stored(self) -> None:
         """The displays from which a body was rendered, which are larger than it, are not stored."""
         self.count_rendered(PAGE, 1)
-        (entry,) = self.boards.responses._entries.values()
+        (entry,) = self.stored_responses()
         stored = [cell.cell_contents for cell in cast(Any, entry.make).__closure__]
         self.assertFalse([value for value in stored if isinstance(value, (DepartureDisplay, DisplayResult))])

@@ -1,0 +1,57 @@
+"""Short garbage collections, however much memory is in use.
+
+A full collection visits all objects that may be part of a cycle, 0.4 us each, and all clients wait. Almost everything
+that the program stores for long, and all that a connection leaves (tests/http/test_release.py), is freed without the
+collector. So what survives a full collection is frozen, which exempts it from later ones: each visits only what was
+made since the last. Frozen cycles that are not used any more are freed once a day, when the fewest clients wait.
+"""
+
+import gc
+from datetime import datetime, timedelta
+
+from twisted.application.service import Service
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from govi_server.runtime.clock import LOCAL_ZONE
+
+COLLECTION_HOUR = 4
+"""The hour of the day, in local time, at which all objects are collected."""
+
+
+class GarbageCollection(Service):
+    """Freezes what survives a full collection, and collects all objects once a day."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._call: IDelayedCall | None = None
+
+    def startService(self) -> None:
+        """Begin to freeze objects."""
+        super().startService()
+        gc.callbacks.append(self._on_collection)
+        self._schedule()
+
+    def stopService(self) -> None:
+        """Let the collector visit all objects again."""
+        super().stopService()
+        gc.callbacks.remove(self._on_collection)
+        gc.unfreeze()
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _on_collection(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "stop" and info["generation"] == 2:
+            gc.freeze()
+
+    def _schedule(self) -> None:
+        now = datetime.fromtimestamp(self._clock.seconds(), LOCAL_ZONE)
+        due = now.replace(hour=COLLECTION_HOUR, minute=0, second=0, microsecond=0)
+        if due <= now:
+            due += timedelta(1)
+        self._call = self._clock.callLater(due.timestamp() - now.timestamp(), self._collect_all)
+
+    def _collect_all(self) -> None:
+        self._schedule()
+        gc.unfreeze()
+        gc.collect()

@@ -1,0 +1,69 @@
+"""Garbage collections of a program with much memory."""
+
+import gc
+import weakref
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from govi_server.runtime.garbage_collection import GarbageCollection
+from tests.client import NOW
+
+
+class Thing:
+    """An object that can refer to itself."""
+
+    itself: "Thing | None" = None
+
+
+class GarbageCollectionTests(SynchronousTestCase):
+    """The service, at 01:00 in the Netherlands."""
+
+    def setUp(self) -> None:
+        gc.collect()
+        self.clock = Clock()
+        self.clock.advance(NOW)
+        self.service = GarbageCollection(self.clock)
+        self.service.startService()
+        self.addCleanup(self.stop)
+
+    def stop(self) -> None:
+        if self.service.running:
+            self.service.stopService()
+
+    def is_visited(self, thing: object) -> bool:
+        return any(other is thing for other in gc.get_objects())
+
+    def test_survivors_are_not_visited_again(self) -> None:
+        """What survives a full collection is not visited by later ones; a partial collection freezes nothing."""
+        thing = Thing()
+        gc.collect(1)
+        self.assertTrue(self.is_visited(thing))
+        gc.collect()
+        self.assertFalse(self.is_visited(thing))
+
+    def test_unused_cycles_are_freed(self) -> None:
+        """A cycle is freed by the next collection, or at 04:00 if it was frozen when it was used, every day."""
+        young = Thing()
+        young.itself, reference = young, weakref.ref(young)
+        del young
+        gc.collect()
+        self.assertIsNone(reference())
+        for hours in (3, 24):
+            frozen = Thing()
+            frozen.itself, reference = frozen, weakref.ref(frozen)
+            gc.collect()
+            del frozen
+            gc.collect()
+            self.clock.advance(hours * 3600 - 1)
+            self.assertIsNotNone(reference())
+            self.clock.advance(1)
+            self.assertIsNone(reference())
+
+    def test_collector_is_restored(self) -> None:
+        """When the service stops, the collector visits all objects."""
+        thing = Thing()
+        gc.collect()
+        self.service.stopService()
+        self.assertTrue(self.is_visited(thing))
+        self.assertEqual((gc.get_freeze_count(), self.clock.getDelayedCalls()), (0, []))
