@@ -57,7 +57,7 @@ class TurnWatchTests(SynchronousTestCase):
         return [event["work"] for event in self.observer if event["log_namespace"].endswith("TurnWatch")]
 
     def test_young_objects_are_collected_after_a_turn_that_works(self) -> None:
-        """After a turn of more than a millisecond the youngest generation is collected, after a shorter one nothing."""
+        """After a turn of more than a millisecond, and only then, the youngest generation is collected."""
         collected: list[int] = []
 
         def observe(phase: str, info: dict[str, int]) -> None:
