@@ -17,10 +17,11 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from load import Load, raise_file_limit, request_all, wrk
+from load import HitWatch, Load, raise_file_limit, request_all, request_each, wrk
 from peers import CLIENT, CORES, FIRST_PORT, HERE, NGINX_WITH_LOG, PEERS, Running, govi_cache, peer, running_server
 from report import Report
 
@@ -32,6 +33,9 @@ TRIPS = {"0.5 kB": 0, "4 kB": 6, "40 kB": 66}
 """Departures of a board whose document has about this size; they are the last digits of the stop's code."""
 
 GATEWAY, CALLBACK = FIRST_PORT + 90, FIRST_PORT + 2
+
+HIT = "/kv55/57330000"
+"""The path of an empty board."""
 
 
 def rounds(
@@ -177,13 +181,13 @@ def many_connections(report: Report, folder: Path, quick: bool) -> None:
 
 
 def misses(report: Report, folder: Path, quick: bool) -> None:
-    """Measure many concurrent misses for one stop, and for many stops."""
+    """Measure misses one after the other, and many concurrent ones for one stop and for many stops."""
     n = 500 if quick else 5000
     rows = []
     small = folder / "small.toml"
-    small.write_text(f"[cache]\nentries = {n}\n")
+    small.write_text(f"[cache]\nentries = {n + 1}\n")
     with ExitStack() as running:
-        govi, gateway = with_gateway(running, folder, 1.0, "/kv55/57330000", f"--config={small}")
+        govi, gateway = with_gateway(running, folder, 1.0, HIT, f"--config={small}")
         loads = (
             ("1,000 clients, one stop", ["/kv55/57331020"] * 1000),
             (f"{n:,} stops, one client each", [f"/kv55/1{stop:05}020" for stop in range(n)]),
@@ -191,21 +195,61 @@ def misses(report: Report, folder: Path, quick: bool) -> None:
             (f"{n:,} others", [f"/kv55/3{stop:05}020" for stop in range(n)]),
         )
         for title, paths in loads[: 2 if quick else None]:
-            before = counts(gateway)["requests"]
-            times = request_all(govi.port, paths)
+            before, used = counts(gateway)["requests"], govi.cpu()
+            with HitWatch(govi, HIT) as watch:
+                times = request_all(govi.port, paths)
+            cost = (govi.cpu() - used) / len(paths)
             after = counts(gateway)
             delay = f"{(max(times) - after['last_response']) * 1000:.0f} ms"
             time.sleep(1)
             memory = f"{govi.memory() / 1e6:.0f} MB"
-            rows.append((title, f"{len(times):,}", f"{after['requests'] - before:,.0f}", delay, memory))
+            requests = f"{after['requests'] - before:,.0f}"
+            waits = f"{watch.longest * 1000:.0f} ms", f"{watch.most_used * 1000:.0f} ms"
+            rows.append((title, f"{len(times):,}", requests, f"{cost * 1e6:,.0f}", delay, *waits, memory))
     head = (
         "gateway with a delay of 1 s",
         "responses",
         "gateway requests",
+        "us/response",
         "last response after its callback",
+        "longest wait of a hit meanwhile",
+        "processor time in a wait, at most",
         "memory",
     )
     report.table("Misses", head, rows)
+    miss_costs(report, folder, quick)
+
+
+def miss_costs(report: Report, folder: Path, quick: bool) -> None:
+    """Measure the processor time of a miss, and the part of it that is spent after the gateway's callback."""
+    alone, requests, callbacks = [], [], []
+    n = 200 if quick else 500
+    for first in range(0, 2 * n if quick else 10 * n, 2 * n):
+        with ExitStack() as running:
+            govi, _ = with_gateway(running, folder, 0.0, HIT)
+            used = govi.cpu()
+            request_each(govi.port, [f"/kv55/1{stop:05}020" for stop in range(first, first + n)])
+            alone.append((govi.cpu() - used) / n)
+        with ExitStack() as running:
+            govi, gateway = with_gateway(running, folder, 4.0, HIT)
+            used, paths = govi.cpu(), [f"/kv55/1{stop:05}020" for stop in range(first, first + n)]
+            with ThreadPoolExecutor(1) as pool:
+                responses = pool.submit(request_all, govi.port, paths)
+                while counts(gateway)["requests"] < n:
+                    time.sleep(0.1)
+                asked = govi.cpu()
+                responses.result()
+            requests.append((asked - used) / n)
+            callbacks.append((govi.cpu() - asked) / n)
+    rows = [
+        (title, f"{statistics.median(costs) * 1e6:,.0f}", f"{min(costs) * 1e6:,.0f}")
+        for title, costs in (
+            ("one after the other, over one connection", alone),
+            (f"{n:,} at once, each over a new connection: up to the gateway's acknowledgement", requests),
+            ("the same: from the callback", callbacks),
+        )
+    ]
+    report.table("Processor time of a miss of 20 departures", ("", "us", "least"), rows)
 
 
 def with_gateway(running: ExitStack, folder: Path, delay: float, path: str, *options: str) -> tuple[Running, Running]:

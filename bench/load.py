@@ -1,6 +1,7 @@
 """Loads a server from the client's core, with wrk or plain sockets."""
 
 import gzip
+import http.client
 import os
 import re
 import resource
@@ -144,3 +145,46 @@ def request_all(port: int, paths: list[str]) -> list[float]:
             waiting.unregister(client)
             client.close()
     return times
+
+
+def request_each(port: int, paths: list[str]) -> None:
+    """Request paths one after the other over one connection. Raises RuntimeError unless all responses are 200s."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    for path in paths:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        response.read()
+        if response.status != 200:
+            raise RuntimeError(f"{path}: {response.status}")
+    connection.close()
+
+
+class HitWatch:
+    """Requests a hit every 5 ms over one connection, in a context."""
+
+    def __init__(self, server: Running, path: str) -> None:
+        self._server = server
+        self._path = path
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.longest = 0.0
+        """Seconds of the longest wait for a response."""
+        self.most_used = 0.0
+        """The most processor time of the server in a wait, in seconds: its pauses without those of the machine."""
+
+    def __enter__(self) -> "HitWatch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._server.port)
+        while not self._stopped.wait(0.005):
+            began, used = time.perf_counter(), self._server.cpu()
+            connection.request("GET", self._path)
+            connection.getresponse().read()
+            self.longest = max(self.longest, time.perf_counter() - began)
+            self.most_used = max(self.most_used, self._server.cpu() - used)

@@ -269,7 +269,9 @@ def _add_gateway(
     is_demo = settings.source == "demo"
     callback_address, simulator_address = _ListeningAddress(), _ListeningAddress()
     poster = Poster(reactor, simulator_address.url if is_demo else lambda: settings.gateway_url)
-    gateway = Gateway(poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name)
+    gateway = Gateway(
+        poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name, server.observer
+    )
     allow = parse_networks(settings.allow)
     callback = Callback(gateway, allow, reactor.seconds, settings.subscriber_id, config.admin.hosts)
     callback_server = Server(
@@ -326,8 +328,8 @@ def _operations(
     health_timer.clock = reactor
 
     services = OrderedMultiService()
-    services.addService(Observers((batcher,), statistics))
-    services.addService(Observers((history, metrics)))
+    services.addService(Observers((batcher, history, metrics), statistics))
+    services.addService(Observers((history,)))
     services.addService(health_timer)
     if config.admin.listen:
         readiness = Readiness(components, config.admin.probe, reactor)

@@ -25,7 +25,7 @@ from govi_server import tap
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.times import HOUR
 from govi_server.kv55 import messages
-from govi_server.kv55.post import PostError
+from govi_server.kv55.post_connection import PostError
 from govi_server.runtime.clock import ClockWatch
 from govi_server.server import Server
 from govi_server.tap import Options

@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "web_handler": _SERVER,
     "request_handler": {"server", "web_handler"} | _SERVER,
     "departures": _RUNTIME,
-    "kv55": _DOMAIN,
+    "kv55": {"sockets"} | _DOMAIN,
     "kv78turbo": _DOMAIN,
     "pages": {"departures", "runtime"},
     "documents": {"pages", "kv78turbo", "departures", "runtime"},
@@ -50,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
 ONLY = {
     ("openapi", "http"): {"http.parameters"},
     ("documents", "pages"): {"pages.texts"},
+    ("kv55", "sockets"): {"sockets.transport"},
     ("modules", "modules"): {
         "modules.display_source", "modules.event_channel", "modules.feed_responses", "modules.ovapi_operations",
         "modules.ovapi_paths", "modules.query_parameters",

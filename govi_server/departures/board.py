@@ -49,6 +49,10 @@ class Board:
     @property
     def size(self) -> int:
         """Bytes of memory that its trips and texts occupy."""
-        trips = ((trip, *astuple(trip)[:-1], *trip.extra) for trip in self.trips)
-        values = chain(chain.from_iterable(self.envelope), chain.from_iterable(trips))
-        return sum(getsizeof(value) for value in values if value is not None)
+        values = chain.from_iterable((*self.envelope, *(astuple(trip)[:-1] for trip in self.trips)))
+        extra = chain.from_iterable(trip.extra for trip in self.trips)
+        texts = [text for text in chain(values, extra) if text]  # None and "" are shared
+        all_texts = "".join(texts)
+        is_ascii = all_texts.isascii()  # then the size is computed in a tenth of the time
+        size = len(all_texts) + len(texts) * getsizeof("") if is_ascii else sum(map(getsizeof, texts))
+        return sum(map(getsizeof, self.trips)) + size

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Literal
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
@@ -24,7 +24,7 @@ from govi_server.settings import SUBSCRIBER_ID, GatewaySettings
 
 @dataclass(frozen=True, slots=True)
 class GatewayEvent:
-    """An event in the life of a gateway request, logged under the key ``flight`` without a text."""
+    """An event in the life of a gateway request, published under the key ``flight`` without a text."""
 
     module: str
     """The gateway's module."""
@@ -63,6 +63,9 @@ class PendingRequest:
     board: Deferred[Board] | None
     """The caller's; None once the request is resolved."""
     deadline: IDelayedCall | None = None
+    """Of the POST and of the board."""
+    post: Deferred[None] | None = None
+    """The POST; None once it is acknowledged or has failed."""
     accepted: bool = False
     """Whether the gateway has acknowledged the request."""
     answered: bool = False
@@ -72,10 +75,18 @@ class PendingRequest:
     def claim(self) -> Callable[[Board | NoBoard], None]:
         """End the request; return a function that passes its result to the caller."""
         board, self.board = self.board, None
-        if self.deadline is not None and self.deadline.active():
-            self.deadline.cancel()
-        self.deadline = None
+        self.stop_deadline()
         return partial(_fire, board)
+
+    def stop_deadline(self) -> None:
+        """Cancel the deadline, unless the POST or the board is pending.
+
+        The callback may overtake the acknowledgement, which then may never arrive.
+        """
+        if self.deadline is not None and self.post is None and self.board is None:
+            if self.deadline.active():
+                self.deadline.cancel()
+            self.deadline = None
 
     def resolve(self, result: Board | NoBoard) -> None:
         """End the request with a result."""
@@ -153,7 +164,8 @@ class Delivery:
 class Gateway(Service):
     """Sends a gateway request for each requested stop, and matches the callbacks with the requests.
 
-    poster: sends the messages. description: the gateway's name in the log. module: its label in metrics.
+    poster: sends the messages. description: the gateway's name in the log. module: its label in metrics. observer:
+    receives the GatewayEvents; the global log by default.
     """
 
     log = Logger()
@@ -166,16 +178,17 @@ class Gateway(Service):
         subscriber_id: str = SUBSCRIBER_ID,
         limits: GatewaySettings = GatewaySettings(),
         module: str = "kv55",
+        observer: ILogObserver = globalLogPublisher,
     ) -> None:
         self._poster = poster
         self._clock = clock
         self.description = description
         self._module = module
+        self._observer = observer
         self._subscriber_id = subscriber_id
         self._limits = limits
         self._number = 0
         self._requests = _SentRequests()
-        self._posts: set[Deferred[None]] = set()
         self._listeners: list[Callable[[Board], object]] = []
         self._failing_since: float | None = None
         self._warned_at: float | None = None
@@ -195,12 +208,9 @@ class Gateway(Service):
         self._requests.add(request)
         self._requests.remove_old(now - MAX_LATE_SECONDS, self._limits.remembered)
         document = messages.write_dris_55_req(GatewayRequest(code, request.number, self._subscriber_id), now)
-        posted = maybeDeferred(self._poster.post, document)
-        # The callback may overtake the acknowledgement, which then may never arrive: the POST has its own deadline.
-        posted.addTimeout(self._limits.answer, self._clock)
-        self._posts.add(posted)
-        posted.addBoth(self._posted, posted)
-        request.deadline = self._clock.callLater(self._limits.answer, self._expire, request)
+        request.deadline = self._clock.callLater(self._limits.answer, self._on_deadline, request)
+        request.post = posted = maybeDeferred(self._poster.post, document)
+        posted.addBoth(self._posted, request)
         posted.addCallbacks(self._on_accepted, self._on_rejected, callbackArgs=(request,), errbackArgs=(request,))
         posted.addErrback(
             lambda failure: self.log.failure("Requesting {gateway} failed", failure, gateway=self.description)
@@ -239,8 +249,8 @@ class Gateway(Service):
         super().stopService()
         for request in list(self._requests.in_order):
             request.resolve(SourceSilent("the server is stopping"))
-        for posted in list(self._posts):
-            posted.cancel()
+            if request.post is not None:
+                request.post.cancel()
         return self._poster.close()
 
     def _deliver_board(self, board: Board, delivery: Delivery) -> bool:
@@ -285,10 +295,20 @@ class Gateway(Service):
         return max(self._clock.seconds() - request.sent_at, 0.0)
 
     def _publish(self, request: PendingRequest, name: Literal["taken", "answered", "late"]) -> None:
-        self.log.info(flight=GatewayEvent(self._module, name, self._since(request)))
+        # Creating the event with a Logger would cost more than all its observers together.
+        event = GatewayEvent(self._module, name, self._since(request))
+        self._observer(
+            {
+                "log_level": LogLevel.info,
+                "log_namespace": __name__,
+                "log_time": self._clock.seconds(),
+                "flight": event,
+            }
+        )
 
-    def _posted(self, result: Failure | None, posted: Deferred[None]) -> Failure | None:
-        self._posts.discard(posted)
+    def _posted(self, result: Failure | None, request: PendingRequest) -> Failure | None:
+        request.post = None
+        request.stop_deadline()
         return result
 
     def _on_accepted(self, _: None, request: PendingRequest) -> None:
@@ -297,11 +317,16 @@ class Gateway(Service):
         self._on_recovery()
 
     def _on_rejected(self, failure: Failure, request: PendingRequest) -> None:
-        if failure.check(TimeoutError):
+        if failure.check(CancelledError):
             self._expire(request)
         elif request.board is not None:
             self._on_failure(failure.getErrorMessage())
             request.resolve(SourceUnreachable(failure.getErrorMessage()))
+
+    def _on_deadline(self, request: PendingRequest) -> None:
+        if request.post is not None:
+            request.post.cancel()
+        self._expire(request)
 
     def _expire(self, request: PendingRequest) -> None:
         """End a request at its deadline, with the error for the stage that it has reached."""

@@ -6,16 +6,19 @@ The documents made of a message are bounded. The writer escapes all text. Unread
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from functools import lru_cache
 from typing import cast
 from xml.sax.saxutils import escape
 
 from lxml import etree
+from msgspec.structs import astuple
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.times import local_timestamp, utc_timestamp
 from govi_server.departures.timing_point import TIMING_POINT_CODE_PATTERN, is_timing_point_code
+from govi_server.kv55.elements import DOCUMENT, REQUEST, TRIP
 from govi_server.kv55.parsing import MAX_NAMESPACES, BadMessage, parse_document
+from govi_server.kv55.plain_messages import read_plain_dris_55
 from govi_server.runtime.text import nonblank
 from govi_server.settings import SUBSCRIBER_ID
 
@@ -39,27 +42,14 @@ MAX_UNKNOWN_ELEMENTS = 3_000
 MAX_NAMESPACE_COMPARISONS = 1_000_000
 """Of the names in unknown elements with the namespaces in use there, each of a few nanoseconds."""
 
-# The elements of a Trip in the interface's order, with the fields of Trip.
-_TRIP = {
-    "OperatingDate": "operating_date",
-    "DataOwnerCode": "data_owner_code",
-    "LinePlanningNumber": "line_planning_number",
-    "LinePublicNumber": "line_public_number",
-    "DestinationName": "destination_name",
-    "JourneyNumber": "journey_number",
-    "FortifyOrderNumber": "fortify_order_number",
-    "TargetArrivalTime": "target_arrival_time",
-    "ExpectedArrivalTime": "expected_arrival_time",
-    "TargetDepartureTime": "target_departure_time",
-    "ExpectedDepartureTime": "expected_departure_time",
-    "TripStopStatus": "trip_stop_status",
-}
-_NAMES = ("LinePublicNumber", "DestinationName")
-"""The names of a Trip. A blank one is omitted: clients read an empty element's text without a check."""
-_values_of = attrgetter(*_TRIP.values())
-# The elements around the TimingPoints: before Request, and at the start of Request.
-_DOCUMENT = ("SubscriberID", "Version", "DossierName", "SendTimestamp", "License")
-_REQUEST = ("RequestTimestamp", "SequenceNumber")
+# The elements of a Trip, with the fields of Trip.
+_FIELDS = dict(zip(TRIP, Trip.__struct_fields__, strict=False))
+_NAMES = [TRIP.index(name) for name in ("LinePublicNumber", "DestinationName")]
+"""The indices of the names. A blank one is omitted: clients read an empty element's text without a check."""
+
+# The timestamps of the current second: formatting them takes a third of the time of a message.
+_local_timestamp = lru_cache(maxsize=1)(local_timestamp)
+_utc_timestamp = lru_cache(maxsize=1)(utc_timestamp)
 
 _CODE_IN_BYTES = re.compile(f"<TimingPointCode>({TIMING_POINT_CODE_PATTERN})</TimingPointCode>".encode())
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -96,12 +86,15 @@ def _require_code(timing_point: etree._Element) -> str:
 
 def read_dris_55(data: bytes, now: float) -> list[Board]:
     """Parse a DRIS_55 response into a Board for each TimingPoint, received now (epoch seconds). Raises BadMessage."""
+    plain = read_plain_dris_55(data, now)
+    if plain is not None:
+        return [plain]
     document = parse_document(data, "DRIS_55")
     request = _require(document, "Request")
     error = request.findtext("Error")
     if error is not None:
         raise BadMessage(f"the response is an error: {error[:80]!r}")
-    reader = _BoardReader(now, _texts(document, _DOCUMENT) + _texts(request, _REQUEST))
+    reader = _BoardReader(now, _texts(document, DOCUMENT) + _texts(request, REQUEST))
     boards = [reader.board(point) for point in request.iterfind("TimingPoint")]
     if not boards:
         raise BadMessage("Request without TimingPoint")
@@ -134,11 +127,11 @@ class _BoardReader:
         if self._remaining_trips < 0:
             raise BadMessage(f"more than {MAX_TRIPS} trips")
         for child in list(element):
-            value = _TRIP.get(cast(str, child.tag))  # only comments have other tags, and they are removed
-            if value is None or value in known or len(child) or child.keys():
+            field = _FIELDS.get(cast(str, child.tag))  # only comments have other tags, and they are removed
+            if field is None or field in known or len(child) or child.keys():
                 extra.append(text := self._serialize(child))
             else:
-                known[value] = text = child.text or ""
+                known[field] = text = child.text or ""
             size += len(text)
             self._check(size)
         trip = Trip(**known, extra=tuple(extra))
@@ -199,8 +192,8 @@ def dris_55_pieces(
     }
     if license_url is not None:
         header.setdefault("License", license_url)
-    request = _lines(2, [(name, header[name]) for name in _REQUEST if name in header])
-    document = _document("DRIS_55", [(name, header[name]) for name in _DOCUMENT if name in header], request, _CONTENT)
+    request = _lines(2, [(name, header[name]) for name in REQUEST if name in header])
+    document = _document("DRIS_55", [(name, header[name]) for name in DOCUMENT if name in header], request, _CONTENT)
     begin, end = document.split(_CONTENT.encode())
     yield begin
     for point in points:
@@ -236,10 +229,10 @@ def write_dris_55_req(request: GatewayRequest, now: float) -> bytes:
         ("SubscriberID", request.subscriber_id),
         ("Version", VERSION),
         ("DossierName", DOSSIER),
-        ("SendTimestamp", local_timestamp(now)),
+        ("SendTimestamp", _local_timestamp(int(now))),
     )
     elements = (
-        ("RequestTimestamp", request.request_timestamp or utc_timestamp(now)),
+        ("RequestTimestamp", request.request_timestamp or _utc_timestamp(int(now))),
         ("SequenceNumber", request.sequence_number),
     )
     return _document("DRIS_55_REQ", header, _lines(2, elements), _point(request.code))
@@ -263,7 +256,7 @@ def write_dris_55_res(now: float, subscriber_id: str = SUBSCRIBER_ID) -> bytes:
         ("SubscriberID", subscriber_id),
         ("Version", VERSION),
         ("DossierName", DOSSIER),
-        ("SendTimestamp", utc_timestamp(now)),
+        ("SendTimestamp", _utc_timestamp(int(now))),
         ("ResponseCode", "OK"),
     )
     return _document("DRIS_55_RES", header)
@@ -288,13 +281,18 @@ def _point(code: str, *trips: str) -> str:
 
 def write_trip(trip: Trip) -> bytes:
     """Return the Trip element of a departure."""
-    values = [
-        (name, text)
-        for name, text in zip(_TRIP, _values_of(trip), strict=True)
-        if text is not None and (name not in _NAMES or nonblank(text) is not None)
-    ]
-    extra = "".join(f"        {element}\n" for element in trip.extra)  # as received
-    content = _lines(4, values) + extra
+    *values, extra = astuple(trip)
+    for i in _NAMES:
+        text = values[i]
+        if not text or not text[0].isalnum():
+            values[i] = nonblank(text)
+    if _SPECIAL.search("".join(filter(None, values))) is not None:  # a search per trip, not one per text
+        values = [None if text is None else _escape(text) for text in values]
+    content = "".join(
+        [f"        <{name}>{text}</{name}>\n" for name, text in zip(TRIP, values, strict=True) if text is not None]
+    )
+    if extra:
+        content += "".join([f"        {element}\n" for element in extra])  # as received
     return f"      <Trip>\n{content}      </Trip>\n".encode() if content else b"      <Trip/>\n"
 
 

@@ -62,23 +62,24 @@ class CallbackHandler(WebHandler):
     def __init__(self, module: Callback, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
         self._module = module
+        self._address = ip_of(request_handler.peer)
+        self._is_allowed = module.allows(self._address)
+        self._rejected_host = module.rejected_host(self._address, env)
 
     def reads_body(self) -> bool:
         """Return whether the client may send callbacks; otherwise its body is not received."""
-        address = ip_of(self.request_handler.peer)
-        return self._module.allows(address) and self._module.rejected_host(address, self.env) is None
+        return self._is_allowed and self._rejected_host is None
 
     async def post(self) -> None:
         """Respond to a callback: 403 if no board in it was requested, 400 if it is unreadable."""
-        address = ip_of(self.request_handler.peer)
         self.mark("lookup")
-        if not self._module.allows(address):
-            self._module.gateway.refuse(truncated(address), "the module's `allow`")
+        if not self._is_allowed:
+            self._module.gateway.refuse(truncated(self._address), "the module's `allow`")
             self.send_response("Callbacks from this address are not allowed\n", "403 Forbidden")
             return
-        host = self._module.rejected_host(address, self.env)
+        host = self._rejected_host
         if host is not None:
-            self._module.gateway.refuse(f"{truncated(address)} for host {host!r}", "admin.hosts")
+            self._module.gateway.refuse(f"{truncated(self._address)} for host {host!r}", "admin.hosts")
             self.send_response(rejection(host), MISDIRECTED)
             return
         delivery = self._module.gateway.deliver(self.env.body)

@@ -106,8 +106,10 @@ class RecentHistory:
     def __call__(self, event: LogEvent) -> None:
         """Observe an event of the log."""
         if isinstance(gateway_event := event.get("flight"), GatewayEvent):
-            self._batcher.flush()  # batches of earlier minutes must be counted first
-            requests = self._minute(int(self._clock.seconds()) // 60 * 60).modules[gateway_event.module]
+            begins = int(self._clock.seconds()) // 60 * 60
+            if not self._minutes or self._minutes[-1].begins != begins:
+                self._batcher.flush()  # batches of earlier minutes must be counted first
+            requests = self._minute(begins).modules[gateway_event.module]
             times = requests.acknowledgement_ms if gateway_event.name == "taken" else requests.callback_ms
             times.add(gateway_event.seconds * 1000)
         elif event.get("log_level") in (LogLevel.warn, LogLevel.error, LogLevel.critical):

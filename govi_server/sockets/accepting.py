@@ -33,6 +33,9 @@ COUNT_INTERVAL = 1.0
 PAUSE_SECONDS = 1.0
 """Interval at which a connection is accepted, and files are counted, while accepting is paused."""
 
+MAX_ACCEPTED_IN_TURN = 20
+"""Connections that a port accepts in one turn of the reactor: a millisecond. Twisted accepts ever more of them."""
+
 UNLIMITED = 1 << 30
 """The limit of open files if there is none."""
 
@@ -135,7 +138,7 @@ class AcceptThrottle:
             self._pause()
             return
         before = port.sessionno
-        port.numberAccepts = min(port.numberAccepts, max(1, self._available))
+        port.numberAccepts = min(port.numberAccepts, MAX_ACCEPTED_IN_TURN, max(1, self._available))
         accept()
         self._available -= port.sessionno - before
         if self.paused:

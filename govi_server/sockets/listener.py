@@ -26,8 +26,9 @@ from govi_server.sockets.endpoint_syntax import check_endpoint, parser_error
 from govi_server.sockets.endpoints import ProxyEndpoint, parse_endpoint
 from govi_server.sockets.tls import TLSTransport
 
-BACKLOG = 1024
-"""Connections that may wait to be accepted; clients of further ones retry after a second. Twisted's default is 50."""
+BACKLOG = 4096
+"""Connections that may wait to be accepted, if the kernel permits (net.core.somaxconn); clients of further ones retry
+after a second. Twisted's default is 50."""
 
 READ_BYTES = 12 << 10
 """Bytes that are read from a connection at once. Twisted's 64 kB, in chunks of one byte each, need 40 ms to parse."""
@@ -154,26 +155,41 @@ def server_service(
 
 def _prepare(port: tcp.Port, reactor: object, accepting: AcceptThrottle) -> None:
     """Set the throttle, the transport of TLS, the poller, the backlog and TCP_NODELAY."""
-    port.doRead = partial(accepting.accept, port, port.doRead)  # type: ignore[method-assign]
+    accept: Callable[[], None] = partial(accepting.accept, port, port.doRead)
+    if poller.IS_AVAILABLE:
+        accept = _poll_connections(port, reactor, accept)
+    port.doRead = accept  # type: ignore[method-assign]
     if isinstance(port.factory, TLSMemoryBIOFactory):  # of an ssl endpoint
         port.factory.protocol = TLSTransport
-    if poller.IS_AVAILABLE:
-        transport: Any = port.transport
-        connections = poller.Poller(reactor)
-
-        def accepted(*args: Any) -> tcp.Server:
-            server: tcp.Server = transport(*args[:-1], connections)
-            server.bufferSize = READ_BYTES
-            return server
-
-        # Declared as a class, but only called, with the reactor as its last argument.
-        port.transport = cast(type[tcp.Server], accepted)
     if port.backlog is not None and port.backlog < BACKLOG:  # that of an adopted socket is set by systemd
         port.socket.listen(BACKLOG)  # changes the backlog of a listening socket (listen(2) of Linux)
     if port.addressFamily in (AF_INET, AF_INET6):
         # Connections inherit it. Otherwise the second of two small responses waits for the client's delayed
         # acknowledgement of the first: 42 ms for two pipelined requests instead of 0.65 ms (docs/performance.md).
         port.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+
+
+def _poll_connections(port: tcp.Port, reactor: object, accept: Callable[[], None]) -> Callable[[], None]:
+    """Let a poller serve the connections of a port; return a function that accepts them unless the poller is behind.
+
+    Otherwise thousands of new requests at once would delay those of connections that are open.
+    """
+    transport: Any = port.transport
+    connections = poller.Poller(reactor)
+
+    def accepted(*args: Any) -> tcp.Server:
+        server: tcp.Server = transport(*args[:-1], connections)
+        server.bufferSize = READ_BYTES
+        return server
+
+    # Declared as a class, but only called, with the reactor as its last argument.
+    port.transport = cast(type[tcp.Server], accepted)
+
+    def accept_unless_behind() -> None:
+        if not connections.is_behind:
+            accept()
+
+    return accept_unless_behind
 
 
 def _format_address(address: IAddress) -> str:

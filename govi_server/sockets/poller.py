@@ -45,6 +45,11 @@ class Poller:
         self._postponed: dict[int, int] = {}
         """Descriptors that were ready, but not served in the last turn, with their order."""
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether transports that were ready were not served in the last turn."""
+        return bool(self._postponed)
+
     # The interface to transports.
 
     def addReader(self, transport: Connection) -> None:

@@ -29,7 +29,7 @@ MAX_UNWRITTEN_BYTES = 1 << 20
 
 
 def statistics_publisher() -> LogPublisher:
-    """Return a publisher for events about connections, which may be thousands per second.
+    """Return a publisher for events about connections and gateway requests, which may be thousands per second.
 
     They bypass the text log, which would examine each of them; only failures of their observers reach it.
     """
@@ -37,7 +37,7 @@ def statistics_publisher() -> LogPublisher:
 
 
 def _forward_failure(event: LogEvent) -> None:
-    if "statistics" not in event:
+    if "log_failure" in event:
         globalLogPublisher(event)
 
 

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.board import Trip
 from govi_server.departures.source import SourceBroken
-from govi_server.kv55 import messages
+from govi_server.kv55 import elements, messages
 from govi_server.kv55.gateway import Gateway
 from govi_server.kv55.messages import MAX_DOCUMENT_BYTES, read_dris_55, write_dris_55
 from govi_server.kv55.parsing import BadMessage
@@ -22,7 +22,7 @@ from tests.client import NOW
 from tests.doubles import FakePoster
 
 CODE = "57330430"
-TRIP = "<Trip>" + "".join(f"<{name}>1234567890</{name}>" for name in messages._TRIP) + "</Trip>"
+TRIP = "<Trip>" + "".join(f"<{name}>1234567890</{name}>" for name in elements.TRIP) + "</Trip>"
 
 
 def message(content: str = "", attributes: str = "", points: int = 1, envelope: str = "openOV") -> bytes:

@@ -16,7 +16,7 @@ from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroke
 from govi_server.kv55.gateway import MAX_LATE_SECONDS, Gateway, IPoster, Unsolicited
 from govi_server.kv55.messages import read_dris_55_req, write_dris_55, write_error
 from govi_server.kv55.parsing import BadMessage
-from govi_server.kv55.post import PostError
+from govi_server.kv55.post_connection import PostError
 from govi_server.settings import GatewaySettings
 from tests.doubles import FakePoster
 

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from govi_server.errors import StartupError
 from govi_server.sockets import accepting
 from govi_server.sockets.accepting import (
+    MAX_ACCEPTED_IN_TURN,
     MIN_CONNECTIONS,
     AcceptThrottle,
     count_open_files,
@@ -74,7 +75,7 @@ class ThrottleTests(FilesTestCase):
         throttle.add(cast(Any, port))
         return throttle, port, clock
 
-    def run_turns(self, throttle: AcceptThrottle, port: Port, turns: int = 500) -> None:
+    def run_turns(self, throttle: AcceptThrottle, port: Port, turns: int = 1000) -> None:
         """Run turns of a reactor, which reads a port at which connections wait."""
         for _ in range(turns):
             if port.is_reading and port.waiting:
@@ -85,6 +86,13 @@ class ThrottleTests(FilesTestCase):
         throttle, port, _ = self.listen(self.set_files(10_000, 40), 5000)
         self.run_turns(throttle, port)
         self.assertEqual((port.waiting, throttle.paused), (0, False))
+
+    def test_connections_accepted_in_a_turn_are_bounded(self) -> None:
+        """A port accepts few connections in a turn, however many wait."""
+        throttle, port, _ = self.listen(self.set_files(10_000, 40), 5000)
+        for turn in range(1, 4):
+            self.run_turns(throttle, port, turns=1)
+            self.assertEqual(port.sessionno, turn * MAX_ACCEPTED_IN_TURN)
 
     def test_spare_files_are_left(self) -> None:
         """An eighth of the limit is spare, at most 128 files; servers that drop connections use half of them."""

@@ -12,6 +12,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from govi_server.errors import StartupError
 from govi_server.sockets.listener import READ_BYTES, Listener, server_service
+from govi_server.sockets.poller import Poller
 from tests.client import WireTestCase
 
 
@@ -74,20 +75,36 @@ class ListenerTests(WireTestCase):
         client.leave()
         self.successResultOf(stopped)
 
-    def test_little_is_read_at_once(self) -> None:
-        """A connection reads few bytes at once: a body in chunks of a byte each is slow to parse."""
+    def prepared_port(self) -> Port:
         reactor = MemoryReactorClock()
         listener = Listener(reactor, "--listen", "tcp:8080", self.server)
         port = Port(8080, ServerFactory(), reactor=reactor)
         port.socket = socket()
         self.addCleanup(port.socket.close)
         listener._prepare(port)
+        return port
+
+    def test_connections_wait_for_those_that_are_ready(self) -> None:
+        """Nothing is accepted while open connections are ready that were not served in the last turn."""
+        accepted: list[object] = []
+        self.patch(self.server.accepting, "accept", lambda port, accept: accepted.append(port))
+        port = self.prepared_port()
+        self.patch(Poller, "is_behind", True)
+        port.doRead()
+        self.assertEqual(accepted, [])
+        self.patch(Poller, "is_behind", False)
+        port.doRead()
+        self.assertEqual(accepted, [port])
+
+    def test_little_is_read_at_once(self) -> None:
+        """A connection reads few bytes at once: a body in chunks of a byte each is slow to parse."""
+        port = self.prepared_port()
         ours, theirs = socketpair()
         self.addCleanup(ours.close)
         self.addCleanup(theirs.close)
         transport: Any = port.transport
         address = ("127.0.0.1", 50000)
-        connection = transport(ours, Protocol(), address, port, 1, reactor)
+        connection = transport(ours, Protocol(), address, port, 1, MemoryReactorClock())
         self.assertEqual(connection.bufferSize, READ_BYTES)
 
     def test_port_in_use_is_reported(self) -> None:

@@ -266,5 +266,9 @@ class PollerTests(SynchronousTestCase):
             for peer in peers:
                 peer.send(b"x")
             self.poller.doRead()
+            self.assertTrue(self.poller.is_behind)
         self.assertEqual(len(order), 8)
         self.assertEqual({*order[:7]}, {*protocols})
+        for _ in range(3):
+            self.poller.doRead()
+        self.assertFalse(self.poller.is_behind)
