@@ -10,7 +10,6 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE, Freshness, seconds_fresh, stale_ttl
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.openapi.description import ResponseSpec
-from govi_server.runtime.cooperative import result_now
 from govi_server.statistics.records import CacheResult, Phase
 from govi_server.web_handler import ErrorResponse, Fetch
 
@@ -125,7 +124,7 @@ def respond_now(feed: Feed, code: str, horizon: float, fetch: Fetch) -> CachedRe
     """Return the response with a stop's departures if they are made from memory with little work, else fetch."""
     if not feed.boards.is_cheap(code, horizon):
         return fetch
-    return result_now(fetch(_ignore_mark)) or fetch
+    return feed.runner.result_now(fetch(_ignore_mark)) or fetch
 
 
 def _ignore_mark(phase: Phase, cache: CacheResult | None = None) -> None:

@@ -64,17 +64,6 @@ def named(steps: Iterator[None], name: str) -> Generator[None, None, None]:
         del work_names[frame]
 
 
-def result_now(coroutine: Coroutine[Any, Any, _T]) -> _T | None:
-    """Run a coroutine to its end; return its result, or None and close it if it would have to wait."""
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        result: _T = end.value
-        return result
-    coroutine.close()
-    return None
-
-
 def map_in_steps(
     function: Callable[[_T], _U], items: Iterable[_T], size: int = STEP_ITEMS
 ) -> Generator[None, None, list[_U]]:
@@ -123,12 +112,15 @@ class CooperativeRunner:
         )
         self._waiting = 0
         """Short work that waits for its slices."""
+        self._is_immediate = False
         self._credit = SLICE_SECONDS
         self._credited_at = clock.seconds()
         self._shared: dict[Hashable, _SharedWork] = {}
 
     async def run(self, steps: Generator[None, None, _T]) -> _T:
         """Run work; return its result."""
+        if self._is_immediate:
+            return run_now(steps)
         results: list[_T] = []
         remaining = named(_collected(steps, results), current_work.get())
         try:
@@ -144,6 +136,22 @@ class CooperativeRunner:
         finally:
             remaining.close()  # when the caller is cancelled
         return results[0]
+
+    def result_now(self, coroutine: Coroutine[Any, Any, _T]) -> _T | None:
+        """Run a coroutine whose work is little, all of it at once; return its result.
+
+        Return None, and close it, if it would have to wait for something else.
+        """
+        self._is_immediate = True
+        try:
+            coroutine.send(None)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+        finally:
+            self._is_immediate = False
+            coroutine.close()
+        return None
 
     async def run_shared(self, key: Hashable, make_steps: Callable[[], Generator[None, None, _T]]) -> _T:
         """Run work once for all callers with the same key at the same time; return its result.

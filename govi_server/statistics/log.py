@@ -115,7 +115,7 @@ def _second(epoch: int) -> str:
     return datetime.fromtimestamp(epoch, UTC).replace(tzinfo=None).isoformat()
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=8192)
 def _around_phases(exchange: Exchange) -> tuple[str, str]:
     """Return the JSON of a request before and after its phases.
 

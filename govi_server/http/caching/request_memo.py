@@ -8,11 +8,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from govi_server.http.caching.cached_response import CachedResponse, Validator
 from govi_server.http.caching.conditional import not_modified
 from govi_server.http.request import Environ
 from govi_server.http.response import Fields
-from govi_server.statistics.records import Exchange
+from govi_server.statistics.records import CacheResult, Exchange
 
 MAX_ENTRIES = 10_000
 
@@ -20,7 +22,7 @@ MAX_HEADER_SECTION_BYTES = 2048
 """A browser's header section has half as many. Entries and serialized heads need at most 60 MB."""
 
 
-class MemoEntry(NamedTuple):
+class MemoEntry(Struct):
     """A parsed header section."""
 
     method: str
@@ -37,6 +39,15 @@ class MemoEntry(NamedTuple):
     """The first segment of the path, for statistics."""
     stop: str
     """The stop, for statistics: see ResponseSender.set_stop()."""
+    latest: Exchange | None = None
+    """The latest exchange, which the next one with the same response shares."""
+
+    def exchange(self, status: int, size: int, cache: CacheResult) -> Exchange:
+        """Return the request and a response for statistics. size: bytes of the body."""
+        latest = self.latest
+        if latest is None or latest.bytes != size or latest.status != status or latest.cache != cache:
+            latest = self.latest = Exchange(self.method, self.path, status, size, cache, self.module, self.stop)
+        return latest
 
     def unchanged(self, response: CachedResponse) -> bool:
         """Return whether the client has the response's representation."""
@@ -115,7 +126,7 @@ class RequestMemo:
         head, body, status = response.serialize(
             entry.method, entry.unchanged(response), server_headers, now, entry.connection
         )
-        exchange = Exchange(entry.method, entry.path, status, len(body), response.cache, entry.module, entry.stop)
+        exchange = entry.exchange(status, len(body), response.cache)
         if validity is None:
             return SerializedResponse(entry, now, now, None, head, body, exchange)
         since, until, validator = validity
