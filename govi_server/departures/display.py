@@ -80,6 +80,11 @@ class DisplayRow(Struct, frozen=True, gc=False):
         return self.delay != 0 and self.is_expected
 
 
+def whole_minutes(seconds: float) -> int:
+    """Return the remaining whole minutes of remaining seconds; 0 if they are over."""
+    return int(seconds // MINUTE) if seconds > 0 else 0
+
+
 class StopDisplay(Struct, frozen=True):
     """The display of one stop."""
 
@@ -110,7 +115,7 @@ class StopDisplay(Struct, frozen=True):
         """Return the minimum remaining whole minutes; None if they are unreliable."""
         if not row.counts_down:
             return None
-        return max(floor(self.seconds_left(row, now) / MINUTE), 0)
+        return whole_minutes(self.seconds_left(row, now))
 
 
 class DepartureDisplay(Struct, frozen=True):

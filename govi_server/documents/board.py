@@ -30,7 +30,7 @@ class _Member(NamedTuple):
 
 def _time(stop: StopDisplay, row: DisplayRow, now: float, lang: str) -> str:
     """Return the time or the minutes left, or "cancelled" in the language."""
-    return TEXTS[lang]["cancelled"] if row.state == "cancelled" else left_words(stop, row, now, lang)
+    return TEXTS[lang]["cancelled"] if row.state == "cancelled" else left_words(row, stop.minutes(row, now), lang)
 
 
 def _time_in_line(stop: StopDisplay, row: DisplayRow, now: float, lang: str) -> str:
@@ -43,7 +43,12 @@ _MEMBERS: dict[str, _Member] = {
     "destination": _Member(str, lambda stop, row, now, lang: row.destination),
     "platform": _Member(str | None, lambda stop, row, now, lang: row.platform),
     "time": _Member(str, _time, _time_in_line, counts_down=True),
-    "minutes": _Member(int | None, lambda stop, row, now, lang: stop.minutes(row, now), left_words, counts_down=True),
+    "minutes": _Member(
+        int | None,
+        lambda stop, row, now, lang: stop.minutes(row, now),
+        lambda stop, row, now, lang: left_words(row, stop.minutes(row, now), lang),
+        counts_down=True,
+    ),
     "planned": _Member(
         _Timestamp,
         lambda stop, row, now, lang: local_timestamp(row.planned),

@@ -54,7 +54,7 @@ class Operators:
         if repetition is not None and last_heard is not None:
             limit = repetition.limit
             repetition.add_gap(last_heard, now, n_rows)
-            self.reliability_version += repetition.limit != limit
+            self.reliability_version += repetition.invalidates(limit)
 
     def was_overdue(self, operator: str, last_heard: float, now: float) -> bool:
         """Return whether a passtime that is repeated now was overdue."""
@@ -108,5 +108,5 @@ class Operators:
             census = censuses.get(operator)
             limit = repetition.limit
             repetition.is_complete = census is None or census.is_complete
-            self.reliability_version += repetition.limit != limit
+            self.reliability_version += repetition.invalidates(limit)
         yield from self.last_heard.sweep(now, lambda operator: False)

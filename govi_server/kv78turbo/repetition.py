@@ -51,7 +51,9 @@ _MAX_OUTAGES = 8
 class Repetition:
     """The repetitions of one operator. Times are epoch seconds."""
 
-    __slots__ = ("_gaps", "_last_heard", "_limit", "_n_new", "_outages", "interval", "is_complete")
+    __slots__ = (
+        "_gaps", "_last_heard", "_limit", "_n_new", "_outages", "_was_unreliable", "interval", "is_complete",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.interval: float | None = None
@@ -59,6 +61,7 @@ class Repetition:
         self.is_complete = True
         """Whether the operator repeats all of its passtimes, or at least half of them."""
         self._limit = UNKNOWN_LIMIT_SECONDS
+        self._was_unreliable = False
         self._n_new = 0
         self._gaps: deque[tuple[float, float]] = deque(maxlen=MAX_GAPS)  # seconds, and their number of rows
         self._last_heard: float | None = None
@@ -68,6 +71,18 @@ class Repetition:
     def limit(self) -> float:
         """The age in seconds above which a passtime is overdue; infinite until an interval is learned."""
         return self._limit if self.interval is not None and self.is_complete else math.inf
+
+    def invalidates(self, previous: float) -> bool:
+        """Return whether a change of the limit from the previous one may change what was displayed.
+
+        A higher limit only does if a passtime was displayed as overdue: displays are valid until it would be by the
+        limit of their time.
+        """
+        limit = self.limit
+        invalidates = limit < previous or (limit > previous and self._was_unreliable)
+        if invalidates:
+            self._was_unreliable = False
+        return invalidates
 
     def restore(self, last_heard: float, interval: float | None) -> None:
         """Continue after a restart, unless data has arrived since. The pause is an outage."""
@@ -154,6 +169,7 @@ class Repetition:
         age = self.age(last_heard, now)
         if age <= limit:
             return "current", limit - age
+        self._was_unreliable = True
         stale = max(stale, limit + MINUTE)
         if age <= stale:
             return "unknown", stale - age

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 from markupsafe import escape as markup_escape
 
-from govi_server.departures.display import DepartureDisplay, DisplayRow, StopDisplay
+from govi_server.departures.display import DepartureDisplay, DisplayRow, StopDisplay, whole_minutes
 from govi_server.departures.fragments import make_part, pieces
 from govi_server.departures.times import MINUTE, local_timestamp
 from govi_server.pages.assets import TEMPLATES
@@ -28,6 +28,7 @@ REFRESH_SECONDS = 10
 _PAGE = TEMPLATES.get_template("board.html")
 _GAP = "<!-- gap -->"
 """Stands for what differs between pages; escaped text cannot contain it."""
+_escape = lru_cache(maxsize=4096)(escape)  # of the remaining times, which many departures share
 _LEFT = "<>"
 """Stands for the remaining time in a row."""
 _CLOCK = slice(11, 16)  # hours and minutes of a timestamp: formatting both is slower
@@ -151,7 +152,8 @@ def _time(row: DisplayRow, lang: str) -> str:
 
 def _left(stop: StopDisplay, row: DisplayRow, lang: str, now: float) -> str:
     """Return when a departure leaves at the earliest, and the time or minutes left."""
-    return f'{now + stop.seconds_left(row, now):.0f}">{escape(left_words(stop, row, now, lang))}'
+    seconds = stop.seconds_left(row, now)
+    return f'{now + seconds:.0f}">{_escape(left_words(row, whole_minutes(seconds), lang))}'
 
 
 def _badge(row: DisplayRow) -> str:

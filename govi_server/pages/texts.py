@@ -61,9 +61,8 @@ def stop_words(stop: StopDisplay, horizon: float, lang: str) -> str:
     return words
 
 
-def left_words(stop: StopDisplay, row: DisplayRow, now: float, lang: str) -> str:
-    """Return the time of a departure: now, the remaining minutes, or the time of day."""
-    minutes = stop.minutes(row, now)
+def left_words(row: DisplayRow, minutes: int | None, lang: str) -> str:
+    """Return the time of a departure: now, the remaining minutes, or the time of day. minutes: of StopDisplay."""
     if minutes is None:
         return clock(row.planned)
     if minutes * MINUTE >= COUNTDOWN_SECONDS:

@@ -377,6 +377,20 @@ class VersionTests(RepetitionTestCase):
         self.repeat("AB", 60, HOUR)
         self.assertNotEqual(self.feed.passtimes.reliability_version, versions[2])
 
+    def test_growing_interval(self) -> None:
+        """An interval that grows invalidates nothing, unless a passtime was displayed as overdue before."""
+        self.send()
+        self.repeat("AB", 5, MINUTE)
+        version = self.feed.passtimes.reliability_version
+        for interval in (15, 25):
+            self.repeat("AB", interval, 20 * interval)
+            self.assert_states("current")
+        self.assertEqual(self.feed.passtimes.reliability_version, version)
+        self.repeat("B", 25, 200)
+        self.assert_states("unknown")
+        self.repeat("B", 60, 20 * 60)
+        self.assertEqual(self.feed.passtimes.reliability_version, version + 1)
+
     def test_clock_set_back(self) -> None:
         """A clock that is set back invalidates everything: what was overdue may be current again."""
         self.send()
