@@ -245,7 +245,7 @@ class OvapiDocuments:
         journeys = dict.fromkeys(key.decode().replace("|", "_") for key in live)
         within: list[Passtime] = []
         for journey in journeys:
-            passtime = current_passtime((yield from self._feed.boards.journey(journey)), now)
+            passtime = current_passtime((yield from self._feed.journeys.passtimes(journey)), now)
             if passtime is not None and passtime.expected <= now + OVAPI_HORIZON:
                 within.append(passtime)
         for call in self._timetable.first_passtimes(operator, number, direction, now, now + OVAPI_HORIZON):
@@ -263,7 +263,7 @@ class OvapiDocuments:
 
     def journey(self, key: str) -> Generator[None, None, bytes | None]:
         """Return a Journey with its passes in order, in steps; None if it is unknown."""
-        passtimes = yield from sort_in_steps((yield from self._feed.boards.journey(key)), _stop_order)
+        passtimes = yield from sort_in_steps((yield from self._feed.journeys.passtimes(key)), _stop_order)
         stops: dict[str, PassDocument] = {}
         for passtime in passtimes:
             stops[passtime.user_stop_order_number] = cast(PassDocument, Raw(self._encoded(passtime)))

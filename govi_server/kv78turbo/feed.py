@@ -14,6 +14,7 @@ from govi_server.departures.timing_point import TimingPoint
 from govi_server.kv78turbo import ctx
 from govi_server.kv78turbo.bounded_table import BoundedTable
 from govi_server.kv78turbo.freshness import Freshness, freshness, operator_freshness, outdated_operators
+from govi_server.kv78turbo.journeys import JourneyPasstimes
 from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
 from govi_server.kv78turbo.stamps import latest_timestamp
@@ -100,6 +101,7 @@ class Feed(MultiService):
         self.passtimes = Passtimes(reactor.seconds, passtimes)
         self.timetable = Timetable(reactor.seconds, timetable)
         self.boards = StopDeparturesCache(self.passtimes, self.timetable, reactor.seconds, cache_bytes, limits.stale)
+        self.journeys = JourneyPasstimes(self.passtimes, self.timetable, reactor.seconds, limits.stale)
         self.subscriptions: BoundedTable[str, str] = BoundedTable(MAX_SUBSCRIPTIONS, SUBSCRIPTION_RETENTION_SECONDS)
         """The timestamp of the last KV8 message of each subscription."""
         self.n_records = 0

@@ -9,9 +9,8 @@ from msgspec import Struct, structs
 
 from govi_server.departures.times import HOUR, MINUTE
 from govi_server.kv78turbo.general_message import GeneralMessage
-from govi_server.kv78turbo.joined_stop import PAST_SECONDS, JoinedPasstime, JoinedStop, completed
-from govi_server.kv78turbo.kv7_timetable import PlannedCall, Timetable
-from govi_server.kv78turbo.kv8_columns import parse_passtime
+from govi_server.kv78turbo.joined_stop import PAST_SECONDS, JoinedPasstime, JoinedStop
+from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.passtime_index import StoredPasstime
@@ -260,17 +259,6 @@ class StopDeparturesCache:
             entry = entry.with_reliability(reliability, stored.last_heard)
         return entry, now + seconds
 
-    def _parse(self, key: bytes, stored: StoredPasstime, now: float) -> Passtime:
-        """Return a passtime of KV8 with its reliability."""
-        passtime = parse_passtime(key, stored.values, stored.code, stored.updated_by)
-        repetition = self.passtimes.repetitions.get(passtime.data_owner_code)
-        if repetition is None:
-            return passtime
-        reliability, _ = repetition.reliability(stored.last_heard, now, self._stale)
-        if reliability == "current":
-            return passtime
-        return structs.replace(passtime, reliability=reliability, last_heard=stored.last_heard)
-
     def cost(self, codes: Iterable[str], horizon: float) -> int:
         """Return the cost of boards for their client: one for every two hours, and for every 20 live passtimes."""
         least = max(ceil(horizon / COST_SECONDS), 1)
@@ -322,42 +310,3 @@ class StopDeparturesCache:
             rendering = version, structs.replace(departures, entries=(), messages=()), rendered
             self.documents.put((code, form), rendering, len(rendered) + RENDERING_BYTES)
         return departures, rendered
-
-    def journey(self, key: str) -> Generator[None, None, list[Passtime]]:
-        """Return the passtimes of a journey, GVB_20260421_7_7189_0, on the date nearest to now, in steps."""
-        prefix = _journey_prefix(key)
-        now = self._now()
-        live: dict[bytes, Passtime] = {}
-        for passtime_key, stored in list(self.passtimes.journeys.get(prefix[:-1], {}).items()):
-            live[passtime_key] = self._parse(passtime_key, stored, now)
-            yield
-        planned: dict[bytes, PlannedCall] = {}
-        for call in self.timetable.journey(prefix, now) if prefix else ():
-            planned[call.key] = call
-            yield
-        moments = [(abs(passtime.expected - now), passtime.operation_date) for passtime in live.values()]
-        moments.extend((abs(call.time - now), call.day) for call in planned.values() if call.key not in live)
-        nearest = min(moments, default=(0.0, None))[1]
-        passtimes = []
-        for passtime_key, call in planned.items():
-            if call.day == nearest:
-                kv8, kv7 = live.get(passtime_key), call.make()
-                passtimes.append(kv7 if kv8 is None else completed(kv8, kv7))
-                yield
-        passtimes.extend(
-            passtime for key, passtime in live.items() if passtime.operation_date == nearest and key not in planned
-        )
-        return passtimes
-
-    def journey_cost(self, key: str) -> int:
-        """Return the cost of a journey for its client: one for every 20 passtimes."""
-        prefix = _journey_prefix(key)
-        live = len(self.passtimes.journeys.get(prefix[:-1], ()))
-        return max(ceil((live + self.timetable.journey_size(prefix)) / COST_PASSTIMES), 1)
-
-
-def _journey_prefix(key: str) -> bytes:
-    """Return what the keys of a journey's passtimes begin with; empty if its key is invalid."""
-    parts = key.split("_")
-    # Only the number of a line may contain the separator.
-    return "|".join((*parts[:2], "_".join(parts[2:-2]), *parts[-2:], "")).encode() if len(parts) >= 5 else b""

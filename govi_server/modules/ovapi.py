@@ -75,7 +75,7 @@ class JourneyPaths(OvapiPaths):
 
     def cost(self, code: str) -> int:
         """Return the cost of a journey; see Responder."""
-        return self.feed.boards.journey_cost(code)
+        return self.feed.journeys.cost(code)
 
     def member(self, code: str, suffix: str) -> Generator[None, None, bytes | None]:
         """Return a journey with its stops, encoded, in steps."""

@@ -418,7 +418,7 @@ class JourneyTests(StopDeparturesTestCase):
     def journey(self, key: str = "LIN_77_L004_1_0") -> list[tuple[str, str, str]]:
         return sorted(
             (passtime.user_stop_order_number, passtime.timing_point_code, passtime.trip_stop_status)
-            for passtime in run_now(self.boards.journey(key))
+            for passtime in run_now(self.feed.journeys.passtimes(key))
         )
 
     def test_unknown_journey(self) -> None:
@@ -446,7 +446,7 @@ class JourneyTests(StopDeparturesTestCase):
         self.assertEqual(self.journey(), [("3", CODE, "PLANNED"), ("4", "30000002", "DRIVING")])
         live_passtime = next(
             passtime
-            for passtime in run_now(self.boards.journey("LIN_77_L004_1_0"))
+            for passtime in run_now(self.feed.journeys.passtimes("LIN_77_L004_1_0"))
             if passtime.trip_stop_status == "DRIVING"
         )
         self.assertEqual(live_passtime.product_formula_type, "18")
@@ -456,7 +456,7 @@ class JourneyTests(StopDeparturesTestCase):
         rows = [live("1", 30, OperationDate=day) for day in ("2026-01-01", "2026-01-02")]
         ingest(self.feed, kv.passtimes(*rows))
         self.assertEqual(
-            [passtime.operation_date for passtime in run_now(self.boards.journey("LIN_77_L004_1_0"))],
+            [passtime.operation_date for passtime in run_now(self.feed.journeys.passtimes("LIN_77_L004_1_0"))],
             [date(2026, 1, 1)],
         )
 
