@@ -17,7 +17,7 @@ from govi_server.documents import board as board_documents
 from govi_server.documents.ovapi import OvapiDocuments
 from govi_server.documents.siri import SiriDocuments
 from govi_server.http.client_limits import ClientLimits
-from govi_server.kv78turbo import display, stop_departures
+from govi_server.kv78turbo import display, joined_stop, journeys
 from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_columns import parse_passtime
 from govi_server.kv78turbo.stop_departures import COST_PASSTIMES
@@ -67,7 +67,8 @@ LIST_PATHS = ("/kv55/{}", "/tpc/{}", "/tpc/{}/departures", "/board/{}", "/events
 """Paths with a list of TimingPointCodes."""
 
 COUNTED: tuple[tuple[Any, str], ...] = (
-    (stop_departures, "parse_passtime"),
+    (joined_stop, "parse_passtime"),
+    (journeys, "parse_passtime"),
     (Timetable, "_passtime"),
     (OvapiDocuments, "passtime"),
     (SiriDocuments, "_visit"),
@@ -76,7 +77,7 @@ COUNTED: tuple[tuple[Any, str], ...] = (
     (board_page, "_row"),
     (board_documents, "_json"),
 )
-"""Functions that each handle one passtime; the first two parse one."""
+"""Functions that each handle one passtime; the first three parse one."""
 
 MAX_STEP = 4
 """Passtimes that a step may handle: about a tenth of a millisecond."""
@@ -130,7 +131,7 @@ class WorkTestCase(SynchronousTestCase):
         self.ingest(*messages())
         self.counts = {"all": 0, "live": 0, "parsed": 0, "in steps": 0, "largest step": 0}
         for i, (owner, name) in enumerate(COUNTED):
-            self.patch(owner, name, self.counted(getattr(owner, name), parses=i < 2))
+            self.patch(owner, name, self.counted(getattr(owner, name), parses=i < 3))
         self.patch(CooperativeRunner, "run", self.run_counted)
 
     def ingest(self, *messages: bytes) -> None:
