@@ -3,6 +3,7 @@
 from bisect import bisect_left, insort
 from collections.abc import Generator, Mapping, MutableMapping
 from operator import attrgetter
+from sys import intern
 
 from msgspec import Struct, structs
 
@@ -22,7 +23,7 @@ PAST_SECONDS = HOUR / 2
 AHEAD_SECONDS = HOUR / 2
 """How much farther ahead than necessary planned passtimes are looked up, so that they are looked up twice an hour."""
 
-PASSTIME_BYTES = 1400
+PASSTIME_BYTES = 900
 """Memory of a joined passtime besides its fragments, about."""
 
 STOP_BYTES = 500
@@ -234,7 +235,7 @@ def _joined(
         passtime.data_owner_code,
         passtime.is_departure,
         expected,
-        (expected, passtime.journey, key),
+        (expected, intern(passtime.journey), key),
         passtime.hidden_after,
         Fragments({}),
         stored,

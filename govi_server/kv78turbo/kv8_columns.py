@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from functools import lru_cache
 from operator import itemgetter
+from sys import intern
 from typing import Any, NamedTuple
 
 from govi_server.departures.display import HIDDEN_AFTER_SECONDS
@@ -296,6 +297,14 @@ def expires_at(key: bytes, values: bytes, updated_by: float = math.inf) -> float
     return 0.0 if latest is None else moment(day, latest, math.inf) + HIDDEN_AFTER_SECONDS
 
 
+def _interned(record: bytes) -> list[str | None]:
+    """Decode all fields of a record; equal texts are one object.
+
+    Parsed passtimes are remembered, and share nearly all texts with others: 90 instead of 680 bytes for each.
+    """
+    return [None if text is None else intern(text) for text in texts(record)]
+
+
 @lru_cache(maxsize=1 << 12)
 def _parse_common(values: bytes) -> dict[str, Any]:
     """Parse the last values of a stored passtime, which others share, into fields of Passtime.
@@ -305,7 +314,7 @@ def _parse_common(values: bytes) -> dict[str, Any]:
     """
     fields: dict[str, Any] = {}
     extra: list[tuple[str, str]] = []
-    columns = texts(values + NO_RARE_VALUES)
+    columns = _interned(values + NO_RARE_VALUES)
     for (name, field, parse, *_), column in zip(_VALUE_COLUMNS[_COMMON:], columns, strict=False):
         value = parse(column)
         if field:
@@ -320,7 +329,7 @@ def parse_passtime(key: bytes, values: bytes, code: str, updated_by: float = mat
     """Parse a stored passtime of a TimingPointCode. updated_by: its last update is not later (epoch seconds)."""
     *first, common = values.split(b"|", _COMMON)
     fields = _parse_common(common).copy()
-    for (field, parse), column in zip(_FIRST_PARSERS, texts(b"|".join((key, *first))), strict=True):
+    for (field, parse), column in zip(_FIRST_PARSERS, _interned(b"|".join((key, *first))), strict=True):
         fields[field] = parse(column)
     fields["user_stop_code"] = fields["user_stop_code"] or code
     if fields["last_update"] is not None:
@@ -334,6 +343,10 @@ def parse_passtime(key: bytes, values: bytes, code: str, updated_by: float = mat
     after = 0.0 if last_update is None else last_update - late
     target_arrival, expected_arrival = moments(day, times.target_arrival, times.expected_arrival, after)
     target_departure, expected_departure = moments(day, times.target_departure, times.expected_departure, after)
+    if expected_departure == expected_arrival:
+        expected_departure = expected_arrival  # one object
+    if target_departure == target_arrival:
+        target_departure = target_arrival
     if times is not literal:
         for field, time in zip(_RESOLVED_FIELDS, times, strict=True):
             fields[field] = None if time is None else _time(time)

@@ -2,6 +2,8 @@
 
 import gzip
 import os
+from collections.abc import Iterator
+from itertools import pairwise
 from tempfile import TemporaryDirectory
 from typing import cast
 
@@ -13,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.times import HOUR
 from govi_server.kv78turbo import ctx
+from govi_server.kv78turbo import feed as feed_module
 from govi_server.kv78turbo.feed import MAX_SUBSCRIPTIONS, REJECT_REASONS, SWEEP_INTERVAL, VALUE_KINDS
 from govi_server.kv78turbo.freshness import Freshness
 from govi_server.kv78turbo.subscriber import State, Subscriber
@@ -257,6 +260,23 @@ class SweepTests(FeedTestCase):
         self.assertEqual(self.feed.passtimes.n_passtimes, 0)
         self.successResultOf(cast(Deferred[None], self.feed.stopService()))
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_many_passtimes_are_swept_less_often(self) -> None:
+        """Sweeps of many passtimes use a small share of the time."""
+        self.patch(feed_module, "SWEPT_PASSTIMES", 2 / (5 * SWEEP_INTERVAL))
+        self.feed.startService()
+        self.clock.pump([0.01] * 3)
+        self.receive(kv.passtimes({}, {"JourneyNumber": "2", "TimingPointCode": "5"}))
+        swept: list[float] = []
+
+        def sweep() -> Iterator[None]:
+            swept.append(self.clock.seconds())
+            return iter(())
+
+        self.patch(self.feed.passtimes, "sweep", sweep)
+        self.clock.pump([SWEEP_INTERVAL, 0.0] * 26)
+        self.assertEqual([later - earlier for earlier, later in pairwise(swept)], [5 * SWEEP_INTERVAL] * 4)
+        self.feed.stopService()
 
 
 class TimetableDirectoryTests(SynchronousTestCase):
