@@ -1,4 +1,7 @@
-"""The GOVI gateway as a source of boards: POSTs and their callbacks (docs/protocols.md, section 1.1)."""
+"""The GOVI gateway as a source of boards: POSTs and their callbacks (docs/protocols.md, section 1.1).
+
+Longer than other modules: each of request, callback and deadline may end the others, so their rules are read together.
+"""
 
 from collections import deque
 from collections.abc import Callable

@@ -2,6 +2,8 @@
 
 A country has millions of passtimes, so each is stored as two byte strings, key and values, taken from its row.
 kv8_columns.parse_passtime() parses them when a stop is requested.
+
+Longer than other modules: restoring a snapshot follows the same rules as ingesting a row, and stands beside it.
 """
 
 from collections.abc import Callable, Generator, Iterator
