@@ -1,6 +1,6 @@
 """The GOVI gateway as a source of boards: POSTs and their callbacks (docs/protocols.md, section 1.1).
 
-Longer than other modules: each of request, callback and deadline may end the others, so their rules are read together.
+Longer than other modules: request, callback and deadline may end each other, so their rules stand together.
 """
 
 from collections import deque
