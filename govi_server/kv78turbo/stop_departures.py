@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Generator, Iterable, Sized
 from math import ceil, inf
 from typing import Any, NamedTuple, TypeVar
-from weakref import WeakValueDictionary
+from weakref import ReferenceType, WeakValueDictionary, ref
 
 from msgspec import Struct, structs
 
@@ -84,6 +84,18 @@ class _Operator(NamedTuple):
     repetition: Repetition | None
     limit: float
     """Seconds for which a passtime is reliable at least after it was heard."""
+
+
+class _Rendering(NamedTuple):
+    """A cached rendering."""
+
+    version: _Version
+    joined: "ReferenceType[JoinedStop]"
+    """The joined passtimes, without which passtimes that move to other stops do not invalidate it."""
+    made_at: float
+    """Epoch seconds; an earlier time is of a clock that was set back."""
+    departures: StopDepartures
+    body: Any
 
 
 class StopDeparturesCache:
@@ -279,10 +291,11 @@ class StopDeparturesCache:
 
     def is_cheap(self, code: str, horizon: float) -> bool:
         """Return whether a board costs a few hundred microseconds at most: few passtimes, most of them joined."""
-        joined = self.joined.get(code)
+        joined, stop = self.joined.get(code), self.passtimes.stops.get(code)
         return (
             joined is not None
             and len(joined.passtimes) <= MAX_CHEAP_PASSTIMES
+            and (stop is None or len(stop.passtimes) <= MAX_CHEAP_PASSTIMES)
             and horizon <= COST_SECONDS
             and joined.planning == self.timetable.version_of(code)
         )
@@ -292,16 +305,17 @@ class StopDeparturesCache:
 
         The departures lack passtimes and messages. form: see render().
         """
-        entry = self.documents.get((code, form))
-        # A longer validity dates from before the clock was set back.
+        rendering: _Rendering | None = self.documents.get((code, form))
         if (
-            entry is None
-            or entry[0] != self.version(code)
-            or not 0 < entry[1].valid_until - self._now() <= MAX_VALID_SECONDS
-            or any(map(self._is_reliable, entry[1].stale_operators))
+            rendering is None
+            or rendering.version != self.version(code)
+            or not rendering.made_at <= self._now() < rendering.departures.valid_until
+            or (joined := self.joined.get(code)) is None
+            or rendering.joined() is not joined
+            or any(map(self._is_reliable, rendering.departures.stale_operators))
         ):
             return None
-        return entry[1], entry[2]
+        return rendering.departures, rendering.body
 
     def render(
         self,
@@ -314,12 +328,14 @@ class StopDeparturesCache:
 
         form: the cache key, always rendered by the same function.
         """
-        version = self.version(code)
+        version, now = self.version(code), self._now()
         departures = yield from self.board_steps(code, horizon)
+        joined = self.joined.get(code)
         rendered = yield from render(departures)
-        if self.is_known_stop(code):
+        if joined is not None:
             # Its passtimes are several times as large, and not needed any more.
-            rendering = version, structs.replace(departures, entries=(), messages=()), rendered
+            without_passtimes = structs.replace(departures, entries=(), messages=())
+            rendering = _Rendering(version, ref(joined), now, without_passtimes, rendered)
             self.documents.put((code, form), rendering, len(rendered) + RENDERING_BYTES)
         return departures, rendered
 

@@ -9,7 +9,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.times import HOUR, MINUTE
 from govi_server.kv78turbo.joined_stop import PASSTIME_BYTES, STOP_BYTES
-from govi_server.kv78turbo.stop_departures import MAX_VALID_SECONDS, MEASURE_SECONDS, RENDERING_BYTES, StopDepartures
+from govi_server.kv78turbo.stop_departures import (
+    MAX_CHEAP_PASSTIMES,
+    MAX_VALID_SECONDS,
+    MEASURE_SECONDS,
+    RENDERING_BYTES,
+    StopDepartures,
+)
 from govi_server.runtime.cooperative import run_now
 from govi_server.settings import FeedLimitSettings
 from tests import feed as kv
@@ -398,6 +404,34 @@ class CacheTests(StopDeparturesTestCase):
         ingest(self.feed, kv.passtimes(live("99", 1), live("0", 55), published="2026-01-01T00:59:55+01:00"))
         self.assertNotEqual(self.board().passtimes, expected)
         self.assertEqual(run_now(steps).passtimes, expected)
+
+    def test_stop_that_grew_is_not_cheap(self) -> None:
+        """The board of a remembered stop with many passtimes is not cheap, whenever they were received."""
+        ingest(self.feed, kv.passtimes(*(live(str(n), 30) for n in range(20))))
+        self.board()
+        self.assertTrue(self.boards.is_cheap(CODE, HORIZON))
+        ingest(self.feed, kv.passtimes(*(live(str(n), 40) for n in range(20, MAX_CHEAP_PASSTIMES))))
+        self.assertTrue(self.boards.is_cheap(CODE, HORIZON))
+        ingest(self.feed, kv.passtimes(live("99", 40)))
+        self.assertFalse(self.boards.is_cheap(CODE, HORIZON))
+
+    def test_planned_passtime_that_moves_after_an_eviction(self) -> None:
+        """A planned passtime that KV8 has at another stop invalidates documents of an evicted stop as well."""
+        ingest(self.feed, kv.planning(planned("1", 30)), kv.calendar("2026-01-01"))
+        self.assertEqual(self.rendered(), b"1 passtimes")
+        self.clock.advance(MEASURE_SECONDS)
+        self.boards.joined.discard(CODE)
+        self.board(code="30000002")
+        ingest(self.feed, kv.passtimes(live("1", 30, TimingPointCode="30000002")))
+        self.assertEqual(self.rendered(), b"0 passtimes")
+
+    def test_clock_that_is_set_back_invalidates(self) -> None:
+        """An entry made before the clock was set back is invalid: hidden departures are displayed again."""
+        ingest(self.feed, kv.passtimes(live("1", 3), live("2", 6)))
+        self.clock.advance(4 * MINUTE)
+        self.assertEqual(self.rendered(), b"1 passtimes")
+        self.clock.rightNow -= MINUTE
+        self.assertEqual(self.rendered(), b"2 passtimes")
 
     def test_too_large_for_the_cache(self) -> None:
         """Documents larger than the cache are returned but not cached."""
