@@ -395,6 +395,15 @@ class CacheTests(StopDeparturesTestCase):
         self.assertGreater(self.boards.joined.bytes, 10 * (STOP_BYTES + PASSTIME_BYTES + 100))
         self.assertEqual(self.boards.joined.n_evicted, 10)
 
+    def test_past_planned_passtimes_are_forgotten(self) -> None:
+        """Nothing remains of planned passtimes that have passed, however long their stop is requested."""
+        rows = [planned(str(n), 10 * n) for n in range(60)]
+        ingest(self.feed, kv.planning(*rows), kv.calendar("2026-01-01"))
+        for _ in range(9):
+            self.board()
+            self.assertLess(len(self.boards._planned_at), 20)
+            self.clock.advance(HOUR)
+
     def test_change_between_two_steps(self) -> None:
         """Departures that are selected in steps do not change when another request joins a changed passtime."""
         ingest(self.feed, kv.passtimes(*(live(str(n), 1 + n / 2) for n in range(100))))
