@@ -41,8 +41,8 @@ RENDERING_BYTES = 2 << 10
 MEASURE_SECONDS = 1.0
 """How often the fragments of the stops that were used since are counted."""
 
-MAX_UNMEASURED = 256
-"""Stops after which they are counted earlier: ten megabytes."""
+MAX_UNMEASURED = 10_000
+"""Passtimes of these stops after which they are counted earlier: ten megabytes, and a millisecond of work."""
 
 STEP_PASSTIMES = 32
 """Passtimes that are examined in one step."""
@@ -124,6 +124,8 @@ class StopDeparturesCache:
         self.documents: BoundedMemory[Any] = BoundedMemory(round(size * DOCUMENTS_SHARE))
         """Renderings by TimingPointCode and form, and the responses of modules."""
         self._used: dict[str, JoinedStop] = {}
+        self._n_unmeasured = 0
+        """The passtimes of these."""
         self._measured_at = now()
         self._planned_at: WeakValueDictionary[bytes, JoinedStop] = WeakValueDictionary()
         """The stops that only KV7 has a passtime of, by its key."""
@@ -164,7 +166,7 @@ class StopDeparturesCache:
     def _joined_stop(self, code: str, horizon: float) -> Generator[None, None, JoinedStop]:
         """Return the joined passtimes of a stop, up to date, in steps."""
         now = self._now()
-        if not 0 <= now - self._measured_at < MEASURE_SECONDS or len(self._used) >= MAX_UNMEASURED:
+        if not 0 <= now - self._measured_at < MEASURE_SECONDS or self._n_unmeasured >= MAX_UNMEASURED:
             self._measure(now)
         planning = self.timetable.version_of(code)
         joined = self.joined.get(code)
@@ -179,7 +181,9 @@ class StopDeparturesCache:
         # Otherwise, requests for unknown codes would evict known stops.
         if is_new and self.is_known_stop(code):
             self.joined.put(code, joined, joined.size)
-        self._used[code] = joined
+        if self._used.get(code) is not joined:
+            self._used[code] = joined
+            self._n_unmeasured += len(joined.passtimes)
         return joined
 
     def _measure(self, now: float) -> None:
@@ -188,6 +192,7 @@ class StopDeparturesCache:
             if self.joined.get(code) is joined:
                 self.joined.put(code, joined, joined.size)
         self._used.clear()
+        self._n_unmeasured = 0
         self._measured_at = now
 
     def _select(self, joined: JoinedStop, horizon: float) -> Generator[None, None, StopDepartures]:

@@ -11,6 +11,7 @@ from govi_server.departures.times import HOUR, MINUTE
 from govi_server.kv78turbo.joined_stop import PASSTIME_BYTES, STOP_BYTES
 from govi_server.kv78turbo.stop_departures import (
     MAX_CHEAP_PASSTIMES,
+    MAX_UNMEASURED,
     MAX_VALID_SECONDS,
     MEASURE_SECONDS,
     RENDERING_BYTES,
@@ -394,6 +395,17 @@ class CacheTests(StopDeparturesTestCase):
         self.assertEqual([self.boards.joined.get(code) is None for code in codes], [True] * 10 + [False] * 10)
         self.assertGreater(self.boards.joined.bytes, 10 * (STOP_BYTES + PASSTIME_BYTES + 100))
         self.assertEqual(self.boards.joined.n_evicted, 10)
+
+    def test_few_passtimes_are_measured_at_once(self) -> None:
+        """However many passtimes stops have, the fragments of few are counted in one step."""
+        codes = [str(code) for code in range(30)]
+        for code in codes:
+            rows = (live(f"{code}{n:03}", 30, TimingPointCode=code) for n in range(500))
+            ingest(self.feed, kv.passtimes(*rows))
+        for code in codes * 2:
+            self.board(code=code)
+            used = self.boards._used.values()
+            self.assertLess(sum(len(joined.passtimes) for joined in used), MAX_UNMEASURED + 500)
 
     def test_past_planned_passtimes_are_forgotten(self) -> None:
         """Nothing remains of planned passtimes that have passed, however long their stop is requested."""
