@@ -8,10 +8,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.times import HOUR, MINUTE
+from govi_server.kv78turbo import stop_departures
 from govi_server.kv78turbo.joined_stop import PASSTIME_BYTES, STOP_BYTES
 from govi_server.kv78turbo.stop_departures import (
     MAX_CHEAP_PASSTIMES,
-    MAX_UNMEASURED,
     MAX_VALID_SECONDS,
     MEASURE_SECONDS,
     RENDERING_BYTES,
@@ -398,14 +398,14 @@ class CacheTests(StopDeparturesTestCase):
 
     def test_few_passtimes_are_measured_at_once(self) -> None:
         """However many passtimes stops have, the fragments of few are counted in one step."""
+        self.patch(stop_departures, "MAX_UNMEASURED", 100)
         codes = [str(code) for code in range(30)]
         for code in codes:
-            rows = (live(f"{code}{n:03}", 30, TimingPointCode=code) for n in range(500))
-            ingest(self.feed, kv.passtimes(*rows))
+            ingest(self.feed, kv.passtimes(*(live(f"{code}{n:02}", 30, TimingPointCode=code) for n in range(20))))
         for code in codes * 2:
             self.board(code=code)
             used = self.boards._used.values()
-            self.assertLess(sum(len(joined.passtimes) for joined in used), MAX_UNMEASURED + 500)
+            self.assertLessEqual(sum(len(joined.passtimes) for joined in used), 100)
 
     def test_past_planned_passtimes_are_forgotten(self) -> None:
         """Nothing remains of planned passtimes that have passed, however long their stop is requested."""
@@ -445,6 +445,28 @@ class CacheTests(StopDeparturesTestCase):
         self.board(code="30000002")
         ingest(self.feed, kv.passtimes(live("1", 30, TimingPointCode="30000002")))
         self.assertEqual(self.rendered(), b"0 passtimes")
+
+    def test_planned_passtime_that_moves_after_concurrent_requests(self) -> None:
+        """It invalidates documents also if another request joined the stop's passtimes at the same time."""
+        rows = [planned(str(n), 30 + n / 10) for n in range(200)]
+        ingest(self.feed, kv.planning(*rows), kv.calendar("2026-01-01"))
+        overtaken = self.boards.board_steps(CODE, HORIZON)
+        for _ in range(100):
+            next(overtaken)
+        other = self.boards.board_steps(CODE, HORIZON)
+        for _ in range(50):
+            next(other)
+        self.assertEqual(self.rendered(), b"200 passtimes")
+        run_now(overtaken)
+        other.close()
+        self.assertEqual(self.rendered(), b"200 passtimes")
+        del overtaken, other
+        self.clock.advance(2 * MEASURE_SECONDS)
+        self.board(code="30000002")
+        self.board(code="30000003")
+        for n in (0, 120, 180):
+            ingest(self.feed, kv.passtimes(live(str(n), 30, TimingPointCode="30000002")))
+            self.assertNotEqual(self.rendered(), b"200 passtimes")
 
     def test_clock_that_is_set_back_invalidates(self) -> None:
         """An entry made before the clock was set back is invalid: hidden departures are displayed again."""
