@@ -6,6 +6,7 @@ from typing import Any
 
 from zope.interface.verify import verifyObject
 
+from govi_server.departures.times import local_timestamp
 from govi_server.departures.timing_point import wgs84
 from govi_server.documents.ovapi import UNKNOWN_POSITION, OvapiDocuments, current_passtime
 from govi_server.modules.ovapi import PATHS, ovapi_modules
@@ -424,6 +425,29 @@ class StopAreaTests(OvapiTestCase):
         self.assertEqual(list(document["LdBrug"][OTHER]["Passes"]), [JOURNEY])
         self.assertEqual(list(self.json("/stopareacode/x")["x"]), ["5"])
         self.nothing("/stopareacode/y")
+
+    def test_stop_that_joins_an_area(self) -> None:
+        """A stop that joins an area of one stop is added to responses to repeated requests."""
+        for path in ("/stopareacode/x", "/stopareacode/x,z"):
+            self.setUp()
+            for _ in range(3):
+                self.assertEqual({*self.json(path)}, {"x"})
+            area = path[-1]
+            self.clock.advance(1)
+            published = local_timestamp(self.clock.seconds())
+            ingest(
+                self.feed,
+                kv.planning(points=[{"TimingPointCode": "7", "StopAreaCode": area}], published=published),
+            )
+            stops = [stop for stops in self.json(path).values() for stop in stops]
+            self.assertEqual(stops, ["5", "7"], path)
+
+    def test_area_with_the_code_of_its_stop(self) -> None:
+        """An area may have the code of its only stop, whose own document is another one."""
+        ingest(self.feed, kv.planning(points=[{"TimingPointCode": "8", "StopAreaCode": "8"}]))
+        for _ in range(2):
+            self.assertEqual(list(self.json("/tpc/8")["8"]), ["Stop", "Passes", "GeneralMessages"])
+            self.assertEqual(list(self.json("/stopareacode/8")["8"]), ["8"])
 
 
 class LineTests(OvapiTestCase):
