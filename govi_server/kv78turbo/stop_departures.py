@@ -232,6 +232,8 @@ class StopDeparturesCache:
             elif entry.expected > end or self.passtimes.has_passtime(entry.key):
                 continue  # it may be at another stop
             visible_operators.add(name)
+            if entry.passtime.last_update is None:
+                valid_until = now  # documents contain the time of its operator's latest data instead
             if hidden_after < valid_until:
                 valid_until = hidden_after
             entries.append(entry)

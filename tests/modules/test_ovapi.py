@@ -399,6 +399,18 @@ class FreshnessTests(OvapiTestCase):
             self.nothing(path, 404)
 
 
+class UnknownUpdateTests(OvapiTestCase):
+    """Passtimes without a LastUpdateTimeStamp."""
+
+    def test_time_of_latest_data(self) -> None:
+        """The time at which the operator's latest data arrived takes its place, also in repeated responses."""
+        for seconds in range(0, 90, 30):
+            ingest(self.feed, kv.passtimes({"LastUpdateTimeStamp": None}))
+            (document,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
+            self.assertEqual(document["LastUpdateTimeStamp"], f"2026-01-01T01:{seconds // 60:02}:{seconds % 60:02}+0100")
+            self.clock.advance(30)
+
+
 class StopAreaTests(OvapiTestCase):
     """/stopareacode/."""
 
