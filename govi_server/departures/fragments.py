@@ -23,8 +23,7 @@ class Fragments(Struct, gc=False, eq=False):
 
     Saves formatting what did not change: 10 to 40 us for each passtime. MAX_FORMS bounds it, and the memory of its
     stop's joined passtimes (kv78turbo/stop_departures). Nothing invalidates a part: a changed passtime has new
-    Fragments, and a form names everything else on which a part depends. Without gc: parts are texts, which refer to
-    nothing.
+    Fragments, and a form names everything else on which a part depends. Without gc: no part refers to Fragments.
     """
 
     parts: dict[str, Any]

@@ -10,7 +10,7 @@ from typing import cast
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from govi_server.departures.fragments import STEP_PARTS, make_part
+from govi_server.departures.fragments import STEP_PARTS, Fragments, make_part
 from govi_server.departures.query import Query
 from govi_server.departures.times import DAY, MINUTE, local_datetime, parse_resolved, read_timestamp, write_time
 from govi_server.departures.timing_point import TimingPoint
@@ -144,30 +144,24 @@ class OvapiDocuments:
         now: float = self._feed.clock.seconds()
         return self._feed.passtimes.last_heard.get(passtime.data_owner_code, now)
 
-    def passes_of(self, entries: Iterable[JoinedPasstime | None]) -> Generator[None, None, dict[str, PassDocument]]:
-        """Return the passes of a stop by journey; see passes()."""
-        passes: dict[str, PassDocument] = {}
-        for n, entry in enumerate(entries, 1):
-            was_stored = False
-            if entry is not None and entry.journey not in passes:
-                # Without a timestamp, it depends on the moment.
-                fragments = None if entry.passtime.last_update is None else entry.fragments
-                part, was_stored = make_part(fragments, "ovapi", partial(self._encoded, entry.passtime))
-                passes[entry.journey] = cast(PassDocument, Raw(part))
-            if not was_stored or n % STEP_PARTS == 0:
-                yield
-        return passes
+    def passes(
+        self, passtimes: Iterable[tuple[str, Passtime, Fragments | None] | None]
+    ) -> Generator[None, None, dict[str, PassDocument]]:
+        """Return the passes of a stop or line by journey, in order, in steps; if a journey calls twice, the first.
 
-    def passes(self, passtimes: Iterable[Passtime | None]) -> Generator[None, None, dict[str, PassDocument]]:
-        """Return the passes of a stop by journey, in order, in steps; if a journey calls twice, the earlier pass.
-
-        passtimes: may contain None for a step without one.
+        passtimes: each with its journey, and its fragments if they are stored; None for a step without one.
         """
         passes: dict[str, PassDocument] = {}
-        for passtime in passtimes:
-            if passtime is not None and passtime.journey not in passes:
-                passes[passtime.journey] = cast(PassDocument, Raw(self._encoded(passtime)))
-            yield
+        for n, item in enumerate(passtimes, 1):
+            was_stored = False
+            if item is not None and item[0] not in passes:
+                journey, passtime, fragments = item
+                # Without a timestamp, it depends on the moment.
+                fragments = None if passtime.last_update is None else fragments
+                part, was_stored = make_part(fragments, "ovapi", partial(self._encoded, passtime))
+                passes[journey] = cast(PassDocument, Raw(part))
+            if not was_stored or n % STEP_PARTS == 0:
+                yield
         return passes
 
     def _encoded(self, passtime: Passtime) -> bytes:
@@ -184,7 +178,10 @@ class OvapiDocuments:
     def board(self, board: StopDepartures, query: Query, departures: bool) -> Generator[None, None, bytes]:
         """Return a StopDocument with passes and messages, in steps. departures: omit passes that only arrive."""
         entries = (entry for entry in board.entries if entry.is_departure or not departures)
-        passes = yield from self.passes_of(query.select(entries, self._public_number))
+        selected = query.select(entries, self._public_number)
+        passes = yield from self.passes(
+            None if entry is None else (entry.journey, entry.passtime, entry.fragments) for entry in selected
+        )
         messages = yield from map_in_steps(lambda message: (message.key, self.message(message)), board.messages, 10)
         return _encode(StopDocument(self.stop(board.code), passes, dict(messages)))
 
@@ -254,7 +251,7 @@ class OvapiDocuments:
             if planned is not None and planned.journey not in journeys:
                 within.append(planned)
         within = yield from sort_in_steps(within, lambda passtime: passtime.expected)
-        return (yield from self.passes(within))
+        return (yield from self.passes((passtime.journey, passtime, None) for passtime in within))
 
     def line_cost(self, operator: str, number: str, direction: str) -> int:
         """Return the cost of a line: one for every live journey, and for every 20 planned passtimes."""

@@ -3,6 +3,8 @@
 from collections.abc import Generator, Iterable
 from functools import partial
 
+from msgspec import structs
+
 from govi_server.departures.colors import read_color
 from govi_server.departures.display import (
     DisplayRow,
@@ -40,11 +42,12 @@ def stop_display(
             yield
             continue
         reliable = reliability(entry.passtime, outdated)
-        row, was_stored = make_part(entry.fragments, f"row {reliable}", partial(_row, feed, entry, reliable))
+        row, was_stored = make_part(entry.fragments, f"row {reliable}", partial(_row, feed, entry.passtime, reliable))
         if not was_stored or n % STEP_PARTS == 0:
             yield
         if row:
-            rows.extend(row)
+            # A stored row does not refer to the fragments that contain it: such a cycle would never be freed.
+            rows.append(structs.replace(row[0], fragments=entry.fragments))
             if row[0].state != "planned":
                 live.append(entry.passtime)
     texts = (clean(dict(message.fields).get("MessageContent")) for message in departures.messages)
@@ -65,9 +68,8 @@ def stop_display(
     )
 
 
-def _row(feed: Feed, entry: JoinedPasstime, reliable: Reliability) -> tuple[DisplayRow, ...]:
+def _row(feed: Feed, passtime: Passtime, reliable: Reliability) -> tuple[DisplayRow, ...]:
     """Return the row of a passtime; none if it has departed, or only arrives."""
-    passtime = entry.passtime
     planned, reported = passtime.target_departure, passtime.expected_departure
     expected = reported if reported is not None else passtime.expected
     state = row_state(passtime.trip_stop_status, planned, reported, reliable)
@@ -85,6 +87,5 @@ def _row(feed: Feed, entry: JoinedPasstime, reliable: Reliability) -> tuple[Disp
         platform(passtime.side_code),
         *badge(read_color(color), read_color(text_color)),
         clean(dict(passtime.extra).get("MessageContent")),
-        entry.fragments,
     )
     return (row,)

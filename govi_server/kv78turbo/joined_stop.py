@@ -198,9 +198,13 @@ class JoinedStop:
                     entry = _planned_passtime(call)
                     yield
                 entries[call.key] = entry
-                self._planned_at[call.key] = self
         passtimes = yield from sort_in_steps(list(entries.values()), _order)
+        for key in self._entries.keys() - entries.keys():
+            if self._planned_at.get(key) is self:
+                del self._planned_at[key]
         self._entries, self.passtimes = entries, passtimes
+        # All at once, so that of several updates of a stop at the same time the last one has all of them.
+        self._planned_at.update(dict.fromkeys([e.key for e in passtimes if e.stored is None], self))
         self._planned_since, self._planned_until = since, until
 
 

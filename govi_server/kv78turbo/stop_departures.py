@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Generator, Iterable, Sized
 from math import ceil, inf
 from typing import Any, NamedTuple, TypeVar
-from weakref import WeakValueDictionary
+from weakref import ReferenceType, WeakValueDictionary, ref
 
 from msgspec import Struct, structs
 
@@ -40,8 +40,8 @@ RENDERING_BYTES = 2 << 10
 MEASURE_SECONDS = 1.0
 """How often the fragments of the stops that were used since are counted."""
 
-MAX_UNMEASURED = 256
-"""Stops after which they are counted earlier: ten megabytes."""
+MAX_UNMEASURED = 10_000
+"""Passtimes of these stops after which they are counted earlier: ten megabytes, and a millisecond of work."""
 
 STEP_PASSTIMES = 32
 """Passtimes that are examined in one step."""
@@ -85,6 +85,18 @@ class _Operator(NamedTuple):
     """Seconds for which a passtime is reliable at least after it was heard."""
 
 
+class _Rendering(NamedTuple):
+    """A cached rendering."""
+
+    version: _Version
+    joined: "ReferenceType[JoinedStop]"
+    """The joined passtimes, without which passtimes that move to other stops do not invalidate it."""
+    made_at: float
+    """Epoch seconds; an earlier time is of a clock that was set back."""
+    departures: StopDepartures
+    body: Any
+
+
 class StopDeparturesCache:
     """Joins KV7 and KV8, and caches the joined passtimes of stops and renderings of their departures.
 
@@ -111,6 +123,8 @@ class StopDeparturesCache:
         self.documents: BoundedMemory[Any] = BoundedMemory(round(size * DOCUMENTS_SHARE))
         """Renderings by TimingPointCode and form, and the responses of modules."""
         self._used: dict[str, JoinedStop] = {}
+        self._n_unmeasured = 0
+        """The passtimes of these."""
         self._measured_at = now()
         self._planned_at: WeakValueDictionary[bytes, JoinedStop] = WeakValueDictionary()
         """The stops that only KV7 has a passtime of, by its key."""
@@ -151,7 +165,7 @@ class StopDeparturesCache:
     def _joined_stop(self, code: str, horizon: float) -> Generator[None, None, JoinedStop]:
         """Return the joined passtimes of a stop, up to date, in steps."""
         now = self._now()
-        if not 0 <= now - self._measured_at < MEASURE_SECONDS or len(self._used) >= MAX_UNMEASURED:
+        if not 0 <= now - self._measured_at < MEASURE_SECONDS or self._n_unmeasured >= MAX_UNMEASURED:
             self._measure(now)
         planning = self.timetable.version_of(code)
         joined = self.joined.get(code)
@@ -166,7 +180,9 @@ class StopDeparturesCache:
         # Otherwise, requests for unknown codes would evict known stops.
         if is_new and self.is_known_stop(code):
             self.joined.put(code, joined, joined.size)
-        self._used[code] = joined
+        if self._used.get(code) is not joined:
+            self._used[code] = joined
+            self._n_unmeasured += len(joined.passtimes)
         return joined
 
     def _measure(self, now: float) -> None:
@@ -175,6 +191,7 @@ class StopDeparturesCache:
             if self.joined.get(code) is joined:
                 self.joined.put(code, joined, joined.size)
         self._used.clear()
+        self._n_unmeasured = 0
         self._measured_at = now
 
     def _select(self, joined: JoinedStop, horizon: float) -> Generator[None, None, StopDepartures]:
@@ -214,6 +231,8 @@ class StopDeparturesCache:
             elif entry.expected > end or self.passtimes.has_passtime(entry.key):
                 continue  # it may be at another stop
             visible_operators.add(name)
+            if entry.passtime.last_update is None:
+                valid_until = now  # documents contain the time of its operator's latest data instead
             if hidden_after < valid_until:
                 valid_until = hidden_after
             entries.append(entry)
@@ -267,10 +286,11 @@ class StopDeparturesCache:
 
     def is_cheap(self, code: str, horizon: float) -> bool:
         """Return whether a board costs a few hundred microseconds at most: few passtimes, most of them joined."""
-        joined = self.joined.get(code)
+        joined, stop = self.joined.get(code), self.passtimes.stops.get(code)
         return (
             joined is not None
             and len(joined.passtimes) <= MAX_CHEAP_PASSTIMES
+            and (stop is None or len(stop.passtimes) <= MAX_CHEAP_PASSTIMES)
             and horizon <= COST_SECONDS
             and joined.planning == self.timetable.version_of(code)
         )
@@ -280,16 +300,17 @@ class StopDeparturesCache:
 
         The departures lack passtimes and messages. form: see render().
         """
-        entry = self.documents.get((code, form))
-        # A longer validity dates from before the clock was set back.
+        rendering: _Rendering | None = self.documents.get((code, form))
         if (
-            entry is None
-            or entry[0] != self.version(code)
-            or not 0 < entry[1].valid_until - self._now() <= MAX_VALID_SECONDS
-            or any(map(self._is_reliable, entry[1].stale_operators))
+            rendering is None
+            or rendering.version != self.version(code)
+            or not rendering.made_at <= self._now() < rendering.departures.valid_until
+            or (joined := self.joined.get(code)) is None
+            or rendering.joined() is not joined
+            or any(map(self._is_reliable, rendering.departures.stale_operators))
         ):
             return None
-        return entry[1], entry[2]
+        return rendering.departures, rendering.body
 
     def render(
         self,
@@ -302,11 +323,13 @@ class StopDeparturesCache:
 
         form: the cache key, always rendered by the same function.
         """
-        version = self.version(code)
+        version, now = self.version(code), self._now()
         departures = yield from self.board_steps(code, horizon)
+        joined = self.joined.get(code)
         rendered = yield from render(departures)
-        if self.is_known_stop(code):
+        if joined is not None:
             # Its passtimes are several times as large, and not needed any more.
-            rendering = version, structs.replace(departures, entries=(), messages=()), rendered
+            without_passtimes = structs.replace(departures, entries=(), messages=())
+            rendering = _Rendering(version, ref(joined), now, without_passtimes, rendered)
             self.documents.put((code, form), rendering, len(rendered) + RENDERING_BYTES)
         return departures, rendered

@@ -172,13 +172,19 @@ class StopPaths(OvapiPaths):
         """Return the stop of a request, for its statistics."""
         return stop_of(request.codes) if are_timing_point_codes(request.codes) else ""
 
+    def area(self, member: str) -> str:
+        """Return the area that a member of the list names, "" for a stop."""
+        return ""
+
     def stops(self, member: str) -> Collection[str]:
         """Return the stops of a member of the list."""
         return (member,)
 
     def _respond(self, request: OvapiRequest, member: str, code: str) -> CachedResponse | ErrorResponse | Fetch:
         """Return the board of a list's only stop if it is cached, or else a function that fetches it."""
-        form = ("ovapi", request.suffix, request.compressed, "" if member == code else member)
+        if [stop for area in request.codes for stop in self.stops(area)] != [code]:
+            return partial(self.fetch, request)  # other stops have joined its area since
+        form = ("ovapi", request.suffix, request.compressed, self.area(member))
         cached = self.feed.boards.lookup(code, form)
         if cached is not None:
             return self._board_response(*cached)
@@ -244,6 +250,10 @@ class StopAreaPaths(StopPaths):
     def stop(self, request: OvapiRequest) -> str:
         """Return "": the request names areas."""
         return ""
+
+    def area(self, member: str) -> str:
+        """Return the area."""
+        return member
 
     def stops(self, member: str) -> Collection[str]:
         """Return the stops of an area."""

@@ -24,6 +24,9 @@ BUSY_PAUSE = 4 * SLICE_SECONDS
 """Time between two slices of long work while short work waits, so that it gets a fifth of the processor: loading a
 timetable must not use half of it at any load."""
 
+IMMEDIATE_SECONDS = 2 * SLICE_SECONDS
+"""Time in one turn of the reactor in which little work is done at once: many requests may arrive in it."""
+
 SHORT_STEPS = 300
 """Steps of short work: the board of a stop with a hundred passtimes, or some ten milliseconds."""
 
@@ -112,15 +115,18 @@ class CooperativeRunner:
         )
         self._waiting = 0
         """Short work that waits for its slices."""
-        self._is_immediate = False
+        self._is_over: Callable[[], bool] | None = None
+        """Returns whether work that is done at once has used its time; None without any."""
+        self._immediate_seconds = IMMEDIATE_SECONDS
+        """The time that is left for it in this turn."""
         self._credit = SLICE_SECONDS
         self._credited_at = clock.seconds()
         self._shared: dict[Hashable, _SharedWork] = {}
 
     async def run(self, steps: Generator[None, None, _T]) -> _T:
         """Run work; return its result."""
-        if self._is_immediate:
-            return run_now(steps)
+        if self._is_over is not None:
+            return _run_until(self._is_over, steps)
         results: list[_T] = []
         remaining = named(_collected(steps, results), current_work.get())
         try:
@@ -140,18 +146,34 @@ class CooperativeRunner:
     def result_now(self, coroutine: Coroutine[Any, Any, _T]) -> _T | None:
         """Run a coroutine whose work is little, all of it at once; return its result.
 
-        Return None, and close it, if it would have to wait for something else.
+        Return None, and close it, if it would have to wait, or if the work that is done so in one turn of the reactor
+        would take more than IMMEDIATE_SECONDS.
         """
-        self._is_immediate = True
+        began = self._clock.seconds()
         try:
-            coroutine.send(None)
+            if self._immediate_seconds > 0:
+                self._is_over = _begin_slice(self._clock, self._immediate_seconds)
+                coroutine.send(None)
         except StopIteration as end:
             result: _T = end.value
             return result
+        except _MustWait:
+            pass
         finally:
-            self._is_immediate = False
+            self._is_over = None
             coroutine.close()
+            self._use_turn(self._clock.seconds() - began)
         return None
+
+    def _use_turn(self, seconds: float) -> None:
+        """Subtract the time of work that was done at once from what is left in this turn."""
+        if seconds > 0:
+            if self._immediate_seconds == IMMEDIATE_SECONDS:
+                self._clock.callLater(0, self._begin_turn)
+            self._immediate_seconds -= seconds
+
+    def _begin_turn(self) -> None:
+        self._immediate_seconds = IMMEDIATE_SECONDS
 
     async def run_shared(self, key: Hashable, make_steps: Callable[[], Generator[None, None, _T]]) -> _T:
         """Run work once for all callers with the same key at the same time; return its result.
@@ -159,6 +181,8 @@ class CooperativeRunner:
         The work is cancelled when all callers are.
         """
         shared = self._shared.get(key)
+        if shared is not None and self._is_over is not None:
+            raise _MustWait
         if shared is None:
             work: Deferred[Any] = Deferred.fromCoroutine(self.run(make_steps()))
             if not work.called:
@@ -208,6 +232,23 @@ class CooperativeRunner:
         self._credited_at = self._clock.seconds()
         self._credit -= min(max(self._credited_at - began, 0.0), SLICE_SECONDS)  # the clock may be set
         return is_finished
+
+
+class _MustWait(Exception):
+    """Work cannot be done at once."""
+
+
+def _run_until(is_over: Callable[[], bool], steps: Generator[None, None, _T]) -> _T:
+    """Run work without a pause; return its result. Raises _MustWait, and closes it, when its time is over."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+        if is_over():
+            steps.close()
+            raise _MustWait
 
 
 class _SharedWork:

@@ -8,8 +8,15 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.times import HOUR, MINUTE
+from govi_server.kv78turbo import stop_departures
 from govi_server.kv78turbo.joined_stop import PASSTIME_BYTES, STOP_BYTES
-from govi_server.kv78turbo.stop_departures import MAX_VALID_SECONDS, MEASURE_SECONDS, RENDERING_BYTES, StopDepartures
+from govi_server.kv78turbo.stop_departures import (
+    MAX_CHEAP_PASSTIMES,
+    MAX_VALID_SECONDS,
+    MEASURE_SECONDS,
+    RENDERING_BYTES,
+    StopDepartures,
+)
 from govi_server.runtime.cooperative import run_now
 from govi_server.settings import FeedLimitSettings
 from tests import feed as kv
@@ -389,6 +396,26 @@ class CacheTests(StopDeparturesTestCase):
         self.assertGreater(self.boards.joined.bytes, 10 * (STOP_BYTES + PASSTIME_BYTES + 100))
         self.assertEqual(self.boards.joined.n_evicted, 10)
 
+    def test_few_passtimes_are_measured_at_once(self) -> None:
+        """However many passtimes stops have, the fragments of few are counted in one step."""
+        self.patch(stop_departures, "MAX_UNMEASURED", 100)
+        codes = [str(code) for code in range(30)]
+        for code in codes:
+            ingest(self.feed, kv.passtimes(*(live(f"{code}{n:02}", 30, TimingPointCode=code) for n in range(20))))
+        for code in codes * 2:
+            self.board(code=code)
+            used = self.boards._used.values()
+            self.assertLessEqual(sum(len(joined.passtimes) for joined in used), 100)
+
+    def test_past_planned_passtimes_are_forgotten(self) -> None:
+        """Nothing remains of planned passtimes that have passed, however long their stop is requested."""
+        rows = [planned(str(n), 10 * n) for n in range(60)]
+        ingest(self.feed, kv.planning(*rows), kv.calendar("2026-01-01"))
+        for _ in range(9):
+            self.board()
+            self.assertLess(len(self.boards._planned_at), 20)
+            self.clock.advance(HOUR)
+
     def test_change_between_two_steps(self) -> None:
         """Departures that are selected in steps do not change when another request joins a changed passtime."""
         ingest(self.feed, kv.passtimes(*(live(str(n), 1 + n / 2) for n in range(100))))
@@ -398,6 +425,56 @@ class CacheTests(StopDeparturesTestCase):
         ingest(self.feed, kv.passtimes(live("99", 1), live("0", 55), published="2026-01-01T00:59:55+01:00"))
         self.assertNotEqual(self.board().passtimes, expected)
         self.assertEqual(run_now(steps).passtimes, expected)
+
+    def test_stop_that_grew_is_not_cheap(self) -> None:
+        """The board of a remembered stop with many passtimes is not cheap, whenever they were received."""
+        ingest(self.feed, kv.passtimes(*(live(str(n), 30) for n in range(20))))
+        self.board()
+        self.assertTrue(self.boards.is_cheap(CODE, HORIZON))
+        ingest(self.feed, kv.passtimes(*(live(str(n), 40) for n in range(20, MAX_CHEAP_PASSTIMES))))
+        self.assertTrue(self.boards.is_cheap(CODE, HORIZON))
+        ingest(self.feed, kv.passtimes(live("99", 40)))
+        self.assertFalse(self.boards.is_cheap(CODE, HORIZON))
+
+    def test_planned_passtime_that_moves_after_an_eviction(self) -> None:
+        """A planned passtime that KV8 has at another stop invalidates documents of an evicted stop as well."""
+        ingest(self.feed, kv.planning(planned("1", 30)), kv.calendar("2026-01-01"))
+        self.assertEqual(self.rendered(), b"1 passtimes")
+        self.clock.advance(MEASURE_SECONDS)
+        self.boards.joined.discard(CODE)
+        self.board(code="30000002")
+        ingest(self.feed, kv.passtimes(live("1", 30, TimingPointCode="30000002")))
+        self.assertEqual(self.rendered(), b"0 passtimes")
+
+    def test_planned_passtime_that_moves_after_concurrent_requests(self) -> None:
+        """It invalidates documents also if another request joined the stop's passtimes at the same time."""
+        rows = [planned(str(n), 30 + n / 10) for n in range(200)]
+        ingest(self.feed, kv.planning(*rows), kv.calendar("2026-01-01"))
+        overtaken = self.boards.board_steps(CODE, HORIZON)
+        for _ in range(100):
+            next(overtaken)
+        other = self.boards.board_steps(CODE, HORIZON)
+        for _ in range(50):
+            next(other)
+        self.assertEqual(self.rendered(), b"200 passtimes")
+        run_now(overtaken)
+        other.close()
+        self.assertEqual(self.rendered(), b"200 passtimes")
+        del overtaken, other
+        self.clock.advance(2 * MEASURE_SECONDS)
+        self.board(code="30000002")
+        self.board(code="30000003")
+        for n in (0, 120, 180):
+            ingest(self.feed, kv.passtimes(live(str(n), 30, TimingPointCode="30000002")))
+            self.assertNotEqual(self.rendered(), b"200 passtimes")
+
+    def test_clock_that_is_set_back_invalidates(self) -> None:
+        """An entry made before the clock was set back is invalid: hidden departures are displayed again."""
+        ingest(self.feed, kv.passtimes(live("1", 3), live("2", 6)))
+        self.clock.advance(4 * MINUTE)
+        self.assertEqual(self.rendered(), b"1 passtimes")
+        self.clock.rightNow -= MINUTE
+        self.assertEqual(self.rendered(), b"2 passtimes")
 
     def test_too_large_for_the_cache(self) -> None:
         """Documents larger than the cache are returned but not cached."""

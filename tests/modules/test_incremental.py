@@ -5,6 +5,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
+from weakref import ref
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -188,6 +189,10 @@ ACTIONS: st.SearchStrategy[Action] = st.one_of(
 )
 
 
+class Observed:
+    """An object of which it is observed whether it is freed."""
+
+
 class IncrementalTests(LiveTestCase):
     """What is remembered of a stop, after any sequence of changes."""
 
@@ -247,6 +252,23 @@ class IncrementalTests(LiveTestCase):
         plain = {path: body for (path, _), (_, _, body) in expected.items()}
         for path, body in stored.items():
             self.assertEqual(_MOMENTS.sub(b"", body), _MOMENTS.sub(b"", plain[path]), path)
+
+    def test_memory_of_replaced_passtime_is_freed(self) -> None:
+        """What was made of a passtime that has changed is freed: the collector does not visit it."""
+        self.start()
+        send_passtimes([moments(arrives=10, departs=10, late=0)], 0.0)(self)
+        self.documents()
+        joined = self.feed.boards.joined.get(STOPS[0])
+        assert joined is not None
+        freed = Observed()
+        is_freed = ref(freed)
+        joined.passtimes[0].fragments.parts["observed"] = freed
+        del joined, freed
+        self.documents()
+        self.assertIsNotNone(is_freed())
+        send_passtimes([moments(arrives=10, departs=10, late=3)], 0.0)(self)
+        self.documents()
+        self.assertIsNone(is_freed())
 
     def stored_paths(self) -> list[str]:
         """Return the paths whose documents do not depend on the moment, besides that at which they were made."""

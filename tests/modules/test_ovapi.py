@@ -6,6 +6,7 @@ from typing import Any
 
 from zope.interface.verify import verifyObject
 
+from govi_server.departures.times import local_timestamp
 from govi_server.departures.timing_point import wgs84
 from govi_server.documents.ovapi import UNKNOWN_POSITION, OvapiDocuments, current_passtime
 from govi_server.modules.ovapi import PATHS, ovapi_modules
@@ -398,6 +399,18 @@ class FreshnessTests(OvapiTestCase):
             self.nothing(path, 404)
 
 
+class UnknownUpdateTests(OvapiTestCase):
+    """Passtimes without a LastUpdateTimeStamp."""
+
+    def test_time_of_latest_data(self) -> None:
+        """The time at which the operator's latest data arrived takes its place, also in repeated responses."""
+        for seconds in range(0, 90, 30):
+            ingest(self.feed, kv.passtimes({"LastUpdateTimeStamp": None}))
+            (document,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
+            self.assertEqual(document["LastUpdateTimeStamp"], f"2026-01-01T01:{seconds // 60:02}:{seconds % 60:02}+0100")
+            self.clock.advance(30)
+
+
 class StopAreaTests(OvapiTestCase):
     """/stopareacode/."""
 
@@ -424,6 +437,29 @@ class StopAreaTests(OvapiTestCase):
         self.assertEqual(list(document["LdBrug"][OTHER]["Passes"]), [JOURNEY])
         self.assertEqual(list(self.json("/stopareacode/x")["x"]), ["5"])
         self.nothing("/stopareacode/y")
+
+    def test_stop_that_joins_an_area(self) -> None:
+        """A stop that joins an area of one stop is added to responses to repeated requests."""
+        for path in ("/stopareacode/x", "/stopareacode/x,z"):
+            self.setUp()
+            for _ in range(3):
+                self.assertEqual({*self.json(path)}, {"x"})
+            area = path[-1]
+            self.clock.advance(1)
+            published = local_timestamp(self.clock.seconds())
+            ingest(
+                self.feed,
+                kv.planning(points=[{"TimingPointCode": "7", "StopAreaCode": area}], published=published),
+            )
+            stops = [stop for stops in self.json(path).values() for stop in stops]
+            self.assertEqual(stops, ["5", "7"], path)
+
+    def test_area_with_the_code_of_its_stop(self) -> None:
+        """An area may have the code of its only stop, whose own document is another one."""
+        ingest(self.feed, kv.planning(points=[{"TimingPointCode": "8", "StopAreaCode": "8"}]))
+        for _ in range(2):
+            self.assertEqual(list(self.json("/tpc/8")["8"]), ["Stop", "Passes", "GeneralMessages"])
+            self.assertEqual(list(self.json("/stopareacode/8")["8"]), ["8"])
 
 
 class LineTests(OvapiTestCase):

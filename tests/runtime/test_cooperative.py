@@ -7,6 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.runtime.cooperative import (
+    IMMEDIATE_SECONDS,
     SLICE_SECONDS,
     CooperativeRunner,
     is_background,
@@ -126,6 +127,41 @@ class CooperativeRunnerTests(SynchronousTestCase):
             self.assertEqual(self.done.count("short"), 100)
             self.assertAlmostEqual(self.done.count("long"), 25, delta=2)
             long.stop()
+
+    def test_little_work_is_done_at_once(self) -> None:
+        """Little work is done at once, and longer work is not: it is left to run()."""
+        self.assertEqual(self.runner.result_now(self.runner.run(self.work("a", 3, SLICE_SECONDS / 4))), "a")
+        self.done.clear()
+        self.assertIsNone(self.runner.result_now(self.runner.run(self.work("b", 1000, SLICE_SECONDS / 4))))
+        self.assertLessEqual(len(self.done) * SLICE_SECONDS / 4, IMMEDIATE_SECONDS)
+        self.clock.turn()
+        self.assertEqual(self.runner.result_now(self.runner.run(self.work("c", 3, SLICE_SECONDS / 4))), "c")
+
+    def test_work_done_at_once_in_one_turn_is_limited(self) -> None:
+        """Of many requests with little work in one turn, as many are worked on at once as fit into its limit."""
+
+        def results() -> list[str | None]:
+            steps = (self.work("a", 1, 0.3 * IMMEDIATE_SECONDS) for _ in range(20))
+            return [self.runner.result_now(self.runner.run(work)) for work in steps]
+
+        for _ in range(3):
+            self.assertEqual(results(), ["a"] * 3 + [None] * 17)
+            self.clock.turn()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_shared_work_is_not_awaited_by_work_done_at_once(self) -> None:
+        """Work that others wait for is cancelled with them, although its result was wanted at once meanwhile."""
+
+        async def shared() -> str:
+            return await self.runner.run_shared("key", lambda: self.work("a", 9))
+
+        waiting = Deferred.fromCoroutine(shared())
+        self.assertIsNone(self.runner.result_now(shared()))
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        done = len(self.done)
+        self.clock.turn(20)
+        self.assertEqual(len(self.done), done)
 
     def test_requests_do_not_wait_for_background_work(self) -> None:
         """However much background work there is, other work is done immediately."""
