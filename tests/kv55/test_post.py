@@ -15,6 +15,7 @@ from govi_server.kv55.gateway import IPoster
 from govi_server.kv55.post import IDLE_TIMEOUT, MAX_CLOSED_IN_TURN, MAX_CONNECTING, MAX_CONNECTIONS, Poster
 from govi_server.kv55.post_connection import (
     BODY_TIMEOUT,
+    CLOSE_TIMEOUT,
     MAX_HEAD_BYTES,
     MAX_RESPONSE_BYTES,
     PostConnection,
@@ -344,8 +345,17 @@ class PostConnectionTests(SynchronousTestCase):
             self.assertTrue(peer.is_aborted)
 
     def test_bytes_without_a_request(self) -> None:
-        """Bytes that nothing requested close the connection."""
+        """Bytes that nothing requested abort the connection: one that closes would accept the next POST."""
         _, peer = self.posted()
         peer.send(OK)
         peer.send(OK)
-        self.assertTrue(peer.is_closed)
+        self.assertTrue(peer.is_aborted)
+
+    def test_peer_does_not_close(self) -> None:
+        """A connection that closes is aborted after CLOSE_TIMEOUT: with TLS, it would wait for the peer."""
+        _, peer = self.posted()
+        peer.send(OK)
+        peer.connection.close()
+        self.assertFalse(peer.is_aborted)
+        self.clock.advance(CLOSE_TIMEOUT)
+        self.assertTrue(peer.is_aborted)
