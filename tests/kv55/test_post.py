@@ -208,6 +208,34 @@ class PosterTests(SynchronousTestCase):
         self.failureResultOf(results[1], PostError)
         self.assertTrue(self.endpoint.accept().requests().endswith(b"<%d/>" % (MAX_CONNECTIONS + 2)))
 
+    def test_connections_of_incomplete_responses_are_bounded(self) -> None:
+        """A connection counts until the body of its response has ended, or it is lost."""
+        posted = [self.posted() for _ in range(MAX_CONNECTIONS)]
+        for result, peer in posted:
+            peer.send(OK[:-1])
+            self.successResultOf(result)
+        for n in range(2):
+            self.poster.post(b"<%d/>" % n)
+        self.assertEqual(self.endpoint.pending, [])
+        posted[0][1].send(OK[-1:])
+        self.assertTrue(posted[0][1].requests().endswith(b"<0/>"))
+        posted[1][1].lose(ConnectionLost)
+        self.assertTrue(self.endpoint.accept().requests().endswith(b"<1/>"))
+
+    def test_clock_set_back(self) -> None:
+        """The connections that have been idle for too long are closed, also if others seem to be idle since later."""
+        lost, later, earlier = (self.posted()[1] for _ in range(3))
+        lost.send(OK)
+        lost.lose()
+        self.clock.advance(2)
+        later.send(OK)
+        self.clock.rightNow = NOW - 0.5
+        earlier.send(OK)
+        self.clock.advance(IDLE_TIMEOUT + 0.5)
+        self.assertEqual([later.is_closed, earlier.is_closed], [False, True])
+        self.clock.advance(2)
+        self.assertTrue(later.is_closed)
+
     def test_stale_connection(self) -> None:
         """A POST over a connection that the peer closes without a response is repeated once, over a new one."""
         _, peer = self.posted()
