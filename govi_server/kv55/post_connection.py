@@ -24,7 +24,7 @@ MAX_HEAD_BYTES = 8 << 10
 MAX_RESPONSE_BYTES = 1 << 20
 """Bytes of a response to read and discard for its connection to be reused; a longer one closes it."""
 
-_HEAD = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([^\r\n]*+))?\r?\n((?:[^\r\n]++\r?\n)*+)\r?\n")
+_HEAD = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([^\r\n]*+))?\r?\n((?>(?:[^\r\n]++\r?\n)*))\r?\n")
 _LENGTH = re.compile(rb"^Content-Length:[ \t]*([0-9]{1,18})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _CHUNKED = re.compile(rb"^Transfer-Encoding:.*\bchunked[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _CLOSE = re.compile(rb"^Connection:.*\bclose\b", re.IGNORECASE | re.MULTILINE)
