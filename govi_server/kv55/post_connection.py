@@ -21,10 +21,12 @@ CLOSE_TIMEOUT = 2.0
 MAX_HEAD_BYTES = 8 << 10
 """Bytes of a response's header section."""
 
-MAX_RESPONSE_BYTES = 1 << 20
-"""Bytes of a response to read and discard for its connection to be reused; a longer one closes it."""
+MAX_RESPONSE_BYTES = 16 << 10
+"""Bytes of a response to read and discard for its connection to be reused; a longer one closes it. An acknowledgement
+has some hundred bytes; 64 kB in chunks of one byte need 20 ms."""
 
 _HEAD = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([^\r\n]*+))?\r?\n((?>(?:[^\r\n]++\r?\n)*))\r?\n")
+_is_complete = re.compile(rb"\n\r?\n").search
 _LENGTH = re.compile(rb"^Content-Length:[ \t]*([0-9]{1,18})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _CHUNKED = re.compile(rb"^Transfer-Encoding:.*\bchunked[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _CLOSE = re.compile(rb"^Connection:.*\bclose\b", re.IGNORECASE | re.MULTILINE)
@@ -108,7 +110,8 @@ class PostConnection(Protocol):
                 status.callback((int(match[2]), (match[3] or b"").decode("latin-1")))
                 return
             self._buffer = rest  # an interim response, such as 100 Continue
-        if len(self._buffer) > MAX_HEAD_BYTES or not self._buffer.startswith(b"HTTP/1."[: len(self._buffer)]):
+        is_http = self._buffer.startswith(b"HTTP/1."[: len(self._buffer)])
+        if len(self._buffer) > MAX_HEAD_BYTES or not is_http or _is_complete(self._buffer):
             self._status = None
             self.abort()
             status.errback(PostError("response is not HTTP/1.1"))

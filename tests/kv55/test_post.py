@@ -366,11 +366,24 @@ class PostConnectionTests(SynchronousTestCase):
 
     def test_invalid_responses(self) -> None:
         """Whatever is not the header section of an HTTP/1.x response fails the POST and aborts the connection."""
-        for response in (b"HTTP/2", b"\0", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * (MAX_HEAD_BYTES // 6)):
+        for response in (
+            b"HTTP/2",
+            b"\0",
+            b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * (MAX_HEAD_BYTES // 6),
+            b"HTTP/1.1 999 X\r\n\r\n",
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\na: b\rc\r\n\r\n",
+        ):
             status, peer = self.posted()
             peer.send(response)
             self.failureResultOf(status, PostError)
             self.assertTrue(peer.is_aborted)
+
+    def test_chunks_are_bounded(self) -> None:
+        """A response in thousands of chunks, each of which needs two microseconds, is not read."""
+        status, peer = self.posted()
+        peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n")
+        self.assertEqual(self.successResultOf(status), (200, "OK"))
+        self.assertTrue(peer.is_aborted)
 
     def test_bytes_without_a_request(self) -> None:
         """Bytes that nothing requested abort the connection: one that closes would accept the next POST."""
