@@ -56,7 +56,8 @@ def read_plain_dris_55(data: bytes, now: float) -> Board | None:
     header = _read_header(text)
     if header is None:
         return None
-    position, trips = header.end(), []
+    position = header.end()
+    trips: list[Trip] = []
     has_references = "&" in text
     while len(trips) < MAX_PLAIN_TRIPS and (trip := _read_trip(text, position)):
         values: Iterable[str | None] = trip.groups()
