@@ -19,8 +19,10 @@ at most twice as long, is within the limits of all documents."""
 MAX_PLAIN_TRIPS = 200
 """Trips of a plain message."""
 
+# Groups are repeated in atomic groups, since (...)*+ and (...)?+ match wrongly before CPython 3.11.5 (gh-106052).
+
 # A text with no references but those of every document. A parser changes a CR, and rejects ]]>.
-_TEXT = "(?:[^&<>\r\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]++|&(?:amp|lt|gt|quot|apos);)*+"
+_TEXT = "(?>(?:[^&<>\r\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]++|&(?:amp|lt|gt|quot|apos);)*)"
 _SPACE = "[ \t\r\n]*+"
 _DECLARATION = (
     r"""<\?xml version=(?:'1\.0'|"1\.0")(?: encoding=(?:'(?i:utf-8)'|"(?i:utf-8)"))?"""
@@ -28,15 +30,15 @@ _DECLARATION = (
 )
 _HEADER = (
     f"(?:{_DECLARATION})?{_SPACE}<DRIS_55>{_SPACE}"
-    f"(?P<document>(?:<(?!Request>)(?P<a>[A-Za-z]++)>{_TEXT}</(?P=a)>{_SPACE})*+)"
+    f"(?P<document>(?>(?:<(?!Request>)(?P<a>[A-Za-z]++)>{_TEXT}</(?P=a)>{_SPACE})*))"
     f"<Request>{_SPACE}"
-    f"(?P<request>(?:<(?!Error>|TimingPoint>)(?P<b>[A-Za-z]++)>{_TEXT}</(?P=b)>{_SPACE})*+)"
+    f"(?P<request>(?>(?:<(?!Error>|TimingPoint>)(?P<b>[A-Za-z]++)>{_TEXT}</(?P=b)>{_SPACE})*))"
     f"<TimingPoint>{_SPACE}<TimingPointCode>(?P<code>{TIMING_POINT_CODE_PATTERN})</TimingPointCode>{_SPACE}"
 )
 _read_header = re.compile(_HEADER).match
 _find_elements = re.compile(f"<([A-Za-z]++)>({_TEXT})<").findall
 _read_trip = re.compile(
-    f"<Trip>{_SPACE}{''.join(f'(?:<{name}>({_TEXT})</{name}>{_SPACE})?+' for name in TRIP)}</Trip>{_SPACE}"
+    f"<Trip>{_SPACE}{''.join(f'(?>(?:<{name}>({_TEXT})</{name}>{_SPACE})?)' for name in TRIP)}</Trip>{_SPACE}"
 ).match
 _is_end = re.compile(f"</TimingPoint>{_SPACE}</Request>{_SPACE}</DRIS_55>{_SPACE}").fullmatch
 
@@ -54,15 +56,16 @@ def read_plain_dris_55(data: bytes, now: float) -> Board | None:
     header = _read_header(text)
     if header is None:
         return None
-    position, trips = header.end(), []
+    position = header.end()
+    trips: list[Trip] = []
     has_references = "&" in text
-    while trip := _read_trip(text, position):
+    while len(trips) < MAX_PLAIN_TRIPS and (trip := _read_trip(text, position)):
         values: Iterable[str | None] = trip.groups()
         if has_references:
             values = [value and unescape(value, _QUOTES) for value in values]
         trips.append(Trip(*values))  # type: ignore[arg-type]  # without extra
         position = trip.end()
-    if _is_end(text, position) is None or len(trips) > MAX_PLAIN_TRIPS:
+    if _is_end(text, position) is None:
         return None
     envelope = [*_texts(header["document"], DOCUMENT), *_texts(header["request"], REQUEST)]
     if has_references:

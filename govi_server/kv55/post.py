@@ -24,7 +24,7 @@ from govi_server.kv55.post_connection import PostConnection, PostError
 from govi_server.runtime.text import printable
 
 MAX_CONNECTIONS = 256
-"""Concurrent POSTs, each on its own connection; further ones wait."""
+"""Connections in use: of concurrent POSTs, and until the body of a response has ended; further POSTs wait."""
 
 MAX_CONNECTING = 32
 """Connections that are opened at a time: often all of them are established in the same turn of the reactor, each with
@@ -94,7 +94,6 @@ class Poster:
         self._reactor = reactor
         self._url = url
         self._address: _Address | None = None
-        self._active = 0
         self._connecting = 0
         self._waiting: deque[_Post] = deque()
         self._connections: set[PostConnection] = set()
@@ -128,20 +127,19 @@ class Poster:
         url = self._url()
         if self._address is None or self._address.url != url:
             self._address = _Address(self._reactor, url)
-            self._close_idle(len(self._idle))
+            self._close_idle(list(self._idle))
         return self._address
 
     # A POST.
 
     def _start_waiting(self) -> None:
         """Start the POSTs that wait, as far as the limits permit."""
-        while self._waiting and self._active < MAX_CONNECTIONS:
+        while self._waiting and len(self._connections) - len(self._idle) + self._connecting < MAX_CONNECTIONS:
             if not self._idle and self._connecting >= MAX_CONNECTING:
                 return
             post = self._waiting.popleft()
             if post.is_cancelled:
                 continue
-            self._active += 1
             if self._idle:
                 connection, _ = self._idle.popitem()
                 self._send(connection, post)
@@ -183,7 +181,6 @@ class Poster:
             self._finish(post, PostError(_reason(failure.value)))
 
     def _finish(self, post: _Post, error: PostError | None) -> None:
-        self._active -= 1
         self._start_waiting()
         post.attempt = None
         if post.is_cancelled:
@@ -199,21 +196,21 @@ class Poster:
         self._idle[connection] = self._reactor.seconds()
         if self._idle_check is None:
             self._idle_check = self._reactor.callLater(IDLE_TIMEOUT, self._check_idle)
+        self._start_waiting()
 
     def _check_idle(self) -> None:
         """Close the connections that have been idle for too long; also if the clock was set back."""
         self._idle_check = None
         now = self._reactor.seconds()
-        expired = sum(not 0 <= now - since < IDLE_TIMEOUT for since in self._idle.values())
-        self._close_idle(min(expired, MAX_CLOSED_IN_TURN))
+        expired = [connection for connection, since in self._idle.items() if not 0 <= now - since < IDLE_TIMEOUT]
+        self._close_idle(expired[:MAX_CLOSED_IN_TURN])
         if self._idle:
-            remaining = next(iter(self._idle.values())) + IDLE_TIMEOUT - now
-            delay = 0 if expired > MAX_CLOSED_IN_TURN else remaining
+            remaining = min(self._idle.values()) + IDLE_TIMEOUT - now
+            delay = 0 if len(expired) > MAX_CLOSED_IN_TURN else remaining
             self._idle_check = self._reactor.callLater(delay, self._check_idle)
 
-    def _close_idle(self, n: int) -> None:
-        """Close the n connections that have been idle longest."""
-        for connection in list(self._idle)[:n]:
+    def _close_idle(self, connections: list[PostConnection]) -> None:
+        for connection in connections:
             del self._idle[connection]
             connection.close()
 
@@ -227,6 +224,7 @@ class Poster:
             if self._closed is not None:
                 closed, self._closed = self._closed, None
                 closed.callback(None)
+        self._start_waiting()
 
 
 def _reason(error: BaseException | None) -> str:

@@ -15,13 +15,18 @@ from govi_server.sockets.transport import IClientTransport, write_now
 BODY_TIMEOUT = 5.0
 """Seconds to read a response's body before the connection is closed."""
 
+CLOSE_TIMEOUT = 2.0
+"""Seconds until a connection that closes is aborted: TLS waits until the peer has closed it as well."""
+
 MAX_HEAD_BYTES = 8 << 10
 """Bytes of a response's header section."""
 
-MAX_RESPONSE_BYTES = 1 << 20
-"""Bytes of a response to read and discard for its connection to be reused; a longer one closes it."""
+MAX_RESPONSE_BYTES = 16 << 10
+"""Bytes of a response to read and discard for its connection to be reused; a longer one closes it. An acknowledgement
+has some hundred bytes; 64 kB in chunks of one byte need 20 ms."""
 
-_HEAD = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([^\r\n]*+))?\r?\n((?:[^\r\n]++\r?\n)*+)\r?\n")
+_HEAD = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([^\r\n]*+))?\r?\n((?>(?:[^\r\n]++\r?\n)*))\r?\n")
+_is_complete = re.compile(rb"\n\r?\n").search
 _LENGTH = re.compile(rb"^Content-Length:[ \t]*([0-9]{1,18})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _CHUNKED = re.compile(rb"^Transfer-Encoding:.*\bchunked[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _CLOSE = re.compile(rb"^Connection:.*\bclose\b", re.IGNORECASE | re.MULTILINE)
@@ -51,7 +56,7 @@ class PostConnection(Protocol):
         self._buffer = b""
         self._body: _ChunkedTransferDecoder | _IdentityTransferDecoder | None = None
         self._body_size = 0
-        self._body_deadline: IDelayedCall | None = None
+        self._deadline: IDelayedCall | None = None
         self._persists = False
         self.is_reused = False
         """Whether the current POST is not the first one: the server may close the connection before it arrives."""
@@ -80,6 +85,7 @@ class PostConnection(Protocol):
     def close(self) -> None:
         """Close the connection between two POSTs."""
         self._sock.loseConnection()
+        self._deadline = self._clock.callLater(CLOSE_TIMEOUT, self.abort)
 
     def abort(self) -> None:
         """Close the connection without waiting for anything."""
@@ -90,7 +96,7 @@ class PostConnection(Protocol):
         if self._body is not None:
             self._receive_body(data)
         elif self._status is None:
-            self.close()  # nothing was requested
+            self.abort()  # nothing was requested, and a POST must not wait for the end of a connection that closes
         else:
             self._buffer += data
             self._receive_head(self._status)
@@ -104,7 +110,8 @@ class PostConnection(Protocol):
                 status.callback((int(match[2]), (match[3] or b"").decode("latin-1")))
                 return
             self._buffer = rest  # an interim response, such as 100 Continue
-        if len(self._buffer) > MAX_HEAD_BYTES or not self._buffer.startswith(b"HTTP/1."[: len(self._buffer)]):
+        is_http = self._buffer.startswith(b"HTTP/1."[: len(self._buffer)])
+        if len(self._buffer) > MAX_HEAD_BYTES or not is_http or _is_complete(self._buffer):
             self._status = None
             self.abort()
             status.errback(PostError("response is not HTTP/1.1"))
@@ -125,7 +132,7 @@ class PostConnection(Protocol):
             self._body = _IdentityTransferDecoder(None, _discard, self._body_ended)  # ends with the connection
         self._receive_body(data)
         if self._body is not None:
-            self._body_deadline = self._clock.callLater(BODY_TIMEOUT, self.abort)
+            self._deadline = self._clock.callLater(BODY_TIMEOUT, self.abort)
 
     def _receive_body(self, data: bytes) -> None:
         assert self._body is not None
@@ -148,9 +155,9 @@ class PostConnection(Protocol):
             self.close()
 
     def _stop_deadline(self) -> None:
-        if self._body_deadline is not None and self._body_deadline.active():
-            self._body_deadline.cancel()
-        self._body_deadline = None
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail the current POST, if its status was not received."""

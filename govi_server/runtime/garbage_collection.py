@@ -2,8 +2,8 @@
 
 A full collection visits all objects that may be part of a cycle, 0.4 us each, and all clients wait. Almost everything
 that the program stores for long, and all that a connection leaves (tests/http/test_release.py), is freed without the
-collector. So what survives a full collection is frozen, which exempts it from later ones: each visits only what was
-made since the last. Frozen cycles that are not used any more are freed once a day, when the fewest clients wait.
+collector. So what survives a full collection is frozen, if it is much, which exempts it from later ones: each visits
+only what was made since. Frozen cycles that are not used any more are freed once a day, when the fewest clients wait.
 """
 
 import gc
@@ -18,8 +18,13 @@ COLLECTION_HOUR = 4
 """The hour of the day, in local time, at which all objects are collected."""
 
 
+MIN_SURVIVORS = 20_000
+"""Objects that survive a full collection from which they are frozen; visiting them takes 8 ms. Freezing fewer would
+also freeze the cycles in use at each of many collections: 90 bytes for each connection to a gateway, until 04:00."""
+
+
 class GarbageCollection(Service):
-    """Freezes what survives a full collection, and collects all objects once a day."""
+    """Freezes what survives a full collection, if it is much, and collects all objects once a day."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -41,7 +46,7 @@ class GarbageCollection(Service):
             self._call = None
 
     def _on_collection(self, phase: str, info: dict[str, int]) -> None:
-        if phase == "stop" and info["generation"] == 2:
+        if phase == "stop" and info["generation"] == 2 and len(gc.get_objects(2)) >= MIN_SURVIVORS:
             gc.freeze()
 
     def _schedule(self) -> None:

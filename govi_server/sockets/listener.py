@@ -13,7 +13,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IProtocolFactory
+from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import log as legacy_log
@@ -29,6 +29,9 @@ from govi_server.sockets.tls import TLSTransport
 BACKLOG = 4096
 """Connections that may wait to be accepted, if the kernel permits (net.core.somaxconn); clients of further ones retry
 after a second. Twisted's default is 50."""
+
+MAX_ACCEPT_DELAY = 0.02
+"""Seconds that new connections wait while open ones are ready: under a sustained load, some always are."""
 
 READ_BYTES = 12 << 10
 """Bytes that are read from a connection at once. Twisted's 64 kB, in chunks of one byte each, need 40 ms to parse."""
@@ -170,10 +173,13 @@ def _prepare(port: tcp.Port, reactor: object, accepting: AcceptThrottle) -> None
 
 
 def _poll_connections(port: tcp.Port, reactor: object, accept: Callable[[], None]) -> Callable[[], None]:
-    """Let a poller serve the connections of a port; return a function that accepts them unless the poller is behind.
+    """Let a poller serve the connections of a port; return a function that accepts them.
 
-    Otherwise thousands of new requests at once would delay those of connections that are open.
+    It accepts few while the poller is behind, or thousands of new requests at once would delay those of connections
+    that are open.
     """
+    clock = cast(IReactorTime, reactor)
+    accepted_at = clock.seconds()
     transport: Any = port.transport
     connections = poller.Poller(reactor)
 
@@ -185,11 +191,14 @@ def _poll_connections(port: tcp.Port, reactor: object, accept: Callable[[], None
     # Declared as a class, but only called, with the reactor as its last argument.
     port.transport = cast(type[tcp.Server], accepted)
 
-    def accept_unless_behind() -> None:
-        if not connections.is_behind:
+    def accept_in_time() -> None:
+        nonlocal accepted_at
+        now = clock.seconds()
+        if not connections.is_behind or not 0 <= now - accepted_at < MAX_ACCEPT_DELAY:
+            accepted_at = now
             accept()
 
-    return accept_unless_behind
+    return accept_in_time
 
 
 def _format_address(address: IAddress) -> str:

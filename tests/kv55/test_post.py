@@ -15,6 +15,7 @@ from govi_server.kv55.gateway import IPoster
 from govi_server.kv55.post import IDLE_TIMEOUT, MAX_CLOSED_IN_TURN, MAX_CONNECTING, MAX_CONNECTIONS, Poster
 from govi_server.kv55.post_connection import (
     BODY_TIMEOUT,
+    CLOSE_TIMEOUT,
     MAX_HEAD_BYTES,
     MAX_RESPONSE_BYTES,
     PostConnection,
@@ -207,6 +208,34 @@ class PosterTests(SynchronousTestCase):
         self.failureResultOf(results[1], PostError)
         self.assertTrue(self.endpoint.accept().requests().endswith(b"<%d/>" % (MAX_CONNECTIONS + 2)))
 
+    def test_connections_of_incomplete_responses_are_bounded(self) -> None:
+        """A connection counts until the body of its response has ended, or it is lost."""
+        posted = [self.posted() for _ in range(MAX_CONNECTIONS)]
+        for result, peer in posted:
+            peer.send(OK[:-1])
+            self.successResultOf(result)
+        for n in range(2):
+            self.poster.post(b"<%d/>" % n)
+        self.assertEqual(self.endpoint.pending, [])
+        posted[0][1].send(OK[-1:])
+        self.assertTrue(posted[0][1].requests().endswith(b"<0/>"))
+        posted[1][1].lose(ConnectionLost)
+        self.assertTrue(self.endpoint.accept().requests().endswith(b"<1/>"))
+
+    def test_clock_set_back(self) -> None:
+        """The connections that have been idle for too long are closed, also if others seem to be idle since later."""
+        lost, later, earlier = (self.posted()[1] for _ in range(3))
+        lost.send(OK)
+        lost.lose()
+        self.clock.advance(2)
+        later.send(OK)
+        self.clock.rightNow = NOW - 0.5
+        earlier.send(OK)
+        self.clock.advance(IDLE_TIMEOUT + 0.5)
+        self.assertEqual([later.is_closed, earlier.is_closed], [False, True])
+        self.clock.advance(2)
+        self.assertTrue(later.is_closed)
+
     def test_stale_connection(self) -> None:
         """A POST over a connection that the peer closes without a response is repeated once, over a new one."""
         _, peer = self.posted()
@@ -337,15 +366,37 @@ class PostConnectionTests(SynchronousTestCase):
 
     def test_invalid_responses(self) -> None:
         """Whatever is not the header section of an HTTP/1.x response fails the POST and aborts the connection."""
-        for response in (b"HTTP/2", b"\0", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * (MAX_HEAD_BYTES // 6)):
+        for response in (
+            b"HTTP/2",
+            b"\0",
+            b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * (MAX_HEAD_BYTES // 6),
+            b"HTTP/1.1 999 X\r\n\r\n",
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\na: b\rc\r\n\r\n",
+        ):
             status, peer = self.posted()
             peer.send(response)
             self.failureResultOf(status, PostError)
             self.assertTrue(peer.is_aborted)
 
+    def test_chunks_are_bounded(self) -> None:
+        """A response in thousands of chunks, each of which needs two microseconds, is not read."""
+        status, peer = self.posted()
+        peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n")
+        self.assertEqual(self.successResultOf(status), (200, "OK"))
+        self.assertTrue(peer.is_aborted)
+
     def test_bytes_without_a_request(self) -> None:
-        """Bytes that nothing requested close the connection."""
+        """Bytes that nothing requested abort the connection: one that closes would accept the next POST."""
         _, peer = self.posted()
         peer.send(OK)
         peer.send(OK)
-        self.assertTrue(peer.is_closed)
+        self.assertTrue(peer.is_aborted)
+
+    def test_peer_does_not_close(self) -> None:
+        """A connection that closes is aborted after CLOSE_TIMEOUT: with TLS, it would wait for the peer."""
+        _, peer = self.posted()
+        peer.send(OK)
+        peer.connection.close()
+        self.assertFalse(peer.is_aborted)
+        self.clock.advance(CLOSE_TIMEOUT)
+        self.assertTrue(peer.is_aborted)

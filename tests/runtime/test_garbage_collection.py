@@ -6,7 +6,8 @@ import weakref
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.runtime.garbage_collection import GarbageCollection
+from govi_server.runtime import garbage_collection
+from govi_server.runtime.garbage_collection import MIN_SURVIVORS, GarbageCollection
 from tests.client import NOW
 
 
@@ -23,6 +24,7 @@ class GarbageCollectionTests(SynchronousTestCase):
         gc.collect()
         self.clock = Clock()
         self.clock.advance(NOW)
+        self.patch(garbage_collection, "MIN_SURVIVORS", 1)
         self.service = GarbageCollection(self.clock)
         self.service.startService()
         self.addCleanup(self.stop)
@@ -41,6 +43,17 @@ class GarbageCollectionTests(SynchronousTestCase):
         self.assertTrue(self.is_visited(thing))
         gc.collect()
         self.assertFalse(self.is_visited(thing))
+
+    def test_few_survivors_are_not_frozen(self) -> None:
+        """What survives a full collection is frozen only if it is much: cycles that are used then are freed later."""
+        gc.collect()
+        self.patch(garbage_collection, "MIN_SURVIVORS", MIN_SURVIVORS)
+        thing = Thing()
+        gc.collect()
+        self.assertTrue(self.is_visited(thing))
+        things = [Thing() for _ in range(MIN_SURVIVORS)]
+        gc.collect()
+        self.assertFalse(self.is_visited(things[0]))
 
     def test_unused_cycles_are_freed(self) -> None:
         """A cycle is freed by the next collection, or at 04:00 if it was frozen when it was used, every day."""

@@ -2,16 +2,17 @@
 
 from errno import EADDRINUSE
 from socket import socket, socketpair
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.internet.task import Clock
 from twisted.internet.tcp import Port
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, formatEvent
 
 from govi_server.errors import StartupError
-from govi_server.sockets.listener import READ_BYTES, Listener, server_service
+from govi_server.sockets.listener import MAX_ACCEPT_DELAY, READ_BYTES, Listener, server_service
 from govi_server.sockets.poller import Poller
 from tests.client import WireTestCase
 
@@ -85,16 +86,20 @@ class ListenerTests(WireTestCase):
         return port
 
     def test_connections_wait_for_those_that_are_ready(self) -> None:
-        """Nothing is accepted while open connections are ready that were not served in the last turn."""
+        """While open connections are ready that were not served in the last turn, new ones wait MAX_ACCEPT_DELAY."""
         accepted: list[object] = []
         self.patch(self.server.accepting, "accept", lambda port, accept: accepted.append(port))
         port = self.prepared_port()
         self.patch(Poller, "is_behind", True)
         port.doRead()
         self.assertEqual(accepted, [])
+        cast(Clock, port.reactor).advance(MAX_ACCEPT_DELAY)
+        for _ in range(2):
+            port.doRead()
+            self.assertEqual(accepted, [port])
         self.patch(Poller, "is_behind", False)
         port.doRead()
-        self.assertEqual(accepted, [port])
+        self.assertEqual(accepted, [port, port])
 
     def test_little_is_read_at_once(self) -> None:
         """A connection reads few bytes at once: a body in chunks of a byte each is slow to parse."""
