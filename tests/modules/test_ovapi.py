@@ -407,7 +407,9 @@ class UnknownUpdateTests(OvapiTestCase):
         for seconds in range(0, 90, 30):
             ingest(self.feed, kv.passtimes({"LastUpdateTimeStamp": None}))
             (document,) = self.json(f"/tpc/{CODE}")[CODE]["Passes"].values()
-            self.assertEqual(document["LastUpdateTimeStamp"], f"2026-01-01T01:{seconds // 60:02}:{seconds % 60:02}+0100")
+            self.assertEqual(
+                document["LastUpdateTimeStamp"], f"2026-01-01T01:{seconds // 60:02}:{seconds % 60:02}+0100"
+            )
             self.clock.advance(30)
 
 
