@@ -169,6 +169,11 @@ def evict(test: "IncrementalTests") -> None:
     test.forget(test.feed.boards.joined, test.feed.boards.documents)
 
 
+def evict_joined(test: "IncrementalTests") -> None:
+    """Evict the joined passtimes, but not the documents."""
+    test.forget(test.feed.boards.joined)
+
+
 def check(test: "IncrementalTests") -> None:
     """Compare all documents."""
     test.check()
@@ -184,6 +189,7 @@ ACTIONS: st.SearchStrategy[Action] = st.one_of(
     st.builds(delete, st.sampled_from(STOPS)),
     st.just(sweep),
     st.just(evict),
+    st.just(evict_joined),
     st.just(check),
     st.just(check),
 )
