@@ -276,8 +276,8 @@ class Passtimes:
         """Return when the feed last sent a stored message (epoch seconds)."""
         return self._messages.last_heard(key)
 
-    def watch_keys(self, key_changed: Callable[[bytes], object]) -> None:
-        """Call a function with the key of each passtime that is added or removed."""
+    def watch_keys(self, key_changed: Callable[[bytes, str], object]) -> None:
+        """Call a function with the key and the TimingPointCode of each passtime that is added or removed."""
         self._index.key_changed = key_changed
 
     def has_passtime(self, key: bytes) -> bool:

@@ -131,8 +131,8 @@ class PasstimeIndex:
             limits.stops, RETENTION_SECONDS, remove=self._remove_stop
         )
         """By TimingPointCode. At night they have no passtimes."""
-        self.key_changed: Callable[[bytes], object] = lambda key: None
-        """Called with the key of a passtime that is added or removed."""
+        self.key_changed: Callable[[bytes, str], object] = lambda key, code: None
+        """Called with the key of a passtime that is added or removed, and its TimingPointCode."""
         self.journeys: dict[bytes, dict[bytes, StoredPasstime]] = {}
         """The passtimes of each journey by their keys; the journeys by journey_of() these."""
         self.lines: dict[LineKey, dict[bytes, None]] = {}
@@ -209,7 +209,7 @@ class PasstimeIndex:
         passtime.code = stop.code  # one object for all
         stop.passtimes[key] = passtime
         self.changed(stop)
-        self.key_changed(key)
+        self.key_changed(key, stop.code)
 
     def update(self, key: bytes, passtime: StoredPasstime, latest: StoredPasstime) -> None:
         """Set a stored passtime to its latest version, whose stop is in the index and may be another one."""
@@ -238,7 +238,7 @@ class PasstimeIndex:
         stop = self.stops[passtime.code]
         del stop.passtimes[key]
         self.changed(stop)
-        self.key_changed(key)
+        self.key_changed(key, stop.code)
         self.n_passtimes -= 1
         self.n_removed += 1
         size = self._size(passtime)

@@ -145,10 +145,10 @@ class StopDeparturesCache:
         versions = [0 if stop is None else stop.version for stop in map(self.passtimes.stops.get, codes)]
         return self.passtimes.reliability_version, *self.timetable.versions_of(codes), *versions
 
-    def _key_changed(self, key: bytes) -> None:
-        """Invalidate the stop that has a passtime from KV7, because KV8 has it now, perhaps at another stop."""
+    def _key_changed(self, key: bytes, code: str) -> None:
+        """Invalidate the stop that has a passtime from KV7, if KV8 has it now, or had it, at another stop."""
         joined = self._planned_at.get(key)
-        if joined is not None:
+        if joined is not None and joined.code != code:
             self.timetable.invalidate_stop(joined.code)
 
     def board(self, code: str, horizon: float) -> StopDepartures:
