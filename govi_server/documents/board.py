@@ -25,7 +25,7 @@ class _Member(NamedTuple):
     text: _Value | None = None
     """For times: the text in a line, aligned right and never shortened. Other members are as in the JSON."""
     counts_down: bool = False
-    """Whether the value depends on the current time."""
+    """Whether the value depends on the remaining minutes."""
 
 
 def _time(stop: StopDisplay, row: DisplayRow, now: float, lang: str) -> str:
@@ -102,11 +102,11 @@ class Board(Struct):
 def document(display: DepartureDisplay, lang: str, now: float, fields: Sequence[str] = FIELDS) -> Iterator[str]:
     """Write a board as JSON, in pieces. fields: the members of each departure."""
     members = [(name, _MEMBERS[name].value) for name in fields]
-    counting_down = [value for name, value in members if _MEMBERS[name].counts_down]
+    counts_down = any(_MEMBERS[name].counts_down for name in fields)
     form = f"json {lang} {','.join(fields)}"
 
     def departure(stop: StopDisplay, row: DisplayRow, follows: bool) -> tuple[str, bool]:
-        state = row.state, *[value(stop, row, now, lang) for value in counting_down]
+        state = row.state, stop.minutes(row, now) if counts_down else None
         part, was_stored = make_part(
             row.fragments,
             form,
