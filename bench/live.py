@@ -131,11 +131,13 @@ def random_stops(report: Report, folder: Path, options: Options) -> None:
             for form in options.forms:
                 loads = options.requests(form, stops), options.requests(form, 1)
                 results[form] = random, _ = Rounds(), Rounds()
+                request_each(options.port, loads[0])  # what has changed while other forms were loaded
                 for load in loads:
                     load.wrk(fed.server, 1)  # warm up
                 for _ in range(options.rounds):
                     for rounds, load in zip(results[form], loads, strict=True):
                         rounds.loads.append(load.wrk(fed.server, options.seconds))
+                request_each(options.port, loads[0])  # its header section is not that of wrk
                 latencies = open_loop(options.port, loads[0], random.rate / 2, options.seconds * options.rounds)
                 latency_rows.append((form, *latency_columns(random.rate / 2, latencies)))
                 print(form, *(f"{rounds.columns()[0]} us" for rounds in results[form]), flush=True)
