@@ -199,6 +199,7 @@ def peers(report: Report, folder: Path, options: Options) -> None:
                         rounds.loads.append(load.wrk(server, options.seconds, working=working))
             rows = []
             for (server, _), (random, hit) in zip(servers, results, strict=True):
+                request_each(server.port, loads[0])
                 latencies = open_loop(server.port, loads[0], random.rate / 2, options.seconds * options.rounds)
                 row = (server.name, *random.columns(), random.ratio(results[0][0]), *hit.columns())
                 rows.append((*row, *latency_columns(random.rate / 2, latencies)))
