@@ -15,13 +15,13 @@ OBJECT_BYTES = 200
 """Memory of what is stored besides texts, such as the row of a display, about."""
 
 STEP_PARTS = 32
-"""Stored parts that are joined in one step: some ten microseconds of work."""
+"""Stored parts that are joined in one step."""
 
 
 class Fragments(Struct, gc=False, eq=False):
     """The parts of documents that were made of one passtime, by form.
 
-    Saves formatting what did not change: 10 to 40 us for each passtime. MAX_FORMS bounds it, and the memory of its
+    Saves formatting what did not change. MAX_FORMS bounds it, and the memory of its
     stop's joined passtimes (kv78turbo/stop_departures). Nothing invalidates a part: a changed passtime has new
     Fragments, and a form names everything else on which a part depends. Without gc: no part refers to Fragments.
     """

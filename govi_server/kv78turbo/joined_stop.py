@@ -41,7 +41,7 @@ _Order = tuple[float, str, bytes]
 class JoinedPasstime(Struct, gc=False, eq=False):
     """A passtime of a stop, with the parts of documents that were made of it.
 
-    Without gc: it is in no cycle. What every board reads is stored, because a property takes a microsecond.
+    Without gc: it is in no cycle. What every board reads is stored: properties are slower.
     """
 
     key: bytes

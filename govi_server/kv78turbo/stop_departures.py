@@ -100,9 +100,9 @@ class _Rendering(NamedTuple):
 class StopDeparturesCache:
     """Joins KV7 and KV8, and caches the joined passtimes of stops and renderings of their departures.
 
-    A cached rendering costs 1.1 us. Without it, but with the joined passtimes and their fragments, a board of 20
-    passtimes costs 20 us, and 25 us for each passtime that has changed; without both, 1.3 ms.
-    Both are bounded in bytes, and the least recently used is evicted first. Joined passtimes are updated when the
+    Looking up a cached rendering takes 1.1 us; a request for a stop of which one of 20 passtimes has changed takes
+    about a fifth of the time without joined passtimes and fragments (docs/performance.md). Both are bounded in bytes,
+    and the least recently used is evicted first. Joined passtimes are updated when the
     version of their stop changes, and made anew when its planning or names have changed. A rendering is invalidated
     by data about its stop, by new planning or names, and when the first of its departures is hidden, enters the
     horizon or becomes too old.
@@ -174,7 +174,6 @@ class StopDeparturesCache:
             joined = JoinedStop(code, planning, self._planned_at)
         stop = self.passtimes.stops.get(code)
         live, version = ({}, 0) if stop is None else (stop.passtimes, stop.version)
-        now = self._now()
         until = now + horizon + MAX_VALID_SECONDS
         yield from joined.update(live, version, self.timetable, now - PAST_SECONDS, until)
         # Otherwise, requests for unknown codes would evict known stops.

@@ -216,8 +216,7 @@ class CooperativeRunner:
     def _has_credit(self) -> bool:
         """Return whether immediate work may use more time: several requests may arrive in one turn.
 
-        It may use a slice at once, and half of the time in the long run. Waiting for the next turn costs as much as
-        the work on a small board.
+        It may use a slice at once, and half of the time in the long run.
         """
         now = self._clock.seconds()
         idle, self._credited_at = now - self._credited_at, now
