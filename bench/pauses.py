@@ -144,7 +144,7 @@ class Client:
         self.transport = StringTransport(lenient=True)
         self.size = 0
         self._received = received
-        self.transport.write = self._write  # type: ignore[method-assign]
+        self.transport.write = self._write  # type: ignore[method-assign]  # counts instead of storing
         self.handler = server.buildProtocol(self.transport.getPeer())
         self.handler.makeConnection(self.transport)
 

@@ -1,5 +1,7 @@
 """Half-closed connections, and clients that do not read their responses."""
 
+from abc import abstractmethod
+
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from zope.interface import implementer
@@ -23,9 +25,9 @@ class FlowControl(Sender):
         self._processing: Deferred[None] | None = None
         """Fires when the module has finished; None between requests."""
 
+    @abstractmethod
     def finish_request(self) -> None:
         """End the current request, whose response was written."""
-        raise NotImplementedError
 
     @property
     def paused(self) -> bool:

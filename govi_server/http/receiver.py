@@ -1,6 +1,7 @@
 """The receiving half of a connection: from bytes to requests."""
 
 import re
+from abc import ABC, abstractmethod
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
@@ -26,7 +27,7 @@ MAX_DISCARDED_BODY_BYTES = 256 << 10
 """A longer body that no module reads closes the connection instead of being discarded; as in Go's net/http."""
 
 
-class RequestReceiver(Protocol):
+class RequestReceiver(Protocol, ABC):
     """Buffers bytes up to the end of the header section; then receives the body if a module reads it.
 
     A subclass sets ``limits`` before the first bytes arrive, and implements the methods at the end of this class.
@@ -267,33 +268,33 @@ class RequestReceiver(Protocol):
     # Implemented by the subclass.
 
     @property
+    @abstractmethod
     def paused(self) -> bool:
         """Whether received bytes are buffered."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mark(self, phase: Phase) -> None:
         """Record the end of a phase of the request."""
-        raise NotImplementedError
 
+    @abstractmethod
     def request_begins(self) -> None:
         """Begin a request unless it has begun; called for each of its parts."""
-        raise NotImplementedError
 
+    @abstractmethod
     def request_received(self, env: Environ) -> None:
         """Process a request whose header section was received."""
-        raise NotImplementedError
 
+    @abstractmethod
     def body_received(self) -> None:
         """Continue with a request whose body was received; it is env.body."""
-        raise NotImplementedError
 
+    @abstractmethod
     def body_discarded(self) -> None:
         """Begin the next request, after the body of the last one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def protocol_error(self, error: RequestError) -> None:
         """Reject a malformed or oversized request, after which the start of the next one is unknown."""
-        raise NotImplementedError
 
 
 def _not_http() -> RequestError:
