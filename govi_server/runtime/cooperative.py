@@ -47,14 +47,21 @@ _T = TypeVar("_T")
 _U = TypeVar("_U")
 
 
-def run_now(steps: Generator[None, None, _T]) -> _T:
-    """Run work without a pause; return its result."""
+def run_now(steps: Generator[None, None, _T], is_over: Callable[[], bool] = lambda: False) -> _T:
+    """Run work without a pause; return its result. Raises MustWait, and closes it, when its time is over."""
     while True:
         try:
             next(steps)
         except StopIteration as end:
             result: _T = end.value
             return result
+        if is_over():
+            steps.close()
+            raise MustWait
+
+
+class MustWait(Exception):
+    """Work cannot be done at once."""
 
 
 def named(steps: Iterator[None], name: str) -> Generator[None, None, None]:
@@ -126,7 +133,7 @@ class CooperativeRunner:
     async def run(self, steps: Generator[None, None, _T]) -> _T:
         """Run work; return its result."""
         if self._is_over is not None:
-            return _run_until(self._is_over, steps)
+            return run_now(steps, self._is_over)
         results: list[_T] = []
         remaining = named(_collected(steps, results), current_work.get())
         try:
@@ -157,7 +164,7 @@ class CooperativeRunner:
         except StopIteration as end:
             result: _T = end.value
             return result
-        except _MustWait:
+        except MustWait:
             pass
         finally:
             self._is_over = None
@@ -182,7 +189,7 @@ class CooperativeRunner:
         """
         shared = self._shared.get(key)
         if shared is not None and self._is_over is not None:
-            raise _MustWait
+            raise MustWait
         if shared is None:
             work: Deferred[Any] = Deferred.fromCoroutine(self.run(make_steps()))
             if not work.called:
@@ -231,23 +238,6 @@ class CooperativeRunner:
         self._credited_at = self._clock.seconds()
         self._credit -= min(max(self._credited_at - began, 0.0), SLICE_SECONDS)  # the clock may be set
         return is_finished
-
-
-class _MustWait(Exception):
-    """Work cannot be done at once."""
-
-
-def _run_until(is_over: Callable[[], bool], steps: Generator[None, None, _T]) -> _T:
-    """Run work without a pause; return its result. Raises _MustWait, and closes it, when its time is over."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: _T = end.value
-            return result
-        if is_over():
-            steps.close()
-            raise _MustWait
 
 
 class _SharedWork:
