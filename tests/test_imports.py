@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "modules": {"documents", "pages", "openapi", "kv55", "kv78turbo", "web_handler"} | _SERVER | _DOMAIN,
     "operations": {"server", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
     "simulator": {"request_handler", "server", "web_handler", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
+    "workers": {"request_handler", "server", "web_handler"} | _SERVER,
     "command": {"statistics", "kv78turbo"} | _DOMAIN,
     "application": {
         "settings_loader", "request_handler", "server", "web_handler", "openapi", "documents", "pages", "modules",

@@ -1,0 +1,153 @@
+"""What a worker does with a request: respond from memory, or with the main process's response."""
+
+from collections.abc import Collection
+from functools import partial
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from zope.interface import implementer
+
+from govi_server.http.caching.cached_response import CachedResponse
+from govi_server.http.negotiation import prefers_gzip
+from govi_server.http.request import Environ
+from govi_server.http.response import NO_STORE, RETRY_AFTER
+from govi_server.runtime.bounded_memory import BoundedMemory
+from govi_server.web_handler import IWebModule, Responder, ResponseSender, WebHandler
+from govi_server.workers.collapsing import CollapsedRequests
+from govi_server.workers.fields import CHARGED
+from govi_server.workers.response import Response
+from govi_server.workers.upstream import Upstream
+from govi_server.workers.upstream_connection import Message, UpstreamError
+
+MAX_BYTES = 16 << 20
+"""Bytes of responses in memory."""
+
+ENTRY_BYTES = 2 << 10
+"""The memory of a response besides its body and target, about; it bounds the number of responses as well."""
+
+SELECTING_FIELDS = ("accept", "accept-encoding", "accept-language")
+"""The request fields that select a response. Others are not sent to the main process: preconditions are evaluated
+here, and no module reads more."""
+
+
+class Request(NamedTuple):
+    """The part of a client's request on which the response depends."""
+
+    target: str
+    values: tuple[str | None, ...]
+    """Of SELECTING_FIELDS; None for those that are missing."""
+
+    def variant(self, vary: Collection[str]) -> tuple[str | None, ...]:
+        """Return the values of the selecting fields in Vary."""
+        return tuple(value for name, value in zip(SELECTING_FIELDS, self.values, strict=True) if name in vary)
+
+    def encode(self, is_charged: bool) -> bytes:
+        """Return the request to the main process. is_charged: whether its client was charged for the work."""
+        fields = (f"{name}: {value}\r\n" for name, value in zip(SELECTING_FIELDS, self.values, strict=True) if value)
+        charged = f"{CHARGED}: yes\r\n" if is_charged else ""
+        text = f"GET {self.target} HTTP/1.1\r\nHost: govi-cache\r\n{''.join(fields)}{charged}\r\n"
+        return text.encode("latin-1")
+
+
+def make_request(env: Environ) -> Request:
+    """Return the request of a client. A HEAD is sent as GET: both have the same response."""
+    accept, language = (",".join(env.get_all(name, [])) or None for name in ("accept", "accept-language"))
+    return Request(env.target, (accept, "gzip" if prefers_gzip(env) else None, language))
+
+
+@implementer(IWebModule)
+class Proxy:
+    """Serves the modules of the main process. endpoint: the main process's socket. modules: their names."""
+
+    def __init__(self, clock: IReactorTime, endpoint: IStreamClientEndpoint, modules: Collection[str]) -> None:
+        self.clock = clock
+        self._modules = frozenset(modules)
+        self._upstream = Upstream(endpoint)
+        self._requests = CollapsedRequests(clock, self._send)
+        self._memory: BoundedMemory[Any] = BoundedMemory(MAX_BYTES)
+
+    def find_module(self, segment: str) -> "Proxy":
+        """Return the module of a path's first segment. Raises KeyError if the main process has none."""
+        if segment not in self._modules:
+            raise KeyError(segment)
+        return self
+
+    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "ProxyHandler":
+        """Return the handler of one request."""
+        return ProxyHandler(self, request_handler, env)
+
+    def cached(self, request: Request) -> tuple[CachedResponse, str] | None:
+        """Return the cached response to a request, and its stop; None if there is no fresh one."""
+        vary: tuple[str, ...] | None = self._memory.get(request.target)
+        if vary is None:
+            return None
+        response: Response | None = self._memory.get((request.target, request.variant(vary)))
+        cached = None if response is None else response.again(self.clock.seconds())
+        return None if cached is None or response is None else (cached, response.stop)
+
+    def fetch(self, request: Request, is_charged: bool) -> tuple[Deferred[Response], bool]:
+        """Return a Deferred of the response, and whether another client requested it before.
+
+        is_charged: whether the client was charged for the work.
+        """
+        return self._requests.join((request, is_charged))
+
+    async def _send(self, key: tuple[Request, bool]) -> Response:
+        request, is_charged = key
+        try:
+            message, _ = await self._upstream.send(request.encode(is_charged))
+        except UpstreamError as error:
+            message = Message(error.status, (RETRY_AFTER, NO_STORE), f"{error}\n".encode())
+        response = Response(message, self.clock.seconds())
+        if response.is_cacheable:
+            self._store(request, response)
+        return response
+
+    def _store(self, request: Request, response: Response) -> None:
+        target, size = request.target, ENTRY_BYTES + len(request.target)
+        self._memory.put(target, response.vary, size)
+        self._memory.put((target, request.variant(response.vary)), response, size + len(response))
+
+
+class ProxyHandler(WebHandler):
+    """Responds to one request."""
+
+    def __init__(self, proxy: Proxy, request_handler: ResponseSender, env: Environ) -> None:
+        super().__init__(request_handler, env)
+        self._proxy = proxy
+
+    async def get(self) -> None:
+        """Send the cached response, or fetch it."""
+        request = make_request(self.env)
+        cached = self._proxy.cached(request)
+        if cached is not None:
+            response, stop = cached
+            self.request_handler.set_stop(stop)
+            self.request_handler.store_in_memo(Responder(partial(self._respond_again, self._proxy, request), stop))
+            self.mark("lookup", response.cache)
+            self.send_representation(response)
+            return
+        await self._fetch(request)
+
+    @staticmethod
+    def _respond_again(proxy: Proxy, request: Request) -> Any:
+        cached = proxy.cached(request)
+        return cached and cached[0]
+
+    async def _fetch(self, request: Request) -> None:
+        self.mark("lookup")
+        waiting, is_joined = self._proxy.fetch(request, False)
+        fetched = await waiting
+        if fetched.cost is not None:
+            self.request_handler.charge(fetched.cost)
+            waiting, is_joined = self._proxy.fetch(request, True)
+            fetched = await waiting
+        self.request_handler.set_stop(fetched.stop)
+        response = fetched.first(is_joined)
+        self.mark("wait", response.cache)
+        if isinstance(response, CachedResponse):
+            self.send_representation(response)
+        else:
+            self.mark("render", response.cache)
+            self.send_response(response.body, response.status, response.headers)
