@@ -16,9 +16,9 @@ from twisted.application.service import MultiService
 from twisted.internet.testing import MemoryReactorClock
 
 from govi_server import application
+from govi_server.http import event_listeners
 from govi_server.http.cors import public_headers
 from govi_server.kv78turbo.subscriber import State, Subscriber
-from govi_server.modules.events import Events
 from govi_server.openapi.description import Example, IDocumented, Operation
 from govi_server.operations.components import Components
 from govi_server.request_handler import RequestHandler
@@ -108,7 +108,7 @@ class Program:
 
 def examples() -> Iterator[tuple[Example, Response]]:
     """Yield every documented example with its response; the demo and the feed together have all paths."""
-    with mock.patch.object(Events, "retry", "retry: 4000\n"):
+    with mock.patch.object(event_listeners, "RETRY_RANGE", (4000, 4000)):
         for source in ("demo", "feed"):
             program = Program(source)
             for operation in program.operations:
