@@ -3,6 +3,7 @@
 Longer than other modules: the fast path of cached responses stands beside the slow one, to which it must be equal.
 """
 
+from collections.abc import Callable
 from math import ceil
 from typing import cast
 
@@ -34,7 +35,6 @@ from govi_server.web_handler import (
     CacheableHandler,
     ICacheableModule,
     IWebModule,
-    Responder,
     TooManyRequests,
     WebHandler,
 )
@@ -201,7 +201,7 @@ class RequestHandler(FlowControl):
             connection.enter(_IDLE)
         return True
 
-    def store_in_memo(self, responder: Responder) -> None:
+    def store_in_memo(self, respond: Callable[[], object], stop: str) -> None:
         """Store the request in the memo, if its response depends only on the header section."""
         env, header_section = self._env, self._header_section
         if env is None or header_section is None:
@@ -211,10 +211,7 @@ class RequestHandler(FlowControl):
             return
         method, path, keep_alive = env["request_method"], env["path_info"][:MAX_PATH], env.keeps_alive()
         connection = connection_field(env, keep_alive)
-        module, stop = _segment(env), responder.stop
-        entry = MemoEntry(
-            method, path, responder.respond, conditions(env), not keep_alive, connection, module, stop,
-        )  # fmt: skip
+        entry = MemoEntry(method, path, respond, conditions(env), not keep_alive, connection, _segment(env), stop)
         self.server.request_memo.store(header_section, entry)
 
     def request_received(self, env: Environ) -> None:

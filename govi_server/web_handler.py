@@ -55,8 +55,8 @@ class ResponseSender(Protocol):
     def set_stop(self, stop: str) -> None:
         """Set the stop of the current request for its statistics; "several" for more than one."""
 
-    def store_in_memo(self, responder: "Responder") -> None:
-        """Let the fast path answer later requests with the same header section, with a Responder."""
+    def store_in_memo(self, respond: Callable[[], object], stop: str) -> None:
+        """Let the fast path respond to later requests with the same header section. respond, stop: see Responder."""
 
 
 class Mark(Protocol):
@@ -199,7 +199,7 @@ class CacheableHandler(WebHandler):
         self.request_handler.set_stop(responder.stop)
         response = responder.respond()
         if isinstance(response, CachedResponse):
-            self.request_handler.store_in_memo(responder)
+            self.request_handler.store_in_memo(responder.respond, responder.stop)
             self.mark("lookup", response.cache)
         elif isinstance(response, ErrorResponse):
             self.mark("lookup", response.cache)

@@ -97,7 +97,7 @@ class Program:
         client = Client(self.server)
         fields = f"Accept: {accept}\r\n{more}" if accept else more
         client.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode())
-        for pause in (*[0.001] * 30, 11):  # for a stop index, and for a gateway that does not respond
+        for pause in (*[0.0] * 8, *[0.001] * 30, 11):  # for turns, a stop index, a gateway that does not respond
             if client.transport.value():
                 break
             self.clock.advance(pause)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from govi_server.runtime.cooperative import CooperativeRunner
@@ -28,9 +27,9 @@ class CollapsedRequests(Generic[_Request, _Response]):
     many as clients.
     """
 
-    def __init__(self, clock: IReactorTime, send: Callable[[_Request], Coroutine[Any, Any, _Response]]) -> None:
+    def __init__(self, runner: CooperativeRunner, send: Callable[[_Request], Coroutine[Any, Any, _Response]]) -> None:
         self._send = send
-        self._runner = CooperativeRunner(clock)
+        self._runner = runner
         self._requests: dict[_Request, _InProgress[_Response]] = {}
 
     def __len__(self) -> int:

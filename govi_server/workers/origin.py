@@ -1,5 +1,7 @@
 """The main process's side of a worker's connection."""
 
+from collections.abc import Callable
+
 from twisted.python.failure import Failure
 
 from govi_server.http.caching.cached_response import CachedResponse
@@ -7,7 +9,6 @@ from govi_server.http.response import Headers, pairs
 from govi_server.http.stream import Stream
 from govi_server.request_handler import RequestHandler
 from govi_server.statistics.records import CacheResult, Phase
-from govi_server.web_handler import ErrorResponse, Fetch, Responder
 from govi_server.workers.fields import CHARGED, COST, RESULT
 
 
@@ -62,14 +63,14 @@ class OriginHandler(RequestHandler):
         """Begin a response that lasts until either side closes the connection."""
         return super().stream([*pairs(headers), _result(self._cache, self._stop)], final_chunk)
 
-    def store_in_memo(self, responder: Responder) -> None:
-        """Let the fast path answer later requests with the same header section."""
+    def store_in_memo(self, respond: Callable[[], object], stop: str) -> None:
+        """Let the fast path respond to later requests with the same header section."""
 
-        def respond() -> CachedResponse | ErrorResponse | Fetch:
-            response = responder.respond()
-            return _with_result(response, responder.stop) if isinstance(response, CachedResponse) else response
+        def respond_with_result() -> object:
+            response = respond()
+            return _with_result(response, stop) if isinstance(response, CachedResponse) else response
 
-        super().store_in_memo(responder._replace(respond=respond))
+        super().store_in_memo(respond_with_result, stop)
 
     def _respond_to(self, failure: Failure) -> None:
         if isinstance(failure.value, _NotCharged):

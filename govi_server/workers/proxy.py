@@ -4,21 +4,27 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from govi_server.http.caching.cached_response import CachedResponse
+from govi_server.http.event_listeners import bye
 from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.request import Environ
 from govi_server.http.response import NO_STORE, RETRY_AFTER
 from govi_server.runtime.bounded_memory import BoundedMemory
-from govi_server.web_handler import IWebModule, Responder, ResponseSender, WebHandler
+from govi_server.runtime.cooperative import CooperativeRunner
+from govi_server.runtime.throttled_warnings import ThrottledWarnings
+from govi_server.settings import ServerSettings
+from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 from govi_server.workers.collapsing import CollapsedRequests
 from govi_server.workers.fields import CHARGED
+from govi_server.workers.relayed_stream import RelayedStream
 from govi_server.workers.response import Response
 from govi_server.workers.upstream import Upstream
-from govi_server.workers.upstream_connection import Message, UpstreamError
+from govi_server.workers.upstream_connection import Message, UpstreamConnection, UpstreamError
 
 MAX_BYTES = 16 << 20
 """Bytes of responses in memory."""
@@ -58,14 +64,30 @@ def make_request(env: Environ) -> Request:
 
 @implementer(IWebModule)
 class Proxy:
-    """Serves the modules of the main process. endpoint: the main process's socket. modules: their names."""
+    """Serves the modules of the main process.
 
-    def __init__(self, clock: IReactorTime, endpoint: IStreamClientEndpoint, modules: Collection[str]) -> None:
+    endpoint: the main process's socket. modules: their names, the first segments of paths. timeout: seconds for a
+    response, as in ServerSettings.connection.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        endpoint: IStreamClientEndpoint,
+        modules: Collection[str],
+        timeout: float = ServerSettings().connection,
+    ) -> None:
         self.clock = clock
         self._modules = frozenset(modules)
         self._upstream = Upstream(endpoint)
-        self._requests = CollapsedRequests(clock, self._send)
+        self._timeout = timeout
+        self._runner = CooperativeRunner(clock)
+        self._requests = CollapsedRequests(self._runner, self._send)
         self._memory: BoundedMemory[Any] = BoundedMemory(MAX_BYTES)
+        self._streams: dict[Request, RelayedStream] = {}
+        self._warnings = ThrottledWarnings(self.log, clock)
 
     def find_module(self, segment: str) -> "Proxy":
         """Return the module of a path's first segment. Raises KeyError if the main process has none."""
@@ -77,32 +99,62 @@ class Proxy:
         """Return the handler of one request."""
         return ProxyHandler(self, request_handler, env)
 
-    def cached(self, request: Request) -> tuple[CachedResponse, str] | None:
-        """Return the cached response to a request, and its stop; None if there is no fresh one."""
+    def stored(self, request: Request) -> Response | None:
+        """Return the stored response to a request, of any age; None if there is none."""
         vary: tuple[str, ...] | None = self._memory.get(request.target)
         if vary is None:
             return None
         response: Response | None = self._memory.get((request.target, request.variant(vary)))
-        cached = None if response is None else response.again(self.clock.seconds())
-        return None if cached is None or response is None else (cached, response.stop)
+        return response
 
-    def fetch(self, request: Request, is_charged: bool) -> tuple[Deferred[Response], bool]:
+    def respond(self, request: Request) -> CachedResponse | None:
+        """Return the cached response to a request; None if there is no fresh one."""
+        stored = self.stored(request)
+        return None if stored is None else stored.again(self.clock.seconds())
+
+    def fetch(self, request: Request, is_charged: bool) -> tuple[Deferred[Response | RelayedStream], bool]:
         """Return a Deferred of the response, and whether another client requested it before.
 
         is_charged: whether the client was charged for the work.
         """
+        stream = self._streams.get(request)
+        if stream is not None:
+            return succeed(stream), True
         return self._requests.join((request, is_charged))
 
-    async def _send(self, key: tuple[Request, bool]) -> Response:
+    async def _send(self, key: tuple[Request, bool]) -> Response | RelayedStream:
+        """Send a request to the main process; return its response, or one about its failure."""
         request, is_charged = key
+        sending = Deferred.fromCoroutine(self._upstream.send(request.encode(is_charged)))
         try:
-            message, _ = await self._upstream.send(request.encode(is_charged))
+            message, connection = await sending.addTimeout(self._timeout, self.clock)
+            if message.body is None:
+                return await self._relay(request, message, connection)
         except UpstreamError as error:
-            message = Message(error.status, (RETRY_AFTER, NO_STORE), f"{error}\n".encode())
+            message = self._failed(error.status, f"{error}")
+        except TimeoutError:
+            message = self._failed("504 Gateway Timeout", f"no response within {self._timeout:g} s")
         response = Response(message, self.clock.seconds())
         if response.is_cacheable:
             self._store(request, response)
         return response
+
+    async def _relay(self, request: Request, message: Message, connection: UpstreamConnection) -> RelayedStream:
+        """Return a stream that clients may join."""
+
+        def ended() -> None:
+            if self._streams.get(request) is stream:
+                del self._streams[request]
+
+        stream = RelayedStream(self.clock, self._runner.cooperator, message, connection, ended)
+        await stream.first_event.addTimeout(self._timeout, self.clock)
+        self._streams[request] = stream
+        return stream
+
+    def _failed(self, status: str, reason: str) -> Message:
+        """Return the response to requests that the main process did not respond to."""
+        self._warnings.add(status, "Main process: {reason}", reason=reason)
+        return Message(status, (RETRY_AFTER, NO_STORE), b"The main process is not available\n")
 
     def _store(self, request: Request, response: Response) -> None:
         target, size = request.target, ENTRY_BYTES + len(request.target)
@@ -120,30 +172,28 @@ class ProxyHandler(WebHandler):
     async def get(self) -> None:
         """Send the cached response, or fetch it."""
         request = make_request(self.env)
-        cached = self._proxy.cached(request)
-        if cached is not None:
-            response, stop = cached
-            self.request_handler.set_stop(stop)
-            self.request_handler.store_in_memo(Responder(partial(self._respond_again, self._proxy, request), stop))
-            self.mark("lookup", response.cache)
-            self.send_representation(response)
+        stored, response = self._proxy.stored(request), self._proxy.respond(request)
+        if stored is None or response is None:
+            await self._fetch(request)
             return
-        await self._fetch(request)
-
-    @staticmethod
-    def _respond_again(proxy: Proxy, request: Request) -> Any:
-        cached = proxy.cached(request)
-        return cached and cached[0]
+        self.request_handler.set_stop(stored.stop)
+        self.request_handler.store_in_memo(partial(self._proxy.respond, request), stored.stop)
+        self.mark("lookup", response.cache)
+        self.send_representation(response)
 
     async def _fetch(self, request: Request) -> None:
         self.mark("lookup")
         waiting, is_joined = self._proxy.fetch(request, False)
         fetched = await waiting
-        if fetched.cost is not None:
+        if isinstance(fetched, Response) and fetched.cost is not None:
             self.request_handler.charge(fetched.cost)
             waiting, is_joined = self._proxy.fetch(request, True)
             fetched = await waiting
         self.request_handler.set_stop(fetched.stop)
+        if isinstance(fetched, RelayedStream):
+            self.mark("wait")
+            await self._stream(fetched)
+            return
         response = fetched.first(is_joined)
         self.mark("wait", response.cache)
         if isinstance(response, CachedResponse):
@@ -151,3 +201,12 @@ class ProxyHandler(WebHandler):
         else:
             self.mark("render", response.cache)
             self.send_response(response.body, response.status, response.headers)
+
+    async def _stream(self, relayed: RelayedStream) -> None:
+        """Relay a stream until either side closes."""
+        stream = self.stream(relayed.fields, bye())
+        relayed.join(stream, self.env.get("last-event-id", ""))
+        try:
+            await stream.ended
+        finally:
+            relayed.leave(stream)

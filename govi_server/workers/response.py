@@ -37,9 +37,7 @@ class Response:
         """The cost to charge before the request is repeated; None if this is the response."""
         self.vary = tuple(sorted(name.strip().lower() for name in fields.get("vary", "").split(",") if name.strip()))
         self._status = message.status
-        self._fields = tuple(
-            field for field in message.fields if field[0].lower() not in _OWN and field not in SAFETY_HEADERS
-        )
+        self._fields = client_fields(message.fields)
         self._body = message.body
         self._representation: Representation | None = None
         if message.status.startswith("200 ") and "etag" in fields:
@@ -101,6 +99,11 @@ class Response:
             match = _TTL.search(value)
             return cache_status("hit", int(match[0][4:]) - seconds if match else None)
         return value
+
+
+def client_fields(fields: Fields) -> Fields:
+    """Return the fields of a response that a client receives, except for those that the worker's server sets."""
+    return tuple(field for field in fields if field[0].lower() not in _OWN and field not in SAFETY_HEADERS)
 
 
 def _representation(body: bytes, fields: Fields) -> Representation:
