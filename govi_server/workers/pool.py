@@ -213,7 +213,7 @@ class Worker(ProcessProtocol):
         if self.transport is None:
             self._end()
         else:
-            self.signal(signal.SIGTERM)
+            self.transport.closeStdin()
         return ended
 
     def _end(self) -> None:

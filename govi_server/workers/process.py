@@ -1,6 +1,6 @@
 """A worker process: serves the clients of its listening sockets with the responses of the main process.
 
-It ends when the main process ends. SIGTERM, which the main process or a service manager sends, lets it drain. It has
+It drains and ends when the main process closes its standard input, and is killed when the main process ends. It has
 no files: log lines and statistics go to the main process, which writes all of them.
 """
 
@@ -20,7 +20,12 @@ from OpenSSL import SSL
 from twisted.application.internet import TimerService
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
 from twisted.internet.protocol import connectionDone
 from twisted.internet.ssl import Certificate as X509
 from twisted.internet.ssl import CertificateOptions, DiffieHellmanParameters, PrivateCertificate
@@ -85,12 +90,19 @@ log = Logger()
 class Reporter:
     """Reports to the main process, and receives the assignment from it.
 
-    assigned: called with the assignment. lost: called when the main process has ended.
+    assigned: called with the assignment. stop: called when this process must drain and end. lost: called when the
+    main process has ended.
     """
 
-    def __init__(self, reactor: Any, assigned: Callable[[Assignment], None], lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        assigned: Callable[[Assignment], None],
+        stop: Callable[[], None],
+        lost: Callable[[], None],
+    ) -> None:
         self._reactor = reactor
-        self.receiver = _Receiver(assigned, self._disconnected)
+        self.receiver = _Receiver(assigned, stop, self._disconnected)
         self._lost = lost
         self._closing: Deferred[None] | None = None
         self._connections: list[ConnectionStatistics] = []
@@ -181,22 +193,34 @@ class Reporter:
             self._lost()
 
 
+@implementer(IHalfCloseableProtocol)
 class _Receiver(Int32StringReceiver):
-    """Receives the messages of the main process: the assignment."""
+    """Receives the assignment on standard input, whose end is the order to stop."""
 
     MAX_LENGTH = MAX_MESSAGE_BYTES
     transport: Any
 
-    def __init__(self, assigned: Callable[[Assignment], None], lost: Callable[[], None]) -> None:
+    def __init__(
+        self, assigned: Callable[[Assignment], None], stop: Callable[[], None], lost: Callable[[], None]
+    ) -> None:
         self._assigned = assigned
+        self._stop = stop
         self._lost = lost
 
     def stringReceived(self, string: bytes) -> None:
         """Receive a message."""
         self._assigned(decode_assignment(string))
 
+    def readConnectionLost(self) -> None:
+        """Drain and end."""
+        self._stop()
+
+    def writeConnectionLost(self) -> None:
+        """End at once, because nobody reads the reports."""
+        self._lost()
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """End, because a pipe was closed."""
+        """End, because the last report was sent."""
         self._lost()
 
 
@@ -301,9 +325,9 @@ def end_with_parent() -> None:
 def main() -> None:
     """Run the worker of the process that started this one."""
     end_with_parent()
-    # Ctrl-C in a terminal, and its end, are signals to all its processes; the main process lets its workers drain.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # A terminal and a service manager send signals to all processes. The main process lets its workers drain.
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
     output = os.dup(1)
     os.dup2(2, 1)  # whatever prints must not write into the reports
     from twisted.internet import reactor
@@ -326,9 +350,11 @@ def main() -> None:
         gc.collect()
         gc.freeze()
 
-    reporter = Reporter(clock, assigned, lambda: os._exit(1))
+    reporter = Reporter(clock, assigned, clock.stop, lambda: os._exit(1))
     install()
-    observer = FilteringLogObserver(cast(ILogObserver, reporter.log_event), [LogLevelFilterPredicate(LogLevel.info)])
+    levels = LogLevelFilterPredicate(LogLevel.warn)  # of Twisted, whose lines on ports the main process has as well
+    levels.setLogLevelForNamespace("govi_server", LogLevel.info)
+    observer = FilteringLogObserver(cast(ILogObserver, reporter.log_event), [levels])
     reporter.connect(cast(Any, StandardIO)(reporter.receiver, stdout=output, reactor=clock))
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-    clock.run()
+    clock.run(installSignalHandlers=False)
