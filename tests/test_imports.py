@@ -156,11 +156,16 @@ class ImportTests(SynchronousTestCase):
         """The table contains exactly the existing packages."""
         self.assertEqual({_package(module) for module in self.graph} - {""}, set(ALLOWED))
 
-    def test_request_handler_imports_no_domain(self) -> None:
-        """Importing request_handler loads no package of the domain, nor the libraries that only those require."""
-        code = "import sys, govi_server.request_handler; print(*sys.modules)"
+    def test_http_half_imports_no_domain(self) -> None:
+        """Neither request_handler nor a worker loads a package of the domain, or a library that only those require."""
+        for module, others in ("request_handler", set[str]()), ("workers.process", {"workers"}):
+            self.check_imports(module, others | _SERVER | {"request_handler", "server", "web_handler"})
+
+    def check_imports(self, module: str, allowed: set[str]) -> None:
+        """Check that importing a module loads it, and besides it only these packages."""
+        code = f"import sys, govi_server.{module}; print(*sys.modules)"
         output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
         loaded = {_package(name) for name in output.stdout.split() if name.startswith("govi_server.")}
-        self.assertIn("request_handler", loaded)
-        self.assertEqual(loaded - _SERVER - {"request_handler", "server", "web_handler"}, set())
+        self.assertIn(_package(f"govi_server.{module}"), loaded)
+        self.assertEqual(loaded - allowed, set())
         self.assertEqual({"lxml", "zmq", "pyproj"} & set(output.stdout.split()), set())

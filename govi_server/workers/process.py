@@ -288,12 +288,12 @@ class TLSEndpoint:
     """Listens on another endpoint for connections with TLS, as an ssl endpoint does."""
 
     def __init__(self, endpoint: IStreamServerEndpoint, options: CertificateOptions) -> None:
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._options = options
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Listen on the other endpoint."""
-        return self._endpoint.listen(TLSMemoryBIOFactory(self._options, False, protocolFactory))
+        return self.endpoint.listen(TLSMemoryBIOFactory(self._options, False, protocolFactory))
 
 
 def certificate_options(certificate: Certificate) -> CertificateOptions:
