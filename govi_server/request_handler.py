@@ -183,9 +183,8 @@ class RequestHandler(FlowControl):
         if response is None or len(response.body) > MAX_COPIED_BYTES:
             self._is_charged = True
             return False
-        entry, body = response.entry, response.body
-        looked_up = clock.seconds()
-        unsent = write_some(self.sock, response.head + body)
+        entry, looked_up = response.entry, clock.seconds()
+        unsent = write_some(self.sock, response.to_bytes(looked_up))
         if unsent:
             self._response_size = len(unsent)
             connection.enter(State.SENDING)

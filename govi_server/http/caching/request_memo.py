@@ -4,22 +4,35 @@ A display requests its stop twice a minute with the same bytes, and all copies o
 response equals that of the slow path: parsing, RequestHandler.process() and the module.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
-from typing import NamedTuple
 
 from msgspec import Struct
 
 from govi_server.http.caching.cached_response import CachedResponse, Validator
 from govi_server.http.caching.conditional import not_modified
+from govi_server.http.dates import http_date_bytes
 from govi_server.http.request import Environ
 from govi_server.http.response import Fields
+from govi_server.runtime.bounded_memory import BoundedMemory
 from govi_server.statistics.records import CacheResult, Exchange
 
-MAX_ENTRIES = 10_000
-
 MAX_HEADER_SECTION_BYTES = 2048
-"""A browser's header section has half as many. Entries and serialized heads need at most 60 MB."""
+"""A browser's header section has half as many."""
+
+MAX_ENTRY_BYTES = 24 << 20
+"""The memory of all entries: some 20,000 header sections of apps, 10,000 of browsers."""
+
+ENTRY_BYTES = 1 << 10
+"""Memory of an entry besides its header section, about."""
+
+MAX_SERIALIZED_BYTES = 64 << 20
+"""The memory of all serialized responses with their bodies, which the modules may have discarded."""
+
+SERIALIZED_BYTES = 512
+"""Memory of a serialized response besides its bytes, about."""
+
+SERIALIZED_SECONDS = 10.0
+"""Seconds after which all serialized responses are removed, so that the modules see which boards are in use."""
 
 
 class MemoEntry(Struct):
@@ -56,37 +69,47 @@ class MemoEntry(Struct):
         )
 
 
-class SerializedResponse(NamedTuple):
-    """The bytes of a response to a header section."""
+class SerializedResponse(Struct, frozen=True):
+    """The bytes of a response to a header section, except for its Date."""
 
     entry: MemoEntry
     since: float
     until: float
     """Epoch seconds, exclusive; until then the bytes may be sent again while the validator is current."""
     validator: Validator | None
-    head: bytes
+    start: bytes
+    """The head up to the value of Date."""
+    rest: bytes
+    """The head from there on."""
     body: bytes
     """Empty in a response to HEAD, and in a 304."""
     exchange: Exchange
     """For statistics."""
+
+    def to_bytes(self, now: float) -> bytes:
+        """Return the response as it is sent now (epoch seconds)."""
+        # If its validity began a moment later, Date must not precede it.
+        return b"".join((self.start, http_date_bytes(max(now, self.since)), self.rest, self.body))
 
 
 class RequestMemo:
     """Header sections whose response was cached before, in two layers.
 
     Entries map a header section to its parsed meaning. They save parsing and dispatch: 9 us instead of 65 for a board
-    of the gateway, in process. At most MAX_ENTRIES are stored; the least recently used is evicted. Nothing
+    of the gateway, in process. They need at most MAX_ENTRY_BYTES; the least recently used is evicted. Nothing
     invalidates them, because they depend on the header section alone.
 
     Serialized responses map a header section to the bytes of its last response. They save the module's look-up and
-    formatting the head: 2.2 us instead of 9. At most MAX_ENTRIES are stored. All are removed after the second of
-    their Date; a response becomes invalid earlier if its board is replaced, or its Age or ttl changes.
+    formatting the head: 2.2 us instead of 9. They need at most MAX_SERIALIZED_BYTES. All are removed when they need
+    more, and every SERIALIZED_SECONDS; a response becomes invalid earlier if its board is replaced, or its Age or ttl
+    changes.
     """
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[bytes, MemoEntry] = OrderedDict()
+        self._entries: BoundedMemory[MemoEntry] = BoundedMemory(MAX_ENTRY_BYTES)
         self._serialized: dict[bytes, SerializedResponse] = {}
-        self._second = 0  # epoch second of Date in the serialized responses
+        self._serialized_bytes = 0
+        self._cleared_at = 0.0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -107,7 +130,6 @@ class RequestMemo:
         entry = self._entries.get(header_section)
         if entry is None:
             return None
-        self._entries.move_to_end(header_section)
         try:
             response = entry.respond()
         except Exception:
@@ -120,29 +142,31 @@ class RequestMemo:
         self, header_section: bytes, entry: MemoEntry, response: CachedResponse, now: float, server_headers: Fields
     ) -> SerializedResponse:
         """Return the bytes of a response, and store them if they may be sent again."""
-        validity = response.validity
-        if validity is not None and validity.since > now:
-            now = validity.since  # the validity has just begun: Date must not precede it
-        head, body, status = response.serialize(
-            entry.method, entry.unchanged(response), server_headers, now, entry.connection
+        start, rest, body, status = response.serialize(
+            entry.method, entry.unchanged(response), server_headers, entry.connection
         )
         exchange = entry.exchange(status, len(body), response.cache)
-        if validity is None:
-            return SerializedResponse(entry, now, now, None, head, body, exchange)
-        since, until, validator = validity
-        second = int(now)
-        until = min(until, second + 1)
-        serialized = SerializedResponse(entry, since, until, validator, head, body, exchange)
-        if now < until:
-            if second != self._second or len(self._serialized) >= MAX_ENTRIES:
-                self._second = second
-                self._serialized.clear()
-            self._serialized[header_section] = serialized
+        if response.validity is None:
+            return SerializedResponse(entry, now, now, None, start, rest, body, exchange)
+        since, until, validator = response.validity
+        serialized = SerializedResponse(entry, since, until, validator, start, rest, body, exchange)
+        if max(now, since) < until:
+            self._store_serialized(header_section, serialized, now)
         return serialized
+
+    def _store_serialized(self, header_section: bytes, serialized: SerializedResponse, now: float) -> None:
+        if self._serialized_bytes > MAX_SERIALIZED_BYTES or not 0 <= now - self._cleared_at < SERIALIZED_SECONDS:
+            self._serialized.clear()
+            self._serialized_bytes, self._cleared_at = 0, now
+        previous = self._serialized.get(header_section)
+        self._serialized[header_section] = serialized
+        self._serialized_bytes += _size(serialized) - (0 if previous is None else _size(previous))
 
     def store(self, header_section: bytes, entry: MemoEntry) -> None:
         """Store a parsed header section, unless it is too long."""
         if len(header_section) <= MAX_HEADER_SECTION_BYTES:
-            self._entries[header_section] = entry
-            if len(self._entries) > MAX_ENTRIES:
-                self._entries.popitem(last=False)
+            self._entries.put(header_section, entry, len(header_section) + ENTRY_BYTES)
+
+
+def _size(serialized: SerializedResponse) -> int:
+    return SERIALIZED_BYTES + len(serialized.rest) + len(serialized.body)

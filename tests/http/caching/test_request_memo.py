@@ -23,7 +23,12 @@ from govi_server.http import request as environ
 from govi_server.http.caching import request_memo
 from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import make_representation
-from govi_server.http.caching.request_memo import MAX_HEADER_SECTION_BYTES, MemoEntry, RequestMemo
+from govi_server.http.caching.request_memo import (
+    MAX_HEADER_SECTION_BYTES,
+    SERIALIZED_SECONDS,
+    MemoEntry,
+    RequestMemo,
+)
 from govi_server.http.client_limits import ClientLimits
 from govi_server.http.state import State
 from govi_server.kv78turbo.feed import Feed
@@ -353,32 +358,38 @@ class FastPathTests(SynchronousTestCase):
         )
         self.assertEqual([len(client.responses()) for client in self.world.clients], [1] * 18)
 
-    def test_response_is_serialized_once_a_second(self) -> None:
-        """A response is sent in one write, and serialized once a second."""
+    def test_response_is_serialized_once(self) -> None:
+        """A response is sent in one write, and serialized once while its Age and ttl stay the same."""
         self.count_parsed(header_section(PATHS[0]))
         client = self.world.clients[0]
         with (
             mock.patch.object(client.transport, "write") as write,
             mock.patch.object(CachedResponse, "serialize") as serialize,
         ):
-            serialize.return_value = (b"head", b"", 200)
+            serialize.return_value = (b"HTTP/1.1 200 Ok\r\nDate: ", b"\r\n\r\n", b"", 200)
             for _ in range(5):
                 client.get(f"/kv55/{CODES[0]}")
             self.world.clock.advance(1)
             client.get(f"/kv55/{CODES[0]}")
         self.assertEqual((write.call_count, serialize.call_count), (6, 2))
 
-    def test_board_is_looked_up_once_a_second(self) -> None:
-        """A board is looked up once a second per header section; serialized responses are dropped after it."""
+    def test_board_is_looked_up_once(self) -> None:
+        """A board is looked up once per header section while its Age and ttl stay the same."""
         self.count_parsed(header_section(PATHS[0]))
         client = self.world.clients[0]
         with mock.patch.object(self.world.cache, "fresh", wraps=self.world.cache.fresh) as fresh:
             for _ in range(5):
                 client.get(f"/kv55/{CODES[0]}")
-            self.assertEqual((fresh.call_count, len(self.world.server.request_memo._serialized)), (1, 1))
-            self.world.clock.advance(1)
-            self.count_parsed(header_section(PATHS[1]), header_section(PATHS[1]))
-        self.assertEqual(list(self.world.server.request_memo._serialized), [header_section(PATHS[1])])
+            self.assertEqual(fresh.call_count, 1)
+
+    def test_serialized_responses_are_removed(self) -> None:
+        """Serialized responses are removed every SERIALIZED_SECONDS, also if the clock was set back."""
+        memo = self.world.server.request_memo
+        for seconds in (0, SERIALIZED_SECONDS, -SERIALIZED_SECONDS):
+            self.world.clock.rightNow += seconds
+            for path in PATHS[:2]:
+                self.count_parsed(*[header_section(path, f"X: {seconds}")] * 2)
+            self.assertEqual(list(memo._serialized), [header_section(path, f"X: {seconds}") for path in PATHS[:2]])
 
     def test_age_and_date_advance(self) -> None:
         """Age advances with the age of the board, and Date with the clock, even within a second."""
@@ -446,11 +457,24 @@ class FastPathTests(SynchronousTestCase):
         self.assertNotEqual(tags[0], tags[-1])
 
     def test_serialized_responses_are_bounded(self) -> None:
-        """At most MAX_ENTRIES serialized responses are stored."""
-        with mock.patch.object(request_memo, "MAX_ENTRIES", 3):
-            for n in range(9):
+        """Serialized responses need at most MAX_SERIALIZED_BYTES, and one response more."""
+        memo = self.world.server.request_memo
+        with mock.patch.object(request_memo, "MAX_SERIALIZED_BYTES", 4000):
+            for n in range(20):
                 self.count_parsed(*[header_section(PATHS[0], f"X: {n}")] * 2)
-                self.assertLessEqual(len(self.world.server.request_memo._serialized), 3)
+                size = sum(len(response.rest + response.body) for response in memo._serialized.values())
+                self.assertLess(size, 6000)
+                self.assertIn(header_section(PATHS[0], f"X: {n}"), memo._serialized)
+
+    def test_replaced_responses_are_counted_once(self) -> None:
+        """A serialized response that replaces another one frees its bytes."""
+        memo = self.world.server.request_memo
+        with mock.patch.object(request_memo, "MAX_SERIALIZED_BYTES", 4000):
+            self.count_parsed(*[header_section(PATHS[1])] * 2)
+            for _ in range(20):
+                self.world.put(CODES[0])
+                self.count_parsed(*[header_section(PATHS[0])] * 2)
+        self.assertIn(header_section(PATHS[1]), memo._serialized)
 
     def test_board_is_rendered_once_per_form(self) -> None:
         """A board is rendered once in each form."""
@@ -531,9 +555,10 @@ class FastPathTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_entries_are_bounded(self) -> None:
-        """At most MAX_ENTRIES header sections are stored; the least recently used is evicted."""
-        with mock.patch.object(request_memo, "MAX_ENTRIES", 3):
-            self.count_parsed(*(header_section(f"/kv55/{code}", f"X: {n}") for n in range(3) for code in CODES[:1]))
+        """Header sections need at most MAX_ENTRY_BYTES; the least recently used is evicted."""
+        with mock.patch.object(request_memo, "MAX_ENTRY_BYTES", 3.5 * request_memo.ENTRY_BYTES):
+            self.setUp()
+            self.count_parsed(*(header_section(PATHS[0], f"X: {n}") for n in range(3)))
             self.count_parsed(header_section(PATHS[0], "X: 0"), header_section(PATHS[0], "X: 3"))
         self.assertEqual(len(self.world.server.request_memo), 3)
         self.assertEqual(self.count_parsed(header_section(PATHS[0], "X: 0"), header_section(PATHS[0], "X: 1")), 1)
@@ -541,14 +566,14 @@ class FastPathTests(SynchronousTestCase):
     def test_entry_does_not_hold_a_connection(self) -> None:
         """An entry holds no reference to a connection."""
         self.count_parsed(header_section(PATHS[0], FIELDS[4]))
-        (entry,) = self.world.server.request_memo._entries.values()
+        ((entry, _),) = self.world.server.request_memo._entries._values.values()
         self.assertNotIn(self.world.clients[0].handler, vars(entry.condition).values())
 
     def test_only_conditions_are_stored(self) -> None:
         """An entry holds only the fields on which its response depends."""
         fields = ('If-None-Match: "1"', "Accept: text/xml", 'If-None-Match: "2"')
         self.count_parsed(header_section(PATHS[0], *fields))
-        (entry,) = self.world.server.request_memo._entries.values()
+        ((entry, _),) = self.world.server.request_memo._entries._values.values()
         self.assertEqual(dict(entry.condition or {}), {"if-none-match": '"1","2"'})
 
 
