@@ -24,9 +24,6 @@ class BoundedMemory(Generic[_Value]):
     def __len__(self) -> int:
         return len(self._values)
 
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._values
-
     def get(self, key: Hashable) -> _Value | None:
         """Return the value of a key, which counts as its use; None if it is not stored."""
         item = self._values.get(key)

@@ -21,11 +21,10 @@ from govi_server.departures.cache import BoardCache
 from govi_server.departures.source import SourceSilent
 from govi_server.http import request as environ
 from govi_server.http.caching import request_memo
-from govi_server.http.caching.cached_response import CachedResponse
+from govi_server.http.caching.cached_response import CachedResponse, Validity
 from govi_server.http.caching.representation import make_representation
 from govi_server.http.caching.request_memo import (
     MAX_HEADER_SECTION_BYTES,
-    SERIALIZED_SECONDS,
     MemoEntry,
     RequestMemo,
 )
@@ -382,14 +381,30 @@ class FastPathTests(SynchronousTestCase):
                 client.get(f"/kv55/{CODES[0]}")
             self.assertEqual(fresh.call_count, 1)
 
-    def test_serialized_responses_are_removed(self) -> None:
-        """Serialized responses are removed every SERIALIZED_SECONDS, also if the clock was set back."""
-        memo = self.world.server.request_memo
-        for seconds in (0, SERIALIZED_SECONDS, -SERIALIZED_SECONDS):
-            self.world.clock.rightNow += seconds
-            for path in PATHS[:2]:
-                self.count_parsed(*[header_section(path, f"X: {seconds}")] * 2)
-            self.assertEqual(list(memo._serialized), [header_section(path, f"X: {seconds}") for path in PATHS[:2]])
+    def test_board_in_use_is_looked_up(self) -> None:
+        """A serialized response is looked up after MAX_SECONDS, even if it has not changed."""
+        respond = mock.Mock(return_value=self.response(until=NOW + 3600))
+        entry = self.entry(respond)
+        for seconds in range(25):
+            self.assertIsNotNone(entry.response(NOW + seconds, ()))
+        self.assertEqual(respond.call_count, 3)
+
+    def test_body_belongs_to_the_module(self) -> None:
+        """A serialized response holds no body: it is looked up again when the module has discarded it."""
+        respond = mock.Mock(return_value=self.response(until=NOW + 3600))
+        entry = self.entry(respond)
+        for _ in range(3):
+            self.assertIsNotNone(entry.response(NOW, ()))
+        self.assertEqual(respond.call_count, 1)
+        respond.return_value = None
+        self.assertIsNone(entry.response(NOW, ()))
+
+    def response(self, until: float) -> CachedResponse:
+        validity = Validity(NOW, until, mock.Mock(is_current=True))
+        return CachedResponse(make_representation(b"body", "text/plain", False), (), "hit", validity)
+
+    def entry(self, respond: Callable[[], object]) -> MemoEntry:
+        return MemoEntry("GET", "/", respond, None, False, "", "", "")
 
     def test_age_and_date_advance(self) -> None:
         """Age advances with the age of the board, and Date with the clock, even within a second."""
@@ -455,26 +470,6 @@ class FastPathTests(SynchronousTestCase):
         tags = [client.response().headers["ETag"] for client in self.world.clients]
         self.assertEqual(tags, [tags[0]] * 3 + [tags[-1]] * 3)
         self.assertNotEqual(tags[0], tags[-1])
-
-    def test_serialized_responses_are_bounded(self) -> None:
-        """Serialized responses need at most MAX_SERIALIZED_BYTES, and one response more."""
-        memo = self.world.server.request_memo
-        with mock.patch.object(request_memo, "MAX_SERIALIZED_BYTES", 4000):
-            for n in range(20):
-                self.count_parsed(*[header_section(PATHS[0], f"X: {n}")] * 2)
-                size = sum(len(response.rest + response.body) for response in memo._serialized.values())
-                self.assertLess(size, 6000)
-                self.assertIn(header_section(PATHS[0], f"X: {n}"), memo._serialized)
-
-    def test_replaced_responses_are_counted_once(self) -> None:
-        """A serialized response that replaces another one frees its bytes."""
-        memo = self.world.server.request_memo
-        with mock.patch.object(request_memo, "MAX_SERIALIZED_BYTES", 4000):
-            self.count_parsed(*[header_section(PATHS[1])] * 2)
-            for _ in range(20):
-                self.world.put(CODES[0])
-                self.count_parsed(*[header_section(PATHS[0])] * 2)
-        self.assertIn(header_section(PATHS[1]), memo._serialized)
 
     def test_board_is_rendered_once_per_form(self) -> None:
         """A board is rendered once in each form."""
@@ -555,8 +550,8 @@ class FastPathTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_entries_are_bounded(self) -> None:
-        """Header sections need at most MAX_ENTRY_BYTES; the least recently used is evicted."""
-        with mock.patch.object(request_memo, "MAX_ENTRY_BYTES", 3.5 * request_memo.ENTRY_BYTES):
+        """Header sections need at most MAX_BYTES; the least recently used is evicted."""
+        with mock.patch.object(request_memo, "MAX_BYTES", 3.5 * request_memo.ENTRY_BYTES):
             self.setUp()
             self.count_parsed(*(header_section(PATHS[0], f"X: {n}") for n in range(3)))
             self.count_parsed(header_section(PATHS[0], "X: 0"), header_section(PATHS[0], "X: 3"))
