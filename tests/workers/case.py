@@ -13,6 +13,7 @@ from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.settings import AccessSettings
 from govi_server.statistics.records import ConnectionStatistics, RequestStatistics
+from govi_server.workers.fields import CHARGED
 from govi_server.workers.origin import OriginHandler
 from govi_server.workers.proxy import Proxy
 from tests.client import Client, Response
@@ -82,8 +83,9 @@ class WorkerCase(SynchronousTestCase):
 
     @property
     def upstream(self) -> list[str]:
-        """The targets that the main process was asked for."""
-        return [line.split()[1].decode() for line in self.program.address.requests]
+        """The targets of the requests to the main process, without those repeated because work was charged."""
+        sections = self.program.address.requests
+        return [section.split()[1].decode() for section in sections if CHARGED.encode() not in section]
 
 
 _ID = re.compile(rb"^id: [0-9a-f]+$", re.MULTILINE)  # of an event: a digest that includes ages in microseconds

@@ -75,9 +75,6 @@ class PipeEndpoint:
 
     @property
     def requests(self) -> list[bytes]:
-        """The request lines that were sent, by connection."""
-        lines: list[bytes] = []
-        for connection in self.connections:
-            sent: bytes = connection.peer.value()
-            lines += [section.partition(b"\r\n")[0] for section in sent.split(b"\r\n\r\n") if section]
-        return lines
+        """The header sections that were sent, by connection."""
+        sent = b"".join(connection.peer.value() for connection in self.connections)
+        return sent.split(b"\r\n\r\n")[:-1]
