@@ -157,7 +157,7 @@ class ImportTests(SynchronousTestCase):
         self.assertEqual({_package(module) for module in self.graph} - {""}, set(ALLOWED))
 
     def test_http_half_imports_no_domain(self) -> None:
-        """Neither request_handler nor a worker loads a package of the domain, or a library that only those require."""
+        """Neither request_handler nor a worker loads the domain, nor the libraries that only that requires."""
         for module, others in ("request_handler", set[str]()), ("workers.process", {"workers"}):
             self.check_imports(module, others | _SERVER | {"request_handler", "server", "web_handler"})
 

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from shutil import rmtree
 from struct import pack
 from tempfile import mkdtemp
@@ -13,7 +14,7 @@ import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.endpoints import UNIXServerEndpoint
-from twisted.internet.error import ProcessTerminated
+from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import LoopingCall
@@ -179,7 +180,8 @@ class Worker(ProcessProtocol):
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process, if there is one."""
         if self.transport is not None:
-            self.transport.signalProcess(number)
+            with suppress(ProcessExitedAlready):  # processEnded() follows when its pipes are read
+                self.transport.signalProcess(number)
 
     def processEnded(self, reason: Failure) -> None:
         """Replace the process, unless it was to end."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from struct import pack
 from typing import Any, cast
 
-from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.testing import EventLoggingObserver, MemoryReactorClock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
@@ -37,7 +37,7 @@ class Process:
     def __init__(self, protocol: Worker, command: list[str], descriptors: dict[int, Any], pid: int) -> None:
         self.protocol, self.command, self.descriptors, self.pid = protocol, command, descriptors, pid
         self.written = b""
-        self.is_stdin_closed = False
+        self.is_stdin_closed = self.has_exited = False
         self.signals: list[int] = []
         protocol.makeConnection(self)
 
@@ -48,6 +48,8 @@ class Process:
         self.is_stdin_closed = True
 
     def signalProcess(self, number: int) -> None:
+        if self.has_exited:
+            raise ProcessExitedAlready
         self.signals.append(number)
 
     def report(self, *reports: Report) -> None:
@@ -217,6 +219,16 @@ class WorkerPoolTests(SynchronousTestCase):
         self.first.report(FIGURES)
         self.reactor.advance(3600)
         self.assertEqual(self.first.signals, [])
+
+    def test_worker_that_ends_while_it_is_killed(self) -> None:
+        """A worker that has exited, but whose end is not known yet, cannot be killed; it is replaced all the same."""
+        self.first.has_exited = True
+        self.reactor.pump([1] * (MAX_START_SECONDS + 1))
+        self.first.end()
+        self.reactor.advance(0)
+        self.assertEqual(len(self.reactor.processes), 3)
+        self.reactor.pump([1] * (MAX_START_SECONDS + 1))
+        self.assertEqual(self.reactor.processes[2].signals, [signal.SIGKILL])
 
     def test_slow_start(self) -> None:
         """A worker has more time to start."""
