@@ -4,9 +4,10 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred, TimeoutError, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from govi_server.http.caching.cached_response import CachedResponse
@@ -84,7 +85,7 @@ class Proxy:
         self._upstream = Upstream(endpoint)
         self._timeout = timeout
         self._runner = CooperativeRunner(clock)
-        self._requests = CollapsedRequests(self._runner, self._send)
+        self._requests = CollapsedRequests(clock, self._runner, timeout, self._send, self._late)
         self._memory: BoundedMemory[Any] = BoundedMemory(MAX_BYTES)
         self._streams: dict[Request, RelayedStream] = {}
         self._warnings = ThrottledWarnings(self.log, clock)
@@ -122,39 +123,46 @@ class Proxy:
             return succeed(stream), True
         return self._requests.join((request, is_charged))
 
-    async def _send(self, key: tuple[Request, bool]) -> Response | RelayedStream:
-        """Send a request to the main process; return its response, or one about its failure."""
+    def _send(self, key: tuple[Request, bool]) -> Deferred[Response | RelayedStream]:
+        """Send a request to the main process; return a Deferred of its response, or of one about its failure."""
         request, is_charged = key
-        sending = Deferred.fromCoroutine(self._upstream.send(request.encode(is_charged)))
-        try:
-            message, connection = await sending.addTimeout(self._timeout, self.clock)
-            if message.body is None:
-                return await self._relay(request, message, connection)
-        except UpstreamError as error:
-            message = self._failed(error.status, f"{error}")
-        except TimeoutError:
-            message = self._failed("504 Gateway Timeout", f"no response within {self._timeout:g} s")
+        sending = self._upstream.send(request.encode(is_charged))
+        return sending.addCallback(self._received, request).addErrback(self._failed)
+
+    def _received(self, message: Message, request: Request) -> Any:
+        """Return a response, stored if it may be sent again, or a Deferred of a stream that clients may join."""
+        if message.stream is not None:
+            return self._relay(request, message, message.stream)
         response = Response(message, self.clock.seconds())
         if response.is_cacheable:
             self._store(request, response)
         return response
 
-    async def _relay(self, request: Request, message: Message, connection: UpstreamConnection) -> RelayedStream:
-        """Return a stream that clients may join."""
+    def _relay(self, request: Request, message: Message, connection: UpstreamConnection) -> Deferred[RelayedStream]:
+        def ready(_: None) -> RelayedStream:
+            self._streams[request] = stream
+            return stream
 
         def ended() -> None:
             if self._streams.get(request) is stream:
                 del self._streams[request]
 
         stream = RelayedStream(self.clock, self._runner.cooperator, message, connection, ended)
-        await stream.first_event.addTimeout(self._timeout, self.clock)
-        self._streams[request] = stream
-        return stream
+        return stream.first_event.addCallback(ready)
 
-    def _failed(self, status: str, reason: str) -> Message:
+    def _failed(self, failure: Failure) -> Response:
+        failure.trap(UpstreamError)
+        error: UpstreamError = failure.value  # type: ignore[assignment]  # as trap() ensures
+        return self._unavailable(error.status, str(error))
+
+    def _late(self) -> Response:
+        return self._unavailable("504 Gateway Timeout", f"no response within {self._timeout:g} s")
+
+    def _unavailable(self, status: str, reason: str) -> Response:
         """Return the response to requests that the main process did not respond to."""
         self._warnings.add(status, "Main process: {reason}", reason=reason)
-        return Message(status, (RETRY_AFTER, NO_STORE), b"The main process is not available\n")
+        message = Message(status, (RETRY_AFTER, NO_STORE), b"The main process is not available\n")
+        return Response(message, self.clock.seconds())
 
     def _store(self, request: Request, response: Response) -> None:
         target, size = request.target, ENTRY_BYTES + len(request.target)

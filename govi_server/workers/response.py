@@ -12,8 +12,8 @@ from govi_server.web_handler import ErrorResponse
 from govi_server.workers.fields import COST, RESULT
 from govi_server.workers.upstream_connection import Message
 
-_REPRESENTATION = ("content-type", "content-encoding", "etag", "vary", "last-modified")
-_OWN = ("date", "content-length", "connection", RESULT.lower())
+_REPRESENTATION = frozenset(("Content-Type", "Content-Encoding", "ETag", "Vary", "Last-Modified"))
+_OWN = frozenset(("Date", "Content-Length", "Connection", RESULT))
 """Fields that the worker's server sets itself, or that no client receives."""
 
 _MAX_AGE = re.compile(r"(?<![^ ,])max-age=([0-9]{1,9})(?![^ ,])")
@@ -28,25 +28,24 @@ class Response:
     """It is a Validator: a response stays the same for as long as it is fresh."""
 
     def __init__(self, message: Message, now: float) -> None:
-        assert message.body is not None
-        fields = {name.lower(): value for name, value in message.fields}
-        cache, _, self.stop = fields.get(RESULT.lower(), "none").partition(" ")
+        fields = dict(message.fields)
+        cache, _, self.stop = fields.get(RESULT, "none").partition(" ")
         self.cache: CacheResult = next((result for result in CACHE_RESULTS if result == cache), "none")
-        cost = fields.get(COST.lower(), "")
+        cost = fields.get(COST, "")
         self.cost = int(cost) if cost.isdecimal() else None
         """The cost to charge before the request is repeated; None if this is the response."""
-        self.vary = tuple(sorted(name.strip().lower() for name in fields.get("vary", "").split(",") if name.strip()))
+        self.vary = tuple(sorted(name.strip().lower() for name in fields.get("Vary", "").split(",") if name.strip()))
         self._status = message.status
         self._fields = client_fields(message.fields)
         self._body = message.body
         self._representation: Representation | None = None
-        if message.status.startswith("200 ") and "etag" in fields:
+        if message.status.startswith("200 ") and "ETag" in fields:
             self._representation = _representation(message.body, self._fields)
-            self._fields = tuple(field for field in self._fields if field[0].lower() not in _REPRESENTATION)
+            self._fields = tuple(field for field in self._fields if field[0] not in _REPRESENTATION)
         self._received_at = now
-        age = fields.get("age", "")
+        age = fields.get("Age", "")
         self._age = int(age) if age.isdecimal() else None
-        self._lifetime = self._seconds_fresh(fields.get("cache-control", ""))
+        self._lifetime = self._seconds_fresh(fields.get("Cache-Control", ""))
 
     def __len__(self) -> int:
         return len(self._body)
@@ -103,16 +102,16 @@ class Response:
 
 def client_fields(fields: Fields) -> Fields:
     """Return the fields of a response that a client receives, except for those that the worker's server sets."""
-    return tuple(field for field in fields if field[0].lower() not in _OWN and field not in SAFETY_HEADERS)
+    return tuple(field for field in fields if field[0] not in _OWN and field not in SAFETY_HEADERS)
 
 
 def _representation(body: bytes, fields: Fields) -> Representation:
-    own = tuple(field for field in fields if field[0].lower() in _REPRESENTATION)
-    values = {name.lower(): value for name, value in own}
-    modified = parse_http_date(values.get("last-modified", ""), 0)
-    type_line = format_lines(field for field in own if field[0].lower() == "content-type")
-    lines = format_lines(field for field in own if field[0].lower() != "content-type")
-    return Representation(body, values["etag"], own, type_line, lines, modified)
+    own = tuple(field for field in fields if field[0] in _REPRESENTATION)
+    values = dict(own)
+    modified = parse_http_date(values.get("Last-Modified", ""), 0)
+    type_line = format_lines(field for field in own if field[0] == "Content-Type")
+    lines = format_lines(field for field in own if field[0] != "Content-Type")
+    return Representation(body, values["ETag"], own, type_line, lines, modified)
 
 
 def _collapsed(value: str) -> str:

@@ -2,10 +2,11 @@
 
 from typing import cast
 
-from twisted.internet.defer import DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredSemaphore, fail
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 
 from govi_server.workers.upstream_connection import Message, UpstreamConnection, UpstreamError
 
@@ -14,7 +15,10 @@ MAX_CONNECTING = 32
 
 
 class Upstream:
-    """Sends requests to the main process. endpoint: its address. There are as many connections as requests."""
+    """Sends requests to the main process. endpoint: its address. There are as many connections as requests.
+
+    The main process closes idle connections.
+    """
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
@@ -23,29 +27,31 @@ class Upstream:
         self._factory = Factory.forProtocol(lambda: UpstreamConnection(self._released, self._lost))
         self._factory.noisy = False
 
-    async def send(self, request: bytes) -> tuple[Message, UpstreamConnection]:
-        """Send a request; return the response and its connection. Raises UpstreamError.
+    def send(self, request: bytes) -> Deferred[Message]:
+        """Send a request; return a Deferred of the response, which may fail with UpstreamError.
 
-        A request is repeated if the main process has closed the idle connection meanwhile.
+        A request is repeated once if the main process has closed the idle connection meanwhile.
         """
         if self._idle:
             connection, _ = self._idle.popitem()
-            try:
-                return await connection.send(request), connection
-            except UpstreamError as error:
-                if not error.is_stale:
-                    raise
-        connection = await self._connect()
-        return await connection.send(request), connection
+            return connection.send(request).addErrback(self._repeat, request)
+        return Deferred.fromCoroutine(self._connect_and_send(request))
 
-    async def _connect(self) -> UpstreamConnection:
+    def _repeat(self, failure: Failure, request: bytes) -> Deferred[Message]:
+        if isinstance(failure.value, UpstreamError) and failure.value.is_stale:
+            return Deferred.fromCoroutine(self._connect_and_send(request))
+        return fail(failure)
+
+    async def _connect_and_send(self, request: bytes) -> Message:
         await self._connecting.acquire()
         try:
-            return cast(UpstreamConnection, await self._endpoint.connect(self._factory))
+            connection = cast(UpstreamConnection, await self._endpoint.connect(self._factory))
         except ConnectError as error:
-            raise UpstreamError(f"no connection to the main process ({error})", "503 Service Unavailable") from None
+            reason = f"no connection to the main process ({error})"
+            raise UpstreamError(reason, "503 Service Unavailable") from None
         finally:
             self._connecting.release()
+        return await connection.send(request)
 
     def _released(self, connection: UpstreamConnection) -> None:
         self._idle[connection] = None

@@ -22,13 +22,14 @@ _FIELD = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ?([^\r\n]*)\r\n")
 
 
 class Message(NamedTuple):
-    """A response of the main process."""
+    """A response of the main process, which spells the names of fields as this program does."""
 
     status: str
     """Code and reason, such as '200 Ok'."""
     fields: Fields
-    body: bytes | None
-    """None if it lasts until the connection is closed: see UpstreamConnection.read_stream()."""
+    body: bytes = b""
+    stream: "UpstreamConnection | None" = None
+    """The connection of a body that lasts until it is closed: see UpstreamConnection.read_stream()."""
 
 
 class UpstreamError(Exception):
@@ -120,12 +121,12 @@ class UpstreamConnection(Protocol):
             self._fail("response is not HTTP/1.1")
             return
         fields = tuple(_FIELD.findall(match[2]))
-        values = {name.lower(): value for name, value in fields}
-        length, connection = values.get("content-length"), values.get("connection")
-        self._persists = connection != "close"
+        values = dict(fields)
+        length = values.get("Content-Length")
+        self._persists = values.get("Connection") != "close"
         self._received = [data[end:]]
         if length is None and not match[1].startswith("204"):
-            self._respond(Message(match[1], fields, None))
+            self._respond(Message(match[1], fields, b"", self))
         elif length is not None and not (length.isdecimal() and int(length) <= MAX_BODY_BYTES):
             self._fail(f"invalid Content-Length {length!r}")
         else:
