@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "modules": {"documents", "pages", "openapi", "kv55", "kv78turbo", "web_handler"} | _SERVER | _DOMAIN,
     "operations": {"server", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
     "simulator": {"request_handler", "server", "web_handler", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
+    "feed_proxy": {"operations", "kv78turbo"} | _HTTP | _DOMAIN,
     "command": {"statistics", "kv78turbo"} | _DOMAIN,
     "application": {
         "settings_loader", "request_handler", "server", "web_handler", "openapi", "documents", "pages", "modules",
@@ -50,6 +51,8 @@ ALLOWED: dict[str, set[str]] = {
 ONLY = {
     ("openapi", "http"): {"http.parameters"},
     ("documents", "pages"): {"pages.texts"},
+    ("feed_proxy", "kv78turbo"): {"kv78turbo.subscriber", "kv78turbo.zmq_sockets"},
+    ("feed_proxy", "operations"): {"operations.site"},
     ("kv55", "sockets"): {"sockets.transport"},
     ("modules", "modules"): {
         "modules.display_source", "modules.event_channel", "modules.feed_responses", "modules.ovapi_operations",
