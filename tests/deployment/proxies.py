@@ -128,7 +128,7 @@ def make_certificate(directory: Path) -> None:
     key, chain = directory / "key.pem", directory / "chain.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", f"/CN={NAME}",
-         "-addext", f"subjectAltName=DNS:{NAME}", "-keyout", key, "-out", chain],
+         "-addext", f"subjectAltName=DNS:{NAME},DNS:localhost", "-keyout", key, "-out", chain],
         check=True, capture_output=True,
     )  # fmt: skip
     (directory / "haproxy.pem").write_bytes(chain.read_bytes() + key.read_bytes())
