@@ -23,7 +23,7 @@ from govi_server.runtime.throttled_warnings import ThrottledWarnings
 
 MAX_QUEUED_MESSAGES = 2000
 """Messages that wait for a subscriber that does not read; it loses further ones. All subscribers share the memory of
-a message. The live feed sends some dozens per second."""
+a message, which is at most that of SubscriberSettings.message."""
 
 MAX_UNREAD_SECONDS = 60
 """Time after which a subscriber that acknowledges nothing is disconnected, which frees its messages."""
