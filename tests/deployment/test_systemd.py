@@ -48,6 +48,9 @@ def gateway(tmp_path: Path) -> Iterator[tuple[HTTPServer, threading.Event]]:
     server.server_close()
 
 
+needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+
+
 class UnixConnection(HTTPConnection):
     """A connection over a unix socket."""
 
@@ -68,7 +71,18 @@ def status(connection: HTTPConnection, path: str = "/") -> int:
         return response.status
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+def start(directory: Path, *arguments: str) -> "subprocess.Popen[bytes]":
+    """Start govi-cache under the restrictions of the unit; its output is in the file log of the directory."""
+    twistd = [sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=", "govi-cache"]
+    environment = {**os.environ, "SSL_CERT_FILE": str(directory / "chain.pem")}
+    with (directory / "log").open("w") as output:
+        return subprocess.Popen(
+            [sys.executable, sandbox.__file__, str(UNIT), *twistd, *arguments],
+            cwd=directory, env=environment, stdout=output, stderr=output,
+        )  # fmt: skip
+
+
+@needs_systemd
 def test_everything_works_under_the_restrictions(gateway: tuple[HTTPServer, threading.Event], tmp_path: Path) -> None:
     """TLS both ways, unix sockets, IPv6, the feed, the manhole, snapshots and statistics work within the unit."""
     server, received = gateway
@@ -89,18 +103,14 @@ def test_everything_works_under_the_restrictions(gateway: tuple[HTTPServer, thre
     (tmp_path / "keys").touch()
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "id"], check=True)
     (tmp_path / "keys").write_bytes((tmp_path / "id.pub").read_bytes())
-    command = [
-        sys.executable, sandbox.__file__, str(UNIT), sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=",
-        "govi-cache", "--config", "govi-cache.toml", "--statistics", "statistics.log", "--snapshot", "snapshot",
+    process = start(
+        tmp_path, "--config", "govi-cache.toml", "--statistics", "statistics.log", "--snapshot", "snapshot",
         "--listen", f"ssl:{tls}:interface=127.0.0.1:privateKey=key.pem:certKey=chain.pem",
         "--listen", "unix:http.sock", "--listen", f"tcp6:{tcp6}:interface=\\:\\:1",
         "--admin", f"tcp:{admin}:interface=127.0.0.1",
         "--manhole", f"tcp:{manhole}:interface=127.0.0.1", "--manhole-keys", "keys",
-    ]  # fmt: skip
+    )  # fmt: skip
     log = tmp_path / "log"
-    with log.open("w") as output:
-        environment = {**os.environ, "SSL_CERT_FILE": str(tmp_path / "chain.pem")}
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
     try:
         trusted = ssl.create_default_context(cafile=str(tmp_path / "chain.pem"))
         assert becomes_true(lambda: status(HTTPConnection("127.0.0.1", admin), "/health") == 200), log.read_text()
@@ -121,3 +131,20 @@ def test_everything_works_under_the_restrictions(gateway: tuple[HTTPServer, thre
     assert (tmp_path / "statistics.log").stat().st_size > 0
     text = log.read_text()
     assert "Traceback" not in text
+
+
+@needs_systemd
+def test_demo_works_under_the_restrictions(tmp_path: Path) -> None:
+    """The demo, whose feed listens within the process, is served."""
+    port = free_port()
+    process = start(
+        tmp_path, "--source", "demo", "--listen", f"tcp:{port}:interface=127.0.0.1", "--admin", "",
+        "--callback", f"tcp:{free_port()}:interface=127.0.0.1",
+    )  # fmt: skip
+    try:
+        assert becomes_true(lambda: status(HTTPConnection("127.0.0.1", port), "/tpc/57330430") == 200, 20), (
+            tmp_path / "log"
+        ).read_text()
+    finally:
+        process.terminate()
+        process.wait(20)
