@@ -10,6 +10,7 @@ the throughput, program and load share all cores. Requires wrk (apt install wrk)
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import tempfile
@@ -86,44 +87,47 @@ def costs(report: Report, folder: Path, n: int, seconds: float) -> None:
 
 
 def throughput(report: Report, folder: Path, n: int, seconds: float) -> None:
-    """Measure the rate of hits when the program and the load share all cores, and how busy these are."""
+    """Measure the rate of hits when the program and the load share all cores, and how many of these each uses."""
     rates: dict[str, list[float]] = {}
-    busy: dict[str, list[float]] = {}
+    used: dict[str, list[tuple[float, float]]] = {}
     with ExitStack() as running:
         servers = programs(running, folder, CORES)
         warm_up(servers)
         for _ in range(n):
             for server in servers:
-                idle, total = _idle_and_total()
-                rates.setdefault(server.name, []).append(_rate(server, seconds))
-                idle, total = (after - before for after, before in zip(_idle_and_total(), (idle, total), strict=True))
-                busy.setdefault(server.name, []).append(1 - idle / total)
+                rate, *cores = _rate_and_cores(server, seconds)
+                rates.setdefault(server.name, []).append(rate)
+                used.setdefault(server.name, []).append((cores[0], cores[1]))
     rows = [
         (
             name,
             f"{statistics.median(own):,.0f}",
             f"{max(own):,.0f}",
             f"{statistics.median(a / b for a, b in zip(own, rates['0 workers'], strict=True)):.2f}",
-            f"{statistics.median(busy[name]):.0%}",
+            *(f"{statistics.median(cores[i] for cores in used[name]):.2f}" for i in range(2)),
         )
         for name, own in rates.items()
     ]
-    head = ("", "responses/s", "most", "to 0 workers", "all cores busy")
+    head = ("", "responses/s", "most", "to 0 workers", "cores used by the program", "by the load")
     report.table(f"Hits: throughput, {CONNECTIONS} connections, program and load on {len(CORES)} cores", head, rows)
 
 
-def _rate(server: Running, seconds: float) -> float:
+def _rate_and_cores(server: Running, seconds: float) -> tuple[float, float, float]:
+    """Load a server; return the responses per second, and the cores that it and the load use."""
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", f"http://127.0.0.1:{server.port}{DEMO}"]
+    began, before, load_before = time.perf_counter(), server.cpu(), _cpu_of_children()
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    elapsed = time.perf_counter() - began
     if "Non-2xx" in output or "Socket errors" in output:
         raise SystemExit(output)
-    return float(output.partition("Requests/sec:")[2].split()[0])
+    rate = float(output.partition("Requests/sec:")[2].split()[0])
+    return rate, (server.cpu() - before) / elapsed, (_cpu_of_children() - load_before) / elapsed
 
 
-def _idle_and_total() -> tuple[int, int]:
-    """Return the idle and the total time of all cores together."""
-    times = [int(text) for text in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
-    return times[3] + times[4], sum(times)
+def _cpu_of_children() -> float:
+    """Return the processor seconds of the processes that this one has started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def misses(report: Report, folder: Path, n: int) -> None:

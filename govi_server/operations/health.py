@@ -234,7 +234,7 @@ class HealthMonitor:
         components = self._components
         figures, statistics, snapshots = components.figures, components.statistics, components.snapshots
         used, limit = figures.connections, figures.limit
-        if used >= limit * MAX_CONNECTIONS_RATIO:
+        if limit and used >= limit * MAX_CONNECTIONS_RATIO:  # 0 while no worker runs
             action = "check the busiest clients, or raise access.connections"
             problems.append(_Problem("Connections near their limit", f"{used:,} of {limit:,} in use", action))
         if figures.paused:
