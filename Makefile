@@ -8,7 +8,7 @@ FEED = tcp://127.0.0.1:7817
 export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract test-deployment \
-    configuration examples screenshots bench bench-hits bench-live bench-quick lint check pin clean
+    configuration examples screenshots bench bench-hits bench-live bench-scale bench-quick lint check pin clean
 
 run: .venv/ready  ## Serve the demo on port 8080.
 	$(BIN)/twistd --nodaemon --pidfile= govi-cache
@@ -55,6 +55,9 @@ bench-hits: .venv/ready  ## The part of the benchmark with repeated requests; ta
 
 bench-live: .venv/ready  ## The part of the benchmark with random stops under a live feed; takes half an hour.
 	$(BIN)/python bench/live.py --write bench/results.md
+
+bench-scale: .venv/ready  ## Measure worker processes; takes five minutes.
+	$(BIN)/python bench/scale.py --write bench/results.md
 
 bench-quick: .venv/ready  ## A shorter benchmark, in two minutes.
 	$(BIN)/python bench/hits.py --quick

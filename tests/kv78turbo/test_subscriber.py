@@ -185,7 +185,7 @@ class MessageTests(SubscriberTestCase):
         self.assertEqual(self.received, [("e" * 56, b"x" * 200)])
 
     def test_messages_are_relayed_as_received(self) -> None:
-        """All messages but large ones are relayed with their frames, heartbeats and unknown envelopes included."""
+        """All messages are relayed with their frames, also heartbeats and unknown envelopes, but no large ones."""
         messages = [[ENVELOPE.encode()], [ENVELOPE.encode(), b"o", b"", b"ne"], [b"\xff", b"gz"]]
         for frames in (*messages, [b"e" * 56, b"x" * 100, b"x" * 101]):
             self.receive(*frames)
