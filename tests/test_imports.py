@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "operations": {"server", "workers", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
     "simulator": {"request_handler", "server", "web_handler", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
     "workers": {"request_handler", "server", "web_handler"} | _SERVER,
+    "feed_proxy": {"operations", "kv78turbo"} | _HTTP | _DOMAIN,
     "command": {"statistics", "kv78turbo"} | _DOMAIN,
     "application": {
         "settings_loader", "request_handler", "server", "web_handler", "openapi", "documents", "pages", "modules",
@@ -51,6 +52,8 @@ ALLOWED: dict[str, set[str]] = {
 ONLY = {
     ("openapi", "http"): {"http.parameters"},
     ("documents", "pages"): {"pages.texts"},
+    ("feed_proxy", "kv78turbo"): {"kv78turbo.subscriber", "kv78turbo.zmq_sockets"},
+    ("feed_proxy", "operations"): {"operations.site"},
     ("kv55", "sockets"): {"sockets.transport"},
     ("modules", "modules"): {
         "modules.display_source", "modules.event_channel", "modules.feed_responses", "modules.ovapi_operations",
