@@ -71,7 +71,8 @@ def make_worker(reactor: Any, assignment: Assignment, reporter: Reporter) -> Ord
     """Return the services of an assignment, which stop in reverse order: the ports, the server, then the reports."""
     connections = fit_connections(assignment.access.connections, len(assignment.endpoints))
     access = ClientLimits(reactor, msgspec.structs.replace(assignment.access, connections=connections))
-    proxy = Proxy(reactor, UNIXClientEndpoint(reactor, assignment.upstream), assignment.modules)
+    upstream = UNIXClientEndpoint(reactor, assignment.upstream)
+    proxy = Proxy(reactor, upstream, assignment.modules, assignment.limits.connection)
     server = Server(
         "",
         0,
