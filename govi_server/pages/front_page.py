@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from re import sub
 
-from govi_server.departures.stop_index import MAX_QUERY_CHARACTERS, MAX_STOPS
+from govi_server.departures.modes import Mode
+from govi_server.departures.place_index import MAX_PLACES, MAX_QUERY_CHARACTERS
 from govi_server.departures.times import MINUTE
 from govi_server.pages.assets import TEMPLATES
 from govi_server.pages.links import language_links
@@ -32,7 +33,7 @@ _BOARD = {"/board/{code}": "link_board", "/events/{code}": "link_events"}
 _LIVE = {
     "/tpc/{code}": "link_ovapi",
     "/siri/stop-monitoring.json?MonitoringRef={code}": "link_siri",
-    "/stops?q=station": "link_stops",
+    "/places?q=station": "link_places",
     "/near?lat=52.22&lon=5.48": "link_near",
 }
 _DOCUMENTED = {"/docs": "link_docs", "/openapi.json": "link_openapi"}
@@ -49,11 +50,15 @@ class SourceDescription:
 
 @dataclass(frozen=True, slots=True)
 class LinkedStop:
-    """A stop in a list; its name without the town that it begins with."""
+    """A stop or a place in a list; its name without the town that it begins with."""
 
-    code: str
+    id: str
+    """As in the path of its board."""
     name: str
     town: str
+    codes: str
+    """TimingPointCodes, as text."""
+    modes: Sequence[Mode] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,7 @@ def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
         feed=feed,
         query=query.get("q", ""),
         max_length=MAX_QUERY_CHARACTERS,
-        max_stops=MAX_STOPS,
+        max_stops=MAX_PLACES,
         board_query=board_query,
         n_found="" if feed is None or feed.matches is None else _n_found(len(feed.matches), texts),
         licenses=_LICENSES,
@@ -128,8 +133,8 @@ def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
 
 
 def _n_found(n_stops: int, texts: _Texts) -> str:
-    if n_stops >= MAX_STOPS:
-        return texts["found_most"].format(n=MAX_STOPS)
+    if n_stops >= MAX_PLACES:
+        return texts["found_most"].format(n=MAX_PLACES)
     return texts[{0: "found_none", 1: "found_one"}.get(n_stops, "found_some")].format(n=n_stops)
 
 

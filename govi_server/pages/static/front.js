@@ -9,6 +9,7 @@
   const texts = status.dataset;
   const board = (code) => `/board/${encodeURIComponent(code)}${lang.disabled ? "" : `?lang=${lang.value}`}`;
   let search = new AbortController();
+  const MAX_CODES = 3;  // as on the server
   let timer = 0;
 
   const countText = (count, limit) => {
@@ -22,20 +23,15 @@
     return node;
   };
 
-  // Formats names like the server: one line of visible characters.
-  const clean = (text) => text.replace(/[\p{C}\p{Z}]+/gu, " ").trim();
-
-  const show = (stops) => {
-    list.replaceChildren(...stops.map((stop) => {
-      const [name, place] = [clean(stop.TimingPointName), clean(stop.TimingPointTown)];
-      const town = place === "unknown" ? "" : place;
-      const shortName = town && name.startsWith(`${town}, `) ? name.slice(town.length + 2) : name;
+  const show = (places) => {
+    list.replaceChildren(...places.map((place) => {
       const link = element("a", "");
-      link.href = board(stop.TimingPointCode);
+      link.href = board(place.id);
       link.lang = "nl";
-      link.append(element("b", shortName), " ", element("span", town), " ");
-      if (stop.Distance !== undefined) link.append(element("span", `${stop.Distance} m`), " ");
-      link.append(element("code", stop.TimingPointCode));
+      link.append(element("b", place.name), " ", element("span", place.town), " ");
+      if (place.distance !== undefined) link.append(element("span", `${place.distance} m`), " ");
+      const codes = place.codes.length > MAX_CODES ? [...place.codes.slice(0, MAX_CODES), "…"] : place.codes;
+      link.append(element("code", codes.join(", ")));
       const item = document.createElement("li");
       item.append(link);
       return item;
@@ -48,9 +44,9 @@
     try {
       const response = await fetch(url, { signal: search.signal });
       if (!response.ok) throw new Error(response.statusText);
-      const stops = (await response.json()).Stops;
-      show(stops);
-      status.textContent = countText(stops.length, limit);
+      const { places } = await response.json();
+      show(places);
+      status.textContent = countText(places.length, limit);
     } catch (error) {
       if (error.name !== "AbortError") status.textContent = texts.failed;
     }
@@ -63,7 +59,7 @@
     history.replaceState(null, "", String(address) ? `?${address}` : "/");
     for (const link of document.querySelectorAll("footer nav a")) link.href = `?${parameters({ lang: link.lang })}`;
     if (query) {
-      request(`/stops?${parameters()}`, Number(texts.maxStops));
+      request(`/places?${parameters()}`, Number(texts.maxStops));
     } else {
       search.abort();
       list.replaceChildren();
