@@ -72,8 +72,8 @@ EXAMPLES = (
     Example("An invalid parameter", f"{_URL}?limit=many", JSON, 400),
 )
 
-# Other sites may embed the page in a frame: it has nothing that could be clicked by mistake.
-_HEADERS = policy("form-action 'none'")
+# Other sites may embed the page in a frame: its form only selects departures.
+_HEADERS = policy("form-action 'self'")
 _PASSED_ON = ("limit", "line", "direction", "horizon", "after", "to", "mode", "operator", "view")
 
 
@@ -122,6 +122,7 @@ class BoardPages(Service):
         self.clock = clock
         self.responses = ResponseCache(clock, source.memory)
         self._runner = source.runner
+        self._filters = tuple([parameter.name for parameter in source.filters])
 
     def describe(self) -> list[Operation]:
         """Return the operation of its path."""
@@ -225,4 +226,4 @@ class BoardPages(Service):
             return board_documents.lines(display, lang, now, fields, board_format.chars)
         if board_format.content_type == JSON:
             return board_documents.document(display, lang, now, fields or board_documents.FIELDS)
-        return board_page.page(display, lang, now, dict(board_format.query))
+        return board_page.page(display, lang, now, dict(board_format.query), self._filters)

@@ -16,7 +16,7 @@ from govi_server.http.parameters import Parameter, String, parse_query
 from govi_server.http.request import Environ
 from govi_server.kv78turbo.feed import Feed
 from govi_server.modules.feed_responses import INVALID_PARAMETER
-from govi_server.modules.query_parameters import LANG, VARY, language
+from govi_server.modules.query_parameters import AFTER, LANG, MODE, TO, VARY, VIEW, language
 from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
 from govi_server.pages.assets import PAGE_HEADERS
 from govi_server.pages.front_page import FeedStatus, FrontPage, LinkedStop, OperatorStatus, SourceDescription, page
@@ -37,6 +37,10 @@ CONTENT_TYPE = "text/html; charset=utf-8"
 QUERY = Parameter(
     "q", String(MAX_QUERY_CHARACTERS), "Words of a stop's name or town, or its code: the page lists the matches."
 )
+
+
+OPTIONS = (AFTER, TO, MODE, VIEW)
+"""Parameters of boards, which the links to them pass on."""
 
 
 @implementer(IWebModule, IDocumented)
@@ -73,7 +77,7 @@ class Front(Service):
             ResponseSpec(200, "The page.", "text/html", headers=("Cache-Control", "Content-Language", "ETag")),
             INVALID_PARAMETER,
         )
-        parameters = (QUERY, LANG) if self.feed is not None else (LANG,)
+        parameters = (QUERY, LANG, *OPTIONS) if self.feed is not None else (LANG,)
         summary = "Page to find a stop, with the state and the licence of the data"
         return [Operation("/", summary, responses, parameters, section="Pages", noun="FrontPage")]
 
@@ -142,7 +146,10 @@ class FrontHandler(WebHandler):
             self.request_handler.charge(index.cost(query))
             results = await feed.runner.run(index.find(query))
         self.mark("lookup")
-        passed_on = {name: parameters[name] for name in ("q", "lang") if parameters.get(name)}
+        for parameter in OPTIONS:
+            parameter.parse(parameters)
+        names = ("q", "lang", *(parameter.name for parameter in OPTIONS))
+        passed_on = {name: parameters[name] for name in names if parameters.get(name)}
         body = page(self._module.content(results), lang, passed_on).encode()
         representation = make_representation(body, CONTENT_TYPE, prefers_gzip(self.env), vary=VARY)
         self.mark("render")

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from re import sub
+from urllib.parse import urlencode
 
-from govi_server.departures.modes import Mode
+from govi_server.departures.modes import MODES, Mode
 from govi_server.departures.place_index import MAX_PLACES, MAX_QUERY_CHARACTERS
 from govi_server.departures.times import MINUTE
 from govi_server.pages.assets import TEMPLATES
@@ -36,6 +37,8 @@ _LIVE = {
     "/places?q=station": "link_places",
     "/near?lat=52.22&lon=5.48": "link_near",
 }
+OPTIONS = ("after", "to", "mode", "view")
+"""Parameters of boards that the form offers, and that the links to boards pass on."""
 _DOCUMENTED = {"/docs": "link_docs", "/openapi.json": "link_openapi"}
 
 
@@ -109,9 +112,10 @@ class ApiLink:
 
 
 def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
-    """Render the page. query: the request's valid parameters q and lang, if present."""
+    """Render the page. query: the request's valid parameters, if present: q, lang and OPTIONS."""
     texts, feed = _TEXTS[lang], content.feed
-    board_query = f"?lang={lang}" if "lang" in query else ""
+    parameters = urlencode([(name, value) for name, value in query.items() if name != "q"])
+    board_query = f"?{parameters}" if parameters else ""
     return _PAGE.render(
         lang=lang,
         texts=texts,
@@ -119,6 +123,10 @@ def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
         content=content,
         feed=feed,
         query=query.get("q", ""),
+        values=query,
+        has_options=not query.keys().isdisjoint(OPTIONS),
+        filters=OPTIONS,
+        modes=MODES,
         max_length=MAX_QUERY_CHARACTERS,
         max_stops=MAX_PLACES,
         board_query=board_query,

@@ -7,7 +7,19 @@
   const list = document.querySelector("#found");
   const status = document.querySelector("#search-status");
   const texts = status.dataset;
-  const board = (code) => `/board/${encodeURIComponent(code)}${lang.disabled ? "" : `?lang=${lang.value}`}`;
+  const { after, to, mode, view } = form.elements;
+  // The options that links to boards pass on, in the server's order.
+  const options = () => Object.fromEntries([
+    ["lang", lang.disabled ? "" : lang.value],
+    ["after", after.checkValidity() ? after.value.trim() : ""],
+    ["to", to.value.trim()],
+    ["mode", mode.value],
+    ["view", view.checked ? view.value : ""],
+  ].filter(([, value]) => value));
+  const board = (id) => {
+    const query = String(new URLSearchParams(options()));
+    return `/board/${encodeURIComponent(id)}${query && `?${query}`}`;
+  };
   let search = new AbortController();
   const MAX_CODES = 3;  // as on the server
   let timer = 0;
@@ -55,11 +67,14 @@
   const find = () => {
     const query = input.value.trim();
     const parameters = (more) => new URLSearchParams({ ...(query && { q: query }), ...more });
-    const address = parameters(lang.disabled ? {} : { lang: lang.value });
+    const address = parameters(options());
     history.replaceState(null, "", String(address) ? `?${address}` : "/");
-    for (const link of document.querySelectorAll("footer nav a")) link.href = `?${parameters({ lang: link.lang })}`;
+    for (const link of document.querySelectorAll("footer nav a")) {
+      const { lang: _, ...others } = options();
+      link.href = `?${parameters({ ...others, lang: link.lang })}`;
+    }
     if (query) {
-      request(`/places?${parameters()}`, Number(texts.maxStops));
+      request(`/places?${new URLSearchParams({ q: query })}`, Number(texts.maxStops));
     } else {
       search.abort();
       list.replaceChildren();
