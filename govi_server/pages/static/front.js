@@ -82,7 +82,7 @@
     }
   };
 
-  input.addEventListener("input", () => {
+  form.addEventListener("input", () => {
     clearTimeout(timer);
     timer = setTimeout(find, 120);
   });
