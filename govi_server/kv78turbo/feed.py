@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from govi_server.departures.place_index_cache import PlaceIndexCache
-from govi_server.departures.places import StopRecord
+from govi_server.departures.places import StopRecord, code_of, is_place_id
 from govi_server.kv78turbo import ctx
 from govi_server.kv78turbo.bounded_table import BoundedTable
 from govi_server.kv78turbo.freshness import Freshness, freshness, operator_freshness, outdated_operators
@@ -303,6 +303,10 @@ class Feed(MultiService):
             age = None if time is None else max(now - time, 0.0)
             ages.append((age, fresh if repetition is None else repetition.fresh_seconds(fresh, stale)))
         return ages
+
+    def is_known(self, stop: str) -> bool:
+        """Return whether the stop of a request exists: a TimingPointCode, or any stop of a place."""
+        return self.is_known_stop(code_of(stop) if is_place_id(stop) else stop)
 
     def is_known_stop(self, code: str) -> bool:
         """Return whether KV7 or KV8 has a TimingPointCode."""

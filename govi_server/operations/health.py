@@ -198,7 +198,7 @@ class HealthMonitor:
         board; without any board, MIN_STOPS failing stops count as existing.
         """
         if source == _FEED and self._components.feed is not None:
-            return not any(map(self._components.feed.is_known_stop, stops))
+            return not any(map(self._components.feed.is_known, stops))
         return not self._existing_stops(source) & stops and (are_others_answered or len(stops) < MIN_STOPS)
 
     def _existing_stops(self, source: str) -> set[str]:
