@@ -94,7 +94,7 @@ class FeedDisplays:
     def version(self, codes: Sequence[str], query: Query) -> object:
         """Return a token that changes with the feed's state and with data about these stops."""
         boards = self.feed.boards
-        if len(codes) == 1 and not query.to and not is_place_id(codes[0]):  # for speed
+        if len(codes) == 1 and not query.to and codes[0].isdigit():  # for speed
             return self.feed.state, boards.version(codes[0])
         index = self.feed.places.latest
         members = [member for code in codes for member in _members(code, index)]

@@ -53,7 +53,7 @@ STOPS = Parameter(
 )
 
 
-MAX_ROWS, MAX_WALL_ROWS, MAX_STACKED_ROWS = 20, 7, 2
+MAX_ROWS, MAX_WALL_ROWS, MAX_STACKED_ROWS = 20, 6, 2
 """Default limits of departures per stop: on a page; on a wall, which is not scrolled; on a wall with more than two
 stops, which are stacked."""
 
