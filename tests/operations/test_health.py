@@ -132,7 +132,7 @@ class HealthMonitorTests(OperationsTestCase):
     def test_requests_before_the_first_stop_are_no_failures(self) -> None:
         """503s of /places, and of stops that the feed does not know, are mentioned, but do not change the health."""
         del self.components.gateways["kv55"]
-        self.components.modules = ("stops", "near", "tpc")
+        self.components.modules = ("places", "near", "tpc")
         self.log_requests(
             *((path, 503, "none") for path in ("/places", "/near", "/tpc/999", "/tpc/998") for _ in range(9))
         )
@@ -145,7 +145,7 @@ class HealthMonitorTests(OperationsTestCase):
 
     def test_fault_of_a_page_is_reported(self) -> None:
         """A 500 changes the health, also of a path without a stop."""
-        self.components.modules = ("stops",)
+        self.components.modules = ("places",)
         self.log_requests(*[("/places", 500, "none")] * 5)
         self.assertEqual(self.health(), "DEGRADED")
 
