@@ -70,6 +70,7 @@ class Program:
             clock=cast(Any, self.clock),
             find_module=self.modules.getServiceNamed,
             headers=public_headers("Feed-State"),
+            errors=application.error_formats(load(None, SOURCES[source])),
         )
         self.components = Components(self.server)
         application.add_modules(

@@ -18,6 +18,7 @@ from govi_server.departures.display import (
     stop_state,
 )
 from govi_server.departures.fragments import STEP_PARTS, make_part
+from govi_server.departures.similar_codes import similar_codes
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE, reliability
 from govi_server.kv78turbo.joined_stop import JoinedPasstime
@@ -33,7 +34,10 @@ def stop_display(
     point = feed.timetable.timing_points.get(departures.code)
     name, town = place(point.name, point.town) if point is not None else ("", "")
     if freshness not in SERVABLE:
-        return StopDisplay(departures.code, "unknown" if freshness == "unknown" else "down", name=name, town=town)
+        if freshness == "unknown":
+            yield  # a list may have a thousand such codes
+            return StopDisplay(departures.code, "unknown", similar=_similar_stops(feed, departures.code))
+        return StopDisplay(departures.code, "down", name=name, town=town)
     outdated = feed.outdated_operators(departures)
     rows: list[DisplayRow] = []
     live: list[Passtime] = []
@@ -66,6 +70,13 @@ def stop_display(
         feed.clock.seconds() - age if is_stale else None,
         age,
     )
+
+
+def _similar_stops(feed: Feed, code: str) -> tuple[str, ...]:
+    """Return codes that may be meant by an unknown one, with their names."""
+    points, stops = feed.timetable.timing_points, feed.passtimes.stops
+    similar = similar_codes(code, lambda other: other in points or other in stops)
+    return tuple(f"{other} {clean(points[other].name)}".rstrip() if other in points else other for other in similar)
 
 
 def _row(feed: Feed, passtime: Passtime, reliable: Reliability) -> tuple[DisplayRow, ...]:

@@ -15,6 +15,7 @@ from govi_server.documents import board as board_documents
 from govi_server.http.caching.cached_response import CachedResponse, Validity, VersionValidator
 from govi_server.http.caching.representation import Representation, represent
 from govi_server.http.caching.response_cache import MAX_AGE, ResponseCache
+from govi_server.http.error_responses import HTML, JSON, PROBLEM, TEXT
 from govi_server.http.negotiation import best_type, prefers_gzip
 from govi_server.http.parameters import Integer, Parameter, parse_query
 from govi_server.http.request import Environ
@@ -29,17 +30,20 @@ from govi_server.modules.query_parameters import (
     echoed,
     read_codes,
     read_page,
+    require_stops,
     split,
     stop_of,
 )
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.pages import board_page
 from govi_server.pages.assets import policy
+from govi_server.pages.texts import stop_words
 from govi_server.web_handler import ErrorResponse, Fetch, ICacheableModule, Mark, Responder
 
-HTML, TEXT, JSON = "text/html", "text/plain", "application/json"
 FORMATS: tuple[tuple[str, Any], ...] = ((HTML, str), (TEXT, str), (JSON, board_documents.Board))
 """The content types of a board, each with the type of its body."""
+
+ERROR_FORMATS = (*FORMATS[:2], (PROBLEM, board_documents.BoardProblem))
 
 
 class _Fields:
@@ -103,7 +107,8 @@ def parse_board_request(env: Environ, codes: tuple[str, ...]) -> BoardRequest:
     """Parse the query and the header fields of a request for these stops. Raises InvalidParameter."""
     query, lang = read_page(env, len(codes))
     parameters = parse_query(env.get("query_string", ""))
-    content_type = best_type(",".join(env.get_all("accept", [])), (HTML, TEXT, JSON))
+    content_type = best_type(",".join(env.get_all("accept", [])), (HTML, TEXT, JSON, PROBLEM))
+    content_type = JSON if content_type == PROBLEM else content_type
     if content_type != HTML and LIMIT.name not in parameters:
         query = replace(query, limit=None)
     passed_on = tuple((name, parameters[name]) for name in _PASSED_ON if parameters.get(name))
@@ -135,8 +140,8 @@ class BoardPages(Service):
                 for body in FORMATS
             ),
             INVALID_PARAMETER,
-            *(ResponseSpec(404, "None of the stops is known.", *body, common, always) for body in FORMATS),
-            *(ResponseSpec(503, "No recent data is available.", *body, failure, optional) for body in FORMATS),
+            *(ResponseSpec(404, "None of the stops is known.", *body, common, always) for body in ERROR_FORMATS),
+            *(ResponseSpec(503, "No recent data is available.", *body, failure, optional) for body in ERROR_FORMATS),
         )
         return [
             Operation(
@@ -164,7 +169,11 @@ class BoardPages(Service):
         if codes:
             cost = self.source.cost(codes, request.query)
             return Responder(partial(self._respond, request), stop_of(codes), cost)
-        unknown = StopDisplay(echoed(text) or "?", "unknown")
+        require_stops(text, "/board/57330430")
+        if request.format.content_type == HTML:
+            error = ErrorResponse("404 Not Found", (NO_STORE,), f"No stop with the code '{echoed(text)}'\n")
+            return Responder(lambda: error)
+        unknown = StopDisplay(echoed(text), "unknown")
         displays = DisplayResult(DepartureDisplay((unknown,), DEFAULT_HORIZON), "none", ())
         return Responder(lambda: partial(self._not_found, request, displays))
 
@@ -182,10 +191,9 @@ class BoardPages(Service):
         validator = VersionValidator(partial(self.source.version, request.codes, request.query))
         displays = await self.source.display(list(request.codes), request.query)
         mark("wait" if displays.result in ("miss", "joined") else "lookup", displays.result)
-        representation, headers = await self._represent(displays, request)
         if not any(stop.has_data for stop in displays.display.stops):
-            return self._error(displays, representation, headers)
-
+            return await self._error(displays, request)
+        representation, headers = await self._represent(displays, request)
         result = displays.result  # the displays are larger, and must not be stored with the response
 
         def make(max_age: int, validity: Validity | None) -> CachedResponse:
@@ -196,23 +204,31 @@ class BoardPages(Service):
 
     async def _not_found(self, request: BoardRequest, displays: DisplayResult, mark: Mark) -> ErrorResponse:
         mark("lookup", displays.result)
-        return self._error(displays, *await self._represent(displays, request))
+        return await self._error(displays, request)
 
-    def _error(self, displays: DisplayResult, representation: Representation, headers: Fields) -> ErrorResponse:
+    async def _error(self, displays: DisplayResult, request: BoardRequest) -> ErrorResponse:
         """Return the error response of stops without data."""
         status = "404 Not Found"
+        retry_after: Fields = ()
         if any(stop.state != "unknown" for stop in displays.display.stops):
-            status = "503 Service Unavailable"
-            headers = (*headers, ("Retry-After", f"{RETRY_AFTER}"))
-        headers = (*representation.headers, NO_STORE, *headers)
+            status, retry_after = "503 Service Unavailable", (("Retry-After", f"{RETRY_AFTER}"),)
+        representation, headers = await self._represent(displays, request, status)
+        headers = (*representation.headers, NO_STORE, *headers, *retry_after)
         return ErrorResponse(status, headers, representation.body, displays.result)
 
-    async def _represent(self, displays: DisplayResult, request: BoardRequest) -> tuple[Representation, Fields]:
-        """Render a board; return it with its header fields."""
+    async def _represent(
+        self, displays: DisplayResult, request: BoardRequest, error: str = ""
+    ) -> tuple[Representation, Fields]:
+        """Render a board; return it with its header fields. error: the status of an error, "" without one."""
         board_format = request.format
         # Clients that cache it for MAX_AGE must not overstate the remaining time.
-        pieces = self.write(displays.display.delayed(MAX_AGE), board_format)
+        display = displays.display.delayed(MAX_AGE)
+        pieces = self.write(display, board_format)
         content_type, vary = f"{board_format.content_type}; charset=utf-8", f"Accept, {VARY}"
+        if error and board_format.content_type == JSON:
+            detail = stop_words(display.stops[0], display.horizon, board_format.lang)
+            pieces = board_documents.problem(pieces, error[4:], int(error[:3]), detail)
+            content_type = PROBLEM
         encoded = (piece.encode() for piece in pieces)
         representation = await self._runner.run(represent(encoded, content_type, request.compressed, vary=vary))
         type_headers = _HEADERS if board_format.content_type == HTML else ()

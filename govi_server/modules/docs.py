@@ -192,7 +192,7 @@ class DocsHandler(WebHandler):
     async def get(self) -> None:
         """Send the documentation."""
         self.mark("lookup")
-        if self.env["path_info"] != f"/{self._module.name}":
+        if self.env["path_info"].removesuffix("/") != f"/{self._module.name}":
             self.request_handler.send_not_found()
             return
         representation = make_representation(

@@ -99,6 +99,12 @@ def read_codes(text: str, are_valid: Callable[[Collection[str]], bool] = are_tim
     return codes if are_valid(codes) else ()
 
 
+def require_stops(text: str, example: str) -> None:
+    """Raise InvalidParameter for a list without members. example: a path with one."""
+    if not split(text):
+        raise InvalidParameter(f"The path has no stop (expected a path such as {example}; / and /places find stops)")
+
+
 def are_stops(texts: Collection[str]) -> bool:
     """Return whether texts without commas are all TimingPointCodes or ids of places, at least one."""
     return are_timing_point_codes(texts) or (

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from re import sub
 from urllib.parse import urlencode
 
 from govi_server.departures.modes import MODES, Mode
@@ -10,16 +9,11 @@ from govi_server.departures.place_index import MAX_PLACES, MAX_QUERY_CHARACTERS
 from govi_server.departures.times import MINUTE
 from govi_server.pages.assets import TEMPLATES
 from govi_server.pages.links import language_links
-from govi_server.pages.texts import TEXTS
+from govi_server.pages.texts import SPACED_TEXTS
 
 _Texts = Mapping[str, str]
 
 _PAGE = TEMPLATES.get_template("front.html")
-# French has a space before these signs; lines must not break there.
-_TEXTS: Mapping[str, _Texts] = {
-    lang: {key: sub(" (?=[:;?!])", "\N{NO-BREAK SPACE}", text) for key, text in texts.items()}
-    for lang, texts in TEXTS.items()
-}
 _LICENSES = {
     "http://creativecommons.org/publicdomain/zero/1.0/": "CC0 1.0",
     "http://openov.nl/license/GOVI-1.0-TravelInfo": "GOVI-1.0-TravelInfo",
@@ -113,7 +107,7 @@ class ApiLink:
 
 def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
     """Render the page. query: the request's valid parameters, if present: q, lang and OPTIONS."""
-    texts, feed = _TEXTS[lang], content.feed
+    texts, feed = SPACED_TEXTS[lang], content.feed
     parameters = urlencode([(name, value) for name, value in query.items() if name != "q"])
     board_query = f"?{parameters}" if parameters else ""
     return _PAGE.render(

@@ -89,6 +89,7 @@ def make_worker(reactor: Any, assignment: Assignment, reporter: Reporter) -> Ord
         name=assignment.name,
         observer=cast(ILogObserver, reporter.statistics_event),
         unfinished=UnfinishedRequests(reactor, assignment.limits.unfinished, connections),
+        errors=assignment.errors,
     )
     server.request_memo = RequestMemo(MEMO_BYTES)
     # Starts when all ports accept: their service accepts in privilegedStartService().
