@@ -287,7 +287,7 @@ def _add_pages(modules: MultiService, config: Config, components: Components, re
     sources = [SourceDescription(name, module.source, _license(module)) for name, module in config.modules.items()]
     documentation = Documentation(lambda: modules, VERSION, config.access)
     for page in (
-        Front(sources, components.feed, VERSION, STATION if config.is_demo else ""),
+        Front(sources, components.feed, VERSION, reactor, STATION if config.is_demo else ""),
         BoardPages(displays, reactor),
         Events(displays, reactor),
         Assets(),

@@ -43,16 +43,20 @@ class CurrentDisruptions:
     def _read(self, now: float) -> Generator[None, None, list[Disruption]]:
         stops = self._feed.passtimes.stops
         counts: dict[tuple[str, str], tuple[str, int]] = {}
-        for n, code in enumerate([*stops], 1):
+        work = 0
+        for code in [*stops]:
             stop = stops.get(code)
-            for message in ((stop and stop.messages) or {}).values():
+            messages = {} if stop is None or stop.messages is None else stop.messages
+            work += 1 + len(messages)
+            for message in messages.values():
                 fields = dict(message.fields)
                 text = clean(fields.get("MessageContent"))
                 if text and message.is_current(now):
                     key = text, fields.get("DataOwnerCode") or ""
                     first, count = counts.get(key, (code, 0))
                     counts[key] = first, count + 1
-            if n % STEP_ITEMS == 0:
+            if work >= STEP_ITEMS:
+                work = 0
                 yield
         return nlargest(
             MAX_DISRUPTIONS,

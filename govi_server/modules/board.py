@@ -140,7 +140,10 @@ class BoardPages(Service):
                 for body in FORMATS
             ),
             INVALID_PARAMETER,
-            *(ResponseSpec(404, "None of the stops is known.", *body, common, always) for body in ERROR_FORMATS),
+            *(
+                ResponseSpec(404, "None of the stops is known.", *body, ("Cache-Control",), (*common[1:], *always))
+                for body in ERROR_FORMATS
+            ),
             *(ResponseSpec(503, "No recent data is available.", *body, failure, optional) for body in ERROR_FORMATS),
         )
         return [

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from heapq import nlargest
 
 from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from govi_server.departures.display import place
@@ -14,6 +15,7 @@ from govi_server.http.caching.representation import make_representation
 from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.parameters import Parameter, String, parse_query
 from govi_server.http.request import Environ
+from govi_server.kv78turbo.disruptions import CurrentDisruptions, Disruption
 from govi_server.kv78turbo.feed import Feed
 from govi_server.modules.feed_responses import INVALID_PARAMETER
 from govi_server.modules.query_parameters import AFTER, LANG, MODE, TO, VARY, VIEW, language
@@ -58,14 +60,17 @@ class Front(Service):
         sources: Sequence[SourceDescription],
         feed: Feed | None,
         version: str,
+        clock: IReactorTime,
         example: str = "",
     ) -> None:
         self.feed = feed
+        self.clock = clock
         self._sources = sources
         self._version = f"govi-cache {version}"
         self._example = example
         self._changed: list[str] = []
         self._next_update = 0.0
+        self.disruptions = None if feed is None else CurrentDisruptions(feed)
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "FrontHandler":
         """Return the handler of one request."""
@@ -81,14 +86,16 @@ class Front(Service):
         summary = "Page to find a stop, with the state and the licence of the data"
         return [Operation("/", summary, responses, parameters, section="Pages", noun="FrontPage")]
 
-    def content(self, results: Iterable[Place] | None = None) -> FrontPage:
+    def content(self, results: Iterable[Place] | None = None, disruptions: Iterable[Disruption] = ()) -> FrontPage:
         """Return the page's content. results: the places that a search returned."""
-        status = None if self.feed is None else self._feed_status(self.feed, results)
+        status = None if self.feed is None else self._feed_status(self.feed, results, disruptions)
         is_demo = any(source.kind == "demo" for source in self._sources)
         example = self._example or (status.changed[0].id if status and status.changed else "")
         return FrontPage(self._sources, status, is_demo, example, self._version)
 
-    def _feed_status(self, feed: Feed, results: Iterable[Place] | None) -> FeedStatus:
+    def _feed_status(
+        self, feed: Feed, results: Iterable[Place] | None, disruptions: Iterable[Disruption]
+    ) -> FeedStatus:
         operators = [
             OperatorStatus(operator, age, freshness)
             for operator in sorted(feed.passtimes.last_heard)
@@ -101,6 +108,7 @@ class Front(Service):
             operators,
             [_stop(feed, code) for code in self._changes(feed)],
             None if results is None else [*map(_place, results)],
+            [(disruption.text, disruption.code, disruption.n_stops) for disruption in disruptions],
         )
 
     def _changes(self, feed: Feed) -> list[str]:
@@ -145,12 +153,14 @@ class FrontHandler(WebHandler):
             index = await feed.places.index()
             self.request_handler.charge(index.cost(query))
             results = await feed.runner.run(index.find(query))
+        disruptions = self._module.disruptions
+        current = [] if disruptions is None else await disruptions.latest()
         self.mark("lookup")
         for parameter in OPTIONS:
             parameter.parse(parameters)
         names = ("q", "lang", *(parameter.name for parameter in OPTIONS))
         passed_on = {name: parameters[name] for name in names if parameters.get(name)}
-        body = page(self._module.content(results), lang, passed_on).encode()
+        body = page(self._module.content(results, current), lang, passed_on, self._module.clock.seconds()).encode()
         representation = make_representation(body, CONTENT_TYPE, prefers_gzip(self.env), vary=VARY)
         self.mark("render")
         headers = (*PAGE_HEADERS, ("Content-Language", lang), ("Cache-Control", "no-cache"))

@@ -36,7 +36,7 @@ class PagesTestCase(LiveTestCase):
     def setUp(self) -> None:
         super().setUp()
         documentation = Documentation(lambda: self.modules, "1")
-        self.front = Front([SourceDescription("kv55", "kv78turbo", LICENSE)], self.feed, "1")
+        self.front = Front([SourceDescription("kv55", "kv78turbo", LICENSE)], self.feed, "1", self.clock)
         modules: list[Any] = [
             *ovapi_modules(self.feed),
             *(Kv55Feed("kv55", self.feed), Places(self.feed), Near(self.feed), Siri(self.feed)),
@@ -174,7 +174,6 @@ class PlacesTests(PagesTestCase):
             "/stops",
             "/near/",
             "//",
-            "/docs/",
             "/openapi.json/x",
             "/siri",
             "/assets/",
@@ -215,7 +214,9 @@ class FrontTests(PagesTestCase):
             (2, "2 arrêts"),
             (20, "Les 20 premiers arrêts"),
         ]:
-            page = html.document_fromstring(front_page.page(self.front.content([place] * count), "fr", {"q": "x"}))
+            page = html.document_fromstring(
+                front_page.page(self.front.content([place] * count), "fr", {"q": "x"}, 0.0)
+            )
             self.assertIn(words, page.xpath("string(//p[@role='status'])"))
             self.assertEqual(len(page.xpath("//ul[@id='found']/li")), count)
 
@@ -328,8 +329,8 @@ class FrontTests(PagesTestCase):
 
     def test_without_a_feed(self) -> None:
         """With only a gateway there is no search, and the paths have a placeholder."""
-        module = Front([SourceDescription("kv55", "govi", "http://licence/")], None, "1")
-        page = html.document_fromstring(front_page.page(module.content(), "nl", {}))
+        module = Front([SourceDescription("kv55", "govi", "http://licence/")], None, "1", self.clock)
+        page = html.document_fromstring(front_page.page(module.content(), "nl", {}, 0.0))
         self.assertEqual(page.xpath("//form"), [])
         self.assertIn("/kv55/<TimingPointCode>", page.text_content())
         self.assertEqual(page.xpath("//main//a/@href"), ["http://licence/", "/docs", "/openapi.json"])

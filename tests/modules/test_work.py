@@ -58,6 +58,7 @@ PATHS: dict[str, tuple[str, ...]] = {
     "/near": ("/near?lat=52.1&lon=5.3",),
     "/": ("/", "/?q=l"),
     "/docs": ("/docs",),
+    "/favicon.ico": ("/favicon.ico",),
     "/openapi.json": ("/openapi.json",),
     "/assets/{name}": ("/assets/board.css",),
 }
@@ -167,7 +168,7 @@ class WorkTestCase(SynchronousTestCase):
 
     def request(self, path: str) -> Response:
         client = Client(self.program.server, IPv4Address("TCP", "192.0.2.1", 4000))
-        client.get(path, Accept="application/json" if "/board" in path and "horizon" in path else "text/html")
+        client.get(path, Accept="application/json" if "/board" in path and "horizon" in path else "*/*")
         for _ in range(100):
             if client.transport.value():
                 break
