@@ -37,6 +37,7 @@ from govi_server.modules.favicon import Favicon
 from govi_server.modules.front import Front
 from govi_server.modules.kv55_feed import Kv55Feed
 from govi_server.modules.kv55_gateway import Kv55Gateway
+from govi_server.modules.make import Make
 from govi_server.modules.ovapi import PATHS as OVAPI_PATHS
 from govi_server.modules.ovapi import ovapi_modules
 from govi_server.modules.places import Near, Places
@@ -288,7 +289,8 @@ def _add_pages(modules: MultiService, config: Config, components: Components, re
     documentation = Documentation(lambda: modules, VERSION, config.access)
     for page in (
         Front(sources, components.feed, VERSION, reactor, STATION if config.is_demo else ""),
-        BoardPages(displays, reactor),
+        BoardPages(displays, reactor, config.pages.embed),
+        Make(displays, components.feed, config.pages.address),
         Events(displays, reactor),
         Assets(),
         Favicon(),

@@ -1,6 +1,6 @@
 """GET /board/<stop or place>[,...]: a departure board for travellers, as a page, as lines of text, or as JSON."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -76,8 +76,7 @@ EXAMPLES = (
     Example("An invalid parameter", f"{_URL}?limit=many", JSON, 400),
 )
 
-# Other sites may embed the page in a frame: its form only selects departures.
-_HEADERS = policy("form-action 'self'")
+SELF = ("'self'",)  # /make shows the page in a frame
 _PASSED_ON = ("limit", "line", "direction", "horizon", "after", "to", "mode", "operator", "view")
 
 
@@ -118,12 +117,15 @@ def parse_board_request(env: Environ, codes: tuple[str, ...]) -> BoardRequest:
 
 @implementer(ICacheableModule, IDocumented)
 class BoardPages(Service):
-    """Serves the departure displays of a source."""
+    """Serves the departure displays of a source. embed: the sites that may show them in a frame, besides /make."""
 
     name = "board"
 
-    def __init__(self, source: IDisplaySource, clock: IReactorTime) -> None:
+    def __init__(self, source: IDisplaySource, clock: IReactorTime, embed: Sequence[str] = ("*",)) -> None:
         self.source = source
+        # Other sites may show the page in a frame: its form only selects departures. "*" would exclude local files.
+        ancestors = "" if "*" in embed else f"; frame-ancestors {' '.join(SELF + tuple(embed))}"
+        self._headers = policy(f"form-action 'self'{ancestors}")
         self.clock = clock
         self.responses = ResponseCache(clock, source.memory)
         self._runner = source.runner
@@ -234,7 +236,7 @@ class BoardPages(Service):
             content_type = PROBLEM
         encoded = (piece.encode() for piece in pieces)
         representation = await self._runner.run(represent(encoded, content_type, request.compressed, vary=vary))
-        type_headers = _HEADERS if board_format.content_type == HTML else ()
+        type_headers = self._headers if board_format.content_type == HTML else ()
         return representation, (*displays.headers, ("Content-Language", board_format.lang), *type_headers)
 
     def write(self, display: DepartureDisplay, board_format: BoardFormat) -> Iterator[str]:

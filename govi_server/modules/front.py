@@ -8,17 +8,16 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from govi_server.departures.display import place
-from govi_server.departures.place_index import MAX_QUERY_CHARACTERS
 from govi_server.departures.places import Place
 from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import make_representation
 from govi_server.http.negotiation import prefers_gzip
-from govi_server.http.parameters import Parameter, String, parse_query
+from govi_server.http.parameters import parse_query
 from govi_server.http.request import Environ
 from govi_server.kv78turbo.disruptions import CurrentDisruptions, Disruption
 from govi_server.kv78turbo.feed import Feed
 from govi_server.modules.feed_responses import INVALID_PARAMETER
-from govi_server.modules.query_parameters import AFTER, LANG, MODE, TO, VARY, VIEW, language
+from govi_server.modules.query_parameters import AFTER, LANG, MODE, QUERY, TO, VARY, VIEW, language, linked_place
 from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
 from govi_server.pages.assets import PAGE_HEADERS
 from govi_server.pages.front_page import FeedStatus, FrontPage, LinkedStop, OperatorStatus, SourceDescription, page
@@ -30,15 +29,7 @@ MAX_CHANGED_STOPS = 12
 CHANGES_INTERVAL = 5.0
 """Seconds between updates of the list, each of which reads all stops."""
 
-MAX_CODES = 3
-"""TimingPointCodes of a place that are listed."""
-
 CONTENT_TYPE = "text/html; charset=utf-8"
-
-
-QUERY = Parameter(
-    "q", String(MAX_QUERY_CHARACTERS), "Words of a stop's name or town, or its code: the page lists the matches."
-)
 
 
 OPTIONS = (AFTER, TO, MODE, VIEW)
@@ -107,7 +98,7 @@ class Front(Service):
             len(feed.timetable.timing_points),
             operators,
             [_stop(feed, code) for code in self._changes(feed)],
-            None if results is None else [*map(_place, results)],
+            None if results is None else [*map(linked_place, results)],
             [(disruption.text, disruption.code, disruption.n_stops) for disruption in disruptions],
         )
 
@@ -125,11 +116,6 @@ def _stop(feed: Feed, code: str) -> LinkedStop:
     point = feed.timetable.timing_points.get(code)
     name, town = place(point.name, point.town) if point is not None else ("", "")
     return LinkedStop(code, name or code, town, code)
-
-
-def _place(found: Place) -> LinkedStop:
-    codes = (*found.codes[:MAX_CODES], *(["…"] if len(found.codes) > MAX_CODES else []))
-    return LinkedStop(found.id, found.name, found.town, ", ".join(codes), found.modes)
 
 
 class FrontHandler(WebHandler):

@@ -29,6 +29,8 @@ TYPES = {
     "board.js": "text/javascript; charset=utf-8",
     "front.css": "text/css; charset=utf-8",
     "front.js": "text/javascript; charset=utf-8",
+    "make.css": "text/css; charset=utf-8",
+    "make.js": "text/javascript; charset=utf-8",
     "recent.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
     "icon-192.png": "image/png",
