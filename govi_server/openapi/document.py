@@ -164,7 +164,7 @@ def _responses(
                 )
                 if described["schema"] != schema:
                     described["schema"] = {"anyOf": [described["schema"], schema]}
-        for name in (*spec.headers, *spec.optional_headers, *(("Content-Language",) if _is_text_error(spec) else ())):
+        for name in (*spec.headers, *spec.optional_headers, *(("Content-Language",) if _is_message(spec) else ())):
             response.setdefault("headers", {})[name] = {
                 "description": fields[name].description,
                 "required": name in always[spec.status],
@@ -173,17 +173,23 @@ def _responses(
     return responses
 
 
-def _is_text_error(spec: ResponseSpec) -> bool:
-    return spec.status >= HTTPStatus.BAD_REQUEST and spec.content_type == TEXT
+def _is_message(spec: ResponseSpec) -> bool:
+    """Return whether a response is an error that http.error_responses formats."""
+    return spec.status >= HTTPStatus.BAD_REQUEST and (spec.content_type, spec.body) in (
+        (TEXT, str),
+        (PROBLEM, Problem),
+    )
 
 
 def _variants(spec: ResponseSpec, has_problems: bool) -> Iterator[ResponseSpec]:
-    """Yield a response in each content type: an error in text also as a page and as problem details."""
-    yield spec
-    if _is_text_error(spec):
-        yield replace(spec, content_type=HTML)
-        if has_problems:
-            yield replace(spec, content_type=PROBLEM, body=Problem)
+    """Yield a response in each content type: an error as text, as a page and as problem details."""
+    if not _is_message(spec):
+        yield spec
+        return
+    yield replace(spec, content_type=TEXT, body=str)
+    yield replace(spec, content_type=HTML, body=str)
+    if has_problems:
+        yield replace(spec, content_type=PROBLEM, body=Problem)
 
 
 def _examples(operation: Operation, spec: ResponseSpec) -> dict[str, Any]:

@@ -106,6 +106,26 @@ class PlacesTests(PagesTestCase):
         self.assertEqual(self.ids("/places?q=ldbrug"), [f"p{CODE}"])
         self.assertEqual(self.ids("/places?q=nothing"), [])
 
+    def test_unknown_code_has_suggestions(self) -> None:
+        """The board of a code that does not exist links to similar ones, and says so in text and JSON."""
+        self.plan()
+        wrong = f"{CODE[:-1]}9"
+        page = html.document_fromstring(self.request(f"/board/{wrong}?lang=en", Accept="text/html").body.decode())
+        (link,) = page.xpath(f"//nav//a[starts-with(@href, '/board/{CODE}')]")
+        self.assertEqual((link.get("href"), link.text), (f"/board/{CODE}", f"{CODE} Lindedorp, Brug"))
+        response = self.request(f"/board/{wrong}?lang=en", Accept="application/json")
+        self.assertEqual(response.headers["Content-Type"], "application/problem+json")
+        problem = json.loads(response.body)
+        self.assertEqual((problem["status"], problem["stops"][0]["state"]), (404, "unknown"))
+        self.assertIn(f"Did you mean: {CODE} ", problem["detail"])
+
+    def test_board_without_a_stop(self) -> None:
+        """A board or a stream without a stop is a 400 that says what is missing."""
+        for path in ("/board", "/board/", "/board/,", "/events", "/events/"):
+            response = self.request(path)
+            self.assertEqual(response.status, 400, path)
+            self.assertIn(b"The path has no stop", response.body)
+
     def test_new_stops_are_found_later(self) -> None:
         """New stops are found once a new index has been built, for which no request waits."""
         self.plan()

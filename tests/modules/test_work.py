@@ -58,6 +58,7 @@ PATHS: dict[str, tuple[str, ...]] = {
     "/near": ("/near?lat=52.1&lon=5.3",),
     "/": ("/", "/?q=l"),
     "/docs": ("/docs",),
+    "/make": (f"/make?stop={CODES[0]}", "/make?q=l"),
     "/favicon.ico": ("/favicon.ico",),
     "/openapi.json": ("/openapi.json",),
     "/assets/{name}": ("/assets/board.css",),

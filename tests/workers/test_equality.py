@@ -119,7 +119,7 @@ class EqualityTests(SynchronousTestCase):
         program = Program("demo")
         for path in PATHS:
             send(program, "GET", path, FIELDS[1])
-        items = {"request_method", "path_info", "query_string"}
+        items = {"http_host", "request_method", "path_info", "query_string"}
         connection = {"host", "connection", "expect", "content-length", "transfer-encoding"}
         evaluated = {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "last-event-id"}
         preflight = {"access-control-request-method"}
