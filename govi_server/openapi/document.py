@@ -170,6 +170,9 @@ def _responses(
                 "required": name in always[spec.status],
                 "schema": schemas.of(fields[name].type),
             }
+    for response in responses.values():
+        if "content" in response:  # generators of clients take the first type
+            response["content"] = dict(sorted(response["content"].items(), key=lambda item: "json" not in item[0]))
     return responses
 
 

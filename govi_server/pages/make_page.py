@@ -109,7 +109,16 @@ def _qr_code(text: str) -> str:
     """Return an SVG element that shows a QR code (ISO/IEC 18004), without styles, as the page's policy requires."""
     file = io.BytesIO()
     segno.make(text, error="m", micro=False).save(
-        file, kind="svg", scale=4, border=4, xmldecl=False, svgns=False, nl=False, dark="#000", light="#fff"
+        file,
+        kind="svg",
+        scale=4,
+        border=4,
+        omitsize=True,
+        xmldecl=False,
+        svgns=False,
+        nl=False,
+        dark="#000",
+        light="#fff",
     )
     return file.getvalue().decode()
 
