@@ -16,7 +16,7 @@ from tests.contract.test_schemathesis import demo
 
 CLIENTS = Path(__file__).with_name("clients")
 
-EXPECTED = ["Station 2", "400"]
+EXPECTED = ["Station live", "400"]
 """The output of both programs."""
 
 
@@ -38,7 +38,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 
 def test_python(server: tuple[str, Path], tmp_path: Path) -> None:
-    """openapi-python-client generates a package that compiles, and whose functions return a board and a problem."""
+    """openapi-python-client generates a package that compiles; its functions return a board and a problem."""
     url, document = server
     generator = Path(sys.executable).with_name("openapi-python-client")
     run(
@@ -59,7 +59,7 @@ def test_python(server: tuple[str, Path], tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
 def test_typescript(server: tuple[str, Path], tmp_path: Path) -> None:
-    """openapi-typescript generates types with which a program compiles strictly, and fetches a board and a problem."""
+    """openapi-typescript generates types with which a strict program compiles, and fetches a board and a problem."""
     url, document = server
     for name in ("package.json", "board.ts"):
         shutil.copy(CLIENTS / name, tmp_path)

@@ -1,4 +1,4 @@
-// Prints the name of a stop and the number of its departures, with types generated from /openapi.json.
+// Prints the name of a stop and its state, with types generated from /openapi.json.
 import createClient from "openapi-fetch";
 import type { paths } from "./api.js";
 
@@ -11,6 +11,6 @@ const board = await client.GET("/board/{TimingPointCodes}", {
 });
 if (!board.data) throw new Error("no board");
 const [stop] = board.data.stops;
-console.log(stop.name, stop.departures.length);
+console.log(stop.name, stop.state);
 const invalid = await client.GET("/places", { params: { query: { q: "" } } });
 console.log(invalid.error?.status);
