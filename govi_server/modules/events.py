@@ -30,6 +30,7 @@ from govi_server.modules.query_parameters import CODES, LANG, VIEW, read_codes, 
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.openapi.schema import reference
 from govi_server.runtime.cooperative import is_background
+from govi_server.runtime.outside import outside
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 CONTENT_TYPE = "text/event-stream"
@@ -120,7 +121,7 @@ class Events(MultiService):
         self._source = source
         self._clock = clock
         self._runner = source.runner
-        self._random = Random()
+        self._random = outside(clock, "random", Random)()
         self.channels: dict[object, Channel] = {}
         timer = TimerService(CHECK_INTERVAL, self._check_all)
         timer.clock = clock

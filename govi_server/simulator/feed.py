@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from govi_server.departures.times import MINUTE
 from govi_server.errors import StartupError
+from govi_server.runtime.outside import outside
 from govi_server.simulator.feed_faults import FaultInjector, FeedFaults
 from govi_server.simulator.replay import Replay
 from govi_server.simulator.town import Town
@@ -37,9 +38,10 @@ class Publisher:
     """A ZeroMQ socket that publishes messages.
 
     address: a ZeroMQ address such as tcp://127.0.0.1:7817. Raises StartupError if it is invalid.
+    make_context: returns a new ZeroMQ context.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, make_context: Callable[[], zmq.Context[zmq.Socket[bytes]]] = zmq.Context) -> None:
         match = _ADDRESS.fullmatch(address)
         port = match and match[1]
         if match is None or not (port in (None, "*") or 0 < int(port) < 65536):  # libzmq accepts any number
@@ -47,12 +49,13 @@ class Publisher:
                 f"--feed: invalid feed address {address!r} (expected, for example, tcp://127.0.0.1:7817)"
             )
         self._address = address
+        self._make_context = make_context
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
 
     def open(self) -> str:
         """Listen, and return the address. Raises StartupError."""
-        self._context = zmq.Context()  # not earlier: its threads would not survive twistd's fork
+        self._context = self._make_context()  # not earlier: its threads would not survive twistd's fork
         socket = self._context.socket(zmq.XPUB)  # a PUB that reports subscriptions
         socket.linger = 0
         socket.ipv6 = "[" in self._address
@@ -188,4 +191,4 @@ def make_town_feed(clock: IReactorTime, seed: int, on_listening: Callable[[str],
     """Return the feed of the town on the loopback interface, in real time and without faults."""
     source = TownFeed(Town(seed), clock.seconds, waits_for_subscription=True)
     faults = FaultInjector(FeedFaults(), Random(seed))
-    return SimulatedFeed(clock, Publisher(ANY_PORT), source, faults, on_listening=on_listening)
+    return SimulatedFeed(clock, Publisher(ANY_PORT, outside(clock, "zmq_context", zmq.Context)), source, faults, on_listening=on_listening)

@@ -1,0 +1,111 @@
+"""The faults of a world: a list that its seed determines, of which a failure is shrunk to the fewest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING
+
+from tests.simulation.gateway import MODES
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault: it begins so many seconds after the world, and lasts so long."""
+
+    at: float
+    seconds: float
+    kind: str
+    target: str = ""
+    amount: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.target} {self.amount or ''}".strip() + f" for {self.seconds:.0f} s"
+
+    def begin(self, world: World) -> None:
+        getattr(self, f"_begin_{self.kind}")(world)
+
+    def end(self, world: World) -> None:
+        getattr(self, f"_end_{self.kind}", lambda world: None)(world)
+
+    # A gateway misbehaves.
+
+    def _begin_gateway(self, world: World) -> None:
+        name, mode = self.target.split(":")
+        world.gateways[name].set_mode(mode)
+
+    def _end_gateway(self, world: World) -> None:
+        name, mode = self.target.split(":")
+        if world.gateways[name].mode == mode:
+            world.gateways[name].set_mode("")
+
+    # The network is slow, cuts writes, loses connections.
+
+    def _begin_slow(self, world: World) -> None:
+        world.network.slowest = self.amount
+
+    def _end_slow(self, world: World) -> None:
+        world.network.slowest = 0.02
+
+    def _begin_pieces(self, world: World) -> None:
+        world.network.cut_fraction = world.network.packet_fraction = self.amount
+
+    def _end_pieces(self, world: World) -> None:
+        world.network.cut_fraction, world.network.packet_fraction = 0.02, 0.05
+
+    def _begin_cut(self, world: World) -> None:
+        for session in list(world.sessions):
+            if world.random.random() < self.amount:
+                session.close(abort=True)
+
+    # The process.
+
+    def _begin_terminate(self, world: World) -> None:
+        if world.node.is_up:
+            world.node.terminate()
+
+    def _end_terminate(self, world: World) -> None:
+        if world.node.service is None:
+            world.node.start()
+
+    def _begin_kill(self, world: World) -> None:
+        if world.node.is_up:
+            world.node.kill()
+
+    _end_kill = _end_terminate
+
+    # The clock.
+
+    def _begin_clock(self, world: World) -> None:
+        world.step_clock(self.amount)
+
+
+def make_faults(random: Random, world: World) -> list[Fault]:
+    """Return the faults of a world."""
+    faults = []
+    at = 60.0
+    has_steps = random.random() < 0.3
+    while True:
+        at += random.uniform(5, 150)
+        if at > 3600 * world.hours - 150:
+            return faults
+        seconds = random.uniform(5, 60)
+        choice = random.random()
+        if choice < 0.65:
+            gateway = random.choice(list(world.gateways))
+            faults.append(Fault(at, seconds, "gateway", f"{gateway}:{random.choice(MODES)}"))
+        elif choice < 0.72:
+            faults.append(Fault(at, seconds, "slow", amount=random.choice((0.1, 0.3))))
+        elif choice < 0.79:
+            faults.append(Fault(at, seconds, "pieces", amount=random.choice((0.3, 0.8))))
+        elif choice < 0.85:
+            faults.append(Fault(at, 0.0, "cut", amount=random.random()))
+        elif choice < 0.91:
+            faults.append(Fault(at, random.uniform(14, 40), "terminate"))
+        elif choice < 0.94:
+            faults.append(Fault(at, random.uniform(0, 20), "kill"))
+        elif has_steps:
+            faults.append(Fault(at, 0.0, "clock", amount=random.choice((-7200, -3600, -90, -2, 2, 60, 600, 3600))))
