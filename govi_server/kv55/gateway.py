@@ -127,13 +127,13 @@ class _SentRequests:
             if not requests:
                 del self.by_code[request.code]
 
-    def find(self, code: str, number: str | None) -> PendingRequest | None:
-        """Return the request to which a callback responds; None if it has none.
+    def find(self, code: str, number: str | None, after: float) -> PendingRequest | None:
+        """Return the request, sent after a moment, to which a callback responds; None if it has none.
 
         Callbacks match by code, and by sequence number if the gateway echoes it; some always send the same one
         (docs/protocols.md, section 1.2). Otherwise return the latest one that is pending, or unanswered, or any.
         """
-        requests = self.by_code.get(code, [])
+        requests = [request for request in self.by_code.get(code, ()) if request.sent_at >= after]
         unanswered = [request for request in requests if not request.answered]
         by_number = [request for request in unanswered if request.number == number]
         pending = [request for request in unanswered if request.board is not None]
@@ -258,8 +258,8 @@ class Gateway(Service):
 
     def _deliver_board(self, board: Board, delivery: Delivery) -> bool:
         """Match a board with a request; return whether it was requested."""
-        request = self._requests.find(board.code, dict(board.envelope).get("SequenceNumber"))
-        if request is None or self._clock.seconds() - request.sent_at > MAX_LATE_SECONDS:
+        request = self._find(board.code, dict(board.envelope).get("SequenceNumber"))
+        if request is None:
             return False
         if request.board is not None:
             request.answered = True
@@ -290,8 +290,12 @@ class Gateway(Service):
             for request in self._requests.in_order:
                 if request.board is not None:
                     request.error = reason
-        elif match := self._requests.find(code, None):
+        elif match := self._find(code, None):
             delivery.results.append(partial(match.claim(), SourceBroken(reason)))
+
+    def _find(self, code: str, number: str | None) -> PendingRequest | None:
+        """Return the request to which a callback responds; None if it is unsolicited."""
+        return self._requests.find(code, number, self._clock.seconds() - MAX_LATE_SECONDS)
 
     def _since(self, request: PendingRequest) -> float:
         """Return the seconds since a request was sent; 0 if the clock was set back."""
