@@ -23,7 +23,8 @@ class Fault:
     amount: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.target} {self.amount or ''}".strip() + f" for {self.seconds:.0f} s"
+        text = f"{self.kind} {self.target or f'{self.amount:.2f}'}"
+        return f"{text} for {self.seconds:.0f} s" if self.seconds else text
 
     def begin(self, world: World) -> None:
         getattr(self, f"_begin_{self.kind}")(world)
@@ -65,17 +66,11 @@ class Fault:
 
     def _begin_terminate(self, world: World) -> None:
         if world.node.is_up:
-            world.node.terminate()
-
-    def _end_terminate(self, world: World) -> None:
-        if world.node.service is None:
-            world.node.start()
+            world.node.terminate(self.amount)
 
     def _begin_kill(self, world: World) -> None:
         if world.node.is_up:
-            world.node.kill()
-
-    _end_kill = _end_terminate
+            world.node.kill(self.amount)
 
     # The clock.
 
@@ -104,8 +99,8 @@ def make_faults(random: Random, world: World) -> list[Fault]:
         elif choice < 0.85:
             faults.append(Fault(at, 0.0, "cut", amount=random.random()))
         elif choice < 0.91:
-            faults.append(Fault(at, random.uniform(14, 40), "terminate"))
+            faults.append(Fault(at, 0.0, "terminate", amount=random.uniform(1, 20)))
         elif choice < 0.94:
-            faults.append(Fault(at, random.uniform(0, 20), "kill"))
+            faults.append(Fault(at, 0.0, "kill", amount=random.uniform(0, 20)))
         elif has_steps:
             faults.append(Fault(at, 0.0, "clock", amount=random.choice((-7200, -3600, -90, -2, 2, 60, 600, 3600))))

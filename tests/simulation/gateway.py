@@ -235,6 +235,9 @@ class Gateway:
             self.node.epoch,
         )  # fmt: skip
         self.answers[serial] = answer
+        if kind in ("foreign", "broken"):  # may end any question for the stop
+            for other in self.questions.get(stop, ()):
+                other.ended_at = other.ended_at or self.world.scheduler.now
         if asked:
             question.answers.append(answer)
         self._post(body, answer, kind, stop, question)

@@ -12,6 +12,9 @@ from tests.simulation.reactor import SimulatedReactor
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+ARRIVAL_SECONDS = 0.7
+"""Time in which all that was sent arrives."""
+
 STOP_SECONDS = 30.0
 """Time in which a process must have stopped after SIGTERM: two drains, and a margin."""
 
@@ -28,6 +31,7 @@ class Node:
         self.service: Any = None
         self.offset = 0.0
         self.is_stopping = False
+        self.pause = 0.0
         self.started_at = 0.0
         self.statistics = directory / "statistics.jsonl"
         self.snapshot = directory / "snapshot"
@@ -48,6 +52,8 @@ class Node:
     def start(self) -> None:
         """Start a process, as twistd does."""
         world = self.world
+        if self.service is not None or world.is_over:
+            return
         self.epoch += 1
         self.is_stopping = False
         self.started_at = world.scheduler.now
@@ -66,8 +72,9 @@ class Node:
         self.service.startService()
         world.event("start", self.host)
 
-    def terminate(self) -> None:
-        """Send SIGTERM: the services stop, and then the process ends."""
+    def terminate(self, pause: float = 1.0) -> None:
+        """Send SIGTERM: the services stop, and then the process ends. Another one starts after a pause."""
+        self.pause = max(pause, 2 * ARRIVAL_SECONDS)
         self.is_stopping = True
         self.world.event("SIGTERM", self.host)
         epoch = self.epoch
@@ -78,18 +85,21 @@ class Node:
     def _stopped(self, epoch: int) -> None:
         if self.epoch == epoch and self.reactor is not None:
             reactor, self.reactor, self.service = self.reactor, None, None
-            self.world.stopped(self)
-            self.world.scheduler.after(0, reactor.crash)
             self.world.event("stopped", self.host)
+            self.world.scheduler.after(0, reactor.crash)
+            self.world.scheduler.after(ARRIVAL_SECONDS, self.world.stopped, self)
+            if not self.world.is_over:
+                self.world.scheduler.after(self.pause, self.start)
 
     def _check_stopped(self, epoch: int) -> None:
         if self.epoch == epoch and self.service is not None:
             self.world.found("shutdown", f"the process has not ended {STOP_SECONDS:g} s after SIGTERM")
 
-    def kill(self) -> None:
-        """Send SIGKILL."""
+    def kill(self, pause: float = 1.0) -> None:
+        """Send SIGKILL. Another process starts after a pause."""
         assert self.reactor is not None
         self.world.event("SIGKILL", self.host)
         reactor, self.reactor, self.service = self.reactor, None, None
         reactor.crash()
         self.world.killed(self)
+        self.world.scheduler.after(pause, self.start)

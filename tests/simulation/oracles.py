@@ -81,7 +81,7 @@ class Deadlines(Oracle):
         now = self.now
         for session in list(self.world.sessions):
             owed_at = session.owed_at
-            if owed_at is None or now <= owed_at + SLACK:
+            if owed_at is None or now <= owed_at + SLACK or session.wire.sock.got_eof:
                 continue
             # A client that does not read sees the end of its connection when that is aborted.
             linger = LINGER_SECONDS if session.wire.paused else 0.0
@@ -107,7 +107,7 @@ class Responses(Oracle):
 
 
 class OneQuestion(Oracle):
-    """At most one question for a stop is under way; only a check of readiness may add one."""
+    """At most one question for a stop is under way."""
 
     def asked(self, gateway: Gateway, question: Question) -> None:
         others = [
@@ -116,14 +116,11 @@ class OneQuestion(Oracle):
             if other is not question
             and other.ended_at is None
             and other.epoch == question.epoch
-            and question.at - other.at < DEADLINE - 0.1
+            and question.at - other.at < DEADLINE - 1
         ]
         if self.world.step_slack(question.at - DEADLINE):
             return
-        is_probe = any(
-            0 <= at - self.world.last_probe < 0.2 for at in (question.at, *(other.at for other in others))
-        ) or any(other.at - self.world.probes_before(other.at) < 0.2 for other in (*others, question))
-        if len(others) > is_probe:
+        if others:
             self.found(
                 f"/{gateway.module}/{question.code}: asked again {question.at - others[-1].at:.3f} s after a question "
                 "that is under way"
@@ -253,7 +250,7 @@ class Boards(Oracle):
         if not is_stale:
             self.last_stale.pop(key, None)
             return
-        since = gateway.healthy_since + 10  # the breaker may be open until then
+        since = gateway.healthy_since + 17  # questions may be under way, and then the breaker open, until then
         previous = self.last_stale.get(key)
         if previous is None or previous[1] != answer.serial or previous[0] < since:
             self.last_stale[key] = self.now, answer.serial
@@ -463,7 +460,7 @@ class Health(Oracle):
         if exchange.path != "/ready":
             return
         world, now = self.world, self.now
-        if now - world.node.started_at < 60 or world.step_slack(now - 60):
+        if not world.node.is_up or now - world.node.started_at < 60 or world.step_slack(now - 60):
             return
         bad = [gateway for gateway in world.gateways.values() if gateway.mode in ("closed", "refuse", "error")]
         if exchange.status == 200:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
@@ -89,11 +88,10 @@ class World:
         self._hash = blake2b(digest_size=16)
         self.n_events = 0
         self.is_quiet = False
+        self.is_over = False
         self.sessions: dict[Session, None] = {}
         self.steps: list[float] = []
         """When the clock was set (steady time)."""
-        self.last_probe = -1e9
-        self._probes: list[float] = [-1e9]
         self.disk_was_full = False
         self.log_was_lossy = False
         self.has_feed = False
@@ -164,8 +162,10 @@ class World:
     def _finish(self) -> None:
         """End the process, and free everything."""
         violation = self.violation
+        self.is_over = True
         if self.node.service is not None:
-            self.node.service.stopService()
+            if self.node.is_up:
+                self.node.terminate()
             self.scheduler.run(self.scheduler.now + 60)
             if self.node.reactor is not None:
                 self.node.reactor.crash()
@@ -201,7 +201,7 @@ class World:
         self.is_quiet = False
 
     def _begin_fault(self, fault: Fault) -> None:
-        if self.is_quiet:
+        if self.is_quiet or self.is_over:
             return
         self.event("fault", str(fault))
         fault.begin(self)
@@ -214,7 +214,7 @@ class World:
     # What happens.
 
     def event(self, kind: str, text: str) -> None:
-        if self.violation is not None:
+        if self.violation is not None or self.is_over:
             return
         self.n_events += 1
         now = self.scheduler.now - self.begin
@@ -223,7 +223,7 @@ class World:
 
     def received(self, user: User, data: bytes) -> None:
         """A client has received bytes."""
-        if self.violation is not None:
+        if self.violation is not None or self.is_over:
             return
         self.n_events += 1
         now = self.scheduler.now - self.begin
@@ -241,15 +241,8 @@ class World:
             oracle.logged(event)
 
     def sent(self, exchange: Exchange) -> None:
-        if exchange.path == "/ready":
-            self.last_probe = self.scheduler.now
-            self._probes.append(self.scheduler.now)
         for oracle in self.oracles:
             oracle.sent(exchange)
-
-    def probes_before(self, time: float) -> float:
-        """Return when readiness was asked for last before a time."""
-        return self._probes[bisect_right(self._probes, time) - 1]
 
     def completed(self, exchange: Exchange) -> None:
         for oracle in self.oracles:
@@ -264,10 +257,12 @@ class World:
             oracle.asked(gateway, question)
 
     def acknowledged(self, gateway: Gateway, answer: Answer | None, *arguments: Any) -> None:
+        self.event("acknowledged", f"{gateway.module} {answer.serial if answer else 'again'} {arguments[:2]}")
         for oracle in self.oracles:
             oracle.acknowledged(gateway, answer, *arguments)
 
     def stopped(self, node: Node) -> None:
+        """A process has ended in good order; what it has sent has arrived."""
         for oracle in self.oracles:
             oracle.stopped(node, True)
 
