@@ -256,13 +256,18 @@ class Gateway:
         ).encode()
         world.event("callback", f"{self.module} {stop} {kind or 'answer'} {answer.serial if answer else 'again'}")
         wire, self._idle = self._idle, None
-        if wire is None or wire.closed or wire.ended:
+        is_reused = wire is not None and not wire.closed and not wire.ended
+        if wire is None or not is_reused:
             wire = Wire.connect(world.network, self.host, (self.node.host, self.callback_port))
         sent = world.scheduler.now
         epoch = self.node.epoch
         post = wire
 
+        has_response = False
+
         def responded(message: Message) -> None:
+            nonlocal has_response
+            has_response = True
             world.acknowledged(self, answer, kind, message.status, sent, question, epoch)
             if message.fields.get("connection") == "close" or self.random.random() < 0.3:
                 post.close()
@@ -271,6 +276,8 @@ class Gateway:
 
         def ended() -> None:
             post.close()
+            if is_reused and not has_response:  # the node has closed it meanwhile
+                self._post(body, answer, kind, stop, question)
 
         wire.on_data = Reader(responded).feed
         wire.on_end = ended

@@ -115,7 +115,8 @@ class Message:
     first_line: str
     fields: dict[str, str]
     body: bytes = b""
-    is_complete: bool = False
+    size: int = 0
+    """Bytes of the body, of which a stream keeps none."""
 
     @property
     def status(self) -> int:
@@ -147,11 +148,12 @@ class Reader:
             if self.message is not None:
                 if self._remaining is None:
                     part, self.buffer = self.buffer, b""
-                    self.message.body += part
+                    self.message.size += len(part)
                     self.on_part(self.message, part)
                     return
                 part, self.buffer = self.buffer[: self._remaining], self.buffer[self._remaining :]
                 self.message.body += part
+                self.message.size += len(part)
                 self._remaining -= len(part)
                 if self._remaining == 0:
                     self._finish()
@@ -177,7 +179,6 @@ class Reader:
     def _finish(self) -> None:
         message, self.message = self.message, None
         assert message is not None
-        message.is_complete = True
         self.on_message(message)
 
     def end(self) -> None:

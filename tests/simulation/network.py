@@ -133,7 +133,7 @@ class Socket(File):
             raise _error(EAGAIN)
         size = min(len(data), room)
         if size > 1 and self.network.cuts_writes():
-            size = self.network.random.randrange(1, size)
+            size = 1 + int(self.network.random.random() * (size - 1))
             self.network.scheduler.after(0, self.changed)
         self._in_flight += size
         for part in self.network.packets(bytes(data[:size])):
@@ -351,7 +351,7 @@ class Network:
         """Return the pieces in which data arrives."""
         if len(data) < 2 or self.random.random() >= self.packet_fraction:
             return [data]
-        cut = self.random.randrange(1, len(data))
+        cut = 1 + int(self.random.random() * (len(data) - 1))
         return [data[:cut], data[cut:]]
 
     def socket(self, host: str) -> Socket:

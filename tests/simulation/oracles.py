@@ -402,7 +402,8 @@ class Statistics(Oracle):
             )
             missing = books.complete - logged
             if missing:
-                self.found(f"{user.name}: not in the statistics when {when}: {sorted(missing)[:3]}")
+                others = sorted(logged - books.complete, key=str)[:3]
+                self.found(f"{user.name}: not in the statistics when {when}: {sorted(missing)[:3]}, but {others}")
             extra: Counter[tuple[Any, Any]] = Counter()
             for (method, path, _, _), n in (logged - books.complete).items():
                 extra[method, path] += n
@@ -457,7 +458,7 @@ class Health(Oracle):
     DELAY = 20.0
 
     def completed(self, exchange: Exchange) -> None:
-        if exchange.path != "/ready":
+        if exchange.path != "/ready" or exchange.user is not self.world.operator:
             return
         world, now = self.world, self.now
         if not world.node.is_up or now - world.node.started_at < 60 or world.step_slack(now - 60):

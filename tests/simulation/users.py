@@ -143,7 +143,9 @@ class Session:
         else:
             self.owe("an end of the idle connection")
         books = self.user.books
-        books.complete[exchange.method, exchange.path.partition("?")[0], message.status, len(message.body)] += 1
+        if self.epoch in self.world.killed_epochs:
+            return
+        books.complete[exchange.method, exchange.path.partition("?")[0], message.status, message.size] += 1
         self.world.completed(exchange)
         self.on_response(exchange)
 
@@ -153,7 +155,7 @@ class Session:
         self.user.streamed(self, message, data)
 
     def _ended(self) -> None:
-        if self.is_streaming and self.pending:
+        if self.is_streaming and self.pending and self.wire.end == "eof":
             self.reader.end()
         self.close()
 
@@ -162,6 +164,8 @@ class Session:
         if self in self.world.sessions:
             del self.world.sessions[self]
             for exchange in self.pending:
+                if self.epoch in self.world.killed_epochs:
+                    continue
                 self.user.books.incomplete[exchange.method, exchange.path.partition("?")[0]] += 1
                 self.world.abandoned(exchange)
             self.pending.clear()
@@ -245,6 +249,8 @@ class Display(User):
             fields["If-None-Match"] = known.header("etag") or ""
         if self.closes:
             fields["Connection"] = "close"
+        if path.startswith("/board/") and random.random() < 0.8:
+            fields["Accept"] = "application/json"
         method = "HEAD" if random.random() < self.heads else "GET"
         session.on_response = self._responded
         self.is_waiting = True
@@ -264,6 +270,42 @@ class Display(User):
             if self.is_waiting:  # for a response that does not come
                 self.is_waiting = False
                 self.next()
+
+
+class Browser(User):
+    """Listens to the events of a board, as the page does."""
+
+    def prepare(self) -> None:
+        code = self.world.board_stop(self.random)
+        self.path = f"/events/{code}?as=json"
+        self.board = b""
+        self.board_at = self.last_data = self.opened_at = 0.0
+        self._last_id = ""
+        self._buffer = b""
+        self.world.browsers.append(self)
+
+    def use(self) -> None:
+        self.session = session = Session(self)
+        self._buffer = b""
+        session.on_end = lambda: self.next(self.random.uniform(2, 8))
+        fields = {"Last-Event-ID": self._last_id} if self._last_id and self.random.random() < 0.5 else {}
+        if not fields:
+            self.board = b""
+        self.opened_at = self.last_data = self.world.scheduler.now
+        session.on_response = lambda exchange: session.close()
+        session.request("GET", self.path, fields)
+        if self.random.random() < 0.3:
+            self.world.scheduler.after(self.random.uniform(1, 600), session.close, self.random.random() < 0.5)
+
+    def streamed(self, session: Session, message: Message, data: bytes) -> None:
+        now = self.last_data = self.world.scheduler.now
+        self._buffer += data
+        *events, self._buffer = self._buffer.split(b"\n\n")
+        for event in events:
+            fields = dict(line.partition(b": ")[::2] for line in event.split(b"\n") if not line.startswith(b":"))
+            if fields.get(b"event") == b"board":
+                self.board, self.board_at = fields[b"data"], now
+                self._last_id = fields[b"id"].decode()
 
 
 class Pipeliner(User):
@@ -378,6 +420,14 @@ class Hostile(User):
         )  # fmt: skip
         session.wire.send(random.choice(heads))
         self.world.scheduler.after(random.random() * 20, session.close, random.random() < 0.5)
+
+
+class LiveDisplay(Display):
+    """Polls boards of the live feed in several forms."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.paths = self.world.feed_paths(self.random)
 
 
 class Operator(User):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 import tempfile
 from collections import deque
 from dataclasses import dataclass
@@ -10,22 +12,25 @@ from hashlib import blake2b
 from pathlib import Path
 from random import Random
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
 from tests.simulation import oracles
 from tests.simulation.faults import Fault, make_faults
-from tests.simulation.gateway import Answer, Gateway, Question
+from tests.simulation.feed import ADDRESS, STOPS, FeedWorld, Model
+from tests.simulation.feed_oracles import FEED_ORACLES
+from tests.simulation.gateway import ZONE, Answer, Gateway, Question
 from tests.simulation.network import Network, Socket
 from tests.simulation.node import Node
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.users import (
+    Browser,
     Display,
     Exchange,
     HangsUp,
     Hostile,
+    LiveDisplay,
     Operator,
     Pipeliner,
     Session,
@@ -77,7 +82,7 @@ class World:
         self.hours = hours
         random = Random(f"{seed}/world")
         text = BEGINNINGS[seed % len(BEGINNINGS)]
-        begin = datetime.fromisoformat(text).replace(tzinfo=ZoneInfo("Europe/Amsterdam")).timestamp()
+        begin = datetime.fromisoformat(text).replace(tzinfo=ZONE).timestamp()
         self.begin = begin
         self.end = begin + 3600 * hours
         self.scheduler = Scheduler(begin)
@@ -94,7 +99,14 @@ class World:
         """When the clock was set (steady time)."""
         self.disk_was_full = False
         self.log_was_lossy = False
-        self.has_feed = False
+        self.killed_epochs: set[int] = set()
+        self.browsers: list[Browser] = []
+        self.model = Model()
+        """What the current process has received from the feed."""
+        self.feed: FeedWorld | None = None
+        if seed % 4:
+            self.feed = feed = FeedWorld(self, Random(f"{seed}/feed"))
+            self.zeromq.on_read = feed.received
         self._directory = tempfile.TemporaryDirectory(prefix="govi-simulation-")
         self.node = Node(self, "10.0.0.1", Path(self._directory.name))
         modules = ["kv55", "arriva"] if seed % 3 else ["kv55"]
@@ -103,13 +115,15 @@ class World:
             for n, module in enumerate(modules, 1)
         }
         self.statistics = oracles.Statistics(self)
-        others = [make(self) for make in oracles.ORACLES if make is not oracles.Statistics]
+        others = [make(self) for make in (*oracles.ORACLES, *FEED_ORACLES) if make is not oracles.Statistics]
         self.oracles: list[oracles.Oracle] = [self.statistics, *others]
         self.faults = make_faults(Random(f"{seed}/faults"), self)
         self.selected = list(range(len(self.faults))) if faults is None else faults
         self.write_configuration()
         self.network.on_accept = self._accepted
-        kinds: list[type[User]] = [HangsUp] * 5 + [SlowReader] * 3 + [Hostile] * 2 + [Pipeliner] * 3
+        kinds: list[type[User]] = [HangsUp] * 5 + [SlowReader] * 3 + [Hostile] * 2 + [Pipeliner] * 3 + [Browser] * 4
+        if self.feed is not None:
+            kinds += [LiveDisplay] * 14
         self.operator = Operator(self, self.node, 0)
         self.users: list[User] = []
         for number in range(1, N_USERS):
@@ -126,6 +140,8 @@ class World:
                 f"[modules.{gateway.module}]", 'source = "govi"', f'gateway_url = "{gateway.url}"',
                 f'callback = "tcp:{gateway.callback_port}"', 'allow = ["10.0.1.0/24"]',
             ]  # fmt: skip
+        if self.feed is not None:
+            lines += ["[modules.live]", 'source = "kv78turbo"', "[feed]", f'addresses = ["{ADDRESS}"]']
         lines += [
             "[statistics]", f'file = "{self.node.statistics}"', "[snapshot]", f'file = "{self.node.snapshot}"',
             "[admin]", 'listen = "tcp:8081"', 'hosts = ["departures.example"]',
@@ -174,6 +190,8 @@ class World:
 
     def _tick(self) -> None:
         self.scheduler.after(1.0, self._tick)
+        if int(self.scheduler.now) % 300 == 0:
+            self.model.forget(self.scheduler.now)
         for oracle in self.oracles:
             oracle.tick()
 
@@ -228,6 +246,8 @@ class World:
         self.n_events += 1
         now = self.scheduler.now - self.begin
         self.trace.append(f"{now:12.6f} {'received':12} {user.name} {data[:60]!r} ({len(data)} bytes)")
+        if user is self.operator:
+            return  # see completed()
         self._hash.update(f"{now:.6f} received {user.name} {len(data)}\n".encode())
         self._hash.update(data)
 
@@ -245,6 +265,11 @@ class World:
             oracle.sent(exchange)
 
     def completed(self, exchange: Exchange) -> None:
+        if exchange.user is self.operator and exchange.path in ("/ready", "/health", "/metrics"):
+            # The metrics of the process, and the Date of Twisted's own server, are those of the real machine.
+            body = re.sub(rb"(?m)^(# \w+ )?(process|python)_.*\n", b"", self.plain_body(exchange))
+            now = self.scheduler.now - self.begin
+            self._hash.update(f"{now:.6f} {exchange.path} {exchange.status}\n".encode() + body)
         for oracle in self.oracles:
             oracle.completed(exchange)
 
@@ -269,6 +294,10 @@ class World:
     def killed(self, node: Node) -> None:
         for oracle in self.oracles:
             oracle.stopped(node, False)
+        # The snapshot may be a minute old: wait until the feed has repeated everything.
+        self.model.unsettled_until = self.scheduler.now + 150
+        self.model.killed_at = self.scheduler.now
+        self.killed_epochs.add(node.epoch)
 
     def _accepted(self, sock: Socket) -> None:
         user = self._by_host.get(sock.remote[0])
@@ -290,7 +319,25 @@ class World:
         return STEP_MEMORY if self.stepped_since(since) else 0.0
 
     def feed_is_healthy(self, seconds: float) -> bool:
-        return True
+        """Return whether the feed has been well for so long."""
+        return self.feed is None or (
+            self.scheduler.now - self.feed.healthy_since > seconds
+            and self.model.first is not None
+            and self.scheduler.now - self.model.first > seconds
+        )
+
+    def is_clock_change(self, time: float) -> bool:
+        """Return whether the clocks change within a few hours of a time."""
+        local = datetime.fromtimestamp(time, ZONE)
+        return any(
+            datetime.fromtimestamp(time + hours * 3600, ZONE).utcoffset() != local.utcoffset() for hours in (-3, 3)
+        )
+
+    def plain_body(self, exchange: Exchange) -> bytes:
+        """Return the body of a response without its content coding."""
+        assert exchange.response is not None
+        body = exchange.response.body
+        return gzip.decompress(body) if exchange.header("content-encoding") == "gzip" else body
 
     # What users ask for.
 
@@ -301,6 +348,18 @@ class World:
             code = random.choice(gateway.stops) if random.random() < 0.97 else "99999999"
             paths.append(f"/{gateway.module}/{code}")
         return paths
+
+    def board_stop(self, random: Random) -> str:
+        """Return a stop that /board and /events have: of the feed, or else of the first gateway."""
+        return random.choice(STOPS if self.feed is not None else next(iter(self.gateways.values())).stops)
+
+    def feed_paths(self, random: Random) -> list[str]:
+        code, another = random.sample(STOPS, 2)
+        forms = (
+            f"/live/{code}", f"/live/{code}", f"/board/{code}", f"/tpc/{code}", f"/tpc/{code},{another}",
+            f"/siri/{code}", f"/board/{code}", f"/live/{code},{another}?limit=3",
+        )  # fmt: skip
+        return [random.choice(forms[:3]), *random.sample(forms, 2)]
 
     @property
     def digest(self) -> str:

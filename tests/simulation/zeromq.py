@@ -3,7 +3,7 @@
 import itertools
 import select
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -24,6 +24,7 @@ class ZeroMQ:
         self.random = random
         self.publishers: dict[str, PublisherSocket] = {}
         self.ports = itertools.count(50000)
+        self.on_read: Callable[[Frames], object] = lambda frames: None
         self.loss = 0.0
         """The fraction of messages that are lost."""
         self.duplicates = 0.0
@@ -119,7 +120,9 @@ class SubscriberSocket(File):
     def recv_multipart(self, flags: int = 0) -> Frames:
         if not self._queue:
             raise zmq.Again
-        return self._queue.popleft()
+        frames = self._queue.popleft()
+        self._zeromq.on_read(frames)
+        return frames
 
     def close(self) -> None:
         if not self.closed:
