@@ -7,7 +7,7 @@ FEED = tcp://127.0.0.1:7817
 # Programs started by tests write bytecode; otherwise each would compile the whole package.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract configuration examples \
+.PHONY: run run-feed test simulate simulate-check test-units test-integration test-trial test-browser test-contract configuration examples \
     screenshots bench bench-hits bench-live bench-quick lint check pin clean
 
 run: .venv/ready  ## Serve the demo on port 8080.
@@ -29,6 +29,13 @@ test-integration: .venv/ready
 
 test-trial: .venv/ready
 	$(BIN)/python -m twisted.trial --temp-directory=.venv/trial tests
+
+simulate: .venv/ready  ## Run the program in simulated worlds: ten minutes of seeds, or SEED=7, for HOURS=1 each.
+	@$(BIN)/python -m tests.simulation --hours $(or $(HOURS),1) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) \
+	    $(if $(SECONDS),--seconds $(SECONDS))
+
+simulate-check: .venv/ready  ## Plant the faults of tests/simulation/planted, each in a copy, and see them found.
+	$(BIN)/python -m tests.simulation.planted
 
 test-browser: .venv/browser  ## Test the pages in Chromium (apt install chromium).
 	$(BIN)/pytest tests/browser

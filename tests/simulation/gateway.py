@@ -240,6 +240,7 @@ class Gateway:
                 other.ended_at = other.ended_at or self.world.scheduler.now
         if asked:
             question.answers.append(answer)
+            question.ended_at = question.ended_at or self.world.scheduler.now
         self._post(body, answer, kind, stop, question)
 
     def _post(self, body: bytes, answer: Answer | None, kind: str, stop: str, question: Question) -> None:

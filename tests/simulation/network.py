@@ -9,6 +9,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from errno import EADDRINUSE, EAGAIN, ECONNREFUSED, ECONNRESET, EINPROGRESS, EISCONN, EPIPE
+from functools import partial
 from os import strerror
 from random import Random
 from typing import Any
@@ -73,6 +74,8 @@ class Socket(File):
         self.latency = network.latency()
         self._resets_on_close = False
         self._in_flight = 0
+        self.is_blocked = False
+        """Whether the peer must read before more can be sent."""
         self._arrival = 0.0
         self.received_bytes = 0
 
@@ -118,7 +121,8 @@ class Socket(File):
         data = bytes(self.inbox[:size])
         del self.inbox[:size]
         peer = self.peer
-        if peer is not None and len(self.inbox) + len(data) >= self.capacity:
+        if peer is not None and peer.is_blocked:
+            peer.is_blocked = False
             self.network.scheduler.after(self.latency, peer.changed)
         return data
 
@@ -129,6 +133,7 @@ class Socket(File):
         if peer is None:
             raise _error(EAGAIN)
         room = peer.capacity - len(peer.inbox) - self._in_flight
+        self.is_blocked = room <= len(data)
         if room <= 0:
             raise _error(EAGAIN)
         size = min(len(data), room)
@@ -278,24 +283,31 @@ class Epoll(File):
     def __init__(self, network: "Network") -> None:
         super().__init__(network)
         self._masks: dict[int, int] = {}
+        self._changed: dict[int, None] = {}
+        """Those that were ready when they were last polled, or have changed since."""
+        self._watchers: dict[int, Callable[[], object]] = {}
 
     def register(self, number: int, mask: int) -> None:
-        file = self.network.files[number]
         self._masks[number] = mask
-        file.watchers.append(self.changed)
-        if self._ready(number):
-            self.changed()
+        self._watchers[number] = watcher = partial(self._note, number)
+        self.network.files[number].watchers.append(watcher)
+        self._note(number)
 
     def modify(self, number: int, mask: int) -> None:
         self._masks[number] = mask
-        if self._ready(number):
-            self.changed()
+        self._note(number)
 
     def unregister(self, number: int) -> None:
         del self._masks[number]
-        file = self.network.files.get(number)
-        if file is not None and self.changed in file.watchers:
-            file.watchers.remove(self.changed)
+        self._changed.pop(number, None)
+        watcher, file = self._watchers.pop(number), self.network.files.get(number)
+        if file is not None and watcher in file.watchers:
+            file.watchers.remove(watcher)
+
+    def _note(self, number: int) -> None:
+        if self._ready(number):
+            self._changed[number] = None
+            self.changed()
 
     def _ready(self, number: int) -> int:
         file = self.network.files.get(number)
@@ -304,11 +316,12 @@ class Epoll(File):
         return file.events() & (self._masks[number] | select.EPOLLERR | select.EPOLLHUP)
 
     def poll(self, timeout: float = 0, maxevents: int = -1) -> list[tuple[int, int]]:
-        ready = [(number, events) for number in self._masks if (events := self._ready(number))]
+        ready = [(number, events) for number in self._changed if (events := self._ready(number))]
+        self._changed = dict.fromkeys(number for number, _ in ready)
         return ready[:maxevents] if maxevents > 0 else ready
 
     def events(self) -> int:
-        return select.EPOLLIN if any(map(self._ready, self._masks)) else 0
+        return select.EPOLLIN if any(map(self._ready, self._changed)) else 0
 
 
 class Network:

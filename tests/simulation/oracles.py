@@ -265,7 +265,10 @@ class Boards(Oracle):
             return
         seen = (exchange.user, *key)
         if question.index < self.seen.get(seen, 0):
-            self.found(f"{exchange}: has an older board than before (answer {answer.serial})")
+            self.found(
+                f"{exchange}: has an older board than before: answer {answer.serial} of question {question.index}, "
+                f"after one of question {self.seen[seen]}"
+            )
         self.seen[seen] = question.index
         newest = self.newest.get(key)
         if newest is not None and question.index < newest[0] and (newest[1].accepted_at or 0) < exchange.sent_at:
@@ -297,8 +300,10 @@ class Boards(Oracle):
         self.accepted.clear()
         self.last_stale.clear()
         self.seen.clear()
-        if not clean:
-            self.newest.clear()  # the snapshot may be a minute old
+        for key, (_, answer) in list(self.newest.items()):
+            # A snapshot may be a minute old, and the last one is written before callbacks end.
+            if not clean or self.now - (answer.accepted_at or 0) < 4:
+                del self.newest[key]
 
 
 def flatten(data: bytes) -> list[tuple[str, str]]:

@@ -94,6 +94,7 @@ class World:
         self.n_events = 0
         self.is_quiet = False
         self.is_over = False
+        self.ended_at = begin
         self.sessions: dict[Session, None] = {}
         self.steps: list[float] = []
         """When the clock was set (steady time)."""
@@ -179,6 +180,7 @@ class World:
         """End the process, and free everything."""
         violation = self.violation
         self.is_over = True
+        self.ended_at = self.scheduler.now
         if self.node.service is not None:
             if self.node.is_up:
                 self.node.terminate()
@@ -216,6 +218,9 @@ class World:
         if self.node.is_up:
             for oracle in self.oracles:
                 oracle.quiet()
+        self.scheduler.after(3.0, self._wake)
+
+    def _wake(self) -> None:
         self.is_quiet = False
 
     def _begin_fault(self, fault: Fault) -> None:
@@ -288,6 +293,7 @@ class World:
 
     def stopped(self, node: Node) -> None:
         """A process has ended in good order; what it has sent has arrived."""
+        self.model.stopped(self.scheduler.now, self.scheduler.now + node.pause)
         for oracle in self.oracles:
             oracle.stopped(node, True)
 
