@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from random import Random
 from typing import TYPE_CHECKING
 
+from tests.simulation.feed import OPERATORS
 from tests.simulation.gateway import MODES
 
 if TYPE_CHECKING:
@@ -72,6 +74,39 @@ class Fault:
         if world.node.is_up:
             world.node.kill(self.amount)
 
+    # The feed.
+
+    def _begin_feed(self, world: World) -> None:
+        feed = world.feed
+        assert feed is not None
+        feed.healthy_since = inf
+        if self.target == "silent":
+            feed.is_silent = True
+        elif self.target == "heartbeats":
+            feed.heartbeats_only = True
+        elif self.target == "restart":
+            feed.close()
+        elif self.target == "garbage":
+            feed.send_garbage()
+        elif self.target in OPERATORS:
+            feed.silent_operator = self.target
+        else:
+            setattr(world.zeromq, self.target, self.amount)
+
+    def _end_feed(self, world: World) -> None:
+        feed = world.feed
+        assert feed is not None
+        feed.is_silent = feed.heartbeats_only = False
+        feed.silent_operator = ""
+        feed.healthy_since = world.scheduler.now
+        world.zeromq.loss = world.zeromq.duplicates = world.zeromq.reordered = 0.0
+        if feed.publisher is None:
+            feed.open()
+
+    def _begin_planning(self, world: World) -> None:
+        assert world.feed is not None
+        world.feed.publish_planning()
+
     # The clock.
 
     def _begin_clock(self, world: World) -> None:
@@ -82,6 +117,8 @@ def make_faults(random: Random, world: World) -> list[Fault]:
     """Return the faults of a world."""
     faults = []
     at = 60.0
+    if world.feed is not None:
+        faults.append(Fault(random.uniform(1, 60), 0.0, "planning"))
     has_steps = random.random() < 0.3
     while True:
         at += random.uniform(5, 150)
@@ -89,7 +126,14 @@ def make_faults(random: Random, world: World) -> list[Fault]:
             return faults
         seconds = random.uniform(5, 60)
         choice = random.random()
-        if choice < 0.65:
+        if choice < 0.3 and world.feed is not None:
+            kind = random.choice(
+                ("silent", "heartbeats", "restart", "garbage", "LIN", "KUST", "loss", "duplicates", "reordered")
+            )
+            long = random.choice((1, 1, 4, 8))
+            faults.append(Fault(at, seconds * long, "feed", kind, random.choice((0.1, 0.3))))
+            at += seconds * (long - 1) * random.random()
+        elif choice < 0.65:
             gateway = random.choice(list(world.gateways))
             faults.append(Fault(at, seconds, "gateway", f"{gateway}:{random.choice(MODES)}"))
         elif choice < 0.72:

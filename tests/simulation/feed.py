@@ -29,6 +29,7 @@ HEADWAY = 900
 LEG = 150
 OPERATORS = ("LIN", "KUST")
 LINES = {"L001": "LIN", "L002": "LIN", "K011": "KUST", "K012": "KUST"}
+LEVELS = {line: f"9{n}" for n, line in enumerate(LINES)}
 STOPS = [f"3000{n:04}" for n in range(1, 11)]
 ROUTES = {line: [STOPS[(3 * n + 2 * i) % len(STOPS)] for i in range(4)] for n, line in enumerate(LINES)}
 
@@ -70,6 +71,7 @@ class Row:
             "DataOwnerCode": self.owner, "OperationDate": str(self.day), "LinePlanningNumber": self.line,
             "JourneyNumber": str(self.journey), "UserStopOrderNumber": str(self.order),
             "UserStopCode": f"u{self.order}{self.line}", "TimingPointCode": self.code,
+            "LocalServiceLevelCode": LEVELS[self.line],
             "TargetArrivalTime": clock(self.target), "TargetDepartureTime": clock(self.target),
             "ExpectedArrivalTime": clock(self.expected), "ExpectedDepartureTime": clock(self.expected),
             "TripStopStatus": self.status, "JourneyStopType": self.kind, "DestinationCode": f"D{self.line}",
@@ -347,7 +349,7 @@ class FeedWorld:
                     kind = "FIRST" if order == 0 else "LAST" if order == len(ROUTES[line]) - 1 else "INTERMEDIATE"
                     planned.append({
                         "DataOwnerCode": owner, "LinePlanningNumber": line, "JourneyNumber": str(number),
-                        "LocalServiceLevelCode": f"9{n}", "UserStopCode": f"u{order}{line}",
+                        "LocalServiceLevelCode": LEVELS[line], "UserStopCode": f"u{order}{line}",
                         "UserStopOrderNumber": str(order), "DestinationCode": f"D{line}", "TargetArrivalTime": time,
                         "TargetDepartureTime": time, "JourneyStopType": kind,
                     })  # fmt: skip
@@ -362,7 +364,7 @@ class FeedWorld:
                 ],
                 published=self._stamp(self.now),
             )
-            level: rows.Row = {"DataOwnerCode": owner, "LocalServiceLevelCode": f"9{n}"}
+            level: rows.Row = {"DataOwnerCode": owner, "LocalServiceLevelCode": LEVELS[line]}
             self.send(f"/GOVI/KV7planning/{owner}", text, [])
             text = rows.calendar(*days, level=level, published=self._stamp(self.now))
             self.send(f"/GOVI/KV7calendar/{owner}", text, ["planning"] if n == len(LINES) - 1 else [])

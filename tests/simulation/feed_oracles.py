@@ -167,7 +167,7 @@ class Boards(FeedOracle):
         row = rows[0]
         heard = now - model.heard[row.key]
         if state in ("on_time", "late", "early", "stopped") and (
-            heard > STALE + 15 or now - model.operators[row.owner] > 2 * FRESH + 15
+            heard > STALE + 15 or now - model.operators[row.owner] > STALE + 15
         ):
             self.found(f"{what}: has {departure}, though the feed has not sent it for {heard:.0f} s")
         if (state == "cancelled") != (row.status == "CANCEL"):

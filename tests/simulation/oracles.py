@@ -106,6 +106,15 @@ class Responses(Oracle):
         self.found(f"{exchange}: {exchange.response.first_line if exchange.response else ''}")
 
 
+class NoCuts(Oracle):
+    """The server ends no connection before it has responded to a request, also when it stops."""
+
+    def abandoned(self, exchange: Exchange) -> None:
+        if exchange.was_cut and exchange.epoch not in self.world.killed_epochs:
+            if not exchange.user.books.is_unclean and not self.world.step_slack(exchange.sent_at):
+                self.found(f"{exchange}: the connection ended without a response, {self.now - exchange.sent_at:.1f} s later")
+
+
 class OneQuestion(Oracle):
     """At most one question for a stop is under way."""
 
@@ -290,6 +299,9 @@ class Boards(Oracle):
             and not self.world.stepped_since(newest[1].sent_at)
         ):
             self.found(f"{exchange}: {exchange.status}, though answer {newest[1].serial} is not too old")
+        healthy = self.now - gateway.healthy_since
+        if key[1] in gateway.stops and healthy > 20 and self.now - self.world.node.started_at > 1:
+            self.found(f"{exchange}: {exchange.status}, though the gateway is well for {healthy:.0f} s")
         if b"Gateway unreachable" in exchange.response.body or exchange.method == "HEAD":
             return
         questions = gateway.questions.get(key[1], [])
@@ -490,7 +502,7 @@ class NoErrors(Oracle):
             self.found(f"logged: {text}" + (f"\n{failure.getTraceback()}" if failure is not None else ""))
 
 
-ORACLES = (Deadlines, Responses, OneQuestion, Boards, Statistics, Gauges, Health, NoErrors)
+ORACLES = (Deadlines, Responses, NoCuts, OneQuestion, Boards, Statistics, Gauges, Health, NoErrors)
 
 
 __all__ = ["ORACLES", "Oracle", "Session"]

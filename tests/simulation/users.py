@@ -35,6 +35,10 @@ class Exchange:
     """The process that it was sent to."""
     module: str = ""
     stop: str = ""
+    is_alone: bool = False
+    """Whether it was sent after the response to the one before."""
+    was_cut: bool = False
+    """Whether the server has accepted the request, and ended its connection without a response."""
 
     def header(self, name: str) -> str | None:
         assert self.response is not None
@@ -110,6 +114,7 @@ class Session:
         segments = path.partition("?")[0].split("/")
         exchange.module, exchange.stop = segments[1], segments[2] if len(segments) > 2 else ""
         if not self.pending:
+            exchange.is_alone = True
             self.owe(f"a response to {method} {path}")
         self.pending.append(exchange)
         self.world.event("request", f"{self.user.name} {method} {path}")
@@ -155,6 +160,10 @@ class Session:
         self.user.streamed(self, message, data)
 
     def _ended(self) -> None:
+        if self.wire.end != "refused" and self.pending and not self.is_streaming and not self.wire.paused:
+            # A request may cross with the end of an idle connection.
+            first = self.pending[0]
+            first.was_cut = first.is_alone and self.world.scheduler.now - first.sent_at > 1
         if self.is_streaming and self.pending and self.wire.end == "eof":
             self.reader.end()
         self.close()
