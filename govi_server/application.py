@@ -90,14 +90,14 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
     Raises ConfigError or StartupError.
 
     Services start in this order and stop in reverse order, one after another. So on SIGTERM the public server first
-    stops listening and drains; then the last snapshot is written, the operators' endpoints close, the sources and
-    their callback endpoints stop, and finally the statistics log is closed.
+    stops listening and drains; then the operators' endpoints close, the sources and their callback endpoints stop, the
+    last snapshot is written, with what has arrived until then, and finally the statistics log is closed.
     """
     if config.admin.probe and not is_timing_point_code(config.admin.probe):
         raise ConfigError(
             f"admin.probe: invalid TimingPointCode {shown(config.admin.probe)} (expected {TIMING_POINT_CODE_FORMAT})"
         )
-    services, modules = Program(reactor, log_file), MultiService()
+    services, sources, modules = Program(reactor, log_file), OrderedMultiService(), MultiService()
     statistics = statistics_publisher()
     server = _public_server(config, modules, statistics, reactor)
     components = Components(server)
@@ -114,15 +114,16 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
         )
         services.addService(components.statistics)
         services.logs.append(components.statistics)
-    runner = add_modules(services, modules, config, components, reactor)
+    runner = add_modules(sources, modules, config, components, reactor)
     components.modules = tuple(str(module.name) for module in modules)
-    services.addService(modules)
-    if config.admin.listen or config.manhole.listen:
-        services.addService(_operations(config, components, statistics, reactor))
     if config.snapshot.file:
         caches = {name: gateway.cache for name, gateway in components.gateways.items()}
         components.snapshots = Snapshots(caches, components.feed, config.snapshot, reactor, runner.cooperator)
         services.addService(components.snapshots)
+    services.addService(sources)
+    services.addService(modules)
+    if config.admin.listen or config.manhole.listen:
+        services.addService(_operations(config, components, statistics, reactor))
     services.addService(server_service(reactor, setting_name("listen"), config.listen, server, _log_url))
     return services
 
