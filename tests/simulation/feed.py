@@ -154,19 +154,6 @@ class Model:
             elif item == "planning":
                 self.has_planning = True
 
-    def stopped(self, now: float, restarts_at: float) -> None:
-        """The process has stopped; the last seconds may not be in its snapshot."""
-        until = restarts_at + CYCLE + 5
-        for key, (row, changed) in list(self.previous.items()):
-            if changed > now - 4:
-                self.previous[key] = row, until
-        for code, changed in self.changed.items():
-            if changed > now - 4:
-                self.changed[code] = until
-        for key, heard in self.heard.items():
-            if heard > now - 4:
-                self.changed[self.rows[key].code] = until
-
     def forget(self, now: float) -> None:
         """Drop what is long over."""
         for key, row in list(self.rows.items()):

@@ -312,10 +312,8 @@ class Boards(Oracle):
         self.accepted.clear()
         self.last_stale.clear()
         self.seen.clear()
-        for key, (_, answer) in list(self.newest.items()):
-            # A snapshot may be a minute old, and the last one is written before callbacks end.
-            if not clean or self.now - (answer.accepted_at or 0) < 4:
-                del self.newest[key]
+        if not clean:  # the snapshot may be a minute old
+            self.newest.clear()
 
 
 def flatten(data: bytes) -> list[tuple[str, str]]:

@@ -293,7 +293,6 @@ class World:
 
     def stopped(self, node: Node) -> None:
         """A process has ended in good order; what it has sent has arrived."""
-        self.model.stopped(self.scheduler.now, self.scheduler.now + node.pause)
         for oracle in self.oracles:
             oracle.stopped(node, True)
 
