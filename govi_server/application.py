@@ -90,8 +90,8 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
     Raises ConfigError or StartupError.
 
     Services start in this order and stop in reverse order, one after another. So on SIGTERM the public server first
-    stops listening and drains; then the operators' endpoints close, the sources and their callback endpoints stop, the
-    last snapshot is written, with what has arrived until then, and finally the statistics log is closed.
+    stops listening and drains; then the operators' endpoints close, the sources and their callback endpoints stop,
+    the last snapshot is written, with what has arrived until then, and finally the statistics log is closed.
     """
     if config.admin.probe and not is_timing_point_code(config.admin.probe):
         raise ConfigError(

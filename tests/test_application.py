@@ -151,7 +151,7 @@ class ServiceTests(SynchronousTestCase):
         )
 
     def test_services_stop_in_order(self) -> None:
-        """On SIGTERM the public server stops first, then the sources, then the last snapshot and the statistics log."""
+        """On SIGTERM the public server stops first, then the sources, the snapshots and the statistics log."""
         statistics = StatisticsSettings(file=os.path.join(self.directory, "statistics.log"))
         snapshot = SnapshotSettings(file=os.path.join(self.directory, "snapshot"))
         self.start(modules={"kv55": GATEWAY}, statistics=statistics, snapshot=snapshot)

@@ -197,7 +197,7 @@ class BoardCache:
 
     def _refreshed(self, result: Entry | Failure, code: str) -> Entry | Failure:
         for waiting in self._refreshing.pop(code, ()):
-            waiting.callback(result)  # type: ignore[arg-type]  # a Failure is passed to the errbacks
+            waiting.callback(result)  # a Failure is passed to the errbacks
         return result
 
     def _fallback(self, failure: Failure, code: str) -> Entry | Failure:

@@ -41,7 +41,9 @@ class Publisher:
     make_context: returns a new ZeroMQ context.
     """
 
-    def __init__(self, address: str, make_context: Callable[[], zmq.Context[zmq.Socket[bytes]]] = zmq.Context) -> None:
+    def __init__(
+        self, address: str, make_context: Callable[[], zmq.Context[zmq.Socket[bytes]]] = zmq.Context
+    ) -> None:
         match = _ADDRESS.fullmatch(address)
         port = match and match[1]
         if match is None or not (port in (None, "*") or 0 < int(port) < 65536):  # libzmq accepts any number
@@ -191,4 +193,10 @@ def make_town_feed(clock: IReactorTime, seed: int, on_listening: Callable[[str],
     """Return the feed of the town on the loopback interface, in real time and without faults."""
     source = TownFeed(Town(seed), clock.seconds, waits_for_subscription=True)
     faults = FaultInjector(FeedFaults(), Random(seed))
-    return SimulatedFeed(clock, Publisher(ANY_PORT, outside(clock, "zmq_context", zmq.Context)), source, faults, on_listening=on_listening)
+    return SimulatedFeed(
+        clock,
+        Publisher(ANY_PORT, outside(clock, "zmq_context", zmq.Context)),
+        source,
+        faults,
+        on_listening=on_listening,
+    )

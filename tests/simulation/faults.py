@@ -119,14 +119,16 @@ def make_faults(random: Random, world: World) -> list[Fault]:
     at = 60.0
     if world.feed is not None:
         faults.append(Fault(random.uniform(1, 60), 0.0, "planning"))
-    has_steps = random.random() < 0.3
+    has_steps = world.seed % 5 == 3
     while True:
-        at += random.uniform(5, 150)
+        at += random.uniform(5, 100)
         if at > 3600 * world.hours - 150:
             return faults
         seconds = random.uniform(5, 60)
         choice = random.random()
-        if choice < 0.3 and world.feed is not None:
+        if has_steps and choice < 0.12:
+            faults.append(Fault(at, 0.0, "clock", amount=random.choice((-7200, -3600, -90, -2, 2, 60, 600, 3600))))
+        elif choice < 0.3 and world.feed is not None:
             kind = random.choice(
                 ("silent", "heartbeats", "restart", "garbage", "LIN", "KUST", "loss", "duplicates", "reordered")
             )
@@ -135,7 +137,10 @@ def make_faults(random: Random, world: World) -> list[Fault]:
             at += seconds * (long - 1) * random.random()
         elif choice < 0.65:
             gateway = random.choice(list(world.gateways))
-            faults.append(Fault(at, seconds, "gateway", f"{gateway}:{random.choice(MODES)}"))
+            mode = random.choice((*MODES, "late", "late"))
+            if mode in ("closed", "refuse", "late"):
+                seconds *= random.choice((1, 2, 4))
+            faults.append(Fault(at, seconds, "gateway", f"{gateway}:{mode}"))
         elif choice < 0.72:
             faults.append(Fault(at, seconds, "slow", amount=random.choice((0.1, 0.3))))
         elif choice < 0.79:
@@ -146,5 +151,3 @@ def make_faults(random: Random, world: World) -> list[Fault]:
             faults.append(Fault(at, 0.0, "terminate", amount=random.uniform(1, 20)))
         elif choice < 0.94:
             faults.append(Fault(at, 0.0, "kill", amount=random.uniform(0, 20)))
-        elif has_steps:
-            faults.append(Fault(at, 0.0, "clock", amount=random.choice((-7200, -3600, -90, -2, 2, 60, 600, 3600))))

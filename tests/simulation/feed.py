@@ -1,4 +1,4 @@
-"""A KV78turbo feed of the world: two operators, their lines, delays, cancellations, moved stops, messages and planning.
+"""A KV78turbo feed of the world: two operators with delays, cancellations, moved stops, messages and planning.
 
 Published through the ZeroMQ of the world. ``Model`` is the slow, obvious reading of what a process of the program has
 received: the newest row of each passtime, and nothing else.
@@ -37,7 +37,7 @@ ROUTES = {line: [STOPS[(3 * n + 2 * i) % len(STOPS)] for i in range(4)] for n, l
 @lru_cache(maxsize=100_000)
 def moments(day: date, seconds: int) -> tuple[float, float]:
     """Return the earliest and the latest moment that a time on an operating date can mean."""
-    local = datetime(day.year, day.month, day.day) + timedelta(seconds=seconds)  # noqa: DTZ001  # the zone follows
+    local = datetime(day.year, day.month, day.day) + timedelta(seconds=seconds)  # the zone follows
     first, second = (local.replace(tzinfo=ZONE, fold=fold).timestamp() for fold in (0, 1))
     return min(first, second), max(first, second)
 
@@ -370,7 +370,10 @@ class FeedWorld:
         """Send what is no message."""
         garbage: list[Frames] = [
             [b"/GOVI/KV8passtimes/LIN", b"not gzip"],
-            [b"/GOVI/KV8passtimes/LIN", gzip.compress(b"\\GKV8\r\n\\TDATEDPASSTIME|DATEDPASSTIME|x\r\n\\LA|B\r\n1|2|3\r\n")],
+            [
+                b"/GOVI/KV8passtimes/LIN",
+                gzip.compress(b"\\GKV8\r\n\\TDATEDPASSTIME|DATEDPASSTIME|x\r\n\\LA|B\r\n1|2|3\r\n"),
+            ],
             [b"/GOVI/KV8\xff\0", gzip.compress(b"x")],
             [b"/GOVI/KV8passtimes/LIN", b""],
             [b"/GOVI/KV7planning/LIN", gzip.compress(b"\xff\xfe" * 1000)],

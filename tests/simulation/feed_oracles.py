@@ -66,7 +66,12 @@ class LiveDocuments(FeedOracle):
     """A DRIS_55 of the feed has exactly the departures of the model, and nothing else."""
 
     def completed(self, exchange: Exchange) -> None:
-        if exchange.module != "live" or not exchange.stop.isdecimal() or exchange.method != "GET" or not self.is_relevant():
+        if (
+            exchange.module != "live"
+            or not exchange.stop.isdecimal()
+            or exchange.method != "GET"
+            or not self.is_relevant()
+        ):
             return
         now, code = self.now, exchange.stop
         required = {row.key: row for row in self.mandatory(code, now)}
@@ -122,7 +127,9 @@ class LiveDocuments(FeedOracle):
         else:
             self.found(f"{exchange}: has {texts}, and the feed {rows}")
         if now - model.operators[key[0]] > STALE + 2 and status != "PLANNED":
-            self.found(f"{exchange}: has {texts}, though {key[0]} is silent for {now - model.operators[key[0]]:.0f} s")
+            self.found(
+                f"{exchange}: has {texts}, though {key[0]} is silent for {now - model.operators[key[0]]:.0f} s"
+            )
 
 
 class Boards(FeedOracle):
@@ -144,7 +151,7 @@ class Boards(FeedOracle):
             for row in self.live_rows(code):
                 for moment in moments(row.day, row.target):
                     by_time.setdefault((row.line, moment), []).append(row)
-            shown = set()
+            shown: set[Any] = set()
             for departure in stop["departures"]:
                 planned = datetime.fromisoformat(departure["planned"]).timestamp()
                 line = next((name for name in LINES if departure["line"] in (name, name[-2:])), departure["line"])
@@ -212,9 +219,9 @@ class Streams(Boards):
                 continue
             if now - browser.last_data > self.BEAT + 3 and not session.wire.paused:
                 self.found(f"{browser.name}: no event for {now - browser.last_data:.1f} s")
-            if browser.board and self.is_relevant():
-                if now - world.model.last < 50 and now - browser.opened_at > self.DELAY:
-                    self.check(f"{browser.name} {browser.path}", browser.board, browser.board_at, now, self.DELAY)
+            is_settled = now - world.model.last < 50 and now - browser.opened_at > self.DELAY
+            if browser.board and is_settled and self.is_relevant():
+                self.check(f"{browser.name} {browser.path}", browser.board, browser.board_at, now, self.DELAY)
 
 
 FEED_ORACLES = (LiveDocuments, Boards, Streams)

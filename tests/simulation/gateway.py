@@ -173,7 +173,9 @@ class Gateway:
         if mode == "slow":
             self._answer_later(question, self.random.uniform(1, 9.9))
         elif mode == "late":
-            self._answer_later(question, self.random.choice((self.random.uniform(9.9, 30), self.random.uniform(20, 320))))
+            self._answer_later(
+                question, self.random.choice((self.random.uniform(9.9, 30), self.random.uniform(20, 320)))
+            )
         elif mode == "repeat":
             self._answer_later(question, usual)
             self._answer_later(question, usual + self.random.uniform(0.01, 20), "repeat")

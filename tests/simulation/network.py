@@ -1,4 +1,4 @@
-"""The kernel's side of sockets, in memory: connections with latency, small buffers, partial writes, half-close, resets.
+"""The kernel's side of sockets, in memory: latency, small buffers, partial writes, half-close, resets.
 
 The program's own transports (Twisted's, with govi_server.sockets around them) call these sockets as those of the
 kernel, and poll them through SimulatedReactor or Epoll. Users and gateways of the world use them directly.

@@ -110,9 +110,10 @@ class NoCuts(Oracle):
     """The server ends no connection before it has responded to a request, also when it stops."""
 
     def abandoned(self, exchange: Exchange) -> None:
-        if exchange.was_cut and exchange.epoch not in self.world.killed_epochs:
-            if not exchange.user.books.is_unclean and not self.world.step_slack(exchange.sent_at):
-                self.found(f"{exchange}: the connection ended without a response, {self.now - exchange.sent_at:.1f} s later")
+        excused = exchange.user.books.is_unclean or exchange.epoch in self.world.killed_epochs
+        if exchange.was_cut and not excused and not self.world.step_slack(exchange.sent_at):
+            later = self.now - exchange.sent_at
+            self.found(f"{exchange}: the connection ended without a response, {later:.1f} s later")
 
 
 class OneQuestion(Oracle):
@@ -130,10 +131,8 @@ class OneQuestion(Oracle):
         if self.world.step_slack(question.at - DEADLINE):
             return
         if others:
-            self.found(
-                f"/{gateway.module}/{question.code}: asked again {question.at - others[-1].at:.3f} s after a question "
-                "that is under way"
-            )
+            seconds = question.at - others[-1].at
+            self.found(f"/{gateway.module}/{question.code}: asked again {seconds:.3f} s after a pending question")
 
 
 class Boards(Oracle):
@@ -150,7 +149,7 @@ class Boards(Oracle):
         self.tainted: dict[tuple[str, str], float] = {}
         """When an answer arrived that names no question of its own, so that it may be matched with any."""
         self.accepted: set[Question] = set()
-        self.checked: set[tuple[int, int]] = set()
+        self.checked: set[tuple[str, int, int]] = set()
         self.etags: dict[tuple[str, str], Answer] = {}
         self.last_stale: dict[tuple[str, str], tuple[float, int]] = {}
 
@@ -193,15 +192,16 @@ class Boards(Oracle):
     def check_waiters(self, key: tuple[str, str], sent: float, epoch: int) -> None:
         """All who waited when an answer was sent have it a second after it was acknowledged."""
         for session in self.world.sessions:
-            if session.pending and session.epoch == epoch and not session.wire.paused:
-                exchange = session.pending[0]
-                if (exchange.module, exchange.stop) == key and exchange.sent_at < sent - 0.2 and len(session.pending) == 1:
-                    if not exchange.user.books.is_unclean and not self.world.step_slack(sent):
-                        self.found(f"{exchange}: waits, though its answer was acknowledged a second ago")
+            if len(session.pending) != 1 or session.epoch != epoch or session.wire.paused:
+                continue
+            exchange = session.pending[0]
+            waits = (exchange.module, exchange.stop) == key and exchange.sent_at < sent - 0.2
+            if waits and not exchange.user.books.is_unclean and not self.world.step_slack(sent):
+                self.found(f"{exchange}: waits, though its answer was acknowledged a second ago")
 
     def completed(self, exchange: Exchange) -> None:
         gateway = self.world.gateways.get(exchange.module)
-        if gateway is None or exchange.stop not in gateway.questions and exchange.stop not in gateway.stops:
+        if gateway is None or (exchange.stop not in gateway.questions and exchange.stop not in gateway.stops):
             return
         key = exchange.module, exchange.stop
         if exchange.status in (200, 304):
@@ -231,9 +231,9 @@ class Boards(Oracle):
                 self.found(f"{exchange}: a board that the gateway did not send: {body[:200]!r}")
                 return
             self.etags[exchange.path, etag] = answer
-            mark = answer.serial, hash(body)
-            if (gateway.module, mark) not in self.checked:
-                self.checked.add((gateway.module, mark))  # type: ignore[arg-type]
+            mark = gateway.module, answer.serial, hash(body)
+            if mark not in self.checked:
+                self.checked.add(mark)
                 difference = compare(answer.body, body)
                 if difference:
                     self.found(f"{exchange}: differs from answer {answer.serial}: {difference}")
@@ -481,9 +481,15 @@ class Health(Oracle):
         bad = [gateway for gateway in world.gateways.values() if gateway.mode in ("closed", "refuse", "error")]
         if exchange.status == 200:
             for gateway in bad:
-                if now - gateway.healthy_since > 1e8 or now - gateway.bad_since > self.DELAY + 40 and gateway.was_asked:
-                    self.found(f"/ready is 200, though {gateway.module} refuses since {now - gateway.bad_since:.0f} s")
-        elif all(now - gateway.healthy_since > 60 for gateway in world.gateways.values()) and world.feed_is_healthy(90):
+                if now - gateway.healthy_since > 1e8 or (
+                    now - gateway.bad_since > self.DELAY + 40 and gateway.was_asked
+                ):
+                    self.found(
+                        f"/ready is 200, though {gateway.module} refuses since {now - gateway.bad_since:.0f} s"
+                    )
+        elif all(now - gateway.healthy_since > 60 for gateway in world.gateways.values()) and world.feed_is_healthy(
+            90
+        ):
             self.found(f"/ready is {exchange.status}, though all is well for a minute: {exchange.response.body!r}")  # type: ignore[union-attr]
 
 

@@ -11,8 +11,6 @@ from twisted.internet.error import AlreadyCalled, AlreadyCancelled, ConnectionDo
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHostnameResolver,
-    IReactorCore,
-    IReactorFDSet,
     IReactorPluggableNameResolver,
     IReactorTCP,
     IReactorThreads,
@@ -36,7 +34,9 @@ class DelayedCall:
 
     __slots__ = ("_event", "_reactor", "_time", "arguments", "cancelled", "function", "keywords")
 
-    def __init__(self, reactor: "SimulatedReactor", time: float, function: Any, arguments: Any, keywords: Any) -> None:
+    def __init__(
+        self, reactor: "SimulatedReactor", time: float, function: Any, arguments: Any, keywords: Any
+    ) -> None:
         self._reactor = reactor
         self._time = time
         self.function = function
@@ -96,12 +96,16 @@ class DelayedCall:
 class _Port(tcp.Port):
     """Twisted's listening port, over a simulated socket."""
 
+    reactor: Any
+
     def createInternetSocket(self) -> Any:
         return ListeningSocket(self.reactor.network, self.reactor.host)
 
 
 class _Client(tcp.Client):
     """Twisted's client transport, over a simulated socket."""
+
+    reactor: Any
 
     def createInternetSocket(self) -> Any:
         return self.reactor.network.socket(self.reactor.host)
@@ -167,7 +171,7 @@ class _Watch:
         self.pending: Event | None = None
 
 
-@implementer(IReactorTime, IReactorCore, IReactorTCP, IReactorThreads, IReactorFDSet, IReactorPluggableNameResolver)
+@implementer(IReactorTime, IReactorTCP, IReactorThreads, IReactorPluggableNameResolver)
 class SimulatedReactor:
     """The reactor of one program on one machine.
 
@@ -238,9 +242,13 @@ class SimulatedReactor:
         for call in list(self.calls):
             call.schedule()
 
+    def installNameResolver(self, resolver: Any) -> Any:
+        previous, self.nameResolver = self.nameResolver, resolver
+        return previous
+
     # IReactorThreads
 
-    def getThreadPool(self) -> _ThreadPool:
+    def getThreadPool(self) -> Any:
         return self._pool
 
     def callFromThread(self, callable: Any, *args: Any, **kw: Any) -> None:
@@ -366,4 +374,3 @@ class SimulatedReactor:
             if call.active():
                 call.cancel()
         self.network.close_machine(self.host)
-

@@ -76,7 +76,9 @@ class Session:
         self.world = world
         self.epoch = user.node.epoch
         self.pending: deque[Exchange] = deque()
-        self.reader = Reader(self._responded, self._streamed, lambda: self.pending[0].method if self.pending else "GET")
+        self.reader = Reader(
+            self._responded, self._streamed, lambda: self.pending[0].method if self.pending else "GET"
+        )
         self.wire = Wire.connect(world.network, user.host, (user.node.host, port))
         self.wire.on_open = self._opened
         self.wire.on_data = self._received
@@ -425,7 +427,8 @@ class Hostile(User):
             b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n",
             b"BREW /kv55/1 HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /kv55/<script> HTTP/1.1\r\nHost: x\r\n\r\n",
             b"POST /board/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n" + b"a" * 5000,
-            b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /events/1 HTTP/1.1\r\nHost: x\r\nLast-Event-ID: \xff\r\n\r\n",
+            b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET /events/1 HTTP/1.1\r\nHost: x\r\nLast-Event-ID: \xff\r\n\r\n",
         )  # fmt: skip
         session.wire.send(random.choice(heads))
         self.world.scheduler.after(random.random() * 20, session.close, random.random() < 0.5)

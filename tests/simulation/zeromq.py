@@ -1,4 +1,4 @@
-"""ZeroMQ in memory: PUB/SUB with queues of limited length, lost messages, reconnection and edge-triggered descriptors."""
+"""ZeroMQ in memory: PUB/SUB with limited queues, lost messages, reconnection and edge-triggered descriptors."""
 
 import itertools
 import select
