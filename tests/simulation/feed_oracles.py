@@ -174,7 +174,8 @@ class Boards(FeedOracle):
         row = rows[0]
         heard = now - model.heard[row.key]
         if state in ("on_time", "late", "early", "stopped") and (
-            heard > STALE + 15 or now - model.operators[row.owner] > STALE + 15
+            now - model.operators[row.owner] > STALE + 15
+            or (heard > STALE + 15 and self.world.feed_is_healthy(120))  # outages are no part of the age of a row
         ):
             self.found(f"{what}: has {departure}, though the feed has not sent it for {heard:.0f} s")
         if (state == "cancelled") != (row.status == "CANCEL"):

@@ -171,8 +171,8 @@ class Boards(Oracle):
         if answer is None:
             return
         answer.status = status
-        if kind in ("foreign", "numberless", "broken"):
-            self.tainted[key] = self.now
+        if kind in ("foreign", "numberless", "broken") or question.epoch != epoch:
+            self.tainted[key] = self.now  # it is matched by its stop only
         if status != 200 or answer.question is None:
             return
         is_first = question not in self.accepted
