@@ -256,7 +256,7 @@ class FeedWorld:
         random = self.random
         self.world.scheduler.after(random.uniform(2, 12), self._change)
         choice = random.random()
-        if choice < 0.1:
+        if choice < 0.25:
             self._change_message()
             return
         candidates = [journey for journey in self.journeys.values() if journey.calls]

@@ -173,9 +173,8 @@ class Gateway:
         if mode == "slow":
             self._answer_later(question, self.random.uniform(1, 9.9))
         elif mode == "late":
-            self._answer_later(
-                question, self.random.choice((self.random.uniform(9.9, 30), self.random.uniform(20, 320)))
-            )
+            delay = self.random.uniform(9.9, 25) if self.random.random() < 0.8 else self.random.uniform(20, 320)
+            self._answer_later(question, delay)
         elif mode == "repeat":
             self._answer_later(question, usual)
             self._answer_later(question, usual + self.random.uniform(0.01, 20), "repeat")
