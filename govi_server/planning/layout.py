@@ -27,7 +27,7 @@ COLUMNS = {
     "stop_y": "I", "stop_modes": "B", "stop_departures": "I", "stop_calls": "I",
     # Stop areas, sorted by code.
     "area_code": "I", "area_name": "I",
-    # Lines, sorted by operator and number. line_trips is where its trips begin, line_stops where its stops in line_stop.
+    # Lines, sorted by operator and number: where their trips begin, and their stops in line_stop.
     "line_operator": "I", "line_number": "I", "line_public": "I", "line_name": "I", "line_color": "I",
     "line_text_color": "I", "line_type": "H", "line_trips": "I", "line_stops": "I", "line_stop": "I",
     # Trips, sorted by line, journey number, service level and fortify number. trip_calls is where its calls begin.
@@ -69,7 +69,7 @@ class BrokenFile(Exception):
     """A file is not of this format, or not complete."""
 
 
-def write(path: Path, header: Header, columns: Mapping[str, array[int]]) -> None:
+def write(path: Path, header: Header, columns: "Mapping[str, array[int]]") -> None:
     """Write a file; it exists under its name only when it is complete."""
     offset = 0
     for name in COLUMNS:
@@ -109,5 +109,5 @@ def read(content: memoryview) -> tuple[Header, dict[str, memoryview]]:
         column = content[offset : offset + max(number, 0) * array(code).itemsize]
         if number < 0 or offset % 8 or len(column) != number * array(code).itemsize:
             raise BrokenFile(f"column {name} is not complete")
-        columns[name] = column.cast(code)
+        columns[name] = column.cast(code)  # type: ignore[call-overload]  # one of the codes above
     return header, columns

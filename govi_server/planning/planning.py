@@ -14,7 +14,7 @@ from govi_server.planning import layout
 MODES = ("TRAM", "METRO", "TRAIN", "BUS", "BOAT")
 """The modes of lines, by their names in KV7 (TransportType). The modes of a stop are bits in this order."""
 
-_EXTENDED_MODES = {
+_HUNDREDS = {
     1: "TRAIN",
     2: "BUS",
     4: "METRO",
@@ -25,7 +25,7 @@ _EXTENDED_MODES = {
     9: "TRAM",
     10: "BOAT",
 }
-"""Of the extended route types, by their hundreds (Google's Transit, "Extended route types"); 1200 is a ferry, too."""
+"""Of the extended route types, by their hundreds (Google's Transit, "Extended route types"); 1200 is a ferry."""
 
 _WHEELCHAIR = ("UNKNOWN", "ACCESSIBLE", "NOTACCESSIBLE")
 """By wheelchair_accessible of trips.txt."""
@@ -39,7 +39,7 @@ def transport_type(route_type: int) -> str | None:
         return MODES[route_type]
     if route_type in (11, 12):  # trolleybus, monorail
         return "BUS" if route_type == 11 else "METRO"
-    return "BOAT" if 1200 <= route_type < 1300 else _EXTENDED_MODES.get(route_type // 100)
+    return "BOAT" if 1200 <= route_type < 1300 else _HUNDREDS.get(route_type // 100)
 
 
 class PlannedLine(NamedTuple):
@@ -120,7 +120,8 @@ class Planning:
         self.size = len(content)
         """Bytes of the file."""
         self._texts, self._text_ends = columns["texts"], columns["text_ends"]
-        self._columns = columns
+        self.columns = columns
+        """By name; see layout.COLUMNS."""
         self._stop_keys, self._stop_calls = columns["stop_key"], columns["stop_calls"]
         self._stop_call, self._stop_time = columns["stop_call"], columns["stop_time"]
         self._trip_calls, self._trip_line = columns["trip_calls"], columns["trip_line"]
@@ -146,7 +147,7 @@ class Planning:
         return str(self._texts[begin : self._text_ends[number]], "utf-8")
 
     def _column_text(self, column: str, number: int) -> str:
-        return self._text(self._columns[column][number])
+        return self._text(self.columns[column][number])
 
     # Stops.
 
@@ -176,7 +177,7 @@ class Planning:
 
     def _timing_point(self, stop: int) -> TimingPoint:
         name, town, area = (self._column_text(f"stop_{name}", stop) or None for name in ("name", "town", "area"))
-        return TimingPoint(name, town, area, self._columns["stop_x"][stop], self._columns["stop_y"][stop])
+        return TimingPoint(name, town, area, self.columns["stop_x"][stop], self.columns["stop_y"][stop])
 
     def timing_points(self, first: int, number: int) -> dict[str, TimingPoint]:
         """Return some stops by TimingPointCode. first, number: of the stops in their order."""
@@ -186,7 +187,7 @@ class Planning:
         """Return the names of all stop areas by code."""
         return {
             self._text(code): self._text(name) or None
-            for code, name in zip(self._columns["area_code"], self._columns["area_name"], strict=True)
+            for code, name in zip(self.columns["area_code"], self.columns["area_name"], strict=True)
         }
 
     def usage(self, code: str) -> StopUsage:
@@ -194,9 +195,9 @@ class Planning:
         stop = self._stop(code)
         if stop is None:
             return StopUsage((), 0)
-        bits = self._columns["stop_modes"][stop]
+        bits = self.columns["stop_modes"][stop]
         modes = tuple(mode for n, mode in enumerate(MODES) if bits & 1 << n)
-        return StopUsage(modes, self._columns["stop_departures"][stop])
+        return StopUsage(modes, self.columns["stop_departures"][stop])
 
     def platform(self, stop: int) -> str:
         """Return the platform of a stop, "" if unknown."""
@@ -206,10 +207,12 @@ class Planning:
 
     def line(self, number: int) -> PlannedLine:
         """Return a line. number: in their order."""
-        names = ("operator", "number", "public", "name")
-        texts = (self._column_text(f"line_{name}", number) for name in names)
-        colors = (self._column_text(f"line_{name}", number) for name in ("color", "text_color"))
-        return PlannedLine(*texts, self._columns["line_type"][number], *colors)
+        operator, planning_number, public_number, name, color, text_color = (
+            self._column_text(f"line_{column}", number)
+            for column in ("operator", "number", "public", "name", "color", "text_color")
+        )
+        route_type = self.columns["line_type"][number]
+        return PlannedLine(operator, planning_number, public_number, name, route_type, color, text_color)
 
     def _line(self, operator: str, line: str) -> int | None:
         """Return the number of a line; None if it is unknown."""
@@ -225,15 +228,15 @@ class Planning:
         number = self._line(operator, line)
         if number is None:
             return []
-        begin, end = self._columns["line_stops"][number : number + 2]
-        return [self.code_of(stop) for stop in self._columns["line_stop"][begin:end]]
+        begin, end = self.columns["line_stops"][number : number + 2]
+        return [self.code_of(stop) for stop in self.columns["line_stop"][begin:end]]
 
     # Trips.
 
     def trip(self, number: int) -> Trip:
         """Return a trip."""
         line = self._trip_line[number]
-        direction = self._columns["trip_direction"][number]
+        direction = self.columns["trip_direction"][number]
         return Trip(
             self._column_text("line_operator", line),
             self._column_text("trip_level", number),
@@ -242,13 +245,17 @@ class Planning:
             self._column_text("trip_fortify", number),
             self._column_text("trip_headsign", number),
             str(direction) if direction else "",
-            _WHEELCHAIR[self._columns["trip_wheelchair"][number]],
+            _WHEELCHAIR[self.columns["trip_wheelchair"][number]],
         )
 
     def line_trips(self, operator: str, line: str) -> range:
         """Return the numbers of a line's trips."""
         number = self._line(operator, line)
-        return range(0) if number is None else range(*self._line_trips[number : number + 2])
+        return range(0) if number is None else self.trips_of(number)
+
+    def trips_of(self, line: int) -> range:
+        """Return the numbers of the trips of a line with a number."""
+        return range(*self._line_trips[line : line + 2])
 
     def find_trips(self, operator: str, line: str, journey: str) -> range:
         """Return the numbers of the trips of a journey, of all service levels."""
