@@ -87,5 +87,6 @@ def _row(feed: Feed, passtime: Passtime, reliable: Reliability) -> tuple[Display
         platform(passtime.side_code),
         *badge(read_color(color), read_color(text_color)),
         clean(dict(passtime.extra).get("MessageContent")),
+        passtime.provenance,
     )
     return (row,)

@@ -3,6 +3,8 @@
 from array import array
 from collections.abc import Sequence
 from datetime import date
+from functools import reduce
+from operator import or_
 
 from msgspec import Struct
 
@@ -212,6 +214,7 @@ class Builder:
             columns["line_stop"].extend(sorted(stops))
             columns["line_stops"].append(len(columns["line_stop"]))
             columns["line_trips"].append(trip)
+            columns["line_days"].append(reduce(or_, columns["trip_days"][first:trip], 0))
             mode = transport_type(line.route_type)
             if mode is not None:
                 for stop in stops:
@@ -253,4 +256,4 @@ class Builder:
             for operator in stops
             if n_trips[operator]
         }
-        return layout.Header("", self.first_day.toordinal(), operators)
+        return layout.Header("", 0.0, self.first_day.toordinal(), operators)

@@ -52,7 +52,10 @@ class Result(Struct):
 def compile_file(
     source: Path, name: str, previous: Path | None, target: Path, today: date, max_calls: int, max_names: int
 ) -> Result:
-    """Compile a GTFS file with the operators that only the previous planning has. Raises InvalidGtfs."""
+    """Compile a GTFS file, with the operators that only the previous planning has. Raises InvalidGtfs.
+
+    It was published at the time of its modification.
+    """
     builder = Builder(today - timedelta(DAYS_BACK))
     reading = Reading(Gtfs(source), builder, max_calls, max_names)
     first, last = (n - DAYS_BACK for n in _bounds(reading.days))
@@ -73,7 +76,7 @@ def compile_file(
     for operator in result.kept:
         builder.add_operator(known[operator][0], operator)
     header, columns = builder.columns()
-    header.name = name
+    header.name, header.published = name, source.stat().st_mtime
     layout.write(target, header, columns)
     result.n_stops, result.n_calls = len(columns["stop_key"]), len(columns["call_stop"])
     result.rejected = dict(reading.rejected)

@@ -29,7 +29,8 @@ COLUMNS = {
     "area_code": "I", "area_name": "I",
     # Lines, sorted by operator and number: where their trips begin, and their stops in line_stop.
     "line_operator": "I", "line_number": "I", "line_public": "I", "line_name": "I", "line_color": "I",
-    "line_text_color": "I", "line_type": "H", "line_trips": "I", "line_stops": "I", "line_stop": "I",
+    "line_text_color": "I", "line_type": "H", "line_days": "Q", "line_trips": "I", "line_stops": "I",
+    "line_stop": "I",
     # Trips, sorted by line, journey number, service level and fortify number. trip_calls is where its calls begin.
     "trip_line": "I", "trip_journey": "I", "trip_level": "I", "trip_fortify": "I", "trip_headsign": "I",
     "trip_direction": "B", "trip_wheelchair": "B", "trip_days": "Q", "trip_calls": "I",
@@ -58,6 +59,8 @@ class Header(Struct):
 
     name: str
     """Name of the latest GTFS file in it."""
+    published: float
+    """When that was published (epoch seconds)."""
     first_day: int
     """The first day that trip_days counts from, as of date.toordinal()."""
     operators: dict[str, Operator]

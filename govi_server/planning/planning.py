@@ -214,6 +214,11 @@ class Planning:
         route_type = self.columns["line_type"][number]
         return PlannedLine(operator, planning_number, public_number, name, route_type, color, text_color)
 
+    def find_line(self, operator: str, line: str) -> PlannedLine | None:
+        """Return a line; None if it is unknown."""
+        number = self._line(operator, line)
+        return None if number is None else self.line(number)
+
     def _line(self, operator: str, line: str) -> int | None:
         """Return the number of a line; None if it is unknown."""
         wanted = operator, line
@@ -230,6 +235,18 @@ class Planning:
             return []
         begin, end = self.columns["line_stops"][number : number + 2]
         return [self.code_of(stop) for stop in self.columns["line_stop"][begin:end]]
+
+    def n_lines_on(self, operator: str, day: date) -> int:
+        """Return the number of an operator's lines that have trips on an operating date."""
+        lines = range(self.n_lines)
+        begin = bisect_left(lines, operator, key=partial(self._column_text, "line_operator"))
+        end = bisect_right(lines, operator, begin, key=partial(self._column_text, "line_operator"))
+        n, days = day.toordinal() - self.header.first_day, self.columns["line_days"]
+        return sum(days[line] >> n & 1 for line in range(begin, end)) if 0 <= n < layout.DAYS else 0
+
+    def lines(self, first: int, number: int) -> list[PlannedLine]:
+        """Return some lines. first, number: of the lines in their order."""
+        return [self.line(n) for n in range(first, min(first + number, self.n_lines))]
 
     # Trips.
 
