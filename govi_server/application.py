@@ -4,6 +4,7 @@ Longer than other modules, since every component is made here, each in a few lin
 """
 
 import os
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -50,6 +51,8 @@ from govi_server.operations.readiness import Readiness
 from govi_server.operations.snapshot import Snapshots
 from govi_server.operations.status import Status
 from govi_server.pages.front_page import SourceDescription
+from govi_server.planning.service import PlanningService
+from govi_server.planning.store import PlanningStore, cache_directory
 from govi_server.request_handler import RequestHandler
 from govi_server.runtime.clock import ClockWatch
 from govi_server.runtime.cooperative import CooperativeRunner
@@ -179,7 +182,7 @@ def add_modules(
     """
     runner, stop_index = CooperativeRunner(reactor), None
     if config.is_live or config.is_demo:
-        components.feed = feed = _add_feed(services, config, runner, reactor)
+        components.feed = feed = _add_feed(services, config, components, runner, reactor)
         stop_index = StopIndexCache(feed, reactor)
         for live_module in (*ovapi_modules(feed), Stops(feed, stop_index), Near(feed, stop_index), Siri(feed)):
             _add_module(modules, live_module)
@@ -233,8 +236,10 @@ def _license(settings: ModuleSettings) -> str:
     return settings.license or (kv55_feed if settings.source == "kv78turbo" else messages).LICENSE
 
 
-def _add_feed(services: OrderedMultiService, config: Config, runner: CooperativeRunner, reactor: Any) -> Feed:
-    """Add the live feed, and in the demo the simulated feed that it subscribes to."""
+def _add_feed(
+    services: OrderedMultiService, config: Config, components: Components, runner: CooperativeRunner, reactor: Any
+) -> Feed:
+    """Add the live feed with its planning, and in the demo the simulated feed that it subscribes to."""
     settings = config.feed
     feed = Feed(
         reactor,
@@ -251,6 +256,13 @@ def _add_feed(services: OrderedMultiService, config: Config, runner: Cooperative
         seed = GatewayBehaviour().seed
         services.addService(make_town_feed(reactor, seed, lambda address: feed.subscribe([address])))
     services.addService(feed)
+    if config.is_live and settings.gtfs:
+        store = PlanningStore(cache_directory(os.environ, Path(os.path.expanduser("~"))), settings.gtfs)
+        limits = settings.planning.planned, settings.planning.names
+        contact = f" ({settings.contact})" if settings.contact else ""
+        agent = f"{NAME}/{VERSION}{contact}"
+        components.planning = PlanningService(reactor, settings.gtfs, store, feed.use_planning, limits, agent)
+        services.addService(components.planning)
     return feed
 
 

@@ -17,6 +17,8 @@ from msgspec import Struct
 
 FEED_ADDRESS = "tcp://pubsub.besteffort.ndovloket.nl:7817"
 """The public KV78turbo feed, which permits one connection per subscriber (docs/protocols.md, section 2.2)."""
+GTFS_ADDRESS = "https://gtfs.ovapi.nl/govi/"
+"""The public index of GTFS files of KV7 (docs/protocols.md, section 6)."""
 GATEWAY_URL = "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV"
 """The GOVI gateway (docs/protocols.md, section 1.1)."""
 SUBSCRIBER_ID = "openOV"
@@ -95,6 +97,12 @@ HOST = _string("host", "status.example.org", re.compile(r"[A-Za-z0-9._-]+").full
 PROXY_HEADER = SettingType(
     "value", f"{', '.join(map(repr, PROXY_HEADERS[:-1]))} or {PROXY_HEADERS[-1]!r}", PROXY_HEADERS.__contains__
 )
+GTFS = SettingType(
+    "value",
+    "an address such as 'https://gtfs.example.org/govi/', a path, or '' for none",
+    lambda value: TEXT.is_valid(value) and ("://" not in value or is_http_url(value)),
+)
+CONTACT = _string("contact", "mailto:ops@example.org", re.compile(r"[!-'*-\[\]-~]{0,200}").fullmatch)
 FEED = _string("feed address", "tcp://localhost:7817", re.compile(r"[a-z]+://.{1,300}").fullmatch)
 
 _SECONDS = "a number of seconds above 0, at most 86400"
@@ -379,6 +387,19 @@ class FeedSettings(Struct, frozen=True):
         str,
         "Directory of recorded KV7 (*.ctx, *.gz), read at startup; new files are read once a minute; empty: none.",
         Option("timetable", "t"),
+    ] = ""
+    gtfs: Annotated[
+        str,
+        GTFS,
+        "Planning and names from GTFS of KV7 until KV7 comes at night: the address of an index of files "
+        "gtfs-kv7-YYYYMMDD.zip or of a zip, which is requested once a day; or a file or directory; empty: none. "
+        "Compiled files are stored in $CACHE_DIRECTORY or ~/.cache/govi-cache.",
+        Option("gtfs"),
+    ] = GTFS_ADDRESS
+    contact: Annotated[
+        str,
+        CONTACT,
+        "URL or e-mail address in the User-Agent of the request for GTFS, as its publisher wishes; empty: none.",
     ] = ""
     limits: FeedLimitSettings = FeedLimitSettings()
     subscriber: SubscriberSettings = SubscriberSettings()

@@ -218,7 +218,11 @@ def _unused_options(in_file: Collection[str], options: Mapping[str, Any], config
         others = _alternatives([_joined("modules", name) for name in in_file])
         yield "modules.kv55.callback", f"there is no module kv55, only {others} (expected --source to add it)"
     source = next(iter(config.modules.values())).source
-    for key, is_used in (("feed.addresses", config.is_live), ("feed.timetable", config.is_live or config.is_demo)):
+    for key, is_used in (
+        ("feed.addresses", config.is_live),
+        ("feed.gtfs", config.is_live or not config.feed.gtfs),
+        ("feed.timetable", config.is_live or config.is_demo),
+    ):
         if key in options and not is_used:
             yield key, f"not used by source {source!r} (expected source 'kv78turbo')"
     if "manhole.keys" in options and not config.manhole.listen:
@@ -241,8 +245,11 @@ def _conflicts(config: Config) -> Problems:
         yield "listen", "invalid value [] (expected at least one endpoint)"
     if config.manhole.listen and not config.manhole.keys:
         yield "manhole.listen", "requires manhole.keys (--manhole-keys), the file of the public keys that may log in"
-    if config.is_live and not config.feed.addresses and not config.feed.timetable:
-        yield "feed.addresses", "invalid value [] (expected at least one feed address, or feed.timetable)"
+    if config.is_live and not (config.feed.addresses or config.feed.timetable or config.feed.gtfs):
+        yield (
+            "feed.addresses",
+            "invalid value [] (expected a feed address, feed.timetable or feed.gtfs)",
+        )
     for key, ages in (("cache", config.cache), ("feed.limits", config.feed.limits)):
         if ages.stale < ages.fresh:
             yield f"{key}.stale", f"invalid value {ages.stale:g} (expected at least {key}.fresh, {ages.fresh:g})"

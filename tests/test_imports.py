@@ -37,12 +37,12 @@ ALLOWED: dict[str, set[str]] = {
     "pages": {"departures", "runtime"},
     "documents": {"pages", "kv78turbo", "departures", "runtime"},
     "modules": {"documents", "pages", "openapi", "kv55", "kv78turbo", "web_handler"} | _SERVER | _DOMAIN,
-    "operations": {"server", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
+    "operations": {"server", "kv55", "kv78turbo", "planning"} | _SERVER | _DOMAIN,
     "simulator": {"request_handler", "server", "web_handler", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
     "command": {"statistics", "kv78turbo"} | _DOMAIN,
     "application": {
         "settings_loader", "request_handler", "server", "web_handler", "openapi", "documents", "pages", "modules",
-        "operations", "simulator", "kv55", "kv78turbo",
+        "operations", "simulator", "kv55", "kv78turbo", "planning",
     } | _SERVER | _DOMAIN,
     "tap": {"application", "settings_loader"} | _RUNTIME,
 }  # fmt: skip

@@ -21,6 +21,7 @@ from govi_server.kv78turbo.stamps import latest_timestamp
 from govi_server.kv78turbo.stop_departures import Rendered, StopDepartures, StopDeparturesCache
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.kv78turbo.timetable_directory import TimetableDirectory
+from govi_server.planning.planning import Planning
 from govi_server.runtime.cooperative import CooperativeRunner, is_background, named
 from govi_server.runtime.gunzip import decompress
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
@@ -181,6 +182,12 @@ class Feed(MultiService):
         }
 
     # Ingesting.
+
+    def use_planning(self, planning: Planning) -> None:
+        """Use the planning of a GTFS file instead of any earlier one, at once; its names follow in steps."""
+        steps = self.timetable.set_planning(planning, partial(self.reject, planning.header.name))
+        next(steps, None)
+        self._cooperator.coiterate(named(steps, planning.header.name))
 
     def received(self, envelope: str, payload: bytes) -> Deferred[None] | None:
         """Ingest a message of the feed; return a Deferred that fires when it is done, if it needs several turns."""

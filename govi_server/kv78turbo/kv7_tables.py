@@ -178,6 +178,7 @@ class TimetableTables:
         previous, self.gtfs = self.gtfs, GtfsTimetable(planning, self.is_planned)
         self._names.n_shared_changes += 1
         self.version += 1
+        yield
         for update in self.gtfs.names():
             self._names.discard_known(update, None if previous is None else previous.names_like(update))
             yield from self._names.apply(update, self._now(), reject)

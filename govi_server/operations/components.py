@@ -8,6 +8,7 @@ from govi_server.departures.cache import BoardCache
 from govi_server.kv55.gateway import Gateway
 from govi_server.kv78turbo.feed import REJECT_REASONS, Feed
 from govi_server.operations.snapshot import Snapshots
+from govi_server.planning.service import PlanningService
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.server import Server
 from govi_server.statistics.log import StatisticsLog
@@ -42,6 +43,7 @@ class Components:
     gateways: dict[str, GatewayComponents] = field(default_factory=dict)
     """Gateways by the name of the module that shows their boards."""
     feed: Feed | None = None
+    planning: PlanningService | None = None
     statistics: StatisticsLog | None = None
     snapshots: Snapshots | None = None
     turns: TurnWatch | None = None
