@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN = .venv/bin
 # The simulator's ZeroMQ address in run-feed.
 FEED = tcp://127.0.0.1:7817
+# The simulator's GTFS there; the default address is for installations.
+GTFS = http://127.0.0.1:8083/govi/
 
 # Programs started by tests write bytecode; otherwise each would compile the whole package.
 export PYTHONDONTWRITEBYTECODE =
@@ -16,7 +18,7 @@ run: .venv/ready  ## Serve the demo on port 8080.
 run-feed: .venv/ready  ## Serve the simulator's live feed on port 8080, over ZeroMQ.
 	@trap 'kill $$simulator $$cache 2>/dev/null; wait' EXIT; trap 'exit 130' INT; trap 'exit 143' HUP TERM; \
 	$(BIN)/twistd --nodaemon --pidfile= govi-simulator --feed $(FEED) & simulator=$$!; \
-	$(BIN)/twistd --nodaemon --pidfile= govi-cache --feed $(FEED) & cache=$$!; wait $$cache
+	$(BIN)/twistd --nodaemon --pidfile= govi-cache --feed $(FEED) --gtfs $(GTFS) & cache=$$!; wait $$cache
 
 test: .venv/ready  ## Run the unit tests and, in parallel, the integration tests, which mostly wait.
 	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-units test-integration

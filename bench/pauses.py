@@ -267,7 +267,7 @@ def main() -> None:
         clock = ProcessorClock(now)
         config = Config(
             modules={"kv55": ModuleSettings(source="kv78turbo")},
-            feed=FeedSettings(addresses=(), timetable=str(folder)),
+            feed=FeedSettings(addresses=(), timetable=str(folder), gtfs=""),
             access=AccessSettings(rate=1_000_000, burst=1_000_000, per_client=100_000),
             limits=ServerSettings(keep_alive=3600.0),
         )

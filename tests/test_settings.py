@@ -218,7 +218,7 @@ INVALID = (
     ("[feed]\naddresses = ['x:1']", "feed.addresses[0]: invalid feed address 'x:1'; did you mean 'tcp://x:1'?"),
     ("[feed]\ntimetable = 5", "feed.timetable: invalid value 5 (expected a string without control characters)"),
     (
-        "[modules.kv55]\nsource = 'kv78turbo'\n[feed]\naddresses = []",
+        "[modules.kv55]\nsource = 'kv78turbo'\n[feed]\naddresses = []\ngtfs = ''",
         "feed.addresses: invalid value [] (expected at least one feed address, or feed.timetable)",
     ),
     ("[feed.passtimes]\nstops = 0", f"feed.passtimes.stops: invalid value 0 (expected {COUNT})"),

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from govi_server.departures.display import Provenance
 from govi_server.departures.timing_point import TimingPoint
 from govi_server.kv78turbo import ctx
 from govi_server.kv78turbo.bounded_table import BoundedTable
@@ -161,6 +162,20 @@ class Feed(MultiService):
     def stops_version(self) -> tuple[int, int]:
         """A token that changes whenever the known stops may have changed."""
         return self.timetable.version, self.passtimes.stops.generation
+
+    @property
+    def provenance(self) -> dict[str, tuple[Provenance, ...]]:
+        """Which sources have departures of each operator, by DataOwnerCode."""
+        gtfs = self.timetable.gtfs
+        sources: tuple[tuple[Provenance, Collection[str]], ...] = (
+            ("kv8", self.passtimes.last_heard),
+            ("kv7", self.timetable.planned_operators),
+            ("gtfs", () if gtfs is None else gtfs.planning.header.operators),
+        )
+        operators = {operator for _, of_source in sources for operator in of_source}
+        return {
+            operator: tuple(name for name, of_source in sources if operator in of_source) for operator in operators
+        }
 
     @property
     def timing_points(self) -> Mapping[str, TimingPoint]:

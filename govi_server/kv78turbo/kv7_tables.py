@@ -1,7 +1,7 @@
 """The tables of the KV7 timetable: applies updates, and removes expired data."""
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from datetime import date, timedelta
 from itertools import islice
 from typing import NamedTuple
@@ -125,6 +125,11 @@ class TimetableTables:
     def n_planned(self) -> int:
         """The number of planned passtimes."""
         return self._published.size
+
+    @property
+    def planned_operators(self) -> Collection[str]:
+        """The operators that KV7 has planned passtimes of."""
+        return self._groups_of_operator
 
     @property
     def evictions(self) -> dict[str, int]:

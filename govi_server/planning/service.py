@@ -59,7 +59,7 @@ class PlanningService(Service):
         compile_file: Compile = compile_in_child,
     ) -> None:
         self._reactor = reactor
-        self._source = source
+        self.source = source
         self._is_site = source.startswith(("http://", "https://"))
         self._store = store
         self._use = use
@@ -80,9 +80,9 @@ class PlanningService(Service):
         where = self._store.directory
         if self._store.is_temporary:
             text = "GTFS {source}: no writable cache directory, so each start downloads the file ({where})"
-            self.log.warn(text, source=self._source, where=where)
+            self.log.warn(text, source=self.source, where=where)
         else:
-            self.log.info("GTFS {source}: kept in {where}", source=self._source, where=where)
+            self.log.info("GTFS {source}: kept in {where}", source=self.source, where=where)
         if self._store.planning.exists():
             try:
                 self._open()
@@ -120,7 +120,7 @@ class PlanningService(Service):
 
     def _failed(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
-            self.log.failure("GTFS {source}: failed", failure, source=self._source)
+            self.log.failure("GTFS {source}: failed", failure, source=self.source)
             self._fail("internal error, see the log")
 
     def _ended(self, _: object) -> None:
@@ -135,7 +135,7 @@ class PlanningService(Service):
         try:
             self._store.save(self.state)
         except OSError as error:
-            self.log.warn("GTFS {source}: state not stored: {why}", source=self._source, why=str(error))
+            self.log.warn("GTFS {source}: state not stored: {why}", source=self.source, why=str(error))
 
     async def _check(self) -> None:
         try:
@@ -150,7 +150,7 @@ class PlanningService(Service):
         self.state.failed_at = self._reactor.seconds()
         if why != self.problem or self._is_site:
             kept = "" if self.planning is None else f"; {self.planning.header.name} stays in use"
-            self.log.warn("GTFS {source}: {why}{kept}", source=self._source, why=why, kept=kept)
+            self.log.warn("GTFS {source}: {why}{kept}", source=self.source, why=why, kept=kept)
         self.problem = why
 
     def _refuse(self, why: str) -> None:
@@ -185,23 +185,21 @@ class PlanningService(Service):
         self._refuse("; ".join(problems))
 
     async def _candidates(self) -> list[IndexedFile]:
-        if self._source.endswith(".zip"):
-            name = self._source.rpartition("/")[2]
-            return [IndexedFile(local_date(self._reactor.seconds()), name, self._source)]
+        if self.source.endswith(".zip"):
+            name = self.source.rpartition("/")[2]
+            return [IndexedFile(local_date(self._reactor.seconds()), name, self.source)]
         today = local_date(self._reactor.seconds())
-        listed = await self._downloader.index(self._source)
+        listed = await self._downloader.index(self.source)
         days = today - timedelta(MAX_AGE_DAYS), today + timedelta(1)
         files = [file for file in listed if days[0] <= file.day <= days[1]]
         if not files:
-            raise DownloadError(
-                f"{self._source}: the newest file is {listed[0].name}, older than {MAX_AGE_DAYS} days"
-            )
+            raise DownloadError(f"{self.source}: the newest file is {listed[0].name}, older than {MAX_AGE_DAYS} days")
         return files
 
     # A file or a directory.
 
     async def _check_path(self) -> None:
-        path = Path(self._source)
+        path = Path(self.source)
         if path.is_dir() and not (path / "stops.txt").exists():
             dated = [(day, file) for file in path.iterdir() if (day := file_date(file.name)) is not None]
             if not dated:
