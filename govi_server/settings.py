@@ -391,9 +391,9 @@ class FeedSettings(Struct, frozen=True):
     gtfs: Annotated[
         str,
         GTFS,
-        "Planning and names from GTFS of KV7 until KV7 comes at night: the address of an index of files "
-        "gtfs-kv7-YYYYMMDD.zip or of a zip, which is requested once a day; or a file or directory; empty: none. "
-        "Compiled files are stored in $CACHE_DIRECTORY or ~/.cache/govi-cache.",
+        "Planning and names from GTFS until KV7 comes at night: the address of an index of dated files of KV7, or of "
+        "one file, which is requested once a day; or the path of a file or directory; empty: none. What was made of "
+        "it is stored in $CACHE_DIRECTORY or ~/.cache/govi-cache.",
         Option("gtfs"),
     ] = GTFS_ADDRESS
     contact: Annotated[

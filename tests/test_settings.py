@@ -209,7 +209,7 @@ INVALID = (
     # the live feed
     (
         "[feed]\nurl = ''",
-        "feed.url: unknown setting (expected addresses, timetable, limits, subscriber, passtimes, cache or planning)",
+        "feed.url: unknown setting (expected addresses, timetable, gtfs, contact, limits, subscriber, passtimes, cache or planning)",
     ),
     (
         "[feed]\naddresses = 'tcp://x:1'",
@@ -219,7 +219,7 @@ INVALID = (
     ("[feed]\ntimetable = 5", "feed.timetable: invalid value 5 (expected a string without control characters)"),
     (
         "[modules.kv55]\nsource = 'kv78turbo'\n[feed]\naddresses = []\ngtfs = ''",
-        "feed.addresses: invalid value [] (expected at least one feed address, or feed.timetable)",
+        "feed.addresses: invalid value [] (expected a feed address, feed.timetable or feed.gtfs)",
     ),
     ("[feed.passtimes]\nstops = 0", f"feed.passtimes.stops: invalid value 0 (expected {COUNT})"),
     ("[feed.subscriber]\nqueue = 0", f"feed.subscriber.queue: invalid value 0 (expected {COUNT})"),

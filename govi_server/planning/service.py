@@ -68,7 +68,7 @@ class PlanningService(Service):
         self._compile = compile_file
         self._call: IDelayedCall | None = None
         self._work: Deferred[None] | None = None
-        self.state = State(source)
+        self.state = State()
         self.problem = ""
         """Why the latest attempt failed; "" if it did not."""
         self.planning: Planning | None = None

@@ -21,8 +21,6 @@ MAX_STATE_BYTES = 1 << 16
 class State(Struct):
     """What is known of a source. Times are epoch seconds."""
 
-    source: str
-    """Its address or path."""
     name: str = ""
     """Name of the latest file that was looked at."""
     validators: Validators = Validators()
@@ -50,9 +48,8 @@ class PlanningStore:
 
     def __init__(self, directory: Path, source: str) -> None:
         label = re.sub(r"[^A-Za-z0-9.]+", "-", source)[-40:].strip("-")
-        name = f"gtfs-{label}-{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+        name = f"gtfs-{label}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:12]}"
         self.directory = directory / name
-        self._source = source
         self.is_temporary = False
 
     def open(self, now: float) -> State:
@@ -72,10 +69,9 @@ class PlanningStore:
                 unfinished.unlink(missing_ok=True)
         try:
             with (self.directory / "state.json").open("rb") as file:
-                state = msgspec.json.decode(file.read(MAX_STATE_BYTES), type=State)
+                return msgspec.json.decode(file.read(MAX_STATE_BYTES), type=State)
         except (OSError, msgspec.DecodeError):
-            return State(self._source)
-        return state if state.source == self._source else State(self._source)
+            return State()
 
     @property
     def planning(self) -> Path:
