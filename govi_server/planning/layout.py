@@ -8,7 +8,7 @@ planned passtime, where the tables of KV7 need about 250.
 import os
 import sys
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -72,22 +72,30 @@ class BrokenFile(Exception):
     """A file is not of this format, or not complete."""
 
 
-def write(path: Path, header: Header, columns: "Mapping[str, array[int]]") -> None:
-    """Write a file; it exists under its name only when it is complete."""
+def encode(header: Header, columns: "Mapping[str, array[int]]") -> Iterator[bytes]:
+    """Yield the content of a file."""
     offset = 0
     for name in COLUMNS:
         column = columns[name]
         header.columns[name] = offset, len(column)
-        offset += -(-len(column) * column.itemsize // 8) * 8
+        offset += _aligned(len(column) * column.itemsize)
     text = msgspec.json.encode(header)
-    text += b" " * (-len(text) % 8)
+    text = text.ljust(_aligned(len(text)))
+    yield MAGIC + len(text).to_bytes(8, sys.byteorder) + text
+    for name in COLUMNS:
+        content = columns[name].tobytes()
+        yield content.ljust(_aligned(len(content)), b"\0")
+
+
+def _aligned(size: int) -> int:
+    return -(-size // 8) * 8
+
+
+def write(path: Path, header: Header, columns: "Mapping[str, array[int]]") -> None:
+    """Write a file; it exists under its name only when it is complete."""
     new = path.with_name(path.name + ".new")
     with new.open("wb") as file:
-        file.write(MAGIC + len(text).to_bytes(8, sys.byteorder) + text)
-        for name in COLUMNS:
-            size = columns[name].itemsize * len(columns[name])
-            columns[name].tofile(file)
-            file.write(bytes(-size % 8))
+        file.writelines(encode(header, columns))
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)

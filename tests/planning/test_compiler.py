@@ -59,7 +59,7 @@ class CompilerTests(SynchronousTestCase):
         rows = ("031102,,A,,", "31102,,B,x,y", "NL:7,0,C,1e999,0", "NL:8,,D,0,0")
         stops = "\n".join(("stop_id,stop_code,stop_name,stop_lat,stop_lon", *rows))
         result, path = compiled(
-            self.directory, {**tables(), "stops.txt": stops, "stop_times.txt": _calls("031102", "0")}
+            self.directory, {**tables(), "stops.txt": stops, "stop_times.txt": _calls("031102", "NL:7")}
         )
         file = Planning.open(path)
         self.assertEqual([point.name for point in file.timing_points(0, 9).values()], ["C", "B", "A"])
