@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -202,11 +202,7 @@ def _field(headers: Headers, name: bytes) -> str:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, (TimeoutError, ConnectingCancelledError)):
+    reasons = getattr(error, "reasons", [Failure(error)])  # of twisted.web's ResponseFailed
+    if any(reason.check(TimeoutError, ConnectingCancelledError, CancelledError) for reason in reasons):
         return f"no response within {SILENCE_SECONDS:g} s"
-    if isinstance(error, (ConnectError, DNSLookupError)):
-        return str(error).rstrip(".")
-    reasons = getattr(error, "reasons", None)  # of twisted.web's ResponseFailed
-    return (
-        "; ".join(failure.getErrorMessage() for failure in reasons) if reasons else str(error) or type(error).__name__
-    )
+    return "; ".join(reason.getErrorMessage().rstrip(".") or reason.type.__name__ for reason in reasons)
