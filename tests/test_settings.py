@@ -209,8 +209,8 @@ INVALID = (
     # the live feed
     (
         "[feed]\nurl = ''",
-        "feed.url: unknown setting (expected addresses, timetable, gtfs, contact, limits, subscriber, passtimes, cache or "
-        "planning)",
+        "feed.url: unknown setting (expected addresses, timetable, gtfs, contact, limits, subscriber, passtimes, "
+        "cache or planning)",
     ),
     (
         "[feed]\naddresses = 'tcp://x:1'",

@@ -159,6 +159,11 @@ class Feed(MultiService):
         return self.subscriber is None or self.subscriber.state == "UP"
 
     @property
+    def has_all_stops(self) -> bool:
+        """Whether planning from GTFS is used: what it does not have, and KV7 and KV8 neither, is no stop."""
+        return self.timetable.gtfs is not None
+
+    @property
     def stops_version(self) -> tuple[int, int]:
         """A token that changes whenever the known stops may have changed."""
         return self.timetable.version, self.passtimes.stops.generation

@@ -188,6 +188,7 @@ class TimetableTables:
             self._names.discard_known(update, None if previous is None else previous.names_like(update))
             yield from self._names.apply(update, self._now(), reject)
             self.version += 1
+            yield
 
     def is_planned(self, operator: str, line: str, day: date) -> bool:
         """Return whether KV7 has planned a line on an operating date: then its planning from GTFS does not apply.

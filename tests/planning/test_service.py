@@ -96,7 +96,7 @@ class ServiceTestCase(SynchronousTestCase):
         logger: Any = _Log(self.logged)
         self.patch(service, "log", logger)
         service.startService()
-        self.addCleanup(lambda: service.running and service.stopService())
+        self.addCleanup(service.stopService)
         self.clock.advance(0)
         return service
 
