@@ -7,6 +7,7 @@ Writes its result as JSON to standard output.
 import os
 import resource
 import sys
+from contextlib import suppress
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -109,7 +110,8 @@ def _known_operators(previous: Path | None, today: date) -> dict[str, tuple[Plan
 def main(arguments: list[str]) -> None:
     """Compile as the arguments say: source, its name, previous ("" for none), target, today, and the two limits."""
     source, name, previous, target, today, max_calls, max_names = arguments
-    os.nice(NICE)
+    with suppress(OSError):  # a sandbox may not permit it
+        os.nice(NICE)
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, MAX_SECONDS))
     try:
