@@ -38,7 +38,7 @@ def journeys(day: date) -> st.SearchStrategy[Journey]:
     near = [day + timedelta(n) for n in (-1, 0, 1)]
     return st.builds(
         lambda line, number, days, start, stops: Journey(
-            *line, f"7{line[1]}{number}", number, frozenset(days),
+            line[0], line[1], f"7{line[1]}{number}", number, frozenset(days),
             (*((stop, start + n * 7 * MINUTE) for n, stop in enumerate(stops)), (TERMINUS, start + HOUR)),
         ),
         st.sampled_from(LINES),

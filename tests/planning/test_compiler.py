@@ -172,7 +172,7 @@ class CompilerTests(SynchronousTestCase):
         complete = tables()
         tomorrow = tables(calendar_dates=dates(TODAY + timedelta(1), TODAY + timedelta(2)))
         yesterday = tables(calendar_dates=dates(TODAY - timedelta(2), TODAY - timedelta(1)))
-        for contents, reason in (
+        cases: tuple[tuple[Mapping[str, str | bytes], str], ...] = (
             ({name: text for name, text in complete.items() if name != "trips.txt"}, "trips.txt is missing"),
             ({**complete, "stop_times.txt": "trip_id,stop_id\n"}, "stop_times.txt: column stop_sequence is missing"),
             ({**complete, "stops.txt": b"\xff\xfe"}, "stops.txt: not UTF-8"),
@@ -183,7 +183,8 @@ class CompilerTests(SynchronousTestCase):
             (tables(stop_times=[]), "no trip has calls on a date of the next weeks"),
             (tomorrow, "it is for 2026-01-02 to 2026-01-03, not for 2026-01-01"),
             (yesterday, "it is for 2025-12-30 to 2025-12-31, not for 2026-01-01"),
-        ):
+        )
+        for contents, reason in cases:
             self.assertIn(reason, self.refusal(contents))
 
     def test_damaged_zip(self) -> None:
