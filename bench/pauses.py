@@ -293,7 +293,7 @@ def main() -> None:
         services, modules = OrderedMultiService(), MultiService()
         if not options.no_freeze:
             services.addService(GarbageCollection(clock))
-        server = _public_server(config, modules, statistics_publisher(), clock)
+        server = _public_server(config, modules, config.access.connections, statistics_publisher(), clock)
         components = Components(server)
         runner = add_modules(services, modules, config, components, clock)
         feed = components.feed

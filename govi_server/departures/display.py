@@ -106,6 +106,8 @@ class StopDisplay(Struct, frozen=True):
     """The age of the data in seconds, subtracted from the remaining time."""
     lag: float = 0.0
     """Seconds by which the display may lag, also subtracted."""
+    similar: tuple[str, ...] = ()
+    """Of a stop that does not exist, stops that may be meant: their codes and names."""
 
     @property
     def has_data(self) -> bool:

@@ -18,6 +18,7 @@ from govi_server.departures.display import (
     stop_state,
 )
 from govi_server.departures.fragments import STEP_PARTS, make_part
+from govi_server.departures.similar_codes import MAX_SIMILAR, similar_codes
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE, reliability
 from govi_server.kv78turbo.joined_stop import JoinedPasstime
@@ -33,7 +34,9 @@ def stop_display(
     point = feed.timetable.timing_points.get(departures.code)
     name, town = place(point.name, point.town) if point is not None else ("", "")
     if freshness not in SERVABLE:
-        return StopDisplay(departures.code, "unknown" if freshness == "unknown" else "down", name=name, town=town)
+        if freshness == "unknown":
+            return StopDisplay(departures.code, "unknown", similar=_similar_stops(feed, departures.code))
+        return StopDisplay(departures.code, "down", name=name, town=town)
     outdated = feed.outdated_operators(departures)
     rows: list[DisplayRow] = []
     live: list[Passtime] = []
@@ -65,6 +68,16 @@ def stop_display(
         tuple(dict.fromkeys(text for text in texts if text)),
         feed.clock.seconds() - age if is_stale else None,
         age,
+    )
+
+
+def _similar_stops(feed: Feed, code: str) -> tuple[str, ...]:
+    """Return codes that may be meant by an unknown one, with their names."""
+    gtfs = feed.timetable.gtfs
+    neighbours = [] if gtfs is None else gtfs.planning.neighbours(code, MAX_SIMILAR)
+    points = {other: feed.timing_points.get(other) for other in similar_codes(code, feed.is_known_stop, neighbours)}
+    return tuple(
+        other if point is None else f"{other} {clean(point.name)}".rstrip() for other, point in points.items()
     )
 
 

@@ -170,6 +170,13 @@ class Planning:
         """Yield all TimingPointCodes."""
         return map(self.code_of, range(self.n_stops))
 
+    def neighbours(self, code: str, number: int) -> list[str]:
+        """Return the TimingPointCodes of as many digits that are nearest to one in their order."""
+        place = bisect_left(self._stop_keys, stop_key(code))
+        keys = self._stop_keys[max(place - number, 0) : place + number].tolist()
+        same_length = [key for key in keys if len(str(key)) == len(code) + 1]
+        return [str(key)[1:] for key in sorted(same_length, key=lambda key: abs(key - stop_key(code)))[:number]]
+
     def timing_point(self, code: str) -> TimingPoint | None:
         """Return the name, town, stop area and position of a stop; None if it is unknown."""
         stop = self._stop(code)

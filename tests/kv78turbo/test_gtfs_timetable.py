@@ -7,7 +7,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.times import HOUR
 from govi_server.departures.timing_point import TimingPoint
+from govi_server.kv78turbo.display import stop_display
 from govi_server.kv78turbo.passtime import Passtime
+from govi_server.runtime.cooperative import run_now
 from tests import feed as kv
 from tests.client import NOW
 from tests.doubles import FakeSubscriber, ingest, live_feed
@@ -119,6 +121,14 @@ class GtfsTimetableTests(SynchronousTestCase):
         self.use()
         states = [self.freshness(code) for code in (CODE, "30000003", "30000004")]
         self.assertEqual(states, ["stale", "stale", "unknown"])
+
+    def test_similar_stops(self) -> None:
+        """The display of a stop that does not exist names those that may be meant."""
+        self.use()
+        display = run_now(stop_display(self.feed, self.feed.boards.board("30000012", HORIZON), ()))
+        self.assertEqual(display.state, "unknown")
+        self.assertEqual(display.similar[:1], ("30000002 Lindedorp, Dijk",))
+        self.assertEqual(len(display.similar), 3)
 
     def freshness(self, code: str) -> str:
         return self.feed.freshness(self.feed.boards.board(code, HORIZON))[0]

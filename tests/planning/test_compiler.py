@@ -67,6 +67,13 @@ class CompilerTests(SynchronousTestCase):
         self.assertEqual(result.rejected, {"stop without a TimingPointCode": 1})
         self.assertFalse(any(point.has_position for point in file.timing_points(0, 9).values()))
 
+    def test_neighbours(self) -> None:
+        """The nearest codes of as many digits are neighbours."""
+        stops = [{"stop_id": code} for code in ("9", "031102", "31100", "31101", "31105", "31109", "311000")]
+        file = planning(self.directory, stops=stops, stop_times=[call(TRIP, "9", "10:00:00")])
+        self.assertEqual(file.neighbours("31104", 3), ["31105", "31101", "31100"])
+        self.assertEqual(file.neighbours("99999", 3), ["31109", "31105", "31101"])
+
     def test_lines(self) -> None:
         """A line has the names and colours of its route."""
         file = planning(self.directory)
