@@ -34,6 +34,8 @@ class GtfsTimetable:
         self._is_planned = is_planned
         self._n_lines: dict[tuple[str, date], int] = {}
         """What n_lines_on() has returned: of operators of KV7, on dates of its calendars."""
+        self._latest_codes: tuple[bytes, list[str]] = b"", []
+        """What codes_of() has returned, and for which journey: KV8 sends the rows of a journey together."""
 
     def names(self) -> Iterator[Update]:
         """Yield the names of lines, stops and stop areas, in parts."""
@@ -111,9 +113,16 @@ class GtfsTimetable:
 
     def codes_of(self, key: bytes) -> list[str]:
         """Return the TimingPointCodes of the journey of a key of KV8; none if it is unknown."""
-        operator, level, line, journey, _, _, _ = key.decode().split("|")
-        trips = self.planning.find_trips(operator, line, journey)
-        return next((self.planning.codes_of(trip) for trip in trips if self.planning.level_of(trip) == level), [])
+        latest, codes = self._latest_codes
+        prefix = b"|".join(key.split(b"|", 4)[:4])
+        if prefix != latest:
+            operator, level, line, journey = prefix.decode().split("|")
+            trips = self.planning.find_trips(operator, line, journey)
+            codes = next(
+                (self.planning.codes_of(trip) for trip in trips if self.planning.level_of(trip) == level), []
+            )
+            self._latest_codes = prefix, codes
+        return codes
 
     def is_elsewhere(
         self, key: bytes, passtime: Passtime, live: Mapping[bytes, Mapping[bytes, StoredPasstime]]
