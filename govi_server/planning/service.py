@@ -1,5 +1,6 @@
 """Keeps planning up to date: looks for a new GTFS file once a day, checks it, and hands it over."""
 
+import os
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -59,8 +60,8 @@ class PlanningService(Service):
         compile_file: Compile = compile_in_child,
     ) -> None:
         self._reactor = reactor
-        self.source = source
         self._is_site = source.startswith(("http://", "https://"))
+        self.source = source if self._is_site else os.path.abspath(source)  # twistd may change its directory
         self._store = store
         self._use = use
         self._limits = limits
@@ -82,7 +83,9 @@ class PlanningService(Service):
             text = "GTFS {source}: no writable cache directory, so each start downloads the file ({where})"
             self.log.warn(text, source=self.source, where=where)
         else:
-            self.log.info("GTFS {source}: kept in {where}", source=self.source, where=where)
+            often = "once a day" if self._is_site else "when it changes"
+            text = "GTFS {source}: planning and names, read {often}, kept in {where}; --gtfs '' for none"
+            self.log.info(text, source=self.source, often=often, where=where)
         if self._store.planning.exists():
             try:
                 self._open()
