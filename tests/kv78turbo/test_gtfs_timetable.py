@@ -1,7 +1,5 @@
 """Tests of the feed with planning from GTFS."""
 
-from pathlib import Path
-
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -13,7 +11,7 @@ from govi_server.runtime.cooperative import run_now
 from tests import feed as kv
 from tests.client import NOW
 from tests.doubles import FakeSubscriber, ingest, live_feed
-from tests.planning.files import Row, call, planning
+from tests.planning.files import Row, call, planning, temporary_directory
 
 HORIZON = 2 * HOUR
 CODE = "30000001"
@@ -31,8 +29,7 @@ class GtfsTimetableTests(SynchronousTestCase):
         self.feed = live_feed(self.clock)
 
     def use(self, stops: list[Row] = STOPS, calls: list[Row] = CALLS, **rows: list[Row]) -> None:
-        directory = Path(self.mktemp())
-        directory.mkdir()
+        directory = temporary_directory(self)
         self.feed.use_planning(planning(directory, stops=stops, stop_times=calls, **rows))
         self.clock.pump([0.0] * 20)
 

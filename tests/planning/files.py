@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from io import BytesIO, StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.planning.compiler import Result, compile_file
 from govi_server.planning.planning import Planning
@@ -50,6 +53,13 @@ TABLES: Mapping[str, Row] = {
     },
 }
 """A complete row of each table."""
+
+
+def temporary_directory(test: SynchronousTestCase) -> Path:
+    """Return a directory that is removed at the end of a test."""
+    directory = TemporaryDirectory()
+    test.addCleanup(directory.cleanup)
+    return Path(directory.name)
 
 
 def call(trip: str, stop: str, time: str, n: int = 0, departs: str = "") -> Row:

@@ -16,7 +16,18 @@ from twisted.trial.unittest import SynchronousTestCase
 from govi_server.planning import gtfs, layout
 from govi_server.planning.gtfs import Gtfs, InvalidGtfs
 from govi_server.planning.planning import PlannedLine, Planning, StopUsage, transport_type
-from tests.planning.files import TODAY, Row, call, compiled, dates, planning, tables, week, zipped
+from tests.planning.files import (
+    TODAY,
+    Row,
+    call,
+    compiled,
+    dates,
+    planning,
+    tables,
+    temporary_directory,
+    week,
+    zipped,
+)
 
 TRIP = "LIN|L004|77|1001|0"
 STOPS: list[Row] = [
@@ -31,8 +42,7 @@ class CompilerTests(SynchronousTestCase):
     """compile_file() and Planning."""
 
     def setUp(self) -> None:
-        self.directory = Path(self.mktemp())
-        self.directory.mkdir()
+        self.directory = temporary_directory(self)
 
     def refusal(self, contents: Mapping[str, str | bytes], previous: Path | None = None) -> str:
         """Return why a file is refused."""
@@ -241,8 +251,7 @@ class MergeTests(SynchronousTestCase):
     """What a smaller file does not replace."""
 
     def setUp(self) -> None:
-        self.directory = Path(self.mktemp())
-        self.directory.mkdir()
+        self.directory = temporary_directory(self)
         _, self.full = compiled(self.directory, self.contents({"LIN": 10, "BUS": 4}), name="gtfs-kv7-20260101.zip")
 
     @staticmethod
@@ -307,8 +316,7 @@ class LayoutTests(SynchronousTestCase):
 
     def test_incomplete_file(self) -> None:
         """A file that is cut off anywhere, or of another version, is not used."""
-        directory = Path(self.mktemp())
-        directory.mkdir()
+        directory = temporary_directory(self)
         _, path = compiled(directory, tables())
         content = path.read_bytes()
         Planning(memoryview(content))

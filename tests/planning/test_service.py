@@ -17,7 +17,7 @@ from govi_server.planning.planning import Planning
 from govi_server.planning.service import CHECK_SECONDS, MAX_BACK_OFF, MIN_BACK_OFF, SCAN_SECONDS, PlanningService
 from govi_server.planning.store import PlanningStore, cache_directory
 from tests.client import NOW
-from tests.planning.files import TODAY, call, tables, week, zipped
+from tests.planning.files import TODAY, call, tables, temporary_directory, week, zipped
 
 SITE = "https://gtfs.example/govi/"
 
@@ -83,7 +83,7 @@ class ServiceTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(NOW)
-        self.cache = Path(self.mktemp())
+        self.cache = temporary_directory(self) / "x"
         self.used: list[Planning] = []
         self.logged: list[str] = []
 
@@ -256,7 +256,7 @@ class PathTests(ServiceTestCase):
 
     def test_file(self) -> None:
         """A file is compiled at the start unless it is stored, and again when it has changed."""
-        path = Path(self.mktemp())
+        path = temporary_directory(self) / "x"
         path.write_bytes(gtfs())
         self.start(str(path)).stopService()
         self.assertEqual(len(self.used), 1)
@@ -269,8 +269,7 @@ class PathTests(ServiceTestCase):
 
     def test_directory(self) -> None:
         """Of a directory the newest file by name is used; one without files is a problem until there is one."""
-        directory = Path(self.mktemp())
-        directory.mkdir()
+        directory = temporary_directory(self)
         service = self.start(str(directory))
         self.assertIn("contains neither", service.problem)
         for day in (TODAY - timedelta(1), TODAY, TODAY - timedelta(2)):
@@ -303,7 +302,7 @@ class StoreTests(SynchronousTestCase):
 
     def test_unfinished_files(self) -> None:
         """Files of a process that was killed are removed, those of one at work are not."""
-        store = PlanningStore(Path(self.mktemp()), "x")
+        store = PlanningStore(temporary_directory(self) / "x", "x")
         store.open(NOW)
         old, new = store.directory / "gtfs.new.1.zip", store.directory / "planning.new.2"
         for path, time in ((old, NOW - 7200), (new, NOW - 60)):
