@@ -271,7 +271,7 @@ def _alternatives(words: list[str]) -> str:
 
 def _invalid(value: object, setting_type: SettingType) -> str:
     """Return the message for an invalid value: the expected values, or a valid value that was probably intended."""
-    text = f"invalid {setting_type.noun} {shown(value)}"
+    text = f"invalid {setting_type.noun}{'' if setting_type.is_secret else f' {shown(value)}'}"
     guess = next((guess for guess in _guesses(value, setting_type) if setting_type.is_valid(guess)), None)
     if guess is None or setting_type.noun == "value":
         text += f" (expected {setting_type.expected})"
@@ -284,7 +284,7 @@ def _guesses(value: object, setting_type: SettingType) -> list[Any]:
     match setting_type.noun:
         case "endpoint":
             return _endpoints(text)
-        case "URL" if isinstance(value, str):
+        case "URL" if isinstance(value, str) and not setting_type.is_secret:
             return [f"http://{text.rpartition('://')[2]}"]
         case "feed address" if isinstance(value, str):
             return [f"tcp://{text.rpartition('://')[2]}"]

@@ -33,15 +33,16 @@ ALLOWED: dict[str, set[str]] = {
     "departures": _RUNTIME,
     "kv55": {"sockets"} | _DOMAIN,
     "kv78turbo": _DOMAIN,
+    "sharing": {"kv55", "sockets"} | _DOMAIN,
     "pages": {"departures", "runtime"},
     "documents": {"pages", "kv78turbo", "departures", "runtime"},
     "modules": {"documents", "pages", "openapi", "kv55", "kv78turbo", "web_handler"} | _SERVER | _DOMAIN,
-    "operations": {"server", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
+    "operations": {"server", "kv55", "kv78turbo", "sharing"} | _SERVER | _DOMAIN,
     "simulator": {"request_handler", "server", "web_handler", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
     "command": {"statistics", "kv78turbo"} | _DOMAIN,
     "application": {
         "settings_loader", "request_handler", "server", "web_handler", "openapi", "documents", "pages", "modules",
-        "operations", "simulator", "kv55", "kv78turbo",
+        "operations", "sharing", "simulator", "kv55", "kv78turbo",
     } | _SERVER | _DOMAIN,
     "tap": {"application", "settings_loader"} | _RUNTIME,
 }  # fmt: skip
@@ -51,6 +52,9 @@ ONLY = {
     ("openapi", "http"): {"http.parameters"},
     ("documents", "pages"): {"pages.texts"},
     ("kv55", "sockets"): {"sockets.transport"},
+    ("sharing", "sockets"): {"sockets.transport"},
+    ("sharing", "kv55"): {"kv55.gateway", "kv55.messages", "kv55.parsing"},
+    ("operations", "sharing"): {"sharing.status"},
     ("modules", "modules"): {
         "modules.display_source", "modules.event_channel", "modules.feed_responses", "modules.ovapi_operations",
         "modules.ovapi_paths", "modules.query_parameters",

@@ -83,6 +83,8 @@ class CallbackHandler(WebHandler):
             self.send_response(rejection(host), MISDIRECTED)
             return
         delivery = self._module.gateway.deliver(self.env.body)
+        if delivery.unmatched:
+            await self._module.gateway.offer(delivery)
         if delivery.error is None:
             body = write_dris_55_res(self._module.now(), self._module.subscriber_id)
             self.mark("render")

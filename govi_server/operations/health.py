@@ -240,6 +240,9 @@ class HealthMonitor:
         if server.accepting.paused:
             action = "raise the limit of open files; accepting resumes automatically"
             problems.append(_Problem("Not accepting connections: too many open files", "", action))
+        if components.sharing is not None and not components.sharing.is_sharing:
+            action = "check the engine of [share]; until then each node sends its own gateway requests"
+            problems.append(_Problem("Boards not shared", components.sharing.reason, action))
         if statistics is not None and not statistics.writable:
             problems.append(_Problem("Statistics log not writable", "", _CHECK_DISK))
         if snapshots is not None and not snapshots.writable:
