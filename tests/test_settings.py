@@ -27,7 +27,7 @@ INVALID = (
     ("[limits]\nfresh = 5", "limits.fresh: unknown setting; did you mean 'cache.fresh' or 'feed.limits.fresh'?"),
     ("[cache]\nsize = 5", "cache.size: unknown setting (expected fresh, stale, entries, bytes or flights)"),
     ("[cache]\nfrehs = 30", "cache.frehs: unknown setting; did you mean 'cache.fresh'?"),
-    ("[gateway]\nurl = ''", "gateway.url: unknown setting (expected answer, message or remembered)"),
+    ("[gateway]\nuri = ''", "gateway.uri: unknown setting (expected answer, message or remembered)"),
     ("[breaker]\nopen = true", "breaker.open: unknown setting (expected failures or pause)"),
     ("[statistics]\npath = ''", "statistics.path: unknown setting (expected file, rotate or keep)"),
     (
