@@ -66,6 +66,7 @@ from govi_server.settings_loader import setting_name, shown
 from govi_server.sharing.address import engine_endpoints, parse_engine_url
 from govi_server.sharing.boards import SharedBoards
 from govi_server.sharing.engine import Engine
+from govi_server.sharing.peers import Peers
 from govi_server.sharing.source import SharedSource
 from govi_server.sharing.status import SharingStatus
 from govi_server.simulator.feed import make_town_feed
@@ -198,15 +199,18 @@ def add_modules(
             if settings.callback != ModuleSettings().callback:
                 log.warn("{key}: not used by source 'kv78turbo'", key=setting_name(f"modules.{name}.callback"))
         else:
+            callback_address = _ListeningAddress()
             boards = None if engine is None else SharedBoards(engine, name, config.share.prefix, reactor)
-            gateway = _add_gateway(services, name, settings, config, components.server, boards, reactor)
+            peers = None if boards is None else _make_peers(boards, settings, callback_address, reactor)
+            gateway = _add_gateway(services, name, settings, config, components, callback_address, peers, reactor)
             breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.description)
-            if boards is None:
+            if boards is None or peers is None:
                 cache, probe = BoardCache(breaker, reactor, config.cache, runner), breaker.board
             else:
                 # After a takeover a request lasts longer than one of the gateway, but not as long as its client's.
                 deadline = max(config.gateway.answer, config.limits.connection - 0.5)
                 shared = SharedSource(breaker, boards, reactor, runner, config.cache.fresh, deadline)
+                services.addService(peers)
                 services.addService(shared)
                 cache, probe = BoardCache(shared, reactor, config.cache, runner), shared.new_board
             components.gateways[name] = GatewayComponents(gateway, breaker, cache, probe)
@@ -274,17 +278,17 @@ def _add_gateway(
     name: str,
     settings: ModuleSettings,
     config: Config,
-    server: Server,
+    components: Components,
+    callback_address: "_ListeningAddress",
     peers: IPeers | None,
     reactor: Any,
 ) -> Gateway:
     """Add a module's gateway and its callback endpoint, and in the demo the simulated gateway.
 
-    server: the public server, with which callbacks share the observer and the bytes of unfinished requests. peers:
-    other nodes that share boards, if there are any.
+    callback_address: set when the endpoint listens. peers: other nodes that share boards, if there are any.
     """
-    is_demo = settings.source == "demo"
-    callback_address, simulator_address = _ListeningAddress(), _ListeningAddress()
+    is_demo, simulator_address = settings.source == "demo", _ListeningAddress()
+    server = components.server  # callbacks share its observer and its bytes of unfinished requests
     poster = Poster(reactor, simulator_address.url if is_demo else lambda: settings.gateway_url)
     gateway = Gateway(
         poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name, server.observer, peers
@@ -344,14 +348,29 @@ def _add_engine(
     return engine
 
 
+def _make_peers(
+    boards: SharedBoards, settings: ModuleSettings, callback_address: "_ListeningAddress", reactor: Any
+) -> Peers:
+    """Return the other nodes of a module."""
+    allow = parse_networks(settings.allow)
+    return Peers(boards, reactor, callback_address.host_and_port, allow, lambda url: Poster(reactor, lambda: url))
+
+
 class _ListeningAddress:
-    """The URL of a local port, which is known once it listens."""
+    """The address of a port, which is known once it listens."""
 
     def __init__(self) -> None:
         self._url = "http://unknown.invalid/"
+        self._address: IAddress | None = None
 
     def set(self, address: IAddress, scheme: str) -> None:
         self._url = _local_url(address, scheme) or self._url
+        self._address = address if scheme == "http" else None
+
+    def host_and_port(self) -> tuple[str, int] | None:
+        """Return the IP address and port of an http endpoint; None if it is another one."""
+        address = self._address
+        return (address.host, address.port) if isinstance(address, IPv4Address | IPv6Address) else None
 
     def url(self) -> str:
         return self._url

@@ -237,6 +237,8 @@ def _conflicts(config: Config) -> Problems:
         other = callbacks.setdefault(module.callback, key) if module.source != "kv78turbo" else key
         if other != key:
             yield f"{key}.callback", f"{module.callback!r} is already the endpoint of {other}.callback"
+    if config.share.url and all(module.source == "kv78turbo" for module in config.modules.values()):
+        yield "share.url", "not used by source 'kv78turbo' (expected source 'govi')"
     if not config.listen:
         yield "listen", "invalid value [] (expected at least one endpoint)"
     if config.manhole.listen and not config.manhole.keys:

@@ -52,6 +52,10 @@ OfferResult = Literal["stored", "repeated", "unknown"]
 """Another node had requested the board; it had, and has its response; no node has requested it."""
 
 
+PEER_PATH = "/govi-cache-peer"
+"""The path of callbacks that another node passes on; they are not passed on again."""
+
+
 class IPeers(Interface):
     """Other nodes with the same gateway, whose requests the callbacks of this node may answer."""
 
@@ -166,6 +170,7 @@ class Delivery:
     """A callback, matched with its requests. To be acknowledged before serve() is called."""
 
     log: Logger
+    peers: IPeers | None
     unmatched: list[Board] = field(default_factory=list)
     """Boards that no request of this node waits for, to be offered to the peers before the callback is acknowledged.
     """
@@ -244,13 +249,14 @@ class Gateway(Service):
         )
         return board
 
-    def deliver(self, data: bytes) -> Delivery:
-        """Match a callback's body, gzip or plain, with the requests.
+    def deliver(self, data: bytes, is_passed_on: bool = False) -> Delivery:
+        """Match a callback's body, gzip or plain, with the requests. is_passed_on: by another node.
 
         Its unmatched boards are then offered to the peers. Serve the Delivery after responding to the callback: that
         response must not wait for a thousand clients of the stop.
         """
-        delivery = Delivery(self.log)
+        peers = None if is_passed_on else self._peers
+        delivery = Delivery(self.log, peers)
         try:
             data = unpack(data, self._limits.message)
             boards = messages.read_dris_55(data, self._clock.seconds())
@@ -266,8 +272,8 @@ class Gateway(Service):
 
     async def offer(self, delivery: Delivery) -> None:
         """Offer the unmatched boards of a callback to the peers; reject it if none of its boards was requested."""
-        assert self._peers is not None
-        offers = [self._peers.offer(board) for board in delivery.unmatched]
+        assert delivery.peers is not None
+        offers = [delivery.peers.offer(board) for board in delivery.unmatched]
         results = await gatherResults(offers, consumeErrors=True)
         for board, result in zip(delivery.unmatched, results, strict=True):
             if result == "stored":
@@ -307,7 +313,7 @@ class Gateway(Service):
         """Match a board with a request."""
         request = self._find(board)
         if request is None or (request.board is None and request.answered):
-            if self._peers is not None:  # which may have requested the board since then
+            if delivery.peers is not None:  # which may have requested the board since then
                 delivery.unmatched.append(board)
             elif request is not None:
                 self._count_repeated(board, delivery)
@@ -328,7 +334,7 @@ class Gateway(Service):
             self.incidents.add("late", text, gateway=self.description, code=board.code, seconds=seconds, use=use)
             if not is_superseded:
                 delivery.results.extend(partial(on_board, board) for on_board in self._listeners)
-            elif self._peers is not None:
+            elif delivery.peers is not None:
                 delivery.unmatched.append(board)
 
     def _count_repeated(self, board: Board, delivery: Delivery) -> None:

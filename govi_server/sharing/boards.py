@@ -2,12 +2,13 @@
 
 | key | value | expires |
 |---|---|---|
-| ``<prefix>:<module>:b:<code>`` | a board: ``1``, a line feed, and its DRIS_55 document | 300 s after it was received |
-| ``<prefix>:<module>:f:<code>`` | the node that requests it, or how its request ended: ``+``, ``-silent`` | after 300 s |
+| ``<prefix>:<module>:b:<code>`` | a board: ``1``, a line feed, and its DRIS_55 document | 300 s after it was made |
+| ``<prefix>:<module>:f:<code>`` | the node that requests it, or how that ended (``+``, ``-silent``) | after 300 s |
+| ``<prefix>:<module>:nodes`` | a sorted set of the addresses of nodes | after 60 s |
 
 Ages follow from the time that is left to a key, so the clocks of nodes and engine may differ. A claim lasts for
 LEASE_SECONDS and is renewed meanwhile; if the engine loses it, or a node is suspended for longer, a second node sends
-a request, and that is all. The channel ``<prefix>:<database>:<module>`` has the code of each stop whose request has
+a request. The channel ``<prefix>:<database>:<module>`` has the code of each stop whose request has
 ended: channels, unlike keys, are common to all databases of an engine.
 """
 
@@ -17,13 +18,11 @@ from uuid import uuid4
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from govi_server.departures.board import Board
-from govi_server.departures.timing_point import is_timing_point_code
-from govi_server.kv55.gateway import IPeers, OfferResult
+from govi_server.departures.timing_point import MAX_TIMING_POINT_CODE, is_timing_point_code
+from govi_server.kv55.gateway import OfferResult
 from govi_server.kv55.messages import MAX_DOCUMENT_BYTES, read_dris_55, write_dris_55
 from govi_server.kv55.parsing import BadMessage
 from govi_server.sharing.engine import Engine, EngineError, EngineUnavailable, Script
@@ -37,12 +36,8 @@ RENEW_SECONDS = 0.5
 LEASE_SECONDS = 2.0
 """Time without renewal after which a node's claim may be taken over."""
 
-OFFER_SECONDS = 2.0
-"""Time for which a board that no node is known to have requested is offered: if the engine has lost the claims, they
-are renewed in a fraction of it."""
-
-MAX_OFFERS = 100
-"""Boards that are offered again at a time; further ones are rejected at once."""
+NODE_SECONDS = 60
+"""Time after which a node that does not register its address again is forgotten."""
 
 FORM = b"1\n"
 """The beginning of a board's value. Versions of the program with other forms ignore each other's boards."""
@@ -50,6 +45,7 @@ FORM = b"1\n"
 Outcome = Literal["silent", "broken", "unreachable"]
 """How a gateway request failed."""
 
+_NEW_NODE = b"nodes"
 _MILLISECONDS = 1000
 _LIFETIME = BOARD_SECONDS * _MILLISECONDS
 
@@ -115,6 +111,20 @@ return 1
 """)
 
 
+# Registers a node's address, if it has one; returns those of all nodes.
+# KEYS: nodes. ARGV: address, lifetime in seconds, channel, the message about a new node.
+_REGISTER = Script("""
+local now = tonumber(redis.call('TIME')[1])
+if ARGV[1] ~= '' then
+  local is_new = redis.call('ZADD', KEYS[1], now, ARGV[1])
+  redis.call('EXPIRE', KEYS[1], ARGV[2])
+  if is_new == 1 then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[2]))
+return redis.call('ZREVRANGE', KEYS[1], 0, 99)
+""")
+
+
 class Claim(NamedTuple):
     """The result of a claim: a board, or who requests it ("ask": this node), or how another node's request failed."""
 
@@ -122,7 +132,6 @@ class Claim(NamedTuple):
     board: Board | None = None
 
 
-@implementer(IPeers)
 class SharedBoards:
     """Stores boards and claims in the engine. node: the name of this process in claims, different from all others."""
 
@@ -136,17 +145,29 @@ class SharedBoards:
         self._clock = clock
         self._keys = f"{prefix}:{module}"
         self._channel = f"{prefix}:{engine.database}:{module}"
-        self._offers = 0
+        self._on_end: Callable[[str], object] = lambda code: None
+        self._on_new_node: Callable[[], object] = lambda: None
+        engine.listen(self._channel, self._on_message)
 
     def listen(self, on_end: Callable[[str], object]) -> None:
         """Call a function with the code of each stop whose request has ended on any node."""
+        self._on_end = on_end
 
-        def on_message(message: bytes) -> None:
-            code = message[:100].decode("latin-1")
-            if is_timing_point_code(code):
-                on_end(code)
+    def on_new_node(self, function: Callable[[], object]) -> None:
+        """Call a function whenever the engine is connected, or another node registers for the first time."""
+        self._on_new_node = function
+        self._engine.on_connected(function)
 
-        self._engine.listen(self._channel, on_message)
+    def _on_message(self, message: bytes) -> None:
+        if message == _NEW_NODE:
+            self._on_new_node()
+        elif len(message) <= MAX_TIMING_POINT_CODE and is_timing_point_code(code := message.decode("latin-1")):
+            self._on_end(code)
+
+    @property
+    def local_host(self) -> str:
+        """The IP address of this machine from which it is connected to the engine."""
+        return self._engine.local_host
 
     def claim(self, code: str, max_age: float, has_waited: bool) -> Deferred[Claim]:
         """Look for a board of at most this age in seconds, or claim the request for it.
@@ -171,27 +192,22 @@ class SharedBoards:
         arguments = (self._node, f"-{outcome}", _LIFETIME, self._channel, code)
         self._engine.run(_RELEASE, self._names(code)[1:], *arguments).addErrback(_ignored)
 
-    async def _offer(self, board: Board) -> OfferResult:
-        value, end = self._value(board), self._clock.seconds() + OFFER_SECONDS
-        while True:
-            arguments = (value, self._left(board), _LIFETIME, self._channel, board.code)
-            try:
-                result = await self._engine.run(_OFFER, self._names(board.code), *arguments)
-            except (EngineUnavailable, EngineError):
-                result = b"unknown"
-            if result in (b"stored", b"repeated"):
-                return cast(OfferResult, result.decode())
-            if self._offers >= MAX_OFFERS or not 0 < end - self._clock.seconds() <= OFFER_SECONDS:
-                return "unknown"
-            self._offers += 1
-            try:
-                await deferLater(self._clock, RENEW_SECONDS)
-            finally:
-                self._offers -= 1
-
-    def offer(self, board: Board) -> Deferred[OfferResult]:
+    async def offer(self, board: Board) -> OfferResult:
         """Store a board if another node has requested it. Never fails."""
-        return Deferred.fromCoroutine(self._offer(board))
+        arguments = (self._value(board), self._left(board), _LIFETIME, self._channel, board.code)
+        try:
+            result = await self._engine.run(_OFFER, self._names(board.code), *arguments)
+        except (EngineUnavailable, EngineError):
+            return "unknown"
+        return cast(OfferResult, result.decode()) if result in (b"stored", b"repeated") else "unknown"
+
+    async def register(self, address: str) -> list[str]:
+        """Register this node's address; return those of all nodes. Raises EngineUnavailable or EngineError."""
+        arguments = (address, NODE_SECONDS, self._channel, _NEW_NODE)
+        addresses = await self._engine.run(_REGISTER, (f"{self._keys}:nodes",), *arguments)
+        if not isinstance(addresses, list):
+            return []
+        return [address.decode("latin-1") for address in addresses if isinstance(address, bytes)]
 
     def _names(self, code: str) -> tuple[str, str]:
         return f"{self._keys}:b:{code}", f"{self._keys}:f:{code}"

@@ -61,6 +61,7 @@ class Connection(Protocol):
     lost: fires with the reason when the connection is lost. timeout: of a reply, in seconds.
     """
 
+    transport: Any
     lost: Deferred[str]
     is_lost: bool
     timeout: float
@@ -113,6 +114,9 @@ class Engine(Service):
         self.database = url.database
         self._connection: Connection | None = None
         self._listeners: dict[bytes, Callable[[bytes], object]] = {}
+        self._connected: list[Callable[[], object]] = []
+        self.local_host = "127.0.0.1"
+        """The IP address of this machine from which it was last connected; loopback for a UNIX socket."""
         self._work: Deferred[None] | None = None
         self._pings = LoopingCall(self._ping)
         self._pings.clock = clock
@@ -120,6 +124,10 @@ class Engine(Service):
     def listen(self, channel: str, on_message: Callable[[bytes], object]) -> None:
         """Call a function with each message of a channel; to be called before the service starts."""
         self._listeners[channel.encode()] = on_message
+
+    def on_connected(self, function: Callable[[], object]) -> None:
+        """Call a function whenever the engine is connected; to be called before the service starts."""
+        self._connected.append(function)
 
     def startService(self) -> None:
         """Connect, again and again."""
@@ -133,7 +141,7 @@ class Engine(Service):
         super().stopService()
         if self._pings.running:
             self._pings.stop()
-        connection, self._connection = self._connection, None
+        connection = self._connection
         if self._work is not None:
             self._work.cancel()
         if connection is not None and not connection.is_lost:
@@ -178,18 +186,30 @@ class Engine(Service):
     async def _stay_connected(self) -> None:
         for name, endpoint in cycle(self._endpoints.items()):
             try:
-                self._connection = connection = await self._connect(name, endpoint)
+                reason = await self._use(name, endpoint)
             except (EngineError, EngineUnavailable) as error:
-                if not self.running:
-                    return  # Twisted's error of a cancelled attempt is not a CancelledError
-                self.status.unavailable(f"{name}: {error}")
-            else:
-                lost: Deferred[str] = Deferred()
-                connection.lost.chainDeferred(lost)  # may be cancelled
-                reason = await lost
-                self._connection = None
-                self.status.unavailable(f"{name}: {reason}")
+                reason = str(error)
+            except Exception:
+                if self.running:
+                    self.log.failure("Using the engine failed")
+                reason = "unexpected error"
+            if not self.running:
+                return  # Twisted's error of a cancelled attempt to connect is not always a CancelledError
+            self.status.unavailable(f"{name}: {reason}")
             await deferLater(self._clock, RETRY_SECONDS)
+
+    async def _use(self, name: str, endpoint: IStreamClientEndpoint) -> str:
+        """Connect; return the reason when the connection is lost."""
+        connection = await self._connect(name, endpoint)
+        lost: Deferred[str] = Deferred()
+        connection.lost.chainDeferred(lost)  # which may be cancelled
+        self._connection = connection
+        try:
+            for function in self._connected:
+                function()
+            return await lost
+        finally:
+            self._connection = None
 
     async def _connect(self, name: str, endpoint: IStreamClientEndpoint) -> Connection:
         """Return a connection that is ready for scripts."""
@@ -210,6 +230,7 @@ class Engine(Service):
             connection.abort(str(error))
             raise
         connection.timeout = REPLY_TIMEOUT
+        self.local_host = getattr(connection.transport.getHost(), "host", self.local_host)
         self.status.connected(f"{name} ({engine})")
         return connection
 
