@@ -19,11 +19,12 @@ class Outage:
         """Whether there was a log line about the current outage."""
 
     def begin(self, format: str, **fields: object) -> None:
-        """Log the start of an outage, unless there is one, or another began less than a minute ago."""
-        if self.since is not None:
-            return
-        self.since = now = self._clock.seconds()
-        if self._warned_at is None or not 0 <= now - self._warned_at < WARNING_INTERVAL:
+        """Begin an outage, or note that it lasts. It is logged once, at least a minute after the previous one."""
+        now = self._clock.seconds()
+        if self.since is None:
+            self.since = now
+        is_recent = self._warned_at is not None and 0 <= now - self._warned_at < WARNING_INTERVAL
+        if not self._is_warned and not is_recent:
             self._warned_at, self._is_warned = now, True
             self._log.warn(format, **fields)
 

@@ -57,8 +57,8 @@ class SharingStatus:
         if self.is_sharing or self._outage.since is None:
             self.is_sharing, self.since = False, self._clock.seconds()
             self.incidents.counts["unavailable"] += 1
-            text = "Engine {engine}: unavailable, continuing without shared boards ({reason})"
-            self._outage.begin(text, engine=self.description, reason=reason)
+        text = "Engine {engine}: unavailable, continuing without shared boards ({reason})"
+        self._outage.begin(text, engine=self.description, reason=reason)
         self.reason = reason
 
     def unreadable(self, code: str, reason: str) -> None:

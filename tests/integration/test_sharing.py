@@ -3,9 +3,11 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import cast
 
+import hiredis
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
@@ -25,6 +27,7 @@ from tests.integration.conftest import (
     wait_for,
 )
 from tests.integration.engine import EngineProcess
+from tests.integration.test_kv55 import make_certificate
 
 CODE = "031102"
 CONNECTED = "connected, boards are shared"
@@ -169,3 +172,132 @@ async def test_engine_that_ends_or_hangs(start: Start, start_engine: StartEngine
     assert len(nodes.govi.requests) == 4
     engine.start()
     assert (count(lines, CONNECTED), count(lines, UNAVAILABLE)) == (2, 2)  # once a minute
+
+
+@pytest_twisted.ensureDeferred
+async def test_flushed_engine(start: Start, start_engine: StartEngine, lines: list[str]) -> None:
+    """If the engine loses its data and scripts during a request, the callback still reaches the node that sent it."""
+    engine = start_engine()
+    nodes = Nodes(start, lines, engine.url, 3)
+    await until(lambda: count(lines, CONNECTED) == 3)
+    responses, nodes.govi.responses = nodes.govi.responses, []
+    waiting = [Deferred.fromCoroutine(node.get(CODE)) for node in nodes.all[1:]]
+    await until(lambda: nodes.govi.requests)
+    engine.command("FLUSHALL")
+    engine.command("SCRIPT", "FLUSH")
+    callback = await request("POST", nodes.govi.callback_url, responses[0])
+    assert callback.code == 200
+    assert all(map(served, await gatherResults(waiting)))
+    assert len(nodes.govi.requests) <= 2
+    assert count(lines, UNAVAILABLE) == 0
+
+
+def is_stored(engine: EngineProcess, code: str) -> bool:
+    try:
+        return bool(engine.command("GET", f"govi-cache:kv55:b:{code}").startswith(b"1\n<?xml"))
+    except hiredis.ReplyError:
+        return False
+
+
+GARBAGE = {
+    "031110": b"nonsense",
+    "031111": b"2\n<DRIS_55/>",
+    "031112": b"1\n" + GOVI_RESPONSE.encode(),  # of another stop
+    "031113": b"1\n" + b"x" * 200_000,
+    "031114": b"1\n<a>\r\n*99999\r\n",
+    "031115": None,  # not a string
+}
+
+
+@pytest_twisted.ensureDeferred
+async def test_garbage_in_the_engine_is_replaced(start: Start, start_engine: StartEngine, lines: list[str]) -> None:
+    """A value that is no board of the stop is ignored; the gateway's board replaces it."""
+    engine = start_engine()
+    nodes = Nodes(start, lines, engine.url, 1)
+    await until(lambda: count(lines, CONNECTED) == 1)
+    for code, value in GARBAGE.items():
+        for kind in "bf":
+            key = f"govi-cache:kv55:{kind}:{code}"
+            engine.command(*(("SET", key, value) if value is not None else ("RPUSH", key, "x")))
+            engine.command("PEXPIRE", key, 300_000 - 1000)
+        nodes.respond_for(code)
+        assert served(await nodes[0].get(code))
+        if code != "031114":  # the connection was closed
+            await until(partial(is_stored, engine, code))
+    await until(lambda: count(lines, AGAIN) == 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_full_engine(start: Start, start_engine: StartEngine, lines: list[str]) -> None:
+    """While the engine is full, boards are requested by each node itself; the state is logged once each way."""
+    engine = start_engine()
+    nodes = Nodes(start, lines, engine.url, 1)
+    await until(lambda: count(lines, CONNECTED) == 1)
+    engine.command("CONFIG", "SET", "maxmemory", "1")
+    assert served(await nodes[0].get(CODE))
+    nodes.respond_for("031103")
+    assert served(await nodes[0].get("031103"))
+    assert [UNAVAILABLE in line and "OOM" in line for line in lines[1:]] == [True]
+    engine.command("CONFIG", "SET", "maxmemory", "0")
+    nodes.respond_for("031104")
+    assert served(await nodes[0].get("031104"))
+    assert [AGAIN in line for line in lines[2:]] == [True]
+
+
+@pytest_twisted.ensureDeferred
+async def test_failover(start: Start, start_engine: StartEngine, lines: list[str]) -> None:
+    """After a failover, the nodes use the new master among the hosts of the URL."""
+    ports = free_port(), free_port()
+    master, replica = (start_engine(port=port) for port in ports)
+    replica.command("REPLICAOF", "127.0.0.1", ports[0])
+    nodes = Nodes(start, lines, f"redis://127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}", 2)
+    await until(lambda: count(lines, CONNECTED) == 2)
+    replica.command("REPLICAOF", "NO", "ONE")
+    master.command("REPLICAOF", "127.0.0.1", ports[1])
+    assert served(await nodes[0].get(CODE))
+    nodes.respond_for("031103")
+    assert served(await nodes[1].get("031103"))
+    await until(lambda: count(lines, AGAIN) == 2)
+    nodes.respond_for("031104")
+    before = len(nodes.govi.requests)
+    responses = await gatherResults([Deferred.fromCoroutine(node.get("031104")) for node in nodes.all])
+    assert all(map(served, responses))
+    assert len(nodes.govi.requests) == before + 1
+    assert replica.command("EXISTS", "govi-cache:kv55:b:031104") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_tls_and_password(start: Start, start_engine: StartEngine, lines: list[str], tmp_path: Path) -> None:
+    """The engine may require TLS with certificates of both sides, and a password; a wrong one is one log line."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make_certificate(key, certificate)
+    both = tmp_path / "both.pem"
+    both.write_bytes(certificate.read_bytes() + key.read_bytes())
+    port = free_port()
+    tls = ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+    engine = start_engine(*tls, "--tls-ca-cert-file", str(certificate))
+    engine.command("ACL", "SETUSER", "node", "on", ">pass/word", "~*", "&*", "+@all")
+    toml = f'[share]\nauthorities = "{certificate}"\ncertificate = "{both}"\n'
+    right = Nodes(start, lines, f"rediss://node:pass%2Fword@localhost:{port}/3", 1, toml)
+    await until(lambda: count(lines, CONNECTED) == 1)
+    wrong = Nodes(start, lines, f"rediss://node:wrong@localhost:{port}/3", 1, toml)
+    await until(lambda: count(lines, UNAVAILABLE) == 1)
+    assert "WRONGPASS" in lines[1]
+    assert all(map(served, [await right[0].get(CODE), await wrong[0].get(CODE)]))
+    assert [len(nodes.govi.requests) for nodes in (right, wrong)] == [1, 1]
+    assert not any("pass/word" in line or ":wrong" in line for line in lines)
+
+
+@pytest_twisted.ensureDeferred
+async def test_other_environments_do_not_meet(start: Start, start_engine: StartEngine, lines: list[str]) -> None:
+    """Nodes with another prefix or database, and other modules, have boards and requests of their own."""
+    engine = start_engine()
+    nodes = [
+        Nodes(start, lines, engine.url, 1),
+        Nodes(start, lines, f"{engine.url}?db=1", 1),
+        Nodes(start, lines, engine.url, 1, '[share]\nprefix = "test"\n'),
+    ]
+    await until(lambda: count(lines, CONNECTED) == 3)
+    responses = [await environment[0].get(CODE) for environment in nodes]
+    assert all(map(served, responses))
+    assert [len(environment.govi.requests) for environment in nodes] == [1, 1, 1]
