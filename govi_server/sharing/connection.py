@@ -56,7 +56,7 @@ class EngineConnection(Protocol):
         self._unanswered_bytes = 0
         self._deadline: IDelayedCall | None = None
         self._abort_reason = ""
-        self.timeout = REPLY_TIMEOUT
+        self._timeout = REPLY_TIMEOUT
         self.lost: Deferred[str] = Deferred()
         """Fires with the reason when the connection is lost."""
         self.is_lost = False
@@ -73,8 +73,14 @@ class EngineConnection(Protocol):
         self._unanswered_bytes += len(data)
         write_now(cast(IClientTransport, self.transport), data)
         if self._deadline is None:
-            self._deadline = self._clock.callLater(self.timeout, self._check_deadline)
+            self._deadline = self._clock.callLater(self._timeout, self._check_deadline)
         return reply
+
+    def set_timeout(self, seconds: float) -> None:
+        """Set the time limit of replies."""
+        self._timeout = seconds
+        if self._deadline is not None:
+            self._deadline.reset(seconds)
 
     def abort(self, reason: str) -> None:
         """Close the connection without waiting for replies."""
@@ -142,7 +148,7 @@ class EngineConnection(Protocol):
         if not self._pending:
             return
         waited = self._clock.seconds() - self._pending[0][1]
-        if 0 <= waited < self.timeout:  # below 0 after the clock was set back
-            self._deadline = self._clock.callLater(self.timeout - waited, self._check_deadline)
+        if 0 <= waited < self._timeout:  # below 0 after the clock was set back
+            self._deadline = self._clock.callLater(self._timeout - waited, self._check_deadline)
         else:
-            self.abort(f"no reply within {self.timeout:g} s")
+            self.abort(f"no reply within {self._timeout:g} s")

@@ -58,16 +58,18 @@ class EngineError(Exception):
 class Connection(Protocol):
     """A connection to the engine. It is a protocol for Twisted, too.
 
-    lost: fires with the reason when the connection is lost. timeout: of a reply, in seconds.
+    lost: fires with the reason when the connection is lost.
     """
 
     transport: Any
     lost: Deferred[str]
     is_lost: bool
-    timeout: float
 
     def command(self, *arguments: str | bytes | int) -> Deferred[Any]:
         """Send a command; return a Deferred of the reply. Fails with EngineError or EngineUnavailable."""
+
+    def set_timeout(self, seconds: float) -> None:
+        """Set the time limit of replies."""
 
     def abort(self, reason: str) -> None:
         """Close the connection without waiting for replies."""
@@ -219,7 +221,7 @@ class Engine(Service):
             connection = cast(Connection, await endpoint.connect(factory))
         except Exception as error:
             raise EngineUnavailable(connect_failure(error, CONNECT_TIMEOUT)) from None
-        connection.timeout = CONNECT_TIMEOUT
+        connection.set_timeout(CONNECT_TIMEOUT)
         try:
             engine = await self._log_in(connection)
             if self._url.database:
@@ -229,7 +231,7 @@ class Engine(Service):
         except BaseException as error:
             connection.abort(str(error))
             raise
-        connection.timeout = REPLY_TIMEOUT
+        connection.set_timeout(REPLY_TIMEOUT)
         self.local_host = getattr(connection.transport.getHost(), "host", self.local_host)
         self.status.connected(f"{name} ({engine})")
         return connection

@@ -1,9 +1,9 @@
 """Passes callbacks on to the node that has sent the request: through the engine, or without it from node to node."""
 
+import re
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
@@ -34,6 +34,8 @@ MAX_OFFERS = 100
 
 MAX_PEERS = 32
 """Nodes whose addresses are known."""
+
+_ADDRESS = re.compile(r"(?:([0-9.]{7,15})|\[([0-9a-f:.]{2,45})\]):[1-9][0-9]{0,4}")
 
 
 @implementer(IPeers)
@@ -138,10 +140,10 @@ class Peers(Service):
         return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
 
     def _is_allowed(self, address: str) -> bool:
+        """Return whether a text is an IP address with a port, from which callbacks are allowed."""
+        match = _ADDRESS.fullmatch(address)
         try:
-            parts = urlsplit(f"//{address}")
-            ip = ip_address(parts.hostname or "")
-            is_valid = parts.netloc == address and (parts.port or 0) > 0
+            ip = ip_address(match[1] or match[2]) if match else None
         except ValueError:
             return False
-        return is_valid and any(ip in network for network in self._allow)
+        return ip is not None and any(ip in network for network in self._allow)
