@@ -13,14 +13,14 @@ from govi_server.kv78turbo.feed import REJECT_REASONS, Feed
 from govi_server.operations.snapshot import Snapshots
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.server import Server
-from govi_server.sharing.status import SHARE_INCIDENTS, SharingStatus
+from govi_server.sharing.status import SharingStatus
 from govi_server.statistics.log import StatisticsLog
 
 INCIDENT_KINDS = {
     "gateway": ("broken", "late", "opened", "refused", "repeated", "silent", "unsolicited"),
     "feed": ("broken message", "evicted", *REJECT_REASONS),
     "subscriber": ("empty", "envelope", "not consumed", "slow", "too large"),
-    "sharing": SHARE_INCIDENTS,
+    "sharing": ("unreadable",),
     "statistics": ("lost", "unwritable"),
     "snapshot": ("unwritable",),
     "connections": ("unfinished",),

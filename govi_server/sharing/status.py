@@ -13,9 +13,6 @@ ShareResult = Literal["shared", "waited", "asked", "alone"]
 """Where the result of a request came from: a board that the engine had; another node's gateway request; this node's
 own one; this node's own one without the engine."""
 
-SHARE_INCIDENTS = ("unavailable", "unreadable")
-"""The kinds of incidents."""
-
 
 class SharingStatus:
     """The state of the engine, and the counts of what it was good for. A change is one log line."""
@@ -56,7 +53,6 @@ class SharingStatus:
         """Note that the engine cannot be used."""
         if self.is_sharing or self._outage.since is None:
             self.is_sharing, self.since = False, self._clock.seconds()
-            self.incidents.counts["unavailable"] += 1
         text = "Engine {engine}: unavailable, continuing without shared boards ({reason})"
         self._outage.begin(text, engine=self.description, reason=reason)
         self.reason = reason

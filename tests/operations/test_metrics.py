@@ -16,6 +16,7 @@ from govi_server.operations.components import INCIDENT_KINDS
 from govi_server.operations.health import HealthStatus
 from govi_server.operations.status_page import page
 from govi_server.runtime.cooperative import map_in_steps, run_now
+from govi_server.sharing.status import SharingStatus
 from tests import feed as kv
 from tests.operations.case import CODE, OperationsTestCase
 
@@ -72,6 +73,7 @@ class MetricsTests(OperationsTestCase):
 
     def test_incident_kinds_are_complete(self) -> None:
         """Each kind of incident is exported from the start, at 0; the table has exactly the kinds in the code."""
+        self.components.sharing = SharingStatus(self.clock, "engine")
         for where, kinds in INCIDENT_KINDS.items():
             if where in ("statistics", "snapshot"):
                 continue  # these components are absent here
