@@ -8,8 +8,9 @@
 
 Ages follow from the time that is left to a key, so the clocks of nodes and engine may differ. A claim lasts for
 LEASE_SECONDS and is renewed meanwhile; if the engine loses it, or a node is suspended for longer, a second node sends
-a request. The channel ``<prefix>:<database>:<module>`` has the code of each stop whose request has
-ended: channels, unlike keys, are common to all databases of an engine.
+a request. The channel ``<prefix>:<database>:<module>`` has the code of each stop whose request has ended while other
+nodes waited (``!`` after the node): with N nodes, a message for each request would be work for all of them. Channels,
+unlike keys, are common to all databases of an engine.
 """
 
 from collections.abc import Callable
@@ -50,13 +51,13 @@ _MILLISECONDS = 1000
 _LIFETIME = BOARD_SECONDS * _MILLISECONDS
 
 _FINISH = """
-local function finish(ttl)
-  local left = redis.call('PTTL', KEYS[1])
+local function finish(request)
+  local left, ttl = redis.call('PTTL', KEYS[1]), tonumber(ARGV[2])
   if left < ttl or left > tonumber(ARGV[3]) then
     redis.call('SET', KEYS[1], ARGV[1], 'PX', ttl)
   end
   redis.call('SET', KEYS[2], '+', 'PX', ARGV[3])
-  redis.call('PUBLISH', ARGV[4], ARGV[5])
+  if request ~= ARGV[6] then redis.call('PUBLISH', ARGV[4], ARGV[5]) end
 end
 """
 
@@ -72,22 +73,26 @@ if left >= tonumber(ARGV[2]) and left <= tonumber(ARGV[3]) then
   end
 end
 local request = redis.pcall('GET', KEYS[2])
-if type(request) == 'string' and request ~= ARGV[1] then
+local waited_for = ARGV[1] .. '!'
+if type(request) == 'string' and request ~= ARGV[1] and request ~= waited_for then
   local first = string.sub(request, 1, 1)
   if first ~= '+' and first ~= '-' then
     local claimed = redis.call('PTTL', KEYS[2])
-    if claimed >= tonumber(ARGV[5]) and claimed <= tonumber(ARGV[3]) then return {'wait'} end
+    if claimed >= tonumber(ARGV[5]) and claimed <= tonumber(ARGV[3]) then
+      if string.sub(request, -1) ~= '!' then redis.call('SET', KEYS[2], request .. '!', 'KEEPTTL') end
+      return {'wait'}
+    end
   elseif ARGV[6] == '1' and (request == '-silent' or request == '-broken') then
     return {string.sub(request, 2)}
   end
 end
-redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
+redis.call('SET', KEYS[2], request == waited_for and request or ARGV[1], 'PX', ARGV[3])
 return {'ask'}
 """)
 
 # Stores a board, unless the engine has a newer one, and wakes up the nodes that wait for it.
-# KEYS: board, request. ARGV: value, time left to it, lifetime, channel, code.
-_STORE = Script(_FINISH + "finish(tonumber(ARGV[2])) return 1")
+# KEYS: board, request. ARGV: value, time left to it, lifetime, channel, code, node.
+_STORE = Script(_FINISH + "finish(redis.pcall('GET', KEYS[2])) return 1")
 
 # Stores a board if a node has requested it. KEYS and ARGV: as for storing.
 _OFFER = Script(
@@ -96,16 +101,17 @@ _OFFER = Script(
 local request = redis.pcall('GET', KEYS[2])
 if type(request) ~= 'string' then return 'unknown' end
 if request == '+' then return 'repeated' end
-finish(tonumber(ARGV[2]))
+finish(request)
 return 'stored'
 """
 )
 
 # Ends a claim. KEYS: request. ARGV: node, outcome, lifetime, channel, code.
 _RELEASE = Script("""
-if redis.pcall('GET', KEYS[1]) == ARGV[1] then
+local request = redis.pcall('GET', KEYS[1])
+if request == ARGV[1] or request == ARGV[1] .. '!' then
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-  redis.call('PUBLISH', ARGV[4], ARGV[5])
+  if request ~= ARGV[1] then redis.call('PUBLISH', ARGV[4], ARGV[5]) end
 end
 return 1
 """)
@@ -184,7 +190,7 @@ class SharedBoards:
     def store(self, board: Board) -> None:
         """Store a board, and end the claim of its stop."""
         if (left := self._left(board)) > 0:
-            arguments = (self._value(board), left, _LIFETIME, self._channel, board.code)
+            arguments = (self._value(board), left, _LIFETIME, self._channel, board.code, self._node)
             self._engine.run(_STORE, self._names(board.code), *arguments).addCallbacks(self._written, _ignored)
 
     def release(self, code: str, outcome: Outcome) -> None:
@@ -194,7 +200,7 @@ class SharedBoards:
 
     async def offer(self, board: Board) -> OfferResult:
         """Store a board if another node has requested it. Never fails."""
-        arguments = (self._value(board), self._left(board), _LIFETIME, self._channel, board.code)
+        arguments = (self._value(board), self._left(board), _LIFETIME, self._channel, board.code, "")
         try:
             result = await self._engine.run(_OFFER, self._names(board.code), *arguments)
         except (EngineUnavailable, EngineError):

@@ -61,6 +61,11 @@ class EngineConnection(Protocol):
         """Fires with the reason when the connection is lost."""
         self.is_lost = False
 
+    def connectionMade(self) -> None:
+        """Send commands without waiting for the acknowledgement of earlier ones (Nagle's algorithm)."""
+        if hasattr(self.transport, "setTcpNoDelay"):
+            self.transport.setTcpNoDelay(True)
+
     def command(self, *arguments: str | bytes | int) -> Deferred[Any]:
         """Send a command; return a Deferred of the reply. Fails with EngineError or EngineUnavailable."""
         if self.is_lost:

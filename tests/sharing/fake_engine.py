@@ -159,21 +159,24 @@ class FakeEngine:
         if board is not None and int(least_left) <= left <= int(lifetime) and len(board) <= int(max_bytes):
             return [b"board", board, left]
         request = self.get(keys[1])
-        if request is not None and request != node:
+        if request is not None and request not in (node, node + b"!"):
             if request[:1] not in (b"+", b"-"):
                 if int(lease) <= self.left(keys[1]) <= int(lifetime):
+                    self.values[keys[1]] = request.rstrip(b"!") + b"!", self.values[keys[1]][1]
                     return [b"wait"]
             elif has_waited == b"1" and request in (b"-silent", b"-broken"):
                 return [request[1:]]
-        self.put(keys[1], node, lifetime)
+        self.put(keys[1], request if request == node + b"!" else node, lifetime)
         return [b"ask"]
 
     def _store(self, keys: list[bytes], arguments: list[bytes]) -> int:
-        value, left, lifetime, channel, code = arguments
+        value, left, lifetime, channel, code, node = arguments
+        request = self.get(keys[1])
         if self.left(keys[0]) < int(left) or self.left(keys[0]) > int(lifetime):
             self.put(keys[0], value, left)
         self.put(keys[1], b"+", lifetime)
-        self.publish(channel, code)
+        if request != node:
+            self.publish(channel, code)
         return 1
 
     def _offer(self, keys: list[bytes], arguments: list[bytes]) -> bytes:
@@ -187,9 +190,11 @@ class FakeEngine:
 
     def _release(self, keys: list[bytes], arguments: list[bytes]) -> int:
         node, outcome, lifetime, channel, code = arguments
-        if self.get(keys[0]) == node:
+        request = self.get(keys[0])
+        if request in (node, node + b"!"):
             self.put(keys[0], outcome, lifetime)
-            self.publish(channel, code)
+            if request != node:
+                self.publish(channel, code)
         return 1
 
     def _register(self, keys: list[bytes], arguments: list[bytes]) -> list[object]:
