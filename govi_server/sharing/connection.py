@@ -63,8 +63,9 @@ class EngineConnection(Protocol):
 
     def connectionMade(self) -> None:
         """Send commands without waiting for the acknowledgement of earlier ones (Nagle's algorithm)."""
-        if hasattr(self.transport, "setTcpNoDelay"):
-            self.transport.setTcpNoDelay(True)
+        transport: Any = self.transport
+        if hasattr(transport, "setTcpNoDelay"):  # not on a UNIX socket
+            transport.setTcpNoDelay(True)
 
     def command(self, *arguments: str | bytes | int) -> Deferred[Any]:
         """Send a command; return a Deferred of the reply. Fails with EngineError or EngineUnavailable."""

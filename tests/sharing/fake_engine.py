@@ -17,7 +17,7 @@ from govi_server.runtime.cooperative import CooperativeRunner
 from govi_server.sharing import boards
 from govi_server.sharing.address import EngineURL
 from govi_server.sharing.connection import EngineConnection
-from govi_server.sharing.engine import Engine
+from govi_server.sharing.engine import Engine, Script
 from govi_server.sharing.status import SharingStatus
 
 LATENCY = 0.001
@@ -29,6 +29,7 @@ class EngineTransport(StringTransport):
 
     def __init__(self, engine: "FakeEngine") -> None:
         super().__init__(hostAddress=IPv4Address("TCP", "127.0.0.1", 1))
+        self.protocol: Any = None
         self._engine = engine
         self._reader = hiredis.Reader()
         self.channels: list[bytes] = []
@@ -50,11 +51,11 @@ class EngineTransport(StringTransport):
         if not self.is_closed:
             self.is_closed = True
             self._engine.connections.remove(self)
-            cast(Any, self.protocol).connectionLost(Failure(ConnectionDone()))
+            self.protocol.connectionLost(Failure(ConnectionDone()))
 
     def reply(self, data: bytes) -> None:
         if not self.is_closed:
-            cast(Any, self.protocol).dataReceived(data)
+            self.protocol.dataReceived(data)
 
 
 @implementer(IStreamClientEndpoint)
@@ -121,7 +122,7 @@ class FakeEngine:
             case [b"EVALSHA", digest, *operands]:
                 reply = self._run(digest, operands)
             case [b"EVAL", text, *operands]:
-                digest = boards.Script(text.decode()).digest.encode()
+                digest = Script(text.decode()).digest.encode()
                 self.scripts.add(digest)
                 reply = self._run(digest, operands)
             case _:

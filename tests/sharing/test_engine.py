@@ -28,7 +28,6 @@ class ConnectionTests(SynchronousTestCase):
             self.clock, CooperativeRunner(self.clock), lambda *message: self.messages.append(message)
         )
         self.transport = StringTransport()
-        self.transport.protocol = self.connection
         self.transport.abortConnection = self.lose  # type: ignore[method-assign]
         self.connection.makeConnection(self.transport)
 
@@ -137,7 +136,7 @@ class EngineTests(SynchronousTestCase):
     def lines(self) -> list[str]:
         """Return the log lines since the last call."""
         lines = [formatEvent(event) for event in self.events]
-        self.events._events.clear()  # type: ignore[attr-defined]
+        self.events._events.clear()
         return lines
 
     def test_log_in(self) -> None:
