@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import hiredis
 import pytest
 
 PROGRAMS = ("redis-server", "valkey-server")
+_INCOMPLETE = object()
+
 MISSING = "redis-server is not installed (apt install redis-server)"
 
 
@@ -22,7 +25,7 @@ class EngineProcess:
     def __init__(self, directory: Path, name: str, *options: str, port: int = 0) -> None:
         program = next(filter(None, map(shutil.which, PROGRAMS)), None)
         if program is None:
-            if os.environ.get("CI"):
+            if os.environ.get("REQUIRE_ENGINE"):
                 pytest.fail(MISSING)
             pytest.skip(MISSING)
         self.path = str(directory / f"{name}.sock")
@@ -63,19 +66,24 @@ class EngineProcess:
 
     def command(self, *arguments: str | bytes | int) -> Any:
         """Return the reply to a command. Raises hiredis.ReplyError."""
+        return self.commands(arguments)[0]
+
+    def commands(self, *commands: Sequence[str | bytes | int]) -> list[Any]:
+        """Return the replies to commands on one connection. Raises hiredis.ReplyError."""
+        replies: list[Any] = []
+        reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(5)
             client.connect(self.path)
-            client.sendall(hiredis.pack_command(arguments))  # type: ignore[arg-type]
-            reader = hiredis.Reader(notEnoughData=reader_needs_more)
-            while (reply := reader.gets()) is reader_needs_more:
-                data = client.recv(65536)
-                if not data:
+            client.sendall(b"".join(hiredis.pack_command(tuple(command)) for command in commands))  # type: ignore[arg-type]
+            while len(replies) < len(commands):
+                if (reply := reader.gets()) is not _INCOMPLETE:
+                    replies.append(reply)
+                elif data := client.recv(65536):
+                    reader.feed(data)
+                else:
                     raise ConnectionError
-                reader.feed(data)
-        if isinstance(reply, hiredis.ReplyError):
-            raise reply
-        return reply
-
-
-reader_needs_more = object()
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError):
+                raise reply
+        return replies

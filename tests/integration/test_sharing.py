@@ -192,11 +192,12 @@ async def test_flushed_engine(start: Start, start_engine: StartEngine, lines: li
     assert count(lines, UNAVAILABLE) == 0
 
 
-def is_stored(engine: EngineProcess, code: str) -> bool:
+def is_stored(engine: EngineProcess, code: str, database: int = 0) -> bool:
     try:
-        return bool(engine.command("GET", f"govi-cache:kv55:b:{code}").startswith(b"1\n<?xml"))
+        (value,) = engine.commands(["SELECT", database], ["GET", f"govi-cache:kv55:b:{code}"])[1:]
     except hiredis.ReplyError:
         return False
+    return value is not None and bool(value.startswith(b"1\n<?xml"))
 
 
 GARBAGE = {
@@ -268,7 +269,7 @@ async def test_failover(start: Start, start_engine: StartEngine, lines: list[str
 
 @pytest_twisted.ensureDeferred
 async def test_tls_and_password(start: Start, start_engine: StartEngine, lines: list[str], tmp_path: Path) -> None:
-    """The engine may require TLS with certificates of both sides, and a password; a wrong one is one log line."""
+    """The engine may require TLS with certificates of both sides, and a user with the documented rights."""
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     make_certificate(key, certificate)
     both = tmp_path / "both.pem"
@@ -276,15 +277,19 @@ async def test_tls_and_password(start: Start, start_engine: StartEngine, lines: 
     port = free_port()
     tls = ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
     engine = start_engine(*tls, "--tls-ca-cert-file", str(certificate))
-    engine.command("ACL", "SETUSER", "node", "on", ">pass/word", "~*", "&*", "+@all")
+    documentation = Path(__file__).parents[2] / "docs" / "scaling.md"
+    (rights,) = (line for line in documentation.read_text("utf-8").splitlines() if line.startswith("ACL SETUSER"))
+    engine.command(*rights.replace("password", "pass/word").split())
     toml = f'[share]\nauthorities = "{certificate}"\ncertificate = "{both}"\n'
-    right = Nodes(start, lines, f"rediss://node:pass%2Fword@localhost:{port}/3", 1, toml)
+    right = Nodes(start, lines, f"rediss://govi:pass%2Fword@localhost:{port}/3", 1, toml)
     await until(lambda: count(lines, CONNECTED) == 1)
-    wrong = Nodes(start, lines, f"rediss://node:wrong@localhost:{port}/3", 1, toml)
+    wrong = Nodes(start, lines, f"rediss://govi:wrong@localhost:{port}/3", 1, toml)
     await until(lambda: count(lines, UNAVAILABLE) == 1)
     assert "WRONGPASS" in lines[1]
     assert all(map(served, [await right[0].get(CODE), await wrong[0].get(CODE)]))
     assert [len(nodes.govi.requests) for nodes in (right, wrong)] == [1, 1]
+    assert is_stored(engine, CODE, 3)
+    assert count(lines, UNAVAILABLE) == 1
     assert not any("pass/word" in line or ":wrong" in line for line in lines)
 
 
