@@ -335,11 +335,11 @@ def _add_engine(
     try:
         url = parse_engine_url(settings.url)
     except ValueError as error:
-        raise ConfigError(f"{setting_name('share.url')}: {error}") from None
+        raise StartupError(f"{setting_name('share.url')}: {error}") from None
     try:
         endpoints = engine_endpoints(reactor, url, settings.authorities, settings.certificate)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"share.authorities, share.certificate: cannot be read ({error})") from None
+        raise StartupError(f"share.authorities, share.certificate: cannot be read ({error})") from None
     addresses = ", ".join(endpoints)
     components.sharing = SharingStatus(reactor, addresses)
     engine = Engine(reactor, url, endpoints, components.sharing, partial(EngineConnection, reactor, runner))

@@ -308,10 +308,9 @@ class ShareSettings(Struct, frozen=True):
     url: Annotated[
         str,
         ENGINE,
-        "URL of the engine, Valkey 7.2 or Redis 7.0 or newer, which needs no persistence: "
-        "redis://[[user]:password@]host[:port][,host[:port]]...[/database], rediss:// with TLS, or "
-        "unix://[[user]:password@]/path[?db=database]. Of several hosts, the first that is a master is used; empty: "
-        "boards are not shared.",
+        "URL of the engine, Valkey 7.2 or Redis 7.0 or newer: redis://user:password@host:6379/0, rediss:// with TLS, "
+        "or unix:///path?db=0. Of several hosts, separated by commas, one that is a master is used; empty: boards "
+        "are not shared.",
         Option("share"),
     ] = ""
     prefix: Annotated[

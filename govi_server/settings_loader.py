@@ -260,7 +260,8 @@ def _conflicts(config: Config) -> Problems:
 def _unknown(key: str, table: Table, name: str) -> str:
     """Return the message for an unknown key, with the nearest key, the same key of other tables, or all keys."""
     known = [*table.settings, *table.tables]
-    near = [_joined(name, match) for match in get_close_matches(key, known, 1)]
+    matches = get_close_matches(key, known, 1) or [match for match in known if match.endswith(f"_{key}")]
+    near = [_joined(name, match) for match in matches]
     elsewhere = [path for path in (*SETTINGS, "modules.kv55") if path.rpartition(".")[2] == key]
     if suggestions := near or elsewhere:
         return f"unknown setting; did you mean {' or '.join(map(repr, suggestions))}?"

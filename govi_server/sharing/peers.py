@@ -93,12 +93,14 @@ class Peers(Service):
 
     async def _offer(self, board: Board) -> OfferResult:
         result = await self._boards.offer(board)
-        if result != "unknown" or self._offers >= MAX_OFFERS:
+        if result == "stored" or self._offers >= MAX_OFFERS:
             return result
         self._offers += 1
         try:
             if await self._post_to_peers(board):
-                return "stored"
+                return "stored"  # the other node is not connected to the engine
+            if result == "repeated":
+                return result
             for _ in range(int(OFFER_SECONDS / RENEW_SECONDS)):
                 await deferLater(self._clock, RENEW_SECONDS)
                 if (result := await self._boards.offer(board)) != "unknown":

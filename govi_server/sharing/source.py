@@ -148,7 +148,7 @@ class SharedSource(Service):
         renewal.addCallback(self._renewed)
 
     def _renewed(self, _: object) -> None:
-        if self._requests and self.running:
+        if self._requests and self.running and self._renewal is None:  # no request has begun meanwhile
             self._renewal = self._clock.callLater(RENEW_SECONDS, self._renew)
 
     def _renew_in_steps(self, requests: list[_Request]) -> Generator[None, None, None]:
@@ -156,7 +156,8 @@ class SharedSource(Service):
             now = self._clock.seconds()
             if self._is_over(request):
                 continue
-            if not 0 <= now - request.started_at < self._deadline:
+            request.started_at = min(request.started_at, now)  # the clock may be set back
+            if now - request.started_at >= self._deadline:
                 limit = f"no response within {self._deadline:g} s"
                 self._boards.release(request.code, "silent")
                 self._finish(request, SourceSilent(limit), "waited")

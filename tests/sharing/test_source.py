@@ -1,11 +1,12 @@
 """Tests of sharing.source, sharing.boards and sharing.peers: several nodes with one engine in memory."""
 
+from collections.abc import Iterator
 from ipaddress import ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -13,6 +14,7 @@ from govi_server.departures.board import Board, Trip
 from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
 from govi_server.kv55.gateway import IPeers
 from govi_server.kv55.messages import write_dris_55
+from govi_server.kv55.post_connection import PostError
 from govi_server.runtime.cooperative import CooperativeRunner
 from govi_server.sharing.boards import FORM, LEASE_SECONDS, RENEW_SECONDS, SharedBoards
 from govi_server.sharing.engine import RETRY_SECONDS
@@ -47,8 +49,9 @@ class Node:
             service.startService()
 
     def _make_poster(self, url: str) -> FakePoster:
-        self.posters[url] = FakePoster()
-        return self.posters[url]
+        self.posters[url] = poster = FakePoster()
+        poster.immediate = PostError("responded 403")
+        return poster
 
     @property
     def results(self) -> dict[str, int]:
@@ -194,9 +197,6 @@ class SharedSourceTests(SharingTestCase):
         self.engine.values.clear()
         self.engine.scripts.clear()
         offered = self.offer(2)
-        for poster in self.nodes[2].posters.values():
-            for post in poster.posts:
-                post.errback(SourceSilent("rejected"))
         self.assertNoResult(offered)
         self.pass_time(1.5)
         self.assertEqual(self.successResultOf(offered), "stored")
@@ -269,6 +269,35 @@ class SharedSourceTests(SharingTestCase):
         self.pass_time(DEADLINE + RENEW_SECONDS + 0.1)
         self.failureResultOf(own, SourceSilent)
         self.assertEqual(self.engine.get(REQUEST), b"-silent")
+
+    def test_clock_that_is_set_back(self) -> None:
+        """If the clock is set back, the requests continue, and are renewed."""
+        own, waiting = self.request(0, 1)
+        self.clock.rightNow -= 3600
+        for call in self.clock.getDelayedCalls():
+            call.reset(0.01)  # as ClockWatch does
+        self.pass_time(1)
+        self.assertNoResult(own)
+        self.nodes[0].source.results[0].callback(self.board())
+        self.pass_time(0.6)
+        self.successResultOf(own)
+        self.successResultOf(waiting)
+
+    def test_many_requests_are_renewed_by_one_timer(self) -> None:
+        """Requests that begin while claims are renewed do not start a second renewal."""
+        shared, renewals = self.nodes[0].shared, []
+
+        async def run(steps: Iterator[None]) -> None:
+            renewals.append(self.clock.seconds())
+            await deferLater(self.clock, 0.2)
+            for _ in steps:
+                pass
+
+        shared._runner.run = run  # type: ignore[method-assign,assignment]
+        for i in range(40):
+            shared.board(str(i))
+            self.pass_time(0.1)
+        self.assertIn(len(renewals), range(5, 9))
 
     def test_node_that_stops_leaves_its_requests_to_others(self) -> None:
         """When a node stops, those that wait for it send the request at once, whatever its source returns."""
@@ -344,11 +373,13 @@ class PeersTests(SharingTestCase):
     def test_without_an_engine(self) -> None:
         """A board that the engine does not know is posted once to each other node, one of which may accept it."""
         self.engine.error = b"ERR"
+        for poster in self.nodes[0].posters.values():
+            poster.immediate = None
         for accepted in (True, False):
             offer = self.nodes[0].peers.offer(self.board())
             self.pass_time(0.01)
             first, second = (poster.posts[-1] for poster in self.nodes[0].posters.values())
-            first.errback(SourceSilent("responded 403"))
+            first.errback(PostError("responded 403"))
             if accepted:
                 second.callback(None)
                 self.assertEqual(self.successResultOf(offer), "stored")
@@ -359,6 +390,21 @@ class PeersTests(SharingTestCase):
             self.assertEqual(
                 {len(poster.bodies) for poster in self.nodes[0].posters.values()}, {1 if accepted else 2}
             )
+
+    def test_node_without_a_connection_to_the_engine(self) -> None:
+        """A board whose request has ended, as far as the engine knows, is posted to the other nodes as well."""
+        self.engine.put(REQUEST, b"+", 300_000)
+        for poster in self.nodes[0].posters.values():
+            poster.immediate = None
+        for accepted, result in ((True, "stored"), (False, "repeated")):
+            offer = self.nodes[0].peers.offer(self.board())
+            self.pass_time(0.01)
+            for poster in self.nodes[0].posters.values():
+                if accepted:
+                    poster.posts[-1].callback(None)
+                else:
+                    poster.posts[-1].errback(PostError("responded 403"))
+            self.assertEqual(self.successResultOf(offer), result)
 
     def test_boards_that_wait_are_bounded(self) -> None:
         """No more than MAX_OFFERS boards without a request are offered at a time."""
