@@ -211,8 +211,8 @@ INVALID = (
     ),
     # the live feed
     (
-        "[feed]\nurl = ''",
-        "feed.url: unknown setting (expected addresses, timetable, limits, subscriber, passtimes, cache or planning)",
+        "[feed]\nuri = ''",
+        "feed.uri: unknown setting (expected addresses, timetable, limits, subscriber, passtimes, cache or planning)",
     ),
     (
         "[feed]\naddresses = 'tcp://x:1'",
