@@ -7,8 +7,9 @@ FEED = tcp://127.0.0.1:7817
 # Programs started by tests write bytecode; otherwise each would compile the whole package.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract configuration examples \
-    screenshots bench bench-hits bench-live bench-quick bench-share lint check pin clean
+.PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract test-deployment \
+    configuration examples screenshots bench bench-hits bench-live bench-scale bench-share bench-quick lint \
+    check pin clean
 
 run: .venv/ready  ## Serve the demo on port 8080.
 	$(BIN)/twistd --nodaemon --pidfile= govi-cache
@@ -38,6 +39,9 @@ test-browser: .venv/browser  ## Test the pages in Chromium (apt install chromium
 test-contract: .venv/contract  ## Check the program against its /openapi.json with schemathesis.
 	$(BIN)/pytest tests/contract
 
+test-deployment: .venv/ready  ## Try the files in etc/ with the proxies that are installed (apt install haproxy nginx caddy apache2).
+	$(BIN)/pytest tests/deployment
+
 configuration: .venv/ready  ## Write etc/govi-cache.toml and docs/configuration.md from govi_server/settings.py.
 	$(BIN)/python -m tests.configuration
 
@@ -57,6 +61,9 @@ bench-live: .venv/ready  ## The part of the benchmark with random stops under a 
 
 bench-share: .venv/ready  ## The cost of sharing boards through redis-server, and the time of a takeover; two minutes.
 	$(BIN)/python bench/share.py
+
+bench-scale: .venv/ready  ## Measure worker processes; takes five minutes.
+	$(BIN)/python bench/scale.py --write bench/results.md
 
 bench-quick: .venv/ready  ## A shorter benchmark, in two minutes.
 	$(BIN)/python bench/hits.py --quick

@@ -76,6 +76,10 @@ from govi_server.sockets.accepting import fit_connections
 from govi_server.sockets.listener import Listener, server_service
 from govi_server.statistics.batches import StatisticsBatcher
 from govi_server.statistics.log import StatisticsLog, statistics_publisher
+from govi_server.workers.listening import SharedEndpoint
+from govi_server.workers.messages import Assignment
+from govi_server.workers.origin import OriginHandler
+from govi_server.workers.pool import WorkerPool
 
 NAME = "govi-cache"
 
@@ -87,6 +91,8 @@ MAX_CALLBACK_CONNECTIONS = 1024
 
 HEALTH_INTERVAL = 10.0
 """Seconds between health checks, which determine when a failure began."""
+
+PUBLIC_HEADERS = public_headers("Feed-State")
 
 log = Logger()
 
@@ -106,7 +112,8 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
         )
     services, modules = Program(reactor, log_file), MultiService()
     statistics = statistics_publisher()
-    server = _public_server(config, modules, statistics, reactor)
+    connections = fit_connections(config.access.connections, len(config.listen) + len(config.modules))
+    server = (_origin if config.workers else _public_server)(config, modules, connections, statistics, reactor)
     components = Components(server)
 
     services.addService(ClockWatch(reactor))
@@ -130,17 +137,23 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
         caches = {name: gateway.cache for name, gateway in components.gateways.items()}
         components.snapshots = Snapshots(caches, components.feed, config.snapshot, reactor, runner.cooperator)
         services.addService(components.snapshots)
-    services.addService(server_service(reactor, setting_name("listen"), config.listen, server, _log_url))
+    if config.workers:
+        components.workers = _worker_pool(config, components, statistics, reactor)
+        services.addService(components.workers)
+    else:
+        services.addService(server_service(reactor, setting_name("listen"), config.listen, server, _log_url))
     return services
 
 
 # The public server
 
 
-def _public_server(config: Config, modules: MultiService, statistics: LogPublisher, reactor: Any) -> Server:
+def _public_server(
+    config: Config, modules: MultiService, connections: int, statistics: LogPublisher, reactor: Any
+) -> Server:
+    """Return the server of clients. connections: their maximum number."""
     if config.access.proxies:
         log.info("access.header: proxies name clients in {name}", name=config.access.header or "no header field")
-    connections = fit_connections(config.access.connections, len(config.listen) + len(config.modules))
     return Server(
         "",
         0,
@@ -148,13 +161,61 @@ def _public_server(config: Config, modules: MultiService, statistics: LogPublish
         clock=reactor,
         find_module=modules.getServiceNamed,
         limits=config.limits,
-        headers=public_headers("Feed-State"),
+        headers=PUBLIC_HEADERS,
         access=ClientLimits(reactor, msgspec.structs.replace(config.access, connections=connections)),
         name=NAME,
         observer=statistics,
-        unfinished=UnfinishedRequests(
-            reactor, config.limits.unfinished, connections + MAX_CALLBACK_CONNECTIONS * len(config.modules)
-        ),
+        unfinished=_unfinished_requests(config, connections, reactor),
+    )
+
+
+def _unfinished_requests(config: Config, connections: int, reactor: Any) -> UnfinishedRequests:
+    shares = connections + MAX_CALLBACK_CONNECTIONS * len(config.modules)
+    return UnfinishedRequests(reactor, config.limits.unfinished, shares)
+
+
+def _origin(
+    config: Config, modules: MultiService, connections: int, statistics: LogPublisher, reactor: Any
+) -> Server:
+    """Return the server of the workers, which limit the clients and record their requests. connections: as above."""
+    return Server(
+        "",
+        0,
+        OriginHandler,
+        clock=reactor,
+        find_module=modules.getServiceNamed,
+        limits=config.limits,
+        access=ClientLimits(reactor, msgspec.structs.replace(UNLIMITED, connections=connections)),
+        name=f"{NAME} workers",  # not NAME, the server of which operators see the statistics
+        observer=statistics,
+        unfinished=_unfinished_requests(config, connections, reactor),
+    )
+
+
+def _worker_pool(config: Config, components: Components, statistics: LogPublisher, reactor: Any) -> WorkerPool:
+    """Return the workers, which serve the clients."""
+    setting = setting_name("listen")
+    endpoints = [SharedEndpoint(reactor, setting, text, config.workers) for text in config.listen]
+    assignment = Assignment(
+        number=0,
+        name=NAME,
+        endpoints=[],
+        upstream="",
+        modules=list(components.modules),
+        limits=config.limits,
+        access=config.access,
+        headers=list(PUBLIC_HEADERS.items()),
+    )
+    log.info("{n} workers serve clients", n=config.workers)
+    return WorkerPool(
+        reactor,
+        setting_name("workers"),
+        config.workers,
+        endpoints,
+        components.server,
+        assignment,
+        statistics,
+        _log_url,
     )
 
 
