@@ -105,7 +105,7 @@ class Model:
                     is_here = stop == code and not self.is_planned(journey, day)
                     if is_here and not self.is_live(journey, day, code, order):
                         rows.append(self._planned_row(journey, day, time, "gtfs"))
-        return sorted(row for time, row in rows if now - MINUTE < time <= now + horizon)
+        return sorted((row for time, row in rows if now - MINUTE < time <= now + horizon), key=str)
 
     def _planned_row(self, journey: Journey, day: date, time: int, provenance: str) -> tuple[float, Departure]:
         at = moment(day, time)

@@ -114,7 +114,7 @@ class PlannedBoardTests(LiveTestCase):
         path = f"/board/{code}?horizon={HORIZON // MINUTE}&fields={','.join(Departure._fields)}"
         response = self.request(path, Accept="application/json")
         (stop,) = json.loads(response.body)["stops"]
-        return sorted(Departure(**departure) for departure in stop["departures"])
+        return sorted((Departure(**departure) for departure in stop["departures"]), key=str)
 
     def receive(self, kind: str, model: Model, day: date) -> None:
         """Receive KV8, KV7 or GTFS."""
