@@ -3,12 +3,15 @@ PYTHON ?= python3
 BIN = .venv/bin
 # The simulator's ZeroMQ address in run-feed.
 FEED = tcp://127.0.0.1:7817
+# The simulator's GTFS there; the default address is for installations.
+GTFS = http://127.0.0.1:8083/govi/
 
 # Programs started by tests write bytecode; otherwise each would compile the whole package.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: run run-feed test simulate simulate-check test-units test-integration test-trial test-browser test-contract configuration examples \
-    screenshots bench bench-hits bench-live bench-quick lint check pin clean
+.PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract test-deployment \
+    simulate simulate-check configuration examples screenshots bench bench-hits bench-live bench-scale bench-share \
+    bench-quick lint check pin clean
 
 run: .venv/ready  ## Serve the demo on port 8080.
 	$(BIN)/twistd --nodaemon --pidfile= govi-cache
@@ -16,7 +19,7 @@ run: .venv/ready  ## Serve the demo on port 8080.
 run-feed: .venv/ready  ## Serve the simulator's live feed on port 8080, over ZeroMQ.
 	@trap 'kill $$simulator $$cache 2>/dev/null; wait' EXIT; trap 'exit 130' INT; trap 'exit 143' HUP TERM; \
 	$(BIN)/twistd --nodaemon --pidfile= govi-simulator --feed $(FEED) & simulator=$$!; \
-	$(BIN)/twistd --nodaemon --pidfile= govi-cache --feed $(FEED) & cache=$$!; wait $$cache
+	$(BIN)/twistd --nodaemon --pidfile= govi-cache --feed $(FEED) --gtfs $(GTFS) & cache=$$!; wait $$cache
 
 test: .venv/ready  ## Run the unit tests and, in parallel, the integration tests, which mostly wait.
 	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-units test-integration
@@ -25,6 +28,8 @@ test-units: .venv/ready
 	$(BIN)/pytest --ignore=tests/integration
 
 test-integration: .venv/ready
+	@command -v redis-server valkey-server >/dev/null || \
+	    echo "redis-server is not installed (apt install redis-server): the tests of shared boards are skipped"
 	$(BIN)/pytest tests/integration
 
 test-trial: .venv/ready
@@ -43,6 +48,9 @@ test-browser: .venv/browser  ## Test the pages in Chromium (apt install chromium
 test-contract: .venv/contract  ## Check the program against its /openapi.json with schemathesis.
 	$(BIN)/pytest tests/contract
 
+test-deployment: .venv/ready  ## Try the files in etc/ with the proxies that are installed (apt install haproxy nginx caddy apache2).
+	$(BIN)/pytest tests/deployment
+
 configuration: .venv/ready  ## Write etc/govi-cache.toml and docs/configuration.md from govi_server/settings.py.
 	$(BIN)/python -m tests.configuration
 
@@ -59,6 +67,12 @@ bench-hits: .venv/ready  ## The part of the benchmark with repeated requests; ta
 
 bench-live: .venv/ready  ## The part of the benchmark with random stops under a live feed; takes half an hour.
 	$(BIN)/python bench/live.py --write bench/results.md
+
+bench-share: .venv/ready  ## The cost of sharing boards through redis-server, and the time of a takeover; two minutes.
+	$(BIN)/python bench/share.py
+
+bench-scale: .venv/ready  ## Measure worker processes; takes five minutes.
+	$(BIN)/python bench/scale.py --write bench/results.md
 
 bench-quick: .venv/ready  ## A shorter benchmark, in two minutes.
 	$(BIN)/python bench/hits.py --quick

@@ -4,6 +4,8 @@ Longer than other modules, since every component is made here, each in a few lin
 """
 
 import os
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -23,7 +25,7 @@ from govi_server.http.client_limits import UNLIMITED, ClientLimits
 from govi_server.http.cors import public_headers
 from govi_server.http.unfinished import UnfinishedRequests
 from govi_server.kv55 import messages
-from govi_server.kv55.gateway import Gateway
+from govi_server.kv55.gateway import Gateway, IPeers
 from govi_server.kv55.post import Poster
 from govi_server.kv78turbo.feed import Feed
 from govi_server.modules import kv55_feed
@@ -50,6 +52,8 @@ from govi_server.operations.readiness import Readiness
 from govi_server.operations.snapshot import Snapshots
 from govi_server.operations.status import Status
 from govi_server.pages.front_page import SourceDescription
+from govi_server.planning.service import PlanningService
+from govi_server.planning.store import PlanningStore, cache_directory
 from govi_server.request_handler import RequestHandler
 from govi_server.runtime.clock import ClockWatch
 from govi_server.runtime.cooperative import CooperativeRunner
@@ -60,8 +64,14 @@ from govi_server.runtime.program import Program
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.runtime.version import VERSION
 from govi_server.server import Server
-from govi_server.settings import Config, ManholeSettings, ModuleSettings, parse_networks
+from govi_server.settings import Config, ManholeSettings, ModuleSettings, ShareSettings, parse_networks
 from govi_server.settings_loader import setting_name, shown
+from govi_server.sharing.address import engine_endpoints, parse_engine_url
+from govi_server.sharing.boards import SharedBoards
+from govi_server.sharing.engine import Engine
+from govi_server.sharing.peers import Peers
+from govi_server.sharing.source import SharedSource
+from govi_server.sharing.status import SharingStatus
 from govi_server.simulator.feed import make_town_feed
 from govi_server.simulator.gateway import GatewayBehaviour, make_gateway_server
 from govi_server.simulator.town import STATION
@@ -69,6 +79,10 @@ from govi_server.sockets.accepting import fit_connections
 from govi_server.sockets.listener import Listener, server_service
 from govi_server.statistics.batches import StatisticsBatcher
 from govi_server.statistics.log import StatisticsLog, statistics_publisher
+from govi_server.workers.listening import SharedEndpoint
+from govi_server.workers.messages import Assignment
+from govi_server.workers.origin import OriginHandler
+from govi_server.workers.pool import WorkerPool
 
 NAME = "govi-cache"
 
@@ -80,6 +94,8 @@ MAX_CALLBACK_CONNECTIONS = 1024
 
 HEALTH_INTERVAL = 10.0
 """Seconds between health checks, which determine when a failure began."""
+
+PUBLIC_HEADERS = public_headers("Feed-State")
 
 log = Logger()
 
@@ -99,7 +115,8 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
         )
     services, sources, modules = Program(reactor, log_file), OrderedMultiService(), MultiService()
     statistics = statistics_publisher()
-    server = _public_server(config, modules, statistics, reactor)
+    connections = fit_connections(config.access.connections, len(config.listen) + len(config.modules))
+    server = (_origin if config.workers else _public_server)(config, modules, connections, statistics, reactor)
     components = Components(server)
 
     services.addService(ClockWatch(reactor))
@@ -124,17 +141,23 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
     services.addService(modules)
     if config.admin.listen or config.manhole.listen:
         services.addService(_operations(config, components, statistics, reactor))
-    services.addService(server_service(reactor, setting_name("listen"), config.listen, server, _log_url))
+    if config.workers:
+        components.workers = _worker_pool(config, components, statistics, reactor)
+        services.addService(components.workers)
+    else:
+        services.addService(server_service(reactor, setting_name("listen"), config.listen, server, _log_url))
     return services
 
 
 # The public server
 
 
-def _public_server(config: Config, modules: MultiService, statistics: LogPublisher, reactor: Any) -> Server:
+def _public_server(
+    config: Config, modules: MultiService, connections: int, statistics: LogPublisher, reactor: Any
+) -> Server:
+    """Return the server of clients. connections: their maximum number."""
     if config.access.proxies:
         log.info("access.header: proxies name clients in {name}", name=config.access.header or "no header field")
-    connections = fit_connections(config.access.connections, len(config.listen) + len(config.modules))
     return Server(
         "",
         0,
@@ -142,13 +165,61 @@ def _public_server(config: Config, modules: MultiService, statistics: LogPublish
         clock=reactor,
         find_module=modules.getServiceNamed,
         limits=config.limits,
-        headers=public_headers("Feed-State"),
+        headers=PUBLIC_HEADERS,
         access=ClientLimits(reactor, msgspec.structs.replace(config.access, connections=connections)),
         name=NAME,
         observer=statistics,
-        unfinished=UnfinishedRequests(
-            reactor, config.limits.unfinished, connections + MAX_CALLBACK_CONNECTIONS * len(config.modules)
-        ),
+        unfinished=_unfinished_requests(config, connections, reactor),
+    )
+
+
+def _unfinished_requests(config: Config, connections: int, reactor: Any) -> UnfinishedRequests:
+    shares = connections + MAX_CALLBACK_CONNECTIONS * len(config.modules)
+    return UnfinishedRequests(reactor, config.limits.unfinished, shares)
+
+
+def _origin(
+    config: Config, modules: MultiService, connections: int, statistics: LogPublisher, reactor: Any
+) -> Server:
+    """Return the server of the workers, which limit the clients and record their requests. connections: as above."""
+    return Server(
+        "",
+        0,
+        OriginHandler,
+        clock=reactor,
+        find_module=modules.getServiceNamed,
+        limits=config.limits,
+        access=ClientLimits(reactor, msgspec.structs.replace(UNLIMITED, connections=connections)),
+        name=f"{NAME} workers",  # not NAME, the server of which operators see the statistics
+        observer=statistics,
+        unfinished=_unfinished_requests(config, connections, reactor),
+    )
+
+
+def _worker_pool(config: Config, components: Components, statistics: LogPublisher, reactor: Any) -> WorkerPool:
+    """Return the workers, which serve the clients."""
+    setting = setting_name("listen")
+    endpoints = [SharedEndpoint(reactor, setting, text, config.workers) for text in config.listen]
+    assignment = Assignment(
+        number=0,
+        name=NAME,
+        endpoints=[],
+        upstream="",
+        modules=list(components.modules),
+        limits=config.limits,
+        access=config.access,
+        headers=list(PUBLIC_HEADERS.items()),
+    )
+    log.info("{n} workers serve clients", n=config.workers)
+    return WorkerPool(
+        reactor,
+        setting_name("workers"),
+        config.workers,
+        endpoints,
+        components.server,
+        assignment,
+        statistics,
+        _log_url,
     )
 
 
@@ -179,8 +250,9 @@ def add_modules(
     Raises ConfigError.
     """
     runner, stop_index = CooperativeRunner(reactor), None
+    engine = _add_engine(services, config.share, components, runner, reactor) if config.share.url else None
     if config.is_live or config.is_demo:
-        components.feed = feed = _add_feed(services, config, runner, reactor)
+        components.feed = feed = _add_feed(services, config, components, runner, reactor)
         stop_index = StopIndexCache(feed, reactor)
         for live_module in (*ovapi_modules(feed), Stops(feed, stop_index), Near(feed, stop_index), Siri(feed)):
             _add_module(modules, live_module)
@@ -192,10 +264,21 @@ def add_modules(
             if settings.callback != ModuleSettings().callback:
                 log.warn("{key}: not used by source 'kv78turbo'", key=setting_name(f"modules.{name}.callback"))
         else:
-            gateway = _add_gateway(services, name, settings, config, components.server, reactor)
+            callback_address = _ListeningAddress()
+            boards = None if engine is None else SharedBoards(engine, name, config.share.prefix, reactor)
+            peers = None if boards is None else _make_peers(boards, settings, callback_address, reactor)
+            gateway = _add_gateway(services, name, settings, config, components, callback_address, peers, reactor)
             breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.description)
-            cache = BoardCache(breaker, reactor, config.cache, runner)
-            components.gateways[name] = GatewayComponents(gateway, breaker, cache)
+            if boards is None or peers is None:
+                cache, probe = BoardCache(breaker, reactor, config.cache, runner), breaker.board
+            else:
+                # After a takeover a request lasts longer than one of the gateway, but not as long as its client's.
+                deadline = max(config.gateway.answer, config.limits.connection - 0.5)
+                shared = SharedSource(breaker, boards, reactor, runner, config.cache.fresh, deadline)
+                services.addService(peers)
+                services.addService(shared)
+                cache, probe = BoardCache(shared, reactor, config.cache, runner), shared.new_board
+            components.gateways[name] = GatewayComponents(gateway, breaker, cache, probe)
             _add_module(modules, Kv55Gateway(name, cache, _license(settings)))
     _add_pages(modules, config, components, stop_index, reactor)
     return runner
@@ -234,8 +317,10 @@ def _license(settings: ModuleSettings) -> str:
     return settings.license or (kv55_feed if settings.source == "kv78turbo" else messages).LICENSE
 
 
-def _add_feed(services: OrderedMultiService, config: Config, runner: CooperativeRunner, reactor: Any) -> Feed:
-    """Add the live feed, and in the demo the simulated feed that it subscribes to."""
+def _add_feed(
+    services: OrderedMultiService, config: Config, components: Components, runner: CooperativeRunner, reactor: Any
+) -> Feed:
+    """Add the live feed with its planning, and in the demo the simulated feed that it subscribes to."""
     settings = config.feed
     feed = Feed(
         reactor,
@@ -252,6 +337,13 @@ def _add_feed(services: OrderedMultiService, config: Config, runner: Cooperative
         seed = GatewayBehaviour().seed
         services.addService(make_town_feed(reactor, seed, lambda address: feed.subscribe([address])))
     services.addService(feed)
+    if config.is_live and settings.gtfs:
+        store = PlanningStore(cache_directory(os.environ, Path(os.path.expanduser("~"))), settings.gtfs)
+        limits = settings.planning.planned, settings.planning.names
+        contact = f" ({settings.contact})" if settings.contact else ""
+        agent = f"{NAME}/{VERSION}{contact}"
+        components.planning = PlanningService(reactor, settings.gtfs, store, feed.use_planning, limits, agent)
+        services.addService(components.planning)
     return feed
 
 
@@ -260,18 +352,20 @@ def _add_gateway(
     name: str,
     settings: ModuleSettings,
     config: Config,
-    server: Server,
+    components: Components,
+    callback_address: "_ListeningAddress",
+    peers: IPeers | None,
     reactor: Any,
 ) -> Gateway:
     """Add a module's gateway and its callback endpoint, and in the demo the simulated gateway.
 
-    server: the public server, with which callbacks share the observer and the bytes of unfinished requests.
+    callback_address: set when the endpoint listens. peers: other nodes that share boards, if there are any.
     """
-    is_demo = settings.source == "demo"
-    callback_address, simulator_address = _ListeningAddress(), _ListeningAddress()
+    is_demo, simulator_address = settings.source == "demo", _ListeningAddress()
+    server = components.server  # callbacks share its observer and its bytes of unfinished requests
     poster = Poster(reactor, simulator_address.url if is_demo else lambda: settings.gateway_url)
     gateway = Gateway(
-        poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name, server.observer
+        poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name, server.observer, peers
     )
     allow = parse_networks(settings.allow)
     callback = Callback(gateway, allow, reactor.seconds, settings.subscriber_id, config.admin.hosts)
@@ -299,14 +393,58 @@ def _add_gateway(
     return gateway
 
 
+def _add_engine(
+    services: OrderedMultiService,
+    settings: ShareSettings,
+    components: Components,
+    runner: CooperativeRunner,
+    reactor: Any,
+) -> Engine:
+    """Add the engine through which nodes share boards. Its dependency is optional, so it is imported here."""
+    try:
+        from govi_server.sharing.connection import EngineConnection
+    except ImportError as error:
+        extra = "requires the extra \"share\": pip install '.[share]' in the checkout"
+        raise StartupError(f"{setting_name('share.url')}: {extra} ({error})") from None
+    try:
+        url = parse_engine_url(settings.url)
+    except ValueError as error:
+        raise StartupError(f"{setting_name('share.url')}: {error}") from None
+    try:
+        endpoints = engine_endpoints(reactor, url, settings.authorities, settings.certificate)
+    except (OSError, ValueError) as error:
+        raise StartupError(f"share.authorities, share.certificate: cannot be read ({error})") from None
+    addresses = ", ".join(endpoints)
+    components.sharing = SharingStatus(reactor, addresses)
+    engine = Engine(reactor, url, endpoints, components.sharing, partial(EngineConnection, reactor, runner))
+    services.addService(engine)
+    log.info("Boards are shared through {engine}, prefix {prefix}", engine=addresses, prefix=settings.prefix)
+    return engine
+
+
+def _make_peers(
+    boards: SharedBoards, settings: ModuleSettings, callback_address: "_ListeningAddress", reactor: Any
+) -> Peers:
+    """Return the other nodes of a module."""
+    allow = parse_networks(settings.allow)
+    return Peers(boards, reactor, callback_address.host_and_port, allow, lambda url: Poster(reactor, lambda: url))
+
+
 class _ListeningAddress:
-    """The URL of a local port, which is known once it listens."""
+    """The address of a port, which is known once it listens."""
 
     def __init__(self) -> None:
         self._url = "http://unknown.invalid/"
+        self._address: IAddress | None = None
 
     def set(self, address: IAddress, scheme: str) -> None:
         self._url = _local_url(address, scheme) or self._url
+        self._address = address if scheme == "http" else None
+
+    def host_and_port(self) -> tuple[str, int] | None:
+        """Return the IP address and port of an http endpoint; None if it is another one."""
+        address = self._address
+        return (address.host, address.port) if isinstance(address, IPv4Address | IPv6Address) else None
 
     def url(self) -> str:
         return self._url

@@ -3,7 +3,7 @@
 Longer than other modules: the fast path of cached responses stands beside the slow one, to which it must be equal.
 """
 
-from functools import partial
+from collections.abc import Callable
 from math import ceil
 from typing import cast
 
@@ -23,7 +23,7 @@ from govi_server.http.flow_control import FlowControl
 from govi_server.http.parameters import InvalidParameter
 from govi_server.http.request import Environ, RequestError
 from govi_server.http.response import NO_STORE
-from govi_server.http.sender import MAX_COPIED_BYTES, connection_field
+from govi_server.http.sender import connection_field
 from govi_server.http.state import Input, State
 from govi_server.runtime.cooperative import current_work
 from govi_server.runtime.failures import release
@@ -35,7 +35,6 @@ from govi_server.web_handler import (
     CacheableHandler,
     ICacheableModule,
     IWebModule,
-    Responder,
     TooManyRequests,
     WebHandler,
 )
@@ -175,24 +174,24 @@ class RequestHandler(FlowControl):
         server, connection, clock = self.server, self.connection, self.server.clock
         if server.draining:
             return False
-        client, memo = connection.client, server.request_memo
-        if header_section not in memo or server.access.seconds_to_wait(client.rate_key) > 0:
+        client, entry = connection.client, server.request_memo.get(header_section)
+        if entry is None or server.access.seconds_to_wait(client.rate_key) > 0:
             return False
         received = clock.seconds()
-        response = memo.lookup(header_section, received, server.headers)
-        if response is None or len(response.body) > MAX_COPIED_BYTES:
+        response = entry.response(received, server.headers)
+        if response is None:
             self._is_charged = True
             return False
-        entry, body = response.entry, response.body
+        data, exchange = response
         looked_up = clock.seconds()
-        unsent = write_some(self.sock, response.head + body)
+        unsent = write_some(self.sock, data)
         if unsent:
             self._response_size = len(unsent)
             connection.enter(State.SENDING)
             self.sock.write(unsent)
         is_sent = not unsent or connection.state is State.SENDING
         sent = clock.seconds() if is_sent else None
-        self.record.add_known_request(client.name, response.exchange, received, looked_up, sent)
+        self.record.add_known_request(client.name, exchange, received, looked_up, sent)
         self.keep_alive = not entry.closes
         if not is_sent:
             return True  # resumeProducing() finishes the request
@@ -202,17 +201,17 @@ class RequestHandler(FlowControl):
             connection.enter(_IDLE)
         return True
 
-    def _store_in_memo(self, env: Environ, segment: str, responder: Responder) -> None:
+    def store_in_memo(self, respond: Callable[[], object], stop: str) -> None:
         """Store the request in the memo, if its response depends only on the header section."""
-        header_section = self._header_section
+        env, header_section = self._env, self._header_section
+        if env is None or header_section is None:
+            return
         has_precondition = "if-match" in env or "if-unmodified-since" in env  # too rare for the fast path
-        if header_section is None or has_precondition or env.is_https or self.server.access.is_forwarded(env):
+        if has_precondition or env.is_https or self.server.access.is_forwarded(env):
             return
         method, path, keep_alive = env["request_method"], env["path_info"][:MAX_PATH], env.keeps_alive()
         connection = connection_field(env, keep_alive)
-        entry = MemoEntry(
-            method, path, responder.respond, conditions(env), not keep_alive, connection, segment, responder.stop,
-        )  # fmt: skip
+        entry = MemoEntry(method, path, respond, conditions(env), not keep_alive, connection, _segment(env), stop)
         self.server.request_memo.store(header_section, entry)
 
     def request_received(self, env: Environ) -> None:
@@ -247,7 +246,7 @@ class RequestHandler(FlowControl):
             self.mark("lookup")
             self.send_methods(env, tuple(_HANDLER_METHODS))
             return succeed(None)
-        segment = path[1:].partition("/")[0]
+        segment = _segment(env)
         handler = self._handler(segment, env)
         self.mark("lookup")
         if handler is None:
@@ -295,7 +294,7 @@ class RequestHandler(FlowControl):
         except KeyError:
             return None
         if ICacheableModule.providedBy(module):
-            return CacheableHandler(self, env, module, partial(self._store_in_memo, env, segment))
+            return CacheableHandler(self, env, module)
         return IWebModule(module).web_handler(self, env) if IWebModule.providedBy(module) else None
 
     def _failed(self, failure: Failure) -> None:
@@ -381,3 +380,8 @@ class RequestHandler(FlowControl):
         self.connection.enter(_IDLE)
         self.sock.resumeProducing()
         self._receive(b"")
+
+
+def _segment(env: Environ) -> str:
+    """Return the first segment of a request's path, which names a module."""
+    return env["path_info"][1:].partition("/")[0]

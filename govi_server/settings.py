@@ -17,6 +17,8 @@ from msgspec import Struct
 
 FEED_ADDRESS = "tcp://pubsub.besteffort.ndovloket.nl:7817"
 """The public KV78turbo feed, which permits one connection per subscriber (docs/protocols.md, section 2.2)."""
+GTFS_ADDRESS = "https://gtfs.ovapi.nl/govi/"
+"""The public index of GTFS files of KV7 (docs/protocols.md, section 6)."""
 GATEWAY_URL = "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV"
 """The GOVI gateway (docs/protocols.md, section 1.1)."""
 SUBSCRIBER_ID = "openOV"
@@ -62,6 +64,8 @@ class SettingType(NamedTuple):
     expected: str
     is_valid: Callable[[Any], bool]
     unit: str = ""
+    is_secret: bool = False
+    """Whether a value may contain a password, and is not shown."""
 
 
 class Option(NamedTuple):
@@ -95,6 +99,16 @@ HOST = _string("host", "status.example.org", re.compile(r"[A-Za-z0-9._-]+").full
 PROXY_HEADER = SettingType(
     "value", f"{', '.join(map(repr, PROXY_HEADERS[:-1]))} or {PROXY_HEADERS[-1]!r}", PROXY_HEADERS.__contains__
 )
+GTFS = SettingType(
+    "value",
+    "an address such as 'https://gtfs.example.org/govi/', a path, or '' for none",
+    lambda value: TEXT.is_valid(value) and ("://" not in value or is_http_url(value)),
+)
+CONTACT = _string("contact", "mailto:ops@example.org", re.compile(r"[!-'*-\[\]-~]{0,200}").fullmatch)
+ENGINE = _string("URL", "redis://host:6379/0", re.compile(r"(?:(?:redis|valkey)s?|unix)://.+|").fullmatch)._replace(
+    is_secret=True
+)
+PREFIX = _string("prefix", "govi-cache", re.compile(r"[!-~]{1,100}").fullmatch)
 FEED = _string("feed address", "tcp://localhost:7817", re.compile(r"[a-z]+://.{1,300}").fullmatch)
 
 _SECONDS = "a number of seconds above 0, at most 86400"
@@ -296,6 +310,28 @@ class BreakerSettings(Struct, frozen=True):
     ] = 5.0
 
 
+class ShareSettings(Struct, frozen=True):
+    """Boards and gateway requests shared with other nodes, through Valkey or Redis. It needs govi-server[share]."""
+
+    url: Annotated[
+        str,
+        ENGINE,
+        "URL of the engine, Valkey 7.2 or Redis 7.0 or newer: redis://user:password@host:6379/0, rediss:// with TLS, "
+        "or unix:///path?db=0. Of several hosts, separated by commas, one that is a master is used; empty: boards "
+        "are not shared.",
+        Option("share"),
+    ] = ""
+    prefix: Annotated[
+        str, PREFIX, "Beginning of all keys and channels; nodes share boards if it and the database are the same."
+    ] = "govi-cache"
+    authorities: Annotated[
+        str, "PEM file of the certificate authorities that sign the engine's certificate; empty: those of the system."
+    ] = ""
+    certificate: Annotated[
+        str, "PEM file of this node's certificate and private key, if the engine requires one; empty: none."
+    ] = ""
+
+
 class FeedLimitSettings(Struct, frozen=True):
     """Size and age of the live feed's messages."""
 
@@ -380,6 +416,19 @@ class FeedSettings(Struct, frozen=True):
         "Directory of recorded KV7 (*.ctx, *.gz), read at startup; new files are read once a minute; empty: none.",
         Option("timetable", "t"),
     ] = ""
+    gtfs: Annotated[
+        str,
+        GTFS,
+        "Planning and names from GTFS until KV7 comes at night: the address of an index of dated files of KV7, or of "
+        "one file, which is requested once a day; or the path of a file or directory; empty: none. What was made of "
+        "it is stored in $CACHE_DIRECTORY or ~/.cache/govi-cache.",
+        Option("gtfs"),
+    ] = GTFS_ADDRESS
+    contact: Annotated[
+        str,
+        CONTACT,
+        "URL or e-mail address in the User-Agent of the request for GTFS, as its publisher wishes; empty: none.",
+    ] = ""
     limits: FeedLimitSettings = FeedLimitSettings()
     subscriber: SubscriberSettings = SubscriberSettings()
     passtimes: PasstimeSettings = PasstimeSettings()
@@ -393,6 +442,14 @@ class Config(Struct, frozen=True):
     listen: Annotated[
         tuple[Annotated[str, ENDPOINT], ...], "Endpoints that serve clients.", Option("listen", "l")
     ] = ("tcp:8080",)
+    workers: Annotated[
+        int,
+        _whole_number(0, 64),
+        "Processes that accept connections and serve repeated requests, each on a core of its own (docs/scaling.md); "
+        "0: the program serves clients itself. The limits of [access] and of unfinished requests apply to each "
+        "worker.",
+        Option("workers", "w"),
+    ] = 0
     modules: dict[str, ModuleSettings] = msgspec.field(default_factory=dict)
     statistics: StatisticsSettings = StatisticsSettings()
     admin: AdminSettings = AdminSettings()
@@ -403,6 +460,7 @@ class Config(Struct, frozen=True):
     cache: CacheSettings = CacheSettings()
     gateway: GatewaySettings = GatewaySettings()
     breaker: BreakerSettings = BreakerSettings()
+    share: ShareSettings = ShareSettings()
     feed: FeedSettings = FeedSettings()
 
     def __post_init__(self) -> None:

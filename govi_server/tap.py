@@ -1,6 +1,7 @@
 """The command ``twistd govi-cache``: its options and its service."""
 
 import gc
+import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -13,13 +14,14 @@ from govi_server.runtime.printable_log import install
 from govi_server.runtime.program import open_log_file
 from govi_server.runtime.text import printable
 from govi_server.runtime.version import version_text
-from govi_server.settings_loader import SETTINGS, load
+from govi_server.settings_loader import SETTINGS, Setting, load
 
 SOURCE = "modules.kv55.source"
 IMPLIED_SOURCES = {
     "modules.kv55.gateway_url": "govi",
     "feed.addresses": "kv78turbo",
     "feed.timetable": "kv78turbo",
+    "feed.gtfs": "kv78turbo",
 }
 """The source that a setting's option implies without --source."""
 
@@ -27,13 +29,18 @@ IMPLIED_SOURCES = {
 def option_help(key: str) -> str:
     """Return the help of a setting's option."""
     setting = SETTINGS[key]
-    default = ", ".join(setting.default) if setting.is_array else setting.default
+    default = ", ".join(setting.default) if setting.is_array else f"{setting.default}"
     notes = [
         *(["repeatable"] if setting.is_array else []),
         *([f"implies --source {IMPLIED_SOURCES[key]}"] if key in IMPLIED_SOURCES else []),
         *([f"default: {default}"] if default else []),
     ]
     return f"{setting.description} [{'; '.join(notes)}]" if notes else setting.description
+
+
+def _value(text: str, setting: Setting) -> str | int:
+    """Return the value of an option; a text that is no number remains, so that the error quotes it."""
+    return int(text) if isinstance(setting.default, int) and re.fullmatch("[0-9]{1,9}", text) else text
 
 
 def _repeatable(key: str) -> Callable[["Options", str], None]:
@@ -74,13 +81,13 @@ class Options(usage.Options):
     def settings(self) -> dict[str, Any]:
         """Return the settings of this command line, by their dotted keys."""
         values: dict[str, Any] = {
-            key: self[setting.option.name]
+            key: _value(self[setting.option.name], setting)
             for key, setting in SETTINGS.items()
             if setting.option is not None and self.get(setting.option.name) is not None
         }
         values |= self.arrays
         for key, source in IMPLIED_SOURCES.items():
-            if key in values:
+            if values.get(key):
                 values.setdefault(SOURCE, source)
         return values
 

@@ -16,9 +16,9 @@ from twisted.application.service import MultiService
 from twisted.internet.testing import MemoryReactorClock
 
 from govi_server import application
+from govi_server.http import event_listeners
 from govi_server.http.cors import public_headers
 from govi_server.kv78turbo.subscriber import State, Subscriber
-from govi_server.modules.events import Events
 from govi_server.openapi.description import Example, IDocumented, Operation
 from govi_server.operations.components import Components
 from govi_server.request_handler import RequestHandler
@@ -35,7 +35,7 @@ FILE = File(__file__).parents[1] / "govi_server/openapi/examples.json"
 
 SOURCES: dict[str, dict[str, Any]] = {
     "demo": {},
-    "feed": {"modules.kv55.source": "kv78turbo"},
+    "feed": {"modules.kv55.source": "kv78turbo", "feed.gtfs": ""},
     "gateway": {"modules.kv55.source": "govi", "modules.kv55.gateway_url": "http://127.0.0.1:1/"},
 }
 """Settings of each source of departures."""
@@ -55,6 +55,9 @@ class Program:
 
     has_data: whether the feed and the gateways have sent data. now: epoch seconds.
     """
+
+    pauses: tuple[float, ...] = (*[0.001] * 30, 11)
+    """Seconds until there is a response: for a stop index, and for a gateway that does not respond."""
 
     def __init__(self, source: str, has_data: bool = True, now: float = MORNING) -> None:
         self.clock = MemoryReactorClock()
@@ -97,7 +100,7 @@ class Program:
         client = Client(self.server)
         fields = f"Accept: {accept}\r\n{more}" if accept else more
         client.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode())
-        for pause in (*[0.001] * 30, 11):  # for a stop index, and for a gateway that does not respond
+        for pause in self.pauses:
             if client.transport.value():
                 break
             self.clock.advance(pause)
@@ -108,7 +111,7 @@ class Program:
 
 def examples() -> Iterator[tuple[Example, Response]]:
     """Yield every documented example with its response; the demo and the feed together have all paths."""
-    with mock.patch.object(Events, "retry", "retry: 4000\n"):
+    with mock.patch.object(event_listeners, "RETRY_RANGE", (4000, 4000)):
         for source in ("demo", "feed"):
             program = Program(source)
             for operation in program.operations:

@@ -122,7 +122,7 @@ class ServiceTests(SynchronousTestCase):
 
     def test_timetable_needs_no_callbacks(self) -> None:
         """With only a timetable there is no callback endpoint, and OVapi's paths are served next to /kv55."""
-        feed = FeedSettings(addresses=(), timetable=self.directory)
+        feed = FeedSettings(addresses=(), timetable=self.directory, gtfs="")
         ports = self.start(modules={"kv55": LIVE}, feed=feed)
         self.addCleanup(self.service.stopService)
         self.assertNotIn((8082, "kv55 callbacks"), ports)
@@ -137,7 +137,7 @@ class ServiceTests(SynchronousTestCase):
         events = EventLoggingObserver()
         globalLogPublisher.addObserver(events)
         self.addCleanup(globalLogPublisher.removeObserver, events)
-        timetable = FeedSettings(timetable=self.directory)
+        timetable = FeedSettings(timetable=self.directory, gtfs="")
         for module in (LIVE, ModuleSettings(source="kv78turbo", callback="tcp:9"), GATEWAY):
             make_service(Config(modules={"kv55": module}, feed=timetable), self.reactor)
         warnings = [formatEvent(event) for event in events if event["log_level"] == LogLevel.warn]

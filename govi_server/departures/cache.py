@@ -95,16 +95,17 @@ class BoardCache:
             self._start_request(code)
         return result, waiter
 
-    def refresh(self, code: str) -> Deferred[Entry]:
-        """Request a stop's board from the source, unless a request is pending; return a Deferred of its entry.
+    def refresh(self, code: str, request: Callable[[str], Deferred[Board]]) -> Deferred[Entry]:
+        """Request a stop's board, unless a request is pending; return a Deferred of its entry.
 
-        Fails with NoBoard even if there is a stale board. For checks: a second request for a stop beside that of
-        clients could be answered first, and its board be replaced by the older one.
+        request: requests a new board from the source. Fails with NoBoard even if there is a stale board. For checks:
+        a second request for a stop beside that of clients could be answered first, and its board be replaced by the
+        older one.
         """
         result: Deferred[Entry] = Deferred()
         self._refreshing.setdefault(code, []).append(result)
         if code not in self._pending:
-            self._start_request(code)
+            self._start_request(code, request)
         return result
 
     def fresh(self, code: str) -> Entry | None:
@@ -187,10 +188,10 @@ class BoardCache:
         entry = self.put(board)
         self.runner.resume(self._pending.get(board.code, {}), entry)
 
-    def _start_request(self, code: str) -> None:
+    def _start_request(self, code: str, request: Callable[[str], Deferred[Board]] | None = None) -> None:
         """Request a board from the source, for all waiters present when it arrives."""
         self._pending.setdefault(code, {})
-        entry: Deferred[Entry] = maybeDeferred(self._source.board, code).addCallback(self.put)
+        entry: Deferred[Entry] = maybeDeferred(request or self._source.board, code).addCallback(self.put)
         entry.addBoth(self._refreshed, code)
         entry.addErrback(self._fallback, code)
         entry.addBoth(self._resolve, code)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
-from govi_server.departures.display import DepartureDisplay, DisplayRow, RowState, StopDisplay, StopState
+from govi_server.departures.display import DepartureDisplay, DisplayRow, Provenance, RowState, StopDisplay, StopState
 from govi_server.departures.fragments import STEP_PARTS, make_part, pieces
 from govi_server.departures.times import local_timestamp
 from govi_server.pages.texts import TEXTS, clock, left_words, row_words, stop_words
@@ -65,6 +65,7 @@ _MEMBERS: dict[str, _Member] = {
     "text_color": _Member(str | None, lambda stop, row, now, lang: row.text_color),
     "note": _Member(str, lambda stop, row, now, lang: row.note),
     "stop": _Member(str, lambda stop, row, now, lang: stop.code),
+    "provenance": _Member(Provenance | None, lambda stop, row, now, lang: row.provenance),
 }
 
 FIELDS = tuple(_MEMBERS)

@@ -162,8 +162,8 @@ class ManholeCommands:
 
         A supervisor may start the program again, as systemd does with Restart=always.
         """
-        connections = len(self._components.server.connections)
-        if self._is_draining or self._components.server.draining:
+        connections = self._components.figures.connections
+        if self._is_draining or self._components.is_draining:
             return CommandOutput(f"already draining; {connections} connections left")
         self._is_draining = True
         self._clock.callLater(DRAIN_DELAY_SECONDS, self._shut_down)
@@ -178,7 +178,7 @@ class ManholeCommands:
     async def _request(self, gateway: GatewayComponents, code: str) -> str:
         began = self._clock.seconds()
         try:
-            entry = await gateway.cache.refresh(code)
+            entry = await gateway.cache.refresh(code, gateway.probe)
         except NoBoard as error:
             return f"{code}: no board ({printable(str(error))})"
         seconds = self._clock.seconds() - began

@@ -147,7 +147,7 @@ def program(twistd: Twistd, tmp_path: Path) -> "Iterator[tuple[subprocess.Popen[
     config.write_text(
         'listen = ["tcp:{public}:interface=127.0.0.1", "haproxy:tcp:{haproxy}:interface=127.0.0.1"]\n'
         '[access]\nproxies = ["127.0.0.0/8"]\n[admin]\nlisten = "tcp:{admin}:interface=127.0.0.1"\n'
-        '[statistics]\nfile = "statistics.log"\n[feed]\naddresses = ["tcp://127.0.0.1:{feed}"]\n'
+        '[statistics]\nfile = "statistics.log"\n[feed]\naddresses = ["tcp://127.0.0.1:{feed}"]\ngtfs = ""\n'
         '[modules.kv55]\nsource = "govi"\ngateway_url = "http://127.0.0.1:{gateway}/"\n'
         'callback = "tcp:{callback}:interface=127.0.0.1"\n[modules.live]\nsource = "kv78turbo"\n'.format(**ports)
     )

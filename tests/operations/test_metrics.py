@@ -16,12 +16,35 @@ from govi_server.operations.components import INCIDENT_KINDS
 from govi_server.operations.health import HealthStatus
 from govi_server.operations.status_page import page
 from govi_server.runtime.cooperative import map_in_steps, run_now
+from govi_server.server import ServerFigures
+from govi_server.sharing.status import SharingStatus
+from govi_server.workers.messages import Figures
 from tests import feed as kv
 from tests.operations.case import CODE, OperationsTestCase
 
 
 class MetricsTests(OperationsTestCase):
     """Metrics for Prometheus."""
+
+    def test_workers(self) -> None:
+        """The connections are those of all workers; each worker has metrics of its own."""
+        self.client()
+        figures = Figures(ServerFigures(3, 10, 1, 500, 2, True), 1.5, 50_000_000)
+        self.add_workers(figures, None, figures)
+        for line, value in {
+            "govi_connections": "6.0",  # without the main process's, which are those of workers
+            "govi_connections_limit": "20.0",
+            "govi_streams": "2.0",
+            "govi_unfinished_request_bytes": "1000.0",
+            "govi_accepting": "0.0",
+            'govi_incidents_total{kind="unfinished",where="connections"}': "4.0",
+            'govi_worker_serving{worker="1"}': "1.0",
+            'govi_worker_serving{worker="2"}': "0.0",
+            'govi_worker_restarts_total{worker="2"}': "1.0",
+            'govi_worker_cpu_seconds_total{worker="3"}': "1.5",
+            'govi_worker_resident_memory_bytes{worker="3"}': "5e+07",
+        }.items():
+            self.assertEqual(self.metric(line), value, line)
 
     def test_requests_by_module_status_and_cache(self) -> None:
         """Requests are counted by module, status and cache result; those without a module are one module."""
@@ -72,6 +95,7 @@ class MetricsTests(OperationsTestCase):
 
     def test_incident_kinds_are_complete(self) -> None:
         """Each kind of incident is exported from the start, at 0; the table has exactly the kinds in the code."""
+        self.components.sharing = SharingStatus(self.clock, "engine")
         for where, kinds in INCIDENT_KINDS.items():
             if where in ("statistics", "snapshot"):
                 continue  # these components are absent here
@@ -91,7 +115,7 @@ class MetricsTests(OperationsTestCase):
         """The cache of the feed's documents has the same metrics as those of the gateways."""
         self.feed.received("/GOVI/KV8passtimes/LIN", gzip.compress(kv.passtimes({})))
         (code,) = self.feed.passtimes.stops
-        for form in "abc":
+        for form in "aabbcc":
             run_now(
                 self.feed.boards.render(
                     code, 7200, form, lambda board: map_in_steps(int, b"0" * ((1 << 19) - RENDERING_BYTES))

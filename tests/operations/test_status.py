@@ -5,6 +5,10 @@ import json
 from twisted.logger import Logger
 
 from govi_server.kv55.gateway import GatewayEvent
+from govi_server.operations.status_page import page
+from govi_server.server import ServerFigures
+from govi_server.sharing.status import SharingStatus
+from govi_server.workers.messages import Figures
 from tests.operations.case import CODE, OperationsTestCase
 
 
@@ -22,6 +26,55 @@ class StatusTests(OperationsTestCase):
         self.assertEqual(status["stops"]["never_answered"], {"1": 1})
         self.assertEqual(status["events"][0]["text"], "<b>something</b>")
         self.assertEqual(status["feed"]["state"], "UP")
+
+    def test_sharing(self) -> None:
+        """The state of the engine, and where boards came from, are shown; without the engine, health is DEGRADED."""
+        self.assertIsNone(self.status.json()["sharing"])
+        self.components.sharing = sharing = SharingStatus(self.clock, "engine.example:6379")
+        sharing.connected("engine.example:6379 (redis 7.0.15)")
+        sharing.results["kv55", "waited"] += 2
+        self.assertEqual(
+            self.status.json()["sharing"],
+            {
+                "state": "UP",
+                "since": "2026-01-01T00:00:00Z",
+                "engine": "engine.example:6379 (redis 7.0.15)",
+                "why": "",
+                "results": {"kv55": {"waited": 2}},
+            },
+        )
+        sharing.unavailable("no reply <b>")
+        status = self.status.json()
+        self.assertEqual((status["verdict"], status["sharing"]["state"]), ("DEGRADED", "DOWN"))
+        self.assertIn("Boards not shared", status["why"][0])
+        self.assertIn(b"no reply &lt;b&gt;", page(status))
+        self.assertEqual(self.metric("govi_sharing"), "0.0")
+        self.assertEqual(self.metric('govi_sharing_results_total{module="kv55",result="waited"}'), "2.0")
+
+    def test_workers(self) -> None:
+        """The status, and its page, have the workers; without workers there is no such table."""
+        self.assertEqual(self.status.json()["workers"], [])
+        self.assertNotIn(b"Workers", page(self.status.json()))
+        self.add_workers(Figures(ServerFigures(3, 10), 1.5, 50_000_000), None)
+        status = self.status.json()
+        self.assertEqual(status["connections"]["open"], 3)
+        self.assertEqual(
+            status["workers"],
+            [
+                {
+                    "number": 1,
+                    "process": 4711,
+                    "serving": True,
+                    "connections": 3,
+                    "memory": 50_000_000,
+                    "restarts": 0,
+                },
+                {"number": 2, "process": None, "serving": False, "connections": 0, "memory": 0, "restarts": 1},
+            ],
+        )
+        text = page(status).decode()
+        self.assertIn("worker 1</th><td>3 connections, 50 MB</td>", text)
+        self.assertIn('worker 2</th><td><b class="bad">not running</b>, restarts: 1</td>', text)
 
     def test_latencies_by_module(self) -> None:
         """Latencies are shown by module, for the last hour and the last minutes, for any number of them."""

@@ -7,6 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from govi_server import tap
+from govi_server.http import event_listeners
 from tests.simulation.reactor import SimulatedReactor
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Node:
             world.zeromq.context,
         )
         reactor.offset = self.offset
+        event_listeners._random = Random(f"{world.seed}/{self.epoch}/retry")
         options = tap.Options()
         options.parseOptions(["--config", str(self.directory / "govi-cache.toml")])
         self.service = tap.makeService(options, reactor)

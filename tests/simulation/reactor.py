@@ -216,9 +216,6 @@ class SimulatedReactor:
         self.scheduler.after(interval, tick)
         return stop
 
-    def random(self) -> Random:
-        return Random(self._random.random())
-
     def epoll(self) -> Epoll:
         return Epoll(self.network)
 

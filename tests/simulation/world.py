@@ -142,7 +142,7 @@ class World:
                 f'callback = "tcp:{gateway.callback_port}"', 'allow = ["10.0.1.0/24"]',
             ]  # fmt: skip
         if self.feed is not None:
-            lines += ["[modules.live]", 'source = "kv78turbo"', "[feed]", f'addresses = ["{ADDRESS}"]']
+            lines += ["[modules.live]", 'source = "kv78turbo"', "[feed]", f'addresses = ["{ADDRESS}"]', 'gtfs = ""']
         lines += [
             "[statistics]", f'file = "{self.node.statistics}"', "[snapshot]", f'file = "{self.node.snapshot}"',
             "[admin]", 'listen = "tcp:8081"', 'hosts = ["departures.example"]',

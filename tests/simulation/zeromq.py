@@ -73,8 +73,8 @@ class SubscriberSocket(File):
     def FD(self) -> int:
         return self.number
 
-    def subscribe(self, prefix: str) -> None:
-        self._prefixes.append(prefix.encode())
+    def subscribe(self, prefix: str | bytes) -> None:
+        self._prefixes.append(prefix.encode() if isinstance(prefix, str) else prefix)
 
     def connect(self, address: str) -> None:
         self._address = address

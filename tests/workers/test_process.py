@@ -1,0 +1,48 @@
+"""Tests of the endpoints of a worker process."""
+
+import os
+import socket
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from twisted.internet import reactor
+from twisted.trial.unittest import SynchronousTestCase
+
+from govi_server.sockets.endpoints import AdoptedEndpoint, ProxyEndpoint
+from govi_server.workers.listening import SharedEndpoint
+from govi_server.workers.process import (
+    TLSEndpoint,
+    certificate_options,
+    server_endpoint,
+)
+from tests.integration.test_kv55 import make_certificate
+
+
+class EndpointTests(SynchronousTestCase):
+    """Tests of the endpoints of a worker, with the sockets of the main process."""
+
+    def test_layers(self) -> None:
+        """A worker accepts from the main process's socket, with the layers of the endpoint."""
+        with TemporaryDirectory() as folder:
+            key, chain = Path(folder) / "key.pem", Path(folder) / "chain.pem"
+            make_certificate(key, chain)
+            text = f"haproxy:ssl:0:interface=127.0.0.1:privateKey={key}:certKey={chain}:extraCertChain={chain}"
+            shared = SharedEndpoint(reactor, "listen", text, 1)
+        shared.open()
+        self.addCleanup(shared.close)
+        with socket.socket(fileno=os.dup(shared.socket(1))) as expected:
+            name = expected.getsockname()
+        fd = os.dup(shared.socket(1))
+        endpoint = server_endpoint(reactor, shared.assigned(fd))
+        self.assertRaises(OSError, os.fstat, fd)
+        assert isinstance(endpoint, ProxyEndpoint)
+        assert isinstance(endpoint.endpoint, TLSEndpoint)
+        adopted = endpoint.endpoint.endpoint
+        assert isinstance(adopted, AdoptedEndpoint)
+        self.addCleanup(adopted.socket.close)
+        self.assertEqual(adopted.socket.getsockname(), name)
+        certificate = shared.assigned(fd).certificate
+        assert certificate is not None
+        options = certificate_options(certificate)
+        self.assertEqual(len(options.extraCertChain), 1)
+        options.getContext().check_privatekey()
