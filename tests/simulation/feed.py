@@ -141,6 +141,7 @@ class Model:
                     self.rows[item.key] = item
                     self.changed[item.code] = now
             elif isinstance(item, Message):
+                self.operators["LIN"] = now
                 gone = self.gone_messages.get(item.number)
                 current = self.messages.get(item.number)
                 if item.is_deleted:
