@@ -481,12 +481,9 @@ class Health(Oracle):
         bad = [gateway for gateway in world.gateways.values() if gateway.mode in ("closed", "refuse", "error")]
         if exchange.status == 200:
             for gateway in bad:
-                if now - gateway.healthy_since > 1e8 or (
-                    now - gateway.bad_since > self.DELAY + 40 and gateway.was_asked
-                ):
-                    self.found(
-                        f"/ready is 200, though {gateway.module} refuses since {now - gateway.bad_since:.0f} s"
-                    )
+                is_known = gateway.was_asked or gateway.mode == "closed"
+                if is_known and now - gateway.bad_since > 2 * self.DELAY and gateway.n_questions:
+                    self.found(f"/ready is 200, though {gateway.module} fails for {now - gateway.bad_since:.0f} s")
         elif all(now - gateway.healthy_since > 60 for gateway in world.gateways.values()) and world.feed_is_healthy(
             90
         ):
