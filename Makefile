@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE =
     screenshots bench bench-hits bench-live bench-quick lint check pin clean
 
 run: .venv/ready  ## Serve the demo on port 8080.
-	$(BIN)/twistd --nodaemon --pidfile= govi-cache
+	$(BIN)/twistd --nodaemon --pidfile= govi-cache --source demo
 
 run-feed: .venv/ready  ## Serve the simulator's live feed on port 8080, over ZeroMQ.
 	@trap 'kill $$simulator $$cache 2>/dev/null; wait' EXIT; trap 'exit 130' INT; trap 'exit 143' HUP TERM; \

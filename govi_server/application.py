@@ -58,7 +58,7 @@ from govi_server.runtime.log_file import LogFile
 from govi_server.runtime.ordered_services import Drain, Observers, OrderedMultiService
 from govi_server.runtime.program import Program
 from govi_server.runtime.turn_watch import TurnWatch
-from govi_server.runtime.version import VERSION
+from govi_server.runtime.version import SOFTWARE, VERSION
 from govi_server.server import Server
 from govi_server.settings import Config, ManholeSettings, ModuleSettings, parse_networks
 from govi_server.settings_loader import setting_name, shown
@@ -81,6 +81,12 @@ MAX_CALLBACK_CONNECTIONS = 1024
 HEALTH_INTERVAL = 10.0
 """Seconds between health checks, which determine when a failure began."""
 
+SERVER = {"Server": SOFTWARE}
+"""The header field of every response that names the program (RFC 9110, section 10.2.4)."""
+
+DEMO = {"Data-Source": "demo"}
+"""The header field of every response of a demo, so that its departures are not taken for real ones."""
+
 log = Logger()
 
 
@@ -98,6 +104,8 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
             f"admin.probe: invalid TimingPointCode {shown(config.admin.probe)} (expected {TIMING_POINT_CODE_FORMAT})"
         )
     services, modules = Program(reactor, log_file), MultiService()
+    if config.is_demo:
+        log.warn("Demo: all departures are fictional; start with another --source to serve real ones")
     statistics = statistics_publisher()
     server = _public_server(config, modules, statistics, reactor)
     components = Components(server)
@@ -141,7 +149,7 @@ def _public_server(config: Config, modules: MultiService, statistics: LogPublish
         clock=reactor,
         find_module=modules.getServiceNamed,
         limits=config.limits,
-        headers=public_headers("Feed-State"),
+        headers=response_headers(config),
         access=ClientLimits(reactor, msgspec.structs.replace(config.access, connections=connections)),
         name=NAME,
         observer=statistics,
@@ -149,6 +157,13 @@ def _public_server(config: Config, modules: MultiService, statistics: LogPublish
             reactor, config.limits.unfinished, connections + MAX_CALLBACK_CONNECTIONS * len(config.modules)
         ),
     )
+
+
+def response_headers(config: Config) -> dict[str, str]:
+    """Return the header fields of every response of the public server."""
+    if config.is_demo:
+        return {**SERVER, **public_headers("Feed-State", *DEMO), **DEMO}
+    return {**SERVER, **public_headers("Feed-State")}
 
 
 def _log_url(address: IAddress, scheme: str) -> None:
@@ -210,10 +225,10 @@ def _add_pages(
     else:
         displays = CacheDisplays(next(iter(components.gateways.values())).cache, reactor)
     sources = [SourceDescription(name, module.source, _license(module)) for name, module in config.modules.items()]
-    documentation = Documentation(lambda: modules, VERSION, config.access)
+    documentation = Documentation(lambda: modules, VERSION, config.access, config.is_demo)
     for page in (
         Front(sources, components.feed, stop_index, VERSION, STATION if config.is_demo else ""),
-        BoardPages(displays, reactor),
+        BoardPages(displays, reactor, config.is_demo),
         Events(displays, reactor),
         Assets(),
         *openapi_modules(documentation),
@@ -281,6 +296,7 @@ def _add_gateway(
         clock=reactor,
         find_module=lambda segment: callback,
         limits=msgspec.structs.replace(config.limits, body=config.gateway.message, drain=CALLBACK_DRAIN_SECONDS),
+        headers=SERVER,
         access=ClientLimits(reactor, msgspec.structs.replace(UNLIMITED, connections=MAX_CALLBACK_CONNECTIONS)),
         name=f"{name} callbacks",
         observer=server.observer,
@@ -323,7 +339,7 @@ def _operations(
     health_monitor = HealthMonitor(components, history, reactor)
     metrics = Metrics(components, health_monitor, batcher)
     metrics.registry.register(FailingStops(history))
-    status = Status(components, history, health_monitor, reactor, VERSION)
+    status = Status(components, history, health_monitor, reactor, VERSION, config.is_demo)
     health_timer = TimerService(HEALTH_INTERVAL, health_monitor.health)
     health_timer.clock = reactor
 

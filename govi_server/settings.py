@@ -117,11 +117,11 @@ class ModuleSettings(Struct, frozen=True):
     source: Annotated[
         str,
         SOURCE,
-        "Source of departures: demo (a simulated gateway and town inside the process), govi (the gateway at "
-        "gateway_url) or kv78turbo (the live feed of [feed]). demo and kv78turbo also serve OVapi's paths, "
-        "/stops, /near and /siri.",
+        "Source of departures, which must be chosen: demo (a fictional town, simulated inside the process), govi "
+        "(the gateway at gateway_url) or kv78turbo (the live feed of [feed]). demo and kv78turbo also serve OVapi's "
+        "paths, /stops, /near and /siri.",
         Option("source", "s"),
-    ] = "demo"
+    ] = ""
     gateway_url: Annotated[
         str,
         URL,
@@ -411,8 +411,8 @@ class Config(Struct, frozen=True):
 
     @property
     def is_demo(self) -> bool:
-        """Whether the departures and the live feed are simulated."""
-        return not self.is_live and any(module.source == "demo" for module in self.modules.values())
+        """Whether the departures are those of the fictional town."""
+        return any(module.source == "demo" for module in self.modules.values())
 
     @property
     def is_live(self) -> bool:

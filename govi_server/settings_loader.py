@@ -4,7 +4,7 @@ import inspect
 import re
 import tomllib
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date, time
 from difflib import get_close_matches
 from ipaddress import ip_network
@@ -27,6 +27,8 @@ from govi_server.settings import (
     Option,
     SettingType,
 )
+
+SOURCE_MEANINGS = "demo: a fictional town, govi: a gateway, or kv78turbo: the live feed"
 
 _MODULE_NAME = re.compile(r"[A-Za-z0-9-]+")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -98,6 +100,22 @@ SETTINGS = dict(settings_of(CONFIGURATION))
 """All settings by their dotted keys, those of a module as modules.kv55."""
 
 
+class Problem(NamedTuple):
+    """A problem of the configuration. name: of the setting or option. key: the dotted key, "" for an option's."""
+
+    name: str
+    text: str
+    key: str
+
+
+class Loaded(NamedTuple):
+    """The valid settings, with the problems of the others. values: the valid ones that are set, as in TOML."""
+
+    config: Config
+    problems: list[Problem]
+    values: dict[str, Any]
+
+
 def load(path: str | None, options: Mapping[str, Any]) -> Config:
     """Return the configuration: options override the file, and the file overrides the defaults.
 
@@ -105,12 +123,20 @@ def load(path: str | None, options: Mapping[str, Any]) -> Config:
     the key, or the option. The file is checked first: an invalid value in it is an error even if an option overrides
     it.
     """
-    values: dict[str, Any] = {}
-    prefix = f"{path}: " if path is not None else ""
-    if path is not None:
-        values = _read(path)
-        for key, problem in _invalid_in_table(values, CONFIGURATION, ""):
-            raise ConfigError(f"{prefix}{key}: {problem}")
+    loaded = load_valid(path, options)
+    for name, text, key in loaded.problems:
+        raise ConfigError(f"{path}: {name}: {text}" if key and path is not None else f"{name}: {text}")
+    return loaded.config
+
+
+def load_valid(path: str | None, options: Mapping[str, Any]) -> Loaded:
+    """Return the configuration without its invalid settings, and all its problems, in the order of load().
+
+    Raises ConfigError if the file cannot be read or parsed.
+    """
+    values: dict[str, Any] = {} if path is None else _read(path)
+    problems = [Problem(key, text, key) for key, text in _invalid_in_table(values, CONFIGURATION, "")]
+    values = _without(values, problems)
     modules = list(values.get("modules", {}))
     for key, value in options.items():
         *tables, name = key.split(".")
@@ -118,12 +144,27 @@ def load(path: str | None, options: Mapping[str, Any]) -> Config:
         for inner in tables:
             table = table.setdefault(inner, {})
         table[name] = value
-    for key, problem in _invalid_in_table(values, CONFIGURATION, ""):
-        raise ConfigError(f"{_option_name(key)}: {problem}")
+    of_options = [Problem(_option_name(key), text, key) for key, text in _invalid_in_table(values, CONFIGURATION, "")]
+    values = _without(values, of_options)
+    problems += [problem._replace(key="") for problem in of_options]
     config = msgspec.convert(values, Config)
-    for key, problem in (*_unused_options(modules, options, config), *_conflicts(config)):
-        raise ConfigError(f"{_option_name(key) if key in options else f'{prefix}{key}'}: {problem}")
-    return config
+    invalid = {problem.key.partition("[")[0] for problem in (*problems, *of_options)}
+    for key, text in (*_unused_options(modules, options, config), *_conflicts(config)):
+        if key not in invalid:  # otherwise it follows from the first problem
+            is_option = key in options
+            problems.append(Problem(_option_name(key) if is_option else key, text, "" if is_option else key))
+    return Loaded(config, problems, values)
+
+
+def _without(values: dict[str, Any], problems: Iterable[Problem], name: str = "") -> dict[str, Any]:
+    """Return the settings of a table without those that have problems."""
+    invalid = {problem.key.partition("[")[0] for problem in problems}
+    paths = {key: _joined(name, key) for key in values}
+    return {
+        key: _without(value, problems, paths[key]) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if paths[key] not in invalid
+    }
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -191,7 +232,7 @@ def _invalid_modules(modules: object) -> Problems:
         if _MODULE_NAME.fullmatch(name):
             yield from _invalid_in_table(values, MODULE, _joined("modules", name))
         else:
-            yield "modules", f"invalid name {shown(name)} (expected letters, digits and hyphens)"
+            yield _joined("modules", name), "invalid name (expected letters, digits and hyphens)"
 
 
 def _invalid_values(value: Any, setting: Setting, path: str) -> Problems:
@@ -219,7 +260,7 @@ def _unused_options(in_file: Collection[str], options: Mapping[str, Any], config
         yield "modules.kv55.callback", f"there is no module kv55, only {others} (expected --source to add it)"
     source = next(iter(config.modules.values())).source
     for key, is_used in (("feed.addresses", config.is_live), ("feed.timetable", config.is_live or config.is_demo)):
-        if key in options and not is_used:
+        if source and key in options and not is_used:
             yield key, f"not used by source {source!r} (expected source 'kv78turbo')"
     if "manhole.keys" in options and not config.manhole.listen:
         yield "manhole.keys", "not used without manhole.listen (--manhole)"
@@ -228,9 +269,12 @@ def _unused_options(in_file: Collection[str], options: Mapping[str, Any], config
 def _conflicts(config: Config) -> Problems:
     """Yield the settings that are valid, but conflict with others."""
     callbacks: dict[str, str] = {}
+    others = [module.source for module in config.modules.values() if module.source not in ("", "demo")]
     for name, module in config.modules.items():
         key = f"modules.{name}"
-        if module.source != "govi" and module.gateway_url != GATEWAY_URL:
+        if module.source == "demo" and others:
+            yield f"{key}.source", f"'demo' cannot be combined with the source {others[0]!r} of another module"
+        if module.source not in ("", "govi") and module.gateway_url != GATEWAY_URL:
             yield f"{key}.gateway_url", f"not used by source {module.source!r} (expected source 'govi')"
         if module.source == "demo" and not module.callback.startswith("tcp"):
             yield f"{key}.callback", f"invalid endpoint {module.callback!r} (source 'demo' expects a tcp endpoint)"
@@ -250,6 +294,10 @@ def _conflicts(config: Config) -> Problems:
     if answer >= connection:
         bound = f"it must be below limits.connection ({connection:g}), so that clients get a 504, not a 406"
         yield "gateway.answer", f"{answer:g} is too large: {bound}"
+    for name, module in config.modules.items():
+        if not module.source:
+            where = ", here or with --source" if name == "kv55" else ""
+            yield f"modules.{name}.source", f"no source is chosen (expected {SOURCE_MEANINGS}{where})"
 
 
 # Messages.

@@ -29,6 +29,7 @@ from govi_server.settings import (
 from govi_server.simulator.town import STATION
 
 GATEWAY = ModuleSettings(source="govi", gateway_url="http://gateway.invalid/")
+DEMO = ModuleSettings(source="demo")
 LIVE = ModuleSettings(source="kv78turbo")
 
 
@@ -59,7 +60,7 @@ class ServiceTests(SynchronousTestCase):
 
     def start(self, **settings: Any) -> list[tuple[int, str]]:
         """Start the service of a configuration; return its ports with the names of their servers."""
-        self.service = make_service(Config(**settings), self.reactor)
+        self.service = make_service(Config(**{"modules": {"kv55": DEMO}, **settings}), self.reactor)
         self.service.privilegedStartService()
         self.service.startService()
         return [(port, cast(Server, factory).logPrefix()) for port, factory, _, _ in self.reactor.tcpServers]

@@ -24,6 +24,7 @@ from govi_server.operations.status import Status
 from govi_server.operations.status_page import page
 from govi_server.runtime.text import escape_json
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
+from govi_server.runtime.version import SOFTWARE
 from govi_server.sockets.accepting import AcceptThrottle
 
 _TEXT = "text/plain; charset=utf-8"
@@ -71,7 +72,9 @@ class _Channel(ReleasingChannel):
     def _close_with(self, status: str, body: bytes) -> None:
         assert self.transport is not None
         now = cast(Admin, self.factory).reactor.seconds()
-        self.transport.write(format_response(status, {"Content-Type": _TEXT}, body, now=now, connection="close"))
+        self.transport.write(
+            format_response(status, {"Content-Type": _TEXT, "Server": SOFTWARE}, body, now=now, connection="close")
+        )
         self.loseConnection()
 
 
@@ -181,6 +184,7 @@ def _send(request: Request, status: int, content_type: str, body: bytes) -> None
     request.setResponseCode(status, HTTPStatus(status).phrase.encode())  # Twisted lacks that of 421
     request.setHeader("content-type", content_type)
     request.setHeader("cache-control", "no-store")
+    request.setHeader("server", SOFTWARE)
     request.setHeader("content-length", f"{len(body)}")
     if content_type == _HTML:
         request.setHeader(POLICY, _PAGE_POLICY)

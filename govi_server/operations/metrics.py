@@ -22,6 +22,7 @@ from govi_server.operations.health import WINDOW_MINUTES, HealthMonitor, HealthS
 from govi_server.operations.history import RecentHistory
 from govi_server.runtime.text import printable
 from govi_server.runtime.turn_watch import TurnWatch
+from govi_server.runtime.version import VERSION
 from govi_server.statistics.batches import Batch, StatisticsBatcher
 from govi_server.statistics.records import CacheResult
 
@@ -124,6 +125,9 @@ class Metrics(Collector):
 
     def _server_metrics(self) -> Iterator[Metric]:
         server, status = self._components.server, self._monitor.health().status
+        build = GaugeMetricFamily("govi_build_info", "1, with the version of the program.", labels=["version"])
+        build.add_metric([VERSION], 1)
+        yield build
         yield _states("govi_verdict", "1 for the current health status.", "verdict", get_args(HealthStatus), status)
         yield _gauge("govi_connections", "Open connections.", len(server.connections))
         yield _gauge(

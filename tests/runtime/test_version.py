@@ -26,7 +26,7 @@ class VersionTests(SynchronousTestCase):
             with redirect_stdout(output):
                 error = self.assertRaises(SystemExit, self.parse, options)
             self.assertFalse(error.code)
-            self.assertTrue(output.getvalue().startswith(f"{program} {VERSION} (Twisted "), output.getvalue())
+            self.assertTrue(output.getvalue().startswith(f"{program} {VERSION}\n"), output.getvalue())
 
     def parse(self, options: type[Options]) -> None:
         options().parseOptions(["--version"])
