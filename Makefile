@@ -1,8 +1,16 @@
 # One virtual environment for all targets, in .venv, created with PYTHON.
 PYTHON ?= python3
 BIN = .venv/bin
+# The first of four ports of run and run-feed: 8080, or 8090 and so on if they are in use.
+PORT = $(shell $(PYTHON) -c 'import socket; \
+    print(next(port for port in range(8080, 9000, 10) \
+        if all(socket.socket().connect_ex(("127.0.0.1", port + i)) for i in range(4))))')
 # The simulator's ZeroMQ address in run-feed.
-FEED = tcp://127.0.0.1:7817
+FEED = ipc://$(CURDIR)/.venv/feed
+CACHE = $(BIN)/twistd --nodaemon --pidfile= govi-cache --listen tcp:$$port \
+    --admin tcp:$$((port + 1)):interface=127.0.0.1
+# make 3.81, as of macOS, cannot collect the output of parallel targets.
+SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 # Programs started by tests write bytecode; otherwise each would compile the whole package.
 export PYTHONDONTWRITEBYTECODE =
@@ -10,16 +18,18 @@ export PYTHONDONTWRITEBYTECODE =
 .PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract configuration examples \
     screenshots bench bench-hits bench-live bench-quick lint check pin clean
 
-run: .venv/ready  ## Serve the demo on port 8080.
-	$(BIN)/twistd --nodaemon --pidfile= govi-cache --source demo
+run: .venv/ready  ## Serve the demo on port 8080, or the next free one.
+	@port=$(PORT); exec $(CACHE) --callback tcp:$$((port + 2)):interface=127.0.0.1 --source demo
 
-run-feed: .venv/ready  ## Serve the simulator's live feed on port 8080, over ZeroMQ.
+run-feed: .venv/ready  ## Serve the simulator's live feed on port 8080, over ZeroMQ, or the next free one.
 	@trap 'kill $$simulator $$cache 2>/dev/null; wait' EXIT; trap 'exit 130' INT; trap 'exit 143' HUP TERM; \
-	$(BIN)/twistd --nodaemon --pidfile= govi-simulator --feed $(FEED) & simulator=$$!; \
-	$(BIN)/twistd --nodaemon --pidfile= govi-cache --feed $(FEED) & cache=$$!; wait $$cache
+	port=$(PORT); \
+	$(BIN)/twistd --nodaemon --pidfile= govi-simulator --listen tcp:$$((port + 3)):interface=127.0.0.1 \
+	    --feed $(FEED) & simulator=$$!; \
+	$(CACHE) --feed $(FEED) & cache=$$!; wait $$cache
 
 test: .venv/ready  ## Run the unit tests and, in parallel, the integration tests, which mostly wait.
-	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-units test-integration
+	$(MAKE) --jobs=2 $(SYNC) --no-print-directory test-units test-integration
 
 test-units: .venv/ready
 	$(BIN)/pytest --ignore=tests/integration

@@ -4,6 +4,7 @@ Longer than other modules, since every component is made here, each in a few lin
 """
 
 import os
+import sys
 from typing import Any, cast
 
 import msgspec
@@ -368,8 +369,8 @@ def _add_manhole(
     try:
         from govi_server.operations.manhole import KeysFile, Manhole
     except ImportError as error:
-        extra = "requires the extra \"manhole\": pip install '.[manhole]' in the checkout"
-        raise StartupError(f"{setting_name('manhole.listen')}: {extra} ({error})") from None
+        command = f"{sys.executable} -m pip install 'twisted[conch]'"
+        raise StartupError(f"{setting_name('manhole.listen')}: requires conch: {command} ({error})") from None
     levels = LogLevels()
     commands = ManholeCommands(components, status, levels, reactor, reactor.stop)
     namespace = {

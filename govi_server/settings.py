@@ -177,7 +177,7 @@ class AdminSettings(Struct, frozen=True):
 
 
 class ManholeSettings(Struct, frozen=True):
-    """A Python prompt inside the server, over SSH, for operators. It needs the extra govi-server[manhole]."""
+    """A Python prompt inside the server, over SSH, for operators. It needs Twisted's conch: pip install 'twisted[conch]'."""
 
     listen: Annotated[
         str,
