@@ -177,7 +177,10 @@ class AdminSettings(Struct, frozen=True):
 
 
 class ManholeSettings(Struct, frozen=True):
-    """A Python prompt inside the server, over SSH, for operators. It needs Twisted's conch: pip install 'twisted[conch]'."""
+    """A Python prompt inside the server, over SSH, for operators.
+
+    It needs Twisted's SSH server: pip install 'twisted[conch]'.
+    """
 
     listen: Annotated[
         str,

@@ -78,7 +78,7 @@ def _setting(hint: Any, default: Any) -> Setting:
     return Setting(default, description, setting_type, is_array, option)
 
 
-def _joined(name: str, key: str) -> str:
+def joined(name: str, key: str) -> str:
     """Return the dotted key of a key in the table of this name."""
     key = key if _BARE_KEY.fullmatch(key) else shown(key)
     return f"{name}.{key}" if name else key
@@ -91,9 +91,9 @@ MODULE = CONFIGURATION.tables["modules"].tables["kv55"]
 def settings_of(table: Table, name: str = "") -> Iterator[tuple[str, Setting]]:
     """Return all settings of a table and of the tables in it, with their dotted keys."""
     for key, setting in table.settings.items():
-        yield _joined(name, key), setting
+        yield joined(name, key), setting
     for key, inner in table.tables.items():
-        yield from settings_of(inner, _joined(name, key))
+        yield from settings_of(inner, joined(name, key))
 
 
 SETTINGS = dict(settings_of(CONFIGURATION))
@@ -144,7 +144,7 @@ def load_valid(path: str | None, options: Mapping[str, Any]) -> Loaded:
         for inner in tables:
             table = table.setdefault(inner, {})
         table[name] = value
-    of_options = [Problem(_option_name(key), text, key) for key, text in _invalid_in_table(values, CONFIGURATION, "")]
+    of_options = [Problem(option_name(key), text, key) for key, text in _invalid_in_table(values, CONFIGURATION, "")]
     values = _without(values, of_options)
     problems += [problem._replace(key="") for problem in of_options]
     config = msgspec.convert(values, Config)
@@ -152,14 +152,14 @@ def load_valid(path: str | None, options: Mapping[str, Any]) -> Loaded:
     for key, text in (*_unused_options(modules, options, config), *_conflicts(config)):
         if key not in invalid:  # otherwise it follows from the first problem
             is_option = key in options
-            problems.append(Problem(_option_name(key) if is_option else key, text, "" if is_option else key))
+            problems.append(Problem(option_name(key) if is_option else key, text, "" if is_option else key))
     return Loaded(config, problems, values)
 
 
 def _without(values: dict[str, Any], problems: Iterable[Problem], name: str = "") -> dict[str, Any]:
     """Return the settings of a table without those that have problems."""
     invalid = {problem.key.partition("[")[0] for problem in problems}
-    paths = {key: _joined(name, key) for key in values}
+    paths = {key: joined(name, key) for key in values}
     return {
         key: _without(value, problems, paths[key]) if isinstance(value, dict) else value
         for key, value in values.items()
@@ -195,7 +195,7 @@ def setting_name(key: str) -> str:
     return f"{key} (--{setting.option.name})" if setting is not None and setting.option is not None else key
 
 
-def _option_name(key: str) -> str:
+def option_name(key: str) -> str:
     """Return the option of a setting. key: of the setting, or of an element of it."""
     option = SETTINGS[key.partition("[")[0]].option
     assert option is not None
@@ -213,7 +213,7 @@ def _invalid_in_table(values: object, table: Table, name: str) -> Problems:
         yield name, f"invalid value {shown(values)} (expected a table)"
         return
     for key, value in values.items():
-        path = _joined(name, key)
+        path = joined(name, key)
         if key in table.settings:
             yield from _invalid_values(value, table.settings[key], path)
         elif path == "modules":
@@ -230,9 +230,9 @@ def _invalid_modules(modules: object) -> Problems:
         return
     for name, values in modules.items():
         if _MODULE_NAME.fullmatch(name):
-            yield from _invalid_in_table(values, MODULE, _joined("modules", name))
+            yield from _invalid_in_table(values, MODULE, joined("modules", name))
         else:
-            yield _joined("modules", name), "invalid name (expected letters, digits and hyphens)"
+            yield joined("modules", name), "invalid name (expected letters, digits and hyphens)"
 
 
 def _invalid_values(value: Any, setting: Setting, path: str) -> Problems:
@@ -256,7 +256,7 @@ def _unused_options(in_file: Collection[str], options: Mapping[str, Any], config
     """Yield the options that have no effect, or an unexpected one. in_file: the names of the file's modules."""
     adds_module = in_file and "kv55" not in in_file and "modules.kv55.callback" in options
     if adds_module and "modules.kv55.source" not in options:
-        others = _alternatives([_joined("modules", name) for name in in_file])
+        others = _alternatives([joined("modules", name) for name in in_file])
         yield "modules.kv55.callback", f"there is no module kv55, only {others} (expected --source to add it)"
     source = next(iter(config.modules.values())).source
     for key, is_used in (("feed.addresses", config.is_live), ("feed.timetable", config.is_live or config.is_demo)):
@@ -306,7 +306,7 @@ def _conflicts(config: Config) -> Problems:
 def _unknown(key: str, table: Table, name: str) -> str:
     """Return the message for an unknown key, with the nearest key, the same key of other tables, or all keys."""
     known = [*table.settings, *table.tables]
-    near = [_joined(name, match) for match in get_close_matches(key, known, 1)]
+    near = [joined(name, match) for match in get_close_matches(key, known, 1)]
     elsewhere = [path for path in (*SETTINGS, "modules.kv55") if path.rpartition(".")[2] == key]
     if suggestions := near or elsewhere:
         return f"unknown setting; did you mean {' or '.join(map(repr, suggestions))}?"

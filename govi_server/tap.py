@@ -15,6 +15,8 @@ from govi_server.runtime.text import printable
 from govi_server.runtime.version import version_text
 from govi_server.settings_loader import SETTINGS, load
 
+CONFIG_HELP = "Configuration file (TOML); etc/govi-cache.toml lists all settings."
+
 SOURCE = "modules.kv55.source"
 IMPLIED_SOURCES = {
     "modules.kv55.gateway_url": "govi",
@@ -52,7 +54,7 @@ class Options(usage.Options):
     synopsis = "[options]"
     longdesc = "Serves the next departures of a stop, GET /kv55/<TimingPointCode>, from memory."
     optParameters = [
-        ["config", "c", None, "Configuration file (TOML); etc/govi-cache.toml lists all settings."],
+        ["config", "c", None, CONFIG_HELP],
         *(
             [setting.option.name, setting.option.letter, None, option_help(key)]
             for key, setting in SETTINGS.items()

@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "modules": {"documents", "pages", "openapi", "kv55", "kv78turbo", "web_handler"} | _SERVER | _DOMAIN,
     "operations": {"server", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
     "simulator": {"request_handler", "server", "web_handler", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
-    "command": {"statistics", "kv78turbo"} | _DOMAIN,
+    "command": {"application", "settings_loader", "tap", "statistics", "sockets", "kv78turbo"} | _DOMAIN,
     "application": {
         "settings_loader", "request_handler", "server", "web_handler", "openapi", "documents", "pages", "modules",
         "operations", "simulator", "kv55", "kv78turbo",
