@@ -23,7 +23,7 @@ from govi_server.http.flow_control import FlowControl
 from govi_server.http.parameters import InvalidParameter
 from govi_server.http.request import Environ, RequestError
 from govi_server.http.response import NO_STORE
-from govi_server.http.sender import MAX_COPIED_BYTES, connection_field
+from govi_server.http.sender import connection_field
 from govi_server.http.state import Input, State
 from govi_server.runtime.cooperative import current_work
 from govi_server.runtime.failures import release
@@ -175,24 +175,24 @@ class RequestHandler(FlowControl):
         server, connection, clock = self.server, self.connection, self.server.clock
         if server.draining:
             return False
-        client, memo = connection.client, server.request_memo
-        if header_section not in memo or server.access.seconds_to_wait(client.rate_key) > 0:
+        client, entry = connection.client, server.request_memo.get(header_section)
+        if entry is None or server.access.seconds_to_wait(client.rate_key) > 0:
             return False
         received = clock.seconds()
-        response = memo.lookup(header_section, received, server.headers)
-        if response is None or len(response.body) > MAX_COPIED_BYTES:
+        response = entry.response(received, server.headers)
+        if response is None:
             self._is_charged = True
             return False
-        entry, body = response.entry, response.body
+        data, exchange = response
         looked_up = clock.seconds()
-        unsent = write_some(self.sock, response.head + body)
+        unsent = write_some(self.sock, data)
         if unsent:
             self._response_size = len(unsent)
             connection.enter(State.SENDING)
             self.sock.write(unsent)
         is_sent = not unsent or connection.state is State.SENDING
         sent = clock.seconds() if is_sent else None
-        self.record.add_known_request(client.name, response.exchange, received, looked_up, sent)
+        self.record.add_known_request(client.name, exchange, received, looked_up, sent)
         self.keep_alive = not entry.closes
         if not is_sent:
             return True  # resumeProducing() finishes the request

@@ -46,6 +46,16 @@ def format_http_date(time: float) -> str:
     return _date(int(time))
 
 
+def http_date_bytes(time: float) -> bytes:
+    """Return a time (epoch seconds) as an HTTP date in ASCII."""
+    return _date_bytes(int(time))
+
+
+@lru_cache(maxsize=64)
+def _date_bytes(second: int) -> bytes:
+    return _date(second).encode()
+
+
 @lru_cache(maxsize=64)
 def _date(second: int) -> str:
     return formatdate(second, usegmt=True)

@@ -7,6 +7,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
 from govi_server.http.cors import is_preflight, preflight_headers
+from govi_server.http.dates import http_date_bytes
 from govi_server.http.receiver import RequestReceiver
 from govi_server.http.request import Environ
 from govi_server.http.response import RETRY_AFTER, Fields, Headers, format_head, format_response, pairs
@@ -33,9 +34,9 @@ class SerializableResponse(Protocol):
     """A cached response."""
 
     def serialize(
-        self, method: str, unchanged: bool, server_headers: Fields, now: float, connection: str
-    ) -> tuple[bytes, bytes, int]:
-        """Return the head, the body that follows it, and the status."""
+        self, method: str, unchanged: bool, server_headers: Fields, connection: str
+    ) -> tuple[bytes, bytes, bytes, int]:
+        """Return the head before and after the value of Date, the body that follows it, and the status."""
 
 
 class Sender(RequestReceiver):
@@ -85,8 +86,8 @@ class Sender(RequestReceiver):
             assert self._env is not None
             method = self._env["request_method"]
             connection = connection_field(self._env, self.keep_alive)
-            now = self.server.clock.seconds()
-            head, body, status = response.serialize(method, unchanged, self.server.headers, now, connection)
+            start, rest, body, status = response.serialize(method, unchanged, self.server.headers, connection)
+            head = start + http_date_bytes(self.server.clock.seconds()) + rest
             self._send(head, body, status, len(body))
 
     def send_not_found(self) -> None:

@@ -24,7 +24,7 @@ _LEVEL, _FASTEST_LEVEL = 6, 1
 _GZIP_WINDOW = zlib.MAX_WBITS | 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Representation:
     """A body in a content coding, with the entity tag of exactly these bytes."""
 

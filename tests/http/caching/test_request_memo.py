@@ -21,9 +21,13 @@ from govi_server.departures.cache import BoardCache
 from govi_server.departures.source import SourceSilent
 from govi_server.http import request as environ
 from govi_server.http.caching import request_memo
-from govi_server.http.caching.cached_response import CachedResponse
+from govi_server.http.caching.cached_response import CachedResponse, Validity
 from govi_server.http.caching.representation import make_representation
-from govi_server.http.caching.request_memo import MAX_HEADER_SECTION_BYTES, MemoEntry, RequestMemo
+from govi_server.http.caching.request_memo import (
+    MAX_HEADER_SECTION_BYTES,
+    MemoEntry,
+    RequestMemo,
+)
 from govi_server.http.client_limits import ClientLimits
 from govi_server.http.state import State
 from govi_server.kv78turbo.feed import Feed
@@ -353,32 +357,54 @@ class FastPathTests(SynchronousTestCase):
         )
         self.assertEqual([len(client.responses()) for client in self.world.clients], [1] * 18)
 
-    def test_response_is_serialized_once_a_second(self) -> None:
-        """A response is sent in one write, and serialized once a second."""
+    def test_response_is_serialized_once(self) -> None:
+        """A response is sent in one write, and serialized once while its Age and ttl stay the same."""
         self.count_parsed(header_section(PATHS[0]))
         client = self.world.clients[0]
         with (
             mock.patch.object(client.transport, "write") as write,
             mock.patch.object(CachedResponse, "serialize") as serialize,
         ):
-            serialize.return_value = (b"head", b"", 200)
+            serialize.return_value = (b"HTTP/1.1 200 Ok\r\nDate: ", b"\r\n\r\n", b"", 200)
             for _ in range(5):
                 client.get(f"/kv55/{CODES[0]}")
             self.world.clock.advance(1)
             client.get(f"/kv55/{CODES[0]}")
         self.assertEqual((write.call_count, serialize.call_count), (6, 2))
 
-    def test_board_is_looked_up_once_a_second(self) -> None:
-        """A board is looked up once a second per header section; serialized responses are dropped after it."""
+    def test_board_is_looked_up_once(self) -> None:
+        """A board is looked up once per header section while its Age and ttl stay the same."""
         self.count_parsed(header_section(PATHS[0]))
         client = self.world.clients[0]
         with mock.patch.object(self.world.cache, "fresh", wraps=self.world.cache.fresh) as fresh:
             for _ in range(5):
                 client.get(f"/kv55/{CODES[0]}")
-            self.assertEqual((fresh.call_count, len(self.world.server.request_memo._serialized)), (1, 1))
-            self.world.clock.advance(1)
-            self.count_parsed(header_section(PATHS[1]), header_section(PATHS[1]))
-        self.assertEqual(list(self.world.server.request_memo._serialized), [header_section(PATHS[1])])
+            self.assertEqual(fresh.call_count, 1)
+
+    def test_board_in_use_is_looked_up(self) -> None:
+        """A serialized response is looked up after MAX_SECONDS, even if it has not changed."""
+        respond = mock.Mock(return_value=self.response(until=NOW + 3600))
+        entry = self.entry(respond)
+        for seconds in range(25):
+            self.assertIsNotNone(entry.response(NOW + seconds, ()))
+        self.assertEqual(respond.call_count, 3)
+
+    def test_body_belongs_to_the_module(self) -> None:
+        """A serialized response holds no body: it is looked up again when the module has discarded it."""
+        respond = mock.Mock(return_value=self.response(until=NOW + 3600))
+        entry = self.entry(respond)
+        for _ in range(3):
+            self.assertIsNotNone(entry.response(NOW, ()))
+        self.assertEqual(respond.call_count, 1)
+        respond.return_value = None
+        self.assertIsNone(entry.response(NOW, ()))
+
+    def response(self, until: float) -> CachedResponse:
+        validity = Validity(NOW, until, mock.Mock(is_current=True))
+        return CachedResponse(make_representation(b"body", "text/plain", False), (), "hit", validity)
+
+    def entry(self, respond: Callable[[], object]) -> MemoEntry:
+        return MemoEntry("GET", "/", respond, None, False, "", "", "")
 
     def test_age_and_date_advance(self) -> None:
         """Age advances with the age of the board, and Date with the clock, even within a second."""
@@ -444,13 +470,6 @@ class FastPathTests(SynchronousTestCase):
         tags = [client.response().headers["ETag"] for client in self.world.clients]
         self.assertEqual(tags, [tags[0]] * 3 + [tags[-1]] * 3)
         self.assertNotEqual(tags[0], tags[-1])
-
-    def test_serialized_responses_are_bounded(self) -> None:
-        """At most MAX_ENTRIES serialized responses are stored."""
-        with mock.patch.object(request_memo, "MAX_ENTRIES", 3):
-            for n in range(9):
-                self.count_parsed(*[header_section(PATHS[0], f"X: {n}")] * 2)
-                self.assertLessEqual(len(self.world.server.request_memo._serialized), 3)
 
     def test_board_is_rendered_once_per_form(self) -> None:
         """A board is rendered once in each form."""
@@ -531,9 +550,10 @@ class FastPathTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_entries_are_bounded(self) -> None:
-        """At most MAX_ENTRIES header sections are stored; the least recently used is evicted."""
-        with mock.patch.object(request_memo, "MAX_ENTRIES", 3):
-            self.count_parsed(*(header_section(f"/kv55/{code}", f"X: {n}") for n in range(3) for code in CODES[:1]))
+        """Header sections need at most MAX_BYTES; the least recently used is evicted."""
+        with mock.patch.object(request_memo, "MAX_BYTES", 3.5 * request_memo.ENTRY_BYTES):
+            self.setUp()
+            self.count_parsed(*(header_section(PATHS[0], f"X: {n}") for n in range(3)))
             self.count_parsed(header_section(PATHS[0], "X: 0"), header_section(PATHS[0], "X: 3"))
         self.assertEqual(len(self.world.server.request_memo), 3)
         self.assertEqual(self.count_parsed(header_section(PATHS[0], "X: 0"), header_section(PATHS[0], "X: 1")), 1)
@@ -541,14 +561,14 @@ class FastPathTests(SynchronousTestCase):
     def test_entry_does_not_hold_a_connection(self) -> None:
         """An entry holds no reference to a connection."""
         self.count_parsed(header_section(PATHS[0], FIELDS[4]))
-        (entry,) = self.world.server.request_memo._entries.values()
+        ((entry, _),) = self.world.server.request_memo._entries._values.values()
         self.assertNotIn(self.world.clients[0].handler, vars(entry.condition).values())
 
     def test_only_conditions_are_stored(self) -> None:
         """An entry holds only the fields on which its response depends."""
         fields = ('If-None-Match: "1"', "Accept: text/xml", 'If-None-Match: "2"')
         self.count_parsed(header_section(PATHS[0], *fields))
-        (entry,) = self.world.server.request_memo._entries.values()
+        ((entry, _),) = self.world.server.request_memo._entries._values.values()
         self.assertEqual(dict(entry.condition or {}), {"if-none-match": '"1","2"'})
 
 
