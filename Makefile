@@ -15,8 +15,8 @@ SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 # Programs started by tests write bytecode; otherwise each would compile the whole package.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract configuration examples \
-    screenshots bench bench-hits bench-live bench-quick lint check pin clean
+.PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract test-documentation \
+    configuration examples screenshots bench bench-hits bench-live bench-quick lint check pin clean
 
 run: .venv/ready  ## Serve the demo on port 8080, or the next free one.
 	@port=$(PORT); exec $(CACHE) --callback tcp:$$((port + 2)):interface=127.0.0.1 --source demo
@@ -45,6 +45,9 @@ test-browser: .venv/browser  ## Test the pages in Chromium (apt install chromium
 
 test-contract: .venv/contract  ## Check the program against its /openapi.json with schemathesis.
 	$(BIN)/pytest tests/contract
+
+test-documentation: .venv/ready  ## Run every command of the documents in a fresh clone (as root: all of them).
+	$(BIN)/pytest tests/documentation
 
 configuration: .venv/ready  ## Write etc/govi-cache.toml and docs/configuration.md from govi_server/settings.py.
 	$(BIN)/python -m tests.configuration
