@@ -120,7 +120,7 @@ class StopDeparturesCache:
         self._stale = stale
         self.joined: BoundedMemory[JoinedStop] = BoundedMemory(size)
         """By TimingPointCode."""
-        self.documents: BoundedMemory[Any] = BoundedMemory(round(size * DOCUMENTS_SHARE))
+        self.documents: BoundedMemory[Any] = BoundedMemory(round(size * DOCUMENTS_SHARE), admits_repeated=True)
         """Renderings by TimingPointCode and form, and the responses of modules."""
         self._used: dict[str, JoinedStop] = {}
         self._n_unmeasured = 0

@@ -2,7 +2,7 @@
 
 from math import ceil
 
-from govi_server.http.caching.cached_response import CachedResponse, Validity, cached_response
+from govi_server.http.caching.cached_response import CachedResponse, Validator, Validity, cached_response
 from govi_server.http.caching.representation import Representation
 from govi_server.http.caching.response_cache import MAX_AGE
 from govi_server.http.response import NO_STORE, Fields
@@ -106,9 +106,16 @@ def feed_response(
 
 
 def board_response(
-    feed: Feed, board: StopDepartures, representation: Representation, headers: Fields = ()
+    feed: Feed,
+    board: StopDepartures,
+    representation: Representation,
+    headers: Fields = (),
+    validator: Validator | None = None,
 ) -> CachedResponse | None:
-    """Return a response with a representation of a stop's departures; None if they are not servable."""
+    """Return a response with a representation of a stop's departures; None if they are not servable.
+
+    validator: of what the response depends on; only the stop's departures by default.
+    """
     freshness = feed.freshness(board)
     if freshness[0] not in SERVABLE:
         return None
@@ -116,7 +123,7 @@ def board_response(
     if freshness[0] == "fresh":
         now = feed.clock.seconds()
         until = min(board.valid_until, now + seconds_fresh(feed, board))
-        validity = Validity(now, until, StopValidator(feed, board.code))
+        validity = Validity(now, until, validator or StopValidator(feed, board.code))
     return feed_response(feed, representation, freshness, headers, validity=validity)
 
 

@@ -11,7 +11,7 @@ from govi_server.departures.query import Query
 from govi_server.departures.timing_point import are_timing_point_codes
 from govi_server.documents.json_pieces import json_object
 from govi_server.documents.ovapi import OVAPI_HORIZON, OvapiDocuments
-from govi_server.http.caching.cached_response import CachedResponse
+from govi_server.http.caching.cached_response import CachedResponse, Validator, VersionValidator
 from govi_server.http.caching.representation import Representation, represent
 from govi_server.http.cors import OVAPI_HEADERS
 from govi_server.http.negotiation import prefers_gzip
@@ -180,6 +180,10 @@ class StopPaths(OvapiPaths):
         """Return the stops of a member of the list."""
         return (member,)
 
+    def validator(self, request: OvapiRequest, code: str) -> Validator | None:
+        """Return what a response with the board of a stop depends on; None if only on the stop's departures."""
+        return None
+
     def _respond(self, request: OvapiRequest, member: str, code: str) -> CachedResponse | ErrorResponse | Fetch:
         """Return the board of a list's only stop if it is cached, or else a function that fetches it."""
         if [stop for area in request.codes for stop in self.stops(area)] != [code]:
@@ -187,7 +191,7 @@ class StopPaths(OvapiPaths):
         form = ("ovapi", request.suffix, request.compressed, self.area(member))
         cached = self.feed.boards.lookup(code, form)
         if cached is not None:
-            return self._board_response(*cached)
+            return self._board_response(request, *cached)
         return respond_now(self.feed, code, OVAPI_HORIZON, partial(self._fetch_board, request, code, form))
 
     async def _fetch_board(
@@ -203,12 +207,13 @@ class StopPaths(OvapiPaths):
             return (yield from represent((document,), CONTENT_TYPE, request.compressed))
 
         mark("lookup")
-        return self._board_response(*await self.feed.rendered(code, OVAPI_HORIZON, form, render))
+        return self._board_response(request, *await self.feed.rendered(code, OVAPI_HORIZON, form, render))
 
     def _board_response(
-        self, board: StopDepartures, representation: Representation
+        self, request: OvapiRequest, board: StopDepartures, representation: Representation
     ) -> CachedResponse | ErrorResponse:
-        response = board_response(self.feed, board, representation, OVAPI_HEADERS)
+        validator = self.validator(request, board.code)
+        response = board_response(self.feed, board, representation, OVAPI_HEADERS, validator)
         return response or self.error_response(self.feed.freshness(board)[0])
 
     def document(self, board: StopDepartures, request: OvapiRequest) -> Generator[None, None, bytes]:
@@ -258,6 +263,15 @@ class StopAreaPaths(StopPaths):
     def stops(self, member: str) -> Collection[str]:
         """Return the stops of an area."""
         return self.feed.timetable.points_of_area.get(member, {})
+
+    def validator(self, request: OvapiRequest, code: str) -> Validator:
+        """Return a validator that is current while no other stop joins the areas."""
+
+        def version() -> object:
+            stops = [stop for area in request.codes for stop in self.stops(area)]
+            return self.feed.state, self.feed.boards.version(code), stops
+
+        return VersionValidator(version)
 
     @property
     def size(self) -> int:

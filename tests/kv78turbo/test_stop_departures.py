@@ -377,7 +377,7 @@ class CacheTests(StopDeparturesTestCase):
         codes = [str(code) for code in range(20)]
         ingest(self.feed, kv.passtimes(*(live(code, 30, TimingPointCode=code) for code in codes)))
         self.boards.documents.max_bytes = 10 * RENDERING_BYTES
-        for code in codes:
+        for code in [code for code in codes for _ in range(2)]:
             self.rendered(code)
         self.assertEqual(len(self.boards.documents), 9)
         self.assertGreater(self.boards.documents.bytes, 9 * RENDERING_BYTES)

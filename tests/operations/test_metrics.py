@@ -91,7 +91,7 @@ class MetricsTests(OperationsTestCase):
         """The cache of the feed's documents has the same metrics as those of the gateways."""
         self.feed.received("/GOVI/KV8passtimes/LIN", gzip.compress(kv.passtimes({})))
         (code,) = self.feed.passtimes.stops
-        for form in "abc":
+        for form in "aabbcc":
             run_now(
                 self.feed.boards.render(
                     code, 7200, form, lambda board: map_in_steps(int, b"0" * ((1 << 19) - RENDERING_BYTES))

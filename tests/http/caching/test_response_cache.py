@@ -166,6 +166,7 @@ class RenderedOnceTests(BoardsTestCase):
             (f"{PAGE}?fields=line", JSON), (f"{PAGE}?chars=20", {"Accept": "text/plain"}),
             (siri, {}), (siri, {"Accept_Encoding": "gzip"}), (f"{siri}&MaximumStopVisits=1", {}),
         ]  # fmt: skip
+        self.feed.boards.documents.max_bytes = 1 << 30  # whatever is requested once is stored
         for minutes in (8, 9):
             self.set_expected(minutes)
             for path, headers in forms:
