@@ -5,6 +5,7 @@ Longer than other modules, since every component is made here, each in a few lin
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
@@ -48,6 +49,7 @@ from govi_server.operations.history import RecentHistory
 from govi_server.operations.log_levels import LogLevels
 from govi_server.operations.metrics import FailingStops, Metrics
 from govi_server.operations.readiness import Readiness
+from govi_server.operations.reloading import Reloading
 from govi_server.operations.snapshot import Snapshots
 from govi_server.operations.status import Status
 from govi_server.pages.front_page import SourceDescription
@@ -58,10 +60,11 @@ from govi_server.runtime.garbage_collection import GarbageCollection
 from govi_server.runtime.log_file import LogFile
 from govi_server.runtime.ordered_services import Drain, Observers, OrderedMultiService
 from govi_server.runtime.program import Program
+from govi_server.runtime.text import pluralize
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.runtime.version import SOFTWARE, VERSION
 from govi_server.server import Server
-from govi_server.settings import Config, ManholeSettings, ModuleSettings, parse_networks
+from govi_server.settings import Config, ManholeSettings, ModuleSettings
 from govi_server.settings_loader import setting_name, shown
 from govi_server.simulator.feed import make_town_feed
 from govi_server.simulator.gateway import GatewayBehaviour, make_gateway_server
@@ -88,13 +91,18 @@ SERVER = {"Server": SOFTWARE}
 DEMO = {"Data-Source": "demo"}
 """The header field of every response of a demo, so that its departures are not taken for real ones."""
 
+RELOADABLE_ACCESS = ("per_client", "rate", "burst", "unlimited", "proxies", "header")
+"""The settings of [access] that can be reloaded: all but connections, which is fitted to the limit of open files."""
+
 log = Logger()
 
 
-def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) -> OrderedMultiService:
+def make_service(
+    config: Config, reactor: Any, log_file: LogFile | None = None, load: Callable[[], Config] | None = None
+) -> OrderedMultiService:
     """Return the service tree of a configuration, which logs to a file if there is one.
 
-    Raises ConfigError or StartupError.
+    load: returns the configuration on SIGHUP, when it may have changed. Raises ConfigError or StartupError.
 
     Services start in this order and stop in reverse order, one after another. So on SIGTERM the public server first
     stops listening and drains; then the last snapshot is written, the operators' endpoints close, the sources and
@@ -104,13 +112,19 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
         raise ConfigError(
             f"admin.probe: invalid TimingPointCode {shown(config.admin.probe)} (expected {TIMING_POINT_CODE_FORMAT})"
         )
-    services, modules = Program(reactor, log_file), MultiService()
+    services, modules = Program(reactor, log_file, config.log.format), MultiService()
     if config.is_demo:
         log.warn("Demo: all departures are fictional; start with another --source to serve real ones")
     statistics = statistics_publisher()
     server = _public_server(config, modules, statistics, reactor)
     components = Components(server)
+    services.manager.status = lambda: pluralize(len(server.connections), "connection")
+    levels = LogLevels(config.log.levels)
+    components.appliers["log.levels"] = lambda changed: levels.configure(changed.log.levels)
+    for setting in RELOADABLE_ACCESS:
+        components.appliers[f"access.{setting}"] = lambda changed: server.access.change_limits(changed.access)
 
+    services.addService(levels)
     services.addService(ClockWatch(reactor))
     if isinstance(reactor, ReactorBase):  # tests use other clocks
         components.turns = TurnWatch(reactor)
@@ -127,11 +141,13 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
     components.modules = tuple(str(module.name) for module in modules)
     services.addService(modules)
     if config.admin.listen or config.manhole.listen:
-        services.addService(_operations(config, components, statistics, reactor))
+        services.addService(_operations(config, components, statistics, levels, reactor))
     if config.snapshot.file:
         caches = {name: gateway.cache for name, gateway in components.gateways.items()}
         components.snapshots = Snapshots(caches, components.feed, config.snapshot, reactor, runner.cooperator)
         services.addService(components.snapshots)
+    if load is not None:
+        services.addService(Reloading(config, load, components.appliers))
     services.addService(server_service(reactor, setting_name("listen"), config.listen, server, _log_url))
     return services
 
@@ -207,7 +223,7 @@ def add_modules(
             if settings.callback != ModuleSettings().callback:
                 log.warn("{key}: not used by source 'kv78turbo'", key=setting_name(f"modules.{name}.callback"))
         else:
-            gateway = _add_gateway(services, name, settings, config, components.server, reactor)
+            gateway = _add_gateway(services, name, settings, config, components, reactor)
             breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.description)
             cache = BoardCache(breaker, reactor, config.cache, runner)
             components.gateways[name] = GatewayComponents(gateway, breaker, cache)
@@ -275,21 +291,22 @@ def _add_gateway(
     name: str,
     settings: ModuleSettings,
     config: Config,
-    server: Server,
+    components: Components,
     reactor: Any,
 ) -> Gateway:
     """Add a module's gateway and its callback endpoint, and in the demo the simulated gateway.
 
-    server: the public server, with which callbacks share the observer and the bytes of unfinished requests.
+    Callbacks share the observer and the bytes of unfinished requests with the public server.
     """
+    server = components.server
     is_demo = settings.source == "demo"
     callback_address, simulator_address = _ListeningAddress(), _ListeningAddress()
     poster = Poster(reactor, simulator_address.url if is_demo else lambda: settings.gateway_url)
     gateway = Gateway(
         poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name, server.observer
     )
-    allow = parse_networks(settings.allow)
-    callback = Callback(gateway, allow, reactor.seconds, settings.subscriber_id, config.admin.hosts)
+    callback = Callback(gateway, settings.allow, reactor.seconds, settings.subscriber_id, config.admin.hosts)
+    components.appliers[f"modules.{name}.allow"] = lambda changed: callback.set_allow(changed.modules[name].allow)
     callback_server = Server(
         "",
         0,
@@ -332,7 +349,7 @@ class _ListeningAddress:
 
 
 def _operations(
-    config: Config, components: Components, statistics: LogPublisher, reactor: Any
+    config: Config, components: Components, statistics: LogPublisher, levels: LogLevels, reactor: Any
 ) -> OrderedMultiService:
     """Return the operators' endpoints, and the log observers that supply their data."""
     batcher = StatisticsBatcher(NAME)
@@ -351,9 +368,10 @@ def _operations(
     if config.admin.listen:
         readiness = Readiness(components, config.admin.probe, reactor)
         admin = Admin(reactor, metrics, status, readiness, config.admin.hosts)
+        components.appliers["admin.hosts"] = admin.set_hosts
         services.addService(Listener(reactor, setting_name("admin.listen"), config.admin.listen, admin))
     if config.manhole.listen:
-        _add_manhole(services, config.manhole, components, history, status, reactor)
+        _add_manhole(services, config.manhole, components, history, status, levels, reactor)
     return services
 
 
@@ -363,6 +381,7 @@ def _add_manhole(
     components: Components,
     history: RecentHistory,
     status: Status,
+    levels: LogLevels,
     reactor: Any,
 ) -> None:
     """Add the Python prompt over SSH. Its dependencies are optional, so it is imported here."""
@@ -371,13 +390,11 @@ def _add_manhole(
     except ImportError as error:
         command = f"{sys.executable} -m pip install 'twisted[conch]'"
         raise StartupError(f"{setting_name('manhole.listen')}: requires conch: {command} ({error})") from None
-    levels = LogLevels()
     commands = ManholeCommands(components, status, levels, reactor, reactor.stop)
     namespace = {
         "components": components, "server": components.server, "gateways": components.gateways,
         "feed": components.feed, "history": history, "reactor": reactor,
     }  # fmt: skip
     manhole = Manhole(reactor, KeysFile(settings.keys), commands, namespace)
-    services.addService(levels)
     services.addService(Drain(manhole.close))
     services.addService(Listener(reactor, setting_name("manhole.listen"), settings.listen, cast(Any, manhole)))

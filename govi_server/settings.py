@@ -21,6 +21,7 @@ GATEWAY_URL = "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV"
 """The GOVI gateway (docs/protocols.md, section 1.1)."""
 SUBSCRIBER_ID = "openOV"
 SOURCES = ("demo", "govi", "kv78turbo")
+LOG_FORMATS = ("auto", "text", "json", "journal")
 PROXY_HEADERS = ("X-Forwarded-For", "Forwarded", "")
 
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -96,6 +97,11 @@ PROXY_HEADER = SettingType(
     "value", f"{', '.join(map(repr, PROXY_HEADERS[:-1]))} or {PROXY_HEADERS[-1]!r}", PROXY_HEADERS.__contains__
 )
 FEED = _string("feed address", "tcp://localhost:7817", re.compile(r"[a-z]+://.{1,300}").fullmatch)
+
+LOG_FORMAT = SettingType("value", "auto, text, json or journal", LOG_FORMATS.__contains__)
+LOG_LEVEL = _string(
+    "log level", "govi_server.kv55=debug", re.compile(r"[A-Za-z0-9_.]*=(?:debug|info|warn|error|critical)").fullmatch
+)
 
 _SECONDS = "a number of seconds above 0, at most 86400"
 Seconds = Annotated[
@@ -194,6 +200,23 @@ class ManholeSettings(Struct, frozen=True):
         "server's own key is created at the first start, in a file of the same name with the suffix .host.",
         Option("manhole-keys"),
     ] = ""
+
+
+class LogSettings(Struct, frozen=True):
+    """The log of the program."""
+
+    format: Annotated[
+        str,
+        LOG_FORMAT,
+        "Form of the log: text, json (one object per line), journal (lines with priorities for journald), or auto: "
+        "journal if stdout is the journal, else text.",
+        Option("log-format"),
+    ] = "auto"
+    levels: Annotated[
+        tuple[Annotated[str, LOG_LEVEL], ...],
+        "Lowest levels that are written, by namespace, such as govi_server.kv55=debug; without a namespace, =warn, "
+        "of all others. The default is info.",
+    ] = ()
 
 
 class SnapshotSettings(Struct, frozen=True):
@@ -397,6 +420,7 @@ class Config(Struct, frozen=True):
         tuple[Annotated[str, ENDPOINT], ...], "Endpoints that serve clients.", Option("listen", "l")
     ] = ("tcp:8080",)
     modules: dict[str, ModuleSettings] = msgspec.field(default_factory=dict)
+    log: LogSettings = LogSettings()
     statistics: StatisticsSettings = StatisticsSettings()
     admin: AdminSettings = AdminSettings()
     manhole: ManholeSettings = ManholeSettings()

@@ -17,6 +17,8 @@ from msgspec import Struct
 from govi_server.errors import ConfigError
 from govi_server.settings import (
     GATEWAY_URL,
+    LOG_FORMAT,
+    LOG_FORMATS,
     PROXY_HEADER,
     PROXY_HEADERS,
     SOURCE,
@@ -326,6 +328,10 @@ def _invalid(value: object, setting_type: SettingType) -> str:
     return text if guess is None else f"{text}; did you mean {shown(guess)}?"
 
 
+WORDS = {SOURCE: SOURCES, PROXY_HEADER: PROXY_HEADERS, LOG_FORMAT: LOG_FORMATS}
+"""The types of settings whose values are words."""
+
+
 def _guesses(value: object, setting_type: SettingType) -> list[Any]:
     """Return the values that may have been intended; they may be invalid, too."""
     text = str(value).strip()
@@ -341,8 +347,8 @@ def _guesses(value: object, setting_type: SettingType) -> list[Any]:
         case "host":
             return [text.rpartition("://")[2].partition("/")[0].partition(":")[0]]
         case _:
-            if setting_type in (SOURCE, PROXY_HEADER):
-                values = SOURCES if setting_type is SOURCE else PROXY_HEADERS
+            if setting_type in WORDS:
+                values = WORDS[setting_type]
                 lower = {value.lower(): value for value in values}
                 return [lower[match] for match in get_close_matches(text.lower(), lower, 1)]
             return _numbers(text)

@@ -1,6 +1,7 @@
 """The command ``twistd govi-cache``: its options and its service."""
 
 import gc
+import os
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -95,11 +96,14 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     if reactor is None:
         from twisted.internet import reactor
     install()
-    path = options["config"]
+    path, settings = options["config"], options.settings()
+    absolute_path = os.path.abspath(path) if path is not None else None  # twistd changes its directory
     try:
-        config = load(path, options.settings())
+        config = load(path, settings)
         try:
-            service = make_service(config, reactor, open_log_file(options.parent))
+            service = make_service(
+                config, reactor, open_log_file(options.parent), lambda: load(absolute_path, settings)
+            )
         except ConfigError as error:  # about a setting without an option
             raise ConfigError(f"{path}: {error}") from None
     except (ConfigError, StartupError) as error:

@@ -25,6 +25,7 @@ from govi_server.operations.status_page import page
 from govi_server.runtime.text import escape_json
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.runtime.version import SOFTWARE
+from govi_server.settings import Config
 from govi_server.sockets.accepting import AcceptThrottle
 
 _TEXT = "text/plain; charset=utf-8"
@@ -109,6 +110,10 @@ class Admin(Site):
         root.putChild(b"metrics", _Page(CONTENT_TYPE_LATEST, lambda: generate_latest(metrics.registry)))
         root.putChild(b"status", _Page(_HTML, lambda: page(status.json())))
         root.putChild(b"status.json", _Page("application/json", lambda: _status_json(status)))
+
+    def set_hosts(self, changed: Config) -> None:
+        """Set the names of the server, from a changed configuration."""
+        self._hosts = changed.admin.hosts
 
     def logPrefix(self) -> str:
         """Return the name in Twisted's own log lines."""

@@ -1,6 +1,6 @@
 """The components of the running program, for operators."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from govi_server.departures.breaker import CircuitBreaker
@@ -10,6 +10,7 @@ from govi_server.kv78turbo.feed import REJECT_REASONS, Feed
 from govi_server.operations.snapshot import Snapshots
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.server import Server
+from govi_server.settings import Config
 from govi_server.statistics.log import StatisticsLog
 
 INCIDENT_KINDS = {
@@ -45,6 +46,8 @@ class Components:
     statistics: StatisticsLog | None = None
     snapshots: Snapshots | None = None
     turns: TurnWatch | None = None
+    appliers: dict[str, Callable[[Config], object]] = field(default_factory=dict)
+    """What applies a changed configuration to the running program, by the keys of settings."""
 
     def incidents(self) -> Iterator[tuple[str, Mapping[str, int]]]:
         """Yield the name of each component with the counts of its incidents by kind."""

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from twisted.internet.error import VerifyError
+
 MAX_UNIX_PATH_BYTES = 107
 """The longest path of a unix socket (unix(7))."""
 
@@ -128,6 +130,8 @@ def parser_error(error: Exception) -> str:
     if isinstance(error, OSError):
         reason = error.strerror or str(error)
         return f"cannot read {error.filename}: {reason}" if error.filename else reason
+    if isinstance(error, VerifyError):
+        return "the private key is not that of the certificate"
     text = str(error)
     if text.startswith("Unknown endpoint type: "):
         return _unknown(text.partition("'")[2].removesuffix("'"))
