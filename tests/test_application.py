@@ -173,5 +173,5 @@ class ServiceTests(SynchronousTestCase):
         public, operations, callbacks = ["OrderedMultiService"] * 3
         self.assertEqual(
             stopped,
-            [public, "Snapshots", operations, "MultiService", "Gateway", callbacks, "StatisticsLog", "ClockWatch", "LogLevels"],
+            [public, "Snapshots", operations, "MultiService", "Gateway", callbacks, "StatisticsLog", "ClockWatch"],
         )
