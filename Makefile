@@ -15,8 +15,9 @@ SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 # Programs started by tests write bytecode; otherwise each would compile the whole package.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract test-documentation \
-    configuration examples screenshots bench bench-hits bench-live bench-quick lint check pin clean
+.PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract test-deployment \
+    test-documentation configuration examples screenshots bench bench-hits bench-live bench-scale bench-quick \
+    lint check pin clean
 
 run: .venv/ready  ## Serve the demo on port 8080, or the next free one.
 	@port=$(PORT); exec $(CACHE) --callback tcp:$$((port + 2)):interface=127.0.0.1 --source demo
@@ -49,6 +50,9 @@ test-contract: .venv/contract  ## Check the program against its /openapi.json wi
 test-documentation: .venv/ready  ## Run every command of the documents in a fresh clone (as root: all of them).
 	$(BIN)/pytest tests/documentation
 
+test-deployment: .venv/ready  ## Try the files in etc/ with the proxies that are installed (apt install haproxy nginx caddy apache2).
+	$(BIN)/pytest tests/deployment
+
 configuration: .venv/ready  ## Write etc/govi-cache.toml and docs/configuration.md from govi_server/settings.py.
 	$(BIN)/python -m tests.configuration
 
@@ -65,6 +69,9 @@ bench-hits: .venv/ready  ## The part of the benchmark with repeated requests; ta
 
 bench-live: .venv/ready  ## The part of the benchmark with random stops under a live feed; takes half an hour.
 	$(BIN)/python bench/live.py --write bench/results.md
+
+bench-scale: .venv/ready  ## Measure worker processes; takes five minutes.
+	$(BIN)/python bench/scale.py --write bench/results.md
 
 bench-quick: .venv/ready  ## A shorter benchmark, in two minutes.
 	$(BIN)/python bench/hits.py --quick

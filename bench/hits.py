@@ -256,7 +256,7 @@ def with_gateway(running: ExitStack, folder: Path, delay: float, path: str, *opt
     """Start govi-cache with bench/gateway.py as its gateway."""
     script = [sys.executable, str(Path(__file__).with_name("gateway.py"))]
     command = [*script, str(GATEWAY), f"http://127.0.0.1:{CALLBACK}/", str(delay)]
-    gateway = running.enter_context(running_server("gateway", GATEWAY, command, folder, core=CLIENT))
+    gateway = running.enter_context(running_server("gateway", GATEWAY, command, folder, cores=(CLIENT,)))
     url = f"--gateway-url=http://127.0.0.1:{GATEWAY}/"
     return running.enter_context(govi_cache(folder, FIRST_PORT, url, *options, path=path)), gateway
 

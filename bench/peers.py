@@ -92,7 +92,11 @@ class Running:
 
     def cpu(self) -> float:
         """Return the processor seconds of all processes and threads."""
-        return sum(_cpu_seconds(pid) for pid in _descendants(self.process.pid))
+        return sum(self.processes().values())
+
+    def processes(self) -> dict[int, float]:
+        """Return the processor seconds of each process."""
+        return {pid: _cpu_seconds(pid) for pid in _descendants(self.process.pid)}
 
     def memory(self) -> int:
         """Return the resident memory of all processes, in bytes."""
@@ -114,12 +118,12 @@ def _cpu_seconds(pid: int) -> float:
 
 @contextmanager
 def running_server(
-    name: str, port: int, command: Sequence[str], folder: Path, path: str = "", core: int = SERVER
+    name: str, port: int, command: Sequence[str], folder: Path, path: str = "", *, cores: Sequence[int] = (SERVER,)
 ) -> Iterator[Running]:
     """Run a server in a context; yield it once it responds to a GET of path. Its output goes to a file."""
     with open(folder / f"{name.split()[0]}-{port}.log", "wb") as log:
         process = subprocess.Popen(
-            ["taskset", "-c", str(core), *command],
+            ["taskset", "-c", ",".join(map(str, cores)), *command],
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": str(HERE)},
@@ -141,7 +145,13 @@ def running_server(
 
 
 def govi_cache(
-    folder: Path, port: int, *options: str, path: str, name: str = "govi-cache", twistd: Path | None = None
+    folder: Path,
+    port: int,
+    *options: str,
+    path: str,
+    name: str = "govi-cache",
+    twistd: Path | None = None,
+    cores: Sequence[int] = (SERVER,),
 ) -> AbstractContextManager[Running]:
     """Run govi-cache in a context, by default with the demo. twistd: a program to run instead of it."""
     twistd = twistd or Path(sys.executable).with_name("twistd")
@@ -153,7 +163,7 @@ def govi_cache(
     has_source = any(option.startswith(("--source", "--feed", "--timetable", "--gateway-url")) for option in options)
     source = [] if has_source else ["--source=demo"]
     command = [sys.executable, str(twistd), "--nodaemon", "--pidfile=", "govi-cache", *endpoints, *source, *options]
-    return running_server(name, port, command, folder, path)
+    return running_server(name, port, command, folder, path, cores=cores)
 
 
 def nginx(name: str, folder: Path, port: int, location: str, govi: int, path: str) -> AbstractContextManager[Running]:

@@ -73,6 +73,10 @@ from govi_server.sockets.accepting import fit_connections
 from govi_server.sockets.listener import Listener, server_service
 from govi_server.statistics.batches import StatisticsBatcher
 from govi_server.statistics.log import StatisticsLog, statistics_publisher
+from govi_server.workers.listening import SharedEndpoint
+from govi_server.workers.messages import Assignment
+from govi_server.workers.origin import OriginHandler
+from govi_server.workers.pool import WorkerPool
 
 NAME = "govi-cache"
 
@@ -116,12 +120,13 @@ def make_service(
     if config.is_demo:
         log.warn("Demo: all departures are fictional; start with another --source to serve real ones")
     statistics = statistics_publisher()
-    server = _public_server(config, modules, statistics, reactor)
+    connections = fit_connections(config.access.connections, len(config.listen) + len(config.modules))
+    server = (_origin if config.workers else _public_server)(config, modules, connections, statistics, reactor)
     components = Components(server)
-    services.manager.status = lambda: pluralize(len(server.connections), "connection")
+    services.manager.status = lambda: pluralize(components.figures.connections, "connection")
     levels = LogLevels(config.log.levels)
     components.appliers["log.levels"] = lambda changed: levels.configure(changed.log.levels)
-    for setting in RELOADABLE_ACCESS:
+    for setting in () if config.workers else RELOADABLE_ACCESS:  # workers receive their limits when they start
         components.appliers[f"access.{setting}"] = lambda changed: server.access.change_limits(changed.access)
 
     services.addService(ClockWatch(reactor))
@@ -148,17 +153,23 @@ def make_service(
         services.addService(components.snapshots)
     if load is not None:
         services.addService(Reloading(config, load, components.appliers))
-    services.addService(server_service(reactor, setting_name("listen"), config.listen, server, _log_url))
+    if config.workers:
+        components.workers = _worker_pool(config, components, statistics, reactor)
+        services.addService(components.workers)
+    else:
+        services.addService(server_service(reactor, setting_name("listen"), config.listen, server, _log_url))
     return services
 
 
 # The public server
 
 
-def _public_server(config: Config, modules: MultiService, statistics: LogPublisher, reactor: Any) -> Server:
+def _public_server(
+    config: Config, modules: MultiService, connections: int, statistics: LogPublisher, reactor: Any
+) -> Server:
+    """Return the server of clients. connections: their maximum number."""
     if config.access.proxies:
         log.info("access.header: proxies name clients in {name}", name=config.access.header or "no header field")
-    connections = fit_connections(config.access.connections, len(config.listen) + len(config.modules))
     return Server(
         "",
         0,
@@ -170,9 +181,57 @@ def _public_server(config: Config, modules: MultiService, statistics: LogPublish
         access=ClientLimits(reactor, msgspec.structs.replace(config.access, connections=connections)),
         name=NAME,
         observer=statistics,
-        unfinished=UnfinishedRequests(
-            reactor, config.limits.unfinished, connections + MAX_CALLBACK_CONNECTIONS * len(config.modules)
-        ),
+        unfinished=_unfinished_requests(config, connections, reactor),
+    )
+
+
+def _unfinished_requests(config: Config, connections: int, reactor: Any) -> UnfinishedRequests:
+    shares = connections + MAX_CALLBACK_CONNECTIONS * len(config.modules)
+    return UnfinishedRequests(reactor, config.limits.unfinished, shares)
+
+
+def _origin(
+    config: Config, modules: MultiService, connections: int, statistics: LogPublisher, reactor: Any
+) -> Server:
+    """Return the server of the workers, which limit the clients and record their requests. connections: as above."""
+    return Server(
+        "",
+        0,
+        OriginHandler,
+        clock=reactor,
+        find_module=modules.getServiceNamed,
+        limits=config.limits,
+        access=ClientLimits(reactor, msgspec.structs.replace(UNLIMITED, connections=connections)),
+        name=f"{NAME} workers",  # not NAME, the server of which operators see the statistics
+        observer=statistics,
+        unfinished=_unfinished_requests(config, connections, reactor),
+    )
+
+
+def _worker_pool(config: Config, components: Components, statistics: LogPublisher, reactor: Any) -> WorkerPool:
+    """Return the workers, which serve the clients."""
+    setting = setting_name("listen")
+    endpoints = [SharedEndpoint(reactor, setting, text, config.workers) for text in config.listen]
+    assignment = Assignment(
+        number=0,
+        name=NAME,
+        endpoints=[],
+        upstream="",
+        modules=list(components.modules),
+        limits=config.limits,
+        access=config.access,
+        headers=list(response_headers(config).items()),
+    )
+    log.info("{n} workers serve clients", n=config.workers)
+    return WorkerPool(
+        reactor,
+        setting_name("workers"),
+        config.workers,
+        endpoints,
+        components.server,
+        assignment,
+        statistics,
+        _log_url,
     )
 
 
@@ -368,7 +427,7 @@ def _operations(
     if config.admin.listen:
         readiness = Readiness(components, config.admin.probe, reactor)
         admin = Admin(reactor, metrics, status, readiness, config.admin.hosts)
-        components.appliers["admin.hosts"] = admin.set_hosts
+        components.appliers["admin.hosts"] = lambda changed: admin.set_hosts(changed.admin.hosts)
         services.addService(Listener(reactor, setting_name("admin.listen"), config.admin.listen, admin))
     if config.manhole.listen:
         _add_manhole(services, config.manhole, components, history, status, levels, reactor)

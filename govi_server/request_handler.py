@@ -3,7 +3,7 @@
 Longer than other modules: the fast path of cached responses stands beside the slow one, to which it must be equal.
 """
 
-from functools import partial
+from collections.abc import Callable
 from math import ceil
 from typing import cast
 
@@ -35,7 +35,6 @@ from govi_server.web_handler import (
     CacheableHandler,
     ICacheableModule,
     IWebModule,
-    Responder,
     TooManyRequests,
     WebHandler,
 )
@@ -202,17 +201,17 @@ class RequestHandler(FlowControl):
             connection.enter(_IDLE)
         return True
 
-    def _store_in_memo(self, env: Environ, segment: str, responder: Responder) -> None:
+    def store_in_memo(self, respond: Callable[[], object], stop: str) -> None:
         """Store the request in the memo, if its response depends only on the header section."""
-        header_section = self._header_section
+        env, header_section = self._env, self._header_section
+        if env is None or header_section is None:
+            return
         has_precondition = "if-match" in env or "if-unmodified-since" in env  # too rare for the fast path
-        if header_section is None or has_precondition or env.is_https or self.server.access.is_forwarded(env):
+        if has_precondition or env.is_https or self.server.access.is_forwarded(env):
             return
         method, path, keep_alive = env["request_method"], env["path_info"][:MAX_PATH], env.keeps_alive()
         connection = connection_field(env, keep_alive)
-        entry = MemoEntry(
-            method, path, responder.respond, conditions(env), not keep_alive, connection, segment, responder.stop,
-        )  # fmt: skip
+        entry = MemoEntry(method, path, respond, conditions(env), not keep_alive, connection, _segment(env), stop)
         self.server.request_memo.store(header_section, entry)
 
     def request_received(self, env: Environ) -> None:
@@ -247,7 +246,7 @@ class RequestHandler(FlowControl):
             self.mark("lookup")
             self.send_methods(env, tuple(_HANDLER_METHODS))
             return succeed(None)
-        segment = path[1:].partition("/")[0]
+        segment = _segment(env)
         handler = self._handler(segment, env)
         self.mark("lookup")
         if handler is None:
@@ -295,7 +294,7 @@ class RequestHandler(FlowControl):
         except KeyError:
             return None
         if ICacheableModule.providedBy(module):
-            return CacheableHandler(self, env, module, partial(self._store_in_memo, env, segment))
+            return CacheableHandler(self, env, module)
         return IWebModule(module).web_handler(self, env) if IWebModule.providedBy(module) else None
 
     def _failed(self, failure: Failure) -> None:
@@ -381,3 +380,8 @@ class RequestHandler(FlowControl):
         self.connection.enter(_IDLE)
         self.sock.resumeProducing()
         self._receive(b"")
+
+
+def _segment(env: Environ) -> str:
+    """Return the first segment of a request's path, which names a module."""
+    return env["path_info"][1:].partition("/")[0]

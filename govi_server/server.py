@@ -4,6 +4,7 @@ from collections.abc import Callable
 from itertools import chain, islice
 from typing import cast
 
+from msgspec import Struct
 from twisted.internet import protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -38,6 +39,33 @@ MAX_EVICTION_CANDIDATES = 100
 
 REPORT_INTERVAL = 60.0
 """Seconds after which the statistics of an open connection are published."""
+
+
+class ServerFigures(Struct, array_like=True):
+    """The current figures of a server, or of several together."""
+
+    connections: int = 0
+    """Open connections."""
+    limit: int = 0
+    """Their maximum."""
+    streams: int = 0
+    """Connections whose response is a stream."""
+    unfinished_bytes: int = 0
+    """Bytes of unfinished requests."""
+    rejected: int = 0
+    """Requests that were rejected because all unfinished ones held too much."""
+    paused: bool = False
+    """Whether accepting is paused because files are scarce."""
+
+    def __add__(self, other: "ServerFigures") -> "ServerFigures":
+        return ServerFigures(
+            self.connections + other.connections,
+            self.limit + other.limit,
+            self.streams + other.streams,
+            self.unfinished_bytes + other.unfinished_bytes,
+            self.rejected + other.rejected,
+            self.paused or other.paused,
+        )
 
 
 class RejectConnection(protocol.Protocol):
@@ -165,6 +193,17 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
     def streams(self) -> int:
         """The number of connections whose response is a stream."""
         return sum(handler.is_streaming for handler in self.connections)
+
+    def figures(self) -> ServerFigures:
+        """Return the current figures."""
+        return ServerFigures(
+            len(self.connections),
+            self.access.limits.connections,
+            self.streams,
+            self.unfinished.bytes,
+            self.unfinished.incidents.counts["unfinished"],
+            self.accepting.paused,
+        )
 
     def client(self, connection: Connection, env: Environ) -> Client:
         """Return the client of a request."""

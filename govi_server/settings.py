@@ -419,6 +419,14 @@ class Config(Struct, frozen=True):
     listen: Annotated[
         tuple[Annotated[str, ENDPOINT], ...], "Endpoints that serve clients.", Option("listen", "l")
     ] = ("tcp:8080",)
+    workers: Annotated[
+        int,
+        _whole_number(0, 64),
+        "Processes that accept connections and serve repeated requests, each on a core of its own (docs/scaling.md); "
+        "0: the program serves clients itself. The limits of [access] and of unfinished requests apply to each "
+        "worker.",
+        Option("workers", "w"),
+    ] = 0
     modules: dict[str, ModuleSettings] = msgspec.field(default_factory=dict)
     log: LogSettings = LogSettings()
     statistics: StatisticsSettings = StatisticsSettings()

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -14,7 +15,7 @@ from govi_server.runtime.printable_log import install
 from govi_server.runtime.program import open_log_file
 from govi_server.runtime.text import printable
 from govi_server.runtime.version import version_text
-from govi_server.settings_loader import SETTINGS, load
+from govi_server.settings_loader import SETTINGS, Setting, load
 
 CONFIG_HELP = "Configuration file (TOML); etc/govi-cache.toml lists all settings."
 
@@ -30,13 +31,18 @@ IMPLIED_SOURCES = {
 def option_help(key: str) -> str:
     """Return the help of a setting's option."""
     setting = SETTINGS[key]
-    default = ", ".join(setting.default) if setting.is_array else setting.default
+    default = ", ".join(setting.default) if setting.is_array else f"{setting.default}"
     notes = [
         *(["repeatable"] if setting.is_array else []),
         *([f"implies --source {IMPLIED_SOURCES[key]}"] if key in IMPLIED_SOURCES else []),
         *([f"default: {default}"] if default else []),
     ]
     return f"{setting.description} [{'; '.join(notes)}]" if notes else setting.description
+
+
+def _value(text: str, setting: Setting) -> str | int:
+    """Return the value of an option; a text that is no number remains, so that the error quotes it."""
+    return int(text) if isinstance(setting.default, int) and re.fullmatch("[0-9]{1,9}", text) else text
 
 
 def _repeatable(key: str) -> Callable[["Options", str], None]:
@@ -77,7 +83,7 @@ class Options(usage.Options):
     def settings(self) -> dict[str, Any]:
         """Return the settings of this command line, by their dotted keys."""
         values: dict[str, Any] = {
-            key: self[setting.option.name]
+            key: _value(self[setting.option.name], setting)
             for key, setting in SETTINGS.items()
             if setting.option is not None and self.get(setting.option.name) is not None
         }

@@ -55,6 +55,9 @@ class ResponseSender(Protocol):
     def set_stop(self, stop: str) -> None:
         """Set the stop of the current request for its statistics; "several" for more than one."""
 
+    def store_in_memo(self, respond: Callable[[], object], stop: str) -> None:
+        """Let the fast path respond to later requests with the same header section. respond, stop: see Responder."""
+
 
 class Mark(Protocol):
     """The type of ResponseSender.mark()."""
@@ -180,21 +183,11 @@ web_handler = WebHandler
 
 
 class CacheableHandler(WebHandler):
-    """Sends the response of a cacheable module.
+    """Sends the response of a cacheable module."""
 
-    store: called with a Responder that returned a cached response, for the fast path of later requests.
-    """
-
-    def __init__(
-        self,
-        request_handler: ResponseSender,
-        env: Environ,
-        module: ICacheableModule,
-        store: Callable[[Responder], None],
-    ) -> None:
+    def __init__(self, request_handler: ResponseSender, env: Environ, module: ICacheableModule) -> None:
         super().__init__(request_handler, env)
         self._module = module
-        self._store = store
 
     async def get(self) -> None:
         """Send the cached response, or fetch it."""
@@ -206,7 +199,7 @@ class CacheableHandler(WebHandler):
         self.request_handler.set_stop(responder.stop)
         response = responder.respond()
         if isinstance(response, CachedResponse):
-            self._store(responder)
+            self.request_handler.store_in_memo(responder.respond, responder.stop)
             self.mark("lookup", response.cache)
         elif isinstance(response, ErrorResponse):
             self.mark("lookup", response.cache)

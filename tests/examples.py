@@ -16,8 +16,8 @@ from twisted.application.service import MultiService
 from twisted.internet.testing import MemoryReactorClock
 
 from govi_server import application
+from govi_server.http import event_listeners
 from govi_server.kv78turbo.subscriber import State, Subscriber
-from govi_server.modules.events import Events
 from govi_server.openapi.description import Example, IDocumented, Operation
 from govi_server.operations.components import Components
 from govi_server.request_handler import RequestHandler
@@ -95,7 +95,7 @@ class Program:
         client = Client(self.server)
         fields = f"Accept: {accept}\r\n{more}" if accept else more
         client.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode())
-        for pause in (*[0.001] * 30, 11):  # for a stop index, and for a gateway that does not respond
+        for pause in (*[0.0] * 8, *[0.001] * 30, 11):  # for turns, a stop index, a gateway that does not respond
             if client.transport.value():
                 break
             self.clock.advance(pause)
@@ -106,7 +106,7 @@ class Program:
 
 def examples() -> Iterator[tuple[Example, Response]]:
     """Yield every documented example with its response; the demo and the feed together have all paths."""
-    with mock.patch.object(Events, "retry", "retry: 4000\n"):
+    with mock.patch.object(event_listeners, "RETRY_RANGE", (4000, 4000)):
         for source in ("demo", "feed"):
             program = Program(source)
             for operation in program.operations:

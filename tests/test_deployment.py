@@ -9,8 +9,10 @@ from prometheus_client import generate_latest
 
 from govi_server.kv55.gateway import GatewayEvent
 from govi_server.operations.components import INCIDENT_KINDS
+from govi_server.server import ServerFigures
 from govi_server.statistics.log import format_line
 from govi_server.statistics.records import ConnectionStatistics, Exchange, RequestStatistics
+from govi_server.workers.messages import Figures
 from tests import feed as kv
 from tests.client import NOW
 from tests.operations.case import OperationsTestCase
@@ -31,6 +33,7 @@ class DeploymentTests(OperationsTestCase):
         """Return the names of all exported metrics."""
         self.log_requests(("/kv55/1", 200, "hit"))
         self.log_gateway_events()
+        self.add_workers(Figures(ServerFigures(), 0.0, 0))
         self.feed.received("/GOVI/KV8passtimes/LIN", gzip.compress(kv.passtimes({})))
         self.feed.received("/GOVI/KV8passtimes/LIN", b"no gzip")
         lines = generate_latest(self.metrics.registry).decode().splitlines()
@@ -62,7 +65,7 @@ class DeploymentTests(OperationsTestCase):
     def test_fields_are_documented(self) -> None:
         """Every field of the statistics log is documented."""
         request = RequestStatistics(Exchange(module="kv55", stop="1"))
-        connection = ConnectionStatistics("x", "192.0.2.0/24", NOW, requests=[request])
+        connection = ConnectionStatistics("x", "192.0.2.0/24", NOW, requests=[request], worker=1)
         line = json.loads(format_line({"statistics": connection}, "x") or "")
         for field in (*line, *line["requests"][0]):
             self.assertIn(f"`{field}`", text("docs/statistics.md"))

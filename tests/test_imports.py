@@ -36,12 +36,14 @@ ALLOWED: dict[str, set[str]] = {
     "pages": {"departures", "runtime"},
     "documents": {"pages", "kv78turbo", "departures", "runtime"},
     "modules": {"documents", "pages", "openapi", "kv55", "kv78turbo", "web_handler"} | _SERVER | _DOMAIN,
-    "operations": {"server", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
+    "operations": {"server", "workers", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
     "simulator": {"request_handler", "server", "web_handler", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
+    "workers": {"request_handler", "server", "web_handler"} | _SERVER,
+    "feed_proxy": {"operations", "kv78turbo"} | _HTTP | _DOMAIN,
     "command": {"application", "settings_loader", "tap", "statistics", "sockets", "kv78turbo"} | _DOMAIN,
     "application": {
         "settings_loader", "request_handler", "server", "web_handler", "openapi", "documents", "pages", "modules",
-        "operations", "simulator", "kv55", "kv78turbo",
+        "operations", "workers", "simulator", "kv55", "kv78turbo",
     } | _SERVER | _DOMAIN,
     "tap": {"application", "settings_loader"} | _RUNTIME,
 }  # fmt: skip
@@ -50,6 +52,8 @@ ALLOWED: dict[str, set[str]] = {
 ONLY = {
     ("openapi", "http"): {"http.parameters"},
     ("documents", "pages"): {"pages.texts"},
+    ("feed_proxy", "kv78turbo"): {"kv78turbo.subscriber", "kv78turbo.zmq_sockets"},
+    ("feed_proxy", "operations"): {"operations.site"},
     ("kv55", "sockets"): {"sockets.transport"},
     ("modules", "modules"): {
         "modules.display_source", "modules.event_channel", "modules.feed_responses", "modules.ovapi_operations",
@@ -155,11 +159,16 @@ class ImportTests(SynchronousTestCase):
         """The table contains exactly the existing packages."""
         self.assertEqual({_package(module) for module in self.graph} - {""}, set(ALLOWED))
 
-    def test_request_handler_imports_no_domain(self) -> None:
-        """Importing request_handler loads no package of the domain, nor the libraries that only those require."""
-        code = "import sys, govi_server.request_handler; print(*sys.modules)"
+    def test_http_half_imports_no_domain(self) -> None:
+        """Neither request_handler nor a worker loads the domain, nor the libraries that only that requires."""
+        for module, others in ("request_handler", set[str]()), ("workers.process", {"workers"}):
+            self.check_imports(module, others | _SERVER | {"request_handler", "server", "web_handler"})
+
+    def check_imports(self, module: str, allowed: set[str]) -> None:
+        """Check that importing a module loads it, and besides it only these packages."""
+        code = f"import sys, govi_server.{module}; print(*sys.modules)"
         output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
         loaded = {_package(name) for name in output.stdout.split() if name.startswith("govi_server.")}
-        self.assertIn("request_handler", loaded)
-        self.assertEqual(loaded - _SERVER - {"request_handler", "server", "web_handler"}, set())
+        self.assertIn(_package(f"govi_server.{module}"), loaded)
+        self.assertEqual(loaded - allowed, set())
         self.assertEqual({"lxml", "zmq", "pyproj"} & set(output.stdout.split()), set())

@@ -45,6 +45,7 @@ class OptionsTests(SynchronousTestCase):
                 "--listen", "tcp:1", "-l", "unix:/x", "--callback", "tcp:2", "--source", "govi",
                 "--gateway-url", "http://x/", "--statistics", "f", "--admin", "", "--snapshot", "s",
                 "--manhole", "tcp:3", "--manhole-keys", "k", "--feed", "tcp://a:1", "--timetable", "t",
+                "--workers", "2",
             ),
             {
                 "listen": ["tcp:1", "unix:/x"],
@@ -58,6 +59,7 @@ class OptionsTests(SynchronousTestCase):
                 "manhole.keys": "k",
                 "feed.addresses": ["tcp://a:1"],
                 "feed.timetable": "t",
+                "workers": 2,
             },
         )  # fmt: skip
 

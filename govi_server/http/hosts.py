@@ -34,9 +34,9 @@ def name_of(host: str) -> str:
     return ascii_lower(host if match is None else match[1] or match[2].removesuffix("."))
 
 
-def rejection(host: str) -> str:
-    """Return the body of the response to a request with a rejected host."""
-    return f"Host {host[:100]!a} is not allowed (expected an IP address, localhost or a name in admin.hosts)\n"
+def rejection(host: str, setting: str = "admin.hosts") -> str:
+    """Return the body of the response to a request with a rejected host. setting: lists the allowed names."""
+    return f"Host {host[:100]!a} is not allowed (expected an IP address, localhost or a name in {setting})\n"
 
 
 def _is_own(name: str, allowed: Collection[str]) -> bool:

@@ -53,11 +53,12 @@ class Environ(HTTPMessage):
 
     Items, with lower-case names: the header fields as sent, and ``request_method``, ``http_host`` (if the request
     has a host), ``path_info`` (percent-decoded), ``query_string`` (if there is one). Attributes: ``http_1_0``,
-    ``is_https`` (whether the request target is an https URL), ``body``.
+    ``is_https`` (whether the request target is an https URL), ``target`` (the path and query as sent), ``body``.
     """
 
     http_1_0 = False
     is_https = False
+    target = "*"
     body = b""
 
     def __init__(self) -> None:
@@ -191,6 +192,7 @@ def _set_request_line(env: Environ, line: bytes) -> None:
         target = "*"  # without a path, like a request about the entire server
     elif not target.startswith("/") and (method, target) != ("OPTIONS", "*"):
         raise _bad_request("Invalid request target (expected a path or an http URL)")
+    env.target = target
     path, _, query = target.partition("?")
     env["request_method"] = method
     if hosts:

@@ -19,16 +19,12 @@ from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
 from govi_server.kv78turbo.stamps import latest_timestamp
 from govi_server.kv78turbo.stop_departures import Rendered, StopDepartures, StopDeparturesCache
-from govi_server.kv78turbo.subscriber import State, Subscriber
+from govi_server.kv78turbo.subscriber import PLANNING_PREFIX, PREFIXES, State, Subscriber
 from govi_server.kv78turbo.timetable_directory import TimetableDirectory
 from govi_server.runtime.cooperative import CooperativeRunner, is_background, named
 from govi_server.runtime.gunzip import decompress
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSettings, SubscriberSettings
-
-PLANNING_PREFIX = "/GOVI/KV7"
-PREFIXES = ("/GOVI/KV8", PLANNING_PREFIX)
-"""Subscribed envelope prefixes, which match old and new names (docs/protocols.md, section 2.2)."""
 
 SWEEP_INTERVAL = 60.0
 """Seconds between sweeps, which remove expired data."""

@@ -17,11 +17,15 @@ from govi_server.kv78turbo.zmq_sockets import (
     Socket,
     SocketDescriptor,
     SubscriberSockets,
+    check_address,
     has_message,
-    is_address,
 )
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import SubscriberSettings
+
+PLANNING_PREFIX = "/GOVI/KV7"
+PREFIXES = ("/GOVI/KV8", PLANNING_PREFIX)
+"""Envelope prefixes of the feed, which match old and new names (docs/protocols.md, section 2.2)."""
 
 State = Literal["UNKNOWN", "RECOVERING", "UP", "DOWN"]
 """UP: complete; RECOVERING: receiving data, but not complete yet."""
@@ -52,7 +56,8 @@ class Subscriber(Service):
     reactor: an IReactorTime, IReactorFDSet and IReactorThreads. addresses: used in turn, one at a time. prefixes:
     envelope prefixes to subscribe to; "" for all. received: called with a message's envelope and its data, one gzip
     file; if it returns a Deferred, reading pauses until that fires. setting: names the addresses in errors. Raises
-    StartupError for an invalid address.
+    StartupError for an invalid address. relay: called with the frames of every message as received, heartbeats
+    included.
 
     When the system clock is set back, silence is measured from that moment.
     """
@@ -68,17 +73,18 @@ class Subscriber(Service):
         limits: SubscriberSettings = SubscriberSettings(),
         *,
         setting: str = "--feed",
+        relay: Callable[[list[bytes]], object] | None = None,
         _sockets: SubscriberSockets | None = None,
     ) -> None:
         if not addresses or not prefixes:
             raise StartupError(f"{setting}: requires at least one address and one envelope prefix")
         for address in addresses:
-            if not is_address(address):
-                raise StartupError(f"{setting}: invalid feed address {address!r} (expected tcp://host:port)")
+            check_address(setting, address)
         self._reactor = reactor
         self._addresses = addresses
         self._setting = setting
         self._received = received
+        self._relay = relay
         self._limits = limits
         self._sockets = _sockets or SubscriberSockets(reactor, prefixes, limits)
         self.attempts = 0
@@ -127,6 +133,14 @@ class Subscriber(Service):
             self._first_frame_call.cancel()
         self._close()
         return self._sockets.close()
+
+    def subscribe(self, prefix: bytes) -> bool:
+        """Subscribe to another prefix; return whether it was not subscribed to before."""
+        return self._sockets.subscribe(prefix)
+
+    def unsubscribe(self, prefix: bytes) -> None:
+        """End a subscription to a prefix."""
+        self._sockets.unsubscribe(prefix)
 
     def _connect(self) -> None:
         rounds, index = divmod(self.attempts, len(self._addresses))
@@ -262,11 +276,13 @@ class Subscriber(Service):
     def _ingest(self, frames: list[bytes]) -> None:
         """Pass on a message: an envelope, and data in any number of frames. An envelope alone is a heartbeat."""
         self.alive = self._last_frame = now = self._reactor.seconds()
-        if len(frames) == 1:
-            return
         size = sum(map(len, frames))
         if size > self._limits.message:  # libzmq's limit is for each frame
             self._drop("too large", "{size} bytes", size=size)
+            return
+        if self._relay is not None:
+            self._relay(frames)
+        if len(frames) == 1:
             return
         if not _ENVELOPE.fullmatch(frames[0]):
             self._drop("envelope", "invalid envelope {envelope}", envelope=frames[0][:100])

@@ -1,4 +1,4 @@
-"""ZeroMQ SUB sockets, read by the reactor."""
+"""ZeroMQ sockets, read by the reactor."""
 
 import os
 import re
@@ -12,6 +12,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from govi_server.errors import StartupError
 from govi_server.settings import SubscriberSettings
 
 FIRST_BACK_OFF = 1.0
@@ -21,7 +22,11 @@ KEEPALIVE_IDLE_SECONDS = 60
 """When TCP's keep-alive begins; the system's default is two hours."""
 
 # The format that libzmq's connect() expects; libzmq itself accepts any number as a port.
-_TCP = re.compile(r"(?:\[[A-Za-z0-9.:%_-]+\]|[A-Za-z0-9:][A-Za-z0-9.:%_-]*):(\d{1,5})", re.ASCII)
+_TCP_HOST = r"(?:\[[A-Za-z0-9.:%_-]+\]|[A-Za-z0-9:][A-Za-z0-9.:%_-]*)"
+_TCP = re.compile(rf"{_TCP_HOST}:(\d{{1,5}})", re.ASCII)
+
+# To listen on, * is any interface, or any port.
+_LISTENING_TCP = re.compile(rf"(?:\*|{_TCP_HOST}):(\d{{1,5}}|\*)", re.ASCII)
 
 Socket = zmq.Socket[bytes]
 
@@ -31,7 +36,8 @@ class SubscriberSockets:
 
     def __init__(self, reactor: Any, prefixes: Sequence[str], limits: SubscriberSettings) -> None:
         self._reactor = reactor
-        self._prefixes = prefixes
+        self._prefixes = dict.fromkeys(prefix.encode() for prefix in prefixes)
+        self._socket: Socket | None = None
         self._limits = limits
         self._context: zmq.Context[Socket] | None = None
 
@@ -57,7 +63,23 @@ class SubscriberSockets:
         except zmq.ZMQError:
             socket.close()
             raise
+        self._socket = socket
         return socket
+
+    def subscribe(self, prefix: bytes) -> bool:
+        """Subscribe to another prefix, now and in further sockets; return whether it was not subscribed to before."""
+        if prefix in self._prefixes:
+            return False
+        self._prefixes[prefix] = None
+        if self._socket is not None and not self._socket.closed:
+            self._socket.subscribe(prefix)
+        return True
+
+    def unsubscribe(self, prefix: bytes) -> None:
+        """End a subscription."""
+        del self._prefixes[prefix]
+        if self._socket is not None and not self._socket.closed:
+            self._socket.unsubscribe(prefix)
 
     def close(self) -> Deferred[None]:
         """Terminate the context after its sockets were closed; fires when its threads have ended.
@@ -65,7 +87,7 @@ class SubscriberSockets:
         Runs in the reactor's thread pool: libzmq resolves names in its I/O thread, and term() waits for a name
         server that does not respond.
         """
-        context, self._context = self._context, None
+        context, self._context, self._socket = self._context, None, None
         if context is None:
             return succeed(None)
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), context.term)
@@ -102,8 +124,36 @@ def has_message(socket: Socket) -> bool:
 
 def is_address(address: str) -> bool:
     """Return whether libzmq accepts an address and can reach it."""
+    return _is_valid(address, _TCP)
+
+
+def is_listening_address(address: str) -> bool:
+    """Return whether libzmq can listen on an address; a port of * is any free one."""
+    return _is_valid(address, _LISTENING_TCP)
+
+
+def _is_valid(address: str, tcp: re.Pattern[str]) -> bool:
     scheme, _, path = address.partition("://")
     if scheme == "tcp":
-        tcp = _TCP.fullmatch(path)
-        return tcp is not None and 0 < int(tcp[1]) < 65536
+        match = tcp.fullmatch(path)
+        return match is not None and (match[1] == "*" or 0 < int(match[1]) < 65536)
     return scheme in ("ipc", "inproc") and 0 < len(os.fsencode(path)) <= zmq.IPC_PATH_MAX_LEN
+
+
+def check_address(setting: str, address: str, is_valid: Callable[[str], bool] = is_address) -> None:
+    """Raise StartupError if a setting's address is invalid."""
+    if is_valid(address):
+        return
+    guess = f"tcp://{address.rpartition('://')[2]}"
+    expected = f"; did you mean {guess!r}?" if is_valid(guess) else " (expected tcp://host:port)"
+    raise StartupError(f"{setting}: invalid feed address {address!r}{expected}")
+
+
+def bind(socket: Socket, address: str, setting: str) -> str:
+    """Let a socket listen on an address; return it with its port. Raises StartupError, which names the setting."""
+    socket.ipv6 = "[" in address
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        raise StartupError(f"{setting}: cannot listen on {address}: {zmq.strerror(error.errno or 0)}") from None
+    return cast(bytes, socket.last_endpoint).decode().rstrip("\0")

@@ -1,17 +1,18 @@
-"""A board of event streams: its listeners, and its last event."""
+"""A board of event streams: its listeners, and what its last event was rendered from."""
 
 from collections.abc import Generator
 from hashlib import blake2b
 
 from msgspec import structs
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Cooperator
 
 from govi_server.departures.display import DepartureDisplay
 from govi_server.departures.query import Query
 from govi_server.departures.times import MINUTE, local_timestamp
 from govi_server.documents import board as board_documents
+from govi_server.http.event_listeners import EventListeners
 from govi_server.http.event_stream import data_field
-from govi_server.http.stream import Stream
 from govi_server.pages import board_page
 from govi_server.runtime.cooperative import CooperativeRunner
 
@@ -30,16 +31,20 @@ this."""
 
 
 class Channel:
-    """The listeners of one board: stops with a query, a language and a format."""
+    """The listeners of one board: stops with a query, a language and a format.
 
-    def __init__(self, key: object, codes: tuple[str, ...], query: Query, lang: str, as_json: bool) -> None:
+    cooperator: see EventListeners.
+    """
+
+    def __init__(
+        self, cooperator: Cooperator, key: object, codes: tuple[str, ...], query: Query, lang: str, as_json: bool
+    ) -> None:
         self.key = key
         self.codes = codes
         self.query = query
         self.lang = lang
         self.as_json = as_json
-        self.listeners: dict[Stream, str] = {}
-        """Each with the id of the board that it received last."""
+        self.listeners = EventListeners(cooperator)
         self.waiters: dict[Deferred[None], None] = {}
         """Requests that wait for the first event."""
         self.version: object = None
@@ -52,11 +57,8 @@ class Channel:
         """The digest of the last event's content, without ages."""
         self.ages: list[float] = []
         """The age of each stop in the last event."""
-        self.id = ""
-        self.event = b""
         self.last_event_at = 0.0
         self.rendering: Deferred[None] | None = None
-        self.sending: Deferred[None] | None = None
 
     async def update(self, display: DepartureDisplay, now: float, runner: CooperativeRunner) -> None:
         """Render a display, with a new id if its content has changed or its data is older than in the last event.
@@ -70,14 +72,14 @@ class Channel:
         if content != self.content or is_older:
             number = blake2b(repr(ages).encode(), key=content, digest_size=6).hexdigest()
         else:
-            ages, number = self.ages, self.id
+            ages, number = self.ages, self.listeners.id
         # Clients that join later receive the same ages, so that the next event is due for all listeners together.
         stops = (structs.replace(stop, age=max(stop.age, age)) for stop, age in zip(display.stops, ages, strict=True))
         write = board_documents.document if self.as_json else board_page.fragment
         pieces = write(structs.replace(display, stops=tuple(stops)).delayed(self.render_interval), self.lang, now)
         data = await runner.run(data_field(pieces))
-        self.content, self.ages, self.id = content, ages, number
-        self.event = b"id: %b\nevent: board\n%b\n" % (self.id.encode(), data)
+        self.content, self.ages, self.listeners.id = content, ages, number
+        self.listeners.event = b"id: %b\nevent: board\n%b\n" % (number.encode(), data)
         runner.resume(self.waiters, None)
 
     def first_event(self) -> Deferred[None]:
@@ -85,16 +87,6 @@ class Channel:
         waiter: Deferred[None] = Deferred(lambda cancelled: self.waiters.pop(cancelled, None))
         self.waiters[waiter] = None
         return waiter
-
-    @property
-    def outdated(self) -> list[Stream]:
-        """The listeners that have not received the last event."""
-        return [stream for stream, board_id in self.listeners.items() if board_id != self.id]
-
-    def send(self, stream: Stream) -> None:
-        """Send the last event to a listener, unless it has received it, has left, or does not read."""
-        if self.listeners.get(stream, self.id) != self.id and stream.write(self.event):
-            self.listeners[stream] = self.id
 
 
 def _digest(display: DepartureDisplay, zone: str) -> Generator[None, None, bytes]:

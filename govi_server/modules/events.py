@@ -4,8 +4,7 @@ Events are `board`, with a fragment of the page or JSON as data, `beat` after a 
 the server stops. Requests for the same board share a channel, which checks for changes and renders the board once.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from random import Random
+from collections.abc import Generator, Sequence
 from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -19,10 +18,10 @@ from zope.interface import implementer
 
 from govi_server.departures.query import Query
 from govi_server.documents import board as board_documents
+from govi_server.http.event_listeners import RETRY_RANGE, bye
 from govi_server.http.parameters import Enum, Parameter, parse_query
 from govi_server.http.request import Environ
 from govi_server.http.response import NO_STORE
-from govi_server.http.stream import Stream
 from govi_server.modules.display_source import IDisplaySource
 from govi_server.modules.event_channel import Channel
 from govi_server.modules.feed_responses import INVALID_PARAMETER
@@ -39,9 +38,6 @@ CHECK_INTERVAL = 0.5
 
 BEAT_INTERVAL = 10.0
 """Seconds without an event before a beat: proxies close connections that are silent for 15 s."""
-
-RETRY_RANGE = (2000, 8000)
-"""Milliseconds until a client reconnects; random, so that not all clients reconnect together."""
 
 AS = Parameter(
     "as",
@@ -103,9 +99,6 @@ _HEADERS = (
     NO_STORE,
     ("X-Accel-Buffering", "no"),  # otherwise nginx buffers events
 )
-# The comment prevents proxies from closing the connection. Scripts in browsers do not see comments, so the event lets
-# them distinguish a lost connection from an idle one.
-_BEAT = b":\nevent: beat\ndata:\n\n"
 
 
 @implementer(IWebModule, IDocumented)
@@ -120,7 +113,6 @@ class Events(MultiService):
         self._source = source
         self._clock = clock
         self._runner = source.runner
-        self._random = Random()
         self.channels: dict[object, Channel] = {}
         timer = TimerService(CHECK_INTERVAL, self._check_all)
         timer.clock = clock
@@ -158,35 +150,18 @@ class Events(MultiService):
         """Return the cost of a first event; see web_handler.Responder."""
         return self._source.cost(codes, query)
 
-    @property
-    def retry(self) -> str:
-        """The field with the time after which a client reconnects."""
-        return f"retry: {self._random.randint(*RETRY_RANGE)}\n"
-
     async def channel(self, codes: tuple[str, ...], query: Query, lang: str, as_json: bool) -> Channel:
         """Return the channel of a board, with a first event. Raises InvalidParameter."""
         key = (codes, query, lang, as_json)
         channel = self.channels.get(key)
         if channel is None:
-            channel = self.channels[key] = Channel(key, *key)
+            channel = self.channels[key] = Channel(self._runner.cooperator, key, *key)
             channel.last_event_at = self._clock.seconds()
-        if not channel.event:
+        if not channel.listeners.event:
             first_event = channel.first_event()
             self._render_if_due(channel)
             await first_event
         return self.channels.setdefault(key, channel)
-
-    def join(self, channel: Channel, stream: Stream, last: str) -> None:
-        """Add a listener, and send it the board, or a beat if it has it. last: the id of its last board."""
-        channel.listeners[stream] = channel.id
-        # retry is part of an event: some clients report a block of lines without data as an empty event.
-        event = _BEAT if last == channel.id else channel.event
-        if not stream.write(self.retry.encode() + event):
-            channel.listeners[stream] = last
-
-    def leave(self, channel: Channel, stream: Stream) -> None:
-        """Remove a listener."""
-        del channel.listeners[stream]
 
     def _check_all(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._runner.run(self._check_in_steps()))
@@ -217,46 +192,26 @@ class Events(MultiService):
         now = self._clock.seconds()
         if not 0 <= now - channel.last_event_at < BEAT_INTERVAL:
             channel.last_event_at = now
-            beat = self._for_each(list(channel.listeners), lambda stream: stream.write(_BEAT))
-            beat.addErrback(lambda failure: self.log.failure("Sending a heartbeat failed", failure))
-        self._send_if_outdated(channel)
-
-    def _send_if_outdated(self, channel: Channel) -> None:
-        """Begin to send a board to the listeners that have not received it."""
-        if channel.sending is None and (outdated := channel.outdated):
-            channel.sending = self._for_each(outdated, channel.send).addBoth(self._sent, channel)
-
-    def _for_each(self, streams: list[Stream], send: Callable[[Stream], object]) -> Deferred[Iterator[None]]:
-        """Call a function with each stream, in cooperative steps."""
-
-        def steps() -> Iterator[None]:
-            for stream in streams:
-                send(stream)
-                yield
-
-        return self._runner.cooperator.coiterate(steps())
+            channel.listeners.send_beat()
+        channel.listeners.send_latest()
 
     async def _render(self, channel: Channel) -> None:
         # Hundreds are due together after a restart, and other requests would wait for all of them.
-        is_background.set(bool(channel.event))
+        is_background.set(bool(channel.listeners.event))
         displays = await self._source.display(list(channel.codes), channel.query)
-        last_id, now = channel.id, self._clock.seconds()
+        last_id, now = channel.listeners.id, self._clock.seconds()
         await channel.update(displays.display, now, self._runner)
-        if channel.id != last_id:
+        if channel.listeners.id != last_id:
             channel.last_event_at = now
 
     def _rendered(self, result: object, channel: Channel) -> None:
         channel.rendering = None
-        if isinstance(result, Failure) and not channel.event:
+        if isinstance(result, Failure) and not channel.listeners.event:
             self.channels.pop(channel.key, None)
             self._runner.resume(channel.waiters, result)
         else:
             self._log_failure(result)
-            self._send_if_outdated(channel)
-
-    def _sent(self, result: object, channel: Channel) -> None:
-        channel.sending = None
-        self._log_failure(result)
+            channel.listeners.send_latest()
 
     def _log_failure(self, result: object) -> None:
         if isinstance(result, Failure) and not result.check(CancelledError):
@@ -284,9 +239,9 @@ class EventsHandler(WebHandler):
         self.request_handler.charge(module.cost(codes, query))
         channel = await module.channel(codes, query, lang, as_json)
         self.mark("lookup")
-        stream = self.stream(_HEADERS, f"{module.retry}event: bye\ndata:\n\n".encode())
-        module.join(channel, stream, self.env.get("last-event-id", ""))
+        stream = self.stream(_HEADERS, bye())
+        channel.listeners.join(stream, self.env.get("last-event-id", ""))
         try:
             await stream.ended
         finally:
-            module.leave(channel, stream)
+            channel.listeners.leave(stream)

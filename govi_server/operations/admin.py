@@ -1,9 +1,6 @@
-"""The web site for operators, on a separate port: /health, /ready, /metrics, /status and /status.json."""
+"""The pages of the operators' port: /health, /ready, /metrics, /status and /status.json."""
 
-import re
-from collections.abc import Callable, Sequence
-from http import HTTPStatus
-from typing import cast
+from collections.abc import Sequence
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -12,84 +9,19 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request
-from twisted.web.resource import IResource, Resource
-from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
 
-from govi_server.http.hosts import MISDIRECTED, rejected_host, rejection
-from govi_server.http.response import POLICY, format_response, with_safety_headers
-from govi_server.operations.admin_channel import BodilessRequest, ReleasingChannel
 from govi_server.operations.metrics import Metrics
 from govi_server.operations.readiness import Readiness
+from govi_server.operations.site import HTML, TEXT, OperatorsSite, Page, send
 from govi_server.operations.status import Status
 from govi_server.operations.status_page import page
 from govi_server.runtime.text import escape_json
-from govi_server.runtime.throttled_warnings import ThrottledWarnings
-from govi_server.runtime.version import SOFTWARE
-from govi_server.settings import Config
-from govi_server.sockets.accepting import AcceptThrottle
-
-_TEXT = "text/plain; charset=utf-8"
-_HTML = "text/html; charset=utf-8"
-_PAGE_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-"""The policy of the status page, which has inline styles and reloads itself: no scripts, nothing is loaded."""
-
-_TARGET_HOST = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#]*@)?([^/?#]*)")
-"""The host in a request target in absolute form."""
 
 
-class _Request(BodilessRequest):
-    """A request whose response has the headers of all responses; rejected if its host may belong to another site."""
-
-    def process(self) -> None:
-        """Process the request."""
-        for name, value in with_safety_headers(()):
-            self.setHeader(name, value)
-        hosts = self.requestHeaders.getRawHeaders(b"host", [])
-        if target := _TARGET_HOST.match(self.uri):
-            hosts = [*hosts, target[1]]
-        host = cast(Admin, self.channel.factory).rejected_host([host.decode("latin-1").strip() for host in hosts])
-        if host is None:
-            super().process()
-        else:
-            _send(self, int(MISDIRECTED.partition(" ")[0]), _TEXT, rejection(host).encode())
-
-
-class _Channel(ReleasingChannel):
-    """A connection whose rejections of malformed requests have the headers of all responses as well."""
-
-    def _respondToBadRequestAndDisconnect(self) -> None:
-        # Overridden although it is private: it writes a response of its own, without header fields.
-        self._close_with("400 Bad Request", b"Bad request\n")
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        """Reject a line of the header section that is too long; the base closes the connection without a response."""
-        if self.requests:  # the request line was received
-            self._close_with("431 Request Header Fields Too Large", b"Header field too long\n")
-        else:
-            self._close_with("414 URI Too Long", b"Request line too long\n")
-
-    def _close_with(self, status: str, body: bytes) -> None:
-        assert self.transport is not None
-        now = cast(Admin, self.factory).reactor.seconds()
-        self.transport.write(
-            format_response(status, {"Content-Type": _TEXT, "Server": SOFTWARE}, body, now=now, connection="close")
-        )
-        self.loseConnection()
-
-
-class Admin(Site):
-    """The web site for operators and their tools. hosts: names of the server besides its addresses and localhost.
-
-    name: the name in log lines.
-    """
-
-    name = "operators"
-    noisy = False
-    protocol = _Channel  # type: ignore[assignment]  # Twisted wraps it for HTTP/2, which operators do not need
-    requestFactory = _Request
-    _log = Logger()
+class Admin(OperatorsSite):
+    """The web site of govi-cache for operators. hosts: names of the server besides its addresses and localhost."""
 
     def __init__(
         self,
@@ -99,61 +31,19 @@ class Admin(Site):
         readiness: Readiness,
         hosts: Sequence[str] = (),
     ) -> None:
-        root = _Root()
-        super().__init__(root, reactor=clock)
-        self.accepting = AcceptThrottle(clock, self.name, drops=False)
-        self._hosts = hosts
-        self._warnings = ThrottledWarnings(self._log, clock)
-        root.putChild(b"", _Page(_HTML, lambda: page(status.json())))
-        root.putChild(b"health", _Page(_TEXT, lambda: b"alive\n"))
-        root.putChild(b"ready", _Ready(readiness))
-        root.putChild(b"metrics", _Page(CONTENT_TYPE_LATEST, lambda: generate_latest(metrics.registry)))
-        root.putChild(b"status", _Page(_HTML, lambda: page(status.json())))
-        root.putChild(b"status.json", _Page("application/json", lambda: _status_json(status)))
-
-    def set_hosts(self, changed: Config) -> None:
-        """Set the names of the server, from a changed configuration."""
-        self._hosts = changed.admin.hosts
-
-    def logPrefix(self) -> str:
-        """Return the name in Twisted's own log lines."""
-        return self.name
-
-    def log(self, request: Request) -> None:
-        """Do not log requests: metrics are scraped every few seconds."""
-
-    def rejected_host(self, hosts: Sequence[str]) -> str | None:
-        """Return a host of a request that may belong to another site, after logging it; None if there is none."""
-        host = rejected_host(hosts, self._hosts)
-        if host is not None:
-            text = "{name}: request for host {host!r} rejected; admin.hosts lists the allowed names"
-            self._warnings.add("host", text, name=self.name, host=host)
-        return host
+        pages = {
+            "": Page(HTML, lambda: page(status.json())),
+            "health": Page(TEXT, lambda: b"alive\n"),
+            "ready": _Ready(readiness),
+            "metrics": Page(CONTENT_TYPE_LATEST, lambda: generate_latest(metrics.registry)),
+            "status": Page(HTML, lambda: page(status.json())),
+            "status.json": Page("application/json", lambda: _status_json(status)),
+        }
+        super().__init__(clock, pages, hosts)
 
 
 def _status_json(status: Status) -> bytes:
     return escape_json(msgspec.json.encode(status.json()).decode()).encode()
-
-
-class _Root(Resource):
-    def getChild(self, path: bytes, request: Request) -> IResource:
-        return _Page(_TEXT, lambda: b"no such path\n", 404)
-
-
-class _Page(Resource):
-    """A page that is rendered for each request."""
-
-    isLeaf = True
-
-    def __init__(self, content_type: str, render: Callable[[], bytes], status: int = 200) -> None:
-        super().__init__()
-        self._status = status
-        self._content_type = content_type
-        self._render = render
-
-    def render_GET(self, request: Request) -> int:
-        _send(request, self._status, self._content_type, self._render())
-        return NOT_DONE_YET
 
 
 class _Ready(Resource):
@@ -175,23 +65,10 @@ class _Ready(Resource):
 
     def _respond(self, problems: list[str], request: Request) -> None:
         text = "".join(f"{problem}\n" for problem in problems) or "ready\n"
-        _send(request, 503 if problems else 200, _TEXT, text.encode())
+        send(request, 503 if problems else 200, TEXT, text.encode())
 
     def _failed(self, failure: Failure, request: Request) -> None:
         if failure.check(CancelledError):
             return  # the client has disconnected
         self.log.failure("/ready: check failed", failure)
-        _send(request, 500, _TEXT, b"readiness check failed; see the log\n")
-
-
-def _send(request: Request, status: int, content_type: str, body: bytes) -> None:
-    """Send a response with its length. For HEAD, which states it as well, Twisted omits the body."""
-    request.setResponseCode(status, HTTPStatus(status).phrase.encode())  # Twisted lacks that of 421
-    request.setHeader("content-type", content_type)
-    request.setHeader("cache-control", "no-store")
-    request.setHeader("server", SOFTWARE)
-    request.setHeader("content-length", f"{len(body)}")
-    if content_type == _HTML:
-        request.setHeader(POLICY, _PAGE_POLICY)
-    request.write(body)
-    request.finish()
+        send(request, 500, TEXT, b"readiness check failed; see the log\n")

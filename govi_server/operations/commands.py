@@ -162,8 +162,8 @@ class ManholeCommands:
 
         A supervisor may start the program again, as systemd does with Restart=always.
         """
-        connections = len(self._components.server.connections)
-        if self._is_draining or self._components.server.draining:
+        connections = self._components.figures.connections
+        if self._is_draining or self._components.is_draining:
             return CommandOutput(f"already draining; {connections} connections left")
         self._is_draining = True
         self._clock.callLater(DRAIN_DELAY_SECONDS, self._shut_down)

@@ -1,7 +1,10 @@
 """The components of the running program, for operators."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+
+import msgspec
 
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
@@ -9,9 +12,10 @@ from govi_server.kv55.gateway import Gateway
 from govi_server.kv78turbo.feed import REJECT_REASONS, Feed
 from govi_server.operations.snapshot import Snapshots
 from govi_server.runtime.turn_watch import TurnWatch
-from govi_server.server import Server
+from govi_server.server import Server, ServerFigures
 from govi_server.settings import Config
 from govi_server.statistics.log import StatisticsLog
+from govi_server.workers.pool import WorkerPool
 
 INCIDENT_KINDS = {
     "gateway": ("broken", "late", "opened", "refused", "repeated", "silent", "unsolicited"),
@@ -38,6 +42,8 @@ class Components:
     """The components of the running program."""
 
     server: Server
+    """The server of clients, or with workers, of these."""
+    workers: WorkerPool | None = None
     modules: tuple[str, ...] = ()
     """The names of the modules."""
     gateways: dict[str, GatewayComponents] = field(default_factory=dict)
@@ -48,6 +54,20 @@ class Components:
     turns: TurnWatch | None = None
     appliers: dict[str, Callable[[Config], object]] = field(default_factory=dict)
     """What applies a changed configuration to the running program, by the keys of settings."""
+
+    @property
+    def figures(self) -> ServerFigures:
+        """The figures of the server of clients, or of all workers together."""
+        own = self.server.figures()
+        if self.workers is None:
+            return own
+        # The connections of the own server are those of workers.
+        return self.workers.figures + msgspec.structs.replace(own, connections=0, limit=0, streams=0)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the program is stopping."""
+        return self.server.draining or (self.workers is not None and self.workers.is_draining)
 
     def incidents(self) -> Iterator[tuple[str, Mapping[str, int]]]:
         """Yield the name of each component with the counts of its incidents by kind."""
@@ -61,4 +81,4 @@ class Components:
             yield "statistics", self.statistics.incidents.counts
         if self.snapshots is not None:
             yield "snapshot", self.snapshots.incidents.counts
-        yield "connections", self.server.unfinished.incidents.counts
+        yield "connections", +Counter(unfinished=self.figures.rejected)

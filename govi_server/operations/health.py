@@ -232,14 +232,18 @@ class HealthMonitor:
         """Return the problems of the server itself."""
         problems = []
         components = self._components
-        server, statistics, snapshots = components.server, components.statistics, components.snapshots
-        used, limit = len(server.connections), server.access.limits.connections
-        if used >= limit * MAX_CONNECTIONS_RATIO:
+        figures, statistics, snapshots = components.figures, components.statistics, components.snapshots
+        used, limit = figures.connections, figures.limit
+        if limit and used >= limit * MAX_CONNECTIONS_RATIO:  # 0 while no worker runs
             action = "check the busiest clients, or raise access.connections"
             problems.append(_Problem("Connections near their limit", f"{used:,} of {limit:,} in use", action))
-        if server.accepting.paused:
+        if figures.paused:
             action = "raise the limit of open files; accepting resumes automatically"
             problems.append(_Problem("Not accepting connections: too many open files", "", action))
+        for worker in components.workers.workers if components.workers is not None else ():
+            if worker.is_missing:
+                action = "it is restarted automatically; the log has the reason"
+                problems.append(_Problem(f"Worker {worker.number} not running", "", action))
         if statistics is not None and not statistics.writable:
             problems.append(_Problem("Statistics log not writable", "", _CHECK_DISK))
         if snapshots is not None and not snapshots.writable:

@@ -25,6 +25,7 @@ from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.runtime.version import VERSION
 from govi_server.statistics.batches import Batch, StatisticsBatcher
 from govi_server.statistics.records import CacheResult
+from govi_server.workers.pool import WorkerPool
 
 _BUCKETS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 13.0,
@@ -118,26 +119,41 @@ class Metrics(Collector):
         yield from self._server_metrics()
         if self._components.turns is not None:
             yield from self._turn_metrics(self._components.turns)
+        if self._components.workers is not None:
+            yield from self._worker_metrics(self._components.workers)
         yield self._incidents()
         yield from self._gateway_metrics()
         if self._components.feed is not None:
             yield from self._feed_metrics(self._components.feed)
 
     def _server_metrics(self) -> Iterator[Metric]:
-        server, status = self._components.server, self._monitor.health().status
+        figures, status = self._components.figures, self._monitor.health().status
         build = GaugeMetricFamily("govi_build_info", "1, with the version of the program.", labels=["version"])
         build.add_metric([VERSION], 1)
         yield build
         yield _states("govi_verdict", "1 for the current health status.", "verdict", get_args(HealthStatus), status)
-        yield _gauge("govi_connections", "Open connections.", len(server.connections))
+        yield _gauge("govi_connections", "Open connections.", figures.connections)
+        yield _gauge("govi_connections_limit", "Maximum number of open connections.", figures.limit)
         yield _gauge(
-            "govi_connections_limit", "Maximum number of open connections.", server.access.limits.connections
+            "govi_unfinished_request_bytes", "Bytes of unfinished requests of all ports.", figures.unfinished_bytes
         )
-        yield _gauge(
-            "govi_unfinished_request_bytes", "Bytes of unfinished requests of all ports.", server.unfinished.bytes
-        )
-        yield _gauge("govi_streams", "Connections with a stream of server-sent events.", server.streams)
-        yield _gauge("govi_accepting", "1 while connections are accepted.", not server.accepting.paused)
+        yield _gauge("govi_streams", "Connections with a stream of server-sent events.", figures.streams)
+        yield _gauge("govi_accepting", "1 while connections are accepted.", not figures.paused)
+
+    def _worker_metrics(self, workers: WorkerPool) -> Iterator[Metric]:
+        labels = ("worker",)
+        serving = GaugeMetricFamily("govi_worker_serving", "1 while the worker serves clients.", labels=labels)
+        restarts = CounterMetricFamily("govi_worker_restarts", "Processes after the worker's first.", labels=labels)
+        memory = GaugeMetricFamily("govi_worker_resident_memory_bytes", "Resident memory.", labels=labels)
+        used = CounterMetricFamily("govi_worker_cpu_seconds", "Processor time of the process.", labels=labels)
+        for worker in workers.workers:
+            name = (f"{worker.number}",)
+            serving.add_metric(name, worker.figures is not None)
+            restarts.add_metric(name, worker.restarts)
+            if worker.figures is not None:
+                memory.add_metric(name, worker.figures.memory_bytes)
+                used.add_metric(name, worker.figures.processor_seconds)
+        yield from (serving, restarts, memory, used)
 
     def _turn_metrics(self, turns: TurnWatch) -> Iterator[Metric]:
         text = "Processor time of a turn of the reactor, during which all clients wait."

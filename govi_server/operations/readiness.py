@@ -209,9 +209,12 @@ class Readiness:
     def _server_problems(self) -> list[str]:
         """Return the reasons why the server accepts no connections."""
         problems = []
-        if self._components.server.draining:
+        if self._components.is_draining:
             problems.append("server is stopping")
-        if self._components.server.accepting.paused:
+        workers = self._components.workers
+        if workers is not None and not workers.is_serving:
+            problems.append("no worker is running")
+        if self._components.figures.paused:
             problems.append("not accepting connections: too many open files")
         return problems
 

@@ -45,7 +45,7 @@ class Status:
         """Return the status."""
         now = self._clock.seconds()
         health = self._monitor.health()
-        components, server = self._components, self._components.server
+        components, figures = self._components, self._components.figures
         clients = _sum(minute.clients for minute in self._history.minutes())
         return {
             "verdict": health.status,
@@ -56,10 +56,11 @@ class Status:
             "version": self._version,
             "demo": self._is_demo,
             "connections": {
-                "open": len(server.connections),
-                "limit": server.access.limits.connections,
-                "streams": server.streams,
+                "open": figures.connections,
+                "limit": figures.limit,
+                "streams": figures.streams,
             },
+            "workers": self._workers(),
             "modules": list(components.modules),
             "gateways": {name: self._gateway(name, gateway, now) for name, gateway in components.gateways.items()},
             "feed": self._feed(now),
@@ -72,6 +73,20 @@ class Status:
                 for entry in self._history.entries
             ],
         }
+
+    def _workers(self) -> list[Json]:
+        workers = self._components.workers
+        return [
+            {
+                "number": worker.number,
+                "process": worker.pid,
+                "serving": worker.figures is not None,
+                "connections": worker.figures.server.connections if worker.figures else 0,
+                "memory": worker.figures.memory_bytes if worker.figures else 0,
+                "restarts": worker.restarts,
+            }
+            for worker in (workers.workers if workers is not None else ())
+        ]
 
     def _gateway(self, name: str, gateway: GatewayComponents, now: float) -> Json:
         cache, flights = gateway.cache, gateway.cache.pending

@@ -218,6 +218,9 @@ class CooperativeRunner:
                     waiter.callback(result)
                 yield
 
+        if len(waiting) == 1:  # most often
+            run_now(steps())
+            return
         Deferred.fromCoroutine(self.run(steps()))
 
     def _has_credit(self) -> bool:

@@ -3,10 +3,8 @@
 Cycles and pauses are in real seconds, as a subscriber measures them, at any speed of the town's time.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
-from typing import cast
 
 import zmq
 from twisted.application.service import Service
@@ -16,6 +14,7 @@ from twisted.logger import Logger
 
 from govi_server.departures.times import MINUTE
 from govi_server.errors import StartupError
+from govi_server.kv78turbo.zmq_sockets import bind, check_address, is_listening_address
 from govi_server.simulator.feed_faults import FaultInjector, FeedFaults
 from govi_server.simulator.replay import Replay
 from govi_server.simulator.town import Town
@@ -30,8 +29,6 @@ SUBSCRIPTION_DELAY = 0.1
 ANY_PORT = "tcp://127.0.0.1:*"
 """A free port on the loopback interface."""
 
-_ADDRESS = re.compile(r"ipc://.+|tcp://.+:(\d{1,5}|\*)", re.ASCII)
-
 
 class Publisher:
     """A ZeroMQ socket that publishes messages.
@@ -40,12 +37,7 @@ class Publisher:
     """
 
     def __init__(self, address: str) -> None:
-        match = _ADDRESS.fullmatch(address)
-        port = match and match[1]
-        if match is None or not (port in (None, "*") or 0 < int(port) < 65536):  # libzmq accepts any number
-            raise StartupError(
-                f"--feed: invalid feed address {address!r} (expected, for example, tcp://127.0.0.1:7817)"
-            )
+        check_address("--feed", address, is_listening_address)
         self._address = address
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
@@ -55,16 +47,12 @@ class Publisher:
         self._context = zmq.Context()  # not earlier: its threads would not survive twistd's fork
         socket = self._context.socket(zmq.XPUB)  # a PUB that reports subscriptions
         socket.linger = 0
-        socket.ipv6 = "[" in self._address
-        try:
-            socket.bind(self._address)
-        except zmq.ZMQError as error:
-            socket.close()
-            self._context.term()
-            reason = zmq.strerror(error.errno or 0)
-            raise StartupError(f"--feed: cannot listen on {self._address}: {reason}") from None
         self._socket = socket
-        return cast(bytes, socket.last_endpoint).decode().rstrip("\0")
+        try:
+            return bind(socket, self._address, "--feed")
+        except StartupError:
+            self.close()
+            raise
 
     def has_new_subscription(self) -> bool:
         """Return whether subscriptions have arrived since the last call."""

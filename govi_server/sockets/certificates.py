@@ -42,7 +42,7 @@ class CertificateFiles:
         self._load = load
         self._clock = clock
         self._identities = _identities(self._paths)
-        self._options = options
+        self.options = options
         self._next_check = 0.0
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> Connection:
@@ -51,7 +51,7 @@ class CertificateFiles:
         if not self._next_check - CHECK_INTERVAL <= now < self._next_check:
             self._next_check = now + CHECK_INTERVAL
             self.reload()
-        return self._options.serverConnectionForTLS(protocol)
+        return self.options.serverConnectionForTLS(protocol)
 
     def reload(self) -> None:
         """Load the files again if they have changed; log the result."""
@@ -60,7 +60,7 @@ class CertificateFiles:
             return
         self._identities = identities
         try:
-            self._options = self._load()
+            self.options = self._load()
         except Exception as error:  # of OpenSSL, or of the file system
             self.log.error(
                 "{endpoint}: certificate not reloaded, the previous one is used: {reason}",

@@ -70,12 +70,12 @@ class AdoptedEndpoint:
     def __init__(self, reactor: Any, fd: int) -> None:
         self._reactor = reactor
         try:
-            self._socket = socket.socket(fileno=os.dup(fd))
+            self.socket = socket.socket(fileno=os.dup(fd))
         except OSError as error:
             raise ValueError(f"descriptor {fd} is not a socket ({error.strerror})") from None
-        is_listening = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        if not is_listening or self._socket.type != socket.SOCK_STREAM or self._socket.family not in _FAMILIES:
-            self._socket.close()
+        is_listening = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if not is_listening or self.socket.type != socket.SOCK_STREAM or self.socket.family not in _FAMILIES:
+            self.socket.close()
             raise ValueError(
                 f"descriptor {fd} is not a listening TCP or UNIX socket (expected ListenStream= and Accept=no in its "
                 ".socket unit)"
@@ -86,11 +86,11 @@ class AdoptedEndpoint:
         return execute(self._listen, protocolFactory)
 
     def _listen(self, factory: IProtocolFactory) -> IListeningPort:
-        self._socket.setblocking(False)
-        with self._socket:  # the port duplicates the descriptor
-            if self._socket.family == socket.AF_UNIX:
-                return _AdoptedUNIXPort.adopt(self._reactor, self._socket.fileno(), factory)
-            port: IListeningPort = self._reactor.adoptStreamPort(self._socket.fileno(), self._socket.family, factory)
+        self.socket.setblocking(False)
+        with self.socket:  # the port duplicates the descriptor
+            if self.socket.family == socket.AF_UNIX:
+                return _AdoptedUNIXPort.adopt(self._reactor, self.socket.fileno(), factory)
+            port: IListeningPort = self._reactor.adoptStreamPort(self.socket.fileno(), self.socket.family, factory)
             return port
 
 

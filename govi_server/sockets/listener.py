@@ -1,7 +1,8 @@
 """Listen on an endpoint for a server."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from errno import EADDRINUSE
 from functools import partial
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY
@@ -13,7 +14,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import log as legacy_log
@@ -41,6 +42,8 @@ READ_BYTES = 12 << 10
 OnListening = Callable[[IAddress, str], None]
 """Called with the address of an endpoint that listens, and the scheme of its URL."""
 
+log = Logger()
+
 
 def _ignore(address: IAddress, scheme: str) -> None:
     pass
@@ -62,72 +65,28 @@ class DrainingFactory(ListeningFactory, Protocol):
 
 
 @implementer(IReloadable)
-class Listener(StreamServerEndpointService):
-    """Listens on an endpoint described by a string such as tcp:8080 or unix:/run/govi.
+class PortService(StreamServerEndpointService):
+    """Listens on an endpoint, and accepts connections as the server's throttle permits.
 
-    reactor: the reactor of the endpoint. setting: the name of the endpoint in errors. server: the factory of its
-    connections. listening: called at the start of the service, when all endpoints of the program listen, unless
-    clients must send a PROXY header. Raises StartupError for an invalid endpoint.
+    server: the factory of the connections.
     """
 
-    log = Logger()
-
-    def __init__(
-        self,
-        reactor: object,
-        setting: str,
-        endpoint: str,
-        server: ListeningFactory,
-        listening: OnListening = _ignore,
-    ) -> None:
-        try:
-            check_endpoint(endpoint)
-            super().__init__(parse_endpoint(reactor, endpoint), cast(IProtocolFactory, server))
-        except Exception as error:  # the exceptions differ by the kind of endpoint
-            raise StartupError(f"{setting}: invalid endpoint {endpoint[:120]!r}: {parser_error(error)}") from None
+    def __init__(self, reactor: object, endpoint: IStreamServerEndpoint, server: ListeningFactory) -> None:
+        super().__init__(endpoint, cast(IProtocolFactory, server))
         self._raiseSynchronously = True  # as in strports.service: a server that cannot listen must not stay up
         self._reactor = reactor
-        self._setting = setting
-        self._endpoint = endpoint
         self._server = server
-        self._listening = listening
 
     def privilegedStartService(self) -> None:
-        """Start listening. Raises StartupError, for example if the port is in use."""
-        try:
-            # Twisted logs each port that listens, even if the next one cannot; an event without text is not written.
-            legacy_log.callWithContext({"log_format": ""}, super().privilegedStartService)
-        except CannotListenError as error:
-            raise self._error(error.socketError) from None
-        except (OSError, OverflowError) as error:  # a unix or systemd endpoint, or a port above 65535
-            raise self._error(error) from None
+        """Start listening. Raises CannotListenError, OSError or OverflowError."""
+        quietly(super().privilegedStartService)
         assert self._waitingForPort is not None
         self._waitingForPort.addCallback(self._prepare)
-
-    def startService(self) -> None:
-        """Start listening, unless privilegedStartService() did, and report the address."""
-        super().startService()
-        assert self._waitingForPort is not None
-        self._waitingForPort.addCallback(self._report)
-
-    def _error(self, error: object) -> StartupError:
-        if getattr(error, "errno", None) == EADDRINUSE:
-            reason = "address already in use; is another govi-cache running?"
-        else:
-            reason = getattr(error, "strerror", None) or str(error)
-        return StartupError(f"{self._setting}: cannot listen on {self._endpoint}: {reason}")
 
     def _prepare(self, port: tcp.Port) -> tcp.Port:
         self._server.accepting.add(port)
         if isinstance(port, tcp.Port):
             _prepare(port, self._reactor, self._server.accepting)
-        return port
-
-    def _report(self, port: tcp.Port) -> tcp.Port:
-        address = port.getHost()
-        self.log.info("Listening on {address} for {name}", address=_format_address(address), name=self._server.name)
-        if not isinstance(self.endpoint, ProxyEndpoint):
-            self._listening(address, "https" if isinstance(self.endpoint, SSL4ServerEndpoint) else "http")
         return port
 
     def reload(self) -> None:
@@ -145,6 +104,78 @@ class Listener(StreamServerEndpointService):
     def _stopped(self, port: tcp.Port) -> tcp.Port:
         self._server.accepting.remove(port)
         return port
+
+
+class Listener(PortService):
+    """Listens on an endpoint described by a string such as tcp:8080 or unix:/run/govi.
+
+    reactor: the reactor of the endpoint. setting: the name of the endpoint in errors. server: the factory of its
+    connections. listening: called at the start of the service, when all endpoints of the program listen, unless
+    clients must send a PROXY header. Raises StartupError for an invalid endpoint.
+    """
+
+    def __init__(
+        self,
+        reactor: object,
+        setting: str,
+        endpoint: str,
+        server: ListeningFactory,
+        listening: OnListening = _ignore,
+    ) -> None:
+        super().__init__(reactor, checked_endpoint(reactor, setting, endpoint), server)
+        self._setting = setting
+        self._text = endpoint
+        self._listening = listening
+
+    def privilegedStartService(self) -> None:
+        """Start listening. Raises StartupError, for example if the port is in use."""
+        with listening_errors(self._setting, self._text):
+            super().privilegedStartService()
+
+    def startService(self) -> None:
+        """Start listening, unless privilegedStartService() did, and report the address."""
+        super().startService()
+        assert self._waitingForPort is not None
+        self._waitingForPort.addCallback(self._report)
+
+    def _report(self, port: tcp.Port) -> tcp.Port:
+        report_address(port.getHost(), self.endpoint, self._server.name, self._listening)
+        return port
+
+
+def checked_endpoint(reactor: object, setting: str, text: str) -> IStreamServerEndpoint:
+    """Return the endpoint of a text. setting: its name in the error. Raises StartupError."""
+    try:
+        check_endpoint(text)
+        return parse_endpoint(reactor, text)
+    except Exception as error:  # the exceptions differ by the kind of endpoint
+        raise StartupError(f"{setting}: invalid endpoint {text[:120]!r}: {parser_error(error)}") from None
+
+
+@contextmanager
+def listening_errors(setting: str, text: str) -> Iterator[None]:
+    """Raise StartupError for the errors of listening on an endpoint with this text. setting: its name."""
+    try:
+        yield
+    except (CannotListenError, OSError, OverflowError) as caught:  # OverflowError: a port above 65535
+        error = caught.socketError if isinstance(caught, CannotListenError) else caught
+        if getattr(error, "errno", None) == EADDRINUSE:
+            reason = "address already in use; is another govi-cache running?"
+        else:
+            reason = getattr(error, "strerror", None) or str(error)
+        raise StartupError(f"{setting}: cannot listen on {text}: {reason}") from None
+
+
+def quietly(listen: Callable[[], object]) -> None:
+    """Listen without Twisted's log line for each port, which it writes even if the next one cannot listen."""
+    legacy_log.callWithContext({"log_format": ""}, listen)  # an event without text is not written
+
+
+def report_address(address: IAddress, endpoint: IStreamServerEndpoint, name: str, listening: OnListening) -> None:
+    """Log an address that listens for a server, and pass it on unless clients must send a PROXY header."""
+    log.info("Listening on {address} for {name}", address=_format_address(address), name=name)
+    if not isinstance(endpoint, ProxyEndpoint):
+        listening(address, "https" if isinstance(endpoint, SSL4ServerEndpoint) else "http")
 
 
 def server_service(

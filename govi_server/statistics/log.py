@@ -6,7 +6,7 @@ from math import modf
 from typing import cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -65,7 +65,7 @@ class _Request(Struct, omit_defaults=True, gc=False):
     stop: str = ""
 
 
-class _Line(Struct):
+class _Line(Struct, kw_only=True):
     """A line of the log; see ConnectionStatistics."""
 
     time: str
@@ -73,6 +73,7 @@ class _Line(Struct):
     duration: float
     """Milliseconds."""
     end: End
+    worker: int | UnsetType = UNSET
     requests: list[_Request]
 
 
@@ -88,11 +89,12 @@ def format_line(event: LogEvent, server: str) -> str | None:
     if not isinstance(statistics, ConnectionStatistics) or statistics.server != server:
         return None
     line = _Line(
-        _time(statistics.ended),
-        statistics.client,
-        _milliseconds(max(statistics.ended - statistics.began, 0.0)),
-        statistics.end,
-        [],
+        time=_time(statistics.ended),
+        client=statistics.client,
+        duration=_milliseconds(max(statistics.ended - statistics.began, 0.0)),
+        end=statistics.end,
+        worker=statistics.worker or UNSET,
+        requests=[],
     )
     requests = []
     for request in statistics.requests:

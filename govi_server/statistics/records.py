@@ -93,6 +93,8 @@ class ConnectionStatistics(msgspec.Struct):
     ended: float = 0.0
     end: End = "open"
     requests: list[RequestStatistics] = []
+    worker: int = 0
+    """The number of the worker process that accepted it, 0 for the main process."""
 
 
 class RecordingServer(Protocol):

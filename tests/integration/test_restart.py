@@ -30,13 +30,13 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
     """Return a function that starts the program with a listening socket; its processes are killed at the end."""
     started: list[subprocess.Popen[str]] = []
 
-    def launch(sock: socket.socket, endpoint: str, *through: str) -> "subprocess.Popen[str]":
+    def launch(sock: socket.socket, endpoint: str, *through: str, workers: int = 0) -> "subprocess.Popen[str]":
         fd = sock.fileno()
         process = subprocess.Popen(
             [
                 "bash", "-c", PASS, str(fd), *through, sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=",
                 "govi-cache", "--listen", endpoint, "--callback", f"tcp:{free_port()}:interface=127.0.0.1",
-                "--admin", "", "--statistics", "statistics.log", "--source", "demo",
+                "--admin", "", "--statistics", "statistics.log", "--source", "demo", "--workers", f"{workers}",
             ],
             cwd=tmp_path,
             pass_fds=[fd],
@@ -98,10 +98,11 @@ class Load(threading.Thread):
 THROUGH = ["systemd-socket-activate"] if shutil.which("systemd-socket-activate") else []
 
 
-def test_restart_under_load_loses_no_request(launch: Launch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_restart_under_load_loses_no_request(launch: Launch, tmp_path: Path, workers: int) -> None:
     """While the program restarts three times, every request is answered by the old process or by the new one."""
     with socket.create_server(("127.0.0.1", 0), backlog=512) as sock:
-        process = launch(sock, "systemd:domain=INET:index=0", *THROUGH)
+        process = launch(sock, "systemd:domain=INET:index=0", *THROUGH, workers=workers)
         with socket.create_connection(sock.getsockname()) as first:  # starts the program
             wait_for(process, "for govi-cache")
             first.sendall(REQUEST)
@@ -116,7 +117,7 @@ def test_restart_under_load_loses_no_request(launch: Launch, tmp_path: Path) -> 
             process.send_signal(signal.SIGTERM)
             output, _ = process.communicate(timeout=20)
             assert "Traceback" not in output
-            process = launch(sock, "systemd:domain=INET:index=0", *THROUGH)
+            process = launch(sock, "systemd:domain=INET:index=0", *THROUGH, workers=workers)
             wait_for(process, "for govi-cache")
         for load in loads:
             load.stopped.set()

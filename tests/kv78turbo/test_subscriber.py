@@ -93,6 +93,7 @@ class SubscriberTestCase(SynchronousTestCase):
         self.sockets = FakeSockets()
         self.sockets.clock = self.clock
         self.received: list[tuple[str, bytes]] = []
+        self.relayed: list[list[bytes]] = []
         self.consume: Callable[[], Deferred[None] | None] = lambda: None
         self.logged = EventLoggingObserver()
         globalLogPublisher.addObserver(self.logged)
@@ -103,6 +104,7 @@ class SubscriberTestCase(SynchronousTestCase):
             ["/GOVI/"],
             self._receive,
             self.limits,
+            relay=self.relayed.append,
             _sockets=self.sockets,  # type: ignore[arg-type]
         )
         self.subscriber.startService()
@@ -181,6 +183,13 @@ class MessageTests(SubscriberTestCase):
         self.assertEqual((self.received, self.subscriber.state), ([], "UNKNOWN"))
         self.receive(b"e" * 56, b"x" * 100, b"x" * 100)
         self.assertEqual(self.received, [("e" * 56, b"x" * 200)])
+
+    def test_messages_are_relayed_as_received(self) -> None:
+        """All messages are relayed with their frames, also heartbeats and unknown envelopes, but no large ones."""
+        messages = [[ENVELOPE.encode()], [ENVELOPE.encode(), b"o", b"", b"ne"], [b"\xff", b"gz"]]
+        for frames in (*messages, [b"e" * 56, b"x" * 100, b"x" * 101]):
+            self.receive(*frames)
+        self.assertEqual(self.relayed, messages)
 
     def test_message_before_first_readiness(self) -> None:
         """Messages that arrive before the reactor watches the descriptor are read without readiness."""

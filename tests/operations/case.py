@@ -1,6 +1,7 @@
 """The components of a program with a gateway and a feed, for the tests of operations."""
 
 from typing import Any, cast
+from unittest.mock import Mock
 
 from prometheus_client import generate_latest
 from twisted.application.service import MultiService
@@ -22,6 +23,8 @@ from govi_server.runtime.ordered_services import Observers
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.statistics.batches import StatisticsBatcher
 from govi_server.statistics.records import ConnectionStatistics, Exchange, RequestStatistics
+from govi_server.workers.messages import Assignment, Figures
+from govi_server.workers.pool import WorkerPool
 from tests.client import NOW, WireTestCase
 from tests.doubles import FakePoster, FakeSource, live_feed
 
@@ -82,6 +85,17 @@ class OperationsTestCase(WireTestCase):
             connection.requests.append(RequestStatistics(exchange, **phases))
         connection.ended, connection.end = self.clock.seconds(), "client"
         Logger().info(statistics=connection)
+
+    def add_workers(self, *figures: Figures | None) -> None:
+        """Let workers with these figures serve the clients; None for a worker that is being replaced."""
+        assignment = Assignment(0, self.server.name, [], "", [], self.server.limits, self.server.access.limits, [])
+        self.components.workers = pool = WorkerPool(
+            self.clock, "workers", len(figures), [], self.server, assignment, Mock(), Mock()
+        )
+        for worker, current in zip(pool.workers, figures, strict=True):
+            worker.figures = current
+            worker.pid = None if current is None else 4710 + worker.number
+            worker.restarts = 0 if current else 1
 
     def metric(self, line: str) -> str | None:
         """Return the value of the metric with this name and these labels, or None."""

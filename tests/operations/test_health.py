@@ -7,7 +7,9 @@ from twisted.internet.defer import Deferred
 from govi_server.departures.source import SourceUnreachable
 from govi_server.departures.times import utc_timestamp
 from govi_server.operations.health import RECOVERY_SECONDS
+from govi_server.server import ServerFigures
 from govi_server.settings import AccessSettings
+from govi_server.workers.messages import Figures
 from tests import feed as kv
 from tests.client import NOW
 from tests.doubles import ingest
@@ -146,6 +148,17 @@ class HealthMonitorTests(OperationsTestCase):
         self.components.modules = ("stops",)
         self.log_requests(*[("/stops", 500, "none")] * 5)
         self.assertEqual(self.health(), "DEGRADED")
+
+    def test_missing_worker_is_reported(self) -> None:
+        """A worker that is being replaced changes the health; one that starts with the program does not."""
+        figures = Figures(ServerFigures(), 0.0, 0)
+        self.add_workers(figures, None)
+        self.assertEqual(self.health(), "DEGRADED")
+        self.assertIn("Worker 2 not running since", self.monitor.health().reasons[0])
+        self.add_workers(figures, figures)
+        assert self.components.workers is not None
+        self.components.workers.workers[1].figures = None
+        self.assertEqual(self.health(), "RECOVERING")
 
     def test_server_problems_are_reported(self) -> None:
         """Connections near their limit, too many open files and unwritable files are reported."""

@@ -16,12 +16,34 @@ from govi_server.operations.components import INCIDENT_KINDS
 from govi_server.operations.health import HealthStatus
 from govi_server.operations.status_page import page
 from govi_server.runtime.cooperative import map_in_steps, run_now
+from govi_server.server import ServerFigures
+from govi_server.workers.messages import Figures
 from tests import feed as kv
 from tests.operations.case import CODE, OperationsTestCase
 
 
 class MetricsTests(OperationsTestCase):
     """Metrics for Prometheus."""
+
+    def test_workers(self) -> None:
+        """The connections are those of all workers; each worker has metrics of its own."""
+        self.client()
+        figures = Figures(ServerFigures(3, 10, 1, 500, 2, True), 1.5, 50_000_000)
+        self.add_workers(figures, None, figures)
+        for line, value in {
+            "govi_connections": "6.0",  # without the main process's, which are those of workers
+            "govi_connections_limit": "20.0",
+            "govi_streams": "2.0",
+            "govi_unfinished_request_bytes": "1000.0",
+            "govi_accepting": "0.0",
+            'govi_incidents_total{kind="unfinished",where="connections"}': "4.0",
+            'govi_worker_serving{worker="1"}': "1.0",
+            'govi_worker_serving{worker="2"}': "0.0",
+            'govi_worker_restarts_total{worker="2"}': "1.0",
+            'govi_worker_cpu_seconds_total{worker="3"}': "1.5",
+            'govi_worker_resident_memory_bytes{worker="3"}': "5e+07",
+        }.items():
+            self.assertEqual(self.metric(line), value, line)
 
     def test_requests_by_module_status_and_cache(self) -> None:
         """Requests are counted by module, status and cache result; those without a module are one module."""

@@ -11,6 +11,8 @@ from govi_server.departures.cache import BoardCache
 from govi_server.departures.source import SourceBroken, SourceSilent, SourceUnreachable
 from govi_server.operations.components import GatewayComponents
 from govi_server.operations.readiness import CHECK_INTERVAL, MAX_PROBE_SECONDS, UNKNOWN_STOP_SECONDS, Readiness
+from govi_server.server import ServerFigures
+from govi_server.workers.messages import Figures
 from tests.client import NOW
 from tests.doubles import FakeSource
 from tests.operations.case import CODE, OperationsTestCase
@@ -198,4 +200,14 @@ class ReadinessTests(OperationsTestCase):
         self.assertEqual(self.successResultOf(self.fetch()), ["/kv55: gateway not accepting requests"])
         self.components.gateways["kv55"].breaker.state = "closed"
         self.server.draining = True
+        self.assertEqual(self.successResultOf(self.fetch()), ["server is stopping"])
+
+    def test_workers(self) -> None:
+        """The program is ready while a worker serves clients, until the workers are stopped."""
+        self.add_workers(None, None)
+        self.assertEqual(self.successResultOf(self.fetch()), ["no worker is running"])
+        self.add_workers(None, Figures(ServerFigures(), 0.0, 0))
+        self.assertEqual(self.successResultOf(self.fetch()), [])
+        assert self.components.workers is not None
+        self.components.workers.is_draining = True
         self.assertEqual(self.successResultOf(self.fetch()), ["server is stopping"])

@@ -5,6 +5,9 @@ import json
 from twisted.logger import Logger
 
 from govi_server.kv55.gateway import GatewayEvent
+from govi_server.operations.status_page import page
+from govi_server.server import ServerFigures
+from govi_server.workers.messages import Figures
 from tests.operations.case import CODE, OperationsTestCase
 
 
@@ -22,6 +25,31 @@ class StatusTests(OperationsTestCase):
         self.assertEqual(status["stops"]["never_answered"], {"1": 1})
         self.assertEqual(status["events"][0]["text"], "<b>something</b>")
         self.assertEqual(status["feed"]["state"], "UP")
+
+    def test_workers(self) -> None:
+        """The status, and its page, have the workers; without workers there is no such table."""
+        self.assertEqual(self.status.json()["workers"], [])
+        self.assertNotIn(b"Workers", page(self.status.json()))
+        self.add_workers(Figures(ServerFigures(3, 10), 1.5, 50_000_000), None)
+        status = self.status.json()
+        self.assertEqual(status["connections"]["open"], 3)
+        self.assertEqual(
+            status["workers"],
+            [
+                {
+                    "number": 1,
+                    "process": 4711,
+                    "serving": True,
+                    "connections": 3,
+                    "memory": 50_000_000,
+                    "restarts": 0,
+                },
+                {"number": 2, "process": None, "serving": False, "connections": 0, "memory": 0, "restarts": 1},
+            ],
+        )
+        text = page(status).decode()
+        self.assertIn("worker 1</th><td>3 connections, 50 MB</td>", text)
+        self.assertIn('worker 2</th><td><b class="bad">not running</b>, restarts: 1</td>', text)
 
     def test_latencies_by_module(self) -> None:
         """Latencies are shown by module, for the last hour and the last minutes, for any number of them."""

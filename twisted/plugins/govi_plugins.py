@@ -11,3 +11,9 @@ govi_simulator = ServiceMaker(
     "Simulate a GOVI gateway and a live feed of a fictional town.",
     "govi-simulator",
 )
+govi_feed_proxy = ServiceMaker(
+    "GOVI feed proxy",
+    "govi_server.feed_proxy.tap",
+    "Subscribe to the live feed once, for any number of govi-cache servers.",
+    "govi-feed-proxy",
+)

@@ -1,0 +1,1 @@
+"""The feed proxy: one subscription to the live feed for all servers of a site."""

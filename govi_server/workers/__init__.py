@@ -1,0 +1,1 @@
+"""HTTP workers of a main process: they accept connections, and serve what the main process lets them cache."""

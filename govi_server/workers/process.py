@@ -1,0 +1,360 @@
+"""A worker process: serves the clients of its listening sockets with the responses of the main process.
+
+It drains and ends when the main process closes its standard input, and is killed when the main process ends. It has
+no files: log lines and statistics go to the main process, which writes all of them.
+"""
+
+import ctypes
+import gc
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from struct import pack
+from typing import Any, cast
+
+import msgspec
+from OpenSSL import SSL
+from twisted.application.internet import TimerService
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import connectionDone
+from twisted.internet.ssl import Certificate as X509
+from twisted.internet.ssl import CertificateOptions, DiffieHellmanParameters, PrivateCertificate
+from twisted.internet.stdio import StandardIO
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    formatEvent,
+    globalLogBeginner,
+)
+from twisted.protocols.basic import Int32StringReceiver
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.python.filepath import FilePath
+from zope.interface import implementer
+
+from govi_server.errors import StartupError
+from govi_server.http.client_limits import ClientLimits
+from govi_server.http.unfinished import UnfinishedRequests
+from govi_server.request_handler import RequestHandler
+from govi_server.runtime.clock import ClockWatch
+from govi_server.runtime.garbage_collection import GarbageCollection
+from govi_server.runtime.ordered_services import Drain, OrderedMultiService
+from govi_server.runtime.printable_log import install
+from govi_server.runtime.turn_watch import TurnWatch
+from govi_server.server import Server
+from govi_server.sockets.accepting import fit_connections
+from govi_server.sockets.endpoints import AdoptedEndpoint, ProxyEndpoint
+from govi_server.sockets.listener import PortService
+from govi_server.statistics.records import ConnectionStatistics
+from govi_server.workers.messages import (
+    MAX_MESSAGE_BYTES,
+    REPORT_INTERVAL,
+    Assignment,
+    Certificate,
+    Endpoint,
+    Figures,
+    LogLine,
+    Report,
+    decode_assignment,
+    encode,
+    pack_statistics,
+)
+from govi_server.workers.proxy import Proxy
+
+MAX_BATCH = 100
+"""Connections, or requests, whose statistics are reported together."""
+
+BATCH_SECONDS = 0.1
+"""Time after which fewer are reported."""
+
+MAX_UNREPORTED = 10_000
+"""Connections whose statistics wait while the main process reads no reports; those of further ones are lost."""
+
+log = Logger()
+
+
+class Reporter:
+    """Reports to the main process, and receives the assignment from it.
+
+    assigned: called with the assignment. stop: called when this process must drain and end. lost: called when the
+    main process has ended.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        assigned: Callable[[Assignment], None],
+        stop: Callable[[], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self._reactor = reactor
+        self.receiver = _Receiver(assigned, stop, self._disconnected)
+        self._lost = lost
+        self._closing: Deferred[None] | None = None
+        self._connections: list[ConnectionStatistics] = []
+        self._n_requests = 0
+        self._n_lost = 0
+        self._is_paused = False
+        self._is_flush_scheduled = False
+
+    def send(self, report: Report) -> None:
+        """Send a report."""
+        message = encode(report)
+        self.receiver.transport.write(pack("!I", len(message)) + message)
+
+    # The log.
+
+    def log_event(self, event: LogEvent) -> None:
+        """Report an event of the log."""
+        failure = event.get("log_failure")
+        traceback = failure.getTraceback() if isinstance(failure, Failure) else ""
+        text = formatEvent(event)
+        if (text or traceback) and not self._is_paused:
+            self.send(LogLine(event["log_level"].name, text, traceback))
+
+    # Statistics.
+
+    def statistics_event(self, event: LogEvent) -> None:
+        """Report the statistics of a connection, together with others."""
+        connection = event.get("statistics")
+        if not isinstance(connection, ConnectionStatistics):
+            return
+        if len(self._connections) >= MAX_UNREPORTED:
+            self._n_lost += 1
+            return
+        self._connections.append(connection)
+        self._n_requests += len(connection.requests)
+        if self._n_requests >= MAX_BATCH or len(self._connections) >= MAX_BATCH:
+            self.flush()
+        elif not self._is_flush_scheduled:
+            self._is_flush_scheduled = True
+            self._reactor.callLater(BATCH_SECONDS, self._flush_scheduled)
+
+    def _flush_scheduled(self) -> None:
+        self._is_flush_scheduled = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Report the statistics that wait, unless the main process is behind with reading."""
+        while self._connections and not self._is_paused:
+            batch, self._connections = self._connections[:MAX_BATCH], self._connections[MAX_BATCH:]
+            self._n_requests = 0
+            self.send(pack_statistics(batch))
+        if self._n_lost and not self._is_paused:
+            n, self._n_lost = self._n_lost, 0
+            log.warn("Statistics of {n} connections lost: the main process was too slow", n=n)
+
+    # As the producer of the pipe's data.
+
+    def connect(self, transport: Any) -> None:
+        """Begin with a connected transport."""
+        transport.registerProducer(self, True)
+
+    def pauseProducing(self) -> None:
+        """Wait until the main process has read the reports."""
+        self._is_paused = True
+
+    def resumeProducing(self) -> None:
+        """Continue."""
+        self._is_paused = False
+        self.flush()
+
+    def stopProducing(self) -> None:
+        """Send nothing more."""
+        self._is_paused = True
+
+    def close(self) -> Deferred[None]:
+        """Send the remaining reports; return a Deferred that fires afterwards."""
+        self._is_paused = False
+        self.flush()
+        self._closing = closing = Deferred[None]()
+        self.receiver.transport.unregisterProducer()
+        self.receiver.transport.loseConnection()
+        return closing
+
+    def _disconnected(self) -> None:
+        if self._closing is not None:
+            self._closing.callback(None)
+        else:
+            self._lost()
+
+
+@implementer(IHalfCloseableProtocol)
+class _Receiver(Int32StringReceiver):
+    """Receives the assignment on standard input, whose end is the order to stop."""
+
+    MAX_LENGTH = MAX_MESSAGE_BYTES
+    transport: Any
+
+    def __init__(
+        self, assigned: Callable[[Assignment], None], stop: Callable[[], None], lost: Callable[[], None]
+    ) -> None:
+        self._assigned = assigned
+        self._stop = stop
+        self._lost = lost
+
+    def stringReceived(self, string: bytes) -> None:
+        """Receive a message."""
+        self._assigned(decode_assignment(string))
+
+    def readConnectionLost(self) -> None:
+        """Drain and end."""
+        self._stop()
+
+    def writeConnectionLost(self) -> None:
+        """End at once, because nobody reads the reports."""
+        self._lost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End, because the last report was sent."""
+        self._lost()
+
+
+# The services of a worker.
+
+
+def make_worker(reactor: Any, assignment: Assignment, reporter: Reporter) -> OrderedMultiService:
+    """Return the services of an assignment, which stop in reverse order: the ports, the server, then the reports."""
+    connections = fit_connections(assignment.access.connections, len(assignment.endpoints))
+    access = ClientLimits(reactor, msgspec.structs.replace(assignment.access, connections=connections))
+    proxy = Proxy(reactor, UNIXClientEndpoint(reactor, assignment.upstream), assignment.modules)
+    server = Server(
+        "",
+        0,
+        RequestHandler,
+        clock=reactor,
+        find_module=proxy.find_module,
+        limits=assignment.limits,
+        headers=assignment.headers,
+        access=access,
+        name=assignment.name,
+        observer=cast(ILogObserver, reporter.statistics_event),
+        unfinished=UnfinishedRequests(reactor, assignment.limits.unfinished, connections),
+    )
+    # Starts when all ports accept: their service accepts in privilegedStartService().
+    signs = TimerService(REPORT_INTERVAL, lambda: reporter.send(current_figures(server)))
+    signs.clock = reactor
+    services = OrderedMultiService()
+    services.addService(Drain(reporter.close))
+    services.addService(signs)
+    services.addService(ClockWatch(reactor))
+    services.addService(TurnWatch(reactor))
+    services.addService(GarbageCollection(reactor))
+    services.addService(Drain(server.drain))
+    for endpoint in assignment.endpoints:
+        services.addService(PortService(reactor, server_endpoint(reactor, endpoint), server))
+    return services
+
+
+def current_figures(server: Server) -> Figures:
+    """Return the current figures of this process."""
+    return Figures(server.figures(), time.process_time(), resident_bytes())
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def server_endpoint(reactor: Any, endpoint: Endpoint) -> IStreamServerEndpoint:
+    """Return the endpoint that accepts from a socket of the main process, whose descriptor is closed."""
+    result: IStreamServerEndpoint = AdoptedEndpoint(reactor, endpoint.fd)
+    os.close(endpoint.fd)  # or connections would wait at a port that has stopped
+    if endpoint.certificate is not None:
+        result = TLSEndpoint(result, certificate_options(endpoint.certificate))
+    return ProxyEndpoint(reactor, result) if endpoint.expects_proxy_header else result
+
+
+@implementer(IStreamServerEndpoint)
+class TLSEndpoint:
+    """Listens on another endpoint for connections with TLS, as an ssl endpoint does."""
+
+    def __init__(self, endpoint: IStreamServerEndpoint, options: CertificateOptions) -> None:
+        self.endpoint = endpoint
+        self._options = options
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Listen on the other endpoint."""
+        return self.endpoint.listen(TLSMemoryBIOFactory(self._options, False, protocolFactory))
+
+
+def certificate_options(certificate: Certificate) -> CertificateOptions:
+    """Return the options of an ssl endpoint's certificate, as Twisted makes them of its text."""
+    path = certificate.dh_parameters
+    loaded = PrivateCertificate.loadPEM(certificate.certificate + certificate.key)
+    return CertificateOptions(
+        privateKey=loaded.privateKey.original,
+        certificate=loaded.original,
+        extraCertChain=[X509.loadPEM(pem).original for pem in certificate.chain],
+        dhParameters=DiffieHellmanParameters.fromFile(FilePath(path)) if path else None,
+        **({"method": getattr(SSL, certificate.method)} if certificate.method else {}),
+    )
+
+
+# The process.
+
+
+def end_with_parent() -> None:
+    """Let the kernel kill this process when its parent, the main process, ends (PR_SET_PDEATHSIG of Linux).
+
+    A hung worker would not notice that its pipe is closed.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    # If the parent has ended before that, standard input is at its end.
+
+
+def main() -> None:
+    """Run the worker of the process that started this one."""
+    end_with_parent()
+    # A terminal and a service manager send signals to all processes. The main process lets its workers drain.
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    output = os.dup(1)
+    os.dup2(2, 1)  # whatever prints must not write into the reports
+    from twisted.internet import reactor
+
+    clock: Any = reactor
+
+    def assigned(assignment: Assignment) -> None:
+        try:
+            worker = make_worker(clock, assignment, reporter)
+            worker.privilegedStartService()
+            worker.startService()
+        except Exception as error:
+            if isinstance(error, StartupError):
+                log.critical("{error}", error=error)
+            else:
+                log.failure("cannot start")
+            reporter.close().addCallback(lambda _: os._exit(1))
+            return
+        clock.addSystemEventTrigger("before", "shutdown", worker.stopService)
+        gc.collect()
+        gc.freeze()
+
+    reporter = Reporter(clock, assigned, clock.stop, lambda: os._exit(1))
+    install()
+    levels = LogLevelFilterPredicate(LogLevel.warn)  # of Twisted, whose lines on ports the main process has as well
+    levels.setLogLevelForNamespace("govi_server", LogLevel.info)
+    observer = FilteringLogObserver(cast(ILogObserver, reporter.log_event), [levels])
+    reporter.connect(cast(Any, StandardIO)(reporter.receiver, stdout=output, reactor=clock))
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    clock.run(installSignalHandlers=False)

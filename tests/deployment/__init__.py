@@ -1,0 +1,1 @@
+"""Tests of the files in etc/ with the programs that read them."""

@@ -1,0 +1,100 @@
+"""Tests of the listening sockets that the main process holds for its workers."""
+
+import os
+import socket
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from twisted.internet import reactor
+from twisted.trial.unittest import SynchronousTestCase
+
+from govi_server.errors import StartupError
+from govi_server.workers import listening
+from govi_server.workers.listening import SharedEndpoint
+from tests.integration.test_kv55 import make_certificate
+
+
+class SharedEndpointTests(SynchronousTestCase):
+    """Tests of SharedEndpoint, with real sockets."""
+
+    def setUp(self) -> None:
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.folder = Path(directory.name)
+
+    def open(self, text: str, workers: int = 2) -> SharedEndpoint:
+        """Return an open endpoint."""
+        endpoint = SharedEndpoint(reactor, "listen (--listen)", text, workers)
+        endpoint.open()
+        self.addCleanup(endpoint.close)
+        return endpoint
+
+    def sockets(self, endpoint: SharedEndpoint) -> list[socket.socket]:
+        """Return duplicates of the sockets of two workers."""
+        sockets = [socket.socket(fileno=os.dup(endpoint.socket(worker))) for worker in (1, 2)]
+        for each in sockets:
+            self.addCleanup(each.close)
+        return sockets
+
+    def test_workers_have_sockets_of_their_own_on_a_port(self) -> None:
+        """Each worker has a listening socket on the same port, also if the kernel selects it."""
+        for text in ("tcp:0:interface=127.0.0.1", r"tcp:0:interface=\:\:1", "haproxy:tcp:0:interface=127.0.0.1"):
+            first, second = self.sockets(self.open(text))
+            self.assertEqual(first.getsockname(), second.getsockname())
+            self.assertNotEqual(os.fstat(first.fileno()).st_ino, os.fstat(second.fileno()).st_ino)
+            self.assertTrue(first.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+    def test_port_in_use(self) -> None:
+        """A port of another program is an error, also if that program uses SO_REUSEPORT as well."""
+        port = self.sockets(self.open("tcp:0:interface=127.0.0.1"))[0].getsockname()[1]
+        text = f"tcp:{port}:interface=127.0.0.1"
+        error = self.assertRaises(StartupError, SharedEndpoint(reactor, "listen (--listen)", text, 2).open)
+        self.assertEqual(
+            str(error),
+            f"listen (--listen): cannot listen on {text}: address already in use; is another govi-cache running?",
+        )
+
+    def test_closed_port_can_be_opened_again(self) -> None:
+        """After close() the port is free."""
+        endpoint = self.open("tcp:0:interface=127.0.0.1")
+        port = self.sockets(endpoint)[0].getsockname()[1]
+        self.doCleanups()
+        self.setUp()
+        self.open(f"tcp:{port}:interface=127.0.0.1")
+
+    def test_unix_socket_is_shared(self) -> None:
+        """All workers share a unix socket, whose file has its mode."""
+        path = self.folder / "http.sock"
+        endpoint = self.open(f"unix:{path}:mode=660")
+        first, second = self.sockets(endpoint)
+        self.assertEqual(os.fstat(first.fileno()).st_ino, os.fstat(second.fileno()).st_ino)
+        self.assertEqual(path.stat().st_mode & 0o777, 0o660)
+
+    def test_errors(self) -> None:
+        """Endpoints that cannot be opened are errors that name the setting."""
+        for text in ("tcp:1:interface=192.0.2.1", f"unix:{self.folder}/missing/http.sock"):
+            error = self.assertRaises(StartupError, SharedEndpoint(reactor, "listen", text, 2).open)
+            self.assertIn(f"listen: cannot listen on {text}: ", str(error))
+
+    def test_endpoints_that_cannot_be_shared(self) -> None:
+        """Endpoints that are invalid, or of another kind, are errors that name the setting."""
+        error = self.assertRaises(StartupError, SharedEndpoint, reactor, "listen", "9000", 2)
+        self.assertIn("listen: invalid endpoint '9000'", str(error))
+        self.patch(listening, "checked_endpoint", lambda *arguments: object())  # of a plugin
+        error = self.assertRaises(StartupError, SharedEndpoint, reactor, "listen", "onion:80", 2)
+        expected = "listen: 'onion:80' cannot be used with workers (expected tcp, ssl, unix, systemd or haproxy)"
+        self.assertEqual(str(error), expected)
+
+    def test_certificate(self) -> None:
+        """A worker gets the key and the certificates themselves, and the file of the parameters."""
+        key, chain, dh = (self.folder / name for name in ("key.pem", "chain.pem", "dh.pem"))
+        make_certificate(key, chain)
+        dh.write_text("")
+        text = f"ssl:0:privateKey={key}:certKey={chain}:extraCertChain={chain}:dhParameters={dh}"
+        endpoint = self.open(f"haproxy:{text}:interface=127.0.0.1").assigned(3)
+        self.assertTrue(endpoint.expects_proxy_header)
+        assert endpoint.certificate is not None
+        self.assertEqual(endpoint.certificate.key, key.read_bytes())
+        self.assertEqual(endpoint.certificate.certificate, chain.read_bytes())
+        self.assertEqual(endpoint.certificate.chain, [chain.read_bytes()])
+        self.assertEqual(endpoint.certificate.dh_parameters, str(dh))
