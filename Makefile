@@ -16,8 +16,8 @@ SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract test-deployment \
-    test-documentation configuration examples screenshots bench bench-hits bench-live bench-scale bench-quick \
-    lint check pin clean
+    test-documentation test-release configuration examples screenshots bench bench-hits bench-live bench-scale bench-quick \
+    lint check pin release clean
 
 run: .venv/ready  ## Serve the demo on port 8080, or the next free one.
 	@port=$(PORT); exec $(CACHE) --callback tcp:$$((port + 2)):interface=127.0.0.1 --source demo
@@ -95,6 +95,10 @@ lint: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
+.venv/release: .ci/requirements.txt .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
 # Schemathesis is large, too, and only the contract tests need it.
 .venv/contract: tests/contract/requirements.txt .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
@@ -107,6 +111,14 @@ pin: .venv/ready  ## Pin the development environment again, after a change of th
 	$(PIN) --group dev --output-file requirements.txt
 	$(PIN) --group browser --constraint requirements.txt --output-file tests/browser/requirements.txt
 	$(PIN) --group contract --constraint requirements.txt --output-file tests/contract/requirements.txt
+	$(PIN) --group release --constraint requirements.txt --output-file .ci/requirements.txt
+	$(PIN) --extra manhole --constraint requirements.txt --generate-hashes --output-file requirements-release.txt
+
+release: .venv/release  ## Build wheel, sdist, SBOM, licences and checksums into dist/, the same bytes everywhere.
+	.ci/release
+
+test-release: .venv/release  ## Build the release twice, in two directories with two umasks, and compare.
+	$(BIN)/pytest tests/release
 
 clean:
 	rm -rf .venv dist _trial_temp*
