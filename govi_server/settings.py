@@ -21,6 +21,8 @@ GATEWAY_URL = "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV"
 """The GOVI gateway (docs/protocols.md, section 1.1)."""
 SUBSCRIBER_ID = "openOV"
 SOURCES = ("demo", "govi", "kv78turbo")
+CONFIG_VERSION = 2
+"""The version of the configuration's format; files of 0.1.0, version 1, are valid as well."""
 LOG_FORMATS = ("auto", "text", "json", "journal")
 PROXY_HEADERS = ("X-Forwarded-For", "Forwarded", "")
 
@@ -416,6 +418,9 @@ class FeedSettings(Struct, frozen=True):
 class Config(Struct, frozen=True):
     """The complete configuration."""
 
+    version: Annotated[
+        int, _whole_number(1, CONFIG_VERSION), "Version of this file's format; a file of a later version is an error."
+    ] = CONFIG_VERSION
     listen: Annotated[
         tuple[Annotated[str, ENDPOINT], ...], "Endpoints that serve clients.", Option("listen", "l")
     ] = ("tcp:8080",)

@@ -28,7 +28,12 @@ class RecordTests(SynchronousTestCase):
         """CTX is recorded as text, including line ends and escapes."""
         line = write_record(make_record("/GOVI/KV8passtimes/EBS", MESSAGE, NOW))
         self.assertEqual(line.count(b"\n"), 1)
-        expected = {"time": "2026-05-08T10:00:00.250Z", "envelope": "/GOVI/KV8passtimes/EBS", "ctx": CTX}
+        expected = {
+            "time": "2026-05-08T10:00:00.250Z",
+            "envelope": "/GOVI/KV8passtimes/EBS",
+            "ctx": CTX,
+            "version": 1,
+        }
         self.assertEqual(json.loads(line), expected)
         self.assertEqual(read_record(line).ctx, CTX)
 
