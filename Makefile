@@ -8,7 +8,8 @@ FEED = tcp://127.0.0.1:7817
 export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract test-deployment \
-    configuration examples screenshots bench bench-hits bench-live bench-scale bench-quick lint check pin clean
+    configuration examples screenshots bench bench-hits bench-live bench-scale bench-share bench-quick lint \
+    check pin clean
 
 run: .venv/ready  ## Serve the demo on port 8080.
 	$(BIN)/twistd --nodaemon --pidfile= govi-cache
@@ -25,6 +26,8 @@ test-units: .venv/ready
 	$(BIN)/pytest --ignore=tests/integration
 
 test-integration: .venv/ready
+	@command -v redis-server valkey-server >/dev/null || \
+	    echo "redis-server is not installed (apt install redis-server): the tests of shared boards are skipped"
 	$(BIN)/pytest tests/integration
 
 test-trial: .venv/ready
@@ -55,6 +58,9 @@ bench-hits: .venv/ready  ## The part of the benchmark with repeated requests; ta
 
 bench-live: .venv/ready  ## The part of the benchmark with random stops under a live feed; takes half an hour.
 	$(BIN)/python bench/live.py --write bench/results.md
+
+bench-share: .venv/ready  ## The cost of sharing boards through redis-server, and the time of a takeover; two minutes.
+	$(BIN)/python bench/share.py
 
 bench-scale: .venv/ready  ## Measure worker processes; takes five minutes.
 	$(BIN)/python bench/scale.py --write bench/results.md

@@ -4,6 +4,7 @@ Longer than other modules, since every component is made here, each in a few lin
 """
 
 import os
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -22,7 +23,7 @@ from govi_server.http.client_limits import UNLIMITED, ClientLimits
 from govi_server.http.cors import public_headers
 from govi_server.http.unfinished import UnfinishedRequests
 from govi_server.kv55 import messages
-from govi_server.kv55.gateway import Gateway
+from govi_server.kv55.gateway import Gateway, IPeers
 from govi_server.kv55.post import Poster
 from govi_server.kv78turbo.feed import Feed
 from govi_server.modules import kv55_feed
@@ -59,8 +60,14 @@ from govi_server.runtime.program import Program
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.runtime.version import VERSION
 from govi_server.server import Server
-from govi_server.settings import Config, ManholeSettings, ModuleSettings, parse_networks
+from govi_server.settings import Config, ManholeSettings, ModuleSettings, ShareSettings, parse_networks
 from govi_server.settings_loader import setting_name, shown
+from govi_server.sharing.address import engine_endpoints, parse_engine_url
+from govi_server.sharing.boards import SharedBoards
+from govi_server.sharing.engine import Engine
+from govi_server.sharing.peers import Peers
+from govi_server.sharing.source import SharedSource
+from govi_server.sharing.status import SharingStatus
 from govi_server.simulator.feed import make_town_feed
 from govi_server.simulator.gateway import GatewayBehaviour, make_gateway_server
 from govi_server.simulator.town import STATION
@@ -238,6 +245,7 @@ def add_modules(
     Raises ConfigError.
     """
     runner = CooperativeRunner(reactor)
+    engine = _add_engine(services, config.share, components, runner, reactor) if config.share.url else None
     if config.is_live or config.is_demo:
         components.feed = feed = _add_feed(services, config, runner, reactor)
         for live_module in (*ovapi_modules(feed), Places(feed), Near(feed), Siri(feed)):
@@ -250,10 +258,21 @@ def add_modules(
             if settings.callback != ModuleSettings().callback:
                 log.warn("{key}: not used by source 'kv78turbo'", key=setting_name(f"modules.{name}.callback"))
         else:
-            gateway = _add_gateway(services, name, settings, config, components.server, reactor)
+            callback_address = _ListeningAddress()
+            boards = None if engine is None else SharedBoards(engine, name, config.share.prefix, reactor)
+            peers = None if boards is None else _make_peers(boards, settings, callback_address, reactor)
+            gateway = _add_gateway(services, name, settings, config, components, callback_address, peers, reactor)
             breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.description)
-            cache = BoardCache(breaker, reactor, config.cache, runner)
-            components.gateways[name] = GatewayComponents(gateway, breaker, cache)
+            if boards is None or peers is None:
+                cache, probe = BoardCache(breaker, reactor, config.cache, runner), breaker.board
+            else:
+                # After a takeover a request lasts longer than one of the gateway, but not as long as its client's.
+                deadline = max(config.gateway.answer, config.limits.connection - 0.5)
+                shared = SharedSource(breaker, boards, reactor, runner, config.cache.fresh, deadline)
+                services.addService(peers)
+                services.addService(shared)
+                cache, probe = BoardCache(shared, reactor, config.cache, runner), shared.new_board
+            components.gateways[name] = GatewayComponents(gateway, breaker, cache, probe)
             _add_module(modules, Kv55Gateway(name, cache, _license(settings)))
     _add_pages(modules, config, components, reactor)
     return runner
@@ -316,18 +335,20 @@ def _add_gateway(
     name: str,
     settings: ModuleSettings,
     config: Config,
-    server: Server,
+    components: Components,
+    callback_address: "_ListeningAddress",
+    peers: IPeers | None,
     reactor: Any,
 ) -> Gateway:
     """Add a module's gateway and its callback endpoint, and in the demo the simulated gateway.
 
-    server: the public server, with which callbacks share the observer and the bytes of unfinished requests.
+    callback_address: set when the endpoint listens. peers: other nodes that share boards, if there are any.
     """
-    is_demo = settings.source == "demo"
-    callback_address, simulator_address = _ListeningAddress(), _ListeningAddress()
+    is_demo, simulator_address = settings.source == "demo", _ListeningAddress()
+    server = components.server  # callbacks share its observer and its bytes of unfinished requests
     poster = Poster(reactor, simulator_address.url if is_demo else lambda: settings.gateway_url)
     gateway = Gateway(
-        poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name, server.observer
+        poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name, server.observer, peers
     )
     allow = parse_networks(settings.allow)
     callback = Callback(gateway, allow, reactor.seconds, settings.subscriber_id, config.admin.hosts)
@@ -355,14 +376,58 @@ def _add_gateway(
     return gateway
 
 
+def _add_engine(
+    services: OrderedMultiService,
+    settings: ShareSettings,
+    components: Components,
+    runner: CooperativeRunner,
+    reactor: Any,
+) -> Engine:
+    """Add the engine through which nodes share boards. Its dependency is optional, so it is imported here."""
+    try:
+        from govi_server.sharing.connection import EngineConnection
+    except ImportError as error:
+        extra = "requires the extra \"share\": pip install '.[share]' in the checkout"
+        raise StartupError(f"{setting_name('share.url')}: {extra} ({error})") from None
+    try:
+        url = parse_engine_url(settings.url)
+    except ValueError as error:
+        raise StartupError(f"{setting_name('share.url')}: {error}") from None
+    try:
+        endpoints = engine_endpoints(reactor, url, settings.authorities, settings.certificate)
+    except (OSError, ValueError) as error:
+        raise StartupError(f"share.authorities, share.certificate: cannot be read ({error})") from None
+    addresses = ", ".join(endpoints)
+    components.sharing = SharingStatus(reactor, addresses)
+    engine = Engine(reactor, url, endpoints, components.sharing, partial(EngineConnection, reactor, runner))
+    services.addService(engine)
+    log.info("Boards are shared through {engine}, prefix {prefix}", engine=addresses, prefix=settings.prefix)
+    return engine
+
+
+def _make_peers(
+    boards: SharedBoards, settings: ModuleSettings, callback_address: "_ListeningAddress", reactor: Any
+) -> Peers:
+    """Return the other nodes of a module."""
+    allow = parse_networks(settings.allow)
+    return Peers(boards, reactor, callback_address.host_and_port, allow, lambda url: Poster(reactor, lambda: url))
+
+
 class _ListeningAddress:
-    """The URL of a local port, which is known once it listens."""
+    """The address of a port, which is known once it listens."""
 
     def __init__(self) -> None:
         self._url = "http://unknown.invalid/"
+        self._address: IAddress | None = None
 
     def set(self, address: IAddress, scheme: str) -> None:
         self._url = _local_url(address, scheme) or self._url
+        self._address = address if scheme == "http" else None
+
+    def host_and_port(self) -> tuple[str, int] | None:
+        """Return the IP address and port of an http endpoint; None if it is another one."""
+        address = self._address
+        return (address.host, address.port) if isinstance(address, IPv4Address | IPv6Address) else None
 
     def url(self) -> str:
         return self._url

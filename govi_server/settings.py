@@ -62,6 +62,8 @@ class SettingType(NamedTuple):
     expected: str
     is_valid: Callable[[Any], bool]
     unit: str = ""
+    is_secret: bool = False
+    """Whether a value may contain a password, and is not shown."""
 
 
 class Option(NamedTuple):
@@ -95,6 +97,10 @@ HOST = _string("host", "status.example.org", re.compile(r"[A-Za-z0-9._-]+").full
 PROXY_HEADER = SettingType(
     "value", f"{', '.join(map(repr, PROXY_HEADERS[:-1]))} or {PROXY_HEADERS[-1]!r}", PROXY_HEADERS.__contains__
 )
+ENGINE = _string("URL", "redis://host:6379/0", re.compile(r"(?:(?:redis|valkey)s?|unix)://.+|").fullmatch)._replace(
+    is_secret=True
+)
+PREFIX = _string("prefix", "govi-cache", re.compile(r"[!-~]{1,100}").fullmatch)
 FEED = _string("feed address", "tcp://localhost:7817", re.compile(r"[a-z]+://.{1,300}").fullmatch)
 
 _SECONDS = "a number of seconds above 0, at most 86400"
@@ -296,6 +302,28 @@ class BreakerSettings(Struct, frozen=True):
     ] = 5.0
 
 
+class ShareSettings(Struct, frozen=True):
+    """Boards and gateway requests shared with other nodes, through Valkey or Redis. It needs govi-server[share]."""
+
+    url: Annotated[
+        str,
+        ENGINE,
+        "URL of the engine, Valkey 7.2 or Redis 7.0 or newer: redis://user:password@host:6379/0, rediss:// with TLS, "
+        "or unix:///path?db=0. Of several hosts, separated by commas, one that is a master is used; empty: boards "
+        "are not shared.",
+        Option("share"),
+    ] = ""
+    prefix: Annotated[
+        str, PREFIX, "Beginning of all keys and channels; nodes share boards if it and the database are the same."
+    ] = "govi-cache"
+    authorities: Annotated[
+        str, "PEM file of the certificate authorities that sign the engine's certificate; empty: those of the system."
+    ] = ""
+    certificate: Annotated[
+        str, "PEM file of this node's certificate and private key, if the engine requires one; empty: none."
+    ] = ""
+
+
 class FeedLimitSettings(Struct, frozen=True):
     """Size and age of the live feed's messages."""
 
@@ -411,6 +439,7 @@ class Config(Struct, frozen=True):
     cache: CacheSettings = CacheSettings()
     gateway: GatewaySettings = GatewaySettings()
     breaker: BreakerSettings = BreakerSettings()
+    share: ShareSettings = ShareSettings()
     feed: FeedSettings = FeedSettings()
 
     def __post_init__(self) -> None:

@@ -237,6 +237,8 @@ def _conflicts(config: Config) -> Problems:
         other = callbacks.setdefault(module.callback, key) if module.source != "kv78turbo" else key
         if other != key:
             yield f"{key}.callback", f"{module.callback!r} is already the endpoint of {other}.callback"
+    if config.share.url and all(module.source == "kv78turbo" for module in config.modules.values()):
+        yield "share.url", "not used by source 'kv78turbo' (expected source 'govi')"
     if not config.listen:
         yield "listen", "invalid value [] (expected at least one endpoint)"
     if config.manhole.listen and not config.manhole.keys:
@@ -258,7 +260,8 @@ def _conflicts(config: Config) -> Problems:
 def _unknown(key: str, table: Table, name: str) -> str:
     """Return the message for an unknown key, with the nearest key, the same key of other tables, or all keys."""
     known = [*table.settings, *table.tables]
-    near = [_joined(name, match) for match in get_close_matches(key, known, 1)]
+    matches = get_close_matches(key, known, 1) or [match for match in known if match.endswith(f"_{key}")]
+    near = [_joined(name, match) for match in matches]
     elsewhere = [path for path in (*SETTINGS, "modules.kv55") if path.rpartition(".")[2] == key]
     if suggestions := near or elsewhere:
         return f"unknown setting; did you mean {' or '.join(map(repr, suggestions))}?"
@@ -271,7 +274,7 @@ def _alternatives(words: list[str]) -> str:
 
 def _invalid(value: object, setting_type: SettingType) -> str:
     """Return the message for an invalid value: the expected values, or a valid value that was probably intended."""
-    text = f"invalid {setting_type.noun} {shown(value)}"
+    text = f"invalid {setting_type.noun}{'' if setting_type.is_secret else f' {shown(value)}'}"
     guess = next((guess for guess in _guesses(value, setting_type) if setting_type.is_valid(guess)), None)
     if guess is None or setting_type.noun == "value":
         text += f" (expected {setting_type.expected})"
@@ -284,7 +287,7 @@ def _guesses(value: object, setting_type: SettingType) -> list[Any]:
     match setting_type.noun:
         case "endpoint":
             return _endpoints(text)
-        case "URL" if isinstance(value, str):
+        case "URL" if isinstance(value, str) and not setting_type.is_secret:
             return [f"http://{text.rpartition('://')[2]}"]
         case "feed address" if isinstance(value, str):
             return [f"tcp://{text.rpartition('://')[2]}"]

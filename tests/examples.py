@@ -56,6 +56,9 @@ class Program:
     has_data: whether the feed and the gateways have sent data. now: epoch seconds.
     """
 
+    pauses: tuple[float, ...] = (*[0.001] * 30, 11)
+    """Seconds until there is a response: for a stop index, and for a gateway that does not respond."""
+
     def __init__(self, source: str, has_data: bool = True, now: float = MORNING) -> None:
         self.clock = MemoryReactorClock()
         self.clock.advance(now)
@@ -97,7 +100,7 @@ class Program:
         client = Client(self.server)
         fields = f"Accept: {accept}\r\n{more}" if accept else more
         client.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode())
-        for pause in (*[0.0] * 8, *[0.001] * 30, 11):  # for turns, a stop index, a gateway that does not respond
+        for pause in self.pauses:
             if client.transport.value():
                 break
             self.clock.advance(pause)

@@ -1,6 +1,6 @@
 """The status for operators, as a JSON object that the status page shows as well."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -61,6 +61,7 @@ class Status:
             "modules": list(components.modules),
             "gateways": {name: self._gateway(name, gateway, now) for name, gateway in components.gateways.items()},
             "feed": self._feed(now),
+            "sharing": self._sharing(),
             "hour": self._hour(now),
             "stops": self._stops(),
             "clients": _most_common(clients),
@@ -114,6 +115,21 @@ class Status:
             "stops": len(feed.passtimes.stops),
             "messages": feed.passtimes.n_messages,
             "owners": {operator: round(age, 1) for operator, age in sorted(ages.items())},
+        }
+
+    def _sharing(self) -> Json | None:
+        sharing = self._components.sharing
+        if sharing is None:
+            return None
+        results: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for (module, result), n in sorted(sharing.results.items()):
+            results[module][result] = n
+        return {
+            "state": "UP" if sharing.is_sharing else "DOWN",
+            "since": _moment(sharing.since),
+            "engine": sharing.engine or sharing.description,
+            "why": sharing.reason,
+            "results": results,
         }
 
     def _hour(self, now: float) -> Json:

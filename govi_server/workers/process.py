@@ -11,8 +11,6 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
-from struct import pack
 from typing import Any, cast
 
 import msgspec
@@ -21,32 +19,27 @@ from twisted.application.internet import TimerService
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import (
-    IHalfCloseableProtocol,
     IListeningPort,
     IProtocolFactory,
     IStreamServerEndpoint,
 )
-from twisted.internet.protocol import connectionDone
 from twisted.internet.ssl import Certificate as X509
 from twisted.internet.ssl import CertificateOptions, DiffieHellmanParameters, PrivateCertificate
 from twisted.internet.stdio import StandardIO
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
-    LogEvent,
     Logger,
     LogLevel,
     LogLevelFilterPredicate,
-    formatEvent,
     globalLogBeginner,
 )
-from twisted.protocols.basic import Int32StringReceiver
 from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
 from zope.interface import implementer
 
 from govi_server.errors import StartupError
+from govi_server.http.caching.request_memo import RequestMemo
 from govi_server.http.client_limits import ClientLimits
 from govi_server.http.unfinished import UnfinishedRequests
 from govi_server.request_handler import RequestHandler
@@ -59,169 +52,20 @@ from govi_server.server import Server
 from govi_server.sockets.accepting import fit_connections
 from govi_server.sockets.endpoints import AdoptedEndpoint, ProxyEndpoint
 from govi_server.sockets.listener import PortService
-from govi_server.statistics.records import ConnectionStatistics
 from govi_server.workers.messages import (
-    MAX_MESSAGE_BYTES,
     REPORT_INTERVAL,
     Assignment,
     Certificate,
     Endpoint,
     Figures,
-    LogLine,
-    Report,
-    decode_assignment,
-    encode,
-    pack_statistics,
 )
 from govi_server.workers.proxy import Proxy
+from govi_server.workers.reporter import Reporter
 
-MAX_BATCH = 100
-"""Connections, or requests, whose statistics are reported together."""
-
-BATCH_SECONDS = 0.1
-"""Time after which fewer are reported."""
-
-MAX_UNREPORTED = 10_000
-"""Connections whose statistics wait while the main process reads no reports; those of further ones are lost."""
+MEMO_BYTES = 4 << 20
+"""The memory of the parsed header sections: a worker needs little more than its program."""
 
 log = Logger()
-
-
-class Reporter:
-    """Reports to the main process, and receives the assignment from it.
-
-    assigned: called with the assignment. stop: called when this process must drain and end. lost: called when the
-    main process has ended.
-    """
-
-    def __init__(
-        self,
-        reactor: Any,
-        assigned: Callable[[Assignment], None],
-        stop: Callable[[], None],
-        lost: Callable[[], None],
-    ) -> None:
-        self._reactor = reactor
-        self.receiver = _Receiver(assigned, stop, self._disconnected)
-        self._lost = lost
-        self._closing: Deferred[None] | None = None
-        self._connections: list[ConnectionStatistics] = []
-        self._n_requests = 0
-        self._n_lost = 0
-        self._is_paused = False
-        self._is_flush_scheduled = False
-
-    def send(self, report: Report) -> None:
-        """Send a report."""
-        message = encode(report)
-        self.receiver.transport.write(pack("!I", len(message)) + message)
-
-    # The log.
-
-    def log_event(self, event: LogEvent) -> None:
-        """Report an event of the log."""
-        failure = event.get("log_failure")
-        traceback = failure.getTraceback() if isinstance(failure, Failure) else ""
-        text = formatEvent(event)
-        if (text or traceback) and not self._is_paused:
-            self.send(LogLine(event["log_level"].name, text, traceback))
-
-    # Statistics.
-
-    def statistics_event(self, event: LogEvent) -> None:
-        """Report the statistics of a connection, together with others."""
-        connection = event.get("statistics")
-        if not isinstance(connection, ConnectionStatistics):
-            return
-        if len(self._connections) >= MAX_UNREPORTED:
-            self._n_lost += 1
-            return
-        self._connections.append(connection)
-        self._n_requests += len(connection.requests)
-        if self._n_requests >= MAX_BATCH or len(self._connections) >= MAX_BATCH:
-            self.flush()
-        elif not self._is_flush_scheduled:
-            self._is_flush_scheduled = True
-            self._reactor.callLater(BATCH_SECONDS, self._flush_scheduled)
-
-    def _flush_scheduled(self) -> None:
-        self._is_flush_scheduled = False
-        self.flush()
-
-    def flush(self) -> None:
-        """Report the statistics that wait, unless the main process is behind with reading."""
-        while self._connections and not self._is_paused:
-            batch, self._connections = self._connections[:MAX_BATCH], self._connections[MAX_BATCH:]
-            self._n_requests = 0
-            self.send(pack_statistics(batch))
-        if self._n_lost and not self._is_paused:
-            n, self._n_lost = self._n_lost, 0
-            log.warn("Statistics of {n} connections lost: the main process was too slow", n=n)
-
-    # As the producer of the pipe's data.
-
-    def connect(self, transport: Any) -> None:
-        """Begin with a connected transport."""
-        transport.registerProducer(self, True)
-
-    def pauseProducing(self) -> None:
-        """Wait until the main process has read the reports."""
-        self._is_paused = True
-
-    def resumeProducing(self) -> None:
-        """Continue."""
-        self._is_paused = False
-        self.flush()
-
-    def stopProducing(self) -> None:
-        """Send nothing more."""
-        self._is_paused = True
-
-    def close(self) -> Deferred[None]:
-        """Send the remaining reports; return a Deferred that fires afterwards."""
-        self._is_paused = False
-        self.flush()
-        self._closing = closing = Deferred[None]()
-        self.receiver.transport.unregisterProducer()
-        self.receiver.transport.loseConnection()
-        return closing
-
-    def _disconnected(self) -> None:
-        if self._closing is not None:
-            self._closing.callback(None)
-        else:
-            self._lost()
-
-
-@implementer(IHalfCloseableProtocol)
-class _Receiver(Int32StringReceiver):
-    """Receives the assignment on standard input, whose end is the order to stop."""
-
-    MAX_LENGTH = MAX_MESSAGE_BYTES
-    transport: Any
-
-    def __init__(
-        self, assigned: Callable[[Assignment], None], stop: Callable[[], None], lost: Callable[[], None]
-    ) -> None:
-        self._assigned = assigned
-        self._stop = stop
-        self._lost = lost
-
-    def stringReceived(self, string: bytes) -> None:
-        """Receive a message."""
-        self._assigned(decode_assignment(string))
-
-    def readConnectionLost(self) -> None:
-        """Drain and end."""
-        self._stop()
-
-    def writeConnectionLost(self) -> None:
-        """End at once, because nobody reads the reports."""
-        self._lost()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """End, because the last report was sent."""
-        self._lost()
 
 
 # The services of a worker.
@@ -231,7 +75,8 @@ def make_worker(reactor: Any, assignment: Assignment, reporter: Reporter) -> Ord
     """Return the services of an assignment, which stop in reverse order: the ports, the server, then the reports."""
     connections = fit_connections(assignment.access.connections, len(assignment.endpoints))
     access = ClientLimits(reactor, msgspec.structs.replace(assignment.access, connections=connections))
-    proxy = Proxy(reactor, UNIXClientEndpoint(reactor, assignment.upstream), assignment.modules)
+    upstream = UNIXClientEndpoint(reactor, assignment.upstream)
+    proxy = Proxy(reactor, upstream, assignment.modules, assignment.limits.connection)
     server = Server(
         "",
         0,
@@ -245,6 +90,7 @@ def make_worker(reactor: Any, assignment: Assignment, reporter: Reporter) -> Ord
         observer=cast(ILogObserver, reporter.statistics_event),
         unfinished=UnfinishedRequests(reactor, assignment.limits.unfinished, connections),
     )
+    server.request_memo = RequestMemo(MEMO_BYTES)
     # Starts when all ports accept: their service accepts in privilegedStartService().
     signs = TimerService(REPORT_INTERVAL, lambda: reporter.send(current_figures(server)))
     signs.clock = reactor

@@ -21,11 +21,20 @@ _NOT_STORED = re.compile(r"(?<![^ ,])(?:no-store|no-cache|private)(?![^ ,])")
 _TTL = re.compile(r"ttl=-?[0-9]+")
 
 
-class Response:
-    """A response of the main process, received at a time (epoch seconds)."""
+class _Fresh:
+    """The validator of all responses, which stay the same for as long as they are fresh.
+
+    A validator that referred to its response would keep the body of an evicted one in memory.
+    """
 
     is_current = True
-    """It is a Validator: a response stays the same for as long as it is fresh."""
+
+
+_FRESH = _Fresh()
+
+
+class Response:
+    """A response of the main process, received at a time (epoch seconds)."""
 
     def __init__(self, message: Message, now: float) -> None:
         fields = dict(message.fields)
@@ -78,7 +87,7 @@ class Response:
         fields = tuple((name, self._later(name, value, seconds)) for name, value in self._fields)
         until = self._received_at + min(seconds, self._lifetime)
         cache: CacheResult = "none" if self.cache == "none" else "hit"
-        return CachedResponse(self._representation, fields, cache, Validity(now, until, self))
+        return CachedResponse(self._representation, fields, cache, Validity(now, until, _FRESH))
 
     def _seconds_fresh(self, cache_control: str) -> int:
         """Return for how many seconds it may be sent again; 0 if it must not be stored (RFC 9111 section 4.2)."""

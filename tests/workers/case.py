@@ -27,6 +27,8 @@ class WorkerProgram(Program):
     address: the main process's. origin: the main process's server. statistics: of the worker's connections.
     """
 
+    pauses = (*[0.0] * 8, *Program.pauses)  # for the turns of two processes
+
     def __init__(self, source: str, has_data: bool = True, access: AccessSettings = UNLIMITED) -> None:
         super().__init__(source, has_data)
         clock = cast(Any, self.clock)

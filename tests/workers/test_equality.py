@@ -13,6 +13,7 @@ from govi_server.departures.board import Board, Trip
 from govi_server.departures.cache import BoardCache
 from govi_server.http import event_listeners
 from govi_server.http.caching.representation import make_representation
+from govi_server.http.request import Environ
 from govi_server.kv55.messages import CONTENT_TYPE, LICENSE, write_dris_55
 from govi_server.modules.assets import Assets
 from govi_server.modules.board import BoardPages
@@ -23,7 +24,7 @@ from govi_server.runtime.cooperative import CooperativeRunner
 from govi_server.server import Server
 from govi_server.settings import CacheSettings
 from govi_server.workers.origin import OriginHandler
-from govi_server.workers.proxy import Proxy
+from govi_server.workers.proxy import SELECTING_FIELDS, Proxy
 from tests.client import NOW, Client, Response
 from tests.doubles import FakeSource
 from tests.examples import SOURCES, Program
@@ -89,7 +90,7 @@ class EqualityTests(SynchronousTestCase):
             covered = {path.lstrip("/").partition("/")[0].partition("?")[0] for path in PATHS}
             self.assertEqual({str(module.name) for module in single.modules} - covered, set())
             for path in PATHS:
-                for method in ("GET", "GET", "HEAD"):
+                for method in ("GET", "GET", "HEAD", "POST", "OPTIONS"):
                     found = compare(single, worker, partial(send, method=method, path=path, fields=FIELDS[0]))
                     self.assertEqual(found, [], f"{source}: {method} {path}")
 
@@ -101,6 +102,28 @@ class EqualityTests(SynchronousTestCase):
                 for _ in range(2):
                     found = compare(single, worker, partial(send, method="GET", path=path, fields=fields))
                     self.assertEqual(found, [], f"{path} {fields!r}")
+
+    def test_modules_read_no_other_fields(self) -> None:
+        """The fields that modules read are sent to the main process, or evaluated by the worker."""
+        names: set[str] = set()
+        get_all = Environ.get_all
+
+        def recording(env: Environ, name: str, failobj: Any = None) -> Any:
+            names.add(name)
+            return get_all(env, name, failobj)
+
+        self.patch(Environ, "get_all", recording)
+        self.patch(Environ, "get", lambda env, name, failobj=None: (recording(env, name) or [failobj])[0])
+        self.patch(Environ, "__contains__", lambda env, name: recording(env, name) is not None)
+        program = Program("demo")
+        for path in PATHS:
+            send(program, "GET", path, FIELDS[1])
+        items = {"request_method", "path_info", "query_string"}
+        connection = {"host", "connection", "expect", "content-length", "transfer-encoding"}
+        evaluated = {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "last-event-id"}
+        preflight = {"access-control-request-method"}
+        self.assertLessEqual(set(SELECTING_FIELDS), names)
+        self.assertEqual(names - items - connection - evaluated - preflight - set(SELECTING_FIELDS), set())
 
     @given(st.lists(st.tuples(_METHODS, _PATHS, _FIELDS, st.sampled_from((0.0, 0.3, 2.0, 40.0))), max_size=6))
     @settings(deadline=None)

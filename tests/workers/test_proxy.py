@@ -1,5 +1,7 @@
 """Tests of a worker's requests to the main process."""
 
+import gc
+import weakref
 from typing import Any, cast
 
 from twisted.internet.protocol import Protocol, ServerFactory
@@ -99,6 +101,23 @@ class CacheTests(WorkerCase):
         self.turn()
         self.assertIn(b"ttl=10", client.received())
         self.assertEqual(len(self.upstream), 2)
+
+    def test_evicted_response_is_freed(self) -> None:
+        """The fast path does not hold a response that was evicted from memory."""
+        client = self.client()
+        for _ in range(3):
+            client.get(STOP)
+            self.turn()
+        memory = self.program.proxy._memory
+        stored = [value for value, _ in memory._values.values() if not isinstance(value, tuple)]
+        bodies = [weakref.ref(value._representation) for value in stored]
+        del stored
+        memory._values.clear()
+        gc.collect()
+        self.assertEqual([body() for body in bodies], [None])
+        client.get(STOP)
+        self.turn()
+        self.assertEqual(self.upstream, [STOP] * 2)
 
     def test_unknown_module(self) -> None:
         """A path of no module, and a method that no module has, do not reach the main process."""
