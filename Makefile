@@ -16,8 +16,8 @@ SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract test-deployment \
-    test-documentation test-release configuration examples screenshots bench bench-hits bench-live bench-scale bench-quick \
-    lint check pin release clean
+    test-documentation test-release configuration examples screenshots bench bench-hits bench-live bench-scale bench-share \
+    bench-quick lint check pin release clean
 
 run: .venv/ready  ## Serve the demo on port 8080, or the next free one.
 	@port=$(PORT); exec $(CACHE) --callback tcp:$$((port + 2)):interface=127.0.0.1 --source demo
@@ -27,7 +27,7 @@ run-feed: .venv/ready  ## Serve the simulator's live feed on port 8080, over Zer
 	port=$(PORT); \
 	$(BIN)/twistd --nodaemon --pidfile= govi-simulator --listen tcp:$$((port + 3)):interface=127.0.0.1 \
 	    --feed $(FEED) & simulator=$$!; \
-	$(CACHE) --feed $(FEED) & cache=$$!; wait $$cache
+	$(CACHE) --feed $(FEED) --gtfs http://127.0.0.1:$$((port + 3))/govi/ & cache=$$!; wait $$cache
 
 test: .venv/ready  ## Run the unit tests and, in parallel, the integration tests, which mostly wait.
 	$(MAKE) --jobs=2 $(SYNC) --no-print-directory test-units test-integration
@@ -36,6 +36,8 @@ test-units: .venv/ready
 	$(BIN)/pytest --ignore=tests/integration
 
 test-integration: .venv/ready
+	@command -v redis-server valkey-server >/dev/null || \
+	    echo "redis-server is not installed (apt install redis-server): the tests of shared boards are skipped"
 	$(BIN)/pytest tests/integration
 
 test-trial: .venv/ready
@@ -69,6 +71,9 @@ bench-hits: .venv/ready  ## The part of the benchmark with repeated requests; ta
 
 bench-live: .venv/ready  ## The part of the benchmark with random stops under a live feed; takes half an hour.
 	$(BIN)/python bench/live.py --write bench/results.md
+
+bench-share: .venv/ready  ## The cost of sharing boards through redis-server, and the time of a takeover; two minutes.
+	$(BIN)/python bench/share.py
 
 bench-scale: .venv/ready  ## Measure worker processes; takes five minutes.
 	$(BIN)/python bench/scale.py --write bench/results.md

@@ -6,6 +6,8 @@ Longer than other modules, since every component is made here, each in a few lin
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -18,14 +20,13 @@ from twisted.logger import Logger, LogPublisher
 
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
-from govi_server.departures.stop_index_cache import StopIndexCache
 from govi_server.departures.timing_point import TIMING_POINT_CODE_FORMAT, is_timing_point_code
 from govi_server.errors import ConfigError, StartupError
 from govi_server.http.client_limits import UNLIMITED, ClientLimits
 from govi_server.http.cors import public_headers
 from govi_server.http.unfinished import UnfinishedRequests
 from govi_server.kv55 import messages
-from govi_server.kv55.gateway import Gateway
+from govi_server.kv55.gateway import Gateway, IPeers
 from govi_server.kv55.post import Poster
 from govi_server.kv78turbo.feed import Feed
 from govi_server.modules import kv55_feed
@@ -39,8 +40,8 @@ from govi_server.modules.front import Front
 from govi_server.modules.kv55_feed import Kv55Feed
 from govi_server.modules.kv55_gateway import Kv55Gateway
 from govi_server.modules.ovapi import ovapi_modules
+from govi_server.modules.places import Near, Places
 from govi_server.modules.siri import Siri
-from govi_server.modules.stops import Near, Stops
 from govi_server.operations.admin import Admin
 from govi_server.operations.commands import ManholeCommands
 from govi_server.operations.components import Components, GatewayComponents
@@ -53,6 +54,8 @@ from govi_server.operations.reloading import Reloading
 from govi_server.operations.snapshot import Snapshots
 from govi_server.operations.status import Status
 from govi_server.pages.front_page import SourceDescription
+from govi_server.planning.service import PlanningService
+from govi_server.planning.store import PlanningStore, cache_directory
 from govi_server.request_handler import RequestHandler
 from govi_server.runtime.clock import ClockWatch
 from govi_server.runtime.cooperative import CooperativeRunner
@@ -64,8 +67,14 @@ from govi_server.runtime.text import pluralize
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.runtime.version import SOFTWARE, VERSION
 from govi_server.server import Server
-from govi_server.settings import Config, ManholeSettings, ModuleSettings
+from govi_server.settings import Config, ManholeSettings, ModuleSettings, ShareSettings, parse_networks
 from govi_server.settings_loader import setting_name, shown
+from govi_server.sharing.address import engine_endpoints, parse_engine_url
+from govi_server.sharing.boards import SharedBoards
+from govi_server.sharing.engine import Engine
+from govi_server.sharing.peers import Peers
+from govi_server.sharing.source import SharedSource
+from govi_server.sharing.status import SharingStatus
 from govi_server.simulator.feed import make_town_feed
 from govi_server.simulator.gateway import GatewayBehaviour, make_gateway_server
 from govi_server.simulator.town import STATION
@@ -268,11 +277,11 @@ def add_modules(
     Modules that provide IDocumented are described in /openapi.json and /docs. Returns the runner of all their work.
     Raises ConfigError.
     """
-    runner, stop_index = CooperativeRunner(reactor), None
+    runner = CooperativeRunner(reactor)
+    engine = _add_engine(services, config.share, components, runner, reactor) if config.share.url else None
     if config.is_live or config.is_demo:
-        components.feed = feed = _add_feed(services, config, runner, reactor)
-        stop_index = StopIndexCache(feed, reactor)
-        for live_module in (*ovapi_modules(feed), Stops(feed, stop_index), Near(feed, stop_index), Siri(feed)):
+        components.feed = feed = _add_feed(services, config, components, runner, reactor)
+        for live_module in (*ovapi_modules(feed), Places(feed), Near(feed), Siri(feed)):
             _add_module(modules, live_module)
     for name, settings in config.modules.items():
         if settings.source == "kv78turbo":
@@ -282,18 +291,27 @@ def add_modules(
             if settings.callback != ModuleSettings().callback:
                 log.warn("{key}: not used by source 'kv78turbo'", key=setting_name(f"modules.{name}.callback"))
         else:
-            gateway = _add_gateway(services, name, settings, config, components, reactor)
+            callback_address = _ListeningAddress()
+            boards = None if engine is None else SharedBoards(engine, name, config.share.prefix, reactor)
+            peers = None if boards is None else _make_peers(boards, settings, callback_address, reactor)
+            gateway = _add_gateway(services, name, settings, config, components, callback_address, peers, reactor)
             breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.description)
-            cache = BoardCache(breaker, reactor, config.cache, runner)
-            components.gateways[name] = GatewayComponents(gateway, breaker, cache)
+            if boards is None or peers is None:
+                cache, probe = BoardCache(breaker, reactor, config.cache, runner), breaker.board
+            else:
+                # After a takeover a request lasts longer than one of the gateway, but not as long as its client's.
+                deadline = max(config.gateway.answer, config.limits.connection - 0.5)
+                shared = SharedSource(breaker, boards, reactor, runner, config.cache.fresh, deadline)
+                services.addService(peers)
+                services.addService(shared)
+                cache, probe = BoardCache(shared, reactor, config.cache, runner), shared.new_board
+            components.gateways[name] = GatewayComponents(gateway, breaker, cache, probe)
             _add_module(modules, Kv55Gateway(name, cache, _license(settings)))
-    _add_pages(modules, config, components, stop_index, reactor)
+    _add_pages(modules, config, components, reactor)
     return runner
 
 
-def _add_pages(
-    modules: MultiService, config: Config, components: Components, stop_index: StopIndexCache | None, reactor: Any
-) -> None:
+def _add_pages(modules: MultiService, config: Config, components: Components, reactor: Any) -> None:
     """Add the pages and the documentation, for the live feed if there is one, else for the first gateway."""
     displays: FeedDisplays | CacheDisplays
     if components.feed is not None:
@@ -303,7 +321,7 @@ def _add_pages(
     sources = [SourceDescription(name, module.source, _license(module)) for name, module in config.modules.items()]
     documentation = Documentation(lambda: modules, VERSION, config.access, config.is_demo)
     for page in (
-        Front(sources, components.feed, stop_index, VERSION, STATION if config.is_demo else ""),
+        Front(sources, components.feed, VERSION, STATION if config.is_demo else ""),
         BoardPages(displays, reactor, config.is_demo),
         Events(displays, reactor),
         Assets(),
@@ -324,8 +342,10 @@ def _license(settings: ModuleSettings) -> str:
     return settings.license or (kv55_feed if settings.source == "kv78turbo" else messages).LICENSE
 
 
-def _add_feed(services: OrderedMultiService, config: Config, runner: CooperativeRunner, reactor: Any) -> Feed:
-    """Add the live feed, and in the demo the simulated feed that it subscribes to."""
+def _add_feed(
+    services: OrderedMultiService, config: Config, components: Components, runner: CooperativeRunner, reactor: Any
+) -> Feed:
+    """Add the live feed with its planning, and in the demo the simulated feed that it subscribes to."""
     settings = config.feed
     feed = Feed(
         reactor,
@@ -342,6 +362,13 @@ def _add_feed(services: OrderedMultiService, config: Config, runner: Cooperative
         seed = GatewayBehaviour().seed
         services.addService(make_town_feed(reactor, seed, lambda address: feed.subscribe([address])))
     services.addService(feed)
+    if config.is_live and settings.gtfs:
+        store = PlanningStore(cache_directory(os.environ, Path(os.path.expanduser("~"))), settings.gtfs)
+        limits = settings.planning.planned, settings.planning.names
+        contact = f" ({settings.contact})" if settings.contact else ""
+        agent = f"{NAME}/{VERSION}{contact}"
+        components.planning = PlanningService(reactor, settings.gtfs, store, feed.use_planning, limits, agent)
+        services.addService(components.planning)
     return feed
 
 
@@ -351,18 +378,19 @@ def _add_gateway(
     settings: ModuleSettings,
     config: Config,
     components: Components,
+    callback_address: "_ListeningAddress",
+    peers: IPeers | None,
     reactor: Any,
 ) -> Gateway:
     """Add a module's gateway and its callback endpoint, and in the demo the simulated gateway.
 
-    Callbacks share the observer and the bytes of unfinished requests with the public server.
+    callback_address: set when the endpoint listens. peers: other nodes that share boards, if there are any.
     """
-    server = components.server
-    is_demo = settings.source == "demo"
-    callback_address, simulator_address = _ListeningAddress(), _ListeningAddress()
+    is_demo, simulator_address = settings.source == "demo", _ListeningAddress()
+    server = components.server  # callbacks share its observer and its bytes of unfinished requests
     poster = Poster(reactor, simulator_address.url if is_demo else lambda: settings.gateway_url)
     gateway = Gateway(
-        poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name, server.observer
+        poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name, server.observer, peers
     )
     callback = Callback(gateway, settings.allow, reactor.seconds, settings.subscriber_id, config.admin.hosts)
     components.appliers[f"modules.{name}.allow"] = lambda changed: callback.set_allow(changed.modules[name].allow)
@@ -391,14 +419,58 @@ def _add_gateway(
     return gateway
 
 
+def _add_engine(
+    services: OrderedMultiService,
+    settings: ShareSettings,
+    components: Components,
+    runner: CooperativeRunner,
+    reactor: Any,
+) -> Engine:
+    """Add the engine through which nodes share boards. Its dependency is optional, so it is imported here."""
+    try:
+        from govi_server.sharing.connection import EngineConnection
+    except ImportError as error:
+        extra = "requires the extra \"share\": pip install '.[share]' in the checkout"
+        raise StartupError(f"{setting_name('share.url')}: {extra} ({error})") from None
+    try:
+        url = parse_engine_url(settings.url)
+    except ValueError as error:
+        raise StartupError(f"{setting_name('share.url')}: {error}") from None
+    try:
+        endpoints = engine_endpoints(reactor, url, settings.authorities, settings.certificate)
+    except (OSError, ValueError) as error:
+        raise StartupError(f"share.authorities, share.certificate: cannot be read ({error})") from None
+    addresses = ", ".join(endpoints)
+    components.sharing = SharingStatus(reactor, addresses)
+    engine = Engine(reactor, url, endpoints, components.sharing, partial(EngineConnection, reactor, runner))
+    services.addService(engine)
+    log.info("Boards are shared through {engine}, prefix {prefix}", engine=addresses, prefix=settings.prefix)
+    return engine
+
+
+def _make_peers(
+    boards: SharedBoards, settings: ModuleSettings, callback_address: "_ListeningAddress", reactor: Any
+) -> Peers:
+    """Return the other nodes of a module."""
+    allow = parse_networks(settings.allow)
+    return Peers(boards, reactor, callback_address.host_and_port, allow, lambda url: Poster(reactor, lambda: url))
+
+
 class _ListeningAddress:
-    """The URL of a local port, which is known once it listens."""
+    """The address of a port, which is known once it listens."""
 
     def __init__(self) -> None:
         self._url = "http://unknown.invalid/"
+        self._address: IAddress | None = None
 
     def set(self, address: IAddress, scheme: str) -> None:
         self._url = _local_url(address, scheme) or self._url
+        self._address = address if scheme == "http" else None
+
+    def host_and_port(self) -> tuple[str, int] | None:
+        """Return the IP address and port of an http endpoint; None if it is another one."""
+        address = self._address
+        return (address.host, address.port) if isinstance(address, IPv4Address | IPv6Address) else None
 
     def url(self) -> str:
         return self._url

@@ -17,6 +17,8 @@ from msgspec import Struct
 
 FEED_ADDRESS = "tcp://pubsub.besteffort.ndovloket.nl:7817"
 """The public KV78turbo feed, which permits one connection per subscriber (docs/protocols.md, section 2.2)."""
+GTFS_ADDRESS = "https://gtfs.ovapi.nl/govi/"
+"""The public index of GTFS files of KV7 (docs/protocols.md, section 6)."""
 GATEWAY_URL = "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV"
 """The GOVI gateway (docs/protocols.md, section 1.1)."""
 SUBSCRIBER_ID = "openOV"
@@ -65,6 +67,8 @@ class SettingType(NamedTuple):
     expected: str
     is_valid: Callable[[Any], bool]
     unit: str = ""
+    is_secret: bool = False
+    """Whether a value may contain a password, and is not shown."""
 
 
 class Option(NamedTuple):
@@ -98,6 +102,16 @@ HOST = _string("host", "status.example.org", re.compile(r"[A-Za-z0-9._-]+").full
 PROXY_HEADER = SettingType(
     "value", f"{', '.join(map(repr, PROXY_HEADERS[:-1]))} or {PROXY_HEADERS[-1]!r}", PROXY_HEADERS.__contains__
 )
+GTFS = SettingType(
+    "value",
+    "an address such as 'https://gtfs.example.org/govi/', a path, or '' for none",
+    lambda value: TEXT.is_valid(value) and ("://" not in value or is_http_url(value)),
+)
+CONTACT = _string("contact", "mailto:ops@example.org", re.compile(r"[!-'*-\[\]-~]{0,200}").fullmatch)
+ENGINE = _string("URL", "redis://host:6379/0", re.compile(r"(?:(?:redis|valkey)s?|unix)://.+|").fullmatch)._replace(
+    is_secret=True
+)
+PREFIX = _string("prefix", "govi-cache", re.compile(r"[!-~]{1,100}").fullmatch)
 FEED = _string("feed address", "tcp://localhost:7817", re.compile(r"[a-z]+://.{1,300}").fullmatch)
 
 LOG_FORMAT = SettingType("value", "auto, text, json or journal", LOG_FORMATS.__contains__)
@@ -127,7 +141,7 @@ class ModuleSettings(Struct, frozen=True):
         SOURCE,
         "Source of departures, which must be chosen: demo (a fictional town, simulated inside the process), govi "
         "(the gateway at gateway_url) or kv78turbo (the live feed of [feed]). demo and kv78turbo also serve OVapi's "
-        "paths, /stops, /near and /siri.",
+        "paths, /places, /near and /siri.",
         Option("source", "s"),
     ] = ""
     gateway_url: Annotated[
@@ -324,6 +338,28 @@ class BreakerSettings(Struct, frozen=True):
     ] = 5.0
 
 
+class ShareSettings(Struct, frozen=True):
+    """Boards and gateway requests shared with other nodes, through Valkey or Redis. It needs govi-server[share]."""
+
+    url: Annotated[
+        str,
+        ENGINE,
+        "URL of the engine, Valkey 7.2 or Redis 7.0 or newer: redis://user:password@host:6379/0, rediss:// with TLS, "
+        "or unix:///path?db=0. Of several hosts, separated by commas, one that is a master is used; empty: boards "
+        "are not shared.",
+        Option("share"),
+    ] = ""
+    prefix: Annotated[
+        str, PREFIX, "Beginning of all keys and channels; nodes share boards if it and the database are the same."
+    ] = "govi-cache"
+    authorities: Annotated[
+        str, "PEM file of the certificate authorities that sign the engine's certificate; empty: those of the system."
+    ] = ""
+    certificate: Annotated[
+        str, "PEM file of this node's certificate and private key, if the engine requires one; empty: none."
+    ] = ""
+
+
 class FeedLimitSettings(Struct, frozen=True):
     """Size and age of the live feed's messages."""
 
@@ -408,6 +444,19 @@ class FeedSettings(Struct, frozen=True):
         "Directory of recorded KV7 (*.ctx, *.gz), read at startup; new files are read once a minute; empty: none.",
         Option("timetable", "t"),
     ] = ""
+    gtfs: Annotated[
+        str,
+        GTFS,
+        "Planning and names from GTFS until KV7 comes at night: the address of an index of dated files of KV7, or of "
+        "one file, which is requested once a day; or the path of a file or directory; empty: none. What was made of "
+        "it is stored in $CACHE_DIRECTORY or ~/.cache/govi-cache.",
+        Option("gtfs"),
+    ] = GTFS_ADDRESS
+    contact: Annotated[
+        str,
+        CONTACT,
+        "URL or e-mail address in the User-Agent of the request for GTFS, as its publisher wishes; empty: none.",
+    ] = ""
     limits: FeedLimitSettings = FeedLimitSettings()
     subscriber: SubscriberSettings = SubscriberSettings()
     passtimes: PasstimeSettings = PasstimeSettings()
@@ -443,6 +492,7 @@ class Config(Struct, frozen=True):
     cache: CacheSettings = CacheSettings()
     gateway: GatewaySettings = GatewaySettings()
     breaker: BreakerSettings = BreakerSettings()
+    share: ShareSettings = ShareSettings()
     feed: FeedSettings = FeedSettings()
 
     def __post_init__(self) -> None:

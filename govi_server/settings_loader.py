@@ -261,7 +261,11 @@ def _unused_options(in_file: Collection[str], options: Mapping[str, Any], config
         others = _alternatives([joined("modules", name) for name in in_file])
         yield "modules.kv55.callback", f"there is no module kv55, only {others} (expected --source to add it)"
     source = next(iter(config.modules.values())).source
-    for key, is_used in (("feed.addresses", config.is_live), ("feed.timetable", config.is_live or config.is_demo)):
+    for key, is_used in (
+        ("feed.addresses", config.is_live),
+        ("feed.gtfs", config.is_live or not config.feed.gtfs),
+        ("feed.timetable", config.is_live or config.is_demo),
+    ):
         if source and key in options and not is_used:
             yield key, f"not used by source {source!r} (expected source 'kv78turbo')"
     if "manhole.keys" in options and not config.manhole.listen:
@@ -283,12 +287,17 @@ def _conflicts(config: Config) -> Problems:
         other = callbacks.setdefault(module.callback, key) if module.source != "kv78turbo" else key
         if other != key:
             yield f"{key}.callback", f"{module.callback!r} is already the endpoint of {other}.callback"
+    if config.share.url and all(module.source == "kv78turbo" for module in config.modules.values()):
+        yield "share.url", "not used by source 'kv78turbo' (expected source 'govi')"
     if not config.listen:
         yield "listen", "invalid value [] (expected at least one endpoint)"
     if config.manhole.listen and not config.manhole.keys:
         yield "manhole.listen", "requires manhole.keys (--manhole-keys), the file of the public keys that may log in"
-    if config.is_live and not config.feed.addresses and not config.feed.timetable:
-        yield "feed.addresses", "invalid value [] (expected at least one feed address, or feed.timetable)"
+    if config.is_live and not (config.feed.addresses or config.feed.timetable or config.feed.gtfs):
+        yield (
+            "feed.addresses",
+            "invalid value [] (expected a feed address, feed.timetable or feed.gtfs)",
+        )
     for key, ages in (("cache", config.cache), ("feed.limits", config.feed.limits)):
         if ages.stale < ages.fresh:
             yield f"{key}.stale", f"invalid value {ages.stale:g} (expected at least {key}.fresh, {ages.fresh:g})"
@@ -308,7 +317,8 @@ def _conflicts(config: Config) -> Problems:
 def _unknown(key: str, table: Table, name: str) -> str:
     """Return the message for an unknown key, with the nearest key, the same key of other tables, or all keys."""
     known = [*table.settings, *table.tables]
-    near = [joined(name, match) for match in get_close_matches(key, known, 1)]
+    matches = get_close_matches(key, known, 1) or [match for match in known if match.endswith(f"_{key}")]
+    near = [joined(name, match) for match in matches]
     elsewhere = [path for path in (*SETTINGS, "modules.kv55") if path.rpartition(".")[2] == key]
     if suggestions := near or elsewhere:
         return f"unknown setting; did you mean {' or '.join(map(repr, suggestions))}?"
@@ -321,7 +331,7 @@ def _alternatives(words: list[str]) -> str:
 
 def _invalid(value: object, setting_type: SettingType) -> str:
     """Return the message for an invalid value: the expected values, or a valid value that was probably intended."""
-    text = f"invalid {setting_type.noun} {shown(value)}"
+    text = f"invalid {setting_type.noun}{'' if setting_type.is_secret else f' {shown(value)}'}"
     guess = next((guess for guess in _guesses(value, setting_type) if setting_type.is_valid(guess)), None)
     if guess is None or setting_type.noun == "value":
         text += f" (expected {setting_type.expected})"
@@ -338,7 +348,7 @@ def _guesses(value: object, setting_type: SettingType) -> list[Any]:
     match setting_type.noun:
         case "endpoint":
             return _endpoints(text)
-        case "URL" if isinstance(value, str):
+        case "URL" if isinstance(value, str) and not setting_type.is_secret:
             return [f"http://{text.rpartition('://')[2]}"]
         case "feed address" if isinstance(value, str):
             return [f"tcp://{text.rpartition('://')[2]}"]

@@ -24,6 +24,7 @@ IMPLIED_SOURCES = {
     "modules.kv55.gateway_url": "govi",
     "feed.addresses": "kv78turbo",
     "feed.timetable": "kv78turbo",
+    "feed.gtfs": "kv78turbo",
 }
 """The source that a setting's option implies without --source."""
 
@@ -89,7 +90,7 @@ class Options(usage.Options):
         }
         values |= self.arrays
         for key, source in IMPLIED_SOURCES.items():
-            if key in values:
+            if values.get(key):
                 values.setdefault(SOURCE, source)
         return values
 

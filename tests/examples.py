@@ -34,7 +34,7 @@ FILE = File(__file__).parents[1] / "govi_server/openapi/examples.json"
 
 SOURCES: dict[str, dict[str, Any]] = {
     "demo": {"modules.kv55.source": "demo"},
-    "feed": {"modules.kv55.source": "kv78turbo"},
+    "feed": {"modules.kv55.source": "kv78turbo", "feed.gtfs": ""},
     "gateway": {"modules.kv55.source": "govi", "modules.kv55.gateway_url": "http://127.0.0.1:1/"},
 }
 """Settings of each source of departures."""

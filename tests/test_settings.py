@@ -27,13 +27,16 @@ INVALID = (
     ("[limits]\nfresh = 5", "limits.fresh: unknown setting; did you mean 'cache.fresh' or 'feed.limits.fresh'?"),
     ("[cache]\nsize = 5", "cache.size: unknown setting (expected fresh, stale, entries, bytes or flights)"),
     ("[cache]\nfrehs = 30", "cache.frehs: unknown setting; did you mean 'cache.fresh'?"),
-    ("[gateway]\nurl = ''", "gateway.url: unknown setting (expected answer, message or remembered)"),
+    ("[gateway]\nuri = ''", "gateway.uri: unknown setting (expected answer, message or remembered)"),
     ("[breaker]\nopen = true", "breaker.open: unknown setting (expected failures or pause)"),
     ("[statistics]\npath = ''", "statistics.path: unknown setting (expected file, rotate or keep)"),
+    ("[modules.kv55]\nurl = ''", "modules.kv55.url: unknown setting; did you mean 'modules.kv55.gateway_url'?"),
+    ("[share]\nurl = 'http://:secret@x'", "share.url: invalid URL (expected a string such as 'redis://host:6379/0')"),
     (
-        "[modules.kv55]\nurl = ''",
-        "modules.kv55.url: unknown setting (expected source, gateway_url, subscriber_id, callback, allow or license)",
+        "[share]\nurl = 'redis://x'\n[modules.kv55]\nsource = 'kv78turbo'",
+        "share.url: not used by source 'kv78turbo' (expected source 'govi')",
     ),
+    ("[share]\nprefix = 'a b'", "share.prefix: invalid prefix 'a b' (expected a string such as 'govi-cache')"),
     ("[modules.b]\nsorce = 'govi'", "modules.b.sorce: unknown setting; did you mean 'modules.b.source'?"),
     # values of the wrong type
     ("listen = 8080", "listen: invalid value 8080 (expected an array of endpoints)"),
@@ -208,8 +211,9 @@ INVALID = (
     ),
     # the live feed
     (
-        "[feed]\nurl = ''",
-        "feed.url: unknown setting (expected addresses, timetable, limits, subscriber, passtimes, cache or planning)",
+        "[feed]\nuri = ''",
+        "feed.uri: unknown setting (expected addresses, timetable, gtfs, contact, limits, subscriber, passtimes, "
+        "cache or planning)",
     ),
     (
         "[feed]\naddresses = 'tcp://x:1'",
@@ -218,8 +222,8 @@ INVALID = (
     ("[feed]\naddresses = ['x:1']", "feed.addresses[0]: invalid feed address 'x:1'; did you mean 'tcp://x:1'?"),
     ("[feed]\ntimetable = 5", "feed.timetable: invalid value 5 (expected a string without control characters)"),
     (
-        "[modules.kv55]\nsource = 'kv78turbo'\n[feed]\naddresses = []",
-        "feed.addresses: invalid value [] (expected at least one feed address, or feed.timetable)",
+        "[modules.kv55]\nsource = 'kv78turbo'\n[feed]\naddresses = []\ngtfs = ''",
+        "feed.addresses: invalid value [] (expected a feed address, feed.timetable or feed.gtfs)",
     ),
     ("[feed.passtimes]\nstops = 0", f"feed.passtimes.stops: invalid value 0 (expected {COUNT})"),
     ("[feed.subscriber]\nqueue = 0", f"feed.subscriber.queue: invalid value 0 (expected {COUNT})"),

@@ -8,7 +8,7 @@ from zope.interface import implementer
 from govi_server.http.addresses import Address, ip_of, truncated
 from govi_server.http.hosts import MISDIRECTED, rejected_host, rejection
 from govi_server.http.request import Environ
-from govi_server.kv55.gateway import Gateway, Unsolicited
+from govi_server.kv55.gateway import PEER_PATH, Gateway, Unsolicited
 from govi_server.kv55.messages import CONTENT_TYPE, write_dris_55_res
 from govi_server.settings import parse_networks
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
@@ -86,7 +86,9 @@ class CallbackHandler(WebHandler):
             self._module.gateway.refuse(f"{truncated(self._address)} for host {host!r}", "admin.hosts")
             self.send_response(rejection(host), MISDIRECTED)
             return
-        delivery = self._module.gateway.deliver(self.env.body)
+        delivery = self._module.gateway.deliver(self.env.body, self.env["path_info"] == PEER_PATH)
+        if delivery.unmatched:
+            await self._module.gateway.offer(delivery)
         if delivery.error is None:
             body = write_dris_55_res(self._module.now(), self._module.subscriber_id)
             self.mark("render")

@@ -163,6 +163,7 @@ class Running:
     statistics: Path
     service: IService
     govi: Govi
+    gateway_port: int
 
     def url(self, code: str, module: str = "kv55") -> str:
         return f"http://127.0.0.1:{self.port}/{module}/{code}"
@@ -204,7 +205,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         service.privilegedStartService()
         service.startService()
         services.append(service)
-        return Running(port, callback_port, statistics, service, govi)
+        return Running(port, callback_port, statistics, service, govi, listening.getHost().port)
 
     yield start
     for service in services:

@@ -38,7 +38,7 @@ class ManholeCommandsTests(SynchronousTestCase):
         server = Server("", 0, RequestHandler, clock=self.clock, find_module=lambda name: None)
         components = Components(server)
         components.gateways["kv55"] = GatewayComponents(
-            Gateway(FakePoster(), self.clock, "govi"), breaker, self.cache
+            Gateway(FakePoster(), self.clock, "govi"), breaker, self.cache, breaker.board
         )
         history = RecentHistory(self.clock, StatisticsBatcher("govi-cache"))
         status = Status(components, history, HealthMonitor(components, history, self.clock), self.clock, "1.0")
