@@ -35,7 +35,9 @@ class SettingValuesTests(SynchronousTestCase):
         os.pwrite(self.file, toml.encode(), 0)
         options = Options()
         sources = ("--source=", "--feed=", "--timetable=", "--gateway-url=")
-        has_source = "source" in toml or any(argument.startswith(sources) for argument in arguments)
+        has_source = "source" in toml or any(
+            argument.startswith(sources) and argument[-1] != "=" for argument in arguments
+        )
         options.parseOptions(["--config", self.path, *arguments, *([] if has_source else ["--source=demo"])])
         try:
             tap.makeService(options, MemoryReactorClock())

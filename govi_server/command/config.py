@@ -1,6 +1,7 @@
 """The command ``govi-cache config``, which prints the configuration in force."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,9 @@ from govi_server.errors import ConfigError
 from govi_server.runtime.text import printable
 from govi_server.settings_loader import load, option_name
 from govi_server.tap import IMPLIED_SOURCES, SOURCE
+
+_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]*@")
+"""The password in a URL, which is not printed."""
 
 
 @click.command(params=[config_option(), *setting_options()])
@@ -61,6 +65,7 @@ def _lines(table: Mapping[str, Any], origins: Origins, changed: bool, name: str 
     if shown and name:
         yield f"\n[{name}]"
     for key, origin in shown.items():
-        yield f"{key} = {json.dumps(table[key], ensure_ascii=False)}  # {origin}"
-    for key, value in inner.items():
-        yield from _lines(value, origins, changed, f"{name}.{key}" if name else key)
+        value = _PASSWORD.sub(r"\1***@", json.dumps(table[key], ensure_ascii=False))
+        yield f"{key} = {value}  # {origin}"
+    for key in inner:
+        yield from _lines(inner[key], origins, changed, f"{name}.{key}" if name else key)

@@ -11,6 +11,7 @@ from cryptography.x509 import load_der_x509_certificate
 from govi_server.command.certificates import expiry
 from govi_server.command.findings import Finding, fail, ok
 from govi_server.settings import Config
+from govi_server.sharing.address import parse_engine_url
 
 TIMEOUT_SECONDS = 5.0
 """Time for a connection, and for a greeting."""
@@ -36,6 +37,18 @@ def check_gateways(config: Config, now: datetime) -> Iterator[Finding]:
                     yield ok(subject, f"{host}:{port} accepts connections")
         except OSError as error:
             yield _unreachable(subject, host, port, error)
+
+
+def check_engine(config: Config) -> Iterator[Finding]:
+    """Examine whether an engine of shared boards accepts connections."""
+    if config.share.url:
+        for host, port in parse_engine_url(config.share.url).hosts:
+            try:
+                socket.create_connection((host, port), TIMEOUT_SECONDS).close()
+            except OSError as error:
+                yield _unreachable("share.url", host, port, error)
+            else:
+                yield ok("share.url", f"{host}:{port} accepts connections")
 
 
 def _check_tls(subject: str, sock: socket.socket, host: str, now: datetime) -> Finding:

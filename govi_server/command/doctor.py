@@ -9,7 +9,7 @@ import click
 
 from govi_server.command.certificates import check_certificates
 from govi_server.command.check import find_problems
-from govi_server.command.connections import check_feed, check_gateways
+from govi_server.command.connections import check_engine, check_feed, check_gateways
 from govi_server.command.findings import Finding, fail
 from govi_server.command.machine import check_clock, check_files, check_open_files, check_ports
 from govi_server.command.options import config_option, parse, setting_options
@@ -45,6 +45,7 @@ def examine(config: Config, path: str | None, now: datetime) -> Iterator[Finding
     yield from check_certificates(config, now)
     yield from check_gateways(config, now)
     yield from check_feed(config)
+    yield from check_engine(config)
 
 
 def report(findings: Iterable[Finding]) -> list[Finding]:

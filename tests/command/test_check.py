@@ -161,6 +161,11 @@ class ConfigTests(FileTestCase):
             '\n[feed]\naddresses = ["tcp://x:1"]  # --feed\n',
         )
 
+    def test_passwords_are_not_printed(self) -> None:
+        """The password in a URL is not printed."""
+        text = run("config", "--source", "govi", "--share", "redis://u:secret@127.0.0.1:6379/0", "--changed")[1]
+        self.assertIn('"redis://u:***@127.0.0.1:6379/0"', text)
+
     def test_invalid_configuration(self) -> None:
         """An invalid configuration is reported in one line."""
         status, text = run("config", "--listen", "9000")

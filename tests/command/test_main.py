@@ -53,11 +53,11 @@ class MainTests(SynchronousTestCase):
         letters = {name for parameter in serve.params for name in parameter.opts if not name.startswith("--")}
         twistd_letters = {f"-{letter}" for letter in options.shortOpt.replace(":", "")}
         self.assertEqual(letters, twistd_letters - {"-h"})
-        text, twistd_text = " ".join(run("serve", "--help")[1].split()), " ".join(str(options).split())
+        text, twistd_text = "".join(run("serve", "--help")[1].split()), "".join(str(options).split())
         for key in SETTINGS:
             if SETTINGS[key].option is not None:
-                self.assertIn(tap.option_help(key), text)
-                self.assertIn(tap.option_help(key), twistd_text)
+                self.assertIn("".join(tap.option_help(key).split()), text)
+                self.assertIn("".join(tap.option_help(key).split()), twistd_text)
 
     def test_serve_passes_on_its_options(self) -> None:
         """Options of `serve` arrive in twistd's subcommand, repeated ones and empty values as well."""
