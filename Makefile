@@ -38,7 +38,7 @@ test-units: .venv/ready
 test-integration: .venv/ready
 	@command -v redis-server valkey-server >/dev/null || \
 	    echo "redis-server is not installed (apt install redis-server): the tests of shared boards are skipped"
-	$(BIN)/pytest tests/integration
+	$(BIN)/pytest tests/integration --numprocesses=3 --dist=worksteal
 
 test-trial: .venv/ready
 	$(BIN)/python -m twisted.trial --temp-directory=.venv/trial tests
