@@ -75,7 +75,10 @@ def _similar_stops(feed: Feed, code: str) -> tuple[str, ...]:
     """Return codes that may be meant by an unknown one, with their names."""
     gtfs = feed.timetable.gtfs
     neighbours = [] if gtfs is None else gtfs.planning.neighbours(code, MAX_SIMILAR)
-    points = {other: feed.timing_points.get(other) for other in similar_codes(code, feed.is_known_stop, neighbours)}
+    points = {
+        other: feed.timetable.timing_points.get(other)
+        for other in similar_codes(code, feed.is_known_stop, neighbours)
+    }
     return tuple(
         other if point is None else f"{other} {clean(point.name)}".rstrip() for other, point in points.items()
     )
@@ -100,6 +103,9 @@ def _row(feed: Feed, passtime: Passtime, reliable: Reliability) -> tuple[Display
         platform(passtime.side_code),
         *badge(read_color(color), read_color(text_color)),
         clean(dict(passtime.extra).get("MessageContent")),
-        passtime.provenance,
+        timetable.mode(passtime.data_owner_code, passtime.line_planning_number),
+        passtime.line_direction,
+        passtime.data_owner_code,
+        provenance=passtime.provenance,
     )
     return (row,)

@@ -1,6 +1,6 @@
 """Planned passtimes from GTFS, in the form of those of KV7 (docs/protocols.md, section 6)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from datetime import date, timedelta
 from functools import partial
 
@@ -110,6 +110,14 @@ class GtfsTimetable:
 
             valid.sort(key=difference)
         return valid[0] if valid else None
+
+    def calls_later(self, passtime: Passtime, codes: Container[str]) -> bool:
+        """Return whether the journey of a passtime calls at one of these stops after it."""
+        trip, planned = self._find_trip(passtime), self.find(passtime)
+        if trip is None or planned is None:
+            return False
+        order = int(planned.key.rpartition(b" ")[2])
+        return any(code in codes for code in self.planning.codes_of(trip)[order:])
 
     def codes_of(self, key: bytes) -> list[str]:
         """Return the TimingPointCodes of the journey of a key of KV8; none if it is unknown."""

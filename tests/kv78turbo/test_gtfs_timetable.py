@@ -44,7 +44,7 @@ class GtfsTimetableTests(SynchronousTestCase):
         self.assertEqual((passtime.provenance, passtime.trip_stop_status), ("gtfs", "PLANNED"))
         self.assertEqual(timetable.public_number(passtime), "4")
         self.assertEqual(timetable.destination(passtime), "Lindedorp via Brug")
-        self.assertEqual(self.feed.timing_points["30000002"].name, "Lindedorp, Dijk")
+        self.assertEqual(self.feed.timetable.timing_points["30000002"].name, "Lindedorp, Dijk")
         self.assertEqual(timetable.lines["LIN", "L004"].color, "e00713")
         self.assertEqual(self.feed.provenance, {"LIN": ("gtfs",)})
 
@@ -59,6 +59,29 @@ class GtfsTimetableTests(SynchronousTestCase):
         self.assertEqual(self.feed.timetable.destination(passtime), "Lindedorp via Brug")
         self.assertEqual(passtime.line_direction, "1")
 
+    def test_later_calls(self) -> None:
+        """The stops at which a journey calls later are known for planned and for live passtimes."""
+        self.use()
+        timetable = self.feed.timetable
+
+        def calls_later(code: str, *codes: str) -> bool:
+            (entry,) = self.feed.boards.board(code, HORIZON).entries
+            return timetable.calls_later(entry.key, entry.passtime, codes)
+
+        for _ in ("planned", "live"):
+            self.assertTrue(calls_later(CODE, "30000002"))
+            self.assertFalse(calls_later(CODE, "30000003", CODE))
+            self.assertFalse(calls_later("30000002", CODE))
+            ingest(self.feed, kv.passtimes({"LocalServiceLevelCode": "20260101", "UserStopOrderNumber": "17"}))
+
+    def test_usage(self) -> None:
+        """Places have the modes and the departures of GTFS."""
+        self.use()
+        modes, n_departures = self.feed.timetable.usage(CODE)
+        self.assertEqual(modes, {"bus"})
+        self.assertGreater(n_departures, 0)
+        self.assertEqual(self.feed.timetable.usage("30000003"), (frozenset(), 0))
+
     def test_fortified_journey(self) -> None:
         """A second vehicle of a journey, which GTFS does not have, is a departure of its own."""
         self.use()
@@ -69,10 +92,10 @@ class GtfsTimetableTests(SynchronousTestCase):
         """Names of KV7 replace those of GTFS, and are not replaced by those of a later file; other names are."""
         self.use()
         ingest(self.feed, kv.planning(points=[{"TimingPointName": "Lindedorp, Oude Brug"}]))
-        self.assertEqual(self.feed.timing_points[CODE].name, "Lindedorp, Oude Brug")
+        self.assertEqual(self.feed.timetable.timing_points[CODE].name, "Lindedorp, Oude Brug")
         self.use([{"stop_name": "Lindedorp, Brug"}, {"stop_id": "30000002", "stop_name": "Lindedorp, Weg"}])
-        self.assertEqual(self.feed.timing_points[CODE].name, "Lindedorp, Oude Brug")
-        self.assertEqual(self.feed.timing_points["30000002"].name, "Lindedorp, Weg")
+        self.assertEqual(self.feed.timetable.timing_points[CODE].name, "Lindedorp, Oude Brug")
+        self.assertEqual(self.feed.timetable.timing_points["30000002"].name, "Lindedorp, Weg")
 
     def test_snapshot_replaces_names(self) -> None:
         """The names of a snapshot replace those of GTFS, which are known already when it is restored."""
@@ -83,7 +106,7 @@ class GtfsTimetableTests(SynchronousTestCase):
         for update in updates:
             for _ in self.feed.timetable.restore(update, self.fail):
                 pass
-        self.assertEqual(self.feed.timing_points[CODE].name, "Lindedorp, Oude Brug")
+        self.assertEqual(self.feed.timetable.timing_points[CODE].name, "Lindedorp, Oude Brug")
 
     def test_names_stay(self) -> None:
         """The names of planning that is in use are not removed."""
@@ -91,7 +114,7 @@ class GtfsTimetableTests(SynchronousTestCase):
         self.clock.advance(30 * 86400)
         for _ in self.feed.timetable.sweep():
             pass
-        self.assertIsInstance(self.feed.timing_points.get(CODE), TimingPoint)
+        self.assertIsInstance(self.feed.timetable.timing_points.get(CODE), TimingPoint)
         self.assertIn(("LIN", "L004"), self.feed.timetable.lines)
 
     def test_journey(self) -> None:
