@@ -31,6 +31,9 @@ Reliability = Literal["current", "unknown", "last_known"]
 """How far a departure's latest data can be relied on: "unknown": it should have been sent again since; "last_known":
 the same for long, or its source has become stale."""
 
+Provenance = Literal["kv8", "kv7", "gtfs"]
+"""The source of a departure: the live feed, its timetable, or the timetable of a GTFS file."""
+
 StopState = Literal["live", "planned", "last_known", "none", "unknown", "down"]
 """The state of a stop. "planned": known from the timetable only; "none": no departures at present; "unknown": the
 stop does not exist; "down": no data is available."""
@@ -67,6 +70,8 @@ class DisplayRow(Struct, frozen=True, gc=False):
     """The TimingPointCode on the board of a place; "" on that of a stop."""
     age_difference: float = 0.0
     """Seconds by which its data is older than the display's; negative if it is newer."""
+    provenance: Provenance | None = None
+    """None for a gateway's."""
     fragments: Fragments | None = None
     """What was made of it, if it is stored."""
 

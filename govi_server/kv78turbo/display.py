@@ -18,7 +18,7 @@ from govi_server.departures.display import (
     stop_state,
 )
 from govi_server.departures.fragments import STEP_PARTS, make_part
-from govi_server.departures.similar_codes import similar_codes
+from govi_server.departures.similar_codes import MAX_SIMILAR, similar_codes
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE, reliability
 from govi_server.kv78turbo.joined_stop import JoinedPasstime
@@ -74,9 +74,15 @@ def stop_display(
 
 def _similar_stops(feed: Feed, code: str) -> tuple[str, ...]:
     """Return codes that may be meant by an unknown one, with their names."""
-    points, stops = feed.timetable.timing_points, feed.passtimes.stops
-    similar = similar_codes(code, lambda other: other in points or other in stops)
-    return tuple(f"{other} {clean(points[other].name)}".rstrip() if other in points else other for other in similar)
+    gtfs = feed.timetable.gtfs
+    neighbours = [] if gtfs is None else gtfs.planning.neighbours(code, MAX_SIMILAR)
+    points = {
+        other: feed.timetable.timing_points.get(other)
+        for other in similar_codes(code, feed.is_known_stop, neighbours)
+    }
+    return tuple(
+        other if point is None else f"{other} {clean(point.name)}".rstrip() for other, point in points.items()
+    )
 
 
 def _row(feed: Feed, passtime: Passtime, reliable: Reliability) -> tuple[DisplayRow, ...]:
@@ -101,5 +107,6 @@ def _row(feed: Feed, passtime: Passtime, reliable: Reliability) -> tuple[Display
         timetable.mode(passtime.data_owner_code, passtime.line_planning_number),
         passtime.line_direction,
         passtime.data_owner_code,
+        provenance=passtime.provenance,
     )
     return (row,)

@@ -117,12 +117,19 @@ def parse_board_request(env: Environ, codes: tuple[str, ...]) -> BoardRequest:
 
 @implementer(ICacheableModule, IDocumented)
 class BoardPages(Service):
-    """Serves the departure displays of a source. embed: the sites that may show them in a frame, besides /make."""
+    """Serves the departure displays of a source.
+
+    is_demo: whether pages say that all departures are fictional. embed: the sites that may show them in a frame,
+    besides /make.
+    """
 
     name = "board"
 
-    def __init__(self, source: IDisplaySource, clock: IReactorTime, embed: Sequence[str] = ("*",)) -> None:
+    def __init__(
+        self, source: IDisplaySource, clock: IReactorTime, is_demo: bool = False, embed: Sequence[str] = ("*",)
+    ) -> None:
         self.source = source
+        self._is_demo = is_demo
         # Other sites may show the page in a frame: its form only selects departures. "*" would exclude local files.
         ancestors = "" if "*" in embed else f"; frame-ancestors {' '.join(SELF + tuple(embed))}"
         self._headers = policy(f"form-action 'self'{ancestors}")
@@ -247,4 +254,5 @@ class BoardPages(Service):
             return board_documents.lines(display, lang, now, fields, board_format.chars)
         if board_format.content_type == JSON:
             return board_documents.document(display, lang, now, fields or board_documents.FIELDS)
-        return board_page.page(display, lang, now, dict(board_format.query), self._filters)
+        query, filters = dict(board_format.query), self._filters
+        return board_page.page(display, lang, now, query, filters, self._is_demo)
