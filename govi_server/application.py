@@ -449,7 +449,7 @@ def _operations(
     health_monitor = HealthMonitor(components, history, reactor)
     metrics = Metrics(components, health_monitor, batcher)
     metrics.registry.register(FailingStops(history))
-    status = Status(components, history, health_monitor, reactor, VERSION)
+    status = Status(components, history, health_monitor, reactor, VERSION, config)
     health_timer = TimerService(HEALTH_INTERVAL, health_monitor.health)
     health_timer.clock = reactor
 
@@ -459,7 +459,7 @@ def _operations(
     services.addService(health_timer)
     if config.admin.listen:
         readiness = Readiness(components, config.admin.probe, reactor)
-        admin = Admin(reactor, metrics, status, readiness, config.admin.hosts)
+        admin = Admin(reactor, metrics, status, readiness, health_monitor, config.admin.hosts)
         services.addService(Listener(reactor, setting_name("admin.listen"), config.admin.listen, admin))
     if config.manhole.listen:
         _add_manhole(services, config.manhole, components, history, status, reactor)

@@ -31,7 +31,7 @@ class AdminTests(OperationsTestCase):
     def send(self, data: bytes, hosts: tuple[str, ...] = ()) -> StringTransport:
         """Send bytes to an endpoint with these names; return the transport, which has the response."""
         readiness = Readiness(self.components, "", self.clock)
-        admin = Admin(self.clock, self.metrics, self.status, readiness, hosts)
+        admin = Admin(self.clock, self.metrics, self.status, readiness, self.monitor, hosts)
         protocol = admin.buildProtocol(cast(IAddress, None))
         transport = StringTransport()
         assert protocol is not None
@@ -120,7 +120,8 @@ class AdminTests(OperationsTestCase):
 
     def test_bodies_are_not_held(self) -> None:
         """A body is discarded; a connection that ends amid it leaves nothing to the garbage collector."""
-        admin = Admin(self.clock, self.metrics, self.status, Readiness(self.components, "", self.clock))
+        readiness = Readiness(self.components, "", self.clock)
+        admin = Admin(self.clock, self.metrics, self.status, readiness, self.monitor)
         for field in (b"Content-Length: 1000000", b"Transfer-Encoding: chunked"):
             protocol = cast(HTTPChannel, admin.buildProtocol(cast(IAddress, None)))
             transport = StringTransport()
