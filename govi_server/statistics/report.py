@@ -1,4 +1,4 @@
-"""Format the summary of a log as JSON, and as plain text of 80 columns, from a verdict to an explanation of columns."""
+"""Format the summary of a log as JSON, and as plain text of 80 columns, which explains itself."""
 
 import textwrap
 from collections.abc import Sequence

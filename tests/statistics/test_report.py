@@ -57,10 +57,10 @@ class TextTests(SynchronousTestCase):
     def test_columns_are_explained(self) -> None:
         """The last section explains every column, phase and cache result of the tables."""
         text, _, explanations = as_text(summarize(line(request(cache="miss", wait=5.0)))).partition("\nColumns\n")
-        names = set(
-            re.findall(r"(?<= )(?:[a-z]+|p\d+|not mem\.)(?= |$)", " ".join(re.findall(r"^ {22}(.*)$", text, re.M)))
-        )
-        self.assertEqual({name for name in names if name not in explanations}, {"count"})
+        heads = " ".join(re.findall(r"^ {22}(.*)$", text, re.MULTILINE))
+        names = set(re.findall(r"(?<= )(?:[a-z]+|p\d+|not mem\.)(?= |$)", heads))
+        self.assertGreater(len(names), 5)
+        self.assertEqual({name for name in names if name not in explanations}, set())
         for name in (*PHASES, *CACHE_RESULTS, "response"):
             self.assertRegex(explanations, rf"(?m)^(\w+, )?{name}\b")
 
