@@ -32,19 +32,22 @@ ALLOWED: dict[str, set[str]] = {
     "request_handler": {"server", "web_handler"} | _SERVER,
     "departures": _RUNTIME,
     "kv55": {"sockets"} | _DOMAIN,
-    "kv78turbo": _DOMAIN,
+    "kv78turbo": {"planning"} | _DOMAIN,
+    "planning": _DOMAIN,
     "sharing": {"kv55", "sockets"} | _DOMAIN,
     "pages": {"departures", "runtime"},
     "documents": {"pages", "kv78turbo", "departures", "runtime"},
     "modules": {"documents", "pages", "openapi", "kv55", "kv78turbo", "web_handler"} | _SERVER | _DOMAIN,
-    "operations": {"settings_loader", "server", "workers", "kv55", "kv78turbo", "sharing"} | _SERVER | _DOMAIN,
+    "operations": {"settings_loader", "server", "workers", "kv55", "kv78turbo", "planning", "sharing"}
+    | _SERVER
+    | _DOMAIN,
     "simulator": {"request_handler", "server", "web_handler", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
     "workers": {"request_handler", "server", "web_handler"} | _SERVER,
     "feed_proxy": {"operations", "kv78turbo"} | _HTTP | _DOMAIN,
-    "command": {"statistics", "kv78turbo"} | _DOMAIN,
+    "command": {"application", "settings_loader", "tap", "statistics", "sockets", "kv78turbo", "sharing"} | _DOMAIN,
     "application": {
         "settings_loader", "request_handler", "server", "web_handler", "openapi", "documents", "pages", "modules",
-        "operations", "workers", "sharing", "simulator", "kv55", "kv78turbo",
+        "operations", "workers", "sharing", "simulator", "kv55", "kv78turbo", "planning",
     } | _SERVER | _DOMAIN,
     "tap": {"application", "settings_loader"} | _RUNTIME,
 }  # fmt: skip

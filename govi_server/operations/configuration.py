@@ -1,24 +1,15 @@
 """The configuration in force, for operators: without passwords."""
 
-import re
 from typing import Any
 
 import msgspec
 
 from govi_server.settings import Config
-from govi_server.settings_loader import CONFIGURATION, MODULE, Table
-
-_PASSWORD = re.compile(r"(?<=://)[^/?#@\s]*@")
-"""User name and password in a URL."""
-
-SECRET = "(secret)"
+from govi_server.settings_loader import CONFIGURATION, MODULE, Table, without_passwords
 
 
 def changed_settings(config: Config) -> dict[str, Any]:
-    """Return the settings that differ from their defaults, by dotted key.
-
-    A value that may contain a password is SECRET, and URLs are without theirs.
-    """
+    """Return the settings that differ from their defaults, by dotted key."""
     return dict(_changed(msgspec.to_builtins(config), CONFIGURATION, ""))
 
 
@@ -36,11 +27,11 @@ def _changed(values: dict[str, Any], table: Table, name: str) -> list[tuple[str,
             default = list(setting.default) if setting.is_array else setting.default
             value = list(value) if setting.is_array else value
             if value != default:
-                changed.append((path, SECRET if setting.type.is_secret else _without_password(value)))
+                changed.append((path, _shown(value)))
     return changed
 
 
-def _without_password(value: Any) -> Any:
+def _shown(value: Any) -> Any:
     if isinstance(value, list):
-        return [_without_password(element) for element in value]
-    return _PASSWORD.sub("", value) if isinstance(value, str) else value
+        return [_shown(element) for element in value]
+    return without_passwords(value) if isinstance(value, str) else value

@@ -68,6 +68,7 @@ class Status:
             "now": _moment(now),
             "started": _moment(self._started),
             "version": self._version,
+            "demo": self._config.is_demo,
             "connections": {
                 "open": figures.connections,
                 "limit": figures.limit,
@@ -134,6 +135,23 @@ class Status:
             "messages": feed.passtimes.n_messages,
             "operators": self._operators(feed),
             "owners": {operator: round(age, 1) for operator, age in sorted(ages.items())},
+            "provenance": {operator: list(sources) for operator, sources in sorted(feed.provenance.items())},
+            "gtfs": self._gtfs(now),
+        }
+
+    def _gtfs(self, now: float) -> Json | None:
+        service = self._components.planning
+        if service is None:
+            return None
+        planning = service.planning
+        return {
+            "source": service.source,
+            "problem": service.problem,
+            "file": None if planning is None else planning.header.name,
+            "stops": 0 if planning is None else planning.n_stops,
+            "planned": 0 if planning is None else planning.n_calls,
+            "files": {} if planning is None else {name: of.source for name, of in planning.header.operators.items()},
+            "checked": _moment(service.state.checked_at) if service.state.checked_at else None,
         }
 
     def _operators(self, feed: Feed) -> list[Json]:

@@ -45,7 +45,7 @@ class ManholeCommandsTests(SynchronousTestCase):
         monitor = HealthMonitor(components, history, self.clock)
         status = Status(components, history, monitor, self.clock, "1.0", Config())
         self.shut_downs: list[bool] = []
-        self.levels = LogLevels(LogPublisher())
+        self.levels = LogLevels((), LogPublisher())
         self.commands = ManholeCommands(
             components, status, self.levels, self.clock, lambda: self.shut_downs.append(True)
         )
