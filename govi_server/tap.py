@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from twisted.application.service import IService
-from twisted.python import usage
 
 from govi_server.application import NAME, make_service
 from govi_server.errors import ConfigError, StartupError
+from govi_server.runtime.options import Options as ProgramOptions
 from govi_server.runtime.printable_log import install
 from govi_server.runtime.program import open_log_file
 from govi_server.runtime.text import printable
@@ -56,9 +56,10 @@ def _repeatable(key: str) -> Callable[["Options", str], None]:
     return append
 
 
-class Options(usage.Options):
+class Options(ProgramOptions):
     """The command line, which overrides the configuration file."""
 
+    program = NAME
     synopsis = "[options]"
     longdesc = "Serves the next departures of a stop, GET /kv55/<TimingPointCode>, from memory."
     optParameters = [

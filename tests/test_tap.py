@@ -9,6 +9,7 @@ from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server import tap
+from govi_server.feed_proxy import tap as feed_proxy_tap
 from govi_server.settings_loader import SETTINGS
 from govi_server.simulator import tap as simulator_tap
 from govi_server.tap import Options
@@ -97,8 +98,39 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn(note, text)
 
 
+class ShortOptionTests(SynchronousTestCase):
+    """Options of one letter."""
+
+    def test_letters_mean_one_thing(self) -> None:
+        """A letter is the same option in every program."""
+        names: dict[str, set[str]] = {}
+        for program in (Options(), simulator_tap.Options(), feed_proxy_tap.Options()):
+            for letter in program.shortOpt.replace(":", ""):
+                names.setdefault(letter, set()).add(
+                    next(
+                        name
+                        for name in program.synonyms
+                        if len(name) > 1 and program.synonyms[name] == program.synonyms[letter]
+                    )
+                )
+        self.assertGreater(len(names), 5)
+        self.assertEqual({letter: sorted(options) for letter, options in names.items() if len(options) > 1}, {})
+
+
 class ErrorTests(SynchronousTestCase):
     """Tests of configurations with which the command exits."""
+
+    def test_invalid_command_line_is_reported_in_one_line(self) -> None:
+        """The error is one line, with the nearest option if one is near."""
+        for arguments, expected in [
+            (["--lisen", "tcp:1"], "unknown option --lisen; did you mean --listen?"),
+            (["--bogus"], "unknown option --bogus (--help lists all options)"),
+            (["-x"], "unknown option -x (--help lists all options)"),
+            (["--listen"], "option --listen requires argument"),
+            (["tcp:8080"], "unexpected argument 'tcp:8080' (--help lists all options)"),
+        ]:
+            error = self.assertRaises(SystemExit, Options().parseOptions, arguments)
+            self.assertEqual(str(error), f"govi-cache: {expected}")
 
     def test_unusable_configuration_is_reported_in_one_line(self) -> None:
         """The error is one line; it names the command, the file and the setting, or the option."""

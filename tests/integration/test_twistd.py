@@ -123,9 +123,9 @@ def test_port_in_use(twistd: Twistd) -> None:
         output, _ = process.communicate(timeout=10)
     assert process.returncode == 1
     assert (
-        f"listen (--listen): cannot listen on {endpoint}: address already in use; is another govi-cache running?\n"
-        in output
-    )
+        f"listen (--listen): cannot listen on {endpoint}: address already in use, perhaps by another govi-cache (`ss "
+        "-ltnp` lists the processes that listen); choose another with --listen\n"
+    ) in output
     assert "Traceback" not in output
     for word in ("Listening", "listening", "starting on", "Open "):
         assert word not in output  # not before all endpoints listen
