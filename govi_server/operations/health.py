@@ -37,7 +37,7 @@ RECOVERY_SECONDS = 60.0
 """Time without problems after which RECOVERING becomes UP."""
 
 MAX_CHANGES = 20
-"""Changes of the status that are stored."""
+"""Changes of the health that are stored."""
 
 MAX_CONNECTIONS_RATIO = 0.9
 """Fraction of the connection limit at which a problem is reported."""
@@ -60,7 +60,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class HealthChange:
-    """A change of the status. moment: epoch seconds. reason: the first of its reasons, "" without any."""
+    """A change of the status, or the start or end of a problem. moment: epoch seconds. reason: "" without any."""
 
     moment: float
     status: HealthStatus
@@ -125,7 +125,7 @@ class HealthMonitor:
         self._clock = clock
         self._health = Health("UP", clock.seconds(), ())
         self.changes: deque[HealthChange] = deque(maxlen=MAX_CHANGES)
-        """The latest changes of the status, newest first."""
+        """The latest changes, newest first."""
         self._last_problem: float | None = None
         self._since: dict[str, float] = {}
         """The start of each current problem by name."""
@@ -139,7 +139,8 @@ class HealthMonitor:
         if not is_down:
             failures, notes = self._failing_requests(failing)
             problems += failures + self._server_problems()
-        self._since = {problem.name: min(self._since.get(problem.name, now), now) for problem in problems}
+        before = self._since
+        self._since = {problem.name: min(before.get(problem.name, now), now) for problem in problems}
         described = tuple(Problem(problem.code, problem.source, self._describe(problem)) for problem in problems)
         status: HealthStatus
         if problems:
@@ -149,10 +150,13 @@ class HealthMonitor:
             status, reasons = "RECOVERING", (recovering, *notes)
         else:
             status, reasons = "UP", tuple(notes)
+        changes = [f"{name}: over" for name in before if name not in self._since]
+        changes += [name for name in self._since if name not in before]
         since = min(self._health.since, now)
         if status != self._health.status:
             since = now
-            self.changes.appendleft(HealthChange(now, status, reasons[0] if reasons else ""))
+            changes = changes or [*reasons[:1], ""][:1]
+        self.changes.extendleft(HealthChange(now, status, change) for change in changes)
         self._health = Health(status, since, reasons, described)
         return self._health
 

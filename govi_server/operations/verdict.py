@@ -15,6 +15,9 @@ MAX_STOPS = 3
 """Stops that a sentence names."""
 
 
+_STARTS = {"UP": "All sources work", "DOWN": "Boards in memory are served"}
+
+
 class Verdict(NamedTuple):
     """A sentence. has_failures: whether more requests failed than is to be expected, whatever the status is."""
 
@@ -29,7 +32,7 @@ def verdict(status: HealthStatus, minutes: Iterable[Minute], now: float) -> Verd
     failed, total = _counts(recent)
     if failed:
         return Verdict(_failing(status, recent, failed, total), _is_much(failed, total))
-    start = "All sources work" if status == "UP" else "Clients are served"
+    start = _STARTS.get(status, "Clients are served")
     sentence = f"No board was requested in the last {WINDOW_MINUTES} minutes."
     if total:
         sentence = f"{start}: all {total:,} board requests of the last {WINDOW_MINUTES} minutes were answered."

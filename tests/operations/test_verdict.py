@@ -31,6 +31,7 @@ class VerdictTests(SynchronousTestCase):
         self.assertEqual(self.verdict(), Verdict("No board was requested in the last 5 minutes.", has_failures=False))
         sentence = "All sources work: all 1,200 board requests of the last 5 minutes were answered."
         self.assertEqual(self.verdict((1, "hit", 1000), (0, "miss", 200)), Verdict(sentence, has_failures=False))
+        self.assertIn("Boards in memory are served: all 2", self.verdict((0, "stale", 2), status="DOWN")[0])
         self.assertIn("Clients are served: the only board request", self.verdict((0, "hit", 1), status="DEGRADED")[0])
 
     def test_failures_of_a_service_that_is_up(self) -> None:
