@@ -122,13 +122,17 @@ class Loaded(NamedTuple):
 def load(path: str | None, options: Mapping[str, Any]) -> Config:
     """Return the configuration: options override the file, and the file overrides the defaults.
 
-    options: values by dotted key, such as modules.kv55.source. Raises ConfigError, whose message names the file and
-    the key, or the option. The file is checked first: an invalid value in it is an error even if an option overrides
-    it.
+    options: values by dotted key, such as modules.kv55.source. Raises ConfigError, whose message has a line for each
+    problem, which names the file and the key, or the option. The file is checked first: an invalid value in it is an
+    error even if an option overrides it.
     """
     loaded = load_valid(path, options)
-    for name, text, key in loaded.problems:
-        raise ConfigError(f"{path}: {name}: {text}" if key and path is not None else f"{name}: {text}")
+    lines = [
+        f"{path}: {name}: {text}" if key and path is not None else f"{name}: {text}"
+        for name, text, key in loaded.problems
+    ]
+    if lines:
+        raise ConfigError("\n".join(lines))
     return loaded.config
 
 

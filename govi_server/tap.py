@@ -96,10 +96,15 @@ class Options(ProgramOptions):
         return values
 
 
+def error_text(error: Exception) -> str:
+    """Return the text of an error for a terminal, with a line for each problem."""
+    return "\n".join(f"{NAME}: {printable(line)}" for line in str(error).splitlines())
+
+
 def makeService(options: Options, reactor: Any = None) -> IService:
     """Return the service of the options.
 
-    Raises SystemExit with a one-line message if the configuration is invalid.
+    Raises SystemExit with a line for each problem if the configuration is invalid.
     """
     if reactor is None:
         from twisted.internet import reactor
@@ -115,7 +120,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         except ConfigError as error:  # about a setting without an option
             raise ConfigError(f"{path}: {error}") from None
     except (ConfigError, StartupError) as error:
-        raise SystemExit(f"{NAME}: {printable(str(error))}") from None
+        raise SystemExit(error_text(error)) from None
     # A collection of all objects, among them 80,000 of modules that are never freed, would take 50 ms.
     gc.collect()
     gc.freeze()

@@ -114,6 +114,24 @@ class ShortOptionTests(SynchronousTestCase):
 class ErrorTests(SynchronousTestCase):
     """Tests of configurations with which the command exits."""
 
+    def test_all_problems_are_reported(self) -> None:
+        """Every problem of the configuration has a line of its own, those of options as well."""
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        path = os.path.join(directory.name, "config.toml")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("[cache]\nfresh = -1\nflihgts = 3\n")
+        options = Options()
+        options.parseOptions(["--config", path, "--listen", "9000", "--source", "demo"])
+        error = self.assertRaises(SystemExit, tap.makeService, options, MemoryReactorClock())
+        starts = (
+            f"{path}: cache.fresh: invalid",
+            f"{path}: cache.flihgts: unknown setting",
+            "--listen: invalid endpoint",
+        )
+        for line, start in zip(str(error).splitlines(), starts, strict=True):
+            self.assertTrue(line.startswith(f"govi-cache: {start}"), line)
+
     def test_invalid_command_line_is_reported_in_one_line(self) -> None:
         """The error is one line, with the nearest option if one is near."""
         for arguments, expected in [
@@ -160,5 +178,6 @@ class ErrorTests(SynchronousTestCase):
             options.parseOptions(["--config", path, *arguments, *source])
             with self.assertRaises(SystemExit) as caught:
                 tap.makeService(options, MemoryReactorClock())
-            self.assertIn(expected, str(caught.exception))
-            self.assertNotIn("\n", str(caught.exception))
+            line, *others = str(caught.exception).splitlines()
+            self.assertIn(expected, line)
+            self.assertTrue(all("no source is chosen" in other for other in others), others)

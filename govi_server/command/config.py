@@ -10,9 +10,8 @@ import msgspec
 from govi_server.command.locations import Locations, locate
 from govi_server.command.options import config_option, parse, setting_options
 from govi_server.errors import ConfigError
-from govi_server.runtime.text import printable
 from govi_server.settings_loader import load, option_name, without_passwords
-from govi_server.tap import IMPLIED_SOURCES, SOURCE
+from govi_server.tap import IMPLIED_SOURCES, SOURCE, error_text
 
 
 @click.command(params=[config_option(), *setting_options()])
@@ -26,7 +25,7 @@ def config(changed: bool, **values: Any) -> None:
     try:
         loaded = load(path, options)
     except ConfigError as error:
-        raise SystemExit(f"govi-cache: {printable(str(error))}") from None
+        raise SystemExit(error_text(error)) from None
     origins = Origins(path, options, Locations({}) if path is None else locate(path), values)
     for line in _lines(msgspec.to_builtins(loaded), origins, changed):
         click.echo(line)
