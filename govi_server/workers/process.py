@@ -63,7 +63,7 @@ from govi_server.workers.messages import (
 from govi_server.workers.proxy import Proxy
 from govi_server.workers.reporter import Reporter
 
-MEMO_BYTES = 4 << 20
+MEMO_BYTES = 2 << 20
 """The memory of the parsed header sections: a worker needs little more than its program."""
 
 log = Logger()

@@ -27,8 +27,8 @@ from govi_server.workers.response import Response
 from govi_server.workers.upstream import Upstream
 from govi_server.workers.upstream_connection import Message, UpstreamConnection, UpstreamError
 
-MAX_BYTES = 8 << 20
-"""The memory of all responses: 2,000 boards with gzip. The main process has more, a fifth of a millisecond away."""
+MAX_BYTES = 4 << 20
+"""The memory of all responses: 1,000 boards with gzip. The main process has more, a fifth of a millisecond away."""
 
 ENTRY_BYTES = 2560
 """Memory of a response besides its body and target, about."""
