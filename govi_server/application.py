@@ -206,7 +206,7 @@ def _worker_pool(config: Config, components: Components, statistics: LogPublishe
         access=config.access,
         headers=list(PUBLIC_HEADERS.items()),
     )
-    log.info("Workers: {n} processes serve clients", n=config.workers)
+    log.info("Number of workers: {n}", n=config.workers)
     return WorkerPool(
         reactor,
         setting_name("workers"),
