@@ -4,7 +4,10 @@ Longer than other modules, since every component is made here, each in a few lin
 """
 
 import os
+import sys
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -17,7 +20,6 @@ from twisted.logger import Logger, LogPublisher
 
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
-from govi_server.departures.stop_index_cache import StopIndexCache
 from govi_server.departures.timing_point import TIMING_POINT_CODE_FORMAT, is_timing_point_code
 from govi_server.errors import ConfigError, StartupError
 from govi_server.http.client_limits import UNLIMITED, ClientLimits
@@ -38,8 +40,8 @@ from govi_server.modules.front import Front
 from govi_server.modules.kv55_feed import Kv55Feed
 from govi_server.modules.kv55_gateway import Kv55Gateway
 from govi_server.modules.ovapi import ovapi_modules
+from govi_server.modules.places import Near, Places
 from govi_server.modules.siri import Siri
-from govi_server.modules.stops import Near, Stops
 from govi_server.operations.admin import Admin
 from govi_server.operations.commands import ManholeCommands
 from govi_server.operations.components import Components, GatewayComponents
@@ -48,9 +50,12 @@ from govi_server.operations.history import RecentHistory
 from govi_server.operations.log_levels import LogLevels
 from govi_server.operations.metrics import FailingStops, Metrics
 from govi_server.operations.readiness import Readiness
+from govi_server.operations.reloading import Reloading
 from govi_server.operations.snapshot import Snapshots
 from govi_server.operations.status import Status
 from govi_server.pages.front_page import SourceDescription
+from govi_server.planning.service import PlanningService
+from govi_server.planning.store import PlanningStore, cache_directory
 from govi_server.request_handler import RequestHandler
 from govi_server.runtime.clock import ClockWatch
 from govi_server.runtime.cooperative import CooperativeRunner
@@ -58,8 +63,9 @@ from govi_server.runtime.garbage_collection import GarbageCollection
 from govi_server.runtime.log_file import LogFile
 from govi_server.runtime.ordered_services import Drain, Observers, OrderedMultiService
 from govi_server.runtime.program import Program
+from govi_server.runtime.text import pluralize
 from govi_server.runtime.turn_watch import TurnWatch
-from govi_server.runtime.version import VERSION
+from govi_server.runtime.version import SOFTWARE, VERSION
 from govi_server.server import Server
 from govi_server.settings import Config, ManholeSettings, ModuleSettings, ShareSettings, parse_networks
 from govi_server.settings_loader import setting_name, shown
@@ -92,32 +98,50 @@ MAX_CALLBACK_CONNECTIONS = 1024
 HEALTH_INTERVAL = 10.0
 """Seconds between health checks, which determine when a failure began."""
 
-PUBLIC_HEADERS = public_headers("Feed-State")
+SERVER = {"Server": SOFTWARE}
+"""The header field of every response that names the program (RFC 9110, section 10.2.4)."""
+
+DEMO = {"Data-Source": "demo"}
+"""The header field of every response of a demo, so that its departures are not taken for real ones."""
+
+RELOADABLE_ACCESS = ("per_client", "rate", "burst", "unlimited", "proxies", "header")
+"""The settings of [access] that can be reloaded: all but connections, which is fitted to the limit of open files."""
 
 log = Logger()
 
 
-def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) -> OrderedMultiService:
+def make_service(
+    config: Config, reactor: Any, log_file: LogFile | None = None, load: Callable[[], Config] | None = None
+) -> OrderedMultiService:
     """Return the service tree of a configuration, which logs to a file if there is one.
 
-    Raises ConfigError or StartupError.
+    load: returns the configuration on SIGHUP, when it may have changed. Raises ConfigError or StartupError.
 
     Services start in this order and stop in reverse order, one after another. So on SIGTERM the public server first
-    stops listening and drains; then the last snapshot is written, the operators' endpoints close, the sources and
-    their callback endpoints stop, and finally the statistics log is closed.
+    stops listening and drains; then the operators' endpoints close, the sources and their callback endpoints stop,
+    the last snapshot is written, with what has arrived until then, and finally the statistics log is closed.
     """
     if config.admin.probe and not is_timing_point_code(config.admin.probe):
         raise ConfigError(
             f"admin.probe: invalid TimingPointCode {shown(config.admin.probe)} (expected {TIMING_POINT_CODE_FORMAT})"
         )
-    services, modules = Program(reactor, log_file), MultiService()
+    services, sources = Program(reactor, log_file, config.log.format), OrderedMultiService()
+    modules = MultiService()
+    if config.is_demo:
+        log.warn("Demo: all departures are fictional; start with another --source to serve real ones")
     statistics = statistics_publisher()
     connections = fit_connections(config.access.connections, len(config.listen) + len(config.modules))
     server = (_origin if config.workers else _public_server)(config, modules, connections, statistics, reactor)
     components = Components(server)
+    services.manager.status = lambda: pluralize(components.figures.connections, "connection")
+    levels = LogLevels(config.log.levels)
+    components.appliers["log.levels"] = lambda changed: levels.configure(changed.log.levels)
+    for setting in () if config.workers else RELOADABLE_ACCESS:  # workers receive their limits when they start
+        components.appliers[f"access.{setting}"] = lambda changed: server.access.change_limits(changed.access)
 
     services.addService(ClockWatch(reactor))
-    if isinstance(reactor, ReactorBase):  # tests use other clocks
+    if isinstance(reactor, ReactorBase):  # tests use other clocks, and observe the log themselves
+        services.addService(levels)
         components.turns = TurnWatch(reactor)
         services.addService(components.turns)
         services.addService(GarbageCollection(reactor))
@@ -128,15 +152,18 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
         )
         services.addService(components.statistics)
         services.logs.append(components.statistics)
-    runner = add_modules(services, modules, config, components, reactor)
+    runner = add_modules(sources, modules, config, components, reactor)
     components.modules = tuple(str(module.name) for module in modules)
-    services.addService(modules)
-    if config.admin.listen or config.manhole.listen:
-        services.addService(_operations(config, components, statistics, reactor))
     if config.snapshot.file:
         caches = {name: gateway.cache for name, gateway in components.gateways.items()}
         components.snapshots = Snapshots(caches, components.feed, config.snapshot, reactor, runner.cooperator)
         services.addService(components.snapshots)
+    services.addService(sources)
+    services.addService(modules)
+    if config.admin.listen or config.manhole.listen:
+        services.addService(_operations(config, components, statistics, levels, reactor))
+    if load is not None:
+        services.addService(Reloading(config, load, components.appliers))
     if config.workers:
         components.workers = _worker_pool(config, components, statistics, reactor)
         services.addService(components.workers)
@@ -161,7 +188,7 @@ def _public_server(
         clock=reactor,
         find_module=modules.getServiceNamed,
         limits=config.limits,
-        headers=PUBLIC_HEADERS,
+        headers=response_headers(config),
         access=ClientLimits(reactor, msgspec.structs.replace(config.access, connections=connections)),
         name=NAME,
         observer=statistics,
@@ -204,7 +231,7 @@ def _worker_pool(config: Config, components: Components, statistics: LogPublishe
         modules=list(components.modules),
         limits=config.limits,
         access=config.access,
-        headers=list(PUBLIC_HEADERS.items()),
+        headers=list(response_headers(config).items()),
     )
     log.info("Number of workers: {n}", n=config.workers)
     return WorkerPool(
@@ -217,6 +244,13 @@ def _worker_pool(config: Config, components: Components, statistics: LogPublishe
         statistics,
         _log_url,
     )
+
+
+def response_headers(config: Config) -> dict[str, str]:
+    """Return the header fields of every response of the public server."""
+    if config.is_demo:
+        return {**SERVER, **public_headers("Feed-State", *DEMO), **DEMO}
+    return {**SERVER, **public_headers("Feed-State")}
 
 
 def _log_url(address: IAddress, scheme: str) -> None:
@@ -245,12 +279,11 @@ def add_modules(
     Modules that provide IDocumented are described in /openapi.json and /docs. Returns the runner of all their work.
     Raises ConfigError.
     """
-    runner, stop_index = CooperativeRunner(reactor), None
+    runner = CooperativeRunner(reactor)
     engine = _add_engine(services, config.share, components, runner, reactor) if config.share.url else None
     if config.is_live or config.is_demo:
-        components.feed = feed = _add_feed(services, config, runner, reactor)
-        stop_index = StopIndexCache(feed, reactor)
-        for live_module in (*ovapi_modules(feed), Stops(feed, stop_index), Near(feed, stop_index), Siri(feed)):
+        components.feed = feed = _add_feed(services, config, components, runner, reactor)
+        for live_module in (*ovapi_modules(feed), Places(feed), Near(feed), Siri(feed)):
             _add_module(modules, live_module)
     for name, settings in config.modules.items():
         if settings.source == "kv78turbo":
@@ -276,13 +309,11 @@ def add_modules(
                 cache, probe = BoardCache(shared, reactor, config.cache, runner), shared.new_board
             components.gateways[name] = GatewayComponents(gateway, breaker, cache, probe)
             _add_module(modules, Kv55Gateway(name, cache, _license(settings)))
-    _add_pages(modules, config, components, stop_index, reactor)
+    _add_pages(modules, config, components, reactor)
     return runner
 
 
-def _add_pages(
-    modules: MultiService, config: Config, components: Components, stop_index: StopIndexCache | None, reactor: Any
-) -> None:
+def _add_pages(modules: MultiService, config: Config, components: Components, reactor: Any) -> None:
     """Add the pages and the documentation, for the live feed if there is one, else for the first gateway."""
     displays: FeedDisplays | CacheDisplays
     if components.feed is not None:
@@ -290,10 +321,10 @@ def _add_pages(
     else:
         displays = CacheDisplays(next(iter(components.gateways.values())).cache, reactor)
     sources = [SourceDescription(name, module.source, _license(module)) for name, module in config.modules.items()]
-    documentation = Documentation(lambda: modules, VERSION, config.access)
+    documentation = Documentation(lambda: modules, VERSION, config.access, config.is_demo)
     for page in (
-        Front(sources, components.feed, stop_index, VERSION, STATION if config.is_demo else ""),
-        BoardPages(displays, reactor),
+        Front(sources, components.feed, VERSION, STATION if config.is_demo else ""),
+        BoardPages(displays, reactor, config.is_demo),
         Events(displays, reactor),
         Assets(),
         *openapi_modules(documentation),
@@ -313,8 +344,10 @@ def _license(settings: ModuleSettings) -> str:
     return settings.license or (kv55_feed if settings.source == "kv78turbo" else messages).LICENSE
 
 
-def _add_feed(services: OrderedMultiService, config: Config, runner: CooperativeRunner, reactor: Any) -> Feed:
-    """Add the live feed, and in the demo the simulated feed that it subscribes to."""
+def _add_feed(
+    services: OrderedMultiService, config: Config, components: Components, runner: CooperativeRunner, reactor: Any
+) -> Feed:
+    """Add the live feed with its planning, and in the demo the simulated feed that it subscribes to."""
     settings = config.feed
     feed = Feed(
         reactor,
@@ -331,6 +364,13 @@ def _add_feed(services: OrderedMultiService, config: Config, runner: Cooperative
         seed = GatewayBehaviour().seed
         services.addService(make_town_feed(reactor, seed, lambda address: feed.subscribe([address])))
     services.addService(feed)
+    if config.is_live and settings.gtfs:
+        store = PlanningStore(cache_directory(os.environ, Path(os.path.expanduser("~"))), settings.gtfs)
+        limits = settings.planning.planned, settings.planning.names
+        contact = f" ({settings.contact})" if settings.contact else ""
+        agent = f"{NAME}/{VERSION}{contact}"
+        components.planning = PlanningService(reactor, settings.gtfs, store, feed.use_planning, limits, agent)
+        services.addService(components.planning)
     return feed
 
 
@@ -354,8 +394,8 @@ def _add_gateway(
     gateway = Gateway(
         poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name, server.observer, peers
     )
-    allow = parse_networks(settings.allow)
-    callback = Callback(gateway, allow, reactor.seconds, settings.subscriber_id, config.admin.hosts)
+    callback = Callback(gateway, settings.allow, reactor.seconds, settings.subscriber_id, config.admin.hosts)
+    components.appliers[f"modules.{name}.allow"] = lambda changed: callback.set_allow(changed.modules[name].allow)
     callback_server = Server(
         "",
         0,
@@ -363,6 +403,7 @@ def _add_gateway(
         clock=reactor,
         find_module=lambda segment: callback,
         limits=msgspec.structs.replace(config.limits, body=config.gateway.message, drain=CALLBACK_DRAIN_SECONDS),
+        headers=SERVER,
         access=ClientLimits(reactor, msgspec.structs.replace(UNLIMITED, connections=MAX_CALLBACK_CONNECTIONS)),
         name=f"{name} callbacks",
         observer=server.observer,
@@ -441,7 +482,7 @@ class _ListeningAddress:
 
 
 def _operations(
-    config: Config, components: Components, statistics: LogPublisher, reactor: Any
+    config: Config, components: Components, statistics: LogPublisher, levels: LogLevels, reactor: Any
 ) -> OrderedMultiService:
     """Return the operators' endpoints, and the log observers that supply their data."""
     batcher = StatisticsBatcher(NAME)
@@ -449,7 +490,7 @@ def _operations(
     health_monitor = HealthMonitor(components, history, reactor)
     metrics = Metrics(components, health_monitor, batcher)
     metrics.registry.register(FailingStops(history))
-    status = Status(components, history, health_monitor, reactor, VERSION)
+    status = Status(components, history, health_monitor, reactor, VERSION, config.is_demo)
     health_timer = TimerService(HEALTH_INTERVAL, health_monitor.health)
     health_timer.clock = reactor
 
@@ -460,9 +501,10 @@ def _operations(
     if config.admin.listen:
         readiness = Readiness(components, config.admin.probe, reactor)
         admin = Admin(reactor, metrics, status, readiness, config.admin.hosts)
+        components.appliers["admin.hosts"] = lambda changed: admin.set_hosts(changed.admin.hosts)
         services.addService(Listener(reactor, setting_name("admin.listen"), config.admin.listen, admin))
     if config.manhole.listen:
-        _add_manhole(services, config.manhole, components, history, status, reactor)
+        _add_manhole(services, config.manhole, components, history, status, levels, reactor)
     return services
 
 
@@ -472,21 +514,20 @@ def _add_manhole(
     components: Components,
     history: RecentHistory,
     status: Status,
+    levels: LogLevels,
     reactor: Any,
 ) -> None:
     """Add the Python prompt over SSH. Its dependencies are optional, so it is imported here."""
     try:
         from govi_server.operations.manhole import KeysFile, Manhole
     except ImportError as error:
-        extra = "requires the extra \"manhole\": pip install '.[manhole]' in the checkout"
-        raise StartupError(f"{setting_name('manhole.listen')}: {extra} ({error})") from None
-    levels = LogLevels()
+        command = f"{sys.executable} -m pip install 'twisted[conch]'"
+        raise StartupError(f"{setting_name('manhole.listen')}: requires conch: {command} ({error})") from None
     commands = ManholeCommands(components, status, levels, reactor, reactor.stop)
     namespace = {
         "components": components, "server": components.server, "gateways": components.gateways,
         "feed": components.feed, "history": history, "reactor": reactor,
     }  # fmt: skip
     manhole = Manhole(reactor, KeysFile(settings.keys), commands, namespace)
-    services.addService(levels)
     services.addService(Drain(manhole.close))
     services.addService(Listener(reactor, setting_name("manhole.listen"), settings.listen, cast(Any, manhole)))

@@ -29,6 +29,7 @@ from govi_server.settings import (
 from govi_server.simulator.town import STATION
 
 GATEWAY = ModuleSettings(source="govi", gateway_url="http://gateway.invalid/")
+DEMO = ModuleSettings(source="demo")
 LIVE = ModuleSettings(source="kv78turbo")
 
 
@@ -59,7 +60,7 @@ class ServiceTests(SynchronousTestCase):
 
     def start(self, **settings: Any) -> list[tuple[int, str]]:
         """Start the service of a configuration; return its ports with the names of their servers."""
-        self.service = make_service(Config(**settings), self.reactor)
+        self.service = make_service(Config(**{"modules": {"kv55": DEMO}, **settings}), self.reactor)
         self.service.privilegedStartService()
         self.service.startService()
         return [(port, cast(Server, factory).logPrefix()) for port, factory, _, _ in self.reactor.tcpServers]
@@ -117,18 +118,18 @@ class ServiceTests(SynchronousTestCase):
         for name in ("kv55", "arriva", "", "board", "assets", "docs", "openapi.json"):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
         with self.assertRaises(KeyError):  # gateways have no list of stops
-            server.find_module("stops")
+            server.find_module("places")
         self.assertIsInstance(cast(BoardPages, server.find_module("board")).source, CacheDisplays)
 
     def test_timetable_needs_no_callbacks(self) -> None:
         """With only a timetable there is no callback endpoint, and OVapi's paths are served next to /kv55."""
-        feed = FeedSettings(addresses=(), timetable=self.directory)
+        feed = FeedSettings(addresses=(), timetable=self.directory, gtfs="")
         ports = self.start(modules={"kv55": LIVE}, feed=feed)
         self.addCleanup(self.service.stopService)
         self.assertNotIn((8082, "kv55 callbacks"), ports)
         self.assertEqual(ports[-1], (8080, "govi-cache"))
         server = cast(Server, self.reactor.tcpServers[-1][1])
-        for name in ("kv55", "board", "stops", "near", "siri", *PATHS):
+        for name in ("kv55", "board", "places", "near", "siri", *PATHS):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
         self.assertIsInstance(cast(BoardPages, server.find_module("board")).source, FeedDisplays)
 
@@ -137,7 +138,7 @@ class ServiceTests(SynchronousTestCase):
         events = EventLoggingObserver()
         globalLogPublisher.addObserver(events)
         self.addCleanup(globalLogPublisher.removeObserver, events)
-        timetable = FeedSettings(timetable=self.directory)
+        timetable = FeedSettings(timetable=self.directory, gtfs="")
         for module in (LIVE, ModuleSettings(source="kv78turbo", callback="tcp:9"), GATEWAY):
             make_service(Config(modules={"kv55": module}, feed=timetable), self.reactor)
         warnings = [formatEvent(event) for event in events if event["log_level"] == LogLevel.warn]
@@ -151,7 +152,7 @@ class ServiceTests(SynchronousTestCase):
         )
 
     def test_services_stop_in_order(self) -> None:
-        """On SIGTERM the public server stops first, then the sources, then the statistics log."""
+        """On SIGTERM the public server stops first, then the sources, the snapshots and the statistics log."""
         statistics = StatisticsSettings(file=os.path.join(self.directory, "statistics.log"))
         snapshot = SnapshotSettings(file=os.path.join(self.directory, "snapshot"))
         self.start(modules={"kv55": GATEWAY}, statistics=statistics, snapshot=snapshot)
@@ -169,8 +170,7 @@ class ServiceTests(SynchronousTestCase):
         for service in self.service:
             self.patch(service, "stopService", recording(service))
         self.stop()
-        public, operations, callbacks = ["OrderedMultiService"] * 3
+        public, operations, sources = ["OrderedMultiService"] * 3
         self.assertEqual(
-            stopped,
-            [public, "Snapshots", operations, "MultiService", "Gateway", callbacks, "StatisticsLog", "ClockWatch"],
+            stopped, [public, operations, "MultiService", sources, "Snapshots", "StatisticsLog", "ClockWatch"]
         )

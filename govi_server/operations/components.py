@@ -13,8 +13,10 @@ from govi_server.departures.cache import BoardCache
 from govi_server.kv55.gateway import Gateway
 from govi_server.kv78turbo.feed import REJECT_REASONS, Feed
 from govi_server.operations.snapshot import Snapshots
+from govi_server.planning.service import PlanningService
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.server import Server, ServerFigures
+from govi_server.settings import Config
 from govi_server.sharing.status import SharingStatus
 from govi_server.statistics.log import StatisticsLog
 from govi_server.workers.pool import WorkerPool
@@ -56,10 +58,13 @@ class Components:
     gateways: dict[str, GatewayComponents] = field(default_factory=dict)
     """Gateways by the name of the module that shows their boards."""
     feed: Feed | None = None
+    planning: PlanningService | None = None
     sharing: SharingStatus | None = None
     statistics: StatisticsLog | None = None
     snapshots: Snapshots | None = None
     turns: TurnWatch | None = None
+    appliers: dict[str, Callable[[Config], object]] = field(default_factory=dict)
+    """What applies a changed configuration to the running program, by the keys of settings."""
 
     @property
     def figures(self) -> ServerFigures:

@@ -31,12 +31,14 @@ class Status:
         monitor: HealthMonitor,
         clock: IReactorTime,
         version: str,
+        is_demo: bool = False,
     ) -> None:
         self._components = components
         self._history = history
         self._monitor = monitor
         self._clock = clock
         self._version = version
+        self._is_demo = is_demo
         self._started = clock.seconds()
 
     def json(self) -> Json:
@@ -52,6 +54,7 @@ class Status:
             "now": _moment(now),
             "started": _moment(self._started),
             "version": self._version,
+            "demo": self._is_demo,
             "connections": {
                 "open": figures.connections,
                 "limit": figures.limit,
@@ -115,6 +118,23 @@ class Status:
             "stops": len(feed.passtimes.stops),
             "messages": feed.passtimes.n_messages,
             "owners": {operator: round(age, 1) for operator, age in sorted(ages.items())},
+            "provenance": {operator: list(sources) for operator, sources in sorted(feed.provenance.items())},
+            "gtfs": self._gtfs(now),
+        }
+
+    def _gtfs(self, now: float) -> Json | None:
+        service = self._components.planning
+        if service is None:
+            return None
+        planning = service.planning
+        return {
+            "source": service.source,
+            "problem": service.problem,
+            "file": None if planning is None else planning.header.name,
+            "stops": 0 if planning is None else planning.n_stops,
+            "planned": 0 if planning is None else planning.n_calls,
+            "files": {} if planning is None else {name: of.source for name, of in planning.header.operators.items()},
+            "checked": _moment(service.state.checked_at) if service.state.checked_at else None,
         }
 
     def _sharing(self) -> Json | None:

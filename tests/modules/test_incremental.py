@@ -3,7 +3,8 @@
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from typing import Any
 from weakref import ref
 
@@ -21,7 +22,9 @@ from govi_server.runtime.bounded_memory import BoundedMemory
 from tests import feed as kv
 from tests.client import NOW, Response
 from tests.doubles import ingest
+from tests.modules.board_model import Journey
 from tests.modules.test_kv55_feed import LiveTestCase
+from tests.modules.test_planned_boards import planning_of
 
 STOPS = ("30000001", "30000002")
 USER_STOPS = ("u1", "u2")
@@ -40,6 +43,10 @@ REQUESTS = (
     *(("/board/{}?lang=nl&limit=2", kind) for kind in ("text/html", "application/json", "text/plain")),
     ("/board/{}?fields=time,words,expected,line,stop&horizon=1440", "application/json"),
     ("/board/{}?fields=planned,minutes,destination,state&chars=30", "text/plain"),
+    *(("/board/p{}", kind) for kind in ("text/html", "application/json")),
+    *((f"/board/{{}}?to={place}", "application/json") for place in (STOPS[1], f"p{STOPS[0]}")),
+    ("/board/p{}?after=5&mode=bus&operator=LIN&limit=2", "application/json"),
+    ("/board/{}?operator=BUS", "application/json"),
 )
 """Requests for a stop, with their media types."""
 
@@ -136,6 +143,19 @@ def plan(rows: list[Mapping[str, str | None]], number: str) -> Action:
     return act
 
 
+def plan_from_gtfs(number: str, minutes: Sequence[int], line: str) -> Action:
+    """Return the use of a GTFS file: a journey calls at both stops, some minutes after the start of the test."""
+    calls = tuple((stop, HOUR + at * MINUTE) for stop, at in zip(STOPS, sorted(minutes), strict=True))
+    journey = Journey("LIN", line, "77", number, frozenset({date(2026, 1, 1)}), (*calls, ("30000009", 5 * HOUR)))
+
+    def act(test: "IncrementalTests") -> None:
+        test.feed.use_planning(planning_of([journey], date(2025, 12, 30)))
+        for _ in range(20):
+            test.clock.advance(0)
+
+    return act
+
+
 def message(code: str, minutes: int) -> Action:
     """Return the receipt of a general message that ends after some minutes."""
     end = local_timestamp(NOW + minutes * MINUTE)
@@ -185,6 +205,12 @@ ACTIONS: st.SearchStrategy[Action] = st.one_of(
     st.builds(wait, st.sampled_from((0.3, 5, 20, 59, 61, 301, 1900, -20, -4000))),
     st.just(repeat),
     st.builds(plan, st.lists(PLANNED, max_size=4), st.sampled_from(("4", "5"))),
+    st.builds(
+        plan_from_gtfs,
+        st.sampled_from(JOURNEYS),
+        st.lists(st.integers(0, 160), min_size=2, max_size=2),
+        st.sampled_from(("L004", "L004", "L005")),
+    ),
     st.builds(message, st.sampled_from(STOPS), st.sampled_from((1, 90))),
     st.builds(delete, st.sampled_from(STOPS)),
     st.just(sweep),
@@ -249,7 +275,14 @@ class IncrementalTests(LiveTestCase):
         for action in (*actions, check):
             action(self)
 
+    def update_places(self) -> None:
+        """Build an index of the current places."""
+        self.feed.places._not_before = 0.0
+        self.feed.places.index()
+        self.clock.pump([0.0] * 20)
+
     def check(self) -> None:
+        self.update_places()
         stored = {path: self.request(path).body for path in self.stored_paths()}
         self.forget(self.feed.boards.documents)
         documents, expected = self.documents(), self.from_nothing()
@@ -263,6 +296,7 @@ class IncrementalTests(LiveTestCase):
         """What was made of a passtime that has changed is freed: the collector does not visit it."""
         self.start()
         send_passtimes([moments(arrives=10, departs=10, late=0)], 0.0)(self)
+        self.update_places()
         self.documents()
         joined = self.feed.boards.joined.get(STOPS[0])
         assert joined is not None
