@@ -31,7 +31,7 @@ MAX_BYTES = 4 << 20
 """The memory of all responses: 1,000 boards with gzip. The main process has more, a fifth of a millisecond away."""
 
 WAIT_SHARE = 0.98
-"""Of the deadline of a connection: at the deadline itself, its client would get a 406 for a main process that hangs."""
+"""Of the deadline of a connection, at which its client would get a 406 for a main process that hangs."""
 
 ENTRY_BYTES = 2560
 """Memory of a response besides its body and target, about."""
