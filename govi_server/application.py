@@ -233,7 +233,7 @@ def _worker_pool(config: Config, components: Components, statistics: LogPublishe
         access=config.access,
         headers=list(response_headers(config).items()),
     )
-    log.info("{n} workers serve clients", n=config.workers)
+    log.info("Number of workers: {n}", n=config.workers)
     return WorkerPool(
         reactor,
         setting_name("workers"),
