@@ -149,7 +149,7 @@ class Town:
             "siri": (f"/siri/stop-monitoring.json?MonitoringRef={codes[5]}&PreviewInterval=P1D", gz),
             "generalmessage": ("/generalmessage", gz),
             "lastupdate": ("/lastupdate", gz),
-            "stops": ("/stops?q=to%20st", gz),
+            "places": ("/places?q=to%20st", gz),
             "near": ("/near?lat=52.0&lon=5.0", gz),
             "front": ("/?q=s", {}),
             "openapi": ("/openapi.json", gz),

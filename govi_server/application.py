@@ -16,7 +16,6 @@ from twisted.logger import Logger, LogPublisher
 
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
-from govi_server.departures.stop_index_cache import StopIndexCache
 from govi_server.departures.timing_point import TIMING_POINT_CODE_FORMAT, is_timing_point_code
 from govi_server.errors import ConfigError, StartupError
 from govi_server.http.client_limits import UNLIMITED, ClientLimits
@@ -37,8 +36,8 @@ from govi_server.modules.front import Front
 from govi_server.modules.kv55_feed import Kv55Feed
 from govi_server.modules.kv55_gateway import Kv55Gateway
 from govi_server.modules.ovapi import ovapi_modules
+from govi_server.modules.places import Near, Places
 from govi_server.modules.siri import Siri
-from govi_server.modules.stops import Near, Stops
 from govi_server.operations.admin import Admin
 from govi_server.operations.commands import ManholeCommands
 from govi_server.operations.components import Components, GatewayComponents
@@ -238,11 +237,10 @@ def add_modules(
     Modules that provide IDocumented are described in /openapi.json and /docs. Returns the runner of all their work.
     Raises ConfigError.
     """
-    runner, stop_index = CooperativeRunner(reactor), None
+    runner = CooperativeRunner(reactor)
     if config.is_live or config.is_demo:
         components.feed = feed = _add_feed(services, config, runner, reactor)
-        stop_index = StopIndexCache(feed, reactor)
-        for live_module in (*ovapi_modules(feed), Stops(feed, stop_index), Near(feed, stop_index), Siri(feed)):
+        for live_module in (*ovapi_modules(feed), Places(feed), Near(feed), Siri(feed)):
             _add_module(modules, live_module)
     for name, settings in config.modules.items():
         if settings.source == "kv78turbo":
@@ -257,13 +255,11 @@ def add_modules(
             cache = BoardCache(breaker, reactor, config.cache, runner)
             components.gateways[name] = GatewayComponents(gateway, breaker, cache)
             _add_module(modules, Kv55Gateway(name, cache, _license(settings)))
-    _add_pages(modules, config, components, stop_index, reactor)
+    _add_pages(modules, config, components, reactor)
     return runner
 
 
-def _add_pages(
-    modules: MultiService, config: Config, components: Components, stop_index: StopIndexCache | None, reactor: Any
-) -> None:
+def _add_pages(modules: MultiService, config: Config, components: Components, reactor: Any) -> None:
     """Add the pages and the documentation, for the live feed if there is one, else for the first gateway."""
     displays: FeedDisplays | CacheDisplays
     if components.feed is not None:
@@ -273,7 +269,7 @@ def _add_pages(
     sources = [SourceDescription(name, module.source, _license(module)) for name, module in config.modules.items()]
     documentation = Documentation(lambda: modules, VERSION, config.access)
     for page in (
-        Front(sources, components.feed, stop_index, VERSION, STATION if config.is_demo else ""),
+        Front(sources, components.feed, VERSION, STATION if config.is_demo else ""),
         BoardPages(displays, reactor),
         Events(displays, reactor),
         Assets(),

@@ -119,7 +119,7 @@ class ModuleSettings(Struct, frozen=True):
         SOURCE,
         "Source of departures: demo (a simulated gateway and town inside the process), govi (the gateway at "
         "gateway_url) or kv78turbo (the live feed of [feed]). demo and kv78turbo also serve OVapi's paths, "
-        "/stops, /near and /siri.",
+        "/places, /near and /siri.",
         Option("source", "s"),
     ] = "demo"
     gateway_url: Annotated[

@@ -117,7 +117,7 @@ class ServiceTests(SynchronousTestCase):
         for name in ("kv55", "arriva", "", "board", "assets", "docs", "openapi.json"):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
         with self.assertRaises(KeyError):  # gateways have no list of stops
-            server.find_module("stops")
+            server.find_module("places")
         self.assertIsInstance(cast(BoardPages, server.find_module("board")).source, CacheDisplays)
 
     def test_timetable_needs_no_callbacks(self) -> None:
@@ -128,7 +128,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertNotIn((8082, "kv55 callbacks"), ports)
         self.assertEqual(ports[-1], (8080, "govi-cache"))
         server = cast(Server, self.reactor.tcpServers[-1][1])
-        for name in ("kv55", "board", "stops", "near", "siri", *PATHS):
+        for name in ("kv55", "board", "places", "near", "siri", *PATHS):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
         self.assertIsInstance(cast(BoardPages, server.find_module("board")).source, FeedDisplays)
 

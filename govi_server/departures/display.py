@@ -3,7 +3,7 @@
 A departure is on time only if fresh data of its source includes an expected time.
 """
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Sequence
 from math import floor
 from typing import Literal
 from unicodedata import normalize
@@ -12,8 +12,10 @@ from msgspec import Struct, structs
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.colors import text_color
-from govi_server.departures.fragments import Fragments
+from govi_server.departures.fragments import STEP_PARTS, Fragments
+from govi_server.departures.modes import Mode
 from govi_server.departures.times import HOUR, MINUTE, PassingTimes, moments, read_date, read_time, resolve
+from govi_server.runtime.cooperative import sort_in_steps
 
 COUNTDOWN_SECONDS = 10 * MINUTE
 """Remaining time below which minutes are displayed instead of a time."""
@@ -56,6 +58,15 @@ class DisplayRow(Struct, frozen=True, gc=False):
     """The colour of legible text on it; None without a line colour."""
     note: str = ""
     """A remark on this departure."""
+    mode: Mode | None = None
+    direction: str | None = None
+    """LineDirection, 1 or 2."""
+    operator: str = ""
+    """DataOwnerCode; "" if unknown."""
+    code: str = ""
+    """The TimingPointCode on the board of a place; "" on that of a stop."""
+    age_difference: float = 0.0
+    """Seconds by which its data is older than the display's; negative if it is newer."""
     fragments: Fragments | None = None
     """What was made of it, if it is stored."""
 
@@ -109,13 +120,33 @@ class StopDisplay(Struct, frozen=True):
 
     def seconds_left(self, row: DisplayRow, now: float) -> float:
         """Return the minimum remaining time in seconds. Planned times do not age."""
-        return row.expected - now - self.lag - (0.0 if row.state == "planned" else self.age)
+        return row.expected - now - self.lag - (0.0 if row.state == "planned" else self.age + row.age_difference)
 
     def minutes(self, row: DisplayRow, now: float) -> int | None:
         """Return the minimum remaining whole minutes; None if they are unreliable."""
         if not row.counts_down:
             return None
         return whole_minutes(self.seconds_left(row, now))
+
+    def leaving(self, seconds: float, now: float) -> "StopDisplay":
+        """Return a copy with only the departures that leave in this many seconds or later."""
+        if not seconds:
+            return self
+        return self._with_rows(tuple([row for row in self.rows if self.seconds_left(row, now) >= seconds]))
+
+    def first(self, limit: int | None) -> "StopDisplay":
+        """Return a copy with at most this many departures that can be taken, and the cancelled ones between them."""
+        if limit is None or len(self.rows) <= limit:
+            return self
+        n = 0
+        for number, row in enumerate(self.rows, 1):
+            n += row.state != "cancelled"
+            if n == limit:
+                return self._with_rows(self.rows[:number])
+        return self
+
+    def _with_rows(self, rows: tuple[DisplayRow, ...]) -> "StopDisplay":
+        return structs.replace(self, rows=rows, state=self.state if rows or not self.has_data else "none")
 
 
 class DepartureDisplay(Struct, frozen=True):
@@ -131,9 +162,8 @@ class DepartureDisplay(Struct, frozen=True):
         return DepartureDisplay(tuple(stops), self.horizon)
 
     def first(self, limit: int | None) -> "DepartureDisplay":
-        """Return a copy with at most this many rows per stop."""
-        stops = [structs.replace(stop, rows=stop.rows[:limit]) for stop in self.stops]
-        return DepartureDisplay(tuple(stops), self.horizon)
+        """Return a copy with at most this many departures per stop; see StopDisplay.first()."""
+        return DepartureDisplay(tuple([stop.first(limit) for stop in self.stops]), self.horizon)
 
 
 def clean(text: str | None) -> str:
@@ -194,6 +224,36 @@ def stop_state(rows: Iterable[DisplayRow], is_stale: bool) -> StopState:
     if states <= {"planned"}:
         return "planned"
     return "last_known" if is_stale else "live"
+
+
+_STATES: tuple[StopState, ...] = ("live", "last_known", "planned", "none", "down", "unknown")
+"""The states of stops: the first of those of its stops is that of a place."""
+
+
+def place_display(
+    code: str, name: str, town: str, stops: Sequence[StopDisplay]
+) -> Generator[None, None, StopDisplay]:
+    """Return the display of a place, in steps: the departures of its stops in one list. code: its id."""
+    age = max([stop.age for stop in stops if stop.has_data], default=0.0)
+    rows: list[DisplayRow] = []
+    for stop in stops:
+        for row in stop.rows:
+            rows.append(structs.replace(row, code=stop.code, age_difference=stop.age - age))
+            if not len(rows) % STEP_PARTS:
+                yield
+    rows = yield from sort_in_steps(rows, lambda row: (row.expected, row.line, row.destination, row.code))
+    state = min((stop.state for stop in stops), key=_STATES.index)
+    times = [stop.as_of for stop in stops if stop.as_of is not None]
+    return StopDisplay(
+        code,
+        state,
+        tuple(rows),
+        name,
+        town,
+        tuple(dict.fromkeys(message for stop in stops for message in stop.messages)),
+        min(times) if times and state == "last_known" else None,
+        age,
+    )
 
 
 def board_display(board: Board, now: float, is_stale: bool, lines: frozenset[str], horizon: float) -> StopDisplay:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from govi_server.departures.modes import Mode
 from govi_server.departures.times import HOUR
 
 DEFAULT_HORIZON = 2 * HOUR
@@ -35,10 +36,22 @@ class Query:
     direction: str | None = None
     horizon: float | None = None
     """Seconds; None selects the module's own default."""
+    modes: frozenset[Mode] = frozenset()
+    """Empty selects all."""
+    operators: frozenset[str] = frozenset()
+    """DataOwnerCodes; empty selects all."""
+    after: tuple[float, ...] = ()
+    """Seconds until departure at least: one number for all stops, or one for each; empty selects all."""
+    to: str = ""
+    """The id, the code or the words of a place at which departures must call later; "" selects all."""
 
     def horizon_or(self, default: float) -> float:
-        """Return the horizon of the request, or the module's default (seconds)."""
-        return default if self.horizon is None else self.horizon
+        """Return the horizon of the request, or the module's default after the first departure that is selected."""
+        return default + max(self.after, default=0.0) if self.horizon is None else self.horizon
+
+    def after_at(self, stop: int) -> float:
+        """Return the seconds until departure at least, for the stop with this index."""
+        return self.after[stop if len(self.after) > 1 else 0] if self.after else 0.0
 
     def select(
         self, departures: Iterable[_Departure], public_number: Callable[[_Departure], str]

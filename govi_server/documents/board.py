@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
 from govi_server.departures.display import DepartureDisplay, DisplayRow, RowState, StopDisplay, StopState
 from govi_server.departures.fragments import STEP_PARTS, make_part, pieces
+from govi_server.departures.modes import Mode
 from govi_server.departures.times import local_timestamp
 from govi_server.pages.texts import TEXTS, clock, left_words, row_words, stop_words
 
@@ -64,7 +65,10 @@ _MEMBERS: dict[str, _Member] = {
     "color": _Member(str | None, lambda stop, row, now, lang: row.color),
     "text_color": _Member(str | None, lambda stop, row, now, lang: row.text_color),
     "note": _Member(str, lambda stop, row, now, lang: row.note),
-    "stop": _Member(str, lambda stop, row, now, lang: stop.code),
+    "mode": _Member(Mode | None, lambda stop, row, now, lang: row.mode),
+    "direction": _Member(str | None, lambda stop, row, now, lang: row.direction),
+    "operator": _Member(str, lambda stop, row, now, lang: row.operator),
+    "stop": _Member(str, lambda stop, row, now, lang: row.code or stop.code),
 }
 
 FIELDS = tuple(_MEMBERS)
@@ -81,7 +85,7 @@ Departure = defstruct(
 
 
 class BoardStop(Struct):
-    """A stop and its departures. as_of: the time of the data, if it is stale."""
+    """A stop, or a place, and its departures. as_of: the time of the data, if it is stale."""
 
     code: str
     name: str

@@ -26,7 +26,6 @@ from govi_server.documents.ovapi_structs import (
     Stop,
     StopArea,
     StopDocument,
-    StopNearby,
     StopOfLine,
 )
 from govi_server.kv78turbo.feed import Feed
@@ -71,10 +70,6 @@ class OvapiDocuments:
     def stop(self, code: str) -> Stop:
         """Return the description of a stop."""
         return Stop(*self._stop_members(code))
-
-    def stop_nearby(self, code: str, metres: int) -> StopNearby:
-        """Return the description of a stop at a distance in metres."""
-        return StopNearby(*self._stop_members(code), metres)
 
     def _stop_members(self, code: str) -> tuple[float, float, str, str, str, str | None, str, str]:
         point = self._timetable.timing_points.get(code)

@@ -10,7 +10,6 @@ from typing import Annotated, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
-from govi_server.departures.stop_index import MAX_STOPS as MAX_RESULTS
 from govi_server.kv78turbo.kv8_columns import EXTRA_NAMES
 
 _ServerTime = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
@@ -32,12 +31,6 @@ class Stop(Struct, gc=False):
     StopAreaCode: str | None
     TimingPointWheelChairAccessible: str
     TimingPointVisualAccessible: str
-
-
-class StopNearby(Stop, gc=False):
-    """A stop and its distance in metres."""
-
-    Distance: int
 
 
 class StopOfLine(Stop, gc=False):
@@ -177,18 +170,6 @@ class LastUpdate(Struct):
 
     LastUpdateTimeStamps: "LastUpdateTimeStamps"
     ServerTime: _ServerTime
-
-
-class Stops(Struct):
-    """The matching stops, best match first."""
-
-    Stops: Annotated[list[Stop], Meta(max_length=MAX_RESULTS)]
-
-
-class StopsNearby(Struct):
-    """The stops near a position, nearest first."""
-
-    Stops: Annotated[list[StopNearby], Meta(max_length=MAX_RESULTS)]
 
 
 StopDocuments = dict[str, StopDocument]

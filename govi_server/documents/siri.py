@@ -13,15 +13,12 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from govi_server.departures.display import Reliability, RowState, platform, row_state
 from govi_server.departures.fragments import STEP_PARTS, make_part
+from govi_server.departures.modes import Mode, mode_of
 from govi_server.departures.times import local_timestamp
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import Freshness, reliability
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import StopDepartures
-
-_VehicleMode = Literal["bus", "metro", "tram", "rail", "ferry"]
-_MODES: dict[str, _VehicleMode] = {"BUS": "bus", "METRO": "metro", "TRAM": "tram", "TRAIN": "rail", "BOAT": "ferry"}
-"""KV7's TransportTypes (docs/protocols.md, section 2.6) as SIRI 2.0's VehicleModesEnumeration."""
 
 _CallStatus = Literal["onTime", "delayed", "early", "cancelled", "arrived", "departed", "noReport"]
 _STATUSES: dict[RowState, _CallStatus] = {
@@ -68,7 +65,7 @@ class MonitoredVehicleJourney(Struct, kw_only=True):
     DirectionRef: Value | UnsetType = UNSET
     FramedVehicleJourneyRef: "FramedVehicleJourneyRef"
     JourneyPatternRef: Value | UnsetType = UNSET
-    VehicleMode: list[_VehicleMode] | UnsetType = UNSET
+    VehicleMode: list[Mode] | UnsetType = UNSET
     PublishedLineName: list[Value]
     OperatorRef: Value
     DestinationRef: Value | UnsetType = UNSET
@@ -190,7 +187,7 @@ class SiriDocuments:
 
     def _visit(self, passtime: Passtime, reliable: Reliability) -> MonitoredStopVisit:
         line = self._timetable.lines.get((passtime.data_owner_code, passtime.line_planning_number))
-        mode = _MODES.get(line.transport_type or "") if line is not None else None
+        mode = mode_of(line.transport_type) if line is not None else None
         call = self._call(passtime, reliable)
         # ItemIdentifier and DatedVehicleJourneyRef are OVapi's key of the journey, with SIRI's separator.
         journey = passtime.journey.replace("_", ":")

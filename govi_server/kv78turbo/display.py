@@ -87,5 +87,8 @@ def _row(feed: Feed, passtime: Passtime, reliable: Reliability) -> tuple[Display
         platform(passtime.side_code),
         *badge(read_color(color), read_color(text_color)),
         clean(dict(passtime.extra).get("MessageContent")),
+        timetable.mode(passtime.data_owner_code, passtime.line_planning_number),
+        passtime.line_direction,
+        passtime.data_owner_code,
     )
     return (row,)

@@ -1,6 +1,6 @@
 """The live feed: ingests the messages of KV7 and KV8, and stores their data."""
 
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from govi_server.departures.timing_point import TimingPoint
+from govi_server.departures.place_index_cache import PlaceIndexCache
+from govi_server.departures.places import StopRecord, code_of, is_place_id
 from govi_server.kv78turbo import ctx
 from govi_server.kv78turbo.bounded_table import BoundedTable
 from govi_server.kv78turbo.freshness import Freshness, freshness, operator_freshness, outdated_operators
@@ -109,6 +110,7 @@ class Feed(MultiService):
         self._swept_at = 0.0
         self.runner = runner or CooperativeRunner(reactor)
         """Runs the work of requests."""
+        self.places = PlaceIndexCache(self, reactor)
         self._ingester = CooperativeRunner(reactor, self.runner)
         """Runs the work of ingesting, which must not wait for requests; large messages and files leave them most of
         the time."""
@@ -158,14 +160,21 @@ class Feed(MultiService):
         return self.timetable.version, self.passtimes.stops.generation
 
     @property
-    def timing_points(self) -> Mapping[str, TimingPoint]:
-        """The stops of KV7, by TimingPointCode."""
-        return self.timetable.timing_points
-
-    @property
     def stop_codes(self) -> Collection[str]:
-        """The TimingPointCodes of KV8."""
-        return self.passtimes.stops
+        """All TimingPointCodes, of KV7 and KV8."""
+        return {**self.timetable.timing_points, **dict.fromkeys(self.passtimes.stops)}
+
+    def stop_record(self, code: str) -> StopRecord:
+        """Return what is known of a TimingPointCode."""
+        point = self.timetable.timing_points.get(code)
+        area = None if point is None or point.stop_area is None else self.timetable.stop_areas.get(point.stop_area)
+        modes, n_departures = self.timetable.usage(code)
+        stop = self.passtimes.stops.get(code)
+        if stop is not None and not n_departures:
+            lines = {tuple(key.decode().split("|", 3)[0:3:2]) for key in stop.passtimes}
+            modes = frozenset(mode for mode in (self.timetable.mode(*line) for line in lines) if mode is not None)
+            n_departures = len(stop.passtimes)
+        return StopRecord(code, point, area, modes, n_departures)
 
     @property
     def evictions(self) -> dict[str, int]:
@@ -290,6 +299,10 @@ class Feed(MultiService):
             age = None if time is None else max(now - time, 0.0)
             ages.append((age, fresh if repetition is None else repetition.fresh_seconds(fresh, stale)))
         return ages
+
+    def is_known(self, stop: str) -> bool:
+        """Return whether the stop of a request exists: a TimingPointCode, or any stop of a place."""
+        return self.is_known_stop(code_of(stop) if is_place_id(stop) else stop)
 
     def is_known_stop(self, code: str) -> bool:
         """Return whether KV7 or KV8 has a TimingPointCode."""

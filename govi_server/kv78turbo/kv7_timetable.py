@@ -1,13 +1,14 @@
 """The KV7 timetable in memory, and its lookups."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from datetime import date, timedelta
 from functools import partial
 from typing import NamedTuple
 
+from govi_server.departures.modes import Mode, mode_of
 from govi_server.departures.times import PassingTimes, local_date, moment, read_date, write_time
 from govi_server.kv78turbo.ctx import NULL, text, texts
-from govi_server.kv78turbo.kv7_journeys import Journey, group_of, user_stop_of
+from govi_server.kv78turbo.kv7_journeys import Journey, group_of, journey_of, user_stop_of
 from govi_server.kv78turbo.kv7_reader import VALUE_NAMES, Group, planned_times
 from govi_server.kv78turbo.kv7_tables import NO_CALENDAR, NO_PUBLICATION, TimetableTables, level_of
 from govi_server.kv78turbo.passtime import Passtime
@@ -45,6 +46,20 @@ class Timetable(TimetableTables):
         """Return the LineName of a passtime, or its public number if unknown."""
         line = self.lines.get((passtime.data_owner_code, passtime.line_planning_number))
         return (line and line.name) or self.public_number(passtime)
+
+    def mode(self, operator: str, line: str) -> Mode | None:
+        """Return the mode of transport of a line; None if unknown. line: its LinePlanningNumber."""
+        known = self.lines.get((operator, line))
+        return None if known is None else mode_of(known.transport_type)
+
+    def usage(self, code: str) -> tuple[frozenset[Mode], int]:
+        """Return the modes that serve a stop, and its number of planned passtimes on all service levels."""
+        groups = [
+            (stop, group) for stop in self._user_stops.get(code, ()) for group in self._groups_of_stop.get(stop, ())
+        ]
+        lines = {(operator, line) for operator, _, line in (group.decode().split("|") for _, group in groups)}
+        modes = frozenset(mode for mode in (self.mode(*line) for line in lines) if mode is not None)
+        return modes, sum(len(self._published[group].passtimes(stop)) for stop, group in groups)
 
     def is_known_stop(self, code: str) -> bool:
         """Return whether KV7 has a TimingPointCode."""
@@ -166,6 +181,17 @@ class Timetable(TimetableTables):
             code = self._code_of.get(user_stop_of(key))
             if code is not None:
                 yield from self._calls(valid, key, self._values(group, key), code)
+
+    def calls_later(self, key: bytes, codes: Container[str]) -> bool:
+        """Return whether a journey is planned to call at one of these stops after a passtime. key: its key in KV8."""
+        journey = journey_of(key)
+        group, order = group_of(journey), int(key.rpartition(b"|")[2])
+        for planned in self._keys_of(journey):
+            if int(planned.split(b"|")[5]) > order and self._code_of.get(user_stop_of(planned)) in codes:
+                stop_type = self._values(group, planned).split(b"|")[2]
+                if stop_type != b"INFOPOINT":
+                    return True
+        return False
 
     def first_passtimes(
         self, operator: str, line: str, direction: str, since: float, until: float

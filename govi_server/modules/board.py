@@ -1,4 +1,4 @@
-"""GET /board/<TimingPointCode>[,...]: a departure board for travellers, as a page, as lines of text, or as JSON."""
+"""GET /board/<stop or place>[,...]: a departure board for travellers, as a page, as lines of text, or as JSON."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +22,6 @@ from govi_server.http.response import NO_STORE, Fields
 from govi_server.modules.display_source import DisplayResult, IDisplaySource
 from govi_server.modules.feed_responses import INVALID_PARAMETER, RETRY_AFTER
 from govi_server.modules.query_parameters import (
-    CODES,
     LANG,
     LIMIT,
     VARY,
@@ -73,9 +72,9 @@ EXAMPLES = (
     Example("An invalid parameter", f"{_URL}?limit=many", JSON, 400),
 )
 
-# Other sites may embed the page in a frame: it has nothing that could be clicked by mistake.
-_HEADERS = policy("form-action 'none'")
-_PASSED_ON = ("limit", "line", "direction", "horizon", "view")
+# Other sites may embed the page in a frame: its form only selects departures.
+_HEADERS = policy("form-action 'self'")
+_PASSED_ON = ("limit", "line", "direction", "horizon", "after", "to", "mode", "operator", "view")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ class BoardRequest(NamedTuple):
     """The inputs of a response, besides the departures of the stops."""
 
     codes: tuple[str, ...]
-    """() if the path has no TimingPointCodes, or an invalid one."""
+    """() if the path has no stops, or an invalid one."""
     query: Query
     format: BoardFormat
     compressed: bool
@@ -123,6 +122,7 @@ class BoardPages(Service):
         self.clock = clock
         self.responses = ResponseCache(clock, source.memory)
         self._runner = source.runner
+        self._filters = tuple([parameter.name for parameter in source.filters])
 
     def describe(self) -> list[Operation]:
         """Return the operation of its path."""
@@ -143,7 +143,7 @@ class BoardPages(Service):
                 f"/{self.name}/{{TimingPointCodes}}",
                 "Departure boards as a page, as lines of text or as JSON, depending on Accept",
                 responses,
-                (CODES, *self.source.filters, LANG, VIEW, CHARS, FIELDS),
+                (self.source.stops, *self.source.filters, LANG, VIEW, CHARS, FIELDS),
                 "Text has a line for each departure, exactly chars long, with the remaining minutes if below ten, "
                 "else the time. A stop without departures has a line with a message. In JSON, the state of a stop is "
                 "live, planned, last_known (as_of is the time of its data), none, unknown or down; that of a "
@@ -159,7 +159,7 @@ class BoardPages(Service):
     def responder(self, env: Environ) -> Responder:
         """Parse the stops, the filters and the format of the board. Raises InvalidParameter."""
         text = env["path_info"].removeprefix("/board").removeprefix("/").removesuffix("/")
-        codes = read_codes(text)
+        codes = read_codes(text, self.source.are_stops)
         request = parse_board_request(env, codes)
         if codes:
             cost = self.source.cost(codes, request.query)
@@ -179,7 +179,7 @@ class BoardPages(Service):
 
     async def _fetch(self, request: BoardRequest, mark: Mark) -> CachedResponse | ErrorResponse:
         """Fetch and render the board; return it, or an error."""
-        validator = VersionValidator(partial(self.source.version, request.codes))
+        validator = VersionValidator(partial(self.source.version, request.codes, request.query))
         displays = await self.source.display(list(request.codes), request.query)
         mark("wait" if displays.result in ("miss", "joined") else "lookup", displays.result)
         representation, headers = await self._represent(displays, request)
@@ -226,4 +226,4 @@ class BoardPages(Service):
             return board_documents.lines(display, lang, now, fields, board_format.chars)
         if board_format.content_type == JSON:
             return board_documents.document(display, lang, now, fields or board_documents.FIELDS)
-        return board_page.page(display, lang, now, dict(board_format.query))
+        return board_page.page(display, lang, now, dict(board_format.query), self._filters)

@@ -94,7 +94,8 @@ def _digest(display: DepartureDisplay, zone: str) -> Generator[None, None, bytes
     digest = blake2b(zone.encode(), digest_size=16)
     for stop in display.stops:
         as_of = None if stop.as_of is None else stop.as_of // MINUTE
-        for part in (structs.replace(stop, age=0.0, as_of=as_of, rows=()), *stop.rows):
+        rows = (structs.replace(row, age_difference=0.0) if row.age_difference else row for row in stop.rows)
+        for part in (structs.replace(stop, age=0.0, as_of=as_of, rows=()), *rows):
             digest.update(repr(part).encode("utf-8", "replace"))
             yield
     return digest.digest()

@@ -1,10 +1,10 @@
-"""GET /events/<TimingPointCode>[,...]: a departure board as it changes, as server-sent events (WHATWG HTML 9.2).
+"""GET /events/<stop or place>[,...]: a departure board as it changes, as server-sent events (WHATWG HTML 9.2).
 
 Events are `board`, with a fragment of the page or JSON as data, `beat` after a time without events, and `bye` when
 the server stops. Requests for the same board share a channel, which checks for changes and renders the board once.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -25,7 +25,7 @@ from govi_server.http.response import NO_STORE
 from govi_server.modules.display_source import IDisplaySource
 from govi_server.modules.event_channel import Channel
 from govi_server.modules.feed_responses import INVALID_PARAMETER
-from govi_server.modules.query_parameters import CODES, LANG, VIEW, read_codes, read_page, stop_of
+from govi_server.modules.query_parameters import LANG, VIEW, read_codes, read_page, stop_of
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.openapi.schema import reference
 from govi_server.runtime.cooperative import is_background
@@ -134,7 +134,7 @@ class Events(MultiService):
                 "/events/{TimingPointCodes}",
                 "Departure boards as they change, as server-sent events",
                 responses,
-                (CODES, *self._source.filters, LANG, VIEW, AS),
+                (self._source.stops, *self._source.filters, LANG, VIEW, AS),
                 "A board event with the complete board is sent immediately and after every change; with as=json, it "
                 "is the JSON of /board on one line of data. A client that has the board gets a beat first. "
                 f"After {BEAT_INTERVAL:.0f} seconds without events a beat "
@@ -145,6 +145,10 @@ class Events(MultiService):
                 noun="Events",
             )
         ]
+
+    def are_stops(self, codes: Collection[str]) -> bool:
+        """Return whether these are valid stops of a path."""
+        return bool(self._source.are_stops(codes))
 
     def cost(self, codes: Sequence[str], query: Query) -> int:
         """Return the cost of a first event; see web_handler.Responder."""
@@ -179,7 +183,7 @@ class Events(MultiService):
     def _render_if_due(self, channel: Channel) -> None:
         """Begin to render a board that may have changed."""
         now = self._clock.seconds()
-        version, age = self._source.version(channel.codes), now - channel.rendered_at
+        version, age = self._source.version(channel.codes, channel.query), now - channel.rendered_at
         is_due = not 0 <= age < (channel.pause if version != channel.version else channel.render_interval)
         if channel.rendering is None and is_due:
             channel.version, channel.rendered_at = version, now
@@ -227,8 +231,9 @@ class EventsHandler(WebHandler):
 
     async def get(self) -> None:
         """Stream events until either side closes."""
-        codes = read_codes(self.env["path_info"].removeprefix("/events").removeprefix("/").removesuffix("/"))
         module = self._module
+        text = self.env["path_info"].removeprefix("/events").removeprefix("/").removesuffix("/")
+        codes = read_codes(text, module.are_stops)
         if not codes:
             self.mark("lookup")
             self.send_response("Invalid TimingPointCode\n", "404 Not Found", [NO_STORE])

@@ -7,8 +7,8 @@ from twisted.application.service import Service
 from zope.interface import implementer
 
 from govi_server.departures.display import place
-from govi_server.departures.stop_index import MAX_QUERY_CHARACTERS
-from govi_server.departures.stop_index_cache import StopIndexCache
+from govi_server.departures.place_index import MAX_QUERY_CHARACTERS
+from govi_server.departures.places import Place
 from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import make_representation
 from govi_server.http.negotiation import prefers_gzip
@@ -16,7 +16,7 @@ from govi_server.http.parameters import Parameter, String, parse_query
 from govi_server.http.request import Environ
 from govi_server.kv78turbo.feed import Feed
 from govi_server.modules.feed_responses import INVALID_PARAMETER
-from govi_server.modules.query_parameters import LANG, VARY, language
+from govi_server.modules.query_parameters import AFTER, LANG, MODE, TO, VARY, VIEW, language
 from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
 from govi_server.pages.assets import PAGE_HEADERS
 from govi_server.pages.front_page import FeedStatus, FrontPage, LinkedStop, OperatorStatus, SourceDescription, page
@@ -28,6 +28,9 @@ MAX_CHANGED_STOPS = 12
 CHANGES_INTERVAL = 5.0
 """Seconds between updates of the list, each of which reads all stops."""
 
+MAX_CODES = 3
+"""TimingPointCodes of a place that are listed."""
+
 CONTENT_TYPE = "text/html; charset=utf-8"
 
 
@@ -36,12 +39,16 @@ QUERY = Parameter(
 )
 
 
+OPTIONS = (AFTER, TO, MODE, VIEW)
+"""Parameters of boards, which the links to them pass on."""
+
+
 @implementer(IWebModule, IDocumented)
 class Front(Service):
     """Serves the page.
 
-    feed, index_cache: None without a live feed: a gateway's stops cannot be searched. example: the TimingPointCode in
-    the page's examples, "" to select one from the feed.
+    feed: None without a live feed: a gateway's stops cannot be searched. example: the TimingPointCode in the page's
+    examples, "" to select one from the feed.
     """
 
     name = ""
@@ -50,12 +57,10 @@ class Front(Service):
         self,
         sources: Sequence[SourceDescription],
         feed: Feed | None,
-        index_cache: StopIndexCache | None,
         version: str,
         example: str = "",
     ) -> None:
-        self.index_cache = index_cache
-        self._feed = feed
+        self.feed = feed
         self._sources = sources
         self._version = f"govi-cache {version}"
         self._example = example
@@ -72,18 +77,18 @@ class Front(Service):
             ResponseSpec(200, "The page.", "text/html", headers=("Cache-Control", "Content-Language", "ETag")),
             INVALID_PARAMETER,
         )
-        parameters = (QUERY, LANG) if self.index_cache is not None else (LANG,)
+        parameters = (QUERY, LANG, *OPTIONS) if self.feed is not None else (LANG,)
         summary = "Page to find a stop, with the state and the licence of the data"
         return [Operation("/", summary, responses, parameters, section="Pages", noun="FrontPage")]
 
-    def content(self, results: Iterable[str] | None = None) -> FrontPage:
-        """Return the page's content. results: codes of the stops that a search returned."""
-        status = None if self._feed is None else self._feed_status(self._feed, results)
+    def content(self, results: Iterable[Place] | None = None) -> FrontPage:
+        """Return the page's content. results: the places that a search returned."""
+        status = None if self.feed is None else self._feed_status(self.feed, results)
         is_demo = any(source.kind == "demo" for source in self._sources)
-        example = self._example or (status.changed[0].code if status and status.changed else "")
+        example = self._example or (status.changed[0].id if status and status.changed else "")
         return FrontPage(self._sources, status, is_demo, example, self._version)
 
-    def _feed_status(self, feed: Feed, results: Iterable[str] | None) -> FeedStatus:
+    def _feed_status(self, feed: Feed, results: Iterable[Place] | None) -> FeedStatus:
         operators = [
             OperatorStatus(operator, age, freshness)
             for operator in sorted(feed.passtimes.last_heard)
@@ -95,7 +100,7 @@ class Front(Service):
             len(feed.timetable.timing_points),
             operators,
             [_stop(feed, code) for code in self._changes(feed)],
-            None if results is None else [_stop(feed, code) for code in results],
+            None if results is None else [*map(_place, results)],
         )
 
     def _changes(self, feed: Feed) -> list[str]:
@@ -111,7 +116,12 @@ class Front(Service):
 def _stop(feed: Feed, code: str) -> LinkedStop:
     point = feed.timetable.timing_points.get(code)
     name, town = place(point.name, point.town) if point is not None else ("", "")
-    return LinkedStop(code, name or code, town)
+    return LinkedStop(code, name or code, town, code)
+
+
+def _place(found: Place) -> LinkedStop:
+    codes = (*found.codes[:MAX_CODES], *(["…"] if len(found.codes) > MAX_CODES else []))
+    return LinkedStop(found.id, found.name, found.town, ", ".join(codes), found.modes)
 
 
 class FrontHandler(WebHandler):
@@ -129,14 +139,17 @@ class FrontHandler(WebHandler):
             return
         parameters = parse_query(self.env.get("query_string", ""))
         lang = language(self.env, parameters)
-        index_cache, results = self._module.index_cache, None
-        query = (QUERY.parse(parameters) or "") if index_cache is not None else ""
-        if index_cache is not None and query.strip():
-            index = await index_cache.index()
+        feed, results = self._module.feed, None
+        query = (QUERY.parse(parameters) or "") if feed is not None else ""
+        if feed is not None and query.strip():
+            index = await feed.places.index()
             self.request_handler.charge(index.cost(query))
-            results = await index_cache.runner.run(index.find(query))
+            results = await feed.runner.run(index.find(query))
         self.mark("lookup")
-        passed_on = {name: parameters[name] for name in ("q", "lang") if parameters.get(name)}
+        for parameter in OPTIONS:
+            parameter.parse(parameters)
+        names = ("q", "lang", *(parameter.name for parameter in OPTIONS))
+        passed_on = {name: parameters[name] for name in names if parameters.get(name)}
         body = page(self._module.content(results), lang, passed_on).encode()
         representation = make_representation(body, CONTENT_TYPE, prefers_gzip(self.env), vary=VARY)
         self.mark("render")

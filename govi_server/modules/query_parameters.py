@@ -1,8 +1,11 @@
 """The parameters that URL modules share, and their parsing. Pure."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from govi_server.departures.modes import MODES
+from govi_server.departures.place_index import MAX_QUERY_CHARACTERS
+from govi_server.departures.places import PLACE_ID_PATTERN, is_place_id
 from govi_server.departures.query import Query
 from govi_server.departures.times import MINUTE
 from govi_server.departures.timing_point import (
@@ -10,9 +13,10 @@ from govi_server.departures.timing_point import (
     TIMING_POINT_CODE_FORMAT,
     TIMING_POINT_CODE_PATTERN,
     are_timing_point_codes,
+    is_timing_point_code,
 )
 from govi_server.http.negotiation import best_language
-from govi_server.http.parameters import Enum, Integer, InvalidParameter, Parameter, String, parse_query
+from govi_server.http.parameters import Enum, Integer, InvalidParameter, Json, Parameter, String, parse_query
 from govi_server.http.request import Environ
 from govi_server.pages.texts import LANGUAGES
 from govi_server.runtime.text import printable
@@ -33,8 +37,23 @@ CODES = Parameter(
     True,
 )
 
+_STOP_PATTERN = f"(?:{TIMING_POINT_CODE_PATTERN}|{PLACE_ID_PATTERN})"
 
-MAX_ROWS, MAX_WALL_ROWS, MAX_STACKED_ROWS = 20, 7, 2
+STOPS = Parameter(
+    "TimingPointCodes",
+    String(
+        pattern=f",*{_STOP_PATTERN}(?:,+{_STOP_PATTERN}){{0,{MAX_CODES - 1}}},*",
+        name=f"TimingPointCodes, {TIMING_POINT_CODE_FORMAT} each, or ids of /places",
+    ),
+    f"Stops or places, {MAX_CODES} at most, separated by commas: TimingPointCodes, and ids of /places, whose board "
+    "has the departures of all their stops in one list.",
+    "57330430,p57330080",
+    "path",
+    True,
+)
+
+
+MAX_ROWS, MAX_WALL_ROWS, MAX_STACKED_ROWS = 20, 6, 2
 """Default limits of departures per stop: on a page; on a wall, which is not scrolled; on a wall with more than two
 stops, which are stacked."""
 
@@ -56,7 +75,7 @@ VIEW = Parameter("view", Enum(("wall",)), "For a large screen, read from a dista
 def read_page(env: Environ, stops: int) -> tuple[Query, str]:
     """Return the query and the language of a page with this many stops. Raises InvalidParameter."""
     text = env.get("query_string", "")
-    query, parameters = read_query(text), parse_query(text)
+    query, parameters = read_board_query(text, stops), parse_query(text)
     lang, view = language(env, parameters), VIEW.parse(parameters)
     if query.limit is None:
         query = replace(query, limit=MAX_ROWS if view is None else MAX_WALL_ROWS if stops <= 2 else MAX_STACKED_ROWS)
@@ -74,10 +93,17 @@ def read_list(text: str, name: str) -> list[str]:
     return members
 
 
-def read_codes(text: str) -> tuple[str, ...]:
+def read_codes(text: str, are_valid: Callable[[Collection[str]], bool] = are_timing_point_codes) -> tuple[str, ...]:
     """Parse comma-separated TimingPointCodes; return () if one is invalid. Raises InvalidParameter for too many."""
     codes = tuple(read_list(text, "TimingPointCodes"))
-    return codes if are_timing_point_codes(codes) else ()
+    return codes if are_valid(codes) else ()
+
+
+def are_stops(texts: Collection[str]) -> bool:
+    """Return whether texts without commas are all TimingPointCodes or ids of places, at least one."""
+    return are_timing_point_codes(texts) or (
+        bool(texts) and all(is_timing_point_code(text) or is_place_id(text) for text in texts)
+    )
 
 
 LIMIT = Parameter("limit", Integer("departures", 1, 9999), "The maximum number of departures of each stop.", 5)
@@ -93,6 +119,80 @@ HORIZON = Parameter("horizon", Integer("minutes", 1, 24 * 60), "Minutes to look 
 FILTERS = (LIMIT, LINE, DIRECTION, HORIZON)
 """The filters of responses with passtimes."""
 
+MAX_AFTER = 12 * 60
+"""Minutes until departure that may be required."""
+
+
+class _Minutes:
+    """A parameter type: one number of minutes, or one for each stop, separated by commas; "" for none."""
+
+    schema: Json = {"type": "string", "pattern": r"^(?:[0-9]{1,3}(?:,[0-9]{1,3})*)?$"}
+
+    def parse(self, text: str) -> tuple[int, ...] | None:
+        """Parse the numbers; return None if one is invalid."""
+        numbers = [_ONE_NUMBER.parse(part) for part in text.split(",")] if text else []
+        valid = tuple([number for number in numbers if number is not None])
+        return valid if len(valid) == len(numbers) else None
+
+    def __str__(self) -> str:
+        return f"numbers of minutes from 0 to {MAX_AFTER}, separated by commas"
+
+
+_ONE_NUMBER = Integer("minutes", 0, MAX_AFTER)
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """A parameter type: members of a fixed set, separated by commas; "" for all."""
+
+    values: tuple[str, ...]
+
+    @property
+    def schema(self) -> Json:
+        """The JSON Schema of the values."""
+        value = f"(?:{'|'.join(self.values)})"
+        return {"type": "string", "pattern": f"^,*(?:{value}(?:,+{value})*,*)?$"}
+
+    def parse(self, text: str) -> frozenset[str] | None:
+        """Parse the members; return None if one is unknown."""
+        members = frozenset(split(text))
+        return members if members <= set(self.values) else None
+
+    def __str__(self) -> str:
+        return f"some of {', '.join(self.values)}"
+
+
+AFTER = Parameter(
+    "after",
+    _Minutes(),
+    "Only departures that leave in this many minutes or later, such as the time to walk to the stop: one number for "
+    "all stops, or one for each, separated by commas.",
+    "5",
+)
+
+TO = Parameter(
+    "to",
+    String(MAX_QUERY_CHARACTERS),
+    "Only departures of journeys that call later at this place: an id of /places, a code, or words as for /places. "
+    "If the call there is cancelled, the departure is marked as cancelled.",
+    "linde markt",
+)
+
+MODE = Parameter("mode", _Members(MODES), "Only these modes of transport, separated by commas.", "bus,tram")
+
+OPERATOR = Parameter("operator", String(), "Only these operators (DataOwnerCodes), separated by commas.", "GVB,CXX")
+
+BOARD_FILTERS = (
+    Parameter(
+        LIMIT.name,
+        LIMIT.type,
+        "The maximum number of departures of each stop that can be taken; cancelled ones between them do not count.",
+        LIMIT.example,
+    ),
+    *(LINE, DIRECTION, HORIZON, AFTER, TO, MODE, OPERATOR),
+)
+"""The filters of boards."""
+
 
 def read_query(text: str) -> Query:
     """Parse the filters in a query string; unknown parameters are ignored. Raises InvalidParameter."""
@@ -103,6 +203,21 @@ def read_query(text: str) -> Query:
         frozenset(number for number in (line or "").split(",") if number),
         direction,
         None if horizon is None else horizon * MINUTE,
+    )
+
+
+def read_board_query(text: str, stops: int) -> Query:
+    """Parse the filters of a board with this many stops in a query string. Raises InvalidParameter."""
+    parameters = parse_query(text)
+    after, to, modes, operators = (parameter.parse(parameters) for parameter in (AFTER, TO, MODE, OPERATOR))
+    if after and len(after) not in (1, stops):
+        raise InvalidParameter(f"after must be one number, or one for each of the {stops} stops, not {len(after)}")
+    return replace(
+        read_query(text),
+        after=tuple([minutes * MINUTE for minutes in after or ()]),
+        to=(to or "").strip(),
+        modes=modes or frozenset(),
+        operators=frozenset(split(operators or "")),
     )
 
 

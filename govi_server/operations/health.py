@@ -194,11 +194,11 @@ class HealthMonitor:
     def _may_not_exist(self, source: str, stops: set[str], are_others_answered: bool) -> bool:
         """Return whether none of these stops is known to exist.
 
-        The feed knows its stops, among which paths such as /stops are not. A stop of a gateway exists if it had a
+        The feed knows its stops, among which paths such as /places are not. A stop of a gateway exists if it had a
         board; without any board, MIN_STOPS failing stops count as existing.
         """
         if source == _FEED and self._components.feed is not None:
-            return not any(map(self._components.feed.is_known_stop, stops))
+            return not any(map(self._components.feed.is_known, stops))
         return not self._existing_stops(source) & stops and (are_others_answered or len(stops) < MIN_STOPS)
 
     def _existing_stops(self, source: str) -> set[str]:

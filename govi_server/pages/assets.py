@@ -54,4 +54,5 @@ TEMPLATES = environment("govi_server.pages")
 """The templates of the pages; in them, asset("board.css") is the address of a file."""
 TEMPLATES.globals["asset"] = address
 # Imported once: an import in the template would take 10 us per page.
-TEMPLATES.globals["navigation"] = vars(TEMPLATES.get_template("languages.html").module)["navigation"]
+for _file, _macro in (("languages.html", "navigation"), ("options.html", "options")):
+    TEMPLATES.globals[_macro] = vars(TEMPLATES.get_template(_file).module)[_macro]

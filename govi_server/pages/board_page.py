@@ -15,6 +15,7 @@ from markupsafe import escape as markup_escape
 
 from govi_server.departures.display import DepartureDisplay, DisplayRow, StopDisplay, whole_minutes
 from govi_server.departures.fragments import make_part, pieces
+from govi_server.departures.modes import MODES, Mode
 from govi_server.departures.times import MINUTE, local_timestamp
 from govi_server.pages.assets import TEMPLATES
 from govi_server.pages.links import language_links
@@ -36,22 +37,36 @@ _DUTCH = ' lang="nl"'  # the language of the sources' texts, for screen readers 
 
 # Dimensions of a badge, whose text is 22 units high.
 _BADGE_HEIGHT, _BADGE_PADDING, _CHARACTER_WIDTH, _MIN_BADGE_WIDTH = 32, 8, 15, 46
+_ICONS: Mapping[Mode, str] = {
+    "bus": "M4 3h16v15h-2v3h-3v-3H9v3H6v-3H4zM6 6v1 6h12V6zM6 14v2h3v-2zM15 14v2h3v-2z",
+    "tram": "M11 5L8 2h8l-3 3h5v13l2 3h-3l-1-2H8l-1 2H4l2-3V5zM8 8v5h8V8zM8 14v2h3v-2zM13 14v2h3v-2z",
+    "metro": "M12 2a10 10 0 1 1 0 20 10 10 0 0 1 0-20zM7 17h2v-6l3 4 3-4v6h2V7h-2l-3 4-3-4H7z",
+    "ferry": ("M11 2h2v3h5v6l3 1-3 6q-3 2-6 0-3 2-6 0l-3-6 3-1V5h5zM8 7v3l4-1 4 1V7zM3 20q3 2 6 0t6 0 6 0v2H3z"),
+    "rail": "M6 2h12v15l2 4h-3l-1-2H8l-1 2H4l2-4zM8 5v6h8V5zM8 13v2h3v-2zM13 13v2h3v-2z",
+}
+"""Paths of the icons, in which the windows are holes by the rule evenodd."""
 _MAX_UNFITTED = 3
 """Characters of a line's number that always fit into its badge; longer numbers are condensed."""
 
 
-def page(display: DepartureDisplay, lang: str, now: float, query: Mapping[str, str]) -> Iterator[str]:
-    """Write the page, in pieces. query: the request's valid parameters, which the page's links pass on."""
+def page(
+    display: DepartureDisplay, lang: str, now: float, query: Mapping[str, str], filters: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """Write the page, in pieces.
+
+    query: the request's valid parameters, which the page's links pass on. filters: names of the parameters that the
+    page offers.
+    """
     codes = ",".join([stop.code for stop in display.stops])
     names = ", ".join([stop_name(stop, lang) for stop in display.stops])
-    begin, head, body, end = _frame(lang, len(display.stops) == 1, tuple(query.items()))
+    begin, head, body, end = _frame(lang, len(display.stops) == 1, tuple(query.items()), filters)
     yield f"{begin}{_escaped(names)}{head}{_escaped(codes)}{body}"
     yield from fragment(display, lang, now)
     yield end
 
 
 @lru_cache(maxsize=256)  # as boards of all stops have few parameters; rendering it takes as long as 20 departures
-def _frame(lang: str, is_single: bool, query: tuple[tuple[str, str], ...]) -> list[str]:
+def _frame(lang: str, is_single: bool, query: tuple[tuple[str, str], ...], filters: tuple[str, ...]) -> list[str]:
     """Return what boards with the same parameters share, around the stops' names, their codes and the fragment."""
     return _PAGE.render(
         lang=lang,
@@ -62,6 +77,9 @@ def _frame(lang: str, is_single: bool, query: tuple[tuple[str, str], ...]) -> li
         refresh=REFRESH_SECONDS,
         events=Markup(f"/events/{_GAP}?{escape(urlencode({**dict(query), 'lang': lang}))}"),
         languages=language_links(dict(query)),
+        values=dict(query),
+        filters=filters,
+        modes=MODES,
         fragment=Markup(_GAP),
     ).split(_GAP)
 
@@ -129,7 +147,7 @@ def _row(row: DisplayRow, with_platform: bool, lang: str) -> str:
     destination = f'<span class="name">{escape(row.destination)}</span>'
     platform = f'<td class="platform">{escape(row.platform or "")}</td>' if with_platform else ""
     return (
-        f'<tr class="{row.state}"{news}><th scope="row" class="line">{_badge(row)}</th>'
+        f'<tr class="{row.state}"{news}><th scope="row" class="line">{_mode(row.mode, lang)}{_badge(row)}</th>'
         f'<td class="destination"{_DUTCH}>{destination}{note}</td>{platform}'
         f'<td class="time">{_time(row, lang)}</td></tr>\n'
     )
@@ -154,6 +172,16 @@ def _left(stop: StopDisplay, row: DisplayRow, lang: str, now: float) -> str:
     """Return when a departure leaves at the earliest, and the time or minutes left."""
     seconds = stop.seconds_left(row, now)
     return f'{now + seconds:.0f}">{_escape(left_words(row, whole_minutes(seconds), lang))}'
+
+
+def _mode(mode: Mode | None, lang: str) -> str:
+    """Render a mode of transport, as text for screen readers and as an icon; "" if it is unknown."""
+    if mode is None:
+        return ""
+    return (
+        f'<span class="unseen">{escape(TEXTS[lang][f"mode_{mode}"])} </span>'
+        f'<svg class="mode" viewBox="0 0 24 24" focusable="false" aria-hidden="true"><path d="{_ICONS[mode]}"/></svg>'
+    )
 
 
 def _badge(row: DisplayRow) -> str:

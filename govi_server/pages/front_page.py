@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from re import sub
+from urllib.parse import urlencode
 
-from govi_server.departures.stop_index import MAX_QUERY_CHARACTERS, MAX_STOPS
+from govi_server.departures.modes import MODES, Mode
+from govi_server.departures.place_index import MAX_PLACES, MAX_QUERY_CHARACTERS
 from govi_server.departures.times import MINUTE
 from govi_server.pages.assets import TEMPLATES
 from govi_server.pages.links import language_links
@@ -32,9 +34,11 @@ _BOARD = {"/board/{code}": "link_board", "/events/{code}": "link_events"}
 _LIVE = {
     "/tpc/{code}": "link_ovapi",
     "/siri/stop-monitoring.json?MonitoringRef={code}": "link_siri",
-    "/stops?q=station": "link_stops",
+    "/places?q=station": "link_places",
     "/near?lat=52.22&lon=5.48": "link_near",
 }
+OPTIONS = ("after", "to", "mode", "view")
+"""Parameters of boards that the form offers, and that the links to boards pass on."""
 _DOCUMENTED = {"/docs": "link_docs", "/openapi.json": "link_openapi"}
 
 
@@ -49,11 +53,15 @@ class SourceDescription:
 
 @dataclass(frozen=True, slots=True)
 class LinkedStop:
-    """A stop in a list; its name without the town that it begins with."""
+    """A stop or a place in a list; its name without the town that it begins with."""
 
-    code: str
+    id: str
+    """As in the path of its board."""
     name: str
     town: str
+    codes: str
+    """TimingPointCodes, as text."""
+    modes: Sequence[Mode] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +112,10 @@ class ApiLink:
 
 
 def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
-    """Render the page. query: the request's valid parameters q and lang, if present."""
+    """Render the page. query: the request's valid parameters, if present: q, lang and OPTIONS."""
     texts, feed = _TEXTS[lang], content.feed
-    board_query = f"?lang={lang}" if "lang" in query else ""
+    parameters = urlencode([(name, value) for name, value in query.items() if name != "q"])
+    board_query = f"?{parameters}" if parameters else ""
     return _PAGE.render(
         lang=lang,
         texts=texts,
@@ -114,8 +123,12 @@ def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
         content=content,
         feed=feed,
         query=query.get("q", ""),
+        values=query,
+        has_options=not query.keys().isdisjoint(OPTIONS),
+        filters=OPTIONS,
+        modes=MODES,
         max_length=MAX_QUERY_CHARACTERS,
-        max_stops=MAX_STOPS,
+        max_stops=MAX_PLACES,
         board_query=board_query,
         n_found="" if feed is None or feed.matches is None else _n_found(len(feed.matches), texts),
         licenses=_LICENSES,
@@ -128,8 +141,8 @@ def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
 
 
 def _n_found(n_stops: int, texts: _Texts) -> str:
-    if n_stops >= MAX_STOPS:
-        return texts["found_most"].format(n=MAX_STOPS)
+    if n_stops >= MAX_PLACES:
+        return texts["found_most"].format(n=MAX_PLACES)
     return texts[{0: "found_none", 1: "found_one"}.get(n_stops, "found_some")].format(n=n_stops)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from govi_server.pages.texts import TEXTS
 from tests.browser.chromium import DESKTOP, PHONE, STREAM, WALL
 from tests.browser.conftest import Visitor
 from tests.browser.program import PATHS, STATION, Publisher, departure, document, passtimes, state, until
@@ -32,7 +33,7 @@ FRAGMENT = """() => fetch(location.href, {cache: "no-store"}).then(response => r
 
 def rows(page: Page) -> list[list[str]]:
     """Return the texts of the table's cells."""
-    cells = "th .unseen, td"
+    cells = "th .unseen:nth-last-child(2), td"  # without the mode of transport
     return [
         [" ".join(text.split()) for text in row.locator(cells).all_inner_texts()]
         for row in page.locator("tbody tr:visible").all()
@@ -214,7 +215,7 @@ def test_cancellation_is_announced_once(visitor: Visitor, waterdorp: Waterdorp) 
     for suffix in ("", "<!-- repeated -->"):
         page.evaluate("html => stream.emit('board', html)", page.evaluate(FRAGMENT) + suffix)
         page.clock.run_for(600_000)
-    assert page.evaluate("announced") == ["1, Zeedijk, 08:40 vervalt"]
+    assert page.evaluate("announced") == ["bus, 1, Zeedijk, 08:40 vervalt"]
     page.evaluate("stream.readyState = 0")
     page.route("**/board/**", lambda route: route.abort())
     page.clock.run_for(600_000)
@@ -240,8 +241,8 @@ def test_keyboard_reaches_all_controls(page: Page, waterdorp: Waterdorp) -> None
     """The Tab key reaches all controls in order, and the focus is visible."""
     url, _ = waterdorp
     page.goto(url + PATHS["live"])
-    links = page.locator("a, button, input, select, [tabindex]")
-    assert links.all_inner_texts() == ["Nederlands", "English", "Deutsch", "Français"]
+    links = page.locator("a, summary, button:visible, input:visible, select:visible, [tabindex]")
+    assert links.all_inner_texts() == [TEXTS["nl"]["options"], "Nederlands", "English", "Deutsch", "Français"]
     for link in links.all():
         page.keyboard.press("Tab")
         assert link.evaluate("node => node === document.activeElement")

@@ -38,7 +38,7 @@ def test_results_during_typing_equal_the_form(visitor: Visitor, town: str, reque
     typed.goto(f"{town}/?{parameter}")
     for query in ("nergens", "station", "ho", "5733"):
         loaded.goto(f"{town}/?q={query}{parameter}")
-        typed.get_by_role("searchbox").fill(query)
+        typed.locator("#q").fill(query)
         typed.wait_for_url(f"{town}/?q={query}{parameter}")
         wait_for_status(typed, results(loaded)[0])
         assert results(typed) == results(loaded)
@@ -46,20 +46,29 @@ def test_results_during_typing_equal_the_form(visitor: Visitor, town: str, reque
             links = page.locator("footer a").evaluate_all("links => links.map(link => link.href)")
             assert links == [f"{town}/?q={query}&lang={other}" for other in LANGUAGES]
     assert results(typed)[0] == TEXTS[lang]["found_most"].format(n=20).replace(" ;", "\N{NO-BREAK SPACE};")
-    typed.get_by_role("searchbox").fill("")
+    typed.locator("#q").fill("")
     wait_for_status(typed, "")
     assert results(typed) == ("", [])
     assert typed.url == (f"{town}/?lang={lang}" if requested else f"{town}/")
 
 
-def test_names_are_cleaned(page: Page, town: str) -> None:
-    """Names in results during typing are formatted as by the server."""
-    stop = {"TimingPointCode": "1", "TimingPointName": "A\u202eb\x07 \u2028c", "TimingPointTown": "unknown"}
-    page.goto(town)
-    page.route("**/stops?*", lambda route: route.fulfill(json={"Stops": [stop]}))
-    page.get_by_role("searchbox").fill("a")
-    page.locator("#found a").wait_for()
-    assert results(page)[1] == [["/board/1", "nl", "<b>A b c</b> <span></span> <code>1</code>"]]
+def test_options_are_passed_on(visitor: Visitor, town: str) -> None:
+    """Links to boards pass on the options of the form, with and without scripts; a change of them applies at once."""
+    typed, loaded = visitor.open_page(locale="en"), visitor.open_page(locale="en", java_script_enabled=False)
+    address = "?q=station&after=5&to=Linde+Markt&mode=bus&view=wall"
+    loaded.goto(f"{town}/{address}")
+    typed.goto(town)
+    typed.get_by_text(TEXTS["en"]["options"]).click()
+    typed.locator("#q").fill("station")
+    typed.get_by_label(TEXTS["en"]["option_after"]).fill("5")
+    typed.get_by_label(TEXTS["en"]["option_to"]).fill("Linde Markt")
+    typed.get_by_label(TEXTS["en"]["option_mode"]).select_option("bus")
+    typed.get_by_label(TEXTS["en"]["option_wall"]).check()
+    typed.wait_for_url(f"{town}/{address}")
+    wait_for_status(typed, results(loaded)[0])
+    assert results(typed) == results(loaded)
+    typed.locator("#found a").click()
+    typed.wait_for_url("**/board/p*?after=5&to=Linde+Markt&mode=bus&view=wall")
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
@@ -72,7 +81,7 @@ def test_failures_are_reported(visitor: Visitor, town: str, lang: str) -> None:
     page.get_by_role("button", name=texts["near"]).click()
     wait_for_status(page, texts["not_located"])
     page.context.set_offline(True)
-    page.get_by_role("searchbox").fill("station")
+    page.locator("#q").fill("station")
     wait_for_status(page, texts["failed"])
     assert all("ERR_INTERNET_DISCONNECTED" in error for error in visitor.log.errors)
     visitor.log.errors.clear()
@@ -95,12 +104,12 @@ def test_form_works_without_scripts(visitor: Visitor, town: str) -> None:
     page = visitor.open_page(java_script_enabled=False)
     page.goto(f"{town}/?lang=de")
     assert page.get_by_role("button").all_inner_texts() == ["Suchen"]
-    page.get_by_role("searchbox").fill("station")
+    page.locator("#q").fill("station")
     page.keyboard.press("Enter")
-    page.wait_for_url(f"{town}/?q=station&lang=de")
+    page.wait_for_url(f"{town}/?q=station&after=&to=&mode=&lang=de")
     assert page.locator("#search-status").inner_text() == "1 Haltestelle"
     page.locator("#found a").click()
-    page.wait_for_url(f"{town}/board/57330430?lang=de")
+    page.wait_for_url(f"{town}/board/p57330090?lang=de")
 
 
 def test_keyboard_reaches_all_controls(page: Page, town: str) -> None:
@@ -115,7 +124,7 @@ def test_keyboard_reaches_all_controls(page: Page, town: str) -> None:
         assert link.evaluate("node => node === document.activeElement")
         assert link.evaluate("node => getComputedStyle(node).outlineStyle") == "solid"
     page.keyboard.press("Escape")
-    for name in ("Zoeken", "In de buurt"):
+    for name in ("Zoeken", "In de buurt", TEXTS["nl"]["options"]):
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == name
     page.keyboard.press("Tab")

@@ -65,7 +65,7 @@ def requests(text: str) -> Iterator[bytes]:
     end = b" HTTP/1.1\r\nHost: x\r\n\r\n"
     for path in (b"/kv55/", b"/board/", b"/tpc/", b"/", b"/line/", b"/siri/stop-monitoring.json?MonitoringRef="):
         yield b"GET " + path + quoted + end
-    yield b"GET /stops?q=" + quoted + end
+    yield b"GET /places?q=" + quoted + end
     yield b"GET /" + raw + end
     yield raw + b" / HTTP/1.1\r\nHost: x\r\n\r\n"
     for name in (b"Host", b"User-Agent", b"Accept", b"Accept-Language", b"If-None-Match", b"Last-Event-ID", b"Range"):

@@ -249,10 +249,9 @@ class PasstimeTests(FeedValuesTestCase):
                 )
             (pattern,) = lines["Network"].values()
             self.assertEqual([stop["TimingPointName"] for stop in pattern.values()], ["30000001"])
-            (found,) = self.body("/stops", "/stops?q=30000001")["Stops"]
-            self.assertEqual((found["TimingPointName"], found["TimingPointTown"]), ("30000001", "unknown"))
-            (found,) = self.body("/near", "/near?lat=52.155&lon=5.387")["Stops"]
-            self.assertEqual((found["TimingPointName"], found["TimingPointTown"]), ("30000001", "unknown"))
+            for path, query in (("/places", "?q=30000001"), ("/near", "?lat=52.155&lon=5.387")):
+                (found,) = self.body(path, path + query)["places"]
+                self.assertEqual((found["name"], found["town"]), ("30000001", ""))
             board = self.body("/board/{TimingPointCodes}", "/board/30000001", "application/json")["stops"][0]
             self.assertEqual((board["name"], board["town"]), ("30000001", ""))
             departures = {(row["line"], row["destination"]) for row in board["departures"]}
@@ -305,7 +304,7 @@ class TimetableTests(FeedValuesTestCase):
             self.ingest("DATEDPASSTIME", *((row, {}) for row in live))
             self.assertEqual(self.feed.passtimes.n_passtimes, len(live), table)
             self.check_stops()
-            self.body("/stops", "/stops?q=4")
+            self.body("/places", "/places?q=4")
             self.body("/near", "/near?lat=52.155&lon=5.387")
 
 

@@ -40,6 +40,10 @@ REQUESTS = (
     *(("/board/{}?lang=nl&limit=2", kind) for kind in ("text/html", "application/json", "text/plain")),
     ("/board/{}?fields=time,words,expected,line,stop&horizon=1440", "application/json"),
     ("/board/{}?fields=planned,minutes,destination,state&chars=30", "text/plain"),
+    *(("/board/p{}", kind) for kind in ("text/html", "application/json")),
+    *((f"/board/{{}}?to={place}", "application/json") for place in (STOPS[1], f"p{STOPS[0]}")),
+    ("/board/p{}?after=5&mode=bus&operator=LIN&limit=2", "application/json"),
+    ("/board/{}?operator=BUS", "application/json"),
 )
 """Requests for a stop, with their media types."""
 
@@ -249,7 +253,14 @@ class IncrementalTests(LiveTestCase):
         for action in (*actions, check):
             action(self)
 
+    def update_places(self) -> None:
+        """Build an index of the current places."""
+        self.feed.places._not_before = 0.0
+        self.feed.places.index()
+        self.clock.pump([0.0] * 20)
+
     def check(self) -> None:
+        self.update_places()
         stored = {path: self.request(path).body for path in self.stored_paths()}
         self.forget(self.feed.boards.documents)
         documents, expected = self.documents(), self.from_nothing()
@@ -263,6 +274,7 @@ class IncrementalTests(LiveTestCase):
         """What was made of a passtime that has changed is freed: the collector does not visit it."""
         self.start()
         send_passtimes([moments(arrives=10, departs=10, late=0)], 0.0)(self)
+        self.update_places()
         self.documents()
         joined = self.feed.boards.joined.get(STOPS[0])
         assert joined is not None

@@ -1,4 +1,4 @@
-"""Tests of /stops, /near, /, /assets and /siri, in memory."""
+"""Tests of /places, /near, /, /assets and /siri, in memory."""
 
 import json
 from collections.abc import Iterator
@@ -7,7 +7,8 @@ from typing import Any, get_args
 
 from lxml import html
 
-from govi_server.departures.stop_index_cache import StopIndexCache
+from govi_server.departures.places import Place
+from govi_server.departures.timing_point import wgs84
 from govi_server.kv78turbo.subscriber import State
 from govi_server.modules.assets import Assets
 from govi_server.modules.board import BoardPages
@@ -16,8 +17,8 @@ from govi_server.modules.docs import Documentation, openapi_modules
 from govi_server.modules.front import CHANGES_INTERVAL, Front
 from govi_server.modules.kv55_feed import LICENSE, Kv55Feed
 from govi_server.modules.ovapi import ovapi_modules
+from govi_server.modules.places import Near, Places
 from govi_server.modules.siri import PATH, Duration, Siri
-from govi_server.modules.stops import Near, Stops
 from govi_server.pages import front_page
 from govi_server.pages.front_page import SourceDescription
 from govi_server.pages.texts import LANGUAGES, TEXTS
@@ -34,12 +35,11 @@ class PagesTestCase(LiveTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        finder = StopIndexCache(self.feed, self.clock)
         documentation = Documentation(lambda: self.modules, "1")
-        self.front = Front([SourceDescription("kv55", "kv78turbo", LICENSE)], self.feed, finder, "1")
+        self.front = Front([SourceDescription("kv55", "kv78turbo", LICENSE)], self.feed, "1")
         modules: list[Any] = [
             *ovapi_modules(self.feed),
-            *(Kv55Feed("kv55", self.feed), Stops(self.feed, finder), Near(self.feed, finder), Siri(self.feed)),
+            *(Kv55Feed("kv55", self.feed), Places(self.feed), Near(self.feed), Siri(self.feed)),
             *(self.front, BoardPages(FeedDisplays(self.feed), self.clock), Assets(), *openapi_modules(documentation)),
         ]
         for module in modules:
@@ -79,36 +79,46 @@ class PagesTestCase(LiveTestCase):
         ingest(self.feed, kv.planning({}, points=points), kv.calendar("2026-01-01"))
 
 
-class StopsTests(PagesTestCase):
-    """GET /stops and /near."""
+class PlacesTests(PagesTestCase):
+    """GET /places and /near."""
 
-    def codes(self, path: str) -> list[str]:
-        return [stop["TimingPointCode"] for stop in self.json(path)["Stops"]]
+    def ids(self, path: str) -> list[str]:
+        return [place["id"] for place in self.json(path)["places"]]
 
-    def test_stops_are_found(self) -> None:
-        """Stops are found by name, in OVapi's form; those known only from KV8 are found by their code."""
+    def test_places_are_found(self) -> None:
+        """Places are found by name, with the members that are promised; stops of KV8 alone by their code."""
         self.plan()
         ingest(self.feed, kv.passtimes(row("1", 5, TimingPointCode="555")))
-        self.assertEqual(
-            self.json("/stops?q=BRUG%20l%C3%AFnde"), {"Stops": [self.json("/tpc/" + CODE)[CODE]["Stop"]]}
-        )
-        self.assertEqual(self.codes("/stops?q=30000"), [OTHER, CODE])
-        self.assertEqual(self.codes("/stops?q=55"), ["555"])
-        self.assertEqual(self.codes("/stops?q=nothing"), [])
+        longitude, latitude = wgs84(155_000, 463_000)
+        brug = {
+            "id": f"p{CODE}",
+            "name": "Brug",
+            "town": "Lindedorp",
+            "codes": [CODE],
+            "modes": ["bus"],
+            "latitude": latitude,
+            "longitude": longitude,
+        }
+        self.assertEqual(self.json("/places?q=BRUG%20l%C3%AFnde"), {"places": [brug]})
+        (unnamed,) = self.json("/places?q=55")["places"]
+        self.assertEqual((unnamed["name"], unnamed["town"], unnamed["latitude"]), ("555", "", None))
+        self.assertEqual(self.ids("/places?q=30000"), [f"p{CODE}", f"p{OTHER}"])
+        self.assertEqual(self.ids("/places?q=ldbrug"), [f"p{CODE}"])
+        self.assertEqual(self.ids("/places?q=nothing"), [])
 
     def test_new_stops_are_found_later(self) -> None:
         """New stops are found once a new index has been built, for which no request waits."""
         self.plan()
-        self.assertEqual(self.codes("/stops?q=nieuw"), [])
-        point = {"TimingPointCode": "9", "TimingPointName": "Nieuw"}
+        self.assertEqual(self.ids("/places?q=nieuw"), [])
+        point = {"TimingPointCode": "9", "TimingPointName": "Nieuw", "StopAreaCode": None}
         ingest(self.feed, kv.planning(points=[point]))
         self.clock.advance(10)
-        self.codes("/stops?q=nieuw")
-        self.assertEqual(self.codes("/stops?q=nieuw"), ["9"])
+        self.ids("/places?q=nieuw")
+        self.assertEqual(self.ids("/places?q=nieuw"), ["p9"])
 
     def test_no_stops_known_yet(self) -> None:
         """Before any stop is known the response is a 503 with Retry-After, which is not cached."""
-        paths = ("/stops?q=brug", "/near?lat=52&lon=5")
+        paths = ("/places?q=brug", "/near?lat=52&lon=5")
         for path in paths:
             response = self.request(path)
             self.assertEqual((response.status, response.headers["Cache-Control"]), (503, "no-store"), path)
@@ -125,26 +135,27 @@ class StopsTests(PagesTestCase):
         """A client that leaves before the first index is built does not affect the others."""
         self.plan()
         leaving, remaining = self.client(), self.client()
-        leaving.get("/stops?q=brug")
-        remaining.get("/stops?q=brug")
+        leaving.get("/places?q=brug")
+        remaining.get("/places?q=brug")
         leaving.leave()
         self.clock.pump([0.001] * 30)
-        self.assertEqual(len(json.loads(remaining.response().body)["Stops"]), 1)
+        self.assertEqual(len(json.loads(remaining.response().body)["places"]), 1)
 
-    def test_nearest_stops(self) -> None:
-        """The nearest stops come first, with their distances."""
+    def test_nearest_places(self) -> None:
+        """The nearest places come first, with their distances."""
         self.plan()
-        stop = self.json(f"/tpc/{CODE}")[CODE]["Stop"]
-        stops = self.json(f"/near?lat={stop['Latitude']}&lon={stop['Longitude']}")["Stops"]
-        self.assertEqual([(stop["TimingPointCode"], stop["Distance"]) for stop in stops], [(CODE, 0), (OTHER, 300)])
-        self.assertEqual(self.codes("/near?lat=-90&lon=180"), [])
+        longitude, latitude = wgs84(155_000, 463_000)
+        places = self.json(f"/near?lat={latitude}&lon={longitude}")["places"]
+        distances = [(place["id"], place["distance"]) for place in places]
+        self.assertEqual(distances, [(f"p{CODE}", 0), (f"p{OTHER}", 300)])
+        self.assertEqual(self.ids("/near?lat=-90&lon=180"), [])
 
     def test_invalid_requests(self) -> None:
         """A missing or invalid parameter is a 400 that names it; a longer path is a 404."""
         for path, name in [
-            ("/stops", "q"),
-            ("/stops?q=", "q"),
-            ("/stops?q=" + "x" * 101, "q"),
+            ("/places", "q"),
+            ("/places?q=", "q"),
+            ("/places?q=" + "x" * 101, "q"),
             ("/near?lat=52", "lon"),
             ("/near?lat=91&lon=5", "lat"),
             ("/?lang=pl", "lang"),
@@ -157,7 +168,17 @@ class StopsTests(PagesTestCase):
             response = self.request(path)
             self.assertEqual((response.status, response.body.split()[0].decode()), (400, name), path)
         self.assertEqual(self.request(f"/board/{CODE}?view=x").body, b"view must be wall\n")
-        for path in ("/stops/", "/stops/x?q=a", "/near/", "//", "/docs/", "/openapi.json/x", "/siri", "/assets/"):
+        for path in (
+            "/places/",
+            "/places/x?q=a",
+            "/stops",
+            "/near/",
+            "//",
+            "/docs/",
+            "/openapi.json/x",
+            "/siri",
+            "/assets/",
+        ):
             self.assertEqual(self.request(path).status, 404, path)
 
 
@@ -167,18 +188,19 @@ class FrontTests(PagesTestCase):
     def test_form_finds_stops(self) -> None:
         """The form finds stops without scripts, and shows the query as text."""
         self.plan()
-        page = self.page("/?lang=en&q=%22%3E%3Cscript%3E%20elders")
-        self.assertEqual(page.xpath("string(//input/@value)"), '"><script> elders')
+        page = self.page("/?lang=en&q=%22%3E%3Cscript%3E%20nowhere")
+        self.assertEqual(page.xpath("string(//input/@value)"), '"><script> nowhere')
         self.assertEqual(page.xpath("string(//p[@role='status'])"), "No stop found")
         page = self.page("/?q=elders")
         self.assertEqual(page.xpath("string(//p[@role='status'])"), "1 halte")
-        self.assertEqual(page.xpath("//ul[@id='found']//a/@href"), [f"/board/{OTHER}"])
+        self.assertEqual(page.xpath("//ul[@id='found']//a/@href"), [f"/board/p{OTHER}"])
         self.assertEqual(page.xpath("string(//ul[@id='found']//b)"), "<b>Elders")
         self.assertEqual(page.xpath("//form/@action"), ["/"])
 
     def test_names_are_those_of_the_board(self) -> None:
         """A stop has the same name as on its board: without control characters, and without the town "unknown"."""
-        points = [{"TimingPointName": "Kerkplein \u202eevil\x07", "TimingPointTown": "unknown"}]
+        names = {"TimingPointName": "Kerkplein \u202eevil\x07", "TimingPointTown": "unknown"}
+        points = [{**names, "StopAreaCode": None}]
         ingest(self.feed, kv.planning({}, points=points), kv.calendar("2026-01-01"))
         (link,) = self.page("/?q=kerkplein").xpath("//ul[@id='found']//a")
         self.assertEqual([link.xpath(f"string({tag})") for tag in ("b", "span")], ["Kerkplein evil", ""])
@@ -186,13 +208,14 @@ class FrontTests(PagesTestCase):
 
     def test_number_of_results(self) -> None:
         """The number of results has a text for zero, one, several and the maximum."""
+        place = Place("p1", "A", "", ("1",), (), 0, 0, 0)
         for count, words in [
             (0, "Aucun arrêt trouvé"),
             (1, "1 arrêt"),
             (2, "2 arrêts"),
             (20, "Les 20 premiers arrêts"),
         ]:
-            page = html.document_fromstring(front_page.page(self.front.content(["1"] * count), "fr", {"q": "x"}))
+            page = html.document_fromstring(front_page.page(self.front.content([place] * count), "fr", {"q": "x"}))
             self.assertIn(words, page.xpath("string(//p[@role='status'])"))
             self.assertEqual(len(page.xpath("//ul[@id='found']/li")), count)
 
@@ -229,18 +252,34 @@ class FrontTests(PagesTestCase):
         for state in get_args(State):
             texts = [set(words(lang, state)) for lang in LANGUAGES]
             for first, second in combinations(texts, 2):
-                self.assertEqual(first & second, {"", "LIN", "20", "CC0 1.0", ".", "govi-cache 1"})
+                same = first & second - {"bus", "tram", "metro", "train"}
+                self.assertEqual(same, {"", "LIN", "20", "CC0 1.0", ".", "govi-cache 1"})
 
     def test_requested_language_is_preserved(self) -> None:
         """The form and links to boards preserve a requested language, but not the browser's."""
         self.plan()
         ingest(self.feed, kv.passtimes({}))
+        names = ["q", "after", "to", "view"]
         for query, suffix in [("?q=brug&lang=de", "?lang=de"), ("?q=brug", "")]:
             page = self.page(f"/{query}")
             boards = page.xpath("//a[starts-with(@href, '/board/')]/@href")
-            self.assertEqual(boards, [f"/board/{CODE}{suffix}"] * 3)  # found, changed, and the example
-            self.assertEqual(page.xpath("//form//input[not(@disabled)]/@name"), ["q", "lang"] if suffix else ["q"])
+            self.assertEqual(
+                boards, [f"/board/p{CODE}{suffix}", *[f"/board/{CODE}{suffix}"] * 2]
+            )  # found, changed, and the example
+            self.assertEqual(page.xpath("//form//input[not(@disabled)]/@name"), [*names, "lang"] if suffix else names)
             self.assertEqual(page.xpath("//footer//a/@href"), [f"?q=brug&lang={lang}" for lang in LANGUAGES])
+
+    def test_options_of_boards(self) -> None:
+        """The form offers options of boards, which the links to boards pass on; invalid ones are an error."""
+        self.plan()
+        page = self.page("/?q=brug&after=5&to=Linde+Markt&mode=tram&view=wall&lang=nl")
+        (board,) = page.xpath("//ul[@id='found']//a/@href")
+        self.assertEqual(board, f"/board/p{CODE}?lang=nl&after=5&to=Linde+Markt&mode=tram&view=wall")
+        self.assertEqual(page.xpath("//select[@name='mode']/option[@selected]/@value"), ["tram"])
+        self.assertEqual(page.xpath("//form//input[@name='after' or @name='to']/@value"), ["5", "Linde Markt"])
+        self.assertEqual(page.xpath("count(//details[@open])"), 1)
+        self.assertEqual(self.page("/?q=brug&after=&to=&mode=").xpath("//details/@open"), [])
+        self.assertEqual(self.request("/?q=brug&after=x").status, 400)
 
     def test_names_are_marked_as_dutch(self) -> None:
         """Names of stops and towns are not translated, and are marked as Dutch."""
@@ -289,7 +328,7 @@ class FrontTests(PagesTestCase):
 
     def test_without_a_feed(self) -> None:
         """With only a gateway there is no search, and the paths have a placeholder."""
-        module = Front([SourceDescription("kv55", "govi", "http://licence/")], None, None, "1")
+        module = Front([SourceDescription("kv55", "govi", "http://licence/")], None, "1")
         page = html.document_fromstring(front_page.page(module.content(), "nl", {}))
         self.assertEqual(page.xpath("//form"), [])
         self.assertIn("/kv55/<TimingPointCode>", page.text_content())

@@ -54,7 +54,7 @@ PATHS: dict[str, tuple[str, ...]] = {
     "/board/{TimingPointCodes}": (f"/board/{LISTS}", f"/board/{LISTS}?horizon=1440", f"/board/{CODES[0]}"),
     "/events/{TimingPointCodes}": (f"/events/{LISTS}", f"/events/{CODES[0]}?as=json"),
     "/siri/stop-monitoring.json": (f"/siri/stop-monitoring.json?MonitoringRef={CODES[0]}&PreviewInterval=P1D",),
-    "/stops": ("/stops?q=l",),
+    "/places": ("/places?q=l",),
     "/near": ("/near?lat=52.1&lon=5.3",),
     "/": ("/", "/?q=l"),
     "/docs": ("/docs",),
@@ -223,7 +223,7 @@ class CostTests(WorkTestCase):
 
     def test_cached_response_costs_one(self) -> None:
         """A response from memory costs 1, for any number of stops."""
-        for path in (f"/board/{','.join(CODES[:5])}", f"/kv55/{CODES[0]}", f"/tpc/{CODES[1]}", "/stops?q=l"):
+        for path in (f"/board/{','.join(CODES[:5])}", f"/kv55/{CODES[0]}", f"/tpc/{CODES[1]}", "/places?q=l"):
             self.charged(path)
             self.assertEqual(self.charged(path), 1, path)
 

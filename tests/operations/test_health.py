@@ -130,11 +130,11 @@ class HealthMonitorTests(OperationsTestCase):
         self.assertIn("0 of 6 answered in 3 min; 503: 6", health.reasons[0])
 
     def test_requests_before_the_first_stop_are_no_failures(self) -> None:
-        """503s of /stops, and of stops that the feed does not know, are mentioned, but do not change the health."""
+        """503s of /places, and of stops that the feed does not know, are mentioned, but do not change the health."""
         del self.components.gateways["kv55"]
-        self.components.modules = ("stops", "near", "tpc")
+        self.components.modules = ("places", "near", "tpc")
         self.log_requests(
-            *((path, 503, "none") for path in ("/stops", "/near", "/tpc/999", "/tpc/998") for _ in range(9))
+            *((path, 503, "none") for path in ("/places", "/near", "/tpc/999", "/tpc/998") for _ in range(9))
         )
         health = self.monitor.health()
         self.assertEqual(health.status, "UP")
@@ -145,8 +145,8 @@ class HealthMonitorTests(OperationsTestCase):
 
     def test_fault_of_a_page_is_reported(self) -> None:
         """A 500 changes the health, also of a path without a stop."""
-        self.components.modules = ("stops",)
-        self.log_requests(*[("/stops", 500, "none")] * 5)
+        self.components.modules = ("places",)
+        self.log_requests(*[("/places", 500, "none")] * 5)
         self.assertEqual(self.health(), "DEGRADED")
 
     def test_missing_worker_is_reported(self) -> None:

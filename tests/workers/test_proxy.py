@@ -70,7 +70,7 @@ class CacheTests(WorkerCase):
 
     def test_responses_that_must_not_be_stored(self) -> None:
         """Responses without max-age, with no-cache or no-store, and stale ones are fetched for each request."""
-        for path in ("/", "/board/1", "/kv55/x", "/assets/front.css", "/stops"):
+        for path in ("/", "/board/1", "/kv55/x", "/assets/front.css", "/places"):
             for _ in range(2):
                 self.get(path)
         self.assertEqual(len(self.upstream), 10)

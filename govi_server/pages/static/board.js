@@ -119,6 +119,17 @@
   // Returns whether the stream is closed or silent: a connection may be lost without an error.
   function isSilent() { return !stream || stream.readyState !== 1 || Date.now() - lastResponse >= 1000 * POLL_SECONDS; }
 
+  // On a wall, the options appear for a while when the mouse is moved or a key is pressed.
+  var sleeper = 0;
+  function wake() {
+    document.body.classList.add("awake");
+    clearTimeout(sleeper);
+    sleeper = setTimeout(function () {
+      if (document.querySelector("footer :focus")) { wake(); } else { document.body.classList.remove("awake"); }
+    }, 10000);
+  }
+  ["mousemove", "touchstart", "keydown"].forEach(function (name) { document.addEventListener(name, wake); });
+
   update(true);
   subscribe();
   setInterval(tick, 1000);

@@ -7,8 +7,21 @@
   const list = document.querySelector("#found");
   const status = document.querySelector("#search-status");
   const texts = status.dataset;
-  const board = (code) => `/board/${encodeURIComponent(code)}${lang.disabled ? "" : `?lang=${lang.value}`}`;
+  const { after, to, mode, view } = form.elements;
+  // The options that links to boards pass on, in the server's order.
+  const options = () => Object.fromEntries([
+    ["lang", lang.disabled ? "" : lang.value],
+    ["after", after.checkValidity() ? after.value.trim() : ""],
+    ["to", to.value.trim()],
+    ["mode", mode.value],
+    ["view", view.checked ? view.value : ""],
+  ].filter(([, value]) => value));
+  const board = (id) => {
+    const query = String(new URLSearchParams(options()));
+    return `/board/${encodeURIComponent(id)}${query && `?${query}`}`;
+  };
   let search = new AbortController();
+  const MAX_CODES = 3;  // as on the server
   let timer = 0;
 
   const countText = (count, limit) => {
@@ -22,20 +35,15 @@
     return node;
   };
 
-  // Formats names like the server: one line of visible characters.
-  const clean = (text) => text.replace(/[\p{C}\p{Z}]+/gu, " ").trim();
-
-  const show = (stops) => {
-    list.replaceChildren(...stops.map((stop) => {
-      const [name, place] = [clean(stop.TimingPointName), clean(stop.TimingPointTown)];
-      const town = place === "unknown" ? "" : place;
-      const shortName = town && name.startsWith(`${town}, `) ? name.slice(town.length + 2) : name;
+  const show = (places) => {
+    list.replaceChildren(...places.map((place) => {
       const link = element("a", "");
-      link.href = board(stop.TimingPointCode);
+      link.href = board(place.id);
       link.lang = "nl";
-      link.append(element("b", shortName), " ", element("span", town), " ");
-      if (stop.Distance !== undefined) link.append(element("span", `${stop.Distance} m`), " ");
-      link.append(element("code", stop.TimingPointCode));
+      link.append(element("b", place.name), " ", element("span", place.town), " ");
+      if (place.distance !== undefined) link.append(element("span", `${place.distance} m`), " ");
+      const codes = place.codes.length > MAX_CODES ? [...place.codes.slice(0, MAX_CODES), "…"] : place.codes;
+      link.append(element("code", codes.join(", ")));
       const item = document.createElement("li");
       item.append(link);
       return item;
@@ -48,9 +56,9 @@
     try {
       const response = await fetch(url, { signal: search.signal });
       if (!response.ok) throw new Error(response.statusText);
-      const stops = (await response.json()).Stops;
-      show(stops);
-      status.textContent = countText(stops.length, limit);
+      const { places } = await response.json();
+      show(places);
+      status.textContent = countText(places.length, limit);
     } catch (error) {
       if (error.name !== "AbortError") status.textContent = texts.failed;
     }
@@ -59,11 +67,14 @@
   const find = () => {
     const query = input.value.trim();
     const parameters = (more) => new URLSearchParams({ ...(query && { q: query }), ...more });
-    const address = parameters(lang.disabled ? {} : { lang: lang.value });
+    const address = parameters(options());
     history.replaceState(null, "", String(address) ? `?${address}` : "/");
-    for (const link of document.querySelectorAll("footer nav a")) link.href = `?${parameters({ lang: link.lang })}`;
+    for (const link of document.querySelectorAll("footer nav a")) {
+      const { lang: _, ...others } = options();
+      link.href = `?${parameters({ ...others, lang: link.lang })}`;
+    }
     if (query) {
-      request(`/stops?${parameters()}`, Number(texts.maxStops));
+      request(`/places?${new URLSearchParams({ q: query })}`, Number(texts.maxStops));
     } else {
       search.abort();
       list.replaceChildren();
@@ -71,7 +82,7 @@
     }
   };
 
-  input.addEventListener("input", () => {
+  form.addEventListener("input", () => {
     clearTimeout(timer);
     timer = setTimeout(find, 120);
   });

@@ -1,4 +1,4 @@
-"""GET /stops?q= and GET /near?lat=&lon=: stops by name, town or code, or near a position, as JSON."""
+"""GET /places?q= and GET /near?lat=&lon=: places by name, town or code, or near a position, as JSON."""
 
 from collections.abc import Generator
 from typing import Any
@@ -7,10 +7,8 @@ import msgspec
 from twisted.application.service import Service
 from zope.interface import implementer
 
-from govi_server.departures.stop_index import MAX_QUERY_CHARACTERS, MAX_STOPS, StopIndex
-from govi_server.departures.stop_index_cache import StopIndexCache
-from govi_server.documents import ovapi_structs as documents
-from govi_server.documents.ovapi import OvapiDocuments
+from govi_server.departures.place_index import MAX_PLACES, MAX_QUERY_CHARACTERS, PlaceIndex
+from govi_server.documents import places as documents
 from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import make_representation
 from govi_server.http.negotiation import prefers_gzip
@@ -29,7 +27,8 @@ MAX_AGE = 60
 QUERY = Parameter(
     "q",
     String(MAX_QUERY_CHARACTERS, min_length=1),
-    "Words of the stop's name or town, or prefixes of them, in any order and without accents; or its code.",
+    "Words of the stop's name or town, or prefixes of them, in any order, without accents, and with typos; or the "
+    "code of a TimingPoint or a stop area.",
     "linde markt",
     required=True,
 )
@@ -41,28 +40,26 @@ _UNAVAILABLE = ResponseSpec(503, "No stops are known yet.", headers=UNAVAILABLE_
 
 
 @implementer(IWebModule, IDocumented)
-class Stops(Service):
-    """Serves /stops."""
+class Places(Service):
+    """Serves /places."""
 
-    name = "stops"
-    noun = "Stops"
+    name = "places"
+    noun = "Places"
     parameters: tuple[Parameter, ...] = (QUERY,)
-    summary = "Find stops by name, town or code"
-    results = f"The matching stops, best match first, at most {MAX_STOPS}."
-    body: type[documents.Stops | documents.StopsNearby] = documents.Stops
+    summary = "Find places by name, town or code"
+    results = f"The matching places, best match first, at most {MAX_PLACES}."
+    body: type[documents.Places | documents.NearbyPlaces] = documents.Places
     examples: tuple[Example, ...] = (
-        Example("A search for a stop, whose TimingPointCode other requests use", "/stops?q=linde%20markt"),
-        Example("A missing parameter", "/stops", status=400),
+        Example("A search for a place, whose id /board and /events accept", "/places?q=linde%20markt"),
+        Example("A missing parameter", "/places", status=400),
     )
 
-    def __init__(self, feed: Feed, index_cache: StopIndexCache) -> None:
+    def __init__(self, feed: Feed) -> None:
         self.feed = feed
-        self.index_cache = index_cache
-        self.documents = OvapiDocuments(feed)
 
-    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "StopsHandler":
+    def web_handler(self, request_handler: ResponseSender, env: Environ) -> "PlacesHandler":
         """Return the handler of one request."""
-        return StopsHandler(self, request_handler, env)
+        return PlacesHandler(self, request_handler, env)
 
     def describe(self) -> list[Operation]:
         """Return the operation of its path."""
@@ -79,60 +76,60 @@ class Stops(Service):
             )
         ]
 
-    def cost(self, index: StopIndex, query: str) -> int:
+    def cost(self, index: PlaceIndex, query: str) -> int:
         """Return the cost of a search; see web_handler.Responder."""
         return index.cost(query)
 
-    def stops(self, index: StopIndex, query: str) -> Generator[None, None, documents.Stops | documents.StopsNearby]:
-        """Return the stops that match a query, in steps."""
-        codes = yield from index.find(query)
-        return documents.Stops([self.documents.stop(code) for code in codes])
+    def find(self, index: PlaceIndex, query: str) -> Generator[None, None, documents.Places | documents.NearbyPlaces]:
+        """Return the places that match a query, in steps."""
+        places = yield from index.find(query)
+        return documents.Places([*map(documents.place_document, places)])
 
 
-class Near(Stops):
+class Near(Places):
     """Serves /near."""
 
     name = "near"
-    noun = "NearestStops"
+    noun = "NearbyPlaces"
     parameters = (LATITUDE, LONGITUDE)
-    summary = "Find the nearest stops"
-    results = f"The stops within ten kilometres, nearest first, at most {MAX_STOPS}."
-    body = documents.StopsNearby
+    summary = "Find the nearest places"
+    results = f"The places within ten kilometres, nearest first, at most {MAX_PLACES}."
+    body = documents.NearbyPlaces
     examples = (Example("Near the town centre", "/near?lat=52.2203&lon=5.4801"),)
 
-    def cost(self, index: StopIndex, *position: Any) -> int:
+    def cost(self, index: PlaceIndex, *position: Any) -> int:
         """Return the cost of a search; see web_handler.Responder."""
         return 1
 
-    def stops(self, index: StopIndex, *position: Any) -> Generator[None, None, documents.StopsNearby]:
-        """Return the stops near a position, latitude and longitude, in steps."""
+    def find(self, index: PlaceIndex, *position: Any) -> Generator[None, None, documents.NearbyPlaces]:
+        """Return the places near a position, latitude and longitude, in steps."""
         nearest = yield from index.near(*position)
-        return documents.StopsNearby([self.documents.stop_nearby(code, metres) for code, metres in nearest])
+        return documents.NearbyPlaces([documents.nearby_document(place, metres) for place, metres in nearest])
 
 
-class StopsHandler(WebHandler):
-    """Handles a search for stops."""
+class PlacesHandler(WebHandler):
+    """Handles a search for places."""
 
-    def __init__(self, module: Stops, request_handler: ResponseSender, env: Environ) -> None:
+    def __init__(self, module: Places, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
         self._module = module
 
     async def get(self) -> None:
-        """Send the stops."""
+        """Send the places."""
         if self.env["path_info"] != f"/{self._module.name}":
             self.mark("lookup")
             self.request_handler.send_not_found()
             return
         query = parse_query(self.env.get("query_string", ""))
         arguments = [parameter.parse(query) for parameter in self._module.parameters]
-        index = await self._module.index_cache.index()
+        index = await self._module.feed.places.index()
         self.mark("lookup")
         if not len(index):
             self.send_response("No stops are known yet\n", *no_departures(self._module.feed, "down"))
             return
         self.request_handler.charge(self._module.cost(index, *arguments))
-        stops = await self._module.feed.runner.run(self._module.stops(index, *arguments))
-        body = msgspec.json.encode(stops)
+        places = await self._module.feed.runner.run(self._module.find(index, *arguments))
+        body = msgspec.json.encode(places)
         representation = make_representation(body, CONTENT_TYPE, prefers_gzip(self.env))
         headers = (("Cache-Control", f"public, max-age={MAX_AGE}"),)
         self.send_representation(CachedResponse(representation, headers, "none"))

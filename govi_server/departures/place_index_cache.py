@@ -1,17 +1,17 @@
-"""The current stop index: rebuilt in the background when the known stops change."""
+"""The current place index: rebuilt in the background when the known stops change."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from govi_server.departures.stop_index import StopIndex
-from govi_server.departures.timing_point import TimingPoint
+from govi_server.departures.place_index import PlaceIndex
+from govi_server.departures.places import StopRecord
 from govi_server.runtime.cooperative import CooperativeRunner
 
-REBUILD_PAUSE_FACTOR = 10
+REBUILD_PAUSE_FACTOR = 20
 """Pause after a build, as a multiple of its duration: at night KV7 changes every second."""
 
 
@@ -26,50 +26,50 @@ class KnownStops(Protocol):
         """A token that changes whenever the stops have changed."""
 
     @property
-    def timing_points(self) -> Mapping[str, TimingPoint]:
-        """Stops with a name or position, by TimingPointCode."""
-
-    @property
     def stop_codes(self) -> Iterable[str]:
-        """Further TimingPointCodes."""
+        """All TimingPointCodes, each once."""
+
+    def stop_record(self, code: str) -> StopRecord:
+        """Return what is known of a TimingPointCode."""
 
 
-class StopIndexCache:
+class PlaceIndexCache:
     """Caches an index of the known stops. The first request builds it; later ones rebuild it if stops changed."""
 
     def __init__(self, stops: KnownStops, clock: IReactorTime) -> None:
         self._stops = stops
         self._clock = clock
         self.runner = stops.runner
-        self._index: StopIndex | None = None
+        self.latest: PlaceIndex | None = None
+        """The last index that was built."""
         self._version: object = None
         self._not_before = 0.0
-        self._waiters: dict[Deferred[StopIndex], None] | None = None
+        self._waiters: dict[Deferred[PlaceIndex], None] | None = None
 
-    def index(self) -> Deferred[StopIndex]:
+    def index(self) -> Deferred[PlaceIndex]:
         """Return the index, the previous one during a rebuild. Fails with RuntimeError if the first build fails."""
         now, version = self._clock.seconds(), self._stops.stops_version
         if version != self._version and self._waiters is None and now >= self._not_before:
             self._version, self._waiters = version, {}
-            steps = StopIndex.make(self._stops.timing_points, self._stops.stop_codes, self._built)
+            steps = PlaceIndex.make(self._stops.stop_codes, self._stops.stop_record, self._built)
             self.runner.cooperator.coiterate(steps).addBoth(self._ended, now)
-        if self._waiters is not None and not self._index:
+        if self._waiters is not None and self.latest is None:
             waiters = self._waiters
-            waiter: Deferred[StopIndex] = Deferred(lambda cancelled: waiters.pop(cancelled, None))
+            waiter: Deferred[PlaceIndex] = Deferred(lambda cancelled: waiters.pop(cancelled, None))
             waiters[waiter] = None
             return waiter
-        assert self._index is not None
-        return succeed(self._index)
+        assert self.latest is not None
+        return succeed(self.latest)
 
-    def _built(self, index: StopIndex) -> None:
-        self._index = index
+    def _built(self, index: PlaceIndex) -> None:
+        self.latest = index
 
     def _ended(self, result: object, started: float) -> object:
         waiters, self._waiters = self._waiters or {}, None
-        if self._index is None:
+        if self.latest is None:
             self._version = None
         now = self._clock.seconds()
         self._not_before = now + REBUILD_PAUSE_FACTOR * max(now - started, 0.0)
-        failure = Failure(RuntimeError("building the stop index failed"))
-        self.runner.resume(waiters, failure if self._index is None else self._index)
+        failure = Failure(RuntimeError("building the place index failed"))
+        self.runner.resume(waiters, failure if self.latest is None else self.latest)
         return result

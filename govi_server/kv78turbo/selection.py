@@ -1,0 +1,65 @@
+"""Which of a stop's departures a board shows, by what the feed knows of their lines and journeys."""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+
+from msgspec import structs
+
+from govi_server.departures.fragments import Fragments
+from govi_server.departures.query import Query
+from govi_server.kv78turbo.feed import Feed
+from govi_server.kv78turbo.joined_stop import JoinedPasstime
+from govi_server.kv78turbo.kv7_journeys import journey_of
+from govi_server.kv78turbo.kv8_columns import parse_passtime
+
+
+class Selection:
+    """The departures that a query selects, besides its limit and its times.
+
+    destination: the TimingPointCodes of the place at which they must call later; None for any place.
+    """
+
+    def __init__(self, feed: Feed, query: Query, destination: Collection[str] | None) -> None:
+        self._feed = feed
+        self._query = replace(query, limit=None)
+        self._destination = destination
+
+    def select(self, entries: Iterable[JoinedPasstime]) -> Iterator[JoinedPasstime | None]:
+        """Yield the selected departures, in order, and None for each that is not."""
+        selected = self._query.select(entries, self._public_number)
+        if self._query.modes or self._query.operators or self._destination is not None:
+            return map(self._selected, selected)
+        return selected
+
+    def _public_number(self, entry: JoinedPasstime) -> str:
+        return self._feed.timetable.public_number(entry.passtime)
+
+    def _selected(self, entry: JoinedPasstime | None) -> JoinedPasstime | None:
+        """Return a departure if it is selected, as cancelled if it does not call at the destination as planned."""
+        query = self._query
+        if entry is None or (query.operators and entry.operator not in query.operators):
+            return None
+        if query.modes and self._feed.timetable.mode(entry.operator, entry.line_planning_number) not in query.modes:
+            return None
+        if self._destination is None:
+            return entry
+        live = self._live_calls(entry, self._destination)
+        if not live:
+            return entry if self._feed.timetable.calls_later(entry.key, self._destination) else None
+        if entry.passtime.trip_stop_status == "CANCEL" or not all(status == "CANCEL" for status in live):
+            return entry
+        passtime = structs.replace(entry.passtime, trip_stop_status="CANCEL")
+        return structs.replace(entry, passtime=passtime, fragments=Fragments({}))
+
+    def _live_calls(self, entry: JoinedPasstime, codes: Collection[str]) -> list[str]:
+        """Return the TripStopStatuses of the journey's later calls at these stops in KV8."""
+        _, date, order = entry.key.rsplit(b"|", 2)
+        statuses = []
+        for key, stored in self._feed.passtimes.journeys.get(journey_of(entry.key)[:-1], {}).items():
+            if stored.code in codes:
+                _, of_date, of_order = key.rsplit(b"|", 2)
+                if of_date == date and int(of_order) > int(order):
+                    statuses.append(
+                        parse_passtime(key, stored.values, stored.code, stored.updated_by).trip_stop_status
+                    )
+        return statuses
