@@ -17,9 +17,9 @@ from govi_server.departures.display import DepartureDisplay, DisplayRow, StopDis
 from govi_server.departures.fragments import make_part, pieces
 from govi_server.departures.modes import MODES, Mode
 from govi_server.departures.times import MINUTE, local_timestamp
-from govi_server.pages.assets import TEMPLATES
+from govi_server.pages.assets import TEMPLATES, VERSION
 from govi_server.pages.links import language_links
-from govi_server.pages.texts import TEXTS, left_words, row_words, stop_name, stop_words
+from govi_server.pages.texts import TEXTS, clock, left_words, row_words, stop_name, stop_words
 from govi_server.runtime.clock import LOCAL_ZONE
 from govi_server.runtime.text import escape_unprintable
 
@@ -72,8 +72,9 @@ def _frame(lang: str, is_single: bool, query: tuple[tuple[str, str], ...], filte
         lang=lang,
         texts=TEXTS[lang],
         title=Markup(escape(TEXTS[lang]["title"])).format(stop=Markup(_GAP)),
-        view=dict(query).get("view", ""),
-        count="single" if is_single else "several",
+        classes=_classes(dict(query), is_single),
+        theme=dict(query).get("theme", ""),
+        rotate=dict(query).get("rotate", ""),
         refresh=REFRESH_SECONDS,
         events=Markup(f"/events/{_GAP}?{escape(urlencode({**dict(query), 'lang': lang}))}"),
         languages=language_links(dict(query)),
@@ -84,13 +85,19 @@ def _frame(lang: str, is_single: bool, query: tuple[tuple[str, str], ...], filte
     ).split(_GAP)
 
 
+def _classes(query: Mapping[str, str], is_single: bool) -> str:
+    """Return the classes of the page's body: its view, the number of stops and the size of the type."""
+    names = (query.get("view", ""), "single" if is_single else "several", query.get("size", ""))
+    return " ".join(filter(None, names))
+
+
 def _escaped(text: str) -> str:
     """Return a text as a template writes it."""
     return markup_escape(escape_unprintable(text, kept="\n\t"))
 
 
 def fragment(display: DepartureDisplay, lang: str, now: float) -> Iterator[str]:
-    """Write the content of the page's main element, in pieces: the clock and the board of each stop.
+    """Write the content of the page's main element, in pieces: the clock, the age of the data and the board of each stop.
 
     now: epoch seconds. The page's script replaces the element's content with it, and counts down from this moment.
     """
@@ -98,11 +105,21 @@ def fragment(display: DepartureDisplay, lang: str, now: float) -> Iterator[str]:
     assert offset is not None  # the time has a zone
     timestamp = local_timestamp(now)
     yield (
-        f'<time class="clock" datetime="{timestamp}" data-now="{now:.0f}" '
-        f'data-offset="{offset.total_seconds():.0f}">{timestamp[_CLOCK]}</time>\n'
+        f'<div class="now"><time class="clock" datetime="{timestamp}" data-now="{now:.0f}" '
+        f'data-offset="{offset.total_seconds():.0f}" data-version="{VERSION}">{timestamp[_CLOCK]}</time>'
+        f"{_age(display, lang, now)}</div>\n"
     )
     for stop in display.stops:
         yield from _stop(stop, display.horizon, lang, now)
+
+
+def _age(display: DepartureDisplay, lang: str, now: float) -> str:
+    """Render the time of the oldest live data; "" without any."""
+    ages = [stop.age for stop in display.stops if stop.state in ("live", "last_known")]
+    if not ages:
+        return ""
+    text = TEXTS[lang]["updated"].format(time=clock(now - max(ages)))
+    return f'<span class="age" data-age="{max(ages):.0f}">{escape(text)}</span>'
 
 
 def _stop(stop: StopDisplay, horizon: float, lang: str, now: float) -> Iterator[str]:
