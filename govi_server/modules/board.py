@@ -74,7 +74,17 @@ EXAMPLES = (
 
 # Other sites may embed the page in a frame: its form only selects departures.
 _HEADERS = policy("form-action 'self'")
-_PASSED_ON = ("limit", "line", "direction", "horizon", "after", "to", "mode", "operator", *(look.name for look in LOOKS))
+_PASSED_ON = (
+    "limit",
+    "line",
+    "direction",
+    "horizon",
+    "after",
+    "to",
+    "mode",
+    "operator",
+    *(look.name for look in LOOKS),
+)
 
 
 @dataclass(frozen=True, slots=True)
