@@ -62,7 +62,7 @@ def screenshot(browser: Browser, url: str, picture: Picture) -> bytes:
         if picture.lost:
             context.set_offline(True)
             page.evaluate("stream.readyState = 0")
-            page.clock.fast_forward(61_000)
+            page.clock.fast_forward(20_000)
             page.locator("#offline").wait_for()
         return page.screenshot(full_page=picture.size is not WALL)
 
