@@ -58,7 +58,9 @@ class JourneyDisplay(Struct, frozen=True):
             if first.state == "planned" and first.expected > now:
                 return "before", None
             # Without a report it is not known whether a journey that should have begun has done so.
-            return ("unknown", None) if first.state in ("planned", "unknown", "last_known") else ("towards", served[0])
+            return (
+                ("unknown", None) if first.state in ("planned", "unknown", "last_known") else ("towards", served[0])
+            )
         if self.calls[reached[-1]].state == "stopped":
             return "at", reached[-1]
         following = next((number for number in served if number > reached[-1]), None)

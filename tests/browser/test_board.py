@@ -243,7 +243,14 @@ def test_keyboard_reaches_all_controls(page: Page, waterdorp: Waterdorp) -> None
     page.goto(url + PATHS["live"])
     links = page.locator("a, summary, button:visible, input:visible, select:visible, [tabindex]")
     destinations = page.locator("td .name").all_inner_texts()
-    assert links.all_inner_texts() == [*destinations, TEXTS["nl"]["options"], "Nederlands", "English", "Deutsch", "Français"]
+    assert links.all_inner_texts() == [
+        *destinations,
+        TEXTS["nl"]["options"],
+        "Nederlands",
+        "English",
+        "Deutsch",
+        "Français",
+    ]
     for link in links.all():
         page.keyboard.press("Tab")
         assert link.evaluate("node => node === document.activeElement")

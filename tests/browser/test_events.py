@@ -46,7 +46,7 @@ def test_hanging_server_is_shown(visitor: Visitor, waterdorp: tuple[str, program
     page.clock.install(time=0)
     page.clock.pause_at(1000)
     open_stream(page, url + program.PATHS["live"])
-    page.locator(".on_time").first.wait_for()
+    page.locator(".clock").wait_for()
     with program.frozen(url):
         page.clock.run_for(20_000)
         assert page.locator("#offline").is_visible()

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.browser import program
 from tests.browser.chromium import STREAM
 from tests.browser.conftest import Visitor
 from tests.browser.program import PATHS, STATION, Publisher
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from playwright.sync_api import Page
 
 KIOSK: Any = {"width": 800, "height": 480}
@@ -36,6 +40,13 @@ VISIBLE = """() => [...document.querySelectorAll("tbody")].map(body => {
 OVERFLOWING = """() => [...document.querySelectorAll("body *:not(svg *):not(.unseen)")].filter(node =>
   node.clientWidth && node.scrollWidth > node.clientWidth + 1 && !node.matches("tbody, .messages, table, .stop, main, thead th"))
   .map(node => node.outerHTML.slice(0, 120))"""
+
+
+@pytest.fixture(scope="module")
+def waterdorp(folder: Path) -> Iterator[tuple[str, Publisher]]:
+    """Run a server with the feed of Waterdorp, whose clock is still; yield its URL and the publisher of the feed."""
+    with program.served(folder) as served, program.still(served[0]):
+        yield served
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size['width']}x{size['height']}")
@@ -184,7 +195,9 @@ def test_states_differ_without_colours(page: Page, waterdorp: tuple[str, Publish
     for media, theme in (("active", ""), ("none", "?theme=paper")):
         page.emulate_media(forced_colors=media)  # type: ignore[arg-type]  # a Literal
         page.goto(f"{url}{PATHS['live']}{theme}")
-        states = {row.get_attribute("class"): row.locator(".state").inner_text() for row in page.locator("tbody tr").all()}
+        states = {
+            row.get_attribute("class"): row.locator(".state").inner_text() for row in page.locator("tbody tr").all()
+        }
         assert len(set(states.values())) == len(states) == 7
         colors = page.locator(".state, .when, .name").evaluate_all(
             "nodes => [...new Set(nodes.map(node => getComputedStyle(node).color))]"

@@ -51,9 +51,7 @@ class TripTests(LiveTestCase):
         """The page lists the stops with their times and states, in order, and marks the next one."""
         self.send("PASSED", "DRIVING")
         page = self.page(f"/trip/{JOURNEY}?lang=en&at={NEXT}")
-        self.assertEqual(
-            page.xpath("//tbody//span[@class='state']/text()"), [TEXTS["en"]["passed"], "1 min late"]
-        )
+        self.assertEqual(page.xpath("//tbody//span[@class='state']/text()"), [TEXTS["en"]["passed"], "1 min late"])
         self.assertEqual(page.xpath("string(//p[contains(@class, 'notice')])"), f"On its way to Stop {NEXT}.")
         self.assertEqual(page.xpath("//tr[@aria-current='step']/th/a/@href"), [f"/board/{NEXT}?lang=en"])
         self.assertEqual(page.xpath("//tr[contains(@class, 'marked')]/th/a/@href"), [f"/board/{NEXT}?lang=en"])
