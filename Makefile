@@ -1,31 +1,44 @@
 # One virtual environment for all targets, in .venv, created with PYTHON.
 PYTHON ?= python3
 BIN = .venv/bin
+# The first of four ports of run and run-feed: 8080, or 8090 and so on if they are in use.
+PORT = $(shell $(PYTHON) -c 'import socket; \
+    print(next(port for port in range(8080, 9000, 10) \
+        if all(socket.socket().connect_ex(("127.0.0.1", port + i)) for i in range(4))))')
 # The simulator's ZeroMQ address in run-feed.
-FEED = tcp://127.0.0.1:7817
+FEED = ipc://$(CURDIR)/.venv/feed
+CACHE = $(BIN)/twistd --nodaemon --pidfile= govi-cache --listen tcp:$$port \
+    --admin tcp:$$((port + 1)):interface=127.0.0.1
+# make 3.81, as of macOS, cannot collect the output of parallel targets.
+SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 # Programs started by tests write bytecode; otherwise each would compile the whole package.
 export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract test-deployment \
-    configuration examples screenshots bench bench-hits bench-live bench-scale bench-quick lint check pin clean
+    test-documentation test-release configuration examples screenshots bench bench-hits bench-live bench-scale bench-share \
+    bench-quick lint check pin release clean
 
-run: .venv/ready  ## Serve the demo on port 8080.
-	$(BIN)/twistd --nodaemon --pidfile= govi-cache
+run: .venv/ready  ## Serve the demo on port 8080, or the next free one.
+	@port=$(PORT); exec $(CACHE) --callback tcp:$$((port + 2)):interface=127.0.0.1 --source demo
 
-run-feed: .venv/ready  ## Serve the simulator's live feed on port 8080, over ZeroMQ.
+run-feed: .venv/ready  ## Serve the simulator's live feed on port 8080, over ZeroMQ, or the next free one.
 	@trap 'kill $$simulator $$cache 2>/dev/null; wait' EXIT; trap 'exit 130' INT; trap 'exit 143' HUP TERM; \
-	$(BIN)/twistd --nodaemon --pidfile= govi-simulator --feed $(FEED) & simulator=$$!; \
-	$(BIN)/twistd --nodaemon --pidfile= govi-cache --feed $(FEED) & cache=$$!; wait $$cache
+	port=$(PORT); \
+	$(BIN)/twistd --nodaemon --pidfile= govi-simulator --listen tcp:$$((port + 3)):interface=127.0.0.1 \
+	    --feed $(FEED) & simulator=$$!; \
+	$(CACHE) --feed $(FEED) --gtfs http://127.0.0.1:$$((port + 3))/govi/ & cache=$$!; wait $$cache
 
 test: .venv/ready  ## Run the unit tests and, in parallel, the integration tests, which mostly wait.
-	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-units test-integration
+	$(MAKE) --jobs=2 $(SYNC) --no-print-directory test-units test-integration
 
 test-units: .venv/ready
 	$(BIN)/pytest --ignore=tests/integration
 
 test-integration: .venv/ready
-	$(BIN)/pytest tests/integration
+	@command -v redis-server valkey-server >/dev/null || \
+	    echo "redis-server is not installed (apt install redis-server): the tests of shared boards are skipped"
+	$(BIN)/pytest tests/integration --numprocesses=3 --dist=worksteal
 
 test-trial: .venv/ready
 	$(BIN)/python -m twisted.trial --temp-directory=.venv/trial tests
@@ -35,6 +48,9 @@ test-browser: .venv/browser  ## Test the pages in Chromium (apt install chromium
 
 test-contract: .venv/contract  ## Check the program against its /openapi.json with schemathesis.
 	$(BIN)/pytest tests/contract
+
+test-documentation: .venv/ready  ## Run every command of the documents in a fresh clone (as root: all of them).
+	$(BIN)/pytest tests/documentation
 
 test-deployment: .venv/ready  ## Try the files in etc/ with the proxies that are installed (apt install haproxy nginx caddy apache2).
 	$(BIN)/pytest tests/deployment
@@ -56,6 +72,9 @@ bench-hits: .venv/ready  ## The part of the benchmark with repeated requests; ta
 
 bench-live: .venv/ready  ## The part of the benchmark with random stops under a live feed; takes half an hour.
 	$(BIN)/python bench/live.py --write bench/results.md
+
+bench-share: .venv/ready  ## The cost of sharing boards through redis-server, and the time of a takeover; two minutes.
+	$(BIN)/python bench/share.py
 
 bench-scale: .venv/ready  ## Measure worker processes; takes five minutes.
 	$(BIN)/python bench/scale.py --write bench/results.md
@@ -82,6 +101,10 @@ lint: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
+.venv/release: .ci/requirements.txt .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
 # Schemathesis is large, too, and only the contract tests need it.
 .venv/contract: tests/contract/requirements.txt .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
@@ -94,6 +117,14 @@ pin: .venv/ready  ## Pin the development environment again, after a change of th
 	$(PIN) --group dev --output-file requirements.txt
 	$(PIN) --group browser --constraint requirements.txt --output-file tests/browser/requirements.txt
 	$(PIN) --group contract --constraint requirements.txt --output-file tests/contract/requirements.txt
+	$(PIN) --group release --constraint requirements.txt --output-file .ci/requirements.txt
+	$(PIN) --extra manhole --constraint requirements.txt --generate-hashes --output-file requirements-release.txt
+
+release: .venv/release  ## Build wheel, sdist, SBOM, licences and checksums into dist/, the same bytes everywhere.
+	.ci/release
+
+test-release: .venv/release  ## Build the release twice, in two directories with two umasks, and compare.
+	$(BIN)/pytest tests/release
 
 clean:
 	rm -rf .venv dist _trial_temp*

@@ -72,7 +72,7 @@ def fed_server(
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     options = (
-        f"--config={config}", "--source=kv78turbo", f"--feed=tcp://127.0.0.1:{feed_port}",
+        f"--config={config}", "--source=kv78turbo", f"--feed=tcp://127.0.0.1:{feed_port}", "--gtfs=",
         f"--statistics={folder / 'statistics.log'}",
     )  # fmt: skip
     try:

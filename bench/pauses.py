@@ -1,6 +1,6 @@
 """Measures pauses while a national timetable is loaded: 60,000 stops, 4 million planned passtimes.
 
-    python bench/pauses.py [--planned 4000000] [--streams 500] [--connections 2000] [--by feed|directory|both]
+    python bench/pauses.py [--planned 4000000] [--streams 500] [--connections 2000] [--by feed|directory|both|gtfs]
                            [--snapshot] [--nights 1] [--interval 0.005] [--no-freeze]
 
 A complete server without sockets, whose clock is the processor time of its thread; time in which it has no work is
@@ -15,6 +15,7 @@ import gzip
 import heapq
 import itertools
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from gtfs import write_national_gtfs
 from ingest import Rows, memory
 from night import Night
 from twisted.application.service import MultiService
@@ -36,6 +38,7 @@ from zope.interface import implementer
 from govi_server.application import _public_server, add_modules
 from govi_server.operations.components import Components
 from govi_server.operations.snapshot import Snapshots
+from govi_server.planning.planning import Planning
 from govi_server.runtime.clock import LOCAL_ZONE
 from govi_server.runtime.garbage_collection import GarbageCollection
 from govi_server.runtime.ordered_services import OrderedMultiService
@@ -174,7 +177,7 @@ class Load:
             self._publish(clock.seconds(), 50 / rows)
 
     def _messages(self) -> Iterator[bytes]:
-        rows = Rows(None, LIVE_STOPS, 20)
+        rows = Rows(LIVE_STOPS)
         for n in itertools.count():
             began = time.thread_time()
             rounds, first = divmod(n * 50, LIVE_STOPS * 20)
@@ -214,6 +217,18 @@ class Load:
         self.clock.callLater(max(due - self.clock.seconds(), 0.0), self._probe, due)
 
 
+def compiled(directory: Path, n_stops: int, n_calls: int) -> Path:
+    """Return the path of the planning of a GTFS file of national size, which a process of its own has compiled."""
+    source, target = directory / "gtfs-kv7-national.zip", directory / "planning"
+    today = datetime.now(LOCAL_ZONE).date()
+    write_national_gtfs(source, n_stops, n_calls, today)
+    arguments = [str(source), source.name, "", str(target), str(today), "20000000", "500000"]
+    subprocess.run(
+        [sys.executable, "-m", "govi_server.planning.compiler", *arguments], check=True, stdout=subprocess.DEVNULL
+    )
+    return target
+
+
 def report(name: str, clock: ProcessorClock, load: Load, collections: Collections, began: float) -> None:
     """Print, and begin again."""
     waits, turns = sorted(load.waits), sorted(clock.turns)
@@ -246,7 +261,9 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=500, help="event streams, each of its own stop")
     parser.add_argument("--connections", type=int, default=2_000, help="idle connections")
     parser.add_argument("--rows", type=int, default=1_000, help="rows of KV8 per second")
-    parser.add_argument("--by", choices=("feed", "directory", "both"), default="feed", help="how the night arrives")
+    parser.add_argument(
+        "--by", choices=("feed", "directory", "both", "gtfs"), default="feed", help="how the night arrives"
+    )
     parser.add_argument("--seconds", type=float, default=30.0, help="duration before and after")
     parser.add_argument("--snapshot", action="store_true", help="write snapshots")
     parser.add_argument("--nights", type=int, default=1, help="how often the night arrives")
@@ -259,22 +276,24 @@ def main() -> None:
         cache = Path(options.cache or directory) / f"{options.stops}-{options.planned}"
         folder = Path(directory) / "kv7"
         folder.mkdir()
-        if not cache.exists():
+        if not cache.exists() and options.by != "gtfs":
             cache.mkdir()
             for name, content in Night(options.stops, options.planned, now - 3600).messages():
                 (cache / f"{name}.gz").write_bytes(gzip.compress(content, 1))
-        night = [(f"/GOVI/{path.stem.replace('_', '/', 1)}", path.read_bytes()) for path in sorted(cache.iterdir())]
+        paths = sorted(cache.iterdir()) if cache.exists() else []
+        night = [(f"/GOVI/{path.stem.replace('_', '/', 1)}", path.read_bytes()) for path in paths]
+        planning = compiled(Path(directory), options.stops, options.planned) if options.by == "gtfs" else None
         clock = ProcessorClock(now)
         config = Config(
             modules={"kv55": ModuleSettings(source="kv78turbo")},
-            feed=FeedSettings(addresses=(), timetable=str(folder)),
+            feed=FeedSettings(addresses=(), timetable=str(folder), gtfs=""),
             access=AccessSettings(rate=1_000_000, burst=1_000_000, per_client=100_000),
             limits=ServerSettings(keep_alive=3600.0),
         )
         services, modules = OrderedMultiService(), MultiService()
         if not options.no_freeze:
             services.addService(GarbageCollection(clock))
-        server = _public_server(config, modules, statistics_publisher(), clock)
+        server = _public_server(config, modules, config.access.connections, statistics_publisher(), clock)
         components = Components(server)
         runner = add_modules(services, modules, config, components, clock)
         feed = components.feed
@@ -299,6 +318,13 @@ def main() -> None:
         report("before", clock, load, collections, began)
         for n in range(options.nights):
             began, loaded = clock.seconds(), succeed(None)
+            if planning is not None:
+                feed.use_planning(Planning.open(planning))
+                clock.run(2)
+                report(
+                    f"loading GTFS, {feed.timetable.gtfs.planning.n_calls:,} calls", clock, load, collections, began
+                )
+                continue
             if options.by != "feed":
                 for path in cache.iterdir():
                     (folder / f"{n}-{path.name}").write_bytes(path.read_bytes())
@@ -313,7 +339,7 @@ def main() -> None:
         began = clock.seconds()
         clock.run(options.seconds)
         report("after", clock, load, collections, began)
-        assert feed.timetable.n_planned
+        assert feed.timetable.n_planned or feed.timetable.gtfs
         assert all(client.size for client in clients)
 
 

@@ -205,7 +205,7 @@ def main() -> None:
         publisher.set_hwm(100_000)
         feed_port = publisher.bind_to_random_port("tcp://127.0.0.1")
         arguments = (
-            "--source=kv78turbo", f"--feed=tcp://127.0.0.1:{feed_port}", f"--timetable={directory}",
+            "--source=kv78turbo", f"--feed=tcp://127.0.0.1:{feed_port}", "--gtfs=", f"--timetable={directory}",
             f"--statistics={folder / 'statistics.log'}", f"--snapshot={folder / 'snapshot'}",
         )  # fmt: skip
         try:

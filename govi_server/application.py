@@ -4,6 +4,10 @@ Longer than other modules, since every component is made here, each in a few lin
 """
 
 import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -22,7 +26,7 @@ from govi_server.http.client_limits import UNLIMITED, ClientLimits
 from govi_server.http.cors import public_headers
 from govi_server.http.unfinished import UnfinishedRequests
 from govi_server.kv55 import messages
-from govi_server.kv55.gateway import Gateway
+from govi_server.kv55.gateway import Gateway, IPeers
 from govi_server.kv55.post import Poster
 from govi_server.kv78turbo.feed import Feed
 from govi_server.modules import kv55_feed
@@ -47,9 +51,12 @@ from govi_server.operations.history import RecentHistory
 from govi_server.operations.log_levels import LogLevels
 from govi_server.operations.metrics import FailingStops, Metrics
 from govi_server.operations.readiness import Readiness
+from govi_server.operations.reloading import Reloading
 from govi_server.operations.snapshot import Snapshots
 from govi_server.operations.status import Status
 from govi_server.pages.front_page import SourceDescription
+from govi_server.planning.service import PlanningService
+from govi_server.planning.store import PlanningStore, cache_directory
 from govi_server.request_handler import RequestHandler
 from govi_server.runtime.clock import ClockWatch
 from govi_server.runtime.cooperative import CooperativeRunner
@@ -57,11 +64,18 @@ from govi_server.runtime.garbage_collection import GarbageCollection
 from govi_server.runtime.log_file import LogFile
 from govi_server.runtime.ordered_services import Drain, Observers, OrderedMultiService
 from govi_server.runtime.program import Program
+from govi_server.runtime.text import pluralize
 from govi_server.runtime.turn_watch import TurnWatch
-from govi_server.runtime.version import VERSION
+from govi_server.runtime.version import SOFTWARE, VERSION
 from govi_server.server import Server
-from govi_server.settings import Config, ManholeSettings, ModuleSettings, parse_networks
+from govi_server.settings import Config, ManholeSettings, ModuleSettings, ShareSettings, parse_networks
 from govi_server.settings_loader import setting_name, shown
+from govi_server.sharing.address import engine_endpoints, parse_engine_url
+from govi_server.sharing.boards import SharedBoards
+from govi_server.sharing.engine import Engine
+from govi_server.sharing.peers import Peers
+from govi_server.sharing.source import SharedSource
+from govi_server.sharing.status import SharingStatus
 from govi_server.simulator.feed import make_town_feed
 from govi_server.simulator.gateway import GatewayBehaviour, make_gateway_server
 from govi_server.simulator.town import STATION
@@ -85,15 +99,24 @@ MAX_CALLBACK_CONNECTIONS = 1024
 HEALTH_INTERVAL = 10.0
 """Seconds between health checks, which determine when a failure began."""
 
-PUBLIC_HEADERS = public_headers("Feed-State")
+SERVER = {"Server": SOFTWARE}
+"""The header field of every response that names the program (RFC 9110, section 10.2.4)."""
+
+DEMO = {"Data-Source": "demo"}
+"""The header field of every response of a demo, so that its departures are not taken for real ones."""
+
+RELOADABLE_ACCESS = ("per_client", "rate", "burst", "unlimited", "proxies", "header")
+"""The settings of [access] that can be reloaded: all but connections, which is fitted to the limit of open files."""
 
 log = Logger()
 
 
-def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) -> OrderedMultiService:
+def make_service(
+    config: Config, reactor: Any, log_file: LogFile | None = None, load: Callable[[], Config] | None = None
+) -> OrderedMultiService:
     """Return the service tree of a configuration, which logs to a file if there is one.
 
-    Raises ConfigError or StartupError.
+    load: returns the configuration on SIGHUP, when it may have changed. Raises ConfigError or StartupError.
 
     Services start in this order and stop in reverse order, one after another. So on SIGTERM the public server first
     stops listening and drains; then the last snapshot is written, the operators' endpoints close, the sources and
@@ -103,14 +126,22 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
         raise ConfigError(
             f"admin.probe: invalid TimingPointCode {shown(config.admin.probe)} (expected {TIMING_POINT_CODE_FORMAT})"
         )
-    services, modules = Program(reactor, log_file), MultiService()
+    services, modules = Program(reactor, log_file, config.log.format), MultiService()
+    if config.is_demo:
+        log.warn("Demo: all departures are fictional; start with another --source to serve real ones")
     statistics = statistics_publisher()
     connections = fit_connections(config.access.connections, len(config.listen) + len(config.modules))
     server = (_origin if config.workers else _public_server)(config, modules, connections, statistics, reactor)
     components = Components(server)
+    services.manager.status = lambda: pluralize(components.figures.connections, "connection")
+    levels = LogLevels(config.log.levels)
+    components.appliers["log.levels"] = lambda changed: levels.configure(changed.log.levels)
+    for setting in () if config.workers else RELOADABLE_ACCESS:  # workers receive their limits when they start
+        components.appliers[f"access.{setting}"] = lambda changed: server.access.change_limits(changed.access)
 
     services.addService(ClockWatch(reactor))
-    if isinstance(reactor, ReactorBase):  # tests use other clocks
+    if isinstance(reactor, ReactorBase):  # tests use other clocks, and observe the log themselves
+        services.addService(levels)
         components.turns = TurnWatch(reactor)
         services.addService(components.turns)
         services.addService(GarbageCollection(reactor))
@@ -125,11 +156,13 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
     components.modules = tuple(str(module.name) for module in modules)
     services.addService(modules)
     if config.admin.listen or config.manhole.listen:
-        services.addService(_operations(config, components, statistics, reactor))
+        services.addService(_operations(config, components, statistics, levels, reactor))
     if config.snapshot.file:
         caches = {name: gateway.cache for name, gateway in components.gateways.items()}
         components.snapshots = Snapshots(caches, components.feed, config.snapshot, reactor, runner.cooperator)
         services.addService(components.snapshots)
+    if load is not None:
+        services.addService(Reloading(config, load, components.appliers))
     if config.workers:
         components.workers = _worker_pool(config, components, statistics, reactor)
         services.addService(components.workers)
@@ -154,7 +187,7 @@ def _public_server(
         clock=reactor,
         find_module=modules.getServiceNamed,
         limits=config.limits,
-        headers=PUBLIC_HEADERS,
+        headers=response_headers(config),
         access=ClientLimits(reactor, msgspec.structs.replace(config.access, connections=connections)),
         name=NAME,
         observer=statistics,
@@ -197,7 +230,7 @@ def _worker_pool(config: Config, components: Components, statistics: LogPublishe
         modules=list(components.modules),
         limits=config.limits,
         access=config.access,
-        headers=list(PUBLIC_HEADERS.items()),
+        headers=list(response_headers(config).items()),
     )
     log.info("{n} workers serve clients", n=config.workers)
     return WorkerPool(
@@ -210,6 +243,13 @@ def _worker_pool(config: Config, components: Components, statistics: LogPublishe
         statistics,
         _log_url,
     )
+
+
+def response_headers(config: Config) -> dict[str, str]:
+    """Return the header fields of every response of the public server."""
+    if config.is_demo:
+        return {**SERVER, **public_headers("Feed-State", *DEMO), **DEMO}
+    return {**SERVER, **public_headers("Feed-State")}
 
 
 def _log_url(address: IAddress, scheme: str) -> None:
@@ -239,9 +279,10 @@ def add_modules(
     Raises ConfigError.
     """
     runner = CooperativeRunner(reactor)
+    engine = _add_engine(services, config.share, components, runner, reactor) if config.share.url else None
     if config.is_live or config.is_demo:
-        components.feed = feed = _add_feed(services, config, runner, reactor)
-        for live_module in (*ovapi_modules(feed), Places(feed), Near(feed), Siri(feed), Trips(feed)):
+        components.feed = feed = _add_feed(services, config, components, runner, reactor)
+        for live_module in (*ovapi_modules(feed), Places(feed), Near(feed), Siri(feed), Trips(feed, config.is_demo)):
             _add_module(modules, live_module)
     for name, settings in config.modules.items():
         if settings.source == "kv78turbo":
@@ -251,10 +292,21 @@ def add_modules(
             if settings.callback != ModuleSettings().callback:
                 log.warn("{key}: not used by source 'kv78turbo'", key=setting_name(f"modules.{name}.callback"))
         else:
-            gateway = _add_gateway(services, name, settings, config, components.server, reactor)
+            callback_address = _ListeningAddress()
+            boards = None if engine is None else SharedBoards(engine, name, config.share.prefix, reactor)
+            peers = None if boards is None else _make_peers(boards, settings, callback_address, reactor)
+            gateway = _add_gateway(services, name, settings, config, components, callback_address, peers, reactor)
             breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.description)
-            cache = BoardCache(breaker, reactor, config.cache, runner)
-            components.gateways[name] = GatewayComponents(gateway, breaker, cache)
+            if boards is None or peers is None:
+                cache, probe = BoardCache(breaker, reactor, config.cache, runner), breaker.board
+            else:
+                # After a takeover a request lasts longer than one of the gateway, but not as long as its client's.
+                deadline = max(config.gateway.answer, config.limits.connection - 0.5)
+                shared = SharedSource(breaker, boards, reactor, runner, config.cache.fresh, deadline)
+                services.addService(peers)
+                services.addService(shared)
+                cache, probe = BoardCache(shared, reactor, config.cache, runner), shared.new_board
+            components.gateways[name] = GatewayComponents(gateway, breaker, cache, probe)
             _add_module(modules, Kv55Gateway(name, cache, _license(settings)))
     _add_pages(modules, config, components, reactor)
     return runner
@@ -268,10 +320,10 @@ def _add_pages(modules: MultiService, config: Config, components: Components, re
     else:
         displays = CacheDisplays(next(iter(components.gateways.values())).cache, reactor)
     sources = [SourceDescription(name, module.source, _license(module)) for name, module in config.modules.items()]
-    documentation = Documentation(lambda: modules, VERSION, config.access)
+    documentation = Documentation(lambda: modules, VERSION, config.access, config.is_demo)
     for page in (
         Front(sources, components.feed, VERSION, STATION if config.is_demo else ""),
-        BoardPages(displays, reactor),
+        BoardPages(displays, reactor, config.is_demo),
         Events(displays, reactor),
         Assets(),
         *openapi_modules(documentation),
@@ -291,8 +343,10 @@ def _license(settings: ModuleSettings) -> str:
     return settings.license or (kv55_feed if settings.source == "kv78turbo" else messages).LICENSE
 
 
-def _add_feed(services: OrderedMultiService, config: Config, runner: CooperativeRunner, reactor: Any) -> Feed:
-    """Add the live feed, and in the demo the simulated feed that it subscribes to."""
+def _add_feed(
+    services: OrderedMultiService, config: Config, components: Components, runner: CooperativeRunner, reactor: Any
+) -> Feed:
+    """Add the live feed with its planning, and in the demo the simulated feed that it subscribes to."""
     settings = config.feed
     feed = Feed(
         reactor,
@@ -309,6 +363,13 @@ def _add_feed(services: OrderedMultiService, config: Config, runner: Cooperative
         seed = GatewayBehaviour().seed
         services.addService(make_town_feed(reactor, seed, lambda address: feed.subscribe([address])))
     services.addService(feed)
+    if config.is_live and settings.gtfs:
+        store = PlanningStore(cache_directory(os.environ, Path(os.path.expanduser("~"))), settings.gtfs)
+        limits = settings.planning.planned, settings.planning.names
+        contact = f" ({settings.contact})" if settings.contact else ""
+        agent = f"{NAME}/{VERSION}{contact}"
+        components.planning = PlanningService(reactor, settings.gtfs, store, feed.use_planning, limits, agent)
+        services.addService(components.planning)
     return feed
 
 
@@ -317,21 +378,23 @@ def _add_gateway(
     name: str,
     settings: ModuleSettings,
     config: Config,
-    server: Server,
+    components: Components,
+    callback_address: "_ListeningAddress",
+    peers: IPeers | None,
     reactor: Any,
 ) -> Gateway:
     """Add a module's gateway and its callback endpoint, and in the demo the simulated gateway.
 
-    server: the public server, with which callbacks share the observer and the bytes of unfinished requests.
+    callback_address: set when the endpoint listens. peers: other nodes that share boards, if there are any.
     """
-    is_demo = settings.source == "demo"
-    callback_address, simulator_address = _ListeningAddress(), _ListeningAddress()
+    is_demo, simulator_address = settings.source == "demo", _ListeningAddress()
+    server = components.server  # callbacks share its observer and its bytes of unfinished requests
     poster = Poster(reactor, simulator_address.url if is_demo else lambda: settings.gateway_url)
     gateway = Gateway(
-        poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name, server.observer
+        poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name, server.observer, peers
     )
-    allow = parse_networks(settings.allow)
-    callback = Callback(gateway, allow, reactor.seconds, settings.subscriber_id, config.admin.hosts)
+    callback = Callback(gateway, settings.allow, reactor.seconds, settings.subscriber_id, config.admin.hosts)
+    components.appliers[f"modules.{name}.allow"] = lambda changed: callback.set_allow(changed.modules[name].allow)
     callback_server = Server(
         "",
         0,
@@ -339,6 +402,7 @@ def _add_gateway(
         clock=reactor,
         find_module=lambda segment: callback,
         limits=msgspec.structs.replace(config.limits, body=config.gateway.message, drain=CALLBACK_DRAIN_SECONDS),
+        headers=SERVER,
         access=ClientLimits(reactor, msgspec.structs.replace(UNLIMITED, connections=MAX_CALLBACK_CONNECTIONS)),
         name=f"{name} callbacks",
         observer=server.observer,
@@ -356,14 +420,58 @@ def _add_gateway(
     return gateway
 
 
+def _add_engine(
+    services: OrderedMultiService,
+    settings: ShareSettings,
+    components: Components,
+    runner: CooperativeRunner,
+    reactor: Any,
+) -> Engine:
+    """Add the engine through which nodes share boards. Its dependency is optional, so it is imported here."""
+    try:
+        from govi_server.sharing.connection import EngineConnection
+    except ImportError as error:
+        extra = "requires the extra \"share\": pip install '.[share]' in the checkout"
+        raise StartupError(f"{setting_name('share.url')}: {extra} ({error})") from None
+    try:
+        url = parse_engine_url(settings.url)
+    except ValueError as error:
+        raise StartupError(f"{setting_name('share.url')}: {error}") from None
+    try:
+        endpoints = engine_endpoints(reactor, url, settings.authorities, settings.certificate)
+    except (OSError, ValueError) as error:
+        raise StartupError(f"share.authorities, share.certificate: cannot be read ({error})") from None
+    addresses = ", ".join(endpoints)
+    components.sharing = SharingStatus(reactor, addresses)
+    engine = Engine(reactor, url, endpoints, components.sharing, partial(EngineConnection, reactor, runner))
+    services.addService(engine)
+    log.info("Boards are shared through {engine}, prefix {prefix}", engine=addresses, prefix=settings.prefix)
+    return engine
+
+
+def _make_peers(
+    boards: SharedBoards, settings: ModuleSettings, callback_address: "_ListeningAddress", reactor: Any
+) -> Peers:
+    """Return the other nodes of a module."""
+    allow = parse_networks(settings.allow)
+    return Peers(boards, reactor, callback_address.host_and_port, allow, lambda url: Poster(reactor, lambda: url))
+
+
 class _ListeningAddress:
-    """The URL of a local port, which is known once it listens."""
+    """The address of a port, which is known once it listens."""
 
     def __init__(self) -> None:
         self._url = "http://unknown.invalid/"
+        self._address: IAddress | None = None
 
     def set(self, address: IAddress, scheme: str) -> None:
         self._url = _local_url(address, scheme) or self._url
+        self._address = address if scheme == "http" else None
+
+    def host_and_port(self) -> tuple[str, int] | None:
+        """Return the IP address and port of an http endpoint; None if it is another one."""
+        address = self._address
+        return (address.host, address.port) if isinstance(address, IPv4Address | IPv6Address) else None
 
     def url(self) -> str:
         return self._url
@@ -373,7 +481,7 @@ class _ListeningAddress:
 
 
 def _operations(
-    config: Config, components: Components, statistics: LogPublisher, reactor: Any
+    config: Config, components: Components, statistics: LogPublisher, levels: LogLevels, reactor: Any
 ) -> OrderedMultiService:
     """Return the operators' endpoints, and the log observers that supply their data."""
     batcher = StatisticsBatcher(NAME)
@@ -381,7 +489,7 @@ def _operations(
     health_monitor = HealthMonitor(components, history, reactor)
     metrics = Metrics(components, health_monitor, batcher)
     metrics.registry.register(FailingStops(history))
-    status = Status(components, history, health_monitor, reactor, VERSION)
+    status = Status(components, history, health_monitor, reactor, VERSION, config.is_demo)
     health_timer = TimerService(HEALTH_INTERVAL, health_monitor.health)
     health_timer.clock = reactor
 
@@ -392,9 +500,10 @@ def _operations(
     if config.admin.listen:
         readiness = Readiness(components, config.admin.probe, reactor)
         admin = Admin(reactor, metrics, status, readiness, config.admin.hosts)
+        components.appliers["admin.hosts"] = lambda changed: admin.set_hosts(changed.admin.hosts)
         services.addService(Listener(reactor, setting_name("admin.listen"), config.admin.listen, admin))
     if config.manhole.listen:
-        _add_manhole(services, config.manhole, components, history, status, reactor)
+        _add_manhole(services, config.manhole, components, history, status, levels, reactor)
     return services
 
 
@@ -404,21 +513,20 @@ def _add_manhole(
     components: Components,
     history: RecentHistory,
     status: Status,
+    levels: LogLevels,
     reactor: Any,
 ) -> None:
     """Add the Python prompt over SSH. Its dependencies are optional, so it is imported here."""
     try:
         from govi_server.operations.manhole import KeysFile, Manhole
     except ImportError as error:
-        extra = "requires the extra \"manhole\": pip install '.[manhole]' in the checkout"
-        raise StartupError(f"{setting_name('manhole.listen')}: {extra} ({error})") from None
-    levels = LogLevels()
+        command = f"{sys.executable} -m pip install 'twisted[conch]'"
+        raise StartupError(f"{setting_name('manhole.listen')}: requires conch: {command} ({error})") from None
     commands = ManholeCommands(components, status, levels, reactor, reactor.stop)
     namespace = {
         "components": components, "server": components.server, "gateways": components.gateways,
         "feed": components.feed, "history": history, "reactor": reactor,
     }  # fmt: skip
     manhole = Manhole(reactor, KeysFile(settings.keys), commands, namespace)
-    services.addService(levels)
     services.addService(Drain(manhole.close))
     services.addService(Listener(reactor, setting_name("manhole.listen"), settings.listen, cast(Any, manhole)))

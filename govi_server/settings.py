@@ -17,10 +17,15 @@ from msgspec import Struct
 
 FEED_ADDRESS = "tcp://pubsub.besteffort.ndovloket.nl:7817"
 """The public KV78turbo feed, which permits one connection per subscriber (docs/protocols.md, section 2.2)."""
+GTFS_ADDRESS = "https://gtfs.ovapi.nl/govi/"
+"""The public index of GTFS files of KV7 (docs/protocols.md, section 6)."""
 GATEWAY_URL = "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV"
 """The GOVI gateway (docs/protocols.md, section 1.1)."""
 SUBSCRIBER_ID = "openOV"
 SOURCES = ("demo", "govi", "kv78turbo")
+CONFIG_VERSION = 2
+"""The version of the configuration's format; files of 0.1.0, version 1, are valid as well."""
+LOG_FORMATS = ("auto", "text", "json", "journal")
 PROXY_HEADERS = ("X-Forwarded-For", "Forwarded", "")
 
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -62,6 +67,8 @@ class SettingType(NamedTuple):
     expected: str
     is_valid: Callable[[Any], bool]
     unit: str = ""
+    is_secret: bool = False
+    """Whether a value may contain a password, and is not shown."""
 
 
 class Option(NamedTuple):
@@ -95,7 +102,22 @@ HOST = _string("host", "status.example.org", re.compile(r"[A-Za-z0-9._-]+").full
 PROXY_HEADER = SettingType(
     "value", f"{', '.join(map(repr, PROXY_HEADERS[:-1]))} or {PROXY_HEADERS[-1]!r}", PROXY_HEADERS.__contains__
 )
+GTFS = SettingType(
+    "value",
+    "an address such as 'https://gtfs.example.org/govi/', a path, or '' for none",
+    lambda value: TEXT.is_valid(value) and ("://" not in value or is_http_url(value)),
+)
+CONTACT = _string("contact", "mailto:ops@example.org", re.compile(r"[!-'*-\[\]-~]{0,200}").fullmatch)
+ENGINE = _string("URL", "redis://host:6379/0", re.compile(r"(?:(?:redis|valkey)s?|unix)://.+|").fullmatch)._replace(
+    is_secret=True
+)
+PREFIX = _string("prefix", "govi-cache", re.compile(r"[!-~]{1,100}").fullmatch)
 FEED = _string("feed address", "tcp://localhost:7817", re.compile(r"[a-z]+://.{1,300}").fullmatch)
+
+LOG_FORMAT = SettingType("value", "auto, text, json or journal", LOG_FORMATS.__contains__)
+LOG_LEVEL = _string(
+    "log level", "govi_server.kv55=debug", re.compile(r"[A-Za-z0-9_.]*=(?:debug|info|warn|error|critical)").fullmatch
+)
 
 _SECONDS = "a number of seconds above 0, at most 86400"
 Seconds = Annotated[
@@ -117,11 +139,11 @@ class ModuleSettings(Struct, frozen=True):
     source: Annotated[
         str,
         SOURCE,
-        "Source of departures: demo (a simulated gateway and town inside the process), govi (the gateway at "
-        "gateway_url) or kv78turbo (the live feed of [feed]). demo and kv78turbo also serve OVapi's paths, "
-        "/places, /near and /siri.",
+        "Source of departures, which must be chosen: demo (a fictional town, simulated inside the process), govi "
+        "(the gateway at gateway_url) or kv78turbo (the live feed of [feed]). demo and kv78turbo also serve OVapi's "
+        "paths, /places, /near and /siri.",
         Option("source", "s"),
-    ] = "demo"
+    ] = ""
     gateway_url: Annotated[
         str,
         URL,
@@ -177,7 +199,10 @@ class AdminSettings(Struct, frozen=True):
 
 
 class ManholeSettings(Struct, frozen=True):
-    """A Python prompt inside the server, over SSH, for operators. It needs the extra govi-server[manhole]."""
+    """A Python prompt inside the server, over SSH, for operators.
+
+    It needs Twisted's SSH server: pip install 'twisted[conch]'.
+    """
 
     listen: Annotated[
         str,
@@ -191,6 +216,23 @@ class ManholeSettings(Struct, frozen=True):
         "server's own key is created at the first start, in a file of the same name with the suffix .host.",
         Option("manhole-keys"),
     ] = ""
+
+
+class LogSettings(Struct, frozen=True):
+    """The log of the program."""
+
+    format: Annotated[
+        str,
+        LOG_FORMAT,
+        "Form of the log: text, json (one object per line), journal (lines with priorities for journald), or auto: "
+        "journal if stdout is the journal, else text.",
+        Option("log-format"),
+    ] = "auto"
+    levels: Annotated[
+        tuple[Annotated[str, LOG_LEVEL], ...],
+        "Lowest levels that are written, by namespace, such as govi_server.kv55=debug; without a namespace, =warn, "
+        "of all others. The default is info.",
+    ] = ()
 
 
 class SnapshotSettings(Struct, frozen=True):
@@ -296,6 +338,28 @@ class BreakerSettings(Struct, frozen=True):
     ] = 5.0
 
 
+class ShareSettings(Struct, frozen=True):
+    """Boards and gateway requests shared with other nodes, through Valkey or Redis. It needs govi-server[share]."""
+
+    url: Annotated[
+        str,
+        ENGINE,
+        "URL of the engine, Valkey 7.2 or Redis 7.0 or newer: redis://user:password@host:6379/0, rediss:// with TLS, "
+        "or unix:///path?db=0. Of several hosts, separated by commas, one that is a master is used; empty: boards "
+        "are not shared.",
+        Option("share"),
+    ] = ""
+    prefix: Annotated[
+        str, PREFIX, "Beginning of all keys and channels; nodes share boards if it and the database are the same."
+    ] = "govi-cache"
+    authorities: Annotated[
+        str, "PEM file of the certificate authorities that sign the engine's certificate; empty: those of the system."
+    ] = ""
+    certificate: Annotated[
+        str, "PEM file of this node's certificate and private key, if the engine requires one; empty: none."
+    ] = ""
+
+
 class FeedLimitSettings(Struct, frozen=True):
     """Size and age of the live feed's messages."""
 
@@ -380,6 +444,19 @@ class FeedSettings(Struct, frozen=True):
         "Directory of recorded KV7 (*.ctx, *.gz), read at startup; new files are read once a minute; empty: none.",
         Option("timetable", "t"),
     ] = ""
+    gtfs: Annotated[
+        str,
+        GTFS,
+        "Planning and names from GTFS until KV7 comes at night: the address of an index of dated files of KV7, or of "
+        "one file, which is requested once a day; or the path of a file or directory; empty: none. What was made of "
+        "it is stored in $CACHE_DIRECTORY or ~/.cache/govi-cache.",
+        Option("gtfs"),
+    ] = GTFS_ADDRESS
+    contact: Annotated[
+        str,
+        CONTACT,
+        "URL or e-mail address in the User-Agent of the request for GTFS, as its publisher wishes; empty: none.",
+    ] = ""
     limits: FeedLimitSettings = FeedLimitSettings()
     subscriber: SubscriberSettings = SubscriberSettings()
     passtimes: PasstimeSettings = PasstimeSettings()
@@ -390,6 +467,9 @@ class FeedSettings(Struct, frozen=True):
 class Config(Struct, frozen=True):
     """The complete configuration."""
 
+    version: Annotated[
+        int, _whole_number(1, CONFIG_VERSION), "Version of this file's format; a file of a later version is an error."
+    ] = CONFIG_VERSION
     listen: Annotated[
         tuple[Annotated[str, ENDPOINT], ...], "Endpoints that serve clients.", Option("listen", "l")
     ] = ("tcp:8080",)
@@ -402,6 +482,7 @@ class Config(Struct, frozen=True):
         Option("workers", "w"),
     ] = 0
     modules: dict[str, ModuleSettings] = msgspec.field(default_factory=dict)
+    log: LogSettings = LogSettings()
     statistics: StatisticsSettings = StatisticsSettings()
     admin: AdminSettings = AdminSettings()
     manhole: ManholeSettings = ManholeSettings()
@@ -411,6 +492,7 @@ class Config(Struct, frozen=True):
     cache: CacheSettings = CacheSettings()
     gateway: GatewaySettings = GatewaySettings()
     breaker: BreakerSettings = BreakerSettings()
+    share: ShareSettings = ShareSettings()
     feed: FeedSettings = FeedSettings()
 
     def __post_init__(self) -> None:
@@ -419,8 +501,8 @@ class Config(Struct, frozen=True):
 
     @property
     def is_demo(self) -> bool:
-        """Whether the departures and the live feed are simulated."""
-        return not self.is_live and any(module.source == "demo" for module in self.modules.values())
+        """Whether the departures are those of the fictional town."""
+        return any(module.source == "demo" for module in self.modules.values())
 
     @property
     def is_live(self) -> bool:

@@ -10,6 +10,7 @@ from prometheus_client import generate_latest
 from govi_server.kv55.gateway import GatewayEvent
 from govi_server.operations.components import INCIDENT_KINDS
 from govi_server.server import ServerFigures
+from govi_server.sharing.status import SharingStatus
 from govi_server.statistics.log import format_line
 from govi_server.statistics.records import ConnectionStatistics, Exchange, RequestStatistics
 from govi_server.workers.messages import Figures
@@ -31,6 +32,7 @@ class DeploymentTests(OperationsTestCase):
 
     def exported_metrics(self) -> set[str]:
         """Return the names of all exported metrics."""
+        self.components.sharing = SharingStatus(self.clock, "engine")
         self.log_requests(("/kv55/1", 200, "hit"))
         self.log_gateway_events()
         self.add_workers(Figures(ServerFigures(), 0.0, 0))

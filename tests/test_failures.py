@@ -45,7 +45,7 @@ JOURNEYS: list[kv.Row] = [
 ]
 
 GATEWAY = "[modules.kv55]\nsource = 'govi'\n"
-FEED = "[modules.live]\nsource = 'kv78turbo'\n[feed]\naddresses = ['tcp://feed.example:7817']\n"
+FEED = "[modules.live]\nsource = 'kv78turbo'\n[feed]\naddresses = ['tcp://feed.example:7817']\ngtfs = ''\n"
 
 
 class ProgramTestCase(SynchronousTestCase):

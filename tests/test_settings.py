@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.errors import ConfigError
 from govi_server.settings import Config, ModuleSettings, StatisticsSettings, parse_networks
-from govi_server.settings_loader import SETTINGS, load
+from govi_server.settings_loader import SETTINGS, load, load_valid
 from tests import configuration
 
 SECONDS = "a number of seconds above 0, at most 86400"
@@ -27,13 +27,16 @@ INVALID = (
     ("[limits]\nfresh = 5", "limits.fresh: unknown setting; did you mean 'cache.fresh' or 'feed.limits.fresh'?"),
     ("[cache]\nsize = 5", "cache.size: unknown setting (expected fresh, stale, entries, bytes or flights)"),
     ("[cache]\nfrehs = 30", "cache.frehs: unknown setting; did you mean 'cache.fresh'?"),
-    ("[gateway]\nurl = ''", "gateway.url: unknown setting (expected answer, message or remembered)"),
+    ("[gateway]\nuri = ''", "gateway.uri: unknown setting (expected answer, message or remembered)"),
     ("[breaker]\nopen = true", "breaker.open: unknown setting (expected failures or pause)"),
     ("[statistics]\npath = ''", "statistics.path: unknown setting (expected file, rotate or keep)"),
+    ("[modules.kv55]\nurl = ''", "modules.kv55.url: unknown setting; did you mean 'modules.kv55.gateway_url'?"),
+    ("[share]\nurl = 'http://:secret@x'", "share.url: invalid URL (expected a string such as 'redis://host:6379/0')"),
     (
-        "[modules.kv55]\nurl = ''",
-        "modules.kv55.url: unknown setting (expected source, gateway_url, subscriber_id, callback, allow or license)",
+        "[share]\nurl = 'redis://x'\n[modules.kv55]\nsource = 'kv78turbo'",
+        "share.url: not used by source 'kv78turbo' (expected source 'govi')",
     ),
+    ("[share]\nprefix = 'a b'", "share.prefix: invalid prefix 'a b' (expected a string such as 'govi-cache')"),
     ("[modules.b]\nsorce = 'govi'", "modules.b.sorce: unknown setting; did you mean 'modules.b.source'?"),
     # values of the wrong type
     ("listen = 8080", "listen: invalid value 8080 (expected an array of endpoints)"),
@@ -179,12 +182,12 @@ INVALID = (
         "modules.kv55.allow[0]: invalid network '10.0.0.1/8'; did you mean '10.0.0.0/8'?",
     ),
     # module names that are not path segments
-    ("[modules.'kv55/x']", f"modules: invalid name 'kv55/x' (expected {PATH_SEGMENT})"),
-    ("[modules.'']", f"modules: invalid name '' (expected {PATH_SEGMENT})"),
-    ("[modules.kv_55]", f"modules: invalid name 'kv_55' (expected {PATH_SEGMENT})"),
-    ("[modules.'..']", f"modules: invalid name '..' (expected {PATH_SEGMENT})"),
-    ("[modules.'é']", f"modules: invalid name 'é' (expected {PATH_SEGMENT})"),
-    ('[modules."a\\nb"]', f"modules: invalid name 'a\\nb' (expected {PATH_SEGMENT})"),
+    ("[modules.'kv55/x']", f"modules.'kv55/x': invalid name (expected {PATH_SEGMENT})"),
+    ("[modules.'']", f"modules.'': invalid name (expected {PATH_SEGMENT})"),
+    ("[modules.kv_55]", f"modules.kv_55: invalid name (expected {PATH_SEGMENT})"),
+    ("[modules.'..']", f"modules.'..': invalid name (expected {PATH_SEGMENT})"),
+    ("[modules.'é']", f"modules.'é': invalid name (expected {PATH_SEGMENT})"),
+    ('[modules."a\\nb"]', f"modules.'a\\nb': invalid name (expected {PATH_SEGMENT})"),
     # one of several modules
     (
         "[modules.kv55]\n[modules.b]\nsource = 1",
@@ -208,8 +211,9 @@ INVALID = (
     ),
     # the live feed
     (
-        "[feed]\nurl = ''",
-        "feed.url: unknown setting (expected addresses, timetable, limits, subscriber, passtimes, cache or planning)",
+        "[feed]\nuri = ''",
+        "feed.uri: unknown setting (expected addresses, timetable, gtfs, contact, limits, subscriber, passtimes, "
+        "cache or planning)",
     ),
     (
         "[feed]\naddresses = 'tcp://x:1'",
@@ -218,8 +222,8 @@ INVALID = (
     ("[feed]\naddresses = ['x:1']", "feed.addresses[0]: invalid feed address 'x:1'; did you mean 'tcp://x:1'?"),
     ("[feed]\ntimetable = 5", "feed.timetable: invalid value 5 (expected a string without control characters)"),
     (
-        "[modules.kv55]\nsource = 'kv78turbo'\n[feed]\naddresses = []",
-        "feed.addresses: invalid value [] (expected at least one feed address, or feed.timetable)",
+        "[modules.kv55]\nsource = 'kv78turbo'\n[feed]\naddresses = []\ngtfs = ''",
+        "feed.addresses: invalid value [] (expected a feed address, feed.timetable or feed.gtfs)",
     ),
     ("[feed.passtimes]\nstops = 0", f"feed.passtimes.stops: invalid value 0 (expected {COUNT})"),
     ("[feed.subscriber]\nqueue = 0", f"feed.subscriber.queue: invalid value 0 (expected {COUNT})"),
@@ -249,15 +253,21 @@ class ConfigTestCase(SynchronousTestCase):
         self.path = os.path.join(directory.name, "govi-cache.toml")
 
     def load(self, toml: str | bytes, options: Mapping[str, Any] | None = None) -> Config:
-        """Write a configuration file; load it with these options."""
+        """Write a configuration file; load it with these options. Only a source may be missing."""
+        self.write(toml)
+        config, problems, _ = load_valid(self.path, options or {})
+        self.assertEqual([problem for problem in problems if "no source" not in problem.text], [])
+        return config
+
+    def write(self, toml: str | bytes) -> None:
         with open(self.path, "wb") as file:
             file.write(toml if isinstance(toml, bytes) else toml.encode())
-        return load(self.path, options or {})
 
     def error(self, toml: str | bytes, options: Mapping[str, Any] | None = None) -> str:
         """Return the error of an invalid configuration."""
+        self.write(toml)
         with self.assertRaises(ConfigError) as caught:
-            self.load(toml, options)
+            load(self.path, options or {})
         return str(caught.exception)
 
 
@@ -266,13 +276,13 @@ class LoadTests(ConfigTestCase):
 
     def test_default_settings(self) -> None:
         """Without a file and options every setting has its documented default."""
-        config = load(None, {})
+        config = load_valid(None, {}).config
         self.assertEqual(config, Config())
         self.assertEqual(config.listen, ("tcp:8080",))
         self.assertEqual(config.statistics, StatisticsSettings(file="", rotate=100 << 20, keep=10))
         self.assertEqual(list(config.modules), ["kv55"])
         kv55 = config.modules["kv55"]
-        self.assertEqual(kv55.source, "demo")
+        self.assertEqual(kv55.source, "")
         self.assertEqual(kv55.callback, "tcp:8082:interface=127.0.0.1")
         self.assertEqual(kv55.gateway_url, "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV")
         self.assertEqual(kv55.subscriber_id, "openOV")
@@ -294,7 +304,7 @@ class LoadTests(ConfigTestCase):
 
     def test_default_limits(self) -> None:
         """Deadlines and ages have the documented defaults."""
-        config = load(None, {})
+        config = load_valid(None, {}).config
         self.assertEqual((config.limits.connection, config.limits.keep_alive, config.limits.drain), (13, 13, 13))
         self.assertEqual(config.gateway.answer, 10)
         self.assertEqual((config.cache.fresh, config.cache.stale), (60, 300))
@@ -363,7 +373,7 @@ class LoadTests(ConfigTestCase):
 
     def test_options_override_defaults(self) -> None:
         """Without a file, options override the defaults."""
-        config = load(None, {"modules.kv55.callback": "tcp:0", "statistics.file": "a.log"})
+        config = load_valid(None, {"modules.kv55.callback": "tcp:0", "statistics.file": "a.log"}).config
         self.assertEqual(config.modules, {"kv55": ModuleSettings(callback="tcp:0")})
         self.assertEqual(config.statistics.file, "a.log")
 
@@ -426,7 +436,7 @@ class LoadTests(ConfigTestCase):
     def test_loads_are_independent(self) -> None:
         """Loading a configuration does not affect later ones."""
         self.load("[modules.arriva]\ncallback = 'tcp:1'\n[modules.kv55]\nsource = 'govi'")
-        self.assertEqual(load(None, {}), Config())
+        self.assertEqual(load_valid(None, {}).config, Config())
         self.assertEqual(list(Config().modules), ["kv55"])
 
 
@@ -474,11 +484,11 @@ class ErrorTests(ConfigTestCase):
     def test_demo_has_its_own_gateway(self) -> None:
         """The demo accepts no gateway URL, and its gateway must be able to reach the callback endpoint."""
         self.assertEqual(
-            self.error("", {"modules.kv55.gateway_url": "http://localhost/"}),
+            self.error("", {"modules.kv55.source": "demo", "modules.kv55.gateway_url": "http://localhost/"}),
             "--gateway-url: not used by source 'demo' (expected source 'govi')",
         )
         self.assertEqual(
-            self.error("", {"modules.kv55.callback": "unix:/x"}),
+            self.error("", {"modules.kv55.source": "demo", "modules.kv55.callback": "unix:/x"}),
             "--callback: invalid endpoint 'unix:/x' (source 'demo' expects a tcp endpoint)",
         )
 
@@ -637,9 +647,9 @@ class GeneratedFileTests(SynchronousTestCase):
 
     def test_annotated_example_is_the_default(self) -> None:
         """etc/govi-cache.toml contains every setting with its default."""
-        self.assertEqual(load(str(configuration.TOML), {}), Config())
+        self.assertEqual(load_valid(str(configuration.TOML), {}).config, Config())
         for key in SETTINGS:
-            self.assertIn(f"\n{key.rpartition('.')[2]} = ", configuration.toml_file())
+            self.assertRegex(configuration.toml_file(), rf"\n#?{key.rpartition('.')[2]} = ")
 
     def test_quoted_errors_are_current(self) -> None:
         """docs/configuration.md quotes errors of the program."""

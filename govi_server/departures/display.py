@@ -31,6 +31,9 @@ Reliability = Literal["current", "unknown", "last_known"]
 """How far a departure's latest data can be relied on: "unknown": it should have been sent again since; "last_known":
 the same for long, or its source has become stale."""
 
+Provenance = Literal["kv8", "kv7", "gtfs"]
+"""The source of a departure: the live feed, its timetable, or the timetable of a GTFS file."""
+
 StopState = Literal["live", "planned", "last_known", "none", "unknown", "down"]
 """The state of a stop. "planned": known from the timetable only; "none": no departures at present; "unknown": the
 stop does not exist; "down": no data is available."""
@@ -69,6 +72,8 @@ class DisplayRow(Struct, frozen=True, gc=False):
     """OVapi's key of its journey (GVB_20260421_7_7189_0); "" if its other stops are unknown."""
     age_difference: float = 0.0
     """Seconds by which its data is older than the display's; negative if it is newer."""
+    provenance: Provenance | None = None
+    """None for a gateway's."""
     fragments: Fragments | None = None
     """What was made of it, if it is stored."""
 
@@ -114,6 +119,8 @@ class StopDisplay(Struct, frozen=True):
     """The age of the data in seconds, subtracted from the remaining time."""
     lag: float = 0.0
     """Seconds by which the display may lag, also subtracted."""
+    similar: tuple[str, ...] = ()
+    """Of a stop that does not exist, stops that may be meant: their codes and names."""
 
     @property
     def has_data(self) -> bool:

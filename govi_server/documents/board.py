@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
-from govi_server.departures.display import DepartureDisplay, DisplayRow, RowState, StopDisplay, StopState
+from govi_server.departures.display import DepartureDisplay, DisplayRow, Provenance, RowState, StopDisplay, StopState
 from govi_server.departures.fragments import STEP_PARTS, make_part, pieces
 from govi_server.departures.modes import Mode
 from govi_server.departures.times import local_timestamp
@@ -69,6 +69,7 @@ _MEMBERS: dict[str, _Member] = {
     "direction": _Member(str | None, lambda stop, row, now, lang: row.direction),
     "operator": _Member(str, lambda stop, row, now, lang: row.operator),
     "stop": _Member(str, lambda stop, row, now, lang: row.code or stop.code),
+    "provenance": _Member(Provenance | None, lambda stop, row, now, lang: row.provenance),
 }
 
 FIELDS = tuple(_MEMBERS)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Literal
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import ILogObserver, Logger, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
@@ -21,7 +21,8 @@ from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroke
 from govi_server.kv55 import messages
 from govi_server.kv55.messages import GatewayRequest
 from govi_server.kv55.parsing import BadMessage, unpack
-from govi_server.runtime.throttled_warnings import WARNING_INTERVAL, ThrottledWarnings
+from govi_server.runtime.outage import Outage
+from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import SUBSCRIBER_ID, GatewaySettings
 
 
@@ -45,6 +46,21 @@ class IPoster(Interface):
 
     def close() -> Deferred[None]:
         """Close the idle connections."""
+
+
+OfferResult = Literal["stored", "repeated", "unknown"]
+"""Another node had requested the board; it had, and has its response; no node has requested it."""
+
+
+PEER_PATH = "/govi-cache-peer"
+"""The path of callbacks that another node passes on; they are not passed on again."""
+
+
+class IPeers(Interface):
+    """Other nodes with the same gateway, whose requests the callbacks of this node may answer."""
+
+    def offer(board: Board) -> "Deferred[OfferResult]":
+        """Pass a board on to the node that has requested it. Never fails."""
 
 
 MAX_LATE_SECONDS = 300.0
@@ -90,6 +106,10 @@ class PendingRequest:
             if self.deadline.active():
                 self.deadline.cancel()
             self.deadline = None
+
+    def abandon(self) -> None:
+        """End the request without a result."""
+        self.claim()
 
     def resolve(self, result: Board | NoBoard) -> None:
         """End the request with a result."""
@@ -150,6 +170,12 @@ class Delivery:
     """A callback, matched with its requests. To be acknowledged before serve() is called."""
 
     log: Logger
+    peers: IPeers | None
+    unmatched: list[Board] = field(default_factory=list)
+    """Boards that no request of this node waits for, to be offered to the peers before the callback is acknowledged.
+    """
+    is_matched: bool = False
+    """Whether any board was requested."""
     error: BadMessage | Unsolicited | None = None
     """Why the callback is rejected; None if it is accepted."""
     results: list[Callable[[], object]] = field(default_factory=list)
@@ -168,7 +194,7 @@ class Gateway(Service):
     """Sends a gateway request for each requested stop, and matches the callbacks with the requests.
 
     poster: sends the messages. description: the gateway's name in the log. module: its label in metrics. observer:
-    receives the GatewayEvents; the global log by default.
+    receives the GatewayEvents; the global log by default. peers: other nodes, if there are any.
     """
 
     log = Logger()
@@ -182,7 +208,9 @@ class Gateway(Service):
         limits: GatewaySettings = GatewaySettings(),
         module: str = "kv55",
         observer: ILogObserver = globalLogPublisher,
+        peers: IPeers | None = None,
     ) -> None:
+        self._peers = peers
         self._poster = poster
         self._clock = clock
         self.description = description
@@ -193,9 +221,7 @@ class Gateway(Service):
         self._number = 0
         self._requests = _SentRequests()
         self._listeners: list[Callable[[Board], object]] = []
-        self._failing_since: float | None = None
-        self._warned_at: float | None = None
-        self._is_warned = False  # about the current failure
+        self._outage = Outage(self.log, clock)
         self.incidents = ThrottledWarnings(self.log, clock)
 
     def listen(self, on_board: Callable[[Board], object]) -> None:
@@ -203,10 +229,13 @@ class Gateway(Service):
         self._listeners.append(on_board)
 
     def board(self, code: str) -> Deferred[Board]:
-        """Request a stop's board. Fails with NoBoard, within the limit for answers."""
+        """Request a stop's board. Fails with NoBoard, within the limit for answers.
+
+        Cancelling it ends the request, but not its POST; its response is then a late one.
+        """
         now = self._clock.seconds()
         self._number += 1
-        board: Deferred[Board] = Deferred()
+        board: Deferred[Board] = Deferred(lambda _: request.abandon())
         request = PendingRequest(code, str(self._number), now, board)
         self._requests.add(request)
         self._requests.remove_old(now - MAX_LATE_SECONDS, self._limits.remembered)
@@ -220,13 +249,14 @@ class Gateway(Service):
         )
         return board
 
-    def deliver(self, data: bytes) -> Delivery:
-        """Match a callback's body, gzip or plain, with the requests.
+    def deliver(self, data: bytes, is_passed_on: bool = False) -> Delivery:
+        """Match a callback's body, gzip or plain, with the requests. is_passed_on: by another node.
 
-        Serve the Delivery after responding to the callback: that response must not wait for a thousand clients of the
-        stop.
+        Its unmatched boards are then offered to the peers. Serve the Delivery after responding to the callback: that
+        response must not wait for a thousand clients of the stop.
         """
-        delivery = Delivery(self.log)
+        peers = None if is_passed_on else self._peers
+        delivery = Delivery(self.log, peers)
         try:
             data = unpack(data, self._limits.message)
             boards = messages.read_dris_55(data, self._clock.seconds())
@@ -234,13 +264,30 @@ class Gateway(Service):
             self._deliver_error(data, str(error), delivery)
             delivery.error = error
             return delivery
-        matched = [self._deliver_board(board, delivery) for board in boards]
-        if not any(matched):
-            codes = ", ".join(board.code for board in boards[:5])
-            text = "{gateway}: unsolicited callback for stop {codes} rejected"
-            self.incidents.add("unsolicited", text, gateway=self.description, codes=codes)
-            delivery.error = Unsolicited(f"stop {codes} was not requested")
+        for board in boards:
+            self._deliver_board(board, delivery)
+        if not delivery.is_matched and not delivery.unmatched:
+            self._reject(boards, delivery)
         return delivery
+
+    async def offer(self, delivery: Delivery) -> None:
+        """Offer the unmatched boards of a callback to the peers; reject it if none of its boards was requested."""
+        assert delivery.peers is not None
+        offers = [delivery.peers.offer(board) for board in delivery.unmatched]
+        results = await gatherResults(offers, consumeErrors=True)
+        for board, result in zip(delivery.unmatched, results, strict=True):
+            if result == "stored":
+                delivery.is_matched = True
+            elif result == "repeated" or self._find(board) is not None:
+                self._count_repeated(board, delivery)
+        if not delivery.is_matched:
+            self._reject(delivery.unmatched, delivery)
+
+    def _reject(self, boards: list[Board], delivery: Delivery) -> None:
+        codes = ", ".join(board.code for board in boards[:5])
+        text = "{gateway}: unsolicited callback for stop {codes} rejected"
+        self.incidents.add("unsolicited", text, gateway=self.description, codes=codes)
+        delivery.error = Unsolicited(f"stop {codes} was not requested")
 
     def refuse(self, origin: str, setting: str) -> None:
         """Count and log a callback that is not allowed. setting: the one that does not name its origin."""
@@ -256,19 +303,27 @@ class Gateway(Service):
                 request.post.cancel()
         return self._poster.close()
 
-    def _deliver_board(self, board: Board, delivery: Delivery) -> bool:
-        """Match a board with a request; return whether it was requested."""
+    def _find(self, board: Board) -> PendingRequest | None:
+        """Return the request to which a board responds; None without one, or if it was sent too long ago."""
         request = self._requests.find(board.code, dict(board.envelope).get("SequenceNumber"))
-        if request is None or self._clock.seconds() - request.sent_at > MAX_LATE_SECONDS:
-            return False
+        is_old = request is not None and self._clock.seconds() - request.sent_at > MAX_LATE_SECONDS
+        return None if is_old else request
+
+    def _deliver_board(self, board: Board, delivery: Delivery) -> None:
+        """Match a board with a request."""
+        request = self._find(board)
+        if request is None or (request.board is None and request.answered):
+            if delivery.peers is not None:  # which may have requested the board since then
+                delivery.unmatched.append(board)
+            elif request is not None:
+                self._count_repeated(board, delivery)
+            return
+        delivery.is_matched = True
         if request.board is not None:
             request.answered = True
             self._on_recovery()
             self._publish(request, "answered")
             delivery.results.append(partial(request.claim(), board))
-        elif request.answered:
-            text = "{gateway}: repeated response for stop {code}"
-            self.incidents.add("repeated", text, gateway=self.description, code=board.code)
         else:
             request.answered = True
             self._publish(request, "late")
@@ -279,7 +334,13 @@ class Gateway(Service):
             self.incidents.add("late", text, gateway=self.description, code=board.code, seconds=seconds, use=use)
             if not is_superseded:
                 delivery.results.extend(partial(on_board, board) for on_board in self._listeners)
-        return True
+            elif delivery.peers is not None:
+                delivery.unmatched.append(board)
+
+    def _count_repeated(self, board: Board, delivery: Delivery) -> None:
+        delivery.is_matched = True
+        text = "{gateway}: repeated response for stop {code}"
+        self.incidents.add("repeated", text, gateway=self.description, code=board.code)
 
     def _deliver_error(self, data: bytes, reason: str, delivery: Delivery) -> None:
         """Fail the request of an unreadable callback, which without a code may be any pending one."""
@@ -347,18 +408,7 @@ class Gateway(Service):
             request.resolve(SourceUnreachable(f"request not accepted within {limit}"))
 
     def _on_failure(self, reason: str) -> None:
-        if self._failing_since is None:
-            self._failing_since = now = self._clock.seconds()
-            if self._warned_at is not None and 0 <= now - self._warned_at < WARNING_INTERVAL:
-                return  # also if every other request fails
-            self._warned_at, self._is_warned = now, True
-            self.log.warn("{gateway}: failing ({reason})", gateway=self.description, reason=reason)
+        self._outage.begin("{gateway}: failing ({reason})", gateway=self.description, reason=reason)
 
     def _on_recovery(self) -> None:
-        if self._failing_since is not None:
-            seconds = round(max(self._clock.seconds() - self._failing_since, 0.0), 1)
-            self._failing_since = None
-            if self._is_warned:
-                self._is_warned = False
-                text = "{gateway}: accepting requests again after {seconds} s"
-                self.log.info(text, gateway=self.description, seconds=seconds)
+        self._outage.end("{gateway}: accepting requests again after {seconds} s", gateway=self.description)

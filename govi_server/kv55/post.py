@@ -4,7 +4,6 @@ The client is our own: twisted.web's Agent needs as much time for a POST as the 
 (docs/performance.md).
 """
 
-import os
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, TimeoutError
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import optionsForClientTLS
@@ -21,6 +20,7 @@ from zope.interface import implementer
 
 from govi_server.kv55.gateway import IPoster
 from govi_server.kv55.post_connection import PostConnection, PostError
+from govi_server.runtime.failures import connect_failure
 from govi_server.runtime.text import printable
 
 MAX_CONNECTIONS = 256
@@ -41,7 +41,6 @@ CONNECT_TIMEOUT = 5.0
 """Seconds."""
 
 _REASONS = {
-    TimeoutError: f"no connection within {CONNECT_TIMEOUT:g} s",
     ConnectionDone: "connection closed without a response",
     ConnectionLost: "connection lost",
 }
@@ -229,7 +228,6 @@ class Poster:
 
 def _reason(error: BaseException | None) -> str:
     """Return the cause of a failed POST as a short text."""
-    if isinstance(error, ConnectError) and isinstance(error.osError, int):
-        return os.strerror(error.osError).lower()
+    assert error is not None
     known = (text for error_class, text in _REASONS.items() if isinstance(error, error_class))
-    return next(known, str(error).rstrip(".") or type(error).__name__)
+    return next(known, connect_failure(error, CONNECT_TIMEOUT))

@@ -18,6 +18,7 @@ from govi_server.departures.display import (
     stop_state,
 )
 from govi_server.departures.fragments import STEP_PARTS, make_part
+from govi_server.departures.similar_codes import MAX_SIMILAR, similar_codes
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE, reliability
 from govi_server.kv78turbo.joined_stop import JoinedPasstime
@@ -33,7 +34,9 @@ def stop_display(
     point = feed.timetable.timing_points.get(departures.code)
     name, town = place(point.name, point.town) if point is not None else ("", "")
     if freshness not in SERVABLE:
-        return StopDisplay(departures.code, "unknown" if freshness == "unknown" else "down", name=name, town=town)
+        if freshness == "unknown":
+            return StopDisplay(departures.code, "unknown", similar=_similar_stops(feed, departures.code))
+        return StopDisplay(departures.code, "down", name=name, town=town)
     outdated = feed.outdated_operators(departures)
     rows: list[DisplayRow] = []
     live: list[Passtime] = []
@@ -68,6 +71,19 @@ def stop_display(
     )
 
 
+def _similar_stops(feed: Feed, code: str) -> tuple[str, ...]:
+    """Return codes that may be meant by an unknown one, with their names."""
+    gtfs = feed.timetable.gtfs
+    neighbours = [] if gtfs is None else gtfs.planning.neighbours(code, MAX_SIMILAR)
+    points = {
+        other: feed.timetable.timing_points.get(other)
+        for other in similar_codes(code, feed.is_known_stop, neighbours)
+    }
+    return tuple(
+        other if point is None else f"{other} {clean(point.name)}".rstrip() for other, point in points.items()
+    )
+
+
 def _row(feed: Feed, passtime: Passtime, reliable: Reliability) -> tuple[DisplayRow, ...]:
     """Return the row of a passtime; none if it has departed, or only arrives."""
     planned, reported = passtime.target_departure, passtime.expected_departure
@@ -91,5 +107,6 @@ def _row(feed: Feed, passtime: Passtime, reliable: Reliability) -> tuple[Display
         passtime.line_direction,
         passtime.data_owner_code,
         journey=passtime.journey,
+        provenance=passtime.provenance,
     )
     return (row,)

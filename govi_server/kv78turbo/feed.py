@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from govi_server.departures.display import Provenance
 from govi_server.departures.place_index_cache import PlaceIndexCache
 from govi_server.departures.places import StopRecord, code_of, is_place_id
 from govi_server.kv78turbo import ctx
@@ -22,6 +23,7 @@ from govi_server.kv78turbo.stamps import latest_timestamp
 from govi_server.kv78turbo.stop_departures import Rendered, StopDepartures, StopDeparturesCache
 from govi_server.kv78turbo.subscriber import PLANNING_PREFIX, PREFIXES, State, Subscriber
 from govi_server.kv78turbo.timetable_directory import TimetableDirectory
+from govi_server.planning.planning import Planning
 from govi_server.runtime.cooperative import CooperativeRunner, is_background, named
 from govi_server.runtime.gunzip import decompress
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
@@ -155,9 +157,28 @@ class Feed(MultiService):
         return self.subscriber is None or self.subscriber.state == "UP"
 
     @property
+    def has_all_stops(self) -> bool:
+        """Whether planning from GTFS is used: what it does not have, and KV7 and KV8 neither, is no stop."""
+        return self.timetable.gtfs is not None
+
+    @property
     def stops_version(self) -> tuple[int, int]:
         """A token that changes whenever the known stops may have changed."""
         return self.timetable.version, self.passtimes.stops.generation
+
+    @property
+    def provenance(self) -> dict[str, tuple[Provenance, ...]]:
+        """Which sources have departures of each operator, by DataOwnerCode."""
+        gtfs = self.timetable.gtfs
+        sources: tuple[tuple[Provenance, Collection[str]], ...] = (
+            ("kv8", self.passtimes.last_heard),
+            ("kv7", self.timetable.planned_operators),
+            ("gtfs", () if gtfs is None else gtfs.planning.header.operators),
+        )
+        operators = {operator for _, of_source in sources for operator in of_source}
+        return {
+            operator: tuple(name for name, of_source in sources if operator in of_source) for operator in operators
+        }
 
     @property
     def stop_codes(self) -> Collection[str]:
@@ -186,6 +207,12 @@ class Feed(MultiService):
         }
 
     # Ingesting.
+
+    def use_planning(self, planning: Planning) -> None:
+        """Use the planning of a GTFS file instead of any earlier one, at once; its names follow in steps."""
+        steps = self.timetable.set_planning(planning, partial(self.reject, planning.header.name))
+        next(steps, None)
+        self._cooperator.coiterate(named(steps, planning.header.name))
 
     def received(self, envelope: str, payload: bytes) -> Deferred[None] | None:
         """Ingest a message of the feed; return a Deferred that fires when it is done, if it needs several turns."""

@@ -26,6 +26,10 @@ class FeedStatus(Protocol):
         """Whether the feed would have reported all changes."""
 
     @property
+    def has_all_stops(self) -> bool:
+        """Whether a timetable of all stops is known, even if the feed has not sent any yet."""
+
+    @property
     def age(self) -> float | None:
         """Seconds since the feed's latest data; None before the first."""
 
@@ -85,4 +89,8 @@ def freshness(feed: FeedStatus, departures: StopDepartures) -> tuple[Freshness, 
         is_known = departures.has_passtimes or feed.is_known_stop(departures.code)
         return ("fresh" if is_known else "unknown"), age
     # Planned departures may be late or cancelled without a report.
-    return ("stale" if departures.has_planning else "down"), feed.age or 0.0
+    if departures.has_planning:
+        return "stale", feed.age or 0.0
+    if not feed.has_all_stops:
+        return "down", feed.age or 0.0
+    return ("stale" if feed.is_known_stop(departures.code) else "unknown"), feed.age or 0.0

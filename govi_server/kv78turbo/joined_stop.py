@@ -1,4 +1,4 @@
-"""The passtimes of a stop, joined from KV7 and KV8 and in order, updated when some of them change."""
+"""The passtimes of a stop, joined from KV8, KV7 and GTFS and in order, updated when some of them change."""
 
 from bisect import bisect_left, insort
 from collections.abc import Generator, Mapping, MutableMapping
@@ -10,9 +10,9 @@ from msgspec import Struct, structs
 from govi_server.departures.display import Reliability
 from govi_server.departures.fragments import Fragments
 from govi_server.departures.times import HOUR
-from govi_server.kv78turbo.kv7_timetable import PlannedCall, Timetable
+from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_columns import parse_passtime
-from govi_server.kv78turbo.passtime import Passtime
+from govi_server.kv78turbo.passtime import Passtime, PlannedCall
 from govi_server.kv78turbo.passtime_index import StoredPasstime
 from govi_server.kv78turbo.stamps import Stamp
 from govi_server.runtime.cooperative import sort_in_steps
@@ -57,11 +57,13 @@ class JoinedPasstime(Struct, gc=False, eq=False):
     """When it is no longer displayed (epoch seconds)."""
     fragments: Fragments
     stored: StoredPasstime | None = None
-    """What it was parsed from; None if only KV7 has it."""
+    """What it was parsed from; None if it is only planned."""
     values: bytes = b""
     """Its stored values when it was parsed; the same object while they are unchanged."""
     stamp: Stamp | None = None
     """The stamp of these values."""
+    planned_key: bytes = b""
+    """The key of the planned passtime that completes it, which differs from its own if that is from GTFS."""
     unreliable: "JoinedPasstime | None" = None
     """The same passtime while KV8 does not repeat it, if that was displayed."""
 
@@ -102,7 +104,7 @@ class JoinedStop:
     """The joined passtimes of a stop.
 
     planning: a token of the timetable that they are joined with; with another one, a new JoinedStop is made.
-    planned_at: the stop is stored in it under the keys of passtimes that only KV7 has.
+    planned_at: the stop is stored in it under the keys of passtimes that are only planned.
     """
 
     __slots__ = (
@@ -171,9 +173,11 @@ class JoinedStop:
         self._version = version
 
     def _replace(self, entry: JoinedPasstime) -> None:
-        previous = self._entries.get(entry.key)
-        if previous is not None:
-            del self.passtimes[bisect_left(self.passtimes, previous.order, key=_order)]
+        for key in {entry.key, entry.planned_key}:
+            previous = self._entries.get(key)
+            if previous is not None and (key == entry.key or previous.stored is None):
+                del self.passtimes[bisect_left(self.passtimes, previous.order, key=_order)]
+                del self._entries[key]
         insort(self.passtimes, entry, key=_order)
         self._entries[entry.key] = entry
 
@@ -189,10 +193,11 @@ class JoinedStop:
         for key in removed:
             entries.pop(key, None)
         entries.update((entry.key, entry) for entry in changed)
+        joined = entries.keys() | {entry.planned_key for entry in entries.values()}
         for call in timetable.passtimes(self.code, since, until):
             if call is None:
                 yield
-            elif call.key not in entries:
+            elif call.key not in joined:
                 entry = self._entries.get(call.key)
                 if entry is None or entry.stored is not None:
                     entry = _planned_passtime(call)
@@ -211,15 +216,17 @@ class JoinedStop:
 def _live_passtime(
     key: bytes, stored: StoredPasstime, code: str, timetable: Timetable
 ) -> Generator[None, None, JoinedPasstime]:
-    """Return a passtime of KV8, completed from KV7 (docs/protocols.md, section 5.7)."""
+    """Return a passtime of KV8, completed from its planned one (docs/protocols.md, section 5.7)."""
     values, stamp = stored.values, stored.stamp
     passtime = parse_passtime(key, values, code, stored.updated_by)
-    planned = yield from timetable.find(key, code)
-    return _joined(key, passtime if planned is None else completed(passtime, planned), stored, values, stamp)
+    planned = yield from timetable.find(key, passtime)
+    if planned is None:
+        return _joined(key, passtime, stored, values, stamp)
+    return _joined(key, completed(passtime, planned.make()), stored, values, stamp, planned.key)
 
 
 def _planned_passtime(call: PlannedCall) -> JoinedPasstime:
-    """Return a passtime that only KV7 has, hidden once it is looked up no longer."""
+    """Return a passtime that is only planned, hidden once it is looked up no longer."""
     entry = _joined(call.key, call.make())
     entry.hidden_after = min(entry.hidden_after, call.time + PAST_SECONDS)
     return entry
@@ -231,6 +238,7 @@ def _joined(
     stored: StoredPasstime | None = None,
     values: bytes = b"",
     stamp: Stamp | None = None,
+    planned_key: bytes = b"",
 ) -> JoinedPasstime:
     expected = passtime.expected
     return JoinedPasstime(
@@ -245,16 +253,18 @@ def _joined(
         stored,
         values,
         stamp,
+        planned_key or key,
     )
 
 
-def completed(kv8: Passtime, kv7: Passtime) -> Passtime:
-    """Return KV8's passtime, completed from KV7 (docs/protocols.md, section 5.7)."""
+def completed(kv8: Passtime, planned: Passtime) -> Passtime:
+    """Return KV8's passtime, completed from KV7 or GTFS (docs/protocols.md, section 5.7)."""
     return structs.replace(
         kv8,
-        wheelchair=kv7.wheelchair if kv8.wheelchair == "UNKNOWN" else kv8.wheelchair,
-        product_formula_type=kv7.product_formula_type,
-        destination_code=kv8.destination_code or kv7.destination_code,
-        line_direction=kv8.line_direction or kv7.line_direction,
-        journey_pattern_code=kv8.journey_pattern_code or kv7.journey_pattern_code,
+        wheelchair=planned.wheelchair if kv8.wheelchair == "UNKNOWN" else kv8.wheelchair,
+        product_formula_type=planned.product_formula_type,
+        destination_code=kv8.destination_code or planned.destination_code,
+        line_direction=kv8.line_direction or planned.line_direction,
+        journey_pattern_code=kv8.journey_pattern_code or planned.journey_pattern_code,
+        headsign=planned.headsign,
     )

@@ -1,4 +1,4 @@
-"""The passtimes of journeys, joined from KV7 and KV8."""
+"""The passtimes of journeys, joined from KV8, KV7 and GTFS."""
 
 from collections.abc import Callable, Generator
 from math import ceil
@@ -6,16 +6,16 @@ from math import ceil
 from msgspec import structs
 
 from govi_server.kv78turbo.joined_stop import completed
-from govi_server.kv78turbo.kv7_timetable import PlannedCall, Timetable
+from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_columns import parse_passtime
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
-from govi_server.kv78turbo.passtime import Passtime
+from govi_server.kv78turbo.passtime import Passtime, PlannedCall
 from govi_server.kv78turbo.passtime_index import StoredPasstime
 from govi_server.kv78turbo.stop_departures import COST_PASSTIMES
 
 
 class JourneyPasstimes:
-    """Joins KV7 and KV8 for journeys, which few clients request: nothing is remembered.
+    """Joins KV8, KV7 and GTFS for journeys, which few clients request: nothing is remembered.
 
     now: returns the time in epoch seconds. stale: seconds after which an overdue passtime is last known.
     """
@@ -30,26 +30,29 @@ class JourneyPasstimes:
         """Return the passtimes of a journey, GVB_20260421_7_7189_0, on the date nearest to now, in steps."""
         prefix = _journey_prefix(key)
         now = self._now()
-        live: dict[bytes, Passtime] = {}
+        live: list[Passtime] = []
+        joined: set[bytes] = set()
+        """The keys of the planned passtimes that are live as well."""
         for passtime_key, stored in list(self._live.journeys.get(prefix[:-1], {}).items()):
-            live[passtime_key] = self._parse(passtime_key, stored, now)
+            passtime = self._parse(passtime_key, stored, now)
+            planned = yield from self._timetable.find(passtime_key, passtime)
+            joined.update((passtime_key, passtime_key if planned is None else planned.key))
+            live.append(passtime if planned is None else completed(passtime, planned.make()))
             yield
-        planned: dict[bytes, PlannedCall] = {}
+        calls: list[PlannedCall] = []
         for call in self._timetable.journey(prefix, now) if prefix else ():
-            planned[call.key] = call
+            if call.key not in joined:
+                calls.append(call)
             yield
-        moments = [(abs(passtime.expected - now), passtime.operation_date) for passtime in live.values()]
-        moments.extend((abs(call.time - now), call.day) for call in planned.values() if call.key not in live)
+        moments = [(abs(passtime.expected - now), passtime.operation_date) for passtime in live]
+        moments.extend((abs(call.time - now), call.day) for call in calls)
         nearest = min(moments, default=(0.0, None))[1]
         passtimes = []
-        for passtime_key, call in planned.items():
+        for call in calls:
             if call.day == nearest:
-                kv8, kv7 = live.get(passtime_key), call.make()
-                passtimes.append(kv7 if kv8 is None else completed(kv8, kv7))
+                passtimes.append(call.make())
                 yield
-        passtimes.extend(
-            passtime for key, passtime in live.items() if passtime.operation_date == nearest and key not in planned
-        )
+        passtimes.extend(passtime for passtime in live if passtime.operation_date == nearest)
         return passtimes
 
     def cost(self, key: str) -> int:

@@ -85,14 +85,15 @@ class Names:
         yield from store(self.timing_points, self._put_point, update.timing_points)
         yield from store(self.code_of, self._put_user_stop, update.user_stops)
 
-    def discard_known(self, update: Update) -> None:
-        """Remove the names from an update that are stored already."""
-        _discard(update.lines, self.lines)
-        _discard(update.destinations, self.destinations)
-        _discard(update.directions, self.directions)
-        _discard(update.stop_areas, self.stop_areas)
-        _discard(update.timing_points, self.timing_points)
-        _discard(update.user_stops, self.code_of)
+    def discard_known(self, update: Update, replaceable: Update | None = None) -> None:
+        """Remove the names from an update that are stored already, except as replaceable has them."""
+        replaceable = replaceable or Update()
+        _discard(update.lines, self.lines, replaceable.lines)
+        _discard(update.destinations, self.destinations, replaceable.destinations)
+        _discard(update.directions, self.directions, replaceable.directions)
+        _discard(update.stop_areas, self.stop_areas, replaceable.stop_areas)
+        _discard(update.timing_points, self.timing_points, replaceable.timing_points)
+        _discard(update.user_stops, self.code_of, replaceable.user_stops)
 
     def _put_shared(self, table: BoundedTable[K, _V], key: K, value: _V, now: float) -> bool:
         old = table.get(key)
@@ -195,7 +196,7 @@ def _parts(table: BoundedTable[K, _V], is_confirmed: bool) -> Iterator[dict[K, _
         yield {key: table[key] for key in part if key in table and table.is_confirmed(key) == is_confirmed}
 
 
-def _discard(table: dict[K, _V], known: Mapping[K, object]) -> None:
-    """Remove the keys from a table that another one has."""
-    for key in [key for key in table if key in known]:
+def _discard(table: dict[K, _V], known: Mapping[K, _V], replaceable: Mapping[K, _V]) -> None:
+    """Remove the keys from a table that another one has, with another value than a replaceable one."""
+    for key in [key for key in table if key in known and (key not in replaceable or known[key] != replaceable[key])]:
         del table[key]

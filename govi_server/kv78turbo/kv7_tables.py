@@ -1,7 +1,7 @@
 """The tables of the KV7 timetable: applies updates, and removes expired data."""
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from datetime import date, timedelta
 from itertools import islice
 from typing import NamedTuple
@@ -11,9 +11,12 @@ from msgspec import Struct
 from govi_server.departures.times import local_date
 from govi_server.kv78turbo.bounded_table import BoundedTable, largest_cohort
 from govi_server.kv78turbo.ctx import Records, Reject
+from govi_server.kv78turbo.gtfs_timetable import GtfsTimetable
 from govi_server.kv78turbo.kv7_journeys import Journeys, journeys_of
+from govi_server.kv78turbo.kv7_lines import LinesByDate
 from govi_server.kv78turbo.kv7_names import RETENTION_SECONDS, Names, remove_member
 from govi_server.kv78turbo.kv7_reader import Group, Level, Passtimes, TimetableReader, Update, UserStop
+from govi_server.planning.planning import Planning
 from govi_server.settings import PlanningSettings
 
 UNDATED_SECONDS = 7 * 86400.0
@@ -106,6 +109,9 @@ class TimetableTables:
         self._dates: BoundedTable[Level, Calendar] = BoundedTable(
             limits.names, RETENTION_SECONDS, remove=self._evict_level
         )
+        self._lines_by_date = LinesByDate()
+        self.gtfs: GtfsTimetable | None = None
+        """The timetable of GTFS, which applies to lines and dates that KV7 has not planned."""
 
     def version_of(self, code: str) -> tuple[int, int]:
         """Return a token that changes whenever a stop's planned passtimes or names on its board may have changed."""
@@ -119,6 +125,11 @@ class TimetableTables:
     def n_planned(self) -> int:
         """The number of planned passtimes."""
         return self._published.size
+
+    @property
+    def planned_operators(self) -> Collection[str]:
+        """The operators that KV7 has planned passtimes of."""
+        return self._groups_of_operator
 
     @property
     def evictions(self) -> dict[str, int]:
@@ -163,9 +174,50 @@ class TimetableTables:
         self.version += 1
 
     def restore(self, update: Update, reject: Reject) -> Iterator[None]:
-        """Apply an update of a snapshot in steps: names that are known already are newer."""
-        self._names.discard_known(update)
+        """Apply an update of a snapshot in steps: names that are known already are newer, except those of GTFS."""
+        self._names.discard_known(update, None if self.gtfs is None else self.gtfs.names_like(update))
         yield from self.apply(update, reject)
+
+    def set_planning(self, planning: Planning, reject: Reject) -> Iterator[None]:
+        """Use the planning of a GTFS file instead of any earlier one, in steps. Names of KV7 are not replaced."""
+        previous, self.gtfs = self.gtfs, GtfsTimetable(planning, self.is_planned)
+        self._names.n_shared_changes += 1
+        self.version += 1
+        yield
+        for update in self.gtfs.names():
+            self._names.discard_known(update, None if previous is None else previous.names_like(update))
+            yield from self._names.apply(update, self._now(), reject)
+            self.version += 1
+            yield
+
+    def is_planned(self, operator: str, line: str, day: date) -> bool:
+        """Return whether KV7 has planned a line on an operating date: then its planning from GTFS does not apply.
+
+        Nor does it if KV7 has at least half as many lines of the operator: the line is not operated any more. With
+        fewer, KV7 is a change of some lines, or still arriving.
+        """
+        number = self._lines_by_date.number(operator, day)
+        return number > 0 and (
+            self._lines_by_date.has(operator, line, day) or self._is_superseded(operator, day, number)
+        )
+
+    def _is_superseded(self, operator: str, day: date, n_lines: int) -> bool:
+        return self.gtfs is None or 2 * n_lines >= self.gtfs.n_lines_on(operator, day)
+
+    def _set_line_dates(self, group: Group, dates: frozenset[date]) -> None:
+        """Record the dates of a line, and change the stops whose planning from GTFS applies no longer, or again."""
+        changes = list(self._lines_by_date.set_dates(group, dates))
+        if self.gtfs is None or not changes:
+            return
+        operator, _, line = group.decode().split("|")
+        if any(
+            self._is_superseded(operator, day, before) != self._is_superseded(operator, day, after)
+            for day, before, after in changes
+        ):
+            self._names.n_shared_changes += 1  # all its lines change
+            return
+        for code in self.gtfs.planning.line_stops(operator, line):
+            self._names.change(code)
 
     def _set_dates(self, level: Level, dates: frozenset[date], published: float, now: float) -> bool:
         """Set the dates of a service level; return whether there is room for it."""
@@ -178,7 +230,9 @@ class TimetableTables:
 
     def _change_stops_of_level(self, level: Level) -> Iterator[None]:
         for group in list(self._groups_of_level.get(level, ())):
-            self._change_stops(self._published.get(group, NO_PUBLICATION).stops)
+            if group in self._published:
+                self._set_line_dates(group, self._dates.get(level, NO_CALENDAR).dates)
+                self._change_stops(self._published[group].stops)
             yield
 
     def _change_stops(self, stops: Iterable[UserStop]) -> None:
@@ -222,6 +276,7 @@ class TimetableTables:
         self._groups_of_line.setdefault((operator, line), {})[group] = None
         self._groups_of_level.setdefault(level_of(group), {})[group] = None
         self._groups_of_operator[operator] += 1
+        self._set_line_dates(group, self._dates.get(level_of(group), NO_CALENDAR).dates)
         self._change_stops(stops)
         return True
 
@@ -244,6 +299,7 @@ class TimetableTables:
         self._groups_of_operator[operator] -= 1
         if not self._groups_of_operator[operator]:
             del self._groups_of_operator[operator]
+        self._set_line_dates(group, frozenset())
         self._change_stops(stops)
 
     def sweep(
@@ -278,8 +334,16 @@ class TimetableTables:
             if number % STEP_ENTRIES == 0:
                 yield
         self.version += before != self.n_planned
+        planning = None if self.gtfs is None else self.gtfs.planning
+        operators, codes = (
+            (frozenset[str](), frozenset[str]()) if planning is None else (planning.header.operators, planning)
+        )
         yield from self._names.sweep(
-            now, lambda operator: operator in self._groups_of_operator or is_live_operator(operator), is_live_stop
+            now,
+            lambda operator: (
+                operator in self._groups_of_operator or operator in operators or is_live_operator(operator)
+            ),
+            lambda code: code in codes or is_live_stop(code),
         )
 
     def updates(self) -> Iterator[Update]:

@@ -1,9 +1,8 @@
-"""The KV7 timetable in memory, and its lookups."""
+"""The timetable of KV7 in memory, completed from GTFS, and its lookups."""
 
-from collections.abc import Callable, Container, Generator, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from datetime import date, timedelta
 from functools import partial
-from typing import NamedTuple
 
 from govi_server.departures.modes import Mode, mode_of
 from govi_server.departures.times import PassingTimes, local_date, moment, read_date, write_time
@@ -11,26 +10,15 @@ from govi_server.kv78turbo.ctx import NULL, text, texts
 from govi_server.kv78turbo.kv7_journeys import Journey, group_of, journey_of, user_stop_of
 from govi_server.kv78turbo.kv7_reader import VALUE_NAMES, Group, planned_times
 from govi_server.kv78turbo.kv7_tables import NO_CALENDAR, NO_PUBLICATION, TimetableTables, level_of
-from govi_server.kv78turbo.passtime import Passtime
+from govi_server.kv78turbo.passtime import Passtime, PlannedCall
 from govi_server.runtime.cooperative import STEP_ITEMS
 from govi_server.runtime.text import nonblank
 
 _NO_VALUES = b"|".join([NULL] * len(VALUE_NAMES))
 
 
-class PlannedCall(NamedTuple):
-    """A planned passtime on one date, which is made when it is needed."""
-
-    key: bytes
-    """Its key in KV8."""
-    day: date
-    time: float
-    """Its departure, or its arrival at the last stop (epoch seconds)."""
-    make: Callable[[], Passtime]
-
-
 class Timetable(TimetableTables):
-    """Serves lookups in the timetable of KV7."""
+    """Serves lookups in the timetable of KV7, and in that of GTFS for lines and dates that KV7 has not planned."""
 
     def public_number(self, passtime: Passtime) -> str:
         """Return the LinePublicNumber of a passtime, or its LinePlanningNumber if unknown."""
@@ -40,7 +28,8 @@ class Timetable(TimetableTables):
     def destination(self, passtime: Passtime) -> str:
         """Return the name of a passtime's destination, or its code if unknown; "" without either."""
         code = passtime.destination_code or ""
-        return passtime.destination_name or self.destinations.get((passtime.data_owner_code, code), code)
+        name = passtime.destination_name or self.destinations.get((passtime.data_owner_code, code))
+        return name or passtime.headsign or code
 
     def line_name(self, passtime: Passtime) -> str:
         """Return the LineName of a passtime, or its public number if unknown."""
@@ -53,17 +42,22 @@ class Timetable(TimetableTables):
         return None if known is None else mode_of(known.transport_type)
 
     def usage(self, code: str) -> tuple[frozenset[Mode], int]:
-        """Return the modes that serve a stop, and its number of planned passtimes on all service levels."""
+        """Return the modes that serve a stop, and its number of planned passtimes on all service levels or dates."""
         groups = [
             (stop, group) for stop in self._user_stops.get(code, ()) for group in self._groups_of_stop.get(stop, ())
         ]
+        if not groups and self.gtfs is not None:
+            transport_types, n_departures = self.gtfs.planning.usage(code)
+            return frozenset(mode for mode in map(mode_of, transport_types) if mode is not None), n_departures
         lines = {(operator, line) for operator, _, line in (group.decode().split("|") for _, group in groups)}
         modes = frozenset(mode for mode in (self.mode(*line) for line in lines) if mode is not None)
         return modes, sum(len(self._published[group].passtimes(stop)) for stop, group in groups)
 
     def is_known_stop(self, code: str) -> bool:
-        """Return whether KV7 has a TimingPointCode."""
-        return code in self.timing_points or code in self._user_stops
+        """Return whether KV7 or GTFS has a TimingPointCode."""
+        if code in self.timing_points or code in self._user_stops:
+            return True
+        return self.gtfs is not None and code in self.gtfs.planning
 
     def confirm_stop(self, code: str) -> None:
         """Record that a stop was requested, so that its name is not evicted."""
@@ -75,7 +69,9 @@ class Timetable(TimetableTables):
 
     def has_planning(self, code: str) -> bool:
         """Return whether passtimes of a stop are planned, on any date."""
-        return any(stop in self._groups_of_stop for stop in self._user_stops.get(code, ()))
+        if any(stop in self._groups_of_stop for stop in self._user_stops.get(code, ())):
+            return True
+        return self.gtfs is not None and self.gtfs.planning.has_calls(code)
 
     def passtimes(self, code: str, since: float, until: float) -> Iterator[PlannedCall | None]:
         """Yield the planned passtimes of a stop between two moments (epoch seconds).
@@ -92,9 +88,19 @@ class Timetable(TimetableTables):
                     if n % STEP_ITEMS == 0:
                         yield None
                     yield from self._on_dates(valid, key, values, code, since, until)
+        if self.gtfs is not None:
+            yield from self.gtfs.passtimes(code, since, until)
 
-    def find(self, key: bytes, code: str) -> Generator[None, None, Passtime | None]:
-        """Return the planned passtime with a key of KV8 at a TimingPoint, in steps; None if there is none."""
+    def find(self, key: bytes, passtime: Passtime) -> Generator[None, None, PlannedCall | None]:
+        """Return the planned passtime of a passtime of KV8, at the same TimingPoint, in steps; None if there is none.
+
+        key: the key of the passtime.
+        """
+        planned = yield from self._find(key, passtime.timing_point_code)
+        return self.gtfs.find(passtime) if planned is None and self.gtfs is not None else planned
+
+    def _find(self, key: bytes, code: str) -> Generator[None, None, PlannedCall | None]:
+        """Return the planned passtime of KV7 with a key of KV8 at a TimingPoint, in steps; None if there is none."""
         operator, level, line, number, fortify, date_text, order = key.split(b"|")
         day = read_date(date_text.decode())
         group = b"|".join((operator, level, line))
@@ -108,7 +114,7 @@ class Timetable(TimetableTables):
             values = self._published.get(group, NO_PUBLICATION).passtimes(stop).get(planned_key)
             if of_operator == operator and values is not None:
                 for call in self._calls([day], planned_key, values, code):
-                    return call.make()
+                    return call
         return None
 
     def _valid_dates(self, group: Group, dates: list[date]) -> list[date]:
@@ -171,6 +177,7 @@ class Timetable(TimetableTables):
             is_timing_stop=columns["IsTimingStop"] == "1",
             side_code=columns["SideCode"],
             product_formula_type=columns["ProductFormulaType"],
+            provenance="kv7",
         )
 
     def journey(self, journey: Journey, now: float) -> Iterator[PlannedCall]:
@@ -181,12 +188,17 @@ class Timetable(TimetableTables):
             code = self._code_of.get(user_stop_of(key))
             if code is not None:
                 yield from self._calls(valid, key, self._values(group, key), code)
+        if self.gtfs is not None:
+            yield from self.gtfs.journey(journey, now)
 
-    def calls_later(self, key: bytes, codes: Container[str]) -> bool:
+    def calls_later(self, key: bytes, passtime: Passtime, codes: Container[str]) -> bool:
         """Return whether a journey is planned to call at one of these stops after a passtime. key: its key in KV8."""
         journey = journey_of(key)
+        keys = self._keys_of(journey)
+        if passtime.provenance == "gtfs" or not keys:
+            return self.gtfs is not None and self.gtfs.calls_later(passtime, codes)
         group, order = group_of(journey), int(key.rpartition(b"|")[2])
-        for planned in self._keys_of(journey):
+        for planned in keys:
             if int(planned.split(b"|")[5]) > order and self._code_of.get(user_stop_of(planned)) in codes:
                 stop_type = self._values(group, planned).split(b"|")[2]
                 if stop_type != b"INFOPOINT":

@@ -134,6 +134,7 @@ VALUE_NAMES = tuple(column.name for column in _VALUE_COLUMNS)
 NO_RARE_VALUES = (b"|" + NULL) * (len(VALUE_NAMES) - VALUE_NAMES.index("MessageContent"))
 """The columns from MessageContent on if they are null: stored values do not contain them."""
 
+_TARGET_DEPARTURE = VALUE_NAMES.index("TargetDepartureTime")
 STATUS = VALUE_NAMES.index("TripStopStatus")
 WHEELCHAIR = VALUE_NAMES.index("WheelChairAccessible")
 """Positions of columns in the values."""
@@ -183,6 +184,14 @@ is_valid_values = _VALID_VALUES.match
 def all_values(values: bytes) -> bytes:
     """Return stored values with those that are not stored because they are null."""
     return values + NO_RARE_VALUES if values.count(b"|") < len(VALUE_NAMES) - 1 else values
+
+
+def is_planned_at(values: bytes, passtime: Passtime) -> bool:
+    """Return whether stored values have the planned departure of a passtime, or its arrival at the last stop."""
+    arrival, departure = values.split(b"|", _TARGET_DEPARTURE + 1)[_TARGET_DEPARTURE - 1 : _TARGET_DEPARTURE + 1]
+    if passtime.target_departure_time is None:
+        return text(arrival) == passtime.target_arrival_time
+    return text(departure) == passtime.target_departure_time
 
 
 def without_invalid(values: bytes, reject: Reject) -> bytes:

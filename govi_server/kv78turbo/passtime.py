@@ -1,10 +1,12 @@
-"""A passtime: one journey at one stop, from KV7 or KV8."""
+"""A passtime: one journey at one stop, from KV8, KV7 or GTFS."""
 
+from collections.abc import Callable
 from datetime import date
+from typing import NamedTuple
 
 from msgspec import Struct
 
-from govi_server.departures.display import HIDDEN_AFTER_SECONDS, Reliability
+from govi_server.departures.display import HIDDEN_AFTER_SECONDS, Provenance, Reliability
 
 
 class Passtime(Struct, frozen=True, kw_only=True, gc=False):
@@ -51,6 +53,9 @@ class Passtime(Struct, frozen=True, kw_only=True, gc=False):
     """Whether KV8 still repeats it."""
     last_heard: float | None = None
     """When KV8 last sent it (epoch seconds); None if it is reliable."""
+    provenance: Provenance = "kv8"
+    headsign: str | None = None
+    """The name of its journey's destination in GTFS, which has no DestinationCode."""
     extra: tuple[tuple[str, str], ...] = ()
     """The other columns of KV8 that have a value: (name, text)."""
 
@@ -89,3 +94,14 @@ class Passtime(Struct, frozen=True, kw_only=True, gc=False):
                 self.fortify_order_number,
             )
         )
+
+
+class PlannedCall(NamedTuple):
+    """A planned passtime on one date, which is made when it is needed."""
+
+    key: bytes
+    """Its key in KV8; from GTFS, which does not have UserStopOrderNumber, one that KV8 cannot have."""
+    day: date
+    time: float
+    """Its departure, or its arrival at the last stop (epoch seconds)."""
+    make: Callable[[], Passtime]

@@ -45,7 +45,7 @@ class Selection:
             return entry
         live = self._live_calls(entry, self._destination)
         if not live:
-            return entry if self._feed.timetable.calls_later(entry.key, self._destination) else None
+            return entry if self._feed.timetable.calls_later(entry.key, entry.passtime, self._destination) else None
         if entry.passtime.trip_stop_status == "CANCEL" or not all(status == "CANCEL" for status in live):
             return entry
         passtime = structs.replace(entry.passtime, trip_stop_status="CANCEL")
@@ -58,8 +58,11 @@ class Selection:
         for key, stored in self._feed.passtimes.journeys.get(journey_of(entry.key)[:-1], {}).items():
             if stored.code in codes:
                 _, of_date, of_order = key.rsplit(b"|", 2)
-                if of_date == date and int(of_order) > int(order):
-                    statuses.append(
-                        parse_passtime(key, stored.values, stored.code, stored.updated_by).trip_stop_status
-                    )
+                if of_date != date:
+                    continue
+                call = parse_passtime(key, stored.values, stored.code, stored.updated_by)
+                # The order of a call in GTFS is not that of KV8.
+                is_planned = entry.passtime.provenance == "gtfs"
+                if call.expected > entry.expected if is_planned else int(of_order) > int(order):
+                    statuses.append(call.trip_stop_status)
         return statuses

@@ -65,7 +65,7 @@ class StopDepartures(Struct, frozen=True):
     stale_operators: frozenset[str]
     """The operators of passtimes that are omitted because their latest data is too old."""
     has_planning: bool
-    """Whether KV7 has passtimes of this stop."""
+    """Whether passtimes of this stop are planned."""
     valid_until: float
     """Epoch seconds until which they stay the same unless new data arrives."""
 
@@ -127,7 +127,7 @@ class StopDeparturesCache:
         """The passtimes of these."""
         self._measured_at = now()
         self._planned_at: WeakValueDictionary[bytes, JoinedStop] = WeakValueDictionary()
-        """The stops that only KV7 has a passtime of, by its key."""
+        """The stops that have a passtime that is only planned, by its key."""
         passtimes.watch_keys(self._key_changed)
 
     def is_known_stop(self, code: str) -> bool:
@@ -150,6 +150,11 @@ class StopDeparturesCache:
         joined = self._planned_at.get(key)
         if joined is not None and joined.code != code:
             self.timetable.invalidate_stop(joined.code)
+        elif joined is None and self.timetable.gtfs is not None:
+            codes = self.timetable.gtfs.codes_of(key)
+            for other in codes if code not in codes else ():
+                if self.joined.get(other) is not None:
+                    self.timetable.invalidate_stop(other)
 
     def board(self, code: str, horizon: float) -> StopDepartures:
         """Return a stop's departures without a pause; see board_steps()."""
@@ -227,8 +232,8 @@ class StopDeparturesCache:
                 realtime_operators.add(name)
                 if changes_at < valid_until:
                     valid_until = changes_at
-            elif entry.expected > end or self.passtimes.has_passtime(entry.key):
-                continue  # it may be at another stop
+            elif entry.expected > end or self._is_elsewhere(entry):
+                continue
             visible_operators.add(name)
             if entry.passtime.last_update is None:
                 valid_until = now  # documents contain the time of its operator's latest data instead
@@ -256,6 +261,12 @@ class StopDeparturesCache:
             self.timetable.has_planning(code),
             valid_until,
         )
+
+    def _is_elsewhere(self, entry: JoinedPasstime) -> bool:
+        """Return whether KV8 has a planned passtime at another stop."""
+        if entry.passtime.provenance == "kv7" or self.timetable.gtfs is None:
+            return self.passtimes.has_passtime(entry.key)
+        return self.timetable.gtfs.is_elsewhere(entry.key, entry.passtime, self.passtimes.journeys)
 
     def _is_reliable(self, name: str) -> bool:
         """Return whether the latest data of an operator is not too old."""

@@ -45,12 +45,13 @@ class Trips(Service):
 
     name = "trip"
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, is_demo: bool = False) -> None:
         self.feed = feed
+        self.is_demo = is_demo
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "TripHandler":
         """Return the handler of one request."""
-        return TripHandler(self.feed, request_handler, env)
+        return TripHandler(self, request_handler, env)
 
     def describe(self) -> list[Operation]:
         """Return the operation of its path."""
@@ -78,13 +79,13 @@ class Trips(Service):
 class TripHandler(WebHandler):
     """Sends the page of a journey."""
 
-    def __init__(self, feed: Feed, request_handler: ResponseSender, env: Environ) -> None:
+    def __init__(self, module: Trips, request_handler: ResponseSender, env: Environ) -> None:
         super().__init__(request_handler, env)
-        self._feed = feed
+        self._module = module
 
     async def get(self) -> None:
         """Send the page."""
-        feed = self._feed
+        feed = self._module.feed
         key = self.env["path_info"].removeprefix("/trip").strip("/").encode("latin-1").decode("utf-8", "replace")
         parameters = parse_query(self.env.get("query_string", ""))
         lang = language(self.env, parameters)
@@ -98,7 +99,7 @@ class TripHandler(WebHandler):
         reason = "unknown" if journey is None and feed.is_complete else "down" if journey is None else freshness[0]
         if reason not in SERVABLE:
             journey = None
-        body = journey_page.page(journey, lang, feed.clock.seconds(), query).encode()
+        body = journey_page.page(journey, lang, feed.clock.seconds(), query, self._module.is_demo).encode()
         representation = make_representation(
             body, f"{CONTENT_TYPE}; charset=utf-8", prefers_gzip(self.env), vary=VARY
         )

@@ -154,7 +154,7 @@ class ManholeCommands:
             except InvalidLogLevelError:
                 known = ", ".join(constant.name for constant in LogLevel.iterconstants())
                 return CommandOutput(f"invalid log level {level!r} (expected {known})")
-        levels = self._levels.levels.items()
+        levels = {**self._levels.configured, **self._levels.levels}.items()
         return _table([("(all others)", "info"), *((name or "(all)", level) for name, level in levels)])
 
     def drain(self) -> CommandOutput:

@@ -1,18 +1,23 @@
 """The components of the running program, for operators."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
+from twisted.internet.defer import Deferred
 
+from govi_server.departures.board import Board
 from govi_server.departures.breaker import CircuitBreaker
 from govi_server.departures.cache import BoardCache
 from govi_server.kv55.gateway import Gateway
 from govi_server.kv78turbo.feed import REJECT_REASONS, Feed
 from govi_server.operations.snapshot import Snapshots
+from govi_server.planning.service import PlanningService
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.server import Server, ServerFigures
+from govi_server.settings import Config
+from govi_server.sharing.status import SharingStatus
 from govi_server.statistics.log import StatisticsLog
 from govi_server.workers.pool import WorkerPool
 
@@ -20,6 +25,7 @@ INCIDENT_KINDS = {
     "gateway": ("broken", "late", "opened", "refused", "repeated", "silent", "unsolicited"),
     "feed": ("broken message", "evicted", *REJECT_REASONS),
     "subscriber": ("empty", "envelope", "not consumed", "slow", "too large"),
+    "sharing": ("unreadable",),
     "statistics": ("lost", "unwritable"),
     "snapshot": ("unwritable",),
     "connections": ("unfinished",),
@@ -29,11 +35,15 @@ INCIDENT_KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class GatewayComponents:
-    """A gateway with its circuit breaker and its cache."""
+    """A gateway with its circuit breaker and its cache.
+
+    probe: requests the board of a stop from the gateway, whatever is in memory.
+    """
 
     gateway: Gateway
     breaker: CircuitBreaker
     cache: BoardCache
+    probe: Callable[[str], Deferred[Board]]
 
 
 @dataclass(slots=True)
@@ -48,9 +58,13 @@ class Components:
     gateways: dict[str, GatewayComponents] = field(default_factory=dict)
     """Gateways by the name of the module that shows their boards."""
     feed: Feed | None = None
+    planning: PlanningService | None = None
+    sharing: SharingStatus | None = None
     statistics: StatisticsLog | None = None
     snapshots: Snapshots | None = None
     turns: TurnWatch | None = None
+    appliers: dict[str, Callable[[Config], object]] = field(default_factory=dict)
+    """What applies a changed configuration to the running program, by the keys of settings."""
 
     @property
     def figures(self) -> ServerFigures:
@@ -74,6 +88,8 @@ class Components:
             yield "feed", self.feed.incidents.counts
             if self.feed.subscriber is not None:
                 yield "subscriber", self.feed.subscriber.incidents.counts
+        if self.sharing is not None:
+            yield "sharing", self.sharing.incidents.counts
         if self.statistics is not None:
             yield "statistics", self.statistics.incidents.counts
         if self.snapshots is not None:

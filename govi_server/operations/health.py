@@ -240,6 +240,9 @@ class HealthMonitor:
         if figures.paused:
             action = "raise the limit of open files; accepting resumes automatically"
             problems.append(_Problem("Not accepting connections: too many open files", "", action))
+        if components.sharing is not None and not components.sharing.is_sharing:
+            action = "check the engine of [share]; until then each node sends its own gateway requests"
+            problems.append(_Problem("Boards not shared", components.sharing.reason, action))
         for worker in components.workers.workers if components.workers is not None else ():
             if worker.is_missing:
                 action = "it is restarted automatically; the log has the reason"

@@ -22,6 +22,8 @@ from govi_server.operations.health import WINDOW_MINUTES, HealthMonitor, HealthS
 from govi_server.operations.history import RecentHistory
 from govi_server.runtime.text import printable
 from govi_server.runtime.turn_watch import TurnWatch
+from govi_server.runtime.version import VERSION
+from govi_server.sharing.status import ShareResult, SharingStatus
 from govi_server.statistics.batches import Batch, StatisticsBatcher
 from govi_server.statistics.records import CacheResult
 from govi_server.workers.pool import WorkerPool
@@ -124,9 +126,14 @@ class Metrics(Collector):
         yield from self._gateway_metrics()
         if self._components.feed is not None:
             yield from self._feed_metrics(self._components.feed)
+        if self._components.sharing is not None:
+            yield from self._sharing_metrics(self._components.sharing)
 
     def _server_metrics(self) -> Iterator[Metric]:
         figures, status = self._components.figures, self._monitor.health().status
+        build = GaugeMetricFamily("govi_build_info", "1, with the version of the program.", labels=["version"])
+        build.add_metric([VERSION], 1)
+        yield build
         yield _states("govi_verdict", "1 for the current health status.", "verdict", get_args(HealthStatus), status)
         yield _gauge("govi_connections", "Open connections.", figures.connections)
         yield _gauge("govi_connections_limit", "Maximum number of open connections.", figures.limit)
@@ -226,6 +233,15 @@ class Metrics(Collector):
             size.add_metric(("feed",), sum(memory.bytes for memory in memories))
             evicted.add_metric(("feed",), sum(memory.n_evicted for memory in memories))
         yield from (entries, size, evicted, flights, waiting, breaker)
+
+    def _sharing_metrics(self, sharing: SharingStatus) -> Iterator[Metric]:
+        yield _gauge("govi_sharing", "1 while boards are shared with other nodes.", sharing.is_sharing)
+        text = "Results of requests for boards by where they came from: shared, waited, asked, alone."
+        results = CounterMetricFamily("govi_sharing_results", text, labels=("module", "result"))
+        for module in self._components.gateways:
+            for result in get_args(ShareResult):
+                results.add_metric((module, result), sharing.results[module, result])
+        yield results
 
     def _feed_metrics(self, feed: Feed) -> Iterator[Metric]:
         now = feed.clock.seconds()

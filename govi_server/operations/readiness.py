@@ -163,7 +163,7 @@ class Readiness:
         code, is_known = self._stop(name, gateway)
         if not code:
             return ""
-        board = gateway.breaker.board(code).addCallback(gateway.cache.put)
+        board = gateway.probe(code).addCallback(gateway.cache.put)
         try:
             await _first_result(board, MAX_PROBE_SECONDS, self._clock)
         except SourceUnreachable as error:

@@ -1,6 +1,6 @@
 """The status for operators, as a JSON object that the status page shows as well."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -31,12 +31,14 @@ class Status:
         monitor: HealthMonitor,
         clock: IReactorTime,
         version: str,
+        is_demo: bool = False,
     ) -> None:
         self._components = components
         self._history = history
         self._monitor = monitor
         self._clock = clock
         self._version = version
+        self._is_demo = is_demo
         self._started = clock.seconds()
 
     def json(self) -> Json:
@@ -52,6 +54,7 @@ class Status:
             "now": _moment(now),
             "started": _moment(self._started),
             "version": self._version,
+            "demo": self._is_demo,
             "connections": {
                 "open": figures.connections,
                 "limit": figures.limit,
@@ -61,6 +64,7 @@ class Status:
             "modules": list(components.modules),
             "gateways": {name: self._gateway(name, gateway, now) for name, gateway in components.gateways.items()},
             "feed": self._feed(now),
+            "sharing": self._sharing(),
             "hour": self._hour(now),
             "stops": self._stops(),
             "clients": _most_common(clients),
@@ -114,6 +118,38 @@ class Status:
             "stops": len(feed.passtimes.stops),
             "messages": feed.passtimes.n_messages,
             "owners": {operator: round(age, 1) for operator, age in sorted(ages.items())},
+            "provenance": {operator: list(sources) for operator, sources in sorted(feed.provenance.items())},
+            "gtfs": self._gtfs(now),
+        }
+
+    def _gtfs(self, now: float) -> Json | None:
+        service = self._components.planning
+        if service is None:
+            return None
+        planning = service.planning
+        return {
+            "source": service.source,
+            "problem": service.problem,
+            "file": None if planning is None else planning.header.name,
+            "stops": 0 if planning is None else planning.n_stops,
+            "planned": 0 if planning is None else planning.n_calls,
+            "files": {} if planning is None else {name: of.source for name, of in planning.header.operators.items()},
+            "checked": _moment(service.state.checked_at) if service.state.checked_at else None,
+        }
+
+    def _sharing(self) -> Json | None:
+        sharing = self._components.sharing
+        if sharing is None:
+            return None
+        results: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for (module, result), n in sorted(sharing.results.items()):
+            results[module][result] = n
+        return {
+            "state": "UP" if sharing.is_sharing else "DOWN",
+            "since": _moment(sharing.since),
+            "engine": sharing.engine or sharing.description,
+            "why": sharing.reason,
+            "results": results,
         }
 
     def _hour(self, now: float) -> Json:

@@ -13,7 +13,9 @@ from govi_server.pages.texts import TEXTS, clock, row_words
 _PAGE = TEMPLATES.get_template("journey.html")
 
 
-def page(journey: JourneyDisplay | None, lang: str, now: float, query: Mapping[str, str]) -> str:
+def page(
+    journey: JourneyDisplay | None, lang: str, now: float, query: Mapping[str, str], is_demo: bool = False
+) -> str:
     """Return the page of a journey; None for one that is unknown.
 
     now: epoch seconds. query: the request's valid parameters; at: the TimingPointCode that is marked.
@@ -27,6 +29,7 @@ def page(journey: JourneyDisplay | None, lang: str, now: float, query: Mapping[s
     return _PAGE.render(
         lang=lang,
         texts=texts,
+        is_demo=is_demo,
         title=texts["journey_none"] if journey is None else f"{journey.line} {journey.destination}",
         refresh=REFRESH_SECONDS,
         theme=query.get("theme", ""),

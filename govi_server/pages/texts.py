@@ -58,6 +58,8 @@ def stop_words(stop: StopDisplay, horizon: float, lang: str) -> str:
     words = TEXTS[lang][stop.state].format(code=stop.code, n=round(horizon / MINUTE), time=time)
     if stop.state == "none" and stop.as_of is not None:
         words += " " + TEXTS[lang]["last_known"].format(time=time)
+    if stop.similar:
+        words += " " + TEXTS[lang]["similar"].format(stops="; ".join(stop.similar))
     return words
 
 

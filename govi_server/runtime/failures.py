@@ -1,6 +1,11 @@
-"""Exceptions that were handled."""
+"""Exceptions that were handled, and their reasons as texts."""
 
+import os
+
+from twisted.internet.error import ConnectError, TimeoutError
 from twisted.python.failure import Failure
+
+from govi_server.runtime.text import printable
 
 
 def release(error: BaseException | None) -> None:
@@ -15,3 +20,12 @@ def release(error: BaseException | None) -> None:
             failure.cleanFailure()
         error.__traceback__ = None
         error = error.__context__
+
+
+def connect_failure(error: BaseException, timeout: float) -> str:
+    """Return the reason of a failed connection as a short text. timeout: its limit in seconds."""
+    if isinstance(error, ConnectError) and isinstance(error.osError, int):
+        return os.strerror(error.osError).lower()
+    if isinstance(error, TimeoutError):
+        return f"no connection within {timeout:g} s"
+    return printable(str(error).rstrip("."), 200) or type(error).__name__

@@ -24,6 +24,7 @@ from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.server import Server
 from govi_server.settings import ServerSettings
 from govi_server.simulator.town import Town
+from govi_server.simulator.town_gtfs import GtfsFiles
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 MAX_TRIPS = 10
@@ -122,14 +123,15 @@ class GatewayRequestHandler(WebHandler):
 def make_gateway_server(
     reactor: IReactorTime, behaviour: GatewayBehaviour, callback_url: Callable[[], str]
 ) -> Server:
-    """Return the server of a simulated gateway, which receives requests under any path."""
+    """Return the server of a simulated gateway, which receives requests under any path, with GTFS under /govi/."""
     gateway = SimulatedGateway(behaviour, Poster(reactor, callback_url), reactor)
+    files = GtfsFiles(Town(behaviour.seed), reactor)
     return Server(
         "",
         0,
         RequestHandler,
         clock=reactor,
-        find_module=lambda segment: gateway,
+        find_module=lambda segment: files if segment == files.name else gateway,
         limits=ServerSettings(drain=1.0),
         name="simulated gateway",
     )

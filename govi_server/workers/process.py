@@ -39,6 +39,7 @@ from twisted.python.filepath import FilePath
 from zope.interface import implementer
 
 from govi_server.errors import StartupError
+from govi_server.http.caching.request_memo import RequestMemo
 from govi_server.http.client_limits import ClientLimits
 from govi_server.http.unfinished import UnfinishedRequests
 from govi_server.request_handler import RequestHandler
@@ -60,6 +61,9 @@ from govi_server.workers.messages import (
 )
 from govi_server.workers.proxy import Proxy
 from govi_server.workers.reporter import Reporter
+
+MEMO_BYTES = 4 << 20
+"""The memory of the parsed header sections: a worker needs little more than its program."""
 
 log = Logger()
 
@@ -86,6 +90,7 @@ def make_worker(reactor: Any, assignment: Assignment, reporter: Reporter) -> Ord
         observer=cast(ILogObserver, reporter.statistics_event),
         unfinished=UnfinishedRequests(reactor, assignment.limits.unfinished, connections),
     )
+    server.request_memo = RequestMemo(MEMO_BYTES)
     # Starts when all ports accept: their service accepts in privilegedStartService().
     signs = TimerService(REPORT_INTERVAL, lambda: reporter.send(current_figures(server)))
     signs.clock = reactor

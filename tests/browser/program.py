@@ -163,7 +163,9 @@ def cache(folder: Path, feed: str, *more: str, fresh: float = 900.0, listen: str
     config.write_text(_CONFIG.format(fresh=fresh))
     interface, port = listen.split(":")
     ports = ["--listen", f"tcp:{port}:interface={interface}", "--admin", ""]
-    with twistd(folder, "govi-cache", "--config", str(config), "--feed", feed, *ports, *more) as address:
+    with twistd(
+        folder, "govi-cache", "--config", str(config), "--feed", feed, "--gtfs", "", *ports, *more
+    ) as address:
         yield f"http://{address}"
 
 

@@ -38,7 +38,8 @@ VISIBLE = """() => [...document.querySelectorAll("tbody")].map(body => {
 
 # Elements with text that is wider than their box, apart from images and what screen readers alone see.
 OVERFLOWING = """() => [...document.querySelectorAll("body *:not(svg *):not(.unseen)")].filter(node =>
-  node.clientWidth && node.scrollWidth > node.clientWidth + 1 && !node.matches("tbody, .messages, table, .stop, main, thead th"))
+  node.clientWidth && node.scrollWidth > node.clientWidth + 1
+  && !node.matches("tbody, .messages, table, .stop, main, thead th"))
   .map(node => node.outerHTML.slice(0, 120))"""
 
 

@@ -121,7 +121,7 @@ class DocumentTests(SynchronousTestCase):
             '"platform": null, "time": "5 min", "minutes": 5, "planned": "2026-01-01T01:03:00+01:00", '
             '"expected": "2026-01-01T01:05:00+01:00", "state": "late", "words": "2 min late", "color": "#f6c900", '
             f'"text_color": "#000000", "note": "vol \\"één\\"", "mode": null, "direction": null, "operator": "", '
-            f'"stop": "{CODE}"}}]}}]}}\n',
+            f'"stop": "{CODE}", "provenance": null}}]}}]}}\n',
         )
 
     def test_fields(self) -> None:

@@ -47,7 +47,7 @@ def live_feed(twistd: Twistd, directory: Path, toml: str = "") -> Iterator[LiveF
         publisher.bind(address)
         feed = LiveFeed(publisher, free_port(), free_port())
         (directory / "config.toml").write_text(toml)
-        more = ["--config", "config.toml", "--statistics", "statistics.log", "--feed", address]
+        more = ["--config", "config.toml", "--statistics", "statistics.log", "--feed", address, "--gtfs", ""]
         process = twistd(*arguments(feed.port, *more, "--admin", f"tcp:{feed.admin}:interface=127.0.0.1"))
         wait_for(process, "for govi-cache")
         for _ in range(2):  # for KV7 and KV8

@@ -4,16 +4,17 @@ import gzip
 from typing import Any
 
 from lxml import etree
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from govi_server.departures.board import Board, Trip
 from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
-from govi_server.kv55.gateway import MAX_LATE_SECONDS, Gateway, IPoster, Unsolicited
+from govi_server.kv55.gateway import MAX_LATE_SECONDS, Gateway, IPeers, IPoster, OfferResult, Unsolicited
 from govi_server.kv55.messages import read_dris_55_req, write_dris_55, write_error
 from govi_server.kv55.parsing import BadMessage
 from govi_server.kv55.post_connection import PostError
@@ -836,3 +837,88 @@ class LogTests(GatewayTestCase):
         self.assertEqual(
             self.lines(), [(LogLevel.warn, "GOVI: unsolicited callback for stop 0, 1, 2, 3, 4 rejected")]
         )
+
+
+@implementer(IPeers)
+class FakePeers:
+    """Other nodes whose result the test sets."""
+
+    def __init__(self) -> None:
+        self.result: OfferResult = "unknown"
+        self.offered: list[Board] = []
+
+    def offer(self, board: Board) -> Deferred[OfferResult]:
+        self.offered.append(board)
+        return succeed(self.result)
+
+
+class PeersTests(GatewayTestCase):
+    """Callbacks to requests of other nodes."""
+
+    def set_up_gateway(self, limits: GatewaySettings) -> None:
+        self.poster, self.peers = FakePoster(), FakePeers()
+        self.gateway = Gateway(self.poster, self.clock, "GOVI", limits=limits, peers=self.peers)
+        self.gateway.listen(self.late.append)
+
+    def offer(self, result: OfferResult, *codes: str, is_passed_on: bool = False) -> Exception | None:
+        """Deliver a callback of which the peers have this opinion; return the error for which it is rejected."""
+        self.peers.result = result
+        delivery = self.gateway.deliver(callback(*codes), is_passed_on)
+        if delivery.unmatched:
+            self.successResultOf(Deferred.fromCoroutine(self.gateway.offer(delivery)))
+        delivery.serve()
+        return delivery.error
+
+    def test_provides(self) -> None:
+        """The double provides IPeers."""
+        verifyObject(IPeers, self.peers)
+
+    def test_request_of_another_node(self) -> None:
+        """A board that no request of this node waits for is accepted if another node has requested it."""
+        self.assertIsNone(self.offer("stored", CODE))
+        self.assertIsNone(self.offer("repeated", CODE))
+        self.assertIsInstance(self.offer("unknown", CODE), Unsolicited)
+        self.assertEqual([board.code for board in self.peers.offered], [CODE] * 3)
+        self.assertCounts(repeated=1, unsolicited=1)
+
+    def test_own_request_comes_first(self) -> None:
+        """A board that this node waits for is not offered; a repeated one is, since another node may wait for it."""
+        board = self.request()
+        self.assertIsNone(self.offer("unknown", CODE))
+        self.assertResolved(board)
+        self.assertEqual(self.peers.offered, [])
+        self.assertIsNone(self.offer("stored", CODE))
+        self.assertCounts()
+        self.assertIsNone(self.offer("unknown", CODE))
+        self.assertCounts(repeated=1)
+
+    def test_boards_of_several_nodes(self) -> None:
+        """A callback is accepted if any of its boards was requested."""
+        board = self.request()
+        self.assertIsNone(self.offer("unknown", "1", CODE))
+        self.assertResolved(board)
+        self.assertEqual([board.code for board in self.peers.offered], ["1"])
+
+    def test_superseded_board_is_offered(self) -> None:
+        """A late board that this node does not need may be that of another node's request."""
+        number = self.request_without_response()
+        board = self.request()
+        self.assertIsNone(self.offer("unknown", CODE))
+        self.assertResolved(board)
+        delivery = self.gateway.deliver(callback(CODE, number=number))
+        self.assertEqual([board.code for board in delivery.unmatched], [CODE])
+
+    def test_callback_is_passed_on_once(self) -> None:
+        """A callback that another node has passed on is not offered again."""
+        self.assertIsInstance(self.offer("stored", CODE, is_passed_on=True), Unsolicited)
+        self.assertEqual(self.peers.offered, [])
+
+    def test_cancelled_request(self) -> None:
+        """A request that is cancelled, since another node has the response, ends without an incident."""
+        board = self.request()
+        board.cancel()
+        self.failureResultOf(board, CancelledError)
+        self.clock.advance(20)
+        self.assertCounts()
+        self.assertIsNone(self.offer("unknown", CODE))
+        self.assertEqual([journey(late) for late in self.late], ["143"])

@@ -28,7 +28,7 @@ class ColumnTests(SynchronousTestCase):
     def test_fields_are_those_of_passtime(self) -> None:
         """Each field of a column is a field of Passtime; its other fields are derived, or come from KV7."""
         derived = {"target_arrival", "expected_arrival", "target_departure", "expected_departure", "extra"}
-        derived |= {"reliability", "last_heard"}
+        derived |= {"reliability", "last_heard", "provenance", "headsign"}
         names = set(Passtime.__struct_fields__)
         self.assertEqual(names - {column.field for column in COLUMNS}, derived | {"product_formula_type"})
         self.assertEqual({column.field for column in COLUMNS if column.field} - names, set())

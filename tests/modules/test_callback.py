@@ -1,14 +1,15 @@
 """Tests of modules.callback, in memory."""
 
 import gzip
-from ipaddress import ip_network
 
 from lxml import etree
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
+from zope.interface import implementer
 
 from govi_server.departures.board import Board
-from govi_server.kv55.gateway import Gateway
+from govi_server.kv55.gateway import PEER_PATH, Gateway, IPeers, OfferResult
 from govi_server.kv55.messages import write_dris_55
 from govi_server.modules.callback import Callback
 from govi_server.request_handler import RequestHandler
@@ -25,9 +26,7 @@ class CallbackTests(WireTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.gateway = Gateway(FakePoster(), self.clock, "gateway")
-        receiver = Callback(
-            self.gateway, [ip_network("127.0.0.0/8"), ip_network("::1/128")], self.clock.seconds, "openOV"
-        )
+        receiver = Callback(self.gateway, ["127.0.0.0/8", "::1/128"], self.clock.seconds, "openOV")
         self.server = Server("", 0, RequestHandler, clock=self.clock, find_module=lambda segment: receiver)
 
     def post(self, body: bytes, path: str = "/", addr: IAddress = LOCAL, extra: str = "") -> Response:
@@ -54,6 +53,23 @@ class CallbackTests(WireTestCase):
             document = etree.fromstring(response.body)
             self.assertEqual((document.tag, document.findtext("ResponseCode")), ("DRIS_55_RES", "OK"))
             self.assertEqual(document.findtext("SendTimestamp"), "2026-01-01T00:00:00")
+
+    def test_callback_for_another_node(self) -> None:
+        """A callback is acknowledged if another node has requested its board; one that was passed on is not again."""
+        offered: list[str] = []
+
+        @implementer(IPeers)
+        class Peers:
+            def offer(self, board: Board) -> Deferred[OfferResult]:
+                offered.append(board.code)
+                return succeed("stored")
+
+        self.gateway = Gateway(FakePoster(), self.clock, "gateway", peers=Peers())
+        receiver = Callback(self.gateway, ["127.0.0.0/8"], self.clock.seconds, "openOV")
+        self.server = Server("", 0, RequestHandler, clock=self.clock, find_module=lambda segment: receiver)
+        self.assertEqual(self.post(self.callback()).status, 200)
+        self.assertEqual(self.post(self.callback("1"), PEER_PATH).status, 403)
+        self.assertEqual(offered, ["031102"])
 
     def test_unsolicited(self) -> None:
         """A callback without a requested board is rejected with 403."""

@@ -3,7 +3,8 @@
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from typing import Any
 from weakref import ref
 
@@ -21,7 +22,9 @@ from govi_server.runtime.bounded_memory import BoundedMemory
 from tests import feed as kv
 from tests.client import NOW, Response
 from tests.doubles import ingest
+from tests.modules.board_model import Journey
 from tests.modules.test_kv55_feed import LiveTestCase
+from tests.modules.test_planned_boards import planning_of
 
 STOPS = ("30000001", "30000002")
 USER_STOPS = ("u1", "u2")
@@ -140,6 +143,19 @@ def plan(rows: list[Mapping[str, str | None]], number: str) -> Action:
     return act
 
 
+def plan_from_gtfs(number: str, minutes: Sequence[int], line: str) -> Action:
+    """Return the use of a GTFS file: a journey calls at both stops, some minutes after the start of the test."""
+    calls = tuple((stop, HOUR + at * MINUTE) for stop, at in zip(STOPS, sorted(minutes), strict=True))
+    journey = Journey("LIN", line, "77", number, frozenset({date(2026, 1, 1)}), (*calls, ("30000009", 5 * HOUR)))
+
+    def act(test: "IncrementalTests") -> None:
+        test.feed.use_planning(planning_of([journey], date(2025, 12, 30)))
+        for _ in range(20):
+            test.clock.advance(0)
+
+    return act
+
+
 def message(code: str, minutes: int) -> Action:
     """Return the receipt of a general message that ends after some minutes."""
     end = local_timestamp(NOW + minutes * MINUTE)
@@ -189,6 +205,12 @@ ACTIONS: st.SearchStrategy[Action] = st.one_of(
     st.builds(wait, st.sampled_from((0.3, 5, 20, 59, 61, 301, 1900, -20, -4000))),
     st.just(repeat),
     st.builds(plan, st.lists(PLANNED, max_size=4), st.sampled_from(("4", "5"))),
+    st.builds(
+        plan_from_gtfs,
+        st.sampled_from(JOURNEYS),
+        st.lists(st.integers(0, 160), min_size=2, max_size=2),
+        st.sampled_from(("L004", "L004", "L005")),
+    ),
     st.builds(message, st.sampled_from(STOPS), st.sampled_from((1, 90))),
     st.builds(delete, st.sampled_from(STOPS)),
     st.just(sweep),

@@ -52,7 +52,7 @@ class OperationsTestCase(WireTestCase):
         gateway = Gateway(FakePoster(), self.clock, "the gateway")
         breaker = CircuitBreaker(self.source, self.clock)
         self.cache = BoardCache(breaker, self.clock)
-        self.components.gateways["kv55"] = GatewayComponents(gateway, breaker, self.cache)
+        self.components.gateways["kv55"] = GatewayComponents(gateway, breaker, self.cache, breaker.board)
         self.components.feed = self.feed = live_feed(self.clock)
         self.subscriber = FakeSubscriber()
         self.feed.subscriber = self.subscriber  # type: ignore[assignment]

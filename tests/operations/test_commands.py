@@ -38,12 +38,12 @@ class ManholeCommandsTests(SynchronousTestCase):
         server = Server("", 0, RequestHandler, clock=self.clock, find_module=lambda name: None)
         components = Components(server)
         components.gateways["kv55"] = GatewayComponents(
-            Gateway(FakePoster(), self.clock, "govi"), breaker, self.cache
+            Gateway(FakePoster(), self.clock, "govi"), breaker, self.cache, breaker.board
         )
         history = RecentHistory(self.clock, StatisticsBatcher("govi-cache"))
         status = Status(components, history, HealthMonitor(components, history, self.clock), self.clock, "1.0")
         self.shut_downs: list[bool] = []
-        self.levels = LogLevels(LogPublisher())
+        self.levels = LogLevels((), LogPublisher())
         self.commands = ManholeCommands(
             components, status, self.levels, self.clock, lambda: self.shut_downs.append(True)
         )

@@ -17,6 +17,7 @@ from govi_server.operations.health import HealthStatus
 from govi_server.operations.status_page import page
 from govi_server.runtime.cooperative import map_in_steps, run_now
 from govi_server.server import ServerFigures
+from govi_server.sharing.status import SharingStatus
 from govi_server.workers.messages import Figures
 from tests import feed as kv
 from tests.operations.case import CODE, OperationsTestCase
@@ -94,6 +95,7 @@ class MetricsTests(OperationsTestCase):
 
     def test_incident_kinds_are_complete(self) -> None:
         """Each kind of incident is exported from the start, at 0; the table has exactly the kinds in the code."""
+        self.components.sharing = SharingStatus(self.clock, "engine")
         for where, kinds in INCIDENT_KINDS.items():
             if where in ("statistics", "snapshot"):
                 continue  # these components are absent here

@@ -166,7 +166,8 @@ class ReadinessTests(OperationsTestCase):
         gateways = self.components.gateways
         source = FakeSource()
         breaker = CircuitBreaker(source, self.clock)
-        gateways["other"] = GatewayComponents(gateways["kv55"].gateway, breaker, BoardCache(breaker, self.clock))
+        cache = BoardCache(breaker, self.clock)
+        gateways["other"] = GatewayComponents(gateways["kv55"].gateway, breaker, cache, breaker.board)
         gateways["other"].cache.put(self.board())
         self.cache.put(self.board())
         for outcomes, failing in (((REFUSED, None), ["kv55", "other"]), ((self.board(), REFUSED), ["other"])):

@@ -7,6 +7,7 @@ from twisted.logger import Logger
 from govi_server.kv55.gateway import GatewayEvent
 from govi_server.operations.status_page import page
 from govi_server.server import ServerFigures
+from govi_server.sharing.status import SharingStatus
 from govi_server.workers.messages import Figures
 from tests.operations.case import CODE, OperationsTestCase
 
@@ -25,6 +26,30 @@ class StatusTests(OperationsTestCase):
         self.assertEqual(status["stops"]["never_answered"], {"1": 1})
         self.assertEqual(status["events"][0]["text"], "<b>something</b>")
         self.assertEqual(status["feed"]["state"], "UP")
+
+    def test_sharing(self) -> None:
+        """The state of the engine, and where boards came from, are shown; without the engine, health is DEGRADED."""
+        self.assertIsNone(self.status.json()["sharing"])
+        self.components.sharing = sharing = SharingStatus(self.clock, "engine.example:6379")
+        sharing.connected("engine.example:6379 (redis 7.0.15)")
+        sharing.results["kv55", "waited"] += 2
+        self.assertEqual(
+            self.status.json()["sharing"],
+            {
+                "state": "UP",
+                "since": "2026-01-01T00:00:00Z",
+                "engine": "engine.example:6379 (redis 7.0.15)",
+                "why": "",
+                "results": {"kv55": {"waited": 2}},
+            },
+        )
+        sharing.unavailable("no reply <b>")
+        status = self.status.json()
+        self.assertEqual((status["verdict"], status["sharing"]["state"]), ("DEGRADED", "DOWN"))
+        self.assertIn("Boards not shared", status["why"][0])
+        self.assertIn(b"no reply &lt;b&gt;", page(status))
+        self.assertEqual(self.metric("govi_sharing"), "0.0")
+        self.assertEqual(self.metric('govi_sharing_results_total{module="kv55",result="waited"}'), "2.0")
 
     def test_workers(self) -> None:
         """The status, and its page, have the workers; without workers there is no such table."""

@@ -8,7 +8,6 @@ from twisted.internet.testing import EventLoggingObserver
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.http.client_limits import UNLIMITED, ClientLimits
-from govi_server.http.cors import public_headers
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.settings import AccessSettings
@@ -27,6 +26,8 @@ class WorkerProgram(Program):
     address: the main process's. origin: the main process's server. statistics: of the worker's connections.
     """
 
+    pauses = (*[0.0] * 8, *Program.pauses)  # for the turns of two processes
+
     def __init__(self, source: str, has_data: bool = True, access: AccessSettings = UNLIMITED) -> None:
         super().__init__(source, has_data)
         clock = cast(Any, self.clock)
@@ -40,7 +41,7 @@ class WorkerProgram(Program):
             RequestHandler,
             clock=clock,
             find_module=self.proxy.find_module,
-            headers=public_headers("Feed-State"),
+            headers=self.server.headers,  # the same as without workers
             access=ClientLimits(clock, access),
             observer=self.events,
         )

@@ -128,13 +128,13 @@ class RequestMemo:
 
     The parsed meaning saves parsing and dispatch: 9 us instead of 65 for a board of the gateway, in process. The
     serialized response saves the module's look-up and formatting the head: 2.2 us instead of 9. Entries need at most
-    MAX_BYTES; the least recently used is evicted. Nothing invalidates the parsed meaning, because it depends on the
+    max_bytes; the least recently used is evicted. Nothing invalidates the parsed meaning, because it depends on the
     header section alone. A serialized response becomes invalid when its board is replaced or evicted, when its Age or
     ttl changes, and after MAX_SECONDS.
     """
 
-    def __init__(self) -> None:
-        self._entries: BoundedMemory[MemoEntry] = BoundedMemory(MAX_BYTES)
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._entries: BoundedMemory[MemoEntry] = BoundedMemory(max_bytes)
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -20,10 +20,10 @@ from govi_server.departures.board import Board, Trip
 from govi_server.departures.cache import BoardCache
 from govi_server.departures.source import SourceSilent
 from govi_server.http import request as environ
-from govi_server.http.caching import request_memo
 from govi_server.http.caching.cached_response import CachedResponse, Validity
 from govi_server.http.caching.representation import make_representation
 from govi_server.http.caching.request_memo import (
+    ENTRY_BYTES,
     MAX_HEADER_SECTION_BYTES,
     MemoEntry,
     RequestMemo,
@@ -550,11 +550,10 @@ class FastPathTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_entries_are_bounded(self) -> None:
-        """Header sections need at most MAX_BYTES; the least recently used is evicted."""
-        with mock.patch.object(request_memo, "MAX_BYTES", 3.5 * request_memo.ENTRY_BYTES):
-            self.setUp()
-            self.count_parsed(*(header_section(PATHS[0], f"X: {n}") for n in range(3)))
-            self.count_parsed(header_section(PATHS[0], "X: 0"), header_section(PATHS[0], "X: 3"))
+        """Header sections need at most max_bytes; the least recently used is evicted."""
+        self.world.server.request_memo = RequestMemo(round(3.5 * ENTRY_BYTES))
+        self.count_parsed(*(header_section(PATHS[0], f"X: {n}") for n in range(3)))
+        self.count_parsed(header_section(PATHS[0], "X: 0"), header_section(PATHS[0], "X: 3"))
         self.assertEqual(len(self.world.server.request_memo), 3)
         self.assertEqual(self.count_parsed(header_section(PATHS[0], "X: 0"), header_section(PATHS[0], "X: 1")), 1)
 

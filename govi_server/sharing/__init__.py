@@ -1,0 +1,1 @@
+"""Boards and gateway requests shared with other nodes, through Valkey or Redis."""

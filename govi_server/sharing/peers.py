@@ -1,0 +1,151 @@
+"""Passes callbacks on to the node that has sent the request: through the engine, or without it from node to node."""
+
+import re
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from govi_server.departures.board import Board
+from govi_server.kv55.gateway import PEER_PATH, IPeers, IPoster, OfferResult
+from govi_server.kv55.messages import write_dris_55
+from govi_server.settings import Network
+from govi_server.sharing.boards import RENEW_SECONDS, SharedBoards
+from govi_server.sharing.engine import EngineError, EngineUnavailable
+
+REGISTER_SECONDS = 10.0
+"""Time between two registrations of this node's address, and updates of those of the others."""
+
+OFFER_SECONDS = 2.0
+"""Time for which a board that no node is known to have requested is offered: if the engine has lost the claims, they
+are renewed in a fraction of it."""
+
+POST_TIMEOUT = 2.0
+"""Seconds for a peer to respond."""
+
+MAX_OFFERS = 100
+"""Boards without a known request that are offered at a time; further ones are rejected at once."""
+
+MAX_PEERS = 32
+"""Nodes whose addresses are known."""
+
+_ADDRESS = re.compile(r"(?:([0-9.]{7,15})|\[([0-9a-f:.]{2,45})\]):[1-9][0-9]{0,4}")
+
+
+@implementer(IPeers)
+class Peers(Service):
+    """The other nodes of a module.
+
+    Nodes register the addresses of their callback endpoints in the engine, and remember those of the others while it
+    is unavailable. A callback is passed on only to addresses from which callbacks are allowed, so that an engine
+    cannot direct it elsewhere. own_address: returns the IP address and port of this node's callback endpoint, or None
+    if others cannot reach it. make_poster: makes the client of a URL.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        boards: SharedBoards,
+        clock: IReactorTime,
+        own_address: Callable[[], tuple[str, int] | None],
+        allow: Sequence[Network],
+        make_poster: Callable[[str], IPoster],
+    ) -> None:
+        self._boards = boards
+        self._clock = clock
+        self._own_address = own_address
+        self._allow = allow
+        self._make_poster = make_poster
+        self._posters: dict[str, IPoster] = {}
+        """The clients of the other nodes by their URLs."""
+        self._offers = 0
+        self._registration = LoopingCall(self._register)
+        self._registration.clock = clock
+        boards.on_new_node(self._register)
+
+    @property
+    def urls(self) -> list[str]:
+        """The URLs of the other nodes' callback endpoints."""
+        return list(self._posters)
+
+    def startService(self) -> None:
+        """Register this node, again and again."""
+        super().startService()
+        self._registration.start(REGISTER_SECONDS, now=False)
+
+    def stopService(self) -> Deferred[Any]:
+        """Close the connections to the other nodes."""
+        super().stopService()
+        if self._registration.running:
+            self._registration.stop()
+        return gatherResults([poster.close() for poster in self._posters.values()])
+
+    def offer(self, board: Board) -> Deferred[OfferResult]:
+        """Pass a board on to the node that has requested it. Never fails."""
+        return Deferred.fromCoroutine(self._offer(board))
+
+    async def _offer(self, board: Board) -> OfferResult:
+        result = await self._boards.offer(board)
+        if result == "stored" or self._offers >= MAX_OFFERS:
+            return result
+        self._offers += 1
+        try:
+            if await self._post_to_peers(board):
+                return "stored"  # the other node is not connected to the engine
+            if result == "repeated":
+                return result
+            for _ in range(int(OFFER_SECONDS / RENEW_SECONDS)):
+                await deferLater(self._clock, RENEW_SECONDS)
+                if (result := await self._boards.offer(board)) != "unknown":
+                    break
+            return result
+        finally:
+            self._offers -= 1
+
+    async def _post_to_peers(self, board: Board) -> bool:
+        """Post a board to each peer; return whether one of them had requested it."""
+        body = write_dris_55([board], None)
+        posts: list[Deferred[Any]] = [
+            poster.post(body).addTimeout(POST_TIMEOUT, self._clock).addCallbacks(lambda _: True, lambda _: False)
+            for poster in self._posters.values()
+        ]
+        return any(await gatherResults(posts))
+
+    def _register(self) -> None:
+        registered = Deferred.fromCoroutine(self._boards.register(self._address()))
+        registered.addCallbacks(self._registered, lambda failure: failure.trap(EngineUnavailable, EngineError))
+        registered.addErrback(lambda failure: self.log.failure("Registering this node failed", failure))
+
+    def _registered(self, addresses: list[str]) -> None:
+        own = self._address()
+        urls = {
+            f"http://{address}{PEER_PATH}" for address in addresses if address != own and self._is_allowed(address)
+        }
+        for url in [url for url in self._posters if url not in urls]:
+            self._posters.pop(url).close()
+        for url in sorted(urls - self._posters.keys())[: MAX_PEERS - len(self._posters)]:
+            self._posters[url] = self._make_poster(url)
+
+    def _address(self) -> str:
+        """Return the address at which others reach this node; "" if they cannot."""
+        address = self._own_address()
+        if address is None:
+            return ""
+        host = self._boards.local_host if address[0] in ("0.0.0.0", "::") else address[0]
+        return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
+
+    def _is_allowed(self, address: str) -> bool:
+        """Return whether a text is an IP address with a port, from which callbacks are allowed."""
+        match = _ADDRESS.fullmatch(address)
+        try:
+            ip = ip_address(match[1] or match[2]) if match else None
+        except ValueError:
+            return False
+        return ip is not None and any(ip in network for network in self._allow)

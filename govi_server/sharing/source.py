@@ -1,0 +1,215 @@
+"""A source that shares boards and gateway requests with other nodes."""
+
+from collections.abc import Callable, Generator
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from govi_server.departures.board import Board
+from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroken, SourceSilent
+from govi_server.runtime.cooperative import CooperativeRunner
+from govi_server.sharing.boards import RENEW_SECONDS, Claim, Outcome, SharedBoards
+from govi_server.sharing.engine import EngineError, EngineUnavailable
+from govi_server.sharing.status import ShareResult
+
+
+class _Request:
+    """A request for a board, which waits for the engine, for another node or for this node's source."""
+
+    __slots__ = ("asked", "claimed_at", "code", "has_waited", "is_alone", "is_new", "result", "started_at")
+
+    def __init__(self, code: str, now: float, is_new: bool) -> None:
+        self.code = code
+        self.started_at = now
+        self.claimed_at = now
+        """The time of the last claim."""
+        self.is_new = is_new
+        """Whether only a board that is newer than the request will do."""
+        self.result: Deferred[Board] = Deferred()
+        self.asked: Deferred[Board] | None = None
+        """The request to this node's source, if it was sent."""
+        self.has_waited = False
+        self.is_alone = False
+        """Whether the source was asked because the engine had failed."""
+
+
+@implementer(IDepartureSource)
+class SharedSource(Service):
+    """Requests a board from its source only if the engine does not have it and no other node requests it.
+
+    A request that waits for another node claims the board again every RENEW_SECONDS, and whenever the engine reports
+    that the other request has ended; so it takes over from a node that has died. Without the engine, and whenever it
+    fails, each request goes to the source. fresh: the age in seconds up to which the engine's boards are used.
+    deadline: of a request, in seconds, above that of the source.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        source: IDepartureSource,
+        boards: SharedBoards,
+        clock: IReactorTime,
+        runner: CooperativeRunner,
+        fresh: float,
+        deadline: float,
+    ) -> None:
+        self._source = source
+        self._boards = boards
+        self._clock = clock
+        self._runner = runner
+        self._fresh = fresh
+        self._deadline = deadline
+        self._requests: dict[str, list[_Request]] = {}
+        self._renewal: IDelayedCall | None = None
+        self._listeners: list[Callable[[Board], object]] = []
+        boards.listen(self._on_end)
+        source.listen(self._on_late_board)
+
+    def listen(self, on_board: Callable[[Board], object]) -> None:
+        """Call a function with each board that arrives after its request has failed."""
+        self._listeners.append(on_board)
+
+    def board(self, code: str) -> Deferred[Board]:
+        """Request a board from the engine, another node or the source. Fails with NoBoard."""
+        return self._start(code, is_new=False)
+
+    def new_board(self, code: str) -> Deferred[Board]:
+        """Request a board from the source itself, whose response may arrive at another node. Fails with NoBoard."""
+        return self._start(code, is_new=True)
+
+    def stopService(self) -> None:
+        """Leave the requests of this node to others, so that these do not wait for its lease."""
+        super().stopService()
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
+        for requests in self._requests.values():
+            for request in requests:
+                if request.asked is not None:
+                    self._boards.release(request.code, "unreachable")
+
+    def _start(self, code: str, is_new: bool) -> Deferred[Board]:
+        request = _Request(code, self._clock.seconds(), is_new)
+        self._requests.setdefault(code, []).append(request)
+        self._claim(request)
+        if self._renewal is None and self.running:
+            self._renewal = self._clock.callLater(RENEW_SECONDS, self._renew)
+        return request.result
+
+    # The engine.
+
+    def _claim(self, request: _Request) -> None:
+        now = request.claimed_at = self._clock.seconds()
+        max_age = min(max(now - request.started_at, 0.0), self._fresh) if request.is_new else self._fresh
+        claim = self._boards.claim(request.code, max_age, request.has_waited)
+        claim.addCallbacks(self._claimed, self._not_claimed, callbackArgs=(request,), errbackArgs=(request,))
+        claim.addErrback(lambda failure: self.log.failure("Claiming a request failed", failure))
+
+    def _claimed(self, claim: Claim, request: _Request) -> None:
+        if self._is_over(request):
+            if claim.state == "ask":
+                self._boards.release(request.code, "unreachable")
+        elif claim.board is not None:
+            self._finish(request, claim.board, "waited" if request.has_waited or request.asked else "shared")
+        elif request.asked is not None:
+            return  # the claim was renewed, or another node has taken it over and asks as well
+        elif claim.state == "wait" and not request.is_new:
+            request.has_waited = True
+        elif claim.state == "silent":
+            self._finish(request, SourceSilent("no response to the request of another node"), "waited")
+        elif claim.state == "broken":
+            self._finish(request, SourceBroken("unreadable response to the request of another node"), "waited")
+        else:
+            self._ask(request)
+
+    def _not_claimed(self, failure: Failure, request: _Request) -> None:
+        failure.trap(EngineUnavailable, EngineError)
+        if request.asked is None and not self._is_over(request):
+            request.is_alone = True
+            self._ask(request)
+
+    def _on_end(self, code: str) -> None:
+        """Claim a board whose request has ended on any node."""
+        for request in list(self._requests.get(code, ())):
+            if request.has_waited or request.asked is not None:
+                self._claim(request)
+
+    def _renew(self) -> None:
+        """Claim the boards of all requests again, in steps, which renews the claims of this node."""
+        self._renewal = None
+        steps = self._renew_in_steps([request for requests in self._requests.values() for request in requests])
+        renewal = Deferred.fromCoroutine(self._runner.run(steps))
+        renewal.addErrback(lambda failure: self.log.failure("Renewing claims failed", failure))
+        renewal.addCallback(self._renewed)
+
+    def _renewed(self, _: object) -> None:
+        if self._requests and self.running and self._renewal is None:  # no request has begun meanwhile
+            self._renewal = self._clock.callLater(RENEW_SECONDS, self._renew)
+
+    def _renew_in_steps(self, requests: list[_Request]) -> Generator[None, None, None]:
+        for request in requests:
+            now = self._clock.seconds()
+            if self._is_over(request):
+                continue
+            request.started_at = min(request.started_at, now)  # the clock may be set back
+            if now - request.started_at >= self._deadline:
+                limit = f"no response within {self._deadline:g} s"
+                self._boards.release(request.code, "silent")
+                self._finish(request, SourceSilent(limit), "waited")
+            elif not 0 <= now - request.claimed_at < RENEW_SECONDS / 2:
+                self._claim(request)
+            yield
+
+    # The source.
+
+    def _ask(self, request: _Request) -> None:
+        request.asked = maybeDeferred(self._source.board, request.code)
+        request.asked.addCallbacks(self._answered, self._unanswered, callbackArgs=(request,), errbackArgs=(request,))
+        request.asked.addErrback(lambda failure: self.log.failure("Ending a request failed", failure))
+
+    def _answered(self, board: Board, request: _Request) -> None:
+        self._finish(request, board, "alone" if request.is_alone else "asked")
+        self._boards.store(board)
+
+    def _unanswered(self, failure: Failure, request: _Request) -> None:
+        if self._is_over(request):
+            failure.trap(CancelledError, NoBoard)
+            return
+        self._finish(request, failure, "alone" if request.is_alone else "asked")
+        self._boards.release(request.code, _outcome(failure) if self.running else "unreachable")
+
+    def _on_late_board(self, board: Board) -> None:
+        self._boards.store(board)
+        for on_board in self._listeners:
+            on_board(board)
+
+    # The end of a request.
+
+    def _is_over(self, request: _Request) -> bool:
+        return request not in self._requests.get(request.code, ())
+
+    def _finish(self, request: _Request, result: Board | NoBoard | Failure, origin: ShareResult) -> None:
+        """End a request with a result. origin: where it came from."""
+        requests = self._requests[request.code]
+        requests.remove(request)
+        if not requests:
+            del self._requests[request.code]
+        self._boards.status.results[self._boards.module, origin] += 1
+        if request.asked is not None and not request.asked.called:
+            request.asked.cancel()  # the response has arrived at another node
+        if isinstance(result, NoBoard):
+            request.result.errback(result)
+        else:
+            request.result.callback(result)
+
+
+def _outcome(failure: Failure) -> Outcome:
+    """Return how a request has failed: another node's attempt is useful only if the gateway was not reached."""
+    if failure.check(SourceBroken):
+        return "broken"
+    return "silent" if failure.check(SourceSilent) else "unreachable"

@@ -1,0 +1,1 @@
+"""Tests of govi_server.sharing."""
