@@ -19,7 +19,7 @@ from govi_server.modules.feed_responses import (
     no_departures,
 )
 from govi_server.modules.query_parameters import LANG, THEME, TIMING_POINT_CODE, VARY, language
-from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
+from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
 from govi_server.pages import journey_page
 from govi_server.pages.assets import policy
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
@@ -55,13 +55,12 @@ class Trips(Service):
 
     def describe(self) -> list[Operation]:
         """Return the operation of its path."""
+        page = ("Content-Language", "ETag")
         responses = (
-            ResponseSpec(
-                200, "The page.", CONTENT_TYPE, str, ("Cache-Control", "Content-Language", "ETag", "Feed-State")
-            ),
+            ResponseSpec(200, "The page.", CONTENT_TYPE, str, ("Cache-Control", "Feed-State", *page)),
             INVALID_PARAMETER,
-            ResponseSpec(404, "The journey is unknown.", CONTENT_TYPE, str, NOT_FOUND_HEADERS),
-            ResponseSpec(503, "No recent data is available.", CONTENT_TYPE, str, UNAVAILABLE_HEADERS),
+            ResponseSpec(404, "The journey is unknown.", CONTENT_TYPE, str, (*NOT_FOUND_HEADERS, *page)),
+            ResponseSpec(503, "No recent data is available.", CONTENT_TYPE, str, (*UNAVAILABLE_HEADERS, *page)),
         )
         return [
             Operation(
@@ -69,7 +68,6 @@ class Trips(Service):
                 "A journey as a page: its stops, and where it is",
                 responses,
                 (JOURNEY, AT, LANG, THEME),
-                examples=(Example("An unknown journey", "/trip/LINDEBUS_0_0_0_0", CONTENT_TYPE, 404),),
                 section="Pages",
                 noun="Trip",
             )

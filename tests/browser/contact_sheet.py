@@ -55,7 +55,7 @@ def pairwise() -> list[Look]:
         best = max(candidates, key=lambda look: len(pairs(look) & missing))
         looks.append(best)
         missing -= pairs(best)
-    return sorted(looks, key=lambda look: tuple(part.index(value) for part, value in zip(values, look, strict=True)))  # type: ignore[attr-defined]
+    return sorted(looks, key=lambda look: tuple(part.index(value) for part, value in zip(values, look, strict=True)))
 
 
 @contextmanager
