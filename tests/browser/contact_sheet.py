@@ -61,9 +61,13 @@ def pairwise() -> list[Look]:
 @contextmanager
 def servers(folder: Path) -> Iterator[dict[str, str]]:
     """Run servers in every state, whose clocks are still, in a context; yield their URLs by name."""
-    with program.servers(folder) as urls, program.still(urls["served"]):
-        with program.still(urls["silent"]), program.still(urls["down"]):
-            yield urls
+    with (
+        program.servers(folder) as urls,
+        program.still(urls["served"]),
+        program.still(urls["silent"]),
+        program.still(urls["down"]),
+    ):
+        yield urls
 
 
 def picture(browser: Browser, urls: dict[str, str], look: Look) -> Image:
@@ -109,7 +113,7 @@ def sheet(images: Iterable[Image]) -> bytes:
         result.paste(image, place_of(number))
     output = io.BytesIO()
     result.save(output, "PNG")
-    return reduce_colors(output.getvalue())
+    return reduce_colors(output.getvalue(), 256)
 
 
 def main(path: Path) -> None:

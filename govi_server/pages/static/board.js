@@ -2,7 +2,7 @@
 (function () {
   "use strict";
   var SILENT_SECONDS = 12;  // without an event before the page is requested: the stream has a beat every ten
-  var OFFLINE_SECONDS = 19;  // without a response before a notice is shown
+  var OFFLINE_SECONDS = 18;  // without a response before a notice is shown
   var ALERT_SECONDS = 8;  // for each part of a message that does not fit
   var RELOAD_SECONDS = 60;  // within which pages reload after an upgrade of the server, not all at once
   var COUNTDOWN_SECONDS = 600, GRACE_SECONDS = 60;  // as on the server: minutes below ten, and a minute of grace
