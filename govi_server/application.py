@@ -490,7 +490,7 @@ def _operations(
     health_monitor = HealthMonitor(components, history, reactor)
     metrics = Metrics(components, health_monitor, batcher)
     metrics.registry.register(FailingStops(history))
-    status = Status(components, history, health_monitor, reactor, VERSION, config.is_demo)
+    status = Status(components, history, health_monitor, reactor, VERSION, config)
     health_timer = TimerService(HEALTH_INTERVAL, health_monitor.health)
     health_timer.clock = reactor
 
@@ -500,7 +500,7 @@ def _operations(
     services.addService(health_timer)
     if config.admin.listen:
         readiness = Readiness(components, config.admin.probe, reactor)
-        admin = Admin(reactor, metrics, status, readiness, config.admin.hosts)
+        admin = Admin(reactor, metrics, status, readiness, health_monitor, config.admin.hosts)
         components.appliers["admin.hosts"] = lambda changed: admin.set_hosts(changed.admin.hosts)
         services.addService(Listener(reactor, setting_name("admin.listen"), config.admin.listen, admin))
     if config.manhole.listen:

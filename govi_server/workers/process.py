@@ -7,7 +7,6 @@ no files: log lines and statistics go to the main process, which writes all of t
 import ctypes
 import gc
 import os
-import resource
 import signal
 import sys
 import time
@@ -49,6 +48,7 @@ from govi_server.runtime.clock import ClockWatch
 from govi_server.runtime.garbage_collection import GarbageCollection
 from govi_server.runtime.ordered_services import Drain, OrderedMultiService
 from govi_server.runtime.printable_log import install
+from govi_server.runtime.resident_memory import resident_bytes
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.server import Server
 from govi_server.sockets.accepting import fit_connections
@@ -111,15 +111,6 @@ def make_worker(reactor: Any, assignment: Assignment, reporter: Reporter) -> Ord
 def current_figures(server: Server) -> Figures:
     """Return the current figures of this process."""
     return Figures(server.figures(), time.process_time(), resident_bytes())
-
-
-def resident_bytes() -> int:
-    """Return the resident memory of this process."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        return 0
 
 
 def server_endpoint(reactor: Any, endpoint: Endpoint) -> IStreamServerEndpoint:

@@ -55,7 +55,8 @@ class SharedEndpointTests(SynchronousTestCase):
         error = self.assertRaises(StartupError, SharedEndpoint(reactor, "listen (--listen)", text, 2).open)
         self.assertEqual(
             str(error),
-            f"listen (--listen): cannot listen on {text}: address already in use; is another govi-cache running?",
+            f"listen (--listen): cannot listen on {text}: address already in use, perhaps by another govi-cache "
+            "(`ss -ltnp` lists the processes that listen); choose another with --listen",
         )
 
     def test_closed_port_can_be_opened_again(self) -> None:
