@@ -57,7 +57,7 @@ class DeploymentTests(OperationsTestCase):
 
     def test_incidents_are_documented(self) -> None:
         """Exactly the existing kinds of incidents are documented."""
-        _, _, section = text("docs/metrics.md").partition("### Incidents")
+        _, _, section = text("docs/metrics.md").partition("\n## Incidents\n")
         rows = re.findall(r"^\| (\w+) \| ([\w ]+) \| \S", section.partition("\n## ")[0], re.MULTILINE)
         documented = [row for row in rows if row != ("where", "kind")]
         self.assertEqual(
