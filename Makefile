@@ -16,8 +16,8 @@ SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract test-deployment \
-    test-documentation test-release test-container docs configuration examples screenshots bench bench-hits bench-live bench-scale bench-share \
-    bench-quick lint check pin release clean
+    test-documentation test-release test-container docs simulate simulate-check configuration examples screenshots \
+    bench bench-hits bench-live bench-scale bench-share bench-quick lint check pin release clean
 
 run: .venv/ready  ## Serve the demo on port 8080, or the next free one.
 	@port=$(PORT); exec $(CACHE) --callback tcp:$$((port + 2)):interface=127.0.0.1 --source demo
@@ -38,10 +38,17 @@ test-units: .venv/ready
 test-integration: .venv/ready
 	@command -v redis-server valkey-server >/dev/null || \
 	    echo "redis-server is not installed (apt install redis-server): the tests of shared boards are skipped"
-	$(BIN)/pytest tests/integration
+	$(BIN)/pytest tests/integration --numprocesses=3 --dist=worksteal
 
 test-trial: .venv/ready
 	$(BIN)/python -m twisted.trial --temp-directory=.venv/trial tests
+
+simulate: .venv/ready  ## Run the program in simulated worlds: ten minutes of seeds, or SEED=7, for HOURS=1 each.
+	@$(BIN)/python -m tests.simulation --hours $(or $(HOURS),1) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) \
+	    $(if $(SECONDS),--seconds $(SECONDS))
+
+simulate-check: .venv/ready  ## Plant the faults of tests/simulation/planted, each in a copy, and see them found.
+	$(BIN)/python -m tests.simulation.planted
 
 test-browser: .venv/browser  ## Test the pages in Chromium (apt install chromium).
 	$(BIN)/pytest tests/browser

@@ -9,14 +9,7 @@ html_title = f"govi-cache {VERSION}"
 # The source directory is the repository, so that links from docs/ to other directories are links of the site, or
 # downloads.
 extensions = ["myst_parser"]
-include_patterns = [
-    "docs/**.md",
-    "docs/*/**.md",
-    "bench/results.md",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "SECURITY.md",
-]
+include_patterns = ["docs/**", "bench/results.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
 root_doc = "docs/index"
 myst_heading_anchors = 4
 nitpicky = True

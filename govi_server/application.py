@@ -118,14 +118,15 @@ def make_service(
     load: returns the configuration on SIGHUP, when it may have changed. Raises ConfigError or StartupError.
 
     Services start in this order and stop in reverse order, one after another. So on SIGTERM the public server first
-    stops listening and drains; then the last snapshot is written, the operators' endpoints close, the sources and
-    their callback endpoints stop, and finally the statistics log is closed.
+    stops listening and drains; then the operators' endpoints close, the sources and their callback endpoints stop,
+    the last snapshot is written, with what has arrived until then, and finally the statistics log is closed.
     """
     if config.admin.probe and not is_timing_point_code(config.admin.probe):
         raise ConfigError(
             f"admin.probe: invalid TimingPointCode {shown(config.admin.probe)} (expected {TIMING_POINT_CODE_FORMAT})"
         )
-    services, modules = Program(reactor, log_file, config.log.format), MultiService()
+    services, sources = Program(reactor, log_file, config.log.format), OrderedMultiService()
+    modules = MultiService()
     if config.is_demo:
         log.warn("Demo: all departures are fictional; start with another --source to serve real ones")
     statistics = statistics_publisher()
@@ -151,15 +152,16 @@ def make_service(
         )
         services.addService(components.statistics)
         services.logs.append(components.statistics)
-    runner = add_modules(services, modules, config, components, reactor)
+    runner = add_modules(sources, modules, config, components, reactor)
     components.modules = tuple(str(module.name) for module in modules)
-    services.addService(modules)
-    if config.admin.listen or config.manhole.listen:
-        services.addService(_operations(config, components, statistics, levels, reactor))
     if config.snapshot.file:
         caches = {name: gateway.cache for name, gateway in components.gateways.items()}
         components.snapshots = Snapshots(caches, components.feed, config.snapshot, reactor, runner.cooperator)
         services.addService(components.snapshots)
+    services.addService(sources)
+    services.addService(modules)
+    if config.admin.listen or config.manhole.listen:
+        services.addService(_operations(config, components, statistics, levels, reactor))
     if load is not None:
         services.addService(Reloading(config, load, components.appliers))
     if config.workers:
@@ -231,7 +233,7 @@ def _worker_pool(config: Config, components: Components, statistics: LogPublishe
         access=config.access,
         headers=list(response_headers(config).items()),
     )
-    log.info("{n} workers serve clients", n=config.workers)
+    log.info("Number of workers: {n}", n=config.workers)
     return WorkerPool(
         reactor,
         setting_name("workers"),
@@ -488,7 +490,7 @@ def _operations(
     health_monitor = HealthMonitor(components, history, reactor)
     metrics = Metrics(components, health_monitor, batcher)
     metrics.registry.register(FailingStops(history))
-    status = Status(components, history, health_monitor, reactor, VERSION, config.is_demo)
+    status = Status(components, history, health_monitor, reactor, VERSION, config)
     health_timer = TimerService(HEALTH_INTERVAL, health_monitor.health)
     health_timer.clock = reactor
 
@@ -498,7 +500,7 @@ def _operations(
     services.addService(health_timer)
     if config.admin.listen:
         readiness = Readiness(components, config.admin.probe, reactor)
-        admin = Admin(reactor, metrics, status, readiness, config.admin.hosts)
+        admin = Admin(reactor, metrics, status, readiness, health_monitor, config.admin.hosts)
         components.appliers["admin.hosts"] = lambda changed: admin.set_hosts(changed.admin.hosts)
         services.addService(Listener(reactor, setting_name("admin.listen"), config.admin.listen, admin))
     if config.manhole.listen:

@@ -152,7 +152,7 @@ class ServiceTests(SynchronousTestCase):
         )
 
     def test_services_stop_in_order(self) -> None:
-        """On SIGTERM the public server stops first, then the sources, then the statistics log."""
+        """On SIGTERM the public server stops first, then the sources, the snapshots and the statistics log."""
         statistics = StatisticsSettings(file=os.path.join(self.directory, "statistics.log"))
         snapshot = SnapshotSettings(file=os.path.join(self.directory, "snapshot"))
         self.start(modules={"kv55": GATEWAY}, statistics=statistics, snapshot=snapshot)
@@ -170,8 +170,7 @@ class ServiceTests(SynchronousTestCase):
         for service in self.service:
             self.patch(service, "stopService", recording(service))
         self.stop()
-        public, operations, callbacks = ["OrderedMultiService"] * 3
+        public, operations, sources = ["OrderedMultiService"] * 3
         self.assertEqual(
-            stopped,
-            [public, "Snapshots", operations, "MultiService", "Gateway", callbacks, "StatisticsLog", "ClockWatch"],
+            stopped, [public, operations, "MultiService", sources, "Snapshots", "StatisticsLog", "ClockWatch"]
         )

@@ -178,12 +178,11 @@ class ManholeCommands:
     async def _request(self, gateway: GatewayComponents, code: str) -> str:
         began = self._clock.seconds()
         try:
-            board = await gateway.breaker.board(code)
+            entry = await gateway.cache.refresh(code, gateway.probe)
         except NoBoard as error:
             return f"{code}: no board ({printable(str(error))})"
-        entry = gateway.cache.put(board)
         seconds = self._clock.seconds() - began
-        return f"received after {seconds:.1f} s: {_board(board, gateway.cache.age(entry))}"
+        return f"received after {seconds:.1f} s: {_board(entry.board, gateway.cache.age(entry))}"
 
 
 def _first_line(method: object) -> str:

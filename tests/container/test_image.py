@@ -1,7 +1,7 @@
 """The image of the Dockerfile, run as an engine runs it: another user, read-only, without capabilities.
 
-The image is the one that `podman build --tag govi-cache .` has made; here its files are run in namespaces of their own,
-which needs no network of an engine.
+The image is the one that `podman build --format docker --tag govi-cache .` has made; here its files are run in
+namespaces of their own, which needs no network of an engine.
 """
 
 import json
