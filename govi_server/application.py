@@ -42,6 +42,7 @@ from govi_server.modules.kv55_gateway import Kv55Gateway
 from govi_server.modules.ovapi import ovapi_modules
 from govi_server.modules.places import Near, Places
 from govi_server.modules.siri import Siri
+from govi_server.modules.trip import Trips
 from govi_server.operations.admin import Admin
 from govi_server.operations.commands import ManholeCommands
 from govi_server.operations.components import Components, GatewayComponents
@@ -283,7 +284,7 @@ def add_modules(
     engine = _add_engine(services, config.share, components, runner, reactor) if config.share.url else None
     if config.is_live or config.is_demo:
         components.feed = feed = _add_feed(services, config, components, runner, reactor)
-        for live_module in (*ovapi_modules(feed), Places(feed), Near(feed), Siri(feed)):
+        for live_module in (*ovapi_modules(feed), Places(feed), Near(feed), Siri(feed), Trips(feed, config.is_demo)):
             _add_module(modules, live_module)
     for name, settings in config.modules.items():
         if settings.source == "kv78turbo":

@@ -406,9 +406,9 @@ _repr.maxstring = _repr.maxother = 120
 
 
 def shown(value: object) -> str:
-    """Format a value as in TOML, on one line and truncated."""
+    """Format a value as in TOML, on one line and truncated, without passwords."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, date | time):
         return value.isoformat()
-    return _repr.repr(value)
+    return _repr.repr(without_passwords(value) if isinstance(value, str) else value)

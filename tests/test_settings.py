@@ -449,6 +449,13 @@ class ErrorTests(ConfigTestCase):
             self.assertEqual(self.error(toml), f"{self.path}: {error}", toml)
             self.assertNotIn("\n", error)
 
+    def test_passwords_are_not_shown(self) -> None:
+        """No error shows the password of a URL, whichever setting it is in."""
+        for key in ("modules.kv55.gateway_url", "share.url", "statistics.file", "log.format"):
+            table, _, name = key.rpartition(".")
+            error = self.error(f'[{table}]\n{name} = "http://operator:geheim@gateway.example/ x"')
+            self.assertNotIn("geheim", error)
+
     def test_nearest_key_is_suggested(self) -> None:
         """The error of a misspelt key, in any table, suggests the right key."""
         for key in SETTINGS:
