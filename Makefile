@@ -16,8 +16,8 @@ SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract test-deployment \
-    test-documentation test-release simulate simulate-check configuration examples screenshots bench bench-hits \
-    bench-live bench-scale bench-share bench-quick lint check pin release clean
+    test-documentation test-release test-container docs simulate simulate-check configuration examples screenshots \
+    bench bench-hits bench-live bench-scale bench-share bench-quick lint check pin release clean
 
 run: .venv/ready  ## Serve the demo on port 8080, or the next free one.
 	@port=$(PORT); exec $(CACHE) --callback tcp:$$((port + 2)):interface=127.0.0.1 --source demo
@@ -64,6 +64,12 @@ test-deployment: .venv/ready  ## Try the files in etc/ with the proxies that are
 
 configuration: .venv/ready  ## Write etc/govi-cache.toml and docs/configuration.md from govi_server/settings.py.
 	$(BIN)/python -m tests.configuration
+
+test-container: .venv/ready  ## Build the image, and run it with its restrictions (as root; apt install debootstrap podman).
+	$(BIN)/pytest tests/container
+
+docs: .venv/docs  ## Make the documentation site in dist/site; a dead link or a page out of the navigation fails.
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs --builder html . dist/site
 
 examples: .venv/ready  ## Write the example responses of /docs, govi_server/openapi/examples.json.
 	$(BIN)/python -m tests.examples
@@ -112,6 +118,11 @@ lint: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
+# Sphinx, its theme, and its parser of Markdown.
+.venv/docs: docs/requirements.txt .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
 # Schemathesis is large, too, and only the contract tests need it.
 .venv/contract: tests/contract/requirements.txt .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
@@ -124,8 +135,9 @@ pin: .venv/ready  ## Pin the development environment again, after a change of th
 	$(PIN) --group dev --output-file requirements.txt
 	$(PIN) --group browser --constraint requirements.txt --output-file tests/browser/requirements.txt
 	$(PIN) --group contract --constraint requirements.txt --output-file tests/contract/requirements.txt
+	$(PIN) --group docs --constraint requirements.txt --output-file docs/requirements.txt
 	$(PIN) --group release --constraint requirements.txt --output-file .ci/requirements.txt
-	$(PIN) --extra manhole --constraint requirements.txt --generate-hashes --output-file requirements-release.txt
+	$(PIN) --extra manhole --extra share --constraint requirements.txt --generate-hashes --output-file requirements-release.txt
 
 release: .venv/release  ## Build wheel, sdist, SBOM, licences and checksums into dist/, the same bytes everywhere.
 	.ci/release

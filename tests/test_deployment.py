@@ -78,7 +78,7 @@ class DeploymentTests(OperationsTestCase):
 
     def test_incidents_are_documented(self) -> None:
         """Exactly the existing kinds of incidents are documented."""
-        _, _, section = text("docs/metrics.md").partition("### Incidents")
+        _, _, section = text("docs/metrics.md").partition("\n## Incidents\n")
         rows = re.findall(r"^\| (\w+) \| ([\w ]+) \| \S", section.partition("\n## ")[0], re.MULTILINE)
         documented = [row for row in rows if row != ("where", "kind")]
         self.assertEqual(
@@ -94,11 +94,12 @@ class DeploymentTests(OperationsTestCase):
             self.assertIn(f"`{field}`", text("docs/statistics.md"))
 
     def test_alerts_are_in_the_runbook(self) -> None:
-        """Every alert is named in the runbook, and links to a section of it."""
+        """Every alert links to the section of the runbook that names it, and has a test."""
         alerts, runbook = text("etc/prometheus/alerts.yml"), text("docs/operations.md")
         tests = text("etc/prometheus/alerts_test.yml")
-        for name in re.findall(r"alert: (\w+)", alerts):
-            self.assertIn(f"`{name}`", runbook)
+        rules = re.findall(r"- alert: (\w+)\n.*?\n +runbook: docs/operations.md#([a-z-]+)\n", alerts, re.DOTALL)
+        self.assertEqual([name for name, _ in rules], re.findall(r"alert: (\w+)", alerts))
+        for name, anchor in rules:
+            _, _, section = runbook.partition(f'<a id="{anchor}"></a>')
+            self.assertIn(f"`{name}`", section.partition("\n### ")[0])
             self.assertRegex(tests, rf"alertname: {name}\n +exp_alerts:\n")
-        for anchor in re.findall(r"docs/operations.md#([a-z-]+)", alerts):
-            self.assertIn(f'<a id="{anchor}"></a>', runbook)

@@ -19,7 +19,7 @@ from tests.deployment import sandbox
 from tests.deployment.proxies import ETC, make_certificate
 from tests.integration.conftest import TWISTD, becomes_true, free_port
 
-UNIT = ETC / "systemd" / "govi-cache.service"
+UNITS = ETC / "systemd"
 
 
 @pytest.fixture
@@ -71,13 +71,13 @@ def status(connection: HTTPConnection, path: str = "/") -> int:
         return response.status
 
 
-def start(directory: Path, *arguments: str) -> "subprocess.Popen[bytes]":
-    """Start govi-cache under the restrictions of the unit; its output is in the file log of the directory."""
-    twistd = [sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=", "govi-cache"]
+def start(directory: Path, *arguments: str, program: str = "govi-cache") -> "subprocess.Popen[bytes]":
+    """Start a program under the restrictions of its unit; its output is in the file log of the directory."""
+    twistd = [sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=", program]
     environment = {**os.environ, "SSL_CERT_FILE": str(directory / "chain.pem")}
     with (directory / "log").open("w") as output:
         return subprocess.Popen(
-            [sys.executable, sandbox.__file__, str(UNIT), *twistd, *arguments],
+            [sys.executable, sandbox.__file__, str(UNITS / f"{program}.service"), *twistd, *arguments],
             cwd=directory, env=environment, stdout=output, stderr=output,
         )  # fmt: skip
 
@@ -148,3 +148,22 @@ def test_demo_works_under_the_restrictions(tmp_path: Path) -> None:
     finally:
         process.terminate()
         process.wait(20)
+
+
+@needs_systemd
+def test_feed_proxy_works_under_the_restrictions(tmp_path: Path) -> None:
+    """The feed proxy publishes, and serves its operators."""
+    admin, publish = free_port(), free_port()
+    process = start(
+        tmp_path, "--feed", f"tcp://127.0.0.1:{free_port()}", "--publish", f"tcp://127.0.0.1:{publish}",
+        "--admin", f"tcp:{admin}:interface=127.0.0.1", program="govi-feed-proxy",
+    )  # fmt: skip
+    log = tmp_path / "log"
+    try:
+        assert becomes_true(lambda: status(HTTPConnection("127.0.0.1", admin), "/metrics") == 200), log.read_text()
+        socket.create_connection(("127.0.0.1", publish), 5).close()
+        assert status(HTTPConnection("127.0.0.1", admin), "/health") == 503  # its feed does not exist
+    finally:
+        process.terminate()
+        process.wait(20)
+    assert "Traceback" not in log.read_text()

@@ -25,6 +25,10 @@ DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("do
 NOT_RUN = {
     "make test": "is what runs tests, for minutes",
     "make check": "is what runs tests, for minutes",
+    "docker build --tag govi-cache .": "needs an engine: make test-container runs the image",
+    "docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --publish 8080:8080 govi-cache serve --source demo": (
+        "needs an engine: make test-container runs the image"
+    ),
     "systemctl daemon-reload": "needs systemd as process 1: .ci/deployment verifies the units",
     ".venv/bin/twistd --nodaemon --pidfile= govi-feed-proxy --feed tcp://pubsub.besteffort.ndovloket.nl:7817"
     " --publish tcp://10.0.0.5:7817": "10.0.0.5 is an address of the reader's network",
