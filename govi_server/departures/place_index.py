@@ -99,8 +99,8 @@ class PlaceIndex:
     def _add(self, i: int) -> None:
         place = self._places[i]
         self._of_code.update(dict.fromkeys(place.codes, i))
-        if place.area is not None:
-            self._of_area.setdefault(normalized(place.area), []).append(i)
+        for area in place.areas:
+            self._of_area.setdefault(normalized(area), []).append(i)
         town = normalized(place.town)
         names = tuple([_without_town(normalized(name), town) for name in (place.name, *place.other_names)])
         self._names.append(names)
