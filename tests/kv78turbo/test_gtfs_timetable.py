@@ -3,6 +3,7 @@
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from govi_server.departures.display import place_display
 from govi_server.departures.times import HOUR
 from govi_server.departures.timing_point import TimingPoint
 from govi_server.kv78turbo.display import stop_display
@@ -149,6 +150,11 @@ class GtfsTimetableTests(SynchronousTestCase):
         self.assertEqual(display.state, "unknown")
         self.assertEqual(display.similar[:1], ("30000002 Lindedorp, Dijk",))
         self.assertEqual(len(display.similar), 3)
+        for code in ("3", "3000000", "3000000123", "0"):  # no stop has as many digits
+            display = run_now(stop_display(self.feed, self.feed.boards.board(code, HORIZON), ()))
+            self.assertEqual(len(display.similar), 3, code)
+        place = run_now(place_display("p3", "", "", [display]))
+        self.assertEqual((place.state, place.similar), ("unknown", display.similar))
 
     def freshness(self, code: str) -> str:
         return self.feed.freshness(self.feed.boards.board(code, HORIZON))[0]
