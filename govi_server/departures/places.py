@@ -119,7 +119,7 @@ def make_places(records: Iterable[StopRecord]) -> Generator[None, None, list[Pla
     while named:
         _, same_name = named.popitem()
         for group in (yield from _near_each_other(same_name)) if len(same_name) > 1 else ():
-            for n, record in enumerate(group):
+            for n, record in enumerate(group, 1):
                 joined.join(group[0].code, record.code)
                 if not n % STEP_ITEMS:
                     yield
