@@ -118,6 +118,16 @@ class GtfsTimetableTests(SynchronousTestCase):
         self.assertIsInstance(self.feed.timetable.timing_points.get(CODE), TimingPoint)
         self.assertIn(("LIN", "L004"), self.feed.timetable.lines)
 
+    def test_two_calls_in_a_row(self) -> None:
+        """An arrival and a departure of a journey at one stop are one call, of which KV8 leaves no planned one."""
+        turning = [call(TRIP, CODE, "01:30:00", 1), call(TRIP, CODE, "01:33:00", 2)]
+        self.use(calls=[call(TRIP, "30000003", "01:20:00", 0), *turning, call(TRIP, "30000002", "01:40:00", 3)])
+        (passtime,) = self.passtimes()
+        self.assertEqual((passtime.target_arrival_time, passtime.target_departure_time), ("01:30:00", "01:33:00"))
+        for order in ("5", "6"):
+            ingest(self.feed, kv.passtimes({"UserStopOrderNumber": order}))
+            self.assertEqual({passtime.provenance for passtime in self.passtimes()}, {"kv8"})
+
     def test_journey(self) -> None:
         """A journey has its planned passtimes, each live one in place of a planned one."""
         self.use()
