@@ -74,6 +74,11 @@ class PlanningService(Service):
         """Why the latest attempt failed; "" if it did not."""
         self.planning: Planning | None = None
 
+    @property
+    def age(self) -> float:
+        """Seconds since the file in use was published; 0 without one."""
+        return 0.0 if self.planning is None else self._reactor.seconds() - self.planning.header.published
+
     def startService(self) -> None:
         """Use the stored planning, and look for a new file in the background if it is time."""
         super().startService()

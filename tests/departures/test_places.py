@@ -39,7 +39,12 @@ class PlaceTests(SynchronousTestCase):
 
     def test_areas(self) -> None:
         """All stops of an area are a place, wherever they are and whatever they are called."""
-        stops = (stop("1", area="A"), stop("2", "Elders", X + 5000, "A"), stop("3", "Markt", area="B"), stop("4", "Markt", X + 200))
+        stops = (
+            stop("1", area="A"),
+            stop("2", "Elders", X + 5000, "A"),
+            stop("3", "Markt", area="B"),
+            stop("4", "Markt", X + 200),
+        )
         self.assertEqual(members(*stops), [("1", "2"), ("3",), ("4",)])
 
     def test_areas_of_one_name_nearby(self) -> None:
