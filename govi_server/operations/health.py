@@ -264,7 +264,7 @@ class HealthMonitor:
             return []
         name, action = (
             f"GTFS {service.source}",
-            "it is tried again; check feed.gtfs (--gtfs), or pass the path of a file",
+            "it is tried again; check feed.gtfs (--gtfs; '' for none)",
         )
         if service.planning is None:
             return [_Problem(f"{name}: no file", service.problem, action)]
