@@ -152,6 +152,10 @@ class GtfsTimetableTests(SynchronousTestCase):
         self.use()
         states = [self.freshness(code) for code in (CODE, "30000003", "30000004")]
         self.assertEqual(states, ["stale", "stale", "unknown"])
+        for code, state in ((CODE, "planned"), ("30000003", "none")):
+            departures = self.feed.boards.board(code, HORIZON)
+            display = run_now(stop_display(self.feed, departures, departures.entries))
+            self.assertEqual((display.state, display.as_of), (state, None))  # no data that would have a time
 
     def test_similar_stops(self) -> None:
         """The display of a stop that does not exist names those that may be meant."""
