@@ -218,6 +218,9 @@ class PlanningService(Service):
         files = [file for file in listed if days[0] <= file.day <= days[1]]
         if not files:
             raise DownloadError(f"{self.source}: the newest file is {listed[0].name}, older than {MAX_AGE_DAYS} days")
+        used = None if self.planning is None else file_date(self.planning.header.name)
+        if used is not None and files[0].day < used:
+            raise DownloadError(f"{self.source}: the newest file is {files[0].name}, older than the one in use")
         return files
 
     # A file or a directory.

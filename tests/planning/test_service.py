@@ -238,6 +238,17 @@ class SiteTests(ServiceTestCase):
         self.assertIn("older than 3 days", service.problem)
         self.assertEqual((self.names(), self.used), ([SITE], []))
 
+    def test_older_file_than_the_one_in_use(self) -> None:
+        """Planning is not replaced by that of an earlier day."""
+        service = self.start(SITE, self.site)
+        del self.site.files[name_of(TODAY)]
+        self.names()
+        self.clock.advance(CHECK_SECONDS)
+        self.assertIn(
+            f"the newest file is {name_of(TODAY - timedelta(1))}, older than the one in use", service.problem
+        )
+        self.assertEqual((self.names(), len(self.used)), ([SITE], 1))
+
     def test_damaged_planning(self) -> None:
         """Stored planning that cannot be read is fetched again."""
         service = self.start(SITE, self.site)
